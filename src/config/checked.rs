@@ -1,0 +1,380 @@
+//! The configuration after every check: types that cannot hold a wrong value.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::sign::CertifiedKey;
+
+use crate::identity::{Serial, Sha256};
+use crate::names::{Name, ServerNamePattern};
+
+/// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// `kernel_tls`.
+    pub kernel_tls: KernelTls,
+    /// `[[listener]]`, at least one.
+    pub listeners: Vec<Listener>,
+    /// `[[route]]`, at least one.
+    pub routes: Vec<Route>,
+    /// `[timeouts]`.
+    pub timeouts: Timeouts,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[metrics]`.
+    pub metrics: Metrics,
+    /// `[log]`.
+    pub log: Log,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<Warning>,
+}
+
+/// Whether bytes of terminated routes are encrypted by the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelTls {
+    /// Where the kernel can.
+    Auto,
+    /// Never.
+    Off,
+    /// Always: the gate does not start on a kernel that cannot.
+    Require,
+}
+
+/// A bound address.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name, a label value.
+    pub name: Name,
+    /// Where it listens; `[::]` takes IPv4 too.
+    pub address: SocketAddr,
+    /// Sources that must send a PROXY protocol header; from all others a header is refused.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// The only sources that may connect; empty means all.
+    pub allow_sources: Vec<IpNet>,
+    /// Sources that may not connect, whatever `allow_sources` says.
+    pub deny_sources: Vec<IpNet>,
+}
+
+/// What some server names lead to.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name, a label value.
+    pub name: Name,
+    /// What it answers to, at least one.
+    pub server_names: Vec<ServerNamePattern>,
+    /// What it leads to, at least one; tried in this order.
+    pub backends: Vec<Backend>,
+    /// The PROXY protocol header that the backend is sent.
+    pub send_proxy_protocol: SendProxyProtocol,
+    /// Who does TLS, and with what.
+    pub mode: RouteMode,
+}
+
+/// Who does TLS for a route.
+#[derive(Clone, Debug)]
+pub enum RouteMode {
+    /// The gate does: it asks for a certificate and decides.
+    Terminate(Box<Terminate>),
+    /// The backend does; the gate asks nobody for a certificate.
+    Passthrough,
+}
+
+/// What a route needs to do TLS itself.
+#[derive(Clone, Debug)]
+pub struct Terminate {
+    /// The server certificate.
+    pub certificate: Arc<Certificate>,
+    /// How client certificates are judged.
+    pub client_auth: Arc<ClientAuth>,
+    /// Whom the route lets in.
+    pub allow: Allow,
+    /// Application protocols (ALPN, RFC 7301) in order of preference; empty means that none is negotiated.
+    pub application_protocols: Vec<Vec<u8>>,
+}
+
+/// A server certificate whose key fits.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// The file of its chain.
+    pub chain_file: PathBuf,
+    /// Chain and key, as rustls wants them.
+    pub certified_key: Arc<CertifiedKey>,
+}
+
+/// What is asked of client certificates. The words are Caddy's, and mean what they mean there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuthMode {
+    /// Ask; take none, and take any without looking who vouches for it.
+    Request,
+    /// Insist on one; take any without looking who vouches for it.
+    Require,
+    /// Ask; take none, but verify what is given.
+    VerifyIfGiven,
+    /// Insist on one and verify it.
+    RequireAndVerify,
+}
+
+impl ClientAuthMode {
+    /// The word in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Require => "require",
+            Self::VerifyIfGiven => "verify_if_given",
+            Self::RequireAndVerify => "require_and_verify",
+        }
+    }
+
+    /// Whether a client without a certificate is turned away.
+    pub const fn requires(self) -> bool {
+        matches!(self, Self::Require | Self::RequireAndVerify)
+    }
+
+    /// Whether a certificate must be vouched for by a trust anchor.
+    pub const fn verifies(self) -> bool {
+        matches!(self, Self::VerifyIfGiven | Self::RequireAndVerify)
+    }
+}
+
+/// How client certificates are judged.
+#[derive(Clone, Debug)]
+pub struct ClientAuth {
+    /// What is asked.
+    pub mode: ClientAuthMode,
+    /// The certificates that vouch for clients; at least one in every mode that verifies.
+    pub trust: Vec<TrustAnchor>,
+    /// Revocation lists; empty means that revocation is not checked by list.
+    pub revocation_lists: Vec<RevocationList>,
+    /// Certificates that are turned away without a list.
+    pub deny: DenyList,
+    /// What an expired revocation list means.
+    pub expired_revocation_list: ExpiredRevocationList,
+}
+
+/// A certificate that vouches for clients, from a `trust` file.
+#[derive(Clone, Debug)]
+pub struct TrustAnchor {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// The certificate.
+    pub certificate: CertificateDer<'static>,
+}
+
+/// A certificate revocation list, from a `revocation_lists` file.
+#[derive(Clone, Debug)]
+pub struct RevocationList {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// The list.
+    pub list: CertificateRevocationListDer<'static>,
+    /// When its successor is due (`nextUpdate`), in seconds since 1970.
+    pub next_update: Option<i64>,
+}
+
+/// Certificates that are turned away one by one.
+#[derive(Clone, Debug, Default)]
+pub struct DenyList {
+    /// By fingerprint.
+    pub fingerprints: HashSet<Sha256>,
+    /// By serial number.
+    pub serials: HashSet<Serial>,
+}
+
+/// What an expired revocation list means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiredRevocationList {
+    /// Nobody whom it would speak for gets in.
+    Deny,
+    /// It is used as it is, and the gate warns.
+    Warn,
+}
+
+/// Whom a route lets in; groups are resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// `any`: every verified certificate.
+    pub any: bool,
+    /// `unverified`: whoever the client-auth mode lets through, with an unverified certificate or none.
+    pub unverified: bool,
+    /// Verified certificates that match one of these.
+    pub selectors: Vec<Selector>,
+}
+
+/// What picks certificates out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selector {
+    /// A bare word: any of the names in the certificate.
+    AnyName(String),
+    /// `cn:`
+    CommonName(String),
+    /// `ou:`
+    OrganizationalUnit(String),
+    /// `dns:`, lower case.
+    Dns(String),
+    /// `email:`
+    Email(String),
+    /// `uri:`
+    Uri(String),
+    /// `ip:`
+    Ip(IpAddr),
+    /// `sha256:`
+    Fingerprint(Sha256),
+    /// `spki:`
+    Spki(Sha256),
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AnyName(name) => f.write_str(name),
+            Self::CommonName(name) => write!(f, "cn:{name}"),
+            Self::OrganizationalUnit(name) => write!(f, "ou:{name}"),
+            Self::Dns(name) => write!(f, "dns:{name}"),
+            Self::Email(name) => write!(f, "email:{name}"),
+            Self::Uri(name) => write!(f, "uri:{name}"),
+            Self::Ip(ip) => write!(f, "ip:{ip}"),
+            Self::Fingerprint(digest) => write!(f, "sha256:{digest}"),
+            Self::Spki(digest) => write!(f, "spki:{digest}"),
+        }
+    }
+}
+
+/// Where a backend is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// An address.
+    Address(SocketAddr),
+    /// A host name, looked up at every dial, and a port.
+    Host(String, u16),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Host(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The PROXY protocol header that backends are sent (proxy-protocol.txt sections 2.1 and 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendProxyProtocol {
+    /// None.
+    Off,
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+    /// The binary form with the `PP2_TYPE_SSL` TLVs, which say who the client is.
+    V2Tls,
+}
+
+/// How long each phase may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to a complete ClientHello.
+    pub client_hello: Duration,
+    /// From the ClientHello to the end of the handshake.
+    pub handshake: Duration,
+    /// For reaching a backend, all of a route's together.
+    pub dial: Duration,
+    /// Without a byte either way.
+    pub idle: Duration,
+    /// From accept to the end; `None` is without limit.
+    pub lifetime: Option<Duration>,
+    /// Without a byte, once one side has ended.
+    pub half_close: Duration,
+    /// For connections to end when the gate shuts down.
+    pub drain: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            client_hello: Duration::from_secs(10),
+            handshake: Duration::from_secs(10),
+            dial: Duration::from_secs(5),
+            idle: Duration::from_secs(2 * 60 * 60),
+            lifetime: None,
+            half_close: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How much is taken on at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections of one source (IPv4 /32, IPv6 /64); `None` is without limit.
+    pub connections_per_source: Option<usize>,
+    /// New connections of one source; `None` is without limit.
+    pub connection_rate_per_source: Option<Rate>,
+    /// Handshakes in progress.
+    pub handshakes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            connections_per_source: Some(256),
+            connection_rate_per_source: Some(Rate { count: 50, per: Duration::from_secs(1) }),
+            handshakes: 512,
+        }
+    }
+}
+
+/// So many in so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many, at least 1.
+    pub count: u32,
+    /// In how long.
+    pub per: Duration,
+}
+
+/// The listener for metrics and health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where it listens; `None` if it is off.
+    pub address: Option<SocketAddr>,
+}
+
+/// How verdicts are written to stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line of text for people.
+    Text,
+    /// One JSON object a line for machines.
+    Json,
+}
+
+/// Something allowed that is probably not meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The key it is about, as in an error.
+    pub key: String,
+    /// What is odd and what to do.
+    pub message: String,
+}

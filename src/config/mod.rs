@@ -1,0 +1,3 @@
+//! The configuration: text, then raw values that keep where they stood, then checked types.
+
+pub mod checked;

@@ -1,0 +1,231 @@
+//! What a client certificate says about the device that shows it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use aws_lc_rs::digest;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// A SHA-256 digest: of a certificate's DER encoding (a *fingerprint*) or of its SubjectPublicKeyInfo.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sha256(pub [u8; 32]);
+
+impl Sha256 {
+    /// The digest of `data`.
+    pub fn of(data: &[u8]) -> Self {
+        let mut out = [0; 32];
+        out.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
+        Self(out)
+    }
+
+    /// Reads 64 hexadecimal digits; colons, as OpenSSL and browsers print them, do not matter.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = hex_bytes(text)?;
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sha256({self})")
+    }
+}
+
+/// A certificate's serial number (RFC 5280 section 4.1.2.2), without leading zero bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Serial(Vec<u8>);
+
+impl Serial {
+    /// From the contents of the DER INTEGER.
+    pub fn from_be_bytes(bytes: &[u8]) -> Self {
+        let start = bytes.iter().position(|&b| b != 0).unwrap_or(bytes.len());
+        Self(bytes.get(start..).unwrap_or_default().to_vec())
+    }
+
+    /// Reads hexadecimal digits, with or without colons.
+    pub fn parse(text: &str) -> Option<Self> {
+        let compact: String = text.chars().filter(|&c| c != ':').collect();
+        let even = if compact.len() % 2 == 1 { format!("0{compact}") } else { compact };
+        hex_bytes(&even).map(|bytes| Self::from_be_bytes(&bytes))
+    }
+}
+
+impl fmt::Display for Serial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("00");
+        }
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+fn hex_bytes(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|&c| c != ':')
+        .map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()))
+        .collect::<Option<_>>()?;
+    if digits.is_empty() {
+        return None;
+    }
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    Some(pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
+/// What the end-entity certificate of a client says, and whether anybody vouched for it.
+///
+/// An identity is always taken from the certificate at the head of the chain, the one whose key the client
+/// proved to hold, and never from another one in the same message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// A trust anchor of the route vouches for the chain. Under the client-auth modes `request` and `require`
+    /// nobody does, and such an identity matches nothing but the word `unverified`.
+    pub verified: bool,
+    /// `rfc822Name` alternative names.
+    pub emails: Vec<String>,
+    /// `uniformResourceIdentifier` alternative names.
+    pub uris: Vec<String>,
+    /// `dNSName` alternative names.
+    pub dns_names: Vec<String>,
+    /// `iPAddress` alternative names.
+    pub ips: Vec<IpAddr>,
+    /// The subject's common name, the most specific one.
+    pub common_name: Option<String>,
+    /// The subject's organizational units.
+    pub organizational_units: Vec<String>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Sha256,
+    /// SHA-256 of its SubjectPublicKeyInfo: stays the same when a certificate is renewed with its key.
+    pub spki: Sha256,
+    /// Its serial number.
+    pub serial: Serial,
+    /// The issuer's name as text.
+    pub issuer: String,
+    /// Seconds since 1970 before which it is not valid.
+    pub not_before: i64,
+    /// Seconds since 1970 after which it is not valid.
+    pub not_after: i64,
+}
+
+/// The certificate could not be read as X.509.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotACertificate;
+
+impl fmt::Display for NotACertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not an X.509 certificate")
+    }
+}
+
+impl std::error::Error for NotACertificate {}
+
+impl Identity {
+    /// Reads an end-entity certificate. `verified` is the caller's word that its chain was checked.
+    pub fn from_certificate(der: &[u8], verified: bool) -> Result<Self, NotACertificate> {
+        let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| NotACertificate)?;
+        if !rest.is_empty() {
+            return Err(NotACertificate);
+        }
+        let mut identity = Self {
+            verified,
+            emails: Vec::new(),
+            uris: Vec::new(),
+            dns_names: Vec::new(),
+            ips: Vec::new(),
+            common_name: certificate
+                .subject()
+                .iter_common_name()
+                .last()
+                .and_then(|cn| cn.as_str().ok())
+                .map(str::to_owned),
+            organizational_units: certificate
+                .subject()
+                .iter_organizational_unit()
+                .filter_map(|ou| ou.as_str().ok())
+                .map(str::to_owned)
+                .collect(),
+            fingerprint: Sha256::of(der),
+            spki: Sha256::of(certificate.public_key().raw),
+            serial: Serial::from_be_bytes(certificate.raw_serial()),
+            issuer: certificate.issuer().to_string(),
+            not_before: certificate.validity().not_before.timestamp(),
+            not_after: certificate.validity().not_after.timestamp(),
+        };
+        if let Ok(Some(names)) = certificate.subject_alternative_name() {
+            for name in &names.value.general_names {
+                match name {
+                    GeneralName::RFC822Name(email) => identity.emails.push((*email).to_owned()),
+                    GeneralName::URI(uri) => identity.uris.push((*uri).to_owned()),
+                    GeneralName::DNSName(dns) => identity.dns_names.push((*dns).to_owned()),
+                    GeneralName::IPAddress(bytes) => identity.ips.extend(ip_from(bytes)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(identity)
+    }
+
+    /// The name to call this identity by: e-mail, URI, DNS name, common name, in this order, else its fingerprint.
+    /// (mkcert writes a common name only with `-pkcs12`.)
+    pub fn display_name(&self) -> String {
+        self.emails
+            .first()
+            .or_else(|| self.uris.first())
+            .or_else(|| self.dns_names.first())
+            .or(self.common_name.as_ref())
+            .cloned()
+            .unwrap_or_else(|| format!("sha256:{}", self.fingerprint))
+    }
+}
+
+fn ip_from(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serials_are_compared_without_leading_zeros() {
+        assert_eq!(Serial::parse("00:AB:cd"), Serial::parse("abCD"));
+        assert_eq!(Serial::parse("abc"), Some(Serial::from_be_bytes(&[0x0a, 0xbc])));
+        assert_eq!(Serial::parse("0").map(|s| s.to_string()), Some("00".into()));
+        assert_eq!(Serial::parse("xyz"), None);
+        assert_eq!(Serial::parse(""), None);
+    }
+
+    #[test]
+    fn fingerprints_with_and_without_colons() {
+        let digest = Sha256::of(b"doorward");
+        let plain = digest.to_string();
+        let colons: Vec<&str> = plain.as_bytes().chunks(2).filter_map(|c| std::str::from_utf8(c).ok()).collect();
+        assert_eq!(Sha256::parse(&plain), Some(digest));
+        assert_eq!(Sha256::parse(&colons.join(":").to_uppercase()), Some(digest));
+        assert_eq!(Sha256::parse("abcd"), None);
+    }
+
+    #[test]
+    fn certificate_stuffing_bytes_after_the_certificate_are_no_identity() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec!["phone.alice".to_owned()]).expect("a name");
+        let mut der = params.self_signed(&key).expect("a certificate").der().to_vec();
+        let identity = Identity::from_certificate(&der, true).expect("an identity");
+        assert_eq!(identity.display_name(), "phone.alice");
+        assert_eq!(identity.fingerprint, Sha256::of(&der));
+        der.push(0);
+        assert_eq!(Identity::from_certificate(&der, true), Err(NotACertificate));
+        assert_eq!(Identity::from_certificate(b"", true), Err(NotACertificate));
+    }
+}

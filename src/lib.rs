@@ -1,0 +1,6 @@
+//! Doorward.
+pub mod close;
+pub mod config;
+pub mod identity;
+pub mod names;
+pub mod rejection;
