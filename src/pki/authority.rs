@@ -19,9 +19,9 @@ pub const AUTHORITY_DAYS: i64 = 3650;
 /// How long a server certificate is good for, in days.
 ///
 /// Apple refuses server certificates that are valid for more than 825 days, whoever added their root
-/// (<https://support.apple.com/en-us/103769>). The limit of 398 days is for the roots that ship with systems and
-/// browsers (<https://support.apple.com/en-us/102028>); staying below that one too costs nothing and leaves no client
-/// that could object.
+/// (<https://support.apple.com/en-us/103769>). The limit of 398 days is for the roots that ship with its systems
+/// (<https://support.apple.com/en-us/102028>, which advises 397); keeping to that one too leaves no client that could
+/// object.
 pub const SERVER_DAYS: i64 = 397;
 
 /// How long a device certificate is good for, in days: as long as mkcert's, two years and three months.
@@ -278,7 +278,7 @@ impl fmt::Debug for Issued {
 /// What every certificate has: dates around `now`, a serial number, and no name yet.
 fn template(now: OffsetDateTime, days: i64) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::default();
-    params.not_before = now - BACKDATED;
+    params.not_before = now.truncate_to_second() - BACKDATED;
     // Both ends count (RFC 5280 section 4.1.2.5), so that `days` later would be a second too long.
     params.not_after = params.not_before + Duration::days(days) - Duration::SECOND;
     params.serial_number = Some(serial()?);

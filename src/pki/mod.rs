@@ -6,8 +6,11 @@
 //!
 //! X.509 is written by `rcgen` and PKCS#12 by `p12-keystore`; nothing here encodes ASN.1 by hand.
 
+mod archive;
 mod authority;
+pub mod files;
 
+pub use archive::{Password, Profile, device_archive};
 pub use authority::{
     AUTHORITY_DAYS, Authority, DEVICE_DAYS, DeviceAuthority, Issued, Revocation, SERVER_DAYS, ServerAuthority,
 };
