@@ -1,4 +1,5 @@
 //! Doorward.
+pub mod cli;
 pub mod close;
 pub mod config;
 pub mod identity;
