@@ -2,6 +2,7 @@
 pub mod admin;
 pub mod admission;
 pub mod authorize;
+pub mod cli;
 pub mod client_hello;
 pub mod close;
 pub mod config;
@@ -11,6 +12,7 @@ pub mod handshake;
 pub mod identity;
 pub mod listener;
 pub mod names;
+pub mod pki;
 pub mod proxy_protocol;
 pub mod record;
 pub mod rejection;
