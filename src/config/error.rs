@@ -74,8 +74,8 @@ impl<'a> IntoIterator for &'a ConfigErrors {
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.len() {
-            1 => f.write_str("1 mistake in the configuration:\n")?,
-            count => write!(f, "{count} mistakes in the configuration:\n")?,
+            1 => writeln!(f, "1 mistake in the configuration:")?,
+            count => writeln!(f, "{count} mistakes in the configuration:")?,
         }
         self.0.iter().try_for_each(|error| write!(f, "\n{error}\n"))
     }
