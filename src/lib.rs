@@ -1,6 +1,25 @@
 //! Doorward.
+pub mod admin;
+pub mod admission;
+pub mod authorize;
+pub mod cli;
+pub mod client_hello;
 pub mod close;
 pub mod config;
+pub mod connection;
+pub mod dial;
+pub mod handshake;
 pub mod identity;
+pub mod listener;
 pub mod names;
+pub mod pki;
+pub mod proxy_protocol;
+pub mod record;
 pub mod rejection;
+pub mod relay;
+pub mod route;
+pub mod server;
+pub mod snapshot;
+pub mod sys;
+pub mod telemetry;
+mod verdict;

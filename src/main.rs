@@ -1,1 +1,3 @@
+//! The `doorward` program.
+
 fn main() {}

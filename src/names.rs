@@ -1,5 +1,6 @@
 //! Names: of things in the configuration, and of hosts as clients ask for them.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -108,6 +109,13 @@ impl ServerName {
     /// The name without its first label: `nas.home.example` gives `home.example`.
     pub fn parent(&self) -> Option<&str> {
         self.0.split_once('.').map(|(_, parent)| parent)
+    }
+}
+
+/// Lets tables that are keyed by names be asked for a part of one.
+impl Borrow<str> for ServerName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

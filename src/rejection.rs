@@ -276,13 +276,13 @@ reasons! {
     IdentityNotAllowed = Policy, "identity_not_allowed", Client, Some(Alert::ACCESS_DENIED);
 
     /// Every backend refused or reset the connection.
-    BackendRefused = Backend, "refused", Backend, None;
+    BackendRefused = Backend, "refused", Backend, Some(Alert::INTERNAL_ERROR);
     /// No backend answered within `timeouts.dial`.
-    BackendTimeout = Backend, "timeout", Backend, None;
+    BackendTimeout = Backend, "timeout", Backend, Some(Alert::INTERNAL_ERROR);
     /// No backend can be reached.
-    BackendUnreachable = Backend, "unreachable", Backend, None;
+    BackendUnreachable = Backend, "unreachable", Backend, Some(Alert::INTERNAL_ERROR);
     /// No backend's name could be resolved.
-    BackendUnresolved = Backend, "unresolved", Backend, None;
+    BackendUnresolved = Backend, "unresolved", Backend, Some(Alert::INTERNAL_ERROR);
 
     /// A fault of the gate: nobody decided about the connection.
     Internal = Internal, "internal", Gate, Some(Alert::INTERNAL_ERROR);

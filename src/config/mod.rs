@@ -1,3 +1,101 @@
 //! The configuration: text, then raw values that keep where they stood, then checked types.
+//!
+//! | file | does |
+//! |---|---|
+//! | `reader` | one TOML table, key by key; unknown keys, wrong kinds |
+//! | `raw` | the keys of every section |
+//! | `values`, `files` | one value, one file |
+//! | `check` | raw to checked, section by section, then what holds among them |
+//! | `report`, `error`, `suggest` | every mistake at once, in words that help |
+//!
+//! Nothing stops at the first mistake. A default that is wrong is told once, however many routes share it.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+mod check;
 pub mod checked;
+mod error;
+mod files;
+mod raw;
+mod reader;
+mod report;
+mod suggest;
+mod syntax;
+mod values;
+
+pub use error::{ConfigError, ConfigErrors};
+use raw::Raw;
+use report::{Place, Problem, Report};
+
+/// No configuration is longer; what is must be another file.
+const LONGEST: u64 = 1024 * 1024;
+
+/// Reads and checks the configuration file, and every file it names.
+///
+/// # Errors
+/// Every mistake in it, and in the files it names, in the order of the lines.
+pub fn load(file: &Path) -> Result<checked::Config, ConfigErrors> {
+    match read(file) {
+        Ok(text) => parse(&text, file),
+        Err(problem) => Err(ConfigErrors::new(vec![ConfigError {
+            file: file.to_owned(),
+            line: None,
+            key: String::new(),
+            message: problem.message,
+            remedy: problem.remedy,
+        }])),
+    }
+}
+
+/// Checks `text` as if it stood in `file`: relative paths start at its folder. The files it names are read.
+///
+/// # Errors
+/// Every mistake in it, and in the files it names, in the order of the lines.
+pub fn parse(text: &str, file: &Path) -> Result<checked::Config, ConfigErrors> {
+    // An editor on Windows puts a byte order mark before the first line.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut report = Report::new(file, text);
+    match DeTable::parse(text) {
+        Ok(document) => {
+            let raw = Raw::read(document.get_ref(), &mut report);
+            check::check(&raw, report)
+        }
+        Err(error) => {
+            let (line, problem) = syntax::explain(text, &error);
+            let place = Place { line: line.map(|offset| report.line(offset)), key: String::new() };
+            report.problem(&place, problem);
+            Err(report.into_errors())
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<String, Problem> {
+    let missing = |error: &std::io::Error| {
+        let problem = files::unreadable(file, error);
+        match error.kind() {
+            std::io::ErrorKind::NotFound => Problem::new(
+                problem.message,
+                "correct the path after --config; or have a configuration made for you: doorward init",
+            ),
+            _ => problem,
+        }
+    };
+    let mut bytes = Vec::new();
+    File::open(file)
+        .and_then(|open| open.take(LONGEST + 1).read_to_end(&mut bytes))
+        .map_err(|error| missing(&error))?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > LONGEST) {
+        return Err(Problem::new("the file is larger than 1 MiB, so it is no configuration", "name the right file"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes().iter().take(error.utf8_error().valid_up_to()).filter(|&&b| b == b'\n').count() + 1;
+        Problem::new(
+            format!("the file is not plain text: line {line} holds bytes that are not UTF-8"),
+            "save it once more as plain text in UTF-8",
+        )
+    })
+}

@@ -1,0 +1,275 @@
+//! Stage 2: limits and source addresses, before a byte is believed.
+//!
+//! Everything taken here is a guard that gives itself back when dropped, so no way out of a later stage, a panic
+//! included, can leak a slot.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::config::checked;
+use crate::listener::Accepted;
+use crate::proxy_protocol;
+use crate::rejection::{Reason, Rejection};
+use crate::sys;
+
+/// How many locks the table of sources is spread over.
+const SHARDS: usize = 16;
+
+/// Who is counted together: an IPv4 address, or an IPv6 /64, which is what one household or one server gets
+/// (RFC 6177), so that a source cannot be a new one with every connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Source(IpAddr);
+
+impl Source {
+    /// The source that `address` belongs to.
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self(IpAddr::V4(v4)),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.segments();
+                Self(IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)))
+            }
+        }
+    }
+}
+
+/// What is counted over all connections; it outlives every snapshot of the configuration.
+#[derive(Debug)]
+pub struct Admission {
+    connections: Arc<AtomicUsize>,
+    handshakes: Arc<AtomicUsize>,
+    sources: Arc<Sources>,
+    rates: Option<DefaultKeyedRateLimiter<Source>>,
+    limits: checked::Limits,
+}
+
+#[derive(Debug)]
+struct Sources {
+    shards: Vec<Mutex<HashMap<Source, usize>>>,
+}
+
+/// One counted use, given back on drop.
+#[derive(Debug)]
+pub struct Slot(Arc<AtomicUsize>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn take(counter: &Arc<AtomicUsize>, limit: usize) -> Option<Slot> {
+    let slot = Slot(Arc::clone(counter));
+    // Counted first and looked at afterwards: two connections at once cannot both see the last free place.
+    (counter.fetch_add(1, Ordering::Relaxed) < limit).then_some(slot)
+}
+
+/// One connection of a source, given back on drop.
+#[derive(Debug)]
+struct SourceSlot {
+    sources: Arc<Sources>,
+    source: Source,
+}
+
+impl Sources {
+    fn shard(&self, source: Source) -> Option<&Mutex<HashMap<Source, usize>>> {
+        let mut hasher = DefaultHasher::new();
+        source.hash(&mut hasher);
+        let shards = u64::try_from(self.shards.len()).ok()?;
+        self.shards.get(usize::try_from(hasher.finish().checked_rem(shards)?).ok()?)
+    }
+
+    fn take(sources: &Arc<Self>, source: Source, limit: usize) -> Option<SourceSlot> {
+        let mut shard = sources.shard(source)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = shard.entry(source).or_insert(0);
+        if *held >= limit {
+            return None;
+        }
+        *held += 1;
+        Some(SourceSlot { sources: Arc::clone(sources), source })
+    }
+}
+
+impl Drop for SourceSlot {
+    fn drop(&mut self) {
+        let Some(shard) = self.sources.shard(self.source) else { return };
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = shard.get_mut(&self.source) {
+            *held -= 1;
+            // Nothing is kept about a source without connections: memory is bounded by the connections.
+            if *held == 0 {
+                shard.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// The places that a connection holds.
+#[derive(Debug)]
+pub struct Slots {
+    _connection: Slot,
+    _source: Option<SourceSlot>,
+    handshake: Option<Slot>,
+}
+
+impl Slots {
+    /// The handshake is over: its place is free for the next one.
+    pub fn handshake_done(&mut self) {
+        self.handshake = None;
+    }
+}
+
+/// A connection within all limits.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The socket; a PROXY protocol header has been taken off it.
+    pub stream: TcpStream,
+    /// Who connected; from the PROXY protocol header where one is required.
+    pub client: SocketAddr,
+    /// Which of our addresses the client connected to, for the header that backends are sent.
+    pub local: SocketAddr,
+    /// Where it arrived.
+    pub listener: Arc<checked::Listener>,
+    /// When.
+    pub at: Instant,
+    /// The places it holds.
+    pub slots: Slots,
+}
+
+impl Admission {
+    /// Nothing is held at first.
+    pub fn new(limits: checked::Limits) -> Self {
+        let rates = limits.connection_rate_per_source.and_then(|rate| {
+            let count = NonZeroU32::new(rate.count)?;
+            let quota = Quota::with_period(rate.per / count.get())?.allow_burst(count);
+            Some(RateLimiter::keyed(quota))
+        });
+        let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
+        Self {
+            connections: Arc::default(),
+            handshakes: Arc::default(),
+            sources: Arc::new(Sources { shards }),
+            rates,
+            limits,
+        }
+    }
+
+    /// Handshakes in progress now.
+    pub fn handshakes(&self) -> usize {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+
+    /// Forgets sources that have not connected for a while. To be called now and then.
+    pub fn tidy(&self) {
+        if let Some(rates) = &self.rates {
+            rates.retain_recent();
+            rates.shrink_to_fit();
+        }
+    }
+
+    /// Takes the places a new connection needs, or says which one is not there. Where the listener requires a PROXY
+    /// protocol header of this peer, waits for it until `deadline`.
+    pub async fn admit(&self, accepted: Accepted, deadline: Instant) -> Result<Admitted, Rejection> {
+        let Accepted { stream, peer, listener, at } = accepted;
+        let connection = take(&self.connections, self.limits.connections).ok_or_else(|| {
+            Rejection::silent(
+                Reason::ConnectionLimit,
+                format!("limits.connections is {}, and all are in use", self.limits.connections),
+            )
+        })?;
+        let local = stream.local_addr().unwrap_or(listener.address);
+        let (client, local) = if listener.proxy_protocol_from.iter().any(|net| net.contains(&peer.ip())) {
+            match proxy_protocol::receive(&stream, deadline).await? {
+                // LOCAL: the proxy itself asks, for a health check (proxy-protocol.txt 2.2).
+                proxy_protocol::Header::Local => (peer, local),
+                proxy_protocol::Header::Proxied { source, destination } => (source, destination),
+            }
+        } else {
+            (peer, local)
+        };
+        self.admit_source(&listener, client.ip())?;
+        let source = Source::of(client.ip());
+        let source_slot = match self.limits.connections_per_source {
+            None => None,
+            Some(limit) => Some(Sources::take(&self.sources, source, limit).ok_or_else(|| {
+                Rejection::silent(
+                    Reason::SourceLimit,
+                    format!("limits.connections_per_source is {limit}, and this source holds as many"),
+                )
+            })?),
+        };
+        let handshake = take(&self.handshakes, self.limits.handshakes).ok_or_else(|| {
+            Rejection::silent(
+                Reason::HandshakeLimit,
+                format!("limits.handshakes is {}, and as many are in progress", self.limits.handshakes),
+            )
+        })?;
+        // A socket that cannot be told is gone already; the next stage will find out.
+        let _ = sys::socket::prepare(&stream);
+        let slots = Slots { _connection: connection, _source: source_slot, handshake: Some(handshake) };
+        Ok(Admitted { stream, client, local, listener, at, slots })
+    }
+
+    fn admit_source(&self, listener: &checked::Listener, client: IpAddr) -> Result<(), Rejection> {
+        if let Some(net) = listener.deny_sources.iter().find(|net| net.contains(&client)) {
+            return Err(Rejection::silent(Reason::SourceDenied, format!("deny_sources has {net}")));
+        }
+        if !listener.allow_sources.is_empty() && !listener.allow_sources.iter().any(|net| net.contains(&client)) {
+            return Err(Rejection::silent(Reason::SourceDenied, "allow_sources does not have this address"));
+        }
+        if let Some(rates) = &self.rates
+            && rates.check_key(&Source::of(client)).is_err()
+        {
+            return Err(Rejection::silent(
+                Reason::SourceRate,
+                "more connections than limits.connection_rate_per_source allows",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Source {
+        Source::of(text.parse().expect("an address"))
+    }
+
+    #[test]
+    fn cgnat_and_ipv6_a_source_is_an_address_or_a_64() {
+        assert_eq!(source("2001:db8:1:2:3::4"), source("2001:db8:1:2:ffff::"));
+        assert_ne!(source("2001:db8:1:2::"), source("2001:db8:1:3::"));
+        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
+        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
+    }
+
+    #[test]
+    fn places_come_back_and_nothing_is_kept_of_a_source_without_connections() {
+        let admission = Admission::new(checked::Limits::default());
+        let first = Sources::take(&admission.sources, source("192.0.2.1"), 2);
+        let second = Sources::take(&admission.sources, source("192.0.2.1"), 2);
+        assert!(first.is_some() && second.is_some());
+        assert!(Sources::take(&admission.sources, source("192.0.2.1"), 2).is_none());
+        assert!(Sources::take(&admission.sources, source("192.0.2.2"), 2).is_some());
+        drop(first);
+        assert!(Sources::take(&admission.sources, source("192.0.2.1"), 2).is_some());
+        drop(second);
+        let kept: usize = admission.sources.shards.iter().map(|s| s.lock().map_or(0, |s| s.len())).sum();
+        assert_eq!(kept, 0);
+
+        let one = take(&admission.handshakes, 1);
+        assert!(one.is_some() && take(&admission.handshakes, 1).is_none());
+        drop(one);
+        assert!(take(&admission.handshakes, 1).is_some());
+    }
+}

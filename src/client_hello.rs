@@ -1,0 +1,357 @@
+//! Stage 3: the ClientHello, looked at and left where it is.
+//!
+//! The server name, and with it the policy, comes from rustls' own parse and from nothing else. What this file reads
+//! itself is how long the message is, to know when rustls can be asked; bytes it takes to be complete and rustls does
+//! not, or the other way round, are refused.
+
+use tokio::time::{Instant, timeout_at};
+
+use rustls::server::Acceptor;
+
+use crate::admission::Admitted;
+use crate::names::{ServerName, printable};
+use crate::proxy_protocol;
+use crate::rejection::{Alert, Reason, Rejection};
+use crate::sys::socket::{Look, PEEK_MAX, discard, peek_until};
+
+/// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
+const RECORD_HEADER: usize = 5;
+const MESSAGE_HEADER: usize = 4;
+
+/// The longest ClientHello taken, record headers included.
+const HELLO_MAX: usize = PEEK_MAX;
+
+/// A connection whose ClientHello is known; its bytes are still in the socket.
+#[derive(Debug)]
+pub struct Greeted {
+    /// The connection.
+    pub admitted: Admitted,
+    /// The server name that was asked for. `None` also for an IP address, which RFC 6066 section 3 forbids.
+    pub server_name: Option<ServerName>,
+    /// How many bytes of the socket the ClientHello takes up: whole records.
+    pub length: usize,
+}
+
+/// A ClientHello that was refused, with what the client is to be told.
+#[derive(Debug)]
+struct Refusal {
+    reason: Reason,
+    detail: String,
+    alert: Vec<u8>,
+    /// How much of the socket has been judged.
+    length: usize,
+}
+
+/// Waits for a ClientHello until `deadline` and reads the server name in it.
+pub async fn peek(admitted: Admitted, deadline: Instant) -> Result<Greeted, Rejection> {
+    let looked = peek_until(&admitted.stream, |bytes| match progress(bytes) {
+        Progress::Incomplete(total) if total <= HELLO_MAX => Look::Wait(total),
+        Progress::Incomplete(_) | Progress::TooLarge => Look::Done(Err(Refusal {
+            reason: Reason::TooLarge,
+            detail: format!("a ClientHello of more than {HELLO_MAX} bytes"),
+            alert: Alert::DECODE_ERROR.plaintext_record().to_vec(),
+            length: bytes.len(),
+        })),
+        Progress::NotTls(what) => Look::Done(Err(Refusal {
+            reason: Reason::NotTls,
+            detail: what.label().to_owned(),
+            alert: Vec::new(),
+            length: 0,
+        })),
+        Progress::Complete(length) => {
+            Look::Done(parse(bytes.get(..length).unwrap_or_default()).map(|name| (name, length)))
+        }
+    });
+    match timeout_at(deadline, looked).await {
+        Ok(Ok(Some(Ok((server_name, length))))) => Ok(Greeted { admitted, server_name, length }),
+        Ok(Ok(Some(Err(refusal)))) => {
+            let alert = tell(&admitted, refusal.length, &refusal.alert);
+            Err(Rejection { reason: refusal.reason, detail: refusal.detail, alert })
+        }
+        Ok(Ok(None)) => Err(Rejection::silent(Reason::ClientHelloClosedEarly, "ended before its ClientHello did")),
+        Ok(Err(error)) => Err(Rejection::silent(Reason::ClientHelloClosedEarly, error.to_string())),
+        Err(_) => Err(Rejection::silent(Reason::ClientHelloTimeout, "no ClientHello within timeouts.client_hello")),
+    }
+}
+
+impl Greeted {
+    /// Turns the client away because of the name it asked for, with the alert that belongs to `reason`.
+    pub fn refuse(self, reason: Reason) -> Rejection {
+        let detail = match &self.server_name {
+            None => "no server name; an IP address is not one (RFC 6066 section 3)".to_owned(),
+            Some(name) => format!("no route answers to {}", printable(name.as_str(), 64)),
+        };
+        let alert = reason.alert().map(Alert::plaintext_record);
+        let alert = tell(&self.admitted, self.length, alert.as_ref().map_or(&[], |record| record));
+        Rejection { reason, detail, alert }
+    }
+}
+
+/// Sends an alert before any key exists, and says which one. The judged bytes are taken off the socket first: Linux
+/// closes a socket with unread bytes by a reset (RFC 1122 section 4.2.2.13), which would overtake the alert.
+fn tell(admitted: &Admitted, judged: usize, alert: &[u8]) -> Option<Alert> {
+    if alert.is_empty() || discard(&admitted.stream, judged).is_err() {
+        return None;
+    }
+    // Nothing was sent before, so the seven bytes have room in the send buffer, or the client is gone.
+    let _ = admitted.stream.try_write(alert);
+    match *alert {
+        [21, _, _, 0, 2, _, description] => Some(Alert(description)),
+        _ => None,
+    }
+}
+
+/// Has rustls read a complete ClientHello.
+fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
+    let refusal = |reason, detail: String, alert| Refusal { reason, detail, alert, length: bytes.len() };
+    let mut acceptor = Acceptor::default();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        if let Err(error) = acceptor.read_tls(&mut rest) {
+            return Err(refusal(Reason::Malformed, error.to_string(), Vec::new()));
+        }
+    }
+    match acceptor.accept() {
+        Ok(Some(accepted)) => Ok(accepted.client_hello().server_name().map(ServerName::from_client_hello)),
+        Ok(None) => Err(refusal(
+            Reason::Malformed,
+            "a ClientHello that is shorter than it says".to_owned(),
+            Alert::DECODE_ERROR.plaintext_record().to_vec(),
+        )),
+        Err((error, mut alert)) => {
+            let mut record = Vec::new();
+            // Writing to a Vec cannot fail.
+            let _ = alert.write_all(&mut record);
+            Err(refusal(Reason::Malformed, error.to_string(), record))
+        }
+    }
+}
+
+/// What the first bytes amount to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing can be said before so many bytes are there in all.
+    Incomplete(usize),
+    /// The records up to here hold a whole handshake message, or something that rustls is to refuse.
+    Complete(usize),
+    /// Not a TLS handshake record.
+    NotTls(Foreign),
+    /// The message says that it is longer than [`HELLO_MAX`].
+    TooLarge,
+}
+
+/// Walks over records until the first handshake message is whole (RFC 8446 sections 4 and 5.1).
+pub fn progress(bytes: &[u8]) -> Progress {
+    match bytes {
+        [] => return Progress::Incomplete(RECORD_HEADER),
+        [22] | [22, 3, ..] => {}
+        _ => return Progress::NotTls(Foreign::of(bytes)),
+    }
+    let mut at = 0;
+    let mut message = MessageLength::default();
+    loop {
+        let Some([kind, major, _, high, low]) = bytes.get(at..).and_then(<[u8]>::first_chunk::<RECORD_HEADER>) else {
+            return Progress::Incomplete(at + message.missing_at_least());
+        };
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let end = at + RECORD_HEADER + length;
+        // Neither can belong to a ClientHello; rustls finds the alert for it.
+        if *kind != 22 || *major != 3 || length == 0 || length > 1 << 14 {
+            return Progress::Complete(bytes.len());
+        }
+        let payload = bytes.get(at + RECORD_HEADER..end.min(bytes.len())).unwrap_or_default();
+        message.take(payload);
+        if message.announced().is_some_and(|announced| announced > HELLO_MAX) || end > HELLO_MAX {
+            return Progress::TooLarge;
+        }
+        if bytes.len() < end {
+            // More records follow if the message is longer than this one.
+            let after = message.missing().saturating_sub(end - bytes.len());
+            return Progress::Incomplete(end + if after > 0 { RECORD_HEADER + after } else { 0 });
+        }
+        if message.is_whole() {
+            return Progress::Complete(end);
+        }
+        at = end;
+    }
+}
+
+/// How long a handshake message is and how much of it has been seen.
+#[derive(Default)]
+struct MessageLength {
+    header: [u8; MESSAGE_HEADER],
+    seen: usize,
+}
+
+impl MessageLength {
+    fn take(&mut self, payload: &[u8]) {
+        for (slot, byte) in self.header.iter_mut().skip(self.seen).zip(payload) {
+            *slot = *byte;
+        }
+        self.seen += payload.len();
+    }
+
+    fn announced(&self) -> Option<usize> {
+        let [_, a, b, c] = self.header;
+        let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
+        (self.seen >= MESSAGE_HEADER).then_some(MESSAGE_HEADER + length)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.announced().is_some_and(|announced| self.seen >= announced)
+    }
+
+    fn missing(&self) -> usize {
+        self.announced().unwrap_or(MESSAGE_HEADER).saturating_sub(self.seen)
+    }
+
+    /// At least one more record must come, with what is missing in it.
+    fn missing_at_least(&self) -> usize {
+        RECORD_HEADER + if self.seen == 0 { 0 } else { self.missing() }
+    }
+}
+
+/// What came instead of TLS, as far as the first bytes tell. For the log only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// An HTTP request without TLS.
+    Http,
+    /// An SSH client.
+    Ssh,
+    /// SMB over TCP.
+    Smb,
+    /// A remote desktop client.
+    Rdp,
+    /// A SOCKS client.
+    Socks,
+    /// A PROXY protocol header from a source that may not send one.
+    ProxyHeader,
+    /// A TLS record that cannot come first, or a hello of SSL 2.
+    OtherTls,
+    /// Anything else.
+    Other,
+}
+
+impl Foreign {
+    /// Names what `bytes` start.
+    pub fn of(bytes: &[u8]) -> Self {
+        const METHODS: [&[u8]; 9] =
+            [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH ", b"PRI * HTTP/2"];
+        match bytes {
+            _ if METHODS.iter().any(|method| bytes.starts_with(method)) => Self::Http,
+            _ if bytes.starts_with(b"SSH-") => Self::Ssh,
+            _ if bytes.starts_with(b"PROXY ") || bytes.starts_with(proxy_protocol::V2_SIGNATURE) => Self::ProxyHeader,
+            [0, _, _, _, 0xfe | 0xff, b'S', b'M', b'B', ..] => Self::Smb,
+            [3, 0, _, _, _, 0xe0, ..] => Self::Rdp,
+            [5, 1..=8, ..] | [4, 1 | 2, ..] => Self::Socks,
+            [20 | 21 | 23 | 24, 3, ..] | [0x80..=0xff, _, 1, ..] => Self::OtherTls,
+            _ => Self::Other,
+        }
+    }
+
+    /// The word in log lines.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Ssh => "ssh",
+            Self::Smb => "smb",
+            Self::Rdp => "rdp",
+            Self::Socks => "socks",
+            Self::ProxyHeader => "proxy header",
+            Self::OtherTls => "tls, but not a ClientHello",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A handshake message of type ClientHello with `length` bytes of body, in records of `record` bytes.
+    fn hello(length: usize, record: usize) -> Vec<u8> {
+        let mut message = vec![1];
+        message.extend(&u32::try_from(length).expect("a length").to_be_bytes()[1..]);
+        message.extend(std::iter::repeat_n(7, length));
+        message
+            .chunks(record)
+            .flat_map(|part| {
+                let length = u16::try_from(part.len()).expect("a length").to_be_bytes();
+                [&[22, 3, 1], &length[..], part].concat()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn client_hello_in_pieces_is_complete_with_its_last_byte_and_never_waits_for_more_than_that() {
+        for (length, record) in [(512, 16384), (512, 1), (512, 3), (512, 64), (1800, 1000), (40_000, 16384)] {
+            let bytes = hello(length, record);
+            assert_eq!(progress(&bytes), Progress::Complete(bytes.len()));
+            for cut in 0..bytes.len() {
+                match progress(&bytes[..cut]) {
+                    Progress::Incomplete(total) => {
+                        assert!(cut < total && total <= bytes.len(), "{length}/{record}: {cut} waits for {total}");
+                    }
+                    other => panic!("{length}/{record} at {cut}: {other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_dribbled_hello_is_looked_at_a_few_times_only() {
+        // Each look asks for at least what is missing of the message, so bytes are not copied again and again.
+        for (length, record, most) in [(1800, 16384, 4), (1800, 64, 12), (1800, 1, 40)] {
+            let bytes = hello(length, record);
+            let (mut have, mut looks) = (1, 0);
+            while let Progress::Incomplete(total) = progress(&bytes[..have]) {
+                have = total;
+                looks += 1;
+            }
+            assert!(looks <= most, "{looks} looks at records of {record}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_hello_is_left_alone() {
+        let bytes = hello(512, 16384);
+        let longer = [&bytes[..], &[20, 3, 3, 0, 1, 1]].concat();
+        assert_eq!(progress(&longer), Progress::Complete(bytes.len()));
+    }
+
+    #[test]
+    fn a_message_that_announces_16_mib_is_refused_by_its_header() {
+        assert_eq!(progress(&[22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff]), Progress::TooLarge);
+        assert_eq!(progress(&hello(60_000, 16384)), Progress::Complete(60_000 + 4 + 4 * 5));
+        assert_eq!(progress(&hello(70_000, 16384)), Progress::TooLarge);
+    }
+
+    #[test]
+    fn not_tls_is_named() {
+        for (bytes, what) in [
+            (&b"GET / HTTP/1.1\r\n"[..], Foreign::Http),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", Foreign::Ssh),
+            (b"\0\0\0\x90\xfeSMB@\0", Foreign::Smb),
+            (b"\0\0\0\x90\xffSMBr\0", Foreign::Smb),
+            (b"\x03\0\0\x13\x0e\xe0\0\0", Foreign::Rdp),
+            (b"\x05\x01\0", Foreign::Socks),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\r\n", Foreign::ProxyHeader),
+            (proxy_protocol::V2_SIGNATURE, Foreign::ProxyHeader),
+            (b"\x80\x2e\x01\0\x02", Foreign::OtherTls),
+            (b"\x15\x03\x01\0\x02\x02\x28", Foreign::OtherTls),
+            (b"\0\0\0\0\0\0\0\0", Foreign::Other),
+            (b"\x16\x02\x01", Foreign::Other),
+        ] {
+            assert_eq!(progress(bytes), Progress::NotTls(what), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn nonsense_inside_the_records_is_left_to_rustls() {
+        for bytes in [&[22, 3, 1, 0, 0][..], &[22, 3, 1, 0x40, 1, 1], &[22, 3, 1, 0, 1, 1, 23, 3, 1, 0, 1]] {
+            assert_eq!(progress(bytes), Progress::Complete(bytes.len()));
+            let refusal = parse(bytes).expect_err("not a ClientHello");
+            assert_eq!(refusal.reason, Reason::Malformed);
+        }
+    }
+}

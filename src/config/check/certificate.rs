@@ -1,0 +1,254 @@
+//! `[certificate]` and `[route.certificate]`: the certificate the gate shows, and its key.
+
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::SectionKind;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{Error as TlsError, InconsistentKeys};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{date, now};
+use crate::config::checked::Certificate;
+use crate::config::files::{self, NamedFile, Pem, Wanted};
+use crate::config::raw::RawCertificate;
+use crate::config::report::{At, Place, Problem, Report, Text};
+use crate::identity::Identity;
+use crate::names::ServerNamePattern;
+
+/// A certificate and what its lints need to know of it.
+#[derive(Clone)]
+pub(super) struct Loaded {
+    pub(super) certificate: Arc<Certificate>,
+    /// The host names it is for, lower case.
+    pub(super) dns_names: Vec<String>,
+}
+
+impl Loaded {
+    /// Whether clients that ask for `name` will take the certificate (RFC 6125 section 6.4.3).
+    pub(super) fn covers(&self, name: &ServerNamePattern) -> bool {
+        match name {
+            // Whatever this route is asked for, nobody can have a certificate for all of it.
+            ServerNamePattern::Default => true,
+            ServerNamePattern::Wildcard(_) => self.dns_names.contains(&name.to_string()),
+            ServerNamePattern::Exact(exact) => {
+                let wildcard = exact.parent().map(|parent| format!("*.{parent}"));
+                self.dns_names.iter().any(|dns| dns == exact.as_str() || Some(dns) == wildcard.as_ref())
+            }
+        }
+    }
+}
+
+/// Reads chain and key, checks that they fit, and warns of what will trouble clients.
+pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut Report) -> Option<Loaded> {
+    for (given, key, example) in [(&raw.chain, "chain", "pki/server.pem"), (&raw.key, "key", "pki/server-key.pem")] {
+        if given.is_absent() {
+            report.error(
+                &place.child(key),
+                "the key is missing: a certificate is only of use together with its private key",
+                format!("add a line: {key} = \"{example}\" (with the path of your file)"),
+            );
+        }
+    }
+    // Both are read before either is given up, so that what is wrong with both is told at once.
+    let chain = raw.chain.value().and_then(|chain| Some((chain, files::read(chain, report)?)));
+    let key = raw.key.value().and_then(|key| Some((key, files::read(key, report)?)));
+    if let (Some((chain_text, chain)), Some((_, key))) = (&chain, &key)
+        && are_swapped(chain, key)
+    {
+        report.error(
+            &Place { line: chain_text.place.line, key: place.key.clone() },
+            "the two files are swapped: \"chain\" names the private key, and \"key\" names the certificate",
+            "exchange the two paths",
+        );
+        return None;
+    }
+    let chain = chain.and_then(|(text, file)| read_chain(text, file, report));
+    let key = key.and_then(|(text, file)| read_key(text, &file, report));
+    let ((chain_text, chain_file, certificates), (key_text, key)) = (chain?, key?);
+
+    let leaf = certificates.first()?;
+    let identity = Identity::from_certificate(leaf, false).ok()?;
+    warn_of_leaf(leaf, &chain_text.place, report);
+    warn_of_order(&certificates, &chain_text.place, report);
+    let certified_key = fit(certificates, key).map_err(|problem| report.problem(&key_text.place, problem)).ok()?;
+    Some(Loaded {
+        certificate: Arc::new(Certificate { chain_file: chain_file.path, certified_key: Arc::new(certified_key) }),
+        dns_names: identity.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+    })
+}
+
+/// Whether each of the files holds only what the other one should hold.
+fn are_swapped(chain: &NamedFile, key: &NamedFile) -> bool {
+    let holds = |file: &NamedFile, what: &str| files::labels(&file.bytes).iter().any(|label| label.ends_with(what));
+    holds(chain, "PRIVATE KEY")
+        && !holds(chain, "CERTIFICATE")
+        && holds(key, "CERTIFICATE")
+        && !holds(key, "PRIVATE KEY")
+}
+
+type Chain<'a> = (&'a Text, NamedFile, Vec<CertificateDer<'static>>);
+
+fn read_chain<'a>(text: &'a Text, file: NamedFile, report: &mut Report) -> Option<Chain<'a>> {
+    let pem = report.taken(&text.place, Pem::parse(&file))?;
+    let certificates = pem.of(SectionKind::Certificate);
+    if certificates.is_empty() {
+        report.problem(&text.place, files::mistaken(&file, Wanted::Certificates));
+        return None;
+    }
+    for (index, der) in certificates.iter().enumerate() {
+        if Identity::from_certificate(der, false).is_err() {
+            report.error(
+                &text.place,
+                format!("certificate {} of {} cannot be read: it is damaged", index + 1, file.path.display()),
+                "make or copy the file once more",
+            );
+            return None;
+        }
+    }
+    Some((text, file, certificates.into_iter().map(CertificateDer::from).collect()))
+}
+
+fn read_key<'a>(text: &'a Text, file: &NamedFile, report: &mut Report) -> Option<(&'a Text, PrivateKeyDer<'static>)> {
+    let shown = file.path.display();
+    if files::is_encrypted_key(&file.bytes) {
+        report.error(
+            &text.place,
+            format!("the key in {shown} asks for a password, and there is nobody to type it when the gate starts"),
+            format!("take the password off: openssl pkey -in {shown} -out {shown}.plain, chmod 600 {shown}.plain, and name that file here"),
+        );
+        return None;
+    }
+    let pem = report.taken(&text.place, Pem::parse(file))?;
+    let mut keys = pem.keys();
+    let Some(key) = keys.pop() else {
+        report.problem(&text.place, files::mistaken(file, Wanted::Key));
+        return None;
+    };
+    if !keys.is_empty() {
+        report.error(
+            &text.place,
+            format!("{shown} holds {} private keys, and it is not known which one is meant", keys.len() + 1),
+            "leave only the key of this certificate in the file",
+        );
+        return None;
+    }
+    if file.world_readable {
+        report.warn(
+            &text.place,
+            format!("every user of this machine may read the private key in {shown}, and with it stand in for your gate; run: chmod 600 {shown}"),
+        );
+    }
+    Some((text, key))
+}
+
+/// Puts chain and key together if they fit.
+fn fit(certificates: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, Problem> {
+    let provider: CryptoProvider = aws_lc_rs::default_provider();
+    let others: Vec<CertificateDer<'static>> = certificates.iter().skip(1).cloned().collect();
+    let fits_other = |key: &PrivateKeyDer<'static>| {
+        others.iter().position(|other| CertifiedKey::from_der(vec![other.clone()], key.clone_key(), &provider).is_ok())
+    };
+    let key_for_blame = key.clone_key();
+    CertifiedKey::from_der(certificates, key, &provider).map_err(|error| match error {
+        TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch) => match fits_other(&key_for_blame) {
+            Some(index) => Problem::new(
+                format!("the key fits certificate {} of the chain file, and it has to fit the first one", index + 2),
+                "put the certificates in order: first your server's, then the one that signed it, and so on",
+            ),
+            None => Problem::new(
+                "the key does not fit the certificate: they were not made together",
+                "name the key file that was made together with this certificate, or make both anew: doorward ca server",
+            ),
+        },
+        TlsError::InvalidCertificate(_) => Problem::new(
+            "the certificate is in a form that TLS does not use any more (it has to be X.509 version 3)",
+            "make a new one: doorward ca server",
+        ),
+        other => Problem::new(
+            format!("the key cannot be used: {other}"),
+            "use an ECDSA key (P-256 or P-384), an Ed25519 key, or an RSA key of 2048 to 8192 bits",
+        ),
+    })
+}
+
+fn warn_of_leaf(der: &[u8], place: &Place, report: &mut Report) {
+    let Ok((_, leaf)) = X509Certificate::from_der(der) else { return };
+    let (from, until) = (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
+    if until < now() {
+        report.warn(
+            place,
+            format!(
+                "the certificate expired on {}, so clients will refuse it; make a new one: doorward ca server",
+                date(until)
+            ),
+        );
+    }
+    if from > now() {
+        report.warn(
+            place,
+            format!(
+                "the certificate is valid only from {} on; if that day is past, set the clock of this machine",
+                date(from)
+            ),
+        );
+    }
+    if leaf.is_ca() {
+        report.warn(
+            place,
+            "this is the certificate of an authority, which signs others, and browsers refuse it for a server; name the certificate of your server",
+        );
+    }
+    let purposes = leaf.extended_key_usage().ok().flatten();
+    if purposes.is_some_and(|purposes| !purposes.value.server_auth && !purposes.value.any) {
+        report.warn(
+            place,
+            "this certificate is not made for a server (it lacks the purpose serverAuth), so clients will refuse it; make one that is: doorward ca server",
+        );
+    }
+}
+
+fn warn_of_order(certificates: &[CertificateDer<'static>], place: &Place, report: &mut Report) {
+    for (index, pair) in certificates.windows(2).enumerate() {
+        let [below, above] = pair else { continue };
+        let (Ok((_, below)), Ok((_, above))) = (X509Certificate::from_der(below), X509Certificate::from_der(above))
+        else {
+            continue;
+        };
+        if below.issuer().as_raw() != above.subject().as_raw() {
+            report.warn(
+                place,
+                format!(
+                    "certificate {} of the chain file did not sign certificate {}, so some clients will not find their way up; put them in order, each followed by the one that signed it, and leave out the others",
+                    index + 2,
+                    index + 1,
+                ),
+            );
+        }
+    }
+}
+
+/// Warns of the names of a route that its certificate is not for.
+pub(super) fn warn_of_names(loaded: &Loaded, names: &[ServerNamePattern], route: &Place, report: &mut Report) {
+    let missing: Vec<String> =
+        names.iter().filter(|name| !loaded.covers(name)).map(|name| format!("\"{name}\"")).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let has = if loaded.dns_names.is_empty() {
+        "it has no host names at all (a common name alone is not looked at any more)".to_owned()
+    } else {
+        let shown: Vec<String> =
+            loaded.dns_names.iter().take(8).map(|name| crate::config::report::quoted(name)).collect();
+        format!("it is for {}{}", shown.join(", "), if loaded.dns_names.len() > shown.len() { ", ..." } else { "" })
+    };
+    report.warn(
+        &route.child("server_names"),
+        format!(
+            "the certificate in {} is not for {}, so clients will refuse it there: {has}; make one for every name of this route: doorward ca server",
+            loaded.certificate.chain_file.display(),
+            missing.join(", "),
+        ),
+    );
+}

@@ -1,0 +1,436 @@
+//! `[client_auth]` and `[route.client_auth]`: how client certificates are judged.
+//!
+//! A route's own table takes each key it does not give from the default table.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::SectionKind;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::server::WebPkiClientVerifier;
+use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+use super::{date, now};
+use crate::config::checked::{
+    ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, RevocationList, TrustAnchor,
+};
+use crate::config::files::{self, NamedFile, Pem, Wanted};
+use crate::config::raw::RawClientAuth;
+use crate::config::report::{At, Given, Place, Problem, Report, Text, quoted};
+use crate::config::values;
+use crate::identity::{Serial, Sha256};
+use crate::names::printable;
+
+/// The words of `mode`.
+const MODES: &[(&str, ClientAuthMode)] = &[
+    ("request", ClientAuthMode::Request),
+    ("require", ClientAuthMode::Require),
+    ("verify_if_given", ClientAuthMode::VerifyIfGiven),
+    ("require_and_verify", ClientAuthMode::RequireAndVerify),
+];
+
+const EXPIRED_WORDS: &[(&str, ExpiredRevocationList)] =
+    &[("deny", ExpiredRevocationList::Deny), ("warn", ExpiredRevocationList::Warn)];
+
+/// What mkcert calls itself in every root it makes.
+const MKCERT: &str = "mkcert development CA";
+
+/// Puts a table together from what it gives and what the default table gives, and checks all of it.
+///
+/// `place` is what to name if something is missing; `in_use` says whether any route relies on this very table, without
+/// which a default table may leave `trust` to the routes.
+pub(super) fn check(
+    own: Option<&RawClientAuth>,
+    default: Option<&RawClientAuth>,
+    place: &Place,
+    in_use: bool,
+    report: &mut Report,
+) -> Option<Arc<ClientAuth>> {
+    let text = |key: fn(&RawClientAuth) -> &Given<String>| own.map_or(&Given::Absent, key).or(default.map(key));
+    let list = |key: fn(&RawClientAuth) -> &Given<Vec<Text>>| own.map_or(&Given::Absent, key).or(default.map(key));
+    let (trust, lists) = (list(|raw| &raw.trust), list(|raw| &raw.revocation_lists));
+
+    let mode = word(text(|raw| &raw.mode), MODES, ClientAuthMode::RequireAndVerify, report);
+    let expired = word(text(|raw| &raw.expired_revocation_list), EXPIRED_WORDS, ExpiredRevocationList::Deny, report);
+    let anchors = check_trust(trust, report);
+    let revocation_lists = check_lists(lists, report);
+    let deny = check_deny(list(|raw| &raw.deny), report);
+
+    // Each part has been looked at by now, so that everything wrong with any of them has been told.
+    let (mode, expired, anchors, lists_read, deny) = (mode?, expired?, anchors?, revocation_lists?, deny?);
+    if mode.verifies() && in_use && anchors.is_empty() {
+        report.error(
+            &trust.value().map_or_else(|| place.child("trust"), |trust| trust.place.clone()),
+            format!("nobody is trusted, so in the mode \"{}\" nobody could ever enter", mode.word()),
+            "name the file with the certificate of the authority that signs your devices' certificates: trust = [\"pki/clients.pem\"]; with mkcert that is the file rootCA.pem in the folder that \"mkcert -CAROOT\" prints",
+        );
+        return None;
+    }
+    if let Some(lists) = lists.value().filter(|lists| !mode.verifies() && !lists.value.is_empty()) {
+        report.warn(
+            &lists.place,
+            format!(
+                "revocation lists have no effect in the mode \"{}\", which verifies nobody; write mode = \"require_and_verify\"",
+                mode.word()
+            ),
+        );
+    }
+    lint_lists(&lists_read, &anchors, expired, mode, report);
+    Some(Arc::new(ClientAuth {
+        mode,
+        trust: anchors.into_iter().map(|anchor| anchor.value).collect(),
+        revocation_lists: lists_read.into_iter().map(|list| list.value).collect(),
+        deny,
+        expired_revocation_list: expired,
+    }))
+}
+
+fn word<T: Copy>(given: &Given<String>, words: &[(&str, T)], default: T, report: &mut Report) -> Option<T> {
+    match given {
+        Given::Absent => Some(default),
+        Given::Refused => None,
+        Given::Value(at) => report.taken(&at.place, values::word(&at.value, words)),
+    }
+}
+
+/// Reads every file of a list, or `None` if one of them is wrong. A file that is named has to be right in every mode:
+/// falling back to something else instead is how CVE-2026-27586 came about.
+fn each<T>(
+    given: &Given<Vec<Text>>,
+    report: &mut Report,
+    mut read: impl FnMut(&Text, &mut Report) -> Option<Vec<T>>,
+) -> Option<Vec<At<T>>> {
+    let list = match given {
+        Given::Absent => return Some(Vec::new()),
+        Given::Refused => return None,
+        Given::Value(list) => list,
+    };
+    let mut all = Some(Vec::new());
+    for text in &list.value {
+        match (read(text, report), &mut all) {
+            (Some(read), Some(all)) => {
+                all.extend(read.into_iter().map(|value| At { value, place: text.place.clone() }));
+            }
+            _ => all = None,
+        }
+    }
+    all
+}
+
+fn check_trust(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<At<TrustAnchor>>> {
+    let mut seen = HashSet::new();
+    each(given, report, |text, report| {
+        let file = files::read(text, report)?;
+        let anchors = read_anchors(text, &file, report)?;
+        Some(anchors.into_iter().filter(|anchor| seen.insert(anchor.certificate.clone())).collect())
+    })
+}
+
+fn read_anchors(text: &Text, file: &NamedFile, report: &mut Report) -> Option<Vec<TrustAnchor>> {
+    let shown = file.path.display();
+    let pem = report.taken(&text.place, Pem::parse(file))?;
+    let certificates = pem.of(SectionKind::Certificate);
+    if certificates.is_empty() {
+        report.problem(&text.place, files::mistaken(file, Wanted::Certificates));
+        return None;
+    }
+    let labels = files::labels(&file.bytes);
+    if let Some(other) = labels.iter().find(|label| *label != "CERTIFICATE" && !label.ends_with("PRIVATE KEY")) {
+        report.error(
+            &text.place,
+            format!("besides certificates, {shown} holds {}, which would be ignored", quoted(other)),
+            "leave only certificates in the file; a revocation list belongs in a file of its own, under revocation_lists",
+        );
+        return None;
+    }
+    if labels.iter().any(|label| label.ends_with("PRIVATE KEY")) {
+        report.warn(
+            &text.place,
+            format!("{shown} holds a private key besides its certificates; the gate does not need it, and whoever gets it can make certificates for himself: move it to a safe place"),
+        );
+    }
+    let mut anchors = Vec::with_capacity(certificates.len());
+    for (index, der) in certificates.into_iter().enumerate() {
+        let certificate = CertificateDer::from(der);
+        let readable = X509Certificate::from_der(&certificate).is_ok_and(|(rest, _)| rest.is_empty());
+        if let (true, Ok(())) = (readable, RootCertStore::empty().add(certificate.clone())) {
+            lint_anchor(&certificate, file, &text.place, report);
+            anchors.push(TrustAnchor { file: file.path.clone(), certificate });
+        } else {
+            report.error(
+                &text.place,
+                format!("certificate {} in {shown} cannot be used: it is damaged or in an outdated form", index + 1),
+                "copy the file once more from where it came, or leave this certificate out",
+            );
+            return None;
+        }
+    }
+    Some(anchors)
+}
+
+fn lint_anchor(der: &[u8], file: &NamedFile, place: &Place, report: &mut Report) {
+    let Ok((_, anchor)) = X509Certificate::from_der(der) else { return };
+    let (shown, who) = (file.path.display(), named(&anchor));
+    let until = anchor.validity().not_after.timestamp();
+    if until < now() {
+        report.warn(
+            place,
+            format!("the authority {who} in {shown} expired on {}; the gate still trusts it, other programs will not: replace it", date(until)),
+        );
+    }
+    if !anchor.is_ca() {
+        report.warn(
+            place,
+            format!("{who} in {shown} is not the certificate of an authority but of one device or server; name the certificate of the authority that signed it instead, often called rootCA.pem or ca.pem"),
+        );
+    }
+}
+
+/// How a certificate's subject is called in a message.
+fn named(certificate: &X509Certificate<'_>) -> String {
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().chain(subject.iter_organization()).find_map(|name| name.as_str().ok());
+    name.map_or_else(|| "without a name".to_owned(), quoted)
+}
+
+fn check_lists(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<At<RevocationList>>> {
+    each(given, report, |text, report| {
+        let file = files::read(text, report)?;
+        let result = read_lists(&file);
+        report.taken(&text.place, result)
+    })
+}
+
+fn read_lists(file: &NamedFile) -> Result<Vec<RevocationList>, Problem> {
+    let shown = file.path.display();
+    let lists = if CertificateRevocationList::from_der(&file.bytes).is_ok() {
+        vec![file.bytes.clone()]
+    } else {
+        Pem::parse(file)?.of(SectionKind::Crl)
+    };
+    if lists.is_empty() {
+        return Err(files::mistaken(file, Wanted::RevocationLists));
+    }
+    let read = |der: Vec<u8>| {
+        let list = CertificateRevocationListDer::from(der);
+        let damaged = |why: &str| {
+            Problem::new(
+                format!("the revocation list in {shown} cannot be used: {why}"),
+                "make it anew: doorward ca revoke; with OpenSSL: openssl ca -gencrl, with crl_extensions that give it a crlNumber",
+            )
+        };
+        let next_update = match CertificateRevocationList::from_der(&list) {
+            Ok(([], read)) => read.next_update().map(|time| time.timestamp()),
+            _ => return Err(damaged("it is damaged")),
+        };
+        accepted(list.clone()).map_err(|why| damaged(&why))?;
+        Ok(RevocationList { file: file.path.clone(), list, next_update })
+    };
+    lists.into_iter().map(read).collect()
+}
+
+/// Whether rustls takes a list. It will be asked once more when the route is built, and must not say no then.
+fn accepted(list: CertificateRevocationListDer<'static>) -> Result<(), String> {
+    // A verifier needs an anchor before it looks at a list; which one makes no difference.
+    let mut roots = RootCertStore::empty();
+    roots.roots.push(rustls::pki_types::TrustAnchor {
+        subject: rustls::pki_types::Der::from_slice(&[]),
+        subject_public_key_info: rustls::pki_types::Der::from_slice(&[]),
+        name_constraints: None,
+    });
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).with_crls([list]).build().map(drop).map_err(
+        |error| match error {
+            rustls::server::VerifierBuilderError::InvalidCrl(why) => format!("rustls says {why:?}"),
+            other => other.to_string(),
+        },
+    )
+}
+
+fn lint_lists(
+    lists: &[At<RevocationList>],
+    anchors: &[At<TrustAnchor>],
+    expired: ExpiredRevocationList,
+    mode: ClientAuthMode,
+    report: &mut Report,
+) {
+    let parsed_anchors: Vec<(&Path, X509Certificate<'_>)> = anchors
+        .iter()
+        .filter_map(|anchor| {
+            let (_, certificate) = X509Certificate::from_der(&anchor.value.certificate).ok()?;
+            Some((anchor.value.file.as_path(), certificate))
+        })
+        .collect();
+    let mut whole: Vec<(&Path, Vec<u8>)> = Vec::new();
+    for At { value: list, place } in lists {
+        let shown = list.file.display();
+        let Ok((_, parsed)) = CertificateRevocationList::from_der(&list.list) else { continue };
+        if let Some(next_update) = list.next_update.filter(|next_update| *next_update <= now()) {
+            let consequence = match expired {
+                ExpiredRevocationList::Deny => {
+                    "so every device it would speak for is turned away until a newer list is here"
+                }
+                ExpiredRevocationList::Warn => {
+                    "it is used all the same, and a device that was revoked since then still gets in"
+                }
+            };
+            report.warn(
+                place,
+                format!(
+                    "the revocation list in {shown} expired on {}: {consequence}; make a new one: doorward ca revoke",
+                    date(next_update)
+                ),
+            );
+        }
+        let issuer = parsed.issuer().as_raw();
+        // A list with an issuing distribution point speaks for a part only, and several of those belong together.
+        let is_whole = parsed.extensions().iter().all(|ext| ext.oid != OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+        if let Some((first, _)) = whole.iter().find(|(_, other)| other == issuer).filter(|_| is_whole) {
+            report.error(
+                place,
+                format!(
+                    "{} and {shown} are lists of the same authority, and only the first one would be looked at",
+                    first.display()
+                ),
+                "keep the newer one and leave the other out",
+            );
+        }
+        if is_whole {
+            whole.push((&list.file, issuer.to_vec()));
+        }
+        if !mode.verifies() || parsed_anchors.is_empty() {
+            continue;
+        }
+        let issuers: Vec<_> = parsed_anchors.iter().filter(|(_, anchor)| anchor.subject().as_raw() == issuer).collect();
+        if issuers.is_empty() {
+            let name = parsed.issuer().to_string();
+            report.warn(
+                place,
+                format!(
+                    "the list in {shown} is from {}, and that is none of the authorities in trust: it speaks for none of their devices",
+                    quoted(&name)
+                ),
+            );
+        } else if !issuers.iter().any(|(_, anchor)| is_signed_by(&parsed, anchor)) {
+            report.error(
+                place,
+                format!(
+                    "the revocation list in {shown} was not signed by the authority whose name it bears (or in a way that is not accepted any more), so every device would be turned away"
+                ),
+                "make it anew with the key of that authority: doorward ca revoke",
+            );
+        } else if issuers.iter().any(|(_, anchor)| is_mkcert(anchor)) {
+            report.warn(
+                place,
+                format!("the list in {shown} is from a mkcert authority: the gate can use it, but OpenSSL (and so nginx, HAProxy, stunnel) would refuse it, because mkcert's certificates do not permit the signing of lists (cRLSign)"),
+            );
+        }
+    }
+    if mode.verifies() && !lists.is_empty() {
+        warn_of_unlisted(lists, anchors, report);
+    }
+}
+
+/// With any list at all, a certificate of whom no list speaks is of unknown status and turned away.
+fn warn_of_unlisted(lists: &[At<RevocationList>], anchors: &[At<TrustAnchor>], report: &mut Report) {
+    let issuers: Vec<Vec<u8>> = lists
+        .iter()
+        .filter_map(|list| {
+            let (_, list) = CertificateRevocationList::from_der(&list.value.list).ok()?;
+            Some(list.issuer().as_raw().to_vec())
+        })
+        .collect();
+    for At { value: anchor, place } in anchors {
+        let Ok((_, certificate)) = X509Certificate::from_der(&anchor.certificate) else { continue };
+        if !issuers.iter().any(|issuer| issuer == certificate.subject().as_raw()) {
+            report.warn(
+                place,
+                format!(
+                    "there is no revocation list of the authority {} in {}, and as there are lists of others, every device it signed is turned away (revocation_unknown): add its list to revocation_lists",
+                    named(&certificate),
+                    anchor.file.display()
+                ),
+            );
+        }
+    }
+}
+
+/// Whether the key of `anchor` made the signature of `list`, by any algorithm that rustls would take.
+fn is_signed_by(list: &CertificateRevocationList<'_>, anchor: &X509Certificate<'_>) -> bool {
+    let key = anchor.public_key().subject_public_key.data.as_ref();
+    let (message, signature) = (list.tbs_cert_list.as_ref(), list.signature_value.data.as_ref());
+    aws_lc_rs::default_provider()
+        .signature_verification_algorithms
+        .all
+        .iter()
+        .any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
+}
+
+fn is_mkcert(anchor: &X509Certificate<'_>) -> bool {
+    anchor.subject().iter_organization().any(|name| name.as_str() == Ok(MKCERT))
+}
+
+fn check_deny(given: &Given<Vec<Text>>, report: &mut Report) -> Option<DenyList> {
+    let mut deny = DenyList::default();
+    let list = match given {
+        Given::Absent => return Some(deny),
+        Given::Refused => return None,
+        Given::Value(list) => list,
+    };
+    let mut all_right = true;
+    for text in &list.value {
+        match report.taken(&text.place, denied(&text.value)) {
+            Some(Denied::Fingerprint(digest)) => {
+                deny.fingerprints.insert(digest);
+            }
+            Some(Denied::Serial(serial)) => {
+                deny.serials.insert(serial);
+            }
+            None => all_right = false,
+        }
+    }
+    all_right.then_some(deny)
+}
+
+#[derive(Debug, PartialEq)]
+enum Denied {
+    Fingerprint(Sha256),
+    Serial(Serial),
+}
+
+/// `sha256:` and 64 hexadecimal digits, or `serial:` and the serial number in hexadecimal.
+fn denied(text: &str) -> Result<Denied, Problem> {
+    let remedy = "write \"sha256:\" and the 64 digits that \"openssl x509 -in FILE -noout -fingerprint -sha256\" prints, or \"serial:\" and what \"openssl x509 -in FILE -noout -serial\" prints after the equals sign";
+    let wrong = |why: String| Problem::new(why, remedy);
+    match text.split_once(':') {
+        Some(("sha256", digits)) => super::access::fingerprint("sha256", digits).map(Denied::Fingerprint),
+        Some(("serial", digits)) => Serial::parse(digits.trim()).map(Denied::Serial).ok_or_else(|| {
+            wrong(format!("{} is not a serial number: that is hexadecimal digits only", quoted(digits)))
+        }),
+        _ => Err(wrong(format!(
+            "\"{}\" does not say which certificate is denied: that takes its fingerprint or its serial number",
+            printable(text, 100)
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_denied() {
+        let digest = Sha256::of(b"x");
+        assert_eq!(denied(&format!("sha256:{digest}")), Ok(Denied::Fingerprint(digest)));
+        let serial = Serial::from_be_bytes(&[0x4a, 0x6f]);
+        assert_eq!(denied("serial:4A:6F"), Ok(Denied::Serial(serial.clone())));
+        assert_eq!(denied("serial:004a6f"), Ok(Denied::Serial(serial)));
+        for wrong in ["", "alice", "cn:alice", "serial:", "serial:xyz", "sha256:abcd", "sha1:00", "serial"] {
+            assert!(denied(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Raw to checked: every value looked at, every file read, every mistake noted.
+
+mod access;
+mod certificate;
+mod client_auth;
+mod listener;
+mod relations;
+mod route;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use time::OffsetDateTime;
+
+use super::checked::{ClientAuth, Config, KernelTls, Limits, Log, LogFormat, Timeouts};
+use super::raw::{Raw, RawLimits, RawRoute, RawTimeouts};
+use super::reader::Scalar;
+use super::report::{Given, Place, Problem, Report, quoted};
+use super::{ConfigErrors, values};
+use crate::names::Name;
+use access::Groups;
+use certificate::Loaded;
+use route::{Checked, ServerNames};
+
+/// What the routes are checked against.
+struct Checks<'a> {
+    raw: &'a Raw,
+    listeners: &'a [listener::Checked],
+    /// The default certificate, if it is there and right.
+    certificate: Option<Loaded>,
+    /// The default client authentication, if it is there and right.
+    client_auth: Option<Arc<ClientAuth>>,
+}
+
+/// Checks everything, then gives the configuration or every mistake.
+pub(super) fn check(raw: &Raw, mut report: Report) -> Result<Config, ConfigErrors> {
+    let config = check_all(raw, &mut report);
+    // Whatever could not be built has been reported above; were it not, going on without it would be the worst answer.
+    let built = config.as_ref().is_some_and(|config| {
+        raw.listeners.as_ref().is_some_and(|raw| raw.len() == config.listeners.len())
+            && raw.routes.as_ref().is_some_and(|raw| raw.len() == config.routes.len())
+    });
+    if !built && report.is_clean() {
+        report.error(
+            &Place { line: None, key: String::new() },
+            "the configuration was refused, and doorward cannot say why: this is a mistake of doorward",
+            "please report it, together with the configuration",
+        );
+    }
+    let warnings = report.finish()?;
+    config.map(|config| Config { warnings, ..config }).ok_or_else(|| ConfigErrors::new(Vec::new()))
+}
+
+fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
+    let kernel_tls = word(
+        &raw.kernel_tls,
+        &[("auto", KernelTls::Auto), ("off", KernelTls::Off), ("require", KernelTls::Require)],
+        KernelTls::Auto,
+        report,
+    );
+    let listeners = listener::check(raw, report);
+    let routes = check_routes(raw, &listeners, report);
+    let timeouts = timeouts(&raw.timeouts, report);
+    let limits = limits(&raw.limits, report);
+    let metrics = listener::metrics(&raw.metrics_address, &listeners, report);
+    let format =
+        word(&raw.log_format, &[("text", LogFormat::Text), ("json", LogFormat::Json)], LogFormat::Text, report);
+    Some(Config {
+        file: report.file().to_owned(),
+        kernel_tls: kernel_tls?,
+        listeners: listeners.into_iter().map(|listener| listener.value).collect(),
+        routes: routes.into_iter().map(|checked| checked.route).collect(),
+        timeouts: timeouts?,
+        limits: limits?,
+        metrics: metrics?,
+        log: Log { format: format? },
+        warnings: Vec::new(),
+    })
+}
+
+fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report) -> Vec<Checked> {
+    // The defaults are checked even if no route uses them: a file that is named has to be right.
+    let certificate = raw.certificate.value().and_then(|default| certificate::check(default, report));
+    let routes = raw.routes.as_deref().unwrap_or_default();
+    let in_use = routes.iter().any(|route| route.client_auth.is_absent() && !is_passthrough(route));
+    let client_auth = raw
+        .client_auth
+        .value()
+        .and_then(|default| client_auth::check(None, Some(&default.value), &default.place, in_use, report));
+    let mut groups = Groups::check(&raw.groups, report);
+    if raw.routes.as_ref().is_some_and(Vec::is_empty) {
+        report.error(
+            &Place { line: None, key: "route".to_owned() },
+            "there is no route, so nothing could be reached",
+            "add these lines (with your names and addresses):\n[[route]]\nname = \"nas\"\nserver_names = [\"nas.home.example\"]\nbackends = [\"192.168.1.10:5666\"]\nallow = [\"any\"]",
+        );
+    }
+    let checks = Checks { raw, listeners, certificate, client_auth };
+    let mut names: Vec<(&RawRoute, ServerNames)> = Vec::new();
+    let mut checked = Vec::new();
+    for route in routes {
+        let (route_names, right) = route::check(route, &checks, &mut groups, report);
+        names.push((route, route_names));
+        checked.extend(right);
+    }
+    report_twins(routes.iter().map(|route| &route.name), "route", report);
+    relations::report_shared_names(&names, report);
+    relations::warn_of_shared_backends(&checked, report);
+    relations::warn_of_coalescing(&checked, report);
+    groups.warn_of_unused(report);
+    checked
+}
+
+fn is_passthrough(route: &RawRoute) -> bool {
+    route.mode.value().is_some_and(|mode| mode.value == "passthrough")
+}
+
+fn timeouts(raw: &RawTimeouts, report: &mut Report) -> Option<Timeouts> {
+    let default = Timeouts::default();
+    let mut one = |given: &Given<Scalar>, default: Duration| scalar(given, values::duration, default, report);
+    let (client_hello, handshake) =
+        (one(&raw.client_hello, default.client_hello), one(&raw.handshake, default.handshake));
+    let (dial, idle) = (one(&raw.dial, default.dial), one(&raw.idle, default.idle));
+    let (half_close, drain) = (one(&raw.half_close, default.half_close), one(&raw.drain, default.drain));
+    let lifetime = scalar(&raw.lifetime, values::duration_or_off, default.lifetime, report);
+    Some(Timeouts {
+        client_hello: client_hello?,
+        handshake: handshake?,
+        dial: dial?,
+        idle: idle?,
+        lifetime: lifetime?,
+        half_close: half_close?,
+        drain: drain?,
+    })
+}
+
+fn limits(raw: &RawLimits, report: &mut Report) -> Option<Limits> {
+    let default = Limits::default();
+    let connections = scalar(&raw.connections, values::count, default.connections, report);
+    let per_source = scalar(&raw.connections_per_source, values::count_or_off, default.connections_per_source, report);
+    let rate = scalar(&raw.connection_rate_per_source, values::rate_or_off, default.connection_rate_per_source, report);
+    let handshakes = scalar(&raw.handshakes, values::count, default.handshakes, report);
+    if let Some(text) = raw.penalties.value()
+        && text.value != "off"
+    {
+        let message = if text.value == "on" {
+            "this release has no penalties yet, so failed handshakes would not make anybody wait".to_owned()
+        } else {
+            format!("{} is not a word that is known here", quoted(&text.value))
+        };
+        report.error(&text.place, message, "write penalties = \"off\", or remove the line");
+        return None;
+    }
+    Some(Limits {
+        connections: connections?,
+        connections_per_source: per_source?,
+        connection_rate_per_source: rate?,
+        handshakes: handshakes?,
+    })
+}
+
+fn scalar<T>(
+    given: &Given<Scalar>,
+    read: impl FnOnce(&Scalar) -> Result<T, Problem>,
+    default: T,
+    report: &mut Report,
+) -> Option<T> {
+    match given {
+        Given::Absent => Some(default),
+        Given::Refused => None,
+        Given::Value(at) => report.taken(&at.place, read(&at.value)),
+    }
+}
+
+fn word<T: Copy>(given: &Given<String>, words: &[(&str, T)], default: T, report: &mut Report) -> Option<T> {
+    match given {
+        Given::Absent => Some(default),
+        Given::Refused => None,
+        Given::Value(at) => report.taken(&at.place, values::word(&at.value, words)),
+    }
+}
+
+/// The name of a listener or route.
+fn name(given: &Given<String>, parent: &Place, example: &str, report: &mut Report) -> Option<Name> {
+    match given {
+        Given::Refused => None,
+        Given::Value(text) => Name::parse(&text.value)
+            .map_err(|error| {
+                report.error(&text.place, error.to_string(), format!("write it like this: name = \"{example}\""))
+            })
+            .ok(),
+        Given::Absent => {
+            report.error(
+                &parent.child("name"),
+                "the name is missing; it is what the log and the metrics will call this",
+                format!("add a line: name = \"{example}\""),
+            );
+            None
+        }
+    }
+}
+
+/// Reports names that are given twice.
+fn report_twins<'a>(names: impl Iterator<Item = &'a Given<String>>, what: &str, report: &mut Report) {
+    let mut first: BTreeMap<&str, Option<usize>> = BTreeMap::new();
+    for text in names.filter_map(Given::value) {
+        match first.get(text.value.as_str()) {
+            Some(line) => {
+                let line = line.map(|line| format!(" (line {line})")).unwrap_or_default();
+                report.error(
+                    &text.place,
+                    format!("there is another {what} with the name {}{line}", quoted(&text.value)),
+                    "give each of them a name of its own",
+                );
+            }
+            None => {
+                first.insert(&text.value, text.place.line);
+            }
+        }
+    }
+}
+
+/// Seconds since 1970, negative before.
+fn now() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
+    }
+}
+
+/// A moment as a date, for people.
+fn date(seconds: i64) -> String {
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .map_or_else(|_| "a date that no clock can show".to_owned(), |moment| moment.date().to_string())
+}

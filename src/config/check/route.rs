@@ -1,0 +1,341 @@
+//! `[[route]]`: what server names lead to, and for whom.
+
+use super::access::{self, Groups};
+use super::certificate::{self, Loaded};
+use super::client_auth;
+use super::{Checks, name};
+use crate::config::checked::{Backend, Route, RouteMode, SendProxyProtocol, Terminate};
+use crate::config::raw::RawRoute;
+use crate::config::report::{At, Given, Place, Report, Text, quoted};
+use crate::config::{files, values};
+use crate::names::{InvalidServerName, ServerNamePattern};
+
+const SEND_PROXY_PROTOCOL: &[(&str, SendProxyProtocol)] = &[
+    ("off", SendProxyProtocol::Off),
+    ("v1", SendProxyProtocol::V1),
+    ("v2", SendProxyProtocol::V2),
+    ("v2-tls", SendProxyProtocol::V2Tls),
+];
+
+/// Who does TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Terminate,
+    Passthrough,
+}
+
+/// A route that is right, and what is needed to compare it with others.
+pub(super) struct Checked {
+    pub(super) route: Route,
+    pub(super) place: Place,
+    /// Where its backends are named.
+    pub(super) backends_place: Place,
+    /// The certificate it shows, if it shows one.
+    pub(super) loaded: Option<Loaded>,
+}
+
+/// A route's server names, right ones only, and where each stands. They are compared even if the rest of the route is
+/// wrong.
+pub(super) type ServerNames = Vec<At<ServerNamePattern>>;
+
+/// Checks one route against the defaults and the listeners.
+pub(super) fn check(
+    raw: &RawRoute,
+    checks: &Checks<'_>,
+    groups: &mut Groups,
+    report: &mut Report,
+) -> (ServerNames, Option<Checked>) {
+    let name = route_name(raw, report);
+    let mode = match &raw.mode {
+        Given::Absent => Some(Mode::Terminate),
+        Given::Refused => None,
+        Given::Value(text) => report.taken(
+            &text.place,
+            values::word(&text.value, &[("terminate", Mode::Terminate), ("passthrough", Mode::Passthrough)]),
+        ),
+    };
+    let (names, names_right) = server_names(raw, report);
+    let backends = backends(raw, checks, report);
+    let send_proxy_protocol = send_proxy_protocol(raw, mode, report);
+    let checked_mode = match mode {
+        Some(Mode::Terminate) => terminate(raw, &names, checks, groups, report),
+        Some(Mode::Passthrough) => passthrough(raw, report),
+        None => None,
+    };
+    let build = || {
+        let (backends, backends_place) = backends?;
+        let (mode, loaded) = checked_mode?;
+        names_right.then_some(())?;
+        let route = Route {
+            name: name?,
+            server_names: names.iter().map(|name| name.value.clone()).collect(),
+            backends,
+            send_proxy_protocol: send_proxy_protocol?,
+            mode,
+        };
+        Some(Checked { route, place: raw.place.clone(), backends_place, loaded })
+    };
+    let checked = build();
+    (names, checked)
+}
+
+fn route_name(raw: &RawRoute, report: &mut Report) -> Option<crate::names::Name> {
+    let name = name(&raw.name, &raw.place, "nas", report)?;
+    if name.as_str() == "none" {
+        report.error(
+            &raw.place.child("name"),
+            "\"none\" is what the metrics call connections that reached no route, so no route can be called that",
+            "give the route another name",
+        );
+        return None;
+    }
+    Some(name)
+}
+
+/// The names, and whether all of them are right.
+fn server_names(raw: &RawRoute, report: &mut Report) -> (ServerNames, bool) {
+    let list = match &raw.server_names {
+        Given::Refused => return (Vec::new(), false),
+        Given::Value(list) => list,
+        Given::Absent => {
+            report.error(
+                &raw.place.child("server_names"),
+                "the key is missing, so it is not known which names lead here",
+                "add a line: server_names = [\"nas.home.example\"] with the name that people will type, or [\"*\"] for every name that no other route has",
+            );
+            return (Vec::new(), false);
+        }
+    };
+    if list.value.is_empty() {
+        report.error(
+            &list.place,
+            "the list is empty, so nothing would ever lead here",
+            "name at least one server name, as in [\"nas.home.example\"]",
+        );
+        return (Vec::new(), false);
+    }
+    let mut names: ServerNames = Vec::new();
+    let mut all_right = true;
+    for text in &list.value {
+        let pattern = match ServerNamePattern::parse(&text.value) {
+            Ok(pattern) => pattern,
+            Err(error) => {
+                report_server_name(text, error, report);
+                all_right = false;
+                continue;
+            }
+        };
+        if names.iter().any(|other| other.value == pattern) {
+            report.error(
+                &text.place,
+                format!("{} is in the list twice (upper and lower case are the same)", quoted(&text.value)),
+                "remove one of the two",
+            );
+            all_right = false;
+            continue;
+        }
+        names.push(At { value: pattern, place: text.place.clone() });
+    }
+    (names, all_right)
+}
+
+fn report_server_name(text: &Text, error: InvalidServerName, report: &mut Report) {
+    let shown = quoted(&text.value);
+    match error {
+        InvalidServerName::IpAddress => report.error(
+            &text.place,
+            format!("{shown} is an IP address, and clients send no name when they are given an address"),
+            "write the host name that people will type; to serve those who type the address, write \"*\" in the route that should get them",
+        ),
+        InvalidServerName::Syntax => {
+            let bare = text.value.split("://").last().unwrap_or_default();
+            let bare = bare.split(['/', ':']).next().unwrap_or_default();
+            let hint = match ServerNamePattern::parse(bare) {
+                Ok(pattern) if bare != text.value => format!("write {}, the name alone", quoted(&pattern.to_string())),
+                _ => "write a name as in \"nas.home.example\", \"*.home.example\" (every name with one more part before it), or \"*\" (every name that no other route has)".to_owned(),
+            };
+            report.error(&text.place, format!("{shown} is not a host name"), hint);
+        }
+    }
+}
+
+fn backends(raw: &RawRoute, checks: &Checks<'_>, report: &mut Report) -> Option<(Vec<Backend>, Place)> {
+    let list = match &raw.backends {
+        Given::Refused => return None,
+        Given::Value(list) => list,
+        Given::Absent => {
+            report.error(
+                &raw.place.child("backends"),
+                "the key is missing, so it is not known where this route leads",
+                "add a line: backends = [\"192.168.1.10:5666\"] with the address and the port of the service",
+            );
+            return None;
+        }
+    };
+    if list.value.is_empty() {
+        report.error(
+            &list.place,
+            "the list is empty, so this route leads nowhere",
+            "name at least one backend, as in [\"192.168.1.10:5666\"]",
+        );
+        return None;
+    }
+    let folder = files::folder_of(report.file()).to_owned();
+    let mut backends: Vec<Backend> = Vec::new();
+    let mut all_right = true;
+    for text in &list.value {
+        let Some(backend) = report.taken(&text.place, values::backend(&text.value, &folder)) else {
+            all_right = false;
+            continue;
+        };
+        let own = checks.listeners.iter().find(|listener| values::reaches(&backend, listener.value.address));
+        if let Some(listener) = own {
+            report.error(
+                &text.place,
+                format!(
+                    "{} is the listener \"{}\" of this gate itself: every connection would loop for ever",
+                    quoted(&text.value),
+                    listener.value.name
+                ),
+                "write the address and the port that the service behind the gate listens on",
+            );
+            all_right = false;
+        }
+        if backends.contains(&backend) {
+            report.error(&text.place, format!("{} is in the list twice", quoted(&text.value)), "remove one of the two");
+            all_right = false;
+        }
+        backends.push(backend);
+    }
+    all_right.then(|| (backends, list.place.clone()))
+}
+
+fn send_proxy_protocol(raw: &RawRoute, mode: Option<Mode>, report: &mut Report) -> Option<SendProxyProtocol> {
+    let text = match &raw.send_proxy_protocol {
+        Given::Absent => return Some(SendProxyProtocol::Off),
+        Given::Refused => return None,
+        Given::Value(text) => text,
+    };
+    let word = report.taken(&text.place, values::word(&text.value, SEND_PROXY_PROTOCOL))?;
+    if word == SendProxyProtocol::V2Tls && mode == Some(Mode::Passthrough) {
+        report.error(
+            &text.place,
+            "\"v2-tls\" tells the backend whose certificate was shown, and on a passthrough route the gate sees none",
+            "write \"v2\", or mode = \"terminate\"",
+        );
+        return None;
+    }
+    Some(word)
+}
+
+fn passthrough(raw: &RawRoute, report: &mut Report) -> Option<(RouteMode, Option<Loaded>)> {
+    let mut all_right = true;
+    let lists = [("allow", &raw.allow), ("application_protocols", &raw.application_protocols)];
+    let lists = lists
+        .into_iter()
+        .filter(|(_, given)| !given.is_absent())
+        .map(|(key, given)| (key, given.value().map_or_else(|| raw.place.child(key), |list| list.place.clone())));
+    let tables = [
+        ("certificate", raw.certificate.value().map(|table| &table.place)),
+        ("client_auth", raw.client_auth.value().map(|table| &table.place)),
+    ];
+    let tables = tables.into_iter().filter_map(|(key, place)| Some((key, place?.clone())));
+    for (key, place) in lists.chain(tables) {
+        let why = match key {
+            "allow" => {
+                "nobody is asked for a certificate on a passthrough route, so the gate cannot tell who may use it"
+            }
+            "application_protocols" => {
+                "on a passthrough route the backend chooses the application protocol, not the gate"
+            }
+            "certificate" => {
+                "on a passthrough route the backend shows its own certificate, and this one would never be used"
+            }
+            _ => "on a passthrough route the gate sees no certificate of anybody, so there is nothing to judge",
+        };
+        report.error(
+            &place,
+            why,
+            format!("remove \"{key}\", or write mode = \"terminate\" to have the gate ask for certificates"),
+        );
+        all_right = false;
+    }
+    all_right.then_some((RouteMode::Passthrough, None))
+}
+
+fn terminate(
+    raw: &RawRoute,
+    names: &ServerNames,
+    checks: &Checks<'_>,
+    groups: &mut Groups,
+    report: &mut Report,
+) -> Option<(RouteMode, Option<Loaded>)> {
+    let loaded = match (&raw.certificate, &checks.raw.certificate) {
+        (Given::Value(own), _) => certificate::check(own, report),
+        (Given::Absent, Given::Value(_)) => checks.certificate.clone(),
+        (Given::Refused, _) | (_, Given::Refused) => None,
+        (Given::Absent, Given::Absent) => {
+            report.error(
+                &raw.place.child("certificate"),
+                "there is no certificate for this route, and clients expect one to know that they have reached the right place",
+                "add these lines before the first [[route]] (with the paths of your files):\n[certificate]\nchain = \"pki/server.pem\"\nkey = \"pki/server-key.pem\"",
+            );
+            None
+        }
+    };
+    if let Some(loaded) = &loaded {
+        let names: Vec<ServerNamePattern> = names.iter().map(|name| name.value.clone()).collect();
+        certificate::warn_of_names(loaded, &names, &raw.place, report);
+    }
+    let default = checks.raw.client_auth.value().map(|default| &default.value);
+    let client_auth = match (&raw.client_auth, &checks.raw.client_auth) {
+        (Given::Value(own), _) => client_auth::check(Some(&own.value), default, &own.place, true, report),
+        (Given::Absent, Given::Value(_)) => checks.client_auth.clone(),
+        (Given::Refused, _) | (_, Given::Refused) => None,
+        (Given::Absent, Given::Absent) => {
+            report.error(
+                &raw.place.child("client_auth"),
+                "nothing says whose certificates let a device in, so nobody could ever use this route",
+                "add these lines before the first [[route]] (with the path of your file):\n[client_auth]\ntrust = [\"pki/clients.pem\"]",
+            );
+            None
+        }
+    };
+    let mode = client_auth.as_ref().map(|client_auth| client_auth.mode);
+    let allow = access::allow(raw, mode, groups, report);
+    let application_protocols = application_protocols(&raw.application_protocols, report);
+    let terminate = Terminate {
+        certificate: loaded.as_ref()?.certificate.clone(),
+        client_auth: client_auth?,
+        allow: allow?,
+        application_protocols: application_protocols?,
+    };
+    Some((RouteMode::Terminate(Box::new(terminate)), loaded))
+}
+
+/// Protocol names of 1 to 255 bytes (RFC 7301 section 3.1).
+fn application_protocols(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<Vec<u8>>> {
+    let list = match given {
+        Given::Absent => return Some(Vec::new()),
+        Given::Refused => return None,
+        Given::Value(list) => list,
+    };
+    let mut protocols: Vec<Vec<u8>> = Vec::new();
+    let mut all_right = true;
+    for text in &list.value {
+        let protocol = text.value.as_bytes().to_vec();
+        if protocol.is_empty() || protocol.len() > 255 {
+            report.error(
+                &text.place,
+                format!("the name of an application protocol has 1 to 255 bytes, and this one has {}", protocol.len()),
+                "write a registered name, as in \"http/1.1\" or \"h2\"",
+            );
+            all_right = false;
+        } else if protocols.contains(&protocol) {
+            report.error(&text.place, format!("{} is in the list twice", quoted(&text.value)), "remove one of the two");
+            all_right = false;
+        }
+        protocols.push(protocol);
+    }
+    all_right.then_some(protocols)
+}

@@ -1,0 +1,223 @@
+//! The configuration as it was written: every key known and of the right kind, no value looked at.
+
+use toml::de::DeTable;
+
+use super::reader::{Scalar, Table};
+use super::report::{Given, Place, Problem, Report, Text};
+
+/// The whole file.
+pub(super) struct Raw {
+    pub(super) kernel_tls: Given<String>,
+    /// `None` if something else stands where the listeners should be.
+    pub(super) listeners: Option<Vec<RawListener>>,
+    pub(super) certificate: Given<RawCertificate>,
+    pub(super) client_auth: Given<RawClientAuth>,
+    pub(super) groups: Vec<(Text, Given<Vec<Text>>)>,
+    /// `None` if something else stands where the routes should be.
+    pub(super) routes: Option<Vec<RawRoute>>,
+    pub(super) timeouts: RawTimeouts,
+    pub(super) limits: RawLimits,
+    pub(super) metrics_address: Given<String>,
+    pub(super) log_format: Given<String>,
+}
+
+/// `[[listener]]`
+pub(super) struct RawListener {
+    pub(super) place: Place,
+    pub(super) name: Given<String>,
+    pub(super) address: Given<String>,
+    pub(super) proxy_protocol_from: Given<Vec<Text>>,
+    pub(super) allow_sources: Given<Vec<Text>>,
+    pub(super) deny_sources: Given<Vec<Text>>,
+}
+
+/// `[certificate]` or `[route.certificate]`
+pub(super) struct RawCertificate {
+    pub(super) chain: Given<String>,
+    pub(super) key: Given<String>,
+}
+
+/// `[client_auth]` or `[route.client_auth]`
+pub(super) struct RawClientAuth {
+    pub(super) mode: Given<String>,
+    pub(super) trust: Given<Vec<Text>>,
+    pub(super) revocation_lists: Given<Vec<Text>>,
+    pub(super) deny: Given<Vec<Text>>,
+    pub(super) expired_revocation_list: Given<String>,
+}
+
+/// `[[route]]`
+pub(super) struct RawRoute {
+    pub(super) place: Place,
+    pub(super) name: Given<String>,
+    pub(super) mode: Given<String>,
+    pub(super) server_names: Given<Vec<Text>>,
+    pub(super) backends: Given<Vec<Text>>,
+    pub(super) allow: Given<Vec<Text>>,
+    pub(super) application_protocols: Given<Vec<Text>>,
+    pub(super) send_proxy_protocol: Given<String>,
+    pub(super) certificate: Given<RawCertificate>,
+    pub(super) client_auth: Given<RawClientAuth>,
+}
+
+/// `[timeouts]`
+#[derive(Default)]
+pub(super) struct RawTimeouts {
+    pub(super) client_hello: Given<Scalar>,
+    pub(super) handshake: Given<Scalar>,
+    pub(super) dial: Given<Scalar>,
+    pub(super) idle: Given<Scalar>,
+    pub(super) lifetime: Given<Scalar>,
+    pub(super) half_close: Given<Scalar>,
+    pub(super) drain: Given<Scalar>,
+}
+
+/// `[limits]`
+#[derive(Default)]
+pub(super) struct RawLimits {
+    pub(super) connections: Given<Scalar>,
+    pub(super) connections_per_source: Given<Scalar>,
+    pub(super) connection_rate_per_source: Given<Scalar>,
+    pub(super) handshakes: Given<Scalar>,
+    pub(super) penalties: Given<String>,
+}
+
+impl Raw {
+    /// Reads the whole document, noting every unknown key and every value of the wrong kind.
+    pub(super) fn read(document: &DeTable<'_>, report: &mut Report) -> Self {
+        let mut root = Table::new(document, Place { line: None, key: String::new() });
+        let raw = Self {
+            kernel_tls: root.text("kernel_tls", "\"auto\"", report),
+            listeners: root
+                .tables("listener", report)
+                .map(|tables| tables.into_iter().map(|table| RawListener::read(table, report)).collect()),
+            certificate: root.table("certificate", RawCertificate::read, report),
+            client_auth: root.table("client_auth", RawClientAuth::read, report),
+            groups: root
+                .table("groups", |table, report| table.lists("\"alice-phone\"", report), report)
+                .into_value()
+                .unwrap_or_default(),
+            routes: root
+                .tables("route", report)
+                .map(|tables| tables.into_iter().map(|table| RawRoute::read(table, report)).collect()),
+            timeouts: root.table("timeouts", RawTimeouts::read, report).into_value().unwrap_or_default(),
+            limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
+            metrics_address: only_key(&mut root, "metrics", "address", "\"127.0.0.1:9180\"", report),
+            log_format: only_key(&mut root, "log", "format", "\"text\"", report),
+        };
+        // It is part of the design, so somebody may well write it; that it does nothing yet must not go unsaid.
+        let no_control = Problem::new(
+            "this release has no control socket, so nothing would listen on it",
+            "remove the section [control] and everything in it",
+        );
+        root.refuse("control", no_control, report);
+        root.close(report);
+        raw
+    }
+}
+
+impl RawListener {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            place: table.place().clone(),
+            name: table.text("name", "\"public\"", report),
+            address: table.text("address", "\"[::]:8443\"", report),
+            proxy_protocol_from: table.texts("proxy_protocol_from", "\"192.168.1.1\"", report),
+            allow_sources: table.texts("allow_sources", "\"192.168.1.0/24\"", report),
+            deny_sources: table.texts("deny_sources", "\"203.0.113.0/24\"", report),
+        };
+        table.close(report);
+        raw
+    }
+}
+
+impl RawCertificate {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            chain: table.text("chain", "\"pki/server.pem\"", report),
+            key: table.text("key", "\"pki/server-key.pem\"", report),
+        };
+        table.close(report);
+        raw
+    }
+}
+
+impl RawClientAuth {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            mode: table.text("mode", "\"require_and_verify\"", report),
+            trust: table.texts("trust", "\"pki/clients.pem\"", report),
+            revocation_lists: table.texts("revocation_lists", "\"pki/clients.crl\"", report),
+            deny: table.texts("deny", "\"serial:4a6f\"", report),
+            expired_revocation_list: table.text("expired_revocation_list", "\"deny\"", report),
+        };
+        table.close(report);
+        raw
+    }
+}
+
+impl RawRoute {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            place: table.place().clone(),
+            name: table.text("name", "\"nas\"", report),
+            mode: table.text("mode", "\"terminate\"", report),
+            server_names: table.texts("server_names", "\"nas.home.example\"", report),
+            backends: table.texts("backends", "\"192.168.1.10:5666\"", report),
+            allow: table.texts("allow", "\"any\"", report),
+            application_protocols: table.texts("application_protocols", "\"http/1.1\"", report),
+            send_proxy_protocol: table.text("send_proxy_protocol", "\"off\"", report),
+            certificate: table.table("certificate", RawCertificate::read, report),
+            client_auth: table.table("client_auth", RawClientAuth::read, report),
+        };
+        table.close(report);
+        raw
+    }
+}
+
+impl RawTimeouts {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let mut duration = |key| table.scalar(key, "\"10s\"", report);
+        let raw = Self {
+            client_hello: duration("client_hello"),
+            handshake: duration("handshake"),
+            dial: duration("dial"),
+            idle: duration("idle"),
+            lifetime: duration("lifetime"),
+            half_close: duration("half_close"),
+            drain: duration("drain"),
+        };
+        table.close(report);
+        raw
+    }
+}
+
+impl RawLimits {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            connections: table.scalar("connections", "10000", report),
+            connections_per_source: table.scalar("connections_per_source", "256", report),
+            connection_rate_per_source: table.scalar("connection_rate_per_source", "\"50/s\"", report),
+            handshakes: table.scalar("handshakes", "512", report),
+            penalties: table.text("penalties", "\"off\"", report),
+        };
+        table.close(report);
+        raw
+    }
+}
+
+/// The value of a section that has one key.
+fn only_key(
+    root: &mut Table<'_>,
+    section: &'static str,
+    key: &'static str,
+    example: &str,
+    report: &mut Report,
+) -> Given<String> {
+    let read = |mut table: Table<'_>, report: &mut Report| {
+        let given = table.text(key, example, report);
+        table.close(report);
+        given
+    };
+    root.table(section, read, report).into_value().unwrap_or_default()
+}

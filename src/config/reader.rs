@@ -1,0 +1,247 @@
+//! Reads one TOML table key by key. Whatever was not asked for when the table is closed is an unknown key.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::report::{At, Given, Place, Problem, Report, Text, quoted};
+use super::suggest;
+
+/// A number or a text: for keys such as `connections_per_source`, which takes `256` or `"off"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Scalar {
+    /// Digits without quotes, as written (they may be too many for any integer type).
+    Number(String),
+    /// Text in quotes.
+    Text(String),
+}
+
+/// A table that is being read.
+pub(super) struct Table<'a> {
+    entries: &'a DeTable<'a>,
+    place: Place,
+    asked: Vec<&'static str>,
+    refused: Vec<&'static str>,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(entries: &'a DeTable<'a>, place: Place) -> Self {
+        Self { entries, place, asked: Vec::new(), refused: Vec::new() }
+    }
+
+    /// Where the table stands.
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Adds the name to the place of an entry of an array of tables: `route[2]` becomes `route[2] "ssh"`.
+    pub(super) fn called(mut self) -> Self {
+        let name = self.entries.iter().find(|(key, _)| key.get_ref() == "name");
+        if let Some(name) = name.and_then(|(_, value)| value.get_ref().as_str()) {
+            self.place.key = format!("{} {}", self.place.key, quoted(name));
+        }
+        self
+    }
+
+    /// Text in quotes. `example` is a right value as it would be written.
+    pub(super) fn text(&mut self, key: &'static str, example: &str, report: &mut Report) -> Given<String> {
+        self.read(key, report, |value| match value {
+            DeValue::String(text) => Ok(text.clone().into_owned()),
+            DeValue::Array(list) if list.len() == 1 => Err(Problem::new(
+                "the value is a list, and this key takes one text in quotes",
+                format!("write it without the [brackets]: {key} = {example}"),
+            )),
+            other => Err(wrong_type(other, "text in quotes", key, example)),
+        })
+    }
+
+    /// A number, or a word in quotes.
+    pub(super) fn scalar(&mut self, key: &'static str, example: &str, report: &mut Report) -> Given<Scalar> {
+        self.read(key, report, |value| match value {
+            DeValue::String(text) => Ok(Scalar::Text(text.clone().into_owned())),
+            DeValue::Integer(number) if number.radix() == 10 => Ok(Scalar::Number(number.as_str().to_owned())),
+            other => Err(wrong_type(other, "a number or a text in quotes", key, example)),
+        })
+    }
+
+    /// A list of texts in quotes. `example` is one right entry as it would be written.
+    pub(super) fn texts(&mut self, key: &'static str, example: &str, report: &mut Report) -> Given<Vec<Text>> {
+        let Some((place, value)) = self.find(key, report) else { return Given::Absent };
+        texts(value.get_ref(), key, place, example, report)
+    }
+
+    /// A table of its own, `[key]`.
+    pub(super) fn table<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(Self, &mut Report) -> T,
+        report: &mut Report,
+    ) -> Given<T> {
+        let Some((place, value)) = self.find(key, report) else { return Given::Absent };
+        let header = header(&place.key);
+        let problem = match value.get_ref() {
+            DeValue::Table(entries) => {
+                return Given::Value(At { value: read(Table::new(entries, place.clone()), report), place });
+            }
+            DeValue::Array(list) if list.iter().all(|entry| entry.get_ref().is_table()) => Problem::new(
+                "this section may be there only once, and double brackets say that there are several",
+                format!("write [{header}] with single brackets"),
+            ),
+            other => wrong_section(other, &format!("[{header}]")),
+        };
+        report.problem(&place, problem);
+        Given::Refused
+    }
+
+    /// Tables of which there may be several, `[[key]]`. `None` if there is something else in their stead.
+    pub(super) fn tables(&mut self, key: &'static str, report: &mut Report) -> Option<Vec<Self>> {
+        let Some((place, value)) = self.find(key, report) else { return Some(Vec::new()) };
+        let problem = match value.get_ref() {
+            DeValue::Array(list) => {
+                let tables = list.iter().enumerate().filter_map(|(index, entry)| {
+                    let line = Some(report.line(entry.span().start));
+                    let place = Place { line, key: format!("{}[{}]", place.key, index + 1) };
+                    match entry.get_ref() {
+                        DeValue::Table(entries) => Some(Table::new(entries, place).called()),
+                        other => {
+                            report.problem(&place, wrong_section(other, &format!("[[{key}]]")));
+                            None
+                        }
+                    }
+                });
+                return Some(tables.collect());
+            }
+            DeValue::Table(_) => Problem::new(
+                "single brackets say that there is only one, and of these there may be several",
+                format!("write [[{key}]] with double brackets, before each of them"),
+            ),
+            other => wrong_section(other, &format!("[[{key}]]")),
+        };
+        report.problem(&place, problem);
+        None
+    }
+
+    /// Every key with its list of texts, for a table whose keys the user chooses. Closes the table.
+    pub(super) fn lists(self, example: &str, report: &mut Report) -> Vec<(Text, Given<Vec<Text>>)> {
+        self.entries
+            .iter()
+            .map(|(key, value)| {
+                let name = key.get_ref().as_ref();
+                let place = Place { line: Some(report.line(key.span().start)), ..self.place.child(name) };
+                let given = texts(value.get_ref(), name, place.clone(), example, report);
+                (At { value: name.to_owned(), place }, given)
+            })
+            .collect()
+    }
+
+    /// Reports a key that is not to be there, for a reason better than that nobody knows it.
+    pub(super) fn refuse(&mut self, key: &'static str, problem: Problem, report: &mut Report) {
+        if let Some((place, _)) = self.find(key, report) {
+            report.problem(&place, problem);
+        }
+        self.asked.pop();
+        self.refused.push(key);
+    }
+
+    /// Ends the reading: reports every key that nobody asked for.
+    pub(super) fn close(self, report: &mut Report) {
+        for (key, _) in self.entries {
+            let name = key.get_ref().as_ref();
+            if !self.asked.contains(&name) && !self.refused.contains(&name) {
+                let line = Some(report.line(key.span().start));
+                let place = Place { line, ..self.place.child(&printed(name)) };
+                let message = format!("{} is not a key that is known here", quoted(name));
+                report.error(&place, message, suggest::for_key(name, &self.asked));
+            }
+        }
+    }
+
+    fn find(&mut self, key: &'static str, report: &Report) -> Option<(Place, &'a Spanned<DeValue<'a>>)> {
+        self.asked.push(key);
+        let (name, value) = self.entries.iter().find(|(name, _)| name.get_ref() == key)?;
+        Some((Place { line: Some(report.line(name.span().start)), ..self.place.child(key) }, value))
+    }
+
+    fn read<T>(
+        &mut self,
+        key: &'static str,
+        report: &mut Report,
+        read: impl FnOnce(&DeValue<'a>) -> Result<T, Problem>,
+    ) -> Given<T> {
+        let Some((place, value)) = self.find(key, report) else { return Given::Absent };
+        match report.taken(&place, read(value.get_ref())) {
+            Some(value) => Given::Value(At { value, place }),
+            None => Given::Refused,
+        }
+    }
+}
+
+/// A list of texts; entries that are none are reported and left out.
+fn texts(value: &DeValue<'_>, key: &str, place: Place, example: &str, report: &mut Report) -> Given<Vec<Text>> {
+    let DeValue::Array(list) = value else {
+        let problem = match value {
+            DeValue::String(text) => Problem::new(
+                "the value is one text, and this key takes a list",
+                format!("put it in [brackets]: {} = [{}]", printed(key), quoted(text)),
+            ),
+            other => wrong_type(other, "a list of texts in quotes", key, &format!("[{example}]")),
+        };
+        report.problem(&place, problem);
+        return Given::Refused;
+    };
+    let mut texts = Vec::with_capacity(list.len());
+    for (index, entry) in list.iter().enumerate() {
+        let place = Place { line: Some(report.line(entry.span().start)), key: place.key.clone() };
+        match entry.get_ref() {
+            DeValue::String(text) => texts.push(At { value: text.clone().into_owned(), place }),
+            other => {
+                let what = kind(other);
+                let message = format!("entry {} of the list is {what}, and every entry is text in quotes", index + 1);
+                report.error(&place, message, format!("write it like this: {} = [{example}]", printed(key)));
+            }
+        }
+    }
+    if texts.is_empty() && !list.is_empty() {
+        return Given::Refused;
+    }
+    Given::Value(At { value: texts, place })
+}
+
+fn wrong_type(value: &DeValue<'_>, wanted: &str, key: &str, example: &str) -> Problem {
+    Problem::new(
+        format!("the value is {}, and this key takes {wanted}", kind(value)),
+        format!("write it like this: {} = {example}", printed(key)),
+    )
+}
+
+fn wrong_section(value: &DeValue<'_>, header: &str) -> Problem {
+    Problem::new(
+        format!("the value is {}, and this is the name of a section", kind(value)),
+        format!("write {header} on a line of its own, and its keys below it"),
+    )
+}
+
+/// The header under which a section is written: entries of arrays lose their number and name.
+fn header(key: &str) -> String {
+    match key.split_once('[') {
+        Some((array, rest)) => format!("{array}.{}", rest.rsplit('.').next().unwrap_or_default()),
+        None => key.to_owned(),
+    }
+}
+
+/// A key as it may be shown: one that somebody put quotes around may hold anything.
+fn printed(key: &str) -> String {
+    crate::names::printable(key, 64)
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a number with a decimal point",
+        DeValue::Boolean(true) => "the word true",
+        DeValue::Boolean(false) => "the word false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a section of its own",
+    }
+}

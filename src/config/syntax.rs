@@ -1,0 +1,103 @@
+//! What a TOML parser says, in words for somebody who does not know TOML.
+
+use toml::de::Error;
+
+use super::report::{Problem, quoted};
+
+/// Where in `text` the mistake is, if that is known, and what it is.
+pub(super) fn explain(text: &str, error: &Error) -> (Option<usize>, Problem) {
+    let offset = error.span().map(|span| span.start.min(text.len()));
+    let line = offset.map(|offset| line_around(text, offset)).unwrap_or_default().trim();
+    let said = error.message().lines().collect::<Vec<_>>().join("; ");
+    let message = if line.is_empty() {
+        format!("this is not a configuration: {said}")
+    } else {
+        format!("the line {} cannot be read: {said}", quoted(line))
+    };
+    (offset, Problem::new(message, hint(line, &said)))
+}
+
+/// The line of `text` that holds the byte at `offset`.
+fn line_around(text: &str, offset: usize) -> &str {
+    let start = text.as_bytes().iter().take(offset).rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
+    // A line starts at the beginning or after an ASCII character, so this never cuts a character.
+    text.get(start..).unwrap_or_default().lines().next().unwrap_or_default()
+}
+
+/// The mistakes people make most, by what the line looks like.
+fn hint(line: &str, said: &str) -> String {
+    let general = "every line is either a [section] or a key = value, where the value is text in \"quotes\", a number, or a list [\"of\", \"texts\"]";
+    if said.contains("duplicate key") {
+        return "it is there twice: keep one of the two; several listeners or routes are written [[listener]] and [[route]], with double brackets".to_owned();
+    }
+    if line.starts_with('[') {
+        return "a section is written [certificate], and those of which there may be several [[listener]] and [[route]]".to_owned();
+    }
+    let Some((key, value)) = line.split_once('=') else {
+        return match line.split_once(':') {
+            Some((key, value)) if !key.contains('"') => {
+                format!("write = and not a colon: {} = \"{}\"", plain(key), plain(value))
+            }
+            _ => general.to_owned(),
+        };
+    };
+    let value = value.trim();
+    let quotes = value.matches('"').count();
+    if value.is_empty() {
+        return format!("write the value after the equals sign: {} = \"...\"", plain(key));
+    }
+    if quotes % 2 == 1 {
+        return "a text ends with the quote it began with: put a \" at its end".to_owned();
+    }
+    if value.contains('\\') {
+        return "a backslash has a meaning of its own in \"double quotes\": write / in paths, or use 'single quotes'"
+            .to_owned();
+    }
+    if value.starts_with(['\u{201c}', '\u{201d}', '\u{201e}']) {
+        return "the quotes are typographic ones, as a word processor makes them: use the plain \"".to_owned();
+    }
+    let is_word = !value.starts_with(['"', '\'', '{']);
+    if is_word && value.starts_with('[') && value.contains("\"") {
+        return "in a list, put every text in quotes and a comma between them: [\"one\", \"two\"]".to_owned();
+    }
+    if is_word && quotes == 0 {
+        return format!("put the value in quotes: {} = \"{}\"", plain(key), plain(value));
+    }
+    general.to_owned()
+}
+
+fn plain(text: &str) -> String {
+    crate::names::printable(text.trim(), 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use toml::de::DeTable;
+
+    use super::*;
+
+    #[test]
+    fn the_mistakes_people_make_most() {
+        for (text, line, says) in [
+            ("a = 1\nidle = 10s", Some(8), "\"10s\""),
+            ("address = [::]:8443", Some(0), "\"[::]:8443\""),
+            ("name = nas", Some(0), "name = \"nas\""),
+            ("name = \"nas", Some(0), "put a \" at its end"),
+            ("name =", Some(0), "after the equals sign"),
+            ("name: nas", Some(0), "name = \"nas\""),
+            ("name = \u{201c}nas\u{201d}", Some(0), "typographic"),
+            ("chain = \"C:\\pki\\x.pem\"", Some(0), "write / in paths"),
+            ("[certificate\nx = 1", Some(0), "a section is written"),
+            ("a = 1\na = 2", Some(6), "keep one of the two"),
+            ("[log]\n[log]", Some(6), "keep one of the two"),
+            ("backends = [\"a:1\" \"b:2\"]", Some(0), "a comma between"),
+        ] {
+            let error = DeTable::parse(text).expect_err(text);
+            let (offset, problem) = explain(text, &error);
+            let start = offset.map(|offset| text.get(..offset).expect("a boundary").rfind('\n').map_or(0, |n| n + 1));
+            let expected = line.map(|line| text.get(..line).expect("a boundary").rfind('\n').map_or(0, |n| n + 1));
+            assert_eq!(start, expected, "{text}: {problem:?}");
+            assert!(problem.remedy.contains(says), "{text}: {problem:?}");
+        }
+    }
+}

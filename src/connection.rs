@@ -1,0 +1,170 @@
+//! The life of a connection. Read [`establish`] from top to bottom to know the product.
+
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::admission::Slots;
+use crate::authorize::{Authorized, authorize};
+use crate::client_hello;
+use crate::config::checked::{SendProxyProtocol, Timeouts};
+use crate::dial::{Dialed, dial};
+use crate::handshake::{Secured, handshake};
+use crate::listener::Accepted;
+use crate::proxy_protocol::{self, TlsFacts};
+use crate::record::Session;
+use crate::rejection::{Reason, Rejection};
+use crate::relay::{self, Limits, Path, RelaySummary};
+use crate::server::Gate;
+use crate::snapshot::{Access, Route, Snapshot};
+use crate::verdict::Record;
+
+/// A connection that has been let in, with a backend to talk to.
+struct Established {
+    client: TcpStream,
+    dialed: Dialed,
+    tls: Tls,
+    /// Given back when the relay ends.
+    slots: Slots,
+}
+
+/// Who does the connection's TLS.
+enum Tls {
+    /// The gate; with the bytes that came right behind the handshake.
+    Terminated(Box<Session>, Vec<u8>),
+    /// The backend.
+    Passthrough,
+}
+
+/// Sees a connection through, from accept to its one verdict.
+pub(crate) async fn serve(accepted: Accepted, gate: Arc<Gate>) {
+    let accepted_at = accepted.at;
+    let mut record = Record::open(&gate, &accepted);
+    // One generation of the configuration for the whole connection.
+    let snapshot = gate.snapshot.load_full();
+    // On the heap and gone afterwards: a relay may last for days and needs no room for a handshake.
+    let establishing = Box::pin(establish(accepted, &gate, &snapshot, &mut record));
+    match gate.draining.run_until_cancelled(establishing).await {
+        Some(Ok(established)) => {
+            let limits = limits(&snapshot.timeouts, accepted_at);
+            drop(snapshot);
+            let summary = relay(established, limits, &gate, &record).await;
+            record.closed(&summary);
+        }
+        Some(Err(rejection)) => record.rejected(&rejection),
+        None => record.rejected(&Rejection::silent(Reason::Draining, "the gate is shutting down")),
+    }
+}
+
+/// From accept to an open backend. Each step takes what the one before it gave, so none can be left out.
+async fn establish(
+    accepted: Accepted,
+    gate: &Gate,
+    snapshot: &Snapshot,
+    record: &mut Record,
+) -> Result<Established, Rejection> {
+    let timeouts = &snapshot.timeouts;
+    let hello_deadline = accepted.at + timeouts.client_hello;
+
+    let admitted = gate.admission.admit(accepted, hello_deadline).await?;
+    record.admitted(&admitted);
+
+    let greeted = client_hello::peek(admitted, hello_deadline).await?;
+    record.greeted(&greeted);
+
+    let route = match snapshot.routes.find(greeted.server_name.as_ref()) {
+        Ok(route) => Arc::clone(route),
+        Err(reason) => return Err(greeted.refuse(reason)),
+    };
+    record.routed(&route);
+
+    let (tls, policy) = match &route.access {
+        Access::Certificate { tls, policy } => (tls, policy),
+        Access::Passthrough(policy) => {
+            let mut admitted = greeted.admitted;
+            admitted.slots.handshake_done();
+            let header = proxy_protocol::header(route.send_proxy_protocol, admitted.client, admitted.local, None);
+            let dialed = reach(policy.permit(), &route, &header, timeouts, record).await?;
+            return Ok(Established { client: admitted.stream, dialed, tls: Tls::Passthrough, slots: admitted.slots });
+        }
+    };
+
+    let handshake_deadline = Instant::now() + timeouts.handshake;
+    let mut secured = match record.handshaking(handshake(greeted, tls, handshake_deadline)).await {
+        Ok(secured) => secured,
+        Err(refused) => {
+            record.shown(refused.identity);
+            return Err(refused.rejection);
+        }
+    };
+    record.secured(&secured);
+    secured.admitted.slots.handshake_done();
+
+    let authorized = match authorize(secured.identity.clone(), policy) {
+        Ok(authorized) => authorized,
+        Err(rejection) => return Err(secured.refuse(rejection).await),
+    };
+
+    let header = proxy_header(route.send_proxy_protocol, &secured);
+    let dialed = match reach(authorized, &route, &header, timeouts, record).await {
+        Ok(dialed) => dialed,
+        Err(rejection) => return Err(secured.refuse(rejection).await),
+    };
+
+    let Secured { admitted, keys, received, .. } = secured;
+    let session = Session::new(keys).map_err(|error| Rejection::silent(Reason::Internal, error.to_string()))?;
+    let tls = Tls::Terminated(Box::new(session), received);
+    Ok(Established { client: admitted.stream, dialed, tls, slots: admitted.slots })
+}
+
+/// Opens a backend for whoever holds a permit.
+async fn reach(
+    authorized: Authorized,
+    route: &Route,
+    header: &[u8],
+    timeouts: &Timeouts,
+    record: &mut Record,
+) -> Result<Dialed, Rejection> {
+    let begun = Instant::now();
+    let tried = |backend, up| record.tried(backend, up);
+    let dialed = dial(authorized, &route.backends, header, begun + timeouts.dial, tried).await;
+    record.dialed(&dialed, begun);
+    dialed
+}
+
+fn proxy_header(form: SendProxyProtocol, secured: &Secured) -> Vec<u8> {
+    let facts = TlsFacts {
+        version: secured.facts.version,
+        cipher_suite: &secured.facts.cipher_suite,
+        identity: secured.identity.as_deref(),
+        resumed: secured.facts.resumed,
+        server_name: secured.server_name.as_ref().map(|name| name.as_str()),
+        application_protocol: secured.facts.application_protocol.as_deref(),
+    };
+    proxy_protocol::header(form, secured.admitted.client, secured.admitted.local, Some(facts))
+}
+
+fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
+    Limits {
+        idle: timeouts.idle,
+        half_close: timeouts.half_close,
+        lifetime: timeouts.lifetime.map(|lifetime| accepted_at + lifetime),
+    }
+}
+
+/// Moves payload until both sides have ended.
+async fn relay(established: Established, limits: Limits, gate: &Gate, record: &Record) -> RelaySummary {
+    let Established { client, dialed, tls, slots: _slots } = established;
+    let meter = record.meter();
+    match tls {
+        Tls::Terminated(session, received) => {
+            record.relay_begins(Path::Copy);
+            relay::terminated(client, session, received, dialed.stream, limits, meter, &gate.cut).await
+        }
+        Tls::Passthrough => {
+            record.relay_begins(Path::Raw);
+            relay::passthrough(client, dialed.stream, limits, meter, &gate.cut).await
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Stage 6: to the backend, for whoever holds a permit.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, timeout_at};
+
+use crate::authorize::Authorized;
+use crate::config::checked::Backend;
+use crate::rejection::{Reason, Rejection};
+use crate::sys;
+use crate::sys::stream::Stream;
+
+/// An open connection to a backend; the PROXY protocol header, if the route sends one, is written.
+#[derive(Debug)]
+pub struct Dialed {
+    /// The permit that led here.
+    pub authorized: Authorized,
+    /// The connection.
+    pub stream: Stream,
+    /// Which of the route's backends it is.
+    pub backend: usize,
+}
+
+/// Connects to the first backend that answers, in the order of the configuration, until `deadline`, and writes
+/// `header` to it. Each try that is decided is told to `tried`: which backend, and whether it answered.
+pub async fn dial(
+    authorized: Authorized,
+    backends: &[Backend],
+    header: &[u8],
+    deadline: Instant,
+    mut tried: impl FnMut(usize, bool),
+) -> Result<Dialed, Rejection> {
+    let mut last = Rejection::silent(Reason::Internal, "a route without backends");
+    for (index, backend) in backends.iter().enumerate() {
+        // What is left is shared out, so that a backend that swallows packets leaves time for the next one.
+        let rest = u32::try_from(backends.len() - index).unwrap_or(u32::MAX);
+        let now = Instant::now();
+        let share = now + deadline.saturating_duration_since(now) / rest;
+        let (reason, detail) = match timeout_at(share, connect(backend, header)).await {
+            Ok(Ok(stream)) => {
+                tried(index, true);
+                return Ok(Dialed { authorized, stream, backend: index });
+            }
+            Ok(Err(Failure::Unresolved(error))) => (Reason::BackendUnresolved, error.to_string()),
+            Ok(Err(Failure::Io(error))) => (reason_of(&error), error.to_string()),
+            Err(_) => (Reason::BackendTimeout, "no answer within timeouts.dial".to_owned()),
+        };
+        tried(index, false);
+        last = Rejection::silent(reason, format!("{backend}: {detail}"));
+    }
+    Err(last)
+}
+
+enum Failure {
+    Unresolved(io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+async fn connect(backend: &Backend, header: &[u8]) -> Result<Stream, Failure> {
+    let mut stream = match backend {
+        Backend::Address(address) => tcp(*address).await?,
+        Backend::Host(host, port) => {
+            let mut last = io::Error::from(io::ErrorKind::NotFound);
+            let mut connected = None;
+            for address in tokio::net::lookup_host((host.as_str(), *port)).await.map_err(Failure::Unresolved)? {
+                match tcp(address).await {
+                    Ok(stream) => {
+                        connected = Some(stream);
+                        break;
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            connected.ok_or(last)?
+        }
+        Backend::Unix(path) => unix(path).await?,
+    };
+    if !header.is_empty() {
+        match &mut stream {
+            Stream::Tcp(stream) => stream.write_all(header).await?,
+            Stream::Unix(stream) => stream.write_all(header).await?,
+        }
+    }
+    Ok(stream)
+}
+
+async fn tcp(address: SocketAddr) -> io::Result<Stream> {
+    let stream = TcpStream::connect(address).await?;
+    sys::socket::prepare(&stream)?;
+    Ok(Stream::Tcp(stream))
+}
+
+async fn unix(path: &Path) -> io::Result<Stream> {
+    UnixStream::connect(path).await.map(Stream::Unix)
+}
+
+fn reason_of(error: &io::Error) -> Reason {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::ConnectionAborted
+        | io::ErrorKind::BrokenPipe => Reason::BackendRefused,
+        io::ErrorKind::TimedOut => Reason::BackendTimeout,
+        _ => Reason::BackendUnreachable,
+    }
+}

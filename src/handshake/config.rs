@@ -1,0 +1,77 @@
+//! What a route's handshakes are made with: one [`ServerConfig`] for each route of each snapshot.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{Error, ServerConfig};
+
+use super::tickets::Tickets;
+use super::verifier::{RouteVerifier, UnusableTrust};
+use crate::authorize::Policy;
+use crate::config::checked::Terminate;
+
+/// The cryptography of every handshake: rustls' defaults on aws-lc-rs, X25519MLKEM768 first.
+pub static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+
+/// What the handshakes of one route need.
+#[derive(Debug)]
+pub struct RouteTls {
+    pub(super) server: Arc<ServerConfig>,
+    pub(super) verifier: Arc<RouteVerifier>,
+}
+
+/// Why no handshake configuration could be built.
+#[derive(Debug)]
+pub enum InvalidTls {
+    /// rustls refuses the trust anchors or the revocation lists.
+    Trust(UnusableTrust),
+    /// rustls refuses the rest.
+    Rustls(Error),
+}
+
+impl std::fmt::Display for InvalidTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Trust(error) => error.fmt(f),
+            Self::Rustls(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for InvalidTls {}
+
+impl RouteTls {
+    /// Builds everything anew, trust anchor names in the CertificateRequest included: a verifier swapped alone would
+    /// go on naming the old ones.
+    pub fn new(route: &Terminate, policy: Arc<Policy>) -> Result<Self, InvalidTls> {
+        let verifier = Arc::new(RouteVerifier::new(&route.client_auth, policy).map_err(InvalidTls::Trust)?);
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(InvalidTls::Rustls)?
+            .with_client_cert_verifier(Arc::<RouteVerifier>::clone(&verifier))
+            .with_cert_resolver(Arc::new(OneCertificate(Arc::clone(&route.certificate.certified_key))));
+        server.alpn_protocols.clone_from(&route.application_protocols);
+        // Sessions live in tickets only, under keys that this route of this snapshot has for itself: no other route
+        // can take them, and a new snapshot makes them void.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.ticketer = Arc::new(Tickets::new().map_err(InvalidTls::Rustls)?);
+        // 0-RTT is never offered: it could be replayed, and would reach the backend before the client has proved
+        // anything (RFC 8446 section 8).
+        server.max_early_data_size = 0;
+        // The keys leave rustls after the handshake, for the record layer or for the kernel.
+        server.enable_secret_extraction = true;
+        Ok(Self { server: Arc::new(server), verifier })
+    }
+}
+
+/// The route's certificate for whoever got this far: the route was chosen by server name already.
+#[derive(Debug)]
+struct OneCertificate(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for OneCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}

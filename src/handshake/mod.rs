@@ -1,0 +1,398 @@
+//! Stage 4: the TLS handshake, on rustls' unbuffered connection.
+
+pub mod config;
+mod observation;
+mod tickets;
+mod verifier;
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
+use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use self::config::RouteTls;
+use self::observation::{Observation, observe};
+pub use self::verifier::UnusableTrust;
+use self::verifier::reason_of;
+use crate::admission::Admitted;
+use crate::client_hello::Greeted;
+use crate::identity::Identity;
+use crate::names::ServerName;
+use crate::record::{Keys, RECORD_MAX, Session};
+use crate::rejection::{Alert, Reason, Rejection};
+
+/// The most received bytes a handshake may pile up: a message may span records, and rustls takes one of 64 KiB.
+const RECEIVED_MAX: usize = 96 * 1024;
+
+/// The header of a record.
+const RECORD_HEADER: usize = 5;
+
+/// How long a client that was refused gets to read why, and how many bytes it may send meanwhile.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_MAX: usize = 64 * 1024;
+
+/// A completed handshake.
+#[derive(Debug)]
+pub struct Secured {
+    /// The connection.
+    pub admitted: Admitted,
+    /// The server name that was asked for.
+    pub server_name: Option<ServerName>,
+    /// The traffic keys.
+    pub keys: Keys,
+    /// Bytes that came right behind the handshake: records not opened yet.
+    pub received: Vec<u8>,
+    /// Whom the certificate names, at the head of the chain that was verified. `None` if none was shown, which only
+    /// some client-auth modes let through.
+    pub identity: Option<Arc<Identity>>,
+    /// What was negotiated.
+    pub facts: Facts,
+}
+
+impl Secured {
+    /// Turns the client away, after all. rustls itself can send no alert any more, but the keys can.
+    pub async fn refuse(self, rejection: Rejection) -> Rejection {
+        let alert = rejection.reason.alert();
+        Rejection { alert: tell_under_keys(&self.admitted.stream, self.keys, alert).await, ..rejection }
+    }
+}
+
+async fn tell_under_keys(stream: &TcpStream, keys: Keys, alert: Option<Alert>) -> Option<Alert> {
+    let mut record = Vec::new();
+    Session::new(keys).ok()?.fatal(alert?, &mut record).ok()?;
+    tell(stream, &record).await?;
+    alert
+}
+
+/// What a handshake negotiated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite as registered with IANA.
+    pub cipher_suite: String,
+    /// The application protocol (ALPN).
+    pub application_protocol: Option<Vec<u8>>,
+    /// Whether the session was resumed from a ticket.
+    pub resumed: bool,
+}
+
+/// A handshake that came to nothing.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Why.
+    pub rejection: Rejection,
+    /// Whom the certificate names, if one was shown. For the log: nobody may have vouched for it.
+    pub identity: Option<Arc<Identity>>,
+}
+
+/// Drives the handshake until `deadline`.
+///
+/// A client that is refused is told by an alert, and gets a moment to read it.
+pub async fn handshake(greeted: Greeted, tls: &RouteTls, deadline: Instant) -> Result<Secured, Refused> {
+    let mut driver = match UnbufferedServerConnection::new(Arc::clone(&tls.server)) {
+        Ok(connection) => Driver { connection, received: Vec::new(), fed: 0, observation: Observation::default() },
+        Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
+    };
+    // The ClientHello is still in the socket; it fits the first read, and so does what comes right behind it.
+    driver.received.reserve(greeted.length + RECORD_HEADER);
+    let stream = &greeted.admitted.stream;
+    match timeout_at(deadline, driver.run(stream)).await {
+        Ok(Ok(())) => driver.finish(greeted, tls).await,
+        Ok(Err(failure)) => {
+            let identity = driver.observation.identity.take();
+            let rejection = match failure {
+                Failure::Closed => Rejection::silent(Reason::HandshakeClosedEarly, "ended during the handshake"),
+                Failure::Io(error) => Rejection::silent(Reason::HandshakeClosedEarly, error.to_string()),
+                Failure::TooMuch => Rejection::silent(Reason::Misbehaved, "more bytes than a handshake can have"),
+                Failure::Tls { error, alert } => {
+                    let (reason, detail) =
+                        driver.observation.refusal.take().unwrap_or_else(|| (reason_for(&error), error.to_string()));
+                    let sent = tell(stream, &alert).await;
+                    Rejection { reason, detail, alert: sent.and_then(|()| description(reason, &alert)) }
+                }
+            };
+            Err(Refused { rejection, identity })
+        }
+        Err(_) => {
+            let detail = "not complete within timeouts.handshake";
+            let rejection = Rejection::silent(Reason::HandshakeTimeout, detail);
+            Err(Refused { rejection, identity: driver.observation.identity.take() })
+        }
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, identity: None }
+    }
+}
+
+struct Driver {
+    connection: UnbufferedServerConnection,
+    received: Vec<u8>,
+    /// How many of the received bytes rustls has been shown. It is shown one record more at a time: what stands behind
+    /// the last record of the handshake is payload, and must stay sealed until there is a backend to take it.
+    fed: usize,
+    observation: Observation,
+}
+
+enum Failure {
+    Closed,
+    Io(io::Error),
+    TooMuch,
+    Tls { error: Error, alert: Vec<u8> },
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// What rustls wants next.
+enum Wants {
+    Send,
+    Receive,
+    Nothing,
+}
+
+impl Driver {
+    async fn run(&mut self, stream: &TcpStream) -> Result<(), Failure> {
+        let mut out = Vec::new();
+        loop {
+            match self.advance(&mut out)? {
+                Wants::Send => send(stream, &mut out).await?,
+                Wants::Receive => self.receive(stream).await?,
+                Wants::Nothing => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes one more record, from what has been received or from the socket.
+    async fn receive(&mut self, stream: &TcpStream) -> Result<(), Failure> {
+        loop {
+            let rest = self.received.get(self.fed..).unwrap_or_default();
+            if let Some(&[_, _, _, high, low]) = rest.first_chunk::<RECORD_HEADER>() {
+                let record = RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]));
+                // A length that no record may have is shown to rustls at once, for the alert that belongs to it.
+                if rest.len() >= record || record > RECORD_MAX {
+                    self.fed += record.min(rest.len());
+                    return Ok(());
+                }
+            }
+            if self.received.len() > RECEIVED_MAX {
+                return Err(Failure::TooMuch);
+            }
+            stream.readable().await?;
+            self.received.reserve(4096);
+            match stream.try_read_buf(&mut self.received) {
+                Ok(0) => return Err(Failure::Closed),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Lets rustls work until it needs the network. What it has to send is appended to `out`.
+    fn advance(&mut self, out: &mut Vec<u8>) -> Result<Wants, Failure> {
+        let Self { connection, received, fed, observation } = self;
+        loop {
+            let shown = received.get_mut(..*fed).unwrap_or_default();
+            let UnbufferedStatus { discard, state } = observe(observation, || connection.process_tls_records(shown));
+            let wants = match state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(out, |space| data.encode(space)).map(|()| None),
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    Ok(Some(Wants::Send))
+                }
+                Ok(ConnectionState::BlockedHandshake) => Ok(Some(Wants::Receive)),
+                Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(Wants::Nothing)),
+                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => return Err(Failure::Closed),
+                // Early data is never accepted, and no record of payload is ever shown.
+                Ok(_) => Err(Error::General("payload before the handshake was over".to_owned())),
+                Err(error) => Err(error),
+            };
+            received.drain(..discard);
+            *fed -= discard;
+            match wants {
+                // TLS 1.3 could write here before the client's Finished; we do not.
+                Ok(Some(Wants::Nothing)) if connection.is_handshaking() => return Ok(Wants::Receive),
+                Ok(Some(wants)) => return Ok(wants),
+                Ok(None) => {}
+                Err(error) => {
+                    out.clear();
+                    self.collect_alert(out);
+                    return Err(Failure::Tls { error, alert: std::mem::take(out) });
+                }
+            }
+        }
+    }
+
+    /// After an error rustls has an alert to send; the error itself comes again in between. The first one counts.
+    fn collect_alert(&mut self, out: &mut Vec<u8>) {
+        let Self { connection, observation, .. } = self;
+        for _ in 0..8 {
+            match observe(observation, || connection.process_tls_records(&mut [])).state {
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    if encode(out, |space| data.encode(space)).is_err() {
+                        return;
+                    }
+                }
+                Ok(ConnectionState::TransmitTlsData(data)) => {
+                    data.done();
+                    return;
+                }
+                Err(_) => {}
+                Ok(_) => return,
+            }
+        }
+    }
+
+    /// Takes out of rustls what the rest of the journey needs.
+    async fn finish(self, greeted: Greeted, tls: &RouteTls) -> Result<Secured, Refused> {
+        let Self { connection, mut received, fed, .. } = self;
+        received.drain(..fed);
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let facts = Facts {
+            version: match connection.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "TLSv1.2",
+            },
+            cipher_suite: connection
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str().map(|name| name.replacen("TLS13_", "TLS_", 1)))
+                .unwrap_or_default(),
+            application_protocol: connection.alpn_protocol().map(<[u8]>::to_vec),
+            resumed,
+        };
+        let identity = identify(connection.peer_certificates().unwrap_or_default(), resumed, tls);
+        let keys = match connection.dangerous_into_kernel_connection() {
+            Ok((secrets, schedule)) => Keys { secrets, schedule },
+            Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
+        };
+        let Greeted { admitted, server_name, .. } = greeted;
+        match identity {
+            Ok(identity) => Ok(Secured { admitted, server_name, keys, received, identity, facts }),
+            Err(refused) => {
+                let alert = tell_under_keys(&admitted.stream, keys, refused.rejection.reason.alert()).await;
+                Err(Refused { rejection: Rejection { alert, ..refused.rejection }, ..refused })
+            }
+        }
+    }
+}
+
+/// Whom the chain names. rustls has had the verifier judge it, but not on resumption: there it is judged now.
+fn identify(chain: &[CertificateDer<'_>], resumed: bool, tls: &RouteTls) -> Result<Option<Arc<Identity>>, Refused> {
+    let Some((end_entity, intermediates)) = chain.split_first() else { return Ok(None) };
+    if !resumed {
+        return match Identity::from_certificate(end_entity, tls.verifier.verifies()) {
+            Ok(identity) => Ok(Some(Arc::new(identity))),
+            Err(error) => Err(Rejection::silent(Reason::CertificateInvalid, error.to_string()).into()),
+        };
+    }
+    match tls.verifier.judge(end_entity, intermediates, UnixTime::now()) {
+        (identity, Ok(())) => Ok(identity),
+        (identity, Err(refused)) => {
+            Err(Refused { rejection: Rejection::silent(refused.reason, refused.detail), identity })
+        }
+    }
+}
+
+/// Appends what rustls encodes.
+fn encode(out: &mut Vec<u8>, mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) -> Result<(), Error> {
+    let start = out.len();
+    loop {
+        let wanted = match encode(out.get_mut(start..).unwrap_or_default()) {
+            Ok(written) => {
+                out.truncate(start + written);
+                return Ok(());
+            }
+            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => required_size,
+            Err(error @ EncodeError::AlreadyEncoded) => return Err(Error::General(error.to_string())),
+        };
+        out.resize(start + wanted, 0);
+    }
+}
+
+async fn send(stream: &TcpStream, out: &mut Vec<u8>) -> io::Result<()> {
+    let mut rest = out.as_slice();
+    while !rest.is_empty() {
+        match stream.try_write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    out.clear();
+    Ok(())
+}
+
+/// Sends the last thing a client hears, and sees to it that it can hear it: closing a socket with unread bytes is a reset
+/// (RFC 1122 section 4.2.2.13), and a reset overtakes what was sent. `None` if nothing was sent.
+async fn tell(stream: &TcpStream, last: &[u8]) -> Option<()> {
+    if last.is_empty() {
+        return None;
+    }
+    let deadline = Instant::now() + LINGER;
+    timeout_at(deadline, send(stream, &mut last.to_vec())).await.ok()?.ok()?;
+    SockRef::from(stream).shutdown(Shutdown::Write).ok()?;
+    let drained = async {
+        let mut sink = [0; 2048];
+        let mut left = LINGER_MAX;
+        while left > 0 {
+            stream.readable().await?;
+            match stream.try_read(&mut sink) {
+                Ok(0) => break,
+                Ok(length) => left = left.saturating_sub(length),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok::<(), io::Error>(())
+    };
+    // Whatever came of it, the client has had its chance.
+    let _ = timeout_at(deadline, drained).await;
+    Some(())
+}
+
+/// Which alert was sent: to be seen in the record while it is not encrypted, else the one rustls picks for the reason.
+fn description(reason: Reason, sent: &[u8]) -> Option<Alert> {
+    match sent {
+        &[21, _, _, 0, 2, _, description] => Some(Alert(description)),
+        _ if reason == Reason::Misbehaved => None,
+        _ => reason.alert(),
+    }
+}
+
+/// Our reason for an error of rustls.
+fn reason_for(error: &Error) -> Reason {
+    match error {
+        Error::NoCertificatesPresented => Reason::CertificateRequired,
+        Error::InvalidCertificate(error) => reason_of(error),
+        Error::NoApplicationProtocol => Reason::NoApplicationProtocol,
+        Error::AlertReceived(_) => Reason::PeerAlert,
+        Error::PeerIncompatible(
+            PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
+        ) => Reason::ProtocolVersion,
+        Error::PeerIncompatible(_) => Reason::NoSharedParameters,
+        Error::General(_) | Error::FailedToGetCurrentTime | Error::FailedToGetRandomBytes | Error::EncryptError => {
+            Reason::Internal
+        }
+        // rustls' enum is not exhaustive: messages that are malformed, out of place or cannot be decrypted.
+        _ => Reason::Misbehaved,
+    }
+}

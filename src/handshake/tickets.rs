@@ -1,0 +1,78 @@
+//! Session tickets that do not outlive the rights of the certificate they stand for.
+//!
+//! rustls restores the client's chain from a ticket and does not call the verifier. The keys are those of one route of
+//! one snapshot, so within a ticket's life only time can take rights away: a certificate or a revocation list expires.
+//! Each ticket therefore carries the moment up to which the chain in it is good. Past it the ticket counts for nothing,
+//! the handshake is a full one, and the client is told why it is refused by the alert that belongs there.
+
+use std::sync::Arc;
+
+use rustls::Error;
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::UnixTime;
+use rustls::server::ProducesTickets;
+
+use super::observation;
+
+/// A ticketer that binds tickets to the validity of what they restore.
+#[derive(Debug)]
+pub(super) struct Tickets {
+    sealed: Arc<dyn ProducesTickets>,
+}
+
+impl Tickets {
+    pub(super) fn new() -> Result<Self, Error> {
+        Ok(Self { sealed: Ticketer::new()? })
+    }
+}
+
+impl ProducesTickets for Tickets {
+    fn enabled(&self) -> bool {
+        self.sealed.enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.sealed.lifetime()
+    }
+
+    /// No ticket for a connection whose end of validity is not known.
+    fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
+        let until = observation::current(|now| now.valid_until)?;
+        let mut bound = Vec::with_capacity(8 + session.len());
+        bound.extend(until.to_be_bytes());
+        bound.extend(session);
+        self.sealed.encrypt(&bound)
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        let bound = self.sealed.decrypt(ticket)?;
+        let (until, session) = bound.split_first_chunk::<8>()?;
+        let until = u64::from_be_bytes(*until);
+        if UnixTime::now().as_secs() > until {
+            return None;
+        }
+        observation::current(|now| now.valid_until = Some(until));
+        Some(session.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handshake::observation::{Observation, observe};
+
+    #[test]
+    fn mtls_bypass_by_session_resumption_a_ticket_ends_with_its_certificate() {
+        let tickets = Tickets::new().expect("a ticketer");
+        let now = UnixTime::now().as_secs();
+        for (until, restored) in [(now + 60, true), (now - 1, false)] {
+            let mut observation = Observation { valid_until: Some(until), ..Observation::default() };
+            let ticket = observe(&mut observation, || tickets.encrypt(b"session")).expect("a ticket");
+            let mut later = Observation::default();
+            let session = observe(&mut later, || tickets.decrypt(&ticket));
+            assert_eq!(session.is_some(), restored);
+            assert_eq!(later.valid_until, restored.then_some(until), "a renewed ticket keeps the end of the first");
+        }
+        assert_eq!(observe(&mut Observation::default(), || tickets.encrypt(b"session")), None);
+    }
+}

@@ -1,0 +1,240 @@
+//! How a route judges client certificates: the four modes, with Caddy's meaning.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+
+use super::config::PROVIDER;
+use super::observation;
+use crate::authorize::{Policy, decide};
+use crate::config::checked::{ClientAuth, ClientAuthMode, ExpiredRevocationList};
+use crate::identity::Identity;
+use crate::rejection::Reason;
+
+/// The verifier of one route.
+#[derive(Debug)]
+pub(super) struct RouteVerifier {
+    mode: ClientAuthMode,
+    /// Follows the chain to a trust anchor (RFC 5280 section 6). Absent in the modes that do not verify.
+    chain: Option<Arc<dyn ClientCertVerifier>>,
+    /// The first moment, in seconds since 1970, at which a revocation list expires and with it every verdict.
+    lists_good_until: Option<u64>,
+    algorithms: WebPkiSupportedAlgorithms,
+    policy: Arc<Policy>,
+}
+
+/// The trust anchors or revocation lists of a route cannot be used.
+#[derive(Debug)]
+pub enum UnusableTrust {
+    /// A certificate is no trust anchor.
+    Anchor(Error),
+    /// webpki refuses the set: it is empty, or a revocation list cannot be read.
+    Builder(VerifierBuilderError),
+}
+
+impl fmt::Display for UnusableTrust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anchor(error) => error.fmt(f),
+            Self::Builder(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for UnusableTrust {}
+
+/// A certificate that was refused: for rustls, which picks the alert by it, and for us.
+#[derive(Debug)]
+pub(super) struct Refused {
+    error: CertificateError,
+    pub(super) reason: Reason,
+    pub(super) detail: String,
+}
+
+impl RouteVerifier {
+    pub(super) fn new(client_auth: &ClientAuth, policy: Arc<Policy>) -> Result<Self, UnusableTrust> {
+        let chain = if client_auth.mode.verifies() { Some(chain_verifier(client_auth)?) } else { None };
+        let lists_good_until = match client_auth.expired_revocation_list {
+            ExpiredRevocationList::Warn => None,
+            ExpiredRevocationList::Deny => {
+                client_auth.revocation_lists.iter().filter_map(|list| u64::try_from(list.next_update?).ok()).min()
+            }
+        };
+        let algorithms = PROVIDER.signature_verification_algorithms;
+        Ok(Self { mode: client_auth.mode, chain, lists_good_until, algorithms, policy })
+    }
+
+    /// Whether a trust anchor must vouch for a certificate.
+    pub(super) const fn verifies(&self) -> bool {
+        self.mode.verifies()
+    }
+
+    /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. Whom it names is
+    /// told even if it is refused, for the log.
+    pub(super) fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> (Option<Arc<Identity>>, Result<(), Refused>) {
+        let Ok(identity) = Identity::from_certificate(end_entity, self.mode.verifies()) else {
+            let error = CertificateError::BadEncoding;
+            let refused = Refused { error, reason: Reason::CertificateInvalid, detail: "not X.509".to_owned() };
+            return (None, Err(refused));
+        };
+        let verdict = self.follow(end_entity, intermediates, now).and_then(|()| {
+            decide(Some(&identity), &self.policy).map_err(|(reason, detail)| Refused {
+                // The one error that reaches the client as access_denied.
+                error: CertificateError::ApplicationVerificationFailure,
+                reason,
+                detail,
+            })
+        });
+        // Marked for what it is: only a chain that was followed to its anchor makes a verified identity.
+        let verified = self.mode.verifies() && !matches!(&verdict, Err(refused) if !refused.is_by_policy());
+        (Some(Arc::new(Identity { verified, ..identity })), verdict)
+    }
+
+    fn follow(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Refused> {
+        let Some(chain) = &self.chain else { return Ok(()) };
+        match chain.verify_client_cert(end_entity, intermediates, now) {
+            Ok(_) => Ok(()),
+            Err(Error::InvalidCertificate(error)) => {
+                let reason = reason_of(&error);
+                Err(Refused { reason, detail: error.to_string(), error })
+            }
+            // webpki gives nothing else; if it ever does, it is a refusal all the same.
+            Err(other) => Err(Refused {
+                error: CertificateError::BadEncoding,
+                reason: Reason::CertificateInvalid,
+                detail: other.to_string(),
+            }),
+        }
+    }
+
+    /// Up to when a chain that is good now stays good, in seconds since 1970, as far as anybody can tell now.
+    fn valid_until(&self, identity: &Identity, intermediates: &[CertificateDer<'_>]) -> u64 {
+        let above = intermediates
+            .iter()
+            .filter_map(|certificate| Identity::from_certificate(certificate, false).ok())
+            .map(|intermediate| intermediate.not_after);
+        let chain = above.chain([identity.not_after]).min().and_then(|end| u64::try_from(end).ok()).unwrap_or(0);
+        if self.mode.verifies() {
+            self.lists_good_until.map_or(chain, |lists| lists.min(chain))
+        } else {
+            // Nobody looked at the dates, so they do not end anything either.
+            u64::MAX
+        }
+    }
+}
+
+impl Refused {
+    const fn is_by_policy(&self) -> bool {
+        matches!(self.reason, Reason::Denied | Reason::IdentityNotAllowed)
+    }
+}
+
+fn chain_verifier(client_auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, UnusableTrust> {
+    let mut roots = RootCertStore::empty();
+    for anchor in &client_auth.trust {
+        roots.add(anchor.certificate.clone()).map_err(UnusableTrust::Anchor)?;
+    }
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
+    if !client_auth.revocation_lists.is_empty() {
+        builder = builder.with_crls(client_auth.revocation_lists.iter().map(|list| list.list.clone()));
+    }
+    // webpki's own default takes an expired list for a good one.
+    if client_auth.expired_revocation_list == ExpiredRevocationList::Deny {
+        builder = builder.enforce_revocation_expiration();
+    }
+    builder.build().map_err(UnusableTrust::Builder)
+}
+
+/// Our reason for a certificate that rustls refuses.
+pub(super) fn reason_of(error: &CertificateError) -> Reason {
+    match error {
+        CertificateError::UnknownIssuer => Reason::UnknownCa,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Reason::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Reason::NotYetValid,
+        CertificateError::Revoked => Reason::Revoked,
+        CertificateError::UnknownRevocationStatus => Reason::RevocationUnknown,
+        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+            Reason::RevocationListExpired
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => Reason::WrongPurpose,
+        CertificateError::BadSignature
+        | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Reason::BadSignature,
+        CertificateError::ApplicationVerificationFailure => Reason::IdentityNotAllowed,
+        // rustls' enum is not exhaustive. What has no reason of its own is refused like the rest.
+        _ => Reason::CertificateInvalid,
+    }
+}
+
+impl ClientCertVerifier for RouteVerifier {
+    fn offer_client_auth(&self) -> bool {
+        true
+    }
+
+    /// Also where the mode would let a client go without, but `allow` would not: then the handshake tells it so.
+    fn client_auth_mandatory(&self) -> bool {
+        self.mode.requires() || !self.policy.allow.unverified
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.as_ref().map_or(&[], |chain| chain.root_hint_subjects())
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let (identity, verdict) = self.judge(end_entity, intermediates, now);
+        observation::current(|current| {
+            current.valid_until = identity.as_deref().map(|identity| self.valid_until(identity, intermediates));
+            current.identity = identity;
+            match verdict {
+                Ok(()) => Ok(ClientCertVerified::assertion()),
+                Err(refused) => {
+                    current.refusal = Some((refused.reason, refused.detail));
+                    Err(Error::InvalidCertificate(refused.error))
+                }
+            }
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,175 @@
+//! PKCS#12 archives (RFC 7292): certificate, key and root in the one file that phones and browsers import.
+
+use std::fmt;
+
+use p12_keystore::{
+    Certificate, EncryptionAlgorithm, KeyStore, KeyStoreEntry, MacAlgorithm, PrivateKey, PrivateKeyChain,
+};
+use rustls::pki_types::CertificateDer;
+
+use super::{Error, Issued, random};
+use crate::identity::Sha256;
+use crate::names::Name;
+
+/// How an archive is encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// AES-256-CBC with PBKDF2 (PBES2), HMAC-SHA-256. What current systems read.
+    Modern,
+    /// Triple DES and SHA-1, for the key and the certificates. What older systems insist on: the macOS keychain,
+    /// many an iOS and Android import answer anything newer with "wrong password". Never RC2, which everybody
+    /// else wrote along with it and OpenSSL 3 no longer reads.
+    Compat,
+}
+
+impl Profile {
+    /// Encryption, authentication, and how often the password is hashed for each.
+    ///
+    /// A [`Password`] is beyond guessing however quickly it can be tried, so the counts are what readers are used
+    /// to: those of the JDK, and OpenSSL's.
+    const fn algorithms(self) -> (EncryptionAlgorithm, MacAlgorithm, u32) {
+        match self {
+            Self::Modern => (EncryptionAlgorithm::PbeWithHmacSha256AndAes256, MacAlgorithm::HmacSha256, 10_000),
+            Self::Compat => (EncryptionAlgorithm::PbeWithShaAnd3KeyTripleDesCbc, MacAlgorithm::HmacSha1, 2_048),
+        }
+    }
+}
+
+/// The password of an archive, as it is typed into a phone: `k7mw-9xbq-…`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// No `0` `o`, no `1` `i` `l`, and nothing a phone's keyboard needs the shift key for.
+    const ALPHABET: &[u8; 31] = b"abcdefghjkmnpqrstuvwxyz23456789";
+    const GROUPS: usize = 5;
+    const GROUP: usize = 4;
+
+    /// A new one: five groups of four characters, 99 bits that nobody can guess. The hyphens are part of it.
+    pub fn generate() -> Result<Self, Error> {
+        let mut text = String::with_capacity(Self::GROUPS * (Self::GROUP + 1));
+        for group in 0..Self::GROUPS {
+            if group > 0 {
+                text.push('-');
+            }
+            for _ in 0..Self::GROUP {
+                text.push(Self::character()?);
+            }
+        }
+        Ok(Self(text))
+    }
+
+    /// One character, all of them equally likely: a byte beyond the last whole alphabet is drawn again.
+    fn character() -> Result<char, Error> {
+        let count = Self::ALPHABET.len();
+        loop {
+            let [byte] = random()?;
+            let byte = usize::from(byte);
+            if let (true, Some(&c)) = (byte < 256 / count * count, Self::ALPHABET.get(byte % count)) {
+                return Ok(char::from(c));
+            }
+        }
+    }
+
+    /// The password as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// An archive for the device called `name`: its certificate, its key, and `root`, the certificate of the server
+/// authority.
+///
+/// With the root inside, systems that take it from there (Windows asks once and is done, as with mkcert's archives)
+/// trust the gate without a second file; it can vouch for one domain only. The device authority stays out: those
+/// systems would trust it just as well, and nothing on a device needs it.
+///
+/// `name` is what systems show the key as (`friendlyName`); `p12-keystore` calls certificates by their subject.
+pub fn device_archive(
+    name: &Name,
+    device: &Issued,
+    root: &CertificateDer<'_>,
+    profile: Profile,
+    password: &Password,
+) -> Result<Vec<u8>, Error> {
+    let chain = PrivateKeyChain::new(
+        Sha256::of(device.certificate()).0.as_slice(),
+        PrivateKey::from_der(device.key().secret_der())?,
+        // The leaf first: some readers go by the order.
+        [Certificate::from_der(device.certificate())?, Certificate::from_der(root)?],
+    );
+    let mut store = KeyStore::new();
+    store.add_entry(name.as_str(), KeyStoreEntry::PrivateKeyChain(chain));
+    let (encryption, mac, iterations) = profile.algorithms();
+    let archive = store
+        .writer(password.as_str())
+        .encryption_algorithm(encryption)
+        .encryption_iterations(iterations)
+        .mac_algorithm(mac)
+        .mac_iterations(iterations)
+        .write()?;
+    Ok(archive)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use p12_keystore::Pkcs12Archive;
+
+    use super::*;
+    use crate::names::ServerName;
+    use crate::pki::{DeviceAuthority, ServerAuthority};
+
+    #[test]
+    fn passwords_are_easy_to_type_and_never_the_same() {
+        let mut seen = HashSet::new();
+        for _ in 0..200 {
+            let password = Password::generate().expect("random bytes");
+            let groups: Vec<&str> = password.as_str().split('-').collect();
+            assert_eq!(groups.len(), 5, "{}", password.as_str());
+            assert!(groups.iter().all(|group| group.len() == 4), "{}", password.as_str());
+            assert!(!password.as_str().contains(['0', 'o', '1', 'i', 'l']), "{}", password.as_str());
+            seen.insert(password.0);
+        }
+        assert_eq!(seen.len(), 200);
+        let used: HashSet<char> = seen.iter().flat_map(|password| password.chars()).filter(|&c| c != '-').collect();
+        // 4000 draws leave one of 31 characters out with a chance of 31 * (30/31)^4000, about 10^-55.
+        assert_eq!(used.len(), Password::ALPHABET.len(), "every character is drawn");
+        let bits = f64::from(u8::try_from(Password::ALPHABET.len()).expect("small")).log2() * 20.0;
+        assert!(bits > 80.0, "{bits}");
+    }
+
+    #[test]
+    fn an_archive_gives_back_what_was_put_in_and_only_for_its_password() {
+        let name = Name::parse("alice-phone").expect("a name");
+        let servers = ServerAuthority::new(&ServerName::parse("home.example").expect("a name")).expect("an authority");
+        let root = servers.authority().certificate();
+        let device = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
+        for profile in [Profile::Modern, Profile::Compat] {
+            let password = Password::generate().expect("random bytes");
+            let archive = device_archive(&name, &device, root, profile, &password).expect("an archive");
+            let read = Pkcs12Archive::from_pkcs12(&archive, password.as_str()).expect("the password fits");
+            assert_eq!(read.keys.len(), 1);
+            assert_eq!(read.keys[0].friendly_name.as_deref(), Some("alice-phone"));
+            assert_eq!(read.keys[0].key.as_der(), device.key().secret_der());
+            let certificates: Vec<&[u8]> = read.certs.iter().map(|bag| bag.cert.as_der()).collect();
+            assert_eq!(certificates, [&device.certificate()[..], &root[..]]);
+            assert_eq!(read.certs[0].local_key_id.as_deref(), read.keys[0].local_key_id.as_ref().map(AsRef::as_ref));
+            let other = Password::generate().expect("random bytes");
+            assert!(Pkcs12Archive::from_pkcs12(&archive, other.as_str()).is_err());
+            assert!(Pkcs12Archive::from_pkcs12(&archive, "").is_err());
+        }
+    }
+
+    #[test]
+    fn debug_output_holds_no_password() {
+        assert_eq!(format!("{:?}", Password::generate().expect("random bytes")), "Password(…)");
+    }
+}

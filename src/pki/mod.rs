@@ -1,0 +1,69 @@
+//! Certificates of the user's own: two authorities, what they issue, and the archives and files it is handed out in.
+//!
+//! There are two authorities because they answer two different questions. [`ServerAuthority`] goes *into* phones and
+//! browsers, which believe what it signs; so it may sign for one domain only. [`DeviceAuthority`] is known to the gate
+//! alone and says who is let in. One key for both would make every device a possible impostor of the gate.
+//!
+//! X.509 is written by `rcgen` and PKCS#12 by `p12-keystore`; nothing here encodes ASN.1 by hand.
+
+mod archive;
+mod authority;
+pub mod files;
+
+pub use archive::{Password, Profile, device_archive};
+pub use authority::{
+    AUTHORITY_DAYS, Authority, DEVICE_DAYS, DeviceAuthority, Issued, Revocation, SERVER_DAYS, ServerAuthority,
+};
+
+use std::fmt;
+
+/// A certificate, list or archive could not be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A key could not be generated, or something could not be signed.
+    Sign(rcgen::Error),
+    /// A PKCS#12 archive could not be written.
+    Archive(p12_keystore::error::Error),
+    /// The system gave no random bytes.
+    Random,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sign(_) => "failed to make a certificate",
+            Self::Archive(_) => "failed to make a PKCS#12 archive",
+            Self::Random => "the system gave no random bytes",
+        })
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Sign(error) => Some(error),
+            Self::Archive(error) => Some(error),
+            Self::Random => None,
+        }
+    }
+}
+
+impl From<rcgen::Error> for Error {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Sign(error)
+    }
+}
+
+impl From<p12_keystore::error::Error> for Error {
+    fn from(error: p12_keystore::error::Error) -> Self {
+        Self::Archive(error)
+    }
+}
+
+/// `N` bytes that nobody can guess.
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Random)?;
+    Ok(bytes)
+}

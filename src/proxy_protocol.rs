@@ -1,0 +1,364 @@
+//! The PROXY protocol (proxy-protocol.txt, version 2.2 of 2020): taken from a proxy in front of the gate, and
+//! sent to backends.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::checked::SendProxyProtocol;
+use crate::identity::Identity;
+use crate::rejection::{Reason, Rejection};
+use crate::sys::socket::{Look, discard, peek_until};
+
+/// The first bytes of a version 2 header (section 2.2).
+pub const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// The longest version 1 header, CRLF included (section 2.1).
+const V1_MAX: usize = 107;
+
+/// The longest version 2 header taken. The length field allows 64 KiB; addresses and the registered TLVs need far less.
+const V2_MAX: usize = 2048;
+
+/// What a received header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// The proxy speaks for itself (`LOCAL`, or `UNKNOWN` in version 1).
+    Local,
+    /// The proxy speaks for a client.
+    Proxied {
+        /// The client.
+        source: SocketAddr,
+        /// What the client connected to.
+        destination: SocketAddr,
+    },
+}
+
+/// What the bytes so far amount to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// Nothing can be said before so many bytes are there in all.
+    Incomplete(usize),
+    /// A header of so many bytes.
+    Complete(usize, Header),
+    /// The bytes do not start a header.
+    Missing,
+    /// They do, but it cannot be read.
+    Invalid(&'static str),
+}
+
+/// Waits for a header and takes it off the socket.
+pub async fn receive(stream: &TcpStream, deadline: Instant) -> Result<Header, Rejection> {
+    let looked = timeout_at(
+        deadline,
+        peek_until(stream, |bytes| match parse(bytes) {
+            Parsed::Incomplete(total) => Look::Wait(total),
+            other => Look::Done(other),
+        }),
+    );
+    match looked.await {
+        Ok(Ok(Some(Parsed::Complete(length, header)))) => match discard(stream, length) {
+            Ok(()) => Ok(header),
+            Err(error) => Err(Rejection::silent(Reason::ProxyHeaderMissing, error.to_string())),
+        },
+        Ok(Ok(Some(Parsed::Invalid(why)))) => Err(Rejection::silent(Reason::ProxyHeaderInvalid, why)),
+        Ok(Ok(Some(Parsed::Missing | Parsed::Incomplete(_)))) => Err(Rejection::silent(
+            Reason::ProxyHeaderMissing,
+            "proxy_protocol_from has this address, so it must start with a PROXY protocol header",
+        )),
+        Ok(Ok(None)) => Err(Rejection::silent(Reason::ProxyHeaderMissing, "the connection ended before the header")),
+        Ok(Err(error)) => Err(Rejection::silent(Reason::ProxyHeaderMissing, error.to_string())),
+        Err(_) => Err(Rejection::silent(Reason::ProxyHeaderMissing, "no header within timeouts.client_hello")),
+    }
+}
+
+/// Reads the header at the start of `bytes`.
+pub fn parse(bytes: &[u8]) -> Parsed {
+    if bytes.starts_with(V2_SIGNATURE) {
+        parse_v2(bytes)
+    } else if bytes.starts_with(b"PROXY ") {
+        parse_v1(bytes)
+    } else if V2_SIGNATURE.starts_with(bytes) {
+        Parsed::Incomplete(16)
+    } else if b"PROXY ".starts_with(bytes) {
+        Parsed::Incomplete(15)
+    } else {
+        Parsed::Missing
+    }
+}
+
+fn parse_v1(bytes: &[u8]) -> Parsed {
+    let Some(end) = bytes.iter().take(V1_MAX).position(|&byte| byte == b'\n') else {
+        return if bytes.len() < V1_MAX {
+            Parsed::Incomplete(bytes.len() + 1)
+        } else {
+            Parsed::Invalid("no end of line in 107 bytes")
+        };
+    };
+    let Some(line) = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")) else {
+        return Parsed::Invalid("the line does not end in CRLF");
+    };
+    let Ok(line) = std::str::from_utf8(line) else {
+        return Parsed::Invalid("not ASCII");
+    };
+    let length = end + 1;
+    let words: Vec<&str> = line.split(' ').collect();
+    match words.as_slice() {
+        ["PROXY", "UNKNOWN", ..] => Parsed::Complete(length, Header::Local),
+        ["PROXY", family @ ("TCP4" | "TCP6"), source, destination, source_port, destination_port] => {
+            let four = *family == "TCP4";
+            match (endpoint(source, source_port, four), endpoint(destination, destination_port, four)) {
+                (Some(source), Some(destination)) => Parsed::Complete(length, Header::Proxied { source, destination }),
+                _ => Parsed::Invalid("an address or a port cannot be read"),
+            }
+        }
+        _ => Parsed::Invalid("not of the form \"PROXY TCP4 SOURCE DESTINATION PORT PORT\""),
+    }
+}
+
+fn endpoint(address: &str, port: &str, four: bool) -> Option<SocketAddr> {
+    let ip: IpAddr =
+        if four { address.parse::<Ipv4Addr>().ok()?.into() } else { address.parse::<Ipv6Addr>().ok()?.into() };
+    // "0" to "65535", and no "+1" or "01" (section 2.1).
+    if port.len() > 1 && port.starts_with('0') || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(SocketAddr::new(ip.to_canonical(), port.parse().ok()?))
+}
+
+fn parse_v2(bytes: &[u8]) -> Parsed {
+    let Some((&[.., version_command, family, high, low], rest)) = bytes.split_first_chunk::<16>() else {
+        return Parsed::Incomplete(16);
+    };
+    let payload = usize::from(u16::from_be_bytes([high, low]));
+    let length = 16 + payload;
+    if version_command >> 4 != 2 {
+        return Parsed::Invalid("a version other than 2");
+    }
+    if length > V2_MAX {
+        return Parsed::Invalid("longer than 2048 bytes");
+    }
+    let Some(payload) = rest.get(..payload) else {
+        return Parsed::Incomplete(length);
+    };
+    match (version_command & 0xf, family) {
+        (0, _) => Parsed::Complete(length, Header::Local),
+        (1, 0x11) => match payload.first_chunk::<12>() {
+            Some(&[a, b, c, d, e, f, g, h, i, j, k, l]) => Parsed::Complete(
+                length,
+                Header::Proxied {
+                    source: (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([i, j])).into(),
+                    destination: (Ipv4Addr::new(e, f, g, h), u16::from_be_bytes([k, l])).into(),
+                },
+            ),
+            None => Parsed::Invalid("too short for its addresses"),
+        },
+        (1, 0x21) => match payload.split_first_chunk::<16>() {
+            Some((&source, rest)) => match rest.first_chunk::<20>() {
+                Some(&[ref destination @ .., a, b, c, d]) => Parsed::Complete(
+                    length,
+                    Header::Proxied {
+                        source: SocketAddr::new(
+                            IpAddr::from(Ipv6Addr::from(source)).to_canonical(),
+                            u16::from_be_bytes([a, b]),
+                        ),
+                        destination: SocketAddr::new(
+                            IpAddr::from(Ipv6Addr::from(*destination)).to_canonical(),
+                            u16::from_be_bytes([c, d]),
+                        ),
+                    },
+                ),
+                None => Parsed::Invalid("too short for its addresses"),
+            },
+            None => Parsed::Invalid("too short for its addresses"),
+        },
+        (1, _) => Parsed::Invalid("not TCP over IPv4 or IPv6"),
+        _ => Parsed::Invalid("a command other than LOCAL and PROXY"),
+    }
+}
+
+/// What version 2 tells a backend about TLS (section 2.2.6, `PP2_TYPE_SSL`).
+#[derive(Clone, Copy, Debug)]
+pub struct TlsFacts<'a> {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'a str,
+    /// The cipher suite's name.
+    pub cipher_suite: &'a str,
+    /// Whom the client's certificate names, if it showed one.
+    pub identity: Option<&'a Identity>,
+    /// Whether the certificate was shown in an earlier connection of the session.
+    pub resumed: bool,
+    /// The server name the client asked for.
+    pub server_name: Option<&'a str>,
+    /// The application protocol (ALPN), if one was negotiated.
+    pub application_protocol: Option<&'a [u8]>,
+}
+
+/// The header that a route's backends are sent; empty if they are sent none.
+pub fn header(form: SendProxyProtocol, client: SocketAddr, local: SocketAddr, tls: Option<TlsFacts<'_>>) -> Vec<u8> {
+    match form {
+        SendProxyProtocol::Off => Vec::new(),
+        SendProxyProtocol::V1 => v1(client, local),
+        SendProxyProtocol::V2 => v2(client, local, None),
+        SendProxyProtocol::V2Tls => v2(client, local, tls),
+    }
+}
+
+/// A version 1 header.
+pub fn v1(client: SocketAddr, local: SocketAddr) -> Vec<u8> {
+    let mut line = String::with_capacity(V1_MAX);
+    // Writing to a String cannot fail.
+    let _ = match same_family(client, local) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            write!(line, "PROXY TCP4 {source} {destination} {} {}\r\n", client.port(), local.port())
+        }
+        (source, destination) => {
+            write!(line, "PROXY TCP6 {source} {destination} {} {}\r\n", client.port(), local.port())
+        }
+    };
+    line.into_bytes()
+}
+
+/// A version 2 header, with TLS facts in TLVs if any are given.
+pub fn v2(client: SocketAddr, local: SocketAddr, tls: Option<TlsFacts<'_>>) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(64);
+    let family = match same_family(client, local) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            payload.extend(source.octets());
+            payload.extend(destination.octets());
+            0x11
+        }
+        (source, destination) => {
+            payload.extend(in_v6(source).octets());
+            payload.extend(in_v6(destination).octets());
+            0x21
+        }
+    };
+    payload.extend(client.port().to_be_bytes());
+    payload.extend(local.port().to_be_bytes());
+    if let Some(tls) = tls {
+        if let Some(protocol) = tls.application_protocol {
+            tlv(&mut payload, 0x01, protocol); // PP2_TYPE_ALPN
+        }
+        if let Some(name) = tls.server_name {
+            tlv(&mut payload, 0x02, name.as_bytes()); // PP2_TYPE_AUTHORITY
+        }
+        tlv(&mut payload, 0x20, &ssl_tlv(tls)); // PP2_TYPE_SSL
+    }
+    let mut header = Vec::with_capacity(16 + payload.len());
+    header.extend(V2_SIGNATURE);
+    header.extend([0x21, family]);
+    header.extend(u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes());
+    header.extend(payload);
+    header
+}
+
+fn ssl_tlv(tls: TlsFacts<'_>) -> Vec<u8> {
+    // PP2_CLIENT_SSL, and for a certificate either PP2_CLIENT_CERT_CONN (this connection) or _CERT_SESS (an earlier one).
+    let client = match (tls.identity, tls.resumed) {
+        (None, _) => 0x01,
+        (Some(_), false) => 0x01 | 0x02,
+        (Some(_), true) => 0x01 | 0x04,
+    };
+    let mut value = vec![client];
+    // `verify` is zero only if a certificate was shown and verified.
+    value.extend(u32::from(!tls.identity.is_some_and(|identity| identity.verified)).to_be_bytes());
+    tlv(&mut value, 0x21, tls.version.as_bytes()); // PP2_SUBTYPE_SSL_VERSION
+    if let Some(identity) = tls.identity {
+        tlv(&mut value, 0x22, identity.common_name.clone().unwrap_or_else(|| identity.display_name()).as_bytes()); // _CN
+    }
+    tlv(&mut value, 0x23, tls.cipher_suite.as_bytes()); // PP2_SUBTYPE_SSL_CIPHER
+    value
+}
+
+fn tlv(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    // A name in a certificate can be longer than a backend should have to take.
+    let value = value.get(..1024).unwrap_or(value);
+    out.push(kind);
+    out.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+    out.extend(value);
+}
+
+/// Both addresses in one family: IPv6, if they differ.
+fn same_family(client: SocketAddr, local: SocketAddr) -> (IpAddr, IpAddr) {
+    let (client, local) = (client.ip().to_canonical(), local.ip().to_canonical());
+    if client.is_ipv4() == local.is_ipv4() { (client, local) } else { (in_v6(client).into(), in_v6(local).into()) }
+}
+
+fn in_v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for (client, local) in [("192.0.2.1:5", "192.0.2.2:443"), ("[2001:db8::1]:5", "[2001:db8::2]:443")] {
+            let (source, destination) = (address(client), address(local));
+            let tls = TlsFacts {
+                version: "TLSv1.3",
+                cipher_suite: "TLS13_AES_256_GCM_SHA384",
+                identity: None,
+                resumed: false,
+                server_name: Some("nas.home.example"),
+                application_protocol: Some(b"http/1.1"),
+            };
+            for header in [v1(source, destination), v2(source, destination, None), v2(source, destination, Some(tls))] {
+                let whole = Parsed::Complete(header.len(), Header::Proxied { source, destination });
+                assert_eq!(parse(&header), whole);
+                let mut longer = header.clone();
+                longer.extend(b"\x16\x03\x01");
+                assert_eq!(parse(&longer), whole);
+                for cut in 1..header.len() {
+                    match parse(&header[..cut]) {
+                        Parsed::Incomplete(total) => assert!(cut < total && total <= header.len(), "{cut} {total}"),
+                        other => panic!("{cut}: {other:?}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_specifications_own_example() {
+        let line = b"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n";
+        assert!(matches!(parse(line), Parsed::Complete(56, Header::Proxied { .. })));
+        assert_eq!(parse(b"PROXY UNKNOWN\r\n"), Parsed::Complete(15, Header::Local));
+        assert_eq!(parse(b"PROXY UNKNOWN ffff:: ffff:: 1 1\r\n"), Parsed::Complete(33, Header::Local));
+    }
+
+    #[test]
+    fn proxy_spoofing_nothing_but_the_specified_form_is_taken() {
+        for wrong in [
+            &b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\n"[..],
+            b"PROXY TCP4 1.2.3.4 1.2.3.4 01 1\r\n",
+            b"PROXY TCP4 1.2.3.4 1.2.3.4 +1 1\r\n",
+            b"PROXY TCP4 1.2.3.4 1.2.3.4 65536 1\r\n",
+            b"PROXY TCP4 ::1 ::1 1 1\r\n",
+            b"PROXY TCP4 1.2.3.4  1.2.3.4 1 1\r\n",
+            b"PROXY UDP4 1.2.3.4 1.2.3.4 1 1\r\n",
+            b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1 x\r\n",
+            b"PROXY TCP4 \xff 1.2.3.4 1 1\r\n",
+            &[b'P', b'R', b'O', b'X', b'Y', b' '].iter().copied().chain([b'x'; 200]).collect::<Vec<u8>>(),
+            b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\0",
+            b"\r\n\r\n\0\r\nQUIT\n\x22\x11\0\0",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\0",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\0",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xff\xff",
+        ] {
+            assert!(matches!(parse(wrong), Parsed::Invalid(_)), "{wrong:?}");
+        }
+        assert_eq!(parse(b"\x16\x03\x01"), Parsed::Missing);
+        assert_eq!(parse(b"GET / HTTP/1.1\r\n"), Parsed::Missing);
+    }
+}

@@ -1,0 +1,396 @@
+//! The TLS record layer of an established connection, in place.
+//!
+//! After the handshake rustls hands out the traffic keys (its kernel API, made for kernel TLS), and records are sealed and
+//! opened here, in the buffer that is read into and written from: no copy and no allocation per record. rustls keeps
+//! what is left of the protocol, the key schedule, in its `KernelConnection`.
+//!
+//! TLS 1.3: RFC 8446 section 5. TLS 1.2 with AES-GCM: RFC 5288 section 3; with ChaCha20-Poly1305: RFC 7905 section 2.
+
+use std::fmt;
+use std::ops::Range;
+
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, ProtocolVersion};
+
+use crate::rejection::Alert;
+
+/// The header of every record.
+const HEADER: usize = 5;
+/// The authentication tag of every suite.
+const TAG: usize = 16;
+/// The most plaintext in one record (RFC 8446 section 5.1).
+pub const PLAINTEXT_MAX: usize = 1 << 14;
+/// The most that may follow a header: TLS 1.2 allows more than TLS 1.3 (RFC 5246 section 6.2.3, RFC 8446 section 5.2).
+const CIPHERTEXT_MAX_12: usize = PLAINTEXT_MAX + 2048;
+const CIPHERTEXT_MAX_13: usize = PLAINTEXT_MAX + 256;
+/// The longest record there is.
+pub const RECORD_MAX: usize = HEADER + CIPHERTEXT_MAX_12;
+
+/// KeyUpdates taken without a byte of application data between them. A peer that goes on has nothing to say.
+const KEY_UPDATES_MAX: u32 = 16;
+/// Empty records and warnings taken without a byte of application data between them, as in rustls.
+const EMPTY_MAX: u32 = 32;
+
+/// Records that are left for messages of our own when a key is called worn: alerts and KeyUpdates.
+const KEPT_BACK: u64 = 8;
+
+/// Content types (RFC 8446 section 5.1).
+mod content {
+    pub(super) const CHANGE_CIPHER_SPEC: u8 = 20;
+    pub(super) const ALERT: u8 = 21;
+    pub(super) const HANDSHAKE: u8 = 22;
+    pub(super) const APPLICATION_DATA: u8 = 23;
+}
+
+/// What a whole record turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// Not a whole record yet: at least so many bytes must be there in all.
+    Incomplete(usize),
+    /// Application data.
+    Data {
+        /// How many bytes the record took up.
+        consumed: usize,
+        /// Where in them the plaintext now stands.
+        plaintext: Range<usize>,
+    },
+    /// Nothing for the other side: an empty record, or a message that was handled.
+    Nothing {
+        /// How many bytes the record took up.
+        consumed: usize,
+    },
+    /// The peer wants our next records under new keys: [`Session::update_key`] (RFC 8446 section 4.6.3).
+    KeyUpdateRequested {
+        /// How many bytes the record took up.
+        consumed: usize,
+    },
+    /// The peer wants to renegotiate (TLS 1.2): it is to be told no (RFC 5246 section 7.2.2, `no_renegotiation`).
+    Renegotiation {
+        /// How many bytes the record took up.
+        consumed: usize,
+    },
+    /// `close_notify`: the peer sends nothing more (RFC 8446 section 6.1).
+    Closed {
+        /// How many bytes the record took up.
+        consumed: usize,
+    },
+    /// The peer gave up, and said why.
+    Alert(Alert),
+}
+
+/// The peer broke the protocol, or somebody tampered with its records. The alert is what it is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordError(pub Alert);
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a record that deserves the alert {}", self.0)
+    }
+}
+
+impl std::error::Error for RecordError {}
+
+/// No more records may be sealed under the keys: the suite's limit is reached (RFC 8446 section 5.5), and the keys
+/// cannot be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted;
+
+/// What a completed handshake leaves: the traffic keys, not yet given to anybody.
+pub struct Keys {
+    /// Both directions' keys and sequence numbers.
+    pub secrets: ExtractedSecrets,
+    /// rustls' key schedule.
+    pub schedule: KernelConnection<ServerConnectionData>,
+}
+
+impl fmt::Debug for Keys {
+    /// Keys are never printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
+}
+
+/// An established session: both directions' keys, and rustls' key schedule.
+pub struct Session {
+    seal: Half,
+    open: Half,
+    schedule: KernelConnection<ServerConnectionData>,
+    tls13: bool,
+    /// Records that may be sealed under one key.
+    limit: u64,
+    key_updates: u32,
+    empty: u32,
+}
+
+impl fmt::Debug for Session {
+    /// Keys are never printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("tls13", &self.tls13).finish_non_exhaustive()
+    }
+}
+
+/// One direction's key.
+struct Half {
+    key: LessSafeKey,
+    iv: [u8; 12],
+    sequence: u64,
+    /// TLS 1.2 with AES-GCM sends eight bytes of each nonce along.
+    explicit_nonce: usize,
+}
+
+impl Half {
+    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets), tls13: bool) -> Result<Self, Error> {
+        let (algorithm, sent_nonce, key, iv): (&'static Algorithm, _, _, _) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, 8, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, 8, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, 0, key, iv),
+            _ => return Err(Error::General("a cipher suite without a record layer".to_owned())),
+        };
+        let explicit_nonce = if tls13 { 0 } else { sent_nonce };
+        let key = UnboundKey::new(algorithm, key.as_ref())
+            .map_err(|_| Error::General("a traffic key of the wrong length".to_owned()))?;
+        let iv = <[u8; 12]>::try_from(iv.as_ref())
+            .map_err(|_| Error::General("an initialization vector of the wrong length".to_owned()))?;
+        Ok(Self { key: LessSafeKey::new(key), iv, sequence, explicit_nonce })
+    }
+
+    /// The initialization vector combined with the sequence number (RFC 8446 section 5.3).
+    fn nonce(&self) -> [u8; 12] {
+        let mut nonce = self.iv;
+        for (byte, sequence) in nonce.iter_mut().skip(4).zip(self.sequence.to_be_bytes()) {
+            *byte ^= sequence;
+        }
+        nonce
+    }
+
+    /// What TLS 1.2 authenticates beside the payload (RFC 5246 section 6.2.3.3).
+    fn additional_data_12(&self, kind: u8, length: usize) -> Option<[u8; 13]> {
+        let [a, b, c, d, e, f, g, h] = self.sequence.to_be_bytes();
+        let [high, low] = u16::try_from(length).ok()?.to_be_bytes();
+        Some([a, b, c, d, e, f, g, h, kind, 3, 3, high, low])
+    }
+}
+
+impl Session {
+    /// Takes over the keys of a completed handshake.
+    pub fn new(keys: Keys) -> Result<Self, Error> {
+        let Keys { secrets, schedule } = keys;
+        let tls13 = schedule.protocol_version() == ProtocolVersion::TLSv1_3;
+        let limit = match schedule.negotiated_cipher_suite() {
+            rustls::SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
+            rustls::SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
+        };
+        Ok(Self {
+            seal: Half::new(secrets.tx, tls13)?,
+            open: Half::new(secrets.rx, tls13)?,
+            schedule,
+            tls13,
+            limit,
+            key_updates: 0,
+            empty: 0,
+        })
+    }
+
+    /// How many bytes of a sealed record stand before its payload.
+    pub fn before(&self) -> usize {
+        HEADER + self.seal.explicit_nonce
+    }
+
+    /// How many bytes of a sealed record stand behind its payload.
+    pub fn behind(&self) -> usize {
+        // TLS 1.3 hides the content type behind the payload.
+        usize::from(self.tls13) + TAG
+    }
+
+    /// Seals application data in place: `record` holds room for [`before`](Self::before), the payload, and room for
+    /// [`behind`](Self::behind).
+    pub fn seal_data(&mut self, record: &mut [u8]) -> Result<(), Exhausted> {
+        self.seal_in_place(content::APPLICATION_DATA, record)
+    }
+
+    /// Whether the key has served so long that it may not seal `records` more, and can be changed.
+    pub fn is_worn(&self, records: usize) -> bool {
+        let needed = u64::try_from(records).unwrap_or(u64::MAX).saturating_add(KEPT_BACK);
+        self.tls13 && self.limit.saturating_sub(self.seal.sequence) < needed
+    }
+
+    /// Changes the key that records are sealed with, and appends the message that says so: nothing may overtake it
+    /// (RFC 8446 section 4.6.3). Also the answer to [`Opened::KeyUpdateRequested`].
+    pub fn update_key(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        // KeyUpdate, update_not_requested, under the key that it ends.
+        self.seal_message(content::HANDSHAKE, &[24, 0, 0, 1, 0], out)?;
+        let secrets = self.schedule.update_tx_secret().map_err(|_| Exhausted)?;
+        self.seal = Half::new(secrets, true).map_err(|_| Exhausted)?;
+        Ok(())
+    }
+
+    /// Appends a `close_notify`: nothing may be sealed after it.
+    pub fn close_notify(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        self.seal_message(content::ALERT, &[1, 0], out)
+    }
+
+    /// Appends a fatal alert.
+    pub fn fatal(&mut self, alert: Alert, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        self.seal_message(content::ALERT, &[2, alert.0], out)
+    }
+
+    /// Appends the warning `no_renegotiation` (RFC 5246 section 7.2.2).
+    pub fn no_renegotiation(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        self.seal_message(content::ALERT, &[1, 100], out)
+    }
+
+    fn seal_message(&mut self, kind: u8, message: &[u8], out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        let start = out.len();
+        out.resize(start + self.before(), 0);
+        out.extend(message);
+        out.resize(out.len() + self.behind(), 0);
+        let record = out.get_mut(start..).unwrap_or_default();
+        self.seal_in_place(kind, record)
+    }
+
+    fn seal_in_place(&mut self, kind: u8, record: &mut [u8]) -> Result<(), Exhausted> {
+        if self.seal.sequence >= self.limit {
+            return Err(Exhausted);
+        }
+        let length = record.len().checked_sub(self.before() + self.behind()).ok_or(Exhausted)?;
+        let sealed = u16::try_from(record.len() - HEADER).map_err(|_| Exhausted)?.to_be_bytes();
+        let nonce = self.seal.nonce();
+        let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or(Exhausted)?;
+        let (explicit, rest) = rest.split_at_mut_checked(self.seal.explicit_nonce).ok_or(Exhausted)?;
+        let (payload, tag) = rest.split_last_chunk_mut::<TAG>().ok_or(Exhausted)?;
+        // TLS 1.3 calls every protected record application data.
+        *header = [if self.tls13 { content::APPLICATION_DATA } else { kind }, 3, 3, sealed[0], sealed[1]];
+        let made = if self.tls13 {
+            *payload.last_mut().ok_or(Exhausted)? = kind;
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            self.seal.key.seal_in_place_separate_tag(nonce, Aad::from(*header), payload)
+        } else {
+            let additional = self.seal.additional_data_12(kind, length).ok_or(Exhausted)?;
+            for (slot, byte) in explicit.iter_mut().zip(nonce.iter().skip(4)) {
+                *slot = *byte;
+            }
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            self.seal.key.seal_in_place_separate_tag(nonce, Aad::from(additional), payload)
+        };
+        tag.copy_from_slice(made.map_err(|_| Exhausted)?.as_ref());
+        self.seal.sequence += 1;
+        Ok(())
+    }
+
+    /// Opens the record at the head of `received`, in place.
+    pub fn open(&mut self, received: &mut [u8]) -> Result<Opened, RecordError> {
+        let Some((&[kind, major, minor, high, low], rest)) = received.split_first_chunk::<HEADER>() else {
+            return Ok(Opened::Incomplete(HEADER));
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let most = if self.tls13 { CIPHERTEXT_MAX_13 } else { CIPHERTEXT_MAX_12 };
+        if (major, minor) != (3, 3) {
+            return Err(RecordError(Alert::DECODE_ERROR));
+        }
+        if length > most {
+            return Err(RecordError(Alert(22)));
+        }
+        if self.tls13 && kind != content::APPLICATION_DATA {
+            // A ChangeCipherSpec may come during the handshake only (RFC 8446 section 5).
+            return Err(RecordError(Alert::UNEXPECTED_MESSAGE));
+        }
+        let consumed = HEADER + length;
+        if rest.len() < length {
+            return Ok(Opened::Incomplete(consumed));
+        }
+        let record = received.get_mut(..consumed).unwrap_or_default();
+        let (kind, plaintext) = self.open_in_place(kind, record)?;
+        let message = record.get(plaintext.clone()).unwrap_or_default();
+        self.understand(kind, message, consumed, plaintext.clone())
+    }
+
+    fn open_in_place(&mut self, kind: u8, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
+        const BAD_RECORD_MAC: RecordError = RecordError(Alert(20));
+        let explicit = self.open.explicit_nonce;
+        let start = HEADER + explicit;
+        let length = record.len().checked_sub(start + TAG).ok_or(BAD_RECORD_MAC)?;
+        let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or(BAD_RECORD_MAC)?;
+        let (sent, sealed) = rest.split_at_mut_checked(explicit).ok_or(BAD_RECORD_MAC)?;
+        let opened = if self.tls13 {
+            let nonce = Nonce::assume_unique_for_key(self.open.nonce());
+            self.open.key.open_in_place(nonce, Aad::from(*header), sealed)
+        } else {
+            let mut nonce = if explicit == 0 { self.open.nonce() } else { self.open.iv };
+            for (slot, byte) in nonce.iter_mut().skip(4).zip(sent.iter()) {
+                *slot = *byte;
+            }
+            let additional = self.open.additional_data_12(kind, length).ok_or(BAD_RECORD_MAC)?;
+            self.open.key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(additional), sealed)
+        };
+        let plaintext: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
+        self.open.sequence = self.open.sequence.checked_add(1).ok_or(BAD_RECORD_MAC)?;
+        let (kind, length) = if self.tls13 {
+            // The content type is the last byte that is not padding (RFC 8446 section 5.4).
+            let end = plaintext.iter().rposition(|&byte| byte != 0).ok_or(RecordError(Alert::UNEXPECTED_MESSAGE))?;
+            (plaintext.get(end).copied().unwrap_or_default(), end)
+        } else {
+            (kind, plaintext.len())
+        };
+        if length > PLAINTEXT_MAX {
+            return Err(RecordError(Alert(22)));
+        }
+        Ok((kind, start..start + length))
+    }
+
+    fn understand(
+        &mut self,
+        kind: u8,
+        message: &[u8],
+        consumed: usize,
+        plaintext: Range<usize>,
+    ) -> Result<Opened, RecordError> {
+        const UNEXPECTED: RecordError = RecordError(Alert::UNEXPECTED_MESSAGE);
+        match (kind, message) {
+            (content::APPLICATION_DATA, []) => self.nothing(consumed),
+            (content::APPLICATION_DATA, _) => {
+                (self.empty, self.key_updates) = (0, 0);
+                Ok(Opened::Data { consumed, plaintext })
+            }
+            (content::ALERT, [_, 0]) => Ok(Opened::Closed { consumed }),
+            // user_canceled announces a close_notify (RFC 8446 section 6.1).
+            (content::ALERT, [_, 90]) => self.nothing(consumed),
+            (content::ALERT, [1, _]) if !self.tls13 => self.nothing(consumed),
+            (content::ALERT, [_, description]) => Ok(Opened::Alert(Alert(*description))),
+            (content::HANDSHAKE, [24, 0, 0, 1, request @ (0 | 1)]) if self.tls13 => {
+                self.key_updates += 1;
+                if self.key_updates > KEY_UPDATES_MAX {
+                    return Err(UNEXPECTED);
+                }
+                let internal = |_| RecordError(Alert::INTERNAL_ERROR);
+                let secrets = self.schedule.update_rx_secret().map_err(internal)?;
+                self.open = Half::new(secrets, true).map_err(internal)?;
+                Ok(if *request == 1 { Opened::KeyUpdateRequested { consumed } } else { Opened::Nothing { consumed } })
+            }
+            (content::HANDSHAKE, [24, 0, 0, 1, _]) if self.tls13 => Err(RecordError(Alert(47))),
+            // A ClientHello after the handshake.
+            (content::HANDSHAKE, [1, ..]) if !self.tls13 => {
+                self.empty += 1;
+                if self.empty > 1 { Err(UNEXPECTED) } else { Ok(Opened::Renegotiation { consumed }) }
+            }
+            (content::CHANGE_CIPHER_SPEC | content::HANDSHAKE, _) => Err(UNEXPECTED),
+            (content::ALERT, _) => Err(RecordError(Alert::DECODE_ERROR)),
+            _ => Err(UNEXPECTED),
+        }
+    }
+
+    fn nothing(&mut self, consumed: usize) -> Result<Opened, RecordError> {
+        self.empty += 1;
+        if self.empty > EMPTY_MAX {
+            return Err(RecordError(Alert::UNEXPECTED_MESSAGE));
+        }
+        Ok(Opened::Nothing { consumed })
+    }
+
+    /// Lowers the number of records that may be sealed under one key, for tests: the real limits are too far away.
+    #[cfg(test)]
+    fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+}

@@ -1,0 +1,428 @@
+//! TLS in user space: one buffer each way, sealed and opened in place, held only while there are bytes in it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::Shutdown;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::buffers::{Buffer, Size};
+use super::{End, Engine, Moved, Path};
+use crate::close::CloseReason;
+use crate::record::{Opened, PLAINTEXT_MAX, RecordError, Session};
+use crate::rejection::Side;
+use crate::sys::stream::Stream;
+
+/// How often one direction goes round before the other one and other connections get their turn.
+const TURNS: usize = 16;
+
+/// How many pieces one call to the kernel takes at most.
+const PIECES: usize = 32;
+
+/// A connection whose TLS the gate does.
+#[derive(Debug)]
+pub(super) struct TlsCopy {
+    client: TcpStream,
+    backend: Stream,
+    session: Box<Session>,
+    up: Up,
+    down: Down,
+    /// Records that are no payload, sealed and not yet sent: alerts and KeyUpdates. They go out behind what was sealed
+    /// before them and ahead of what is sealed after them.
+    control: Vec<u8>,
+    first_ended: Option<Side>,
+    moved: Moved,
+}
+
+/// From the client to the backend.
+#[derive(Debug, Default)]
+struct Up {
+    buffer: Option<Buffer>,
+    /// `buffer[..filled]` was received, `buffer[opened..filled]` is still sealed.
+    filled: usize,
+    opened: usize,
+    /// Plaintext in `buffer[..opened]` that the backend has not taken yet.
+    plaintext: VecDeque<Range<usize>>,
+    /// The last read filled what it was given: more is worth asking for.
+    busy: bool,
+    ended: bool,
+    shut: bool,
+    /// The backend takes nothing more. What it has still to say is delivered all the same.
+    refused: Option<io::Error>,
+}
+
+/// From the backend to the client.
+#[derive(Debug, Default)]
+struct Down {
+    buffer: Option<Buffer>,
+    /// Sealed records in `buffer` that the client has not taken yet.
+    sealed: Range<usize>,
+    busy: bool,
+    ended: bool,
+    shut: bool,
+}
+
+impl TlsCopy {
+    pub(super) fn new(client: TcpStream, session: Box<Session>, received: Vec<u8>, backend: Stream) -> Self {
+        let mut up = Up::default();
+        if !received.is_empty() {
+            let mut buffer = Buffer::take(Size::Large);
+            // The handshake reads less at a time than a large buffer holds.
+            let length = received.len().min(buffer.len());
+            for (slot, byte) in buffer.iter_mut().zip(&received) {
+                *slot = *byte;
+            }
+            up = Up { buffer: Some(buffer), filled: length, ..up };
+        }
+        Self {
+            client,
+            backend,
+            session,
+            up,
+            down: Down::default(),
+            control: Vec::new(),
+            first_ended: None,
+            moved: Moved::default(),
+        }
+    }
+
+    /// One direction: ready when it has ended.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        for _ in 0..TURNS {
+            if !self.up.plaintext.is_empty() {
+                ready!(self.poll_write_backend(cx))?;
+                continue;
+            }
+            if self.up.ended {
+                self.up.buffer = None;
+                if !self.up.shut {
+                    self.up.shut = true;
+                    // A backend that is gone already needs no telling.
+                    let _ = self.backend.shutdown_write();
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if self.open_records()? {
+                continue;
+            }
+            ready!(self.poll_read_client(cx))?;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Opens what is whole. False if nothing came of it and more must be read first.
+    fn open_records(&mut self) -> Result<bool, End> {
+        let Self { session, up, control, .. } = self;
+        let Some(buffer) = up.buffer.as_mut() else { return Ok(false) };
+        let before = up.opened;
+        while up.plaintext.len() < PIECES && !up.ended {
+            let sealed = buffer.get_mut(up.opened..up.filled).unwrap_or_default();
+            let opened = match session.open(sealed) {
+                Ok(opened) => opened,
+                Err(error) => return Err(self.protest(error)),
+            };
+            match opened {
+                Opened::Incomplete(_) => break,
+                Opened::Data { consumed, plaintext } => {
+                    up.plaintext.push_back(up.opened + plaintext.start..up.opened + plaintext.end);
+                    up.opened += consumed;
+                }
+                Opened::Nothing { consumed } => up.opened += consumed,
+                Opened::KeyUpdateRequested { consumed } => {
+                    up.opened += consumed;
+                    // One answer serves all requests that came before it is sent (RFC 8446 section 4.6.3).
+                    if control.is_empty() {
+                        session.update_key(control).map_err(|_| End::because(CloseReason::TlsError, "keys"))?;
+                    }
+                }
+                Opened::Renegotiation { consumed } => {
+                    up.opened += consumed;
+                    session.no_renegotiation(control).map_err(|_| End::because(CloseReason::TlsError, "keys"))?;
+                }
+                Opened::Closed { consumed } => {
+                    up.opened += consumed;
+                    up.ended = true;
+                    self.first_ended.get_or_insert(Side::Client);
+                }
+                Opened::Alert(alert) => {
+                    return Err(End::because(CloseReason::ClientReset, format!("alert {alert}")));
+                }
+            }
+        }
+        Ok(up.opened > before)
+    }
+
+    fn poll_write_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let Self { backend, up, moved, .. } = self;
+        let Some(buffer) = up.buffer.as_ref() else { return Poll::Ready(Ok(())) };
+        let mut pieces = [IoSlice::new(&[]); PIECES];
+        let mut count = 0;
+        for (piece, range) in pieces.iter_mut().zip(&up.plaintext) {
+            *piece = IoSlice::new(buffer.get(range.clone()).unwrap_or_default());
+            count += 1;
+        }
+        let mut written = loop {
+            match backend.try_write_vectored(pieces.get(..count).unwrap_or_default()) {
+                Ok(written) => break written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(backend.poll_write_ready(cx)).map_err(backend_broke)?;
+                }
+                Err(error) => {
+                    up.plaintext.clear();
+                    up.ended = true;
+                    up.refused = Some(error);
+                    self.first_ended.get_or_insert(Side::Backend);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        };
+        moved.to_backend += u64::try_from(written).unwrap_or(u64::MAX);
+        while let Some(range) = up.plaintext.front_mut() {
+            let taken = written.min(range.len());
+            range.start += taken;
+            written -= taken;
+            if range.start < range.end {
+                break;
+            }
+            up.plaintext.pop_front();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        self.up.compact();
+        // Without bytes in hand no buffer is held while waiting.
+        if self.up.buffer.is_none() {
+            ready!(self.client.poll_read_ready(cx)).map_err(client_broke)?;
+        }
+        let Self { client, up, .. } = self;
+        let size = if up.busy { Size::Large } else { Size::Small };
+        let buffer = up.buffer.get_or_insert_with(|| Buffer::take(size));
+        let mut space = ReadBuf::new(buffer.get_mut(up.filled..).unwrap_or_default());
+        let room = space.remaining();
+        match Pin::new(client).poll_read(cx, &mut space) {
+            Poll::Pending => {
+                if up.filled == 0 {
+                    up.buffer = None;
+                }
+                Poll::Pending
+            }
+            // It has read our close_notify and is gone; a client that leaves session tickets unread resets.
+            Poll::Ready(Err(_)) if self.down.shut => {
+                up.ended = true;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(client_broke(error))),
+            Poll::Ready(Ok(())) => {
+                let length = space.filled().len();
+                if length == 0 {
+                    if up.filled > 0 {
+                        return Poll::Ready(Err(End::because(CloseReason::ClientReset, "ended inside a record")));
+                    }
+                    // No close_notify came first. Many clients end so; what they sent is passed on whole, and
+                    // what is still on its way to them too.
+                    up.ended = true;
+                    self.first_ended.get_or_insert(Side::Client);
+                } else {
+                    up.filled += length;
+                    up.busy = length == room || length > PLAINTEXT_MAX;
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        for _ in 0..TURNS {
+            if !self.down.sealed.is_empty() || !self.control.is_empty() {
+                ready!(self.poll_write_client(cx))?;
+                continue;
+            }
+            if self.down.shut {
+                return Poll::Ready(Ok(()));
+            }
+            if self.down.ended {
+                self.down.shut = true;
+                // The client's own end can have been the last thing it did.
+                let _ = SockRef::from(&self.client).shutdown(Shutdown::Write);
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_read_backend(cx))?;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_write_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let Self { client, down, control, .. } = self;
+        let payload = down.buffer.as_ref().and_then(|buffer| buffer.get(down.sealed.clone())).unwrap_or_default();
+        let mut written = loop {
+            match client.try_write_vectored(&[IoSlice::new(payload), IoSlice::new(control)]) {
+                Ok(written) => break written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(client.poll_write_ready(cx)).map_err(client_broke)?;
+                }
+                // Both sides have said all they had to say; only our close_notify was not wanted any more.
+                Err(_) if down.ended && down.sealed.is_empty() && self.up.ended => {
+                    control.clear();
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(client_broke(error))),
+            }
+        };
+        let taken = written.min(down.sealed.len());
+        down.sealed.start += taken;
+        written -= taken;
+        control.drain(..written.min(control.len()));
+        if down.sealed.is_empty() {
+            down.buffer = None;
+        }
+        if control.is_empty() {
+            *control = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        ready!(self.backend.poll_read_ready(cx)).map_err(backend_broke)?;
+        let Self { backend, session, down, control, moved, .. } = self;
+        let exhausted = |_| End::because(CloseReason::TlsError, "the cipher suite's record limit is reached");
+        if session.is_worn(Size::Large.records()) {
+            // The KeyUpdate goes out before anything is sealed under the key that it announces.
+            return Poll::Ready(session.update_key(control).map_err(exhausted));
+        }
+        let mut buffer = Buffer::take(if down.busy { Size::Large } else { Size::Small });
+        let (before, behind) = (session.before(), session.behind());
+        let stride = before + PLAINTEXT_MAX + behind;
+        let length = match buffer.size() {
+            Size::Small => {
+                let payload = buffer.get_mut(before..before + PLAINTEXT_MAX).unwrap_or_default();
+                let mut space = ReadBuf::new(payload);
+                // Unlike a plain read this one lets tokio conclude from a short read that nothing more is there.
+                ready!(backend.poll_read(cx, &mut space)).map_err(backend_broke)?;
+                space.filled().len()
+            }
+            Size::Large => {
+                // Each record's payload is read to where it will be sealed.
+                let mut pieces = [const { None }; Size::Large.records()];
+                for (piece, record) in pieces.iter_mut().zip(buffer.chunks_exact_mut(stride)) {
+                    *piece = record.get_mut(before..before + PLAINTEXT_MAX).map(IoSliceMut::new);
+                }
+                let mut pieces: Vec<IoSliceMut<'_>> = pieces.into_iter().flatten().collect();
+                match backend.try_read_vectored(&mut pieces) {
+                    Ok(length) => length,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        down.busy = false;
+                        return Poll::Ready(Ok(()));
+                    }
+                    Err(error) => return Poll::Ready(Err(backend_broke(error))),
+                }
+            }
+        };
+        down.busy = length >= PLAINTEXT_MAX;
+        if length == 0 {
+            down.ended = true;
+            session.close_notify(control).map_err(exhausted)?;
+            self.first_ended.get_or_insert(Side::Backend);
+            return Poll::Ready(Ok(()));
+        }
+        let (mut left, mut end) = (length, 0);
+        while left > 0 {
+            let payload = left.min(PLAINTEXT_MAX);
+            let record = end..end + before + payload + behind;
+            end = record.end;
+            left -= payload;
+            session.seal_data(buffer.get_mut(record).unwrap_or_default()).map_err(exhausted)?;
+        }
+        moved.to_client += u64::try_from(length).unwrap_or(u64::MAX);
+        down.sealed = 0..end;
+        down.buffer = Some(buffer);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Tells the client what it did wrong.
+    fn protest(&mut self, error: RecordError) -> End {
+        if self.session.fatal(error.0, &mut self.control).is_ok() {
+            self.flush();
+        }
+        End::because(CloseReason::TlsError, error)
+    }
+
+    /// Sends what is sealed, as far as the client takes it at once.
+    fn flush(&mut self) {
+        let payload = self.down.buffer.as_ref().and_then(|buffer| buffer.get(self.down.sealed.clone()));
+        let pieces = [IoSlice::new(payload.unwrap_or_default()), IoSlice::new(&self.control)];
+        let _ = self.client.try_write_vectored(&pieces);
+    }
+}
+
+impl Up {
+    /// Makes room behind what is still sealed, and gives the buffer back if that is nothing.
+    fn compact(&mut self) {
+        let rest = self.opened..self.filled;
+        let length = rest.len();
+        if length == 0 {
+            self.buffer = None;
+        } else if let Some(buffer) = &mut self.buffer {
+            if self.busy && buffer.size() == Size::Small {
+                let mut larger = Buffer::take(Size::Large);
+                for (slot, byte) in larger.iter_mut().zip(buffer.get(rest).unwrap_or_default()) {
+                    *slot = *byte;
+                }
+                *buffer = larger;
+            } else if rest.start > 0 {
+                buffer.copy_within(rest, 0);
+            }
+        }
+        (self.opened, self.filled) = (0, length);
+    }
+}
+
+fn client_broke(error: io::Error) -> End {
+    End::because(CloseReason::ClientReset, error)
+}
+
+fn backend_broke(error: io::Error) -> End {
+    End::because(CloseReason::BackendReset, error)
+}
+
+impl Engine for TlsCopy {
+    const PATH: Path = Path::Copy;
+
+    fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let ends = match (self.poll_up(cx), self.poll_down(cx)) {
+            (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => end,
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => match (self.up.refused.take(), self.first_ended) {
+                (Some(error), _) => backend_broke(error),
+                (None, Some(Side::Backend)) => End::new(CloseReason::BackendClosed),
+                (None, _) => End::new(CloseReason::ClientClosed),
+            },
+            _ => return Poll::Pending,
+        };
+        if matches!(ends.reason, CloseReason::ClientReset | CloseReason::TlsError) {
+            self.backend.reset_on_close();
+        }
+        Poll::Ready(ends)
+    }
+
+    fn moved(&self) -> Moved {
+        self.moved
+    }
+
+    fn is_half_closed(&self) -> bool {
+        self.first_ended.is_some()
+    }
+
+    fn cut(&mut self) {
+        // close_notify says that nothing follows; that is true only if nothing was left half sent.
+        if self.down.sealed.is_empty() && !self.down.ended && self.session.close_notify(&mut self.control).is_ok() {
+            self.flush();
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Bytes as they are, from the very first one, by `splice(2)`.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::Interest;
+
+use super::{End, Engine, Moved, Path};
+use crate::close::CloseReason;
+use crate::rejection::Side;
+use crate::sys::splice::Pipe;
+use crate::sys::stream::Stream;
+
+/// How often one direction goes round before the other one and other connections get their turn.
+const TURNS: usize = 16;
+
+/// How many free pipes are kept: making one costs more than moving a small answer through it.
+const KEPT: usize = 32;
+static PIPES: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
+
+/// A connection of a passthrough route.
+#[derive(Debug)]
+pub(super) struct Splice {
+    client: Stream,
+    backend: Stream,
+    up: Direction,
+    down: Direction,
+    first_ended: Option<Side>,
+}
+
+/// One direction. A pipe is held only while bytes are in it.
+#[derive(Debug, Default)]
+struct Direction {
+    pipe: Option<Pipe>,
+    moved: u64,
+    ended: bool,
+}
+
+/// Which socket broke.
+enum Broken {
+    From(io::Error),
+    To(io::Error),
+    Pipe(io::Error),
+}
+
+impl Splice {
+    pub(super) fn new(client: Stream, backend: Stream) -> Self {
+        Self { client, backend, up: Direction::default(), down: Direction::default(), first_ended: None }
+    }
+}
+
+fn take_pipe() -> io::Result<Pipe> {
+    let kept = PIPES.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    kept.map_or_else(Pipe::new, Ok)
+}
+
+fn keep_pipe(pipe: Pipe) {
+    let mut pipes = PIPES.lock().unwrap_or_else(PoisonError::into_inner);
+    // One with bytes in it would give them to somebody else.
+    if pipe.is_empty() && pipes.len() < KEPT {
+        pipes.push(pipe);
+    }
+}
+
+impl Direction {
+    /// Ready when `from` has ended and everything it sent has been passed on.
+    fn poll_move(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream) -> Poll<Result<(), Broken>> {
+        if self.ended {
+            return Poll::Ready(Ok(()));
+        }
+        for _ in 0..TURNS {
+            if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
+                match to.try_io(Interest::WRITABLE, || pipe.empty(to)) {
+                    Ok(moved) => self.moved += u64::try_from(moved).unwrap_or(u64::MAX),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        ready!(to.poll_write_ready(cx)).map_err(Broken::To)?;
+                    }
+                    Err(error) => return Poll::Ready(Err(Broken::To(error))),
+                }
+                continue;
+            }
+            if self.pipe.is_none() {
+                ready!(from.poll_read_ready(cx)).map_err(Broken::From)?;
+                self.pipe = Some(take_pipe().map_err(Broken::Pipe)?);
+            }
+            let Some(pipe) = self.pipe.as_mut() else { continue };
+            match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+                Ok(0) => {
+                    self.ended = true;
+                    self.pipe.take().map(keep_pipe);
+                    // A socket that is gone already needs no telling.
+                    let _ = to.shutdown_write();
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.pipe.take().map(keep_pipe);
+                }
+                Err(error) => return Poll::Ready(Err(Broken::From(error))),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Engine for Splice {
+    const PATH: Path = Path::Raw;
+
+    fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let up = self.up.poll_move(cx, &self.client, &self.backend);
+        if up.is_ready() {
+            self.first_ended.get_or_insert(Side::Client);
+        }
+        let down = self.down.poll_move(cx, &self.backend, &self.client);
+        if down.is_ready() {
+            self.first_ended.get_or_insert(Side::Backend);
+        }
+        let (reason, error) = match (up, down) {
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                return Poll::Ready(End::new(match self.first_ended {
+                    Some(Side::Backend) => CloseReason::BackendClosed,
+                    _ => CloseReason::ClientClosed,
+                }));
+            }
+            (Poll::Ready(Err(Broken::Pipe(error))), _) | (_, Poll::Ready(Err(Broken::Pipe(error)))) => {
+                (CloseReason::Internal, error)
+            }
+            (Poll::Ready(Err(Broken::From(error))), _) | (_, Poll::Ready(Err(Broken::To(error)))) => {
+                (CloseReason::ClientReset, error)
+            }
+            (Poll::Ready(Err(Broken::To(error))), _) | (_, Poll::Ready(Err(Broken::From(error)))) => {
+                (CloseReason::BackendReset, error)
+            }
+            _ => return Poll::Pending,
+        };
+        // A reset is passed on as one: an orderly end would tell the other side that it has everything.
+        self.client.reset_on_close();
+        self.backend.reset_on_close();
+        Poll::Ready(End::because(reason, error))
+    }
+
+    fn moved(&self) -> Moved {
+        Moved { to_backend: self.up.moved, to_client: self.down.moved }
+    }
+
+    fn is_half_closed(&self) -> bool {
+        self.first_ended.is_some()
+    }
+
+    fn cut(&mut self) {
+        self.client.reset_on_close();
+        self.backend.reset_on_close();
+    }
+}

@@ -1,0 +1,225 @@
+//! The running gate: its listeners, and what all of its connections share.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use metrics_exporter_prometheus::BuildError;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::Admin;
+use crate::admission::Admission;
+use crate::config::checked::Config;
+use crate::connection;
+use crate::listener::Listener;
+use crate::snapshot::{InvalidRoute, Snapshot};
+use crate::telemetry::log::{Event, Log};
+use crate::telemetry::metrics::Metrics;
+
+/// How often what piles up between connections is tidied.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// What connections share.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    pub(crate) admission: Admission,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) log: Arc<Log>,
+    /// No connection is let in any more; relays go on.
+    pub(crate) draining: CancellationToken,
+    /// Relays end as well.
+    pub(crate) cut: CancellationToken,
+    ids: AtomicU64,
+}
+
+impl Gate {
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A gate whose listeners are bound.
+#[derive(Debug)]
+pub struct Server {
+    gate: Arc<Gate>,
+    listeners: Vec<Listener>,
+    admin: Option<Admin>,
+    drain: Duration,
+}
+
+/// Why a gate cannot start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A route cannot be used.
+    Route(InvalidRoute),
+    /// An address cannot be bound.
+    Bind {
+        /// Which one.
+        address: SocketAddr,
+        /// The configuration's word for it.
+        what: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The metrics cannot be registered.
+    Metrics(BuildError),
+    /// `kernel_tls = "require"`, and this release has no kernel path.
+    KernelTls,
+    /// The runtime or the log cannot be set up.
+    Io(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Route(error) => error.fmt(f),
+            Self::Bind { address, what, error } => {
+                write!(f, "cannot listen on {address} ({what}): {error}")?;
+                match error.kind() {
+                    io::ErrorKind::AddrInUse => {
+                        f.write_str("\n  another program listens there: stop it, or choose another port")
+                    }
+                    io::ErrorKind::PermissionDenied => f.write_str(
+                        "\n  ports below 1024 need a privilege: choose a higher one, such as 8443, and let the router \
+                         forward its port 443 to it",
+                    ),
+                    io::ErrorKind::AddrNotAvailable => {
+                        f.write_str("\n  this machine does not have that address: \"[::]:8443\" listens on all it has")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Metrics(error) => error.fmt(f),
+            Self::KernelTls => f.write_str(
+                "kernel_tls = \"require\", but this release cannot hand TLS to the kernel yet\n  write kernel_tls = \"auto\"",
+            ),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// How a gate ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Connections that were cut because they did not end within `timeouts.drain`.
+    pub cut: usize,
+}
+
+impl Server {
+    /// Builds everything and binds every address, or changes nothing.
+    pub fn bind(config: &Config, log: Arc<Log>) -> Result<Self, StartError> {
+        if config.kernel_tls == crate::config::checked::KernelTls::Require {
+            return Err(StartError::KernelTls);
+        }
+        let snapshot = Snapshot::build(config).map_err(StartError::Route)?;
+        let metrics = Arc::new(Metrics::new(config).map_err(StartError::Metrics)?);
+        let mut listeners = Vec::new();
+        for settings in &config.listeners {
+            let bind = |error| StartError::Bind {
+                address: settings.address,
+                what: format!("listener {:?}", settings.name.as_str()),
+                error,
+            };
+            listeners.push(Listener::bind(Arc::new(settings.clone())).map_err(bind)?);
+        }
+        let admin = match config.metrics.address {
+            None => None,
+            Some(address) => Some(Admin::bind(address, Arc::clone(&metrics)).map_err(|error| StartError::Bind {
+                address,
+                what: "metrics".to_owned(),
+                error,
+            })?),
+        };
+        let gate = Arc::new(Gate {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            admission: Admission::new(config.limits.clone()),
+            metrics,
+            log,
+            draining: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            ids: AtomicU64::new(1),
+        });
+        Ok(Self { gate, listeners, admin, drain: config.timeouts.drain })
+    }
+
+    /// Where the listeners are bound, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_address().ok()).collect()
+    }
+
+    /// Where metrics are served.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(|admin| admin.local_address().ok())
+    }
+
+    /// The metrics, as `/metrics` shows them.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.gate.metrics)
+    }
+
+    /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
+    /// the rest. A second word, `now`, ends the wait.
+    pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
+        let Self { gate, listeners, admin, drain } = self;
+        let connections = TaskTracker::new();
+        // The few tasks that last as long as the gate; dropped, they end.
+        let mut lasting = JoinSet::new();
+        for listener in listeners {
+            if let Ok(address) = listener.local_address() {
+                gate.log.event(&Event::Listening { listener: listener.name().to_string(), address });
+            }
+            lasting.spawn(take_connections(listener, Arc::clone(&gate), connections.clone(), stop.clone()));
+        }
+        if let Some(admin) = admin {
+            if let Ok(address) = admin.local_address() {
+                gate.log.event(&Event::Metrics { address });
+            }
+            lasting.spawn(admin.run(stop.clone()));
+        }
+        lasting.spawn(tidy(Arc::clone(&gate)));
+        gate.log.event(&Event::Ready);
+
+        stop.cancelled().await;
+        gate.log.event(&Event::Draining);
+        gate.draining.cancel();
+        connections.close();
+        let ended = now.run_until_cancelled(timeout(drain, connections.wait())).await;
+        let mut cut = 0;
+        if !matches!(ended, Some(Ok(()))) {
+            cut = connections.len();
+            gate.cut.cancel();
+            // Each ends at its next turn.
+            let _ = timeout(Duration::from_secs(5), connections.wait()).await;
+        }
+        Stopped { cut }
+    }
+}
+
+async fn take_connections(mut listener: Listener, gate: Arc<Gate>, connections: TaskTracker, stop: CancellationToken) {
+    loop {
+        let metrics = Arc::clone(&gate.metrics);
+        let accepting = listener.accept(|error| metrics.accept_failed(error));
+        // Dropping the listener on the way out refuses what the kernel has queued.
+        let Some(accepted) = stop.run_until_cancelled(accepting).await else { return };
+        connections.spawn(connection::serve(accepted, Arc::clone(&gate)));
+    }
+}
+
+async fn tidy(gate: Arc<Gate>) {
+    let mut ticks = tokio::time::interval(TIDY);
+    loop {
+        ticks.tick().await;
+        gate.metrics.tidy();
+        gate.admission.tidy();
+    }
+}

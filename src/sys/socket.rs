@@ -1,0 +1,130 @@
+//! Socket calls.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use rustix::net::RecvFlags;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Copies what stands at the head of the receive queue into `buffer` and leaves it there (`MSG_PEEK`).
+///
+/// 0 bytes with a non-empty buffer is the end of the stream.
+pub fn peek(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let (_, length) = rustix::net::recv(socket, buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    Ok(length)
+}
+
+/// Says how many bytes must have come before the socket counts as readable (`SO_RCVLOWAT`, socket(7)).
+///
+/// The end of the stream and errors make it readable all the same. Linux enlarges the receive buffer if it is
+/// smaller than the mark, so callers bound `bytes`.
+#[expect(unsafe_code, reason = "neither socket2 nor rustix offers SO_RCVLOWAT")]
+pub fn set_receive_low_water_mark(socket: impl AsFd, bytes: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the descriptor is borrowed for the whole call; the kernel reads `length` bytes at `&value`, which is
+    // that long and outlives the call, and keeps no pointer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const value).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What every relayed connection wants: small writes leave at once, and a peer that vanished is found out.
+pub fn prepare(socket: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Makes the close of `socket` a reset: whatever was not delivered is thrown away, and the other side can tell
+/// that from an orderly end.
+pub fn reset_on_close(socket: &TcpStream) {
+    // Nothing is lost if it fails: the close is then an orderly one.
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+/// The most bytes [`peek_until`] looks at.
+pub const PEEK_MAX: usize = 64 * 1024;
+
+/// What to do after a look at the first bytes.
+#[derive(Debug)]
+pub enum Look<T> {
+    /// They are enough: this is the answer.
+    Done(T),
+    /// Nothing can be said before so many bytes are there in all.
+    Wait(usize),
+}
+
+thread_local! {
+    /// One look at a time on each thread, so no connection that waits holds a buffer.
+    static PEEKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Looks at the first bytes of `stream`, without taking them, until `decide` has an answer.
+///
+/// `None` is a stream that ended before there was one. `decide` sees all bytes from the first one at each look, at most
+/// [`PEEK_MAX`] of them; the kernel wakes us only when as many as it asked for are there (`SO_RCVLOWAT`), so a client
+/// that sends byte by byte costs no more than one that does not. Not cancel-safe: the low-water mark may stay.
+pub async fn peek_until<T>(stream: &TcpStream, mut decide: impl FnMut(&mut [u8]) -> Look<T>) -> io::Result<Option<T>> {
+    let mut mark = 1;
+    let answer = loop {
+        let ready = stream.ready(Interest::READABLE).await?;
+        let look = stream.try_io(Interest::READABLE, || {
+            PEEKED.with_borrow_mut(|buffer| {
+                buffer.resize(PEEK_MAX, 0);
+                let length = peek(stream, buffer)?;
+                let Some(bytes) = buffer.get_mut(..length).filter(|bytes| !bytes.is_empty()) else {
+                    return Ok(None);
+                };
+                match decide(bytes) {
+                    Look::Done(answer) => Ok(Some(answer)),
+                    // The same bytes would be there at every look; what is missing will not come any more.
+                    Look::Wait(_) if ready.is_read_closed() => Ok(None),
+                    Look::Wait(total) => {
+                        mark = total.clamp(length + 1, PEEK_MAX);
+                        set_receive_low_water_mark(stream, mark)?;
+                        // A peek leaves the socket readable: tokio must be told to wait for the next edge.
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                }
+            })
+        });
+        match look {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => break other?,
+        }
+    };
+    if mark > 1 {
+        set_receive_low_water_mark(stream, 1)?;
+    }
+    Ok(answer)
+}
+
+/// Takes `length` bytes that were peeked at off the socket and throws them away.
+pub fn discard(stream: &TcpStream, length: usize) -> io::Result<()> {
+    let mut left = length;
+    let mut sink = [0; 4096];
+    while left > 0 {
+        let wanted = left.min(sink.len());
+        let Some(part) = sink.get_mut(..wanted) else { break };
+        let (_, taken) = rustix::net::recv(stream, part, RecvFlags::DONTWAIT)?;
+        if taken == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        left -= taken.min(left);
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! What the gate says about its connections: metrics for machines that watch, lines for people and machines that read.
+
+pub mod log;
+pub mod metrics;
+pub mod names;

@@ -1,0 +1,65 @@
+//! Every metric, once: dashboards and alerts rely on these names.
+//!
+//! To add one: a constant here with its help text in [`ALL`], its handle in [`metrics`](super::metrics), registered there
+//! at 0 for every label set it can have, and a row in the README's table.
+
+/// Connections accepted. Labels: `listener`.
+pub const CONNECTIONS_ACCEPTED: &str = "doorward_connections_accepted_total";
+/// Connections rejected. Labels: `listener`, `route`, `stage`, `reason`.
+pub const CONNECTIONS_REJECTED: &str = "doorward_connections_rejected_total";
+/// Admitted connections that have ended. Labels: `route`, `reason`.
+pub const CONNECTIONS_CLOSED: &str = "doorward_connections_closed_total";
+/// Connections open. Labels: `route`, which is `none` until it is known.
+pub const CONNECTIONS_ACTIVE: &str = "doorward_connections_active";
+/// Handshakes completed. Labels: `route`, `version`, `resumed`.
+pub const HANDSHAKES: &str = "doorward_handshakes_total";
+/// Connections that have not yet been let in or turned away. Labels: `listener`.
+pub const HANDSHAKES_IN_PROGRESS: &str = "doorward_handshakes_in_progress";
+/// Time from ClientHello to the end of the handshake. Labels: `outcome`.
+pub const HANDSHAKE_DURATION: &str = "doorward_handshake_duration_seconds";
+/// Payload relayed. Labels: `route`, `direction`.
+pub const RELAY_BYTES: &str = "doorward_relay_bytes_total";
+/// Relays begun. Labels: `route`, `path`.
+pub const RELAYS: &str = "doorward_relays_total";
+/// Whether the last dial of a backend succeeded. Labels: `route`, `backend`.
+pub const BACKEND_UP: &str = "doorward_backend_up";
+/// Time to reach a backend. Labels: `route`, `outcome`.
+pub const BACKEND_DIAL_DURATION: &str = "doorward_backend_dial_duration_seconds";
+/// When a certificate or revocation list expires. Labels: `kind`, `name`.
+pub const CERTIFICATE_EXPIRY: &str = "doorward_certificate_expiry_timestamp_seconds";
+/// Failed accepts. Labels: `kind`.
+pub const ACCEPT_ERRORS: &str = "doorward_accept_errors_total";
+/// Constant 1. Labels: `version`, `revision`.
+pub const BUILD_INFO: &str = "doorward_build_info";
+
+/// What a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only goes up.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations in buckets.
+    Histogram,
+}
+
+/// Every metric with its kind and its help text.
+pub const ALL: &[(&str, Kind, &str)] = &[
+    (CONNECTIONS_ACCEPTED, Kind::Counter, "Connections accepted."),
+    (CONNECTIONS_REJECTED, Kind::Counter, "Connections turned away before any payload, by the step and the reason."),
+    (CONNECTIONS_CLOSED, Kind::Counter, "Connections that were let in and have ended, by the reason."),
+    (CONNECTIONS_ACTIVE, Kind::Gauge, "Connections open now; route is none until it is known."),
+    (HANDSHAKES, Kind::Counter, "TLS handshakes completed."),
+    (HANDSHAKES_IN_PROGRESS, Kind::Gauge, "Connections neither let in nor turned away yet."),
+    (HANDSHAKE_DURATION, Kind::Histogram, "Time from the ClientHello to the end of the handshake."),
+    (RELAY_BYTES, Kind::Counter, "Payload relayed, without what TLS adds."),
+    (RELAYS, Kind::Counter, "Relays begun, by how their bytes are moved."),
+    (BACKEND_UP, Kind::Gauge, "1 unless the last attempt to reach the backend failed."),
+    (BACKEND_DIAL_DURATION, Kind::Histogram, "Time to reach a backend."),
+    (CERTIFICATE_EXPIRY, Kind::Gauge, "When a certificate or revocation list expires, in seconds since 1970."),
+    (ACCEPT_ERRORS, Kind::Counter, "Connections that could not be accepted."),
+    (BUILD_INFO, Kind::Gauge, "Constant 1, with the version as a label."),
+];
+
+/// The `route` label before a route is known.
+pub const NO_ROUTE: &str = "none";

@@ -1,0 +1,232 @@
+//! What is known about a connection, and the one verdict about it: rejected or closed, counted and logged.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use metrics::{Counter, Gauge};
+use tokio::time::Instant;
+
+use crate::admission::Admitted;
+use crate::client_hello::Greeted;
+use crate::dial::Dialed;
+use crate::handshake::{Facts, Refused, Secured};
+use crate::identity::Identity;
+use crate::listener::Accepted;
+use crate::names::Name;
+use crate::rejection::{Reason, Rejection};
+use crate::relay::{Meter, Path, RelaySummary};
+use crate::server::Gate;
+use crate::snapshot::Route;
+use crate::telemetry::log::{Certificate, Tls, Verdict, stranger};
+use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
+
+/// The file of one connection. Dropped without a verdict it reports `internal`: accepted is always the sum of rejected,
+/// closed and active.
+pub(crate) struct Record {
+    gate: Arc<Gate>,
+    id: u64,
+    at: Instant,
+    client: SocketAddr,
+    listener: Name,
+    listener_metrics: Option<Arc<ListenerMetrics>>,
+    route: Option<(Arc<Route>, Option<Arc<RouteMetrics>>)>,
+    server_name: Option<String>,
+    identity: Option<Arc<Identity>>,
+    facts: Option<Facts>,
+    backend: Option<usize>,
+    in_progress: bool,
+    decided: bool,
+}
+
+impl Record {
+    /// Opens the file of a connection that has just been accepted.
+    pub(crate) fn open(gate: &Arc<Gate>, accepted: &Accepted) -> Self {
+        let listener = accepted.listener.name.clone();
+        let listener_metrics = gate.metrics.listener(&listener).cloned();
+        if let Some(metrics) = &listener_metrics {
+            metrics.accepted.increment(1);
+            metrics.handshakes_in_progress.increment(1);
+        }
+        gate.metrics.active_before_route().increment(1);
+        Self {
+            gate: Arc::clone(gate),
+            id: gate.next_id(),
+            at: accepted.at,
+            client: accepted.peer,
+            listener,
+            listener_metrics,
+            route: None,
+            server_name: None,
+            identity: None,
+            facts: None,
+            backend: None,
+            in_progress: true,
+            decided: false,
+        }
+    }
+
+    /// It is within the limits; behind a proxy, the client is known only now.
+    pub(crate) fn admitted(&mut self, admitted: &Admitted) {
+        self.client = admitted.client;
+    }
+
+    /// It has said what it wants.
+    pub(crate) fn greeted(&mut self, greeted: &Greeted) {
+        self.server_name = greeted.server_name.as_ref().map(|name| stranger(name.as_str()));
+    }
+
+    /// It is known where it leads.
+    pub(crate) fn routed(&mut self, route: &Arc<Route>) {
+        let metrics = self.gate.metrics.route(&route.name).cloned();
+        self.active().decrement(1);
+        self.route = Some((Arc::clone(route), metrics));
+        self.active().increment(1);
+    }
+
+    /// Takes the time of a handshake.
+    pub(crate) async fn handshaking(
+        &self,
+        handshake: impl Future<Output = Result<Secured, Refused>>,
+    ) -> Result<Secured, Refused> {
+        let begun = Instant::now();
+        let result = handshake.await;
+        self.gate.metrics.handshake_took(begun.elapsed(), result.is_ok());
+        result
+    }
+
+    /// A certificate was shown, and refused.
+    pub(crate) fn shown(&mut self, identity: Option<Arc<Identity>>) {
+        self.identity = identity;
+    }
+
+    /// The handshake is over.
+    pub(crate) fn secured(&mut self, secured: &Secured) {
+        self.identity.clone_from(&secured.identity);
+        if let Some(metrics) = self.route_metrics() {
+            metrics.handshake(secured.facts.version == "TLSv1.3", secured.facts.resumed);
+        }
+        self.facts = Some(secured.facts.clone());
+        self.no_longer_in_progress();
+    }
+
+    /// A backend answered, or did not.
+    pub(crate) fn tried(&self, backend: usize, up: bool) {
+        if let Some(metrics) = self.route_metrics() {
+            metrics.backend(backend, up);
+        }
+    }
+
+    /// A backend was reached, or none was.
+    pub(crate) fn dialed(&mut self, dialed: &Result<Dialed, Rejection>, begun: Instant) {
+        self.no_longer_in_progress();
+        self.backend = dialed.as_ref().ok().map(|dialed| dialed.backend);
+        if let Some(metrics) = self.route_metrics() {
+            if dialed.is_ok() { &metrics.dial_ok } else { &metrics.dial_failed }.record(begun.elapsed());
+        }
+    }
+
+    /// Where the payload is counted.
+    pub(crate) fn meter(&self) -> Meter {
+        self.route_metrics().map_or_else(
+            || Meter { to_backend: Counter::noop(), to_client: Counter::noop() },
+            |metrics| metrics.meter.clone(),
+        )
+    }
+
+    /// Payload begins to move.
+    pub(crate) fn relay_begins(&self, path: Path) {
+        if let Some(metrics) = self.route_metrics() {
+            metrics.relay_begins(path);
+        }
+    }
+
+    /// The verdict: turned away.
+    pub(crate) fn rejected(mut self, rejection: &Rejection) {
+        self.reject(rejection);
+    }
+
+    fn reject(&mut self, rejection: &Rejection) {
+        self.decided = true;
+        let reason = rejection.reason;
+        match (self.route_metrics(), &self.listener_metrics) {
+            (Some(route), _) => route.rejected(&self.listener, reason),
+            (None, Some(listener)) => listener.rejected(reason),
+            (None, None) => {}
+        }
+        self.gate.log.verdict(&Verdict {
+            event: "rejected",
+            stage: Some(reason.stage().label()),
+            reason: reason.label(),
+            side: Some(reason.side().label()),
+            detail: Some(rejection.detail.clone()),
+            alert: rejection.alert.map(|alert| alert.to_string()),
+            ..self.line()
+        });
+    }
+
+    /// The verdict: let in, and over.
+    pub(crate) fn closed(mut self, summary: &RelaySummary) {
+        self.decided = true;
+        if let Some(metrics) = self.route_metrics() {
+            metrics.closed(summary.reason);
+        }
+        let backend = self.route.as_ref().zip(self.backend).and_then(|((route, _), index)| route.backends.get(index));
+        self.gate.log.verdict(&Verdict {
+            event: "closed",
+            reason: summary.reason.label(),
+            detail: summary.detail.clone(),
+            backend: backend.map(ToString::to_string),
+            path: Some(summary.path.label()),
+            bytes_to_backend: Some(summary.moved.to_backend),
+            bytes_to_client: Some(summary.moved.to_client),
+            ..self.line()
+        });
+    }
+
+    /// What every line says.
+    fn line(&self) -> Verdict {
+        Verdict {
+            id: self.id,
+            listener: self.listener.to_string(),
+            source: self.client.to_string(),
+            server_name: self.server_name.clone(),
+            route: self.route.as_ref().map(|(route, _)| route.name.to_string()),
+            certificate: self.identity.as_deref().map(Certificate::from),
+            tls: self.facts.as_ref().map(|facts| Tls {
+                version: facts.version,
+                cipher_suite: facts.cipher_suite.clone(),
+                resumed: facts.resumed,
+            }),
+            seconds: self.at.elapsed().as_secs_f64(),
+            ..Verdict::default()
+        }
+    }
+
+    fn route_metrics(&self) -> Option<&Arc<RouteMetrics>> {
+        self.route.as_ref().and_then(|(_, metrics)| metrics.as_ref())
+    }
+
+    /// The gauge that this connection stands in.
+    fn active(&self) -> &Gauge {
+        self.route_metrics().map_or_else(|| self.gate.metrics.active_before_route(), |metrics| &metrics.active)
+    }
+
+    fn no_longer_in_progress(&mut self) {
+        if std::mem::take(&mut self.in_progress)
+            && let Some(metrics) = &self.listener_metrics
+        {
+            metrics.handshakes_in_progress.decrement(1);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.decided {
+            self.reject(&Rejection::silent(Reason::Internal, "nobody decided about the connection"));
+        }
+        self.no_longer_in_progress();
+        self.active().decrement(1);
+    }
+}
