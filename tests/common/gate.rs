@@ -1,0 +1,423 @@
+//! The gate as its users have it: a process, a configuration file, log lines on stdout, metrics over HTTP.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::DEADLINE;
+use super::process::wait_until;
+
+/// The part of a configuration that is the same in nearly every test: one listener named `public`, metrics, both on
+/// ports of the kernel's choice, and log lines for machines.
+pub(crate) const LOCAL: &str = r#"
+[[listener]]
+name = "public"
+address = "127.0.0.1:0"
+
+[metrics]
+address = "127.0.0.1:0"
+
+[log]
+format = "json"
+"#;
+
+/// A running gate.
+///
+/// When it is dropped, every connection must have been given a verdict ([`Gate::settled`]), and SIGTERM must end it
+/// with status 0. A test that has failed already is not asked for this; instead it is shown the gate's log.
+pub(crate) struct Gate {
+    child: Child,
+    folder: TempDir,
+    log: Arc<Log>,
+    readers: Vec<thread::JoinHandle<()>>,
+    listeners: Vec<(String, SocketAddr)>,
+    metrics: SocketAddr,
+    stopped: bool,
+}
+
+#[derive(Default)]
+struct Log {
+    stdout: Mutex<Lines>,
+    stderr: Mutex<String>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: Vec<Value>,
+    ended: bool,
+}
+
+impl Log {
+    fn stdout(&self) -> MutexGuard<'_, Lines> {
+        self.stdout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stderr(&self) -> MutexGuard<'_, String> {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gate {
+    /// Starts the gate with a configuration in a new folder and waits until it is ready.
+    ///
+    /// # Panics
+    ///
+    /// If it ends, or is not ready within [`DEADLINE`], or writes a line to stdout that is no JSON.
+    #[track_caller]
+    pub(crate) fn start(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("doorward.toml"), config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_doorward"))
+            .args(["run", "--config"])
+            .arg(folder.path().join("doorward.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::<Log>::default();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (machines, people) = (Arc::clone(&log), Arc::clone(&log));
+        let readers = vec![
+            thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                    machines.stdout().lines.push(value);
+                    machines.news.notify_all();
+                }
+                machines.stdout().ended = true;
+                machines.news.notify_all();
+            }),
+            thread::spawn(move || {
+                for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                    people.stderr().extend([line.as_str(), "\n"]);
+                }
+            }),
+        ];
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut gate = Self { child, folder, log, readers, listeners: Vec::new(), metrics: nowhere, stopped: false };
+        gate.wait_for_line("the gate to be ready", |line| line["event"] == "ready");
+        for line in gate.lines() {
+            let address = || line["address"].as_str().and_then(|text| text.parse().ok()).unwrap();
+            match line["event"].as_str() {
+                Some("listening") => {
+                    let name = line["listener"].as_str().unwrap().to_owned();
+                    gate.listeners.push((name, address()));
+                }
+                Some("metrics") => gate.metrics = address(),
+                _ => {}
+            }
+        }
+        assert_ne!(gate.metrics, nowhere, "a test needs [metrics]: see LOCAL");
+        gate
+    }
+
+    /// Where the first listener listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.listeners[0].1
+    }
+
+    /// Where the listener of this name listens.
+    pub(crate) fn listener(&self, name: &str) -> SocketAddr {
+        self.listeners.iter().find(|listener| listener.0 == name).unwrap().1
+    }
+
+    /// Where `/metrics` is served.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The folder of its configuration, `doorward.toml`.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Every line it has written to stdout; a line that is no JSON is a [`Value::String`].
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        self.log.stdout().lines.clone()
+    }
+
+    /// What it has written to stderr.
+    pub(crate) fn stderr(&self) -> String {
+        self.log.stderr().clone()
+    }
+
+    /// Waits for a line of the log and returns the first that fits, which may be an old one.
+    #[track_caller]
+    pub(crate) fn wait_for_line(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        self.wait_for_lines(what, 1, fits).remove(0)
+    }
+
+    /// Waits until `count` lines of the log fit and returns them all, in order.
+    #[track_caller]
+    pub(crate) fn wait_for_lines(&self, what: &str, count: usize, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let deadline = Instant::now() + DEADLINE;
+        let mut log = self.log.stdout();
+        loop {
+            let fitting: Vec<Value> = log.lines.iter().filter(|line| fits(line)).cloned().collect();
+            if fitting.len() >= count {
+                return fitting;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || log.ended {
+                let text: Vec<String> = log.lines.iter().map(Value::to_string).collect();
+                let ended = if log.ended { " (the gate has ended)" } else { "" };
+                drop(log);
+                panic!("waited in vain for {what}{ended}; stdout:\n{}\nstderr:\n{}", text.join("\n"), self.stderr());
+            }
+            log = self.log.news.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until exactly `count` connections were rejected at this stage for this reason, by the counter and by the
+    /// log, and returns the log lines.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer within [`DEADLINE`], or more now, or the two disagree.
+    #[track_caller]
+    pub(crate) fn wait_rejected(&self, stage: &str, reason: &str, count: usize) -> Vec<Value> {
+        let what = format!("{count} rejections for {stage}/{reason}");
+        let lines = self.wait_for_lines(&what, count, |line| {
+            line["event"] == "rejected" && line["stage"] == stage && line["reason"] == reason
+        });
+        assert_eq!(lines.len(), count, "{what} in the log: {lines:?}");
+        let labels = [("stage", stage), ("reason", reason)];
+        self.wait_metric("doorward_connections_rejected_total", &labels, count as f64);
+        lines
+    }
+
+    /// Waits until exactly `count` connections of a route were closed, by the counter and by the log, and returns the
+    /// log lines.
+    #[track_caller]
+    pub(crate) fn wait_closed(&self, route: &str, count: usize) -> Vec<Value> {
+        let what = format!("{count} closed connections of the route {route}");
+        let lines = self.wait_for_lines(&what, count, |line| line["event"] == "closed" && line["route"] == route);
+        assert_eq!(lines.len(), count, "{what} in the log: {lines:?}");
+        self.wait_metric("doorward_connections_closed_total", &[("route", route)], count as f64);
+        lines
+    }
+
+    /// The metrics as they are now.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> Metrics {
+        let (status, body) = self.get("/metrics");
+        assert_eq!(status, 200, "{body}");
+        Metrics::parse(&body)
+    }
+
+    /// Asks the metrics listener for `path`: status and body.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect_timeout(&self.metrics, DEADLINE).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.metrics).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        (status, body.to_owned())
+    }
+
+    /// Waits until the series of this name with these labels sum up to `value`.
+    ///
+    /// # Panics
+    ///
+    /// If they do not within [`DEADLINE`], or no series fits: every series exists at 0 from the start.
+    #[track_caller]
+    pub(crate) fn wait_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let mut last = f64::NAN;
+        let deadline = Instant::now() + DEADLINE;
+        while last != value && Instant::now() < deadline {
+            last = self.metrics().sum(name, labels);
+            thread::sleep(Duration::from_millis(if last == value { 0 } else { 5 }));
+        }
+        assert_eq!(last, value, "waited in vain for {name} {labels:?}");
+    }
+
+    /// Waits until no connection is active, and returns the metrics then.
+    ///
+    /// # Panics
+    ///
+    /// If there is an active one after [`DEADLINE`], or a connection was accepted and neither rejected nor closed.
+    #[track_caller]
+    pub(crate) fn settled(&self) -> Metrics {
+        let mut last = None;
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let metrics = self.metrics();
+            let [accepted, rejected, closed, active] = [
+                "doorward_connections_accepted_total",
+                "doorward_connections_rejected_total",
+                "doorward_connections_closed_total",
+                "doorward_connections_active",
+            ]
+            .map(|name| metrics.sum(name, &[]));
+            // Twice the same: a scrape may fall between two steps of one connection.
+            let now = [accepted, rejected, closed, active];
+            if active == 0.0 && accepted == rejected + closed && last == Some(now) {
+                return metrics;
+            }
+            last = Some(now);
+            assert!(
+                Instant::now() < deadline,
+                "not settled: accepted {accepted} = rejected {rejected} + closed {closed} + active {active}?"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end, after the test itself has asked for it, and returns how it ended. Nothing is checked.
+    #[track_caller]
+    pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
+        self.stopped = true;
+        let status = wait_until("the gate has ended", || self.child.try_wait().unwrap());
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        status
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if self.stopped {
+            return;
+        }
+        if thread::panicking() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            let lines = self.lines();
+            for line in lines.iter().skip(lines.len().saturating_sub(50)) {
+                eprintln!("gate: {line}");
+            }
+            eprintln!("gate's stderr: {}", self.stderr());
+            return;
+        }
+        let strange: Vec<Value> = self.lines().into_iter().filter(Value::is_string).collect();
+        let settled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.settled()));
+        self.signal(Signal::TERM);
+        let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.wait_for_end()));
+        if status.is_err() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        assert!(settled.is_ok(), "not every connection was given a verdict: see above");
+        assert!(status.is_ok_and(|status| status.success()), "SIGTERM does not end the gate with status 0");
+        assert!(strange.is_empty(), "lines on stdout that are no JSON: {strange:?}");
+    }
+}
+
+/// One scrape.
+#[derive(Debug)]
+pub(crate) struct Metrics(Vec<Series>);
+
+/// One series of a scrape.
+#[derive(Debug)]
+struct Series {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+impl Metrics {
+    /// Reads Prometheus' text format.
+    ///
+    /// # Panics
+    ///
+    /// If a line is no series, or a series stands there twice.
+    fn parse(text: &str) -> Self {
+        let series: Vec<Series> = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .map(|line| Series::parse(line).unwrap_or_else(|| panic!("not a series: {line}")))
+            .collect();
+        let mut seen = std::collections::HashSet::new();
+        for Series { name, labels, .. } in &series {
+            assert!(seen.insert((name, labels)), "{name}{labels:?} stands there twice");
+        }
+        Self(series)
+    }
+
+    /// The sum of all series of this name that carry these labels, whatever other labels they carry.
+    ///
+    /// # Panics
+    ///
+    /// If there is none: every series exists at 0 from the start, so a missing one is a mistake.
+    #[track_caller]
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let fitting: Vec<f64> = self
+            .0
+            .iter()
+            .filter(|series| series.name == name)
+            .filter(|series| labels.iter().all(|&(key, value)| series.labels.get(key).is_some_and(|v| v == value)))
+            .map(|series| series.value)
+            .collect();
+        assert!(!fitting.is_empty(), "no series {name} with {labels:?}");
+        fitting.iter().sum()
+    }
+
+    /// The values of one label, over all series of this name.
+    pub(crate) fn label_values(&self, name: &str, label: &str) -> Vec<&str> {
+        let series = self.0.iter().filter(|series| series.name == name);
+        series.filter_map(|series| series.labels.get(label)).map(String::as_str).collect()
+    }
+}
+
+impl Series {
+    fn parse(line: &str) -> Option<Self> {
+        let end = line.find(['{', ' '])?;
+        let (name, mut rest) = line.split_at(end);
+        let mut labels = BTreeMap::new();
+        if let Some(inside) = rest.strip_prefix('{') {
+            rest = inside;
+            while !rest.starts_with('}') {
+                let (key, after) = rest.split_once("=\"")?;
+                let (value, after) = unquote(after)?;
+                labels.insert(key.to_owned(), value);
+                rest = after.strip_prefix(',').unwrap_or(after);
+            }
+            rest = rest.get(1..)?;
+        }
+        let value = rest.split_whitespace().next()?.parse().ok()?;
+        Some(Self { name: name.to_owned(), labels, value })
+    }
+}
+
+/// A label value up to its closing quote, and what follows that.
+fn unquote(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => match characters.next()?.1 {
+                'n' => value.push('\n'),
+                other => value.push(other),
+            },
+            _ => value.push(c),
+        }
+    }
+    None
+}
