@@ -10,3 +10,4 @@ mod common;
 mod certificates;
 mod client;
 mod home;
+mod pitfalls;
