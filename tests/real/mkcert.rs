@@ -28,7 +28,8 @@ impl Nas {
     fn new() -> Self {
         let files = Walkthrough::new();
         let backend = Backend::http_at((own_loopback(), 5666), page());
-        let gate = files.gate(&route("nas", &["example.local", "*.example.local"], backend.address()));
+        let names = ["example.local", "*.example.local"];
+        let gate = files.gate(&(route("nas", &names, backend.address()) + "application_protocols = [\"http/1.1\"]\n"));
         Self { files, backend, gate }
     }
 
@@ -137,8 +138,18 @@ fn curl_without_a_certificate_is_refused() {
 #[test]
 fn curl_with_a_certificate_of_another_mkcert_is_refused() {
     let nas = Nas::new();
-    let neighbour = Walkthrough::new();
+    let neighbour = Walkthrough::elsewhere("neighbour");
     let curl = run(&mut nas.curl_with(&neighbour.me()));
+    nas.assert_refused(curl, "unknown_ca", "unknown_ca", "alert unknown ca");
+}
+
+/// mkcert's root was deleted and made anew: it has the same name again, and another key. What the device still holds was
+/// not issued by the root that the gate trusts, and that is what its owner must be told.
+#[test]
+fn curl_with_a_certificate_of_a_former_root_of_the_same_name_is_refused() {
+    let nas = Nas::new();
+    let former = Walkthrough::new();
+    let curl = run(&mut nas.curl_with(&former.me()));
     nas.assert_refused(curl, "unknown_ca", "unknown_ca", "alert unknown ca");
 }
 
