@@ -58,12 +58,9 @@ impl Admin {
         loop {
             // Who finds no place waits in the kernel's queue: nothing is spent on it.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let stream = match self.socket.accept().await {
-                Ok((stream, _)) => stream,
-                Err(_) => {
-                    sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
+            let Ok((stream, _)) = self.socket.accept().await else {
+                sleep(Duration::from_millis(100)).await;
+                continue;
             };
             while connections.try_join_next().is_some() {}
             let metrics = Arc::clone(&self.metrics);

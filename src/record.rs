@@ -303,7 +303,7 @@ impl Session {
         let record = received.get_mut(..consumed).unwrap_or_default();
         let (kind, plaintext) = self.open_in_place(kind, record)?;
         let message = record.get(plaintext.clone()).unwrap_or_default();
-        self.understand(kind, message, consumed, plaintext.clone())
+        self.understand(kind, message, consumed, plaintext)
     }
 
     fn open_in_place(&mut self, kind: u8, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
@@ -386,11 +386,5 @@ impl Session {
             return Err(RecordError(Alert::UNEXPECTED_MESSAGE));
         }
         Ok(Opened::Nothing { consumed })
-    }
-
-    /// Lowers the number of records that may be sealed under one key, for tests: the real limits are too far away.
-    #[cfg(test)]
-    fn set_limit(&mut self, limit: u64) {
-        self.limit = limit;
     }
 }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use doorward::cli::init::{self, Format, InitArgs, RouteArg, Written};
+use doorward::cli::Format;
+use doorward::cli::exit;
+use doorward::cli::init::{self, InitArgs, RouteArg, Written};
 use doorward::names::{Name, ServerName};
 use doorward::pki::{DeviceAuthority, Revocation, ServerAuthority};
 use rustls::pki_types::pem::PemObject;
@@ -221,7 +223,7 @@ fn init_does_not_overwrite_and_says_what_is_in_the_way() {
     let made = Made::new();
     let before = fs::read(made.path("pki/clients-key.pem")).expect("a key");
     let error = init::create(&args(made.folder.path())).expect_err("it is there");
-    assert_eq!(error.exit_code(), init::EXIT_EXISTS);
+    assert_eq!(error.exit_code(), exit::EXISTS);
     assert!(error.to_string().contains("pki/server-ca.pem"), "{error}");
     assert_eq!(fs::read(made.path("pki/clients-key.pem")).expect("a key"), before);
 }

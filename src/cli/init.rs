@@ -7,16 +7,14 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
+use super::{Format, exit};
 use crate::identity::{Serial, Sha256};
 use crate::names::{Name, ServerName};
 use crate::pki::files::{self, Access, Existing, NewFile};
 use crate::pki::{self, DeviceAuthority, Issued, Password, Profile, ServerAuthority};
-
-/// Exit code: the folder holds files that would have been overwritten, and nothing was written.
-pub const EXIT_EXISTS: u8 = 7;
 
 /// Writes a configuration, its certificates and the first devices into a folder, ready to run.
 ///
@@ -53,15 +51,6 @@ pub struct InitArgs {
     pub format: Format,
 }
 
-/// How to say what was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people, on stderr.
-    Text,
-    /// For programs, on stdout.
-    Json,
-}
-
 /// What `--route` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteArg {
@@ -86,11 +75,11 @@ pub enum InitError {
 }
 
 impl InitError {
-    /// The exit code of the process: 1, 2 for usage, or [`EXIT_EXISTS`].
+    /// The exit code of the process: 1, 2 for usage, or 7 if files are in the way.
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
-            Self::Files(files::Error::Exists(_)) => EXIT_EXISTS,
+            Self::Files(files::Error::Exists(_)) => exit::EXISTS,
             Self::Pki(_) | Self::Files(_) | Self::Output(_) => 1,
         }
     }
@@ -588,7 +577,7 @@ mod tests {
 
         std::fs::remove_file(&first.config).expect("removed");
         let error = create(&args(folder.path(), &[])).expect_err("in the way");
-        assert_eq!(error.exit_code(), EXIT_EXISTS);
+        assert_eq!(error.exit_code(), exit::EXISTS);
         let message = error.to_string();
         assert!(message.contains("server-ca-key.pem") && message.contains("nothing was written"), "{message}");
         assert!(!message.contains("doorward.toml"), "it is not in the way: {message}");

@@ -40,11 +40,12 @@ impl Wanted {
         }
     }
 
-    fn plural(self) -> &'static str {
+    /// The line that a file begins with.
+    fn first_line(self) -> &'static str {
         match self {
-            Self::Certificates => "certificates",
-            Self::Key => "private keys",
-            Self::RevocationLists => "revocation lists",
+            Self::Certificates => "-----BEGIN CERTIFICATE-----",
+            Self::Key => "-----BEGIN PRIVATE KEY-----",
+            Self::RevocationLists => "-----BEGIN X509 CRL-----",
         }
     }
 }
@@ -94,7 +95,8 @@ pub(super) fn unreadable(path: &Path, error: &io::Error) -> Problem {
         io::ErrorKind::PermissionDenied => Problem::new(
             format!("{shown} may not be read by the user that runs doorward"),
             format!(
-                "make that user the owner of the file: chown USER {shown}; every folder above it has to be open to the user, too"
+                "make that user the owner of the file: chown USER {shown}; every folder above it has to be open to \
+                 the user, too"
             ),
         ),
         io::ErrorKind::IsADirectory => Problem::new(format!("{shown} is a folder"), "write the path of a file in it"),
@@ -122,7 +124,8 @@ impl Pem {
         let damaged = |why: &str| {
             Problem::new(
                 format!("{shown} is damaged: {why}"),
-                "copy the file once more from where it came, whole, from the first line -----BEGIN ...----- to the last line -----END ...-----",
+                "copy the file once more from where it came, whole, from the first line -----BEGIN ...----- to the \
+                 last line -----END ...-----",
             )
         };
         // An editor on Windows puts a byte order mark before the first line, which would hide the first block.
@@ -183,14 +186,11 @@ pub(super) fn is_encrypted_key(bytes: &[u8]) -> bool {
 /// Says what a file is that does not hold what it should, and how to get from it what is wanted.
 pub(super) fn mistaken(file: &NamedFile, wanted: Wanted) -> Problem {
     let shown = file.path.display();
-    let (thing, plural) = (wanted.thing(), wanted.plural());
     let (is, remedy) = nature(file, wanted);
     let remedy = remedy.unwrap_or_else(|| {
-        format!(
-            "write the path of a file with {plural} in text form (PEM), which starts with a line -----BEGIN ...-----"
-        )
+        format!("write the path of a file that begins with the line {} (text form, PEM)", wanted.first_line())
     });
-    Problem::new(format!("{shown} holds no {thing}: {is}"), remedy)
+    Problem::new(format!("{shown} is no {} in text form (PEM): {is}", wanted.thing()), remedy)
 }
 
 /// What a file is, and how to make what is wanted of it, if there is a way.
@@ -233,13 +233,23 @@ fn nature(file: &NamedFile, wanted: Wanted) -> (String, Option<String>) {
     }
     let labels = labels(bytes);
     let Some(label) = labels.first() else {
-        return ("it is something else altogether".to_owned(), None);
+        let is = if bytes.first() == Some(&0x30) {
+            "it is a binary file that is damaged or of a kind that is not known"
+        } else {
+            "it is something else altogether"
+        };
+        return (is.to_owned(), None);
     };
     let (is, remedy) = match label.as_str() {
         "CERTIFICATE" => ("it is a certificate", None),
-        "PRIVATE KEY" | "EC PRIVATE KEY" | "RSA PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => {
-            ("it is a private key", (wanted == Wanted::Certificates).then(|| "write the path of the certificate that belongs to this key; keep the key secret, it is never to be handed out".to_owned()))
-        }
+        "PRIVATE KEY" | "EC PRIVATE KEY" | "RSA PRIVATE KEY" | "ENCRYPTED PRIVATE KEY" => (
+            "it is a private key",
+            (wanted == Wanted::Certificates).then(|| {
+                "write the path of the certificate that \
+                belongs to this key; keep the key secret, it is never to be handed out"
+                    .to_owned()
+            }),
+        ),
         "X509 CRL" => ("it is a revocation list", belongs(wanted, "revocation_lists")),
         "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => (
             "it is a request for a certificate, which nobody has signed yet",
@@ -258,7 +268,7 @@ fn nature(file: &NamedFile, wanted: Wanted) -> (String, Option<String>) {
 
 fn belongs(wanted: Wanted, key: &str) -> Option<String> {
     (wanted != Wanted::RevocationLists)
-        .then(|| format!("such a list belongs under {key}; write a file with {} here", wanted.plural()))
+        .then(|| format!("name this file under {key}, and here one that begins with the line {}", wanted.first_line()))
 }
 
 /// PKCS#12 is a SEQUENCE whose first element is the INTEGER 3 (RFC 7292 section 4).

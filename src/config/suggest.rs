@@ -70,30 +70,39 @@ pub(super) fn for_key(wrong: &str, known: &[&'static str]) -> String {
 /// The one of `known` that `wrong` was probably meant to be.
 pub(super) fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
     // One slip in a short word, two in a longer one; more would guess at anything.
-    let slips = if wrong.chars().count() < 5 { 1 } else { 2 };
+    let slips = match wrong.chars().count() {
+        0..=2 => 0,
+        3..=4 => 1,
+        _ => 2,
+    };
     let (distance, word) = known.iter().map(|word| (distance(wrong, word), *word)).min()?;
     (distance <= slips).then_some(word)
 }
 
-/// The number of letters to insert, remove or replace to turn one word into the other (Levenshtein).
+/// The number of letters to insert, remove, replace or swap with their neighbour to turn one word into the other
+/// (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     // Both are keys or names; anything longer is no slip of the pen, and the work grows with the square.
     if a.len() > 100 || b.len() > 100 {
         return usize::MAX;
     }
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut next = Vec::with_capacity(row.len());
-        next.push(i + 1);
-        let mut left = i + 1;
-        for ((&diagonal, &above), y) in row.iter().zip(row.iter().skip(1)).zip(&b) {
-            left = (diagonal + usize::from(x != *y)).min(above + 1).min(left + 1);
-            next.push(left);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let at = |rows: &[Vec<usize>], i: usize, j: usize| rows.get(i).and_then(|row| row.get(j)).copied().unwrap_or(0);
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for (i, x) in a.iter().enumerate() {
+        rows.push(vec![i + 1]);
+        for (j, y) in b.iter().enumerate() {
+            let replaced = at(&rows, i, j) + usize::from(x != y);
+            let mut best = replaced.min(at(&rows, i, j + 1) + 1).min(at(&rows, i + 1, j) + 1);
+            if i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x) {
+                best = best.min(at(&rows, i - 1, j - 1) + 1);
+            }
+            if let Some(row) = rows.last_mut() {
+                row.push(best);
+            }
         }
-        row = next;
     }
-    row.last().copied().unwrap_or(usize::MAX)
+    at(&rows, a.len(), b.len())
 }
 
 #[cfg(test)]
@@ -102,8 +111,15 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, far) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("idle", "idle", 0), ("ab", "ba", 2)]
-        {
+        for (a, b, far) in [
+            ("", "", 0),
+            ("", "abc", 3),
+            ("kitten", "sitting", 3),
+            ("idle", "idle", 0),
+            ("ab", "ba", 1),
+            ("idel", "idle", 1),
+            ("ca", "abc", 3),
+        ] {
             assert_eq!(distance(a, b), far, "{a} {b}");
             assert_eq!(distance(b, a), far, "{b} {a}");
         }
@@ -123,7 +139,8 @@ mod tests {
     #[test]
     fn a_wild_guess_is_none() {
         assert_eq!(nearest("xy", &["on", "off"]), None);
-        assert_eq!(nearest("of", &["on", "off"]), Some("off"));
+        assert_eq!(nearest("v3", &["v1", "v2"]), None);
+        assert_eq!(nearest("auot", &["auto", "off"]), Some("auto"));
         assert_eq!(nearest(&"x".repeat(10_000), &["on"]), None);
         assert_eq!(nearest("x", &[]), None);
     }

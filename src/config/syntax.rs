@@ -2,7 +2,7 @@
 
 use toml::de::Error;
 
-use super::report::{Problem, quoted};
+use super::report::Problem;
 
 /// Where in `text` the mistake is, if that is known, and what it is.
 pub(super) fn explain(text: &str, error: &Error) -> (Option<usize>, Problem) {
@@ -12,7 +12,7 @@ pub(super) fn explain(text: &str, error: &Error) -> (Option<usize>, Problem) {
     let message = if line.is_empty() {
         format!("this is not a configuration: {said}")
     } else {
-        format!("the line {} cannot be read: {said}", quoted(line))
+        format!("this line cannot be read ({said}):\n{}", shown(line))
     };
     (offset, Problem::new(message, hint(line, &said)))
 }
@@ -26,12 +26,17 @@ fn line_around(text: &str, offset: usize) -> &str {
 
 /// The mistakes people make most, by what the line looks like.
 fn hint(line: &str, said: &str) -> String {
-    let general = "every line is either a [section] or a key = value, where the value is text in \"quotes\", a number, or a list [\"of\", \"texts\"]";
+    let general = "every line is either a [section] or a key = value, where the value is text in \"quotes\", a \
+                   number, or a list [\"of\", \"texts\"]";
     if said.contains("duplicate key") {
-        return "it is there twice: keep one of the two; several listeners or routes are written [[listener]] and [[route]], with double brackets".to_owned();
+        return "it is there twice: keep one of the two; several listeners or routes are written [[listener]] and \
+                [[route]], with double brackets"
+            .to_owned();
     }
     if line.starts_with('[') {
-        return "a section is written [certificate], and those of which there may be several [[listener]] and [[route]]".to_owned();
+        return "a section is written [certificate], and those of which there may be several [[listener]] and \
+                [[route]]"
+            .to_owned();
     }
     let Some((key, value)) = line.split_once('=') else {
         return match line.split_once(':') {
@@ -64,6 +69,11 @@ fn hint(line: &str, said: &str) -> String {
         return format!("put the value in quotes: {} = \"{}\"", plain(key), plain(value));
     }
     general.to_owned()
+}
+
+/// A line as it stands in the file, but for what could fool a reader. Quotes are the very thing to be looked at here.
+fn shown(line: &str) -> String {
+    crate::names::printable(line, 100).replace("\\\"", "\"").replace("\\\\", "\\")
 }
 
 fn plain(text: &str) -> String {

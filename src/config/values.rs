@@ -67,6 +67,9 @@ pub(super) fn duration(scalar: &Scalar) -> Result<Duration, Problem> {
             "write a whole number and one unit, as in \"500ms\", \"10s\", \"5m\" (minutes), \"2h\" or \"1d\"",
         )
     };
+    if text == "off" {
+        return Err(Problem::new("this time cannot be off", "write a long one, as in \"7d\" or \"365d\""));
+    }
     if number.is_empty() {
         return Err(wrong(format!("{} is not a time", quoted(text))));
     }
@@ -108,6 +111,9 @@ pub(super) fn count(scalar: &Scalar) -> Result<usize, Problem> {
         Scalar::Number(number) => number.replace('_', ""),
         Scalar::Text(text) if text.parse::<usize>().is_ok() => {
             return Err(Problem::new("the number is in quotes", format!("write it without them: {text}")));
+        }
+        Scalar::Text(text) if text == "off" => {
+            return Err(Problem::new("this limit cannot be off", "write a number, as in 512 or 100000"));
         }
         Scalar::Text(text) => {
             return Err(Problem::new(format!("{} is not a number", quoted(text)), "write a number, as in 512"));
@@ -198,7 +204,8 @@ pub(super) fn network(text: &str) -> Result<IpNet, Problem> {
         Err(_) => text.parse().map_err(|_| {
             Problem::new(
                 format!("{} is neither an address nor a network", quoted(text)),
-                "write an address as in \"192.168.1.5\" or \"2001:db8::5\", or a network as in \"192.168.1.0/24\" (every address that starts with 192.168.1)",
+                "write an address as in \"192.168.1.5\" or \"2001:db8::5\", or a network as in \"192.168.1.0/24\" \
+                 (every address that starts with 192.168.1)",
             )
         })?,
     };
@@ -230,6 +237,16 @@ pub(super) fn backend(text: &str, folder: &Path) -> Result<Backend, Problem> {
             format!("write {}", quoted(&format!("{rest}{port}"))),
         ));
     }
+    if let Some((_, port)) = text.rsplit_once(':').filter(|(host, _)| !host.contains(':'))
+        && port.bytes().all(|b| b.is_ascii_digit())
+        && port.len() >= 5
+        && port.parse::<u16>().is_err()
+    {
+        return Err(Problem::new(
+            format!("{port} is not a port: they end at 65535"),
+            "write the port that the service listens on, a number from 1 to 65535",
+        ));
+    }
     let Some((host, port)) = host_and_port(text) else {
         let host = match text.parse::<IpAddr>() {
             Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
@@ -251,6 +268,12 @@ pub(super) fn backend(text: &str, folder: &Path) -> Result<Backend, Problem> {
             "write the port that the service listens on, a number from 1 to 65535",
         ));
     }
+    // A link-local address with the number of its interface, as in "[fe80::10%2]:22".
+    if let Ok(SocketAddr::V6(scoped)) = text.parse()
+        && scoped.scope_id() != 0
+    {
+        return Ok(Backend::Address(SocketAddr::V6(scoped)));
+    }
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if let Ok(ip) = bare.parse::<IpAddr>() {
         if ip.is_unspecified() {
@@ -264,14 +287,16 @@ pub(super) fn backend(text: &str, folder: &Path) -> Result<Backend, Problem> {
     if bare.bytes().all(|b| b.is_ascii_digit() || b == b'.') || bare != host {
         return Err(Problem::new(
             format!("{} is not an IP address", quoted(bare)),
-            "write four numbers from 0 to 255 with dots between them, as in \"192.168.1.10:22\", or an IPv6 address in brackets, as in \"[fd00::10]:22\"",
+            "write four numbers from 0 to 255 with dots between them, as in \"192.168.1.10:22\", or an IPv6 address \
+             in brackets, as in \"[fd00::10]:22\"",
         ));
     }
     match ServerName::parse(host) {
         Ok(name) => Ok(Backend::Host(name.to_string(), port)),
         Err(_) => Err(Problem::new(
             format!("{} is not the name of a machine", quoted(host)),
-            "write a host name or an IP address, then \":\" and the port, as in \"nas.local:5666\" or \"192.168.1.10:5666\"",
+            "write a host name or an IP address, then \":\" and the port, as in \"nas.local:5666\" or \
+             \"192.168.1.10:5666\"",
         )),
     }
 }
@@ -440,6 +465,7 @@ mod tests {
         for (given, kept) in [
             ("192.168.1.10:5666", "192.168.1.10:5666"),
             ("[fd00::10]:22", "[fd00::10]:22"),
+            ("[fe80::10%2]:22", "[fe80::10%2]:22"),
             ("[::ffff:10.0.0.1]:22", "10.0.0.1:22"),
             ("NAS.local:445", "nas.local:445"),
             ("smb_server:445", "smb_server:445"),
@@ -461,7 +487,7 @@ mod tests {
             ("0.0.0.0:22", "127.0.0.1:22"),
             ("[::]:22", "127.0.0.1:22"),
             ("nas:0", "1 to 65535"),
-            ("nas:65536", "nas:22"),
+            ("nas:65536", "1 to 65535"),
             ("nas:+22", "nas:22"),
             (":22", "192.168.1.10:22"),
             ("", "192.168.1.10:22"),

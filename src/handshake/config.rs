@@ -3,6 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier as _;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig};
@@ -11,6 +13,8 @@ use super::tickets::Tickets;
 use super::verifier::{RouteVerifier, UnusableTrust};
 use crate::authorize::Policy;
 use crate::config::checked::Terminate;
+use crate::identity::Identity;
+use crate::rejection::Reason;
 
 /// The cryptography of every handshake: rustls' defaults on aws-lc-rs, X25519MLKEM768 first.
 pub static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
@@ -21,6 +25,9 @@ pub struct RouteTls {
     pub(super) server: Arc<ServerConfig>,
     pub(super) verifier: Arc<RouteVerifier>,
 }
+
+/// Whom a chain names, and whether it is let in.
+pub type Judgement = (Option<Arc<Identity>>, Result<(), (Reason, String)>);
 
 /// Why no handshake configuration could be built.
 #[derive(Debug)]
@@ -63,6 +70,18 @@ impl RouteTls {
         // The keys leave rustls after the handshake, for the record layer or for the kernel.
         server.enable_secret_extraction = true;
         Ok(Self { server: Arc::new(server), verifier })
+    }
+
+    /// What a handshake would say to a client that shows `chain`, end entity first; an empty one is a client without a
+    /// certificate.
+    pub fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Judgement {
+        let Some((end_entity, intermediates)) = chain.split_first() else {
+            let required = self.verifier.client_auth_mandatory();
+            let detail = "the client shows no certificate".to_owned();
+            return (None, if required { Err((Reason::CertificateRequired, detail)) } else { Ok(()) });
+        };
+        let (identity, verdict) = self.verifier.judge(end_entity, intermediates, now);
+        (identity, verdict.map_err(|refused| (refused.reason, refused.detail)))
     }
 }
 

@@ -99,7 +99,10 @@ pub struct Refused {
 /// A client that is refused is told by an alert, and gets a moment to read it.
 pub async fn handshake(greeted: Greeted, tls: &RouteTls, deadline: Instant) -> Result<Secured, Refused> {
     let mut driver = match UnbufferedServerConnection::new(Arc::clone(&tls.server)) {
-        Ok(connection) => Driver { connection, received: Vec::new(), fed: 0, observation: Observation::default() },
+        // On the heap: it is large, and of no more use once the handshake is over.
+        Ok(connection) => {
+            Box::new(Driver { connection, received: Vec::new(), fed: 0, observation: Observation::default() })
+        }
         Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
     };
     // The ClientHello is still in the socket; it fits the first read, and so does what comes right behind it.
@@ -239,10 +242,14 @@ impl Driver {
     }
 
     /// After an error rustls has an alert to send; the error itself comes again in between. The first one counts.
+    ///
+    /// It is shown the same bytes as before: its deframer remembers places in them, and panics if they are gone.
     fn collect_alert(&mut self, out: &mut Vec<u8>) {
-        let Self { connection, observation, .. } = self;
+        let Self { connection, received, fed, observation } = self;
         for _ in 0..8 {
-            match observe(observation, || connection.process_tls_records(&mut [])).state {
+            let shown = received.get_mut(..*fed).unwrap_or_default();
+            let UnbufferedStatus { discard, state } = observe(observation, || connection.process_tls_records(shown));
+            match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     if encode(out, |space| data.encode(space)).is_err() {
                         return;
@@ -255,12 +262,14 @@ impl Driver {
                 Err(_) => {}
                 Ok(_) => return,
             }
+            received.drain(..discard);
+            *fed -= discard;
         }
     }
 
     /// Takes out of rustls what the rest of the journey needs.
-    async fn finish(self, greeted: Greeted, tls: &RouteTls) -> Result<Secured, Refused> {
-        let Self { connection, mut received, fed, .. } = self;
+    async fn finish(self: Box<Self>, greeted: Greeted, tls: &RouteTls) -> Result<Secured, Refused> {
+        let Self { connection, mut received, fed, .. } = *self;
         received.drain(..fed);
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let facts = Facts {
@@ -347,7 +356,7 @@ async fn tell(stream: &TcpStream, last: &[u8]) -> Option<()> {
     timeout_at(deadline, send(stream, &mut last.to_vec())).await.ok()?.ok()?;
     SockRef::from(stream).shutdown(Shutdown::Write).ok()?;
     let drained = async {
-        let mut sink = [0; 2048];
+        let mut sink = vec![0; 2048];
         let mut left = LINGER_MAX;
         while left > 0 {
             stream.readable().await?;

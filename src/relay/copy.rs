@@ -355,7 +355,7 @@ impl TlsCopy {
     }
 
     /// Sends what is sealed, as far as the client takes it at once.
-    fn flush(&mut self) {
+    fn flush(&self) {
         let payload = self.down.buffer.as_ref().and_then(|buffer| buffer.get(self.down.sealed.clone()));
         let pieces = [IoSlice::new(payload.unwrap_or_default()), IoSlice::new(&self.control)];
         let _ = self.client.try_write_vectored(&pieces);

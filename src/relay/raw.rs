@@ -55,12 +55,11 @@ fn take_pipe() -> io::Result<Pipe> {
     kept.map_or_else(Pipe::new, Ok)
 }
 
-fn keep_pipe(pipe: Pipe) {
+fn keep_pipe(pipe: &mut Option<Pipe>) {
     let mut pipes = PIPES.lock().unwrap_or_else(PoisonError::into_inner);
     // One with bytes in it would give them to somebody else.
-    if pipe.is_empty() && pipes.len() < KEPT {
-        pipes.push(pipe);
-    }
+    pipes.extend(pipe.take().filter(|pipe| pipe.is_empty()));
+    pipes.truncate(KEPT);
 }
 
 impl Direction {
@@ -88,14 +87,14 @@ impl Direction {
             match from.try_io(Interest::READABLE, || pipe.fill(from)) {
                 Ok(0) => {
                     self.ended = true;
-                    self.pipe.take().map(keep_pipe);
+                    keep_pipe(&mut self.pipe);
                     // A socket that is gone already needs no telling.
                     let _ = to.shutdown_write();
                     return Poll::Ready(Ok(()));
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.pipe.take().map(keep_pipe);
+                    keep_pipe(&mut self.pipe);
                 }
                 Err(error) => return Poll::Ready(Err(Broken::From(error))),
             }

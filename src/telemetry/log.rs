@@ -160,11 +160,16 @@ impl From<&Identity> for Certificate {
 }
 
 impl Log {
-    /// Lines in `format` to stdout, written by a thread of their own.
+    /// Lines in `format` to stdout.
     pub fn to_stdout(format: LogFormat) -> io::Result<Self> {
+        Self::new(format, io::stdout())
+    }
+
+    /// Lines in `format` to `out`, written by a thread of their own.
+    pub fn new(format: LogFormat, out: impl io::Write + Send + 'static) -> io::Result<Self> {
         let (sender, receiver) = sync_channel::<String>(WAITING_MAX);
         let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
-            let mut out = io::BufWriter::new(io::stdout());
+            let mut out = io::BufWriter::new(out);
             while let Ok(line) = receiver.recv() {
                 // Nobody may be reading any more; the gate goes on all the same.
                 let _ = out.write_all(line.as_bytes());

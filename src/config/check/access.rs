@@ -51,11 +51,13 @@ impl Groups {
                     report.error(
                         &list.place,
                         "the group is empty, so nobody is in it",
-                        "name at least one member, as in [\"alice-phone\"], or remove the group and its name from every \"allow\"",
+                        "name at least one member, as in [\"alice-phone\"], or remove the group and its name from \
+                         every \"allow\"",
                     );
                     return None;
                 }
-                let members: Vec<_> = list.value.iter().map(|text| report.taken(&text.place, member(&text.value, &names))).collect();
+                let taken = |text: &Text| report.taken(&text.place, member(&text.value, &names));
+                let members: Vec<Option<Selector>> = list.value.iter().map(taken).collect();
                 members.into_iter().collect()
             });
             groups.insert(name.value.clone(), Group { place: name.place.clone(), members, used: false });
@@ -110,8 +112,9 @@ pub(super) fn allow(
         Given::Absent => {
             report.error(
                 &raw.place.child("allow"),
-                "the key is missing, so it is not known who may use this route",
-                "add a line: allow = [\"any\"] lets in every device with a valid certificate; allow = [\"alice-phone\"] only the device of that name",
+                "\"allow\" is missing, so it is not known who may use this route",
+                "add the line allow = [\"any\"] to let in every device with a valid certificate, or allow = \
+                 [\"alice-phone\"] to let in only the device of that name",
             );
             return None;
         }
@@ -120,7 +123,8 @@ pub(super) fn allow(
         report.error(
             &list.place,
             "the list is empty, so nobody could ever use this route",
-            "write allow = [\"any\"] to let in every device with a valid certificate, or name devices or groups; to close the route, remove it",
+            "write allow = [\"any\"] to let in every device with a valid certificate, or name devices or groups; to \
+             close the route, remove it",
         );
         return None;
     }
@@ -192,8 +196,12 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
         (false, _) if !allow.unverified => {
             report.error(
                 place,
-                format!("the mode \"{word}\" verifies nobody, and these entries are for verified devices only: nobody could ever use this route"),
-                "write mode = \"require_and_verify\" under [client_auth]; or, if you really mean to let in everybody, allow = [\"unverified\"]",
+                format!(
+                    "the mode \"{word}\" verifies nobody, and these entries are for verified devices only: nobody \
+                         could ever use this route"
+                ),
+                "write mode = \"require_and_verify\" under [client_auth]; or, if you really mean to let in everybody, \
+                 allow = [\"unverified\"]",
             );
             return None;
         }
@@ -201,7 +209,9 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
             report.warn(
                 place,
                 format!(
-                    "anybody at all can use this route: in the mode \"{word}\" nobody checks who made a certificate{}; write mode = \"require_and_verify\" unless the service behind it is meant for everybody",
+                    "anybody at all can use this route: in the mode \"{word}\" nobody checks who made a \
+                     certificate{}; write mode = \"require_and_verify\" unless the service behind it is meant for \
+                     everybody",
                     if verified { ", and the entries besides \"unverified\" have no effect" } else { "" }
                 ),
             );
@@ -209,7 +219,10 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
         (true, true) if allow.unverified && !verified => {
             report.error(
                 place,
-                format!("in the mode \"{word}\" every device is verified, and only unverified ones are allowed here: nobody could ever use this route"),
+                format!(
+                    "in the mode \"{word}\" every device is verified, and only unverified ones are allowed here: \
+                         nobody could ever use this route"
+                ),
                 "write allow = [\"any\"], or name devices or groups",
             );
             return None;
@@ -225,13 +238,17 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
         (true, false) if !allow.unverified => {
             report.warn(
                 place,
-                format!("the mode \"{word}\" lets devices without a certificate ask, but this list does not let them in, so it acts like \"require_and_verify\"; write that, or add \"unverified\" to let them in"),
+                format!(
+                    "the mode \"{word}\" lets devices without a certificate ask, but this list does not let them \
+                         in, so it acts like \"require_and_verify\"; write that, or add \"unverified\" to let them in"
+                ),
             );
         }
         (true, false) if !verified => {
             report.warn(
                 place,
-                "only devices without a certificate are let in, and those with a valid one are turned away; add \"any\" to let those in, too",
+                "only devices without a certificate are let in, and those with a valid one are turned away; add \
+                 \"any\" to let those in, too",
             );
         }
         (true, _) => {}
@@ -239,7 +256,8 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
     if allow.any && !allow.selectors.is_empty() {
         report.warn(
             place,
-            "\"any\" lets in every device with a valid certificate, so the other entries have no effect; remove \"any\" to let in only those",
+            "\"any\" lets in every device with a valid certificate, so the other entries have no effect; remove \
+             \"any\" to let in only those",
         );
     }
     Some(())

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::SectionKind;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{Error as TlsError, InconsistentKeys};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -46,7 +46,7 @@ pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut 
         if given.is_absent() {
             report.error(
                 &place.child(key),
-                "the key is missing: a certificate is only of use together with its private key",
+                format!("\"{key}\" is missing: a certificate is only of use together with its private key"),
                 format!("add a line: {key} = \"{example}\" (with the path of your file)"),
             );
         }
@@ -110,13 +110,16 @@ fn read_chain<'a>(text: &'a Text, file: NamedFile, report: &mut Report) -> Optio
     Some((text, file, certificates.into_iter().map(CertificateDer::from).collect()))
 }
 
-fn read_key<'a>(text: &'a Text, file: &NamedFile, report: &mut Report) -> Option<(&'a Text, PrivateKeyDer<'static>)> {
+fn read_key<'a>(text: &'a Text, file: &NamedFile, report: &mut Report) -> Option<(&'a Text, Arc<dyn SigningKey>)> {
     let shown = file.path.display();
     if files::is_encrypted_key(&file.bytes) {
         report.error(
             &text.place,
             format!("the key in {shown} asks for a password, and there is nobody to type it when the gate starts"),
-            format!("take the password off: openssl pkey -in {shown} -out {shown}.plain, chmod 600 {shown}.plain, and name that file here"),
+            format!(
+                "take the password off: openssl pkey -in {shown} -out {shown}.plain, chmod 600 {shown}.plain, and \
+                     name that file here"
+            ),
         );
         return None;
     }
@@ -137,24 +140,39 @@ fn read_key<'a>(text: &'a Text, file: &NamedFile, report: &mut Report) -> Option
     if file.world_readable {
         report.warn(
             &text.place,
-            format!("every user of this machine may read the private key in {shown}, and with it stand in for your gate; run: chmod 600 {shown}"),
+            format!(
+                "every user of this machine may read the private key in {shown}, and with it stand in for your \
+                     gate; run: chmod 600 {shown}"
+            ),
         );
     }
-    Some((text, key))
+    match aws_lc_rs::sign::any_supported_type(&key) {
+        Ok(key) => Some((text, key)),
+        Err(_) => {
+            report.error(
+                &text.place,
+                format!("the private key in {shown} cannot be used: it is damaged or of a kind that is not supported"),
+                "use an ECDSA key (P-256 or P-384), an Ed25519 key, or an RSA key of 2048 to 8192 bits",
+            );
+            None
+        }
+    }
 }
 
 /// Puts chain and key together if they fit.
-fn fit(certificates: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, Problem> {
-    let provider: CryptoProvider = aws_lc_rs::default_provider();
-    let others: Vec<CertificateDer<'static>> = certificates.iter().skip(1).cloned().collect();
-    let fits_other = |key: &PrivateKeyDer<'static>| {
-        others.iter().position(|other| CertifiedKey::from_der(vec![other.clone()], key.clone_key(), &provider).is_ok())
+fn fit(certificates: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Result<CertifiedKey, Problem> {
+    let certified_key = CertifiedKey::new(certificates, key.clone());
+    let error = match certified_key.keys_match() {
+        // Some keys cannot tell which public key is theirs; none of aws-lc-rs does, and rustls takes those, too.
+        Ok(()) | Err(TlsError::InconsistentKeys(InconsistentKeys::Unknown)) => return Ok(certified_key),
+        Err(error) => error,
     };
-    let key_for_blame = key.clone_key();
-    CertifiedKey::from_der(certificates, key, &provider).map_err(|error| match error {
-        TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch) => match fits_other(&key_for_blame) {
+    let fits =
+        |other: &CertificateDer<'static>| CertifiedKey::new(vec![other.clone()], key.clone()).keys_match().is_ok();
+    Err(match error {
+        TlsError::InconsistentKeys(_) => match certified_key.cert.iter().position(fits) {
             Some(index) => Problem::new(
-                format!("the key fits certificate {} of the chain file, and it has to fit the first one", index + 2),
+                format!("the key fits certificate {} of the chain file, and it has to fit the first one", index + 1),
                 "put the certificates in order: first your server's, then the one that signed it, and so on",
             ),
             None => Problem::new(
@@ -162,13 +180,9 @@ fn fit(certificates: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) 
                 "name the key file that was made together with this certificate, or make both anew: doorward ca server",
             ),
         },
-        TlsError::InvalidCertificate(_) => Problem::new(
-            "the certificate is in a form that TLS does not use any more (it has to be X.509 version 3)",
-            "make a new one: doorward ca server",
-        ),
         other => Problem::new(
-            format!("the key cannot be used: {other}"),
-            "use an ECDSA key (P-256 or P-384), an Ed25519 key, or an RSA key of 2048 to 8192 bits",
+            format!("the certificate is in a form that TLS does not use any more ({other})"),
+            "make a new one: doorward ca server",
         ),
     })
 }
@@ -197,14 +211,16 @@ fn warn_of_leaf(der: &[u8], place: &Place, report: &mut Report) {
     if leaf.is_ca() {
         report.warn(
             place,
-            "this is the certificate of an authority, which signs others, and browsers refuse it for a server; name the certificate of your server",
+            "this is the certificate of an authority, which signs others, and browsers refuse it for a server; name \
+             the certificate of your server",
         );
     }
     let purposes = leaf.extended_key_usage().ok().flatten();
     if purposes.is_some_and(|purposes| !purposes.value.server_auth && !purposes.value.any) {
         report.warn(
             place,
-            "this certificate is not made for a server (it lacks the purpose serverAuth), so clients will refuse it; make one that is: doorward ca server",
+            "this certificate is not made for a server (it lacks the purpose serverAuth), so clients will refuse it; \
+             make one that is: doorward ca server",
         );
     }
 }
@@ -220,7 +236,9 @@ fn warn_of_order(certificates: &[CertificateDer<'static>], place: &Place, report
             report.warn(
                 place,
                 format!(
-                    "certificate {} of the chain file did not sign certificate {}, so some clients will not find their way up; put them in order, each followed by the one that signed it, and leave out the others",
+                    "certificate {} of the chain file did not sign certificate {}, so some clients will not find \
+                     their way up; put them in order, each followed by the one that signed it, and leave out the \
+                     others",
                     index + 2,
                     index + 1,
                 ),
@@ -246,7 +264,8 @@ pub(super) fn warn_of_names(loaded: &Loaded, names: &[ServerNamePattern], route:
     report.warn(
         &route.child("server_names"),
         format!(
-            "the certificate in {} is not for {}, so clients will refuse it there: {has}; make one for every name of this route: doorward ca server",
+            "the certificate in {} is not for {}, so clients will refuse it there: {has}; make one for every name of \
+             this route: doorward ca server",
             loaded.certificate.chain_file.display(),
             missing.join(", "),
         ),

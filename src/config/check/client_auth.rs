@@ -14,15 +14,14 @@ use rustls::server::WebPkiClientVerifier;
 use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
-use super::{date, now};
+use super::{date, now, word};
 use crate::config::checked::{
     ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, RevocationList, TrustAnchor,
 };
 use crate::config::files::{self, NamedFile, Pem, Wanted};
 use crate::config::raw::RawClientAuth;
 use crate::config::report::{At, Given, Place, Problem, Report, Text, quoted};
-use crate::config::values;
-use crate::identity::{Serial, Sha256};
+use crate::identity::{Identity, Serial, Sha256};
 use crate::names::printable;
 
 /// The words of `mode`.
@@ -65,8 +64,14 @@ pub(super) fn check(
     if mode.verifies() && in_use && anchors.is_empty() {
         report.error(
             &trust.value().map_or_else(|| place.child("trust"), |trust| trust.place.clone()),
-            format!("nobody is trusted, so in the mode \"{}\" nobody could ever enter", mode.word()),
-            "name the file with the certificate of the authority that signs your devices' certificates: trust = [\"pki/clients.pem\"]; with mkcert that is the file rootCA.pem in the folder that \"mkcert -CAROOT\" prints",
+            format!(
+                "nobody is trusted to vouch for devices, so in the mode \"{}\" no certificate would ever be \
+                     valid",
+                mode.word()
+            ),
+            "name the file with the certificate of the authority that signs your devices' certificates: trust = \
+             [\"pki/clients.pem\"]; with mkcert that is the file rootCA.pem in the folder that \"mkcert -CAROOT\" \
+             prints",
         );
         return None;
     }
@@ -74,7 +79,8 @@ pub(super) fn check(
         report.warn(
             &lists.place,
             format!(
-                "revocation lists have no effect in the mode \"{}\", which verifies nobody; write mode = \"require_and_verify\"",
+                "revocation lists have no effect in the mode \"{}\", which verifies nobody; write mode = \
+                 \"require_and_verify\"",
                 mode.word()
             ),
         );
@@ -87,14 +93,6 @@ pub(super) fn check(
         deny,
         expired_revocation_list: expired,
     }))
-}
-
-fn word<T: Copy>(given: &Given<String>, words: &[(&str, T)], default: T, report: &mut Report) -> Option<T> {
-    match given {
-        Given::Absent => Some(default),
-        Given::Refused => None,
-        Given::Value(at) => report.taken(&at.place, values::word(&at.value, words)),
-    }
 }
 
 /// Reads every file of a list, or `None` if one of them is wrong. A file that is named has to be right in every mode:
@@ -143,14 +141,18 @@ fn read_anchors(text: &Text, file: &NamedFile, report: &mut Report) -> Option<Ve
         report.error(
             &text.place,
             format!("besides certificates, {shown} holds {}, which would be ignored", quoted(other)),
-            "leave only certificates in the file; a revocation list belongs in a file of its own, under revocation_lists",
+            "leave only certificates in the file; a revocation list belongs in a file of its own, under \
+             revocation_lists",
         );
         return None;
     }
     if labels.iter().any(|label| label.ends_with("PRIVATE KEY")) {
         report.warn(
             &text.place,
-            format!("{shown} holds a private key besides its certificates; the gate does not need it, and whoever gets it can make certificates for himself: move it to a safe place"),
+            format!(
+                "{shown} holds a private key besides its certificates; the gate does not need it, and whoever \
+                     gets it can make certificates for himself: move it to a safe place"
+            ),
         );
     }
     let mut anchors = Vec::with_capacity(certificates.len());
@@ -179,13 +181,20 @@ fn lint_anchor(der: &[u8], file: &NamedFile, place: &Place, report: &mut Report)
     if until < now() {
         report.warn(
             place,
-            format!("the authority {who} in {shown} expired on {}; the gate still trusts it, other programs will not: replace it", date(until)),
+            format!(
+                "the authority {who} in {shown} expired on {}; the gate still trusts it, other programs will not: \
+                     replace it",
+                date(until)
+            ),
         );
     }
     if !anchor.is_ca() {
         report.warn(
             place,
-            format!("{who} in {shown} is not the certificate of an authority but of one device or server; name the certificate of the authority that signed it instead, often called rootCA.pem or ca.pem"),
+            format!(
+                "{who} in {shown} is not the certificate of an authority but of one device or server; name the \
+                     certificate of the authority that signed it instead, often called rootCA.pem or ca.pem"
+            ),
         );
     }
 }
@@ -194,7 +203,8 @@ fn lint_anchor(der: &[u8], file: &NamedFile, place: &Place, report: &mut Report)
 fn named(certificate: &X509Certificate<'_>) -> String {
     let subject = certificate.subject();
     let name = subject.iter_common_name().chain(subject.iter_organization()).find_map(|name| name.as_str().ok());
-    name.map_or_else(|| "without a name".to_owned(), quoted)
+    let other = || Identity::from_certificate(certificate.as_raw(), false).map(|identity| identity.display_name());
+    name.map(quoted).or_else(|| other().ok().map(|name| quoted(&name))).unwrap_or_default()
 }
 
 fn check_lists(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<At<RevocationList>>> {
@@ -220,7 +230,8 @@ fn read_lists(file: &NamedFile) -> Result<Vec<RevocationList>, Problem> {
         let damaged = |why: &str| {
             Problem::new(
                 format!("the revocation list in {shown} cannot be used: {why}"),
-                "make it anew: doorward ca revoke; with OpenSSL: openssl ca -gencrl, with crl_extensions that give it a crlNumber",
+                "make it anew: doorward ca revoke; with OpenSSL: openssl ca -gencrl, with crl_extensions that give it \
+                 a crlNumber",
             )
         };
         let next_update = match CertificateRevocationList::from_der(&list) {
@@ -245,7 +256,9 @@ fn accepted(list: CertificateRevocationListDer<'static>) -> Result<(), String> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).with_crls([list]).build().map(drop).map_err(
         |error| match error {
-            rustls::server::VerifierBuilderError::InvalidCrl(why) => format!("rustls says {why:?}"),
+            rustls::server::VerifierBuilderError::InvalidCrl(why) => {
+                format!("it is damaged or of a kind that is not supported ({why:?})")
+            }
             other => other.to_string(),
         },
     )
@@ -311,7 +324,8 @@ fn lint_lists(
             report.warn(
                 place,
                 format!(
-                    "the list in {shown} is from {}, and that is none of the authorities in trust: it speaks for none of their devices",
+                    "the list in {shown} is from {}, and that is none of the authorities in trust: it speaks for none \
+                     of their devices",
                     quoted(&name)
                 ),
             );
@@ -319,14 +333,19 @@ fn lint_lists(
             report.error(
                 place,
                 format!(
-                    "the revocation list in {shown} was not signed by the authority whose name it bears (or in a way that is not accepted any more), so every device would be turned away"
+                    "the revocation list in {shown} was not signed by the authority whose name it bears (or in a way \
+                     that is not accepted any more), so every device would be turned away"
                 ),
                 "make it anew with the key of that authority: doorward ca revoke",
             );
         } else if issuers.iter().any(|(_, anchor)| is_mkcert(anchor)) {
             report.warn(
                 place,
-                format!("the list in {shown} is from a mkcert authority: the gate can use it, but OpenSSL (and so nginx, HAProxy, stunnel) would refuse it, because mkcert's certificates do not permit the signing of lists (cRLSign)"),
+                format!(
+                    "the list in {shown} is from a mkcert authority: the gate can use it, but OpenSSL (and so \
+                         nginx, HAProxy, stunnel) would refuse it, because mkcert's certificates do not permit the \
+                         signing of lists (cRLSign)"
+                ),
             );
         }
     }
@@ -350,7 +369,8 @@ fn warn_of_unlisted(lists: &[At<RevocationList>], anchors: &[At<TrustAnchor>], r
             report.warn(
                 place,
                 format!(
-                    "there is no revocation list of the authority {} in {}, and as there are lists of others, every device it signed is turned away (revocation_unknown): add its list to revocation_lists",
+                    "there is no revocation list of the authority {} in {}, and as there are lists of others, every \
+                     device it signed is turned away (revocation_unknown): add its list to revocation_lists",
                     named(&certificate),
                     anchor.file.display()
                 ),
@@ -404,7 +424,9 @@ enum Denied {
 
 /// `sha256:` and 64 hexadecimal digits, or `serial:` and the serial number in hexadecimal.
 fn denied(text: &str) -> Result<Denied, Problem> {
-    let remedy = "write \"sha256:\" and the 64 digits that \"openssl x509 -in FILE -noout -fingerprint -sha256\" prints, or \"serial:\" and what \"openssl x509 -in FILE -noout -serial\" prints after the equals sign";
+    let remedy = "write \"sha256:\" and the 64 digits that \"openssl x509 -in FILE -noout -fingerprint -sha256\" \
+                  prints, or \"serial:\" and what \"openssl x509 -in FILE -noout -serial\" prints after the equals \
+                  sign";
     let wrong = |why: String| Problem::new(why, remedy);
     match text.split_once(':') {
         Some(("sha256", digits)) => super::access::fingerprint("sha256", digits).map(Denied::Fingerprint),

@@ -62,7 +62,7 @@ fn check_one(raw: &RawListener, report: &mut Report) -> Option<Checked> {
         Given::Absent => {
             report.error(
                 &raw.place.child("address"),
-                "the key is missing, so it is not known where to listen",
+                "\"address\" is missing, so it is not known where to listen",
                 "add a line: address = \"[::]:8443\" (every address of this machine, port 8443)",
             );
             None
@@ -79,7 +79,8 @@ fn check_one(raw: &RawListener, report: &mut Report) -> Option<Checked> {
     {
         report.warn(
             &list.place,
-            "everybody may say here that he comes from any address he likes; name only the machine that stands before the gate, as in \"192.168.1.1\"",
+            "everybody may say here that he comes from any address he likes; name only the machine that stands before \
+             the gate, as in \"192.168.1.1\"",
         );
     }
     let At { value: address, place } = address?;
@@ -108,7 +109,11 @@ fn networks(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<IpNet>>
             if whole.is_some_and(|whole| whole.trunc() != whole) {
                 report.warn(
                     &text.place,
-                    format!("{} means the whole network {network}; for one machine leave out the slash and the number after it", quoted(&text.value)),
+                    format!(
+                        "{} means the whole network {network}; for one machine leave out the slash and the number \
+                             after it",
+                        quoted(&text.value)
+                    ),
                 );
             }
             Some(network)
@@ -140,7 +145,8 @@ pub(super) fn metrics(given: &Given<String>, listeners: &[Checked], report: &mut
         report.warn(
             &place,
             format!(
-                "other machines can read the metrics and the status page at {address}, which show what stands behind the gate; write \"127.0.0.1:{}\" unless a firewall keeps strangers out",
+                "other machines can read the metrics and the status page at {address}, which show what stands behind \
+                 the gate; write \"127.0.0.1:{}\" unless a firewall keeps strangers out",
                 address.port()
             ),
         );

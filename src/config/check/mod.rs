@@ -93,7 +93,8 @@ fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report)
         report.error(
             &Place { line: None, key: "route".to_owned() },
             "there is no route, so nothing could be reached",
-            "add these lines (with your names and addresses):\n[[route]]\nname = \"nas\"\nserver_names = [\"nas.home.example\"]\nbackends = [\"192.168.1.10:5666\"]\nallow = [\"any\"]",
+            "add these lines (with your names and addresses):\n[[route]]\nname = \"nas\"\nserver_names = \
+             [\"nas.home.example\"]\nbackends = [\"192.168.1.10:5666\"]\nallow = [\"any\"]",
         );
     }
     let checks = Checks { raw, listeners, certificate, client_auth };
@@ -193,7 +194,7 @@ fn name(given: &Given<String>, parent: &Place, example: &str, report: &mut Repor
         Given::Absent => {
             report.error(
                 &parent.child("name"),
-                "the name is missing; it is what the log and the metrics will call this",
+                "\"name\" is missing: it is what the log and the metrics will call this",
                 format!("add a line: name = \"{example}\""),
             );
             None

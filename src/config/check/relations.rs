@@ -19,8 +19,16 @@ pub(super) fn report_shared_names(routes: &[(&RawRoute, ServerNames)], report: &
                     let line = place.line.map(|line| format!(" (line {line})")).unwrap_or_default();
                     report.error(
                         &name.place,
-                        format!("\"{}\" already leads to {}{line}, and a name can lead to one place only", name.value, place.key),
-                        format!("remove it from one of the two routes, or put everything about it into one of them ({} or {})", place.key, raw.place.key),
+                        format!(
+                            "\"{}\" already leads to {}{line}, and a name can lead to one place \
+                                 only",
+                            name.value, place.key
+                        ),
+                        format!(
+                            "remove it from one of the two routes, or put everything about it into one of them \
+                                 ({} or {})",
+                            place.key, raw.place.key
+                        ),
                     );
                 }
                 None => {
@@ -42,7 +50,9 @@ pub(super) fn warn_of_shared_backends(routes: &[Checked], report: &mut Report) {
                 report.warn(
                     &checked.backends_place,
                     format!(
-                        "{backend} is also behind {}, which lets in others: whoever may use one of the two routes can ask that service for what the other one protects; give both the same \"allow\" and \"client_auth\"",
+                        "{backend} is also behind {}, which lets in others: whoever may use one of the two routes can \
+                         ask that service for what the other one protects; give both the same \"allow\" and \
+                         \"client_auth\"",
                         other.place.key
                     ),
                 );
@@ -106,7 +116,9 @@ pub(super) fn warn_of_coalescing(routes: &[Checked], report: &mut Report) {
             report.warn(
                 &checked.place.child("application_protocols"),
                 format!(
-                    "the certificate of this route is for \"{name}\" of {}, too, and over \"h2\" browsers may send requests for that name down a connection of this route, to the wrong backend; write application_protocols = [\"http/1.1\"]",
+                    "the certificate of this route is for \"{name}\" of {}, too, and over \"h2\" browsers may send \
+                     requests for that name down a connection of this route, to the wrong backend; write \
+                     application_protocols = [\"http/1.1\"]",
                     other.place.key
                 ),
             );

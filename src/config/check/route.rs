@@ -100,8 +100,9 @@ fn server_names(raw: &RawRoute, report: &mut Report) -> (ServerNames, bool) {
         Given::Absent => {
             report.error(
                 &raw.place.child("server_names"),
-                "the key is missing, so it is not known which names lead here",
-                "add a line: server_names = [\"nas.home.example\"] with the name that people will type, or [\"*\"] for every name that no other route has",
+                "\"server_names\" is missing, so it is not known which names lead here",
+                "add a line: server_names = [\"nas.home.example\"] with the name that people will type, or [\"*\"] \
+                 for every name that no other route has",
             );
             return (Vec::new(), false);
         }
@@ -145,14 +146,17 @@ fn report_server_name(text: &Text, error: InvalidServerName, report: &mut Report
         InvalidServerName::IpAddress => report.error(
             &text.place,
             format!("{shown} is an IP address, and clients send no name when they are given an address"),
-            "write the host name that people will type; to serve those who type the address, write \"*\" in the route that should get them",
+            "write the host name that people will type; to serve those who type the address, write \"*\" in the route \
+             that should get them",
         ),
         InvalidServerName::Syntax => {
             let bare = text.value.split("://").last().unwrap_or_default();
             let bare = bare.split(['/', ':']).next().unwrap_or_default();
             let hint = match ServerNamePattern::parse(bare) {
                 Ok(pattern) if bare != text.value => format!("write {}, the name alone", quoted(&pattern.to_string())),
-                _ => "write a name as in \"nas.home.example\", \"*.home.example\" (every name with one more part before it), or \"*\" (every name that no other route has)".to_owned(),
+                _ => "write a name as in \"nas.home.example\", \"*.home.example\" (every name with one more part \
+                      before it), or \"*\" (every name that no other route has)"
+                    .to_owned(),
             };
             report.error(&text.place, format!("{shown} is not a host name"), hint);
         }
@@ -166,7 +170,7 @@ fn backends(raw: &RawRoute, checks: &Checks<'_>, report: &mut Report) -> Option<
         Given::Absent => {
             report.error(
                 &raw.place.child("backends"),
-                "the key is missing, so it is not known where this route leads",
+                "\"backends\" is missing, so it is not known where this route leads",
                 "add a line: backends = [\"192.168.1.10:5666\"] with the address and the port of the service",
             );
             return None;
@@ -277,8 +281,10 @@ fn terminate(
         (Given::Absent, Given::Absent) => {
             report.error(
                 &raw.place.child("certificate"),
-                "there is no certificate for this route, and clients expect one to know that they have reached the right place",
-                "add these lines before the first [[route]] (with the paths of your files):\n[certificate]\nchain = \"pki/server.pem\"\nkey = \"pki/server-key.pem\"",
+                "there is no certificate for this route, and clients expect one to know that they have reached the \
+                 right place",
+                "add these lines before the first [[route]] (with the paths of your files):\n[certificate]\nchain = \
+                 \"pki/server.pem\"\nkey = \"pki/server-key.pem\"",
             );
             None
         }
@@ -296,7 +302,8 @@ fn terminate(
             report.error(
                 &raw.place.child("client_auth"),
                 "nothing says whose certificates let a device in, so nobody could ever use this route",
-                "add these lines before the first [[route]] (with the path of your file):\n[client_auth]\ntrust = [\"pki/clients.pem\"]",
+                "add these lines before the first [[route]] (with the path of your file):\n[client_auth]\ntrust = \
+                 [\"pki/clients.pem\"]",
             );
             None
         }

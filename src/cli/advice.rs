@@ -1,0 +1,71 @@
+//! What a person can do about a rejection.
+
+use crate::rejection::Reason;
+
+/// One or two sentences for somebody who has never seen a certificate.
+pub(super) const fn advice(reason: Reason) -> &'static str {
+    match reason {
+        Reason::ConnectionLimit => "Raise limits.connections if so many are meant to be open at once.",
+        Reason::HandshakeLimit => "Somebody opens connections and does not go on, or limits.handshakes is too low.",
+        Reason::SourceLimit => "Raise limits.connections_per_source if many devices share this address.",
+        Reason::SourceRate => "Raise limits.connection_rate_per_source if this is one of your own devices.",
+        Reason::SourceDenied => "Change deny_sources or allow_sources of the listener if the address should get in.",
+        Reason::ProxyHeaderMissing | Reason::ProxyHeaderInvalid => {
+            "Switch the PROXY protocol on in the proxy in front of the gate, or take it out of proxy_protocol_from."
+        }
+        Reason::Draining => "The gate was being stopped. Try again when it runs.",
+        Reason::ClientHelloTimeout | Reason::ClientHelloClosedEarly => {
+            "Most such connections are scanners. A device of yours has a bad link, or does not start TLS at all."
+        }
+        Reason::NotTls => "Whoever it was did not speak TLS. If it was you: use https:// and not http://.",
+        Reason::Malformed | Reason::TooLarge | Reason::Misbehaved => {
+            "Whoever it was did not speak TLS as it is specified. Most such connections are scanners."
+        }
+        Reason::ServerNameMissing => {
+            "Connect by name, not by IP address. For clients that cannot, give one route the server name \"*\"."
+        }
+        Reason::ServerNameUnknown => "Add the name to server_names of a route, or correct it on the device.",
+        Reason::ProtocolVersion | Reason::NoSharedParameters => "The client is too old: it must speak TLS 1.2 or 1.3.",
+        Reason::NoApplicationProtocol => {
+            "The client offers only protocols that application_protocols of the route does not have."
+        }
+        Reason::PeerAlert => {
+            "The client refused the gate. Most often it does not trust the gate's certificate: install pki/server-ca.pem \
+             on it."
+        }
+        Reason::HandshakeTimeout | Reason::HandshakeClosedEarly => {
+            "The client did not go on. A browser does so when it asks its user which certificate to show."
+        }
+        Reason::CertificateRequired => {
+            "The device has no certificate installed, or its app cannot show one. Install its .p12 file."
+        }
+        Reason::UnknownCa => {
+            "The certificate was not issued by an authority in trust. Issue one for this gate, or add its authority."
+        }
+        Reason::Expired => "Issue the device a new certificate. If it should still be valid, check the gate's clock.",
+        Reason::NotYetValid => "Check the clocks of the gate and of the machine that issued the certificate.",
+        Reason::Revoked => "The certificate was revoked. If that was a mistake, issue the device a new one.",
+        Reason::Denied => "The certificate stands in deny. Take it out if that was a mistake.",
+        Reason::RevocationUnknown => {
+            "revocation_lists has no list of the authority that issued the certificate. Add its list."
+        }
+        Reason::RevocationListExpired => {
+            "The revocation list is out of date. Renew it; until then nobody whom it speaks for gets in. \
+             expired_revocation_list = \"warn\" would let them in with the old list."
+        }
+        Reason::WrongPurpose => {
+            "The certificate is not for clients; a server's, say. Issue one for a client (mkcert: -client before the name)."
+        }
+        Reason::BadSignature => "The certificate or the proof that goes with it is forged or damaged.",
+        Reason::CertificateInvalid => "The certificate is not one that a device may show. Issue a new one.",
+        Reason::IdentityNotAllowed => {
+            "Add the name to allow of the route, or to one of its groups, if it should get in."
+        }
+        Reason::BackendRefused => "Nothing listens where backends says. Is the service started, and the port right?",
+        Reason::BackendTimeout | Reason::BackendUnreachable => {
+            "The backend does not answer. Is the machine switched on, and its address right?"
+        }
+        Reason::BackendUnresolved => "The backend's name cannot be looked up. Correct it, or write its address.",
+        Reason::Internal => "This is a fault of the gate. Please report it with the log line.",
+    }
+}

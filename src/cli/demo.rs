@@ -1,0 +1,279 @@
+//! `doorward demo`: everything on one machine in one go.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName as TlsServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
+use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::init::{self, InitArgs, RouteArg};
+use super::{Format, exit, failed, run};
+use crate::config;
+use crate::handshake::config::PROVIDER;
+use crate::names::{Name, ServerName};
+use crate::pki::DeviceAuthority;
+use crate::server::Server;
+use crate::telemetry::log::Log;
+use crate::telemetry::metrics::Metrics;
+
+const DOMAIN: &str = "home.example";
+const NAME: &str = "nas.home.example";
+const DEVICE: &str = "alice-phone";
+const PAGE: &str = "Hello from the NAS. You are in.\n";
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Shows, on this machine only and without touching anything on it: a little web server that stands for a NAS, a gate
+/// before it, a device with a certificate that gets in, and strangers that do not. The gate then stays up to be tried
+/// with curl, until Ctrl-C.
+#[derive(Args, Debug)]
+pub(super) struct DemoArgs {}
+
+pub(super) fn run(_: &DemoArgs) -> ExitCode {
+    let shown = run::runtime().map_err(Into::into).and_then(|runtime| runtime.block_on(show()));
+    match shown {
+        Ok(()) => exit::OK.into(),
+        Err(error) => failed(exit::UNEXPECTED, &error),
+    }
+}
+
+type Result<T> = std::result::Result<T, Box<dyn StdError + Send + Sync>>;
+
+async fn show() -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("doorward-demo-").tempdir()?;
+
+    say("1. A NAS: a little web server on this machine, without any protection of its own.");
+    let nas = TcpListener::bind(LOOPBACK).await?;
+    let nas_address = nas.local_addr()?;
+    let serving = tokio::task::spawn(serve_page(nas));
+    say(&format!("   It listens on {nas_address}.\n"));
+
+    say("2. A gate before it, with certificates made for this demo: one for the gate, one for a phone.");
+    let files = init::create(&InitArgs {
+        domain: ServerName::parse(DOMAIN)?,
+        routes: vec![RouteArg { name: Name::parse("nas")?, backend: nas_address.to_string() }],
+        devices: vec![Name::parse(DEVICE)?],
+        folder: folder.path().to_owned(),
+        listen: LOOPBACK,
+        force: false,
+        format: Format::Text,
+    })?;
+    let mut config = config::load(&files.config)?;
+    config.metrics.address = Some(LOOPBACK);
+    let log = Arc::new(Log::new(config.log.format, Prefixed)?);
+    let server = Server::bind(&config, Arc::clone(&log))?;
+    let gate = *server.addresses().first().ok_or("no listener")?;
+    let metrics_address = server.metrics_address().ok_or("no metrics listener")?;
+    let metrics = server.metrics();
+    let (stop, now) = (CancellationToken::new(), CancellationToken::new());
+    let signals = tokio::task::spawn(run::signals(stop.clone(), now.clone())?);
+    let running = tokio::task::spawn(server.run(stop.clone(), now));
+    say(&format!("   It listens on {gate}. Lines that start with \"gate |\" are its log.\n"));
+
+    let trusted = Trusted::read(&files.server_authority)?;
+    let device = files.devices.first().ok_or("no device")?;
+    let own = Shown::read(&device.certificate, &device.key)?;
+    let stranger = Shown::foreign()?;
+
+    let mut verdicts = Verdicts { metrics: Arc::clone(&metrics), seen: 0.0 };
+    say(&format!("3. {DEVICE} connects and shows its certificate."));
+    let page = ask(gate, trusted.client(Some(own))?).await;
+    verdicts.wait().await;
+    match page {
+        Ok(page) if page.ends_with(PAGE) => say(&format!("   It got the page: {PAGE}")),
+        Ok(other) => return Err(format!("{DEVICE} got something else: {other}").into()),
+        Err(error) => return Err(format!("{DEVICE} was refused: {error}").into()),
+    }
+
+    say("4. A stranger connects. It has no certificate.");
+    refused(ask(gate, trusted.client(None)?).await, &mut verdicts).await?;
+
+    say("5. A stranger connects with a certificate it made itself, for a device of the same name.");
+    refused(ask(gate, trusted.client(Some(stranger))?).await, &mut verdicts).await?;
+
+    say("6. A scanner tries plain HTTP.");
+    let answer = spawn_blocking(move || {
+        let mut stream = TcpStream::connect(gate)?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /../../etc/passwd HTTP/1.1\r\nHost: nas\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    });
+    refused(answer.await?.map_err(Into::into), &mut verdicts).await?;
+
+    say("7. What the gate has counted:");
+    for line in metrics.render().lines().filter(|line| is_of_interest(line)) {
+        say(&format!("   {line}"));
+    }
+    say(&format!("   All of it: http://{metrics_address}/metrics\n"));
+
+    let shown = folder.path().display();
+    say("The gate stays up until you press Ctrl-C. Try it yourself, with the certificate and without:\n");
+    let curl = format!("curl --resolve {NAME}:{port}:127.0.0.1 --cacert {shown}/pki/server-ca.pem", port = gate.port());
+    let cert = format!("--cert {shown}/devices/{DEVICE}.pem --key {shown}/devices/{DEVICE}-key.pem");
+    say(&format!("  {curl} {cert} https://{NAME}:{}/", gate.port()));
+    say(&format!("  {curl} https://{NAME}:{}/\n", gate.port()));
+    say("To set up your own:\n");
+    say("  doorward init --domain home.example --route nas=192.168.1.10:5666 --device alice-phone\n");
+
+    let stopped = running.await?;
+    signals.abort();
+    serving.abort();
+    log.finish();
+    say(&format!("Stopped; {} connections were cut. The demo's files are gone.", stopped.cut));
+    folder.close()?;
+    Ok(())
+}
+
+/// The demo is for people who watch it: everything goes to stdout in the order it happens.
+fn say(line: &str) {
+    // Somebody who pipes it into `head` does not want to hear about it.
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// The gate's log, marked as such.
+struct Prefixed;
+
+impl Write for Prefixed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut out = io::stdout().lock();
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            out.write_all(b"   gate | ")?;
+            out.write_all(line)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().lock().flush()
+    }
+}
+
+fn is_of_interest(line: &str) -> bool {
+    (line.starts_with("doorward_connections_") || line.starts_with("doorward_relay_bytes")) && !line.ends_with(" 0")
+}
+
+async fn serve_page(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let page = service_fn(|_: Request<hyper::body::Incoming>| async {
+            Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(PAGE))))
+        });
+        // A visitor that breaks off is no concern of the demo's.
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), page).await;
+    }
+}
+
+/// Waits for the verdicts of the gate, so that its log stands where it belongs.
+struct Verdicts {
+    metrics: Arc<Metrics>,
+    seen: f64,
+}
+
+impl Verdicts {
+    async fn wait(&mut self) {
+        self.seen += 1.0;
+        for _ in 0..200 {
+            let decided: f64 = self
+                .metrics
+                .render()
+                .lines()
+                .filter(|line| {
+                    line.starts_with("doorward_connections_rejected_total{")
+                        || line.starts_with("doorward_connections_closed_total{")
+                })
+                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+                .sum();
+            if decided >= self.seen {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // The line is written by a thread of its own, right after the count.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}
+
+async fn refused(answer: Result<String>, verdicts: &mut Verdicts) -> Result<()> {
+    verdicts.wait().await;
+    match answer {
+        Ok(answer) if !answer.is_empty() => Err(format!("a stranger got in: {answer}").into()),
+        Ok(_) => {
+            say("   It got nothing: the connection was closed.\n");
+            Ok(())
+        }
+        Err(error) => {
+            say(&format!("   It got nothing but an error: {error}\n"));
+            Ok(())
+        }
+    }
+}
+
+/// What a client trusts: the gate's authority and nothing else.
+struct Trusted(RootCertStore);
+
+/// What a client shows.
+struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Trusted {
+    fn read(file: &Path) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(file)?)?;
+        Ok(Self(roots))
+    }
+
+    fn client(&self, shown: Option<Shown>) -> Result<ClientConfig> {
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(self.0.clone());
+        Ok(match shown {
+            None => builder.with_no_client_auth(),
+            Some(Shown { chain, key }) => builder.with_client_auth_cert(chain, key)?,
+        })
+    }
+}
+
+impl Shown {
+    fn read(certificate: &Path, key: &Path) -> Result<Self> {
+        Ok(Self { chain: vec![CertificateDer::from_pem_file(certificate)?], key: PrivateKeyDer::from_pem_file(key)? })
+    }
+
+    fn foreign() -> Result<Self> {
+        let issued = DeviceAuthority::new()?.issue(&Name::parse(DEVICE)?)?;
+        Ok(Self { chain: vec![issued.certificate().clone()], key: issued.key() })
+    }
+}
+
+/// Asks for the page as a browser would.
+async fn ask(gate: SocketAddr, client: ClientConfig) -> Result<String> {
+    spawn_blocking(move || {
+        let mut connection = ClientConnection::new(Arc::new(client), TlsServerName::try_from(NAME)?)?;
+        let mut socket = TcpStream::connect(gate)?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut stream = Stream::new(&mut connection, &mut socket);
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: nas.home.example\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+    .await?
+}

@@ -1,0 +1,150 @@
+//! `doorward explain`: would this certificate get in, and why, without a connection.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use serde::Serialize;
+
+use super::advice::advice;
+use super::{ConfigArg, Format, exit, failed};
+use crate::names::{ServerName, printable};
+use crate::rejection::Reason;
+use crate::snapshot::{Access, Snapshot};
+
+/// Says yes or no and why, as the gate would decide now. The exit code is 0 for yes and 6 for no.
+#[derive(Args, Debug)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+
+    /// The device's certificate, PEM, with the certificates between it and its authority behind it if there are any.
+    /// Left out: a client that shows none
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+
+    /// The server name that the device asks for. Left out: a client that names none
+    #[arg(long, value_name = "NAME", value_parser = ServerName::parse)]
+    server_name: Option<ServerName>,
+
+    /// How to say it
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    admitted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    explanation: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<&'static str>,
+}
+
+pub(super) fn run(args: &ExplainArgs) -> ExitCode {
+    let config = match args.config.load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let snapshot = match Snapshot::build(&config) {
+        Ok(snapshot) => snapshot,
+        Err(error) => return failed(exit::CONFIG, &error),
+    };
+    let chain = match args.cert.as_ref().map(read_chain).transpose() {
+        Ok(chain) => chain.unwrap_or_default(),
+        Err(error) => return failed(exit::USAGE, &error),
+    };
+    let explanation = explain(&snapshot, args.server_name.as_ref(), &chain);
+    match args.format {
+        Format::Text => {
+            println!("{}: {}", if explanation.admitted { "yes" } else { "no" }, explanation.explanation);
+            if let Some(advice) = explanation.advice {
+                println!("{advice}");
+            }
+        }
+        Format::Json => match serde_json::to_string_pretty(&explanation) {
+            Ok(json) => println!("{json}"),
+            Err(error) => return failed(exit::UNEXPECTED, &error),
+        },
+    }
+    if explanation.admitted { exit::OK } else { exit::REFUSED }.into()
+}
+
+fn read_chain(file: &PathBuf) -> Result<Vec<CertificateDer<'static>>, String> {
+    let shown = file.display();
+    let chain: Vec<_> = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect)
+        .map_err(|error| format!("cannot read {shown}: {error}"))?;
+    if chain.is_empty() {
+        return Err(format!(
+            "{shown} has no certificate in PEM form (\"-----BEGIN CERTIFICATE-----\")\n  a .p12 file is turned into one \
+             by: openssl pkcs12 -in FILE.p12 -nokeys -clcerts"
+        ));
+    }
+    Ok(chain)
+}
+
+fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[CertificateDer<'_>]) -> Explanation {
+    let no = |route: Option<&str>, certificate: Option<String>, reason: Reason, detail: String| Explanation {
+        admitted: false,
+        route: route.map(str::to_owned),
+        certificate,
+        stage: Some(reason.stage().label()),
+        reason: Some(reason.label()),
+        explanation: format!("{reason}: {detail}"),
+        advice: Some(advice(reason)),
+    };
+    let asked = server_name.map_or_else(|| "no server name".to_owned(), |name| name.to_string());
+    let route = match snapshot.routes.find(server_name) {
+        Ok(route) => route,
+        Err(reason) => return no(None, None, reason, format!("no route answers to {asked}")),
+    };
+    let name = route.name.as_str();
+    let backends: Vec<String> = route.backends.iter().map(ToString::to_string).collect();
+    let backends = backends.join(", then ");
+    let (identity, verdict) = match &route.access {
+        Access::Passthrough(_) => {
+            return Explanation {
+                admitted: true,
+                route: Some(name.to_owned()),
+                certificate: None,
+                stage: None,
+                reason: None,
+                explanation: format!(
+                    "{asked} leads to route {name:?}, which passes everybody on to {backends}; that decides itself"
+                ),
+                advice: None,
+            };
+        }
+        Access::Certificate { tls, .. } => tls.judge(chain, UnixTime::now()),
+    };
+    let certificate = identity.as_ref().map(|identity| printable(&identity.display_name(), 128));
+    match verdict {
+        Err((reason, detail)) => {
+            let who = certificate.as_ref().map_or_else(String::new, |who| format!("{who}, route {name:?}: "));
+            no(Some(name), certificate, reason, format!("{who}{detail}"))
+        }
+        Ok(()) => Explanation {
+            admitted: true,
+            route: Some(name.to_owned()),
+            explanation: format!(
+                "{asked} leads to route {name:?}, which lets {} in, to {backends}",
+                certificate.as_deref().unwrap_or("clients without a certificate")
+            ),
+            certificate,
+            stage: None,
+            reason: None,
+            advice: None,
+        },
+    }
+}

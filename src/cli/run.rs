@@ -1,0 +1,74 @@
+//! `doorward run`: the gate.
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{ConfigArg, exit, failed};
+use crate::server::{Server, StartError, Stopped};
+use crate::telemetry::log::Log;
+
+/// Runs the gate until it gets SIGTERM or SIGINT (Ctrl-C). Connections that are open then have `timeouts.drain` to end;
+/// a second signal ends them at once.
+#[derive(Args, Debug)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+}
+
+pub(super) fn run(args: &RunArgs) -> ExitCode {
+    let config = match args.config.load() {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    let log = match Log::to_stdout(config.log.format) {
+        Ok(log) => Arc::new(log),
+        Err(error) => return failed(exit::START, &error),
+    };
+    let started = runtime().map_err(StartError::Io).and_then(|runtime| {
+        runtime.block_on(async {
+            let stop = CancellationToken::new();
+            let now = CancellationToken::new();
+            let server = Server::bind(&config, Arc::clone(&log))?;
+            let signals = tokio::task::spawn(signals(stop.clone(), now.clone()).map_err(StartError::Io)?);
+            let stopped = server.run(stop, now).await;
+            signals.abort();
+            Ok(stopped)
+        })
+    });
+    log.finish();
+    match started {
+        Ok(Stopped { cut: 0 }) => exit::OK.into(),
+        Ok(Stopped { cut }) => {
+            eprintln!("stopped; {cut} connections did not end in time and were cut");
+            exit::CUT.into()
+        }
+        Err(error) => failed(exit::START, &error),
+    }
+}
+
+pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// The first signal cancels `stop`, the second one `now`.
+pub(super) fn signals(
+    stop: CancellationToken,
+    now: CancellationToken,
+) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        for token in [stop, now] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            token.cancel();
+        }
+    })
+}
