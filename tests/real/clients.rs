@@ -45,7 +45,7 @@ socket.on("error", error => { console.error(error.message); process.exit(1); });
 fn assert_admitted_and_refused(words: &str, client: impl Fn(&Walkthrough, &Gate, &str, Option<Pem>) -> Command) {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
-    let gate = files.gate(&route("nas", &["nas.example.local"], backend.address()));
+    let gate = files.gate(&route("nas", &["nas.example.local"], backend.address(), &["any"]));
     for (count, version) in ["1.2", "1.3"].into_iter().enumerate() {
         let admitted = run_with_input(&mut client(&files, &gate, version, Some(files.me())), REQUEST).success();
         assert!(admitted.text().contains(&format!("\r\n\r\n{PAGE}")), "{admitted}");

@@ -162,15 +162,15 @@ pub(crate) fn nss_database(folder: &Path) -> String {
     format!("sql:{}", folder.display())
 }
 
-/// One route to one backend that every verified certificate may use.
-pub(crate) fn route(name: &str, server_names: &[&str], backend: impl std::fmt::Display) -> String {
+/// One route to one backend.
+pub(crate) fn route(name: &str, server_names: &[&str], backend: impl std::fmt::Display, allow: &[&str]) -> String {
     format!(
         r#"
 [[route]]
 name = "{name}"
 server_names = {server_names:?}
 backends = ["{backend}"]
-allow = ["any"]
+allow = {allow:?}
 "#
     )
 }
