@@ -144,7 +144,8 @@ impl ClientAuthMode {
     }
 }
 
-/// How client certificates are judged.
+/// How client certificates are judged. A route's own `[route.client_auth]` takes every key it does not give from the
+/// default `[client_auth]`; an empty list counts as given.
 #[derive(Clone, Debug)]
 pub struct ClientAuth {
     /// What is asked.
