@@ -110,6 +110,14 @@ impl RouteVerifier {
         let Some(chain) = &self.chain else { return Ok(()) };
         match chain.verify_client_cert(end_entity, intermediates, now) {
             Ok(_) => Ok(()),
+            // An authority of the same name, with another key: one that was made anew, or a forged one. Either way no
+            // trust anchor vouches for the certificate, and that is what helps whoever reads it. `bad_signature` is left
+            // for a client that cannot prove that it holds its key.
+            Err(Error::InvalidCertificate(CertificateError::BadSignature)) => Err(Refused {
+                error: CertificateError::UnknownIssuer,
+                reason: Reason::UnknownCa,
+                detail: "an authority of that name is in trust, but another key signed the certificate".to_owned(),
+            }),
             Err(Error::InvalidCertificate(error)) => {
                 let reason = reason_of(&error);
                 Err(Refused { reason, detail: error.to_string(), error })
