@@ -162,6 +162,9 @@ fn chain_verifier(client_auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier
     if !client_auth.revocation_lists.is_empty() {
         builder = builder.with_crls(client_auth.revocation_lists.iter().map(|list| list.list.clone()));
     }
+    if !client_auth.announce_trust {
+        builder = builder.clear_root_hint_subjects();
+    }
     // webpki's own default takes an expired list for a good one.
     if client_auth.expired_revocation_list == ExpiredRevocationList::Deny {
         builder = builder.enforce_revocation_expiration();
