@@ -107,3 +107,24 @@ fn node_tls() {
         command
     });
 }
+
+/// attacks.md, "Measured on others": a mkcert root carries user@host, and rustls names it to whoever asks.
+#[test]
+fn the_names_of_trust_anchors_are_told_unless_announce_trust_is_off() {
+    let files = Walkthrough::new();
+    let backend = Backend::http(PAGE);
+    let told = |names: &str, client_auth: &str| {
+        let route = route(names, &[&format!("{names}.example.local")], backend.address(), &["any"]);
+        let gate = files.gate(&format!("{route}\n{client_auth}"));
+        let address = gate.address().to_string();
+        let mut command = files.tool("openssl", "openssl");
+        command.args(["s_client", "-connect", &address, "-servername", &format!("{names}.example.local")]);
+        let shown = run_with_input(&mut command, b"").text();
+        gate.settled();
+        shown
+    };
+    let shown = told("told", "");
+    assert!(shown.contains("Acceptable client certificate CA names") && shown.contains("mkcert"), "{shown}");
+    let shown = told("silent", "[route.client_auth]\nannounce_trust = \"off\"\n");
+    assert!(shown.contains("No client certificate CA names sent"), "{shown}");
+}
