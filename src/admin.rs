@@ -33,26 +33,26 @@ const BUFFER: usize = 8 * 1024;
 
 /// The bound listener.
 #[derive(Debug)]
-pub struct Admin {
+pub(crate) struct Admin {
     socket: TcpListener,
     metrics: Arc<Metrics>,
 }
 
 impl Admin {
     /// Binds `address`.
-    pub fn bind(address: SocketAddr, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr, metrics: Arc<Metrics>) -> io::Result<Self> {
         let socket = std::net::TcpListener::bind(address)?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket: TcpListener::from_std(socket)?, metrics })
     }
 
     /// The bound address.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
     /// Answers until the gate is gone; `stop` only makes it say that the gate is not ready.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {

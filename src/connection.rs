@@ -10,13 +10,13 @@ use crate::authorize::{Authorized, authorize};
 use crate::client_hello;
 use crate::config::checked::{SendProxyProtocol, Timeouts};
 use crate::dial::{Dialed, dial};
+use crate::gate::Gate;
 use crate::handshake::{Secured, handshake};
 use crate::listener::Accepted;
 use crate::proxy_protocol::{self, TlsFacts};
 use crate::record::Session;
 use crate::rejection::{Reason, Rejection};
 use crate::relay::{self, Limits, Path, RelaySummary};
-use crate::server::Gate;
 use crate::snapshot::{Access, Route, Snapshot};
 use crate::verdict::Record;
 

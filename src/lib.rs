@@ -1,13 +1,32 @@
-//! Doorward.
-pub mod admin;
+//! The one door to a home network: it opens for devices with a certificate of the owner's, and for nobody else.
+//!
+//! A connection's journey is one straight line. Each stage consumes the value of the one before it, so a wrong order does
+//! not compile, and a backend is reached with an [`Authorized`](authorize::Authorized) value or not at all. The order
+//! itself is written down in [`connection`] and nowhere else.
+//!
+//! | # | stage | takes | gives | may reject with stage |
+//! |---|---|---|---|---|
+//! | 1 | [`listener`] | a socket | [`Accepted`](listener::Accepted) | |
+//! | 2 | [`admission`] | `Accepted` | [`Admitted`](admission::Admitted), which holds its places as guards | `admission` |
+//! | 3 | [`client_hello`] | `Admitted` | [`Greeted`](client_hello::Greeted); bytes are only looked at | `client_hello` |
+//! | 3b | [`route`] | the server name | a [`Route`](snapshot::Route) | `route` |
+//! | 4 | [`handshake`] | `Greeted` and the route | [`Secured`](handshake::Secured) | `handshake`, `certificate` |
+//! | 5 | [`authorize`] | identity and policy | [`Authorized`](authorize::Authorized), the permit | `certificate`, `policy` |
+//! | 6 | [`dial`] | the permit and the backends | [`Dialed`](dial::Dialed) | `backend` |
+//! | 7 | [`relay`] | `Dialed` | [`RelaySummary`](relay::RelaySummary) | closes, never rejects |
+//!
+//! Imports point down only; `tests/architecture.rs` holds the table. The words are those of the README's lexicon.
+
+mod admin;
 pub mod admission;
 pub mod authorize;
 pub mod cli;
 pub mod client_hello;
 pub mod close;
 pub mod config;
-pub mod connection;
+mod connection;
 pub mod dial;
+mod gate;
 pub mod handshake;
 pub mod identity;
 pub mod listener;

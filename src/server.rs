@@ -4,10 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::BuildError;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -16,8 +14,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
 use crate::admission::Admission;
-use crate::config::checked::Config;
+use crate::config::checked::{Config, KernelTls};
 use crate::connection;
+use crate::gate::Gate;
 use crate::listener::Listener;
 use crate::snapshot::{InvalidRoute, Snapshot};
 use crate::telemetry::log::{Event, Log};
@@ -25,26 +24,6 @@ use crate::telemetry::metrics::Metrics;
 
 /// How often what piles up between connections is tidied.
 const TIDY: Duration = Duration::from_secs(5);
-
-/// What connections share.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    pub(crate) snapshot: ArcSwap<Snapshot>,
-    pub(crate) admission: Admission,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) log: Arc<Log>,
-    /// No connection is let in any more; relays go on.
-    pub(crate) draining: CancellationToken,
-    /// Relays end as well.
-    pub(crate) cut: CancellationToken,
-    ids: AtomicU64,
-}
-
-impl Gate {
-    pub(crate) fn next_id(&self) -> u64 {
-        self.ids.fetch_add(1, Ordering::Relaxed)
-    }
-}
 
 /// A gate whose listeners are bound.
 #[derive(Debug)]
@@ -118,7 +97,7 @@ pub struct Stopped {
 impl Server {
     /// Builds everything and binds every address, or changes nothing.
     pub fn bind(config: &Config, log: Arc<Log>) -> Result<Self, StartError> {
-        if config.kernel_tls == crate::config::checked::KernelTls::Require {
+        if config.kernel_tls == KernelTls::Require {
             return Err(StartError::KernelTls);
         }
         let snapshot = Snapshot::build(config).map_err(StartError::Route)?;
@@ -140,15 +119,7 @@ impl Server {
                 error,
             })?),
         };
-        let gate = Arc::new(Gate {
-            snapshot: ArcSwap::from_pointee(snapshot),
-            admission: Admission::new(config.limits.clone()),
-            metrics,
-            log,
-            draining: CancellationToken::new(),
-            cut: CancellationToken::new(),
-            ids: AtomicU64::new(1),
-        });
+        let gate = Arc::new(Gate::new(snapshot, Admission::new(config.limits.clone()), metrics, log));
         Ok(Self { gate, listeners, admin, drain: config.timeouts.drain })
     }
 

@@ -126,7 +126,7 @@ impl<'a> Table<'a> {
             .iter()
             .map(|(key, value)| {
                 let name = key.get_ref().as_ref();
-                let place = Place { line: Some(report.line(key.span().start)), ..self.place.child(name) };
+                let place = Place { line: Some(report.line(key.span().start)), ..self.place.child(&printed(name)) };
                 let given = texts(value.get_ref(), name, place.clone(), example, report);
                 (At { value: name.to_owned(), place }, given)
             })

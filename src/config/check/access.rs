@@ -198,7 +198,7 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
                 place,
                 format!(
                     "the mode \"{word}\" verifies nobody, and these entries are for verified devices only: nobody \
-                         could ever use this route"
+                     could ever use this route"
                 ),
                 "write mode = \"require_and_verify\" under [client_auth]; or, if you really mean to let in everybody, \
                  allow = [\"unverified\"]",
@@ -221,7 +221,7 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
                 place,
                 format!(
                     "in the mode \"{word}\" every device is verified, and only unverified ones are allowed here: \
-                         nobody could ever use this route"
+                     nobody could ever use this route"
                 ),
                 "write allow = [\"any\"], or name devices or groups",
             );
@@ -240,7 +240,7 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
                 place,
                 format!(
                     "the mode \"{word}\" lets devices without a certificate ask, but this list does not let them \
-                         in, so it acts like \"require_and_verify\"; write that, or add \"unverified\" to let them in"
+                     in, so it acts like \"require_and_verify\"; write that, or add \"unverified\" to let them in"
                 ),
             );
         }

@@ -118,7 +118,7 @@ fn read_key<'a>(text: &'a Text, file: &NamedFile, report: &mut Report) -> Option
             format!("the key in {shown} asks for a password, and there is nobody to type it when the gate starts"),
             format!(
                 "take the password off: openssl pkey -in {shown} -out {shown}.plain, chmod 600 {shown}.plain, and \
-                     name that file here"
+                 name that file here"
             ),
         );
         return None;
@@ -142,7 +142,7 @@ fn read_key<'a>(text: &'a Text, file: &NamedFile, report: &mut Report) -> Option
             &text.place,
             format!(
                 "every user of this machine may read the private key in {shown}, and with it stand in for your \
-                     gate; run: chmod 600 {shown}"
+                 gate; run: chmod 600 {shown}"
             ),
         );
     }

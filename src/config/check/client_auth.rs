@@ -35,6 +35,8 @@ const MODES: &[(&str, ClientAuthMode)] = &[
 const EXPIRED_WORDS: &[(&str, ExpiredRevocationList)] =
     &[("deny", ExpiredRevocationList::Deny), ("warn", ExpiredRevocationList::Warn)];
 
+const ANNOUNCE_WORDS: &[(&str, bool)] = &[("on", true), ("off", false)];
+
 /// What mkcert calls itself in every root it makes.
 const MKCERT: &str = "mkcert development CA";
 
@@ -55,18 +57,20 @@ pub(super) fn check(
 
     let mode = word(text(|raw| &raw.mode), MODES, ClientAuthMode::RequireAndVerify, report);
     let expired = word(text(|raw| &raw.expired_revocation_list), EXPIRED_WORDS, ExpiredRevocationList::Deny, report);
+    let announce = word(text(|raw| &raw.announce_trust), ANNOUNCE_WORDS, true, report);
     let anchors = check_trust(trust, report);
     let revocation_lists = check_lists(lists, report);
     let deny = check_deny(list(|raw| &raw.deny), report);
 
     // Each part has been looked at by now, so that everything wrong with any of them has been told.
-    let (mode, expired, anchors, lists_read, deny) = (mode?, expired?, anchors?, revocation_lists?, deny?);
+    let (mode, expired, announce) = (mode?, expired?, announce?);
+    let (anchors, lists_read, deny) = (anchors?, revocation_lists?, deny?);
     if mode.verifies() && in_use && anchors.is_empty() {
         report.error(
             &trust.value().map_or_else(|| place.child("trust"), |trust| trust.place.clone()),
             format!(
                 "nobody is trusted to vouch for devices, so in the mode \"{}\" no certificate would ever be \
-                     valid",
+                 valid",
                 mode.word()
             ),
             "name the file with the certificate of the authority that signs your devices' certificates: trust = \
@@ -92,6 +96,7 @@ pub(super) fn check(
         revocation_lists: lists_read.into_iter().map(|list| list.value).collect(),
         deny,
         expired_revocation_list: expired,
+        announce_trust: announce,
     }))
 }
 
@@ -151,7 +156,7 @@ fn read_anchors(text: &Text, file: &NamedFile, report: &mut Report) -> Option<Ve
             &text.place,
             format!(
                 "{shown} holds a private key besides its certificates; the gate does not need it, and whoever \
-                     gets it can make certificates for himself: move it to a safe place"
+                 gets it can make certificates for himself: move it to a safe place"
             ),
         );
     }
@@ -183,7 +188,7 @@ fn lint_anchor(der: &[u8], file: &NamedFile, place: &Place, report: &mut Report)
             place,
             format!(
                 "the authority {who} in {shown} expired on {}; the gate still trusts it, other programs will not: \
-                     replace it",
+                 replace it",
                 date(until)
             ),
         );
@@ -193,7 +198,7 @@ fn lint_anchor(der: &[u8], file: &NamedFile, place: &Place, report: &mut Report)
             place,
             format!(
                 "{who} in {shown} is not the certificate of an authority but of one device or server; name the \
-                     certificate of the authority that signed it instead, often called rootCA.pem or ca.pem"
+                 certificate of the authority that signed it instead, often called rootCA.pem or ca.pem"
             ),
         );
     }
@@ -285,7 +290,7 @@ fn lint_lists(
         if let Some(next_update) = list.next_update.filter(|next_update| *next_update <= now()) {
             let consequence = match expired {
                 ExpiredRevocationList::Deny => {
-                    "so every device it would speak for is turned away until a newer list is here"
+                    "every device it would speak for is turned away until a newer list is here"
                 }
                 ExpiredRevocationList::Warn => {
                     "it is used all the same, and a device that was revoked since then still gets in"
@@ -294,7 +299,7 @@ fn lint_lists(
             report.warn(
                 place,
                 format!(
-                    "the revocation list in {shown} expired on {}: {consequence}; make a new one: doorward ca revoke",
+                    "the revocation list in {shown} expired on {}; {consequence}; make a new one: doorward ca revoke",
                     date(next_update)
                 ),
             );
@@ -343,8 +348,8 @@ fn lint_lists(
                 place,
                 format!(
                     "the list in {shown} is from a mkcert authority: the gate can use it, but OpenSSL (and so \
-                         nginx, HAProxy, stunnel) would refuse it, because mkcert's certificates do not permit the \
-                         signing of lists (cRLSign)"
+                     nginx, HAProxy, stunnel) would refuse it, because mkcert's certificates do not permit the \
+                     signing of lists (cRLSign)"
                 ),
             );
         }

@@ -111,7 +111,7 @@ fn networks(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<IpNet>>
                     &text.place,
                     format!(
                         "{} means the whole network {network}; for one machine leave out the slash and the number \
-                             after it",
+                         after it",
                         quoted(&text.value)
                     ),
                 );

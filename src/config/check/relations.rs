@@ -21,12 +21,12 @@ pub(super) fn report_shared_names(routes: &[(&RawRoute, ServerNames)], report: &
                         &name.place,
                         format!(
                             "\"{}\" already leads to {}{line}, and a name can lead to one place \
-                                 only",
+                             only",
                             name.value, place.key
                         ),
                         format!(
                             "remove it from one of the two routes, or put everything about it into one of them \
-                                 ({} or {})",
+                             ({} or {})",
                             place.key, raw.place.key
                         ),
                     );

@@ -1,0 +1,47 @@
+//! What all connections of a running gate share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::snapshot::Snapshot;
+use crate::telemetry::log::Log;
+use crate::telemetry::metrics::Metrics;
+
+/// What all connections of a running gate share.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    /// The configuration of now; a connection loads it once.
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// The limits, and what counts towards them.
+    pub(crate) admission: Admission,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) log: Arc<Log>,
+    /// No connection is let in any more; relays go on.
+    pub(crate) draining: CancellationToken,
+    /// Relays end as well.
+    pub(crate) cut: CancellationToken,
+    ids: AtomicU64,
+}
+
+impl Gate {
+    pub(crate) fn new(snapshot: Snapshot, admission: Admission, metrics: Arc<Metrics>, log: Arc<Log>) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            admission,
+            metrics,
+            log,
+            draining: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            ids: AtomicU64::new(1),
+        }
+    }
+
+    /// A number for a connection.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}

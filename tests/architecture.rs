@@ -1,0 +1,181 @@
+//! Imports point down only. Whoever needs another one changes the table here, and says why.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What imports nothing of the crate.
+const VOCABULARY: &[&str] = &["close", "identity", "names", "rejection"];
+
+/// What each other module of the crate may import beside itself and the vocabulary.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    // The foundations.
+    ("config", &[]),
+    ("pki", &[]),
+    ("record", &[]),
+    ("sys", &[]),
+    // The stages: the output of the one before, never telemetry. proxy_protocol is no stage but a format; what stands in
+    // the socket before a ClientHello is admission's to take off and the ClientHello's to recognise.
+    ("listener", &["config"]),
+    ("proxy_protocol", &["config", "sys"]),
+    ("admission", &["config", "listener", "proxy_protocol", "sys"]),
+    ("client_hello", &["admission", "proxy_protocol", "sys"]),
+    ("route", &[]),
+    ("authorize", &["config"]),
+    // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more.
+    ("handshake", &["admission", "authorize", "client_hello", "config", "record"]),
+    ("dial", &["authorize", "config", "sys"]),
+    ("relay", &["record", "sys"]),
+    // What they are built from and reported to.
+    ("snapshot", &["authorize", "config", "handshake", "route"]),
+    ("telemetry", &["config", "listener", "relay"]),
+    ("admin", &["telemetry"]),
+    ("gate", &["admission", "snapshot", "telemetry"]),
+    (
+        "verdict",
+        &["admission", "client_hello", "dial", "gate", "handshake", "listener", "relay", "snapshot", "telemetry"],
+    ),
+    // The one that knows the order.
+    (
+        "connection",
+        &[
+            "admission",
+            "authorize",
+            "client_hello",
+            "config",
+            "dial",
+            "gate",
+            "handshake",
+            "listener",
+            "proxy_protocol",
+            "record",
+            "relay",
+            "snapshot",
+            "verdict",
+        ],
+    ),
+    ("server", &["admin", "admission", "config", "connection", "gate", "listener", "snapshot", "telemetry"]),
+    ("cli", &["authorize", "config", "handshake", "pki", "server", "snapshot", "telemetry"]),
+    ("main", &["cli"]),
+];
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("src can be read") {
+        let path = entry.expect("src can be read").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Every file below `src`, with the top-level module it belongs to and its code without comments and tests.
+fn files() -> Vec<(PathBuf, String, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    sources(&src, &mut found);
+    assert!(found.len() > 30, "only {} files: the test looks in the wrong place", found.len());
+    found
+        .into_iter()
+        .map(|path| {
+            let below = path.strip_prefix(&src).expect("below src");
+            let module = below.iter().next().and_then(|part| part.to_str()).expect("a name").trim_end_matches(".rs");
+            let text = fs::read_to_string(&path).expect("a source file");
+            let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            let code: String = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .fold(String::new(), |all, line| all + line + "\n");
+            (path.clone(), module.to_owned(), code)
+        })
+        .collect()
+}
+
+/// The modules named behind `prefix`, as in `use crate::names::Name` or `use crate::{names, route}`.
+fn named_behind(code: &str, prefix: &str) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        let rest = &code[at + prefix.len()..];
+        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        assert!(!rest.starts_with('{'), "write one crate module a line, so that this test can read it");
+        named.insert(name);
+    }
+    named
+}
+
+#[test]
+fn imports_point_down_only() {
+    let allowed: BTreeMap<&str, &[&str]> =
+        MAY_IMPORT.iter().copied().chain(VOCABULARY.iter().map(|module| (*module, &[][..]))).collect();
+    let mut seen = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for (path, module, code) in files() {
+        if module == "lib" {
+            continue;
+        }
+        let Some(may) = allowed.get(module.as_str()) else {
+            panic!("{module} stands in no line of the table");
+        };
+        let prefix = if module == "main" { "doorward::" } else { "crate::" };
+        for import in named_behind(&code, prefix) {
+            let fine = import == module
+                || may.contains(&import.as_str())
+                || VOCABULARY.contains(&import.as_str()) && !VOCABULARY.contains(&module.as_str());
+            if !fine {
+                wrong.push(format!("{} imports {import}", path.display()));
+            }
+        }
+        seen.insert(module);
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for module in allowed.keys() {
+        assert!(seen.contains(*module), "the table names {module}, which does not exist");
+    }
+}
+
+#[test]
+fn the_table_itself_has_no_circles() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let mut settled: BTreeSet<&str> = VOCABULARY.iter().copied().collect();
+    loop {
+        let before = settled.len();
+        for (module, imports) in &allowed {
+            if imports.iter().all(|import| settled.contains(import)) {
+                settled.insert(module);
+            }
+        }
+        if settled.len() == before {
+            break;
+        }
+    }
+    let circular: Vec<_> = allowed.keys().filter(|module| !settled.contains(*module)).collect();
+    assert!(circular.is_empty(), "{circular:?} import each other");
+}
+
+#[test]
+fn unsafe_code_is_in_sys_only() {
+    for (path, module, code) in files() {
+        let words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        let has = words.clone().any(|word| word == "unsafe");
+        assert!(!has || module == "sys", "{} has unsafe code", path.display());
+    }
+}
+
+#[test]
+fn permits_are_made_in_one_place() {
+    for (path, module, code) in files() {
+        if module != "authorize" {
+            assert!(!code.contains("Authorized {"), "{} makes a permit", path.display());
+        }
+        if !["authorize", "snapshot"].contains(&module.as_str()) {
+            assert!(
+                !code.contains("PassthroughPolicy::configured"),
+                "{} decides that a route asks nobody for a certificate",
+                path.display()
+            );
+        }
+    }
+}
