@@ -7,7 +7,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod certificates;
 mod client;
 mod home;
+
+mod certificates;
+mod modes;
 mod pitfalls;
+mod reasons;
+mod resumption;
