@@ -10,7 +10,10 @@ mod common;
 mod client;
 mod home;
 
+mod backends;
 mod certificates;
+mod endings;
+mod limits;
 mod modes;
 mod pitfalls;
 mod reasons;

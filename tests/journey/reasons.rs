@@ -3,7 +3,7 @@
 //! checked together. A reason without an entry does not compile.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -17,6 +17,7 @@ use rustls::client::ResolvesClientCert;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
+use crate::backends::once;
 use crate::client::{Client, End, Hello, Shown, TLS13, client, connect, plain_end, refused_plainly, reset, showing};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
@@ -346,14 +347,14 @@ fn unreachable(pki: &TestPki, reason: Reason, backend: &str, timeouts: &str) {
 }
 
 /// Somebody who listens and does not accept: the kernel drops what asks for a connection, as a firewall would.
-struct FullBacklog {
-    address: SocketAddr,
+pub(crate) struct FullBacklog {
+    pub(crate) address: SocketAddr,
     _listener: Socket,
     _waiting: Vec<Socket>,
 }
 
 impl FullBacklog {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         listener.listen(0).unwrap();
@@ -496,13 +497,4 @@ fn out_of_descriptors(pki: &TestPki, reason: CloseReason) {
     assert_eq!(end, End::Reset);
     let line = watch.closed(reason);
     assert_eq!(line["path"], "raw", "{line}");
-}
-
-/// A service for one connection, which is closed when `serve` returns. It holds no other handle of it, as
-/// [`Backend`] does, so that it can also reset.
-fn once(serve: impl FnOnce(TcpStream) + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || serve(listener.accept().unwrap().0));
-    address
 }
