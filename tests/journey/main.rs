@@ -16,5 +16,8 @@ mod endings;
 mod limits;
 mod modes;
 mod pitfalls;
+mod proxy;
 mod reasons;
+mod resets;
 mod resumption;
+mod transfer;
