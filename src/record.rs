@@ -388,3 +388,17 @@ impl Session {
         Ok(Opened::Nothing { consumed })
     }
 }
+
+#[cfg(test)]
+impl Session {
+    /// Lets a test see what becomes of a key at its limit without sealing 2^24 records.
+    pub(crate) fn limit_records(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests;
