@@ -326,16 +326,17 @@ impl Session {
         };
         let plaintext: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
         self.open.sequence = self.open.sequence.checked_add(1).ok_or(BAD_RECORD_MAC)?;
+        // In TLS 1.3 the content type counts on top, and so does padding (RFC 8446 section 5.4).
+        if plaintext.len() > PLAINTEXT_MAX + usize::from(self.tls13) {
+            return Err(RecordError(Alert(22)));
+        }
         let (kind, length) = if self.tls13 {
-            // The content type is the last byte that is not padding (RFC 8446 section 5.4).
+            // The content type is the last byte that is not padding.
             let end = plaintext.iter().rposition(|&byte| byte != 0).ok_or(RecordError(Alert::UNEXPECTED_MESSAGE))?;
             (plaintext.get(end).copied().unwrap_or_default(), end)
         } else {
             (kind, plaintext.len())
         };
-        if length > PLAINTEXT_MAX {
-            return Err(RecordError(Alert(22)));
-        }
         Ok((kind, start..start + length))
     }
 

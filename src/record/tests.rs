@@ -250,6 +250,14 @@ fn padding_is_taken_off() {
 }
 
 #[test]
+fn padding_does_not_lift_the_size_limit() {
+    let (mut session, mut forger) = forged(TLS13);
+    // RFC 8446 section 5.4: the padding counts.
+    let mut record = forger.padded(23, b"x", PLAINTEXT_MAX);
+    assert_eq!(session.open(&mut record), Err(RECORD_OVERFLOW));
+}
+
+#[test]
 fn empty_records_are_nothing_and_a_flood_of_them_is_refused() {
     for suite in SUITES {
         let (mut session, mut forger) = forged(suite);
