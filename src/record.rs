@@ -376,7 +376,8 @@ impl Session {
                 if self.empty > 1 { Err(UNEXPECTED) } else { Ok(Opened::Renegotiation { consumed }) }
             }
             (content::CHANGE_CIPHER_SPEC | content::HANDSHAKE, _) => Err(UNEXPECTED),
-            (content::ALERT, _) => Err(RecordError(Alert::DECODE_ERROR)),
+            // A message of no length is never sent (RFC 8446 section 5.4).
+            (content::ALERT, [_, ..]) => Err(RecordError(Alert::DECODE_ERROR)),
             _ => Err(UNEXPECTED),
         }
     }

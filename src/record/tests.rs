@@ -447,6 +447,13 @@ fn alerts_are_understood() {
 }
 
 #[test]
+fn an_empty_alert_is_an_unexpected_message() {
+    // RFC 8446 section 5.4 names the alert.
+    let (mut session, mut forger) = forged(TLS13);
+    assert_eq!(session.open(&mut forger.record(21, &[])), Err(UNEXPECTED_MESSAGE));
+}
+
+#[test]
 fn close_notify_and_fatal_alerts_reach_rustls() {
     for suite in SUITES {
         let (mut session, mut client) = established(suite);
