@@ -66,7 +66,8 @@ pub enum Opened {
         /// How many bytes the record took up.
         consumed: usize,
     },
-    /// The peer wants to renegotiate (TLS 1.2): it is to be told no (RFC 5246 section 7.2.2, `no_renegotiation`).
+    /// The peer wants to renegotiate (TLS 1.2): it is to be told no (RFC 5246 section 7.2.2, `no_renegotiation`). It may
+    /// ask once in the life of a connection.
     Renegotiation {
         /// How many bytes the record took up.
         consumed: usize,
@@ -121,6 +122,7 @@ pub struct Session {
     /// Records that may be sealed under one key.
     limit: u64,
     key_updates: u32,
+    renegotiations: u32,
     empty: u32,
 }
 
@@ -189,6 +191,7 @@ impl Session {
             tls13,
             limit,
             key_updates: 0,
+            renegotiations: 0,
             empty: 0,
         })
     }
@@ -372,8 +375,8 @@ impl Session {
             (content::HANDSHAKE, [24, 0, 0, 1, _]) if self.tls13 => Err(RecordError(Alert(47))),
             // A ClientHello after the handshake.
             (content::HANDSHAKE, [1, ..]) if !self.tls13 => {
-                self.empty += 1;
-                if self.empty > 1 { Err(UNEXPECTED) } else { Ok(Opened::Renegotiation { consumed }) }
+                self.renegotiations += 1;
+                if self.renegotiations > 1 { Err(UNEXPECTED) } else { Ok(Opened::Renegotiation { consumed }) }
             }
             (content::CHANGE_CIPHER_SPEC | content::HANDSHAKE, _) => Err(UNEXPECTED),
             // A message of no length is never sent (RFC 8446 section 5.4).
