@@ -222,6 +222,9 @@ impl Session {
     /// Changes the key that records are sealed with, and appends the message that says so: nothing may overtake it
     /// (RFC 8446 section 4.6.3). Also the answer to [`Opened::KeyUpdateRequested`].
     pub fn update_key(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        if !self.tls13 {
+            return Err(Exhausted);
+        }
         // KeyUpdate, update_not_requested, under the key that it ends.
         self.seal_message(content::HANDSHAKE, &[24, 0, 0, 1, 0], out)?;
         let secrets = self.schedule.update_tx_secret().map_err(|_| Exhausted)?;
@@ -249,8 +252,12 @@ impl Session {
         out.resize(start + self.before(), 0);
         out.extend(message);
         out.resize(out.len() + self.behind(), 0);
-        let record = out.get_mut(start..).unwrap_or_default();
-        self.seal_in_place(kind, record)
+        let sealed = self.seal_in_place(kind, out.get_mut(start..).unwrap_or_default());
+        if sealed.is_err() {
+            // Nobody may send what is not sealed.
+            out.truncate(start);
+        }
+        sealed
     }
 
     fn seal_in_place(&mut self, kind: u8, record: &mut [u8]) -> Result<(), Exhausted> {

@@ -336,6 +336,27 @@ fn nothing_is_sealed_past_the_limit() {
 }
 
 #[test]
+fn what_cannot_be_sealed_leaves_no_trace() {
+    for suite in SUITES {
+        let (mut session, mut client) = established(suite);
+        let mut out = b"kept".to_vec();
+        let limit = session.seal.sequence;
+        session.limit_records(limit);
+        assert_eq!(session.close_notify(&mut out), Err(Exhausted));
+        assert_eq!(out, b"kept", "{suite:?}: no half-made record is sent by mistake");
+        // TLS 1.2 has no KeyUpdate.
+        session.limit_records(limit + 10);
+        if !is_tls13(suite) {
+            assert_eq!(session.update_key(&mut out), Err(Exhausted));
+            assert_eq!(out, b"kept", "{suite:?}");
+            assert_eq!(session.seal.sequence, limit, "{suite:?}");
+        }
+        let wire = seal(&mut session, b"x");
+        assert_eq!(receive(&mut client, &wire).expect("records"), b"x");
+    }
+}
+
+#[test]
 fn key_updates_without_anything_between_them_are_refused() {
     let (mut session, mut client) = established(TLS13);
     for _ in 0..KEY_UPDATES_MAX {
