@@ -179,8 +179,8 @@ impl fmt::Display for ServerNamePattern {
     }
 }
 
-/// Text that a stranger chose, made safe to print: control characters, quotes, backslashes, bidirectional marks and
-/// everything else that is not plainly visible are escaped, and at most `max` characters are kept.
+/// Text that a stranger chose, made safe to print: control characters, backslashes, bidirectional marks and everything
+/// else that is not plainly visible are escaped, and at most `max` characters are kept.
 pub fn printable(text: &str, max: usize) -> String {
     let mut out = String::new();
     for (count, c) in text.chars().enumerate() {
@@ -189,7 +189,7 @@ pub fn printable(text: &str, max: usize) -> String {
             break;
         }
         match c {
-            ' '..='~' if c != '"' && c != '\\' => out.push(c),
+            ' '..='~' if c != '\\' => out.push(c),
             _ if c.is_alphanumeric() => out.push(c),
             _ => out.extend(c.escape_default()),
         }
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn printable_lets_nothing_through_that_could_fool_a_reader() {
-        assert_eq!(printable("a\nb\u{1b}[31m\"\\", 99), r#"a\nb\u{1b}[31m\"\\"#);
+        assert_eq!(printable("a\nb\u{1b}[31m\\", 99), r"a\nb\u{1b}[31m\\");
         assert_eq!(printable("\u{202e}evil", 99), "\\u{202e}evil");
         assert_eq!(printable("ähm", 99), "ähm");
         assert_eq!(printable("abcdef", 3), "abc…");

@@ -112,7 +112,7 @@ pub async fn handshake(greeted: Greeted, tls: &RouteTls, deadline: Instant) -> R
     match timeout_at(deadline, driver.run(stream)).await {
         Ok(Ok(())) => driver.finish(greeted, tls).await,
         Ok(Err(failure)) => {
-            let identity = driver.observation.identity.take();
+            let identity = driver.presented();
             let rejection = match failure {
                 Failure::Closed => Rejection::silent(Reason::HandshakeClosedEarly, "ended during the handshake"),
                 Failure::Io(error) => Rejection::silent(Reason::HandshakeClosedEarly, error.to_string()),
@@ -129,7 +129,7 @@ pub async fn handshake(greeted: Greeted, tls: &RouteTls, deadline: Instant) -> R
         Err(_) => {
             let detail = "not complete within timeouts.handshake";
             let rejection = Rejection::silent(Reason::HandshakeTimeout, detail);
-            Err(Refused { rejection, identity: driver.observation.identity.take() })
+            Err(Refused { rejection, identity: driver.presented() })
         }
     }
 }
@@ -170,6 +170,13 @@ enum Wants {
 }
 
 impl Driver {
+    /// Whom a certificate names that was shown in a handshake which came to nothing. That the client holds its key has not
+    /// been proved, so the identity counts as nobody's, whoever issued it.
+    fn presented(&mut self) -> Option<Arc<Identity>> {
+        let identity = self.observation.identity.take()?;
+        Some(Arc::new(Identity { verified: false, ..Identity::clone(&identity) }))
+    }
+
     async fn run(&mut self, stream: &TcpStream) -> Result<(), Failure> {
         let mut out = Vec::new();
         loop {
@@ -242,29 +249,21 @@ impl Driver {
         }
     }
 
-    /// After an error rustls has an alert to send; the error itself comes again in between. The first one counts.
-    ///
-    /// It is shown the same bytes as before: its deframer remembers places in them, and panics if they are gone.
+    /// After an error rustls has an alert to send. It is asked for what it has, and not once more: shown the same bytes
+    /// again it would find the same error, and queue another alert. The bytes must be there all the same, since its
+    /// deframer remembers places in them.
     fn collect_alert(&mut self, out: &mut Vec<u8>) {
         let Self { connection, received, fed, observation } = self;
-        for _ in 0..8 {
-            let shown = received.get_mut(..*fed).unwrap_or_default();
-            let UnbufferedStatus { discard, state } = observe(observation, || connection.process_tls_records(shown));
-            match state {
+        let shown = received.get_mut(..*fed).unwrap_or_default();
+        while connection.wants_write() {
+            match observe(observation, || connection.process_tls_records(shown)).state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     if encode(out, |space| data.encode(space)).is_err() {
                         return;
                     }
                 }
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    return;
-                }
-                Err(_) => {}
-                Ok(_) => return,
+                _ => return,
             }
-            received.drain(..discard);
-            *fed -= discard;
         }
     }
 
@@ -399,6 +398,8 @@ fn reason_for(error: &Error) -> Reason {
             | PeerIncompatible::Tls12NotOfferedOrEnabled,
         ) => Reason::ProtocolVersion,
         Error::PeerIncompatible(_) => Reason::NoSharedParameters,
+        // The client takes no signature that the route's key can make: rustls has no error of its own for that.
+        Error::General(message) if message == "incompatible signing key" => Reason::NoSharedParameters,
         Error::General(_) | Error::FailedToGetCurrentTime | Error::FailedToGetRandomBytes | Error::EncryptError => {
             Reason::Internal
         }

@@ -11,7 +11,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
 use super::config::PROVIDER;
-use super::observation;
+use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
 use crate::config::checked::{ClientAuth, ClientAuthMode, ExpiredRevocationList};
 use crate::identity::Identity;
@@ -217,7 +217,9 @@ impl ClientCertVerifier for RouteVerifier {
     ) -> Result<ClientCertVerified, Error> {
         let (identity, verdict) = self.judge(end_entity, intermediates, now);
         observation::current(|current| {
-            current.valid_until = identity.as_deref().map(|identity| self.valid_until(identity, intermediates));
+            current.valid_until = identity.as_deref().map(|identity| {
+                self.valid_until(identity, intermediates).min(now.as_secs().saturating_add(tickets::LIFETIME))
+            });
             current.identity = identity;
             match verdict {
                 Ok(()) => Ok(ClientCertVerified::assertion()),

@@ -94,8 +94,14 @@ pub async fn peek_until<T>(stream: &TcpStream, mut decide: impl FnMut(&mut [u8])
                     // The same bytes would be there at every look; what is missing will not come any more.
                     Look::Wait(_) if ready.is_read_closed() => Ok(None),
                     Look::Wait(total) => {
-                        mark = total.clamp(length + 1, PEEK_MAX);
-                        set_receive_low_water_mark(stream, mark)?;
+                        let wanted = total.clamp(length + 1, PEEK_MAX);
+                        // Only a new mark is set: setting one wakes us if the kernel believes that enough is there, and
+                        // it counts bytes behind an urgent one (tcp(7), MSG_OOB), which a peek never gets to. A client
+                        // could have us look at the same bytes for ever.
+                        if wanted != mark {
+                            set_receive_low_water_mark(stream, wanted)?;
+                            mark = wanted;
+                        }
                         // A peek leaves the socket readable: tokio must be told to wait for the next edge.
                         Err(io::ErrorKind::WouldBlock.into())
                     }

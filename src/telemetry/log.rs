@@ -26,6 +26,9 @@ const WAITING_MAX: usize = 8192;
 /// The longest text of a stranger's in a line.
 const STRANGER_MAX: usize = 128;
 
+/// The longest detail. Some come from libraries, which quote what they were sent.
+const DETAIL_MAX: usize = 256;
+
 /// Where lines go.
 #[derive(Debug)]
 pub struct Log {
@@ -284,4 +287,9 @@ impl fmt::Display for Verdict {
 /// A stranger's text, escaped and bounded for a line.
 pub fn stranger(text: &str) -> String {
     printable(text, STRANGER_MAX)
+}
+
+/// More about a verdict, bounded for a line.
+pub fn detail(text: &str) -> String {
+    printable(text, DETAIL_MAX)
 }
