@@ -12,7 +12,7 @@ use crate::admission::Admitted;
 use crate::names::{ServerName, printable};
 use crate::proxy_protocol;
 use crate::rejection::{Alert, Reason, Rejection};
-use crate::sys::socket::{Look, PEEK_MAX, discard, peek_until};
+use crate::sys::socket::{Look, PEEK_MAX, discard, peek_until, send_last};
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
 const RECORD_HEADER: usize = 5;
@@ -65,7 +65,7 @@ pub async fn peek(admitted: Admitted, deadline: Instant) -> Result<Greeted, Reje
     match timeout_at(deadline, looked).await {
         Ok(Ok(Some(Ok((server_name, length))))) => Ok(Greeted { admitted, server_name, length }),
         Ok(Ok(Some(Err(refusal)))) => {
-            let alert = tell(&admitted, refusal.length, &refusal.alert);
+            let alert = tell(&admitted, refusal.length, &refusal.alert).await;
             Err(Rejection { reason: refusal.reason, detail: refusal.detail, alert })
         }
         Ok(Ok(None)) => Err(Rejection::silent(Reason::ClientHelloClosedEarly, "ended before its ClientHello did")),
@@ -76,25 +76,23 @@ pub async fn peek(admitted: Admitted, deadline: Instant) -> Result<Greeted, Reje
 
 impl Greeted {
     /// Turns the client away because of the name it asked for, with the alert that belongs to `reason`.
-    pub fn refuse(self, reason: Reason) -> Rejection {
+    pub async fn refuse(self, reason: Reason) -> Rejection {
         let detail = match &self.server_name {
             None => "no server name; an IP address is not one (RFC 6066 section 3)".to_owned(),
             Some(name) => format!("no route answers to {}", printable(name.as_str(), 64)),
         };
         let alert = reason.alert().map(Alert::plaintext_record);
-        let alert = tell(&self.admitted, self.length, alert.as_ref().map_or(&[], |record| record));
+        let alert = tell(&self.admitted, self.length, alert.as_ref().map_or(&[], |record| record)).await;
         Rejection { reason, detail, alert }
     }
 }
 
-/// Sends an alert before any key exists, and says which one. The judged bytes are taken off the socket first: Linux
-/// closes a socket with unread bytes by a reset (RFC 1122 section 4.2.2.13), which would overtake the alert.
-fn tell(admitted: &Admitted, judged: usize, alert: &[u8]) -> Option<Alert> {
+/// Sends an alert before any key exists, and says which one. `None` if none was sent.
+async fn tell(admitted: &Admitted, judged: usize, alert: &[u8]) -> Option<Alert> {
     if alert.is_empty() || discard(&admitted.stream, judged).is_err() {
         return None;
     }
-    // Nothing was sent before, so the seven bytes have room in the send buffer, or the client is gone.
-    let _ = admitted.stream.try_write(alert);
+    send_last(&admitted.stream, alert).await.ok()?;
     match *alert {
         [21, _, _, 0, 2, _, description] => Some(Alert(description)),
         _ => None,

@@ -15,5 +15,6 @@ mod hello;
 mod scene;
 
 mod names;
+mod nonsense;
 mod not_tls;
 mod time;
