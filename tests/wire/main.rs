@@ -17,4 +17,6 @@ mod scene;
 mod names;
 mod nonsense;
 mod not_tls;
+mod pieces;
 mod time;
+mod versions;

@@ -82,6 +82,59 @@ fn bytes_behind_the_last_extension_are_refused() {
 }
 
 #[test]
+fn handshake_message_that_is_no_hello_is_refused() {
+    let scene = Scene::new();
+    let body = Hello::tls13(NAS).message()[4..].to_vec();
+    // HelloRequest, ServerHello, Certificate, Finished, KeyUpdate, and one that does not exist.
+    for kind in [0, 2, 11, 20, 24, 99] {
+        let line = scene.refused("client_hello", "malformed", |stream| {
+            let heard = say(stream, &hello::records(&hello::message(kind, &body), 1 << 14));
+            assert!(heard.after < AT_ONCE, "{heard:?}");
+            assert!(matches!(heard.bytes[..], [21, 3, _, 0, 2, 2, DECODE_ERROR | UNEXPECTED_MESSAGE]), "{heard:02x?}");
+        });
+        assert!(line["server_name"].is_null(), "{line}");
+    }
+    scene.end();
+}
+
+#[test]
+fn extension_that_comes_twice_is_refused_as_an_illegal_parameter() {
+    let scene = Scene::new();
+    let extensions: [(u16, Vec<u8>); 4] = [
+        (SERVER_NAME, hello::server_names(&[(0, NAS.as_bytes())])),
+        (SERVER_NAME, hello::server_names(&[(0, b"other.home.example")])),
+        (SUPPORTED_GROUPS, hello::vector16(&[0, 0x1d])),
+        (SIGNATURE_ALGORITHMS, hello::vector16(&[4, 3])),
+    ];
+    for (kind, body) in extensions {
+        for hello in [Hello::tls13(NAS), Hello::tls12(NAS)] {
+            let twice = hello.and(kind, body.clone()).records();
+            let line = scene.assert_refuses(&twice, "client_hello", "malformed", Some(ILLEGAL_PARAMETER));
+            assert!(line["detail"].as_str().unwrap().contains("DuplicateExtension"), "{line}");
+            assert!(line["server_name"].is_null(), "which of the two it would be is nobody's guess: {line}");
+        }
+    }
+    scene.end();
+}
+
+#[test]
+fn long_hellos_are_answered_like_short_ones() {
+    let scene = Scene::new();
+    let filled = |body: usize| Hello::tls13(NAS).with(0x7a7a, vec![7; body]);
+    for hello in [Hello::tls13(NAS).with(PADDING, vec![0; 15_000]), filled(20_000), filled(40_000), filled(60_000)] {
+        // Its sender hangs up when it has seen the answer.
+        let line = scene.refused("handshake", "closed_early", |mut stream| {
+            stream.write_all(&hello.records()).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let heard = listen(stream, Instant::now());
+            assert_eq!([heard.bytes[0], heard.bytes[5]], [HANDSHAKE, 2], "a ServerHello: {heard:02x?}");
+        });
+        assert_eq!([&line["server_name"], &line["route"]], [NAS, "nas"]);
+    }
+    scene.end();
+}
+
+#[test]
 fn alert_is_read_even_by_a_client_that_has_sent_on() {
     let scene = Scene::new();
     // What OpenSSL sends behind its hello with early data, say; the gate has no use for it, but must not answer it with a
@@ -90,6 +143,7 @@ fn alert_is_read_even_by_a_client_that_has_sent_on() {
     for (hello, stage, reason, alert) in [
         (Hello::tls13("other.home.example"), "route", "server_name_unknown", 112),
         (Hello::tls13(NAS).without(SERVER_NAME), "route", "server_name_missing", 109),
+        (Hello::tls13(NAS).and(SUPPORTED_GROUPS, vec![]), "client_hello", "malformed", ILLEGAL_PARAMETER),
     ] {
         scene.assert_refuses(&[hello.records(), behind.clone()].concat(), stage, reason, Some(alert));
     }
