@@ -82,6 +82,30 @@ fn bytes_behind_the_last_extension_are_refused() {
 }
 
 #[test]
+fn second_hello_is_refused() {
+    let scene = Scene::new();
+    // In TLS 1.2 the alert comes in the clear, behind the server's flight.
+    let hello = Hello::tls12(NAS).records();
+    let line = scene.refused("handshake", "misbehaved", |stream| {
+        let heard = say(stream, &hello.repeat(2));
+        assert!(heard.after < AT_ONCE, "{heard:?}");
+        assert_eq!(heard.bytes[5], 2, "a ServerHello first");
+        assert!(heard.bytes.ends_with(&[21, 3, 3, 0, 2, 2, UNEXPECTED_MESSAGE]), "{heard:02x?}");
+    });
+    assert_eq!([&line["alert"], &line["route"], &line["server_name"]], ["unexpected_message", "nas", NAS]);
+    // In TLS 1.3 it is encrypted, so its description cannot be known for sure, and the log does not guess.
+    let hello = Hello::tls13(NAS).records();
+    let line = scene.refused("handshake", "misbehaved", |stream| {
+        let heard = say(stream, &hello.repeat(2));
+        assert!(heard.after < AT_ONCE, "{heard:?}");
+        // Two bytes of an alert, its type, and sixteen bytes that prove it.
+        assert_eq!(heard.bytes[heard.bytes.len() - 24..][..5], [23, 3, 3, 0, 19], "{heard:02x?}");
+    });
+    assert!(line["alert"].is_null(), "{line}");
+    scene.end();
+}
+
+#[test]
 fn handshake_message_that_is_no_hello_is_refused() {
     let scene = Scene::new();
     let body = Hello::tls13(NAS).message()[4..].to_vec();
