@@ -95,7 +95,7 @@ async fn prove(
 
     let route = match snapshot.routes.find(greeted.server_name.as_ref()) {
         Ok(route) => Arc::clone(route),
-        Err(reason) => return Err(greeted.refuse(reason)),
+        Err(reason) => return Err(greeted.refuse(reason).await),
     };
     record.routed(&route);
 
