@@ -120,10 +120,10 @@ impl TlsCopy {
 
     /// Opens what is whole. False if nothing came of it and more must be read first.
     fn open_records(&mut self) -> Result<bool, End> {
-        let Self { session, up, control, .. } = self;
+        let Self { session, up, down, control, .. } = self;
         // One answer serves all requests that came before it is sent (RFC 8446 section 4.6.3), so that a client that
-        // asks and never reads piles nothing up.
-        let may_answer = |control: &[u8]| control.is_empty();
+        // asks and never reads piles nothing up. Behind a close_notify nothing may be sent at all.
+        let may_answer = |control: &[u8]| control.is_empty() && !down.ended;
         let Some(buffer) = up.buffer.as_mut() else { return Ok(false) };
         let before = up.opened;
         while up.plaintext.len() < PIECES && !up.ended {

@@ -194,6 +194,48 @@ async fn a_tls_1_2_key_at_its_limit_ends_in_an_alert() {
     assert!(error.contains("InternalError"), "{error}");
 }
 
+#[tokio::test]
+async fn a_request_for_new_keys_behind_our_close_notify_does_not_end_the_upload() {
+    let Rig { mut engine, mut client, mut backend } = rig(TLS13, false).await;
+    SockRef::from(&backend).shutdown(Shutdown::Write).expect("shut");
+    let exchange = async {
+        // The gate has said that nothing more comes, and the client goes on.
+        assert_eq!(client.receive_all().await.expect("a close_notify"), b"");
+        client.send(b"some, ").await;
+        client.tls.refresh_traffic_keys().expect("TLS 1.3");
+        client.send(b"and the rest").await;
+        let mut came = vec![0; 18];
+        backend.read_exact(&mut came).await.expect("bytes");
+        client.send_close_notify().await;
+        backend.read_to_end(&mut came).await.expect("an orderly end");
+        came
+    };
+    let (end, came) = within(async { tokio::join!(poll_fn_move(&mut engine), exchange) }).await;
+    assert_eq!((end.reason, came.as_slice()), (CloseReason::BackendClosed, &b"some, and the rest"[..]));
+}
+
+#[tokio::test]
+async fn renegotiation_behind_our_close_notify_does_not_end_the_upload() {
+    let (session, mut forger) = forged(TLS12);
+    let (mut client, ours) = pair(false).await;
+    let (to_backend, mut backend) = pair(false).await;
+    let mut engine = TlsCopy::new(ours, Box::new(session), Vec::new(), Stream::Tcp(to_backend));
+    SockRef::from(&backend).shutdown(Shutdown::Write).expect("shut");
+    let exchange = async {
+        client.read_to_end(&mut Vec::new()).await.expect("an end");
+        for (kind, content) in [(22, &[1, 0, 0, 1, 0][..]), (23, b"the rest")] {
+            client.write_all(&forger.record(kind, content)).await.expect("sent");
+        }
+        let mut came = vec![0; 8];
+        backend.read_exact(&mut came).await.expect("bytes");
+        client.write_all(&forger.record(21, &[1, 0])).await.expect("sent");
+        backend.read_to_end(&mut came).await.expect("an orderly end");
+        came
+    };
+    let (end, came) = within(async { tokio::join!(poll_fn_move(&mut engine), exchange) }).await;
+    assert_eq!((end.reason, came.as_slice()), (CloseReason::BackendClosed, &b"the rest"[..]));
+}
+
 /// Has the backend send until nothing moves any more, because the client does not read. Gives how much it sent.
 async fn fill(engine: &mut TlsCopy, backend: &TcpStream, bytes: &[u8]) -> usize {
     let (mut written, mut stuck) = (0, 0);
