@@ -488,6 +488,10 @@ impl Engine for TlsCopy {
             }
             self.hang_up();
         }
+        // The client has not said that it was done, so the backend is not told so.
+        if !self.up.ended {
+            self.backend.reset_on_close();
+        }
     }
 }
 

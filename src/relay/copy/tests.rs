@@ -290,6 +290,25 @@ async fn a_client_that_never_reads_is_given_up() {
 }
 
 #[tokio::test]
+async fn cut_tells_the_client_and_does_not_pretend_that_it_was_done() {
+    let Rig { engine, mut client, mut backend } = rig(TLS13, false).await;
+    let cut = CancellationToken::new();
+    let exchange = async {
+        client.send(b"half of it").await;
+        let mut came = [0; 10];
+        backend.read_exact(&mut came).await.expect("bytes");
+        cut.cancel();
+        let end = backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
+        assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "an end would mean that the client has said everything");
+        assert_eq!(client.receive_all().await.expect("a close_notify"), b"");
+    };
+    let relay = run(engine, limits(Duration::from_secs(60)), meter(), &cut);
+    let (summary, ()) = within(async { tokio::join!(relay, exchange) }).await;
+    assert_eq!(summary.reason, CloseReason::DrainDeadline);
+    assert_eq!(summary.moved, Moved { to_backend: 10, to_client: 0 });
+}
+
+#[tokio::test]
 async fn a_reset_of_the_client_is_passed_on_as_one() {
     let Rig { engine, mut client, mut backend } = rig(TLS13, false).await;
     let exchange = async {
