@@ -64,6 +64,8 @@ struct Down {
     buffer: Option<Buffer>,
     /// Sealed records in `buffer` that the client has not taken yet.
     sealed: Range<usize>,
+    /// How many bytes of payload were sealed into `buffer`.
+    payload: usize,
     busy: bool,
     ended: bool,
     shut: bool,
@@ -293,11 +295,13 @@ impl TlsCopy {
 
     /// Sends what is sealed, as far as the client takes it at once.
     fn send(&mut self) -> io::Result<()> {
-        let Self { client, down, control, .. } = self;
+        let Self { client, session, down, control, moved, .. } = self;
         let sealed = down.buffer.as_ref().and_then(|buffer| buffer.get(down.sealed.clone())).unwrap_or_default();
         let mut written = client.try_write_vectored(&[IoSlice::new(sealed), IoSlice::new(control)])?;
         let taken = written.min(down.sealed.len());
+        let before = down.payload_before(session);
         down.sealed.start += taken;
+        moved.to_client += u64::try_from(down.payload_before(session) - before).unwrap_or_default();
         written -= taken;
         control.drain(..written.min(control.len()));
         if down.sealed.is_empty() {
@@ -318,7 +322,7 @@ impl TlsCopy {
                 exhausted(error)
             }));
         }
-        let Self { backend, session, down, control, moved, .. } = self;
+        let Self { backend, session, down, control, .. } = self;
         let mut buffer = Buffer::take(if down.busy { Size::Large } else { Size::Small });
         let (before, behind) = (session.before(), session.behind());
         let stride = before + PLAINTEXT_MAX + behind;
@@ -371,8 +375,8 @@ impl TlsCopy {
             left -= payload;
             session.seal_data(buffer.get_mut(record).unwrap_or_default()).map_err(exhausted)?;
         }
-        moved.to_client += u64::try_from(length).unwrap_or(u64::MAX);
         down.sealed = 0..end;
+        down.payload = length;
         down.buffer = Some(buffer);
         Poll::Ready(Ok(()))
     }
@@ -404,6 +408,16 @@ impl TlsCopy {
                 break;
             }
         }
+    }
+}
+
+impl Down {
+    /// How much of the payload stands in records, or parts of them, that the client has taken.
+    fn payload_before(&self, session: &Session) -> usize {
+        let (before, sealed) = (session.before(), self.sealed.start);
+        let stride = before + PLAINTEXT_MAX + session.behind();
+        let payload = sealed / stride * PLAINTEXT_MAX + (sealed % stride).saturating_sub(before).min(PLAINTEXT_MAX);
+        payload.min(self.payload)
     }
 }
 

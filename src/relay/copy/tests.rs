@@ -274,6 +274,37 @@ async fn a_client_that_asks_and_never_reads_piles_nothing_up() {
     assert!(engine.control.len() < 64, "{} bytes of answers", engine.control.len());
 }
 
+#[tokio::test]
+async fn payload_counts_when_the_client_has_taken_it() {
+    for suite in [TLS12, TLS13] {
+        // The client's socket takes little at a time, the backend's much.
+        let (session, tls) = established(suite);
+        let (client, ours) = pair(true).await;
+        let Rig { mut engine, mut client, backend } =
+            assemble(session, Client { stream: client, tls }, ours, pair(false).await);
+        let bytes = Random(18).bytes(32 << 20);
+        let written = fill(&mut engine, &backend, &bytes).await;
+        let mut counted = engine.moved().to_client;
+        assert!(counted < written.try_into().expect("small"), "{suite:?}: {counted} of {written}");
+        // One who reads slowly is not idle: every bit counts, long before a whole buffer is sent.
+        let mut came = Vec::new();
+        let mut steps = 0;
+        while came.len() < 400_000 {
+            let reading = client.take_some(&mut came);
+            assert!(drive(&mut engine, async { assert!(reading.await.expect("records")) }).await.is_none());
+            let now = engine.moved().to_client;
+            steps += usize::from(now > counted);
+            counted = now;
+        }
+        assert!(steps >= 20, "{suite:?}: progress is seen {steps} times");
+        drop(backend);
+        let ending = client.take_all(&mut came);
+        drive(&mut engine, async { drop(ending.await) }).await;
+        assert_eq!(u64::try_from(came.len()).expect("small"), engine.moved().to_client, "{suite:?}");
+        assert!(bytes.starts_with(&came));
+    }
+}
+
 fn limits(idle: Duration) -> Limits {
     Limits { idle, half_close: idle, lifetime: None }
 }
