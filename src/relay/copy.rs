@@ -425,6 +425,7 @@ impl Up {
     /// Gives everything back that only bytes on the move need.
     fn release(&mut self) {
         self.buffer = None;
+        self.plaintext = VecDeque::new();
     }
 
     /// Makes room behind what is still sealed, and gives the buffer back if that is nothing.
@@ -434,12 +435,14 @@ impl Up {
         if length == 0 {
             self.release();
         } else if let Some(buffer) = &mut self.buffer {
-            if self.busy && buffer.size() == Size::Small {
-                let mut larger = Buffer::take(Size::Large);
-                for (slot, byte) in larger.iter_mut().zip(buffer.get(rest).unwrap_or_default()) {
+            // What is left is less than a record, and fits either size: a client that stops there holds a small one.
+            let size = if self.busy { Size::Large } else { Size::Small };
+            if buffer.size() != size {
+                let mut other = Buffer::take(size);
+                for (slot, byte) in other.iter_mut().zip(buffer.get(rest).unwrap_or_default()) {
                     *slot = *byte;
                 }
-                *buffer = larger;
+                *buffer = other;
             } else if rest.start > 0 {
                 buffer.copy_within(rest, 0);
             }

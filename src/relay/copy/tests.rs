@@ -51,6 +51,14 @@ fn meter() -> Meter {
     Meter { to_backend: metrics::Counter::noop(), to_client: metrics::Counter::noop() }
 }
 
+/// No bytes, and nothing else that an idle connection does not need.
+fn holds_nothing(engine: &TlsCopy) -> bool {
+    engine.up.buffer.is_none()
+        && engine.up.plaintext.capacity() == 0
+        && engine.down.buffer.is_none()
+        && engine.control.capacity() == 0
+}
+
 #[tokio::test]
 async fn both_directions_at_once_byte_for_byte() {
     poison();
@@ -74,6 +82,7 @@ async fn both_directions_at_once_byte_for_byte() {
             assert!(matches!(end.reason, CloseReason::ClientClosed | CloseReason::BackendClosed), "{end:?}");
             let moved = Moved { to_backend: up.try_into().expect("small"), to_client: down.try_into().expect("small") };
             assert_eq!(engine.moved(), moved);
+            assert!(holds_nothing(&engine));
         }
     }
 }
@@ -96,6 +105,47 @@ async fn a_slow_side_slows_the_other_one_down_and_nothing_piles_up() {
         .await;
         assert!(at_client.expect("records") == bytes && at_backend.expect("bytes") == bytes, "{end:?}");
     }
+}
+
+#[tokio::test]
+async fn an_idle_connection_holds_no_buffer() {
+    let Rig { mut engine, mut client, mut backend } = rig(TLS13, false).await;
+    assert!(poll_once(&mut engine).await.is_none());
+    assert!(holds_nothing(&engine), "before its first byte");
+    let bytes = Random(14).bytes(1_000_000);
+    let echo = async {
+        let (mut came, mut answer) = (vec![0; bytes.len()], Vec::new());
+        tokio::join!(client.send(&bytes), async { backend.read_exact(&mut came).await.expect("bytes") });
+        let (got, ()) = tokio::join!(client.receive(came.len()), async {
+            backend.write_all(&came).await.expect("sent");
+        });
+        answer.extend(got);
+        assert!(answer == bytes);
+        // Half a record, and then silence.
+        client.tls.writer().write_all(&bytes[..10_000]).expect("memory");
+        let mut record = Vec::new();
+        client.tls.write_tls(&mut record).expect("memory");
+        client.stream.write_all(&record[..5_000]).await.expect("sent");
+        record
+    };
+    let mut record = Vec::new();
+    let end = drive(&mut engine, async { record = echo.await }).await;
+    assert!(end.is_none(), "{end:?}");
+    while engine.up.filled == 0 {
+        drive(&mut engine, tokio::task::yield_now()).await;
+    }
+    assert!(engine.down.buffer.is_none());
+    let held = engine.up.buffer.as_ref().map(Buffer::size);
+    assert_eq!(held, Some(Size::Small), "a client that stops inside a record holds no more than a record's room");
+    let rest = async {
+        client.stream.write_all(&record[5_000..]).await.expect("sent");
+        let mut came = vec![0; 10_000];
+        backend.read_exact(&mut came).await.expect("bytes");
+        assert!(came == bytes[..10_000]);
+    };
+    assert!(drive(&mut engine, rest).await.is_none());
+    assert!(poll_once(&mut engine).await.is_none());
+    assert!(holds_nothing(&engine));
 }
 
 #[tokio::test]
