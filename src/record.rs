@@ -213,10 +213,11 @@ impl Session {
         self.seal_in_place(content::APPLICATION_DATA, record)
     }
 
-    /// Whether the key has served so long that it may not seal `records` more, and can be changed.
+    /// Whether the key has served so long that it may not seal `records` more: it is to be changed, or if it cannot be
+    /// (TLS 1.2), the connection ends while there is room for an alert.
     pub fn is_worn(&self, records: usize) -> bool {
         let needed = u64::try_from(records).unwrap_or(u64::MAX).saturating_add(KEPT_BACK);
-        self.tls13 && self.limit.saturating_sub(self.seal.sequence) < needed
+        self.limit.saturating_sub(self.seal.sequence) < needed
     }
 
     /// Changes the key that records are sealed with, and appends the message that says so: nothing may overtake it

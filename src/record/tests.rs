@@ -357,6 +357,18 @@ fn what_cannot_be_sealed_leaves_no_trace() {
 }
 
 #[test]
+fn a_tls_1_2_key_that_is_worn_keeps_room_for_a_last_word() {
+    let (mut session, mut client) = established(TLS12);
+    session.limit_records(session.seal.sequence + KEPT_BACK + 4);
+    assert!(!session.is_worn(4));
+    let mut wire = (0..4).flat_map(|_| seal(&mut session, b"x")).collect::<Vec<u8>>();
+    assert!(session.is_worn(1), "though it cannot be changed");
+    session.fatal(Alert::INTERNAL_ERROR, &mut wire).expect("kept back for this");
+    let error = receive(&mut client, &wire).expect_err("an alert");
+    assert_eq!(error, Error::AlertReceived(AlertDescription::InternalError));
+}
+
+#[test]
 fn key_updates_without_anything_between_them_are_refused() {
     let (mut session, mut client) = established(TLS13);
     for _ in 0..KEY_UPDATES_MAX {
