@@ -34,7 +34,7 @@ pub(super) const fn advice(reason: Reason) -> &'static str {
              on it."
         }
         Reason::HandshakeTimeout | Reason::HandshakeClosedEarly => {
-            "The client did not go on. A browser does so when it asks its user which certificate to show."
+            "The client did not go on. Browsers do so, and connect again, when they ask which certificate to show."
         }
         Reason::CertificateRequired => {
             "The device has no certificate installed, or its app cannot show one. Install its .p12 file."
@@ -56,7 +56,10 @@ pub(super) const fn advice(reason: Reason) -> &'static str {
         Reason::WrongPurpose => {
             "The certificate is not for clients; a server's, say. Issue one for a client (mkcert: -client before the name)."
         }
-        Reason::BadSignature => "The certificate or the proof that goes with it is forged or damaged.",
+        Reason::BadSignature => {
+            "Most often it is an old certificate, from before \"doorward init --force\" made new keys: install the device's \
+             new .p12 file. Otherwise it, or the proof that goes with it, is forged or damaged."
+        }
         Reason::CertificateInvalid => "The certificate is not one that a device may show. Issue a new one.",
         Reason::IdentityNotAllowed => {
             "Add the name to allow of the route, or to one of its groups, if it should get in."
