@@ -40,7 +40,8 @@ pub(super) const fn advice(reason: Reason) -> &'static str {
             "The device has no certificate installed, or its app cannot show one. Install its .p12 file."
         }
         Reason::UnknownCa => {
-            "The certificate was not issued by an authority in trust. Issue one for this gate, or add its authority."
+            "The certificate was not issued by an authority in trust, or by a former one of the same name. Issue the device a \
+             new one, or add its authority."
         }
         Reason::Expired => "Issue the device a new certificate. If it should still be valid, check the gate's clock.",
         Reason::NotYetValid => "Check the clocks of the gate and of the machine that issued the certificate.",
@@ -57,8 +58,8 @@ pub(super) const fn advice(reason: Reason) -> &'static str {
             "The certificate is not for clients; a server's, say. Issue one for a client (mkcert: -client before the name)."
         }
         Reason::BadSignature => {
-            "Most often it is an old certificate, from before \"doorward init --force\" made new keys: install the device's \
-             new .p12 file. Otherwise it, or the proof that goes with it, is forged or damaged."
+            "The client could not prove that it holds the certificate's key. Somebody uses a certificate that is not theirs, or \
+             the device is broken."
         }
         Reason::CertificateInvalid => "The certificate is not one that a device may show. Issue a new one.",
         Reason::IdentityNotAllowed => {

@@ -158,6 +158,10 @@ pub struct ClientAuth {
     pub deny: DenyList,
     /// What an expired revocation list means.
     pub expired_revocation_list: ExpiredRevocationList,
+    /// Whether clients are told the names of the trust anchors (`certificate_authorities`, RFC 8446 section 4.2.4).
+    /// Browsers then offer their user only the certificates that fit; but whoever asks for the route's server name is
+    /// told, too, and a mkcert root is named after its owner.
+    pub announce_trust: bool,
 }
 
 /// A certificate that vouches for clients, from a `trust` file.

@@ -110,6 +110,14 @@ impl RouteVerifier {
         let Some(chain) = &self.chain else { return Ok(()) };
         match chain.verify_client_cert(end_entity, intermediates, now) {
             Ok(_) => Ok(()),
+            // An authority of the same name, with another key: one that was made anew, or a forged one. Either way no
+            // trust anchor vouches for the certificate, and that is what helps whoever reads it. `bad_signature` is left
+            // for a client that cannot prove that it holds its key.
+            Err(Error::InvalidCertificate(CertificateError::BadSignature)) => Err(Refused {
+                error: CertificateError::UnknownIssuer,
+                reason: Reason::UnknownCa,
+                detail: "an authority of that name is in trust, but another key signed the certificate".to_owned(),
+            }),
             Err(Error::InvalidCertificate(error)) => {
                 let reason = reason_of(&error);
                 Err(Refused { reason, detail: error.to_string(), error })
@@ -153,6 +161,9 @@ fn chain_verifier(client_auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
     if !client_auth.revocation_lists.is_empty() {
         builder = builder.with_crls(client_auth.revocation_lists.iter().map(|list| list.list.clone()));
+    }
+    if !client_auth.announce_trust {
+        builder = builder.clear_root_hint_subjects();
     }
     // webpki's own default takes an expired list for a good one.
     if client_auth.expired_revocation_list == ExpiredRevocationList::Deny {

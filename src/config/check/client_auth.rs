@@ -35,6 +35,8 @@ const MODES: &[(&str, ClientAuthMode)] = &[
 const EXPIRED_WORDS: &[(&str, ExpiredRevocationList)] =
     &[("deny", ExpiredRevocationList::Deny), ("warn", ExpiredRevocationList::Warn)];
 
+const ANNOUNCE_WORDS: &[(&str, bool)] = &[("on", true), ("off", false)];
+
 /// What mkcert calls itself in every root it makes.
 const MKCERT: &str = "mkcert development CA";
 
@@ -55,12 +57,14 @@ pub(super) fn check(
 
     let mode = word(text(|raw| &raw.mode), MODES, ClientAuthMode::RequireAndVerify, report);
     let expired = word(text(|raw| &raw.expired_revocation_list), EXPIRED_WORDS, ExpiredRevocationList::Deny, report);
+    let announce = word(text(|raw| &raw.announce_trust), ANNOUNCE_WORDS, true, report);
     let anchors = check_trust(trust, report);
     let revocation_lists = check_lists(lists, report);
     let deny = check_deny(list(|raw| &raw.deny), report);
 
     // Each part has been looked at by now, so that everything wrong with any of them has been told.
-    let (mode, expired, anchors, lists_read, deny) = (mode?, expired?, anchors?, revocation_lists?, deny?);
+    let (mode, expired, announce) = (mode?, expired?, announce?);
+    let (anchors, lists_read, deny) = (anchors?, revocation_lists?, deny?);
     if mode.verifies() && in_use && anchors.is_empty() {
         report.error(
             &trust.value().map_or_else(|| place.child("trust"), |trust| trust.place.clone()),
@@ -92,6 +96,7 @@ pub(super) fn check(
         revocation_lists: lists_read.into_iter().map(|list| list.value).collect(),
         deny,
         expired_revocation_list: expired,
+        announce_trust: announce,
     }))
 }
 
