@@ -117,6 +117,7 @@ fn holder(selector: Option<&Selector>) -> Identity {
         common_name: None,
         organizational_units: Vec::new(),
         fingerprint: Sha256([0; 32]),
+        twins: Vec::new(),
         spki: Sha256([0; 32]),
         serial: Serial::from_be_bytes(&[]),
         issuer: String::new(),

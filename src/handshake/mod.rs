@@ -35,9 +35,10 @@ const RECEIVED_MAX: usize = 96 * 1024;
 /// The header of a record.
 const RECORD_HEADER: usize = 5;
 
-/// How long a client that was refused gets to read why, and how many bytes it may send meanwhile.
+/// How long a client that was refused gets to read why, and how many bytes it may send meanwhile: under TLS 1.3 it
+/// believes itself in, and may have begun an upload before it reads the alert.
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_MAX: usize = 64 * 1024;
+const LINGER_MAX: usize = 1024 * 1024;
 
 /// A completed handshake.
 #[derive(Debug)]
@@ -356,7 +357,7 @@ async fn tell(stream: &TcpStream, last: &[u8]) -> Option<()> {
     timeout_at(deadline, send(stream, &mut last.to_vec())).await.ok()?.ok()?;
     SockRef::from(stream).shutdown(Shutdown::Write).ok()?;
     let drained = async {
-        let mut sink = vec![0; 2048];
+        let mut sink = vec![0; 16 * 1024];
         let mut left = LINGER_MAX;
         while left > 0 {
             stream.readable().await?;

@@ -119,8 +119,10 @@ impl RouteVerifier {
                 detail: "an authority of that name is in trust, but another key signed the certificate".to_owned(),
             }),
             Err(Error::InvalidCertificate(error)) => {
-                let reason = reason_of(&error);
-                Err(Refused { reason, detail: error.to_string(), error })
+                let (reason, detail) = (reason_of(&error), error.to_string());
+                // Of what has no reason of its own rustls would send some as certificate_unknown, and say so to nobody.
+                let error = if reason == Reason::CertificateInvalid { CertificateError::BadEncoding } else { error };
+                Err(Refused { reason, detail, error })
             }
             // webpki gives nothing else; if it ever does, it is a refusal all the same.
             Err(other) => Err(Refused {
