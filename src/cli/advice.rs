@@ -36,7 +36,7 @@ pub(super) const fn advice(reason: Reason) -> &'static str {
              on it."
         }
         Reason::HandshakeTimeout | Reason::HandshakeClosedEarly => {
-            "The client did not go on. A browser does so when it asks its user which certificate to show."
+            "The client did not go on. Browsers do so, and connect again, when they ask which certificate to show."
         }
         Reason::CertificateRequired => {
             "The device has no certificate installed, or its app cannot show one. Install its .p12 file."
