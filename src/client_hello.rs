@@ -94,7 +94,8 @@ async fn tell(admitted: &Admitted, judged: usize, alert: Option<Alert>) -> Optio
 
 /// Has rustls read a complete ClientHello.
 fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
-    let refusal = |detail, alert| Refusal { reason: Reason::Malformed, detail, alert, length: bytes.len() };
+    let refuse = |reason, detail, alert| Refusal { reason, detail, alert, length: bytes.len() };
+    let refusal = |detail, alert| refuse(Reason::Malformed, detail, alert);
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -108,37 +109,35 @@ fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
                 return Ok(accepted.client_hello().server_name().map(ServerName::from_client_hello));
             }
             Ok(Some(_)) => return Err(refusal("bytes behind the ClientHello".to_owned(), Reason::Malformed.alert())),
+            // Before TLS 1.2 there was no such extension: it is not what is wrong.
+            Err((Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired), _))
+                if let Some(version) = old_version(bytes) =>
+            {
+                let detail = format!("the client speaks {version} at most");
+                return Err(refuse(Reason::ProtocolVersion, detail, Reason::ProtocolVersion.alert()));
+            }
             Err((error, alert)) => {
-                let (detail, alert) = explain(&error, alert, bytes);
-                return Err(refusal(detail, Some(alert)));
+                let alert = alert_for(&error, alert);
+                return Err(refusal(error.to_string(), Some(alert)));
             }
         }
     }
     Err(refusal("a ClientHello that is shorter than it says".to_owned(), Reason::Malformed.alert()))
 }
 
-/// What is wrong with a ClientHello, and the alert for it.
-fn explain(error: &Error, mut alert: AcceptedAlert, bytes: &[u8]) -> (String, Alert) {
-    match error {
-        // An Acceptor says decode_error for all of these; a connection knows illegal_parameter too (RFC 8446 section 4.2).
-        Error::InvalidMessage(message) => (error.to_string(), Alert(AlertDescription::from(message.clone()).into())),
-        // Before TLS 1.2 there was no such extension: not what is wrong here.
-        Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
-            if let Some(version) = old_version(bytes) =>
-        {
-            (format!("the client speaks {version} at most"), Alert::PROTOCOL_VERSION)
-        }
-        _ => {
-            let mut record = Vec::new();
-            // Writing to a Vec cannot fail.
-            let _ = alert.write_all(&mut record);
-            let alert = match *record {
-                [21, _, _, 0, 2, _, description] => Alert(description),
-                // Another handshake message than a ClientHello is met with silence.
-                _ => Alert::UNEXPECTED_MESSAGE,
-            };
-            (error.to_string(), alert)
-        }
+/// The alert for what is wrong with a ClientHello.
+fn alert_for(error: &Error, mut alert: AcceptedAlert) -> Alert {
+    // An Acceptor says decode_error for all of these; a connection knows illegal_parameter too (RFC 8446 section 4.2).
+    if let Error::InvalidMessage(message) = error {
+        return Alert(AlertDescription::from(*message).into());
+    }
+    let mut record = Vec::new();
+    // Writing to a Vec cannot fail.
+    let _ = alert.write_all(&mut record);
+    match *record {
+        [21, _, _, 0, 2, _, description] => Alert(description),
+        // Another handshake message than a ClientHello is met with silence.
+        _ => Alert::UNEXPECTED_MESSAGE,
     }
 }
 
