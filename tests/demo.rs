@@ -88,7 +88,7 @@ fn the_demo_tells_its_story_lets_itself_be_tried_and_leaves_nothing_behind() {
     };
     let admitted = after("3. ");
     assert!(admitted.contains("It got the page: Hello from the NAS. You are in."), "{text}");
-    assert!(admitted.contains(" closed 127.0.0.1:") && admitted.contains("certificate=alice-phone"), "{text}");
+    assert!(admitted.contains(" closed 127.0.0.1:") && admitted.contains("certificate=\"alice-phone\""), "{text}");
     for (heading, verdict) in
         [("4. ", "certificate/required"), ("5. ", "certificate/unknown_ca"), ("6. ", "client_hello/not_tls")]
     {

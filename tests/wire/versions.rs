@@ -21,7 +21,7 @@ fn s_client(scene: &Scene) -> Command {
 fn openssl_with_tls_1_0_or_1_1_is_told_that_its_version_is_refused() {
     let scene = Scene::new();
     for version in ["-tls1", "-tls1_1"] {
-        let line = scene.one_refused("client_hello", "malformed", || {
+        let line = scene.one_refused("handshake", "protocol_version", || {
             let refused = run(s_client(&scene).arg(version)).failure();
             assert!(refused.stderr.contains("alert protocol version"), "{refused}");
             assert!(!refused.text().contains("BEGIN CERTIFICATE"), "{refused}");
@@ -39,7 +39,7 @@ fn hello_of_an_old_version_is_told_that_its_version_is_refused() {
         let old = Hello { version, ..Hello::tls12(NAS).without(SIGNATURE_ALGORITHMS) };
         for size in [1, 3, 5, 1 << 14] {
             let records = hello::records(&old.message(), size);
-            let line = scene.assert_refuses(&records, "client_hello", "malformed", Some(PROTOCOL_VERSION));
+            let line = scene.assert_refuses(&records, "handshake", "protocol_version", Some(PROTOCOL_VERSION));
             assert_eq!(line["detail"], format!("the client speaks {called} at most"));
         }
         // From a client that knows newer extensions, and from one that has turned newer versions off.
@@ -51,7 +51,7 @@ fn hello_of_an_old_version_is_told_that_its_version_is_refused() {
     }
     // SSL 3.0 knew no extensions.
     let bare = Hello { version: SSL3, suites: vec![0x0005, 0x000a], extensions: Vec::new() }.records();
-    scene.assert_refuses(&bare, "client_hello", "malformed", Some(PROTOCOL_VERSION));
+    scene.assert_refuses(&bare, "handshake", "protocol_version", Some(PROTOCOL_VERSION));
     // TLS 1.2 knows the extension, and rustls wants it.
     let without = Hello::tls12(NAS).without(SIGNATURE_ALGORITHMS).records();
     let line = scene.assert_refuses(&without, "client_hello", "malformed", Some(HANDSHAKE_FAILURE));
