@@ -14,9 +14,11 @@ mod common;
 mod hello;
 mod scene;
 
+mod early_data;
 mod names;
 mod nonsense;
 mod not_tls;
 mod pieces;
+mod renegotiation;
 mod time;
 mod versions;
