@@ -153,3 +153,6 @@ impl Engine for Splice {
         self.backend.reset_on_close();
     }
 }
+
+#[cfg(test)]
+mod tests;
