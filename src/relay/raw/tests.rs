@@ -124,6 +124,36 @@ async fn a_reset_is_passed_on_as_one() {
     }
 }
 
+#[tokio::test]
+async fn the_last_words_of_a_backend_that_takes_no_more_arrive() {
+    let (mut engine, mut client, mut backend) = rig(false).await;
+    // Little enough to be in the gate's socket already when the reset comes.
+    let answer = Random(3).bytes(30_000);
+    let reading = async {
+        backend.read_exact(&mut [0; 1000]).await.expect("bytes");
+        backend.write_all(&answer).await.expect("sent");
+        // Unread bytes make this close a reset.
+        drop(backend);
+    };
+    // The gate has bytes in hand that the backend does not take, so it is the write that fails.
+    let talk = async {
+        client.write_all(&[7; 24_000_000]).await.expect("the gate goes on reading");
+        SockRef::from(&client).shutdown(std::net::Shutdown::Write).expect("shut");
+        let mut came = Vec::new();
+        let end = client.read_to_end(&mut came).await.map_err(|error| error.kind());
+        (came, end)
+    };
+    let gate = async {
+        let end = poll_fn(|cx| engine.poll_move(cx)).await;
+        drop(engine);
+        end
+    };
+    let (end, ((came, ended), ())) = within(async { tokio::join!(gate, async { tokio::join!(talk, reading) }) }).await;
+    assert_eq!((came.len(), ended.map(drop)), (answer.len(), Ok(())));
+    assert!(came == answer);
+    assert_eq!(end.reason, CloseReason::BackendReset);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_never_reads_is_given_up() {
     let (engine, client, backend) = rig(true).await;
