@@ -203,7 +203,8 @@ macro_rules! reasons {
 reasons! {
     /// The gate holds as many connections as `limits.connections` allows.
     ConnectionLimit = Admission, "connection_limit", Gate, None;
-    /// As many handshakes are in progress as `limits.handshakes` allows.
+    /// As many handshakes were in progress as `limits.handshakes` allows, and this one, the oldest of the source that had
+    /// the most, had to give way.
     HandshakeLimit = Admission, "handshake_limit", Gate, None;
     /// The source holds as many connections as `limits.connections_per_source` allows.
     SourceLimit = Admission, "source_limit", Client, None;
@@ -267,7 +268,7 @@ reasons! {
     RevocationListExpired = Certificate, "revocation_list_expired", Gate, Some(Alert::UNKNOWN_CA);
     /// The certificate is not meant for clients (extended key usage).
     WrongPurpose = Certificate, "wrong_purpose", Client, Some(Alert::UNSUPPORTED_CERTIFICATE);
-    /// A signature does not fit: the certificate's own, or the client's proof that it holds the key.
+    /// The client's proof that it holds the certificate's key does not fit, or is of a kind that nobody can check.
     BadSignature = Certificate, "bad_signature", Client, Some(Alert::DECRYPT_ERROR);
     /// Anything else that is wrong with the certificate.
     CertificateInvalid = Certificate, "invalid", Client, Some(Alert::BAD_CERTIFICATE);

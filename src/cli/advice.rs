@@ -6,7 +6,9 @@ use crate::rejection::Reason;
 pub(super) const fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::ConnectionLimit => "Raise limits.connections if so many are meant to be open at once.",
-        Reason::HandshakeLimit => "Somebody opens connections and does not go on, or limits.handshakes is too low.",
+        Reason::HandshakeLimit => {
+            "Somebody opens connections and does not go on. Those give way first; your own devices are not affected."
+        }
         Reason::SourceLimit => "Raise limits.connections_per_source if many devices share this address.",
         Reason::SourceRate => "Raise limits.connection_rate_per_source if this is one of your own devices.",
         Reason::SourceDenied => "Change deny_sources or allow_sources of the listener if the address should get in.",
@@ -34,13 +36,14 @@ pub(super) const fn advice(reason: Reason) -> &'static str {
              on it."
         }
         Reason::HandshakeTimeout | Reason::HandshakeClosedEarly => {
-            "The client did not go on. A browser does so when it asks its user which certificate to show."
+            "The client did not go on. Browsers do so, and connect again, when they ask which certificate to show."
         }
         Reason::CertificateRequired => {
             "The device has no certificate installed, or its app cannot show one. Install its .p12 file."
         }
         Reason::UnknownCa => {
-            "The certificate was not issued by an authority in trust. Issue one for this gate, or add its authority."
+            "The certificate was not issued by an authority in trust, or by a former one of the same name. Issue the device a \
+             new one, or add its authority."
         }
         Reason::Expired => "Issue the device a new certificate. If it should still be valid, check the gate's clock.",
         Reason::NotYetValid => "Check the clocks of the gate and of the machine that issued the certificate.",
@@ -56,7 +59,10 @@ pub(super) const fn advice(reason: Reason) -> &'static str {
         Reason::WrongPurpose => {
             "The certificate is not for clients; a server's, say. Issue one for a client (mkcert: -client before the name)."
         }
-        Reason::BadSignature => "The certificate or the proof that goes with it is forged or damaged.",
+        Reason::BadSignature => {
+            "The client could not prove that it holds the certificate's key. Somebody uses a certificate that is not theirs, or \
+             the device is broken."
+        }
         Reason::CertificateInvalid => "The certificate is not one that a device may show. Issue a new one.",
         Reason::IdentityNotAllowed => {
             "Add the name to allow of the route, or to one of its groups, if it should get in."

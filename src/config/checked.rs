@@ -154,10 +154,14 @@ pub struct ClientAuth {
     pub trust: Vec<TrustAnchor>,
     /// Revocation lists; empty means that revocation is not checked by list.
     pub revocation_lists: Vec<RevocationList>,
-    /// Certificates that are turned away without a list.
+    /// Certificates that are turned away without a list: those of the route and those of the default.
     pub deny: DenyList,
     /// What an expired revocation list means.
     pub expired_revocation_list: ExpiredRevocationList,
+    /// Whether clients are told the names of the trust anchors (`certificate_authorities`, RFC 8446 section 4.2.4).
+    /// Browsers then offer their user only the certificates that fit; but whoever asks for the route's server name is
+    /// told, too, and a mkcert root is named after its owner.
+    pub announce_trust: bool,
 }
 
 /// A certificate that vouches for clients, from a `trust` file.

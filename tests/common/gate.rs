@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::DEADLINE;
-use super::process::wait_until;
+use super::process::{Finished, run, wait_until};
 
 /// The part of a configuration that is the same in nearly every test: one listener named `public`, metrics, both on
 /// ports of the kernel's choice, and log lines for machines.
@@ -33,8 +33,9 @@ format = "json"
 
 /// A running gate.
 ///
-/// When it is dropped, every connection must have been given a verdict ([`Gate::settled`]), and SIGTERM must end it
-/// with status 0. A test that has failed already is not asked for this; instead it is shown the gate's log.
+/// When it is dropped, every connection must have been given a verdict ([`Gate::settled`]), SIGTERM must end it with
+/// status 0, and none of its threads may have panicked meanwhile. A test that has failed already is not asked for this;
+/// instead it shows the gate's log.
 pub(crate) struct Gate {
     child: Child,
     folder: TempDir,
@@ -77,10 +78,7 @@ impl Gate {
     #[track_caller]
     pub(crate) fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("doorward.toml"), config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_doorward"))
-            .args(["run", "--config"])
-            .arg(folder.path().join("doorward.toml"))
+        let mut child = command(folder.path(), config)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -121,6 +119,13 @@ impl Gate {
         }
         assert_ne!(gate.metrics, nowhere, "a test needs [metrics]: see LOCAL");
         gate
+    }
+
+    /// Runs the gate on a configuration that it must refuse, and returns how it did.
+    #[track_caller]
+    pub(crate) fn fails_to_start(config: &str) -> Finished {
+        let folder = tempfile::tempdir().unwrap();
+        run(&mut command(folder.path(), config)).failure()
     }
 
     /// Where the first listener listens.
@@ -300,6 +305,15 @@ impl Gate {
     }
 }
 
+/// `doorward run` on this configuration, written to `doorward.toml` in `folder`.
+fn command(folder: &Path, config: &str) -> Command {
+    let file = folder.join("doorward.toml");
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(["run", "--config"]).arg(file);
+    command
+}
+
 impl Drop for Gate {
     fn drop(&mut self) {
         if self.stopped {
@@ -325,6 +339,7 @@ impl Drop for Gate {
         }
         assert!(settled.is_ok(), "not every connection was given a verdict: see above");
         assert!(status.is_ok_and(|status| status.success()), "SIGTERM does not end the gate with status 0");
+        assert!(!self.stderr().contains("panicked at"), "a thread of the gate panicked:\n{}", self.stderr());
         assert!(strange.is_empty(), "lines on stdout that are no JSON: {strange:?}");
     }
 }

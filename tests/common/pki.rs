@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    SubjectPublicKeyInfo,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -155,6 +156,12 @@ impl Authority {
     pub(crate) fn issue_for_key(&self, params: CertificateParams, key: KeyPair) -> Certified {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Certified { chain: iter::once(certificate).chain(self.above.iter().cloned()).collect(), key }
+    }
+
+    /// Certifies a key that is somewhere else: the chain in PEM.
+    pub(crate) fn certify(&self, params: CertificateParams, key: &SubjectPublicKeyInfo) -> String {
+        let certificate = params.signed_by(key, &self.issuer).unwrap();
+        iter::once(&certificate).chain(&self.above).map(Certificate::pem).collect()
     }
 
     /// A revocation list in PEM that names these serial numbers.

@@ -43,10 +43,10 @@ fn server_name(mode: &str) -> String {
     format!("{}.example.local", mode.replace('_', "-"))
 }
 
-/// Routes as in Caddy: whoever the mode lets through reaches the backend.
-fn gate(files: &Walkthrough, backend: &Backend, allow: &[&str]) -> Gate {
+/// One route for each mode.
+fn routes(files: &Walkthrough, backend: &Backend, modes: &[&str], allow: &[&str]) -> String {
     let mut routes = "[limits]\nconnection_rate_per_source = \"off\"\n".to_owned();
-    for mode in MODES {
+    for mode in modes {
         write!(
             routes,
             r#"
@@ -65,7 +65,7 @@ trust = [{:?}]
         )
         .unwrap();
     }
-    files.gate(&routes)
+    routes
 }
 
 /// Debian's Caddy 2.6: `trusted_ca_cert_file`, which newer ones call `trust_pool file`.
@@ -117,7 +117,8 @@ fn the_four_modes_mean_what_they_mean_in_caddy() {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
     let (caddy, caddy_address) = caddy(&files, &backend);
-    let gate = gate(&files, &backend, &["any", "unverified"]);
+    // As in Caddy: whoever the mode lets through reaches the backend.
+    let gate = files.gate(&routes(&files, &backend, &MODES, &["any", "unverified"]));
     let certificates = certificates(&files);
 
     let mut matrix = String::new();
@@ -157,35 +158,39 @@ fn the_four_modes_mean_what_they_mean_in_caddy() {
 }
 
 /// Where the gate differs from Caddy on purpose: what nobody vouched for reaches a backend only where the route says
-/// `"unverified"`. Caddy's modes `request` and `require` let it through, and so does `verify_if_given` for nobody at all.
+/// `"unverified"`. In Caddy, `verify_if_given` lets in whoever shows nothing at all; here a route without the word insists
+/// on a certificate, and says so.
 #[test]
 fn without_the_word_unverified_only_verified_certificates_get_in() {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
-    let gate = gate(&files, &backend, &["any"]);
-    let certificates = certificates(&files);
-    let mut refused = 0;
-    for mode in MODES {
-        for (name, pem) in &certificates {
-            let curl = curl(&files, gate.address(), mode, "1.3", pem.as_ref());
-            // Under `request` and `require` nobody has verified the good certificate either.
-            let verified = *name == "good" && mode.contains("verify");
-            assert_eq!(admitted(&curl), verified, "{mode}, {name}: {curl}");
-            let passed_the_mode = match mode {
-                "request" => true,
-                "require" => *name != "none",
-                "verify_if_given" => *name == "none",
-                _ => false,
-            };
-            if passed_the_mode {
-                refused += 1;
-                assert!(curl.stderr.contains("alert access denied"), "{mode}, {name}: {curl}");
-                for line in gate.wait_rejected("policy", "identity_not_allowed", refused) {
-                    assert_eq!(line["alert"], "access_denied", "{line}");
+    let gate = files.gate(&routes(&files, &backend, &["verify_if_given", "require_and_verify"], &["any"]));
+    for mode in ["verify_if_given", "require_and_verify"] {
+        for (name, pem) in certificates(&files) {
+            for version in ["1.2", "1.3"] {
+                let curl = curl(&files, gate.address(), mode, version, pem.as_ref());
+                assert_eq!(admitted(&curl), name == "good", "{mode}, {name}, TLS {version}: {curl}");
+                if name == "none" {
+                    assert!(curl.stderr.contains("alert certificate required"), "{mode}, TLS {version}: {curl}");
                 }
             }
         }
     }
-    assert_eq!(refused, 12);
-    assert_eq!(backend.accepted(), 2);
+    for rejected in gate.wait_rejected("certificate", "required", 4) {
+        assert_eq!(rejected["alert"], "certificate_required", "{rejected}");
+    }
+    assert_eq!(backend.accepted(), 4);
+}
+
+/// And the modes that verify nobody, under which Caddy takes every certificate, need the word to be of any use: a route
+/// without it is a mistake, and says so.
+#[test]
+fn without_the_word_unverified_the_modes_that_verify_nobody_are_a_mistake() {
+    let files = Walkthrough::new();
+    let backend = Backend::http(PAGE);
+    for mode in ["request", "require"] {
+        let refused = Gate::fails_to_start(&files.config(&routes(&files, &backend, &[mode], &["any"])));
+        assert!(refused.stderr.contains(&format!("route[1] {mode:?}.allow")), "{refused}");
+        assert!(refused.stderr.contains("allow = [\"unverified\"]"), "{refused}");
+    }
 }

@@ -19,7 +19,8 @@ impl Browser {
     fn new() -> Self {
         let files = Walkthrough::new();
         let backend = Backend::http_at((own_loopback(), 5666), PAGE);
-        let gate = files.gate(&route("nas", &["nas.example.local"], backend.address()));
+        let route = route("nas", &["nas.example.local"], backend.address(), &["any"]);
+        let gate = files.gate(&(route + "application_protocols = [\"http/1.1\"]\n"));
         Self { files, backend, gate }
     }
 

@@ -45,7 +45,7 @@ socket.on("error", error => { console.error(error.message); process.exit(1); });
 fn assert_admitted_and_refused(words: &str, client: impl Fn(&Walkthrough, &Gate, &str, Option<Pem>) -> Command) {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
-    let gate = files.gate(&route("nas", &["nas.example.local"], backend.address()));
+    let gate = files.gate(&route("nas", &["nas.example.local"], backend.address(), &["any"]));
     for (count, version) in ["1.2", "1.3"].into_iter().enumerate() {
         let admitted = run_with_input(&mut client(&files, &gate, version, Some(files.me())), REQUEST).success();
         assert!(admitted.text().contains(&format!("\r\n\r\n{PAGE}")), "{admitted}");
@@ -106,4 +106,25 @@ fn node_tls() {
         arguments(&mut command, files, gate, version, pem);
         command
     });
+}
+
+/// attacks.md, "Measured on others": a mkcert root carries user@host, and rustls names it to whoever asks.
+#[test]
+fn the_names_of_trust_anchors_are_told_unless_announce_trust_is_off() {
+    let files = Walkthrough::new();
+    let backend = Backend::http(PAGE);
+    let told = |names: &str, client_auth: &str| {
+        let route = route(names, &[&format!("{names}.example.local")], backend.address(), &["any"]);
+        let gate = files.gate(&format!("{route}\n{client_auth}"));
+        let address = gate.address().to_string();
+        let mut command = files.tool("openssl", "openssl");
+        command.args(["s_client", "-connect", &address, "-servername", &format!("{names}.example.local")]);
+        let shown = run_with_input(&mut command, b"").text();
+        gate.settled();
+        shown
+    };
+    let shown = told("told", "");
+    assert!(shown.contains("Acceptable client certificate CA names") && shown.contains("mkcert"), "{shown}");
+    let shown = told("silent", "[route.client_auth]\nannounce_trust = \"off\"\n");
+    assert!(shown.contains("No client certificate CA names sent"), "{shown}");
 }

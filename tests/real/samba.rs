@@ -59,7 +59,7 @@ impl Samba {
             smbd.args(["--foreground", "--no-process-group", "--debug-stdout", "--configfile=smb.conf"]),
             address,
         );
-        let gate = files.gate(&route("smb", &["smb.example.local"], address));
+        let gate = files.gate(&route("smb", &["smb.example.local"], address, &["any"]));
         Self { files, _smbd: smbd, gate, local: SocketAddrV4::new(own_loopback(), 4450) }
     }
 

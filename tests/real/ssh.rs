@@ -39,7 +39,7 @@ impl Ssh {
         }
         let mut sshd = files.tool("sshd", "openssh-server");
         let sshd = Daemon::start(sshd.args(["-D", "-e", "-f"]).arg(files.home("sshd_config")), address);
-        let gate = files.gate(&route("ssh", &["ssh.example.local"], address));
+        let gate = files.gate(&route("ssh", &["ssh.example.local"], address, &["any"]));
         let ssh = Self { files, _sshd: sshd, gate };
 
         // The one right line: `-quiet` so that no letter in the stream is taken for a command, `-verify_return_error`

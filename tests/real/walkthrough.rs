@@ -20,11 +20,22 @@ use crate::common::process::{run, tool};
 /// and `openssl pkcs12 -legacy` for the programs that want PEM. The machine's own trust stores are left alone.
 pub(crate) struct Walkthrough {
     home: TempDir,
+    /// The machine's name, which mkcert writes into its root; `None` is this machine's.
+    host: Option<&'static str>,
 }
 
 impl Walkthrough {
     pub(crate) fn new() -> Self {
-        let walkthrough = Self { home: tempfile::tempdir().unwrap() };
+        Self::on_host(None)
+    }
+
+    /// The same on a machine of another name.
+    pub(crate) fn elsewhere(host: &'static str) -> Self {
+        Self::on_host(Some(host))
+    }
+
+    fn on_host(host: Option<&'static str>) -> Self {
+        let walkthrough = Self { home: tempfile::tempdir().unwrap(), host };
         let store = walkthrough.home(".pki/nssdb");
         std::fs::create_dir_all(&store).unwrap();
         run(walkthrough
@@ -86,16 +97,29 @@ impl Walkthrough {
     /// A program that has this home directory, and stands in it.
     pub(crate) fn tool(&self, program: &str, package: &str) -> Command {
         let mut command = tool(program, package);
-        command.current_dir(self.home.path()).env("HOME", self.home.path()).env_remove("CAROOT");
-        for variable in ["XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
-            command.env_remove(variable);
-        }
+        self.at_home(&mut command);
         command
     }
 
+    fn at_home<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        for variable in ["CAROOT", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
+            command.env_remove(variable);
+        }
+        command.current_dir(self.home.path()).env("HOME", self.home.path())
+    }
+
     /// `mkcert` with these arguments; only Chromium's store, the one in this home, is there for `-install`.
-    pub(crate) fn mkcert(&self, arguments: &[&str]) {
-        run(self.tool("mkcert", "mkcert").env("TRUST_STORES", "nss").args(arguments)).success();
+    fn mkcert(&self, arguments: &[&str]) {
+        let mkcert = self.tool("mkcert", "mkcert").get_program().to_owned();
+        let mut command = match self.host {
+            None => Command::new("env"),
+            Some(host) => {
+                let mut command = self.tool("unshare", "util-linux");
+                command.args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", host]);
+                command
+            }
+        };
+        run(self.at_home(&mut command).env("TRUST_STORES", "nss").arg(mkcert).args(arguments)).success();
     }
 
     /// `openssl pkcs12` on mkcert's file.
@@ -105,7 +129,12 @@ impl Walkthrough {
 
     /// A gate on exactly these files, with these routes.
     pub(crate) fn gate(&self, routes: &str) -> Gate {
-        let config = format!(
+        Gate::start(&self.config(routes))
+    }
+
+    /// The configuration of [`Walkthrough::gate`].
+    pub(crate) fn config(&self, routes: &str) -> String {
+        format!(
             r#"{LOCAL}
 [certificate]
 chain = {:?}
@@ -118,8 +147,7 @@ trust = [{:?}]
             self.home("example.local+1.pem"),
             self.home("example.local+1-key.pem"),
             self.root(),
-        );
-        Gate::start(&config)
+        )
     }
 }
 
@@ -134,15 +162,15 @@ pub(crate) fn nss_database(folder: &Path) -> String {
     format!("sql:{}", folder.display())
 }
 
-/// One route to one backend that every verified certificate may use.
-pub(crate) fn route(name: &str, server_names: &[&str], backend: impl std::fmt::Display) -> String {
+/// One route to one backend.
+pub(crate) fn route(name: &str, server_names: &[&str], backend: impl std::fmt::Display, allow: &[&str]) -> String {
     format!(
         r#"
 [[route]]
 name = "{name}"
 server_names = {server_names:?}
 backends = ["{backend}"]
-allow = ["any"]
+allow = {allow:?}
 "#
     )
 }

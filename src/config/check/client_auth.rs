@@ -35,6 +35,8 @@ const MODES: &[(&str, ClientAuthMode)] = &[
 const EXPIRED_WORDS: &[(&str, ExpiredRevocationList)] =
     &[("deny", ExpiredRevocationList::Deny), ("warn", ExpiredRevocationList::Warn)];
 
+const ANNOUNCE_WORDS: &[(&str, bool)] = &[("on", true), ("off", false)];
+
 /// What mkcert calls itself in every root it makes.
 const MKCERT: &str = "mkcert development CA";
 
@@ -55,12 +57,17 @@ pub(super) fn check(
 
     let mode = word(text(|raw| &raw.mode), MODES, ClientAuthMode::RequireAndVerify, report);
     let expired = word(text(|raw| &raw.expired_revocation_list), EXPIRED_WORDS, ExpiredRevocationList::Deny, report);
+    let announce = word(text(|raw| &raw.announce_trust), ANNOUNCE_WORDS, true, report);
     let anchors = check_trust(trust, report);
     let revocation_lists = check_lists(lists, report);
-    let deny = check_deny(list(|raw| &raw.deny), report);
+    // Whom the default turns away, no route lets in: a lost phone is lost everywhere.
+    let deny = [own, default].map(|table| check_deny(table.map_or(&Given::Absent, |raw| &raw.deny), report));
 
     // Each part has been looked at by now, so that everything wrong with any of them has been told.
-    let (mode, expired, anchors, lists_read, deny) = (mode?, expired?, anchors?, revocation_lists?, deny?);
+    let (mode, expired, announce) = (mode?, expired?, announce?);
+    let (anchors, lists_read) = (anchors?, revocation_lists?);
+    let [own_deny, default_deny] = deny;
+    let deny = both(own_deny?, default_deny?);
     if mode.verifies() && in_use && anchors.is_empty() {
         report.error(
             &trust.value().map_or_else(|| place.child("trust"), |trust| trust.place.clone()),
@@ -92,7 +99,14 @@ pub(super) fn check(
         revocation_lists: lists_read.into_iter().map(|list| list.value).collect(),
         deny,
         expired_revocation_list: expired,
+        announce_trust: announce,
     }))
+}
+
+fn both(mut one: DenyList, other: DenyList) -> DenyList {
+    one.fingerprints.extend(other.fingerprints);
+    one.serials.extend(other.serials);
+    one
 }
 
 /// Reads every file of a list, or `None` if one of them is wrong. A file that is named has to be right in every mode:

@@ -1,0 +1,212 @@
+//! The gate of a house: a configuration in a few words, and what must hold when somebody is turned away or let in.
+
+use std::fmt::{Display, Write as _};
+
+use doorward::close::CloseReason;
+use doorward::rejection::{Alert, Reason};
+use serde_json::Value;
+
+use crate::client::{Client, End};
+use crate::common::backend::Backend;
+use crate::common::gate::{Gate, Metrics};
+use crate::common::pki::TestPki;
+
+const REJECTED: &str = "doorward_connections_rejected_total";
+const CLOSED: &str = "doorward_connections_closed_total";
+
+/// A configuration in the making. Sources may connect as often as they like, unless a test says otherwise.
+pub(crate) struct House<'a> {
+    pki: &'a TestPki,
+    listener: String,
+    limits: String,
+    timeouts: String,
+    client_auth: String,
+    routes: String,
+}
+
+impl<'a> House<'a> {
+    /// One listener, no routes yet.
+    pub(crate) fn new(pki: &'a TestPki) -> Self {
+        let limits = "connection_rate_per_source = \"off\"".to_owned();
+        Self {
+            pki,
+            listener: String::new(),
+            limits,
+            timeouts: String::new(),
+            client_auth: String::new(),
+            routes: String::new(),
+        }
+    }
+
+    /// Further keys of the listener.
+    pub(crate) fn listener(mut self, keys: &str) -> Self {
+        self.listener = keys.to_owned();
+        self
+    }
+
+    /// The keys of `[limits]`.
+    pub(crate) fn limits(mut self, keys: &str) -> Self {
+        self.limits = keys.to_owned();
+        self
+    }
+
+    /// The keys of `[timeouts]`.
+    pub(crate) fn timeouts(mut self, keys: &str) -> Self {
+        self.timeouts = keys.to_owned();
+        self
+    }
+
+    /// Further keys of `[client_auth]`.
+    pub(crate) fn client_auth(mut self, keys: &str) -> Self {
+        self.client_auth = keys.to_owned();
+        self
+    }
+
+    /// A route for the server name `NAME.home.example`, for every verified certificate.
+    pub(crate) fn route(self, name: &str, backend: impl Display) -> Self {
+        self.route_with(name, &[&backend.to_string()], "allow = [\"any\"]")
+    }
+
+    /// A route for the server name `NAME.home.example`, with these keys and tables.
+    pub(crate) fn route_with(mut self, name: &str, backends: &[&str], keys: &str) -> Self {
+        write!(
+            self.routes,
+            "\n[[route]]\nname = \"{name}\"\nserver_names = [\"{name}.home.example\"]\nbackends = {backends:?}\n{keys}\n"
+        )
+        .unwrap();
+        self
+    }
+
+    /// A route that leaves TLS to its backend.
+    pub(crate) fn passthrough(self, name: &str, backend: impl Display) -> Self {
+        self.route_with(name, &[&backend.to_string()], "mode = \"passthrough\"")
+    }
+
+    /// The configuration.
+    pub(crate) fn config(&self) -> String {
+        let Self { pki, listener, limits, timeouts, client_auth, routes } = self;
+        let pki = pki.config();
+        format!(
+            "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n{listener}\n\n\
+             [metrics]\naddress = \"127.0.0.1:0\"\n\n[log]\nformat = \"json\"\n\n\
+             [limits]\n{limits}\n\n[timeouts]\n{timeouts}\n\n{pki}{client_auth}\n{routes}"
+        )
+    }
+
+    /// Opens the house.
+    #[track_caller]
+    pub(crate) fn open(&self) -> Gate {
+        Gate::start(&self.config())
+    }
+}
+
+/// How it was before, to be held against how it is afterwards.
+pub(crate) struct Watch<'a> {
+    gate: &'a Gate,
+    verdicts: usize,
+    metrics: Metrics,
+}
+
+impl<'a> Watch<'a> {
+    /// Looks at the gate.
+    #[track_caller]
+    pub(crate) fn begin(gate: &'a Gate) -> Self {
+        Self { gate, verdicts: verdicts(gate).len(), metrics: gate.metrics() }
+    }
+
+    /// Waits for the next verdict. It must be this rejection; one counter, this one, went up by one; and the log tells of
+    /// the alert that the client has received, if it received one. Returns the line.
+    #[track_caller]
+    pub(crate) fn rejected(&self, reason: Reason, client_saw: &End) -> Value {
+        let line = self.verdict();
+        assert_eq!(line["event"], "rejected", "{line}");
+        assert_eq!(line["stage"], reason.stage().label(), "{line}");
+        assert_eq!(line["reason"], reason.label(), "{line}");
+        assert_eq!(line["side"], reason.side().label(), "{line}");
+        let told = match client_saw {
+            End::Alert(alert) => Value::String(alert.to_string()),
+            _ => Value::Null,
+        };
+        // Of the alerts that rustls chooses for misbehaviour and sends encrypted, the gate does not know which it was.
+        if reason != Reason::Misbehaved || line["alert"].is_string() {
+            assert_eq!(line["alert"], told, "the client saw {client_saw:?}: {line}");
+        }
+        let route = line["route"].as_str().unwrap_or("none");
+        let labels =
+            [("listener", "public"), ("route", route), ("stage", reason.stage().label()), ("reason", reason.label())];
+        self.counted(REJECTED, &labels);
+        line
+    }
+
+    /// Waits for the next verdict. It must be this end, and one counter, this one, went up by one. Returns the line.
+    #[track_caller]
+    pub(crate) fn closed(&self, reason: CloseReason) -> Value {
+        let line = self.verdict();
+        assert_eq!(line["event"], "closed", "{line}");
+        assert_eq!(line["reason"], reason.label(), "{line}");
+        let route = line["route"].as_str().unwrap();
+        self.counted(CLOSED, &[("route", route), ("reason", reason.label())]);
+        line
+    }
+
+    /// Waits for the next verdict, a rejection at this stage for whatever reason. Returns the line.
+    #[track_caller]
+    pub(crate) fn rejected_at(&self, stage: &str) -> Value {
+        let line = self.verdict();
+        assert_eq!((&line["event"], &line["stage"]), (&"rejected".into(), &stage.into()), "{line}");
+        line
+    }
+
+    #[track_caller]
+    fn verdict(&self) -> Value {
+        self.gate.wait_for_lines("the next verdict", self.verdicts + 1, is_verdict).swap_remove(self.verdicts)
+    }
+
+    /// One more here than before, and no more anywhere else.
+    #[track_caller]
+    fn counted(&self, name: &str, labels: &[(&str, &str)]) {
+        self.gate.wait_metric(name, labels, self.metrics.sum(name, labels) + 1.0);
+        let now = self.gate.metrics();
+        let (expected, other) = if name == REJECTED { (REJECTED, CLOSED) } else { (CLOSED, REJECTED) };
+        assert_eq!(now.sum(expected, &[]), self.metrics.sum(expected, &[]) + 1.0, "counted elsewhere, too");
+        assert_eq!(now.sum(other, &[]), self.metrics.sum(other, &[]), "counted elsewhere, too");
+    }
+}
+
+fn is_verdict(line: &Value) -> bool {
+    line["event"] == "rejected" || line["event"] == "closed"
+}
+
+/// The verdicts so far.
+pub(crate) fn verdicts(gate: &Gate) -> Vec<Value> {
+    gate.lines().into_iter().filter(is_verdict).collect()
+}
+
+/// Lets `attempt` get in, go, and be counted. Returns the line.
+#[track_caller]
+pub(crate) fn assert_admitted(gate: &Gate, attempt: impl FnOnce() -> Result<Client, End>) -> Value {
+    let watch = Watch::begin(gate);
+    let client = attempt().expect("it should have been let in");
+    client.close_notify();
+    assert_eq!(client.end(), End::Orderly);
+    watch.closed(CloseReason::ClientClosed)
+}
+
+/// Lets `attempt` try to get in. It must be refused for this reason, be told by this alert, and must not have reached the
+/// backend by as much as a connection.
+#[track_caller]
+pub(crate) fn assert_refused(
+    gate: &Gate,
+    backend: &Backend,
+    reason: Reason,
+    alert: Alert,
+    attempt: impl FnOnce() -> Result<Client, End>,
+) -> Value {
+    let watch = Watch::begin(gate);
+    let before = (backend.accepted(), backend.received());
+    let end = attempt().map(|_| ()).expect_err("it should have been refused");
+    let line = watch.rejected(reason, &end);
+    assert_eq!(end, End::Alert(alert), "{line}");
+    assert_eq!((backend.accepted(), backend.received()), before, "it reached the backend: {line}");
+    line
+}
