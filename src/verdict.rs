@@ -230,3 +230,100 @@ impl Drop for Record {
         self.active().decrement(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path as FilePath;
+    use std::sync::Mutex;
+
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::admission::Admission;
+    use crate::config;
+    use crate::config::checked::LogFormat;
+    use crate::names::ServerName;
+    use crate::snapshot::Snapshot;
+    use crate::telemetry::log::Log;
+    use crate::telemetry::metrics::Metrics;
+
+    const CONFIG: &str = r#"
+        [[listener]]
+        name = "public"
+        address = "127.0.0.1:0"
+
+        [[route]]
+        name = "mail"
+        mode = "passthrough"
+        server_names = ["mail.home.example"]
+        backends = ["127.0.0.1:993"]
+    "#;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("the lines").write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// No connection from outside can bring this about (tests/journey/reasons.rs provokes every other reason), so the
+    /// fault is put in here: the task that serves the connection panics.
+    #[tokio::test]
+    async fn a_connection_that_nobody_decides_about_is_rejected_as_internal() {
+        let config = config::parse(CONFIG, FilePath::new("doorward.toml")).expect("a configuration");
+        let lines = Lines::default();
+        let log = Arc::new(Log::new(LogFormat::Json, lines.clone()).expect("a log"));
+        let gate = Arc::new(Gate::new(
+            Snapshot::build(&config).expect("a snapshot"),
+            Admission::new(config.limits.clone()),
+            Arc::new(Metrics::new(&config).expect("metrics")),
+            Arc::clone(&log),
+        ));
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = socket.local_addr().expect("an address");
+
+        for routed in [false, true] {
+            let _client = TcpStream::connect(address).await.expect("a client");
+            let (stream, peer) = socket.accept().await.expect("a connection");
+            let listener = Arc::new(config.listeners[0].clone());
+            let mut record = Record::open(&gate, &Accepted { stream, peer, listener, at: Instant::now() });
+            if routed {
+                let name = ServerName::from_client_hello("mail.home.example");
+                record.routed(gate.snapshot.load().routes.find(Some(&name)).expect("the route"));
+            }
+            let serving = tokio::spawn(async move {
+                let _record = record;
+                panic!("a fault of the gate");
+            });
+            assert!(serving.await.is_err_and(|error| error.is_panic()));
+        }
+
+        log.finish();
+        let lines = String::from_utf8(lines.0.lock().expect("the lines").clone()).expect("text");
+        let lines: Vec<serde_json::Value> =
+            lines.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+        let metrics = gate.metrics.render();
+        for (line, route) in lines.iter().zip(["none", "mail"]) {
+            assert_eq!(line["event"], "rejected", "{line}");
+            assert_eq!((&line["stage"], &line["reason"]), (&"internal".into(), &"internal".into()), "{line}");
+            assert_eq!((&line["side"], line["alert"].is_null()), (&"gate".into(), true), "{line}");
+            let labels = format!("listener=\"public\",route=\"{route}\",stage=\"internal\",reason=\"internal\"");
+            for series in [
+                format!("doorward_connections_rejected_total{{{labels}}} 1\n"),
+                format!("doorward_connections_active{{route=\"{route}\"}} 0\n"),
+            ] {
+                assert!(metrics.contains(&series), "{series} in {metrics}");
+            }
+        }
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(metrics.contains("doorward_connections_accepted_total{listener=\"public\"} 2\n"), "{metrics}");
+        assert!(metrics.contains("doorward_handshakes_in_progress{listener=\"public\"} 0\n"), "{metrics}");
+    }
+}

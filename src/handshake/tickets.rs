@@ -18,6 +18,10 @@ use super::observation;
 /// Tickets are renewed when they are used; without an end, whoever copied one would never need the key.
 pub(super) const LIFETIME: u64 = 12 * 60 * 60;
 
+/// The longest session put into a ticket. The client's chain is in it: three certificates take 2 to 5 KB. Clients carry a
+/// ticket in their next ClientHello, and rustls' own stumbles over two that are longer than a record.
+const SESSION_MAX: usize = 12 * 1024;
+
 /// A ticketer that binds tickets to the validity of what they restore.
 #[derive(Debug)]
 pub(super) struct Tickets {
@@ -39,8 +43,11 @@ impl ProducesTickets for Tickets {
         self.sealed.lifetime()
     }
 
-    /// No ticket for a connection whose end of validity is not known.
+    /// No ticket for a connection whose end of validity is not known, nor for one with an outsized chain.
     fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
+        if session.len() > SESSION_MAX {
+            return None;
+        }
         let until = observation::current(|now| now.valid_until)?;
         let mut bound = Vec::with_capacity(8 + session.len());
         bound.extend(until.to_be_bytes());
@@ -78,5 +85,16 @@ mod tests {
             assert_eq!(later.valid_until, restored.then_some(until), "a renewed ticket keeps the end of the first");
         }
         assert_eq!(observe(&mut Observation::default(), || tickets.encrypt(b"session")), None);
+    }
+
+    #[test]
+    fn a_ticket_fits_into_one_record() {
+        let tickets = Tickets::new().expect("a ticketer");
+        for (length, given) in [(SESSION_MAX, true), (SESSION_MAX + 1, false)] {
+            let mut observation = Observation { valid_until: Some(u64::MAX), ..Observation::default() };
+            let ticket = observe(&mut observation, || tickets.encrypt(&vec![7; length]));
+            assert_eq!(ticket.is_some(), given);
+            assert!(ticket.is_none_or(|ticket| ticket.len() < crate::record::PLAINTEXT_MAX));
+        }
     }
 }

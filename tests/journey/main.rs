@@ -7,7 +7,14 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod certificates;
 mod client;
 mod home;
+
+mod backends;
+mod certificates;
+mod endings;
+mod limits;
+mod modes;
 mod pitfalls;
+mod reasons;
+mod resumption;

@@ -1,0 +1,239 @@
+//! How long connections last, and how the gate itself ends: attacks.md row 32.
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use doorward::close::CloseReason;
+use doorward::rejection::Reason;
+use rustix::process::Signal;
+
+use crate::client::{Client, End, VERSIONS, client, connect, plain_end};
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::TestPki;
+use crate::home::{House, Watch, verdicts};
+
+const NAME: &str = "nas.home.example";
+
+#[test]
+fn an_idle_connection_ends_and_one_with_a_byte_now_and_then_does_not() {
+    let pki = TestPki::new();
+    let echo = Backend::echo();
+    let gate = House::new(&pki).timeouts("idle = \"600ms\"").route("nas", echo.address()).open();
+    for version in VERSIONS {
+        let config = std::sync::Arc::new(pki.client_config(Some(&pki.client("alice-phone")), &[version]));
+        let watch = Watch::begin(&gate);
+        let client = Client::admitted(gate.address(), &config, NAME).unwrap();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(1500) {
+            thread::sleep(Duration::from_millis(200));
+            client.ping().unwrap();
+        }
+        let last = Instant::now();
+        assert_eq!(client.end(), End::Orderly);
+        let took = last.elapsed();
+        assert!((Duration::from_millis(550)..Duration::from_millis(1600)).contains(&took), "{took:?}");
+        watch.closed(CloseReason::IdleTimeout);
+    }
+}
+
+/// One direction is enough: a download is no idle connection.
+#[test]
+fn bytes_one_way_keep_a_connection_alive() {
+    let pki = TestPki::new();
+    let clock = Backend::serve("127.0.0.1:0", |mut stream, _| {
+        for _ in 0..12 {
+            if std::io::Write::write_all(&mut stream, b".").is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    });
+    let gate = House::new(&pki).timeouts("idle = \"500ms\"").route("nas", clock.address()).open();
+    let config = client(&pki, Some(&pki.client("alice-phone")));
+    let watch = Watch::begin(&gate);
+    let client = Client::handshaken(gate.address(), &config, NAME).unwrap();
+    assert_eq!(client.read_to_end(), (vec![b'.'; 12], End::Orderly));
+    drop(client);
+    watch.closed(CloseReason::BackendClosed);
+}
+
+#[test]
+fn a_lifetime_ends_whatever_happens() {
+    let pki = TestPki::new();
+    let echo = Backend::echo();
+    let gate = House::new(&pki)
+        .timeouts("lifetime = \"1s\"")
+        .route("nas", echo.address())
+        .passthrough("mail", echo.address())
+        .open();
+    let config = client(&pki, Some(&pki.client("alice-phone")));
+    let watch = Watch::begin(&gate);
+    let begun = Instant::now();
+    let client = Client::admitted(gate.address(), &config, NAME).unwrap();
+    let end = loop {
+        if let Err(end) = client.ping() {
+            break end;
+        }
+    };
+    // It may have been cut between two records, and then it is told so, or within one, and then it is not.
+    assert!(matches!(end, End::Orderly | End::Truncated | End::Reset), "{end:?}");
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_millis(2500)).contains(&took), "{took:?}");
+    drop(client);
+    watch.closed(CloseReason::LifetimeLimit);
+
+    let watch = Watch::begin(&gate);
+    let stream = connect(gate.address());
+    let mut stream_ref = &stream;
+    std::io::Write::write_all(&mut stream_ref, &mail_hello()).unwrap();
+    let mut buffer = [0; 4096];
+    // The backend sends the hello back; then there is nothing to read but the end.
+    while std::io::Read::read(&mut stream_ref, &mut buffer).is_ok_and(|count| count > 0) {}
+    watch.closed(CloseReason::LifetimeLimit);
+}
+
+fn mail_hello() -> Vec<u8> {
+    crate::client::Hello { version: 0x0303, suites: &[0x1301], server_name: "mail.home.example" }.record()
+}
+
+/// The backend stays, the client has gone without a word: half closed for as long as `half_close` and no longer; bytes
+/// that still come prolong it.
+#[test]
+fn a_half_closed_connection_ends_sooner_than_an_idle_one() {
+    let pki = TestPki::new();
+    let backend = Backend::serve("127.0.0.1:0", |mut stream, state| {
+        state.each_read(stream, |bytes| std::io::Write::write_all(&mut stream, bytes).is_ok());
+        for _ in 0..4 {
+            thread::sleep(Duration::from_millis(300));
+            let _ = std::io::Write::write_all(&mut stream, b".");
+        }
+    });
+    let gate =
+        House::new(&pki).timeouts("half_close = \"700ms\"\nidle = \"1h\"").route("nas", backend.address()).open();
+    let config = client(&pki, Some(&pki.client("alice-phone")));
+    for by_alert in [true, false] {
+        let watch = Watch::begin(&gate);
+        let client = Client::admitted(gate.address(), &config, NAME).unwrap();
+        if by_alert {
+            client.close_notify();
+        } else {
+            client.shut_tcp();
+        }
+        let begun = Instant::now();
+        assert_eq!(client.read_to_end(), (b"....".to_vec(), End::Orderly));
+        let took = begun.elapsed();
+        assert!((Duration::from_millis(1800)..Duration::from_millis(3500)).contains(&took), "{took:?}");
+        watch.closed(CloseReason::HalfCloseTimeout);
+    }
+}
+
+/// A gate that drains, with a relay, a handshake and a silent connection on it.
+struct Draining {
+    gate: Gate,
+    relay: Client,
+    handshake: Client,
+    silent: TcpStream,
+}
+
+impl Draining {
+    fn begin(pki: &TestPki, backend: &Backend, timeouts: &str) -> Self {
+        let gate = House::new(pki).timeouts(timeouts).route("nas", backend.address()).open();
+        let config = client(pki, Some(&pki.client("alice-phone")));
+        let relay = Client::admitted(gate.address(), &config, NAME).unwrap();
+        let handshake = Client::on(connect(gate.address()), &config, NAME);
+        handshake.flush().unwrap();
+        handshake.receive_some().unwrap();
+        let silent = connect(gate.address());
+        gate.wait_metric("doorward_connections_accepted_total", &[], 3.0);
+        gate.signal(Signal::TERM);
+        gate.wait_for_line("the drain", |line| line["event"] == "draining");
+        Self { gate, relay, handshake, silent }
+    }
+}
+
+#[test]
+fn sigterm_lets_relays_end_and_nobody_else_in() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let Draining { mut gate, relay, handshake, silent } = Draining::begin(&pki, &backend, "drain = \"1h\"");
+
+    let refused = gate.wait_rejected("admission", "draining", 2);
+    assert!(refused.iter().all(|line| line["side"] == "gate" && line["alert"].is_null()), "{refused:?}");
+    assert!(matches!(plain_end(&silent), End::Truncated | End::Reset));
+    assert!(handshake.handshake().and_then(|()| handshake.ping()).is_err());
+    assert_eq!(gate.get("/readyz").0, 503);
+    assert!(TcpStream::connect(gate.address()).is_err(), "nobody listens any more");
+
+    for _ in 0..5 {
+        relay.ping().unwrap();
+    }
+    relay.close_notify();
+    assert_eq!(relay.end(), End::Orderly);
+    assert_eq!(gate.wait_for_end().code(), Some(0));
+    let verdicts = verdicts(&gate);
+    assert_eq!(verdicts.len(), 3, "{verdicts:?}");
+    assert_eq!(verdicts[2]["reason"], CloseReason::ClientClosed.label(), "{verdicts:?}");
+}
+
+#[test]
+fn a_second_signal_cuts_what_is_left() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    for second in [Signal::TERM, Signal::INT] {
+        let Draining { mut gate, relay, .. } = Draining::begin(&pki, &backend, "drain = \"1h\"");
+        relay.ping().unwrap();
+        gate.signal(second);
+        assert_eq!(relay.end(), End::Orderly, "nothing was half sent, so the client is told");
+        assert_eq!(gate.wait_for_end().code(), Some(5));
+        assert!(gate.stderr().contains("1 connections did not end in time"), "{}", gate.stderr());
+        let verdicts = verdicts(&gate);
+        assert_eq!(verdicts.len(), 3, "{verdicts:?}");
+        assert_eq!(verdicts[2]["reason"], CloseReason::DrainDeadline.label(), "{verdicts:?}");
+    }
+}
+
+#[test]
+fn the_end_of_the_drain_cuts_what_is_left() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let begun = Instant::now();
+    let Draining { mut gate, relay, .. } = Draining::begin(&pki, &backend, "drain = \"700ms\"");
+    while relay.ping().is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+    assert_eq!(gate.wait_for_end().code(), Some(5));
+}
+
+#[test]
+fn sigint_with_nobody_there_ends_at_once_and_the_port_is_free() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let house = House::new(&pki).route("nas", backend.address());
+    let config = client(&pki, Some(&pki.client("alice-phone")));
+    let mut gate = house.open();
+    // A connection that the gate closes first stays in TIME_WAIT on its side.
+    let nameless = connect(gate.address());
+    let hello = crate::client::Hello { version: 0x0303, suites: &[0x1301], server_name: "unknown.example" }.record();
+    crate::client::refused_plainly(&nameless, &hello);
+    let watch_reason = gate.wait_rejected("route", Reason::ServerNameUnknown.label(), 1);
+    assert_eq!(watch_reason.len(), 1);
+    let address = gate.address();
+    let begun = Instant::now();
+    gate.signal(Signal::INT);
+    assert_eq!(gate.wait_for_end().code(), Some(0));
+    let again = Gate::start(&house.config().replacen("127.0.0.1:0", &address.to_string(), 1));
+    assert_eq!(again.address(), address);
+    Client::admitted(address, &config, NAME).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // And after a kill.
+    let mut again = again;
+    let begun = Instant::now();
+    again.signal(Signal::KILL);
+    again.wait_for_end();
+    let third = Gate::start(&house.config().replacen("127.0.0.1:0", &address.to_string(), 1));
+    Client::admitted(third.address(), &config, NAME).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}

@@ -1,0 +1,107 @@
+//! The four client-auth modes, each with what `allow` can add to it, and every kind of client.
+
+use std::sync::Arc;
+
+use doorward::rejection::{Alert, Reason};
+use rcgen::ExtendedKeyUsagePurpose;
+use rustls::client::ResolvesClientCert;
+
+use crate::client::{Client, Shown, VERSIONS, showing};
+use crate::common::backend::Backend;
+use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
+use crate::home::{House, assert_admitted, assert_refused};
+
+/// Mode and `allow`, where the configuration takes them together. What it refuses (a mode that verifies nobody without
+/// the word "unverified", say) is among the wrong files of tests/config.
+const ROUTES: &[(&str, &str, &[&str])] = &[
+    ("request", "request", &["unverified"]),
+    ("request-any", "request", &["any", "unverified"]),
+    ("require", "require", &["unverified"]),
+    ("require-alice", "require", &["alice-phone", "unverified"]),
+    ("given", "verify_if_given", &["any"]),
+    ("given-open", "verify_if_given", &["any", "unverified"]),
+    ("verify", "require_and_verify", &["any"]),
+    ("verify-open", "require_and_verify", &["any", "unverified"]),
+];
+
+/// Who comes.
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    Nobody,
+    Good,
+    OtherAuthority,
+    Expired,
+    NotYetValid,
+    ServerOnly,
+}
+
+/// What becomes of them: whether the identity is a verified one, or why they are refused.
+fn verdict(mode: &str, unverified: bool, who: Who) -> Result<Option<bool>, (Reason, Alert)> {
+    let verifies = matches!(mode, "verify_if_given" | "require_and_verify");
+    let requires = matches!(mode, "require" | "require_and_verify");
+    match who {
+        Who::Nobody if requires || !unverified => Err((Reason::CertificateRequired, Alert::CERTIFICATE_REQUIRED)),
+        Who::Nobody => Ok(None),
+        _ if !verifies => Ok(Some(false)),
+        Who::Good => Ok(Some(true)),
+        Who::OtherAuthority => Err((Reason::UnknownCa, Alert::UNKNOWN_CA)),
+        Who::Expired => Err((Reason::Expired, Alert::CERTIFICATE_EXPIRED)),
+        Who::NotYetValid => Err((Reason::NotYetValid, Alert::CERTIFICATE_EXPIRED)),
+        Who::ServerOnly => Err((Reason::WrongPurpose, Alert::UNSUPPORTED_CERTIFICATE)),
+    }
+}
+
+#[test]
+fn each_mode_takes_whom_it_says_and_nobody_else() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let mut house = House::new(&pki);
+    for (name, mode, allow) in ROUTES {
+        let keys = format!("allow = {allow:?}\n[route.client_auth]\nmode = {mode:?}");
+        house = house.route_with(name, &[&backend.address().to_string()], &keys);
+    }
+    let gate = house.open();
+    let issue = |change: fn(&mut rcgen::CertificateParams)| {
+        let mut params = Certified::for_clients("alice-phone");
+        change(&mut params);
+        pki.clients.issue(params)
+    };
+    let nobody = Shown::certificate(&pki.client("alice-phone"));
+    nobody.nothing_more();
+    let everybody = [
+        (Who::Nobody, nobody),
+        (Who::Good, Shown::certificate(&issue(|_| ()))),
+        (
+            Who::OtherAuthority,
+            Shown::certificate(&Authority::new("Another house").issue(Certified::for_clients("alice-phone"))),
+        ),
+        (Who::Expired, Shown::certificate(&issue(|params| params.not_after = days_from_now(0) - time::Duration::HOUR))),
+        (Who::NotYetValid, Shown::certificate(&issue(|params| params.not_before = days_from_now(2)))),
+        (
+            Who::ServerOnly,
+            Shown::certificate(&issue(|params| {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            })),
+        ),
+    ];
+    for version in VERSIONS {
+        for (who, shown) in &everybody {
+            let config = showing(&pki, Arc::clone(shown) as Arc<dyn ResolvesClientCert>, &[version]);
+            for (name, mode, allow) in ROUTES {
+                eprintln!("{who:?} at {name}, {:?}", version.version);
+                let attempt = || Client::admitted(gate.address(), &config, &format!("{name}.home.example"));
+                match verdict(mode, allow.contains(&"unverified"), *who) {
+                    Ok(verified) => {
+                        let line = assert_admitted(&gate, attempt);
+                        // Marked wherever it is shown.
+                        assert_eq!(line["certificate"]["verified"].as_bool(), verified, "{line}");
+                    }
+                    Err((reason, alert)) => {
+                        let line = assert_refused(&gate, &backend, reason, alert, attempt);
+                        assert_ne!(line["certificate"]["verified"], true, "{line}");
+                    }
+                }
+            }
+        }
+    }
+}
