@@ -349,7 +349,7 @@ mod tests {
         let was_evicted = |slot: &HandshakeSlot| {
             let mut notified = std::pin::pin!(slot.evicted.notified());
             let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            std::future::Future::poll(notified.as_mut(), &mut cx).is_ready()
+            Future::poll(notified.as_mut(), &mut cx).is_ready()
         };
         let good = Handshakes::take(&handshakes, other, 4);
         let flooding: Vec<_> = (0..3).map(|_| Handshakes::take(&handshakes, flood, 4)).collect();
