@@ -82,6 +82,7 @@ async fn answer(stream: TcpStream, metrics: Arc<Metrics>, stop: CancellationToke
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .keep_alive(false)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), respond)
         .await

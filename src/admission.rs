@@ -3,7 +3,8 @@
 //! Everything taken here is a guard that gives itself back when dropped, so no way out of a later stage, a panic
 //! included, can leak a slot.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::checked;
@@ -45,7 +47,7 @@ impl Source {
 #[derive(Debug)]
 pub struct Admission {
     connections: Arc<AtomicUsize>,
-    handshakes: Arc<AtomicUsize>,
+    handshakes: Arc<Handshakes>,
     sources: Arc<Sources>,
     rates: Option<DefaultKeyedRateLimiter<Source>>,
     limits: checked::Limits,
@@ -112,18 +114,95 @@ impl Drop for SourceSlot {
     }
 }
 
+/// The handshakes in progress, by source; the oldest of each first.
+///
+/// When all places are taken, the source that holds the most gives up its oldest. Whoever fills the places with
+/// connections that say nothing so drives out themselves: a client that goes on needs its place for milliseconds.
+#[derive(Debug, Default)]
+struct Handshakes {
+    pending: Mutex<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    count: usize,
+    next: u64,
+    sources: HashMap<Source, VecDeque<(u64, Arc<Notify>)>>,
+}
+
+/// One handshake in progress, given back on drop.
+#[derive(Debug)]
+struct HandshakeSlot {
+    handshakes: Arc<Handshakes>,
+    source: Source,
+    number: u64,
+    evicted: Arc<Notify>,
+}
+
+impl Handshakes {
+    fn take(handshakes: &Arc<Self>, source: Source, limit: usize) -> HandshakeSlot {
+        let evicted = Arc::new(Notify::new());
+        let mut pending = handshakes.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.count >= limit {
+            pending.evict();
+        }
+        let number = pending.next;
+        pending.next += 1;
+        pending.count += 1;
+        pending.sources.entry(source).or_default().push_back((number, Arc::clone(&evicted)));
+        HandshakeSlot { handshakes: Arc::clone(handshakes), source, number, evicted }
+    }
+}
+
+impl Pending {
+    /// Frees the oldest place of the source that holds the most; among equals, the oldest of all.
+    fn evict(&mut self) {
+        let oldest = |places: &VecDeque<(u64, Arc<Notify>)>| places.front().map_or(u64::MAX, |(number, _)| *number);
+        let most = self.sources.iter().max_by_key(|(_, places)| (places.len(), Reverse(oldest(places))));
+        let Some((&source, _)) = most else { return };
+        if let Some(number) = self.sources.get(&source).map(oldest)
+            && let Some(evicted) = self.remove(source, number)
+        {
+            // Kept for whoever is not waiting at this moment.
+            evicted.notify_one();
+        }
+    }
+
+    fn remove(&mut self, source: Source, number: u64) -> Option<Arc<Notify>> {
+        let places = self.sources.get_mut(&source)?;
+        let at = places.iter().position(|(other, _)| *other == number)?;
+        let (_, evicted) = places.remove(at)?;
+        if places.is_empty() {
+            self.sources.remove(&source);
+        }
+        self.count -= 1;
+        Some(evicted)
+    }
+}
+
+impl Drop for HandshakeSlot {
+    fn drop(&mut self) {
+        self.handshakes.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(self.source, self.number);
+    }
+}
+
 /// The places that a connection holds.
 #[derive(Debug)]
 pub struct Slots {
     _connection: Slot,
     _source: Option<SourceSlot>,
-    handshake: Option<Slot>,
+    handshake: Option<HandshakeSlot>,
 }
 
 impl Slots {
     /// The handshake is over: its place is free for the next one.
     pub fn handshake_done(&mut self) {
         self.handshake = None;
+    }
+
+    /// Is notified when the place in the handshakes has to be given up for somebody else.
+    pub fn evicted(&self) -> Arc<Notify> {
+        self.handshake.as_ref().map_or_else(Arc::default, |slot| Arc::clone(&slot.evicted))
     }
 }
 
@@ -160,11 +239,6 @@ impl Admission {
             rates,
             limits,
         }
-    }
-
-    /// Handshakes in progress now.
-    pub fn handshakes(&self) -> usize {
-        self.handshakes.load(Ordering::Relaxed)
     }
 
     /// Forgets sources that have not connected for a while. To be called now and then.
@@ -206,12 +280,7 @@ impl Admission {
                 )
             })?),
         };
-        let handshake = take(&self.handshakes, self.limits.handshakes).ok_or_else(|| {
-            Rejection::silent(
-                Reason::HandshakeLimit,
-                format!("limits.handshakes is {}, and as many are in progress", self.limits.handshakes),
-            )
-        })?;
+        let handshake = Handshakes::take(&self.handshakes, source, self.limits.handshakes);
         // A socket that cannot be told is gone already; the next stage will find out.
         let _ = sys::socket::prepare(&stream);
         let slots = Slots { _connection: connection, _source: source_slot, handshake: Some(handshake) };
@@ -267,9 +336,31 @@ mod tests {
         let kept: usize = admission.sources.shards.iter().map(|s| s.lock().map_or(0, |s| s.len())).sum();
         assert_eq!(kept, 0);
 
-        let one = take(&admission.handshakes, 1);
-        assert!(one.is_some() && take(&admission.handshakes, 1).is_none());
+        let one = take(&admission.connections, 1);
+        assert!(one.is_some() && take(&admission.connections, 1).is_none());
         drop(one);
-        assert!(take(&admission.handshakes, 1).is_some());
+        assert!(take(&admission.connections, 1).is_some());
+    }
+
+    #[test]
+    fn slow_handshakes_give_way_the_oldest_of_the_source_that_holds_the_most() {
+        let handshakes = Arc::<Handshakes>::default();
+        let (flood, other) = (source("192.0.2.1"), source("192.0.2.2"));
+        let was_evicted = |slot: &HandshakeSlot| {
+            let mut notified = std::pin::pin!(slot.evicted.notified());
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            Future::poll(notified.as_mut(), &mut cx).is_ready()
+        };
+        let good = Handshakes::take(&handshakes, other, 4);
+        let flooding: Vec<_> = (0..3).map(|_| Handshakes::take(&handshakes, flood, 4)).collect();
+        let next = Handshakes::take(&handshakes, other, 4);
+        assert!(was_evicted(&flooding[0]), "the oldest of those who hold the most");
+        let last = Handshakes::take(&handshakes, flood, 4);
+        // Two each: the oldest of all goes.
+        assert!(was_evicted(&good));
+        assert!([&flooding[1], &flooding[2], &next, &last].into_iter().all(|slot| !was_evicted(slot)));
+        drop((good, flooding, next, last));
+        let pending = handshakes.pending.lock().expect("a lock");
+        assert!(pending.count == 0 && pending.sources.is_empty(), "{pending:?}");
     }
 }

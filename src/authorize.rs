@@ -59,18 +59,19 @@ pub fn authorize(identity: Option<Arc<Identity>>, policy: &Policy) -> Result<Aut
 /// it without a connection.
 pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), (Reason, String)> {
     if let Some(identity) = identity {
-        if policy.deny.fingerprints.contains(&identity.fingerprint) {
-            return Err((Reason::Denied, format!("deny has sha256:{}", identity.fingerprint)));
+        let mut fingerprints = identity.twins.iter().chain([&identity.fingerprint]);
+        if let Some(fingerprint) = fingerprints.find(|fingerprint| policy.deny.fingerprints.contains(*fingerprint)) {
+            return Err((Reason::Denied, format!("deny has sha256:{fingerprint}")));
         }
         if policy.deny.serials.contains(&identity.serial) {
             return Err((Reason::Denied, format!("deny has serial:{}", identity.serial)));
         }
     }
-    if policy.allow.unverified {
-        return Ok(());
-    }
     match identity {
-        None => Err((Reason::IdentityNotAllowed, "no certificate, and allow does not have \"unverified\"".to_owned())),
+        // The word speaks for nobody whom a trust anchor vouches for: they are let in by name or by "any".
+        None if policy.allow.unverified => Ok(()),
+        Some(identity) if !identity.verified && policy.allow.unverified => Ok(()),
+        None => Err((Reason::IdentityNotAllowed, "no certificate, and allow does not have unverified".to_owned())),
         Some(identity) if !identity.verified => {
             Err((Reason::IdentityNotAllowed, "nobody verified the certificate".to_owned()))
         }
@@ -80,7 +81,7 @@ pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), (Reaso
                 Ok(())
             } else {
                 let name = printable(&identity.display_name(), 64);
-                Err((Reason::IdentityNotAllowed, format!("allow does not have {name:?}")))
+                Err((Reason::IdentityNotAllowed, format!("allow does not have {name}")))
             }
         }
     }
@@ -136,6 +137,7 @@ mod tests {
             common_name: Some("Bob".into()),
             organizational_units: vec!["family".into()],
             fingerprint: Sha256([1; 32]),
+            twins: vec![Sha256([9; 32])],
             spki: Sha256([2; 32]),
             serial: Serial::from_be_bytes(&[3]),
             issuer: "CN=test".into(),
@@ -205,12 +207,22 @@ mod tests {
     }
 
     #[test]
+    fn unverified_lets_in_no_verified_identity_that_is_not_named() {
+        let mut policy = policy(vec![Selector::CommonName("Alice".into())]);
+        policy.allow.unverified = true;
+        assert_eq!(reason(Some(&identity()), &policy), Some(Reason::IdentityNotAllowed));
+    }
+
+    #[test]
     fn the_deny_list_stands_above_everything() {
         let bob = identity();
         let mut policy = policy(Vec::new());
         policy.allow.any = true;
         policy.allow.unverified = true;
         policy.deny.fingerprints.insert(bob.fingerprint);
+        assert_eq!(reason(Some(&bob), &policy), Some(Reason::Denied));
+        policy.deny = DenyList::default();
+        policy.deny.fingerprints.insert(bob.twins[0]);
         assert_eq!(reason(Some(&bob), &policy), Some(Reason::Denied));
         policy.deny = DenyList::default();
         policy.deny.serials.insert(Serial::from_be_bytes(&[0, 3]));

@@ -6,13 +6,14 @@
 
 use tokio::time::{Instant, timeout_at};
 
-use rustls::server::Acceptor;
+use rustls::server::{AcceptedAlert, Acceptor};
+use rustls::{AlertDescription, Error, PeerIncompatible};
 
 use crate::admission::Admitted;
 use crate::names::{ServerName, printable};
 use crate::proxy_protocol;
 use crate::rejection::{Alert, Reason, Rejection};
-use crate::sys::socket::{Look, PEEK_MAX, discard, peek_until};
+use crate::sys::socket::{Look, PEEK_MAX, discard, peek_until, send_last};
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
 const RECORD_HEADER: usize = 5;
@@ -37,7 +38,7 @@ pub struct Greeted {
 struct Refusal {
     reason: Reason,
     detail: String,
-    alert: Vec<u8>,
+    alert: Option<Alert>,
     /// How much of the socket has been judged.
     length: usize,
 }
@@ -49,15 +50,12 @@ pub async fn peek(admitted: Admitted, deadline: Instant) -> Result<Greeted, Reje
         Progress::Incomplete(_) | Progress::TooLarge => Look::Done(Err(Refusal {
             reason: Reason::TooLarge,
             detail: format!("a ClientHello of more than {HELLO_MAX} bytes"),
-            alert: Alert::DECODE_ERROR.plaintext_record().to_vec(),
+            alert: Reason::TooLarge.alert(),
             length: bytes.len(),
         })),
-        Progress::NotTls(what) => Look::Done(Err(Refusal {
-            reason: Reason::NotTls,
-            detail: what.label().to_owned(),
-            alert: Vec::new(),
-            length: 0,
-        })),
+        Progress::NotTls(what) => {
+            Look::Done(Err(Refusal { reason: Reason::NotTls, detail: what.label().to_owned(), alert: None, length: 0 }))
+        }
         Progress::Complete(length) => {
             Look::Done(parse(bytes.get(..length).unwrap_or_default()).map(|name| (name, length)))
         }
@@ -65,7 +63,7 @@ pub async fn peek(admitted: Admitted, deadline: Instant) -> Result<Greeted, Reje
     match timeout_at(deadline, looked).await {
         Ok(Ok(Some(Ok((server_name, length))))) => Ok(Greeted { admitted, server_name, length }),
         Ok(Ok(Some(Err(refusal)))) => {
-            let alert = tell(&admitted, refusal.length, &refusal.alert);
+            let alert = tell(&admitted, refusal.length, refusal.alert).await;
             Err(Rejection { reason: refusal.reason, detail: refusal.detail, alert })
         }
         Ok(Ok(None)) => Err(Rejection::silent(Reason::ClientHelloClosedEarly, "ended before its ClientHello did")),
@@ -76,54 +74,88 @@ pub async fn peek(admitted: Admitted, deadline: Instant) -> Result<Greeted, Reje
 
 impl Greeted {
     /// Turns the client away because of the name it asked for, with the alert that belongs to `reason`.
-    pub fn refuse(self, reason: Reason) -> Rejection {
+    pub async fn refuse(self, reason: Reason) -> Rejection {
         let detail = match &self.server_name {
             None => "no server name; an IP address is not one (RFC 6066 section 3)".to_owned(),
             Some(name) => format!("no route answers to {}", printable(name.as_str(), 64)),
         };
-        let alert = reason.alert().map(Alert::plaintext_record);
-        let alert = tell(&self.admitted, self.length, alert.as_ref().map_or(&[], |record| record));
+        let alert = tell(&self.admitted, self.length, reason.alert()).await;
         Rejection { reason, detail, alert }
     }
 }
 
-/// Sends an alert before any key exists, and says which one. The judged bytes are taken off the socket first: Linux
-/// closes a socket with unread bytes by a reset (RFC 1122 section 4.2.2.13), which would overtake the alert.
-fn tell(admitted: &Admitted, judged: usize, alert: &[u8]) -> Option<Alert> {
-    if alert.is_empty() || discard(&admitted.stream, judged).is_err() {
-        return None;
-    }
-    // Nothing was sent before, so the seven bytes have room in the send buffer, or the client is gone.
-    let _ = admitted.stream.try_write(alert);
-    match *alert {
-        [21, _, _, 0, 2, _, description] => Some(Alert(description)),
-        _ => None,
-    }
+/// Sends an alert before any key exists, and says which one. `None` if none was sent.
+async fn tell(admitted: &Admitted, judged: usize, alert: Option<Alert>) -> Option<Alert> {
+    let record = alert?.plaintext_record();
+    discard(&admitted.stream, judged).ok()?;
+    send_last(&admitted.stream, &record).await.ok()?;
+    alert
 }
 
 /// Has rustls read a complete ClientHello.
 fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
-    let refusal = |reason, detail: String, alert| Refusal { reason, detail, alert, length: bytes.len() };
+    let refuse = |reason, detail, alert| Refusal { reason, detail, alert, length: bytes.len() };
+    let refusal = |detail, alert| refuse(Reason::Malformed, detail, alert);
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
     while !rest.is_empty() {
         if let Err(error) = acceptor.read_tls(&mut rest) {
-            return Err(refusal(Reason::Malformed, error.to_string(), Vec::new()));
+            return Err(refusal(error.to_string(), Reason::Malformed.alert()));
+        }
+        // After each read: rustls makes room for the rest of a long message only when it has seen how it begins.
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(Some(accepted)) if rest.is_empty() => {
+                return Ok(accepted.client_hello().server_name().map(ServerName::from_client_hello));
+            }
+            Ok(Some(_)) => return Err(refusal("bytes behind the ClientHello".to_owned(), Reason::Malformed.alert())),
+            // Before TLS 1.2 there was no such extension: it is not what is wrong.
+            Err((Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired), _))
+                if let Some(version) = old_version(bytes) =>
+            {
+                let detail = format!("the client speaks {version} at most");
+                return Err(refuse(Reason::ProtocolVersion, detail, Reason::ProtocolVersion.alert()));
+            }
+            Err((error, alert)) => {
+                let alert = alert_for(&error, alert);
+                return Err(refusal(error.to_string(), Some(alert)));
+            }
         }
     }
-    match acceptor.accept() {
-        Ok(Some(accepted)) => Ok(accepted.client_hello().server_name().map(ServerName::from_client_hello)),
-        Ok(None) => Err(refusal(
-            Reason::Malformed,
-            "a ClientHello that is shorter than it says".to_owned(),
-            Alert::DECODE_ERROR.plaintext_record().to_vec(),
-        )),
-        Err((error, mut alert)) => {
-            let mut record = Vec::new();
-            // Writing to a Vec cannot fail.
-            let _ = alert.write_all(&mut record);
-            Err(refusal(Reason::Malformed, error.to_string(), record))
-        }
+    Err(refusal("a ClientHello that is shorter than it says".to_owned(), Reason::Malformed.alert()))
+}
+
+/// The alert for what is wrong with a ClientHello.
+fn alert_for(error: &Error, mut alert: AcceptedAlert) -> Alert {
+    // An Acceptor says decode_error for all of these; a connection knows illegal_parameter too (RFC 8446 section 4.2).
+    if let Error::InvalidMessage(message) = error {
+        return Alert(AlertDescription::from(*message).into());
+    }
+    let mut record = Vec::new();
+    // Writing to a Vec cannot fail.
+    let _ = alert.write_all(&mut record);
+    match *record {
+        [21, _, _, 0, 2, _, description] => Alert(description),
+        // Another handshake message than a ClientHello is met with silence.
+        _ => Alert::UNEXPECTED_MESSAGE,
+    }
+}
+
+/// The version that a ClientHello names, if it is one from before TLS 1.2. For the log and the alert only.
+fn old_version(bytes: &[u8]) -> Option<&'static str> {
+    let mut message = Vec::new();
+    let mut rest = bytes;
+    while message.len() < MESSAGE_HEADER + 2 {
+        let (&[_, _, _, high, low], behind) = rest.split_first_chunk::<RECORD_HEADER>()?;
+        let (payload, next) = behind.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        message.extend(payload);
+        rest = next;
+    }
+    match message.get(MESSAGE_HEADER..)? {
+        [3, 0, ..] => Some("SSL 3.0"),
+        [3, 1, ..] => Some("TLS 1.0"),
+        [3, 2, ..] => Some("TLS 1.1"),
+        _ => None,
     }
 }
 

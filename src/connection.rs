@@ -1,11 +1,11 @@
-//! The life of a connection. Read [`establish`] from top to bottom to know the product.
+//! The life of a connection. Read [`establish`] and [`prove`] from top to bottom to know the product.
 
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::admission::Slots;
+use crate::admission::{Admitted, Slots};
 use crate::authorize::{Authorized, authorize};
 use crate::client_hello;
 use crate::config::checked::{SendProxyProtocol, Timeouts};
@@ -57,25 +57,45 @@ pub(crate) async fn serve(accepted: Accepted, gate: Arc<Gate>) {
     }
 }
 
-/// From accept to an open backend. Each step takes what the one before it gave, so none can be left out.
+/// From accept to an open backend.
 async fn establish(
     accepted: Accepted,
     gate: &Gate,
     snapshot: &Snapshot,
     record: &mut Record,
 ) -> Result<Established, Rejection> {
-    let timeouts = &snapshot.timeouts;
-    let hello_deadline = accepted.at + timeouts.client_hello;
+    let hello_deadline = accepted.at + snapshot.timeouts.client_hello;
 
     let admitted = gate.admission.admit(accepted, hello_deadline).await?;
     record.admitted(&admitted);
+
+    // Until it is known who this is, the place may be needed for somebody else.
+    let evicted = admitted.slots.evicted();
+    tokio::select! {
+        biased;
+        established = Box::pin(prove(admitted, hello_deadline, snapshot, record)) => established,
+        () = evicted.notified() => Err(Rejection::silent(
+            Reason::HandshakeLimit,
+            "limits.handshakes were in progress, and this was the oldest of the source that had the most",
+        )),
+    }
+}
+
+/// From the first byte to an open backend. Each step takes what the one before it gave, so none can be left out.
+async fn prove(
+    admitted: Admitted,
+    hello_deadline: Instant,
+    snapshot: &Snapshot,
+    record: &mut Record,
+) -> Result<Established, Rejection> {
+    let timeouts = &snapshot.timeouts;
 
     let greeted = client_hello::peek(admitted, hello_deadline).await?;
     record.greeted(&greeted);
 
     let route = match snapshot.routes.find(greeted.server_name.as_ref()) {
         Ok(route) => Arc::clone(route),
-        Err(reason) => return Err(greeted.refuse(reason)),
+        Err(reason) => return Err(greeted.refuse(reason).await),
     };
     record.routed(&route);
 

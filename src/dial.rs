@@ -49,7 +49,9 @@ pub async fn dial(
             Ok(Err(Failure::Io(error))) => (reason_of(&error), error.to_string()),
             Err(_) => (Reason::BackendTimeout, "no answer within timeouts.dial".to_owned()),
         };
-        tried(index, false);
+        if reason != Reason::Internal {
+            tried(index, false);
+        }
         last = Rejection::silent(reason, format!("{backend}: {detail}"));
     }
     Err(last)
@@ -105,6 +107,10 @@ async fn unix(path: &Path) -> io::Result<Stream> {
 }
 
 fn reason_of(error: &io::Error) -> Reason {
+    // Out of descriptors or memory: no fault of the backend's.
+    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
+        return Reason::Internal;
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused
         | io::ErrorKind::ConnectionReset

@@ -179,9 +179,19 @@ impl fmt::Display for ServerNamePattern {
     }
 }
 
-/// Text that a stranger chose, made safe to print: control characters, quotes, backslashes, bidirectional marks and
-/// everything else that is not plainly visible are escaped, and at most `max` characters are kept.
+/// Text that a stranger chose, made safe to print between quotes: control characters, quotes, backslashes, bidirectional
+/// marks and everything else that is not plainly visible are escaped, and at most `max` characters are kept.
 pub fn printable(text: &str, max: usize) -> String {
+    escape(text, max, |c| c != '"' && c != '\\')
+}
+
+/// Text of ours or of a library's, in which a stranger's may be quoted, made safe to print at the end of a line: as
+/// [`printable`], but what is escaped already stays as it is.
+pub fn visible(text: &str, max: usize) -> String {
+    escape(text, max, |_| true)
+}
+
+fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> String {
     let mut out = String::new();
     for (count, c) in text.chars().enumerate() {
         if count == max {
@@ -189,7 +199,7 @@ pub fn printable(text: &str, max: usize) -> String {
             break;
         }
         match c {
-            ' '..='~' if c != '"' && c != '\\' => out.push(c),
+            ' '..='~' if keep(c) => out.push(c),
             _ if c.is_alphanumeric() => out.push(c),
             _ => out.extend(c.escape_default()),
         }
@@ -230,6 +240,7 @@ mod tests {
     #[test]
     fn printable_lets_nothing_through_that_could_fool_a_reader() {
         assert_eq!(printable("a\nb\u{1b}[31m\"\\", 99), r#"a\nb\u{1b}[31m\"\\"#);
+        assert_eq!(visible("a\n\"b\\n\"", 99), r#"a\n"b\n""#);
         assert_eq!(printable("\u{202e}evil", 99), "\\u{202e}evil");
         assert_eq!(printable("ähm", 99), "ähm");
         assert_eq!(printable("abcdef", 3), "abc…");

@@ -143,7 +143,8 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
         return Parsed::Incomplete(length);
     };
     match (version_command & 0xf, family) {
-        (0, _) => Parsed::Complete(length, Header::Local),
+        // UNSPEC: the receiver is to use the real addresses (section 2.2).
+        (0, _) | (1, 0x00) => Parsed::Complete(length, Header::Local),
         (1, 0x11) => match payload.first_chunk::<12>() {
             Some(&[a, b, c, d, e, f, g, h, i, j, k, l]) => Parsed::Complete(
                 length,

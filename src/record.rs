@@ -66,7 +66,8 @@ pub enum Opened {
         /// How many bytes the record took up.
         consumed: usize,
     },
-    /// The peer wants to renegotiate (TLS 1.2): it is to be told no (RFC 5246 section 7.2.2, `no_renegotiation`).
+    /// The peer wants to renegotiate (TLS 1.2): it is to be told no (RFC 5246 section 7.2.2, `no_renegotiation`). It may
+    /// ask once in the life of a connection.
     Renegotiation {
         /// How many bytes the record took up.
         consumed: usize,
@@ -121,6 +122,7 @@ pub struct Session {
     /// Records that may be sealed under one key.
     limit: u64,
     key_updates: u32,
+    renegotiations: u32,
     empty: u32,
 }
 
@@ -189,6 +191,7 @@ impl Session {
             tls13,
             limit,
             key_updates: 0,
+            renegotiations: 0,
             empty: 0,
         })
     }
@@ -210,15 +213,19 @@ impl Session {
         self.seal_in_place(content::APPLICATION_DATA, record)
     }
 
-    /// Whether the key has served so long that it may not seal `records` more, and can be changed.
+    /// Whether the key has served so long that it may not seal `records` more: it is to be changed, or if it cannot be
+    /// (TLS 1.2), the connection ends while there is room for an alert.
     pub fn is_worn(&self, records: usize) -> bool {
         let needed = u64::try_from(records).unwrap_or(u64::MAX).saturating_add(KEPT_BACK);
-        self.tls13 && self.limit.saturating_sub(self.seal.sequence) < needed
+        self.limit.saturating_sub(self.seal.sequence) < needed
     }
 
     /// Changes the key that records are sealed with, and appends the message that says so: nothing may overtake it
     /// (RFC 8446 section 4.6.3). Also the answer to [`Opened::KeyUpdateRequested`].
     pub fn update_key(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        if !self.tls13 {
+            return Err(Exhausted);
+        }
         // KeyUpdate, update_not_requested, under the key that it ends.
         self.seal_message(content::HANDSHAKE, &[24, 0, 0, 1, 0], out)?;
         let secrets = self.schedule.update_tx_secret().map_err(|_| Exhausted)?;
@@ -246,8 +253,12 @@ impl Session {
         out.resize(start + self.before(), 0);
         out.extend(message);
         out.resize(out.len() + self.behind(), 0);
-        let record = out.get_mut(start..).unwrap_or_default();
-        self.seal_in_place(kind, record)
+        let sealed = self.seal_in_place(kind, out.get_mut(start..).unwrap_or_default());
+        if sealed.is_err() {
+            // Nobody may send what is not sealed.
+            out.truncate(start);
+        }
+        sealed
     }
 
     fn seal_in_place(&mut self, kind: u8, record: &mut [u8]) -> Result<(), Exhausted> {
@@ -326,16 +337,17 @@ impl Session {
         };
         let plaintext: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
         self.open.sequence = self.open.sequence.checked_add(1).ok_or(BAD_RECORD_MAC)?;
+        // In TLS 1.3 the content type counts on top, and so does padding (RFC 8446 section 5.4).
+        if plaintext.len() > PLAINTEXT_MAX + usize::from(self.tls13) {
+            return Err(RecordError(Alert(22)));
+        }
         let (kind, length) = if self.tls13 {
-            // The content type is the last byte that is not padding (RFC 8446 section 5.4).
+            // The content type is the last byte that is not padding.
             let end = plaintext.iter().rposition(|&byte| byte != 0).ok_or(RecordError(Alert::UNEXPECTED_MESSAGE))?;
             (plaintext.get(end).copied().unwrap_or_default(), end)
         } else {
             (kind, plaintext.len())
         };
-        if length > PLAINTEXT_MAX {
-            return Err(RecordError(Alert(22)));
-        }
         Ok((kind, start..start + length))
     }
 
@@ -371,11 +383,12 @@ impl Session {
             (content::HANDSHAKE, [24, 0, 0, 1, _]) if self.tls13 => Err(RecordError(Alert(47))),
             // A ClientHello after the handshake.
             (content::HANDSHAKE, [1, ..]) if !self.tls13 => {
-                self.empty += 1;
-                if self.empty > 1 { Err(UNEXPECTED) } else { Ok(Opened::Renegotiation { consumed }) }
+                self.renegotiations += 1;
+                if self.renegotiations > 1 { Err(UNEXPECTED) } else { Ok(Opened::Renegotiation { consumed }) }
             }
             (content::CHANGE_CIPHER_SPEC | content::HANDSHAKE, _) => Err(UNEXPECTED),
-            (content::ALERT, _) => Err(RecordError(Alert::DECODE_ERROR)),
+            // A message of no length is never sent (RFC 8446 section 5.4).
+            (content::ALERT, [_, ..]) => Err(RecordError(Alert::DECODE_ERROR)),
             _ => Err(UNEXPECTED),
         }
     }
@@ -388,3 +401,17 @@ impl Session {
         Ok(Opened::Nothing { consumed })
     }
 }
+
+#[cfg(test)]
+impl Session {
+    /// Lets a test see what becomes of a key at its limit without sealing 2^24 records.
+    pub(crate) fn limit_records(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests;

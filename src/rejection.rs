@@ -203,7 +203,8 @@ macro_rules! reasons {
 reasons! {
     /// The gate holds as many connections as `limits.connections` allows.
     ConnectionLimit = Admission, "connection_limit", Gate, None;
-    /// As many handshakes are in progress as `limits.handshakes` allows.
+    /// As many handshakes were in progress as `limits.handshakes` allows, and this one, the oldest of the source that had
+    /// the most, had to give way.
     HandshakeLimit = Admission, "handshake_limit", Gate, None;
     /// The source holds as many connections as `limits.connections_per_source` allows.
     SourceLimit = Admission, "source_limit", Client, None;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::BuildError;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -101,6 +102,7 @@ impl Server {
             return Err(StartError::KernelTls);
         }
         let snapshot = Snapshot::build(config).map_err(StartError::Route)?;
+        raise_descriptor_limit();
         let metrics = Arc::new(Metrics::new(config).map_err(StartError::Metrics)?);
         let mut listeners = Vec::new();
         for settings in &config.listeners {
@@ -174,6 +176,14 @@ impl Server {
         }
         Stopped { cut }
     }
+}
+
+/// Lets the process open as many descriptors as it may: a connection takes two, and the usual soft limit of 1024, which is
+/// kept low for programs that use select(2), would be reached long before `limits.connections`.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused or not, the gate runs; accept() and dial say so when descriptors run out.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 async fn take_connections(mut listener: Listener, gate: Arc<Gate>, connections: TaskTracker, stop: CancellationToken) {

@@ -18,7 +18,7 @@ use crate::names::Name;
 use crate::rejection::{Reason, Rejection};
 use crate::relay::{Meter, Path, RelaySummary};
 use crate::snapshot::Route;
-use crate::telemetry::log::{Certificate, Tls, Verdict, stranger};
+use crate::telemetry::log::{Certificate, Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 
 /// The file of one connection. Dropped without a verdict it reports `internal`: accepted is always the sum of rejected,
@@ -159,7 +159,7 @@ impl Record {
             stage: Some(reason.stage().label()),
             reason: reason.label(),
             side: Some(reason.side().label()),
-            detail: Some(rejection.detail.clone()),
+            detail: Some(detail(&rejection.detail)),
             alert: rejection.alert.map(|alert| alert.to_string()),
             ..self.line()
         });
@@ -175,7 +175,7 @@ impl Record {
         self.gate.log.verdict(&Verdict {
             event: "closed",
             reason: summary.reason.label(),
-            detail: summary.detail.clone(),
+            detail: summary.detail.as_deref().map(detail),
             backend: backend.map(ToString::to_string),
             path: Some(summary.path.label()),
             bytes_to_backend: Some(summary.moved.to_backend),

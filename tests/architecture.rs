@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("route", &[]),
     ("authorize", &["config"]),
     // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more.
-    ("handshake", &["admission", "authorize", "client_hello", "config", "record"]),
+    ("handshake", &["admission", "authorize", "client_hello", "config", "record", "sys"]),
     ("dial", &["authorize", "config", "sys"]),
     ("relay", &["record", "sys"]),
     // What they are built from and reported to.

@@ -221,7 +221,7 @@ fn every_value_arrives_as_it_was_written() {
     assert!(default.announce_trust && !own.announce_trust, "its own");
     assert_eq!(own.mode, ClientAuthMode::VerifyIfGiven, "its own");
     assert_eq!(own.expired_revocation_list, ExpiredRevocationList::Warn, "its own");
-    assert!(own.deny.serials.is_empty(), "an empty list is a list, too");
+    assert_eq!(own.deny.serials, default.deny.serials, "whom the default denies, nobody lets in");
     assert_eq!(own.trust[0].file, pki.join("clients.pem"), "of the default");
     assert_eq!(own.revocation_lists.len(), 1, "of the default");
 

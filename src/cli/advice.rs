@@ -6,7 +6,9 @@ use crate::rejection::Reason;
 pub(super) const fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::ConnectionLimit => "Raise limits.connections if so many are meant to be open at once.",
-        Reason::HandshakeLimit => "Somebody opens connections and does not go on, or limits.handshakes is too low.",
+        Reason::HandshakeLimit => {
+            "Somebody opens connections and does not go on. Those give way first; your own devices are not affected."
+        }
         Reason::SourceLimit => "Raise limits.connections_per_source if many devices share this address.",
         Reason::SourceRate => "Raise limits.connection_rate_per_source if this is one of your own devices.",
         Reason::SourceDenied => "Change deny_sources or allow_sources of the listener if the address should get in.",
@@ -34,7 +36,7 @@ pub(super) const fn advice(reason: Reason) -> &'static str {
              on it."
         }
         Reason::HandshakeTimeout | Reason::HandshakeClosedEarly => {
-            "The client did not go on. A browser does so when it asks its user which certificate to show."
+            "The client did not go on. Browsers do so, and connect again, when they ask which certificate to show."
         }
         Reason::CertificateRequired => {
             "The device has no certificate installed, or its app cannot show one. Install its .p12 file."

@@ -12,7 +12,7 @@ use crate::config::checked::{Config, RouteMode, Selector};
 use crate::identity::{Identity, Serial, Sha256};
 use crate::snapshot::Snapshot;
 
-/// Reads the configuration and every file it names, says what is wrong or odd, and shows who may go where. Binds nothing.
+/// The options of `doorward check`.
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {
     #[command(flatten)]
@@ -117,6 +117,7 @@ fn holder(selector: Option<&Selector>) -> Identity {
         common_name: None,
         organizational_units: Vec::new(),
         fingerprint: Sha256([0; 32]),
+        twins: Vec::new(),
         spki: Sha256([0; 32]),
         serial: Serial::from_be_bytes(&[]),
         issuer: String::new(),

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -32,7 +33,6 @@ use crate::names::{Name, ServerName};
 use crate::pki::DeviceAuthority;
 use crate::server::Server;
 use crate::telemetry::log::Log;
-use crate::telemetry::metrics::Metrics;
 
 const DOMAIN: &str = "home.example";
 const NAME: &str = "nas.home.example";
@@ -40,9 +40,7 @@ const DEVICE: &str = "alice-phone";
 const PAGE: &str = "Hello from the NAS. You are in.\n";
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Shows, on this machine only and without touching anything on it: a little web server that stands for a NAS, a gate
-/// before it, a device with a certificate that gets in, and strangers that do not. The gate then stays up to be tried
-/// with curl, until Ctrl-C.
+/// `doorward demo` has no options.
 #[derive(Args, Debug)]
 pub(super) struct DemoArgs {}
 
@@ -77,7 +75,8 @@ async fn show() -> Result<()> {
     })?;
     let mut config = config::load(&files.config)?;
     config.metrics.address = Some(LOOPBACK);
-    let log = Arc::new(Log::new(config.log.format, Prefixed)?);
+    let told = Told::default();
+    let log = Arc::new(Log::new(config.log.format, Prefixed(told.clone()))?);
     let server = Server::bind(&config, Arc::clone(&log))?;
     let gate = *server.addresses().first().ok_or("no listener")?;
     let metrics_address = server.metrics_address().ok_or("no metrics listener")?;
@@ -85,17 +84,17 @@ async fn show() -> Result<()> {
     let (stop, now) = (CancellationToken::new(), CancellationToken::new());
     let signals = tokio::task::spawn(run::signals(stop.clone(), now.clone())?);
     let running = tokio::task::spawn(server.run(stop.clone(), now));
-    say(&format!("   It listens on {gate}. Lines that start with \"gate |\" are its log.\n"));
+    told.wait(3).await;
+    say("   Lines that start with \"gate |\" are its log.\n");
 
     let trusted = Trusted::read(&files.server_authority)?;
     let device = files.devices.first().ok_or("no device")?;
     let own = Shown::read(&device.certificate, &device.key)?;
     let stranger = Shown::foreign()?;
 
-    let mut verdicts = Verdicts { metrics: Arc::clone(&metrics), seen: 0.0 };
     say(&format!("3. {DEVICE} connects and shows its certificate."));
     let page = ask(gate, trusted.client(Some(own))?).await;
-    verdicts.wait().await;
+    told.wait(4).await;
     match page {
         Ok(page) if page.ends_with(PAGE) => say(&format!("   It got the page: {PAGE}")),
         Ok(other) => return Err(format!("{DEVICE} got something else: {other}").into()),
@@ -103,10 +102,10 @@ async fn show() -> Result<()> {
     }
 
     say("4. A stranger connects. It has no certificate.");
-    refused(ask(gate, trusted.client(None)?).await, &mut verdicts).await?;
+    refused(ask(gate, trusted.client(None)?).await, &told, 5).await?;
 
     say("5. A stranger connects with a certificate it made itself, for a device of the same name.");
-    refused(ask(gate, trusted.client(Some(stranger))?).await, &mut verdicts).await?;
+    refused(ask(gate, trusted.client(Some(stranger))?).await, &told, 6).await?;
 
     say("6. A scanner tries plain HTTP.");
     let answer = spawn_blocking(move || {
@@ -116,7 +115,7 @@ async fn show() -> Result<()> {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map(|_| answer)
     });
-    refused(answer.await?.map_err(Into::into), &mut verdicts).await?;
+    refused(answer.await?.map_err(Into::into), &told, 7).await?;
 
     say("7. What the gate has counted:");
     for line in metrics.render().lines().filter(|line| is_of_interest(line)) {
@@ -137,8 +136,8 @@ async fn show() -> Result<()> {
     signals.abort();
     serving.abort();
     log.finish();
-    say(&format!("Stopped; {} connections were cut. The demo's files are gone.", stopped.cut));
     folder.close()?;
+    say(&format!("Stopped; {} connections were cut. The demo's files are gone.", stopped.cut));
     Ok(())
 }
 
@@ -148,8 +147,25 @@ fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
+/// How many lines of the gate's log are on the screen.
+#[derive(Clone, Default)]
+struct Told(Arc<AtomicUsize>);
+
+impl Told {
+    /// Waits until it is so many, so that the log stands where it belongs in the story. If they do not come, the story
+    /// goes on without them.
+    async fn wait(&self, lines: usize) {
+        for _ in 0..400 {
+            if self.0.load(Ordering::Relaxed) >= lines {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
 /// The gate's log, marked as such.
-struct Prefixed;
+struct Prefixed(Told);
 
 impl Write for Prefixed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -157,6 +173,7 @@ impl Write for Prefixed {
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             out.write_all(b"   gate | ")?;
             out.write_all(line)?;
+            self.0.0.fetch_add(1, Ordering::Relaxed);
         }
         Ok(bytes.len())
     }
@@ -180,38 +197,8 @@ async fn serve_page(listener: TcpListener) {
     }
 }
 
-/// Waits for the verdicts of the gate, so that its log stands where it belongs.
-struct Verdicts {
-    metrics: Arc<Metrics>,
-    seen: f64,
-}
-
-impl Verdicts {
-    async fn wait(&mut self) {
-        self.seen += 1.0;
-        for _ in 0..200 {
-            let decided: f64 = self
-                .metrics
-                .render()
-                .lines()
-                .filter(|line| {
-                    line.starts_with("doorward_connections_rejected_total{")
-                        || line.starts_with("doorward_connections_closed_total{")
-                })
-                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
-                .sum();
-            if decided >= self.seen {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        // The line is written by a thread of its own, right after the count.
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
-}
-
-async fn refused(answer: Result<String>, verdicts: &mut Verdicts) -> Result<()> {
-    verdicts.wait().await;
+async fn refused(answer: Result<String>, told: &Told, lines: usize) -> Result<()> {
+    told.wait(lines).await;
     match answer {
         Ok(answer) if !answer.is_empty() => Err(format!("a stranger got in: {answer}").into()),
         Ok(_) => {

@@ -4,7 +4,7 @@
 pub const OK: u8 = 0;
 /// Something unexpected went wrong.
 pub const UNEXPECTED: u8 = 1;
-/// The command line is wrong (clap's own code).
+/// The command line is wrong (clap's own code), or a file that it names.
 pub const USAGE: u8 = 2;
 /// The configuration has mistakes.
 pub const CONFIG: u8 = 3;
@@ -16,3 +16,15 @@ pub const CUT: u8 = 5;
 pub const REFUSED: u8 = 6;
 /// `init`: files would have been overwritten, and nothing was written.
 pub const EXISTS: u8 = 7;
+
+/// The table for `--help`.
+pub(super) const HELP: &str = "\
+Exit codes:
+  0  all is well, or yes
+  1  something unexpected went wrong
+  2  the command line is wrong, or a file it names
+  3  the configuration has mistakes
+  4  the gate cannot start: an address is taken, say
+  5  the gate stopped, but had to cut connections that did not end in time
+  6  explain: no
+  7  init: files would have been overwritten, and nothing was written";

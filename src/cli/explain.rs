@@ -14,14 +14,19 @@ use crate::names::{ServerName, printable};
 use crate::rejection::Reason;
 use crate::snapshot::{Access, Snapshot};
 
-/// Says yes or no and why, as the gate would decide now. The exit code is 0 for yes and 6 for no.
+/// What stands below the help text.
+pub(super) const EXAMPLE: &str = "\
+Example, in the folder that \"doorward init\" wrote:
+  doorward explain --server-name nas.home.example --cert devices/alice-phone.pem";
+
+/// The options of `doorward explain`.
 #[derive(Args, Debug)]
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// The device's certificate, PEM, with the certificates between it and its authority behind it if there are any.
-    /// Left out: a client that shows none
+    /// The device's certificate as a .pem file, with the certificates between it and its authority behind it if there
+    /// are any. Left out: a client that shows none
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
 
@@ -82,14 +87,25 @@ pub(super) fn run(args: &ExplainArgs) -> ExitCode {
 
 fn read_chain(file: &PathBuf) -> Result<Vec<CertificateDer<'static>>, String> {
     let shown = file.display();
-    let chain: Vec<_> = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
+    let bytes = std::fs::read(file).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<_, _>>()
         .map_err(|error| format!("cannot read {shown}: {error}"))?;
     if chain.is_empty() {
-        return Err(format!(
-            "{shown} has no certificate in PEM form (\"-----BEGIN CERTIFICATE-----\")\n  a .p12 file is turned into one \
-             by: openssl pkcs12 -in FILE.p12 -nokeys -clcerts"
-        ));
+        // The three files of a device are easily mistaken for one another.
+        let instead = if bytes.windows(11).any(|part| part == b"PRIVATE KEY") {
+            format!(
+                "{shown} is a private key, which nobody should need to see\n  name the certificate that goes with it"
+            )
+        } else if bytes.starts_with(&[0x30]) {
+            format!(
+                "{shown} is not a .pem file; it looks like a .p12\n  name the .pem file beside it. If there is none: \
+                 openssl pkcs12 -in {shown} -nokeys -clcerts -out device.pem (for mkcert's files with -legacy)"
+            )
+        } else {
+            format!("{shown} has no certificate in it (\"-----BEGIN CERTIFICATE-----\")\n  name the device's .pem file")
+        };
+        return Err(instead);
     }
     Ok(chain)
 }
@@ -104,10 +120,13 @@ fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[Certi
         explanation: format!("{reason}: {detail}"),
         advice: Some(advice(reason)),
     };
-    let asked = server_name.map_or_else(|| "no server name".to_owned(), |name| name.to_string());
+    let asked = server_name.map_or_else(|| "a client that names no server".to_owned(), |name| name.to_string());
     let route = match snapshot.routes.find(server_name) {
         Ok(route) => route,
-        Err(reason) => return no(None, None, reason, format!("no route answers to {asked}")),
+        Err(reason) => {
+            let hint = if server_name.is_none() { " (which one to ask about: --server-name)" } else { "" };
+            return no(None, None, reason, format!("no route answers to {asked}{hint}"));
+        }
     };
     let name = route.name.as_str();
     let backends: Vec<String> = route.backends.iter().map(ToString::to_string).collect();

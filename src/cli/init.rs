@@ -16,10 +16,12 @@ use crate::names::{Name, ServerName};
 use crate::pki::files::{self, Access, Existing, NewFile};
 use crate::pki::{self, DeviceAuthority, Issued, Password, Profile, ServerAuthority};
 
-/// Writes a configuration, its certificates and the first devices into a folder, ready to run.
-///
-/// Every device gets a file to import (.p12) and a password for it. The passwords are shown once and stored nowhere;
-/// a lost one costs nothing, for the same certificate and key are in the folder as .pem files.
+/// What stands below the help text.
+pub(super) const EXAMPLE: &str = "\
+Example:
+  doorward init --domain home.example --route nas=192.168.1.10:5666 --device alice-phone";
+
+/// What is to be written; what the options mean is said in their help texts.
 #[derive(Args, Clone, Debug)]
 pub struct InitArgs {
     /// Your domain. Routes get names below it, and certificates are for it alone

@@ -19,7 +19,7 @@ use crate::config::{self, checked::Config};
 ///
 /// New here? "doorward demo" shows everything on this machine in one go, and "doorward init" sets up your own.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version, arg_required_else_help = true, after_long_help = exit::HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -28,14 +28,31 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show everything at once on this machine: a gate, a device that gets in, strangers that do not
+    ///
+    /// A little web server stands for a NAS, a gate stands before it, a device with a certificate gets in, and strangers
+    /// do not. Nothing on this machine is changed, and nobody outside of it can connect. The gate then stays up to be
+    /// tried with curl, until Ctrl-C.
     Demo(demo::DemoArgs),
     /// Write a configuration, its certificates and the first devices into a folder, ready to run
+    ///
+    /// Every device gets a file to import (.p12) and a password for it. The passwords are shown once and stored nowhere;
+    /// a lost one costs nothing, for the same certificate and key are in the folder as .pem files.
+    #[command(after_help = init::EXAMPLE)]
     Init(init::InitArgs),
     /// Run the gate
+    ///
+    /// One line on stdout for every connection that was turned away or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
+    /// connections that are open then have timeouts.drain (30 seconds) to end; a second signal ends them at once.
     Run(run::RunArgs),
     /// Look for mistakes in the configuration, and show who may go where
+    ///
+    /// Reads the configuration and every file it names, says what is wrong or odd, and shows who may go where. It opens
+    /// no port, so it can be asked while the gate runs.
     Check(check::CheckArgs),
     /// Say whether a certificate would get in, and why, without a connection
+    ///
+    /// Decides as the gate would decide now, and says what to do about a no. The exit code is 0 for yes and 6 for no.
+    #[command(after_help = explain::EXAMPLE)]
     Explain(explain::ExplainArgs),
 }
 
@@ -56,20 +73,33 @@ pub enum Format {
     Json,
 }
 
+/// Where the configuration is looked for if nothing is said, in this order.
+const DEFAULT_FILES: [&str; 2] = ["doorward.toml", "/etc/doorward/doorward.toml"];
+
+/// Where `doorward init` writes it if nothing else is said.
+const FROM_INIT: &str = "doorward/doorward.toml";
+
 impl ConfigArg {
-    fn path(&self) -> PathBuf {
-        const HERE: &str = "doorward.toml";
-        const SYSTEM: &str = "/etc/doorward/doorward.toml";
-        match &self.file {
-            Some(file) => file.clone(),
-            None if !Path::new(HERE).exists() && Path::new(SYSTEM).exists() => SYSTEM.into(),
-            None => HERE.into(),
+    /// The file, or what to say if there is none.
+    fn path(&self) -> Result<PathBuf, String> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
         }
+        if let Some(file) = DEFAULT_FILES.iter().map(Path::new).find(|file| file.exists()) {
+            return Ok(file.to_owned());
+        }
+        let [here, system] = DEFAULT_FILES;
+        let remedy = if Path::new(FROM_INIT).exists() {
+            format!("name the one that \"doorward init\" wrote: --config {FROM_INIT}")
+        } else {
+            "name yours with --config FILE, or have one made: doorward init --help".to_owned()
+        };
+        Err(format!("there is no {here} in this folder, and no {system}\n  {remedy}"))
     }
 
     /// Loads it. Mistakes are told on stderr, every one; so are warnings, which do not keep it from being used.
     fn load(&self) -> Result<Config, ExitCode> {
-        let file = self.path();
+        let file = self.path().map_err(|message| failed(exit::CONFIG, &message))?;
         match config::load(&file) {
             Ok(config) => {
                 for warning in &config.warnings {

@@ -12,8 +12,7 @@ use super::{ConfigArg, exit, failed};
 use crate::server::{Server, StartError, Stopped};
 use crate::telemetry::log::Log;
 
-/// Runs the gate until it gets SIGTERM or SIGINT (Ctrl-C). Connections that are open then have `timeouts.drain` to end;
-/// a second signal ends them at once.
+/// The options of `doorward run`.
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {
     #[command(flatten)]

@@ -154,7 +154,7 @@ pub struct ClientAuth {
     pub trust: Vec<TrustAnchor>,
     /// Revocation lists; empty means that revocation is not checked by list.
     pub revocation_lists: Vec<RevocationList>,
-    /// Certificates that are turned away without a list.
+    /// Certificates that are turned away without a list: those of the route and those of the default.
     pub deny: DenyList,
     /// What an expired revocation list means.
     pub expired_revocation_list: ExpiredRevocationList,

@@ -6,15 +6,12 @@ mod tickets;
 mod verifier;
 
 use std::io;
-use std::net::Shutdown;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
-use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -28,17 +25,13 @@ use crate::identity::Identity;
 use crate::names::ServerName;
 use crate::record::{Keys, RECORD_MAX, Session};
 use crate::rejection::{Alert, Reason, Rejection};
+use crate::sys::socket::{send, send_last};
 
 /// The most received bytes a handshake may pile up: a message may span records, and rustls takes one of 64 KiB.
 const RECEIVED_MAX: usize = 96 * 1024;
 
 /// The header of a record.
 const RECORD_HEADER: usize = 5;
-
-/// How long a client that was refused gets to read why, and how many bytes it may send meanwhile: under TLS 1.3 it
-/// believes itself in, and may have begun an upload before it reads the alert.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_MAX: usize = 1024 * 1024;
 
 /// A completed handshake.
 #[derive(Debug)]
@@ -112,7 +105,7 @@ pub async fn handshake(greeted: Greeted, tls: &RouteTls, deadline: Instant) -> R
     match timeout_at(deadline, driver.run(stream)).await {
         Ok(Ok(())) => driver.finish(greeted, tls).await,
         Ok(Err(failure)) => {
-            let identity = driver.observation.identity.take();
+            let identity = driver.presented();
             let rejection = match failure {
                 Failure::Closed => Rejection::silent(Reason::HandshakeClosedEarly, "ended during the handshake"),
                 Failure::Io(error) => Rejection::silent(Reason::HandshakeClosedEarly, error.to_string()),
@@ -129,7 +122,7 @@ pub async fn handshake(greeted: Greeted, tls: &RouteTls, deadline: Instant) -> R
         Err(_) => {
             let detail = "not complete within timeouts.handshake";
             let rejection = Rejection::silent(Reason::HandshakeTimeout, detail);
-            Err(Refused { rejection, identity: driver.observation.identity.take() })
+            Err(Refused { rejection, identity: driver.presented() })
         }
     }
 }
@@ -170,11 +163,21 @@ enum Wants {
 }
 
 impl Driver {
+    /// Whom a certificate names that was shown in a handshake which came to nothing. That the client holds its key has not
+    /// been proved, so the identity counts as nobody's, whoever issued it.
+    fn presented(&mut self) -> Option<Arc<Identity>> {
+        let identity = self.observation.identity.take()?;
+        Some(Arc::new(Identity { verified: false, ..Identity::clone(&identity) }))
+    }
+
     async fn run(&mut self, stream: &TcpStream) -> Result<(), Failure> {
         let mut out = Vec::new();
         loop {
             match self.advance(&mut out)? {
-                Wants::Send => send(stream, &mut out).await?,
+                Wants::Send => {
+                    send(stream, &out).await?;
+                    out.clear();
+                }
                 Wants::Receive => self.receive(stream).await?,
                 Wants::Nothing => return Ok(()),
             }
@@ -242,29 +245,21 @@ impl Driver {
         }
     }
 
-    /// After an error rustls has an alert to send; the error itself comes again in between. The first one counts.
-    ///
-    /// It is shown the same bytes as before: its deframer remembers places in them, and panics if they are gone.
+    /// After an error rustls has an alert to send. It is asked for what it has, and not once more: shown the same bytes
+    /// again it would find the same error, and queue another alert. The bytes must be there all the same, since its
+    /// deframer remembers places in them.
     fn collect_alert(&mut self, out: &mut Vec<u8>) {
         let Self { connection, received, fed, observation } = self;
-        for _ in 0..8 {
-            let shown = received.get_mut(..*fed).unwrap_or_default();
-            let UnbufferedStatus { discard, state } = observe(observation, || connection.process_tls_records(shown));
-            match state {
+        let shown = received.get_mut(..*fed).unwrap_or_default();
+        while connection.wants_write() {
+            match observe(observation, || connection.process_tls_records(shown)).state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     if encode(out, |space| data.encode(space)).is_err() {
                         return;
                     }
                 }
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    return;
-                }
-                Err(_) => {}
-                Ok(_) => return,
+                _ => return,
             }
-            received.drain(..discard);
-            *fed -= discard;
         }
     }
 
@@ -334,45 +329,9 @@ fn encode(out: &mut Vec<u8>, mut encode: impl FnMut(&mut [u8]) -> Result<usize, 
     }
 }
 
-async fn send(stream: &TcpStream, out: &mut Vec<u8>) -> io::Result<()> {
-    let mut rest = out.as_slice();
-    while !rest.is_empty() {
-        match stream.try_write(rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            Err(error) => return Err(error),
-        }
-    }
-    out.clear();
-    Ok(())
-}
-
-/// Sends the last thing a client hears, and sees to it that it can hear it: closing a socket with unread bytes is a reset
-/// (RFC 1122 section 4.2.2.13), and a reset overtakes what was sent. `None` if nothing was sent.
+/// Sends the last thing a client hears. `None` if nothing was sent.
 async fn tell(stream: &TcpStream, last: &[u8]) -> Option<()> {
-    if last.is_empty() {
-        return None;
-    }
-    let deadline = Instant::now() + LINGER;
-    timeout_at(deadline, send(stream, &mut last.to_vec())).await.ok()?.ok()?;
-    SockRef::from(stream).shutdown(Shutdown::Write).ok()?;
-    let drained = async {
-        let mut sink = vec![0; 16 * 1024];
-        let mut left = LINGER_MAX;
-        while left > 0 {
-            stream.readable().await?;
-            match stream.try_read(&mut sink) {
-                Ok(0) => break,
-                Ok(length) => left = left.saturating_sub(length),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok::<(), io::Error>(())
-    };
-    // Whatever came of it, the client has had its chance.
-    let _ = timeout_at(deadline, drained).await;
-    Some(())
+    if last.is_empty() { None } else { send_last(stream, last).await.ok() }
 }
 
 /// Which alert was sent: to be seen in the record while it is not encrypted, else the one rustls picks for the reason.
@@ -399,6 +358,8 @@ fn reason_for(error: &Error) -> Reason {
             | PeerIncompatible::Tls12NotOfferedOrEnabled,
         ) => Reason::ProtocolVersion,
         Error::PeerIncompatible(_) => Reason::NoSharedParameters,
+        // The client takes no signature that the route's key can make: rustls has no error of its own for that.
+        Error::General(message) if message == "incompatible signing key" => Reason::NoSharedParameters,
         Error::General(_) | Error::FailedToGetCurrentTime | Error::FailedToGetRandomBytes | Error::EncryptError => {
             Reason::Internal
         }

@@ -2,7 +2,7 @@
 //!
 //! rustls restores the client's chain from a ticket and does not call the verifier. The keys are those of one route of
 //! one snapshot, so within a ticket's life only time can take rights away: a certificate or a revocation list expires.
-//! Each ticket therefore carries the moment up to which the chain in it is good. Past it the ticket counts for nothing,
+//! Each ticket therefore carries the moment up to which the chain in it is good, at most [`LIFETIME`] from now. Past it the ticket counts for nothing,
 //! the handshake is a full one, and the client is told why it is refused by the alert that belongs there.
 
 use std::sync::Arc;
@@ -13,6 +13,10 @@ use rustls::pki_types::UnixTime;
 use rustls::server::ProducesTickets;
 
 use super::observation;
+
+/// For how long, in seconds, sessions may be resumed after the handshake in which the client proved that it holds its key.
+/// Tickets are renewed when they are used; without an end, whoever copied one would never need the key.
+pub(super) const LIFETIME: u64 = 12 * 60 * 60;
 
 /// The longest session put into a ticket. The client's chain is in it: three certificates take 2 to 5 KB. Clients carry a
 /// ticket in their next ClientHello, and rustls' own stumbles over two that are longer than a record.

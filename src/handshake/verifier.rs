@@ -1,5 +1,6 @@
 //! How a route judges client certificates: the four modes, with Caddy's meaning.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,11 +11,13 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
 use super::config::PROVIDER;
-use super::observation;
+use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
-use crate::config::checked::{ClientAuth, ClientAuthMode, ExpiredRevocationList};
-use crate::identity::Identity;
+use crate::config::checked::{ClientAuth, ClientAuthMode, ExpiredRevocationList, RevocationList};
+use crate::identity::{Identity, Serial};
 use crate::rejection::Reason;
 
 /// The verifier of one route.
@@ -23,6 +26,9 @@ pub(super) struct RouteVerifier {
     mode: ClientAuthMode,
     /// Follows the chain to a trust anchor (RFC 5280 section 6). Absent in the modes that do not verify.
     chain: Option<Arc<dyn ClientCertVerifier>>,
+    /// What all revocation lists together revoke: issuer and serial number. webpki asks the first list that speaks for
+    /// an issuer and no other, so a list that was put beside an older one would have no effect.
+    revoked: HashMap<Vec<u8>, HashSet<Serial>>,
     /// The first moment, in seconds since 1970, at which a revocation list expires and with it every verdict.
     lists_good_until: Option<u64>,
     algorithms: WebPkiSupportedAlgorithms,
@@ -67,7 +73,8 @@ impl RouteVerifier {
             }
         };
         let algorithms = PROVIDER.signature_verification_algorithms;
-        Ok(Self { mode: client_auth.mode, chain, lists_good_until, algorithms, policy })
+        let revoked = revoked(&client_auth.revocation_lists);
+        Ok(Self { mode: client_auth.mode, chain, revoked, lists_good_until, algorithms, policy })
     }
 
     /// Whether a trust anchor must vouch for a certificate.
@@ -109,7 +116,7 @@ impl RouteVerifier {
     ) -> Result<(), Refused> {
         let Some(chain) = &self.chain else { return Ok(()) };
         match chain.verify_client_cert(end_entity, intermediates, now) {
-            Ok(_) => Ok(()),
+            Ok(_) => self.ask_every_list(end_entity, intermediates),
             // An authority of the same name, with another key: one that was made anew, or a forged one. Either way no
             // trust anchor vouches for the certificate, and that is what helps whoever reads it. `bad_signature` is left
             // for a client that cannot prove that it holds its key.
@@ -133,6 +140,29 @@ impl RouteVerifier {
         }
     }
 
+    fn ask_every_list(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+    ) -> Result<(), Refused> {
+        if self.revoked.is_empty() {
+            return Ok(());
+        }
+        for certificate in [end_entity].into_iter().chain(intermediates) {
+            // What cannot be read here was read by webpki, or is no part of the chain.
+            let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
+            let serials = self.revoked.get(certificate.issuer().as_raw());
+            if serials.is_some_and(|serials| serials.contains(&Serial::from_be_bytes(certificate.raw_serial()))) {
+                return Err(Refused {
+                    error: CertificateError::Revoked,
+                    reason: Reason::Revoked,
+                    detail: CertificateError::Revoked.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Up to when a chain that is good now stays good, in seconds since 1970, as far as anybody can tell now.
     fn valid_until(&self, identity: &Identity, intermediates: &[CertificateDer<'_>]) -> u64 {
         let above = intermediates
@@ -153,6 +183,17 @@ impl Refused {
     const fn is_by_policy(&self) -> bool {
         matches!(self.reason, Reason::Denied | Reason::IdentityNotAllowed)
     }
+}
+
+/// Lists that cannot be read are refused by webpki.
+fn revoked(lists: &[RevocationList]) -> HashMap<Vec<u8>, HashSet<Serial>> {
+    let mut revoked: HashMap<Vec<u8>, HashSet<Serial>> = HashMap::new();
+    for list in lists {
+        let Ok((_, list)) = CertificateRevocationList::from_der(&list.list) else { continue };
+        let serials = list.iter_revoked_certificates().map(|entry| Serial::from_be_bytes(entry.raw_serial()));
+        revoked.entry(list.issuer().as_raw().to_vec()).or_default().extend(serials);
+    }
+    revoked
 }
 
 fn chain_verifier(client_auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, UnusableTrust> {
@@ -217,7 +258,9 @@ impl ClientCertVerifier for RouteVerifier {
     ) -> Result<ClientCertVerified, Error> {
         let (identity, verdict) = self.judge(end_entity, intermediates, now);
         observation::current(|current| {
-            current.valid_until = identity.as_deref().map(|identity| self.valid_until(identity, intermediates));
+            current.valid_until = identity.as_deref().map(|identity| {
+                self.valid_until(identity, intermediates).min(now.as_secs().saturating_add(tickets::LIFETIME))
+            });
             current.identity = identity;
             match verdict {
                 Ok(()) => Ok(ClientCertVerified::assertion()),

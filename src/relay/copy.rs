@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use super::buffers::{Buffer, Size};
 use super::{End, Engine, Moved, Path};
 use crate::close::CloseReason;
-use crate::record::{Opened, PLAINTEXT_MAX, RecordError, Session};
-use crate::rejection::Side;
+use crate::record::{Exhausted, Opened, PLAINTEXT_MAX, RecordError, Session};
+use crate::rejection::{Alert, Side};
 use crate::sys::stream::Stream;
 
 /// How often one direction goes round before the other one and other connections get their turn.
@@ -52,7 +52,9 @@ struct Up {
     busy: bool,
     ended: bool,
     shut: bool,
-    /// The backend takes nothing more. What it has still to say is delivered all the same.
+    /// The backend takes nothing more. What it has still to say is delivered all the same, and until the client has
+    /// ended too, what it sends is read and dropped: closing a socket with unread bytes is a reset
+    /// (RFC 1122 section 4.2.2.13), and could overtake the backend's last words.
     refused: Option<io::Error>,
 }
 
@@ -62,6 +64,8 @@ struct Down {
     buffer: Option<Buffer>,
     /// Sealed records in `buffer` that the client has not taken yet.
     sealed: Range<usize>,
+    /// How many bytes of payload were sealed into `buffer`.
+    payload: usize,
     busy: bool,
     ended: bool,
     shut: bool,
@@ -95,11 +99,11 @@ impl TlsCopy {
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         for _ in 0..TURNS {
             if !self.up.plaintext.is_empty() {
-                ready!(self.poll_write_backend(cx))?;
+                ready!(self.poll_write_backend(cx));
                 continue;
             }
             if self.up.ended {
-                self.up.buffer = None;
+                self.up.release();
                 if !self.up.shut {
                     self.up.shut = true;
                     // A backend that is gone already needs no telling.
@@ -118,7 +122,10 @@ impl TlsCopy {
 
     /// Opens what is whole. False if nothing came of it and more must be read first.
     fn open_records(&mut self) -> Result<bool, End> {
-        let Self { session, up, control, .. } = self;
+        let Self { session, up, down, control, .. } = self;
+        // One answer serves all requests that came before it is sent (RFC 8446 section 4.6.3), so that a client that
+        // asks and never reads piles nothing up. Behind a close_notify nothing may be sent at all.
+        let may_answer = |control: &[u8]| control.is_empty() && !down.ended;
         let Some(buffer) = up.buffer.as_mut() else { return Ok(false) };
         let before = up.opened;
         while up.plaintext.len() < PIECES && !up.ended {
@@ -129,6 +136,7 @@ impl TlsCopy {
             };
             match opened {
                 Opened::Incomplete(_) => break,
+                Opened::Data { consumed, .. } if up.refused.is_some() => up.opened += consumed,
                 Opened::Data { consumed, plaintext } => {
                     up.plaintext.push_back(up.opened + plaintext.start..up.opened + plaintext.end);
                     up.opened += consumed;
@@ -136,14 +144,15 @@ impl TlsCopy {
                 Opened::Nothing { consumed } => up.opened += consumed,
                 Opened::KeyUpdateRequested { consumed } => {
                     up.opened += consumed;
-                    // One answer serves all requests that came before it is sent (RFC 8446 section 4.6.3).
-                    if control.is_empty() {
+                    if may_answer(control) {
                         session.update_key(control).map_err(|_| End::because(CloseReason::TlsError, "keys"))?;
                     }
                 }
                 Opened::Renegotiation { consumed } => {
                     up.opened += consumed;
-                    session.no_renegotiation(control).map_err(|_| End::because(CloseReason::TlsError, "keys"))?;
+                    if may_answer(control) {
+                        session.no_renegotiation(control).map_err(|_| End::because(CloseReason::TlsError, "keys"))?;
+                    }
                 }
                 Opened::Closed { consumed } => {
                     up.opened += consumed;
@@ -158,28 +167,30 @@ impl TlsCopy {
         Ok(up.opened > before)
     }
 
-    fn poll_write_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_write_backend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self { backend, up, moved, .. } = self;
-        let Some(buffer) = up.buffer.as_ref() else { return Poll::Ready(Ok(())) };
+        let Some(buffer) = up.buffer.as_ref() else { return Poll::Ready(()) };
         let mut pieces = [IoSlice::new(&[]); PIECES];
         let mut count = 0;
         for (piece, range) in pieces.iter_mut().zip(&up.plaintext) {
             *piece = IoSlice::new(buffer.get(range.clone()).unwrap_or_default());
             count += 1;
         }
-        let mut written = loop {
+        let written = loop {
             match backend.try_write_vectored(pieces.get(..count).unwrap_or_default()) {
-                Ok(written) => break written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(backend.poll_write_ready(cx)).map_err(backend_broke)?;
+                    if let Err(error) = ready!(backend.poll_write_ready(cx)) {
+                        break Err(error);
+                    }
                 }
-                Err(error) => {
-                    up.plaintext.clear();
-                    up.ended = true;
-                    up.refused = Some(error);
-                    self.first_ended.get_or_insert(Side::Backend);
-                    return Poll::Ready(Ok(()));
-                }
+                written => break written,
+            }
+        };
+        let mut written = match written {
+            Ok(written) => written,
+            Err(error) => {
+                self.refused(error);
+                return Poll::Ready(());
             }
         };
         moved.to_backend += u64::try_from(written).unwrap_or(u64::MAX);
@@ -192,7 +203,13 @@ impl TlsCopy {
             }
             up.plaintext.pop_front();
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(())
+    }
+
+    fn refused(&mut self, error: io::Error) {
+        self.up.plaintext.clear();
+        self.up.refused = Some(error);
+        self.first_ended.get_or_insert(Side::Backend);
     }
 
     fn poll_read_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
@@ -260,24 +277,31 @@ impl TlsCopy {
     }
 
     fn poll_write_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let Self { client, down, control, .. } = self;
-        let payload = down.buffer.as_ref().and_then(|buffer| buffer.get(down.sealed.clone())).unwrap_or_default();
-        let mut written = loop {
-            match client.try_write_vectored(&[IoSlice::new(payload), IoSlice::new(control)]) {
-                Ok(written) => break written,
+        loop {
+            match self.send() {
+                Ok(()) => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(client.poll_write_ready(cx)).map_err(client_broke)?;
+                    ready!(self.client.poll_write_ready(cx)).map_err(client_broke)?;
                 }
                 // Both sides have said all they had to say; only our close_notify was not wanted any more.
-                Err(_) if down.ended && down.sealed.is_empty() && self.up.ended => {
-                    control.clear();
+                Err(_) if self.down.ended && self.down.sealed.is_empty() && self.up.ended => {
+                    self.control.clear();
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) => return Poll::Ready(Err(client_broke(error))),
             }
-        };
+        }
+    }
+
+    /// Sends what is sealed, as far as the client takes it at once.
+    fn send(&mut self) -> io::Result<()> {
+        let Self { client, session, down, control, moved, .. } = self;
+        let sealed = down.buffer.as_ref().and_then(|buffer| buffer.get(down.sealed.clone())).unwrap_or_default();
+        let mut written = client.try_write_vectored(&[IoSlice::new(sealed), IoSlice::new(control)])?;
         let taken = written.min(down.sealed.len());
+        let before = down.payload_before(session);
         down.sealed.start += taken;
+        moved.to_client += u64::try_from(down.payload_before(session) - before).unwrap_or_default();
         written -= taken;
         control.drain(..written.min(control.len()));
         if down.sealed.is_empty() {
@@ -286,17 +310,19 @@ impl TlsCopy {
         if control.is_empty() {
             *control = Vec::new();
         }
-        Poll::Ready(Ok(()))
+        Ok(())
     }
 
     fn poll_read_backend(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         ready!(self.backend.poll_read_ready(cx)).map_err(backend_broke)?;
-        let Self { backend, session, down, control, moved, .. } = self;
-        let exhausted = |_| End::because(CloseReason::TlsError, "the cipher suite's record limit is reached");
-        if session.is_worn(Size::Large.records()) {
+        if self.session.is_worn(Size::Large.records()) {
             // The KeyUpdate goes out before anything is sealed under the key that it announces.
-            return Poll::Ready(session.update_key(control).map_err(exhausted));
+            return Poll::Ready(self.session.update_key(&mut self.control).map_err(|error| {
+                self.give_up(Alert::INTERNAL_ERROR);
+                exhausted(error)
+            }));
         }
+        let Self { backend, session, down, control, .. } = self;
         let mut buffer = Buffer::take(if down.busy { Size::Large } else { Size::Small });
         let (before, behind) = (session.before(), session.behind());
         let stride = before + PLAINTEXT_MAX + behind;
@@ -305,8 +331,7 @@ impl TlsCopy {
                 let payload = buffer.get_mut(before..before + PLAINTEXT_MAX).unwrap_or_default();
                 let mut space = ReadBuf::new(payload);
                 // Unlike a plain read this one lets tokio conclude from a short read that nothing more is there.
-                ready!(backend.poll_read(cx, &mut space)).map_err(backend_broke)?;
-                space.filled().len()
+                ready!(backend.poll_read(cx, &mut space)).map(|()| space.filled().len())
             }
             Size::Large => {
                 // Each record's payload is read to where it will be sealed.
@@ -316,13 +341,23 @@ impl TlsCopy {
                 }
                 let mut pieces: Vec<IoSliceMut<'_>> = pieces.into_iter().flatten().collect();
                 match backend.try_read_vectored(&mut pieces) {
-                    Ok(length) => length,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         down.busy = false;
                         return Poll::Ready(Ok(()));
                     }
-                    Err(error) => return Poll::Ready(Err(backend_broke(error))),
+                    length => length,
                 }
+            }
+        };
+        let length = match length {
+            Ok(length) => length,
+            Err(error) => {
+                // No close_notify: the client can tell that there was more to come (RFC 8446 section 6.1).
+                down.ended = true;
+                self.refused(error);
+                // The other direction may be waiting for a backend that is no more.
+                cx.waker().wake_by_ref();
+                return Poll::Ready(Ok(()));
             }
         };
         down.busy = length >= PLAINTEXT_MAX;
@@ -340,42 +375,74 @@ impl TlsCopy {
             left -= payload;
             session.seal_data(buffer.get_mut(record).unwrap_or_default()).map_err(exhausted)?;
         }
-        moved.to_client += u64::try_from(length).unwrap_or(u64::MAX);
         down.sealed = 0..end;
+        down.payload = length;
         down.buffer = Some(buffer);
         Poll::Ready(Ok(()))
     }
 
     /// Tells the client what it did wrong.
     fn protest(&mut self, error: RecordError) -> End {
-        if self.session.fatal(error.0, &mut self.control).is_ok() {
-            self.flush();
-        }
+        self.give_up(error.0);
         End::because(CloseReason::TlsError, error)
     }
 
-    /// Sends what is sealed, as far as the client takes it at once.
-    fn flush(&self) {
-        let payload = self.down.buffer.as_ref().and_then(|buffer| buffer.get(self.down.sealed.clone()));
-        let pieces = [IoSlice::new(payload.unwrap_or_default()), IoSlice::new(&self.control)];
-        let _ = self.client.try_write_vectored(&pieces);
+    /// Ends with a fatal alert.
+    fn give_up(&mut self, alert: Alert) {
+        // Behind a close_notify nothing may be sent.
+        if !self.down.ended {
+            let _ = self.session.fatal(alert, &mut self.control);
+        }
+        self.hang_up();
+    }
+
+    /// Sends what is sealed, as far as the client takes it at once, and ends. What the client has sent meanwhile is taken
+    /// off the socket: closing one with unread bytes is a reset, and could overtake what was sent.
+    fn hang_up(&mut self) {
+        if !self.down.shut && self.send().is_ok() {
+            let _ = SockRef::from(&self.client).shutdown(Shutdown::Write);
+        }
+        let mut sink = [0; 4096];
+        for _ in 0..TURNS {
+            if !matches!(self.client.try_read(&mut sink), Ok(1..)) {
+                break;
+            }
+        }
+    }
+}
+
+impl Down {
+    /// How much of the payload stands in records, or parts of them, that the client has taken.
+    fn payload_before(&self, session: &Session) -> usize {
+        let (before, sealed) = (session.before(), self.sealed.start);
+        let stride = before + PLAINTEXT_MAX + session.behind();
+        let payload = sealed / stride * PLAINTEXT_MAX + (sealed % stride).saturating_sub(before).min(PLAINTEXT_MAX);
+        payload.min(self.payload)
     }
 }
 
 impl Up {
+    /// Gives everything back that only bytes on the move need.
+    fn release(&mut self) {
+        self.buffer = None;
+        self.plaintext = VecDeque::new();
+    }
+
     /// Makes room behind what is still sealed, and gives the buffer back if that is nothing.
     fn compact(&mut self) {
         let rest = self.opened..self.filled;
         let length = rest.len();
         if length == 0 {
-            self.buffer = None;
+            self.release();
         } else if let Some(buffer) = &mut self.buffer {
-            if self.busy && buffer.size() == Size::Small {
-                let mut larger = Buffer::take(Size::Large);
-                for (slot, byte) in larger.iter_mut().zip(buffer.get(rest).unwrap_or_default()) {
+            // What is left is less than a record, and fits either size: a client that stops there holds a small one.
+            let size = if self.busy { Size::Large } else { Size::Small };
+            if buffer.size() != size {
+                let mut other = Buffer::take(size);
+                for (slot, byte) in other.iter_mut().zip(buffer.get(rest).unwrap_or_default()) {
                     *slot = *byte;
                 }
-                *buffer = larger;
+                *buffer = other;
             } else if rest.start > 0 {
                 buffer.copy_within(rest, 0);
             }
@@ -388,6 +455,10 @@ fn client_broke(error: io::Error) -> End {
     End::because(CloseReason::ClientReset, error)
 }
 
+fn exhausted(_: Exhausted) -> End {
+    End::because(CloseReason::TlsError, "the cipher suite's record limit is reached")
+}
+
 fn backend_broke(error: io::Error) -> End {
     End::because(CloseReason::BackendReset, error)
 }
@@ -396,19 +467,26 @@ impl Engine for TlsCopy {
     const PATH: Path = Path::Copy;
 
     fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let ends = match (self.poll_up(cx), self.poll_down(cx)) {
+        let up = self.poll_up(cx);
+        // If that is an error, the client has been told, and nothing may follow.
+        let down = if matches!(up, Poll::Ready(Err(_))) { Poll::Pending } else { self.poll_down(cx) };
+        let end = match (up, down) {
             (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => end,
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => match (self.up.refused.take(), self.first_ended) {
-                (Some(error), _) => backend_broke(error),
-                (None, Some(Side::Backend)) => End::new(CloseReason::BackendClosed),
-                (None, _) => End::new(CloseReason::ClientClosed),
-            },
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => End::new(match self.first_ended {
+                Some(Side::Backend) => CloseReason::BackendClosed,
+                _ => CloseReason::ClientClosed,
+            }),
             _ => return Poll::Pending,
         };
-        if matches!(ends.reason, CloseReason::ClientReset | CloseReason::TlsError) {
+        // Whatever the client did then, the backend was the first to go.
+        let end = match self.up.refused.take() {
+            Some(error) if end.reason != CloseReason::TlsError => backend_broke(error),
+            _ => end,
+        };
+        if matches!(end.reason, CloseReason::ClientReset | CloseReason::TlsError) {
             self.backend.reset_on_close();
         }
-        Poll::Ready(ends)
+        Poll::Ready(end)
     }
 
     fn moved(&self) -> Moved {
@@ -421,8 +499,18 @@ impl Engine for TlsCopy {
 
     fn cut(&mut self) {
         // close_notify says that nothing follows; that is true only if nothing was left half sent.
-        if self.down.sealed.is_empty() && !self.down.ended && self.session.close_notify(&mut self.control).is_ok() {
-            self.flush();
+        if self.down.sealed.is_empty() {
+            if !self.down.ended {
+                let _ = self.session.close_notify(&mut self.control);
+            }
+            self.hang_up();
+        }
+        // The client has not said that it was done, so the backend is not told so.
+        if !self.up.ended {
+            self.backend.reset_on_close();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@
 mod buffers;
 mod copy;
 mod raw;
+#[cfg(test)]
+mod testing;
 
 use std::future::poll_fn;
 use std::pin::pin;

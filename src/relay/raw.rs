@@ -1,6 +1,6 @@
 //! Bytes as they are, from the very first one, by `splice(2)`.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -27,6 +27,10 @@ pub(super) struct Splice {
     up: Direction,
     down: Direction,
     first_ended: Option<Side>,
+    /// The backend takes nothing more. What it has still to say is delivered all the same, and until the client has
+    /// ended too, what it sends is read and dropped: closing a socket with unread bytes is a reset
+    /// (RFC 1122 section 4.2.2.13), and could overtake the backend's last words.
+    refused: Option<io::Error>,
 }
 
 /// One direction. A pipe is held only while bytes are in it.
@@ -46,7 +50,24 @@ enum Broken {
 
 impl Splice {
     pub(super) fn new(client: Stream, backend: Stream) -> Self {
-        Self { client, backend, up: Direction::default(), down: Direction::default(), first_ended: None }
+        let (up, down) = (Direction::default(), Direction::default());
+        Self { client, backend, up, down, first_ended: None, refused: None }
+    }
+
+    /// From the client to the backend, as long as that takes anything.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if self.refused.is_none() {
+            match ready!(self.up.poll_move(cx, &self.client, &self.backend)) {
+                Err(Broken::To(error)) => {
+                    // What is in the pipe will never be delivered.
+                    self.up.pipe = None;
+                    self.refused = Some(error);
+                    self.first_ended.get_or_insert(Side::Backend);
+                }
+                moved => return Poll::Ready(moved),
+            }
+        }
+        self.up.poll_drop(cx, &self.client)
     }
 }
 
@@ -104,11 +125,31 @@ impl Direction {
     }
 }
 
+impl Direction {
+    /// Reads and drops what `from` sends. Ready when it has ended.
+    fn poll_drop(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<Result<(), Broken>> {
+        let mut sink = [0; 4096];
+        for _ in 0..TURNS {
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(from.poll_read_ready(cx)).map_err(Broken::From)?;
+            match from.try_read_vectored(&mut [IoSliceMut::new(&mut sink)]) {
+                Ok(length) => self.ended = length == 0,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(Broken::From(error))),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 impl Engine for Splice {
     const PATH: Path = Path::Raw;
 
     fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let up = self.up.poll_move(cx, &self.client, &self.backend);
+        let up = self.poll_up(cx);
         if up.is_ready() {
             self.first_ended.get_or_insert(Side::Client);
         }
@@ -118,6 +159,10 @@ impl Engine for Splice {
         }
         let (reason, error) = match (up, down) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                if let Some(error) = self.refused.take() {
+                    // The client has had everything that there was, and an end.
+                    return Poll::Ready(End::because(CloseReason::BackendReset, error));
+                }
                 return Poll::Ready(End::new(match self.first_ended {
                     Some(Side::Backend) => CloseReason::BackendClosed,
                     _ => CloseReason::ClientClosed,
@@ -153,3 +198,6 @@ impl Engine for Splice {
         self.backend.reset_on_close();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rustix::net::RecvFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 /// Copies what stands at the head of the receive queue into `buffer` and leaves it there (`MSG_PEEK`).
 ///
@@ -56,6 +58,51 @@ pub fn reset_on_close(socket: &TcpStream) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
+/// Sends all of `bytes`.
+pub async fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match stream.try_write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// How long a client gets to read the last thing it is told, and how many bytes it may send meanwhile: under TLS 1.3 it
+/// believes itself in before it is, and may have begun an upload.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_MAX: usize = 1024 * 1024;
+
+/// Sends the last thing a client hears, and sees to it that it can hear it: closing a socket with unread bytes is a reset
+/// (RFC 1122 section 4.2.2.13), and a reset overtakes what was sent.
+///
+/// An error means that it was not sent. Takes at most a second, and no longer than the client takes to hang up.
+pub async fn send_last(stream: &TcpStream, last: &[u8]) -> io::Result<()> {
+    let deadline = Instant::now() + LINGER;
+    timeout_at(deadline, send(stream, last)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    SockRef::from(stream).shutdown(Shutdown::Write)?;
+    let drained = async {
+        let mut sink = vec![0; 16 * 1024];
+        let mut left = LINGER_MAX;
+        while left > 0 {
+            stream.readable().await?;
+            match stream.try_read(&mut sink) {
+                Ok(0) => break,
+                Ok(length) => left = left.saturating_sub(length),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok::<(), io::Error>(())
+    };
+    // Whatever came of it, the client has had its chance.
+    let _ = timeout_at(deadline, drained).await;
+    Ok(())
+}
+
 /// The most bytes [`peek_until`] looks at.
 pub const PEEK_MAX: usize = 64 * 1024;
 
@@ -94,8 +141,14 @@ pub async fn peek_until<T>(stream: &TcpStream, mut decide: impl FnMut(&mut [u8])
                     // The same bytes would be there at every look; what is missing will not come any more.
                     Look::Wait(_) if ready.is_read_closed() => Ok(None),
                     Look::Wait(total) => {
-                        mark = total.clamp(length + 1, PEEK_MAX);
-                        set_receive_low_water_mark(stream, mark)?;
+                        let wanted = total.clamp(length + 1, PEEK_MAX);
+                        // Only a new mark is set: setting one wakes us if the kernel believes that enough is there, and
+                        // it counts bytes behind an urgent one (tcp(7), MSG_OOB), which a peek never gets to. A client
+                        // could have us look at the same bytes for ever.
+                        if wanted != mark {
+                            set_receive_low_water_mark(stream, wanted)?;
+                            mark = wanted;
+                        }
                         // A peek leaves the socket readable: tokio must be told to wait for the next edge.
                         Err(io::ErrorKind::WouldBlock.into())
                     }

@@ -17,7 +17,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::config::checked::LogFormat;
 use crate::identity::Identity;
-use crate::names::printable;
+use crate::names::{printable, visible};
 
 /// How many lines wait for a slow reader of stdout. Further ones are left out, and their number is told: a gate that waits
 /// for its log could be stopped by filling it.
@@ -25,6 +25,9 @@ const WAITING_MAX: usize = 8192;
 
 /// The longest text of a stranger's in a line.
 const STRANGER_MAX: usize = 128;
+
+/// The longest detail. Some come from libraries, which quote what they were sent.
+const DETAIL_MAX: usize = 256;
 
 /// Where lines go.
 #[derive(Debug)]
@@ -254,7 +257,7 @@ impl fmt::Display for Verdict {
         write!(f, "{} {}", self.event, self.source)?;
         match (&self.route, &self.server_name) {
             (Some(route), _) => write!(f, " route={route}")?,
-            (None, Some(name)) => write!(f, " server_name={name}")?,
+            (None, Some(name)) => write!(f, " server_name=\"{name}\"")?,
             (None, None) => {}
         }
         match self.stage {
@@ -262,7 +265,7 @@ impl fmt::Display for Verdict {
             None => write!(f, " {}", self.reason)?,
         }
         if let Some(certificate) = &self.certificate {
-            write!(f, " certificate={}", certificate.name)?;
+            write!(f, " certificate=\"{}\"", certificate.name)?;
             if !certificate.verified {
                 f.write_str("(unverified)")?;
             }
@@ -284,4 +287,9 @@ impl fmt::Display for Verdict {
 /// A stranger's text, escaped and bounded for a line.
 pub fn stranger(text: &str) -> String {
     printable(text, STRANGER_MAX)
+}
+
+/// More about a verdict, bounded for a line.
+pub fn detail(text: &str) -> String {
+    visible(text, DETAIL_MAX)
 }

@@ -138,7 +138,8 @@ impl Metrics {
                     accepted: register.counter(names::CONNECTIONS_ACCEPTED, &label),
                     handshakes_in_progress: register.gauge(names::HANDSHAKES_IN_PROGRESS, &label),
                     rejected: register.rejected(&listener.name, NO_ROUTE, |reason| {
-                        reason.stage().is_before_route() || reason == Reason::Internal
+                        // What a client speaks at most is sometimes seen before the name it asks for.
+                        reason.stage().is_before_route() || matches!(reason, Reason::ProtocolVersion | Reason::Internal)
                     }),
                 };
                 (listener.name.clone(), Arc::new(metrics))

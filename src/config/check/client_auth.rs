@@ -60,11 +60,14 @@ pub(super) fn check(
     let announce = word(text(|raw| &raw.announce_trust), ANNOUNCE_WORDS, true, report);
     let anchors = check_trust(trust, report);
     let revocation_lists = check_lists(lists, report);
-    let deny = check_deny(list(|raw| &raw.deny), report);
+    // Whom the default turns away, no route lets in: a lost phone is lost everywhere.
+    let deny = [own, default].map(|table| check_deny(table.map_or(&Given::Absent, |raw| &raw.deny), report));
 
     // Each part has been looked at by now, so that everything wrong with any of them has been told.
     let (mode, expired, announce) = (mode?, expired?, announce?);
-    let (anchors, lists_read, deny) = (anchors?, revocation_lists?, deny?);
+    let (anchors, lists_read) = (anchors?, revocation_lists?);
+    let [own_deny, default_deny] = deny;
+    let deny = both(own_deny?, default_deny?);
     if mode.verifies() && in_use && anchors.is_empty() {
         report.error(
             &trust.value().map_or_else(|| place.child("trust"), |trust| trust.place.clone()),
@@ -98,6 +101,12 @@ pub(super) fn check(
         expired_revocation_list: expired,
         announce_trust: announce,
     }))
+}
+
+fn both(mut one: DenyList, other: DenyList) -> DenyList {
+    one.fingerprints.extend(other.fingerprints);
+    one.serials.extend(other.serials);
+    one
 }
 
 /// Reads every file of a list, or `None` if one of them is wrong. A file that is named has to be right in every mode:

@@ -1,0 +1,174 @@
+use std::future::poll_fn;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::super::testing::{Script, drive, pair, play, reset, within};
+use super::super::{Limits, Meter, run};
+use super::*;
+use crate::record::testing::Random;
+
+async fn rig(tiny: bool) -> (Splice, TcpStream, TcpStream) {
+    let (client, ours) = pair(tiny).await;
+    let (to_backend, backend) = pair(tiny).await;
+    (Splice::new(Stream::Tcp(ours), Stream::Tcp(to_backend)), client, backend)
+}
+
+/// Moves `upwards` and `downwards` at once, and compares.
+async fn exchange(tiny: bool, upwards: &[u8], downwards: &[u8], chunk: usize) -> Splice {
+    let (mut engine, client, backend) = rig(tiny).await;
+    let one = Script { send: upwards, seed: 1, chunk, slow: tiny, ends_first: true };
+    let two = Script { send: downwards, seed: 2, chunk, slow: tiny, ends_first: true };
+    let both = async { tokio::join!(play(&client, one), play(&backend, two)) };
+    let (end, (at_client, at_backend)) = within(async { tokio::join!(poll_fn(|cx| engine.poll_move(cx)), both) }).await;
+    assert!(at_client.expect("bytes") == downwards, "{end:?}");
+    assert!(at_backend.expect("bytes") == upwards, "{end:?}");
+    assert!(matches!(end.reason, CloseReason::ClientClosed | CloseReason::BackendClosed), "{end:?}");
+    engine
+}
+
+fn pool_is_clean() -> bool {
+    PIPES.lock().unwrap_or_else(PoisonError::into_inner).iter().all(Pipe::is_empty)
+}
+
+#[tokio::test]
+async fn both_directions_at_once_byte_for_byte() {
+    for (tiny, up, down, chunk) in
+        [(true, 60_000, 90_000, 700), (true, 300_000, 400_000, 20_000), (false, 5_000_000, 6_000_000, 300_000)]
+    {
+        let (upwards, downwards) = (Random(1).bytes(up), Random(2).bytes(down));
+        let engine = exchange(tiny, &upwards, &downwards, chunk).await;
+        let moved = Moved { to_backend: up.try_into().expect("small"), to_client: down.try_into().expect("small") };
+        assert_eq!(engine.moved(), moved);
+        assert!(engine.up.pipe.is_none() && engine.down.pipe.is_none() && pool_is_clean());
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_holds_no_pipe() {
+    let (mut engine, mut client, mut backend) = rig(false).await;
+    let talk = async {
+        client.write_all(&[1; 100_000]).await.expect("sent");
+        backend.read_exact(&mut vec![0; 100_000]).await.expect("bytes");
+        backend.write_all(b"answer").await.expect("sent");
+        client.read_exact(&mut [0; 6]).await.expect("bytes");
+    };
+    assert!(drive(&mut engine, talk).await.is_none());
+    assert!(drive(&mut engine, tokio::task::yield_now()).await.is_none());
+    assert!(engine.up.pipe.is_none() && engine.down.pipe.is_none());
+}
+
+#[tokio::test]
+async fn no_byte_of_one_connection_reaches_another_through_the_pool() {
+    for round in 0..40_u8 {
+        // Bytes are stuck in the pipe when the client goes away, in one way or another.
+        let (mut engine, client, backend) = rig(true).await;
+        let mut stuck = 0;
+        while stuck < 200 {
+            stuck = if backend.try_write(&[0xee; 1000]).is_ok() { 0 } else { stuck + 1 };
+            assert!(drive(&mut engine, tokio::task::yield_now()).await.is_none());
+        }
+        assert!(engine.down.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty()));
+        match round % 3 {
+            0 => {}
+            1 => engine.cut(),
+            _ => {
+                reset(client);
+                let end = within(poll_fn(|cx| engine.poll_move(cx))).await;
+                assert_eq!(end.reason, CloseReason::ClientReset);
+            }
+        }
+        drop(engine);
+        assert!(pool_is_clean());
+        let clean = [round; 3000];
+        exchange(false, &clean, &clean, 1000).await;
+    }
+}
+
+#[tokio::test]
+async fn each_side_can_end_first_and_still_be_answered() {
+    for client_first in [true, false] {
+        let (mut engine, client, backend) = rig(false).await;
+        let one = Script { send: b"from the client", seed: 1, chunk: 99, slow: false, ends_first: client_first };
+        let two = Script { send: b"from the backend", seed: 2, chunk: 99, slow: false, ends_first: !client_first };
+        let both = async { tokio::join!(play(&client, one), play(&backend, two)) };
+        let (end, (at_client, at_backend)) =
+            within(async { tokio::join!(poll_fn(|cx| engine.poll_move(cx)), both) }).await;
+        assert_eq!(at_client.expect("an orderly end"), b"from the backend");
+        assert_eq!(at_backend.expect("an orderly end"), b"from the client");
+        let first = if client_first { CloseReason::ClientClosed } else { CloseReason::BackendClosed };
+        assert_eq!(end.reason, first);
+    }
+}
+
+#[tokio::test]
+async fn a_reset_is_passed_on_as_one() {
+    for by_client in [true, false] {
+        let (mut engine, client, backend) = rig(false).await;
+        let (gone, mut left) = if by_client { (client, backend) } else { (backend, client) };
+        let gate = async {
+            let end = poll_fn(|cx| engine.poll_move(cx)).await;
+            drop(engine);
+            end
+        };
+        let talk = async {
+            reset(gone);
+            left.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind())
+        };
+        let (end, seen) = within(async { tokio::join!(gate, talk) }).await;
+        let reason = if by_client { CloseReason::ClientReset } else { CloseReason::BackendReset };
+        assert_eq!((end.reason, seen), (reason, Err(io::ErrorKind::ConnectionReset)));
+    }
+}
+
+#[tokio::test]
+async fn the_last_words_of_a_backend_that_takes_no_more_arrive() {
+    let (mut engine, mut client, mut backend) = rig(false).await;
+    // Little enough to be in the gate's socket already when the reset comes.
+    let answer = Random(3).bytes(30_000);
+    let reading = async {
+        backend.read_exact(&mut [0; 1000]).await.expect("bytes");
+        backend.write_all(&answer).await.expect("sent");
+        // Unread bytes make this close a reset.
+        drop(backend);
+    };
+    // The gate has bytes in hand that the backend does not take, so it is the write that fails.
+    let talk = async {
+        client.write_all(&[7; 24_000_000]).await.expect("the gate goes on reading");
+        SockRef::from(&client).shutdown(std::net::Shutdown::Write).expect("shut");
+        let mut came = Vec::new();
+        let end = client.read_to_end(&mut came).await.map_err(|error| error.kind());
+        (came, end)
+    };
+    let gate = async {
+        let end = poll_fn(|cx| engine.poll_move(cx)).await;
+        drop(engine);
+        end
+    };
+    let (end, ((came, ended), ())) = within(async { tokio::join!(gate, async { tokio::join!(talk, reading) }) }).await;
+    assert_eq!((came.len(), ended.map(drop)), (answer.len(), Ok(())));
+    assert!(came == answer);
+    assert_eq!(end.reason, CloseReason::BackendReset);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_reads_is_given_up() {
+    let (engine, client, backend) = rig(true).await;
+    let limits = Limits { idle: Duration::from_secs(60), half_close: Duration::from_secs(60), lifetime: None };
+    let meter = Meter { to_backend: metrics::Counter::noop(), to_client: metrics::Counter::noop() };
+    let cut = CancellationToken::new();
+    let flood = async {
+        loop {
+            backend.writable().await.expect("a socket");
+            if backend.try_write(&[1; 1000]).is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) {
+                break;
+            }
+        }
+    };
+    let (summary, ()) = tokio::join!(run(engine, limits, meter, &cut), flood);
+    assert_eq!(summary.reason, CloseReason::IdleTimeout);
+    drop(client);
+}

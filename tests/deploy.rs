@@ -1,0 +1,43 @@
+//! What `deploy/` holds is right in the eyes of the programs that will read it.
+
+// Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
+#![cfg(test)]
+
+#[expect(dead_code, reason = "shared by all integration tests: none needs everything")]
+#[path = "common/mod.rs"]
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::process::{run, tool};
+
+const UNIT: &str = include_str!("../deploy/doorward.service");
+const INSTALLED: &str = "/usr/local/bin/doorward";
+
+/// The unit in a folder of its own, as if the program were installed where this build put it.
+fn unit(folder: &Path) -> PathBuf {
+    let file = folder.join("doorward.service");
+    let command = format!("ExecStart={INSTALLED} run");
+    assert!(UNIT.contains(&command), "{command}");
+    let here = format!("ExecStart={} run", env!("CARGO_BIN_EXE_doorward"));
+    std::fs::write(&file, UNIT.replace(&command, &here)).unwrap();
+    file
+}
+
+#[test]
+fn systemd_finds_no_mistake_in_the_unit() {
+    let folder = tempfile::tempdir().unwrap();
+    let verified = run(tool("systemd-analyze", "systemd").arg("verify").arg(unit(folder.path()))).success();
+    // It exits with 0 in spite of keys that it does not know, and only mentions them.
+    assert_eq!(verified.stderr, "", "{verified}");
+    assert_eq!(verified.text(), "", "{verified}");
+}
+
+#[test]
+fn systemd_calls_the_unit_hardened() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = unit(folder.path());
+    // From 0.0 (nothing can happen) to 10.0; what is left above 0 is mostly that a gate needs the network. In tenths.
+    let mut security = tool("systemd-analyze", "systemd");
+    run(security.args(["security", "--offline=yes", "--no-pager", "--threshold=15"]).arg(file)).success();
+}

@@ -1,0 +1,24 @@
+//! What comes over the wire before anybody is let in: pieces, silence, other protocols, odd names, old versions.
+//!
+//! The clients here are mostly bare TCP sockets, with bytes made by hand ([`hello`]). Every refusal is looked at from all
+//! sides at once ([`scene::Scene::refused`]): what the client received, the log line, the counters, and that no backend
+//! heard of it. When a [`scene::Scene`] ends, a good client must be served and every descriptor must have come back.
+
+// Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
+#![cfg(test)]
+
+#[expect(dead_code, reason = "shared by all integration tests: none needs everything")]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod hello;
+mod scene;
+
+mod early_data;
+mod names;
+mod nonsense;
+mod not_tls;
+mod pieces;
+mod renegotiation;
+mod time;
+mod versions;
