@@ -151,7 +151,7 @@ fn a_known_proxy_must_speak_and_must_speak_well() {
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let hello = Hello { version: 0x0303, suites: &[0x1301], server_name: NAME }.record();
     for (bytes, reason) in [
-        (hello.clone(), Reason::ProxyHeaderMissing),
+        (hello, Reason::ProxyHeaderMissing),
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), Reason::ProxyHeaderMissing),
         // It waits for the rest.
         (b"PROXY TCP4 203.0.113.9".to_vec(), Reason::ProxyHeaderMissing),
@@ -236,8 +236,10 @@ fn listening() -> (Backend, mpsc::Receiver<Vec<u8>>) {
     (backend, told)
 }
 
+type Tlvs = Vec<(u8, Vec<u8>)>;
+
 /// A version 2 header, read by the specification's text and by nothing of the gate's: addresses, TLVs, the rest.
-fn read_v2(bytes: &[u8]) -> (SocketAddr, SocketAddr, Vec<(u8, Vec<u8>)>, Vec<u8>) {
+fn read_v2(bytes: &[u8]) -> (SocketAddr, SocketAddr, Tlvs, Vec<u8>) {
     let rest = bytes.strip_prefix(V2_SIGNATURE).unwrap();
     assert_eq!(rest[0], 0x21, "version 2, PROXY");
     let length = usize::from(u16::from_be_bytes([rest[2], rest[3]]));
@@ -264,7 +266,7 @@ fn read_v2(bytes: &[u8]) -> (SocketAddr, SocketAddr, Vec<(u8, Vec<u8>)>, Vec<u8>
     )
 }
 
-fn read_tlvs(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+fn read_tlvs(mut bytes: &[u8]) -> Tlvs {
     let mut tlvs = Vec::new();
     while let [kind, high, low, rest @ ..] = bytes {
         let (value, after) = rest.split_at(usize::from(u16::from_be_bytes([*high, *low])));
@@ -383,9 +385,10 @@ fn v2_tls_tells_backends_who_it_is_and_whether_anybody_vouches_for_it() {
         .route_with("nas", &[address], &keys("\"any\"", "require_and_verify"))
         .route_with("open", &[address], &keys("\"unverified\"", "request"))
         .open();
+    let nobody = pki.client("nobody");
     for version in VERSIONS {
         let device = |certified: Option<&Certified>, protocols: &[&[u8]]| {
-            let shown = Shown::certificate(certified.unwrap_or(&pki.client("nobody")));
+            let shown = Shown::certificate(certified.unwrap_or(&nobody));
             if certified.is_none() {
                 shown.nothing_more();
             }

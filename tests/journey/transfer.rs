@@ -75,7 +75,7 @@ enum Finish {
 
 /// A client that can send and receive at once.
 enum Peer {
-    Tls(Client),
+    Tls(Box<Client>),
     Raw(TcpStream),
 }
 
@@ -152,7 +152,9 @@ impl Way {
 
     fn connect(self, gate: &Gate, pki: &TestPki) -> Peer {
         match self {
-            Self::Suite(suite) => Peer::Tls(Client::handshaken(gate.address(), &with_suite(pki, suite), NAME).unwrap()),
+            Self::Suite(suite) => {
+                Peer::Tls(Box::new(Client::handshaken(gate.address(), &with_suite(pki, suite), NAME).unwrap()))
+            }
             Self::Passthrough => {
                 let mut stream = connect(gate.address());
                 stream.write_all(&self.first()).unwrap();
@@ -189,7 +191,7 @@ impl Duplex {
     fn new(sends: usize) -> Self {
         let (keep, got) = mpsc::channel();
         let keep = Mutex::new(keep);
-        let backend = Backend::serve("127.0.0.1:0", move |mut stream, state| {
+        let backend = Backend::serve("127.0.0.1:0", move |stream, state| {
             thread::scope(|scope| {
                 scope.spawn(|| {
                     // A gate that breaks off is found out by what arrives.
@@ -197,7 +199,7 @@ impl Duplex {
                     let _ = stream.shutdown(Shutdown::Write);
                 });
                 let mut all = Vec::new();
-                state.each_read(&mut stream, |bytes| {
+                state.each_read(stream, |bytes| {
                     all.extend_from_slice(bytes);
                     true
                 });
