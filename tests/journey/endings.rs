@@ -184,7 +184,8 @@ fn a_second_signal_cuts_what_is_left() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     for second in [Signal::TERM, Signal::INT] {
-        let Draining { mut gate, relay, .. } = Draining::begin(&pki, &backend, "drain = \"1h\"");
+        let Draining { mut gate, relay, handshake: _handshake, silent: _silent } =
+            Draining::begin(&pki, &backend, "drain = \"1h\"");
         relay.ping().unwrap();
         gate.wait_rejected("admission", "draining", 2);
         gate.signal(second);
@@ -202,7 +203,8 @@ fn the_end_of_the_drain_cuts_what_is_left() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let begun = Instant::now();
-    let Draining { mut gate, relay, .. } = Draining::begin(&pki, &backend, "drain = \"700ms\"");
+    let Draining { mut gate, relay, handshake: _handshake, silent: _silent } =
+        Draining::begin(&pki, &backend, "drain = \"700ms\"");
     while relay.ping().is_ok() {
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
