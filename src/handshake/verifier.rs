@@ -20,6 +20,10 @@ use crate::config::checked::{ClientAuth, ClientAuthMode, ExpiredRevocationList, 
 use crate::identity::{Identity, Serial};
 use crate::rejection::Reason;
 
+/// The most certificates a client may send beside its own. webpki follows no chain of more than six, but tries every order
+/// of those it is given: thirty of one name, which anybody can make, cost it seconds.
+const INTERMEDIATES_MAX: usize = 8;
+
 /// The verifier of one route.
 #[derive(Debug)]
 pub(super) struct RouteVerifier {
@@ -115,6 +119,13 @@ impl RouteVerifier {
         now: UnixTime,
     ) -> Result<(), Refused> {
         let Some(chain) = &self.chain else { return Ok(()) };
+        if intermediates.len() > INTERMEDIATES_MAX {
+            return Err(Refused {
+                error: CertificateError::BadEncoding,
+                reason: Reason::CertificateInvalid,
+                detail: format!("{} certificates beside the client's own", intermediates.len()),
+            });
+        }
         match chain.verify_client_cert(end_entity, intermediates, now) {
             Ok(_) => self.ask_every_list(end_entity, intermediates),
             // An authority of the same name, with another key: one that was made anew, or a forged one. Either way no
