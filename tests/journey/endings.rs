@@ -2,11 +2,12 @@
 
 use std::net::TcpStream;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use doorward::close::CloseReason;
 use doorward::rejection::Reason;
 use rustix::process::Signal;
+use tokio::time::Instant;
 
 use crate::client::{Client, End, VERSIONS, client, connect, plain_end};
 use crate::common::backend::Backend;
