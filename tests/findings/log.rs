@@ -85,7 +85,7 @@ fn names_with_spaces_and_quotes_wrote_fields_of_their_own_into_lines_of_text() {
     ];
     let pki = TestPki::new();
     let backend = Backend::echo();
-    let address = std::net::SocketAddrV4::new(own_loopback(), 8443);
+    let address = std::net::SocketAddrV4::new(own_loopback(), 24_443);
     let config = House::new(&pki).route("nas", backend.address()).config();
     let config = config
         .replace("address = \"127.0.0.1:0\"\n\n\n[metrics]", &format!("address = \"{address}\"\n\n[metrics]"))
