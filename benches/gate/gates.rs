@@ -152,7 +152,18 @@ impl Gate {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        let processes = Processes::of(process.0.id(), kind == Kind::Stunnel)?;
+        // nginx listens before it has its worker.
+        let count = if kind == Kind::Nginx { 2 } else { 1 };
+        let processes = loop {
+            let processes = Processes::of(process.0.id(), kind == Kind::Stunnel)?;
+            if processes.count() >= count {
+                break processes;
+            }
+            if Instant::now() > deadline {
+                return Err(format!("{} has fewer than {count} processes", kind.label()).into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
         processes.quiet()?;
         let idle_descriptors = processes.descriptors()?;
         Ok(Self {
@@ -257,14 +268,16 @@ impl Places<'_> {
         );
         let routes = setup.routes.max(1);
         for route in 0..routes {
+            // Short ones: a configuration may have 1 MiB.
             let mut names: Vec<String> =
-                (route..setup.names).step_by(routes).map(|name| format!("host-{name}.bench.example")).collect();
+                (route..setup.names).step_by(routes).map(|name| format!("{name:x}.b")).collect();
             if route == 0 {
                 TERMINATED.clone_into(names.first_mut().ok_or("no name at all")?);
             }
+            let names = names.join("\",\"");
             writeln!(
                 text,
-                "\n[[route]]\nname = \"terminated-{route}\"\nserver_names = {names:?}\nbackends = [\"{plain}\"]\n\
+                "\n[[route]]\nname = \"terminated-{route}\"\nserver_names = [\"{names}\"]\nbackends = [\"{plain}\"]\n\
                  allow = [\"any\"]"
             )?;
         }

@@ -112,19 +112,31 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let pki = Arc::new(Pki::new()?);
     let strangers = groups.iter().any(Group::needs_strangers);
     let clients = Clients::new(Arc::clone(&pki), amounts, strangers)?;
-    let server = server(&pki)?;
-    let runtime = backend::runtime()?;
 
-    let begun = Instant::now();
     let mut report = Report::new(rounds);
-    for round in 1..=rounds {
-        for group in &groups {
-            eprintln!("{:>5} s: round {round} of {rounds}: {}", begun.elapsed().as_secs(), group.name);
+    let measured = measure(&groups, &clients, &pki, &mut report);
+    // What was measured before a failure is shown all the same.
+    match arguments.format {
+        // So few operations say nothing, and 100,000 of anything were 100.
+        _ if size == Size::Smoke => println!("smoke run: {} measurements, all of them possible", report.count()),
+        Format::Text => print!("{}", report.text(&groups)),
+        Format::Json => println!("{}", report.json(&groups)?),
+    }
+    measured
+}
+
+fn measure(groups: &[Group], clients: &Clients, pki: &Pki, report: &mut Report) -> Result<()> {
+    let server = server(pki)?;
+    let runtime = backend::runtime()?;
+    let begun = Instant::now();
+    for round in 1..=report.rounds {
+        for group in groups {
+            eprintln!("{:>5} s: round {round} of {}: {}", begun.elapsed().as_secs(), report.rounds, group.name);
             let mut gates = Vec::new();
             for column in &group.columns {
                 let plain = Backend::start(&runtime, None)?;
                 let tls = Backend::start(&runtime, Some(Arc::clone(&server)))?;
-                let gate = Gate::start(column.kind, column.setup, &pki, plain, tls)?;
+                let gate = Gate::start(column.kind, column.setup, pki, plain, tls)?;
                 let held = clients.hold(&gate, Mode::Terminated, column.sessions)?;
                 // In this order: a gate is told to stop when nothing holds it up any more.
                 gates.push((held, gate, column));
@@ -138,12 +150,6 @@ fn bench(arguments: &Arguments) -> Result<()> {
                 }
             }
         }
-    }
-    match arguments.format {
-        // So few operations say nothing, and 100,000 of anything were 100.
-        _ if size == Size::Smoke => println!("smoke run: {} measurements, all of them possible", report.count()),
-        Format::Text => print!("{}", report.text(&groups)),
-        Format::Json => println!("{}", report.json(&groups)?),
     }
     Ok(())
 }

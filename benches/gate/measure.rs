@@ -68,6 +68,11 @@ impl Processes {
         }
     }
 
+    /// How many there are.
+    pub(crate) const fn count(&self) -> usize {
+        self.pids.len()
+    }
+
     /// The CPU time used so far.
     pub(crate) fn cpu(&self) -> Result<Cpu> {
         let mut cpu = Cpu { threads: 0, ticks: 0, threads_end: self.threads_end };

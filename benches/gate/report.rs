@@ -19,7 +19,7 @@ pub(crate) struct Measured {
 /// All figures.
 #[derive(Debug)]
 pub(crate) struct Report {
-    rounds: usize,
+    pub(crate) rounds: usize,
     measured: Vec<Measured>,
 }
 
