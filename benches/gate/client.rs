@@ -101,6 +101,11 @@ impl ServerCertVerifier for Trusting {
     }
 }
 
+/// Whether the other side has gone.
+fn is_over(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected)
+}
+
 /// Connects; tries again while all local ports are in the kernel's one-second pause.
 fn connect(address: SocketAddr) -> Result<TcpStream> {
     let stream = loop {
@@ -191,8 +196,15 @@ impl Session {
         self.tls.as_ref().is_some_and(|tls| tls.handshake_kind() == Some(HandshakeKind::Resumed))
     }
 
-    /// Ends it in an orderly way, and waits for the other side to do so.
+    /// Ends it in an orderly way, and waits for the other side to do so, unless that was faster.
     pub(crate) fn close(mut self) -> Result<()> {
+        match self.say_goodbye() {
+            Err(error) if is_over(&error) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    fn say_goodbye(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
             while tls.wants_write() {
@@ -201,15 +213,8 @@ impl Session {
         }
         self.stream.shutdown(Shutdown::Write)?;
         let mut sink = [0; 4096];
-        loop {
-            match self.stream.read(&mut sink) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                // It is over either way.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        while self.stream.read(&mut sink)? > 0 {}
+        Ok(())
     }
 
     /// The connection alone, to be held.

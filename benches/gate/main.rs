@@ -118,7 +118,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
     // What was measured before a failure is shown all the same.
     match arguments.format {
         // So few operations say nothing, and 100,000 of anything were 100.
-        _ if size == Size::Smoke => println!("smoke run: {} measurements, all of them possible", report.count()),
+        _ if size == Size::Smoke => println!("smoke run: {} measurements were possible", report.count()),
         Format::Text => print!("{}", report.text(&groups)),
         Format::Json => println!("{}", report.json(&groups)?),
     }

@@ -101,7 +101,7 @@ impl Processes {
     pub(crate) fn quiet(&self) -> Result<Cpu> {
         let deadline = Instant::now() + Duration::from_secs(5);
         let (mut last, mut same) = (self.cpu()?, 0);
-        while same < 4 && Instant::now() < deadline {
+        while same < 3 && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(5));
             let now = self.cpu()?;
             same = if now == last { same + 1 } else { 0 };
