@@ -137,7 +137,12 @@ impl RouteVerifier {
                 detail: "an authority of that name is in trust, but another key signed the certificate".to_owned(),
             }),
             Err(Error::InvalidCertificate(error)) => {
-                let (reason, detail) = (reason_of(&error), error.to_string());
+                let detail = match &error {
+                    // webpki's own word for it, such as CaUsedAsEndEntity, without what rustls wraps around it.
+                    CertificateError::Other(inner) => inner.to_string(),
+                    _ => error.to_string(),
+                };
+                let reason = reason_of(&error);
                 // Of what has no reason of its own rustls would send some as certificate_unknown, and say so to nobody.
                 let error = if reason == Reason::CertificateInvalid { CertificateError::BadEncoding } else { error };
                 Err(Refused { reason, detail, error })
