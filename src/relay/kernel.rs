@@ -6,6 +6,8 @@
 //! * `splice` moves one record a call. 0 is the end of the stream *or* an empty record: a look at what follows tells.
 //! * `EINVAL` is a record that is no data, which `recvmsg` takes; if there is none, it was garbage, about which the socket
 //!   never says a word again.
+//! * What is no record at all is an error of the socket, and since 6.12 no readiness to read: whoever waits for that alone
+//!   waits for ever.
 //! * An alert that arrives behind unread data gives no new readiness: whoever was woken goes on until `WouldBlock`.
 //! * What `splice` and `sendmsg` have taken from us need not be TCP's yet: the layer keeps back what TCP has no room for, and
 //!   `shutdown` and `close` throw that away. So the end of a connection waits until TCP has been given all of it.
@@ -15,6 +17,7 @@
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -118,7 +121,9 @@ fn cipher_of(secrets: &ConnectionTrafficSecrets) -> Option<(Cipher, &[u8], &[u8]
 /// A connection whose records the kernel seals and opens.
 #[derive(Debug)]
 pub(super) struct KernelTls {
-    client: TcpStream,
+    client: Arc<TcpStream>,
+    /// Until there is an error of the client's socket.
+    errors: Option<Errors>,
     backend: Stream,
     up: Up,
     down: Down,
@@ -128,6 +133,25 @@ pub(super) struct KernelTls {
     schedule: Option<Schedule>,
     first_ended: Option<Side>,
     moved: Moved,
+}
+
+/// Waits for an error of a socket.
+struct Errors(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Errors {
+    fn of(socket: &Arc<TcpStream>) -> Self {
+        let socket = Arc::clone(socket);
+        Self(Box::pin(async move {
+            // Whatever comes of it, somebody is to look.
+            let _ = socket.ready(Interest::ERROR).await;
+        }))
+    }
+}
+
+impl std::fmt::Debug for Errors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Errors").finish_non_exhaustive()
+    }
 }
 
 struct Schedule(Box<KernelConnection<ServerConnectionData>>);
@@ -204,8 +228,10 @@ impl KernelTls {
     /// Hands the keys to the kernel. Until this has succeeded, nothing may be moved: a socket that has only one of its keys
     /// would pass on ciphertext as if it were payload. After a failure there is no way back to user space.
     pub(super) fn new(client: TcpStream, keys: Keys, support: &Support, backend: Stream) -> Result<Self, End> {
+        let client = Arc::new(client);
         match Self::hand_over(&client, keys, support) {
             Ok((sealed, schedule)) => Ok(Self {
+                errors: Some(Errors::of(&client)),
                 client,
                 backend,
                 up: Up::default(),
@@ -246,6 +272,10 @@ impl KernelTls {
 
     /// One direction: ready when it has ended.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        if self.errors.as_mut().is_some_and(|errors| errors.0.as_mut().poll(cx).is_ready()) {
+            self.errors = None;
+            self.look_for_error()?;
+        }
         for _ in 0..TURNS {
             if self.up.passing_on {
                 ready!(self.poll_pass_on(cx));
@@ -283,7 +313,7 @@ impl KernelTls {
     fn take_record(&mut self) -> Result<(), End> {
         let Self { client, up, .. } = self;
         let Some(pipe) = up.pipe.as_mut() else { return Ok(()) };
-        let taken = client.try_io(Interest::READABLE, || match pipe.fill(&*client) {
+        let taken = client.try_io(Interest::READABLE, || match pipe.fill(&**client) {
             // That can also mean that the pipe is full; only an empty one says something about the socket.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !pipe.is_empty() => Ok(None),
             result => result.map(Some),
@@ -320,6 +350,15 @@ impl KernelTls {
             Ok(_) => self.empty_record(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.empty_record(),
             Err(error) => self.client_failed(error),
+        }
+    }
+
+    /// The socket has an error, which need not be one of what it is read for.
+    fn look_for_error(&mut self) -> Result<(), End> {
+        match ktls::receive_record(&self.client, &mut [0; 16], true) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock && !self.up.ended => self.client_failed(error),
+            // What there is comes the usual way.
+            _ => Ok(()),
         }
     }
 
@@ -489,7 +528,7 @@ impl KernelTls {
                 ready!(self.poll_given_to_tcp(cx));
                 self.down.shut = true;
                 // The client's own end can have been the last thing it did.
-                let _ = SockRef::from(&self.client).shutdown(Shutdown::Write);
+                let _ = SockRef::from(&*self.client).shutdown(Shutdown::Write);
                 continue;
             }
             ready!(self.poll_read_backend(cx))?;
@@ -511,7 +550,7 @@ impl KernelTls {
         }
         let Self { client, down, sealed, moved, .. } = self;
         let Some(pipe) = down.pipe.as_mut() else { return Poll::Ready(Ok(())) };
-        match client.try_io(Interest::WRITABLE, || pipe.empty(&*client)) {
+        match client.try_io(Interest::WRITABLE, || pipe.empty(&**client)) {
             Ok(length) => {
                 let length = u64::try_from(length).unwrap_or(u64::MAX);
                 moved.to_client += length;
@@ -639,7 +678,7 @@ impl KernelTls {
     /// and could overtake what was sent.
     fn hang_up(&self) {
         if !self.down.shut {
-            let _ = SockRef::from(&self.client).shutdown(Shutdown::Write);
+            let _ = SockRef::from(&*self.client).shutdown(Shutdown::Write);
         }
         let mut sink = [0; MESSAGE_MAX];
         for _ in 0..TURNS {
