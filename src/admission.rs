@@ -250,8 +250,14 @@ impl Admission {
     }
 
     /// Takes the places a new connection needs, or says which one is not there. Where the listener requires a PROXY
-    /// protocol header of this peer, waits for it until `deadline`.
-    pub async fn admit(&self, accepted: Accepted, deadline: Instant) -> Result<Admitted, Rejection> {
+    /// protocol header of this peer, waits for it until `deadline`. Who the client is, is told to `known` before it can be
+    /// refused for that.
+    pub async fn admit(
+        &self,
+        accepted: Accepted,
+        deadline: Instant,
+        known: impl FnOnce(SocketAddr),
+    ) -> Result<Admitted, Rejection> {
         let Accepted { stream, peer, listener, at } = accepted;
         let connection = take(&self.connections, self.limits.connections).ok_or_else(|| {
             Rejection::silent(
@@ -269,6 +275,7 @@ impl Admission {
         } else {
             (peer, local)
         };
+        known(client);
         self.admit_source(&listener, client.ip())?;
         let source = Source::of(client.ip());
         let source_slot = match self.limits.connections_per_source {

@@ -125,6 +125,12 @@ fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
     Err(refusal("a ClientHello that is shorter than it says".to_owned(), Reason::Malformed.alert()))
 }
 
+/// What is made of a complete ClientHello, for the fuzzer: the server name, or what the log says.
+#[doc(hidden)]
+pub fn fuzz_parse(bytes: &[u8]) -> Result<Option<ServerName>, String> {
+    parse(bytes).map_err(|refusal| refusal.detail)
+}
+
 /// The alert for what is wrong with a ClientHello.
 fn alert_for(error: &Error, mut alert: AcceptedAlert) -> Alert {
     // An Acceptor says decode_error for all of these; a connection knows illegal_parameter too (RFC 8446 section 4.2).

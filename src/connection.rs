@@ -68,8 +68,7 @@ async fn establish(
 ) -> Result<Established, Rejection> {
     let hello_deadline = accepted.at + snapshot.timeouts.client_hello;
 
-    let admitted = gate.admission.admit(accepted, hello_deadline).await?;
-    record.admitted(&admitted);
+    let admitted = gate.admission.admit(accepted, hello_deadline, |client| record.comes_from(client)).await?;
 
     // Until it is known who this is, the place may be needed for somebody else.
     let evicted = admitted.slots.evicted();

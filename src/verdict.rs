@@ -7,7 +7,6 @@ use std::sync::Arc;
 use metrics::{Counter, Gauge};
 use tokio::time::Instant;
 
-use crate::admission::Admitted;
 use crate::client_hello::Greeted;
 use crate::dial::Dialed;
 use crate::gate::Gate;
@@ -66,9 +65,9 @@ impl Record {
         }
     }
 
-    /// It is within the limits; behind a proxy, the client is known only now.
-    pub(crate) fn admitted(&mut self, admitted: &Admitted) {
-        self.client = admitted.client;
+    /// Behind a proxy, the client is known only after the proxy has spoken.
+    pub(crate) fn comes_from(&mut self, client: SocketAddr) {
+        self.client = client;
     }
 
     /// It has said what it wants.

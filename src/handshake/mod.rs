@@ -135,7 +135,13 @@ pub async fn handshake(
                 Failure::Closed => Rejection::silent(Reason::HandshakeClosedEarly, "ended during the handshake"),
                 Failure::Io(error) => Rejection::silent(Reason::HandshakeClosedEarly, error.to_string()),
                 Failure::TooMuch => Rejection::silent(Reason::Misbehaved, "more bytes than a handshake can have"),
-                Failure::Tls { error, alert } => {
+                Failure::Tls { error, mut alert } => {
+                    if alert.is_empty() && is_unable_to_sign(&error) {
+                        // rustls sends none. It is TLS 1.2, before there are keys.
+                        alert.extend(
+                            Reason::NoSharedParameters.alert().iter().flat_map(|alert| alert.plaintext_record()),
+                        );
+                    }
                     let (reason, detail) =
                         driver.observation.refusal.take().unwrap_or_else(|| (reason_for(&error), error.to_string()));
                     let sent = tell(stream, &alert).await;
@@ -410,6 +416,12 @@ fn description(reason: Reason, sent: &[u8]) -> Option<Alert> {
     }
 }
 
+/// Whether the client takes no signature that the route's key can make. Under TLS 1.2 rustls has no error of its own for
+/// that, nor an alert.
+fn is_unable_to_sign(error: &Error) -> bool {
+    matches!(error, Error::General(message) if message == "incompatible signing key")
+}
+
 /// Our reason for an error of rustls.
 fn reason_for(error: &Error) -> Reason {
     match error {
@@ -425,8 +437,7 @@ fn reason_for(error: &Error) -> Reason {
             | PeerIncompatible::Tls12NotOfferedOrEnabled,
         ) => Reason::ProtocolVersion,
         Error::PeerIncompatible(_) => Reason::NoSharedParameters,
-        // The client takes no signature that the route's key can make: rustls has no error of its own for that.
-        Error::General(message) if message == "incompatible signing key" => Reason::NoSharedParameters,
+        error if is_unable_to_sign(error) => Reason::NoSharedParameters,
         Error::General(_) | Error::FailedToGetCurrentTime | Error::FailedToGetRandomBytes | Error::EncryptError => {
             Reason::Internal
         }

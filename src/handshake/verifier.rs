@@ -20,6 +20,10 @@ use crate::config::checked::{ClientAuth, ClientAuthMode, ExpiredRevocationList, 
 use crate::identity::{Identity, Serial};
 use crate::rejection::Reason;
 
+/// The most certificates a client may send beside its own. webpki follows no chain of more than six, but tries every order
+/// of those it is given: thirty of one name, which anybody can make, cost it seconds.
+const INTERMEDIATES_MAX: usize = 8;
+
 /// The verifier of one route.
 #[derive(Debug)]
 pub(super) struct RouteVerifier {
@@ -115,6 +119,13 @@ impl RouteVerifier {
         now: UnixTime,
     ) -> Result<(), Refused> {
         let Some(chain) = &self.chain else { return Ok(()) };
+        if intermediates.len() > INTERMEDIATES_MAX {
+            return Err(Refused {
+                error: CertificateError::BadEncoding,
+                reason: Reason::CertificateInvalid,
+                detail: format!("{} certificates beside the client's own", intermediates.len()),
+            });
+        }
         match chain.verify_client_cert(end_entity, intermediates, now) {
             Ok(_) => self.ask_every_list(end_entity, intermediates),
             // An authority of the same name, with another key: one that was made anew, or a forged one. Either way no
@@ -126,7 +137,12 @@ impl RouteVerifier {
                 detail: "an authority of that name is in trust, but another key signed the certificate".to_owned(),
             }),
             Err(Error::InvalidCertificate(error)) => {
-                let (reason, detail) = (reason_of(&error), error.to_string());
+                let detail = match &error {
+                    // webpki's own word for it, such as CaUsedAsEndEntity, without what rustls wraps around it.
+                    CertificateError::Other(inner) => inner.to_string(),
+                    _ => error.to_string(),
+                };
+                let reason = reason_of(&error);
                 // Of what has no reason of its own rustls would send some as certificate_unknown, and say so to nobody.
                 let error = if reason == Reason::CertificateInvalid { CertificateError::BadEncoding } else { error };
                 Err(Refused { reason, detail, error })
@@ -292,5 +308,59 @@ impl ClientCertVerifier for RouteVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::checked::{Allow, DenyList, TrustAnchor};
+    use crate::handshake::observation::{Observation, observe};
+
+    /// Up to when a session may be resumed that begins `now` with this certificate, trusted as it is.
+    fn resumable_until(mode: ClientAuthMode, certificate: &CertificateDer<'static>, now: u64) -> Option<u64> {
+        let client_auth = ClientAuth {
+            mode,
+            trust: vec![TrustAnchor { file: "clients.pem".into(), certificate: certificate.clone() }],
+            revocation_lists: Vec::new(),
+            deny: DenyList::default(),
+            expired_revocation_list: ExpiredRevocationList::Deny,
+            announce_trust: true,
+        };
+        let allow = Allow { any: true, unverified: !mode.verifies(), ..Allow::default() };
+        let policy = Arc::new(Policy { allow, deny: DenyList::default() });
+        let verifier = RouteVerifier::new(&client_auth, policy).expect("an anchor");
+        let mut observation = Observation::default();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        observe(&mut observation, || verifier.verify_client_cert(certificate, &[], now)).expect("a good certificate");
+        observation.valid_until
+    }
+
+    /// It was as long as the certificate, or for ever where nobody looks at dates: a stolen ticket did for a key.
+    #[test]
+    fn a_session_ends_with_its_certificate_and_after_twelve_hours_at_the_latest() {
+        const HOUR: u64 = 3600;
+        let now = UnixTime::now().as_secs();
+        let at = |seconds: u64| {
+            let seconds = i64::try_from(seconds).expect("not that far away");
+            time::OffsetDateTime::from_unix_timestamp(seconds).expect("a time")
+        };
+        for (hours, verifying, not_verifying) in [(1, 1, 12), (12, 12, 12), (13, 12, 12), (24 * 365, 12, 12)] {
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let mut params = rcgen::CertificateParams::new(vec!["phone.alice".to_owned()]).expect("a name");
+            (params.not_before, params.not_after) = (at(now - HOUR), at(now + hours * HOUR));
+            let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+            for (mode, expected) in [
+                (ClientAuthMode::RequireAndVerify, verifying),
+                (ClientAuthMode::VerifyIfGiven, verifying),
+                (ClientAuthMode::Require, not_verifying),
+                (ClientAuthMode::Request, not_verifying),
+            ] {
+                let until = resumable_until(mode, &certificate, now);
+                assert_eq!(until, Some(now + expected * HOUR), "{mode:?}, valid for {hours} h");
+            }
+        }
     }
 }

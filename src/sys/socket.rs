@@ -76,6 +76,9 @@ pub async fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_MAX: usize = 1024 * 1024;
 
+/// How long the end of the stream is held back behind it.
+const GRACE: Duration = Duration::from_millis(300);
+
 /// Sends the last thing a client hears, and sees to it that it can hear it: closing a socket with unread bytes is a reset
 /// (RFC 1122 section 4.2.2.13), and a reset overtakes what was sent.
 ///
@@ -83,23 +86,30 @@ const LINGER_MAX: usize = 1024 * 1024;
 pub async fn send_last(stream: &TcpStream, last: &[u8]) -> io::Result<()> {
     let deadline = Instant::now() + LINGER;
     timeout_at(deadline, send(stream, last)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    SockRef::from(stream).shutdown(Shutdown::Write)?;
-    let drained = async {
-        let mut sink = vec![0; 16 * 1024];
-        let mut left = LINGER_MAX;
-        while left > 0 {
-            stream.readable().await?;
-            match stream.try_read(&mut sink) {
-                Ok(0) => break,
-                Ok(length) => left = left.saturating_sub(length),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
+    // Chromium, which finds the stream at its end before it has sent its request, never gets to read the alert before that
+    // end. Most clients hang up as soon as they have read it, so nothing is lost by waiting.
+    let mut left = LINGER_MAX;
+    let ended = timeout_at(Instant::now() + GRACE, drain(stream, &mut left)).await;
+    if ended.is_err() {
+        SockRef::from(stream).shutdown(Shutdown::Write)?;
+        // Whatever comes of it, the client has had its chance.
+        let _ = timeout_at(deadline, drain(stream, &mut left)).await;
+    }
+    Ok(())
+}
+
+/// Reads until the client has ended or has sent so many bytes.
+async fn drain(stream: &TcpStream, left: &mut usize) -> io::Result<()> {
+    let mut sink = vec![0; 16 * 1024];
+    while *left > 0 {
+        stream.readable().await?;
+        match stream.try_read(&mut sink) {
+            Ok(0) => break,
+            Ok(length) => *left = left.saturating_sub(length),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
-        Ok::<(), io::Error>(())
-    };
-    // Whatever came of it, the client has had its chance.
-    let _ = timeout_at(deadline, drained).await;
+    }
     Ok(())
 }
 

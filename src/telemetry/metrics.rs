@@ -262,8 +262,9 @@ impl RouteMetrics {
                     let can_occur = |reason: Reason| match reason.stage() {
                         Stage::Handshake | Stage::Certificate | Stage::Policy => terminates,
                         Stage::Backend | Stage::Internal => true,
-                        // Between the route and the relay a shutdown can still end the wait.
-                        Stage::Admission => reason == Reason::Draining,
+                        // Between the route and the relay a shutdown can still end the wait, and until the handshake
+                        // is over the place in it can be needed for somebody else.
+                        Stage::Admission => matches!(reason, Reason::Draining | Reason::HandshakeLimit),
                         Stage::ClientHello | Stage::Route => false,
                     };
                     (listener.name.clone(), register.rejected(&listener.name, name, can_occur))

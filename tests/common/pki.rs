@@ -171,20 +171,33 @@ impl Authority {
         this_update: OffsetDateTime,
         next_update: OffsetDateTime,
     ) -> String {
+        self.sign_list(Self::for_lists(revoked, this_update, next_update))
+    }
+
+    /// What revocation lists that name these serial numbers look like before somebody makes them odd.
+    pub(crate) fn for_lists(
+        revoked: &[SerialNumber],
+        this_update: OffsetDateTime,
+        next_update: OffsetDateTime,
+    ) -> CertificateRevocationListParams {
         let revoked_certs = revoked.iter().map(|serial_number| RevokedCertParams {
             serial_number: serial_number.clone(),
             revocation_time: this_update,
             reason_code: None,
             invalidity_date: None,
         });
-        let list = CertificateRevocationListParams {
+        CertificateRevocationListParams {
             this_update,
             next_update,
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked_certs.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
-        };
+        }
+    }
+
+    /// A revocation list of the caller's own taste, in PEM.
+    pub(crate) fn sign_list(&self, list: CertificateRevocationListParams) -> String {
         list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 }

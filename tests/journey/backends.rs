@@ -5,10 +5,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use doorward::close::CloseReason;
 use doorward::rejection::{Alert, Reason};
+use tokio::time::Instant;
 
 use crate::client::{Client, End, client, reset};
 use crate::common::backend::Backend;

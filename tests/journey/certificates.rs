@@ -1,7 +1,7 @@
 //! Client certificates of every kind that somebody may come with, in both TLS versions: attacks.md rows 11, 13 and 14.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use doorward::rejection::{Alert, Reason};
 use rcgen::{
@@ -237,12 +237,9 @@ fn nobody_whose_chain_breaks_the_rules_of_authorities() {
     let outside = Shown::certificate(&called("alice.laptops.home.example"));
     invalid("a name outside the constraints", &outside);
 
-    for (what, params) in
-        [("an unknown critical extension", odd(|params| params.custom_extensions.push(extension(true, vec![1]))))]
-    {
-        let shown = Shown::certificate(&scene.pki.clients.issue(params));
-        invalid(what, &shown);
-    }
+    let critical = odd(|params| params.custom_extensions.push(extension(true, vec![1])));
+    let shown = Shown::certificate(&scene.pki.clients.issue(critical));
+    invalid("an unknown critical extension", &shown);
     let not_critical = odd(|params| params.custom_extensions.push(extension(false, vec![1])));
     scene.admits("an unknown extension", &Shown::certificate(&scene.pki.clients.issue(not_critical)));
 }
@@ -326,9 +323,10 @@ fn endless_chains_and_large_certificates_cost_little() {
     }
     let config = showing(&scene.pki, chain_of(&alice, crowd) as Arc<dyn ResolvesClientCert>, &VERSIONS);
     let watch = Watch::begin(&scene.gate);
-    let begun = Instant::now();
+    let before = scene.gate.cpu_time();
     let outcome = Client::admitted(scene.gate.address(), &config, NAME);
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let spent = scene.gate.cpu_time() - before;
+    assert!(spent < Duration::from_secs(1), "{spent:?}");
     match outcome {
         Ok(client) => drop(client),
         Err(end) => drop(watch.rejected(Reason::CertificateInvalid, &end)),
@@ -349,9 +347,10 @@ fn intermediates_that_lead_in_circles_cost_little() {
     }
     let config = showing(&scene.pki, chain_of(&leaf, chain) as Arc<dyn ResolvesClientCert>, TLS13);
     let watch = Watch::begin(&scene.gate);
-    let begun = Instant::now();
+    let before = scene.gate.cpu_time();
     let end = Client::admitted(scene.gate.address(), &config, NAME).map(|_| ()).unwrap_err();
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let spent = scene.gate.cpu_time() - before;
+    assert!(spent < Duration::from_secs(2), "{spent:?}");
     let line = watch.rejected_at("certificate");
     assert!(matches!(end, End::Alert(_)), "{end:?} {line}");
     assert_eq!(scene.backend.accepted(), 0);
@@ -405,7 +404,8 @@ fn nobody_with_a_malformed_signature() {
 
     let scene = Scene::new();
     let alice = scene.pki.client("alice-phone");
-    let spoils: [(&str, fn(&mut Vec<u8>)); 6] = [
+    type Spoil = fn(&mut Vec<u8>);
+    let spoils: [(&str, Spoil); 6] = [
         ("empty", Vec::clear),
         ("one byte short", |signature| signature.truncate(signature.len() - 1)),
         ("one byte long", |signature| signature.push(0)),

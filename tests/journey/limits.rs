@@ -2,10 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use doorward::rejection::Reason;
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
 use crate::client::{Client, End, client, connect, connect_from, plain_end, refused_plainly};
 use crate::common::backend::Backend;
@@ -142,9 +143,15 @@ fn places_for_handshakes_come_back_however_they_end() {
         let admitted = Client::admitted(address, &good, NAME);
         assert!(admitted.is_ok(), "after {what}: {admitted:?}");
     }
-    let both = [in_handshake(), in_handshake()];
-    refused_silently(&gate, Reason::HandshakeLimit);
-    drop(both);
+    gate.wait_metric("doorward_connections_active", &[("route", "nas")], 6.0);
+    let (first, second) = (in_handshake(), in_handshake());
+    let watch = Watch::begin(&gate);
+    let third = in_handshake();
+    let (_, end) = first.read_to_end();
+    watch.rejected(Reason::HandshakeLimit, &end);
+    for client in [second, third] {
+        client.ping().unwrap();
+    }
     for relay in &relays {
         relay.ping().unwrap();
     }

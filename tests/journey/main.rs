@@ -1,4 +1,46 @@
-//! The journey of a connection, stage by stage, on the real gate.
+//! The journey of a connection, stage by stage, on the real gate: who gets in, who does not and is told what, and that
+//! every byte arrives.
+//!
+//! | file | shows | of attacks.md |
+//! |---|---|---|
+//! | `certificates` | client certificates of every kind | 11, 12 (at start), 13, 14 |
+//! | `modes` | the client-auth modes and what `allow` adds | |
+//! | `resumption` | sessions, and that they never outlive their rights | 18 (but for reload), 19 |
+//! | `reasons` | every reason for a rejection and every way to end: metric, log line and alert together | |
+//! | `limits` | limits, source addresses; places come back | 3, 31 |
+//! | `proxy` | PROXY protocol, taken and sent | |
+//! | `backends` | backends good and bad, several of them, unix sockets | 21 |
+//! | `transfer` | payload byte for byte, half-closes, KeyUpdate | 17, 22 |
+//! | `resets` | resets at every stage | 20 |
+//! | `endings` | timeouts of relays, drain, restart | 32 |
+//! | `pitfalls` | the rest of the list below | |
+//!
+//! What went wrong in other gates, and what shows that it does not here (the test of that name, or one whose name begins
+//! so; without a file: everywhere in this folder):
+//!
+//! | pitfall | shown by |
+//! |---|---|
+//! | mTLS bypass by session resumption | `resumption::mtls_bypass_by_session_resumption_*`; unit: `handshake::tickets` |
+//! | SNI is not Host | `pitfalls::sni_is_not_host_*`; that routes share a backend is a warning of the configuration |
+//! | forms of the server name | `pitfalls::sni_forms_*`; unit: `names`; on the wire: tests/wire |
+//! | ClientHello in pieces | unit: `client_hello::client_hello_in_pieces_*`; on the wire: tests/wire |
+//! | fail open on a missing CA | `pitfalls::fail_open_on_a_missing_ca_*`; the wrong files of tests/config |
+//! | revoked but accepted | `certificates::revoked_but_accepted_*` |
+//! | CA rotation keeps old names | `certificates::ca_rotation_*` |
+//! | option interplay | `pitfalls::option_interplay_*`; unit: `authorize`; no backend without an `Authorized` does not compile |
+//! | slow handshakes | `pitfalls::slow_handshakes_*`, `limits::places_for_handshakes_*`; the hello: tests/wire |
+//! | PROXY spoofing | `proxy::proxy_spoofing_*`; unit: `proxy_protocol::proxy_spoofing_*` |
+//! | label cardinality | `pitfalls::label_cardinality_*` |
+//! | ALPACA | `pitfalls::alpaca_*` |
+//! | a TLS 1.3 client believes it is in | `pitfalls::tls13_the_client_believes_it_is_in_*` |
+//! | alerts tell little | `reasons::every_reason_is_provoked`: the log tells more than the alert |
+//! | certificate stuffing | `certificates::certificate_stuffing_*`; unit: `authorize::certificate_stuffing_*` |
+//! | a certificate for clients and servers | `certificates::nobody_with_a_certificate_for_another_purpose`: let in, as mkcert makes them |
+//! | no CN | `certificates::no_cn_*` |
+//! | CGNAT and IPv6 | `proxy::cgnat_and_ipv6_*`; unit: `admission::cgnat_and_ipv6_*` |
+//!
+//! Not here: ACME, OCSP and what happens at a reload, which the gate does not have yet; PKCS#12, platforms, SMB, ssh and
+//! mkcert's order of flags, which tests/real and `pki` show.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -16,5 +58,8 @@ mod endings;
 mod limits;
 mod modes;
 mod pitfalls;
+mod proxy;
 mod reasons;
+mod resets;
 mod resumption;
+mod transfer;

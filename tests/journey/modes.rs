@@ -20,6 +20,9 @@ const ROUTES: &[(&str, &str, &[&str])] = &[
     ("require-alice", "require", &["alice-phone", "unverified"]),
     ("given", "verify_if_given", &["any"]),
     ("given-open", "verify_if_given", &["any", "unverified"]),
+    ("given-alice", "verify_if_given", &["alice-phone", "unverified"]),
+    ("given-bob", "verify_if_given", &["bob-laptop", "unverified"]),
+    ("given-none", "verify_if_given", &["unverified"]),
     ("verify", "require_and_verify", &["any"]),
     ("verify-open", "require_and_verify", &["any", "unverified"]),
 ];
@@ -36,14 +39,17 @@ enum Who {
 }
 
 /// What becomes of them: whether the identity is a verified one, or why they are refused.
-fn verdict(mode: &str, unverified: bool, who: Who) -> Result<Option<bool>, (Reason, Alert)> {
+fn verdict(mode: &str, allow: &[&str], who: Who) -> Result<Option<bool>, (Reason, Alert)> {
     let verifies = matches!(mode, "verify_if_given" | "require_and_verify");
     let requires = matches!(mode, "require" | "require_and_verify");
+    let unverified = allow.contains(&"unverified");
     match who {
         Who::Nobody if requires || !unverified => Err((Reason::CertificateRequired, Alert::CERTIFICATE_REQUIRED)),
         Who::Nobody => Ok(None),
         _ if !verifies => Ok(Some(false)),
-        Who::Good => Ok(Some(true)),
+        Who::Good if allow.contains(&"any") || allow.contains(&"alice-phone") => Ok(Some(true)),
+        // Whoever shows a name is judged by it, even where somebody without one gets in.
+        Who::Good => Err((Reason::IdentityNotAllowed, Alert::ACCESS_DENIED)),
         Who::OtherAuthority => Err((Reason::UnknownCa, Alert::UNKNOWN_CA)),
         Who::Expired => Err((Reason::Expired, Alert::CERTIFICATE_EXPIRED)),
         Who::NotYetValid => Err((Reason::NotYetValid, Alert::CERTIFICATE_EXPIRED)),
@@ -90,7 +96,7 @@ fn each_mode_takes_whom_it_says_and_nobody_else() {
             for (name, mode, allow) in ROUTES {
                 eprintln!("{who:?} at {name}, {:?}", version.version);
                 let attempt = || Client::admitted(gate.address(), &config, &format!("{name}.home.example"));
-                match verdict(mode, allow.contains(&"unverified"), *who) {
+                match verdict(mode, allow, *who) {
                     Ok(verified) => {
                         let line = assert_admitted(&gate, attempt);
                         // Marked wherever it is shown.
@@ -98,6 +104,7 @@ fn each_mode_takes_whom_it_says_and_nobody_else() {
                     }
                     Err((reason, alert)) => {
                         let line = assert_refused(&gate, &backend, reason, alert, attempt);
+                        // Not even of a good one: it was refused before it could prove that it holds the key.
                         assert_ne!(line["certificate"]["verified"], true, "{line}");
                     }
                 }

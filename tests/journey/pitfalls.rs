@@ -7,6 +7,7 @@ use std::sync::Arc;
 use doorward::close::CloseReason;
 use doorward::rejection::{Alert, Reason};
 use rustls::client::ResolvesClientCert;
+use tokio::time::Instant;
 
 use crate::client::{Client, End, Hello, Shown, VERSIONS, client, connect, plain_end, refused_plainly, showing};
 use crate::common::backend::Backend;
@@ -107,7 +108,7 @@ fn slow_handshakes_every_byte_in_time_and_the_whole_too_late() {
         }
         let mut flight = Vec::new();
         client.tls(|connection| connection.write_tls(&mut flight)).unwrap();
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let mut sent = 0;
         for byte in &flight {
             if client.tcp().write_all(&[*byte]).is_err() {

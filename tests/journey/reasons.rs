@@ -60,10 +60,13 @@ fn provoke(reason: Reason, pki: &TestPki) {
         }
         Reason::HandshakeLimit => {
             let gate = open(house().limits("handshakes = 1"));
-            // Whoever has the gate's flight is in the middle of a handshake.
-            let held = in_handshake(&gate, &good);
-            turned_away(&gate, reason, || plain_end(&connect(gate.address())));
-            held.ping().unwrap();
+            // Whoever has the gate's flight is in the middle of a handshake, and makes room for the next.
+            let oldest = in_handshake(&gate, &good);
+            let mut next = None;
+            turned_away(&gate, reason, || {
+                next = Some(Client::admitted(gate.address(), &good, NAME).unwrap());
+                drained(oldest.tcp())
+            });
         }
         Reason::SourceLimit => {
             let gate = open(house().limits("connections_per_source = 1"));
@@ -180,9 +183,9 @@ fn provoke(reason: Reason, pki: &TestPki) {
             let gate = open(house());
             let elsewhere = TestPki::new();
             let line = turned_away(&gate, reason, || {
-                let client = Client::on(connect(gate.address()), &super::client::client(&elsewhere, None), NAME);
-                assert!(matches!(client.handshake(), Err(End::Tls(_))));
-                drained(client.tcp())
+                let stranger = Client::on(connect(gate.address()), &client(&elsewhere, None), NAME);
+                assert!(matches!(stranger.handshake(), Err(End::Tls(_))));
+                drained(stranger.tcp())
             });
             assert!(line["detail"].as_str().unwrap().contains("received fatal alert"), "{line}");
         }

@@ -1,0 +1,162 @@
+//! What stands behind the gates, on the CPU of the generator: one runtime for small talk, a thread for each bulk transfer.
+//!
+//! The first byte of a connection says what happens: [`ECHO`] sends everything back, that byte included; [`DOWN`], [`UP`]
+//! and [`BOTH`] are followed by a length.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::thread;
+
+use rustix::net::RecvFlags;
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use crate::Result;
+
+/// Everything comes back.
+pub(crate) const ECHO: u8 = b'e';
+/// So many bytes come, and then the end.
+pub(crate) const DOWN: u8 = b'd';
+/// So many bytes are taken, and then one comes back.
+pub(crate) const UP: u8 = b'u';
+/// [`DOWN`] and [`UP`] at once, without the one byte.
+pub(crate) const BOTH: u8 = b'b';
+/// What a backend with TLS sends, unencrypted, once its handshake is over: from here on both ends use raw bytes, so that
+/// only the gate's work is measured.
+pub(crate) const RAW: u8 = b'r';
+
+/// How many bytes one call moves.
+pub(crate) const CHUNK: usize = 256 * 1024;
+
+/// A listening backend; it ends when dropped.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// The runtime of all backends, on a thread of its own that inherits the CPU of its maker.
+pub(crate) fn runtime() -> Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new().name("backends".to_owned()).spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
+}
+
+impl Backend {
+    /// Starts one, with TLS if `tls` is given.
+    pub(crate) fn start(runtime: &Handle, tls: Option<Arc<ServerConfig>>) -> Result<Self> {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+        socket.listen(4096)?;
+        socket.set_nonblocking(true)?;
+        let _inside = runtime.enter();
+        let listener = TcpListener::from_std(socket.into())?;
+        let address = listener.local_addr()?;
+        let acceptor = tls.map(TlsAcceptor::from);
+        let accepting = runtime.spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { continue };
+                // A connection that breaks is missed by the generator, which counts.
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let _ = serve(stream, acceptor).await;
+                });
+            }
+        });
+        Ok(Self { address, accepting })
+    }
+}
+
+async fn serve(mut stream: TcpStream, acceptor: Option<TlsAcceptor>) -> Result<()> {
+    stream.set_nodelay(true)?;
+    if let Some(acceptor) = acceptor {
+        stream = acceptor.accept(stream).await?.into_inner().0;
+        stream.write_all(&[RAW]).await?;
+    }
+    let mut bytes = [0; 4096];
+    let length = stream.read(bytes.get_mut(..1).unwrap_or_default()).await?;
+    match bytes.first() {
+        _ if length == 0 => Ok(()),
+        Some(&ECHO) => {
+            let mut filled = 1;
+            while filled > 0 {
+                stream.write_all(bytes.get(..filled).unwrap_or_default()).await?;
+                filled = stream.read(&mut bytes).await?;
+            }
+            Ok(())
+        }
+        Some(&kind) => {
+            let length = stream.read_u64().await?;
+            let stream = stream.into_std()?;
+            stream.set_nonblocking(false)?;
+            thread::Builder::new().name("bulk".to_owned()).spawn(move || {
+                let _ = bulk(stream, kind, length);
+            })?;
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+fn bulk(mut stream: std::net::TcpStream, kind: u8, length: u64) -> Result<()> {
+    match kind {
+        DOWN => {
+            send(&stream, length)?;
+            stream.shutdown(Shutdown::Write)?;
+        }
+        UP => {
+            discard(&stream, length)?;
+            stream.write_all(&[UP])?;
+        }
+        BOTH => {
+            thread::scope(|scope| {
+                let sending = scope.spawn(|| send(&stream, length));
+                discard(&stream, length)?;
+                sending.join().map_err(|_| "a backend's thread panicked")?
+            })?;
+            stream.shutdown(Shutdown::Write)?;
+        }
+        other => return Err(format!("an unknown request: {other}").into()),
+    }
+    // The client ends first.
+    while stream.read(&mut [0; 4096])? > 0 {}
+    Ok(())
+}
+
+fn send(mut stream: &std::net::TcpStream, length: u64) -> Result<()> {
+    let chunk = vec![0x5a; CHUNK];
+    let mut left = usize::try_from(length)?;
+    while left > 0 {
+        let part = chunk.get(..left.min(CHUNK)).unwrap_or_default();
+        stream.write_all(part)?;
+        left -= part.len();
+    }
+    Ok(())
+}
+
+/// Takes exactly `length` bytes off a socket without copying them (`MSG_TRUNC`, tcp(7)).
+fn discard(stream: &std::net::TcpStream, length: u64) -> Result<()> {
+    let mut sink = vec![0; 4 * CHUNK];
+    let mut left = usize::try_from(length)?;
+    while left > 0 {
+        let most = left.min(sink.len());
+        let (_, taken) = rustix::net::recv(stream, sink.get_mut(..most).unwrap_or_default(), RecvFlags::TRUNC)?;
+        if taken == 0 {
+            return Err("ended early".into());
+        }
+        left -= taken;
+    }
+    Ok(())
+}

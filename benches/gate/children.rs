@@ -1,0 +1,312 @@
+//! Gates of our own, as child processes: the floors, which only move bytes, and what tokio and tokio-rustls give whoever
+//! puts them together without further thought.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use rustix::pipe::{PipeFlags, SpliceFlags};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ResolvesServerCertUsingSni, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
+
+use crate::Result;
+use crate::backend::CHUNK;
+use crate::pki::TERMINATED;
+
+/// How often one direction goes round before other connections get their turn.
+const TURNS: usize = 16;
+
+/// Runs a child: what it is, and then pairs of an address to listen on and one to connect to.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let (kind, rest) = arguments.split_first().ok_or("which child?")?;
+    match kind.as_str() {
+        "copy" => {
+            let (size, rest) = rest.split_first().ok_or("how large a buffer?")?;
+            relay(Mover::Copy(vec![0; size.parse()?]), &pairs(rest)?)
+        }
+        "splice" => relay(Mover::Splice, &pairs(rest)?),
+        "tls" => {
+            let (folder, rest) = rest.split_first().ok_or("which folder?")?;
+            let pairs = pairs(rest)?;
+            let (listen, connect) = pairs.first().ok_or("where to listen?")?;
+            naive(Path::new(folder), *listen, *connect)
+        }
+        other => Err(format!("no such child: {other}").into()),
+    }
+}
+
+fn pairs(arguments: &[String]) -> Result<Vec<(SocketAddr, SocketAddr)>> {
+    arguments
+        .chunks(2)
+        .map(|pair| match pair {
+            [listen, connect] => Ok((listen.parse()?, connect.parse()?)),
+            _ => Err("addresses come in pairs".into()),
+        })
+        .collect()
+}
+
+/// How bytes get from one socket to another.
+enum Mover {
+    /// `recv(2)` and `send(2)` through one buffer.
+    Copy(Vec<u8>),
+    /// `splice(2)` through a pipe.
+    Splice,
+}
+
+/// One connection: both its sockets, and what is on the way from each of them to the other.
+struct Pair {
+    sockets: [TcpStream; 2],
+    ways: [Way; 2],
+}
+
+#[derive(Default)]
+struct Way {
+    /// Bytes that were taken and that the other side has no room for.
+    stuck: Vec<u8>,
+    pipe: Option<(OwnedFd, OwnedFd)>,
+    in_pipe: usize,
+    /// The end is in the queue, so nothing will say that it came.
+    end_is_near: bool,
+    ended: bool,
+}
+
+/// One thread and one epoll, edge-triggered.
+fn relay(mut mover: Mover, pairs: &[(SocketAddr, SocketAddr)]) -> Result<()> {
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let mut listeners = HashMap::new();
+    for (index, (listen, connect)) in (0u64..).zip(pairs) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&(*listen).into())?;
+        socket.listen(4096)?;
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from(socket);
+        epoll::add(&poll, &listener, EventData::new_u64(index), EventFlags::IN)?;
+        listeners.insert(index, (listener, *connect));
+    }
+    let mut open: HashMap<u64, Pair> = HashMap::new();
+    // A connection has an even number; with it comes the event of the client's socket, with the next one the backend's.
+    let mut next = 1 << 16;
+    // Whoever had its turns and is not done.
+    let mut again: Vec<u64> = Vec::new();
+    let mut events = Vec::with_capacity(256);
+    loop {
+        events.clear();
+        let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let timeout = if again.is_empty() { None } else { Some(&at_once) };
+        match epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), timeout) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut turns = std::mem::take(&mut again);
+        for event in &events {
+            let number = event.data.u64();
+            let Some((listener, connect)) = listeners.get(&number) else {
+                let flags = event.flags;
+                let ends = flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+                let [up, down] = match open.get_mut(&(number & !1)) {
+                    Some(pair) => &mut pair.ways,
+                    None => continue,
+                };
+                if number & 1 == 0 { up } else { down }.end_is_near |= ends;
+                turns.push(number & !1);
+                continue;
+            };
+            while let Ok((client, _)) = listener.accept() {
+                let Ok(pair) = Pair::open(client, *connect) else { continue };
+                let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+                for (socket, data) in pair.sockets.iter().zip(next..) {
+                    epoll::add(&poll, socket, EventData::new_u64(data), flags)?;
+                }
+                open.insert(next, pair);
+                next += 2;
+            }
+        }
+        turns.sort_unstable();
+        turns.dedup();
+        for number in turns {
+            let Some(pair) = open.get_mut(&number) else { continue };
+            match pair.advance(&mut mover) {
+                Ok(Progress::Waiting) => {}
+                Ok(Progress::More) => again.push(number),
+                Ok(Progress::Over) | Err(_) => {
+                    open.remove(&number);
+                }
+            }
+        }
+    }
+}
+
+enum Progress {
+    Waiting,
+    More,
+    Over,
+}
+
+impl Pair {
+    fn open(client: TcpStream, connect: SocketAddr) -> io::Result<Self> {
+        let backend = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        backend.set_nonblocking(true)?;
+        match backend.connect(&connect.into()) {
+            Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(error),
+            _ => {}
+        }
+        let backend = TcpStream::from(backend);
+        client.set_nonblocking(true)?;
+        for socket in [&client, &backend] {
+            socket.set_nodelay(true)?;
+        }
+        Ok(Self { sockets: [client, backend], ways: [Way::default(), Way::default()] })
+    }
+
+    fn advance(&mut self, mover: &mut Mover) -> io::Result<Progress> {
+        let [client, backend] = &self.sockets;
+        let [up, down] = &mut self.ways;
+        let mut more = false;
+        for (way, from, to) in [(&mut *up, client, backend), (&mut *down, backend, client)] {
+            more |= match mover {
+                Mover::Copy(buffer) => way.copy(from, to, buffer)?,
+                Mover::Splice => way.splice(from, to)?,
+            };
+        }
+        Ok(match (up.ended && down.ended, more) {
+            (true, _) => Progress::Over,
+            (false, true) => Progress::More,
+            (false, false) => Progress::Waiting,
+        })
+    }
+}
+
+fn is_not_ready(error: Errno) -> bool {
+    // A socket that is still connecting takes nothing (ENOTCONN on Linux for splice, EAGAIN otherwise).
+    matches!(error, Errno::AGAIN | Errno::NOTCONN)
+}
+
+impl Way {
+    /// True if there may be more to do.
+    fn copy(&mut self, from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result<bool> {
+        for _ in 0..TURNS {
+            if !self.stuck.is_empty() {
+                match rustix::net::send(to, &self.stuck, SendFlags::NOSIGNAL) {
+                    Ok(sent) => {
+                        self.stuck.drain(..sent);
+                    }
+                    Err(error) if is_not_ready(error) => return Ok(false),
+                    Err(error) => return Err(error.into()),
+                }
+                continue;
+            }
+            if self.ended {
+                return Ok(false);
+            }
+            let size = buffer.len();
+            let taken = match rustix::net::recv(from, &mut *buffer, RecvFlags::empty()) {
+                Ok((_, taken)) => taken,
+                Err(error) if is_not_ready(error) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+            if taken == 0 {
+                self.ended = true;
+                let _ = to.shutdown(Shutdown::Write);
+                return Ok(false);
+            }
+            let filled = buffer.get(..taken).unwrap_or_default();
+            let sent = match rustix::net::send(to, filled, SendFlags::NOSIGNAL) {
+                Ok(sent) => sent,
+                Err(error) if is_not_ready(error) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            self.stuck.extend_from_slice(filled.get(sent..).unwrap_or_default());
+            // The queue is empty: the next byte is a new event, and so is the end, unless it has come already.
+            if taken < size && sent == taken && !self.end_is_near {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn splice(&mut self, from: &TcpStream, to: &TcpStream) -> io::Result<bool> {
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        for _ in 0..TURNS {
+            if self.in_pipe == 0 && self.ended {
+                return Ok(false);
+            }
+            if self.pipe.is_none() {
+                let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+                // Beyond fs.pipe-user-pages-soft the kernel refuses; a small pipe does as well, in more calls.
+                let _ = rustix::pipe::fcntl_setpipe_size(&writer, CHUNK);
+                self.pipe = Some((reader, writer));
+            }
+            let Some((reader, writer)) = &self.pipe else { return Ok(false) };
+            if self.in_pipe == 0 {
+                match splice(from.as_fd(), writer.as_fd(), CHUNK, flags) {
+                    Ok(0) => {
+                        self.ended = true;
+                        let _ = to.shutdown(Shutdown::Write);
+                        return Ok(false);
+                    }
+                    Ok(taken) => self.in_pipe = taken,
+                    Err(error) if is_not_ready(error) => return Ok(false),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            match splice(reader.as_fd(), to.as_fd(), self.in_pipe, flags) {
+                Ok(given) => self.in_pipe -= given,
+                Err(error) if is_not_ready(error) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize, flags: SpliceFlags) -> rustix::io::Result<usize> {
+    rustix::pipe::splice(from, None, to, None, most, flags)
+}
+
+/// `accept`, `connect`, `copy_bidirectional`.
+fn naive(folder: &Path, listen: SocketAddr, connect: SocketAddr) -> Result<()> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(folder.join("clients.pem"))? {
+        roots.add(certificate?)?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
+    let chain =
+        CertificateDer::pem_file_iter(folder.join("server.pem"))?.collect::<std::result::Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(folder.join("server-key.pem"))?;
+    let mut names = ResolvesServerCertUsingSni::new();
+    names.add(TERMINATED, CertifiedKey::from_der(chain, key, &provider)?)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(names));
+    config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind(listen)?;
+        let listener = socket.listen(4096)?;
+        loop {
+            let (client, _) = listener.accept().await?;
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                client.set_nodelay(true)?;
+                let mut client = acceptor.accept(client).await?;
+                let mut backend = tokio::net::TcpStream::connect(connect).await?;
+                backend.set_nodelay(true)?;
+                tokio::io::copy_bidirectional(&mut client, &mut backend).await
+            });
+        }
+    })
+}

@@ -1,0 +1,352 @@
+//! What is measured, and how.
+
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+
+use crate::Result;
+use crate::backend::{BOTH, DOWN, ECHO, UP};
+use crate::client::{self, Manner, Session, Transfer, parallel};
+use crate::gates::{Gate, Kind, Mode};
+use crate::pki::{PASSTHROUGH, Pki, TERMINATED};
+
+/// How many clients are at it at once.
+const WORKERS: usize = 16;
+/// Connections before the clock starts.
+const WARM_UP: usize = 64;
+/// Streams of a bulk transfer.
+const STREAMS: usize = 4;
+/// Bytes of a round trip.
+const MESSAGE: usize = 64;
+
+/// Who shakes hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// The same certificate each time, no ticket.
+    Returning,
+    /// Another certificate each time.
+    Stranger,
+    /// With a ticket.
+    Resumed,
+}
+
+/// Why a client is turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wrong {
+    /// It asks for a name that nobody has.
+    UnknownName,
+    /// It asks for no name.
+    NoName,
+    /// It speaks HTTP.
+    NotTls,
+    /// It has no certificate.
+    NoCertificate,
+    /// Its certificate is another authority's.
+    OtherAuthority,
+}
+
+/// Where bulk goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// To the client.
+    Down,
+    /// To the backend.
+    Up,
+    /// Both at once.
+    Both,
+}
+
+/// One thing to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// A connection, a handshake, one byte there and back, and the end; microseconds of CPU.
+    Handshake(Mode, Who),
+    /// A client that is turned away; microseconds of CPU.
+    Refusal(Wrong),
+    /// Payload over four streams; seconds of CPU per 10^9 bytes.
+    Bulk(Mode, Way),
+    /// 64 bytes there and back over so many streams; microseconds of CPU.
+    RoundTrip(Mode, usize),
+    /// Memory for each of so many connections that do nothing; KiB of PSS.
+    Idle(Mode, usize),
+    /// Memory that so many refusals leave behind; MiB of PSS.
+    GrowthMemory(usize),
+    /// Descriptors that the refusals of [`Operation::GrowthMemory`] just before left behind.
+    GrowthDescriptors,
+}
+
+impl Operation {
+    /// Whether `kind` can do it.
+    pub(crate) fn applies_to(self, kind: Kind) -> bool {
+        match self {
+            Self::Handshake(Mode::Terminated, Who::Stranger | Who::Resumed) => !kind.is_floor(),
+            // nginx 1.22 and stunnel look at the name after the handshake or never.
+            Self::Refusal(Wrong::UnknownName | Wrong::NoName) => {
+                matches!(kind, Kind::Doorward | Kind::Haproxy | Kind::Naive)
+            }
+            Self::Refusal(_) => !kind.is_floor(),
+            Self::Handshake(mode, _) | Self::Bulk(mode, _) | Self::RoundTrip(mode, _) => kind.can(mode),
+            Self::Idle(mode, _) => kind.can(mode) && !kind.is_floor(),
+            Self::GrowthMemory(_) | Self::GrowthDescriptors => matches!(kind, Kind::Doorward),
+        }
+    }
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Amounts {
+    pub(crate) handshakes: usize,
+    pub(crate) refusals: usize,
+    pub(crate) bulk_bytes: u64,
+    /// Round trips in all, over one stream and over several.
+    pub(crate) trips: [usize; 2],
+}
+
+/// The clients, made before the clock starts.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    pki: Arc<Pki>,
+    amounts: Amounts,
+    returning: Arc<ClientConfig>,
+    no_certificate: Arc<ClientConfig>,
+    other_authority: Arc<ClientConfig>,
+    strangers: Vec<Arc<ClientConfig>>,
+}
+
+impl Clients {
+    pub(crate) fn new(pki: Arc<Pki>, amounts: Amounts, strangers: bool) -> Result<Self> {
+        let count = if strangers { amounts.handshakes } else { 0 };
+        let strangers = (0..count)
+            .map(|index| client::config(Some(&pki.client(&format!("client {index}"))?), false))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            amounts,
+            returning: client::config(Some(&pki.client("alice-phone")?), false)?,
+            no_certificate: client::config(None, false)?,
+            other_authority: client::config(Some(&pki.other_client()?), false)?,
+            strangers,
+            pki,
+        })
+    }
+
+    /// How a client comes to this gate.
+    fn manner(&self, gate: &Gate, mode: Mode, config: &Arc<ClientConfig>) -> Result<Manner> {
+        Ok(match mode {
+            _ if gate.kind.is_floor() && mode == Mode::Terminated => Manner::Plain,
+            Mode::Terminated => Manner::Terminated(Arc::clone(config), ServerName::try_from(TERMINATED)?),
+            Mode::Passthrough => Manner::Passthrough(Arc::clone(config), ServerName::try_from(PASSTHROUGH)?),
+        })
+    }
+
+    /// Measures `operation` once.
+    pub(crate) fn measure(&self, operation: Operation, gate: &Gate) -> Result<f64> {
+        let measured = match operation {
+            Operation::Handshake(mode, who) => self.handshake(gate, mode, who),
+            Operation::Refusal(wrong) => self.refusal(gate, wrong),
+            Operation::Bulk(mode, way) => self.bulk(gate, mode, way),
+            Operation::RoundTrip(mode, streams) => self.round_trip(gate, mode, streams),
+            Operation::Idle(mode, count) => self.idle(gate, mode, count),
+            Operation::GrowthMemory(count) => self.growth_memory(gate, count),
+            Operation::GrowthDescriptors => self.growth_descriptors(gate),
+        };
+        measured.map_err(|error| format!("{}, {operation:?}: {error}", gate.kind.label()).into())
+    }
+
+    fn handshake(&self, gate: &Gate, mode: Mode, who: Who) -> Result<f64> {
+        let count = self.amounts.handshakes;
+        let address = address(gate, mode);
+        let once = |manner: &Manner| -> Result<bool> {
+            let mut session = Session::open(address, manner)?;
+            session.prove()?;
+            let resumed = session.resumed();
+            session.close()?;
+            Ok(resumed)
+        };
+        let returning = self.manner(gate, mode, &self.returning)?;
+        let warm_up = || parallel(WORKERS, WARM_UP.min(count), |_, _| once(&returning).map(drop));
+        match who {
+            Who::Returning => {
+                warm_up()?;
+                micros(gate, count, || parallel(WORKERS, count, |_, _| once(&returning).map(drop)))
+            }
+            Who::Stranger => {
+                warm_up()?;
+                let manners: Vec<Manner> =
+                    self.strangers.iter().map(|config| self.manner(gate, mode, config)).collect::<Result<_>>()?;
+                micros(gate, count, || {
+                    parallel(WORKERS, count, |_, turn| {
+                        once(manners.get(turn).ok_or("more connections than certificates")?).map(drop)
+                    })
+                })
+            }
+            Who::Resumed => {
+                // Each worker is a client with a memory of its own, and has been here before.
+                let alice = self.pki.client("alice-laptop")?;
+                let manners: Vec<Manner> = (0..WORKERS)
+                    .map(|_| self.manner(gate, mode, &client::config(Some(&alice), true)?))
+                    .collect::<Result<_>>()?;
+                for manner in &manners {
+                    once(manner)?;
+                }
+                let full = Mutex::new(0);
+                let micros = micros(gate, count, || {
+                    parallel(WORKERS, count, |worker, _| {
+                        if !once(manners.get(worker).ok_or("more workers than clients")?)? {
+                            *full.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                        }
+                        Ok(())
+                    })
+                })?;
+                let full = full.into_inner().unwrap_or_else(PoisonError::into_inner);
+                if full * 20 > count {
+                    return Err(format!("{full} of {count} handshakes were full ones").into());
+                }
+                Ok(micros)
+            }
+        }
+    }
+
+    fn refusal(&self, gate: &Gate, wrong: Wrong) -> Result<f64> {
+        let count = self.amounts.refusals;
+        let once = self.refused(gate, wrong)?;
+        parallel(WORKERS, WARM_UP.min(count), |_, _| once())?;
+        micros(gate, count, || parallel(WORKERS, count, |_, _| once()))
+    }
+
+    /// Comes to a gate in a wrong way.
+    fn refused(&self, gate: &Gate, wrong: Wrong) -> Result<Box<dyn Fn() -> Result<()> + Sync>> {
+        let address = gate.terminated;
+        let (config, name) = match wrong {
+            Wrong::UnknownName => (&self.returning, ServerName::try_from("nobody.bench.example")?),
+            // rustls sends no name for an address (RFC 6066 section 3).
+            Wrong::NoName => (&self.returning, ServerName::from(std::net::IpAddr::from([192, 0, 2, 1]))),
+            Wrong::NoCertificate => (&self.no_certificate, ServerName::try_from(TERMINATED)?),
+            Wrong::OtherAuthority => (&self.other_authority, ServerName::try_from(TERMINATED)?),
+            Wrong::NotTls => {
+                let request = b"GET / HTTP/1.1\r\nHost: nas.bench.example\r\n\r\n";
+                return Ok(Box::new(move || client::expect_end(address, request)));
+            }
+        };
+        let manner = Manner::Terminated(Arc::clone(config), name);
+        Ok(Box::new(move || client::expect_refusal(address, &manner)))
+    }
+
+    fn bulk(&self, gate: &Gate, mode: Mode, way: Way) -> Result<f64> {
+        let kind = match way {
+            Way::Down => DOWN,
+            Way::Up => UP,
+            Way::Both => BOTH,
+        };
+        let streams = u64::try_from(STREAMS)?;
+        let each = self.amounts.bulk_bytes / streams / if way == Way::Both { 2 } else { 1 };
+        let manner = self.manner(gate, mode, &self.returning)?;
+        let open = |length| -> Result<Transfer> { Session::open(address(gate, mode), &manner)?.prepare(kind, length) };
+        open(each.min(1 << 20))?.run()?;
+        let transfers = (0..STREAMS).map(|_| open(each)).collect::<Result<Vec<_>>>()?;
+        let bytes = each * streams * if way == Way::Both { 2 } else { 1 };
+        let before = gate.processes.quiet()?;
+        thread::scope(|scope| {
+            let running: Vec<_> = transfers.into_iter().map(|transfer| scope.spawn(move || transfer.run())).collect();
+            running.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a client's thread panicked")?)
+        })?;
+        let cpu = gate.processes.quiet()?.since(before);
+        // Exact below 2^53.
+        #[expect(clippy::cast_precision_loss, reason = "no run moves so many bytes")]
+        let gigabytes = bytes as f64 / 1e9;
+        Ok(cpu.as_secs_f64() / gigabytes)
+    }
+
+    fn round_trip(&self, gate: &Gate, mode: Mode, streams: usize) -> Result<f64> {
+        let [one, many] = self.amounts.trips;
+        let count = if streams == 1 { one } else { many };
+        let manner = self.manner(gate, mode, &self.returning)?;
+        let message = [ECHO; MESSAGE];
+        let mut sessions = Vec::new();
+        for _ in 0..streams {
+            let mut session = Session::open(address(gate, mode), &manner)?;
+            for _ in 0..4 {
+                session.trip(&message, &mut [0; MESSAGE])?;
+            }
+            sessions.push(Mutex::new(session));
+        }
+        micros(gate, count, || {
+            parallel(streams, count, |worker, _| {
+                let session = sessions.get(worker).ok_or("more workers than streams")?;
+                session.lock().unwrap_or_else(PoisonError::into_inner).trip(&message, &mut [0; MESSAGE])
+            })
+        })
+    }
+
+    /// Opens `count` connections and lets them be.
+    pub(crate) fn hold(&self, gate: &Gate, mode: Mode, count: usize) -> Result<Vec<TcpStream>> {
+        let manner = self.manner(gate, mode, &self.returning)?;
+        let held = Mutex::new(Vec::with_capacity(count));
+        parallel(WORKERS, count, |_, _| {
+            let mut session = Session::open(address(gate, mode), &manner)?;
+            session.prove()?;
+            held.lock().unwrap_or_else(PoisonError::into_inner).push(session.into_stream());
+            Ok(())
+        })?;
+        Ok(held.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn idle(&self, gate: &Gate, mode: Mode, count: usize) -> Result<f64> {
+        let descriptors = gate.processes.descriptors()?;
+        drop(self.hold(gate, mode, WARM_UP)?);
+        gate.processes.let_go(descriptors + 16)?;
+        gate.processes.quiet()?;
+        let before = gate.processes.memory()?;
+        let held = self.hold(gate, mode, count)?;
+        gate.processes.quiet()?;
+        let after = gate.processes.memory()?;
+        drop(held);
+        gate.processes.let_go(descriptors + 16)?;
+        Ok((after - before) / number(count))
+    }
+
+    /// All kinds of refusals in turn.
+    fn refuse_all(&self, gate: &Gate, count: usize) -> Result<()> {
+        let all = [Wrong::UnknownName, Wrong::NoName, Wrong::NotTls, Wrong::NoCertificate, Wrong::OtherAuthority];
+        let once: Vec<_> = all.into_iter().map(|wrong| self.refused(gate, wrong)).collect::<Result<_>>()?;
+        parallel(WORKERS, count, |_, turn| once.get(turn % all.len()).ok_or("no such refusal")?())?;
+        gate.processes.quiet()?;
+        Ok(())
+    }
+
+    fn growth_memory(&self, gate: &Gate, count: usize) -> Result<f64> {
+        self.refuse_all(gate, (count / 50).max(WARM_UP))?;
+        let before = gate.processes.memory()?;
+        self.refuse_all(gate, count)?;
+        Ok((gate.processes.memory()? - before) / 1024.0)
+    }
+
+    fn growth_descriptors(&self, gate: &Gate) -> Result<f64> {
+        let left = gate.processes.let_go(gate.idle_descriptors)?;
+        Ok(number(left) - number(gate.idle_descriptors))
+    }
+}
+
+/// Runs `work` and shares out the CPU time that the gate used: microseconds for each of `count`.
+fn micros(gate: &Gate, count: usize, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let before = gate.processes.quiet()?;
+    work()?;
+    let cpu = gate.processes.quiet()?.since(before);
+    Ok(cpu.as_secs_f64() * 1e6 / number(count))
+}
+
+fn address(gate: &Gate, mode: Mode) -> std::net::SocketAddr {
+    match mode {
+        Mode::Terminated => gate.terminated,
+        Mode::Passthrough => gate.passthrough,
+    }
+}
+
+/// A count as a factor.
+pub(crate) fn number(count: usize) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+    let number = count as f64;
+    number
+}

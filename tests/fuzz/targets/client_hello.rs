@@ -1,0 +1,31 @@
+//! The first bytes of a stranger: how many of them are a ClientHello, and what name stands in it.
+#![no_main]
+
+use doorward::client_hello::{Progress, fuzz_parse, progress};
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| match progress(bytes) {
+    // Waiting for what is there already would be waiting for ever.
+    Progress::Incomplete(total) => assert!(total > bytes.len()),
+    Progress::Complete(length) => match fuzz_parse(&bytes[..length]) {
+        // In whatever pieces a name comes, it is the same name: the policy hangs on it.
+        Ok(name) => assert_eq!(fuzz_parse(&in_records_of_3_bytes(&bytes[..length])), Ok(name)),
+        Err(detail) => assert!(detail.len() < 512 && !detail.contains(char::is_control), "{detail:?}"),
+    },
+    Progress::NotTls(_) | Progress::TooLarge => {}
+});
+
+fn in_records_of_3_bytes(mut records: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    while let [_, _, _, high, low, rest @ ..] = records {
+        let (payload, next) = rest.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+        message.extend_from_slice(payload);
+        records = next;
+    }
+    // What would be too long in so many records is another test's.
+    let size = if message.len() > 16_000 { 1 << 14 } else { 3 };
+    let record = |part: &[u8]| {
+        let [high, low] = (part.len() as u16).to_be_bytes();
+        [&[22, 3, 1, high, low], part].concat()
+    };
+    message.chunks(size).flat_map(record).collect()
+}
