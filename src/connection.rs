@@ -11,10 +11,10 @@ use crate::client_hello;
 use crate::config::checked::{SendProxyProtocol, Timeouts};
 use crate::dial::{Dialed, dial};
 use crate::gate::Gate;
-use crate::handshake::{Secured, handshake};
+use crate::handshake::{Payload, Secured, handshake};
 use crate::listener::Accepted;
 use crate::proxy_protocol::{self, TlsFacts};
-use crate::record::Session;
+use crate::record::{Keys, Session};
 use crate::rejection::{Reason, Rejection};
 use crate::relay::{self, Limits, Path, RelaySummary};
 use crate::snapshot::{Access, Route, Snapshot};
@@ -31,6 +31,8 @@ struct Established {
 
 /// Who does the connection's TLS.
 enum Tls {
+    /// The kernel, with these keys.
+    Kernel(Box<Keys>),
     /// The gate; with the bytes that came right behind the handshake.
     Terminated(Box<Session>, Vec<u8>),
     /// The backend.
@@ -72,7 +74,7 @@ async fn establish(
     let evicted = admitted.slots.evicted();
     tokio::select! {
         biased;
-        established = Box::pin(prove(admitted, hello_deadline, snapshot, record)) => established,
+        established = Box::pin(prove(admitted, hello_deadline, gate, snapshot, record)) => established,
         () = evicted.notified() => Err(Rejection::silent(
             Reason::HandshakeLimit,
             "limits.handshakes were in progress, and this was the oldest of the source that had the most",
@@ -84,6 +86,7 @@ async fn establish(
 async fn prove(
     admitted: Admitted,
     hello_deadline: Instant,
+    gate: &Gate,
     snapshot: &Snapshot,
     record: &mut Record,
 ) -> Result<Established, Rejection> {
@@ -111,7 +114,7 @@ async fn prove(
     };
 
     let handshake_deadline = Instant::now() + timeouts.handshake;
-    let mut secured = match record.handshaking(handshake(greeted, tls, handshake_deadline)).await {
+    let mut secured = match record.handshaking(handshake(greeted, tls, gate.kernel.any(), handshake_deadline)).await {
         Ok(secured) => secured,
         Err(refused) => {
             record.shown(refused.identity);
@@ -132,9 +135,16 @@ async fn prove(
         Err(rejection) => return Err(secured.refuse(rejection).await),
     };
 
-    let Secured { admitted, keys, received, .. } = secured;
-    let session = Session::new(keys).map_err(|error| Rejection::silent(Reason::Internal, error.to_string()))?;
-    let tls = Tls::Terminated(Box::new(session), received);
+    let Secured { admitted, keys, payload, .. } = secured;
+    let session = |keys| {
+        let session = Session::new(keys).map_err(|error| Rejection::silent(Reason::Internal, error.to_string()));
+        session.map(Box::new)
+    };
+    let tls = match payload {
+        Payload::InSocket if gate.kernel.fits(&keys) => Tls::Kernel(Box::new(keys)),
+        Payload::InSocket => Tls::Terminated(session(keys)?, Vec::new()),
+        Payload::Received(received) => Tls::Terminated(session(keys)?, received),
+    };
     Ok(Established { client: admitted.stream, dialed, tls, slots: admitted.slots })
 }
 
@@ -178,6 +188,10 @@ async fn relay(established: Established, limits: Limits, gate: &Gate, record: &R
     let Established { client, dialed, tls, slots: _slots } = established;
     let meter = record.meter();
     match tls {
+        Tls::Kernel(keys) => {
+            record.relay_begins(Path::Kernel);
+            relay::in_kernel(client, *keys, &gate.kernel, dialed.stream, limits, meter, &gate.cut).await
+        }
         Tls::Terminated(session, received) => {
             record.relay_begins(Path::Copy);
             relay::terminated(client, session, received, dialed.stream, limits, meter, &gate.cut).await

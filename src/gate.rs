@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::relay::Support;
 use crate::snapshot::Snapshot;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
@@ -18,6 +19,8 @@ pub(crate) struct Gate {
     pub(crate) snapshot: ArcSwap<Snapshot>,
     /// The limits, and what counts towards them.
     pub(crate) admission: Admission,
+    /// What the kernel takes over.
+    pub(crate) kernel: Support,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<Log>,
     /// No connection is let in any more; relays go on.
@@ -28,10 +31,17 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(snapshot: Snapshot, admission: Admission, metrics: Arc<Metrics>, log: Arc<Log>) -> Self {
+    pub(crate) fn new(
+        snapshot: Snapshot,
+        admission: Admission,
+        kernel: Support,
+        metrics: Arc<Metrics>,
+        log: Arc<Log>,
+    ) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             admission,
+            kernel,
             metrics,
             log,
             draining: CancellationToken::new(),

@@ -37,11 +37,15 @@ const EMPTY_MAX: u32 = 32;
 const KEPT_BACK: u64 = 8;
 
 /// Content types (RFC 8446 section 5.1).
-mod content {
-    pub(super) const CHANGE_CIPHER_SPEC: u8 = 20;
-    pub(super) const ALERT: u8 = 21;
-    pub(super) const HANDSHAKE: u8 = 22;
-    pub(super) const APPLICATION_DATA: u8 = 23;
+pub mod content {
+    /// change_cipher_spec.
+    pub const CHANGE_CIPHER_SPEC: u8 = 20;
+    /// alert.
+    pub const ALERT: u8 = 21;
+    /// handshake.
+    pub const HANDSHAKE: u8 = 22;
+    /// application_data.
+    pub const APPLICATION_DATA: u8 = 23;
 }
 
 /// What a whole record turned out to be.
@@ -121,9 +125,7 @@ pub struct Session {
     tls13: bool,
     /// Records that may be sealed under one key.
     limit: u64,
-    key_updates: u32,
-    renegotiations: u32,
-    empty: u32,
+    course: Course,
 }
 
 impl fmt::Debug for Session {
@@ -180,19 +182,14 @@ impl Session {
     pub fn new(keys: Keys) -> Result<Self, Error> {
         let Keys { secrets, schedule } = keys;
         let tls13 = schedule.protocol_version() == ProtocolVersion::TLSv1_3;
-        let limit = match schedule.negotiated_cipher_suite() {
-            rustls::SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
-            rustls::SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
-        };
+        let limit = record_limit(&schedule);
         Ok(Self {
             seal: Half::new(secrets.tx, tls13)?,
             open: Half::new(secrets.rx, tls13)?,
             schedule,
             tls13,
             limit,
-            key_updates: 0,
-            renegotiations: 0,
-            empty: 0,
+            course: Course::new(tls13),
         })
     }
 
@@ -358,33 +355,96 @@ impl Session {
         consumed: usize,
         plaintext: Range<usize>,
     ) -> Result<Opened, RecordError> {
+        Ok(match self.course.take(kind, message)? {
+            Meaning::Data => Opened::Data { consumed, plaintext },
+            Meaning::Nothing => Opened::Nothing { consumed },
+            Meaning::KeyUpdate { requested } => {
+                let internal = |_| RecordError(Alert::INTERNAL_ERROR);
+                let secrets = self.schedule.update_rx_secret().map_err(internal)?;
+                self.open = Half::new(secrets, true).map_err(internal)?;
+                if requested { Opened::KeyUpdateRequested { consumed } } else { Opened::Nothing { consumed } }
+            }
+            Meaning::Renegotiation => Opened::Renegotiation { consumed },
+            Meaning::Closed => Opened::Closed { consumed },
+            Meaning::Alert(alert) => Opened::Alert(alert),
+        })
+    }
+}
+
+/// How many records the suite lets one key seal (RFC 8446 section 5.5).
+pub fn record_limit(schedule: &KernelConnection<ServerConnectionData>) -> u64 {
+    match schedule.negotiated_cipher_suite() {
+        rustls::SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
+        rustls::SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
+    }
+}
+
+/// What an opened record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// Application data.
+    Data,
+    /// Nothing that matters.
+    Nothing,
+    /// What follows is sealed under the next key (RFC 8446 section 4.6.3).
+    KeyUpdate {
+        /// The peer wants our next records under a new key too.
+        requested: bool,
+    },
+    /// See [`Opened::Renegotiation`].
+    Renegotiation,
+    /// See [`Opened::Closed`].
+    Closed,
+    /// See [`Opened::Alert`].
+    Alert(Alert),
+}
+
+/// What may come on an established session, and how much of what is no data, whoever opens the records.
+#[derive(Debug)]
+pub struct Course {
+    tls13: bool,
+    key_updates: u32,
+    renegotiations: u32,
+    empty: u32,
+}
+
+impl Course {
+    /// That of a session that begins.
+    pub fn new(tls13: bool) -> Self {
+        Self { tls13, key_updates: 0, renegotiations: 0, empty: 0 }
+    }
+
+    /// Application data has come: what is bounded without it may begin anew.
+    pub fn data(&mut self) {
+        (self.empty, self.key_updates) = (0, 0);
+    }
+
+    /// Takes note of a record of the content type `kind`.
+    pub fn take(&mut self, kind: u8, message: &[u8]) -> Result<Meaning, RecordError> {
         const UNEXPECTED: RecordError = RecordError(Alert::UNEXPECTED_MESSAGE);
         match (kind, message) {
-            (content::APPLICATION_DATA, []) => self.nothing(consumed),
+            (content::APPLICATION_DATA, []) => self.nothing(),
             (content::APPLICATION_DATA, _) => {
-                (self.empty, self.key_updates) = (0, 0);
-                Ok(Opened::Data { consumed, plaintext })
+                self.data();
+                Ok(Meaning::Data)
             }
-            (content::ALERT, [_, 0]) => Ok(Opened::Closed { consumed }),
+            (content::ALERT, [_, 0]) => Ok(Meaning::Closed),
             // user_canceled announces a close_notify (RFC 8446 section 6.1).
-            (content::ALERT, [_, 90]) => self.nothing(consumed),
-            (content::ALERT, [1, _]) if !self.tls13 => self.nothing(consumed),
-            (content::ALERT, [_, description]) => Ok(Opened::Alert(Alert(*description))),
+            (content::ALERT, [_, 90]) => self.nothing(),
+            (content::ALERT, [1, _]) if !self.tls13 => self.nothing(),
+            (content::ALERT, [_, description]) => Ok(Meaning::Alert(Alert(*description))),
             (content::HANDSHAKE, [24, 0, 0, 1, request @ (0 | 1)]) if self.tls13 => {
                 self.key_updates += 1;
                 if self.key_updates > KEY_UPDATES_MAX {
                     return Err(UNEXPECTED);
                 }
-                let internal = |_| RecordError(Alert::INTERNAL_ERROR);
-                let secrets = self.schedule.update_rx_secret().map_err(internal)?;
-                self.open = Half::new(secrets, true).map_err(internal)?;
-                Ok(if *request == 1 { Opened::KeyUpdateRequested { consumed } } else { Opened::Nothing { consumed } })
+                Ok(Meaning::KeyUpdate { requested: *request == 1 })
             }
             (content::HANDSHAKE, [24, 0, 0, 1, _]) if self.tls13 => Err(RecordError(Alert(47))),
             // A ClientHello after the handshake.
             (content::HANDSHAKE, [1, ..]) if !self.tls13 => {
                 self.renegotiations += 1;
-                if self.renegotiations > 1 { Err(UNEXPECTED) } else { Ok(Opened::Renegotiation { consumed }) }
+                if self.renegotiations > 1 { Err(UNEXPECTED) } else { Ok(Meaning::Renegotiation) }
             }
             (content::CHANGE_CIPHER_SPEC | content::HANDSHAKE, _) => Err(UNEXPECTED),
             // A message of no length is never sent (RFC 8446 section 5.4).
@@ -393,12 +453,12 @@ impl Session {
         }
     }
 
-    fn nothing(&mut self, consumed: usize) -> Result<Opened, RecordError> {
+    fn nothing(&mut self) -> Result<Meaning, RecordError> {
         self.empty += 1;
         if self.empty > EMPTY_MAX {
             return Err(RecordError(Alert::UNEXPECTED_MESSAGE));
         }
-        Ok(Opened::Nothing { consumed })
+        Ok(Meaning::Nothing)
     }
 }
 

@@ -19,7 +19,9 @@ use crate::config::checked::{Config, KernelTls};
 use crate::connection;
 use crate::gate::Gate;
 use crate::listener::Listener;
+use crate::relay::Support;
 use crate::snapshot::{InvalidRoute, Snapshot};
+use crate::sys::ktls;
 use crate::telemetry::log::{Event, Log};
 use crate::telemetry::metrics::Metrics;
 
@@ -51,8 +53,8 @@ pub enum StartError {
     },
     /// The metrics cannot be registered.
     Metrics(BuildError),
-    /// `kernel_tls = "require"`, and this release has no kernel path.
-    KernelTls,
+    /// `kernel_tls = "require"`, and the kernel cannot take over all that a client may negotiate: this is missing.
+    KernelTls(Vec<String>),
     /// The runtime or the log cannot be set up.
     Io(io::Error),
 }
@@ -78,9 +80,17 @@ impl fmt::Display for StartError {
                 }
             }
             Self::Metrics(error) => error.fmt(f),
-            Self::KernelTls => f.write_str(
-                "kernel_tls = \"require\", but this release cannot hand TLS to the kernel yet\n  write kernel_tls = \"auto\"",
-            ),
+            Self::KernelTls(missing) => {
+                f.write_str("kernel_tls = \"require\", but the kernel does not take over:")?;
+                for what in missing {
+                    write!(f, "\n    {what}")?;
+                }
+                f.write_str(
+                    "\n  load its modules: modprobe tls, and for chacha20poly1305 and gcm alike if only they are missing\n  \
+                     for every start to come: echo tls > /etc/modules-load.d/tls.conf\n  a kernel without that module has \
+                     no TLS: write kernel_tls = \"auto\"",
+                )
+            }
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -98,8 +108,12 @@ pub struct Stopped {
 impl Server {
     /// Builds everything and binds every address, or changes nothing.
     pub fn bind(config: &Config, log: Arc<Log>) -> Result<Self, StartError> {
-        if config.kernel_tls == KernelTls::Require {
-            return Err(StartError::KernelTls);
+        let kernel = match config.kernel_tls {
+            KernelTls::Off => Support::none(),
+            KernelTls::Auto | KernelTls::Require => Support::found(ktls::probe()),
+        };
+        if config.kernel_tls == KernelTls::Require && !kernel.missing().is_empty() {
+            return Err(StartError::KernelTls(kernel.missing().to_vec()));
         }
         let snapshot = Snapshot::build(config).map_err(StartError::Route)?;
         raise_descriptor_limit();
@@ -121,7 +135,7 @@ impl Server {
                 error,
             })?),
         };
-        let gate = Arc::new(Gate::new(snapshot, Admission::new(config.limits.clone()), metrics, log));
+        let gate = Arc::new(Gate::new(snapshot, Admission::new(config.limits.clone()), kernel, metrics, log));
         Ok(Self { gate, listeners, admin, drain: config.timeouts.drain })
     }
 

@@ -243,6 +243,7 @@ mod tests {
     use crate::config;
     use crate::config::checked::LogFormat;
     use crate::names::ServerName;
+    use crate::relay::Support;
     use crate::snapshot::Snapshot;
     use crate::telemetry::log::Log;
     use crate::telemetry::metrics::Metrics;
@@ -282,6 +283,7 @@ mod tests {
         let gate = Arc::new(Gate::new(
             Snapshot::build(&config).expect("a snapshot"),
             Admission::new(config.limits.clone()),
+            Support::none(),
             Arc::new(Metrics::new(&config).expect("metrics")),
             Arc::clone(&log),
         ));

@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("snapshot", &["authorize", "config", "handshake", "route"]),
     ("telemetry", &["config", "listener", "relay"]),
     ("admin", &["telemetry"]),
-    ("gate", &["admission", "snapshot", "telemetry"]),
+    ("gate", &["admission", "relay", "snapshot", "telemetry"]),
     (
         "verdict",
         &["admission", "client_hello", "dial", "gate", "handshake", "listener", "relay", "snapshot", "telemetry"],
@@ -56,7 +56,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "verdict",
         ],
     ),
-    ("server", &["admin", "admission", "config", "connection", "gate", "listener", "snapshot", "telemetry"]),
+    (
+        "server",
+        &["admin", "admission", "config", "connection", "gate", "listener", "relay", "snapshot", "sys", "telemetry"],
+    ),
     ("cli", &["authorize", "config", "handshake", "pki", "server", "snapshot", "telemetry"]),
     ("main", &["cli"]),
 ];

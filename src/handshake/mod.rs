@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -25,7 +26,8 @@ use crate::identity::{Identity, Sha256};
 use crate::names::ServerName;
 use crate::record::{Keys, RECORD_MAX, Session};
 use crate::rejection::{Alert, Reason, Rejection};
-use crate::sys::socket::{send, send_last};
+use crate::sys::ktls;
+use crate::sys::socket::{self, send, send_last};
 
 /// The most received bytes a handshake may pile up: a message may span records, and rustls takes one of 64 KiB.
 const RECEIVED_MAX: usize = 96 * 1024;
@@ -42,13 +44,22 @@ pub struct Secured {
     pub server_name: Option<ServerName>,
     /// The traffic keys.
     pub keys: Keys,
-    /// Bytes that came right behind the handshake: records not opened yet.
-    pub received: Vec<u8>,
+    /// Where the client's first payload is.
+    pub payload: Payload,
     /// Whom the certificate names, at the head of the chain that was verified. `None` if none was shown, which only
     /// some client-auth modes let through.
     pub identity: Option<Arc<Identity>>,
     /// What was negotiated.
     pub facts: Facts,
+}
+
+/// Where the bytes are that a client sends right behind its handshake: records not opened yet.
+#[derive(Debug)]
+pub enum Payload {
+    /// Those that came with the handshake are here, the rest is in the socket.
+    Received(Vec<u8>),
+    /// All of them are in the socket, and kernel TLS is attached to it, without keys.
+    InSocket,
 }
 
 impl Secured {
@@ -90,19 +101,33 @@ pub struct Refused {
 
 /// Drives the handshake until `deadline`.
 ///
+/// With `for_kernel` the socket is made ready for kernel TLS, if it can be: see [`Payload::InSocket`].
+///
 /// A client that is refused is told by an alert, and gets a moment to read it.
-pub async fn handshake(greeted: Greeted, tls: &RouteTls, deadline: Instant) -> Result<Secured, Refused> {
+pub async fn handshake(
+    greeted: Greeted,
+    tls: &RouteTls,
+    for_kernel: bool,
+    deadline: Instant,
+) -> Result<Secured, Refused> {
+    let stream = &greeted.admitted.stream;
+    // Attached now, while the client cannot have ended: Linux attaches it to no socket whose other side has.
+    let exact = for_kernel && ktls::attach(stream).is_ok();
     let mut driver = match UnbufferedServerConnection::new(Arc::clone(&tls.server)) {
         // On the heap: it is large, and of no more use once the handshake is over.
-        Ok(connection) => {
-            Box::new(Driver { connection, received: Vec::new(), fed: 0, observation: Observation::default() })
-        }
+        Ok(connection) => Box::new(Driver {
+            connection,
+            received: Vec::new(),
+            fed: 0,
+            exact,
+            peeked: 0,
+            observation: Observation::default(),
+        }),
         Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
     };
     // The ClientHello is still in the socket; it fits the first read, and so does what comes right behind it.
     driver.received.reserve(greeted.length + RECORD_HEADER);
-    let stream = &greeted.admitted.stream;
-    match timeout_at(deadline, driver.run(stream)).await {
+    match timeout_at(deadline, driver.run(stream, greeted.length)).await {
         Ok(Ok(())) => driver.finish(greeted, tls).await,
         Ok(Err(failure)) => {
             let identity = driver.presented();
@@ -145,6 +170,11 @@ struct Driver {
     /// How many of the received bytes rustls has been shown. It is shown one record more at a time: what stands behind
     /// the last record of the handshake is payload, and must stay sealed until there is a backend to take it.
     fed: usize,
+    /// Nothing may be taken off the socket but what rustls was shown: the kernel goes on where the handshake ends.
+    exact: bool,
+    /// If so, how many bytes at the end of what was received are only a copy: they still stand at the head of the socket.
+    /// It counts those that rustls has done away with, too.
+    peeked: usize,
     observation: Observation,
 }
 
@@ -176,7 +206,14 @@ impl Driver {
         Some(Arc::new(Identity { verified: false, ..Identity::clone(&identity) }))
     }
 
-    async fn run(&mut self, stream: &TcpStream) -> Result<(), Failure> {
+    /// `hello` is the length of the ClientHello, which has come whole.
+    async fn run(&mut self, stream: &TcpStream, hello: usize) -> Result<(), Failure> {
+        if self.exact {
+            // Of these bytes it is known whose they are, so they need no second look.
+            self.received.resize(hello, 0);
+            let read = stream.try_read(&mut self.received);
+            self.received.truncate(read.unwrap_or_default());
+        }
         let mut out = Vec::new();
         loop {
             match self.advance(&mut out)? {
@@ -205,9 +242,12 @@ impl Driver {
             if self.received.len() > RECEIVED_MAX {
                 return Err(Failure::TooMuch);
             }
+            // rustls wants another record, so the part of one that is here will be shown to it for certain.
+            self.take_off(stream, 0)?;
             stream.readable().await?;
             self.received.reserve(4096);
-            match stream.try_read_buf(&mut self.received) {
+            let read = if self.exact { self.peek(stream) } else { stream.try_read_buf(&mut self.received) };
+            match read {
                 Ok(0) => return Err(Failure::Closed),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -216,9 +256,27 @@ impl Driver {
         }
     }
 
+    /// Copies what stands at the head of the socket behind what was received.
+    fn peek(&mut self, stream: &TcpStream) -> io::Result<usize> {
+        let start = self.received.len();
+        self.received.resize(self.received.capacity(), 0);
+        let peeked = stream
+            .try_io(Interest::READABLE, || socket::peek(stream, self.received.get_mut(start..).unwrap_or_default()));
+        self.peeked = peeked.as_ref().copied().unwrap_or_default();
+        self.received.truncate(start + self.peeked);
+        peeked
+    }
+
+    /// Takes what was peeked at off the socket, but for the last `left` bytes.
+    fn take_off(&mut self, stream: &TcpStream, left: usize) -> io::Result<()> {
+        let done = self.peeked.saturating_sub(left);
+        self.peeked -= done;
+        socket::discard(stream, done)
+    }
+
     /// Lets rustls work until it needs the network. What it has to send is appended to `out`.
     fn advance(&mut self, out: &mut Vec<u8>) -> Result<Wants, Failure> {
-        let Self { connection, received, fed, observation } = self;
+        let Self { connection, received, fed, observation, .. } = self;
         loop {
             let shown = received.get_mut(..*fed).unwrap_or_default();
             let UnbufferedStatus { discard, state } = observe(observation, || connection.process_tls_records(shown));
@@ -255,7 +313,7 @@ impl Driver {
     /// again it would find the same error, and queue another alert. The bytes must be there all the same, since its
     /// deframer remembers places in them.
     fn collect_alert(&mut self, out: &mut Vec<u8>) {
-        let Self { connection, received, fed, observation } = self;
+        let Self { connection, received, fed, observation, .. } = self;
         let shown = received.get_mut(..*fed).unwrap_or_default();
         while connection.wants_write() {
             match observe(observation, || connection.process_tls_records(shown)).state {
@@ -271,8 +329,17 @@ impl Driver {
 
     /// Takes out of rustls what the rest of the journey needs.
     async fn finish(self: Box<Self>, greeted: Greeted, tls: &RouteTls) -> Result<Secured, Refused> {
-        let Self { connection, mut received, fed, observation } = *self;
-        received.drain(..fed);
+        let mut driver = self;
+        let payload = if driver.exact {
+            let unused = driver.received.len() - driver.fed;
+            let taken = driver.take_off(&greeted.admitted.stream, unused);
+            taken.map_err(|error| Rejection::silent(Reason::HandshakeClosedEarly, error.to_string()))?;
+            Payload::InSocket
+        } else {
+            driver.received.drain(..driver.fed);
+            Payload::Received(std::mem::take(&mut driver.received))
+        };
+        let Self { connection, observation, .. } = *driver;
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let facts = Facts {
             version: match connection.protocol_version() {
@@ -294,7 +361,7 @@ impl Driver {
         };
         let Greeted { admitted, server_name, .. } = greeted;
         match identity {
-            Ok(identity) => Ok(Secured { admitted, server_name, keys, received, identity, facts }),
+            Ok(identity) => Ok(Secured { admitted, server_name, keys, payload, identity, facts }),
             Err(refused) => {
                 let alert = tell_under_keys(&admitted.stream, keys, refused.rejection.reason.alert()).await;
                 Err(Refused { rejection: Rejection { alert, ..refused.rejection }, ..refused })

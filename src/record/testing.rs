@@ -117,10 +117,16 @@ pub(crate) fn established(suite: CipherSuite) -> (Session, ClientConnection) {
 
 /// A session, and somebody with the client's keys and no manners.
 pub(crate) fn forged(suite: CipherSuite) -> (Session, Forger) {
-    let (session, client) = established(suite);
+    let (keys, forger) = forged_keys(suite);
+    (Session::new(keys).expect("a session"), forger)
+}
+
+/// The gate's keys, and somebody with the client's and no manners.
+pub(crate) fn forged_keys(suite: CipherSuite) -> (Keys, Forger) {
+    let (keys, client) = handshake(suite);
     let secrets = client.dangerous_extract_secrets().expect("keys");
     let tls13 = is_tls13(suite);
-    (session, Forger { half: Half::new(secrets.tx, tls13).expect("a key"), tls13 })
+    (keys, Forger { half: Half::new(secrets.tx, tls13).expect("a key"), tls13 })
 }
 
 /// Seals whatever it is told to.

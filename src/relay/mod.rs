@@ -1,10 +1,13 @@
 //! Stage 7: payload, both ways, until both sides have ended.
 //!
-//! One interface, several paths: [`copy`] seals and opens TLS records in user space, [`raw`] passes the bytes of
-//! passthrough routes on inside the kernel. Either drives both directions in one task and knows how to end in order.
+//! One interface, several paths: [`kernel`] has the kernel seal and open TLS records, [`copy`] does so in user space,
+//! [`raw`] passes the bytes of passthrough routes on as they are. Each drives both directions in one task and knows how to
+//! end in order.
 
 mod buffers;
 mod copy;
+mod kernel;
+mod pipes;
 mod raw;
 #[cfg(test)]
 mod testing;
@@ -19,13 +22,16 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub use self::kernel::Support;
 use crate::close::CloseReason;
-use crate::record::Session;
+use crate::record::{Keys, Session};
 use crate::sys::stream::Stream;
 
 /// How bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
+    /// TLS in the kernel, bytes by `splice(2)`.
+    Kernel,
     /// TLS in user space.
     Copy,
     /// Bytes as they are, by `splice(2)`.
@@ -34,11 +40,12 @@ pub enum Path {
 
 impl Path {
     /// Every path.
-    pub const ALL: &'static [Self] = &[Self::Copy, Self::Raw];
+    pub const ALL: &'static [Self] = &[Self::Kernel, Self::Copy, Self::Raw];
 
     /// The label value in metrics and log lines.
     pub const fn label(self) -> &'static str {
         match self {
+            Self::Kernel => "kernel",
             Self::Copy => "copy",
             Self::Raw => "raw",
         }
@@ -119,6 +126,23 @@ impl End {
 
     fn because(reason: CloseReason, detail: impl ToString) -> Self {
         Self { reason, detail: Some(detail.to_string()) }
+    }
+}
+
+/// Relays a connection whose TLS the kernel does from now on. Kernel TLS must be attached to `client`, and the client's
+/// bytes must stand in it from the first one behind the handshake on; `support` must fit `keys`.
+pub async fn in_kernel(
+    client: TcpStream,
+    keys: Keys,
+    support: &Support,
+    backend: Stream,
+    limits: Limits,
+    meter: Meter,
+    cut: &CancellationToken,
+) -> RelaySummary {
+    match kernel::KernelTls::new(client, keys, support, backend) {
+        Ok(engine) => run(engine, limits, meter, cut).await,
+        Err(End { reason, detail }) => RelaySummary { reason, detail, path: Path::Kernel, moved: Moved::default() },
     }
 }
 

@@ -1,11 +1,11 @@
 //! Bytes as they are, from the very first one, by `splice(2)`.
 
 use std::io::{self, IoSliceMut};
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
+use super::pipes::{keep_pipe, take_pipe};
 use super::{End, Engine, Moved, Path};
 use crate::close::CloseReason;
 use crate::rejection::Side;
@@ -14,10 +14,6 @@ use crate::sys::stream::Stream;
 
 /// How often one direction goes round before the other one and other connections get their turn.
 const TURNS: usize = 16;
-
-/// How many free pipes are kept: making one costs more than moving a small answer through it.
-const KEPT: usize = 32;
-static PIPES: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 
 /// A connection of a passthrough route.
 #[derive(Debug)]
@@ -69,18 +65,6 @@ impl Splice {
         }
         self.up.poll_drop(cx, &self.client)
     }
-}
-
-fn take_pipe() -> io::Result<Pipe> {
-    let kept = PIPES.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    kept.map_or_else(Pipe::new, Ok)
-}
-
-fn keep_pipe(pipe: &mut Option<Pipe>) {
-    let mut pipes = PIPES.lock().unwrap_or_else(PoisonError::into_inner);
-    // One with bytes in it would give them to somebody else.
-    pipes.extend(pipe.take().filter(|pipe| pipe.is_empty()));
-    pipes.truncate(KEPT);
 }
 
 impl Direction {

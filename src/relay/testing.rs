@@ -15,7 +15,9 @@ use super::{End, Engine};
 use crate::record::testing::Random;
 
 /// How long anything may take that should take milliseconds.
-pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How much longer in the virtual machines of tests/vm, whose every instruction is interpreted.
+const INTERPRETED: u32 = 10;
 
 /// What sockets' buffers are asked to hold, and the largest segment: on loopback one is 64 KiB, and a window smaller than
 /// a segment is opened at the pace of timers.
@@ -24,7 +26,8 @@ const TINY_SEGMENT: u32 = 536;
 
 /// Fails instead of hanging.
 pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, future).await.expect("nothing happens any more")
+    let factor = if std::env::var_os("GATE_REQUIRE_KTLS").is_some() { INTERPRETED } else { 1 };
+    timeout(DEADLINE * factor, future).await.expect("nothing happens any more")
 }
 
 /// A connection over loopback: who connected, and who accepted.

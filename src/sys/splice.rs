@@ -7,7 +7,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags};
 
 /// How many bytes a pipe is asked to hold. Linux lets any user have 1 MiB, but counts pipes against
 /// `fs.pipe-user-pages-soft`; 256 KiB moves bytes as cheaply (see the benches).
-const CAPACITY: usize = 256 * 1024;
+pub const CAPACITY: usize = 256 * 1024;
 
 /// A pipe that bytes pass through on their way between two sockets.
 #[derive(Debug)]
@@ -34,10 +34,8 @@ impl Pipe {
 
     /// Takes bytes from `socket`. 0 is the end of the stream.
     ///
-    /// To be called on an empty pipe only: a full pipe gives `WouldBlock` too, and then nobody could tell
-    /// which of the two is not ready.
+    /// `WouldBlock` speaks of the socket only if the pipe is empty: a full pipe gives it too.
     pub fn fill(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        debug_assert!(self.is_empty(), "WouldBlock would be ambiguous");
         let moved = rustix::pipe::splice(
             socket,
             None,
@@ -46,7 +44,7 @@ impl Pipe {
             CAPACITY,
             SpliceFlags::MOVE | SpliceFlags::NONBLOCK,
         )?;
-        self.held = moved;
+        self.held += moved;
         Ok(moved)
     }
 

@@ -309,6 +309,9 @@ impl fmt::Display for Verdict {
                 f.write_str("(unverified)")?;
             }
         }
+        if let Some(path) = self.path {
+            write!(f, " path={path}")?;
+        }
         if let (Some(up), Some(down)) = (self.bytes_to_backend, self.bytes_to_client) {
             write!(f, " to_backend={up} to_client={down}")?;
         }

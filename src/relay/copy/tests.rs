@@ -7,11 +7,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::super::testing::{Client, Script, drive, pair, play, poll_once, reset, within};
+use super::super::testing::{Client, Script, drive, pair, play, poll_once, within};
 use super::super::{Limits, Meter, run};
 use super::*;
-use crate::record::Session;
 use crate::record::testing::{Random, SUITES, TLS12, TLS13, established, forged};
+use crate::record::{Keys, Session};
 
 /// A relay between a client and a backend.
 struct Rig {
@@ -59,52 +59,8 @@ fn holds_nothing(engine: &TlsCopy) -> bool {
         && engine.control.capacity() == 0
 }
 
-#[tokio::test]
-async fn both_directions_at_once_byte_for_byte() {
-    poison();
-    for suite in SUITES {
-        for (tiny, up, down, chunk) in [
-            // (tiny socket buffers, bytes up, bytes down, largest piece)
-            (true, 60_000, 90_000, 700),
-            (true, 400_000, 300_000, 20_000),
-            (false, 3_000_000, 4_000_000, 200_000),
-        ] {
-            let Rig { mut engine, mut client, backend } = rig(suite, tiny).await;
-            let (upwards, downwards) = (Random(11).bytes(up), Random(12).bytes(down));
-            let one = Script { send: &upwards, seed: 21, chunk, slow: tiny, ends_first: true };
-            let other = Script { send: &downwards, seed: 22, chunk, slow: tiny, ends_first: true };
-            let (end, (at_client, at_backend)) = within(async {
-                tokio::join!(poll_fn_move(&mut engine), async { tokio::join!(client.play(one), play(&backend, other)) })
-            })
-            .await;
-            assert!(at_client.expect("records") == downwards, "{suite:?}, tiny: {tiny}");
-            assert!(at_backend.expect("bytes") == upwards, "{suite:?}, tiny: {tiny}");
-            assert!(matches!(end.reason, CloseReason::ClientClosed | CloseReason::BackendClosed), "{end:?}");
-            let moved = Moved { to_backend: up.try_into().expect("small"), to_client: down.try_into().expect("small") };
-            assert_eq!(engine.moved(), moved);
-            assert!(holds_nothing(&engine));
-        }
-    }
-}
-
 async fn poll_fn_move(engine: &mut TlsCopy) -> End {
     std::future::poll_fn(|cx| engine.poll_move(cx)).await
-}
-
-#[tokio::test]
-async fn a_slow_side_slows_the_other_one_down_and_nothing_piles_up() {
-    for (slow_client, slow_backend) in [(true, false), (false, true)] {
-        let Rig { mut engine, mut client, backend } = rig(TLS13, true).await;
-        let bytes = Random(13).bytes(200_000);
-        let chunk = |slow| if slow { 50 } else { 50_000 };
-        let one = Script { send: &bytes, seed: 23, chunk: chunk(slow_client), slow: slow_client, ends_first: true };
-        let two = Script { send: &bytes, seed: 24, chunk: chunk(slow_backend), slow: slow_backend, ends_first: true };
-        let (end, (at_client, at_backend)) = within(async {
-            tokio::join!(poll_fn_move(&mut engine), async { tokio::join!(client.play(one), play(&backend, two)) })
-        })
-        .await;
-        assert!(at_client.expect("records") == bytes && at_backend.expect("bytes") == bytes, "{end:?}");
-    }
 }
 
 #[tokio::test]
@@ -177,25 +133,6 @@ async fn bytes_behind_the_handshake_come_first() {
 }
 
 #[tokio::test]
-async fn each_side_can_end_first_and_still_be_answered() {
-    for suite in [TLS12, TLS13] {
-        for client_first in [true, false] {
-            let Rig { mut engine, mut client, backend } = rig(suite, false).await;
-            let one = Script { send: b"from the client", seed: 1, chunk: 99, slow: false, ends_first: client_first };
-            let two = Script { send: b"from the backend", seed: 2, chunk: 99, slow: false, ends_first: !client_first };
-            let (end, (at_client, at_backend)) = within(async {
-                tokio::join!(poll_fn_move(&mut engine), async { tokio::join!(client.play(one), play(&backend, two)) })
-            })
-            .await;
-            assert_eq!(at_client.expect("a close_notify"), b"from the backend");
-            assert_eq!(at_backend.expect("an orderly end"), b"from the client");
-            let first = if client_first { CloseReason::ClientClosed } else { CloseReason::BackendClosed };
-            assert_eq!(end.reason, first, "{suite:?}");
-        }
-    }
-}
-
-#[tokio::test]
 async fn key_updates_from_both_sides_in_the_middle_of_transfers() {
     // 64 records a key: every fourth large read changes it.
     let Rig { mut engine, mut client, backend } = rig_with(TLS13, false, |session| session.limit_records(64)).await;
@@ -225,26 +162,6 @@ async fn key_updates_from_both_sides_in_the_middle_of_transfers() {
 }
 
 #[tokio::test]
-async fn a_tls_1_2_key_at_its_limit_ends_in_an_alert() {
-    let Rig { mut engine, mut client, mut backend } = rig_with(TLS12, false, |session| session.limit_records(60)).await;
-    let bytes = vec![7; 3_000_000];
-    let sender = async {
-        let _ = backend.write_all(&bytes).await;
-        std::future::pending::<()>().await
-    };
-    let (end, came) = within(async {
-        tokio::select! {
-            both = async { tokio::join!(poll_fn_move(&mut engine), client.receive_all()) } => both,
-            () = sender => unreachable!(),
-        }
-    })
-    .await;
-    assert_eq!(end.reason, CloseReason::TlsError, "{end:?}");
-    let error = came.expect_err("not everything can be sent").to_string();
-    assert!(error.contains("InternalError"), "{error}");
-}
-
-#[tokio::test]
 async fn a_request_for_new_keys_behind_our_close_notify_does_not_end_the_upload() {
     let Rig { mut engine, mut client, mut backend } = rig(TLS13, false).await;
     SockRef::from(&backend).shutdown(Shutdown::Write).expect("shut");
@@ -262,28 +179,6 @@ async fn a_request_for_new_keys_behind_our_close_notify_does_not_end_the_upload(
     };
     let (end, came) = within(async { tokio::join!(poll_fn_move(&mut engine), exchange) }).await;
     assert_eq!((end.reason, came.as_slice()), (CloseReason::BackendClosed, &b"some, and the rest"[..]));
-}
-
-#[tokio::test]
-async fn renegotiation_behind_our_close_notify_does_not_end_the_upload() {
-    let (session, mut forger) = forged(TLS12);
-    let (mut client, ours) = pair(false).await;
-    let (to_backend, mut backend) = pair(false).await;
-    let mut engine = TlsCopy::new(ours, Box::new(session), Vec::new(), Stream::Tcp(to_backend));
-    SockRef::from(&backend).shutdown(Shutdown::Write).expect("shut");
-    let exchange = async {
-        client.read_to_end(&mut Vec::new()).await.expect("an end");
-        for (kind, content) in [(22, &[1, 0, 0, 1, 0][..]), (23, b"the rest")] {
-            client.write_all(&forger.record(kind, content)).await.expect("sent");
-        }
-        let mut came = vec![0; 8];
-        backend.read_exact(&mut came).await.expect("bytes");
-        client.write_all(&forger.record(21, &[1, 0])).await.expect("sent");
-        backend.read_to_end(&mut came).await.expect("an orderly end");
-        came
-    };
-    let (end, came) = within(async { tokio::join!(poll_fn_move(&mut engine), exchange) }).await;
-    assert_eq!((end.reason, came.as_slice()), (CloseReason::BackendClosed, &b"the rest"[..]));
 }
 
 /// Has the backend send until nothing moves any more, because the client does not read. Gives how much it sent.
@@ -371,78 +266,6 @@ async fn a_client_that_never_reads_is_given_up() {
 }
 
 #[tokio::test]
-async fn cut_tells_the_client_and_does_not_pretend_that_it_was_done() {
-    let Rig { engine, mut client, mut backend } = rig(TLS13, false).await;
-    let cut = CancellationToken::new();
-    let exchange = async {
-        client.send(b"half of it").await;
-        let mut came = [0; 10];
-        backend.read_exact(&mut came).await.expect("bytes");
-        cut.cancel();
-        let end = backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
-        assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "an end would mean that the client has said everything");
-        assert_eq!(client.receive_all().await.expect("a close_notify"), b"");
-    };
-    let relay = run(engine, limits(Duration::from_secs(60)), meter(), &cut);
-    let (summary, ()) = within(async { tokio::join!(relay, exchange) }).await;
-    assert_eq!(summary.reason, CloseReason::DrainDeadline);
-    assert_eq!(summary.moved, Moved { to_backend: 10, to_client: 0 });
-}
-
-#[tokio::test]
-async fn a_reset_of_the_client_is_passed_on_as_one() {
-    let Rig { engine, mut client, mut backend } = rig(TLS13, false).await;
-    let exchange = async {
-        client.send(b"half of it").await;
-        let mut came = [0; 10];
-        backend.read_exact(&mut came).await.expect("bytes");
-        reset(client.stream);
-        backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind())
-    };
-    let cut = CancellationToken::new();
-    let relay = run(engine, limits(Duration::from_secs(60)), meter(), &cut);
-    let (summary, end) = within(async { tokio::join!(relay, exchange) }).await;
-    assert_eq!(summary.reason, CloseReason::ClientReset);
-    assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
-}
-
-#[tokio::test]
-async fn an_end_inside_a_record_is_no_orderly_one() {
-    let Rig { engine, mut client, mut backend } = rig(TLS13, false).await;
-    let exchange = async {
-        client.tls.writer().write_all(b"cut short").expect("memory");
-        let mut record = Vec::new();
-        client.tls.write_tls(&mut record).expect("memory");
-        client.stream.write_all(&record[..record.len() - 1]).await.expect("sent");
-        client.stream.shutdown().await.expect("shut");
-        backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind())
-    };
-    let cut = CancellationToken::new();
-    let relay = run(engine, limits(Duration::from_secs(60)), meter(), &cut);
-    let (summary, end) = within(async { tokio::join!(relay, exchange) }).await;
-    assert_eq!(summary.reason, CloseReason::ClientReset);
-    assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
-}
-
-#[tokio::test]
-async fn a_reset_of_the_backend_is_no_close_notify() {
-    let Rig { engine, mut client, mut backend } = rig(TLS13, false).await;
-    let exchange = async {
-        backend.write_all(b"half of it").await.expect("sent");
-        assert_eq!(client.receive(10).await, b"half of it");
-        reset(backend);
-        let error = client.receive_all().await.expect_err("no orderly end");
-        drop(client);
-        error.kind()
-    };
-    let cut = CancellationToken::new();
-    let relay = run(engine, limits(Duration::from_secs(60)), meter(), &cut);
-    let (summary, error) = within(async { tokio::join!(relay, exchange) }).await;
-    assert_eq!(summary.reason, CloseReason::BackendReset);
-    assert_eq!(error, io::ErrorKind::UnexpectedEof, "and no reset that could overtake what was sent");
-}
-
-#[tokio::test]
 async fn a_breach_is_answered_by_its_alert() {
     for suite in SUITES {
         let Rig { mut engine, mut client, mut backend } = rig(suite, false).await;
@@ -515,39 +338,18 @@ async fn a_breach_with_payload_on_its_way_is_answered_behind_it_and_by_nothing_e
     assert_eq!(lengths.iter().filter(|length| **length == alert).count(), 1, "nothing was sent twice");
 }
 
-#[tokio::test]
-async fn the_last_words_of_a_backend_that_takes_no_more_arrive() {
-    for suite in [TLS12, TLS13] {
-        let Rig { mut engine, mut client, mut backend } = rig(suite, false).await;
-        // Little enough to be in the gate's socket already when the reset comes.
-        let answer = Random(17).bytes(30_000);
-        let exchange = async {
-            // The request is larger than what the backend reads of it.
-            let request = vec![b'r'; 24_000_000];
-            let reading = async {
-                let mut first = [0; 1000];
-                backend.read_exact(&mut first).await.expect("bytes");
-                backend.write_all(&answer).await.expect("sent");
-                // Unread bytes make this close a reset.
-                drop(backend);
-            };
-            client.tls.writer().write_all(&request).expect("memory");
-            let (sent, ()) = tokio::join!(client.flush(), reading);
-            sent.expect("the gate goes on reading");
-            let mut came = Vec::new();
-            let end = client.take_all(&mut came).await;
-            drop(client);
-            (came, end)
-        };
-        let gate = async {
-            let end = poll_fn_move(&mut engine).await;
-            drop(engine);
-            end
-        };
-        let (end, (came, ended)) = within(async { tokio::join!(gate, exchange) }).await;
-        assert!(came == answer, "{suite:?}: {} of {} bytes", came.len(), answer.len());
-        let reset = ended.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
-        assert!(!reset, "{suite:?}: another client would have lost the answer by it");
-        assert_eq!(end.reason, CloseReason::BackendReset, "{suite:?}");
+/// What the suite tests.
+type Tested = TlsCopy;
+
+/// Makes what the suite tests.
+fn build(ours: TcpStream, keys: Keys, limit: Option<u64>, to_backend: Stream) -> Tested {
+    let mut session = Session::new(keys).expect("a session");
+    if let Some(limit) = limit {
+        session.limit_records(limit);
     }
+    TlsCopy::new(ours, Box::new(session), Vec::new(), to_backend)
 }
+
+#[expect(clippy::duplicate_mod, reason = "one suite for every path")]
+#[path = "../suite.rs"]
+mod suite;

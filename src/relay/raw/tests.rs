@@ -31,7 +31,7 @@ async fn exchange(tiny: bool, upwards: &[u8], downwards: &[u8], chunk: usize) ->
 }
 
 fn pool_is_clean() -> bool {
-    PIPES.lock().unwrap_or_else(PoisonError::into_inner).iter().all(Pipe::is_empty)
+    super::super::pipes::are_empty()
 }
 
 #[tokio::test]

@@ -1,0 +1,193 @@
+//! Who takes the kernel path, and that nothing is lost on the way to it.
+
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+
+use doorward::rejection::Alert;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{CipherSuite, ClientConfig, RootCertStore};
+
+use crate::client::{Client, End, VERSIONS, client, connect};
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::{Certified, TestPki};
+use crate::common::process::run;
+use crate::home::House;
+
+/// Whether the kernel offers TLS. Where tests/vm/run.sh says that it must, a missing one is a failure.
+fn kernel_has_tls() -> bool {
+    let ulps = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").unwrap();
+    let has = ulps.split_whitespace().any(|ulp| ulp == "tls");
+    assert!(has || std::env::var_os("GATE_REQUIRE_KTLS").is_none(), "no TLS in this kernel: {ulps}");
+    has
+}
+
+/// The path that connections take where it is up to the gate.
+fn path() -> &'static str {
+    if kernel_has_tls() { "kernel" } else { "copy" }
+}
+
+/// How many sockets the kernel has ever sealed and opened records for: `TlsTxSw` and `TlsRxSw` (Documentation/networking/tls.rst).
+fn sockets_served() -> [u64; 2] {
+    let table = fs::read_to_string("/proc/net/tls_stat").unwrap_or_default();
+    ["TlsTxSw", "TlsRxSw"].map(|name| {
+        let line = table.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        line.unwrap_or_default()
+    })
+}
+
+fn open(pki: &TestPki, kernel_tls: &str, backend: &Backend) -> Gate {
+    let house = House::new(pki).route("nas", backend.address());
+    Gate::start(&format!("kernel_tls = \"{kernel_tls}\"\n{}", house.config()))
+}
+
+/// A client that speaks one suite only.
+fn only(pki: &TestPki, certified: &Certified, suite: CipherSuite) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(pki.path("servers.pem")).unwrap()).unwrap();
+    let provider = aws_lc_rs::default_provider();
+    let cipher_suites = provider.cipher_suites.iter().copied().filter(|one| one.suite() == suite).collect();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(CryptoProvider { cipher_suites, ..provider }))
+        .with_protocol_versions(if is_tls13(suite) { &[VERSIONS[0]] } else { &[VERSIONS[1]] })
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(certified.chain(), certified.key())
+        .unwrap();
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
+}
+
+const SUITES: [CipherSuite; 6] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS13_AES_256_GCM_SHA384,
+    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+];
+
+fn is_tls13(suite: CipherSuite) -> bool {
+    SUITES[..3].contains(&suite)
+}
+
+/// Bytes that are not alike.
+fn payload(length: usize) -> Vec<u8> {
+    (0..length).map(|place| (place.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+/// Sends and receives at the same time, until the echo service has sent everything back and both have ended.
+fn echo(client: &Client, payload: &[u8]) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for part in payload.chunks(100_000) {
+                client.send(part).unwrap();
+            }
+            client.close_notify();
+        });
+        let (came, end) = client.read_to_end();
+        assert_eq!(end, End::Orderly);
+        assert!(came == payload, "{} of {} bytes, or others", came.len(), payload.len());
+    });
+}
+
+#[test]
+fn every_suite_of_both_versions_carries_payload_on_either_path() {
+    let pki = TestPki::new();
+    let alice = pki.client("alice");
+    let backend = Backend::echo();
+    let payload = payload(1 << 20);
+    for (kernel_tls, path) in [("auto", path()), ("off", "copy")] {
+        let gate = open(&pki, kernel_tls, &backend);
+        let before = sockets_served();
+        for suite in SUITES {
+            let client = Client::handshaken(gate.address(), &only(&pki, &alice, suite), "nas.home.example").unwrap();
+            echo(&client, &payload);
+        }
+        for line in gate.wait_closed("nas", SUITES.len()) {
+            assert_eq!(line["path"], path, "{line}");
+            assert_eq!(line["reason"], "client_closed", "{line}");
+            assert_eq!(
+                (line["bytes_to_backend"].as_u64(), line["bytes_to_client"].as_u64()),
+                (Some(1 << 20), Some(1 << 20))
+            );
+        }
+        for other in ["kernel", "copy", "raw"] {
+            let count = if other == path { SUITES.len() as f64 } else { 0.0 };
+            gate.wait_metric("doorward_relays_total", &[("route", "nas"), ("path", other)], count);
+        }
+        if path == "kernel" {
+            // Other tests have the kernel count, too.
+            let more = sockets_served().into_iter().zip(before).map(|(now, before)| now - before).min().unwrap();
+            assert!(more >= SUITES.len() as u64, "the kernel has served {more} sockets more");
+        }
+    }
+}
+
+#[test]
+fn payload_right_behind_the_handshake_is_neither_lost_nor_read_twice() {
+    let pki = TestPki::new();
+    let alice = pki.client("alice");
+    let backend = Backend::echo();
+    let gate = open(&pki, "auto", &backend);
+    for suite in SUITES {
+        // One segment with the last flight; several with it, the last of which comes when the relay has begun.
+        for length in [5, 40_000, 300_000] {
+            let payload = payload(length);
+            let client = Client::on(connect(gate.address()), &only(&pki, &alice, suite), "nas.home.example");
+            client.send(&payload).unwrap();
+            client.handshake().unwrap();
+            let mut came = vec![0; length];
+            client.read_exact(&mut came).unwrap();
+            assert!(came == payload, "{suite:?}, {length} bytes");
+            client.ping().unwrap();
+            client.close_notify();
+            assert_eq!(client.end(), End::Orderly);
+        }
+    }
+    for line in gate.wait_closed("nas", 3 * SUITES.len()) {
+        assert_eq!(line["path"], path(), "{line}");
+    }
+}
+
+#[test]
+fn a_refused_client_is_told_so_on_a_socket_that_was_made_ready_for_the_kernel() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = open(&pki, "auto", &backend);
+    for suite in SUITES {
+        let mut config = ClientConfig::clone(&only(&pki, &pki.client("alice"), suite));
+        config.client_auth_cert_resolver = pki.client_config(None, &VERSIONS).client_auth_cert_resolver;
+        let refused = Client::admitted(gate.address(), &Arc::new(config), "nas.home.example");
+        assert_eq!(refused.map(drop), Err(End::Alert(Alert::CERTIFICATE_REQUIRED)), "{suite:?}");
+    }
+    gate.wait_rejected("certificate", "required", SUITES.len());
+    assert_eq!(backend.accepted(), 0);
+}
+
+#[test]
+fn require_starts_where_the_kernel_has_tls_and_says_what_to_do_where_it_has_none() {
+    let pki = TestPki::new();
+    let alice = pki.client("alice");
+    let backend = Backend::echo();
+    if kernel_has_tls() {
+        let gate = open(&pki, "require", &backend);
+        let client = Client::admitted(gate.address(), &client(&pki, Some(&alice)), "nas.home.example").unwrap();
+        client.close_notify();
+        assert_eq!(client.end(), End::Orderly);
+        assert_eq!(gate.wait_closed("nas", 1)[0]["path"], "kernel");
+        return;
+    }
+    let file = pki.path("doorward.toml");
+    let house = House::new(&pki).route("nas", backend.address());
+    fs::write(&file, format!("kernel_tls = \"require\"\n{}", house.config())).unwrap();
+    let refused = run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(["run", "--config"]).arg(&file)).failure();
+    for part in ["kernel_tls = \"require\"", "No such file or directory", "modprobe tls", "/etc/modules-load.d", "auto"]
+    {
+        assert!(refused.stderr.contains(part), "{part}: {refused}");
+    }
+}

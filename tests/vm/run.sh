@@ -1,0 +1,145 @@
+#!/bin/bash
+# Runs the tests of the kernel path where there is one: in virtual machines with Debian's own kernels, which have TLS.
+#
+#   tests/vm/run.sh                  every kernel
+#   tests/vm/run.sh 6.1 …            those kernels
+#   VM_TESTS="filter…"               only tests whose names contain one of these
+#
+# qemu interprets the machine (TCG), so nothing is asked of the machine this runs on.
+# Kernels come from Debian's mirrors, are unpacked and never installed, and are kept in target/vm.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+cache=$target/vm
+mkdir -p "$cache"
+
+# The layer itself, and what ciphers need. A guest has no modprobe: /init loads these, with what they depend on.
+# Names differ between kernels, so one that does not exist is no mistake here; the tests miss the cipher then.
+modules="tls gcm aesni_intel ghash_clmulni_intel chacha20poly1305 chacha chacha_x86_64 poly1305_x86_64"
+
+meta() {
+  case $1 in
+    6.1) echo linux-image-cloud-amd64 ;;
+    6.12) echo linux-image-6.12-cloud-amd64 ;;
+    *) echo "no kernel $1: 6.1 or 6.12" >&2; return 1 ;;
+  esac
+}
+
+image_of() { apt-cache depends "$1" 2>/dev/null | awk '/Depends: linux-image-[0-9]/ { print $2; exit }'; }
+
+# Leaves $cache/$1 with vmlinuz and the modules in the order of their loading.
+fetch_kernel() {
+  local package image work version
+  package=$(meta "$1")
+  image=$(image_of "$package")
+  [ -n "$image" ] || { apt-get update -qq; image=$(image_of "$package"); }
+  [ -n "$image" ] || { echo "no package $package: the kernels are those of Debian 12" >&2; return 1; }
+  [ "$(cat "$cache/$1/package" 2>/dev/null)" = "$image" ] && return
+  work=$(mktemp -d "$cache/fetch.XXXXXX")
+  # Subshells run the download where the file is wanted; apt's own sandbox user may not write there.
+  download() (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$1" >/dev/null)
+  download "$image" || { apt-get update -qq; image=$(image_of "$package"); download "$image"; }
+  dpkg -x "$work"/*.deb "$work/root"
+  version=$(basename "$work"/root/lib/modules/*)
+  grep -q '^CONFIG_TLS=[ym]' "$work"/root/boot/config-* || { echo "$image has no TLS" >&2; return 1; }
+  depmod -b "$work/root" "$version"
+  mkdir -p "$work/new/modules"
+  cp "$work"/root/boot/vmlinuz-* "$work/new/vmlinuz"
+  for module in $modules; do
+    modprobe -d "$work/root" -S "$version" --show-depends "$module" 2>/dev/null || true
+  done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
+    case $file in
+      *.xz) xz -dc "$file" ;;
+      *) cat "$file" ;;
+    esac > "$work/new/modules/$(basename "${file%.xz}")"
+    basename "${file%.xz}" >> "$work/new/modules/order"
+  done
+  echo "$image" > "$work/new/package"
+  rm -rf "${cache:?}/$1"
+  mv "$work/new" "$cache/$1"
+  rm -rf "$work"
+}
+
+# add FILE: into the file system of the guest, where it is here, without debugging symbols and with its libraries.
+add() {
+  mkdir -p "$root$(dirname "$1")"
+  [ -e "$root$1" ] || objcopy --strip-debug "$1" "$root$1"
+  ldd "$1" | grep -oE '/[^ )]+' | while read -r library; do
+    mkdir -p "$root$(dirname "$library")"
+    cp -nL "$library" "$root$library"
+  done
+}
+
+# boot KERNEL NAME QEMU-OPTIONS… < COMMANDS: runs the commands in a guest; succeeds if all of them do.
+boot() {
+  local kernel=$1 log=$cache/$1-$2.log
+  shift 2
+  root=$(mktemp -d "$cache/root.XXXXXX")
+  mkdir -p "$root"/{bin,dev,proc,sys,tmp}
+  cp /bin/busybox "$root/bin/"
+  for applet in sh mount insmod ip cat poweroff uname mkdir sed; do ln -s busybox "$root/bin/$applet"; done
+  cp -r "$cache/$kernel/modules" "$root/modules"
+  for file in "${executables[@]}"; do add "$file"; done
+  {
+    cat <<'INIT'
+#!/bin/sh
+mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev; mount -t tmpfs none /tmp
+ip link set lo up
+while read -r module; do insmod /modules/$module; done < /modules/order
+echo "kernel $(uname -r), ULPs: $(cat /proc/sys/net/ipv4/tcp_available_ulp)"
+export TMPDIR=/tmp HOME=/tmp RUST_BACKTRACE=1 GATE_REQUIRE_KTLS=1
+cd /tmp
+status=0
+INIT
+    sed 's/$/ || status=1/'
+    # The kernel's own complaints are failures as well.
+    cat <<'INIT'
+dmesg=$(busybox dmesg | sed -n '/WARNING:\|BUG:\|Oops/p')
+[ -z "$dmesg" ] || { echo "$dmesg"; status=1; }
+echo "VM-RESULT $status"
+poweroff -f
+INIT
+  } > "$root/init"
+  chmod +x "$root/init"
+  (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$root.img"
+  rm -rf "$root"
+  timeout "${VM_TIMEOUT:-300}" qemu-system-x86_64 -M q35 "$@" -m 1024 -nodefaults -no-user-config -display none \
+    -serial stdio -no-reboot -kernel "$cache/$kernel/vmlinuz" -initrd "$root.img" \
+    -append "console=ttyS0 panic=-1 quiet" </dev/null | tr -d '\r' | tee "$log" || true
+  rm -f "$root.img"
+  grep -q '^VM-RESULT 0$' "$log" || { echo "failed in $kernel: $log"; return 1; }
+}
+
+# built CARGO-OPTIONS…: builds tests, and names each executable once; the program comes with the tests that run it.
+built() {
+  cargo test --locked --no-run "$@" --message-format=json-render-diagnostics |
+    grep -o '"executable":"[^"]*"' | cut -d'"' -f4 | awk '!seen[$0]++'
+}
+
+# One of the executables, by the beginning of its file name.
+executable() { printf '%s\n' "${executables[@]}" | grep "/deps/$1-"; }
+
+functional() {
+  mapfile -t executables < <(built --lib --test vm)
+  [ "${#executables[@]}" -eq 3 ] || { echo "built ${executables[*]}"; return 1; }
+  local running=() failed=0
+  for kernel in "${kernels[@]}"; do
+    boot "$kernel" functional -accel tcg,thread=multi -cpu max -smp 2 > "$cache/$kernel.out" 2>&1 <<EOF_COMMANDS &
+$(executable doorward) ${VM_TESTS:-sys:: relay::kernel relay::raw handshake::}
+$(executable vm) ${VM_TESTS:-}
+EOF_COMMANDS
+    running+=("$!")
+  done
+  for index in "${!kernels[@]}"; do
+    printf -- '-- kernel %s: functional\n' "${kernels[$index]}"
+    wait "${running[$index]}" || failed=1
+    cat "$cache/${kernels[$index]}.out"
+  done
+  return "$failed"
+}
+
+kernels=("$@")
+[ $# -gt 0 ] || kernels=(6.1 6.12)
+trap 'rm -rf "$cache"/root.* "$cache"/fetch.*' EXIT
+for kernel in "${kernels[@]}"; do fetch_kernel "$kernel"; done
+functional
