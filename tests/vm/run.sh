@@ -103,7 +103,7 @@ INIT
   chmod +x "$root/init"
   (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$root.img"
   rm -rf "$root"
-  timeout "${VM_TIMEOUT:-300}" qemu-system-x86_64 -M q35 "$@" -m 1024 -nodefaults -no-user-config -display none \
+  timeout "${VM_TIMEOUT:-900}" qemu-system-x86_64 -M q35 "$@" -m 1024 -nodefaults -no-user-config -display none \
     -serial stdio -no-reboot -kernel "$cache/$kernel/vmlinuz" -initrd "$root.img" \
     -append "console=ttyS0 panic=-1 quiet" </dev/null | tr -d '\r' | tee "$log" || true
   rm -f "$root.img"
