@@ -20,7 +20,6 @@ use crate::config::checked;
 use crate::listener::Accepted;
 use crate::proxy_protocol;
 use crate::rejection::{Reason, Rejection};
-use crate::sys;
 
 /// How many locks the table of sources is spread over.
 const SHARDS: usize = 16;
@@ -213,14 +212,21 @@ pub struct Admitted {
     pub stream: TcpStream,
     /// Who connected; from the PROXY protocol header where one is required.
     pub client: SocketAddr,
-    /// Which of our addresses the client connected to, for the header that backends are sent.
-    pub local: SocketAddr,
+    /// What the client connected to, if a PROXY protocol header says so.
+    destination: Option<SocketAddr>,
     /// Where it arrived.
     pub listener: Arc<checked::Listener>,
     /// When.
     pub at: Instant,
     /// The places it holds.
     pub slots: Slots,
+}
+
+impl Admitted {
+    /// What the client connected to, for the header that backends are sent.
+    pub fn destination(&self) -> SocketAddr {
+        self.destination.or_else(|| self.stream.local_addr().ok()).unwrap_or(self.listener.address)
+    }
 }
 
 impl Admission {
@@ -265,15 +271,14 @@ impl Admission {
                 format!("limits.connections is {}, and all are in use", self.limits.connections),
             )
         })?;
-        let local = stream.local_addr().unwrap_or(listener.address);
-        let (client, local) = if listener.proxy_protocol_from.iter().any(|net| net.contains(&peer.ip())) {
+        let (client, destination) = if listener.proxy_protocol_from.iter().any(|net| net.contains(&peer.ip())) {
             match proxy_protocol::receive(&stream, deadline).await? {
                 // LOCAL: the proxy itself asks, for a health check (proxy-protocol.txt 2.2).
-                proxy_protocol::Header::Local => (peer, local),
-                proxy_protocol::Header::Proxied { source, destination } => (source, destination),
+                proxy_protocol::Header::Local => (peer, None),
+                proxy_protocol::Header::Proxied { source, destination } => (source, Some(destination)),
             }
         } else {
-            (peer, local)
+            (peer, None)
         };
         known(client);
         self.admit_source(&listener, client.ip())?;
@@ -288,10 +293,8 @@ impl Admission {
             })?),
         };
         let handshake = Handshakes::take(&self.handshakes, source, self.limits.handshakes);
-        // A socket that cannot be told is gone already; the next stage will find out.
-        let _ = sys::socket::prepare(&stream);
         let slots = Slots { _connection: connection, _source: source_slot, handshake: Some(handshake) };
-        Ok(Admitted { stream, client, local, listener, at, slots })
+        Ok(Admitted { stream, client, destination, listener, at, slots })
     }
 
     fn admit_source(&self, listener: &checked::Listener, client: IpAddr) -> Result<(), Rejection> {

@@ -106,7 +106,8 @@ async fn prove(
         Access::Passthrough(policy) => {
             let mut admitted = greeted.admitted;
             admitted.slots.handshake_done();
-            let header = proxy_protocol::header(route.send_proxy_protocol, admitted.client, admitted.local, None);
+            let header =
+                proxy_protocol::header(route.send_proxy_protocol, admitted.client, || admitted.destination(), None);
             let dialed = reach(policy.permit(), &route, &header, timeouts, record).await?;
             return Ok(Established { client: admitted.stream, dialed, tls: Tls::Passthrough, slots: admitted.slots });
         }
@@ -171,7 +172,7 @@ fn proxy_header(form: SendProxyProtocol, secured: &Secured) -> Vec<u8> {
         server_name: secured.server_name.as_ref().map(|name| name.as_str()),
         application_protocol: secured.facts.application_protocol.as_deref(),
     };
-    proxy_protocol::header(form, secured.admitted.client, secured.admitted.local, Some(facts))
+    proxy_protocol::header(form, secured.admitted.client, || secured.admitted.destination(), Some(facts))
 }
 
 fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::config::checked;
 use crate::names::Name;
+use crate::sys;
 
 /// How many connections the kernel holds until we accept them. Linux caps it at `net.core.somaxconn`; tokio's own
 /// 128 would turn a burst of browsers away.
@@ -72,6 +73,8 @@ impl Listener {
         }
         // A restart binds at once, although connections of the last run are still in TIME_WAIT.
         socket.set_reuse_address(true)?;
+        // What is set here, Linux passes on to every accepted socket: once, instead of for each connection.
+        sys::socket::prepare(&socket)?;
         socket.set_nonblocking(true)?;
         socket.bind(&settings.address.into())?;
         socket.listen(BACKLOG)?;
@@ -123,4 +126,30 @@ fn is_of_the_connection(error: &io::Error) -> bool {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::TimedOut
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_are_prepared_for_relaying() {
+        let settings = checked::Listener {
+            name: Name::parse("public").expect("a name"),
+            address: ([127, 0, 0, 1], 0).into(),
+            proxy_protocol_from: Vec::new(),
+            allow_sources: Vec::new(),
+            deny_sources: Vec::new(),
+        };
+        let mut listener = Listener::bind(Arc::new(settings)).expect("a listener");
+        let client = TcpStream::connect(listener.local_address().expect("an address")).await.expect("a connection");
+        let accepted = listener.accept(|error| panic!("{error:?}")).await;
+        let socket = SockRef::from(&accepted.stream);
+        assert!(socket.tcp_nodelay().expect("an option"));
+        assert!(socket.keepalive().expect("an option"));
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), Duration::from_secs(60));
+        drop(client);
+    }
 }

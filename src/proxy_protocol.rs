@@ -196,13 +196,18 @@ pub struct TlsFacts<'a> {
     pub application_protocol: Option<&'a [u8]>,
 }
 
-/// The header that a route's backends are sent; empty if they are sent none.
-pub fn header(form: SendProxyProtocol, client: SocketAddr, local: SocketAddr, tls: Option<TlsFacts<'_>>) -> Vec<u8> {
+/// The header that a route's backends are sent; empty if they are sent none. `local` is what the client connected to.
+pub fn header(
+    form: SendProxyProtocol,
+    client: SocketAddr,
+    local: impl FnOnce() -> SocketAddr,
+    tls: Option<TlsFacts<'_>>,
+) -> Vec<u8> {
     match form {
         SendProxyProtocol::Off => Vec::new(),
-        SendProxyProtocol::V1 => v1(client, local),
-        SendProxyProtocol::V2 => v2(client, local, None),
-        SendProxyProtocol::V2Tls => v2(client, local, tls),
+        SendProxyProtocol::V1 => v1(client, local()),
+        SendProxyProtocol::V2 => v2(client, local(), None),
+        SendProxyProtocol::V2Tls => v2(client, local(), tls),
     }
 }
 

@@ -18,9 +18,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("sys", &[]),
     // The stages: the output of the one before, never telemetry. proxy_protocol is no stage but a format; what stands in
     // the socket before a ClientHello is admission's to take off and the ClientHello's to recognise.
-    ("listener", &["config"]),
+    ("listener", &["config", "sys"]),
     ("proxy_protocol", &["config", "sys"]),
-    ("admission", &["config", "listener", "proxy_protocol", "sys"]),
+    ("admission", &["config", "listener", "proxy_protocol"]),
     ("client_hello", &["admission", "proxy_protocol", "sys"]),
     ("route", &[]),
     ("authorize", &["config"]),

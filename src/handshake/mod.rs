@@ -22,7 +22,7 @@ pub use self::verifier::UnusableTrust;
 use self::verifier::reason_of;
 use crate::admission::Admitted;
 use crate::client_hello::Greeted;
-use crate::identity::Identity;
+use crate::identity::{Identity, Sha256};
 use crate::names::ServerName;
 use crate::record::{Keys, RECORD_MAX, Session};
 use crate::rejection::{Alert, Reason, Rejection};
@@ -339,7 +339,7 @@ impl Driver {
             driver.received.drain(..driver.fed);
             Payload::Received(std::mem::take(&mut driver.received))
         };
-        let connection = driver.connection;
+        let Self { connection, observation, .. } = *driver;
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
         let facts = Facts {
             version: match connection.protocol_version() {
@@ -353,7 +353,8 @@ impl Driver {
             application_protocol: connection.alpn_protocol().map(<[u8]>::to_vec),
             resumed,
         };
-        let identity = identify(connection.peer_certificates().unwrap_or_default(), resumed, tls);
+        let judged = observation.identity.filter(|_| observation.refusal.is_none());
+        let identity = identify(connection.peer_certificates().unwrap_or_default(), judged, tls);
         let keys = match connection.dangerous_into_kernel_connection() {
             Ok((secrets, schedule)) => Keys { secrets, schedule },
             Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
@@ -369,14 +370,16 @@ impl Driver {
     }
 }
 
-/// Whom the chain names. rustls has had the verifier judge it, but not on resumption: there it is judged now.
-fn identify(chain: &[CertificateDer<'_>], resumed: bool, tls: &RouteTls) -> Result<Option<Arc<Identity>>, Refused> {
+/// Whom the chain names. `judged` is whom the verifier let in during this handshake; if that is not the holder of this very
+/// chain, it is judged now. On resumption rustls calls no verifier at all.
+fn identify(
+    chain: &[CertificateDer<'_>],
+    judged: Option<Arc<Identity>>,
+    tls: &RouteTls,
+) -> Result<Option<Arc<Identity>>, Refused> {
     let Some((end_entity, intermediates)) = chain.split_first() else { return Ok(None) };
-    if !resumed {
-        return match Identity::from_certificate(end_entity, tls.verifier.verifies()) {
-            Ok(identity) => Ok(Some(Arc::new(identity))),
-            Err(error) => Err(Rejection::silent(Reason::CertificateInvalid, error.to_string()).into()),
-        };
+    if let Some(judged) = judged.filter(|judged| judged.fingerprint == Sha256::of(end_entity)) {
+        return Ok(Some(judged));
     }
     match tls.verifier.judge(end_entity, intermediates, UnixTime::now()) {
         (identity, Ok(())) => Ok(identity),

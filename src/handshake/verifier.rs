@@ -81,11 +81,6 @@ impl RouteVerifier {
         Ok(Self { mode: client_auth.mode, chain, revoked, lists_good_until, algorithms, policy })
     }
 
-    /// Whether a trust anchor must vouch for a certificate.
-    pub(super) const fn verifies(&self) -> bool {
-        self.mode.verifies()
-    }
-
     /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. Whom it names is
     /// told even if it is refused, for the log.
     pub(super) fn judge(

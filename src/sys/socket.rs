@@ -43,7 +43,7 @@ pub fn set_receive_low_water_mark(socket: impl AsFd, bytes: usize) -> io::Result
 }
 
 /// What every relayed connection wants: small writes leave at once, and a peer that vanished is found out.
-pub fn prepare(socket: &TcpStream) -> io::Result<()> {
+pub fn prepare(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     let keepalive =

@@ -4,12 +4,11 @@
 //! certificates) is escaped and bounded before it gets here.
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -19,9 +18,13 @@ use crate::config::checked::LogFormat;
 use crate::identity::Identity;
 use crate::names::{printable, visible};
 
-/// How many lines wait for a slow reader of stdout. Further ones are left out, and their number is told: a gate that waits
+/// How many bytes wait for a slow reader of stdout. Further lines are left out, and their number is told: a gate that waits
 /// for its log could be stopped by filling it.
-const WAITING_MAX: usize = 8192;
+const WAITING_MAX: usize = 4 * 1024 * 1024;
+
+/// How long lines are collected before they are written together. To wake the writer for each of them would cost more than
+/// writing it does.
+const COLLECTING: Duration = Duration::from_millis(2);
 
 /// The longest text of a stranger's in a line.
 const STRANGER_MAX: usize = 128;
@@ -33,9 +36,23 @@ const DETAIL_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Log {
     format: LogFormat,
-    sender: Mutex<Option<SyncSender<String>>>,
-    left_out: AtomicU64,
+    queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Lines that are to be written.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// There is something to be written, or nothing will be any more.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    left_out: u64,
+    finished: bool,
 }
 
 /// A line about the gate itself.
@@ -170,45 +187,28 @@ impl Log {
 
     /// Lines in `format` to `out`, written by a thread of their own.
     pub fn new(format: LogFormat, out: impl io::Write + Send + 'static) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel::<String>(WAITING_MAX);
-        let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || {
-            let mut out = io::BufWriter::new(out);
-            while let Ok(line) = receiver.recv() {
-                // Nobody may be reading any more; the gate goes on all the same.
-                let _ = out.write_all(line.as_bytes());
-                while let Ok(line) = receiver.try_recv() {
-                    let _ = out.write_all(line.as_bytes());
-                }
-                let _ = out.flush();
-            }
-        })?;
-        Ok(Self {
-            format,
-            sender: Mutex::new(Some(sender)),
-            left_out: AtomicU64::new(0),
-            writer: Mutex::new(Some(writer)),
-        })
+        let queue = Arc::new(Queue::default());
+        let writer = {
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.write_to(out))?
+        };
+        Ok(Self { format, queue, writer: Mutex::new(Some(writer)) })
     }
 
     /// Writes a line about the gate itself.
     pub fn event(&self, event: &Event) {
-        let line = self.line(event);
-        self.send(line);
+        self.send(&self.line(event));
     }
 
     /// Writes the line of a verdict.
     pub fn verdict(&self, verdict: &Verdict) {
-        let line = self.line(verdict);
-        self.send(line);
-        let lines = self.left_out.swap(0, Ordering::Relaxed);
-        if lines > 0 {
-            self.send(self.line(&Event::LeftOut { lines }));
-        }
+        self.send(&self.line(verdict));
     }
 
     /// Writes what is waiting and returns when it is written.
     pub fn finish(&self) {
-        self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.queue.lock().finished = true;
+        self.queue.changed.notify_one();
         if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = writer.join();
         }
@@ -230,12 +230,51 @@ impl Log {
         line
     }
 
-    fn send(&self, line: String) {
-        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = sender.as_ref()
-            && let Err(TrySendError::Full(_)) = sender.try_send(line)
-        {
-            self.left_out.fetch_add(1, Ordering::Relaxed);
+    fn send(&self, line: &str) {
+        let mut waiting = self.queue.lock();
+        if waiting.lines.len() + line.len() > WAITING_MAX {
+            waiting.left_out += 1;
+            return;
+        }
+        let was_empty = waiting.lines.is_empty();
+        if waiting.left_out > 0 {
+            let lines = std::mem::take(&mut waiting.left_out);
+            waiting.lines.extend(self.line(&Event::LeftOut { lines }).as_bytes());
+        }
+        waiting.lines.extend(line.as_bytes());
+        drop(waiting);
+        if was_empty {
+            self.queue.changed.notify_one();
+        }
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes lines as they come, until nothing comes any more.
+    fn write_to(&self, mut out: impl io::Write) {
+        let mut lines = Vec::new();
+        loop {
+            let mut waiting = self.lock();
+            while waiting.lines.is_empty() && !waiting.finished {
+                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            }
+            std::mem::swap(&mut waiting.lines, &mut lines);
+            let finished = waiting.finished;
+            drop(waiting);
+            // Nobody may be reading any more; the gate goes on all the same.
+            let _ = out.write_all(&lines);
+            let _ = out.flush();
+            // A burst needs room once; it is not kept for the next one.
+            lines.clear();
+            lines.shrink_to(64 * 1024);
+            if finished {
+                return;
+            }
+            std::thread::sleep(COLLECTING);
         }
     }
 }
@@ -295,4 +334,85 @@ pub fn stranger(text: &str) -> String {
 /// More about a verdict, bounded for a line.
 pub fn detail(text: &str) -> String {
     visible(text, DETAIL_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was written, for the test to read.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("a lock").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Written {
+        fn lines(&self) -> Vec<String> {
+            String::from_utf8(self.0.lock().expect("a lock").clone())
+                .expect("text")
+                .lines()
+                .map(str::to_owned)
+                .collect()
+        }
+    }
+
+    #[test]
+    fn every_line_is_written_and_in_order() {
+        let written = Written::default();
+        let log = Log::new(LogFormat::Json, written.clone()).expect("a log");
+        for id in 0..1000 {
+            log.verdict(&Verdict { id, ..Verdict::default() });
+        }
+        log.finish();
+        let lines = written.lines();
+        let ids = lines.iter().map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).expect("JSON")["id"].as_u64().expect("a number")
+        });
+        assert!(ids.eq(0..1000));
+    }
+
+    #[test]
+    fn lines_that_nobody_reads_fast_enough_are_counted() {
+        /// Nothing is read before the test says so.
+        struct Stalled(Arc<Mutex<()>>, Written);
+        impl io::Write for Stalled {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let _held = self.0.lock().expect("a lock");
+                self.1.write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (written, gate) = (Written::default(), Arc::new(Mutex::new(())));
+        let log = Log::new(LogFormat::Text, Stalled(Arc::clone(&gate), written.clone())).expect("a log");
+        let held = gate.lock().expect("a lock");
+        let long = Verdict { detail: Some("x".repeat(1000)), ..Verdict::default() };
+        let sent = 3 * WAITING_MAX / 1000;
+        for _ in 0..sent {
+            log.verdict(&long);
+        }
+        assert!(log.queue.lock().lines.len() <= WAITING_MAX);
+        drop(held);
+        // Once there is room, the next line says how many were not.
+        while !log.queue.lock().lines.is_empty() {
+            std::thread::yield_now();
+        }
+        log.verdict(&Verdict::default());
+        log.finish();
+        let lines = written.lines();
+        let told: Vec<&String> = lines.iter().filter(|line| line.contains("lines left out")).collect();
+        let [told] = told.as_slice() else { panic!("{told:?}") };
+        let left_out: usize = told.split(' ').find_map(|word| word.parse().ok()).expect("a number");
+        assert_eq!(left_out + lines.len() - 2, sent);
+    }
 }

@@ -94,6 +94,17 @@ pub(crate) fn run(command: &mut Command) -> Finished {
 /// As [`run`], with `input` on stdin and then end of file.
 #[track_caller]
 pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Finished {
+    run_fed(command, input, false)
+}
+
+/// As [`run`], with `input` on stdin, which stays open: for programs that hang up at its end.
+#[track_caller]
+pub(crate) fn run_with_open_input(command: &mut Command, input: &[u8]) -> Finished {
+    run_fed(command, input, true)
+}
+
+#[track_caller]
+fn run_fed(command: &mut Command, input: &[u8], stays_open: bool) -> Finished {
     let name = format!("{command:?}");
     let mut child = command
         .process_group(0)
@@ -108,14 +119,16 @@ pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Finished {
     let input = input.to_vec();
     let writer = thread::spawn(move || {
         // A program that does not want its input is no failure.
-        let _ = stdin.map(|mut stdin| stdin.write_all(&input));
+        let mut stdin = stdin?;
+        let _ = stdin.write_all(&input);
+        stays_open.then_some(stdin)
     });
     thread::spawn(move || done.send(child.wait_with_output()));
     let output = ended.recv_timeout(3 * DEADLINE);
     kill(group, Signal::KILL);
     let in_time = output.is_ok();
     let output = output.or_else(|_| ended.recv()).unwrap().unwrap();
-    writer.join().unwrap();
+    drop(writer.join().unwrap());
     let finished = Finished {
         status: output.status,
         stdout: output.stdout,

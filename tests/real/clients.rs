@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
-use crate::common::process::run_with_input;
+use crate::common::process::{Finished, run_with_input, run_with_open_input};
 use crate::walkthrough::{Pem, Walkthrough, route};
 
 const PAGE: &str = "The NAS says hello.";
@@ -39,22 +39,29 @@ socket.on("data", chunk => process.stdout.write(chunk));
 socket.on("error", error => { console.error(error.message); process.exit(1); });
 "#;
 
+/// How a client is run: some hang up at the end of their input, others wait for it.
+type Run = fn(&mut Command, &[u8]) -> Finished;
+
 /// Runs a client in both versions, with the certificate and without. `client` makes its command line; `words` is what it
 /// shows for the alert certificate_required.
 #[track_caller]
-fn assert_admitted_and_refused(words: &str, client: impl Fn(&Walkthrough, &Gate, &str, Option<Pem>) -> Command) {
+fn assert_admitted_and_refused(
+    words: &str,
+    run: Run,
+    client: impl Fn(&Walkthrough, &Gate, &str, Option<Pem>) -> Command,
+) {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
     let gate = files.gate(&route("nas", &["nas.example.local"], backend.address(), &["any"]));
     for (count, version) in ["1.2", "1.3"].into_iter().enumerate() {
-        let admitted = run_with_input(&mut client(&files, &gate, version, Some(files.me())), REQUEST).success();
+        let admitted = run(&mut client(&files, &gate, version, Some(files.me())), REQUEST).success();
         assert!(admitted.text().contains(&format!("\r\n\r\n{PAGE}")), "{admitted}");
         let closed = gate.wait_closed("nas", count + 1);
         assert!(closed[count]["certificate"].to_string().contains("Anye-MacBook-Air"), "{closed:?}");
         let labels = [("route", "nas"), ("version", &format!("TLSv{version}"))];
         assert_eq!(gate.metrics().sum("doorward_handshakes_total", &labels), 1.0, "{version}");
 
-        let refused = run_with_input(&mut client(&files, &gate, version, None), REQUEST).failure();
+        let refused = run(&mut client(&files, &gate, version, None), REQUEST).failure();
         assert!(!refused.text().contains(PAGE), "{refused}");
         let shown = format!("{}{}", refused.text(), refused.stderr);
         assert!(shown.contains(words), "TLS {version}: {refused}");
@@ -75,22 +82,26 @@ fn arguments(command: &mut Command, files: &Walkthrough, gate: &Gate, version: &
 
 #[test]
 fn gnutls_cli() {
-    assert_admitted_and_refused("Received alert [116]: Certificate is required", |files, gate, version, pem| {
-        let mut command = files.tool("gnutls-cli", "gnutls-bin");
-        command.arg("--x509cafile").arg(files.root());
-        command.args(["--sni-hostname=nas.example.local", "--verify-hostname=nas.example.local"]);
-        command.arg(format!("--priority=NORMAL:-VERS-ALL:+VERS-TLS{version}"));
-        if let Some(Pem { certificate, key }) = pem {
-            command.arg("--x509certfile").arg(certificate).arg("--x509keyfile").arg(key);
-        }
-        command.args(["--port", &gate.address().port().to_string(), &gate.address().ip().to_string()]);
-        command
-    });
+    assert_admitted_and_refused(
+        "Received alert [116]: Certificate is required",
+        run_with_open_input,
+        |files, gate, version, pem| {
+            let mut command = files.tool("gnutls-cli", "gnutls-bin");
+            command.arg("--x509cafile").arg(files.root());
+            command.args(["--sni-hostname=nas.example.local", "--verify-hostname=nas.example.local"]);
+            command.arg(format!("--priority=NORMAL:-VERS-ALL:+VERS-TLS{version}"));
+            if let Some(Pem { certificate, key }) = pem {
+                command.arg("--x509certfile").arg(certificate).arg("--x509keyfile").arg(key);
+            }
+            command.args(["--port", &gate.address().port().to_string(), &gate.address().ip().to_string()]);
+            command
+        },
+    );
 }
 
 #[test]
 fn python_ssl() {
-    assert_admitted_and_refused("TLSV13_ALERT_CERTIFICATE_REQUIRED", |files, gate, version, pem| {
+    assert_admitted_and_refused("TLSV13_ALERT_CERTIFICATE_REQUIRED", run_with_input, |files, gate, version, pem| {
         let mut command = files.tool("python3", "python3");
         command.args(["-c", PYTHON]);
         arguments(&mut command, files, gate, version, pem);
@@ -100,7 +111,7 @@ fn python_ssl() {
 
 #[test]
 fn node_tls() {
-    assert_admitted_and_refused("alert certificate required", |files, gate, version, pem| {
+    assert_admitted_and_refused("alert certificate required", run_with_input, |files, gate, version, pem| {
         let mut command = files.tool("node", "nodejs");
         command.args(["-e", NODE]);
         arguments(&mut command, files, gate, version, pem);

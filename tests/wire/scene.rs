@@ -20,7 +20,7 @@ use crate::common::process::wait_until;
 pub(crate) const NAS: &str = "nas.home.example";
 
 /// How soon is at once, on a busy machine.
-pub(crate) const AT_ONCE: Duration = Duration::from_secs(3);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(8);
 
 /// A gate with the route `nas` for [`NAS`], to a backend that echoes. Every verified certificate is let in.
 ///
