@@ -41,13 +41,14 @@ fn sockets_served() -> [u64; 2] {
     })
 }
 
-fn open(pki: &TestPki, kernel_tls: &str, backend: &Backend) -> Gate {
+/// A gate with one route to `backend`.
+pub(crate) fn open(pki: &TestPki, kernel_tls: &str, backend: &Backend) -> Gate {
     let house = House::new(pki).route("nas", backend.address());
     Gate::start(&format!("kernel_tls = \"{kernel_tls}\"\n{}", house.config()))
 }
 
 /// A client that speaks one suite only.
-fn only(pki: &TestPki, certified: &Certified, suite: CipherSuite) -> Arc<ClientConfig> {
+pub(crate) fn only(pki: &TestPki, certified: &Certified, suite: CipherSuite) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(pki.path("servers.pem")).unwrap()).unwrap();
     let provider = aws_lc_rs::default_provider();

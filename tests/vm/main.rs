@@ -15,4 +15,5 @@ mod client;
 #[path = "../journey/home.rs"]
 mod home;
 
+mod cost;
 mod handover;

@@ -1,11 +1,12 @@
 #!/bin/bash
 # Runs the tests of the kernel path where there is one: in virtual machines with Debian's own kernels, which have TLS.
 #
-#   tests/vm/run.sh                  every kernel
+#   tests/vm/run.sh                  every kernel: functional tests, then the cost in instructions
 #   tests/vm/run.sh 6.1 …            those kernels
-#   VM_TESTS="filter…"               only tests whose names contain one of these
+#   VM_ONLY=functional|cost          only that
+#   VM_TESTS="filter…"               only functional tests whose names contain one of these
 #
-# qemu interprets the machine (TCG), so nothing is asked of the machine this runs on.
+# qemu interprets the machine (TCG): nothing is asked of the machine this runs on, and instructions can be counted.
 # Kernels come from Debian's mirrors, are unpacked and never installed, and are kept in target/vm.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -138,8 +139,25 @@ EOF_COMMANDS
   return "$failed"
 }
 
+# Counted instructions do not depend on how busy this machine is: one of them is one nanosecond of the guest's clock.
+# String instructions are kept out, since the interpreter would count a whole copy as one.
+cost() {
+  mapfile -t executables < <(built --release --test vm)
+  [ "${#executables[@]}" -eq 2 ] || { echo "built ${executables[*]}"; return 1; }
+  for kernel in "${kernels[@]}"; do
+    printf -- '-- kernel %s: cost\n' "$kernel"
+    boot "$kernel" cost -icount shift=0,align=off,sleep=off -accel tcg -cpu max,-erms,-fsrm -smp 1 <<EOF_COMMANDS
+DOORWARD_VM_KERNEL=$kernel $(executable vm) --ignored --exact cost::instructions_per_byte --nocapture
+EOF_COMMANDS
+  done
+}
+
 kernels=("$@")
 [ $# -gt 0 ] || kernels=(6.1 6.12)
 trap 'rm -rf "$cache"/root.* "$cache"/fetch.*' EXIT
 for kernel in "${kernels[@]}"; do fetch_kernel "$kernel"; done
-functional
+case ${VM_ONLY:-} in
+  '') functional; cost ;;
+  functional | cost) "$VM_ONLY" ;;
+  *) echo "VM_ONLY is functional or cost" >&2; exit 2 ;;
+esac
