@@ -108,7 +108,8 @@ fn names_with_spaces_and_quotes_wrote_fields_of_their_own_into_lines_of_text() {
         assert_eq!(client.end(), End::Orderly);
         let line = next_line();
         let [words, quoted] = fields(&line);
-        let expected = format!("closed {local} route=nas client_closed certificate= path=copy to_backend=4 to_client=4");
+        let expected =
+            format!("closed {local} route=nas client_closed certificate= path=copy to_backend=4 to_client=4");
         assert!(words.starts_with(&expected), "{line}");
         assert_eq!(quoted, name, "{line}");
 
