@@ -470,19 +470,7 @@ impl Engine for TlsCopy {
         let up = self.poll_up(cx);
         // If that is an error, the client has been told, and nothing may follow.
         let down = if matches!(up, Poll::Ready(Err(_))) { Poll::Pending } else { self.poll_down(cx) };
-        let end = match (up, down) {
-            (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => end,
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => End::new(match self.first_ended {
-                Some(Side::Backend) => CloseReason::BackendClosed,
-                _ => CloseReason::ClientClosed,
-            }),
-            _ => return Poll::Pending,
-        };
-        // Whatever the client did then, the backend was the first to go.
-        let end = match self.up.refused.take() {
-            Some(error) if end.reason != CloseReason::TlsError => backend_broke(error),
-            _ => end,
-        };
+        let end = ready!(End::of(up, down, self.first_ended, &mut self.up.refused));
         if matches!(end.reason, CloseReason::ClientReset | CloseReason::TlsError) {
             self.backend.reset_on_close();
         }

@@ -707,10 +707,6 @@ fn client_broke(error: io::Error) -> End {
     End::because(CloseReason::ClientReset, error)
 }
 
-fn backend_broke(error: io::Error) -> End {
-    End::because(CloseReason::BackendReset, error)
-}
-
 fn no_pipe(error: io::Error) -> End {
     End::because(CloseReason::Internal, error)
 }
@@ -722,19 +718,7 @@ impl Engine for KernelTls {
         let up = self.poll_up(cx);
         // Behind an alert nothing may follow.
         let down = if matches!(up, Poll::Ready(Err(_))) { Poll::Pending } else { self.poll_down(cx) };
-        let end = match (up, down) {
-            (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => end,
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => End::new(match self.first_ended {
-                Some(Side::Backend) => CloseReason::BackendClosed,
-                _ => CloseReason::ClientClosed,
-            }),
-            _ => return Poll::Pending,
-        };
-        // Whatever the client did then, the backend was the first to go.
-        let end = match self.up.refused.take() {
-            Some(error) if end.reason != CloseReason::TlsError => backend_broke(error),
-            _ => end,
-        };
+        let end = ready!(End::of(up, down, self.first_ended, &mut self.up.refused));
         if matches!(end.reason, CloseReason::ClientReset | CloseReason::TlsError | CloseReason::Internal) {
             self.backend.reset_on_close();
         }

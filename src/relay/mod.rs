@@ -13,6 +13,7 @@ mod raw;
 mod testing;
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::kernel::Support;
 use crate::close::CloseReason;
 use crate::record::{Keys, Session};
+use crate::rejection::Side;
 use crate::sys::stream::Stream;
 
 /// How bytes are moved.
@@ -126,6 +128,29 @@ impl End {
 
     fn because(reason: CloseReason, detail: impl ToString) -> Self {
         Self { reason, detail: Some(detail.to_string()) }
+    }
+
+    /// What both directions of a TLS connection come to, once each has been polled. `refused` is what the backend said when
+    /// it took nothing more.
+    fn of(
+        up: Poll<Result<(), Self>>,
+        down: Poll<Result<(), Self>>,
+        first_ended: Option<Side>,
+        refused: &mut Option<io::Error>,
+    ) -> Poll<Self> {
+        let end = match (up, down) {
+            (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => end,
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Self::new(match first_ended {
+                Some(Side::Backend) => CloseReason::BackendClosed,
+                _ => CloseReason::ClientClosed,
+            }),
+            _ => return Poll::Pending,
+        };
+        // Whatever the client did then, the backend was the first to go.
+        Poll::Ready(match refused.take() {
+            Some(error) if end.reason != CloseReason::TlsError => Self::because(CloseReason::BackendReset, error),
+            _ => end,
+        })
     }
 }
 
