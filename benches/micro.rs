@@ -14,7 +14,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use doorward::authorize::{Policy, decide};
 use doorward::client_hello;
 use doorward::config::checked::{Allow, DenyList, Selector};
-use doorward::identity::{Identity, Serial, Sha256};
+use doorward::identity::{Identity, Serial, Sha256, Twins};
 use doorward::names::{ServerName, ServerNamePattern};
 use doorward::proxy_protocol;
 use doorward::record::{Keys, Opened, PLAINTEXT_MAX, Session};
@@ -184,7 +184,7 @@ fn policy(criterion: &mut Criterion) {
         issuer: "CN=home".to_owned(),
         not_before: 0,
         not_after: i64::MAX,
-        twins: Vec::new(),
+        twins: Twins::known(Vec::new()),
     };
     let any = Allow { any: true, ..Allow::default() };
     let names = |count| Allow {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::checked::{Allow, DenyList, Selector};
-use crate::identity::Identity;
+use crate::identity::{Identity, Sha256};
 use crate::names::printable;
 use crate::rejection::{Reason, Rejection};
 
@@ -59,8 +59,10 @@ pub fn authorize(identity: Option<Arc<Identity>>, policy: &Policy) -> Result<Aut
 /// it without a connection.
 pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), (Reason, String)> {
     if let Some(identity) = identity {
-        let mut fingerprints = identity.twins.iter().chain([&identity.fingerprint]);
-        if let Some(fingerprint) = fingerprints.find(|fingerprint| policy.deny.fingerprints.contains(*fingerprint)) {
+        let denied = |fingerprint: &&Sha256| policy.deny.fingerprints.contains(*fingerprint);
+        if !policy.deny.fingerprints.is_empty()
+            && let Some(fingerprint) = identity.twins.fingerprints().iter().chain([&identity.fingerprint]).find(denied)
+        {
             return Err((Reason::Denied, format!("deny has sha256:{fingerprint}")));
         }
         if policy.deny.serials.contains(&identity.serial) {
@@ -125,7 +127,7 @@ fn has_email(identity: &Identity, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Serial, Sha256};
+    use crate::identity::{Serial, Twins};
 
     fn identity() -> Identity {
         Identity {
@@ -137,7 +139,7 @@ mod tests {
             common_name: Some("Bob".into()),
             organizational_units: vec!["family".into()],
             fingerprint: Sha256([1; 32]),
-            twins: vec![Sha256([9; 32])],
+            twins: Twins::known(vec![Sha256([9; 32])]),
             spki: Sha256([2; 32]),
             serial: Serial::from_be_bytes(&[3]),
             issuer: "CN=test".into(),
@@ -222,7 +224,7 @@ mod tests {
         policy.deny.fingerprints.insert(bob.fingerprint);
         assert_eq!(reason(Some(&bob), &policy), Some(Reason::Denied));
         policy.deny = DenyList::default();
-        policy.deny.fingerprints.insert(bob.twins[0]);
+        policy.deny.fingerprints.insert(bob.twins.fingerprints()[0]);
         assert_eq!(reason(Some(&bob), &policy), Some(Reason::Denied));
         policy.deny = DenyList::default();
         policy.deny.serials.insert(Serial::from_be_bytes(&[0, 3]));

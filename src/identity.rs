@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use aws_lc_rs::digest;
 use x509_parser::extensions::GeneralName;
@@ -104,7 +105,7 @@ pub struct Identity {
     pub fingerprint: Sha256,
     /// SHA-256 of certificates that differ from this one in nothing but the form of their issuer's signature, and are as
     /// good: whoever denies this fingerprint means those, too. See [`ecdsa`].
-    pub twins: Vec<Sha256>,
+    pub twins: Twins,
     /// SHA-256 of its SubjectPublicKeyInfo: stays the same when a certificate is renewed with its key.
     pub spki: Sha256,
     /// Its serial number.
@@ -115,6 +116,36 @@ pub struct Identity {
     pub not_before: i64,
     /// Seconds since 1970 after which it is not valid.
     pub not_after: i64,
+}
+
+/// The fingerprints of a certificate's twins. They cost more than all the rest of an identity, and few ask: they are worked
+/// out when somebody does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Twins {
+    certificate: Vec<u8>,
+    fingerprints: OnceLock<Vec<Sha256>>,
+}
+
+impl Twins {
+    /// Those of a certificate in DER.
+    pub fn of(certificate: &[u8]) -> Self {
+        Self { certificate: certificate.to_vec(), fingerprints: OnceLock::new() }
+    }
+
+    /// These.
+    pub fn known(fingerprints: Vec<Sha256>) -> Self {
+        Self { certificate: Vec::new(), fingerprints: fingerprints.into() }
+    }
+
+    /// Their fingerprints.
+    pub fn fingerprints(&self) -> &[Sha256] {
+        self.fingerprints.get_or_init(|| {
+            // What is no certificate has no identity, so nobody asks for its twins.
+            X509Certificate::from_der(&self.certificate)
+                .map(|(_, certificate)| ecdsa::twins(&certificate).iter().map(|twin| Sha256::of(twin)).collect())
+                .unwrap_or_default()
+        })
+    }
 }
 
 /// The certificate could not be read as X.509.
@@ -155,7 +186,7 @@ impl Identity {
                 .map(str::to_owned)
                 .collect(),
             fingerprint: Sha256::of(der),
-            twins: ecdsa::twins(&certificate).iter().map(|twin| Sha256::of(twin)).collect(),
+            twins: Twins::of(der),
             spki: Sha256::of(certificate.public_key().raw),
             serial: Serial::from_be_bytes(certificate.raw_serial()),
             issuer: certificate.issuer().to_string(),
@@ -306,8 +337,8 @@ mod tests {
                 let (_, parsed) = X509Certificate::from_der(&twin).expect("a certificate");
                 let seen = Identity::from_certificate(&twin, true).expect("an identity");
                 assert_ne!(seen.fingerprint, identity.fingerprint);
-                assert!(seen.twins.contains(&identity.fingerprint), "the twin leads back");
-                assert!(identity.twins.contains(&seen.fingerprint));
+                assert!(seen.twins.fingerprints().contains(&identity.fingerprint), "the twin leads back");
+                assert!(identity.twins.fingerprints().contains(&seen.fingerprint));
                 valid += usize::from(is_well_signed(&parsed, algorithm));
             }
             assert_eq!(valid, 1, "the twin of the right curve is as good as the certificate");

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{ConfigArg, Format, exit, failed};
 use crate::authorize::{Policy, decide};
 use crate::config::checked::{Config, RouteMode, Selector};
-use crate::identity::{Identity, Serial, Sha256};
+use crate::identity::{Identity, Serial, Sha256, Twins};
 use crate::snapshot::Snapshot;
 
 /// The options of `doorward check`.
@@ -117,7 +117,7 @@ fn holder(selector: Option<&Selector>) -> Identity {
         common_name: None,
         organizational_units: Vec::new(),
         fingerprint: Sha256([0; 32]),
-        twins: Vec::new(),
+        twins: Twins::known(Vec::new()),
         spki: Sha256([0; 32]),
         serial: Serial::from_be_bytes(&[]),
         issuer: String::new(),
