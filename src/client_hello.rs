@@ -13,7 +13,7 @@ use crate::admission::Admitted;
 use crate::names::{ServerName, printable};
 use crate::proxy_protocol;
 use crate::rejection::{Alert, Reason, Rejection};
-use crate::sys::socket::{Look, PEEK_MAX, discard, peek_until, send_last};
+use crate::sys::socket::{Look, PEEK_MAX, discard, peek_until, send_answer};
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
 const RECORD_HEADER: usize = 5;
@@ -88,7 +88,7 @@ impl Greeted {
 async fn tell(admitted: &Admitted, judged: usize, alert: Option<Alert>) -> Option<Alert> {
     let record = alert?.plaintext_record();
     discard(&admitted.stream, judged).ok()?;
-    send_last(&admitted.stream, &record).await.ok()?;
+    send_answer(&admitted.stream, &record).await.ok()?;
     alert
 }
 

@@ -98,12 +98,30 @@ pub async fn send_last(stream: &TcpStream, last: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Sends the last thing a client hears, where it has nothing more to say before it has heard it.
+///
+/// An error means that it was not sent.
+pub async fn send_answer(stream: &TcpStream, last: &[u8]) -> io::Result<()> {
+    match stream.try_write(last) {
+        // Nothing unread is left: the close is an orderly one, right behind the answer.
+        Ok(written) if written == last.len() && !is_readable(stream) => Ok(()),
+        Ok(written) => send_last(stream, last.get(written..).unwrap_or_default()).await,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => send_last(stream, last).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether there is anything to be read at this moment: bytes, the end of the stream or an error.
+fn is_readable(stream: &TcpStream) -> bool {
+    !matches!(peek(stream, &mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
 /// Reads until the client has ended or has sent so many bytes.
 async fn drain(stream: &TcpStream, left: &mut usize) -> io::Result<()> {
-    let mut sink = vec![0; 16 * 1024];
     while *left > 0 {
         stream.readable().await?;
-        match stream.try_read(&mut sink) {
+        // Not kept while waiting.
+        match stream.try_read(&mut [0; 4096]) {
             Ok(0) => break,
             Ok(length) => *left = left.saturating_sub(length),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
