@@ -1,5 +1,6 @@
 //! The life of a connection. Read [`establish`] and [`prove`] from top to bottom to know the product.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -14,7 +15,7 @@ use crate::gate::Gate;
 use crate::handshake::{Payload, Secured, handshake};
 use crate::listener::Accepted;
 use crate::proxy_protocol::{self, TlsFacts};
-use crate::record::{Keys, Session};
+use crate::record::{Keys, Pending, Session};
 use crate::rejection::{Reason, Rejection};
 use crate::relay::{self, Limits, Path, RelaySummary};
 use crate::snapshot::{Access, Route, Snapshot};
@@ -25,6 +26,7 @@ struct Established {
     client: TcpStream,
     dialed: Dialed,
     tls: Tls,
+    limits: Limits,
     /// Given back when the relay ends.
     slots: Slots,
 }
@@ -33,29 +35,34 @@ struct Established {
 enum Tls {
     /// The kernel, with these keys.
     Kernel(Box<Keys>),
-    /// The gate; with the bytes that came right behind the handshake.
-    Terminated(Box<Session>, Vec<u8>),
+    /// The gate; with the bytes that came right behind the handshake, and those that wait to go out.
+    Terminated(Box<Session>, Pending),
     /// The backend.
     Passthrough,
 }
 
 /// Sees a connection through, from accept to its one verdict.
 pub(crate) async fn serve(accepted: Accepted, gate: Arc<Gate>) {
-    let accepted_at = accepted.at;
     let mut record = Record::open(&gate, &accepted);
-    // One generation of the configuration for the whole connection.
-    let snapshot = gate.snapshot.load_full();
     // On the heap and gone afterwards: a relay may last for days and needs no room for a handshake.
-    let establishing = Box::pin(establish(accepted, &gate, &snapshot, &mut record));
-    match gate.draining.run_until_cancelled(establishing).await {
-        Some(Ok(established)) => {
-            let limits = limits(&snapshot.timeouts, accepted_at);
-            drop(snapshot);
-            let summary = relay(established, limits, &gate, &record).await;
+    match Box::pin(begin(accepted, &gate, &mut record)).await {
+        Ok(established) => {
+            let (relaying, slots) = relay(established, &gate, &record);
+            let summary = relaying.await;
+            drop(slots);
             record.closed(&summary);
         }
-        Some(Err(rejection)) => record.rejected(&rejection),
-        None => record.rejected(&Rejection::silent(Reason::Draining, "the gate is shutting down")),
+        Err(rejection) => record.rejected(&rejection),
+    }
+}
+
+/// As far as a relay, unless the gate is told to stop on the way.
+async fn begin(accepted: Accepted, gate: &Gate, record: &mut Record) -> Result<Established, Rejection> {
+    // One generation of the configuration for the whole connection.
+    let snapshot = gate.snapshot.load_full();
+    match gate.draining.run_until_cancelled(establish(accepted, gate, &snapshot, record)).await {
+        Some(decided) => decided,
+        None => Err(Rejection::silent(Reason::Draining, "the gate is shutting down")),
     }
 }
 
@@ -91,6 +98,7 @@ async fn prove(
     record: &mut Record,
 ) -> Result<Established, Rejection> {
     let timeouts = &snapshot.timeouts;
+    let limits = limits(timeouts, admitted.at);
 
     let greeted = client_hello::peek(admitted, hello_deadline).await?;
     record.greeted(&greeted);
@@ -109,7 +117,8 @@ async fn prove(
             let header =
                 proxy_protocol::header(route.send_proxy_protocol, admitted.client, || admitted.destination(), None);
             let dialed = reach(policy.permit(), &route, &header, timeouts, record).await?;
-            return Ok(Established { client: admitted.stream, dialed, tls: Tls::Passthrough, slots: admitted.slots });
+            let Admitted { stream: client, slots, .. } = admitted;
+            return Ok(Established { client, dialed, tls: Tls::Passthrough, limits, slots });
         }
     };
 
@@ -142,10 +151,11 @@ async fn prove(
     };
     let tls = match payload {
         Payload::InSocket if gate.kernel.fits(&keys) => Tls::Kernel(Box::new(keys)),
-        Payload::InSocket => Tls::Terminated(session(keys)?, Vec::new()),
-        Payload::Received(received) => Tls::Terminated(session(keys)?, received),
+        Payload::InSocket => Tls::Terminated(session(keys)?, Pending::default()),
+        Payload::Here(pending) => Tls::Terminated(session(keys)?, pending),
     };
-    Ok(Established { client: admitted.stream, dialed, tls, slots: admitted.slots })
+    let Admitted { stream: client, slots, .. } = admitted;
+    Ok(Established { client, dialed, tls, limits, slots })
 }
 
 /// Opens a backend for whoever holds a permit.
@@ -183,22 +193,29 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
     }
 }
 
-/// Moves payload until both sides have ended.
-async fn relay(established: Established, limits: Limits, gate: &Gate, record: &Record) -> RelaySummary {
-    let Established { client, dialed, tls, slots: _slots } = established;
-    let meter = record.meter();
-    match tls {
+/// Moves payload until both sides have ended. The places go with it, to be given back then.
+///
+/// On the heap, and no larger than its own path needs: this is what there is of a connection for as long as it lasts.
+fn relay<'a>(
+    established: Established,
+    gate: &'a Gate,
+    record: &Record,
+) -> (Pin<Box<dyn Future<Output = RelaySummary> + Send + 'a>>, Slots) {
+    let Established { client, dialed, tls, limits, slots } = established;
+    let (backend, meter) = (dialed.stream, record.meter());
+    let relaying: Pin<Box<dyn Future<Output = RelaySummary> + Send + 'a>> = match tls {
         Tls::Kernel(keys) => {
             record.relay_begins(Path::Kernel);
-            relay::in_kernel(client, *keys, &gate.kernel, dialed.stream, limits, meter, &gate.cut).await
+            Box::pin(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, meter, &gate.cut))
         }
-        Tls::Terminated(session, received) => {
+        Tls::Terminated(session, payload) => {
             record.relay_begins(Path::Copy);
-            relay::terminated(client, session, received, dialed.stream, limits, meter, &gate.cut).await
+            Box::pin(relay::terminated(client, session, payload, backend, limits, meter, &gate.cut))
         }
         Tls::Passthrough => {
             record.relay_begins(Path::Raw);
-            relay::passthrough(client, dialed.stream, limits, meter, &gate.cut).await
+            Box::pin(relay::passthrough(client, backend, limits, meter, &gate.cut))
         }
-    }
+    };
+    (relaying, slots)
 }

@@ -117,6 +117,16 @@ impl fmt::Debug for Keys {
     }
 }
 
+/// Records that a completed handshake leaves to be moved along with the payload.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// From the client: what came right behind its handshake, not opened yet.
+    pub received: Vec<u8>,
+    /// For the client: session tickets, sealed already, so nothing may overtake them. Nobody waits for them either: they
+    /// spare a call to the kernel by going out with the first thing that has to be sent.
+    pub unsent: Vec<u8>,
+}
+
 /// An established session: both directions' keys, and rustls' key schedule.
 pub struct Session {
     seal: Half,

@@ -9,15 +9,17 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig};
 
+use super::hkdf;
 use super::tickets::Tickets;
-use super::verifier::{RouteVerifier, UnusableTrust};
+use super::verifier::{Judged, RouteVerifier, UnusableTrust};
 use crate::authorize::Policy;
 use crate::config::checked::Terminate;
 use crate::identity::Identity;
 use crate::rejection::Reason;
 
 /// The cryptography of every handshake: rustls' defaults on aws-lc-rs, X25519MLKEM768 first.
-pub static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+pub static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(CryptoProvider { cipher_suites: hkdf::SUITES.clone(), ..aws_lc_rs::default_provider() }));
 
 /// What the handshakes of one route need.
 #[derive(Debug)]
@@ -64,6 +66,9 @@ impl RouteTls {
         // can take them, and a new snapshot makes them void.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.ticketer = Arc::new(Tickets::new().map_err(InvalidTls::Rustls)?);
+        // Two, as usual, would be another key derived and another chain sealed, for a client that comes back over more
+        // than one connection at once; it makes full handshakes then.
+        server.send_tls13_tickets = 1;
         // 0-RTT is never offered: it could be replayed, and would reach the backend before the client has proved
         // anything (RFC 8446 section 8).
         server.max_early_data_size = 0;
@@ -80,7 +85,7 @@ impl RouteTls {
             let detail = "the client shows no certificate".to_owned();
             return (None, if required { Err((Reason::CertificateRequired, detail)) } else { Ok(()) });
         };
-        let (identity, verdict) = self.verifier.judge(end_entity, intermediates, now);
+        let Judged { identity, verdict, .. } = self.verifier.judge(end_entity, intermediates, now);
         (identity, verdict.map_err(|refused| (refused.reason, refused.detail)))
     }
 }

@@ -1,6 +1,8 @@
 //! Stage 4: the TLS handshake, on rustls' unbuffered connection.
 
+mod chains;
 pub mod config;
+mod hkdf;
 mod observation;
 mod tickets;
 mod verifier;
@@ -19,12 +21,12 @@ use tokio::time::{Instant, timeout_at};
 use self::config::RouteTls;
 use self::observation::{Observation, observe};
 pub use self::verifier::UnusableTrust;
-use self::verifier::reason_of;
+use self::verifier::{Judged, reason_of};
 use crate::admission::Admitted;
 use crate::client_hello::Greeted;
 use crate::identity::{Identity, Sha256};
 use crate::names::ServerName;
-use crate::record::{Keys, RECORD_MAX, Session};
+use crate::record::{Keys, Pending, RECORD_MAX, Session};
 use crate::rejection::{Alert, Reason, Rejection};
 use crate::sys::ktls;
 use crate::sys::socket::{self, send, send_last};
@@ -53,12 +55,13 @@ pub struct Secured {
     pub facts: Facts,
 }
 
-/// Where the bytes are that a client sends right behind its handshake: records not opened yet.
+/// Where the bytes are that stand next to the handshake.
 #[derive(Debug)]
 pub enum Payload {
-    /// Those that came with the handshake are here, the rest is in the socket.
-    Received(Vec<u8>),
-    /// All of them are in the socket, and kernel TLS is attached to it, without keys.
+    /// Here, but for what the client has not sent yet.
+    Here(Pending),
+    /// All that the client has sent is in its socket, kernel TLS is attached to it, without keys, and nothing is left to be
+    /// sent.
     InSocket,
 }
 
@@ -66,14 +69,17 @@ impl Secured {
     /// Turns the client away, after all. rustls itself can send no alert any more, but the keys can.
     pub async fn refuse(self, rejection: Rejection) -> Rejection {
         let alert = rejection.reason.alert();
-        Rejection { alert: tell_under_keys(&self.admitted.stream, self.keys, alert).await, ..rejection }
+        Rejection { alert: tell_under_keys(&self.admitted.stream, self.keys, self.payload, alert).await, ..rejection }
     }
 }
 
-async fn tell_under_keys(stream: &TcpStream, keys: Keys, alert: Option<Alert>) -> Option<Alert> {
-    let mut record = Vec::new();
-    Session::new(keys).ok()?.fatal(alert?, &mut record).ok()?;
-    tell(stream, &record).await?;
+async fn tell_under_keys(stream: &TcpStream, keys: Keys, payload: Payload, alert: Option<Alert>) -> Option<Alert> {
+    let mut records = match payload {
+        Payload::Here(pending) => pending.unsent,
+        Payload::InSocket => Vec::new(),
+    };
+    Session::new(keys).ok()?.fatal(alert?, &mut records).ok()?;
+    tell(stream, &records).await?;
     alert
 }
 
@@ -121,6 +127,7 @@ pub async fn handshake(
             fed: 0,
             exact,
             peeked: 0,
+            unsent: Vec::new(),
             observation: Observation::default(),
         }),
         Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
@@ -175,6 +182,8 @@ struct Driver {
     /// If so, how many bytes at the end of what was received are only a copy: they still stand at the head of the socket.
     /// It counts those that rustls has done away with, too.
     peeked: usize,
+    /// Records that can wait.
+    unsent: Vec<u8>,
     observation: Observation,
 }
 
@@ -217,6 +226,8 @@ impl Driver {
         let mut out = Vec::new();
         loop {
             match self.advance(&mut out)? {
+                // The kernel numbers its records from the first one on that has not been sent.
+                Wants::Send if self.only_tickets_are_left() && !self.exact => self.unsent.append(&mut out),
                 Wants::Send => {
                     send(stream, &out).await?;
                     out.clear();
@@ -225,6 +236,12 @@ impl Driver {
                 Wants::Nothing => return Ok(()),
             }
         }
+    }
+
+    /// Whether what rustls sends is of use to the client later only (RFC 8446 section 4.6.1). TLS 1.2 sends tickets before
+    /// its Finished.
+    fn only_tickets_are_left(&self) -> bool {
+        !self.connection.is_handshaking() && self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
     /// Takes one more record, from what has been received or from the socket.
@@ -337,7 +354,8 @@ impl Driver {
             Payload::InSocket
         } else {
             driver.received.drain(..driver.fed);
-            Payload::Received(std::mem::take(&mut driver.received))
+            let (received, unsent) = (std::mem::take(&mut driver.received), std::mem::take(&mut driver.unsent));
+            Payload::Here(Pending { received, unsent })
         };
         let Self { connection, observation, .. } = *driver;
         let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
@@ -363,7 +381,7 @@ impl Driver {
         match identity {
             Ok(identity) => Ok(Secured { admitted, server_name, keys, payload, identity, facts }),
             Err(refused) => {
-                let alert = tell_under_keys(&admitted.stream, keys, refused.rejection.reason.alert()).await;
+                let alert = tell_under_keys(&admitted.stream, keys, payload, refused.rejection.reason.alert()).await;
                 Err(Refused { rejection: Rejection { alert, ..refused.rejection }, ..refused })
             }
         }
@@ -381,11 +399,10 @@ fn identify(
     if let Some(judged) = judged.filter(|judged| judged.fingerprint == Sha256::of(end_entity)) {
         return Ok(Some(judged));
     }
-    match tls.verifier.judge(end_entity, intermediates, UnixTime::now()) {
-        (identity, Ok(())) => Ok(identity),
-        (identity, Err(refused)) => {
-            Err(Refused { rejection: Rejection::silent(refused.reason, refused.detail), identity })
-        }
+    let Judged { identity, verdict, .. } = tls.verifier.judge(end_entity, intermediates, UnixTime::now());
+    match verdict {
+        Ok(()) => Ok(identity),
+        Err(refused) => Err(Refused { rejection: Rejection::silent(refused.reason, refused.detail), identity }),
     }
 }
 

@@ -13,11 +13,12 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+use super::chains::{self, Chains, Followed, Validity};
 use super::config::PROVIDER;
 use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
 use crate::config::checked::{ClientAuth, ClientAuthMode, ExpiredRevocationList, RevocationList};
-use crate::identity::{Identity, Serial};
+use crate::identity::{Identity, NotACertificate, Serial};
 use crate::rejection::Reason;
 
 /// The most certificates a client may send beside its own. webpki follows no chain of more than six, but tries every order
@@ -37,6 +38,7 @@ pub(super) struct RouteVerifier {
     lists_good_until: Option<u64>,
     algorithms: WebPkiSupportedAlgorithms,
     policy: Arc<Policy>,
+    known: Chains,
 }
 
 /// The trust anchors or revocation lists of a route cannot be used.
@@ -67,6 +69,16 @@ pub(super) struct Refused {
     pub(super) detail: String,
 }
 
+/// What became of a chain.
+#[derive(Debug)]
+pub(super) struct Judged {
+    /// Whom it names.
+    pub(super) identity: Option<Arc<Identity>>,
+    /// Up to when it stays good, in seconds since 1970, as far as anybody can tell now.
+    good_until: u64,
+    pub(super) verdict: Result<(), Refused>,
+}
+
 impl RouteVerifier {
     pub(super) fn new(client_auth: &ClientAuth, policy: Arc<Policy>) -> Result<Self, UnusableTrust> {
         let chain = if client_auth.mode.verifies() { Some(chain_verifier(client_auth)?) } else { None };
@@ -78,7 +90,15 @@ impl RouteVerifier {
         };
         let algorithms = PROVIDER.signature_verification_algorithms;
         let revoked = revoked(&client_auth.revocation_lists);
-        Ok(Self { mode: client_auth.mode, chain, revoked, lists_good_until, algorithms, policy })
+        Ok(Self {
+            mode: client_auth.mode,
+            chain,
+            revoked,
+            lists_good_until,
+            algorithms,
+            policy,
+            known: Chains::default(),
+        })
     }
 
     /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. Whom it names is
@@ -88,32 +108,68 @@ impl RouteVerifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> (Option<Arc<Identity>>, Result<(), Refused>) {
-        let Ok(identity) = Identity::from_certificate(end_entity, self.mode.verifies()) else {
-            let error = CertificateError::BadEncoding;
-            let refused = Refused { error, reason: Reason::CertificateInvalid, detail: "not X.509".to_owned() };
-            return (None, Err(refused));
+    ) -> Judged {
+        let followed = match self.follow(end_entity, intermediates, now) {
+            Ok(followed) if followed.revoked => Err((Some(followed.identity), Refused::revoked())),
+            followed => followed,
         };
-        let verdict = self.follow(end_entity, intermediates, now).and_then(|()| {
-            decide(Some(&identity), &self.policy).map_err(|(reason, detail)| Refused {
-                // The one error that reaches the client as access_denied.
-                error: CertificateError::ApplicationVerificationFailure,
-                reason,
-                detail,
-            })
-        });
-        // Marked for what it is: only a chain that was followed to its anchor makes a verified identity.
-        let verified = self.mode.verifies() && !matches!(&verdict, Err(refused) if !refused.is_by_policy());
-        (Some(Arc::new(Identity { verified, ..identity })), verdict)
+        match followed {
+            Ok(Followed { identity, validity, .. }) => {
+                let verdict = decide(Some(&identity), &self.policy).map_err(|(reason, detail)| Refused {
+                    // The one error that reaches the client as access_denied.
+                    error: CertificateError::ApplicationVerificationFailure,
+                    reason,
+                    detail,
+                });
+                Judged { identity: Some(identity), good_until: validity.until, verdict }
+            }
+            // Marked for what it is: only a chain that was followed to its anchor makes a verified identity.
+            Err((identity, refused)) => {
+                let identity =
+                    identity.map(|identity| Arc::new(Identity { verified: false, ..Identity::clone(&identity) }));
+                Judged { identity, good_until: 0, verdict: Err(refused) }
+            }
+        }
     }
 
+    /// Follows a chain to a trust anchor, or recalls that it was followed before.
     fn follow(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
+    ) -> Result<Followed, (Option<Arc<Identity>>, Refused)> {
+        let Some(chain) = &self.chain else {
+            // Nobody looks at the dates, so they do not end anything either.
+            let validity = Validity { from: 0, until: u64::MAX };
+            let identity = Identity::from_certificate(end_entity, false).map_err(|error| (None, error.into()))?;
+            return Ok(Followed { identity: Arc::new(identity), validity, revoked: false });
+        };
+        let key = chains::key(end_entity, intermediates);
+        if let Some(followed) = self.known.recall(&key, now) {
+            return Ok(followed);
+        }
+        let identity = Identity::from_certificate(end_entity, true).map_err(|error| (None, error.into()))?;
+        let identity = Arc::new(identity);
+        let followed = match self.follow_anew(&**chain, end_entity, intermediates, now) {
+            Ok(()) => Followed { validity: self.validity(&identity, intermediates), revoked: false, identity },
+            // webpki looks for that last, behind all that could be wrong with the chain.
+            Err(refused) if refused.reason == Reason::Revoked => {
+                Followed { validity: self.validity(&identity, intermediates), revoked: true, identity }
+            }
+            Err(refused) => return Err((Some(identity), refused)),
+        };
+        self.known.remember(key, followed.clone());
+        Ok(followed)
+    }
+
+    fn follow_anew(
+        &self,
+        chain: &dyn ClientCertVerifier,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
     ) -> Result<(), Refused> {
-        let Some(chain) = &self.chain else { return Ok(()) };
         if intermediates.len() > INTERMEDIATES_MAX {
             return Err(Refused {
                 error: CertificateError::BadEncoding,
@@ -164,35 +220,39 @@ impl RouteVerifier {
             let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
             let serials = self.revoked.get(certificate.issuer().as_raw());
             if serials.is_some_and(|serials| serials.contains(&Serial::from_be_bytes(certificate.raw_serial()))) {
-                return Err(Refused {
-                    error: CertificateError::Revoked,
-                    reason: Reason::Revoked,
-                    detail: CertificateError::Revoked.to_string(),
-                });
+                return Err(Refused::revoked());
             }
         }
         Ok(())
     }
 
-    /// Up to when a chain that is good now stays good, in seconds since 1970, as far as anybody can tell now.
-    fn valid_until(&self, identity: &Identity, intermediates: &[CertificateDer<'_>]) -> u64 {
-        let above = intermediates
-            .iter()
-            .filter_map(|certificate| Identity::from_certificate(certificate, false).ok())
-            .map(|intermediate| intermediate.not_after);
-        let chain = above.chain([identity.not_after]).min().and_then(|end| u64::try_from(end).ok()).unwrap_or(0);
-        if self.mode.verifies() {
-            self.lists_good_until.map_or(chain, |lists| lists.min(chain))
-        } else {
-            // Nobody looked at the dates, so they do not end anything either.
-            u64::MAX
+    /// When a chain is good that is good now.
+    fn validity(&self, identity: &Identity, intermediates: &[CertificateDer<'_>]) -> Validity {
+        let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
+        let mut validity = Validity { from: seconds(identity.not_before), until: seconds(identity.not_after) };
+        for certificate in intermediates {
+            // One that cannot be read is no part of the chain.
+            let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
+            let dates = certificate.validity();
+            validity.from = validity.from.max(seconds(dates.not_before.timestamp()));
+            validity.until = validity.until.min(seconds(dates.not_after.timestamp()));
         }
+        validity.until = self.lists_good_until.map_or(validity.until, |lists| lists.min(validity.until));
+        validity
     }
 }
 
 impl Refused {
-    const fn is_by_policy(&self) -> bool {
-        matches!(self.reason, Reason::Denied | Reason::IdentityNotAllowed)
+    fn revoked() -> Self {
+        let error = CertificateError::Revoked;
+        Self { reason: Reason::Revoked, detail: error.to_string(), error }
+    }
+}
+
+impl From<NotACertificate> for Refused {
+    fn from(_: NotACertificate) -> Self {
+        let error = CertificateError::BadEncoding;
+        Self { error, reason: Reason::CertificateInvalid, detail: "not X.509".to_owned() }
     }
 }
 
@@ -267,11 +327,9 @@ impl ClientCertVerifier for RouteVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let (identity, verdict) = self.judge(end_entity, intermediates, now);
+        let Judged { identity, good_until, verdict } = self.judge(end_entity, intermediates, now);
         observation::current(|current| {
-            current.valid_until = identity.as_deref().map(|identity| {
-                self.valid_until(identity, intermediates).min(now.as_secs().saturating_add(tickets::LIFETIME))
-            });
+            current.valid_until = Some(good_until.min(now.as_secs().saturating_add(tickets::LIFETIME)));
             current.identity = identity;
             match verdict {
                 Ok(()) => Ok(ClientCertVerified::assertion()),
@@ -314,8 +372,8 @@ mod tests {
     use crate::config::checked::{Allow, DenyList, TrustAnchor};
     use crate::handshake::observation::{Observation, observe};
 
-    /// Up to when a session may be resumed that begins `now` with this certificate, trusted as it is.
-    fn resumable_until(mode: ClientAuthMode, certificate: &CertificateDer<'static>, now: u64) -> Option<u64> {
+    /// A verifier that trusts this certificate as it is.
+    fn verifier(mode: ClientAuthMode, certificate: &CertificateDer<'static>) -> RouteVerifier {
         let client_auth = ClientAuth {
             mode,
             trust: vec![TrustAnchor { file: "clients.pem".into(), certificate: certificate.clone() }],
@@ -326,11 +384,54 @@ mod tests {
         };
         let allow = Allow { any: true, unverified: !mode.verifies(), ..Allow::default() };
         let policy = Arc::new(Policy { allow, deny: DenyList::default() });
-        let verifier = RouteVerifier::new(&client_auth, policy).expect("an anchor");
+        RouteVerifier::new(&client_auth, policy).expect("an anchor")
+    }
+
+    /// A certificate that is valid from and up to these seconds.
+    fn certificate(from: u64, until: u64) -> CertificateDer<'static> {
+        let at = |seconds: u64| {
+            let seconds = i64::try_from(seconds).expect("not that far away");
+            time::OffsetDateTime::from_unix_timestamp(seconds).expect("a time")
+        };
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["phone.alice".to_owned()]).expect("a name");
+        (params.not_before, params.not_after) = (at(from), at(until));
+        params.self_signed(&key).expect("a certificate").der().clone()
+    }
+
+    /// Up to when a session may be resumed that begins `now` with this certificate.
+    fn resumable_until(mode: ClientAuthMode, certificate: &CertificateDer<'static>, now: u64) -> Option<u64> {
+        let verifier = verifier(mode, certificate);
         let mut observation = Observation::default();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
         observe(&mut observation, || verifier.verify_client_cert(certificate, &[], now)).expect("a good certificate");
         observation.valid_until
+    }
+
+    #[test]
+    fn a_chain_that_was_followed_once_is_refused_all_the_same_when_its_time_is_over() {
+        const HOUR: u64 = 3600;
+        let now = UnixTime::now().as_secs();
+        let certificate = certificate(now - HOUR, now + HOUR);
+        let verifier = verifier(ClientAuthMode::RequireAndVerify, &certificate);
+        let judge = |seconds| {
+            let judged = verifier.judge(&certificate, &[], UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+            assert_eq!(judged.identity.expect("it is a certificate").verified, judged.verdict.is_ok());
+            judged.verdict.map_err(|refused| refused.reason)
+        };
+        // Twice each: the second time out of memory, if it is remembered at all.
+        for (seconds, verdict) in [
+            (now, Ok(())),
+            (now + 2 * HOUR, Err(Reason::Expired)),
+            (now - 2 * HOUR, Err(Reason::NotYetValid)),
+            (0, Err(Reason::NotYetValid)),
+            (now + HOUR - 1, Ok(())),
+        ] {
+            assert_eq!([judge(seconds), judge(seconds)], [verdict, verdict], "at {seconds}, {now} being now");
+        }
+        let first = verifier.judge(&certificate, &[], UnixTime::now()).identity.expect("an identity");
+        let second = verifier.judge(&certificate, &[], UnixTime::now()).identity.expect("an identity");
+        assert!(Arc::ptr_eq(&first, &second), "it was remembered");
     }
 
     /// It was as long as the certificate, or for ever where nobody looks at dates: a stolen ticket did for a key.
@@ -338,15 +439,8 @@ mod tests {
     fn a_session_ends_with_its_certificate_and_after_twelve_hours_at_the_latest() {
         const HOUR: u64 = 3600;
         let now = UnixTime::now().as_secs();
-        let at = |seconds: u64| {
-            let seconds = i64::try_from(seconds).expect("not that far away");
-            time::OffsetDateTime::from_unix_timestamp(seconds).expect("a time")
-        };
         for (hours, verifying, not_verifying) in [(1, 1, 12), (12, 12, 12), (13, 12, 12), (24 * 365, 12, 12)] {
-            let key = rcgen::KeyPair::generate().expect("a key");
-            let mut params = rcgen::CertificateParams::new(vec!["phone.alice".to_owned()]).expect("a name");
-            (params.not_before, params.not_after) = (at(now - HOUR), at(now + hours * HOUR));
-            let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+            let certificate = certificate(now - HOUR, now + hours * HOUR);
             for (mode, expected) in [
                 (ClientAuthMode::RequireAndVerify, verifying),
                 (ClientAuthMode::VerifyIfGiven, verifying),

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::buffers::{Buffer, Size};
 use super::{End, Engine, Moved, Path};
 use crate::close::CloseReason;
-use crate::record::{Exhausted, Opened, PLAINTEXT_MAX, RecordError, Session};
+use crate::record::{Exhausted, Opened, PLAINTEXT_MAX, Pending, RecordError, Session};
 use crate::rejection::{Alert, Side};
 use crate::sys::stream::Stream;
 
@@ -35,6 +35,8 @@ pub(super) struct TlsCopy {
     /// Records that are no payload, sealed and not yet sent: alerts and KeyUpdates. They go out behind what was sealed
     /// before them and ahead of what is sealed after them.
     control: Vec<u8>,
+    /// Records that the handshake left: they go out ahead of everything, but not by themselves.
+    unsent: Vec<u8>,
     first_ended: Option<Side>,
     moved: Moved,
 }
@@ -72,7 +74,8 @@ struct Down {
 }
 
 impl TlsCopy {
-    pub(super) fn new(client: TcpStream, session: Box<Session>, received: Vec<u8>, backend: Stream) -> Self {
+    pub(super) fn new(client: TcpStream, session: Box<Session>, pending: Pending, backend: Stream) -> Self {
+        let Pending { received, unsent } = pending;
         let mut up = Up::default();
         if !received.is_empty() {
             let mut buffer = Buffer::take(Size::Large);
@@ -90,6 +93,7 @@ impl TlsCopy {
             up,
             down: Down::default(),
             control: Vec::new(),
+            unsent,
             first_ended: None,
             moved: Moved::default(),
         }
@@ -177,7 +181,11 @@ impl TlsCopy {
             count += 1;
         }
         let written = loop {
-            match backend.try_write_vectored(pieces.get(..count).unwrap_or_default()) {
+            let written = match pieces.get(..count).unwrap_or_default() {
+                [piece] => backend.try_write(piece),
+                pieces => backend.try_write_vectored(pieces),
+            };
+            match written {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if let Err(error) = ready!(backend.poll_write_ready(cx)) {
                         break Err(error);
@@ -295,9 +303,21 @@ impl TlsCopy {
 
     /// Sends what is sealed, as far as the client takes it at once.
     fn send(&mut self) -> io::Result<()> {
-        let Self { client, session, down, control, moved, .. } = self;
+        let Self { client, session, down, control, unsent, moved, .. } = self;
         let sealed = down.buffer.as_ref().and_then(|buffer| buffer.get(down.sealed.clone())).unwrap_or_default();
-        let mut written = client.try_write_vectored(&[IoSlice::new(sealed), IoSlice::new(control)])?;
+        let mut written = if unsent.is_empty() && control.is_empty() {
+            client.try_write(sealed)?
+        } else {
+            client.try_write_vectored(&[IoSlice::new(unsent), IoSlice::new(sealed), IoSlice::new(control)])?
+        };
+        if !unsent.is_empty() {
+            let taken = written.min(unsent.len());
+            unsent.drain(..taken);
+            written -= taken;
+            if unsent.is_empty() {
+                *unsent = Vec::new();
+            }
+        }
         let taken = written.min(down.sealed.len());
         let before = down.payload_before(session);
         down.sealed.start += taken;

@@ -12,20 +12,21 @@ mod raw;
 #[cfg(test)]
 mod testing;
 
-use std::future::poll_fn;
+use std::future::{self, poll_fn};
 use std::io;
-use std::pin::pin;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use metrics::Counter;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 pub use self::kernel::Support;
 use crate::close::CloseReason;
-use crate::record::{Keys, Session};
+use crate::record::{Keys, Pending, Session};
 use crate::rejection::Side;
 use crate::sys::stream::Stream;
 
@@ -154,9 +155,11 @@ impl End {
     }
 }
 
+// None of these is an async fn: that would keep its arguments a second time, for as long as the connection lasts.
+
 /// Relays a connection whose TLS the kernel does from now on. Kernel TLS must be attached to `client`, and the client's
 /// bytes must stand in it from the first one behind the handshake on; `support` must fit `keys`.
-pub async fn in_kernel(
+pub fn in_kernel(
     client: TcpStream,
     keys: Keys,
     support: &Support,
@@ -164,83 +167,101 @@ pub async fn in_kernel(
     limits: Limits,
     meter: Meter,
     cut: &CancellationToken,
-) -> RelaySummary {
+) -> impl Future<Output = RelaySummary> {
     match kernel::KernelTls::new(client, keys, support, backend) {
-        Ok(engine) => run(engine, limits, meter, cut).await,
-        Err(End { reason, detail }) => RelaySummary { reason, detail, path: Path::Kernel, moved: Moved::default() },
+        Ok(engine) => Either::Left(run(engine, limits, meter, cut)),
+        Err(End { reason, detail }) => {
+            Either::Right(future::ready(RelaySummary { reason, detail, path: Path::Kernel, moved: Moved::default() }))
+        }
     }
 }
 
-/// Relays a connection whose TLS the gate does itself. `received` are bytes of the client's that came right behind its
-/// handshake: records not opened yet.
-pub async fn terminated(
+/// Relays a connection whose TLS the gate does itself.
+pub fn terminated(
     client: TcpStream,
     session: Box<Session>,
-    received: Vec<u8>,
+    pending: Pending,
     backend: Stream,
     limits: Limits,
     meter: Meter,
     cut: &CancellationToken,
-) -> RelaySummary {
-    run(copy::TlsCopy::new(client, session, received, backend), limits, meter, cut).await
+) -> impl Future<Output = RelaySummary> {
+    run(copy::TlsCopy::new(client, session, pending, backend), limits, meter, cut)
 }
 
 /// Relays a connection as it is.
-pub async fn passthrough(
+pub fn passthrough(
     client: TcpStream,
     backend: Stream,
     limits: Limits,
     meter: Meter,
     cut: &CancellationToken,
-) -> RelaySummary {
-    run(raw::Splice::new(Stream::Tcp(client), backend), limits, meter, cut).await
+) -> impl Future<Output = RelaySummary> {
+    run(raw::Splice::new(Stream::Tcp(client), backend), limits, meter, cut)
 }
 
-async fn run<E: Engine>(mut engine: E, limits: Limits, meter: Meter, cut: &CancellationToken) -> RelaySummary {
+/// Drives an engine to its end.
+fn run<E: Engine>(
+    mut engine: E,
+    limits: Limits,
+    meter: Meter,
+    cut: &CancellationToken,
+) -> impl Future<Output = RelaySummary> {
     let mut counted = Moved::default();
     let mut progress = Instant::now();
-    let mut timer = pin!(sleep_until(next_deadline(progress, &engine, limits)));
-    let mut cancelled = pin!(cut.cancelled());
-    let end = poll_fn(|cx| {
-        if let Poll::Ready(end) = engine.poll_move(cx) {
-            return Poll::Ready(end);
-        }
-        let moved = engine.moved();
-        if moved != counted {
-            meter.to_backend.increment(moved.to_backend - counted.to_backend);
-            meter.to_client.increment(moved.to_client - counted.to_client);
-            counted = moved;
+    let mut timer = Box::pin(sleep_until(next_deadline(progress, &engine, limits)));
+    let mut cancelled = Box::pin(cut.cancelled());
+    let mut count = move |moved: Moved| {
+        meter.to_backend.increment(moved.to_backend - counted.to_backend);
+        meter.to_client.increment(moved.to_client - counted.to_client);
+        std::mem::replace(&mut counted, moved) != moved
+    };
+    poll_fn(move |cx| {
+        let mut end = engine.poll_move(cx);
+        if count(engine.moved()) {
             progress = Instant::now();
         }
         // An engine is told to stop; it is never dropped with bytes in it that nobody counted.
-        if cancelled.as_mut().poll(cx).is_ready() {
+        if end.is_pending() && cancelled.as_mut().poll(cx).is_ready() {
             engine.cut();
-            return Poll::Ready(End::new(CloseReason::DrainDeadline));
+            end = Poll::Ready(End::new(CloseReason::DrainDeadline));
         }
-        // The timer is not moved at each byte, only when it fires; a half-close may bring its end nearer, though.
-        let mut due = next_deadline(progress, &engine, limits);
-        if due < timer.deadline() {
-            timer.as_mut().reset(due);
+        if end.is_pending() {
+            end = poll_deadline(cx, timer.as_mut(), progress, &mut engine, limits);
         }
-        while timer.as_mut().poll(cx).is_ready() {
-            due = next_deadline(progress, &engine, limits);
-            if due <= Instant::now() {
-                engine.cut();
-                return Poll::Ready(End::new(match limits.lifetime {
-                    Some(lifetime) if lifetime <= due => CloseReason::LifetimeLimit,
-                    _ if engine.is_half_closed() => CloseReason::HalfCloseTimeout,
-                    _ => CloseReason::IdleTimeout,
-                }));
-            }
-            timer.as_mut().reset(due);
-        }
-        Poll::Pending
+        let End { reason, detail } = ready!(end);
+        let moved = engine.moved();
+        count(moved);
+        Poll::Ready(RelaySummary { reason, detail, path: E::PATH, moved })
     })
-    .await;
-    let moved = engine.moved();
-    meter.to_backend.increment(moved.to_backend - counted.to_backend);
-    meter.to_client.increment(moved.to_client - counted.to_client);
-    RelaySummary { reason: end.reason, detail: end.detail, path: E::PATH, moved }
+}
+
+/// Whether the relay has lasted, or been silent, for too long.
+fn poll_deadline<E: Engine>(
+    cx: &mut Context<'_>,
+    mut timer: Pin<&mut Sleep>,
+    progress: Instant,
+    engine: &mut E,
+    limits: Limits,
+) -> Poll<End> {
+    // The timer is not moved at each byte, only when it fires; a half-close may bring its end nearer, though.
+    let mut due = next_deadline(progress, engine, limits);
+    if due < timer.deadline() {
+        timer.as_mut().reset(due);
+    }
+    loop {
+        ready!(timer.as_mut().poll(cx));
+        due = next_deadline(progress, engine, limits);
+        if due <= Instant::now() {
+            engine.cut();
+            return Poll::Ready(End::new(match limits.lifetime {
+                Some(lifetime) if lifetime <= due => CloseReason::LifetimeLimit,
+                _ if engine.is_half_closed() => CloseReason::HalfCloseTimeout,
+                _ => CloseReason::IdleTimeout,
+            }));
+        }
+        timer.as_mut().reset(due);
+    }
 }
 
 fn next_deadline<E: Engine>(progress: Instant, engine: &E, limits: Limits) -> Instant {

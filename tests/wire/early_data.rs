@@ -1,5 +1,6 @@
 //! 0-RTT: never offered, and what comes all the same is thrown away: it could be replayed (RFC 8446 section 8).
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -31,8 +32,9 @@ fn session(scene: &mut Scene) -> std::path::PathBuf {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let stdin = client.stdin.take();
-    // OpenSSL writes the file when the ticket comes, behind the handshake, and ends with its input.
+    let mut stdin = client.stdin.take().unwrap();
+    // OpenSSL writes the file when the ticket comes, which is with the backend's first words, and ends with its input.
+    stdin.write_all(b"is anybody there?\n").unwrap();
     wait_until("openssl has a ticket", || {
         std::fs::read_to_string(&file).ok().filter(|text| text.contains("-----END SSL SESSION PARAMETERS-----"))
     });

@@ -33,7 +33,7 @@ async fn rig_with(suite: CipherSuite, tiny: bool, prepare: impl FnOnce(&mut Sess
 }
 
 fn assemble(session: Session, client: Client, ours: TcpStream, (to_backend, backend): (TcpStream, TcpStream)) -> Rig {
-    let engine = TlsCopy::new(ours, Box::new(session), Vec::new(), Stream::Tcp(to_backend));
+    let engine = TlsCopy::new(ours, Box::new(session), Pending::default(), Stream::Tcp(to_backend));
     Rig { engine, client, backend }
 }
 
@@ -117,7 +117,12 @@ async fn bytes_behind_the_handshake_come_first() {
     }
     // The second record is cut.
     let late = early.split_off(2000);
-    let mut engine = TlsCopy::new(ours, Box::new(session), early, Stream::Tcp(to_backend));
+    let mut engine = TlsCopy::new(
+        ours,
+        Box::new(session),
+        Pending { received: early, ..Pending::default() },
+        Stream::Tcp(to_backend),
+    );
     let mut client = Client { stream, tls };
     let exchange = async {
         let mut came = vec![0; 6];
@@ -130,6 +135,33 @@ async fn bytes_behind_the_handshake_come_first() {
         assert!(came[..5000].iter().all(|&byte| byte == b'x') && &came[5000..] == b"late");
     };
     assert!(drive(&mut engine, exchange).await.is_none());
+}
+
+#[tokio::test]
+async fn what_the_handshake_left_to_be_sent_waits_for_company_and_is_overtaken_by_nothing() {
+    for (answer, tiny) in [(&b""[..], false), (b"first words", false), (&[b'x'; 50_000], true)] {
+        let (mut session, tls) = established(TLS13);
+        let mut unsent = Vec::new();
+        // A record of a message that is no payload, as session tickets are: what is sealed after it can be opened after it only.
+        session.update_key(&mut unsent).expect("TLS 1.3");
+        let (stream, ours) = pair(tiny).await;
+        let (to_backend, mut backend) = pair(false).await;
+        let pending = Pending { unsent, ..Pending::default() };
+        let mut engine = TlsCopy::new(ours, Box::new(session), pending, Stream::Tcp(to_backend));
+        let mut client = Client { stream, tls };
+        assert!(poll_once(&mut engine).await.is_none());
+        let nothing = client.stream.try_read(&mut [0]).expect_err("nothing was sent by itself");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        // Also if there is no more to be sent than the end.
+        let exchange = async {
+            backend.write_all(answer).await.expect("sent");
+            backend.shutdown().await.expect("ended");
+            let came = client.receive_all().await.expect("an orderly end");
+            assert!(came == answer);
+        };
+        assert!(drive(&mut engine, exchange).await.is_none());
+        assert!(engine.unsent.capacity() == 0 && holds_nothing(&engine));
+    }
 }
 
 #[tokio::test]
@@ -314,7 +346,7 @@ async fn a_breach_with_payload_on_its_way_is_answered_behind_it_and_by_nothing_e
     let (mut client, ours) = pair(false).await;
     SockRef::from(&client).set_recv_buffer_size(1 << 20).expect("a socket option");
     let (to_backend, backend) = pair(false).await;
-    let mut engine = TlsCopy::new(ours, Box::new(session), Vec::new(), Stream::Tcp(to_backend));
+    let mut engine = TlsCopy::new(ours, Box::new(session), Pending::default(), Stream::Tcp(to_backend));
     fill(&mut engine, &backend, &vec![1; 64 << 20]).await;
     // Now there is room for what waits, and the first thing the gate hears is a breach.
     let (mut wire, mut part, mut quiet) = (Vec::new(), vec![0; 1 << 16], 0);
@@ -347,7 +379,7 @@ fn build(ours: TcpStream, keys: Keys, limit: Option<u64>, to_backend: Stream) ->
     if let Some(limit) = limit {
         session.limit_records(limit);
     }
-    TlsCopy::new(ours, Box::new(session), Vec::new(), to_backend)
+    TlsCopy::new(ours, Box::new(session), Pending::default(), to_backend)
 }
 
 #[expect(clippy::duplicate_mod, reason = "one suite for every path")]

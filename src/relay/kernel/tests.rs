@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::super::copy::TlsCopy;
 use super::super::testing::{Client, Script, pair, play, within};
 use super::*;
-use crate::record::Session;
 use crate::record::testing::{Random, SUITES, TLS12, TLS13, forged_keys, handshake};
+use crate::record::{Pending, Session};
 use crate::sys::test_kernel::has_tls;
 
 /// What a gate that is free to choose takes: the kernel, or user space where the kernel has no TLS. So the suite tests the
@@ -73,7 +73,7 @@ fn build(ours: TcpStream, keys: Keys, limit: Option<u64>, to_backend: Stream) ->
             if let Some(limit) = limit {
                 session.limit_records(limit);
             }
-            Tested::Copy(Box::new(TlsCopy::new(ours, Box::new(session), Vec::new(), to_backend)))
+            Tested::Copy(Box::new(TlsCopy::new(ours, Box::new(session), Pending::default(), to_backend)))
         }
     }
 }
