@@ -41,13 +41,16 @@ enum Tls {
     Passthrough,
 }
 
+/// A relay under way. On the heap, and no larger than its own path needs: this is what there is of a connection for as long
+/// as it lasts.
+type Relaying<'gate> = Pin<Box<dyn Future<Output = RelaySummary> + Send + 'gate>>;
+
 /// Sees a connection through, from accept to its one verdict.
 pub(crate) async fn serve(accepted: Accepted, gate: Arc<Gate>) {
     let mut record = Record::open(&gate, &accepted);
-    // On the heap and gone afterwards: a relay may last for days and needs no room for a handshake.
+    // Gone afterwards: a relay may last for days and needs no room for a handshake.
     match Box::pin(begin(accepted, &gate, &mut record)).await {
-        Ok(established) => {
-            let (relaying, slots) = relay(established, &gate, &record);
+        Ok((relaying, slots)) => {
             let summary = relaying.await;
             drop(slots);
             record.closed(&summary);
@@ -56,12 +59,16 @@ pub(crate) async fn serve(accepted: Accepted, gate: Arc<Gate>) {
     }
 }
 
-/// As far as a relay, unless the gate is told to stop on the way.
-async fn begin(accepted: Accepted, gate: &Gate, record: &mut Record) -> Result<Established, Rejection> {
+/// From accept to the first byte of payload, unless the gate is told to stop on the way.
+async fn begin<'gate>(
+    accepted: Accepted,
+    gate: &'gate Gate,
+    record: &mut Record,
+) -> Result<(Relaying<'gate>, Slots), Rejection> {
     // One generation of the configuration for the whole connection.
     let snapshot = gate.snapshot.load_full();
     match gate.draining.run_until_cancelled(establish(accepted, gate, &snapshot, record)).await {
-        Some(decided) => decided,
+        Some(decided) => decided.map(|established| relay(established, gate, record)),
         None => Err(Rejection::silent(Reason::Draining, "the gate is shutting down")),
     }
 }
@@ -193,17 +200,11 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
     }
 }
 
-/// Moves payload until both sides have ended. The places go with it, to be given back then.
-///
-/// On the heap, and no larger than its own path needs: this is what there is of a connection for as long as it lasts.
-fn relay<'a>(
-    established: Established,
-    gate: &'a Gate,
-    record: &Record,
-) -> (Pin<Box<dyn Future<Output = RelaySummary> + Send + 'a>>, Slots) {
+/// Moves payload until both sides have ended; the places are to be given back then.
+fn relay<'gate>(established: Established, gate: &'gate Gate, record: &Record) -> (Relaying<'gate>, Slots) {
     let Established { client, dialed, tls, limits, slots } = established;
     let (backend, meter) = (dialed.stream, record.meter());
-    let relaying: Pin<Box<dyn Future<Output = RelaySummary> + Send + 'a>> = match tls {
+    let relaying: Relaying<'gate> = match tls {
         Tls::Kernel(keys) => {
             record.relay_begins(Path::Kernel);
             Box::pin(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, meter, &gate.cut))
