@@ -90,7 +90,6 @@ fn address(number: usize) -> IpAddr {
 fn ten_thousand_names_subjects_and_sources_add_no_series() {
     let pki = TestPki::new();
     let backend = Backend::echo();
-    // In debug builds a hello may wait for a while behind others.
     let gate = House::new(&pki).route("nas", backend.address()).open();
     traffic(&gate, &pki);
     gate.settled();
