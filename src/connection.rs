@@ -47,7 +47,7 @@ pub(crate) async fn serve(accepted: Accepted, gate: Arc<Gate>) {
     // On the heap and gone afterwards: a relay may last for days and needs no room for a handshake.
     match Box::pin(begin(accepted, &gate, &mut record)).await {
         Ok(established) => {
-            let (relaying, slots) = relay(established, &gate, &record);
+            let (relaying, slots) = relay(established, &gate, &mut record);
             let summary = relaying.await;
             drop(slots);
             record.closed(&summary);
@@ -199,21 +199,21 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
 fn relay<'a>(
     established: Established,
     gate: &'a Gate,
-    record: &Record,
+    record: &mut Record,
 ) -> (Pin<Box<dyn Future<Output = RelaySummary> + Send + 'a>>, Slots) {
     let Established { client, dialed, tls, limits, slots } = established;
-    let (backend, meter) = (dialed.stream, record.meter());
+    let backend = dialed.stream;
     let relaying: Pin<Box<dyn Future<Output = RelaySummary> + Send + 'a>> = match tls {
         Tls::Kernel(keys) => {
-            record.relay_begins(Path::Kernel);
+            let meter = record.relay_begins(Path::Kernel);
             Box::pin(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, meter, &gate.cut))
         }
         Tls::Terminated(session, payload) => {
-            record.relay_begins(Path::Copy);
+            let meter = record.relay_begins(Path::Copy);
             Box::pin(relay::terminated(client, session, payload, backend, limits, meter, &gate.cut))
         }
         Tls::Passthrough => {
-            record.relay_begins(Path::Raw);
+            let meter = record.relay_begins(Path::Raw);
             Box::pin(relay::passthrough(client, backend, limits, meter, &gate.cut))
         }
     };
