@@ -201,20 +201,20 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
 }
 
 /// Moves payload until both sides have ended; the places are to be given back then.
-fn relay<'gate>(established: Established, gate: &'gate Gate, record: &Record) -> (Relaying<'gate>, Slots) {
+fn relay<'gate>(established: Established, gate: &'gate Gate, record: &mut Record) -> (Relaying<'gate>, Slots) {
     let Established { client, dialed, tls, limits, slots } = established;
-    let (backend, meter) = (dialed.stream, record.meter());
+    let backend = dialed.stream;
     let relaying: Relaying<'gate> = match tls {
         Tls::Kernel(keys) => {
-            record.relay_begins(Path::Kernel);
+            let meter = record.relay_begins(Path::Kernel);
             Box::pin(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, meter, &gate.cut))
         }
         Tls::Terminated(session, payload) => {
-            record.relay_begins(Path::Copy);
+            let meter = record.relay_begins(Path::Copy);
             Box::pin(relay::terminated(client, session, payload, backend, limits, meter, &gate.cut))
         }
         Tls::Passthrough => {
-            record.relay_begins(Path::Raw);
+            let meter = record.relay_begins(Path::Raw);
             Box::pin(relay::passthrough(client, backend, limits, meter, &gate.cut))
         }
     };

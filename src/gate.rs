@@ -11,6 +11,8 @@ use crate::relay::Support;
 use crate::snapshot::Snapshot;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::refusals::Refusals;
+use crate::telemetry::sessions::Sessions;
 
 /// What all connections of a running gate share.
 #[derive(Debug)]
@@ -23,6 +25,10 @@ pub(crate) struct Gate {
     pub(crate) kernel: Support,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<Log>,
+    /// Who was turned away lately.
+    pub(crate) refusals: Arc<Refusals>,
+    /// Who is in.
+    pub(crate) sessions: Arc<Sessions>,
     /// No connection is let in any more; relays go on.
     pub(crate) draining: CancellationToken,
     /// Relays end as well.
@@ -44,6 +50,8 @@ impl Gate {
             kernel,
             metrics,
             log,
+            refusals: Arc::default(),
+            sessions: Arc::default(),
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
             ids: AtomicU64::new(1),

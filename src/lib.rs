@@ -26,6 +26,7 @@ pub mod close;
 pub mod config;
 mod connection;
 pub mod dial;
+pub mod explanation;
 mod gate;
 pub mod handshake;
 pub mod identity;

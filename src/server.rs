@@ -146,7 +146,7 @@ impl Server {
 
     /// Where metrics are served.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|admin| admin.local_address().ok())
+        self.admin.as_ref().map(Admin::local_address)
     }
 
     /// The metrics, as `/metrics` shows them.
@@ -157,7 +157,7 @@ impl Server {
     /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
     /// the rest. A second word, `now`, ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, listeners, admin, drain } = self;
+        let Self { gate, listeners, mut admin, drain } = self;
         let connections = TaskTracker::new();
         // The few tasks that last as long as the gate; dropped, they end.
         let mut lasting = JoinSet::new();
@@ -167,11 +167,10 @@ impl Server {
             }
             lasting.spawn(take_connections(listener, Arc::clone(&gate), connections.clone(), stop.clone()));
         }
-        if let Some(admin) = admin {
-            if let Ok(address) = admin.local_address() {
-                gate.log.event(&Event::Metrics { address });
-            }
-            lasting.spawn(admin.run(stop.clone()));
+        // Answers for as long as it is here.
+        if let Some(admin) = &mut admin {
+            gate.log.event(&Event::Metrics { address: admin.local_address() });
+            admin.start(stop.clone());
         }
         lasting.spawn(tidy(Arc::clone(&gate)));
         gate.log.event(&Event::Ready);

@@ -19,6 +19,8 @@ use crate::relay::{Meter, Path, RelaySummary};
 use crate::snapshot::Route;
 use crate::telemetry::log::{Certificate, Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
+use crate::telemetry::refusals::{Circumstances, Refusal};
+use crate::telemetry::sessions::{Entered, Session, Sessions};
 
 /// The file of one connection. Dropped without a verdict it reports `internal`: accepted is always the sum of rejected,
 /// closed and active.
@@ -34,6 +36,7 @@ pub(crate) struct Record {
     identity: Option<Arc<Identity>>,
     facts: Option<Facts>,
     backend: Option<usize>,
+    session: Option<Entered>,
     in_progress: bool,
     decided: bool,
 }
@@ -60,6 +63,7 @@ impl Record {
             identity: None,
             facts: None,
             backend: None,
+            session: None,
             in_progress: true,
             decided: false,
         }
@@ -125,19 +129,23 @@ impl Record {
         }
     }
 
-    /// Where the payload is counted.
-    pub(crate) fn meter(&self) -> Meter {
-        self.route_metrics().map_or_else(
-            || Meter { to_backend: Counter::noop(), to_client: Counter::noop() },
-            |metrics| metrics.meter.clone(),
-        )
-    }
-
-    /// Payload begins to move.
-    pub(crate) fn relay_begins(&self, path: Path) {
-        if let Some(metrics) = self.route_metrics() {
-            metrics.relay_begins(path);
-        }
+    /// Payload begins to move. Gives what it is counted with.
+    pub(crate) fn relay_begins(&mut self, path: Path) -> Meter {
+        let meter = match self.route_metrics() {
+            Some(metrics) => {
+                metrics.relay_begins(path);
+                metrics.meter.clone()
+            }
+            None => Meter { to_backend: Counter::noop(), to_client: Counter::noop() },
+        };
+        let Some((route, _)) = &self.route else { return meter };
+        let backend = self.backend.and_then(|index| route.backends.get(index)).cloned();
+        let (listener, name, identity) = (self.listener.clone(), route.name.clone(), self.identity.clone());
+        let session = Session::new(self.id, self.client, listener, name, identity, backend, path);
+        let entered = Sessions::enter(&self.gate.sessions, session);
+        let meter = entered.metered(meter);
+        self.session = Some(entered);
+        meter
     }
 
     /// The verdict: turned away.
@@ -153,6 +161,16 @@ impl Record {
             (None, Some(listener)) => listener.rejected(reason),
             (None, None) => {}
         }
+        // First of all: whoever reads the line can ask about it.
+        let circumstances = Circumstances {
+            id: self.id,
+            source: self.client,
+            listener: &self.listener,
+            server_name: self.server_name.as_deref(),
+            route: self.route.as_ref().map(|(route, _)| &route.name),
+            identity: self.identity.as_deref(),
+        };
+        self.gate.refusals.remember(Refusal::new(&circumstances, rejection));
         self.gate.log.verdict(&Verdict {
             event: "rejected",
             stage: Some(reason.stage().label()),
@@ -167,6 +185,8 @@ impl Record {
     /// The verdict: let in, and over.
     pub(crate) fn closed(mut self, summary: &RelaySummary) {
         self.decided = true;
+        // Whoever reads the line does not find the session any more.
+        self.session = None;
         if let Some(metrics) = self.route_metrics() {
             metrics.closed(summary.reason);
         }

@@ -30,7 +30,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("relay", &["record", "sys"]),
     // What they are built from and reported to.
     ("snapshot", &["authorize", "config", "handshake", "route"]),
-    ("telemetry", &["config", "listener", "relay"]),
+    // Who is one source is admission's to say.
+    ("telemetry", &["admission", "config", "listener", "relay"]),
+    // A refusal in words: for the command line, the control socket and the status page alike.
+    ("explanation", &["telemetry"]),
     ("admin", &["telemetry"]),
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
     (
@@ -60,7 +63,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "server",
         &["admin", "admission", "config", "connection", "gate", "listener", "relay", "snapshot", "sys", "telemetry"],
     ),
-    ("cli", &["authorize", "config", "handshake", "pki", "server", "snapshot", "telemetry"]),
+    ("cli", &["authorize", "config", "explanation", "handshake", "pki", "server", "snapshot", "telemetry"]),
     ("main", &["cli"]),
 ];
 

@@ -8,8 +8,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::Serialize;
 
-use super::advice::advice;
 use super::{ConfigArg, Format, exit, failed};
+use crate::explanation::advice;
 use crate::names::{ServerName, printable};
 use crate::rejection::Reason;
 use crate::snapshot::{Access, Snapshot};

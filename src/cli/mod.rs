@@ -1,6 +1,5 @@
 //! The command line: one module a command. stdout is data, stderr is for people.
 
-mod advice;
 mod check;
 mod demo;
 pub mod exit;

@@ -1,5 +1,8 @@
-//! What the gate says about its connections: metrics for machines that watch, lines for people and machines that read.
+//! What the gate says about its connections: metrics for machines that watch, lines for people and machines that read, and
+//! what it remembers for those who ask.
 
 pub mod log;
 pub mod metrics;
 pub mod names;
+pub mod refusals;
+pub mod sessions;

@@ -3,7 +3,7 @@
 use crate::rejection::Reason;
 
 /// One or two sentences for somebody who has never seen a certificate.
-pub(super) const fn advice(reason: Reason) -> &'static str {
+pub const fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::ConnectionLimit => "Raise limits.connections if so many are meant to be open at once.",
         Reason::HandshakeLimit => {
