@@ -29,6 +29,7 @@ pub mod dial;
 mod gate;
 pub mod handshake;
 pub mod identity;
+pub mod ja4;
 pub mod listener;
 pub mod names;
 pub mod pki;
