@@ -47,7 +47,7 @@ pub(crate) async fn serve(accepted: Accepted, gate: Arc<Gate>) {
     // On the heap and gone afterwards: a relay may last for days and needs no room for a handshake.
     match Box::pin(begin(accepted, &gate, &mut record)).await {
         Ok(established) => {
-            let (relaying, slots) = relay(established, &gate, &record);
+            let (relaying, slots) = relay(established, &gate, &mut record);
             let summary = relaying.await;
             drop(slots);
             record.closed(&summary);
@@ -76,6 +76,7 @@ async fn establish(
     let hello_deadline = accepted.at + snapshot.timeouts.client_hello;
 
     let admitted = gate.admission.admit(accepted, hello_deadline, |client| record.comes_from(client)).await?;
+    record.admitted();
 
     // Until it is known who this is, the place may be needed for somebody else.
     let evicted = admitted.slots.evicted();
@@ -166,7 +167,7 @@ async fn reach(
     timeouts: &Timeouts,
     record: &mut Record,
 ) -> Result<Dialed, Rejection> {
-    let begun = Instant::now();
+    let begun = record.dialing();
     let tried = |backend, up| record.tried(backend, up);
     let dialed = dial(authorized, &route.backends, header, begun + timeouts.dial, tried).await;
     record.dialed(&dialed, begun);
@@ -199,7 +200,7 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
 fn relay<'a>(
     established: Established,
     gate: &'a Gate,
-    record: &Record,
+    record: &mut Record,
 ) -> (Pin<Box<dyn Future<Output = RelaySummary> + Send + 'a>>, Slots) {
     let Established { client, dialed, tls, limits, slots } = established;
     let (backend, meter) = (dialed.stream, record.meter());
