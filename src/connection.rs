@@ -83,6 +83,7 @@ async fn establish(
     let hello_deadline = accepted.at + snapshot.timeouts.client_hello;
 
     let admitted = gate.admission.admit(accepted, hello_deadline, |client| record.comes_from(client)).await?;
+    record.admitted();
 
     // Until it is known who this is, the place may be needed for somebody else.
     let evicted = admitted.slots.evicted();
@@ -173,7 +174,7 @@ async fn reach(
     timeouts: &Timeouts,
     record: &mut Record,
 ) -> Result<Dialed, Rejection> {
-    let begun = Instant::now();
+    let begun = record.dialing();
     let tried = |backend, up| record.tried(backend, up);
     let dialed = dial(authorized, &route.backends, header, begun + timeouts.dial, tried).await;
     record.dialed(&dialed, begun);

@@ -215,5 +215,6 @@ async fn tidy(gate: Arc<Gate>) {
         ticks.tick().await;
         gate.metrics.tidy();
         gate.admission.tidy();
+        gate.log.tidy();
     }
 }
