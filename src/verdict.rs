@@ -232,6 +232,7 @@ impl Record {
     fn reject(&mut self, rejection: &Rejection) {
         self.decided = true;
         let reason = rejection.reason;
+        self.gate.admission.rejected(self.client.ip(), reason);
         match (self.route_metrics(), &self.listener_metrics) {
             (Some(route), _) => route.rejected(&self.listener, reason),
             (None, Some(listener)) => listener.rejected(reason),
