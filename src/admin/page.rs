@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
@@ -14,7 +15,7 @@ use super::Watched;
 use super::history::{History, STEP, STEPS};
 use super::html::Html;
 use super::words;
-use crate::explanation::{explain, lasting};
+use crate::explanation::{Explanation, explain, lasting};
 use crate::names::printable;
 use crate::rejection::{Reason, Side};
 use crate::telemetry::refusals::Refusal;
@@ -25,7 +26,7 @@ const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// How many refusals are told.
+/// How many refusals are told, the same ones in a row as one.
 const TOLD: usize = 25;
 /// How many sources are ranked.
 const RANKED: usize = 10;
@@ -254,7 +255,7 @@ fn expiring(html: &mut Html, watched: &Watched, now: OffsetDateTime) {
                 html.raw(" <strong>").raw(words).raw("</strong>");
             }
         }
-        html.raw("<td>");
+        html.raw("<td class=\"date\">");
         match OffsetDateTime::from_unix_timestamp(expiry.at) {
             Ok(at) => html.text(at.date()),
             Err(_) => html.raw("no date that a clock can show"),
@@ -266,19 +267,28 @@ fn expiring(html: &mut Html, watched: &Watched, now: OffsetDateTime) {
     html.raw("</tbody></table></section>");
 }
 
-fn latest(html: &mut Html, refusals: &[std::sync::Arc<Refusal>], now: OffsetDateTime) {
+fn latest(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
     html.raw("<section><h2>Turned away lately</h2>");
     if refusals.is_empty() {
         html.raw("<p class=\"quiet\">Nobody yet.</p></section>");
         return;
     }
     html.raw("<table class=\"told\"><thead><tr><th>When<th>Who<th>What happened, and what to do</thead><tbody>");
-    for refusal in refusals.iter().take(TOLD) {
-        let explanation = explain(refusal, now);
+    let told = refusals.iter().map(|refusal| (refusal, explain(refusal, now))).collect::<Vec<_>>();
+    // Whoever tries again and again is told of once.
+    let same = |(one, first): &(&Arc<Refusal>, Explanation), (other, second): &(&Arc<Refusal>, Explanation)| {
+        one.source.ip() == other.source.ip() && first == second
+    };
+    for group in told.chunk_by(same).take(TOLD) {
+        let Some((refusal, explanation)) = group.first() else { continue };
         html.raw("<tr><td class=\"when\">");
         ago(html, refusal.at, now);
         html.raw("<td class=\"who\">").text(refusal.source.ip().to_canonical());
-        html.raw("<td><p>").text(explanation.sentence).raw("</p><p class=\"quiet\">").text(explanation.advice);
+        html.raw("<td><p>").text(&explanation.sentence);
+        if group.len() > 1 {
+            html.raw(" <strong>").text(grouped(group.len() as u64)).raw(" times</strong>");
+        }
+        html.raw("</p><p class=\"quiet\">").text(&explanation.advice);
         html.raw(" <code>").text(refusal.reason).raw("</code></p>");
     }
     html.raw("</tbody></table></section>");
@@ -291,7 +301,7 @@ struct Turned<'a> {
     reasons: HashMap<Reason, u64>,
 }
 
-fn sources(html: &mut Html, refusals: &[std::sync::Arc<Refusal>], now: OffsetDateTime) {
+fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
     if refusals.is_empty() {
         return;
     }
