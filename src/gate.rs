@@ -13,6 +13,7 @@ use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::sessions::Sessions;
+use crate::telemetry::tally::Tally;
 
 /// What all connections of a running gate share.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct Gate {
     pub(crate) refusals: Arc<Refusals>,
     /// Who is in.
     pub(crate) sessions: Arc<Sessions>,
+    /// How many of both.
+    pub(crate) tally: Arc<Tally>,
     /// No connection is let in any more; relays go on.
     pub(crate) draining: CancellationToken,
     /// Relays end as well.
@@ -52,6 +55,7 @@ impl Gate {
             log,
             refusals: Arc::default(),
             sessions: Arc::default(),
+            tally: Arc::default(),
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
             ids: AtomicU64::new(1),

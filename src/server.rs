@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Watched};
 use crate::admission::Admission;
 use crate::config::checked::{Config, KernelTls};
 use crate::connection;
@@ -22,6 +22,7 @@ use crate::listener::Listener;
 use crate::relay::Support;
 use crate::snapshot::{InvalidRoute, Snapshot};
 use crate::sys::ktls;
+use crate::telemetry::expiries::expiries;
 use crate::telemetry::log::{Event, Log};
 use crate::telemetry::metrics::Metrics;
 
@@ -127,15 +128,14 @@ impl Server {
             };
             listeners.push(Listener::bind(Arc::new(settings.clone())).map_err(bind)?);
         }
+        let gate = Arc::new(Gate::new(snapshot, Admission::new(config.limits.clone()), kernel, metrics, log));
         let admin = match config.metrics.address {
             None => None,
-            Some(address) => Some(Admin::bind(address, Arc::clone(&metrics)).map_err(|error| StartError::Bind {
-                address,
-                what: "metrics".to_owned(),
-                error,
-            })?),
+            Some(address) => {
+                let admin = Admin::bind(address, watched(&gate, config));
+                Some(admin.map_err(|error| StartError::Bind { address, what: "metrics".to_owned(), error })?)
+            }
         };
-        let gate = Arc::new(Gate::new(snapshot, Admission::new(config.limits.clone()), kernel, metrics, log));
         Ok(Self { gate, listeners, admin, drain: config.timeouts.drain })
     }
 
@@ -188,6 +188,17 @@ impl Server {
             let _ = timeout(Duration::from_secs(5), connections.wait()).await;
         }
         Stopped { cut }
+    }
+}
+
+/// What the metrics listener shows of a gate.
+fn watched(gate: &Gate, config: &Config) -> Watched {
+    Watched {
+        metrics: Arc::clone(&gate.metrics),
+        refusals: Arc::clone(&gate.refusals),
+        sessions: Arc::clone(&gate.sessions),
+        tally: Arc::clone(&gate.tally),
+        expiries: expiries(config),
     }
 }
 

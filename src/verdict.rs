@@ -207,6 +207,7 @@ impl Record {
     /// Payload begins to move. Gives what it is counted with.
     pub(crate) fn relay_begins(&mut self, path: Path) -> Meter {
         self.steps.next(Step::Relay);
+        self.gate.tally.admitted();
         let meter = match self.route_metrics() {
             Some(metrics) => {
                 metrics.relay_begins(path);
@@ -238,6 +239,7 @@ impl Record {
             (None, Some(listener)) => listener.rejected(reason),
             (None, None) => {}
         }
+        self.gate.tally.rejected(reason);
         // First of all: whoever reads the line can ask about it.
         let circumstances = Circumstances {
             id: self.id,

@@ -37,7 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["admission", "config", "listener", "relay"]),
     // A refusal in words: for the command line, the control socket and the status page alike.
     ("explanation", &["telemetry"]),
-    ("admin", &["telemetry"]),
+    ("admin", &["explanation", "telemetry"]),
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
     (
         "verdict",

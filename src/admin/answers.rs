@@ -1,7 +1,7 @@
 //! What is asked, and what is answered.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -11,11 +11,16 @@ use hyper::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{Method, Request, Response, StatusCode, Version};
-use tokio::time::Instant;
+use time::OffsetDateTime;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::metrics::Metrics;
+use super::Watched;
+use super::history::{History, STEP};
+use super::page;
 
+const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// The format's own version (Prometheus, "Exposition formats").
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -39,8 +44,14 @@ const AGE: Duration = Duration::from_secs(1);
 pub(super) struct Answers {
     /// Only this machine can connect, so a request by another name comes from a page that a browser was tricked with.
     local: bool,
-    metrics: Arc<Metrics>,
-    written: Written,
+    watched: Watched,
+    history: History,
+    started: OffsetDateTime,
+    /// For the page, instead of the one that forbids everything.
+    page_policy: Option<HeaderValue>,
+    metrics: Written,
+    page: Written,
+    json: Written,
     stop: CancellationToken,
 }
 
@@ -69,8 +80,28 @@ type Answer = Response<Full<Bytes>>;
 
 impl Answers {
     /// For a listener that is bound to `address`; once `stop` is cancelled the gate is not ready any more.
-    pub(super) fn new(address: SocketAddr, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self { local: address.ip().to_canonical().is_loopback(), metrics, written: Written::default(), stop }
+    pub(super) fn new(address: SocketAddr, watched: Watched, stop: CancellationToken) -> Self {
+        Self {
+            local: address.ip().to_canonical().is_loopback(),
+            history: History::new(&watched.tally),
+            watched,
+            started: OffsetDateTime::now_utc(),
+            page_policy: HeaderValue::from_str(&page::policy()).ok(),
+            metrics: Written::default(),
+            page: Written::default(),
+            json: Written::default(),
+            stop,
+        }
+    }
+
+    /// Keeps the history. Does not end.
+    pub(super) async fn remember(&self) {
+        let mut steps = interval_at(Instant::now() + STEP, STEP);
+        steps.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            steps.tick().await;
+            self.history.step(&self.watched.tally);
+        }
     }
 
     /// The answer to a request. In a crowd, it may be one that somebody else was given a moment ago.
@@ -98,11 +129,26 @@ impl Answers {
             Ok(_) => {}
         }
         match request.uri().path() {
-            "/metrics" => reply(StatusCode::OK, METRICS, self.written.get(crowded, || self.metrics.render())),
+            "/" => {
+                let write = || page::page(&self.watched, &self.history, self.started);
+                let mut response = reply(StatusCode::OK, HTML, self.page.get(crowded, write));
+                if let Some(policy) = &self.page_policy {
+                    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy.clone());
+                }
+                response
+            }
+            "/status.json" => {
+                let write = || page::json(&self.watched, &self.history);
+                reply(StatusCode::OK, JSON, self.json.get(crowded, write))
+            }
+            "/metrics" => {
+                let write = || self.watched.metrics.render();
+                reply(StatusCode::OK, METRICS, self.metrics.get(crowded, write))
+            }
             "/healthz" => reply(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" if self.stop.is_cancelled() => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),
             "/readyz" => reply(StatusCode::OK, TEXT, "ready\n"),
-            _ => reply(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n"),
+            _ => reply(StatusCode::NOT_FOUND, TEXT, "there are /, /status.json, /metrics, /healthz and /readyz\n"),
         }
     }
 }

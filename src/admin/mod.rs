@@ -1,9 +1,13 @@
-//! The listener for those who watch: `/metrics`, `/healthz`, `/readyz`. Read only, and small: whatever it is met with,
+//! The listener for those who watch: `/metrics`, `/healthz`, `/readyz`, and a page for people. Read only, and small: whatever it is met with,
 //! it takes nothing from the gate. It has a thread of its own, which waits for the gate's where processors are scarce, and a
 //! fixed number of places.
 
 mod answers;
+mod history;
+mod html;
+mod page;
 mod places;
+mod words;
 
 use std::convert::Infallible;
 use std::io;
@@ -25,7 +29,11 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::expiries::Expiry;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::refusals::Refusals;
+use crate::telemetry::sessions::Sessions;
+use crate::telemetry::tally::Tally;
 use answers::Answers;
 use places::Places;
 
@@ -42,6 +50,17 @@ const BACKLOG: i32 = 1024;
 /// Of the thread (setpriority(2)): beside a gate that needs all processors it gets about a tenth of one.
 const NICE: i32 = 10;
 
+/// What there is to be seen of a gate.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) refusals: Arc<Refusals>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) tally: Arc<Tally>,
+    /// The next first.
+    pub(crate) expiries: Vec<Expiry>,
+}
+
 /// The bound listener, and the thread that answers there until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Admin {
@@ -53,7 +72,7 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// Binds `address`. Who connects waits for [`Admin::start`].
-    pub(crate) fn bind(address: SocketAddr, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr, watched: Watched) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
@@ -73,7 +92,7 @@ impl Admin {
             let _ = setpriority_process(None, NICE);
             runtime.block_on(ended.run_until_cancelled(async move {
                 let Ok(stop) = started.await else { return };
-                serve(listener, Arc::new(Answers::new(address, metrics, stop))).await;
+                serve(listener, Arc::new(Answers::new(address, watched, stop))).await;
             }));
         })?;
         Ok(Self { address, start: Some(start), end, thread: Some(thread) })
@@ -101,6 +120,10 @@ impl Drop for Admin {
 }
 
 async fn serve(listener: TcpListener, answers: Arc<Answers>) {
+    tokio::join!(take_connections(listener, &answers), answers.remember());
+}
+
+async fn take_connections(listener: TcpListener, answers: &Arc<Answers>) {
     let mut places = Places::default();
     loop {
         // Until there is a place, the others wait in the kernel's queue.
@@ -109,7 +132,7 @@ async fn serve(listener: TcpListener, answers: Arc<Answers>) {
             sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let answers = Arc::clone(&answers);
+        let answers = Arc::clone(answers);
         let crowded = places.crowded();
         places.take(async move {
             // Whoever breaks off a request has nobody to hear about it.

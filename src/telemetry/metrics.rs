@@ -9,6 +9,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use super::expiries::expiries;
 use super::names::{self, Kind, NO_ROUTE};
 use crate::close::CloseReason;
 use crate::config::checked::{Config, RouteMode};
@@ -154,7 +155,13 @@ impl Metrics {
             .iter()
             .map(|kind| register.counter(names::ACCEPT_ERRORS, &[("kind", kind.label())]))
             .collect();
-        register_expiries(&register, config);
+        for expiry in expiries(config) {
+            let gauge =
+                register.gauge(names::CERTIFICATE_EXPIRY, &[("kind", expiry.kind.label()), ("name", &expiry.name)]);
+            // Seconds since 1970 are exact in a double for the next 285 million years.
+            #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+            gauge.set(expiry.at as f64);
+        }
         let version = env!("CARGO_PKG_VERSION");
         let revision = option_env!("DOORWARD_REVISION").unwrap_or("unknown");
         register.gauge(names::BUILD_INFO, &[("version", version), ("revision", revision)]).set(1);
@@ -177,6 +184,13 @@ impl Metrics {
     /// The series of a route of the configuration.
     pub fn route(&self, name: &Name) -> Option<&Arc<RouteMetrics>> {
         self.routes.get(name)
+    }
+
+    /// The routes of the configuration, in the order of their names.
+    pub fn route_names(&self) -> Vec<&Name> {
+        let mut names: Vec<&Name> = self.routes.keys().collect();
+        names.sort_unstable();
+        names
     }
 
     /// Connections open whose route is not known yet.
@@ -322,40 +336,6 @@ impl Rejected {
         // counted, as a fault of the gate.
         if let Some(counter) = self.0.get(&reason).or_else(|| self.0.get(&Reason::Internal)) {
             counter.increment(1);
-        }
-    }
-}
-
-/// When what stands in files expires. Two certificates of one file are told apart by their place in it.
-fn register_expiries(register: &Register<'_>, config: &Config) {
-    let set = |kind: &str, name: &str, at: i64| {
-        // Seconds since 1970 are exact in a double for the next 285 million years.
-        #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
-        register.gauge(names::CERTIFICATE_EXPIRY, &[("kind", kind), ("name", name)]).set(at as f64);
-    };
-    for route in &config.routes {
-        let RouteMode::Terminate(terminate) = &route.mode else { continue };
-        if let Some(leaf) = terminate.certificate.certified_key.cert.first()
-            && let Ok(leaf) = crate::identity::Identity::from_certificate(leaf, false)
-        {
-            set("server", &terminate.certificate.chain_file.display().to_string(), leaf.not_after);
-        }
-        let mut places: HashMap<&std::path::Path, usize> = HashMap::new();
-        for anchor in &terminate.client_auth.trust {
-            let place = places.entry(&anchor.file).or_insert(0);
-            *place += 1;
-            let name = match *place {
-                1 => anchor.file.display().to_string(),
-                place => format!("{}#{place}", anchor.file.display()),
-            };
-            if let Ok(anchor) = crate::identity::Identity::from_certificate(&anchor.certificate, false) {
-                set("trust_anchor", &name, anchor.not_after);
-            }
-        }
-        for list in &terminate.client_auth.revocation_lists {
-            if let Some(next_update) = list.next_update {
-                set("revocation_list", &list.file.display().to_string(), next_update);
-            }
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What the gate says about its connections: metrics for machines that watch, lines for people and machines that read, and
 //! what it remembers for those who ask.
 
+pub mod expiries;
 pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod refusals;
 mod sampling;
 pub mod sessions;
+pub mod tally;

@@ -22,4 +22,5 @@ mod http;
 
 mod limits;
 mod metrics;
+mod page;
 mod strangers;

@@ -1,0 +1,77 @@
+//! The last half hour, in steps: what the chart of the status page shows.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::telemetry::tally::{Counts, Tally};
+
+/// How long a step is.
+pub(super) const STEP: Duration = Duration::from_secs(10);
+
+/// How many steps are kept; with the one that has not ended yet, one more is shown. Each has 8 bytes for each reason.
+pub(super) const STEPS: usize = 179;
+
+/// What was counted in each step.
+#[derive(Debug)]
+pub(super) struct History(Mutex<Steps>);
+
+#[derive(Debug)]
+struct Steps {
+    /// At the end of the last step.
+    last: Counts,
+    ended: VecDeque<Counts>,
+}
+
+impl History {
+    /// Begins now.
+    pub(super) fn new(tally: &Tally) -> Self {
+        Self(Mutex::new(Steps { last: tally.now(), ended: VecDeque::with_capacity(STEPS) }))
+    }
+
+    /// A step has ended.
+    pub(super) fn step(&self, tally: &Tally) {
+        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = tally.now();
+        let step = now.since(&steps.last);
+        if steps.ended.len() == STEPS {
+            steps.ended.pop_front();
+        }
+        steps.ended.push_back(step);
+        steps.last = now;
+    }
+
+    /// The counts of now, and what they were made of: each step, the last of which has not ended yet.
+    pub(super) fn shown(&self, tally: &Tally) -> (Counts, Vec<Counts>) {
+        let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = tally.now();
+        let begun = now.since(&steps.last);
+        (now, steps.ended.iter().cloned().chain([begun]).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rejection::Reason;
+
+    #[test]
+    fn steps_hold_what_was_added_and_only_so_many_are_kept() {
+        let tally = Tally::default();
+        tally.admitted();
+        let history = History::new(&tally);
+        tally.admitted();
+        tally.rejected(Reason::NotTls);
+        history.step(&tally);
+        tally.admitted();
+        tally.admitted();
+        let (total, steps) = history.shown(&tally);
+        assert_eq!(total.admitted, 4);
+        assert_eq!(steps.iter().map(|step| step.admitted).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(steps.iter().map(|step| step.rejected.iter().sum::<u64>()).collect::<Vec<_>>(), [1, 0]);
+        for _ in 0..2 * STEPS {
+            history.step(&tally);
+        }
+        assert_eq!(history.shown(&tally).1.len(), STEPS + 1);
+    }
+}

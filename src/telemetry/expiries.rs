@@ -1,0 +1,74 @@
+//! When what stands in files expires: certificates, authorities, revocation lists.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::config::checked::{Config, RouteMode};
+use crate::identity::Identity;
+
+/// What expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A certificate of the gate's own.
+    Server,
+    /// An authority that vouches for clients.
+    TrustAnchor,
+    /// An authority's list of certificates that no longer count.
+    RevocationList,
+}
+
+impl Kind {
+    /// The label value in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::TrustAnchor => "trust_anchor",
+            Self::RevocationList => "revocation_list",
+        }
+    }
+}
+
+/// Something that expires.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expiry {
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// What it is.
+    pub kind: Kind,
+    /// The file where it stands. Two certificates of one file are told apart by their place in it.
+    pub name: String,
+}
+
+/// All that expires, the next first, each once.
+pub fn expiries(config: &Config) -> Vec<Expiry> {
+    let mut all = Vec::new();
+    for route in &config.routes {
+        let RouteMode::Terminate(terminate) = &route.mode else { continue };
+        if let Some(leaf) = terminate.certificate.certified_key.cert.first()
+            && let Ok(leaf) = Identity::from_certificate(leaf, false)
+        {
+            let name = terminate.certificate.chain_file.display().to_string();
+            all.push(Expiry { at: leaf.not_after, kind: Kind::Server, name });
+        }
+        let mut places: HashMap<&Path, usize> = HashMap::new();
+        for anchor in &terminate.client_auth.trust {
+            let place = places.entry(&anchor.file).or_insert(0);
+            *place += 1;
+            let name = match *place {
+                1 => anchor.file.display().to_string(),
+                place => format!("{}#{place}", anchor.file.display()),
+            };
+            if let Ok(anchor) = Identity::from_certificate(&anchor.certificate, false) {
+                all.push(Expiry { at: anchor.not_after, kind: Kind::TrustAnchor, name });
+            }
+        }
+        for list in &terminate.client_auth.revocation_lists {
+            if let Some(at) = list.next_update {
+                all.push(Expiry { at, kind: Kind::RevocationList, name: list.file.display().to_string() });
+            }
+        }
+    }
+    all.sort();
+    all.dedup();
+    all
+}
