@@ -1,10 +1,12 @@
 //! The dashboard as a file: what it asks, and whether Grafana would take it.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use doorward::telemetry::names;
 use serde_json::Value;
 
+use crate::common::process::{Finished, run, tool};
 use crate::deploy;
 
 /// One query of a panel, as Grafana would send it: with a value for every variable.
@@ -80,5 +82,79 @@ fn every_panel_has_a_place_of_its_own_and_says_what_it_answers() {
     for panel in panels(&dashboard) {
         assert!(panel["title"].as_str().unwrap().ends_with('?'), "a question: {}", panel["title"]);
         assert!(panel["description"].as_str().is_some_and(|text| text.len() > 20), "{}", panel["title"]);
+    }
+}
+
+/// Grafana's published types and what checks with them, in a folder below `target/` that later runs find again.
+fn checker() -> PathBuf {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/grafana");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("grafana");
+    let lock = std::fs::read(sources.join("package-lock.json")).unwrap();
+    let installed = folder.join("installed");
+    std::fs::create_dir_all(&folder).unwrap();
+    for file in ["package.json", "package-lock.json", "types.ts", "check.mjs"] {
+        std::fs::copy(sources.join(file), folder.join(file)).unwrap();
+    }
+    if std::fs::read(&installed).ok().as_ref() != Some(&lock) {
+        // Exactly what the lock file names, by its hash, and none of it is run while it is installed.
+        let mut npm = tool("npm", "npm");
+        run(npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&folder)).success();
+        std::fs::write(installed, lock).unwrap();
+    }
+    folder
+}
+
+#[track_caller]
+fn check(checker: &Path, deploy: &Path) -> Finished {
+    run(tool("node", "nodejs").arg(checker.join("check.mjs")).arg(deploy))
+}
+
+#[test]
+fn grafana_and_compose_take_what_is_there_and_not_what_is_spoilt() {
+    let checker = checker();
+    check(&checker, &deploy("")).success();
+
+    let mistakes = [
+        // A field that Grafana does not know, in the dashboard, in a panel's options, in a query; a word of an enum.
+        ("grafana/dashboards/doorward.json", "\"editable\"", "\"editible\"", "'\"editible\"' does not exist"),
+        ("grafana/dashboards/doorward.json", "\"justifyMode\"", "\"justified\"", "'\"justified\"' does not exist"),
+        ("grafana/dashboards/doorward.json", "\"legendFormat\"", "\"legend\"", "'\"legend\"' does not exist"),
+        (
+            "grafana/dashboards/doorward.json",
+            "\"displayMode\": \"table\"",
+            "\"displayMode\": \"tables\"",
+            "'\"tables\"'",
+        ),
+        ("grafana/dashboards/doorward.json", "\"lineWidth\": 1", "\"lineWidth\": \"1\"", "'string' is not assignable"),
+        ("grafana/dashboards/doorward.json", "doorward-prometheus", "another", "the dashboard starts with another"),
+        ("grafana/provisioning/dashboards/doorward.yaml", "path: /", "path: /elsewhere/", "nothing at /elsewhere/"),
+        ("compose.yaml", "restart:", "restarts:", "must NOT have additional properties"),
+        ("compose.yaml", "./grafana/dashboards", "./grafana/boards", "./grafana/boards is not there"),
+        ("compose.yaml", "prom/prometheus:v3.5.0", "prom/prometheus:latest", "no version"),
+    ];
+    let spoilt = tempfile::tempdir().unwrap();
+    copy_folder(&deploy(""), spoilt.path());
+    for (file, right, wrong, _) in mistakes {
+        let path = spoilt.path().join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(right), "{file}: {right}");
+        std::fs::write(&path, text.replacen(right, wrong, 1)).unwrap();
+    }
+    let refused = check(&checker, spoilt.path()).failure();
+    for (_, _, wrong, complaint) in mistakes {
+        assert!(refused.text().contains(complaint), "{wrong}: {refused}");
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }

@@ -16,6 +16,8 @@ mod client;
 mod home;
 
 mod dashboard;
+mod fail2ban;
+mod logged;
 mod prometheus;
 mod scene;
 
