@@ -15,6 +15,7 @@ mod client;
 #[path = "../journey/home.rs"]
 mod home;
 
+mod crowdsec;
 mod dashboard;
 mod fail2ban;
 mod logged;
