@@ -69,10 +69,7 @@ impl Prometheus {
     fn query(&self, expression: &str) -> Vec<Value> {
         let encoded: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let Some(data) = self.api(&format!("query?query={encoded}")) else { return Vec::new() };
-        let number = |sample: &Value| {
-            let text = if data["resultType"] == "scalar" { &sample } else { &sample["value"] };
-            text[1].as_str().is_some_and(|text| text != "NaN")
-        };
+        let number = |sample: &Value| sample["value"][1].as_str().is_some_and(|text| text != "NaN");
         match data["result"].as_array() {
             Some(samples) => samples.iter().filter(|sample| number(sample)).cloned().collect(),
             None => panic!("{expression}: {data}"),
@@ -209,10 +206,12 @@ fn every_alert_fires_when_it_should_and_not_otherwise() {
     // None is without a history.
     let rules = std::fs::read_to_string(deploy("prometheus/doorward.rules.yml")).unwrap();
     let tests = std::fs::read_to_string(deploy("prometheus/doorward.rules.test.yml")).unwrap();
+    let documented = std::fs::read_to_string(deploy("README.md")).unwrap();
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 8, "{alerts:?}");
     for alert in alerts {
         assert!(tests.contains(&format!("alertname: {alert}\n")), "never fires in a test: {alert}");
         assert!(tests.contains(&format!("{{alertname: {alert}, ")), "always fires in its tests: {alert}");
+        assert!(documented.contains(&format!("| `{alert}` | ")), "not in deploy/README.md: {alert}");
     }
 }
