@@ -96,6 +96,8 @@ impl Scene {
     pub(crate) fn provoke_every_reason(&self) {
         for &reason in Reason::ALL {
             if !matches!(reason, Reason::Draining | Reason::Internal) {
+                // What the one before has left behind takes places that this one may need.
+                self.gate.settled();
                 self.provoke(reason);
                 self.gate.wait_for_line(&format!("{reason} in the log"), |line| {
                     line["stage"] == reason.stage().label() && line["reason"] == reason.label()
@@ -106,6 +108,7 @@ impl Scene {
 
     /// Stops the gate, which stays to be asked for as long as the client lives that is returned.
     pub(crate) fn drain(&self) -> Client {
+        self.gate.settled();
         let held = Client::admitted(self.address(), &self.good(), "nas.home.example").unwrap();
         let _half = self.in_handshake(Ipv4Addr::LOCALHOST);
         self.gate.signal(Signal::TERM);
