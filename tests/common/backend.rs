@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use socket2::{Domain, Socket, Type};
+
 use super::process::wait_until;
 
 /// A TCP service on threads of its own, which counts who came and what they sent, and ends when it is dropped.
@@ -155,3 +157,27 @@ impl Handling<'_> {
 }
 
 const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
+
+/// Somebody who listens and does not accept: the kernel drops what asks for a connection, as a firewall would.
+pub(crate) struct FullBacklog {
+    pub(crate) address: SocketAddr,
+    _listener: Socket,
+    _waiting: Vec<Socket>,
+}
+
+impl FullBacklog {
+    pub(crate) fn new() -> Self {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let waiting = (0..4).map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            // In progress, for ever.
+            let _ = socket.connect(&address);
+            socket
+        });
+        Self { address: address.as_socket().unwrap(), _waiting: waiting.collect(), _listener: listener }
+    }
+}

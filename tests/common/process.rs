@@ -30,7 +30,7 @@ pub(crate) fn tool(program: &str, package: &str) -> Command {
         "tests/packages does not name {package}, which brings {program}"
     );
     // Not $PATH: these tests speak about Debian's versions, not about another one that a shell may prefer.
-    let path = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
+    let path = ["/usr/bin", "/usr/sbin", "/bin", "/sbin", "/lib/systemd"]
         .iter()
         .map(|folder| Path::new(folder).join(program))
         .find(|path| path.exists())
@@ -155,6 +155,16 @@ impl Daemon {
     /// If it ends, or does not listen within [`DEADLINE`].
     #[track_caller]
     pub(crate) fn start(command: &mut Command, address: SocketAddrV4) -> Self {
+        Self::start_until(command, &format!("it listens at {address}"), || is_listening(address))
+    }
+
+    /// Starts a program and waits until it is `ready`.
+    ///
+    /// # Panics
+    ///
+    /// If it ends, or is not ready within [`DEADLINE`].
+    #[track_caller]
+    pub(crate) fn start_until(command: &mut Command, what: &str, mut ready: impl FnMut() -> bool) -> Self {
         let name = format!("{command:?}");
         let mut child = command
             .process_group(0)
@@ -169,10 +179,10 @@ impl Daemon {
             collect(child.stderr.take().unwrap(), Arc::clone(&output)),
         ];
         let mut daemon = Self { child, output, readers };
-        wait_until(&format!("{name} listens at {address}"), || {
+        wait_until(&format!("{name}: {what}"), || {
             let ended = daemon.child.try_wait().unwrap();
             assert!(ended.is_none(), "{name} ended: {}", daemon.output());
-            is_listening(address).then_some(())
+            ready().then_some(())
         });
         daemon
     }

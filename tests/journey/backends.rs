@@ -12,11 +12,10 @@ use doorward::rejection::{Alert, Reason};
 use tokio::time::Instant;
 
 use crate::client::{Client, End, client, reset};
-use crate::common::backend::Backend;
+use crate::common::backend::{Backend, FullBacklog};
 use crate::common::pki::TestPki;
 use crate::common::process::own_loopback;
 use crate::home::{House, Watch, assert_admitted};
-use crate::reasons::FullBacklog;
 
 const NAME: &str = "nas.home.example";
 

@@ -3,7 +3,7 @@
 //! checked together. A reason without an entry does not compile.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -15,11 +15,10 @@ use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use rustls::client::ResolvesClientCert;
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
 
 use crate::backends::once;
 use crate::client::{Client, End, Hello, Shown, TLS13, client, connect, plain_end, refused_plainly, reset, showing};
-use crate::common::backend::Backend;
+use crate::common::backend::{Backend, FullBacklog};
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::common::process::{own_loopback, wait_until};
@@ -357,30 +356,6 @@ fn unreachable(pki: &TestPki, reason: Reason, backend: &str, timeouts: &str) {
     assert!(line["detail"].as_str().unwrap().starts_with(backend), "{line}");
     assert_eq!(line["certificate"]["name"], "alice-phone", "{line}");
     gate.wait_metric("doorward_backend_up", &[("route", "nas"), ("backend", backend)], 0.0);
-}
-
-/// Somebody who listens and does not accept: the kernel drops what asks for a connection, as a firewall would.
-pub(crate) struct FullBacklog {
-    pub(crate) address: SocketAddr,
-    _listener: Socket,
-    _waiting: Vec<Socket>,
-}
-
-impl FullBacklog {
-    pub(crate) fn new() -> Self {
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        listener.listen(0).unwrap();
-        let address = listener.local_addr().unwrap();
-        let waiting = (0..4).map(|_| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            // In progress, for ever.
-            let _ = socket.connect(&address);
-            socket
-        });
-        Self { address: address.as_socket().unwrap(), _waiting: waiting.collect(), _listener: listener }
-    }
 }
 
 #[test]

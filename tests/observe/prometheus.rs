@@ -1,0 +1,217 @@
+//! Prometheus reads a live gate, and every rule and every panel has something to say.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddrV4, TcpStream};
+
+use doorward::rejection::Reason;
+use doorward::telemetry::names;
+use serde_json::Value;
+
+use crate::common::DEADLINE;
+use crate::common::process::{Daemon, own_loopback, run, tool, wait_until};
+use crate::dashboard::{metrics_in, queries};
+use crate::deploy;
+use crate::scene::Scene;
+
+/// Over which the queries look back: longer than the test takes, so that whatever happened is still seen.
+const WINDOW: &str = "10m";
+
+/// A Prometheus with the sample configuration, but for its target and its pace.
+struct Prometheus {
+    _daemon: Daemon,
+    _folder: tempfile::TempDir,
+    address: SocketAddrV4,
+}
+
+impl Prometheus {
+    #[track_caller]
+    fn watch(gate: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = std::fs::read_to_string(deploy("prometheus/prometheus.yml")).unwrap();
+        assert!(config.contains("\"127.0.0.1:9180\"") && config.contains("15s"));
+        let config = config.replace("127.0.0.1:9180", gate).replace("15s", "1s");
+        std::fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+        let rules = "doorward.rules.yml";
+        std::fs::copy(deploy("prometheus").join(rules), folder.path().join(rules)).unwrap();
+        let address = SocketAddrV4::new(own_loopback(), 9090);
+        let option = |name: &str, value: &str| format!("--{name}={value}");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let mut command = tool("prometheus", "prometheus");
+        command
+            .arg(option("config.file", &path("prometheus.yml")))
+            .arg(option("storage.tsdb.path", &path("data")))
+            .arg(option("web.listen-address", &address.to_string()))
+            .arg("--log.level=warn")
+            .current_dir(folder.path());
+        Self { _daemon: Daemon::start(&mut command, address), _folder: folder, address }
+    }
+
+    /// What its HTTP API answers, or nothing while it is not ready.
+    #[track_caller]
+    fn api(&self, path: &str) -> Option<Value> {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        write!(stream, "GET /api/v1/{path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        if head.starts_with("HTTP/1.0 503") {
+            return None;
+        }
+        let mut body: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
+        assert_eq!(body["status"], "success", "{path}: {body}");
+        Some(body["data"].take())
+    }
+
+    /// The samples that a query brings now; those that are no number (a quantile of nothing) are left out.
+    #[track_caller]
+    fn query(&self, expression: &str) -> Vec<Value> {
+        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let Some(data) = self.api(&format!("query?query={encoded}")) else { return Vec::new() };
+        let number = |sample: &Value| sample["value"][1].as_str().is_some_and(|text| text != "NaN");
+        match data["result"].as_array() {
+            Some(samples) => samples.iter().filter(|sample| number(sample)).cloned().collect(),
+            None => panic!("{expression}: {data}"),
+        }
+    }
+
+    /// Waits until a query brings something.
+    #[track_caller]
+    fn wait_for(&self, expression: &str) -> Vec<Value> {
+        wait_until(&format!("Prometheus has something for {expression}"), || {
+            Some(self.query(expression)).filter(|samples| !samples.is_empty())
+        })
+    }
+}
+
+#[test]
+fn every_panel_and_every_rule_has_data_when_every_reason_was_provoked() {
+    let mut scene = Scene::open();
+    let prometheus = Prometheus::watch(&scene.gate.metrics_address().to_string());
+    // An increase is seen between two scrapes, so one comes before anything happens.
+    prometheus.wait_for("doorward_build_info");
+    scene.admit();
+    scene.provoke_every_reason();
+    let held = scene.drain();
+
+    for &reason in Reason::ALL {
+        // What the gate cannot be brought to from outside is there, at 0.
+        let (than, floor) = if reason == Reason::Internal { ("==", 0) } else { (">", 0) };
+        let labels = format!("stage=\"{}\",reason=\"{}\"", reason.stage().label(), reason.label());
+        prometheus
+            .wait_for(&format!("sum(increase({}{{{labels}}}[{WINDOW}])) {than} {floor}", names::CONNECTIONS_REJECTED));
+    }
+
+    // The dashboard: every query has an answer, and the panel about reasons shows each of them.
+    let all: BTreeSet<String> = Reason::ALL
+        .iter()
+        .filter(|reason| **reason != Reason::Internal)
+        .map(|reason| format!("{}/{}", reason.stage().label(), reason.label()))
+        .collect();
+    let mut found = false;
+    for query in queries(WINDOW) {
+        let samples = prometheus.wait_for(&query.expression);
+        if query.panel == "Why are connections turned away?" {
+            let shown = samples.iter().map(|sample| {
+                let label = |name: &str| sample["metric"][name].as_str().unwrap().to_owned();
+                format!("{}/{}", label("stage"), label("reason"))
+            });
+            assert_eq!(all, shown.collect::<BTreeSet<String>>());
+            found = true;
+        }
+    }
+
+    assert!(found, "the panel about reasons has another title");
+
+    // The rules: what they record is there, and what alerts compare is there on both sides.
+    let known: BTreeSet<String> = names::ALL.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    let groups = prometheus.api("rules").unwrap();
+    let rules: Vec<&Value> =
+        groups["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap()).collect();
+    assert!(rules.len() > 10, "{groups}");
+    for rule in rules {
+        let (name, expression) = (rule["name"].as_str().unwrap(), rule["query"].as_str().unwrap());
+        assert!(metrics_in(expression).is_subset(&known), "{name}: {expression}");
+        if rule["type"] == "recording" {
+            prometheus.wait_for(name);
+        } else {
+            for operand in operands(expression) {
+                prometheus.wait_for(&operand);
+            }
+        }
+    }
+    wait_until("every rule was worked out", || {
+        let groups = prometheus.api("rules").unwrap();
+        let mut rules =
+            groups["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap());
+        rules.all(|rule| rule["health"] == "ok").then_some(())
+    });
+    // With the traffic above some of them fire, and it shows on Prometheus' own page.
+    for expected in ["DoorwardHandshakeLimitReached", "DoorwardKnownNameTried", "DoorwardCertificateExpired"] {
+        wait_until(&format!("{expected} fires"), || {
+            let alerts = prometheus.api("alerts").unwrap();
+            let mut alerts = alerts["alerts"].as_array().unwrap().iter();
+            alerts.any(|alert| alert["labels"]["alertname"] == expected && alert["state"] == "firing").then_some(())
+        });
+    }
+    drop(held);
+    assert!(scene.gate.wait_for_end().success());
+}
+
+/// What an alert compares: the parts between its comparisons and set operators, outside of all brackets and quotes.
+fn operands(expression: &str) -> Vec<String> {
+    let (mut parts, mut depth, mut quoted) = (vec![String::new()], 0_usize, false);
+    for word in expression.split_inclusive(' ') {
+        let operator = matches!(word.trim_end(), "==" | "!=" | ">" | "<" | ">=" | "<=" | "and" | "or" | "unless");
+        if depth == 0 && !quoted && operator {
+            parts.push(String::new());
+            continue;
+        }
+        for c in word.chars() {
+            match c {
+                '"' => quoted = !quoted,
+                '(' | '[' | '{' if !quoted => depth += 1,
+                ')' | ']' | '}' if !quoted => depth -= 1,
+                _ => {}
+            }
+        }
+        parts.last_mut().unwrap().push_str(word);
+    }
+    let parts = parts.into_iter().map(|part| part.trim().to_owned());
+    // A number is no operand that could be missing.
+    parts.filter(|part| part.contains("doorward") || part.contains("up")).collect()
+}
+
+#[test]
+fn what_an_alert_compares_is_found() {
+    let found = operands("sum by (a) (doorward_x{b=\" > \"}) > 0 and doorward_y - time() < 14 * 86400");
+    assert_eq!(found, ["sum by (a) (doorward_x{b=\" > \"})", "doorward_y - time()"]);
+}
+
+fn promtool(arguments: &[&str]) {
+    let result = run(tool("promtool", "prometheus").args(arguments).current_dir(deploy("prometheus"))).success();
+    assert!(!result.text().contains("FAILED"), "{result}");
+}
+
+#[test]
+fn promtool_finds_no_mistake_in_the_rules_and_in_the_configuration() {
+    promtool(&["check", "config", "prometheus.yml"]);
+    promtool(&["check", "rules", "doorward.rules.yml"]);
+}
+
+#[test]
+fn every_alert_fires_when_it_should_and_not_otherwise() {
+    promtool(&["test", "rules", "doorward.rules.test.yml"]);
+    // None is without a history.
+    let rules = std::fs::read_to_string(deploy("prometheus/doorward.rules.yml")).unwrap();
+    let tests = std::fs::read_to_string(deploy("prometheus/doorward.rules.test.yml")).unwrap();
+    let documented = std::fs::read_to_string(deploy("README.md")).unwrap();
+    let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 8, "{alerts:?}");
+    for alert in alerts {
+        assert!(tests.contains(&format!("alertname: {alert}\n")), "never fires in a test: {alert}");
+        assert!(tests.contains(&format!("{{alertname: {alert}, ")), "always fires in its tests: {alert}");
+        assert!(documented.contains(&format!("| `{alert}` | ")), "not in deploy/README.md: {alert}");
+    }
+}
