@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::admin::Admin;
 use crate::admission::Admission;
 use crate::config::checked::{Config, KernelTls};
 use crate::connection;
+use crate::control::{BindError, Control, Facts};
 use crate::gate::Gate;
 use crate::listener::Listener;
 use crate::relay::Support;
@@ -34,6 +36,7 @@ pub struct Server {
     gate: Arc<Gate>,
     listeners: Vec<Listener>,
     admin: Option<Admin>,
+    control: Option<Control>,
     drain: Duration,
 }
 
@@ -50,6 +53,13 @@ pub enum StartError {
         what: String,
         /// Why.
         error: io::Error,
+    },
+    /// The control socket cannot be made.
+    Control {
+        /// Where.
+        socket: PathBuf,
+        /// Why.
+        error: BindError,
     },
     /// The metrics cannot be registered.
     Metrics(BuildError),
@@ -78,6 +88,9 @@ impl fmt::Display for StartError {
                     }
                     _ => Ok(()),
                 }
+            }
+            Self::Control { socket, error } => {
+                write!(f, "cannot make the control socket {}: {error}", socket.display())
             }
             Self::Metrics(error) => error.fmt(f),
             Self::KernelTls(missing) => {
@@ -135,8 +148,18 @@ impl Server {
                 error,
             })?),
         };
+        let control = match &config.control.socket {
+            None => None,
+            Some(socket) => {
+                let addresses: Vec<SocketAddr> =
+                    listeners.iter().filter_map(|listener| listener.local_address().ok()).collect();
+                let metrics = admin.as_ref().and_then(|admin| admin.local_address().ok());
+                let bound = Control::bind(socket, Facts::of(config, &addresses, metrics));
+                Some(bound.map_err(|error| StartError::Control { socket: socket.clone(), error })?)
+            }
+        };
         let gate = Arc::new(Gate::new(snapshot, Admission::new(config.limits.clone()), kernel, metrics, log));
-        Ok(Self { gate, listeners, admin, drain: config.timeouts.drain })
+        Ok(Self { gate, listeners, admin, control, drain: config.timeouts.drain })
     }
 
     /// Where the listeners are bound, in the order of the configuration.
@@ -157,7 +180,7 @@ impl Server {
     /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
     /// the rest. A second word, `now`, ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, listeners, admin, drain } = self;
+        let Self { gate, listeners, admin, control, drain } = self;
         let connections = TaskTracker::new();
         // The few tasks that last as long as the gate; dropped, they end.
         let mut lasting = JoinSet::new();
@@ -172,6 +195,10 @@ impl Server {
                 gate.log.event(&Event::Metrics { address });
             }
             lasting.spawn(admin.run(stop.clone()));
+        }
+        if let Some(control) = control {
+            gate.log.event(&Event::Control { socket: control.path().display().to_string() });
+            lasting.spawn(control.run(Arc::clone(&gate)));
         }
         lasting.spawn(tidy(Arc::clone(&gate)));
         gate.log.event(&Event::Ready);

@@ -3,6 +3,7 @@
 mod access;
 mod certificate;
 mod client_auth;
+pub(super) mod control;
 mod listener;
 mod relations;
 mod route;
@@ -64,6 +65,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let timeouts = timeouts(&raw.timeouts, report);
     let limits = limits(&raw.limits, report);
     let metrics = listener::metrics(&raw.metrics_address, &listeners, report);
+    let control = control::check(&raw.control, report);
     let format =
         word(&raw.log_format, &[("text", LogFormat::Text), ("json", LogFormat::Json)], LogFormat::Text, report);
     Some(Config {
@@ -74,6 +76,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         timeouts: timeouts?,
         limits: limits?,
         metrics: metrics?,
+        control: control?,
         log: Log { format: format? },
         warnings: Vec::new(),
     })
