@@ -153,7 +153,7 @@ impl Server {
             Some(socket) => {
                 let addresses: Vec<SocketAddr> =
                     listeners.iter().filter_map(|listener| listener.local_address().ok()).collect();
-                let metrics = admin.as_ref().and_then(|admin| admin.local_address().ok());
+                let metrics = admin.as_ref().map(Admin::local_address);
                 let bound = Control::bind(socket, Facts::of(config, &addresses, metrics));
                 Some(bound.map_err(|error| StartError::Control { socket: socket.clone(), error })?)
             }
@@ -169,7 +169,7 @@ impl Server {
 
     /// Where metrics are served.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|admin| admin.local_address().ok())
+        self.admin.as_ref().map(Admin::local_address)
     }
 
     /// The metrics, as `/metrics` shows them.
@@ -180,7 +180,7 @@ impl Server {
     /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
     /// the rest. A second word, `now`, ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, listeners, admin, control, drain } = self;
+        let Self { gate, listeners, mut admin, control, drain } = self;
         let connections = TaskTracker::new();
         // The few tasks that last as long as the gate; dropped, they end.
         let mut lasting = JoinSet::new();
@@ -190,11 +190,10 @@ impl Server {
             }
             lasting.spawn(take_connections(listener, Arc::clone(&gate), connections.clone(), stop.clone()));
         }
-        if let Some(admin) = admin {
-            if let Ok(address) = admin.local_address() {
-                gate.log.event(&Event::Metrics { address });
-            }
-            lasting.spawn(admin.run(stop.clone()));
+        // Answers for as long as it is here.
+        if let Some(admin) = &mut admin {
+            gate.log.event(&Event::Metrics { address: admin.local_address() });
+            admin.start(stop.clone());
         }
         if let Some(control) = control {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
@@ -243,5 +242,6 @@ async fn tidy(gate: Arc<Gate>) {
         ticks.tick().await;
         gate.metrics.tidy();
         gate.admission.tidy();
+        gate.log.tidy();
     }
 }

@@ -60,7 +60,7 @@ fn text(wanted: &str, why: &Why) -> String {
             ("last", _) => "Nobody is remembered.\n".to_owned(),
             (_, rejected) => format!(
                 "The gate remembers nobody like that. {rejected} connections were turned away since it was started; the \
-                 log has those that it has forgotten.\n\
+                 log may have those that it has forgotten.\n\
                  If a device cannot get in and nothing is told of it here, its connection does not reach the gate: look at \
                  its name and at the router.\n"
             ),

@@ -19,7 +19,7 @@ pub(super) struct Raw {
     pub(super) limits: RawLimits,
     pub(super) metrics_address: Given<String>,
     pub(super) control: Given<RawControl>,
-    pub(super) log_format: Given<String>,
+    pub(super) log: RawLog,
 }
 
 /// `[[listener]]`
@@ -89,6 +89,13 @@ pub(super) struct RawLimits {
     pub(super) penalties: Given<String>,
 }
 
+/// `[log]`
+#[derive(Default)]
+pub(super) struct RawLog {
+    pub(super) format: Given<String>,
+    pub(super) sampling: Given<String>,
+}
+
 impl Raw {
     /// Reads the whole document, noting every unknown key and every value of the wrong kind.
     pub(super) fn read(document: &DeTable<'_>, report: &mut Report) -> Self {
@@ -111,7 +118,7 @@ impl Raw {
             timeouts: root.table("timeouts", RawTimeouts::read, report).into_value().unwrap_or_default(),
             limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
             metrics_address: only_key(&mut root, "metrics", "address", "\"127.0.0.1:9180\"", report),
-            log_format: only_key(&mut root, "log", "format", "\"text\"", report),
+            log: root.table("log", RawLog::read, report).into_value().unwrap_or_default(),
         };
         root.close(report);
         raw
@@ -222,6 +229,17 @@ impl RawControl {
             raw
         };
         root.table("control", read, report)
+    }
+}
+
+impl RawLog {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            format: table.text("format", "\"text\"", report),
+            sampling: table.text("sampling", "\"on\"", report),
+        };
+        table.close(report);
+        raw
     }
 }
 

@@ -5,4 +5,5 @@ pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod refusals;
+mod sampling;
 pub mod sessions;

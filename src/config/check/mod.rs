@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 
 use super::checked::{ClientAuth, Config, KernelTls, Limits, Log, LogFormat, Timeouts};
-use super::raw::{Raw, RawLimits, RawRoute, RawTimeouts};
+use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{Given, Place, Problem, Report, quoted};
 use super::{ConfigErrors, values};
@@ -66,8 +66,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let limits = limits(&raw.limits, report);
     let metrics = listener::metrics(&raw.metrics_address, &listeners, report);
     let control = control::check(&raw.control, report);
-    let format =
-        word(&raw.log_format, &[("text", LogFormat::Text), ("json", LogFormat::Json)], LogFormat::Text, report);
+    let log = log(&raw.log, report);
     Some(Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
@@ -77,7 +76,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         limits: limits?,
         metrics: metrics?,
         control: control?,
-        log: Log { format: format? },
+        log: log?,
         warnings: Vec::new(),
     })
 }
@@ -162,6 +161,13 @@ fn limits(raw: &RawLimits, report: &mut Report) -> Option<Limits> {
         connection_rate_per_source: rate?,
         handshakes: handshakes?,
     })
+}
+
+fn log(raw: &RawLog, report: &mut Report) -> Option<Log> {
+    let formats = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = word(&raw.format, formats, LogFormat::Text, report);
+    let sampling = word(&raw.sampling, &[("on", true), ("off", false)], true, report);
+    Some(Log { format: format?, sampling: sampling? })
 }
 
 fn scalar<T>(

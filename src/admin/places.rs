@@ -1,0 +1,94 @@
+//! Who may be connected: so many at once, and nobody for long while others wait.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+/// Connections at once. Prometheus needs one, a browser a few.
+const PLACES: usize = 64;
+
+/// More connections than this are a crowd.
+const CROWD: usize = 8;
+
+/// How long nobody has to make room. A scrape takes a few milliseconds; a thousand connections that do nothing have all
+/// had their turn, and lost it, after 1.6 s.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// The places, and who has them.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    tasks: JoinSet<()>,
+    /// Since when, the oldest first.
+    held: VecDeque<(Instant, AbortHandle)>,
+}
+
+impl Places {
+    /// Waits until a place is free. If all are taken, whoever has one for the longest loses it, after [`GRACE`].
+    pub(super) async fn wait(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
+        self.held.retain(|(_, task)| !task.is_finished());
+        while let Some((since, oldest)) = self.held.front()
+            && self.held.len() >= PLACES
+        {
+            tokio::select! {
+                biased;
+                Some(_) = self.tasks.join_next() => self.held.retain(|(_, task)| !task.is_finished()),
+                () = sleep_until(*since + GRACE) => {
+                    oldest.abort();
+                    self.held.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Whether more are here than have business to be.
+    pub(super) fn crowded(&self) -> bool {
+        self.held.len() > CROWD
+    }
+
+    /// Gives a place to a connection. There must be one, see [`Places::wait`].
+    pub(super) fn take(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(connection);
+        self.held.push_back((Instant::now(), task));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_makes_room_after_its_grace() {
+        let mut places = Places::default();
+        for _ in 0..PLACES {
+            timeout(Duration::ZERO, places.wait()).await.expect("a free place");
+            places.take(pending());
+        }
+        let begun = Instant::now();
+        places.wait().await;
+        let waited = begun.elapsed();
+        assert!(waited >= GRACE && waited < 2 * GRACE, "{waited:?}");
+        assert_eq!(places.held.len(), PLACES - 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_done_makes_room_at_once() {
+        let mut places = Places::default();
+        for count in 1..=PLACES {
+            places.take(async move {
+                if count < PLACES {
+                    pending().await
+                }
+            });
+        }
+        timeout(GRACE / 2, places.wait()).await.expect("a free place");
+        assert_eq!(places.held.len(), PLACES - 1);
+    }
+}
