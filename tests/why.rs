@@ -279,6 +279,7 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     assert_eq!(routes, [(&"nas".into(), &1.into()), (&"mail".into(), &1.into())]);
     assert_eq!(status["listeners"][0]["address"], gate.address().to_string());
     assert_eq!(status["pid"], gate.pid());
+    assert_eq!(status["config"], gate.folder().join("doorward.toml").to_str().unwrap());
     let text = ask(&gate, &["status"]).success().text();
     assert!(text.contains("2 came, 0 were turned away, 2 are in now"), "{text}");
 

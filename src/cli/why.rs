@@ -100,7 +100,7 @@ fn tell(refusal: &Refusal, out: &mut String) {
         let claimed = if certificate.verified { "" } else { " (this is only what was shown)" };
         fact("certificate", &format!("{}{claimed}", certificate.names.join(", ")));
         fact("issued by", &certificate.issuer);
-        fact("valid", &format!("{} to {}", certificate.not_before, certificate.not_after));
+        fact("valid", &format!("from {} to {}", certificate.not_before, certificate.not_after));
         fact("fingerprint", &format!("sha256:{}", certificate.fingerprint));
     }
     fact("log", &format!("id {}", refusal.id));

@@ -58,7 +58,8 @@ impl Facts {
             .zip(bound)
             .map(|(listener, address)| Listening { name: listener.name.to_string(), address: address.to_string() });
         Self {
-            config: config.file.clone(),
+            // Whoever asks may stand in another folder.
+            config: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
             since: OffsetDateTime::now_utc(),
             listeners: listeners.collect(),
             metrics: metrics.map(|address| address.to_string()),
