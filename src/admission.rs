@@ -5,52 +5,29 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU32;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::config::checked;
+use crate::config::checked::{self, Banned};
 use crate::listener::Accepted;
+use crate::penalties::{self, Quota, Reception, Table};
 use crate::proxy_protocol;
 use crate::rejection::{Reason, Rejection};
+use crate::source::Source;
+use crate::sys::socket;
 
 /// How many locks the table of sources is spread over.
 const SHARDS: usize = 16;
 
-/// Who is counted together: an IPv4 address, or an IPv6 /64, which is what one household or one server gets
-/// (RFC 6177), so that a source cannot be a new one with every connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Source(IpAddr);
-
-impl Source {
-    /// The source that `address` belongs to.
-    pub fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self(IpAddr::V4(v4)),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, ..] = v6.segments();
-                Self(IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(v4) => write!(f, "{v4}"),
-            IpAddr::V6(v6) => write!(f, "{v6}/64"),
-        }
-    }
-}
+/// How many handshakes of a trusted source are spared while others have any. More than these, and the strangers behind its
+/// address are those who flood.
+const SPARED: usize = 16;
 
 /// What is counted over all connections; it outlives every snapshot of the configuration.
 #[derive(Debug)]
@@ -58,7 +35,9 @@ pub struct Admission {
     connections: Arc<AtomicUsize>,
     handshakes: Arc<Handshakes>,
     sources: Arc<Sources>,
-    rates: Option<DefaultKeyedRateLimiter<Source>>,
+    /// What sources have done lately.
+    standing: Arc<Table>,
+    quota: Option<Quota>,
     limits: checked::Limits,
 }
 
@@ -125,8 +104,9 @@ impl Drop for SourceSlot {
 
 /// The handshakes in progress, by source; the oldest of each first.
 ///
-/// When all places are taken, the source that holds the most gives up its oldest. Whoever fills the places with
-/// connections that say nothing so drives out themselves: a client that goes on needs its place for milliseconds.
+/// When all places are taken, the source that holds the most gives up its oldest; one that is trusted only if it holds many,
+/// or nobody else holds any. Whoever fills the places with connections that say nothing so drives out themselves: a client
+/// that goes on needs its place for milliseconds.
 #[derive(Debug, Default)]
 struct Handshakes {
     pending: Mutex<Pending>,
@@ -136,7 +116,14 @@ struct Handshakes {
 struct Pending {
     count: usize,
     next: u64,
-    sources: HashMap<Source, VecDeque<(u64, Arc<Notify>)>>,
+    sources: HashMap<Source, Places>,
+}
+
+/// The handshakes of one source.
+#[derive(Debug, Default)]
+struct Places {
+    trusted: bool,
+    queue: VecDeque<(u64, Arc<Notify>)>,
 }
 
 /// One handshake in progress, given back on drop.
@@ -149,39 +136,58 @@ struct HandshakeSlot {
 }
 
 impl Handshakes {
-    fn take(handshakes: &Arc<Self>, source: Source, limit: usize) -> HandshakeSlot {
+    fn take(handshakes: &Arc<Self>, source: Source, trusted: bool, limit: usize) -> HandshakeSlot {
         let evicted = Arc::new(Notify::new());
-        let mut pending = handshakes.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pending = handshakes.pending();
         if pending.count >= limit {
             pending.evict();
         }
         let number = pending.next;
         pending.next += 1;
         pending.count += 1;
-        pending.sources.entry(source).or_default().push_back((number, Arc::clone(&evicted)));
+        let places = pending.sources.entry(source).or_default();
+        places.trusted = trusted;
+        places.queue.push_back((number, Arc::clone(&evicted)));
+        drop(pending);
         HandshakeSlot { handshakes: Arc::clone(handshakes), source, number, evicted }
+    }
+
+    /// Lets the oldest handshake of `source` give way, if it has any.
+    fn evict_from(&self, source: Source) -> bool {
+        self.pending().evict_from(source)
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Pending {
     /// Frees the oldest place of the source that holds the most; among equals, the oldest of all.
     fn evict(&mut self) {
-        let oldest = |places: &VecDeque<(u64, Arc<Notify>)>| places.front().map_or(u64::MAX, |(number, _)| *number);
-        let most = self.sources.iter().max_by_key(|(_, places)| (places.len(), Reverse(oldest(places))));
-        let Some((&source, _)) = most else { return };
-        if let Some(number) = self.sources.get(&source).map(oldest)
-            && let Some(evicted) = self.remove(source, number)
-        {
-            // Kept for whoever is not waiting at this moment.
-            evicted.notify_one();
+        let most = self.sources.iter().max_by_key(|(_, places)| {
+            let spared = places.trusted && places.queue.len() <= SPARED;
+            (!spared, places.queue.len(), Reverse(places.oldest()))
+        });
+        if let Some((&source, _)) = most {
+            self.evict_from(source);
         }
     }
 
+    fn evict_from(&mut self, source: Source) -> bool {
+        let evicted = self.sources.get(&source).and_then(Places::oldest).and_then(|number| self.remove(source, number));
+        if let Some(evicted) = &evicted {
+            // Kept for whoever is not waiting at this moment.
+            evicted.notify_one();
+        }
+        evicted.is_some()
+    }
+
     fn remove(&mut self, source: Source, number: u64) -> Option<Arc<Notify>> {
-        let places = self.sources.get_mut(&source)?;
-        let at = places.iter().position(|(other, _)| *other == number)?;
-        let (_, evicted) = places.remove(at)?;
-        if places.is_empty() {
+        let queue = &mut self.sources.get_mut(&source)?.queue;
+        let at = queue.iter().position(|(other, _)| *other == number)?;
+        let (_, evicted) = queue.remove(at)?;
+        if queue.is_empty() {
             self.sources.remove(&source);
         }
         self.count -= 1;
@@ -189,9 +195,28 @@ impl Pending {
     }
 }
 
+impl Places {
+    fn oldest(&self) -> Option<u64> {
+        self.queue.front().map(|(number, _)| *number)
+    }
+}
+
 impl Drop for HandshakeSlot {
     fn drop(&mut self) {
-        self.handshakes.pending.lock().unwrap_or_else(PoisonError::into_inner).remove(self.source, self.number);
+        self.handshakes.pending().remove(self.source, self.number);
+    }
+}
+
+/// A connection with a valid certificate, for as long as it lasts.
+#[derive(Debug)]
+struct Vouched {
+    standing: Arc<Table>,
+    source: Source,
+}
+
+impl Drop for Vouched {
+    fn drop(&mut self) {
+        self.standing.leave(self.source, Instant::now());
     }
 }
 
@@ -201,12 +226,23 @@ pub struct Slots {
     _connection: Slot,
     _source: Option<SourceSlot>,
     handshake: Option<HandshakeSlot>,
+    source: Source,
+    standing: Arc<Table>,
+    vouched: Option<Vouched>,
 }
 
 impl Slots {
     /// The handshake is over: its place is free for the next one.
     pub fn handshake_done(&mut self) {
         self.handshake = None;
+    }
+
+    /// A valid certificate was shown: its source is trusted while the connection lasts, and for some hours afterwards.
+    pub fn vouch(&mut self) {
+        if self.vouched.is_none() {
+            self.standing.vouch(self.source, Instant::now());
+            self.vouched = Some(Vouched { standing: Arc::clone(&self.standing), source: self.source });
+        }
     }
 
     /// Is notified when the place in the handshakes has to be given up for somebody else.
@@ -242,27 +278,35 @@ impl Admitted {
 impl Admission {
     /// Nothing is held at first.
     pub fn new(limits: checked::Limits) -> Self {
-        let rates = limits.connection_rate_per_source.and_then(|rate| {
-            let count = NonZeroU32::new(rate.count)?;
-            let quota = Quota::with_period(rate.per / count.get())?.allow_burst(count);
-            Some(RateLimiter::keyed(quota))
-        });
+        let quota = limits
+            .connection_rate_per_source
+            .and_then(|rate| Some(Quota { each: rate.per.checked_div(rate.count)?, saved: rate.per }));
         let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
         Self {
             connections: Arc::default(),
             handshakes: Arc::default(),
             sources: Arc::new(Sources { shards }),
-            rates,
+            standing: Arc::new(Table::new(Instant::now())),
+            quota,
             limits,
         }
     }
 
-    /// Forgets sources that have not connected for a while. To be called now and then.
+    /// Forgets sources of which nothing has to be remembered any more. To be called now and then.
     pub fn tidy(&self) {
-        if let Some(rates) = &self.rates {
-            rates.retain_recent();
-            rates.shrink_to_fit();
+        self.standing.tidy(Instant::now());
+    }
+
+    /// A connection of `client` was rejected: its source may have to wait for that.
+    pub fn rejected(&self, client: IpAddr, reason: Reason) {
+        let cost = penalties::cost(reason);
+        if self.limits.penalties && !cost.is_zero() {
+            self.standing.penalize(self.source(client), Instant::now(), cost);
         }
+    }
+
+    fn source(&self, client: IpAddr) -> Source {
+        Source::of(client, self.limits.source_prefixes)
     }
 
     /// Takes the places a new connection needs, or says which one is not there. Where the listener requires a PROXY
@@ -291,57 +335,71 @@ impl Admission {
             (peer, None)
         };
         known(client);
-        self.admit_source(&listener, client.ip())?;
-        let source = Source::of(client.ip());
+        let source = self.source(client.ip());
+        let trusted = self.admit_source(&listener, client.ip(), source).inspect_err(|rejection| {
+            if rejection.reason == Reason::SourceBanned && self.limits.banned == Banned::Drop {
+                socket::reset_on_close(&stream);
+            }
+        })?;
         let source_slot = match self.limits.connections_per_source {
             None => None,
-            Some(limit) => Some(Sources::take(&self.sources, source, limit).ok_or_else(|| {
+            Some(limit) => Some(self.take_of_source(source, trusted, limit).ok_or_else(|| {
                 Rejection::silent(
                     Reason::SourceLimit,
                     format!("limits.connections_per_source is {limit}, and this source holds as many"),
                 )
             })?),
         };
-        let handshake = Handshakes::take(&self.handshakes, source, self.limits.handshakes);
-        let slots = Slots { _connection: connection, _source: source_slot, handshake: Some(handshake) };
+        let slots = Slots {
+            _connection: connection,
+            _source: source_slot,
+            handshake: Some(Handshakes::take(&self.handshakes, source, trusted, self.limits.handshakes)),
+            source,
+            standing: Arc::clone(&self.standing),
+            vouched: None,
+        };
         Ok(Admitted { stream, client, destination, listener, at, slots })
     }
 
-    fn admit_source(&self, listener: &checked::Listener, client: IpAddr) -> Result<(), Rejection> {
+    /// One more connection of a source. Behind an address from which a valid certificate came, those who have not shown one
+    /// give way.
+    fn take_of_source(&self, source: Source, trusted: bool, limit: usize) -> Option<SourceSlot> {
+        Sources::take(&self.sources, source, limit).or_else(|| {
+            let room = trusted && self.handshakes.evict_from(source);
+            // The place of the one that gives way comes back as soon as its task is told.
+            room.then(|| Sources::take(&self.sources, source, usize::MAX)).flatten()
+        })
+    }
+
+    /// Whether the source may connect; and if it may, whether it is trusted.
+    fn admit_source(&self, listener: &checked::Listener, client: IpAddr, source: Source) -> Result<bool, Rejection> {
         if let Some(net) = listener.deny_sources.iter().find(|net| net.contains(&client)) {
             return Err(Rejection::silent(Reason::SourceDenied, format!("deny_sources has {net}")));
         }
         if !listener.allow_sources.is_empty() && !listener.allow_sources.iter().any(|net| net.contains(&client)) {
             return Err(Rejection::silent(Reason::SourceDenied, "allow_sources does not have this address"));
         }
-        if let Some(rates) = &self.rates
-            && rates.check_key(&Source::of(client)).is_err()
-        {
-            return Err(Rejection::silent(
+        match self.standing.receive(source, Instant::now(), self.quota) {
+            Reception::Welcome { trusted } => Ok(trusted),
+            Reception::Banned(left) => Err(Rejection::silent(
+                Reason::SourceBanned,
+                format!("its connections were rejected too often: {} s left to wait", left.as_secs() + 1),
+            )),
+            Reception::TooOften => Err(Rejection::silent(
                 Reason::SourceRate,
                 "more connections than limits.connection_rate_per_source allows",
-            ));
+            )),
         }
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Prefixes;
 
     fn source(text: &str) -> Source {
-        Source::of(text.parse().expect("an address"))
-    }
-
-    #[test]
-    fn cgnat_and_ipv6_a_source_is_an_address_or_a_64() {
-        assert_eq!(source("2001:db8:1:2:3::4"), source("2001:db8:1:2:ffff::"));
-        assert_ne!(source("2001:db8:1:2::"), source("2001:db8:1:3::"));
-        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
-        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
-        assert_eq!(source("2001:db8:1:2:3::4").to_string(), "2001:db8:1:2::/64");
-        assert_eq!(source("::ffff:192.0.2.1").to_string(), "192.0.2.1");
+        Source::of(text.parse().expect("an address"), Prefixes::default())
     }
 
     #[test]
@@ -364,25 +422,139 @@ mod tests {
         assert!(take(&admission.connections, 1).is_some());
     }
 
+    fn was_evicted(slot: &HandshakeSlot) -> bool {
+        let mut notified = std::pin::pin!(slot.evicted.notified());
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        Future::poll(notified.as_mut(), &mut cx).is_ready()
+    }
+
     #[test]
     fn slow_handshakes_give_way_the_oldest_of_the_source_that_holds_the_most() {
         let handshakes = Arc::<Handshakes>::default();
         let (flood, other) = (source("192.0.2.1"), source("192.0.2.2"));
-        let was_evicted = |slot: &HandshakeSlot| {
-            let mut notified = std::pin::pin!(slot.evicted.notified());
-            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            Future::poll(notified.as_mut(), &mut cx).is_ready()
-        };
-        let good = Handshakes::take(&handshakes, other, 4);
-        let flooding: Vec<_> = (0..3).map(|_| Handshakes::take(&handshakes, flood, 4)).collect();
-        let next = Handshakes::take(&handshakes, other, 4);
+        let take = |source| Handshakes::take(&handshakes, source, false, 4);
+        let good = take(other);
+        let flooding: Vec<_> = (0..3).map(|_| take(flood)).collect();
+        let next = take(other);
         assert!(was_evicted(&flooding[0]), "the oldest of those who hold the most");
-        let last = Handshakes::take(&handshakes, flood, 4);
+        let last = take(flood);
         // Two each: the oldest of all goes.
         assert!(was_evicted(&good));
         assert!([&flooding[1], &flooding[2], &next, &last].into_iter().all(|slot| !was_evicted(slot)));
         drop((good, flooding, next, last));
         let pending = handshakes.pending.lock().expect("a lock");
         assert!(pending.count == 0 && pending.sources.is_empty(), "{pending:?}");
+    }
+
+    #[test]
+    fn handshakes_of_trusted_sources_give_way_last_unless_they_are_many() {
+        let handshakes = Arc::<Handshakes>::default();
+        let home = source("192.0.2.1");
+        let limit = SPARED + 4;
+        let own: Vec<_> = (0..SPARED).map(|_| Handshakes::take(&handshakes, home, true, limit)).collect();
+        let strangers: Vec<_> = (2..60)
+            .map(|host| Handshakes::take(&handshakes, source(&format!("192.0.2.{host}")), false, limit))
+            .collect();
+        assert!(!own.iter().any(was_evicted));
+        assert_eq!(strangers.iter().filter(|slot| was_evicted(slot)).count(), strangers.len() - 4);
+        // Whoever floods from behind the trusted address meets the rule for everybody.
+        let more: Vec<_> = (0..100).map(|_| Handshakes::take(&handshakes, home, true, limit)).collect();
+        assert!(own.iter().all(was_evicted));
+        assert!(!was_evicted(&strangers[57]) && more[..81].iter().all(was_evicted));
+    }
+
+    /// An admission with these keys in `[limits]`, and the listener that it stands behind.
+    fn admission(limits: &str) -> (Admission, Arc<checked::Listener>) {
+        let text = format!(
+            "[limits]\n{limits}\n[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"mail\"\n\
+             mode = \"passthrough\"\nserver_names = [\"mail.home.example\"]\nbackends = [\"127.0.0.1:993\"]\n"
+        );
+        let config = crate::config::parse(&text, std::path::Path::new("doorward.toml")).expect("a configuration");
+        (Admission::new(config.limits.clone()), Arc::new(config.listeners[0].clone()))
+    }
+
+    /// A connection from this machine, as far as admission.
+    async fn connect(gate: &(Admission, Arc<checked::Listener>)) -> Result<Admitted, Reason> {
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let _client = TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client");
+        let (stream, peer) = socket.accept().await.expect("a connection");
+        let at = Instant::now();
+        let accepted = Accepted { stream, peer, listener: Arc::clone(&gate.1), at };
+        gate.0.admit(accepted, at, |_| {}).await.map_err(|rejection| rejection.reason)
+    }
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn fail(gate: &(Admission, Arc<checked::Listener>), times: usize) {
+        for _ in 0..times {
+            gate.0.rejected(HERE, Reason::Misbehaved);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_fails_too_often_waits_and_is_let_in_again() {
+        let gate = admission("");
+        fail(&gate, 11);
+        assert!(connect(&gate).await.is_ok());
+        fail(&gate, 1);
+        for _ in 0..60 {
+            assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceBanned));
+            gate.0.rejected(HERE, Reason::SourceBanned);
+            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        }
+        assert!(connect(&gate).await.is_ok());
+        // The next time it is twice as long.
+        fail(&gate, 12);
+        tokio::time::advance(std::time::Duration::from_millis(119_900)).await;
+        assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceBanned));
+        tokio::time::advance(std::time::Duration::from_millis(100)).await;
+        assert!(connect(&gate).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_showed_a_valid_certificate_never_waits() {
+        let gate = admission("");
+        let mut owner = connect(&gate).await.expect("nobody is banned yet");
+        fail(&gate, 12);
+        assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceBanned));
+        owner.slots.vouch();
+        drop(owner);
+        for _ in 0..11 {
+            fail(&gate, 1000);
+            assert!(connect(&gate).await.is_ok());
+            tokio::time::advance(std::time::Duration::from_secs(60 * 60)).await;
+        }
+        tokio::time::advance(std::time::Duration::from_secs(60 * 60)).await;
+        fail(&gate, 12);
+        assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceBanned));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_where_penalties_are_off() {
+        let gate = admission("penalties = \"off\"");
+        fail(&gate, 10_000);
+        assert!(connect(&gate).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_a_trusted_address_the_silent_give_way_to_who_comes() {
+        let gate = admission("connections_per_source = 3");
+        let mut owner = connect(&gate).await.expect("a place");
+        let silent = [connect(&gate).await.expect("a place"), connect(&gate).await.expect("a place")];
+        assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceLimit));
+        owner.slots.handshake_done();
+        owner.slots.vouch();
+        let second = connect(&gate).await.expect("the oldest of those who are silent gives way");
+        assert!(was_evicted(silent[0].slots.handshake.as_ref().expect("it was in a handshake")));
+        assert!(!was_evicted(silent[1].slots.handshake.as_ref().expect("it was in a handshake")));
+        drop((silent, second));
+        // Whoever is in gives way to nobody.
+        let mut held = vec![owner];
+        for _ in 0..2 {
+            let mut next = connect(&gate).await.expect("a place");
+            next.slots.handshake_done();
+            held.push(next);
+        }
+        assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceLimit));
     }
 }

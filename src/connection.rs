@@ -92,7 +92,7 @@ async fn establish(
         established = Box::pin(prove(admitted, hello_deadline, gate, snapshot, record)) => established,
         () = evicted.notified() => Err(Rejection::silent(
             Reason::HandshakeLimit,
-            "limits.handshakes were in progress, and this was the oldest of the source that had the most",
+            "its place was needed, and this was the oldest handshake of the source that had the most",
         )),
     }
 }
@@ -145,6 +145,10 @@ async fn prove(
         Ok(authorized) => authorized,
         Err(rejection) => return Err(secured.refuse(rejection).await),
     };
+
+    if secured.identity.as_ref().is_some_and(|identity| identity.verified) {
+        secured.admitted.slots.vouch();
+    }
 
     let header = proxy_header(route.send_proxy_protocol, &secured);
     let dialed = match reach(authorized, &route, &header, timeouts, record).await {

@@ -204,7 +204,7 @@ reasons! {
     /// The gate holds as many connections as `limits.connections` allows.
     ConnectionLimit = Admission, "connection_limit", Gate, None;
     /// As many handshakes were in progress as `limits.handshakes` allows, and this one, the oldest of the source that had
-    /// the most, had to give way.
+    /// the most, had to give way. Or its source is trusted and holds `limits.connections_per_source`.
     HandshakeLimit = Admission, "handshake_limit", Gate, None;
     /// The source holds as many connections as `limits.connections_per_source` allows.
     SourceLimit = Admission, "source_limit", Client, None;
@@ -212,6 +212,8 @@ reasons! {
     SourceRate = Admission, "source_rate", Client, None;
     /// The listener's `allow_sources` or `deny_sources` shut the source out.
     SourceDenied = Admission, "source_denied", Client, None;
+    /// Connections of the source were rejected so often that it has to wait (`limits.penalties`).
+    SourceBanned = Admission, "source_banned", Client, None;
     /// A source listed in `proxy_protocol_from` sent no PROXY protocol header.
     ProxyHeaderMissing = Admission, "proxy_header_missing", Client, None;
     /// A source listed in `proxy_protocol_from` sent a PROXY protocol header that cannot be read.

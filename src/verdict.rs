@@ -232,6 +232,7 @@ impl Record {
     fn reject(&mut self, rejection: &Rejection) {
         self.decided = true;
         let reason = rejection.reason;
+        self.gate.admission.rejected(self.client.ip(), reason);
         // First of all: whoever sees the counter or the line can ask about it.
         let circumstances = Circumstances {
             id: self.id,

@@ -7,12 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What imports nothing of the crate.
-const VOCABULARY: &[&str] = &["close", "identity", "names", "rejection"];
+const VOCABULARY: &[&str] = &["close", "identity", "names", "rejection", "source"];
 
 /// What each other module of the crate may import beside itself and the vocabulary.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The foundations.
     ("config", &[]),
+    ("penalties", &[]),
     ("pki", &[]),
     ("record", &[]),
     ("sys", &[]),
@@ -20,7 +21,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // the socket before a ClientHello is admission's to take off and the ClientHello's to recognise.
     ("listener", &["config", "sys"]),
     ("proxy_protocol", &["config", "sys"]),
-    ("admission", &["config", "listener", "proxy_protocol"]),
+    ("admission", &["config", "listener", "penalties", "proxy_protocol", "sys"]),
     // Made where the hello is seen and handed to the verdict; no stage that decides anything may look at it.
     ("ja4", &[]),
     ("client_hello", &["admission", "ja4", "proxy_protocol", "sys"]),

@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, ClientAuthMode, Config, ExpiredRevocationList, KernelTls, Limits, LogFormat, Rate, RouteMode,
-    Selector, SendProxyProtocol, Terminate, Timeouts,
+    Allow, Backend, Banned, ClientAuthMode, Config, ExpiredRevocationList, KernelTls, Limits, LogFormat, Rate,
+    RouteMode, Selector, SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::identity::{Serial, Sha256};
+use doorward::source::Prefixes;
 
 #[path = "config/pki.rs"]
 mod pki;
@@ -190,6 +191,8 @@ fn every_value_arrives_as_it_was_written() {
     assert_eq!((config.limits.connections, config.limits.handshakes), (20_000, 256));
     assert_eq!(config.limits.connections_per_source, None);
     assert_eq!(config.limits.connection_rate_per_source, Some(Rate { count: 600, per: seconds(60) }));
+    assert_eq!((config.limits.penalties, config.limits.banned), (false, Banned::Drop));
+    assert_eq!(config.limits.source_prefixes, Prefixes { v4: 24, v6: 56 });
 
     let [nas, ssh, mail] = config.routes.as_slice() else { panic!("three routes") };
     assert_eq!([&nas.name, &ssh.name, &mail.name].map(doorward::names::Name::as_str), ["nas", "ssh", "mail"]);
@@ -236,7 +239,7 @@ fn every_value_arrives_as_it_was_written() {
     assert_eq!(warned, expected, "{:#?}", config.warnings);
 }
 
-/// The sample of the design, but for what this release does not have yet: penalties and the control socket.
+/// The sample of the design, but for what this release does not have yet: the control socket.
 #[test]
 fn the_sample_of_the_design_is_right() {
     let home = Home::new();

@@ -264,7 +264,7 @@ impl Places<'_> {
         }
         text.push_str(
             "\n[limits]\nconnections = 100000\nhandshakes = 100000\nconnections_per_source = \"off\"\n\
-             connection_rate_per_source = \"off\"\n\n[metrics]\naddress = \"127.0.0.1:0\"\n",
+             connection_rate_per_source = \"off\"\npenalties = \"off\"\n\n[metrics]\naddress = \"127.0.0.1:0\"\n",
         );
         let routes = setup.routes.max(1);
         for route in 0..routes {

@@ -13,6 +13,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::identity::{Serial, Sha256};
 use crate::names::{Name, ServerNamePattern};
+use crate::source::Prefixes;
 
 /// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
 #[derive(Clone, Debug)]
@@ -326,12 +327,27 @@ impl Default for Timeouts {
 pub struct Limits {
     /// Connections in all.
     pub connections: usize,
-    /// Connections of one source (IPv4 /32, IPv6 /64); `None` is without limit.
+    /// Connections of one source; `None` is without limit.
     pub connections_per_source: Option<usize>,
     /// New connections of one source; `None` is without limit.
     pub connection_rate_per_source: Option<Rate>,
     /// Handshakes in progress.
     pub handshakes: usize,
+    /// Whether a source whose connections are rejected again and again has to wait.
+    pub penalties: bool,
+    /// How the connections of a source that has to wait are ended.
+    pub banned: Banned,
+    /// Who is one source.
+    pub source_prefixes: Prefixes,
+}
+
+/// How connections of a banned source are ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Banned {
+    /// As all others are.
+    Close,
+    /// By a reset (RFC 9293 section 3.10.4, ABORT): nothing is left of the connection on the gate's machine.
+    Drop,
 }
 
 impl Default for Limits {
@@ -341,6 +357,9 @@ impl Default for Limits {
             connections_per_source: Some(256),
             connection_rate_per_source: Some(Rate { count: 50, per: Duration::from_secs(1) }),
             handshakes: 512,
+            penalties: true,
+            banned: Banned::Close,
+            source_prefixes: Prefixes::default(),
         }
     }
 }

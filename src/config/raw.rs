@@ -87,6 +87,9 @@ pub(super) struct RawLimits {
     pub(super) connection_rate_per_source: Given<Scalar>,
     pub(super) handshakes: Given<Scalar>,
     pub(super) penalties: Given<String>,
+    pub(super) banned: Given<String>,
+    pub(super) source_prefix_v4: Given<Scalar>,
+    pub(super) source_prefix_v6: Given<Scalar>,
 }
 
 /// `[log]`
@@ -209,7 +212,10 @@ impl RawLimits {
             connections_per_source: table.scalar("connections_per_source", "256", report),
             connection_rate_per_source: table.scalar("connection_rate_per_source", "\"50/s\"", report),
             handshakes: table.scalar("handshakes", "512", report),
-            penalties: table.text("penalties", "\"off\"", report),
+            penalties: table.text("penalties", "\"on\"", report),
+            banned: table.text("banned", "\"close\"", report),
+            source_prefix_v4: table.scalar("source_prefix_v4", "32", report),
+            source_prefix_v6: table.scalar("source_prefix_v6", "64", report),
         };
         table.close(report);
         raw

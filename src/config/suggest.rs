@@ -45,7 +45,11 @@ const HOMES: &[(&str, &str)] = &[
     ("[client_auth]", "trust revocation_lists deny expired_revocation_list announce_trust"),
     ("[[route]]", "server_names backends allow application_protocols send_proxy_protocol"),
     ("[timeouts]", "client_hello handshake dial idle lifetime half_close drain"),
-    ("[limits]", "connections connections_per_source connection_rate_per_source handshakes penalties"),
+    (
+        "[limits]",
+        "connections connections_per_source connection_rate_per_source handshakes penalties banned \
+         source_prefix_v4 source_prefix_v6",
+    ),
     ("[log]", "format sampling"),
 ];
 

@@ -129,6 +129,20 @@ pub(super) fn count(scalar: &Scalar) -> Result<usize, Problem> {
     }
 }
 
+/// How many bits of an address of `bits` bits are looked at: 1 to all of them.
+pub(super) fn prefix(scalar: &Scalar, bits: u8) -> Result<u8, Problem> {
+    let remedy = format!("write how many bits of the address are looked at: 1 to {bits}");
+    let number = match scalar {
+        Scalar::Number(number) => number,
+        Scalar::Text(text) => return Err(Problem::new(format!("{} is not a number", quoted(text)), remedy)),
+    };
+    match number.parse() {
+        Ok(0) => Err(Problem::new("0 would make everybody one source", remedy)),
+        Ok(number) if number <= bits => Ok(number),
+        _ => Err(Problem::new(format!("{number} is not a length that a prefix can have here"), remedy)),
+    }
+}
+
 /// A [`count`], or `off` for none.
 pub(super) fn count_or_off(scalar: &Scalar) -> Result<Option<usize>, Problem> {
     match scalar {
@@ -404,6 +418,18 @@ mod tests {
         assert!(count(&text("off")).is_err());
         assert_eq!(count_or_off(&text("off")), Ok(None));
         assert_eq!(count_or_off(&number("7")), Ok(Some(7)));
+    }
+
+    #[test]
+    fn prefixes() {
+        assert_eq!(
+            (prefix(&number("1"), 32), prefix(&number("32"), 32), prefix(&number("128"), 128)),
+            (Ok(1), Ok(32), Ok(128))
+        );
+        for wrong in ["0", "-1", "33", "256", "99999999999999999999"] {
+            assert!(prefix(&number(wrong), 32).is_err(), "{wrong}");
+        }
+        assert!(prefix(&text("/24"), 32).is_err_and(|problem| problem.message.contains("/24")));
     }
 
     #[test]

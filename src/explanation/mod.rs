@@ -48,6 +48,7 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         Reason::SourceRate => {
             format!("{source} connected more often than limits.connection_rate_per_source allows one address.")
         }
+        Reason::SourceBanned => format!("{source} failed again and again and has to wait: {detail}."),
         Reason::SourceDenied => format!("{source} may not connect to the listener {}: {detail}.", refusal.listener),
         Reason::ProxyHeaderMissing => format!(
             "{source} stands in proxy_protocol_from of the listener {}, but did not say on whose behalf it connects: \

@@ -16,11 +16,11 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 
 use super::sampling::{LeftOut, Sampler};
-use crate::admission::Source;
 use crate::config::checked::{self, LogFormat};
 use crate::identity::Identity;
 use crate::names::{printable, visible};
 use crate::rejection::Reason;
+use crate::source::{Prefixes, Source};
 
 /// How many bytes wait for a slow reader of stdout. Further lines are left out, and their number is told: a gate that waits
 /// for its log could be stopped by filling it.
@@ -266,7 +266,7 @@ impl Log {
     }
 
     fn takes_at(&self, client: IpAddr, reason: Reason, now: Instant) -> bool {
-        self.sampler.as_ref().is_none_or(|sampler| sampler.takes(Source::of(client), reason, now))
+        self.sampler.as_ref().is_none_or(|sampler| sampler.takes(Source::of(client, Prefixes::default()), reason, now))
     }
 
     /// Tells what was left out, once a minute. To be called now and then.

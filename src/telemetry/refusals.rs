@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use time::OffsetDateTime;
 
-use crate::admission::Source;
 use crate::identity::{Identity, Sha256};
 use crate::names::{Name, printable, visible};
 use crate::rejection::{Alert, Reason, Rejection};
+use crate::source::{Prefixes, Source};
 
 /// Refusals kept of connections that showed a certificate, and as many of those that showed none.
 pub const KEPT_OF_EACH: usize = 512;
@@ -230,7 +230,10 @@ impl Wanted {
         let shown = refusal.certificate.as_ref();
         match self {
             Self::Last => true,
-            Self::Source(address) => Source::of(*address) == Source::of(refusal.source.ip()),
+            Self::Source(address) => {
+                let prefixes = Prefixes::default();
+                Source::of(*address, prefixes) == Source::of(refusal.source.ip(), prefixes)
+            }
             Self::Fingerprint(digits) => {
                 shown.is_some_and(|shown| shown.fingerprint.to_string().starts_with(digits.as_str()))
             }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::admission::Source;
 use crate::rejection::{Reason, Stage};
+use crate::source::Source;
 
 /// Of one source and reason.
 const PER_SOURCE: Quota = Quota { burst: 10, period: Duration::from_secs(60) };
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     fn source(number: u32) -> Source {
-        Source::of(IpAddr::V4(Ipv4Addr::from(number)))
+        Source::of(IpAddr::V4(Ipv4Addr::from(number)), crate::source::Prefixes::default())
     }
 
     fn count(left_out: &[LeftOut]) -> u64 {

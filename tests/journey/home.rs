@@ -14,7 +14,8 @@ use crate::common::pki::TestPki;
 const REJECTED: &str = "doorward_connections_rejected_total";
 const CLOSED: &str = "doorward_connections_closed_total";
 
-/// A configuration in the making. Sources may connect as often as they like, unless a test says otherwise.
+/// A configuration in the making. Sources may connect as often as they like and never have to wait, unless a test says
+/// otherwise: nearly all tests come from one address, and many only to be refused.
 pub(crate) struct House<'a> {
     pki: &'a TestPki,
     listener: String,
@@ -86,10 +87,11 @@ impl<'a> House<'a> {
     pub(crate) fn config(&self) -> String {
         let Self { pki, listener, limits, timeouts, client_auth, routes } = self;
         let pki = pki.config();
+        let penalties = if limits.contains("penalties") { "" } else { "penalties = \"off\"" };
         format!(
             "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n{listener}\n\n\
              [metrics]\naddress = \"127.0.0.1:0\"\n\n[log]\nformat = \"json\"\nsampling = \"off\"\n\n\
-             [limits]\n{limits}\n\n[timeouts]\n{timeouts}\n\n{pki}{client_auth}\n{routes}"
+             [limits]\n{limits}\n{penalties}\n\n[timeouts]\n{timeouts}\n\n{pki}{client_auth}\n{routes}"
         )
     }
 

@@ -82,6 +82,16 @@ fn provoke(reason: Reason, pki: &TestPki) {
             let gate = open(house().listener("deny_sources = [\"127.0.0.0/8\"]"));
             turned_away(&gate, reason, || plain_end(&connect(gate.address())));
         }
+        Reason::SourceBanned => {
+            let gate = open(house().limits("penalties = \"on\""));
+            // Each costs two seconds, which pass meanwhile.
+            while !gate.lines().iter().any(|line| line["reason"] == reason.label()) {
+                refused_plainly(&connect(gate.address()), b"GET / HTTP/1.1\r\n\r\n");
+            }
+            gate.settled();
+            let line = turned_away(&gate, reason, || plain_end(&connect(gate.address())));
+            assert!(line["detail"].as_str().unwrap().ends_with(" s left to wait"), "{line}");
+        }
         Reason::ProxyHeaderMissing => {
             let gate = open(house().listener("proxy_protocol_from = [\"127.0.0.1\"]"));
             turned_away(&gate, reason, || refused_plainly(&connect(gate.address()), &hello(&[0x1301])));

@@ -14,12 +14,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 
-use super::checked::{ClientAuth, Config, KernelTls, Limits, Log, LogFormat, Timeouts};
+use super::checked::{Banned, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, Timeouts};
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{Given, Place, Problem, Report, quoted};
 use super::{ConfigErrors, values};
 use crate::names::Name;
+use crate::source::Prefixes;
 use access::Groups;
 use certificate::Loaded;
 use route::{Checked, ServerNames};
@@ -144,22 +145,18 @@ fn limits(raw: &RawLimits, report: &mut Report) -> Option<Limits> {
     let per_source = scalar(&raw.connections_per_source, values::count_or_off, default.connections_per_source, report);
     let rate = scalar(&raw.connection_rate_per_source, values::rate_or_off, default.connection_rate_per_source, report);
     let handshakes = scalar(&raw.handshakes, values::count, default.handshakes, report);
-    if let Some(text) = raw.penalties.value()
-        && text.value != "off"
-    {
-        let message = if text.value == "on" {
-            "this release has no penalties yet, so failed handshakes would not make anybody wait".to_owned()
-        } else {
-            format!("{} is not a word that is known here", quoted(&text.value))
-        };
-        report.error(&text.place, message, "write penalties = \"off\", or remove the line");
-        return None;
-    }
+    let penalties = word(&raw.penalties, &[("on", true), ("off", false)], default.penalties, report);
+    let banned = word(&raw.banned, &[("close", Banned::Close), ("drop", Banned::Drop)], default.banned, report);
+    let v4 = scalar(&raw.source_prefix_v4, |bits| values::prefix(bits, 32), default.source_prefixes.v4, report);
+    let v6 = scalar(&raw.source_prefix_v6, |bits| values::prefix(bits, 128), default.source_prefixes.v6, report);
     Some(Limits {
         connections: connections?,
         connections_per_source: per_source?,
         connection_rate_per_source: rate?,
         handshakes: handshakes?,
+        penalties: penalties?,
+        banned: banned?,
+        source_prefixes: Prefixes { v4: v4?, v6: v6? },
     })
 }
 

@@ -1,0 +1,235 @@
+//! Who fails again and again has to wait, and the people of the house never do.
+
+use std::io::Write;
+use std::net::{IpAddr, Shutdown};
+use std::time::Duration;
+
+use doorward::rejection::Reason;
+use tokio::time::Instant;
+
+use crate::client::{Client, End, client, connect, connect_from, plain_end, refused_plainly};
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
+use crate::home::{House, Watch};
+use crate::{NAS, admitted_from, loopback};
+
+/// As by default, but for the rate of connections.
+const DEFAULT: &str = "connection_rate_per_source = \"off\"\npenalties = \"on\"";
+
+const HERE: IpAddr = loopback(0, 1);
+const STRANGER: IpAddr = loopback(9, 1);
+
+fn rejected(gate: &Gate, reason: Reason) -> f64 {
+    let labels = [("stage", reason.stage().label()), ("reason", reason.label())];
+    gate.metrics().sum("doorward_connections_rejected_total", &labels)
+}
+
+/// Speaks HTTP, which is two seconds of penalty.
+fn fail(source: IpAddr, gate: &Gate) {
+    refused_plainly(&connect_from(source, gate.address()), b"GET / HTTP/1.1\r\n\r\n");
+}
+
+/// Fails until the address is banned, and says how many seconds it has to wait.
+#[track_caller]
+fn fail_until_banned(source: IpAddr, gate: &Gate) -> u64 {
+    for _ in 0..1000 {
+        fail(source, gate);
+        if let Some(seconds) = last_ban(gate) {
+            return seconds;
+        }
+    }
+    panic!("{source} is not banned");
+}
+
+/// What the last connection that was refused for a ban was told.
+fn last_ban(gate: &Gate) -> Option<u64> {
+    let lines = gate.lines();
+    let line = lines.iter().rfind(|line| line["reason"] == Reason::SourceBanned.label())?;
+    let detail = line["detail"].as_str().unwrap().strip_suffix(" s left to wait").unwrap();
+    Some(detail.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+/// From an address that is banned, not a byte is waited for, and nothing makes the ban longer; others are served.
+#[test]
+fn a_banned_address_is_refused_at_once_and_others_are_not() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki)
+        .limits(DEFAULT)
+        .timeouts("client_hello = \"5m\"\nhandshake = \"5m\"")
+        .route("nas", backend.address())
+        .open();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let begun = Instant::now();
+    let wait = fail_until_banned(STRANGER, &gate);
+    // Of the minute that it takes, each failure is two seconds, and the time of the test has passed.
+    let failures = rejected(&gate, Reason::NotTls);
+    let passed = u32::try_from(begun.elapsed().as_secs()).unwrap();
+    assert!((30.0..=32.0 + f64::from(passed)).contains(&failures), "{failures} failures");
+    assert!((55..=60).contains(&wait), "{wait} s to wait");
+
+    let silent = Instant::now();
+    for _ in 0..300 {
+        let end = plain_end(&connect_from(STRANGER, gate.address()));
+        assert!(matches!(end, End::Truncated | End::Reset), "{end:?}");
+    }
+    assert!(silent.elapsed() < Duration::from_secs(20), "{:?}", silent.elapsed());
+    gate.settled();
+    let left = last_ban(&gate).unwrap();
+    assert!(left <= wait, "{left} s left of {wait}");
+    assert_eq!(rejected(&gate, Reason::NotTls), failures, "somebody looked at what it said");
+    // A certificate is of no use where nobody looks at it.
+    let watch = Watch::begin(&gate);
+    let end = admitted_from(STRANGER, &gate, &alice).map(|_| ()).unwrap_err();
+    watch.rejected(Reason::SourceBanned, &end);
+
+    for neighbour in [HERE, loopback(9, 2)] {
+        admitted_from(neighbour, &gate, &alice).unwrap();
+    }
+}
+
+/// What strangers do behind the address of the house (a carrier's, a school's) is not the house's fault.
+#[test]
+fn behind_an_address_that_strangers_abuse_the_owner_gets_in() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let mallory = Authority::new("Another house").issue(Certified::for_clients("alice-phone"));
+    let mallory = client(&pki, Some(&mallory));
+    admitted_from(HERE, &gate, &alice).unwrap();
+    gate.wait_closed("nas", 1);
+    for _ in 0..100 {
+        fail(HERE, &gate);
+        assert!(admitted_from(HERE, &gate, &mallory).is_err());
+    }
+    admitted_from(HERE, &gate, &alice).unwrap();
+    gate.wait_rejected("client_hello", Reason::NotTls.label(), 100);
+    gate.wait_rejected("certificate", Reason::UnknownCa.label(), 100);
+    assert_eq!(rejected(&gate, Reason::SourceBanned), 0.0);
+    // Nobody showed a certificate from there.
+    fail_until_banned(STRANGER, &gate);
+}
+
+/// An identity that nobody verified is no certificate of the house.
+#[test]
+fn whoever_gets_in_without_a_valid_certificate_is_not_trusted() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let keys = "allow = [\"any\", \"unverified\"]\n[route.client_auth]\nmode = \"verify_if_given\"";
+    let gate = House::new(&pki).limits(DEFAULT).route_with("nas", &[&backend.address().to_string()], keys).open();
+    admitted_from(HERE, &gate, &client(&pki, None)).unwrap();
+    fail_until_banned(HERE, &gate);
+}
+
+#[test]
+fn a_browser_that_hangs_up_to_ask_its_user_owes_nothing() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let hello = crate::client::Hello { version: 0x0303, suites: &[0x1301], server_name: NAS }.record();
+    for _ in 0..100 {
+        let mut stream = connect(gate.address());
+        stream.write_all(&hello[..40]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        plain_end(&stream);
+        let browser = Client::on(connect(gate.address()), &alice, NAS);
+        browser.flush().unwrap();
+        browser.receive_some().unwrap();
+        browser.shut_tcp();
+        // Whatever of the gate's flight is still to come, then the end.
+        let _ = browser.read_to_end();
+    }
+    gate.wait_rejected("client_hello", Reason::ClientHelloClosedEarly.label(), 100);
+    gate.wait_rejected("handshake", Reason::HandshakeClosedEarly.label(), 100);
+    admitted_from(HERE, &gate, &alice).unwrap();
+}
+
+/// An app that tries again and again with a certificate that has expired, at the address of those who have good ones.
+#[test]
+fn a_phone_with_an_expired_certificate_does_not_lock_its_house_out() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
+    let mut params = Certified::for_clients("bob-phone");
+    params.not_after = days_from_now(-1);
+    let bob = client(&pki, Some(&pki.clients.issue(params)));
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    for _ in 0..50 {
+        assert!(admitted_from(HERE, &gate, &bob).is_err());
+    }
+    gate.wait_rejected("certificate", Reason::Expired.label(), 50);
+    admitted_from(HERE, &gate, &alice).unwrap();
+    for _ in 0..100 {
+        assert!(admitted_from(HERE, &gate, &bob).is_err());
+    }
+    gate.wait_rejected("certificate", Reason::Expired.label(), 150);
+    admitted_from(HERE, &gate, &alice).unwrap();
+}
+
+#[test]
+fn a_banned_address_is_closed_or_reset_as_the_configuration_says() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    for (word, end) in [("close", End::Truncated), ("drop", End::Reset)] {
+        let limits = format!("{DEFAULT}\nbanned = \"{word}\"");
+        let gate = House::new(&pki).limits(&limits).route("nas", backend.address()).open();
+        fail_until_banned(HERE, &gate);
+        let watch = Watch::begin(&gate);
+        // It says nothing: a close with unread bytes would be a reset anyway.
+        assert_eq!(plain_end(&connect(gate.address())), end, "{word}");
+        watch.rejected(Reason::SourceBanned, &end);
+    }
+}
+
+#[test]
+fn prefixes_say_who_is_one_source() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let limits = format!("{DEFAULT}\nsource_prefix_v4 = 24\nconnections_per_source = 2");
+    let gate = House::new(&pki).limits(&limits).route("nas", backend.address()).open();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    // They are counted together...
+    let held = [1, 2].map(|host| admitted_from(loopback(0, host), &gate, &alice).unwrap());
+    let watch = Watch::begin(&gate);
+    let end = plain_end(&connect_from(loopback(0, 3), gate.address()));
+    watch.rejected(Reason::SourceLimit, &end);
+    drop(held);
+    // ...and wait together.
+    fail_until_banned(loopback(9, 1), &gate);
+    let watch = Watch::begin(&gate);
+    let end = plain_end(&connect_from(loopback(9, 200), gate.address()));
+    watch.rejected(Reason::SourceBanned, &end);
+    admitted_from(loopback(10, 1), &gate, &alice).unwrap();
+}
+
+/// Behind a proxy, whoever it speaks for is banned, and not the proxy.
+#[test]
+fn a_proxy_does_not_pay_for_those_it_speaks_for() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki)
+        .limits(DEFAULT)
+        .listener("proxy_protocol_from = [\"127.0.0.1\"]")
+        .route("nas", backend.address())
+        .open();
+    let through = |client: &str| {
+        let mut stream = connect(gate.address());
+        stream.write_all(format!("PROXY TCP4 {client} 192.0.2.1 4711 443\r\n").as_bytes()).unwrap();
+        stream
+    };
+    while last_ban(&gate).is_none() {
+        refused_plainly(&through("203.0.113.5"), b"GET / HTTP/1.1\r\n\r\n");
+    }
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let neighbour = Client::on(through("203.0.113.6"), &alice, NAS);
+    neighbour.ping().unwrap();
+    // Not even for what is wrong with its headers.
+    for _ in 0..100 {
+        refused_plainly(&connect(gate.address()), b"PROXY TCP4 1.2.3.4 1.2.3 1 1\r\n");
+    }
+    gate.wait_rejected("admission", Reason::ProxyHeaderInvalid.label(), 100);
+    Client::on(through("203.0.113.7"), &alice, NAS).ping().unwrap();
+}

@@ -1,0 +1,180 @@
+//! Good clients are served, whatever others hold.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
+
+use doorward::rejection::Reason;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::time::Instant;
+
+use crate::client::{Hello, client, connect_from, plain_end};
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::TestPki;
+use crate::home::House;
+use crate::{NAS, admitted_from, loopback};
+
+/// The defaults of `[limits]`.
+const HANDSHAKES: usize = 512;
+const CONNECTIONS_PER_SOURCE: usize = 256;
+
+/// What attacks.md owes to a good client.
+const OWED: Duration = Duration::from_secs(1);
+
+const HERE: IpAddr = loopback(0, 1);
+const GREEDY: IpAddr = loopback(0, 2);
+
+/// Lets this process have as many sockets as these tests take.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+}
+
+/// Half a ClientHello from each of many addresses, 50 times, as often as one may connect in a second by default.
+fn half_open(count: u8, gate: &Gate) -> Vec<TcpStream> {
+    let hello = Hello { version: 0x0303, suites: &[0x1301], server_name: NAS }.record();
+    let half = |source| {
+        let mut stream = connect_from(source, gate.address());
+        stream.write_all(&hello[..hello.len() / 2]).unwrap();
+        stream
+    };
+    (1..=count).flat_map(|host| std::iter::repeat_n(loopback(7, host), 50)).map(half).collect()
+}
+
+/// Good clients come one after the other, from an address that has never been seen and from one that has.
+#[track_caller]
+fn assert_served(pki: &TestPki, gate: &Gate, sources: &[IpAddr]) {
+    let alice = client(pki, Some(&pki.client("alice-phone")));
+    for (count, &source) in sources.iter().enumerate() {
+        let begun = Instant::now();
+        let admitted = admitted_from(source, gate, &alice);
+        let took = begun.elapsed();
+        assert!(admitted.is_ok(), "{count}: {source} was turned away: {admitted:?}");
+        assert!(took < OWED, "{count}: {source} waited for {took:?}");
+    }
+}
+
+/// Row 3, with every limit as it is by default: of 5,000 handshakes that do not go on, 512 are held.
+#[test]
+fn five_thousand_half_open_handshakes_and_the_default_limits() {
+    raise_descriptor_limit();
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki)
+        .limits("penalties = \"on\"")
+        .timeouts("client_hello = \"5m\"\nhandshake = \"5m\"")
+        .route("nas", backend.address())
+        .open();
+    let held = half_open(100, &gate);
+    assert_eq!(held.len(), 5000);
+    gate.wait_rejected("admission", Reason::HandshakeLimit.label(), held.len() - HANDSHAKES);
+    gate.wait_metric("doorward_handshakes_in_progress", &[], HANDSHAKES as f64);
+    let sources: Vec<IpAddr> = (1..=10).flat_map(|host| [HERE, loopback(1, host)]).collect();
+    assert_served(&pki, &gate, &sources);
+    // Each of them took the place of one that did not go on, and none the place of another.
+    gate.wait_closed("nas", sources.len());
+    let open = held.iter().filter(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        matches!((&mut &**stream).read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    });
+    let open = open.count();
+    assert!((HANDSHAKES - sources.len()..HANDSHAKES).contains(&open), "{open} are left");
+}
+
+/// The same if the limits let it hold all of them, and from 500 on.
+#[test]
+fn five_hundred_to_five_thousand_half_open_handshakes_that_are_all_held() {
+    raise_descriptor_limit();
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki)
+        .limits("penalties = \"on\"\nhandshakes = 6000")
+        .timeouts("client_hello = \"5m\"\nhandshake = \"5m\"")
+        .route("nas", backend.address())
+        .open();
+    let mut held = half_open(10, &gate);
+    gate.wait_metric("doorward_handshakes_in_progress", &[], 500.0);
+    assert_served(&pki, &gate, &[HERE, loopback(1, 1)]);
+    held.extend(half_open_again(&gate));
+    gate.wait_metric("doorward_handshakes_in_progress", &[], 5000.0);
+    assert_served(&pki, &gate, &[HERE, loopback(1, 2), HERE, loopback(1, 3)]);
+    let rejected = gate.metrics().sum("doorward_connections_rejected_total", &[]);
+    assert_eq!(rejected, 0.0, "nobody had to go");
+    drop(held);
+    gate.wait_rejected("client_hello", Reason::ClientHelloClosedEarly.label(), 5000);
+}
+
+/// 4,500 more.
+fn half_open_again(gate: &Gate) -> Vec<TcpStream> {
+    let connect = |host| connect_from(loopback(8, host), gate.address());
+    (1..=90).flat_map(|host| std::iter::repeat_n(host, 50)).map(connect).collect()
+}
+
+/// Row 31, with relays: a device that is let in may not have all of the house.
+#[test]
+fn one_source_holds_all_that_it_may_and_others_are_served() {
+    raise_descriptor_limit();
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki)
+        .limits("penalties = \"on\"\nconnection_rate_per_source = \"off\"")
+        .route("nas", backend.address())
+        .open();
+    let bob = client(&pki, Some(&pki.client("bob-laptop")));
+    let held: Vec<_> = (0..CONNECTIONS_PER_SOURCE).map(|_| admitted_from(GREEDY, &gate, &bob).unwrap()).collect();
+    for _ in 0..50 {
+        plain_end(&connect_from(GREEDY, gate.address()));
+    }
+    gate.wait_rejected("admission", Reason::SourceLimit.label(), 50);
+    let sources: Vec<IpAddr> = (0..10).flat_map(|host| [HERE, loopback(1, 1 + host)]).collect();
+    assert_served(&pki, &gate, &sources);
+    for client in &held {
+        client.ping().unwrap();
+    }
+    assert_eq!(gate.metrics().sum("doorward_connections_active", &[("route", "nas")]), 256.0);
+}
+
+/// Row 31, with silence: who has no certificate holds no more than others, and nothing of theirs.
+#[test]
+fn one_silent_source_holds_all_that_it_may_and_others_are_served() {
+    raise_descriptor_limit();
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki)
+        .limits("penalties = \"on\"\nconnection_rate_per_source = \"off\"")
+        .timeouts("client_hello = \"5m\"\nhandshake = \"5m\"")
+        .route("nas", backend.address())
+        .open();
+    let held: Vec<_> = (0..CONNECTIONS_PER_SOURCE).map(|_| connect_from(GREEDY, gate.address())).collect();
+    gate.wait_metric("doorward_handshakes_in_progress", &[], CONNECTIONS_PER_SOURCE as f64);
+    for _ in 0..50 {
+        plain_end(&connect_from(GREEDY, gate.address()));
+    }
+    gate.wait_rejected("admission", Reason::SourceLimit.label(), 50);
+    assert_served(&pki, &gate, &[HERE, loopback(1, 1), HERE]);
+    drop(held);
+    gate.wait_rejected("client_hello", Reason::ClientHelloClosedEarly.label(), CONNECTIONS_PER_SOURCE);
+}
+
+/// The same from behind the owner's address: those who say nothing give way.
+#[test]
+fn silent_strangers_behind_the_owners_address_give_way_to_the_owner() {
+    raise_descriptor_limit();
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki)
+        .limits("penalties = \"on\"\nconnection_rate_per_source = \"off\"")
+        .timeouts("client_hello = \"5m\"\nhandshake = \"5m\"")
+        .route("nas", backend.address())
+        .open();
+    assert_served(&pki, &gate, &[HERE]);
+    gate.wait_closed("nas", 1);
+    let held: Vec<_> = (0..CONNECTIONS_PER_SOURCE).map(|_| connect_from(HERE, gate.address())).collect();
+    gate.wait_metric("doorward_handshakes_in_progress", &[], CONNECTIONS_PER_SOURCE as f64);
+    assert_served(&pki, &gate, &[HERE; 10]);
+    gate.wait_closed("nas", 11);
+    let gave_way = gate.metrics().sum("doorward_connections_rejected_total", &[("reason", "handshake_limit")]);
+    assert!((1.0..=10.0).contains(&gave_way), "{gave_way}");
+    drop(held);
+}
