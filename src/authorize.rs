@@ -7,6 +7,9 @@ use crate::identity::{Identity, Sha256};
 use crate::names::printable;
 use crate::rejection::{Reason, Rejection};
 
+/// The detail of a refusal for no other reason than that nobody verified the certificate.
+pub const UNVERIFIED: &str = "nobody verified the certificate";
+
 /// Whom a route lets in.
 #[derive(Debug)]
 pub struct Policy {
@@ -74,9 +77,7 @@ pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), (Reaso
         None if policy.allow.unverified => Ok(()),
         Some(identity) if !identity.verified && policy.allow.unverified => Ok(()),
         None => Err((Reason::IdentityNotAllowed, "no certificate, and allow does not have unverified".to_owned())),
-        Some(identity) if !identity.verified => {
-            Err((Reason::IdentityNotAllowed, "nobody verified the certificate".to_owned()))
-        }
+        Some(identity) if !identity.verified => Err((Reason::IdentityNotAllowed, UNVERIFIED.to_owned())),
         Some(_) if policy.allow.any => Ok(()),
         Some(identity) => {
             if policy.allow.selectors.iter().any(|selector| matches(selector, identity)) {

@@ -62,6 +62,11 @@ impl Gate {
         }
     }
 
+    /// How many connections there were: each has taken a number.
+    pub(crate) fn accepted(&self) -> u64 {
+        self.ids.load(Ordering::Relaxed) - 1
+    }
+
     /// A number for a connection.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)

@@ -25,6 +25,7 @@ pub mod client_hello;
 pub mod close;
 pub mod config;
 mod connection;
+pub mod control;
 pub mod dial;
 pub mod explanation;
 mod gate;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::admin::{Admin, Watched};
 use crate::admission::Admission;
 use crate::config::checked::{Config, KernelTls};
 use crate::connection;
+use crate::control::{BindError, Control, Facts};
 use crate::gate::Gate;
 use crate::listener::Listener;
 use crate::relay::Support;
@@ -35,6 +37,7 @@ pub struct Server {
     gate: Arc<Gate>,
     listeners: Vec<Listener>,
     admin: Option<Admin>,
+    control: Option<Control>,
     drain: Duration,
 }
 
@@ -51,6 +54,13 @@ pub enum StartError {
         what: String,
         /// Why.
         error: io::Error,
+    },
+    /// The control socket cannot be made.
+    Control {
+        /// Where.
+        socket: PathBuf,
+        /// Why.
+        error: BindError,
     },
     /// The metrics cannot be registered.
     Metrics(BuildError),
@@ -79,6 +89,9 @@ impl fmt::Display for StartError {
                     }
                     _ => Ok(()),
                 }
+            }
+            Self::Control { socket, error } => {
+                write!(f, "cannot make the control socket {}: {error}", socket.display())
             }
             Self::Metrics(error) => error.fmt(f),
             Self::KernelTls(missing) => {
@@ -136,7 +149,17 @@ impl Server {
                 Some(admin.map_err(|error| StartError::Bind { address, what: "metrics".to_owned(), error })?)
             }
         };
-        Ok(Self { gate, listeners, admin, drain: config.timeouts.drain })
+        let control = match &config.control.socket {
+            None => None,
+            Some(socket) => {
+                let addresses: Vec<SocketAddr> =
+                    listeners.iter().filter_map(|listener| listener.local_address().ok()).collect();
+                let metrics = admin.as_ref().map(Admin::local_address);
+                let bound = Control::bind(socket, Facts::of(config, &addresses, metrics));
+                Some(bound.map_err(|error| StartError::Control { socket: socket.clone(), error })?)
+            }
+        };
+        Ok(Self { gate, listeners, admin, control, drain: config.timeouts.drain })
     }
 
     /// Where the listeners are bound, in the order of the configuration.
@@ -157,7 +180,7 @@ impl Server {
     /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
     /// the rest. A second word, `now`, ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, listeners, mut admin, drain } = self;
+        let Self { gate, listeners, mut admin, control, drain } = self;
         let connections = TaskTracker::new();
         // The few tasks that last as long as the gate; dropped, they end.
         let mut lasting = JoinSet::new();
@@ -171,6 +194,10 @@ impl Server {
         if let Some(admin) = &mut admin {
             gate.log.event(&Event::Metrics { address: admin.local_address() });
             admin.start(stop.clone());
+        }
+        if let Some(control) = control {
+            gate.log.event(&Event::Control { socket: control.path().display().to_string() });
+            lasting.spawn(control.run(Arc::clone(&gate)));
         }
         lasting.spawn(tidy(Arc::clone(&gate)));
         gate.log.event(&Event::Ready);

@@ -234,13 +234,7 @@ impl Record {
         self.decided = true;
         let reason = rejection.reason;
         self.gate.admission.rejected(self.client.ip(), reason);
-        match (self.route_metrics(), &self.listener_metrics) {
-            (Some(route), _) => route.rejected(&self.listener, reason),
-            (None, Some(listener)) => listener.rejected(reason),
-            (None, None) => {}
-        }
-        self.gate.tally.rejected(reason);
-        // First of all: whoever reads the line can ask about it.
+        // First of all: whoever sees the counter or the line can ask about it.
         let circumstances = Circumstances {
             id: self.id,
             source: self.client,
@@ -250,6 +244,12 @@ impl Record {
             identity: self.identity.as_deref(),
         };
         self.gate.refusals.remember(Refusal::new(&circumstances, rejection));
+        match (self.route_metrics(), &self.listener_metrics) {
+            (Some(route), _) => route.rejected(&self.listener, reason),
+            (None, Some(listener)) => listener.rejected(reason),
+            (None, None) => {}
+        }
+        self.gate.tally.rejected(reason);
         // Asked first: under a flood, lines that nobody writes need not be made.
         if !self.gate.log.takes(self.client.ip(), reason) {
             return;

@@ -36,9 +36,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Who is one source is admission's to say.
     ("telemetry", &["admission", "config", "listener", "relay"]),
     // A refusal in words: for the command line, the control socket and the status page alike.
-    ("explanation", &["telemetry"]),
+    ("explanation", &["authorize", "telemetry"]),
     ("admin", &["explanation", "telemetry"]),
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
+    // It only asks: no stage knows of it.
+    ("control", &["config", "explanation", "gate", "telemetry"]),
     (
         "verdict",
         &[
@@ -75,9 +77,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "server",
-        &["admin", "admission", "config", "connection", "gate", "listener", "relay", "snapshot", "sys", "telemetry"],
+        &[
+            "admin",
+            "admission",
+            "config",
+            "connection",
+            "control",
+            "gate",
+            "listener",
+            "relay",
+            "snapshot",
+            "sys",
+            "telemetry",
+        ],
     ),
-    ("cli", &["authorize", "config", "explanation", "handshake", "pki", "server", "snapshot", "telemetry"]),
+    ("cli", &["authorize", "config", "control", "explanation", "handshake", "pki", "server", "snapshot", "telemetry"]),
     ("main", &["cli"]),
 ];
 

@@ -159,6 +159,7 @@ fn keys() -> BTreeSet<String> {
             "RawRoute" => "route.",
             "RawTimeouts" => "timeouts.",
             "RawLimits" => "limits.",
+            "RawControl" => "control.",
             "RawLog" => "log.",
             _ => return None,
         })
@@ -352,8 +353,17 @@ fn the_exit_codes_are_those_of_the_program() {
     let documented: Vec<String> = table("exit code").iter().map(|row| format!("{}  {}", row[0], row[1])).collect();
     assert_eq!(documented, codes);
     use doorward::cli::exit;
-    let constants =
-        [exit::OK, exit::UNEXPECTED, exit::USAGE, exit::CONFIG, exit::START, exit::CUT, exit::REFUSED, exit::EXISTS];
+    let constants = [
+        exit::OK,
+        exit::UNEXPECTED,
+        exit::USAGE,
+        exit::CONFIG,
+        exit::START,
+        exit::CUT,
+        exit::REFUSED,
+        exit::EXISTS,
+        exit::NO_GATE,
+    ];
     let numbers: Vec<u8> = codes.iter().map(|line| line.split_once("  ").unwrap().0.parse().unwrap()).collect();
     assert_eq!(numbers, constants);
 }

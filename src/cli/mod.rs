@@ -1,11 +1,15 @@
 //! The command line: one module a command. stdout is data, stderr is for people.
 
+mod asking;
 mod check;
 mod demo;
 pub mod exit;
 mod explain;
 pub mod init;
 mod run;
+mod sessions;
+mod status;
+mod why;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -53,6 +57,18 @@ enum Command {
     /// Decides as the gate would decide now, and says what to do about a no. The exit code is 0 for yes and 6 for no.
     #[command(after_help = explain::EXAMPLE)]
     Explain(explain::ExplainArgs),
+    /// Say why somebody was turned away, and what to do about it
+    ///
+    /// Asks the running gate, which remembers the latest refusals: 512 in which a certificate was shown, and 512 in which
+    /// none was.
+    #[command(after_help = why::EXAMPLE)]
+    Why(why::WhyArgs),
+    /// Show how the running gate is
+    Status(status::StatusArgs),
+    /// Show who is in
+    ///
+    /// One line for each connection that is open now, the newest first, with the bytes it has moved so far.
+    Sessions(sessions::SessionsArgs),
 }
 
 /// Where the configuration is.
@@ -128,6 +144,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Why(args) => why::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Sessions(args) => sessions::run(&args),
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[metrics]`.
     pub metrics: Metrics,
+    /// `[control]`.
+    pub control: Control,
     /// `[log]`.
     pub log: Log,
     /// What is allowed but probably not meant.
@@ -376,6 +378,18 @@ pub struct Rate {
 pub struct Metrics {
     /// Where it listens; `None` if it is off.
     pub address: Option<SocketAddr>,
+}
+
+/// The socket for those who ask the running gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Where it is; `None` if there is none.
+    pub socket: Option<PathBuf>,
+}
+
+impl Control {
+    /// Where it is if the section is there and does not say.
+    pub const DEFAULT_SOCKET: &str = "/run/doorward/control.sock";
 }
 
 /// How verdicts are written to stdout.

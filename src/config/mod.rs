@@ -28,7 +28,7 @@ mod syntax;
 mod values;
 
 pub use error::{ConfigError, ConfigErrors};
-use raw::Raw;
+use raw::{Raw, RawControl};
 use report::{Place, Problem, Report};
 
 /// No configuration is longer; what is must be another file.
@@ -39,16 +39,33 @@ const LONGEST: u64 = 1024 * 1024;
 /// # Errors
 /// Every mistake in it, and in the files it names, in the order of the lines.
 pub fn load(file: &Path) -> Result<checked::Config, ConfigErrors> {
-    match read(file) {
-        Ok(text) => parse(&text, file),
-        Err(problem) => Err(ConfigErrors::new(vec![ConfigError {
+    parse(&text_of(file)?, file)
+}
+
+/// Reads the section `[control]` alone: whoever asks a running gate may not be able to read its keys, and what is wrong with
+/// the rest of the file does not concern him.
+///
+/// # Errors
+/// If the file cannot be read, is not TOML, or has mistakes in this section.
+pub fn load_control(file: &Path) -> Result<checked::Control, ConfigErrors> {
+    read_document(&text_of(file)?, file, |document, mut report| {
+        let raw = RawControl::read_alone(document, &mut report);
+        let control = check::control::check(&raw, &mut report);
+        report.finish()?;
+        control.ok_or_else(|| ConfigErrors::new(Vec::new()))
+    })
+}
+
+fn text_of(file: &Path) -> Result<String, ConfigErrors> {
+    read(file).map_err(|problem| {
+        ConfigErrors::new(vec![ConfigError {
             file: file.to_owned(),
             line: None,
             key: String::new(),
             message: problem.message,
             remedy: problem.remedy,
-        }])),
-    }
+        }])
+    })
 }
 
 /// Checks `text` as if it stood in `file`: relative paths start at its folder. The files it names are read.
@@ -56,14 +73,22 @@ pub fn load(file: &Path) -> Result<checked::Config, ConfigErrors> {
 /// # Errors
 /// Every mistake in it, and in the files it names, in the order of the lines.
 pub fn parse(text: &str, file: &Path) -> Result<checked::Config, ConfigErrors> {
+    read_document(text, file, |document, mut report| {
+        let raw = Raw::read(document, &mut report);
+        check::check(&raw, report)
+    })
+}
+
+fn read_document<T>(
+    text: &str,
+    file: &Path,
+    understand: impl FnOnce(&DeTable<'_>, Report) -> Result<T, ConfigErrors>,
+) -> Result<T, ConfigErrors> {
     // An editor on Windows puts a byte order mark before the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::new(file, text);
     match DeTable::parse(text) {
-        Ok(document) => {
-            let raw = Raw::read(document.get_ref(), &mut report);
-            check::check(&raw, report)
-        }
+        Ok(document) => understand(document.get_ref(), report),
         Err(error) => {
             let (line, problem) = syntax::explain(text, &error);
             let place = Place { line: line.map(|offset| report.line(offset)), key: String::new() };

@@ -3,7 +3,7 @@
 use toml::de::DeTable;
 
 use super::reader::{Scalar, Table};
-use super::report::{Given, Place, Problem, Report, Text};
+use super::report::{Given, Place, Report, Text};
 
 /// The whole file.
 pub(super) struct Raw {
@@ -18,6 +18,7 @@ pub(super) struct Raw {
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
     pub(super) metrics_address: Given<String>,
+    pub(super) control: Given<RawControl>,
     pub(super) log: RawLog,
 }
 
@@ -73,6 +74,11 @@ pub(super) struct RawTimeouts {
     pub(super) drain: Given<Scalar>,
 }
 
+/// `[control]`
+pub(super) struct RawControl {
+    pub(super) socket: Given<String>,
+}
+
 /// `[limits]`
 #[derive(Default)]
 pub(super) struct RawLimits {
@@ -98,6 +104,7 @@ impl Raw {
     pub(super) fn read(document: &DeTable<'_>, report: &mut Report) -> Self {
         let mut root = Table::new(document, Place { line: None, key: String::new() });
         let raw = Self {
+            control: RawControl::find(&mut root, report),
             kernel_tls: root.text("kernel_tls", "\"auto\"", report),
             listeners: root
                 .tables("listener", report)
@@ -116,12 +123,6 @@ impl Raw {
             metrics_address: only_key(&mut root, "metrics", "address", "\"127.0.0.1:9180\"", report),
             log: root.table("log", RawLog::read, report).into_value().unwrap_or_default(),
         };
-        // It is part of the design, so somebody may well write it; that it does nothing yet must not go unsaid.
-        let no_control = Problem::new(
-            "this release has no control socket, so nothing would listen on it",
-            "remove the section [control] and everything in it",
-        );
-        root.refuse("control", no_control, report);
         root.close(report);
         raw
     }
@@ -218,6 +219,22 @@ impl RawLimits {
         };
         table.close(report);
         raw
+    }
+}
+
+impl RawControl {
+    /// Reads the section alone: the rest of the document is nobody's business here.
+    pub(super) fn read_alone(document: &DeTable<'_>, report: &mut Report) -> Given<Self> {
+        Self::find(&mut Table::new(document, Place { line: None, key: String::new() }), report)
+    }
+
+    fn find(root: &mut Table<'_>, report: &mut Report) -> Given<Self> {
+        let read = |mut table: Table<'_>, report: &mut Report| {
+            let raw = Self { socket: table.text("socket", "\"/run/doorward/control.sock\"", report) };
+            table.close(report);
+            raw
+        };
+        root.table("control", read, report)
     }
 }
 

@@ -20,12 +20,11 @@ pub(super) struct Table<'a> {
     entries: &'a DeTable<'a>,
     place: Place,
     asked: Vec<&'static str>,
-    refused: Vec<&'static str>,
 }
 
 impl<'a> Table<'a> {
     pub(super) fn new(entries: &'a DeTable<'a>, place: Place) -> Self {
-        Self { entries, place, asked: Vec::new(), refused: Vec::new() }
+        Self { entries, place, asked: Vec::new() }
     }
 
     /// Where the table stands.
@@ -133,20 +132,11 @@ impl<'a> Table<'a> {
             .collect()
     }
 
-    /// Reports a key that is not to be there, for a reason better than that nobody knows it.
-    pub(super) fn refuse(&mut self, key: &'static str, problem: Problem, report: &mut Report) {
-        if let Some((place, _)) = self.find(key, report) {
-            report.problem(&place, problem);
-        }
-        self.asked.pop();
-        self.refused.push(key);
-    }
-
     /// Ends the reading: reports every key that nobody asked for.
     pub(super) fn close(self, report: &mut Report) {
         for (key, _) in self.entries {
             let name = key.get_ref().as_ref();
-            if !self.asked.contains(&name) && !self.refused.contains(&name) {
+            if !self.asked.contains(&name) {
                 let line = Some(report.line(key.span().start));
                 let place = Place { line, ..self.place.child(&printed(name)) };
                 let message = format!("{} is not a key that is known here", quoted(name));

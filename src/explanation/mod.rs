@@ -8,6 +8,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 pub use self::advice::advice;
+use crate::authorize::UNVERIFIED;
 use crate::rejection::Reason;
 use crate::telemetry::refusals::{Refusal, Shown};
 
@@ -128,15 +129,11 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         }
         Reason::CertificateInvalid => format!("{name}'s certificate is not one that a device can use here: {detail}."),
         Reason::IdentityNotAllowed => match shown {
-            Some(shown) if shown.verified => {
-                format!("{name} has a good certificate, but the route {route} does not let {name} in.")
-            }
-            Some(_) => {
-                format!(
-                    "{source} showed a certificate that calls itself {name}. Nobody has verified it, and the route {route} \
-                     does not let such ones in."
-                )
-            }
+            Some(_) if detail == UNVERIFIED => format!(
+                "{source} showed a certificate that calls itself {name}. Nobody has verified it, and the route {route} \
+                 does not let such ones in."
+            ),
+            Some(_) => format!("{name}'s certificate is a good one, but the route {route} does not let {name} in."),
             None => {
                 format!("{source} showed no certificate, and the route {route} does not let anybody in without one.")
             }
@@ -199,7 +196,7 @@ fn specific(refusal: &Refusal) -> String {
             "If that was a mistake, or the device is back, issue {} a new certificate (README: \"Another device, later\").",
             shown.name()
         ),
-        (Reason::IdentityNotAllowed, Some(shown)) if shown.verified => format!(
+        (Reason::IdentityNotAllowed, Some(shown)) if &*refusal.detail != UNVERIFIED => format!(
             "If it should get in, add \"{}\" to allow of the route {route}, or to one of its groups, and restart the gate.",
             shown.name()
         ),
@@ -309,7 +306,10 @@ mod tests {
         assert!(text.contains("calls itself alice-phone") && text.contains("CN=Another house"), "{text}");
         let text = said(&refusal(Reason::ServerNameUnknown, None));
         assert!(text.contains("asked for nas.home.example") && text.contains("add \"nas.home.example\" to"), "{text}");
-        let text = said(&refusal(Reason::IdentityNotAllowed, Some(Shown { verified: true, ..shown() })));
+        let text = said(&refusal(Reason::IdentityNotAllowed, Some(shown())));
+        assert!(text.starts_with("alice-phone's certificate is a good one"), "{text}");
+        let unverified = Refusal { detail: UNVERIFIED.into(), ..refusal(Reason::IdentityNotAllowed, Some(shown())) };
+        assert!(said(&unverified).contains("Nobody has verified it"), "{}", said(&unverified));
         assert!(text.contains("add \"alice-phone\" to allow of the route nas"), "{text}");
         let text = said(&refusal(Reason::IdentityNotAllowed, None));
         assert!(text.starts_with("192.0.2.7 showed no certificate"), "{text}");

@@ -77,6 +77,11 @@ pub enum Event {
         /// Where.
         address: SocketAddr,
     },
+    /// The control socket is bound.
+    Control {
+        /// Where.
+        socket: String,
+    },
     /// Connections are taken.
     Ready,
     /// No more connections are taken; those there are may end.
@@ -381,6 +386,7 @@ impl fmt::Display for Event {
         match self {
             Self::Listening { listener, address } => write!(f, "listening on {address} ({listener})"),
             Self::Metrics { address } => write!(f, "metrics on http://{address}/metrics"),
+            Self::Control { socket } => write!(f, "control socket at {socket}"),
             Self::Ready => f.write_str("ready"),
             Self::Draining => f.write_str("draining: no new connections, open ones may end"),
             Self::LeftOut { lines, source, stage, reason, .. } => {

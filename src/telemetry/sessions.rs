@@ -164,6 +164,14 @@ mod tests {
     }
 
     #[test]
+    fn a_session_takes_little_memory() {
+        // Two counters of Arc each; the certificate is the connection's own, and the names are the configuration's.
+        let arc = |size| size + 2 * size_of::<usize>();
+        let size = arc(size_of::<Session>()) + arc(size_of::<ToBackend>()) + arc(size_of::<ToClient>());
+        assert!(size < 320, "{size} bytes");
+    }
+
+    #[test]
     fn a_session_is_there_as_long_as_its_guard_and_counts_its_own_bytes() {
         let sessions = Arc::new(Sessions::default());
         let first = Sessions::enter(&sessions, session(1));

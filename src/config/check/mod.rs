@@ -3,6 +3,7 @@
 mod access;
 mod certificate;
 mod client_auth;
+pub(super) mod control;
 mod listener;
 mod relations;
 mod route;
@@ -65,6 +66,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let timeouts = timeouts(&raw.timeouts, report);
     let limits = limits(&raw.limits, report);
     let metrics = listener::metrics(&raw.metrics_address, &listeners, report);
+    let control = control::check(&raw.control, report);
     let log = log(&raw.log, report);
     Some(Config {
         file: report.file().to_owned(),
@@ -74,6 +76,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         timeouts: timeouts?,
         limits: limits?,
         metrics: metrics?,
+        control: control?,
         log: log?,
         warnings: Vec::new(),
     })

@@ -1,0 +1,92 @@
+//! What the commands that ask a running gate have in common.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{ConfigArg, Format, exit, failed};
+use crate::config;
+use crate::config::checked::Control;
+use crate::control::ask::ask;
+use crate::control::{Answer, Request};
+use crate::names::visible;
+
+/// Which gate, and how to say it.
+#[derive(Args, Debug)]
+pub(super) struct Asking {
+    /// The gate's control socket [default: the one that its configuration names]
+    #[arg(long, value_name = "PATH", conflicts_with = "file")]
+    socket: Option<PathBuf>,
+
+    #[command(flatten)]
+    config: ConfigArg,
+
+    /// How to say it
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+}
+
+impl Asking {
+    /// Asks, and says the answer: as JSON, or as `text` puts it.
+    pub(super) fn run<T: Serialize>(
+        &self,
+        request: &Request,
+        expected: impl FnOnce(Answer) -> Option<T>,
+        text: impl FnOnce(&T) -> String,
+    ) -> ExitCode {
+        let socket = match self.socket() {
+            Ok(socket) => socket,
+            Err(code) => return code,
+        };
+        let answer = match ask(&socket, request) {
+            Ok(Answer::Error(error)) => {
+                let error = visible(&error, 1024);
+                return failed(exit::NO_GATE, &format!("the gate at {} does not answer: {error}", socket.display()));
+            }
+            Ok(answer) => answer,
+            Err(error) => return failed(exit::NO_GATE, &error),
+        };
+        let Some(answer) = expected(answer) else {
+            return failed(exit::UNEXPECTED, &"the gate answered another question than the one that was asked");
+        };
+        match self.format {
+            // Whatever answers, nothing of it takes the terminal over.
+            Format::Text => {
+                for line in text(&answer).lines() {
+                    println!("{}", visible(line, LINE_MAX));
+                }
+            }
+            Format::Json => match serde_json::to_string_pretty(&answer) {
+                Ok(json) => println!("{json}"),
+                Err(error) => return failed(exit::UNEXPECTED, &error),
+            },
+        }
+        exit::OK.into()
+    }
+
+    fn socket(&self) -> Result<PathBuf, ExitCode> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        // Where it is unless somebody says otherwise.
+        let Ok(file) = self.config.path() else { return Ok(Control::DEFAULT_SOCKET.into()) };
+        let control = config::load_control(&file).map_err(|errors| {
+            eprintln!("{errors}");
+            ExitCode::from(exit::CONFIG)
+        })?;
+        control.socket.ok_or_else(|| {
+            let message = format!(
+                "by its configuration {} the gate has no control socket, so it cannot be asked\n  add these lines to it, \
+                 and restart the gate:\n    [control]\n    socket = \"{}\"",
+                file.display(),
+                Control::DEFAULT_SOCKET
+            );
+            failed(exit::NO_GATE, &message)
+        })
+    }
+}
+
+/// The longest line of an answer, in characters.
+const LINE_MAX: usize = 4096;

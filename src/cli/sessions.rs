@@ -1,0 +1,92 @@
+//! `doorward sessions`: who is in.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::asking::Asking;
+use crate::control::{Answer, Request, SESSIONS_MAX, Sessions};
+use crate::explanation::lasting;
+
+/// The options of `doorward sessions`.
+#[derive(Args, Debug)]
+pub(super) struct SessionsArgs {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+pub(super) fn run(args: &SessionsArgs) -> ExitCode {
+    let expected = |answer| match answer {
+        Answer::Sessions(sessions) => Some(sessions),
+        _ => None,
+    };
+    args.asking.run(&Request::Sessions { count: SESSIONS_MAX }, expected, text)
+}
+
+fn text(sessions: &Sessions) -> String {
+    if sessions.sessions.is_empty() {
+        return "Nobody is in.\n".to_owned();
+    }
+    let heading = ["device", "route", "from", "for", "sent", "received", "path", "id"].map(str::to_owned);
+    let rows = sessions.sessions.iter().map(|session| {
+        let device = match &session.certificate {
+            Some(certificate) if certificate.verified => certificate.name.clone(),
+            Some(certificate) => format!("{} (unverified)", certificate.name),
+            None => "no certificate".to_owned(),
+        };
+        [
+            device,
+            session.route.clone(),
+            session.source.clone(),
+            lasting(i64::try_from(session.seconds).unwrap_or(i64::MAX)),
+            bytes(session.bytes_to_backend),
+            bytes(session.bytes_to_client),
+            session.path.clone(),
+            session.id.to_string(),
+        ]
+    });
+    let rows: Vec<[String; 8]> = [heading].into_iter().chain(rows).collect();
+    let mut widths = [0; 8];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut out = String::new();
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
+    }
+    let untold = sessions.open.saturating_sub(sessions.sessions.len());
+    if untold > 0 {
+        out.push_str(&format!("and {untold} older ones\n"));
+    }
+    out
+}
+
+/// So many bytes, as people tell it.
+fn bytes(count: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(size, _)| count >= *size) {
+        Some((size, unit)) => {
+            let tenths = u128::from(count) * 10 / u128::from(*size);
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        None => format!("{count} B"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_told_as_people_tell_them() {
+        for (count, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 30, "10.0 GiB"), (u64::MAX, "16777215.9 TiB")]
+        {
+            assert_eq!(bytes(count), text);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The control socket: how `doorward status`, `doorward sessions` and `doorward why` ask a running gate.
+//!
+//! A unix socket for the gate's own user and for root. One connection is one question: a line of JSON each way
+//! ([`Request`], [`Answer`]), both bounded in size and time. Nothing can be changed over it in this release.
+
+pub mod ask;
+pub(crate) mod serve;
+mod socket;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::serve::{Control, Facts};
+pub use self::socket::BindError;
+
+/// The longest question, in bytes.
+const REQUEST_MAX: usize = 4096;
+
+/// The most sessions in one answer.
+pub const SESSIONS_MAX: usize = 1000;
+
+/// The most refusals in one answer.
+pub const REFUSALS_MAX: usize = 100;
+
+/// The longest answer, in bytes. What [`SESSIONS_MAX`] and [`REFUSALS_MAX`] allow is far below it.
+const ANSWER_MAX: u64 = 4 * 1024 * 1024;
+
+/// A question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Request {
+    /// How is it?
+    Status,
+    /// Who is in?
+    Sessions {
+        /// No more than so many, the newest; at most [`SESSIONS_MAX`].
+        count: usize,
+    },
+    /// Why was somebody turned away?
+    Why {
+        /// `last`, an IP address, `sha256:…`, or the name of a device.
+        wanted: String,
+        /// No more than so many, the newest; at most [`REFUSALS_MAX`].
+        count: usize,
+    },
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Sessions`].
+    Sessions(Sessions),
+    /// To [`Request::Why`].
+    Why(Why),
+    /// There is no answer, for this reason.
+    Error(String),
+}
+
+/// How a gate is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its release.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started (RFC 3339).
+    pub since: String,
+    /// For how long it has run.
+    pub seconds: u64,
+    /// It is being stopped, and takes no connections any more.
+    pub draining: bool,
+    /// Its configuration file.
+    pub config: String,
+    /// Where it listens.
+    pub listeners: Vec<Listening>,
+    /// Where its metrics are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
+    /// Where the listeners lead.
+    pub routes: Vec<RouteStatus>,
+    /// Connections accepted since the start.
+    pub accepted: u64,
+    /// Connections turned away since the start.
+    pub rejected: u64,
+    /// Connections that are in now.
+    pub sessions: usize,
+}
+
+/// A listener of a gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// What it is called.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+}
+
+/// A route of a gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// What it is called.
+    pub name: String,
+    /// What it answers to.
+    pub server_names: Vec<String>,
+    /// Where it leads.
+    pub backends: Vec<String>,
+    /// Connections that are in now.
+    pub sessions: usize,
+}
+
+/// Who is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sessions {
+    /// How many there are.
+    pub open: usize,
+    /// The newest of them, the newest first.
+    pub sessions: Vec<Session>,
+}
+
+/// A connection that is in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Its number, as in the log.
+    pub id: u64,
+    /// Since when (RFC 3339).
+    pub since: String,
+    /// For how long.
+    pub seconds: u64,
+    /// Who connected: address and port.
+    pub source: String,
+    /// Where it arrived.
+    pub listener: String,
+    /// Where it leads.
+    pub route: String,
+    /// The certificate that was shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+    /// The backend that was reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// How its bytes are moved.
+    pub path: String,
+    /// Payload from the client to the backend so far, in bytes.
+    pub bytes_to_backend: u64,
+    /// Payload from the backend to the client so far, in bytes.
+    pub bytes_to_client: u64,
+}
+
+/// A certificate that was shown. What a stranger chose is escaped and bounded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// What its holder is called.
+    pub name: String,
+    /// All names in it, or the first few.
+    pub names: Vec<String>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Who issued it, or so it says.
+    pub issuer: String,
+    /// Before this it is not valid (RFC 3339).
+    pub not_before: String,
+    /// After this it is not valid (RFC 3339).
+    pub not_after: String,
+    /// Whether a trust anchor vouches for it.
+    pub verified: bool,
+}
+
+/// Why somebody was turned away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Why {
+    /// How many refusals are remembered of what was asked about.
+    pub known: usize,
+    /// How many connections were turned away since the start, whoever they were.
+    pub rejected: u64,
+    /// The newest of what was asked about, the newest first.
+    pub refusals: Vec<Refusal>,
+}
+
+/// A connection that was turned away. The names are those of the log's fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What happened, in a sentence.
+    pub explanation: String,
+    /// What to do about it.
+    pub advice: String,
+    /// When (RFC 3339).
+    pub time: String,
+    /// How long ago.
+    pub seconds: u64,
+    /// Its number, as in the log.
+    pub id: u64,
+    /// Where it arrived.
+    pub listener: String,
+    /// Who connected: address and port.
+    pub source: String,
+    /// The server name that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// The route, once it was known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Where in the journey it was turned away.
+    pub stage: String,
+    /// Why.
+    pub reason: String,
+    /// Who brought it about.
+    pub side: String,
+    /// More about it.
+    pub detail: String,
+    /// The TLS alert that the client was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alert: Option<String>,
+    /// The certificate that was shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+}

@@ -1,0 +1,276 @@
+//! The gate's end of the control socket. Whatever it is met with, it takes nothing from the gate.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::socket::{self, BindError, SocketFile};
+use super::{
+    Answer, Certificate, Listening, REFUSALS_MAX, REQUEST_MAX, Refusal, Request, RouteStatus, SESSIONS_MAX, Session,
+    Sessions, Status, Why,
+};
+use crate::config::checked::Config;
+use crate::explanation::explain;
+use crate::gate::Gate;
+use crate::telemetry::refusals::{self, Shown, Wanted};
+use crate::telemetry::sessions;
+
+/// Connections at once. For one more, the oldest is dropped: whoever has a question asks it at once.
+const CONNECTIONS: usize = 8;
+/// For the question.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// For everything.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the gate is made of, for those who ask.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    config: PathBuf,
+    since: OffsetDateTime,
+    listeners: Vec<Listening>,
+    metrics: Option<String>,
+    /// The sessions of each are counted when somebody asks.
+    routes: Vec<RouteStatus>,
+}
+
+impl Facts {
+    /// Those of a gate that starts now with this configuration, and is bound to these addresses.
+    pub(crate) fn of(config: &Config, bound: &[SocketAddr], metrics: Option<SocketAddr>) -> Self {
+        let routes = config.routes.iter().map(|route| RouteStatus {
+            name: route.name.to_string(),
+            server_names: route.server_names.iter().map(ToString::to_string).collect(),
+            backends: route.backends.iter().map(ToString::to_string).collect(),
+            sessions: 0,
+        });
+        let listeners = config
+            .listeners
+            .iter()
+            .zip(bound)
+            .map(|(listener, address)| Listening { name: listener.name.to_string(), address: address.to_string() });
+        Self {
+            // Whoever asks may stand in another folder.
+            config: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
+            since: OffsetDateTime::now_utc(),
+            listeners: listeners.collect(),
+            metrics: metrics.map(|address| address.to_string()),
+            routes: routes.collect(),
+        }
+    }
+}
+
+/// The bound socket.
+#[derive(Debug)]
+pub(crate) struct Control {
+    listener: UnixListener,
+    facts: Arc<Facts>,
+    own_user: u32,
+    path: PathBuf,
+    _file: SocketFile,
+}
+
+impl Control {
+    /// Makes the socket.
+    pub(crate) fn bind(path: &Path, facts: Facts) -> Result<Self, BindError> {
+        let (listener, file) = socket::bind(path)?;
+        let own_user = rustix::process::geteuid().as_raw();
+        Ok(Self { listener, facts: Arc::new(facts), own_user, path: path.to_owned(), _file: file })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Answers until the gate is gone.
+    pub(crate) async fn run(self, gate: Arc<Gate>) {
+        let mut connections = JoinSet::new();
+        let mut in_order: VecDeque<AbortHandle> = VecDeque::new();
+        loop {
+            let Ok((stream, _)) = self.listener.accept().await else {
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            while connections.try_join_next().is_some() {}
+            in_order.retain(|connection| !connection.is_finished());
+            if in_order.len() >= CONNECTIONS
+                && let Some(oldest) = in_order.pop_front()
+            {
+                oldest.abort();
+            }
+            let welcome = stream.peer_cred().is_ok_and(|peer| may_ask(peer.uid(), self.own_user));
+            let (gate, facts) = (Arc::clone(&gate), Arc::clone(&self.facts));
+            in_order.push_back(connections.spawn(async move {
+                // Whoever breaks off has nobody to hear about it.
+                let _ = timeout(TIMEOUT, converse(stream, welcome, &gate, &facts)).await;
+            }));
+        }
+    }
+}
+
+/// The file's mode says so already; this holds where somebody has changed it.
+const fn may_ask(user: u32, own_user: u32) -> bool {
+    const ROOT: u32 = 0;
+    user == own_user || user == ROOT
+}
+
+async fn converse(mut stream: UnixStream, welcome: bool, gate: &Gate, facts: &Facts) -> io::Result<()> {
+    let answer = if welcome {
+        match timeout(REQUEST_TIMEOUT, read_line(&mut stream)).await {
+            Ok(Ok(line)) => match serde_json::from_slice(&line) {
+                Ok(request) => answer(&request, gate, facts),
+                Err(_) => Answer::Error("this is no question that the gate understands".to_owned()),
+            },
+            Ok(Err(error)) => Answer::Error(format!("the question cannot be read: {error}")),
+            Err(_) => Answer::Error("the question did not come in time".to_owned()),
+        }
+    } else {
+        Answer::Error("only the user that runs the gate, and root, may ask".to_owned())
+    };
+    let mut line = serde_json::to_vec(&answer).map_err(io::Error::other)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    stream.shutdown().await
+}
+
+/// Reads up to the end of the line or of the stream.
+async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut buffer = [0; 512];
+    loop {
+        let count = stream.read(&mut buffer).await?;
+        let part = buffer.get(..count).unwrap_or_default();
+        let end = part.iter().position(|&byte| byte == b'\n');
+        line.extend_from_slice(part.get(..end.unwrap_or(count)).unwrap_or_default());
+        if line.len() > REQUEST_MAX {
+            return Err(io::Error::other(format!("it has more than {REQUEST_MAX} bytes")));
+        }
+        if end.is_some() || count == 0 {
+            return Ok(line);
+        }
+    }
+}
+
+fn answer(request: &Request, gate: &Gate, facts: &Facts) -> Answer {
+    let now = OffsetDateTime::now_utc();
+    match request {
+        Request::Status => Answer::Status(status(gate, facts, now)),
+        Request::Sessions { count } => {
+            let (sessions, open) = gate.sessions.newest((*count).min(SESSIONS_MAX));
+            Answer::Sessions(Sessions { open, sessions: sessions.iter().map(|one| session(one, now)).collect() })
+        }
+        Request::Why { wanted, count } => match Wanted::parse(wanted) {
+            Err(error) => Answer::Error(error.to_string()),
+            Ok(wanted) => {
+                let (refusals, known) = gate.refusals.find(&wanted, (*count).min(REFUSALS_MAX));
+                Answer::Why(Why {
+                    known,
+                    rejected: gate.refusals.total(),
+                    refusals: refusals.iter().map(|one| refusal(one, now)).collect(),
+                })
+            }
+        },
+    }
+}
+
+fn status(gate: &Gate, facts: &Facts, now: OffsetDateTime) -> Status {
+    let (sessions, open) = gate.sessions.newest(usize::MAX);
+    let routes = facts.routes.iter().map(|route| RouteStatus {
+        sessions: sessions.iter().filter(|session| session.route.as_str() == route.name).count(),
+        ..route.clone()
+    });
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        since: rfc3339(facts.since),
+        seconds: seconds(facts.since, now),
+        draining: gate.draining.is_cancelled(),
+        config: facts.config.display().to_string(),
+        listeners: facts.listeners.clone(),
+        metrics: facts.metrics.clone(),
+        routes: routes.collect(),
+        accepted: gate.accepted(),
+        rejected: gate.refusals.total(),
+        sessions: open,
+    }
+}
+
+fn session(session: &sessions::Session, now: OffsetDateTime) -> Session {
+    Session {
+        id: session.id,
+        since: rfc3339(session.since),
+        seconds: seconds(session.since, now),
+        source: session.source.to_string(),
+        listener: session.listener.to_string(),
+        route: session.route.to_string(),
+        certificate: session.identity.as_deref().map(|identity| certificate(&Shown::from(identity))),
+        backend: session.backend.as_ref().map(ToString::to_string),
+        path: session.path.label().to_owned(),
+        bytes_to_backend: session.to_backend(),
+        bytes_to_client: session.to_client(),
+    }
+}
+
+fn refusal(refusal: &refusals::Refusal, now: OffsetDateTime) -> Refusal {
+    let explanation = explain(refusal, now);
+    Refusal {
+        explanation: explanation.sentence,
+        advice: explanation.advice,
+        time: rfc3339(refusal.at),
+        seconds: seconds(refusal.at, now),
+        id: refusal.id,
+        listener: refusal.listener.to_string(),
+        source: refusal.source.to_string(),
+        server_name: refusal.server_name.as_deref().map(str::to_owned),
+        route: refusal.route.as_ref().map(ToString::to_string),
+        stage: refusal.reason.stage().label().to_owned(),
+        reason: refusal.reason.label().to_owned(),
+        side: refusal.reason.side().label().to_owned(),
+        detail: refusal.detail.to_string(),
+        alert: refusal.alert.map(|alert| alert.to_string()),
+        certificate: refusal.certificate.as_ref().map(certificate),
+    }
+}
+
+fn certificate(shown: &Shown) -> Certificate {
+    let moment = |at| OffsetDateTime::from_unix_timestamp(at).map_or_else(|_| at.to_string(), rfc3339);
+    Certificate {
+        name: shown.name().to_owned(),
+        names: shown.names.iter().map(ToString::to_string).collect(),
+        fingerprint: shown.fingerprint.to_string(),
+        serial: shown.serial.to_string(),
+        issuer: shown.issuer.to_string(),
+        not_before: moment(shown.not_before),
+        not_after: moment(shown.not_after),
+        verified: shown.verified,
+    }
+}
+
+fn rfc3339(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
+/// How long ago; a clock that was set back counts as no time.
+fn seconds(since: OffsetDateTime, now: OffsetDateTime) -> u64 {
+    u64::try_from((now - since).whole_seconds()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gates_user_and_root_may_ask() {
+        assert!(may_ask(1000, 1000) && may_ask(0, 1000) && may_ask(0, 0));
+        assert!(!may_ask(1001, 1000) && !may_ask(1000, 0));
+    }
+}

@@ -1,0 +1,163 @@
+//! The socket's file: made for its owner alone, put in the place of one that a dead gate has left, and never over
+//! anything else.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Type};
+use tokio::net::UnixListener;
+
+/// Why the control socket cannot be made.
+#[derive(Debug)]
+pub enum BindError {
+    /// A gate answers there already.
+    InUse,
+    /// Something that is no socket, or not ours, stands there.
+    Foreign,
+    /// The folder it should be in is not there.
+    NoFolder,
+    /// Anything else.
+    Io(io::Error),
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse => {
+                f.write_str("a running gate answers there\n  stop it, or give this one another path under [control]")
+            }
+            Self::Foreign => f.write_str(
+                "there is a file of that name that is no socket of this user, and it is not overwritten\n  remove it \
+                 yourself, or choose another path under [control]",
+            ),
+            Self::NoFolder => f.write_str(
+                "the folder it should be in is not there\n  make it, or choose another path under [control]; with \
+                 systemd, RuntimeDirectory=doorward makes /run/doorward",
+            ),
+            Self::Io(error) => match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => write!(
+                    f,
+                    "{error}\n  choose a folder under [control] that the gate's user may write to; with systemd, \
+                     RuntimeDirectory=doorward makes /run/doorward"
+                ),
+                _ => error.fmt(f),
+            },
+        }
+    }
+}
+
+impl std::error::Error for BindError {}
+
+impl From<io::Error> for BindError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// The file of a bound socket, removed on drop.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: what stands there later may be somebody else's.
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            // Whoever comes next replaces what is left.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// Makes the socket at `path` for its owner alone.
+pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
+    make_way(path)?;
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => BindError::NoFolder,
+        _ => BindError::Io(error),
+    })?;
+    let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
+    // Nobody can connect before it listens, so nobody can be quicker than this.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket)))?;
+    Ok((listener, file))
+}
+
+/// Connections that wait to be accepted; further ones are told to try again.
+const BACKLOG: i32 = 64;
+
+/// Removes a socket that nobody listens at any more, if it is one of ours.
+fn make_way(path: &Path) -> Result<(), BindError> {
+    let there = match fs::symlink_metadata(path) {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if !there.file_type().is_socket() || there.uid() != rustix::process::geteuid().as_raw() {
+        return Err(BindError::Foreign);
+    }
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A gate that has no time to accept must not hold this one up.
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
+        _ => Err(BindError::InUse),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a folder")
+    }
+
+    #[tokio::test]
+    async fn it_is_for_its_owner_alone_and_goes_with_the_gate() {
+        let folder = folder();
+        let path = folder.path().join("control.sock");
+        let (listener, file) = bind(&path).expect("a socket");
+        let mode = fs::symlink_metadata(&path).expect("the file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(matches!(bind(&path), Err(BindError::InUse)));
+        drop((listener, file));
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_dead_gate_has_left_is_replaced_and_nothing_else() {
+        let folder = folder();
+        let path = folder.path().join("control.sock");
+        let (listener, file) = bind(&path).expect("a socket");
+        // Killed: nothing is removed.
+        std::mem::forget(file);
+        drop(listener);
+        assert!(path.exists());
+        let (_listener, file) = bind(&path).expect("a socket in its place");
+
+        // Somebody has put something else there: it stays.
+        fs::remove_file(&path).expect("removed");
+        fs::write(&path, "precious").expect("a file");
+        drop(file);
+        assert!(matches!(bind(&path), Err(BindError::Foreign)));
+        assert_eq!(fs::read_to_string(&path).expect("the file"), "precious");
+
+        let link = folder.path().join("link.sock");
+        std::os::unix::fs::symlink(&path, &link).expect("a link");
+        assert!(matches!(bind(&link), Err(BindError::Foreign)));
+        assert!(matches!(bind(&folder.path().join("nowhere/control.sock")), Err(BindError::NoFolder)));
+    }
+}
