@@ -86,6 +86,7 @@ pub(super) struct RawLimits {
 /// `[log]`
 #[derive(Default)]
 pub(super) struct RawLog {
+    pub(super) output: Given<String>,
     pub(super) format: Given<String>,
     pub(super) sampling: Given<String>,
 }
@@ -218,6 +219,7 @@ impl RawLimits {
 impl RawLog {
     fn read(mut table: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
+            output: table.text("output", "\"stdout\"", report),
             format: table.text("format", "\"text\"", report),
             sampling: table.text("sampling", "\"on\"", report),
         };

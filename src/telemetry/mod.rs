@@ -1,5 +1,7 @@
 //! What the gate says about its connections: metrics for machines that watch, lines for people and machines that read.
 
+mod file;
+mod journal;
 pub mod log;
 pub mod metrics;
 pub mod names;
