@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, Banned, ClientAuthMode, Config, ExpiredRevocationList, KernelTls, Limits, LogFormat, Rate,
-    RouteMode, Selector, SendProxyProtocol, Terminate, Timeouts,
+    Allow, Backend, Banned, ClientAuthMode, Config, ExpiredRevocationList, KernelTls, Limits, Log, LogFormat,
+    LogOutput, Rate, RouteMode, Selector, SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::identity::{Serial, Sha256};
@@ -148,7 +148,7 @@ fn a_minimal_configuration_has_the_defaults() {
     assert_eq!(config.warnings, []);
     assert_eq!(config.file, home.file());
     assert_eq!(config.kernel_tls, KernelTls::Auto);
-    assert_eq!((config.log.format, config.log.sampling), (LogFormat::Text, true));
+    assert_eq!(config.log, Log { output: LogOutput::Stdout, format: LogFormat::Text, sampling: true });
     assert_eq!(config.metrics.address, Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)));
     assert_eq!(config.control.socket, None);
     assert_eq!(config.timeouts, Timeouts::default());
@@ -173,7 +173,8 @@ fn every_value_arrives_as_it_was_written() {
     let config = right(&home, "sample.toml");
 
     assert_eq!(config.kernel_tls, KernelTls::Auto);
-    assert_eq!((config.log.format, config.log.sampling), (LogFormat::Json, false));
+    let output = LogOutput::File(home.folder.path().join("doorward.log"));
+    assert_eq!(config.log, Log { output, format: LogFormat::Json, sampling: false });
     assert_eq!(config.metrics.address, Some("127.0.0.1:9181".parse().expect("an address")));
     assert_eq!(config.control.socket, Some(home.folder.path().join("run/control.sock")));
     let listener = &config.listeners[0];

@@ -392,13 +392,26 @@ impl Control {
     pub const DEFAULT_SOCKET: &str = "/run/doorward/control.sock";
 }
 
-/// How verdicts are written to stdout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How verdicts are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
+    /// Where to.
+    pub output: LogOutput,
     /// For people or for machines.
     pub format: LogFormat,
     /// Whether only some of many rejections of one source are written.
     pub sampling: bool,
+}
+
+/// Where log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Standard output.
+    Stdout,
+    /// systemd's journal, with a field for each thing that is known.
+    Journald,
+    /// A file, which is appended to.
+    File(PathBuf),
 }
 
 /// How a log line is written.

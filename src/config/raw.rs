@@ -95,6 +95,7 @@ pub(super) struct RawLimits {
 /// `[log]`
 #[derive(Default)]
 pub(super) struct RawLog {
+    pub(super) output: Given<String>,
     pub(super) format: Given<String>,
     pub(super) sampling: Given<String>,
 }
@@ -241,6 +242,7 @@ impl RawControl {
 impl RawLog {
     fn read(mut table: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
+            output: table.text("output", "\"stdout\"", report),
             format: table.text("format", "\"text\"", report),
             sampling: table.text("sampling", "\"on\"", report),
         };

@@ -50,7 +50,7 @@ const HOMES: &[(&str, &str)] = &[
         "connections connections_per_source connection_rate_per_source handshakes penalties banned \
          source_prefix_v4 source_prefix_v6",
     ),
-    ("[log]", "format sampling"),
+    ("[log]", "output format sampling"),
 ];
 
 /// What to write instead of the unknown key `wrong`, where `known` are the keys of its section.

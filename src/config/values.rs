@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::checked::{Backend, Rate};
+use super::checked::{Backend, LogOutput, Rate};
 use super::reader::Scalar;
 use super::report::{Problem, quoted};
 use super::suggest;
@@ -150,6 +150,40 @@ pub(super) fn count_or_off(scalar: &Scalar) -> Result<Option<usize>, Problem> {
         scalar => count(scalar)
             .map(Some)
             .map_err(|problem| Problem { remedy: format!("{}, or \"off\" for no limit", problem.remedy), ..problem }),
+    }
+}
+
+/// Where the log goes: `stdout`, `journald` or the path of a file; a relative path starts at `folder`.
+pub(super) fn log_output(text: &str, folder: &Path) -> Result<LogOutput, Problem> {
+    const PATH: &str = "\"/var/log/doorward/doorward.log\"";
+    if !text.contains('/') {
+        let words = [("stdout", false), ("journald", true)];
+        return word(text, &words)
+            .map(|journald| if journald { LogOutput::Journald } else { LogOutput::Stdout })
+            .map_err(|problem| Problem {
+                remedy: format!("{}, or the path of a file, as in {PATH}", problem.remedy),
+                ..problem
+            });
+    }
+    let path = folder.join(text);
+    if path.is_dir() || text.ends_with('/') {
+        return Err(Problem::new(
+            format!("{} is a folder", path.display()),
+            format!("write the path of a file in it, as in {PATH}"),
+        ));
+    }
+    if path.exists() && !path.is_file() {
+        return Err(Problem::new(
+            format!("{} is no file that lines can be appended to", path.display()),
+            format!("write the path of a file, as in {PATH}, or \"stdout\""),
+        ));
+    }
+    match path.parent() {
+        Some(parent) if !parent.is_dir() => Err(Problem::new(
+            format!("there is no folder {}", parent.display()),
+            format!("make it, and let the user that doorward runs as write to it: mkdir -p {}", parent.display()),
+        )),
+        _ => Ok(LogOutput::File(path)),
     }
 }
 

@@ -2,6 +2,8 @@
 //! what it remembers for those who ask.
 
 pub mod expiries;
+mod file;
+mod journal;
 pub mod log;
 pub mod metrics;
 pub mod names;

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use doorward::close::CloseReason;
 use doorward::rejection::{Alert, Reason};
@@ -13,6 +16,7 @@ use crate::client::{Client, client, connect, connect_from, plain_end};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::TestPki;
+use crate::common::process::{Daemon, own_loopback, wait_until};
 use crate::home::{House, Watch, assert_admitted, assert_refused};
 
 const NAME: &str = "nas.home.example";
@@ -148,4 +152,63 @@ fn a_line_says_where_the_time_went_and_what_kind_of_program_connected() {
     let line = watch.rejected_at("client_hello");
     assert_eq!(steps(&line), "admission hello", "{line}");
     assert!(line["ja4"].is_null(), "{line}");
+}
+
+#[test]
+fn a_file_takes_the_lines_and_is_followed_when_it_is_renamed() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let address = SocketAddrV4::new(own_loopback(), 24_444);
+    let house = House::new(&pki).limits("connection_rate_per_source = \"off\"").route("nas", backend.address());
+    let config = house
+        .config()
+        .replace("address = \"127.0.0.1:0\"\n\n\n[metrics]", &format!("address = \"{address}\"\n\n[metrics]"))
+        .replace("format = \"json\"", "format = \"json\"\noutput = \"./doorward.log\"");
+    assert!(config.contains(&address.to_string()) && config.contains("doorward.log"), "{config}");
+    let file = pki.write("doorward.toml", config);
+    let log = file.with_file_name("doorward.log");
+    let gate =
+        Daemon::start(Command::new(env!("CARGO_BIN_EXE_doorward")).args(["run", "--config"]).arg(&file), address);
+    let refused = || {
+        let mut stream = connect(address.into());
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        plain_end(&stream);
+    };
+    let lines = |log: &Path| -> Vec<Value> {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        // A line that has not come whole is for the next look.
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let rejected = |log: &Path| lines(log).iter().filter(|line| line["event"] == "rejected").count();
+
+    refused();
+    wait_until("the refusal is in the file", || (rejected(&log) == 1).then_some(()));
+    assert!(lines(&log).iter().any(|line| line["event"] == "ready"));
+    let mode = std::fs::metadata(&log).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+
+    // As logrotate does it; those that come within the next second may still be in the old one.
+    let old = log.with_extension("log.1");
+    std::fs::rename(&log, &old).unwrap();
+    let mut refusals = 1;
+    wait_until("there is a new file with lines", || {
+        refused();
+        refusals += 1;
+        (rejected(&log) > 0).then_some(())
+    });
+    wait_until("every refusal is in one of the two", || (rejected(&old) + rejected(&log) == refusals).then_some(()));
+    let told = gate.output();
+    assert!(!told.contains("rejected") && !told.contains("event"), "stdout has nothing of it: {told}");
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_a_start_that_fails_with_the_file_and_the_reason() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    // In a folder that not even root can write to.
+    let config = House::new(&pki).route("nas", backend.address()).config();
+    let config = config.replace("sampling = \"off\"", "output = \"/proc/self/doorward.log\"");
+    let failed = Gate::fails_to_start(&config).to_string();
+    assert!(failed.contains("cannot write the log to /proc/self/doorward.log: "), "{failed}");
 }

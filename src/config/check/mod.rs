@@ -14,11 +14,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 
-use super::checked::{Banned, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, Timeouts};
+use super::checked::{Banned, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Timeouts};
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{Given, Place, Problem, Report, quoted};
-use super::{ConfigErrors, values};
+use super::{ConfigErrors, files, values};
 use crate::names::Name;
 use crate::source::Prefixes;
 use access::Groups;
@@ -161,10 +161,25 @@ fn limits(raw: &RawLimits, report: &mut Report) -> Option<Limits> {
 }
 
 fn log(raw: &RawLog, report: &mut Report) -> Option<Log> {
+    let output = match &raw.output {
+        Given::Absent => Some(LogOutput::Stdout),
+        Given::Refused => None,
+        Given::Value(text) => {
+            let output = values::log_output(&text.value, files::folder_of(report.file()));
+            report.taken(&text.place, output)
+        }
+    };
     let formats = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = word(&raw.format, formats, LogFormat::Text, report);
     let sampling = word(&raw.sampling, &[("on", true), ("off", false)], true, report);
-    Some(Log { format: format?, sampling: sampling? })
+    if let (Some(LogOutput::Journald), Some(text)) = (&output, raw.format.value()) {
+        report.warn(
+            &text.place,
+            "journald is sent fields and not lines, so this changes nothing; remove it, or read what is there with journalctl \
+             --output=json",
+        );
+    }
+    Some(Log { output: output?, format: format?, sampling: sampling? })
 }
 
 fn scalar<T>(
