@@ -9,12 +9,13 @@
 mod common;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -27,7 +28,7 @@ const NAS: &str = "nas.home.example";
 const MIB: usize = 1 << 20;
 
 /// One test at a time.
-static TURN: Mutex<()> = Mutex::new(());
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Takes all descriptors that this process may have, and says how many that is. The gate inherits it.
 fn descriptors() -> usize {
@@ -106,7 +107,7 @@ async fn echo_backend() -> SocketAddr {
 /// this process, which is all the clients and the backend.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_connections_take_bounded_memory_and_give_it_back() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.lock().await;
     let count = 10_000.min((descriptors() - 100) / 2);
     assert!(count >= 1000, "ulimit -Hn is too low to say anything");
     let pki = TestPki::new();
@@ -159,7 +160,7 @@ async fn ping(stream: &mut TlsStream<TcpStream>) {
 /// without a certificate, from 200 addresses. Nobody is made to wait, so that each is looked at.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_refused_connections_leave_nothing_behind() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.lock().await;
     descriptors();
     let pki = TestPki::new();
     let gate = Gate::start(&config(&pki, SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), "penalties = \"off\""));
@@ -200,7 +201,7 @@ async fn a_hundred_thousand_refused_connections_leave_nothing_behind() {
 /// The same for those who are banned, which is cheap: nothing is read, and nothing is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_thousand_banned_connections_leave_nothing_behind() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.lock().await;
     descriptors();
     let pki = TestPki::new();
     let gate = Gate::start(&config(&pki, SocketAddr::from((Ipv4Addr::LOCALHOST, 9)), ""));
