@@ -38,7 +38,7 @@
 //! | certificate stuffing | `certificates::certificate_stuffing_*`; unit: `authorize::certificate_stuffing_*` |
 //! | a certificate for clients and servers | `certificates::nobody_with_a_certificate_for_another_purpose`: let in, as mkcert makes them |
 //! | no CN | `certificates::no_cn_*` |
-//! | CGNAT and IPv6 | `proxy::cgnat_and_ipv6_*`; unit: `admission::cgnat_and_ipv6_*` |
+//! | CGNAT and IPv6 | `proxy::cgnat_and_ipv6_*`; unit: `source::cgnat_and_ipv6_*` |
 //!
 //! Not here: ACME, OCSP and what happens at a reload, which the gate does not have yet; PKCS#12, platforms, SMB, ssh and
 //! mkcert's order of flags, which tests/real and `pki` show.
