@@ -10,6 +10,7 @@ use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{AlertDescription, Error, PeerIncompatible};
 
 use crate::admission::Admitted;
+use crate::ja4::Ja4;
 use crate::names::{ServerName, printable};
 use crate::proxy_protocol;
 use crate::rejection::{Alert, Reason, Rejection};
@@ -31,6 +32,8 @@ pub struct Greeted {
     pub server_name: Option<ServerName>,
     /// How many bytes of the socket the ClientHello takes up: whole records.
     pub length: usize,
+    /// What sent it, by the way it is made. For the log only.
+    pub ja4: Option<Ja4>,
 }
 
 /// A ClientHello that was refused, with what the client is to be told.
@@ -57,11 +60,12 @@ pub async fn peek(admitted: Admitted, deadline: Instant) -> Result<Greeted, Reje
             Look::Done(Err(Refusal { reason: Reason::NotTls, detail: what.label().to_owned(), alert: None, length: 0 }))
         }
         Progress::Complete(length) => {
-            Look::Done(parse(bytes.get(..length).unwrap_or_default()).map(|name| (name, length)))
+            let hello = bytes.get(..length).unwrap_or_default();
+            Look::Done(parse(hello).map(|name| (name, length, Ja4::of(hello))))
         }
     });
     match timeout_at(deadline, looked).await {
-        Ok(Ok(Some(Ok((server_name, length))))) => Ok(Greeted { admitted, server_name, length }),
+        Ok(Ok(Some(Ok((server_name, length, ja4))))) => Ok(Greeted { admitted, server_name, length, ja4 }),
         Ok(Ok(Some(Err(refusal)))) => {
             let alert = tell(&admitted, refusal.length, refusal.alert).await;
             Err(Rejection { reason: refusal.reason, detail: refusal.detail, alert })

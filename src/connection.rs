@@ -41,13 +41,16 @@ enum Tls {
     Passthrough,
 }
 
+/// A relay under way. On the heap, and no larger than its own path needs: this is what there is of a connection for as long
+/// as it lasts.
+type Relaying<'gate> = Pin<Box<dyn Future<Output = RelaySummary> + Send + 'gate>>;
+
 /// Sees a connection through, from accept to its one verdict.
 pub(crate) async fn serve(accepted: Accepted, gate: Arc<Gate>) {
     let mut record = Record::open(&gate, &accepted);
-    // On the heap and gone afterwards: a relay may last for days and needs no room for a handshake.
+    // Gone afterwards: a relay may last for days and needs no room for a handshake.
     match Box::pin(begin(accepted, &gate, &mut record)).await {
-        Ok(established) => {
-            let (relaying, slots) = relay(established, &gate, &mut record);
+        Ok((relaying, slots)) => {
             let summary = relaying.await;
             drop(slots);
             record.closed(&summary);
@@ -56,12 +59,16 @@ pub(crate) async fn serve(accepted: Accepted, gate: Arc<Gate>) {
     }
 }
 
-/// As far as a relay, unless the gate is told to stop on the way.
-async fn begin(accepted: Accepted, gate: &Gate, record: &mut Record) -> Result<Established, Rejection> {
+/// From accept to the first byte of payload, unless the gate is told to stop on the way.
+async fn begin<'gate>(
+    accepted: Accepted,
+    gate: &'gate Gate,
+    record: &mut Record,
+) -> Result<(Relaying<'gate>, Slots), Rejection> {
     // One generation of the configuration for the whole connection.
     let snapshot = gate.snapshot.load_full();
     match gate.draining.run_until_cancelled(establish(accepted, gate, &snapshot, record)).await {
-        Some(decided) => decided,
+        Some(decided) => decided.map(|established| relay(established, gate, record)),
         None => Err(Rejection::silent(Reason::Draining, "the gate is shutting down")),
     }
 }
@@ -76,6 +83,7 @@ async fn establish(
     let hello_deadline = accepted.at + snapshot.timeouts.client_hello;
 
     let admitted = gate.admission.admit(accepted, hello_deadline, |client| record.comes_from(client)).await?;
+    record.admitted();
 
     // Until it is known who this is, the place may be needed for somebody else.
     let evicted = admitted.slots.evicted();
@@ -166,7 +174,7 @@ async fn reach(
     timeouts: &Timeouts,
     record: &mut Record,
 ) -> Result<Dialed, Rejection> {
-    let begun = Instant::now();
+    let begun = record.dialing();
     let tried = |backend, up| record.tried(backend, up);
     let dialed = dial(authorized, &route.backends, header, begun + timeouts.dial, tried).await;
     record.dialed(&dialed, begun);
@@ -193,17 +201,11 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
     }
 }
 
-/// Moves payload until both sides have ended. The places go with it, to be given back then.
-///
-/// On the heap, and no larger than its own path needs: this is what there is of a connection for as long as it lasts.
-fn relay<'a>(
-    established: Established,
-    gate: &'a Gate,
-    record: &mut Record,
-) -> (Pin<Box<dyn Future<Output = RelaySummary> + Send + 'a>>, Slots) {
+/// Moves payload until both sides have ended; the places are to be given back then.
+fn relay<'gate>(established: Established, gate: &'gate Gate, record: &mut Record) -> (Relaying<'gate>, Slots) {
     let Established { client, dialed, tls, limits, slots } = established;
     let backend = dialed.stream;
-    let relaying: Pin<Box<dyn Future<Output = RelaySummary> + Send + 'a>> = match tls {
+    let relaying: Relaying<'gate> = match tls {
         Tls::Kernel(keys) => {
             let meter = record.relay_begins(Path::Kernel);
             Box::pin(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, meter, &gate.cut))

@@ -30,6 +30,7 @@ pub mod explanation;
 mod gate;
 pub mod handshake;
 pub mod identity;
+pub mod ja4;
 pub mod listener;
 pub mod names;
 pub mod pki;

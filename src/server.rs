@@ -226,5 +226,6 @@ async fn tidy(gate: Arc<Gate>) {
         ticks.tick().await;
         gate.metrics.tidy();
         gate.admission.tidy();
+        gate.log.tidy();
     }
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge};
 use tokio::time::Instant;
@@ -12,12 +13,13 @@ use crate::dial::Dialed;
 use crate::gate::Gate;
 use crate::handshake::{Facts, Refused, Secured};
 use crate::identity::Identity;
+use crate::ja4::Ja4;
 use crate::listener::Accepted;
 use crate::names::Name;
 use crate::rejection::{Reason, Rejection};
 use crate::relay::{Meter, Path, RelaySummary};
 use crate::snapshot::Route;
-use crate::telemetry::log::{Certificate, Tls, Verdict, detail, stranger};
+use crate::telemetry::log::{Certificate, Durations, Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::telemetry::refusals::{Circumstances, Refusal};
 use crate::telemetry::sessions::{Entered, Session, Sessions};
@@ -33,12 +35,72 @@ pub(crate) struct Record {
     listener_metrics: Option<Arc<ListenerMetrics>>,
     route: Option<(Arc<Route>, Option<Arc<RouteMetrics>>)>,
     server_name: Option<String>,
+    ja4: Option<Ja4>,
+    steps: Steps,
     identity: Option<Arc<Identity>>,
     facts: Option<Facts>,
     backend: Option<usize>,
     session: Option<Entered>,
     in_progress: bool,
     decided: bool,
+}
+
+/// What takes the time of a connection, in the order of the journey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Admission,
+    Hello,
+    Handshake,
+    Dial,
+    Relay,
+}
+
+/// How long each step took. One ends where the next one begins, so that together they are the whole time.
+#[derive(Debug)]
+struct Steps {
+    now: Step,
+    since: Instant,
+    admission: Option<Duration>,
+    hello: Option<Duration>,
+    handshake: Option<Duration>,
+    dial: Option<Duration>,
+}
+
+impl Steps {
+    fn begin(at: Instant) -> Self {
+        Self { now: Step::Admission, since: at, admission: None, hello: None, handshake: None, dial: None }
+    }
+
+    /// Begins the next step and returns the time.
+    fn next(&mut self, step: Step) -> Instant {
+        let now = Instant::now();
+        let took = Some(now.saturating_duration_since(self.since));
+        match self.now {
+            Step::Admission => self.admission = took,
+            Step::Hello => self.hello = took,
+            Step::Handshake => self.handshake = took,
+            Step::Dial => self.dial = took,
+            // The last one.
+            Step::Relay => return now,
+        }
+        (self.now, self.since) = (step, now);
+        now
+    }
+
+    /// As a line of the log has them; the step of this moment ends now.
+    fn durations(&self, now: Instant) -> Durations {
+        let seconds = |step, took: Option<Duration>| {
+            let last = (self.now == step).then(|| now.saturating_duration_since(self.since));
+            took.or(last).map(|took| took.as_secs_f64())
+        };
+        Durations {
+            admission: seconds(Step::Admission, self.admission),
+            hello: seconds(Step::Hello, self.hello),
+            handshake: seconds(Step::Handshake, self.handshake),
+            dial: seconds(Step::Dial, self.dial),
+            relay: seconds(Step::Relay, None),
+        }
+    }
 }
 
 impl Record {
@@ -60,6 +122,8 @@ impl Record {
             listener_metrics,
             route: None,
             server_name: None,
+            ja4: None,
+            steps: Steps::begin(accepted.at),
             identity: None,
             facts: None,
             backend: None,
@@ -74,8 +138,14 @@ impl Record {
         self.client = client;
     }
 
+    /// It is within the limits, and is to say what it wants.
+    pub(crate) fn admitted(&mut self) {
+        self.steps.next(Step::Hello);
+    }
+
     /// It has said what it wants.
     pub(crate) fn greeted(&mut self, greeted: &Greeted) {
+        self.ja4 = greeted.ja4;
         self.server_name = greeted.server_name.as_ref().map(|name| stranger(name.as_str()));
     }
 
@@ -89,10 +159,10 @@ impl Record {
 
     /// Takes the time of a handshake.
     pub(crate) async fn handshaking(
-        &self,
+        &mut self,
         handshake: impl Future<Output = Result<Secured, Refused>>,
     ) -> Result<Secured, Refused> {
-        let begun = Instant::now();
+        let begun = self.steps.next(Step::Handshake);
         let result = handshake.await;
         self.gate.metrics.handshake_took(begun.elapsed(), result.is_ok());
         result
@@ -111,6 +181,11 @@ impl Record {
         }
         self.facts = Some(secured.facts.clone());
         self.no_longer_in_progress();
+    }
+
+    /// It is let in, and a backend is to be reached. Returns the time.
+    pub(crate) fn dialing(&mut self) -> Instant {
+        self.steps.next(Step::Dial)
     }
 
     /// A backend answered, or did not.
@@ -132,6 +207,7 @@ impl Record {
     /// Payload begins to move. Gives what it is counted with.
     pub(crate) fn relay_begins(&mut self, path: Path) -> Meter {
         self.gate.tally.admitted();
+        self.steps.next(Step::Relay);
         let meter = match self.route_metrics() {
             Some(metrics) => {
                 metrics.relay_begins(path);
@@ -173,6 +249,10 @@ impl Record {
             identity: self.identity.as_deref(),
         };
         self.gate.refusals.remember(Refusal::new(&circumstances, rejection));
+        // Asked first: under a flood, lines that nobody writes need not be made.
+        if !self.gate.log.takes(self.client.ip(), reason) {
+            return;
+        }
         self.gate.log.verdict(&Verdict {
             event: "rejected",
             stage: Some(reason.stage().label()),
@@ -207,11 +287,13 @@ impl Record {
 
     /// What every line says.
     fn line(&self) -> Verdict {
+        let now = Instant::now();
         Verdict {
             id: self.id,
             listener: self.listener.to_string(),
             source: self.client.to_string(),
             server_name: self.server_name.clone(),
+            ja4: self.ja4.map(|ja4| ja4.to_string()),
             route: self.route.as_ref().map(|(route, _)| route.name.to_string()),
             certificate: self.identity.as_deref().map(Certificate::from),
             tls: self.facts.as_ref().map(|facts| Tls {
@@ -219,7 +301,8 @@ impl Record {
                 cipher_suite: facts.cipher_suite.clone(),
                 resumed: facts.resumed,
             }),
-            seconds: self.at.elapsed().as_secs_f64(),
+            durations: self.steps.durations(now),
+            seconds: now.saturating_duration_since(self.at).as_secs_f64(),
             ..Verdict::default()
         }
     }

@@ -21,7 +21,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("listener", &["config", "sys"]),
     ("proxy_protocol", &["config", "sys"]),
     ("admission", &["config", "listener", "proxy_protocol"]),
-    ("client_hello", &["admission", "proxy_protocol", "sys"]),
+    // Made where the hello is seen and handed to the verdict; no stage that decides anything may look at it.
+    ("ja4", &[]),
+    ("client_hello", &["admission", "ja4", "proxy_protocol", "sys"]),
     ("route", &[]),
     ("authorize", &["config"]),
     // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more.
@@ -38,7 +40,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
     (
         "verdict",
-        &["admission", "client_hello", "dial", "gate", "handshake", "listener", "relay", "snapshot", "telemetry"],
+        &[
+            "admission",
+            "client_hello",
+            "dial",
+            "gate",
+            "handshake",
+            "ja4",
+            "listener",
+            "relay",
+            "snapshot",
+            "telemetry",
+        ],
     ),
     // The one that knows the order.
     (

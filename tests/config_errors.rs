@@ -147,7 +147,7 @@ fn a_minimal_configuration_has_the_defaults() {
     assert_eq!(config.warnings, []);
     assert_eq!(config.file, home.file());
     assert_eq!(config.kernel_tls, KernelTls::Auto);
-    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!((config.log.format, config.log.sampling), (LogFormat::Text, true));
     assert_eq!(config.metrics.address, Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)));
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
@@ -171,7 +171,7 @@ fn every_value_arrives_as_it_was_written() {
     let config = right(&home, "sample.toml");
 
     assert_eq!(config.kernel_tls, KernelTls::Auto);
-    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!((config.log.format, config.log.sampling), (LogFormat::Json, false));
     assert_eq!(config.metrics.address, Some("127.0.0.1:9181".parse().expect("an address")));
     let listener = &config.listeners[0];
     assert_eq!(listener.name.as_str(), "public");

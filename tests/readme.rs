@@ -15,7 +15,7 @@ use doorward::close::CloseReason;
 use doorward::config;
 use doorward::config::checked::Config;
 use doorward::rejection::Reason;
-use doorward::telemetry::log::{Certificate, Tls, Verdict};
+use doorward::telemetry::log::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict};
 use doorward::telemetry::names::{self, Kind};
 
 use common::backend::Backend;
@@ -159,6 +159,7 @@ fn keys() -> BTreeSet<String> {
             "RawRoute" => "route.",
             "RawTimeouts" => "timeouts.",
             "RawLimits" => "limits.",
+            "RawLog" => "log.",
             _ => return None,
         })
     };
@@ -361,6 +362,7 @@ fn the_exit_codes_are_those_of_the_program() {
 fn the_fields_of_the_log_are_those_of_its_lines() {
     let full = Verdict {
         server_name: Some(String::new()),
+        ja4: Some(String::new()),
         route: Some(String::new()),
         stage: Some(""),
         side: Some(""),
@@ -379,6 +381,13 @@ fn the_fields_of_the_log_are_those_of_its_lines() {
         path: Some(""),
         bytes_to_backend: Some(0),
         bytes_to_client: Some(0),
+        durations: Durations {
+            admission: Some(0.0),
+            hello: Some(0.0),
+            handshake: Some(0.0),
+            dial: Some(0.0),
+            relay: Some(0.0),
+        },
         ..Verdict::default()
     };
     let mut fields = fields_of(&serde_json::to_value(full).unwrap());
@@ -387,6 +396,20 @@ fn the_fields_of_the_log_are_those_of_its_lines() {
     let documented: BTreeSet<String> = rows.iter().map(|row| word(&row[0]).to_owned()).collect();
     assert_eq!(rows.len(), documented.len(), "a field stands twice");
     assert_eq!(documented, fields);
+
+    let left_out = Event::LeftOut {
+        lines: 1,
+        cause: LeftOutCause::Sampling,
+        source: Some(String::new()),
+        stage: Some(""),
+        reason: Some(""),
+    };
+    let rows = table("field of `left_out`");
+    let documented: BTreeSet<String> =
+        rows.iter().flat_map(|row| row[0].split(", ").map(|name| word(name).to_owned())).collect();
+    let mut named = fields_of(&serde_json::to_value(left_out).unwrap());
+    assert!(named.remove("event"));
+    assert_eq!(documented, named);
 
     let samples: Vec<Block> = blocks().into_iter().filter(|block| block.language == "json").collect();
     let lines: Vec<&str> = samples.iter().flat_map(|block| block.text.lines()).collect();

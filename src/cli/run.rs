@@ -24,7 +24,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let log = match Log::to_stdout(config.log.format) {
+    let log = match Log::open(config.log) {
         Ok(log) => Arc::new(log),
         Err(error) => return failed(exit::START, &error),
     };

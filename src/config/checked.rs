@@ -364,6 +364,8 @@ pub struct Metrics {
 pub struct Log {
     /// For people or for machines.
     pub format: LogFormat,
+    /// Whether only some of many rejections of one source are written.
+    pub sampling: bool,
 }
 
 /// How a log line is written.

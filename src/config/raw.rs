@@ -18,7 +18,7 @@ pub(super) struct Raw {
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
     pub(super) metrics_address: Given<String>,
-    pub(super) log_format: Given<String>,
+    pub(super) log: RawLog,
 }
 
 /// `[[listener]]`
@@ -83,6 +83,13 @@ pub(super) struct RawLimits {
     pub(super) penalties: Given<String>,
 }
 
+/// `[log]`
+#[derive(Default)]
+pub(super) struct RawLog {
+    pub(super) format: Given<String>,
+    pub(super) sampling: Given<String>,
+}
+
 impl Raw {
     /// Reads the whole document, noting every unknown key and every value of the wrong kind.
     pub(super) fn read(document: &DeTable<'_>, report: &mut Report) -> Self {
@@ -104,7 +111,7 @@ impl Raw {
             timeouts: root.table("timeouts", RawTimeouts::read, report).into_value().unwrap_or_default(),
             limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
             metrics_address: only_key(&mut root, "metrics", "address", "\"127.0.0.1:9180\"", report),
-            log_format: only_key(&mut root, "log", "format", "\"text\"", report),
+            log: root.table("log", RawLog::read, report).into_value().unwrap_or_default(),
         };
         // It is part of the design, so somebody may well write it; that it does nothing yet must not go unsaid.
         let no_control = Problem::new(
@@ -202,6 +209,17 @@ impl RawLimits {
             connection_rate_per_source: table.scalar("connection_rate_per_source", "\"50/s\"", report),
             handshakes: table.scalar("handshakes", "512", report),
             penalties: table.text("penalties", "\"off\"", report),
+        };
+        table.close(report);
+        raw
+    }
+}
+
+impl RawLog {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            format: table.text("format", "\"text\"", report),
+            sampling: table.text("sampling", "\"on\"", report),
         };
         table.close(report);
         raw

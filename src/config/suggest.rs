@@ -46,7 +46,7 @@ const HOMES: &[(&str, &str)] = &[
     ("[[route]]", "server_names backends allow application_protocols send_proxy_protocol"),
     ("[timeouts]", "client_hello handshake dial idle lifetime half_close drain"),
     ("[limits]", "connections connections_per_source connection_rate_per_source handshakes penalties"),
-    ("[log]", "format"),
+    ("[log]", "format sampling"),
 ];
 
 /// What to write instead of the unknown key `wrong`, where `known` are the keys of its section.

@@ -456,7 +456,7 @@ mod tests {
         let [one, other] = try_suite(Version::Tls13, Cipher::Aes128Gcm).expect("the kernel can");
         assert_eq!(next_record(&one, Cipher::Aes128Gcm).expect("a number"), 1);
         let before = given_to_tcp(&one).expect("a count");
-        send_record(&one, 22, b"\x18\0\0\x01\0").expect("sent");
+        send_record(&one, 22, b"\x04\0\0\x01\0").expect("sent");
         send_record(&one, 21, b"\x01\0").expect("sent");
         assert_eq!(next_record(&one, Cipher::Aes128Gcm).expect("a number"), 3);
         // Header, content type and tag of each.
@@ -468,7 +468,7 @@ mod tests {
         assert_eq!((looked.content_type, looked.length), (Some(22), 3));
         let received = receive_record(&other, &mut buffer, false).expect("a record");
         assert_eq!(received, Received { content_type: Some(22), length: 5, whole: true });
-        assert_eq!(buffer[..5], *b"\x18\0\0\x01\0");
+        assert_eq!(buffer[..5], *b"\x04\0\0\x01\0");
         assert_eq!(receive_record(&other, &mut buffer, false).expect("a record"), alert(21));
         let end = receive_record(&other, &mut buffer, false).expect("the end");
         assert_eq!((end.content_type, end.length), (None, 0));

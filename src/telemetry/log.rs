@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,10 +13,14 @@ use std::time::Duration;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
 
-use crate::config::checked::LogFormat;
+use super::sampling::{LeftOut, Sampler};
+use crate::admission::Source;
+use crate::config::checked::{self, LogFormat};
 use crate::identity::Identity;
 use crate::names::{printable, visible};
+use crate::rejection::Reason;
 
 /// How many bytes wait for a slow reader of stdout. Further lines are left out, and their number is told: a gate that waits
 /// for its log could be stopped by filling it.
@@ -36,6 +40,8 @@ const DETAIL_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Log {
     format: LogFormat,
+    /// `None` writes every rejection.
+    sampler: Option<Sampler>,
     queue: Arc<Queue>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -75,11 +81,32 @@ pub enum Event {
     Ready,
     /// No more connections are taken; those there are may end.
     Draining,
-    /// Lines that were left out because stdout was not read fast enough.
+    /// Lines that were left out.
     LeftOut {
         /// How many.
         lines: u64,
+        /// Why.
+        cause: LeftOutCause,
+        /// Whose rejections: an IPv4 address or an IPv6 /64; `None` for those of several sources.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
+        /// Where they were rejected.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stage: Option<&'static str>,
+        /// Why they were rejected.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'static str>,
     },
+}
+
+/// Why lines were left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOutCause {
+    /// There were too many rejections of the same kind.
+    Sampling,
+    /// The output did not take them fast enough.
+    SlowOutput,
 }
 
 /// The line of one verdict.
@@ -96,6 +123,9 @@ pub struct Verdict {
     /// The server name as the client sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
+    /// The JA4 fingerprint of its ClientHello.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ja4: Option<String>,
     /// The route, once it was known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
@@ -131,8 +161,30 @@ pub struct Verdict {
     /// Payload from the backend to the client, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_to_client: Option<u64>,
+    /// Where the time went.
+    pub durations: Durations,
     /// From accept to the verdict, in seconds.
     pub seconds: f64,
+}
+
+/// How long the steps took that a connection reached, in seconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Durations {
+    /// From accept on, limits and a PROXY protocol header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admission: Option<f64>,
+    /// To the whole ClientHello and its route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hello: Option<f64>,
+    /// The TLS handshake, if the gate did it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<f64>,
+    /// To an open backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dial: Option<f64>,
+    /// To the end of the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay: Option<f64>,
 }
 
 /// The certificate in a line.
@@ -180,9 +232,10 @@ impl From<&Identity> for Certificate {
 }
 
 impl Log {
-    /// Lines in `format` to stdout.
-    pub fn to_stdout(format: LogFormat) -> io::Result<Self> {
-        Self::new(format, io::stdout())
+    /// The log that the configuration asks for.
+    pub fn open(settings: checked::Log) -> io::Result<Self> {
+        let log = Self::new(settings.format, io::stdout())?;
+        Ok(if settings.sampling { log.sampled() } else { log })
     }
 
     /// Lines in `format` to `out`, written by a thread of their own.
@@ -192,7 +245,44 @@ impl Log {
             let queue = Arc::clone(&queue);
             std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.write_to(out))?
         };
-        Ok(Self { format, queue, writer: Mutex::new(Some(writer)) })
+        Ok(Self { format, sampler: None, queue, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Writes only some of many rejections of one source, and tells how many it left out. The settings of the sampling are
+    /// those that the README gives.
+    #[must_use]
+    pub fn sampled(self) -> Self {
+        Self { sampler: Some(Sampler::default()), ..self }
+    }
+
+    /// Whether the line of a rejection is to be made and written. To be asked once for each: what is not, is counted.
+    pub fn takes(&self, client: IpAddr, reason: Reason) -> bool {
+        self.takes_at(client, reason, Instant::now())
+    }
+
+    fn takes_at(&self, client: IpAddr, reason: Reason, now: Instant) -> bool {
+        self.sampler.as_ref().is_none_or(|sampler| sampler.takes(Source::of(client), reason, now))
+    }
+
+    /// Tells what was left out, once a minute. To be called now and then.
+    pub fn tidy(&self) {
+        self.tidy_at(Instant::now());
+    }
+
+    fn tidy_at(&self, now: Instant) {
+        self.tell(self.sampler.iter().flat_map(|sampler| sampler.due(now)));
+    }
+
+    fn tell(&self, left_out: impl Iterator<Item = LeftOut>) {
+        for LeftOut { source, reason, count } in left_out {
+            self.event(&Event::LeftOut {
+                lines: count,
+                cause: LeftOutCause::Sampling,
+                source: source.map(|source| source.to_string()),
+                stage: Some(reason.stage().label()),
+                reason: Some(reason.label()),
+            });
+        }
     }
 
     /// Writes a line about the gate itself.
@@ -207,6 +297,7 @@ impl Log {
 
     /// Writes what is waiting and returns when it is written.
     pub fn finish(&self) {
+        self.tell(self.sampler.iter().flat_map(Sampler::rest));
         self.queue.lock().finished = true;
         self.queue.changed.notify_one();
         if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -239,7 +330,7 @@ impl Log {
         let was_empty = waiting.lines.is_empty();
         if waiting.left_out > 0 {
             let lines = std::mem::take(&mut waiting.left_out);
-            waiting.lines.extend(self.line(&Event::LeftOut { lines }).as_bytes());
+            waiting.lines.extend(self.line(&Event::slow_output(lines)).as_bytes());
         }
         waiting.lines.extend(line.as_bytes());
         drop(waiting);
@@ -279,6 +370,12 @@ impl Queue {
     }
 }
 
+impl Event {
+    fn slow_output(lines: u64) -> Self {
+        Self::LeftOut { lines, cause: LeftOutCause::SlowOutput, source: None, stage: None, reason: None }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -286,7 +383,16 @@ impl fmt::Display for Event {
             Self::Metrics { address } => write!(f, "metrics on http://{address}/metrics"),
             Self::Ready => f.write_str("ready"),
             Self::Draining => f.write_str("draining: no new connections, open ones may end"),
-            Self::LeftOut { lines } => write!(f, "{lines} lines left out: stdout was not read fast enough"),
+            Self::LeftOut { lines, source, stage, reason, .. } => {
+                write!(f, "left_out {lines} lines")?;
+                match (stage, reason) {
+                    (Some(stage), Some(reason)) => {
+                        let source = source.as_deref().unwrap_or("several sources");
+                        write!(f, " {stage}/{reason} of {source}: more of the same than is written one by one")
+                    }
+                    _ => f.write_str(": the log was not read or written fast enough"),
+                }
+            }
         }
     }
 }
@@ -317,6 +423,9 @@ impl fmt::Display for Verdict {
         }
         if let Some(alert) = &self.alert {
             write!(f, " alert={alert}")?;
+        }
+        if let Some(ja4) = self.ja4.as_ref().filter(|_| self.stage.is_some()) {
+            write!(f, " ja4={ja4}")?;
         }
         write!(f, " {:.3}s", self.seconds)?;
         if let Some(detail) = &self.detail {
@@ -380,6 +489,55 @@ mod tests {
         assert!(ids.eq(0..1000));
     }
 
+    /// 5,000 a second for 30 s, as a scanner sends them that the limits of connections do not stop.
+    #[test]
+    fn a_flood_of_rejections_takes_less_than_a_mebibyte_and_is_told_in_full() {
+        const REJECTED: u32 = 150_000;
+        for format in [LogFormat::Text, LogFormat::Json] {
+            for sources in [1, 100, REJECTED] {
+                let written = Written::default();
+                let log = Log::new(format, written.clone()).expect("a log").sampled();
+                let begin = Instant::now();
+                for number in 0..REJECTED {
+                    let client = IpAddr::from((0xc000_0200 + number % sources).to_be_bytes());
+                    let now = begin + Duration::from_micros(200) * number;
+                    if log.takes_at(client, Reason::ServerNameUnknown, now) {
+                        log.verdict(&Verdict {
+                            event: "rejected",
+                            source: SocketAddr::new(client, 65_535).to_string(),
+                            server_name: Some("x".repeat(STRANGER_MAX)),
+                            detail: Some("x".repeat(DETAIL_MAX)),
+                            ..Verdict::default()
+                        });
+                    }
+                    // As often as a running gate is tidied.
+                    if number % 25_000 == 0 {
+                        log.tidy_at(now);
+                    }
+                }
+                log.finish();
+                let lines = written.lines();
+                let bytes: usize = lines.iter().map(|line| line.len() + 1).sum();
+                assert!(bytes < 1024 * 1024, "{format:?}, {sources} sources: {bytes} bytes");
+                let told = lines.iter().filter(|line| line.contains("left_out"));
+                let left_out: usize = told
+                    .clone()
+                    .map(|line| match format {
+                        LogFormat::Text => line.split(' ').find_map(|word| word.parse().ok()).expect("a number"),
+                        LogFormat::Json => {
+                            let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                            assert_eq!((&line["stage"], &line["cause"]), (&"route".into(), &"sampling".into()));
+                            usize::try_from(line["lines"].as_u64().expect("a number")).expect("a count")
+                        }
+                    })
+                    .sum();
+                let told = told.count();
+                assert!(told <= 33, "{told} lines about what was left out");
+                assert_eq!(lines.len() - told + left_out, usize::try_from(REJECTED).expect("a count"));
+            }
+        }
+    }
+
     #[test]
     fn lines_that_nobody_reads_fast_enough_are_counted() {
         /// Nothing is read before the test says so.
@@ -410,7 +568,7 @@ mod tests {
         log.verdict(&Verdict::default());
         log.finish();
         let lines = written.lines();
-        let told: Vec<&String> = lines.iter().filter(|line| line.contains("lines left out")).collect();
+        let told: Vec<&String> = lines.iter().filter(|line| line.contains("left_out")).collect();
         let [told] = told.as_slice() else { panic!("{told:?}") };
         let left_out: usize = told.split(' ').find_map(|word| word.parse().ok()).expect("a number");
         assert_eq!(left_out + lines.len() - 2, sent);

@@ -6,5 +6,6 @@ pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod refusals;
+mod sampling;
 pub mod sessions;
 pub mod tally;

@@ -18,7 +18,7 @@ use super::DEADLINE;
 use super::process::{Finished, run, wait_until};
 
 /// The part of a configuration that is the same in nearly every test: one listener named `public`, metrics, both on
-/// ports of the kernel's choice, and log lines for machines.
+/// ports of the kernel's choice, and log lines for machines, every single one of them.
 pub(crate) const LOCAL: &str = r#"
 [[listener]]
 name = "public"
@@ -29,6 +29,7 @@ address = "127.0.0.1:0"
 
 [log]
 format = "json"
+sampling = "off"
 "#;
 
 /// A running gate.

@@ -88,7 +88,7 @@ impl<'a> House<'a> {
         let pki = pki.config();
         format!(
             "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n{listener}\n\n\
-             [metrics]\naddress = \"127.0.0.1:0\"\n\n[log]\nformat = \"json\"\n\n\
+             [metrics]\naddress = \"127.0.0.1:0\"\n\n[log]\nformat = \"json\"\nsampling = \"off\"\n\n\
              [limits]\n{limits}\n\n[timeouts]\n{timeouts}\n\n{pki}{client_auth}\n{routes}"
         )
     }

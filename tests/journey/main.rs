@@ -8,6 +8,7 @@
 //! | `resumption` | sessions, and that they never outlive their rights | 18 (but for reload), 19 |
 //! | `reasons` | every reason for a rejection and every way to end: metric, log line and alert together | |
 //! | `limits` | limits, source addresses; places come back | 3, 31 |
+//! | `log` | what the log says, and how much of it under a flood | 30 |
 //! | `proxy` | PROXY protocol, taken and sent | |
 //! | `backends` | backends good and bad, several of them, unix sockets | 21 |
 //! | `transfer` | payload byte for byte, half-closes, KeyUpdate | 17, 22 |
@@ -56,6 +57,7 @@ mod backends;
 mod certificates;
 mod endings;
 mod limits;
+mod log;
 mod modes;
 mod pitfalls;
 mod proxy;

@@ -27,6 +27,13 @@ fn kernel_has_tls() -> bool {
     has
 }
 
+/// Whether the keys of a connection can be changed: Linux 6.14 and later.
+fn kernel_changes_keys() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-', '+']).map_while(|number| number.trim().parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(14))
+}
+
 /// The path that connections take where it is up to the gate.
 fn path() -> &'static str {
     if kernel_has_tls() { "kernel" } else { "copy" }
@@ -190,5 +197,48 @@ fn require_starts_where_the_kernel_has_tls_and_says_what_to_do_where_it_has_none
     for part in ["kernel_tls = \"require\"", "No such file or directory", "modprobe tls", "/etc/modules-load.d", "auto"]
     {
         assert!(refused.stderr.contains(part), "{part}: {refused}");
+    }
+}
+
+/// A process's heap and stacks, in bytes (proc(5), `Anonymous` of `smaps_rollup`). Not its program: where that lies in
+/// memory, as the guest's files do, what is read of it counts as the process's own.
+fn anonymous_memory(gate: &Gate) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", gate.pid())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn an_idle_connection_takes_no_more_than_its_few_kilobytes() {
+    const WARM_UP: usize = 64;
+    const COUNT: usize = 192;
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = open(&pki, "auto", &backend);
+    let config = only(&pki, &pki.client("alice"), SUITES[0]);
+    let open = |count| -> Vec<Client> {
+        let clients = (0..count).map(|_| {
+            let client = Client::handshaken(gate.address(), &config, "nas.home.example").unwrap();
+            client.ping().unwrap();
+            client
+        });
+        clients.collect()
+    };
+    let warm_up = open(WARM_UP);
+    let before = anonymous_memory(&gate);
+    let held = open(COUNT);
+    gate.wait_metric("doorward_relays_total", &[("path", path())], (WARM_UP + COUNT) as f64);
+    let each = anonymous_memory(&gate).saturating_sub(before) / COUNT as u64;
+    let most = match path() {
+        // There are no keys and no record layer of ours; but the key schedule is kept where the kernel can change keys.
+        "kernel" if kernel_changes_keys() => 5 << 10,
+        "kernel" => 4 << 10,
+        _ => 8 << 10,
+    };
+    println!("{each} bytes for each idle connection, on the path {}", path());
+    assert!(each <= most, "{each} bytes each");
+    for client in warm_up.iter().chain(&held) {
+        client.close_notify();
+        assert_eq!(client.end(), End::Orderly);
     }
 }

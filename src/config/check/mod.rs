@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 
 use super::checked::{ClientAuth, Config, KernelTls, Limits, Log, LogFormat, Timeouts};
-use super::raw::{Raw, RawLimits, RawRoute, RawTimeouts};
+use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{Given, Place, Problem, Report, quoted};
 use super::{ConfigErrors, values};
@@ -64,8 +64,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let timeouts = timeouts(&raw.timeouts, report);
     let limits = limits(&raw.limits, report);
     let metrics = listener::metrics(&raw.metrics_address, &listeners, report);
-    let format =
-        word(&raw.log_format, &[("text", LogFormat::Text), ("json", LogFormat::Json)], LogFormat::Text, report);
+    let log = log(&raw.log, report);
     Some(Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
@@ -74,7 +73,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         timeouts: timeouts?,
         limits: limits?,
         metrics: metrics?,
-        log: Log { format: format? },
+        log: log?,
         warnings: Vec::new(),
     })
 }
@@ -159,6 +158,13 @@ fn limits(raw: &RawLimits, report: &mut Report) -> Option<Limits> {
         connection_rate_per_source: rate?,
         handshakes: handshakes?,
     })
+}
+
+fn log(raw: &RawLog, report: &mut Report) -> Option<Log> {
+    let formats = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = word(&raw.format, formats, LogFormat::Text, report);
+    let sampling = word(&raw.sampling, &[("on", true), ("off", false)], true, report);
+    Some(Log { format: format?, sampling: sampling? })
 }
 
 fn scalar<T>(

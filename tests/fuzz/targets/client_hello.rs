@@ -2,13 +2,18 @@
 #![no_main]
 
 use doorward::client_hello::{Progress, fuzz_parse, progress};
+use doorward::ja4::Ja4;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| match progress(bytes) {
     // Waiting for what is there already would be waiting for ever.
     Progress::Incomplete(total) => assert!(total > bytes.len()),
     Progress::Complete(length) => match fuzz_parse(&bytes[..length]) {
         // In whatever pieces a name comes, it is the same name: the policy hangs on it.
-        Ok(name) => assert_eq!(fuzz_parse(&in_records_of_3_bytes(&bytes[..length])), Ok(name)),
+        Ok(name) => {
+            let pieces = in_records_of_3_bytes(&bytes[..length]);
+            assert_eq!(fuzz_parse(&pieces), Ok(name));
+            assert_eq!(Ja4::of(&pieces), Ja4::of(&bytes[..length]));
+        }
         Err(detail) => assert!(detail.len() < 512 && !detail.contains(char::is_control), "{detail:?}"),
     },
     Progress::NotTls(_) | Progress::TooLarge => {}

@@ -1,0 +1,246 @@
+//! Which rejections are written to the log under a flood, and how many were not.
+//!
+//! Of each source and reason the first few are written, then one now and then; of each stage no more than so many in all,
+//! so that a million sources cannot fill a disk either, nor a flood of nonsense hide who was refused for his certificate.
+//! What is left out is counted and told. The metrics know nothing of all this: they count everything.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::admission::Source;
+use crate::rejection::{Reason, Stage};
+
+/// Of one source and reason.
+const PER_SOURCE: Quota = Quota { burst: 10, period: Duration::from_secs(60) };
+
+/// Of one stage, whatever the source and the reason.
+const PER_STAGE: Quota = Quota { burst: 30, period: Duration::from_secs(1) };
+
+/// How many sources and reasons are told apart. Whoever comes when there are as many shares the quota of the stage and is
+/// counted by reason alone.
+const TRACKED_MAX: usize = 4096;
+
+/// How often it is told what was left out.
+const TELLING: Duration = Duration::from_secs(60);
+
+/// How many sources and reasons are told one by one each time; the rest is told by reason.
+const TOLD_MAX: usize = 32;
+
+/// So many at once, and another one whenever the period has passed.
+#[derive(Clone, Copy, Debug)]
+struct Quota {
+    burst: u32,
+    period: Duration,
+}
+
+/// What is left of a quota, as the moment from which on it is whole again (the generic cell rate algorithm, ITU-T I.371
+/// appendix A).
+#[derive(Clone, Copy, Debug)]
+struct Whole(Instant);
+
+impl Whole {
+    fn has_one(self, quota: Quota, now: Instant) -> bool {
+        self.0.saturating_duration_since(now) <= quota.period * (quota.burst - 1)
+    }
+
+    fn take_one(&mut self, quota: Quota, now: Instant) {
+        self.0 = self.0.max(now) + quota.period;
+    }
+}
+
+/// Decides which rejections are written. Its memory is bounded, whoever connects.
+#[derive(Debug, Default)]
+pub(super) struct Sampler {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tracked: HashMap<(Source, Reason), Tracked>,
+    stages: BTreeMap<Stage, Whole>,
+    /// Left out of those that are not tracked.
+    others: BTreeMap<Reason, u64>,
+    told: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    whole: Whole,
+    left_out: u64,
+}
+
+/// Rejections that were not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LeftOut {
+    /// Whose; `None` for those of several sources.
+    pub(super) source: Option<Source>,
+    /// Why they were rejected.
+    pub(super) reason: Reason,
+    /// How many, at least 1.
+    pub(super) count: u64,
+}
+
+impl Sampler {
+    /// Whether the rejection of this moment is to be written; counts it if not.
+    pub(super) fn takes(&self, source: Source, reason: Reason, now: Instant) -> bool {
+        let mut state = self.lock();
+        let State { tracked, stages, others, .. } = &mut *state;
+        let has_room = tracked.len() < TRACKED_MAX;
+        let tracked = if has_room {
+            Some(tracked.entry((source, reason)).or_insert(Tracked { whole: Whole(now), left_out: 0 }))
+        } else {
+            tracked.get_mut(&(source, reason))
+        };
+        let stage = stages.entry(reason.stage()).or_insert(Whole(now));
+        let taken = stage.has_one(PER_STAGE, now)
+            && tracked.as_ref().is_none_or(|tracked| tracked.whole.has_one(PER_SOURCE, now));
+        match (taken, tracked) {
+            (true, Some(tracked)) => tracked.whole.take_one(PER_SOURCE, now),
+            (true, None) => {}
+            (false, Some(tracked)) => tracked.left_out += 1,
+            (false, None) => *others.entry(reason).or_insert(0) += 1,
+        }
+        if taken {
+            stage.take_one(PER_STAGE, now);
+        } else {
+            state.told.get_or_insert(now);
+        }
+        taken
+    }
+
+    /// What has been left out since the last time it was told, if it is time to tell it again. To be called now and then;
+    /// forgets whoever has not been rejected for a while.
+    pub(super) fn due(&self, now: Instant) -> Vec<LeftOut> {
+        let mut state = self.lock();
+        let due = state.told.is_some_and(|told| now.saturating_duration_since(told) >= TELLING);
+        let left_out = if due { state.tell() } else { Vec::new() };
+        state.tracked.retain(|_, tracked| tracked.left_out > 0 || tracked.whole.0 > now);
+        if state.tracked.len() < TRACKED_MAX / 4 {
+            state.tracked.shrink_to(TRACKED_MAX / 4);
+        }
+        left_out
+    }
+
+    /// What has been left out since the last time it was told.
+    pub(super) fn rest(&self) -> Vec<LeftOut> {
+        self.lock().tell()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn tell(&mut self) -> Vec<LeftOut> {
+        self.told = None;
+        let mut others = std::mem::take(&mut self.others);
+        let of_tracked = self.tracked.iter_mut().filter(|(_, tracked)| tracked.left_out > 0);
+        let mut told: Vec<LeftOut> = of_tracked
+            .map(|(&(source, reason), tracked)| LeftOut {
+                source: Some(source),
+                reason,
+                count: std::mem::take(&mut tracked.left_out),
+            })
+            .collect();
+        told.sort_by_key(|left_out| Reverse(left_out.count));
+        for left_out in told.drain(told.len().min(TOLD_MAX)..) {
+            *others.entry(left_out.reason).or_insert(0) += left_out.count;
+        }
+        told.extend(others.into_iter().map(|(reason, count)| LeftOut { source: None, reason, count }));
+        told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    fn source(number: u32) -> Source {
+        Source::of(IpAddr::V4(Ipv4Addr::from(number)))
+    }
+
+    fn count(left_out: &[LeftOut]) -> u64 {
+        left_out.iter().map(|left_out| left_out.count).sum()
+    }
+
+    #[test]
+    fn of_a_source_and_reason_ten_are_written_and_then_one_a_minute() {
+        let (sampler, begin) = (Sampler::default(), Instant::now());
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let takes = |from, reason, seconds| sampler.takes(source(from), reason, at(seconds));
+        assert_eq!((0..25).filter(|_| takes(1, Reason::NotTls, 0)).count(), 10);
+        assert!(takes(1, Reason::Malformed, 0), "another reason");
+        assert!(takes(2, Reason::NotTls, 0), "another source");
+        assert_eq!((1..=59).filter(|second| takes(1, Reason::NotTls, *second)).count(), 0);
+        assert_eq!((60..240).filter(|second| takes(1, Reason::NotTls, *second)).count(), 3);
+
+        let told = LeftOut { source: Some(source(1)), reason: Reason::NotTls, count: 15 + 59 + 177 };
+        assert_eq!(sampler.rest(), [told]);
+        assert_eq!(sampler.rest(), [], "told once");
+    }
+
+    #[test]
+    fn it_is_told_a_minute_after_the_first_was_left_out_and_then_each_minute() {
+        let (sampler, begin) = (Sampler::default(), Instant::now());
+        let mut told = Vec::new();
+        for second in 0..=300 {
+            let now = begin + Duration::from_secs(second);
+            if second < 150 {
+                for _ in 0..20 {
+                    sampler.takes(source(1), Reason::NotTls, now);
+                }
+            }
+            let due = sampler.due(now);
+            if !due.is_empty() {
+                told.push((second, count(&due)));
+            }
+        }
+        // 3,000 less the 12 that were written.
+        assert_eq!(told.iter().map(|(second, _)| *second).collect::<Vec<_>>(), [60, 121, 182]);
+        assert_eq!(told.iter().map(|(_, count)| *count).sum::<u64>(), 3000 - 12);
+    }
+
+    #[test]
+    fn a_million_sources_take_no_more_memory_than_four_thousand_and_each_is_counted() {
+        let (sampler, begin) = (Sampler::default(), Instant::now());
+        let mut written = 0;
+        for number in 0..1_000_000 {
+            // In 100 s.
+            let now = begin + Duration::from_micros(u64::from(number) * 100);
+            written += u64::from(sampler.takes(source(number), Reason::CertificateRequired, now));
+        }
+        assert_eq!(written, 30 + 99, "the quota of the stage");
+        {
+            let state = sampler.lock();
+            assert_eq!(state.tracked.len(), TRACKED_MAX);
+            let room = state.tracked.capacity() * (size_of::<((Source, Reason), Tracked)>() + 1);
+            assert!(room < 512 * 1024, "{room} bytes");
+        }
+        let told = sampler.rest();
+        assert_eq!(count(&told), 1_000_000 - written);
+        let merged = told.iter().filter(|left_out| left_out.source.is_none()).count();
+        assert_eq!((told.len(), merged), (TOLD_MAX + 1, 1));
+
+        // Once their quota is whole again, nothing is kept of them.
+        assert_eq!(sampler.due(begin + Duration::from_secs(100 + 60)), []);
+        let state = sampler.lock();
+        assert!(state.tracked.is_empty() && state.tracked.capacity() < TRACKED_MAX);
+    }
+
+    #[test]
+    fn a_flood_at_one_stage_hides_nothing_at_another() {
+        let (sampler, now) = (Sampler::default(), Instant::now());
+        for number in 0..10_000 {
+            sampler.takes(source(number), Reason::NotTls, now);
+        }
+        assert!(!sampler.takes(source(20_000), Reason::NotTls, now));
+        assert!(sampler.takes(source(20_000), Reason::Expired, now));
+    }
+}
