@@ -83,7 +83,7 @@ impl Answers {
     pub(super) fn new(address: SocketAddr, watched: Watched, stop: CancellationToken) -> Self {
         Self {
             local: address.ip().to_canonical().is_loopback(),
-            history: History::new(&watched.tally),
+            history: History::new(),
             watched,
             started: OffsetDateTime::now_utc(),
             page_policy: HeaderValue::from_str(&page::policy()).ok(),

@@ -24,9 +24,9 @@ struct Steps {
 }
 
 impl History {
-    /// Begins now.
-    pub(super) fn new(tally: &Tally) -> Self {
-        Self(Mutex::new(Steps { last: tally.now(), ended: VecDeque::with_capacity(STEPS) }))
+    /// Begins with the gate. Whatever has been counted by the time the first step ends was counted in it.
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Steps { last: Tally::default().now(), ended: VecDeque::with_capacity(STEPS) }))
     }
 
     /// A step has ended.
@@ -59,7 +59,7 @@ mod tests {
     fn steps_hold_what_was_added_and_only_so_many_are_kept() {
         let tally = Tally::default();
         tally.admitted();
-        let history = History::new(&tally);
+        let history = History::new();
         tally.admitted();
         tally.rejected(Reason::NotTls);
         history.step(&tally);
@@ -67,7 +67,7 @@ mod tests {
         tally.admitted();
         let (total, steps) = history.shown(&tally);
         assert_eq!(total.admitted, 4);
-        assert_eq!(steps.iter().map(|step| step.admitted).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(steps.iter().map(|step| step.admitted).collect::<Vec<_>>(), [2, 2]);
         assert_eq!(steps.iter().map(|step| step.rejected.iter().sum::<u64>()).collect::<Vec<_>>(), [1, 0]);
         for _ in 0..2 * STEPS {
             history.step(&tally);

@@ -26,7 +26,7 @@ const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// How many refusals are told, the same ones in a row as one.
+/// How many refusals are told, those that are told in the same words as one.
 const TOLD: usize = 25;
 /// How many sources are ranked.
 const RANKED: usize = 10;
@@ -274,21 +274,26 @@ fn latest(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
         return;
     }
     html.raw("<table class=\"told\"><thead><tr><th>When<th>Who<th>What happened, and what to do</thead><tbody>");
-    let told = refusals.iter().map(|refusal| (refusal, explain(refusal, now))).collect::<Vec<_>>();
     // Whoever tries again and again is told of once.
-    let same = |(one, first): &(&Arc<Refusal>, Explanation), (other, second): &(&Arc<Refusal>, Explanation)| {
-        one.source.ip() == other.source.ip() && first == second
-    };
-    for group in told.chunk_by(same).take(TOLD) {
-        let Some((refusal, explanation)) = group.first() else { continue };
+    let mut told: Vec<(&Refusal, Explanation, u64)> = Vec::new();
+    let mut places: HashMap<(IpAddr, String), usize> = HashMap::new();
+    for refusal in refusals {
+        let explanation = explain(refusal, now);
+        let place = *places.entry((refusal.source.ip(), explanation.sentence.clone())).or_insert(told.len());
+        match told.get_mut(place) {
+            Some((.., times)) => *times += 1,
+            None => told.push((refusal, explanation, 1)),
+        }
+    }
+    for (refusal, explanation, times) in told.into_iter().take(TOLD) {
         html.raw("<tr><td class=\"when\">");
         ago(html, refusal.at, now);
         html.raw("<td class=\"who\">").text(refusal.source.ip().to_canonical());
-        html.raw("<td><p>").text(&explanation.sentence);
-        if group.len() > 1 {
-            html.raw(" <strong>").text(grouped(group.len() as u64)).raw(" times</strong>");
+        html.raw("<td><p>").text(explanation.sentence);
+        if times > 1 {
+            html.raw(" <strong>").text(grouped(times)).raw(" times</strong>");
         }
-        html.raw("</p><p class=\"quiet\">").text(&explanation.advice);
+        html.raw("</p><p class=\"quiet\">").text(explanation.advice);
         html.raw(" <code>").text(refusal.reason).raw("</code></p>");
     }
     html.raw("</tbody></table></section>");

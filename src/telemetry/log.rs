@@ -442,7 +442,9 @@ impl Line for Event {
     fn priority(&self) -> Priority {
         match self {
             Self::LeftOut { .. } => Priority::Warning,
-            Self::Listening { .. } | Self::Metrics { .. } | Self::Ready | Self::Draining => Priority::Info,
+            Self::Listening { .. } | Self::Metrics { .. } | Self::Control { .. } | Self::Ready | Self::Draining => {
+                Priority::Info
+            }
         }
     }
 }
