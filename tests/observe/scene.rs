@@ -55,7 +55,7 @@ impl Scene {
             )
             .limits(&format!(
                 "connections = {CONNECTIONS}\nconnections_per_source = {PER_SOURCE}\nhandshakes = {HANDSHAKES}\n\
-                 connection_rate_per_source = \"100/m\"\npenalties = \"off\""
+                 connection_rate_per_source = \"100/m\"\npenalties = \"on\""
             ))
             .timeouts("client_hello = \"2s\"\nhandshake = \"3s\"\ndial = \"2s\"\ndrain = \"10m\"")
             .client_auth(&format!("revocation_lists = [{good:?}, {old:?}]\ndeny = [\"sha256:{digest}\"]"))
@@ -137,6 +137,14 @@ impl Scene {
                 for _ in 0..=100 {
                     let stream = connect_from([127, 0, 0, 7].into(), self.address());
                     let _ = stream.shutdown(Shutdown::Write);
+                    plain_end(&stream);
+                }
+            }
+            Reason::SourceBanned => {
+                // Each costs two seconds, some of which pass meanwhile.
+                while !self.gate.lines().iter().any(|line| line["reason"] == reason.label()) {
+                    let mut stream = connect_from([127, 0, 0, 8].into(), self.address());
+                    let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
                     plain_end(&stream);
                 }
             }
