@@ -15,6 +15,9 @@ pub(super) const WAITING_MAX: usize = 4 * 1024 * 1024;
 /// writing it does.
 const COLLECTING: Duration = Duration::from_millis(2);
 
+/// How long the end of the gate waits for its last lines to be written. Whoever reads them may have stopped reading.
+const FINISHING: Duration = Duration::from_secs(5);
+
 /// Lines that are to be written.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -22,6 +25,8 @@ pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     /// There is something to be written, or nothing will be any more.
     changed: Condvar,
+    /// The last line has been written.
+    ended: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -31,12 +36,13 @@ pub(super) struct Waiting {
     /// Of the lines that tell of others that were left out: where each ends, and of how many.
     told: Vec<(usize, u64)>,
     finished: bool,
+    ended: bool,
 }
 
 impl Queue {
     /// Nothing is to be written at first.
     pub(super) fn new(form: Form) -> Self {
-        Self { form, waiting: Mutex::default(), changed: Condvar::new() }
+        Self { form, waiting: Mutex::default(), changed: Condvar::new(), ended: Condvar::new() }
     }
 
     /// Puts a line in, if there is room.
@@ -56,13 +62,15 @@ impl Queue {
         }
     }
 
-    /// Nothing more is put in.
-    pub(super) fn finish(&self) {
+    /// Nothing more is put in. Waits until what there is has been written, and says whether it was in [`FINISHING`].
+    pub(super) fn finish(&self) -> bool {
         let mut waiting = self.lock();
         self.tell_missing(&mut waiting);
         waiting.finished = true;
-        drop(waiting);
         self.changed.notify_one();
+        let written = self.ended.wait_timeout_while(waiting, FINISHING, |waiting| !waiting.ended);
+        let (waiting, _) = written.unwrap_or_else(PoisonError::into_inner);
+        waiting.ended
     }
 
     /// Tells how many lines the output did not take, if it is any.
@@ -104,6 +112,8 @@ impl Queue {
             lines.clear();
             lines.shrink_to(64 * 1024);
             if finished {
+                self.lock().ended = true;
+                self.ended.notify_all();
                 return;
             }
             std::thread::sleep(COLLECTING);
