@@ -345,3 +345,34 @@ fn a_dial_without_a_descriptor_was_the_backends_fault() {
     assert_eq!(scene.gate.metrics().sum("doorward_connections_rejected_total", &blamed), 0.0);
     scene.end();
 }
+
+/// Strangers behind the owner's address (a carrier's, a school's) connected as often as that address may, and the owner, who
+/// had just shown a valid certificate there, was turned away with them for as long as they liked.
+#[test]
+fn strangers_behind_the_owners_address_used_up_how_often_it_may_connect() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let limits = "penalties = \"on\"\nconnection_rate_per_source = \"20/min\"";
+    let gate = House::new(&pki).limits(limits).route("nas", backend.address()).open();
+    // Before anybody has shown a certificate there, the limit is one for all.
+    for _ in 0..30 {
+        drop(connect(gate.address()));
+    }
+    gate.wait_rejected("admission", "source_rate", 10);
+    drop(gate);
+
+    let gate = House::new(&pki).limits(limits).route("nas", backend.address()).open();
+    let owner = Client::admitted(gate.address(), &alice, NAS).unwrap();
+    for count in 1..=10 {
+        for _ in 0..20 {
+            drop(connect(gate.address()));
+        }
+        let admitted = Client::admitted(gate.address(), &alice, NAS);
+        let admitted = admitted.unwrap_or_else(|end| panic!("client {count} was turned away: {end:?}"));
+        admitted.close_notify();
+        admitted.end();
+    }
+    owner.ping().unwrap();
+    assert_eq!(gate.metrics().sum("doorward_connections_rejected_total", &[("reason", "source_rate")]), 0.0);
+}
