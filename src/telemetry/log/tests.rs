@@ -312,3 +312,14 @@ fn a_disk_that_fills_up_and_empties_again_leaves_whole_lines_and_the_right_count
         assert_eq!(lines.iter().filter(whole).count(), 5, "{lines:?}");
     }
 }
+
+#[test]
+fn what_a_stranger_chose_is_escaped_and_bounded() {
+    let nasty = "a\n\u{1b}[31m\u{2028}\u{202e}\"b\\ ";
+    assert_eq!(stranger(nasty), r#"a\n\u{1b}[31m\u{2028}\u{202e}\"b\\ "#);
+    // Words of a library's, at the end of a line.
+    assert_eq!(detail(nasty), r#"a\n\u{1b}[31m\u{2028}\u{202e}"b\ "#);
+    let long = "\u{e0001}".repeat(1000);
+    assert_eq!(stranger(&long).matches("\\u{e0001}").count(), STRANGER_MAX);
+    assert_eq!(detail(&long).matches("\\u{e0001}").count(), DETAIL_MAX);
+}
