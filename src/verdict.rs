@@ -379,7 +379,7 @@ mod tests {
         }
     }
 
-    /// No connection from outside can bring this about (tests/journey/reasons.rs provokes every other reason), so the
+    /// No connection from outside can bring this about (tests/observe/everywhere.rs looks for every other reason), so the
     /// fault is put in here: the task that serves the connection panics.
     #[tokio::test]
     async fn a_connection_that_nobody_decides_about_is_rejected_as_internal() {
@@ -430,6 +430,11 @@ mod tests {
             }
         }
         assert_eq!(lines.len(), 2, "{lines:?}");
+        // What `doorward why` and the status page are answered from.
+        let remembered: Vec<_> = gate.refusals.latest(3).iter().map(|refusal| (refusal.id, refusal.reason)).collect();
+        assert_eq!(remembered, [(2, Reason::Internal), (1, Reason::Internal)]);
+        let internal = Reason::ALL.iter().position(|reason| *reason == Reason::Internal).expect("a reason");
+        assert_eq!(gate.tally.now().rejected[internal], 2);
         assert!(metrics.contains("doorward_connections_accepted_total{listener=\"public\"} 2\n"), "{metrics}");
         assert!(metrics.contains("doorward_handshakes_in_progress{listener=\"public\"} 0\n"), "{metrics}");
     }

@@ -41,11 +41,6 @@ use home::{House, Watch};
 
 const NAME: &str = "nas.home.example";
 
-/// The house with a control socket.
-fn open(house: &House<'_>) -> Gate {
-    Gate::start(&format!("{}\n[control]\nsocket = \"control.sock\"\n", house.config()))
-}
-
 fn socket(gate: &Gate) -> PathBuf {
     gate.folder().join("control.sock")
 }
@@ -54,16 +49,9 @@ fn doorward(arguments: &[&str]) -> Finished {
     run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(arguments))
 }
 
-/// Asks by the configuration file, as people do.
-fn ask(gate: &Gate, arguments: &[&str]) -> Finished {
-    let config = gate.folder().join("doorward.toml");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
-    run(command.args(arguments).arg("--config").arg(config))
-}
-
 #[track_caller]
 fn json(gate: &Gate, arguments: &[&str]) -> Value {
-    let said = ask(gate, &[arguments, &["--format", "json"]].concat()).success();
+    let said = gate.ask(&[arguments, &["--format", "json"]].concat()).success();
     serde_json::from_slice(&said.stdout).unwrap()
 }
 
@@ -85,7 +73,7 @@ fn explained(gate: &Gate, reason: Reason, attempt: impl FnOnce() -> client::End)
     }
     let (explanation, advice) = (told["explanation"].as_str().unwrap(), told["advice"].as_str().unwrap());
 
-    let text = ask(gate, &["why"]).success().text();
+    let text = gate.ask(&["why"]).success().text();
     assert!(text.starts_with(&format!("{explanation}\n{advice}\n\n")), "{text}");
     assert!(text.contains(&format!("{reason}: ")), "{text}");
     for field in ["source", "server_name", "alert"] {
@@ -125,9 +113,9 @@ fn whoever_was_turned_away_is_found_again_and_explained() {
         .route("nas", echo.address())
         .route_with("ssh", &[&echo.address().to_string()], "allow = [\"bob-laptop\"]")
         .route("dead", "unix:/nowhere/service.sock");
-    let gate = open(&house);
+    let gate = house.open_to_questions();
     let here = gate.address();
-    let nobody = ask(&gate, &["why"]).success().text();
+    let nobody = gate.ask(&["why"]).success().text();
     assert_eq!(nobody, "Nobody has been turned away since the gate was started.\n");
 
     let good = client(&pki, Some(&pki.client("alice-phone")));
@@ -189,9 +177,9 @@ fn whoever_was_turned_away_is_found_again_and_explained() {
     let ids: Vec<u64> = all["refusals"].as_array().unwrap().iter().map(|one| one["id"].as_u64().unwrap()).collect();
     assert_eq!(ids.len(), count);
     assert!(ids.is_sorted_by(|newer, older| newer > older), "{ids:?}");
-    let two = ask(&gate, &["why", "127.0.0.1", "--count", "2"]).success().text();
+    let two = gate.ask(&["why", "127.0.0.1", "--count", "2"]).success().text();
     assert!(two.ends_with("\n16 earlier like this are remembered: --count shows more.\n"), "{two}");
-    let nobody = ask(&gate, &["why", "192.0.2.7"]).success().text();
+    let nobody = gate.ask(&["why", "192.0.2.7"]).success().text();
     assert!(nobody.starts_with("The gate remembers nobody like that. 18 connections were turned away"), "{nobody}");
 
     let status = json(&gate, &["status"]);
@@ -208,7 +196,7 @@ fn numbered(name: &str, serial: u64) -> rcgen::CertificateParams {
 fn what_strangers_put_into_names_is_escaped() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = open(&House::new(&pki).route("nas", echo.address()));
+    let gate = House::new(&pki).route("nas", echo.address()).open_to_questions();
     let nasty = "<script>alert(1)</script>\u{1b}[31m\nrejected\u{202e}";
     let mut params = Certified::for_clients("x");
     params.distinguished_name.push(DnType::CommonName, nasty);
@@ -219,7 +207,7 @@ fn what_strangers_put_into_names_is_escaped() {
     let escaped = r"<script>alert(1)</script>\u{1b}[31m\nrejected\u{202e}";
     assert!(text.contains(&format!("calls itself {escaped}, and")), "{text}");
     assert!(!text.contains(['\u{1b}', '\u{202e}']) && !text.contains("\nrejected"), "{text}");
-    let why = ask(&gate, &["why", "--format", "json"]).success().text();
+    let why = gate.ask(&["why", "--format", "json"]).success().text();
     assert!(!why.contains(['\u{1b}', '\u{202e}']), "{why}");
     let why: Value = serde_json::from_str(&why).unwrap();
     assert_eq!(why["refusals"][0]["certificate"]["name"], escaped);
@@ -228,7 +216,7 @@ fn what_strangers_put_into_names_is_escaped() {
     let odd = Hello { version: 0x0303, suites: &[0x1301], server_name: "<b>\u{1b}[31m\n.example" }.record();
     refused_plainly(&connect(gate.address()), &odd);
     wait_until("it is remembered", || (json(&gate, &["status"])["rejected"] == 2).then_some(()));
-    let text = ask(&gate, &["why"]).success().text();
+    let text = gate.ask(&["why"]).success().text();
     assert!(!text.contains('\u{1b}'), "{text}");
 }
 
@@ -236,8 +224,8 @@ fn what_strangers_put_into_names_is_escaped() {
 fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = open(&House::new(&pki).route("nas", echo.address()).passthrough("mail", echo.address()));
-    assert_eq!(ask(&gate, &["sessions"]).success().text(), "Nobody is in.\n");
+    let gate = House::new(&pki).route("nas", echo.address()).passthrough("mail", echo.address()).open_to_questions();
+    assert_eq!(gate.ask(&["sessions"]).success().text(), "Nobody is in.\n");
     let alice = pki.client("alice-phone");
     let session = Client::admitted(gate.address(), &client(&pki, Some(&alice)), NAME).unwrap();
 
@@ -256,7 +244,7 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     assert_eq!(one["backend"], echo.address().to_string());
     assert_eq!((&one["certificate"]["name"], &one["certificate"]["verified"]), (&"alice-phone".into(), &true.into()));
     assert_eq!(one["certificate"]["fingerprint"], digest);
-    let table = ask(&gate, &["sessions"]).success().text();
+    let table = gate.ask(&["sessions"]).success().text();
     let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(row[..2], ["alice-phone", "nas"], "{table}");
     for _ in 0..10 {
@@ -280,7 +268,7 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     assert_eq!(status["listeners"][0]["address"], gate.address().to_string());
     assert_eq!(status["pid"], gate.pid());
     assert_eq!(status["config"], gate.folder().join("doorward.toml").to_str().unwrap());
-    let text = ask(&gate, &["status"]).success().text();
+    let text = gate.ask(&["status"]).success().text();
     assert!(text.contains("2 came, 0 were turned away, 2 are in now"), "{text}");
 
     // An orderly end, and a reset.
@@ -308,7 +296,7 @@ fn raw(socket: &Path, bytes: &[u8]) -> Value {
 fn the_control_socket_disturbs_nobody_when_it_is_abused() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = open(&House::new(&pki).route("nas", echo.address()));
+    let gate = House::new(&pki).route("nas", echo.address()).open_to_questions();
     let socket = socket(&gate);
     let alice = client(&pki, Some(&pki.client("alice-phone")));
     let established = Client::admitted(gate.address(), &alice, NAME).unwrap();
@@ -368,7 +356,7 @@ fn memory(gate: &Gate) -> u64 {
 fn a_flood_of_refusals_costs_no_more_memory_than_the_places_there_are() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = open(&House::new(&pki).route("nas", echo.address()));
+    let gate = House::new(&pki).route("nas", echo.address()).open_to_questions();
     let flood = |count: usize| {
         let before = gate.metrics().sum("doorward_connections_rejected_total", &[]);
         for number in 0..count {
@@ -432,7 +420,7 @@ fn the_socket_is_for_its_owner_and_never_takes_anothers_place() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let house = House::new(&pki).route("nas", echo.address());
-    let gate = open(&house);
+    let gate = house.open_to_questions();
     let path = socket(&gate);
     assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let line = gate.wait_for_line("the socket to be named", |line| line["event"] == "control");
@@ -472,5 +460,5 @@ fn without_the_section_there_is_no_socket() {
     let gate = House::new(&pki).route("nas", echo.address()).open();
     let files: BTreeSet<_> = std::fs::read_dir(gate.folder()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(files, BTreeSet::from(["doorward.toml".into()]));
-    assert_eq!(ask(&gate, &["status"]).failure().status.code(), Some(8));
+    assert_eq!(gate.ask(&["status"]).failure().status.code(), Some(8));
 }

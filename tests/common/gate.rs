@@ -241,6 +241,13 @@ impl Gate {
         (status, body.to_owned())
     }
 
+    /// Asks it over its control socket, by its configuration file, as people do: `doorward ARGUMENTS --config …`.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Finished {
+        let config = self.folder().join("doorward.toml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        run(command.args(arguments).arg("--config").arg(config))
+    }
+
     /// Waits until the series of this name with these labels sum up to `value`.
     ///
     /// # Panics
