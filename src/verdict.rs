@@ -235,9 +235,11 @@ impl Record {
         let reason = rejection.reason;
         self.gate.admission.rejected(self.client.ip(), reason);
         // First of all: whoever sees the counter or the line can ask about it.
+        let counted_as = self.gate.admission.source(self.client.ip());
         let circumstances = Circumstances {
             id: self.id,
             source: self.client,
+            counted_as,
             listener: &self.listener,
             server_name: self.server_name.as_deref(),
             route: self.route.as_ref().map(|(route, _)| &route.name),
@@ -251,7 +253,7 @@ impl Record {
         }
         self.gate.tally.rejected(reason);
         // Asked first: under a flood, lines that nobody writes need not be made.
-        if !self.gate.log.takes(self.client.ip(), reason) {
+        if !self.gate.log.takes(counted_as, reason) {
             return;
         }
         self.gate.log.verdict(&Verdict {

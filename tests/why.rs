@@ -113,7 +113,7 @@ fn whoever_was_turned_away_is_found_again_and_explained() {
         .route("nas", echo.address())
         .route_with("ssh", &[&echo.address().to_string()], "allow = [\"bob-laptop\"]")
         .route("dead", "unix:/nowhere/service.sock");
-    let gate = house.open_to_questions();
+    let gate = Gate::start_with_control(&house.config());
     let here = gate.address();
     let nobody = gate.ask(&["why"]).success().text();
     assert_eq!(nobody, "Nobody has been turned away since the gate was started.\n");
@@ -196,7 +196,7 @@ fn numbered(name: &str, serial: u64) -> rcgen::CertificateParams {
 fn what_strangers_put_into_names_is_escaped() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = House::new(&pki).route("nas", echo.address()).open_to_questions();
+    let gate = Gate::start_with_control(&House::new(&pki).route("nas", echo.address()).config());
     let nasty = "<script>alert(1)</script>\u{1b}[31m\nrejected\u{202e}";
     let mut params = Certified::for_clients("x");
     params.distinguished_name.push(DnType::CommonName, nasty);
@@ -224,7 +224,9 @@ fn what_strangers_put_into_names_is_escaped() {
 fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = House::new(&pki).route("nas", echo.address()).passthrough("mail", echo.address()).open_to_questions();
+    let gate = Gate::start_with_control(
+        &House::new(&pki).route("nas", echo.address()).passthrough("mail", echo.address()).config(),
+    );
     assert_eq!(gate.ask(&["sessions"]).success().text(), "Nobody is in.\n");
     let alice = pki.client("alice-phone");
     let session = Client::admitted(gate.address(), &client(&pki, Some(&alice)), NAME).unwrap();
@@ -296,7 +298,7 @@ fn raw(socket: &Path, bytes: &[u8]) -> Value {
 fn the_control_socket_disturbs_nobody_when_it_is_abused() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = House::new(&pki).route("nas", echo.address()).open_to_questions();
+    let gate = Gate::start_with_control(&House::new(&pki).route("nas", echo.address()).config());
     let socket = socket(&gate);
     let alice = client(&pki, Some(&pki.client("alice-phone")));
     let established = Client::admitted(gate.address(), &alice, NAME).unwrap();
@@ -356,7 +358,7 @@ fn memory(gate: &Gate) -> u64 {
 fn a_flood_of_refusals_costs_no_more_memory_than_the_places_there_are() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = House::new(&pki).route("nas", echo.address()).open_to_questions();
+    let gate = Gate::start_with_control(&House::new(&pki).route("nas", echo.address()).config());
     let flood = |count: usize| {
         let before = gate.metrics().sum("doorward_connections_rejected_total", &[]);
         for number in 0..count {
@@ -420,7 +422,7 @@ fn the_socket_is_for_its_owner_and_never_takes_anothers_place() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let house = House::new(&pki).route("nas", echo.address());
-    let gate = house.open_to_questions();
+    let gate = Gate::start_with_control(&house.config());
     let path = socket(&gate);
     assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let line = gate.wait_for_line("the socket to be named", |line| line["event"] == "control");

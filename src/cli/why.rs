@@ -14,7 +14,7 @@ use crate::telemetry::refusals::{InvalidWanted, Wanted};
 pub(super) const EXAMPLE: &str = "\
 Examples:
   doorward why                     the last one who was turned away
-  doorward why 203.0.113.9         that address (of an IPv6 address: its network, the first 64 bits)
+  doorward why 203.0.113.9         that address (of an IPv6 address: the network it is in)
   doorward why sha256:2951d183     the certificate whose fingerprint begins so
   doorward why alice-phone         whoever showed a certificate with that name";
 

@@ -229,6 +229,7 @@ mod tests {
     use super::*;
     use crate::identity::Sha256;
     use crate::names::Name;
+    use crate::source::{Prefixes, Source};
 
     const DAY: i64 = 86_400;
     const NOW: i64 = 1_800_000_000;
@@ -254,6 +255,7 @@ mod tests {
             at: now(),
             id: 1,
             source: SocketAddr::from(([192, 0, 2, 7], 4711)),
+            counted_as: Source::of([192, 0, 2, 7].into(), Prefixes::default()),
             listener: Name::parse("public").expect("a name"),
             server_name: Some("nas.home.example".into()),
             route: Some(Name::parse("nas").expect("a name")),

@@ -122,6 +122,12 @@ impl Gate {
         gate
     }
 
+    /// Starts the gate on this configuration and a control socket, `control.sock` in its folder: see [`Gate::ask`].
+    #[track_caller]
+    pub(crate) fn start_with_control(config: &str) -> Self {
+        Self::start(&format!("{config}\n[control]\nsocket = \"control.sock\"\n"))
+    }
+
     /// Runs the gate on a configuration that it must refuse, and returns how it did.
     #[track_caller]
     pub(crate) fn fails_to_start(config: &str) -> Finished {

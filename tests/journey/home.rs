@@ -100,12 +100,6 @@ impl<'a> House<'a> {
     pub(crate) fn open(&self) -> Gate {
         Gate::start(&self.config())
     }
-
-    /// Opens the house, with a control socket: see [`Gate::ask`].
-    #[track_caller]
-    pub(crate) fn open_to_questions(&self) -> Gate {
-        Gate::start(&format!("{}\n[control]\nsocket = \"control.sock\"\n", self.config()))
-    }
 }
 
 /// How it was before, to be held against how it is afterwards.

@@ -49,7 +49,7 @@ impl Scene {
         let (echo, full) = (Backend::echo(), FullBacklog::new());
         let echo_address = echo.address().to_string();
         let digest = doorward::identity::Sha256::of(&lost.chain()[0]);
-        let gate = House::new(&pki)
+        let house = House::new(&pki)
             .listener(
                 "\n[[listener]]\nname = \"denying\"\naddress = \"127.0.0.1:0\"\ndeny_sources = [\"127.0.0.0/8\"]\n\n\
                  [[listener]]\nname = \"behind-proxy\"\naddress = \"127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.1\"]",
@@ -67,8 +67,8 @@ impl Scene {
             .route("slow", full.address)
             .route("gone", "unix:/nowhere/service.sock")
             // RFC 6761 section 6.4: nobody ever has such a name.
-            .route("unresolved", "no-such-host.invalid:22")
-            .open_to_questions();
+            .route("unresolved", "no-such-host.invalid:22");
+        let gate = Gate::start_with_control(&house.config());
         Self { gate, pki, without_list, with_old_list, lost, _echo: echo, _full: full }
     }
 

@@ -48,7 +48,7 @@ pub enum Event {
         lines: u64,
         /// Why.
         cause: LeftOutCause,
-        /// Whose rejections: an IPv4 address or an IPv6 /64; `None` for those of several sources.
+        /// Whose rejections: an address, or all that `limits` counts as one source; `None` for those of several.
         #[serde(skip_serializing_if = "Option::is_none")]
         source: Option<String>,
         /// Where they were rejected.
