@@ -18,7 +18,7 @@ mod home;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ use common::DEADLINE;
 use common::backend::Backend;
 use common::gate::Gate;
 use common::pki::{Authority, Certified, TestPki, days_from_now};
-use common::process::{Finished, run, wait_until};
+use common::process::{Daemon, Finished, own_loopback, run, wait_until};
 use home::{House, Watch};
 
 const NAME: &str = "nas.home.example";
@@ -463,4 +463,83 @@ fn without_the_section_there_is_no_socket() {
     let files: BTreeSet<_> = std::fs::read_dir(gate.folder()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(files, BTreeSet::from(["doorward.toml".into()]));
     assert_eq!(gate.ask(&["status"]).failure().status.code(), Some(8));
+}
+
+/// A folder that `doorward init` has filled, and in it a folder `doorward` with a gate that runs in there.
+struct OutOfTheBox {
+    home: tempfile::TempDir,
+    address: SocketAddrV4,
+}
+
+impl OutOfTheBox {
+    fn new() -> Self {
+        let (home, address) = (tempfile::tempdir().unwrap(), SocketAddrV4::new(own_loopback(), 8443));
+        let made = Self { home, address };
+        let listen = address.to_string();
+        let init = ["init", "--domain", "home.example", "--route", "nas=127.0.0.1:9", "--device", "alice-phone"];
+        made.doorward("", &[&init[..], &["--listen", &listen]].concat()).success();
+        // The port for metrics is for all gates of this machine the same.
+        let config = made.path("doorward/doorward.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("127.0.0.1:9180", "127.0.0.1:0")).unwrap();
+        made
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn doorward(&self, folder: &str, arguments: &[&str]) -> Finished {
+        run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(arguments).current_dir(self.path(folder)))
+    }
+
+    /// `doorward run`, as systemd starts it if it has made these folders for it.
+    fn run(&self, runtime_folders: Option<&str>) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        command.arg("run").current_dir(self.path("doorward")).env_remove("RUNTIME_DIRECTORY");
+        if let Some(folders) = runtime_folders {
+            command.env("RUNTIME_DIRECTORY", folders);
+        }
+        let gate = Daemon::start(&mut command, self.address);
+        wait_until("it is ready", || gate.output().contains(" ready\n").then_some(()));
+        gate
+    }
+}
+
+#[test]
+fn what_init_writes_can_be_asked_without_a_further_word() {
+    let made = OutOfTheBox::new();
+    let _gate = made.run(None);
+    let mode = std::fs::symlink_metadata(made.path("doorward/control.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let why = || made.doorward("doorward", &["why"]).success().text();
+    assert_eq!(why(), "Nobody has been turned away since the gate was started.\n");
+    refused_plainly(&connect(made.address.into()), b"GET / HTTP/1.1\r\n\r\n");
+    wait_until("why tells of it", || why().contains("sent something that is not TLS, but http.").then_some(()));
+
+    // Whoever stands where init was called is told where to look.
+    let said = made.doorward("", &["why"]).failure();
+    assert_eq!(said.status.code(), Some(8), "{said}");
+    assert!(said.stderr.contains("--config doorward/doorward.toml"), "{said}");
+    made.doorward("", &["status", "--config", "doorward/doorward.toml"]).success();
+}
+
+#[test]
+fn a_service_has_its_socket_where_systemd_lets_it() {
+    let made = OutOfTheBox::new();
+    let runtime = made.path("runtime");
+    std::fs::create_dir(&runtime).unwrap();
+    let _gate = made.run(Some(&format!("{}:/nowhere", runtime.display())));
+    assert!(!made.path("doorward/control.sock").exists());
+    doorward(&["status", "--socket", runtime.join("control.sock").to_str().unwrap()]).success();
+}
+
+#[test]
+fn a_gate_that_cannot_make_a_socket_by_itself_says_so_and_runs() {
+    let made = OutOfTheBox::new();
+    let gate = made.run(Some("/nowhere"));
+    let said = gate.output();
+    assert!(said.contains("warning: cannot make the control socket /nowhere/control.sock: the folder"), "{said}");
+    assert!(said.contains("the gate runs all the same"), "{said}");
+    refused_plainly(&connect(made.address.into()), b"GET / HTTP/1.1\r\n\r\n");
 }

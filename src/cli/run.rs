@@ -33,6 +33,9 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             let stop = CancellationToken::new();
             let now = CancellationToken::new();
             let server = Server::bind(&config, Arc::clone(&log))?;
+            if let Some(error) = server.without_control() {
+                eprintln!("warning: {error}\n  the gate runs all the same, but nobody can ask it: doorward why, say");
+            }
             let signals = tokio::task::spawn(signals(stop.clone(), now.clone()).map_err(StartError::Io)?);
             let stopped = server.run(stop, now).await;
             signals.abort();
