@@ -178,9 +178,12 @@ fn whoever_was_turned_away_is_found_again_and_explained() {
     assert_eq!(ids.len(), count);
     assert!(ids.is_sorted_by(|newer, older| newer > older), "{ids:?}");
     let two = gate.ask(&["why", "127.0.0.1", "--count", "2"]).success().text();
-    assert!(two.ends_with("\n16 earlier like this are remembered: --count shows more.\n"), "{two}");
+    assert!(two.ends_with("\nThe gate remembers 16 earlier ones like this: --count shows more.\n"), "{two}");
     let nobody = gate.ask(&["why", "192.0.2.7"]).success().text();
-    assert!(nobody.starts_with("The gate remembers nobody like that. 18 connections were turned away"), "{nobody}");
+    assert!(
+        nobody.starts_with("The gate remembers nobody like that. Turned away since it was started: 18 connections."),
+        "{nobody}"
+    );
 
     let status = json(&gate, &["status"]);
     assert_eq!((&status["accepted"], &status["rejected"]), (&18.into(), &18.into()), "{status}");
@@ -271,7 +274,7 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     assert_eq!(status["pid"], gate.pid());
     assert_eq!(status["config"], gate.folder().join("doorward.toml").to_str().unwrap());
     let text = gate.ask(&["status"]).success().text();
-    assert!(text.contains("2 came, 0 were turned away, 2 are in now"), "{text}");
+    assert!(text.contains("2 so far, 0 turned away, 2 open now"), "{text}");
 
     // An orderly end, and a reset.
     session.close_notify();

@@ -15,7 +15,7 @@ use super::Watched;
 use super::history::{History, STEP, STEPS};
 use super::html::Html;
 use super::words;
-use crate::explanation::{Explanation, explain, lasting};
+use crate::explanation::{Explanation, counted, explain, lasting};
 use crate::names::printable;
 use crate::rejection::{Reason, Side};
 use crate::source::Source;
@@ -324,9 +324,10 @@ fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
     let mut ranked: Vec<(String, Turned<'_>)> =
         sources.into_iter().map(|(source, turned)| (source.to_string(), turned)).collect();
     ranked.sort_by(|(a, one), (b, other)| other.times.cmp(&one.times).then_with(|| a.cmp(b)));
-    html.raw("<section><h2>Turned away most often</h2><p class=\"quiet\">Of the last ").text(refusals.len());
+    html.raw("<section><h2>Turned away most often</h2><p class=\"quiet\">By address, among ");
+    html.text(counted(refusals.len() as u64, "refusal"));
     html.raw(
-        " refusals that are remembered, by address.</p><table><thead><tr><th>Address<th class=\"number\">times\
+        " that the gate remembers.</p><table><thead><tr><th>Address<th class=\"number\">times\
          <th>mostly<th>last</thead><tbody>",
     );
     for (source, turned) in ranked.into_iter().take(RANKED) {

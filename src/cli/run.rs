@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArg, exit, failed};
+use crate::explanation::counted;
 use crate::server::{Server, StartError, Stopped};
 use crate::telemetry::log::Log;
 
@@ -46,7 +47,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     match started {
         Ok(Stopped { cut: 0 }) => exit::OK.into(),
         Ok(Stopped { cut }) => {
-            eprintln!("stopped; {cut} connections did not end in time and were cut");
+            eprintln!("stopped; did not end in time and had to be cut: {}", counted(cut as u64, "connection"));
             exit::CUT.into()
         }
         Err(error) => failed(exit::START, &error),
