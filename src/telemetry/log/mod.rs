@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 
 use tokio::time::Instant;
 
-pub use self::fields::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict, detail, stranger};
+pub use self::fields::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict, detail, moment, stranger};
 use self::form::Form;
 use self::queue::Queue;
 use super::file::LogFile;
