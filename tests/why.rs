@@ -275,6 +275,10 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     assert_eq!(status["config"], gate.folder().join("doorward.toml").to_str().unwrap());
     let text = gate.ask(&["status"]).success().text();
     assert!(text.contains("2 so far, 0 turned away, 2 open now"), "{text}");
+    for (name, asked) in [("nas", NAME), ("mail", "mail.home.example")] {
+        let route = format!("  route          {name}: {asked} leads to {}; 1 open now\n", echo.address());
+        assert!(text.contains(&route), "{text}");
+    }
 
     // An orderly end, and a reset.
     session.close_notify();

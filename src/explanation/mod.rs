@@ -35,6 +35,13 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
     // Whoever shows a certificate that nobody vouches for is not necessarily the one it names.
     let name = shown.map_or(source.as_str(), Shown::name);
     match refusal.reason {
+        // They know where they lead.
+        Reason::ConnectionLimit if refusal.route.is_some() => {
+            format!("{source} found no place on the route {route}: {detail}.")
+        }
+        Reason::SourceLimit if refusal.route.is_some() => {
+            format!("{source} had too many connections open to be let in on the route {route}: {detail}.")
+        }
         Reason::ConnectionLimit => {
             format!("{source} found no place: as many connections were open as limits.connections allows.")
         }

@@ -28,8 +28,8 @@ impl LogFile {
         Ok(Self { path: path.to_owned(), file: open(path)?, looked: Instant::now() })
     }
 
-    /// Appends whole lines.
-    fn append(&mut self, lines: &[u8], now: Instant) -> io::Result<()> {
+    /// Appends as much of these lines as there is room for.
+    fn append(&mut self, lines: &[u8], now: Instant) -> io::Result<usize> {
         if now.saturating_duration_since(self.looked) >= LOOKING {
             self.looked = now;
             // Where no other file can be opened, the old one is better than none.
@@ -39,7 +39,7 @@ impl LogFile {
                 self.file = file;
             }
         }
-        self.file.write_all(lines)
+        self.file.write(lines)
     }
 
     fn stands_under_its_name(&self) -> bool {
@@ -51,8 +51,7 @@ impl LogFile {
 
 impl Write for LogFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        self.append(lines, Instant::now())?;
-        Ok(lines.len())
+        self.append(lines, Instant::now())
     }
 
     fn flush(&mut self) -> io::Result<()> {

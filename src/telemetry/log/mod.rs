@@ -13,8 +13,7 @@ mod tests;
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -34,7 +33,6 @@ pub struct Log {
     /// `None` writes every rejection.
     sampler: Option<Sampler>,
     queue: Arc<Queue>,
-    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Log {
@@ -66,11 +64,10 @@ impl Log {
 
     fn start(form: Form, out: impl io::Write + Send + 'static) -> io::Result<Self> {
         let queue = Arc::new(Queue::new(form));
-        let writer = {
-            let queue = Arc::clone(&queue);
-            std::thread::Builder::new().name("log".to_owned()).spawn(move || queue.write_to(out))?
-        };
-        Ok(Self { sampler: None, queue, writer: Mutex::new(Some(writer)) })
+        let writing = Arc::clone(&queue);
+        // Nobody waits for the thread itself: what it writes to may hold it for ever.
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || writing.write_to(out))?;
+        Ok(Self { sampler: None, queue })
     }
 
     /// Writes only some of many rejections of one source, and tells how many it left out. The settings of the sampling are
@@ -120,13 +117,11 @@ impl Log {
         self.queue.send(verdict);
     }
 
-    /// Writes what is waiting and returns when it is written.
-    pub fn finish(&self) {
+    /// Writes what is waiting and returns when it is written; or after a few seconds, if the output takes nothing. Says
+    /// whether it was written.
+    pub fn finish(&self) -> bool {
         self.tell(self.sampler.iter().flat_map(Sampler::rest));
-        self.queue.finish();
-        if let Some(writer) = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = writer.join();
-        }
+        self.queue.finish()
     }
 }
 

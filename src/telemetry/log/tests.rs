@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixDatagram;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -243,4 +244,83 @@ fn lines_that_nobody_reads_fast_enough_are_counted() {
     let [told] = told.as_slice() else { panic!("{told:?}") };
     let left_out: usize = told.split(' ').find_map(|word| word.parse().ok()).expect("a number");
     assert_eq!(left_out + lines.len() - 1, sent);
+}
+
+/// A disk that fills up takes the beginning of a line; what came after it stood in the same line, and the first of that was
+/// how many lines are missing. Those that had been written before it was full counted as missing, too.
+#[test]
+fn a_disk_that_fills_up_and_empties_again_leaves_whole_lines_and_the_right_count() {
+    /// Takes no more bytes than there is room for, and nothing while the test holds it.
+    struct Disk(Arc<Mutex<usize>>, Written);
+    impl io::Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut room = self.0.lock().expect("a lock");
+            if *room == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = bytes.len().min(*room);
+            *room -= taken;
+            self.1.write(&bytes[..taken])
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for format in [LogFormat::Json, LogFormat::Text] {
+        let (written, room) = (Written::default(), Arc::new(Mutex::new(usize::MAX)));
+        let log = Log::new(format, Disk(Arc::clone(&room), written.clone())).expect("a log");
+        let line = |id| Verdict {
+            id,
+            event: "closed",
+            reason: "x",
+            source: format!("id{id}{}", "x".repeat(200)),
+            ..Verdict::default()
+        };
+        let wait = |lines, left_out| {
+            let begun = Instant::now();
+            while (written.lines().len(), log.queue.lock().left_out) != (lines, left_out) {
+                let now = (written.lines().len(), log.queue.lock().left_out);
+                assert!(begun.elapsed() < Duration::from_secs(10), "{now:?} instead of {:?}", (lines, left_out));
+                std::thread::yield_now();
+            }
+        };
+        log.verdict(&line(0));
+        wait(1, 0);
+        let length = written.0.lock().expect("a lock").len();
+        let mut held = room.lock().expect("a lock");
+        // Taken out of the queue, and held up.
+        log.verdict(&line(1));
+        while !log.queue.lock().lines.is_empty() {
+            std::thread::yield_now();
+        }
+        // All of these are written together: two of them, and about half of a third.
+        for id in 2..10 {
+            log.verdict(&line(id));
+        }
+        *held = 3 * length + length / 2;
+        drop(held);
+        wait(5, 6);
+        assert!(!written.0.lock().expect("a lock").ends_with(b"\n"), "{:?}", written.lines());
+        *room.lock().expect("a lock") = usize::MAX;
+        log.verdict(&line(10));
+        log.finish();
+        let lines = written.lines();
+        let of = |id: u64| lines.iter().filter(|line| line.contains(&format!("id{id}xx"))).count();
+        assert_eq!((lines.len(), (0..=10).map(of).collect::<Vec<_>>()), (7, vec![1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1]));
+        let told = &lines[5];
+        assert!(told.contains("left_out") && told.contains('6') && !told.contains("closed"), "{lines:?}");
+        let whole = |line: &&String| line.contains("closed") && line.ends_with(['s', '}']);
+        assert_eq!(lines.iter().filter(whole).count(), 5, "{lines:?}");
+    }
+}
+
+#[test]
+fn what_a_stranger_chose_is_escaped_and_bounded() {
+    let nasty = "a\n\u{1b}[31m\u{2028}\u{202e}\"b\\ ";
+    assert_eq!(stranger(nasty), r#"a\n\u{1b}[31m\u{2028}\u{202e}\"b\\ "#);
+    // Words of a library's, at the end of a line.
+    assert_eq!(detail(nasty), r#"a\n\u{1b}[31m\u{2028}\u{202e}"b\ "#);
+    let long = "\u{e0001}".repeat(1000);
+    assert_eq!(stranger(&long).matches("\\u{e0001}").count(), STRANGER_MAX);
+    assert_eq!(detail(&long).matches("\\u{e0001}").count(), DETAIL_MAX);
 }
