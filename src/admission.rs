@@ -327,7 +327,8 @@ impl Admission {
         }
     }
 
-    fn source(&self, client: IpAddr) -> Source {
+    /// With whom `client` is counted.
+    pub fn source(&self, client: IpAddr) -> Source {
         Source::of(client, self.limits.source_prefixes)
     }
 

@@ -280,6 +280,8 @@ Next:
             out,
             "     If the right password is called wrong, take the -compat.p12 file: same password, older encryption.
      If the browser does not trust the gate, install {root} as a root (CA) certificate.
+  4. If a device does not get in, ask the gate why:
+       doorward why --config {config}
 
 The passwords are shown this once and stored nowhere. Keep the files marked secret to yourself.
 "
@@ -542,6 +544,7 @@ mod tests {
         }
         assert_eq!(string(&config["client_auth"]["mode"]), "require_and_verify");
         assert_eq!(config["client_auth"]["deny"].as_array().map(Vec::len), Some(0));
+        assert_eq!(string(&config["control"]["socket"]), "auto");
         assert_eq!(string(&config["listener"][0]["address"]), "127.0.0.1:4443");
         let route = |i: usize| {
             let route = &config["route"][i];
@@ -622,6 +625,7 @@ mod tests {
         let folder = folder.path().display();
         for needed in [
             format!("doorward run --config {folder}/doorward.toml"),
+            format!("doorward why --config {folder}/doorward.toml"),
             "to port 8443 of this machine".to_owned(),
             "nas.home.example".to_owned(),
             format!("{folder}/devices/alice-phone.p12"),

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffers::{Buffer, Size};
-use super::{End, Engine, Moved, Path};
+use super::{End, Engine, Moved, Path, client_broke};
 use crate::close::CloseReason;
 use crate::record::{Exhausted, Opened, PLAINTEXT_MAX, Pending, RecordError, Session};
 use crate::rejection::{Alert, Side};
@@ -465,10 +465,6 @@ impl Up {
         }
         (self.opened, self.filled) = (0, length);
     }
-}
-
-fn client_broke(error: io::Error) -> End {
-    End::because(CloseReason::ClientReset, error)
 }
 
 fn exhausted(_: Exhausted) -> End {

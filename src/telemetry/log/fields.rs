@@ -48,7 +48,7 @@ pub enum Event {
         lines: u64,
         /// Why.
         cause: LeftOutCause,
-        /// Whose rejections: an IPv4 address or an IPv6 /64; `None` for those of several sources.
+        /// Whose rejections: an address, or all that `limits` counts as one source; `None` for those of several.
         #[serde(skip_serializing_if = "Option::is_none")]
         source: Option<String>,
         /// Where they were rejected.
@@ -183,10 +183,7 @@ impl From<&Identity> for Certificate {
             fingerprint: identity.fingerprint.to_string(),
             serial: printable(&identity.serial.to_string(), STRANGER_MAX),
             issuer: printable(&identity.issuer, STRANGER_MAX),
-            not_after: OffsetDateTime::from_unix_timestamp(identity.not_after)
-                .ok()
-                .and_then(|at| at.format(&Rfc3339).ok())
-                .unwrap_or_else(|| identity.not_after.to_string()),
+            not_after: moment(identity.not_after),
             verified: identity.verified,
         }
     }
@@ -226,6 +223,12 @@ impl Line for Verdict {
             Some(_) => Priority::Warning,
         }
     }
+}
+
+/// Seconds since 1970 as a date and time (RFC 3339), or as they are if no calendar goes so far.
+pub fn moment(seconds: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp(seconds).ok();
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| seconds.to_string())
 }
 
 /// A stranger's text, escaped and bounded for a line.

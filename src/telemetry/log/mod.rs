@@ -12,13 +12,12 @@ mod text;
 mod tests;
 
 use std::io;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub use self::fields::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict, detail, stranger};
+pub use self::fields::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict, detail, moment, stranger};
 use self::form::Form;
 use self::queue::Queue;
 use super::file::LogFile;
@@ -26,7 +25,7 @@ use super::journal::{self, Journal};
 use super::sampling::{LeftOut, Sampler};
 use crate::config::checked::{self, LogFormat, LogOutput};
 use crate::rejection::Reason;
-use crate::source::{Prefixes, Source};
+use crate::source::Source;
 
 /// Where lines go.
 #[derive(Debug)]
@@ -79,12 +78,12 @@ impl Log {
     }
 
     /// Whether the line of a rejection is to be made and written. To be asked once for each: what is not, is counted.
-    pub fn takes(&self, client: IpAddr, reason: Reason) -> bool {
-        self.takes_at(client, reason, Instant::now())
+    pub fn takes(&self, source: Source, reason: Reason) -> bool {
+        self.takes_at(source, reason, Instant::now())
     }
 
-    fn takes_at(&self, client: IpAddr, reason: Reason, now: Instant) -> bool {
-        self.sampler.as_ref().is_none_or(|sampler| sampler.takes(Source::of(client, Prefixes::default()), reason, now))
+    fn takes_at(&self, source: Source, reason: Reason, now: Instant) -> bool {
+        self.sampler.as_ref().is_none_or(|sampler| sampler.takes(source, reason, now))
     }
 
     /// Tells what was left out, once a minute. To be called now and then.

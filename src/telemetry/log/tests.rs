@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::fields::{DETAIL_MAX, STRANGER_MAX};
 use super::queue::WAITING_MAX;
 use super::*;
+use crate::source::Prefixes;
 
 /// What was written, for the test to read.
 #[derive(Clone, Default)]
@@ -60,7 +61,7 @@ fn a_flood_of_rejections_takes_a_few_kibibytes_and_is_told_in_full() {
             for number in 0..REJECTED {
                 let client = IpAddr::from((0xc000_0200 + number % sources).to_be_bytes());
                 let now = begin + Duration::from_micros(200) * number;
-                if log.takes_at(client, Reason::ServerNameUnknown, now) {
+                if log.takes_at(Source::of(client, Prefixes::default()), Reason::ServerNameUnknown, now) {
                     log.verdict(&Verdict {
                         event: "rejected",
                         source: SocketAddr::new(client, 65_535).to_string(),

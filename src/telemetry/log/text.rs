@@ -13,7 +13,7 @@ impl fmt::Display for Event {
             Self::Ready => f.write_str("ready"),
             Self::Draining => f.write_str("draining: no new connections, open ones may end"),
             Self::LeftOut { lines, source, stage, reason, .. } => {
-                write!(f, "left_out {lines} lines")?;
+                write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;
                 match (stage, reason) {
                     (Some(stage), Some(reason)) => {
                         let source = source.as_deref().unwrap_or("several sources");
