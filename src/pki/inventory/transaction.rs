@@ -71,7 +71,8 @@ fn check_place(place: &Path) -> Result<(), files::Error> {
     }
     let parent = files::parent(place);
     make_folder(parent)?;
-    tempfile::Builder::new().prefix(".doorward-").tempfile_in(parent).map(drop).map_err(error("write", place))
+    rustix::fs::access(parent, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+        .map_err(|errno| error("write", place)(errno.into()))
 }
 
 /// What a command that was killed had left to be done.
