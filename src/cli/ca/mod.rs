@@ -4,6 +4,7 @@ mod device;
 mod found;
 mod gate;
 mod handout;
+mod import;
 mod init;
 mod list;
 mod renew;
@@ -58,6 +59,10 @@ enum Command {
     ///
     /// Without a name, serial number, fingerprint or file it writes the lists anew and shuts nobody out.
     Revoke(revoke::RevokeArgs),
+    /// Take over an authority that is there already: mkcert's
+    ///
+    /// What it has issued can be revoked then, and new devices can be issued certificates under it.
+    Import(import::ImportArgs),
 }
 
 pub(super) fn run(args: CaArgs) -> ExitCode {
@@ -68,6 +73,7 @@ pub(super) fn run(args: CaArgs) -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Renew(args) => renew::run(&args),
         Command::Revoke(args) => revoke::run(&args),
+        Command::Import(args) => import::run(&args),
     };
     match done {
         Ok(()) => exit::OK.into(),
@@ -157,6 +163,15 @@ impl FolderArg {
     /// Opens the folder, which nobody else can change then.
     fn open(&self) -> Result<Store, CaError> {
         let store = Store::open(&self.existing(), waiting)?;
+        tell_recovered(&store);
+        Ok(store)
+    }
+
+    /// As [`FolderArg::open`], and the folder is made if it is not there.
+    fn open_or_create(&self) -> Result<Store, CaError> {
+        let found = self.existing();
+        let folder = if Store::is_in(&found) { found } else { self.new_folder() };
+        let store = Store::open_or_create(&folder, waiting)?;
         tell_recovered(&store);
         Ok(store)
     }
