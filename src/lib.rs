@@ -27,6 +27,7 @@ pub mod config;
 mod connection;
 pub mod control;
 pub mod dial;
+pub mod enrolment;
 pub mod explanation;
 mod gate;
 pub mod handshake;

@@ -19,6 +19,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("places", &[]),
     ("record", &[]),
     ("sys", &[]),
+    // Devices are set up without a gate.
+    ("enrolment", &["pki", "places", "sys"]),
     // The stages: the output of the one before, never telemetry. proxy_protocol is no stage but a format; what stands in
     // the socket before a ClientHello is admission's to take off and the ClientHello's to recognise.
     ("listener", &["config", "sys"]),

@@ -11,10 +11,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Format, exit};
+use crate::enrolment::{self, Form, Gate, Kit, PUBLIC_PORT, ROOT_FILE};
 use crate::identity::{Serial, Sha256};
-use crate::names::{Name, ServerName};
+use crate::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::files::{self, Access, Existing, NewFile};
-use crate::pki::{self, DeviceAuthority, Issued, Password, Profile, ServerAuthority};
+use crate::pki::{self, DeviceAuthority, Issued, Password, ServerAuthority};
 
 /// What stands below the help text.
 pub(super) const EXAMPLE: &str = "\
@@ -70,6 +71,8 @@ pub enum InitError {
     Usage(String),
     /// A certificate could not be made.
     Pki(pki::Error),
+    /// What a device is to be set up with could not be made.
+    Enrolment(enrolment::Error),
     /// The files could not be written.
     Files(files::Error),
     /// The files were written, but not what there is to say about them.
@@ -82,7 +85,7 @@ impl InitError {
         match self {
             Self::Usage(_) => 2,
             Self::Files(files::Error::Exists(_)) => exit::EXISTS,
-            Self::Pki(_) | Self::Files(_) | Self::Output(_) => 1,
+            Self::Pki(_) | Self::Enrolment(_) | Self::Files(_) | Self::Output(_) => 1,
         }
     }
 }
@@ -92,6 +95,7 @@ impl fmt::Display for InitError {
         match self {
             Self::Usage(message) => f.write_str(message),
             Self::Pki(error) => write!(f, "{error}"),
+            Self::Enrolment(error) => write!(f, "{error}"),
             Self::Files(error @ files::Error::Exists(_)) => {
                 write!(f, "{error}; nothing was written. Choose another --folder, or replace everything with --force")
             }
@@ -106,6 +110,7 @@ impl StdError for InitError {
         match self {
             Self::Usage(_) => None,
             Self::Pki(error) => error.source(),
+            Self::Enrolment(error) => error.source(),
             Self::Files(error) => error.source(),
             Self::Output(error) => Some(error),
         }
@@ -115,6 +120,12 @@ impl StdError for InitError {
 impl From<pki::Error> for InitError {
     fn from(error: pki::Error) -> Self {
         Self::Pki(error)
+    }
+}
+
+impl From<enrolment::Error> for InitError {
+    fn from(error: enrolment::Error) -> Self {
+        Self::Enrolment(error)
     }
 }
 
@@ -136,7 +147,12 @@ pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     let servers = ServerAuthority::new(&args.domain)?;
     let server = servers.issue()?;
     let devices = DeviceAuthority::new()?;
-    let root = servers.authority().certificate();
+    let server_names: Vec<String> = args.routes.iter().map(|route| server_name(route, &args.domain)).collect();
+    let gate = Gate {
+        root: servers.authority().certificate().clone(),
+        server_names: server_names.iter().filter_map(|name| ServerNamePattern::parse(name).ok()).collect(),
+        port: PUBLIC_PORT,
+    };
 
     let mut set = FileSet::new(&args.folder);
     set.add("pki/server-ca.pem", servers.authority().certificate_pem(), Access::Public);
@@ -146,21 +162,29 @@ pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     set.add("pki/clients.pem", devices.authority().certificate_pem(), Access::Public);
     set.add("pki/clients-key.pem", devices.authority().key_pem(), Access::Private);
 
+    let folder = args.folder.join("devices");
+    set.add(&format!("devices/{ROOT_FILE}"), gate.root_pem(), Access::Public);
     let mut made = Vec::new();
     for name in &args.devices {
-        let device = devices.issue(name)?;
+        let issued = devices.issue(name)?;
         let password = Password::generate()?;
-        let archive = |profile| pki::device_archive(name, &device, root, profile, &password);
+        let device =
+            enrolment::Device { name: name.clone(), certificate: issued.certificate().clone(), key: issued.key() };
+        set.files.extend(Kit::new(&gate, &device, &password)?.files(&folder));
+        let file = |form: Form| folder.join(form.file_name(name));
         made.push(Device {
             name: name.to_string(),
-            archive: set.add(&format!("devices/{name}.p12"), archive(Profile::Modern)?, Access::Private),
-            archive_compat: set.add(&format!("devices/{name}-compat.p12"), archive(Profile::Compat)?, Access::Private),
+            archive: file(Form::Archive),
+            archive_compat: file(Form::ArchiveCompat),
             password: password.as_str().to_owned(),
-            certificate: set.add(&format!("devices/{name}.pem"), device.certificate_pem(), Access::Public),
-            key: set.add(&format!("devices/{name}-key.pem"), device.key_pem(), Access::Private),
-            fingerprint: Sha256::of(device.certificate()).to_string(),
-            serial: Serial::from_be_bytes(device.serial()).to_string(),
-            not_after: device.not_after().unix_timestamp(),
+            profile: file(Form::Profile),
+            certificate: file(Form::Certificate),
+            key: file(Form::Key),
+            ssh_config: file(Form::SshConfig),
+            steps: file(Form::Steps),
+            fingerprint: Sha256::of(issued.certificate()).to_string(),
+            serial: Serial::from_be_bytes(issued.serial()).to_string(),
+            not_after: issued.not_after().unix_timestamp(),
         });
     }
     // Last: whoever finds a configuration finds everything it names.
@@ -174,7 +198,7 @@ pub fn create(args: &InitArgs) -> Result<Written, InitError> {
         folder: args.folder.clone(),
         config: config_file,
         listen: args.listen,
-        server_names: args.routes.iter().map(|route| server_name(route, &args.domain)).collect(),
+        server_names,
         server_authority: args.folder.join("pki/server-ca.pem"),
         server_fingerprint: Sha256::of(server.certificate()).to_string(),
         server_not_after: server.not_after().unix_timestamp(),
@@ -215,12 +239,18 @@ pub struct Device {
     pub archive: PathBuf,
     /// The same with older encryption, for systems that cannot read the first.
     pub archive_compat: PathBuf,
-    /// The password of both archives. It is stored nowhere.
+    /// The password of both archives, and of the one in the profile. It is stored nowhere.
     pub password: String,
+    /// The configuration profile for iPhones, iPads and Macs.
+    pub profile: PathBuf,
     /// The certificate as PEM.
     pub certificate: PathBuf,
     /// The key as PEM.
     pub key: PathBuf,
+    /// A part of `~/.ssh/config`.
+    pub ssh_config: PathBuf,
+    /// A page that says what to do with these files.
+    pub steps: PathBuf,
     /// SHA-256 of the certificate, in hexadecimal digits: what the configuration's `deny` takes after `sha256:`.
     pub fingerprint: String,
     /// The certificate's serial number, in hexadecimal digits.
@@ -260,7 +290,7 @@ impl Written {
             out.push_str(format!("  {path:<40} {note}").trim_end());
             out.push('\n');
         }
-        let (config, root) = (self.config.display(), self.server_authority.display());
+        let config = self.config.display();
         let (names, port) = (self.server_names.join(", "), self.listen.port());
         let _ = write!(
             out,
@@ -270,16 +300,15 @@ Next:
        doorward run --config {config}
   2. Let your router forward TCP port 443 to port {port} of this machine, and let these names lead to the router:
        {names}
-  3. Set up each device. Copy its .p12 file there, open it, type the password:
+  3. Set up each device. Its page has the steps for every system, and the files that it needs lie beside the page:
 "
         );
         for device in &self.devices {
-            let _ = writeln!(out, "       {}\n         password  {}", device.archive.display(), device.password);
+            let _ = writeln!(out, "       {}\n         password  {}", device.steps.display(), device.password);
         }
         let _ = write!(
             out,
-            "     If the right password is called wrong, take the -compat.p12 file: same password, older encryption.
-     If the browser does not trust the gate, install {root} as a root (CA) certificate.
+            "     Or hand a device what it needs over a link that works once: doorward share --help
 
 The passwords are shown this once and stored nowhere. Keep the files marked secret to yourself.
 "
@@ -624,8 +653,8 @@ mod tests {
             format!("doorward run --config {folder}/doorward.toml"),
             "to port 8443 of this machine".to_owned(),
             "nas.home.example".to_owned(),
-            format!("{folder}/devices/alice-phone.p12"),
-            format!("{folder}/pki/server-ca.pem"),
+            format!("{folder}/devices/alice-phone.html"),
+            "doorward share".to_owned(),
         ] {
             assert!(text.contains(&needed), "{needed} is missing in\n{text}");
         }
