@@ -8,6 +8,7 @@ mod explain;
 pub mod init;
 mod run;
 mod sessions;
+mod share;
 mod status;
 mod why;
 
@@ -42,6 +43,13 @@ enum Command {
     /// a lost one costs nothing, for the same certificate and key are in the folder as .pem files.
     #[command(after_help = init::EXAMPLE)]
     Init(init::InitArgs),
+    /// Hand a device its certificate over a link that works once
+    ///
+    /// Shows a code to be scanned and a password. Behind the link are steps for every kind of device, and an archive made
+    /// anew under that password, which is stored nowhere. The link is in your home network only, works once and for
+    /// minutes, and ends with the command.
+    #[command(after_help = share::EXAMPLE)]
+    Share(share::ShareArgs),
     /// Run the gate
     ///
     /// One line on stdout for every connection that was turned away or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
@@ -141,6 +149,7 @@ pub fn main() -> ExitCode {
                 error.exit_code().into()
             }
         },
+        Command::Share(args) => share::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
