@@ -12,9 +12,10 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 
 use super::ticket::{Delivery, Refused, Ticket, Token};
-use crate::enrolment::steps::Platform;
+use crate::enrolment::steps::{self, Platform};
 use crate::enrolment::{Form, Kit, ROOT_FILE};
 use crate::html::Html;
+use crate::pki;
 
 /// The forms that are handed over. PEM files are not: their key is not encrypted.
 const OFFERED: [Form; 3] = [Form::Profile, Form::ArchiveCompat, Form::Archive];
@@ -23,14 +24,10 @@ const HTML: &str = "text/html; charset=utf-8";
 
 /// What every answer carries: nobody may keep it, guess what it is, put it into a page of somebody else's, or tell others
 /// where it came from.
-const HEADERS: [(HeaderName, &str); 5] = [
+const HEADERS: [(HeaderName, &str); 4] = [
     (CACHE_CONTROL, "no-store"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (REFERRER_POLICY, "no-referrer"),
-    (
-        CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    ),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
@@ -47,6 +44,7 @@ pub(super) struct Answers {
     token: Token,
     /// What only who has pressed a button of the page knows: previews of links, and whatever else follows them, do not.
     claim: Token,
+    policy: HeaderValue,
 }
 
 /// An answer, and what has to be settled when it has arrived.
@@ -59,8 +57,10 @@ pub(super) struct Answer {
 }
 
 impl Answers {
-    pub(super) fn new(kit: Kit, ticket: Arc<Ticket>) -> Result<Self, crate::pki::Error> {
-        Ok(Self { kit, ticket, token: Token::new()?, claim: Token::new()? })
+    pub(super) fn new(kit: Kit, ticket: Arc<Ticket>) -> Result<Self, pki::Error> {
+        let policy = HeaderValue::from_str(&format!("{}; frame-ancestors 'none'", steps::policy()))
+            .unwrap_or(HeaderValue::from_static("default-src 'none'"));
+        Ok(Self { kit, ticket, token: Token::new()?, claim: Token::new()?, policy })
     }
 
     /// The path of the link.
@@ -74,6 +74,7 @@ impl Answers {
         for (name, value) in HEADERS {
             answer.response.headers_mut().insert(name, HeaderValue::from_static(value));
         }
+        answer.response.headers_mut().insert(CONTENT_SECURITY_POLICY, self.policy.clone());
         answer
     }
 
@@ -175,9 +176,9 @@ fn not_allowed(allowed: &'static str) -> Answer {
 /// A sentence that can be read on a phone.
 fn message(status: StatusCode, text: &'static str) -> Answer {
     let mut html = Html::default();
-    html.raw("<!DOCTYPE html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">");
-    html.raw("<title>Doorward</title><body style=\"font: 1.1rem/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 34rem; padding: 0 1rem\"><p>");
-    html.text(text);
+    html.raw("<!DOCTYPE html><html lang=\"en\"><meta charset=\"utf-8\"><title>Doorward</title>");
+    html.raw("<meta name=\"viewport\" content=\"width=device-width\"><style>").raw(steps::STYLE);
+    html.raw("</style><p>").text(text);
     reply(status, HTML, html.finish())
 }
 

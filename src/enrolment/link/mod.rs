@@ -3,8 +3,8 @@
 //! It is plain HTTP. The device does not know the gate's authority yet, so that with TLS it would warn of the very
 //! certificate it is to learn to trust, and its owner would learn to wave such warnings through. What goes over the wire
 //! is encrypted all the same: archives of which the password stands in the terminal and nowhere else. Nobody can read
-//! the key; but who can tamper with the home's own network could hand out an authority of his own. So the terminal and the
-//! page show the authority's fingerprint, to be compared on the device before it is trusted.
+//! the key; but who can tamper with the home's own network could hand out an authority of his own. So the terminal shows the
+//! authority's fingerprint, to be compared on the device before it is trusted.
 //!
 //! Looking is free, for previews, scanners and browsers look at links by themselves: only a button of the page, which is a
 //! POST, tells where the file is, and only a whole delivery uses the link up.
@@ -16,6 +16,7 @@ mod ticket;
 pub use address::{Reach, Unsuitable, is_private, own as own_address};
 pub use ticket::Outcome;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -28,7 +29,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::convert::Infallible;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use time::OffsetDateTime;
 
 use super::{Form, Gate, PUBLIC_PORT, ROOT_FILE};
@@ -11,10 +13,18 @@ use crate::identity::{Identity, Sha256};
 use crate::names::{Name, ServerNamePattern};
 
 const PAGE: &str = include_str!("page.html");
+/// How pages look: what stands between `<style>` and `</style>`.
+pub(super) const STYLE: &str = include_str!("page.css");
 const PROGRAMS: &str = include_str!("programs.html");
 
 /// How many addresses are offered to be opened.
 const OFFERED: usize = 8;
+
+/// What a page may do (Content Security Policy): look as it does, and send its own forms.
+pub(super) fn policy() -> String {
+    let style = STANDARD.encode(Sha256::of(STYLE.as_bytes()).0);
+    format!("default-src 'none'; style-src 'sha256-{style}'; form-action 'self'; base-uri 'none'")
+}
 
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +159,12 @@ impl Facts {
                     self.section(html, source, "curl, ssh and other programs", PROGRAMS, false);
                 }
             }
+            "style" => {
+                html.raw(STYLE);
+            }
+            "policy" => {
+                html.text(policy());
+            }
             word => self.insert(html, source, word),
         });
         html.finish()
@@ -165,7 +181,23 @@ impl Facts {
             "device" => html.text(&self.device),
             "root" => html.text(&self.root),
             "root_file" => html.text(ROOT_FILE),
-            "fingerprint" => html.text(&self.root_fingerprint),
+            // Who could change the page could change what it says here, too.
+            "compare" => html.raw(match source {
+                Source::Folder => "it must be the one at the end of this page",
+                Source::Link(_) => "it must be the one in the terminal",
+            }),
+            "authority" => match source {
+                Source::Folder => html
+                    .raw("The authority “")
+                    .text(&self.root)
+                    .raw("” has this SHA-256 fingerprint. Where a device shows another one, do not go on:<br>\n<code>")
+                    .text(&self.root_fingerprint)
+                    .raw("</code>"),
+                Source::Link(_) => html
+                    .raw("Before this device trusts “")
+                    .text(&self.root)
+                    .raw("”, compare the authority’s SHA-256 fingerprint with the one in the terminal."),
+            },
             "archive" => html.text(self.file(Form::Archive)),
             "certificate" => html.text(self.file(Form::Certificate)),
             "key" => html.text(self.file(Form::Key)),
@@ -347,7 +379,6 @@ mod tests {
             {
                 assert!(page.contains(needed), "{needed} is missing in\n{page}");
             }
-            assert!(page.contains(&facts.root_fingerprint) && facts.root_fingerprint.len() == 3 * 32 - 1);
             for platform in Platform::ALL {
                 assert!(page.contains(&format!("<summary>{}</summary>", platform.title())), "{platform:?}");
             }
@@ -355,6 +386,8 @@ mod tests {
         for file in ["alice-phone.p12", "alice-phone-compat.p12", "alice-phone.mobileconfig", "server-ca.crt"] {
             assert!(folder.contains(&format!("<a href=\"{file}\">{file}</a>")), "{folder}");
         }
+        assert!(folder.contains(&facts.root_fingerprint) && facts.root_fingerprint.len() == 3 * 32 - 1);
+        assert!(!link.contains(&facts.root_fingerprint), "whoever tampers with the page would write his own");
         assert!(folder.contains("doorward share alice-phone") && !folder.contains("<form"), "{folder}");
         for file in ["alice-phone.p12", "alice-phone-compat.p12", "alice-phone.mobileconfig"] {
             assert!(link.contains(&format!("<form method=\"post\" action=\"{LINK}/{file}\">")), "{link}");
