@@ -233,3 +233,47 @@ impl From<plist::Error> for Error {
         Self::Profile(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+    use crate::pki::DeviceAuthority;
+
+    /// An authority that is called `name`, of which `Kit` is made for alice-phone.
+    fn kit(name: &str) -> Kit {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let root = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate").der().clone();
+        let nas = ServerNamePattern::parse("nas.home.example").expect("a name");
+        let gate = Gate { root, server_names: vec![nas], port: PUBLIC_PORT };
+        let name = Name::parse("alice-phone").expect("a name");
+        let issued = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
+        let device = Device { name, certificate: issued.certificate().clone(), key: issued.key() };
+        Kit::new(&gate, &device, &Password::generate().expect("random bytes")).expect("a kit")
+    }
+
+    #[test]
+    fn the_name_of_an_authority_is_text_wherever_it_stands() {
+        let evil = kit("</p><script>alert('1')</script>&amp; ]]></string> \u{1b}[31m {{device}}");
+        let shown = "</p><script>alert('1')</script>&amp; ]]></string> \\u{1b}[31m {{device}}";
+        assert_eq!(evil.root(), shown);
+        let page = String::from_utf8(evil.contents(Form::Steps).to_vec()).expect("UTF-8");
+        assert!(!page.contains("<script") && !page.contains('\u{1b}'), "{page}");
+        assert!(page.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;amp;"), "{page}");
+        // What stands for a word is not looked through for words.
+        assert!(page.contains("{{device}}"), "{page}");
+        let profile = plist::Value::from_reader_xml(evil.contents(Form::Profile)).expect("a property list");
+        let payloads = profile.as_dictionary().and_then(|profile| profile.get("PayloadContent")?.as_array());
+        let root = payloads.expect("payloads")[1].as_dictionary().expect("a payload");
+        assert_eq!(root.get("PayloadDisplayName").and_then(plist::Value::as_string), Some(shown));
+        assert!(kit(&"x".repeat(500)).root().chars().count() <= 129);
+    }
+
+    #[test]
+    fn debug_output_holds_no_key() {
+        let text = format!("{:?}", kit("Doorward"));
+        assert_eq!(text, "Kit { device: Name(\"alice-phone\"), .. }");
+    }
+}

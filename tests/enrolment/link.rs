@@ -10,6 +10,7 @@ use serde_json::json;
 use socket2::SockRef;
 use tokio::time::Instant;
 
+use crate::browser::Browser;
 use crate::common::process::{run, run_with_input, wait_until};
 use crate::home::{Home, LOOPBACK, der};
 use crate::shared::{Response, Shared, share};
@@ -396,4 +397,54 @@ fn what_cannot_be_shared_is_told_before_there_is_a_link() {
     let shared = Shared::start(&home, &[]);
     let page = shared.ask("GET", shared.path()).text();
     assert!(page.contains("what is behind the gate") && !page.contains("https://"), "{page}");
+}
+
+/// A home's network of its own: this machine's private address, by which its packets leave, and a router that lets the
+/// internet in ("DMZ host").
+const NETWORK: &str = r#"
+ip link set lo up
+ip address add 10.9.9.1/32 dev lo
+ip address add 203.0.113.9/32 dev lo
+ip route add default dev lo src 10.9.9.1
+coproc SHARE { exec "$1" share alice-phone --format json $2; }
+share=$SHARE_PID
+read -r ready <&"${SHARE[0]}"
+url=$(sed 's/.*"url":"\([^"]*\)".*/\1/' <<<"$ready")
+echo "$url"
+for who in 203.0.113.9 10.9.9.1; do
+    curl --silent --max-time 5 --interface "$who" --output /dev/null --write-out "$who %{http_code}\n" "$url" || true
+done
+kill -INT "$share"
+wait "$share" || echo "exit $?"
+"#;
+
+#[test]
+fn it_is_where_this_machine_is_at_home_and_answers_the_home_only() {
+    let home = Home::new();
+    let network = |more: &str| {
+        let mut unshare = home.tool("unshare", "util-linux");
+        unshare.args(["--net", "bash", "-euc", NETWORK, "bash", env!("CARGO_BIN_EXE_doorward"), more]);
+        let shown = run(&mut unshare).success();
+        let (url, rest) = shown.text().split_once('\n').map(|(url, rest)| (url.to_owned(), rest.to_owned())).unwrap();
+        assert!(url.starts_with("http://10.9.9.1:"), "{shown}");
+        rest
+    };
+    assert_eq!(network(""), "203.0.113.9 000\n10.9.9.1 200\nexit 9\n");
+    assert_eq!(network("--allow-public"), "203.0.113.9 200\n10.9.9.1 200\nexit 9\n");
+}
+
+#[test]
+fn a_browser_in_which_the_button_is_pressed_saves_the_file() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &[]);
+    let mut browser = Browser::open(&home, &shared.url());
+    // It shows the steps for Linux, laid out as they are meant to be: the policy of the page lets its style through.
+    assert_eq!(browser.evaluate("document.querySelector('details[open] summary').textContent"), "Linux, Firefox");
+    assert_eq!(browser.evaluate("getComputedStyle(document.querySelector('details')).borderRadius != '0px'"), true);
+    browser.evaluate("document.querySelector('details[open] button').click()");
+    assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.p12"})));
+    let saved = browser.saved("alice-phone.p12");
+    let mut openssl = home.tool("openssl", "openssl");
+    openssl.args(["pkcs12", "-noout", "-passin", &format!("pass:{}", shared.password()), "-in"]);
+    run(openssl.arg(saved)).success();
 }

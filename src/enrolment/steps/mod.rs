@@ -10,12 +10,15 @@ use time::OffsetDateTime;
 use super::{Form, Gate, PUBLIC_PORT, ROOT_FILE};
 use crate::html::Html;
 use crate::identity::{Identity, Sha256};
-use crate::names::{Name, ServerNamePattern};
+use crate::names::{Name, ServerNamePattern, printable};
 
 const PAGE: &str = include_str!("page.html");
 /// How pages look: what stands between `<style>` and `</style>`.
 pub(super) const STYLE: &str = include_str!("page.css");
 const PROGRAMS: &str = include_str!("programs.html");
+
+/// The most that is shown of the authority's name, in characters.
+const ROOT_NAME_MAX: usize = 128;
 
 /// How many addresses are offered to be opened.
 const OFFERED: usize = 8;
@@ -116,7 +119,8 @@ impl Facts {
         Self {
             device: device.clone(),
             until: OffsetDateTime::from_unix_timestamp(identity.not_after).ok().map(|at| at.date().to_string()),
-            root: root.display_name(),
+            // Somebody else's authority is called as somebody else pleased.
+            root: printable(&root.display_name(), ROOT_NAME_MAX),
             root_fingerprint: pairs(&root.fingerprint),
             server_names: gate.server_names.clone(),
             urls,
