@@ -290,7 +290,8 @@ impl Written {
             out.push_str(format!("  {path:<40} {note}").trim_end());
             out.push('\n');
         }
-        let config = self.config.display();
+        let (config, folder) = (self.config.display(), self.folder.display());
+        let first = self.devices.first().map_or("NAME", |device| &device.name);
         let (names, port) = (self.server_names.join(", "), self.listen.port());
         let _ = write!(
             out,
@@ -308,7 +309,8 @@ Next:
         }
         let _ = write!(
             out,
-            "     Or hand a device what it needs over a link that works once: doorward share --help
+            "     Or let a device fetch what it needs over a link in your home network that works once, say:
+       doorward share {first} --folder {folder}
 
 The passwords are shown this once and stored nowhere. Keep the files marked secret to yourself.
 "
@@ -656,7 +658,7 @@ mod tests {
             "to port 8443 of this machine".to_owned(),
             "nas.home.example".to_owned(),
             format!("{folder}/devices/alice-phone.html"),
-            "doorward share".to_owned(),
+            format!("doorward share alice-phone --folder {folder}"),
         ] {
             assert!(text.contains(&needed), "{needed} is missing in\n{text}");
         }

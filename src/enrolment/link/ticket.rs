@@ -66,6 +66,16 @@ struct State {
     wrong: u32,
 }
 
+impl State {
+    const fn check(&self) -> Result<(), Refused> {
+        match self {
+            Self { closed: true, .. } => Err(Refused::Gone),
+            Self { delivering: true, .. } => Err(Refused::Busy),
+            Self { .. } => Ok(()),
+        }
+    }
+}
+
 /// Why there is no delivery now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
@@ -96,21 +106,13 @@ impl Ticket {
 
     /// Whether a delivery could be begun now.
     pub(super) fn check(&self) -> Result<(), Refused> {
-        match *self.state() {
-            State { closed: true, .. } => Err(Refused::Gone),
-            State { delivering: true, .. } => Err(Refused::Busy),
-            State { .. } => Ok(()),
-        }
+        self.state().check()
     }
 
     /// Begins the delivery, of which there is only one at a time.
     pub(super) fn begin(self: &Arc<Self>, by: IpAddr, form: Form) -> Result<Delivery, Refused> {
-        self.check()?;
         let mut state = self.state();
-        // Asked again, now that nobody else can come in between.
-        if state.delivering || state.closed {
-            return Err(if state.closed { Refused::Gone } else { Refused::Busy });
-        }
+        state.check()?;
         state.delivering = true;
         drop(state);
         Ok(Delivery { ticket: Arc::clone(self), by, form })
