@@ -40,6 +40,7 @@ pub mod proxy_protocol;
 pub mod record;
 pub mod rejection;
 pub mod relay;
+pub mod reload;
 pub mod route;
 pub mod server;
 pub mod snapshot;

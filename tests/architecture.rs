@@ -39,8 +39,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("explanation", &["authorize", "telemetry"]),
     ("admin", &["explanation", "telemetry"]),
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
+    // It puts another snapshot there; connections only find it.
+    ("reload", &["config", "gate", "snapshot", "telemetry"]),
     // It only asks: no stage knows of it.
-    ("control", &["config", "explanation", "gate", "telemetry"]),
+    ("control", &["config", "explanation", "gate", "reload", "telemetry"]),
     (
         "verdict",
         &[
@@ -86,12 +88,27 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "gate",
             "listener",
             "relay",
+            "reload",
             "snapshot",
             "sys",
             "telemetry",
         ],
     ),
-    ("cli", &["authorize", "config", "control", "explanation", "handshake", "pki", "server", "snapshot", "telemetry"]),
+    (
+        "cli",
+        &[
+            "authorize",
+            "config",
+            "control",
+            "explanation",
+            "handshake",
+            "pki",
+            "reload",
+            "server",
+            "snapshot",
+            "telemetry",
+        ],
+    ),
     ("main", &["cli"]),
 ];
 

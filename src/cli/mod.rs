@@ -6,6 +6,7 @@ mod demo;
 pub mod exit;
 mod explain;
 pub mod init;
+mod reload;
 mod run;
 mod sessions;
 mod status;
@@ -69,6 +70,12 @@ enum Command {
     ///
     /// One line for each connection that is open now, the newest first, with the bytes it has moved so far.
     Sessions(sessions::SessionsArgs),
+    /// Let the running gate take its configuration over as it is in the file now
+    ///
+    /// The file and all files it names are read anew: certificates, trust, revocation lists. If there is a mistake anywhere,
+    /// nothing changes, and you are told every mistake. Connections go on if they would be let in by the new configuration;
+    /// the others are ended.
+    Reload(reload::ReloadArgs),
 }
 
 /// Where the configuration is.
@@ -147,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Why(args) => why::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Sessions(args) => sessions::run(&args),
+        Command::Reload(args) => reload::run(&args),
     }
 }
 

@@ -161,6 +161,8 @@ pub struct ClientAuth {
     pub deny: DenyList,
     /// What an expired revocation list means.
     pub expired_revocation_list: ExpiredRevocationList,
+    /// What becomes of those whose certificate expires while they are in.
+    pub expired_session: ExpiredSession,
     /// Whether clients are told the names of the trust anchors (`certificate_authorities`, RFC 8446 section 4.2.4).
     /// Browsers then offer their user only the certificates that fit; but whoever asks for the route's server name is
     /// told, too, and a mkcert root is named after its owner.
@@ -203,6 +205,15 @@ pub enum ExpiredRevocationList {
     Deny,
     /// It is used as it is, and the gate warns.
     Warn,
+}
+
+/// What becomes of a session whose certificate expires meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiredSession {
+    /// It ends.
+    Cut,
+    /// It goes on until it ends by itself.
+    Keep,
 }
 
 /// Whom a route lets in; groups are resolved.

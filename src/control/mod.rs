@@ -1,7 +1,8 @@
-//! The control socket: how `doorward status`, `doorward sessions` and `doorward why` ask a running gate.
+//! The control socket: how `doorward status`, `doorward sessions` and `doorward why` ask a running gate, and how
+//! `doorward reload` has it do something.
 //!
 //! A unix socket for the gate's own user and for root. One connection is one question: a line of JSON each way
-//! ([`Request`], [`Answer`]), both bounded in size and time. Nothing can be changed over it in this release.
+//! ([`Request`], [`Answer`]), both bounded in size and time.
 
 pub mod ask;
 pub(crate) mod serve;
@@ -42,6 +43,8 @@ pub enum Request {
         /// No more than so many, the newest; at most [`REFUSALS_MAX`].
         count: usize,
     },
+    /// Take the configuration over as it is in the file now.
+    Reload,
 }
 
 /// An answer.
@@ -54,8 +57,28 @@ pub enum Answer {
     Sessions(Sessions),
     /// To [`Request::Why`].
     Why(Why),
+    /// To [`Request::Reload`]: it was done.
+    Reloaded(Reloaded),
+    /// To [`Request::Reload`]: nothing was changed, for these mistakes.
+    NotReloaded {
+        /// Each in the words of `doorward check`.
+        errors: Vec<String>,
+    },
     /// There is no answer, for this reason.
     Error(String),
+}
+
+/// A configuration that was taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What is allowed but probably not meant, in the words of `doorward check`.
+    pub warnings: Vec<String>,
+    /// What is different and takes effect only after a restart.
+    pub after_restart: Vec<String>,
+    /// How many connections that are in go on.
+    pub sessions_kept: usize,
+    /// How many end, since they would not be let in any more.
+    pub sessions_cut: usize,
 }
 
 /// How a gate is.

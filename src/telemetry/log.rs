@@ -111,6 +111,25 @@ pub enum Event {
     Ready,
     /// No more connections are taken; those there are may end.
     Draining,
+    /// Another configuration is in force.
+    Reloaded {
+        /// Who wanted it.
+        cause: &'static str,
+        /// Connections that go on.
+        sessions_kept: usize,
+        /// Connections that end, since they would not be let in any more.
+        sessions_cut: usize,
+        /// What takes effect only after a restart.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        after_restart: Vec<String>,
+    },
+    /// Another configuration was refused; the one before stays in force.
+    ReloadFailed {
+        /// Who wanted it.
+        cause: &'static str,
+        /// Every mistake in it.
+        errors: Vec<String>,
+    },
     /// Lines that were left out.
     LeftOut {
         /// How many.
@@ -441,7 +460,9 @@ trait Line: Serialize + fmt::Display {
 impl Line for Event {
     fn priority(&self) -> Priority {
         match self {
+            Self::ReloadFailed { .. } => Priority::Error,
             Self::LeftOut { .. } => Priority::Warning,
+            Self::Reloaded { .. } => Priority::Notice,
             Self::Listening { .. } | Self::Metrics { .. } | Self::Control { .. } | Self::Ready | Self::Draining => {
                 Priority::Info
             }
@@ -494,6 +515,19 @@ impl fmt::Display for Event {
             Self::Control { socket } => write!(f, "control socket at {socket}"),
             Self::Ready => f.write_str("ready"),
             Self::Draining => f.write_str("draining: no new connections, open ones may end"),
+            Self::Reloaded { cause, sessions_kept, sessions_cut, after_restart } => {
+                write!(f, "reloaded ({cause}): {sessions_kept} connections go on, {sessions_cut} are cut")?;
+                if after_restart.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, "; after a restart: {}", after_restart.join(", "))
+                }
+            }
+            Self::ReloadFailed { cause, errors } => {
+                let errors: Vec<String> =
+                    errors.iter().map(|error| error.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+                write!(f, "reload_failed ({cause}), nothing has changed: {}", errors.join("; "))
+            }
             Self::LeftOut { lines, source, stage, reason, .. } => {
                 write!(f, "left_out {lines} lines")?;
                 match (stage, reason) {

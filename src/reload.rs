@@ -1,0 +1,185 @@
+//! Another configuration for the running gate: whole, or not at all.
+//!
+//! Whoever asks for it (a signal, the control socket, a watched file), there is this one way, and one at a time. The file and
+//! all that it names are read and checked as at the start, off the threads that serve connections, and everything is built;
+//! only then, and only if nothing is wrong, the new takes the place of the old. Connections that began under the old one
+//! finish their handshake under it; then each session is judged again, and those that would not be let in any more end.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use crate::config;
+use crate::config::checked::{Config, Listener};
+use crate::gate::{Gate, Reviewed};
+use crate::snapshot::Snapshot;
+use crate::telemetry::log::Event;
+
+/// Who wants a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// SIGHUP.
+    Signal,
+    /// `doorward reload`, or another program at the control socket.
+    Command,
+}
+
+impl Cause {
+    /// The word in log lines.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::Command => "command",
+        }
+    }
+}
+
+/// A reload that was done.
+#[derive(Clone, Debug)]
+pub struct Reloaded {
+    /// What is allowed but probably not meant, as `doorward check` says it.
+    pub warnings: Vec<String>,
+    /// What is different in the file and takes effect only after a restart.
+    pub after_restart: Vec<String>,
+    /// Sessions that go on.
+    pub kept: usize,
+    /// Sessions that end.
+    pub cut: usize,
+}
+
+/// A reload that was refused: the gate goes on with what it has. Every mistake, as `doorward check` says it.
+#[derive(Clone, Debug)]
+pub struct Refused(pub Vec<String>);
+
+/// Reloads the gate's configuration. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Reloader(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    gate: Arc<Gate>,
+    /// What the gate was started with: what only a start puts into effect is compared with that.
+    started: Arc<Config>,
+    /// What is in force.
+    current: Mutex<Arc<Config>>,
+    /// What the bound listeners go by.
+    listeners: Vec<Arc<ArcSwap<Listener>>>,
+    /// One at a time.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Reloader {
+    pub(crate) fn new(gate: Arc<Gate>, started: Arc<Config>, listeners: Vec<Arc<ArcSwap<Listener>>>) -> Self {
+        let current = Mutex::new(Arc::clone(&started));
+        Self(Arc::new(Inner { gate, started, current, listeners, turn: tokio::sync::Mutex::default() }))
+    }
+
+    /// Reads the configuration anew and takes it over, or changes nothing and says why. It goes on even if nobody waits for
+    /// it any more.
+    pub async fn reload(&self, cause: Cause) -> Result<Reloaded, Refused> {
+        let (inner, asked) = (Arc::clone(&self.0), Instant::now());
+        let reload = tokio::spawn(async move {
+            let _turn = inner.turn.lock().await;
+            let result = inner.reload(asked).await;
+            inner.tell(cause, &result);
+            result
+        });
+        reload
+            .await
+            .unwrap_or_else(|_| Err(Refused(vec!["the reload itself failed; look at the gate's log".to_owned()])))
+    }
+}
+
+impl Inner {
+    async fn reload(self: &Arc<Self>, asked: Instant) -> Result<Reloaded, Refused> {
+        let file = self.current().file.clone();
+        let built = blocking(move || {
+            let mistakes = |errors: config::ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let config = config::load(&file).map_err(mistakes)?;
+            let snapshot = Snapshot::build(&config).map_err(|error| vec![error.to_string()])?;
+            Ok((config, snapshot))
+        });
+        let (config, snapshot) = built.await.and_then(|built| built).map_err(Refused)?;
+        let config = Arc::new(config);
+        let after_restart = after_restart(&self.started, &config);
+        self.swap(&config, snapshot);
+        let gate = Arc::clone(&self.gate);
+        // What this costs depends on how many devices are in.
+        let reviewed = blocking(move || gate.review(asked)).await.map_err(Refused)?;
+        let warnings = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
+        let Reviewed { kept, cut } = reviewed;
+        Ok(Reloaded { warnings, after_restart, kept, cut })
+    }
+
+    /// Nothing here can fail or wait.
+    fn swap(&self, config: &Arc<Config>, snapshot: Snapshot) {
+        // First of all, so that every connection finds the series of its route.
+        self.gate.metrics.follow(config);
+        self.gate.admission.change(config.limits.clone());
+        for bound in &self.listeners {
+            let now = bound.load();
+            if let Some(new) = config.listeners.iter().find(|new| is_same(&now, new)) {
+                bound.store(Arc::new(new.clone()));
+            }
+        }
+        self.gate.snapshot.store(Arc::new(snapshot));
+        *self.lock() = Arc::clone(config);
+    }
+
+    fn tell(&self, cause: Cause, result: &Result<Reloaded, Refused>) {
+        self.gate.metrics.reloaded(result.is_ok());
+        let cause = cause.label();
+        self.gate.log.event(&match result {
+            Ok(done) => Event::Reloaded {
+                cause,
+                sessions_kept: done.kept,
+                sessions_cut: done.cut,
+                after_restart: done.after_restart.clone(),
+            },
+            Err(Refused(errors)) => Event::ReloadFailed { cause, errors: errors.clone() },
+        });
+    }
+
+    fn current(&self) -> Arc<Config> {
+        Arc::clone(&self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Arc<Config>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Does what takes its time on a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Vec<String>> {
+    spawn_blocking(work).await.map_err(|_| vec!["a fault of the gate: please report it, with its log".to_owned()])
+}
+
+/// Whether a listener of the file is one that is bound already.
+fn is_same(bound: &Listener, new: &Listener) -> bool {
+    bound.name == new.name && bound.address == new.address
+}
+
+/// What stands in `new` and takes effect only after a restart: sockets, and what belongs to the whole process.
+fn after_restart(started: &Config, new: &Config) -> Vec<String> {
+    let mut changed = Vec::new();
+    let mut compare = |same: bool, what: &str| {
+        if !same {
+            changed.push(what.to_owned());
+        }
+    };
+    compare(started.kernel_tls == new.kernel_tls, "kernel_tls");
+    compare(started.metrics == new.metrics, "metrics.address");
+    compare(started.control == new.control, "control.socket");
+    compare(started.log == new.log, "[log]");
+    for listener in &new.listeners {
+        let bound = started.listeners.iter().any(|bound| is_same(bound, listener));
+        compare(bound, &format!("listener {:?} at {}", listener.name.as_str(), listener.address));
+    }
+    for bound in &started.listeners {
+        let there = new.listeners.iter().any(|listener| listener.name == bound.name);
+        compare(there, &format!("listener {:?}, which is gone from the file and goes on", bound.name.as_str()));
+    }
+    changed
+}
