@@ -48,3 +48,4 @@ pub mod source;
 pub mod sys;
 pub mod telemetry;
 mod verdict;
+mod watch;

@@ -5,14 +5,17 @@
 //! only then, and only if nothing is wrong, the new takes the place of the old. Connections that began under the old one
 //! finish their handshake under it; then each session is judged again, and those that would not be let in any more end.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use crate::config;
 use crate::config::checked::{Config, Listener};
+use crate::config::seen::Seen;
+use crate::config::{self, ConfigErrors};
 use crate::gate::{Gate, Reviewed};
 use crate::snapshot::Snapshot;
 use crate::telemetry::log::Event;
@@ -24,6 +27,8 @@ pub enum Cause {
     Signal,
     /// `doorward reload`, or another program at the control socket.
     Command,
+    /// A file that has changed.
+    Watch,
 }
 
 impl Cause {
@@ -32,6 +37,7 @@ impl Cause {
         match self {
             Self::Signal => "signal",
             Self::Command => "command",
+            Self::Watch => "watch",
         }
     }
 }
@@ -53,6 +59,15 @@ pub struct Reloaded {
 #[derive(Clone, Debug)]
 pub struct Refused(pub Vec<String>);
 
+/// What is in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    /// The configuration.
+    pub(crate) config: Arc<Config>,
+    /// What its files looked like when it was last tried to take them over.
+    pub(crate) seen: Arc<Seen>,
+}
+
 /// Reloads the gate's configuration. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Reloader(Arc<Inner>);
@@ -62,18 +77,23 @@ struct Inner {
     gate: Arc<Gate>,
     /// What the gate was started with: what only a start puts into effect is compared with that.
     started: Arc<Config>,
-    /// What is in force.
-    current: Mutex<Arc<Config>>,
+    current: watch::Sender<Current>,
     /// What the bound listeners go by.
     listeners: Vec<Arc<ArcSwap<Listener>>>,
     /// One at a time.
-    turn: tokio::sync::Mutex<()>,
+    turn: Mutex<()>,
 }
 
 impl Reloader {
     pub(crate) fn new(gate: Arc<Gate>, started: Arc<Config>, listeners: Vec<Arc<ArcSwap<Listener>>>) -> Self {
-        let current = Mutex::new(Arc::clone(&started));
-        Self(Arc::new(Inner { gate, started, current, listeners, turn: tokio::sync::Mutex::default() }))
+        let (config, seen) = (Arc::clone(&started), Arc::new(Seen::now(&started.files())));
+        let current = watch::Sender::new(Current { config, seen });
+        Self(Arc::new(Inner { gate, started, current, listeners, turn: Mutex::default() }))
+    }
+
+    /// What is in force, and what will be.
+    pub(crate) fn current(&self) -> watch::Receiver<Current> {
+        self.0.current.subscribe()
     }
 
     /// Reads the configuration anew and takes it over, or changes nothing and says why. It goes on even if nobody waits for
@@ -94,17 +114,30 @@ impl Reloader {
 
 impl Inner {
     async fn reload(self: &Arc<Self>, asked: Instant) -> Result<Reloaded, Refused> {
-        let file = self.current().file.clone();
+        let old = Arc::clone(&self.current.borrow().config);
         let built = blocking(move || {
-            let mistakes = |errors: config::ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-            let config = config::load(&file).map_err(mistakes)?;
-            let snapshot = Snapshot::build(&config).map_err(|error| vec![error.to_string()])?;
-            Ok((config, snapshot))
+            // Before they are read: what is changed meanwhile counts as changed.
+            let before = Seen::now(&old.files());
+            let built = build(&old.file);
+            let seen = match &built {
+                Ok((config, _)) => Seen::now(&config.files()).or_before(&before),
+                Err(_) => before,
+            };
+            (built, seen)
         });
-        let (config, snapshot) = built.await.and_then(|built| built).map_err(Refused)?;
-        let config = Arc::new(config);
+        let (built, seen) = built.await.map_err(Refused)?;
+        let seen = Arc::new(seen);
+        let (config, snapshot) = match built {
+            Ok((config, snapshot)) => (Arc::new(config), snapshot),
+            Err(errors) => {
+                // They are not tried again as they are.
+                self.current.send_modify(|current| current.seen = seen);
+                return Err(Refused(errors));
+            }
+        };
         let after_restart = after_restart(&self.started, &config);
         self.swap(&config, snapshot);
+        self.current.send_replace(Current { config: Arc::clone(&config), seen });
         let gate = Arc::clone(&self.gate);
         // What this costs depends on how many devices are in.
         let reviewed = blocking(move || gate.review(asked)).await.map_err(Refused)?;
@@ -125,7 +158,6 @@ impl Inner {
             }
         }
         self.gate.snapshot.store(Arc::new(snapshot));
-        *self.lock() = Arc::clone(config);
     }
 
     fn tell(&self, cause: Cause, result: &Result<Reloaded, Refused>) {
@@ -141,14 +173,14 @@ impl Inner {
             Err(Refused(errors)) => Event::ReloadFailed { cause, errors: errors.clone() },
         });
     }
+}
 
-    fn current(&self) -> Arc<Config> {
-        Arc::clone(&self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Arc<Config>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Reads and builds everything, as at the start.
+fn build(file: &Path) -> Result<(Config, Snapshot), Vec<String>> {
+    let mistakes = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let config = config::load(file).map_err(mistakes)?;
+    let snapshot = Snapshot::build(&config).map_err(|error| vec![error.to_string()])?;
+    Ok((config, snapshot))
 }
 
 /// Does what takes its time on a thread of its own.

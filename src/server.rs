@@ -29,6 +29,7 @@ use crate::snapshot::{InvalidRoute, Snapshot};
 use crate::sys::ktls;
 use crate::telemetry::log::{Event, Log};
 use crate::telemetry::metrics::Metrics;
+use crate::watch::watch;
 
 /// How often what piles up between connections is tidied.
 const TIDY: Duration = Duration::from_secs(5);
@@ -205,6 +206,7 @@ impl Server {
             gate.log.event(&Event::Metrics { address: admin.local_address() });
             admin.start(stop.clone());
         }
+        lasting.spawn(watch(reloader.clone()));
         if let Some(control) = control {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
             lasting.spawn(control.run(Arc::clone(&gate), reloader));

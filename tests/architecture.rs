@@ -41,6 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
     // It puts another snapshot there; connections only find it.
     ("reload", &["config", "gate", "snapshot", "telemetry"]),
+    ("watch", &["config", "reload", "sys"]),
     // It only asks: no stage knows of it.
     ("control", &["config", "explanation", "gate", "reload", "telemetry"]),
     (
@@ -92,6 +93,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "snapshot",
             "sys",
             "telemetry",
+            "watch",
         ],
     ),
     (

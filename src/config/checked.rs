@@ -22,6 +22,8 @@ pub struct Config {
     pub file: PathBuf,
     /// `kernel_tls`.
     pub kernel_tls: KernelTls,
+    /// `watch`: whether a file that changes is taken over by itself.
+    pub watch: bool,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
     /// `[[route]]`, at least one.
@@ -108,6 +110,8 @@ pub struct Terminate {
 pub struct Certificate {
     /// The file of its chain.
     pub chain_file: PathBuf,
+    /// The file of its key.
+    pub key_file: PathBuf,
     /// Chain and key, as rustls wants them.
     pub certified_key: Arc<CertifiedKey>,
 }

@@ -8,6 +8,7 @@ use super::report::{Given, Place, Report, Text};
 /// The whole file.
 pub(super) struct Raw {
     pub(super) kernel_tls: Given<String>,
+    pub(super) watch: Given<String>,
     /// `None` if something else stands where the listeners should be.
     pub(super) listeners: Option<Vec<RawListener>>,
     pub(super) certificate: Given<RawCertificate>,
@@ -108,6 +109,7 @@ impl Raw {
         let raw = Self {
             control: RawControl::find(&mut root, report),
             kernel_tls: root.text("kernel_tls", "\"auto\"", report),
+            watch: root.text("watch", "\"on\"", report),
             listeners: root
                 .tables("listener", report)
                 .map(|tables| tables.into_iter().map(|table| RawListener::read(table, report)).collect()),

@@ -3,6 +3,7 @@
 //! | file | shows | of attacks.md |
 //! |---|---|---|
 //! | `whole` | everything is taken over, or nothing is; who asked is told | 12, 24 |
+//! | `watched` | files that change are taken over by themselves | |
 //! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
 //!
 //! Each reason for which a session is cut is brought about by `tests/journey/reasons.rs`.
@@ -23,6 +24,7 @@ mod client;
 mod home;
 
 mod sessions;
+mod watched;
 mod whole;
 
 use std::process::Command;
@@ -34,9 +36,9 @@ use home::House;
 const NAS: &str = "nas.home.example";
 const SSH: &str = "ssh.home.example";
 
-/// The configuration of a house with a control socket. What is given as `keys` of `client_auth` goes to all its routes.
+/// The configuration of a house with a control socket, which is reloaded when somebody says so.
 fn controlled(house: &House<'_>) -> String {
-    format!("{}\n[control]\nsocket = \"control.sock\"\n", house.config())
+    format!("watch = \"off\"\n{}\n[control]\nsocket = \"control.sock\"\n", house.config())
 }
 
 /// A `doorward` command with the configuration of a gate.

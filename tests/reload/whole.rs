@@ -74,6 +74,7 @@ fn routes_certificates_trust_lists_policies_and_limits_are_taken_over() {
     let shown = guest.tls(|connection| connection.peer_certificates().unwrap()[0].clone());
     assert_eq!(shown, server.chain()[0], "the gate shows its new certificate");
     drop(guest);
+    gate.settled();
     let denied = crate::client::connect_from("127.0.0.99".parse().unwrap(), gate.address());
     gate.wait_rejected("admission", "source_denied", 1);
     drop(denied);
