@@ -17,6 +17,7 @@
 //!
 //! Imports point down only; `tests/architecture.rs` holds the table. The words are those of the README's lexicon.
 
+pub mod access;
 mod admin;
 pub mod admission;
 pub mod authorize;

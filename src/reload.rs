@@ -9,10 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustls::pki_types::UnixTime;
 use tokio::sync::{Mutex, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use crate::access::{self, Change, Difference, State};
 use crate::config::checked::{Config, Listener};
 use crate::config::seen::Seen;
 use crate::config::{self, ConfigErrors};
@@ -49,6 +51,8 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
     /// What is different in the file and takes effect only after a restart.
     pub after_restart: Vec<String>,
+    /// What is different about who may go where.
+    pub difference: Difference,
     /// Sessions that go on.
     pub kept: usize,
     /// Sessions that end.
@@ -115,20 +119,24 @@ impl Reloader {
 impl Inner {
     async fn reload(self: &Arc<Self>, asked: Instant) -> Result<Reloaded, Refused> {
         let old = Arc::clone(&self.current.borrow().config);
+        let gate = Arc::clone(&self.gate);
         let built = blocking(move || {
             // Before they are read: what is changed meanwhile counts as changed.
             let before = Seen::now(&old.files());
-            let built = build(&old.file);
+            let built = build(&old.file).map(|(config, snapshot)| {
+                let difference = difference(&gate, &old, &config, &snapshot);
+                (config, snapshot, difference)
+            });
             let seen = match &built {
-                Ok((config, _)) => Seen::now(&config.files()).or_before(&before),
+                Ok((config, ..)) => Seen::now(&config.files()).or_before(&before),
                 Err(_) => before,
             };
             (built, seen)
         });
         let (built, seen) = built.await.map_err(Refused)?;
         let seen = Arc::new(seen);
-        let (config, snapshot) = match built {
-            Ok((config, snapshot)) => (Arc::new(config), snapshot),
+        let (config, snapshot, difference) = match built {
+            Ok((config, snapshot, difference)) => (Arc::new(config), snapshot, difference),
             Err(errors) => {
                 // They are not tried again as they are.
                 self.current.send_modify(|current| current.seen = seen);
@@ -143,7 +151,7 @@ impl Inner {
         let reviewed = blocking(move || gate.review(asked)).await.map_err(Refused)?;
         let warnings = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
         let Reviewed { kept, cut } = reviewed;
-        Ok(Reloaded { warnings, after_restart, kept, cut })
+        Ok(Reloaded { warnings, after_restart, difference, kept, cut })
     }
 
     /// Nothing here can fail or wait.
@@ -169,10 +177,27 @@ impl Inner {
                 sessions_kept: done.kept,
                 sessions_cut: done.cut,
                 after_restart: done.after_restart.clone(),
+                gained: in_words(&done.difference.gained),
+                lost: in_words(&done.difference.lost),
             },
             Err(Refused(errors)) => Event::ReloadFailed { cause, errors: errors.clone() },
         });
     }
+}
+
+/// What the new configuration changes about who may go where, those who are in among them.
+fn difference(gate: &Gate, old: &Config, config: &Config, snapshot: &Snapshot) -> Difference {
+    let before = gate.snapshot.load_full();
+    let old = State { config: old, snapshot: &before };
+    access::difference(old, State { config, snapshot }, &gate.sessions.guests(), UnixTime::now())
+}
+
+/// Changes for the log: so many of them, and how many more.
+fn in_words(changes: &[Change]) -> Vec<String> {
+    const MAX: usize = 20;
+    let told = changes.iter().take(MAX).map(|Change { who, routes }| format!("{who} ({})", routes.join(", ")));
+    let more = changes.len().saturating_sub(MAX);
+    told.chain((more > 0).then(|| format!("and {more} more"))).collect()
 }
 
 /// Reads and builds everything, as at the start.

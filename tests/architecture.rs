@@ -31,6 +31,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("handshake", &["admission", "authorize", "client_hello", "config", "record", "sys"]),
     ("dial", &["authorize", "config", "sys"]),
     ("relay", &["record", "sys"]),
+    // Who may go where, in words: it asks those who decide.
+    ("access", &["authorize", "config", "snapshot"]),
     // What they are built from and reported to.
     ("snapshot", &["authorize", "config", "handshake", "route"]),
     // Who is one source is admission's to say.
@@ -40,10 +42,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("admin", &["explanation", "telemetry"]),
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
     // It puts another snapshot there; connections only find it.
-    ("reload", &["config", "gate", "snapshot", "telemetry"]),
+    ("reload", &["access", "config", "gate", "snapshot", "telemetry"]),
     ("watch", &["config", "reload", "sys"]),
     // It only asks: no stage knows of it.
-    ("control", &["config", "explanation", "gate", "reload", "telemetry"]),
+    ("control", &["access", "config", "explanation", "gate", "reload", "telemetry"]),
     (
         "verdict",
         &[
@@ -99,6 +101,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "access",
             "authorize",
             "config",
             "control",

@@ -426,7 +426,15 @@ fn the_fields_of_the_log_are_those_of_its_lines() {
     assert!(named.remove("event"));
     assert_eq!(documented, named);
 
-    let done = Event::Reloaded { cause: "", sessions_kept: 0, sessions_cut: 0, after_restart: vec![String::new()] };
+    let told = || vec![String::new()];
+    let done = Event::Reloaded {
+        cause: "",
+        sessions_kept: 0,
+        sessions_cut: 0,
+        after_restart: told(),
+        gained: told(),
+        lost: told(),
+    };
     let failed = Event::ReloadFailed { cause: "", errors: Vec::new() };
     let rows = table("field of a reload");
     let documented: BTreeSet<String> =

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::asking::Asking;
 use super::{exit, failed};
+use crate::access::Change;
 use crate::control::Reloaded;
 use crate::control::ask::{ReloadError, reload};
 
@@ -39,6 +40,21 @@ fn text(reloaded: &Reloaded) -> String {
     // Writing to a String cannot fail.
     for what in &reloaded.after_restart {
         let _ = writeln!(out, "Only after a restart: {what}");
+    }
+    for (heading, changes) in [
+        ("Who may go where he could not before:", &reloaded.gained),
+        ("Who may no longer go where he could:", &reloaded.lost),
+    ] {
+        let width = changes.iter().map(|change| change.who.chars().count()).max().unwrap_or(0);
+        if !changes.is_empty() {
+            let _ = writeln!(out, "{heading}");
+        }
+        for Change { who, routes } in changes {
+            let _ = writeln!(out, "  {who:width$}  {}", routes.join(", "));
+        }
+    }
+    if reloaded.gained.is_empty() && reloaded.lost.is_empty() {
+        out.push_str("Everybody may go where he could before, and nowhere else.\n");
     }
     let _ = writeln!(
         out,

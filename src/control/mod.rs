@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::serve::{Control, Facts};
 pub use self::socket::BindError;
+use crate::access::Change;
 
 /// The longest question, in bytes.
 const REQUEST_MAX: usize = 4096;
@@ -75,6 +76,10 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
     /// What is different and takes effect only after a restart.
     pub after_restart: Vec<String>,
+    /// Who may go where he could not before.
+    pub gained: Vec<Change>,
+    /// Who may no longer go where he could.
+    pub lost: Vec<Change>,
     /// How many connections that are in go on.
     pub sessions_kept: usize,
     /// How many end, since they would not be let in any more.

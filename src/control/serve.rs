@@ -19,6 +19,7 @@ use super::{
     Answer, Certificate, Listening, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteStatus, SESSIONS_MAX,
     Session, Sessions, Status, Why,
 };
+use crate::access::Difference;
 use crate::config::checked::Config;
 use crate::explanation::explain;
 use crate::gate::Gate;
@@ -147,8 +148,9 @@ async fn converse(
 
 async fn reload(reloader: &Reloader) -> Answer {
     match timeout(RELOAD_TIMEOUT, reloader.reload(Cause::Command)).await {
-        Ok(Ok(reload::Reloaded { warnings, after_restart, kept, cut })) => {
-            Answer::Reloaded(Reloaded { warnings, after_restart, sessions_kept: kept, sessions_cut: cut })
+        Ok(Ok(reload::Reloaded { warnings, after_restart, difference, kept, cut })) => {
+            let Difference { gained, lost } = difference;
+            Answer::Reloaded(Reloaded { warnings, after_restart, gained, lost, sessions_kept: kept, sessions_cut: cut })
         }
         Ok(Err(reload::Refused(errors))) => Answer::NotReloaded { errors },
         Err(_) => Answer::Error("it takes very long; what comes of it will be in the gate's log".to_owned()),

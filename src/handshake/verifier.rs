@@ -12,6 +12,7 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
 
 use super::chains::{self, Chains, Followed, Validity};
 use super::config::PROVIDER;
@@ -99,6 +100,20 @@ impl RouteVerifier {
             policy,
             known: Chains::default(),
         })
+    }
+
+    /// Whom the lists here revoke and those of `other` do not.
+    pub(super) fn revoked_beside(&self, other: &Self) -> Vec<(String, Serial)> {
+        let mut more = Vec::new();
+        // Where nobody is verified, lists have no effect.
+        for (issuer, serials) in self.revoked.iter().filter(|_| self.chain.is_some()) {
+            let known = other.revoked.get(issuer);
+            let name = X509Name::from_der(issuer).map(|(_, name)| name.to_string()).unwrap_or_default();
+            let new = serials.iter().filter(|serial| known.is_none_or(|known| !known.contains(*serial)));
+            more.extend(new.map(|serial| (name.clone(), serial.clone())));
+        }
+        more.sort();
+        more
     }
 
     /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. Whom it names is

@@ -122,6 +122,12 @@ pub enum Event {
         /// What takes effect only after a restart.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         after_restart: Vec<String>,
+        /// Who may go where he could not before.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        gained: Vec<String>,
+        /// Who may no longer go where he could.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<String>,
     },
     /// Another configuration was refused; the one before stays in force.
     ReloadFailed {
@@ -515,13 +521,14 @@ impl fmt::Display for Event {
             Self::Control { socket } => write!(f, "control socket at {socket}"),
             Self::Ready => f.write_str("ready"),
             Self::Draining => f.write_str("draining: no new connections, open ones may end"),
-            Self::Reloaded { cause, sessions_kept, sessions_cut, after_restart } => {
+            Self::Reloaded { cause, sessions_kept, sessions_cut, after_restart, gained, lost } => {
                 write!(f, "reloaded ({cause}): {sessions_kept} connections go on, {sessions_cut} are cut")?;
-                if after_restart.is_empty() {
-                    Ok(())
-                } else {
-                    write!(f, "; after a restart: {}", after_restart.join(", "))
+                for (what, list) in [("may now", gained), ("may no longer", lost), ("after a restart", after_restart)] {
+                    if !list.is_empty() {
+                        write!(f, "; {what}: {}", list.join(", "))?;
+                    }
                 }
+                Ok(())
             }
             Self::ReloadFailed { cause, errors } => {
                 let errors: Vec<String> =

@@ -2,7 +2,7 @@
 //!
 //! Each stands here as long as its [`Entered`] lives, so that none is forgotten and none stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -156,6 +156,15 @@ impl Sessions {
         for session in open.sessions.values() {
             session.cut.order(order.clone());
         }
+    }
+
+    /// The devices that are in, each once, the one that came last first.
+    pub fn guests(&self) -> Vec<(Arc<Identity>, Arc<Chain>)> {
+        let open = self.lock();
+        let mut seen = HashSet::new();
+        let shown =
+            open.sessions.values().rev().filter_map(|session| session.identity.clone().zip(session.chain.clone()));
+        shown.filter(|(identity, _)| seen.insert(identity.fingerprint)).collect()
     }
 
     /// How many there are.

@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use doorward::identity::Sha256;
 use doorward::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
 use serde_json::Value;
 
-use crate::client::{Client, client};
+use crate::client::{Client, End, client};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
@@ -201,4 +202,73 @@ fn what_needs_a_restart_is_said_and_the_rest_is_done() {
     let expected = ["kernel_tls", "control.socket", "[log]", "listener \"second\" at [::1]:0"];
     assert_eq!(told["after_restart"], Value::from(expected.to_vec()), "{told}");
     assert_admitted(&gate, || Client::admitted(gate.address(), &alice, SSH));
+}
+
+#[test]
+fn a_reload_says_who_may_go_where_he_could_not_before_and_the_reverse() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let address = backend.address().to_string();
+    let lost = pki.client("carol-phone");
+    let fingerprint = Sha256::of(&lost.chain()[0]);
+    let lists = |revoked: &[SerialNumber]| {
+        pki.write("clients.crl", pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5)))
+    };
+    let keys = format!("revocation_lists = [{:?}]", lists(&[]));
+    let house = |keys: &str, ssh: &str| {
+        let house = House::new(&pki).client_auth(keys).route("nas", &address);
+        house.route_with("ssh", &[&address], &format!("allow = {ssh}"))
+    };
+    let gate = Gate::start(&controlled(&house(&keys, "[\"alice-phone\"]")));
+    let guest = Client::admitted(gate.address(), &client(&pki, Some(&lost)), NAS).unwrap();
+    let told = |config: &str| -> [Vec<(String, String)>; 2] {
+        fs::write(gate.folder().join("doorward.toml"), config).unwrap();
+        let told = doorward(&gate, &["reload", "--format", "json"]).success();
+        let told: Value = serde_json::from_str(&told.text()).unwrap();
+        ["gained", "lost"].map(|what| {
+            let changes = told[what].as_array().unwrap().iter();
+            changes.map(|change| (change["who"].as_str().unwrap().to_owned(), change["routes"].to_string())).collect()
+        })
+    };
+    let expect = |changes: &[(&str, &str)]| -> Vec<(String, String)> {
+        changes.iter().map(|(who, routes)| ((*who).to_owned(), (*routes).to_owned())).collect()
+    };
+    const NAS_ONLY: &str = "[\"nas\"]";
+    const SSH_ONLY: &str = "[\"ssh\"]";
+    const BOTH: &str = "[\"nas\",\"ssh\"]";
+
+    // One more, one less, and one whom nobody has seen is revoked.
+    lists(&[SerialNumber::from(77)]);
+    let denying = format!("{keys}\ndeny = [\"sha256:{fingerprint}\"]");
+    let [gained, lost] = told(&controlled(&house(&denying, "[\"bob-laptop\", \"alice-phone\"]")));
+    assert_eq!(gained, expect(&[("bob-laptop", SSH_ONLY)]));
+    let by_print = format!("sha256:{fingerprint}");
+    let by_number = ("serial:4d of CN=Clients of home.example", BOTH);
+    assert_eq!(lost, expect(&[(&by_print, NAS_ONLY), ("carol-phone", NAS_ONLY), by_number]));
+    assert_eq!(guest.end(), End::Orderly);
+
+    // For people, and once more the same: nothing.
+    let text = doorward(&gate, &["reload"]).success().text();
+    assert!(text.contains("Everybody may go where he could before, and nowhere else.\n"), "{text}");
+    fs::write(gate.folder().join("doorward.toml"), controlled(&house(&denying, "[\"bob-laptop\"]"))).unwrap();
+    let text = doorward(&gate, &["reload"]).success().text();
+    assert!(text.contains("Who may no longer go where he could:\n  alice-phone  ssh\n"), "{text}");
+    assert!(!text.contains("Who may go where"), "{text}");
+
+    // Who was revoked is back, and another authority vouches.
+    lists(&[]);
+    let others = pki.write("others.pem", Authority::new("Others").pem());
+    let config = controlled(&house(&denying, "[\"bob-laptop\"]"));
+    let both = config.replace("trust = [", &format!("trust = [{others:?}, "));
+    let [gained, lost] = told(&both);
+    assert_eq!(gained, expect(&[("whoever Others vouches for", BOTH), by_number]));
+    assert_eq!(lost, []);
+    let [gained, lost] = told(&config);
+    assert_eq!((gained, lost), (vec![], expect(&[("whoever Others vouches for", BOTH)])));
+
+    // A route more that everybody can reach, and the log says it, too.
+    let line = gate.reload(&controlled(&house(&denying, "[\"bob-laptop\"]").passthrough("mail", &address)));
+    let gained: Vec<&str> = line["gained"].as_array().unwrap().iter().map(|who| who.as_str().unwrap()).collect();
+    assert!(gained.contains(&"no certificate (mail)") && gained.contains(&"bob-laptop (mail)"), "{line}");
+    assert!(line["lost"].is_null(), "{line}");
 }
