@@ -31,6 +31,8 @@ pub enum CloseReason {
     NotTrusted,
     /// The route is gone.
     RouteRemoved,
+    /// The gate's owner ended it by hand.
+    CutByHand,
     /// The client broke the TLS protocol after the handshake, or somebody tampered with its records.
     TlsError,
     /// A fault of the gate.
@@ -54,13 +56,21 @@ impl CloseReason {
         Self::NotAllowed,
         Self::NotTrusted,
         Self::RouteRemoved,
+        Self::CutByHand,
         Self::TlsError,
         Self::Internal,
     ];
 
-    /// Those for which a session is cut although the gate goes on: its right to be in is gone.
-    pub const CUT: &'static [Self] =
-        &[Self::Revoked, Self::Denied, Self::Expired, Self::NotAllowed, Self::NotTrusted, Self::RouteRemoved];
+    /// Those for which a session is cut although the gate goes on: its right to be in is gone, or its owner wants so.
+    pub const CUT: &'static [Self] = &[
+        Self::Revoked,
+        Self::Denied,
+        Self::Expired,
+        Self::NotAllowed,
+        Self::NotTrusted,
+        Self::RouteRemoved,
+        Self::CutByHand,
+    ];
 
     /// The label value in metrics and log lines.
     pub const fn label(self) -> &'static str {
@@ -79,6 +89,7 @@ impl CloseReason {
             Self::NotAllowed => "not_allowed",
             Self::NotTrusted => "not_trusted",
             Self::RouteRemoved => "route_removed",
+            Self::CutByHand => "cut_by_hand",
             Self::TlsError => "tls_error",
             Self::Internal => "internal",
         }

@@ -17,6 +17,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::sessions::{Session, Sessions};
 use crate::telemetry::tally::Tally;
+use crate::telemetry::whom::Whom;
 
 /// What all connections of a running gate share.
 #[derive(Debug)]
@@ -85,6 +86,16 @@ impl Gate {
         if !Arc::ptr_eq(&snapshot, under) {
             judge(session, &snapshot, UnixTime::now(), Instant::now());
         }
+    }
+
+    /// Cuts the sessions that are meant, and says which these are.
+    pub(crate) fn cut(&self, whom: &Whom) -> Vec<Arc<Session>> {
+        let at = Instant::now();
+        let (mut sessions, _) = self.sessions.newest(usize::MAX);
+        sessions.retain(|session| {
+            whom.means(session) && session.cut.order(Order { reason: CloseReason::CutByHand, detail: None, at })
+        });
+        sessions
     }
 
     /// Cuts the sessions whose certificate has expired, unless their route keeps them.

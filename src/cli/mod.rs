@@ -2,6 +2,7 @@
 
 mod asking;
 mod check;
+mod cut;
 mod demo;
 pub mod exit;
 mod explain;
@@ -76,6 +77,9 @@ enum Command {
     /// nothing changes, and you are told every mistake. Connections go on if they would be let in by the new configuration;
     /// the others are ended.
     Reload(reload::ReloadArgs),
+    /// End connections that are open: of a device, an address, a route, or all
+    #[command(after_help = cut::EXAMPLE)]
+    Cut(cut::CutArgs),
 }
 
 /// Where the configuration is.
@@ -155,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Sessions(args) => sessions::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Cut(args) => cut::run(&args),
     }
 }
 

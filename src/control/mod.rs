@@ -1,5 +1,5 @@
 //! The control socket: how `doorward status`, `doorward sessions` and `doorward why` ask a running gate, and how
-//! `doorward reload` has it do something.
+//! `doorward reload` and `doorward cut` have it do something.
 //!
 //! A unix socket for the gate's own user and for root. One connection is one question: a line of JSON each way
 //! ([`Request`], [`Answer`]), both bounded in size and time.
@@ -46,6 +46,11 @@ pub enum Request {
     },
     /// Take the configuration over as it is in the file now.
     Reload,
+    /// End sessions.
+    Cut {
+        /// Which: see [`Whom`](crate::telemetry::whom::Whom). `None` is every one.
+        whom: Option<String>,
+    },
 }
 
 /// An answer.
@@ -65,6 +70,8 @@ pub enum Answer {
         /// Each in the words of `doorward check`.
         errors: Vec<String>,
     },
+    /// To [`Request::Cut`]: these end.
+    Cut(Sessions),
     /// There is no answer, for this reason.
     Error(String),
 }
@@ -138,7 +145,7 @@ pub struct RouteStatus {
     pub sessions: usize,
 }
 
-/// Who is in.
+/// Who is in, or was until a moment ago.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
     /// How many there are.

@@ -26,6 +26,7 @@ use crate::gate::Gate;
 use crate::reload::{self, Cause, Reloader};
 use crate::telemetry::refusals::{self, Shown, Wanted};
 use crate::telemetry::sessions;
+use crate::telemetry::whom::Whom;
 
 /// Connections at once. For one more, the oldest is dropped: whoever has a question asks it at once.
 const CONNECTIONS: usize = 8;
@@ -179,6 +180,14 @@ async fn answer(request: &Request, gate: &Gate, facts: &Facts, reloader: &Reload
     let now = OffsetDateTime::now_utc();
     match request {
         Request::Reload => reload(reloader).await,
+        Request::Cut { whom } => match whom.as_deref().map_or(Ok(Whom::Everybody), Whom::parse) {
+            Err(error) => Answer::Error(error.to_string()),
+            Ok(whom) => {
+                let cut = gate.cut(&whom);
+                let told = cut.iter().take(SESSIONS_MAX).map(|one| session(one, now)).collect();
+                Answer::Cut(Sessions { open: cut.len(), sessions: told })
+            }
+        },
         Request::Status => Answer::Status(status(gate, facts, now)),
         Request::Sessions { count } => {
             let (sessions, open) = gate.sessions.newest((*count).min(SESSIONS_MAX));

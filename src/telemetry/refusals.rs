@@ -227,12 +227,16 @@ impl Wanted {
 
     /// Whether it means this refusal.
     pub fn means(&self, refusal: &Refusal) -> bool {
-        let shown = refusal.certificate.as_ref();
+        self.means_one(refusal.source.ip(), refusal.certificate.as_ref())
+    }
+
+    /// Whether it means somebody at this address who showed this certificate.
+    pub fn means_one(&self, source: IpAddr, shown: Option<&Shown>) -> bool {
         match self {
             Self::Last => true,
             Self::Source(address) => {
                 let prefixes = Prefixes::default();
-                Source::of(*address, prefixes) == Source::of(refusal.source.ip(), prefixes)
+                Source::of(*address, prefixes) == Source::of(source, prefixes)
             }
             Self::Fingerprint(digits) => {
                 shown.is_some_and(|shown| shown.fingerprint.to_string().starts_with(digits.as_str()))

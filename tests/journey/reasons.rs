@@ -10,6 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use doorward::close::CloseReason;
+use doorward::control::ask::ask;
+use doorward::control::{Answer, Request};
 use doorward::identity::Sha256;
 use doorward::rejection::{Alert, Reason};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
@@ -493,6 +495,18 @@ fn end(reason: CloseReason, pki: &TestPki) {
         CloseReason::RouteRemoved => {
             let other = house().route("ssh", echo.address());
             cut(reason, &good, &house().route("nas", echo.address()), &other);
+        }
+        CloseReason::CutByHand => {
+            let config = house().route("nas", echo.address()).config();
+            let gate = Gate::start(&format!("{config}\n[control]\nsocket = \"control.sock\"\n"));
+            let watch = Watch::begin(&gate);
+            let client = Client::admitted(gate.address(), &good, NAME).unwrap();
+            let cut = Request::Cut { whom: Some("alice-phone".to_owned()) };
+            let answer = ask(&gate.folder().join("control.sock"), &cut).unwrap();
+            assert!(matches!(&answer, Answer::Cut(cut) if cut.open == 1), "{answer:?}");
+            assert_eq!(client.end(), End::Orderly);
+            watch.closed(reason);
+            gate.wait_metric("doorward_sessions_cut_total", &[("reason", reason.label())], 1.0);
         }
         CloseReason::TlsError => {
             let bad_record_mac = Alert(20);

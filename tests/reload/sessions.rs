@@ -18,7 +18,7 @@ use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::home::House;
-use crate::{NAS, SSH, controlled, reload};
+use crate::{NAS, SSH, controlled, doorward, reload};
 
 /// So long it may take from the command to the last byte.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -240,4 +240,68 @@ fn who_expires_while_in_is_cut_unless_the_route_keeps_him_and_a_reload_does_not_
     assert_eq!(stays.end(), End::Orderly);
     closed(&gate, "revoked");
     assert!(begun.elapsed() < DEADLINE);
+}
+
+#[test]
+fn whoever_is_meant_is_cut_by_hand_and_nobody_else() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let house = House::new(&pki).route("nas", backend.address()).route("ssh", backend.address());
+    let gate = Gate::start(&controlled(&house));
+    let (alice, bob) = (pki.client("alice-phone"), pki.client("bob-laptop"));
+    let print_of_bob = format!("sha256:{}", Sha256::of(&bob.chain()[0]));
+    let (alice, bob) = (client(&pki, Some(&alice)), client(&pki, Some(&bob)));
+    // Who is in, newest last.
+    let guests = [("alice-phone", "nas"), ("alice-phone", "ssh"), ("bob-laptop", "nas"), ("bob-laptop", "ssh")];
+    let everybody = || {
+        [(&alice, NAS), (&alice, SSH), (&bob, NAS), (&bob, SSH)]
+            .map(|(config, name)| Client::admitted(gate.address(), config, name).unwrap())
+    };
+    let mut cut_so_far = 0.0;
+    let meaning: [(&str, &[usize]); 9] = [
+        ("nobody-here", &[]),
+        ("sha256:0000", &[]),
+        ("route:ss", &[]),
+        ("the id of the newest", &[3]),
+        ("where the second came from", &[1]),
+        ("alice-phone", &[0, 1]),
+        (&print_of_bob[..20], &[2, 3]),
+        ("route:ssh", &[1, 3]),
+        ("127.0.0.1", &[0, 1, 2, 3]),
+    ];
+    for (whom, meant) in meaning.into_iter().chain([("--all", &[0, 1, 2, 3][..])]) {
+        let clients = everybody();
+        let newest = doorward(&gate, &["sessions", "--format", "json"]).success();
+        let newest = serde_json::from_str::<Value>(&newest.text()).unwrap()["sessions"][0]["id"].to_string();
+        let second = clients[1].tcp().local_addr().unwrap().to_string();
+        let argument = match whom {
+            "the id of the newest" => newest.as_str(),
+            "where the second came from" => second.as_str(),
+            whom => whom,
+        };
+        let said = doorward(&gate, &["cut", "--format", "json", argument]).success();
+        let said: Value = serde_json::from_str(&said.text()).unwrap();
+        let sessions = said["sessions"].as_array().unwrap().iter().rev();
+        let told: Vec<(&str, &str)> = sessions
+            .map(|one| (one["certificate"]["name"].as_str().unwrap(), one["route"].as_str().unwrap()))
+            .collect();
+        let expected: Vec<(&str, &str)> = meant.iter().map(|&one| guests[one]).collect();
+        assert_eq!((told, &said["open"]), (expected, &meant.len().into()), "{whom}");
+        for (index, client) in clients.iter().enumerate() {
+            if meant.contains(&index) {
+                assert_eq!(client.end(), End::Orderly, "{whom}");
+            } else {
+                client.ping().unwrap();
+            }
+        }
+        cut_so_far += meant.len() as f64;
+        gate.wait_metric("doorward_sessions_cut_total", &[("reason", "cut_by_hand")], cut_so_far);
+        drop(clients);
+        gate.settled();
+    }
+    // What says nothing means nobody, and never everybody.
+    for wrong in [vec!["cut"], vec!["cut", ""], vec!["cut", "sha256:12"], vec!["cut", "alice-phone", "--all"]] {
+        assert_eq!(doorward(&gate, &wrong).failure().status.code(), Some(2), "{wrong:?}");
+    }
+    assert!(doorward(&gate, &["cut", "alice-phone"]).success().text().starts_with("Nobody is in"));
 }
