@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `whole` | everything is taken over, or nothing is; who asked is told | 12, 24 |
 //! | `watched` | files that change are taken over by themselves | |
+//! | `tickets` | earlier sessions are worth nothing after a reload | 18 |
+//! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
 //! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
 //!
 //! Each reason for which a session is cut is brought about by `tests/journey/reasons.rs`.
@@ -23,7 +25,10 @@ mod client;
 #[path = "../journey/home.rs"]
 mod home;
 
+mod crowd;
+mod load;
 mod sessions;
+mod tickets;
 mod watched;
 mod whole;
 
