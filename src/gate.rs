@@ -93,7 +93,8 @@ impl Gate {
         let at = Instant::now();
         let (mut sessions, _) = self.sessions.newest(usize::MAX);
         sessions.retain(|session| {
-            whom.means(session) && session.cut.order(Order { reason: CloseReason::CutByHand, detail: None, at })
+            whom.means(session, self.admission.source(session.source.ip()))
+                && session.cut.order(Order { reason: CloseReason::CutByHand, detail: None, at })
         });
         sessions
     }

@@ -51,6 +51,11 @@ impl Serial {
         Self(bytes.get(start..).unwrap_or_default().to_vec())
     }
 
+    /// The number, most significant byte first.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Reads hexadecimal digits, with or without colons.
     pub fn parse(text: &str) -> Option<Self> {
         let compact: String = text.chars().filter(|&c| c != ':').collect();

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{Admin, Watched};
 use crate::admission::Admission;
 use crate::close::CloseReason;
-use crate::config::checked::{Config, KernelTls};
+use crate::config::checked::{Config, ControlSocket, KernelTls};
 use crate::connection;
 use crate::control::{BindError, Control, Facts};
 use crate::gate::Gate;
@@ -41,6 +41,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     admin: Option<Admin>,
     control: Option<Control>,
+    without_control: Option<StartError>,
     reloader: Reloader,
 }
 
@@ -153,19 +154,28 @@ impl Server {
                 Some(admin.map_err(|error| StartError::Bind { address, what: "metrics".to_owned(), error })?)
             }
         };
-        let control = match &config.control.socket {
+        let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
+        let mut without_control = None;
+        let control = match config.control.socket.path(runtime_folders.as_deref()) {
             None => None,
             Some(socket) => {
                 let addresses: Vec<SocketAddr> =
                     listeners.iter().filter_map(|listener| listener.local_address().ok()).collect();
                 let metrics = admin.as_ref().map(Admin::local_address);
-                let bound = Control::bind(socket, Facts::of(&config, &addresses, metrics));
-                Some(bound.map_err(|error| StartError::Control { socket: socket.clone(), error })?)
+                let bound = Control::bind(&socket, Facts::of(&config, &addresses, metrics));
+                match bound.map_err(|error| StartError::Control { socket, error }) {
+                    Ok(control) => Some(control),
+                    Err(error) if matches!(config.control.socket, ControlSocket::Auto(_)) => {
+                        without_control = Some(error);
+                        None
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         };
         let settings = listeners.iter().map(Listener::settings).collect();
         let reloader = Reloader::new(Arc::clone(&gate), config, settings);
-        Ok(Self { gate, listeners, admin, control, reloader })
+        Ok(Self { gate, listeners, admin, control, without_control, reloader })
     }
 
     /// Where the listeners are bound, in the order of the configuration.
@@ -176,6 +186,11 @@ impl Server {
     /// Where metrics are served.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::local_address)
+    }
+
+    /// Why it has no control socket, where it was left to the gate whether it can have one.
+    pub const fn without_control(&self) -> Option<&StartError> {
+        self.without_control.as_ref()
     }
 
     /// What lets it take another configuration over while it runs.
@@ -191,7 +206,7 @@ impl Server {
     /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
     /// the rest. A second word, `now`, ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, listeners, mut admin, control, reloader } = self;
+        let Self { gate, listeners, mut admin, control, reloader, .. } = self;
         let connections = TaskTracker::new();
         // The few tasks that last as long as the gate; dropped, they end.
         let mut lasting = JoinSet::new();

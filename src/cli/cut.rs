@@ -57,8 +57,11 @@ pub(super) fn run(args: &CutArgs) -> ExitCode {
         _ => None,
     };
     // One of the two is given: clap sees to that.
-    let WhomArg { whom, all: _ } = &args.whom;
-    args.asking.run(&Request::Cut { whom: whom.clone() }, expected, text)
+    let request = match &args.whom {
+        WhomArg { whom: Some(whom), .. } => Request::Cut { whom: whom.clone() },
+        WhomArg { whom: None, all: _ } => Request::CutEverybody,
+    };
+    args.asking.run(&request, expected, text)
 }
 
 fn text(cut: &Sessions) -> String {

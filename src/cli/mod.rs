@@ -1,6 +1,7 @@
 //! The command line: one module a command. stdout is data, stderr is for people.
 
 mod asking;
+pub mod ca;
 mod check;
 mod cut;
 mod demo;
@@ -44,6 +45,8 @@ enum Command {
     /// a lost one costs nothing, for the same certificate and key are in the folder as .pem files.
     #[command(after_help = init::EXAMPLE)]
     Init(init::InitArgs),
+    /// Certificates: let devices in, renew them, shut them out
+    Ca(ca::CaArgs),
     /// Run the gate
     ///
     /// One line on stdout for every connection that was turned away or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
@@ -152,6 +155,7 @@ pub fn main() -> ExitCode {
                 error.exit_code().into()
             }
         },
+        Command::Ca(args) => ca::run(args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -48,9 +48,11 @@ pub enum Request {
     Reload,
     /// End sessions.
     Cut {
-        /// Which: see [`Whom`](crate::telemetry::whom::Whom). `None` is every one.
-        whom: Option<String>,
+        /// Which: see [`Whom`](crate::telemetry::whom::Whom).
+        whom: String,
     },
+    /// End every session. A question of its own: one that was cut short must never mean this.
+    CutEverybody,
 }
 
 /// An answer.
@@ -70,7 +72,7 @@ pub enum Answer {
         /// Each in the words of `doorward check`.
         errors: Vec<String>,
     },
-    /// To [`Request::Cut`]: these end.
+    /// To [`Request::Cut`] and [`Request::CutEverybody`]: these end.
     Cut(Sessions),
     /// There is no answer, for this reason.
     Error(String),

@@ -24,6 +24,7 @@ use crate::config::checked::Config;
 use crate::explanation::explain;
 use crate::gate::Gate;
 use crate::reload::{self, Cause, Reloader};
+use crate::telemetry::log::moment;
 use crate::telemetry::refusals::{self, Shown, Wanted};
 use crate::telemetry::sessions;
 use crate::telemetry::whom::Whom;
@@ -180,14 +181,11 @@ async fn answer(request: &Request, gate: &Gate, facts: &Facts, reloader: &Reload
     let now = OffsetDateTime::now_utc();
     match request {
         Request::Reload => reload(reloader).await,
-        Request::Cut { whom } => match whom.as_deref().map_or(Ok(Whom::Everybody), Whom::parse) {
+        Request::Cut { whom } => match Whom::parse(whom) {
             Err(error) => Answer::Error(error.to_string()),
-            Ok(whom) => {
-                let cut = gate.cut(&whom);
-                let told = cut.iter().take(SESSIONS_MAX).map(|one| session(one, now)).collect();
-                Answer::Cut(Sessions { open: cut.len(), sessions: told })
-            }
+            Ok(whom) => cut(gate, &whom, now),
         },
+        Request::CutEverybody => cut(gate, &Whom::Everybody, now),
         Request::Status => Answer::Status(status(gate, facts, now)),
         Request::Sessions { count } => {
             let (sessions, open) = gate.sessions.newest((*count).min(SESSIONS_MAX));
@@ -205,6 +203,12 @@ async fn answer(request: &Request, gate: &Gate, facts: &Facts, reloader: &Reload
             }
         },
     }
+}
+
+fn cut(gate: &Gate, whom: &Whom, now: OffsetDateTime) -> Answer {
+    let cut = gate.cut(whom);
+    let told = cut.iter().take(SESSIONS_MAX).map(|one| session(one, now)).collect();
+    Answer::Cut(Sessions { open: cut.len(), sessions: told })
 }
 
 fn status(gate: &Gate, facts: &Facts, now: OffsetDateTime) -> Status {
@@ -270,7 +274,6 @@ fn refusal(refusal: &refusals::Refusal, now: OffsetDateTime) -> Refusal {
 }
 
 fn certificate(shown: &Shown) -> Certificate {
-    let moment = |at| OffsetDateTime::from_unix_timestamp(at).map_or_else(|_| at.to_string(), rfc3339);
     Certificate {
         name: shown.name().to_owned(),
         names: shown.names.iter().map(ToString::to_string).collect(),

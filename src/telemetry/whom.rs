@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::refusals::{InvalidWanted, Shown, Wanted};
 use super::sessions::Session;
+use crate::source::Source;
 
 /// Which sessions are meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,8 +71,8 @@ impl Whom {
         }
     }
 
-    /// Whether it means this session.
-    pub fn means(&self, session: &Session) -> bool {
+    /// Whether it means this session, whose client is counted as this source.
+    pub fn means(&self, session: &Session, counted_as: Source) -> bool {
         match self {
             Self::Everybody => true,
             Self::Number(number) => session.id == *number,
@@ -82,7 +83,7 @@ impl Whom {
             Self::Route(route) => session.route.as_str() == route,
             Self::Who(wanted) => {
                 let shown = session.identity.as_deref().map(Shown::from);
-                wanted.means_one(session.source.ip(), shown.as_ref())
+                wanted.means_one(counted_as, shown.as_ref())
             }
         }
     }

@@ -79,7 +79,8 @@ fn provoke(reason: Reason, pki: &TestPki) {
         }
         Reason::SourceRate => {
             let gate = open(house().limits("connection_rate_per_source = \"1/h\""));
-            let _first = Client::admitted(gate.address(), &good, NAME).unwrap();
+            drop(connect(gate.address()));
+            gate.wait_rejected("client_hello", Reason::ClientHelloClosedEarly.label(), 1);
             turned_away(&gate, reason, || plain_end(&connect(gate.address())));
         }
         Reason::SourceDenied => {
@@ -501,7 +502,7 @@ fn end(reason: CloseReason, pki: &TestPki) {
             let gate = Gate::start(&format!("{config}\n[control]\nsocket = \"control.sock\"\n"));
             let watch = Watch::begin(&gate);
             let client = Client::admitted(gate.address(), &good, NAME).unwrap();
-            let cut = Request::Cut { whom: Some("alice-phone".to_owned()) };
+            let cut = Request::Cut { whom: "alice-phone".to_owned() };
             let answer = ask(&gate.folder().join("control.sock"), &cut).unwrap();
             assert!(matches!(&answer, Answer::Cut(cut) if cut.open == 1), "{answer:?}");
             assert_eq!(client.end(), End::Orderly);
