@@ -9,7 +9,7 @@ use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::found::copy;
-use super::gate::tell_gate;
+use super::gate::{Changed, Told, tell_gate};
 use super::handout::{Device, Places, handout, known_gate};
 use super::server::{self, NewServer};
 use super::{CaError, authority_for, load, revoke, say};
@@ -52,6 +52,9 @@ struct Renewed {
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<Device>,
     revoked: Option<String>,
+    /// What the gate makes of that.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    told: Option<Told>,
 }
 
 pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
@@ -85,29 +88,32 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
             Some(device)
         }
     };
-    let renewed = Renewed {
+    let mut renewed = Renewed {
         name: name.to_string(),
         serial: entry.serial.clone(),
         not_after: certified.not_after().unix_timestamp(),
         certificate: Store::shown(store.folder(), &places.certificate(&name)),
         device,
         revoked: args.revoke_old.then(|| old.serial.clone()),
+        told: None,
     };
     let mut inventory = store.inventory.clone();
-    let mut note = String::new();
     if args.revoke_old {
         for entry in inventory.certificates.iter_mut().filter(|entry| entry.serial == old.serial) {
             entry.revoked_at = Some(now());
             entry.revoked_for = Some(RevokedFor::Replaced);
         }
         files.extend(revoke::list(&mut inventory, &authority.id, &signer)?);
-        if let Some(list) = &authority.revocation_list {
-            note = format!("The old certificate is revoked. {}", tell_gate(&store, list));
-        }
     }
     inventory.certificates.push(entry);
     store.commit(inventory, files)?;
-    say(args.new.format, &(renewed.text(&old, certified.not_after().date()) + &note), &renewed)
+    let mut text = renewed.text(&old, certified.not_after().date());
+    if let Some(list) = authority.revocation_list.as_ref().filter(|_| args.revoke_old) {
+        let told = tell_gate(&args.new.folder, &store, Changed::Lists(&[store.path(list)]))?;
+        text.push_str(&format!("The old certificate is revoked. {}", told.text));
+        renewed.told = Some(told);
+    }
+    say(args.new.format, &text, &renewed)
 }
 
 impl Renewed {
