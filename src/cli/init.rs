@@ -135,7 +135,8 @@ pub fn run(args: &InitArgs) -> Result<(), InitError> {
 pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     check(args)?;
     let folder = args.folder.join("pki");
-    let founding = Founding { domain: &args.domain, devices: &args.devices, key_type: KeyType::default() };
+    let founding =
+        Founding { domain: &args.domain, devices: &args.devices, key_type: KeyType::default(), passphrase: None };
     let mut founded = found(&folder, &founding)?;
     // Last: whoever finds a configuration finds everything it names.
     let config_file = args.folder.join("doorward.toml");

@@ -15,6 +15,7 @@ use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
+use zeroize::Zeroizing;
 
 use super::keys::{self, KeyType};
 use super::{Error, pem, random};
@@ -187,6 +188,11 @@ impl Authority {
     /// The private key as PEM (PKCS#8, not encrypted).
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
+    }
+
+    /// The private key as PEM (PKCS#8, encrypted).
+    pub fn encrypted_key_pem(&self, passphrase: &str) -> Result<Zeroizing<String>, Error> {
+        keys::encrypt(self.issuer.key(), passphrase)
     }
 
     /// When it expires.

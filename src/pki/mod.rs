@@ -9,6 +9,7 @@
 mod archive;
 mod authority;
 pub mod files;
+pub mod inspect;
 pub mod inventory;
 pub mod keys;
 pub(crate) mod pem;
@@ -33,6 +34,10 @@ pub enum Error {
     Random,
     /// What should be a private key in PEM is none, or is encrypted, or of a kind that is not known.
     NotAKey,
+    /// A key could not be encrypted.
+    Encrypt,
+    /// The passphrase of a key is another one.
+    WrongPassphrase,
     /// What should be a certificate in PEM is none.
     NotACertificate,
     /// A key and a certificate do not belong together.
@@ -50,6 +55,8 @@ impl fmt::Display for Error {
             Self::Archive(_) => "failed to make a PKCS#12 archive",
             Self::Random => "the system gave no random bytes",
             Self::NotAKey => "this is no private key that can be used",
+            Self::Encrypt => "failed to encrypt a key",
+            Self::WrongPassphrase => "the passphrase is not that of this key",
             Self::NotACertificate => "there is no certificate in it (\"-----BEGIN CERTIFICATE-----\")",
             Self::KeyDoesNotFit => "the key does not belong to the certificate",
             Self::NotAnAuthority => "this is no certificate of an authority, or of one that cannot be used here",
@@ -65,6 +72,8 @@ impl std::error::Error for Error {
             Self::Archive(error) => Some(error),
             Self::Random
             | Self::NotAKey
+            | Self::Encrypt
+            | Self::WrongPassphrase
             | Self::NotACertificate
             | Self::KeyDoesNotFit
             | Self::NotAnAuthority

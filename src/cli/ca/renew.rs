@@ -60,7 +60,7 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     let old = find(&store.inventory, name)?;
     let name = Name::parse(&old.name).map_err(|error| CaError::usage(error.to_string()))?;
     let authority = authority_for(&store, Kind::Device, Some(&old.authority))?;
-    let signer = load(&store, &authority)?;
+    let signer = load(&store, &authority, &args.new.passphrase)?;
     let places = Places::new(args.output.as_deref())?;
 
     let (certified, issued) = certify(args, &store, &old, &name, &signer, &places)?;

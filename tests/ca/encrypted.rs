@@ -1,0 +1,96 @@
+//! Keys of authorities that are encrypted.
+
+use crate::common::process::{run, tool};
+use crate::home::{Home, mode, refused};
+
+const PASSPHRASE: &str = "correct horse battery staple";
+
+fn home() -> Home {
+    let home = Home::new();
+    std::fs::write(home.path("passphrase"), format!("{PASSPHRASE}\nnot this line\n")).unwrap();
+    home.ca(&["init", "--domain", "home.example", "--encrypt", "--passphrase-file", "passphrase"]).success();
+    home
+}
+
+#[test]
+fn an_encrypted_key_signs_for_its_passphrase_alone() {
+    let home = home();
+    for key in ["pki/server-ca-key.pem", "pki/clients-key.pem"] {
+        let pem = std::fs::read_to_string(home.path(key)).unwrap();
+        assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{pem}");
+        assert_eq!(mode(&home.path(key)), 0o600);
+        // OpenSSL reads it, too.
+        home.openssl(&["pkey", "-in", key, "-passin", "file:passphrase", "-noout"]).success();
+        home.openssl(&["pkey", "-in", key, "-passin", "pass:wrong", "-noout"]).failure();
+    }
+    let with = ["--passphrase-file", "passphrase"];
+    home.ca(&[&["device", "alice-phone"], &with[..]].concat()).success();
+    home.ca(&[&["renew", "alice-phone"], &with[..]].concat()).success();
+    home.ca(&[&["revoke", "alice-phone"], &with[..]].concat()).success();
+    home.ca(&[&["server"], &with[..]].concat()).success();
+    assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone revoked"]);
+
+    let before = home.files();
+    std::fs::write(home.path("wrong"), "correct horse").unwrap();
+    refused(
+        home.ca(&["device", "bob", "--passphrase-file", "wrong"]),
+        2,
+        &["pki/clients-key.pem", "the passphrase is not that of this key"],
+    );
+    std::fs::write(home.path("wrong"), "").unwrap();
+    refused(
+        home.ca(&["init", "--domain", "b.example", "--folder", "b", "--encrypt", "--passphrase-file", "wrong"]),
+        2,
+        &["an empty passphrase protects nothing"],
+    );
+    std::fs::remove_file(home.path("wrong")).unwrap();
+    assert_eq!(home.files(), before);
+}
+
+/// Runs `doorward ca` on a terminal, where `typed` is typed: what stood on the terminal, and the exit code.
+fn on_a_terminal(home: &Home, typed: &[&str], arguments: &[&str]) -> (String, i32) {
+    const TERMINAL: &str = r"
+import os, pty, sys
+typed = sys.argv[1].split('|')
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+seen = b''
+while True:
+    try:
+        part = os.read(terminal, 1024)
+    except OSError:
+        break
+    if not part:
+        break
+    seen += part
+    if typed and seen.rstrip(b' ').endswith(b':'):
+        os.write(terminal, typed.pop(0).encode() + b'\n')
+        seen += b'<typed>'
+sys.stdout.buffer.write(seen)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
+    let mut python = tool("python3", "python3");
+    python.current_dir(home.path("")).args(["-c", TERMINAL, &typed.join("|"), env!("CARGO_BIN_EXE_doorward"), "ca"]);
+    let ended = run(python.args(arguments));
+    (ended.text(), ended.status.code().unwrap())
+}
+
+#[test]
+fn a_passphrase_is_asked_for_and_not_shown() {
+    let home = home();
+    let (seen, code) = on_a_terminal(&home, &[PASSPHRASE], &["device", "alice-phone"]);
+    assert_eq!(code, 0, "{seen}");
+    assert!(seen.contains("Passphrase of the authorities' keys: ") && !seen.contains(PASSPHRASE), "{seen}");
+    let (seen, code) = on_a_terminal(&home, &["wrong"], &["device", "bob-laptop"]);
+    assert!(code == 2 && seen.contains("not that of this key"), "{seen}");
+    assert_eq!(home.devices(), ["alice-phone valid"]);
+
+    let init = ["init", "--domain", "b.example", "--folder", "b", "--encrypt"];
+    let (seen, code) = on_a_terminal(&home, &["one thing", "another"], &init);
+    assert!(code == 2 && seen.contains("two different ones"), "{seen}");
+    assert!(!home.path("b").exists());
+    let (seen, code) = on_a_terminal(&home, &["one thing", "one thing"], &init);
+    assert_eq!(code, 0, "{seen}");
+    home.openssl(&["pkey", "-in", "b/clients-key.pem", "-passin", "pass:one thing", "-noout"]).success();
+}
