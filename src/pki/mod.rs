@@ -44,12 +44,17 @@ pub enum Error {
     KeyDoesNotFit,
     /// What should be the certificate of an authority is none, or one whose name cannot be written again as it is.
     NotAnAuthority,
+    /// The clock says this, which cannot be.
+    Clock(time::OffsetDateTime),
     /// An authority has expired: nobody would believe what it signs.
     AuthorityExpired,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Clock(now) = self {
+            return write!(f, "the clock of this machine says {}, which cannot be: set it, and try again", now.date());
+        }
         f.write_str(match self {
             Self::Sign(_) => "failed to make a certificate",
             Self::Archive(_) => "failed to make a PKCS#12 archive",
@@ -60,6 +65,7 @@ impl fmt::Display for Error {
             Self::NotACertificate => "there is no certificate in it (\"-----BEGIN CERTIFICATE-----\")",
             Self::KeyDoesNotFit => "the key does not belong to the certificate",
             Self::NotAnAuthority => "this is no certificate of an authority, or of one that cannot be used here",
+            Self::Clock(_) => "the clock of this machine is wrong",
             Self::AuthorityExpired => "the authority has expired, and nobody would believe what it signs",
         })
     }
@@ -77,6 +83,7 @@ impl std::error::Error for Error {
             | Self::NotACertificate
             | Self::KeyDoesNotFit
             | Self::NotAnAuthority
+            | Self::Clock(_)
             | Self::AuthorityExpired => None,
         }
     }

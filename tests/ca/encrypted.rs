@@ -47,6 +47,42 @@ fn an_encrypted_key_signs_for_its_passphrase_alone() {
     assert_eq!(home.files(), before);
 }
 
+#[test]
+fn a_passphrase_is_set_changed_and_removed() {
+    let home = Home::with_authorities();
+    for (file, words) in [("one", "one thing"), ("two", "another")] {
+        std::fs::write(home.path(file), words).unwrap();
+    }
+    let key = || std::fs::read_to_string(home.path("pki/clients-key.pem")).unwrap();
+    let public = |password| {
+        home.openssl(&["pkey", "-in", "pki/clients-key.pem", "-passin", password, "-pubout"]).success().text()
+    };
+    let before = public("pass:");
+    home.ca(&["passphrase", "--new-passphrase-file", "one"]).success();
+    assert!(key().contains("ENCRYPTED"));
+    assert_eq!(public("pass:one thing"), before);
+    let change = ["passphrase", "--new-passphrase-file", "two", "--passphrase-file"];
+    refused(home.ca(&[&change[..], &["two"]].concat()), 2, &["not that of this key"]);
+    assert_eq!(public("pass:one thing"), before);
+    home.ca(&[&change[..], &["one"]].concat()).success();
+    assert_eq!(public("pass:another"), before);
+    home.ca(&["device", "alice-phone", "--passphrase-file", "two"]).success();
+    home.ca(&["passphrase", "--remove", "--passphrase-file", "two"]).success();
+    assert!(!key().contains("ENCRYPTED"));
+    assert_eq!(mode(&home.path("pki/clients-key.pem")), 0o600);
+    home.ca(&["device", "bob-laptop"]).success();
+}
+
+#[test]
+fn a_key_that_openssl_has_encrypted_is_read() {
+    let home = Home::with_authorities();
+    std::fs::write(home.path("passphrase"), PASSPHRASE).unwrap();
+    let key = "pki/clients-key.pem";
+    home.openssl(&["pkcs8", "-topk8", "-in", key, "-out", "key.pem", "-passout", "file:passphrase"]).success();
+    std::fs::rename(home.path("key.pem"), home.path(key)).unwrap();
+    home.ca(&["device", "alice-phone", "--passphrase-file", "passphrase"]).success();
+}
+
 /// Runs `doorward ca` on a terminal, where `typed` is typed: what stood on the terminal, and the exit code.
 fn on_a_terminal(home: &Home, typed: &[&str], arguments: &[&str]) -> (String, i32) {
     const TERMINAL: &str = r"

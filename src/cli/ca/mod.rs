@@ -10,6 +10,7 @@ mod init;
 mod inspect;
 mod list;
 mod passphrase;
+mod protect;
 mod renew;
 mod revoke;
 mod server;
@@ -70,6 +71,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Give out a certificate once more, with its key if that is here
     Export(export::ExportArgs),
+    /// Encrypt the keys of your authorities with a passphrase, or change or remove it
+    Passphrase(protect::ProtectArgs),
     /// Take over an authority that is there already: mkcert's
     ///
     /// What it has issued can be revoked then, and new devices can be issued certificates under it.
@@ -86,6 +89,7 @@ pub(super) fn run(args: CaArgs) -> ExitCode {
         Command::Revoke(args) => revoke::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Passphrase(args) => protect::run(&args),
         Command::Import(args) => import::run(&args),
     };
     match done {

@@ -32,19 +32,24 @@ impl PassphraseArg {
         Ok(self.known.get_or_init(|| passphrase))
     }
 
-    /// A new one, typed twice.
+    /// A new one, for keys that are yet to be encrypted.
     pub(super) fn choose(&self) -> Result<Zeroizing<String>, CaError> {
-        let new = get(self.passphrase_file.as_deref(), "A new passphrase: ", "--passphrase-file")?;
-        if new.is_empty() {
-            return Err(CaError::usage(
-                "an empty passphrase protects nothing\n  choose a long one: four or five random words",
-            ));
-        }
-        if self.passphrase_file.is_none() && *ask("Once more: ", "--passphrase-file")? != *new {
-            return Err(CaError::usage("these were two different ones; nothing was written"));
-        }
-        Ok(new)
+        choose(self.passphrase_file.as_deref(), "--passphrase-file")
     }
+}
+
+/// A new passphrase: from a file, or typed twice.
+pub(super) fn choose(file: Option<&Path>, option: &str) -> Result<Zeroizing<String>, CaError> {
+    let new = get(file, "A new passphrase: ", option)?;
+    if new.is_empty() {
+        return Err(CaError::usage(
+            "an empty passphrase protects nothing; nothing was written\n  choose a long one: four or five random words",
+        ));
+    }
+    if file.is_none() && *ask("Once more: ", option)? != *new {
+        return Err(CaError::usage("these were two different ones; nothing was written"));
+    }
+    Ok(new)
 }
 
 /// The first line of a file, or what is typed.

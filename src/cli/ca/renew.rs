@@ -32,7 +32,7 @@ pub(super) struct RenewArgs {
     #[command(flatten)]
     new: NewServer,
 
-    /// Revoke the old certificate at once, instead of letting it expire
+    /// Revoke what the device had before at once, instead of letting it expire
     #[arg(long, conflicts_with = "server")]
     revoke_old: bool,
 
@@ -51,7 +51,8 @@ struct Renewed {
     /// Archives and key; nothing if the key is not here.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<Device>,
-    revoked: Option<String>,
+    /// The serial numbers of what was revoked.
+    revoked: Vec<String>,
 }
 
 pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
@@ -83,26 +84,31 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
             Some(device)
         }
     };
+    let mut revoked = Vec::new();
+    let mut inventory = store.inventory.clone();
+    let mut note = String::new();
+    if args.revoke_old {
+        let of_this_name = |entry: &&mut Entry| {
+            entry.kind == Kind::Device && entry.authority == authority.id && entry.name.eq_ignore_ascii_case(&old.name)
+        };
+        for entry in inventory.certificates.iter_mut().filter(of_this_name).filter(|entry| entry.revoked_at.is_none()) {
+            entry.revoked_at = Some(now());
+            entry.revoked_for = Some(RevokedFor::Replaced);
+            revoked.push(entry.serial.clone());
+        }
+        files.extend(revoke::list(&mut inventory, &authority.id, &signer)?);
+        if let Some(list) = &authority.revocation_list {
+            note = format!("What it had before is revoked. {}", tell_gate(&store, list));
+        }
+    }
     let renewed = Renewed {
         name: name.to_string(),
         serial: entry.serial.clone(),
         not_after: certified.not_after().unix_timestamp(),
         certificate: Store::shown(store.folder(), &places.certificate(name.as_str())),
         device,
-        revoked: args.revoke_old.then(|| old.serial.clone()),
+        revoked,
     };
-    let mut inventory = store.inventory.clone();
-    let mut note = String::new();
-    if args.revoke_old {
-        for entry in inventory.certificates.iter_mut().filter(|entry| entry.serial == old.serial) {
-            entry.revoked_at = Some(now());
-            entry.revoked_for = Some(RevokedFor::Replaced);
-        }
-        files.extend(revoke::list(&mut inventory, &authority.id, &signer)?);
-        if let Some(list) = &authority.revocation_list {
-            note = format!("The old certificate is revoked. {}", tell_gate(&store, list));
-        }
-    }
     inventory.certificates.push(entry);
     store.commit(inventory, files)?;
     say(args.new.format, &(renewed.text(&old, certified.not_after().date()) + &note), &renewed)
@@ -119,7 +125,7 @@ impl Renewed {
                 self.certificate.display()
             )),
         }
-        if let (None, Some(end)) = (&self.revoked, old.not_after) {
+        if let (true, Some(end)) = (self.revoked.is_empty(), old.not_after) {
             out.push_str(&format!("The certificate it has now counts until {}, too.\n", end.date()));
         }
         out
