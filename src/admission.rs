@@ -35,6 +35,7 @@ pub struct Admission {
     connections: Arc<AtomicUsize>,
     handshakes: Arc<Handshakes>,
     sources: Arc<Sources>,
+    without_certificate: WithoutCertificate,
     /// What sources have done lately.
     standing: Arc<Table>,
     quota: Option<Quota>,
@@ -44,6 +45,25 @@ pub struct Admission {
 #[derive(Debug)]
 struct Sources {
     shards: Vec<Mutex<HashMap<Source, usize>>>,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect() }
+    }
+}
+
+/// The connections that go on without a valid certificate: by way of a passthrough route, say. Anybody can have such ones.
+#[derive(Debug, Default)]
+struct WithoutCertificate {
+    connections: Arc<AtomicUsize>,
+    sources: Arc<Sources>,
+}
+
+/// Their share of `limits.connections` and of `limits.connections_per_source`: the other half is left to those who show a
+/// certificate.
+const fn share(limit: usize) -> usize {
+    limit.div_ceil(2)
 }
 
 /// One counted use, given back on drop.
@@ -229,6 +249,8 @@ pub struct Slots {
     source: Source,
     standing: Arc<Table>,
     vouched: Option<Vouched>,
+    /// On the heap, as few connections have it.
+    without_certificate: Option<Box<(Slot, Option<SourceSlot>)>>,
 }
 
 impl Slots {
@@ -281,11 +303,11 @@ impl Admission {
         let quota = limits
             .connection_rate_per_source
             .and_then(|rate| Some(Quota { each: rate.per.checked_div(rate.count)?, saved: rate.per }));
-        let shards = std::iter::repeat_with(Mutex::default).take(SHARDS).collect();
         Self {
             connections: Arc::default(),
             handshakes: Arc::default(),
-            sources: Arc::new(Sources { shards }),
+            sources: Arc::default(),
+            without_certificate: WithoutCertificate::default(),
             standing: Arc::new(Table::new(Instant::now())),
             quota,
             limits,
@@ -305,7 +327,8 @@ impl Admission {
         }
     }
 
-    fn source(&self, client: IpAddr) -> Source {
+    /// With whom `client` is counted.
+    pub fn source(&self, client: IpAddr) -> Source {
         Source::of(client, self.limits.source_prefixes)
     }
 
@@ -357,8 +380,34 @@ impl Admission {
             source,
             standing: Arc::clone(&self.standing),
             vouched: None,
+            without_certificate: None,
         };
         Ok(Admitted { stream, client, destination, listener, at, slots })
+    }
+
+    /// Takes the places of a connection that goes on without a valid certificate, or says which one is not there.
+    pub fn without_certificate(&self, slots: &mut Slots) -> Result<(), Rejection> {
+        let full = |reason, limit: &str, share: usize| {
+            Rejection::silent(
+                reason,
+                format!(
+                    "connections without a valid certificate get half of {limit}, which is {share}, and all of it is in use"
+                ),
+            )
+        };
+        let places = &self.without_certificate;
+        let all = share(self.limits.connections);
+        let connection =
+            take(&places.connections, all).ok_or_else(|| full(Reason::ConnectionLimit, "limits.connections", all))?;
+        let source = match self.limits.connections_per_source.map(share) {
+            None => None,
+            Some(limit) => Some(
+                Sources::take(&places.sources, slots.source, limit)
+                    .ok_or_else(|| full(Reason::SourceLimit, "limits.connections_per_source", limit))?,
+            ),
+        };
+        slots.without_certificate = Some(Box::new((connection, source)));
+        Ok(())
     }
 
     /// One more connection of a source. Behind an address from which a valid certificate came, those who have not shown one
@@ -420,6 +469,38 @@ mod tests {
         assert!(one.is_some() && take(&admission.connections, 1).is_none());
         drop(one);
         assert!(take(&admission.connections, 1).is_some());
+    }
+
+    #[tokio::test]
+    async fn half_of_both_limits_can_be_had_without_a_certificate() {
+        for (limits, most, reason) in [
+            ("connections_per_source = 5", 3, Reason::SourceLimit),
+            ("connections_per_source = 1", 1, Reason::SourceLimit),
+            ("connections = 8\nconnections_per_source = \"off\"", 4, Reason::ConnectionLimit),
+        ] {
+            let gate = admission(limits);
+            let mut held = Vec::new();
+            for _ in 0..2 {
+                let last = loop {
+                    let Ok(mut admitted) = connect(&gate).await else { panic!("{limits}: {}", held.len()) };
+                    match gate.0.without_certificate(&mut admitted.slots) {
+                        Ok(()) if held.len() + 1 < most => held.push(admitted),
+                        Ok(()) => break admitted,
+                        Err(rejection) => panic!("{limits}: {rejection} after {}", held.len()),
+                    }
+                };
+                if most > 1 {
+                    let mut next = connect(&gate).await.expect("a place for who shows a certificate");
+                    let told = gate.0.without_certificate(&mut next.slots).expect_err("no place without");
+                    assert_eq!(told.reason, reason, "{told}");
+                    next.slots.vouch();
+                }
+                // The last place is free again.
+                drop(last);
+            }
+            drop(held);
+            assert_eq!(gate.0.without_certificate.connections.load(Ordering::Relaxed), 0);
+        }
     }
 
     fn was_evicted(slot: &HandshakeSlot) -> bool {

@@ -122,6 +122,7 @@ async fn prove(
         Access::Passthrough(policy) => {
             let mut admitted = greeted.admitted;
             admitted.slots.handshake_done();
+            gate.admission.without_certificate(&mut admitted.slots)?;
             let header =
                 proxy_protocol::header(route.send_proxy_protocol, admitted.client, || admitted.destination(), None);
             let dialed = reach(policy.permit(), &route, &header, timeouts, record).await?;
@@ -148,6 +149,8 @@ async fn prove(
 
     if secured.identity.as_ref().is_some_and(|identity| identity.verified) {
         secured.admitted.slots.vouch();
+    } else if let Err(rejection) = gate.admission.without_certificate(&mut secured.admitted.slots) {
+        return Err(secured.refuse(rejection).await);
     }
 
     let header = proxy_header(route.send_proxy_protocol, &secured);

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, Watched};
 use crate::admission::Admission;
-use crate::config::checked::{Config, KernelTls};
+use crate::config::checked::{Config, ControlSocket, KernelTls};
 use crate::connection;
 use crate::control::{BindError, Control, Facts};
 use crate::gate::Gate;
@@ -38,6 +38,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     admin: Option<Admin>,
     control: Option<Control>,
+    without_control: Option<StartError>,
     drain: Duration,
 }
 
@@ -149,17 +150,26 @@ impl Server {
                 Some(admin.map_err(|error| StartError::Bind { address, what: "metrics".to_owned(), error })?)
             }
         };
-        let control = match &config.control.socket {
+        let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
+        let mut without_control = None;
+        let control = match config.control.socket.path(runtime_folders.as_deref()) {
             None => None,
             Some(socket) => {
                 let addresses: Vec<SocketAddr> =
                     listeners.iter().filter_map(|listener| listener.local_address().ok()).collect();
                 let metrics = admin.as_ref().map(Admin::local_address);
-                let bound = Control::bind(socket, Facts::of(config, &addresses, metrics));
-                Some(bound.map_err(|error| StartError::Control { socket: socket.clone(), error })?)
+                let bound = Control::bind(&socket, Facts::of(config, &addresses, metrics));
+                match bound.map_err(|error| StartError::Control { socket, error }) {
+                    Ok(control) => Some(control),
+                    Err(error) if matches!(config.control.socket, ControlSocket::Auto(_)) => {
+                        without_control = Some(error);
+                        None
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         };
-        Ok(Self { gate, listeners, admin, control, drain: config.timeouts.drain })
+        Ok(Self { gate, listeners, admin, control, without_control, drain: config.timeouts.drain })
     }
 
     /// Where the listeners are bound, in the order of the configuration.
@@ -172,6 +182,11 @@ impl Server {
         self.admin.as_ref().map(Admin::local_address)
     }
 
+    /// Why it has no control socket, where it was left to the gate whether it can have one.
+    pub const fn without_control(&self) -> Option<&StartError> {
+        self.without_control.as_ref()
+    }
+
     /// The metrics, as `/metrics` shows them.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.gate.metrics)
@@ -180,7 +195,7 @@ impl Server {
     /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
     /// the rest. A second word, `now`, ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, listeners, mut admin, control, drain } = self;
+        let Self { gate, listeners, mut admin, control, drain, .. } = self;
         let connections = TaskTracker::new();
         // The few tasks that last as long as the gate; dropped, they end.
         let mut lasting = JoinSet::new();

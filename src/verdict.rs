@@ -235,9 +235,11 @@ impl Record {
         let reason = rejection.reason;
         self.gate.admission.rejected(self.client.ip(), reason);
         // First of all: whoever sees the counter or the line can ask about it.
+        let counted_as = self.gate.admission.source(self.client.ip());
         let circumstances = Circumstances {
             id: self.id,
             source: self.client,
+            counted_as,
             listener: &self.listener,
             server_name: self.server_name.as_deref(),
             route: self.route.as_ref().map(|(route, _)| &route.name),
@@ -251,7 +253,7 @@ impl Record {
         }
         self.gate.tally.rejected(reason);
         // Asked first: under a flood, lines that nobody writes need not be made.
-        if !self.gate.log.takes(self.client.ip(), reason) {
+        if !self.gate.log.takes(counted_as, reason) {
             return;
         }
         self.gate.log.verdict(&Verdict {
@@ -379,7 +381,7 @@ mod tests {
         }
     }
 
-    /// No connection from outside can bring this about (tests/journey/reasons.rs provokes every other reason), so the
+    /// No connection from outside can bring this about (tests/observe/everywhere.rs looks for every other reason), so the
     /// fault is put in here: the task that serves the connection panics.
     #[tokio::test]
     async fn a_connection_that_nobody_decides_about_is_rejected_as_internal() {
@@ -430,6 +432,11 @@ mod tests {
             }
         }
         assert_eq!(lines.len(), 2, "{lines:?}");
+        // What `doorward why` and the status page are answered from.
+        let remembered: Vec<_> = gate.refusals.latest(3).iter().map(|refusal| (refusal.id, refusal.reason)).collect();
+        assert_eq!(remembered, [(2, Reason::Internal), (1, Reason::Internal)]);
+        let internal = Reason::ALL.iter().position(|reason| *reason == Reason::Internal).expect("a reason");
+        assert_eq!(gate.tally.now().rejected[internal], 2);
         assert!(metrics.contains("doorward_connections_accepted_total{listener=\"public\"} 2\n"), "{metrics}");
         assert!(metrics.contains("doorward_handshakes_in_progress{listener=\"public\"} 0\n"), "{metrics}");
     }

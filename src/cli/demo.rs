@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::init::{self, InitArgs, RouteArg};
 use super::{Format, exit, failed, run};
 use crate::config;
+use crate::config::checked::ControlSocket;
 use crate::handshake::config::PROVIDER;
 use crate::names::{Name, ServerName};
 use crate::pki::DeviceAuthority;
@@ -75,6 +76,7 @@ async fn show() -> Result<()> {
     })?;
     let mut config = config::load(&files.config)?;
     config.metrics.address = Some(LOOPBACK);
+    config.control.socket = ControlSocket::Off;
     let told = Told::default();
     let log = Arc::new(Log::new(config.log.format, Prefixed(told.clone()))?);
     let server = Server::bind(&config, Arc::clone(&log))?;

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArg, exit, failed};
+use crate::explanation::counted;
 use crate::server::{Server, StartError, Stopped};
 use crate::telemetry::log::Log;
 
@@ -33,17 +34,23 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             let stop = CancellationToken::new();
             let now = CancellationToken::new();
             let server = Server::bind(&config, Arc::clone(&log))?;
+            if let Some(error) = server.without_control() {
+                eprintln!("warning: {error}\n  the gate runs all the same, but nobody can ask it: doorward why, say");
+            }
             let signals = tokio::task::spawn(signals(stop.clone(), now.clone()).map_err(StartError::Io)?);
             let stopped = server.run(stop, now).await;
             signals.abort();
             Ok(stopped)
         })
     });
-    log.finish();
+    let written = log.finish();
     match started {
         Ok(Stopped { cut: 0 }) => exit::OK.into(),
         Ok(Stopped { cut }) => {
-            eprintln!("stopped; {cut} connections did not end in time and were cut");
+            // Where nobody reads the log, nobody may be reading this either, and it must not keep the gate from ending.
+            if written {
+                eprintln!("stopped; did not end in time and had to be cut: {}", counted(cut as u64, "connection"));
+            }
             exit::CUT.into()
         }
         Err(error) => failed(exit::START, &error),

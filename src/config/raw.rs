@@ -231,7 +231,7 @@ impl RawControl {
 
     fn find(root: &mut Table<'_>, report: &mut Report) -> Given<Self> {
         let read = |mut table: Table<'_>, report: &mut Report| {
-            let raw = Self { socket: table.text("socket", "\"/run/doorward/control.sock\"", report) };
+            let raw = Self { socket: table.text("socket", "\"auto\"", report) };
             table.close(report);
             raw
         };

@@ -22,6 +22,7 @@ use super::{
 use crate::config::checked::Config;
 use crate::explanation::explain;
 use crate::gate::Gate;
+use crate::telemetry::log::moment;
 use crate::telemetry::refusals::{self, Shown, Wanted};
 use crate::telemetry::sessions;
 
@@ -242,7 +243,6 @@ fn refusal(refusal: &refusals::Refusal, now: OffsetDateTime) -> Refusal {
 }
 
 fn certificate(shown: &Shown) -> Certificate {
-    let moment = |at| OffsetDateTime::from_unix_timestamp(at).map_or_else(|_| at.to_string(), rfc3339);
     Certificate {
         name: shown.name().to_owned(),
         names: shown.names.iter().map(ToString::to_string).collect(),

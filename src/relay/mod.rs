@@ -155,6 +155,11 @@ impl End {
     }
 }
 
+/// The client's side failed.
+fn client_broke(error: io::Error) -> End {
+    End::because(CloseReason::ClientReset, error)
+}
+
 // None of these is an async fn: that would keep its arguments a second time, for as long as the connection lasts.
 
 /// Relays a connection whose TLS the kernel does from now on. Kernel TLS must be attached to `client`, and the client's

@@ -277,8 +277,12 @@ impl RouteMetrics {
                         Stage::Handshake | Stage::Certificate | Stage::Policy => terminates,
                         Stage::Backend | Stage::Internal => true,
                         // Between the route and the relay a shutdown can still end the wait, and until the handshake
-                        // is over the place in it can be needed for somebody else.
-                        Stage::Admission => matches!(reason, Reason::Draining | Reason::HandshakeLimit),
+                        // is over the place in it can be needed for somebody else; after it, there may be none for those
+                        // without a certificate.
+                        Stage::Admission => matches!(
+                            reason,
+                            Reason::Draining | Reason::HandshakeLimit | Reason::ConnectionLimit | Reason::SourceLimit
+                        ),
                         Stage::ClientHello | Stage::Route => false,
                     };
                     (listener.name.clone(), register.rejected(&listener.name, name, can_occur))

@@ -86,7 +86,7 @@ fn a_key_that_openssl_has_encrypted_is_read() {
 /// Runs `doorward ca` on a terminal, where `typed` is typed: what stood on the terminal, and the exit code.
 fn on_a_terminal(home: &Home, typed: &[&str], arguments: &[&str]) -> (String, i32) {
     const TERMINAL: &str = r"
-import os, pty, sys
+import os, pty, sys, termios, time
 typed = sys.argv[1].split('|')
 pid, terminal = pty.fork()
 if pid == 0:
@@ -101,6 +101,9 @@ while True:
         break
     seen += part
     if typed and seen.rstrip(b' ').endswith(b':'):
+        # People are slower than this: what is typed before the terminal was told to hide it would be seen.
+        while termios.tcgetattr(terminal)[3] & termios.ECHO:
+            time.sleep(0.001)
         os.write(terminal, typed.pop(0).encode() + b'\n')
         seen += b'<typed>'
 sys.stdout.buffer.write(seen)

@@ -122,6 +122,12 @@ impl Gate {
         gate
     }
 
+    /// Starts the gate on this configuration and a control socket, `control.sock` in its folder: see [`Gate::ask`].
+    #[track_caller]
+    pub(crate) fn start_with_control(config: &str) -> Self {
+        Self::start(&format!("{config}\n[control]\nsocket = \"control.sock\"\n"))
+    }
+
     /// Runs the gate on a configuration that it must refuse, and returns how it did.
     #[track_caller]
     pub(crate) fn fails_to_start(config: &str) -> Finished {
@@ -239,6 +245,13 @@ impl Gate {
         let (head, body) = response.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
         (status, body.to_owned())
+    }
+
+    /// Asks it over its control socket, by its configuration file, as people do: `doorward ARGUMENTS --config …`.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Finished {
+        let config = self.folder().join("doorward.toml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        run(command.args(arguments).arg("--config").arg(config))
     }
 
     /// Waits until the series of this name with these labels sum up to `value`.

@@ -74,7 +74,8 @@ fn provoke(reason: Reason, pki: &TestPki) {
         }
         Reason::SourceRate => {
             let gate = open(house().limits("connection_rate_per_source = \"1/h\""));
-            let _first = Client::admitted(gate.address(), &good, NAME).unwrap();
+            drop(connect(gate.address()));
+            gate.wait_rejected("client_hello", Reason::ClientHelloClosedEarly.label(), 1);
             turned_away(&gate, reason, || plain_end(&connect(gate.address())));
         }
         Reason::SourceDenied => {

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::handout::Places;
 use super::{CaError, FolderArg, Format, say};
+use crate::names::Name;
 use crate::pki::files::{self, Access, Existing, NewFile};
 use crate::pki::inventory::{Kind, Store};
 use crate::pki::{keys, pem};
@@ -98,7 +99,8 @@ fn find(args: &ExportArgs, store: &Store) -> Result<(String, String, Option<Vec<
     })?;
     let certificate = store.certificate(&entry.copy())?;
     let spki = x509_parser::parse_x509_certificate(&certificate).map(|(_, parsed)| parsed.public_key().raw.to_vec());
-    let path = Store::shown(store.folder(), &Places::new(None)?.key(&entry.name));
+    let device = Name::parse(&entry.name).map_err(|error| CaError::usage(error.to_string()))?;
+    let path = Store::shown(store.folder(), &Places::new(None)?.key(&device));
     let key = read_key(&path).filter(|(key, _)| spki.is_ok_and(|spki| keys::fits(key, &spki)));
     Ok((entry.name.clone(), entry.copy(), key.map(|(_, pem)| pem)))
 }

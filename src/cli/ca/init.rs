@@ -60,6 +60,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
     let founding = Founding {
         domain: &args.domain,
         devices: &args.devices,
+        server_names: Vec::new(),
         key_type: args.key_type,
         passphrase: passphrase.as_ref().map(|text| text.as_str()),
     };
@@ -99,6 +100,7 @@ fn failed(error: FoundError) -> CaError {
         FoundError::Exists(paths) => {
             CaError::exists(paths, "choose another --folder, or replace everything with --force")
         }
+        FoundError::Enrolment(error) => CaError::from(error),
         FoundError::Pki(error) => error.into(),
         FoundError::Store(error) => error.into(),
     }

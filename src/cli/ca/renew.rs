@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::found::copy;
 use super::gate::tell_gate;
-use super::handout::{Device, Places, handout};
+use super::handout::{Device, Places, handout, known_gate};
 use super::server::{self, NewServer};
 use super::{CaError, authority_for, load, revoke, say};
 use crate::names::Name;
@@ -71,7 +71,7 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     let device = match &issued {
         None => {
             files.push(NewFile {
-                path: places.certificate(name.as_str()),
+                path: places.certificate(&name),
                 contents: certified.certificate_pem().into(),
                 access: Access::Public,
             });
@@ -79,8 +79,10 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
         }
         Some(issued) => {
             let root = store.authority_certificate(&authority_for(&store, Kind::Server, None)?)?;
-            let (device, its_files) = handout(store.folder(), &places, &name, issued, &root)?;
+            let gate = known_gate(root, &store.path("../doorward.toml"));
+            let (device, its_files) = handout(store.folder(), &places, &name, issued, &gate)?;
             files.extend(its_files);
+            files.push(places.root(&gate));
             Some(device)
         }
     };
@@ -105,7 +107,7 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
         name: name.to_string(),
         serial: entry.serial.clone(),
         not_after: certified.not_after().unix_timestamp(),
-        certificate: Store::shown(store.folder(), &places.certificate(name.as_str())),
+        certificate: Store::shown(store.folder(), &places.certificate(&name)),
         device,
         revoked,
     };
@@ -172,7 +174,7 @@ fn certify(
         .map_err(|_| crate::pki::Error::NotACertificate)?;
     let public = SubjectPublicKeyInfo::from_der(&spki).map_err(crate::pki::Error::from)?;
     let certified = signer.certify_device(name, &public)?;
-    let key = std::fs::read(Store::shown(store.folder(), &places.key(name.as_str()))).ok();
+    let key = std::fs::read(Store::shown(store.folder(), &places.key(name))).ok();
     let key = key.and_then(|pem| keys::read(&pem).ok()).filter(|key| keys::fits(key, &spki));
     Ok((certified.clone(), key.map(|key| Issued::new(certified, key))))
 }
