@@ -44,6 +44,14 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Whether `address` belongs to it.
+    pub fn contains(self, address: IpAddr) -> bool {
+        // Of the two lengths, only the one for this kind of address is looked at.
+        Self::of(address, Prefixes { v4: self.bits, v6: self.bits }) == self
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = if self.address.is_ipv4() { 32 } else { 128 };
@@ -69,6 +77,24 @@ mod tests {
         assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
         assert_eq!(source("2001:db8:1:2:3::4").to_string(), "2001:db8:1:2::/64");
         assert_eq!(source("::ffff:192.0.2.1").to_string(), "192.0.2.1");
+    }
+
+    #[test]
+    fn an_address_belongs_to_its_source_and_to_no_other() {
+        let prefixes = Prefixes { v4: 24, v6: 48 };
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let (v4, v6) = (source("192.0.2.1", prefixes), source("2001:db8:1::1", prefixes));
+        for (text, of_v4, of_v6) in [
+            ("192.0.2.255", true, false),
+            ("::ffff:192.0.2.9", true, false),
+            ("192.0.3.1", false, false),
+            ("2001:db8:1:ffff::", false, true),
+            ("2001:db8:2::", false, false),
+        ] {
+            assert_eq!((v4.contains(address(text)), v6.contains(address(text))), (of_v4, of_v6), "{text}");
+        }
+        let single = source("2001:db8::1", Prefixes { v4: 32, v6: 128 });
+        assert!(single.contains(address("2001:db8::1")) && !single.contains(address("2001:db8::2")));
     }
 
     #[test]

@@ -12,17 +12,17 @@ use crate::client_hello::Greeted;
 use crate::dial::Dialed;
 use crate::gate::Gate;
 use crate::handshake::{Facts, Refused, Secured};
-use crate::identity::Identity;
+use crate::identity::{Chain, Identity};
 use crate::ja4::Ja4;
 use crate::listener::Accepted;
 use crate::names::Name;
 use crate::rejection::{Reason, Rejection};
-use crate::relay::{Meter, Path, RelaySummary};
-use crate::snapshot::Route;
+use crate::relay::{Cut, Meter, Order, Path, RelaySummary};
+use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::log::{Certificate, Durations, Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::telemetry::refusals::{Circumstances, Refusal};
-use crate::telemetry::sessions::{Entered, Session, Sessions};
+use crate::telemetry::sessions::{Entered, Holder, Session, Sessions};
 
 /// The file of one connection. Dropped without a verdict it reports `internal`: accepted is always the sum of rejected,
 /// closed and active.
@@ -38,6 +38,7 @@ pub(crate) struct Record {
     ja4: Option<Ja4>,
     steps: Steps,
     identity: Option<Arc<Identity>>,
+    chain: Option<Arc<Chain>>,
     facts: Option<Facts>,
     backend: Option<usize>,
     session: Option<Entered>,
@@ -125,6 +126,7 @@ impl Record {
             ja4: None,
             steps: Steps::begin(accepted.at),
             identity: None,
+            chain: None,
             facts: None,
             backend: None,
             session: None,
@@ -151,7 +153,7 @@ impl Record {
 
     /// It is known where it leads.
     pub(crate) fn routed(&mut self, route: &Arc<Route>) {
-        let metrics = self.gate.metrics.route(&route.name).cloned();
+        let metrics = self.gate.metrics.route(&route.name);
         self.active().decrement(1);
         self.route = Some((Arc::clone(route), metrics));
         self.active().increment(1);
@@ -176,6 +178,7 @@ impl Record {
     /// The handshake is over.
     pub(crate) fn secured(&mut self, secured: &Secured) {
         self.identity.clone_from(&secured.identity);
+        self.chain.clone_from(&secured.chain);
         if let Some(metrics) = self.route_metrics() {
             metrics.handshake(secured.facts.version == "TLSv1.3", secured.facts.resumed);
         }
@@ -190,7 +193,9 @@ impl Record {
 
     /// A backend answered, or did not.
     pub(crate) fn tried(&self, backend: usize, up: bool) {
-        if let Some(metrics) = self.route_metrics() {
+        if let Some((route, Some(metrics))) = &self.route
+            && let Some(backend) = route.backends.get(backend)
+        {
             metrics.backend(backend, up);
         }
     }
@@ -204,8 +209,8 @@ impl Record {
         }
     }
 
-    /// Payload begins to move. Gives what it is counted with.
-    pub(crate) fn relay_begins(&mut self, path: Path) -> Meter {
+    /// Payload begins to move. Gives what it is counted with, and where the relay is told to end.
+    pub(crate) fn relay_begins(&mut self, path: Path, under: &Arc<Snapshot>) -> (Meter, Arc<Cut>) {
         self.steps.next(Step::Relay);
         self.gate.tally.admitted();
         let meter = match self.route_metrics() {
@@ -215,14 +220,17 @@ impl Record {
             }
             None => Meter { to_backend: Counter::noop(), to_client: Counter::noop() },
         };
-        let Some((route, _)) = &self.route else { return meter };
+        let Some((route, _)) = &self.route else { return (meter, Arc::default()) };
         let backend = self.backend.and_then(|index| route.backends.get(index)).cloned();
-        let (listener, name, identity) = (self.listener.clone(), route.name.clone(), self.identity.clone());
-        let session = Session::new(self.id, self.client, listener, name, identity, backend, path);
+        let holder = Holder { identity: self.identity.clone(), chain: self.chain.take() };
+        let (listener, name) = (self.listener.clone(), route.name.clone());
+        let session = Session::new(self.id, self.client, listener, name, holder, backend, path);
         let entered = Sessions::enter(&self.gate.sessions, session);
+        self.gate.look_again(entered.session(), under);
         let meter = entered.metered(meter);
+        let cut = Arc::clone(&entered.session().cut);
         self.session = Some(entered);
-        meter
+        (meter, cut)
     }
 
     /// The verdict: turned away.
@@ -235,9 +243,11 @@ impl Record {
         let reason = rejection.reason;
         self.gate.admission.rejected(self.client.ip(), reason);
         // First of all: whoever sees the counter or the line can ask about it.
+        let counted_as = self.gate.admission.source(self.client.ip());
         let circumstances = Circumstances {
             id: self.id,
             source: self.client,
+            counted_as,
             listener: &self.listener,
             server_name: self.server_name.as_deref(),
             route: self.route.as_ref().map(|(route, _)| &route.name),
@@ -251,7 +261,7 @@ impl Record {
         }
         self.gate.tally.rejected(reason);
         // Asked first: under a flood, lines that nobody writes need not be made.
-        if !self.gate.log.takes(self.client.ip(), reason) {
+        if !self.gate.log.takes(counted_as, reason) {
             return;
         }
         self.gate.log.verdict(&Verdict {
@@ -269,7 +279,12 @@ impl Record {
     pub(crate) fn closed(mut self, summary: &RelaySummary) {
         self.decided = true;
         // Whoever reads the line does not find the session any more.
-        self.session = None;
+        let ordered = self.session.take().and_then(|entered| entered.session().cut.ordered());
+        if let Some(Order { reason, at, .. }) = ordered
+            && reason == summary.reason
+        {
+            self.gate.metrics.cut(reason, at.elapsed());
+        }
         if let Some(metrics) = self.route_metrics() {
             metrics.closed(summary.reason);
         }
@@ -379,7 +394,7 @@ mod tests {
         }
     }
 
-    /// No connection from outside can bring this about (tests/journey/reasons.rs provokes every other reason), so the
+    /// No connection from outside can bring this about (tests/observe/everywhere.rs looks for every other reason), so the
     /// fault is put in here: the task that serves the connection panics.
     #[tokio::test]
     async fn a_connection_that_nobody_decides_about_is_rejected_as_internal() {
@@ -430,6 +445,11 @@ mod tests {
             }
         }
         assert_eq!(lines.len(), 2, "{lines:?}");
+        // What `doorward why` and the status page are answered from.
+        let remembered: Vec<_> = gate.refusals.latest(3).iter().map(|refusal| (refusal.id, refusal.reason)).collect();
+        assert_eq!(remembered, [(2, Reason::Internal), (1, Reason::Internal)]);
+        let internal = Reason::ALL.iter().position(|reason| *reason == Reason::Internal).expect("a reason");
+        assert_eq!(gate.tally.now().rejected[internal], 2);
         assert!(metrics.contains("doorward_connections_accepted_total{listener=\"public\"} 2\n"), "{metrics}");
         assert!(metrics.contains("doorward_handshakes_in_progress{listener=\"public\"} 0\n"), "{metrics}");
     }

@@ -35,6 +35,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("handshake", &["admission", "authorize", "client_hello", "config", "record", "sys"]),
     ("dial", &["authorize", "config", "sys"]),
     ("relay", &["record", "sys"]),
+    // Who may go where, in words: it asks those who decide.
+    ("access", &["authorize", "config", "snapshot"]),
     // What they are built from and reported to.
     ("snapshot", &["authorize", "config", "handshake", "route"]),
     // Who is one source is admission's to say.
@@ -43,8 +45,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("explanation", &["authorize", "telemetry"]),
     ("admin", &["explanation", "places", "telemetry"]),
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
+    // It puts another snapshot there; connections only find it.
+    ("reload", &["access", "config", "gate", "snapshot", "telemetry"]),
+    ("watch", &["config", "reload", "sys"]),
     // It only asks: no stage knows of it.
-    ("control", &["config", "explanation", "gate", "telemetry"]),
+    ("control", &["access", "config", "explanation", "gate", "reload", "telemetry"]),
     (
         "verdict",
         &[
@@ -90,14 +95,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "gate",
             "listener",
             "relay",
+            "reload",
             "snapshot",
             "sys",
             "telemetry",
+            "watch",
         ],
     ),
     (
         "cli",
         &[
+            "access",
             "authorize",
             "config",
             "control",
@@ -105,6 +113,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "explanation",
             "handshake",
             "pki",
+            "reload",
             "server",
             "snapshot",
             "telemetry",

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, Banned, ClientAuthMode, Config, ExpiredRevocationList, KernelTls, Limits, Log, LogFormat,
-    LogOutput, Rate, RouteMode, Selector, SendProxyProtocol, Terminate, Timeouts,
+    Allow, Backend, Banned, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, KernelTls, Limits, Log,
+    LogFormat, LogOutput, Rate, RouteMode, Selector, SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::identity::{Serial, Sha256};
@@ -150,7 +150,7 @@ fn a_minimal_configuration_has_the_defaults() {
     assert_eq!(config.kernel_tls, KernelTls::Auto);
     assert_eq!(config.log, Log { output: LogOutput::Stdout, format: LogFormat::Text, sampling: true });
     assert_eq!(config.metrics.address, Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)));
-    assert_eq!(config.control.socket, None);
+    assert_eq!(config.control.socket, ControlSocket::Off);
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
     let listener = &config.listeners[0];
@@ -176,7 +176,7 @@ fn every_value_arrives_as_it_was_written() {
     let output = LogOutput::File(home.folder.path().join("doorward.log"));
     assert_eq!(config.log, Log { output, format: LogFormat::Json, sampling: false });
     assert_eq!(config.metrics.address, Some("127.0.0.1:9181".parse().expect("an address")));
-    assert_eq!(config.control.socket, Some(home.folder.path().join("run/control.sock")));
+    assert_eq!(config.control.socket, ControlSocket::At(home.folder.path().join("run/control.sock")));
     let listener = &config.listeners[0];
     assert_eq!(listener.name.as_str(), "public");
     assert_eq!(listener.address, "[::]:8443".parse().expect("an address"));
@@ -240,7 +240,7 @@ fn every_value_arrives_as_it_was_written() {
     assert_eq!(warned, expected, "{:#?}", config.warnings);
 }
 
-/// The sample of the design, but for what this release does not have yet: the control socket.
+/// The sample of the design.
 #[test]
 fn the_sample_of_the_design_is_right() {
     let home = Home::new();
@@ -250,6 +250,7 @@ fn the_sample_of_the_design_is_right() {
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.metrics.address, Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)));
+    assert_eq!(config.control.socket, ControlSocket::Auto(home.folder.path().join("control.sock")));
     let family = [Selector::AnyName("alice-phone".to_owned()), Selector::Email("bob@home.example".to_owned())].to_vec();
     assert_eq!(terminate(&config, 0).allow, Allow { any: true, ..Allow::default() });
     assert_eq!(terminate(&config, 1).allow, Allow { selectors: family, ..Allow::default() });

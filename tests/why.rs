@@ -18,7 +18,7 @@ mod home;
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddrV4};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -36,15 +36,10 @@ use common::DEADLINE;
 use common::backend::Backend;
 use common::gate::Gate;
 use common::pki::{Authority, Certified, TestPki, days_from_now};
-use common::process::{Finished, run, wait_until};
+use common::process::{Daemon, Finished, own_loopback, run, wait_until};
 use home::{House, Watch};
 
 const NAME: &str = "nas.home.example";
-
-/// The house with a control socket.
-fn open(house: &House<'_>) -> Gate {
-    Gate::start(&format!("{}\n[control]\nsocket = \"control.sock\"\n", house.config()))
-}
 
 fn socket(gate: &Gate) -> PathBuf {
     gate.folder().join("control.sock")
@@ -54,16 +49,9 @@ fn doorward(arguments: &[&str]) -> Finished {
     run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(arguments))
 }
 
-/// Asks by the configuration file, as people do.
-fn ask(gate: &Gate, arguments: &[&str]) -> Finished {
-    let config = gate.folder().join("doorward.toml");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
-    run(command.args(arguments).arg("--config").arg(config))
-}
-
 #[track_caller]
 fn json(gate: &Gate, arguments: &[&str]) -> Value {
-    let said = ask(gate, &[arguments, &["--format", "json"]].concat()).success();
+    let said = gate.ask(&[arguments, &["--format", "json"]].concat()).success();
     serde_json::from_slice(&said.stdout).unwrap()
 }
 
@@ -85,7 +73,7 @@ fn explained(gate: &Gate, reason: Reason, attempt: impl FnOnce() -> client::End)
     }
     let (explanation, advice) = (told["explanation"].as_str().unwrap(), told["advice"].as_str().unwrap());
 
-    let text = ask(gate, &["why"]).success().text();
+    let text = gate.ask(&["why"]).success().text();
     assert!(text.starts_with(&format!("{explanation}\n{advice}\n\n")), "{text}");
     assert!(text.contains(&format!("{reason}: ")), "{text}");
     for field in ["source", "server_name", "alert"] {
@@ -125,9 +113,9 @@ fn whoever_was_turned_away_is_found_again_and_explained() {
         .route("nas", echo.address())
         .route_with("ssh", &[&echo.address().to_string()], "allow = [\"bob-laptop\"]")
         .route("dead", "unix:/nowhere/service.sock");
-    let gate = open(&house);
+    let gate = Gate::start_with_control(&house.config());
     let here = gate.address();
-    let nobody = ask(&gate, &["why"]).success().text();
+    let nobody = gate.ask(&["why"]).success().text();
     assert_eq!(nobody, "Nobody has been turned away since the gate was started.\n");
 
     let good = client(&pki, Some(&pki.client("alice-phone")));
@@ -189,10 +177,13 @@ fn whoever_was_turned_away_is_found_again_and_explained() {
     let ids: Vec<u64> = all["refusals"].as_array().unwrap().iter().map(|one| one["id"].as_u64().unwrap()).collect();
     assert_eq!(ids.len(), count);
     assert!(ids.is_sorted_by(|newer, older| newer > older), "{ids:?}");
-    let two = ask(&gate, &["why", "127.0.0.1", "--count", "2"]).success().text();
-    assert!(two.ends_with("\n16 earlier like this are remembered: --count shows more.\n"), "{two}");
-    let nobody = ask(&gate, &["why", "192.0.2.7"]).success().text();
-    assert!(nobody.starts_with("The gate remembers nobody like that. 18 connections were turned away"), "{nobody}");
+    let two = gate.ask(&["why", "127.0.0.1", "--count", "2"]).success().text();
+    assert!(two.ends_with("\nThe gate remembers 16 earlier ones like this: --count shows more.\n"), "{two}");
+    let nobody = gate.ask(&["why", "192.0.2.7"]).success().text();
+    assert!(
+        nobody.starts_with("The gate remembers nobody like that. Turned away since it was started: 18 connections."),
+        "{nobody}"
+    );
 
     let status = json(&gate, &["status"]);
     assert_eq!((&status["accepted"], &status["rejected"]), (&18.into(), &18.into()), "{status}");
@@ -208,7 +199,7 @@ fn numbered(name: &str, serial: u64) -> rcgen::CertificateParams {
 fn what_strangers_put_into_names_is_escaped() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = open(&House::new(&pki).route("nas", echo.address()));
+    let gate = Gate::start_with_control(&House::new(&pki).route("nas", echo.address()).config());
     let nasty = "<script>alert(1)</script>\u{1b}[31m\nrejected\u{202e}";
     let mut params = Certified::for_clients("x");
     params.distinguished_name.push(DnType::CommonName, nasty);
@@ -219,7 +210,7 @@ fn what_strangers_put_into_names_is_escaped() {
     let escaped = r"<script>alert(1)</script>\u{1b}[31m\nrejected\u{202e}";
     assert!(text.contains(&format!("calls itself {escaped}, and")), "{text}");
     assert!(!text.contains(['\u{1b}', '\u{202e}']) && !text.contains("\nrejected"), "{text}");
-    let why = ask(&gate, &["why", "--format", "json"]).success().text();
+    let why = gate.ask(&["why", "--format", "json"]).success().text();
     assert!(!why.contains(['\u{1b}', '\u{202e}']), "{why}");
     let why: Value = serde_json::from_str(&why).unwrap();
     assert_eq!(why["refusals"][0]["certificate"]["name"], escaped);
@@ -228,7 +219,7 @@ fn what_strangers_put_into_names_is_escaped() {
     let odd = Hello { version: 0x0303, suites: &[0x1301], server_name: "<b>\u{1b}[31m\n.example" }.record();
     refused_plainly(&connect(gate.address()), &odd);
     wait_until("it is remembered", || (json(&gate, &["status"])["rejected"] == 2).then_some(()));
-    let text = ask(&gate, &["why"]).success().text();
+    let text = gate.ask(&["why"]).success().text();
     assert!(!text.contains('\u{1b}'), "{text}");
 }
 
@@ -236,8 +227,10 @@ fn what_strangers_put_into_names_is_escaped() {
 fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = open(&House::new(&pki).route("nas", echo.address()).passthrough("mail", echo.address()));
-    assert_eq!(ask(&gate, &["sessions"]).success().text(), "Nobody is in.\n");
+    let gate = Gate::start_with_control(
+        &House::new(&pki).route("nas", echo.address()).passthrough("mail", echo.address()).config(),
+    );
+    assert_eq!(gate.ask(&["sessions"]).success().text(), "Nobody is in.\n");
     let alice = pki.client("alice-phone");
     let session = Client::admitted(gate.address(), &client(&pki, Some(&alice)), NAME).unwrap();
 
@@ -256,7 +249,7 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     assert_eq!(one["backend"], echo.address().to_string());
     assert_eq!((&one["certificate"]["name"], &one["certificate"]["verified"]), (&"alice-phone".into(), &true.into()));
     assert_eq!(one["certificate"]["fingerprint"], digest);
-    let table = ask(&gate, &["sessions"]).success().text();
+    let table = gate.ask(&["sessions"]).success().text();
     let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(row[..2], ["alice-phone", "nas"], "{table}");
     for _ in 0..10 {
@@ -280,8 +273,12 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     assert_eq!(status["listeners"][0]["address"], gate.address().to_string());
     assert_eq!(status["pid"], gate.pid());
     assert_eq!(status["config"], gate.folder().join("doorward.toml").to_str().unwrap());
-    let text = ask(&gate, &["status"]).success().text();
-    assert!(text.contains("2 came, 0 were turned away, 2 are in now"), "{text}");
+    let text = gate.ask(&["status"]).success().text();
+    assert!(text.contains("2 so far, 0 turned away, 2 open now"), "{text}");
+    for (name, asked) in [("nas", NAME), ("mail", "mail.home.example")] {
+        let route = format!("  route          {name}: {asked} leads to {}; 1 open now\n", echo.address());
+        assert!(text.contains(&route), "{text}");
+    }
 
     // An orderly end, and a reset.
     session.close_notify();
@@ -308,7 +305,7 @@ fn raw(socket: &Path, bytes: &[u8]) -> Value {
 fn the_control_socket_disturbs_nobody_when_it_is_abused() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = open(&House::new(&pki).route("nas", echo.address()));
+    let gate = Gate::start_with_control(&House::new(&pki).route("nas", echo.address()).config());
     let socket = socket(&gate);
     let alice = client(&pki, Some(&pki.client("alice-phone")));
     let established = Client::admitted(gate.address(), &alice, NAME).unwrap();
@@ -368,7 +365,7 @@ fn memory(gate: &Gate) -> u64 {
 fn a_flood_of_refusals_costs_no_more_memory_than_the_places_there_are() {
     let pki = TestPki::new();
     let echo = Backend::echo();
-    let gate = open(&House::new(&pki).route("nas", echo.address()));
+    let gate = Gate::start_with_control(&House::new(&pki).route("nas", echo.address()).config());
     let flood = |count: usize| {
         let before = gate.metrics().sum("doorward_connections_rejected_total", &[]);
         for number in 0..count {
@@ -432,7 +429,7 @@ fn the_socket_is_for_its_owner_and_never_takes_anothers_place() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let house = House::new(&pki).route("nas", echo.address());
-    let gate = open(&house);
+    let gate = Gate::start_with_control(&house.config());
     let path = socket(&gate);
     assert_eq!(std::fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let line = gate.wait_for_line("the socket to be named", |line| line["event"] == "control");
@@ -472,5 +469,84 @@ fn without_the_section_there_is_no_socket() {
     let gate = House::new(&pki).route("nas", echo.address()).open();
     let files: BTreeSet<_> = std::fs::read_dir(gate.folder()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(files, BTreeSet::from(["doorward.toml".into()]));
-    assert_eq!(ask(&gate, &["status"]).failure().status.code(), Some(8));
+    assert_eq!(gate.ask(&["status"]).failure().status.code(), Some(8));
+}
+
+/// A folder that `doorward init` has filled, and in it a folder `doorward` with a gate that runs in there.
+struct OutOfTheBox {
+    home: tempfile::TempDir,
+    address: SocketAddrV4,
+}
+
+impl OutOfTheBox {
+    fn new() -> Self {
+        let (home, address) = (tempfile::tempdir().unwrap(), SocketAddrV4::new(own_loopback(), 8443));
+        let made = Self { home, address };
+        let listen = address.to_string();
+        let init = ["init", "--domain", "home.example", "--route", "nas=127.0.0.1:9", "--device", "alice-phone"];
+        made.doorward("", &[&init[..], &["--listen", &listen]].concat()).success();
+        // The port for metrics is for all gates of this machine the same.
+        let config = made.path("doorward/doorward.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("127.0.0.1:9180", "127.0.0.1:0")).unwrap();
+        made
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn doorward(&self, folder: &str, arguments: &[&str]) -> Finished {
+        run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(arguments).current_dir(self.path(folder)))
+    }
+
+    /// `doorward run`, as systemd starts it if it has made these folders for it.
+    fn run(&self, runtime_folders: Option<&str>) -> Daemon {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        command.arg("run").current_dir(self.path("doorward")).env_remove("RUNTIME_DIRECTORY");
+        if let Some(folders) = runtime_folders {
+            command.env("RUNTIME_DIRECTORY", folders);
+        }
+        let gate = Daemon::start(&mut command, self.address);
+        wait_until("it is ready", || gate.output().contains(" ready\n").then_some(()));
+        gate
+    }
+}
+
+#[test]
+fn what_init_writes_can_be_asked_without_a_further_word() {
+    let made = OutOfTheBox::new();
+    let _gate = made.run(None);
+    let mode = std::fs::symlink_metadata(made.path("doorward/control.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let why = || made.doorward("doorward", &["why"]).success().text();
+    assert_eq!(why(), "Nobody has been turned away since the gate was started.\n");
+    refused_plainly(&connect(made.address.into()), b"GET / HTTP/1.1\r\n\r\n");
+    wait_until("why tells of it", || why().contains("sent something that is not TLS, but http.").then_some(()));
+
+    // Whoever stands where init was called is told where to look.
+    let said = made.doorward("", &["why"]).failure();
+    assert_eq!(said.status.code(), Some(8), "{said}");
+    assert!(said.stderr.contains("--config doorward/doorward.toml"), "{said}");
+    made.doorward("", &["status", "--config", "doorward/doorward.toml"]).success();
+}
+
+#[test]
+fn a_service_has_its_socket_where_systemd_lets_it() {
+    let made = OutOfTheBox::new();
+    let runtime = made.path("runtime");
+    std::fs::create_dir(&runtime).unwrap();
+    let _gate = made.run(Some(&format!("{}:/nowhere", runtime.display())));
+    assert!(!made.path("doorward/control.sock").exists());
+    doorward(&["status", "--socket", runtime.join("control.sock").to_str().unwrap()]).success();
+}
+
+#[test]
+fn a_gate_that_cannot_make_a_socket_by_itself_says_so_and_runs() {
+    let made = OutOfTheBox::new();
+    let gate = made.run(Some("/nowhere"));
+    let said = gate.output();
+    assert!(said.contains("warning: cannot make the control socket /nowhere/control.sock: the folder"), "{said}");
+    assert!(said.contains("the gate runs all the same"), "{said}");
+    refused_plainly(&connect(made.address.into()), b"GET / HTTP/1.1\r\n\r\n");
 }

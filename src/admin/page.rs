@@ -14,10 +14,11 @@ use time::format_description::well_known::Rfc3339;
 use super::Watched;
 use super::history::{History, STEP, STEPS};
 use super::words;
-use crate::explanation::{Explanation, explain, lasting};
+use crate::explanation::{Explanation, counted, explain, lasting};
 use crate::html::Html;
 use crate::names::printable;
 use crate::rejection::{Reason, Side};
+use crate::source::Source;
 use crate::telemetry::refusals::Refusal;
 use crate::telemetry::tally::Counts;
 
@@ -191,8 +192,8 @@ struct Inside {
 }
 
 fn inside(html: &mut Html, watched: &Watched) {
-    let mut routes: BTreeMap<&str, Inside> =
-        watched.metrics.route_names().into_iter().map(|name| (name.as_str(), Inside::default())).collect();
+    let names = watched.metrics.route_names();
+    let mut routes: BTreeMap<&str, Inside> = names.iter().map(|name| (name.as_str(), Inside::default())).collect();
     let (sessions, _) = watched.sessions.newest(usize::MAX);
     for session in &sessions {
         let route = routes.entry(session.route.as_str()).or_default();
@@ -238,7 +239,8 @@ fn expiring(html: &mut Html, watched: &Watched, now: OffsetDateTime) {
         "<section><h2>What expires</h2><p class=\"quiet\">A certificate is a digital identity card. Like one, it is good up \
          to a date.</p><table><thead><tr><th>What<th class=\"number\">days left<th>good until</thead><tbody>",
     );
-    for expiry in &watched.expiries {
+    let expiries = watched.metrics.expiries();
+    for expiry in &*expiries {
         let left = expiry.at.saturating_sub(now.unix_timestamp());
         let (class, words) = match left.div_euclid(DAY) {
             ..0 => ("fault", "expired"),
@@ -261,7 +263,7 @@ fn expiring(html: &mut Html, watched: &Watched, now: OffsetDateTime) {
             Err(_) => html.raw("no date that a clock can show"),
         };
     }
-    if watched.expiries.is_empty() {
+    if expiries.is_empty() {
         html.raw("<tr><td colspan=\"3\">Nothing: no route asks for certificates.");
     }
     html.raw("</tbody></table></section>");
@@ -310,9 +312,9 @@ fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
     if refusals.is_empty() {
         return;
     }
-    let mut sources: HashMap<String, Turned<'_>> = HashMap::new();
+    let mut sources: HashMap<Source, Turned<'_>> = HashMap::new();
     for refusal in refusals {
-        let source = sources.entry(source(refusal.source.ip())).or_insert_with(|| Turned {
+        let source = sources.entry(refusal.counted_as).or_insert_with(|| Turned {
             times: 0,
             latest: refusal,
             reasons: HashMap::new(),
@@ -320,11 +322,13 @@ fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
         source.times += 1;
         *source.reasons.entry(refusal.reason).or_default() += 1;
     }
-    let mut ranked: Vec<(String, Turned<'_>)> = sources.into_iter().collect();
+    let mut ranked: Vec<(String, Turned<'_>)> =
+        sources.into_iter().map(|(source, turned)| (source.to_string(), turned)).collect();
     ranked.sort_by(|(a, one), (b, other)| other.times.cmp(&one.times).then_with(|| a.cmp(b)));
-    html.raw("<section><h2>Turned away most often</h2><p class=\"quiet\">Of the last ").text(refusals.len());
+    html.raw("<section><h2>Turned away most often</h2><p class=\"quiet\">By address, among ");
+    html.text(counted(refusals.len() as u64, "refusal"));
     html.raw(
-        " refusals that are remembered, by address.</p><table><thead><tr><th>Address<th class=\"number\">times\
+        " that the gate remembers.</p><table><thead><tr><th>Address<th class=\"number\">times\
          <th>mostly<th>last</thead><tbody>",
     );
     for (source, turned) in ranked.into_iter().take(RANKED) {
@@ -335,16 +339,6 @@ fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
         ago(html, turned.latest.at, now);
     }
     html.raw("</tbody></table></section>");
-}
-
-/// Who is counted as one: an IPv4 address, or an IPv6 /64, as the limits count.
-fn source(address: IpAddr) -> String {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => {
-            ipnet::Ipv6Net::new(address, 64).map_or_else(|_| address.to_string(), |network| network.trunc().to_string())
-        }
-    }
 }
 
 /// A moment, as people tell it; the exact one is behind it.
@@ -390,14 +384,5 @@ mod tests {
         assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0, 999, 1000, 1_500_000, 999_999_999].map(bytes), ["0 B", "999 B", "1.0 kB", "1.5 MB", "999.9 MB"]);
         assert_eq!(bytes(u64::MAX), "18.4 EB");
-    }
-
-    #[test]
-    fn a_household_is_one_source() {
-        for (address, expected) in
-            [("192.0.2.7", "192.0.2.7"), ("::ffff:192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3::4", "2001:db8:1:2::/64")]
-        {
-            assert_eq!(source(address.parse().expect("an address")), expected);
-        }
     }
 }

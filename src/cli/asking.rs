@@ -1,6 +1,7 @@
 //! What the commands that ask a running gate have in common.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use super::{ConfigArg, Format, exit, failed};
 use crate::config;
-use crate::config::checked::Control;
+use crate::config::checked::ControlSocket;
 use crate::control::ask::ask;
 use crate::control::{Answer, Request};
 use crate::names::visible;
@@ -51,14 +52,19 @@ impl Asking {
         let Some(answer) = expected(answer) else {
             return failed(exit::UNEXPECTED, &"the gate answered another question than the one that was asked");
         };
+        self.say(&answer, text)
+    }
+
+    /// Says an answer: as JSON, or as `text` puts it.
+    pub(super) fn say<T: Serialize>(&self, answer: &T, text: impl FnOnce(&T) -> String) -> ExitCode {
         match self.format {
             // Whatever answers, nothing of it takes the terminal over.
             Format::Text => {
-                for line in text(&answer).lines() {
+                for line in text(answer).lines() {
                     println!("{}", visible(line, LINE_MAX));
                 }
             }
-            Format::Json => match serde_json::to_string_pretty(&answer) {
+            Format::Json => match serde_json::to_string_pretty(answer) {
                 Ok(json) => println!("{json}"),
                 Err(error) => return failed(exit::UNEXPECTED, &error),
             },
@@ -66,26 +72,39 @@ impl Asking {
         exit::OK.into()
     }
 
-    fn socket(&self) -> Result<PathBuf, ExitCode> {
+    /// Where the gate is to be asked.
+    pub(super) fn socket(&self) -> Result<PathBuf, ExitCode> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
         }
-        // Where it is unless somebody says otherwise.
-        let Ok(file) = self.config.path() else { return Ok(Control::DEFAULT_SOCKET.into()) };
+        let file = match self.config.path() {
+            Ok(file) => file,
+            // Nobody here can say where it is, but it is where it usually is.
+            Err(_) if !is_missing(Path::new(ControlSocket::OF_THE_SERVICE)) => {
+                return Ok(ControlSocket::OF_THE_SERVICE.into());
+            }
+            Err(message) => return Err(failed(exit::NO_GATE, &message)),
+        };
         let control = config::load_control(&file).map_err(|errors| {
             eprintln!("{errors}");
             ExitCode::from(exit::CONFIG)
         })?;
-        control.socket.ok_or_else(|| {
+        let places = control.socket.places();
+        let there = places.iter().find(|place| !is_missing(place)).or_else(|| places.first()).cloned();
+        there.ok_or_else(|| {
             let message = format!(
                 "by its configuration {} the gate has no control socket, so it cannot be asked\n  add these lines to it, \
-                 and restart the gate:\n    [control]\n    socket = \"{}\"",
-                file.display(),
-                Control::DEFAULT_SOCKET
+                 and restart the gate:\n    [control]\n    socket = \"auto\"",
+                file.display()
             );
             failed(exit::NO_GATE, &message)
         })
     }
+}
+
+/// Whether there is no such file. One that may not be seen is there: whoever asks for it is told that.
+fn is_missing(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// The longest line of an answer, in characters.

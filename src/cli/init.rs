@@ -10,12 +10,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::ca::{FoundError, Founded, Founding, found, parse_device, parse_domain};
 use super::{Format, exit};
-use crate::enrolment::{self, Form, Gate, Kit, PUBLIC_PORT, ROOT_FILE};
-use crate::identity::{Serial, Sha256};
+use crate::identity::Sha256;
 use crate::names::{Name, ServerName, ServerNamePattern};
-use crate::pki::files::{self, Access, Existing, NewFile};
-use crate::pki::{self, DeviceAuthority, Issued, Password, ServerAuthority};
+use crate::pki::Issued;
+use crate::pki::files::{Access, NewFile};
+use crate::pki::inventory::{COPIES, FILE, Store};
+use crate::pki::keys::KeyType;
+
+pub use super::ca::Device;
 
 /// What stands below the help text.
 pub(super) const EXAMPLE: &str = "\
@@ -69,12 +73,8 @@ pub struct RouteArg {
 pub enum InitError {
     /// The arguments do not go together.
     Usage(String),
-    /// A certificate could not be made.
-    Pki(pki::Error),
-    /// What a device is to be set up with could not be made.
-    Enrolment(enrolment::Error),
-    /// The files could not be written.
-    Files(files::Error),
+    /// The certificates could not be made, or the files not be written.
+    Found(FoundError),
     /// The files were written, but not what there is to say about them.
     Output(io::Error),
 }
@@ -83,9 +83,9 @@ impl InitError {
     /// The exit code of the process: 1, 2 for usage, or 7 if files are in the way.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
-            Self::Files(files::Error::Exists(_)) => exit::EXISTS,
-            Self::Pki(_) | Self::Enrolment(_) | Self::Files(_) | Self::Output(_) => 1,
+            Self::Usage(_) | Self::Found(FoundError::SameFile(_)) => exit::USAGE,
+            Self::Found(FoundError::Exists(_)) => exit::EXISTS,
+            Self::Found(_) | Self::Output(_) => exit::UNEXPECTED,
         }
     }
 }
@@ -94,12 +94,10 @@ impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(message) => f.write_str(message),
-            Self::Pki(error) => write!(f, "{error}"),
-            Self::Enrolment(error) => write!(f, "{error}"),
-            Self::Files(error @ files::Error::Exists(_)) => {
-                write!(f, "{error}; nothing was written. Choose another --folder, or replace everything with --force")
+            Self::Found(error @ FoundError::Exists(_)) => {
+                write!(f, "{error}. Choose another --folder, or replace everything with --force")
             }
-            Self::Files(error) => write!(f, "{error}"),
+            Self::Found(error) => write!(f, "{error}"),
             Self::Output(_) => f.write_str("failed to print what was written; the files are complete"),
         }
     }
@@ -109,23 +107,15 @@ impl StdError for InitError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Usage(_) => None,
-            Self::Pki(error) => error.source(),
-            Self::Enrolment(error) => error.source(),
-            Self::Files(error) => error.source(),
+            Self::Found(error) => error.source(),
             Self::Output(error) => Some(error),
         }
     }
 }
 
-impl From<pki::Error> for InitError {
-    fn from(error: pki::Error) -> Self {
-        Self::Pki(error)
-    }
-}
-
-impl From<enrolment::Error> for InitError {
-    fn from(error: enrolment::Error) -> Self {
-        Self::Enrolment(error)
+impl From<FoundError> for InitError {
+    fn from(error: FoundError) -> Self {
+        Self::Found(error)
     }
 }
 
@@ -144,67 +134,47 @@ pub fn run(args: &InitArgs) -> Result<(), InitError> {
 /// Writes everything, or nothing if one of the files is there already and `args.force` is not set.
 pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     check(args)?;
-    let servers = ServerAuthority::new(&args.domain)?;
-    let server = servers.issue()?;
-    let devices = DeviceAuthority::new()?;
-    let server_names: Vec<String> = args.routes.iter().map(|route| server_name(route, &args.domain)).collect();
-    let gate = Gate {
-        root: servers.authority().certificate().clone(),
-        server_names: server_names.iter().filter_map(|name| ServerNamePattern::parse(name).ok()).collect(),
-        port: PUBLIC_PORT,
-    };
-
-    let mut set = FileSet::new(&args.folder);
-    set.add("pki/server-ca.pem", servers.authority().certificate_pem(), Access::Public);
-    set.add("pki/server-ca-key.pem", servers.authority().key_pem(), Access::Private);
-    set.add("pki/server.pem", server.certificate_pem(), Access::Public);
-    set.add("pki/server-key.pem", server.key_pem(), Access::Private);
-    set.add("pki/clients.pem", devices.authority().certificate_pem(), Access::Public);
-    set.add("pki/clients-key.pem", devices.authority().key_pem(), Access::Private);
-
-    let folder = args.folder.join("devices");
-    set.add(&format!("devices/{ROOT_FILE}"), gate.root_pem(), Access::Public);
-    let mut made = Vec::new();
-    for name in &args.devices {
-        let issued = devices.issue(name)?;
-        let password = Password::generate()?;
-        let device =
-            enrolment::Device { name: name.clone(), certificate: issued.certificate().clone(), key: issued.key() };
-        set.files.extend(Kit::new(&gate, &device, &password)?.files(&folder));
-        let file = |form: Form| folder.join(form.file_name(name));
-        made.push(Device {
-            name: name.to_string(),
-            archive: file(Form::Archive),
-            archive_compat: file(Form::ArchiveCompat),
-            password: password.as_str().to_owned(),
-            profile: file(Form::Profile),
-            certificate: file(Form::Certificate),
-            key: file(Form::Key),
-            ssh_config: file(Form::SshConfig),
-            steps: file(Form::Steps),
-            fingerprint: Sha256::of(issued.certificate()).to_string(),
-            serial: Serial::from_be_bytes(issued.serial()).to_string(),
-            not_after: issued.not_after().unix_timestamp(),
-        });
-    }
+    let folder = args.folder.join("pki");
+    let names = args.routes.iter().map(|route| server_name(route, &args.domain));
+    let server_names = names.filter_map(|name| ServerNamePattern::parse(&name).ok()).collect();
+    let founding =
+        Founding { domain: &args.domain, devices: &args.devices, server_names, key_type: KeyType::default() };
+    let mut founded = found(&folder, &founding)?;
     // Last: whoever finds a configuration finds everything it names.
     let config_file = args.folder.join("doorward.toml");
-    set.add("doorward.toml", configuration(args, &config_file, &server, &made), Access::Public);
-    set.check_distinct()?;
+    founded.files.push(NewFile {
+        path: "../doorward.toml".into(),
+        contents: configuration(args, &config_file, &founded.server, &founded.devices).into(),
+        access: Access::Public,
+    });
+    let written = written(args, config_file, &founded);
+    founded.write(&folder, args.force)?;
+    Ok(written)
+}
 
-    let existing = if args.force { Existing::Replace } else { Existing::Keep };
-    files::write_all(&set.files, existing).map_err(InitError::Files)?;
-    Ok(Written {
+fn written(args: &InitArgs, config: PathBuf, founded: &Founded) -> Written {
+    let folder = args.folder.join("pki");
+    let inventory = WrittenFile { path: folder.join(FILE), mode: mode(Access::Private) };
+    let files = founded
+        .files
+        .iter()
+        .filter(|file| !file.path.starts_with(COPIES))
+        .map(|file| WrittenFile { path: Store::shown(&folder, &file.path), mode: mode(file.access) });
+    Written {
         folder: args.folder.clone(),
-        config: config_file,
+        config,
         listen: args.listen,
-        server_names,
-        server_authority: args.folder.join("pki/server-ca.pem"),
-        server_fingerprint: Sha256::of(server.certificate()).to_string(),
-        server_not_after: server.not_after().unix_timestamp(),
-        devices: made,
-        files: set.files.iter().map(WrittenFile::from).collect(),
-    })
+        server_names: args.routes.iter().map(|route| server_name(route, &args.domain)).collect(),
+        server_authority: folder.join("server-ca.pem"),
+        server_fingerprint: Sha256::of(founded.server.certificate()).to_string(),
+        server_not_after: founded.server.not_after().unix_timestamp(),
+        devices: founded.devices.clone(),
+        files: files.chain([inventory]).collect(),
+    }
+}
+
+fn mode(access: Access) -> String {
+    format!("{:04o}", access.mode())
 }
 
 /// What `doorward init` has written: what `--format json` prints. Paths start with the folder as it was given.
@@ -226,43 +196,8 @@ pub struct Written {
     pub server_not_after: i64,
     /// The devices, in the order of the arguments.
     pub devices: Vec<Device>,
-    /// Every file, in the order written.
+    /// Every file, in the order written; but for the copies of certificates that the inventory keeps for itself.
     pub files: Vec<WrittenFile>,
-}
-
-/// A device that can be set up now.
-#[derive(Clone, Serialize)]
-pub struct Device {
-    /// Its name.
-    pub name: String,
-    /// The archive to import.
-    pub archive: PathBuf,
-    /// The same with older encryption, for systems that cannot read the first.
-    pub archive_compat: PathBuf,
-    /// The password of both archives, and of the one in the profile. It is stored nowhere.
-    pub password: String,
-    /// The configuration profile for iPhones, iPads and Macs.
-    pub profile: PathBuf,
-    /// The certificate as PEM.
-    pub certificate: PathBuf,
-    /// The key as PEM.
-    pub key: PathBuf,
-    /// A part of `~/.ssh/config`.
-    pub ssh_config: PathBuf,
-    /// A page that says what to do with these files.
-    pub steps: PathBuf,
-    /// SHA-256 of the certificate, in hexadecimal digits: what the configuration's `deny` takes after `sha256:`.
-    pub fingerprint: String,
-    /// The certificate's serial number, in hexadecimal digits.
-    pub serial: String,
-    /// When the certificate expires, in seconds since 1970.
-    pub not_after: i64,
-}
-
-impl fmt::Debug for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Device").field("name", &self.name).finish_non_exhaustive()
-    }
 }
 
 /// A file that was written.
@@ -272,12 +207,6 @@ pub struct WrittenFile {
     pub path: PathBuf,
     /// Its permissions, as in `0600`.
     pub mode: String,
-}
-
-impl From<&NewFile> for WrittenFile {
-    fn from(file: &NewFile) -> Self {
-        Self { path: file.path.clone(), mode: format!("{:04o}", file.access.mode()) }
-    }
 }
 
 impl Written {
@@ -311,42 +240,13 @@ Next:
             out,
             "     Or let a device fetch what it needs over a link in your home network that works once, say:
        doorward share {first} --folder {folder}
+  4. If a device does not get in, ask the gate why:
+       doorward why --config {config}
 
 The passwords are shown this once and stored nowhere. Keep the files marked secret to yourself.
 "
         );
         out
-    }
-}
-
-/// The files to be written, below one folder.
-struct FileSet<'a> {
-    folder: &'a Path,
-    files: Vec<NewFile>,
-}
-
-impl<'a> FileSet<'a> {
-    const fn new(folder: &'a Path) -> Self {
-        Self { folder, files: Vec::new() }
-    }
-
-    fn add(&mut self, name: &str, contents: impl Into<Vec<u8>>, access: Access) -> PathBuf {
-        let path = self.folder.join(name);
-        self.files.push(NewFile { path: path.clone(), contents: contents.into(), access });
-        path
-    }
-
-    /// The devices `a` and `a-key` would both own `a-key.pem`.
-    fn check_distinct(&self) -> Result<(), InitError> {
-        let mut seen = HashSet::new();
-        // In one case: there are file systems that do not tell `Alice` from `alice`.
-        match self.files.iter().find(|file| !seen.insert(file.path.to_string_lossy().to_lowercase())) {
-            None => Ok(()),
-            Some(file) => Err(InitError::Usage(format!(
-                "two devices would be written to {}: give one of them another name",
-                file.path.display()
-            ))),
-        }
     }
 }
 
@@ -371,23 +271,6 @@ fn check(args: &InitArgs) -> Result<(), InitError> {
         None => Ok(()),
         Some(name) => Err(InitError::Usage(format!("--device {name}: this name is given twice"))),
     }
-}
-
-fn parse_domain(text: &str) -> Result<ServerName, String> {
-    let domain = ServerName::parse(text).map_err(|error| error.to_string())?;
-    if domain.parent().is_none() {
-        // RFC 6125 section 7.2: no client takes "*.local" from a certificate.
-        return Err("a domain needs a dot, as in home.example, for clients to accept its certificate".into());
-    }
-    Ok(domain)
-}
-
-fn parse_device(text: &str) -> Result<Name, String> {
-    // In `allow` these words do not mean a device.
-    if ["any", "unverified"].contains(&text) {
-        return Err(format!("{text:?} has a meaning of its own in the configuration"));
-    }
-    Name::parse(text).map_err(|error| error.to_string())
 }
 
 fn parse_route(text: &str) -> Result<RouteArg, String> {
@@ -573,6 +456,7 @@ mod tests {
         }
         assert_eq!(string(&config["client_auth"]["mode"]), "require_and_verify");
         assert_eq!(config["client_auth"]["deny"].as_array().map(Vec::len), Some(0));
+        assert_eq!(string(&config["control"]["socket"]), "auto");
         assert_eq!(string(&config["listener"][0]["address"]), "127.0.0.1:4443");
         let route = |i: usize| {
             let route = &config["route"][i];
@@ -655,6 +539,7 @@ mod tests {
         let folder = folder.path().display();
         for needed in [
             format!("doorward run --config {folder}/doorward.toml"),
+            format!("doorward why --config {folder}/doorward.toml"),
             "to port 8443 of this machine".to_owned(),
             "nas.home.example".to_owned(),
             format!("{folder}/devices/alice-phone.html"),

@@ -1,11 +1,14 @@
 //! The command line: one module a command. stdout is data, stderr is for people.
 
 mod asking;
+pub mod ca;
 mod check;
+mod cut;
 mod demo;
 pub mod exit;
 mod explain;
 pub mod init;
+mod reload;
 mod run;
 mod sessions;
 mod share;
@@ -43,6 +46,8 @@ enum Command {
     /// a lost one costs nothing, for the same certificate and key are in the folder as .pem files.
     #[command(after_help = init::EXAMPLE)]
     Init(init::InitArgs),
+    /// Certificates: let devices in, renew them, shut them out
+    Ca(ca::CaArgs),
     /// Hand a device its certificate over a link that works once
     ///
     /// Shows a code to be scanned and a password. Behind the link are steps for every kind of device, and an archive made
@@ -77,6 +82,15 @@ enum Command {
     ///
     /// One line for each connection that is open now, the newest first, with the bytes it has moved so far.
     Sessions(sessions::SessionsArgs),
+    /// Let the running gate take its configuration over as it is in the file now
+    ///
+    /// The file and all files it names are read anew: certificates, trust, revocation lists. If there is a mistake anywhere,
+    /// nothing changes, and you are told every mistake. Connections go on if they would be let in by the new configuration;
+    /// the others are ended.
+    Reload(reload::ReloadArgs),
+    /// End connections that are open: of a device, an address, a route, or all
+    #[command(after_help = cut::EXAMPLE)]
+    Cut(cut::CutArgs),
 }
 
 /// Where the configuration is.
@@ -149,6 +163,7 @@ pub fn main() -> ExitCode {
                 error.exit_code().into()
             }
         },
+        Command::Ca(args) => ca::run(args),
         Command::Share(args) => share::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
@@ -156,6 +171,8 @@ pub fn main() -> ExitCode {
         Command::Why(args) => why::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Sessions(args) => sessions::run(&args),
+        Command::Reload(args) => reload::run(&args),
+        Command::Cut(args) => cut::run(&args),
     }
 }
 

@@ -9,6 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArg, exit, failed};
+use crate::explanation::counted;
+use crate::reload::{Cause, Reloader};
 use crate::server::{Server, StartError, Stopped};
 use crate::telemetry::log::Log;
 
@@ -32,18 +34,26 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         runtime.block_on(async {
             let stop = CancellationToken::new();
             let now = CancellationToken::new();
-            let server = Server::bind(&config, Arc::clone(&log))?;
+            let server = Server::bind(config, Arc::clone(&log))?;
+            if let Some(error) = server.without_control() {
+                eprintln!("warning: {error}\n  the gate runs all the same, but nobody can ask it: doorward why, say");
+            }
             let signals = tokio::task::spawn(signals(stop.clone(), now.clone()).map_err(StartError::Io)?);
+            let hangups = tokio::task::spawn(hangups(server.reloader()).map_err(StartError::Io)?);
             let stopped = server.run(stop, now).await;
             signals.abort();
+            hangups.abort();
             Ok(stopped)
         })
     });
-    log.finish();
+    let written = log.finish();
     match started {
         Ok(Stopped { cut: 0 }) => exit::OK.into(),
         Ok(Stopped { cut }) => {
-            eprintln!("stopped; {cut} connections did not end in time and were cut");
+            // Where nobody reads the log, nobody may be reading this either, and it must not keep the gate from ending.
+            if written {
+                eprintln!("stopped; did not end in time and had to be cut: {}", counted(cut as u64, "connection"));
+            }
             exit::CUT.into()
         }
         Err(error) => failed(exit::START, &error),
@@ -68,6 +78,16 @@ pub(super) fn signals(
                 _ = interrupt.recv() => {}
             }
             token.cancel();
+        }
+    })
+}
+
+/// Each SIGHUP lets the gate take its configuration over anew. What comes of it is in the log.
+fn hangups(reloader: Reloader) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            let _ = reloader.reload(Cause::Signal).await;
         }
     })
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::asking::Asking;
 use crate::control::{Answer, Request, SESSIONS_MAX, Sessions};
-use crate::explanation::lasting;
+use crate::explanation::{counted, lasting};
 
 /// The options of `doorward sessions`.
 #[derive(Args, Debug)]
@@ -24,10 +24,12 @@ pub(super) fn run(args: &SessionsArgs) -> ExitCode {
 }
 
 fn text(sessions: &Sessions) -> String {
-    if sessions.sessions.is_empty() {
-        return "Nobody is in.\n".to_owned();
-    }
-    let heading = ["device", "route", "from", "for", "sent", "received", "path", "id"].map(str::to_owned);
+    if sessions.sessions.is_empty() { "Nobody is in.\n".to_owned() } else { table(sessions) }
+}
+
+/// One line for each.
+pub(super) fn table(sessions: &Sessions) -> String {
+    let heading = ["device", "route", "from", "open for", "sent", "received", "path", "id"].map(str::to_owned);
     let rows = sessions.sessions.iter().map(|session| {
         let device = match &session.certificate {
             Some(certificate) if certificate.verified => certificate.name.clone(),
@@ -60,7 +62,7 @@ fn text(sessions: &Sessions) -> String {
     }
     let untold = sessions.open.saturating_sub(sessions.sessions.len());
     if untold > 0 {
-        out.push_str(&format!("and {untold} older ones\n"));
+        out.push_str(&format!("and {}\n", counted(untold as u64, "older one")));
     }
     out
 }
@@ -80,6 +82,28 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Session;
+
+    #[test]
+    fn those_that_are_not_listed_are_counted() {
+        let session = Session {
+            id: 1,
+            since: String::new(),
+            seconds: 1,
+            source: "192.0.2.7:1".to_owned(),
+            listener: "public".to_owned(),
+            route: "nas".to_owned(),
+            certificate: None,
+            backend: None,
+            path: "copy".to_owned(),
+            bytes_to_backend: 0,
+            bytes_to_client: 0,
+        };
+        for (open, end) in [(1, "copy  1\n"), (2, "\nand 1 older one\n"), (3, "\nand 2 older ones\n")] {
+            let told = text(&Sessions { open, sessions: vec![session.clone()] });
+            assert!(told.ends_with(end), "{told}");
+        }
+    }
 
     #[test]
     fn bytes_are_told_as_people_tell_them() {

@@ -13,15 +13,14 @@ use rustls::sign::CertifiedKey;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::ca::known_gate;
 use super::run::{runtime, signals};
 use super::{Format, exit, failed};
-use crate::config;
-use crate::config::checked::RouteMode;
 use crate::enrolment::code::{self, Colours};
 use crate::enrolment::link::{self, Link, Outcome, Reach};
-use crate::enrolment::{Device, Gate, Kit, PUBLIC_PORT};
+use crate::enrolment::{Device, Kit};
 use crate::handshake::config::PROVIDER;
-use crate::names::{Name, ServerNamePattern};
+use crate::names::Name;
 use crate::pki::Password;
 
 /// What stands below the help text.
@@ -92,8 +91,8 @@ pub(super) fn run(args: &ShareArgs) -> ExitCode {
         Ok(device) => device,
         Err(error) => return failed(exit::USAGE, &error),
     };
-    let gate = match gate(&args.folder) {
-        Ok(gate) => gate,
+    let gate = match certificate(&args.folder.join("pki/server-ca.pem")) {
+        Ok(root) => known_gate(root, &args.folder.join("doorward.toml")),
         Err(error) => return failed(exit::USAGE, &error),
     };
     let password = match Password::generate() {
@@ -247,29 +246,6 @@ fn device(folder: &Path, name: &Name) -> Result<Device, String> {
         Ok(_) => Ok(Device { name: name.clone(), certificate, key }),
         Err(error) => Err(format!("{} does not fit {}: {error}", key_file.display(), certificate_file.display())),
     }
-}
-
-/// What the device is to reach. The names come from the configuration; without a right one the page does without them.
-fn gate(folder: &Path) -> Result<Gate, String> {
-    let root = certificate(&folder.join("pki/server-ca.pem"))?;
-    let file = folder.join("doorward.toml");
-    let routes = match file.exists().then(|| config::load(&file)) {
-        Some(Ok(config)) => config.routes,
-        Some(Err(_)) => {
-            eprintln!(
-                "warning: {file} has mistakes, so the page cannot name your services; doorward check --config {file} tells them",
-                file = file.display()
-            );
-            Vec::new()
-        }
-        None => Vec::new(),
-    };
-    let server_names: Vec<ServerNamePattern> = routes
-        .into_iter()
-        .filter(|route| matches!(route.mode, RouteMode::Terminate(_)))
-        .flat_map(|route| route.server_names)
-        .collect();
-    Ok(Gate { root, server_names, port: PUBLIC_PORT })
 }
 
 fn certificate(file: &Path) -> Result<CertificateDer<'static>, String> {

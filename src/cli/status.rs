@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::asking::Asking;
 use crate::control::{Answer, Request, Status};
-use crate::explanation::lasting;
+use crate::explanation::{counted, lasting};
 
 /// The options of `doorward status`.
 #[derive(Args, Debug)]
@@ -27,7 +27,10 @@ pub(super) fn run(args: &StatusArgs) -> ExitCode {
 fn text(status: &Status) -> String {
     let running = lasting(i64::try_from(status.seconds).unwrap_or(i64::MAX));
     let mut out = if status.draining {
-        format!("The gate is being stopped: {} connections are still in.\n\n", status.sessions)
+        format!(
+            "The gate is being stopped and lets nobody in any more. Still open: {}.\n\n",
+            counted(status.sessions as u64, "connection")
+        )
     } else {
         format!("The gate has been running for {running}.\n\n")
     };
@@ -42,18 +45,64 @@ fn text(status: &Status) -> String {
         fact("listens on", &format!("{} ({})", listener.address, listener.name));
     }
     if let Some(metrics) = &status.metrics {
-        fact("metrics", &format!("http://{metrics}/metrics"));
+        fact("status page", &format!("http://{metrics}/ (for Prometheus: http://{metrics}/metrics)"));
     }
     fact(
         "connections",
-        &format!("{} came, {} were turned away, {} are in now", status.accepted, status.rejected, status.sessions),
+        &format!("{} so far, {} turned away, {} open now", status.accepted, status.rejected, status.sessions),
     );
     for route in &status.routes {
         let (names, backends) = (route.server_names.join(", "), route.backends.join(", then "));
-        fact("route", &format!("{}: {names} leads to {backends}; {} in now", route.name, route.sessions));
+        let lead = if route.server_names.len() == 1 { "leads" } else { "lead" };
+        fact("route", &format!("{}: {names} {lead} to {backends}; {} open now", route.name, route.sessions));
     }
     if status.rejected > 0 {
         out.push_str("\nWhy the last one was turned away: doorward why\n");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::RouteStatus;
+
+    #[test]
+    fn one_is_told_as_one() {
+        let route = |names: &[&str], sessions| RouteStatus {
+            name: "nas".to_owned(),
+            server_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            backends: vec!["192.168.1.10:5666".to_owned(), "192.168.1.11:5666".to_owned()],
+            sessions,
+        };
+        let mut status = Status {
+            version: String::new(),
+            pid: 1,
+            since: String::new(),
+            seconds: 60,
+            draining: false,
+            config: String::new(),
+            listeners: Vec::new(),
+            metrics: Some("127.0.0.1:9180".to_owned()),
+            routes: vec![route(&["nas.home.example"], 1), route(&["a.home.example", "b.home.example"], 0)],
+            accepted: 2,
+            rejected: 1,
+            sessions: 1,
+        };
+        let told = text(&status);
+        assert!(told.starts_with("The gate has been running for 1 minute.\n"), "{told}");
+        for line in [
+            "  status page    http://127.0.0.1:9180/ (for Prometheus: http://127.0.0.1:9180/metrics)\n",
+            "  connections    2 so far, 1 turned away, 1 open now\n",
+            "nas.home.example leads to 192.168.1.10:5666, then 192.168.1.11:5666; 1 open now\n",
+            "a.home.example, b.home.example lead to ",
+            "\nWhy the last one was turned away: doorward why\n",
+        ] {
+            assert!(told.contains(line), "{line} in {told}");
+        }
+        status.draining = true;
+        assert!(text(&status).contains("Still open: 1 connection.\n"));
+        status.sessions = 2;
+        assert!(text(&status).contains("Still open: 2 connections.\n"));
+    }
 }

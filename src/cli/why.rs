@@ -7,14 +7,14 @@ use clap::Args;
 
 use super::asking::Asking;
 use crate::control::{Answer, REFUSALS_MAX, Refusal, Request, Why};
-use crate::explanation::lasting;
+use crate::explanation::{counted, lasting};
 use crate::telemetry::refusals::{InvalidWanted, Wanted};
 
 /// What stands below the help text.
 pub(super) const EXAMPLE: &str = "\
 Examples:
   doorward why                     the last one who was turned away
-  doorward why 203.0.113.9         that address (of an IPv6 address: its network, the first 64 bits)
+  doorward why 203.0.113.9         that address (of an IPv6 address: the network it is in)
   doorward why sha256:2951d183     the certificate whose fingerprint begins so
   doorward why alice-phone         whoever showed a certificate with that name";
 
@@ -59,10 +59,11 @@ fn text(wanted: &str, why: &Why) -> String {
             (_, 0) => "Nobody has been turned away since the gate was started.\n".to_owned(),
             ("last", _) => "Nobody is remembered.\n".to_owned(),
             (_, rejected) => format!(
-                "The gate remembers nobody like that. {rejected} connections were turned away since it was started; the \
-                 log may have those that it has forgotten.\n\
+                "The gate remembers nobody like that. Turned away since it was started: {}. The log may have those that it \
+                 has forgotten.\n\
                  If a device cannot get in and nothing is told of it here, its connection does not reach the gate: look at \
-                 its name and at the router.\n"
+                 its name and at the router.\n",
+                counted(rejected, "connection")
             ),
         };
     }
@@ -75,7 +76,8 @@ fn text(wanted: &str, why: &Why) -> String {
     }
     let untold = why.known.saturating_sub(why.refusals.len());
     if untold > 0 && wanted != "last" {
-        let _ = write!(out, "\n{untold} earlier like this are remembered: --count shows more.\n");
+        let earlier = counted(untold as u64, "earlier one");
+        let _ = write!(out, "\nThe gate remembers {earlier} like this: --count shows more.\n");
     }
     out
 }
@@ -87,7 +89,9 @@ fn tell(refusal: &Refusal, out: &mut String) {
     let mut fact = |what: &str, text: &str| {
         let _ = writeln!(out, "  {what:<12}  {text}");
     };
-    fact("when", &format!("{} ago ({})", lasting(i64::try_from(refusal.seconds).unwrap_or(i64::MAX)), refusal.time));
+    // Nobody reads fractions of a second; whoever looks for the line in the log has the id.
+    let second = refusal.time.split('.').next().unwrap_or_default().trim_end_matches('Z');
+    fact("when", &format!("{} ago ({second}Z)", lasting(i64::try_from(refusal.seconds).unwrap_or(i64::MAX))));
     fact("from", &refusal.source);
     fact("asked for", refusal.server_name.as_deref().unwrap_or("no server name"));
     if let Some(route) = &refusal.route {
@@ -97,11 +101,46 @@ fn tell(refusal: &Refusal, out: &mut String) {
     fact("reason", &format!("{}/{}: {}", refusal.stage, refusal.reason, refusal.detail));
     fact("was told", refusal.alert.as_deref().unwrap_or("nothing, the connection was closed"));
     if let Some(certificate) = &refusal.certificate {
-        let claimed = if certificate.verified { "" } else { " (this is only what was shown)" };
+        let claimed = if certificate.verified { "" } else { " (so it says itself; not verified)" };
         fact("certificate", &format!("{}{claimed}", certificate.names.join(", ")));
         fact("issued by", &certificate.issuer);
         fact("valid", &format!("from {} to {}", certificate.not_before, certificate.not_after));
         fact("fingerprint", &format!("sha256:{}", certificate.fingerprint));
     }
     fact("log", &format!("id {}", refusal.id));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_told_as_one() {
+        let refusal = Refusal {
+            explanation: "What happened.".to_owned(),
+            advice: "What to do.".to_owned(),
+            time: "2026-11-24T20:36:06.635434814Z".to_owned(),
+            seconds: 61,
+            id: 7,
+            listener: "public".to_owned(),
+            source: "192.0.2.7:1".to_owned(),
+            server_name: None,
+            route: None,
+            stage: "client_hello".to_owned(),
+            reason: "timeout".to_owned(),
+            side: "client".to_owned(),
+            detail: "the detail".to_owned(),
+            alert: None,
+            certificate: None,
+        };
+        for (known, end) in [(2, "1 earlier one like this"), (3, "2 earlier ones like this")] {
+            let told = text("192.0.2.7", &Why { known, rejected: 9, refusals: vec![refusal.clone()] });
+            assert!(told.contains("  when          1 minute ago (2026-11-24T20:36:06Z)\n"), "{told}");
+            assert!(told.ends_with(&format!("\nThe gate remembers {end}: --count shows more.\n")), "{told}");
+        }
+        for (rejected, count) in [(1, "1 connection."), (2, "2 connections.")] {
+            let told = text("192.0.2.7", &Why { known: 0, rejected, refusals: Vec::new() });
+            assert!(told.contains(&format!("Turned away since it was started: {count} The log")), "{told}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The configuration after every check: types that cannot hold a wrong value.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ pub struct Config {
     pub file: PathBuf,
     /// `kernel_tls`.
     pub kernel_tls: KernelTls,
+    /// `watch`: whether a file that changes is taken over by itself.
+    pub watch: bool,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
     /// `[[route]]`, at least one.
@@ -108,6 +111,8 @@ pub struct Terminate {
 pub struct Certificate {
     /// The file of its chain.
     pub chain_file: PathBuf,
+    /// The file of its key.
+    pub key_file: PathBuf,
     /// Chain and key, as rustls wants them.
     pub certified_key: Arc<CertifiedKey>,
 }
@@ -161,6 +166,8 @@ pub struct ClientAuth {
     pub deny: DenyList,
     /// What an expired revocation list means.
     pub expired_revocation_list: ExpiredRevocationList,
+    /// What becomes of those whose certificate expires while they are in.
+    pub expired_session: ExpiredSession,
     /// Whether clients are told the names of the trust anchors (`certificate_authorities`, RFC 8446 section 4.2.4).
     /// Browsers then offer their user only the certificates that fit; but whoever asks for the route's server name is
     /// told, too, and a mkcert root is named after its owner.
@@ -203,6 +210,15 @@ pub enum ExpiredRevocationList {
     Deny,
     /// It is used as it is, and the gate warns.
     Warn,
+}
+
+/// What becomes of a session whose certificate expires meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiredSession {
+    /// It ends.
+    Cut,
+    /// It goes on until it ends by itself.
+    Keep,
 }
 
 /// Whom a route lets in; groups are resolved.
@@ -383,13 +399,54 @@ pub struct Metrics {
 /// The socket for those who ask the running gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
-    /// Where it is; `None` if there is none.
-    pub socket: Option<PathBuf>,
+    /// Where it is.
+    pub socket: ControlSocket,
 }
 
-impl Control {
-    /// Where it is if the section is there and does not say.
-    pub const DEFAULT_SOCKET: &str = "/run/doorward/control.sock";
+/// Where the control socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlSocket {
+    /// Nowhere: nobody can ask.
+    Off,
+    /// There, or the gate does not start.
+    At(PathBuf),
+    /// In the folder that systemd has made for the gate, else at this path, which is beside the configuration. If it cannot be
+    /// made, the gate does without.
+    Auto(PathBuf),
+}
+
+impl ControlSocket {
+    /// What its file is called unless somebody says otherwise.
+    pub const NAME: &str = "control.sock";
+
+    /// Where the gate of `deploy/doorward.service` makes it.
+    pub const OF_THE_SERVICE: &str = "/run/doorward/control.sock";
+
+    /// Where a gate makes it that has been given these runtime folders (`RuntimeDirectory=`, systemd.exec(5): several are
+    /// parted by colons).
+    pub fn path(&self, runtime_folders: Option<&OsStr>) -> Option<PathBuf> {
+        match self {
+            Self::Off => None,
+            Self::At(path) => Some(path.clone()),
+            Self::Auto(beside) => {
+                let folder = runtime_folders.and_then(|folders| std::env::split_paths(folders).next());
+                Some(
+                    folder
+                        .filter(|folder| folder.is_absolute())
+                        .map_or_else(|| beside.clone(), |folder| folder.join(Self::NAME)),
+                )
+            }
+        }
+    }
+
+    /// Where a gate may have made it, for those who ask: the likeliest first.
+    pub fn places(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Off => Vec::new(),
+            Self::At(path) => vec![path.clone()],
+            Self::Auto(beside) => vec![beside.clone(), Self::OF_THE_SERVICE.into()],
+        }
+    }
 }
 
 /// How verdicts are written.

@@ -8,6 +8,7 @@ use super::report::{Given, Place, Report, Text};
 /// The whole file.
 pub(super) struct Raw {
     pub(super) kernel_tls: Given<String>,
+    pub(super) watch: Given<String>,
     /// `None` if something else stands where the listeners should be.
     pub(super) listeners: Option<Vec<RawListener>>,
     pub(super) certificate: Given<RawCertificate>,
@@ -45,6 +46,7 @@ pub(super) struct RawClientAuth {
     pub(super) revocation_lists: Given<Vec<Text>>,
     pub(super) deny: Given<Vec<Text>>,
     pub(super) expired_revocation_list: Given<String>,
+    pub(super) expired_session: Given<String>,
     pub(super) announce_trust: Given<String>,
 }
 
@@ -107,6 +109,7 @@ impl Raw {
         let raw = Self {
             control: RawControl::find(&mut root, report),
             kernel_tls: root.text("kernel_tls", "\"auto\"", report),
+            watch: root.text("watch", "\"on\"", report),
             listeners: root
                 .tables("listener", report)
                 .map(|tables| tables.into_iter().map(|table| RawListener::read(table, report)).collect()),
@@ -163,6 +166,7 @@ impl RawClientAuth {
             revocation_lists: table.texts("revocation_lists", "\"pki/clients.crl\"", report),
             deny: table.texts("deny", "\"serial:4a6f\"", report),
             expired_revocation_list: table.text("expired_revocation_list", "\"deny\"", report),
+            expired_session: table.text("expired_session", "\"cut\"", report),
             announce_trust: table.text("announce_trust", "\"on\"", report),
         };
         table.close(report);
@@ -231,7 +235,7 @@ impl RawControl {
 
     fn find(root: &mut Table<'_>, report: &mut Report) -> Given<Self> {
         let read = |mut table: Table<'_>, report: &mut Report| {
-            let raw = Self { socket: table.text("socket", "\"/run/doorward/control.sock\"", report) };
+            let raw = Self { socket: table.text("socket", "\"auto\"", report) };
             table.close(report);
             raw
         };

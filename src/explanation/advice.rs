@@ -45,8 +45,8 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The device has no certificate installed, or its app cannot show one. Install its .p12 file."
         }
         Reason::UnknownCa => {
-            "The certificate was not issued by an authority in trust, or by a former one of the same name. Issue the device a \
-             new one, or add its authority."
+            "If it is one of your devices, issue it a new certificate (README: \"Another device, later\") and install that: the \
+             one it has is from before \"doorward init\" was run again, or from somebody whom trust does not name."
         }
         Reason::Expired => "Issue the device a new certificate. If it should still be valid, check the gate's clock.",
         Reason::NotYetValid => "Check the clocks of the gate and of the machine that issued the certificate.",
@@ -66,7 +66,7 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The client could not prove that it holds the certificate's key. Somebody uses a certificate that is not theirs, or \
              the device is broken."
         }
-        Reason::CertificateInvalid => "The certificate is not one that a device may show. Issue a new one.",
+        Reason::CertificateInvalid => "Issue the device a certificate of its own (README: \"Another device, later\").",
         Reason::IdentityNotAllowed => {
             "Add the name to allow of the route, or to one of its groups, if it should get in."
         }

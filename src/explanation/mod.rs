@@ -35,6 +35,13 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
     // Whoever shows a certificate that nobody vouches for is not necessarily the one it names.
     let name = shown.map_or(source.as_str(), Shown::name);
     match refusal.reason {
+        // They know where they lead.
+        Reason::ConnectionLimit if refusal.route.is_some() => {
+            format!("{source} found no place on the route {route}: {detail}.")
+        }
+        Reason::SourceLimit if refusal.route.is_some() => {
+            format!("{source} had too many connections open to be let in on the route {route}: {detail}.")
+        }
         Reason::ConnectionLimit => {
             format!("{source} found no place: as many connections were open as limits.connections allows.")
         }
@@ -90,7 +97,7 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         Reason::UnknownCa => {
             let issuer = shown.map_or("nobody", |shown| &*shown.issuer);
             format!(
-                "{source} showed a certificate that calls itself {name}, and no authority in trust has issued it. It says \
+                "{source} showed a certificate that calls itself {name}, and nobody whom trust names has issued it. It says \
                  that this one did: {issuer}."
             )
         }
@@ -126,6 +133,10 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         }
         Reason::BadSignature => {
             format!("{source} showed {name}'s certificate, but could not prove that it has the key to it.")
+        }
+        // rustls' word for it (`webpki::Error`); somebody who makes his first certificate by hand meets it.
+        Reason::CertificateInvalid if detail == "CaUsedAsEndEntity" => {
+            format!("{name}'s certificate is not for a device: it is one that an authority signs others with.")
         }
         Reason::CertificateInvalid => format!("{name}'s certificate is not one that a device can use here: {detail}."),
         Reason::IdentityNotAllowed => match shown {
@@ -174,7 +185,7 @@ fn specific(refusal: &Refusal) -> String {
         (Reason::ServerNameUnknown, _) => {
             let asked = refusal.server_name.as_deref().unwrap_or_default();
             format!(
-                "If it should lead somewhere, add \"{asked}\" to server_names of a route and restart the gate; otherwise \
+                "If it should lead somewhere, add \"{asked}\" to server_names of a route; otherwise \
                  correct the name on the device, or leave strangers to guess."
             )
         }
@@ -189,7 +200,7 @@ fn specific(refusal: &Refusal) -> String {
             shown.name()
         ),
         (Reason::Denied, Some(shown)) => format!(
-            "If {} should get in again, put a # before its line under deny in doorward.toml and restart the gate.",
+            "If {} should get in again, put a # before its line under deny in doorward.toml.",
             shown.name()
         ),
         (Reason::Revoked, Some(shown)) => format!(
@@ -197,7 +208,7 @@ fn specific(refusal: &Refusal) -> String {
             shown.name()
         ),
         (Reason::IdentityNotAllowed, Some(shown)) if &*refusal.detail != UNVERIFIED => format!(
-            "If it should get in, add \"{}\" to allow of the route {route}, or to one of its groups, and restart the gate.",
+            "If it should get in, add \"{}\" to allow of the route {route}, or to one of its groups.",
             shown.name()
         ),
         (reason, _) => advice(reason).to_owned(),
@@ -207,12 +218,17 @@ fn specific(refusal: &Refusal) -> String {
 /// A time in its largest unit, rounded down: how people would say it.
 pub fn lasting(seconds: i64) -> String {
     let (count, unit) = match seconds {
-        ..60 => (seconds.max(0), "second"),
+        ..60 => (seconds, "second"),
         60..3600 => (seconds / 60, "minute"),
         3600..86_400 => (seconds / 3600, "hour"),
         _ => (seconds / 86_400, "day"),
     };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+    counted(u64::try_from(count).unwrap_or(0), unit)
+}
+
+/// So many of what is called `one` if it is one, and gets an s if it is more.
+pub fn counted(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// A moment as a date.
@@ -229,6 +245,7 @@ mod tests {
     use super::*;
     use crate::identity::Sha256;
     use crate::names::Name;
+    use crate::source::{Prefixes, Source};
 
     const DAY: i64 = 86_400;
     const NOW: i64 = 1_800_000_000;
@@ -254,6 +271,7 @@ mod tests {
             at: now(),
             id: 1,
             source: SocketAddr::from(([192, 0, 2, 7], 4711)),
+            counted_as: Source::of([192, 0, 2, 7].into(), Prefixes::default()),
             listener: Name::parse("public").expect("a name"),
             server_name: Some("nas.home.example".into()),
             route: Some(Name::parse("nas").expect("a name")),
@@ -306,6 +324,9 @@ mod tests {
         assert!(text.contains("calls itself alice-phone") && text.contains("CN=Another house"), "{text}");
         let text = said(&refusal(Reason::ServerNameUnknown, None));
         assert!(text.contains("asked for nas.home.example") && text.contains("add \"nas.home.example\" to"), "{text}");
+        let authority =
+            Refusal { detail: "CaUsedAsEndEntity".into(), ..refusal(Reason::CertificateInvalid, Some(shown())) };
+        assert!(said(&authority).contains("one that an authority signs others with"), "{}", said(&authority));
         let text = said(&refusal(Reason::IdentityNotAllowed, Some(shown())));
         assert!(text.starts_with("alice-phone's certificate is a good one"), "{text}");
         let unverified = Refusal { detail: UNVERIFIED.into(), ..refusal(Reason::IdentityNotAllowed, Some(shown())) };

@@ -53,12 +53,14 @@ impl Table {
     /// A connection comes from `source`.
     pub fn receive(&self, source: Source, now: Instant, quota: Option<Quota>) -> Reception {
         self.with(source, now, |standing, now| {
+            let trusted = standing.is_trusted(now);
             if let Some(left) = standing.banned_for(now) {
                 Reception::Banned(left)
-            } else if quota.is_some_and(|quota| !standing.connects(now, quota)) {
+            } else if !trusted && quota.is_some_and(|quota| !standing.connects(now, quota)) {
+                // Behind an address that is trusted, strangers could use up what is its owner's.
                 Reception::TooOften
             } else {
-                Reception::Welcome { trusted: standing.is_trusted(now) }
+                Reception::Welcome { trusted }
             }
         })
     }
@@ -182,6 +184,22 @@ mod tests {
         table.tidy(now + seconds(24 * 60 * 60));
         assert_eq!(table.len(), 0);
         assert!(table.buckets.iter().all(|bucket| lock(bucket).capacity() == 0));
+    }
+
+    #[test]
+    fn strangers_do_not_use_up_how_often_a_trusted_source_may_connect() {
+        let now = Instant::now();
+        let table = Table::new(now);
+        let quota = Some(Quota { each: seconds(1), saved: seconds(1) });
+        let takes = |at| table.receive(source(1), at, quota) != Reception::TooOften;
+        assert_eq!([takes(now), takes(now)], [true, false]);
+        table.vouch(source(1), now);
+        assert!((0..100).all(|_| takes(now)));
+        table.leave(source(1), now);
+        let last = now + seconds(12 * 60 * 60 - 1);
+        assert!((0..100).all(|_| takes(last)));
+        let over = last + seconds(1);
+        assert_eq!([takes(over), takes(over)], [true, false]);
     }
 
     #[test]

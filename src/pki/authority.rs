@@ -1,17 +1,24 @@
-//! The two authorities and what they issue (RFC 5280).
+//! The authorities, what they certify, and their lists of what no longer counts (RFC 5280).
 
 use std::fmt;
 
+use rcgen::string::{BmpString, Ia5String, PrintableString, TeletexString, UniversalString};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CidrSubnet,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    NameConstraints, RevocationReason, RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CidrSubnet, DistinguishedName, DnType,
+    DnValue, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    NameConstraints, PublicKeyData, RevocationReason, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
+use x509_parser::der_parser::asn1_rs::Tag;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
 
-use super::{Error, random};
-use crate::names::{Name, ServerName};
+use super::keys::{self, KeyType};
+use super::{Error, pem, random};
+use crate::names::{Name, ServerName, ServerNamePattern};
 
 /// How long an authority is good for, in days: ten years, since replacing one means visiting every device.
 pub const AUTHORITY_DAYS: i64 = 3650;
@@ -33,46 +40,148 @@ const BACKDATED: Duration = Duration::hours(1);
 /// The longest common name (`ub-common-name`, RFC 5280 appendix A.1), in characters.
 const MAX_COMMON_NAME: usize = 64;
 
-/// A self-signed certificate with its key (ECDSA P-256), which other certificates are signed with.
+/// A certificate with its key, which other certificates and revocation lists are signed with.
 pub struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
     not_after: OffsetDateTime,
+    signs_lists: bool,
+    domain: Option<ServerName>,
 }
 
 impl Authority {
-    fn new(common_name: &str, restrict: impl FnOnce(&mut CertificateParams)) -> Result<Self, Error> {
+    fn new(key: KeyPair, common_name: &str, restrict: impl FnOnce(&mut CertificateParams)) -> Result<Self, Error> {
         let mut params = template(OffsetDateTime::now_utc(), AUTHORITY_DAYS)?;
         params.distinguished_name = subject(common_name);
         // No authority below this one: what it signs are certificates of servers or devices, nothing else.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         restrict(&mut params);
-        let not_after = params.not_after;
-        Ok(Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate()?)?, not_after })
+        let certificate = params.self_signed(&key)?;
+        Self::from_parts(certificate.into(), key)
     }
 
-    fn issue(&self, days: i64, describe: impl FnOnce(&mut CertificateParams)) -> Result<Issued, Error> {
+    /// An authority that is there already: its certificate, and the key of this certificate. Need not be one of ours.
+    pub fn from_parts(certificate: CertificateDer<'static>, key: KeyPair) -> Result<Self, Error> {
+        let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| Error::NotAnAuthority)?;
+        if !keys::fits(&key, parsed.public_key().raw) {
+            return Err(Error::KeyDoesNotFit);
+        }
+        if !parsed.is_ca() {
+            return Err(Error::NotAnAuthority);
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name = distinguished_name(parsed.subject()).ok_or(Error::NotAnAuthority)?;
+        if let Some(id) = subject_key_identifier(&parsed) {
+            params.key_identifier_method = KeyIdMethod::PreSpecified(id);
+        }
+        // rcgen refuses to sign lists for an issuer whose key usage lacks cRLSign. mkcert's roots lack it, and rustls,
+        // which is what reads the list, does not mind: it is said to the user instead, and not left to rcgen.
+        params.key_usages = Vec::new();
+        let usage = parsed.key_usage().ok().flatten();
+        let not_after = parsed.validity().not_after.to_datetime();
+        let signs_lists = usage.is_none_or(|usage| usage.value.crl_sign());
+        let domain = permitted_domain(&parsed);
+        let authority = Self { issuer: Issuer::new(params, key), not_after, signs_lists, domain, certificate };
+        authority.writes_its_own_name()?;
+        Ok(authority)
+    }
+
+    /// Whether what it signs names it byte for byte as it names itself: RFC 5280 section 7.1 lets readers compare names
+    /// in cleverer ways, and many do not. Names of several parts in one component are what cannot be written again.
+    fn writes_its_own_name(&self) -> Result<(), Error> {
+        let list = self.revocation_list(&[], 1, OffsetDateTime::now_utc() + Duration::DAY)?;
+        let (_, list) = x509_parser::parse_x509_crl(&list).map_err(|_| Error::NotAnAuthority)?;
+        let (_, own) = X509Certificate::from_der(&self.certificate).map_err(|_| Error::NotAnAuthority)?;
+        if list.issuer().as_raw() == own.subject().as_raw() { Ok(()) } else { Err(Error::NotAnAuthority) }
+    }
+
+    fn sign(
+        &self,
+        days: i64,
+        key: &impl PublicKeyData,
+        describe: impl FnOnce(&mut CertificateParams),
+    ) -> Result<Certified, Error> {
         let mut params = template(OffsetDateTime::now_utc(), days)?;
         // No client accepts it for longer than its issuer, so it does not say otherwise.
         params.not_after = params.not_after.min(self.not_after);
+        if params.not_after <= params.not_before {
+            return Err(Error::AuthorityExpired);
+        }
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         describe(&mut params);
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let certificate = params.signed_by(key, &self.issuer)?.into();
         let serial = params.serial_number.map(|serial| serial.to_bytes()).unwrap_or_default();
-        Ok(Issued { certificate, key, serial, not_after: params.not_after })
+        Ok(Certified { certificate, serial, not_before: params.not_before, not_after: params.not_after })
+    }
+
+    /// A certificate that says: `key` belongs to the device called `name`.
+    ///
+    /// The name is the common name, and there are no alternative names: `alice-phone` is no host name, e-mail address
+    /// or URI, and a certificate that can pass for no host cannot be used to play one. In the configuration the
+    /// bare word `alice-phone` and `cn:alice-phone` both mean it.
+    pub fn certify_device(&self, name: &Name, key: &impl PublicKeyData) -> Result<Certified, Error> {
+        self.sign(DEVICE_DAYS, key, |params| {
+            params.distinguished_name = subject(name.as_str());
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        })
+    }
+
+    /// A certificate that says: `key` belongs to the server of these names, the first of which is its common name.
+    pub fn certify_server(&self, names: &[ServerNamePattern], key: &impl PublicKeyData) -> Result<Certified, Error> {
+        let alternative = names
+            .iter()
+            .map(|name| Ok(SanType::DnsName(name.to_string().try_into()?)))
+            .collect::<Result<_, Error>>()?;
+        self.sign(SERVER_DAYS, key, |params| {
+            params.distinguished_name = subject(&names.first().map(ToString::to_string).unwrap_or_default());
+            params.subject_alt_names = alternative;
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        })
+    }
+
+    /// A list of certificates that are no longer to be accepted (RFC 5280 section 5), which says of itself that
+    /// another one follows before `next_update`. `number` must be larger than that of the list before (section 5.2.3).
+    ///
+    /// A list older than that locks every device out if the configuration says `expired_revocation_list = "deny"`.
+    /// Fails if `next_update` is not in the future.
+    pub fn revocation_list(
+        &self,
+        revoked: &[Revocation],
+        number: u64,
+        next_update: OffsetDateTime,
+    ) -> Result<CertificateRevocationListDer<'static>, Error> {
+        let now = OffsetDateTime::now_utc();
+        let list = CertificateRevocationListParams {
+            this_update: now - BACKDATED,
+            next_update,
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(Revocation::params).collect(),
+            key_identifier_method: self.key_identifier_method()?,
+        };
+        if next_update <= now {
+            return Err(Error::AuthorityExpired);
+        }
+        Ok(list.signed_by(&self.issuer)?.into())
+    }
+
+    /// How the authority is called by the number in its certificate, as RFC 5280 section 5.2.1 wants it in its lists.
+    fn key_identifier_method(&self) -> Result<KeyIdMethod, Error> {
+        let (_, parsed) = X509Certificate::from_der(&self.certificate).map_err(|_| Error::NotAnAuthority)?;
+        Ok(subject_key_identifier(&parsed).map_or(KeyIdMethod::Sha256, KeyIdMethod::PreSpecified))
     }
 
     /// The certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
-        self.issuer.der()
+        &self.certificate
     }
 
     /// The certificate as PEM.
     pub fn certificate_pem(&self) -> String {
-        self.issuer.pem()
+        pem::encode(pem::CERTIFICATE, &self.certificate)
     }
 
     /// The private key as PEM (PKCS#8, not encrypted).
@@ -84,11 +193,76 @@ impl Authority {
     pub fn not_after(&self) -> OffsetDateTime {
         self.not_after
     }
+
+    /// Whether its certificate lets it sign revocation lists: OpenSSL refuses the lists of one that does not.
+    pub const fn signs_lists(&self) -> bool {
+        self.signs_lists
+    }
+
+    /// The domain it is limited to, if it is to one.
+    pub const fn domain(&self) -> Option<&ServerName> {
+        self.domain.as_ref()
+    }
+}
+
+/// Whether the authority with the certificate `issuer` has signed this certificate.
+pub fn has_signed(issuer: &CertificateDer<'_>, certificate: &X509Certificate<'_>) -> bool {
+    let Ok((_, issuer)) = X509Certificate::from_der(issuer) else { return false };
+    let key = issuer.public_key().subject_public_key.data.as_ref();
+    let (message, signature) = (certificate.tbs_certificate.as_ref(), certificate.signature_value.data.as_ref());
+    certificate.issuer().as_raw() == issuer.subject().as_raw()
+        && rustls::crypto::aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .all
+            .iter()
+            .any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
 }
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+/// The name of an authority as it was read, to be written in what it signs. `None` if it cannot be written again as it
+/// is.
+fn distinguished_name(name: &X509Name<'_>) -> Option<DistinguishedName> {
+    let mut out = DistinguishedName::new();
+    for attribute in name.iter_attributes() {
+        let oid: Vec<u64> = attribute.attr_type().iter()?.collect();
+        let data = attribute.attr_value().data;
+        let text = || str::from_utf8(data).ok();
+        let value = match attribute.attr_value().header.tag() {
+            Tag::Utf8String => DnValue::Utf8String(text()?.to_owned()),
+            Tag::PrintableString => DnValue::PrintableString(PrintableString::try_from(text()?).ok()?),
+            Tag::Ia5String => DnValue::Ia5String(Ia5String::try_from(text()?).ok()?),
+            Tag::T61String => DnValue::TeletexString(TeletexString::try_from(text()?).ok()?),
+            Tag::BmpString => DnValue::BmpString(BmpString::from_utf16be(data.to_vec()).ok()?),
+            Tag::UniversalString => DnValue::UniversalString(UniversalString::from_utf32be(data.to_vec()).ok()?),
+            _ => return None,
+        };
+        out.push(DnType::from_oid(&oid), value);
+    }
+    Some(out)
+}
+
+fn subject_key_identifier(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> {
+    use x509_parser::extensions::ParsedExtension;
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    })
+}
+
+/// The one domain that an authority may vouch for, if its name constraints say so.
+fn permitted_domain(certificate: &X509Certificate<'_>) -> Option<ServerName> {
+    let constraints = certificate.name_constraints().ok().flatten()?;
+    match constraints.value.permitted_subtrees.as_deref()? {
+        [only] => match only.base {
+            GeneralName::DNSName(name) => ServerName::parse(name).ok(),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -100,17 +274,22 @@ pub struct ServerAuthority {
 }
 
 impl ServerAuthority {
+    /// A new authority for `domain` and every name below it, with a key of the usual kind.
+    pub fn new(domain: &ServerName) -> Result<Self, Error> {
+        Self::with_key(domain, KeyType::default().generate()?)
+    }
+
     /// A new authority for `domain` and every name below it.
     ///
     /// The certificate carries critical name constraints (RFC 5280 section 4.2.1.10): `domain` is permitted, and IP
     /// addresses, which a permitted domain says nothing about, are excluded. Whoever steals its key can impersonate
     /// the gate and no other site.
-    pub fn new(domain: &ServerName) -> Result<Self, Error> {
+    pub fn with_key(domain: &ServerName, key: KeyPair) -> Result<Self, Error> {
         // The domain is in the name because people meet it in their phone's list of roots (iOS shows only those that
         // have a common name). Whoever connects reads it as the issuer of a certificate that says the domain anyway.
         let named = format!("Doorward {domain}");
         let common_name = if fits(&named) { &named } else { "Doorward" };
-        let authority = Authority::new(common_name, |params| {
+        let authority = Authority::new(key, common_name, |params| {
             params.name_constraints = Some(NameConstraints {
                 permitted_subtrees: vec![GeneralSubtree::DnsName(domain.to_string())],
                 excluded_subtrees: vec![
@@ -122,23 +301,21 @@ impl ServerAuthority {
         Ok(Self { authority, domain: domain.clone() })
     }
 
-    /// A certificate for the domain itself and every name one label below it.
+    /// A certificate for the domain itself and every name one label below it, with a key of the usual kind.
     pub fn issue(&self) -> Result<Issued, Error> {
-        let names = vec![
-            SanType::DnsName(self.domain.as_str().try_into()?),
-            SanType::DnsName(format!("*.{}", self.domain).try_into()?),
-        ];
-        self.authority.issue(SERVER_DAYS, |params| {
-            params.distinguished_name = subject(self.domain.as_str());
-            params.subject_alt_names = names;
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        })
+        let key = KeyType::default().generate()?;
+        Ok(Issued { certified: self.authority.certify_server(&usual_names(&self.domain), &key)?, key })
     }
 
     /// Certificate and key of the authority itself.
     pub fn authority(&self) -> &Authority {
         &self.authority
     }
+}
+
+/// What a server's certificate is for if nothing else is said: the domain, and every name one label below it.
+pub fn usual_names(domain: &ServerName) -> Vec<ServerNamePattern> {
+    vec![ServerNamePattern::Exact(domain.clone()), ServerNamePattern::Wildcard(domain.clone())]
 }
 
 /// Vouches for devices. Only the gate trusts it.
@@ -152,12 +329,17 @@ impl DeviceAuthority {
     /// `certificate_authorities` of RFC 8446 section 4.2.4), so this one names no host, user or domain.
     pub const COMMON_NAME: &str = "Doorward devices";
 
+    /// A new authority, with a key of the usual kind.
+    pub fn new() -> Result<Self, Error> {
+        Self::with_key(KeyType::default().generate()?)
+    }
+
     /// A new authority.
     ///
     /// Its extended key usage is `clientAuth`: should somebody install this file in a phone instead of the server
     /// authority's, which is the one to install, it still vouches for no web site.
-    pub fn new() -> Result<Self, Error> {
-        let authority = Authority::new(Self::COMMON_NAME, |params| {
+    pub fn with_key(key: KeyPair) -> Result<Self, Error> {
+        let authority = Authority::new(key, Self::COMMON_NAME, |params| {
             // OpenSSL refuses revocation lists of an authority that does not claim to sign any.
             params.key_usages.push(KeyUsagePurpose::CrlSign);
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -165,47 +347,40 @@ impl DeviceAuthority {
         Ok(Self { authority })
     }
 
-    /// A certificate for the device called `name`.
-    ///
-    /// The name is the common name, and there are no alternative names: `alice-phone` is no host name, e-mail address
-    /// or URI, and a certificate that can pass for no host cannot be used to play one. In the configuration the
-    /// bare word `alice-phone` and `cn:alice-phone` both mean it.
+    /// A certificate for the device called `name`, with a key of the usual kind.
     pub fn issue(&self, name: &Name) -> Result<Issued, Error> {
-        self.authority.issue(DEVICE_DAYS, |params| {
-            params.distinguished_name = subject(name.as_str());
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        })
-    }
-
-    /// A list of certificates that are no longer to be accepted (RFC 5280 section 5), which says of itself that
-    /// another one follows before `next_update`.
-    ///
-    /// A list older than that locks every device out if the configuration says `expired_revocation_list = "deny"`.
-    /// Fails if `next_update` is not in the future.
-    pub fn revocation_list(
-        &self,
-        revoked: &[Revocation],
-        next_update: OffsetDateTime,
-    ) -> Result<CertificateRevocationListDer<'static>, Error> {
-        let now = OffsetDateTime::now_utc();
-        let list = CertificateRevocationListParams {
-            this_update: now - BACKDATED,
-            next_update,
-            // Numbers must grow from list to list (RFC 5280 section 5.2.3), and time does.
-            crl_number: SerialNumber::from(now.unix_timestamp().unsigned_abs()),
-            issuing_distribution_point: None,
-            revoked_certs: revoked.iter().map(Revocation::params).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        if next_update <= now {
-            return Err(Error::Sign(rcgen::Error::InvalidCrlNextUpdate));
-        }
-        Ok(list.signed_by(&self.authority.issuer)?.into())
+        let key = KeyType::default().generate()?;
+        Ok(Issued { certified: self.authority.certify_device(name, &key)?, key })
     }
 
     /// Certificate and key of the authority itself.
     pub fn authority(&self) -> &Authority {
         &self.authority
+    }
+}
+
+/// Why a certificate no longer counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum RevokedFor {
+    /// The device was lost, stolen or broken into: somebody else may have its key (`keyCompromise`).
+    Lost,
+    /// It has another certificate (`superseded`).
+    Replaced,
+    /// It is not used any more (`cessationOfOperation`).
+    Retired,
+    /// None of these (`unspecified`).
+    Unspecified,
+}
+
+impl fmt::Display for RevokedFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lost => "lost",
+            Self::Replaced => "replaced",
+            Self::Retired => "retired",
+            Self::Unspecified => "unspecified",
+        })
     }
 }
 
@@ -216,6 +391,8 @@ pub struct Revocation {
     pub serial: Vec<u8>,
     /// Since when.
     pub at: OffsetDateTime,
+    /// Why.
+    pub reason: RevokedFor,
 }
 
 impl Revocation {
@@ -223,29 +400,79 @@ impl Revocation {
         RevokedCertParams {
             serial_number: SerialNumber::from_slice(&self.serial),
             revocation_time: self.at,
-            reason_code: Some(RevocationReason::KeyCompromise),
+            reason_code: match self.reason {
+                RevokedFor::Lost => Some(RevocationReason::KeyCompromise),
+                RevokedFor::Replaced => Some(RevocationReason::Superseded),
+                RevokedFor::Retired => Some(RevocationReason::CessationOfOperation),
+                // RFC 5280 section 5.3.1: the extension should be absent instead of saying "unspecified".
+                RevokedFor::Unspecified => None,
+            },
             invalidity_date: None,
         }
     }
 }
 
-/// A certificate of a server or a device, with its key (ECDSA P-256).
-pub struct Issued {
-    certificate: rcgen::Certificate,
-    key: KeyPair,
+/// A certificate of a server or a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    certificate: CertificateDer<'static>,
     serial: Vec<u8>,
+    not_before: OffsetDateTime,
     not_after: OffsetDateTime,
 }
 
-impl Issued {
+impl Certified {
     /// The certificate. It is the whole chain, for its issuer is the trust anchor.
     pub fn certificate(&self) -> &CertificateDer<'static> {
-        self.certificate.der()
+        &self.certificate
     }
 
     /// The certificate as PEM.
     pub fn certificate_pem(&self) -> String {
-        self.certificate.pem()
+        pem::encode(pem::CERTIFICATE, &self.certificate)
+    }
+
+    /// The serial number, most significant byte first.
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
+    }
+
+    /// When it begins to count.
+    pub fn not_before(&self) -> OffsetDateTime {
+        self.not_before
+    }
+
+    /// When it expires.
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.not_after
+    }
+}
+
+/// A certificate of a server or a device, with its key.
+pub struct Issued {
+    certified: Certified,
+    key: KeyPair,
+}
+
+impl Issued {
+    /// This certificate with its key.
+    pub fn new(certified: Certified, key: KeyPair) -> Self {
+        Self { certified, key }
+    }
+
+    /// The certificate without the key.
+    pub fn certified(&self) -> &Certified {
+        &self.certified
+    }
+
+    /// The certificate. It is the whole chain, for its issuer is the trust anchor.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        self.certified.certificate()
+    }
+
+    /// The certificate as PEM.
+    pub fn certificate_pem(&self) -> String {
+        self.certified.certificate_pem()
     }
 
     /// The private key (PKCS#8).
@@ -260,18 +487,18 @@ impl Issued {
 
     /// The serial number, most significant byte first.
     pub fn serial(&self) -> &[u8] {
-        &self.serial
+        self.certified.serial()
     }
 
     /// When it expires.
     pub fn not_after(&self) -> OffsetDateTime {
-        self.not_after
+        self.certified.not_after()
     }
 }
 
 impl fmt::Debug for Issued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issued").field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("Issued").field("not_after", &self.not_after()).finish_non_exhaustive()
     }
 }
 
@@ -308,8 +535,6 @@ fn fits(common_name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use x509_parser::prelude::{FromDer, X509Certificate};
-
     use super::*;
     use crate::identity::Identity;
 
@@ -417,8 +642,8 @@ mod tests {
     #[test]
     fn a_revocation_list_that_is_out_of_date_from_the_start_is_not_made() {
         let devices = DeviceAuthority::new().expect("an authority");
-        assert!(devices.revocation_list(&[], OffsetDateTime::now_utc() - Duration::minutes(1)).is_err());
-        assert!(devices.revocation_list(&[], OffsetDateTime::now_utc() + Duration::minutes(1)).is_ok());
+        assert!(devices.authority().revocation_list(&[], 1, OffsetDateTime::now_utc() - Duration::minutes(1)).is_err());
+        assert!(devices.authority().revocation_list(&[], 1, OffsetDateTime::now_utc() + Duration::minutes(1)).is_ok());
     }
 
     #[test]

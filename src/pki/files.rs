@@ -215,7 +215,8 @@ impl Drop for Placed<'_> {
     }
 }
 
-fn parent(path: &Path) -> &Path {
+/// The folder a file is in.
+pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) => Path::new("."),

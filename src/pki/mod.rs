@@ -9,10 +9,14 @@
 mod archive;
 mod authority;
 pub mod files;
+pub mod inventory;
+pub mod keys;
+pub(crate) mod pem;
 
 pub use archive::{Password, Profile, device_archive};
 pub use authority::{
-    AUTHORITY_DAYS, Authority, DEVICE_DAYS, DeviceAuthority, Issued, Revocation, SERVER_DAYS, ServerAuthority,
+    AUTHORITY_DAYS, Authority, Certified, DEVICE_DAYS, DeviceAuthority, Issued, Revocation, RevokedFor, SERVER_DAYS,
+    ServerAuthority, has_signed, usual_names,
 };
 
 use std::fmt;
@@ -27,6 +31,16 @@ pub enum Error {
     Archive(p12_keystore::error::Error),
     /// The system gave no random bytes.
     Random,
+    /// What should be a private key in PEM is none, or is encrypted, or of a kind that is not known.
+    NotAKey,
+    /// What should be a certificate in PEM is none.
+    NotACertificate,
+    /// A key and a certificate do not belong together.
+    KeyDoesNotFit,
+    /// What should be the certificate of an authority is none, or one whose name cannot be written again as it is.
+    NotAnAuthority,
+    /// An authority has expired: nobody would believe what it signs.
+    AuthorityExpired,
 }
 
 impl fmt::Display for Error {
@@ -35,6 +49,11 @@ impl fmt::Display for Error {
             Self::Sign(_) => "failed to make a certificate",
             Self::Archive(_) => "failed to make a PKCS#12 archive",
             Self::Random => "the system gave no random bytes",
+            Self::NotAKey => "this is no private key that can be used",
+            Self::NotACertificate => "there is no certificate in it (\"-----BEGIN CERTIFICATE-----\")",
+            Self::KeyDoesNotFit => "the key does not belong to the certificate",
+            Self::NotAnAuthority => "this is no certificate of an authority, or of one that cannot be used here",
+            Self::AuthorityExpired => "the authority has expired, and nobody would believe what it signs",
         })
     }
 }
@@ -44,7 +63,12 @@ impl std::error::Error for Error {
         match self {
             Self::Sign(error) => Some(error),
             Self::Archive(error) => Some(error),
-            Self::Random => None,
+            Self::Random
+            | Self::NotAKey
+            | Self::NotACertificate
+            | Self::KeyDoesNotFit
+            | Self::NotAnAuthority
+            | Self::AuthorityExpired => None,
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffers::{Buffer, Size};
-use super::{End, Engine, Moved, Path};
+use super::{End, Engine, Moved, Path, client_broke};
 use crate::close::CloseReason;
 use crate::record::{Exhausted, Opened, PLAINTEXT_MAX, Pending, RecordError, Session};
 use crate::rejection::{Alert, Side};
@@ -21,8 +21,8 @@ use crate::sys::stream::Stream;
 /// How often one direction goes round before the other one and other connections get their turn.
 const TURNS: usize = 16;
 
-/// How many pieces one call to the kernel takes at most.
-const PIECES: usize = 32;
+/// How many pieces one call to the kernel takes at most: as many records as a large buffer has, when they are full.
+const PIECES: usize = Size::Large.records();
 
 /// A connection whose TLS the gate does.
 #[derive(Debug)]
@@ -78,12 +78,8 @@ impl TlsCopy {
         let Pending { received, unsent } = pending;
         let mut up = Up::default();
         if !received.is_empty() {
-            let mut buffer = Buffer::take(Size::Large);
             // The handshake reads less at a time than a large buffer holds.
-            let length = received.len().min(buffer.len());
-            for (slot, byte) in buffer.iter_mut().zip(&received) {
-                *slot = *byte;
-            }
+            let (buffer, length) = Buffer::holding(&received);
             up = Up { buffer: Some(buffer), filled: length, ..up };
         }
         Self {
@@ -469,10 +465,6 @@ impl Up {
         }
         (self.opened, self.filled) = (0, length);
     }
-}
-
-fn client_broke(error: io::Error) -> End {
-    End::because(CloseReason::ClientReset, error)
 }
 
 fn exhausted(_: Exhausted) -> End {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ impl LogFile {
         Ok(Self { path: path.to_owned(), file: open(path)?, looked: Instant::now() })
     }
 
-    /// Appends whole lines.
-    fn append(&mut self, lines: &[u8], now: Instant) -> io::Result<()> {
+    /// Appends as much of these lines as there is room for.
+    fn append(&mut self, lines: &[u8], now: Instant) -> io::Result<usize> {
         if now.saturating_duration_since(self.looked) >= LOOKING {
             self.looked = now;
             // Where no other file can be opened, the old one is better than none.
@@ -39,7 +39,7 @@ impl LogFile {
                 self.file = file;
             }
         }
-        self.file.write_all(lines)
+        self.file.write(lines)
     }
 
     fn stands_under_its_name(&self) -> bool {
@@ -51,8 +51,7 @@ impl LogFile {
 
 impl Write for LogFile {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
-        self.append(lines, Instant::now())?;
-        Ok(lines.len())
+        self.append(lines, Instant::now())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -69,9 +68,25 @@ fn open(path: &Path) -> io::Result<File> {
             file.set_permissions(Permissions::from_mode(MODE))?;
             Ok(file)
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let mut file = options.open(path)?;
+            // Whoever killed the last gate may have done so in the middle of a line. If that cannot be seen or mended, lines
+            // can be written all the same.
+            if ends_within_a_line(path).is_ok_and(|torn| torn) {
+                let _ = file.write_all(b"\n");
+            }
+            Ok(file)
+        }
         Err(error) => Err(error),
     }
+}
+
+fn ends_within_a_line(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let Some(last) = file.metadata()?.len().checked_sub(1) else { return Ok(false) };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte != *b"\n")
 }
 
 #[cfg(test)]
@@ -94,6 +109,18 @@ mod tests {
         assert_eq!((text(&new).as_str(), text(&old).as_str()), ("a line\n", "before\na line\n"));
         let mode = |path| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
         assert_eq!((mode(&new), mode(&old)), (0o640, 0o600));
+    }
+
+    /// The gate was killed, or the machine went down, while the disk was full.
+    #[test]
+    fn half_a_line_of_the_last_run_does_not_swallow_the_first_one_of_this() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        for (before, after) in [("whole\nha", "whole\nha\n1\n"), ("whole\n", "whole\n1\n"), ("", "1\n")] {
+            fs::write(&path, before).expect("a file");
+            LogFile::open(&path).expect("a log").write_all(b"1\n").expect("written");
+            assert_eq!(text(&path), after);
+        }
     }
 
     #[test]

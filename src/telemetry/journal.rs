@@ -102,16 +102,19 @@ fn connect(path: &Path) -> io::Result<UnixDatagram> {
 }
 
 impl Write for Journal {
-    /// Sends entries, each to its empty line.
+    /// Sends entries, each to its empty line, and says how many bytes those were that journald took.
     fn write(&mut self, entries: &[u8]) -> io::Result<usize> {
         let mut rest = entries;
         while let Some(end) = rest.windows(2).position(|pair| pair == b"\n\n") {
             let (entry, next) = rest.split_at(end + 2);
             // The empty line is between us and ourselves only.
-            self.send(entry.strip_suffix(b"\n").unwrap_or(entry))?;
-            rest = next;
+            match self.send(entry.strip_suffix(b"\n").unwrap_or(entry)) {
+                Ok(()) => rest = next,
+                Err(error) if rest.len() == entries.len() => return Err(error),
+                Err(_) => break,
+            }
         }
-        Ok(entries.len())
+        Ok(entries.len() - rest.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use crate::identity::{Identity, Sha256};
 use crate::names::{Name, printable, visible};
 use crate::rejection::{Alert, Reason, Rejection};
-use crate::source::{Prefixes, Source};
+use crate::source::Source;
 
 /// Refusals kept of connections that showed a certificate, and as many of those that showed none.
 pub const KEPT_OF_EACH: usize = 512;
@@ -37,6 +37,8 @@ pub struct Refusal {
     pub id: u64,
     /// Who connected.
     pub source: SocketAddr,
+    /// With whom it was counted.
+    pub counted_as: Source,
     /// Where it arrived.
     pub listener: Name,
     /// The server name that was asked for.
@@ -109,6 +111,8 @@ pub struct Circumstances<'a> {
     pub id: u64,
     /// Who connected.
     pub source: SocketAddr,
+    /// With whom it was counted.
+    pub counted_as: Source,
     /// Where it arrived.
     pub listener: &'a Name,
     /// The server name that was asked for, escaped already.
@@ -126,6 +130,7 @@ impl Refusal {
             at: OffsetDateTime::now_utc(),
             id: circumstances.id,
             source: circumstances.source,
+            counted_as: circumstances.counted_as,
             listener: circumstances.listener.clone(),
             server_name: circumstances.server_name.map(|name| cut(visible(name, STRANGER_MAX), STRANGER_MAX)),
             route: circumstances.route.cloned(),
@@ -156,7 +161,7 @@ fn cut(mut text: String, max: usize) -> Box<str> {
 pub enum Wanted {
     /// Whoever was the last.
     Last,
-    /// An IPv4 address, or the /64 of an IPv6 address.
+    /// An address, and whoever was counted as one source with it.
     Source(IpAddr),
     /// A certificate, by the first digits of its fingerprint.
     Fingerprint(String),
@@ -227,13 +232,14 @@ impl Wanted {
 
     /// Whether it means this refusal.
     pub fn means(&self, refusal: &Refusal) -> bool {
-        let shown = refusal.certificate.as_ref();
+        self.means_one(refusal.counted_as, refusal.certificate.as_ref())
+    }
+
+    /// Whether it means somebody who is counted as this source and showed this certificate.
+    pub fn means_one(&self, counted_as: Source, shown: Option<&Shown>) -> bool {
         match self {
             Self::Last => true,
-            Self::Source(address) => {
-                let prefixes = Prefixes::default();
-                Source::of(*address, prefixes) == Source::of(refusal.source.ip(), prefixes)
-            }
+            Self::Source(address) => counted_as.contains(*address),
             Self::Fingerprint(digits) => {
                 shown.is_some_and(|shown| shown.fingerprint.to_string().starts_with(digits.as_str()))
             }
@@ -311,6 +317,7 @@ impl Refusals {
 mod tests {
     use super::*;
     use crate::identity::{Serial, Twins};
+    use crate::source::Prefixes;
 
     fn identity(name: &str) -> Identity {
         Identity {
@@ -332,9 +339,15 @@ mod tests {
     }
 
     fn refusal(id: u64, source: &str, identity: Option<&Identity>) -> Refusal {
+        counted(id, source, Prefixes::default(), identity)
+    }
+
+    fn counted(id: u64, source: &str, prefixes: Prefixes, identity: Option<&Identity>) -> Refusal {
         let listener = Name::parse("public").expect("a name");
         let source = SocketAddr::new(source.parse().expect("an address"), 4711);
-        let circumstances = Circumstances { id, source, listener: &listener, server_name: None, route: None, identity };
+        let counted_as = Source::of(source.ip(), prefixes);
+        let circumstances =
+            Circumstances { id, source, counted_as, listener: &listener, server_name: None, route: None, identity };
         Refusal::new(&circumstances, &Rejection::silent(Reason::NotTls, "http"))
     }
 
@@ -372,6 +385,19 @@ mod tests {
         assert_eq!(refusals.find(&Wanted::Last, 2).1, 4);
         for wrong in ["", "  ", "sha256:12", "sha256:xyzxyz", &"x".repeat(300)] {
             assert!(Wanted::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn who_was_counted_as_one_source_is_found_as_one() {
+        let refusals = Refusals::default();
+        let wide = Prefixes { v4: 24, v6: 48 };
+        for (id, source) in [(1, "192.0.2.7"), (2, "192.0.3.7"), (3, "2001:db8:0:1::5"), (4, "2001:db8:1:1::5")] {
+            refusals.remember(counted(id, source, wide, None));
+        }
+        for (text, expected) in [("192.0.2.200", 1), ("192.0.3.1", 2), ("2001:db8:0:ffff::1", 3), ("2001:db8:1::", 4)] {
+            let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9);
+            assert_eq!((ids(&found), known), (vec![expected], 1), "{text}");
         }
     }
 
@@ -426,6 +452,7 @@ mod tests {
                 let circumstances = Circumstances {
                     id,
                     source,
+                    counted_as: Source::of(source.ip(), Prefixes::default()),
                     listener: &name,
                     server_name: Some(&long),
                     route: Some(&name),

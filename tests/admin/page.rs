@@ -109,6 +109,15 @@ fn the_page_tells_what_happened_in_words() {
     ] {
         assert!(page.body.contains(words), "{words} in {}", page.body);
     }
+    // Whose TLS is the backend's business has no name here, but an address.
+    let mut mail = connect(scene.gate.address());
+    let hello = Hello::tls13("mail.home.example").records();
+    std::io::Write::write_all(&mut mail, &hello).unwrap();
+    std::io::Read::read_exact(&mut mail, &mut vec![0; hello.len()]).unwrap();
+    let page = get(&scene.gate, "/").body;
+    let (_, row) = page.split_once("<th scope=\"row\">mail<td class=\"number\">1<").expect(&page);
+    let (row, _) = row.split_once("</table>").unwrap();
+    assert!(row.contains("<td class=\"who\">127.0.0.1"), "{row}");
     drop(inside);
 }
 

@@ -122,6 +122,12 @@ impl Gate {
         gate
     }
 
+    /// Starts the gate on this configuration and a control socket, `control.sock` in its folder: see [`Gate::ask`].
+    #[track_caller]
+    pub(crate) fn start_with_control(config: &str) -> Self {
+        Self::start(&format!("{config}\n[control]\nsocket = \"control.sock\"\n"))
+    }
+
     /// Runs the gate on a configuration that it must refuse, and returns how it did.
     #[track_caller]
     pub(crate) fn fails_to_start(config: &str) -> Finished {
@@ -241,6 +247,13 @@ impl Gate {
         (status, body.to_owned())
     }
 
+    /// Asks it over its control socket, by its configuration file, as people do: `doorward ARGUMENTS --config …`.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Finished {
+        let config = self.folder().join("doorward.toml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        run(command.args(arguments).arg("--config").arg(config))
+    }
+
     /// Waits until the series of this name with these labels sum up to `value`.
     ///
     /// # Panics
@@ -301,6 +314,25 @@ impl Gate {
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Puts another configuration into its file, lets it be taken over by SIGHUP, and returns the line that says what came
+    /// of it.
+    #[track_caller]
+    pub(crate) fn reload(&self, config: &str) -> Value {
+        std::fs::write(self.folder().join("doorward.toml"), config).unwrap();
+        self.hang_up()
+    }
+
+    /// Lets it take its configuration over once more by SIGHUP, and returns the line that says what came of it.
+    #[track_caller]
+    pub(crate) fn hang_up(&self) -> Value {
+        let told = |line: &Value| {
+            line["cause"] == "signal" && (line["event"] == "reloaded" || line["event"] == "reload_failed")
+        };
+        let before = self.lines().iter().filter(|line| told(line)).count();
+        self.signal(Signal::HUP);
+        self.wait_for_lines("what came of the reload", before + 1, told).swap_remove(before)
     }
 
     /// Waits for its end, after the test itself has asked for it, and returns how it ended. Nothing is checked.

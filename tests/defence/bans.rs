@@ -222,6 +222,56 @@ fn prefixes_say_who_is_one_source() {
     admitted_from(loopback(10, 1), &gate, &alice).unwrap();
 }
 
+/// Whoever asks, and whoever reads the log, sees those as one whom the limits count as one.
+#[test]
+fn prefixes_say_as_well_who_is_one_source_in_why_on_the_page_and_in_the_log() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let house = House::new(&pki)
+        .limits("connection_rate_per_source = \"off\"\nsource_prefix_v4 = 24\nsource_prefix_v6 = 48")
+        .listener("proxy_protocol_from = [\"127.0.0.1\"]")
+        .route("nas", backend.address());
+    let config = house.config().replace("sampling = \"off\"", "sampling = \"on\"");
+    let mut gate = Gate::start_with_control(&config);
+    // Of one source and reason, the log has ten.
+    const REFUSED: usize = 12;
+    for host in 1..=REFUSED {
+        for header in [
+            format!("PROXY TCP4 203.0.113.{host} 192.0.2.1 4711 443\r\n"),
+            format!("PROXY TCP6 2001:db8:1:{host}::1 2001:db8::1 4711 443\r\n"),
+        ] {
+            let mut stream = connect(gate.address());
+            stream.write_all(header.as_bytes()).unwrap();
+            refused_plainly(&stream, b"GET / HTTP/1.1\r\n\r\n");
+        }
+    }
+    gate.wait_metric("doorward_connections_rejected_total", &[("reason", "not_tls")], 2.0 * REFUSED as f64);
+
+    for (neighbour, stranger) in [("203.0.113.200", "203.0.112.1"), ("2001:db8:1:ffff::9", "2001:db8:2:1::1")] {
+        for (who, known) in [(neighbour, REFUSED), (stranger, 0)] {
+            let why = gate.ask(&["why", who, "--format", "json"]).success();
+            let why: serde_json::Value = serde_json::from_slice(&why.stdout).unwrap();
+            assert_eq!(why["known"], known, "{who}: {why}");
+        }
+    }
+    let (_, page) = gate.get("/");
+    for source in ["203.0.113.0/24", "2001:db8:1::/48"] {
+        assert!(
+            page.contains(&format!("<th scope=\"row\" class=\"who\">{source}<td class=\"number\">{REFUSED}<td>")),
+            "{page}"
+        );
+    }
+    gate.settled();
+    gate.signal(rustix::process::Signal::TERM);
+    assert!(gate.wait_for_end().success());
+    let lines = gate.lines();
+    let mut left_out: Vec<_> = lines.iter().filter(|line| line["event"] == "left_out").collect();
+    left_out.sort_by_key(|line| line["source"].to_string());
+    let left_out: Vec<_> = left_out.iter().map(|line| (&line["source"], &line["lines"], &line["reason"])).collect();
+    let expected = ["2001:db8:1::/48", "203.0.113.0/24"].map(|source| (source.into(), 2.into(), "not_tls".into()));
+    assert_eq!(left_out, expected.each_ref().map(|(source, lines, reason)| (source, lines, reason)));
+}
+
 /// Behind a proxy, whoever it speaks for is banned, and not the proxy.
 #[test]
 fn a_proxy_does_not_pay_for_those_it_speaks_for() {

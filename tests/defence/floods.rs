@@ -25,10 +25,56 @@ const OWED: Duration = Duration::from_secs(1);
 const HERE: IpAddr = loopback(0, 1);
 const GREEDY: IpAddr = loopback(0, 2);
 
-/// Lets this process have as many sockets as these tests take.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+/// A gate that waits for minutes for whoever does not go on, and those who belong to the house.
+struct Scene {
+    gate: Gate,
+    pki: TestPki,
+    _backend: Backend,
+}
+
+impl Scene {
+    /// Opens it with these `[limits]`, and lets this process have as many sockets as these tests take.
+    fn open(limits: &str) -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+        let (pki, backend) = (TestPki::new(), Backend::echo());
+        let gate = House::new(&pki)
+            .limits(&format!("penalties = \"on\"\n{limits}"))
+            .timeouts("client_hello = \"5m\"\nhandshake = \"5m\"")
+            .route("nas", backend.address())
+            .open();
+        Self { gate, pki, _backend: backend }
+    }
+
+    /// Good clients come one after the other, from an address that has never been seen and from one that has.
+    #[track_caller]
+    fn assert_served(&self, sources: &[IpAddr]) {
+        let alice = client(&self.pki, Some(&self.pki.client("alice-phone")));
+        for (count, &source) in sources.iter().enumerate() {
+            let begun = Instant::now();
+            let admitted = admitted_from(source, &self.gate, &alice);
+            let took = begun.elapsed();
+            assert!(admitted.is_ok(), "{count}: {source} was turned away: {admitted:?}");
+            assert!(took < OWED, "{count}: {source} waited for {took:?}");
+        }
+    }
+
+    /// As many as one source may have, from this one; nothing is said on them.
+    #[track_caller]
+    fn silent_from(&self, source: IpAddr) -> Vec<TcpStream> {
+        let held = (0..CONNECTIONS_PER_SOURCE).map(|_| connect_from(source, self.gate.address())).collect();
+        self.gate.wait_metric("doorward_handshakes_in_progress", &[], CONNECTIONS_PER_SOURCE as f64);
+        held
+    }
+
+    /// This source has all it may have, and tries for more.
+    #[track_caller]
+    fn assert_no_more_for(&self, source: IpAddr) {
+        for _ in 0..50 {
+            plain_end(&connect_from(source, self.gate.address()));
+        }
+        self.gate.wait_rejected("admission", Reason::SourceLimit.label(), 50);
+    }
 }
 
 /// Half a ClientHello from each of many addresses, 50 times, as often as one may connect in a second by default.
@@ -42,36 +88,17 @@ fn half_open(count: u8, gate: &Gate) -> Vec<TcpStream> {
     (1..=count).flat_map(|host| std::iter::repeat_n(loopback(7, host), 50)).map(half).collect()
 }
 
-/// Good clients come one after the other, from an address that has never been seen and from one that has.
-#[track_caller]
-fn assert_served(pki: &TestPki, gate: &Gate, sources: &[IpAddr]) {
-    let alice = client(pki, Some(&pki.client("alice-phone")));
-    for (count, &source) in sources.iter().enumerate() {
-        let begun = Instant::now();
-        let admitted = admitted_from(source, gate, &alice);
-        let took = begun.elapsed();
-        assert!(admitted.is_ok(), "{count}: {source} was turned away: {admitted:?}");
-        assert!(took < OWED, "{count}: {source} waited for {took:?}");
-    }
-}
-
 /// Row 3, with every limit as it is by default: of 5,000 handshakes that do not go on, 512 are held.
 #[test]
 fn five_thousand_half_open_handshakes_and_the_default_limits() {
-    raise_descriptor_limit();
-    let pki = TestPki::new();
-    let backend = Backend::echo();
-    let gate = House::new(&pki)
-        .limits("penalties = \"on\"")
-        .timeouts("client_hello = \"5m\"\nhandshake = \"5m\"")
-        .route("nas", backend.address())
-        .open();
-    let held = half_open(100, &gate);
+    let scene = Scene::open("");
+    let gate = &scene.gate;
+    let held = half_open(100, gate);
     assert_eq!(held.len(), 5000);
     gate.wait_rejected("admission", Reason::HandshakeLimit.label(), held.len() - HANDSHAKES);
     gate.wait_metric("doorward_handshakes_in_progress", &[], HANDSHAKES as f64);
     let sources: Vec<IpAddr> = (1..=10).flat_map(|host| [HERE, loopback(1, host)]).collect();
-    assert_served(&pki, &gate, &sources);
+    scene.assert_served(&sources);
     // Each of them took the place of one that did not go on, and none the place of another.
     gate.wait_closed("nas", sources.len());
     let open = held.iter().filter(|stream| {
@@ -85,20 +112,14 @@ fn five_thousand_half_open_handshakes_and_the_default_limits() {
 /// The same if the limits let it hold all of them, and from 500 on.
 #[test]
 fn five_hundred_to_five_thousand_half_open_handshakes_that_are_all_held() {
-    raise_descriptor_limit();
-    let pki = TestPki::new();
-    let backend = Backend::echo();
-    let gate = House::new(&pki)
-        .limits("penalties = \"on\"\nhandshakes = 6000")
-        .timeouts("client_hello = \"5m\"\nhandshake = \"5m\"")
-        .route("nas", backend.address())
-        .open();
-    let mut held = half_open(10, &gate);
+    let scene = Scene::open("handshakes = 6000");
+    let gate = &scene.gate;
+    let mut held = half_open(10, gate);
     gate.wait_metric("doorward_handshakes_in_progress", &[], 500.0);
-    assert_served(&pki, &gate, &[HERE, loopback(1, 1)]);
-    held.extend(half_open_again(&gate));
+    scene.assert_served(&[HERE, loopback(1, 1)]);
+    held.extend(half_open_again(gate));
     gate.wait_metric("doorward_handshakes_in_progress", &[], 5000.0);
-    assert_served(&pki, &gate, &[HERE, loopback(1, 2), HERE, loopback(1, 3)]);
+    scene.assert_served(&[HERE, loopback(1, 2), HERE, loopback(1, 3)]);
     let rejected = gate.metrics().sum("doorward_connections_rejected_total", &[]);
     assert_eq!(rejected, 0.0, "nobody had to go");
     drop(held);
@@ -114,21 +135,13 @@ fn half_open_again(gate: &Gate) -> Vec<TcpStream> {
 /// Row 31, with relays: a device that is let in may not have all of the house.
 #[test]
 fn one_source_holds_all_that_it_may_and_others_are_served() {
-    raise_descriptor_limit();
-    let pki = TestPki::new();
-    let backend = Backend::echo();
-    let gate = House::new(&pki)
-        .limits("penalties = \"on\"\nconnection_rate_per_source = \"off\"")
-        .route("nas", backend.address())
-        .open();
-    let bob = client(&pki, Some(&pki.client("bob-laptop")));
-    let held: Vec<_> = (0..CONNECTIONS_PER_SOURCE).map(|_| admitted_from(GREEDY, &gate, &bob).unwrap()).collect();
-    for _ in 0..50 {
-        plain_end(&connect_from(GREEDY, gate.address()));
-    }
-    gate.wait_rejected("admission", Reason::SourceLimit.label(), 50);
+    let scene = Scene::open("connection_rate_per_source = \"off\"");
+    let gate = &scene.gate;
+    let bob = client(&scene.pki, Some(&scene.pki.client("bob-laptop")));
+    let held: Vec<_> = (0..CONNECTIONS_PER_SOURCE).map(|_| admitted_from(GREEDY, gate, &bob).unwrap()).collect();
+    scene.assert_no_more_for(GREEDY);
     let sources: Vec<IpAddr> = (0..10).flat_map(|host| [HERE, loopback(1, 1 + host)]).collect();
-    assert_served(&pki, &gate, &sources);
+    scene.assert_served(&sources);
     for client in &held {
         client.ping().unwrap();
     }
@@ -138,21 +151,11 @@ fn one_source_holds_all_that_it_may_and_others_are_served() {
 /// Row 31, with silence: who has no certificate holds no more than others, and nothing of theirs.
 #[test]
 fn one_silent_source_holds_all_that_it_may_and_others_are_served() {
-    raise_descriptor_limit();
-    let pki = TestPki::new();
-    let backend = Backend::echo();
-    let gate = House::new(&pki)
-        .limits("penalties = \"on\"\nconnection_rate_per_source = \"off\"")
-        .timeouts("client_hello = \"5m\"\nhandshake = \"5m\"")
-        .route("nas", backend.address())
-        .open();
-    let held: Vec<_> = (0..CONNECTIONS_PER_SOURCE).map(|_| connect_from(GREEDY, gate.address())).collect();
-    gate.wait_metric("doorward_handshakes_in_progress", &[], CONNECTIONS_PER_SOURCE as f64);
-    for _ in 0..50 {
-        plain_end(&connect_from(GREEDY, gate.address()));
-    }
-    gate.wait_rejected("admission", Reason::SourceLimit.label(), 50);
-    assert_served(&pki, &gate, &[HERE, loopback(1, 1), HERE]);
+    let scene = Scene::open("connection_rate_per_source = \"off\"");
+    let gate = &scene.gate;
+    let held = scene.silent_from(GREEDY);
+    scene.assert_no_more_for(GREEDY);
+    scene.assert_served(&[HERE, loopback(1, 1), HERE]);
     drop(held);
     gate.wait_rejected("client_hello", Reason::ClientHelloClosedEarly.label(), CONNECTIONS_PER_SOURCE);
 }
@@ -160,19 +163,12 @@ fn one_silent_source_holds_all_that_it_may_and_others_are_served() {
 /// The same from behind the owner's address: those who say nothing give way.
 #[test]
 fn silent_strangers_behind_the_owners_address_give_way_to_the_owner() {
-    raise_descriptor_limit();
-    let pki = TestPki::new();
-    let backend = Backend::echo();
-    let gate = House::new(&pki)
-        .limits("penalties = \"on\"\nconnection_rate_per_source = \"off\"")
-        .timeouts("client_hello = \"5m\"\nhandshake = \"5m\"")
-        .route("nas", backend.address())
-        .open();
-    assert_served(&pki, &gate, &[HERE]);
+    let scene = Scene::open("connection_rate_per_source = \"off\"");
+    let gate = &scene.gate;
+    scene.assert_served(&[HERE]);
     gate.wait_closed("nas", 1);
-    let held: Vec<_> = (0..CONNECTIONS_PER_SOURCE).map(|_| connect_from(HERE, gate.address())).collect();
-    gate.wait_metric("doorward_handshakes_in_progress", &[], CONNECTIONS_PER_SOURCE as f64);
-    assert_served(&pki, &gate, &[HERE; 10]);
+    let held = scene.silent_from(HERE);
+    scene.assert_served(&[HERE; 10]);
     gate.wait_closed("nas", 11);
     let gave_way = gate.metrics().sum("doorward_connections_rejected_total", &[("reason", "handshake_limit")]);
     assert!((1.0..=10.0).contains(&gave_way), "{gave_way}");

@@ -345,3 +345,97 @@ fn a_dial_without_a_descriptor_was_the_backends_fault() {
     assert_eq!(scene.gate.metrics().sum("doorward_connections_rejected_total", &blamed), 0.0);
     scene.end();
 }
+
+/// Strangers behind the owner's address (a carrier's, a school's) connected as often as that address may, and the owner, who
+/// had just shown a valid certificate there, was turned away with them for as long as they liked.
+#[test]
+fn strangers_behind_the_owners_address_used_up_how_often_it_may_connect() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let limits = "penalties = \"on\"\nconnection_rate_per_source = \"20/min\"";
+    let gate = House::new(&pki).limits(limits).route("nas", backend.address()).open();
+    // Before anybody has shown a certificate there, the limit is one for all.
+    for _ in 0..30 {
+        drop(connect(gate.address()));
+    }
+    gate.wait_rejected("admission", "source_rate", 10);
+    drop(gate);
+
+    let gate = House::new(&pki).limits(limits).route("nas", backend.address()).open();
+    let owner = Client::admitted(gate.address(), &alice, NAS).unwrap();
+    for count in 1..=10 {
+        for _ in 0..20 {
+            drop(connect(gate.address()));
+        }
+        let admitted = Client::admitted(gate.address(), &alice, NAS);
+        let admitted = admitted.unwrap_or_else(|end| panic!("client {count} was turned away: {end:?}"));
+        admitted.close_notify();
+        admitted.end();
+    }
+    owner.ping().unwrap();
+    assert_eq!(gate.metrics().sum("doorward_connections_rejected_total", &[("reason", "source_rate")]), 0.0);
+}
+
+/// A passthrough route takes anybody in, and whoever is in gives way to nobody: by way of it strangers held all connections
+/// that the owner's address may have, if they shared it, and from forty addresses all that there are. Nobody else got in for
+/// as long as they liked, certificate or not.
+#[test]
+fn strangers_held_all_connections_by_way_of_a_passthrough_route() {
+    raise_descriptor_limit();
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let elsewhere: Vec<Ipv4Addr> = (2..82).map(|host| Ipv4Addr::new(127, 0, 0, host)).collect();
+    for (limit, sources) in [("connections_per_source = 20", vec![HERE; 40]), ("connections = 40", elsewhere)] {
+        let gate = patient_house(&pki, &backend, limit).passthrough("mail", backend.address()).open();
+        let owner = Client::admitted(gate.address(), &alice, NAS).unwrap();
+        let hello = Hello::tls13("mail.home.example").records();
+        let held: Vec<TcpStream> = sources
+            .iter()
+            .map(|source| {
+                let mut stream = connect_from(IpAddr::V4(*source), gate.address());
+                stream.write_all(&hello).unwrap();
+                stream
+            })
+            .collect();
+        let inside = || gate.metrics().sum("doorward_connections_active", &[("route", "mail")]);
+        let rejected = || gate.metrics().sum("doorward_connections_rejected_total", &[]);
+        wait_until("all of them are in or turned away", || {
+            (inside() + rejected() == held.len() as f64 && inside() > 0.0).then_some(())
+        });
+        for count in 1..=5 {
+            let admitted = Client::admitted(gate.address(), &alice, NAS);
+            let admitted = admitted.unwrap_or_else(|end| panic!("{limit}: client {count} was turned away: {end:?}"));
+            admitted.close_notify();
+            admitted.end();
+        }
+        owner.ping().unwrap();
+        // Half of them are for whoever likes. They come back.
+        assert_eq!(inside(), sources.len() as f64 / 4.0, "{limit}");
+        drop(held);
+        wait_until("their places are free", || (inside() == 0.0).then_some(()));
+        let mut again = connect_from(IpAddr::V4(sources[0]), gate.address());
+        again.write_all(&hello).unwrap();
+        again.read_exact(&mut vec![0; hello.len()]).unwrap();
+        drop((owner, again));
+        gate.settled();
+    }
+}
+
+/// The same with an identity that nobody verified, where a route takes such ones.
+#[test]
+fn strangers_held_all_connections_by_way_of_a_route_that_asks_for_no_valid_certificate() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let keys = "allow = [\"any\", \"unverified\"]\n[route.client_auth]\nmode = \"verify_if_given\"";
+    let house = House::new(&pki).limits("connections_per_source = 20\nconnection_rate_per_source = \"off\"");
+    let gate = house.route_with("nas", &[&backend.address().to_string()], keys).open();
+    let (alice, stranger) = (client(&pki, Some(&pki.client("alice-phone"))), client(&pki, None));
+    let held: Vec<_> = (0..10).map(|_| Client::admitted(gate.address(), &stranger, NAS).unwrap()).collect();
+    assert!(Client::admitted(gate.address(), &stranger, NAS).is_err());
+    gate.wait_rejected("admission", "source_limit", 1);
+    Client::admitted(gate.address(), &alice, NAS).unwrap().ping().unwrap();
+    drop(held);
+    gate.settled();
+}

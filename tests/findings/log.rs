@@ -1,7 +1,8 @@
 //! Lines of the log that strangers wrote.
 
-use std::net::SocketAddr;
-use std::process::Command;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
@@ -177,4 +178,38 @@ fn fields(line: &str) -> [String; 2] {
     // The escapes are those of JSON, as far as these names need any.
     let quoted = serde_json::from_str::<Value>(&format!("\"{quoted}\"")).unwrap();
     [words, quoted.as_str().unwrap().to_owned()]
+}
+
+/// Whoever reads the log stood still (a pager, a collector that hangs), and the gate did not end when it was told to: it
+/// waited for its last lines to be written, for as long as that took, and heard no further signal.
+#[test]
+fn a_reader_that_stands_still_kept_the_gate_from_ending() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let address = std::net::SocketAddrV4::new(own_loopback(), 24_444);
+    let config = House::new(&pki).route("nas", backend.address()).config();
+    let config = config.replacen("address = \"127.0.0.1:0\"", &format!("address = \"{address}\""), 1);
+    let file = pki.write("doorward.toml", config);
+    let (_reader, mut full) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while full.write(&[b'\n'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    let mut gate = Command::new(env!("CARGO_BIN_EXE_doorward"))
+        .args(["run", "--config"])
+        .arg(file)
+        .stdout(full)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let admitted = wait_until("the gate listens", || TcpStream::connect(address).ok());
+        drop(admitted);
+        // Nobody is kept waiting for the log while it runs.
+        Client::admitted(address.into(), &client(&pki, Some(&pki.client("alice-phone"))), NAME).unwrap().close_notify();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&gate), rustix::process::Signal::TERM).unwrap();
+        wait_until("the gate ends", || gate.try_wait().unwrap())
+    }));
+    let _ = gate.kill();
+    gate.wait().unwrap();
+    assert!(end.unwrap().success());
 }

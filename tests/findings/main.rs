@@ -16,7 +16,6 @@ mod client;
 #[expect(dead_code, reason = "made for the tests on the wire")]
 #[path = "../wire/hello.rs"]
 mod hello;
-#[expect(dead_code, reason = "made for the tests of the journey")]
 #[path = "../journey/home.rs"]
 mod home;
 #[expect(dead_code, reason = "made for the tests on the wire")]

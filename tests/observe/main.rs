@@ -17,6 +17,7 @@ mod home;
 
 mod crowdsec;
 mod dashboard;
+mod everywhere;
 mod fail2ban;
 mod logged;
 mod prometheus;

@@ -8,6 +8,7 @@ use doorward::rejection::Reason;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
 use rustix::process::Signal;
 use rustls::ClientConfig;
+use serde_json::Value;
 
 use crate::client::{Client, End, Hello, Shown, TLS13, client, connect, connect_from, plain_end, showing, signing_key};
 use crate::common::backend::{Backend, FullBacklog};
@@ -48,7 +49,7 @@ impl Scene {
         let (echo, full) = (Backend::echo(), FullBacklog::new());
         let echo_address = echo.address().to_string();
         let digest = doorward::identity::Sha256::of(&lost.chain()[0]);
-        let gate = House::new(&pki)
+        let house = House::new(&pki)
             .listener(
                 "\n[[listener]]\nname = \"denying\"\naddress = \"127.0.0.1:0\"\ndeny_sources = [\"127.0.0.0/8\"]\n\n\
                  [[listener]]\nname = \"behind-proxy\"\naddress = \"127.0.0.1:0\"\nproxy_protocol_from = [\"127.0.0.1\"]",
@@ -66,8 +67,8 @@ impl Scene {
             .route("slow", full.address)
             .route("gone", "unix:/nowhere/service.sock")
             // RFC 6761 section 6.4: nobody ever has such a name.
-            .route("unresolved", "no-such-host.invalid:22")
-            .open();
+            .route("unresolved", "no-such-host.invalid:22");
+        let gate = Gate::start_with_control(&house.config());
         Self { gate, pki, without_list, with_old_list, lost, _echo: echo, _full: full }
     }
 
@@ -91,29 +92,37 @@ impl Scene {
         }
     }
 
-    /// Brings about every rejection that leaves the gate as it was: all but [`Reason::Draining`], and
-    /// [`Reason::Internal`], which nobody can bring about from outside.
-    pub(crate) fn provoke_every_reason(&self) {
+    /// Whether this can be brought about from outside. A fault of the gate cannot: a unit test in `src/verdict.rs` puts one
+    /// in, and finds it where everything here is read from.
+    pub(crate) const fn can_be_provoked(reason: Reason) -> bool {
+        !matches!(reason, Reason::Internal)
+    }
+
+    /// Brings about every rejection that leaves the gate as it was, all but [`Reason::Draining`], and hands each to `look`
+    /// with its line of the log.
+    pub(crate) fn provoke_every_reason(&self, mut look: impl FnMut(Reason, &Value)) {
         for &reason in Reason::ALL {
-            if !matches!(reason, Reason::Draining | Reason::Internal) {
+            if Self::can_be_provoked(reason) && reason != Reason::Draining {
                 // What the one before has left behind takes places that this one may need.
                 self.gate.settled();
+                let is_it = |line: &Value| line["stage"] == reason.stage().label() && line["reason"] == reason.label();
+                let before = self.gate.lines().iter().filter(|line| is_it(line)).count();
                 self.provoke(reason);
-                self.gate.wait_for_line(&format!("{reason} in the log"), |line| {
-                    line["stage"] == reason.stage().label() && line["reason"] == reason.label()
-                });
+                let lines = self.gate.wait_for_lines(&format!("{reason} in the log"), before + 1, is_it);
+                look(reason, &lines[before]);
             }
         }
     }
 
-    /// Stops the gate, which stays to be asked for as long as the client lives that is returned.
-    pub(crate) fn drain(&self) -> Client {
+    /// Stops the gate, which stays to be asked for as long as the client lives that is returned. Returns as well the line
+    /// about the one who was on his way in.
+    pub(crate) fn drain(&self) -> (Client, Value) {
         self.gate.settled();
         let held = Client::admitted(self.address(), &self.good(), "nas.home.example").unwrap();
         let _half = self.in_handshake(Ipv4Addr::LOCALHOST);
         self.gate.signal(Signal::TERM);
-        self.gate.wait_rejected("admission", "draining", 1);
-        held
+        let line = self.gate.wait_rejected("admission", "draining", 1).remove(0);
+        (held, line)
     }
 
     fn provoke(&self, reason: Reason) {

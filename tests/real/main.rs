@@ -16,6 +16,7 @@ mod walkthrough;
 mod caddy;
 mod chromium;
 mod clients;
+mod import;
 mod mkcert;
 mod samba;
 mod ssh;

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::common::gate::{Gate, LOCAL};
 use crate::common::pki::{Authority, Certified};
-use crate::common::process::{run, tool};
+use crate::common::process::{Finished, run, tool};
 
 /// A home directory with what this made, as the walkthrough has it:
 ///
@@ -120,6 +120,19 @@ impl Walkthrough {
             }
         };
         run(self.at_home(&mut command).env("TRUST_STORES", "nss").arg(mkcert).args(arguments)).success();
+    }
+
+    /// Another client certificate, with the options that are given before the name, as `NAME-client.pem` and
+    /// `NAME-client-key.pem`.
+    pub(crate) fn another(&self, name: &str) -> Pem {
+        self.mkcert(&["-ecdsa", "-client", name]);
+        Pem { certificate: self.home(&format!("{name}-client.pem")), key: self.home(&format!("{name}-client-key.pem")) }
+    }
+
+    /// `doorward` with this home directory.
+    pub(crate) fn doorward(&self, arguments: &[&str]) -> Finished {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        run(self.at_home(&mut command).args(arguments))
     }
 
     /// `openssl pkcs12` on mkcert's file.

@@ -61,6 +61,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         KernelTls::Auto,
         report,
     );
+    let watch = word(&raw.watch, &[("on", true), ("off", false)], true, report);
     let listeners = listener::check(raw, report);
     let routes = check_routes(raw, &listeners, report);
     let timeouts = timeouts(&raw.timeouts, report);
@@ -71,6 +72,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     Some(Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
+        watch: watch?,
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         routes: routes.into_iter().map(|checked| checked.route).collect(),
         timeouts: timeouts?,

@@ -36,7 +36,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 pub use self::support::Support;
-use super::{End, Engine, Moved, Path};
+use super::{End, Engine, Moved, Path, client_broke};
 use crate::close::CloseReason;
 use crate::record::{Course, Keys, PLAINTEXT_MAX, RecordError, content, record_limit};
 use crate::rejection::{Alert, Side};
@@ -275,10 +275,6 @@ fn set_key(
     let (cipher, key, iv) = cipher_of(secrets).ok_or(io::ErrorKind::Unsupported)?;
     let iv = iv.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
     ktls::set_key(client, direction, &Key { version, cipher, key, iv, sequence: *sequence })
-}
-
-fn client_broke(error: io::Error) -> End {
-    End::because(CloseReason::ClientReset, error)
 }
 
 fn no_pipe(error: io::Error) -> End {

@@ -1,0 +1,109 @@
+//! `doorward ca device`: one more device.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::found::copy;
+use super::handout::{Places, handout, known_gate};
+use super::{CaError, FolderArg, Format, authority_for, load, parse_device, say};
+use crate::names::Name;
+use crate::pki::Issued;
+use crate::pki::inventory::{Entry, Inventory, Kind, Status, Store, now};
+use crate::pki::keys::KeyType;
+
+/// The options of `doorward ca device`.
+#[derive(Args, Debug)]
+pub(super) struct DeviceArgs {
+    /// What to call it, as in "alice-phone": its name in the log, and in "allow" of the configuration
+    #[arg(value_name = "NAME", value_parser = parse_device)]
+    name: Name,
+
+    #[command(flatten)]
+    folder: FolderArg,
+
+    /// The folder for its files [default: "devices" beside the folder of the authorities]
+    #[arg(long, value_name = "FOLDER")]
+    output: Option<PathBuf>,
+
+    /// What kind of key. Browsers and phones take p256 and rsa
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
+    key_type: KeyType,
+
+    /// Which authority signs, if there are several that could: "devices", say, or "mkcert"
+    #[arg(long, value_name = "NAME")]
+    authority: Option<String>,
+
+    /// Replace files of a former device of this name
+    #[arg(long)]
+    force: bool,
+
+    /// How to say what was made: for people on stderr, or as JSON on stdout
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+}
+
+pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
+    let mut store = args.folder.open()?;
+    check_free(&store.inventory, &args.name)?;
+    let authority = authority_for(&store, Kind::Device, args.authority.as_deref())?;
+    let signer = load(&store, &authority)?;
+    let key = args.key_type.generate()?;
+    let device = Issued::new(signer.certify_device(&args.name, &key)?, key);
+    let entry = Entry::issued(args.name.as_str(), Kind::Device, &authority.id, device.certified());
+
+    let root = store.authority_certificate(&authority_for(&store, Kind::Server, None)?)?;
+    let gate = known_gate(root, &store.path("../doorward.toml"));
+    let places = Places::new(args.output.as_deref())?;
+    let (made, mut files) = handout(store.folder(), &places, &args.name, &device, &gate)?;
+    match Store::in_the_way(store.folder(), &files, false) {
+        taken if args.force || taken.is_empty() => {}
+        taken => {
+            return Err(CaError::exists(
+                taken,
+                "they are of no use to a new device: move them away, or replace them with --force",
+            ));
+        }
+    }
+    files.extend([places.root(&gate), copy(&entry, &device.certificate_pem())]);
+    let mut inventory = store.inventory.clone();
+    inventory.certificates.push(entry);
+    store.commit(inventory, files)?;
+    let text = format!("{} may come in with these, until {}:\n{}", args.name, device.not_after().date(), made.text());
+    say(args.format, &text, &made)
+}
+
+/// A name means one device.
+fn check_free(inventory: &Inventory, name: &Name) -> Result<(), CaError> {
+    let Some(entry) = inventory.current(name.as_str(), Kind::Device) else {
+        // "a" and "a-key" would both own "a-key.pem".
+        let taken = |other: &Entry| {
+            entry_is_device(other)
+                && [format!("{}-key", other.name), format!("{}-compat", other.name)]
+                    .iter()
+                    .any(|file| file.eq_ignore_ascii_case(name.as_str()))
+        };
+        return match inventory.certificates.iter().find(|other| taken(other)) {
+            None => Ok(()),
+            Some(other) => Err(CaError::usage(format!(
+                "{name} would be written to files of {}\n  choose another name",
+                other.name
+            ))),
+        };
+    };
+    let until = entry.not_after.map(|end| end.date().to_string()).unwrap_or_default();
+    Err(CaError::usage(match inventory.status(entry, now()) {
+        Status::Expired => {
+            format!("{} had a certificate until {until}\n  renew it: doorward ca renew {}", entry.name, entry.name)
+        }
+        _ => format!(
+            "{name} has a certificate, good until {until}\n  make it last longer: doorward ca renew {0}\n  if the device \
+             is lost: doorward ca revoke {0}, and then this again\n  for one more device choose another name",
+            entry.name
+        ),
+    }))
+}
+
+fn entry_is_device(entry: &Entry) -> bool {
+    entry.kind == Kind::Device && entry.issued_at.is_some()
+}

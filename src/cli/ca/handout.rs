@@ -1,0 +1,147 @@
+//! The files that a device is set up with.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::CertificateDer;
+use serde::Serialize;
+
+use crate::config;
+use crate::config::checked::RouteMode;
+use crate::enrolment::{self, Form, Gate, Kit, PUBLIC_PORT, ROOT_FILE};
+use crate::identity::{Serial, Sha256};
+use crate::names::{Name, ServerNamePattern};
+use crate::pki::files::{Access, NewFile};
+use crate::pki::inventory::Store;
+use crate::pki::{Issued, Password};
+
+/// A device that can be set up now.
+#[derive(Clone, Serialize)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// The archive to import.
+    pub archive: PathBuf,
+    /// The same with older encryption, for systems that cannot read the first.
+    pub archive_compat: PathBuf,
+    /// The password of both archives, and of the one in the profile. It is stored nowhere.
+    pub password: String,
+    /// The configuration profile for iPhones, iPads and Macs.
+    pub profile: PathBuf,
+    /// The certificate as PEM.
+    pub certificate: PathBuf,
+    /// The key as PEM.
+    pub key: PathBuf,
+    /// A part of `~/.ssh/config`.
+    pub ssh_config: PathBuf,
+    /// A page that says what to do with these files.
+    pub steps: PathBuf,
+    /// SHA-256 of the certificate, in hexadecimal digits: what the configuration's `deny` takes after `sha256:`.
+    pub fingerprint: String,
+    /// The certificate's serial number, in hexadecimal digits.
+    pub serial: String,
+    /// When the certificate expires, in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Where a device's files go: below a folder that is given relative to that of the authorities, or absolute.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Places {
+    folder: PathBuf,
+}
+
+impl Places {
+    /// Beside the folder of the authorities, as `doorward init` has it, or in `output`.
+    pub(in crate::cli) fn new(output: Option<&Path>) -> std::io::Result<Self> {
+        let folder = output.map(std::path::absolute).transpose()?;
+        Ok(Self { folder: folder.unwrap_or_else(|| "../devices".into()) })
+    }
+
+    /// The certificate of this device.
+    pub(in crate::cli) fn certificate(&self, name: &Name) -> PathBuf {
+        self.folder.join(Form::Certificate.file_name(name))
+    }
+
+    /// The key of this device.
+    pub(in crate::cli) fn key(&self, name: &Name) -> PathBuf {
+        self.folder.join(Form::Key.file_name(name))
+    }
+
+    /// What devices trust the gate by: one file for all.
+    pub(in crate::cli) fn root(&self, gate: &Gate) -> NewFile {
+        NewFile { path: self.folder.join(ROOT_FILE), contents: gate.root_pem().into(), access: Access::Public }
+    }
+}
+
+/// The files for a device, with a new password; `folder` is what [`Places`] are relative to.
+pub(in crate::cli) fn handout(
+    folder: &Path,
+    places: &Places,
+    name: &Name,
+    issued: &Issued,
+    gate: &Gate,
+) -> Result<(Device, Vec<NewFile>), enrolment::Error> {
+    let password = Password::generate()?;
+    let device = enrolment::Device { name: name.clone(), certificate: issued.certificate().clone(), key: issued.key() };
+    let files = Kit::new(gate, &device, &password)?.files(&places.folder);
+    let file = |form: Form| Store::shown(folder, &places.folder.join(form.file_name(name)));
+    let device = Device {
+        name: name.to_string(),
+        archive: file(Form::Archive),
+        archive_compat: file(Form::ArchiveCompat),
+        password: password.as_str().to_owned(),
+        profile: file(Form::Profile),
+        certificate: file(Form::Certificate),
+        key: file(Form::Key),
+        ssh_config: file(Form::SshConfig),
+        steps: file(Form::Steps),
+        fingerprint: Sha256::of(issued.certificate()).to_string(),
+        serial: Serial::from_be_bytes(issued.serial()).to_string(),
+        not_after: issued.not_after().unix_timestamp(),
+    };
+    Ok((device, files))
+}
+
+/// The gate as a device sees it: `root` vouches for it, and what it answers to is in the configuration. Without a right one
+/// the pages for devices do without names.
+pub(in crate::cli) fn known_gate(root: CertificateDer<'static>, config_file: &Path) -> Gate {
+    let routes = match config_file.exists().then(|| config::load(config_file)) {
+        Some(Ok(config)) => config.routes,
+        Some(Err(_)) => {
+            eprintln!(
+                "warning: {file} has mistakes, so the page for the device cannot name your services; doorward check \
+                 --config {file} tells them",
+                file = config_file.display()
+            );
+            Vec::new()
+        }
+        None => Vec::new(),
+    };
+    let server_names: Vec<ServerNamePattern> = routes
+        .into_iter()
+        .filter(|route| matches!(route.mode, RouteMode::Terminate(_)))
+        .flat_map(|route| route.server_names)
+        .collect();
+    Gate { root, server_names, port: PUBLIC_PORT }
+}
+
+impl Device {
+    /// What to do with the files, for people.
+    pub(super) fn text(&self) -> String {
+        format!(
+            "  {steps}\n    says what to do there, step by step; the files it speaks of lie beside it\n  the password of these \
+             files is  {password}\n\nOr let the device fetch what it needs over a link that works once: doorward share {name}\n\
+             The password is shown this once and stored nowhere. Files with a key in them are secret: .p12, .mobileconfig \
+             and -key.pem.\n",
+            steps = self.steps.display(),
+            password = self.password,
+            name = self.name,
+        )
+    }
+}

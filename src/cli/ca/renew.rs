@@ -1,0 +1,180 @@
+//! `doorward ca renew`: a certificate that is good for longer.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use rcgen::SubjectPublicKeyInfo;
+use rustls::pki_types::CertificateDer;
+use serde::Serialize;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::found::copy;
+use super::gate::{Changed, Told, tell_gate};
+use super::handout::{Device, Places, handout, known_gate};
+use super::server::{self, NewServer};
+use super::{CaError, authority_for, load, revoke, say};
+use crate::names::Name;
+use crate::pki::files::{Access, NewFile};
+use crate::pki::inventory::{Entry, Inventory, Kind, Store, now};
+use crate::pki::{Authority, Certified, Issued, RevokedFor, keys};
+
+/// The options of `doorward ca renew`.
+#[derive(Args, Debug)]
+pub(super) struct RenewArgs {
+    /// The device
+    #[arg(value_name = "NAME", required_unless_present = "server", conflicts_with = "server")]
+    name: Option<String>,
+
+    /// The gate's own certificate, as "doorward ca server" does it
+    #[arg(long)]
+    server: bool,
+
+    #[command(flatten)]
+    new: NewServer,
+
+    /// Revoke the old certificate at once, instead of letting it expire
+    #[arg(long, conflicts_with = "server")]
+    revoke_old: bool,
+
+    /// The folder of the device's files [default: "devices" beside the folder of the authorities]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "server")]
+    output: Option<PathBuf>,
+}
+
+/// What was made.
+#[derive(Serialize)]
+struct Renewed {
+    name: String,
+    serial: String,
+    not_after: i64,
+    certificate: PathBuf,
+    /// Archives and key; nothing if the key is not here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<Device>,
+    revoked: Option<String>,
+    /// What the gate makes of that.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    told: Option<Told>,
+}
+
+pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
+    let Some(name) = args.name.as_deref().filter(|_| !args.server) else { return server::make(&[], &args.new) };
+    let mut store = args.new.folder.open()?;
+    let old = find(&store.inventory, name)?;
+    let name = Name::parse(&old.name).map_err(|error| CaError::usage(error.to_string()))?;
+    let authority = authority_for(&store, Kind::Device, Some(&old.authority))?;
+    let signer = load(&store, &authority)?;
+    let places = Places::new(args.output.as_deref())?;
+
+    let (certified, issued) = certify(args, &store, &old, &name, &signer, &places)?;
+    let mut entry = Entry::issued(name.as_str(), Kind::Device, &authority.id, &certified);
+    entry.renews = Some(old.serial.clone());
+    let mut files = vec![copy(&entry, &certified.certificate_pem())];
+    let device = match &issued {
+        None => {
+            files.push(NewFile {
+                path: places.certificate(&name),
+                contents: certified.certificate_pem().into(),
+                access: Access::Public,
+            });
+            None
+        }
+        Some(issued) => {
+            let root = store.authority_certificate(&authority_for(&store, Kind::Server, None)?)?;
+            let gate = known_gate(root, &store.path("../doorward.toml"));
+            let (device, its_files) = handout(store.folder(), &places, &name, issued, &gate)?;
+            files.extend(its_files);
+            files.push(places.root(&gate));
+            Some(device)
+        }
+    };
+    let mut renewed = Renewed {
+        name: name.to_string(),
+        serial: entry.serial.clone(),
+        not_after: certified.not_after().unix_timestamp(),
+        certificate: Store::shown(store.folder(), &places.certificate(&name)),
+        device,
+        revoked: args.revoke_old.then(|| old.serial.clone()),
+        told: None,
+    };
+    let mut inventory = store.inventory.clone();
+    if args.revoke_old {
+        for entry in inventory.certificates.iter_mut().filter(|entry| entry.serial == old.serial) {
+            entry.revoked_at = Some(now());
+            entry.revoked_for = Some(RevokedFor::Replaced);
+        }
+        files.extend(revoke::list(&mut inventory, &authority.id, &signer)?);
+    }
+    inventory.certificates.push(entry);
+    store.commit(inventory, files)?;
+    let mut text = renewed.text(&old, certified.not_after().date());
+    if let Some(list) = authority.revocation_list.as_ref().filter(|_| args.revoke_old) {
+        let told = tell_gate(&args.new.folder, &store, Changed::Lists(&[store.path(list)]))?;
+        text.push_str(&format!("The old certificate is revoked. {}", told.text));
+        renewed.told = Some(told);
+    }
+    say(args.new.format, &text, &renewed)
+}
+
+impl Renewed {
+    fn text(&self, old: &Entry, until: time::Date) -> String {
+        let mut out = format!("{} may come in until {until} now.\n", self.name);
+        match &self.device {
+            Some(device) => out.push_str(&device.text()),
+            None => out.push_str(&format!(
+                "  {}\n    takes the place of the certificate on the device, beside the key that it has. The key is not \
+                 here, so there is no .p12 file: for that, make a new key with --new-key.\n",
+                self.certificate.display()
+            )),
+        }
+        if let (None, Some(end)) = (&self.revoked, old.not_after) {
+            out.push_str(&format!("The certificate it has now counts until {}, too.\n", end.date()));
+        }
+        out
+    }
+}
+
+/// The certificate that is to be renewed.
+fn find(inventory: &Inventory, name: &str) -> Result<Entry, CaError> {
+    if let Some(entry) = inventory.current(name, Kind::Device) {
+        return Ok(entry.clone());
+    }
+    let mut of_this_name = inventory.certificates.iter().filter(|entry| entry.name.eq_ignore_ascii_case(name));
+    Err(CaError::usage(match of_this_name.next_back() {
+        Some(entry) if entry.kind == Kind::Server => {
+            format!("{name} is the gate\n  renew its certificate: doorward ca renew --server")
+        }
+        Some(entry) if entry.issued_at.is_none() => {
+            format!(
+                "{name} was not issued here, so there is nothing to renew\n  make a new one: doorward ca device NAME"
+            )
+        }
+        Some(_) => format!("{name} was revoked\n  make a new key and certificate: doorward ca device {name}"),
+        None => format!("no device is called {name:?} here\n  see what there is: doorward ca list"),
+    }))
+}
+
+/// The new certificate, with the key if it is here.
+fn certify(
+    args: &RenewArgs,
+    store: &Store,
+    old: &Entry,
+    name: &Name,
+    signer: &Authority,
+    places: &Places,
+) -> Result<(Certified, Option<Issued>), CaError> {
+    if args.new.new_key {
+        let key = args.new.key_type.generate()?;
+        let certified = signer.certify_device(name, &key)?;
+        return Ok((certified.clone(), Some(Issued::new(certified, key))));
+    }
+    let certificate: CertificateDer<'_> = store.certificate(&old.copy())?;
+    let spki = X509Certificate::from_der(&certificate)
+        .map(|(_, parsed)| parsed.public_key().raw.to_vec())
+        .map_err(|_| crate::pki::Error::NotACertificate)?;
+    let public = SubjectPublicKeyInfo::from_der(&spki).map_err(crate::pki::Error::from)?;
+    let certified = signer.certify_device(name, &public)?;
+    let key = std::fs::read(Store::shown(store.folder(), &places.key(name))).ok();
+    let key = key.and_then(|pem| keys::read(&pem).ok()).filter(|key| keys::fits(key, &spki));
+    Ok((certified.clone(), key.map(|key| Issued::new(certified, key))))
+}

@@ -1,0 +1,306 @@
+//! `doorward ca revoke`: shut a device out.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::gate::{Changed, Told, tell_gate};
+use super::{CaError, FolderArg, Format, load, say};
+use crate::identity::{Identity, Serial, Sha256};
+use crate::pki::files::{Access, NewFile};
+use crate::pki::inventory::{AuthorityEntry, Entry, Inventory, Kind, Store, now};
+use crate::pki::{self, Authority, RevokedFor, keys, pem};
+
+/// The options of `doorward ca revoke`.
+#[derive(Args, Debug)]
+pub(super) struct RevokeArgs {
+    /// The device: all its certificates, those before a renewal too
+    #[arg(value_name = "NAME", group = "which")]
+    name: Option<String>,
+
+    /// One certificate by its serial number, in hexadecimal digits as the log has it
+    #[arg(long, value_name = "DIGITS", group = "which", value_parser = parse_serial)]
+    serial: Option<Serial>,
+
+    /// One certificate by its fingerprint (SHA-256), in hexadecimal digits as the log has it
+    #[arg(long, value_name = "DIGITS", group = "which", value_parser = parse_fingerprint)]
+    fingerprint: Option<Sha256>,
+
+    /// One certificate by itself: a .pem, .crt or .cer file, even if it was not issued here
+    #[arg(long = "file", value_name = "FILE", group = "which")]
+    certificate: Option<PathBuf>,
+
+    /// Why it no longer counts; "lost" means that somebody else may have its key
+    #[arg(long, value_enum, value_name = "REASON", default_value_t = RevokedFor::Lost)]
+    reason: RevokedFor,
+
+    /// Which authority has signed a certificate that was not issued here and is named by --serial
+    #[arg(long, value_name = "NAME", requires = "serial")]
+    authority: Option<String>,
+
+    #[command(flatten)]
+    folder: FolderArg,
+
+    /// How to say what was done: for people on stderr, or as JSON on stdout
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+}
+
+fn parse_serial(text: &str) -> Result<Serial, String> {
+    Serial::parse(text).ok_or_else(|| "a serial number is written in hexadecimal digits: 0 to 9 and a to f".to_owned())
+}
+
+fn parse_fingerprint(text: &str) -> Result<Sha256, String> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    Sha256::parse(digits).ok_or_else(|| "a fingerprint is 64 hexadecimal digits: 0 to 9 and a to f".to_owned())
+}
+
+/// What was done.
+#[derive(Serialize)]
+struct Revoked {
+    revoked: Vec<One>,
+    lists: Vec<PathBuf>,
+    /// What the gate makes of it; nothing if there is no list.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    told: Option<Told>,
+}
+
+#[derive(Serialize)]
+struct One {
+    name: String,
+    serial: String,
+    /// It was revoked before.
+    already: bool,
+    revoked_at: i64,
+}
+
+pub(super) fn run(args: &RevokeArgs) -> Result<(), CaError> {
+    let mut store = args.folder.open()?;
+    let mut inventory = store.inventory.clone();
+    let chosen = choose(args, &store, &mut inventory)?;
+    let mut done = Revoked { revoked: Vec::new(), lists: Vec::new(), told: None };
+    let mut authorities: Vec<AuthorityEntry> = Vec::new();
+    for serial in &chosen {
+        let Some(entry) = inventory.certificates.iter_mut().find(|entry| &entry.serial == serial) else { continue };
+        let already = entry.revoked_at.is_some();
+        let at = *entry.revoked_at.get_or_insert_with(now);
+        entry.revoked_for.get_or_insert(args.reason);
+        done.revoked.push(One {
+            name: entry.name.clone(),
+            serial: serial.clone(),
+            already,
+            revoked_at: at.unix_timestamp(),
+        });
+        let id = entry.authority.clone();
+        authorities.extend(inventory.authority(&id).cloned().filter(|_| !authorities.iter().any(|one| one.id == id)));
+    }
+    if chosen.is_empty() {
+        authorities = inventory.authorities.iter().filter(|one| one.revocation_list.is_some()).cloned().collect();
+    }
+    let mut files = Vec::new();
+    let mut notes = String::new();
+    for authority in &authorities {
+        let signer = load(&store, authority)?;
+        files.extend(list(&mut inventory, &authority.id, &signer)?);
+        let Some(path) = &authority.revocation_list else { continue };
+        done.lists.push(store.path(path));
+        notes.push_str(&written(&store.path(path), &signer));
+    }
+    store.commit(inventory, files)?;
+    if !done.lists.is_empty() {
+        let told = tell_gate(&args.folder, &store, Changed::Lists(&done.lists))?;
+        notes.push_str(&told.text);
+        done.told = Some(told);
+    }
+    say(args.format, &(done.text() + &notes), &done)
+}
+
+impl Revoked {
+    fn text(&self) -> String {
+        let mut out = String::new();
+        for one in &self.revoked {
+            let since = time::OffsetDateTime::from_unix_timestamp(one.revoked_at);
+            let since = since.map(|at| at.date().to_string()).unwrap_or_default();
+            out.push_str(&if one.already {
+                format!("{} (serial {}) was revoked on {since} already.\n", one.name, one.serial)
+            } else {
+                format!("{} (serial {}) is to be let in no more.\n", one.name, one.serial)
+            });
+        }
+        out
+    }
+}
+
+fn written(list: &std::path::Path, signer: &Authority) -> String {
+    let mut out = format!("{} is new, and good until {}.\n", list.display(), signer.not_after().date());
+    if !signer.signs_lists() {
+        out.push_str(
+            "note: this authority (as all of mkcert's) does not say of itself that it signs lists. The gate takes the \
+             list all the same; OpenSSL and what is built on it do not.\n",
+        );
+    }
+    out
+}
+
+/// The revocation list of an authority as a file, with the next number. Nothing if it keeps none.
+///
+/// It is good for as long as the authority itself. A list that expires is for gates that fetch it from somebody who could
+/// be kept from publishing a newer one; here it is a file, and whoever could hold it back could as well change the
+/// configuration. One that expired in the night would lock everybody out of a gate that nobody attends.
+pub(super) fn list(inventory: &mut Inventory, id: &str, signer: &Authority) -> Result<Option<NewFile>, pki::Error> {
+    let revocations = inventory.revocations(id);
+    let Some(entry) = inventory.authorities.iter_mut().find(|authority| authority.id == id) else { return Ok(None) };
+    let Some(path) = entry.revocation_list.clone() else { return Ok(None) };
+    // It grows from list to list (RFC 5280 section 5.2.3), even if an inventory of yesterday was put back.
+    let seconds = now().unix_timestamp().unsigned_abs();
+    entry.list_number = seconds.max(entry.list_number + 1);
+    let list = signer.revocation_list(&revocations, entry.list_number, signer.not_after())?;
+    let contents = pem::encode(pem::REVOCATION_LIST, &list).into();
+    Ok(Some(NewFile { path: path.into(), contents, access: Access::Public }))
+}
+
+/// The serial numbers that are meant; `inventory` is told of a certificate that it did not know.
+fn choose(args: &RevokeArgs, store: &Store, inventory: &mut Inventory) -> Result<Vec<String>, CaError> {
+    if let Some(name) = &args.name {
+        return by_name(inventory, name);
+    }
+    if let Some(fingerprint) = args.fingerprint {
+        let digits = fingerprint.to_string();
+        let known = inventory.certificates.iter().find(|entry| entry.fingerprint.as_ref() == Some(&digits));
+        let entry = known.ok_or_else(|| {
+            CaError::usage(
+                "no certificate here has this fingerprint, and a list needs its serial number\n  name the certificate \
+                 itself (--file) or its serial number (--serial), which stands beside the fingerprint in the log",
+            )
+        })?;
+        return one(entry);
+    }
+    if let Some(file) = &args.certificate {
+        return by_file(store, inventory, file);
+    }
+    let Some(serial) = &args.serial else { return Ok(Vec::new()) };
+    let digits = serial.to_string();
+    if let Some(entry) = inventory.certificates.iter().find(|entry| entry.serial == digits) {
+        return one(entry);
+    }
+    let mut listing = inventory.authorities.iter().filter(|authority| authority.revocation_list.is_some());
+    let authority = match (&args.authority, listing.next(), listing.next()) {
+        (Some(id), ..) => inventory.authority(id).filter(|authority| authority.revocation_list.is_some()),
+        (None, only, None) => only,
+        (None, ..) => None,
+    };
+    let Some(authority) = authority else {
+        let lists = inventory.authorities.iter().filter(|authority| authority.revocation_list.is_some());
+        let names: Vec<&str> = lists.map(|authority| authority.id.as_str()).collect();
+        return Err(CaError::usage(format!(
+            "no certificate here has the serial number {digits}\n  if it was issued elsewhere, say which authority has \
+             signed it (--authority {}), or name the certificate itself (--file)",
+            names.join(" or --authority ")
+        )));
+    };
+    inventory.certificates.push(unknown(&digits, authority));
+    Ok(vec![digits])
+}
+
+/// What there is to say of a certificate of which only the serial number is known.
+fn unknown(serial: &str, authority: &AuthorityEntry) -> Entry {
+    Entry {
+        name: "–".to_owned(),
+        kind: Kind::Device,
+        authority: authority.id.clone(),
+        serial: serial.to_owned(),
+        fingerprint: None,
+        key: None,
+        not_before: None,
+        not_after: None,
+        issued_at: None,
+        renews: None,
+        revoked_at: None,
+        revoked_for: None,
+    }
+}
+
+fn one(entry: &Entry) -> Result<Vec<String>, CaError> {
+    if entry.kind == Kind::Server {
+        return Err(CaError::usage(
+            "this is a certificate of the gate, and no device looks at lists of such ones\n  if its key was stolen, make \
+             the gate another one: doorward ca server --new-key",
+        ));
+    }
+    Ok(vec![entry.serial.clone()])
+}
+
+fn by_name(inventory: &Inventory, name: &str) -> Result<Vec<String>, CaError> {
+    let devices = || inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device);
+    let of_this_name: Vec<&Entry> = devices().filter(|entry| entry.name.eq_ignore_ascii_case(name)).collect();
+    let live: Vec<String> =
+        of_this_name.iter().filter(|entry| entry.revoked_at.is_none()).map(|entry| entry.serial.clone()).collect();
+    if !live.is_empty() {
+        return Ok(live);
+    }
+    if !of_this_name.is_empty() {
+        return Ok(of_this_name.iter().map(|entry| entry.serial.clone()).collect());
+    }
+    let mut names: Vec<&str> = devices().filter(|entry| entry.issued_at.is_some()).map(|entry| &*entry.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let remedy = if std::path::Path::new(name).exists() {
+        format!("if you mean the file: doorward ca revoke --file {name}")
+    } else if names.is_empty() {
+        "no device was issued a certificate here".to_owned()
+    } else {
+        format!("there is: {}", names.join(", "))
+    };
+    Err(CaError::usage(format!("no device is called {name:?} here\n  {remedy}")))
+}
+
+fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> Result<Vec<String>, CaError> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    let shown = file.display();
+    let bytes = std::fs::read(file).map_err(|error| CaError::usage(format!("cannot read {shown}: {error}")))?;
+    let not_one = || CaError::usage(format!("{shown} has no certificate in it\n  name the device's .pem file"));
+    let der = match X509Certificate::from_der(&bytes) {
+        Ok(_) => CertificateDer::from(bytes),
+        Err(_) => CertificateDer::from_pem_slice(&bytes).map_err(|_| not_one())?,
+    };
+    let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| not_one())?;
+    let identity = Identity::from_certificate(&der, false).map_err(|_| not_one())?;
+    let serial = identity.serial.to_string();
+    if let Some(entry) = inventory.certificates.iter_mut().find(|entry| entry.serial == serial) {
+        // Of one that was revoked by its number alone this is the first that is seen.
+        entry.fingerprint.get_or_insert_with(|| identity.fingerprint.to_string());
+        return one(entry);
+    }
+    for authority in inventory.authorities.clone() {
+        let issuer = store.authority_certificate(&authority)?;
+        if !pki::has_signed(&issuer, &certificate) {
+            continue;
+        }
+        if authority.revocation_list.is_none() {
+            return Err(CaError::usage(format!(
+                "{shown} was signed by the authority {:?}, which vouches for the gate and keeps no list",
+                authority.id
+            )));
+        }
+        let date = |seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok();
+        inventory.certificates.push(Entry {
+            name: crate::names::printable(&identity.display_name(), 128),
+            fingerprint: Some(identity.fingerprint.to_string()),
+            key: Some(keys::describe(certificate.public_key().raw)),
+            not_before: date(identity.not_before),
+            not_after: date(identity.not_after),
+            ..unknown(&serial, &authority)
+        });
+        return Ok(vec![serial]);
+    }
+    Err(CaError::usage(format!(
+        "none of the authorities in {} has signed {shown}; it says it is from {:?}\n  only who has signed a certificate can \
+         revoke it. To shut it out all the same: deny = [\"sha256:{}\"] in the gate's configuration",
+        store.folder().display(),
+        crate::names::printable(&identity.issuer, 128),
+        identity.fingerprint,
+    )))
+}

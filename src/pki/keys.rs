@@ -1,0 +1,94 @@
+//! Private keys: which kinds there are, making them and reading them.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
+use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo};
+use x509_parser::public_key::PublicKey;
+
+use super::Error;
+
+/// What kind of key a certificate is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyType {
+    /// ECDSA on the curve P-256: small, quick, and everything takes it.
+    #[default]
+    P256,
+    /// Ed25519: for programs such as curl and ssh tools; browsers and phones do not take it in certificates.
+    Ed25519,
+    /// RSA with 3072 bits: for devices too old for the others.
+    Rsa,
+}
+
+impl KeyType {
+    /// Makes a key of this kind.
+    pub fn generate(self) -> Result<KeyPair, Error> {
+        Ok(match self {
+            Self::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
+            Self::Ed25519 => KeyPair::generate_for(&PKCS_ED25519),
+            Self::Rsa => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_3072),
+        }?)
+    }
+}
+
+impl fmt::Display for KeyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::P256 => "p256",
+            Self::Ed25519 => "ed25519",
+            Self::Rsa => "rsa",
+        })
+    }
+}
+
+/// What kind of key a SubjectPublicKeyInfo holds, in the words of `--key-type` where they have one.
+pub fn describe(spki: &[u8]) -> String {
+    let Ok((_, info)) = SubjectPublicKeyInfo::from_der(spki) else { return "unknown".to_owned() };
+    match info.parsed() {
+        Ok(PublicKey::RSA(key)) => format!("rsa-{}", key.key_size()),
+        Ok(PublicKey::EC(point)) => match point.key_size() {
+            // The point says how long its coordinates are, not on which curve they lie; other curves of this length are
+            // not in use.
+            256 => KeyType::P256.to_string(),
+            384 => "p384".to_owned(),
+            _ => "p521".to_owned(),
+        },
+        _ if info.algorithm.algorithm.to_id_string() == "1.3.101.112" => KeyType::Ed25519.to_string(),
+        _ => info.algorithm.algorithm.to_id_string(),
+    }
+}
+
+/// Reads a key in PEM: PKCS#8, or the older forms that OpenSSL writes.
+pub fn read(pem: &[u8]) -> Result<KeyPair, Error> {
+    let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| Error::NotAKey)?;
+    KeyPair::try_from(&key).map_err(|_| Error::NotAKey)
+}
+
+/// Whether `key` is the one that the certificate with this SubjectPublicKeyInfo is for.
+pub fn fits(key: &KeyPair, spki: &[u8]) -> bool {
+    key.subject_public_key_info() == spki
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_every_kind_are_made_described_and_read_again() {
+        for (kind, described) in [(KeyType::P256, "p256"), (KeyType::Ed25519, "ed25519"), (KeyType::Rsa, "rsa-3072")] {
+            let key = kind.generate().expect("a key");
+            let spki = key.subject_public_key_info();
+            assert_eq!(describe(&spki), described);
+            let again = read(key.serialize_pem().as_bytes()).expect("readable");
+            assert!(fits(&again, &spki), "{kind}");
+            assert!(!fits(&kind.generate().expect("a key"), &spki), "{kind}");
+        }
+        assert!(read(b"").is_err());
+        assert!(read(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").is_err());
+    }
+}

@@ -1,0 +1,269 @@
+//! What a line says: its fields, which are documented in the README and relied upon.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::identity::Identity;
+use crate::names::{printable, visible};
+use crate::telemetry::journal::Priority;
+
+/// The longest text of a stranger's in a line.
+pub(super) const STRANGER_MAX: usize = 128;
+
+/// The longest detail. Some come from libraries, which quote what they were sent.
+pub(super) const DETAIL_MAX: usize = 256;
+
+/// A line about the gate itself.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A listener is bound.
+    Listening {
+        /// Which one.
+        listener: String,
+        /// Where, with the port the kernel chose if port 0 was asked for.
+        address: SocketAddr,
+    },
+    /// The metrics listener is bound.
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The control socket is bound.
+    Control {
+        /// Where.
+        socket: String,
+    },
+    /// Connections are taken.
+    Ready,
+    /// No more connections are taken; those there are may end.
+    Draining,
+    /// Another configuration is in force.
+    Reloaded {
+        /// Who wanted it.
+        cause: &'static str,
+        /// Connections that go on.
+        sessions_kept: usize,
+        /// Connections that end, since they would not be let in any more.
+        sessions_cut: usize,
+        /// What takes effect only after a restart.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        after_restart: Vec<String>,
+        /// Who may go where he could not before.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        gained: Vec<String>,
+        /// Who may no longer go where he could.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<String>,
+    },
+    /// Another configuration was refused; the one before stays in force.
+    ReloadFailed {
+        /// Who wanted it.
+        cause: &'static str,
+        /// Every mistake in it.
+        errors: Vec<String>,
+    },
+    /// Lines that were left out.
+    LeftOut {
+        /// How many.
+        lines: u64,
+        /// Why.
+        cause: LeftOutCause,
+        /// Whose rejections: an address, or all that `limits` counts as one source; `None` for those of several.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
+        /// Where they were rejected.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        stage: Option<&'static str>,
+        /// Why they were rejected.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'static str>,
+    },
+}
+
+/// Why lines were left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftOutCause {
+    /// There were too many rejections of the same kind.
+    Sampling,
+    /// The output did not take them, or not fast enough.
+    Output,
+}
+
+/// The line of one verdict.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Verdict {
+    /// `rejected` or `closed`.
+    pub event: &'static str,
+    /// A number for the connection, unique while the gate runs.
+    pub id: u64,
+    /// Where it arrived.
+    pub listener: String,
+    /// Who connected: address and port.
+    pub source: String,
+    /// The server name as the client sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// The JA4 fingerprint of its ClientHello.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ja4: Option<String>,
+    /// The route, once it was known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Where in the journey it was rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<&'static str>,
+    /// Why.
+    pub reason: &'static str,
+    /// Who brought a rejection about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub side: Option<&'static str>,
+    /// More about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The TLS alert that the client was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alert: Option<String>,
+    /// The certificate that was shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+    /// What the handshake negotiated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// The backend that was reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// How the bytes were moved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<&'static str>,
+    /// Payload from the client to the backend, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_to_backend: Option<u64>,
+    /// Payload from the backend to the client, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_to_client: Option<u64>,
+    /// Where the time went.
+    pub durations: Durations,
+    /// From accept to the verdict, in seconds.
+    pub seconds: f64,
+}
+
+/// How long the steps took that a connection reached, in seconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Durations {
+    /// From accept on, limits and a PROXY protocol header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admission: Option<f64>,
+    /// To the whole ClientHello and its route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hello: Option<f64>,
+    /// The TLS handshake, if the gate did it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshake: Option<f64>,
+    /// To an open backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dial: Option<f64>,
+    /// To the end of the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay: Option<f64>,
+}
+
+/// The certificate in a line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Certificate {
+    /// What the holder is called.
+    pub name: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
+    /// Its serial number.
+    pub serial: String,
+    /// Who issued it.
+    pub issuer: String,
+    /// When it expires.
+    pub not_after: String,
+    /// Whether a trust anchor vouches for it.
+    pub verified: bool,
+}
+
+/// What a handshake negotiated, in a line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tls {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite.
+    pub cipher_suite: String,
+    /// Whether the session was resumed.
+    pub resumed: bool,
+}
+
+impl From<&Identity> for Certificate {
+    fn from(identity: &Identity) -> Self {
+        Self {
+            name: printable(&identity.display_name(), STRANGER_MAX),
+            fingerprint: identity.fingerprint.to_string(),
+            serial: printable(&identity.serial.to_string(), STRANGER_MAX),
+            issuer: printable(&identity.issuer, STRANGER_MAX),
+            not_after: moment(identity.not_after),
+            verified: identity.verified,
+        }
+    }
+}
+
+impl Event {
+    /// So many lines the output did not take.
+    pub(super) fn not_taken(lines: u64) -> Self {
+        Self::LeftOut { lines, cause: LeftOutCause::Output, source: None, stage: None, reason: None }
+    }
+}
+
+/// What a line can be made of.
+pub(super) trait Line: Serialize + fmt::Display {
+    /// How pressing it is.
+    fn priority(&self) -> Priority;
+}
+
+impl Line for Event {
+    fn priority(&self) -> Priority {
+        match self {
+            Self::ReloadFailed { .. } => Priority::Error,
+            Self::LeftOut { .. } => Priority::Warning,
+            Self::Reloaded { .. } => Priority::Notice,
+            Self::Listening { .. } | Self::Metrics { .. } | Self::Control { .. } | Self::Ready | Self::Draining => {
+                Priority::Info
+            }
+        }
+    }
+}
+
+impl Line for Verdict {
+    fn priority(&self) -> Priority {
+        match self.side {
+            None => Priority::Info,
+            // Strangers come every day.
+            Some("client") => Priority::Notice,
+            Some(_) if self.stage == Some("internal") => Priority::Error,
+            Some(_) => Priority::Warning,
+        }
+    }
+}
+
+/// Seconds since 1970 as a date and time (RFC 3339), or as they are if no calendar goes so far.
+pub fn moment(seconds: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp(seconds).ok();
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| seconds.to_string())
+}
+
+/// A stranger's text, escaped and bounded for a line.
+pub fn stranger(text: &str) -> String {
+    printable(text, STRANGER_MAX)
+}
+
+/// More about a verdict, bounded for a line.
+pub fn detail(text: &str) -> String {
+    visible(text, DETAIL_MAX)
+}

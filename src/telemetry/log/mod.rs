@@ -1,0 +1,145 @@
+//! One line for each verdict: text for people or JSON for machines, to stdout or a file, or an entry of systemd's journal.
+//!
+//! The fields are documented in the README and relied upon. Whatever a stranger chose (server names, names in
+//! certificates) is escaped and bounded before it gets here.
+
+mod fields;
+mod form;
+mod queue;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+pub use self::fields::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict, detail, moment, stranger};
+use self::form::Form;
+use self::queue::Queue;
+use super::file::LogFile;
+use super::journal::{self, Journal};
+use super::sampling::{LeftOut, Sampler};
+use crate::config::checked::{self, LogFormat, LogOutput};
+use crate::rejection::Reason;
+use crate::source::Source;
+
+/// Where lines go.
+#[derive(Debug)]
+pub struct Log {
+    /// `None` writes every rejection.
+    sampler: Option<Sampler>,
+    queue: Arc<Queue>,
+}
+
+impl Log {
+    /// The log that the configuration asks for. An error says what to do.
+    pub fn open(settings: &checked::Log) -> io::Result<Self> {
+        let log = match &settings.output {
+            LogOutput::Stdout => Self::new(settings.format, io::stdout())?,
+            LogOutput::File(path) => {
+                let file = LogFile::open(path)
+                    .map_err(|error| explained(&error, &format!("cannot write the log to {}", path.display())))?;
+                Self::new(settings.format, file)?
+            }
+            LogOutput::Journald => Self::to_journal(Path::new(journal::SOCKET))?,
+        };
+        Ok(if settings.sampling { log.sampled() } else { log })
+    }
+
+    /// Lines in `format` to `out`, written by a thread of their own.
+    pub fn new(format: LogFormat, out: impl io::Write + Send + 'static) -> io::Result<Self> {
+        Self::start(Form::Line(format), out)
+    }
+
+    /// Entries with fields to the journald that listens at `socket`. An error says what to do.
+    pub fn to_journal(socket: &Path) -> io::Result<Self> {
+        let journal = Journal::connect(socket)
+            .map_err(|error| explained(&error, &format!("cannot reach journald at {}", socket.display())))?;
+        Self::start(Form::Entry, journal)
+    }
+
+    fn start(form: Form, out: impl io::Write + Send + 'static) -> io::Result<Self> {
+        let queue = Arc::new(Queue::new(form));
+        let writing = Arc::clone(&queue);
+        // Nobody waits for the thread itself: what it writes to may hold it for ever.
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || writing.write_to(out))?;
+        Ok(Self { sampler: None, queue })
+    }
+
+    /// Writes only some of many rejections of one source, and tells how many it left out. The settings of the sampling are
+    /// those that the README gives.
+    #[must_use]
+    pub fn sampled(self) -> Self {
+        Self { sampler: Some(Sampler::default()), ..self }
+    }
+
+    /// Whether the line of a rejection is to be made and written. To be asked once for each: what is not, is counted.
+    pub fn takes(&self, source: Source, reason: Reason) -> bool {
+        self.takes_at(source, reason, Instant::now())
+    }
+
+    fn takes_at(&self, source: Source, reason: Reason, now: Instant) -> bool {
+        self.sampler.as_ref().is_none_or(|sampler| sampler.takes(source, reason, now))
+    }
+
+    /// Tells what was left out, once a minute. To be called now and then.
+    pub fn tidy(&self) {
+        self.tidy_at(Instant::now());
+    }
+
+    fn tidy_at(&self, now: Instant) {
+        self.tell(self.sampler.iter().flat_map(|sampler| sampler.due(now)));
+    }
+
+    fn tell(&self, left_out: impl Iterator<Item = LeftOut>) {
+        for LeftOut { source, reason, count } in left_out {
+            self.event(&Event::LeftOut {
+                lines: count,
+                cause: LeftOutCause::Sampling,
+                source: source.map(|source| source.to_string()),
+                stage: Some(reason.stage().label()),
+                reason: Some(reason.label()),
+            });
+        }
+    }
+
+    /// Writes a line about the gate itself.
+    pub fn event(&self, event: &Event) {
+        self.queue.send(event);
+    }
+
+    /// Writes the line of a verdict.
+    pub fn verdict(&self, verdict: &Verdict) {
+        self.queue.send(verdict);
+    }
+
+    /// Writes what is waiting and returns when it is written; or after a few seconds, if the output takes nothing. Says
+    /// whether it was written.
+    pub fn finish(&self) -> bool {
+        self.tell(self.sampler.iter().flat_map(Sampler::rest));
+        self.queue.finish()
+    }
+}
+
+/// An error of the log with what it is about and what to do.
+fn explained(error: &io::Error, what: &str) -> io::Error {
+    let remedy = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "\n  the user that doorward runs as must be able to write there (a service of systemd: LogsDirectory=doorward, and \
+             output = \"/var/log/doorward/doorward.log\")"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "\n  nothing can be written there (a service of systemd: LogsDirectory=doorward, and output = \
+             \"/var/log/doorward/doorward.log\")"
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "\n  it does not exist on this machine: write output = \"stdout\" under [log], or another path"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{what}: {error}{remedy}"))
+}

@@ -1,0 +1,79 @@
+//! Lines as people read them.
+
+use std::fmt;
+
+use super::fields::{Event, Verdict};
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening { listener, address } => write!(f, "listening on {address} ({listener})"),
+            Self::Metrics { address } => write!(f, "metrics on http://{address}/metrics"),
+            Self::Control { socket } => write!(f, "control socket at {socket}"),
+            Self::Ready => f.write_str("ready"),
+            Self::Draining => f.write_str("draining: no new connections, open ones may end"),
+            Self::Reloaded { cause, sessions_kept, sessions_cut, after_restart, gained, lost } => {
+                write!(f, "reloaded ({cause}): {sessions_kept} connections go on, {sessions_cut} are cut")?;
+                for (what, list) in [("may now", gained), ("may no longer", lost), ("after a restart", after_restart)] {
+                    if !list.is_empty() {
+                        write!(f, "; {what}: {}", list.join(", "))?;
+                    }
+                }
+                Ok(())
+            }
+            Self::ReloadFailed { cause, errors } => {
+                let errors: Vec<String> =
+                    errors.iter().map(|error| error.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+                write!(f, "reload_failed ({cause}), nothing has changed: {}", errors.join("; "))
+            }
+            Self::LeftOut { lines, source, stage, reason, .. } => {
+                write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;
+                match (stage, reason) {
+                    (Some(stage), Some(reason)) => {
+                        let source = source.as_deref().unwrap_or("several sources");
+                        write!(f, " {stage}/{reason} of {source}: more of the same than is written one by one")
+                    }
+                    _ => f.write_str(": they could not be written, or not fast enough"),
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.event, self.source)?;
+        match (&self.route, &self.server_name) {
+            (Some(route), _) => write!(f, " route={route}")?,
+            (None, Some(name)) => write!(f, " server_name=\"{name}\"")?,
+            (None, None) => {}
+        }
+        match self.stage {
+            Some(stage) => write!(f, " {stage}/{}", self.reason)?,
+            None => write!(f, " {}", self.reason)?,
+        }
+        if let Some(certificate) = &self.certificate {
+            write!(f, " certificate=\"{}\"", certificate.name)?;
+            if !certificate.verified {
+                f.write_str("(unverified)")?;
+            }
+        }
+        if let Some(path) = self.path {
+            write!(f, " path={path}")?;
+        }
+        if let (Some(up), Some(down)) = (self.bytes_to_backend, self.bytes_to_client) {
+            write!(f, " to_backend={up} to_client={down}")?;
+        }
+        if let Some(alert) = &self.alert {
+            write!(f, " alert={alert}")?;
+        }
+        if let Some(ja4) = self.ja4.as_ref().filter(|_| self.stage.is_some()) {
+            write!(f, " ja4={ja4}")?;
+        }
+        write!(f, " {:.3}s", self.seconds)?;
+        if let Some(detail) = &self.detail {
+            write!(f, ": {detail}")?;
+        }
+        Ok(())
+    }
+}

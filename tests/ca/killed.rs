@@ -1,0 +1,147 @@
+//! kill -9 in the middle: at every system call that changes the disk, the process is really killed (strace(1), `-e
+//! inject`), and the next command has to find everything done or nothing.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+
+use crate::common::process::{run, tool};
+use crate::home::Home;
+
+/// What changes the disk, or says when it is on it. Before each of them the process is killed once.
+const CALLS: [&str; 5] = ["rename", "fsync", "unlink", "unlinkat", "mkdir"];
+
+/// A home that is copied for each kill.
+struct Template(Home);
+
+impl Template {
+    fn copy(&self) -> Home {
+        let copy = Home::new();
+        run(tool("cp", "coreutils").arg("-a").arg(self.0.path(".")).arg(copy.path("."))).success();
+        copy
+    }
+}
+
+/// Runs `doorward ca` and kills it before its `count`th call of `call`. `false` if it has ended before.
+#[track_caller]
+fn run_killed(home: &Home, call: &str, count: usize, arguments: &[&str]) -> bool {
+    let doorward = home.doorward();
+    let mut strace = tool("strace", "strace");
+    strace.current_dir(doorward.get_current_dir().unwrap());
+    strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e"]);
+    strace.arg(format!("inject={call}:signal=KILL:when={count}"));
+    strace.arg(doorward.get_program()).arg("ca").args(arguments);
+    let ended = run(&mut strace);
+    // strace ends as what it has run.
+    match ended.status.signal().or_else(|| ended.status.code().filter(|code| *code == 128 + 9)) {
+        Some(_) => true,
+        None => {
+            ended.success();
+            false
+        }
+    }
+}
+
+/// Kills the command at every step, and hands what is left to `check` each time, which says whether the command has come
+/// to its end. It must have had both answers from commands that were killed.
+#[track_caller]
+fn at_every_step(template: &Template, arguments: &[&str], check: impl Fn(&Home, &str) -> bool) {
+    let (mut done, mut undone) = (0, 0);
+    for call in CALLS {
+        for count in 1.. {
+            let home = template.copy();
+            let killed = run_killed(&home, call, count, arguments);
+            let is_done = check(&home, &format!("killed at {call} {count}: {arguments:?}"));
+            if !killed {
+                assert!(is_done);
+                break;
+            }
+            *if is_done { &mut done } else { &mut undone } += 1;
+        }
+    }
+    assert!(done > 4 && undone > 4, "{done} kills came too late and {undone} too early");
+}
+
+fn pem_files(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let files = entries.map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "pem")).collect()
+}
+
+/// Nothing of a change that was cut short is left.
+#[track_caller]
+fn tidy(home: &Home, when: &str) {
+    for folder in ["pki", "devices"] {
+        let Ok(entries) = std::fs::read_dir(home.path(folder)) else { continue };
+        for entry in entries {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(!name.starts_with('.') || name == ".lock", "{when}: {name} is left");
+        }
+    }
+}
+
+#[test]
+fn a_device_is_there_with_all_its_files_or_not_at_all() {
+    let template = Template(Home::with_authorities());
+    template.0.ca(&["device", "first"]).success();
+    at_every_step(&template, &["device", "alice-phone"], |home, when| {
+        let devices = home.devices();
+        tidy(home, when);
+        let files = pem_files(&home.path("devices"));
+        let of_alice = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("alice-phone");
+        let done = devices.len() == 2;
+        if !done {
+            assert_eq!(devices, ["first valid"], "{when}");
+            assert_eq!(files.iter().find(of_alice), None, "{when}");
+            // Nothing is in the way of the next one.
+            home.ca(&["device", "alice-phone"]).success();
+        } else {
+            assert_eq!(devices, ["first valid", "alice-phone valid"], "{when}");
+        }
+        let list = home.list();
+        let serial = list.last().unwrap()["serial"].as_str().unwrap();
+        let written = home.openssl(&["x509", "-in", "devices/alice-phone.pem", "-noout", "-serial"]).success();
+        assert_eq!(written.text().trim().to_lowercase(), format!("serial={serial}"), "{when}");
+        let public = |arguments: &[&str]| home.openssl(arguments).success().text();
+        assert_eq!(
+            public(&["pkey", "-in", "devices/alice-phone-key.pem", "-pubout"]),
+            public(&["x509", "-in", "devices/alice-phone.pem", "-noout", "-pubkey"]),
+            "{when}"
+        );
+        done
+    });
+}
+
+#[test]
+fn a_certificate_is_revoked_and_on_the_list_or_neither() {
+    let template = Template(Home::with_authorities());
+    template.0.ca(&["device", "alice-phone"]).success();
+    at_every_step(&template, &["revoke", "alice-phone"], |home, when| {
+        let devices = home.devices();
+        tidy(home, when);
+        let verify = ["verify", "-crl_check", "-CRLfile", "pki/clients.crl", "-CAfile", "pki/clients.pem"];
+        let verified = home.openssl(&[&verify[..], &["devices/alice-phone.pem"]].concat());
+        match devices[..].first().map(String::as_str) {
+            Some("alice-phone valid") => drop(verified.success()),
+            Some("alice-phone revoked") => drop(verified.failure()),
+            _ => panic!("{when}: {devices:?}"),
+        }
+        devices == ["alice-phone revoked"]
+    });
+}
+
+#[test]
+fn authorities_are_made_whole_or_not_at_all() {
+    let template = Template(Home::new());
+    at_every_step(&template, &["init", "--domain", "home.example"], |home, when| {
+        let listed = home.ca(&["list", "--folder", "pki"]);
+        if !listed.status.success() {
+            // Nothing that init would not replace.
+            home.ca(&["init", "--domain", "home.example"]).success();
+        }
+        home.ca(&["device", "alice-phone"]).success();
+        tidy(home, when);
+        home.openssl(&["verify", "-CAfile", "pki/clients.pem", "devices/alice-phone.pem"]).success();
+        home.openssl(&["verify", "-CAfile", "pki/server-ca.pem", "pki/server.pem"]).success();
+        listed.status.success()
+    });
+}

@@ -1,0 +1,307 @@
+//! In, renewed, out: what each command writes and says, and what OpenSSL makes of it.
+
+use crate::home::{Home, mode, refused};
+
+/// The public key of a certificate, as OpenSSL writes it.
+#[track_caller]
+fn public_key(home: &Home, certificate: &str) -> String {
+    home.openssl(&["x509", "-in", certificate, "-noout", "-pubkey"]).success().text()
+}
+
+#[test]
+fn init_makes_two_authorities_and_nobody_else_may_read_their_keys() {
+    let home = Home::with_authorities();
+    for key in ["pki/server-ca-key.pem", "pki/clients-key.pem", "pki/server-key.pem", "pki/inventory.toml"] {
+        assert_eq!(mode(&home.path(key)), 0o600, "{key}");
+    }
+    for public in ["pki/server-ca.pem", "pki/clients.pem", "pki/server.pem", "pki/clients.crl"] {
+        assert_eq!(mode(&home.path(public)), 0o644, "{public}");
+    }
+    assert_eq!(mode(&home.path("pki")), 0o700);
+    let verify = ["verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", "nas.home.example"];
+    home.openssl(&[&verify[..], &["-CAfile", "pki/server-ca.pem", "pki/server.pem"]].concat()).success();
+    let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-CAfile", "pki/clients.pem", "-noout"]).success();
+    assert!(list.stderr.contains("verify OK"), "{list}");
+    assert_eq!(home.devices(), [] as [&str; 0]);
+}
+
+#[test]
+fn init_replaces_nothing_unless_it_is_told_to() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let before = home.files();
+    refused(
+        home.ca(&["init", "--domain", "home.example"]),
+        7,
+        &["would overwrite pki/server-ca.pem", "nothing was written", "--force"],
+    );
+    assert_eq!(home.files(), before);
+    home.ca(&["init", "--domain", "home.example", "--force"]).success();
+    assert_eq!(home.devices(), [] as [&str; 0], "the new authority has issued nothing");
+}
+
+#[test]
+fn what_init_makes_is_where_ca_goes_on() {
+    let home = Home::new();
+    let mut init = home.doorward();
+    init.args(["init", "--domain", "home.example", "--route", "nas=127.0.0.1:80", "--device", "alice-phone"]);
+    crate::common::process::run(&mut init).success();
+    // From the folder above, as after `doorward init`; from the folder itself; and by name.
+    home.ca(&["device", "bob-laptop"]).success();
+    assert!(home.path("doorward/devices/bob-laptop.p12").exists());
+    let mut within = home.doorward();
+    within.current_dir(home.path("doorward")).args(["ca", "device", "carol-laptop"]);
+    crate::common::process::run(&mut within).success();
+    assert!(home.path("doorward/devices/carol-laptop.p12").exists());
+    home.ca(&["device", "dave", "--folder", "doorward/pki"]).success();
+    assert_eq!(home.devices(), ["alice-phone valid", "bob-laptop valid", "carol-laptop valid", "dave valid"]);
+}
+
+#[test]
+fn a_device_gets_what_it_is_set_up_with() {
+    let home = Home::with_authorities();
+    let made = home.ca(&["device", "alice-phone", "--format", "json"]).success();
+    let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
+    for secret in ["alice-phone.p12", "alice-phone-compat.p12", "alice-phone-key.pem"] {
+        assert_eq!(mode(&home.path("devices").join(secret)), 0o600, "{secret}");
+    }
+    let verify = ["verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", "pki/clients.pem"];
+    home.openssl(&[&verify[..], &["devices/alice-phone.pem"]].concat()).success();
+    let password = format!("pass:{}", made["password"].as_str().unwrap());
+    for archive in ["archive", "archive_compat"] {
+        let archive = made[archive].as_str().unwrap();
+        home.openssl(&["pkcs12", "-in", archive, "-passin", &password, "-nodes", "-noout"]).success();
+    }
+    assert!(!home.files().iter().any(|(_, contents)| {
+        let password = made["password"].as_str().unwrap().as_bytes();
+        contents.windows(password.len()).any(|part| part == password)
+    }));
+    let [device] = &home.list()[1..] else { panic!("the gate's and the device's") };
+    assert_eq!(
+        (&device["status"], &device["days_left"], &device["key"]),
+        (&"valid".into(), &824.into(), &"p256".into())
+    );
+    assert_eq!(device["serial"], made["serial"]);
+}
+
+#[test]
+fn keys_of_other_kinds() {
+    let home = Home::new();
+    home.ca(&["init", "--domain", "home.example", "--key-type", "rsa"]).success();
+    for kind in ["p256", "ed25519", "rsa"] {
+        home.ca(&["device", kind, "--key-type", kind]).success();
+        let certificate = format!("devices/{kind}.pem");
+        home.openssl(&["verify", "-x509_strict", "-CAfile", "pki/clients.pem", &certificate]).success();
+    }
+    let keys: Vec<_> = home.list().iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(keys, ["rsa-3072", "p256", "ed25519", "rsa-3072"]);
+}
+
+#[test]
+fn a_name_means_one_device() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let before = home.files();
+    for taken in ["alice-phone", "Alice-Phone"] {
+        refused(home.ca(&["device", taken]), 2, &["has a certificate, good until", "doorward ca renew alice-phone"]);
+    }
+    refused(home.ca(&["device", "alice-phone-key"]), 2, &["files of alice-phone", "another name"]);
+    refused(home.ca(&["device", "any"]), 2, &["a meaning of its own"]);
+    refused(home.ca(&["device", "../up"]), 2, &["may not"]);
+    assert_eq!(home.files(), before);
+    // Once it is out, the name is free again; its files are not to be lost by mistake.
+    home.ca(&["revoke", "alice-phone"]).success();
+    refused(home.ca(&["device", "alice-phone"]), 7, &["devices/alice-phone.p12", "--force"]);
+    home.ca(&["device", "alice-phone", "--force"]).success();
+    assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone valid"]);
+}
+
+#[test]
+fn a_renewed_device_keeps_its_key_and_its_old_certificate_counts_until_its_end() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let old = public_key(&home, "devices/alice-phone.pem");
+    let old_file = std::fs::read(home.path("devices/alice-phone.pem")).unwrap();
+    let renewed = home.ca(&["renew", "alice-phone"]).success();
+    assert!(renewed.stderr.contains("counts until"), "{renewed}");
+    assert_ne!(std::fs::read(home.path("devices/alice-phone.pem")).unwrap(), old_file);
+    assert_eq!(public_key(&home, "devices/alice-phone.pem"), old);
+    assert_eq!(home.devices(), ["alice-phone renewed", "alice-phone valid"]);
+    assert_eq!(home.list()[2]["renews"], home.list()[1]["serial"]);
+    assert!(home.list()[2]["last_renewal"].is_i64());
+    let revoked = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success();
+    assert!(revoked.text().contains("No Revoked Certificates"), "{revoked}");
+
+    home.ca(&["renew", "alice-phone", "--new-key", "--revoke-old"]).success();
+    assert_ne!(public_key(&home, "devices/alice-phone.pem"), old);
+    assert_eq!(home.devices(), ["alice-phone renewed", "alice-phone revoked", "alice-phone valid"]);
+    let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success();
+    assert!(list.text().contains("Superseded"), "{list}");
+}
+
+#[test]
+fn a_device_whose_key_is_not_here_is_renewed_all_the_same() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let old = public_key(&home, "devices/alice-phone.pem");
+    std::fs::remove_dir_all(home.path("devices")).unwrap();
+    let renewed = home.ca(&["renew", "alice-phone"]).success();
+    assert!(renewed.stderr.contains("The key is not here"), "{renewed}");
+    assert_eq!(public_key(&home, "devices/alice-phone.pem"), old);
+    let only: Vec<_> = std::fs::read_dir(home.path("devices")).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(only, ["alice-phone.pem"]);
+}
+
+#[test]
+fn revoking_a_name_revokes_all_its_certificates_and_openssl_reads_the_list() {
+    let home = Home::with_authorities();
+    for name in ["alice-phone", "bob-laptop"] {
+        home.ca(&["device", name]).success();
+    }
+    std::fs::copy(home.path("devices/alice-phone.pem"), home.path("old.pem")).unwrap();
+    home.ca(&["renew", "alice-phone"]).success();
+    let verify = |certificate: &str| {
+        let check = ["verify", "-x509_strict", "-crl_check", "-CRLfile", "pki/clients.crl", "-CAfile"];
+        home.openssl(&[&check[..], &["pki/clients.pem", certificate]].concat())
+    };
+    for certificate in ["old.pem", "devices/alice-phone.pem", "devices/bob-laptop.pem"] {
+        verify(certificate).success();
+    }
+    let revoked = home.ca(&["revoke", "alice-phone"]).success();
+    assert!(revoked.stderr.contains("doorward reload"), "{revoked}");
+    assert!(revoked.stderr.contains("revocation_lists = [\"pki/clients.crl\"]"), "{revoked}");
+    for certificate in ["old.pem", "devices/alice-phone.pem"] {
+        let refused = verify(certificate).failure();
+        assert!(refused.stderr.contains("certificate revoked"), "{refused}");
+    }
+    verify("devices/bob-laptop.pem").success();
+    // Once more changes nothing, and is no mistake.
+    let again = home.ca(&["revoke", "alice-phone"]).success();
+    assert!(again.stderr.contains("already"), "{again}");
+    assert_eq!(home.devices(), ["alice-phone revoked", "bob-laptop valid", "alice-phone revoked"]);
+}
+
+#[test]
+fn one_certificate_by_its_number_its_fingerprint_or_itself() {
+    let home = Home::with_authorities();
+    for name in ["a", "b", "c", "d"] {
+        home.ca(&["device", name]).success();
+    }
+    let of = |name: &str, what: &str| {
+        let list = home.list();
+        list.iter().find(|line| line["name"] == name).unwrap()[what].as_str().unwrap().to_owned()
+    };
+    home.ca(&["revoke", "--serial", &of("a", "serial").to_uppercase()]).success();
+    home.ca(&["revoke", "--fingerprint", &format!("sha256:{}", of("b", "fingerprint")), "--reason", "retired"])
+        .success();
+    home.ca(&["revoke", "--file", "devices/c.pem"]).success();
+    assert_eq!(home.devices(), ["a revoked", "b revoked", "c revoked", "d valid"]);
+    let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success().text();
+    assert_eq!(
+        (list.matches("Key Compromise").count(), list.matches("Cessation Of Operation").count()),
+        (2, 1),
+        "{list}"
+    );
+    // A number that nobody here has heard of goes on the list: the inventory may be younger than the authority.
+    home.ca(&["revoke", "--serial", "0123456789abcdef"]).success();
+    let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success().text();
+    assert!(list.contains("Serial Number: 0123456789ABCDEF"), "{list}");
+}
+
+#[test]
+fn numbers_of_lists_grow() {
+    let home = Home::with_authorities();
+    let number = || {
+        let text = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-crlnumber"]).success().text();
+        u64::from_str_radix(text.trim().strip_prefix("crlNumber=0x").unwrap(), 16).unwrap()
+    };
+    let mut last = number();
+    for _ in 0..3 {
+        home.ca(&["revoke"]).success();
+        assert!(number() > last);
+        last = number();
+    }
+}
+
+#[test]
+fn what_cannot_be_revoked_is_said_with_what_to_do_instead() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let elsewhere = Home::with_authorities();
+    elsewhere.ca(&["device", "stranger"]).success();
+    let before = home.files();
+    let stranger = elsewhere.path("devices/stranger.pem");
+    let stranger = stranger.to_str().unwrap();
+    let server = home.list()[0]["serial"].as_str().unwrap().to_owned();
+    for (arguments, words) in [
+        (&["revoke", "bob-laptop"][..], &["no device is called \"bob-laptop\"", "there is: alice-phone"][..]),
+        (&["revoke", "devices/alice-phone.pem"], &["--file devices/alice-phone.pem"]),
+        (&["revoke", "--file", stranger], &["none of the authorities", "deny = [\"sha256:"]),
+        (&["revoke", "--file", "devices/alice-phone-key.pem"], &["no certificate in it"]),
+        (&["revoke", "--file", "nowhere.pem"], &["cannot read nowhere.pem"]),
+        (&["revoke", "--fingerprint", &"0".repeat(64)], &["no certificate here", "--serial"]),
+        (&["revoke", "--serial", &server], &["certificate of the gate", "--new-key"]),
+        (&["renew", "bob-laptop"], &["no device is called", "doorward ca list"]),
+        (&["renew", "home.example"], &["doorward ca renew --server"]),
+        (&["list", "--folder", "elsewhere"], &["no inventory in elsewhere", "doorward ca init"]),
+    ] {
+        refused(home.ca(arguments), 2, words);
+    }
+    for (arguments, words) in [
+        (&["revoke", "--serial", "xyz"][..], "hexadecimal digits"),
+        (&["revoke", "--fingerprint", "12"], "64 hexadecimal digits"),
+        (&["revoke", "alice-phone", "--serial", "12"], "cannot be used with"),
+        (&["renew"], "required"),
+    ] {
+        let finished = home.ca(arguments).failure();
+        assert_eq!(finished.status.code(), Some(2), "{finished}");
+        assert!(finished.stderr.contains(words), "{finished}");
+    }
+    assert_eq!(home.files(), before);
+}
+
+#[test]
+fn the_gates_certificate_is_made_anew_and_keeps_its_key() {
+    let home = Home::with_authorities();
+    let key = || std::fs::read(home.path("pki/server-key.pem")).unwrap();
+    let names =
+        || home.openssl(&["x509", "-in", "pki/server.pem", "-noout", "-ext", "subjectAltName"]).success().text();
+    let (old_key, old_names) = (key(), names());
+    assert!(old_names.contains("DNS:home.example, DNS:*.home.example"), "{old_names}");
+    home.ca(&["renew", "--server"]).success();
+    assert_eq!((key(), names()), (old_key.clone(), old_names));
+    home.ca(&["server", "nas.home.example", "ssh.home.example"]).success();
+    assert!(names().contains("DNS:nas.home.example, DNS:ssh.home.example"), "{}", names());
+    assert_eq!(key(), old_key);
+    // What it was for stays what it is for.
+    home.ca(&["server", "--new-key"]).success();
+    assert!(names().contains("DNS:nas.home.example, DNS:ssh.home.example"), "{}", names());
+    assert_ne!(key(), old_key);
+    let status: Vec<_> = home.list().iter().map(|line| line["status"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(status, ["renewed", "renewed", "renewed", "valid"]);
+
+    refused(home.ca(&["server", "nas.other.example"]), 2, &["not below home.example"]);
+    refused(home.ca(&["server", "evilhome.example"]), 2, &["not below home.example"]);
+    // Somebody else's, Let's Encrypt's say, is not replaced by mistake.
+    let elsewhere = Home::with_authorities();
+    for file in ["pki/server.pem", "pki/server-key.pem"] {
+        std::fs::copy(elsewhere.path(file), home.path(file)).unwrap();
+    }
+    let before = home.files();
+    refused(home.ca(&["server"]), 7, &["pki/server.pem", "not made here", "--force"]);
+    assert_eq!(home.files(), before);
+    home.ca(&["server", "--force"]).success();
+}
+
+#[test]
+fn people_read_a_table() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    home.ca(&["revoke", "alice-phone"]).success();
+    let list = home.ca(&["list"]).success();
+    let text = list.text();
+    for words in ["name          for     status", "home.example  server  valid", "alice-phone   device  revoked 20"] {
+        assert!(text.contains(words), "{words} is missing: {list}");
+    }
+    assert!(text.contains("authority devices: 3649 days left, 1 revoked (pki/clients.pem)"), "{list}");
+}
