@@ -5,6 +5,7 @@
 //! only then, and only if nothing is wrong, the new takes the place of the old. Connections that began under the old one
 //! finish their handshake under it; then each session is judged again, and those that would not be let in any more end.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::access::{self, Change, Difference, State};
-use crate::config::checked::{Config, Control, KernelTls, Listener, Log, Metrics};
+use crate::config::checked::{Config, Control, KernelTls, Listener, Log};
 use crate::config::seen::Seen;
 use crate::config::{self, ConfigErrors};
 use crate::gate::{Gate, Reviewed};
@@ -91,7 +92,7 @@ struct Inner {
 #[derive(Debug)]
 struct Started {
     kernel_tls: KernelTls,
-    metrics: Metrics,
+    metrics: Option<SocketAddr>,
     control: Control,
     log: Log,
     listeners: Vec<Listener>,
@@ -216,7 +217,7 @@ impl Started {
     fn of(config: &Config) -> Self {
         Self {
             kernel_tls: config.kernel_tls,
-            metrics: config.metrics,
+            metrics: config.metrics.address,
             control: config.control.clone(),
             log: config.log.clone(),
             listeners: config.listeners.clone(),
@@ -232,7 +233,7 @@ impl Started {
             }
         };
         compare(self.kernel_tls == new.kernel_tls, "kernel_tls");
-        compare(self.metrics == new.metrics, "metrics.address");
+        compare(self.metrics == new.metrics.address, "metrics.address");
         compare(self.control == new.control, "control.socket");
         compare(self.log == new.log, "[log]");
         for listener in &new.listeners {

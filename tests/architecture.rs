@@ -12,7 +12,8 @@ const VOCABULARY: &[&str] = &["close", "identity", "names", "rejection", "source
 /// What each other module of the crate may import beside itself and the vocabulary.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The foundations.
-    ("config", &[]),
+    // The inventory is in the form of those who write it.
+    ("config", &["pki"]),
     ("penalties", &[]),
     ("pki", &[]),
     ("record", &[]),

@@ -178,7 +178,8 @@ fn ca_revoke_throws_a_device_out_of_the_running_gate() {
     // Beside the files that it names; only its addresses are others.
     let config = fs::read_to_string(folder.join("doorward.toml")).unwrap();
     let config = config.replace("\"pki/", &format!("\"{}/pki/", folder.display()));
-    let config = config.replace("127.0.0.1:9180", "127.0.0.1:0").replace("[::]:8443", "127.0.0.1:0");
+    let inventory = format!("address = \"127.0.0.1:0\"\ninventory = {:?}", folder.join("pki/inventory.toml"));
+    let config = config.replace("address = \"127.0.0.1:9180\"", &inventory).replace("[::]:8443", "127.0.0.1:0");
     let gate = Gate::start(&format!("{config}\n[log]\nformat = \"json\"\n"));
 
     let enter = |device: &str| {
@@ -195,10 +196,17 @@ fn ca_revoke_throws_a_device_out_of_the_running_gate() {
             .unwrap();
         Client::admitted(gate.address(), &Arc::new(config), NAS)
     };
+    let shown = || {
+        let metrics = gate.metrics();
+        let names = metrics.label_values("doorward_certificate_expiry_timestamp_seconds", "name");
+        ["alice-phone", "lost-phone"].map(|device| names.contains(&device))
+    };
     let (stays, lost) = (enter("alice-phone").unwrap(), enter("lost-phone").unwrap());
+    assert_eq!(shown(), [true, true]);
     doorward(&["ca", "revoke", "lost-phone", "--folder", folder.join("pki").to_str().unwrap()]);
     assert_eq!(lost.end(), End::Orderly);
     assert_eq!(next(&gate, 0), "reloaded");
+    assert_eq!(shown(), [true, false]);
     let line = gate.wait_for_line("it is out", |line| line["event"] == "closed");
     assert_eq!((&line["reason"], &line["certificate"]["name"]), (&"revoked".into(), &"lost-phone".into()), "{line}");
     assert_eq!(enter("lost-phone").map(|_| ()), Err(End::Alert(Alert(44))));
