@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What imports nothing of the crate.
-const VOCABULARY: &[&str] = &["close", "identity", "names", "rejection", "source"];
+const VOCABULARY: &[&str] = &["close", "html", "identity", "names", "rejection", "source"];
 
 /// What each other module of the crate may import beside itself and the vocabulary.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -16,8 +16,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["pki"]),
     ("penalties", &[]),
     ("pki", &[]),
+    // Who may be connected to a listener for a few.
+    ("places", &[]),
     ("record", &[]),
     ("sys", &[]),
+    // Devices are set up without a gate.
+    ("enrolment", &["pki", "places", "sys"]),
     // The stages: the output of the one before, never telemetry. proxy_protocol is no stage but a format; what stands in
     // the socket before a ClientHello is admission's to take off and the ClientHello's to recognise.
     ("listener", &["config", "sys"]),
@@ -40,7 +44,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["admission", "config", "listener", "relay"]),
     // A refusal in words: for the command line, the control socket and the status page alike.
     ("explanation", &["authorize", "telemetry"]),
-    ("admin", &["explanation", "telemetry"]),
+    ("admin", &["explanation", "places", "telemetry"]),
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
     // It puts another snapshot there; connections only find it.
     ("reload", &["access", "config", "gate", "snapshot", "telemetry"]),
@@ -106,6 +110,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "authorize",
             "config",
             "control",
+            "enrolment",
             "explanation",
             "handshake",
             "pki",

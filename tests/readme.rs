@@ -369,6 +369,7 @@ fn the_exit_codes_are_those_of_the_program() {
         exit::REFUSED,
         exit::EXISTS,
         exit::NO_GATE,
+        exit::NOT_FETCHED,
     ];
     let numbers: Vec<u8> = codes.iter().map(|line| line.split_once("  ").unwrap().0.parse().unwrap()).collect();
     assert_eq!(numbers, constants);

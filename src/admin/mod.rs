@@ -4,9 +4,7 @@
 
 mod answers;
 mod history;
-mod html;
 mod page;
-mod places;
 mod words;
 
 use std::convert::Infallible;
@@ -29,12 +27,12 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::places::Places;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::sessions::Sessions;
 use crate::telemetry::tally::Tally;
 use answers::Answers;
-use places::Places;
 
 /// For the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

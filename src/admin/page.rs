@@ -13,9 +13,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Watched;
 use super::history::{History, STEP, STEPS};
-use super::html::Html;
 use super::words;
 use crate::explanation::{Explanation, counted, explain, lasting};
+use crate::html::Html;
 use crate::names::printable;
 use crate::rejection::{Reason, Side};
 use crate::source::Source;

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::ca::{FoundError, Founded, Founding, found, parse_device, parse_domain};
 use super::{Format, exit};
 use crate::identity::Sha256;
-use crate::names::{Name, ServerName};
+use crate::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::Issued;
 use crate::pki::files::{Access, NewFile};
 use crate::pki::inventory::{COPIES, FILE, Store};
@@ -135,7 +135,10 @@ pub fn run(args: &InitArgs) -> Result<(), InitError> {
 pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     check(args)?;
     let folder = args.folder.join("pki");
-    let founding = Founding { domain: &args.domain, devices: &args.devices, key_type: KeyType::default() };
+    let names = args.routes.iter().map(|route| server_name(route, &args.domain));
+    let server_names = names.filter_map(|name| ServerNamePattern::parse(&name).ok()).collect();
+    let founding =
+        Founding { domain: &args.domain, devices: &args.devices, server_names, key_type: KeyType::default() };
     let mut founded = found(&folder, &founding)?;
     // Last: whoever finds a configuration finds everything it names.
     let config_file = args.folder.join("doorward.toml");
@@ -216,7 +219,8 @@ impl Written {
             out.push_str(format!("  {path:<40} {note}").trim_end());
             out.push('\n');
         }
-        let (config, root) = (self.config.display(), self.server_authority.display());
+        let (config, folder) = (self.config.display(), self.folder.display());
+        let first = self.devices.first().map_or("NAME", |device| &device.name);
         let (names, port) = (self.server_names.join(", "), self.listen.port());
         let _ = write!(
             out,
@@ -226,16 +230,16 @@ Next:
        doorward run --config {config}
   2. Let your router forward TCP port 443 to port {port} of this machine, and let these names lead to the router:
        {names}
-  3. Set up each device. Copy its .p12 file there, open it, type the password:
+  3. Set up each device. Its page has the steps for every system, and the files that it needs lie beside the page:
 "
         );
         for device in &self.devices {
-            let _ = writeln!(out, "       {}\n         password  {}", device.archive.display(), device.password);
+            let _ = writeln!(out, "       {}\n         password  {}", device.steps.display(), device.password);
         }
         let _ = write!(
             out,
-            "     If the right password is called wrong, take the -compat.p12 file: same password, older encryption.
-     If the browser does not trust the gate, install {root} as a root (CA) certificate.
+            "     Or let a device fetch what it needs over a link in your home network that works once, say:
+       doorward share {first} --folder {folder}
   4. If a device does not get in, ask the gate why:
        doorward why --config {config}
 
@@ -501,7 +505,9 @@ mod tests {
 
         let second = create(&args(folder.path(), &["--force"])).expect("replaced");
         assert_eq!(second.files, first.files);
-        for (file, before) in second.files.iter().zip(&before).filter(|(file, _)| file.path != first.config) {
+        // Nothing of the certificates stands in what is for ssh.
+        let same = [&first.config, &first.devices[0].ssh_config];
+        for (file, before) in second.files.iter().zip(&before).filter(|(file, _)| !same.contains(&&file.path)) {
             assert_ne!(&std::fs::read(&file.path).expect("there"), before, "{}", file.path.display());
         }
     }
@@ -536,8 +542,8 @@ mod tests {
             format!("doorward why --config {folder}/doorward.toml"),
             "to port 8443 of this machine".to_owned(),
             "nas.home.example".to_owned(),
-            format!("{folder}/devices/alice-phone.p12"),
-            format!("{folder}/pki/server-ca.pem"),
+            format!("{folder}/devices/alice-phone.html"),
+            format!("doorward share alice-phone --folder {folder}"),
         ] {
             assert!(text.contains(&needed), "{needed} is missing in\n{text}");
         }

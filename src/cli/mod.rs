@@ -11,6 +11,7 @@ pub mod init;
 mod reload;
 mod run;
 mod sessions;
+mod share;
 mod status;
 mod why;
 
@@ -47,6 +48,13 @@ enum Command {
     Init(init::InitArgs),
     /// Certificates: let devices in, renew them, shut them out
     Ca(ca::CaArgs),
+    /// Hand a device its certificate over a link that works once
+    ///
+    /// Shows a code to be scanned and a password. Behind the link are steps for every kind of device, and an archive made
+    /// anew under that password, which is stored nowhere. The link is in your home network only, works once and for
+    /// minutes, and ends with the command.
+    #[command(after_help = share::EXAMPLE)]
+    Share(share::ShareArgs),
     /// Run the gate
     ///
     /// One line on stdout for every connection that was turned away or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
@@ -156,6 +164,7 @@ pub fn main() -> ExitCode {
             }
         },
         Command::Ca(args) => ca::run(args),
+        Command::Share(args) => share::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),

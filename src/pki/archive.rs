@@ -5,9 +5,9 @@ use std::fmt;
 use p12_keystore::{
     Certificate, EncryptionAlgorithm, KeyStore, KeyStoreEntry, MacAlgorithm, PrivateKey, PrivateKeyChain,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::{Error, Issued, random};
+use super::{Error, random};
 use crate::identity::Sha256;
 use crate::names::Name;
 
@@ -83,7 +83,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// An archive for the device called `name`: its certificate, its key, and `root`, the certificate of the server
+/// An archive for the device called `name`: its certificate, its key (PKCS#8), and `root`, the certificate of the server
 /// authority.
 ///
 /// With the root inside, systems that take it from there (Windows asks once and is done, as with mkcert's archives)
@@ -93,16 +93,17 @@ impl fmt::Debug for Password {
 /// `name` is what systems show the key as (`friendlyName`); `p12-keystore` calls certificates by their subject.
 pub fn device_archive(
     name: &Name,
-    device: &Issued,
+    certificate: &CertificateDer<'_>,
+    key: &PrivateKeyDer<'_>,
     root: &CertificateDer<'_>,
     profile: Profile,
     password: &Password,
 ) -> Result<Vec<u8>, Error> {
     let chain = PrivateKeyChain::new(
-        Sha256::of(device.certificate()).0.as_slice(),
-        PrivateKey::from_der(device.key().secret_der())?,
+        Sha256::of(certificate).0.as_slice(),
+        PrivateKey::from_der(key.secret_der())?,
         // The leaf first: some readers go by the order.
-        [Certificate::from_der(device.certificate())?, Certificate::from_der(root)?],
+        [Certificate::from_der(certificate)?, Certificate::from_der(root)?],
     );
     let mut store = KeyStore::new();
     store.add_entry(name.as_str(), KeyStoreEntry::PrivateKeyChain(chain));
@@ -154,7 +155,8 @@ mod tests {
         let device = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
         for profile in [Profile::Modern, Profile::Compat] {
             let password = Password::generate().expect("random bytes");
-            let archive = device_archive(&name, &device, root, profile, &password).expect("an archive");
+            let archive = device_archive(&name, device.certificate(), &device.key(), root, profile, &password);
+            let archive = archive.expect("an archive");
             let read = Pkcs12Archive::from_pkcs12(&archive, password.as_str()).expect("the password fits");
             assert_eq!(read.keys.len(), 1);
             assert_eq!(read.keys[0].friendly_name.as_deref(), Some("alice-phone"));

@@ -86,7 +86,7 @@ impl From<p12_keystore::error::Error> for Error {
 }
 
 /// `N` bytes that nobody can guess.
-fn random<const N: usize>() -> Result<[u8; N], Error> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Random)?;
     Ok(bytes)

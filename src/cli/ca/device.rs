@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::found::copy;
-use super::handout::{Places, handout};
+use super::handout::{Places, handout, known_gate};
 use super::{CaError, FolderArg, Format, authority_for, load, parse_device, say};
 use crate::names::Name;
 use crate::pki::Issued;
@@ -53,8 +53,9 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     let entry = Entry::issued(args.name.as_str(), Kind::Device, &authority.id, device.certified());
 
     let root = store.authority_certificate(&authority_for(&store, Kind::Server, None)?)?;
+    let gate = known_gate(root, &store.path("../doorward.toml"));
     let places = Places::new(args.output.as_deref())?;
-    let (made, mut files) = handout(store.folder(), &places, &args.name, &device, &root)?;
+    let (made, mut files) = handout(store.folder(), &places, &args.name, &device, &gate)?;
     match Store::in_the_way(store.folder(), &files, false) {
         taken if args.force || taken.is_empty() => {}
         taken => {
@@ -64,7 +65,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
             ));
         }
     }
-    files.push(copy(&entry, &device.certificate_pem()));
+    files.extend([places.root(&gate), copy(&entry, &device.certificate_pem())]);
     let mut inventory = store.inventory.clone();
     inventory.certificates.push(entry);
     store.commit(inventory, files)?;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::handout::{Device, Places, handout};
 use super::revoke;
+use crate::enrolment::{self, Gate, PUBLIC_PORT};
 use crate::identity::Sha256;
-use crate::names::{Name, ServerName};
+use crate::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::files::{self, Access, NewFile};
 use crate::pki::inventory::{AuthorityEntry, Entry, Inventory, Kind, Signs, Store, StoreError};
 use crate::pki::keys::KeyType;
@@ -22,6 +23,8 @@ pub(in crate::cli) struct Founding<'a> {
     pub(in crate::cli) domain: &'a ServerName,
     /// The first devices.
     pub(in crate::cli) devices: &'a [Name],
+    /// What devices can reach, as far as it is known.
+    pub(in crate::cli) server_names: Vec<ServerNamePattern>,
     /// What kind of keys.
     pub(in crate::cli) key_type: KeyType,
 }
@@ -47,6 +50,8 @@ pub enum FoundError {
     Exists(Vec<PathBuf>),
     /// A certificate could not be made.
     Pki(pki::Error),
+    /// What a device is to be set up with could not be made.
+    Enrolment(enrolment::Error),
     /// The files could not be written.
     Store(StoreError),
 }
@@ -59,6 +64,7 @@ impl fmt::Display for FoundError {
             }
             Self::Exists(paths) => write!(f, "{}; nothing was written", files::Error::Exists(paths.clone())),
             Self::Pki(error) => write!(f, "{error}"),
+            Self::Enrolment(error) => write!(f, "{error}"),
             Self::Store(error) => write!(f, "{error}"),
         }
     }
@@ -69,6 +75,7 @@ impl std::error::Error for FoundError {
         match self {
             Self::SameFile(_) | Self::Exists(_) => None,
             Self::Pki(error) => Some(error),
+            Self::Enrolment(error) => Some(error),
             Self::Store(error) => Some(error),
         }
     }
@@ -77,6 +84,12 @@ impl std::error::Error for FoundError {
 impl From<pki::Error> for FoundError {
     fn from(error: pki::Error) -> Self {
         Self::Pki(error)
+    }
+}
+
+impl From<enrolment::Error> for FoundError {
+    fn from(error: enrolment::Error) -> Self {
+        Self::Enrolment(error)
     }
 }
 
@@ -120,7 +133,11 @@ pub(in crate::cli) fn found(folder: &Path, founding: &Founding<'_>) -> Result<Fo
 
     let places = Places::new(None)
         .map_err(|source| StoreError::Files(files::Error::Io { action: "look at", path: folder.to_owned(), source }))?;
-    let root = servers.authority().certificate();
+    let root = servers.authority().certificate().clone();
+    let gate = Gate { root, server_names: founding.server_names.clone(), port: PUBLIC_PORT };
+    if !founding.devices.is_empty() {
+        files.push(places.root(&gate));
+    }
     let mut made = Vec::new();
     for name in founding.devices {
         let key = key()?;
@@ -128,7 +145,7 @@ pub(in crate::cli) fn found(folder: &Path, founding: &Founding<'_>) -> Result<Fo
         let entry = Entry::issued(name.as_str(), Kind::Device, "devices", device.certified());
         files.push(copy(&entry, &device.certificate_pem()));
         inventory.certificates.push(entry);
-        let (device, its_files) = handout(folder, &places, name, &device, root)?;
+        let (device, its_files) = handout(folder, &places, name, &device, &gate)?;
         files.extend(its_files);
         made.push(device);
     }

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
+use crate::config;
+use crate::config::checked::RouteMode;
+use crate::enrolment::{self, Form, Gate, Kit, PUBLIC_PORT, ROOT_FILE};
 use crate::identity::{Serial, Sha256};
-use crate::names::Name;
+use crate::names::{Name, ServerNamePattern};
 use crate::pki::files::{Access, NewFile};
 use crate::pki::inventory::Store;
-use crate::pki::{self, Issued, Password, Profile};
+use crate::pki::{Issued, Password};
 
 /// A device that can be set up now.
 #[derive(Clone, Serialize)]
@@ -21,12 +24,18 @@ pub struct Device {
     pub archive: PathBuf,
     /// The same with older encryption, for systems that cannot read the first.
     pub archive_compat: PathBuf,
-    /// The password of both archives. It is stored nowhere.
+    /// The password of both archives, and of the one in the profile. It is stored nowhere.
     pub password: String,
+    /// The configuration profile for iPhones, iPads and Macs.
+    pub profile: PathBuf,
     /// The certificate as PEM.
     pub certificate: PathBuf,
     /// The key as PEM.
     pub key: PathBuf,
+    /// A part of `~/.ssh/config`.
+    pub ssh_config: PathBuf,
+    /// A page that says what to do with these files.
+    pub steps: PathBuf,
     /// SHA-256 of the certificate, in hexadecimal digits: what the configuration's `deny` takes after `sha256:`.
     pub fingerprint: String,
     /// The certificate's serial number, in hexadecimal digits.
@@ -55,64 +64,84 @@ impl Places {
     }
 
     /// The certificate of this device.
-    pub(in crate::cli) fn certificate(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}.pem"))
+    pub(in crate::cli) fn certificate(&self, name: &Name) -> PathBuf {
+        self.folder.join(Form::Certificate.file_name(name))
     }
 
     /// The key of this device.
-    pub(in crate::cli) fn key(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}-key.pem"))
+    pub(in crate::cli) fn key(&self, name: &Name) -> PathBuf {
+        self.folder.join(Form::Key.file_name(name))
+    }
+
+    /// What devices trust the gate by: one file for all.
+    pub(in crate::cli) fn root(&self, gate: &Gate) -> NewFile {
+        NewFile { path: self.folder.join(ROOT_FILE), contents: gate.root_pem().into(), access: Access::Public }
     }
 }
 
-/// The files for a device: two archives with a new password, certificate and key. `root` vouches for the gate, and
-/// `store` is the folder that [`Places`] are relative to.
+/// The files for a device, with a new password; `folder` is what [`Places`] are relative to.
 pub(in crate::cli) fn handout(
     folder: &Path,
     places: &Places,
     name: &Name,
-    device: &Issued,
-    root: &CertificateDer<'_>,
-) -> Result<(Device, Vec<NewFile>), pki::Error> {
-    let mut files = Vec::new();
-    let mut add = |path: PathBuf, contents: Vec<u8>, access| {
-        let shown = Store::shown(folder, &path);
-        files.push(NewFile { path, contents, access });
-        shown
-    };
+    issued: &Issued,
+    gate: &Gate,
+) -> Result<(Device, Vec<NewFile>), enrolment::Error> {
     let password = Password::generate()?;
-    let archive = |profile| pki::device_archive(name, device, root, profile, &password);
+    let device = enrolment::Device { name: name.clone(), certificate: issued.certificate().clone(), key: issued.key() };
+    let files = Kit::new(gate, &device, &password)?.files(&places.folder);
+    let file = |form: Form| Store::shown(folder, &places.folder.join(form.file_name(name)));
     let device = Device {
         name: name.to_string(),
-        archive: add(places.folder.join(format!("{name}.p12")), archive(Profile::Modern)?, Access::Private),
-        archive_compat: add(
-            places.folder.join(format!("{name}-compat.p12")),
-            archive(Profile::Compat)?,
-            Access::Private,
-        ),
+        archive: file(Form::Archive),
+        archive_compat: file(Form::ArchiveCompat),
         password: password.as_str().to_owned(),
-        certificate: add(places.certificate(name.as_str()), device.certificate_pem().into(), Access::Public),
-        key: add(places.key(name.as_str()), device.key_pem().into(), Access::Private),
-        fingerprint: Sha256::of(device.certificate()).to_string(),
-        serial: Serial::from_be_bytes(device.serial()).to_string(),
-        not_after: device.not_after().unix_timestamp(),
+        profile: file(Form::Profile),
+        certificate: file(Form::Certificate),
+        key: file(Form::Key),
+        ssh_config: file(Form::SshConfig),
+        steps: file(Form::Steps),
+        fingerprint: Sha256::of(issued.certificate()).to_string(),
+        serial: Serial::from_be_bytes(issued.serial()).to_string(),
+        not_after: issued.not_after().unix_timestamp(),
     };
     Ok((device, files))
+}
+
+/// The gate as a device sees it: `root` vouches for it, and what it answers to is in the configuration. Without a right one
+/// the pages for devices do without names.
+pub(in crate::cli) fn known_gate(root: CertificateDer<'static>, config_file: &Path) -> Gate {
+    let routes = match config_file.exists().then(|| config::load(config_file)) {
+        Some(Ok(config)) => config.routes,
+        Some(Err(_)) => {
+            eprintln!(
+                "warning: {file} has mistakes, so the page for the device cannot name your services; doorward check \
+                 --config {file} tells them",
+                file = config_file.display()
+            );
+            Vec::new()
+        }
+        None => Vec::new(),
+    };
+    let server_names: Vec<ServerNamePattern> = routes
+        .into_iter()
+        .filter(|route| matches!(route.mode, RouteMode::Terminate(_)))
+        .flat_map(|route| route.server_names)
+        .collect();
+    Gate { root, server_names, port: PUBLIC_PORT }
 }
 
 impl Device {
     /// What to do with the files, for people.
     pub(super) fn text(&self) -> String {
         format!(
-            "  {archive}\n    to import there; its password is  {password}\n  {compat}\n    the same in older encryption, \
-             for macOS, iPhone, iPad and Android, or if the right password is called wrong\n  {certificate}\n  {key}\n    \
-             the same for programs such as curl and ssh; not encrypted\n\nThe password is shown this once and stored \
-             nowhere. All but {certificate} is secret.\n",
-            archive = self.archive.display(),
+            "  {steps}\n    says what to do there, step by step; the files it speaks of lie beside it\n  the password of these \
+             files is  {password}\n\nOr let the device fetch what it needs over a link that works once: doorward share {name}\n\
+             The password is shown this once and stored nowhere. Files with a key in them are secret: .p12, .mobileconfig \
+             and -key.pem.\n",
+            steps = self.steps.display(),
             password = self.password,
-            compat = self.archive_compat.display(),
-            certificate = self.certificate.display(),
-            key = self.key.display(),
+            name = self.name,
         )
     }
 }

@@ -48,7 +48,8 @@ struct Made {
 
 pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
     let folder = args.folder.new_folder();
-    let founding = Founding { domain: &args.domain, devices: &args.devices, key_type: args.key_type };
+    let founding =
+        Founding { domain: &args.domain, devices: &args.devices, server_names: Vec::new(), key_type: args.key_type };
     let founded = found(&folder, &founding).map_err(failed)?;
     let made = Made {
         server_authority: folder.join("server-ca.pem"),
@@ -84,6 +85,7 @@ fn failed(error: FoundError) -> CaError {
         FoundError::Exists(paths) => {
             CaError::exists(paths, "choose another --folder, or replace everything with --force")
         }
+        FoundError::Enrolment(error) => CaError::from(error),
         FoundError::Pki(error) => error.into(),
         FoundError::Store(error) => error.into(),
     }

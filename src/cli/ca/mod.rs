@@ -14,6 +14,7 @@ mod server;
 pub use found::FoundError;
 pub(super) use found::{Founded, Founding, found, parse_device, parse_domain};
 pub use handout::Device;
+pub(super) use handout::known_gate;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -24,6 +25,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{ConfigArg, FROM_INIT, Format, exit};
+use crate::enrolment;
 use crate::pki::inventory::{AuthorityEntry, Kind, Recovered, Store, StoreError};
 use crate::pki::{self, Authority, files};
 
@@ -111,6 +113,12 @@ impl fmt::Display for CaError {
 
 impl From<pki::Error> for CaError {
     fn from(error: pki::Error) -> Self {
+        Self { code: exit::UNEXPECTED, message: error.to_string() }
+    }
+}
+
+impl From<enrolment::Error> for CaError {
+    fn from(error: enrolment::Error) -> Self {
         Self { code: exit::UNEXPECTED, message: error.to_string() }
     }
 }

@@ -9,8 +9,8 @@ use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::found::copy;
-use super::gate::tell_gate;
-use super::handout::{Device, Places, handout};
+use super::gate::{Changed, Told, tell_gate};
+use super::handout::{Device, Places, handout, known_gate};
 use super::server::{self, NewServer};
 use super::{CaError, authority_for, load, revoke, say};
 use crate::names::Name;
@@ -52,6 +52,9 @@ struct Renewed {
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<Device>,
     revoked: Option<String>,
+    /// What the gate makes of that.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    told: Option<Told>,
 }
 
 pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
@@ -70,7 +73,7 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     let device = match &issued {
         None => {
             files.push(NewFile {
-                path: places.certificate(name.as_str()),
+                path: places.certificate(&name),
                 contents: certified.certificate_pem().into(),
                 access: Access::Public,
             });
@@ -78,34 +81,39 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
         }
         Some(issued) => {
             let root = store.authority_certificate(&authority_for(&store, Kind::Server, None)?)?;
-            let (device, its_files) = handout(store.folder(), &places, &name, issued, &root)?;
+            let gate = known_gate(root, &store.path("../doorward.toml"));
+            let (device, its_files) = handout(store.folder(), &places, &name, issued, &gate)?;
             files.extend(its_files);
+            files.push(places.root(&gate));
             Some(device)
         }
     };
-    let renewed = Renewed {
+    let mut renewed = Renewed {
         name: name.to_string(),
         serial: entry.serial.clone(),
         not_after: certified.not_after().unix_timestamp(),
-        certificate: Store::shown(store.folder(), &places.certificate(name.as_str())),
+        certificate: Store::shown(store.folder(), &places.certificate(&name)),
         device,
         revoked: args.revoke_old.then(|| old.serial.clone()),
+        told: None,
     };
     let mut inventory = store.inventory.clone();
-    let mut note = String::new();
     if args.revoke_old {
         for entry in inventory.certificates.iter_mut().filter(|entry| entry.serial == old.serial) {
             entry.revoked_at = Some(now());
             entry.revoked_for = Some(RevokedFor::Replaced);
         }
         files.extend(revoke::list(&mut inventory, &authority.id, &signer)?);
-        if let Some(list) = &authority.revocation_list {
-            note = format!("The old certificate is revoked. {}", tell_gate(&store, list));
-        }
     }
     inventory.certificates.push(entry);
     store.commit(inventory, files)?;
-    say(args.new.format, &(renewed.text(&old, certified.not_after().date()) + &note), &renewed)
+    let mut text = renewed.text(&old, certified.not_after().date());
+    if let Some(list) = authority.revocation_list.as_ref().filter(|_| args.revoke_old) {
+        let told = tell_gate(&args.new.folder, &store, Changed::Lists(&[store.path(list)]))?;
+        text.push_str(&format!("The old certificate is revoked. {}", told.text));
+        renewed.told = Some(told);
+    }
+    say(args.new.format, &text, &renewed)
 }
 
 impl Renewed {
@@ -166,7 +174,7 @@ fn certify(
         .map_err(|_| crate::pki::Error::NotACertificate)?;
     let public = SubjectPublicKeyInfo::from_der(&spki).map_err(crate::pki::Error::from)?;
     let certified = signer.certify_device(name, &public)?;
-    let key = std::fs::read(Store::shown(store.folder(), &places.key(name.as_str()))).ok();
+    let key = std::fs::read(Store::shown(store.folder(), &places.key(name))).ok();
     let key = key.and_then(|pem| keys::read(&pem).ok()).filter(|key| keys::fits(key, &spki));
     Ok((certified.clone(), key.map(|key| Issued::new(certified, key))))
 }

@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_millis(100);
 
 /// The places, and who has them.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(crate) struct Places {
     tasks: JoinSet<()>,
     /// Since when, the oldest first.
     held: VecDeque<(Instant, AbortHandle)>,
@@ -27,7 +27,7 @@ pub(super) struct Places {
 
 impl Places {
     /// Waits until a place is free. If all are taken, whoever has one for the longest loses it, after [`GRACE`].
-    pub(super) async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         while self.tasks.try_join_next().is_some() {}
         self.held.retain(|(_, task)| !task.is_finished());
         while let Some((since, oldest)) = self.held.front()
@@ -45,12 +45,12 @@ impl Places {
     }
 
     /// Whether more are here than have business to be.
-    pub(super) fn crowded(&self) -> bool {
+    pub(crate) fn crowded(&self) -> bool {
         self.held.len() > CROWD
     }
 
     /// Gives a place to a connection. There must be one, see [`Places::wait`].
-    pub(super) fn take(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn take(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
         let task = self.tasks.spawn(connection);
         self.held.push_back((Instant::now(), task));
     }

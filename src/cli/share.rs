@@ -1,0 +1,286 @@
+//! `doorward share`: hands a device its certificate over a link that works once.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::ca::known_gate;
+use super::run::{runtime, signals};
+use super::{Format, exit, failed};
+use crate::enrolment::code::{self, Colours};
+use crate::enrolment::link::{self, Link, Outcome, Reach};
+use crate::enrolment::{Device, Kit};
+use crate::handshake::config::PROVIDER;
+use crate::names::Name;
+use crate::pki::Password;
+
+/// What stands below the help text.
+pub(super) const EXAMPLE: &str = "\
+Example, where \"doorward init\" was run:
+  doorward share alice-phone";
+
+/// The options of `doorward share`.
+#[derive(Args, Debug)]
+pub(super) struct ShareArgs {
+    /// The device, as "doorward init" was told
+    #[arg(value_name = "NAME", value_parser = Name::parse)]
+    device: Name,
+
+    /// The folder that "doorward init" wrote
+    #[arg(long, value_name = "FOLDER", default_value = "doorward")]
+    folder: PathBuf,
+
+    /// Where to listen: an address of this machine in your home network [default: the one it uses for the internet]
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<IpAddr>,
+
+    /// The port there; 0 is any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    port: u16,
+
+    /// How long the link works: from "1s" to "60m"
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_lifetime)]
+    expires: Duration,
+
+    /// Listen at a public address, too, and answer everybody
+    #[arg(long)]
+    allow_public: bool,
+
+    /// How to say what happens: for people on stderr, or as JSON on stdout, one object a line
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// What `--format json` prints.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+enum Told<'a> {
+    Ready {
+        device: &'a str,
+        url: &'a str,
+        password: &'a str,
+        expires_in_seconds: u64,
+        authority: &'a str,
+        authority_sha256: &'a str,
+    },
+    Opened {
+        by: IpAddr,
+    },
+    Fetched {
+        by: IpAddr,
+        file: &'a str,
+    },
+    Expired,
+    Guessed {
+        by: IpAddr,
+    },
+    Stopped,
+}
+
+pub(super) fn run(args: &ShareArgs) -> ExitCode {
+    let device = match device(&args.folder, &args.device) {
+        Ok(device) => device,
+        Err(error) => return failed(exit::USAGE, &error),
+    };
+    let gate = match certificate(&args.folder.join("pki/server-ca.pem")) {
+        Ok(root) => known_gate(root, &args.folder.join("doorward.toml")),
+        Err(error) => return failed(exit::USAGE, &error),
+    };
+    let password = match Password::generate() {
+        Ok(password) => password,
+        Err(error) => return failed(exit::UNEXPECTED, &error),
+    };
+    let kit = match Kit::new(&gate, &device, &password) {
+        Ok(kit) => kit,
+        Err(error) => return failed(exit::UNEXPECTED, &error),
+    };
+    let address = match args.address.map_or_else(link::own_address, Ok) {
+        Ok(address) => SocketAddr::new(address, args.port),
+        Err(error) => {
+            let error = format!("cannot tell this machine's address: {error}\n  name it: --address 192.168.1.5");
+            return failed(exit::START, &error);
+        }
+    };
+    match runtime() {
+        Ok(runtime) => runtime.block_on(share(args, address, kit, &password)),
+        Err(error) => failed(exit::UNEXPECTED, &error),
+    }
+}
+
+async fn share(args: &ShareArgs, address: SocketAddr, kit: Kit, password: &Password) -> ExitCode {
+    let reach = if args.allow_public { Reach::World } else { Reach::Home };
+    let (authority, fingerprint) = (kit.root().to_owned(), kit.root_fingerprint().to_owned());
+    let link = match Link::bind(address, reach, args.expires, kit).await {
+        Ok(link) => link,
+        Err(error @ link::Error::Unsuitable(_)) => {
+            let error = format!(
+                "{error}\n  name this machine's address in your home network: --address 192.168.1.5 (or say --allow-public)"
+            );
+            return failed(exit::USAGE, &error);
+        }
+        Err(error) => return failed(exit::START, &error),
+    };
+    let stop = CancellationToken::new();
+    let signals = match signals(stop.clone(), CancellationToken::new()) {
+        Ok(signals) => tokio::task::spawn(signals),
+        Err(error) => return failed(exit::UNEXPECTED, &error),
+    };
+    let url = link.url();
+    let said = match args.format {
+        Format::Text => text(args, &url, password, &authority, &fingerprint),
+        Format::Json => tell(&Told::Ready {
+            device: args.device.as_str(),
+            url: &url,
+            password: password.as_str(),
+            expires_in_seconds: args.expires.as_secs(),
+            authority: &authority,
+            authority_sha256: &fingerprint.replace(' ', ""),
+        }),
+    };
+    if let Err(error) = said {
+        return failed(exit::UNEXPECTED, &error);
+    }
+    let format = args.format;
+    let outcome = link
+        .serve(stop, move |by| match format {
+            Format::Text => eprintln!("{by} has opened the page."),
+            // Who reads along has gone; the link lives on.
+            Format::Json => drop(tell(&Told::Opened { by })),
+        })
+        .await;
+    signals.abort();
+    end(args, outcome)
+}
+
+/// Says how it ended.
+fn end(args: &ShareArgs, outcome: Outcome) -> ExitCode {
+    const AGAIN: &str = "For a new link, run the command again.";
+    let device = &args.device;
+    let file = match outcome {
+        Outcome::Fetched(_, form) => form.file_name(device),
+        _ => String::new(),
+    };
+    if args.format == Format::Json {
+        let told = match outcome {
+            Outcome::Fetched(by, _) => Told::Fetched { by, file: &file },
+            Outcome::Expired => Told::Expired,
+            Outcome::Guessed(by) => Told::Guessed { by },
+            Outcome::Stopped => Told::Stopped,
+        };
+        if let Err(error) = tell(&told) {
+            return failed(exit::UNEXPECTED, &error);
+        }
+    } else {
+        match outcome {
+            Outcome::Fetched(by, _) => eprintln!(
+                "{by} has fetched {file}, and the link is closed. Was it not {device}? Without the password the file is \
+                 worthless. {AGAIN}"
+            ),
+            Outcome::Expired => eprintln!("Nobody has fetched it in time, and the link is closed. {AGAIN}"),
+            Outcome::Guessed(by) => eprintln!(
+                "Somebody was looking for the link and did not find it; the last to try was {by}. It is closed. {AGAIN}"
+            ),
+            Outcome::Stopped => eprintln!("Stopped: nobody has fetched it, and the link is closed."),
+        }
+    }
+    match outcome {
+        Outcome::Fetched(..) => exit::OK,
+        Outcome::Expired | Outcome::Guessed(_) | Outcome::Stopped => exit::NOT_FETCHED,
+    }
+    .into()
+}
+
+fn tell(told: &Told<'_>) -> io::Result<()> {
+    let json = serde_json::to_string(told)?;
+    writeln!(io::stdout().lock(), "{json}")
+}
+
+/// The code, and what there is to know about it.
+fn text(args: &ShareArgs, url: &str, password: &Password, authority: &str, fingerprint: &str) -> io::Result<()> {
+    let device = &args.device;
+    let mut out = io::stderr().lock();
+    let colours = if out.is_terminal() { Colours::Set } else { Colours::Inherit };
+    let code = code::terminal(url, colours).map_err(io::Error::other)?;
+    let time = match args.expires.as_secs() {
+        seconds if seconds % 60 == 0 => format!("{} min", seconds / 60),
+        seconds => format!("{seconds} s"),
+    };
+    write!(
+        out,
+        "\
+Let {device} scan this; it must be in the same network as this machine.
+
+{code}
+  or open   {url}
+  password  {password}
+
+The link hands {device} its certificate once, and works for {time}. The password is for the file that it gets; it is
+shown here only. Before you trust \"{authority}\" there, compare its SHA-256 fingerprint:
+  {fingerprint}
+
+Waiting. Ctrl-C closes the link.
+",
+        password = password.as_str(),
+    )
+}
+
+fn device(folder: &Path, name: &Name) -> Result<Device, String> {
+    let file = |end: &str| folder.join("devices").join(format!("{name}{end}"));
+    let (certificate_file, key_file) = (file(".pem"), file("-key.pem"));
+    let certificate = certificate(&certificate_file)?;
+    let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| cannot_read(&key_file, &error))?;
+    if !matches!(key, PrivateKeyDer::Pkcs8(_)) {
+        let shown = key_file.display();
+        return Err(format!("{shown} is not PKCS#8\n  openssl pkcs8 -topk8 -nocrypt -in {shown} makes it so"));
+    }
+    match CertifiedKey::from_der(vec![certificate.clone()], key.clone_key(), &PROVIDER) {
+        Ok(_) => Ok(Device { name: name.clone(), certificate, key }),
+        Err(error) => Err(format!("{} does not fit {}: {error}", key_file.display(), certificate_file.display())),
+    }
+}
+
+fn certificate(file: &Path) -> Result<CertificateDer<'static>, String> {
+    CertificateDer::from_pem_file(file).map_err(|error| cannot_read(file, &error))
+}
+
+fn cannot_read(file: &Path, error: &rustls::pki_types::pem::Error) -> String {
+    format!("cannot read {}: {error}\n  name the folder that \"doorward init\" wrote: --folder FOLDER", file.display())
+}
+
+/// `90s` or `10m`. Longer than an hour is no one-time link any more.
+fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let seconds = match (text.strip_suffix('s'), text.strip_suffix('m')) {
+        (Some(seconds), _) => seconds.parse::<u64>().ok(),
+        (_, Some(minutes)) => minutes.parse::<u64>().ok().and_then(|minutes| minutes.checked_mul(60)),
+        (None, None) => None,
+    };
+    match seconds {
+        Some(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds)),
+        Some(_) => Err("from 1s to 60m".to_owned()),
+        None => Err("write a number and a unit, as in 90s or 10m".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes() {
+        for (text, seconds) in [("1s", 1), ("90s", 90), ("10m", 600), ("60m", 3600)] {
+            assert_eq!(parse_lifetime(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for wrong in ["", "0s", "61m", "10", "1h", "m", "-1s", "99999999999999999999m", "307445734561825861m"] {
+            assert!(parse_lifetime(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A link in the home network that hands a device its certificate: once, for a few minutes, to who knows it.
+//!
+//! It is plain HTTP. The device does not know the gate's authority yet, so that with TLS it would warn of the very
+//! certificate it is to learn to trust, and its owner would learn to wave such warnings through. What goes over the wire
+//! is encrypted all the same: archives of which the password stands in the terminal and nowhere else. Nobody can read
+//! the key; but who can tamper with the home's own network could hand out an authority of his own. So the terminal shows the
+//! authority's fingerprint, to be compared on the device before it is trusted.
+//!
+//! Looking is free, for previews, scanners and browsers look at links by themselves: only a button of the page, which is a
+//! POST, tells where the file is, and only a whole delivery uses the link up.
+
+mod address;
+mod answers;
+mod ticket;
+
+pub use address::{Reach, Unsuitable, is_private, own as own_address};
+pub use ticket::Outcome;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Kit;
+use crate::pki;
+use crate::places::Places;
+use answers::Answers;
+use ticket::{Delivery, Ticket};
+
+/// For the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a request and its answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// For the client to hang up when it has everything.
+const LINGER: Duration = Duration::from_secs(5);
+/// The most a request may have before its head ends; hyper takes no less.
+const BUFFER: usize = 8 * 1024;
+/// The most header fields a request may have. Browsers send some 15.
+const HEADERS: usize = 64;
+
+/// A link that is there: [`Link::serve`] answers.
+#[derive(Debug)]
+pub struct Link {
+    listener: TcpListener,
+    address: SocketAddr,
+    reach: Reach,
+    answers: Arc<Answers>,
+    ticket: Arc<Ticket>,
+    expires: Instant,
+}
+
+impl Link {
+    /// Listens at `address` (port 0: of the kernel's choice) for `lifetime` from now, to hand over `kit`.
+    pub async fn bind(address: SocketAddr, reach: Reach, lifetime: Duration, kit: Kit) -> Result<Self, Error> {
+        address::check(address.ip(), reach).map_err(Error::Unsuitable)?;
+        let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
+        let address = listener.local_addr().map_err(|source| Error::Bind { address, source })?;
+        let ticket = Arc::new(Ticket::new());
+        let answers = Arc::new(Answers::new(kit, Arc::clone(&ticket)).map_err(Error::Random)?);
+        Ok(Self { listener, address, reach, answers, ticket, expires: Instant::now() + lifetime })
+    }
+
+    /// What the device is to open. Whoever knows it can use it: it is for the screen, and for no log.
+    pub fn url(&self) -> String {
+        format!("http://{}{}", self.address, self.answers.path())
+    }
+
+    /// Answers until the file was fetched, the time is over, or `stop` is cancelled. `opened` is told who looks at the page
+    /// first.
+    pub async fn serve(self, stop: CancellationToken, opened: impl Fn(IpAddr) + Send + Sync + 'static) -> Outcome {
+        let Self { listener, reach, answers, ticket, expires, .. } = self;
+        let visitors = Arc::new(Visitors { answers, seen: AtomicBool::new(false), opened: Box::new(opened) });
+        let mut outcome = ticket.outcome();
+        let ended = async {
+            match outcome.wait_for(Option::is_some).await {
+                Ok(outcome) => outcome.unwrap_or(Outcome::Stopped),
+                // The ticket lives as long as this function.
+                Err(_) => Outcome::Stopped,
+            }
+        };
+        let expired = async {
+            sleep_until(expires).await;
+            ticket.close();
+            // Who has begun in time may end.
+            while ticket.delivering() {
+                sleep(Duration::from_millis(50)).await;
+            }
+            Outcome::Expired
+        };
+        tokio::select! {
+            biased;
+            outcome = ended => outcome,
+            () = stop.cancelled() => Outcome::Stopped,
+            outcome = expired => outcome,
+            () = take_connections(listener, reach, &visitors) => Outcome::Stopped,
+        }
+    }
+}
+
+/// Who answers, and who is told.
+struct Visitors {
+    answers: Arc<Answers>,
+    seen: AtomicBool,
+    opened: Box<dyn Fn(IpAddr) + Send + Sync>,
+}
+
+async fn take_connections(listener: TcpListener, reach: Reach, visitors: &Arc<Visitors>) {
+    let mut places = Places::default();
+    loop {
+        // Until there is a place, the others wait in the kernel's queue.
+        places.wait().await;
+        let Ok((stream, peer)) = listener.accept().await else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        // A router that forwards everything it has no rule for ("DMZ host") leads the internet to private addresses.
+        if reach == Reach::World || is_private(peer.ip()) {
+            places.take(visit(stream, peer.ip().to_canonical(), Arc::clone(visitors)));
+        }
+    }
+}
+
+/// One request and its answer.
+async fn visit(stream: TcpStream, by: IpAddr, visitors: Arc<Visitors>) {
+    let delivery: Arc<Mutex<Option<Delivery>>> = Arc::default();
+    let begun = Arc::clone(&delivery);
+    let respond = service_fn(move |request: Request<Incoming>| {
+        let answer = visitors.answers.to(&request, by);
+        if answer.opened && !visitors.seen.swap(true, Ordering::Relaxed) {
+            (visitors.opened)(by);
+        }
+        *begun.lock().unwrap_or_else(PoisonError::into_inner) = answer.delivery;
+        async move { Ok::<_, Infallible>(answer.response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .keep_alive(false)
+        .max_buf_size(BUFFER)
+        .max_headers(HEADERS)
+        .serve_connection(TokioIo::new(stream), respond)
+        .without_shutdown();
+    // Whoever breaks off a request has nobody to hear about it, and a delivery that was broken off can be tried again.
+    let Ok(Ok(parts)) = timeout(TIMEOUT, connection).await else { return };
+    let arrived = hang_up(parts.io.into_inner()).await;
+    let delivery = delivery.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let (Ok(()), Some(delivery)) = (arrived, delivery) {
+        delivery.made();
+    }
+}
+
+/// Ends the connection, and says whether the client had everything: if it has not, it has reset the connection, or the
+/// kernel has given it up.
+async fn hang_up(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut left = [0; 512];
+    let drained = timeout(LINGER, async {
+        while stream.read(&mut left).await? > 0 {}
+        Ok(())
+    })
+    .await;
+    // Nothing that we send needs more than the kernel's buffers: who just keeps the connection open has it.
+    drained.unwrap_or(Ok(()))
+}
+
+/// A link could not be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// Not at this address.
+    Unsuitable(Unsuitable),
+    /// The system does not let us listen there.
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The system gave no random bytes.
+    Random(pki::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsuitable(why) => write!(f, "{why}"),
+            Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
+            Self::Random(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unsuitable(why) => Some(why),
+            Self::Bind { source, .. } => Some(source),
+            Self::Random(error) => Some(error),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! How a device gets its certificate: everything it can be set up with, and a link that hands it over once.
+//!
+//! [`Kit`] is what one device needs: archives for browsers and phones, a profile for Apple's systems, PEM files and a
+//! snippet for ssh, and a page that says what to do with them, with the owner's own names in it. [`link::Link`] hands one
+//! of the archives to a phone that scans the code which [`code::terminal`] draws.
+//!
+//! The password of the archives stands in none of them, nor in the link: whoever gets hold of a file has nothing.
+
+pub mod code;
+pub mod link;
+mod profile;
+mod steps;
+
+use std::fmt;
+use std::path::Path;
+
+use pem::{EncodeConfig, LineEnding, Pem};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::identity::{Identity, NotACertificate};
+use crate::names::{Name, ServerName, ServerNamePattern};
+use crate::pki::files::{Access, NewFile};
+use crate::pki::{self, Password, Profile};
+use steps::Facts;
+
+/// The port that browsers expect and the router forwards.
+pub const PUBLIC_PORT: u16 = 443;
+
+/// What the certificate of the server authority is called on a device. It is PEM, which every reader takes; but Windows
+/// and Android go by the end of the name.
+pub const ROOT_FILE: &str = "server-ca.crt";
+
+/// What is to be reached, as a device sees it.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    /// The certificate of the authority that vouches for the gate.
+    pub root: CertificateDer<'static>,
+    /// What the gate answers to.
+    pub server_names: Vec<ServerNamePattern>,
+    /// Where the router listens: [`PUBLIC_PORT`], as a rule.
+    pub port: u16,
+}
+
+impl Gate {
+    /// The names that can be asked for as they are.
+    fn exact_names(&self) -> impl Iterator<Item = &ServerName> {
+        self.server_names.iter().filter_map(|pattern| match pattern {
+            ServerNamePattern::Exact(name) => Some(name),
+            ServerNamePattern::Wildcard(_) | ServerNamePattern::Default => None,
+        })
+    }
+
+    /// The root as PEM: the contents of [`ROOT_FILE`].
+    pub fn root_pem(&self) -> String {
+        pem("CERTIFICATE", &self.root)
+    }
+}
+
+/// A device that is to be set up.
+#[derive(Debug)]
+pub struct Device {
+    /// What it is called.
+    pub name: Name,
+    /// Its certificate.
+    pub certificate: CertificateDer<'static>,
+    /// Its key (PKCS#8).
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// The forms in which a device can take its certificate, and what goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// PKCS#12, as current systems read it ([`Profile::Modern`]).
+    Archive,
+    /// PKCS#12, as older systems and phones read it ([`Profile::Compat`]).
+    ArchiveCompat,
+    /// A configuration profile for iOS, iPadOS and macOS.
+    Profile,
+    /// PEM.
+    Certificate,
+    /// PEM (PKCS#8), not encrypted.
+    Key,
+    /// A part of `~/.ssh/config`.
+    SshConfig,
+    /// What to do with all these, in words.
+    Steps,
+}
+
+impl Form {
+    /// All of them, in the order in which they are written.
+    pub const ALL: [Self; 7] =
+        [Self::Archive, Self::ArchiveCompat, Self::Profile, Self::Certificate, Self::Key, Self::SshConfig, Self::Steps];
+
+    /// What the file of the device `name` is called.
+    pub fn file_name(self, name: &Name) -> String {
+        let end = match self {
+            Self::Archive => ".p12",
+            Self::ArchiveCompat => "-compat.p12",
+            Self::Profile => ".mobileconfig",
+            Self::Certificate => ".pem",
+            Self::Key => "-key.pem",
+            Self::SshConfig => "-ssh.conf",
+            Self::Steps => ".html",
+        };
+        format!("{name}{end}")
+    }
+
+    /// Who may read it: whatever holds the key, if only under a password, is private.
+    pub const fn access(self) -> Access {
+        match self {
+            Self::Archive | Self::ArchiveCompat | Self::Profile | Self::Key => Access::Private,
+            Self::Certificate | Self::SshConfig | Self::Steps => Access::Public,
+        }
+    }
+}
+
+/// Everything that one device needs.
+pub struct Kit {
+    device: Name,
+    facts: Facts,
+    files: Vec<(Form, Vec<u8>)>,
+    root_pem: String,
+}
+
+impl Kit {
+    /// Makes it. The archives, the one in the profile included, are encrypted with `password`, and none says it.
+    pub fn new(gate: &Gate, device: &Device, password: &Password) -> Result<Self, Error> {
+        let identity = Identity::from_certificate(&device.certificate, false)?;
+        let root = Identity::from_certificate(&gate.root, false)?;
+        let facts = Facts::new(gate, &device.name, &identity, &root);
+        let archive = |profile| {
+            pki::device_archive(&device.name, &device.certificate, &device.key, &gate.root, profile, password)
+        };
+        let compat = archive(Profile::Compat)?;
+        let mut files = Vec::new();
+        for form in Form::ALL {
+            let contents = match form {
+                Form::Archive => archive(Profile::Modern)?,
+                Form::ArchiveCompat => compat.clone(),
+                // Of Apple's systems many read nothing newer.
+                Form::Profile => profile::profile(&device.name, &device.certificate, gate, facts.root(), &compat)?,
+                Form::Certificate => pem("CERTIFICATE", &device.certificate).into_bytes(),
+                Form::Key => pem("PRIVATE KEY", device.key.secret_der()).into_bytes(),
+                Form::SshConfig => facts.ssh_config().into_bytes(),
+                Form::Steps => facts.page().into_bytes(),
+            };
+            files.push((form, contents));
+        }
+        Ok(Self { device: device.name.clone(), facts, files, root_pem: gate.root_pem() })
+    }
+
+    /// The files, to be written to `folder`. They name each other, and [`ROOT_FILE`], as files of the same folder.
+    pub fn files(&self, folder: &Path) -> Vec<NewFile> {
+        let file = |(form, contents): &(Form, Vec<u8>)| NewFile {
+            path: folder.join(form.file_name(&self.device)),
+            contents: contents.clone(),
+            access: form.access(),
+        };
+        self.files.iter().map(file).collect()
+    }
+
+    /// What people read of the authority that vouches for the gate.
+    pub fn root(&self) -> &str {
+        self.facts.root()
+    }
+
+    /// Its fingerprint (SHA-256), as systems show it: `0F 3A …`.
+    pub fn root_fingerprint(&self) -> &str {
+        self.facts.root_fingerprint()
+    }
+
+    fn contents(&self, wanted: Form) -> &[u8] {
+        self.files.iter().find(|(form, _)| *form == wanted).map_or(&[], |(_, contents)| contents)
+    }
+}
+
+impl fmt::Debug for Kit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kit").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    pem::encode_config(&Pem::new(label, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
+}
+
+/// What a device is to be set up with could not be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// An archive could not be made.
+    Pki(pki::Error),
+    /// What should be a certificate is none.
+    NotACertificate(NotACertificate),
+    /// The configuration profile could not be written.
+    Profile(plist::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pki(error) => write!(f, "{error}"),
+            Self::NotACertificate(error) => write!(f, "{error}"),
+            Self::Profile(_) => f.write_str("failed to make a configuration profile"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Pki(error) => error.source(),
+            Self::NotACertificate(error) => error.source(),
+            Self::Profile(error) => Some(error),
+        }
+    }
+}
+
+impl From<pki::Error> for Error {
+    fn from(error: pki::Error) -> Self {
+        Self::Pki(error)
+    }
+}
+
+impl From<NotACertificate> for Error {
+    fn from(error: NotACertificate) -> Self {
+        Self::NotACertificate(error)
+    }
+}
+
+impl From<plist::Error> for Error {
+    fn from(error: plist::Error) -> Self {
+        Self::Profile(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+    use crate::pki::DeviceAuthority;
+
+    /// An authority that is called `name`, of which `Kit` is made for alice-phone.
+    fn kit(name: &str) -> Kit {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let root = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate").der().clone();
+        let nas = ServerNamePattern::parse("nas.home.example").expect("a name");
+        let gate = Gate { root, server_names: vec![nas], port: PUBLIC_PORT };
+        let name = Name::parse("alice-phone").expect("a name");
+        let issued = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
+        let device = Device { name, certificate: issued.certificate().clone(), key: issued.key() };
+        Kit::new(&gate, &device, &Password::generate().expect("random bytes")).expect("a kit")
+    }
+
+    #[test]
+    fn the_name_of_an_authority_is_text_wherever_it_stands() {
+        let evil = kit("</p><script>alert('1')</script>&amp; ]]></string> \u{1b}[31m {{device}}");
+        let shown = "</p><script>alert('1')</script>&amp; ]]></string> \\u{1b}[31m {{device}}";
+        assert_eq!(evil.root(), shown);
+        let page = String::from_utf8(evil.contents(Form::Steps).to_vec()).expect("UTF-8");
+        assert!(!page.contains("<script") && !page.contains('\u{1b}'), "{page}");
+        assert!(page.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;amp;"), "{page}");
+        // What stands for a word is not looked through for words.
+        assert!(page.contains("{{device}}"), "{page}");
+        let profile = plist::Value::from_reader_xml(evil.contents(Form::Profile)).expect("a property list");
+        let payloads = profile.as_dictionary().and_then(|profile| profile.get("PayloadContent")?.as_array());
+        let root = payloads.expect("payloads")[1].as_dictionary().expect("a payload");
+        assert_eq!(root.get("PayloadDisplayName").and_then(plist::Value::as_string), Some(shown));
+        assert!(kit(&"x".repeat(500)).root().chars().count() <= 129);
+    }
+
+    #[test]
+    fn debug_output_holds_no_key() {
+        let text = format!("{:?}", kit("Doorward"));
+        assert_eq!(text, "Kit { device: Name(\"alice-phone\"), .. }");
+    }
+}

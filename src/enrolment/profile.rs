@@ -1,0 +1,102 @@
+//! A configuration profile for iOS, iPadOS and macOS: certificate, key and root in one.
+//!
+//! The keys are those of Apple's documentation, "Device Management", `TopLevel`, `CommonPayloadKeys`, `CertificatePKCS12`
+//! and `CertificateRoot` (<https://developer.apple.com/documentation/devicemanagement/profile-specific-payload-keys>).
+//!
+//! `Password` is left out, as Apple advises: a profile is not encrypted, so whoever got hold of it would have the key. The
+//! device asks for it then.
+//!
+//! The profile is not signed. A signature is worth something where the device can check it, and the only one we could
+//! make is by the very authority that the device does not know before it has the profile: iOS would say "Not Verified"
+//! instead of "Not Signed". Who has a certificate that the device knows (Let's Encrypt's, say) can sign it with
+//! `openssl smime`; the README says how.
+
+use plist::{Dictionary, Value};
+use rustls::pki_types::CertificateDer;
+
+use super::{Form, Gate, ROOT_FILE};
+use crate::identity::Sha256;
+use crate::names::Name;
+
+/// The profile for a device, as an XML property list. `root_name` is what people read of the root, and `archive` the
+/// device's certificate and key.
+pub(super) fn profile(
+    device: &Name,
+    certificate: &CertificateDer<'_>,
+    gate: &Gate,
+    root_name: &str,
+    archive: &[u8],
+) -> Result<Vec<u8>, plist::Error> {
+    let root = Sha256::of(&gate.root).to_string();
+    // Another profile of the same identifier is replaced by this one: that is a renewed certificate of this device.
+    let identifier = format!("doorward.{}.{device}", root.get(..16).unwrap_or(&root));
+    let payload = |kind: &str, part: &str, name: &str, description: String| {
+        let identifier = if part.is_empty() { identifier.clone() } else { format!("{identifier}.{part}") };
+        Dictionary::from_iter([
+            ("PayloadType", Value::from(kind)),
+            ("PayloadVersion", Value::from(1)),
+            ("PayloadUUID", Value::from(uuid(&identifier, certificate))),
+            ("PayloadIdentifier", Value::from(identifier)),
+            ("PayloadDisplayName", Value::from(name)),
+            ("PayloadDescription", Value::from(description)),
+        ])
+    };
+    let certificate_payload = |mut payload: Dictionary, file: String, contents: &[u8]| {
+        payload.insert("PayloadCertificateFileName".to_owned(), Value::from(file));
+        payload.insert("PayloadContent".to_owned(), Value::Data(contents.to_vec()));
+        Value::Dictionary(payload)
+    };
+
+    let identity = payload(
+        "com.apple.security.pkcs12",
+        "identity",
+        device.as_str(),
+        format!("The certificate by which {device} is known, and its key"),
+    );
+    let authority =
+        payload("com.apple.security.root", "root", root_name, "The authority that vouches for your gate".to_owned());
+    let mut profile = payload(
+        "Configuration",
+        "",
+        device.as_str(),
+        format!("Lets {device} in, and has it trust the gate's authority, {root_name}"),
+    );
+    profile.insert("PayloadRemovalDisallowed".to_owned(), Value::Boolean(false));
+    let content = vec![
+        certificate_payload(identity, Form::ArchiveCompat.file_name(device), archive),
+        certificate_payload(authority, ROOT_FILE.to_owned(), &gate.root),
+    ];
+    profile.insert("PayloadContent".to_owned(), Value::Array(content));
+
+    let mut xml = Vec::new();
+    Value::Dictionary(profile).to_writer_xml(&mut xml)?;
+    Ok(xml)
+}
+
+/// A UUID of a hash (version 8, RFC 9562 section 5.8): the same for the same certificate, and never another's.
+fn uuid(identifier: &str, certificate: &[u8]) -> String {
+    let hash = Sha256::of(&[identifier.as_bytes(), b"\0", certificate].concat()).0;
+    let mut bytes: [u8; 16] = *hash.first_chunk().unwrap_or(&[0; 16]);
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex = format!("{:032X}", u128::from_be_bytes(bytes));
+    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default().to_owned();
+    [part(0..8), part(8..12), part(12..16), part(16..20), part(20..32)].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_well_formed_stable_and_different() {
+        let one = uuid("doorward.a", b"certificate");
+        let parts: Vec<&str> = one.split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{one}");
+        assert!(one.chars().all(|c| c == '-' || c.is_ascii_digit() || ('A'..='F').contains(&c)), "{one}");
+        assert!(parts[2].starts_with('8') && parts[3].starts_with(['8', '9', 'A', 'B']), "{one}");
+        assert_eq!(one, uuid("doorward.a", b"certificate"));
+        assert_ne!(one, uuid("doorward.b", b"certificate"));
+        assert_ne!(one, uuid("doorward.a", b"renewed"));
+    }
+}

@@ -1,0 +1,164 @@
+//! `doorward share` as a process, and browsers that come to its link.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::common::DEADLINE;
+use crate::common::process::wait_until;
+use crate::home::{Home, LOOPBACK};
+
+/// A link that is there.
+pub(crate) struct Shared {
+    child: Child,
+    /// What it has said on stdout.
+    lines: Arc<Mutex<Vec<Value>>>,
+    reader: Option<JoinHandle<()>>,
+    address: SocketAddr,
+    path: String,
+}
+
+impl Shared {
+    /// Runs the command and waits until there is a link.
+    #[track_caller]
+    pub(crate) fn start(home: &Home, more: &[&str]) -> Self {
+        let mut command = share(home);
+        command.args(["--address", &LOOPBACK.to_string(), "--format", "json"]).args(more);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let lines = Arc::<Mutex<Vec<Value>>>::default();
+        let into = Arc::clone(&lines);
+        let reader = std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                into.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            }
+        });
+        let nowhere = SocketAddr::from((LOOPBACK, 0));
+        let mut shared = Self { child, lines, reader: Some(reader), address: nowhere, path: String::new() };
+        let ready = wait_until("there is a link", || {
+            let ended = shared.child.try_wait().unwrap();
+            assert!(ended.is_none(), "it ended: {ended:?}");
+            shared.lines().first().cloned()
+        });
+        assert_eq!(ready["event"], "ready", "{ready}");
+        let (address, path) = ready["url"].as_str().unwrap().strip_prefix("http://").unwrap().split_once('/').unwrap();
+        shared.address = address.parse().unwrap();
+        shared.path = format!("/{path}");
+        shared
+    }
+
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The password, as the terminal shows it.
+    pub(crate) fn password(&self) -> String {
+        self.lines()[0]["password"].as_str().unwrap().to_owned()
+    }
+
+    /// The path of the link, with the token.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}{}", self.address, self.path)
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect_timeout(&self.address, DEADLINE).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// One request.
+    #[track_caller]
+    pub(crate) fn ask(&self, method: &str, path: &str) -> Response {
+        self.try_ask(method, path, "").unwrap()
+    }
+
+    /// One request with more header lines, each with its end; whoever was hung up on gets an error.
+    pub(crate) fn try_ask(&self, method: &str, path: &str, headers: &str) -> io::Result<Response> {
+        let mut stream = TcpStream::connect_timeout(&self.address, DEADLINE)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        self.send(&mut stream, method, path, headers)?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes)?;
+        Response::parse(&bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Sends a request and leaves the answer to the caller.
+    pub(crate) fn send(&self, stream: &mut TcpStream, method: &str, path: &str, headers: &str) -> io::Result<()> {
+        let Self { address, .. } = self;
+        stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n").as_bytes())
+    }
+
+    /// Presses the button for a file, and returns where the file is.
+    #[track_caller]
+    pub(crate) fn press(&self, file: &str) -> String {
+        let pressed = self.ask("POST", &format!("{}/{file}", self.path));
+        assert_eq!(pressed.status, 303, "{pressed:?}");
+        pressed.header("location").unwrap().to_owned()
+    }
+
+    /// Waits for its end: exit code and what it said last.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> (i32, Value) {
+        let status = wait_until("the link is closed", || self.child.try_wait().unwrap());
+        self.reader.take().map(JoinHandle::join);
+        (status.code().unwrap(), self.lines().pop().unwrap())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.reader.take().map(JoinHandle::join);
+    }
+}
+
+/// The command, with the device, and without an address.
+pub(crate) fn share(home: &Home) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(["share", "alice-phone", "--folder"]).arg(home.folder());
+    command
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = String::from_utf8(bytes[..end].to_vec()).ok()?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some(Self { status, head, body: bytes[end + 4..].to_vec() })
+    }
+
+    /// A field of the head.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        lines.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+}
