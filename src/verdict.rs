@@ -288,6 +288,11 @@ impl Record {
         if let Some(metrics) = self.route_metrics() {
             metrics.closed(summary.reason);
         }
+        // Whoever showed a certificate always has his line; strangers have to share.
+        let known = self.identity.as_ref().is_some_and(|identity| identity.verified);
+        if !known && !self.gate.log.takes(self.gate.admission.source(self.client.ip()), summary.reason) {
+            return;
+        }
         let backend = self.route.as_ref().zip(self.backend).and_then(|((route, _), index)| route.backends.get(index));
         self.gate.log.verdict(&Verdict {
             event: "closed",

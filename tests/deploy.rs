@@ -17,10 +17,8 @@ const INSTALLED: &str = "/usr/local/bin/doorward";
 /// The unit in a folder of its own, as if the program were installed where this build put it.
 fn unit(folder: &Path) -> PathBuf {
     let file = folder.join("doorward.service");
-    let command = format!("ExecStart={INSTALLED} run");
-    assert!(UNIT.contains(&command), "{command}");
-    let here = format!("ExecStart={} run", env!("CARGO_BIN_EXE_doorward"));
-    std::fs::write(&file, UNIT.replace(&command, &here)).unwrap();
+    assert!(UNIT.contains(&format!("ExecStart={INSTALLED} run")));
+    std::fs::write(&file, UNIT.replace(INSTALLED, env!("CARGO_BIN_EXE_doorward"))).unwrap();
     file
 }
 

@@ -1,8 +1,9 @@
-//! Which rejections are written to the log under a flood, and how many were not.
+//! Which verdicts on strangers are written to the log under a flood, and how many were not.
 //!
 //! Of each source and reason the first few are written, then one now and then; of each stage no more than so many in all,
 //! so that a million sources cannot fill a disk either, nor a flood of nonsense hide who was refused for his certificate.
-//! What is left out is counted and told. The metrics know nothing of all this: they count everything.
+//! What is left out is counted and told. The metrics know nothing of all this: they count everything. Whoever was let in
+//! for a certificate of his always has his line.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -11,11 +12,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::rejection::{Reason, Stage};
+use crate::close::CloseReason;
+use crate::rejection::Reason;
 use crate::source::Source;
 
 /// Of one source and reason.
 const PER_SOURCE: Quota = Quota { burst: 10, period: Duration::from_secs(60) };
+
+/// The same, of connections that were let in: what people do with a service is more than what scanners try.
+const PER_GUEST: Quota = Quota { burst: 60, period: Duration::from_secs(10) };
 
 /// Of one stage, whatever the source and the reason.
 const PER_STAGE: Quota = Quota { burst: 30, period: Duration::from_secs(1) };
@@ -52,7 +57,53 @@ impl Whole {
     }
 }
 
-/// Decides which rejections are written. Its memory is bounded, whoever connects.
+/// A verdict on somebody nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Turned away.
+    Rejected(Reason),
+    /// Let in without a verified certificate, as passthrough does with everybody, and over.
+    Closed(CloseReason),
+}
+
+impl From<Reason> for Kind {
+    fn from(reason: Reason) -> Self {
+        Self::Rejected(reason)
+    }
+}
+
+impl From<CloseReason> for Kind {
+    fn from(reason: CloseReason) -> Self {
+        Self::Closed(reason)
+    }
+}
+
+impl Kind {
+    const fn quota(self) -> Quota {
+        match self {
+            Self::Rejected(_) => PER_SOURCE,
+            Self::Closed(_) => PER_GUEST,
+        }
+    }
+
+    /// Where it was decided, as in the log.
+    pub(super) const fn stage(self) -> &'static str {
+        match self {
+            Self::Rejected(reason) => reason.stage().label(),
+            Self::Closed(_) => "relay",
+        }
+    }
+
+    /// Why, as in the log.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Rejected(reason) => reason.label(),
+            Self::Closed(reason) => reason.label(),
+        }
+    }
+}
+
+/// Decides which verdicts are written. Its memory is bounded, whoever connects.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     state: Mutex<State>,
@@ -60,10 +111,10 @@ pub(super) struct Sampler {
 
 #[derive(Debug, Default)]
 struct State {
-    tracked: HashMap<(Source, Reason), Tracked>,
-    stages: BTreeMap<Stage, Whole>,
+    tracked: HashMap<(Source, Kind), Tracked>,
+    stages: BTreeMap<&'static str, Whole>,
     /// Left out of those that are not tracked.
-    others: BTreeMap<Reason, u64>,
+    others: BTreeMap<Kind, u64>,
     told: Option<Instant>,
 }
 
@@ -73,36 +124,37 @@ struct Tracked {
     left_out: u64,
 }
 
-/// Rejections that were not written.
+/// Verdicts that were not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LeftOut {
     /// Whose; `None` for those of several sources.
     pub(super) source: Option<Source>,
-    /// Why they were rejected.
-    pub(super) reason: Reason,
+    /// Which.
+    pub(super) kind: Kind,
     /// How many, at least 1.
     pub(super) count: u64,
 }
 
 impl Sampler {
-    /// Whether the rejection of this moment is to be written; counts it if not.
-    pub(super) fn takes(&self, source: Source, reason: Reason, now: Instant) -> bool {
+    /// Whether the verdict of this moment is to be written; counts it if not.
+    pub(super) fn takes(&self, source: Source, kind: impl Into<Kind>, now: Instant) -> bool {
+        let kind = kind.into();
         let mut state = self.lock();
         let State { tracked, stages, others, .. } = &mut *state;
         let has_room = tracked.len() < TRACKED_MAX;
         let tracked = if has_room {
-            Some(tracked.entry((source, reason)).or_insert(Tracked { whole: Whole(now), left_out: 0 }))
+            Some(tracked.entry((source, kind)).or_insert(Tracked { whole: Whole(now), left_out: 0 }))
         } else {
-            tracked.get_mut(&(source, reason))
+            tracked.get_mut(&(source, kind))
         };
-        let stage = stages.entry(reason.stage()).or_insert(Whole(now));
+        let stage = stages.entry(kind.stage()).or_insert(Whole(now));
         let taken = stage.has_one(PER_STAGE, now)
-            && tracked.as_ref().is_none_or(|tracked| tracked.whole.has_one(PER_SOURCE, now));
+            && tracked.as_ref().is_none_or(|tracked| tracked.whole.has_one(kind.quota(), now));
         match (taken, tracked) {
-            (true, Some(tracked)) => tracked.whole.take_one(PER_SOURCE, now),
+            (true, Some(tracked)) => tracked.whole.take_one(kind.quota(), now),
             (true, None) => {}
             (false, Some(tracked)) => tracked.left_out += 1,
-            (false, None) => *others.entry(reason).or_insert(0) += 1,
+            (false, None) => *others.entry(kind).or_insert(0) += 1,
         }
         if taken {
             stage.take_one(PER_STAGE, now);
@@ -113,7 +165,7 @@ impl Sampler {
     }
 
     /// What has been left out since the last time it was told, if it is time to tell it again. To be called now and then;
-    /// forgets whoever has not been rejected for a while.
+    /// forgets whoever has not been there for a while.
     pub(super) fn due(&self, now: Instant) -> Vec<LeftOut> {
         let mut state = self.lock();
         let due = state.told.is_some_and(|told| now.saturating_duration_since(told) >= TELLING);
@@ -141,17 +193,17 @@ impl State {
         let mut others = std::mem::take(&mut self.others);
         let of_tracked = self.tracked.iter_mut().filter(|(_, tracked)| tracked.left_out > 0);
         let mut told: Vec<LeftOut> = of_tracked
-            .map(|(&(source, reason), tracked)| LeftOut {
+            .map(|(&(source, kind), tracked)| LeftOut {
                 source: Some(source),
-                reason,
+                kind,
                 count: std::mem::take(&mut tracked.left_out),
             })
             .collect();
         told.sort_by_key(|left_out| Reverse(left_out.count));
         for left_out in told.drain(told.len().min(TOLD_MAX)..) {
-            *others.entry(left_out.reason).or_insert(0) += left_out.count;
+            *others.entry(left_out.kind).or_insert(0) += left_out.count;
         }
-        told.extend(others.into_iter().map(|(reason, count)| LeftOut { source: None, reason, count }));
+        told.extend(others.into_iter().map(|(kind, count)| LeftOut { source: None, kind, count }));
         told
     }
 }
@@ -181,9 +233,26 @@ mod tests {
         assert_eq!((1..=59).filter(|second| takes(1, Reason::NotTls, *second)).count(), 0);
         assert_eq!((60..240).filter(|second| takes(1, Reason::NotTls, *second)).count(), 3);
 
-        let told = LeftOut { source: Some(source(1)), reason: Reason::NotTls, count: 15 + 59 + 177 };
+        let kind = Kind::Rejected(Reason::NotTls);
+        let told = LeftOut { source: Some(source(1)), kind, count: 15 + 59 + 177 };
         assert_eq!(sampler.rest(), [told]);
         assert_eq!(sampler.rest(), [], "told once");
+    }
+
+    #[test]
+    fn of_those_who_were_let_in_without_a_certificate_more_are_written_and_no_disk_is_filled() {
+        let (sampler, begin) = (Sampler::default(), Instant::now());
+        let closed = |from, second| {
+            let now = begin + Duration::from_secs(second);
+            u64::from(sampler.takes(source(from), CloseReason::ClientClosed, now))
+        };
+        // One every five seconds, as programs that look for mail do: for five minutes each has its line.
+        assert_eq!((0..60).map(|turn| closed(1, 5 * turn)).sum::<u64>(), 60);
+        // 50 a second from each of 20 addresses for an hour.
+        let written: u64 =
+            (300..3900).map(|second| (2..22).map(|from| 50.min(closed(from, second))).sum::<u64>()).sum();
+        assert!((3600..3700).contains(&written), "{written}");
+        assert!(sampler.takes(source(1), Reason::Expired, begin + Duration::from_secs(3900)), "hides no refusal");
     }
 
     #[test]
@@ -220,7 +289,7 @@ mod tests {
         {
             let state = sampler.lock();
             assert_eq!(state.tracked.len(), TRACKED_MAX);
-            let room = state.tracked.capacity() * (size_of::<((Source, Reason), Tracked)>() + 1);
+            let room = state.tracked.capacity() * (size_of::<((Source, Kind), Tracked)>() + 1);
             assert!(room < 512 * 1024, "{room} bytes");
         }
         let told = sampler.rest();

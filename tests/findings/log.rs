@@ -1,17 +1,19 @@
 //! Lines of the log that strangers wrote.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair};
+use rustix::process::Signal;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 
 use crate::client::{Client, End, Shown, TLS13, VERSIONS, client, connect, showing, signing_key};
 use crate::common::backend::Backend;
+use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki};
 use crate::common::process::{Daemon, own_loopback, wait_until};
 use crate::der;
@@ -212,4 +214,37 @@ fn a_reader_that_stands_still_kept_the_gate_from_ending() {
     let _ = gate.kill();
     gate.wait().unwrap();
     assert!(end.unwrap().success());
+}
+
+/// Whoever came by way of a passthrough route, which asks for nothing, had a line for each connection: 50 a second from one
+/// address were some gigabytes a day.
+#[test]
+fn strangers_wrote_a_line_for_each_connection_to_a_passthrough_route() {
+    const COUNT: usize = 150;
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let house = House::new(&pki).limits("connection_rate_per_source = \"off\"").passthrough("mail", backend.address());
+    let mut gate = Gate::start(&house.config().replace("sampling = \"off\"", "sampling = \"on\""));
+    let hello = Hello::tls13("mail.home.example").records();
+    for _ in 0..COUNT {
+        let mut stream = connect(gate.address());
+        stream.write_all(&hello).unwrap();
+        stream.read_exact(&mut vec![0; hello.len()]).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+    gate.wait_metric("doorward_connections_closed_total", &[("reason", "client_closed")], COUNT as f64);
+    gate.settled();
+    gate.signal(Signal::TERM);
+    assert!(gate.wait_for_end().success());
+    let lines = gate.lines();
+    let written = lines.iter().filter(|line| line["event"] == "closed").count();
+    // One more for every ten seconds that it took.
+    assert!((30..40).contains(&written), "{written} lines");
+    let left_out: Vec<_> = lines.iter().filter(|line| line["event"] == "left_out").collect();
+    let told: u64 = left_out.iter().map(|line| line["lines"].as_u64().unwrap()).sum();
+    assert_eq!(told, (COUNT - written) as u64, "{left_out:?}");
+    for line in left_out {
+        assert_eq!([&line["stage"], &line["reason"]], ["relay", "client_closed"], "{line}");
+    }
 }

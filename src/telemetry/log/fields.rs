@@ -73,13 +73,13 @@ pub enum Event {
         lines: u64,
         /// Why.
         cause: LeftOutCause,
-        /// Whose rejections: an address, or all that `limits` counts as one source; `None` for those of several.
+        /// Whose connections: an address, or all that `limits` counts as one source; `None` for those of several.
         #[serde(skip_serializing_if = "Option::is_none")]
         source: Option<String>,
-        /// Where they were rejected.
+        /// Where they were rejected; `relay` if they were let in without a certificate.
         #[serde(skip_serializing_if = "Option::is_none")]
         stage: Option<&'static str>,
-        /// Why they were rejected.
+        /// Why they were rejected or closed.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<&'static str>,
     },
@@ -89,7 +89,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LeftOutCause {
-    /// There were too many rejections of the same kind.
+    /// There were too many of the same kind.
     Sampling,
     /// The output did not take them, or not fast enough.
     Output,

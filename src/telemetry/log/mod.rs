@@ -22,15 +22,15 @@ use self::form::Form;
 use self::queue::Queue;
 use super::file::LogFile;
 use super::journal::{self, Journal};
+pub use super::sampling::Kind;
 use super::sampling::{LeftOut, Sampler};
 use crate::config::checked::{self, LogFormat, LogOutput};
-use crate::rejection::Reason;
 use crate::source::Source;
 
 /// Where lines go.
 #[derive(Debug)]
 pub struct Log {
-    /// `None` writes every rejection.
+    /// `None` writes every verdict.
     sampler: Option<Sampler>,
     queue: Arc<Queue>,
 }
@@ -70,20 +70,21 @@ impl Log {
         Ok(Self { sampler: None, queue })
     }
 
-    /// Writes only some of many rejections of one source, and tells how many it left out. The settings of the sampling are
+    /// Writes only some of many verdicts on strangers from one source, and tells how many it left out. The settings of the sampling are
     /// those that the README gives.
     #[must_use]
     pub fn sampled(self) -> Self {
         Self { sampler: Some(Sampler::default()), ..self }
     }
 
-    /// Whether the line of a rejection is to be made and written. To be asked once for each: what is not, is counted.
-    pub fn takes(&self, source: Source, reason: Reason) -> bool {
-        self.takes_at(source, reason, Instant::now())
+    /// Whether the line of a verdict on a stranger is to be made and written. To be asked once for each: what is not, is
+    /// counted.
+    pub fn takes(&self, source: Source, kind: impl Into<Kind>) -> bool {
+        self.takes_at(source, kind, Instant::now())
     }
 
-    fn takes_at(&self, source: Source, reason: Reason, now: Instant) -> bool {
-        self.sampler.as_ref().is_none_or(|sampler| sampler.takes(source, reason, now))
+    fn takes_at(&self, source: Source, kind: impl Into<Kind>, now: Instant) -> bool {
+        self.sampler.as_ref().is_none_or(|sampler| sampler.takes(source, kind, now))
     }
 
     /// Tells what was left out, once a minute. To be called now and then.
@@ -96,13 +97,13 @@ impl Log {
     }
 
     fn tell(&self, left_out: impl Iterator<Item = LeftOut>) {
-        for LeftOut { source, reason, count } in left_out {
+        for LeftOut { source, kind, count } in left_out {
             self.event(&Event::LeftOut {
                 lines: count,
                 cause: LeftOutCause::Sampling,
                 source: source.map(|source| source.to_string()),
-                stage: Some(reason.stage().label()),
-                reason: Some(reason.label()),
+                stage: Some(kind.stage()),
+                reason: Some(kind.label()),
             });
         }
     }
