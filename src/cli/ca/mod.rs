@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{ConfigArg, FROM_INIT, Format, exit};
+use super::{ConfigArg, FROM_INIT, Format, exit, share};
 use crate::enrolment;
 use crate::pki::inventory::{AuthorityEntry, Kind, Recovered, Store, StoreError};
 use crate::pki::{self, Authority, files};
@@ -114,6 +114,12 @@ impl fmt::Display for CaError {
 impl From<pki::Error> for CaError {
     fn from(error: pki::Error) -> Self {
         Self { code: exit::UNEXPECTED, message: error.to_string() }
+    }
+}
+
+impl From<share::NotShared> for CaError {
+    fn from(error: share::NotShared) -> Self {
+        Self { code: error.code, message: error.message }
     }
 }
 
