@@ -19,6 +19,8 @@ const NAME_MAX: usize = 128;
 const GUESTS_MAX: usize = 64;
 /// The most of those whom a list revokes that are named, each way.
 const REVOKED_MAX: usize = 100;
+/// The most changes that are told, each way.
+const TOLD_MAX: usize = 1000;
 
 /// What somebody finds at a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,8 +305,14 @@ impl Changes {
     }
 
     fn into_changes(self) -> Vec<Change> {
-        let Self { order, mut routes } = self;
-        let routes = |who: &String| routes.remove(who).unwrap_or_default().into_iter().collect();
-        order.iter().map(routes).zip(order.iter().cloned()).map(|(routes, who)| Change { who, routes }).collect()
+        let Self { mut order, mut routes } = self;
+        let more = order.len().saturating_sub(TOLD_MAX);
+        order.truncate(TOLD_MAX);
+        let rest = (more > 0).then(|| Change { who: format!("and {more} more"), routes: Vec::new() });
+        let told = order.into_iter().map(|who| {
+            let routes = routes.remove(&who).unwrap_or_default().into_iter().collect();
+            Change { who, routes }
+        });
+        told.chain(rest).collect()
     }
 }

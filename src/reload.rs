@@ -5,17 +5,18 @@
 //! only then, and only if nothing is wrong, the new takes the place of the old. Connections that began under the old one
 //! finish their handshake under it; then each session is judged again, and those that would not be let in any more end.
 
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::access::{self, Change, Difference, State};
-use crate::config::checked::{Config, Listener};
+use crate::config::checked::{Config, Control, KernelTls, Listener, Log};
 use crate::config::seen::Seen;
 use crate::config::{self, ConfigErrors};
 use crate::gate::{Gate, Reviewed};
@@ -79,8 +80,7 @@ pub struct Reloader(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     gate: Arc<Gate>,
-    /// What the gate was started with: what only a start puts into effect is compared with that.
-    started: Arc<Config>,
+    started: Started,
     current: watch::Sender<Current>,
     /// What the bound listeners go by.
     listeners: Vec<Arc<ArcSwap<Listener>>>,
@@ -88,9 +88,21 @@ struct Inner {
     turn: Mutex<()>,
 }
 
+/// What the gate was started with and only a start puts into effect.
+#[derive(Debug)]
+struct Started {
+    kernel_tls: KernelTls,
+    metrics: Option<SocketAddr>,
+    control: Control,
+    log: Log,
+    listeners: Vec<Listener>,
+}
+
 impl Reloader {
-    pub(crate) fn new(gate: Arc<Gate>, started: Arc<Config>, listeners: Vec<Arc<ArcSwap<Listener>>>) -> Self {
-        let (config, seen) = (Arc::clone(&started), Arc::new(Seen::now(&started.files())));
+    pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<ArcSwap<Listener>>>) -> Self {
+        let started = Started::of(&config);
+        let seen = Arc::new(Seen::now(&config.files()));
+        let config = Arc::new(config);
         let current = watch::Sender::new(Current { config, seen });
         Self(Arc::new(Inner { gate, started, current, listeners, turn: Mutex::default() }))
     }
@@ -104,58 +116,43 @@ impl Reloader {
     /// it any more.
     pub async fn reload(&self, cause: Cause) -> Result<Reloaded, Refused> {
         let (inner, asked) = (Arc::clone(&self.0), Instant::now());
-        let reload = tokio::spawn(async move {
-            let _turn = inner.turn.lock().await;
-            let result = inner.reload(asked).await;
+        // Lists may be long and devices many: on a thread of its own, connections do not notice.
+        let reload = spawn_blocking(move || {
+            let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = inner.reload(asked);
             inner.tell(cause, &result);
             result
         });
         reload
             .await
-            .unwrap_or_else(|_| Err(Refused(vec!["the reload itself failed; look at the gate's log".to_owned()])))
+            .unwrap_or_else(|_| Err(Refused(vec!["a fault of the gate: please report it, with its log".to_owned()])))
     }
 }
 
 impl Inner {
-    async fn reload(self: &Arc<Self>, asked: Instant) -> Result<Reloaded, Refused> {
+    fn reload(&self, asked: Instant) -> Result<Reloaded, Refused> {
         let old = Arc::clone(&self.current.borrow().config);
-        let gate = Arc::clone(&self.gate);
-        let built = blocking(move || {
-            // Before they are read: what is changed meanwhile counts as changed.
-            let before = Seen::now(&old.files());
-            let built = build(&old.file).map(|(config, snapshot)| {
-                let difference = difference(&gate, &old, &config, &snapshot);
-                (config, snapshot, difference)
-            });
-            let seen = match &built {
-                Ok((config, ..)) => Seen::now(&config.files()).or_before(&before),
-                Err(_) => before,
-            };
-            (built, seen)
-        });
-        let (built, seen) = built.await.map_err(Refused)?;
-        let seen = Arc::new(seen);
-        let (config, snapshot, difference) = match built {
-            Ok((config, snapshot, difference)) => (Arc::new(config), snapshot, difference),
+        // Before they are read: what is changed meanwhile counts as changed.
+        let before = Seen::now(&old.files());
+        let (config, snapshot) = match build(&old.file) {
+            Ok((config, snapshot)) => (Arc::new(config), snapshot),
             Err(errors) => {
-                // They are not tried again as they are.
-                self.current.send_modify(|current| current.seen = seen);
+                // It is not tried again by itself as it is.
+                self.current.send_modify(|current| current.seen = Arc::new(before));
                 return Err(Refused(errors));
             }
         };
-        let after_restart = after_restart(&self.started, &config);
+        let difference = difference(&self.gate, &old, &config, &snapshot);
         self.swap(&config, snapshot);
+        let seen = Arc::new(Seen::now(&config.files()).or_before(&before));
         self.current.send_replace(Current { config: Arc::clone(&config), seen });
-        let gate = Arc::clone(&self.gate);
-        // What this costs depends on how many devices are in.
-        let reviewed = blocking(move || gate.review(asked)).await.map_err(Refused)?;
+        let Reviewed { kept, cut } = self.gate.review(asked);
         let warnings = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
-        let Reviewed { kept, cut } = reviewed;
-        Ok(Reloaded { warnings, after_restart, difference, kept, cut })
+        Ok(Reloaded { warnings, after_restart: self.started.differs_from(&config), difference, kept, cut })
     }
 
-    /// Nothing here can fail or wait.
-    fn swap(&self, config: &Arc<Config>, snapshot: Snapshot) {
+    /// Nothing here can fail.
+    fn swap(&self, config: &Config, snapshot: Snapshot) {
         // First of all, so that every connection finds the series of its route.
         self.gate.metrics.follow(config);
         self.gate.admission.change(config.limits.clone());
@@ -177,10 +174,10 @@ impl Inner {
                 sessions_kept: done.kept,
                 sessions_cut: done.cut,
                 after_restart: done.after_restart.clone(),
-                gained: in_words(&done.difference.gained),
-                lost: in_words(&done.difference.lost),
+                gained: first(&done.difference.gained, in_words),
+                lost: first(&done.difference.lost, in_words),
             },
-            Err(Refused(errors)) => Event::ReloadFailed { cause, errors: errors.clone() },
+            Err(Refused(errors)) => Event::ReloadFailed { cause, errors: first(errors, String::clone) },
         });
     }
 }
@@ -192,12 +189,15 @@ fn difference(gate: &Gate, old: &Config, config: &Config, snapshot: &Snapshot) -
     access::difference(old, State { config, snapshot }, &gate.sessions.guests(), UnixTime::now())
 }
 
-/// Changes for the log: so many of them, and how many more.
-fn in_words(changes: &[Change]) -> Vec<String> {
+/// The first few for the log, and how many more there are.
+fn first<T>(all: &[T], in_words: impl Fn(&T) -> String) -> Vec<String> {
     const MAX: usize = 20;
-    let told = changes.iter().take(MAX).map(|Change { who, routes }| format!("{who} ({})", routes.join(", ")));
-    let more = changes.len().saturating_sub(MAX);
-    told.chain((more > 0).then(|| format!("and {more} more"))).collect()
+    let more = all.len().saturating_sub(MAX);
+    all.iter().take(MAX).map(in_words).chain((more > 0).then(|| format!("and {more} more"))).collect()
+}
+
+fn in_words(Change { who, routes }: &Change) -> String {
+    format!("{who} ({})", routes.join(", "))
 }
 
 /// Reads and builds everything, as at the start.
@@ -208,35 +208,42 @@ fn build(file: &Path) -> Result<(Config, Snapshot), Vec<String>> {
     Ok((config, snapshot))
 }
 
-/// Does what takes its time on a thread of its own.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Vec<String>> {
-    spawn_blocking(work).await.map_err(|_| vec!["a fault of the gate: please report it, with its log".to_owned()])
-}
-
 /// Whether a listener of the file is one that is bound already.
 fn is_same(bound: &Listener, new: &Listener) -> bool {
     bound.name == new.name && bound.address == new.address
 }
 
-/// What stands in `new` and takes effect only after a restart: sockets, and what belongs to the whole process.
-fn after_restart(started: &Config, new: &Config) -> Vec<String> {
-    let mut changed = Vec::new();
-    let mut compare = |same: bool, what: &str| {
-        if !same {
-            changed.push(what.to_owned());
+impl Started {
+    fn of(config: &Config) -> Self {
+        Self {
+            kernel_tls: config.kernel_tls,
+            metrics: config.metrics.address,
+            control: config.control.clone(),
+            log: config.log.clone(),
+            listeners: config.listeners.clone(),
         }
-    };
-    compare(started.kernel_tls == new.kernel_tls, "kernel_tls");
-    compare(started.metrics == new.metrics, "metrics.address");
-    compare(started.control == new.control, "control.socket");
-    compare(started.log == new.log, "[log]");
-    for listener in &new.listeners {
-        let bound = started.listeners.iter().any(|bound| is_same(bound, listener));
-        compare(bound, &format!("listener {:?} at {}", listener.name.as_str(), listener.address));
     }
-    for bound in &started.listeners {
-        let there = new.listeners.iter().any(|listener| listener.name == bound.name);
-        compare(there, &format!("listener {:?}, which is gone from the file and goes on", bound.name.as_str()));
+
+    /// What stands in `new` and takes effect only after a restart: sockets, and what belongs to the whole process.
+    fn differs_from(&self, new: &Config) -> Vec<String> {
+        let mut changed = Vec::new();
+        let mut compare = |same: bool, what: &str| {
+            if !same {
+                changed.push(what.to_owned());
+            }
+        };
+        compare(self.kernel_tls == new.kernel_tls, "kernel_tls");
+        compare(self.metrics == new.metrics.address, "metrics.address");
+        compare(self.control == new.control, "control.socket");
+        compare(self.log == new.log, "[log]");
+        for listener in &new.listeners {
+            let bound = self.listeners.iter().any(|bound| is_same(bound, listener));
+            compare(bound, &format!("listener {:?} at {}", listener.name.as_str(), listener.address));
+        }
+        for bound in &self.listeners {
+            let there = new.listeners.iter().any(|listener| listener.name == bound.name);
+            compare(there, &format!("listener {:?}, which is gone from the file and goes on", bound.name.as_str()));
+        }
+        changed
     }
-    changed
 }

@@ -126,7 +126,6 @@ pub struct Stopped {
 impl Server {
     /// Builds everything and binds every address, or changes nothing.
     pub fn bind(config: Config, log: Arc<Log>) -> Result<Self, StartError> {
-        let config = Arc::new(config);
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
             KernelTls::Auto | KernelTls::Require => Support::found(ktls::probe()),

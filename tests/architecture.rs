@@ -12,7 +12,8 @@ const VOCABULARY: &[&str] = &["close", "html", "identity", "names", "rejection",
 /// What each other module of the crate may import beside itself and the vocabulary.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The foundations.
-    ("config", &[]),
+    // The inventory is in the form of those who write it.
+    ("config", &["pki"]),
     ("penalties", &[]),
     ("pki", &[]),
     // Who may be connected to a listener for a few.

@@ -165,6 +165,7 @@ fn keys() -> BTreeSet<String> {
             "RawTimeouts" => "timeouts.",
             "RawLimits" => "limits.",
             "RawControl" => "control.",
+            "RawMetrics" => "metrics.",
             "RawLog" => "log.",
             _ => return None,
         })
@@ -175,10 +176,6 @@ fn keys() -> BTreeSet<String> {
         let section = section(title).unwrap_or_else(|| panic!("raw.rs has a part {index} that is new: {title}"));
         for call in ["table.text(\"", "table.texts(\"", "table.scalar(\"", "root.text(\"", "duration(\""] {
             keys.extend(part.split(call).skip(1).map(|rest| format!("{section}{}", rest.split_once('"').unwrap().0)));
-        }
-        for rest in part.split("only_key(&mut root, \"").skip(1) {
-            let mut quoted = rest.split('"');
-            keys.insert(format!("{}.{}", quoted.next().unwrap(), quoted.nth(1).unwrap()));
         }
     }
     let own: Vec<String> = keys

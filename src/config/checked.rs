@@ -390,10 +390,30 @@ pub struct Rate {
 }
 
 /// The listener for metrics and health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
     /// Where it listens; `None` if it is off.
     pub address: Option<SocketAddr>,
+    /// What `doorward ca` has issued, if that is to be shown.
+    pub inventory: Option<Inventory>,
+}
+
+/// The devices that `doorward ca` has given certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inventory {
+    /// The file they stand in.
+    pub file: PathBuf,
+    /// Each with the certificate that it got last, unless that was revoked.
+    pub devices: Vec<Device>,
+}
+
+/// A device and its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// What it is called.
+    pub name: String,
+    /// When its certificate expires, in seconds since 1970.
+    pub not_after: i64,
 }
 
 /// The socket for those who ask the running gate.

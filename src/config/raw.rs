@@ -18,7 +18,7 @@ pub(super) struct Raw {
     pub(super) routes: Option<Vec<RawRoute>>,
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
-    pub(super) metrics_address: Given<String>,
+    pub(super) metrics: RawMetrics,
     pub(super) control: Given<RawControl>,
     pub(super) log: RawLog,
 }
@@ -94,6 +94,13 @@ pub(super) struct RawLimits {
     pub(super) source_prefix_v6: Given<Scalar>,
 }
 
+/// `[metrics]`
+#[derive(Default)]
+pub(super) struct RawMetrics {
+    pub(super) address: Given<String>,
+    pub(super) inventory: Given<String>,
+}
+
 /// `[log]`
 #[derive(Default)]
 pub(super) struct RawLog {
@@ -124,7 +131,7 @@ impl Raw {
                 .map(|tables| tables.into_iter().map(|table| RawRoute::read(table, report)).collect()),
             timeouts: root.table("timeouts", RawTimeouts::read, report).into_value().unwrap_or_default(),
             limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
-            metrics_address: only_key(&mut root, "metrics", "address", "\"127.0.0.1:9180\"", report),
+            metrics: root.table("metrics", RawMetrics::read, report).into_value().unwrap_or_default(),
             log: root.table("log", RawLog::read, report).into_value().unwrap_or_default(),
         };
         root.close(report);
@@ -243,6 +250,17 @@ impl RawControl {
     }
 }
 
+impl RawMetrics {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            address: table.text("address", "\"127.0.0.1:9180\"", report),
+            inventory: table.text("inventory", "\"pki/inventory.toml\"", report),
+        };
+        table.close(report);
+        raw
+    }
+}
+
 impl RawLog {
     fn read(mut table: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
@@ -253,20 +271,4 @@ impl RawLog {
         table.close(report);
         raw
     }
-}
-
-/// The value of a section that has one key.
-fn only_key(
-    root: &mut Table<'_>,
-    section: &'static str,
-    key: &'static str,
-    example: &str,
-    report: &mut Report,
-) -> Given<String> {
-    let read = |mut table: Table<'_>, report: &mut Report| {
-        let given = table.text(key, example, report);
-        table.close(report);
-        given
-    };
-    root.table(section, read, report).into_value().unwrap_or_default()
 }

@@ -51,6 +51,7 @@ impl Config {
     /// Every file that it was read from.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::from([self.file.clone()]);
+        files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));
         for route in &self.routes {
             let RouteMode::Terminate(terminate) = &route.mode else { continue };
             files.extend([terminate.certificate.chain_file.clone(), terminate.certificate.key_file.clone()]);

@@ -33,6 +33,8 @@ use crate::telemetry::whom::Whom;
 const CONNECTIONS: usize = 8;
 /// For the question.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// The most mistakes that an answer tells.
+const ERRORS_MAX: usize = 1000;
 /// For the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// For a reload. It goes on if nobody waits for it any more.
@@ -154,7 +156,12 @@ async fn reload(reloader: &Reloader) -> Answer {
             let Difference { gained, lost } = difference;
             Answer::Reloaded(Reloaded { warnings, after_restart, gained, lost, sessions_kept: kept, sessions_cut: cut })
         }
-        Ok(Err(reload::Refused(errors))) => Answer::NotReloaded { errors },
+        Ok(Err(reload::Refused(mut errors))) => {
+            let more = errors.len().saturating_sub(ERRORS_MAX);
+            errors.truncate(ERRORS_MAX);
+            errors.extend((more > 0).then(|| format!("and {more} more: \"doorward check\" tells them all")));
+            Answer::NotReloaded { errors }
+        }
         Err(_) => Answer::Error("it takes very long; what comes of it will be in the gate's log".to_owned()),
     }
 }

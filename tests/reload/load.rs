@@ -5,11 +5,13 @@ use std::thread;
 use std::time::Duration;
 
 use doorward::control::ask::{self, ReloadError};
+use rcgen::SerialNumber;
+use tokio::time::Instant;
 
 use crate::client::{Client, End, client};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
-use crate::common::pki::TestPki;
+use crate::common::pki::{TestPki, days_from_now};
 use crate::controlled;
 use crate::crowd::{Crowd, tally};
 use crate::home::House;
@@ -104,4 +106,48 @@ async fn of_many_devices_exactly_the_one_that_is_revoked_is_out_and_the_others_l
         gate.wait_metric("doorward_sessions_cut_total", &[], SESSIONS as f64);
         drop(gate);
     });
+}
+
+/// A list that takes its time, read while somebody comes and goes: he does not notice.
+#[test]
+fn a_long_list_holds_nobody_up() {
+    const REVOKED: u64 = 30_000;
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let serials: Vec<SerialNumber> = (1..=REVOKED).map(SerialNumber::from).collect();
+    let list = pki.write("clients.crl", pki.clients.revocation_list(&serials, days_from_now(-1), days_from_now(5)));
+    let house = House::new(&pki).route("nas", backend.address());
+    let listing =
+        House::new(&pki).client_auth(&format!("revocation_lists = [{list:?}]")).route("nas", backend.address());
+    let gate = Gate::start(&controlled(&house));
+    let visit = || {
+        let client = Client::admitted(gate.address(), &alice, NAS).unwrap();
+        client.close_notify();
+        assert_eq!(client.end(), End::Orderly);
+    };
+    visit();
+    std::fs::write(gate.folder().join("doorward.toml"), controlled(&listing)).unwrap();
+    let socket = gate.folder().join("control.sock");
+    thread::scope(|scope| {
+        let reloading = scope.spawn(|| {
+            let begun = Instant::now();
+            let lost = ask::reload(&socket).unwrap().lost;
+            (begun.elapsed(), lost)
+        });
+        let (mut visits, mut longest) = (0, Duration::ZERO);
+        while !reloading.is_finished() {
+            let begun = Instant::now();
+            visit();
+            (visits, longest) = (visits + 1, longest.max(begun.elapsed()));
+        }
+        let (took, lost) = reloading.join().unwrap();
+        // Each of these is a handshake, and all of them together took as long as the reload.
+        assert!(
+            visits > 5 && longest < took / 2,
+            "{visits} visits, the longest of {longest:?}, in a reload of {took:?}"
+        );
+        assert!(lost.len() <= 101, "{} were told", lost.len());
+    });
+    visit();
 }

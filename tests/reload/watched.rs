@@ -3,16 +3,22 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
 
 use doorward::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
 use crate::NAS;
-use crate::client::{Client, client};
+use crate::client::{Client, End, client};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Certified, TestPki, days_from_now};
+use crate::common::process::run;
 use crate::home::{House, assert_admitted, assert_refused};
 
 /// What came of every reload so far that nobody asked for.
@@ -43,7 +49,7 @@ fn turn(link: &Path, target: &str) {
 }
 
 /// Which certificate the gate shows.
-fn shown(gate: &Gate, device: &std::sync::Arc<rustls::ClientConfig>) -> Vec<u8> {
+fn shown(gate: &Gate, device: &Arc<ClientConfig>) -> Vec<u8> {
     let guest = Client::admitted(gate.address(), device, NAS).unwrap();
     let shown = guest.tls(|connection| connection.peer_certificates().unwrap()[0].to_vec());
     drop(guest);
@@ -155,4 +161,55 @@ fn a_burst_is_one_reload_a_mistake_is_told_once_and_who_wants_none_has_none() {
     pki.write("clients.pem", format!("{trust}\n"));
     assert_eq!(next(&deaf, 0), "reloaded");
     assert_eq!(next(&gate, 3), "reloaded");
+}
+
+/// From `init` to the lost phone that is out, as its owner does it: nothing is restarted, and nothing but `ca revoke` is said.
+#[test]
+fn ca_revoke_throws_a_device_out_of_the_running_gate() {
+    let backend = Backend::echo();
+    let home = tempfile::tempdir().unwrap();
+    let doorward = |arguments: &[&str]| {
+        run(Command::new(env!("CARGO_BIN_EXE_doorward")).current_dir(&home).args(arguments)).success()
+    };
+    let route = format!("nas={}", backend.address());
+    let devices = ["--device", "alice-phone", "--device", "lost-phone"];
+    doorward(&[&["init", "--domain", "home.example", "--route", &route][..], &devices].concat());
+    let folder = home.path().join("doorward");
+    // Beside the files that it names; only its addresses are others.
+    let config = fs::read_to_string(folder.join("doorward.toml")).unwrap();
+    let config = config.replace("\"pki/", &format!("\"{}/pki/", folder.display()));
+    let inventory = format!("address = \"127.0.0.1:0\"\ninventory = {:?}", folder.join("pki/inventory.toml"));
+    let config = config.replace("address = \"127.0.0.1:9180\"", &inventory).replace("[::]:8443", "127.0.0.1:0");
+    let gate = Gate::start(&format!("{config}\n[log]\nformat = \"json\"\n"));
+
+    let enter = |device: &str| {
+        let pem = |name: String| folder.join("devices").join(name);
+        let chain = CertificateDer::pem_file_iter(pem(format!("{device}.pem"))).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(pem(format!("{device}-key.pem"))).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(folder.join("pki/server-ca.pem")).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        Client::admitted(gate.address(), &Arc::new(config), NAS)
+    };
+    let shown = || {
+        let metrics = gate.metrics();
+        let names = metrics.label_values("doorward_certificate_expiry_timestamp_seconds", "name");
+        ["alice-phone", "lost-phone"].map(|device| names.contains(&device))
+    };
+    let (stays, lost) = (enter("alice-phone").unwrap(), enter("lost-phone").unwrap());
+    assert_eq!(shown(), [true, true]);
+    doorward(&["ca", "revoke", "lost-phone", "--folder", folder.join("pki").to_str().unwrap()]);
+    assert_eq!(lost.end(), End::Orderly);
+    assert_eq!(next(&gate, 0), "reloaded");
+    assert_eq!(shown(), [true, false]);
+    let line = gate.wait_for_line("it is out", |line| line["event"] == "closed");
+    assert_eq!((&line["reason"], &line["certificate"]["name"]), (&"revoked".into(), &"lost-phone".into()), "{line}");
+    assert_eq!(enter("lost-phone").map(|_| ()), Err(End::Alert(Alert(44))));
+    stays.ping().unwrap();
+    drop(stays);
 }

@@ -272,3 +272,36 @@ fn a_reload_says_who_may_go_where_he_could_not_before_and_the_reverse() {
     assert!(gained.contains(&"no certificate (mail)") && gained.contains(&"bob-laptop (mail)"), "{line}");
     assert!(line["lost"].is_null(), "{line}");
 }
+
+/// What sources have done is none of the configuration's business.
+#[test]
+fn who_has_to_wait_goes_on_waiting() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let house = |limits: &str| {
+        let house = House::new(&pki).limits(&format!("connection_rate_per_source = \"off\"\n{limits}"));
+        controlled(&house.route("nas", backend.address()))
+    };
+    let gate = Gate::start(&house("penalties = \"on\""));
+    let knock = || {
+        let stream = crate::client::connect_from("127.0.0.77".parse().unwrap(), gate.address());
+        crate::client::refused_plainly(&stream, b"GET / HTTP/1.1\r\nHost: nas\r\n\r\n");
+    };
+    // Each costs two seconds of sixty, and some milliseconds have passed.
+    (0..31).for_each(|_| knock());
+    gate.wait_rejected("client_hello", "not_tls", 31);
+    knock();
+    gate.wait_rejected("admission", "source_banned", 1);
+    reload(&gate, &house("penalties = \"on\"\nconnections = 77")).success();
+    knock();
+    gate.wait_rejected("admission", "source_banned", 2);
+    // The new limit holds.
+    reload(&gate, &house("penalties = \"on\"\nconnections = 1")).success();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    gate.settled();
+    let guest = Client::admitted(gate.address(), &alice, NAS).unwrap();
+    drop(crate::client::connect(gate.address()));
+    gate.wait_rejected("admission", "connection_limit", 1);
+    guest.ping().unwrap();
+    drop(guest);
+}
