@@ -18,7 +18,7 @@ pub const REFUSED: u8 = 6;
 pub const EXISTS: u8 = 7;
 /// `why`, `status`, `sessions`, `reload`, `cut`: there is no running gate to be asked, and stderr says what to do.
 pub const NO_GATE: u8 = 8;
-/// `share`: the link was closed before anybody fetched what it had.
+/// `share`, `ca device --qr`: the link was closed before anybody fetched what it had.
 pub const NOT_FETCHED: u8 = 9;
 
 /// The table for `--help`.
@@ -33,4 +33,4 @@ Exit codes:
   6  explain: no
   7  init, ca: files would have been overwritten, and nothing was written
   8  why, status, sessions, reload, cut: no gate is running there, or it may not be asked
-  9  share: nobody has fetched it";
+  9  share, ca device --qr: nobody has fetched it";

@@ -39,6 +39,17 @@ pub(super) struct ShareArgs {
     #[arg(long, value_name = "FOLDER", default_value = "doorward")]
     folder: PathBuf,
 
+    #[command(flatten)]
+    link: LinkArgs,
+
+    /// How to say what happens: for people on stderr, or as JSON on stdout, one object a line
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// Where the link is, and for how long.
+#[derive(Args, Clone, Debug)]
+pub(super) struct LinkArgs {
     /// Where to listen: an address of this machine in your home network [default: the one it uses for the internet]
     #[arg(long, value_name = "ADDRESS")]
     address: Option<IpAddr>,
@@ -54,10 +65,19 @@ pub(super) struct ShareArgs {
     /// Listen at a public address, too, and answer everybody
     #[arg(long)]
     allow_public: bool,
+}
 
-    /// How to say what happens: for people on stderr, or as JSON on stdout, one object a line
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
-    format: Format,
+/// Nobody has fetched it: what to say, and the exit code.
+#[derive(Debug)]
+pub(super) struct NotShared {
+    pub(super) code: u8,
+    pub(super) message: String,
+}
+
+impl NotShared {
+    fn new(code: u8, message: impl ToString) -> Self {
+        Self { code, message: message.to_string() }
+    }
 }
 
 /// What `--format json` prints.
@@ -87,69 +107,77 @@ enum Told<'a> {
 }
 
 pub(super) fn run(args: &ShareArgs) -> ExitCode {
-    let device = match device(&args.folder, &args.device) {
-        Ok(device) => device,
-        Err(error) => return failed(exit::USAGE, &error),
-    };
-    let gate = match certificate(&args.folder.join("pki/server-ca.pem")) {
-        Ok(root) => known_gate(root, &args.folder.join("doorward.toml")),
-        Err(error) => return failed(exit::USAGE, &error),
-    };
-    let password = match Password::generate() {
-        Ok(password) => password,
-        Err(error) => return failed(exit::UNEXPECTED, &error),
-    };
-    let kit = match Kit::new(&gate, &device, &password) {
-        Ok(kit) => kit,
-        Err(error) => return failed(exit::UNEXPECTED, &error),
-    };
-    let address = match args.address.map_or_else(link::own_address, Ok) {
-        Ok(address) => SocketAddr::new(address, args.port),
-        Err(error) => {
-            let error = format!("cannot tell this machine's address: {error}\n  name it: --address 192.168.1.5");
-            return failed(exit::START, &error);
-        }
-    };
-    match runtime() {
-        Ok(runtime) => runtime.block_on(share(args, address, kit, &password)),
-        Err(error) => failed(exit::UNEXPECTED, &error),
+    match prepare(args).and_then(|(kit, password)| offer(&args.link, args.format, &args.device, kit, &password)) {
+        Ok(()) => exit::OK.into(),
+        Err(error) => failed(error.code, &error.message),
     }
 }
 
-async fn share(args: &ShareArgs, address: SocketAddr, kit: Kit, password: &Password) -> ExitCode {
+/// Makes the device's archives anew.
+fn prepare(args: &ShareArgs) -> Result<(Kit, Password), NotShared> {
+    let wrong = |error: String| NotShared::new(exit::USAGE, error);
+    let device = device(&args.folder, &args.device).map_err(wrong)?;
+    let root = certificate(&args.folder.join("pki/server-ca.pem")).map_err(wrong)?;
+    let gate = known_gate(root, &args.folder.join("doorward.toml"));
+    let password = Password::generate().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
+    let kit = Kit::new(&gate, &device, &password).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
+    Ok((kit, password))
+}
+
+/// Hands over `kit` to whoever comes to the link, and tells about it.
+pub(super) fn offer(
+    args: &LinkArgs,
+    format: Format,
+    device: &Name,
+    kit: Kit,
+    password: &Password,
+) -> Result<(), NotShared> {
+    let address = args.address.map_or_else(link::own_address, Ok).map_err(|error| {
+        let error = format!("cannot tell this machine's address: {error}\n  name it: --address 192.168.1.5");
+        NotShared::new(exit::START, error)
+    })?;
+    let address = SocketAddr::new(address, args.port);
+    let runtime = runtime().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
+    let outcome = runtime.block_on(serve(args, format, device, address, kit, password))?;
+    end(format, device, outcome)
+}
+
+async fn serve(
+    args: &LinkArgs,
+    format: Format,
+    device: &Name,
+    address: SocketAddr,
+    kit: Kit,
+    password: &Password,
+) -> Result<Outcome, NotShared> {
+    let unexpected = |error: io::Error| NotShared::new(exit::UNEXPECTED, error);
     let reach = if args.allow_public { Reach::World } else { Reach::Home };
     let (authority, fingerprint) = (kit.root().to_owned(), kit.root_fingerprint().to_owned());
-    let link = match Link::bind(address, reach, args.expires, kit).await {
-        Ok(link) => link,
-        Err(error @ link::Error::Unsuitable(_)) => {
-            let error = format!(
+    let link = Link::bind(address, reach, args.expires, kit).await.map_err(|error| match error {
+        link::Error::Unsuitable(_) => NotShared::new(
+            exit::USAGE,
+            format!(
                 "{error}\n  name this machine's address in your home network: --address 192.168.1.5 (or say --allow-public)"
-            );
-            return failed(exit::USAGE, &error);
-        }
-        Err(error) => return failed(exit::START, &error),
-    };
+            ),
+        ),
+        error => NotShared::new(exit::START, error),
+    })?;
     let stop = CancellationToken::new();
-    let signals = match signals(stop.clone(), CancellationToken::new()) {
-        Ok(signals) => tokio::task::spawn(signals),
-        Err(error) => return failed(exit::UNEXPECTED, &error),
-    };
+    let signals = signals(stop.clone(), CancellationToken::new()).map_err(unexpected)?;
+    let signals = tokio::task::spawn(signals);
     let url = link.url();
-    let said = match args.format {
-        Format::Text => text(args, &url, password, &authority, &fingerprint),
+    match format {
+        Format::Text => text(args, device, &url, password, &authority, &fingerprint),
         Format::Json => tell(&Told::Ready {
-            device: args.device.as_str(),
+            device: device.as_str(),
             url: &url,
             password: password.as_str(),
             expires_in_seconds: args.expires.as_secs(),
             authority: &authority,
             authority_sha256: &fingerprint.replace(' ', ""),
         }),
-    };
-    if let Err(error) = said {
-        return failed(exit::UNEXPECTED, &error);
     }
-    let format = args.format;
+    .map_err(unexpected)?;
     let outcome = link
         .serve(stop, move |by| match format {
             Format::Text => eprintln!("{by} has opened the page."),
@@ -158,45 +186,42 @@ async fn share(args: &ShareArgs, address: SocketAddr, kit: Kit, password: &Passw
         })
         .await;
     signals.abort();
-    end(args, outcome)
+    Ok(outcome)
 }
 
 /// Says how it ended.
-fn end(args: &ShareArgs, outcome: Outcome) -> ExitCode {
-    const AGAIN: &str = "For a new link, run the command again.";
-    let device = &args.device;
+fn end(format: Format, device: &Name, outcome: Outcome) -> Result<(), NotShared> {
+    const AGAIN: &str = "For a new link";
     let file = match outcome {
         Outcome::Fetched(_, form) => form.file_name(device),
         _ => String::new(),
     };
-    if args.format == Format::Json {
+    if format == Format::Json {
         let told = match outcome {
             Outcome::Fetched(by, _) => Told::Fetched { by, file: &file },
             Outcome::Expired => Told::Expired,
             Outcome::Guessed(by) => Told::Guessed { by },
             Outcome::Stopped => Told::Stopped,
         };
-        if let Err(error) = tell(&told) {
-            return failed(exit::UNEXPECTED, &error);
-        }
-    } else {
-        match outcome {
-            Outcome::Fetched(by, _) => eprintln!(
-                "{by} has fetched {file}, and the link is closed. Was it not {device}? Without the password the file is \
-                 worthless. {AGAIN}"
-            ),
-            Outcome::Expired => eprintln!("Nobody has fetched it in time, and the link is closed. {AGAIN}"),
-            Outcome::Guessed(by) => eprintln!(
-                "Somebody was looking for the link and did not find it; the last to try was {by}. It is closed. {AGAIN}"
-            ),
-            Outcome::Stopped => eprintln!("Stopped: nobody has fetched it, and the link is closed."),
-        }
+        tell(&told).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     }
-    match outcome {
-        Outcome::Fetched(..) => exit::OK,
-        Outcome::Expired | Outcome::Guessed(_) | Outcome::Stopped => exit::NOT_FETCHED,
-    }
-    .into()
+    let why = match outcome {
+        Outcome::Fetched(by, _) => {
+            if format == Format::Text {
+                eprintln!(
+                    "{by} has fetched {file}, and the link is closed. Was it not {device}? Without the password the file is \
+                     worthless. {AGAIN}: doorward share {device}"
+                );
+            }
+            return Ok(());
+        }
+        Outcome::Expired => "nobody has fetched it in time, and the link is closed".to_owned(),
+        Outcome::Guessed(by) => format!(
+            "somebody was looking for the link and did not find it; the last to try was {by}, and the link is closed"
+        ),
+        Outcome::Stopped => "stopped: nobody has fetched it, and the link is closed".to_owned(),
+    };
+    Err(NotShared::new(exit::NOT_FETCHED, format!("{why}\n  {AGAIN}: doorward share {device}")))
 }
 
 fn tell(told: &Told<'_>) -> io::Result<()> {
@@ -205,8 +230,14 @@ fn tell(told: &Told<'_>) -> io::Result<()> {
 }
 
 /// The code, and what there is to know about it.
-fn text(args: &ShareArgs, url: &str, password: &Password, authority: &str, fingerprint: &str) -> io::Result<()> {
-    let device = &args.device;
+fn text(
+    args: &LinkArgs,
+    device: &Name,
+    url: &str,
+    password: &Password,
+    authority: &str,
+    fingerprint: &str,
+) -> io::Result<()> {
     let mut out = io::stderr().lock();
     let colours = if out.is_terminal() { Colours::Set } else { Colours::Inherit };
     let code = code::terminal(url, colours).map_err(io::Error::other)?;

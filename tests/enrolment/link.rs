@@ -331,7 +331,7 @@ fn people_are_told_the_password_and_what_became_of_it_and_the_token_once() {
     .text();
     let fingerprint = fingerprint.trim().split_once('=').unwrap().1.replace(':', " ");
     assert!(shown.stderr.contains(&fingerprint), "{fingerprint} is missing in {shown}");
-    assert!(shown.stderr.contains("Nobody has fetched it in time"), "{shown}");
+    assert!(shown.stderr.contains("error: nobody has fetched it in time"), "{shown}");
 
     // What is told while it is open does not say it again.
     let mut shared = Shared::start(&home, &[]);
@@ -447,4 +447,30 @@ fn a_browser_in_which_the_button_is_pressed_saves_the_file() {
     let mut openssl = home.tool("openssl", "openssl");
     openssl.args(["pkcs12", "-noout", "-passin", &format!("pass:{}", shared.password()), "-in"]);
     run(openssl.arg(saved)).success();
+}
+
+#[test]
+fn a_new_device_can_be_let_in_and_fetch_its_files_in_one_go() {
+    let home = Home::new();
+    let device = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
+        command.args(["ca", "device", "bob-laptop", "--qr", "--folder"]).arg(home.folder().join("pki"));
+        command
+    };
+    let mut shared = Shared::start_command(&mut device());
+    // The folder is free while the device is awaited.
+    let mut list = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
+    let list = run(list.args(["ca", "list", "--folder"]).arg(home.folder().join("pki"))).success();
+    assert!(list.text().contains("bob-laptop"), "{list}");
+    let page = shared.ask("GET", shared.path()).text();
+    assert!(page.contains("Set up bob-laptop") && page.contains("https://ssh.home.example/"), "{page}");
+    let got = shared.ask("GET", &shared.press("bob-laptop.p12"));
+    assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "bob-laptop.p12"})));
+    // It is the archive that lies in the folder, too, under the one password there is.
+    let kept = std::fs::read(home.folder().join("devices/bob-laptop.p12")).unwrap();
+    assert!(got.body == kept, "another archive");
+    let mut openssl = home.tool("openssl", "openssl");
+    openssl.args(["pkcs12", "-noout", "-passin", &format!("pass:{}", shared.password())]);
+    run_with_input(&mut openssl, &kept).success();
+    assert!(home.folder().join("devices/bob-laptop.html").exists());
 }

@@ -28,7 +28,13 @@ impl Shared {
     #[track_caller]
     pub(crate) fn start(home: &Home, more: &[&str]) -> Self {
         let mut command = share(home);
-        command.args(["--address", &LOOPBACK.to_string(), "--format", "json"]).args(more);
+        Self::start_command(command.args(more))
+    }
+
+    /// The same with another command that offers a link.
+    #[track_caller]
+    pub(crate) fn start_command(command: &mut Command) -> Self {
+        command.args(["--address", &LOOPBACK.to_string(), "--format", "json"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let lines = Arc::<Mutex<Vec<Value>>>::default();
@@ -44,9 +50,8 @@ impl Shared {
         let ready = wait_until("there is a link", || {
             let ended = shared.child.try_wait().unwrap();
             assert!(ended.is_none(), "it ended: {ended:?}");
-            shared.lines().first().cloned()
+            shared.lines().into_iter().find(|line| line["event"] == "ready")
         });
-        assert_eq!(ready["event"], "ready", "{ready}");
         let (address, path) = ready["url"].as_str().unwrap().strip_prefix("http://").unwrap().split_once('/').unwrap();
         shared.address = address.parse().unwrap();
         shared.path = format!("/{path}");
@@ -59,7 +64,8 @@ impl Shared {
 
     /// The password, as the terminal shows it.
     pub(crate) fn password(&self) -> String {
-        self.lines()[0]["password"].as_str().unwrap().to_owned()
+        let ready = self.lines().into_iter().find(|line| line["event"] == "ready").unwrap();
+        ready["password"].as_str().unwrap().to_owned()
     }
 
     /// The path of the link, with the token.

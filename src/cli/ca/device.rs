@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::found::copy;
-use super::handout::{Places, handout, known_gate};
+use super::handout::{self, Places, known_gate};
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, authority_for, load, parse_device, say};
+use crate::cli::share::{self, LinkArgs};
 use crate::names::Name;
-use crate::pki::Issued;
 use crate::pki::inventory::{Entry, Inventory, Kind, Status, Store, now};
 use crate::pki::keys::KeyType;
+use crate::pki::{Issued, Password};
 
 /// The options of `doorward ca device`.
 #[derive(Args, Debug)]
@@ -42,6 +43,13 @@ pub(super) struct DeviceArgs {
     #[arg(long)]
     force: bool,
 
+    /// Let the device fetch its files over a link that works once, too: shows a code to be scanned
+    #[arg(long)]
+    qr: bool,
+
+    #[command(flatten)]
+    link: LinkArgs,
+
     /// How to say what was made: for people on stderr, or as JSON on stdout
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     format: Format,
@@ -59,7 +67,10 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     let root = store.authority_certificate(&authority_for(&store, Kind::Server, None)?)?;
     let gate = known_gate(root, &store.path("../doorward.toml"));
     let places = Places::new(args.output.as_deref())?;
-    let (made, mut files) = handout(store.folder(), &places, &args.name, &device, &gate)?;
+    let password = Password::generate()?;
+    let kit = handout::kit(&args.name, &device, &gate, &password)?;
+    let made = handout::device(store.folder(), &places, &args.name, &device, &password);
+    let mut files = kit.files(places.folder());
     match Store::in_the_way(store.folder(), &files, false) {
         taken if args.force || taken.is_empty() => {}
         taken => {
@@ -74,7 +85,13 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     inventory.certificates.push(entry);
     store.commit(inventory, files)?;
     let text = format!("{} may come in with these, until {}:\n{}", args.name, device.not_after().date(), made.text());
-    say(args.format, &text, &made)
+    say(args.format, &text, &made)?;
+    if args.qr {
+        // Others may change the folder while the device is awaited.
+        drop(store);
+        share::offer(&args.link, args.format, &args.name, kit, &password)?;
+    }
+    Ok(())
 }
 
 /// A name means one device.

@@ -63,6 +63,11 @@ impl Places {
         Ok(Self { folder: folder.unwrap_or_else(|| "../devices".into()) })
     }
 
+    /// The folder itself.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The certificate of this device.
     pub(in crate::cli) fn certificate(&self, name: &Name) -> PathBuf {
         self.folder.join(Form::Certificate.file_name(name))
@@ -88,10 +93,20 @@ pub(in crate::cli) fn handout(
     gate: &Gate,
 ) -> Result<(Device, Vec<NewFile>), enrolment::Error> {
     let password = Password::generate()?;
+    let kit = kit(name, issued, gate, &password)?;
+    Ok((device(folder, places, name, issued, &password), kit.files(&places.folder)))
+}
+
+/// What a device is set up with.
+pub(super) fn kit(name: &Name, issued: &Issued, gate: &Gate, password: &Password) -> Result<Kit, enrolment::Error> {
     let device = enrolment::Device { name: name.clone(), certificate: issued.certificate().clone(), key: issued.key() };
-    let files = Kit::new(gate, &device, &password)?.files(&places.folder);
+    Kit::new(gate, &device, password)
+}
+
+/// What there is to say about its files.
+pub(super) fn device(folder: &Path, places: &Places, name: &Name, issued: &Issued, password: &Password) -> Device {
     let file = |form: Form| Store::shown(folder, &places.folder.join(form.file_name(name)));
-    let device = Device {
+    Device {
         name: name.to_string(),
         archive: file(Form::Archive),
         archive_compat: file(Form::ArchiveCompat),
@@ -104,8 +119,7 @@ pub(in crate::cli) fn handout(
         fingerprint: Sha256::of(issued.certificate()).to_string(),
         serial: Serial::from_be_bytes(issued.serial()).to_string(),
         not_after: issued.not_after().unix_timestamp(),
-    };
-    Ok((device, files))
+    }
 }
 
 /// The gate as a device sees it: `root` vouches for it, and what it answers to is in the configuration. Without a right one

@@ -29,7 +29,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use self::passphrase::PassphraseArg;
-use super::{ConfigArg, FROM_INIT, Format, exit};
+use super::{ConfigArg, FROM_INIT, Format, exit, share};
 use crate::enrolment;
 use crate::pki::inventory::{AuthorityEntry, Kind, Recovered, Store, StoreError};
 use crate::pki::{self, Authority, files};
@@ -131,6 +131,12 @@ impl fmt::Display for CaError {
 impl From<pki::Error> for CaError {
     fn from(error: pki::Error) -> Self {
         Self { code: exit::UNEXPECTED, message: error.to_string() }
+    }
+}
+
+impl From<share::NotShared> for CaError {
+    fn from(error: share::NotShared) -> Self {
+        Self { code: error.code, message: error.message }
     }
 }
 
