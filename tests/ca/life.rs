@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use doorward::explanation::advice;
+use doorward::rejection::Reason;
+
 use crate::home::{Home, mode, refused};
 
 /// The public key of a certificate, as OpenSSL writes it.
@@ -327,6 +330,20 @@ fn a_file_that_is_replaced_keeps_its_owner() {
     home.ca(&["server", "--new-key"]).success();
     let key = std::fs::metadata(home.path("pki/server-key.pem")).unwrap();
     assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777), (NOBODY, NOBODY, 0o600));
+}
+
+#[test]
+fn what_the_gate_advises_exists() {
+    let home = Home::new();
+    let mut advised = 0;
+    for &reason in Reason::ALL {
+        for rest in advice(reason).split("doorward ca ").skip(1) {
+            let command = rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap();
+            home.ca(&[command, "--help"]).success();
+            advised += 1;
+        }
+    }
+    assert!(advised > 3, "{advised}");
 }
 
 #[test]
