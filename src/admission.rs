@@ -10,6 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -38,6 +39,13 @@ pub struct Admission {
     without_certificate: WithoutCertificate,
     /// What sources have done lately.
     standing: Arc<Table>,
+    /// Can change, while what is counted stays.
+    rules: ArcSwap<Rules>,
+}
+
+/// What is allowed.
+#[derive(Debug)]
+struct Rules {
     quota: Option<Quota>,
     limits: checked::Limits,
 }
@@ -297,21 +305,35 @@ impl Admitted {
     }
 }
 
-impl Admission {
-    /// Nothing is held at first.
-    pub fn new(limits: checked::Limits) -> Self {
+impl Rules {
+    fn new(limits: checked::Limits) -> Self {
         let quota = limits
             .connection_rate_per_source
             .and_then(|rate| Some(Quota { each: rate.per.checked_div(rate.count)?, saved: rate.per }));
+        Self { quota, limits }
+    }
+
+    fn source(&self, client: IpAddr) -> Source {
+        Source::of(client, self.limits.source_prefixes)
+    }
+}
+
+impl Admission {
+    /// Nothing is held at first.
+    pub fn new(limits: checked::Limits) -> Self {
         Self {
             connections: Arc::default(),
             handshakes: Arc::default(),
             sources: Arc::default(),
             without_certificate: WithoutCertificate::default(),
             standing: Arc::new(Table::new(Instant::now())),
-            quota,
-            limits,
+            rules: ArcSwap::from_pointee(Rules::new(limits)),
         }
+    }
+
+    /// Goes by other limits from now on. What is held stays held, and who has to wait goes on waiting.
+    pub fn change(&self, limits: checked::Limits) {
+        self.rules.store(Arc::new(Rules::new(limits)));
     }
 
     /// Forgets sources of which nothing has to be remembered any more. To be called now and then.
@@ -322,14 +344,15 @@ impl Admission {
     /// A connection of `client` was rejected: its source may have to wait for that.
     pub fn rejected(&self, client: IpAddr, reason: Reason) {
         let cost = penalties::cost(reason);
-        if self.limits.penalties && !cost.is_zero() {
-            self.standing.penalize(self.source(client), Instant::now(), cost);
+        let rules = self.rules.load();
+        if rules.limits.penalties && !cost.is_zero() {
+            self.standing.penalize(rules.source(client), Instant::now(), cost);
         }
     }
 
     /// With whom `client` is counted.
     pub fn source(&self, client: IpAddr) -> Source {
-        Source::of(client, self.limits.source_prefixes)
+        self.rules.load().source(client)
     }
 
     /// Takes the places a new connection needs, or says which one is not there. Where the listener requires a PROXY
@@ -341,11 +364,13 @@ impl Admission {
         deadline: Instant,
         known: impl FnOnce(SocketAddr),
     ) -> Result<Admitted, Rejection> {
+        let rules = self.rules.load_full();
+        let limits = &rules.limits;
         let Accepted { stream, peer, listener, at } = accepted;
-        let connection = take(&self.connections, self.limits.connections).ok_or_else(|| {
+        let connection = take(&self.connections, limits.connections).ok_or_else(|| {
             Rejection::silent(
                 Reason::ConnectionLimit,
-                format!("limits.connections is {}, and all are in use", self.limits.connections),
+                format!("limits.connections is {}, and all are in use", limits.connections),
             )
         })?;
         let (client, destination) = if listener.proxy_protocol_from.iter().any(|net| net.contains(&peer.ip())) {
@@ -358,13 +383,13 @@ impl Admission {
             (peer, None)
         };
         known(client);
-        let source = self.source(client.ip());
-        let trusted = self.admit_source(&listener, client.ip(), source).inspect_err(|rejection| {
-            if rejection.reason == Reason::SourceBanned && self.limits.banned == Banned::Drop {
+        let source = rules.source(client.ip());
+        let trusted = self.admit_source(&rules, &listener, client.ip(), source).inspect_err(|rejection| {
+            if rejection.reason == Reason::SourceBanned && limits.banned == Banned::Drop {
                 socket::reset_on_close(&stream);
             }
         })?;
-        let source_slot = match self.limits.connections_per_source {
+        let source_slot = match limits.connections_per_source {
             None => None,
             Some(limit) => Some(self.take_of_source(source, trusted, limit).ok_or_else(|| {
                 Rejection::silent(
@@ -376,7 +401,7 @@ impl Admission {
         let slots = Slots {
             _connection: connection,
             _source: source_slot,
-            handshake: Some(Handshakes::take(&self.handshakes, source, trusted, self.limits.handshakes)),
+            handshake: Some(Handshakes::take(&self.handshakes, source, trusted, limits.handshakes)),
             source,
             standing: Arc::clone(&self.standing),
             vouched: None,
@@ -395,11 +420,11 @@ impl Admission {
                 ),
             )
         };
-        let places = &self.without_certificate;
-        let all = share(self.limits.connections);
+        let (places, rules) = (&self.without_certificate, self.rules.load());
+        let all = share(rules.limits.connections);
         let connection =
             take(&places.connections, all).ok_or_else(|| full(Reason::ConnectionLimit, "limits.connections", all))?;
-        let source = match self.limits.connections_per_source.map(share) {
+        let source = match rules.limits.connections_per_source.map(share) {
             None => None,
             Some(limit) => Some(
                 Sources::take(&places.sources, slots.source, limit)
@@ -421,14 +446,20 @@ impl Admission {
     }
 
     /// Whether the source may connect; and if it may, whether it is trusted.
-    fn admit_source(&self, listener: &checked::Listener, client: IpAddr, source: Source) -> Result<bool, Rejection> {
+    fn admit_source(
+        &self,
+        rules: &Rules,
+        listener: &checked::Listener,
+        client: IpAddr,
+        source: Source,
+    ) -> Result<bool, Rejection> {
         if let Some(net) = listener.deny_sources.iter().find(|net| net.contains(&client)) {
             return Err(Rejection::silent(Reason::SourceDenied, format!("deny_sources has {net}")));
         }
         if !listener.allow_sources.is_empty() && !listener.allow_sources.iter().any(|net| net.contains(&client)) {
             return Err(Rejection::silent(Reason::SourceDenied, "allow_sources does not have this address"));
         }
-        match self.standing.receive(source, Instant::now(), self.quota) {
+        match self.standing.receive(source, Instant::now(), rules.quota) {
             Reception::Welcome { trusted } => Ok(trusted),
             Reception::Banned(left) => Err(Rejection::silent(
                 Reason::SourceBanned,

@@ -19,6 +19,20 @@ pub enum CloseReason {
     HalfCloseTimeout,
     /// The gate shut down and could wait no longer.
     DrainDeadline,
+    /// The certificate has been revoked since.
+    Revoked,
+    /// The certificate is in the deny list by now.
+    Denied,
+    /// The certificate has expired since.
+    Expired,
+    /// `allow` of the route does not have the certificate any more.
+    NotAllowed,
+    /// The certificate does not lead to a trust anchor of the route any more, or nobody can say whether it is revoked.
+    NotTrusted,
+    /// The route is gone.
+    RouteRemoved,
+    /// The gate's owner ended it by hand.
+    CutByHand,
     /// The client broke the TLS protocol after the handshake, or somebody tampered with its records.
     TlsError,
     /// A fault of the gate.
@@ -36,8 +50,26 @@ impl CloseReason {
         Self::LifetimeLimit,
         Self::HalfCloseTimeout,
         Self::DrainDeadline,
+        Self::Revoked,
+        Self::Denied,
+        Self::Expired,
+        Self::NotAllowed,
+        Self::NotTrusted,
+        Self::RouteRemoved,
+        Self::CutByHand,
         Self::TlsError,
         Self::Internal,
+    ];
+
+    /// Those for which a session is cut although the gate goes on: its right to be in is gone, or its owner wants so.
+    pub const CUT: &'static [Self] = &[
+        Self::Revoked,
+        Self::Denied,
+        Self::Expired,
+        Self::NotAllowed,
+        Self::NotTrusted,
+        Self::RouteRemoved,
+        Self::CutByHand,
     ];
 
     /// The label value in metrics and log lines.
@@ -51,6 +83,13 @@ impl CloseReason {
             Self::LifetimeLimit => "lifetime_limit",
             Self::HalfCloseTimeout => "half_close_timeout",
             Self::DrainDeadline => "drain_deadline",
+            Self::Revoked => "revoked",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::NotAllowed => "not_allowed",
+            Self::NotTrusted => "not_trusted",
+            Self::RouteRemoved => "route_removed",
+            Self::CutByHand => "cut_by_hand",
             Self::TlsError => "tls_error",
             Self::Internal => "internal",
         }

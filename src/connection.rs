@@ -68,7 +68,7 @@ async fn begin<'gate>(
     // One generation of the configuration for the whole connection.
     let snapshot = gate.snapshot.load_full();
     match gate.draining.run_until_cancelled(establish(accepted, gate, &snapshot, record)).await {
-        Some(decided) => decided.map(|established| relay(established, gate, record)),
+        Some(decided) => decided.map(|established| relay(established, gate, &snapshot, record)),
         None => Err(Rejection::silent(Reason::Draining, "the gate is shutting down")),
     }
 }
@@ -118,7 +118,7 @@ async fn prove(
     record.routed(&route);
 
     let (tls, policy) = match &route.access {
-        Access::Certificate { tls, policy } => (tls, policy),
+        Access::Certificate { tls, policy, .. } => (tls, policy),
         Access::Passthrough(policy) => {
             let mut admitted = greeted.admitted;
             admitted.slots.handshake_done();
@@ -209,21 +209,26 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
 }
 
 /// Moves payload until both sides have ended; the places are to be given back then.
-fn relay<'gate>(established: Established, gate: &'gate Gate, record: &mut Record) -> (Relaying<'gate>, Slots) {
+fn relay<'gate>(
+    established: Established,
+    gate: &'gate Gate,
+    snapshot: &Arc<Snapshot>,
+    record: &mut Record,
+) -> (Relaying<'gate>, Slots) {
     let Established { client, dialed, tls, limits, slots } = established;
     let backend = dialed.stream;
     let relaying: Relaying<'gate> = match tls {
         Tls::Kernel(keys) => {
-            let meter = record.relay_begins(Path::Kernel);
-            Box::pin(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, meter, &gate.cut))
+            let (meter, cut) = record.relay_begins(Path::Kernel, snapshot);
+            Box::pin(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, meter, cut))
         }
         Tls::Terminated(session, payload) => {
-            let meter = record.relay_begins(Path::Copy);
-            Box::pin(relay::terminated(client, session, payload, backend, limits, meter, &gate.cut))
+            let (meter, cut) = record.relay_begins(Path::Copy, snapshot);
+            Box::pin(relay::terminated(client, session, payload, backend, limits, meter, cut))
         }
         Tls::Passthrough => {
-            let meter = record.relay_begins(Path::Raw);
-            Box::pin(relay::passthrough(client, backend, limits, meter, &gate.cut))
+            let (meter, cut) = record.relay_begins(Path::Raw, snapshot);
+            Box::pin(relay::passthrough(client, backend, limits, meter, cut))
         }
     };
     (relaying, slots)

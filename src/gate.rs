@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use rustls::pki_types::UnixTime;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
-use crate::relay::Support;
+use crate::close::CloseReason;
+use crate::relay::{Order, Support};
 use crate::snapshot::Snapshot;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
-use crate::telemetry::sessions::Sessions;
+use crate::telemetry::sessions::{Session, Sessions};
 use crate::telemetry::tally::Tally;
+use crate::telemetry::whom::Whom;
 
 /// What all connections of a running gate share.
 #[derive(Debug)]
@@ -34,8 +38,6 @@ pub(crate) struct Gate {
     pub(crate) tally: Arc<Tally>,
     /// No connection is let in any more; relays go on.
     pub(crate) draining: CancellationToken,
-    /// Relays end as well.
-    pub(crate) cut: CancellationToken,
     ids: AtomicU64,
 }
 
@@ -57,7 +59,6 @@ impl Gate {
             sessions: Arc::default(),
             tally: Arc::default(),
             draining: CancellationToken::new(),
-            cut: CancellationToken::new(),
             ids: AtomicU64::new(1),
         }
     }
@@ -67,8 +68,65 @@ impl Gate {
         self.ids.load(Ordering::Relaxed) - 1
     }
 
+    /// Cuts every session that would not be let in now by the snapshot of now; `at` is when somebody wanted that.
+    pub(crate) fn review(&self, at: Instant) -> Reviewed {
+        let (snapshot, now) = (self.snapshot.load_full(), UnixTime::now());
+        let mut reviewed = Reviewed::default();
+        let (sessions, _) = self.sessions.newest(usize::MAX);
+        for session in sessions {
+            *if judge(&session, &snapshot, now, at) { &mut reviewed.kept } else { &mut reviewed.cut } += 1;
+        }
+        reviewed
+    }
+
+    /// Looks at a session again that was let in by the snapshot `under` and has just taken its place. Whoever has put another
+    /// snapshot there meanwhile may have reviewed the sessions before this one was among them.
+    pub(crate) fn look_again(&self, session: &Session, under: &Arc<Snapshot>) {
+        let snapshot = self.snapshot.load_full();
+        if !Arc::ptr_eq(&snapshot, under) {
+            judge(session, &snapshot, UnixTime::now(), Instant::now());
+        }
+    }
+
+    /// Cuts the sessions that are meant, and says which these are.
+    pub(crate) fn cut(&self, whom: &Whom) -> Vec<Arc<Session>> {
+        let at = Instant::now();
+        let (mut sessions, _) = self.sessions.newest(usize::MAX);
+        sessions.retain(|session| {
+            whom.means(session, self.admission.source(session.source.ip()))
+                && session.cut.order(Order { reason: CloseReason::CutByHand, detail: None, at })
+        });
+        sessions
+    }
+
+    /// Cuts the sessions whose certificate has expired, unless their route keeps them.
+    pub(crate) fn end_expired(&self, now: UnixTime) {
+        let (snapshot, at) = (self.snapshot.load_full(), Instant::now());
+        for session in self.sessions.expired(now.as_secs()) {
+            if snapshot.ends_expired(&session.route) {
+                let detail = Some("its certificate has expired".to_owned());
+                session.cut.order(Order { reason: CloseReason::Expired, detail, at });
+            }
+        }
+    }
+
     /// A number for a connection.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// What became of the sessions under another snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reviewed {
+    /// They go on.
+    pub(crate) kept: usize,
+    /// They end.
+    pub(crate) cut: usize,
+}
+
+/// Whether a session may go on; if not, it is cut.
+fn judge(session: &Session, snapshot: &Snapshot, now: UnixTime, at: Instant) -> bool {
+    let verdict = snapshot.keeps(&session.route, session.chain.as_deref(), now);
+    verdict.map_err(|(reason, detail)| session.cut.order(Order { reason, detail: Some(detail), at })).is_ok()
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 
 use aws_lc_rs::digest;
+use rustls::pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -83,6 +84,15 @@ fn hex_bytes(text: &str) -> Option<Vec<u8>> {
     }
     let (pairs, []) = digits.as_chunks::<2>() else { return None };
     Some(pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
+/// What a client sent to prove who it is. It is kept for as long as its session lasts, to be judged again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The client's own certificate first.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// The last second, since 1970, in which all of them are valid; [`u64::MAX`] where nobody looks at dates.
+    pub good_until: u64,
 }
 
 /// What the end-entity certificate of a client says, and whether anybody vouched for it.

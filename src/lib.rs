@@ -17,6 +17,7 @@
 //!
 //! Imports point down only; `tests/architecture.rs` holds the table. The words are those of the README's lexicon.
 
+pub mod access;
 mod admin;
 pub mod admission;
 pub mod authorize;
@@ -43,6 +44,7 @@ pub mod proxy_protocol;
 pub mod record;
 pub mod rejection;
 pub mod relay;
+pub mod reload;
 pub mod route;
 pub mod server;
 pub mod snapshot;
@@ -50,3 +52,4 @@ pub mod source;
 pub mod sys;
 pub mod telemetry;
 mod verdict;
+mod watch;

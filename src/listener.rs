@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -24,7 +25,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A bound socket.
 #[derive(Debug)]
 pub struct Listener {
-    settings: Arc<checked::Listener>,
+    name: Name,
+    /// All but name and address can change.
+    settings: Arc<ArcSwap<checked::Listener>>,
     socket: TcpListener,
     backoff: Duration,
 }
@@ -78,12 +81,23 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&settings.address.into())?;
         socket.listen(BACKLOG)?;
-        Ok(Self { settings, socket: TcpListener::from_std(socket.into())?, backoff: BACKOFF_MIN })
+        let socket = TcpListener::from_std(socket.into())?;
+        Ok(Self {
+            name: settings.name.clone(),
+            settings: Arc::new(ArcSwap::new(settings)),
+            socket,
+            backoff: BACKOFF_MIN,
+        })
     }
 
     /// The listener's name.
-    pub fn name(&self) -> &Name {
-        &self.settings.name
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// What it goes by, to be changed from outside: connections to come are treated by what is put there.
+    pub fn settings(&self) -> Arc<ArcSwap<checked::Listener>> {
+        Arc::clone(&self.settings)
     }
 
     /// The bound address: with the port the kernel chose, if port 0 was asked for.
@@ -101,7 +115,7 @@ impl Listener {
                 Ok((stream, peer)) => {
                     self.backoff = BACKOFF_MIN;
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                    return Accepted { stream, peer, listener: Arc::clone(&self.settings), at: Instant::now() };
+                    return Accepted { stream, peer, listener: self.settings.load_full(), at: Instant::now() };
                 }
                 Err(error) if is_of_the_connection(&error) => failed(AcceptError::Connection),
                 Err(_) => {

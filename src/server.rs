@@ -9,24 +9,27 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::BuildError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::pki_types::UnixTime;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, Watched};
 use crate::admission::Admission;
+use crate::close::CloseReason;
 use crate::config::checked::{Config, ControlSocket, KernelTls};
 use crate::connection;
 use crate::control::{BindError, Control, Facts};
 use crate::gate::Gate;
 use crate::listener::Listener;
-use crate::relay::Support;
+use crate::relay::{Order, Support};
+use crate::reload::Reloader;
 use crate::snapshot::{InvalidRoute, Snapshot};
 use crate::sys::ktls;
-use crate::telemetry::expiries::expiries;
 use crate::telemetry::log::{Event, Log};
 use crate::telemetry::metrics::Metrics;
+use crate::watch::watch;
 
 /// How often what piles up between connections is tidied.
 const TIDY: Duration = Duration::from_secs(5);
@@ -39,7 +42,7 @@ pub struct Server {
     admin: Option<Admin>,
     control: Option<Control>,
     without_control: Option<StartError>,
-    drain: Duration,
+    reloader: Reloader,
 }
 
 /// Why a gate cannot start.
@@ -122,7 +125,7 @@ pub struct Stopped {
 
 impl Server {
     /// Builds everything and binds every address, or changes nothing.
-    pub fn bind(config: &Config, log: Arc<Log>) -> Result<Self, StartError> {
+    pub fn bind(config: Config, log: Arc<Log>) -> Result<Self, StartError> {
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
             KernelTls::Auto | KernelTls::Require => Support::found(ktls::probe()),
@@ -130,9 +133,9 @@ impl Server {
         if config.kernel_tls == KernelTls::Require && !kernel.missing().is_empty() {
             return Err(StartError::KernelTls(kernel.missing().to_vec()));
         }
-        let snapshot = Snapshot::build(config).map_err(StartError::Route)?;
+        let snapshot = Snapshot::build(&config).map_err(StartError::Route)?;
         raise_descriptor_limit();
-        let metrics = Arc::new(Metrics::new(config).map_err(StartError::Metrics)?);
+        let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
         let mut listeners = Vec::new();
         for settings in &config.listeners {
             let bind = |error| StartError::Bind {
@@ -146,7 +149,7 @@ impl Server {
         let admin = match config.metrics.address {
             None => None,
             Some(address) => {
-                let admin = Admin::bind(address, watched(&gate, config));
+                let admin = Admin::bind(address, watched(&gate));
                 Some(admin.map_err(|error| StartError::Bind { address, what: "metrics".to_owned(), error })?)
             }
         };
@@ -158,7 +161,7 @@ impl Server {
                 let addresses: Vec<SocketAddr> =
                     listeners.iter().filter_map(|listener| listener.local_address().ok()).collect();
                 let metrics = admin.as_ref().map(Admin::local_address);
-                let bound = Control::bind(&socket, Facts::of(config, &addresses, metrics));
+                let bound = Control::bind(&socket, Facts::of(&config, &addresses, metrics));
                 match bound.map_err(|error| StartError::Control { socket, error }) {
                     Ok(control) => Some(control),
                     Err(error) if matches!(config.control.socket, ControlSocket::Auto(_)) => {
@@ -169,7 +172,9 @@ impl Server {
                 }
             }
         };
-        Ok(Self { gate, listeners, admin, control, without_control, drain: config.timeouts.drain })
+        let settings = listeners.iter().map(Listener::settings).collect();
+        let reloader = Reloader::new(Arc::clone(&gate), config, settings);
+        Ok(Self { gate, listeners, admin, control, without_control, reloader })
     }
 
     /// Where the listeners are bound, in the order of the configuration.
@@ -187,6 +192,11 @@ impl Server {
         self.without_control.as_ref()
     }
 
+    /// What lets it take another configuration over while it runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
     /// The metrics, as `/metrics` shows them.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.gate.metrics)
@@ -195,7 +205,7 @@ impl Server {
     /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
     /// the rest. A second word, `now`, ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, listeners, mut admin, control, drain, .. } = self;
+        let Self { gate, listeners, mut admin, control, reloader, .. } = self;
         let connections = TaskTracker::new();
         // The few tasks that last as long as the gate; dropped, they end.
         let mut lasting = JoinSet::new();
@@ -210,22 +220,25 @@ impl Server {
             gate.log.event(&Event::Metrics { address: admin.local_address() });
             admin.start(stop.clone());
         }
+        lasting.spawn(watch(reloader.clone()));
         if let Some(control) = control {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
-            lasting.spawn(control.run(Arc::clone(&gate)));
+            lasting.spawn(control.run(Arc::clone(&gate), reloader));
         }
         lasting.spawn(tidy(Arc::clone(&gate)));
+        lasting.spawn(watch_dates(Arc::clone(&gate)));
         gate.log.event(&Event::Ready);
 
         stop.cancelled().await;
         gate.log.event(&Event::Draining);
         gate.draining.cancel();
         connections.close();
+        let drain = gate.snapshot.load().timeouts.drain;
         let ended = now.run_until_cancelled(timeout(drain, connections.wait())).await;
         let mut cut = 0;
         if !matches!(ended, Some(Ok(()))) {
             cut = connections.len();
-            gate.cut.cancel();
+            gate.sessions.end(&Order { reason: CloseReason::DrainDeadline, detail: None, at: Instant::now() });
             // Each ends at its next turn.
             let _ = timeout(Duration::from_secs(5), connections.wait()).await;
         }
@@ -234,13 +247,12 @@ impl Server {
 }
 
 /// What the metrics listener shows of a gate.
-fn watched(gate: &Gate, config: &Config) -> Watched {
+fn watched(gate: &Gate) -> Watched {
     Watched {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
         sessions: Arc::clone(&gate.sessions),
         tally: Arc::clone(&gate.tally),
-        expiries: expiries(config),
     }
 }
 
@@ -269,5 +281,13 @@ async fn tidy(gate: Arc<Gate>) {
         gate.metrics.tidy();
         gate.admission.tidy();
         gate.log.tidy();
+    }
+}
+
+/// Ends sessions whose certificate expires.
+async fn watch_dates(gate: Arc<Gate>) {
+    loop {
+        gate.sessions.wait_for_dates(UnixTime::now().as_secs()).await;
+        gate.end_expired(UnixTime::now());
     }
 }

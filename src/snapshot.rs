@@ -1,12 +1,19 @@
 //! One generation of built configuration: what a connection needs to know, all of it from the same moment.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::UnixTime;
 
 use crate::authorize::{PassthroughPolicy, Policy};
-use crate::config::checked::{Backend, Config, RouteMode, SendProxyProtocol, Timeouts};
+use crate::close::CloseReason;
+use crate::config::checked::{Backend, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts};
 use crate::handshake::config::{InvalidTls, RouteTls};
-use crate::names::Name;
+use crate::identity::Chain;
+use crate::names::{Name, ServerNamePattern};
+use crate::rejection::Reason;
 use crate::route::RouteTable;
 
 /// Everything that connections look things up in. Built whole or not at all, and never changed.
@@ -14,6 +21,9 @@ use crate::route::RouteTable;
 pub struct Snapshot {
     /// Where server names lead.
     pub routes: RouteTable<Route>,
+    /// The routes in the order of the configuration.
+    pub in_order: Vec<Arc<Route>>,
+    by_name: HashMap<Name, Arc<Route>>,
     /// How long each phase may take.
     pub timeouts: Timeouts,
 }
@@ -23,6 +33,8 @@ pub struct Snapshot {
 pub struct Route {
     /// Its name.
     pub name: Name,
+    /// What it answers to.
+    pub server_names: Vec<ServerNamePattern>,
     /// Where it leads.
     pub backends: Vec<Backend>,
     /// The PROXY protocol header its backends are sent.
@@ -40,6 +52,8 @@ pub enum Access {
         tls: RouteTls,
         /// Whom it lets in.
         policy: Arc<Policy>,
+        /// What becomes of those whose certificate expires while they are in.
+        expired_session: ExpiredSession,
     },
     /// Whoever asks: its backend does TLS itself.
     Passthrough(PassthroughPolicy),
@@ -66,6 +80,7 @@ impl Snapshot {
     /// Builds everything anew from a checked configuration.
     pub fn build(config: &Config) -> Result<Self, InvalidRoute> {
         let mut routes = RouteTable::default();
+        let mut in_order = Vec::new();
         for route in &config.routes {
             let access = match &route.mode {
                 RouteMode::Passthrough => Access::Passthrough(PassthroughPolicy::configured()),
@@ -74,11 +89,12 @@ impl Snapshot {
                         Arc::new(Policy { allow: terminate.allow.clone(), deny: terminate.client_auth.deny.clone() });
                     let tls = RouteTls::new(terminate, Arc::clone(&policy))
                         .map_err(|error| InvalidRoute { route: route.name.clone(), error })?;
-                    Access::Certificate { tls, policy }
+                    Access::Certificate { tls, policy, expired_session: terminate.client_auth.expired_session }
                 }
             };
             let built = Arc::new(Route {
                 name: route.name.clone(),
+                server_names: route.server_names.clone(),
                 backends: route.backends.clone(),
                 send_proxy_protocol: route.send_proxy_protocol,
                 access,
@@ -86,7 +102,53 @@ impl Snapshot {
             for pattern in &route.server_names {
                 routes.insert(pattern.clone(), Arc::clone(&built));
             }
+            in_order.push(built);
         }
-        Ok(Self { routes, timeouts: config.timeouts.clone() })
+        let by_name = in_order.iter().map(|route| (route.name.clone(), Arc::clone(route))).collect();
+        Ok(Self { routes, in_order, by_name, timeouts: config.timeouts.clone() })
+    }
+
+    /// The route of this name.
+    pub fn route(&self, name: &Name) -> Option<&Arc<Route>> {
+        self.by_name.get(name)
+    }
+
+    /// Whether a session ends when its certificate expires. Where there is no such route, there is nobody to say no.
+    pub fn ends_expired(&self, route: &Name) -> bool {
+        match self.route(route).map(|route| &route.access) {
+            Some(Access::Certificate { expired_session, .. }) => *expired_session == ExpiredSession::Cut,
+            Some(Access::Passthrough(_)) => false,
+            None => true,
+        }
+    }
+
+    /// Whether a session that is in would be let in `now`, over the route of the same name; and if not, why it has to end.
+    /// Where the route leads by now does not matter.
+    pub fn keeps(&self, route: &Name, chain: Option<&Chain>, now: UnixTime) -> Result<(), (CloseReason, String)> {
+        let Some(route) = self.route(route) else {
+            return Err((CloseReason::RouteRemoved, "the route is not in the configuration any more".to_owned()));
+        };
+        let Access::Certificate { tls, expired_session, .. } = &route.access else { return Ok(()) };
+        let certificates = chain.map(|chain| chain.certificates.as_slice()).unwrap_or_default();
+        let at = match (expired_session, chain) {
+            // As long as it was good: what else there is against it must not hide behind the dates.
+            (ExpiredSession::Keep, Some(chain)) if now.as_secs() > chain.good_until => {
+                UnixTime::since_unix_epoch(Duration::from_secs(chain.good_until))
+            }
+            _ => now,
+        };
+        tls.judge(certificates, at).1.map_err(|(reason, detail)| (close_reason(reason), detail))
+    }
+}
+
+/// Why a session ends whose certificate would be turned away for this reason.
+const fn close_reason(reason: Reason) -> CloseReason {
+    match reason {
+        Reason::Revoked => CloseReason::Revoked,
+        Reason::Denied => CloseReason::Denied,
+        Reason::Expired | Reason::NotYetValid => CloseReason::Expired,
+        Reason::IdentityNotAllowed | Reason::CertificateRequired => CloseReason::NotAllowed,
+        // An authority that is gone, or a revocation list that is missing or has expired.
+        _ => CloseReason::NotTrusted,
     }
 }

@@ -12,17 +12,17 @@ use crate::client_hello::Greeted;
 use crate::dial::Dialed;
 use crate::gate::Gate;
 use crate::handshake::{Facts, Refused, Secured};
-use crate::identity::Identity;
+use crate::identity::{Chain, Identity};
 use crate::ja4::Ja4;
 use crate::listener::Accepted;
 use crate::names::Name;
 use crate::rejection::{Reason, Rejection};
-use crate::relay::{Meter, Path, RelaySummary};
-use crate::snapshot::Route;
+use crate::relay::{Cut, Meter, Order, Path, RelaySummary};
+use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::log::{Certificate, Durations, Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::telemetry::refusals::{Circumstances, Refusal};
-use crate::telemetry::sessions::{Entered, Session, Sessions};
+use crate::telemetry::sessions::{Entered, Holder, Session, Sessions};
 
 /// The file of one connection. Dropped without a verdict it reports `internal`: accepted is always the sum of rejected,
 /// closed and active.
@@ -38,6 +38,7 @@ pub(crate) struct Record {
     ja4: Option<Ja4>,
     steps: Steps,
     identity: Option<Arc<Identity>>,
+    chain: Option<Arc<Chain>>,
     facts: Option<Facts>,
     backend: Option<usize>,
     session: Option<Entered>,
@@ -125,6 +126,7 @@ impl Record {
             ja4: None,
             steps: Steps::begin(accepted.at),
             identity: None,
+            chain: None,
             facts: None,
             backend: None,
             session: None,
@@ -151,7 +153,7 @@ impl Record {
 
     /// It is known where it leads.
     pub(crate) fn routed(&mut self, route: &Arc<Route>) {
-        let metrics = self.gate.metrics.route(&route.name).cloned();
+        let metrics = self.gate.metrics.route(&route.name);
         self.active().decrement(1);
         self.route = Some((Arc::clone(route), metrics));
         self.active().increment(1);
@@ -176,6 +178,7 @@ impl Record {
     /// The handshake is over.
     pub(crate) fn secured(&mut self, secured: &Secured) {
         self.identity.clone_from(&secured.identity);
+        self.chain.clone_from(&secured.chain);
         if let Some(metrics) = self.route_metrics() {
             metrics.handshake(secured.facts.version == "TLSv1.3", secured.facts.resumed);
         }
@@ -190,7 +193,9 @@ impl Record {
 
     /// A backend answered, or did not.
     pub(crate) fn tried(&self, backend: usize, up: bool) {
-        if let Some(metrics) = self.route_metrics() {
+        if let Some((route, Some(metrics))) = &self.route
+            && let Some(backend) = route.backends.get(backend)
+        {
             metrics.backend(backend, up);
         }
     }
@@ -204,8 +209,8 @@ impl Record {
         }
     }
 
-    /// Payload begins to move. Gives what it is counted with.
-    pub(crate) fn relay_begins(&mut self, path: Path) -> Meter {
+    /// Payload begins to move. Gives what it is counted with, and where the relay is told to end.
+    pub(crate) fn relay_begins(&mut self, path: Path, under: &Arc<Snapshot>) -> (Meter, Arc<Cut>) {
         self.steps.next(Step::Relay);
         self.gate.tally.admitted();
         let meter = match self.route_metrics() {
@@ -215,14 +220,17 @@ impl Record {
             }
             None => Meter { to_backend: Counter::noop(), to_client: Counter::noop() },
         };
-        let Some((route, _)) = &self.route else { return meter };
+        let Some((route, _)) = &self.route else { return (meter, Arc::default()) };
         let backend = self.backend.and_then(|index| route.backends.get(index)).cloned();
-        let (listener, name, identity) = (self.listener.clone(), route.name.clone(), self.identity.clone());
-        let session = Session::new(self.id, self.client, listener, name, identity, backend, path);
+        let holder = Holder { identity: self.identity.clone(), chain: self.chain.take() };
+        let (listener, name) = (self.listener.clone(), route.name.clone());
+        let session = Session::new(self.id, self.client, listener, name, holder, backend, path);
         let entered = Sessions::enter(&self.gate.sessions, session);
+        self.gate.look_again(entered.session(), under);
         let meter = entered.metered(meter);
+        let cut = Arc::clone(&entered.session().cut);
         self.session = Some(entered);
-        meter
+        (meter, cut)
     }
 
     /// The verdict: turned away.
@@ -271,7 +279,12 @@ impl Record {
     pub(crate) fn closed(mut self, summary: &RelaySummary) {
         self.decided = true;
         // Whoever reads the line does not find the session any more.
-        self.session = None;
+        let ordered = self.session.take().and_then(|entered| entered.session().cut.ordered());
+        if let Some(Order { reason, at, .. }) = ordered
+            && reason == summary.reason
+        {
+            self.gate.metrics.cut(reason, at.elapsed());
+        }
         if let Some(metrics) = self.route_metrics() {
             metrics.closed(summary.reason);
         }

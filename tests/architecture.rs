@@ -12,7 +12,8 @@ const VOCABULARY: &[&str] = &["close", "html", "identity", "names", "rejection",
 /// What each other module of the crate may import beside itself and the vocabulary.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The foundations.
-    ("config", &[]),
+    // The inventory is in the form of those who write it.
+    ("config", &["pki"]),
     ("penalties", &[]),
     ("pki", &[]),
     // Who may be connected to a listener for a few.
@@ -35,6 +36,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("handshake", &["admission", "authorize", "client_hello", "config", "record", "sys"]),
     ("dial", &["authorize", "config", "sys"]),
     ("relay", &["record", "sys"]),
+    // Who may go where, in words: it asks those who decide.
+    ("access", &["authorize", "config", "snapshot"]),
     // What they are built from and reported to.
     ("snapshot", &["authorize", "config", "handshake", "route"]),
     // Who is one source is admission's to say.
@@ -43,8 +46,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("explanation", &["authorize", "telemetry"]),
     ("admin", &["explanation", "places", "telemetry"]),
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
+    // It puts another snapshot there; connections only find it.
+    ("reload", &["access", "config", "gate", "snapshot", "telemetry"]),
+    ("watch", &["config", "reload", "sys"]),
     // It only asks: no stage knows of it.
-    ("control", &["config", "explanation", "gate", "telemetry"]),
+    ("control", &["access", "config", "explanation", "gate", "reload", "telemetry"]),
     (
         "verdict",
         &[
@@ -90,14 +96,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "gate",
             "listener",
             "relay",
+            "reload",
             "snapshot",
             "sys",
             "telemetry",
+            "watch",
         ],
     ),
     (
         "cli",
         &[
+            "access",
             "authorize",
             "config",
             "control",
@@ -105,6 +114,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "explanation",
             "handshake",
             "pki",
+            "reload",
             "server",
             "snapshot",
             "telemetry",

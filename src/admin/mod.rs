@@ -28,7 +28,6 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::places::Places;
-use crate::telemetry::expiries::Expiry;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::sessions::Sessions;
@@ -55,8 +54,6 @@ pub(crate) struct Watched {
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) tally: Arc<Tally>,
-    /// The next first.
-    pub(crate) expiries: Vec<Expiry>,
 }
 
 /// The bound listener, and the thread that answers there until this is dropped.

@@ -192,8 +192,8 @@ struct Inside {
 }
 
 fn inside(html: &mut Html, watched: &Watched) {
-    let mut routes: BTreeMap<&str, Inside> =
-        watched.metrics.route_names().into_iter().map(|name| (name.as_str(), Inside::default())).collect();
+    let names = watched.metrics.route_names();
+    let mut routes: BTreeMap<&str, Inside> = names.iter().map(|name| (name.as_str(), Inside::default())).collect();
     let (sessions, _) = watched.sessions.newest(usize::MAX);
     for session in &sessions {
         let route = routes.entry(session.route.as_str()).or_default();
@@ -239,7 +239,8 @@ fn expiring(html: &mut Html, watched: &Watched, now: OffsetDateTime) {
         "<section><h2>What expires</h2><p class=\"quiet\">A certificate is a digital identity card. Like one, it is good up \
          to a date.</p><table><thead><tr><th>What<th class=\"number\">days left<th>good until</thead><tbody>",
     );
-    for expiry in &watched.expiries {
+    let expiries = watched.metrics.expiries();
+    for expiry in &*expiries {
         let left = expiry.at.saturating_sub(now.unix_timestamp());
         let (class, words) = match left.div_euclid(DAY) {
             ..0 => ("fault", "expired"),
@@ -262,7 +263,7 @@ fn expiring(html: &mut Html, watched: &Watched, now: OffsetDateTime) {
             Err(_) => html.raw("no date that a clock can show"),
         };
     }
-    if watched.expiries.is_empty() {
+    if expiries.is_empty() {
         html.raw("<tr><td colspan=\"3\">Nothing: no route asks for certificates.");
     }
     html.raw("</tbody></table></section>");

@@ -55,5 +55,6 @@ pub(super) const fn kind(kind: Kind) -> &'static str {
         Kind::Server => "the gate's own certificate",
         Kind::TrustAnchor => "the authority that vouches for your devices",
         Kind::RevocationList => "the list of revoked certificates",
+        Kind::Device => "the certificate of the device",
     }
 }

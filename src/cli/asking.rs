@@ -52,14 +52,19 @@ impl Asking {
         let Some(answer) = expected(answer) else {
             return failed(exit::UNEXPECTED, &"the gate answered another question than the one that was asked");
         };
+        self.say(&answer, text)
+    }
+
+    /// Says an answer: as JSON, or as `text` puts it.
+    pub(super) fn say<T: Serialize>(&self, answer: &T, text: impl FnOnce(&T) -> String) -> ExitCode {
         match self.format {
             // Whatever answers, nothing of it takes the terminal over.
             Format::Text => {
-                for line in text(&answer).lines() {
+                for line in text(answer).lines() {
                     println!("{}", visible(line, LINE_MAX));
                 }
             }
-            Format::Json => match serde_json::to_string_pretty(&answer) {
+            Format::Json => match serde_json::to_string_pretty(answer) {
                 Ok(json) => println!("{json}"),
                 Err(error) => return failed(exit::UNEXPECTED, &error),
             },
@@ -67,7 +72,8 @@ impl Asking {
         exit::OK.into()
     }
 
-    fn socket(&self) -> Result<PathBuf, ExitCode> {
+    /// Where the gate is to be asked.
+    pub(super) fn socket(&self) -> Result<PathBuf, ExitCode> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
         }

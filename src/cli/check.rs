@@ -7,9 +7,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigArg, Format, exit, failed};
-use crate::authorize::{Policy, decide};
-use crate::config::checked::{Config, RouteMode, Selector};
-use crate::identity::{Identity, Serial, Sha256, Twins};
+use crate::access::{Person, people};
+use crate::config::checked::Config;
 use crate::snapshot::Snapshot;
 
 /// The options of `doorward check`.
@@ -60,82 +59,16 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
 }
 
 fn table(config: &Config) -> Table {
-    let mut selectors: Vec<&Selector> = Vec::new();
-    for route in &config.routes {
-        if let RouteMode::Terminate(terminate) = &route.mode {
-            for selector in &terminate.allow.selectors {
-                if !selectors.contains(&selector) {
-                    selectors.push(selector);
-                }
-            }
-        }
-    }
-    let mut rows: Vec<Row> =
-        selectors.iter().map(|selector| row(config, selector.to_string(), Some(&holder(Some(selector))))).collect();
-    let any = if rows.is_empty() { "any verified certificate" } else { "any other verified certificate" };
-    rows.push(row(config, any.to_owned(), Some(&holder(None))));
-    let unverified = Identity { verified: false, ..holder(None) };
-    rows.push(row(config, "a certificate nobody vouches for".to_owned(), Some(&unverified)));
-    rows.push(row(config, "no certificate".to_owned(), None));
+    let row = |person: &Person| {
+        let access = config.routes.iter().map(|route| (route.name.to_string(), person.way(route).word()));
+        Row { identity: person.name.clone(), access: access.collect() }
+    };
     Table {
         file: config.file.display().to_string(),
         routes: config.routes.iter().map(|route| route.name.to_string()).collect(),
-        rows,
+        rows: people(config).iter().map(row).collect(),
         warnings: config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect(),
     }
-}
-
-fn row(config: &Config, name: String, identity: Option<&Identity>) -> Row {
-    let access = config.routes.iter().map(|route| {
-        let access = match &route.mode {
-            RouteMode::Passthrough => "backend decides",
-            RouteMode::Terminate(terminate) => {
-                let mode = terminate.client_auth.mode;
-                let policy = Policy { allow: terminate.allow.clone(), deny: terminate.client_auth.deny.clone() };
-                // What the verifier does before it asks the policy.
-                let admitted = match identity {
-                    None => !mode.requires() && decide(None, &policy).is_ok(),
-                    Some(identity) if mode.verifies() => identity.verified && decide(Some(identity), &policy).is_ok(),
-                    Some(identity) => decide(Some(&Identity { verified: false, ..identity.clone() }), &policy).is_ok(),
-                };
-                if admitted { "yes" } else { "no" }
-            }
-        };
-        (route.name.to_string(), access)
-    });
-    Row { identity: name, access: access.collect() }
-}
-
-/// A verified certificate that matches `selector` and no other.
-fn holder(selector: Option<&Selector>) -> Identity {
-    let mut identity = Identity {
-        verified: true,
-        emails: Vec::new(),
-        uris: Vec::new(),
-        dns_names: Vec::new(),
-        ips: Vec::new(),
-        common_name: None,
-        organizational_units: Vec::new(),
-        fingerprint: Sha256([0; 32]),
-        twins: Twins::known(Vec::new()),
-        spki: Sha256([0; 32]),
-        serial: Serial::from_be_bytes(&[]),
-        issuer: String::new(),
-        not_before: 0,
-        not_after: i64::MAX,
-    };
-    match selector {
-        None => {}
-        Some(Selector::AnyName(name) | Selector::CommonName(name)) => identity.common_name = Some(name.clone()),
-        Some(Selector::OrganizationalUnit(unit)) => identity.organizational_units.push(unit.clone()),
-        Some(Selector::Dns(name)) => identity.dns_names.push(name.clone()),
-        Some(Selector::Email(name)) => identity.emails.push(name.clone()),
-        Some(Selector::Uri(name)) => identity.uris.push(name.clone()),
-        Some(Selector::Ip(address)) => identity.ips.push(*address),
-        Some(Selector::Fingerprint(digest)) => identity.fingerprint = *digest,
-        Some(Selector::Spki(digest)) => identity.spki = *digest,
-    }
-    identity
 }
 
 fn text(table: &Table) -> String {

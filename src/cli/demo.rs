@@ -79,7 +79,7 @@ async fn show() -> Result<()> {
     config.control.socket = ControlSocket::Off;
     let told = Told::default();
     let log = Arc::new(Log::new(config.log.format, Prefixed(told.clone()))?);
-    let server = Server::bind(&config, Arc::clone(&log))?;
+    let server = Server::bind(config, Arc::clone(&log))?;
     let gate = *server.addresses().first().ok_or("no listener")?;
     let metrics_address = server.metrics_address().ok_or("no metrics listener")?;
     let metrics = server.metrics();

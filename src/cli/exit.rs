@@ -16,7 +16,7 @@ pub const CUT: u8 = 5;
 pub const REFUSED: u8 = 6;
 /// `init`, `ca`: files would have been overwritten, and nothing was written.
 pub const EXISTS: u8 = 7;
-/// `why`, `status`, `sessions`: there is no running gate to be asked, and stderr says what to do.
+/// `why`, `status`, `sessions`, `reload`, `cut`: there is no running gate to be asked, and stderr says what to do.
 pub const NO_GATE: u8 = 8;
 /// `share`: the link was closed before anybody fetched what it had.
 pub const NOT_FETCHED: u8 = 9;
@@ -32,5 +32,5 @@ Exit codes:
   5  the gate stopped, but had to cut connections that did not end in time
   6  explain: no
   7  init, ca: files would have been overwritten, and nothing was written
-  8  why, status, sessions: no gate is running there, or it may not be asked
+  8  why, status, sessions, reload, cut: no gate is running there, or it may not be asked
   9  share: nobody has fetched it";

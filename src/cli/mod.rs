@@ -3,10 +3,12 @@
 mod asking;
 pub mod ca;
 mod check;
+mod cut;
 mod demo;
 pub mod exit;
 mod explain;
 pub mod init;
+mod reload;
 mod run;
 mod sessions;
 mod share;
@@ -80,6 +82,15 @@ enum Command {
     ///
     /// One line for each connection that is open now, the newest first, with the bytes it has moved so far.
     Sessions(sessions::SessionsArgs),
+    /// Let the running gate take its configuration over as it is in the file now
+    ///
+    /// The file and all files it names are read anew: certificates, trust, revocation lists. If there is a mistake anywhere,
+    /// nothing changes, and you are told every mistake. Connections go on if they would be let in by the new configuration;
+    /// the others are ended.
+    Reload(reload::ReloadArgs),
+    /// End connections that are open: of a device, an address, a route, or all
+    #[command(after_help = cut::EXAMPLE)]
+    Cut(cut::CutArgs),
 }
 
 /// Where the configuration is.
@@ -160,6 +171,8 @@ pub fn main() -> ExitCode {
         Command::Why(args) => why::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Sessions(args) => sessions::run(&args),
+        Command::Reload(args) => reload::run(&args),
+        Command::Cut(args) => cut::run(&args),
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArg, exit, failed};
 use crate::explanation::counted;
+use crate::reload::{Cause, Reloader};
 use crate::server::{Server, StartError, Stopped};
 use crate::telemetry::log::Log;
 
@@ -33,13 +34,15 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         runtime.block_on(async {
             let stop = CancellationToken::new();
             let now = CancellationToken::new();
-            let server = Server::bind(&config, Arc::clone(&log))?;
+            let server = Server::bind(config, Arc::clone(&log))?;
             if let Some(error) = server.without_control() {
                 eprintln!("warning: {error}\n  the gate runs all the same, but nobody can ask it: doorward why, say");
             }
             let signals = tokio::task::spawn(signals(stop.clone(), now.clone()).map_err(StartError::Io)?);
+            let hangups = tokio::task::spawn(hangups(server.reloader()).map_err(StartError::Io)?);
             let stopped = server.run(stop, now).await;
             signals.abort();
+            hangups.abort();
             Ok(stopped)
         })
     });
@@ -75,6 +78,16 @@ pub(super) fn signals(
                 _ = interrupt.recv() => {}
             }
             token.cancel();
+        }
+    })
+}
+
+/// Each SIGHUP lets the gate take its configuration over anew. What comes of it is in the log.
+fn hangups(reloader: Reloader) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        while hangup.recv().await.is_some() {
+            let _ = reloader.reload(Cause::Signal).await;
         }
     })
 }

@@ -24,9 +24,11 @@ pub(super) fn run(args: &SessionsArgs) -> ExitCode {
 }
 
 fn text(sessions: &Sessions) -> String {
-    if sessions.sessions.is_empty() {
-        return "Nobody is in.\n".to_owned();
-    }
+    if sessions.sessions.is_empty() { "Nobody is in.\n".to_owned() } else { table(sessions) }
+}
+
+/// One line for each.
+pub(super) fn table(sessions: &Sessions) -> String {
     let heading = ["device", "route", "from", "open for", "sent", "received", "path", "id"].map(str::to_owned);
     let rows = sessions.sessions.iter().map(|session| {
         let device = match &session.certificate {

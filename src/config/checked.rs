@@ -23,6 +23,8 @@ pub struct Config {
     pub file: PathBuf,
     /// `kernel_tls`.
     pub kernel_tls: KernelTls,
+    /// `watch`: whether a file that changes is taken over by itself.
+    pub watch: bool,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
     /// `[[route]]`, at least one.
@@ -109,6 +111,8 @@ pub struct Terminate {
 pub struct Certificate {
     /// The file of its chain.
     pub chain_file: PathBuf,
+    /// The file of its key.
+    pub key_file: PathBuf,
     /// Chain and key, as rustls wants them.
     pub certified_key: Arc<CertifiedKey>,
 }
@@ -162,6 +166,8 @@ pub struct ClientAuth {
     pub deny: DenyList,
     /// What an expired revocation list means.
     pub expired_revocation_list: ExpiredRevocationList,
+    /// What becomes of those whose certificate expires while they are in.
+    pub expired_session: ExpiredSession,
     /// Whether clients are told the names of the trust anchors (`certificate_authorities`, RFC 8446 section 4.2.4).
     /// Browsers then offer their user only the certificates that fit; but whoever asks for the route's server name is
     /// told, too, and a mkcert root is named after its owner.
@@ -204,6 +210,15 @@ pub enum ExpiredRevocationList {
     Deny,
     /// It is used as it is, and the gate warns.
     Warn,
+}
+
+/// What becomes of a session whose certificate expires meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiredSession {
+    /// It ends.
+    Cut,
+    /// It goes on until it ends by itself.
+    Keep,
 }
 
 /// Whom a route lets in; groups are resolved.
@@ -375,10 +390,30 @@ pub struct Rate {
 }
 
 /// The listener for metrics and health.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
     /// Where it listens; `None` if it is off.
     pub address: Option<SocketAddr>,
+    /// What `doorward ca` has issued, if that is to be shown.
+    pub inventory: Option<Inventory>,
+}
+
+/// The devices that `doorward ca` has given certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inventory {
+    /// The file they stand in.
+    pub file: PathBuf,
+    /// Each with the certificate that it got last, unless that was revoked.
+    pub devices: Vec<Device>,
+}
+
+/// A device and its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// What it is called.
+    pub name: String,
+    /// When its certificate expires, in seconds since 1970.
+    pub not_after: i64,
 }
 
 /// The socket for those who ask the running gate.

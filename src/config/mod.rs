@@ -23,6 +23,7 @@ mod files;
 mod raw;
 mod reader;
 mod report;
+pub mod seen;
 mod suggest;
 mod syntax;
 mod values;

@@ -8,6 +8,7 @@ use super::report::{Given, Place, Report, Text};
 /// The whole file.
 pub(super) struct Raw {
     pub(super) kernel_tls: Given<String>,
+    pub(super) watch: Given<String>,
     /// `None` if something else stands where the listeners should be.
     pub(super) listeners: Option<Vec<RawListener>>,
     pub(super) certificate: Given<RawCertificate>,
@@ -17,7 +18,7 @@ pub(super) struct Raw {
     pub(super) routes: Option<Vec<RawRoute>>,
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
-    pub(super) metrics_address: Given<String>,
+    pub(super) metrics: RawMetrics,
     pub(super) control: Given<RawControl>,
     pub(super) log: RawLog,
 }
@@ -45,6 +46,7 @@ pub(super) struct RawClientAuth {
     pub(super) revocation_lists: Given<Vec<Text>>,
     pub(super) deny: Given<Vec<Text>>,
     pub(super) expired_revocation_list: Given<String>,
+    pub(super) expired_session: Given<String>,
     pub(super) announce_trust: Given<String>,
 }
 
@@ -92,6 +94,13 @@ pub(super) struct RawLimits {
     pub(super) source_prefix_v6: Given<Scalar>,
 }
 
+/// `[metrics]`
+#[derive(Default)]
+pub(super) struct RawMetrics {
+    pub(super) address: Given<String>,
+    pub(super) inventory: Given<String>,
+}
+
 /// `[log]`
 #[derive(Default)]
 pub(super) struct RawLog {
@@ -107,6 +116,7 @@ impl Raw {
         let raw = Self {
             control: RawControl::find(&mut root, report),
             kernel_tls: root.text("kernel_tls", "\"auto\"", report),
+            watch: root.text("watch", "\"on\"", report),
             listeners: root
                 .tables("listener", report)
                 .map(|tables| tables.into_iter().map(|table| RawListener::read(table, report)).collect()),
@@ -121,7 +131,7 @@ impl Raw {
                 .map(|tables| tables.into_iter().map(|table| RawRoute::read(table, report)).collect()),
             timeouts: root.table("timeouts", RawTimeouts::read, report).into_value().unwrap_or_default(),
             limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
-            metrics_address: only_key(&mut root, "metrics", "address", "\"127.0.0.1:9180\"", report),
+            metrics: root.table("metrics", RawMetrics::read, report).into_value().unwrap_or_default(),
             log: root.table("log", RawLog::read, report).into_value().unwrap_or_default(),
         };
         root.close(report);
@@ -163,6 +173,7 @@ impl RawClientAuth {
             revocation_lists: table.texts("revocation_lists", "\"pki/clients.crl\"", report),
             deny: table.texts("deny", "\"serial:4a6f\"", report),
             expired_revocation_list: table.text("expired_revocation_list", "\"deny\"", report),
+            expired_session: table.text("expired_session", "\"cut\"", report),
             announce_trust: table.text("announce_trust", "\"on\"", report),
         };
         table.close(report);
@@ -239,6 +250,17 @@ impl RawControl {
     }
 }
 
+impl RawMetrics {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            address: table.text("address", "\"127.0.0.1:9180\"", report),
+            inventory: table.text("inventory", "\"pki/inventory.toml\"", report),
+        };
+        table.close(report);
+        raw
+    }
+}
+
 impl RawLog {
     fn read(mut table: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
@@ -249,20 +271,4 @@ impl RawLog {
         table.close(report);
         raw
     }
-}
-
-/// The value of a section that has one key.
-fn only_key(
-    root: &mut Table<'_>,
-    section: &'static str,
-    key: &'static str,
-    example: &str,
-    report: &mut Report,
-) -> Given<String> {
-    let read = |mut table: Table<'_>, report: &mut Report| {
-        let given = table.text(key, example, report);
-        table.close(report);
-        given
-    };
-    root.table(section, read, report).into_value().unwrap_or_default()
 }

@@ -7,10 +7,17 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{ANSWER_MAX, Answer, Request};
+use super::{ANSWER_MAX, Answer, Reloaded, Request};
+use crate::names::visible;
 
 /// For each step. A gate answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// For the answer to a reload: there may be lists with millions of entries to be read.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(150);
+
+/// The longest text of a gate's that is passed on, in characters.
+const TEXT_MAX: usize = 64 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -74,10 +81,54 @@ pub fn ask(path: &Path, request: &Request) -> Result<Answer, AskError> {
     serde_json::from_str(&line).map_err(|_| AskError::NotUnderstood { socket: path.to_owned() })
 }
 
+/// Why a gate has not taken its configuration over.
+#[derive(Debug)]
+pub enum ReloadError {
+    /// There is none, or it does not answer.
+    Ask(AskError),
+    /// It goes on with the configuration it has, because of these mistakes in the new one, in the words of `doorward check`.
+    Refused(Vec<String>),
+    /// It says no, for another reason.
+    No(String),
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ask(error) => error.fmt(f),
+            Self::Refused(errors) => {
+                f.write_str("the gate goes on with the configuration it has, because the new one has mistakes:\n")?;
+                errors.iter().try_for_each(|error| write!(f, "\n{error}\n"))
+            }
+            Self::No(error) => write!(f, "the gate did not do it: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+/// Lets the gate at `socket` take its configuration and all files over that it names, and waits until it has.
+///
+/// # Errors
+/// If there is none, or it does not answer, or there are mistakes in the configuration: then nothing has changed.
+pub fn reload(socket: &Path) -> Result<Reloaded, ReloadError> {
+    match ask(socket, &Request::Reload).map_err(ReloadError::Ask)? {
+        Answer::Reloaded(reloaded) => Ok(reloaded),
+        // Whatever answers, nothing of it takes a terminal over.
+        Answer::NotReloaded { errors } => {
+            let lines = |text: &String| text.lines().map(|line| visible(line, TEXT_MAX)).collect::<Vec<_>>().join("\n");
+            Err(ReloadError::Refused(errors.iter().map(lines).collect()))
+        }
+        Answer::Error(error) => Err(ReloadError::No(visible(&error, TEXT_MAX))),
+        _ => Err(ReloadError::Ask(AskError::NotUnderstood { socket: socket.to_owned() })),
+    }
+}
+
 fn exchange(path: &Path, request: &Request) -> io::Result<String> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.connect_timeout(&SockAddr::unix(path)?, PATIENCE)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    let patience = if *request == Request::Reload { RELOAD_PATIENCE } else { PATIENCE };
+    socket.set_read_timeout(Some(patience))?;
     socket.set_write_timeout(Some(PATIENCE))?;
     let mut question = serde_json::to_vec(request).map_err(io::Error::other)?;
     question.push(b'\n');

@@ -1,7 +1,8 @@
-//! The control socket: how `doorward status`, `doorward sessions` and `doorward why` ask a running gate.
+//! The control socket: how `doorward status`, `doorward sessions` and `doorward why` ask a running gate, and how
+//! `doorward reload` and `doorward cut` have it do something.
 //!
 //! A unix socket for the gate's own user and for root. One connection is one question: a line of JSON each way
-//! ([`Request`], [`Answer`]), both bounded in size and time. Nothing can be changed over it in this release.
+//! ([`Request`], [`Answer`]), both bounded in size and time.
 
 pub mod ask;
 pub(crate) mod serve;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::serve::{Control, Facts};
 pub use self::socket::BindError;
+use crate::access::Change;
 
 /// The longest question, in bytes.
 const REQUEST_MAX: usize = 4096;
@@ -42,6 +44,15 @@ pub enum Request {
         /// No more than so many, the newest; at most [`REFUSALS_MAX`].
         count: usize,
     },
+    /// Take the configuration over as it is in the file now.
+    Reload,
+    /// End sessions.
+    Cut {
+        /// Which: see [`Whom`](crate::telemetry::whom::Whom).
+        whom: String,
+    },
+    /// End every session. A question of its own: one that was cut short must never mean this.
+    CutEverybody,
 }
 
 /// An answer.
@@ -54,8 +65,34 @@ pub enum Answer {
     Sessions(Sessions),
     /// To [`Request::Why`].
     Why(Why),
+    /// To [`Request::Reload`]: it was done.
+    Reloaded(Reloaded),
+    /// To [`Request::Reload`]: nothing was changed, for these mistakes.
+    NotReloaded {
+        /// Each in the words of `doorward check`.
+        errors: Vec<String>,
+    },
+    /// To [`Request::Cut`] and [`Request::CutEverybody`]: these end.
+    Cut(Sessions),
     /// There is no answer, for this reason.
     Error(String),
+}
+
+/// A configuration that was taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What is allowed but probably not meant, in the words of `doorward check`.
+    pub warnings: Vec<String>,
+    /// What is different and takes effect only after a restart.
+    pub after_restart: Vec<String>,
+    /// Who may go where he could not before.
+    pub gained: Vec<Change>,
+    /// Who may no longer go where he could.
+    pub lost: Vec<Change>,
+    /// How many connections that are in go on.
+    pub sessions_kept: usize,
+    /// How many end, since they would not be let in any more.
+    pub sessions_cut: usize,
 }
 
 /// How a gate is.
@@ -110,7 +147,7 @@ pub struct RouteStatus {
     pub sessions: usize,
 }
 
-/// Who is in.
+/// Who is in, or was until a moment ago.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
     /// How many there are.

@@ -16,22 +16,29 @@ use tokio::time::{sleep, timeout};
 
 use super::socket::{self, BindError, SocketFile};
 use super::{
-    Answer, Certificate, Listening, REFUSALS_MAX, REQUEST_MAX, Refusal, Request, RouteStatus, SESSIONS_MAX, Session,
-    Sessions, Status, Why,
+    Answer, Certificate, Listening, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteStatus, SESSIONS_MAX,
+    Session, Sessions, Status, Why,
 };
+use crate::access::Difference;
 use crate::config::checked::Config;
 use crate::explanation::explain;
 use crate::gate::Gate;
+use crate::reload::{self, Cause, Reloader};
 use crate::telemetry::log::moment;
 use crate::telemetry::refusals::{self, Shown, Wanted};
 use crate::telemetry::sessions;
+use crate::telemetry::whom::Whom;
 
 /// Connections at once. For one more, the oldest is dropped: whoever has a question asks it at once.
 const CONNECTIONS: usize = 8;
 /// For the question.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// For everything.
+/// The most mistakes that an answer tells.
+const ERRORS_MAX: usize = 1000;
+/// For the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// For a reload. It goes on if nobody waits for it any more.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What the gate is made of, for those who ask.
 #[derive(Debug)]
@@ -40,19 +47,11 @@ pub(crate) struct Facts {
     since: OffsetDateTime,
     listeners: Vec<Listening>,
     metrics: Option<String>,
-    /// The sessions of each are counted when somebody asks.
-    routes: Vec<RouteStatus>,
 }
 
 impl Facts {
     /// Those of a gate that starts now with this configuration, and is bound to these addresses.
     pub(crate) fn of(config: &Config, bound: &[SocketAddr], metrics: Option<SocketAddr>) -> Self {
-        let routes = config.routes.iter().map(|route| RouteStatus {
-            name: route.name.to_string(),
-            server_names: route.server_names.iter().map(ToString::to_string).collect(),
-            backends: route.backends.iter().map(ToString::to_string).collect(),
-            sessions: 0,
-        });
         let listeners = config
             .listeners
             .iter()
@@ -64,7 +63,6 @@ impl Facts {
             since: OffsetDateTime::now_utc(),
             listeners: listeners.collect(),
             metrics: metrics.map(|address| address.to_string()),
-            routes: routes.collect(),
         }
     }
 }
@@ -93,7 +91,7 @@ impl Control {
     }
 
     /// Answers until the gate is gone.
-    pub(crate) async fn run(self, gate: Arc<Gate>) {
+    pub(crate) async fn run(self, gate: Arc<Gate>, reloader: Reloader) {
         let mut connections = JoinSet::new();
         let mut in_order: VecDeque<AbortHandle> = VecDeque::new();
         loop {
@@ -109,10 +107,10 @@ impl Control {
                 oldest.abort();
             }
             let welcome = stream.peer_cred().is_ok_and(|peer| may_ask(peer.uid(), self.own_user));
-            let (gate, facts) = (Arc::clone(&gate), Arc::clone(&self.facts));
+            let (gate, facts, reloader) = (Arc::clone(&gate), Arc::clone(&self.facts), reloader.clone());
             in_order.push_back(connections.spawn(async move {
                 // Whoever breaks off has nobody to hear about it.
-                let _ = timeout(TIMEOUT, converse(stream, welcome, &gate, &facts)).await;
+                let _ = converse(stream, welcome, &gate, &facts, &reloader).await;
             }));
         }
     }
@@ -124,11 +122,17 @@ const fn may_ask(user: u32, own_user: u32) -> bool {
     user == own_user || user == ROOT
 }
 
-async fn converse(mut stream: UnixStream, welcome: bool, gate: &Gate, facts: &Facts) -> io::Result<()> {
+async fn converse(
+    mut stream: UnixStream,
+    welcome: bool,
+    gate: &Gate,
+    facts: &Facts,
+    reloader: &Reloader,
+) -> io::Result<()> {
     let answer = if welcome {
         match timeout(REQUEST_TIMEOUT, read_line(&mut stream)).await {
             Ok(Ok(line)) => match serde_json::from_slice(&line) {
-                Ok(request) => answer(&request, gate, facts),
+                Ok(request) => answer(&request, gate, facts, reloader).await,
                 Err(_) => Answer::Error("this is no question that the gate understands".to_owned()),
             },
             Ok(Err(error)) => Answer::Error(format!("the question cannot be read: {error}")),
@@ -139,8 +143,27 @@ async fn converse(mut stream: UnixStream, welcome: bool, gate: &Gate, facts: &Fa
     };
     let mut line = serde_json::to_vec(&answer).map_err(io::Error::other)?;
     line.push(b'\n');
-    stream.write_all(&line).await?;
-    stream.shutdown().await
+    let write = async {
+        stream.write_all(&line).await?;
+        stream.shutdown().await
+    };
+    timeout(TIMEOUT, write).await?
+}
+
+async fn reload(reloader: &Reloader) -> Answer {
+    match timeout(RELOAD_TIMEOUT, reloader.reload(Cause::Command)).await {
+        Ok(Ok(reload::Reloaded { warnings, after_restart, difference, kept, cut })) => {
+            let Difference { gained, lost } = difference;
+            Answer::Reloaded(Reloaded { warnings, after_restart, gained, lost, sessions_kept: kept, sessions_cut: cut })
+        }
+        Ok(Err(reload::Refused(mut errors))) => {
+            let more = errors.len().saturating_sub(ERRORS_MAX);
+            errors.truncate(ERRORS_MAX);
+            errors.extend((more > 0).then(|| format!("and {more} more: \"doorward check\" tells them all")));
+            Answer::NotReloaded { errors }
+        }
+        Err(_) => Answer::Error("it takes very long; what comes of it will be in the gate's log".to_owned()),
+    }
 }
 
 /// Reads up to the end of the line or of the stream.
@@ -161,9 +184,15 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     }
 }
 
-fn answer(request: &Request, gate: &Gate, facts: &Facts) -> Answer {
+async fn answer(request: &Request, gate: &Gate, facts: &Facts, reloader: &Reloader) -> Answer {
     let now = OffsetDateTime::now_utc();
     match request {
+        Request::Reload => reload(reloader).await,
+        Request::Cut { whom } => match Whom::parse(whom) {
+            Err(error) => Answer::Error(error.to_string()),
+            Ok(whom) => cut(gate, &whom, now),
+        },
+        Request::CutEverybody => cut(gate, &Whom::Everybody, now),
         Request::Status => Answer::Status(status(gate, facts, now)),
         Request::Sessions { count } => {
             let (sessions, open) = gate.sessions.newest((*count).min(SESSIONS_MAX));
@@ -183,11 +212,20 @@ fn answer(request: &Request, gate: &Gate, facts: &Facts) -> Answer {
     }
 }
 
+fn cut(gate: &Gate, whom: &Whom, now: OffsetDateTime) -> Answer {
+    let cut = gate.cut(whom);
+    let told = cut.iter().take(SESSIONS_MAX).map(|one| session(one, now)).collect();
+    Answer::Cut(Sessions { open: cut.len(), sessions: told })
+}
+
 fn status(gate: &Gate, facts: &Facts, now: OffsetDateTime) -> Status {
     let (sessions, open) = gate.sessions.newest(usize::MAX);
-    let routes = facts.routes.iter().map(|route| RouteStatus {
-        sessions: sessions.iter().filter(|session| session.route.as_str() == route.name).count(),
-        ..route.clone()
+    let snapshot = gate.snapshot.load();
+    let routes = snapshot.in_order.iter().map(|route| RouteStatus {
+        name: route.name.to_string(),
+        server_names: route.server_names.iter().map(ToString::to_string).collect(),
+        backends: route.backends.iter().map(ToString::to_string).collect(),
+        sessions: sessions.iter().filter(|session| session.route == route.name).count(),
     });
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),

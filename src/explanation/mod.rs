@@ -185,7 +185,7 @@ fn specific(refusal: &Refusal) -> String {
         (Reason::ServerNameUnknown, _) => {
             let asked = refusal.server_name.as_deref().unwrap_or_default();
             format!(
-                "If it should lead somewhere, add \"{asked}\" to server_names of a route and restart the gate; otherwise \
+                "If it should lead somewhere, add \"{asked}\" to server_names of a route; otherwise \
                  correct the name on the device, or leave strangers to guess."
             )
         }
@@ -200,7 +200,7 @@ fn specific(refusal: &Refusal) -> String {
             shown.name()
         ),
         (Reason::Denied, Some(shown)) => format!(
-            "If {} should get in again, put a # before its line under deny in doorward.toml and restart the gate.",
+            "If {} should get in again, put a # before its line under deny in doorward.toml.",
             shown.name()
         ),
         (Reason::Revoked, Some(shown)) => format!(
@@ -208,7 +208,7 @@ fn specific(refusal: &Refusal) -> String {
             shown.name()
         ),
         (Reason::IdentityNotAllowed, Some(shown)) if &*refusal.detail != UNVERIFIED => format!(
-            "If it should get in, add \"{}\" to allow of the route {route}, or to one of its groups, and restart the gate.",
+            "If it should get in, add \"{}\" to allow of the route {route}, or to one of its groups.",
             shown.name()
         ),
         (reason, _) => advice(reason).to_owned(),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aws_lc_rs::digest::{Context, SHA256};
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-use crate::identity::{Identity, Sha256};
+use crate::identity::{Chain, Identity, Sha256};
 
 /// How many chains each of the two generations holds. A household has a few dozen devices; each chain takes about 2 KiB.
 const GENERATION: usize = 512;
@@ -32,6 +32,8 @@ struct Generations {
 #[derive(Clone, Debug)]
 pub(super) struct Followed {
     pub(super) identity: Arc<Identity>,
+    /// One for all connections that show it.
+    pub(super) chain: Arc<Chain>,
     pub(super) validity: Validity,
     /// A revocation list has a certificate of it.
     pub(super) revoked: bool,
@@ -51,6 +53,16 @@ impl Validity {
     const fn holds(self, now: UnixTime) -> bool {
         self.from <= now.as_secs() && now.as_secs() < self.until
     }
+}
+
+/// A chain to be kept.
+pub(super) fn kept(
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    good_until: u64,
+) -> Arc<Chain> {
+    let certificates = [end_entity].into_iter().chain(intermediates).map(|one| one.clone().into_owned()).collect();
+    Arc::new(Chain { certificates, good_until })
 }
 
 /// What a chain is remembered by: every byte of it counts.
@@ -107,7 +119,8 @@ mod tests {
 
     fn followed(certificate: &CertificateDer<'_>) -> Followed {
         let identity = Arc::new(Identity::from_certificate(certificate, true).expect("an identity"));
-        Followed { identity, validity: Validity { from: 100, until: 200 }, revoked: false }
+        let chain = Arc::new(Chain { certificates: vec![certificate.clone().into_owned()], good_until: 200 });
+        Followed { identity, chain, validity: Validity { from: 100, until: 200 }, revoked: false }
     }
 
     const fn at(seconds: u64) -> UnixTime {

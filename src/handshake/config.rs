@@ -14,7 +14,7 @@ use super::tickets::Tickets;
 use super::verifier::{Judged, RouteVerifier, UnusableTrust};
 use crate::authorize::Policy;
 use crate::config::checked::Terminate;
-use crate::identity::Identity;
+use crate::identity::{Identity, Serial};
 use crate::rejection::Reason;
 
 /// The cryptography of every handshake: rustls' defaults on aws-lc-rs, X25519MLKEM768 first.
@@ -75,6 +75,11 @@ impl RouteTls {
         // The keys leave rustls after the handshake, for the record layer or for the kernel.
         server.enable_secret_extraction = true;
         Ok(Self { server: Arc::new(server), verifier })
+    }
+
+    /// Whom the revocation lists of this route revoke and those of `other` do not: issuer and serial number.
+    pub fn revoked_beside(&self, other: &Self) -> Vec<(String, Serial)> {
+        self.verifier.revoked_beside(&other.verifier)
     }
 
     /// What a handshake would say to a client that shows `chain`, end entity first; an empty one is a client without a

@@ -24,7 +24,7 @@ pub use self::verifier::UnusableTrust;
 use self::verifier::{Judged, reason_of};
 use crate::admission::Admitted;
 use crate::client_hello::Greeted;
-use crate::identity::{Identity, Sha256};
+use crate::identity::{Chain, Identity, Sha256};
 use crate::names::ServerName;
 use crate::record::{Keys, Pending, RECORD_MAX, Session};
 use crate::rejection::{Alert, Reason, Rejection};
@@ -51,6 +51,8 @@ pub struct Secured {
     /// Whom the certificate names, at the head of the chain that was verified. `None` if none was shown, which only
     /// some client-auth modes let through.
     pub identity: Option<Arc<Identity>>,
+    /// That chain.
+    pub chain: Option<Arc<Chain>>,
     /// What was negotiated.
     pub facts: Facts,
 }
@@ -372,14 +374,17 @@ impl Driver {
             resumed,
         };
         let judged = observation.identity.filter(|_| observation.refusal.is_none());
-        let identity = identify(connection.peer_certificates().unwrap_or_default(), judged, tls);
+        let certificates = connection.peer_certificates().unwrap_or_default();
+        let identity = identify(certificates, judged, tls);
+        let chain = certificates.split_first().filter(|_| identity.is_ok());
+        let chain = chain.map(|(own, others)| tls.verifier.keep(own, others, UnixTime::now()));
         let keys = match connection.dangerous_into_kernel_connection() {
             Ok((secrets, schedule)) => Keys { secrets, schedule },
             Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
         };
         let Greeted { admitted, server_name, .. } = greeted;
         match identity {
-            Ok(identity) => Ok(Secured { admitted, server_name, keys, payload, identity, facts }),
+            Ok(identity) => Ok(Secured { admitted, server_name, keys, payload, identity, chain, facts }),
             Err(refused) => {
                 let alert = tell_under_keys(&admitted.stream, keys, payload, refused.rejection.reason.alert()).await;
                 Err(Refused { rejection: Rejection { alert, ..refused.rejection }, ..refused })

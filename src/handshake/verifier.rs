@@ -12,13 +12,14 @@ use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
 
 use super::chains::{self, Chains, Followed, Validity};
 use super::config::PROVIDER;
 use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
 use crate::config::checked::{ClientAuth, ClientAuthMode, ExpiredRevocationList, RevocationList};
-use crate::identity::{Identity, NotACertificate, Serial};
+use crate::identity::{Chain, Identity, NotACertificate, Serial};
 use crate::rejection::Reason;
 
 /// The most certificates a client may send beside its own. webpki follows no chain of more than six, but tries every order
@@ -101,6 +102,20 @@ impl RouteVerifier {
         })
     }
 
+    /// Whom the lists here revoke and those of `other` do not.
+    pub(super) fn revoked_beside(&self, other: &Self) -> Vec<(String, Serial)> {
+        let mut more = Vec::new();
+        // Where nobody is verified, lists have no effect.
+        for (issuer, serials) in self.revoked.iter().filter(|_| self.chain.is_some()) {
+            let known = other.revoked.get(issuer);
+            let name = X509Name::from_der(issuer).map(|(_, name)| name.to_string()).unwrap_or_default();
+            let new = serials.iter().filter(|serial| known.is_none_or(|known| !known.contains(*serial)));
+            more.extend(new.map(|serial| (name.clone(), serial.clone())));
+        }
+        more.sort();
+        more
+    }
+
     /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. Whom it names is
     /// told even if it is refused, for the log.
     pub(super) fn judge(
@@ -132,6 +147,24 @@ impl RouteVerifier {
         }
     }
 
+    /// The chain of a client that was let in, to be judged again later. Where many connections show the same one, they share
+    /// it.
+    pub(super) fn keep(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Arc<Chain> {
+        if self.chain.is_none() {
+            return chains::kept(end_entity, intermediates, u64::MAX);
+        }
+        match self.follow(end_entity, intermediates, now) {
+            Ok(followed) => followed.chain,
+            // It has expired in this very moment.
+            Err(_) => chains::kept(end_entity, intermediates, 0),
+        }
+    }
+
     /// Follows a chain to a trust anchor, or recalls that it was followed before.
     fn follow(
         &self,
@@ -143,7 +176,8 @@ impl RouteVerifier {
             // Nobody looks at the dates, so they do not end anything either.
             let validity = Validity { from: 0, until: u64::MAX };
             let identity = Identity::from_certificate(end_entity, false).map_err(|error| (None, error.into()))?;
-            return Ok(Followed { identity: Arc::new(identity), validity, revoked: false });
+            let chain = chains::kept(end_entity, intermediates, u64::MAX);
+            return Ok(Followed { identity: Arc::new(identity), chain, validity, revoked: false });
         };
         let key = chains::key(end_entity, intermediates);
         if let Some(followed) = self.known.recall(&key, now) {
@@ -151,14 +185,16 @@ impl RouteVerifier {
         }
         let identity = Identity::from_certificate(end_entity, true).map_err(|error| (None, error.into()))?;
         let identity = Arc::new(identity);
-        let followed = match self.follow_anew(&**chain, end_entity, intermediates, now) {
-            Ok(()) => Followed { validity: self.validity(&identity, intermediates), revoked: false, identity },
+        let revoked = match self.follow_anew(&**chain, end_entity, intermediates, now) {
+            Ok(()) => false,
             // webpki looks for that last, behind all that could be wrong with the chain.
-            Err(refused) if refused.reason == Reason::Revoked => {
-                Followed { validity: self.validity(&identity, intermediates), revoked: true, identity }
-            }
+            Err(refused) if refused.reason == Reason::Revoked => true,
             Err(refused) => return Err((Some(identity), refused)),
         };
+        let Validity { from, until } = validity(&identity, intermediates);
+        let chain = chains::kept(end_entity, intermediates, until);
+        let until = self.lists_good_until.map_or(until, |lists| lists.min(until));
+        let followed = Followed { identity, chain, validity: Validity { from, until }, revoked };
         self.known.remember(key, followed.clone());
         Ok(followed)
     }
@@ -225,21 +261,20 @@ impl RouteVerifier {
         }
         Ok(())
     }
+}
 
-    /// When a chain is good that is good now.
-    fn validity(&self, identity: &Identity, intermediates: &[CertificateDer<'_>]) -> Validity {
-        let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
-        let mut validity = Validity { from: seconds(identity.not_before), until: seconds(identity.not_after) };
-        for certificate in intermediates {
-            // One that cannot be read is no part of the chain.
-            let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
-            let dates = certificate.validity();
-            validity.from = validity.from.max(seconds(dates.not_before.timestamp()));
-            validity.until = validity.until.min(seconds(dates.not_after.timestamp()));
-        }
-        validity.until = self.lists_good_until.map_or(validity.until, |lists| lists.min(validity.until));
-        validity
+/// When all certificates of a chain are valid that is good now.
+fn validity(identity: &Identity, intermediates: &[CertificateDer<'_>]) -> Validity {
+    let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
+    let mut validity = Validity { from: seconds(identity.not_before), until: seconds(identity.not_after) };
+    for certificate in intermediates {
+        // One that cannot be read is no part of the chain.
+        let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
+        let dates = certificate.validity();
+        validity.from = validity.from.max(seconds(dates.not_before.timestamp()));
+        validity.until = validity.until.min(seconds(dates.not_after.timestamp()));
     }
+    validity
 }
 
 impl Refused {
@@ -369,7 +404,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::checked::{Allow, DenyList, TrustAnchor};
+    use crate::config::checked::{Allow, DenyList, ExpiredSession, TrustAnchor};
     use crate::handshake::observation::{Observation, observe};
 
     /// A verifier that trusts this certificate as it is.
@@ -380,6 +415,7 @@ mod tests {
             revocation_lists: Vec::new(),
             deny: DenyList::default(),
             expired_revocation_list: ExpiredRevocationList::Deny,
+            expired_session: ExpiredSession::Cut,
             announce_trust: true,
         };
         let allow = Allow { any: true, unverified: !mode.verifies(), ..Allow::default() };

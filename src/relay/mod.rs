@@ -6,6 +6,7 @@
 
 mod buffers;
 mod copy;
+mod cut;
 mod kernel;
 mod pipes;
 mod raw;
@@ -15,6 +16,7 @@ mod testing;
 use std::future::{self, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -22,8 +24,8 @@ use metrics::Counter;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::either::Either;
-use tokio_util::sync::CancellationToken;
 
+pub use self::cut::{Cut, Order};
 pub use self::kernel::Support;
 use crate::close::CloseReason;
 use crate::record::{Keys, Pending, Session};
@@ -171,7 +173,7 @@ pub fn in_kernel(
     backend: Stream,
     limits: Limits,
     meter: Meter,
-    cut: &CancellationToken,
+    cut: Arc<Cut>,
 ) -> impl Future<Output = RelaySummary> {
     match kernel::KernelTls::new(client, keys, support, backend) {
         Ok(engine) => Either::Left(run(engine, limits, meter, cut)),
@@ -189,7 +191,7 @@ pub fn terminated(
     backend: Stream,
     limits: Limits,
     meter: Meter,
-    cut: &CancellationToken,
+    cut: Arc<Cut>,
 ) -> impl Future<Output = RelaySummary> {
     run(copy::TlsCopy::new(client, session, pending, backend), limits, meter, cut)
 }
@@ -200,36 +202,33 @@ pub fn passthrough(
     backend: Stream,
     limits: Limits,
     meter: Meter,
-    cut: &CancellationToken,
+    cut: Arc<Cut>,
 ) -> impl Future<Output = RelaySummary> {
     run(raw::Splice::new(Stream::Tcp(client), backend), limits, meter, cut)
 }
 
 /// Drives an engine to its end.
-fn run<E: Engine>(
-    mut engine: E,
-    limits: Limits,
-    meter: Meter,
-    cut: &CancellationToken,
-) -> impl Future<Output = RelaySummary> {
+fn run<E: Engine>(mut engine: E, limits: Limits, meter: Meter, cut: Arc<Cut>) -> impl Future<Output = RelaySummary> {
     let mut counted = Moved::default();
     let mut progress = Instant::now();
     let mut timer = Box::pin(sleep_until(next_deadline(progress, &engine, limits)));
-    let mut cancelled = Box::pin(cut.cancelled());
     let mut count = move |moved: Moved| {
         meter.to_backend.increment(moved.to_backend - counted.to_backend);
         meter.to_client.increment(moved.to_client - counted.to_client);
         std::mem::replace(&mut counted, moved) != moved
     };
     poll_fn(move |cx| {
-        let mut end = engine.poll_move(cx);
+        // Before anything is moved: who is to be cut moves nothing any more. An engine is told to stop; it is never dropped
+        // with bytes in it that nobody counted.
+        let mut end = match cut.poll(cx) {
+            Poll::Ready(Order { reason, detail, .. }) => {
+                engine.cut();
+                Poll::Ready(End { reason, detail })
+            }
+            Poll::Pending => engine.poll_move(cx),
+        };
         if count(engine.moved()) {
             progress = Instant::now();
-        }
-        // An engine is told to stop; it is never dropped with bytes in it that nobody counted.
-        if end.is_pending() && cancelled.as_mut().poll(cx).is_ready() {
-            engine.cut();
-            end = Poll::Ready(End::new(CloseReason::DrainDeadline));
         }
         if end.is_pending() {
             end = poll_deadline(cx, timer.as_mut(), progress, &mut engine, limits);

@@ -15,6 +15,8 @@ pub enum Kind {
     TrustAnchor,
     /// An authority's list of certificates that no longer count.
     RevocationList,
+    /// The certificate of a device that `doorward ca` knows.
+    Device,
 }
 
 impl Kind {
@@ -24,6 +26,7 @@ impl Kind {
             Self::Server => "server",
             Self::TrustAnchor => "trust_anchor",
             Self::RevocationList => "revocation_list",
+            Self::Device => "device",
         }
     }
 }
@@ -35,7 +38,7 @@ pub struct Expiry {
     pub at: i64,
     /// What it is.
     pub kind: Kind,
-    /// The file where it stands. Two certificates of one file are told apart by their place in it.
+    /// The file where it stands, or the name of the device. Two certificates of one file are told apart by their place in it.
     pub name: String,
 }
 
@@ -68,6 +71,8 @@ pub fn expiries(config: &Config) -> Vec<Expiry> {
             }
         }
     }
+    let devices = config.metrics.inventory.iter().flat_map(|inventory| &inventory.devices);
+    all.extend(devices.map(|device| Expiry { at: device.not_after, kind: Kind::Device, name: device.name.clone() }));
     all.sort();
     all.dedup();
     all

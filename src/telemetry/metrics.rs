@@ -4,15 +4,17 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use super::expiries::expiries;
+use super::expiries::{Expiry, expiries};
 use super::names::{self, Kind, NO_ROUTE};
 use crate::close::CloseReason;
-use crate::config::checked::{Config, RouteMode};
+use crate::config::checked::{Backend, Config, Route, RouteMode};
 use crate::listener::AcceptError;
 use crate::names::Name;
 use crate::rejection::{Reason, Stage};
@@ -23,16 +25,38 @@ const HANDSHAKE_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 /// Backends are near; the deadline is 5 s.
 const DIAL_BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
+/// Seconds are too many.
+const LAG_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
 /// All metrics of a gate.
 pub struct Metrics {
+    /// What lasts as long as the gate: whatever is counted.
+    lasting: PrometheusRecorder,
     handle: PrometheusHandle,
     listeners: HashMap<Name, Arc<ListenerMetrics>>,
-    routes: HashMap<Name, Arc<RouteMetrics>>,
+    of_config: ArcSwap<OfConfig>,
     /// `route="none"`.
     active_before_route: Gauge,
     handshake_ok: Histogram,
     handshake_rejected: Histogram,
     accept_errors: Vec<Counter>,
+    /// In the order of [`CloseReason::CUT`].
+    cut: Vec<Counter>,
+    revocation_lag: Histogram,
+    reloads_ok: Counter,
+    reloads_failed: Counter,
+    last_reload_successful: Gauge,
+}
+
+/// What follows the configuration.
+struct OfConfig {
+    /// Those of former configurations as well: connections that began under them are counted to their end.
+    routes: HashMap<Name, Arc<RouteMetrics>>,
+    /// The routes of this one, in the order of their names.
+    route_names: Vec<Name>,
+    /// The gauges of things that stand in the configuration. What is there no more has none.
+    things: PrometheusHandle,
+    expiries: Arc<Vec<Expiry>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -60,12 +84,20 @@ pub struct RouteMetrics {
     pub dial_ok: Histogram,
     /// Time until it was clear that none answers.
     pub dial_failed: Histogram,
-    backend_up: Vec<Gauge>,
+    /// Handshakes are made here, or were under a former configuration.
+    terminates: bool,
+    backends: Vec<BackendMetrics>,
     closed: Vec<Counter>,
     relays: Vec<Counter>,
     handshakes: [[Counter; 2]; 2],
     /// By listener.
     rejected: HashMap<Name, Rejected>,
+}
+
+struct BackendMetrics {
+    backend: Backend,
+    gauge: Gauge,
+    up: AtomicBool,
 }
 
 /// A counter for each reason that can occur where it stands.
@@ -89,7 +121,8 @@ impl Register<'_> {
 
     fn gauge(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Gauge {
         let gauge = self.0.register_gauge(&Self::key(name, labels), &METADATA);
-        gauge.set(0);
+        // One that is there already keeps what it shows.
+        gauge.increment(0);
         gauge
     }
 
@@ -118,18 +151,13 @@ impl Register<'_> {
 impl Metrics {
     /// Registers every series that `config` can bring about.
     pub fn new(config: &Config) -> Result<Self, BuildError> {
-        let recorder = PrometheusBuilder::new()
+        let lasting = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(names::HANDSHAKE_DURATION.to_owned()), HANDSHAKE_BUCKETS)?
             .set_buckets_for_metric(Matcher::Full(names::BACKEND_DIAL_DURATION.to_owned()), DIAL_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Full(names::REVOCATION_LAG.to_owned()), LAG_BUCKETS)?
             .build_recorder();
-        for (name, kind, help) in names::ALL {
-            match kind {
-                Kind::Counter => recorder.describe_counter((*name).into(), None, (*help).into()),
-                Kind::Gauge => recorder.describe_gauge((*name).into(), None, (*help).into()),
-                Kind::Histogram => recorder.describe_histogram((*name).into(), None, (*help).into()),
-            }
-        }
-        let register = Register(&recorder);
+        describe(&lasting);
+        let register = Register(&lasting);
         let listeners = config
             .listeners
             .iter()
@@ -146,34 +174,44 @@ impl Metrics {
                 (listener.name.clone(), Arc::new(metrics))
             })
             .collect();
-        let routes = config
-            .routes
-            .iter()
-            .map(|route| (route.name.clone(), Arc::new(RouteMetrics::new(&register, config, route))))
-            .collect();
         let accept_errors = AcceptError::ALL
             .iter()
             .map(|kind| register.counter(names::ACCEPT_ERRORS, &[("kind", kind.label())]))
             .collect();
-        for expiry in expiries(config) {
-            let gauge =
-                register.gauge(names::CERTIFICATE_EXPIRY, &[("kind", expiry.kind.label()), ("name", &expiry.name)]);
-            // Seconds since 1970 are exact in a double for the next 285 million years.
-            #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
-            gauge.set(expiry.at as f64);
-        }
+        let cut = CloseReason::CUT
+            .iter()
+            .map(|reason| register.counter(names::SESSIONS_CUT, &[("reason", reason.label())]))
+            .collect();
+        let reloads = |outcome| register.counter(names::CONFIG_RELOADS, &[("outcome", outcome)]);
+        let last_reload_successful = register.gauge(names::CONFIG_LAST_RELOAD_SUCCESSFUL, &[]);
+        // The gate runs, so it was loaded once.
+        last_reload_successful.set(1);
         let version = env!("CARGO_PKG_VERSION");
         let revision = option_env!("DOORWARD_REVISION").unwrap_or("unknown");
         register.gauge(names::BUILD_INFO, &[("version", version), ("revision", revision)]).set(1);
         Ok(Self {
-            handle: recorder.handle(),
-            listeners,
-            routes,
+            of_config: ArcSwap::from_pointee(OfConfig::new(config, &register, &listeners, &HashMap::new())),
             active_before_route: register.gauge(names::CONNECTIONS_ACTIVE, &[("route", NO_ROUTE)]),
             handshake_ok: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "ok")]),
             handshake_rejected: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "rejected")]),
+            revocation_lag: register.histogram(names::REVOCATION_LAG, &[]),
+            reloads_ok: reloads("ok"),
+            reloads_failed: reloads("failed"),
+            last_reload_successful,
+            handle: lasting.handle(),
+            listeners,
             accept_errors,
+            cut,
+            lasting,
         })
+    }
+
+    /// Follows a new configuration. The listeners stay as they are, and whatever is counted goes on; gauges of backends,
+    /// certificates and lists that are gone disappear.
+    pub fn follow(&self, config: &Config) {
+        let former = self.of_config.load();
+        let new = OfConfig::new(config, &Register(&self.lasting), &self.listeners, &former.routes);
+        self.of_config.store(Arc::new(new));
     }
 
     /// The series of a listener of the configuration.
@@ -181,16 +219,34 @@ impl Metrics {
         self.listeners.get(name)
     }
 
-    /// The series of a route of the configuration.
-    pub fn route(&self, name: &Name) -> Option<&Arc<RouteMetrics>> {
-        self.routes.get(name)
+    /// The series of a route of this configuration or of a former one.
+    pub fn route(&self, name: &Name) -> Option<Arc<RouteMetrics>> {
+        self.of_config.load().routes.get(name).cloned()
     }
 
     /// The routes of the configuration, in the order of their names.
-    pub fn route_names(&self) -> Vec<&Name> {
-        let mut names: Vec<&Name> = self.routes.keys().collect();
-        names.sort_unstable();
-        names
+    pub fn route_names(&self) -> Vec<Name> {
+        self.of_config.load().route_names.clone()
+    }
+
+    /// All that expires, the next first.
+    pub fn expiries(&self) -> Arc<Vec<Expiry>> {
+        Arc::clone(&self.of_config.load().expiries)
+    }
+
+    /// A new configuration was taken over, or refused.
+    pub fn reloaded(&self, taken: bool) {
+        if taken { &self.reloads_ok } else { &self.reloads_failed }.increment(1);
+        self.last_reload_successful.set(if taken { 1 } else { 0 });
+    }
+
+    /// A session was cut for this reason, and ended so long after somebody wanted it.
+    pub fn cut(&self, reason: CloseReason, lag: Duration) {
+        let index = CloseReason::CUT.iter().position(|other| *other == reason);
+        if let Some(counter) = index.and_then(|index| self.cut.get(index)) {
+            counter.increment(1);
+            self.revocation_lag.record(lag);
+        }
     }
 
     /// Connections open whose route is not known yet.
@@ -213,7 +269,9 @@ impl Metrics {
 
     /// All series in the text format of Prometheus.
     pub fn render(&self) -> String {
-        self.handle.render()
+        let mut text = self.handle.render();
+        text.push_str(&self.of_config.load().things.render());
+        text
     }
 
     /// Sorts observations into their buckets. To be called every few seconds: they pile up until then.
@@ -229,11 +287,58 @@ impl ListenerMetrics {
     }
 }
 
+impl OfConfig {
+    fn new(
+        config: &Config,
+        lasting: &Register<'_>,
+        listeners: &HashMap<Name, Arc<ListenerMetrics>>,
+        former: &HashMap<Name, Arc<RouteMetrics>>,
+    ) -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        describe(&recorder);
+        let things = Register(&recorder);
+        let mut routes = former.clone();
+        for route in &config.routes {
+            let former = former.get(&route.name).map(|former| &**former);
+            let metrics = RouteMetrics::new(lasting, &things, listeners.keys(), route, former);
+            routes.insert(route.name.clone(), Arc::new(metrics));
+        }
+        let expiries = expiries(config);
+        for expiry in &expiries {
+            let gauge =
+                things.gauge(names::CERTIFICATE_EXPIRY, &[("kind", expiry.kind.label()), ("name", &expiry.name)]);
+            // Seconds since 1970 are exact in a double for the next 285 million years.
+            #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+            gauge.set(expiry.at as f64);
+        }
+        let mut route_names: Vec<Name> = config.routes.iter().map(|route| route.name.clone()).collect();
+        route_names.sort_unstable();
+        Self { routes, route_names, things: recorder.handle(), expiries: Arc::new(expiries) }
+    }
+}
+
+fn describe(recorder: &PrometheusRecorder) {
+    for (name, kind, help) in names::ALL {
+        match kind {
+            Kind::Counter => recorder.describe_counter((*name).into(), None, (*help).into()),
+            Kind::Gauge => recorder.describe_gauge((*name).into(), None, (*help).into()),
+            Kind::Histogram => recorder.describe_histogram((*name).into(), None, (*help).into()),
+        }
+    }
+}
+
 impl RouteMetrics {
-    fn new(register: &Register<'_>, config: &Config, route: &crate::config::checked::Route) -> Self {
+    fn new<'a>(
+        register: &Register<'_>,
+        things: &Register<'_>,
+        listeners: impl Iterator<Item = &'a Name>,
+        route: &Route,
+        former: Option<&Self>,
+    ) -> Self {
         let name = route.name.as_str();
         let label = [("route", name)];
-        let terminates = matches!(route.mode, RouteMode::Terminate(_));
+        let terminates =
+            matches!(route.mode, RouteMode::Terminate(_)) || former.is_some_and(|former| former.terminates);
         let bytes = |direction| register.counter(names::RELAY_BYTES, &[("route", name), ("direction", direction)]);
         let dial = |outcome| register.histogram(names::BACKEND_DIAL_DURATION, &[("route", name), ("outcome", outcome)]);
         let handshakes = |version| {
@@ -248,14 +353,18 @@ impl RouteMetrics {
             meter: Meter { to_backend: bytes("client_to_backend"), to_client: bytes("backend_to_client") },
             dial_ok: dial("ok"),
             dial_failed: dial("failed"),
-            backend_up: route
+            terminates,
+            backends: route
                 .backends
                 .iter()
                 .map(|backend| {
-                    let backend = backend.to_string();
-                    let gauge = register.gauge(names::BACKEND_UP, &[("route", name), ("backend", &backend)]);
-                    gauge.set(1);
-                    gauge
+                    let labels = [("route", name), ("backend", &backend.to_string())];
+                    let gauge = things.gauge(names::BACKEND_UP, &labels);
+                    // What is known of one that stays, stays known.
+                    let up =
+                        former.and_then(|former| former.of(backend)).is_none_or(|was| was.up.load(Ordering::Relaxed));
+                    gauge.set(if up { 1 } else { 0 });
+                    BackendMetrics { backend: backend.clone(), gauge, up: AtomicBool::new(up) }
                 })
                 .collect(),
             closed: CloseReason::ALL
@@ -269,9 +378,7 @@ impl RouteMetrics {
                 .map(|path| register.counter(names::RELAYS, &[("route", name), ("path", path.label())]))
                 .collect(),
             handshakes: ["TLSv1.2", "TLSv1.3"].map(handshakes),
-            rejected: config
-                .listeners
-                .iter()
+            rejected: listeners
                 .map(|listener| {
                     let can_occur = |reason: Reason| match reason.stage() {
                         Stage::Handshake | Stage::Certificate | Stage::Policy => terminates,
@@ -285,7 +392,7 @@ impl RouteMetrics {
                         ),
                         Stage::ClientHello | Stage::Route => false,
                     };
-                    (listener.name.clone(), register.rejected(&listener.name, name, can_occur))
+                    (listener.clone(), register.rejected(listener, name, can_occur))
                 })
                 .collect(),
         }
@@ -327,10 +434,15 @@ impl RouteMetrics {
     }
 
     /// Notes whether a backend answered.
-    pub fn backend(&self, index: usize, up: bool) {
-        if let Some(gauge) = self.backend_up.get(index) {
-            gauge.set(if up { 1 } else { 0 });
+    pub fn backend(&self, backend: &Backend, up: bool) {
+        if let Some(metrics) = self.of(backend) {
+            metrics.gauge.set(if up { 1 } else { 0 });
+            metrics.up.store(up, Ordering::Relaxed);
         }
+    }
+
+    fn of(&self, backend: &Backend) -> Option<&BackendMetrics> {
+        self.backends.iter().find(|metrics| metrics.backend == *backend)
     }
 }
 

@@ -11,3 +11,4 @@ pub mod refusals;
 mod sampling;
 pub mod sessions;
 pub mod tally;
+pub mod whom;

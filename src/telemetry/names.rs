@@ -27,6 +27,14 @@ pub const BACKEND_UP: &str = "doorward_backend_up";
 pub const BACKEND_DIAL_DURATION: &str = "doorward_backend_dial_duration_seconds";
 /// When a certificate or revocation list expires. Labels: `kind`, `name`.
 pub const CERTIFICATE_EXPIRY: &str = "doorward_certificate_expiry_timestamp_seconds";
+/// Sessions that were ended because their right to be in was gone. Labels: `reason`.
+pub const SESSIONS_CUT: &str = "doorward_sessions_cut_total";
+/// Time from the wish to end a session to its end.
+pub const REVOCATION_LAG: &str = "doorward_revocation_lag_seconds";
+/// Attempts to take a changed configuration over. Labels: `outcome`.
+pub const CONFIG_RELOADS: &str = "doorward_config_reloads_total";
+/// Whether the last one succeeded.
+pub const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "doorward_config_last_reload_successful";
 /// Failed accepts. Labels: `kind`.
 pub const ACCEPT_ERRORS: &str = "doorward_accept_errors_total";
 /// Constant 1. Labels: `version`, `revision`.
@@ -57,6 +65,10 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (BACKEND_UP, Kind::Gauge, "1 unless the last attempt to reach the backend failed."),
     (BACKEND_DIAL_DURATION, Kind::Histogram, "Time to reach a backend."),
     (CERTIFICATE_EXPIRY, Kind::Gauge, "When a certificate or revocation list expires, in seconds since 1970."),
+    (SESSIONS_CUT, Kind::Counter, "Connections that were ended because their right to be in was gone, by the reason."),
+    (REVOCATION_LAG, Kind::Histogram, "Time from the wish to end a connection, a reload say, to its end."),
+    (CONFIG_RELOADS, Kind::Counter, "Attempts to take a changed configuration over."),
+    (CONFIG_LAST_RELOAD_SUCCESSFUL, Kind::Gauge, "1 unless the last attempt to take a configuration over failed."),
     (ACCEPT_ERRORS, Kind::Counter, "Connections that could not be accepted."),
     (BUILD_INFO, Kind::Gauge, "Constant 1, with the version as a label."),
 ];

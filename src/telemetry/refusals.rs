@@ -232,10 +232,14 @@ impl Wanted {
 
     /// Whether it means this refusal.
     pub fn means(&self, refusal: &Refusal) -> bool {
-        let shown = refusal.certificate.as_ref();
+        self.means_one(refusal.counted_as, refusal.certificate.as_ref())
+    }
+
+    /// Whether it means somebody who is counted as this source and showed this certificate.
+    pub fn means_one(&self, counted_as: Source, shown: Option<&Shown>) -> bool {
         match self {
             Self::Last => true,
-            Self::Source(address) => refusal.counted_as.contains(*address),
+            Self::Source(address) => counted_as.contains(*address),
             Self::Fingerprint(digits) => {
                 shown.is_some_and(|shown| shown.fingerprint.to_string().starts_with(digits.as_str()))
             }

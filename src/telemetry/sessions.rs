@@ -2,18 +2,23 @@
 //!
 //! Each stands here as long as its [`Entered`] lives, so that none is forgotten and none stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use metrics::{Counter, CounterFn};
 use time::OffsetDateTime;
+use tokio::sync::Notify;
 
 use crate::config::checked::Backend;
-use crate::identity::Identity;
+use crate::identity::{Chain, Identity};
 use crate::names::Name;
-use crate::relay::{Meter, Path};
+use crate::relay::{Cut, Meter, Order, Path};
+
+/// How often dates are looked at, at least: the clock may have been set.
+const LOOKING: Duration = Duration::from_secs(60);
 
 /// A connection that is let in.
 #[derive(Debug)]
@@ -30,12 +35,25 @@ pub struct Session {
     pub route: Name,
     /// The certificate that was shown; nobody has escaped the names in it.
     pub identity: Option<Arc<Identity>>,
+    /// What was shown, to be judged again; all sessions of one device share it.
+    pub chain: Option<Arc<Chain>>,
     /// The backend that was reached.
     pub backend: Option<Backend>,
     /// How its bytes are moved.
     pub path: Path,
+    /// Where its relay is told to end.
+    pub cut: Arc<Cut>,
     to_backend: AtomicU64,
     to_client: AtomicU64,
+}
+
+/// Who a session is with.
+#[derive(Clone, Debug, Default)]
+pub struct Holder {
+    /// The certificate that was shown.
+    pub identity: Option<Arc<Identity>>,
+    /// With what was shown beside it.
+    pub chain: Option<Arc<Chain>>,
 }
 
 impl Session {
@@ -45,13 +63,19 @@ impl Session {
         source: SocketAddr,
         listener: Name,
         route: Name,
-        identity: Option<Arc<Identity>>,
+        Holder { identity, chain }: Holder,
         backend: Option<Backend>,
         path: Path,
     ) -> Self {
         let (to_backend, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
         let since = OffsetDateTime::now_utc();
-        Self { id, since, source, listener, route, identity, backend, path, to_backend, to_client }
+        let cut = Arc::default();
+        Self { id, since, source, listener, route, identity, chain, backend, path, cut, to_backend, to_client }
+    }
+
+    /// The last second, since 1970, in which the certificate is valid; `None` if none was shown or nobody looks at it.
+    fn good_until(&self) -> Option<u64> {
+        self.chain.as_ref().map(|chain| chain.good_until).filter(|until| *until < u64::MAX)
     }
 
     /// Payload passed on to the backend so far, in bytes.
@@ -68,31 +92,94 @@ impl Session {
 /// The sessions of now.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    open: Mutex<BTreeMap<u64, Arc<Session>>>,
+    open: Mutex<Open>,
+    /// A certificate expires sooner than all those that there were.
+    sooner: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    sessions: BTreeMap<u64, Arc<Session>>,
+    /// The last second, since 1970, of the certificate that expires next.
+    next: Option<u64>,
+    /// Whoever comes now has to go at once.
+    over: Option<Order>,
 }
 
 impl Sessions {
     /// Takes a session in. It is here until what is given back is dropped.
     pub fn enter(sessions: &Arc<Self>, session: Session) -> Entered {
         let session = Arc::new(session);
-        sessions.lock().insert(session.id, Arc::clone(&session));
+        let mut open = sessions.lock();
+        if let Some(until) = session.good_until()
+            && open.next.is_none_or(|next| until < next)
+        {
+            open.next = Some(until);
+            sessions.sooner.notify_one();
+        }
+        open.sessions.insert(session.id, Arc::clone(&session));
+        if let Some(order) = &open.over {
+            session.cut.order(order.clone());
+        }
+        drop(open);
         Entered { sessions: Arc::clone(sessions), session }
     }
 
     /// The newest `n`, the newest first, and how many there are.
     pub fn newest(&self, n: usize) -> (Vec<Arc<Session>>, usize) {
         let open = self.lock();
-        (open.values().rev().take(n).cloned().collect(), open.len())
+        (open.sessions.values().rev().take(n).cloned().collect(), open.sessions.len())
+    }
+
+    /// Waits until it may be time to look for [those that have expired](Self::expired). `now` is in seconds since 1970; the
+    /// wait itself does not follow the clock, so it is never long.
+    pub async fn wait_for_dates(&self, now: u64) {
+        let next = self.lock().next;
+        let _ = tokio::time::timeout(pause(next, now), self.sooner.notified()).await;
+    }
+
+    /// Those whose certificate has expired `now`, in seconds since 1970.
+    pub fn expired(&self, now: u64) -> Vec<Arc<Session>> {
+        let mut open = self.lock();
+        let dated = || open.sessions.values().filter_map(|session| Some((session.good_until()?, session)));
+        let expired = dated().filter(|(until, _)| *until < now).map(|(_, session)| Arc::clone(session)).collect();
+        // Those that are kept all the same are waited for no more.
+        let next = dated().map(|(until, _)| until).filter(|until| *until >= now).min();
+        open.next = next;
+        expired
+    }
+
+    /// Cuts all that there are and all that are to come.
+    pub fn end(&self, order: &Order) {
+        let mut open = self.lock();
+        open.over = Some(order.clone());
+        for session in open.sessions.values() {
+            session.cut.order(order.clone());
+        }
+    }
+
+    /// The devices that are in, each once, the one that came last first.
+    pub fn guests(&self) -> Vec<(Arc<Identity>, Arc<Chain>)> {
+        let open = self.lock();
+        let mut seen = HashSet::new();
+        let shown =
+            open.sessions.values().rev().filter_map(|session| session.identity.clone().zip(session.chain.clone()));
+        shown.filter(|(identity, _)| seen.insert(identity.fingerprint)).collect()
     }
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().sessions.len()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Session>>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long it is until a certificate expires whose last second is `next`, but never longer than the clock can be trusted.
+fn pause(next: Option<u64>, now: u64) -> Duration {
+    next.map_or(LOOKING, |next| Duration::from_secs(next.saturating_add(1).saturating_sub(now)).min(LOOKING))
 }
 
 /// The place of a session, given back on drop.
@@ -103,6 +190,11 @@ pub struct Entered {
 }
 
 impl Entered {
+    /// The session whose place it is.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
     /// A meter that counts for this session and for all of `meter`.
     pub fn metered(&self, meter: Meter) -> Meter {
         let session = || Arc::clone(&self.session);
@@ -115,7 +207,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.sessions.lock().remove(&self.session.id);
+        self.sessions.lock().sessions.remove(&self.session.id);
     }
 }
 
@@ -160,15 +252,66 @@ mod tests {
     fn session(id: u64) -> Session {
         let name = |text| Name::parse(text).expect("a name");
         let source = SocketAddr::from(([192, 0, 2, 7], 4711));
-        Session::new(id, source, name("public"), name("nas"), None, None, Path::Copy)
+        Session::new(id, source, name("public"), name("nas"), Holder::default(), None, Path::Copy)
     }
 
     #[test]
     fn a_session_takes_little_memory() {
-        // Two counters of Arc each; the certificate is the connection's own, and the names are the configuration's.
+        // Two counters of Arc each, and what cuts it. The certificate is shared by all connections that show it, and the names
+        // are the configuration's.
         let arc = |size| size + 2 * size_of::<usize>();
-        let size = arc(size_of::<Session>()) + arc(size_of::<ToBackend>()) + arc(size_of::<ToClient>());
-        assert!(size < 320, "{size} bytes");
+        let size = arc(size_of::<Session>())
+            + arc(size_of::<Cut>())
+            + arc(size_of::<ToBackend>())
+            + arc(size_of::<ToClient>());
+        assert!(size <= 320, "{size} bytes");
+    }
+
+    fn dated(id: u64, good_until: u64) -> Session {
+        let chain = Some(Arc::new(Chain { certificates: Vec::new(), good_until }));
+        Session { chain, ..session(id) }
+    }
+
+    #[test]
+    fn whose_certificate_has_expired_is_found_whichever_way_the_clock_goes() {
+        let sessions = Arc::new(Sessions::default());
+        let _in = [session(1), dated(2, 100), dated(3, 200), dated(4, u64::MAX)]
+            .map(|session| Sessions::enter(&sessions, session));
+        let expired = |now| sessions.expired(now).iter().map(|session| session.id).collect::<Vec<_>>();
+        // 1970, on time, a second late, a year late, and back again.
+        for (now, found, next) in [
+            (0, vec![], Some(100)),
+            (100, vec![], Some(100)),
+            (101, vec![2], Some(200)),
+            (31_536_000, vec![2, 3], None),
+            (150, vec![2], Some(200)),
+        ] {
+            assert_eq!((expired(now), sessions.lock().next), (found, next), "at {now}");
+        }
+    }
+
+    #[test]
+    fn dates_are_looked_at_when_the_next_one_is_due_and_every_minute() {
+        let seconds = |next, now| pause(next, now).as_secs();
+        assert_eq!(seconds(Some(100), 90), 11);
+        assert_eq!(seconds(Some(100), 0), 60);
+        assert_eq!(seconds(Some(100), 5000), 0);
+        assert_eq!(seconds(None, 5000), 60);
+        assert_eq!(seconds(Some(u64::MAX), 0), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_expires_sooner_is_not_waited_past() {
+        let sessions = Arc::new(Sessions::default());
+        let (waiting, begun) = (Arc::clone(&sessions), tokio::time::Instant::now());
+        let wait = tokio::spawn(async move {
+            waiting.wait_for_dates(1000).await;
+            waiting.wait_for_dates(1000).await;
+        });
+        tokio::task::yield_now().await;
+        let _in = Sessions::enter(&sessions, dated(1, 1004));
+        wait.await.expect("both waits are over");
+        assert_eq!(begun.elapsed().as_secs(), 5);
     }
 
     #[test]

@@ -1,5 +1,12 @@
 //! Who is let in by a running gate.
 
+use std::io::{Read, Write};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
 use crate::common::backend::Backend;
 use crate::common::gate::{Gate, LOCAL};
 use crate::common::process::{Finished, run, tool};
@@ -28,6 +35,77 @@ fn visit(home: &Home, gate: &Gate, device: &str) -> Finished {
     run(curl.arg(format!("https://nas.home.example:{}/", address.port())))
 }
 
+/// A connection through the gate that stays, by OpenSSL: what it writes comes back.
+fn stay(home: &Home, gate: &Gate, device: &str) -> Child {
+    let mut client = tool("openssl", "openssl");
+    client.args(["s_client", "-quiet", "-verify_quiet", "-servername", "nas.home.example", "-connect"]);
+    client.arg(gate.address().to_string()).arg("-CAfile").arg(home.path("pki/server-ca.pem"));
+    client.arg("-cert").arg(home.path(&format!("devices/{device}.pem")));
+    client.arg("-key").arg(home.path(&format!("devices/{device}-key.pem")));
+    let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    client.stdin.as_mut().unwrap().write_all(b"?").unwrap();
+    client.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    client
+}
+
+#[test]
+fn revoking_a_device_ends_its_connections_at_once_and_nobody_elses() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    home.ca(&["device", "bob-laptop"]).success();
+    let backend = Backend::echo();
+    let gate = Gate::start_with_control(&config(&home, &backend));
+    let file = gate.folder().join("doorward.toml").display().to_string();
+    let mut alice = stay(&home, &gate, "alice-phone");
+    let mut bob = stay(&home, &gate, "bob-laptop");
+
+    let begun = Instant::now();
+    let pki = home.path("pki").display().to_string();
+    let revoked =
+        home.ca(&["revoke", "alice-phone", "--config", &file, "--folder", &pki, "--format", "json"]).success();
+    let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
+    assert_eq!((&revoked["in_force"], &revoked["sessions_cut"]), (&true.into(), &1.into()), "{revoked}");
+    alice.wait().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+
+    // Whoever was not meant notices nothing.
+    bob.stdin.as_mut().unwrap().write_all(b"!").unwrap();
+    let mut came = [0];
+    bob.stdout.as_mut().unwrap().read_exact(&mut came).unwrap();
+    assert_eq!(came, *b"!");
+    visit(&home, &gate, "alice-phone").failure();
+    gate.wait_rejected("certificate", "revoked", 1);
+    bob.kill().unwrap();
+    bob.wait().unwrap();
+    gate.wait_closed("nas", 2);
+}
+
+#[test]
+fn a_gate_that_does_not_look_at_the_list_or_refuses_its_configuration_is_told_of() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let backend = Backend::echo();
+    let config = config(&home, &backend);
+    let gate = Gate::start_with_control(&config.replace("revocation_lists", "# revocation_lists"));
+    let file = gate.folder().join("doorward.toml");
+    let pki = home.path("pki").display().to_string();
+    let named = file.display().to_string();
+    let revoke = || home.ca(&["revoke", "alice-phone", "--config", &named, "--folder", &pki]);
+    let said = revoke().success().stderr;
+    for words in ["this changes nothing yet", "[client_auth]", "revocation_lists = [", "doorward reload"] {
+        assert!(said.contains(words), "{words:?} is missing: {said}");
+    }
+    // The revoked is written, and the mistake is not in what was done: the exit code says which.
+    std::fs::write(&file, format!("{config}\nnonsense = true\n[control]\nsocket = \"control.sock\"\n")).unwrap();
+    let refused = revoke();
+    assert_eq!(refused.status.code(), Some(3), "{refused}");
+    assert!(
+        refused.stderr.contains("on the disk, and not in force") && refused.stderr.contains("nonsense"),
+        "{refused}"
+    );
+    assert_eq!(home.devices(), ["alice-phone revoked"]);
+}
+
 #[test]
 fn a_device_comes_in_at_once_is_renewed_and_is_out_when_it_was_revoked() {
     let home = Home::with_authorities();
@@ -41,7 +119,8 @@ fn a_device_comes_in_at_once_is_renewed_and_is_out_when_it_was_revoked() {
         home.ca(&["renew", "alice-phone"]).success();
         assert_eq!(visit(&home, &gate, "alice-phone").success().text(), "Hello from the NAS.");
     }
-    home.ca(&["revoke", "alice-phone"]).success();
+    let revoked = home.ca(&["revoke", "alice-phone"]).success();
+    assert!(revoked.stderr.contains("no configuration of a gate here"), "{revoked}");
     // The gate's certificate was renewed meanwhile, and devices notice nothing.
     home.ca(&["renew", "--server"]).success();
     let gate = Gate::start(&config(&home, &backend));

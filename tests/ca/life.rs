@@ -173,7 +173,7 @@ fn revoking_a_name_revokes_all_its_certificates_and_openssl_reads_the_list() {
         verify(certificate).success();
     }
     let revoked = home.ca(&["revoke", "alice-phone"]).success();
-    assert!(revoked.stderr.contains("restart it"), "{revoked}");
+    assert!(revoked.stderr.contains("doorward reload"), "{revoked}");
     assert!(revoked.stderr.contains("revocation_lists = [\"pki/clients.crl\"]"), "{revoked}");
     for certificate in ["old.pem", "devices/alice-phone.pem"] {
         let refused = verify(certificate).failure();

@@ -316,6 +316,25 @@ impl Gate {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
+    /// Puts another configuration into its file, lets it be taken over by SIGHUP, and returns the line that says what came
+    /// of it.
+    #[track_caller]
+    pub(crate) fn reload(&self, config: &str) -> Value {
+        std::fs::write(self.folder().join("doorward.toml"), config).unwrap();
+        self.hang_up()
+    }
+
+    /// Lets it take its configuration over once more by SIGHUP, and returns the line that says what came of it.
+    #[track_caller]
+    pub(crate) fn hang_up(&self) -> Value {
+        let told = |line: &Value| {
+            line["cause"] == "signal" && (line["event"] == "reloaded" || line["event"] == "reload_failed")
+        };
+        let before = self.lines().iter().filter(|line| told(line)).count();
+        self.signal(Signal::HUP);
+        self.wait_for_lines("what came of the reload", before + 1, told).swap_remove(before)
+    }
+
     /// Waits for its end, after the test itself has asked for it, and returns how it ended. Nothing is checked.
     #[track_caller]
     pub(crate) fn wait_for_end(&mut self) -> ExitStatus {

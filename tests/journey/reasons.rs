@@ -10,11 +10,16 @@ use std::thread;
 use std::time::Duration;
 
 use doorward::close::CloseReason;
+use doorward::control::ask::ask;
+use doorward::control::{Answer, Request};
+use doorward::identity::Sha256;
 use doorward::rejection::{Alert, Reason};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use crate::backends::once;
 use crate::client::{Client, End, Hello, Shown, TLS13, client, connect, plain_end, refused_plainly, reset, showing};
@@ -235,7 +240,7 @@ fn provoke(reason: Reason, pki: &TestPki) {
         Reason::RevocationListExpired => with_list(pki, reason, &pki.clients, -1, 0x4a02),
         Reason::Denied => {
             let lost = pki.client("alice-phone");
-            let digest = doorward::identity::Sha256::of(&lost.chain()[0]);
+            let digest = Sha256::of(&lost.chain()[0]);
             let gate = open(house().client_auth(&format!("deny = [\"sha256:{digest}\"]")));
             turned_away(&gate, reason, || refusal(Client::admitted(gate.address(), &client(pki, Some(&lost)), NAME)));
         }
@@ -294,7 +299,7 @@ fn turned_away(gate: &Gate, reason: Reason, attempt: impl FnOnce() -> End) -> Va
 }
 
 /// A client that has the gate's flight and has not answered it.
-fn in_handshake(gate: &Gate, config: &Arc<rustls::ClientConfig>) -> Client {
+fn in_handshake(gate: &Gate, config: &Arc<ClientConfig>) -> Client {
     let client = Client::on(connect(gate.address()), config, NAME);
     client.flush().unwrap();
     while !client.tls(|connection| connection.wants_write()) {
@@ -320,7 +325,7 @@ fn refusal(outcome: Result<Client, End>) -> End {
     outcome.map(|_| ()).expect_err("it should have been refused")
 }
 
-fn attempt(gate: &Gate, config: rustls::ClientConfig) -> End {
+fn attempt(gate: &Gate, config: ClientConfig) -> End {
     refusal(Client::admitted(gate.address(), &Arc::new(config), NAME))
 }
 
@@ -449,6 +454,61 @@ fn end(reason: CloseReason, pki: &TestPki) {
             let line = crate::home::verdicts(&gate).pop().unwrap();
             assert_eq!((&line["event"], &line["reason"]), (&"closed".into(), &reason.label().into()), "{line}");
         }
+        CloseReason::Revoked => {
+            let mut params = Certified::for_clients("carol-phone");
+            params.serial_number = Some(77_u64.into());
+            let carol = client(pki, Some(&pki.clients.issue(params)));
+            let list = pki.clients.revocation_list(&[77_u64.into()], days_from_now(-1), days_from_now(1));
+            let list = pki.write("revoking.crl", list);
+            let house = |keys: &str| house().client_auth(keys).route("nas", echo.address());
+            cut(reason, &carol, &house(""), &house(&format!("revocation_lists = [{list:?}]")));
+        }
+        CloseReason::Denied => {
+            let lost = pki.client("carol-phone");
+            let fingerprint = Sha256::of(&lost.chain()[0]);
+            let house = |keys: &str| house().client_auth(keys).route("nas", echo.address());
+            let denied = house(&format!("deny = [\"sha256:{fingerprint}\"]"));
+            cut(reason, &client(pki, Some(&lost)), &house(""), &denied);
+        }
+        CloseReason::Expired => {
+            let mut params = Certified::for_clients("carol-phone");
+            params.not_after = OffsetDateTime::now_utc() + Duration::from_secs(3);
+            let carol = client(pki, Some(&pki.clients.issue(params)));
+            let gate = open(house());
+            let watch = Watch::begin(&gate);
+            let client = Client::admitted(gate.address(), &carol, NAME).unwrap();
+            // It is told in order, and nothing was changed for it.
+            assert_eq!(client.end(), End::Orderly);
+            let line = watch.closed(reason);
+            assert_eq!(line["detail"], "its certificate has expired", "{line}");
+            gate.wait_metric("doorward_sessions_cut_total", &[("reason", "expired")], 1.0);
+        }
+        CloseReason::NotAllowed => {
+            let house = |allow: &str| house().route_with("nas", &[&echo.address().to_string()], allow);
+            cut(reason, &good, &house("allow = [\"any\"]"), &house("allow = [\"bob-laptop\"]"));
+        }
+        CloseReason::NotTrusted => {
+            let others = pki.write("others.pem", Authority::new("Others").pem());
+            let keys = format!("allow = [\"any\"]\n[route.client_auth]\ntrust = [{others:?}]");
+            let with = |keys: &str| house().route_with("nas", &[&echo.address().to_string()], keys);
+            cut(reason, &good, &with("allow = [\"any\"]"), &with(&keys));
+        }
+        CloseReason::RouteRemoved => {
+            let other = house().route("ssh", echo.address());
+            cut(reason, &good, &house().route("nas", echo.address()), &other);
+        }
+        CloseReason::CutByHand => {
+            let config = house().route("nas", echo.address()).config();
+            let gate = Gate::start(&format!("{config}\n[control]\nsocket = \"control.sock\"\n"));
+            let watch = Watch::begin(&gate);
+            let client = Client::admitted(gate.address(), &good, NAME).unwrap();
+            let cut = Request::Cut { whom: "alice-phone".to_owned() };
+            let answer = ask(&gate.folder().join("control.sock"), &cut).unwrap();
+            assert!(matches!(&answer, Answer::Cut(cut) if cut.open == 1), "{answer:?}");
+            assert_eq!(client.end(), End::Orderly);
+            watch.closed(reason);
+            gate.wait_metric("doorward_sessions_cut_total", &[("reason", reason.label())], 1.0);
+        }
         CloseReason::TlsError => {
             let bad_record_mac = Alert(20);
             ended(&open(house()), &End::Alert(bad_record_mac), &|client| {
@@ -459,6 +519,21 @@ fn end(reason: CloseReason, pki: &TestPki) {
         }
         CloseReason::Internal => out_of_descriptors(pki, reason),
     }
+}
+
+/// A guest is in under `before`, and has no right to be in under `after`.
+fn cut(reason: CloseReason, guest: &Arc<ClientConfig>, before: &House<'_>, after: &House<'_>) {
+    let gate = before.open();
+    let watch = Watch::begin(&gate);
+    let client = Client::admitted(gate.address(), guest, NAME).unwrap();
+    let told = gate.reload(&after.config());
+    assert_eq!((&told["sessions_kept"], &told["sessions_cut"]), (&0.into(), &1.into()), "{told}");
+    // The client is told in order, so far as TLS has a word for it.
+    assert_eq!(client.end(), End::Orderly);
+    let line = watch.closed(reason);
+    assert!(line["detail"].is_string(), "{line}");
+    gate.wait_metric("doorward_sessions_cut_total", &[("reason", reason.label())], 1.0);
+    gate.wait_metric("doorward_revocation_lag_seconds_count", &[], 1.0);
 }
 
 /// The gate runs out of descriptors exactly when a passthrough relay wants a pipe: its socket and the backend's are the

@@ -35,7 +35,7 @@ fn kernel_changes_keys() -> bool {
 }
 
 /// The path that connections take where it is up to the gate.
-fn path() -> &'static str {
+pub(crate) fn path() -> &'static str {
     if kernel_has_tls() { "kernel" } else { "copy" }
 }
 

@@ -16,4 +16,5 @@ mod client;
 mod home;
 
 mod cost;
+mod cut;
 mod handover;

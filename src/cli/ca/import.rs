@@ -98,8 +98,7 @@ impl Imported {
         let Self { authority, subject, certificate, key, revocation_list, signs_lists } = self;
         let mut out = format!(
             "{subject} is {} here as {authority:?}. Its files stay where they are:\n  {}\n  {}\nIts list of certificates that \
-             no longer count is new:\n  {}\nThe gate looks at it once its configuration says so, under [client_auth], and it \
-             was restarted:\n  trust = [{:?}]\n  revocation_lists = [{:?}]\nThen revoke what mkcert has issued by its \
+             no longer count is new:\n  {}\nThe gate looks at it once its configuration says so, under [client_auth]:\n  trust = [{:?}]\n  revocation_lists = [{:?}]\nThen revoke what mkcert has issued by its \
              file or its serial number:\n  doorward ca revoke --file FILE.pem\n",
             if is_new { "known" } else { "known already" },
             certificate.display(),

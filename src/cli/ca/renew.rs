@@ -9,7 +9,7 @@ use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::found::copy;
-use super::gate::tell_gate;
+use super::gate::{Changed, Told, tell_gate};
 use super::handout::{Device, Places, handout, known_gate};
 use super::server::{self, NewServer};
 use super::{CaError, authority_for, load, revoke, say};
@@ -53,6 +53,9 @@ struct Renewed {
     device: Option<Device>,
     /// The serial numbers of what was revoked.
     revoked: Vec<String>,
+    /// What the gate makes of that.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    told: Option<Told>,
 }
 
 pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
@@ -88,7 +91,6 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     };
     let mut revoked = Vec::new();
     let mut inventory = store.inventory.clone();
-    let mut note = String::new();
     if args.revoke_old {
         let of_this_name = |entry: &&mut Entry| {
             entry.kind == Kind::Device && entry.authority == authority.id && entry.name.eq_ignore_ascii_case(&old.name)
@@ -99,21 +101,33 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
             revoked.push(entry.serial.clone());
         }
         files.extend(revoke::list(&mut inventory, &authority.id, &signer)?);
-        if let Some(list) = &authority.revocation_list {
-            note = format!("What it had before is revoked. {}", tell_gate(&store, list));
-        }
     }
-    let renewed = Renewed {
+    let mut renewed = Renewed {
         name: name.to_string(),
         serial: entry.serial.clone(),
         not_after: certified.not_after().unix_timestamp(),
         certificate: Store::shown(store.folder(), &places.certificate(&name)),
         device,
         revoked,
+        told: None,
     };
     inventory.certificates.push(entry);
     store.commit(inventory, files)?;
-    say(args.new.format, &(renewed.text(&old, certified.not_after().date()) + &note), &renewed)
+    let mut text = renewed.text(&old, certified.not_after().date());
+    // Whatever the gate makes of it: the password is shown this once.
+    let mut outcome = Ok(());
+    if let Some(list) = authority.revocation_list.as_ref().filter(|_| args.revoke_old) {
+        text.push_str("What it had before is revoked. ");
+        match tell_gate(&args.new.folder, &store, Changed::Lists(&[store.path(list)])) {
+            Ok(told) => {
+                text.push_str(&told.text);
+                renewed.told = Some(told);
+            }
+            Err(error) => outcome = Err(error),
+        }
+    }
+    say(args.new.format, &text, &renewed)?;
+    outcome
 }
 
 impl Renewed {

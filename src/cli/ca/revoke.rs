@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::gate::tell_gate;
+use super::gate::{Changed, Told, tell_gate};
 use super::inspect::WELL_KNOWN;
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, load, say};
@@ -68,6 +68,9 @@ fn parse_fingerprint(text: &str) -> Result<Sha256, String> {
 struct Revoked {
     revoked: Vec<One>,
     lists: Vec<PathBuf>,
+    /// What the gate makes of it; nothing if there is no list.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    told: Option<Told>,
 }
 
 #[derive(Serialize)]
@@ -83,7 +86,7 @@ pub(super) fn run(args: &RevokeArgs) -> Result<(), CaError> {
     let mut store = args.folder.open()?;
     let mut inventory = store.inventory.clone();
     let chosen = choose(args, &store, &mut inventory)?;
-    let mut done = Revoked { revoked: Vec::new(), lists: Vec::new() };
+    let mut done = Revoked { revoked: Vec::new(), lists: Vec::new(), told: None };
     let mut authorities: Vec<AuthorityEntry> = Vec::new();
     for serial in &chosen {
         let Some(entry) = inventory.certificates.iter_mut().find(|entry| &entry.serial == serial) else { continue };
@@ -109,9 +112,14 @@ pub(super) fn run(args: &RevokeArgs) -> Result<(), CaError> {
         files.extend(list(&mut inventory, &authority.id, &signer)?);
         let Some(path) = &authority.revocation_list else { continue };
         done.lists.push(store.path(path));
-        notes.push_str(&format!("{}\n{}", written(&store.path(path), &signer), tell_gate(&store, path)));
+        notes.push_str(&written(&store.path(path), &signer));
     }
     store.commit(inventory, files)?;
+    if !done.lists.is_empty() {
+        let told = tell_gate(&args.folder, &store, Changed::Lists(&done.lists))?;
+        notes.push_str(&told.text);
+        done.told = Some(told);
+    }
     say(args.format, &(done.text() + &notes), &done)
 }
 
@@ -132,11 +140,11 @@ impl Revoked {
 }
 
 fn written(list: &std::path::Path, signer: &Authority) -> String {
-    let mut out = format!("{} is new, and good until {}.", list.display(), signer.not_after().date());
+    let mut out = format!("{} is new, and good until {}.\n", list.display(), signer.not_after().date());
     if !signer.signs_lists() {
         out.push_str(
-            "\nnote: this authority (as all of mkcert's) does not say of itself that it signs lists. The gate takes the \
-             list all the same; OpenSSL and what is built on it do not.",
+            "note: this authority (as all of mkcert's) does not say of itself that it signs lists. The gate takes the \
+             list all the same; OpenSSL and what is built on it do not.\n",
         );
     }
     out

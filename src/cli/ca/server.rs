@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 
 use super::found::{SERVER, copy};
+use super::gate::{Changed, Told, tell_gate};
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, authority_for, load, say};
 use crate::identity::{Identity, Sha256};
@@ -73,6 +74,9 @@ struct Made {
     fingerprint: String,
     serial: String,
     not_after: i64,
+    /// What the gate makes of it.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    told: Option<Told>,
 }
 
 pub(super) fn run(args: &ServerArgs) -> Result<(), CaError> {
@@ -124,7 +128,7 @@ pub(super) fn make(names: &[ServerNamePattern], args: &NewServer) -> Result<(), 
         contents: server.certificate_pem().into(),
         access: Access::Public,
     });
-    let made = Made {
+    let mut made = Made {
         names: names.iter().map(ToString::to_string).collect(),
         certificate: store.path(certificate_file),
         key: store.path(key_file),
@@ -132,16 +136,20 @@ pub(super) fn make(names: &[ServerNamePattern], args: &NewServer) -> Result<(), 
         fingerprint: Sha256::of(server.certificate()).to_string(),
         serial: entry.serial.clone(),
         not_after: server.not_after().unix_timestamp(),
+        told: None,
     };
     inventory.certificates.push(entry);
     store.commit(inventory, files)?;
+    let told = tell_gate(&args.folder, &store, Changed::Certificate(&made.certificate))?;
     let text = format!(
-        "{} is the gate's certificate for {}, good until {}.\n{}\nThe gate shows it once it is restarted.\n",
+        "{} is the gate's certificate for {}, good until {}.\n{}\n{}",
         made.certificate.display(),
         made.names.join(", "),
         server.not_after().date(),
         if new_key { format!("{} is its new key.", made.key.display()) } else { "Its key is the same.".to_owned() },
+        told.text,
     );
+    made.told = Some(told);
     say(args.format, &text, &made)
 }
 

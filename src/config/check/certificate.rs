@@ -54,6 +54,7 @@ pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut 
     // Both are read before either is given up, so that what is wrong with both is told at once.
     let chain = raw.chain.value().and_then(|chain| Some((chain, files::read(chain, report)?)));
     let key = raw.key.value().and_then(|key| Some((key, files::read(key, report)?)));
+    let key_file = key.as_ref().map(|(_, file)| file.path.clone());
     if let (Some((chain_text, chain)), Some((_, key))) = (&chain, &key)
         && are_swapped(chain, key)
     {
@@ -67,6 +68,7 @@ pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut 
     let chain = chain.and_then(|(text, file)| read_chain(text, file, report));
     let key = key.and_then(|(text, file)| read_key(text, &file, report));
     let ((chain_text, chain_file, certificates), (key_text, key)) = (chain?, key?);
+    let (chain_file, key_file) = (chain_file.path, key_file?);
 
     let leaf = certificates.first()?;
     let identity = Identity::from_certificate(leaf, false).ok()?;
@@ -74,7 +76,7 @@ pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut 
     warn_of_order(&certificates, &chain_text.place, report);
     let certified_key = fit(certificates, key).map_err(|problem| report.problem(&key_text.place, problem)).ok()?;
     Some(Loaded {
-        certificate: Arc::new(Certificate { chain_file: chain_file.path, certified_key: Arc::new(certified_key) }),
+        certificate: Arc::new(Certificate { chain_file, key_file, certified_key: Arc::new(certified_key) }),
         dns_names: identity.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
     })
 }

@@ -16,7 +16,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::{date, now, word};
 use crate::config::checked::{
-    ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, RevocationList, TrustAnchor,
+    ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationList, TrustAnchor,
 };
 use crate::config::files::{self, NamedFile, Pem, Wanted};
 use crate::config::raw::RawClientAuth;
@@ -34,6 +34,8 @@ const MODES: &[(&str, ClientAuthMode)] = &[
 
 const EXPIRED_WORDS: &[(&str, ExpiredRevocationList)] =
     &[("deny", ExpiredRevocationList::Deny), ("warn", ExpiredRevocationList::Warn)];
+
+const SESSION_WORDS: &[(&str, ExpiredSession)] = &[("cut", ExpiredSession::Cut), ("keep", ExpiredSession::Keep)];
 
 const ANNOUNCE_WORDS: &[(&str, bool)] = &[("on", true), ("off", false)];
 
@@ -57,6 +59,7 @@ pub(super) fn check(
 
     let mode = word(text(|raw| &raw.mode), MODES, ClientAuthMode::RequireAndVerify, report);
     let expired = word(text(|raw| &raw.expired_revocation_list), EXPIRED_WORDS, ExpiredRevocationList::Deny, report);
+    let sessions = word(text(|raw| &raw.expired_session), SESSION_WORDS, ExpiredSession::Cut, report);
     let announce = word(text(|raw| &raw.announce_trust), ANNOUNCE_WORDS, true, report);
     let anchors = check_trust(trust, report);
     let revocation_lists = check_lists(lists, report);
@@ -64,7 +67,7 @@ pub(super) fn check(
     let deny = [own, default].map(|table| check_deny(table.map_or(&Given::Absent, |raw| &raw.deny), report));
 
     // Each part has been looked at by now, so that everything wrong with any of them has been told.
-    let (mode, expired, announce) = (mode?, expired?, announce?);
+    let (mode, expired, sessions, announce) = (mode?, expired?, sessions?, announce?);
     let (anchors, lists_read) = (anchors?, revocation_lists?);
     let [own_deny, default_deny] = deny;
     let deny = both(own_deny?, default_deny?);
@@ -99,6 +102,7 @@ pub(super) fn check(
         revocation_lists: lists_read.into_iter().map(|list| list.value).collect(),
         deny,
         expired_revocation_list: expired,
+        expired_session: sessions,
         announce_trust: announce,
     }))
 }

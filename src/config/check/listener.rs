@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::name;
-use crate::config::checked::{Listener, Metrics};
+use crate::config::checked::Listener;
 use crate::config::raw::{Raw, RawListener};
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
 use crate::config::values;
@@ -122,12 +122,12 @@ fn networks(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<IpNet>>
     networks.into_iter().collect()
 }
 
-/// `[metrics]`
-pub(super) fn metrics(given: &Given<String>, listeners: &[Checked], report: &mut Report) -> Option<Metrics> {
+/// `address` of `[metrics]`; `None` in the inner place is off.
+pub(super) fn metrics(given: &Given<String>, listeners: &[Checked], report: &mut Report) -> Option<Option<SocketAddr>> {
     let (address, place) = match given {
         Given::Refused => return None,
         Given::Absent => (METRICS, Place { line: None, key: "metrics.address".to_owned() }),
-        Given::Value(text) if text.value == "off" => return Some(Metrics { address: None }),
+        Given::Value(text) if text.value == "off" => return Some(None),
         Given::Value(text) => {
             let address = values::listen_address(&text.value)
                 .map_err(|problem| {
@@ -159,5 +159,5 @@ pub(super) fn metrics(given: &Given<String>, listeners: &[Checked], report: &mut
         );
         return None;
     }
-    Some(Metrics { address: Some(address) })
+    Some(Some(address))
 }

@@ -4,6 +4,7 @@ mod access;
 mod certificate;
 mod client_auth;
 pub(super) mod control;
+mod inventory;
 mod listener;
 mod relations;
 mod route;
@@ -14,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 
-use super::checked::{Banned, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Timeouts};
+use super::checked::{Banned, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics, Timeouts};
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{Given, Place, Problem, Report, quoted};
@@ -61,21 +62,24 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         KernelTls::Auto,
         report,
     );
+    let watch = word(&raw.watch, &[("on", true), ("off", false)], true, report);
     let listeners = listener::check(raw, report);
     let routes = check_routes(raw, &listeners, report);
     let timeouts = timeouts(&raw.timeouts, report);
     let limits = limits(&raw.limits, report);
-    let metrics = listener::metrics(&raw.metrics_address, &listeners, report);
+    let address = listener::metrics(&raw.metrics.address, &listeners, report);
+    let inventory = inventory::check(&raw.metrics.inventory, report);
     let control = control::check(&raw.control, report);
     let log = log(&raw.log, report);
     Some(Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
+        watch: watch?,
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         routes: routes.into_iter().map(|checked| checked.route).collect(),
         timeouts: timeouts?,
         limits: limits?,
-        metrics: metrics?,
+        metrics: Metrics { address: address?, inventory: inventory? },
         control: control?,
         log: log?,
         warnings: Vec::new(),

@@ -1,11 +1,11 @@
 use std::io::{self, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::CipherSuite;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 use super::super::testing::{Client, Script, drive, pair, play, poll_once, within};
 use super::super::{Limits, Meter, run};
@@ -292,7 +292,7 @@ async fn a_client_that_never_reads_is_given_up() {
     let Rig { mut engine, client, backend } = rig(TLS13, true).await;
     fill(&mut engine, &backend, &vec![1; 1_000_000]).await;
     assert!(engine.down.sealed.len() <= Size::Large.records() * crate::record::RECORD_MAX);
-    let summary = run(engine, limits(Duration::from_secs(60)), meter(), &CancellationToken::new()).await;
+    let summary = run(engine, limits(Duration::from_secs(60)), meter(), Arc::default()).await;
     assert_eq!(summary.reason, CloseReason::IdleTimeout);
     drop(client);
 }

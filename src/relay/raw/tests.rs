@@ -1,10 +1,10 @@
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 use super::super::testing::{Script, drive, pair, play, reset, within};
 use super::super::{Limits, Meter, run};
@@ -159,7 +159,6 @@ async fn a_client_that_never_reads_is_given_up() {
     let (engine, client, backend) = rig(true).await;
     let limits = Limits { idle: Duration::from_secs(60), half_close: Duration::from_secs(60), lifetime: None };
     let meter = Meter { to_backend: metrics::Counter::noop(), to_client: metrics::Counter::noop() };
-    let cut = CancellationToken::new();
     let flood = async {
         loop {
             backend.writable().await.expect("a socket");
@@ -168,7 +167,7 @@ async fn a_client_that_never_reads_is_given_up() {
             }
         }
     };
-    let (summary, ()) = tokio::join!(run(engine, limits, meter, &cut), flood);
+    let (summary, ()) = tokio::join!(run(engine, limits, meter, Arc::default()), flood);
     assert_eq!(summary.reason, CloseReason::IdleTimeout);
     drop(client);
 }

@@ -42,6 +42,31 @@ pub enum Event {
     Ready,
     /// No more connections are taken; those there are may end.
     Draining,
+    /// Another configuration is in force.
+    Reloaded {
+        /// Who wanted it.
+        cause: &'static str,
+        /// Connections that go on.
+        sessions_kept: usize,
+        /// Connections that end, since they would not be let in any more.
+        sessions_cut: usize,
+        /// What takes effect only after a restart.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        after_restart: Vec<String>,
+        /// Who may go where he could not before.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        gained: Vec<String>,
+        /// Who may no longer go where he could.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        lost: Vec<String>,
+    },
+    /// Another configuration was refused; the one before stays in force.
+    ReloadFailed {
+        /// Who wanted it.
+        cause: &'static str,
+        /// Every mistake in it.
+        errors: Vec<String>,
+    },
     /// Lines that were left out.
     LeftOut {
         /// How many.
@@ -205,7 +230,9 @@ pub(super) trait Line: Serialize + fmt::Display {
 impl Line for Event {
     fn priority(&self) -> Priority {
         match self {
+            Self::ReloadFailed { .. } => Priority::Error,
             Self::LeftOut { .. } => Priority::Warning,
+            Self::Reloaded { .. } => Priority::Notice,
             Self::Listening { .. } | Self::Metrics { .. } | Self::Control { .. } | Self::Ready | Self::Draining => {
                 Priority::Info
             }

@@ -12,6 +12,20 @@ impl fmt::Display for Event {
             Self::Control { socket } => write!(f, "control socket at {socket}"),
             Self::Ready => f.write_str("ready"),
             Self::Draining => f.write_str("draining: no new connections, open ones may end"),
+            Self::Reloaded { cause, sessions_kept, sessions_cut, after_restart, gained, lost } => {
+                write!(f, "reloaded ({cause}): {sessions_kept} connections go on, {sessions_cut} are cut")?;
+                for (what, list) in [("may now", gained), ("may no longer", lost), ("after a restart", after_restart)] {
+                    if !list.is_empty() {
+                        write!(f, "; {what}: {}", list.join(", "))?;
+                    }
+                }
+                Ok(())
+            }
+            Self::ReloadFailed { cause, errors } => {
+                let errors: Vec<String> =
+                    errors.iter().map(|error| error.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+                write!(f, "reload_failed ({cause}), nothing has changed: {}", errors.join("; "))
+            }
             Self::LeftOut { lines, source, stage, reason, .. } => {
                 write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;
                 match (stage, reason) {

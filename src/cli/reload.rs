@@ -1,0 +1,65 @@
+//! `doorward reload`: the running gate takes its configuration over as it is in the file now.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::asking::Asking;
+use super::{exit, failed};
+use crate::access::Change;
+use crate::control::Reloaded;
+use crate::control::ask::{ReloadError, reload};
+
+/// The options of `doorward reload`.
+#[derive(Args, Debug)]
+pub(super) struct ReloadArgs {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+pub(super) fn run(args: &ReloadArgs) -> ExitCode {
+    let socket = match args.asking.socket() {
+        Ok(socket) => socket,
+        Err(code) => return code,
+    };
+    match reload(&socket) {
+        Ok(reloaded) => {
+            for warning in &reloaded.warnings {
+                eprintln!("warning: {warning}");
+            }
+            args.asking.say(&reloaded, text)
+        }
+        Err(error @ ReloadError::Refused(_)) => failed(exit::CONFIG, &error),
+        Err(error) => failed(exit::NO_GATE, &error),
+    }
+}
+
+fn text(reloaded: &Reloaded) -> String {
+    let mut out = "The configuration is in force as it is in the file now.\n".to_owned();
+    // Writing to a String cannot fail.
+    for what in &reloaded.after_restart {
+        let _ = writeln!(out, "Only after a restart: {what}");
+    }
+    for (heading, changes) in [
+        ("Who may go where he could not before:", &reloaded.gained),
+        ("Who may no longer go where he could:", &reloaded.lost),
+    ] {
+        let width = changes.iter().map(|change| change.who.chars().count()).max().unwrap_or(0);
+        if !changes.is_empty() {
+            let _ = writeln!(out, "{heading}");
+        }
+        for Change { who, routes } in changes {
+            let _ = writeln!(out, "  {who:width$}  {}", routes.join(", "));
+        }
+    }
+    if reloaded.gained.is_empty() && reloaded.lost.is_empty() {
+        out.push_str("Everybody may go where he could before, and nowhere else.\n");
+    }
+    let _ = writeln!(
+        out,
+        "Connections: {} go on, {} were ended because they would not be let in any more.",
+        reloaded.sessions_kept, reloaded.sessions_cut
+    );
+    out
+}

@@ -1,0 +1,61 @@
+//! Another configuration for a running gate: taken over whole or not at all, and whose right to be in is gone is out.
+//!
+//! | file | shows | of attacks.md |
+//! |---|---|---|
+//! | `whole` | everything is taken over, or nothing is; who asked is told | 12, 24 |
+//! | `watched` | files that change are taken over by themselves | |
+//! | `tickets` | earlier sessions are worth nothing after a reload | 18 |
+//! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
+//! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
+//!
+//! Each reason for which a session is cut is brought about by `tests/journey/reasons.rs`.
+
+// Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
+#![cfg(test)]
+
+#[expect(dead_code, reason = "shared by all integration tests: none needs everything")]
+#[path = "../common/mod.rs"]
+mod common;
+
+// The clients and the surroundings of the other tests.
+#[expect(dead_code, reason = "made for the tests of the journey")]
+#[path = "../journey/client.rs"]
+mod client;
+#[expect(dead_code, reason = "made for the tests of the journey")]
+#[path = "../journey/home.rs"]
+mod home;
+
+mod crowd;
+mod load;
+mod sessions;
+mod tickets;
+mod watched;
+mod whole;
+
+use std::process::Command;
+
+use common::gate::Gate;
+use common::process::{Finished, run};
+use home::House;
+
+const NAS: &str = "nas.home.example";
+const SSH: &str = "ssh.home.example";
+
+/// The configuration of a house with a control socket, which is reloaded when somebody says so.
+fn controlled(house: &House<'_>) -> String {
+    format!("watch = \"off\"\n{}\n[control]\nsocket = \"control.sock\"\n", house.config())
+}
+
+/// A `doorward` command with the configuration of a gate.
+fn doorward(gate: &Gate, arguments: &[&str]) -> Finished {
+    let config = gate.folder().join("doorward.toml");
+    run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(arguments).arg("--config").arg(config))
+}
+
+/// Puts another configuration into the gate's file and has it taken over by `doorward reload`. It may be broken to a degree
+/// that it cannot say where the gate's socket is.
+fn reload(gate: &Gate, config: &str) -> Finished {
+    std::fs::write(gate.folder().join("doorward.toml"), config).unwrap();
+    let socket = gate.folder().join("control.sock");
+    run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(["reload", "--socket"]).arg(socket))
+}

@@ -1,0 +1,307 @@
+//! Whose right to be in is gone is cut, and nobody else.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use doorward::identity::Sha256;
+use rcgen::SerialNumber;
+use rustls::client::Resumption;
+use rustls::{ClientConfig, HandshakeKind};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::client::{Client, End, VERSIONS, client, connect};
+use crate::common::DEADLINE;
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
+use crate::home::House;
+use crate::{NAS, SSH, controlled, doorward, reload};
+
+/// So long it may take from the command to the last byte.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// A certificate with this serial number.
+fn numbered(pki: &TestPki, name: &str, serial: u64) -> Certified {
+    let mut params = Certified::for_clients(name);
+    params.serial_number = Some(SerialNumber::from(serial));
+    pki.clients.issue(params)
+}
+
+/// Waits for the verdict about the only connection that was closed for this reason.
+#[track_caller]
+fn closed(gate: &Gate, reason: &str) -> Value {
+    gate.wait_for_line(reason, |line| line["event"] == "closed" && line["reason"] == reason)
+}
+
+/// A device is revoked while it is in, twice, once by a resumed session; the others are in the middle of something.
+#[test]
+fn who_is_revoked_is_out_at_once_and_nobody_else() {
+    for version in VERSIONS {
+        let pki = TestPki::new();
+        let backend = Backend::echo();
+        let house = |keys: &str| {
+            let house =
+                House::new(&pki).client_auth(keys).route("nas", backend.address()).route("ssh", backend.address());
+            controlled(&house.passthrough("mail", backend.address()))
+        };
+        let list = |revoked: &[SerialNumber]| {
+            pki.write("clients.crl", pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5)))
+        };
+        let keys = format!("revocation_lists = [{:?}]", list(&[]));
+        let gate = Gate::start(&house(&keys));
+
+        let device = |certified: &Certified| {
+            let mut config = pki.client_config(Some(certified), &[version]);
+            config.resumption = Resumption::in_memory_sessions(8);
+            Arc::new(config)
+        };
+        let (lost, mine) = (device(&numbered(&pki, "lost-phone", 7)), device(&numbered(&pki, "alice-phone", 8)));
+        let admitted = |config: &Arc<ClientConfig>, name| Client::admitted(gate.address(), config, name).unwrap();
+        let first = admitted(&lost, NAS);
+        let resumed = admitted(&lost, NAS);
+        assert_eq!(resumed.tls(|connection| connection.handshake_kind()), Some(HandshakeKind::Resumed));
+        let elsewhere = admitted(&lost, SSH);
+        let stays = [admitted(&mine, NAS), admitted(&mine, SSH)];
+        let mut mail = connect(gate.address());
+        let hello =
+            crate::client::Hello { version: 0x0303, suites: &[0x1301], server_name: "mail.home.example" }.record();
+        mail.write_all(&hello).unwrap();
+        mail.read_exact(&mut vec![0; hello.len()]).unwrap();
+
+        list(&[SerialNumber::from(7)]);
+        let asked = Instant::now();
+        let told = reload(&gate, &house(&keys)).success();
+        assert!(told.text().contains("3 go on, 3 were ended"), "{told}");
+        for client in [&first, &resumed, &elsewhere] {
+            assert_eq!(client.end(), End::Orderly);
+        }
+        assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+        for client in &stays {
+            client.ping().unwrap();
+        }
+        mail.write_all(b"ping").unwrap();
+        mail.read_exact(&mut [0; 4]).unwrap();
+
+        gate.wait_metric("doorward_sessions_cut_total", &[("reason", "revoked")], 3.0);
+        let metrics = gate.metrics();
+        assert_eq!(metrics.sum("doorward_sessions_cut_total", &[]), 3.0);
+        assert_eq!(metrics.sum("doorward_revocation_lag_seconds_count", &[]), 3.0);
+        assert!(metrics.sum("doorward_revocation_lag_seconds_sum", &[]) < 3.0 * AT_ONCE.as_secs_f64());
+        let line = closed(&gate, "revoked");
+        assert_eq!(line["certificate"]["name"], "lost-phone", "{line}");
+        drop((stays, mail));
+    }
+}
+
+/// attacks.md row 25: a session lives on if it would be let in now, over the route of the same name, and not otherwise.
+#[test]
+fn a_session_lives_on_exactly_if_it_would_be_let_in_now() {
+    let pki = TestPki::new();
+    let (backend, elsewhere) = (Backend::echo(), Backend::echo());
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let others = Authority::new("Others");
+    let both = pki.write("both.pem", [others.pem(), pki.clients.pem()].concat());
+    let only_others = pki.write("others.pem", others.pem());
+    let nas = |backend: &Backend, keys: &str| {
+        controlled(&House::new(&pki).route_with("nas", &[&backend.address().to_string()], keys))
+    };
+    let trust = |file| format!("allow = [\"any\"]\n[route.client_auth]\ntrust = [{file:?}]");
+    let changes: Vec<(&str, String, Option<&str>)> = vec![
+        ("other backends", nas(&elsewhere, "allow = [\"any\"]"), None),
+        ("a smaller allow that has the device", nas(&backend, "allow = [\"alice-phone\"]"), None),
+        ("another authority beside", nas(&backend, &trust(&both)), None),
+        ("the backend does TLS now", nas(&backend, "mode = \"passthrough\""), None),
+        ("other server names", nas(&backend, "allow = [\"any\"]").replace(NAS, "files.home.example"), None),
+        ("an allow without the device", nas(&backend, "allow = [\"bob-laptop\"]"), Some("not_allowed")),
+        ("the authority is gone", nas(&backend, &trust(&only_others)), Some("not_trusted")),
+        (
+            "the route has another name",
+            nas(&backend, "allow = [\"any\"]").replace("name = \"nas\"", "name = \"files\""),
+            Some("route_removed"),
+        ),
+    ];
+    for (what, after, cut) in changes {
+        let gate = Gate::start(&nas(&backend, "allow = [\"any\"]"));
+        let guest = Client::admitted(gate.address(), &alice, NAS).unwrap();
+        reload(&gate, &after).success();
+        match cut {
+            None => guest.ping().unwrap_or_else(|end| panic!("{what}: {end:?}")),
+            Some(reason) => {
+                assert_eq!(guest.end(), End::Orderly, "{what}");
+                closed(&gate, reason);
+            }
+        }
+        drop(guest);
+    }
+}
+
+/// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and the
+/// new one has it out before it has said a word.
+#[test]
+fn a_handshake_that_began_before_the_reload_is_no_way_around_it() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let lost = pki.client("lost-phone");
+    let fingerprint = Sha256::of(&lost.chain()[0]);
+    let house = |keys: &str| controlled(&House::new(&pki).client_auth(keys).route("nas", backend.address()));
+    let gate = Gate::start(&house(""));
+    let guest = Client::on(connect(gate.address()), &client(&pki, Some(&lost)), NAS);
+    guest.flush().unwrap();
+    // The server's answer: the gate is in the middle of it.
+    guest.receive_some().unwrap();
+    reload(&gate, &house(&format!("deny = [\"sha256:{fingerprint}\"]"))).success();
+    guest.handshake().unwrap();
+    let _ = guest.send(b"ping");
+    let mut answer = [0; 4];
+    assert!(guest.read_exact(&mut answer).is_err(), "it got an answer: {answer:?}");
+    let line = closed(&gate, "denied");
+    assert_eq!((&line["bytes_to_backend"], &line["bytes_to_client"]), (&0.into(), &0.into()), "{line}");
+    assert_eq!(backend.received(), 0);
+    gate.wait_metric("doorward_sessions_cut_total", &[("reason", "denied")], 1.0);
+}
+
+/// Whatever a relay is doing at that moment: nothing, moving bytes, or waiting for somebody who does not read.
+#[test]
+fn a_busy_relay_is_cut_as_fast_as_an_idle_one_on_each_path() {
+    let pki = TestPki::new();
+    let chatter = Backend::serve("127.0.0.1:0", |mut stream, _| {
+        // Until the gate hangs up.
+        while stream.write_all(&[7; 64 * 1024]).is_ok() {}
+    });
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let house = House::new(&pki).route("nas", chatter.address()).passthrough("mail", chatter.address());
+    let empty = controlled(&House::new(&pki).route("ssh", chatter.address()));
+    let gate = Gate::start(&controlled(&house));
+    let open = || {
+        let mail = connect(gate.address());
+        let hello = crate::client::Hello { version: 0x0303, suites: &[0x1301], server_name: "mail.home.example" };
+        (&mail).write_all(&hello.record()).unwrap();
+        (&mail).read_exact(&mut [0; 1]).unwrap();
+        let nas = Client::handshaken(gate.address(), &alice, NAS).unwrap();
+        nas.read(&mut [0; 1]).unwrap();
+        (mail, nas)
+    };
+    let (deaf, busy) = (open(), open());
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let (mut mail, nas) = (&busy.0, &busy.1);
+            let raw = scope.spawn(move || while mail.read(&mut [0; 65_536]).is_ok_and(|count| count > 0) {});
+            while nas.read(&mut [0; 65_536]).is_ok() {}
+            raw.join().unwrap();
+        });
+        let asked = Instant::now();
+        reload(&gate, &empty).success();
+        reading.join().unwrap();
+        let lines = gate.wait_for_lines("all four", 4, |line| line["reason"] == "route_removed");
+        assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
+        let mut paths: Vec<&str> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["copy", "copy", "raw", "raw"]);
+    });
+    drop(deaf);
+}
+
+/// The clock is not the test's to set; what is done about dates when it jumps is shown by the unit tests of `sessions`.
+#[test]
+fn who_expires_while_in_is_cut_unless_the_route_keeps_him_and_a_reload_does_not_forget_why() {
+    const LEFT: Duration = Duration::from_secs(3);
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let mut params = Certified::for_clients("carol-phone");
+    params.serial_number = Some(SerialNumber::from(7));
+    let begun = Instant::now();
+    params.not_after = time::OffsetDateTime::now_utc() + LEFT;
+    let carol = client(&pki, Some(&pki.clients.issue(params)));
+    let list = |revoked: &[SerialNumber]| {
+        pki.write("clients.crl", pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5)))
+    };
+    let lists = list(&[]);
+    let address = backend.address().to_string();
+    let keep =
+        format!("allow = [\"any\"]\n[route.client_auth]\nexpired_session = \"keep\"\nrevocation_lists = [{lists:?}]");
+    let house = controlled(&House::new(&pki).route("nas", &address).route_with("ssh", &[&address], &keep));
+    let gate = Gate::start(&house);
+    let [goes, stays] = [NAS, SSH].map(|name| Client::admitted(gate.address(), &carol, name).unwrap());
+    assert_eq!(goes.end(), End::Orderly);
+    let lasted = begun.elapsed();
+    assert!(lasted + AT_ONCE >= LEFT && lasted < LEFT + 2 * AT_ONCE, "{lasted:?}");
+    let line = closed(&gate, "expired");
+    assert_eq!(line["route"], "nas", "{line}");
+
+    // It is still in, and would be kept by a reload: but for a reason that the dates hide.
+    stays.ping().unwrap();
+    assert_eq!(gate.hang_up()["sessions_kept"], 1);
+    stays.ping().unwrap();
+    list(&[SerialNumber::from(7)]);
+    assert_eq!(gate.hang_up()["sessions_cut"], 1);
+    assert_eq!(stays.end(), End::Orderly);
+    closed(&gate, "revoked");
+    assert!(begun.elapsed() < DEADLINE);
+}
+
+#[test]
+fn whoever_is_meant_is_cut_by_hand_and_nobody_else() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let house = House::new(&pki).route("nas", backend.address()).route("ssh", backend.address());
+    let gate = Gate::start(&controlled(&house));
+    let (alice, bob) = (pki.client("alice-phone"), pki.client("bob-laptop"));
+    let print_of_bob = format!("sha256:{}", Sha256::of(&bob.chain()[0]));
+    let (alice, bob) = (client(&pki, Some(&alice)), client(&pki, Some(&bob)));
+    // Who is in, newest last.
+    let guests = [("alice-phone", "nas"), ("alice-phone", "ssh"), ("bob-laptop", "nas"), ("bob-laptop", "ssh")];
+    let everybody = || {
+        [(&alice, NAS), (&alice, SSH), (&bob, NAS), (&bob, SSH)]
+            .map(|(config, name)| Client::admitted(gate.address(), config, name).unwrap())
+    };
+    let mut cut_so_far = 0.0;
+    let meaning: [(&str, &[usize]); 9] = [
+        ("nobody-here", &[]),
+        ("sha256:0000", &[]),
+        ("route:ss", &[]),
+        ("the id of the newest", &[3]),
+        ("where the second came from", &[1]),
+        ("alice-phone", &[0, 1]),
+        (&print_of_bob[..20], &[2, 3]),
+        ("route:ssh", &[1, 3]),
+        ("127.0.0.1", &[0, 1, 2, 3]),
+    ];
+    for (whom, meant) in meaning.into_iter().chain([("--all", &[0, 1, 2, 3][..])]) {
+        let clients = everybody();
+        let newest = doorward(&gate, &["sessions", "--format", "json"]).success();
+        let newest = serde_json::from_str::<Value>(&newest.text()).unwrap()["sessions"][0]["id"].to_string();
+        let second = clients[1].tcp().local_addr().unwrap().to_string();
+        let argument = match whom {
+            "the id of the newest" => newest.as_str(),
+            "where the second came from" => second.as_str(),
+            whom => whom,
+        };
+        let said = doorward(&gate, &["cut", "--format", "json", argument]).success();
+        let said: Value = serde_json::from_str(&said.text()).unwrap();
+        let sessions = said["sessions"].as_array().unwrap().iter().rev();
+        let told: Vec<(&str, &str)> = sessions
+            .map(|one| (one["certificate"]["name"].as_str().unwrap(), one["route"].as_str().unwrap()))
+            .collect();
+        let expected: Vec<(&str, &str)> = meant.iter().map(|&one| guests[one]).collect();
+        assert_eq!((told, &said["open"]), (expected, &meant.len().into()), "{whom}");
+        for (index, client) in clients.iter().enumerate() {
+            if meant.contains(&index) {
+                assert_eq!(client.end(), End::Orderly, "{whom}");
+            } else {
+                client.ping().unwrap();
+            }
+        }
+        cut_so_far += meant.len() as f64;
+        gate.wait_metric("doorward_sessions_cut_total", &[("reason", "cut_by_hand")], cut_so_far);
+        drop(clients);
+        gate.settled();
+    }
+    // What says nothing means nobody, and never everybody.
+    for wrong in [vec!["cut"], vec!["cut", ""], vec!["cut", "sha256:12"], vec!["cut", "alice-phone", "--all"]] {
+        assert_eq!(doorward(&gate, &wrong).failure().status.code(), Some(2), "{wrong:?}");
+    }
+    assert!(doorward(&gate, &["cut", "alice-phone"]).success().text().starts_with("Nobody is in"));
+}

@@ -1,0 +1,215 @@
+//! Files that change are taken over by themselves, however they change.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use doorward::rejection::{Alert, Reason};
+use rcgen::SerialNumber;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+
+use crate::NAS;
+use crate::client::{Client, End, client};
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::{Certified, TestPki, days_from_now};
+use crate::common::process::run;
+use crate::home::{House, assert_admitted, assert_refused};
+
+/// What came of every reload so far that nobody asked for.
+fn by_itself(gate: &Gate) -> Vec<Value> {
+    gate.lines().into_iter().filter(|line| line["cause"] == "watch").collect()
+}
+
+/// Waits for the next one.
+#[track_caller]
+fn next(gate: &Gate, before: usize) -> String {
+    let lines = gate.wait_for_lines("a reload by itself", before + 1, |line| line["cause"] == "watch");
+    assert_eq!(lines.len(), before + 1, "one change, one reload: {lines:?}");
+    lines[before]["event"].as_str().unwrap().to_owned()
+}
+
+/// Puts a file in the place of another, as editors and `ca revoke` do.
+fn rename_over(file: &Path, contents: &str) {
+    let new = file.with_extension("new");
+    fs::write(&new, contents).unwrap();
+    fs::rename(new, file).unwrap();
+}
+
+/// Turns a link elsewhere, as certbot and Kubernetes do.
+fn turn(link: &Path, target: &str) {
+    let new = link.parent().unwrap().join("turning");
+    symlink(target, &new).unwrap();
+    fs::rename(new, link).unwrap();
+}
+
+/// Which certificate the gate shows.
+fn shown(gate: &Gate, device: &Arc<ClientConfig>) -> Vec<u8> {
+    let guest = Client::admitted(gate.address(), device, NAS).unwrap();
+    let shown = guest.tls(|connection| connection.peer_certificates().unwrap()[0].to_vec());
+    drop(guest);
+    gate.settled();
+    shown
+}
+
+#[test]
+fn each_way_in_which_files_are_changed_is_noticed() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let mut params = Certified::for_clients("carol-phone");
+    params.serial_number = Some(SerialNumber::from(77));
+    let carol = client(&pki, Some(&pki.clients.issue(params)));
+    let issue = || pki.servers.issue(Certified::for_servers(&["home.example", "*.home.example"]));
+
+    // certbot: live/home/*.pem lead to archive/home/*N.pem.
+    let renew = |number: usize| {
+        let issued = issue();
+        for (name, contents) in [("fullchain", issued.chain_pem()), ("privkey", issued.key_pem())] {
+            pki.write(&format!("archive/home/{name}{number}.pem"), contents);
+            turn(&pki.path(&format!("live/home/{name}.pem")), &format!("../../archive/home/{name}{number}.pem"));
+        }
+        issued.chain()[0].to_vec()
+    };
+    for folder in ["archive/home", "live/home", "lists/..1", "lists/..2"] {
+        fs::create_dir_all(pki.path(folder)).unwrap();
+    }
+    let first = renew(1);
+    // Kubernetes: lists/clients.crl leads through the link ..data to a folder.
+    let list = |folder: &str, revoked: &[SerialNumber]| {
+        let list = pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5));
+        pki.write(&format!("lists/{folder}/clients.crl"), list);
+    };
+    list("..1", &[]);
+    list("..2", &[SerialNumber::from(77)]);
+    symlink("..1", pki.path("lists/..data")).unwrap();
+    symlink("..data/clients.crl", pki.path("lists/clients.crl")).unwrap();
+
+    let lists = format!("revocation_lists = [{:?}]", pki.path("lists/clients.crl"));
+    let house = || House::new(&pki).client_auth(&lists);
+    let config = |house: House<'_>| {
+        house
+            .config()
+            .replace("server.pem", "live/home/fullchain.pem")
+            .replace("server-key.pem", "live/home/privkey.pem")
+    };
+    let gate = Gate::start(&config(house().route("nas", backend.address())));
+    let file = gate.folder().join("doorward.toml");
+    assert_eq!(shown(&gate, &alice), first);
+
+    let second = renew(2);
+    assert_eq!(next(&gate, 0), "reloaded");
+    assert_eq!(shown(&gate, &alice), second);
+
+    assert_admitted(&gate, || Client::admitted(gate.address(), &carol, NAS));
+    turn(&pki.path("lists/..data"), "..2");
+    assert_eq!(next(&gate, 1), "reloaded");
+    assert_refused(&gate, &backend, Reason::Revoked, Alert(44), || Client::admitted(gate.address(), &carol, NAS));
+
+    // In the folder that the link leads to by now, which nobody looked at in the beginning.
+    list("..2", &[]);
+    assert_eq!(next(&gate, 2), "reloaded");
+    assert_admitted(&gate, || Client::admitted(gate.address(), &carol, NAS));
+
+    // An editor, twice: the second file is another one than the gate has first looked at.
+    for (number, allow) in [(3, "alice-phone"), (4, "carol-phone")] {
+        let keys = format!("allow = [{allow:?}]");
+        rename_over(&file, &config(house().route_with("nas", &[&backend.address().to_string()], &keys)));
+        assert_eq!(next(&gate, number), "reloaded");
+    }
+    assert_admitted(&gate, || Client::admitted(gate.address(), &carol, NAS));
+    assert_refused(&gate, &backend, Reason::IdentityNotAllowed, Alert(49), || {
+        Client::admitted(gate.address(), &alice, NAS)
+    });
+
+    // Written in place.
+    fs::write(&file, config(house().route("nas", backend.address()))).unwrap();
+    assert_eq!(next(&gate, 5), "reloaded");
+    assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
+}
+
+#[test]
+fn a_burst_is_one_reload_a_mistake_is_told_once_and_who_wants_none_has_none() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let house = House::new(&pki).route("nas", backend.address());
+    let gate = Gate::start(&house.config());
+    let deaf = Gate::start(&format!("watch = \"off\"\n{}", house.config()));
+    let trust = pki.clients.pem();
+
+    for number in 0..200 {
+        pki.write("clients.pem", format!("{trust}# {number}\n"));
+    }
+    assert_eq!(next(&gate, 0), "reloaded");
+    pki.write("clients.pem", "");
+    assert_eq!(next(&gate, 1), "reload_failed");
+    // Somebody else writes into the same folder.
+    pki.write("something-else.pem", "");
+    pki.write("clients.pem", trust);
+    assert_eq!(next(&gate, 2), "reloaded");
+    assert_eq!(gate.metrics().sum("doorward_config_last_reload_successful", &[]), 1.0);
+
+    // All of that went past the one that looks only when it is told to.
+    assert!(by_itself(&deaf).is_empty());
+    // Until it is told to look by itself.
+    deaf.reload(&house.config());
+    pki.write("clients.pem", format!("{trust}\n"));
+    assert_eq!(next(&deaf, 0), "reloaded");
+    assert_eq!(next(&gate, 3), "reloaded");
+}
+
+/// From `init` to the lost phone that is out, as its owner does it: nothing is restarted, and nothing but `ca revoke` is said.
+#[test]
+fn ca_revoke_throws_a_device_out_of_the_running_gate() {
+    let backend = Backend::echo();
+    let home = tempfile::tempdir().unwrap();
+    let doorward = |arguments: &[&str]| {
+        run(Command::new(env!("CARGO_BIN_EXE_doorward")).current_dir(&home).args(arguments)).success()
+    };
+    let route = format!("nas={}", backend.address());
+    let devices = ["--device", "alice-phone", "--device", "lost-phone"];
+    doorward(&[&["init", "--domain", "home.example", "--route", &route][..], &devices].concat());
+    let folder = home.path().join("doorward");
+    // Beside the files that it names; only its addresses are others.
+    let config = fs::read_to_string(folder.join("doorward.toml")).unwrap();
+    let config = config.replace("\"pki/", &format!("\"{}/pki/", folder.display()));
+    let inventory = format!("address = \"127.0.0.1:0\"\ninventory = {:?}", folder.join("pki/inventory.toml"));
+    let config = config.replace("address = \"127.0.0.1:9180\"", &inventory).replace("[::]:8443", "127.0.0.1:0");
+    let gate = Gate::start(&format!("{config}\n[log]\nformat = \"json\"\n"));
+
+    let enter = |device: &str| {
+        let pem = |name: String| folder.join("devices").join(name);
+        let chain = CertificateDer::pem_file_iter(pem(format!("{device}.pem"))).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(pem(format!("{device}-key.pem"))).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(folder.join("pki/server-ca.pem")).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        Client::admitted(gate.address(), &Arc::new(config), NAS)
+    };
+    let shown = || {
+        let metrics = gate.metrics();
+        let names = metrics.label_values("doorward_certificate_expiry_timestamp_seconds", "name");
+        ["alice-phone", "lost-phone"].map(|device| names.contains(&device))
+    };
+    let (stays, lost) = (enter("alice-phone").unwrap(), enter("lost-phone").unwrap());
+    assert_eq!(shown(), [true, true]);
+    doorward(&["ca", "revoke", "lost-phone", "--folder", folder.join("pki").to_str().unwrap()]);
+    assert_eq!(lost.end(), End::Orderly);
+    assert_eq!(next(&gate, 0), "reloaded");
+    assert_eq!(shown(), [true, false]);
+    let line = gate.wait_for_line("it is out", |line| line["event"] == "closed");
+    assert_eq!((&line["reason"], &line["certificate"]["name"]), (&"revoked".into(), &"lost-phone".into()), "{line}");
+    assert_eq!(enter("lost-phone").map(|_| ()), Err(End::Alert(Alert(44))));
+    stays.ping().unwrap();
+    drop(stays);
+}

@@ -1,0 +1,56 @@
+//! Whose right to be in is gone is out within a second, whatever the kernel is doing for him at that moment.
+
+use std::io::Write;
+use std::thread;
+use std::time::Duration;
+
+use doorward::identity::Sha256;
+use tokio::time::Instant;
+
+use crate::client::{Client, End, VERSIONS};
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::TestPki;
+use crate::handover::path;
+use crate::home::House;
+
+#[test]
+fn who_is_denied_is_out_within_a_second_idle_or_busy_or_deaf() {
+    for version in VERSIONS {
+        let pki = TestPki::new();
+        let (echo, chatter) = (
+            Backend::echo(),
+            Backend::serve("127.0.0.1:0", |mut stream, _| while stream.write_all(&[7; 64 * 1024]).is_ok() {}),
+        );
+        let house = |keys: &str| {
+            let house = House::new(&pki).client_auth(keys).route("nas", echo.address()).route("tv", chatter.address());
+            house.config()
+        };
+        let gate = Gate::start(&house(""));
+        let (lost, mine) = (pki.client("lost-phone"), pki.client("alice-phone"));
+        let fingerprint = Sha256::of(&lost.chain()[0]);
+        let [lost, mine] = [lost, mine].map(|certified| pki.client_config(Some(&certified), &[version]).into());
+        let idle = Client::admitted(gate.address(), &lost, "nas.home.example").unwrap();
+        let stays = Client::admitted(gate.address(), &mine, "nas.home.example").unwrap();
+        // One reads as fast as it can, the other not at all: the gate waits for it with its pipe and its buffers full.
+        let [busy, deaf] = [(); 2].map(|()| {
+            let client = Client::handshaken(gate.address(), &lost, "tv.home.example").unwrap();
+            client.read(&mut [0; 1]).unwrap();
+            client
+        });
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| while busy.read(&mut [0; 65_536]).is_ok() {});
+            let asked = Instant::now();
+            let told = gate.reload(&house(&format!("deny = [\"sha256:{fingerprint}\"]")));
+            assert_eq!((&told["sessions_cut"], &told["sessions_kept"]), (&3.into(), &1.into()), "{told}");
+            let lines = gate.wait_for_lines("all three", 3, |line| line["reason"] == "denied");
+            assert_eq!(idle.end(), End::Orderly);
+            reading.join().unwrap();
+            let took = asked.elapsed();
+            assert!(took < Duration::from_secs(1), "{took:?}");
+            assert!(lines.iter().all(|line| line["path"] == path()), "{lines:?}");
+        });
+        stays.ping().unwrap();
+        drop(deaf);
+    }
+}
