@@ -243,6 +243,7 @@ fn what_cannot_be_revoked_is_said_with_what_to_do_instead() {
         (&["revoke", "devices/alice-phone.pem"], &["--file devices/alice-phone.pem"]),
         (&["revoke", "--file", stranger], &["none of the authorities", "deny = [\"sha256:"]),
         (&["revoke", "--file", "devices/alice-phone-key.pem"], &["no certificate in it"]),
+        (&["revoke", "--file", "devices/alice-phone.p12"], &["a password of its own", "--serial"]),
         (&["revoke", "--file", "nowhere.pem"], &["cannot read nowhere.pem"]),
         (&["revoke", "--fingerprint", &"0".repeat(64)], &["no certificate here", "--serial"]),
         (&["revoke", "--serial", &server], &["certificate of the gate", "--new-key"]),
@@ -319,6 +320,38 @@ fn what_was_issued_can_be_had_again() {
     assert!(!home.path("stick2/alice-phone-key.pem").exists());
     refused(home.ca(&["export", "bob"]), 2, &["no device is called \"bob\"", "doorward ca list"]);
     refused(home.ca(&["export", "--authority", "x"]), 2, &["there is: servers, devices"]);
+}
+
+#[test]
+fn files_may_go_to_another_disk() {
+    let home = Home::with_authorities();
+    let disk = tempfile::tempdir_in("/dev/shm").unwrap();
+    let device = |path: &std::path::Path| std::fs::metadata(path).unwrap().dev();
+    assert_ne!(device(disk.path()), device(&home.path("pki")), "the same disk");
+    let output = disk.path().join("stick");
+    home.ca(&["device", "alice-phone", "--output", output.to_str().unwrap()]).success();
+    assert_eq!(mode(&output.join("alice-phone-key.pem")), 0o600);
+    let certificate = output.join("alice-phone.pem");
+    home.openssl(&["verify", "-CAfile", "pki/clients.pem", certificate.to_str().unwrap()]).success();
+    assert_eq!(home.devices(), ["alice-phone valid"]);
+    assert!(!home.path("pki/.changes").exists() && !home.path("devices").exists());
+    // What cannot be written there is found out before anything has changed.
+    let before = home.files();
+    let taken = disk.path().join("taken");
+    std::fs::write(&taken, "").unwrap();
+    let failed = home.ca(&["device", "bob-laptop", "--output", taken.join("below").to_str().unwrap()]).failure();
+    assert!(failed.stderr.contains("taken"), "{failed}");
+    assert_eq!(home.files(), before);
+}
+
+#[test]
+fn without_its_inventory_a_folder_is_left_alone() {
+    let home = Home::with_authorities();
+    std::fs::remove_file(home.path("pki/inventory.toml")).unwrap();
+    let before = home.files();
+    refused(home.ca(&["device", "alice-phone"]), 2, &["no inventory.toml", "put back a copy"]);
+    refused(home.ca(&["init", "--domain", "home.example"]), 7, &["pki/server-ca.pem"]);
+    assert_eq!(home.files(), before);
 }
 
 #[test]

@@ -21,6 +21,9 @@ pub const FILE: &str = "inventory.toml";
 /// What whoever changes anything holds.
 const LOCK: &str = ".lock";
 
+/// What `doorward init` calls the device authority's certificate.
+const AUTHORITY: &str = "clients.pem";
+
 /// What stands at the top of the file.
 const HEAD: &str = "\
 # What was issued, renewed and revoked here. `doorward ca` keeps this file; it holds no secrets, and without it nobody
@@ -56,6 +59,12 @@ pub enum StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Missing(folder) if folder.join(AUTHORITY).exists() => write!(
+                f,
+                "there are authorities in {folder}, but no {FILE} that says what they have issued\n  put back a copy of that \
+                 file; without one this folder is of no use to doorward ca",
+                folder = folder.display()
+            ),
             Self::Missing(folder) => write!(
                 f,
                 "there is no inventory in {}\n  name the folder of your authorities with --folder, or have them made: \
