@@ -345,6 +345,23 @@ fn files_may_go_to_another_disk() {
 }
 
 #[test]
+fn without_the_key_of_an_authority_what_needs_none_goes_on() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    // As the README advises: the key is kept elsewhere.
+    std::fs::rename(home.path("pki/clients-key.pem"), home.path("away.pem")).unwrap();
+    let before = home.files();
+    refused(home.ca(&["device", "bob-laptop"]), 2, &["pki/clients-key.pem is not here", "bring it back", "deny = "]);
+    refused(home.ca(&["revoke", "alice-phone"]), 2, &["pki/clients-key.pem is not here"]);
+    assert_eq!(home.files(), before);
+    assert_eq!(home.devices(), ["alice-phone valid"]);
+    home.ca(&["export", "alice-phone"]).success();
+    home.ca(&["server"]).success();
+    std::fs::rename(home.path("away.pem"), home.path("pki/clients-key.pem")).unwrap();
+    home.ca(&["revoke", "alice-phone"]).success();
+}
+
+#[test]
 fn without_its_inventory_a_folder_is_left_alone() {
     let home = Home::with_authorities();
     std::fs::remove_file(home.path("pki/inventory.toml")).unwrap();

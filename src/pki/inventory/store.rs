@@ -45,6 +45,8 @@ pub enum StoreError {
     },
     /// A newer program has written the inventory, in a form that this one does not know.
     Newer(PathBuf),
+    /// The key of an authority is not where the inventory says.
+    KeyAway(PathBuf),
     /// The system refused something.
     Files(files::Error),
     /// A certificate or key in the folder cannot be used.
@@ -80,6 +82,12 @@ impl fmt::Display for StoreError {
             Self::Newer(path) => {
                 write!(f, "{} was written by a newer doorward; nothing was changed\n  use that one", path.display())
             }
+            Self::KeyAway(path) => write!(
+                f,
+                "{} is not here, and only who has the key of an authority can issue and revoke\n  bring it back for this. To \
+                 shut a device out without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration",
+                path.display()
+            ),
             Self::Files(files::Error::Io { action, path, source }) => {
                 write!(f, "failed to {action} {}: {source}", path.display())
             }
@@ -94,7 +102,7 @@ impl std::error::Error for StoreError {
         match self {
             Self::Files(error) => Some(error),
             Self::Pki { source, .. } => Some(source),
-            Self::Missing(_) | Self::Damaged { .. } | Self::Newer(_) => None,
+            Self::Missing(_) | Self::KeyAway(_) | Self::Damaged { .. } | Self::Newer(_) => None,
         }
     }
 }
@@ -190,6 +198,9 @@ impl Store {
         let certificate = self.authority_certificate(entry)?;
         let path = self.path(&entry.key);
         let unusable = |source| StoreError::Pki { path: path.clone(), source };
+        if !path.exists() {
+            return Err(StoreError::KeyAway(path).into());
+        }
         let pem = Zeroizing::new(read_file(&path)?);
         let key = if keys::is_encrypted(&pem) { keys::decrypt(&pem, &passphrase()?) } else { keys::read(&pem) };
         Ok(key.and_then(|key| Authority::from_parts(certificate, key)).map_err(unusable)?)
