@@ -45,28 +45,33 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The device has no certificate installed, or its app cannot show one. Install its .p12 file."
         }
         Reason::UnknownCa => {
-            "If it is one of your devices, issue it a new certificate (README: \"Another device, later\") and install that: the \
+            "If it is one of your devices, issue it a new certificate (doorward ca device NAME) and install that: the \
              one it has is from before \"doorward init\" was run again, or from somebody whom trust does not name."
         }
-        Reason::Expired => "Issue the device a new certificate. If it should still be valid, check the gate's clock.",
+        Reason::Expired => {
+            "Issue the device a new certificate (doorward ca renew NAME). If it should still be valid, check the gate's clock."
+        }
         Reason::NotYetValid => "Check the clocks of the gate and of the machine that issued the certificate.",
-        Reason::Revoked => "The certificate was revoked. If that was a mistake, issue the device a new one.",
+        Reason::Revoked => {
+            "The certificate was revoked. If that was a mistake, issue the device a new one (doorward ca device NAME)."
+        }
         Reason::Denied => "The certificate stands in deny. Take it out if that was a mistake.",
         Reason::RevocationUnknown => {
             "revocation_lists has no list of the authority that issued the certificate. Add its list."
         }
         Reason::RevocationListExpired => {
-            "The revocation list is out of date. Renew it; until then nobody whom it speaks for gets in. \
+            "The revocation list is out of date. Renew it (doorward ca revoke); until then nobody whom it speaks for gets in. \
              expired_revocation_list = \"warn\" would let them in with the old list."
         }
         Reason::WrongPurpose => {
-            "The certificate is not for clients; a server's, say. Issue one for a client (mkcert: -client before the name)."
+            "The certificate is not for clients; a server's, say. Issue one for a client (doorward ca device NAME; \
+             mkcert: -client before the name)."
         }
         Reason::BadSignature => {
             "The client could not prove that it holds the certificate's key. Somebody uses a certificate that is not theirs, or \
              the device is broken."
         }
-        Reason::CertificateInvalid => "Issue the device a certificate of its own (README: \"Another device, later\").",
+        Reason::CertificateInvalid => "Issue the device a certificate of its own (doorward ca device NAME).",
         Reason::IdentityNotAllowed => {
             "Add the name to allow of the route, or to one of its groups, if it should get in."
         }

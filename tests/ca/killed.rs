@@ -84,6 +84,11 @@ fn a_device_is_there_with_all_its_files_or_not_at_all() {
     let template = Template(Home::with_authorities());
     template.0.ca(&["device", "first"]).success();
     at_every_step(&template, &["device", "alice-phone"], |home, when| {
+        // Before anything is put right: what was given out stands in the inventory.
+        let given_out =
+            home.path("devices/alice-phone-key.pem").exists() || home.path("devices/alice-phone.pem").exists();
+        let inventory = std::fs::read_to_string(home.path("pki/inventory.toml")).unwrap();
+        assert!(!given_out || inventory.contains("alice-phone"), "{when}");
         let devices = home.devices();
         tidy(home, when);
         let files = pem_files(&home.path("devices"));
@@ -126,6 +131,25 @@ fn a_certificate_is_revoked_and_on_the_list_or_neither() {
             _ => panic!("{when}: {devices:?}"),
         }
         devices == ["alice-phone revoked"]
+    });
+}
+
+#[test]
+fn a_device_is_renewed_with_its_old_certificate_revoked_or_neither() {
+    let template = Template(Home::with_authorities());
+    template.0.ca(&["device", "alice-phone"]).success();
+    at_every_step(&template, &["renew", "alice-phone", "--revoke-old"], |home, when| {
+        let devices = home.devices();
+        tidy(home, when);
+        let done = devices == ["alice-phone revoked", "alice-phone valid"];
+        assert!(done || devices == ["alice-phone valid"], "{when}: {devices:?}");
+        // Whichever it is, the certificate in its place is the one that counts.
+        let serial = home.list().last().unwrap()["serial"].as_str().unwrap().to_owned();
+        let written = home.openssl(&["x509", "-in", "devices/alice-phone.pem", "-noout", "-serial"]).success();
+        assert_eq!(written.text().trim().to_lowercase(), format!("serial={serial}"), "{when}");
+        let verify = ["verify", "-crl_check", "-CRLfile", "pki/clients.crl", "-CAfile", "pki/clients.pem"];
+        home.openssl(&[&verify[..], &["devices/alice-phone.pem"]].concat()).success();
+        done
     });
 }
 

@@ -2,6 +2,9 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use doorward::explanation::advice;
+use doorward::rejection::Reason;
+
 use crate::home::{Home, mode, refused};
 
 /// The public key of a certificate, as OpenSSL writes it.
@@ -240,6 +243,7 @@ fn what_cannot_be_revoked_is_said_with_what_to_do_instead() {
         (&["revoke", "devices/alice-phone.pem"], &["--file devices/alice-phone.pem"]),
         (&["revoke", "--file", stranger], &["none of the authorities", "deny = [\"sha256:"]),
         (&["revoke", "--file", "devices/alice-phone-key.pem"], &["no certificate in it"]),
+        (&["revoke", "--file", "devices/alice-phone.p12"], &["a password of its own", "--serial"]),
         (&["revoke", "--file", "nowhere.pem"], &["cannot read nowhere.pem"]),
         (&["revoke", "--fingerprint", &"0".repeat(64)], &["no certificate here", "--serial"]),
         (&["revoke", "--serial", &server], &["certificate of the gate", "--new-key"]),
@@ -319,6 +323,55 @@ fn what_was_issued_can_be_had_again() {
 }
 
 #[test]
+fn files_may_go_to_another_disk() {
+    let home = Home::with_authorities();
+    let disk = tempfile::tempdir_in("/dev/shm").unwrap();
+    let device = |path: &std::path::Path| std::fs::metadata(path).unwrap().dev();
+    assert_ne!(device(disk.path()), device(&home.path("pki")), "the same disk");
+    let output = disk.path().join("stick");
+    home.ca(&["device", "alice-phone", "--output", output.to_str().unwrap()]).success();
+    assert_eq!(mode(&output.join("alice-phone-key.pem")), 0o600);
+    let certificate = output.join("alice-phone.pem");
+    home.openssl(&["verify", "-CAfile", "pki/clients.pem", certificate.to_str().unwrap()]).success();
+    assert_eq!(home.devices(), ["alice-phone valid"]);
+    assert!(!home.path("pki/.changes").exists() && !home.path("devices").exists());
+    // What cannot be written there is found out before anything has changed.
+    let before = home.files();
+    let taken = disk.path().join("taken");
+    std::fs::write(&taken, "").unwrap();
+    let failed = home.ca(&["device", "bob-laptop", "--output", taken.join("below").to_str().unwrap()]).failure();
+    assert!(failed.stderr.contains("taken"), "{failed}");
+    assert_eq!(home.files(), before);
+}
+
+#[test]
+fn without_the_key_of_an_authority_what_needs_none_goes_on() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    // As the README advises: the key is kept elsewhere.
+    std::fs::rename(home.path("pki/clients-key.pem"), home.path("away.pem")).unwrap();
+    let before = home.files();
+    refused(home.ca(&["device", "bob-laptop"]), 2, &["pki/clients-key.pem is not here", "bring it back", "deny = "]);
+    refused(home.ca(&["revoke", "alice-phone"]), 2, &["pki/clients-key.pem is not here"]);
+    assert_eq!(home.files(), before);
+    assert_eq!(home.devices(), ["alice-phone valid"]);
+    home.ca(&["export", "alice-phone"]).success();
+    home.ca(&["server"]).success();
+    std::fs::rename(home.path("away.pem"), home.path("pki/clients-key.pem")).unwrap();
+    home.ca(&["revoke", "alice-phone"]).success();
+}
+
+#[test]
+fn without_its_inventory_a_folder_is_left_alone() {
+    let home = Home::with_authorities();
+    std::fs::remove_file(home.path("pki/inventory.toml")).unwrap();
+    let before = home.files();
+    refused(home.ca(&["device", "alice-phone"]), 2, &["no inventory.toml", "put back a copy"]);
+    refused(home.ca(&["init", "--domain", "home.example"]), 7, &["pki/server-ca.pem"]);
+    assert_eq!(home.files(), before);
+}
+
+#[test]
 fn a_file_that_is_replaced_keeps_its_owner() {
     let home = Home::with_authorities();
     // As for a gate that runs as a user of its own, whose key root renews.
@@ -327,6 +380,20 @@ fn a_file_that_is_replaced_keeps_its_owner() {
     home.ca(&["server", "--new-key"]).success();
     let key = std::fs::metadata(home.path("pki/server-key.pem")).unwrap();
     assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777), (NOBODY, NOBODY, 0o600));
+}
+
+#[test]
+fn what_the_gate_advises_exists() {
+    let home = Home::new();
+    let mut advised = 0;
+    for &reason in Reason::ALL {
+        for rest in advice(reason).split("doorward ca ").skip(1) {
+            let command = rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap();
+            home.ca(&[command, "--help"]).success();
+            advised += 1;
+        }
+    }
+    assert!(advised > 3, "{advised}");
 }
 
 #[test]

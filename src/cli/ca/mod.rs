@@ -149,7 +149,9 @@ impl From<enrolment::Error> for CaError {
 impl From<StoreError> for CaError {
     fn from(error: StoreError) -> Self {
         let code = match error {
-            StoreError::Missing(_) | StoreError::Pki { source: pki::Error::WrongPassphrase, .. } => exit::USAGE,
+            StoreError::Missing(_)
+            | StoreError::KeyAway(_)
+            | StoreError::Pki { source: pki::Error::WrongPassphrase, .. } => exit::USAGE,
             _ => exit::UNEXPECTED,
         };
         Self { code, message: error.to_string() }

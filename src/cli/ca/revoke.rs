@@ -273,7 +273,13 @@ fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> 
     };
     // The device's comes first, and those of who vouch for it behind.
     let der = found.into_iter().find(|der| X509Certificate::from_der(der).is_ok_and(|(_, one)| !one.is_ca()));
-    let der = der.ok_or_else(not_one)?;
+    let der = der.ok_or_else(|| match inspect::contents(&bytes) {
+        Some(Contents::Archive(_)) => CaError::usage(format!(
+            "{shown} is a bundle (.p12) with a password of its own\n  name the device's .pem file, or what stands in the \
+             gate's log: --serial or --fingerprint"
+        )),
+        _ => not_one(),
+    })?;
     let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| not_one())?;
     let identity = Identity::from_certificate(&der, false).map_err(|_| not_one())?;
     let serial = identity.serial.to_string();

@@ -284,3 +284,43 @@ fn date(seconds: i64) -> String {
 const fn days(from: i64, to: i64) -> i64 {
     (to - from).div_euclid(86_400)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::Name;
+    use crate::pki::inventory::now;
+    use crate::pki::{DeviceAuthority, Revocation, RevokedFor};
+
+    #[test]
+    fn damaged_files_are_said_to_be_something_or_nothing() {
+        let devices = DeviceAuthority::new().expect("an authority");
+        let device = devices.issue(&Name::parse("alice-phone").expect("a name")).expect("a device");
+        let revoked = [Revocation { serial: device.serial().to_vec(), at: now(), reason: RevokedFor::Lost }];
+        let list = devices.authority().revocation_list(&revoked, 1, devices.authority().not_after()).expect("a list");
+        let files = [
+            device.certificate().to_vec(),
+            devices.authority().certificate().to_vec(),
+            list.to_vec(),
+            device.key_pem().into_bytes(),
+            (device.certificate_pem() + &device.key_pem()).into_bytes(),
+        ];
+        let mut understood = 0;
+        for file in files {
+            let whole = contents(&file);
+            assert!(matches!(&whole, Some(Contents::Things(things)) if !things.is_empty()), "{whole:?}");
+            for at in 0..file.len() {
+                let mut changed = file.clone();
+                changed[at] ^= 1 << (at % 8);
+                for damaged in [&changed[..], &file[..at]] {
+                    if let Some(Contents::Things(things)) = contents(damaged) {
+                        let items = describe(&things, now(), 0o600);
+                        assert_eq!(items.len(), things.len());
+                        understood += items.iter().filter(|item| !item.text().is_empty()).count();
+                    }
+                }
+            }
+        }
+        assert!(understood > 500, "{understood}");
+    }
+}

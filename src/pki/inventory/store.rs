@@ -21,6 +21,9 @@ pub const FILE: &str = "inventory.toml";
 /// What whoever changes anything holds.
 const LOCK: &str = ".lock";
 
+/// What `doorward init` calls the device authority's certificate.
+const AUTHORITY: &str = "clients.pem";
+
 /// What stands at the top of the file.
 const HEAD: &str = "\
 # What was issued, renewed and revoked here. `doorward ca` keeps this file; it holds no secrets, and without it nobody
@@ -42,6 +45,8 @@ pub enum StoreError {
     },
     /// A newer program has written the inventory, in a form that this one does not know.
     Newer(PathBuf),
+    /// The key of an authority is not where the inventory says.
+    KeyAway(PathBuf),
     /// The system refused something.
     Files(files::Error),
     /// A certificate or key in the folder cannot be used.
@@ -56,6 +61,12 @@ pub enum StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Missing(folder) if folder.join(AUTHORITY).exists() => write!(
+                f,
+                "there are authorities in {folder}, but no {FILE} that says what they have issued\n  put back a copy of that \
+                 file; without one this folder is of no use to doorward ca",
+                folder = folder.display()
+            ),
             Self::Missing(folder) => write!(
                 f,
                 "there is no inventory in {}\n  name the folder of your authorities with --folder, or have them made: \
@@ -71,6 +82,12 @@ impl fmt::Display for StoreError {
             Self::Newer(path) => {
                 write!(f, "{} was written by a newer doorward; nothing was changed\n  use that one", path.display())
             }
+            Self::KeyAway(path) => write!(
+                f,
+                "{} is not here, and only who has the key of an authority can issue and revoke\n  bring it back for this. To \
+                 shut a device out without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration",
+                path.display()
+            ),
             Self::Files(files::Error::Io { action, path, source }) => {
                 write!(f, "failed to {action} {}: {source}", path.display())
             }
@@ -85,7 +102,7 @@ impl std::error::Error for StoreError {
         match self {
             Self::Files(error) => Some(error),
             Self::Pki { source, .. } => Some(source),
-            Self::Missing(_) | Self::Damaged { .. } | Self::Newer(_) => None,
+            Self::Missing(_) | Self::KeyAway(_) | Self::Damaged { .. } | Self::Newer(_) => None,
         }
     }
 }
@@ -181,6 +198,9 @@ impl Store {
         let certificate = self.authority_certificate(entry)?;
         let path = self.path(&entry.key);
         let unusable = |source| StoreError::Pki { path: path.clone(), source };
+        if !path.exists() {
+            return Err(StoreError::KeyAway(path).into());
+        }
         let pem = Zeroizing::new(read_file(&path)?);
         let key = if keys::is_encrypted(&pem) { keys::decrypt(&pem, &passphrase()?) } else { keys::read(&pem) };
         Ok(key.and_then(|key| Authority::from_parts(certificate, key)).map_err(unusable)?)
