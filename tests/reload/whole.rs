@@ -176,7 +176,7 @@ fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
     let told = reload(&gate, &good).success();
     let status = doorward_at_socket(&gate, &["status"]).text();
     assert!(!status.contains("was not taken over"), "{status}");
-    assert!(told.text().contains("1 go on, 0 were ended"), "{told}");
+    assert!(told.text().contains("go on: 1. Ended, since they would not be let in any more: 0."), "{told}");
     let metrics = gate.metrics();
     assert_eq!((metrics.sum(RELOADS, &[("outcome", "ok")]), metrics.sum(LAST, &[])), (1.0, 1.0));
     guest.ping().unwrap();
