@@ -137,8 +137,13 @@ pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     let folder = args.folder.join("pki");
     let names = args.routes.iter().map(|route| server_name(route, &args.domain));
     let server_names = names.filter_map(|name| ServerNamePattern::parse(&name).ok()).collect();
-    let founding =
-        Founding { domain: &args.domain, devices: &args.devices, server_names, key_type: KeyType::default() };
+    let founding = Founding {
+        domain: &args.domain,
+        devices: &args.devices,
+        server_names,
+        key_type: KeyType::default(),
+        passphrase: None,
+    };
     let mut founded = found(&folder, &founding)?;
     // Last: whoever finds a configuration finds everything it names.
     let config_file = args.folder.join("doorward.toml");

@@ -46,7 +46,7 @@ enum Command {
     /// a lost one costs nothing, for the same certificate and key are in the folder as .pem files.
     #[command(after_help = init::EXAMPLE)]
     Init(init::InitArgs),
-    /// Certificates: let devices in, renew them, shut them out
+    /// Certificates: let devices in, renew them, shut them out, look into them
     Ca(ca::CaArgs),
     /// Hand a device its certificate over a link that works once
     ///

@@ -10,11 +10,13 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
+use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
+use zeroize::Zeroizing;
 
 use super::keys::{self, KeyType};
 use super::{Error, pem, random};
@@ -37,6 +39,10 @@ pub const DEVICE_DAYS: i64 = 825;
 /// A certificate issued now is valid since so long ago: a phone whose clock is behind must not find it "not yet valid".
 const BACKDATED: Duration = Duration::hours(1);
 
+/// Before this no clock is right. Small machines begin in 1970 when their battery is empty; what an authority signed then
+/// would have expired when the clock is set.
+const EARLIEST: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
+
 /// The longest common name (`ub-common-name`, RFC 5280 appendix A.1), in characters.
 const MAX_COMMON_NAME: usize = 64;
 
@@ -44,6 +50,7 @@ const MAX_COMMON_NAME: usize = 64;
 pub struct Authority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
+    not_before: OffsetDateTime,
     not_after: OffsetDateTime,
     signs_lists: bool,
     domain: Option<ServerName>,
@@ -79,10 +86,12 @@ impl Authority {
         // which is what reads the list, does not mind: it is said to the user instead, and not left to rcgen.
         params.key_usages = Vec::new();
         let usage = parsed.key_usage().ok().flatten();
-        let not_after = parsed.validity().not_after.to_datetime();
+        let validity = parsed.validity();
+        let (not_before, not_after) = (validity.not_before.to_datetime(), validity.not_after.to_datetime());
         let signs_lists = usage.is_none_or(|usage| usage.value.crl_sign());
         let domain = permitted_domain(&parsed);
-        let authority = Self { issuer: Issuer::new(params, key), not_after, signs_lists, domain, certificate };
+        let issuer = Issuer::new(params, key);
+        let authority = Self { issuer, not_before, not_after, signs_lists, domain, certificate };
         authority.writes_its_own_name()?;
         Ok(authority)
     }
@@ -102,7 +111,8 @@ impl Authority {
         key: &impl PublicKeyData,
         describe: impl FnOnce(&mut CertificateParams),
     ) -> Result<Certified, Error> {
-        let mut params = template(OffsetDateTime::now_utc(), days)?;
+        let now = self.now()?;
+        let mut params = template(now, days)?;
         // No client accepts it for longer than its issuer, so it does not say otherwise.
         params.not_after = params.not_after.min(self.not_after);
         if params.not_after <= params.not_before {
@@ -153,7 +163,7 @@ impl Authority {
         number: u64,
         next_update: OffsetDateTime,
     ) -> Result<CertificateRevocationListDer<'static>, Error> {
-        let now = OffsetDateTime::now_utc();
+        let now = self.now()?;
         let list = CertificateRevocationListParams {
             this_update: now - BACKDATED,
             next_update,
@@ -166,6 +176,12 @@ impl Authority {
             return Err(Error::AuthorityExpired);
         }
         Ok(list.signed_by(&self.issuer)?.into())
+    }
+
+    /// Now, if the clock can be right: an authority cannot sign before it was made.
+    fn now(&self) -> Result<OffsetDateTime, Error> {
+        let now = OffsetDateTime::now_utc();
+        if now < self.not_before { Err(Error::Clock(now)) } else { Ok(now) }
     }
 
     /// How the authority is called by the number in its certificate, as RFC 5280 section 5.2.1 wants it in its lists.
@@ -187,6 +203,11 @@ impl Authority {
     /// The private key as PEM (PKCS#8, not encrypted).
     pub fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
+    }
+
+    /// The private key as PEM (PKCS#8, encrypted).
+    pub fn encrypted_key_pem(&self, passphrase: &str) -> Result<Zeroizing<String>, Error> {
+        keys::encrypt(self.issuer.key(), passphrase)
     }
 
     /// When it expires.
@@ -504,6 +525,9 @@ impl fmt::Debug for Issued {
 
 /// What every certificate has: dates around `now`, a serial number, and no name yet.
 fn template(now: OffsetDateTime, days: i64) -> Result<CertificateParams, Error> {
+    if now < EARLIEST {
+        return Err(Error::Clock(now));
+    }
     let mut params = CertificateParams::default();
     params.not_before = now.truncate_to_second() - BACKDATED;
     // Both ends count (RFC 5280 section 4.1.2.5), so that `days` later would be a second too long.
@@ -644,6 +668,16 @@ mod tests {
         let devices = DeviceAuthority::new().expect("an authority");
         assert!(devices.authority().revocation_list(&[], 1, OffsetDateTime::now_utc() - Duration::minutes(1)).is_err());
         assert!(devices.authority().revocation_list(&[], 1, OffsetDateTime::now_utc() + Duration::minutes(1)).is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_is_years_behind_signs_nothing() {
+        assert!(matches!(template(OffsetDateTime::UNIX_EPOCH, 10), Err(Error::Clock(_))));
+        let mut devices = DeviceAuthority::new().expect("an authority");
+        devices.authority.not_before = OffsetDateTime::now_utc() + Duration::days(30);
+        assert!(matches!(devices.issue(&Name::parse("a").expect("a name")), Err(Error::Clock(_))));
+        let list = devices.authority().revocation_list(&[], 1, OffsetDateTime::now_utc() + Duration::days(60));
+        assert!(matches!(list, Err(Error::Clock(_))));
     }
 
     #[test]

@@ -3,14 +3,19 @@
 use std::fmt;
 
 use clap::ValueEnum;
+use pkcs8::der::SecretDocument;
+use pkcs8::der::pem::LineEnding;
+use pkcs8::pkcs5::pbes2;
+use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, PublicKeyData, RsaKeySize};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo};
 use x509_parser::public_key::PublicKey;
+use zeroize::Zeroizing;
 
-use super::Error;
+use super::{Error, random};
 
 /// What kind of key a certificate is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -63,6 +68,37 @@ pub fn describe(spki: &[u8]) -> String {
     }
 }
 
+/// How often a passphrase is hashed: what OWASP advises for PBKDF2 with SHA-256. People choose passphrases.
+const ITERATIONS: u32 = 600_000;
+
+/// What the first line of an encrypted key says.
+const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
+
+/// Whether a key in PEM asks for a passphrase.
+pub fn is_encrypted(pem: &[u8]) -> bool {
+    String::from_utf8_lossy(pem).contains(ENCRYPTED)
+}
+
+/// The key as PEM, encrypted: PKCS#8, PBES2 with AES-256-CBC and PBKDF2 (RFC 8018). OpenSSL reads it.
+pub fn encrypt(key: &KeyPair, passphrase: &str) -> Result<Zeroizing<String>, Error> {
+    let parameters = pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(ITERATIONS, &random::<16>()?, random()?)
+        .map_err(|_| Error::Encrypt)?;
+    let der = Zeroizing::new(key.serialize_der());
+    let document = PrivateKeyInfoRef::try_from(der.as_slice())
+        .and_then(|info| info.encrypt_with_params(parameters, passphrase))
+        .map_err(|_| Error::Encrypt)?;
+    document.to_pem(ENCRYPTED, LineEnding::LF).map_err(|_| Error::Encrypt)
+}
+
+/// Reads a key in PEM that is encrypted as [`encrypt`] does it, or as OpenSSL does by default.
+pub fn decrypt(pem: &[u8], passphrase: &str) -> Result<KeyPair, Error> {
+    let text = str::from_utf8(pem).map_err(|_| Error::NotAKey)?;
+    let (_, document) = SecretDocument::from_pem(text).map_err(|_| Error::NotAKey)?;
+    let info = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes()).map_err(|_| Error::NotAKey)?;
+    let der = info.decrypt(passphrase).map_err(|_| Error::WrongPassphrase)?;
+    KeyPair::try_from(der.as_bytes()).map_err(|_| Error::NotAKey)
+}
+
 /// Reads a key in PEM: PKCS#8, or the older forms that OpenSSL writes.
 pub fn read(pem: &[u8]) -> Result<KeyPair, Error> {
     let key = PrivateKeyDer::from_pem_slice(pem).map_err(|_| Error::NotAKey)?;
@@ -90,5 +126,17 @@ mod tests {
         }
         assert!(read(b"").is_err());
         assert!(read(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").is_err());
+    }
+    #[test]
+    fn an_encrypted_key_is_given_back_for_its_passphrase_alone() {
+        for kind in [KeyType::P256, KeyType::Ed25519, KeyType::Rsa] {
+            let key = kind.generate().expect("a key");
+            let pem = encrypt(&key, "correct horse").expect("encrypted");
+            assert!(is_encrypted(pem.as_bytes()) && !is_encrypted(key.serialize_pem().as_bytes()));
+            assert!(matches!(read(pem.as_bytes()), Err(Error::NotAKey)));
+            let again = decrypt(pem.as_bytes(), "correct horse").expect("the passphrase fits");
+            assert!(fits(&again, &key.subject_public_key_info()), "{kind}");
+            assert!(matches!(decrypt(pem.as_bytes(), "Correct horse"), Err(Error::WrongPassphrase)), "{kind}");
+        }
     }
 }

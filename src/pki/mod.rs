@@ -9,6 +9,7 @@
 mod archive;
 mod authority;
 pub mod files;
+pub mod inspect;
 pub mod inventory;
 pub mod keys;
 pub(crate) mod pem;
@@ -33,26 +34,38 @@ pub enum Error {
     Random,
     /// What should be a private key in PEM is none, or is encrypted, or of a kind that is not known.
     NotAKey,
+    /// A key could not be encrypted.
+    Encrypt,
+    /// The passphrase of a key is another one.
+    WrongPassphrase,
     /// What should be a certificate in PEM is none.
     NotACertificate,
     /// A key and a certificate do not belong together.
     KeyDoesNotFit,
     /// What should be the certificate of an authority is none, or one whose name cannot be written again as it is.
     NotAnAuthority,
+    /// The clock says this, which cannot be.
+    Clock(time::OffsetDateTime),
     /// An authority has expired: nobody would believe what it signs.
     AuthorityExpired,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Clock(now) = self {
+            return write!(f, "the clock of this machine says {}, which cannot be: set it, and try again", now.date());
+        }
         f.write_str(match self {
             Self::Sign(_) => "failed to make a certificate",
             Self::Archive(_) => "failed to make a PKCS#12 archive",
             Self::Random => "the system gave no random bytes",
             Self::NotAKey => "this is no private key that can be used",
+            Self::Encrypt => "failed to encrypt a key",
+            Self::WrongPassphrase => "the passphrase is not that of this key",
             Self::NotACertificate => "there is no certificate in it (\"-----BEGIN CERTIFICATE-----\")",
             Self::KeyDoesNotFit => "the key does not belong to the certificate",
             Self::NotAnAuthority => "this is no certificate of an authority, or of one that cannot be used here",
+            Self::Clock(_) => "the clock of this machine is wrong",
             Self::AuthorityExpired => "the authority has expired, and nobody would believe what it signs",
         })
     }
@@ -65,9 +78,12 @@ impl std::error::Error for Error {
             Self::Archive(error) => Some(error),
             Self::Random
             | Self::NotAKey
+            | Self::Encrypt
+            | Self::WrongPassphrase
             | Self::NotACertificate
             | Self::KeyDoesNotFit
             | Self::NotAnAuthority
+            | Self::Clock(_)
             | Self::AuthorityExpired => None,
         }
     }

@@ -1,19 +1,10 @@
 //! The text form of certificates, keys and lists (RFC 7468).
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use pem::{EncodeConfig, LineEnding, Pem};
 
-/// A block with this label, its text 64 characters wide.
+/// A block with this label.
 pub(crate) fn encode(label: &str, der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let mut out = format!("-----BEGIN {label}-----\n");
-    for line in text.as_bytes().chunks(64) {
-        // Base64 is ASCII.
-        out.push_str(&String::from_utf8_lossy(line));
-        out.push('\n');
-    }
-    out.push_str(&format!("-----END {label}-----\n"));
-    out
+    pem::encode_config(&Pem::new(label, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
 /// The label of a certificate.

@@ -1,5 +1,7 @@
 //! In, renewed, out: what each command writes and says, and what OpenSSL makes of it.
 
+use std::os::unix::fs::MetadataExt;
+
 use crate::home::{Home, mode, refused};
 
 /// The public key of a certificate, as OpenSSL writes it.
@@ -134,7 +136,7 @@ fn a_renewed_device_keeps_its_key_and_its_old_certificate_counts_until_its_end()
 
     home.ca(&["renew", "alice-phone", "--new-key", "--revoke-old"]).success();
     assert_ne!(public_key(&home, "devices/alice-phone.pem"), old);
-    assert_eq!(home.devices(), ["alice-phone renewed", "alice-phone revoked", "alice-phone valid"]);
+    assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone revoked", "alice-phone valid"]);
     let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success();
     assert!(list.text().contains("Superseded"), "{list}");
 }
@@ -291,6 +293,40 @@ fn the_gates_certificate_is_made_anew_and_keeps_its_key() {
     refused(home.ca(&["server"]), 7, &["pki/server.pem", "not made here", "--force"]);
     assert_eq!(home.files(), before);
     home.ca(&["server", "--force"]).success();
+}
+
+#[test]
+fn what_was_issued_can_be_had_again() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let read = |file: &str| std::fs::read(home.path(file)).unwrap();
+    let exported = home.ca(&["export", "alice-phone"]).success();
+    assert_eq!(exported.stdout, read("devices/alice-phone.pem"));
+    assert_eq!(home.ca(&["export", "--authority", "servers"]).success().stdout, read("pki/server-ca.pem"));
+    home.ca(&["export", "alice-phone", "--output", "stick"]).success();
+    for file in ["alice-phone.pem", "alice-phone-key.pem"] {
+        assert_eq!(read(&format!("stick/{file}")), read(&format!("devices/{file}")), "{file}");
+    }
+    assert_eq!(mode(&home.path("stick/alice-phone-key.pem")), 0o600);
+    refused(home.ca(&["export", "alice-phone", "--output", "stick"]), 7, &["stick/alice-phone.pem", "--force"]);
+    // A key that has gone with the device is not here.
+    std::fs::remove_dir_all(home.path("devices")).unwrap();
+    let exported = home.ca(&["export", "alice-phone", "--output", "stick2"]).success();
+    assert!(exported.stderr.contains("Its key is not here"), "{exported}");
+    assert!(!home.path("stick2/alice-phone-key.pem").exists());
+    refused(home.ca(&["export", "bob"]), 2, &["no device is called \"bob\"", "doorward ca list"]);
+    refused(home.ca(&["export", "--authority", "x"]), 2, &["there is: servers, devices"]);
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_owner() {
+    let home = Home::with_authorities();
+    // As for a gate that runs as a user of its own, whose key root renews.
+    const NOBODY: u32 = 65534;
+    std::os::unix::fs::chown(home.path("pki/server-key.pem"), Some(NOBODY), Some(NOBODY)).unwrap();
+    home.ca(&["server", "--new-key"]).success();
+    let key = std::fs::metadata(home.path("pki/server-key.pem")).unwrap();
+    assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777), (NOBODY, NOBODY, 0o600));
 }
 
 #[test]

@@ -9,7 +9,10 @@ mod common;
 
 mod home;
 
+mod encrypted;
 mod gate;
+mod inspect;
 mod killed;
 mod life;
+mod readers;
 mod together;

@@ -49,7 +49,7 @@ fn one_of_the_owners_certificates_is_revoked_and_the_others_still_get_in() {
     }
 
     // As a file, and by its number.
-    let revoked = files.doorward(&["ca", "revoke", "--file", "me.pem"]).success();
+    let revoked = files.doorward(&["ca", "revoke", "--file", "Anye-MacBook-Air-client.p12"]).success();
     assert!(revoked.stderr.contains("does not say of itself that it signs lists"), "{revoked}");
     let number =
         run(files.tool("openssl", "openssl").args(["x509", "-noout", "-serial", "-in"]).arg(&gone.certificate));

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::found::copy;
 use super::handout::{Places, handout, known_gate};
+use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, authority_for, load, parse_device, say};
 use crate::names::Name;
 use crate::pki::Issued;
@@ -21,6 +22,9 @@ pub(super) struct DeviceArgs {
 
     #[command(flatten)]
     folder: FolderArg,
+
+    #[command(flatten)]
+    passphrase: PassphraseArg,
 
     /// The folder for its files [default: "devices" beside the folder of the authorities]
     #[arg(long, value_name = "FOLDER")]
@@ -47,7 +51,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     let mut store = args.folder.open()?;
     check_free(&store.inventory, &args.name)?;
     let authority = authority_for(&store, Kind::Device, args.authority.as_deref())?;
-    let signer = load(&store, &authority)?;
+    let signer = load(&store, &authority, &args.passphrase)?;
     let key = args.key_type.generate()?;
     let device = Issued::new(signer.certify_device(&args.name, &key)?, key);
     let entry = Entry::issued(args.name.as_str(), Kind::Device, &authority.id, device.certified());

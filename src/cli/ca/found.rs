@@ -27,6 +27,8 @@ pub(in crate::cli) struct Founding<'a> {
     pub(in crate::cli) server_names: Vec<ServerNamePattern>,
     /// What kind of keys.
     pub(in crate::cli) key_type: KeyType,
+    /// What the authorities' keys are encrypted with, if they are.
+    pub(in crate::cli) passphrase: Option<&'a str>,
 }
 
 /// What was made, and is on no disk yet.
@@ -119,7 +121,11 @@ pub(in crate::cli) fn found(folder: &Path, founding: &Founding<'_>) -> Result<Fo
     ] {
         let entry = authority_entry(id, signs, authority, file, list);
         add(&entry.certificate, authority.certificate_pem(), Access::Public);
-        add(&entry.key, authority.key_pem(), Access::Private);
+        let key = match founding.passphrase {
+            Some(passphrase) => authority.encrypted_key_pem(passphrase)?.to_string(),
+            None => authority.key_pem(),
+        };
+        add(&entry.key, key, Access::Private);
         inventory.authorities.push(entry);
     }
     let [server_file, key_file] = SERVER;

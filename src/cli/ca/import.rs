@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, load, revoke, say};
 use crate::identity::Sha256;
 use crate::names::printable;
@@ -26,6 +27,9 @@ pub(super) struct ImportArgs {
 
     #[command(flatten)]
     folder: FolderArg,
+
+    #[command(flatten)]
+    passphrase: PassphraseArg,
 
     /// How to say what was done: for people on stderr, or as JSON on stdout
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
@@ -75,7 +79,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CaError> {
             entry
         }
     };
-    let signer = load(&store, &entry)?;
+    let signer = load(&store, &entry, &args.passphrase)?;
     let files = revoke::list(&mut inventory, &entry.id, &signer)?.into_iter().collect();
     store.commit(inventory, files)?;
     let imported = Imported {

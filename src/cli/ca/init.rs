@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::found::Founding;
+use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, FoundError, found, parse_device, parse_domain, say};
 use crate::names::{Name, ServerName};
 use crate::pki::keys::KeyType;
@@ -28,6 +29,13 @@ pub(super) struct InitArgs {
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
     key_type: KeyType,
 
+    /// Encrypt the authorities' keys with a passphrase, which "doorward ca" asks for whenever it needs one of them
+    #[arg(long)]
+    encrypt: bool,
+
+    #[command(flatten)]
+    passphrase: PassphraseArg,
+
     /// Replace what is there. All keys are new: devices set up before are not let in any more
     #[arg(long)]
     force: bool,
@@ -48,8 +56,14 @@ struct Made {
 
 pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
     let folder = args.folder.new_folder();
-    let founding =
-        Founding { domain: &args.domain, devices: &args.devices, server_names: Vec::new(), key_type: args.key_type };
+    let passphrase = args.encrypt.then(|| args.passphrase.choose()).transpose()?;
+    let founding = Founding {
+        domain: &args.domain,
+        devices: &args.devices,
+        server_names: Vec::new(),
+        key_type: args.key_type,
+        passphrase: passphrase.as_ref().map(|text| text.as_str()),
+    };
     let founded = found(&folder, &founding).map_err(failed)?;
     let made = Made {
         server_authority: folder.join("server-ca.pem"),
@@ -63,12 +77,13 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
         "Two authorities are in {}:\n  {}\n    vouches for the gate, for {} and nothing else; install it on every device\n  \
          {}\n    vouches for your devices; the gate's configuration names it under trust\n  {}\n    the gate's own \
          certificate; the configuration names it under [certificate]\nTheir keys are beside them. Whoever has \
-         clients-key.pem can let himself in: the gate does not need it, so keep it elsewhere.\n",
+         clients-key.pem{} can let himself in: the gate does not need it, so keep it elsewhere.\n",
         folder.display(),
         made.server_authority.display(),
         args.domain,
         made.device_authority.display(),
         made.server.display(),
+        if args.encrypt { " and its passphrase" } else { "" },
     );
     for device in &made.devices {
         text.push_str(&format!("\n{}:\n{}", device.name, device.text()));

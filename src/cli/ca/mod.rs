@@ -1,12 +1,16 @@
 //! `doorward ca`: the life of certificates. One module a command.
 
 mod device;
+mod export;
 mod found;
 mod gate;
 mod handout;
 mod import;
 mod init;
+mod inspect;
 mod list;
+mod passphrase;
+mod protect;
 mod renew;
 mod revoke;
 mod server;
@@ -24,6 +28,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use self::passphrase::PassphraseArg;
 use super::{ConfigArg, FROM_INIT, Format, exit};
 use crate::enrolment;
 use crate::pki::inventory::{AuthorityEntry, Kind, Recovered, Store, StoreError};
@@ -61,6 +66,15 @@ enum Command {
     ///
     /// Without a name, serial number, fingerprint or file it writes the lists anew and shuts nobody out.
     Revoke(revoke::RevokeArgs),
+    /// Say what a file is, in words, and what is odd about it
+    ///
+    /// Any certificate, chain, key, request, revocation list or .p12 file, whoever made it. Whether a certificate gets in
+    /// at the gate is asked with "doorward explain".
+    Inspect(inspect::InspectArgs),
+    /// Give out a certificate once more, with its key if that is here
+    Export(export::ExportArgs),
+    /// Encrypt the keys of your authorities with a passphrase, or change or remove it
+    Passphrase(protect::ProtectArgs),
     /// Take over an authority that is there already: mkcert's
     ///
     /// What it has issued can be revoked then, and new devices can be issued certificates under it.
@@ -75,6 +89,9 @@ pub(super) fn run(args: CaArgs) -> ExitCode {
         Command::List(args) => list::run(&args),
         Command::Renew(args) => renew::run(&args),
         Command::Revoke(args) => revoke::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Passphrase(args) => protect::run(&args),
         Command::Import(args) => import::run(&args),
     };
     match done {
@@ -125,7 +142,10 @@ impl From<enrolment::Error> for CaError {
 
 impl From<StoreError> for CaError {
     fn from(error: StoreError) -> Self {
-        let code = if matches!(error, StoreError::Missing(_)) { exit::USAGE } else { exit::UNEXPECTED };
+        let code = match error {
+            StoreError::Missing(_) | StoreError::Pki { source: pki::Error::WrongPassphrase, .. } => exit::USAGE,
+            _ => exit::UNEXPECTED,
+        };
         Self { code, message: error.to_string() }
     }
 }
@@ -233,8 +253,8 @@ fn authority_for(store: &Store, kind: Kind, id: Option<&str>) -> Result<Authorit
 }
 
 /// Loads an authority with its key.
-fn load(store: &Store, entry: &AuthorityEntry) -> Result<Authority, CaError> {
-    Ok(store.authority(entry)?)
+fn load(store: &Store, entry: &AuthorityEntry, passphrase: &PassphraseArg) -> Result<Authority, CaError> {
+    store.authority(entry, || passphrase.get().map(|text| text.to_owned().into()))
 }
 
 /// Says what was done: for people on stderr, or as JSON on stdout.

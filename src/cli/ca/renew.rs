@@ -32,7 +32,7 @@ pub(super) struct RenewArgs {
     #[command(flatten)]
     new: NewServer,
 
-    /// Revoke the old certificate at once, instead of letting it expire
+    /// Revoke what the device had before at once, instead of letting it expire
     #[arg(long, conflicts_with = "server")]
     revoke_old: bool,
 
@@ -51,7 +51,8 @@ struct Renewed {
     /// Archives and key; nothing if the key is not here.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<Device>,
-    revoked: Option<String>,
+    /// The serial numbers of what was revoked.
+    revoked: Vec<String>,
     /// What the gate makes of that.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     told: Option<Told>,
@@ -63,7 +64,7 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     let old = find(&store.inventory, name)?;
     let name = Name::parse(&old.name).map_err(|error| CaError::usage(error.to_string()))?;
     let authority = authority_for(&store, Kind::Device, Some(&old.authority))?;
-    let signer = load(&store, &authority)?;
+    let signer = load(&store, &authority, &args.new.passphrase)?;
     let places = Places::new(args.output.as_deref())?;
 
     let (certified, issued) = certify(args, &store, &old, &name, &signer, &places)?;
@@ -88,32 +89,45 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
             Some(device)
         }
     };
+    let mut revoked = Vec::new();
+    let mut inventory = store.inventory.clone();
+    if args.revoke_old {
+        let of_this_name = |entry: &&mut Entry| {
+            entry.kind == Kind::Device && entry.authority == authority.id && entry.name.eq_ignore_ascii_case(&old.name)
+        };
+        for entry in inventory.certificates.iter_mut().filter(of_this_name).filter(|entry| entry.revoked_at.is_none()) {
+            entry.revoked_at = Some(now());
+            entry.revoked_for = Some(RevokedFor::Replaced);
+            revoked.push(entry.serial.clone());
+        }
+        files.extend(revoke::list(&mut inventory, &authority.id, &signer)?);
+    }
     let mut renewed = Renewed {
         name: name.to_string(),
         serial: entry.serial.clone(),
         not_after: certified.not_after().unix_timestamp(),
         certificate: Store::shown(store.folder(), &places.certificate(&name)),
         device,
-        revoked: args.revoke_old.then(|| old.serial.clone()),
+        revoked,
         told: None,
     };
-    let mut inventory = store.inventory.clone();
-    if args.revoke_old {
-        for entry in inventory.certificates.iter_mut().filter(|entry| entry.serial == old.serial) {
-            entry.revoked_at = Some(now());
-            entry.revoked_for = Some(RevokedFor::Replaced);
-        }
-        files.extend(revoke::list(&mut inventory, &authority.id, &signer)?);
-    }
     inventory.certificates.push(entry);
     store.commit(inventory, files)?;
     let mut text = renewed.text(&old, certified.not_after().date());
+    // Whatever the gate makes of it: the password is shown this once.
+    let mut outcome = Ok(());
     if let Some(list) = authority.revocation_list.as_ref().filter(|_| args.revoke_old) {
-        let told = tell_gate(&args.new.folder, &store, Changed::Lists(&[store.path(list)]))?;
-        text.push_str(&format!("The old certificate is revoked. {}", told.text));
-        renewed.told = Some(told);
+        text.push_str("What it had before is revoked. ");
+        match tell_gate(&args.new.folder, &store, Changed::Lists(&[store.path(list)])) {
+            Ok(told) => {
+                text.push_str(&told.text);
+                renewed.told = Some(told);
+            }
+            Err(error) => outcome = Err(error),
+        }
     }
-    say(args.new.format, &text, &renewed)
+    say(args.new.format, &text, &renewed)?;
+    outcome
 }
 
 impl Renewed {
@@ -127,7 +141,7 @@ impl Renewed {
                 self.certificate.display()
             )),
         }
-        if let (None, Some(end)) = (&self.revoked, old.not_after) {
+        if let (true, Some(end)) = (self.revoked.is_empty(), old.not_after) {
             out.push_str(&format!("The certificate it has now counts until {}, too.\n", end.date()));
         }
         out

@@ -7,9 +7,12 @@ use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::gate::{Changed, Told, tell_gate};
+use super::inspect::WELL_KNOWN;
+use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, load, say};
 use crate::identity::{Identity, Serial, Sha256};
 use crate::pki::files::{Access, NewFile};
+use crate::pki::inspect::{self, Contents};
 use crate::pki::inventory::{AuthorityEntry, Entry, Inventory, Kind, Store, now};
 use crate::pki::{self, Authority, RevokedFor, keys, pem};
 
@@ -28,7 +31,7 @@ pub(super) struct RevokeArgs {
     #[arg(long, value_name = "DIGITS", group = "which", value_parser = parse_fingerprint)]
     fingerprint: Option<Sha256>,
 
-    /// One certificate by itself: a .pem, .crt or .cer file, even if it was not issued here
+    /// One certificate by itself: a .pem, .crt or .cer file or mkcert's .p12, even if it was not issued here
     #[arg(long = "file", value_name = "FILE", group = "which")]
     certificate: Option<PathBuf>,
 
@@ -42,6 +45,9 @@ pub(super) struct RevokeArgs {
 
     #[command(flatten)]
     folder: FolderArg,
+
+    #[command(flatten)]
+    passphrase: PassphraseArg,
 
     /// How to say what was done: for people on stderr, or as JSON on stdout
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
@@ -102,7 +108,7 @@ pub(super) fn run(args: &RevokeArgs) -> Result<(), CaError> {
     let mut files = Vec::new();
     let mut notes = String::new();
     for authority in &authorities {
-        let signer = load(&store, authority)?;
+        let signer = load(&store, authority, &args.passphrase)?;
         files.extend(list(&mut inventory, &authority.id, &signer)?);
         let Some(path) = &authority.revocation_list else { continue };
         done.lists.push(store.path(path));
@@ -257,15 +263,17 @@ fn by_name(inventory: &Inventory, name: &str) -> Result<Vec<String>, CaError> {
 }
 
 fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> Result<Vec<String>, CaError> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
     let shown = file.display();
     let bytes = std::fs::read(file).map_err(|error| CaError::usage(format!("cannot read {shown}: {error}")))?;
     let not_one = || CaError::usage(format!("{shown} has no certificate in it\n  name the device's .pem file"));
-    let der = match X509Certificate::from_der(&bytes) {
-        Ok(_) => CertificateDer::from(bytes),
-        Err(_) => CertificateDer::from_pem_slice(&bytes).map_err(|_| not_one())?,
+    let found = match inspect::contents(&bytes) {
+        // mkcert's, which all have the same password. For any other one there is the .pem file, or --serial.
+        Some(Contents::Archive(_)) => inspect::certificates(&bytes, &WELL_KNOWN),
+        _ => inspect::certificates(&bytes, &[]),
     };
+    // The device's comes first, and those of who vouch for it behind.
+    let der = found.into_iter().find(|der| X509Certificate::from_der(der).is_ok_and(|(_, one)| !one.is_ca()));
+    let der = der.ok_or_else(not_one)?;
     let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| not_one())?;
     let identity = Identity::from_certificate(&der, false).map_err(|_| not_one())?;
     let serial = identity.serial.to_string();

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::found::{SERVER, copy};
 use super::gate::{Changed, Told, tell_gate};
+use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, authority_for, load, say};
 use crate::identity::{Identity, Sha256};
 use crate::names::{ServerName, ServerNamePattern};
@@ -35,6 +36,9 @@ pub(super) struct ServerArgs {
 pub(super) struct NewServer {
     #[command(flatten)]
     pub(super) folder: FolderArg,
+
+    #[command(flatten)]
+    pub(super) passphrase: PassphraseArg,
 
     /// Make a new key, too: if somebody else may have the old one
     #[arg(long)]
@@ -83,7 +87,7 @@ pub(super) fn run(args: &ServerArgs) -> Result<(), CaError> {
 pub(super) fn make(names: &[ServerNamePattern], args: &NewServer) -> Result<(), CaError> {
     let mut store = args.folder.open()?;
     let authority = authority_for(&store, Kind::Server, None)?;
-    let signer = load(&store, &authority)?;
+    let signer = load(&store, &authority, &args.passphrase)?;
     let current = Current::read(&store);
     if !args.force && current.is_foreign(&store) {
         let [certificate, key] = SERVER.map(|file| store.path(file));

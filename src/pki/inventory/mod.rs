@@ -234,7 +234,7 @@ impl Inventory {
             Status::Revoked
         } else if entry.not_after.is_some_and(|end| end < now) {
             Status::Expired
-        } else if self.certificates.iter().any(|other| other.renews.as_ref() == Some(&entry.serial)) {
+        } else if entry.issued_at.is_some() && self.latest(entry).is_some_and(|latest| latest.serial != entry.serial) {
             Status::Renewed
         } else {
             Status::Valid
@@ -250,6 +250,14 @@ impl Inventory {
                 && entry.issued_at.is_some()
                 && entry.revoked_at.is_none()
         })
+    }
+
+    /// The latest certificate in the place of this one: of the same device, or of the gate, which is one whatever its names.
+    fn latest(&self, entry: &Entry) -> Option<&Entry> {
+        match entry.kind {
+            Kind::Device => self.current(&entry.name, Kind::Device),
+            Kind::Server => self.certificates.iter().rev().find(|other| other.kind == Kind::Server),
+        }
     }
 
     /// What the revocation list of this authority is to say.
@@ -294,7 +302,6 @@ mod tests {
     fn how_a_certificate_stands() {
         let certificates = vec![entry("a", "01"), entry("a", "02"), entry("b", "03")];
         let mut inventory = Inventory { certificates, ..Inventory::default() };
-        inventory.certificates[1].renews = Some("01".to_owned());
         inventory.certificates[2].revoked_at = Some(now());
         let status = |at| {
             let all = inventory.certificates.iter();
@@ -305,6 +312,10 @@ mod tests {
         assert_eq!(inventory.current("A", Kind::Device).map(|entry| entry.serial.as_str()), Some("02"));
         assert_eq!(inventory.current("b", Kind::Device), None, "revoked");
         assert_eq!(inventory.current("a", Kind::Server), None);
+        // The older one is all there is if the newer one does not count.
+        let mut without = inventory.clone();
+        without.certificates[1].revoked_at = Some(now());
+        assert_eq!(without.status(&without.certificates[0], now()), Status::Valid);
         let revoked = inventory.revocations("devices");
         assert_eq!(revoked.iter().map(|one| &one.serial[..]).collect::<Vec<_>>(), [[3]]);
         assert_eq!(inventory.revocations("mkcert"), []);

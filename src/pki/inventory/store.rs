@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use zeroize::Zeroizing;
 
 use super::transaction::{self, Recovered, tidy};
 use super::{AuthorityEntry, Inventory, VERSION};
@@ -171,13 +172,18 @@ impl Store {
         places.chain(own).filter(|place| fs::symlink_metadata(place).is_ok()).collect()
     }
 
-    /// Loads an authority with its key.
-    pub fn authority(&self, entry: &AuthorityEntry) -> Result<Authority, StoreError> {
+    /// Loads an authority with its key. If that one is encrypted, `passphrase` is asked for how to open it.
+    pub fn authority<E: From<StoreError>>(
+        &self,
+        entry: &AuthorityEntry,
+        passphrase: impl FnOnce() -> Result<Zeroizing<String>, E>,
+    ) -> Result<Authority, E> {
         let certificate = self.authority_certificate(entry)?;
         let path = self.path(&entry.key);
-        let pem = read_file(&path)?;
-        let key = keys::read(&pem).map_err(|source| StoreError::Pki { path: path.clone(), source })?;
-        Authority::from_parts(certificate, key).map_err(|source| StoreError::Pki { path, source })
+        let unusable = |source| StoreError::Pki { path: path.clone(), source };
+        let pem = Zeroizing::new(read_file(&path)?);
+        let key = if keys::is_encrypted(&pem) { keys::decrypt(&pem, &passphrase()?) } else { keys::read(&pem) };
+        Ok(key.and_then(|key| Authority::from_parts(certificate, key)).map_err(unusable)?)
     }
 
     /// The certificate of an authority.

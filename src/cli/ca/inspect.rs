@@ -1,0 +1,93 @@
+//! `doorward ca inspect`: what a file is, in words.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::passphrase;
+use super::{CaError, Format, print_json};
+use crate::pki::inspect::{self, Contents, Item};
+use crate::pki::inventory::now;
+
+/// The options of `doorward ca inspect`.
+#[derive(Args, Debug)]
+pub(super) struct InspectArgs {
+    /// A certificate or a chain of them, a key, a request, a revocation list, a .p12 or .pfx file
+    #[arg(value_name = "FILE")]
+    certificate: PathBuf,
+
+    /// The password of a .p12 file is the first line of this file [default: the well-known ones are tried, then it is
+    /// asked for]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+
+    /// How to say it
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Inspected {
+    file: PathBuf,
+    items: Vec<Item>,
+}
+
+/// What mkcert and Java write, and what is tried before anybody is asked.
+pub(super) const WELL_KNOWN: [&str; 2] = ["changeit", ""];
+
+/// The largest file that is read, in bytes: revocation lists of 100 MB have been seen.
+const LARGEST: u64 = 256 * 1024 * 1024;
+
+pub(super) fn run(args: &InspectArgs) -> Result<(), CaError> {
+    let shown = args.certificate.display();
+    let metadata = std::fs::metadata(&args.certificate);
+    let metadata = metadata.map_err(|error| CaError::usage(format!("cannot read {shown}: {error}")))?;
+    if !metadata.is_file() {
+        return Err(CaError::usage(format!("{shown} is no file\n  name one of the files in it")));
+    }
+    if metadata.len() > LARGEST {
+        return Err(CaError::usage(format!("{shown} is larger than 256 MiB: it is something else")));
+    }
+    let bytes = std::fs::read(&args.certificate);
+    let bytes = bytes.map_err(|error| CaError::usage(format!("cannot read {shown}: {error}")))?;
+    let mode = metadata.permissions().mode();
+    let items = match inspect::contents(&bytes) {
+        None => {
+            return Err(CaError::usage(format!(
+                "{shown} is no certificate, key, request, revocation list or .p12 file\n  such files begin with \
+                 \"-----BEGIN ...-----\", or are binary; perhaps this one is damaged"
+            )));
+        }
+        Some(Contents::Things(things)) => inspect::describe(&things, now(), mode),
+        Some(Contents::Archive(bytes)) => archive(args, &bytes, mode)?,
+    };
+    match args.format {
+        Format::Text => {
+            let text: Vec<String> = items.iter().map(Item::text).collect();
+            io::stdout().lock().write_all(text.join("\n").as_bytes())?;
+        }
+        Format::Json => print_json(&Inspected { file: args.certificate.clone(), items })?,
+    }
+    Ok(())
+}
+
+fn archive(args: &InspectArgs, bytes: &[u8], mode: u32) -> Result<Vec<Item>, CaError> {
+    let describe = |password: &str| inspect::describe_archive(bytes, password, now(), mode);
+    if args.password_file.is_none()
+        && let Some(items) = WELL_KNOWN.iter().find_map(|password| describe(password).ok())
+    {
+        return Ok(items);
+    }
+    let prompt = format!("Password of {}: ", args.certificate.display());
+    let password = passphrase::get(args.password_file.as_deref(), &prompt, "--password-file")?;
+    describe(&password).map_err(|error| {
+        CaError::usage(format!(
+            "{} does not open with this password ({error})\n  passwords of doorward's files have groups of four characters, \
+             with hyphens between them; mkcert's is changeit",
+            args.certificate.display()
+        ))
+    })
+}

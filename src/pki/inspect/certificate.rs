@@ -1,0 +1,259 @@
+//! A certificate in words.
+
+use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
+use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Item, MAX, date, days};
+use crate::identity::Identity;
+use crate::names::printable;
+use crate::pki::keys;
+
+/// Apple's limit for servers whose root the owner has installed (<https://support.apple.com/en-us/103769>).
+const APPLE_DAYS: i64 = 825;
+/// Everybody's limit for servers of public authorities (CA/Browser Forum, until March 2026).
+const PUBLIC_DAYS: i64 = 398;
+/// So early is "soon".
+const SOON_DAYS: i64 = 30;
+
+/// Signature algorithms that nobody takes any more, by their OIDs.
+const BROKEN: [(&str, &str); 4] = [
+    ("1.2.840.113549.1.1.5", "SHA-1"),
+    ("1.2.840.10045.4.1", "SHA-1"),
+    ("1.2.840.113549.1.1.4", "MD5"),
+    ("1.2.840.113549.1.1.2", "MD2"),
+];
+
+/// What a certificate may be used for.
+struct Purposes {
+    client: bool,
+    server: bool,
+    /// It says nothing about it.
+    unsaid: bool,
+}
+
+impl Purposes {
+    fn of(usage: Option<&ExtendedKeyUsage<'_>>) -> Self {
+        match usage {
+            None => Self { client: true, server: true, unsaid: true },
+            Some(usage) => Self { client: usage.client_auth, server: usage.server_auth, unsaid: false },
+        }
+    }
+
+    fn words(usage: Option<&ExtendedKeyUsage<'_>>) -> String {
+        let Some(usage) = usage else { return "not said".to_owned() };
+        let named = [
+            (usage.client_auth, "client (a device)"),
+            (usage.server_auth, "server"),
+            (usage.email_protection, "e-mail"),
+            (usage.code_signing, "programs"),
+            (usage.any, "any"),
+        ];
+        let words: Vec<&str> = named.iter().filter(|(said, _)| *said).map(|(_, word)| *word).collect();
+        if words.is_empty() { "something else".to_owned() } else { words.join(", ") }
+    }
+}
+
+pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else {
+        return Item::new("certificate", "a certificate that cannot be read");
+    };
+    let Ok(identity) = Identity::from_certificate(der, false) else {
+        return Item::new("certificate", "a certificate that cannot be read");
+    };
+    let usage = certificate.extended_key_usage().ok().flatten().map(|extension| extension.value);
+    let purposes = Purposes::of(usage);
+    let authority = certificate.is_ca();
+    let name = printable(&identity.display_name(), MAX);
+    let mut item = Item::new("certificate", title(&certificate, &purposes, &name));
+
+    item.fact("subject", printable(&certificate.subject().to_string(), MAX));
+    item.fact("issuer", printable(&identity.issuer, MAX));
+    let names = names(&certificate);
+    if !names.is_empty() {
+        item.fact("names", names.join(", "));
+    }
+    item.fact("serial", identity.serial.to_string());
+    item.fact("fingerprint", format!("sha256:{}", identity.fingerprint));
+    item.fact("key", keys::describe(certificate.public_key().raw));
+    item.fact("key_fingerprint", format!("spki:{}", identity.spki));
+    item.fact("valid_from", date(identity.not_before));
+    item.fact("valid_until", date(identity.not_after));
+    item.fact("days_left", days(now.unix_timestamp(), identity.not_after).to_string());
+    item.fact("purposes", Purposes::words(usage));
+
+    dates(&mut item, &identity, now.unix_timestamp());
+    strength(&mut item, &certificate);
+    if authority {
+        about_authority(&mut item, &certificate, usage);
+    } else {
+        about_leaf(&mut item, &certificate, &identity, &purposes);
+    }
+    item
+}
+
+fn title(certificate: &X509Certificate<'_>, purposes: &Purposes, name: &str) -> String {
+    if certificate.is_ca() {
+        let own = certificate.subject().as_raw() == certificate.issuer().as_raw();
+        let kind = if own {
+            "the certificate of an authority (a root)"
+        } else {
+            "the certificate of an authority below another one"
+        };
+        let name = certificate.subject().iter_common_name().last().and_then(|name| name.as_str().ok());
+        return format!("{kind}: {}", printable(name.unwrap_or("without a name"), MAX));
+    }
+    let whose = match (purposes.client, purposes.server, purposes.unsaid) {
+        (_, _, true) => "a certificate for any purpose",
+        (true, true, _) => "a certificate for a device and for a server",
+        (true, false, _) => "a certificate for a device",
+        (false, true, _) => "a certificate for a server",
+        (false, false, _) => "a certificate for neither a device nor a server",
+    };
+    format!("{whose}: {name}")
+}
+
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let names = names.value.general_names.iter();
+    names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(printable(name, MAX)),
+            GeneralName::RFC822Name(name) => Some(format!("email:{}", printable(name, MAX))),
+            GeneralName::URI(name) => Some(format!("uri:{}", printable(name, MAX))),
+            GeneralName::IPAddress(bytes) => {
+                let address = <[u8; 4]>::try_from(*bytes).map(std::net::IpAddr::from);
+                let address = address.or_else(|_| <[u8; 16]>::try_from(*bytes).map(std::net::IpAddr::from));
+                address.ok().map(|address| format!("ip:{address}"))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn dates(item: &mut Item, identity: &Identity, now: i64) {
+    let plural = |days: i64| if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
+    if identity.not_after < now {
+        let ago = days(identity.not_after, now);
+        item.warn(
+            "expired",
+            format!("it expired {} ago", if ago == 0 { "less than a day".to_owned() } else { plural(ago) }),
+        );
+    } else if identity.not_before > now {
+        item.warn("not_yet_valid", format!("it is not valid before {}: is a clock wrong?", date(identity.not_before)));
+    } else if days(now, identity.not_after) < SOON_DAYS {
+        item.warn("expires_soon", format!("it expires in {}", plural(days(now, identity.not_after))));
+    }
+}
+
+fn strength(item: &mut Item, certificate: &X509Certificate<'_>) {
+    let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
+    if let Some((_, hash)) = BROKEN.iter().find(|(oid, _)| *oid == algorithm) {
+        item.warn(
+            "weak_signature",
+            format!("its signature uses {hash}, which can be forged: nobody takes it any more"),
+        );
+    }
+    let key = keys::describe(certificate.public_key().raw);
+    if let Some(bits) = key.strip_prefix("rsa-").and_then(|bits| bits.parse::<u32>().ok())
+        && bits < 2048
+    {
+        item.warn("weak_key", format!("its RSA key has {bits} bits only: the gate takes none below 2048"));
+    }
+    if key == "ed25519" {
+        item.note(
+            "ed25519",
+            "browsers and phones do not take keys of this kind (Ed25519); curl, OpenSSL and the gate do",
+        );
+    }
+}
+
+fn about_authority(item: &mut Item, certificate: &X509Certificate<'_>, usage: Option<&ExtendedKeyUsage<'_>>) {
+    let key_usage = certificate.key_usage().ok().flatten();
+    let limited = certificate.name_constraints().is_ok_and(|constraints| constraints.is_some());
+    // One that vouches for the servers of a domain has no list to sign.
+    if !limited && key_usage.as_ref().is_some_and(|usage| !usage.value.crl_sign()) {
+        item.note(
+            "no_crl_sign",
+            "it does not say of itself that it signs revocation lists (cRLSign): OpenSSL refuses its lists, the gate takes \
+             them",
+        );
+    }
+    if key_usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+        item.warn(
+            "no_cert_sign",
+            "it says of itself that it does not sign certificates, so nobody takes what it signs",
+        );
+    }
+    let servers = usage.is_none_or(|usage| usage.server_auth || usage.any);
+    match certificate.name_constraints() {
+        Ok(Some(constraints)) => {
+            let permitted = constraints.value.permitted_subtrees.iter().flatten();
+            let domains: Vec<String> = permitted
+                .filter_map(|tree| match &tree.base {
+                    GeneralName::DNSName(name) => Some(printable(name, MAX)),
+                    _ => None,
+                })
+                .collect();
+            if !domains.is_empty() {
+                item.fact("limited_to", domains.join(", "));
+            }
+        }
+        _ if servers => item.note(
+            "unlimited",
+            "it can vouch for any site: whoever gets its key can pose as every one of them to a device that trusts it",
+        ),
+        _ => {}
+    }
+    if servers && certificate.subject().iter_common_name().next().is_none() {
+        item.note("no_common_name", "it has no common name, and iOS does not list such roots where they are trusted");
+    }
+}
+
+fn about_leaf(item: &mut Item, certificate: &X509Certificate<'_>, identity: &Identity, purposes: &Purposes) {
+    let mkcert =
+        certificate.subject().iter_organization().any(|name| name.as_str() == Ok("mkcert development certificate"));
+    if purposes.unsaid {
+        item.note("no_purpose", "it does not say what it is for, so it is good for everything; the gate lets it in");
+    } else if purposes.client && purposes.server {
+        item.warn(
+            "both_purposes",
+            "it carries both purposes: whoever steals this device can pose as a server of its names to your other devices",
+        );
+    } else if purposes.server {
+        item.note("server_only", "this is a server certificate: it does not let a device in");
+        if mkcert && identity.dns_names.iter().any(|name| name.starts_with('-')) {
+            item.warn(
+                "mkcert_option_order",
+                "an option was taken for a name: mkcert wants options before names, as in mkcert -client NAME",
+            );
+        }
+    } else if !purposes.client {
+        item.warn("wrong_purpose", "it is for something else altogether: the gate lets nobody in with it");
+    }
+    if purposes.server && !purposes.unsaid {
+        if identity.dns_names.is_empty() && identity.ips.is_empty() {
+            item.warn(
+                "no_alternative_name",
+                "it has no subject alternative name: clients look for the server's name nowhere else, and refuse it",
+            );
+        }
+        // Both ends count.
+        let length = days(identity.not_before, identity.not_after + 1);
+        if length > APPLE_DAYS {
+            item.warn(
+                "too_long",
+                format!("it is valid for {length} days: Apple's systems take no server's for more than 825"),
+            );
+        } else if length > PUBLIC_DAYS {
+            item.note(
+                "long",
+                format!("it is valid for {length} days: browsers take up to 398 from a public authority, Apple up to 825 from yours"),
+            );
+        }
+    }
+    if certificate.subject().as_raw() == certificate.issuer().as_raw() {
+        item.note("self_signed", "it is signed by itself: nobody vouches for it");
+    }
+}

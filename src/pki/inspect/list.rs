@@ -1,0 +1,68 @@
+//! A revocation list in words.
+
+use time::OffsetDateTime;
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
+
+use super::{Item, MAX, date, days};
+use crate::identity::Serial;
+use crate::names::printable;
+
+/// So many of the certificates on it are named.
+const SHOWN: usize = 20;
+
+pub(super) fn describe(der: &[u8], now: OffsetDateTime) -> Item {
+    let Ok((_, list)) = CertificateRevocationList::from_der(der) else {
+        return Item::new("revocation_list", "a revocation list that cannot be read");
+    };
+    let count = list.iter_revoked_certificates().count();
+    let mut item = Item::new(
+        "revocation_list",
+        match count {
+            0 => "a revocation list with nothing on it".to_owned(),
+            1 => "a revocation list with one certificate that no longer counts".to_owned(),
+            count => format!("a revocation list with {count} certificates that no longer count"),
+        },
+    );
+    item.fact("issuer", printable(&list.issuer().to_string(), MAX));
+    match list.crl_number() {
+        Some(number) => item.fact("number", number.to_string()),
+        None => {
+            item.warn("no_number", "it has no number (RFC 5280 section 5.2.3): rustls, and so the gate, refuses it")
+        }
+    }
+    item.fact("made", date(list.last_update().timestamp()));
+    match list.next_update().map(|at| at.timestamp()) {
+        None => {
+            item.warn("no_next_update", "it does not say until when it is good: rustls, and so the gate, refuses it")
+        }
+        Some(end) => {
+            item.fact("good_until", date(end));
+            item.fact("days_left", days(now.unix_timestamp(), end).to_string());
+            if end < now.unix_timestamp() {
+                item.warn(
+                    "expired",
+                    "it is out of date: a gate with expired_revocation_list = \"deny\" (the default) lets nobody in whom it \
+                     speaks for. A new one: doorward ca revoke",
+                );
+            }
+        }
+    }
+    let revoked: Vec<String> = list
+        .iter_revoked_certificates()
+        .take(SHOWN)
+        .map(|one| {
+            let reason = one.reason_code().map(|(_, reason)| format!(", {reason}")).unwrap_or_default();
+            format!(
+                "{} (since {}{reason})",
+                Serial::from_be_bytes(one.raw_serial()),
+                date(one.revocation_date.timestamp())
+            )
+        })
+        .collect();
+    if !revoked.is_empty() {
+        let more = count.saturating_sub(SHOWN);
+        let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+        item.fact("revoked", revoked.join(", ") + &more);
+    }
+    item
+}

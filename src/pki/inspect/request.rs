@@ -1,0 +1,17 @@
+//! A request for a certificate in words.
+
+use x509_parser::prelude::{FromDer, X509CertificationRequest};
+
+use super::{Item, MAX};
+use crate::names::printable;
+use crate::pki::keys;
+
+pub(super) fn describe(der: &[u8]) -> Item {
+    let Ok((_, request)) = X509CertificationRequest::from_der(der) else {
+        return Item::new("certificate_request", "a request for a certificate that cannot be read");
+    };
+    let mut item = Item::new("certificate_request", "a request for a certificate, which nobody has signed yet");
+    item.fact("subject", printable(&request.certification_request_info.subject.to_string(), MAX));
+    item.fact("key", keys::describe(request.certification_request_info.subject_pki.raw));
+    item
+}

@@ -1,0 +1,135 @@
+//! Keys of authorities that are encrypted.
+
+use crate::common::process::{run, tool};
+use crate::home::{Home, mode, refused};
+
+const PASSPHRASE: &str = "correct horse battery staple";
+
+fn home() -> Home {
+    let home = Home::new();
+    std::fs::write(home.path("passphrase"), format!("{PASSPHRASE}\nnot this line\n")).unwrap();
+    home.ca(&["init", "--domain", "home.example", "--encrypt", "--passphrase-file", "passphrase"]).success();
+    home
+}
+
+#[test]
+fn an_encrypted_key_signs_for_its_passphrase_alone() {
+    let home = home();
+    for key in ["pki/server-ca-key.pem", "pki/clients-key.pem"] {
+        let pem = std::fs::read_to_string(home.path(key)).unwrap();
+        assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{pem}");
+        assert_eq!(mode(&home.path(key)), 0o600);
+        // OpenSSL reads it, too.
+        home.openssl(&["pkey", "-in", key, "-passin", "file:passphrase", "-noout"]).success();
+        home.openssl(&["pkey", "-in", key, "-passin", "pass:wrong", "-noout"]).failure();
+    }
+    let with = ["--passphrase-file", "passphrase"];
+    home.ca(&[&["device", "alice-phone"], &with[..]].concat()).success();
+    home.ca(&[&["renew", "alice-phone"], &with[..]].concat()).success();
+    home.ca(&[&["revoke", "alice-phone"], &with[..]].concat()).success();
+    home.ca(&[&["server"], &with[..]].concat()).success();
+    assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone revoked"]);
+
+    let before = home.files();
+    std::fs::write(home.path("wrong"), "correct horse").unwrap();
+    refused(
+        home.ca(&["device", "bob", "--passphrase-file", "wrong"]),
+        2,
+        &["pki/clients-key.pem", "the passphrase is not that of this key"],
+    );
+    std::fs::write(home.path("wrong"), "").unwrap();
+    refused(
+        home.ca(&["init", "--domain", "b.example", "--folder", "b", "--encrypt", "--passphrase-file", "wrong"]),
+        2,
+        &["an empty passphrase protects nothing"],
+    );
+    std::fs::remove_file(home.path("wrong")).unwrap();
+    assert_eq!(home.files(), before);
+}
+
+#[test]
+fn a_passphrase_is_set_changed_and_removed() {
+    let home = Home::with_authorities();
+    for (file, words) in [("one", "one thing"), ("two", "another")] {
+        std::fs::write(home.path(file), words).unwrap();
+    }
+    let key = || std::fs::read_to_string(home.path("pki/clients-key.pem")).unwrap();
+    let public = |password| {
+        home.openssl(&["pkey", "-in", "pki/clients-key.pem", "-passin", password, "-pubout"]).success().text()
+    };
+    let before = public("pass:");
+    home.ca(&["passphrase", "--new-passphrase-file", "one"]).success();
+    assert!(key().contains("ENCRYPTED"));
+    assert_eq!(public("pass:one thing"), before);
+    let change = ["passphrase", "--new-passphrase-file", "two", "--passphrase-file"];
+    refused(home.ca(&[&change[..], &["two"]].concat()), 2, &["not that of this key"]);
+    assert_eq!(public("pass:one thing"), before);
+    home.ca(&[&change[..], &["one"]].concat()).success();
+    assert_eq!(public("pass:another"), before);
+    home.ca(&["device", "alice-phone", "--passphrase-file", "two"]).success();
+    home.ca(&["passphrase", "--remove", "--passphrase-file", "two"]).success();
+    assert!(!key().contains("ENCRYPTED"));
+    assert_eq!(mode(&home.path("pki/clients-key.pem")), 0o600);
+    home.ca(&["device", "bob-laptop"]).success();
+}
+
+#[test]
+fn a_key_that_openssl_has_encrypted_is_read() {
+    let home = Home::with_authorities();
+    std::fs::write(home.path("passphrase"), PASSPHRASE).unwrap();
+    let key = "pki/clients-key.pem";
+    home.openssl(&["pkcs8", "-topk8", "-in", key, "-out", "key.pem", "-passout", "file:passphrase"]).success();
+    std::fs::rename(home.path("key.pem"), home.path(key)).unwrap();
+    home.ca(&["device", "alice-phone", "--passphrase-file", "passphrase"]).success();
+}
+
+/// Runs `doorward ca` on a terminal, where `typed` is typed: what stood on the terminal, and the exit code.
+fn on_a_terminal(home: &Home, typed: &[&str], arguments: &[&str]) -> (String, i32) {
+    const TERMINAL: &str = r"
+import os, pty, sys, termios, time
+typed = sys.argv[1].split('|')
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+seen = b''
+while True:
+    try:
+        part = os.read(terminal, 1024)
+    except OSError:
+        break
+    if not part:
+        break
+    seen += part
+    if typed and seen.rstrip(b' ').endswith(b':'):
+        # People are slower than this: what is typed before the terminal was told to hide it would be seen.
+        while termios.tcgetattr(terminal)[3] & termios.ECHO:
+            time.sleep(0.001)
+        os.write(terminal, typed.pop(0).encode() + b'\n')
+        seen += b'<typed>'
+sys.stdout.buffer.write(seen)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
+    let mut python = tool("python3", "python3");
+    python.current_dir(home.path("")).args(["-c", TERMINAL, &typed.join("|"), env!("CARGO_BIN_EXE_doorward"), "ca"]);
+    let ended = run(python.args(arguments));
+    (ended.text(), ended.status.code().unwrap())
+}
+
+#[test]
+fn a_passphrase_is_asked_for_and_not_shown() {
+    let home = home();
+    let (seen, code) = on_a_terminal(&home, &[PASSPHRASE], &["device", "alice-phone"]);
+    assert_eq!(code, 0, "{seen}");
+    assert!(seen.contains("Passphrase of the authorities' keys: ") && !seen.contains(PASSPHRASE), "{seen}");
+    let (seen, code) = on_a_terminal(&home, &["wrong"], &["device", "bob-laptop"]);
+    assert!(code == 2 && seen.contains("not that of this key"), "{seen}");
+    assert_eq!(home.devices(), ["alice-phone valid"]);
+
+    let init = ["init", "--domain", "b.example", "--folder", "b", "--encrypt"];
+    let (seen, code) = on_a_terminal(&home, &["one thing", "another"], &init);
+    assert!(code == 2 && seen.contains("two different ones"), "{seen}");
+    assert!(!home.path("b").exists());
+    let (seen, code) = on_a_terminal(&home, &["one thing", "one thing"], &init);
+    assert_eq!(code, 0, "{seen}");
+    home.openssl(&["pkey", "-in", "b/clients-key.pem", "-passin", "pass:one thing", "-noout"]).success();
+}

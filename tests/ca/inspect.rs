@@ -1,0 +1,200 @@
+//! What `doorward ca inspect` makes of files from everywhere.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
+use serde_json::Value;
+
+use crate::common::pki::{Authority, Certified, days_from_now};
+use crate::common::process::{run, tool};
+use crate::home::{Home, refused};
+
+/// What is in a file: for each thing its kind and the ids of what is odd about it.
+#[track_caller]
+fn inspect(home: &Home, file: &str, more: &[&str]) -> Vec<String> {
+    let arguments = [&["inspect", file, "--format", "json"], more].concat();
+    let inspected = home.ca(&arguments).success();
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    let items = inspected["items"].as_array().unwrap();
+    let words = items.iter().map(|item| {
+        let findings = item["findings"].as_array().unwrap();
+        let ids = findings.iter().map(|finding| finding["id"].as_str().unwrap());
+        std::iter::once(item["kind"].as_str().unwrap()).chain(ids).collect::<Vec<_>>().join(" ")
+    });
+    words.collect()
+}
+
+/// A certificate for clients that is odd in one way.
+fn odd(home: &Home, file: &str, change: impl FnOnce(&mut CertificateParams)) {
+    let mut params = Certified::for_clients("alice-phone");
+    change(&mut params);
+    std::fs::write(home.path(file), Authority::new("Clients").issue(params).chain_pem()).unwrap();
+}
+
+fn mkcert(home: &Home, arguments: &[&str]) {
+    let mut mkcert = tool("mkcert", "mkcert");
+    mkcert.current_dir(home.path("")).env("CAROOT", home.path("mkcert")).args(arguments);
+    run(&mut mkcert).success();
+}
+
+#[test]
+fn what_doorward_makes_is_in_order() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    for (file, is) in [
+        ("pki/server-ca.pem", "certificate"),
+        ("pki/clients.pem", "certificate"),
+        ("pki/server.pem", "certificate server_only"),
+        ("devices/alice-phone.pem", "certificate"),
+        ("devices/alice-phone-key.pem", "private_key"),
+        ("pki/clients.crl", "revocation_list"),
+    ] {
+        assert_eq!(inspect(&home, file, &[]), [is], "{file}");
+    }
+    let text = home.ca(&["inspect", "devices/alice-phone.pem"]).success().text();
+    assert!(text.starts_with("a certificate for a device: alice-phone\n"), "{text}");
+    assert!(text.contains("days left:       824\n"), "{text}");
+    let text = home.ca(&["inspect", "pki/server.pem"]).success().text();
+    assert!(text.contains("note: this is a server certificate: it does not let a device in\n"), "{text}");
+    let text = home.ca(&["inspect", "pki/server-ca.pem"]).success().text();
+    assert!(text.contains("limited to:      home.example\n"), "{text}");
+}
+
+#[test]
+fn what_mkcert_makes_is_said_in_words() {
+    let home = Home::new();
+    mkcert(&home, &["-client", "phone.alice"]);
+    mkcert(&home, &["alice", "-client"]);
+    mkcert(&home, &["-client", "-pkcs12", "tablet"]);
+    assert_eq!(inspect(&home, "mkcert/rootCA.pem", &[]), ["certificate no_crl_sign unlimited"]);
+    assert_eq!(inspect(&home, "phone.alice-client.pem", &[]), ["certificate both_purposes long"]);
+    assert_eq!(inspect(&home, "alice+1.pem", &[]), ["certificate server_only mkcert_option_order long"]);
+    // It is tried with the password that mkcert always takes.
+    assert_eq!(
+        inspect(&home, "tablet-client.p12", &[]),
+        [
+            "archive weak_encryption known_password readable_by_all",
+            "certificate both_purposes long",
+            "certificate no_crl_sign unlimited",
+            "private_key"
+        ]
+    );
+}
+
+#[test]
+fn what_is_odd_is_found() {
+    let home = Home::new();
+    odd(&home, "expired.pem", |params| params.not_after = days_from_now(0) - time::Duration::days(3));
+    odd(&home, "soon.pem", |params| params.not_after = days_from_now(5));
+    odd(&home, "early.pem", |params| params.not_before = days_from_now(2));
+    odd(&home, "silent.pem", |params| params.extended_key_usages.clear());
+    odd(&home, "mail.pem", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection]);
+    odd(&home, "nameless.pem", |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_after = days_from_now(900);
+    });
+    for (file, is) in [
+        ("expired.pem", "certificate expired"),
+        ("soon.pem", "certificate expires_soon"),
+        ("early.pem", "certificate not_yet_valid"),
+        ("silent.pem", "certificate no_purpose"),
+        ("mail.pem", "certificate wrong_purpose"),
+        ("nameless.pem", "certificate server_only no_alternative_name too_long"),
+    ] {
+        let found = inspect(&home, file, &[]);
+        assert_eq!(
+            found[0].replace(" expires_soon", if is.contains("soon") { " expires_soon" } else { "" }),
+            is,
+            "{file}"
+        );
+    }
+    let text = home.ca(&["inspect", "expired.pem"]).success().text();
+    assert!(text.contains("warning: it expired 3 days ago"), "{text}");
+
+    let subject = ["-subj", "/CN=old", "-keyout", "old-key.pem", "-out", "old.pem", "-nodes", "-days", "90"];
+    let old = [&["req", "-x509", "-newkey", "rsa:1024", "-sha1", "-addext", "basicConstraints=CA:FALSE"], &subject[..]];
+    home.openssl(&old.concat()).success();
+    assert_eq!(inspect(&home, "old.pem", &[]), ["certificate weak_signature weak_key no_purpose self_signed"]);
+    home.openssl(&["req", "-new", "-key", "old-key.pem", "-subj", "/CN=old", "-out", "old.csr"]).success();
+    assert_eq!(inspect(&home, "old.csr", &[]), ["certificate_request"]);
+    home.openssl(&["x509", "-in", "old.pem", "-outform", "der", "-out", "old.der"]).success();
+    assert_eq!(inspect(&home, "old.der", &[]), ["certificate weak_signature weak_key no_purpose self_signed"]);
+    home.openssl(&["pkey", "-in", "old-key.pem", "-aes256", "-passout", "pass:x", "-out", "locked.pem"]).success();
+    assert_eq!(inspect(&home, "locked.pem", &[]), ["private_key"]);
+
+    let list = Authority::new("Clients").revocation_list(&[], days_from_now(-9), days_from_now(-2));
+    std::fs::write(home.path("list.crl"), list).unwrap();
+    assert_eq!(inspect(&home, "list.crl", &[]), ["revocation_list expired"]);
+}
+
+#[test]
+fn chains_and_keys_that_do_not_belong_together_are_found() {
+    let home = Home::with_authorities();
+    for name in ["a", "b"] {
+        home.ca(&["device", name]).success();
+    }
+    let join = |to: &str, files: &[&str]| {
+        let all: String = files.iter().map(|file| std::fs::read_to_string(home.path(file)).unwrap()).collect();
+        std::fs::write(home.path(to), all).unwrap();
+        std::fs::set_permissions(home.path(to), std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    join("right.pem", &["devices/a.pem", "pki/clients.pem", "devices/a-key.pem"]);
+    assert_eq!(inspect(&home, "right.pem", &[]), ["certificate", "certificate", "private_key"]);
+    join("wrong.pem", &["devices/a.pem", "pki/server-ca.pem", "devices/b-key.pem"]);
+    assert_eq!(
+        inspect(&home, "wrong.pem", &[]),
+        ["certificate chain_broken", "certificate", "private_key key_does_not_fit"]
+    );
+    // Several whom to trust are no chain.
+    join("trust.pem", &["pki/clients.pem", "pki/server-ca.pem"]);
+    assert_eq!(inspect(&home, "trust.pem", &[]), ["certificate", "certificate"]);
+    std::fs::set_permissions(home.path("devices/a-key.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(inspect(&home, "devices/a-key.pem", &[]), ["private_key readable_by_all"]);
+}
+
+#[test]
+fn an_archive_asks_for_its_password() {
+    let home = Home::with_authorities();
+    let made = home.ca(&["device", "alice-phone", "--format", "json"]).success();
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    std::fs::write(home.path("password"), made["password"].as_str().unwrap()).unwrap();
+    let with = ["--password-file", "password"];
+    assert_eq!(
+        inspect(&home, "devices/alice-phone.p12", &with),
+        ["archive", "certificate", "certificate", "private_key"]
+    );
+    assert_eq!(
+        inspect(&home, "devices/alice-phone-compat.p12", &with),
+        ["archive old_encryption", "certificate", "certificate", "private_key"]
+    );
+    std::fs::write(home.path("password"), "wrong").unwrap();
+    refused(
+        home.ca(&["inspect", "devices/alice-phone.p12", "--password-file", "password"]),
+        2,
+        &["does not open with this password", "groups of four"],
+    );
+    // Without a terminal to ask on. setsid(1): a session of its own has none.
+    let mut alone = Command::new(tool("setsid", "util-linux").get_program());
+    alone.current_dir(home.path("")).arg("--wait").arg(env!("CARGO_BIN_EXE_doorward"));
+    refused(
+        run(alone.args(["ca", "inspect", "devices/alice-phone.p12"])),
+        2,
+        &["no terminal to type it on", "--password-file FILE"],
+    );
+}
+
+#[test]
+fn what_is_nothing_of_the_kind_is_said_to_be() {
+    let home = Home::new();
+    std::fs::write(home.path("page.html"), "<!DOCTYPE html>").unwrap();
+    refused(home.ca(&["inspect", "page.html"]), 2, &["is no certificate, key, request"]);
+    refused(home.ca(&["inspect", "nowhere.pem"]), 2, &["cannot read nowhere.pem"]);
+    refused(home.ca(&["inspect", "."]), 2, &["is no file"]);
+    std::fs::write(home.path("half.pem"), "-----BEGIN CERTIFICATE-----\nMIIB\n").unwrap();
+    let text = home.ca(&["inspect", "half.pem"]).success().text();
+    assert!(text.contains("CERTIFICATE without its last line"), "{text}");
+    std::fs::write(home.path("evil.pem"), "-----BEGIN \u{1b}[2J-----\nMIIB\n-----END \u{1b}[2J-----\n").unwrap();
+    let text = home.ca(&["inspect", "evil.pem"]).success().text();
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+}
