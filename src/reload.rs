@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -71,6 +72,17 @@ pub(crate) struct Current {
     pub(crate) config: Arc<Config>,
     /// What its files looked like when it was last tried to take them over.
     pub(crate) seen: Arc<Seen>,
+    /// When it was taken over.
+    pub(crate) since: OffsetDateTime,
+    /// What was wrong with the files when that was tried again. Nothing if it was not, or all went well.
+    pub(crate) errors: Arc<Vec<String>>,
+}
+
+impl Current {
+    fn new(config: Config, seen: Seen) -> Self {
+        let (config, seen, errors) = (Arc::new(config), Arc::new(seen), Arc::default());
+        Self { config, seen, since: OffsetDateTime::now_utc(), errors }
+    }
 }
 
 /// Reloads the gate's configuration. Clones are the same one.
@@ -101,9 +113,8 @@ struct Started {
 impl Reloader {
     pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<ArcSwap<Listener>>>) -> Self {
         let started = Started::of(&config);
-        let seen = Arc::new(Seen::now(&config.files()));
-        let config = Arc::new(config);
-        let current = watch::Sender::new(Current { config, seen });
+        let seen = Seen::now(&config.files());
+        let current = watch::Sender::new(Current::new(config, seen));
         Self(Arc::new(Inner { gate, started, current, listeners, turn: Mutex::default() }))
     }
 
@@ -135,20 +146,24 @@ impl Inner {
         // Before they are read: what is changed meanwhile counts as changed.
         let before = Seen::now(&old.files());
         let (config, snapshot) = match build(&old.file) {
-            Ok((config, snapshot)) => (Arc::new(config), snapshot),
+            Ok(built) => built,
             Err(errors) => {
                 // It is not tried again by itself as it is.
-                self.current.send_modify(|current| current.seen = Arc::new(before));
+                self.current.send_modify(|current| {
+                    current.seen = Arc::new(before);
+                    current.errors = Arc::new(errors.clone());
+                });
                 return Err(Refused(errors));
             }
         };
         let difference = difference(&self.gate, &old, &config, &snapshot);
         self.swap(&config, snapshot);
-        let seen = Arc::new(Seen::now(&config.files()).or_before(&before));
-        self.current.send_replace(Current { config: Arc::clone(&config), seen });
-        let Reviewed { kept, cut } = self.gate.review(asked);
         let warnings = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
-        Ok(Reloaded { warnings, after_restart: self.started.differs_from(&config), difference, kept, cut })
+        let after_restart = self.started.differs_from(&config);
+        let seen = Seen::now(&config.files()).or_before(&before);
+        self.current.send_replace(Current::new(config, seen));
+        let Reviewed { kept, cut } = self.gate.review(asked);
+        Ok(Reloaded { warnings, after_restart, difference, kept, cut })
     }
 
     /// Nothing here can fail.

@@ -58,7 +58,7 @@ fn text(reloaded: &Reloaded) -> String {
     }
     let _ = writeln!(
         out,
-        "Connections: {} go on, {} were ended because they would not be let in any more.",
+        "Connections that go on: {}. Ended, since they would not be let in any more: {}.",
         reloaded.sessions_kept, reloaded.sessions_cut
     );
     out

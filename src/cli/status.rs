@@ -40,7 +40,7 @@ fn text(status: &Status) -> String {
     };
     fact("version", &status.version);
     fact("process", &status.pid.to_string());
-    fact("configuration", &status.config);
+    fact("configuration", &format!("{}, as it was at {}", status.config, status.config_since));
     for listener in &status.listeners {
         fact("listens on", &format!("{} ({})", listener.address, listener.name));
     }
@@ -55,6 +55,12 @@ fn text(status: &Status) -> String {
         let (names, backends) = (route.server_names.join(", "), route.backends.join(", then "));
         let lead = if route.server_names.len() == 1 { "leads" } else { "lead" };
         fact("route", &format!("{}: {names} {lead} to {backends}; {} open now", route.name, route.sessions));
+    }
+    if !status.config_errors.is_empty() {
+        out.push_str("\nThe configuration was changed since, and was not taken over because of these mistakes:\n");
+        for error in &status.config_errors {
+            let _ = write!(out, "\n{error}\n");
+        }
     }
     if status.rejected > 0 {
         out.push_str("\nWhy the last one was turned away: doorward why\n");
@@ -82,6 +88,8 @@ mod tests {
             seconds: 60,
             draining: false,
             config: String::new(),
+            config_since: String::new(),
+            config_errors: Vec::new(),
             listeners: Vec::new(),
             metrics: Some("127.0.0.1:9180".to_owned()),
             routes: vec![route(&["nas.home.example"], 1), route(&["a.home.example", "b.home.example"], 0)],

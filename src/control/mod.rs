@@ -110,6 +110,11 @@ pub struct Status {
     pub draining: bool,
     /// Its configuration file.
     pub config: String,
+    /// When that was taken over (RFC 3339).
+    pub config_since: String,
+    /// Why it was not taken over again since, although that was tried: every mistake in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub config_errors: Vec<String>,
     /// Where it listens.
     pub listeners: Vec<Listening>,
     /// Where its metrics are.

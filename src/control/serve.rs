@@ -23,7 +23,7 @@ use crate::access::Difference;
 use crate::config::checked::Config;
 use crate::explanation::explain;
 use crate::gate::Gate;
-use crate::reload::{self, Cause, Reloader};
+use crate::reload::{self, Cause, Current, Reloader};
 use crate::telemetry::log::moment;
 use crate::telemetry::refusals::{self, Shown, Wanted};
 use crate::telemetry::sessions;
@@ -156,12 +156,7 @@ async fn reload(reloader: &Reloader) -> Answer {
             let Difference { gained, lost } = difference;
             Answer::Reloaded(Reloaded { warnings, after_restart, gained, lost, sessions_kept: kept, sessions_cut: cut })
         }
-        Ok(Err(reload::Refused(mut errors))) => {
-            let more = errors.len().saturating_sub(ERRORS_MAX);
-            errors.truncate(ERRORS_MAX);
-            errors.extend((more > 0).then(|| format!("and {more} more: \"doorward check\" tells them all")));
-            Answer::NotReloaded { errors }
-        }
+        Ok(Err(reload::Refused(errors))) => Answer::NotReloaded { errors: told(&errors) },
         Err(_) => Answer::Error("it takes very long; what comes of it will be in the gate's log".to_owned()),
     }
 }
@@ -193,7 +188,7 @@ async fn answer(request: &Request, gate: &Gate, facts: &Facts, reloader: &Reload
             Ok(whom) => cut(gate, &whom, now),
         },
         Request::CutEverybody => cut(gate, &Whom::Everybody, now),
-        Request::Status => Answer::Status(status(gate, facts, now)),
+        Request::Status => Answer::Status(status(gate, facts, &reloader.current().borrow(), now)),
         Request::Sessions { count } => {
             let (sessions, open) = gate.sessions.newest((*count).min(SESSIONS_MAX));
             Answer::Sessions(Sessions { open, sessions: sessions.iter().map(|one| session(one, now)).collect() })
@@ -212,13 +207,20 @@ async fn answer(request: &Request, gate: &Gate, facts: &Facts, reloader: &Reload
     }
 }
 
+/// As many mistakes as an answer tells.
+fn told(errors: &[String]) -> Vec<String> {
+    let more = errors.len().saturating_sub(ERRORS_MAX);
+    let rest = (more > 0).then(|| format!("and {more} more: \"doorward check\" tells them all"));
+    errors.iter().take(ERRORS_MAX).cloned().chain(rest).collect()
+}
+
 fn cut(gate: &Gate, whom: &Whom, now: OffsetDateTime) -> Answer {
     let cut = gate.cut(whom);
     let told = cut.iter().take(SESSIONS_MAX).map(|one| session(one, now)).collect();
     Answer::Cut(Sessions { open: cut.len(), sessions: told })
 }
 
-fn status(gate: &Gate, facts: &Facts, now: OffsetDateTime) -> Status {
+fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) -> Status {
     let (sessions, open) = gate.sessions.newest(usize::MAX);
     let snapshot = gate.snapshot.load();
     let routes = snapshot.in_order.iter().map(|route| RouteStatus {
@@ -234,6 +236,8 @@ fn status(gate: &Gate, facts: &Facts, now: OffsetDateTime) -> Status {
         seconds: seconds(facts.since, now),
         draining: gate.draining.is_cancelled(),
         config: facts.config.display().to_string(),
+        config_since: rfc3339(current.since),
+        config_errors: told(&current.errors),
         listeners: facts.listeners.clone(),
         metrics: facts.metrics.clone(),
         routes: routes.collect(),

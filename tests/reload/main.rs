@@ -56,6 +56,11 @@ fn doorward(gate: &Gate, arguments: &[&str]) -> Finished {
 /// that it cannot say where the gate's socket is.
 fn reload(gate: &Gate, config: &str) -> Finished {
     std::fs::write(gate.folder().join("doorward.toml"), config).unwrap();
+    doorward_at_socket(gate, &["reload"])
+}
+
+/// A `doorward` command with the socket of a gate.
+fn doorward_at_socket(gate: &Gate, arguments: &[&str]) -> Finished {
     let socket = gate.folder().join("control.sock");
-    run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(["reload", "--socket"]).arg(socket))
+    run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(arguments).arg("--socket").arg(socket))
 }

@@ -74,7 +74,7 @@ fn who_is_revoked_is_out_at_once_and_nobody_else() {
         list(&[SerialNumber::from(7)]);
         let asked = Instant::now();
         let told = reload(&gate, &house(&keys)).success();
-        assert!(told.text().contains("3 go on, 3 were ended"), "{told}");
+        assert!(told.text().contains("go on: 3. Ended, since they would not be let in any more: 3."), "{told}");
         for client in [&first, &resumed, &elsewhere] {
             assert_eq!(client.end(), End::Orderly);
         }

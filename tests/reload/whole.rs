@@ -12,7 +12,7 @@ use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::home::{House, assert_admitted, assert_refused};
-use crate::{NAS, SSH, controlled, doorward, reload};
+use crate::{NAS, SSH, controlled, doorward, doorward_at_socket, reload};
 
 const RELOADS: &str = "doorward_config_reloads_total";
 const LAST: &str = "doorward_config_last_reload_successful";
@@ -159,6 +159,9 @@ fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
         let metrics = gate.metrics();
         assert_eq!((metrics.sum(RELOADS, &[("outcome", "failed")]), metrics.sum(LAST, &[])), (failed, 0.0), "{what}");
 
+        let status = doorward_at_socket(&gate, &["status"]).text();
+        assert!(status.contains("was not taken over") && status.contains(mistakes.trim()), "{what}: {status}");
+
         // Nothing has changed: who was in is in, who gets in gets in, and who is out is out.
         guest.ping().unwrap();
         assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
@@ -171,7 +174,9 @@ fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
     }
 
     let told = reload(&gate, &good).success();
-    assert!(told.text().contains("1 go on, 0 were ended"), "{told}");
+    let status = doorward_at_socket(&gate, &["status"]).text();
+    assert!(!status.contains("was not taken over"), "{status}");
+    assert!(told.text().contains("go on: 1. Ended, since they would not be let in any more: 0."), "{told}");
     let metrics = gate.metrics();
     assert_eq!((metrics.sum(RELOADS, &[("outcome", "ok")]), metrics.sum(LAST, &[])), (1.0, 1.0));
     guest.ping().unwrap();
