@@ -208,7 +208,7 @@ fn a_reader_that_stands_still_kept_the_gate_from_ending() {
         drop(admitted);
         // Nobody is kept waiting for the log while it runs.
         Client::admitted(address.into(), &client(&pki, Some(&pki.client("alice-phone"))), NAME).unwrap().close_notify();
-        rustix::process::kill_process(rustix::process::Pid::from_child(&gate), rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&gate), Signal::TERM).unwrap();
         wait_until("the gate ends", || gate.try_wait().unwrap())
     }));
     let _ = gate.kill();
