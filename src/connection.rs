@@ -1,7 +1,9 @@
 //! The life of a connection. Read [`establish`] and [`prove`] from top to bottom to know the product.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -41,35 +43,34 @@ enum Tls {
     Passthrough,
 }
 
-/// A relay under way. On the heap, and no larger than its own path needs: this is what there is of a connection for as long
-/// as it lasts.
-type Relaying<'gate> = Pin<Box<dyn Future<Output = RelaySummary> + Send + 'gate>>;
+/// A connection that payload moves through, to its end. On the heap, and no larger than its own path needs: this is what
+/// there is of a connection for as long as it lasts.
+type Relaying = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Sees a connection through, from accept to its one verdict.
-pub(crate) async fn serve(accepted: Accepted, gate: Arc<Gate>) {
-    let mut record = Record::open(&gate, &accepted);
-    // Gone afterwards: a relay may last for days and needs no room for a handshake.
-    match Box::pin(begin(accepted, &gate, &mut record)).await {
-        Ok((relaying, slots)) => {
-            let summary = relaying.await;
-            drop(slots);
-            record.closed(&summary);
+///
+/// No async fn: that would keep room for its arguments, and a relay may last for days.
+pub(crate) fn serve(accepted: Accepted, gate: Arc<Gate>) -> impl Future<Output = ()> {
+    let beginning = Box::pin(begin(accepted, gate));
+    async move {
+        if let Some(relaying) = beginning.await {
+            relaying.await;
         }
-        Err(rejection) => record.rejected(&rejection),
     }
 }
 
-/// From accept to the first byte of payload, unless the gate is told to stop on the way.
-async fn begin<'gate>(
-    accepted: Accepted,
-    gate: &'gate Gate,
-    record: &mut Record,
-) -> Result<(Relaying<'gate>, Slots), Rejection> {
+/// From accept to the first byte of payload, unless the gate is told to stop on the way. `None` is a refusal.
+async fn begin(accepted: Accepted, gate: Arc<Gate>) -> Option<Relaying> {
+    let mut record = Record::open(&gate, &accepted);
     // One generation of the configuration for the whole connection.
     let snapshot = gate.snapshot.load_full();
-    match gate.draining.run_until_cancelled(establish(accepted, gate, &snapshot, record)).await {
-        Some(decided) => decided.map(|established| relay(established, gate, &snapshot, record)),
-        None => Err(Rejection::silent(Reason::Draining, "the gate is shutting down")),
+    let decided = gate.draining.run_until_cancelled(establish(accepted, &gate, &snapshot, &mut record)).await;
+    match decided.unwrap_or_else(|| Err(Rejection::silent(Reason::Draining, "the gate is shutting down"))) {
+        Ok(established) => Some(relay(established, &gate, &snapshot, record)),
+        Err(rejection) => {
+            record.rejected(&rejection);
+            None
+        }
     }
 }
 
@@ -208,28 +209,40 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
     }
 }
 
-/// Moves payload until both sides have ended; the places are to be given back then.
-fn relay<'gate>(
-    established: Established,
-    gate: &'gate Gate,
-    snapshot: &Arc<Snapshot>,
-    record: &mut Record,
-) -> (Relaying<'gate>, Slots) {
+/// Moves payload until both sides have ended.
+fn relay(established: Established, gate: &Gate, snapshot: &Arc<Snapshot>, mut record: Record) -> Relaying {
     let Established { client, dialed, tls, limits, slots } = established;
     let backend = dialed.stream;
-    let relaying: Relaying<'gate> = match tls {
+    match tls {
         Tls::Kernel(keys) => {
             let (meter, cut) = record.relay_begins(Path::Kernel, snapshot);
-            Box::pin(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, meter, cut))
+            to_the_end(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, meter, cut), slots, record)
         }
         Tls::Terminated(session, payload) => {
             let (meter, cut) = record.relay_begins(Path::Copy, snapshot);
-            Box::pin(relay::terminated(client, session, payload, backend, limits, meter, cut))
+            to_the_end(relay::terminated(client, session, payload, backend, limits, meter, cut), slots, record)
         }
         Tls::Passthrough => {
             let (meter, cut) = record.relay_begins(Path::Raw, snapshot);
-            Box::pin(relay::passthrough(client, backend, limits, meter, cut))
+            to_the_end(relay::passthrough(client, backend, limits, meter, cut), slots, record)
         }
-    };
-    (relaying, slots)
+    }
+}
+
+/// A relay, and behind it the verdict. The places are given back first: whoever reads the verdict finds them free.
+fn to_the_end(
+    mut relaying: impl Future<Output = RelaySummary> + Unpin + Send + 'static,
+    slots: Slots,
+    record: Record,
+) -> Relaying {
+    let mut held = Some((slots, record));
+    // No async block: that would keep the relay twice.
+    Box::pin(poll_fn(move |cx| {
+        let summary = ready!(Pin::new(&mut relaying).poll(cx));
+        if let Some((slots, record)) = held.take() {
+            drop(slots);
+            record.closed(&summary);
+        }
+        Poll::Ready(())
+    }))
 }

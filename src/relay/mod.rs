@@ -174,7 +174,7 @@ pub fn in_kernel(
     limits: Limits,
     meter: Meter,
     cut: Arc<Cut>,
-) -> impl Future<Output = RelaySummary> {
+) -> impl Future<Output = RelaySummary> + Unpin + use<> {
     match kernel::KernelTls::new(client, keys, support, backend) {
         Ok(engine) => Either::Left(run(engine, limits, meter, cut)),
         Err(End { reason, detail }) => {
@@ -192,7 +192,7 @@ pub fn terminated(
     limits: Limits,
     meter: Meter,
     cut: Arc<Cut>,
-) -> impl Future<Output = RelaySummary> {
+) -> impl Future<Output = RelaySummary> + Unpin {
     run(copy::TlsCopy::new(client, session, pending, backend), limits, meter, cut)
 }
 
@@ -203,12 +203,17 @@ pub fn passthrough(
     limits: Limits,
     meter: Meter,
     cut: Arc<Cut>,
-) -> impl Future<Output = RelaySummary> {
+) -> impl Future<Output = RelaySummary> + Unpin {
     run(raw::Splice::new(Stream::Tcp(client), backend), limits, meter, cut)
 }
 
 /// Drives an engine to its end.
-fn run<E: Engine>(mut engine: E, limits: Limits, meter: Meter, cut: Arc<Cut>) -> impl Future<Output = RelaySummary> {
+fn run<E: Engine + Unpin>(
+    mut engine: E,
+    limits: Limits,
+    meter: Meter,
+    cut: Arc<Cut>,
+) -> impl Future<Output = RelaySummary> + Unpin {
     let mut counted = Moved::default();
     let mut progress = Instant::now();
     let mut timer = Box::pin(sleep_until(next_deadline(progress, &engine, limits)));
