@@ -235,28 +235,16 @@ impl Drop for HandshakeSlot {
     }
 }
 
-/// A connection with a valid certificate, for as long as it lasts.
-#[derive(Debug)]
-struct Vouched {
-    standing: Arc<Table>,
-    source: Source,
-}
-
-impl Drop for Vouched {
-    fn drop(&mut self) {
-        self.standing.leave(self.source, Instant::now());
-    }
-}
-
 /// The places that a connection holds.
 #[derive(Debug)]
 pub struct Slots {
     _connection: Slot,
     _source: Option<SourceSlot>,
-    handshake: Option<HandshakeSlot>,
+    /// On the heap, as it is over long before the connection is.
+    handshake: Option<Box<HandshakeSlot>>,
     source: Source,
     standing: Arc<Table>,
-    vouched: Option<Vouched>,
+    vouched: bool,
     /// On the heap, as few connections have it.
     without_certificate: Option<Box<(Slot, Option<SourceSlot>)>>,
 }
@@ -269,15 +257,23 @@ impl Slots {
 
     /// A valid certificate was shown: its source is trusted while the connection lasts, and for some hours afterwards.
     pub fn vouch(&mut self) {
-        if self.vouched.is_none() {
+        if !self.vouched {
             self.standing.vouch(self.source, Instant::now());
-            self.vouched = Some(Vouched { standing: Arc::clone(&self.standing), source: self.source });
+            self.vouched = true;
         }
     }
 
     /// Is notified when the place in the handshakes has to be given up for somebody else.
     pub fn evicted(&self) -> Arc<Notify> {
         self.handshake.as_ref().map_or_else(Arc::default, |slot| Arc::clone(&slot.evicted))
+    }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        if self.vouched {
+            self.standing.leave(self.source, Instant::now());
+        }
     }
 }
 
@@ -401,10 +397,10 @@ impl Admission {
         let slots = Slots {
             _connection: connection,
             _source: source_slot,
-            handshake: Some(Handshakes::take(&self.handshakes, source, trusted, limits.handshakes)),
+            handshake: Some(Box::new(Handshakes::take(&self.handshakes, source, trusted, limits.handshakes))),
             source,
             standing: Arc::clone(&self.standing),
-            vouched: None,
+            vouched: false,
             without_certificate: None,
         };
         Ok(Admitted { stream, client, destination, listener, at, slots })

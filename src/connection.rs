@@ -215,16 +215,16 @@ fn relay(established: Established, gate: &Gate, snapshot: &Arc<Snapshot>, mut re
     let backend = dialed.stream;
     match tls {
         Tls::Kernel(keys) => {
-            let (meter, cut) = record.relay_begins(Path::Kernel, snapshot);
-            to_the_end(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, meter, cut), slots, record)
+            let handle = record.relay_begins(Path::Kernel, snapshot);
+            to_the_end(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, handle), slots, record)
         }
         Tls::Terminated(session, payload) => {
-            let (meter, cut) = record.relay_begins(Path::Copy, snapshot);
-            to_the_end(relay::terminated(client, session, payload, backend, limits, meter, cut), slots, record)
+            let handle = record.relay_begins(Path::Copy, snapshot);
+            to_the_end(relay::terminated(client, session, payload, backend, limits, handle), slots, record)
         }
         Tls::Passthrough => {
-            let (meter, cut) = record.relay_begins(Path::Raw, snapshot);
-            to_the_end(relay::passthrough(client, backend, limits, meter, cut), slots, record)
+            let handle = record.relay_begins(Path::Raw, snapshot);
+            to_the_end(relay::passthrough(client, backend, limits, handle), slots, record)
         }
     }
 }

@@ -94,7 +94,7 @@ impl Gate {
         let (mut sessions, _) = self.sessions.newest(usize::MAX);
         sessions.retain(|session| {
             whom.means(session, self.admission.source(session.source.ip()))
-                && session.cut.order(Order { reason: CloseReason::CutByHand, detail: None, at })
+                && session.relay.order(Order { reason: CloseReason::CutByHand, detail: None, at })
         });
         sessions
     }
@@ -105,7 +105,7 @@ impl Gate {
         for session in self.sessions.expired(now.as_secs()) {
             if snapshot.ends_expired(&session.route) {
                 let detail = Some("its certificate has expired".to_owned());
-                session.cut.order(Order { reason: CloseReason::Expired, detail, at });
+                session.relay.order(Order { reason: CloseReason::Expired, detail, at });
             }
         }
     }
@@ -128,5 +128,5 @@ pub(crate) struct Reviewed {
 /// Whether a session may go on; if not, it is cut.
 fn judge(session: &Session, snapshot: &Snapshot, now: UnixTime, at: Instant) -> bool {
     let verdict = snapshot.keeps(&session.route, session.chain.as_deref(), now);
-    verdict.map_err(|(reason, detail)| session.cut.order(Order { reason, detail: Some(detail), at })).is_ok()
+    verdict.map_err(|(reason, detail)| session.relay.order(Order { reason, detail: Some(detail), at })).is_ok()
 }

@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge};
+use metrics::Gauge;
 use tokio::time::Instant;
 
 use crate::client_hello::Greeted;
@@ -17,7 +18,7 @@ use crate::ja4::Ja4;
 use crate::listener::Accepted;
 use crate::names::Name;
 use crate::rejection::{Reason, Rejection};
-use crate::relay::{Cut, Meter, Order, Path, RelaySummary};
+use crate::relay::{Handle, Order, Path, RelaySummary};
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::log::{Certificate, Durations, Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
@@ -29,17 +30,17 @@ use crate::telemetry::sessions::{Entered, Holder, Session, Sessions};
 pub(crate) struct Record {
     gate: Arc<Gate>,
     id: u64,
-    at: Instant,
     client: SocketAddr,
     listener: Name,
     listener_metrics: Option<Arc<ListenerMetrics>>,
     route: Option<(Arc<Route>, Option<Arc<RouteMetrics>>)>,
-    server_name: Option<String>,
+    server_name: Option<Box<str>>,
     ja4: Option<Ja4>,
     steps: Steps,
     identity: Option<Arc<Identity>>,
     chain: Option<Arc<Chain>>,
-    facts: Option<Facts>,
+    /// On the heap, as passthrough connections have none.
+    facts: Option<Box<Facts>>,
     backend: Option<usize>,
     session: Option<Entered>,
     in_progress: bool,
@@ -61,10 +62,25 @@ enum Step {
 struct Steps {
     now: Step,
     since: Instant,
-    admission: Option<Duration>,
-    hello: Option<Duration>,
-    handshake: Option<Duration>,
-    dial: Option<Duration>,
+    admission: Option<Took>,
+    hello: Option<Took>,
+    handshake: Option<Took>,
+    dial: Option<Took>,
+}
+
+/// A time in nanoseconds. It is kept for as long as its connection, so it is half as large as a `Duration` that may be none.
+#[derive(Clone, Copy, Debug)]
+struct Took(NonZeroU64);
+
+impl Took {
+    fn new(time: Duration) -> Self {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self(NonZeroU64::new(nanoseconds).unwrap_or(NonZeroU64::MIN))
+    }
+
+    const fn time(self) -> Duration {
+        Duration::from_nanos(self.0.get())
+    }
 }
 
 impl Steps {
@@ -75,7 +91,7 @@ impl Steps {
     /// Begins the next step and returns the time.
     fn next(&mut self, step: Step) -> Instant {
         let now = Instant::now();
-        let took = Some(now.saturating_duration_since(self.since));
+        let took = Some(Took::new(now.saturating_duration_since(self.since)));
         match self.now {
             Step::Admission => self.admission = took,
             Step::Hello => self.hello = took,
@@ -88,11 +104,17 @@ impl Steps {
         now
     }
 
+    /// From accept until now.
+    fn whole(&self, now: Instant) -> Duration {
+        let took = [self.admission, self.hello, self.handshake, self.dial].into_iter().flatten();
+        took.fold(now.saturating_duration_since(self.since), |sum, step| sum.saturating_add(step.time()))
+    }
+
     /// As a line of the log has them; the step of this moment ends now.
     fn durations(&self, now: Instant) -> Durations {
-        let seconds = |step, took: Option<Duration>| {
-            let last = (self.now == step).then(|| now.saturating_duration_since(self.since));
-            took.or(last).map(|took| took.as_secs_f64())
+        let seconds = |step, took: Option<Took>| {
+            let last = (self.now == step).then(|| Took::new(now.saturating_duration_since(self.since)));
+            took.or(last).map(|took| took.time().as_secs_f64())
         };
         Durations {
             admission: seconds(Step::Admission, self.admission),
@@ -117,7 +139,6 @@ impl Record {
         Self {
             gate: Arc::clone(gate),
             id: gate.next_id(),
-            at: accepted.at,
             client: accepted.peer,
             listener,
             listener_metrics,
@@ -148,7 +169,7 @@ impl Record {
     /// It has said what it wants.
     pub(crate) fn greeted(&mut self, greeted: &Greeted) {
         self.ja4 = greeted.ja4;
-        self.server_name = greeted.server_name.as_ref().map(|name| stranger(name.as_str()));
+        self.server_name = greeted.server_name.as_ref().map(|name| stranger(name.as_str()).into_boxed_str());
     }
 
     /// It is known where it leads.
@@ -182,7 +203,7 @@ impl Record {
         if let Some(metrics) = self.route_metrics() {
             metrics.handshake(secured.facts.version == "TLSv1.3", secured.facts.resumed);
         }
-        self.facts = Some(secured.facts.clone());
+        self.facts = Some(Box::new(secured.facts.clone()));
         self.no_longer_in_progress();
     }
 
@@ -209,28 +230,26 @@ impl Record {
         }
     }
 
-    /// Payload begins to move. Gives what it is counted with, and where the relay is told to end.
-    pub(crate) fn relay_begins(&mut self, path: Path, under: &Arc<Snapshot>) -> (Meter, Arc<Cut>) {
+    /// Payload begins to move. Gives what the relay is watched and told to end by.
+    pub(crate) fn relay_begins(&mut self, path: Path, under: &Arc<Snapshot>) -> Arc<Handle> {
         self.steps.next(Step::Relay);
         self.gate.tally.admitted();
-        let meter = match self.route_metrics() {
+        let handle = Arc::new(match self.route_metrics() {
             Some(metrics) => {
                 metrics.relay_begins(path);
-                metrics.meter.clone()
+                Handle::new(metrics.meter.clone())
             }
-            None => Meter { to_backend: Counter::noop(), to_client: Counter::noop() },
-        };
-        let Some((route, _)) = &self.route else { return (meter, Arc::default()) };
+            None => Handle::default(),
+        });
+        let Some((route, _)) = &self.route else { return handle };
         let backend = self.backend.and_then(|index| route.backends.get(index)).cloned();
         let holder = Holder { identity: self.identity.clone(), chain: self.chain.take() };
         let (listener, name) = (self.listener.clone(), route.name.clone());
         let session = Session::new(self.id, self.client, listener, name, holder, backend, path);
-        let entered = Sessions::enter(&self.gate.sessions, session);
+        let entered = Sessions::enter(&self.gate.sessions, Session { relay: Arc::clone(&handle), ..session });
         self.gate.look_again(entered.session(), under);
-        let meter = entered.metered(meter);
-        let cut = Arc::clone(&entered.session().cut);
         self.session = Some(entered);
-        (meter, cut)
+        handle
     }
 
     /// The verdict: turned away.
@@ -279,7 +298,7 @@ impl Record {
     pub(crate) fn closed(mut self, summary: &RelaySummary) {
         self.decided = true;
         // Whoever reads the line does not find the session any more.
-        let ordered = self.session.take().and_then(|entered| entered.session().cut.ordered());
+        let ordered = self.session.take().and_then(|entered| entered.session().relay.ordered());
         if let Some(Order { reason, at, .. }) = ordered
             && reason == summary.reason
         {
@@ -313,7 +332,7 @@ impl Record {
             id: self.id,
             listener: self.listener.to_string(),
             source: self.client.to_string(),
-            server_name: self.server_name.clone(),
+            server_name: self.server_name.as_deref().map(str::to_owned),
             ja4: self.ja4.map(|ja4| ja4.to_string()),
             route: self.route.as_ref().map(|(route, _)| route.name.to_string()),
             certificate: self.identity.as_deref().map(Certificate::from),
@@ -323,7 +342,7 @@ impl Record {
                 resumed: facts.resumed,
             }),
             durations: self.steps.durations(now),
-            seconds: now.saturating_duration_since(self.at).as_secs_f64(),
+            seconds: self.steps.whole(now).as_secs_f64(),
             ..Verdict::default()
         }
     }

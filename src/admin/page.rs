@@ -198,7 +198,8 @@ fn inside(html: &mut Html, watched: &Watched) {
     for session in &sessions {
         let route = routes.entry(session.route.as_str()).or_default();
         route.sessions += 1;
-        route.bytes += session.to_backend() + session.to_client();
+        let moved = session.relay.moved();
+        route.bytes += moved.to_backend + moved.to_client;
         let who = match &session.identity {
             None => session.source.ip().to_canonical().to_string(),
             Some(identity) => {

@@ -248,6 +248,7 @@ fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) ->
 }
 
 fn session(session: &sessions::Session, now: OffsetDateTime) -> Session {
+    let moved = session.relay.moved();
     Session {
         id: session.id,
         since: rfc3339(session.since),
@@ -258,8 +259,8 @@ fn session(session: &sessions::Session, now: OffsetDateTime) -> Session {
         certificate: session.identity.as_deref().map(|identity| certificate(&Shown::from(identity))),
         backend: session.backend.as_ref().map(ToString::to_string),
         path: session.path.label().to_owned(),
-        bytes_to_backend: session.to_backend(),
-        bytes_to_client: session.to_client(),
+        bytes_to_backend: moved.to_backend,
+        bytes_to_client: moved.to_client,
     }
 }
 

@@ -6,7 +6,7 @@
 
 mod buffers;
 mod copy;
-mod cut;
+mod handle;
 mod kernel;
 mod pipes;
 mod raw;
@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::either::Either;
 
-pub use self::cut::{Cut, Order};
+pub use self::handle::{Handle, Order};
 pub use self::kernel::Support;
 use crate::close::CloseReason;
 use crate::record::{Keys, Pending, Session};
@@ -75,6 +75,13 @@ pub struct Meter {
     pub to_backend: Counter,
     /// Payload passed on to the client.
     pub to_client: Counter,
+}
+
+impl Default for Meter {
+    /// Nothing is counted.
+    fn default() -> Self {
+        Self { to_backend: Counter::noop(), to_client: Counter::noop() }
+    }
 }
 
 /// How a relay ended.
@@ -172,11 +179,10 @@ pub fn in_kernel(
     support: &Support,
     backend: Stream,
     limits: Limits,
-    meter: Meter,
-    cut: Arc<Cut>,
+    handle: Arc<Handle>,
 ) -> impl Future<Output = RelaySummary> + Unpin + use<> {
     match kernel::KernelTls::new(client, keys, support, backend) {
-        Ok(engine) => Either::Left(run(engine, limits, meter, cut)),
+        Ok(engine) => Either::Left(run(engine, limits, handle)),
         Err(End { reason, detail }) => {
             Either::Right(future::ready(RelaySummary { reason, detail, path: Path::Kernel, moved: Moved::default() }))
         }
@@ -190,10 +196,9 @@ pub fn terminated(
     pending: Pending,
     backend: Stream,
     limits: Limits,
-    meter: Meter,
-    cut: Arc<Cut>,
+    handle: Arc<Handle>,
 ) -> impl Future<Output = RelaySummary> + Unpin {
-    run(copy::TlsCopy::new(client, session, pending, backend), limits, meter, cut)
+    run(copy::TlsCopy::new(client, session, pending, backend), limits, handle)
 }
 
 /// Relays a connection as it is.
@@ -201,38 +206,30 @@ pub fn passthrough(
     client: TcpStream,
     backend: Stream,
     limits: Limits,
-    meter: Meter,
-    cut: Arc<Cut>,
+    handle: Arc<Handle>,
 ) -> impl Future<Output = RelaySummary> + Unpin {
-    run(raw::Splice::new(Stream::Tcp(client), backend), limits, meter, cut)
+    run(raw::Splice::new(Stream::Tcp(client), backend), limits, handle)
 }
 
 /// Drives an engine to its end.
 fn run<E: Engine + Unpin>(
     mut engine: E,
     limits: Limits,
-    meter: Meter,
-    cut: Arc<Cut>,
+    handle: Arc<Handle>,
 ) -> impl Future<Output = RelaySummary> + Unpin {
-    let mut counted = Moved::default();
     let mut progress = Instant::now();
     let mut timer = Box::pin(sleep_until(next_deadline(progress, &engine, limits)));
-    let mut count = move |moved: Moved| {
-        meter.to_backend.increment(moved.to_backend - counted.to_backend);
-        meter.to_client.increment(moved.to_client - counted.to_client);
-        std::mem::replace(&mut counted, moved) != moved
-    };
     poll_fn(move |cx| {
         // Before anything is moved: who is to be cut moves nothing any more. An engine is told to stop; it is never dropped
         // with bytes in it that nobody counted.
-        let mut end = match cut.poll(cx) {
+        let mut end = match handle.poll_order(cx) {
             Poll::Ready(Order { reason, detail, .. }) => {
                 engine.cut();
                 Poll::Ready(End { reason, detail })
             }
             Poll::Pending => engine.poll_move(cx),
         };
-        if count(engine.moved()) {
+        if handle.count(engine.moved()) {
             progress = Instant::now();
         }
         if end.is_pending() {
@@ -240,7 +237,7 @@ fn run<E: Engine + Unpin>(
         }
         let End { reason, detail } = ready!(end);
         let moved = engine.moved();
-        count(moved);
+        handle.count(moved);
         Poll::Ready(RelaySummary { reason, detail, path: E::PATH, moved })
     })
 }

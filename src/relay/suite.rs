@@ -15,7 +15,7 @@ use super::{Tested, build, holds_nothing, poison};
 use crate::close::CloseReason;
 use crate::record::testing::{Random, SUITES, TLS12, TLS13, forged_keys, handshake};
 use crate::relay::testing::{Client, Script, pair, play, reset, within};
-use crate::relay::{Cut, End, Engine, Limits, Meter, Moved, Order, run};
+use crate::relay::{End, Engine, Handle, Limits, Moved, Order, run};
 use crate::sys::stream::Stream;
 
 /// A relay between a client and a backend.
@@ -44,10 +44,6 @@ fn rig_between(
     let (keys, tls) = handshake(suite);
     let engine = build(ours, keys, limit, Stream::Tcp(to_backend));
     Rig { engine, client: Client { stream: client, tls }, backend }
-}
-
-fn meter() -> Meter {
-    Meter { to_backend: metrics::Counter::noop(), to_client: metrics::Counter::noop() }
 }
 
 fn limits(idle: Duration) -> Limits {
@@ -167,7 +163,7 @@ async fn renegotiation_behind_our_close_notify_does_not_end_the_upload() {
 #[tokio::test]
 async fn cut_tells_the_client_and_does_not_pretend_that_it_was_done() {
     let Rig { engine, mut client, mut backend } = rig(TLS13, false).await;
-    let cut = Arc::<Cut>::default();
+    let cut = Arc::<Handle>::default();
     let exchange = async {
         client.send(b"half of it").await;
         let mut came = [0; 10];
@@ -177,7 +173,7 @@ async fn cut_tells_the_client_and_does_not_pretend_that_it_was_done() {
         assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "an end would mean that the client has said everything");
         assert_eq!(client.receive_all().await.expect("a close_notify"), b"");
     };
-    let relay = run(engine, limits(Duration::from_secs(60)), meter(), Arc::clone(&cut));
+    let relay = run(engine, limits(Duration::from_secs(60)), Arc::clone(&cut));
     let (summary, ()) = within(async { tokio::join!(relay, exchange) }).await;
     assert_eq!(summary.reason, CloseReason::Revoked);
     assert_eq!(summary.moved, Moved { to_backend: 10, to_client: 0 });
@@ -193,7 +189,7 @@ async fn a_reset_of_the_client_is_passed_on_as_one() {
         reset(client.stream);
         backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind())
     };
-    let relay = run(engine, limits(Duration::from_secs(60)), meter(), Arc::default());
+    let relay = run(engine, limits(Duration::from_secs(60)), Arc::default());
     let (summary, end) = within(async { tokio::join!(relay, exchange) }).await;
     assert_eq!(summary.reason, CloseReason::ClientReset);
     assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
@@ -210,7 +206,7 @@ async fn an_end_inside_a_record_is_no_orderly_one() {
         client.stream.shutdown().await.expect("shut");
         backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind())
     };
-    let relay = run(engine, limits(Duration::from_secs(60)), meter(), Arc::default());
+    let relay = run(engine, limits(Duration::from_secs(60)), Arc::default());
     let (summary, end) = within(async { tokio::join!(relay, exchange) }).await;
     assert_eq!(summary.reason, CloseReason::ClientReset);
     assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
@@ -227,7 +223,7 @@ async fn a_reset_of_the_backend_is_no_close_notify() {
         drop(client);
         error.kind()
     };
-    let relay = run(engine, limits(Duration::from_secs(60)), meter(), Arc::default());
+    let relay = run(engine, limits(Duration::from_secs(60)), Arc::default());
     let (summary, error) = within(async { tokio::join!(relay, exchange) }).await;
     assert_eq!(summary.reason, CloseReason::BackendReset);
     assert_eq!(error, io::ErrorKind::UnexpectedEof, "and no reset that could overtake what was sent");

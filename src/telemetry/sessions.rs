@@ -4,18 +4,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use metrics::{Counter, CounterFn};
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use crate::config::checked::Backend;
 use crate::identity::{Chain, Identity};
 use crate::names::Name;
-use crate::relay::{Cut, Meter, Order, Path};
+use crate::relay::{Handle, Order, Path};
 
 /// How often dates are looked at, at least: the clock may have been set.
 const LOOKING: Duration = Duration::from_secs(60);
@@ -41,10 +39,8 @@ pub struct Session {
     pub backend: Option<Backend>,
     /// How its bytes are moved.
     pub path: Path,
-    /// Where its relay is told to end.
-    pub cut: Arc<Cut>,
-    to_backend: AtomicU64,
-    to_client: AtomicU64,
+    /// What its relay has moved, and where it is told to end.
+    pub relay: Arc<Handle>,
 }
 
 /// Who a session is with.
@@ -67,25 +63,14 @@ impl Session {
         backend: Option<Backend>,
         path: Path,
     ) -> Self {
-        let (to_backend, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
         let since = OffsetDateTime::now_utc();
-        let cut = Arc::default();
-        Self { id, since, source, listener, route, identity, chain, backend, path, cut, to_backend, to_client }
+        let relay = Arc::default();
+        Self { id, since, source, listener, route, identity, chain, backend, path, relay }
     }
 
     /// The last second, since 1970, in which the certificate is valid; `None` if none was shown or nobody looks at it.
     fn good_until(&self) -> Option<u64> {
         self.chain.as_ref().map(|chain| chain.good_until).filter(|until| *until < u64::MAX)
-    }
-
-    /// Payload passed on to the backend so far, in bytes.
-    pub fn to_backend(&self) -> u64 {
-        self.to_backend.load(Ordering::Relaxed)
-    }
-
-    /// Payload passed on to the client so far, in bytes.
-    pub fn to_client(&self) -> u64 {
-        self.to_client.load(Ordering::Relaxed)
     }
 }
 
@@ -119,7 +104,7 @@ impl Sessions {
         }
         open.sessions.insert(session.id, Arc::clone(&session));
         if let Some(order) = &open.over {
-            session.cut.order(order.clone());
+            session.relay.order(order.clone());
         }
         drop(open);
         Entered { sessions: Arc::clone(sessions), session }
@@ -154,7 +139,7 @@ impl Sessions {
         let mut open = self.lock();
         open.over = Some(order.clone());
         for session in open.sessions.values() {
-            session.cut.order(order.clone());
+            session.relay.order(order.clone());
         }
     }
 
@@ -194,54 +179,11 @@ impl Entered {
     pub fn session(&self) -> &Arc<Session> {
         &self.session
     }
-
-    /// A meter that counts for this session and for all of `meter`.
-    pub fn metered(&self, meter: Meter) -> Meter {
-        let session = || Arc::clone(&self.session);
-        Meter {
-            to_backend: Counter::from_arc(Arc::new(ToBackend { session: session(), all: meter.to_backend })),
-            to_client: Counter::from_arc(Arc::new(ToClient { session: session(), all: meter.to_client })),
-        }
-    }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         self.sessions.lock().sessions.remove(&self.session.id);
-    }
-}
-
-struct ToBackend {
-    session: Arc<Session>,
-    all: Counter,
-}
-
-impl CounterFn for ToBackend {
-    fn increment(&self, value: u64) {
-        self.session.to_backend.fetch_add(value, Ordering::Relaxed);
-        self.all.increment(value);
-    }
-
-    fn absolute(&self, value: u64) {
-        self.session.to_backend.fetch_max(value, Ordering::Relaxed);
-        self.all.absolute(value);
-    }
-}
-
-struct ToClient {
-    session: Arc<Session>,
-    all: Counter,
-}
-
-impl CounterFn for ToClient {
-    fn increment(&self, value: u64) {
-        self.session.to_client.fetch_add(value, Ordering::Relaxed);
-        self.all.increment(value);
-    }
-
-    fn absolute(&self, value: u64) {
-        self.session.to_client.fetch_max(value, Ordering::Relaxed);
-        self.all.absolute(value);
     }
 }
 
@@ -257,14 +199,10 @@ mod tests {
 
     #[test]
     fn a_session_takes_little_memory() {
-        // Two counters of Arc each, and what cuts it. The certificate is shared by all connections that show it, and the names
-        // are the configuration's.
+        // The certificate is shared by all connections that show it, and the names are the configuration's.
         let arc = |size| size + 2 * size_of::<usize>();
-        let size = arc(size_of::<Session>())
-            + arc(size_of::<Cut>())
-            + arc(size_of::<ToBackend>())
-            + arc(size_of::<ToClient>());
-        assert!(size <= 320, "{size} bytes");
+        let size = arc(size_of::<Session>()) + arc(size_of::<Handle>());
+        assert!(size <= 280, "{size} bytes");
     }
 
     fn dated(id: u64, good_until: u64) -> Session {
@@ -315,24 +253,16 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_there_as_long_as_its_guard_and_counts_its_own_bytes() {
+    fn a_session_is_there_as_long_as_its_guard() {
         let sessions = Arc::new(Sessions::default());
         let first = Sessions::enter(&sessions, session(1));
         let second = Sessions::enter(&sessions, session(2));
-        let none = || Meter { to_backend: Counter::noop(), to_client: Counter::noop() };
-        let meter = first.metered(none());
-        meter.to_backend.increment(3);
-        meter.to_client.increment(5);
-        meter.to_client.increment(5);
-        second.metered(none()).to_client.increment(1);
-        let (open, count) = sessions.newest(9);
-        let bytes: Vec<_> = open.iter().map(|one| (one.id, one.to_backend(), one.to_client())).collect();
-        assert_eq!((bytes, count), (vec![(2, 0, 1), (1, 3, 10)], 2));
-        assert_eq!(sessions.newest(1).0.len(), 1);
+        let newest = |n| sessions.newest(n).0.iter().map(|one| one.id).collect::<Vec<_>>();
+        assert_eq!((newest(9), newest(1), sessions.count()), (vec![2, 1], vec![2], 2));
+        let held = Arc::clone(first.session());
         drop(first);
-        assert_eq!(sessions.newest(9).0.iter().map(|one| one.id).collect::<Vec<_>>(), [2]);
-        // What still holds a meter keeps no place.
-        meter.to_client.increment(1);
+        // Who still holds it keeps it no place.
+        assert_eq!((newest(9), held.id), (vec![2], 1));
         drop(second);
         assert_eq!(sessions.count(), 0);
     }

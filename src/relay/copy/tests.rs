@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::super::testing::{Client, Script, drive, pair, play, poll_once, within};
-use super::super::{Limits, Meter, run};
+use super::super::{Limits, run};
 use super::*;
 use crate::record::testing::{Random, SUITES, TLS12, TLS13, established, forged};
 use crate::record::{Keys, Session};
@@ -45,10 +45,6 @@ fn poison() {
             buffer.fill(0xee);
         }
     }
-}
-
-fn meter() -> Meter {
-    Meter { to_backend: metrics::Counter::noop(), to_client: metrics::Counter::noop() }
 }
 
 /// No bytes, and nothing else that an idle connection does not need.
@@ -292,7 +288,7 @@ async fn a_client_that_never_reads_is_given_up() {
     let Rig { mut engine, client, backend } = rig(TLS13, true).await;
     fill(&mut engine, &backend, &vec![1; 1_000_000]).await;
     assert!(engine.down.sealed.len() <= Size::Large.records() * crate::record::RECORD_MAX);
-    let summary = run(engine, limits(Duration::from_secs(60)), meter(), Arc::default()).await;
+    let summary = run(engine, limits(Duration::from_secs(60)), Arc::default()).await;
     assert_eq!(summary.reason, CloseReason::IdleTimeout);
     drop(client);
 }

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::super::testing::{Script, drive, pair, play, reset, within};
-use super::super::{Limits, Meter, run};
+use super::super::{Limits, run};
 use super::*;
 use crate::record::testing::Random;
 
@@ -158,7 +158,6 @@ async fn the_last_words_of_a_backend_that_takes_no_more_arrive() {
 async fn a_client_that_never_reads_is_given_up() {
     let (engine, client, backend) = rig(true).await;
     let limits = Limits { idle: Duration::from_secs(60), half_close: Duration::from_secs(60), lifetime: None };
-    let meter = Meter { to_backend: metrics::Counter::noop(), to_client: metrics::Counter::noop() };
     let flood = async {
         loop {
             backend.writable().await.expect("a socket");
@@ -167,7 +166,7 @@ async fn a_client_that_never_reads_is_given_up() {
             }
         }
     };
-    let (summary, ()) = tokio::join!(run(engine, limits, meter, Arc::default()), flood);
+    let (summary, ()) = tokio::join!(run(engine, limits, Arc::default()), flood);
     assert_eq!(summary.reason, CloseReason::IdleTimeout);
     drop(client);
 }

@@ -1,16 +1,23 @@
-//! A word to one relay from outside: that it has to end, and why.
+//! A relay as others see it: what it has moved so far, and where it is told to end.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
+use super::{Meter, Moved};
 use crate::close::CloseReason;
 
-/// Where a relay is told to end. It is there as long as the connection, so it is small.
+/// What a relay shares with whoever wants to know of it, or wants it to end. It is there as long as the connection, so it
+/// is small.
 #[derive(Debug, Default)]
-pub struct Cut {
+pub struct Handle {
     state: Mutex<State>,
+    to_backend: AtomicU64,
+    to_client: AtomicU64,
+    /// Where the same is counted for all relays of a kind.
+    meter: Meter,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +38,39 @@ pub struct Order {
     pub at: Instant,
 }
 
-impl Cut {
+impl Handle {
+    /// Of a relay that is yet to begin.
+    pub fn new(meter: Meter) -> Self {
+        Self { meter, ..Self::default() }
+    }
+
+    /// What has been moved so far.
+    pub fn moved(&self) -> Moved {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Moved { to_backend: read(&self.to_backend), to_client: read(&self.to_client) }
+    }
+
+    /// So much has been moved in all. Says whether that is more than before.
+    pub(super) fn count(&self, moved: Moved) -> bool {
+        // Nobody else writes to it: no need for anything that keeps other processors waiting.
+        let more = |counter: &AtomicU64, now: u64| {
+            let more = now.saturating_sub(counter.load(Ordering::Relaxed));
+            if more > 0 {
+                counter.store(now, Ordering::Relaxed);
+            }
+            more
+        };
+        let to_backend = more(&self.to_backend, moved.to_backend);
+        let to_client = more(&self.to_client, moved.to_client);
+        if to_backend > 0 {
+            self.meter.to_backend.increment(to_backend);
+        }
+        if to_client > 0 {
+            self.meter.to_client.increment(to_client);
+        }
+        to_backend > 0 || to_client > 0
+    }
+
     /// Lets the relay end. Says whether this was the first word: later ones have no effect.
     pub fn order(&self, order: Order) -> bool {
         let mut state = self.lock();
@@ -53,7 +92,7 @@ impl Cut {
     }
 
     /// Ready once the relay is told to end.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Order> {
+    pub(super) fn poll_order(&self, cx: &Context<'_>) -> Poll<Order> {
         let mut state = self.lock();
         if let Some(order) = &state.order {
             return Poll::Ready(Order::clone(order));
@@ -83,9 +122,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_relay_that_waits_is_woken_and_the_first_word_counts() {
-        let cut = Arc::new(Cut::default());
+        let cut = Arc::new(Handle::default());
         let waiting = Arc::clone(&cut);
-        let relay = tokio::spawn(async move { poll_fn(|cx| waiting.poll(cx)).await.reason });
+        let relay = tokio::spawn(async move { poll_fn(|cx| waiting.poll_order(cx)).await.reason });
         tokio::task::yield_now().await;
         assert!(cut.ordered().is_none());
         assert!(cut.order(order(CloseReason::Revoked)));
@@ -95,7 +134,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_moved_is_counted_once() {
+        let handle = Handle::default();
+        for (to_backend, to_client, more) in [(3, 0, true), (3, 0, false), (3, 10, true), (4, 11, true)] {
+            let moved = Moved { to_backend, to_client };
+            assert_eq!((handle.count(moved), handle.moved()), (more, moved));
+        }
+    }
+
+    #[test]
     fn it_takes_little_memory() {
-        assert!(size_of::<Cut>() <= 40, "{} bytes", size_of::<Cut>());
+        assert!(size_of::<Handle>() <= 88, "{} bytes", size_of::<Handle>());
     }
 }
