@@ -248,7 +248,7 @@ fn expiring(html: &mut Html, watched: &Watched, now: OffsetDateTime) {
             0..SOON => ("out", "soon"),
             _ => ("in", ""),
         };
-        html.raw("<tr class=\"").raw(class).raw("\"><th scope=\"row\">").raw(words::kind(expiry.kind));
+        html.raw("<tr class=\"").raw(class).raw("\"><th scope=\"row\">").raw(expiry.kind.words());
         html.raw(" <code>").text(&expiry.name).raw("</code><td class=\"number\">");
         if left < 0 {
             html.raw("<strong>expired</strong>");

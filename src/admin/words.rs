@@ -1,7 +1,6 @@
 //! Reasons and kinds in a few plain words, for the rows of the status page.
 
 use crate::rejection::Reason;
-use crate::telemetry::expiries::Kind;
 
 /// What happened, in a few words that follow "turned away:".
 pub(super) const fn reason(reason: Reason) -> &'static str {
@@ -46,15 +45,5 @@ pub(super) const fn reason(reason: Reason) -> &'static str {
         Reason::BackendUnreachable => "the service behind cannot be reached",
         Reason::BackendUnresolved => "the service's name is not known",
         Reason::Internal => "a fault of the gate",
-    }
-}
-
-/// What it is that expires, and what for.
-pub(super) const fn kind(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Server => "the gate's own certificate",
-        Kind::TrustAnchor => "the authority that vouches for your devices",
-        Kind::RevocationList => "the list of revoked certificates",
-        Kind::Device => "the certificate of the device",
     }
 }

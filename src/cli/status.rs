@@ -24,6 +24,9 @@ pub(super) fn run(args: &StatusArgs) -> ExitCode {
     args.asking.run(&Request::Status, expected, text)
 }
 
+/// So many of those things that expire next are told.
+const EXPIRIES_MAX: usize = 5;
+
 fn text(status: &Status) -> String {
     let running = lasting(i64::try_from(status.seconds).unwrap_or(i64::MAX));
     let mut out = if status.draining {
@@ -56,6 +59,17 @@ fn text(status: &Status) -> String {
         let lead = if route.server_names.len() == 1 { "leads" } else { "lead" };
         fact("route", &format!("{}: {names} {lead} to {backends}; {} open now", route.name, route.sessions));
     }
+    for expiring in status.expiries.iter().take(EXPIRIES_MAX) {
+        let date = expiring.at.split('T').next().unwrap_or_default();
+        let when = match expiring.days_left {
+            ..0 => format!("EXPIRED on {date}"),
+            days => format!("{} left, until {date}", counted(days.unsigned_abs(), "day")),
+        };
+        fact("expires", &format!("{} {}: {when}", expiring.what, expiring.name));
+    }
+    if status.expiries.len() > EXPIRIES_MAX {
+        fact("", "and others later: the status page and --format json have them all");
+    }
     if !status.config_errors.is_empty() {
         out.push_str("\nThe configuration was changed since, and was not taken over because of these mistakes:\n");
         for error in &status.config_errors {
@@ -71,7 +85,12 @@ fn text(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::RouteStatus;
+    use crate::control::{Expiring, RouteStatus};
+
+    fn expiring(days_left: i64) -> Expiring {
+        let [kind, what, name] = ["device", "the certificate of the device", "alice-phone"].map(str::to_owned);
+        Expiring { kind, what, name, at: "2026-11-24T00:00:00Z".to_owned(), days_left }
+    }
 
     #[test]
     fn one_is_told_as_one() {
@@ -93,6 +112,7 @@ mod tests {
             listeners: Vec::new(),
             metrics: Some("127.0.0.1:9180".to_owned()),
             routes: vec![route(&["nas.home.example"], 1), route(&["a.home.example", "b.home.example"], 0)],
+            expiries: [-1, 0, 1, 2, 3, 4].map(expiring).into(),
             accepted: 2,
             rejected: 1,
             sessions: 1,
@@ -104,6 +124,10 @@ mod tests {
             "  connections    2 so far, 1 turned away, 1 open now\n",
             "nas.home.example leads to 192.168.1.10:5666, then 192.168.1.11:5666; 1 open now\n",
             "a.home.example, b.home.example lead to ",
+            "  expires        the certificate of the device alice-phone: EXPIRED on 2026-11-24\n",
+            "alice-phone: 0 days left, until 2026-11-24\n",
+            "alice-phone: 1 day left, until 2026-11-24\n",
+            "                 and others later: ",
             "\nWhy the last one was turned away: doorward why\n",
         ] {
             assert!(told.contains(line), "{line} in {told}");

@@ -23,6 +23,9 @@ pub const SESSIONS_MAX: usize = 1000;
 /// The most refusals in one answer.
 pub const REFUSALS_MAX: usize = 100;
 
+/// The most of what expires that one answer has.
+const EXPIRIES_MAX: usize = 100;
+
 /// The longest answer, in bytes. What [`SESSIONS_MAX`] and [`REFUSALS_MAX`] allow is far below it.
 const ANSWER_MAX: u64 = 4 * 1024 * 1024;
 
@@ -122,12 +125,30 @@ pub struct Status {
     pub metrics: Option<String>,
     /// Where the listeners lead.
     pub routes: Vec<RouteStatus>,
+    /// What expires, the next first: so many as an answer tells.
+    #[serde(default)]
+    pub expiries: Vec<Expiring>,
     /// Connections accepted since the start.
     pub accepted: u64,
     /// Connections turned away since the start.
     pub rejected: u64,
     /// Connections that are in now.
     pub sessions: usize,
+}
+
+/// Something that expires.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expiring {
+    /// What it is: as in the metrics.
+    pub kind: String,
+    /// The same for people; the name comes behind.
+    pub what: String,
+    /// The file where it stands, or the name of a device.
+    pub name: String,
+    /// When (RFC 3339).
+    pub at: String,
+    /// Whole days until then; less than 0 when it is past.
+    pub days_left: i64,
 }
 
 /// A listener of a gate.

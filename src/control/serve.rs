@@ -16,14 +16,15 @@ use tokio::time::{sleep, timeout};
 
 use super::socket::{self, BindError, SocketFile};
 use super::{
-    Answer, Certificate, Listening, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteStatus, SESSIONS_MAX,
-    Session, Sessions, Status, Why,
+    Answer, Certificate, EXPIRIES_MAX, Expiring, Listening, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request,
+    RouteStatus, SESSIONS_MAX, Session, Sessions, Status, Why,
 };
 use crate::access::Difference;
 use crate::config::checked::Config;
 use crate::explanation::explain;
 use crate::gate::Gate;
 use crate::reload::{self, Cause, Current, Reloader};
+use crate::telemetry::expiries::Expiry;
 use crate::telemetry::log::moment;
 use crate::telemetry::refusals::{self, Shown, Wanted};
 use crate::telemetry::sessions;
@@ -241,9 +242,21 @@ fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) ->
         listeners: facts.listeners.clone(),
         metrics: facts.metrics.clone(),
         routes: routes.collect(),
+        expiries: gate.metrics.expiries().iter().take(EXPIRIES_MAX).map(|one| expiring(one, now)).collect(),
         accepted: gate.accepted(),
         rejected: gate.refusals.total(),
         sessions: open,
+    }
+}
+
+fn expiring(expiry: &Expiry, now: OffsetDateTime) -> Expiring {
+    const DAY: i64 = 24 * 60 * 60;
+    Expiring {
+        kind: expiry.kind.label().to_owned(),
+        what: expiry.kind.words().to_owned(),
+        name: expiry.name.clone(),
+        at: moment(expiry.at),
+        days_left: expiry.at.saturating_sub(now.unix_timestamp()).div_euclid(DAY),
     }
 }
 

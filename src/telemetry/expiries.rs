@@ -29,6 +29,16 @@ impl Kind {
             Self::Device => "device",
         }
     }
+
+    /// What it is, for people; its name comes behind.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Server => "the gate's own certificate",
+            Self::TrustAnchor => "the authority that vouches for your devices",
+            Self::RevocationList => "the list of revoked certificates",
+            Self::Device => "the certificate of the device",
+        }
+    }
 }
 
 /// Something that expires.
