@@ -78,13 +78,16 @@ impl Gate {
     /// If it ends, or is not ready within [`DEADLINE`], or writes a line to stdout that is no JSON.
     #[track_caller]
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, |_| ())
+    }
+
+    /// As [`Gate::start`], with something else about its process.
+    #[track_caller]
+    pub(crate) fn start_with(config: &str, change: impl FnOnce(&mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = command(folder.path(), config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = command(folder.path(), config);
+        change(&mut command);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::<Log>::default();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let (machines, people) = (Arc::clone(&log), Arc::clone(&log));

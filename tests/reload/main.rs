@@ -7,6 +7,7 @@
 //! | `tickets` | earlier sessions are worth nothing after a reload | 18 |
 //! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
 //! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
+//! | `clock` | the clock is what changes | 26 |
 //!
 //! Each reason for which a session is cut is brought about by `tests/journey/reasons.rs`.
 
@@ -25,6 +26,7 @@ mod client;
 #[path = "../journey/home.rs"]
 mod home;
 
+mod clock;
 mod crowd;
 mod load;
 mod sessions;
