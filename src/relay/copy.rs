@@ -12,10 +12,11 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffers::{Buffer, Size};
-use super::{End, Engine, Moved, Path, client_broke};
+use super::{End, Engine, Moved, ON_ITS_WAY, Path, client_broke};
 use crate::close::CloseReason;
 use crate::record::{Exhausted, Opened, PLAINTEXT_MAX, Pending, RecordError, Session};
 use crate::rejection::{Alert, Side};
+use crate::sys::socket::reset_on_close_beyond;
 use crate::sys::stream::Stream;
 
 /// How often one direction goes round before the other one and other connections get their turn.
@@ -509,6 +510,10 @@ impl Engine for TlsCopy {
         if !self.up.ended {
             self.backend.reset_on_close();
         }
+    }
+
+    fn withhold(&self) {
+        reset_on_close_beyond(&self.client, ON_ITS_WAY);
     }
 }
 

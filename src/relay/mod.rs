@@ -84,6 +84,10 @@ impl Default for Meter {
     }
 }
 
+/// So many bytes, which any link carries within a second, a client that is cut may still get: what was sent to it before. So
+/// it is told in order if it keeps up.
+const ON_ITS_WAY: u64 = 64 * 1024;
+
 /// How a relay ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelaySummary {
@@ -122,6 +126,9 @@ trait Engine {
 
     /// Ends both sides as well as can be done at once.
     fn cut(&mut self);
+
+    /// Sees to it that a client that is cut gets no more than is on its way already.
+    fn withhold(&self);
 }
 
 /// Why an engine stopped.
@@ -225,6 +232,9 @@ fn run<E: Engine + Unpin>(
         let mut end = match handle.poll_order(cx) {
             Poll::Ready(Order { reason, detail, .. }) => {
                 engine.cut();
+                if CloseReason::CUT.contains(&reason) {
+                    engine.withhold();
+                }
                 Poll::Ready(End { reason, detail })
             }
             Poll::Pending => engine.poll_move(cx),

@@ -181,6 +181,9 @@ impl Engine for Splice {
         self.client.reset_on_close();
         self.backend.reset_on_close();
     }
+
+    /// A reset has thrown everything away.
+    fn withhold(&self) {}
 }
 
 #[cfg(test)]

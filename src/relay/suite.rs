@@ -179,6 +179,37 @@ async fn cut_tells_the_client_and_does_not_pretend_that_it_was_done() {
     assert_eq!(summary.moved, Moved { to_backend: 10, to_client: 0 });
 }
 
+/// Somebody who reads slowly, or not at all: what TCP still has for him is not his any more.
+#[tokio::test]
+async fn who_is_cut_gets_no_more_than_is_on_its_way_already() {
+    const BUFFER: usize = 1024 * 1024;
+    const ON_ITS_WAY: usize = 64 * 1024;
+    for (reason, orderly) in [(CloseReason::Revoked, false), (CloseReason::DrainDeadline, true)] {
+        let (client, ours) = pair(false).await;
+        SockRef::from(&ours).set_send_buffer_size(BUFFER).expect("a socket option");
+        let Rig { engine, mut client, mut backend } = rig_between(TLS13, None, (client, ours), pair(false).await);
+        let handle = Arc::<Handle>::default();
+        let relay = run(engine, limits(Duration::from_secs(60)), Arc::clone(&handle));
+        let filling = async {
+            while handle.moved().to_client < BUFFER as u64 / 2 {
+                backend.write_all(&[7; 4096]).await.expect("sent");
+            }
+            handle.order(Order { reason, detail: None, at: Instant::now() });
+        };
+        let (summary, ()) = within(async { tokio::join!(relay, filling) }).await;
+        assert_eq!(summary.reason, reason);
+        let arrived = rustix::io::ioctl_fionread(&client.stream).expect("a count");
+        let mut came = Vec::new();
+        let end = within(client.stream.read_to_end(&mut came)).await.map_err(|error| error.kind());
+        let behind = came.len() - usize::try_from(arrived).expect("it fits memory");
+        if orderly {
+            assert!(end.is_ok() && behind > ON_ITS_WAY, "{behind} bytes, {end:?}");
+        } else {
+            assert!(behind <= ON_ITS_WAY, "{behind} bytes after it was cut, {end:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_reset_of_the_client_is_passed_on_as_one() {
     let Rig { engine, mut client, mut backend } = rig(TLS13, false).await;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::socket::unacknowledged;
+
 // include/uapi/linux/tcp.h and include/uapi/linux/tls.h.
 const TCP_ULP: libc::c_int = 31;
 const SOL_TLS: libc::c_int = 282;
@@ -233,15 +235,6 @@ pub fn given_to_tcp(socket: impl AsFd) -> io::Result<u64> {
     let acknowledged = info.last_chunk().copied().map(u64::from_ne_bytes).unwrap_or_default();
     // In this order: what is acknowledged in between is then missing from the sum, not in it twice.
     Ok(acknowledged + unacknowledged(socket)?)
-}
-
-#[expect(unsafe_code, reason = "rustix has no TIOCOUTQ")]
-fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is borrowed for the whole call; the kernel writes one int (tcp(7), SIOCOUTQ, which is
-    // TIOCOUTQ), to a place that is one, and keeps no pointer.
-    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if result == 0 { Ok(u64::try_from(bytes).unwrap_or_default()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sends `message` as one record of this content type, behind everything that was written before. Never waits.

@@ -58,6 +58,29 @@ pub fn reset_on_close(socket: &TcpStream) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
+/// How many bytes that were sent the other side's TCP has not taken yet.
+///
+/// # Errors
+///
+/// Those of `ioctl(2)`.
+#[expect(unsafe_code, reason = "rustix has no TIOCOUTQ")]
+pub fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is borrowed for the whole call; the kernel writes one int (tcp(7), SIOCOUTQ, which is
+    // TIOCOUTQ), to a place that is one, and keeps no pointer.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { Ok(u64::try_from(bytes).unwrap_or_default()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes the close of `socket` a reset if more than `bytes` have yet to reach the other side: the kernel would go on
+/// delivering them behind it, for minutes to somebody who reads slowly.
+pub fn reset_on_close_beyond(socket: &TcpStream, bytes: u64) {
+    // On a connection that is no more there is nothing to be delivered.
+    if unacknowledged(socket).is_ok_and(|waiting| waiting > bytes) {
+        reset_on_close(socket);
+    }
+}
+
 /// Sends all of `bytes`.
 pub async fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
     let mut rest = bytes;

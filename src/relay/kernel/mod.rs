@@ -36,11 +36,12 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 pub use self::support::Support;
-use super::{End, Engine, Moved, Path, client_broke};
+use super::{End, Engine, Moved, ON_ITS_WAY, Path, client_broke};
 use crate::close::CloseReason;
 use crate::record::{Course, Keys, PLAINTEXT_MAX, RecordError, content, record_limit};
 use crate::rejection::{Alert, Side};
 use crate::sys::ktls::{self, Cipher, Direction, Key, Received, Version};
+use crate::sys::socket::reset_on_close_beyond;
 use crate::sys::splice::{CAPACITY, Pipe};
 use crate::sys::stream::Stream;
 
@@ -315,5 +316,9 @@ impl Engine for KernelTls {
         if !self.up.ended {
             self.backend.reset_on_close();
         }
+    }
+
+    fn withhold(&self) {
+        reset_on_close_beyond(&self.client, ON_ITS_WAY);
     }
 }

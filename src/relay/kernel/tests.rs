@@ -49,6 +49,13 @@ impl Engine for Tested {
             Self::Copy(engine) => engine.cut(),
         }
     }
+
+    fn withhold(&self) {
+        match self {
+            Self::Kernel(engine) => engine.withhold(),
+            Self::Copy(engine) => engine.withhold(),
+        }
+    }
 }
 
 fn support() -> Support {
