@@ -99,13 +99,13 @@ impl Gate {
         sessions
     }
 
-    /// Cuts the sessions whose certificate has expired, unless their route keeps them.
+    /// Looks again at the sessions of which a certificate has expired, unless their route keeps them. It may be one that
+    /// nobody needs: a client sends along what it likes.
     pub(crate) fn end_expired(&self, now: UnixTime) {
         let (snapshot, at) = (self.snapshot.load_full(), Instant::now());
         for session in self.sessions.expired(now.as_secs()) {
             if snapshot.ends_expired(&session.route) {
-                let detail = Some("its certificate has expired".to_owned());
-                session.relay.order(Order { reason: CloseReason::Expired, detail, at });
+                judge(&session, &snapshot, now, at);
             }
         }
     }

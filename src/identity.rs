@@ -91,7 +91,7 @@ fn hex_bytes(text: &str) -> Option<Vec<u8>> {
 pub struct Chain {
     /// The client's own certificate first.
     pub certificates: Vec<CertificateDer<'static>>,
-    /// The last second, since 1970, in which all of them are valid; [`u64::MAX`] where nobody looks at dates.
+    /// The last second, since 1970, in which all of them are valid that were when it was sent.
     pub good_until: u64,
 }
 

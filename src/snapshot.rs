@@ -113,10 +113,13 @@ impl Snapshot {
         self.by_name.get(name)
     }
 
-    /// Whether a session ends when its certificate expires. Where there is no such route, there is nobody to say no.
+    /// Whether a session ends when its certificate expires. Where there is no such route, there is nobody to say no; where
+    /// nobody looks at certificates, there is nobody to say yes.
     pub fn ends_expired(&self, route: &Name) -> bool {
         match self.route(route).map(|route| &route.access) {
-            Some(Access::Certificate { expired_session, .. }) => *expired_session == ExpiredSession::Cut,
+            Some(Access::Certificate { tls, expired_session, .. }) => {
+                tls.verifies() && *expired_session == ExpiredSession::Cut
+            }
             Some(Access::Passthrough(_)) => false,
             None => true,
         }

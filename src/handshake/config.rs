@@ -77,6 +77,11 @@ impl RouteTls {
         Ok(Self { server: Arc::new(server), verifier })
     }
 
+    /// Whether somebody has to vouch for certificates.
+    pub fn verifies(&self) -> bool {
+        self.verifier.verifies()
+    }
+
     /// Whom the revocation lists of this route revoke and those of `other` do not: issuer and serial number.
     pub fn revoked_beside(&self, other: &Self) -> Vec<(String, Serial)> {
         self.verifier.revoked_beside(&other.verifier)

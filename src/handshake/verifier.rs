@@ -102,6 +102,11 @@ impl RouteVerifier {
         })
     }
 
+    /// Whether chains are followed to a trust anchor.
+    pub(super) fn verifies(&self) -> bool {
+        self.chain.is_some()
+    }
+
     /// Whom the lists here revoke and those of `other` do not.
     pub(super) fn revoked_beside(&self, other: &Self) -> Vec<(String, Serial)> {
         let mut more = Vec::new();
@@ -155,9 +160,6 @@ impl RouteVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Arc<Chain> {
-        if self.chain.is_none() {
-            return chains::kept(end_entity, intermediates, u64::MAX);
-        }
         match self.follow(end_entity, intermediates, now) {
             Ok(followed) => followed.chain,
             // It has expired in this very moment.
@@ -173,10 +175,10 @@ impl RouteVerifier {
         now: UnixTime,
     ) -> Result<Followed, (Option<Arc<Identity>>, Refused)> {
         let Some(chain) = &self.chain else {
-            // Nobody looks at the dates, so they do not end anything either.
-            let validity = Validity { from: 0, until: u64::MAX };
+            // Nobody looks at the dates, so they do not end anything either, unless a reload changes the mode.
             let identity = Identity::from_certificate(end_entity, false).map_err(|error| (None, error.into()))?;
-            let chain = chains::kept(end_entity, intermediates, u64::MAX);
+            let chain = chains::kept(end_entity, intermediates, validity(&identity, intermediates, now).until);
+            let validity = Validity { from: 0, until: u64::MAX };
             return Ok(Followed { identity: Arc::new(identity), chain, validity, revoked: false });
         };
         let key = chains::key(end_entity, intermediates);
@@ -191,7 +193,7 @@ impl RouteVerifier {
             Err(refused) if refused.reason == Reason::Revoked => true,
             Err(refused) => return Err((Some(identity), refused)),
         };
-        let Validity { from, until } = validity(&identity, intermediates);
+        let Validity { from, until } = validity(&identity, intermediates, now);
         let chain = chains::kept(end_entity, intermediates, until);
         let until = self.lists_good_until.map_or(until, |lists| lists.min(until));
         let followed = Followed { identity, chain, validity: Validity { from, until }, revoked };
@@ -263,16 +265,19 @@ impl RouteVerifier {
     }
 }
 
-/// When all certificates of a chain are valid that is good now.
-fn validity(identity: &Identity, intermediates: &[CertificateDer<'_>]) -> Validity {
+/// When all certificates of a chain are valid that is good `now`.
+fn validity(identity: &Identity, intermediates: &[CertificateDer<'_>], now: UnixTime) -> Validity {
     let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
     let mut validity = Validity { from: seconds(identity.not_before), until: seconds(identity.not_after) };
     for certificate in intermediates {
         // One that cannot be read is no part of the chain.
         let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
         let dates = certificate.validity();
-        validity.from = validity.from.max(seconds(dates.not_before.timestamp()));
-        validity.until = validity.until.min(seconds(dates.not_after.timestamp()));
+        let (from, until) = (seconds(dates.not_before.timestamp()), seconds(dates.not_after.timestamp()));
+        // Nor is one that is not valid now: many clients send their authority along, which is trusted whatever its dates.
+        if from <= now.as_secs() && now.as_secs() <= until {
+            validity = Validity { from: validity.from.max(from), until: validity.until.min(until) };
+        }
     }
     validity
 }

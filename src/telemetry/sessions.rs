@@ -68,9 +68,15 @@ impl Session {
         Self { id, since, source, listener, route, identity, chain, backend, path, relay }
     }
 
-    /// The last second, since 1970, in which the certificate is valid; `None` if none was shown or nobody looks at it.
+    /// The last second, since 1970, in which the certificate is valid; `None` if none was shown.
     fn good_until(&self) -> Option<u64> {
         self.chain.as_ref().map(|chain| chain.good_until).filter(|until| *until < u64::MAX)
+    }
+
+    /// Whether it began with a certificate that has expired and whose dates nobody looked at: nothing happens because of it.
+    fn came_expired(&self, until: u64) -> bool {
+        let vouched = self.identity.as_ref().is_some_and(|identity| identity.verified);
+        !vouched && i128::from(until) < i128::from(self.since.unix_timestamp())
     }
 }
 
@@ -97,6 +103,7 @@ impl Sessions {
         let session = Arc::new(session);
         let mut open = sessions.lock();
         if let Some(until) = session.good_until()
+            && !session.came_expired(until)
             && open.next.is_none_or(|next| until < next)
         {
             open.next = Some(until);
@@ -238,6 +245,17 @@ mod tests {
         assert_eq!(seconds(Some(u64::MAX), 0), 60);
     }
 
+    /// Each look goes through all sessions, and whoever has such a certificate can come as often as he likes.
+    #[test]
+    fn nobody_looks_at_dates_because_of_a_certificate_that_was_expired_already() {
+        let sessions = Arc::new(Sessions::default());
+        let _in = Sessions::enter(&sessions, dated(1, 100));
+        assert_eq!(sessions.lock().next, None);
+        let later = u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).expect("after 1970") + 100;
+        let _in = Sessions::enter(&sessions, dated(2, later));
+        assert_eq!(sessions.lock().next, Some(later));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_session_that_expires_sooner_is_not_waited_past() {
         let sessions = Arc::new(Sessions::default());
@@ -247,7 +265,8 @@ mod tests {
             waiting.wait_for_dates(1000).await;
         });
         tokio::task::yield_now().await;
-        let _in = Sessions::enter(&sessions, dated(1, 1004));
+        let since = OffsetDateTime::UNIX_EPOCH;
+        let _in = Sessions::enter(&sessions, Session { since, ..dated(1, 1004) });
         wait.await.expect("both waits are over");
         assert_eq!(begun.elapsed().as_secs(), 5);
     }

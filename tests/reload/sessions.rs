@@ -8,11 +8,13 @@ use std::time::Duration;
 use doorward::identity::Sha256;
 use rcgen::SerialNumber;
 use rustls::client::Resumption;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, HandshakeKind};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::client::{Client, End, VERSIONS, client, connect};
+use crate::client::{Client, End, Shown, TLS13, VERSIONS, client, connect, showing, signing_key};
 use crate::common::DEADLINE;
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
@@ -304,4 +306,67 @@ fn whoever_is_meant_is_cut_by_hand_and_nobody_else() {
         assert_eq!(doorward(&gate, &wrong).failure().status.code(), Some(2), "{wrong:?}");
     }
     assert!(doorward(&gate, &["cut", "alice-phone"]).success().text().starts_with("Nobody is in"));
+}
+
+/// What a client sends beside the certificates that vouch for it is nobody's business: an authority that has expired and is
+/// trusted all the same, as many `.p12` bring it along, or one that it has no use for any more.
+#[test]
+fn what_has_expired_beside_a_good_certificate_ends_no_session() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let mut old = Authority::for_authorities("Old clients of home.example");
+    (old.not_before, old.not_after) = (days_from_now(-9), days_from_now(-2));
+    let old = Authority::custom(old);
+    let house = House::new(&pki).route_with(
+        "nas",
+        &[&backend.address().to_string()],
+        &format!(
+            "allow = [\"any\"]\n[route.client_auth]\ntrust = [{:?}, {:?}]",
+            pki.path("clients.pem"),
+            pki.write("old.pem", old.pem())
+        ),
+    );
+    let gate = Gate::start(&controlled(&house));
+    let old_certificate = CertificateDer::from_pem_slice(old.pem().as_bytes()).unwrap();
+    let guests = [&old, &pki.clients].map(|authority| {
+        let certified = authority.issue(Certified::for_clients("alice-phone"));
+        let chain = [certified.chain(), vec![old_certificate.clone()]].concat();
+        let shown = Shown::new(chain, signing_key(certified.key()));
+        Client::admitted(gate.address(), &showing(&pki, shown, TLS13), NAS).unwrap()
+    });
+    // Somebody whose time is over goes, so that the gate has looked at the dates of all of them.
+    let mut params = Certified::for_clients("carol-phone");
+    params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(2);
+    let carol = client(&pki, Some(&pki.clients.issue(params)));
+    assert_eq!(Client::admitted(gate.address(), &carol, NAS).unwrap().end(), End::Orderly);
+    closed(&gate, "expired");
+    for guest in &guests {
+        guest.ping().unwrap();
+    }
+    assert_eq!(gate.hang_up()["sessions_kept"], 2);
+    gate.wait_metric("doorward_sessions_cut_total", &[], 1.0);
+}
+
+/// Nobody looked at his dates when he came, and then somebody does.
+#[test]
+fn who_was_let_in_unverified_is_cut_when_he_expires_once_the_route_verifies() {
+    const LEFT: Duration = Duration::from_secs(3);
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let house = |mode: &str, allow: &str| {
+        let keys = format!("allow = [{allow:?}]\n[route.client_auth]\nmode = {mode:?}");
+        controlled(&House::new(&pki).route_with("nas", &[&backend.address().to_string()], &keys))
+    };
+    let gate = Gate::start(&house("require", "unverified"));
+    let mut params = Certified::for_clients("carol-phone");
+    let begun = Instant::now();
+    params.not_after = time::OffsetDateTime::now_utc() + LEFT;
+    let carol = client(&pki, Some(&pki.clients.issue(params)));
+    let carol = Client::admitted(gate.address(), &carol, NAS).unwrap();
+    let told = reload(&gate, &house("require_and_verify", "any")).success();
+    assert!(told.text().contains("go on: 1. Ended"), "{told}");
+    carol.ping().unwrap();
+    assert_eq!(carol.end(), End::Orderly);
+    assert!(begun.elapsed() < LEFT + 2 * AT_ONCE, "{:?}", begun.elapsed());
+    closed(&gate, "expired");
 }
