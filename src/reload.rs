@@ -6,6 +6,7 @@
 //! finish their handshake under it; then each session is judged again, and those that would not be let in any more end.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,7 +71,7 @@ pub struct Refused(pub Vec<String>);
 pub(crate) struct Current {
     /// The configuration.
     pub(crate) config: Arc<Config>,
-    /// What its files looked like when it was last tried to take them over.
+    /// The files that were read when it was last tried to take them over, and what they looked like.
     pub(crate) seen: Arc<Seen>,
     /// When it was taken over.
     pub(crate) since: OffsetDateTime,
@@ -79,8 +80,9 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    fn new(config: Config, seen: Seen) -> Self {
-        let (config, seen, errors) = (Arc::new(config), Arc::new(seen), Arc::default());
+    fn new(config: Config) -> Self {
+        let (seen, errors) = (Arc::new(config.seen.clone()), Arc::default());
+        let config = Arc::new(config);
         Self { config, seen, since: OffsetDateTime::now_utc(), errors }
     }
 }
@@ -113,8 +115,7 @@ struct Started {
 impl Reloader {
     pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<ArcSwap<Listener>>>) -> Self {
         let started = Started::of(&config);
-        let seen = Seen::now(&config.files());
-        let current = watch::Sender::new(Current::new(config, seen));
+        let current = watch::Sender::new(Current::new(config));
         Self(Arc::new(Inner { gate, started, current, listeners, turn: Mutex::default() }))
     }
 
@@ -130,27 +131,29 @@ impl Reloader {
         // Lists may be long and devices many: on a thread of its own, connections do not notice.
         let reload = spawn_blocking(move || {
             let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = inner.current.borrow().clone();
             let result = inner.reload(asked);
-            inner.tell(cause, &result);
+            // What is tried again by itself, and fails again for the same reasons, is no news.
+            if cause != Cause::Watch || result.is_ok() || !inner.is_as(&before) {
+                inner.tell(cause, &result);
+            }
             result
         });
-        reload
-            .await
-            .unwrap_or_else(|_| Err(Refused(vec!["a fault of the gate: please report it, with its log".to_owned()])))
+        reload.await.unwrap_or_else(|_| Err(Refused(vec![FAULT.to_owned()])))
     }
 }
 
 impl Inner {
     fn reload(&self, asked: Instant) -> Result<Reloaded, Refused> {
         let old = Arc::clone(&self.current.borrow().config);
-        // Before they are read: what is changed meanwhile counts as changed.
-        let before = Seen::now(&old.files());
-        let (config, snapshot) = match build(&old.file) {
+        let before = self.current.borrow().seen.again();
+        let (built, seen) = caught(|| build(&old.file));
+        let (config, snapshot) = match built {
             Ok(built) => built,
             Err(errors) => {
-                // It is not tried again by itself as it is.
                 self.current.send_modify(|current| {
-                    current.seen = Arc::new(before);
+                    // What mends it may stand in a file that was not read any more.
+                    current.seen = Arc::new(seen.and(&before));
                     current.errors = Arc::new(errors.clone());
                 });
                 return Err(Refused(errors));
@@ -160,8 +163,7 @@ impl Inner {
         self.swap(&config, snapshot);
         let warnings = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
         let after_restart = self.started.differs_from(&config);
-        let seen = Seen::now(&config.files()).or_before(&before);
-        self.current.send_replace(Current::new(config, seen));
+        self.current.send_replace(Current::new(config));
         let Reviewed { kept, cut } = self.gate.review(asked);
         Ok(Reloaded { warnings, after_restart, difference, kept, cut })
     }
@@ -178,6 +180,12 @@ impl Inner {
             }
         }
         self.gate.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// Whether nothing has come of a reload, for the same reasons as before.
+    fn is_as(&self, before: &Current) -> bool {
+        let now = self.current.borrow();
+        now.seen == before.seen && now.errors == before.errors
     }
 
     fn tell(&self, cause: Cause, result: &Result<Reloaded, Refused>) {
@@ -215,12 +223,26 @@ fn in_words(Change { who, routes }: &Change) -> String {
     format!("{who} ({})", routes.join(", "))
 }
 
+/// A configuration and what was built from it, or every mistake; and what was read.
+type Built = (Result<(Config, Snapshot), Vec<String>>, Seen);
+
+/// What to say where the gate itself is at fault.
+const FAULT: &str = "a fault of the gate: please report it, with what it has written to its standard error";
+
+/// A file that makes a parser panic is a mistake like any other.
+fn caught(build: impl FnOnce() -> Built) -> Built {
+    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| (Err(vec![FAULT.to_owned()]), Seen::default()))
+}
+
 /// Reads and builds everything, as at the start.
-fn build(file: &Path) -> Result<(Config, Snapshot), Vec<String>> {
+fn build(file: &Path) -> Built {
     let mistakes = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let config = config::load(file).map_err(mistakes)?;
-    let snapshot = Snapshot::build(&config).map_err(|error| vec![error.to_string()])?;
-    Ok((config, snapshot))
+    let (config, seen) = config::load_and_see(file);
+    let built = config.map_err(mistakes).and_then(|config| {
+        let snapshot = Snapshot::build(&config).map_err(|error| vec![error.to_string()])?;
+        Ok((config, snapshot))
+    });
+    (built, seen)
 }
 
 /// Whether a listener of the file is one that is bound already.
@@ -260,5 +282,16 @@ impl Started {
             compare(there, &format!("listener {:?}, which is gone from the file and goes on", bound.name.as_str()));
         }
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_mistake_like_any_other() {
+        let (built, seen) = caught(|| panic!("a parser stumbles"));
+        assert_eq!((built.map(drop), seen), (Err(vec![FAULT.to_owned()]), Seen::default()));
     }
 }

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::sign::CertifiedKey;
 
+use super::seen::Seen;
 use crate::identity::{Serial, Sha256};
 use crate::names::{Name, ServerNamePattern};
 use crate::source::Prefixes;
@@ -41,6 +42,8 @@ pub struct Config {
     pub log: Log,
     /// What is allowed but probably not meant.
     pub warnings: Vec<Warning>,
+    /// Every file that was read for it, and what that looked like before.
+    pub seen: Seen,
 }
 
 /// Whether bytes of terminated routes are encrypted by the kernel.

@@ -62,6 +62,7 @@ pub(super) fn read(text: &Text, report: &mut Report) -> Option<NamedFile> {
         return None;
     }
     let path = folder_of(report.file()).join(&text.value);
+    report.look_at(&path);
     let result = read_path(&path).map_err(|error| unreadable(&path, &error));
     let (bytes, world_readable) = report.taken(&text.place, result)?;
     Some(NamedFile { path, bytes, world_readable })

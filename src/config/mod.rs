@@ -31,6 +31,7 @@ mod values;
 pub use error::{ConfigError, ConfigErrors};
 use raw::{Raw, RawControl};
 use report::{Place, Problem, Report};
+use seen::Seen;
 
 /// No configuration is longer; what is must be another file.
 const LONGEST: u64 = 1024 * 1024;
@@ -40,7 +41,16 @@ const LONGEST: u64 = 1024 * 1024;
 /// # Errors
 /// Every mistake in it, and in the files it names, in the order of the lines.
 pub fn load(file: &Path) -> Result<checked::Config, ConfigErrors> {
-    parse(&text_of(file)?, file)
+    load_and_see(file).0
+}
+
+/// The same, and every file that was read, with what it looked like before: also if something is wrong, for it may be right in
+/// a moment.
+pub(crate) fn load_and_see(file: &Path) -> (Result<checked::Config, ConfigErrors>, Seen) {
+    let mut seen = Seen::default();
+    seen.look_at(file);
+    let config = text_of(file).and_then(|text| parse_and_see(&text, file, &mut seen));
+    (config.map(|config| checked::Config { seen: seen.clone(), ..config }), seen)
 }
 
 /// Reads the section `[control]` alone: whoever asks a running gate may not be able to read its keys, and what is wrong with
@@ -49,9 +59,9 @@ pub fn load(file: &Path) -> Result<checked::Config, ConfigErrors> {
 /// # Errors
 /// If the file cannot be read, is not TOML, or has mistakes in this section.
 pub fn load_control(file: &Path) -> Result<checked::Control, ConfigErrors> {
-    read_document(&text_of(file)?, file, |document, mut report| {
-        let raw = RawControl::read_alone(document, &mut report);
-        let control = check::control::check(&raw, &mut report);
+    read_document(&text_of(file)?, file, |document, report| {
+        let raw = RawControl::read_alone(document, report);
+        let control = check::control::check(&raw, report);
         report.finish()?;
         control.ok_or_else(|| ConfigErrors::new(Vec::new()))
     })
@@ -74,22 +84,28 @@ fn text_of(file: &Path) -> Result<String, ConfigErrors> {
 /// # Errors
 /// Every mistake in it, and in the files it names, in the order of the lines.
 pub fn parse(text: &str, file: &Path) -> Result<checked::Config, ConfigErrors> {
-    read_document(text, file, |document, mut report| {
-        let raw = Raw::read(document, &mut report);
-        check::check(&raw, report)
+    parse_and_see(text, file, &mut Seen::default())
+}
+
+fn parse_and_see(text: &str, file: &Path, seen: &mut Seen) -> Result<checked::Config, ConfigErrors> {
+    read_document(text, file, |document, report| {
+        let raw = Raw::read(document, report);
+        let config = check::check(&raw, report);
+        *seen = std::mem::take(seen).and(report.seen());
+        config
     })
 }
 
 fn read_document<T>(
     text: &str,
     file: &Path,
-    understand: impl FnOnce(&DeTable<'_>, Report) -> Result<T, ConfigErrors>,
+    understand: impl FnOnce(&DeTable<'_>, &mut Report) -> Result<T, ConfigErrors>,
 ) -> Result<T, ConfigErrors> {
     // An editor on Windows puts a byte order mark before the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::new(file, text);
     match DeTable::parse(text) {
-        Ok(document) => understand(document.get_ref(), report),
+        Ok(document) => understand(document.get_ref(), &mut report),
         Err(error) => {
             let (line, problem) = syntax::explain(text, &error);
             let place = Place { line: line.map(|offset| report.line(offset)), key: String::new() };

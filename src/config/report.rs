@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::checked::Warning;
 use super::error::{ConfigError, ConfigErrors};
+use super::seen::Seen;
 use crate::names::printable;
 
 /// Where something stands: what an error names.
@@ -103,13 +104,15 @@ pub(super) struct Report {
     line_starts: Vec<usize>,
     errors: Vec<ConfigError>,
     warnings: Vec<(Option<usize>, Warning)>,
+    /// The files that were read.
+    seen: Seen,
 }
 
 impl Report {
     /// For the configuration `file` that holds `text`.
     pub(super) fn new(file: &Path, text: &str) -> Self {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { file: file.to_owned(), line_starts, errors: Vec::new(), warnings: Vec::new() }
+        Self { file: file.to_owned(), line_starts, errors: Vec::new(), warnings: Vec::new(), seen: Seen::default() }
     }
 
     /// The configuration file.
@@ -120,6 +123,16 @@ impl Report {
     /// The line, counted from 1, of a byte of the text.
     pub(super) fn line(&self, offset: usize) -> usize {
         self.line_starts.partition_point(|&start| start <= offset)
+    }
+
+    /// Notes that a file is about to be read.
+    pub(super) fn look_at(&mut self, file: &Path) {
+        self.seen.look_at(file);
+    }
+
+    /// The files that were read so far.
+    pub(super) fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// Notes a mistake.
@@ -162,13 +175,14 @@ impl Report {
         ConfigErrors::new(self.errors)
     }
 
-    /// The warnings in the order of the file, if there was no mistake.
-    pub(super) fn finish(mut self) -> Result<Vec<Warning>, ConfigErrors> {
-        if self.errors.is_empty() {
-            self.warnings.sort_by_key(|(line, _)| *line);
-            Ok(self.warnings.into_iter().map(|(_, warning)| warning).collect())
+    /// The warnings in the order of the file, if there was no mistake. Nothing is left of either.
+    pub(super) fn finish(&mut self) -> Result<Vec<Warning>, ConfigErrors> {
+        let (errors, mut warnings) = (std::mem::take(&mut self.errors), std::mem::take(&mut self.warnings));
+        if errors.is_empty() {
+            warnings.sort_by_key(|(line, _)| *line);
+            Ok(warnings.into_iter().map(|(_, warning)| warning).collect())
         } else {
-            Err(ConfigErrors::new(self.errors))
+            Err(ConfigErrors::new(errors))
         }
     }
 }

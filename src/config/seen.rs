@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::checked::{Config, RouteMode};
 
@@ -21,34 +21,48 @@ struct Look {
     changed: (i64, i64),
 }
 
+impl Look {
+    fn at(file: &Path) -> Option<Self> {
+        fs::metadata(file).ok().map(|file| Self {
+            file: (file.dev(), file.ino()),
+            size: file.size(),
+            written: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        })
+    }
+}
+
 impl Seen {
-    /// Looks at these files.
-    pub fn now(files: &BTreeSet<PathBuf>) -> Self {
-        let look = |file: &PathBuf| {
-            fs::metadata(file).ok().map(|file| Look {
-                file: (file.dev(), file.ino()),
-                size: file.size(),
-                written: (file.mtime(), file.mtime_nsec()),
-                changed: (file.ctime(), file.ctime_nsec()),
-            })
-        };
-        Self(files.iter().map(|file| (file.clone(), look(file))).collect())
+    /// Looks at a file that is about to be read, if it is the first time: what is changed from now on counts as changed.
+    pub fn look_at(&mut self, file: &Path) {
+        if !self.0.contains_key(file) {
+            self.0.insert(file.to_owned(), Look::at(file));
+        }
     }
 
-    /// For each file of this, how it looked in `before`, if it was looked at then.
+    /// Looks at the same files once more.
     #[must_use]
-    pub fn or_before(mut self, before: &Self) -> Self {
-        for (file, look) in &mut self.0 {
-            if let Some(before) = before.0.get(file) {
-                *look = *before;
-            }
+    pub fn again(&self) -> Self {
+        Self(self.0.keys().map(|file| (file.clone(), Look::at(file))).collect())
+    }
+
+    /// These files, and of the `others` those that are not among them.
+    #[must_use]
+    pub fn and(mut self, others: &Self) -> Self {
+        for (file, look) in &others.0 {
+            self.0.entry(file.clone()).or_insert(*look);
         }
         self
+    }
+
+    /// Which files it is about.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(PathBuf::as_path)
     }
 }
 
 impl Config {
-    /// Every file that it was read from.
+    /// Every file of which something is in force.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::from([self.file.clone()]);
         files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));

@@ -12,9 +12,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch::Receiver;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::config::seen::Seen;
 use crate::reload::{Cause, Current, Reloader};
@@ -29,44 +28,51 @@ const LOOKING: Duration = Duration::from_secs(60);
 /// The same where inotify cannot be had, because other programs use up what there is of it.
 const LOOKING_BLINDLY: Duration = Duration::from_secs(2);
 
+/// When what failed is tried again although no file has changed; twice as late each time, up to [`LOOKING`].
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// Reloads whenever a file of the configuration has changed, for as long as the configuration wants that. Does not end.
 pub(crate) async fn watch(reloader: Reloader) {
     let mut current = reloader.current();
+    let (mut pause, mut again) = (AGAIN, Instant::now());
     loop {
-        let Current { config, .. } = current.borrow_and_update().clone();
+        let Current { config, seen, errors, .. } = current.borrow_and_update().clone();
         if !config.watch {
             if current.changed().await.is_err() {
                 return;
             }
             continue;
         }
-        let files = config.files();
         // Before anything is looked at: what happens afterwards is told.
-        let eye = open_eye(&files).ok();
-        if has_changed(seen(&current), &files).await {
+        let eye = open_eye(&seen).ok();
+        if has_changed(&seen).await {
             settle(eye.as_ref()).await;
+            let seen = Arc::clone(&current.borrow().seen);
             // Somebody may have reloaded meanwhile; or it is as it was again.
-            if has_changed(seen(&current), &files).await {
+            if has_changed(&seen).await {
                 // What comes of it is in the log and in the metrics.
                 let _ = reloader.reload(Cause::Watch).await;
+                (pause, again) = (AGAIN, Instant::now() + AGAIN);
             }
             continue;
         }
         tokio::select! {
             () = told(eye.as_ref()) => {}
             changed = current.changed() => if changed.is_err() { return },
+            // What was wrong may have been none of the files: too few descriptors, a disk that stumbled.
+            () = sleep_until(again), if !errors.is_empty() => {
+                let _ = reloader.reload(Cause::Watch).await;
+                pause = (pause * 2).min(LOOKING);
+                again = Instant::now() + pause;
+            }
         }
     }
 }
 
-fn seen(current: &Receiver<Current>) -> Arc<Seen> {
-    Arc::clone(&current.borrow().seen)
-}
-
-async fn has_changed(seen: Arc<Seen>, files: &BTreeSet<PathBuf>) -> bool {
-    let files = files.clone();
+async fn has_changed(seen: &Arc<Seen>) -> bool {
+    let seen = Arc::clone(seen);
     // A network's file system may take its time.
-    spawn_blocking(move || Seen::now(&files)).await.is_ok_and(|now| now != *seen)
+    spawn_blocking(move || seen.again() != *seen).await.unwrap_or(false)
 }
 
 /// Waits until it is time to look.
@@ -86,9 +92,9 @@ async fn settle(eye: Option<&Inotify>) {
 }
 
 /// Sees what happens around these files from now on.
-fn open_eye(files: &BTreeSet<PathBuf>) -> io::Result<Inotify> {
+fn open_eye(seen: &Seen) -> io::Result<Inotify> {
     let eye = Inotify::new()?;
-    let folders: BTreeSet<PathBuf> = files.iter().flat_map(|file| places::folders(file)).collect();
+    let folders: BTreeSet<PathBuf> = seen.files().flat_map(places::folders).collect();
     for folder in folders {
         match eye.look_into(&folder) {
             // One that cannot be read, or is gone again, is looked at now and then.

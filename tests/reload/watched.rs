@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use doorward::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -17,7 +18,7 @@ use crate::NAS;
 use crate::client::{Client, End, client};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
-use crate::common::pki::{Certified, TestPki, days_from_now};
+use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::common::process::run;
 use crate::home::{House, assert_admitted, assert_refused};
 
@@ -161,6 +162,72 @@ fn a_burst_is_one_reload_a_mistake_is_told_once_and_who_wants_none_has_none() {
     pki.write("clients.pem", format!("{trust}\n"));
     assert_eq!(next(&deaf, 0), "reloaded");
     assert_eq!(next(&gate, 3), "reloaded");
+}
+
+/// Whatever was read is looked at: also what came to nothing, and what does not count because the same stands elsewhere.
+#[test]
+fn every_file_that_was_read_is_watched() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let house = |trust: &str| {
+        let config = House::new(&pki).route("nas", backend.address()).config();
+        config.replace("clients.pem\"]", &format!("clients.pem\", {trust:?}]"))
+    };
+    let others = Authority::new("Others");
+    let (twin, late) = (pki.write("twin.pem", pki.clients.pem()), pki.path("late.pem"));
+    let gate = Gate::start(&house(twin.to_str().unwrap()));
+    let dave = client(&pki, Some(&others.issue(Certified::for_clients("dave"))));
+    // All that stood in it was known from the file before.
+    rename_over(&twin, others.pem());
+    assert_eq!(next(&gate, 0), "reloaded");
+    assert_admitted(&gate, || Client::admitted(gate.address(), &dave, NAS));
+
+    // A mistake, and what mends it is in a file that no configuration in force has ever named.
+    rename_over(&gate.folder().join("doorward.toml"), &house(late.to_str().unwrap()));
+    assert_eq!(next(&gate, 1), "reload_failed");
+    fs::write(&late, others.pem().replace("END", "EMD")).unwrap();
+    assert_eq!(next(&gate, 2), "reload_failed");
+    fs::write(&late, others.pem()).unwrap();
+    assert_eq!(next(&gate, 3), "reloaded");
+    assert_admitted(&gate, || Client::admitted(gate.address(), &dave, NAS));
+
+    // Which files are meant cannot even be told; what is in force stands in these.
+    let file = gate.folder().join("doorward.toml");
+    rename_over(&file, "[[listener]");
+    assert_eq!(next(&gate, 4), "reload_failed");
+    rename_over(&late, &format!("{}\n", others.pem()));
+    assert_eq!(next(&gate, 5), "reload_failed");
+    rename_over(&file, &house(late.to_str().unwrap()));
+    assert_eq!(next(&gate, 6), "reloaded");
+}
+
+/// The machine is out of descriptors while a list is renewed, say: no file will ever change because of that.
+#[test]
+fn what_failed_for_reasons_that_pass_is_tried_again() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let list = |revoked: &[SerialNumber]| {
+        rename_over(
+            &pki.path("clients.crl"),
+            &pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5)),
+        );
+    };
+    list(&[]);
+    let lists = format!("revocation_lists = [{:?}]", pki.path("clients.crl"));
+    let gate = Gate::start(&House::new(&pki).client_auth(&lists).route("nas", backend.address()).config());
+    let mut params = Certified::for_clients("carol-phone");
+    params.serial_number = Some(SerialNumber::from(77));
+    let carol = client(&pki, Some(&pki.clients.issue(params)));
+    let guest = Client::admitted(gate.address(), &carol, NAS).unwrap();
+    let process = Pid::from_raw(gate.pid().try_into().unwrap());
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let usual = prlimit(process, Resource::Nofile, Rlimit { current: Some(3), maximum }).unwrap();
+    list(&[SerialNumber::from(77)]);
+    assert_eq!(next(&gate, 0), "reload_failed");
+    guest.ping().unwrap();
+    prlimit(process, Resource::Nofile, usual).unwrap();
+    assert_eq!(next(&gate, 1), "reloaded");
+    assert_eq!(guest.end(), End::Orderly);
 }
 
 /// From `init` to the lost phone that is out, as its owner does it: nothing is restarted, and nothing but `ca revoke` is said.

@@ -19,6 +19,7 @@ use super::checked::{Banned, ClientAuth, Config, KernelTls, Limits, Log, LogForm
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{Given, Place, Problem, Report, quoted};
+use super::seen::Seen;
 use super::{ConfigErrors, files, values};
 use crate::names::Name;
 use crate::source::Prefixes;
@@ -37,8 +38,8 @@ struct Checks<'a> {
 }
 
 /// Checks everything, then gives the configuration or every mistake.
-pub(super) fn check(raw: &Raw, mut report: Report) -> Result<Config, ConfigErrors> {
-    let config = check_all(raw, &mut report);
+pub(super) fn check(raw: &Raw, report: &mut Report) -> Result<Config, ConfigErrors> {
+    let config = check_all(raw, report);
     // Whatever could not be built has been reported above; were it not, going on without it would be the worst answer.
     let built = config.as_ref().is_some_and(|config| {
         raw.listeners.as_ref().is_some_and(|raw| raw.len() == config.listeners.len())
@@ -83,6 +84,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         control: control?,
         log: log?,
         warnings: Vec::new(),
+        seen: Seen::default(),
     })
 }
 
