@@ -33,7 +33,6 @@ pub struct Metrics {
     /// What lasts as long as the gate: whatever is counted.
     lasting: PrometheusRecorder,
     handle: PrometheusHandle,
-    listeners: HashMap<Name, Arc<ListenerMetrics>>,
     of_config: ArcSwap<OfConfig>,
     /// `route="none"`.
     active_before_route: Gauge,
@@ -50,6 +49,8 @@ pub struct Metrics {
 
 /// What follows the configuration.
 struct OfConfig {
+    /// Those of former configurations as well, as with routes.
+    listeners: HashMap<Name, Arc<ListenerMetrics>>,
     /// Those of former configurations as well: connections that began under them are counted to their end.
     routes: HashMap<Name, Arc<RouteMetrics>>,
     /// The routes of this one, in the order of their names.
@@ -158,22 +159,6 @@ impl Metrics {
             .build_recorder();
         describe(&lasting);
         let register = Register(&lasting);
-        let listeners = config
-            .listeners
-            .iter()
-            .map(|listener| {
-                let label = [("listener", listener.name.as_str())];
-                let metrics = ListenerMetrics {
-                    accepted: register.counter(names::CONNECTIONS_ACCEPTED, &label),
-                    handshakes_in_progress: register.gauge(names::HANDSHAKES_IN_PROGRESS, &label),
-                    rejected: register.rejected(&listener.name, NO_ROUTE, |reason| {
-                        // What a client speaks at most is sometimes seen before the name it asks for.
-                        reason.stage().is_before_route() || matches!(reason, Reason::ProtocolVersion | Reason::Internal)
-                    }),
-                };
-                (listener.name.clone(), Arc::new(metrics))
-            })
-            .collect();
         let accept_errors = AcceptError::ALL
             .iter()
             .map(|kind| register.counter(names::ACCEPT_ERRORS, &[("kind", kind.label())]))
@@ -190,7 +175,7 @@ impl Metrics {
         let revision = option_env!("DOORWARD_REVISION").unwrap_or("unknown");
         register.gauge(names::BUILD_INFO, &[("version", version), ("revision", revision)]).set(1);
         Ok(Self {
-            of_config: ArcSwap::from_pointee(OfConfig::new(config, &register, &listeners, &HashMap::new())),
+            of_config: ArcSwap::from_pointee(OfConfig::new(config, &register, None)),
             active_before_route: register.gauge(names::CONNECTIONS_ACTIVE, &[("route", NO_ROUTE)]),
             handshake_ok: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "ok")]),
             handshake_rejected: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "rejected")]),
@@ -199,24 +184,23 @@ impl Metrics {
             reloads_failed: reloads("failed"),
             last_reload_successful,
             handle: lasting.handle(),
-            listeners,
             accept_errors,
             cut,
             lasting,
         })
     }
 
-    /// Follows a new configuration. The listeners stay as they are, and whatever is counted goes on; gauges of backends,
-    /// certificates and lists that are gone disappear.
+    /// Follows a new configuration. Whatever is counted goes on; gauges of backends, certificates and lists that are gone
+    /// disappear.
     pub fn follow(&self, config: &Config) {
         let former = self.of_config.load();
-        let new = OfConfig::new(config, &Register(&self.lasting), &self.listeners, &former.routes);
+        let new = OfConfig::new(config, &Register(&self.lasting), Some(&former));
         self.of_config.store(Arc::new(new));
     }
 
-    /// The series of a listener of the configuration.
-    pub fn listener(&self, name: &Name) -> Option<&Arc<ListenerMetrics>> {
-        self.listeners.get(name)
+    /// The series of a listener of this configuration or of a former one.
+    pub fn listener(&self, name: &Name) -> Option<Arc<ListenerMetrics>> {
+        self.of_config.load().listeners.get(name).cloned()
     }
 
     /// The series of a route of this configuration or of a former one.
@@ -281,6 +265,18 @@ impl Metrics {
 }
 
 impl ListenerMetrics {
+    fn new(register: &Register<'_>, name: &Name) -> Self {
+        let label = [("listener", name.as_str())];
+        Self {
+            accepted: register.counter(names::CONNECTIONS_ACCEPTED, &label),
+            handshakes_in_progress: register.gauge(names::HANDSHAKES_IN_PROGRESS, &label),
+            rejected: register.rejected(name, NO_ROUTE, |reason| {
+                // What a client speaks at most is sometimes seen before the name it asks for.
+                reason.stage().is_before_route() || matches!(reason, Reason::ProtocolVersion | Reason::Internal)
+            }),
+        }
+    }
+
     /// Counts a rejection before the route was known.
     pub fn rejected(&self, reason: Reason) {
         self.rejected.count(reason);
@@ -288,18 +284,18 @@ impl ListenerMetrics {
 }
 
 impl OfConfig {
-    fn new(
-        config: &Config,
-        lasting: &Register<'_>,
-        listeners: &HashMap<Name, Arc<ListenerMetrics>>,
-        former: &HashMap<Name, Arc<RouteMetrics>>,
-    ) -> Self {
+    fn new(config: &Config, lasting: &Register<'_>, former: Option<&Self>) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         describe(&recorder);
         let things = Register(&recorder);
-        let mut routes = former.clone();
+        let mut listeners = former.map(|former| former.listeners.clone()).unwrap_or_default();
+        for listener in &config.listeners {
+            let new = || Arc::new(ListenerMetrics::new(lasting, &listener.name));
+            listeners.entry(listener.name.clone()).or_insert_with(new);
+        }
+        let mut routes = former.map(|former| former.routes.clone()).unwrap_or_default();
         for route in &config.routes {
-            let former = former.get(&route.name).map(|former| &**former);
+            let former = former.and_then(|former| former.routes.get(&route.name)).map(AsRef::as_ref);
             let metrics = RouteMetrics::new(lasting, &things, listeners.keys(), route, former);
             routes.insert(route.name.clone(), Arc::new(metrics));
         }
@@ -313,7 +309,7 @@ impl OfConfig {
         }
         let mut route_names: Vec<Name> = config.routes.iter().map(|route| route.name.clone()).collect();
         route_names.sort_unstable();
-        Self { routes, route_names, things: recorder.handle(), expiries: Arc::new(expiries) }
+        Self { listeners, routes, route_names, things: recorder.handle(), expiries: Arc::new(expiries) }
     }
 }
 
