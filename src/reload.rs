@@ -211,27 +211,31 @@ impl Inner {
     }
 
     fn tell(&self, cause: Cause, result: &Result<Reloaded, Refused>) {
-        self.gate.metrics.reloaded(result.is_ok());
-        if let Ok(Reloaded { opened, closed, .. }) = result {
-            for Door { name, address } in opened {
-                self.gate.log.event(&Event::Listening { listener: name.to_string(), address: *address });
+        let (metrics, log, cause) = (&self.gate.metrics, &self.gate.log, cause.label());
+        match result {
+            Ok(Reloaded { after_restart, opened, closed, difference, kept, cut, .. }) => {
+                metrics.reloaded();
+                for Door { name, address } in opened {
+                    log.event(&Event::Listening { listener: name.to_string(), address: *address });
+                }
+                for Door { name, address } in closed {
+                    log.event(&Event::ListenerClosed { listener: name.to_string(), address: *address });
+                }
+                log.event(&Event::Reloaded {
+                    cause,
+                    sessions_kept: *kept,
+                    sessions_cut: *cut,
+                    after_restart: after_restart.clone(),
+                    gained: first(&difference.gained, in_words),
+                    lost: first(&difference.lost, in_words),
+                });
             }
-            for Door { name, address } in closed {
-                self.gate.log.event(&Event::ListenerClosed { listener: name.to_string(), address: *address });
+            Err(Refused(errors)) => {
+                let errors = first(errors, String::clone);
+                metrics.not_reloaded(errors.clone());
+                log.event(&Event::ReloadFailed { cause, errors });
             }
         }
-        let cause = cause.label();
-        self.gate.log.event(&match result {
-            Ok(done) => Event::Reloaded {
-                cause,
-                sessions_kept: done.kept,
-                sessions_cut: done.cut,
-                after_restart: done.after_restart.clone(),
-                gained: first(&done.difference.gained, in_words),
-                lost: first(&done.difference.lost, in_words),
-            },
-            Err(Refused(errors)) => Event::ReloadFailed { cause, errors: first(errors, String::clone) },
-        });
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use time::OffsetDateTime;
 
 use super::expiries::{Expiry, expiries};
 use super::names::{self, Kind, NO_ROUTE};
@@ -45,6 +46,17 @@ pub struct Metrics {
     reloads_ok: Counter,
     reloads_failed: Counter,
     last_reload_successful: Gauge,
+    /// What that gauge says, in words.
+    not_reloaded: ArcSwapOption<NotReloaded>,
+}
+
+/// A configuration that could not be taken over.
+#[derive(Debug)]
+pub struct NotReloaded {
+    /// When that was tried.
+    pub at: OffsetDateTime,
+    /// What is wrong with it, or the first few mistakes.
+    pub errors: Vec<String>,
 }
 
 /// What follows the configuration.
@@ -183,6 +195,7 @@ impl Metrics {
             reloads_ok: reloads("ok"),
             reloads_failed: reloads("failed"),
             last_reload_successful,
+            not_reloaded: ArcSwapOption::empty(),
             handle: lasting.handle(),
             accept_errors,
             cut,
@@ -218,10 +231,23 @@ impl Metrics {
         Arc::clone(&self.of_config.load().expiries)
     }
 
-    /// A new configuration was taken over, or refused.
-    pub fn reloaded(&self, taken: bool) {
-        if taken { &self.reloads_ok } else { &self.reloads_failed }.increment(1);
-        self.last_reload_successful.set(if taken { 1 } else { 0 });
+    /// A new configuration was taken over.
+    pub fn reloaded(&self) {
+        self.reloads_ok.increment(1);
+        self.last_reload_successful.set(1);
+        self.not_reloaded.store(None);
+    }
+
+    /// A new configuration was refused, for these mistakes.
+    pub fn not_reloaded(&self, errors: Vec<String>) {
+        self.reloads_failed.increment(1);
+        self.last_reload_successful.set(0);
+        self.not_reloaded.store(Some(Arc::new(NotReloaded { at: OffsetDateTime::now_utc(), errors })));
+    }
+
+    /// The configuration that was refused since one was taken over.
+    pub fn refused_configuration(&self) -> Option<Arc<NotReloaded>> {
+        self.not_reloaded.load_full()
     }
 
     /// A session was cut for this reason, and ended so long after somebody wanted it.
