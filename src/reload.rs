@@ -10,7 +10,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -18,10 +17,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use crate::access::{self, Change, Difference, State};
-use crate::config::checked::{Config, Control, KernelTls, Listener, Log};
+use crate::config::checked::{Config, Control, KernelTls, Log};
 use crate::config::seen::Seen;
 use crate::config::{self, ConfigErrors};
 use crate::gate::{Gate, Reviewed};
+use crate::listener::Listener;
+use crate::names::Name;
 use crate::snapshot::Snapshot;
 use crate::telemetry::log::Event;
 
@@ -54,12 +55,31 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
     /// What is different in the file and takes effect only after a restart.
     pub after_restart: Vec<String>,
+    /// Where the gate listens now and did not before.
+    pub opened: Vec<Door>,
+    /// Where it does not listen any more.
+    pub closed: Vec<Door>,
     /// What is different about who may go where.
     pub difference: Difference,
     /// Sessions that go on.
     pub kept: usize,
     /// Sessions that end.
     pub cut: usize,
+}
+
+/// Where the gate listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Door {
+    /// What the listener is called.
+    pub name: Name,
+    /// Its address, with the port that the kernel chose if it was left to it.
+    pub address: SocketAddr,
+}
+
+impl From<&Arc<Listener>> for Door {
+    fn from(listener: &Arc<Listener>) -> Self {
+        Self { name: listener.name().clone(), address: listener.address() }
+    }
 }
 
 /// A reload that was refused: the gate goes on with what it has. Every mistake, as `doorward check` says it.
@@ -71,6 +91,8 @@ pub struct Refused(pub Vec<String>);
 pub(crate) struct Current {
     /// The configuration.
     pub(crate) config: Arc<Config>,
+    /// Where the gate listens, in the order of the configuration.
+    pub(crate) listeners: Vec<Arc<Listener>>,
     /// The files that were read when it was last tried to take them over, and what they looked like.
     pub(crate) seen: Arc<Seen>,
     /// When it was taken over.
@@ -80,10 +102,15 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, listeners: Vec<Arc<Listener>>) -> Self {
         let (seen, errors) = (Arc::new(config.seen.clone()), Arc::default());
         let config = Arc::new(config);
-        Self { config, seen, since: OffsetDateTime::now_utc(), errors }
+        Self { config, listeners, seen, since: OffsetDateTime::now_utc(), errors }
+    }
+
+    /// No connections are taken any more, wherever it is.
+    pub(crate) fn close(&self) {
+        self.listeners.iter().for_each(|listener| listener.close());
     }
 }
 
@@ -96,8 +123,6 @@ struct Inner {
     gate: Arc<Gate>,
     started: Started,
     current: watch::Sender<Current>,
-    /// What the bound listeners go by.
-    listeners: Vec<Arc<ArcSwap<Listener>>>,
     /// One at a time.
     turn: Mutex<()>,
 }
@@ -109,14 +134,13 @@ struct Started {
     metrics: Option<SocketAddr>,
     control: Control,
     log: Log,
-    listeners: Vec<Listener>,
 }
 
 impl Reloader {
-    pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<ArcSwap<Listener>>>) -> Self {
+    pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<Listener>>) -> Self {
         let started = Started::of(&config);
-        let current = watch::Sender::new(Current::new(config));
-        Self(Arc::new(Inner { gate, started, current, listeners, turn: Mutex::default() }))
+        let current = watch::Sender::new(Current::new(config, listeners));
+        Self(Arc::new(Inner { gate, started, current, turn: Mutex::default() }))
     }
 
     /// What is in force, and what will be.
@@ -145,10 +169,10 @@ impl Reloader {
 
 impl Inner {
     fn reload(&self, asked: Instant) -> Result<Reloaded, Refused> {
-        let old = Arc::clone(&self.current.borrow().config);
-        let before = self.current.borrow().seen.again();
-        let (built, seen) = caught(|| build(&old.file));
-        let (config, snapshot) = match built {
+        let Current { config: old, listeners: bound, .. } = self.current.borrow().clone();
+        let (before, mut seen) = (self.current.borrow().seen.again(), Seen::default());
+        let built = caught(|| Built::of(&old.file, &bound, &mut seen));
+        let Built { config, snapshot, listeners } = match built {
             Ok(built) => built,
             Err(errors) => {
                 self.current.send_modify(|current| {
@@ -160,26 +184,32 @@ impl Inner {
             }
         };
         let difference = difference(&self.gate, &old, &config, &snapshot);
-        self.swap(&config, snapshot);
         let warnings = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
         let after_restart = self.started.differs_from(&config);
-        self.current.send_replace(Current::new(config));
+        let doors = |listeners: Vec<&Arc<Listener>>| listeners.into_iter().map(Door::from).collect();
+        let (opened, closed) = (doors(beyond(&listeners, &bound)), doors(beyond(&bound, &listeners)));
+        self.swap(Current::new(config, listeners), snapshot);
         let Reviewed { kept, cut } = self.gate.review(asked);
-        Ok(Reloaded { warnings, after_restart, difference, kept, cut })
+        Ok(Reloaded { warnings, after_restart, opened, closed, difference, kept, cut })
     }
 
     /// Nothing here can fail.
-    fn swap(&self, config: &Config, snapshot: Snapshot) {
-        // First of all, so that every connection finds the series of its route.
-        self.gate.metrics.follow(config);
-        self.gate.admission.change(config.limits.clone());
-        for bound in &self.listeners {
-            let now = bound.load();
-            if let Some(new) = config.listeners.iter().find(|new| is_same(&now, new)) {
-                bound.store(Arc::new(new.clone()));
-            }
+    fn swap(&self, new: Current, snapshot: Snapshot) {
+        // First of all, so that every connection finds the series of its listener and of its route.
+        self.gate.metrics.follow(&new.config);
+        self.gate.admission.change(new.config.limits.clone());
+        for (listener, settings) in new.listeners.iter().zip(&new.config.listeners) {
+            listener.follow(settings);
         }
         self.gate.snapshot.store(Arc::new(snapshot));
+        // Last, since from then on connections are taken from those that are new.
+        let old = self.current.send_replace(new);
+        let current = self.current.borrow();
+        beyond(&old.listeners, &current.listeners).iter().for_each(|gone| gone.close());
+        // Who stops the gate has closed those that he saw, or sees these.
+        if self.gate.draining.is_cancelled() {
+            current.close();
+        }
     }
 
     /// Whether nothing has come of a reload, for the same reasons as before.
@@ -189,20 +219,37 @@ impl Inner {
     }
 
     fn tell(&self, cause: Cause, result: &Result<Reloaded, Refused>) {
-        self.gate.metrics.reloaded(result.is_ok());
-        let cause = cause.label();
-        self.gate.log.event(&match result {
-            Ok(done) => Event::Reloaded {
-                cause,
-                sessions_kept: done.kept,
-                sessions_cut: done.cut,
-                after_restart: done.after_restart.clone(),
-                gained: first(&done.difference.gained, in_words),
-                lost: first(&done.difference.lost, in_words),
-            },
-            Err(Refused(errors)) => Event::ReloadFailed { cause, errors: first(errors, String::clone) },
-        });
+        let (metrics, log, cause) = (&self.gate.metrics, &self.gate.log, cause.label());
+        match result {
+            Ok(Reloaded { after_restart, opened, closed, difference, kept, cut, .. }) => {
+                metrics.reloaded();
+                for Door { name, address } in opened {
+                    log.event(&Event::Listening { listener: name.to_string(), address: *address });
+                }
+                for Door { name, address } in closed {
+                    log.event(&Event::ListenerClosed { listener: name.to_string(), address: *address });
+                }
+                log.event(&Event::Reloaded {
+                    cause,
+                    sessions_kept: *kept,
+                    sessions_cut: *cut,
+                    after_restart: after_restart.clone(),
+                    gained: first(&difference.gained, in_words),
+                    lost: first(&difference.lost, in_words),
+                });
+            }
+            Err(Refused(errors)) => {
+                let errors = first(errors, String::clone);
+                metrics.not_reloaded(errors.clone());
+                log.event(&Event::ReloadFailed { cause, errors });
+            }
+        }
     }
+}
+
+/// Those of `some` that are not among `others`.
+fn beyond<'a>(some: &'a [Arc<Listener>], others: &[Arc<Listener>]) -> Vec<&'a Arc<Listener>> {
+    some.iter().filter(|one| !others.iter().any(|other| Arc::ptr_eq(one, other))).collect()
 }
 
 /// What the new configuration changes about who may go where, those who are in among them.
@@ -223,31 +270,34 @@ fn in_words(Change { who, routes }: &Change) -> String {
     format!("{who} ({})", routes.join(", "))
 }
 
-/// A configuration and what was built from it, or every mistake; and what was read.
-type Built = (Result<(Config, Snapshot), Vec<String>>, Seen);
-
 /// What to say where the gate itself is at fault.
 const FAULT: &str = "a fault of the gate: please report it, with what it has written to its standard error";
 
 /// A file that makes a parser panic is a mistake like any other.
-fn caught(build: impl FnOnce() -> Built) -> Built {
-    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| (Err(vec![FAULT.to_owned()]), Seen::default()))
+fn caught<T>(build: impl FnOnce() -> Result<T, Vec<String>>) -> Result<T, Vec<String>> {
+    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(vec![FAULT.to_owned()]))
 }
 
-/// Reads and builds everything, as at the start.
-fn build(file: &Path) -> Built {
-    let mistakes = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let (config, seen) = config::load_and_see(file);
-    let built = config.map_err(mistakes).and_then(|config| {
+/// All that takes the place of what there is.
+struct Built {
+    config: Config,
+    snapshot: Snapshot,
+    listeners: Vec<Arc<Listener>>,
+}
+
+impl Built {
+    /// Reads, builds and binds everything, as at the start; of the `bound` listeners those stay that the file still has. What
+    /// was read for it is in `seen`, also if something is wrong.
+    fn of(file: &Path, bound: &[Arc<Listener>], seen: &mut Seen) -> Result<Self, Vec<String>> {
+        let mistakes = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (config, read) = config::load_and_see(file);
+        *seen = read;
+        let config = config.map_err(mistakes)?;
         let snapshot = Snapshot::build(&config).map_err(|error| vec![error.to_string()])?;
-        Ok((config, snapshot))
-    });
-    (built, seen)
-}
-
-/// Whether a listener of the file is one that is bound already.
-fn is_same(bound: &Listener, new: &Listener) -> bool {
-    bound.name == new.name && bound.address == new.address
+        // Last: it is the only one that anybody outside can notice.
+        let listeners = Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?;
+        Ok(Self { config, snapshot, listeners })
+    }
 }
 
 impl Started {
@@ -257,7 +307,6 @@ impl Started {
             metrics: config.metrics.address,
             control: config.control.clone(),
             log: config.log.clone(),
-            listeners: config.listeners.clone(),
         }
     }
 
@@ -273,14 +322,6 @@ impl Started {
         compare(self.metrics == new.metrics.address, "metrics.address");
         compare(self.control == new.control, "control.socket");
         compare(self.log == new.log, "[log]");
-        for listener in &new.listeners {
-            let bound = self.listeners.iter().any(|bound| is_same(bound, listener));
-            compare(bound, &format!("listener {:?} at {}", listener.name.as_str(), listener.address));
-        }
-        for bound in &self.listeners {
-            let there = new.listeners.iter().any(|listener| listener.name == bound.name);
-            compare(there, &format!("listener {:?}, which is gone from the file and goes on", bound.name.as_str()));
-        }
         changed
     }
 }
@@ -291,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_panic_is_a_mistake_like_any_other() {
-        let (built, seen) = caught(|| panic!("a parser stumbles"));
-        assert_eq!((built.map(drop), seen), (Err(vec![FAULT.to_owned()]), Seen::default()));
+        assert_eq!(caught::<()>(|| panic!("a parser stumbles")), Err(vec![FAULT.to_owned()]));
+        assert_eq!(caught(|| Ok(7)), Ok(7));
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use metrics_exporter_prometheus::BuildError;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::UnixTime;
+use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,11 +21,11 @@ use crate::admission::Admission;
 use crate::close::CloseReason;
 use crate::config::checked::{Config, ControlSocket, KernelTls};
 use crate::connection;
-use crate::control::{BindError, Control, Facts};
+use crate::control::{self, Control, Facts};
 use crate::gate::Gate;
-use crate::listener::Listener;
+use crate::listener::{BindError, Listener};
 use crate::relay::{Order, Support};
-use crate::reload::Reloader;
+use crate::reload::{Current, Reloader};
 use crate::snapshot::{InvalidRoute, Snapshot};
 use crate::sys::ktls;
 use crate::telemetry::log::{Event, Log};
@@ -38,7 +39,6 @@ const TIDY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Server {
     gate: Arc<Gate>,
-    listeners: Vec<Listener>,
     admin: Option<Admin>,
     control: Option<Control>,
     without_control: Option<StartError>,
@@ -51,20 +51,13 @@ pub enum StartError {
     /// A route cannot be used.
     Route(InvalidRoute),
     /// An address cannot be bound.
-    Bind {
-        /// Which one.
-        address: SocketAddr,
-        /// The configuration's word for it.
-        what: String,
-        /// Why.
-        error: io::Error,
-    },
+    Bind(BindError),
     /// The control socket cannot be made.
     Control {
         /// Where.
         socket: PathBuf,
         /// Why.
-        error: BindError,
+        error: control::BindError,
     },
     /// The metrics cannot be registered.
     Metrics(BuildError),
@@ -78,22 +71,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Route(error) => error.fmt(f),
-            Self::Bind { address, what, error } => {
-                write!(f, "cannot listen on {address} ({what}): {error}")?;
-                match error.kind() {
-                    io::ErrorKind::AddrInUse => {
-                        f.write_str("\n  another program listens there: stop it, or choose another port")
-                    }
-                    io::ErrorKind::PermissionDenied => f.write_str(
-                        "\n  ports below 1024 need a privilege: choose a higher one, such as 8443, and let the router \
-                         forward its port 443 to it",
-                    ),
-                    io::ErrorKind::AddrNotAvailable => {
-                        f.write_str("\n  this machine does not have that address: \"[::]:8443\" listens on all it has")
-                    }
-                    _ => Ok(()),
-                }
-            }
+            Self::Bind(error) => error.fmt(f),
             Self::Control { socket, error } => {
                 write!(f, "cannot make the control socket {}: {error}", socket.display())
             }
@@ -136,21 +114,14 @@ impl Server {
         let snapshot = Snapshot::build(&config).map_err(StartError::Route)?;
         raise_descriptor_limit();
         let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
-        let mut listeners = Vec::new();
-        for settings in &config.listeners {
-            let bind = |error| StartError::Bind {
-                address: settings.address,
-                what: format!("listener {:?}", settings.name.as_str()),
-                error,
-            };
-            listeners.push(Listener::bind(Arc::new(settings.clone())).map_err(bind)?);
-        }
+        let listeners = Listener::rebind(&[], &config.listeners).map_err(StartError::Bind)?;
         let gate = Arc::new(Gate::new(snapshot, Admission::new(config.limits.clone()), kernel, metrics, log));
         let admin = match config.metrics.address {
             None => None,
             Some(address) => {
                 let admin = Admin::bind(address, watched(&gate));
-                Some(admin.map_err(|error| StartError::Bind { address, what: "metrics".to_owned(), error })?)
+                let what = "metrics".to_owned();
+                Some(admin.map_err(|error| StartError::Bind(BindError { address, what, error }))?)
             }
         };
         let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
@@ -158,10 +129,8 @@ impl Server {
         let control = match config.control.socket.path(runtime_folders.as_deref()) {
             None => None,
             Some(socket) => {
-                let addresses: Vec<SocketAddr> =
-                    listeners.iter().filter_map(|listener| listener.local_address().ok()).collect();
                 let metrics = admin.as_ref().map(Admin::local_address);
-                let bound = Control::bind(&socket, Facts::of(&config, &addresses, metrics));
+                let bound = Control::bind(&socket, Facts::of(&config, metrics));
                 match bound.map_err(|error| StartError::Control { socket, error }) {
                     Ok(control) => Some(control),
                     Err(error) if matches!(config.control.socket, ControlSocket::Auto(_)) => {
@@ -172,14 +141,13 @@ impl Server {
                 }
             }
         };
-        let settings = listeners.iter().map(Listener::settings).collect();
-        let reloader = Reloader::new(Arc::clone(&gate), config, settings);
-        Ok(Self { gate, listeners, admin, control, without_control, reloader })
+        let reloader = Reloader::new(Arc::clone(&gate), config, listeners);
+        Ok(Self { gate, admin, control, without_control, reloader })
     }
 
     /// Where the listeners are bound, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_address().ok()).collect()
+        self.reloader.current().borrow().listeners.iter().map(|listener| listener.address()).collect()
     }
 
     /// Where metrics are served.
@@ -205,16 +173,14 @@ impl Server {
     /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
     /// the rest. A second word, `now`, ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, listeners, mut admin, control, reloader, .. } = self;
+        let Self { gate, mut admin, control, reloader, .. } = self;
         let connections = TaskTracker::new();
         // The few tasks that last as long as the gate; dropped, they end.
         let mut lasting = JoinSet::new();
-        for listener in listeners {
-            if let Ok(address) = listener.local_address() {
-                gate.log.event(&Event::Listening { listener: listener.name().to_string(), address });
-            }
-            lasting.spawn(take_connections(listener, Arc::clone(&gate), connections.clone(), stop.clone()));
+        for listener in &reloader.current().borrow().listeners {
+            gate.log.event(&Event::Listening { listener: listener.name().to_string(), address: listener.address() });
         }
+        lasting.spawn(keep_listening(reloader.current(), Arc::clone(&gate), connections.clone()));
         // Answers for as long as it is here.
         if let Some(admin) = &mut admin {
             gate.log.event(&Event::Metrics { address: admin.local_address() });
@@ -223,7 +189,7 @@ impl Server {
         lasting.spawn(watch(reloader.clone()));
         if let Some(control) = control {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
-            lasting.spawn(control.run(Arc::clone(&gate), reloader));
+            lasting.spawn(control.run(Arc::clone(&gate), reloader.clone()));
         }
         lasting.spawn(tidy(Arc::clone(&gate)));
         lasting.spawn(watch_dates(Arc::clone(&gate)));
@@ -232,6 +198,8 @@ impl Server {
         stop.cancelled().await;
         gate.log.event(&Event::Draining);
         gate.draining.cancel();
+        // In this order: a reload that opens others looks whether the gate is draining when it has put them there.
+        reloader.current().borrow().close();
         connections.close();
         let drain = gate.snapshot.load().timeouts.drain;
         let ended = now.run_until_cancelled(timeout(drain, connections.wait())).await;
@@ -264,12 +232,25 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
-async fn take_connections(mut listener: Listener, gate: Arc<Gate>, connections: TaskTracker, stop: CancellationToken) {
+/// Has connections taken wherever the gate listens at the time.
+async fn keep_listening(mut current: Receiver<Current>, gate: Arc<Gate>, connections: TaskTracker) {
+    let mut known: Vec<Arc<Listener>> = Vec::new();
+    let mut taking = JoinSet::new();
     loop {
-        let metrics = Arc::clone(&gate.metrics);
-        let accepting = listener.accept(|error| metrics.accept_failed(error));
-        // Dropping the listener on the way out refuses what the kernel has queued.
-        let Some(accepted) = stop.run_until_cancelled(accepting).await else { return };
+        let now = current.borrow_and_update().listeners.clone();
+        for listener in now.iter().filter(|new| !known.iter().any(|old| Arc::ptr_eq(old, new))) {
+            taking.spawn(take_connections(Arc::clone(listener), Arc::clone(&gate), connections.clone()));
+        }
+        known = now;
+        while taking.try_join_next().is_some() {}
+        if current.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn take_connections(listener: Arc<Listener>, gate: Arc<Gate>, connections: TaskTracker) {
+    while let Some(accepted) = listener.accept(|error| gate.metrics.accept_failed(error)).await {
         connections.spawn(connection::serve(accepted, Arc::clone(&gate)));
     }
 }

@@ -130,7 +130,7 @@ impl Record {
     /// Opens the file of a connection that has just been accepted.
     pub(crate) fn open(gate: &Arc<Gate>, accepted: &Accepted) -> Self {
         let listener = accepted.listener.name.clone();
-        let listener_metrics = gate.metrics.listener(&listener).cloned();
+        let listener_metrics = gate.metrics.listener(&listener);
         if let Some(metrics) = &listener_metrics {
             metrics.accepted.increment(1);
             metrics.handshakes_in_progress.increment(1);

@@ -47,7 +47,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("admin", &["explanation", "places", "telemetry"]),
     ("gate", &["admission", "relay", "snapshot", "telemetry"]),
     // It puts another snapshot there; connections only find it.
-    ("reload", &["access", "config", "gate", "snapshot", "telemetry"]),
+    ("reload", &["access", "config", "gate", "listener", "snapshot", "telemetry"]),
     ("watch", &["config", "reload", "sys"]),
     // It only asks: no stage knows of it.
     ("control", &["access", "config", "explanation", "gate", "reload", "telemetry"]),

@@ -137,12 +137,27 @@ fn live(html: &mut Html, watched: &Watched, history: &History, started: OffsetDa
     let now = OffsetDateTime::now_utc();
     let (total, steps) = history.shown(&watched.tally);
     let refusals = watched.refusals.latest(usize::MAX);
+    refused_configuration(html, watched, now);
     summary(html, watched, &total, started, now);
     at_the_door(html, &rows(&total, &steps));
     inside(html, watched);
     expiring(html, watched, now);
     latest(html, &refusals, now);
     sources(html, &refusals, now);
+}
+
+/// The owner has changed something and may believe that it holds.
+fn refused_configuration(html: &mut Html, watched: &Watched, now: OffsetDateTime) {
+    let Some(refused) = watched.metrics.refused_configuration() else { return };
+    html.raw(
+        "<section class=\"fault\"><h2>The configuration was not taken over</h2><p class=\"quiet\">That was tried ",
+    );
+    ago(html, refused.at, now);
+    html.raw(", and the gate goes on with the one that it had. Mend this, and it is taken over:</p><ul>");
+    for error in &refused.errors {
+        html.raw("<li>").text(error);
+    }
+    html.raw("</ul></section>");
 }
 
 fn summary(html: &mut Html, watched: &Watched, total: &Counts, started: OffsetDateTime, now: OffsetDateTime) {

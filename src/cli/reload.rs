@@ -8,8 +8,8 @@ use clap::Args;
 use super::asking::Asking;
 use super::{exit, failed};
 use crate::access::Change;
-use crate::control::Reloaded;
 use crate::control::ask::{ReloadError, reload};
+use crate::control::{Listening, Reloaded};
 
 /// The options of `doorward reload`.
 #[derive(Args, Debug)]
@@ -40,6 +40,11 @@ fn text(reloaded: &Reloaded) -> String {
     // Writing to a String cannot fail.
     for what in &reloaded.after_restart {
         let _ = writeln!(out, "Only after a restart: {what}");
+    }
+    for (word, listeners) in [("Listens now", &reloaded.opened), ("Listens no longer", &reloaded.closed)] {
+        for Listening { name, address } in listeners {
+            let _ = writeln!(out, "{word} on {address} ({name})");
+        }
     }
     for (heading, changes) in [
         ("Who may go where he could not before:", &reloaded.gained),

@@ -88,6 +88,12 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
     /// What is different and takes effect only after a restart.
     pub after_restart: Vec<String>,
+    /// Where it listens now and did not before.
+    #[serde(default)]
+    pub opened: Vec<Listening>,
+    /// Where it does not listen any more.
+    #[serde(default)]
+    pub closed: Vec<Listening>,
     /// Who may go where he could not before.
     pub gained: Vec<Change>,
     /// Who may no longer go where he could.

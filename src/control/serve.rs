@@ -23,7 +23,7 @@ use crate::access::Difference;
 use crate::config::checked::Config;
 use crate::explanation::explain;
 use crate::gate::Gate;
-use crate::reload::{self, Cause, Current, Reloader};
+use crate::reload::{self, Cause, Current, Door, Reloader};
 use crate::telemetry::expiries::Expiry;
 use crate::telemetry::log::moment;
 use crate::telemetry::refusals::{self, Shown, Wanted};
@@ -46,23 +46,16 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) struct Facts {
     config: PathBuf,
     since: OffsetDateTime,
-    listeners: Vec<Listening>,
     metrics: Option<String>,
 }
 
 impl Facts {
-    /// Those of a gate that starts now with this configuration, and is bound to these addresses.
-    pub(crate) fn of(config: &Config, bound: &[SocketAddr], metrics: Option<SocketAddr>) -> Self {
-        let listeners = config
-            .listeners
-            .iter()
-            .zip(bound)
-            .map(|(listener, address)| Listening { name: listener.name.to_string(), address: address.to_string() });
+    /// Those of a gate that starts now with this configuration.
+    pub(crate) fn of(config: &Config, metrics: Option<SocketAddr>) -> Self {
         Self {
             // Whoever asks may stand in another folder.
             config: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
             since: OffsetDateTime::now_utc(),
-            listeners: listeners.collect(),
             metrics: metrics.map(|address| address.to_string()),
         }
     }
@@ -153,9 +146,18 @@ async fn converse(
 
 async fn reload(reloader: &Reloader) -> Answer {
     match timeout(RELOAD_TIMEOUT, reloader.reload(Cause::Command)).await {
-        Ok(Ok(reload::Reloaded { warnings, after_restart, difference, kept, cut })) => {
+        Ok(Ok(reload::Reloaded { warnings, after_restart, opened, closed, difference, kept, cut })) => {
             let Difference { gained, lost } = difference;
-            Answer::Reloaded(Reloaded { warnings, after_restart, gained, lost, sessions_kept: kept, sessions_cut: cut })
+            Answer::Reloaded(Reloaded {
+                warnings,
+                after_restart,
+                opened: opened.iter().map(listening).collect(),
+                closed: closed.iter().map(listening).collect(),
+                gained,
+                lost,
+                sessions_kept: kept,
+                sessions_cut: cut,
+            })
         }
         Ok(Err(reload::Refused(errors))) => Answer::NotReloaded { errors: told(&errors) },
         Err(_) => Answer::Error("it takes very long; what comes of it will be in the gate's log".to_owned()),
@@ -239,7 +241,7 @@ fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) ->
         config: facts.config.display().to_string(),
         config_since: rfc3339(current.since),
         config_errors: told(&current.errors),
-        listeners: facts.listeners.clone(),
+        listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),
         routes: routes.collect(),
         expiries: gate.metrics.expiries().iter().take(EXPIRIES_MAX).map(|one| expiring(one, now)).collect(),
@@ -247,6 +249,10 @@ fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) ->
         rejected: gate.refusals.total(),
         sessions: open,
     }
+}
+
+fn listening(Door { name, address }: &Door) -> Listening {
+    Listening { name: name.to_string(), address: address.to_string() }
 }
 
 fn expiring(expiry: &Expiry, now: OffsetDateTime) -> Expiring {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use time::OffsetDateTime;
 
 use super::expiries::{Expiry, expiries};
 use super::names::{self, Kind, NO_ROUTE};
@@ -33,7 +34,6 @@ pub struct Metrics {
     /// What lasts as long as the gate: whatever is counted.
     lasting: PrometheusRecorder,
     handle: PrometheusHandle,
-    listeners: HashMap<Name, Arc<ListenerMetrics>>,
     of_config: ArcSwap<OfConfig>,
     /// `route="none"`.
     active_before_route: Gauge,
@@ -46,10 +46,23 @@ pub struct Metrics {
     reloads_ok: Counter,
     reloads_failed: Counter,
     last_reload_successful: Gauge,
+    /// What that gauge says, in words.
+    not_reloaded: ArcSwapOption<NotReloaded>,
+}
+
+/// A configuration that could not be taken over.
+#[derive(Debug)]
+pub struct NotReloaded {
+    /// When that was tried.
+    pub at: OffsetDateTime,
+    /// What is wrong with it, or the first few mistakes.
+    pub errors: Vec<String>,
 }
 
 /// What follows the configuration.
 struct OfConfig {
+    /// Those of former configurations as well, as with routes.
+    listeners: HashMap<Name, Arc<ListenerMetrics>>,
     /// Those of former configurations as well: connections that began under them are counted to their end.
     routes: HashMap<Name, Arc<RouteMetrics>>,
     /// The routes of this one, in the order of their names.
@@ -158,22 +171,6 @@ impl Metrics {
             .build_recorder();
         describe(&lasting);
         let register = Register(&lasting);
-        let listeners = config
-            .listeners
-            .iter()
-            .map(|listener| {
-                let label = [("listener", listener.name.as_str())];
-                let metrics = ListenerMetrics {
-                    accepted: register.counter(names::CONNECTIONS_ACCEPTED, &label),
-                    handshakes_in_progress: register.gauge(names::HANDSHAKES_IN_PROGRESS, &label),
-                    rejected: register.rejected(&listener.name, NO_ROUTE, |reason| {
-                        // What a client speaks at most is sometimes seen before the name it asks for.
-                        reason.stage().is_before_route() || matches!(reason, Reason::ProtocolVersion | Reason::Internal)
-                    }),
-                };
-                (listener.name.clone(), Arc::new(metrics))
-            })
-            .collect();
         let accept_errors = AcceptError::ALL
             .iter()
             .map(|kind| register.counter(names::ACCEPT_ERRORS, &[("kind", kind.label())]))
@@ -190,7 +187,7 @@ impl Metrics {
         let revision = option_env!("DOORWARD_REVISION").unwrap_or("unknown");
         register.gauge(names::BUILD_INFO, &[("version", version), ("revision", revision)]).set(1);
         Ok(Self {
-            of_config: ArcSwap::from_pointee(OfConfig::new(config, &register, &listeners, &HashMap::new())),
+            of_config: ArcSwap::from_pointee(OfConfig::new(config, &register, None)),
             active_before_route: register.gauge(names::CONNECTIONS_ACTIVE, &[("route", NO_ROUTE)]),
             handshake_ok: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "ok")]),
             handshake_rejected: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "rejected")]),
@@ -198,25 +195,25 @@ impl Metrics {
             reloads_ok: reloads("ok"),
             reloads_failed: reloads("failed"),
             last_reload_successful,
+            not_reloaded: ArcSwapOption::empty(),
             handle: lasting.handle(),
-            listeners,
             accept_errors,
             cut,
             lasting,
         })
     }
 
-    /// Follows a new configuration. The listeners stay as they are, and whatever is counted goes on; gauges of backends,
-    /// certificates and lists that are gone disappear.
+    /// Follows a new configuration. Whatever is counted goes on; gauges of backends, certificates and lists that are gone
+    /// disappear.
     pub fn follow(&self, config: &Config) {
         let former = self.of_config.load();
-        let new = OfConfig::new(config, &Register(&self.lasting), &self.listeners, &former.routes);
+        let new = OfConfig::new(config, &Register(&self.lasting), Some(&former));
         self.of_config.store(Arc::new(new));
     }
 
-    /// The series of a listener of the configuration.
-    pub fn listener(&self, name: &Name) -> Option<&Arc<ListenerMetrics>> {
-        self.listeners.get(name)
+    /// The series of a listener of this configuration or of a former one.
+    pub fn listener(&self, name: &Name) -> Option<Arc<ListenerMetrics>> {
+        self.of_config.load().listeners.get(name).cloned()
     }
 
     /// The series of a route of this configuration or of a former one.
@@ -234,10 +231,23 @@ impl Metrics {
         Arc::clone(&self.of_config.load().expiries)
     }
 
-    /// A new configuration was taken over, or refused.
-    pub fn reloaded(&self, taken: bool) {
-        if taken { &self.reloads_ok } else { &self.reloads_failed }.increment(1);
-        self.last_reload_successful.set(if taken { 1 } else { 0 });
+    /// A new configuration was taken over.
+    pub fn reloaded(&self) {
+        self.reloads_ok.increment(1);
+        self.last_reload_successful.set(1);
+        self.not_reloaded.store(None);
+    }
+
+    /// A new configuration was refused, for these mistakes.
+    pub fn not_reloaded(&self, errors: Vec<String>) {
+        self.reloads_failed.increment(1);
+        self.last_reload_successful.set(0);
+        self.not_reloaded.store(Some(Arc::new(NotReloaded { at: OffsetDateTime::now_utc(), errors })));
+    }
+
+    /// The configuration that was refused since one was taken over.
+    pub fn refused_configuration(&self) -> Option<Arc<NotReloaded>> {
+        self.not_reloaded.load_full()
     }
 
     /// A session was cut for this reason, and ended so long after somebody wanted it.
@@ -281,6 +291,18 @@ impl Metrics {
 }
 
 impl ListenerMetrics {
+    fn new(register: &Register<'_>, name: &Name) -> Self {
+        let label = [("listener", name.as_str())];
+        Self {
+            accepted: register.counter(names::CONNECTIONS_ACCEPTED, &label),
+            handshakes_in_progress: register.gauge(names::HANDSHAKES_IN_PROGRESS, &label),
+            rejected: register.rejected(name, NO_ROUTE, |reason| {
+                // What a client speaks at most is sometimes seen before the name it asks for.
+                reason.stage().is_before_route() || matches!(reason, Reason::ProtocolVersion | Reason::Internal)
+            }),
+        }
+    }
+
     /// Counts a rejection before the route was known.
     pub fn rejected(&self, reason: Reason) {
         self.rejected.count(reason);
@@ -288,18 +310,18 @@ impl ListenerMetrics {
 }
 
 impl OfConfig {
-    fn new(
-        config: &Config,
-        lasting: &Register<'_>,
-        listeners: &HashMap<Name, Arc<ListenerMetrics>>,
-        former: &HashMap<Name, Arc<RouteMetrics>>,
-    ) -> Self {
+    fn new(config: &Config, lasting: &Register<'_>, former: Option<&Self>) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         describe(&recorder);
         let things = Register(&recorder);
-        let mut routes = former.clone();
+        let mut listeners = former.map(|former| former.listeners.clone()).unwrap_or_default();
+        for listener in &config.listeners {
+            let new = || Arc::new(ListenerMetrics::new(lasting, &listener.name));
+            listeners.entry(listener.name.clone()).or_insert_with(new);
+        }
+        let mut routes = former.map(|former| former.routes.clone()).unwrap_or_default();
         for route in &config.routes {
-            let former = former.get(&route.name).map(|former| &**former);
+            let former = former.and_then(|former| former.routes.get(&route.name)).map(AsRef::as_ref);
             let metrics = RouteMetrics::new(lasting, &things, listeners.keys(), route, former);
             routes.insert(route.name.clone(), Arc::new(metrics));
         }
@@ -313,7 +335,7 @@ impl OfConfig {
         }
         let mut route_names: Vec<Name> = config.routes.iter().map(|route| route.name.clone()).collect();
         route_names.sort_unstable();
-        Self { routes, route_names, things: recorder.handle(), expiries: Arc::new(expiries) }
+        Self { listeners, routes, route_names, things: recorder.handle(), expiries: Arc::new(expiries) }
     }
 }
 

@@ -134,8 +134,9 @@ impl<'a> Watch<'a> {
             assert_eq!(line["alert"], told, "the client saw {client_saw:?}: {line}");
         }
         let route = line["route"].as_str().unwrap_or("none");
+        let listener = line["listener"].as_str().unwrap();
         let labels =
-            [("listener", "public"), ("route", route), ("stage", reason.stage().label()), ("reason", reason.label())];
+            [("listener", listener), ("route", route), ("stage", reason.stage().label()), ("reason", reason.label())];
         self.counted(REJECTED, &labels);
         line
     }

@@ -3,6 +3,7 @@
 //! | file | shows | of attacks.md |
 //! |---|---|---|
 //! | `whole` | everything is taken over, or nothing is; who asked is told | 12, 24 |
+//! | `listeners` | they come, go and move; one that cannot be had refuses the reload | 24 |
 //! | `watched` | files that change are taken over by themselves | |
 //! | `tickets` | earlier sessions are worth nothing after a reload | 18 |
 //! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
@@ -28,6 +29,7 @@ mod home;
 
 mod clock;
 mod crowd;
+mod listeners;
 mod load;
 mod sessions;
 mod tickets;

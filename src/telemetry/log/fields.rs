@@ -28,6 +28,13 @@ pub enum Event {
         /// Where, with the port the kernel chose if port 0 was asked for.
         address: SocketAddr,
     },
+    /// A listener that a reload has taken out of service.
+    ListenerClosed {
+        /// Which one.
+        listener: String,
+        /// Where it was.
+        address: SocketAddr,
+    },
     /// The metrics listener is bound.
     Metrics {
         /// Where.
@@ -233,9 +240,12 @@ impl Line for Event {
             Self::ReloadFailed { .. } => Priority::Error,
             Self::LeftOut { .. } => Priority::Warning,
             Self::Reloaded { .. } => Priority::Notice,
-            Self::Listening { .. } | Self::Metrics { .. } | Self::Control { .. } | Self::Ready | Self::Draining => {
-                Priority::Info
-            }
+            Self::Listening { .. }
+            | Self::ListenerClosed { .. }
+            | Self::Metrics { .. }
+            | Self::Control { .. }
+            | Self::Ready
+            | Self::Draining => Priority::Info,
         }
     }
 }

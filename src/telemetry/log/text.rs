@@ -8,6 +8,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listening { listener, address } => write!(f, "listening on {address} ({listener})"),
+            Self::ListenerClosed { listener, address } => write!(f, "no longer listening on {address} ({listener})"),
             Self::Metrics { address } => write!(f, "metrics on http://{address}/metrics"),
             Self::Control { socket } => write!(f, "control socket at {socket}"),
             Self::Ready => f.write_str("ready"),

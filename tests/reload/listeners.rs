@@ -1,0 +1,154 @@
+//! Listeners come, go and move, and nobody who is in notices.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+
+use doorward::rejection::{Alert, Reason};
+use serde_json::Value;
+
+use crate::client::{Client, client};
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::TestPki;
+use crate::home::{House, assert_admitted, assert_refused};
+use crate::{NAS, SSH, controlled, doorward, doorward_at_socket, reload};
+
+/// `unrecognized_name` (RFC 8446 section 6.2).
+const UNRECOGNIZED_NAME: Alert = Alert(112);
+
+const ACCEPTED: &str = "doorward_connections_accepted_total";
+const REJECTED: &str = "doorward_connections_rejected_total";
+
+/// The configuration with one more listener.
+fn and(config: &str, name: &str, address: impl ToString) -> String {
+    format!("{config}\n[[listener]]\nname = \"{name}\"\naddress = \"{}\"\n", address.to_string())
+}
+
+/// Takes a configuration over and returns what `doorward reload` says in JSON.
+#[track_caller]
+fn told(gate: &Gate, config: &str) -> Value {
+    std::fs::write(gate.folder().join("doorward.toml"), config).unwrap();
+    serde_json::from_str(&doorward(gate, &["reload", "--format", "json"]).success().text()).unwrap()
+}
+
+/// Name and address of each listener in a list of the answer.
+fn doors(list: &Value) -> Vec<(String, SocketAddr)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let door = |door: &Value| (text(&door["name"]), text(&door["address"]).parse().unwrap());
+    list.as_array().unwrap().iter().map(door).collect()
+}
+
+/// Where the gate says that it listens.
+fn listening(gate: &Gate) -> Vec<(String, SocketAddr)> {
+    let status = doorward(gate, &["status", "--format", "json"]).success().text();
+    doors(&serde_json::from_str::<Value>(&status).unwrap()["listeners"])
+}
+
+#[track_caller]
+fn nobody_listens(address: SocketAddr) {
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{address}");
+}
+
+#[test]
+fn one_more_one_that_moves_and_one_less() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let config = controlled(&House::new(&pki).route("nas", backend.address()));
+    let gate = Gate::start(&config);
+    let first = Client::admitted(gate.address(), &alice, NAS).unwrap();
+
+    let answer = told(&gate, &and(&config, "second", "127.0.0.1:0"));
+    let opened = doors(&answer["opened"]);
+    let [(name, second)] = &opened[..] else { panic!("{answer}") };
+    assert_eq!((name.as_str(), &answer["closed"]), ("second", &Value::from([0; 0])), "{answer}");
+    assert_eq!(listening(&gate), [("public".to_owned(), gate.address()), ("second".to_owned(), *second)]);
+    let line = gate.wait_for_line("that it listens", |line| line["listener"] == "second");
+    assert_eq!((&line["event"], &line["address"]), (&"listening".into(), &second.to_string().into()));
+
+    // It has its series from the start, and whoever comes that way is counted there, let in or not.
+    assert_eq!(gate.metrics().sum(REJECTED, &[("listener", "second")]), 0.0);
+    let verdict = assert_admitted(&gate, || Client::admitted(*second, &alice, NAS));
+    assert_eq!(verdict["listener"], "second");
+    let refused = assert_refused(&gate, &backend, Reason::ServerNameUnknown, UNRECOGNIZED_NAME, || {
+        Client::admitted(*second, &alice, SSH)
+    });
+    assert_eq!(refused["listener"], "second");
+    let guest = Client::admitted(*second, &alice, NAS).unwrap();
+    let metrics = gate.metrics();
+    assert_eq!(metrics.sum(ACCEPTED, &[("listener", "second")]), 3.0);
+    assert_eq!(metrics.sum(REJECTED, &[("listener", "second")]), 1.0);
+
+    // To every address of the machine, although the narrow one is in the way; and back.
+    let everywhere = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), second.port());
+    for (from, to) in [(*second, everywhere), (everywhere, *second)] {
+        let answer = told(&gate, &and(&config, "second", to));
+        assert_eq!(doors(&answer["opened"]), [("second".to_owned(), to)], "{answer}");
+        assert_eq!(doors(&answer["closed"]), [("second".to_owned(), from)], "{answer}");
+        assert_admitted(&gate, || Client::admitted(*second, &alice, NAS));
+    }
+    nobody_listens(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), second.port()));
+
+    // Its other keys are its own to the end: only this door is shut for this source.
+    let denying = format!("{}deny_sources = [\"127.0.0.1\"]\n", and(&config, "second", second));
+    let answer = told(&gate, &denying);
+    assert_eq!((doors(&answer["opened"]), doors(&answer["closed"])), (vec![], vec![]), "{answer}");
+    drop(crate::client::connect(*second));
+    assert_eq!(gate.wait_rejected("admission", "source_denied", 1)[0]["listener"], "second");
+    assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
+
+    // Who came in by a door that is gone stays: where he may go is the routes' to say.
+    let text = reload(&gate, &config).success().text();
+    assert!(text.contains(&format!("Listens no longer on {second} (second)\n")), "{text}");
+    nobody_listens(*second);
+    let line = gate.wait_for_lines("that it does not listen", 3, |line| line["event"] == "listener_closed");
+    assert_eq!((&line[2]["listener"], &line[2]["address"]), (&"second".into(), &second.to_string().into()));
+    assert_eq!(listening(&gate), [("public".to_owned(), gate.address())]);
+    guest.ping().unwrap();
+    first.ping().unwrap();
+    drop((guest, first));
+    // What was counted stays counted.
+    assert!(gate.settled().sum(ACCEPTED, &[("listener", "second")]) >= 6.0);
+}
+
+#[test]
+fn an_address_that_cannot_be_had_refuses_the_whole_reload() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let config = controlled(&House::new(&pki).route("nas", backend.address()));
+    let gate = Gate::start(&config);
+    let guest = Client::admitted(gate.address(), &alice, NAS).unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+
+    // One that could be had stands before it, the first one is gone, and so is the route.
+    let wanted = controlled(&House::new(&pki).route("ssh", backend.address()));
+    let wanted = wanted.replace("name = \"public\"", "name = \"renamed\"");
+    let free = {
+        let probe = TcpListener::bind("127.0.0.1:0").unwrap();
+        probe.local_addr().unwrap()
+    };
+    let refused = reload(&gate, &and(&and(&wanted, "free", free), "taken", taken)).failure();
+    assert_eq!(refused.status.code(), Some(3), "{refused}");
+    let expected = format!("cannot listen on {taken} (listener \"taken\"): Address already in use");
+    assert!(refused.stderr.contains(&expected), "{refused}");
+    assert!(refused.stderr.contains("another program listens there: stop it, or choose another port"), "{refused}");
+
+    nobody_listens(free);
+    let status = doorward_at_socket(&gate, &["status"]).text();
+    assert!(status.contains("was not taken over") && status.contains(&expected), "{status}");
+    guest.ping().unwrap();
+    assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
+    let unknown = || Client::admitted(gate.address(), &alice, SSH);
+    assert_refused(&gate, &backend, Reason::ServerNameUnknown, UNRECOGNIZED_NAME, unknown);
+    drop(guest);
+
+    // As soon as it can be had, it is.
+    drop(other);
+    reload(&gate, &and(&and(&wanted, "free", free), "taken", taken)).success();
+    nobody_listens(gate.address());
+    for address in [free, taken] {
+        assert_admitted(&gate, || Client::admitted(address, &alice, SSH));
+    }
+}
