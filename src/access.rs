@@ -2,13 +2,14 @@
 //! connection: it asks the functions that do.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::authorize::{Policy, decide};
-use crate::config::checked::{Config, Route, RouteMode, Selector, Terminate};
+use crate::config::checked::{ClientAuthMode, Config, Route, RouteMode, Selector, Terminate};
 use crate::identity::{Chain, Identity, Serial, Sha256, Twins};
 use crate::names::printable;
 use crate::snapshot::{Access, Snapshot};
@@ -76,16 +77,32 @@ impl Person {
 
     /// What he finds at `route`.
     pub fn way(&self, route: &Route) -> Way {
-        let RouteMode::Terminate(terminate) = &route.mode else { return Way::Backend };
-        let mode = terminate.client_auth.mode;
-        let policy = Policy { allow: terminate.allow.clone(), deny: terminate.client_auth.deny.clone() };
+        self.way_by(Rules::of(route).as_ref())
+    }
+
+    fn way_by(&self, rules: Option<&Rules>) -> Way {
+        let Some(Rules { mode, policy }) = rules else { return Way::Backend };
         // What the verifier does before it asks the policy.
         let admitted = match &self.identity {
-            None => !mode.requires() && decide(None, &policy).is_ok(),
-            Some(identity) if mode.verifies() => identity.verified && decide(Some(identity), &policy).is_ok(),
-            Some(identity) => decide(Some(&Identity { verified: false, ..identity.clone() }), &policy).is_ok(),
+            None => !mode.requires() && decide(None, policy).is_ok(),
+            Some(identity) if mode.verifies() => identity.verified && decide(Some(identity), policy).is_ok(),
+            Some(identity) => decide(Some(&Identity { verified: false, ..identity.clone() }), policy).is_ok(),
         };
         if admitted { Way::Yes } else { Way::No }
+    }
+}
+
+/// By what a route that is no passthrough decides.
+struct Rules {
+    mode: ClientAuthMode,
+    policy: Policy,
+}
+
+impl Rules {
+    fn of(route: &Route) -> Option<Self> {
+        let RouteMode::Terminate(terminate) = &route.mode else { return None };
+        let policy = Policy { allow: terminate.allow.clone(), deny: terminate.client_auth.deny.clone() };
+        Some(Self { mode: terminate.client_auth.mode, policy })
     }
 }
 
@@ -117,13 +134,9 @@ pub fn people(config: &Config) -> Vec<Person> {
 }
 
 fn selected<'a>(configs: impl Iterator<Item = &'a Config>) -> Vec<Person> {
-    let mut selectors: Vec<&Selector> = Vec::new();
-    for selector in configs.flat_map(terminating).flat_map(|(_, route)| &route.allow.selectors) {
-        if !selectors.contains(&selector) {
-            selectors.push(selector);
-        }
-    }
-    selectors.into_iter().map(Person::named).collect()
+    let selectors = configs.flat_map(terminating).flat_map(|(_, route)| &route.allow.selectors);
+    let mut seen = HashSet::new();
+    selectors.filter(|selector| seen.insert(*selector)).map(Person::named).collect()
 }
 
 fn the_rest(all: bool) -> [Person; 3] {
@@ -178,12 +191,17 @@ pub fn difference(old: State<'_>, new: State<'_>, guests: &[Guest], now: UnixTim
     people.extend(denied(&[old.config, new.config]));
     let nobody_is_named = people.is_empty();
     people.extend(the_rest(nobody_is_named));
+    // Once: there may be thousands in them.
+    let rules = |config: &Config| -> Vec<(String, Option<Rules>)> {
+        config.routes.iter().map(|route| (route.name.to_string(), Rules::of(route))).collect()
+    };
+    let (before, after) = (rules(old.config), rules(new.config));
     for person in &people {
-        let open = |config: &Config| -> BTreeSet<String> {
-            let routes = config.routes.iter().filter(|route| person.way(route) != Way::No);
-            routes.map(|route| route.name.to_string()).collect()
+        let open = |routes: &[(String, Option<Rules>)]| -> BTreeSet<String> {
+            let open = routes.iter().filter(|(_, rules)| person.way_by(rules.as_ref()) != Way::No);
+            open.map(|(name, _)| name.clone()).collect()
         };
-        ways.compare(&person.name, &open(old.config), &open(new.config));
+        ways.compare(&person.name, &open(&before), &open(&after));
     }
     for (identity, chain) in guests.iter().take(GUESTS_MAX) {
         let name = printable(&identity.display_name(), NAME_MAX);
@@ -192,6 +210,30 @@ pub fn difference(old: State<'_>, new: State<'_>, guests: &[Guest], now: UnixTim
     authorities(&mut ways, old.config, new.config);
     revoked(&mut ways, old.snapshot, new.snapshot, guests);
     ways.into_difference()
+}
+
+/// A revocation list in the place of one that was made later, as a restored backup has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OlderList {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// When it was made, in seconds since 1970.
+    pub made: i64,
+    /// When the one before was made.
+    pub before: i64,
+}
+
+/// Lists that take the place of newer ones of the same authority: whoever was revoked in between is back in.
+pub fn older_lists(old: &Config, new: &Config) -> BTreeSet<OlderList> {
+    let lists = |config| terminating(config).flat_map(|(_, route)| &route.client_auth.revocation_lists);
+    // Several of one authority may each speak for a part.
+    let newest =
+        |config, issuer: &[u8]| lists(config).filter(|list| list.issuer == issuer).map(|list| list.this_update).max();
+    let older = lists(new).filter_map(|list| {
+        let (before, made) = (newest(old, &list.issuer)?, newest(new, &list.issuer)?);
+        (made < before).then(|| OlderList { file: list.file.clone(), made, before })
+    });
+    older.collect()
 }
 
 /// Everybody whom one of these denies.

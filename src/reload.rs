@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-use crate::access::{self, Change, Difference, State};
+use crate::access::{self, Change, Difference, OlderList, State};
 use crate::config::checked::{Config, Control, KernelTls, Log};
 use crate::config::seen::Seen;
 use crate::config::{self, ConfigErrors};
@@ -24,7 +24,7 @@ use crate::gate::{Gate, Reviewed};
 use crate::listener::Listener;
 use crate::names::Name;
 use crate::snapshot::Snapshot;
-use crate::telemetry::log::Event;
+use crate::telemetry::log::{Event, moment};
 
 /// Who wants a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,25 +183,33 @@ impl Inner {
                 return Err(Refused(errors));
             }
         };
-        let difference = difference(&self.gate, &old, &config, &snapshot);
-        let warnings = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
+        let (snapshot, guests) = (Arc::new(snapshot), self.gate.sessions.guests());
+        let told = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message));
+        let warnings = told.chain(access::older_lists(&old, &config).iter().map(older)).collect();
         let after_restart = self.started.differs_from(&config);
         let doors = |listeners: Vec<&Arc<Listener>>| listeners.into_iter().map(Door::from).collect();
         let (opened, closed) = (doors(beyond(&listeners, &bound)), doors(beyond(&bound, &listeners)));
-        self.swap(Current::new(config, listeners), snapshot);
+        let before = self.gate.snapshot.load_full();
+        let new = Current::new(config, listeners);
+        let config = Arc::clone(&new.config);
+        self.swap(new, Arc::clone(&snapshot));
         let Reviewed { kept, cut } = self.gate.review(asked);
+        // Behind all that matters: of thousands of devices, or millions who are revoked, this takes its time.
+        let (before, after) =
+            (State { config: &old, snapshot: &before }, State { config: &config, snapshot: &snapshot });
+        let difference = access::difference(before, after, &guests, UnixTime::now());
         Ok(Reloaded { warnings, after_restart, opened, closed, difference, kept, cut })
     }
 
     /// Nothing here can fail.
-    fn swap(&self, new: Current, snapshot: Snapshot) {
+    fn swap(&self, new: Current, snapshot: Arc<Snapshot>) {
         // First of all, so that every connection finds the series of its listener and of its route.
         self.gate.metrics.follow(&new.config);
         self.gate.admission.change(new.config.limits.clone());
         for (listener, settings) in new.listeners.iter().zip(&new.config.listeners) {
             listener.follow(settings);
         }
-        self.gate.snapshot.store(Arc::new(snapshot));
+        self.gate.snapshot.store(snapshot);
         // Last, since from then on connections are taken from those that are new.
         let old = self.current.send_replace(new);
         let current = self.current.borrow();
@@ -221,7 +229,7 @@ impl Inner {
     fn tell(&self, cause: Cause, result: &Result<Reloaded, Refused>) {
         let (metrics, log, cause) = (&self.gate.metrics, &self.gate.log, cause.label());
         match result {
-            Ok(Reloaded { after_restart, opened, closed, difference, kept, cut, .. }) => {
+            Ok(Reloaded { warnings, after_restart, opened, closed, difference, kept, cut, .. }) => {
                 metrics.reloaded();
                 for Door { name, address } in opened {
                     log.event(&Event::Listening { listener: name.to_string(), address: *address });
@@ -233,6 +241,7 @@ impl Inner {
                     cause,
                     sessions_kept: *kept,
                     sessions_cut: *cut,
+                    warnings: first(warnings, String::clone),
                     after_restart: after_restart.clone(),
                     gained: first(&difference.gained, in_words),
                     lost: first(&difference.lost, in_words),
@@ -252,11 +261,14 @@ fn beyond<'a>(some: &'a [Arc<Listener>], others: &[Arc<Listener>]) -> Vec<&'a Ar
     some.iter().filter(|one| !others.iter().any(|other| Arc::ptr_eq(one, other))).collect()
 }
 
-/// What the new configuration changes about who may go where, those who are in among them.
-fn difference(gate: &Gate, old: &Config, config: &Config, snapshot: &Snapshot) -> Difference {
-    let before = gate.snapshot.load_full();
-    let old = State { config: old, snapshot: &before };
-    access::difference(old, State { config, snapshot }, &gate.sessions.guests(), UnixTime::now())
+fn older(OlderList { file, made, before }: &OlderList) -> String {
+    format!(
+        "client_auth.revocation_lists: the list in {} was made at {}, and the one that was in force before at {}: whoever was \
+         revoked in between is let in again; put the newer one back, or make a new one: doorward ca revoke",
+        file.display(),
+        moment(*made),
+        moment(*before)
+    )
 }
 
 /// The first few for the log, and how many more there are.

@@ -433,6 +433,7 @@ fn the_fields_of_the_log_are_those_of_its_lines() {
         cause: "",
         sessions_kept: 0,
         sessions_cut: 0,
+        warnings: told(),
         after_restart: told(),
         gained: told(),
         lost: told(),

@@ -193,6 +193,10 @@ pub struct RevocationList {
     pub file: PathBuf,
     /// The list.
     pub list: CertificateRevocationListDer<'static>,
+    /// Who made it: the name of an authority, as it is encoded.
+    pub issuer: Vec<u8>,
+    /// When it was made (`thisUpdate`), in seconds since 1970.
+    pub this_update: i64,
     /// When its successor is due (`nextUpdate`), in seconds since 1970.
     pub next_update: Option<i64>,
 }
@@ -236,7 +240,7 @@ pub struct Allow {
 }
 
 /// What picks certificates out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Selector {
     /// A bare word: any of the names in the certificate.
     AnyName(String),

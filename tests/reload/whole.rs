@@ -279,6 +279,54 @@ fn a_reload_says_who_may_go_where_he_could_not_before_and_the_reverse() {
     assert!(line["lost"].is_null(), "{line}");
 }
 
+/// A backup is restored, say: it is taken over, as it may be meant, and it is said, whoever wanted the reload.
+#[test]
+fn a_list_older_than_the_one_in_force_is_told() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let list = |made: i64, revoked: &[SerialNumber]| {
+        pki.write("clients.crl", pki.clients.revocation_list(revoked, days_from_now(made), days_from_now(5)))
+    };
+    let lists = format!("revocation_lists = [{:?}]", list(-3, &[]));
+    let config = controlled(&House::new(&pki).client_auth(&lists).route("nas", backend.address()));
+    let gate = Gate::start(&config);
+    let warned = |of: &str| {
+        let line = gate.hang_up();
+        line["warnings"].as_array().unwrap().iter().filter(|one| one.as_str().unwrap().contains(of)).count()
+    };
+    list(-1, &[SerialNumber::from(77)]);
+    assert_eq!(warned("is let in again"), 0);
+    list(-2, &[]);
+    assert_eq!(warned("is let in again"), 1);
+    assert_eq!(warned("is let in again"), 0);
+    // Other warnings are not for the one alone who asks at a terminal.
+    pki.write("clients.crl", pki.clients.revocation_list(&[], days_from_now(-2), days_from_now(-1)));
+    assert_eq!(warned("expired on"), 1);
+}
+
+/// Telling who may go where takes seconds among thousands of devices. Nobody is in for longer because of that.
+#[test]
+fn who_loses_his_right_is_out_before_it_is_told_who_else_does() {
+    const DEVICES: usize = 3000;
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let names = |first: usize| (first..first + DEVICES).map(|number| format!("device-{number}")).collect::<Vec<_>>();
+    let config = |first| {
+        let keys = format!("allow = {:?}", names(first));
+        controlled(&House::new(&pki).route_with("nas", &[&backend.address().to_string()], &keys))
+    };
+    let gate = Gate::start(&config(0));
+    let device = client(&pki, Some(&pki.client("device-0")));
+    let guest = Client::admitted(gate.address(), &device, NAS).unwrap();
+    let line = gate.reload(&config(1));
+    assert_eq!((&line["event"], &line["sessions_cut"]), (&"reloaded".into(), &1.into()), "{line}");
+    let lines = gate.lines();
+    let at = |event: &str| lines.iter().position(|line| line["event"] == event);
+    assert!(at("closed").is_some_and(|closed| Some(closed) < at("reloaded")), "{lines:?}");
+    assert_eq!(line["lost"], serde_json::json!(["device-0 (nas)"]));
+    drop(guest);
+}
+
 /// What sources have done is none of the configuration's business.
 #[test]
 fn who_has_to_wait_goes_on_waiting() {

@@ -252,12 +252,11 @@ fn read_lists(file: &NamedFile) -> Result<Vec<RevocationList>, Problem> {
                  a crlNumber",
             )
         };
-        let next_update = match CertificateRevocationList::from_der(&list) {
-            Ok(([], read)) => read.next_update().map(|time| time.timestamp()),
-            _ => return Err(damaged("it is damaged")),
-        };
+        let Ok(([], read)) = CertificateRevocationList::from_der(&list) else { return Err(damaged("it is damaged")) };
+        let (issuer, this_update) = (read.issuer().as_raw().to_vec(), read.last_update().timestamp());
+        let next_update = read.next_update().map(|time| time.timestamp());
         accepted(list.clone()).map_err(|why| damaged(&why))?;
-        Ok(RevocationList { file: file.path.clone(), list, next_update })
+        Ok(RevocationList { file: file.path.clone(), list, issuer, this_update, next_update })
     };
     lists.into_iter().map(read).collect()
 }

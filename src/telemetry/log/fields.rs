@@ -57,6 +57,9 @@ pub enum Event {
         sessions_kept: usize,
         /// Connections that end, since they would not be let in any more.
         sessions_cut: usize,
+        /// What is allowed but probably not meant.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        warnings: Vec<String>,
         /// What takes effect only after a restart.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         after_restart: Vec<String>,

@@ -13,9 +13,14 @@ impl fmt::Display for Event {
             Self::Control { socket } => write!(f, "control socket at {socket}"),
             Self::Ready => f.write_str("ready"),
             Self::Draining => f.write_str("draining: no new connections, open ones may end"),
-            Self::Reloaded { cause, sessions_kept, sessions_cut, after_restart, gained, lost } => {
+            Self::Reloaded { cause, sessions_kept, sessions_cut, warnings, after_restart, gained, lost } => {
                 write!(f, "reloaded ({cause}): {sessions_kept} connections go on, {sessions_cut} are cut")?;
-                for (what, list) in [("may now", gained), ("may no longer", lost), ("after a restart", after_restart)] {
+                for (what, list) in [
+                    ("may now", gained),
+                    ("may no longer", lost),
+                    ("after a restart", after_restart),
+                    ("warning", warnings),
+                ] {
                     if !list.is_empty() {
                         write!(f, "; {what}: {}", list.join(", "))?;
                     }
