@@ -14,7 +14,7 @@ use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 use zeroize::Zeroizing;
 
@@ -229,14 +229,24 @@ impl Authority {
 /// Whether the authority with the certificate `issuer` has signed this certificate.
 pub fn has_signed(issuer: &CertificateDer<'_>, certificate: &X509Certificate<'_>) -> bool {
     let Ok((_, issuer)) = X509Certificate::from_der(issuer) else { return false };
-    let key = issuer.public_key().subject_public_key.data.as_ref();
     let (message, signature) = (certificate.tbs_certificate.as_ref(), certificate.signature_value.data.as_ref());
-    certificate.issuer().as_raw() == issuer.subject().as_raw()
-        && rustls::crypto::aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .all
-            .iter()
-            .any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
+    certificate.issuer().as_raw() == issuer.subject().as_raw() && is_signature_of(&issuer, message, signature)
+}
+
+/// Whether the authority with the certificate `issuer` has signed this revocation list.
+pub(super) fn has_signed_list(issuer: &CertificateDer<'_>, list: &CertificateRevocationList<'_>) -> bool {
+    let Ok((_, issuer)) = X509Certificate::from_der(issuer) else { return false };
+    let (message, signature) = (list.tbs_cert_list.as_ref(), list.signature_value.data.as_ref());
+    list.issuer().as_raw() == issuer.subject().as_raw() && is_signature_of(&issuer, message, signature)
+}
+
+fn is_signature_of(issuer: &X509Certificate<'_>, message: &[u8], signature: &[u8]) -> bool {
+    let key = issuer.public_key().subject_public_key.data.as_ref();
+    rustls::crypto::aws_lc_rs::default_provider()
+        .signature_verification_algorithms
+        .all
+        .iter()
+        .any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
 }
 
 impl fmt::Debug for Authority {

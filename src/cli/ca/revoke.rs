@@ -206,26 +206,8 @@ fn choose(args: &RevokeArgs, store: &Store, inventory: &mut Inventory) -> Result
             names.join(" or --authority ")
         )));
     };
-    inventory.certificates.push(unknown(&digits, authority));
+    inventory.certificates.push(Entry::unknown(&digits, &authority.id));
     Ok(vec![digits])
-}
-
-/// What there is to say of a certificate of which only the serial number is known.
-fn unknown(serial: &str, authority: &AuthorityEntry) -> Entry {
-    Entry {
-        name: "–".to_owned(),
-        kind: Kind::Device,
-        authority: authority.id.clone(),
-        serial: serial.to_owned(),
-        fingerprint: None,
-        key: None,
-        not_before: None,
-        not_after: None,
-        issued_at: None,
-        renews: None,
-        revoked_at: None,
-        revoked_for: None,
-    }
 }
 
 fn one(entry: &Entry) -> Result<Vec<String>, CaError> {
@@ -283,15 +265,17 @@ fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> 
     let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| not_one())?;
     let identity = Identity::from_certificate(&der, false).map_err(|_| not_one())?;
     let serial = identity.serial.to_string();
-    if let Some(entry) = inventory.certificates.iter_mut().find(|entry| entry.serial == serial) {
-        // Of one that was revoked by its number alone this is the first that is seen.
-        entry.fingerprint.get_or_insert_with(|| identity.fingerprint.to_string());
-        return one(entry);
-    }
     for authority in inventory.authorities.clone() {
         let issuer = store.authority_certificate(&authority)?;
+        // First of all: whoever makes a certificate chooses its number, which may be that of somebody else's.
         if !pki::has_signed(&issuer, &certificate) {
             continue;
+        }
+        let mut known = inventory.certificates.iter_mut();
+        if let Some(entry) = known.find(|entry| entry.authority == authority.id && entry.serial == serial) {
+            // Of one that was revoked by its number alone this is the first that is seen.
+            entry.fingerprint.get_or_insert_with(|| identity.fingerprint.to_string());
+            return one(entry);
         }
         if authority.revocation_list.is_none() {
             return Err(CaError::usage(format!(
@@ -306,7 +290,7 @@ fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> 
             key: Some(keys::describe(certificate.public_key().raw)),
             not_before: date(identity.not_before),
             not_after: date(identity.not_after),
-            ..unknown(&serial, &authority)
+            ..Entry::unknown(&serial, &authority.id)
         });
         return Ok(vec![serial]);
     }
