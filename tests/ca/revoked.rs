@@ -1,5 +1,7 @@
 //! What is revoked stays revoked, and nobody else is; and what is said about it is no more than what is so.
 
+use serde_json::Value;
+
 use crate::common::process::{run, tool};
 use crate::home::{Home, refused};
 
@@ -111,4 +113,47 @@ fn an_authority_that_is_imported_again_keeps_its_list() {
     let list = home.openssl(&["crl", "-in", "pki/mkcert.crl", "-noout", "-text"]).success().text();
     assert!(list.contains("Key Compromise"), "{list}");
     assert_eq!(home.devices(), ["– revoked"]);
+}
+
+#[test]
+fn one_certificate_of_two_leaves_the_other_and_says_so() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    home.ca(&["renew", "alice-phone"]).success();
+    let latest = serial(&home, "alice-phone");
+    let revoked = home.ca(&["revoke", "--serial", &latest, "--format", "json"]).success();
+    let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
+    assert_eq!(revoked["still_in"], serde_json::json!(["alice-phone"]), "{revoked}");
+    let revoked = home.ca(&["revoke", "--serial", &latest]).success();
+    for words in ["alice-phone has another certificate, which still counts", "doorward ca revoke alice-phone"] {
+        assert!(revoked.stderr.contains(words), "{words:?} is missing: {revoked}");
+    }
+    let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).success();
+    let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
+    assert_eq!(revoked["still_in"], serde_json::json!([]), "{revoked}");
+    assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone revoked"]);
+}
+
+#[test]
+fn a_number_that_nobody_has_heard_of_is_not_called_a_device_that_is_out() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let revoked = home.ca(&["revoke", "--serial", "0123456789abcdef"]).success();
+    for words in ["no certificate here has the serial number 0123456789abcdef", "devices", "compare"] {
+        assert!(revoked.stderr.contains(words), "{words:?} is missing: {revoked}");
+    }
+    let known = home.ca(&["revoke", "--serial", &serial(&home, "alice-phone")]).success();
+    assert!(!known.stderr.contains("no certificate here"), "{known}");
+}
+
+#[test]
+fn where_nothing_keeps_a_list_nothing_is_claimed() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let file = home.path("pki/inventory.toml");
+    let inventory = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, inventory.replace("revocation_list = \"clients.crl\"\n", "")).unwrap();
+    refused(home.ca(&["revoke", "alice-phone"]), 2, &["\"devices\"", "keeps no revocation list"]);
+    refused(home.ca(&["revoke"]), 2, &["keeps a revocation list"]);
+    assert_eq!(home.devices(), ["alice-phone valid"]);
 }
