@@ -9,7 +9,7 @@ use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::found::copy;
-use super::gate::{Changed, Told, tell_gate};
+use super::gate::{Changed, List, Told, tell_gate};
 use super::handout::{Device, Places, handout, known_gate};
 use super::server::{self, NewServer};
 use super::{CaError, authority_for, load, revoke, say};
@@ -118,7 +118,8 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     let mut outcome = Ok(());
     if let Some(list) = authority.revocation_list.as_ref().filter(|_| args.revoke_old) {
         text.push_str("What it had before is revoked. ");
-        match tell_gate(&args.new.folder, &store, Changed::Lists(&[store.path(list)])) {
+        let list = List { file: store.path(list), authority: signer.certificate().clone() };
+        match tell_gate(&args.new.folder, &store, Changed::Lists(&[list])) {
             Ok(told) => {
                 text.push_str(&told.text);
                 renewed.told = Some(told);

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::gate::{Changed, Told, tell_gate};
+use super::gate::{Changed, List, Told, tell_gate};
 use super::inspect::WELL_KNOWN;
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, load, say};
@@ -123,17 +123,19 @@ pub(super) fn run(args: &RevokeArgs) -> Result<(), CaError> {
         }
     }
     let mut files = Vec::new();
+    let mut lists = Vec::new();
     let mut notes = String::new();
     for authority in &authorities {
         let signer = load(&store, authority, &args.passphrase)?;
         files.extend(list(&mut inventory, &authority.id, &signer)?);
         let Some(path) = &authority.revocation_list else { continue };
+        lists.push(List { file: store.path(path), authority: signer.certificate().clone() });
         done.lists.push(store.path(path));
         notes.push_str(&written(&store.path(path), &signer));
     }
     store.commit(inventory, files)?;
     if !done.lists.is_empty() {
-        let told = tell_gate(&args.folder, &store, Changed::Lists(&done.lists))?;
+        let told = tell_gate(&args.folder, &store, Changed::Lists(&lists))?;
         notes.push_str(&told.text);
         done.told = Some(told);
     }
