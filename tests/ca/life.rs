@@ -408,3 +408,15 @@ fn people_read_a_table() {
     }
     assert!(text.contains("authority devices: 3649 days left, 1 revoked (pki/clients.pem)"), "{list}");
 }
+
+#[test]
+fn whoever_stops_reading_the_table_gets_no_crash() {
+    let home = Home::with_authorities();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended =
+        home.doorward().args(["ca", "list"]).stdout(writer).stderr(std::process::Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: Broken pipe") && !said.contains("panicked"), "{said}");
+}
