@@ -410,6 +410,24 @@ fn people_read_a_table() {
 }
 
 #[test]
+fn what_was_not_made_here_is_not_replaced_by_a_renewal() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "server"]).success();
+    // There the gate's own certificate and key are called the same.
+    let before = home.files();
+    refused(home.ca(&["renew", "server", "--output", "pki"]), 7, &["pki/server.pem", "nothing was written", "--force"]);
+    assert_eq!(home.files(), before);
+    // Its own key alone, without the certificate beside it, is what it has had.
+    std::fs::remove_file(home.path("devices/server.pem")).unwrap();
+    home.ca(&["renew", "server"]).success();
+    // What it has had before may be replaced, wherever that is.
+    home.ca(&["renew", "server", "--output", "stick"]).success();
+    home.ca(&["renew", "server", "--output", "stick"]).success();
+    home.ca(&["renew", "server"]).success();
+    assert_eq!(home.devices().last().map(String::as_str), Some("server valid"));
+}
+
+#[test]
 fn whoever_stops_reading_the_table_gets_no_crash() {
     let home = Home::with_authorities();
     let (reader, writer) = std::io::pipe().unwrap();
