@@ -428,6 +428,18 @@ fn what_was_not_made_here_is_not_replaced_by_a_renewal() {
 }
 
 #[test]
+fn two_devices_never_own_one_file() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "a-key"]).success();
+    home.ca(&["device", "b-compat"]).success();
+    let before = home.files();
+    for name in ["a", "A", "b", "a-key-key"] {
+        refused(home.ca(&["device", name, "--force"]), 2, &["would be written to files of", "another name"]);
+    }
+    assert_eq!(home.files(), before);
+}
+
+#[test]
 fn whoever_stops_reading_the_table_gets_no_crash() {
     let home = Home::with_authorities();
     let (reader, writer) = std::io::pipe().unwrap();
