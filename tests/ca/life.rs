@@ -450,3 +450,47 @@ fn whoever_stops_reading_the_table_gets_no_crash() {
     assert_eq!(ended.status.code(), Some(1), "{said}");
     assert!(said.contains("error: Broken pipe") && !said.contains("panicked"), "{said}");
 }
+
+#[test]
+fn links_that_somebody_has_laid_in_the_folder_lead_nowhere() {
+    let home = Home::with_authorities();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(home.path(to), home.path(name)).unwrap();
+    std::fs::remove_file(home.path("pki/.lock")).unwrap();
+    link("victim", "pki/.lock");
+    let failed = home.ca(&["device", "alice-phone"]).failure();
+    assert!(failed.stderr.contains("pki/.lock"), "{failed}");
+    assert!(!home.path("victim").exists(), "made through the link");
+    std::fs::remove_file(home.path("pki/.lock")).unwrap();
+
+    // Changes that were decided elsewhere.
+    std::fs::create_dir(home.path("elsewhere")).unwrap();
+    std::fs::write(home.path("elsewhere/0"), "evil").unwrap();
+    std::fs::write(home.path("elsewhere/list.json"), r#"[{"from":"0","to":"clients.pem"}]"#).unwrap();
+    link("elsewhere", "pki/.changes");
+    let before = home.files();
+    let failed = home.ca(&["device", "alice-phone"]).failure();
+    assert!(failed.stderr.contains("pki/.changes"), "{failed}");
+    assert_eq!(home.files(), before);
+    std::fs::remove_file(home.path("pki/.changes")).unwrap();
+
+    // What is being prepared goes not through a link either.
+    link("elsewhere", "pki/.changes.new");
+    home.ca(&["device", "alice-phone"]).success();
+    assert!(home.path("elsewhere/list.json").exists() && !home.path("pki/.changes.new").exists());
+}
+
+#[test]
+fn what_another_user_has_decided_is_not_done_with_the_rights_of_this_one() {
+    let home = Home::with_authorities();
+    // As the gate's own user could, if he were somebody else by now and the folder were his: root would write it anywhere.
+    std::fs::create_dir(home.path("pki/.changes")).unwrap();
+    std::fs::write(home.path("pki/.changes/0"), "evil").unwrap();
+    let list = format!(r#"[{{"from":"0","to":{:?}}}]"#, home.path("victim").display().to_string());
+    std::fs::write(home.path("pki/.changes/list.json"), list).unwrap();
+    std::os::unix::fs::chown(home.path("pki/.changes"), Some(65534), Some(65534)).unwrap();
+    let failed = home.ca(&["list"]).failure();
+    for words in ["pki/.changes", "another user"] {
+        assert!(failed.stderr.contains(words), "{words} is missing: {failed}");
+    }
+    assert!(!home.path("victim").exists());
+}

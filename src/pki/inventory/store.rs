@@ -21,6 +21,9 @@ pub const FILE: &str = "inventory.toml";
 /// What whoever changes anything holds.
 const LOCK: &str = ".lock";
 
+/// The lock is never made in another place, to which a link in the folder leads.
+const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+
 /// What `doorward init` calls the device authority's certificate.
 const AUTHORITY: &str = "clients.pem";
 
@@ -268,7 +271,13 @@ fn read(folder: &Path) -> Result<Option<Inventory>, StoreError> {
 fn lock(folder: &Path, waiting: impl FnOnce()) -> Result<(File, Recovered), StoreError> {
     let path = folder.join(LOCK);
     let open = || {
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(NO_LINK)
+            .open(&path)?;
         match lock.try_lock() {
             Ok(()) => Ok(lock),
             Err(fs::TryLockError::WouldBlock) => {
