@@ -185,6 +185,30 @@ fn an_archive_asks_for_its_password() {
 }
 
 #[test]
+fn an_archive_that_would_keep_the_machine_busy_is_given_up() {
+    let home = Home::new();
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "key.pem"];
+    home.openssl(&[&["req", "-x509", "-subj", "/CN=a", "-out", "a.pem"], &key[..]].concat()).success();
+    let export = ["pkcs12", "-export", "-inkey", "key.pem", "-in", "a.pem", "-passout", "pass:changeit"];
+    for (more, count) in [(&["-iter", "70000"][..], 3), (&["-iter", "70000", "-nomac"], 2)] {
+        home.openssl(&[&export[..], &["-out", "a.p12"], more].concat()).success();
+        assert_eq!(inspect(&home, "a.p12", &[])[0], "archive known_password");
+        // 70,000 rounds as DER has them. With the others it would be 8,388,607: for the MAC, which is the last, or, where there
+        // is none that would find out, for a key or a certificate.
+        let archive = std::fs::read(home.path("a.p12")).unwrap();
+        let is_count = |at: &usize| archive[*at..].starts_with(b"\x02\x03\x01\x11\x70");
+        let places: Vec<usize> = (0..archive.len()).filter(is_count).collect();
+        assert_eq!(places.len(), count);
+        for at in if count == 3 { &places[2..] } else { &places[..] } {
+            let mut bomb = archive.clone();
+            bomb[at + 2..at + 5].copy_from_slice(b"\x7f\xff\xff");
+            std::fs::write(home.path("bomb.p12"), &bomb).unwrap();
+            refused(home.ca(&["inspect", "bomb.p12"]), 2, &["so much work", "more than a million rounds"]);
+        }
+    }
+}
+
+#[test]
 fn what_is_nothing_of_the_kind_is_said_to_be() {
     let home = Home::new();
     std::fs::write(home.path("page.html"), "<!DOCTYPE html>").unwrap();

@@ -9,7 +9,7 @@ mod key;
 mod list;
 mod request;
 
-pub use archive::weak_encryption;
+pub use archive::{asks_too_much, weak_encryption};
 
 use std::fmt::Write as _;
 
