@@ -78,7 +78,7 @@ pub(super) fn describe(bytes: &[u8], password: &str, mode: u32) -> Result<(Item,
         .map(|name| printable(name, super::MAX))
         .collect();
     if !names.is_empty() {
-        item.fact("name", names.join(", "));
+        item.fact("name", super::some(names));
     }
     let used = [(RC2_40, "RC2-40"), (RC2_128, "RC2-128"), (TRIPLE_DES, "triple DES"), (PBES2, "PBES2 (AES)")];
     let used: Vec<&str> = used.iter().filter(|(oid, _)| has(bytes, oid)).map(|(_, name)| *name).collect();
