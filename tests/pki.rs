@@ -126,6 +126,26 @@ fn a_stolen_server_authority_can_impersonate_no_other_site() {
     for name in ["IP:192.0.2.1", "IP:2001:db8::1"] {
         refused(&sign_and_verify(name), "excluded subtree violation");
     }
+    // Whoever installs it has it vouch for no sender of mail either.
+    for name in ["email:boss@bank.example", "email:x@home.example.evil"] {
+        refused(&sign_and_verify(name), "permitted subtree violation");
+    }
+}
+
+#[test]
+fn a_stolen_server_authority_vouches_for_servers_alone() {
+    let made = Made::new();
+    accepted(&made.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "evil-key.pem"]));
+    accepted(&made.openssl(&["req", "-new", "-key", "evil-key.pem", "-subj", "/CN=Boss", "-out", "evil.csr"]));
+    let extensions = "extendedKeyUsage = serverAuth, clientAuth, codeSigning, emailProtection\n";
+    fs::write(made.path("evil.cnf"), extensions).expect("written");
+    let sign = ["x509", "-req", "-in", "evil.csr", "-out", "evil.pem", "-days", "1", "-extfile", "evil.cnf"];
+    accepted(&made.openssl(&[&sign[..], &["-CA", "pki/server-ca.pem", "-CAkey", "pki/server-ca-key.pem"]].concat()));
+    let verify = |purpose| made.openssl(&["verify", "-purpose", purpose, "-CAfile", "pki/server-ca.pem", "evil.pem"]);
+    accepted(&verify("sslserver"));
+    for other in ["sslclient", "smimesign", "smimeencrypt", "codesign"] {
+        refused(&verify(other), "purpose");
+    }
 }
 
 #[test]

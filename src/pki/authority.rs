@@ -14,7 +14,7 @@ use time::macros::datetime;
 use time::{Duration, OffsetDateTime};
 use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 use zeroize::Zeroizing;
 
@@ -229,14 +229,24 @@ impl Authority {
 /// Whether the authority with the certificate `issuer` has signed this certificate.
 pub fn has_signed(issuer: &CertificateDer<'_>, certificate: &X509Certificate<'_>) -> bool {
     let Ok((_, issuer)) = X509Certificate::from_der(issuer) else { return false };
-    let key = issuer.public_key().subject_public_key.data.as_ref();
     let (message, signature) = (certificate.tbs_certificate.as_ref(), certificate.signature_value.data.as_ref());
-    certificate.issuer().as_raw() == issuer.subject().as_raw()
-        && rustls::crypto::aws_lc_rs::default_provider()
-            .signature_verification_algorithms
-            .all
-            .iter()
-            .any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
+    certificate.issuer().as_raw() == issuer.subject().as_raw() && is_signature_of(&issuer, message, signature)
+}
+
+/// Whether the authority with the certificate `issuer` has signed this revocation list.
+pub(super) fn has_signed_list(issuer: &CertificateDer<'_>, list: &CertificateRevocationList<'_>) -> bool {
+    let Ok((_, issuer)) = X509Certificate::from_der(issuer) else { return false };
+    let (message, signature) = (list.tbs_cert_list.as_ref(), list.signature_value.data.as_ref());
+    list.issuer().as_raw() == issuer.subject().as_raw() && is_signature_of(&issuer, message, signature)
+}
+
+fn is_signature_of(issuer: &X509Certificate<'_>, message: &[u8], signature: &[u8]) -> bool {
+    let key = issuer.public_key().subject_public_key.data.as_ref();
+    rustls::crypto::aws_lc_rs::default_provider()
+        .signature_verification_algorithms
+        .all
+        .iter()
+        .any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
 }
 
 impl fmt::Debug for Authority {
@@ -278,11 +288,13 @@ fn subject_key_identifier(certificate: &X509Certificate<'_>) -> Option<Vec<u8>> 
 /// The one domain that an authority may vouch for, if its name constraints say so.
 fn permitted_domain(certificate: &X509Certificate<'_>) -> Option<ServerName> {
     let constraints = certificate.name_constraints().ok().flatten()?;
-    match constraints.value.permitted_subtrees.as_deref()? {
-        [only] => match only.base {
-            GeneralName::DNSName(name) => ServerName::parse(name).ok(),
-            _ => None,
-        },
+    let permitted = constraints.value.permitted_subtrees.iter().flatten();
+    let mut domains = permitted.filter_map(|tree| match tree.base {
+        GeneralName::DNSName(name) => Some(name),
+        _ => None,
+    });
+    match (domains.next(), domains.next()) {
+        (Some(only), None) => ServerName::parse(only).ok(),
         _ => None,
     }
 }
@@ -302,17 +314,22 @@ impl ServerAuthority {
 
     /// A new authority for `domain` and every name below it.
     ///
-    /// The certificate carries critical name constraints (RFC 5280 section 4.2.1.10): `domain` is permitted, and IP
-    /// addresses, which a permitted domain says nothing about, are excluded. Whoever steals its key can impersonate
-    /// the gate and no other site.
+    /// The certificate carries critical name constraints (RFC 5280 section 4.2.1.10): of DNS names and mail
+    /// addresses those of `domain` are permitted, for a kind of which nothing is said is not limited at all; IP addresses
+    /// are excluded. Its extended key usage is `serverAuth`, so that it vouches for no program, mail or login. Whoever
+    /// steals its key can impersonate the gate and no other site.
     pub fn with_key(domain: &ServerName, key: KeyPair) -> Result<Self, Error> {
         // The domain is in the name because people meet it in their phone's list of roots (iOS shows only those that
         // have a common name). Whoever connects reads it as the issuer of a certificate that says the domain anyway.
         let named = format!("Doorward {domain}");
         let common_name = if fits(&named) { &named } else { "Doorward" };
         let authority = Authority::new(key, common_name, |params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             params.name_constraints = Some(NameConstraints {
-                permitted_subtrees: vec![GeneralSubtree::DnsName(domain.to_string())],
+                permitted_subtrees: vec![
+                    GeneralSubtree::DnsName(domain.to_string()),
+                    GeneralSubtree::Rfc822Name(domain.to_string()),
+                ],
                 excluded_subtrees: vec![
                     GeneralSubtree::IpAddress(CidrSubnet::V4([0; 4], [0; 4])),
                     GeneralSubtree::IpAddress(CidrSubnet::V6([0; 16], [0; 16])),

@@ -133,3 +133,16 @@ fn a_passphrase_is_asked_for_and_not_shown() {
     assert_eq!(code, 0, "{seen}");
     home.openssl(&["pkey", "-in", "b/clients-key.pem", "-passin", "pass:one thing", "-noout"]).success();
 }
+
+#[test]
+fn a_passphrase_that_would_protect_nothing_is_refused() {
+    let home = Home::new();
+    std::fs::write(home.path("passphrase"), PASSPHRASE).unwrap();
+    let before = home.files();
+    refused(
+        home.ca(&["init", "--domain", "home.example", "--passphrase-file", "passphrase"]),
+        2,
+        &["--encrypt", "nothing was written"],
+    );
+    assert_eq!(home.files(), before);
+}

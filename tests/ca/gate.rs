@@ -130,3 +130,76 @@ fn a_device_comes_in_at_once_is_renewed_and_is_out_when_it_was_revoked() {
     assert_eq!(backend.accepted(), before);
     assert_eq!(visit(&home, &gate, "bob-laptop").success().text(), "Hello from the NAS.");
 }
+
+#[test]
+fn a_gate_that_runs_with_another_configuration_is_not_said_to_look_at_the_list() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let backend = Backend::echo();
+    let config = config(&home, &backend);
+    let gate = Gate::start_with_control(&config.replace("revocation_lists", "# revocation_lists"));
+    // One that names the list lies beside the authorities, and leads to the same socket.
+    let socket = gate.folder().join("control.sock").display().to_string();
+    std::fs::write(home.path("doorward.toml"), format!("{config}\n[control]\nsocket = {socket:?}\n")).unwrap();
+    let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).success();
+    let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
+    assert_eq!(revoked["in_force"], false, "{revoked}");
+    let said = home.ca(&["revoke", "alice-phone"]).success().stderr;
+    let own = gate.folder().join("doorward.toml").display().to_string();
+    assert!(said.contains("this changes nothing yet") && said.contains(&own), "{said}");
+    // What it says is so.
+    let mut alice = stay(&home, &gate, "alice-phone");
+    alice.kill().unwrap();
+    alice.wait().unwrap();
+    gate.wait_closed("nas", 1);
+}
+
+#[test]
+fn a_route_that_does_not_look_at_the_list_is_named() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let backend = Backend::echo();
+    let route = format!(
+        "[[route]]\nname = \"old\"\nserver_names = [\"old.home.example\"]\nbackends = [\"{}\"]\nallow = [\"any\"]\n\
+         [route.client_auth]\nrevocation_lists = []\n",
+        backend.address()
+    );
+    let gate = Gate::start_with_control(&format!("{}{route}", config(&home, &backend)));
+    let file = gate.folder().join("doorward.toml").display().to_string();
+    let pki = home.path("pki").display().to_string();
+    let revoke = |format| home.ca(&["revoke", "alice-phone", "--config", &file, "--folder", &pki, "--format", format]);
+    let revoked = revoke("json").success();
+    let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
+    assert_eq!(revoked["in_force"], false, "{revoked}");
+    let said = revoke("text").success().stderr;
+    for words in ["the route old", "still lets in", "[route.client_auth]", "revocation_lists = ["] {
+        assert!(said.contains(words), "{words:?} is missing: {said}");
+    }
+    // It is out everywhere else.
+    visit(&home, &gate, "alice-phone").failure();
+    gate.wait_rejected("certificate", "revoked", 1);
+}
+
+#[test]
+fn where_it_cannot_be_seen_whether_a_gate_runs_none_is_said_to_be_missing() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let backend = Backend::echo();
+    let write = |end: &str| std::fs::write(home.path("doorward.toml"), config(&home, &backend) + end).unwrap();
+    // What may not be looked into; root may look into everything but this.
+    std::os::unix::fs::symlink("loop", home.path("loop")).unwrap();
+    write("[control]\nsocket = \"loop/control.sock\"\n");
+    let said = home.ca(&["revoke", "alice-phone"]).success().stderr;
+    assert!(said.contains("not known whether a gate has taken it over"), "{said}");
+    assert!(said.contains("loop/control.sock") && !said.contains("No gate is running"), "{said}");
+
+    // Of a configuration with mistakes nobody knows what a gate would do with it.
+    for mistake in ["nonsense = true\n", "[control]\nsocket = 3\n", "[["] {
+        write(mistake);
+        let said = home.ca(&["revoke", "alice-phone"]).success().stderr;
+        assert!(said.contains("doorward check --config") && !said.contains("takes this over"), "{mistake}: {said}");
+    }
+    write("[control]\nsocket = \"control.sock\"\n");
+    let said = home.ca(&["revoke", "alice-phone"]).success().stderr;
+    assert!(said.contains("No gate is running here") && said.contains("when it starts"), "{said}");
+}

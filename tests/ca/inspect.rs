@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, KeyIdMethod, SanType, SerialNumber,
+};
 use serde_json::Value;
 
 use crate::common::pki::{Authority, Certified, days_from_now};
@@ -182,6 +184,54 @@ fn an_archive_asks_for_its_password() {
         2,
         &["no terminal to type it on", "--password-file FILE"],
     );
+}
+
+#[test]
+fn an_archive_that_would_keep_the_machine_busy_is_given_up() {
+    let home = Home::new();
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "key.pem"];
+    home.openssl(&[&["req", "-x509", "-subj", "/CN=a", "-out", "a.pem"], &key[..]].concat()).success();
+    let export = ["pkcs12", "-export", "-inkey", "key.pem", "-in", "a.pem", "-passout", "pass:changeit"];
+    for (more, has_mac) in [(&["-iter", "70000"][..], true), (&["-iter", "70000", "-nomac"], false)] {
+        home.openssl(&[&export[..], &["-out", "a.p12"], more].concat()).success();
+        assert_eq!(inspect(&home, "a.p12", &[])[0], "archive known_password");
+        // 70,000 rounds as DER has them. With the others it would be 8,388,607: for the MAC, which is the last, or, where there
+        // is none that would find out, for a key or a certificate.
+        let archive = std::fs::read(home.path("a.p12")).unwrap();
+        let is_count = |at: &usize| archive[*at..].starts_with(b"\x02\x03\x01\x11\x70");
+        let places: Vec<usize> = (0..archive.len()).filter(is_count).collect();
+        assert!(!places.is_empty());
+        for at in if has_mac { &places[places.len() - 1..] } else { &places[..] } {
+            let mut bomb = archive.clone();
+            bomb[at + 2..at + 5].copy_from_slice(b"\x7f\xff\xff");
+            std::fs::write(home.path("bomb.p12"), &bomb).unwrap();
+            refused(home.ca(&["inspect", "bomb.p12"]), 2, &["so much work", "more than a million rounds"]);
+        }
+    }
+}
+
+#[test]
+fn numbers_and_names_without_end_are_cut_short() {
+    let home = Home::new();
+    let list = CertificateRevocationListParams {
+        this_update: days_from_now(-1),
+        next_update: days_from_now(1),
+        // A million digits, which nobody can write in decimal in a lifetime.
+        crl_number: SerialNumber::from(vec![0x7f; 1_000_000]),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    std::fs::write(home.path("list.crl"), Authority::new("Clients").sign_list(list)).unwrap();
+    assert_eq!(inspect(&home, "list.crl", &[]), ["revocation_list long_number"]);
+    odd(&home, "a.pem", |params| {
+        params.serial_number = Some(SerialNumber::from(vec![0x7f; 100_000]));
+        let name = |index: u32| SanType::DnsName(format!("{index}.home.example").try_into().unwrap());
+        params.subject_alt_names = (0..10_000).map(name).collect();
+    });
+    let text = home.ca(&["inspect", "a.pem"]).success().text();
+    assert!(text.len() < 10_000, "{} characters", text.len());
+    assert!(text.contains("19.home.example, and 9980 more"), "{text}");
 }
 
 #[test]

@@ -408,3 +408,89 @@ fn people_read_a_table() {
     }
     assert!(text.contains("authority devices: 3649 days left, 1 revoked (pki/clients.pem)"), "{list}");
 }
+
+#[test]
+fn what_was_not_made_here_is_not_replaced_by_a_renewal() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "server"]).success();
+    // There the gate's own certificate and key are called the same.
+    let before = home.files();
+    refused(home.ca(&["renew", "server", "--output", "pki"]), 7, &["pki/server.pem", "nothing was written", "--force"]);
+    assert_eq!(home.files(), before);
+    // Its own key alone, without the certificate beside it, is what it has had.
+    std::fs::remove_file(home.path("devices/server.pem")).unwrap();
+    home.ca(&["renew", "server"]).success();
+    // What it has had before may be replaced, wherever that is.
+    home.ca(&["renew", "server", "--output", "stick"]).success();
+    home.ca(&["renew", "server", "--output", "stick"]).success();
+    home.ca(&["renew", "server"]).success();
+    assert_eq!(home.devices().last().map(String::as_str), Some("server valid"));
+}
+
+#[test]
+fn two_devices_never_own_one_file() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "a-key"]).success();
+    home.ca(&["device", "b-compat"]).success();
+    let before = home.files();
+    for name in ["a", "A", "b", "a-key-key"] {
+        refused(home.ca(&["device", name, "--force"]), 2, &["would be written to files of", "another name"]);
+    }
+    assert_eq!(home.files(), before);
+}
+
+#[test]
+fn whoever_stops_reading_the_table_gets_no_crash() {
+    let home = Home::with_authorities();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ended =
+        home.doorward().args(["ca", "list"]).stdout(writer).stderr(std::process::Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: Broken pipe") && !said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn links_that_somebody_has_laid_in_the_folder_lead_nowhere() {
+    let home = Home::with_authorities();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(home.path(to), home.path(name)).unwrap();
+    std::fs::remove_file(home.path("pki/.lock")).unwrap();
+    link("victim", "pki/.lock");
+    let failed = home.ca(&["device", "alice-phone"]).failure();
+    assert!(failed.stderr.contains("pki/.lock"), "{failed}");
+    assert!(!home.path("victim").exists(), "made through the link");
+    std::fs::remove_file(home.path("pki/.lock")).unwrap();
+
+    // Changes that were decided elsewhere.
+    std::fs::create_dir(home.path("elsewhere")).unwrap();
+    std::fs::write(home.path("elsewhere/0"), "evil").unwrap();
+    std::fs::write(home.path("elsewhere/list.json"), r#"[{"from":"0","to":"clients.pem"}]"#).unwrap();
+    link("elsewhere", "pki/.changes");
+    let before = home.files();
+    let failed = home.ca(&["device", "alice-phone"]).failure();
+    assert!(failed.stderr.contains("pki/.changes"), "{failed}");
+    assert_eq!(home.files(), before);
+    std::fs::remove_file(home.path("pki/.changes")).unwrap();
+
+    // What is being prepared goes not through a link either.
+    link("elsewhere", "pki/.changes.new");
+    home.ca(&["device", "alice-phone"]).success();
+    assert!(home.path("elsewhere/list.json").exists() && !home.path("pki/.changes.new").exists());
+}
+
+#[test]
+fn what_another_user_has_decided_is_not_done_with_the_rights_of_this_one() {
+    let home = Home::with_authorities();
+    // As the gate's own user could, if he were somebody else by now and the folder were his: root would write it anywhere.
+    std::fs::create_dir(home.path("pki/.changes")).unwrap();
+    std::fs::write(home.path("pki/.changes/0"), "evil").unwrap();
+    let list = format!(r#"[{{"from":"0","to":{:?}}}]"#, home.path("victim").display().to_string());
+    std::fs::write(home.path("pki/.changes/list.json"), list).unwrap();
+    std::os::unix::fs::chown(home.path("pki/.changes"), Some(65534), Some(65534)).unwrap();
+    let failed = home.ca(&["list"]).failure();
+    for words in ["pki/.changes", "another user"] {
+        assert!(failed.stderr.contains(words), "{words} is missing: {failed}");
+    }
+    assert!(!home.path("victim").exists());
+}

@@ -15,4 +15,5 @@ mod inspect;
 mod killed;
 mod life;
 mod readers;
+mod revoked;
 mod together;

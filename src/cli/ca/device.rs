@@ -9,6 +9,7 @@ use super::handout::{self, Places, known_gate};
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, authority_for, load, parse_device, say};
 use crate::cli::share::{self, LinkArgs};
+use crate::enrolment::Form;
 use crate::names::Name;
 use crate::pki::inventory::{Entry, Inventory, Kind, Status, Store, now};
 use crate::pki::keys::KeyType;
@@ -98,11 +99,12 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
 fn check_free(inventory: &Inventory, name: &Name) -> Result<(), CaError> {
     let Some(entry) = inventory.current(name.as_str(), Kind::Device) else {
         // "a" and "a-key" would both own "a-key.pem".
+        let files = |name: &Name| Form::ALL.map(|form| form.file_name(name).to_ascii_lowercase());
+        let own = files(name);
         let taken = |other: &Entry| {
             entry_is_device(other)
-                && [format!("{}-key", other.name), format!("{}-compat", other.name)]
-                    .iter()
-                    .any(|file| file.eq_ignore_ascii_case(name.as_str()))
+                && !other.name.eq_ignore_ascii_case(name.as_str())
+                && Name::parse(&other.name).is_ok_and(|other| files(&other).iter().any(|file| own.contains(file)))
         };
         return match inventory.certificates.iter().find(|other| taken(other)) {
             None => Ok(()),

@@ -70,12 +70,17 @@ impl Places {
 
     /// The certificate of this device.
     pub(in crate::cli) fn certificate(&self, name: &Name) -> PathBuf {
-        self.folder.join(Form::Certificate.file_name(name))
+        self.file(Form::Certificate, name)
+    }
+
+    /// One of the files of this device.
+    pub(super) fn file(&self, form: Form, name: &Name) -> PathBuf {
+        self.folder.join(form.file_name(name))
     }
 
     /// The key of this device.
     pub(in crate::cli) fn key(&self, name: &Name) -> PathBuf {
-        self.folder.join(Form::Key.file_name(name))
+        self.file(Form::Key, name)
     }
 
     /// What devices trust the gate by: one file for all.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::passphrase::PassphraseArg;
-use super::{CaError, FolderArg, Format, load, revoke, say};
+use super::{CaError, FolderArg, Format, load, recall, revoke, say};
 use crate::identity::Sha256;
 use crate::names::printable;
 use crate::pki::inventory::{AuthorityEntry, Inventory, Signs};
@@ -80,6 +80,8 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CaError> {
         }
     };
     let signer = load(&store, &entry, &args.passphrase)?;
+    // A list of this authority may lie there from before.
+    recall(&store, &mut inventory)?;
     let files = revoke::list(&mut inventory, &entry.id, &signer)?.into_iter().collect();
     store.commit(inventory, files)?;
     let imported = Imported {

@@ -56,6 +56,12 @@ struct Made {
 
 pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
     let folder = args.folder.new_folder();
+    if args.passphrase.is_given() && !args.encrypt {
+        return Err(CaError::usage(
+            "a passphrase was given, and the keys were not to be encrypted; nothing was written\n  to have them encrypted \
+             with it: --encrypt",
+        ));
+    }
     let passphrase = args.encrypt.then(|| args.passphrase.choose()).transpose()?;
     let founding = Founding {
         domain: &args.domain,

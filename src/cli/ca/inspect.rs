@@ -76,18 +76,31 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), CaError> {
 
 fn archive(args: &InspectArgs, bytes: &[u8], mode: u32) -> Result<Vec<Item>, CaError> {
     let describe = |password: &str| inspect::describe_archive(bytes, password, now(), mode);
-    if args.password_file.is_none()
-        && let Some(items) = WELL_KNOWN.iter().find_map(|password| describe(password).ok())
-    {
-        return Ok(items);
+    if args.password_file.is_none() {
+        for password in WELL_KNOWN {
+            match describe(password) {
+                Err(error) if inspect::asks_too_much(&error) => return Err(too_much(args)),
+                Err(_) => {}
+                Ok(items) => return Ok(items),
+            }
+        }
     }
     let prompt = format!("Password of {}: ", args.certificate.display());
     let password = passphrase::get(args.password_file.as_deref(), &prompt, "--password-file")?;
-    describe(&password).map_err(|error| {
-        CaError::usage(format!(
+    describe(&password).map_err(|error| match inspect::asks_too_much(&error) {
+        true => too_much(args),
+        false => CaError::usage(format!(
             "{} does not open with this password ({error})\n  passwords of doorward's files have groups of four characters, \
              with hyphens between them; mkcert's is changeit",
             args.certificate.display()
-        ))
+        )),
     })
+}
+
+fn too_much(args: &InspectArgs) -> CaError {
+    CaError::usage(format!(
+        "{} asks for so much work to be opened that it was given up: more than a million rounds for a password, or more than \
+         half a minute\n  who has made it wants to keep a machine busy, or has made a mistake: have it made anew",
+        args.certificate.display()
+    ))
 }

@@ -1,5 +1,7 @@
 //! `doorward ca list`: what was issued, and how it stands.
 
+use std::io::{self, Write as _};
+
 use clap::Args;
 use serde::Serialize;
 
@@ -59,7 +61,7 @@ pub(super) fn run(args: &ListArgs) -> Result<(), CaError> {
     let store = args.folder.open()?;
     let listing = listing(&store)?;
     match args.format {
-        Format::Text => print!("{}", listing.text()),
+        Format::Text => io::stdout().lock().write_all(listing.text().as_bytes())?,
         Format::Json => print_json(&listing)?,
     }
     Ok(())

@@ -31,7 +31,7 @@ use serde::Serialize;
 use self::passphrase::PassphraseArg;
 use super::{ConfigArg, FROM_INIT, Format, exit, share};
 use crate::enrolment;
-use crate::pki::inventory::{AuthorityEntry, Kind, Recovered, Store, StoreError};
+use crate::pki::inventory::{AuthorityEntry, Inventory, Kind, Recovered, Store, StoreError};
 use crate::pki::{self, Authority, files};
 
 /// The options of `doorward ca`.
@@ -198,8 +198,11 @@ impl FolderArg {
 
     /// Opens the folder, which nobody else can change then.
     fn open(&self) -> Result<Store, CaError> {
-        let store = Store::open(&self.existing(), waiting)?;
+        let mut store = Store::open(&self.existing(), waiting)?;
         tell_recovered(&store);
+        let mut inventory = store.inventory.clone();
+        recall(&store, &mut inventory)?;
+        store.inventory = inventory;
         Ok(store)
     }
 
@@ -233,6 +236,19 @@ fn tell_recovered(store: &Store) {
             eprintln!("note: an earlier command was killed before it had changed anything; nothing of it is left");
         }
     }
+}
+
+/// Has `inventory` know of everything that is on the revocation lists already.
+fn recall(store: &Store, inventory: &mut Inventory) -> Result<(), StoreError> {
+    match store.recall(inventory)? {
+        0 => {}
+        count => eprintln!(
+            "note: {} on the list already, and the inventory did not know it (was an older one put back?); \
+             who was revoked stays revoked",
+            if count == 1 { "1 certificate was".to_owned() } else { format!("{count} certificates were") }
+        ),
+    }
+    Ok(())
 }
 
 /// The authority that is to sign a certificate of this kind.

@@ -1,6 +1,7 @@
 //! Passphrases: from a file or from the terminal, never from the command line, which everybody on the machine can read.
 
 use std::cell::OnceCell;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use zeroize::Zeroizing;
 use super::CaError;
 
 /// Where the passphrase of encrypted keys of authorities comes from.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone)]
 pub(super) struct PassphraseArg {
     /// The passphrase of the authorities' keys is the first line of this file [default: it is asked for]
     #[arg(long, value_name = "FILE")]
@@ -19,6 +20,12 @@ pub(super) struct PassphraseArg {
     /// What was read or typed: both keys have the same one.
     #[arg(skip)]
     known: OnceCell<Zeroizing<String>>,
+}
+
+impl fmt::Debug for PassphraseArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PassphraseArg").field("passphrase_file", &self.passphrase_file).finish_non_exhaustive()
+    }
 }
 
 impl PassphraseArg {
@@ -30,6 +37,11 @@ impl PassphraseArg {
         let passphrase =
             get(self.passphrase_file.as_deref(), "Passphrase of the authorities' keys: ", "--passphrase-file")?;
         Ok(self.known.get_or_init(|| passphrase))
+    }
+
+    /// Whether one was given.
+    pub(super) const fn is_given(&self) -> bool {
+        self.passphrase_file.is_some()
     }
 
     /// A new one, for keys that are yet to be encrypted.
@@ -69,4 +81,18 @@ fn ask(prompt: &str, option: &str) -> Result<Zeroizing<String>, CaError> {
              read, and name that: {option} FILE"
         )),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_output_holds_no_passphrase() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "correct horse\n").expect("written");
+        let argument = PassphraseArg { passphrase_file: Some(file.path().to_owned()), known: OnceCell::new() };
+        assert_eq!(argument.get().ok(), Some("correct horse"));
+        assert!(!format!("{argument:?}").contains("horse"), "{argument:?}");
+    }
 }

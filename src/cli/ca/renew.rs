@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use clap::Args;
 use rcgen::SubjectPublicKeyInfo;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::found::copy;
-use super::gate::{Changed, Told, tell_gate};
+use super::gate::{Changed, List, Told, tell_gate};
 use super::handout::{Device, Places, handout, known_gate};
 use super::server::{self, NewServer};
 use super::{CaError, authority_for, load, revoke, say};
+use crate::enrolment::Form;
+use crate::identity::Sha256;
 use crate::names::Name;
 use crate::pki::files::{Access, NewFile};
 use crate::pki::inventory::{Entry, Inventory, Kind, Store, now};
@@ -89,6 +92,11 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
             Some(device)
         }
     };
+    // A key that fits is the device's.
+    let is_own = args.new.force || (issued.is_some() && !args.new.new_key);
+    if !is_own {
+        check_own(&store, &places, &name, &files)?;
+    }
     let mut revoked = Vec::new();
     let mut inventory = store.inventory.clone();
     if args.revoke_old {
@@ -118,7 +126,8 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     let mut outcome = Ok(());
     if let Some(list) = authority.revocation_list.as_ref().filter(|_| args.revoke_old) {
         text.push_str("What it had before is revoked. ");
-        match tell_gate(&args.new.folder, &store, Changed::Lists(&[store.path(list)])) {
+        let list = List { file: store.path(list), authority: signer.certificate().clone() };
+        match tell_gate(&args.new.folder, &store, Changed::Lists(&[list])) {
             Ok(told) => {
                 text.push_str(&told.text);
                 renewed.told = Some(told);
@@ -166,6 +175,30 @@ fn find(inventory: &Inventory, name: &str) -> Result<Entry, CaError> {
         Some(_) => format!("{name} was revoked\n  make a new key and certificate: doorward ca device {name}"),
         None => format!("no device is called {name:?} here\n  see what there is: doorward ca list"),
     }))
+}
+
+/// What a device had before is replaced, and nothing else: in another folder its files may be called as somebody else's are,
+/// the gate's own among them.
+fn check_own(store: &Store, places: &Places, name: &Name, files: &[NewFile]) -> Result<(), CaError> {
+    let certificate = std::fs::read(Store::shown(store.folder(), &places.certificate(name))).ok();
+    let certificate = certificate.and_then(|pem| CertificateDer::from_pem_slice(&pem).ok());
+    let fingerprint = certificate.map(|der| Sha256::of(&der).to_string());
+    let mut known = store.inventory.certificates.iter();
+    let is_own = fingerprint.is_some()
+        && known.any(|entry| {
+            entry.kind == Kind::Device
+                && entry.fingerprint == fingerprint
+                && entry.name.eq_ignore_ascii_case(name.as_str())
+        });
+    let of_the_device = Form::ALL.map(|form| places.file(form, name));
+    let files: Vec<NewFile> = files.iter().filter(|file| of_the_device.contains(&file.path)).cloned().collect();
+    match Store::in_the_way(store.folder(), &files, false) {
+        taken if is_own || taken.is_empty() => Ok(()),
+        taken => Err(CaError::exists(
+            taken,
+            "they are not what this device had before: choose another --output, or replace them with --force",
+        )),
+    }
 }
 
 /// The new certificate, with the key if it is here.

@@ -1,12 +1,13 @@
 //! `doorward ca revoke`: shut a device out.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::gate::{Changed, Told, tell_gate};
+use super::gate::{Changed, List, Told, tell_gate};
 use super::inspect::WELL_KNOWN;
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, load, say};
@@ -67,6 +68,8 @@ fn parse_fingerprint(text: &str) -> Result<Sha256, String> {
 #[derive(Serialize)]
 struct Revoked {
     revoked: Vec<One>,
+    /// Devices of which another certificate still counts.
+    still_in: Vec<String>,
     lists: Vec<PathBuf>,
     /// What the gate makes of it; nothing if there is no list.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -79,6 +82,9 @@ struct One {
     serial: String,
     /// It was revoked before.
     already: bool,
+    /// More is known of it than its serial number.
+    known: bool,
+    authority: String,
     revoked_at: i64,
 }
 
@@ -86,37 +92,50 @@ pub(super) fn run(args: &RevokeArgs) -> Result<(), CaError> {
     let mut store = args.folder.open()?;
     let mut inventory = store.inventory.clone();
     let chosen = choose(args, &store, &mut inventory)?;
-    let mut done = Revoked { revoked: Vec::new(), lists: Vec::new(), told: None };
+    let mut done = Revoked { revoked: Vec::new(), still_in: Vec::new(), lists: Vec::new(), told: None };
     let mut authorities: Vec<AuthorityEntry> = Vec::new();
-    for serial in &chosen {
-        let Some(entry) = inventory.certificates.iter_mut().find(|entry| &entry.serial == serial) else { continue };
+    for &index in &chosen {
+        let Some(entry) = inventory.certificates.get_mut(index) else { continue };
         let already = entry.revoked_at.is_some();
         let at = *entry.revoked_at.get_or_insert_with(now);
         entry.revoked_for.get_or_insert(args.reason);
+        let id = entry.authority.clone();
         done.revoked.push(One {
             name: entry.name.clone(),
-            serial: serial.clone(),
+            authority: id.clone(),
+            serial: entry.serial.clone(),
             already,
+            known: entry.not_after.is_some(),
             revoked_at: at.unix_timestamp(),
         });
-        let id = entry.authority.clone();
-        authorities.extend(inventory.authority(&id).cloned().filter(|_| !authorities.iter().any(|one| one.id == id)));
+        if !authorities.iter().any(|one| one.id == id) {
+            authorities.push(with_list(&inventory, &id)?);
+        }
     }
+    done.still_in = still_in(&inventory, &chosen);
     if chosen.is_empty() {
         authorities = inventory.authorities.iter().filter(|one| one.revocation_list.is_some()).cloned().collect();
+        if authorities.is_empty() {
+            return Err(CaError::usage(format!(
+                "no authority in {} keeps a revocation list\n  have one made that does: doorward ca init --help",
+                store.folder().display()
+            )));
+        }
     }
     let mut files = Vec::new();
+    let mut lists = Vec::new();
     let mut notes = String::new();
     for authority in &authorities {
         let signer = load(&store, authority, &args.passphrase)?;
         files.extend(list(&mut inventory, &authority.id, &signer)?);
         let Some(path) = &authority.revocation_list else { continue };
+        lists.push(List { file: store.path(path), authority: signer.certificate().clone() });
         done.lists.push(store.path(path));
         notes.push_str(&written(&store.path(path), &signer));
     }
     store.commit(inventory, files)?;
     if !done.lists.is_empty() {
-        let told = tell_gate(&args.folder, &store, Changed::Lists(&done.lists))?;
+        let told = tell_gate(&args.folder, &store, Changed::Lists(&lists))?;
         notes.push_str(&told.text);
         done.told = Some(told);
     }
@@ -129,14 +148,51 @@ impl Revoked {
         for one in &self.revoked {
             let since = time::OffsetDateTime::from_unix_timestamp(one.revoked_at);
             let since = since.map(|at| at.date().to_string()).unwrap_or_default();
-            out.push_str(&if one.already {
-                format!("{} (serial {}) was revoked on {since} already.\n", one.name, one.serial)
-            } else {
-                format!("{} (serial {}) is to be let in no more.\n", one.name, one.serial)
+            let One { name, serial, authority, .. } = one;
+            let whose = if one.known { format!("{name} (serial {serial})") } else { format!("Serial number {serial}") };
+            out.push_str(&match (one.already, one.known) {
+                (true, _) => format!("{whose} was revoked on {since} already.\n"),
+                (false, true) => format!("{whose} is to be let in no more.\n"),
+                (false, false) => format!(
+                    "{whose} is on the list of {authority:?}.\nnote: no certificate here has the serial number {serial}, so \
+                     nobody can say whom this shuts out: compare it with the gate's log. If {authority:?} has signed none \
+                     with this number, it shuts nobody out.\n"
+                ),
             });
+        }
+        for name in &self.still_in {
+            out.push_str(&format!(
+                "warning: {name} has another certificate, which still counts (a renewal keeps the key, so it may be with the \
+                 same device). To revoke all it has: doorward ca revoke {name}\n"
+            ));
         }
         out
     }
+}
+
+/// The devices whose certificates these were that have another one, neither revoked nor expired.
+fn still_in(inventory: &Inventory, chosen: &[usize]) -> Vec<String> {
+    let now = now();
+    let revoked = chosen.iter().filter_map(|&index| inventory.certificates.get(index));
+    let counts = |entry: &&Entry| {
+        entry.kind == Kind::Device && entry.revoked_at.is_none() && entry.not_after.is_some_and(|end| end >= now)
+    };
+    let names = revoked.filter_map(|gone| {
+        let mut others = inventory.certificates.iter().filter(counts);
+        others.find(|other| other.name.eq_ignore_ascii_case(&gone.name)).map(|other| other.name.clone())
+    });
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// The authority of this name, which must keep a list: what it has signed cannot be revoked otherwise.
+fn with_list(inventory: &Inventory, id: &str) -> Result<AuthorityEntry, CaError> {
+    let found = inventory.authority(id).filter(|authority| authority.revocation_list.is_some());
+    found.cloned().ok_or_else(|| {
+        CaError::usage(format!(
+            "the authority {id:?} keeps no revocation list by the inventory, so what it has signed cannot be revoked here\n  \
+             to shut a device out all the same: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration"
+        ))
+    })
 }
 
 fn written(list: &std::path::Path, signer: &Authority) -> String {
@@ -167,29 +223,31 @@ pub(super) fn list(inventory: &mut Inventory, id: &str, signer: &Authority) -> R
     Ok(Some(NewFile { path: path.into(), contents, access: Access::Public }))
 }
 
-/// The serial numbers that are meant; `inventory` is told of a certificate that it did not know.
-fn choose(args: &RevokeArgs, store: &Store, inventory: &mut Inventory) -> Result<Vec<String>, CaError> {
+/// The places in `inventory` of the certificates that are meant; it is told of one that it did not know.
+fn choose(args: &RevokeArgs, store: &Store, inventory: &mut Inventory) -> Result<Vec<usize>, CaError> {
     if let Some(name) = &args.name {
         return by_name(inventory, name);
     }
     if let Some(fingerprint) = args.fingerprint {
         let digits = fingerprint.to_string();
-        let known = inventory.certificates.iter().find(|entry| entry.fingerprint.as_ref() == Some(&digits));
-        let entry = known.ok_or_else(|| {
+        let mut known = inventory.certificates.iter().enumerate();
+        let known = known.find(|(_, entry)| entry.fingerprint.as_ref() == Some(&digits)).ok_or_else(|| {
             CaError::usage(
                 "no certificate here has this fingerprint, and a list needs its serial number\n  name the certificate \
                  itself (--file) or its serial number (--serial), which stands beside the fingerprint in the log",
             )
         })?;
-        return one(entry);
+        return one(known);
     }
     if let Some(file) = &args.certificate {
         return by_file(store, inventory, file);
     }
     let Some(serial) = &args.serial else { return Ok(Vec::new()) };
     let digits = serial.to_string();
-    if let Some(entry) = inventory.certificates.iter().find(|entry| entry.serial == digits) {
-        return one(entry);
+    let by_whom = |entry: &Entry| args.authority.as_ref().is_none_or(|id| *id == entry.authority);
+    let mut known = inventory.certificates.iter().enumerate();
+    if let Some(known) = known.find(|(_, entry)| entry.serial == digits && by_whom(entry)) {
+        return one(known);
     }
     let mut listing = inventory.authorities.iter().filter(|authority| authority.revocation_list.is_some());
     let authority = match (&args.authority, listing.next(), listing.next()) {
@@ -206,50 +264,35 @@ fn choose(args: &RevokeArgs, store: &Store, inventory: &mut Inventory) -> Result
             names.join(" or --authority ")
         )));
     };
-    inventory.certificates.push(unknown(&digits, authority));
-    Ok(vec![digits])
+    let entry = Entry::unknown(&digits, &authority.id);
+    inventory.certificates.push(entry);
+    Ok(vec![inventory.certificates.len() - 1])
 }
 
-/// What there is to say of a certificate of which only the serial number is known.
-fn unknown(serial: &str, authority: &AuthorityEntry) -> Entry {
-    Entry {
-        name: "–".to_owned(),
-        kind: Kind::Device,
-        authority: authority.id.clone(),
-        serial: serial.to_owned(),
-        fingerprint: None,
-        key: None,
-        not_before: None,
-        not_after: None,
-        issued_at: None,
-        renews: None,
-        revoked_at: None,
-        revoked_for: None,
-    }
-}
-
-fn one(entry: &Entry) -> Result<Vec<String>, CaError> {
+fn one((index, entry): (usize, &Entry)) -> Result<Vec<usize>, CaError> {
     if entry.kind == Kind::Server {
         return Err(CaError::usage(
             "this is a certificate of the gate, and no device looks at lists of such ones\n  if its key was stolen, make \
              the gate another one: doorward ca server --new-key",
         ));
     }
-    Ok(vec![entry.serial.clone()])
+    Ok(vec![index])
 }
 
-fn by_name(inventory: &Inventory, name: &str) -> Result<Vec<String>, CaError> {
-    let devices = || inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device);
-    let of_this_name: Vec<&Entry> = devices().filter(|entry| entry.name.eq_ignore_ascii_case(name)).collect();
-    let live: Vec<String> =
-        of_this_name.iter().filter(|entry| entry.revoked_at.is_none()).map(|entry| entry.serial.clone()).collect();
+fn by_name(inventory: &Inventory, name: &str) -> Result<Vec<usize>, CaError> {
+    let devices = || inventory.certificates.iter().enumerate().filter(|(_, entry)| entry.kind == Kind::Device);
+    let of_this_name = || devices().filter(|(_, entry)| entry.name.eq_ignore_ascii_case(name));
+    let live: Vec<usize> =
+        of_this_name().filter(|(_, entry)| entry.revoked_at.is_none()).map(|(index, _)| index).collect();
     if !live.is_empty() {
         return Ok(live);
     }
-    if !of_this_name.is_empty() {
-        return Ok(of_this_name.iter().map(|entry| entry.serial.clone()).collect());
+    let all: Vec<usize> = of_this_name().map(|(index, _)| index).collect();
+    if !all.is_empty() {
+        return Ok(all);
     }
-    let mut names: Vec<&str> = devices().filter(|entry| entry.issued_at.is_some()).map(|entry| &*entry.name).collect();
+    let issued = devices().filter(|(_, entry)| entry.issued_at.is_some());
+    let mut names: Vec<&str> = issued.map(|(_, entry)| &*entry.name).collect();
     names.sort_unstable();
     names.dedup();
     let remedy = if std::path::Path::new(name).exists() {
@@ -262,7 +305,7 @@ fn by_name(inventory: &Inventory, name: &str) -> Result<Vec<String>, CaError> {
     Err(CaError::usage(format!("no device is called {name:?} here\n  {remedy}")))
 }
 
-fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> Result<Vec<String>, CaError> {
+fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> Result<Vec<usize>, CaError> {
     let shown = file.display();
     let bytes = std::fs::read(file).map_err(|error| CaError::usage(format!("cannot read {shown}: {error}")))?;
     let not_one = || CaError::usage(format!("{shown} has no certificate in it\n  name the device's .pem file"));
@@ -283,15 +326,17 @@ fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> 
     let (_, certificate) = X509Certificate::from_der(&der).map_err(|_| not_one())?;
     let identity = Identity::from_certificate(&der, false).map_err(|_| not_one())?;
     let serial = identity.serial.to_string();
-    if let Some(entry) = inventory.certificates.iter_mut().find(|entry| entry.serial == serial) {
-        // Of one that was revoked by its number alone this is the first that is seen.
-        entry.fingerprint.get_or_insert_with(|| identity.fingerprint.to_string());
-        return one(entry);
-    }
     for authority in inventory.authorities.clone() {
         let issuer = store.authority_certificate(&authority)?;
+        // First of all: whoever makes a certificate chooses its number, which may be that of somebody else's.
         if !pki::has_signed(&issuer, &certificate) {
             continue;
+        }
+        let mut known = inventory.certificates.iter_mut().enumerate();
+        if let Some((index, entry)) = known.find(|(_, one)| one.authority == authority.id && one.serial == serial) {
+            // Of one that was revoked by its number alone this is the first that is seen.
+            entry.fingerprint.get_or_insert_with(|| identity.fingerprint.to_string());
+            return one((index, entry));
         }
         if authority.revocation_list.is_none() {
             return Err(CaError::usage(format!(
@@ -306,9 +351,9 @@ fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> 
             key: Some(keys::describe(certificate.public_key().raw)),
             not_before: date(identity.not_before),
             not_after: date(identity.not_after),
-            ..unknown(&serial, &authority)
+            ..Entry::unknown(&serial, &authority.id)
         });
-        return Ok(vec![serial]);
+        return Ok(vec![inventory.certificates.len() - 1]);
     }
     Err(CaError::usage(format!(
         "none of the authorities in {} has signed {shown}; it says it is from {:?}\n  only who has signed a certificate can \

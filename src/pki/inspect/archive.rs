@@ -1,7 +1,12 @@
 //! A PKCS#12 archive in words.
 
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{io, thread};
+
 use p12_keystore::Pkcs12Archive;
 use p12_keystore::error::Error;
+use zeroize::Zeroizing;
 
 use super::key::readable;
 use super::{Item, Thing};
@@ -13,6 +18,10 @@ const RC2_40: &[u8] = b"\x06\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01\x06";
 const RC2_128: &[u8] = b"\x06\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01\x05";
 const TRIPLE_DES: &[u8] = b"\x06\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01\x03";
 const PBES2: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d";
+
+/// How long an archive may take to be opened. It says itself how often its password is hashed, for each thing in it:
+/// p12-keystore takes no more than a million times, and as many things as there are.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What everybody tries first.
 const KNOWN: [&str; 3] = ["", "changeit", "password"];
@@ -40,9 +49,27 @@ pub fn weak_encryption(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// Opens it, or gives up: the work goes on then, until the process ends.
+fn open(bytes: &[u8], password: &str, patience: Duration) -> Result<Pkcs12Archive, Error> {
+    let (done, opened) = mpsc::channel();
+    let (bytes, password) = (bytes.to_vec(), Zeroizing::new(password.to_owned()));
+    thread::Builder::new().spawn(move || done.send(Pkcs12Archive::from_pkcs12(&bytes, &password)))?;
+    opened.recv_timeout(patience).unwrap_or_else(|_| Err(Error::IoError(io::ErrorKind::TimedOut.into())))
+}
+
+/// Whether it is for the work it asks for that an archive does not open: no password helps then.
+pub fn asks_too_much(error: &Error) -> bool {
+    match error {
+        // Of p12-keystore's own limits, and of nothing else that an archive of a right form could have.
+        Error::InvalidParameters => true,
+        Error::IoError(error) => error.kind() == io::ErrorKind::TimedOut,
+        _ => false,
+    }
+}
+
 /// The archive, and what is in it.
 pub(super) fn describe(bytes: &[u8], password: &str, mode: u32) -> Result<(Item, Vec<Thing>), Error> {
-    let archive = Pkcs12Archive::from_pkcs12(bytes, password)?;
+    let archive = open(bytes, password, PATIENCE)?;
     let mut item = Item::new("archive", "a bundle of certificates and keys (PKCS#12, .p12 or .pfx), with this in it:");
     let names: Vec<String> = archive
         .keys
@@ -51,7 +78,7 @@ pub(super) fn describe(bytes: &[u8], password: &str, mode: u32) -> Result<(Item,
         .map(|name| printable(name, super::MAX))
         .collect();
     if !names.is_empty() {
-        item.fact("name", names.join(", "));
+        item.fact("name", super::some(names));
     }
     let used = [(RC2_40, "RC2-40"), (RC2_128, "RC2-128"), (TRIPLE_DES, "triple DES"), (PBES2, "PBES2 (AES)")];
     let used: Vec<&str> = used.iter().filter(|(oid, _)| has(bytes, oid)).map(|(_, name)| *name).collect();
@@ -82,4 +109,32 @@ pub(super) fn describe(bytes: &[u8], password: &str, mode: u32) -> Result<(Item,
     let certificates = archive.certs.iter().map(|bag| Thing::Certificate(bag.cert.as_der().to_vec().into()));
     let keys = archive.keys.iter().map(|bag| Thing::Key(pem::encode("PRIVATE KEY", bag.key.as_der()).into_bytes()));
     Ok((item, certificates.chain(keys).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
+
+    use super::*;
+    use crate::names::Name;
+    use crate::pki::DeviceAuthority;
+
+    #[test]
+    fn an_archive_that_asks_for_too_much_is_given_up() {
+        let device = DeviceAuthority::new().expect("an authority").issue(&Name::parse("a").expect("a name"));
+        let device = device.expect("a device");
+        let mut store = KeyStore::new();
+        for index in 0..4 {
+            let certificate = p12_keystore::Certificate::from_der(device.certificate()).expect("a certificate");
+            let key = PrivateKey::from_der(device.key().secret_der()).expect("a key");
+            let chain = PrivateKeyChain::new([index].as_slice(), key, [certificate]);
+            store.add_entry(&index.to_string(), KeyStoreEntry::PrivateKeyChain(chain));
+        }
+        let bomb = store.writer("changeit").encryption_iterations(300_000).write().expect("written");
+        let given_up = open(&bomb, "changeit", Duration::from_millis(1)).expect_err("no machine is so quick");
+        assert!(asks_too_much(&given_up), "{given_up}");
+        assert_eq!(open(&bomb, "changeit", PATIENCE).expect("opened").keys.len(), 4);
+        let other = open(&bomb, "other", PATIENCE).expect_err("another password");
+        assert!(!asks_too_much(&other), "{other}");
+    }
 }

@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Item, MAX, date, days};
+use super::{Item, MAX, date, days, serial, some};
 use crate::identity::Identity;
 use crate::names::printable;
 use crate::pki::keys;
@@ -72,9 +72,9 @@ pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
     item.fact("issuer", printable(&identity.issuer, MAX));
     let names = names(&certificate);
     if !names.is_empty() {
-        item.fact("names", names.join(", "));
+        item.fact("names", some(names));
     }
-    item.fact("serial", identity.serial.to_string());
+    item.fact("serial", serial(&identity.serial));
     item.fact("fingerprint", format!("sha256:{}", identity.fingerprint));
     item.fact("key", keys::describe(certificate.public_key().raw));
     item.fact("key_fingerprint", format!("spki:{}", identity.spki));
@@ -197,7 +197,7 @@ fn about_authority(item: &mut Item, certificate: &X509Certificate<'_>, usage: Op
                 })
                 .collect();
             if !domains.is_empty() {
-                item.fact("limited_to", domains.join(", "));
+                item.fact("limited_to", some(domains));
             }
         }
         _ if servers => item.note(

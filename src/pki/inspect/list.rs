@@ -3,12 +3,12 @@
 use time::OffsetDateTime;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
-use super::{Item, MAX, date, days};
+use super::{Item, MAX, SHOWN, date, days, serial};
 use crate::identity::Serial;
 use crate::names::printable;
 
-/// So many of the certificates on it are named.
-const SHOWN: usize = 20;
+/// The longest number of a list, in bits: 20 bytes (RFC 5280 section 5.2.3).
+const MAX_NUMBER_BITS: u64 = 160;
 
 pub(super) fn describe(der: &[u8], now: OffsetDateTime) -> Item {
     let Ok((_, list)) = CertificateRevocationList::from_der(der) else {
@@ -25,7 +25,11 @@ pub(super) fn describe(der: &[u8], now: OffsetDateTime) -> Item {
     );
     item.fact("issuer", printable(&list.issuer().to_string(), MAX));
     match list.crl_number() {
-        Some(number) => item.fact("number", number.to_string()),
+        // In decimal digits, as OpenSSL's readers know it; that takes a while for a number of a million.
+        Some(number) if number.bits() <= MAX_NUMBER_BITS => item.fact("number", number.to_string()),
+        Some(_) => {
+            item.warn("long_number", "its number is longer than 20 bytes (RFC 5280 section 5.2.3 allows no more)")
+        }
         None => {
             item.warn("no_number", "it has no number (RFC 5280 section 5.2.3): rustls, and so the gate, refuses it")
         }
@@ -54,7 +58,7 @@ pub(super) fn describe(der: &[u8], now: OffsetDateTime) -> Item {
             let reason = one.reason_code().map(|(_, reason)| format!(", {reason}")).unwrap_or_default();
             format!(
                 "{} (since {}{reason})",
-                Serial::from_be_bytes(one.raw_serial()),
+                serial(&Serial::from_be_bytes(one.raw_serial())),
                 date(one.revocation_date.timestamp())
             )
         })

@@ -9,7 +9,7 @@ mod key;
 mod list;
 mod request;
 
-pub use archive::weak_encryption;
+pub use archive::{asks_too_much, weak_encryption};
 
 use std::fmt::Write as _;
 
@@ -19,10 +19,14 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509CertificationRequest};
 
+use crate::identity::Serial;
 use crate::names::printable;
 
 /// Text from a certificate is shown up to here, in characters.
 const MAX: usize = 200;
+
+/// So many names, or certificates on a list, are told.
+const SHOWN: usize = 20;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -273,6 +277,19 @@ pub fn certificates(bytes: &[u8], passwords: &[&str]) -> Vec<CertificateDer<'sta
     };
     let certificate = |thing| if let Thing::Certificate(der) = thing { Some(der) } else { None };
     things.into_iter().filter_map(certificate).collect()
+}
+
+/// A serial number, for people: of one that is longer than any may be (RFC 5280 section 4.1.2.2: 20 bytes) the beginning.
+fn serial(serial: &Serial) -> String {
+    printable(&serial.to_string(), MAX)
+}
+
+/// So many of things of a kind are told one by one.
+fn some(mut things: Vec<String>) -> String {
+    let more = things.len().saturating_sub(SHOWN);
+    things.truncate(SHOWN);
+    let told = things.join(", ");
+    if more == 0 { told } else { format!("{told}, and {more} more") }
 }
 
 /// A date, for people.

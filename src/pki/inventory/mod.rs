@@ -3,6 +3,7 @@
 //! [`Store`] has the folder: it lets one command at a time change anything, and changes all files or none, whenever the
 //! process may be killed (see [`transaction`]). [`Inventory`] is the content of the file, and knows no files.
 
+mod recall;
 mod store;
 mod transaction;
 
@@ -168,6 +169,24 @@ impl Entry {
             not_before: Some(certified.not_before()),
             not_after: Some(certified.not_after()),
             issued_at: Some(now()),
+            renews: None,
+            revoked_at: None,
+            revoked_for: None,
+        }
+    }
+
+    /// What there is to say of a certificate of a device of which only the serial number is known, and who has signed it.
+    pub fn unknown(serial: &str, authority: &str) -> Self {
+        Self {
+            name: "–".to_owned(),
+            kind: Kind::Device,
+            authority: authority.to_owned(),
+            serial: serial.to_owned(),
+            fingerprint: None,
+            key: None,
+            not_before: None,
+            not_after: None,
+            issued_at: None,
             renews: None,
             revoked_at: None,
             revoked_for: None,

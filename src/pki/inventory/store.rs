@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use zeroize::Zeroizing;
 
 use super::transaction::{self, Recovered, tidy};
@@ -20,6 +20,9 @@ use crate::pki::{self, keys};
 pub const FILE: &str = "inventory.toml";
 /// What whoever changes anything holds.
 const LOCK: &str = ".lock";
+
+/// The lock is never made in another place, to which a link in the folder leads.
+const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 
 /// What `doorward init` calls the device authority's certificate.
 const AUTHORITY: &str = "clients.pem";
@@ -164,6 +167,28 @@ impl Store {
         tidy(&folder.join(relative))
     }
 
+    /// Takes over from the revocation lists in the folder what `inventory` does not know of (see [`Inventory::recall`]): how
+    /// many certificates that were.
+    ///
+    /// # Errors
+    /// If there is a list that cannot be read: the next one would be without what is on it.
+    pub fn recall(&self, inventory: &mut Inventory) -> Result<usize, StoreError> {
+        let mut count = 0;
+        for authority in inventory.authorities.clone() {
+            let Some(path) = authority.revocation_list.as_deref().map(|list| self.path(list)) else { continue };
+            let list = match fs::read(&path) {
+                Ok(list) => list,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io_error("read", &path)(error)),
+            };
+            // Without its certificate nothing is issued or revoked; whoever tries is told.
+            let Ok(certificate) = self.authority_certificate(&authority) else { continue };
+            let list = CertificateRevocationListDer::from_pem_slice(&list).map_or(list, |list| list.to_vec());
+            count += inventory.recall(&authority.id, &certificate, &list);
+        }
+        Ok(count)
+    }
+
     /// Makes a change: `inventory` and `files`, all of it or nothing. Paths of `files` start at the folder, or are
     /// absolute.
     pub fn commit(&mut self, inventory: Inventory, files: Vec<NewFile>) -> Result<(), StoreError> {
@@ -246,7 +271,13 @@ fn read(folder: &Path) -> Result<Option<Inventory>, StoreError> {
 fn lock(folder: &Path, waiting: impl FnOnce()) -> Result<(File, Recovered), StoreError> {
     let path = folder.join(LOCK);
     let open = || {
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(NO_LINK)
+            .open(&path)?;
         match lock.try_lock() {
             Ok(()) => Ok(lock),
             Err(fs::TryLockError::WouldBlock) => {

@@ -91,13 +91,28 @@ pub(super) fn recover(folder: &Path) -> Result<Recovered, files::Error> {
     let preparing = folder.join(PREPARING);
     let was_preparing = fs::symlink_metadata(&preparing).is_ok();
     discard(&preparing)?;
-    let was_decided = fs::symlink_metadata(folder.join(DECIDED)).is_ok();
+    let decided = folder.join(DECIDED);
+    let there = fs::symlink_metadata(&decided).ok();
+    let was_decided = there.is_some();
+    if let Some(there) = there {
+        check_own(&decided, &there)?;
+    }
     finish(folder)?;
     Ok(match (was_decided, was_preparing) {
         (true, _) => Recovered::Finished,
         (false, true) => Recovered::Discarded,
         (false, false) => Recovered::Nothing,
     })
+}
+
+/// What is decided may be brought to any place, so only what this user has decided is: not what somebody has laid there who
+/// may write into the folder and nowhere else, to be done by root.
+fn check_own(decided: &Path, there: &fs::Metadata) -> Result<(), files::Error> {
+    if there.is_dir() && there.uid() == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let why = "another user has begun this change: let that user run doorward ca list, or remove it";
+    Err(error("finish", decided)(io::Error::new(io::ErrorKind::PermissionDenied, why)))
 }
 
 fn finish(folder: &Path) -> Result<(), files::Error> {

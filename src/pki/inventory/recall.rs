@@ -1,0 +1,55 @@
+//! What a revocation list says and the inventory does not.
+//!
+//! An inventory of yesterday may have been put back, or an authority imported anew. What was revoked since must not come in
+//! again with the next list, so the list that lies there is believed, if the authority has signed it.
+
+use rustls::pki_types::CertificateDer;
+use time::OffsetDateTime;
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
+use x509_parser::x509::ReasonCode;
+
+use super::{Entry, Inventory};
+use crate::identity::Serial;
+use crate::pki::authority::{RevokedFor, has_signed_list};
+
+impl Inventory {
+    /// Takes over from `list` (DER), which lies in the place of the revocation list of this authority, what is not known
+    /// here: how many certificates that were. Nothing if somebody else has signed it.
+    pub fn recall(&mut self, authority: &str, certificate: &CertificateDer<'_>, list: &[u8]) -> usize {
+        let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return 0 };
+        let Some(entry) = self.authorities.iter_mut().find(|entry| entry.id == authority) else { return 0 };
+        if !has_signed_list(certificate, &list) {
+            return 0;
+        }
+        // TOML has signed numbers.
+        let number = list.crl_number().and_then(|number| i64::try_from(number).ok()?.try_into().ok());
+        entry.list_number = entry.list_number.max(number.unwrap_or_default());
+        let mut count = 0;
+        for revoked in list.iter_revoked_certificates() {
+            let serial = Serial::from_be_bytes(revoked.raw_serial()).to_string();
+            let known = self.certificates.iter().position(|one| one.authority == authority && one.serial == serial);
+            let known = known.unwrap_or_else(|| {
+                self.certificates.push(Entry::unknown(&serial, authority));
+                self.certificates.len() - 1
+            });
+            if let Some(entry) = self.certificates.get_mut(known)
+                && entry.revoked_at.is_none()
+            {
+                let at = OffsetDateTime::from_unix_timestamp(revoked.revocation_date.timestamp());
+                entry.revoked_at = Some(at.unwrap_or_else(|_| super::now()));
+                entry.revoked_for = Some(reason(revoked.reason_code().map(|(_, reason)| reason)));
+                count += 1;
+            }
+        }
+        count
+    }
+}
+
+fn reason(code: Option<ReasonCode>) -> RevokedFor {
+    match code {
+        Some(ReasonCode::KeyCompromise) => RevokedFor::Lost,
+        Some(ReasonCode::Superseded) => RevokedFor::Replaced,
+        Some(ReasonCode::CessationOfOperation) => RevokedFor::Retired,
+        _ => RevokedFor::Unspecified,
+    }
+}

@@ -1,0 +1,159 @@
+//! What is revoked stays revoked, and nobody else is; and what is said about it is no more than what is so.
+
+use serde_json::Value;
+
+use crate::common::process::{run, tool};
+use crate::home::{Home, refused};
+
+/// Whether OpenSSL takes this device's certificate, with a look at the list.
+#[track_caller]
+fn counts(home: &Home, certificate: &str) -> bool {
+    let verify = ["verify", "-crl_check", "-CRLfile", "pki/clients.crl", "-CAfile", "pki/clients.pem", certificate];
+    let verified = home.openssl(&verify);
+    assert!(verified.status.success() || verified.stderr.contains("certificate revoked"), "{verified}");
+    verified.status.success()
+}
+
+/// The serial number of this device's latest certificate.
+#[track_caller]
+fn serial(home: &Home, name: &str) -> String {
+    let list = home.list();
+    list.iter().rfind(|line| line["name"] == name).unwrap()["serial"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_file_that_bears_the_number_of_another_device_revokes_nobody() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let number = format!("0x{}", serial(&home, "alice-phone"));
+    let forge = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x"];
+    let with = ["-addext", "basicConstraints=critical,CA:FALSE", "-set_serial", &number, "-keyout", "x-key.pem"];
+    home.openssl(&[&forge[..], &with, &["-out", "x.pem"]].concat()).success();
+    let before = home.files();
+    refused(home.ca(&["revoke", "--file", "x.pem"]), 2, &["none of the authorities", "has signed x.pem"]);
+    assert_eq!(home.files(), before);
+    assert_eq!(home.devices(), ["alice-phone valid"]);
+}
+
+#[test]
+fn who_was_revoked_stays_so_when_an_inventory_of_before_is_put_back() {
+    let home = Home::with_authorities();
+    for name in ["alice-phone", "bob-laptop", "carol-tablet"] {
+        home.ca(&["device", name]).success();
+        if name == "alice-phone" {
+            // Knows nothing of the others, let alone that they were revoked.
+            std::fs::copy(home.path("pki/inventory.toml"), home.path("backup.toml")).unwrap();
+        }
+    }
+    for (name, reason) in [("alice-phone", "lost"), ("bob-laptop", "retired")] {
+        home.ca(&["revoke", name, "--reason", reason]).success();
+    }
+    std::fs::copy(home.path("backup.toml"), home.path("pki/inventory.toml")).unwrap();
+    assert_eq!(home.devices(), ["alice-phone revoked", "– revoked"], "what is so, and not what the inventory says");
+
+    let revoked = home.ca(&["revoke", "--file", "devices/carol-tablet.pem"]).success();
+    assert!(revoked.stderr.contains("2 certificates were on the list already"), "{revoked}");
+    for name in ["alice-phone", "bob-laptop", "carol-tablet"] {
+        assert!(!counts(&home, &format!("devices/{name}.pem")), "{name} is let in again");
+    }
+    assert_eq!(home.devices(), ["alice-phone revoked", "– revoked", "carol-tablet revoked"]);
+    let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success().text();
+    assert_eq!(
+        (list.matches("Key Compromise").count(), list.matches("Cessation Of Operation").count()),
+        (2, 1),
+        "why they were revoked is known still: {list}"
+    );
+    // A device that was revoked cannot be renewed either.
+    refused(home.ca(&["renew", "alice-phone"]), 2, &["was revoked"]);
+    // Of what is known there is nothing to be told.
+    let again = home.ca(&["revoke"]).success();
+    assert!(!again.stderr.contains("on the list already"), "{again}");
+}
+
+#[test]
+fn a_renewal_looks_at_the_list_too() {
+    let home = Home::with_authorities();
+    for name in ["alice-phone", "bob-laptop"] {
+        home.ca(&["device", name]).success();
+    }
+    std::fs::copy(home.path("pki/inventory.toml"), home.path("backup.toml")).unwrap();
+    home.ca(&["revoke", "alice-phone"]).success();
+    std::fs::copy(home.path("backup.toml"), home.path("pki/inventory.toml")).unwrap();
+    // Not of whom was revoked, whatever the inventory says.
+    let renewed = home.ca(&["renew", "alice-phone"]).failure();
+    assert!(renewed.stderr.contains("error: alice-phone was revoked"), "{renewed}");
+    home.ca(&["renew", "bob-laptop", "--revoke-old"]).success();
+    assert!(!counts(&home, "devices/alice-phone.pem"));
+    assert!(counts(&home, "devices/bob-laptop.pem"));
+}
+
+#[test]
+fn a_list_by_somebody_else_in_its_place_revokes_nobody() {
+    let home = Home::with_authorities();
+    let elsewhere = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    elsewhere.ca(&["revoke", "--serial", &serial(&home, "alice-phone")]).success();
+    // The same name of the authority, another key.
+    std::fs::copy(elsewhere.path("pki/clients.crl"), home.path("pki/clients.crl")).unwrap();
+    home.ca(&["revoke"]).success();
+    assert_eq!(home.devices(), ["alice-phone valid"]);
+    assert!(counts(&home, "devices/alice-phone.pem"));
+}
+
+#[test]
+fn an_authority_that_is_imported_again_keeps_its_list() {
+    let home = Home::new();
+    run(tool("mkcert", "mkcert").current_dir(home.path("")).env("CAROOT", home.path("mkcert")).args(["-client", "a"]))
+        .success();
+    home.ca(&["import", "--mkcert", "mkcert"]).success();
+    home.ca(&["revoke", "--file", "a-client.pem"]).success();
+    std::fs::remove_file(home.path("pki/inventory.toml")).unwrap();
+    let imported = home.ca(&["import", "--mkcert", "mkcert", "--folder", "pki"]).success();
+    assert!(imported.stderr.contains("1 certificate was on the list already"), "{imported}");
+    let list = home.openssl(&["crl", "-in", "pki/mkcert.crl", "-noout", "-text"]).success().text();
+    assert!(list.contains("Key Compromise"), "{list}");
+    assert_eq!(home.devices(), ["– revoked"]);
+}
+
+#[test]
+fn one_certificate_of_two_leaves_the_other_and_says_so() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    home.ca(&["renew", "alice-phone"]).success();
+    let latest = serial(&home, "alice-phone");
+    let revoked = home.ca(&["revoke", "--serial", &latest, "--format", "json"]).success();
+    let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
+    assert_eq!(revoked["still_in"], serde_json::json!(["alice-phone"]), "{revoked}");
+    let revoked = home.ca(&["revoke", "--serial", &latest]).success();
+    for words in ["alice-phone has another certificate, which still counts", "doorward ca revoke alice-phone"] {
+        assert!(revoked.stderr.contains(words), "{words:?} is missing: {revoked}");
+    }
+    let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).success();
+    let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
+    assert_eq!(revoked["still_in"], serde_json::json!([]), "{revoked}");
+    assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone revoked"]);
+}
+
+#[test]
+fn a_number_that_nobody_has_heard_of_is_not_called_a_device_that_is_out() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let revoked = home.ca(&["revoke", "--serial", "0123456789abcdef"]).success();
+    for words in ["no certificate here has the serial number 0123456789abcdef", "devices", "compare"] {
+        assert!(revoked.stderr.contains(words), "{words:?} is missing: {revoked}");
+    }
+    let known = home.ca(&["revoke", "--serial", &serial(&home, "alice-phone")]).success();
+    assert!(!known.stderr.contains("no certificate here"), "{known}");
+}
+
+#[test]
+fn where_nothing_keeps_a_list_nothing_is_claimed() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    let file = home.path("pki/inventory.toml");
+    let inventory = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, inventory.replace("revocation_list = \"clients.crl\"\n", "")).unwrap();
+    refused(home.ca(&["revoke", "alice-phone"]), 2, &["\"devices\"", "keeps no revocation list"]);
+    refused(home.ca(&["revoke"]), 2, &["keeps a revocation list"]);
+    assert_eq!(home.devices(), ["alice-phone valid"]);
+}
