@@ -235,8 +235,14 @@ pub fn given_to_tcp(socket: impl AsFd) -> io::Result<u64> {
     Ok(acknowledged + unacknowledged(socket)?)
 }
 
+/// How many bytes TCP has been given on this socket which the other side's system has not acknowledged; our end of the
+/// stream counts as one.
+///
+/// # Errors
+///
+/// Those of `ioctl(2)`.
 #[expect(unsafe_code, reason = "rustix has no TIOCOUTQ")]
-fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
+pub fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the descriptor is borrowed for the whole call; the kernel writes one int (tcp(7), SIOCOUTQ, which is
     // TIOCOUTQ), to a place that is one, and keeps no pointer.

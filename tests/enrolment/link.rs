@@ -1,7 +1,7 @@
 //! The link: free to look at, used up by one delivery, of no use to anybody else.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Barrier;
 use std::time::Duration;
 
@@ -161,6 +161,44 @@ fn a_delivery_that_did_not_arrive_can_be_made_again() {
     let again = wait_until("it may be tried again", || Some(shared.ask("GET", &place)).filter(|got| got.status == 200));
     assert!(again.body.len() > 1000);
     assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.p12"})));
+}
+
+#[test]
+fn a_phone_that_is_out_of_reach_has_nothing() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &[]);
+    let place = shared.press("alice-phone.mobileconfig");
+    // It asks, and then most of the answer has no way to it. What says nothing any more sends no reset.
+    for has_said_all in [false, true] {
+        let mut lost = shared.connect_narrowly();
+        shared.send(&mut lost, "GET", &place, "").unwrap();
+        if has_said_all {
+            lost.shutdown(Shutdown::Write).unwrap();
+        }
+        // By then it is clear that nothing comes of it.
+        assert_eq!(shared.ask("GET", &place).status, 409);
+        let free = || shared.try_ask("POST", &format!("{}/alice-phone.p12", shared.path()), "").ok();
+        wait_until("it may be tried again", || free().filter(|pressed| pressed.status == 303));
+        // And that is settled: it does not get the rest when it is back.
+        let mut rest = Vec::new();
+        assert!(lost.read_to_end(&mut rest).is_err(), "it got {} bytes", rest.len());
+    }
+    assert_eq!(shared.ask("GET", &place).status, 200);
+    assert_eq!(
+        shared.wait(),
+        (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.mobileconfig"}))
+    );
+}
+
+#[test]
+fn who_has_all_of_it_and_stays_connected_has_it() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &[]);
+    let place = shared.press("alice-phone.p12");
+    let mut stays = shared.connect();
+    shared.send(&mut stays, "GET", &place, "").unwrap();
+    assert_eq!(shared.wait().1["event"], "fetched");
+    drop(stays);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::common::DEADLINE;
 use crate::common::process::wait_until;
@@ -79,6 +80,20 @@ impl Shared {
 
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect_timeout(&self.address, DEADLINE).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    /// As a phone behind which the network is narrow: most of an answer has no room on its way as long as it does not read.
+    pub(crate) fn connect_narrowly(&self) -> TcpStream {
+        self.connect_by(|socket| socket.set_recv_buffer_size(1))
+    }
+
+    fn connect_by(&self, prepare: impl FnOnce(&Socket) -> io::Result<()>) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        prepare(&socket).unwrap();
+        socket.connect_timeout(&self.address.into(), DEADLINE).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream
     }

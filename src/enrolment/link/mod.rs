@@ -7,7 +7,8 @@
 //! authority's fingerprint, to be compared on the device before it is trusted.
 //!
 //! Looking is free, for previews, scanners and browsers look at links by themselves: only a button of the page, which is a
-//! POST, tells where the file is, and only a whole delivery uses the link up.
+//! POST, tells where the file is, and only a whole delivery uses the link up: one of which the device's system has
+//! acknowledged every byte.
 
 mod address;
 mod answers;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use super::Kit;
 use crate::pki;
 use crate::places::Places;
+use crate::sys::ktls::unacknowledged;
 use answers::Answers;
 use ticket::{Delivery, Ticket};
 
@@ -46,6 +48,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// For the client to hang up when it has everything.
 const LINGER: Duration = Duration::from_secs(5);
+/// How often a client that has nothing to say any more is looked at, whether it has everything.
+const LOOK: Duration = Duration::from_millis(20);
 /// The most a request may have before its head ends; hyper takes no less.
 const BUFFER: usize = 8 * 1024;
 /// The most header fields a request may have. Browsers send some 15.
@@ -162,18 +166,37 @@ async fn visit(stream: TcpStream, by: IpAddr, visitors: Arc<Visitors>) {
     }
 }
 
-/// Ends the connection, and says whether the client had everything: if it has not, it has reset the connection, or the
-/// kernel has given it up.
+/// Ends the connection, and says whether the client had everything.
 async fn hang_up(mut stream: TcpStream) -> io::Result<()> {
+    let arrived = part(&mut stream).await;
+    if arrived.is_err() {
+        // Or the system would go on sending for a quarter of an hour, and whoever came back in time would have it after all.
+        let _ = stream.set_zero_linger();
+    }
+    arrived
+}
+
+/// Waits for the client to hang up. If it has not had everything, it has reset the connection, or is out of reach: then its
+/// system does not acknowledge what was sent.
+async fn part(stream: &mut TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut left = [0; 512];
-    let drained = timeout(LINGER, async {
+    let parted = timeout(LINGER, async {
         while stream.read(&mut left).await? > 0 {}
+        // Some say at once that they have nothing more to say, and have nothing yet.
+        while unacknowledged(&*stream)? > 0 {
+            sleep(LOOK).await;
+        }
         Ok(())
     })
     .await;
-    // Nothing that we send needs more than the kernel's buffers: who just keeps the connection open has it.
-    drained.unwrap_or(Ok(()))
+    match parted {
+        Ok(Ok(())) => stream.take_error()?.map_or(Ok(()), Err),
+        Ok(Err(error)) => Err(error),
+        // Who just keeps the connection open has it.
+        Err(_) if unacknowledged(&*stream)? == 0 => Ok(()),
+        Err(late) => Err(late.into()),
+    }
 }
 
 /// A link could not be made.
