@@ -17,7 +17,7 @@ use super::ca::known_gate;
 use super::run::{runtime, signals};
 use super::{Format, exit, failed};
 use crate::enrolment::code::{self, Colours};
-use crate::enrolment::link::{self, Link, Outcome, Reach};
+use crate::enrolment::link::{self, Link, Notice, Outcome, Reach};
 use crate::enrolment::{Device, Kit};
 use crate::handshake::config::PROVIDER;
 use crate::names::Name;
@@ -95,6 +95,10 @@ enum Told<'a> {
     Opened {
         by: IpAddr,
     },
+    BrokenOff {
+        by: IpAddr,
+        file: &'a str,
+    },
     Fetched {
         by: IpAddr,
         file: &'a str,
@@ -103,7 +107,10 @@ enum Told<'a> {
     Guessed {
         by: IpAddr,
     },
-    Stopped,
+    Stopped {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fetching: Option<IpAddr>,
+    },
 }
 
 pub(super) fn run(args: &ShareArgs) -> ExitCode {
@@ -178,15 +185,24 @@ async fn serve(
         }),
     }
     .map_err(unexpected)?;
-    let outcome = link
-        .serve(stop, move |by| match format {
-            Format::Text => eprintln!("{by} has opened the page."),
-            // Who reads along has gone; the link lives on.
-            Format::Json => drop(tell(&Told::Opened { by })),
-        })
-        .await;
+    let name = device.clone();
+    let outcome = link.serve(stop, move |notice| notify(format, &name, notice)).await;
     signals.abort();
     Ok(outcome)
+}
+
+/// Tells what happens meanwhile.
+fn notify(format: Format, device: &Name, notice: Notice) {
+    // If who reads along has gone, the link lives on.
+    let _ = match (format, notice) {
+        (Format::Text, Notice::Opened(by)) => writeln!(io::stderr().lock(), "{by} has opened the page."),
+        (Format::Text, Notice::BrokenOff(by, form)) => {
+            let file = form.file_name(device);
+            writeln!(io::stderr().lock(), "{by} began to fetch {file} and broke off. The link still works.")
+        }
+        (Format::Json, Notice::Opened(by)) => tell(&Told::Opened { by }),
+        (Format::Json, Notice::BrokenOff(by, form)) => tell(&Told::BrokenOff { by, file: &form.file_name(device) }),
+    };
 }
 
 /// Says how it ended.
@@ -201,7 +217,7 @@ fn end(format: Format, device: &Name, outcome: Outcome) -> Result<(), NotShared>
             Outcome::Fetched(by, _) => Told::Fetched { by, file: &file },
             Outcome::Expired => Told::Expired,
             Outcome::Guessed(by) => Told::Guessed { by },
-            Outcome::Stopped => Told::Stopped,
+            Outcome::Stopped(fetching) => Told::Stopped { fetching },
         };
         tell(&told).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     }
@@ -219,7 +235,11 @@ fn end(format: Format, device: &Name, outcome: Outcome) -> Result<(), NotShared>
         Outcome::Guessed(by) => format!(
             "somebody was looking for the link and did not find it; the last to try was {by}, and the link is closed"
         ),
-        Outcome::Stopped => "stopped: nobody has fetched it, and the link is closed".to_owned(),
+        Outcome::Stopped(None) => "stopped: nobody has fetched it, and the link is closed".to_owned(),
+        Outcome::Stopped(Some(by)) => format!(
+            "stopped while {by} was fetching it, who may have all of it, and the link is closed. Was it not {device}? Without \
+             the password the file is worthless"
+        ),
     };
     Err(NotShared::new(exit::NOT_FETCHED, format!("{why}\n  {AGAIN}: doorward share {device}")))
 }

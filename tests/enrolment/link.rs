@@ -202,6 +202,48 @@ fn who_has_all_of_it_and_stays_connected_has_it() {
 }
 
 #[test]
+fn its_owner_is_told_of_everybody_who_looks_and_of_who_breaks_off() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &[]);
+    let (path, place) = (shared.path().to_owned(), shared.press("alice-phone.p12"));
+    for from in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::LOCALHOST] {
+        let mut stream = shared.connect_from(from);
+        shared.send(&mut stream, "GET", &path, "").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+    // Whoever has read all of it and then resets the connection would have it, and nobody would know.
+    let mut sly = shared.connect_from(Ipv4Addr::new(127, 0, 0, 3));
+    shared.send(&mut sly, "GET", &place, "").unwrap();
+    sly.peek(&mut [0]).unwrap();
+    SockRef::from(&sly).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(sly);
+    wait_until("it may be tried again", || Some(shared.ask("GET", &place)).filter(|got| got.status == 200));
+    assert_eq!(shared.wait().0, 0);
+    let told = &shared.lines()[1..];
+    assert_eq!(
+        told,
+        [
+            json!({"event": "opened", "by": "127.0.0.1"}),
+            json!({"event": "opened", "by": "127.0.0.2"}),
+            json!({"event": "broken_off", "by": "127.0.0.3", "file": "alice-phone.p12"}),
+            json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.p12"}),
+        ]
+    );
+}
+
+#[test]
+fn ctrl_c_does_not_say_that_nobody_has_it_while_somebody_fetches_it() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &[]);
+    let place = shared.press("alice-phone.mobileconfig");
+    let mut lost = shared.connect_narrowly();
+    shared.send(&mut lost, "GET", &place, "").unwrap();
+    wait_until("it is being fetched", || (shared.ask("GET", &place).status == 409).then_some(()));
+    shared.signal(Signal::INT);
+    assert_eq!(shared.wait(), (9, json!({"event": "stopped", "fetching": "127.0.0.1"})));
+}
+
+#[test]
 fn who_does_not_know_it_finds_nothing_and_is_told_of() {
     let home = Home::new();
     let mut shared = Shared::start(&home, &[]);

@@ -1,7 +1,7 @@
 //! `doorward share` as a process, and browsers that come to its link.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -87,6 +87,11 @@ impl Shared {
     /// As a phone behind which the network is narrow: most of an answer has no room on its way as long as it does not read.
     pub(crate) fn connect_narrowly(&self) -> TcpStream {
         self.connect_by(|socket| socket.set_recv_buffer_size(1))
+    }
+
+    /// As a machine of another address.
+    pub(crate) fn connect_from(&self, address: Ipv4Addr) -> TcpStream {
+        self.connect_by(|socket| socket.bind(&SocketAddr::from((address, 0)).into()))
     }
 
     fn connect_by(&self, prepare: impl FnOnce(&Socket) -> io::Result<()>) -> TcpStream {
