@@ -184,10 +184,7 @@ fn a_phone_that_is_out_of_reach_has_nothing() {
         assert!(lost.read_to_end(&mut rest).is_err(), "it got {} bytes", rest.len());
     }
     assert_eq!(shared.ask("GET", &place).status, 200);
-    assert_eq!(
-        shared.wait(),
-        (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.mobileconfig"}))
-    );
+    assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.mobileconfig"})));
 }
 
 #[test]

@@ -97,12 +97,8 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
 /// A name means one device.
 fn check_free(inventory: &Inventory, name: &Name) -> Result<(), CaError> {
     let Some(entry) = inventory.current(name.as_str(), Kind::Device) else {
-        // "a" and "a-key" would both own "a-key.pem".
         let taken = |other: &Entry| {
-            entry_is_device(other)
-                && [format!("{}-key", other.name), format!("{}-compat", other.name)]
-                    .iter()
-                    .any(|file| file.eq_ignore_ascii_case(name.as_str()))
+            entry_is_device(other) && (owns(&other.name, name.as_str()) || owns(name.as_str(), &other.name))
         };
         return match inventory.certificates.iter().find(|other| taken(other)) {
             None => Ok(()),
@@ -123,6 +119,12 @@ fn check_free(inventory: &Inventory, name: &Name) -> Result<(), CaError> {
             entry.name
         ),
     }))
+}
+
+/// Whether a file of `name` is called as one of `other`, were there such a device: "a" and "a-key" would both own
+/// "a-key.pem".
+fn owns(name: &str, other: &str) -> bool {
+    ["key", "compat"].iter().any(|end| format!("{name}-{end}").eq_ignore_ascii_case(other))
 }
 
 fn entry_is_device(entry: &Entry) -> bool {
