@@ -26,7 +26,11 @@ fn assert_not_kept(response: &Response) {
     assert_eq!(response.header("cache-control"), Some("no-store"), "{response:?}");
     assert_eq!(response.header("referrer-policy"), Some("no-referrer"), "{response:?}");
     assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{response:?}");
-    assert!(response.header("content-security-policy").unwrap().contains("default-src 'none'"), "{response:?}");
+    assert_eq!(response.header("cross-origin-resource-policy"), Some("same-origin"), "{response:?}");
+    let policy = response.header("content-security-policy").unwrap();
+    for part in ["default-src 'none'; ", "; form-action 'self'; ", "; base-uri 'none'", "; frame-ancestors 'none'"] {
+        assert!(policy.contains(part), "{part} is missing in {response:?}");
+    }
 }
 
 #[test]
@@ -292,6 +296,21 @@ fn its_time_is_over_soon() {
         let refused = run(share(&home).args(["--expires", wrong])).failure();
         assert_eq!(refused.status.code(), Some(2), "{refused}");
     }
+}
+
+#[test]
+fn who_has_begun_in_time_may_end_and_nobody_else_begins() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &["--expires", "1s"]);
+    let place = shared.press("alice-phone.mobileconfig");
+    let mut late = shared.connect_narrowly();
+    shared.send(&mut late, "GET", &place, "").unwrap();
+    let button = format!("{}/alice-phone.p12", shared.path());
+    wait_until("its time is over", || (shared.ask("POST", &button).status == 410).then_some(()));
+    let mut answer = Vec::new();
+    late.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(b"</plist>"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(shared.wait().1["event"], "fetched");
 }
 
 #[test]

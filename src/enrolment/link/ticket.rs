@@ -166,6 +166,7 @@ impl Drop for Delivery {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::net::Ipv4Addr;
 
     use super::*;
@@ -179,6 +180,16 @@ mod tests {
         assert_ne!(one.as_str(), other.as_str());
         assert!(one.is(one.as_str()) && !one.is(other.as_str()) && !one.is("") && !one.is(&one.as_str()[..31]));
         assert_eq!(format!("{one:?}"), "Token(…)");
+    }
+
+    #[test]
+    fn every_digit_of_a_token_is_drawn() {
+        let tokens: Vec<Token> = (0..64).map(|_| Token::new().expect("random")).collect();
+        for place in 0..32 {
+            let digits: HashSet<u8> = tokens.iter().map(|token| token.as_str().as_bytes()[place]).collect();
+            // That all 64 are the same by chance has a probability of 16^-63; fewer than five, about 10^-35.
+            assert!(digits.len() >= 5, "digit {place} is one of {digits:?}");
+        }
     }
 
     #[test]
