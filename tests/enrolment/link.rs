@@ -472,7 +472,7 @@ fn what_cannot_be_shared_is_told_before_there_is_a_link() {
         assert!(refused.stderr.contains(why) && refused.stdout.is_empty(), "{refused}");
     };
     let mut other = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
-    refused(other.args(["share", "bob-laptop", "--folder"]).arg(home.folder()), "cannot read");
+    refused(other.args(["share", "bob-laptop", "--folder"]).arg(home.folder()), "no device called bob-laptop");
     let mut evil = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
     refused(evil.args(["share", "../pki/server", "--folder"]).arg(home.folder()), "may not contain '/'");
 

@@ -369,7 +369,7 @@ fn pairs(fingerprint: &Sha256) -> String {
 
 /// `text` as one word of a shell's command line. Names need no quotes by their grammar; should it ever allow more, a
 /// command line still says nothing else.
-fn word(text: &str) -> Cow<'_, str> {
+pub(crate) fn word(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/' | '%' | '+' | ',' | '@');
     if !text.is_empty() && text.chars().all(plain) {
         Cow::Borrowed(text)
