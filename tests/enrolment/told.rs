@@ -59,7 +59,7 @@ fn a_device_that_is_not_there() {
     assert!(shown.stderr.contains("there is: alice-phone\n"), "{shown}");
     let shown = refused(&mut doorward(&folder, &["share", "alice-phone"]), "there is no folder doorward/devices");
     assert_eq!(advice(&shown), ["doorward share alice-phone --folder ."]);
-    unused(&mut bash(&home, &folder, &format!("{} \"$@\"", advice(&shown)[0])).arg("bash"));
+    unused(bash(&home, &folder, &format!("{} \"$@\"", advice(&shown)[0])).arg("bash"));
     let pki = folder.join("pki");
     let shown = refused(&mut doorward(&pki, &["share", "alice-phone"]), "there is no folder doorward/devices");
     assert!(shown.stderr.contains("--folder FOLDER"), "{shown}");
@@ -164,14 +164,14 @@ fn a_new_link_is_to_be_had_as_it_says() {
     let shown = unused(first.arg(&strange));
     assert!(shown.stderr.contains("in the same network") && shown.stderr.contains("--address"), "nobody came: {shown}");
     let again = advice(&shown).pop().unwrap();
-    unused(&mut bash(&home, &home.path(""), &format!("{again} \"$@\"")).arg("bash"));
+    unused(bash(&home, &home.path(""), &format!("{again} \"$@\"")).arg("bash"));
 
     let pki = strange.join("pki");
     let mut device = doorward(&home.path(""), &["ca", "device", "bob-laptop", "--qr", "--folder"]);
     let shown = unused(device.arg(&pki));
     let (_, said) = shown.stderr.split_once("works once: ").unwrap();
     for again in [said.lines().next().unwrap(), &advice(&shown).pop().unwrap()] {
-        unused(&mut bash(&home, &home.path(""), &format!("{again} \"$@\"")).arg("bash"));
+        unused(bash(&home, &home.path(""), &format!("{again} \"$@\"")).arg("bash"));
     }
     // Where share would not find them, it is not said to.
     let mut device =
@@ -200,7 +200,7 @@ fn a_device_is_not_made_for_a_link_that_cannot_be() {
     assert_eq!(shown.status.code(), Some(4), "{shown}");
     assert!(list().text().contains("bob-laptop"));
     let again = advice(&shown).pop().unwrap();
-    unused(&mut bash(&home, &home.path(""), &format!("{again} \"$@\"")).arg("bash"));
+    unused(bash(&home, &home.path(""), &format!("{again} \"$@\"")).arg("bash"));
 }
 
 #[test]
