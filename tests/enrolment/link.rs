@@ -176,6 +176,7 @@ fn a_phone_that_is_out_of_reach_has_nothing() {
     for has_said_all in [false, true] {
         let mut lost = shared.connect_narrowly();
         shared.send(&mut lost, "GET", &place, "").unwrap();
+        lost.peek(&mut [0]).unwrap();
         if has_said_all {
             lost.shutdown(Shutdown::Write).unwrap();
         }

@@ -231,3 +231,19 @@ fn who_reads_along_may_leave() {
     let status = command.stdout(std::process::Stdio::null()).stderr(writer).status().unwrap();
     assert_eq!(status.code(), Some(9));
 }
+
+#[test]
+fn the_page_names_what_the_certificate_opens_and_nothing_else() {
+    let home = Home::new();
+    let file = home.folder().join("doorward.toml");
+    let mut configuration = std::fs::read_to_string(&file).unwrap();
+    configuration.push_str(
+        "\n[[route]]\nname = \"mail\"\nserver_names = [\"mail.home.example\"]\nmode = \"passthrough\"\nbackends = [\"127.0.0.1:993\"]\n",
+    );
+    std::fs::write(&file, configuration).unwrap();
+    let shared = Shared::start(&home, &[]);
+    let page = shared.ask("GET", shared.path()).text();
+    assert!(page.contains("https://nas.home.example/") && page.contains("https://ssh.home.example/"), "{page}");
+    // What is behind it asks for no certificate of ours.
+    assert!(!page.contains("mail.home.example"), "{page}");
+}
