@@ -220,6 +220,7 @@ fn keys_and_archives_are_for_their_owner_and_certificates_for_everybody() {
         "devices/alice-phone-key.pem",
         "devices/alice-phone.p12",
         "devices/alice-phone-compat.p12",
+        "devices/alice-phone.mobileconfig",
     ] {
         assert_eq!(mode(&made.path(secret)), 0o600, "{secret}");
     }

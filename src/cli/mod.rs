@@ -15,6 +15,7 @@ mod share;
 mod status;
 mod why;
 
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -158,10 +159,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Init(args) => match init::run(&args) {
             Ok(()) => exit::OK.into(),
-            Err(error) => {
-                eprintln!("error: {error}");
-                error.exit_code().into()
-            }
+            Err(error) => failed(error.exit_code(), &error),
         },
         Command::Ca(args) => ca::run(args),
         Command::Share(args) => share::run(&args),
@@ -178,6 +176,7 @@ pub fn main() -> ExitCode {
 
 /// Says what went wrong and gives the code for it.
 fn failed(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("error: {error}");
+    // Whoever reads along may have gone; the exit code is for the others.
+    let _ = writeln!(io::stderr().lock(), "error: {error}");
     code.into()
 }

@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,22 +13,28 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use serde::Serialize;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::ca::known_gate;
+use super::ca::{known_gate, waiting};
 use super::run::{runtime, signals};
 use super::{Format, exit, failed};
 use crate::enrolment::code::{self, Colours};
-use crate::enrolment::link::{self, Link, Outcome, Reach};
-use crate::enrolment::{Device, Kit};
+use crate::enrolment::link::{self, Link, Notice, Outcome, Reach};
+use crate::enrolment::{Device, Form, Kit, word};
 use crate::handshake::config::PROVIDER;
+use crate::identity::Identity;
 use crate::names::Name;
-use crate::pki::Password;
+use crate::pki::inventory::{Kind, Store, now};
+use crate::pki::{Password, keys};
 
 /// What stands below the help text.
 pub(super) const EXAMPLE: &str = "\
 Example, where \"doorward init\" was run:
   doorward share alice-phone";
+
+/// Where `doorward init` writes to unless it is told.
+const FOLDER: &str = "doorward";
 
 /// The options of `doorward share`.
 #[derive(Args, Debug)]
@@ -36,7 +44,7 @@ pub(super) struct ShareArgs {
     device: Name,
 
     /// The folder that "doorward init" wrote
-    #[arg(long, value_name = "FOLDER", default_value = "doorward")]
+    #[arg(long, value_name = "FOLDER", default_value = FOLDER)]
     folder: PathBuf,
 
     #[command(flatten)]
@@ -67,6 +75,12 @@ pub(super) struct LinkArgs {
     allow_public: bool,
 }
 
+impl LinkArgs {
+    const fn reach(&self) -> Reach {
+        if self.allow_public { Reach::World } else { Reach::Home }
+    }
+}
+
 /// Nobody has fetched it: what to say, and the exit code.
 #[derive(Debug)]
 pub(super) struct NotShared {
@@ -95,6 +109,10 @@ enum Told<'a> {
     Opened {
         by: IpAddr,
     },
+    BrokenOff {
+        by: IpAddr,
+        file: &'a str,
+    },
     Fetched {
         by: IpAddr,
         file: &'a str,
@@ -103,43 +121,119 @@ enum Told<'a> {
     Guessed {
         by: IpAddr,
     },
-    Stopped,
+    Stopped {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fetching: Option<IpAddr>,
+    },
 }
 
 pub(super) fn run(args: &ShareArgs) -> ExitCode {
-    match prepare(args).and_then(|(kit, password)| offer(&args.link, args.format, &args.device, kit, &password)) {
+    let next = for_a_new_link(&command(&args.device, &args.folder));
+    match prepare(args).and_then(|(kit, password)| offer(&args.link, args.format, &args.device, kit, &password, &next))
+    {
         Ok(()) => exit::OK.into(),
         Err(error) => failed(error.code, &error.message),
     }
 }
 
+/// What hands `device` its certificate from `folder`.
+pub(super) fn command(device: &Name, folder: &Path) -> String {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    if folder == Path::new(FOLDER) {
+        format!("doorward share {device}")
+    } else {
+        format!("doorward share {device} --folder {}", quoted(folder))
+    }
+}
+
+/// The last line of what there is to say when nobody has fetched it.
+pub(super) fn for_a_new_link(command: &str) -> String {
+    format!("For a new link: {command}")
+}
+
+/// A path as one word of a command line.
+fn quoted(path: &Path) -> String {
+    word(&path.to_string_lossy()).into_owned()
+}
+
 /// Makes the device's archives anew.
 fn prepare(args: &ShareArgs) -> Result<(Kit, Password), NotShared> {
-    let wrong = |error: String| NotShared::new(exit::USAGE, error);
-    let device = device(&args.folder, &args.device).map_err(wrong)?;
-    let root = certificate(&args.folder.join("pki/server-ca.pem")).map_err(wrong)?;
+    let device = device(&args.folder, &args.device).map_err(|error| NotShared::new(exit::USAGE, error))?;
+    let root = root(&args.folder, &device)?;
     let gate = known_gate(root, &args.folder.join("doorward.toml"));
     let password = Password::generate().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     let kit = Kit::new(&gate, &device, &password).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     Ok((kit, password))
 }
 
-/// Hands over `kit` to whoever comes to the link, and tells about it.
+/// The certificate of the authority that vouches for the gate, unless the device could do nothing with its own.
+fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotShared> {
+    let usage = |error: String| NotShared::new(exit::USAGE, error);
+    let unexpected = |error: &dyn std::fmt::Display| NotShared::new(exit::UNEXPECTED, error);
+    let (name, pki) = (&device.name, folder.join("pki"));
+    let identity = Identity::from_certificate(&device.certificate, false).map_err(|error| unexpected(&error))?;
+    if identity.not_after < now().unix_timestamp() {
+        let end = OffsetDateTime::from_unix_timestamp(identity.not_after).map(|end| end.date().to_string());
+        return Err(usage(format!(
+            "the certificate of {name} expired on {}\n  to renew it: doorward ca renew {name} --folder {}",
+            end.unwrap_or_default(),
+            quoted(&pki)
+        )));
+    }
+    if !Store::is_in(&pki) {
+        // The authorities may be kept elsewhere, all but this certificate.
+        return certificate(&pki.join("server-ca.pem")).map_err(usage);
+    }
+    let store = Store::open(&pki, waiting).map_err(|error| unexpected(&error))?;
+    let serial = identity.serial.to_string();
+    if store.inventory.certificates.iter().any(|entry| entry.serial == serial && entry.revoked_at.is_some()) {
+        return Err(usage(format!(
+            "{name} was shut out: its certificate is revoked, and no gate lets it in\n  a new one, if it is to come in again: \
+             doorward ca device {name} --force --folder {}",
+            quoted(&pki)
+        )));
+    }
+    let authority = store.inventory.authority_for(Kind::Server).ok_or_else(|| {
+        usage(format!(
+            "no authority in {} vouches for the gate\n  have one made: doorward ca init --help",
+            pki.display()
+        ))
+    })?;
+    store.authority_certificate(authority).map_err(|error| unexpected(&error))
+}
+
+/// Where the link is to be: `--address`, if it suits, or else the address that this machine uses.
+pub(super) fn place(args: &LinkArgs) -> Result<SocketAddr, NotShared> {
+    let address = args.address.map_or_else(link::own_address, Ok).map_err(|error| {
+        let error = format!("cannot tell this machine's address: {error}\n  name it: --address 192.168.1.5");
+        NotShared::new(exit::START, error)
+    })?;
+    link::check_address(address, args.reach()).map_err(unsuitable)?;
+    Ok(SocketAddr::new(address, args.port))
+}
+
+fn unsuitable(why: link::Unsuitable) -> NotShared {
+    NotShared::new(
+        exit::USAGE,
+        format!(
+            "{why}\n  name this machine's address in your home network: --address 192.168.1.5 (or say --allow-public)"
+        ),
+    )
+}
+
+/// Hands over `kit` to whoever comes to the link, and tells about it. `next` says what to do if nobody does.
 pub(super) fn offer(
     args: &LinkArgs,
     format: Format,
     device: &Name,
     kit: Kit,
     password: &Password,
+    next: &str,
 ) -> Result<(), NotShared> {
-    let address = args.address.map_or_else(link::own_address, Ok).map_err(|error| {
-        let error = format!("cannot tell this machine's address: {error}\n  name it: --address 192.168.1.5");
-        NotShared::new(exit::START, error)
-    })?;
-    let address = SocketAddr::new(address, args.port);
+    let address = place(args)?;
     let runtime = runtime().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
-    let outcome = runtime.block_on(serve(args, format, device, address, kit, password))?;
-    end(format, device, outcome)
+    let (outcome, opened) = runtime.block_on(serve(args, format, device, address, kit, password))?;
+    end(format, device, outcome, (!opened).then_some(address.ip()), next)
 }
 
 async fn serve(
@@ -149,17 +243,11 @@ async fn serve(
     address: SocketAddr,
     kit: Kit,
     password: &Password,
-) -> Result<Outcome, NotShared> {
+) -> Result<(Outcome, bool), NotShared> {
     let unexpected = |error: io::Error| NotShared::new(exit::UNEXPECTED, error);
-    let reach = if args.allow_public { Reach::World } else { Reach::Home };
     let (authority, fingerprint) = (kit.root().to_owned(), kit.root_fingerprint().to_owned());
-    let link = Link::bind(address, reach, args.expires, kit).await.map_err(|error| match error {
-        link::Error::Unsuitable(_) => NotShared::new(
-            exit::USAGE,
-            format!(
-                "{error}\n  name this machine's address in your home network: --address 192.168.1.5 (or say --allow-public)"
-            ),
-        ),
+    let link = Link::bind(address, args.reach(), args.expires, kit).await.map_err(|error| match error {
+        link::Error::Unsuitable(why) => unsuitable(why),
         error => NotShared::new(exit::START, error),
     })?;
     let stop = CancellationToken::new();
@@ -178,20 +266,33 @@ async fn serve(
         }),
     }
     .map_err(unexpected)?;
-    let outcome = link
-        .serve(stop, move |by| match format {
-            Format::Text => eprintln!("{by} has opened the page."),
-            // Who reads along has gone; the link lives on.
-            Format::Json => drop(tell(&Told::Opened { by })),
-        })
-        .await;
+    let (name, opened) = (device.clone(), Arc::new(AtomicBool::new(false)));
+    let looked = Arc::clone(&opened);
+    let tell = move |notice| {
+        looked.store(true, Ordering::Relaxed);
+        notify(format, &name, notice);
+    };
+    let outcome = link.serve(stop, tell).await;
     signals.abort();
-    Ok(outcome)
+    Ok((outcome, opened.load(Ordering::Relaxed)))
 }
 
-/// Says how it ended.
-fn end(format: Format, device: &Name, outcome: Outcome) -> Result<(), NotShared> {
-    const AGAIN: &str = "For a new link";
+/// Tells what happens meanwhile.
+fn notify(format: Format, device: &Name, notice: Notice) {
+    // If who reads along has gone, the link lives on.
+    let _ = match (format, notice) {
+        (Format::Text, Notice::Opened(by)) => writeln!(io::stderr().lock(), "{by} has opened the page."),
+        (Format::Text, Notice::BrokenOff(by, form)) => {
+            let file = form.file_name(device);
+            writeln!(io::stderr().lock(), "{by} began to fetch {file} and broke off. The link still works.")
+        }
+        (Format::Json, Notice::Opened(by)) => tell(&Told::Opened { by }),
+        (Format::Json, Notice::BrokenOff(by, form)) => tell(&Told::BrokenOff { by, file: &form.file_name(device) }),
+    };
+}
+
+/// Says how it ended. If nobody has even looked at it, `unseen` is where it was.
+fn end(format: Format, device: &Name, outcome: Outcome, unseen: Option<IpAddr>, next: &str) -> Result<(), NotShared> {
     let file = match outcome {
         Outcome::Fetched(_, form) => form.file_name(device),
         _ => String::new(),
@@ -201,27 +302,43 @@ fn end(format: Format, device: &Name, outcome: Outcome) -> Result<(), NotShared>
             Outcome::Fetched(by, _) => Told::Fetched { by, file: &file },
             Outcome::Expired => Told::Expired,
             Outcome::Guessed(by) => Told::Guessed { by },
-            Outcome::Stopped => Told::Stopped,
+            Outcome::Stopped(fetching) => Told::Stopped { fetching },
         };
         tell(&told).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     }
     let why = match outcome {
         Outcome::Fetched(by, _) => {
             if format == Format::Text {
-                eprintln!(
+                // If who reads along has gone, it was fetched all the same.
+                let _ = writeln!(
+                    io::stderr().lock(),
                     "{by} has fetched {file}, and the link is closed. Was it not {device}? Without the password the file is \
-                     worthless. {AGAIN}: doorward share {device}"
+                     worthless. {next}"
                 );
             }
             return Ok(());
         }
-        Outcome::Expired => "nobody has fetched it in time, and the link is closed".to_owned(),
+        Outcome::Expired => {
+            let why = "nobody has fetched it in time, and the link is closed";
+            match unseen {
+                None => why.to_owned(),
+                Some(address) => format!(
+                    "{why}\n  Could the device not open it? It must be in the same network as {address}. If this machine \
+                     has another address there, name it with --address; if a firewall stands before it, let a port in and \
+                     name it with --port"
+                ),
+            }
+        }
         Outcome::Guessed(by) => format!(
             "somebody was looking for the link and did not find it; the last to try was {by}, and the link is closed"
         ),
-        Outcome::Stopped => "stopped: nobody has fetched it, and the link is closed".to_owned(),
+        Outcome::Stopped(None) => "stopped: nobody has fetched it, and the link is closed".to_owned(),
+        Outcome::Stopped(Some(by)) => format!(
+            "stopped while {by} was fetching it, who may have all of it, and the link is closed. Was it not {device}? Without \
+             the password the file is worthless"
+        ),
     };
-    Err(NotShared::new(exit::NOT_FETCHED, format!("{why}\n  {AGAIN}: doorward share {device}")))
+    Err(NotShared::new(exit::NOT_FETCHED, format!("{why}\n  {next}")))
 }
 
 fn tell(told: &Told<'_>) -> io::Result<()> {
@@ -265,26 +382,74 @@ Waiting. Ctrl-C closes the link.
 }
 
 fn device(folder: &Path, name: &Name) -> Result<Device, String> {
-    let file = |end: &str| folder.join("devices").join(format!("{name}{end}"));
-    let (certificate_file, key_file) = (file(".pem"), file("-key.pem"));
+    let devices = folder.join("devices");
+    let file = |form: Form| devices.join(form.file_name(name));
+    let (certificate_file, key_file) = (file(Form::Certificate), file(Form::Key));
+    if !certificate_file.exists() {
+        return Err(not_there(folder, &devices, name));
+    }
     let certificate = certificate(&certificate_file)?;
-    let key = PrivateKeyDer::from_pem_file(&key_file).map_err(|error| cannot_read(&key_file, &error))?;
+    if !key_file.exists() {
+        return Err(format!(
+            "the key of {name} is not in {} any more, and without it there is nothing to hand over\n  a certificate with a \
+             new key: doorward ca renew {name} --new-key --folder {}",
+            devices.display(),
+            quoted(&folder.join("pki"))
+        ));
+    }
+    let pem = std::fs::read(&key_file).map_err(|error| cannot_read(&key_file, &error))?;
+    let (shown, word) = (key_file.display(), quoted(&key_file));
+    if keys::is_encrypted(&pem) {
+        return Err(format!(
+            "{shown} is encrypted; to decrypt it, with its passphrase:\n  {}",
+            in_place("pkcs8", &word)
+        ));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| cannot_read(&key_file, &error))?;
     if !matches!(key, PrivateKeyDer::Pkcs8(_)) {
-        let shown = key_file.display();
-        return Err(format!("{shown} is not PKCS#8\n  openssl pkcs8 -topk8 -nocrypt -in {shown} makes it so"));
+        return Err(format!("{shown} is not PKCS#8; to make it so:\n  {}", in_place("pkcs8 -topk8 -nocrypt", &word)));
     }
     match CertifiedKey::from_der(vec![certificate.clone()], key.clone_key(), &PROVIDER) {
         Ok(_) => Ok(Device { name: name.clone(), certificate, key }),
-        Err(error) => Err(format!("{} does not fit {}: {error}", key_file.display(), certificate_file.display())),
+        Err(error) => Err(format!("{shown} does not fit {}: {error}", certificate_file.display())),
     }
+}
+
+/// A command line that puts what OpenSSL makes of a file into its place: it reads all of it before it writes.
+fn in_place(command: &str, file: &str) -> String {
+    format!("openssl {command} -in {file} -out {file}.new && mv {file}.new {file}")
+}
+
+/// Why there is no such device, and which there are.
+fn not_there(folder: &Path, devices: &Path, name: &Name) -> String {
+    if !devices.is_dir() {
+        // Somebody who stands in the folder may not know that it has to be named.
+        let advice = if Path::new("devices").is_dir() && Path::new("pki").is_dir() {
+            format!("here is one: {}", command(name, Path::new(".")))
+        } else {
+            "name the folder that has the folders \"devices\" and \"pki\" in it: --folder FOLDER".to_owned()
+        };
+        return format!("there is no folder {}\n  {advice}", devices.display());
+    }
+    let files = std::fs::read_dir(devices).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        files.filter_map(|file| file.file_name().to_str()?.strip_suffix("-key.pem").map(str::to_owned)).collect();
+    names.sort_unstable();
+    let there = if names.is_empty() { String::new() } else { format!("\n  there is: {}", names.join(", ")) };
+    format!(
+        "no device called {name} in {}{there}\n  files that were written elsewhere (--output) must be moved there first\n  to \
+         let in a new device: doorward ca device {name} --folder {}",
+        devices.display(),
+        quoted(&folder.join("pki"))
+    )
 }
 
 fn certificate(file: &Path) -> Result<CertificateDer<'static>, String> {
     CertificateDer::from_pem_file(file).map_err(|error| cannot_read(file, &error))
 }
 
-fn cannot_read(file: &Path, error: &rustls::pki_types::pem::Error) -> String {
-    format!("cannot read {}: {error}\n  name the folder that \"doorward init\" wrote: --folder FOLDER", file.display())
+fn cannot_read(file: &Path, error: &dyn std::fmt::Display) -> String {
+    format!("cannot read {}: {error}", file.display())
 }
 
 /// `90s` or `10m`. Longer than an hour is no one-time link any more.

@@ -22,6 +22,7 @@ use crate::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::files::{Access, NewFile};
 use crate::pki::{self, Password, Profile};
 use steps::Facts;
+pub(crate) use steps::word;
 
 /// The port that browsers expect and the router forwards.
 pub const PUBLIC_PORT: u16 = 443;

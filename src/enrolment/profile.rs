@@ -89,6 +89,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_profile_takes_the_place_of_the_same_devices_under_the_same_authority_and_of_no_other() {
+        let identifier = |device: &str, certificate: &[u8], root: &[u8]| {
+            let gate = Gate { root: root.to_vec().into(), server_names: Vec::new(), port: 443 };
+            let device = Name::parse(device).expect("a name");
+            let profile = profile(&device, &certificate.into(), &gate, "Doorward", b"archive").expect("a profile");
+            let profile = Value::from_reader_xml(&*profile).expect("a property list");
+            let identifier = profile.as_dictionary().and_then(|profile| profile.get("PayloadIdentifier"));
+            identifier.and_then(Value::as_string).expect("an identifier").to_owned()
+        };
+        let one = identifier("alice-phone", b"certificate", b"root");
+        assert_eq!(one, identifier("alice-phone", b"renewed", b"root"));
+        assert_ne!(one, identifier("bob-phone", b"certificate", b"root"));
+        assert_ne!(one, identifier("alice-phone", b"certificate", b"another root"));
+    }
+
+    #[test]
     fn uuids_are_well_formed_stable_and_different() {
         let one = uuid("doorward.a", b"certificate");
         let parts: Vec<&str> = one.split('-').collect();

@@ -58,7 +58,7 @@ pub fn reset_on_close(socket: &TcpStream) {
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
-/// How many bytes that were sent the other side's TCP has not taken yet.
+/// How many bytes that were sent the other side's TCP has not taken yet; our end of the stream counts as one.
 ///
 /// # Errors
 ///

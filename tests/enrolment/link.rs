@@ -1,7 +1,7 @@
 //! The link: free to look at, used up by one delivery, of no use to anybody else.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::Barrier;
 use std::time::Duration;
 
@@ -26,7 +26,11 @@ fn assert_not_kept(response: &Response) {
     assert_eq!(response.header("cache-control"), Some("no-store"), "{response:?}");
     assert_eq!(response.header("referrer-policy"), Some("no-referrer"), "{response:?}");
     assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{response:?}");
-    assert!(response.header("content-security-policy").unwrap().contains("default-src 'none'"), "{response:?}");
+    assert_eq!(response.header("cross-origin-resource-policy"), Some("same-origin"), "{response:?}");
+    let policy = response.header("content-security-policy").unwrap();
+    for part in ["default-src 'none'; ", "; form-action 'self'; ", "; base-uri 'none'", "; frame-ancestors 'none'"] {
+        assert!(policy.contains(part), "{part} is missing in {response:?}");
+    }
 }
 
 #[test]
@@ -164,6 +168,84 @@ fn a_delivery_that_did_not_arrive_can_be_made_again() {
 }
 
 #[test]
+fn a_phone_that_is_out_of_reach_has_nothing() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &[]);
+    let place = shared.press("alice-phone.mobileconfig");
+    // It asks, and then most of the answer has no way to it. What says nothing any more sends no reset.
+    for has_said_all in [false, true] {
+        let mut lost = shared.connect_narrowly();
+        shared.send(&mut lost, "GET", &place, "").unwrap();
+        lost.peek(&mut [0]).unwrap();
+        if has_said_all {
+            lost.shutdown(Shutdown::Write).unwrap();
+        }
+        // By then it is clear that nothing comes of it.
+        assert_eq!(shared.ask("GET", &place).status, 409);
+        let free = || shared.try_ask("POST", &format!("{}/alice-phone.p12", shared.path()), "").ok();
+        wait_until("it may be tried again", || free().filter(|pressed| pressed.status == 303));
+        // And that is settled: it does not get the rest when it is back.
+        let mut rest = Vec::new();
+        assert!(lost.read_to_end(&mut rest).is_err(), "it got {} bytes", rest.len());
+    }
+    assert_eq!(shared.ask("GET", &place).status, 200);
+    assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.mobileconfig"})));
+}
+
+#[test]
+fn who_has_all_of_it_and_stays_connected_has_it() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &[]);
+    let place = shared.press("alice-phone.p12");
+    let mut stays = shared.connect();
+    shared.send(&mut stays, "GET", &place, "").unwrap();
+    assert_eq!(shared.wait().1["event"], "fetched");
+    drop(stays);
+}
+
+#[test]
+fn its_owner_is_told_of_everybody_who_looks_and_of_who_breaks_off() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &[]);
+    let (path, place) = (shared.path().to_owned(), shared.press("alice-phone.p12"));
+    for from in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::LOCALHOST] {
+        let mut stream = shared.connect_from(from);
+        shared.send(&mut stream, "GET", &path, "").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+    // Whoever has read all of it and then resets the connection would have it, and nobody would know.
+    let mut sly = shared.connect_from(Ipv4Addr::new(127, 0, 0, 3));
+    shared.send(&mut sly, "GET", &place, "").unwrap();
+    sly.peek(&mut [0]).unwrap();
+    SockRef::from(&sly).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(sly);
+    wait_until("it may be tried again", || Some(shared.ask("GET", &place)).filter(|got| got.status == 200));
+    assert_eq!(shared.wait().0, 0);
+    let told = &shared.lines()[1..];
+    assert_eq!(
+        told,
+        [
+            json!({"event": "opened", "by": "127.0.0.1"}),
+            json!({"event": "opened", "by": "127.0.0.2"}),
+            json!({"event": "broken_off", "by": "127.0.0.3", "file": "alice-phone.p12"}),
+            json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.p12"}),
+        ]
+    );
+}
+
+#[test]
+fn ctrl_c_does_not_say_that_nobody_has_it_while_somebody_fetches_it() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &[]);
+    let place = shared.press("alice-phone.mobileconfig");
+    let mut lost = shared.connect_narrowly();
+    shared.send(&mut lost, "GET", &place, "").unwrap();
+    wait_until("it is being fetched", || (shared.ask("GET", &place).status == 409).then_some(()));
+    shared.signal(Signal::INT);
+    assert_eq!(shared.wait(), (9, json!({"event": "stopped", "fetching": "127.0.0.1"})));
+}
+
+#[test]
 fn who_does_not_know_it_finds_nothing_and_is_told_of() {
     let home = Home::new();
     let mut shared = Shared::start(&home, &[]);
@@ -215,6 +297,21 @@ fn its_time_is_over_soon() {
         let refused = run(share(&home).args(["--expires", wrong])).failure();
         assert_eq!(refused.status.code(), Some(2), "{refused}");
     }
+}
+
+#[test]
+fn who_has_begun_in_time_may_end_and_nobody_else_begins() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &["--expires", "1s"]);
+    let place = shared.press("alice-phone.mobileconfig");
+    let mut late = shared.connect_narrowly();
+    shared.send(&mut late, "GET", &place, "").unwrap();
+    let button = format!("{}/alice-phone.p12", shared.path());
+    wait_until("its time is over", || (shared.ask("POST", &button).status == 410).then_some(()));
+    let mut answer = Vec::new();
+    late.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(b"</plist>"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(shared.wait().1["event"], "fetched");
 }
 
 #[test]
@@ -376,7 +473,7 @@ fn what_cannot_be_shared_is_told_before_there_is_a_link() {
         assert!(refused.stderr.contains(why) && refused.stdout.is_empty(), "{refused}");
     };
     let mut other = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
-    refused(other.args(["share", "bob-laptop", "--folder"]).arg(home.folder()), "cannot read");
+    refused(other.args(["share", "bob-laptop", "--folder"]).arg(home.folder()), "no device called bob-laptop");
     let mut evil = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
     refused(evil.args(["share", "../pki/server", "--folder"]).arg(home.folder()), "may not contain '/'");
 

@@ -19,3 +19,4 @@ mod code;
 mod link;
 mod profile;
 mod steps;
+mod told;

@@ -1,13 +1,14 @@
 //! `doorward share` as a process, and browsers that come to its link.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::common::DEADLINE;
 use crate::common::process::wait_until;
@@ -79,6 +80,25 @@ impl Shared {
 
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect_timeout(&self.address, DEADLINE).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    /// As a phone behind which the network is narrow: most of an answer has no room on its way as long as it does not read.
+    pub(crate) fn connect_narrowly(&self) -> TcpStream {
+        self.connect_by(|socket| socket.set_recv_buffer_size(1))
+    }
+
+    /// As a machine of another address.
+    pub(crate) fn connect_from(&self, address: Ipv4Addr) -> TcpStream {
+        self.connect_by(|socket| socket.bind(&SocketAddr::from((address, 0)).into()))
+    }
+
+    fn connect_by(&self, prepare: impl FnOnce(&Socket) -> io::Result<()>) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        prepare(&socket).unwrap();
+        socket.connect_timeout(&self.address.into(), DEADLINE).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream
     }

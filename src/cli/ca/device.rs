@@ -8,6 +8,7 @@ use super::found::copy;
 use super::handout::{self, Places, known_gate};
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, authority_for, load, parse_device, say};
+use crate::cli::exit;
 use crate::cli::share::{self, LinkArgs};
 use crate::enrolment::Form;
 use crate::names::Name;
@@ -57,6 +58,10 @@ pub(super) struct DeviceArgs {
 }
 
 pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
+    if args.qr {
+        // Before there is a device: what cannot be shown is no reason to have one.
+        share::place(&args.link)?;
+    }
     let mut store = args.folder.open()?;
     check_free(&store.inventory, &args.name)?;
     let authority = authority_for(&store, Kind::Device, args.authority.as_deref())?;
@@ -90,7 +95,15 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     if args.qr {
         // Others may change the folder while the device is awaited.
         drop(store);
-        share::offer(&args.link, args.format, &args.name, kit, &password)?;
+        let next = match &made.share {
+            Some(command) => share::for_a_new_link(command),
+            None => format!("The files of {} are in {}", args.name, places.folder().display()),
+        };
+        share::offer(&args.link, args.format, &args.name, kit, &password, &next).map_err(|error| {
+            let said = error.code == exit::NOT_FETCHED;
+            let error = CaError::from(error);
+            if said { error } else { error.but(&format!("{} may come in all the same. {next}", args.name)) }
+        })?;
     }
     Ok(())
 }

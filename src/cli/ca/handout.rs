@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
+use super::FOLDER;
+use crate::cli::share;
 use crate::config;
 use crate::config::checked::RouteMode;
 use crate::enrolment::{self, Form, Gate, Kit, PUBLIC_PORT, ROOT_FILE};
@@ -42,6 +44,9 @@ pub struct Device {
     pub serial: String,
     /// When the certificate expires, in seconds since 1970.
     pub not_after: i64,
+    /// The command that hands it over a link, if that command finds its files.
+    #[serde(skip)]
+    pub share: Option<String>,
 }
 
 impl fmt::Debug for Device {
@@ -49,6 +54,9 @@ impl fmt::Debug for Device {
         f.debug_struct("Device").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// Where a device's files go if nothing is said.
+const USUAL: &str = "../devices";
 
 /// Where a device's files go: below a folder that is given relative to that of the authorities, or absolute.
 #[derive(Clone, Debug)]
@@ -60,7 +68,14 @@ impl Places {
     /// Beside the folder of the authorities, as `doorward init` has it, or in `output`.
     pub(in crate::cli) fn new(output: Option<&Path>) -> std::io::Result<Self> {
         let folder = output.map(std::path::absolute).transpose()?;
-        Ok(Self { folder: folder.unwrap_or_else(|| "../devices".into()) })
+        Ok(Self { folder: folder.unwrap_or_else(|| USUAL.into()) })
+    }
+
+    /// The command that finds the files of this device here and hands them over a link, if there is one; `authorities` is
+    /// the folder of the authorities.
+    fn share(&self, authorities: &Path, name: &Name) -> Option<String> {
+        let usual = self.folder == Path::new(USUAL) && std::path::absolute(authorities).ok()?.ends_with(FOLDER);
+        usual.then(|| share::command(name, &Store::shown(authorities, Path::new(".."))))
     }
 
     /// The folder itself.
@@ -124,6 +139,7 @@ pub(super) fn device(folder: &Path, places: &Places, name: &Name, issued: &Issue
         fingerprint: Sha256::of(issued.certificate()).to_string(),
         serial: Serial::from_be_bytes(issued.serial()).to_string(),
         not_after: issued.not_after().unix_timestamp(),
+        share: places.share(folder, name),
     }
 }
 
@@ -153,14 +169,16 @@ pub(in crate::cli) fn known_gate(root: CertificateDer<'static>, config_file: &Pa
 impl Device {
     /// What to do with the files, for people.
     pub(super) fn text(&self) -> String {
+        let share = match &self.share {
+            Some(share) => format!("Or let the device fetch what it needs over a link that works once: {share}\n"),
+            None => String::new(),
+        };
         format!(
             "  {steps}\n    says what to do there, step by step; the files it speaks of lie beside it\n  the password of these \
-             files is  {password}\n\nOr let the device fetch what it needs over a link that works once: doorward share {name}\n\
-             The password is shown this once and stored nowhere. Files with a key in them are secret: .p12, .mobileconfig \
+             files is  {password}\n\n{share}The password is shown this once and stored nowhere. Files with a key in them are secret: .p12, .mobileconfig \
              and -key.pem.\n",
             steps = self.steps.display(),
             password = self.password,
-            name = self.name,
         )
     }
 }

@@ -113,6 +113,11 @@ impl CaError {
         Self { code: exit::USAGE, message: message.into() }
     }
 
+    /// The same, and a line of what is true nevertheless.
+    fn but(self, line: &str) -> Self {
+        Self { message: format!("{}\n  {line}", self.message), ..self }
+    }
+
     /// Files are in the way.
     fn exists(paths: Vec<PathBuf>, remedy: &str) -> Self {
         Self {

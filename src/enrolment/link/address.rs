@@ -68,7 +68,7 @@ impl fmt::Display for Unsuitable {
 impl std::error::Error for Unsuitable {}
 
 /// Whether a link may be at `address`.
-pub(super) fn check(address: IpAddr, reach: Reach) -> Result<(), Unsuitable> {
+pub fn check(address: IpAddr, reach: Reach) -> Result<(), Unsuitable> {
     match address.to_canonical() {
         canonical if canonical.is_unspecified() => Err(Unsuitable::Every),
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(Unsuitable::NeedsZone(v6)),

@@ -168,7 +168,8 @@ fn refusal(refused: Refused) -> Answer {
 }
 
 fn not_allowed(allowed: &'static str) -> Answer {
-    let mut answer = message(StatusCode::METHOD_NOT_ALLOWED, "This is done in another way.");
+    let mut answer =
+        message(StatusCode::METHOD_NOT_ALLOWED, "Open the link itself: this is what the buttons of its page are for.");
     answer.response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
     answer
 }

@@ -7,21 +7,22 @@
 //! authority's fingerprint, to be compared on the device before it is trusted.
 //!
 //! Looking is free, for previews, scanners and browsers look at links by themselves: only a button of the page, which is a
-//! POST, tells where the file is, and only a whole delivery uses the link up.
+//! POST, tells where the file is, and only a whole delivery uses the link up: one of which the device's system has
+//! acknowledged every byte. A delivery that breaks off can be made again, for phones lose their network, and the owner is
+//! told whose it was: who has read everything and resets the connection looks no different.
 
 mod address;
 mod answers;
 mod ticket;
 
-pub use address::{Reach, Unsuitable, is_private, own as own_address};
+pub use address::{Reach, Unsuitable, check as check_address, is_private, own as own_address};
 pub use ticket::Outcome;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::Request;
@@ -34,9 +35,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Kit;
+use super::{Form, Kit};
 use crate::pki;
 use crate::places::Places;
+use crate::sys::socket::unacknowledged;
 use answers::Answers;
 use ticket::{Delivery, Ticket};
 
@@ -46,10 +48,23 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// For the client to hang up when it has everything.
 const LINGER: Duration = Duration::from_secs(5);
+/// How often a client that has nothing to say any more is looked at, whether it has everything.
+const LOOK: Duration = Duration::from_millis(20);
+/// So many of each kind of notice there are: a stranger does not fill the owner's terminal.
+const NOTICES: usize = 16;
 /// The most a request may have before its head ends; hyper takes no less.
 const BUFFER: usize = 8 * 1024;
 /// The most header fields a request may have. Browsers send some 15.
 const HEADERS: usize = 64;
+
+/// What the owner of a link should know while it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Somebody who has not done so before looks at the page.
+    Opened(IpAddr),
+    /// Somebody began to fetch this and, as far as can be told, does not have all of it.
+    BrokenOff(IpAddr, Form),
+}
 
 /// A link that is there: [`Link::serve`] answers.
 #[derive(Debug)]
@@ -78,24 +93,23 @@ impl Link {
         format!("http://{}{}", self.address, self.answers.path())
     }
 
-    /// Answers until the file was fetched, the time is over, or `stop` is cancelled. `opened` is told who looks at the page
-    /// first.
-    pub async fn serve(self, stop: CancellationToken, opened: impl Fn(IpAddr) + Send + Sync + 'static) -> Outcome {
+    /// Answers until the file was fetched, the time is over, or `stop` is cancelled. `tell` is called meanwhile.
+    pub async fn serve(self, stop: CancellationToken, tell: impl Fn(Notice) + Send + Sync + 'static) -> Outcome {
         let Self { listener, reach, answers, ticket, expires, .. } = self;
-        let visitors = Arc::new(Visitors { answers, seen: AtomicBool::new(false), opened: Box::new(opened) });
+        let visitors = Arc::new(Visitors { answers, told: Mutex::default(), tell: Box::new(tell) });
         let mut outcome = ticket.outcome();
         let ended = async {
             match outcome.wait_for(Option::is_some).await {
-                Ok(outcome) => outcome.unwrap_or(Outcome::Stopped),
+                Ok(outcome) => outcome.unwrap_or(Outcome::Stopped(None)),
                 // The ticket lives as long as this function.
-                Err(_) => Outcome::Stopped,
+                Err(_) => Outcome::Stopped(None),
             }
         };
         let expired = async {
             sleep_until(expires).await;
             ticket.close();
             // Who has begun in time may end.
-            while ticket.delivering() {
+            while ticket.delivering().is_some() {
                 sleep(Duration::from_millis(50)).await;
             }
             Outcome::Expired
@@ -103,9 +117,12 @@ impl Link {
         tokio::select! {
             biased;
             outcome = ended => outcome,
-            () = stop.cancelled() => Outcome::Stopped,
+            () = stop.cancelled() => {
+                ticket.close();
+                Outcome::Stopped(ticket.delivering())
+            }
             outcome = expired => outcome,
-            () = take_connections(listener, reach, &visitors) => Outcome::Stopped,
+            () = take_connections(listener, reach, &visitors) => Outcome::Stopped(None),
         }
     }
 }
@@ -113,8 +130,54 @@ impl Link {
 /// Who answers, and who is told.
 struct Visitors {
     answers: Arc<Answers>,
-    seen: AtomicBool,
-    opened: Box<dyn Fn(IpAddr) + Send + Sync>,
+    told: Mutex<Told>,
+    tell: Box<dyn Fn(Notice) + Send + Sync>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    opened: Vec<IpAddr>,
+    broken_off: usize,
+}
+
+impl Visitors {
+    fn opened(&self, by: IpAddr) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.opened.len() < NOTICES && !told.opened.contains(&by) {
+            told.opened.push(by);
+            (self.tell)(Notice::Opened(by));
+        }
+    }
+
+    fn broken_off(&self, by: IpAddr, form: Form) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.broken_off < NOTICES {
+            told.broken_off += 1;
+            (self.tell)(Notice::BrokenOff(by, form));
+        }
+    }
+}
+
+/// The delivery that one connection is for, once it has asked. Whichever way the connection ends, if the delivery has not
+/// been made by then it has broken off.
+struct Begun {
+    visitors: Arc<Visitors>,
+    delivery: Mutex<Option<Delivery>>,
+}
+
+impl Begun {
+    fn delivery(&self) -> MutexGuard<'_, Option<Delivery>> {
+        self.delivery.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let delivery = self.delivery().take();
+        if let Some((by, form)) = delivery.as_ref().and_then(Delivery::broken_off) {
+            self.visitors.broken_off(by, form);
+        }
+    }
 }
 
 async fn take_connections(listener: TcpListener, reach: Reach, visitors: &Arc<Visitors>) {
@@ -135,14 +198,14 @@ async fn take_connections(listener: TcpListener, reach: Reach, visitors: &Arc<Vi
 
 /// One request and its answer.
 async fn visit(stream: TcpStream, by: IpAddr, visitors: Arc<Visitors>) {
-    let delivery: Arc<Mutex<Option<Delivery>>> = Arc::default();
-    let begun = Arc::clone(&delivery);
+    let begun = Arc::new(Begun { visitors, delivery: Mutex::default() });
+    let asked = Arc::clone(&begun);
     let respond = service_fn(move |request: Request<Incoming>| {
-        let answer = visitors.answers.to(&request, by);
-        if answer.opened && !visitors.seen.swap(true, Ordering::Relaxed) {
-            (visitors.opened)(by);
+        let answer = asked.visitors.answers.to(&request, by);
+        if answer.opened {
+            asked.visitors.opened(by);
         }
-        *begun.lock().unwrap_or_else(PoisonError::into_inner) = answer.delivery;
+        *asked.delivery() = answer.delivery;
         async move { Ok::<_, Infallible>(answer.response) }
     });
     let connection = http1::Builder::new()
@@ -155,25 +218,44 @@ async fn visit(stream: TcpStream, by: IpAddr, visitors: Arc<Visitors>) {
         .without_shutdown();
     // Whoever breaks off a request has nobody to hear about it, and a delivery that was broken off can be tried again.
     let Ok(Ok(parts)) = timeout(TIMEOUT, connection).await else { return };
-    let arrived = hang_up(parts.io.into_inner()).await;
-    let delivery = delivery.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let (Ok(()), Some(delivery)) = (arrived, delivery) {
+    if hang_up(parts.io.into_inner()).await.is_ok()
+        && let Some(delivery) = begun.delivery().take()
+    {
         delivery.made();
     }
 }
 
-/// Ends the connection, and says whether the client had everything: if it has not, it has reset the connection, or the
-/// kernel has given it up.
+/// Ends the connection, and says whether the client had everything.
 async fn hang_up(mut stream: TcpStream) -> io::Result<()> {
+    let arrived = part(&mut stream).await;
+    if arrived.is_err() {
+        // Or the system would go on sending for a quarter of an hour, and whoever came back in time would have it after all.
+        let _ = stream.set_zero_linger();
+    }
+    arrived
+}
+
+/// Waits for the client to hang up. If it has not had everything, it has reset the connection, or is out of reach: then its
+/// system does not acknowledge what was sent.
+async fn part(stream: &mut TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut left = [0; 512];
-    let drained = timeout(LINGER, async {
+    let parted = timeout(LINGER, async {
         while stream.read(&mut left).await? > 0 {}
+        // Some say at once that they have nothing more to say, and have nothing yet.
+        while unacknowledged(&*stream)? > 0 {
+            sleep(LOOK).await;
+        }
         Ok(())
     })
     .await;
-    // Nothing that we send needs more than the kernel's buffers: who just keeps the connection open has it.
-    drained.unwrap_or(Ok(()))
+    match parted {
+        Ok(Ok(())) => stream.take_error()?.map_or(Ok(()), Err),
+        Ok(Err(error)) => Err(error),
+        // Who just keeps the connection open has it.
+        Err(_) if unacknowledged(&*stream)? == 0 => Ok(()),
+        Err(late) => Err(late.into()),
+    }
 }
 
 /// A link could not be made.

@@ -48,8 +48,8 @@ pub enum Outcome {
     Expired,
     /// There were too many requests for something else; the last one came from here.
     Guessed(IpAddr),
-    /// It was told to end.
-    Stopped,
+    /// It was told to end, while this one was fetching it, if anybody was.
+    Stopped(Option<IpAddr>),
 }
 
 /// The one delivery, and whether it has been made.
@@ -61,7 +61,8 @@ pub(super) struct Ticket {
 
 #[derive(Debug, Default)]
 struct State {
-    delivering: bool,
+    /// To whom.
+    delivering: Option<IpAddr>,
     closed: bool,
     wrong: u32,
 }
@@ -70,7 +71,7 @@ impl State {
     const fn check(&self) -> Result<(), Refused> {
         match self {
             Self { closed: true, .. } => Err(Refused::Gone),
-            Self { delivering: true, .. } => Err(Refused::Busy),
+            Self { delivering: Some(_), .. } => Err(Refused::Busy),
             Self { .. } => Ok(()),
         }
     }
@@ -99,8 +100,8 @@ impl Ticket {
         self.outcome.subscribe()
     }
 
-    /// Whether a delivery is being made at this moment.
-    pub(super) fn delivering(&self) -> bool {
+    /// To whom a delivery is being made at this moment.
+    pub(super) fn delivering(&self) -> Option<IpAddr> {
         self.state().delivering
     }
 
@@ -113,7 +114,7 @@ impl Ticket {
     pub(super) fn begin(self: &Arc<Self>, by: IpAddr, form: Form) -> Result<Delivery, Refused> {
         let mut state = self.state();
         state.check()?;
-        state.delivering = true;
+        state.delivering = Some(by);
         drop(state);
         Ok(Delivery { ticket: Arc::clone(self), by, form })
     }
@@ -150,16 +151,22 @@ impl Delivery {
         self.ticket.close();
         self.ticket.outcome.send_replace(Some(Outcome::Fetched(self.by, self.form)));
     }
+
+    /// Who has begun to fetch what, if it can be tried again.
+    pub(super) fn broken_off(&self) -> Option<(IpAddr, Form)> {
+        (self.ticket.check() != Err(Refused::Gone)).then_some((self.by, self.form))
+    }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.ticket.state().delivering = false;
+        self.ticket.state().delivering = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::net::Ipv4Addr;
 
     use super::*;
@@ -173,6 +180,16 @@ mod tests {
         assert_ne!(one.as_str(), other.as_str());
         assert!(one.is(one.as_str()) && !one.is(other.as_str()) && !one.is("") && !one.is(&one.as_str()[..31]));
         assert_eq!(format!("{one:?}"), "Token(…)");
+    }
+
+    #[test]
+    fn every_digit_of_a_token_is_drawn() {
+        let tokens: Vec<Token> = (0..64).map(|_| Token::new().expect("random")).collect();
+        for place in 0..32 {
+            let digits: HashSet<u8> = tokens.iter().map(|token| token.as_str().as_bytes()[place]).collect();
+            // That all 64 are the same by chance has a probability of 16^-63; fewer than five, about 10^-35.
+            assert!(digits.len() >= 5, "digit {place} is one of {digits:?}");
+        }
     }
 
     #[test]

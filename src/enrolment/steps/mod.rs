@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{Form, Gate, PUBLIC_PORT, ROOT_FILE};
 use crate::html::Html;
@@ -96,6 +97,8 @@ pub(super) struct Facts {
     until: Option<String>,
     root: String,
     root_fingerprint: String,
+    /// Whether it says of itself that it vouches for certain domains only (RFC 5280 section 4.2.1.10).
+    root_limited: bool,
     server_names: Vec<ServerNamePattern>,
     urls: Vec<String>,
     example_url: String,
@@ -122,6 +125,7 @@ impl Facts {
             // Somebody else's authority is called as somebody else pleased.
             root: printable(&root.display_name(), ROOT_NAME_MAX),
             root_fingerprint: pairs(&root.fingerprint),
+            root_limited: is_limited(&gate.root),
             server_names: gate.server_names.clone(),
             urls,
             example_url,
@@ -185,23 +189,20 @@ impl Facts {
             "device" => html.text(&self.device),
             "root" => html.text(&self.root),
             "root_file" => html.text(ROOT_FILE),
+            "android_warning" => html.raw(if self.root_limited {
+                "That is true of any authority but this one, which can vouch for your own domain only."
+            } else {
+                UNLIMITED
+            }),
             // Who could change the page could change what it says here, too.
             "compare" => html.raw(match source {
                 Source::Folder => "it must be the one at the end of this page",
                 Source::Link(_) => "it must be the one in the terminal",
             }),
-            "authority" => match source {
-                Source::Folder => html
-                    .raw("The authority “")
-                    .text(&self.root)
-                    .raw("” has this SHA-256 fingerprint. Where a device shows another one, do not go on:<br>\n<code>")
-                    .text(&self.root_fingerprint)
-                    .raw("</code>"),
-                Source::Link(_) => html
-                    .raw("Before this device trusts “")
-                    .text(&self.root)
-                    .raw("”, compare the authority’s SHA-256 fingerprint with the one in the terminal."),
-            },
+            "authority" => {
+                self.authority(html, source);
+                if self.root_limited { html } else { html.raw("<br>\n").raw(UNLIMITED) }
+            }
             "archive" => html.text(self.file(Form::Archive)),
             "certificate" => html.text(self.file(Form::Certificate)),
             "key" => html.text(self.file(Form::Key)),
@@ -239,6 +240,21 @@ impl Facts {
                 .raw("</pre>"),
             _ => html,
         };
+    }
+
+    fn authority<'a>(&self, html: &'a mut Html, source: Source<'_>) -> &'a mut Html {
+        match source {
+            Source::Folder => html
+                .raw("The authority “")
+                .text(&self.root)
+                .raw("” has this SHA-256 fingerprint. Where a device shows another one, do not go on:<br>\n<code>")
+                .text(&self.root_fingerprint)
+                .raw("</code>"),
+            Source::Link(_) => html
+                .raw("Before this device trusts “")
+                .text(&self.root)
+                .raw("”, compare the authority’s SHA-256 fingerprint with the one in the terminal."),
+        }
     }
 
     fn get<'a>(&self, html: &'a mut Html, source: Source<'_>, form: Form) -> &'a mut Html {
@@ -334,6 +350,18 @@ impl Facts {
 /// The command that makes new archives and hands them over.
 const SHARE: &str = "doorward share";
 
+/// What there is to know about an authority as mkcert's.
+const UNLIMITED: &str = "Whoever has the key of this authority can pose as any site to a device that trusts it: keep the key \
+                         safe. One that can vouch for your own domain only is made by <code>doorward ca init</code>.";
+
+fn is_limited(root: &[u8]) -> bool {
+    let Ok((_, root)) = X509Certificate::from_der(root) else { return false };
+    let constraints = root.name_constraints().ok().flatten().and_then(|found| found.value.permitted_subtrees.as_ref());
+    constraints.is_some_and(|permitted| {
+        permitted.iter().any(|tree| matches!(tree.base, GeneralName::DNSName(name) if !name.is_empty()))
+    })
+}
+
 /// `0f 3a …`, as systems show fingerprints.
 fn pairs(fingerprint: &Sha256) -> String {
     fingerprint.0.map(|byte| format!("{byte:02X}")).join(" ")
@@ -341,7 +369,7 @@ fn pairs(fingerprint: &Sha256) -> String {
 
 /// `text` as one word of a shell's command line. Names need no quotes by their grammar; should it ever allow more, a
 /// command line still says nothing else.
-fn word(text: &str) -> Cow<'_, str> {
+pub(crate) fn word(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/' | '%' | '+' | ',' | '@');
     if !text.is_empty() && text.chars().all(plain) {
         Cow::Borrowed(text)
