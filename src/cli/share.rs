@@ -182,7 +182,11 @@ fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotSh
     }
     if !Store::is_in(&pki) {
         // The authorities may be kept elsewhere, all but this certificate.
-        return certificate(&pki.join("server-ca.pem")).map_err(usage);
+        return certificate(&pki.join("server-ca.pem")).map_err(|error| {
+            usage(format!(
+                "{error}\n  it is the certificate of the authority that vouches for the gate; devices are given it, too"
+            ))
+        });
     }
     let store = Store::open(&pki, waiting).map_err(|error| unexpected(&error))?;
     let serial = identity.serial.to_string();
