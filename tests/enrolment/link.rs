@@ -259,7 +259,7 @@ fn ctrl_c_does_not_say_that_nobody_has_it_while_somebody_fetches_it() {
     let place = shared.press("alice-phone.mobileconfig");
     let mut lost = shared.connect_narrowly();
     shared.send(&mut lost, "GET", &place, "").unwrap();
-    wait_until("it is being fetched", || (shared.ask("GET", &place).status == 409).then_some(()));
+    lost.peek(&mut [0]).unwrap();
     shared.signal(Signal::INT);
     assert_eq!(shared.wait(), (9, json!({"event": "stopped", "fetching": "127.0.0.1"})));
 }
@@ -321,10 +321,11 @@ fn its_time_is_over_soon() {
 #[test]
 fn who_has_begun_in_time_may_end_and_nobody_else_begins() {
     let home = Home::new();
-    let mut shared = Shared::start(&home, &["--expires", "1s"]);
+    let mut shared = Shared::start(&home, &["--expires", "3s"]);
     let place = shared.press("alice-phone.mobileconfig");
     let mut late = shared.connect_narrowly();
     shared.send(&mut late, "GET", &place, "").unwrap();
+    late.peek(&mut [0]).unwrap();
     let button = format!("{}/alice-phone.p12", shared.path());
     wait_until("its time is over", || (shared.ask("POST", &button).status == 410).then_some(()));
     let mut answer = Vec::new();
