@@ -1,9 +1,11 @@
-//! Who may be connected: so many at once, and nobody for long while others wait.
+//! Small HTTP listeners: how many may be connected at once, and how long and how large a request may be.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::time::Duration;
 
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -16,6 +18,26 @@ const CROWD: usize = 8;
 /// How long nobody has to make room. A scrape takes a few milliseconds; a thousand connections that do nothing have all
 /// had their turn, and lost it, after 1.6 s.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// For the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a request and its answer: nobody stays longer. Prometheus itself waits for 10 s at most, unless it is told otherwise.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// The most a request may have before its head ends; hyper takes no less.
+const BUFFER: usize = 8 * 1024;
+/// The most header fields a request may have. Browsers send some 15.
+const HEADERS: usize = 64;
+
+/// HTTP/1 with one request a connection, and bounds for it.
+pub(crate) fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .keep_alive(false)
+        .max_buf_size(BUFFER)
+        .max_headers(HEADERS);
+    http
+}
 
 /// The places, and who has them.
 #[derive(Debug, Default)]

@@ -16,9 +16,8 @@ use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use rustix::process::setpriority_process;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,21 +26,13 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::places::Places;
+use crate::places::{Places, TIMEOUT, http};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 use crate::telemetry::sessions::Sessions;
 use crate::telemetry::tally::Tally;
 use answers::Answers;
 
-/// For the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// For everything: nobody stays longer. Prometheus itself waits for 10 s at most, unless it is told otherwise.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// The most a request may have before its head ends; hyper takes no less.
-const BUFFER: usize = 8 * 1024;
-/// The most header fields a request may have. Browsers send some 15.
-const HEADERS: usize = 64;
 /// How many connections wait in the kernel's queue.
 const BACKLOG: i32 = 1024;
 /// Of the thread (setpriority(2)): beside a gate that needs all processors it gets about a tenth of one.
@@ -141,12 +132,5 @@ async fn answer(stream: TcpStream, answers: Arc<Answers>, crowded: bool) -> Resu
         let response = answers.to(&request, crowded);
         async move { Ok::<_, Infallible>(response) }
     });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .keep_alive(false)
-        .max_buf_size(BUFFER)
-        .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), respond)
-        .await
+    http().serve_connection(TokioIo::new(stream), respond).await
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::ca::{known_gate, waiting};
+use super::ca::known_gate;
 use super::run::{runtime, signals};
 use super::{Format, exit, failed};
 use crate::enrolment::code::{self, Colours};
@@ -166,6 +166,9 @@ fn prepare(args: &ShareArgs) -> Result<(Kit, Password), NotShared> {
     Ok((kit, password))
 }
 
+/// What the file is that cannot be read.
+const ROOT: &str = "it is the certificate of the authority that vouches for the gate; devices are given it, too";
+
 /// The certificate of the authority that vouches for the gate, unless the device could do nothing with its own.
 fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotShared> {
     let usage = |error: String| NotShared::new(exit::USAGE, error);
@@ -180,26 +183,26 @@ fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotSh
             quoted(&pki)
         )));
     }
-    if !Store::is_in(&pki) {
+    let Some(inventory) = Store::look(&pki).map_err(|error| unexpected(&error))? else {
         // The authorities may be kept elsewhere, all but this certificate.
-        return certificate(&pki.join("server-ca.pem")).map_err(usage);
-    }
-    let store = Store::open(&pki, waiting).map_err(|error| unexpected(&error))?;
+        return certificate(&pki.join("server-ca.pem")).map_err(|error| usage(format!("{error}\n  {ROOT}")));
+    };
     let serial = identity.serial.to_string();
-    if store.inventory.certificates.iter().any(|entry| entry.serial == serial && entry.revoked_at.is_some()) {
+    if inventory.certificates.iter().any(|entry| entry.serial == serial && entry.revoked_at.is_some()) {
         return Err(usage(format!(
             "{name} was shut out: its certificate is revoked, and no gate lets it in\n  a new one, if it is to come in again: \
              doorward ca device {name} --force --folder {}",
             quoted(&pki)
         )));
     }
-    let authority = store.inventory.authority_for(Kind::Server).ok_or_else(|| {
+    let authority = inventory.authority_for(Kind::Server).ok_or_else(|| {
         usage(format!(
             "no authority in {} vouches for the gate\n  have one made: doorward ca init --help",
             pki.display()
         ))
     })?;
-    store.authority_certificate(authority).map_err(|error| unexpected(&error))
+    certificate(&Store::shown(&pki, Path::new(&authority.certificate)))
+        .map_err(|error| usage(format!("{error}\n  {ROOT}")))
 }
 
 /// Where the link is to be: `--address`, if it suits, or else the address that this machine uses.

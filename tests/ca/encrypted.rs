@@ -1,6 +1,6 @@
 //! Keys of authorities that are encrypted.
 
-use crate::common::process::{run, tool};
+use crate::common::terminal;
 use crate::home::{Home, mode, refused};
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -85,34 +85,7 @@ fn a_key_that_openssl_has_encrypted_is_read() {
 
 /// Runs `doorward ca` on a terminal, where `typed` is typed: what stood on the terminal, and the exit code.
 fn on_a_terminal(home: &Home, typed: &[&str], arguments: &[&str]) -> (String, i32) {
-    const TERMINAL: &str = r"
-import os, pty, sys, termios, time
-typed = sys.argv[1].split('|')
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execv(sys.argv[2], sys.argv[2:])
-seen = b''
-while True:
-    try:
-        part = os.read(terminal, 1024)
-    except OSError:
-        break
-    if not part:
-        break
-    seen += part
-    if typed and seen.rstrip(b' ').endswith(b':'):
-        # People are slower than this: what is typed before the terminal was told to hide it would be seen.
-        while termios.tcgetattr(terminal)[3] & termios.ECHO:
-            time.sleep(0.001)
-        os.write(terminal, typed.pop(0).encode() + b'\n')
-        seen += b'<typed>'
-sys.stdout.buffer.write(seen)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-";
-    let mut python = tool("python3", "python3");
-    python.current_dir(home.path("")).args(["-c", TERMINAL, &typed.join("|"), env!("CARGO_BIN_EXE_doorward"), "ca"]);
-    let ended = run(python.args(arguments));
-    (ended.text(), ended.status.code().unwrap())
+    terminal::on_a_terminal(home.doorward().arg("ca").args(arguments), typed)
 }
 
 #[test]

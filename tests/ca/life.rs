@@ -318,6 +318,14 @@ fn what_was_issued_can_be_had_again() {
     let exported = home.ca(&["export", "alice-phone", "--output", "stick2"]).success();
     assert!(exported.stderr.contains("Its key is not here"), "{exported}");
     assert!(!home.path("stick2/alice-phone-key.pem").exists());
+    // Nor is another one: the device's is elsewhere since it was renewed with a new one.
+    home.ca(&["renew", "alice-phone", "--new-key", "--output", "elsewhere"]).success();
+    std::fs::create_dir(home.path("devices")).unwrap();
+    std::fs::copy(home.path("pki/server-key.pem"), home.path("devices/alice-phone-key.pem")).unwrap();
+    let exported = home.ca(&["export", "alice-phone", "--output", "stick3"]).success();
+    assert!(exported.stderr.contains("Its key is not here"), "{exported}");
+    assert!(!home.path("stick3/alice-phone-key.pem").exists());
+
     refused(home.ca(&["export", "bob"]), 2, &["no device is called \"bob\"", "doorward ca list"]);
     refused(home.ca(&["export", "--authority", "x"]), 2, &["there is: servers, devices"]);
 }

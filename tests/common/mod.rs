@@ -17,6 +17,7 @@ pub(crate) mod backend;
 pub(crate) mod gate;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod terminal;
 
 /// How long anything may take that should take milliseconds. Generous, because test machines are slow and busy: it only
 /// decides how late a broken test fails.

@@ -3,6 +3,7 @@
 use doorward::enrolment::code::{Colours, terminal};
 
 use crate::common::process::run;
+use crate::common::terminal::on_a_terminal;
 use crate::home::Home;
 use crate::shared::share;
 
@@ -66,32 +67,11 @@ fn in_colours_of_its_own_it_is_black_on_white() {
     }
 }
 
-/// Runs argv[1:] on a terminal, and prints what stood there.
-const TERMINAL: &str = r"
-import os, pty, sys
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execv(sys.argv[1], sys.argv[1:])
-seen = b''
-while True:
-    try:
-        part = os.read(terminal, 65536)
-    except OSError:
-        break
-    if not part:
-        break
-    seen += part
-sys.stdout.buffer.write(seen)
-os.waitpid(pid, 0)
-";
-
 #[test]
 fn a_terminal_is_told_the_colours() {
     let home = Home::new();
-    let share = share(&home);
-    let mut python = home.tool("python3", "python3");
-    python.args(["-c", TERMINAL]).arg(share.get_program()).args(share.get_args());
-    let shown = run(python.args(["--address", "127.0.0.1", "--expires", "1s"])).success().text();
+    let (shown, code) = on_a_terminal(share(&home).args(["--address", "127.0.0.1", "--expires", "1s"]), &[]);
+    assert_eq!(code, 9, "{shown}");
     let coloured = shown.lines().filter_map(|line| line.trim_end().strip_prefix("\x1b[38;5;16;48;5;231m"));
     let lines: Vec<&str> = coloured.map(|line| line.strip_suffix("\x1b[0m").unwrap()).collect();
     let (_, url) = shown.split_once("or open   ").unwrap();

@@ -157,11 +157,7 @@ fn a_delivery_that_did_not_arrive_can_be_made_again() {
     let mut shared = Shared::start(&home, &[]);
     let place = shared.press("alice-phone.p12");
     // It has begun to arrive when the phone loses its network.
-    let mut broken = shared.connect();
-    shared.send(&mut broken, "GET", &place, "").unwrap();
-    broken.peek(&mut [0]).unwrap();
-    SockRef::from(&broken).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(broken);
+    break_off(&shared, &place, LOOPBACK);
     let again = wait_until("it may be tried again", || Some(shared.ask("GET", &place)).filter(|got| got.status == 200));
     assert!(again.body.len() > 1000);
     assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.p12"})));
@@ -214,11 +210,7 @@ fn its_owner_is_told_of_everybody_who_looks_and_of_who_breaks_off() {
         stream.read_to_end(&mut Vec::new()).unwrap();
     }
     // Whoever has read all of it and then resets the connection would have it, and nobody would know.
-    let mut sly = shared.connect_from(Ipv4Addr::new(127, 0, 0, 3));
-    shared.send(&mut sly, "GET", &place, "").unwrap();
-    sly.peek(&mut [0]).unwrap();
-    SockRef::from(&sly).set_linger(Some(Duration::ZERO)).unwrap();
-    drop(sly);
+    break_off(&shared, &place, Ipv4Addr::new(127, 0, 0, 3));
     wait_until("it may be tried again", || Some(shared.ask("GET", &place)).filter(|got| got.status == 200));
     assert_eq!(shared.wait().0, 0);
     let told = &shared.lines()[1..];
@@ -233,6 +225,33 @@ fn its_owner_is_told_of_everybody_who_looks_and_of_who_breaks_off() {
     );
 }
 
+/// Begins to fetch what is there, and resets the connection.
+fn break_off(shared: &Shared, place: &str, from: Ipv4Addr) {
+    let mut sly = shared.connect_from(from);
+    shared.send(&mut sly, "GET", place, "").unwrap();
+    sly.peek(&mut [0]).unwrap();
+    SockRef::from(&sly).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn a_stranger_does_not_fill_the_terminal() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &[]);
+    let (path, place) = (shared.path().to_owned(), shared.press("alice-phone.p12"));
+    for last in 1..=20 {
+        let mut stream = shared.connect_from(Ipv4Addr::new(127, 0, 1, last));
+        shared.send(&mut stream, "GET", &path, "").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        break_off(&shared, &place, Ipv4Addr::LOCALHOST);
+        let button = format!("{path}/alice-phone.p12");
+        wait_until("it may be tried again", || (shared.ask("POST", &button).status == 303).then_some(()));
+    }
+    assert_eq!(shared.ask("GET", &place).status, 200);
+    assert_eq!(shared.wait().1["event"], "fetched");
+    let told = |event: &str| shared.lines().iter().filter(|line| line["event"] == event).count();
+    assert_eq!((told("opened"), told("broken_off")), (16, 16));
+}
+
 #[test]
 fn ctrl_c_does_not_say_that_nobody_has_it_while_somebody_fetches_it() {
     let home = Home::new();
@@ -240,7 +259,7 @@ fn ctrl_c_does_not_say_that_nobody_has_it_while_somebody_fetches_it() {
     let place = shared.press("alice-phone.mobileconfig");
     let mut lost = shared.connect_narrowly();
     shared.send(&mut lost, "GET", &place, "").unwrap();
-    wait_until("it is being fetched", || (shared.ask("GET", &place).status == 409).then_some(()));
+    lost.peek(&mut [0]).unwrap();
     shared.signal(Signal::INT);
     assert_eq!(shared.wait(), (9, json!({"event": "stopped", "fetching": "127.0.0.1"})));
 }
@@ -302,10 +321,11 @@ fn its_time_is_over_soon() {
 #[test]
 fn who_has_begun_in_time_may_end_and_nobody_else_begins() {
     let home = Home::new();
-    let mut shared = Shared::start(&home, &["--expires", "1s"]);
+    let mut shared = Shared::start(&home, &["--expires", "3s"]);
     let place = shared.press("alice-phone.mobileconfig");
     let mut late = shared.connect_narrowly();
     shared.send(&mut late, "GET", &place, "").unwrap();
+    late.peek(&mut [0]).unwrap();
     let button = format!("{}/alice-phone.p12", shared.path());
     wait_until("its time is over", || (shared.ask("POST", &button).status == 410).then_some(()));
     let mut answer = Vec::new();

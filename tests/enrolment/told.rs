@@ -247,3 +247,13 @@ fn the_page_names_what_the_certificate_opens_and_nothing_else() {
     // What is behind it asks for no certificate of ours.
     assert!(!page.contains("mail.home.example"), "{page}");
 }
+
+#[test]
+fn sharing_changes_nothing_on_the_disk() {
+    let home = Home::new();
+    let read_only = "mount --bind doorward doorward && mount -o remount,ro,bind doorward && exec \"$@\"";
+    let mut unshare = home.tool("unshare", "util-linux");
+    let share = share(&home);
+    unshare.args(["--mount", "bash", "-euc", read_only, "bash"]).arg(share.get_program()).args(share.get_args());
+    unused(&mut unshare);
+}

@@ -93,12 +93,15 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     let text = format!("{} may come in with these, until {}:\n{}", args.name, device.not_after().date(), made.text());
     say(args.format, &text, &made)?;
     if args.qr {
-        // Others may change the folder while the device is awaited.
-        drop(store);
         let next = match &made.share {
             Some(command) => share::for_a_new_link(command),
-            None => format!("The files of {} are in {}", args.name, places.folder().display()),
+            None => {
+                let folder = Store::shown(store.folder(), places.folder());
+                format!("To bring its files to {} in another way: they are in {}", args.name, folder.display())
+            }
         };
+        // Others may change the folder while the device is awaited.
+        drop(store);
         share::offer(&args.link, args.format, &args.name, kit, &password, &next).map_err(|error| {
             let said = error.code == exit::NOT_FETCHED;
             let error = CaError::from(error);

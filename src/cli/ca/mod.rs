@@ -226,7 +226,7 @@ fn beside(config: &Path) -> PathBuf {
 }
 
 /// Said once if another command has the folder.
-pub(super) fn waiting() {
+fn waiting() {
     eprintln!("waiting for another doorward that changes the same folder");
 }
 

@@ -27,9 +27,8 @@ use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -37,25 +36,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Form, Kit};
 use crate::pki;
-use crate::places::Places;
+use crate::places::{Places, TIMEOUT, http};
 use crate::sys::socket::unacknowledged;
 use answers::Answers;
 use ticket::{Delivery, Ticket};
 
-/// For the head of a request.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a request and its answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// For the client to hang up when it has everything.
 const LINGER: Duration = Duration::from_secs(5);
 /// How often a client that has nothing to say any more is looked at, whether it has everything.
 const LOOK: Duration = Duration::from_millis(20);
 /// So many of each kind of notice there are: a stranger does not fill the owner's terminal.
 const NOTICES: usize = 16;
-/// The most a request may have before its head ends; hyper takes no less.
-const BUFFER: usize = 8 * 1024;
-/// The most header fields a request may have. Browsers send some 15.
-const HEADERS: usize = 64;
 
 /// What the owner of a link should know while it is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,14 +199,7 @@ async fn visit(stream: TcpStream, by: IpAddr, visitors: Arc<Visitors>) {
         *asked.delivery() = answer.delivery;
         async move { Ok::<_, Infallible>(answer.response) }
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .keep_alive(false)
-        .max_buf_size(BUFFER)
-        .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), respond)
-        .without_shutdown();
+    let connection = http().serve_connection(TokioIo::new(stream), respond).without_shutdown();
     // Whoever breaks off a request has nobody to hear about it, and a delivery that was broken off can be tried again.
     let Ok(Ok(parts)) = timeout(TIMEOUT, connection).await else { return };
     if hang_up(parts.io.into_inner()).await.is_ok()

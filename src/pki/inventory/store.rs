@@ -152,6 +152,12 @@ impl Store {
         Ok(Self { folder: folder.to_owned(), inventory, recovered, _lock: lock })
     }
 
+    /// What the inventory of a folder says at this moment, if there is one. Nothing is touched, so this works where
+    /// nothing may be written, too.
+    pub fn look(folder: &Path) -> Result<Option<Inventory>, StoreError> {
+        read(folder)
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
