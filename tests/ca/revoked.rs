@@ -116,6 +116,19 @@ fn an_authority_that_is_imported_again_keeps_its_list() {
 }
 
 #[test]
+fn an_authority_whose_files_have_moved_is_imported_from_their_new_place() {
+    let home = Home::new();
+    run(tool("mkcert", "mkcert").current_dir(home.path("")).env("CAROOT", home.path("mkcert")).args(["-client", "a"]))
+        .success();
+    home.ca(&["import", "--mkcert", "mkcert"]).success();
+    std::fs::rename(home.path("mkcert"), home.path("moved")).unwrap();
+    refused(home.ca(&["revoke", "--file", "a-client.pem"]), 1, &["mkcert/rootCA.pem"]);
+    home.ca(&["import", "--mkcert", "moved"]).success();
+    home.ca(&["revoke", "--file", "a-client.pem"]).success();
+    assert_eq!(home.list().len(), 1);
+}
+
+#[test]
 fn one_certificate_of_two_leaves_the_other_and_says_so() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
