@@ -82,7 +82,9 @@ fn a_renewal_looks_at_the_list_too() {
     // Not of whom was revoked, whatever the inventory says.
     let renewed = home.ca(&["renew", "alice-phone"]).failure();
     assert!(renewed.stderr.contains("error: alice-phone was revoked"), "{renewed}");
+    std::fs::copy(home.path("devices/bob-laptop.pem"), home.path("old.pem")).unwrap();
     home.ca(&["renew", "bob-laptop", "--revoke-old"]).success();
+    assert!(!counts(&home, "old.pem"), "what was replaced");
     assert!(!counts(&home, "devices/alice-phone.pem"));
     assert!(counts(&home, "devices/bob-laptop.pem"));
 }
