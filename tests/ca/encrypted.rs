@@ -19,6 +19,11 @@ fn an_encrypted_key_signs_for_its_passphrase_alone() {
         let pem = std::fs::read_to_string(home.path(key)).unwrap();
         assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{pem}");
         assert_eq!(mode(&home.path(key)), 0o600);
+        // 600,000 rounds for every passphrase that a thief of the file would try.
+        let parts = home.openssl(&["asn1parse", "-in", key]).success().text();
+        for part in ["PBKDF2", "INTEGER           :0927C0", "hmacWithSHA256", "aes-256-cbc"] {
+            assert!(parts.contains(part), "{part} is missing: {parts}");
+        }
         // OpenSSL reads it, too.
         home.openssl(&["pkey", "-in", key, "-passin", "file:passphrase", "-noout"]).success();
         home.openssl(&["pkey", "-in", key, "-passin", "pass:wrong", "-noout"]).failure();

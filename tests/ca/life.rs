@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use doorward::explanation::advice;
 use doorward::rejection::Reason;
 
+use crate::common::process::{run, tool};
 use crate::home::{Home, mode, refused};
 
 /// The public key of a certificate, as OpenSSL writes it.
@@ -50,13 +51,13 @@ fn what_init_makes_is_where_ca_goes_on() {
     let home = Home::new();
     let mut init = home.doorward();
     init.args(["init", "--domain", "home.example", "--route", "nas=127.0.0.1:80", "--device", "alice-phone"]);
-    crate::common::process::run(&mut init).success();
+    run(&mut init).success();
     // From the folder above, as after `doorward init`; from the folder itself; and by name.
     home.ca(&["device", "bob-laptop"]).success();
     assert!(home.path("doorward/devices/bob-laptop.p12").exists());
     let mut within = home.doorward();
     within.current_dir(home.path("doorward")).args(["ca", "device", "carol-laptop"]);
-    crate::common::process::run(&mut within).success();
+    run(&mut within).success();
     assert!(home.path("doorward/devices/carol-laptop.p12").exists());
     home.ca(&["device", "dave", "--folder", "doorward/pki"]).success();
     assert_eq!(home.devices(), ["alice-phone valid", "bob-laptop valid", "carol-laptop valid", "dave valid"]);
@@ -220,10 +221,19 @@ fn numbers_of_lists_grow() {
         let text = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-crlnumber"]).success().text();
         u64::from_str_radix(text.trim().strip_prefix("crlNumber=0x").unwrap(), 16).unwrap()
     };
+    // Even where both the inventory and the list of yesterday were put back: no list of yesterday's has a number of today.
+    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let mut last = number();
     for _ in 0..3 {
+        let inventory = std::fs::read_to_string(home.path("pki/inventory.toml")).unwrap();
+        assert!(inventory.contains(&format!("list_number = {last}\n")), "{inventory}");
+        std::fs::write(
+            home.path("pki/inventory.toml"),
+            inventory.replace(&format!("list_number = {last}\n"), "list_number = 7\n"),
+        )
+        .unwrap();
         home.ca(&["revoke"]).success();
-        assert!(number() > last);
+        assert!(number() > last && number() >= seconds);
         last = number();
     }
 }
@@ -501,4 +511,71 @@ fn what_another_user_has_decided_is_not_done_with_the_rights_of_this_one() {
         assert!(failed.stderr.contains(words), "{words} is missing: {failed}");
     }
     assert!(!home.path("victim").exists());
+}
+
+#[test]
+fn nothing_is_open_to_others_for_even_a_moment() {
+    let home = Home::new();
+    // The system's answer to what is asked for, not what the files look like in the end; and no umask that helps.
+    let traced = |arguments: &[&str]| {
+        let mut shell = std::process::Command::new("/bin/sh");
+        shell.current_dir(home.path("")).args(["-c", "umask 0 && exec \"$@\"", "sh"]);
+        shell.arg(tool("strace", "strace").get_program()).args([
+            "-f",
+            "-o",
+            "trace",
+            "-e",
+            "trace=open,openat,mkdir,mkdirat",
+        ]);
+        run(shell.arg(env!("CARGO_BIN_EXE_doorward")).arg("ca").args(arguments)).success();
+        let trace = std::fs::read_to_string(home.path("trace")).unwrap();
+        let made = trace.lines().filter(|line| line.contains("O_CREAT") || line.contains("mkdir"));
+        let made: Vec<String> = made.map(str::to_owned).collect();
+        for line in &made {
+            let mode = if line.contains("mkdir") { ", 0700)" } else { ", 0600)" };
+            assert!(line.contains(mode), "{line}");
+        }
+        made.len()
+    };
+    assert!(traced(&["init", "--domain", "home.example"]) > 10);
+    assert!(traced(&["device", "alice-phone"]) > 10);
+    assert!(traced(&["renew", "alice-phone", "--new-key"]) > 10);
+    assert!(traced(&["export", "alice-phone", "--output", "stick"]) > 2);
+    std::fs::write(home.path("passphrase"), "correct horse").unwrap();
+    assert!(traced(&["passphrase", "--new-passphrase-file", "passphrase"]) > 3);
+}
+
+#[test]
+fn a_key_that_is_not_the_devices_is_not_handed_out_as_his() {
+    let home = Home::with_authorities();
+    for name in ["alice-phone", "bob-laptop"] {
+        home.ca(&["device", name]).success();
+    }
+    let [alice, bob] = ["alice-phone", "bob-laptop"].map(|name| home.path(&format!("devices/{name}-key.pem")));
+    std::fs::copy(&bob, &alice).unwrap();
+    let exported = home.ca(&["export", "alice-phone", "--output", "stick"]).success();
+    assert!(exported.stderr.contains("Its key is not here"), "{exported}");
+    assert!(!home.path("stick/alice-phone-key.pem").exists());
+    let archive = std::fs::read(home.path("devices/alice-phone.p12")).unwrap();
+    let renewed = home.ca(&["renew", "alice-phone"]).success();
+    assert!(renewed.stderr.contains("The key is not here"), "{renewed}");
+    assert_eq!(std::fs::read(home.path("devices/alice-phone.p12")).unwrap(), archive);
+    // Nor does an authority sign with the key of another one.
+    std::fs::copy(home.path("pki/server-ca-key.pem"), home.path("pki/clients-key.pem")).unwrap();
+    let before = home.files();
+    for arguments in [&["device", "carol"][..], &["revoke", "alice-phone"]] {
+        refused(home.ca(arguments), 1, &["pki/clients-key.pem", "does not belong to the certificate"]);
+    }
+    assert_eq!(home.files(), before);
+}
+
+#[test]
+fn an_authority_whose_name_cannot_be_written_again_is_not_taken_over() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("mkcert")).unwrap();
+    // Two parts in one component: what it signed by us would name another issuer, and no list would speak for it.
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "mkcert/rootCA-key.pem"];
+    home.openssl(&[&["req", "-x509", "-subj", "/O=x+CN=y", "-out", "mkcert/rootCA.pem"], &key[..]].concat()).success();
+    refused(home.ca(&["import", "--mkcert", "mkcert"]), 1, &["no certificate of an authority"]);
+    assert!(!home.path("pki/mkcert.crl").exists());
 }

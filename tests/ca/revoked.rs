@@ -82,7 +82,9 @@ fn a_renewal_looks_at_the_list_too() {
     // Not of whom was revoked, whatever the inventory says.
     let renewed = home.ca(&["renew", "alice-phone"]).failure();
     assert!(renewed.stderr.contains("error: alice-phone was revoked"), "{renewed}");
+    std::fs::copy(home.path("devices/bob-laptop.pem"), home.path("old.pem")).unwrap();
     home.ca(&["renew", "bob-laptop", "--revoke-old"]).success();
+    assert!(!counts(&home, "old.pem"), "what was replaced");
     assert!(!counts(&home, "devices/alice-phone.pem"));
     assert!(counts(&home, "devices/bob-laptop.pem"));
 }
@@ -113,6 +115,19 @@ fn an_authority_that_is_imported_again_keeps_its_list() {
     let list = home.openssl(&["crl", "-in", "pki/mkcert.crl", "-noout", "-text"]).success().text();
     assert!(list.contains("Key Compromise"), "{list}");
     assert_eq!(home.devices(), ["– revoked"]);
+}
+
+#[test]
+fn an_authority_whose_files_have_moved_is_imported_from_their_new_place() {
+    let home = Home::new();
+    run(tool("mkcert", "mkcert").current_dir(home.path("")).env("CAROOT", home.path("mkcert")).args(["-client", "a"]))
+        .success();
+    home.ca(&["import", "--mkcert", "mkcert"]).success();
+    std::fs::rename(home.path("mkcert"), home.path("moved")).unwrap();
+    refused(home.ca(&["revoke", "--file", "a-client.pem"]), 1, &["mkcert/rootCA.pem"]);
+    home.ca(&["import", "--mkcert", "moved"]).success();
+    home.ca(&["revoke", "--file", "a-client.pem"]).success();
+    assert_eq!(home.list().len(), 1);
 }
 
 #[test]

@@ -60,10 +60,16 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CaError> {
 
     let mut store = args.folder.open_or_create()?;
     let mut inventory = store.inventory.clone();
-    let known = inventory.authorities.iter().find(|authority| authority.fingerprint == fingerprint).cloned();
+    let known = inventory.authorities.iter_mut().find(|authority| authority.fingerprint == fingerprint);
     let is_new = known.is_none();
     let entry = match known {
-        Some(known) => known,
+        Some(known) => {
+            // Its files may have moved meanwhile. Those that are here are not mkcert's.
+            if Path::new(&known.key).is_absolute() {
+                (known.certificate, known.key) = (text(&certificate)?, text(&key)?);
+            }
+            known.clone()
+        }
         None => {
             let id = free_id(&inventory);
             let entry = AuthorityEntry {

@@ -338,6 +338,9 @@ mod tests {
         let revoked = inventory.revocations("devices");
         assert_eq!(revoked.iter().map(|one| &one.serial[..]).collect::<Vec<_>>(), [[3]]);
         assert_eq!(inventory.revocations("mkcert"), []);
+        // One that has expired stays: a gate whose clock is behind would let it in.
+        inventory.certificates[2].not_after = Some(now() - Duration::days(900));
+        assert_eq!(inventory.revocations("devices"), revoked);
     }
 
     #[test]

@@ -53,3 +53,50 @@ fn reason(code: Option<ReasonCode>) -> RevokedFor {
         _ => RevokedFor::Unspecified,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::inventory::{AuthorityEntry, Signs, now};
+    use crate::pki::{DeviceAuthority, Revocation};
+
+    #[test]
+    fn number_serial_date_and_reason_are_taken_over_once_and_of_nobody_elses_list() {
+        let (devices, others) = (DeviceAuthority::new().expect("one"), DeviceAuthority::new().expect("another"));
+        let mut inventory = Inventory::default();
+        inventory.authorities.push(AuthorityEntry {
+            id: "devices".to_owned(),
+            signs: Signs::Devices,
+            certificate: "clients.pem".to_owned(),
+            key: "clients-key.pem".to_owned(),
+            fingerprint: String::new(),
+            revocation_list: Some("clients.crl".to_owned()),
+            list_number: 5,
+        });
+        let reasons = [RevokedFor::Lost, RevokedFor::Replaced, RevokedFor::Retired, RevokedFor::Unspecified];
+        let revoked: Vec<Revocation> = reasons
+            .iter()
+            .zip(1..)
+            .map(|(&reason, number)| Revocation { serial: vec![number], at: now() - time::Duration::DAY, reason })
+            .collect();
+        let list = |by: &DeviceAuthority, number| {
+            by.authority().revocation_list(&revoked, number, by.authority().not_after()).expect("a list")
+        };
+        let own = devices.authority().certificate();
+        // The same name, another key; and no list at all.
+        assert_eq!(inventory.recall("devices", own, &list(&others, 1 << 40)), 0);
+        assert_eq!(inventory.recall("devices", own, b"none"), 0);
+        assert_eq!(inventory.recall("elsewhere", own, &list(&devices, 1 << 40)), 0);
+        assert_eq!((inventory.revocations("devices"), inventory.authorities[0].list_number), (vec![], 5));
+        assert_eq!(inventory.recall("devices", own, &list(&devices, 1 << 40)), 4);
+        assert_eq!(
+            (inventory.revocations("devices"), inventory.authorities[0].list_number),
+            (revoked.clone(), 1 << 40)
+        );
+        assert_eq!(inventory.recall("devices", own, &list(&devices, 7)), 0, "known by now");
+        assert_eq!(
+            (inventory.revocations("devices"), inventory.authorities[0].list_number),
+            (revoked.clone(), 1 << 40)
+        );
+    }
+}
