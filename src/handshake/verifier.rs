@@ -1,6 +1,6 @@
 //! How a route judges client certificates: the four modes, with Caddy's meaning.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -107,18 +107,23 @@ impl RouteVerifier {
         self.chain.is_some()
     }
 
-    /// Whom the lists here revoke and those of `other` do not.
-    pub(super) fn revoked_beside(&self, other: &Self) -> Vec<(String, Serial)> {
-        let mut more = Vec::new();
+    /// Whom the lists here revoke and those of `other` do not: the first `most` of them, and how many more there are.
+    pub(super) fn revoked_beside(&self, other: &Self, most: usize) -> (Vec<(String, Serial)>, usize) {
+        let (mut first, mut count) = (BTreeSet::new(), 0);
         // Where nobody is verified, lists have no effect.
         for (issuer, serials) in self.revoked.iter().filter(|_| self.chain.is_some()) {
             let known = other.revoked.get(issuer);
-            let name = X509Name::from_der(issuer).map(|(_, name)| name.to_string()).unwrap_or_default();
-            let new = serials.iter().filter(|serial| known.is_none_or(|known| !known.contains(*serial)));
-            more.extend(new.map(|serial| (name.clone(), serial.clone())));
+            for serial in serials.iter().filter(|serial| known.is_none_or(|known| !known.contains(*serial))) {
+                count += 1;
+                first.insert((issuer, serial));
+                if first.len() > most {
+                    first.pop_last();
+                }
+            }
         }
-        more.sort();
-        more
+        let name = |issuer| X509Name::from_der(issuer).map(|(_, name)| name.to_string()).unwrap_or_default();
+        let more = count - first.len();
+        (first.into_iter().map(|(issuer, serial)| (name(issuer), serial.clone())).collect(), more)
     }
 
     /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. Whom it names is
