@@ -140,6 +140,57 @@ fn a_session_lives_on_exactly_if_it_would_be_let_in_now() {
     }
 }
 
+/// Who came without a certificate is judged as one without a certificate, however he came.
+#[test]
+fn who_showed_nothing_lives_on_exactly_if_nothing_is_enough() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let address = backend.address().to_string();
+    let house = |keys: &str| controlled(&House::new(&pki).route_with("mail", &[&address], keys));
+    let with = |mode: &str, allow: &str| house(&format!("allow = {allow}\n[route.client_auth]\nmode = {mode:?}"));
+    let (raw, open) = (house("mode = \"passthrough\""), with("verify_if_given", r#"["any", "unverified"]"#));
+    let changes = [
+        (&raw, &open, None),
+        (&raw, &with("verify_if_given", r#"["any"]"#), Some("not_allowed")),
+        (&raw, &with("require_and_verify", r#"["any", "unverified"]"#), Some("not_allowed")),
+        (&open, &raw, None),
+        (&open, &with("request", r#"["unverified"]"#), None),
+        (&open, &with("require", r#"["unverified"]"#), Some("not_allowed")),
+        (&open, &with("verify_if_given", r#"["any"]"#), Some("not_allowed")),
+    ];
+    for (before, after, cut) in changes {
+        let gate = Gate::start(before);
+        let name = "mail.home.example";
+        if *before == raw {
+            let mut guest = connect(gate.address());
+            let hello = crate::client::Hello { version: 0x0303, suites: &[0x1301], server_name: name }.record();
+            guest.write_all(&hello).unwrap();
+            guest.read_exact(&mut vec![0; hello.len()]).unwrap();
+            reload(&gate, after).success();
+            match cut {
+                None => {
+                    guest.write_all(b"ping").unwrap();
+                    guest.read_exact(&mut [0; 4]).unwrap();
+                }
+                Some(reason) => {
+                    assert!(guest.read_exact(&mut [0; 1]).is_err(), "{after}");
+                    closed(&gate, reason);
+                }
+            }
+        } else {
+            let guest = Client::admitted(gate.address(), &client(&pki, None), name).unwrap();
+            reload(&gate, after).success();
+            match cut {
+                None => guest.ping().unwrap(),
+                Some(reason) => {
+                    assert_eq!(guest.end(), End::Orderly, "{after}");
+                    closed(&gate, reason);
+                }
+            }
+        }
+    }
+}
+
 /// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and the
 /// new one has it out before it has said a word.
 #[test]
@@ -260,8 +311,10 @@ fn whoever_is_meant_is_cut_by_hand_and_nobody_else() {
             .map(|(config, name)| Client::admitted(gate.address(), config, name).unwrap())
     };
     let mut cut_so_far = 0.0;
-    let meaning: [(&str, &[usize]); 9] = [
+    let meaning: [(&str, &[usize]); 11] = [
         ("nobody-here", &[]),
+        ("alice", &[]),
+        ("alice-phone2", &[]),
         ("sha256:0000", &[]),
         ("route:ss", &[]),
         ("the id of the newest", &[3]),
