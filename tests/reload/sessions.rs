@@ -1,17 +1,20 @@
 //! Whose right to be in is gone is cut, and nobody else.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use doorward::identity::Sha256;
+use doorward::rejection::Alert;
 use rcgen::SerialNumber;
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, HandshakeKind};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tokio::time::Instant;
 
 use crate::client::{Client, End, Shown, TLS13, VERSIONS, client, connect, showing, signing_key};
@@ -191,8 +194,8 @@ fn who_showed_nothing_lives_on_exactly_if_nothing_is_enough() {
     }
 }
 
-/// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and the
-/// new one has it out before it has said a word.
+/// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and no backend
+/// ever hears of it.
 #[test]
 fn a_handshake_that_began_before_the_reload_is_no_way_around_it() {
     let pki = TestPki::new();
@@ -207,12 +210,45 @@ fn a_handshake_that_began_before_the_reload_is_no_way_around_it() {
     guest.receive_some().unwrap();
     reload(&gate, &house(&format!("deny = [\"sha256:{fingerprint}\"]"))).success();
     guest.handshake().unwrap();
-    let _ = guest.send(b"ping");
-    let mut answer = [0; 4];
-    assert!(guest.read_exact(&mut answer).is_err(), "it got an answer: {answer:?}");
+    assert_eq!(guest.ping(), Err(End::Alert(Alert(49))));
+    gate.wait_rejected("certificate", "denied", 1);
+    assert_eq!((backend.accepted(), backend.received()), (0, 0));
+}
+
+/// It falls between the end of the handshake and the answer of the backend: the new one has it out before it has said a word.
+#[test]
+fn a_backend_that_was_slow_to_answer_is_no_way_around_a_reload_either() {
+    let pki = TestPki::new();
+    // Its queue holds one, and that one is there: whoever comes then is not answered.
+    let backend = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    backend.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    backend.listen(0).unwrap();
+    let backend = TcpListener::from(backend);
+    let address = backend.local_addr().unwrap();
+    let mut waiting = vec![TcpStream::connect(address).unwrap()];
+    while let Ok(one) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(one);
+    }
+    let lost = pki.client("lost-phone");
+    let fingerprint = Sha256::of(&lost.chain()[0]);
+    let house = |keys: &str| {
+        let house = House::new(&pki).timeouts("dial = \"20s\"").client_auth(keys);
+        let keys = "allow = [\"any\"]\nsend_proxy_protocol = \"off\"";
+        controlled(&house.route_with("nas", &[&address.to_string()], keys))
+    };
+    let gate = Gate::start(&house(""));
+    let guest = Client::handshaken(gate.address(), &client(&pki, Some(&lost)), NAS).unwrap();
+    guest.send(b"ping").unwrap();
+    gate.wait_metric("doorward_handshakes_total", &[], 1.0);
+    reload(&gate, &house(&format!("deny = [\"sha256:{fingerprint}\"]"))).success();
+    for _ in &waiting {
+        drop(backend.accept().unwrap());
+    }
+    let (mut reached, _) = backend.accept().unwrap();
+    assert!(!matches!(reached.read(&mut [0; 1]), Ok(1..)), "the backend has heard something");
+    assert!(guest.read_exact(&mut [0; 1]).is_err());
     let line = closed(&gate, "denied");
     assert_eq!((&line["bytes_to_backend"], &line["bytes_to_client"]), (&0.into(), &0.into()), "{line}");
-    assert_eq!(backend.received(), 0);
     gate.wait_metric("doorward_sessions_cut_total", &[("reason", "denied")], 1.0);
 }
 
