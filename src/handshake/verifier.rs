@@ -480,6 +480,24 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &second), "it was remembered");
     }
 
+    #[test]
+    fn a_chain_is_good_while_all_of_it_is_but_for_what_is_no_part_of_it() {
+        let now = UnixTime::now().as_secs();
+        let own = Identity::from_certificate(&certificate(now - 50, now + 50), true).expect("an identity");
+        for (from, until, expected) in [
+            (now - 90, now + 90, (now - 50, now + 50)),
+            (now - 90, now + 20, (now - 50, now + 20)),
+            (now - 20, now + 90, (now - 20, now + 50)),
+            // Expired, and not valid yet.
+            (now - 90, now - 1, (now - 50, now + 50)),
+            (now + 1, now + 2, (now - 50, now + 50)),
+        ] {
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(now));
+            let Validity { from, until } = validity(&own, &[certificate(from, until)], at);
+            assert_eq!((from, until), expected);
+        }
+    }
+
     /// It was as long as the certificate, or for ever where nobody looks at dates: a stolen ticket did for a key.
     #[test]
     fn a_session_ends_with_its_certificate_and_after_twelve_hours_at_the_latest() {
