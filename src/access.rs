@@ -18,7 +18,7 @@ use crate::snapshot::{Access, Snapshot};
 const NAME_MAX: usize = 128;
 /// The most of those who are in that are compared one by one: each costs a look at its chain for every route.
 const GUESTS_MAX: usize = 64;
-/// The most of those whom a list revokes that are named, each way.
+/// The most of those whom a list of a route revokes that are named, each way.
 const REVOKED_MAX: usize = 100;
 /// The most changes that are told, each way.
 const TOLD_MAX: usize = 1000;
@@ -276,7 +276,6 @@ fn authorities(ways: &mut Ways, old: &Config, new: &Config) {
 
 /// Whom a list revokes that did not before, and the other way round. Who is in is called by his name.
 fn revoked(ways: &mut Ways, old: &Snapshot, new: &Snapshot, guests: &[Guest]) {
-    let (mut gained, mut lost) = (HashSet::new(), HashSet::new());
     for route in &new.in_order {
         let Some(before) = old.route(&route.name) else { continue };
         let (Access::Certificate { tls: before, .. }, Access::Certificate { tls: after, .. }) =
@@ -291,17 +290,16 @@ fn revoked(ways: &mut Ways, old: &Snapshot, new: &Snapshot, guests: &[Guest]) {
                 None => format!("serial:{serial} of {}", printable(issuer, NAME_MAX)),
             }
         };
-        for (issuer, serial) in after.revoked_beside(before) {
-            if lost.len() < REVOKED_MAX || lost.contains(&(issuer.clone(), serial.clone())) {
-                ways.lose(&who(&issuer, &serial), route.name.as_str());
-                lost.insert((issuer, serial));
-            }
+        let others = |more: usize| format!("{more} more whose serial numbers a list has");
+        let (first, more) = after.revoked_beside(before, REVOKED_MAX);
+        first.iter().for_each(|(issuer, serial)| ways.lose(&who(issuer, serial), route.name.as_str()));
+        if more > 0 {
+            ways.lose(&others(more), route.name.as_str());
         }
-        for (issuer, serial) in before.revoked_beside(after) {
-            if gained.len() < REVOKED_MAX || gained.contains(&(issuer.clone(), serial.clone())) {
-                ways.gain(&who(&issuer, &serial), route.name.as_str());
-                gained.insert((issuer, serial));
-            }
+        let (first, more) = before.revoked_beside(after, REVOKED_MAX);
+        first.iter().for_each(|(issuer, serial)| ways.gain(&who(issuer, serial), route.name.as_str()));
+        if more > 0 {
+            ways.gain(&others(more), route.name.as_str());
         }
     }
 }

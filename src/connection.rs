@@ -154,6 +154,11 @@ async fn prove(
         return Err(secured.refuse(rejection).await);
     }
 
+    // A reload may have taken the right away since the connection began.
+    if let Err(rejection) = gate.lets_in_still(&route.name, secured.chain.as_deref(), snapshot) {
+        return Err(secured.refuse(rejection).await);
+    }
+
     let header = proxy_header(route.send_proxy_protocol, &secured);
     let dialed = match reach(authorized, &route, &header, timeouts, record).await {
         Ok(dialed) => dialed,

@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::close::CloseReason;
+use crate::identity::Chain;
+use crate::names::Name;
+use crate::rejection::Rejection;
 use crate::relay::{Order, Support};
 use crate::snapshot::Snapshot;
 use crate::telemetry::log::Log;
@@ -77,6 +80,17 @@ impl Gate {
             *if judge(&session, &snapshot, now, at) { &mut reviewed.kept } else { &mut reviewed.cut } += 1;
         }
         reviewed
+    }
+
+    /// Whether somebody whom the snapshot `under` lets in is let in still: to be asked before a backend is reached for him. Who
+    /// loses his right while that is done is found by [`look_again`](Self::look_again), and so is he whose route is gone.
+    pub(crate) fn lets_in_still(&self, route: &Name, chain: Option<&Chain>, under: &Snapshot) -> Result<(), Rejection> {
+        let snapshot = self.snapshot.load();
+        if std::ptr::eq(&raw const **snapshot, under) {
+            return Ok(());
+        }
+        let verdict = snapshot.route(route).map_or(Ok(()), |route| route.lets_in(chain, UnixTime::now()));
+        verdict.map_err(|(reason, detail)| Rejection::silent(reason, detail))
     }
 
     /// Looks at a session again that was let in by the snapshot `under` and has just taken its place. Whoever has put another

@@ -3,7 +3,8 @@
 //! Whoever asks for it (a signal, the control socket, a watched file), there is this one way, and one at a time. The file and
 //! all that it names are read and checked as at the start, off the threads that serve connections, and everything is built;
 //! only then, and only if nothing is wrong, the new takes the place of the old. Connections that began under the old one
-//! finish their handshake under it; then each session is judged again, and those that would not be let in any more end.
+//! finish their handshake under it, and are judged by the new one before a backend is reached for them; and each session is judged
+//! again, and those that would not be let in any more end.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

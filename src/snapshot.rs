@@ -131,7 +131,14 @@ impl Snapshot {
         let Some(route) = self.route(route) else {
             return Err((CloseReason::RouteRemoved, "the route is not in the configuration any more".to_owned()));
         };
-        let Access::Certificate { tls, expired_session, .. } = &route.access else { return Ok(()) };
+        route.lets_in(chain, now).map_err(|(reason, detail)| (close_reason(reason), detail))
+    }
+}
+
+impl Route {
+    /// Whether somebody who has shown `chain` is let in `now`; and if not, why.
+    pub fn lets_in(&self, chain: Option<&Chain>, now: UnixTime) -> Result<(), (Reason, String)> {
+        let Access::Certificate { tls, expired_session, .. } = &self.access else { return Ok(()) };
         let certificates = chain.map(|chain| chain.certificates.as_slice()).unwrap_or_default();
         let at = match (expired_session, chain) {
             // As long as it was good: what else there is against it must not hide behind the dates.
@@ -140,7 +147,7 @@ impl Snapshot {
             }
             _ => now,
         };
-        tls.judge(certificates, at).1.map_err(|(reason, detail)| (close_reason(reason), detail))
+        tls.judge(certificates, at).1
     }
 }
 

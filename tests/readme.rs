@@ -217,7 +217,8 @@ impl Home {
         std::fs::write(&file, text).unwrap();
         let config = config::load(&file).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         assert!(config.warnings.is_empty(), "{:?}\n{text}", config.warnings);
-        config
+        // Each time it is another file that was read.
+        Config { seen: config::seen::Seen::default(), ..config }
     }
 
     /// The files of `[certificate]` and `[client_auth]` in this table.

@@ -82,9 +82,10 @@ impl RouteTls {
         self.verifier.verifies()
     }
 
-    /// Whom the revocation lists of this route revoke and those of `other` do not: issuer and serial number.
-    pub fn revoked_beside(&self, other: &Self) -> Vec<(String, Serial)> {
-        self.verifier.revoked_beside(&other.verifier)
+    /// Whom the revocation lists of this route revoke and those of `other` do not: issuer and serial number of the first
+    /// `most` of them, and how many more there are.
+    pub fn revoked_beside(&self, other: &Self, most: usize) -> (Vec<(String, Serial)>, usize) {
+        self.verifier.revoked_beside(&other.verifier, most)
     }
 
     /// What a handshake would say to a client that shows `chain`, end entity first; an empty one is a client without a

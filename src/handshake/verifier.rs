@@ -1,6 +1,6 @@
 //! How a route judges client certificates: the four modes, with Caddy's meaning.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -107,18 +107,23 @@ impl RouteVerifier {
         self.chain.is_some()
     }
 
-    /// Whom the lists here revoke and those of `other` do not.
-    pub(super) fn revoked_beside(&self, other: &Self) -> Vec<(String, Serial)> {
-        let mut more = Vec::new();
+    /// Whom the lists here revoke and those of `other` do not: the first `most` of them, and how many more there are.
+    pub(super) fn revoked_beside(&self, other: &Self, most: usize) -> (Vec<(String, Serial)>, usize) {
+        let (mut first, mut count) = (BTreeSet::new(), 0);
         // Where nobody is verified, lists have no effect.
         for (issuer, serials) in self.revoked.iter().filter(|_| self.chain.is_some()) {
             let known = other.revoked.get(issuer);
-            let name = X509Name::from_der(issuer).map(|(_, name)| name.to_string()).unwrap_or_default();
-            let new = serials.iter().filter(|serial| known.is_none_or(|known| !known.contains(*serial)));
-            more.extend(new.map(|serial| (name.clone(), serial.clone())));
+            for serial in serials.iter().filter(|serial| known.is_none_or(|known| !known.contains(*serial))) {
+                count += 1;
+                first.insert((issuer, serial));
+                if first.len() > most {
+                    first.pop_last();
+                }
+            }
         }
-        more.sort();
-        more
+        let name = |issuer| X509Name::from_der(issuer).map(|(_, name)| name.to_string()).unwrap_or_default();
+        let more = count - first.len();
+        (first.into_iter().map(|(issuer, serial)| (name(issuer), serial.clone())).collect(), more)
     }
 
     /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. Whom it names is
@@ -473,6 +478,24 @@ mod tests {
         let first = verifier.judge(&certificate, &[], UnixTime::now()).identity.expect("an identity");
         let second = verifier.judge(&certificate, &[], UnixTime::now()).identity.expect("an identity");
         assert!(Arc::ptr_eq(&first, &second), "it was remembered");
+    }
+
+    #[test]
+    fn a_chain_is_good_while_all_of_it_is_but_for_what_is_no_part_of_it() {
+        let now = UnixTime::now().as_secs();
+        let own = Identity::from_certificate(&certificate(now - 50, now + 50), true).expect("an identity");
+        for (from, until, expected) in [
+            (now - 90, now + 90, (now - 50, now + 50)),
+            (now - 90, now + 20, (now - 50, now + 20)),
+            (now - 20, now + 90, (now - 20, now + 50)),
+            // Expired, and not valid yet.
+            (now - 90, now - 1, (now - 50, now + 50)),
+            (now + 1, now + 2, (now - 50, now + 50)),
+        ] {
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(now));
+            let Validity { from, until } = validity(&own, &[certificate(from, until)], at);
+            assert_eq!((from, until), expected);
+        }
     }
 
     /// It was as long as the certificate, or for ever where nobody looks at dates: a stolen ticket did for a key.

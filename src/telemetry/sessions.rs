@@ -197,6 +197,7 @@ impl Drop for Entered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::close::CloseReason;
 
     fn session(id: u64) -> Session {
         let name = |text| Name::parse(text).expect("a name");
@@ -269,6 +270,18 @@ mod tests {
         let _in = Sessions::enter(&sessions, Session { since, ..dated(1, 1004) });
         wait.await.expect("both waits are over");
         assert_eq!(begun.elapsed().as_secs(), 5);
+    }
+
+    #[test]
+    fn whoever_comes_when_all_are_told_to_end_is_told_as_well() {
+        let sessions = Arc::new(Sessions::default());
+        let here = Sessions::enter(&sessions, session(1));
+        sessions.end(&Order { reason: CloseReason::DrainDeadline, detail: None, at: tokio::time::Instant::now() });
+        let late = Sessions::enter(&sessions, session(2));
+        for entered in [here, late] {
+            let told = entered.session().relay.ordered().map(|order| order.reason);
+            assert_eq!(told, Some(CloseReason::DrainDeadline), "{}", entered.session().id);
+        }
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! Whose right to be in is gone is cut, and nobody else.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use doorward::identity::Sha256;
+use doorward::rejection::Alert;
 use rcgen::SerialNumber;
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, HandshakeKind};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use tokio::time::Instant;
 
 use crate::client::{Client, End, Shown, TLS13, VERSIONS, client, connect, showing, signing_key};
@@ -140,8 +143,59 @@ fn a_session_lives_on_exactly_if_it_would_be_let_in_now() {
     }
 }
 
-/// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and the
-/// new one has it out before it has said a word.
+/// Who came without a certificate is judged as one without a certificate, however he came.
+#[test]
+fn who_showed_nothing_lives_on_exactly_if_nothing_is_enough() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let address = backend.address().to_string();
+    let house = |keys: &str| controlled(&House::new(&pki).route_with("mail", &[&address], keys));
+    let with = |mode: &str, allow: &str| house(&format!("allow = {allow}\n[route.client_auth]\nmode = {mode:?}"));
+    let (raw, open) = (house("mode = \"passthrough\""), with("verify_if_given", r#"["any", "unverified"]"#));
+    let changes = [
+        (&raw, &open, None),
+        (&raw, &with("verify_if_given", r#"["any"]"#), Some("not_allowed")),
+        (&raw, &with("require_and_verify", r#"["any", "unverified"]"#), Some("not_allowed")),
+        (&open, &raw, None),
+        (&open, &with("request", r#"["unverified"]"#), None),
+        (&open, &with("require", r#"["unverified"]"#), Some("not_allowed")),
+        (&open, &with("verify_if_given", r#"["any"]"#), Some("not_allowed")),
+    ];
+    for (before, after, cut) in changes {
+        let gate = Gate::start(before);
+        let name = "mail.home.example";
+        if *before == raw {
+            let mut guest = connect(gate.address());
+            let hello = crate::client::Hello { version: 0x0303, suites: &[0x1301], server_name: name }.record();
+            guest.write_all(&hello).unwrap();
+            guest.read_exact(&mut vec![0; hello.len()]).unwrap();
+            reload(&gate, after).success();
+            match cut {
+                None => {
+                    guest.write_all(b"ping").unwrap();
+                    guest.read_exact(&mut [0; 4]).unwrap();
+                }
+                Some(reason) => {
+                    assert!(guest.read_exact(&mut [0; 1]).is_err(), "{after}");
+                    closed(&gate, reason);
+                }
+            }
+        } else {
+            let guest = Client::admitted(gate.address(), &client(&pki, None), name).unwrap();
+            reload(&gate, after).success();
+            match cut {
+                None => guest.ping().unwrap(),
+                Some(reason) => {
+                    assert_eq!(guest.end(), End::Orderly, "{after}");
+                    closed(&gate, reason);
+                }
+            }
+        }
+    }
+}
+
+/// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and no backend
+/// ever hears of it.
 #[test]
 fn a_handshake_that_began_before_the_reload_is_no_way_around_it() {
     let pki = TestPki::new();
@@ -156,12 +210,45 @@ fn a_handshake_that_began_before_the_reload_is_no_way_around_it() {
     guest.receive_some().unwrap();
     reload(&gate, &house(&format!("deny = [\"sha256:{fingerprint}\"]"))).success();
     guest.handshake().unwrap();
-    let _ = guest.send(b"ping");
-    let mut answer = [0; 4];
-    assert!(guest.read_exact(&mut answer).is_err(), "it got an answer: {answer:?}");
+    assert_eq!(guest.ping(), Err(End::Alert(Alert(49))));
+    gate.wait_rejected("certificate", "denied", 1);
+    assert_eq!((backend.accepted(), backend.received()), (0, 0));
+}
+
+/// It falls between the end of the handshake and the answer of the backend: the new one has it out before it has said a word.
+#[test]
+fn a_backend_that_was_slow_to_answer_is_no_way_around_a_reload_either() {
+    let pki = TestPki::new();
+    // Its queue holds one, and that one is there: whoever comes then is not answered.
+    let backend = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    backend.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    backend.listen(0).unwrap();
+    let backend = TcpListener::from(backend);
+    let address = backend.local_addr().unwrap();
+    let mut waiting = vec![TcpStream::connect(address).unwrap()];
+    while let Ok(one) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(one);
+    }
+    let lost = pki.client("lost-phone");
+    let fingerprint = Sha256::of(&lost.chain()[0]);
+    let house = |keys: &str| {
+        let house = House::new(&pki).timeouts("dial = \"20s\"").client_auth(keys);
+        let keys = "allow = [\"any\"]\nsend_proxy_protocol = \"off\"";
+        controlled(&house.route_with("nas", &[&address.to_string()], keys))
+    };
+    let gate = Gate::start(&house(""));
+    let guest = Client::handshaken(gate.address(), &client(&pki, Some(&lost)), NAS).unwrap();
+    guest.send(b"ping").unwrap();
+    gate.wait_metric("doorward_handshakes_total", &[], 1.0);
+    reload(&gate, &house(&format!("deny = [\"sha256:{fingerprint}\"]"))).success();
+    for _ in &waiting {
+        drop(backend.accept().unwrap());
+    }
+    let (mut reached, _) = backend.accept().unwrap();
+    assert!(!matches!(reached.read(&mut [0; 1]), Ok(1..)), "the backend has heard something");
+    assert!(guest.read_exact(&mut [0; 1]).is_err());
     let line = closed(&gate, "denied");
     assert_eq!((&line["bytes_to_backend"], &line["bytes_to_client"]), (&0.into(), &0.into()), "{line}");
-    assert_eq!(backend.received(), 0);
     gate.wait_metric("doorward_sessions_cut_total", &[("reason", "denied")], 1.0);
 }
 
@@ -260,8 +347,10 @@ fn whoever_is_meant_is_cut_by_hand_and_nobody_else() {
             .map(|(config, name)| Client::admitted(gate.address(), config, name).unwrap())
     };
     let mut cut_so_far = 0.0;
-    let meaning: [(&str, &[usize]); 9] = [
+    let meaning: [(&str, &[usize]); 11] = [
         ("nobody-here", &[]),
+        ("alice", &[]),
+        ("alice-phone2", &[]),
         ("sha256:0000", &[]),
         ("route:ss", &[]),
         ("the id of the newest", &[3]),

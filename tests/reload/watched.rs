@@ -5,6 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use doorward::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
@@ -199,6 +202,36 @@ fn every_file_that_was_read_is_watched() {
     assert_eq!(next(&gate, 5), "reload_failed");
     rename_over(&file, &house(late.to_str().unwrap()));
     assert_eq!(next(&gate, 6), "reloaded");
+}
+
+/// Somebody writes without a pause into the folder where the list is, and the list is renewed.
+#[test]
+fn who_never_stops_touching_files_puts_no_revocation_off() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let list = |revoked: &[SerialNumber]| {
+        pki.write("clients.crl", pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5)))
+    };
+    let lists = format!("revocation_lists = [{:?}]", list(&[]));
+    let gate = Gate::start(&House::new(&pki).client_auth(&lists).route("nas", backend.address()).config());
+    let mut params = Certified::for_clients("carol-phone");
+    params.serial_number = Some(SerialNumber::from(77));
+    let carol = client(&pki, Some(&pki.clients.issue(params)));
+    let guest = Client::admitted(gate.address(), &carol, NAS).unwrap();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                pki.write("restless", "");
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        list(&[SerialNumber::from(77)]);
+        let end = guest.end();
+        over.store(true, Ordering::SeqCst);
+        assert_eq!(end, End::Orderly);
+    });
+    assert_eq!(next(&gate, 0), "reloaded");
 }
 
 /// The machine is out of descriptors while a list is renewed, say: no file will ever change because of that.
