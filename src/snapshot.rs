@@ -131,7 +131,11 @@ impl Snapshot {
         let Some(route) = self.route(route) else {
             return Err((CloseReason::RouteRemoved, "the route is not in the configuration any more".to_owned()));
         };
-        route.lets_in(chain, now).map_err(|(reason, detail)| (close_reason(reason), detail))
+        route.lets_in(chain, now).map_err(|(reason, detail)| match reason {
+            // Without the numbers that webpki counts with.
+            Reason::Expired => (close_reason(reason), "its certificate has expired".to_owned()),
+            _ => (close_reason(reason), detail),
+        })
     }
 }
 
