@@ -247,4 +247,7 @@ fn what_is_nothing_of_the_kind_is_said_to_be() {
     std::fs::write(home.path("evil.pem"), "-----BEGIN \u{1b}[2J-----\nMIIB\n-----END \u{1b}[2J-----\n").unwrap();
     let text = home.ca(&["inspect", "evil.pem"]).success().text();
     assert!(!text.contains('\u{1b}'), "{text:?}");
+    odd(&home, "evil.pem", |params| params.distinguished_name.push(rcgen::DnType::OrganizationName, "\u{1b}[2Jevil"));
+    let text = home.ca(&["inspect", "evil.pem"]).success().text();
+    assert!(text.contains("evil") && !text.contains('\u{1b}'), "{text:?}");
 }
