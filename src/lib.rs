@@ -17,6 +17,9 @@
 //!
 //! Imports point down only; `tests/architecture.rs` holds the table. The words are those of the README's lexicon.
 
+// They panic where nobody reads any more; src/cli/mod.rs has others.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod access;
 mod admin;
 pub mod admission;

@@ -61,11 +61,11 @@ impl Asking {
             // Whatever answers, nothing of it takes the terminal over.
             Format::Text => {
                 for line in text(answer).lines() {
-                    println!("{}", visible(line, LINE_MAX));
+                    outln!("{}", visible(line, LINE_MAX));
                 }
             }
             Format::Json => match serde_json::to_string_pretty(answer) {
-                Ok(json) => println!("{json}"),
+                Ok(json) => outln!("{json}"),
                 Err(error) => return failed(exit::UNEXPECTED, &error),
             },
         }
@@ -86,7 +86,7 @@ impl Asking {
             Err(message) => return Err(failed(exit::NO_GATE, &message)),
         };
         let control = config::load_control(&file).map_err(|errors| {
-            eprintln!("{errors}");
+            errln!("{errors}");
             ExitCode::from(exit::CONFIG)
         })?;
         let places = control.socket.places();

@@ -49,9 +49,9 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     }
     let table = table(&config);
     match args.format {
-        Format::Text => print!("{}", text(&table)),
+        Format::Text => outln!("{}", text(&table).trim_end_matches('\n')),
         Format::Json => match serde_json::to_string_pretty(&table) {
-            Ok(json) => println!("{json}"),
+            Ok(json) => outln!("{json}"),
             Err(error) => return failed(exit::UNEXPECTED, &error),
         },
     }

@@ -72,13 +72,13 @@ pub(super) fn run(args: &ExplainArgs) -> ExitCode {
     let explanation = explain(&snapshot, args.server_name.as_ref(), &chain);
     match args.format {
         Format::Text => {
-            println!("{}: {}", if explanation.admitted { "yes" } else { "no" }, explanation.explanation);
+            outln!("{}: {}", if explanation.admitted { "yes" } else { "no" }, explanation.explanation);
             if let Some(advice) = explanation.advice {
-                println!("{advice}");
+                outln!("{advice}");
             }
         }
         Format::Json => match serde_json::to_string_pretty(&explanation) {
-            Ok(json) => println!("{json}"),
+            Ok(json) => outln!("{json}"),
             Err(error) => return failed(exit::UNEXPECTED, &error),
         },
     }

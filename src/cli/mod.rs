@@ -1,5 +1,19 @@
 //! The command line: one module a command. stdout is data, stderr is for people.
 
+/// Writes a line to stdout. Whoever reads along may have gone, as `head` does; the exit code is for the others.
+macro_rules! outln {
+    ($($text:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout().lock(), format_args!("{}\n", format_args!($($text)*)));
+    }};
+}
+
+/// The same to stderr.
+macro_rules! errln {
+    ($($text:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr().lock(), format_args!("{}\n", format_args!($($text)*)));
+    }};
+}
+
 mod asking;
 pub mod ca;
 mod check;
@@ -15,7 +29,6 @@ mod share;
 mod status;
 mod why;
 
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -141,12 +154,12 @@ impl ConfigArg {
         match config::load(&file) {
             Ok(config) => {
                 for warning in &config.warnings {
-                    eprintln!("warning: {}: {}", warning.key, warning.message);
+                    errln!("warning: {}: {}", warning.key, warning.message);
                 }
                 Ok(config)
             }
             Err(errors) => {
-                eprintln!("{errors}");
+                errln!("{errors}");
                 Err(exit::CONFIG.into())
             }
         }
@@ -176,7 +189,6 @@ pub fn main() -> ExitCode {
 
 /// Says what went wrong and gives the code for it.
 fn failed(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
-    // Whoever reads along may have gone; the exit code is for the others.
-    let _ = writeln!(io::stderr().lock(), "error: {error}");
+    errln!("error: {error}");
     code.into()
 }

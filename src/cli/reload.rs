@@ -26,7 +26,7 @@ pub(super) fn run(args: &ReloadArgs) -> ExitCode {
     match reload(&socket) {
         Ok(reloaded) => {
             for warning in &reloaded.warnings {
-                eprintln!("warning: {warning}");
+                errln!("warning: {warning}");
             }
             args.asking.say(&reloaded, text)
         }

@@ -36,7 +36,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             let now = CancellationToken::new();
             let server = Server::bind(config, Arc::clone(&log))?;
             if let Some(error) = server.without_control() {
-                eprintln!("warning: {error}\n  the gate runs all the same, but nobody can ask it: doorward why, say");
+                errln!("warning: {error}\n  the gate runs all the same, but nobody can ask it: doorward why, say");
             }
             let signals = tokio::task::spawn(signals(stop.clone(), now.clone()).map_err(StartError::Io)?);
             let hangups = tokio::task::spawn(hangups(server.reloader()).map_err(StartError::Io)?);
@@ -52,7 +52,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         Ok(Stopped { cut }) => {
             // Where nobody reads the log, nobody may be reading this either, and it must not keep the gate from ending.
             if written {
-                eprintln!("stopped; did not end in time and had to be cut: {}", counted(cut as u64, "connection"));
+                errln!("stopped; did not end in time and had to be cut: {}", counted(cut as u64, "connection"));
             }
             exit::CUT.into()
         }

@@ -149,7 +149,7 @@ pub(in crate::cli) fn known_gate(root: CertificateDer<'static>, config_file: &Pa
     let routes = match config_file.exists().then(|| config::load(config_file)) {
         Some(Ok(config)) => config.routes,
         Some(Err(_)) => {
-            eprintln!(
+            errln!(
                 "warning: {file} has mistakes, so the page for the device cannot name your services; doorward check \
                  --config {file} tells them",
                 file = config_file.display()

@@ -227,18 +227,18 @@ fn beside(config: &Path) -> PathBuf {
 
 /// Said once if another command has the folder.
 fn waiting() {
-    eprintln!("waiting for another doorward that changes the same folder");
+    errln!("waiting for another doorward that changes the same folder");
 }
 
 fn tell_recovered(store: &Store) {
     match store.recovered {
         Recovered::Nothing => {}
-        Recovered::Finished => eprintln!(
+        Recovered::Finished => errln!(
             "note: an earlier command was killed in the middle of a change; the change is complete now. Passwords it had \
              no time to show are lost: doorward ca renew NAME makes new archives"
         ),
         Recovered::Discarded => {
-            eprintln!("note: an earlier command was killed before it had changed anything; nothing of it is left");
+            errln!("note: an earlier command was killed before it had changed anything; nothing of it is left");
         }
     }
 }
@@ -247,7 +247,7 @@ fn tell_recovered(store: &Store) {
 fn recall(store: &Store, inventory: &mut Inventory) -> Result<(), StoreError> {
     match store.recall(inventory)? {
         0 => {}
-        count => eprintln!(
+        count => errln!(
             "note: {} on the list already, and the inventory did not know it (was an older one put back?); \
              who was revoked stays revoked",
             if count == 1 { "1 certificate was".to_owned() } else { format!("{count} certificates were") }
