@@ -14,7 +14,7 @@ use crate::ja4::Ja4;
 use crate::names::{ServerName, printable};
 use crate::proxy_protocol;
 use crate::rejection::{Alert, Reason, Rejection};
-use crate::sys::socket::{Look, PEEK_MAX, discard, peek_until, send_answer};
+use crate::sys::socket::{Look, PEEK_MAX, peek_until, send_answer};
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
 const RECORD_HEADER: usize = 5;
@@ -91,8 +91,7 @@ impl Greeted {
 /// Sends an alert before any key exists, and says which one. `None` if none was sent.
 async fn tell(admitted: &Admitted, judged: usize, alert: Option<Alert>) -> Option<Alert> {
     let record = alert?.plaintext_record();
-    discard(&admitted.stream, judged).ok()?;
-    send_answer(&admitted.stream, &record).await.ok()?;
+    send_answer(&admitted.stream, judged, &record).await.ok()?;
     alert
 }
 

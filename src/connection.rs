@@ -133,7 +133,9 @@ async fn prove(
     };
 
     let handshake_deadline = Instant::now() + timeouts.handshake;
-    let mut secured = match record.handshaking(handshake(greeted, tls, gate.kernel.any(), handshake_deadline)).await {
+    // On the heap, as is whatever else is large: most of those who knock never get here.
+    let handshaking = Box::pin(handshake(greeted, tls, gate.kernel.any(), handshake_deadline));
+    let mut secured = match record.handshaking(handshaking).await {
         Ok(secured) => secured,
         Err(refused) => {
             record.shown(refused.identity);

@@ -11,7 +11,6 @@ use tokio::time::{Instant, timeout_at};
 use crate::authorize::Authorized;
 use crate::config::checked::Backend;
 use crate::rejection::{Reason, Rejection};
-use crate::sys;
 use crate::sys::stream::Stream;
 
 /// An open connection to a backend; the PROXY protocol header, if the route sends one, is written.
@@ -98,7 +97,8 @@ async fn connect(backend: &Backend, header: &[u8]) -> Result<Stream, Failure> {
 
 async fn tcp(address: SocketAddr) -> io::Result<Stream> {
     let stream = TcpStream::connect(address).await?;
-    sys::socket::prepare(&stream)?;
+    // Small writes leave at once. Keep-alives are for the relay to ask for, once it has lasted.
+    stream.set_nodelay(true)?;
     Ok(Stream::Tcp(stream))
 }
 

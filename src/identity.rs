@@ -30,8 +30,20 @@ impl Sha256 {
 
 impl fmt::Display for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_hex(f, &self.0)
     }
+}
+
+/// Writes two hexadecimal digits for each byte. Digests stand in every line of the log, and `{:02x}` for each of their bytes was
+/// half of what such a line cost.
+pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| DIGITS.get(usize::from(value & 0xf)).copied().map_or('0', char::from);
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.extend([digit(byte >> 4), digit(*byte)]);
+    }
+    f.write_str(&text)
 }
 
 impl fmt::Debug for Sha256 {
@@ -69,7 +81,7 @@ impl fmt::Display for Serial {
         if self.0.is_empty() {
             return f.write_str("00");
         }
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_hex(f, &self.0)
     }
 }
 

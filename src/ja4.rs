@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::identity::Sha256;
+use crate::identity::{self, Sha256};
 
 /// Longer lists than any client has are not looked at: no fingerprint.
 const LIST_MAX: usize = 256;
@@ -61,15 +61,13 @@ impl Ja4 {
 
 impl fmt::Display for Ja4 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hex =
-            |f: &mut fmt::Formatter<'_>, digest: &[u8]| digest.iter().try_for_each(|byte| write!(f, "{byte:02x}"));
         let [major, minor] = self.version.map(char::from);
         let server_name = if self.names_server { 'd' } else { 'i' };
         let [first, last] = self.protocol.map(char::from);
         write!(f, "t{major}{minor}{server_name}{:02}{:02}{first}{last}_", self.suites, self.extensions)?;
-        hex(f, &self.suites_digest)?;
+        identity::write_hex(f, &self.suites_digest)?;
         f.write_str("_")?;
-        hex(f, &self.extensions_digest)
+        identity::write_hex(f, &self.extensions_digest)
     }
 }
 

@@ -192,6 +192,10 @@ pub fn visible(text: &str, max: usize) -> String {
 }
 
 fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> String {
+    // As nearly always.
+    if text.len() <= max && text.bytes().all(|byte| matches!(byte, b' '..=b'~') && keep(char::from(byte))) {
+        return text.to_owned();
+    }
     let mut out = String::new();
     for (count, c) in text.chars().enumerate() {
         if count == max {

@@ -550,3 +550,38 @@ fn a_gate_that_cannot_make_a_socket_by_itself_says_so_and_runs() {
     assert!(said.contains("the gate runs all the same"), "{said}");
     refused_plainly(&connect(made.address.into()), b"GET / HTTP/1.1\r\n\r\n");
 }
+
+/// `doorward status | head -0`, and a service whose stderr nobody reads: no command crashes for that, nor does the gate.
+#[test]
+fn whoever_reads_along_may_leave() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = Gate::start_with_control(&House::new(&pki).route("nas", backend.address()).config());
+    let config = gate.folder().join("doorward.toml");
+    let broken = gate.folder().join("broken.toml");
+    std::fs::write(&broken, "control = 1\n").unwrap();
+    let certificate = pki.write("alice.pem", pki.client("alice-phone").chain_pem());
+    let (config, broken) = (config.to_str().unwrap(), broken.to_str().unwrap());
+    let explain = ["explain", "--config", config, "--server-name", NAME, "--cert", certificate.to_str().unwrap()];
+    for (arguments, code) in [
+        (&["status", "--config", config][..], 0),
+        (&["sessions", "--config", config], 0),
+        (&["why", "--config", config], 0),
+        (&["reload", "--config", config], 0),
+        (&["check", "--config", config], 0),
+        (&["check", "--config", broken], 3),
+        (&["run", "--config", broken], 3),
+        (&["status", "--config", broken], 3),
+        (&explain, 0),
+        (&["status", "--socket", "/nowhere"], 8),
+    ] {
+        let pipe = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            writer
+        };
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        let status = command.args(arguments).stdout(pipe()).stderr(pipe()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}

@@ -2,46 +2,64 @@
 //!
 //! TLS 1.3 derives some two dozen values in a handshake, several from each secret (RFC 8446 section 7.1). rustls' own
 //! suites have aws-lc prepare the HMAC key anew for every one of them, which is half of the hashing. These are the same
-//! suites, with the same aws-lc underneath, on rustls' `HkdfUsingHmac`, which keeps the key.
+//! suites on rustls' `HkdfUsingHmac`, which keeps the key, with HMAC as RustCrypto has it: its states are plain values a
+//! third as large as aws-lc's, which takes as long for making and copying them as for hashing the few bytes there are.
 
+use std::marker::PhantomData;
 use std::sync::LazyLock;
 
-use aws_lc_rs::hmac::{self, HMAC_SHA256, HMAC_SHA384};
+use hmac::digest::{Digest, Key as Block};
+use hmac::{EagerHash, Hmac as Keyed, KeyInit as _, Mac as _};
 use rustls::crypto::hash::HashAlgorithm;
 use rustls::crypto::hmac::{Hmac, Key, Tag};
 use rustls::crypto::tls13::HkdfUsingHmac;
 use rustls::crypto::{CipherSuiteCommon, aws_lc_rs as provider};
 use rustls::{SupportedCipherSuite, Tls13CipherSuite};
+use sha2::{Sha256, Sha384};
+use zeroize::Zeroize as _;
 
 /// HMAC with one hash (RFC 2104).
-struct With(hmac::Algorithm);
+struct With<H>(PhantomData<fn() -> H>);
 
-static SHA256: With = With(HMAC_SHA256);
-static SHA384: With = With(HMAC_SHA384);
+static SHA256: With<Sha256> = With(PhantomData);
+static SHA384: With<Sha384> = With(PhantomData);
 
-impl Hmac for With {
+/// A hash that HMAC can keep prepared.
+trait Hash: EagerHash<Core: Send + Sync> + Digest + Send + Sync + 'static {}
+
+impl<H: EagerHash<Core: Send + Sync> + Digest + Send + Sync + 'static> Hash for H {}
+
+impl<H: Hash> Hmac for With<H> {
     fn with_key(&self, key: &[u8]) -> Box<dyn Key> {
-        Box::new(Prepared(hmac::Key::new(self.0, key)))
+        let mut block = Block::<Keyed<H>>::default();
+        match block.get_mut(..key.len()) {
+            Some(start) => start.copy_from_slice(key),
+            // Longer than a block, which no key of TLS is.
+            None => block.iter_mut().zip(H::digest(key)).for_each(|(slot, byte)| *slot = byte),
+        }
+        let prepared = Prepared(Keyed::<H>::new(&block));
+        block.as_mut_slice().zeroize();
+        Box::new(prepared)
     }
 
     fn hash_output_len(&self) -> usize {
-        self.0.tag_len()
+        <H as Digest>::output_size()
     }
 }
 
-struct Prepared(hmac::Key);
+struct Prepared<H: Hash>(Keyed<H>);
 
-impl Key for Prepared {
+impl<H: Hash> Key for Prepared<H> {
     fn sign_concat(&self, first: &[u8], middle: &[&[u8]], last: &[u8]) -> Tag {
-        let mut context = hmac::Context::with_key(&self.0);
+        let mut context = self.0.clone();
         for part in [first].into_iter().chain(middle.iter().copied()).chain([last]) {
             context.update(part);
         }
-        Tag::new(context.sign().as_ref())
+        Tag::new(&context.finalize().into_bytes())
     }
 
     fn tag_len(&self) -> usize {
-        self.0.algorithm().tag_len()
+        <H as Digest>::output_size()
     }
 }
 
@@ -51,7 +69,7 @@ pub(super) static SUITES: LazyLock<Vec<SupportedCipherSuite>> =
 
 fn with_prepared_keys(suite: SupportedCipherSuite) -> SupportedCipherSuite {
     let SupportedCipherSuite::Tls13(Tls13CipherSuite { common, aead_alg, .. }) = suite else { return suite };
-    let hmac = match common.hash_provider.algorithm() {
+    let hmac: &'static dyn Hmac = match common.hash_provider.algorithm() {
         HashAlgorithm::SHA256 => &SHA256,
         HashAlgorithm::SHA384 => &SHA384,
         // No suite has another one; if one ever does, it stays as it is.
@@ -90,6 +108,24 @@ mod tests {
         expander.expand_slice(&[&info[..3], &info[3..]], &mut output).expect("a short output");
         let hex: String = output.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865");
+    }
+
+    /// RFC 4231 section 4.7. No key of TLS is longer than a block, but nothing says so here.
+    #[test]
+    fn a_key_longer_than_a_block_is_hashed_first() {
+        let text = b"Test Using Larger Than Block-Size Key - Hash Key First";
+        let (sha256, sha384): (&dyn Hmac, &dyn Hmac) = (&SHA256, &SHA384);
+        for (hmac, tag) in [
+            (sha256, "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"),
+            (
+                sha384,
+                "4ece084485813e9088d2c63a041bc5b44f9ef1012a2b588f3cd11f05033ac4c60c2ef6ab4030fe8296248df163f44952",
+            ),
+        ] {
+            let key = hmac.with_key(&[0xaa; 131]);
+            let hex: String = key.sign(&[text]).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!((&*hex, key.tag_len()), (tag, hmac.hash_output_len()));
+        }
     }
 
     #[test]

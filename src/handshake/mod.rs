@@ -24,7 +24,7 @@ pub use self::verifier::UnusableTrust;
 use self::verifier::{Judged, reason_of};
 use crate::admission::Admitted;
 use crate::client_hello::Greeted;
-use crate::identity::{Chain, Identity, Sha256};
+use crate::identity::{Chain, Identity};
 use crate::names::ServerName;
 use crate::record::{Keys, Pending, RECORD_MAX, Session};
 use crate::rejection::{Alert, Reason, Rejection};
@@ -265,7 +265,7 @@ impl Driver {
             self.take_off(stream, 0)?;
             stream.readable().await?;
             self.received.reserve(4096);
-            let read = if self.exact { self.peek(stream) } else { stream.try_read_buf(&mut self.received) };
+            let read = if self.exact { self.peek(stream) } else { socket::read(stream, &mut self.received) };
             match read {
                 Ok(0) => return Err(Failure::Closed),
                 Ok(_) => {}
@@ -373,18 +373,18 @@ impl Driver {
             application_protocol: connection.alpn_protocol().map(<[u8]>::to_vec),
             resumed,
         };
-        let judged = observation.identity.filter(|_| observation.refusal.is_none());
-        let certificates = connection.peer_certificates().unwrap_or_default();
-        let identity = identify(certificates, judged, tls);
-        let chain = certificates.split_first().filter(|_| identity.is_ok());
-        let chain = chain.map(|(own, others)| tls.verifier.keep(own, others, UnixTime::now()));
+        let judged = observation.identity.zip(observation.chain).filter(|_| observation.refusal.is_none());
+        let identified = identify(connection.peer_certificates().unwrap_or_default(), judged, tls);
         let keys = match connection.dangerous_into_kernel_connection() {
             Ok((secrets, schedule)) => Keys { secrets, schedule },
             Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
         };
         let Greeted { admitted, server_name, .. } = greeted;
-        match identity {
-            Ok(identity) => Ok(Secured { admitted, server_name, keys, payload, identity, chain, facts }),
+        match identified {
+            Ok(identified) => {
+                let (identity, chain) = identified.unzip();
+                Ok(Secured { admitted, server_name, keys, payload, identity, chain, facts })
+            }
             Err(refused) => {
                 let alert = tell_under_keys(&admitted.stream, keys, payload, refused.rejection.reason.alert()).await;
                 Err(Refused { rejection: Rejection { alert, ..refused.rejection }, ..refused })
@@ -393,20 +393,19 @@ impl Driver {
     }
 }
 
-/// Whom the chain names. `judged` is whom the verifier let in during this handshake; if that is not the holder of this very
-/// chain, it is judged now. On resumption rustls calls no verifier at all.
-fn identify(
-    chain: &[CertificateDer<'_>],
-    judged: Option<Arc<Identity>>,
-    tls: &RouteTls,
-) -> Result<Option<Arc<Identity>>, Refused> {
+/// Whom a chain names, and the chain.
+type Named = (Arc<Identity>, Arc<Chain>);
+
+/// Whom the chain names, with the chain to go by later. `judged` is what the verifier let in during this handshake; if that is
+/// not this very chain, it is judged now. On resumption rustls calls no verifier at all.
+fn identify(chain: &[CertificateDer<'_>], judged: Option<Named>, tls: &RouteTls) -> Result<Option<Named>, Refused> {
     let Some((end_entity, intermediates)) = chain.split_first() else { return Ok(None) };
-    if let Some(judged) = judged.filter(|judged| judged.fingerprint == Sha256::of(end_entity)) {
+    if let Some(judged) = judged.filter(|(_, judged)| judged.certificates == chain) {
         return Ok(Some(judged));
     }
-    let Judged { identity, verdict, .. } = tls.verifier.judge(end_entity, intermediates, UnixTime::now());
+    let Judged { identity, chain, verdict, .. } = tls.verifier.judge(end_entity, intermediates, UnixTime::now());
     match verdict {
-        Ok(()) => Ok(identity),
+        Ok(()) => Ok(identity.zip(chain)),
         Err(refused) => Err(Refused { rejection: Rejection::silent(refused.reason, refused.detail), identity }),
     }
 }

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::mem;
 use std::sync::Arc;
 
-use crate::identity::Identity;
+use crate::identity::{Chain, Identity};
 use crate::rejection::Reason;
 
 /// What the callbacks have learnt about one connection.
@@ -17,6 +17,8 @@ use crate::rejection::Reason;
 pub(crate) struct Observation {
     /// Whom the presented certificate names, whether it was accepted or not.
     pub(crate) identity: Option<Arc<Identity>>,
+    /// The chain that was presented, if it was accepted.
+    pub(crate) chain: Option<Arc<Chain>>,
     /// Why the verifier refused, more precisely than its error says.
     pub(crate) refusal: Option<(Reason, String)>,
     /// Up to when, in seconds since 1970, a session may be resumed without looking at the chain again.

@@ -75,6 +75,8 @@ pub(super) struct Refused {
 pub(super) struct Judged {
     /// Whom it names.
     pub(super) identity: Option<Arc<Identity>>,
+    /// The chain, if it is one to go by later. Where many connections show the same one, they share it.
+    pub(super) chain: Option<Arc<Chain>>,
     /// Up to when it stays good, in seconds since 1970, as far as anybody can tell now.
     good_until: u64,
     pub(super) verdict: Result<(), Refused>,
@@ -139,36 +141,21 @@ impl RouteVerifier {
             followed => followed,
         };
         match followed {
-            Ok(Followed { identity, validity, .. }) => {
+            Ok(Followed { identity, chain, validity, .. }) => {
                 let verdict = decide(Some(&identity), &self.policy).map_err(|(reason, detail)| Refused {
                     // The one error that reaches the client as access_denied.
                     error: CertificateError::ApplicationVerificationFailure,
                     reason,
                     detail,
                 });
-                Judged { identity: Some(identity), good_until: validity.until, verdict }
+                Judged { identity: Some(identity), chain: Some(chain), good_until: validity.until, verdict }
             }
             // Marked for what it is: only a chain that was followed to its anchor makes a verified identity.
             Err((identity, refused)) => {
                 let identity =
                     identity.map(|identity| Arc::new(Identity { verified: false, ..Identity::clone(&identity) }));
-                Judged { identity, good_until: 0, verdict: Err(refused) }
+                Judged { identity, chain: None, good_until: 0, verdict: Err(refused) }
             }
-        }
-    }
-
-    /// The chain of a client that was let in, to be judged again later. Where many connections show the same one, they share
-    /// it.
-    pub(super) fn keep(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Arc<Chain> {
-        match self.follow(end_entity, intermediates, now) {
-            Ok(followed) => followed.chain,
-            // It has expired in this very moment.
-            Err(_) => chains::kept(end_entity, intermediates, 0),
         }
     }
 
@@ -372,12 +359,15 @@ impl ClientCertVerifier for RouteVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let Judged { identity, good_until, verdict } = self.judge(end_entity, intermediates, now);
+        let Judged { identity, chain, good_until, verdict } = self.judge(end_entity, intermediates, now);
         observation::current(|current| {
             current.valid_until = Some(good_until.min(now.as_secs().saturating_add(tickets::LIFETIME)));
             current.identity = identity;
             match verdict {
-                Ok(()) => Ok(ClientCertVerified::assertion()),
+                Ok(()) => {
+                    current.chain = chain;
+                    Ok(ClientCertVerified::assertion())
+                }
                 Err(refused) => {
                     current.refusal = Some((refused.reason, refused.detail));
                     Err(Error::InvalidCertificate(refused.error))

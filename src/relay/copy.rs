@@ -498,6 +498,10 @@ impl Engine for TlsCopy {
         self.first_ended.is_some()
     }
 
+    fn backend(&self) -> &Stream {
+        &self.backend
+    }
+
     fn cut(&mut self) {
         // close_notify says that nothing follows; that is true only if nothing was left half sent.
         if self.down.sealed.is_empty() {

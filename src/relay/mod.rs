@@ -15,6 +15,7 @@ mod testing;
 
 use std::future::{self, poll_fn};
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -124,6 +125,9 @@ trait Engine {
     /// Whether one side has ended and the other has not.
     fn is_half_closed(&self) -> bool;
 
+    /// The backend's socket.
+    fn backend(&self) -> &Stream;
+
     /// Ends both sides as well as can be done at once.
     fn cut(&mut self);
 
@@ -218,6 +222,10 @@ pub fn passthrough(
     run(raw::Splice::new(Stream::Tcp(client), backend), limits, handle)
 }
 
+/// When a relay has lasted long enough for its backend to be watched by keep-alives. That takes four calls of
+/// the some thirty that a short connection has in all; the client's are inherited from the listener and cost nothing.
+const LASTING: Duration = Duration::from_secs(10);
+
 /// Drives an engine to its end.
 fn run<E: Engine + Unpin>(
     mut engine: E,
@@ -225,7 +233,8 @@ fn run<E: Engine + Unpin>(
     handle: Arc<Handle>,
 ) -> impl Future<Output = RelaySummary> + Unpin {
     let mut progress = Instant::now();
-    let mut timer = Box::pin(sleep_until(next_deadline(progress, &engine, limits)));
+    let mut watched = false;
+    let mut timer = Box::pin(sleep_until(next_deadline(progress, &engine, limits).min(progress + LASTING)));
     poll_fn(move |cx| {
         // Before anything is moved: who is to be cut moves nothing any more. An engine is told to stop; it is never dropped
         // with bytes in it that nobody counted.
@@ -243,7 +252,7 @@ fn run<E: Engine + Unpin>(
             progress = Instant::now();
         }
         if end.is_pending() {
-            end = poll_deadline(cx, timer.as_mut(), progress, &mut engine, limits);
+            end = poll_deadline(cx, timer.as_mut(), progress, &mut engine, limits, &mut watched);
         }
         let End { reason, detail } = ready!(end);
         let moved = engine.moved();
@@ -252,13 +261,15 @@ fn run<E: Engine + Unpin>(
     })
 }
 
-/// Whether the relay has lasted, or been silent, for too long.
+/// Whether the relay has lasted, or been silent, for too long. The first time that the timer fires, the backend is watched
+/// from then on.
 fn poll_deadline<E: Engine>(
     cx: &mut Context<'_>,
     mut timer: Pin<&mut Sleep>,
     progress: Instant,
     engine: &mut E,
     limits: Limits,
+    watched: &mut bool,
 ) -> Poll<End> {
     // The timer is not moved at each byte, only when it fires; a half-close may bring its end nearer, though.
     let mut due = next_deadline(progress, engine, limits);
@@ -267,6 +278,9 @@ fn poll_deadline<E: Engine>(
     }
     loop {
         ready!(timer.as_mut().poll(cx));
+        if !mem::replace(watched, true) {
+            engine.backend().keep_alive();
+        }
         due = next_deadline(progress, engine, limits);
         if due <= Instant::now() {
             engine.cut();

@@ -177,6 +177,10 @@ impl Engine for Splice {
         self.first_ended.is_some()
     }
 
+    fn backend(&self) -> &Stream {
+        &self.backend
+    }
+
     fn cut(&mut self) {
         self.client.reset_on_close();
         self.backend.reset_on_close();

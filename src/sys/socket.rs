@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::net::RecvFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
@@ -44,11 +45,15 @@ pub fn set_receive_low_water_mark(socket: impl AsFd, bytes: usize) -> io::Result
 
 /// What every relayed connection wants: small writes leave at once, and a peer that vanished is found out.
 pub fn prepare(socket: &impl AsFd) -> io::Result<()> {
-    let socket = SockRef::from(socket);
-    socket.set_tcp_nodelay(true)?;
+    SockRef::from(socket).set_tcp_nodelay(true)?;
+    keep_alive(socket)
+}
+
+/// Has the kernel find out whether a silent peer is still there: asked after a minute, given up after another one.
+pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
     let keepalive =
         TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
-    socket.set_tcp_keepalive(&keepalive)
+    SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
 /// Makes the close of `socket` a reset: whatever was not delivered is thrown away, and the other side can tell
@@ -79,6 +84,19 @@ pub fn reset_on_close_beyond(socket: &TcpStream, bytes: u64) {
     if unacknowledged(socket).is_ok_and(|waiting| waiting > bytes) {
         reset_on_close(socket);
     }
+}
+
+/// Reads into what room there is in `buffer`. Where less came than fits, tokio is told at once that nothing is left, as its
+/// own `AsyncRead` does it: otherwise the next one would have to ask the kernel to find that out.
+pub fn read(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let room = buffer.capacity() - buffer.len();
+    let mut read = None;
+    let tried = stream.try_io(Interest::READABLE, || {
+        let length = rustix::net::recv(stream, spare_capacity(buffer), RecvFlags::DONTWAIT)?.1;
+        read = Some(length);
+        if (1..room).contains(&length) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(length) }
+    });
+    read.map_or(tried, Ok)
 }
 
 /// Sends all of `bytes`.
@@ -121,22 +139,21 @@ pub async fn send_last(stream: &TcpStream, last: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends the last thing a client hears, where it has nothing more to say before it has heard it.
+/// Sends the last thing a client hears, as the answer to the `judged` bytes that were peeked at: these are taken off the
+/// socket. Where nothing stands behind them, the client has nothing more to say before it has heard it.
 ///
 /// An error means that it was not sent.
-pub async fn send_answer(stream: &TcpStream, last: &[u8]) -> io::Result<()> {
+pub async fn send_answer(stream: &TcpStream, judged: usize, last: &[u8]) -> io::Result<()> {
+    // One more is asked for: if it is not there, nothing unread is left, and the close is an orderly one, right behind the
+    // answer.
+    let taken = take_off(stream, judged + 1)?;
+    discard(stream, judged.saturating_sub(taken))?;
     match stream.try_write(last) {
-        // Nothing unread is left: the close is an orderly one, right behind the answer.
-        Ok(written) if written == last.len() && !is_readable(stream) => Ok(()),
+        Ok(written) if written == last.len() && taken == judged && judged < PEEK_MAX => Ok(()),
         Ok(written) => send_last(stream, last.get(written..).unwrap_or_default()).await,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => send_last(stream, last).await,
         Err(error) => Err(error),
     }
-}
-
-/// Whether there is anything to be read at this moment: bytes, the end of the stream or an error.
-fn is_readable(stream: &TcpStream) -> bool {
-    !matches!(peek(stream, &mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Reads until the client has ended or has sent so many bytes.
@@ -220,15 +237,58 @@ pub async fn peek_until<T>(stream: &TcpStream, mut decide: impl FnMut(&mut [u8])
 /// Takes `length` bytes that were peeked at off the socket and throws them away.
 pub fn discard(stream: &TcpStream, length: usize) -> io::Result<()> {
     let mut left = length;
-    let mut sink = [0; 4096];
     while left > 0 {
-        let wanted = left.min(sink.len());
-        let Some(part) = sink.get_mut(..wanted) else { break };
-        let (_, taken) = rustix::net::recv(stream, part, RecvFlags::DONTWAIT)?;
-        if taken == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        left -= taken.min(left);
+        left -= take_off(stream, left)?.min(left);
     }
     Ok(())
+}
+
+/// Takes at most so many bytes off the socket, and says how many. The end of the stream is an error.
+fn take_off(stream: &TcpStream, most: usize) -> io::Result<usize> {
+    PEEKED.with_borrow_mut(|buffer| {
+        buffer.resize(PEEK_MAX, 0);
+        let space = buffer.get_mut(..most.min(PEEK_MAX)).unwrap_or_default();
+        // MSG_TRUNC: TCP takes them off and copies nothing (tcp(7)).
+        match rustix::net::recv(stream, space, RecvFlags::DONTWAIT | RecvFlags::TRUNC)? {
+            (_, 0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            (_, taken) => Ok(taken),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_short_read_is_known_to_be_the_last_one_until_more_comes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let mut buffer = Vec::with_capacity(10);
+        let more = |bytes: &[u8], peer: &mut std::net::TcpStream| peer.write_all(bytes).expect("sent");
+
+        more(b"hello", &mut peer);
+        stream.readable().await.expect("bytes");
+        assert_eq!(read(&stream, &mut buffer).expect("bytes"), 5);
+        // Nobody has told tokio of these yet, so they would be found only by asking the kernel.
+        more(b", you", &mut peer);
+        let error = read(&stream, &mut buffer).expect_err("it asked");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+
+        // A full one says nothing about what is left, and the end is not missed.
+        stream.readable().await.expect("bytes");
+        more(b"!", &mut peer);
+        assert_eq!(read(&stream, &mut buffer).expect("bytes"), 5);
+        assert_eq!(buffer, b"hello, you");
+        buffer.clear();
+        assert_eq!(read(&stream, &mut buffer).expect("bytes"), 1);
+        drop(peer);
+        stream.readable().await.expect("the end");
+        assert_eq!(read(&stream, &mut buffer).expect("the end"), 0);
+    }
 }

@@ -84,6 +84,14 @@ impl Stream {
         }
     }
 
+    /// Has the kernel find out whether a silent peer is still there. A unix socket's is, or the kernel tells at once.
+    pub fn keep_alive(&self) {
+        if let Self::Tcp(stream) = self {
+            // Where it cannot be had, the relay's own limits end it.
+            let _ = super::socket::keep_alive(stream);
+        }
+    }
+
     /// Makes the close a reset, so that the other side can tell it from an orderly end.
     pub fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {

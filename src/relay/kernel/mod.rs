@@ -304,6 +304,10 @@ impl Engine for KernelTls {
         self.first_ended.is_some()
     }
 
+    fn backend(&self) -> &Stream {
+        &self.backend
+    }
+
     fn cut(&mut self) {
         // close_notify says that nothing follows; that is true only if nothing was left half sent.
         if self.down.pipe.as_ref().is_none_or(Pipe::is_empty) {

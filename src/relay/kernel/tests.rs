@@ -43,6 +43,13 @@ impl Engine for Tested {
         }
     }
 
+    fn backend(&self) -> &Stream {
+        match self {
+            Self::Kernel(engine) => engine.backend(),
+            Self::Copy(engine) => engine.backend(),
+        }
+    }
+
     fn cut(&mut self) {
         match self {
             Self::Kernel(engine) => engine.cut(),

@@ -1,4 +1,5 @@
 use std::future::poll_fn;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,4 +170,20 @@ async fn a_client_that_never_reads_is_given_up() {
     let (summary, ()) = tokio::join!(run(engine, limits, Arc::default()), flood);
     assert_eq!(summary.reason, CloseReason::IdleTimeout);
     drop(client);
+}
+
+/// Nothing would end a relay to a machine that is gone before its limit of silence, which may be none.
+#[tokio::test(start_paused = true)]
+async fn a_backend_is_watched_once_the_relay_has_lasted() {
+    let (engine, _client, _backend) = rig(false).await;
+    let socket = engine.backend.as_fd().try_clone_to_owned().expect("a descriptor");
+    let option = SockRef::from(&socket);
+    let limits = Limits { idle: Duration::from_secs(600), half_close: Duration::from_secs(60), lifetime: None };
+    let mut relaying = run(engine, limits, Arc::default());
+    for (seconds, watched) in [(9, false), (2, true), (500, true)] {
+        let passed = tokio::time::timeout(Duration::from_secs(seconds), &mut relaying).await;
+        assert!(passed.is_err(), "it goes on");
+        assert_eq!(option.keepalive().expect("an option"), watched);
+    }
+    assert_eq!(option.tcp_keepalive_time().expect("an option"), Duration::from_secs(60));
 }
