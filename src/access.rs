@@ -291,12 +291,12 @@ fn revoked(ways: &mut Ways, old: &Snapshot, new: &Snapshot, guests: &[Guest]) {
             }
         };
         let others = |more: usize| format!("{more} more whose serial numbers a list has");
-        let (first, more) = after.revoked_beside(before, REVOKED_MAX);
+        let (first, more) = after.authorities().revoked_beside(before.authorities(), REVOKED_MAX);
         first.iter().for_each(|(issuer, serial)| ways.lose(&who(issuer, serial), route.name.as_str()));
         if more > 0 {
             ways.lose(&others(more), route.name.as_str());
         }
-        let (first, more) = before.revoked_beside(after, REVOKED_MAX);
+        let (first, more) = before.authorities().revoked_beside(after.authorities(), REVOKED_MAX);
         first.iter().for_each(|(issuer, serial)| ways.gain(&who(issuer, serial), route.name.as_str()));
         if more > 0 {
             ways.gain(&others(more), route.name.as_str());

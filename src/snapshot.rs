@@ -1,6 +1,7 @@
 //! One generation of built configuration: what a connection needs to know, all of it from the same moment.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use rustls::pki_types::UnixTime;
 
 use crate::authorize::{PassthroughPolicy, Policy};
 use crate::close::CloseReason;
-use crate::config::checked::{Backend, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts};
+use crate::config::checked::{Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts};
+use crate::handshake::authorities::Authorities;
 use crate::handshake::config::{InvalidTls, RouteTls};
 use crate::identity::Chain;
 use crate::names::{Name, ServerNamePattern};
@@ -81,14 +83,23 @@ impl Snapshot {
     pub fn build(config: &Config) -> Result<Self, InvalidRoute> {
         let mut routes = RouteTable::default();
         let mut in_order = Vec::new();
+        // By the place of what they are made from: routes without a table of their own have the default's.
+        let mut authorities: HashMap<*const ClientAuth, Arc<Authorities>> = HashMap::new();
         for route in &config.routes {
+            let invalid = |error| InvalidRoute { route: route.name.clone(), error };
             let access = match &route.mode {
                 RouteMode::Passthrough => Access::Passthrough(PassthroughPolicy::configured()),
                 RouteMode::Terminate(terminate) => {
                     let policy =
                         Arc::new(Policy { allow: terminate.allow.clone(), deny: terminate.client_auth.deny.clone() });
-                    let tls = RouteTls::new(terminate, Arc::clone(&policy))
-                        .map_err(|error| InvalidRoute { route: route.name.clone(), error })?;
+                    let authorities = match authorities.entry(Arc::as_ptr(&terminate.client_auth)) {
+                        Entry::Occupied(there) => Arc::clone(there.get()),
+                        Entry::Vacant(place) => {
+                            let new = Authorities::new(&terminate.client_auth).map_err(InvalidTls::Trust);
+                            Arc::clone(place.insert(Arc::new(new.map_err(invalid)?)))
+                        }
+                    };
+                    let tls = RouteTls::new(terminate, authorities, Arc::clone(&policy)).map_err(invalid)?;
                     Access::Certificate { tls, policy, expired_session: terminate.client_auth.expired_session }
                 }
             };
@@ -118,7 +129,7 @@ impl Snapshot {
     pub fn ends_expired(&self, route: &Name) -> bool {
         match self.route(route).map(|route| &route.access) {
             Some(Access::Certificate { tls, expired_session, .. }) => {
-                tls.verifies() && *expired_session == ExpiredSession::Cut
+                tls.authorities().verifies() && *expired_session == ExpiredSession::Cut
             }
             Some(Access::Passthrough(_)) => false,
             None => true,
@@ -164,5 +175,43 @@ const fn close_reason(reason: Reason) -> CloseReason {
         Reason::IdentityNotAllowed | Reason::CertificateRequired => CloseReason::NotAllowed,
         // An authority that is gone, or a revocation list that is missing or has expired.
         _ => CloseReason::NotTrusted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn routes_with_the_same_client_auth_have_the_same_authorities_and_no_others() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["*.home.example".to_owned()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        std::fs::write(folder.path().join("it.pem"), certificate.pem()).expect("a file");
+        std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).expect("a file");
+        let route = |name: &str, own: &str| {
+            format!(
+                "[[route]]\nname = \"{name}\"\nserver_names = [\"{name}.home.example\"]\nbackends = [\"127.0.0.1:1\"]\n\
+                 allow = [\"any\"]\n{own}\n"
+            )
+        };
+        let text = format!(
+            "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[certificate]\nchain = \"it.pem\"\n\
+             key = \"key.pem\"\n[client_auth]\ntrust = [\"it.pem\"]\n{}{}{}",
+            route("nas", ""),
+            route("ssh", ""),
+            route("own", "[route.client_auth]\nannounce_trust = \"off\""),
+        );
+        let config = config::parse(&text, &folder.path().join("doorward.toml")).expect("a configuration");
+        let snapshot = Snapshot::build(&config).expect("a snapshot");
+        let authorities = |name: &str| match &snapshot.route(&Name::parse(name).expect("a name")).expect(name).access {
+            Access::Certificate { tls, .. } => Arc::clone(tls.authorities()),
+            Access::Passthrough(_) => panic!("{name} asks for certificates"),
+        };
+        assert!(Arc::ptr_eq(&authorities("nas"), &authorities("ssh")));
+        assert!(!Arc::ptr_eq(&authorities("nas"), &authorities("own")));
     }
 }

@@ -1,6 +1,6 @@
 //! Chains that were followed to their trust anchor once, and need not be followed again as long as nothing can have changed.
 //!
-//! A memory belongs to one verifier, so to one route of one snapshot: other trust anchors or revocation lists mean
+//! A memory belongs to the authorities of one `[client_auth]` of one snapshot: other trust anchors or revocation lists mean
 //! another memory. That the client holds the key of its certificate is proved by its CertificateVerify, in every
 //! handshake, and whether the route lets it in is asked every time; neither is remembered.
 

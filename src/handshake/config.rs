@@ -9,12 +9,13 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig};
 
+use super::authorities::{Authorities, UnusableTrust};
 use super::hkdf;
 use super::tickets::Tickets;
-use super::verifier::{Judged, RouteVerifier, UnusableTrust};
+use super::verifier::{Judged, RouteVerifier};
 use crate::authorize::Policy;
 use crate::config::checked::Terminate;
-use crate::identity::{Identity, Serial};
+use crate::identity::Identity;
 use crate::rejection::Reason;
 
 /// The cryptography of every handshake: rustls' defaults on aws-lc-rs, X25519MLKEM768 first.
@@ -53,9 +54,9 @@ impl std::error::Error for InvalidTls {}
 
 impl RouteTls {
     /// Builds everything anew, trust anchor names in the CertificateRequest included: a verifier swapped alone would
-    /// go on naming the old ones.
-    pub fn new(route: &Terminate, policy: Arc<Policy>) -> Result<Self, InvalidTls> {
-        let verifier = Arc::new(RouteVerifier::new(&route.client_auth, policy).map_err(InvalidTls::Trust)?);
+    /// go on naming the old ones. `authorities` are those of the route's `client_auth`.
+    pub fn new(route: &Terminate, authorities: Arc<Authorities>, policy: Arc<Policy>) -> Result<Self, InvalidTls> {
+        let verifier = Arc::new(RouteVerifier::new(route.client_auth.mode, authorities, policy));
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(InvalidTls::Rustls)?
@@ -77,15 +78,9 @@ impl RouteTls {
         Ok(Self { server: Arc::new(server), verifier })
     }
 
-    /// Whether somebody has to vouch for certificates.
-    pub fn verifies(&self) -> bool {
-        self.verifier.verifies()
-    }
-
-    /// Whom the revocation lists of this route revoke and those of `other` do not: issuer and serial number of the first
-    /// `most` of them, and how many more there are.
-    pub fn revoked_beside(&self, other: &Self, most: usize) -> (Vec<(String, Serial)>, usize) {
-        self.verifier.revoked_beside(&other.verifier, most)
+    /// Who vouches for certificates.
+    pub fn authorities(&self) -> &Arc<Authorities> {
+        &self.verifier.authorities
     }
 
     /// What a handshake would say to a client that shows `chain`, end entity first; an empty one is a client without a

@@ -1,5 +1,6 @@
 //! Stage 4: the TLS handshake, on rustls' unbuffered connection.
 
+pub mod authorities;
 mod chains;
 pub mod config;
 mod hkdf;
@@ -18,10 +19,10 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+use self::authorities::reason_of;
 use self::config::RouteTls;
 use self::observation::{Observation, observe};
-pub use self::verifier::UnusableTrust;
-use self::verifier::{Judged, reason_of};
+use self::verifier::Judged;
 use crate::admission::Admitted;
 use crate::client_hello::Greeted;
 use crate::identity::{Chain, Identity};

@@ -1,73 +1,28 @@
 //! How a route judges client certificates: the four modes, with Caddy's meaning.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
-use x509_parser::x509::X509Name;
-
-use super::chains::{self, Chains, Followed, Validity};
+use super::authorities::{Authorities, Refused};
+use super::chains::Followed;
 use super::config::PROVIDER;
 use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
-use crate::config::checked::{ClientAuth, ClientAuthMode, ExpiredRevocationList, RevocationList};
-use crate::identity::{Chain, Identity, NotACertificate, Serial};
-use crate::rejection::Reason;
-
-/// The most certificates a client may send beside its own. webpki follows no chain of more than six, but tries every order
-/// of those it is given: thirty of one name, which anybody can make, cost it seconds.
-const INTERMEDIATES_MAX: usize = 8;
+use crate::config::checked::ClientAuthMode;
+use crate::identity::{Chain, Identity};
 
 /// The verifier of one route.
 #[derive(Debug)]
 pub(super) struct RouteVerifier {
     mode: ClientAuthMode,
-    /// Follows the chain to a trust anchor (RFC 5280 section 6). Absent in the modes that do not verify.
-    chain: Option<Arc<dyn ClientCertVerifier>>,
-    /// What all revocation lists together revoke: issuer and serial number. webpki asks the first list that speaks for
-    /// an issuer and no other, so a list that was put beside an older one would have no effect.
-    revoked: HashMap<Vec<u8>, HashSet<Serial>>,
-    /// The first moment, in seconds since 1970, at which a revocation list expires and with it every verdict.
-    lists_good_until: Option<u64>,
+    pub(super) authorities: Arc<Authorities>,
     algorithms: WebPkiSupportedAlgorithms,
     policy: Arc<Policy>,
-    known: Chains,
-}
-
-/// The trust anchors or revocation lists of a route cannot be used.
-#[derive(Debug)]
-pub enum UnusableTrust {
-    /// A certificate is no trust anchor.
-    Anchor(Error),
-    /// webpki refuses the set: it is empty, or a revocation list cannot be read.
-    Builder(VerifierBuilderError),
-}
-
-impl fmt::Display for UnusableTrust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anchor(error) => error.fmt(f),
-            Self::Builder(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for UnusableTrust {}
-
-/// A certificate that was refused: for rustls, which picks the alert by it, and for us.
-#[derive(Debug)]
-pub(super) struct Refused {
-    error: CertificateError,
-    pub(super) reason: Reason,
-    pub(super) detail: String,
 }
 
 /// What became of a chain.
@@ -83,49 +38,9 @@ pub(super) struct Judged {
 }
 
 impl RouteVerifier {
-    pub(super) fn new(client_auth: &ClientAuth, policy: Arc<Policy>) -> Result<Self, UnusableTrust> {
-        let chain = if client_auth.mode.verifies() { Some(chain_verifier(client_auth)?) } else { None };
-        let lists_good_until = match client_auth.expired_revocation_list {
-            ExpiredRevocationList::Warn => None,
-            ExpiredRevocationList::Deny => {
-                client_auth.revocation_lists.iter().filter_map(|list| u64::try_from(list.next_update?).ok()).min()
-            }
-        };
-        let algorithms = PROVIDER.signature_verification_algorithms;
-        let revoked = revoked(&client_auth.revocation_lists);
-        Ok(Self {
-            mode: client_auth.mode,
-            chain,
-            revoked,
-            lists_good_until,
-            algorithms,
-            policy,
-            known: Chains::default(),
-        })
-    }
-
-    /// Whether chains are followed to a trust anchor.
-    pub(super) fn verifies(&self) -> bool {
-        self.chain.is_some()
-    }
-
-    /// Whom the lists here revoke and those of `other` do not: the first `most` of them, and how many more there are.
-    pub(super) fn revoked_beside(&self, other: &Self, most: usize) -> (Vec<(String, Serial)>, usize) {
-        let (mut first, mut count) = (BTreeSet::new(), 0);
-        // Where nobody is verified, lists have no effect.
-        for (issuer, serials) in self.revoked.iter().filter(|_| self.chain.is_some()) {
-            let known = other.revoked.get(issuer);
-            for serial in serials.iter().filter(|serial| known.is_none_or(|known| !known.contains(*serial))) {
-                count += 1;
-                first.insert((issuer, serial));
-                if first.len() > most {
-                    first.pop_last();
-                }
-            }
-        }
-        let name = |issuer| X509Name::from_der(issuer).map(|(_, name)| name.to_string()).unwrap_or_default();
-        let more = count - first.len();
-        (first.into_iter().map(|(issuer, serial)| (name(issuer), serial.clone())).collect(), more)
+    /// `authorities` are those of the same `client_auth`.
+    pub(super) fn new(mode: ClientAuthMode, authorities: Arc<Authorities>, policy: Arc<Policy>) -> Self {
+        Self { mode, authorities, algorithms: PROVIDER.signature_verification_algorithms, policy }
     }
 
     /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. Whom it names is
@@ -136,7 +51,7 @@ impl RouteVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Judged {
-        let followed = match self.follow(end_entity, intermediates, now) {
+        let followed = match self.authorities.follow(end_entity, intermediates, now) {
             Ok(followed) if followed.revoked => Err((Some(followed.identity), Refused::revoked())),
             followed => followed,
         };
@@ -158,185 +73,6 @@ impl RouteVerifier {
             }
         }
     }
-
-    /// Follows a chain to a trust anchor, or recalls that it was followed before.
-    fn follow(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<Followed, (Option<Arc<Identity>>, Refused)> {
-        let Some(chain) = &self.chain else {
-            // Nobody looks at the dates, so they do not end anything either, unless a reload changes the mode.
-            let identity = Identity::from_certificate(end_entity, false).map_err(|error| (None, error.into()))?;
-            let chain = chains::kept(end_entity, intermediates, validity(&identity, intermediates, now).until);
-            let validity = Validity { from: 0, until: u64::MAX };
-            return Ok(Followed { identity: Arc::new(identity), chain, validity, revoked: false });
-        };
-        let key = chains::key(end_entity, intermediates);
-        if let Some(followed) = self.known.recall(&key, now) {
-            return Ok(followed);
-        }
-        let identity = Identity::from_certificate(end_entity, true).map_err(|error| (None, error.into()))?;
-        let identity = Arc::new(identity);
-        let revoked = match self.follow_anew(&**chain, end_entity, intermediates, now) {
-            Ok(()) => false,
-            // webpki looks for that last, behind all that could be wrong with the chain.
-            Err(refused) if refused.reason == Reason::Revoked => true,
-            Err(refused) => return Err((Some(identity), refused)),
-        };
-        let Validity { from, until } = validity(&identity, intermediates, now);
-        let chain = chains::kept(end_entity, intermediates, until);
-        let until = self.lists_good_until.map_or(until, |lists| lists.min(until));
-        let followed = Followed { identity, chain, validity: Validity { from, until }, revoked };
-        self.known.remember(key, followed.clone());
-        Ok(followed)
-    }
-
-    fn follow_anew(
-        &self,
-        chain: &dyn ClientCertVerifier,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), Refused> {
-        if intermediates.len() > INTERMEDIATES_MAX {
-            return Err(Refused {
-                error: CertificateError::BadEncoding,
-                reason: Reason::CertificateInvalid,
-                detail: format!("{} certificates beside the client's own", intermediates.len()),
-            });
-        }
-        match chain.verify_client_cert(end_entity, intermediates, now) {
-            Ok(_) => self.ask_every_list(end_entity, intermediates),
-            // An authority of the same name, with another key: one that was made anew, or a forged one. Either way no
-            // trust anchor vouches for the certificate, and that is what helps whoever reads it. `bad_signature` is left
-            // for a client that cannot prove that it holds its key.
-            Err(Error::InvalidCertificate(CertificateError::BadSignature)) => Err(Refused {
-                error: CertificateError::UnknownIssuer,
-                reason: Reason::UnknownCa,
-                detail: "an authority of that name is in trust, but another key signed the certificate".to_owned(),
-            }),
-            Err(Error::InvalidCertificate(error)) => {
-                let detail = match &error {
-                    // webpki's own word for it, such as CaUsedAsEndEntity, without what rustls wraps around it.
-                    CertificateError::Other(inner) => inner.to_string(),
-                    _ => error.to_string(),
-                };
-                let reason = reason_of(&error);
-                // Of what has no reason of its own rustls would send some as certificate_unknown, and say so to nobody.
-                let error = if reason == Reason::CertificateInvalid { CertificateError::BadEncoding } else { error };
-                Err(Refused { reason, detail, error })
-            }
-            // webpki gives nothing else; if it ever does, it is a refusal all the same.
-            Err(other) => Err(Refused {
-                error: CertificateError::BadEncoding,
-                reason: Reason::CertificateInvalid,
-                detail: other.to_string(),
-            }),
-        }
-    }
-
-    fn ask_every_list(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-    ) -> Result<(), Refused> {
-        if self.revoked.is_empty() {
-            return Ok(());
-        }
-        for certificate in [end_entity].into_iter().chain(intermediates) {
-            // What cannot be read here was read by webpki, or is no part of the chain.
-            let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
-            let serials = self.revoked.get(certificate.issuer().as_raw());
-            if serials.is_some_and(|serials| serials.contains(&Serial::from_be_bytes(certificate.raw_serial()))) {
-                return Err(Refused::revoked());
-            }
-        }
-        Ok(())
-    }
-}
-
-/// When all certificates of a chain are valid that is good `now`.
-fn validity(identity: &Identity, intermediates: &[CertificateDer<'_>], now: UnixTime) -> Validity {
-    let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
-    let mut validity = Validity { from: seconds(identity.not_before), until: seconds(identity.not_after) };
-    for certificate in intermediates {
-        // One that cannot be read is no part of the chain.
-        let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
-        let dates = certificate.validity();
-        let (from, until) = (seconds(dates.not_before.timestamp()), seconds(dates.not_after.timestamp()));
-        // Nor is one that is not valid now: many clients send their authority along, which is trusted whatever its dates.
-        if from <= now.as_secs() && now.as_secs() <= until {
-            validity = Validity { from: validity.from.max(from), until: validity.until.min(until) };
-        }
-    }
-    validity
-}
-
-impl Refused {
-    fn revoked() -> Self {
-        let error = CertificateError::Revoked;
-        Self { reason: Reason::Revoked, detail: error.to_string(), error }
-    }
-}
-
-impl From<NotACertificate> for Refused {
-    fn from(_: NotACertificate) -> Self {
-        let error = CertificateError::BadEncoding;
-        Self { error, reason: Reason::CertificateInvalid, detail: "not X.509".to_owned() }
-    }
-}
-
-/// Lists that cannot be read are refused by webpki.
-fn revoked(lists: &[RevocationList]) -> HashMap<Vec<u8>, HashSet<Serial>> {
-    let mut revoked: HashMap<Vec<u8>, HashSet<Serial>> = HashMap::new();
-    for list in lists {
-        let Ok((_, list)) = CertificateRevocationList::from_der(&list.list) else { continue };
-        let serials = list.iter_revoked_certificates().map(|entry| Serial::from_be_bytes(entry.raw_serial()));
-        revoked.entry(list.issuer().as_raw().to_vec()).or_default().extend(serials);
-    }
-    revoked
-}
-
-fn chain_verifier(client_auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, UnusableTrust> {
-    let mut roots = RootCertStore::empty();
-    for anchor in &client_auth.trust {
-        roots.add(anchor.certificate.clone()).map_err(UnusableTrust::Anchor)?;
-    }
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
-    if !client_auth.revocation_lists.is_empty() {
-        builder = builder.with_crls(client_auth.revocation_lists.iter().map(|list| list.list.clone()));
-    }
-    if !client_auth.announce_trust {
-        builder = builder.clear_root_hint_subjects();
-    }
-    // webpki's own default takes an expired list for a good one.
-    if client_auth.expired_revocation_list == ExpiredRevocationList::Deny {
-        builder = builder.enforce_revocation_expiration();
-    }
-    builder.build().map_err(UnusableTrust::Builder)
-}
-
-/// Our reason for a certificate that rustls refuses.
-pub(super) fn reason_of(error: &CertificateError) -> Reason {
-    match error {
-        CertificateError::UnknownIssuer => Reason::UnknownCa,
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Reason::Expired,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Reason::NotYetValid,
-        CertificateError::Revoked => Reason::Revoked,
-        CertificateError::UnknownRevocationStatus => Reason::RevocationUnknown,
-        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
-            Reason::RevocationListExpired
-        }
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => Reason::WrongPurpose,
-        CertificateError::BadSignature
-        | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
-        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Reason::BadSignature,
-        CertificateError::ApplicationVerificationFailure => Reason::IdentityNotAllowed,
-        // rustls' enum is not exhaustive. What has no reason of its own is refused like the rest.
-        _ => Reason::CertificateInvalid,
-    }
 }
 
 impl ClientCertVerifier for RouteVerifier {
@@ -350,7 +86,7 @@ impl ClientCertVerifier for RouteVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.as_ref().map_or(&[], |chain| chain.root_hint_subjects())
+        self.authorities.names()
     }
 
     fn verify_client_cert(
@@ -404,8 +140,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::checked::{Allow, DenyList, ExpiredSession, TrustAnchor};
+    use crate::config::checked::{Allow, ClientAuth, DenyList, ExpiredRevocationList, ExpiredSession, TrustAnchor};
+    use crate::handshake::authorities::validity;
+    use crate::handshake::chains::Validity;
     use crate::handshake::observation::{Observation, observe};
+    use crate::rejection::Reason;
 
     /// A verifier that trusts this certificate as it is.
     fn verifier(mode: ClientAuthMode, certificate: &CertificateDer<'static>) -> RouteVerifier {
@@ -420,7 +159,7 @@ mod tests {
         };
         let allow = Allow { any: true, unverified: !mode.verifies(), ..Allow::default() };
         let policy = Arc::new(Policy { allow, deny: DenyList::default() });
-        RouteVerifier::new(&client_auth, policy).expect("an anchor")
+        RouteVerifier::new(mode, Arc::new(Authorities::new(&client_auth).expect("an anchor")), policy)
     }
 
     /// A certificate that is valid from and up to these seconds.
