@@ -141,6 +141,11 @@ impl Forger {
         self.half.sequence
     }
 
+    /// The same, to be set.
+    pub(crate) fn sequence_mut(&mut self) -> &mut u64 {
+        &mut self.half.sequence
+    }
+
     /// One record that stands up to the session's key.
     pub(crate) fn record(&mut self, kind: u8, content: &[u8]) -> Vec<u8> {
         self.padded(kind, content, 0)
@@ -160,7 +165,7 @@ impl Forger {
             .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(additional), &mut sealed)
             .expect("sealed");
-        self.half.sequence += 1;
+        self.half.sequence = self.half.sequence.wrapping_add(1);
         let explicit = if self.half.explicit_nonce > 0 { &nonce[4..] } else { &[] };
         let length = u16::try_from(explicit.len() + sealed.len() + tag.as_ref().len()).expect("a length");
         [&[kind, 3, 3], &length.to_be_bytes()[..], explicit, &sealed, tag.as_ref()].concat()
@@ -173,7 +178,7 @@ impl Forger {
         let mut sealed = inner.to_vec();
         let nonce = Nonce::assume_unique_for_key(self.half.nonce());
         let tag = self.half.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut sealed).expect("sealed");
-        self.half.sequence += 1;
+        self.half.sequence = self.half.sequence.wrapping_add(1);
         [&header, sealed.as_slice(), tag.as_ref()].concat()
     }
 }

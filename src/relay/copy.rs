@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffers::{Buffer, Size};
-use super::{End, Engine, Moved, ON_ITS_WAY, Path, client_broke};
+use super::{End, Engine, Moved, ON_ITS_WAY, Path, client_broke, cut_short};
 use crate::close::CloseReason;
 use crate::record::{Exhausted, Opened, PLAINTEXT_MAX, Pending, RecordError, Session};
 use crate::rejection::{Alert, Side};
@@ -223,7 +223,7 @@ impl TlsCopy {
         if self.up.buffer.is_none() {
             ready!(self.client.poll_read_ready(cx)).map_err(client_broke)?;
         }
-        let Self { client, up, .. } = self;
+        let Self { client, session, up, .. } = self;
         let size = if up.busy { Size::Large } else { Size::Small };
         let buffer = up.buffer.get_or_insert_with(|| Buffer::take(size));
         let mut space = ReadBuf::new(buffer.get_mut(up.filled..).unwrap_or_default());
@@ -244,8 +244,8 @@ impl TlsCopy {
             Poll::Ready(Ok(())) => {
                 let length = space.filled().len();
                 if length == 0 {
-                    if up.filled > 0 {
-                        return Poll::Ready(Err(End::because(CloseReason::ClientReset, "ended inside a record")));
+                    if let Some(detail) = cut_short(up.filled > 0, session.is_inside_message()) {
+                        return Poll::Ready(Err(End::because(CloseReason::ClientReset, detail)));
                     }
                     // No close_notify came first. Many clients end so; what they sent is passed on whole, and
                     // what is still on its way to them too.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
-use super::{GATHERED, KernelTls, MESSAGE_MAX, Schedule, TURNS, client_broke, no_pipe, set_key};
+use super::{GATHERED, KernelTls, MESSAGE_MAX, Schedule, TURNS, client_broke, cut_short, no_pipe, set_key};
 use crate::close::CloseReason;
 use crate::record::{Meaning, PLAINTEXT_MAX, RecordError, content};
 use crate::rejection::{Alert, Side};
@@ -66,9 +66,9 @@ impl KernelTls {
             Ok(None) => up.passing_on = true,
             Ok(Some(0)) => self.look()?,
             Ok(Some(length)) => {
-                self.course.data();
                 up.gathered += 1;
                 up.passing_on = length < PLAINTEXT_MAX || up.gathered == GATHERED;
+                self.data()?;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if up.gathered > 0 {
@@ -106,6 +106,10 @@ impl KernelTls {
         }
     }
 
+    fn data(&mut self) -> Result<(), End> {
+        self.course.data().map_err(|error| self.protest(error))
+    }
+
     fn empty_record(&mut self) -> Result<(), End> {
         match self.course.take(content::APPLICATION_DATA, &[]) {
             Ok(_) => Ok(()),
@@ -116,19 +120,20 @@ impl KernelTls {
     /// The stream has ended without a close_notify. Many clients end so; what they sent is passed on whole, and what is
     /// still on its way to them too.
     fn fin(&mut self) -> Result<(), End> {
-        if rustix::io::ioctl_fionread(&self.client).is_ok_and(|left| left > 0) {
-            return Err(End::because(CloseReason::ClientReset, "ended inside a record"));
+        let inside_record = rustix::io::ioctl_fionread(&self.client).is_ok_and(|left| left > 0);
+        if let Some(detail) = cut_short(inside_record, self.course.is_inside_message()) {
+            return Err(End::because(CloseReason::ClientReset, detail));
         }
         self.up.ended = true;
         self.first_ended.get_or_insert(Side::Client);
         Ok(())
     }
 
-    /// Takes a record that is no data.
+    /// Takes a record that is no data, or as much of it as is taken at once.
     fn take_message(&mut self) -> Result<(), End> {
         let mut message = [0; MESSAGE_MAX];
         match ktls::receive_record(&self.client, &mut message, false) {
-            Ok(Received { content_type: Some(kind), length, whole: true }) if kind != content::APPLICATION_DATA => {
+            Ok(Received { content_type: Some(kind), length, .. }) if kind != content::APPLICATION_DATA => {
                 self.heed(kind, message.get(..length).unwrap_or_default())
             }
             Ok(_) => Err(self.protest(RecordError(Alert::UNEXPECTED_MESSAGE))),
@@ -148,14 +153,10 @@ impl KernelTls {
         match received {
             Ok(Received { content_type: None, .. }) => self.fin(),
             Ok(Received { content_type: Some(content::APPLICATION_DATA), length: 0, .. }) => self.empty_record(),
-            Ok(Received { content_type: Some(content::APPLICATION_DATA), .. }) => {
-                self.course.data();
-                Ok(())
-            }
-            Ok(Received { content_type: Some(kind), length, whole: true }) => {
+            Ok(Received { content_type: Some(content::APPLICATION_DATA), .. }) => self.data(),
+            Ok(Received { content_type: Some(kind), length, .. }) => {
                 self.heed(kind, message.get(..length).unwrap_or_default())
             }
-            Ok(_) => Err(self.protest(RecordError(Alert::UNEXPECTED_MESSAGE))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(error) => self.client_failed(error),
         }
@@ -196,6 +197,12 @@ impl KernelTls {
 
     /// The client's socket gave an error on reading.
     fn client_failed(&mut self, error: io::Error) -> Result<(), End> {
+        if error.raw_os_error() == Some(libc::EKEYEXPIRED) && self.course.is_inside_message() {
+            // From its first byte on Linux opens nothing before there is a new key: not even the rest.
+            self.give_up(Alert::INTERNAL_ERROR);
+            let detail = "the client sent a KeyUpdate in several records, which Linux does not follow";
+            return Err(End::because(CloseReason::TlsError, detail));
+        }
         let deserved = match error.raw_os_error() {
             Some(libc::EBADMSG) => Alert(20),
             Some(libc::EMSGSIZE) => Alert(22),
