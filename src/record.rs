@@ -183,6 +183,42 @@ impl Half {
         let [high, low] = u16::try_from(length).ok()?.to_be_bytes();
         Some([a, b, c, d, e, f, g, h, kind, 3, 3, high, low])
     }
+
+    /// Opens a whole record in place: its content type, and where in it the content stands.
+    fn open(&mut self, tls13: bool, kind: u8, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
+        const BAD_RECORD_MAC: RecordError = RecordError(Alert(20));
+        let explicit = self.explicit_nonce;
+        let start = HEADER + explicit;
+        let length = record.len().checked_sub(start + TAG).ok_or(BAD_RECORD_MAC)?;
+        let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or(BAD_RECORD_MAC)?;
+        let (sent, sealed) = rest.split_at_mut_checked(explicit).ok_or(BAD_RECORD_MAC)?;
+        let opened = if tls13 {
+            let nonce = Nonce::assume_unique_for_key(self.nonce());
+            self.key.open_in_place(nonce, Aad::from(*header), sealed)
+        } else {
+            let mut nonce = if explicit == 0 { self.nonce() } else { self.iv };
+            for (slot, byte) in nonce.iter_mut().skip(4).zip(sent.iter()) {
+                *slot = *byte;
+            }
+            let additional = self.additional_data_12(kind, length).ok_or(BAD_RECORD_MAC)?;
+            self.key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(additional), sealed)
+        };
+        let plaintext: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
+        // It may not begin anew (RFC 8446 section 5.3).
+        self.sequence = self.sequence.checked_add(1).ok_or(RecordError(Alert::INTERNAL_ERROR))?;
+        // In TLS 1.3 the content type counts on top, and so does padding (RFC 8446 section 5.4).
+        if plaintext.len() > PLAINTEXT_MAX + usize::from(tls13) {
+            return Err(RecordError(Alert(22)));
+        }
+        let (kind, length) = if tls13 {
+            // The content type is the last byte that is not padding.
+            let end = plaintext.iter().rposition(|&byte| byte != 0).ok_or(RecordError(Alert::UNEXPECTED_MESSAGE))?;
+            (plaintext.get(end).copied().unwrap_or_default(), end)
+        } else {
+            (kind, plaintext.len())
+        };
+        Ok((kind, start..start + length))
+    }
 }
 
 impl Session {
@@ -322,44 +358,9 @@ impl Session {
             return Ok(Opened::Incomplete(consumed));
         }
         let record = received.get_mut(..consumed).unwrap_or_default();
-        let (kind, plaintext) = self.open_in_place(kind, record)?;
+        let (kind, plaintext) = self.open.open(self.tls13, kind, record)?;
         let message = record.get(plaintext.clone()).unwrap_or_default();
         self.understand(kind, message, consumed, plaintext)
-    }
-
-    fn open_in_place(&mut self, kind: u8, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
-        const BAD_RECORD_MAC: RecordError = RecordError(Alert(20));
-        let explicit = self.open.explicit_nonce;
-        let start = HEADER + explicit;
-        let length = record.len().checked_sub(start + TAG).ok_or(BAD_RECORD_MAC)?;
-        let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or(BAD_RECORD_MAC)?;
-        let (sent, sealed) = rest.split_at_mut_checked(explicit).ok_or(BAD_RECORD_MAC)?;
-        let opened = if self.tls13 {
-            let nonce = Nonce::assume_unique_for_key(self.open.nonce());
-            self.open.key.open_in_place(nonce, Aad::from(*header), sealed)
-        } else {
-            let mut nonce = if explicit == 0 { self.open.nonce() } else { self.open.iv };
-            for (slot, byte) in nonce.iter_mut().skip(4).zip(sent.iter()) {
-                *slot = *byte;
-            }
-            let additional = self.open.additional_data_12(kind, length).ok_or(BAD_RECORD_MAC)?;
-            self.open.key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(additional), sealed)
-        };
-        let plaintext: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
-        // It may not begin anew (RFC 8446 section 5.3).
-        self.open.sequence = self.open.sequence.checked_add(1).ok_or(RecordError(Alert::INTERNAL_ERROR))?;
-        // In TLS 1.3 the content type counts on top, and so does padding (RFC 8446 section 5.4).
-        if plaintext.len() > PLAINTEXT_MAX + usize::from(self.tls13) {
-            return Err(RecordError(Alert(22)));
-        }
-        let (kind, length) = if self.tls13 {
-            // The content type is the last byte that is not padding.
-            let end = plaintext.iter().rposition(|&byte| byte != 0).ok_or(RecordError(Alert::UNEXPECTED_MESSAGE))?;
-            (plaintext.get(end).copied().unwrap_or_default(), end)
-        } else {
-            (kind, plaintext.len())
-        };
-        Ok((kind, start..start + length))
     }
 
     fn understand(

@@ -126,12 +126,15 @@ pub(crate) fn forged_keys(suite: CipherSuite) -> (Keys, Forger) {
     let (keys, client) = handshake(suite);
     let secrets = client.dangerous_extract_secrets().expect("keys");
     let tls13 = is_tls13(suite);
-    (keys, Forger { half: Half::new(secrets.tx, tls13).expect("a key"), tls13 })
+    let [half, heard] = [secrets.tx, secrets.rx].map(|secrets| Half::new(secrets, tls13).expect("a key"));
+    (keys, Forger { half, heard, tls13 })
 }
 
 /// Seals whatever it is told to.
 pub(crate) struct Forger {
     half: Half,
+    /// The gate's key.
+    heard: Half,
     tls13: bool,
 }
 
@@ -144,6 +147,20 @@ impl Forger {
     /// The same, to be set.
     pub(crate) fn sequence_mut(&mut self) -> &mut u64 {
         &mut self.half.sequence
+    }
+
+    /// The content types and the contents of what the gate has sent, as long as its key is the first one.
+    pub(crate) fn hear(&mut self, wire: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let (mut heard, mut rest) = (Vec::new(), wire);
+        while let &[kind, _, _, high, low, ..] = rest {
+            let (record, behind) = rest.split_at(HEADER + usize::from(u16::from_be_bytes([high, low])));
+            let mut record = record.to_vec();
+            let (kind, content) = self.heard.open(self.tls13, kind, &mut record).expect("a record of the gate's");
+            heard.push((kind, record[content].to_vec()));
+            rest = behind;
+        }
+        assert!(rest.is_empty(), "half a header: {rest:?}");
+        heard
     }
 
     /// One record that stands up to the session's key.

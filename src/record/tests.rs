@@ -584,11 +584,9 @@ fn alerts_are_understood() {
     }
     assert_eq!(session.open(&mut forger.record(21, &[1, 100])), Err(UNEXPECTED_MESSAGE), "too many of them");
     // There are two levels, and what is fatal ends the connection (RFC 5246 section 7.2).
-    for (alert, opened) in [
-        ([0, 0], Err(ILLEGAL_PARAMETER)),
-        ([3, 100], Err(ILLEGAL_PARAMETER)),
-        ([2, 90], Ok(Opened::Alert(Alert(90)))),
-    ] {
+    for (alert, opened) in
+        [([0, 0], Err(ILLEGAL_PARAMETER)), ([3, 100], Err(ILLEGAL_PARAMETER)), ([2, 90], Ok(Opened::Alert(Alert(90))))]
+    {
         let (mut session, mut forger) = forged(TLS12);
         assert_eq!(session.open(&mut forger.record(21, &alert)), opened, "{alert:?}");
     }
