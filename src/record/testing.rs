@@ -149,6 +149,11 @@ impl Forger {
         &mut self.half.sequence
     }
 
+    /// How many bytes a record of the gate's with this much content takes up.
+    pub(crate) fn length_of(&self, content: usize) -> usize {
+        HEADER + self.heard.explicit_nonce + content + usize::from(self.tls13) + 16
+    }
+
     /// The content types and the contents of what the gate has sent, as long as its key is the first one.
     pub(crate) fn hear(&mut self, wire: &[u8]) -> Vec<(u8, Vec<u8>)> {
         let (mut heard, mut rest) = (Vec::new(), wire);

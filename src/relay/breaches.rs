@@ -168,3 +168,41 @@ async fn an_end_inside_a_handshake_message_is_no_orderly_one() {
     assert_eq!(end.reason, CloseReason::ClientReset, "{end:?}");
     assert_eq!(end.detail.as_deref(), Some("ended inside a handshake message"));
 }
+
+#[tokio::test]
+async fn what_comes_behind_a_close_notify_is_ignored() {
+    for suite in SUITES {
+        let (keys, mut forger) = forged_keys(suite);
+        let (mut client, ours) = pair(false).await;
+        let (to_backend, mut backend) = pair(false).await;
+        let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
+        let exchange = async {
+            let mut wire = [forger.record(23, b"all"), forger.record(21, &[1, 0])].concat();
+            for _ in 0..100 {
+                wire.extend(forger.record(23, &[b'x'; 5000]));
+            }
+            wire.extend(forger.record(22, b"junk"));
+            wire.extend(b"no record at all");
+            client.write_all(&wire).await.expect("sent");
+            let mut came = Vec::new();
+            backend.read_to_end(&mut came).await.expect("an orderly end");
+            assert_eq!(came, b"all", "{suite:?}");
+            client.write_all(&forger.record(23, b"more")).await.expect("sent");
+            backend.write_all(b"answer").await.expect("sent");
+            let mut heard = vec![0; forger.length_of(6)];
+            client.read_exact(&mut heard).await.expect("an answer");
+            assert_eq!(forger.hear(&heard), [(23, b"answer".to_vec())], "{suite:?}");
+            backend.shutdown().await.expect("shut");
+            heard.clear();
+            client.read_to_end(&mut heard).await.expect("an orderly end, and no reset");
+            assert_eq!(forger.hear(&heard), [(21, vec![1, 0])], "{suite:?}");
+        };
+        let gate = async {
+            let end = poll_fn_move(&mut engine).await;
+            drop(engine);
+            end
+        };
+        let (end, ()) = within(async { tokio::join!(gate, exchange) }).await;
+        assert_eq!(end.reason, CloseReason::ClientClosed, "{suite:?}: {end:?}");
+    }
+}

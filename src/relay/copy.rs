@@ -55,6 +55,8 @@ struct Up {
     busy: bool,
     ended: bool,
     shut: bool,
+    /// The client has sent a close_notify, and its stream has not ended yet.
+    ignoring: bool,
     /// The backend takes nothing more. What it has still to say is delivered all the same, and until the client has
     /// ended too, what it sends is read and dropped: closing a socket with unread bytes is a reset
     /// (RFC 1122 section 4.2.2.13), and could overtake the backend's last words.
@@ -110,6 +112,7 @@ impl TlsCopy {
                     // A backend that is gone already needs no telling.
                     let _ = self.backend.shutdown_write();
                 }
+                self.ignore_rest(cx);
                 return Poll::Ready(Ok(()));
             }
             if self.open_records()? {
@@ -157,7 +160,7 @@ impl TlsCopy {
                 }
                 Opened::Closed { consumed } => {
                     up.opened += consumed;
-                    up.ended = true;
+                    (up.ended, up.ignoring) = (true, true);
                     self.first_ended.get_or_insert(Side::Client);
                 }
                 Opened::Alert(alert) => {
@@ -166,6 +169,24 @@ impl TlsCopy {
             }
         }
         Ok(up.opened > before)
+    }
+
+    /// What comes behind a close_notify is ignored (RFC 8446 section 6.1). It is read all the same: closing a socket with
+    /// unread bytes is a reset, and could overtake what was sent.
+    fn ignore_rest(&mut self, cx: &mut Context<'_>) {
+        let mut sink = [0; 4096];
+        for _ in 0..TURNS {
+            if !self.up.ignoring {
+                return;
+            }
+            let mut space = ReadBuf::new(&mut sink);
+            match Pin::new(&mut self.client).poll_read(cx, &mut space) {
+                Poll::Pending => return,
+                // An error concerns what is still to be sent, and comes up there.
+                Poll::Ready(result) => self.up.ignoring = result.is_ok() && !space.filled().is_empty(),
+            }
+        }
+        cx.waker().wake_by_ref();
     }
 
     fn poll_write_backend(&mut self, cx: &mut Context<'_>) -> Poll<()> {

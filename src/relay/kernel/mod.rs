@@ -137,6 +137,8 @@ struct Up {
     passing_on: bool,
     ended: bool,
     shut: bool,
+    /// The client has sent a close_notify, and its stream has not ended yet.
+    ignoring: bool,
     /// The backend takes nothing more. What it has still to say is delivered all the same, and until the client has
     /// ended too, what it sends is read and dropped: closing a socket with unread bytes is a reset
     /// (RFC 1122 section 4.2.2.13), and could overtake the backend's last words.

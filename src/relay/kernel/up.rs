@@ -36,6 +36,7 @@ impl KernelTls {
                     // A backend that is gone already needs no telling.
                     let _ = self.backend.shutdown_write();
                 }
+                self.ignore_rest(cx);
                 return Poll::Ready(Ok(()));
             }
             if self.up.pipe.is_none() {
@@ -51,6 +52,24 @@ impl KernelTls {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// What comes behind a close_notify is ignored (RFC 8446 section 6.1). It is read all the same: closing a socket with
+    /// unread bytes is a reset, and could overtake what was sent.
+    fn ignore_rest(&mut self, cx: &mut Context<'_>) {
+        let mut sink = [0; MESSAGE_MAX];
+        for _ in 0..TURNS {
+            if !self.up.ignoring || self.client.poll_read_ready(cx).is_pending() {
+                return;
+            }
+            let client = &self.client;
+            match client.try_io(Interest::READABLE, || ktls::receive_record(client, &mut sink, false)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // An error concerns what is still to be sent, and comes up there.
+                received => self.up.ignoring = received.is_ok_and(|received| received.content_type.is_some()),
+            }
+        }
+        cx.waker().wake_by_ref();
     }
 
     /// Takes one record into the pipe.
@@ -186,7 +205,7 @@ impl KernelTls {
                 Ok(())
             }
             Ok(Meaning::Closed) => {
-                self.up.ended = true;
+                (self.up.ended, self.up.ignoring) = (true, true);
                 self.first_ended.get_or_insert(Side::Client);
                 Ok(())
             }
