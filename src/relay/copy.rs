@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffers::{Buffer, Size};
-use super::{End, Engine, Moved, ON_ITS_WAY, Path, client_broke, cut_short};
+use super::{End, Engine, Moved, ON_ITS_WAY, Path, Rest, client_broke, cut_short};
 use crate::close::CloseReason;
 use crate::record::{Exhausted, Opened, PLAINTEXT_MAX, Pending, RecordError, Session};
 use crate::rejection::{Alert, Side};
@@ -55,8 +55,7 @@ struct Up {
     busy: bool,
     ended: bool,
     shut: bool,
-    /// The client has sent a close_notify, and its stream has not ended yet.
-    ignoring: bool,
+    rest: Rest,
     /// The backend takes nothing more. What it has still to say is delivered all the same, and until the client has
     /// ended too, what it sends is read and dropped: closing a socket with unread bytes is a reset
     /// (RFC 1122 section 4.2.2.13), and could overtake the backend's last words.
@@ -112,8 +111,7 @@ impl TlsCopy {
                     // A backend that is gone already needs no telling.
                     let _ = self.backend.shutdown_write();
                 }
-                self.ignore_rest(cx);
-                return Poll::Ready(Ok(()));
+                return self.ignore_rest(cx).map(Ok);
             }
             if self.open_records()? {
                 continue;
@@ -160,7 +158,7 @@ impl TlsCopy {
                 }
                 Opened::Closed { consumed } => {
                     up.opened += consumed;
-                    (up.ended, up.ignoring) = (true, true);
+                    (up.ended, up.rest) = (true, Rest::None);
                     self.first_ended.get_or_insert(Side::Client);
                 }
                 Opened::Alert(alert) => {
@@ -171,22 +169,25 @@ impl TlsCopy {
         Ok(up.opened > before)
     }
 
-    /// What comes behind a close_notify is ignored (RFC 8446 section 6.1). It is read all the same: closing a socket with
-    /// unread bytes is a reset, and could overtake what was sent.
-    fn ignore_rest(&mut self, cx: &mut Context<'_>) {
+    /// What comes behind a close_notify is ignored (RFC 8446 section 6.1). It is read all the same, to the end of the stream
+    /// if there is any: closing a socket with unread bytes is a reset, and could overtake what was sent.
+    fn ignore_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut sink = [0; 4096];
         for _ in 0..TURNS {
-            if !self.up.ignoring {
-                return;
-            }
             let mut space = ReadBuf::new(&mut sink);
-            match Pin::new(&mut self.client).poll_read(cx, &mut space) {
-                Poll::Pending => return,
-                // An error concerns what is still to be sent, and comes up there.
-                Poll::Ready(result) => self.up.ignoring = result.is_ok() && !space.filled().is_empty(),
+            match self.up.rest {
+                Rest::Ended => return Poll::Ready(()),
+                rest => match Pin::new(&mut self.client).poll_read(cx, &mut space) {
+                    Poll::Pending if rest == Rest::Ignored => return Poll::Pending,
+                    Poll::Pending => return Poll::Ready(()),
+                    Poll::Ready(Ok(())) if !space.filled().is_empty() => self.up.rest = Rest::Ignored,
+                    // An error concerns what is still to be sent, and comes up there.
+                    Poll::Ready(_) => self.up.rest = Rest::Ended,
+                },
             }
         }
         cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_write_backend(&mut self, cx: &mut Context<'_>) -> Poll<()> {

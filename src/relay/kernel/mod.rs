@@ -36,7 +36,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 pub use self::support::Support;
-use super::{End, Engine, Moved, ON_ITS_WAY, Path, client_broke, cut_short};
+use super::{End, Engine, Moved, ON_ITS_WAY, Path, Rest, client_broke, cut_short};
 use crate::close::CloseReason;
 use crate::record::{Course, Keys, PLAINTEXT_MAX, RecordError, content, record_limit};
 use crate::rejection::{Alert, Side};
@@ -137,8 +137,7 @@ struct Up {
     passing_on: bool,
     ended: bool,
     shut: bool,
-    /// The client has sent a close_notify, and its stream has not ended yet.
-    ignoring: bool,
+    rest: Rest,
     /// The backend takes nothing more. What it has still to say is delivered all the same, and until the client has
     /// ended too, what it sends is read and dropped: closing a socket with unread bytes is a reset
     /// (RFC 1122 section 4.2.2.13), and could overtake the backend's last words.

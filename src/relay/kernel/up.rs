@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
-use super::{GATHERED, KernelTls, MESSAGE_MAX, Schedule, TURNS, client_broke, cut_short, no_pipe, set_key};
+use super::{GATHERED, KernelTls, MESSAGE_MAX, Rest, Schedule, TURNS, client_broke, cut_short, no_pipe, set_key};
 use crate::close::CloseReason;
 use crate::record::{Meaning, PLAINTEXT_MAX, RecordError, content};
 use crate::rejection::{Alert, Side};
@@ -36,8 +36,7 @@ impl KernelTls {
                     // A backend that is gone already needs no telling.
                     let _ = self.backend.shutdown_write();
                 }
-                self.ignore_rest(cx);
-                return Poll::Ready(Ok(()));
+                return self.ignore_rest(cx).map(Ok);
             }
             if self.up.pipe.is_none() {
                 // Without bytes in hand no pipe is held while waiting.
@@ -54,22 +53,28 @@ impl KernelTls {
         Poll::Pending
     }
 
-    /// What comes behind a close_notify is ignored (RFC 8446 section 6.1). It is read all the same: closing a socket with
-    /// unread bytes is a reset, and could overtake what was sent.
-    fn ignore_rest(&mut self, cx: &mut Context<'_>) {
+    /// What comes behind a close_notify is ignored (RFC 8446 section 6.1). It is read all the same, to the end of the stream
+    /// if there is any: closing a socket with unread bytes is a reset, and could overtake what was sent.
+    fn ignore_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut sink = [0; MESSAGE_MAX];
         for _ in 0..TURNS {
-            if !self.up.ignoring || self.client.poll_read_ready(cx).is_pending() {
-                return;
+            match self.up.rest {
+                Rest::Ended => return Poll::Ready(()),
+                rest if self.client.poll_read_ready(cx).is_pending() => {
+                    return if rest == Rest::Ignored { Poll::Pending } else { Poll::Ready(()) };
+                }
+                _ => {}
             }
             let client = &self.client;
             match client.try_io(Interest::READABLE, || ktls::receive_record(client, &mut sink, false)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // An error concerns what is still to be sent, and comes up there.
-                received => self.up.ignoring = received.is_ok_and(|received| received.content_type.is_some()),
+                Ok(Received { content_type: Some(_), .. }) => self.up.rest = Rest::Ignored,
+                // What is no record cannot be read, and an error of what is still to be sent comes up there.
+                _ => self.up.rest = Rest::Ended,
             }
         }
         cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Takes one record into the pipe.
@@ -205,7 +210,7 @@ impl KernelTls {
                 Ok(())
             }
             Ok(Meaning::Closed) => {
-                (self.up.ended, self.up.ignoring) = (true, true);
+                (self.up.ended, self.up.rest) = (true, Rest::None);
                 self.first_ended.get_or_insert(Side::Client);
                 Ok(())
             }
