@@ -14,7 +14,10 @@ use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, ProtocolVersion};
 
+pub use self::course::{Course, Meaning};
 use crate::rejection::Alert;
+
+mod course;
 
 /// The header of every record.
 const HEADER: usize = 5;
@@ -27,11 +30,6 @@ const CIPHERTEXT_MAX_12: usize = PLAINTEXT_MAX + 2048;
 const CIPHERTEXT_MAX_13: usize = PLAINTEXT_MAX + 256;
 /// The longest record there is.
 pub const RECORD_MAX: usize = HEADER + CIPHERTEXT_MAX_12;
-
-/// KeyUpdates taken without a byte of application data between them. A peer that goes on has nothing to say.
-const KEY_UPDATES_MAX: u32 = 16;
-/// Empty records and warnings taken without a byte of application data between them, as in rustls.
-const EMPTY_MAX: u32 = 32;
 
 /// Records that are left for messages of our own when a key is called worn: alerts and KeyUpdates.
 const KEPT_BACK: u64 = 8;
@@ -60,7 +58,7 @@ pub enum Opened {
         /// Where in them the plaintext now stands.
         plaintext: Range<usize>,
     },
-    /// Nothing for the other side: an empty record, or a message that was handled.
+    /// Nothing for the other side: an empty record, a message that was handled, or a part of one.
     Nothing {
         /// How many bytes the record took up.
         consumed: usize,
@@ -85,13 +83,13 @@ pub enum Opened {
     Alert(Alert),
 }
 
-/// The peer broke the protocol, or somebody tampered with its records. The alert is what it is owed.
+/// The peer broke the protocol, or somebody tampered with its records. The alert is what the RFC wants it to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordError(pub Alert);
 
 impl fmt::Display for RecordError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a record that deserves the alert {}", self.0)
+        write!(f, "the client broke the TLS protocol ({})", self.0)
     }
 }
 
@@ -184,6 +182,42 @@ impl Half {
         let [a, b, c, d, e, f, g, h] = self.sequence.to_be_bytes();
         let [high, low] = u16::try_from(length).ok()?.to_be_bytes();
         Some([a, b, c, d, e, f, g, h, kind, 3, 3, high, low])
+    }
+
+    /// Opens a whole record in place: its content type, and where in it the content stands.
+    fn open(&mut self, tls13: bool, kind: u8, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
+        const BAD_RECORD_MAC: RecordError = RecordError(Alert(20));
+        let explicit = self.explicit_nonce;
+        let start = HEADER + explicit;
+        let length = record.len().checked_sub(start + TAG).ok_or(BAD_RECORD_MAC)?;
+        let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or(BAD_RECORD_MAC)?;
+        let (sent, sealed) = rest.split_at_mut_checked(explicit).ok_or(BAD_RECORD_MAC)?;
+        let opened = if tls13 {
+            let nonce = Nonce::assume_unique_for_key(self.nonce());
+            self.key.open_in_place(nonce, Aad::from(*header), sealed)
+        } else {
+            let mut nonce = if explicit == 0 { self.nonce() } else { self.iv };
+            for (slot, byte) in nonce.iter_mut().skip(4).zip(sent.iter()) {
+                *slot = *byte;
+            }
+            let additional = self.additional_data_12(kind, length).ok_or(BAD_RECORD_MAC)?;
+            self.key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(additional), sealed)
+        };
+        let plaintext: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
+        // It may not begin anew (RFC 8446 section 5.3).
+        self.sequence = self.sequence.checked_add(1).ok_or(RecordError(Alert::INTERNAL_ERROR))?;
+        // In TLS 1.3 the content type counts on top, and so does padding (RFC 8446 section 5.4).
+        if plaintext.len() > PLAINTEXT_MAX + usize::from(tls13) {
+            return Err(RecordError(Alert(22)));
+        }
+        let (kind, length) = if tls13 {
+            // The content type is the last byte that is not padding.
+            let end = plaintext.iter().rposition(|&byte| byte != 0).ok_or(RecordError(Alert::UNEXPECTED_MESSAGE))?;
+            (plaintext.get(end).copied().unwrap_or_default(), end)
+        } else {
+            (kind, plaintext.len())
+        };
+        Ok((kind, start..start + length))
     }
 }
 
@@ -297,6 +331,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a handshake message has begun and is not complete: the stream may not end there.
+    pub fn is_inside_message(&self) -> bool {
+        self.course.is_inside_message()
+    }
+
     /// Opens the record at the head of `received`, in place.
     pub fn open(&mut self, received: &mut [u8]) -> Result<Opened, RecordError> {
         let Some((&[kind, major, minor, high, low], rest)) = received.split_first_chunk::<HEADER>() else {
@@ -319,43 +358,9 @@ impl Session {
             return Ok(Opened::Incomplete(consumed));
         }
         let record = received.get_mut(..consumed).unwrap_or_default();
-        let (kind, plaintext) = self.open_in_place(kind, record)?;
+        let (kind, plaintext) = self.open.open(self.tls13, kind, record)?;
         let message = record.get(plaintext.clone()).unwrap_or_default();
         self.understand(kind, message, consumed, plaintext)
-    }
-
-    fn open_in_place(&mut self, kind: u8, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
-        const BAD_RECORD_MAC: RecordError = RecordError(Alert(20));
-        let explicit = self.open.explicit_nonce;
-        let start = HEADER + explicit;
-        let length = record.len().checked_sub(start + TAG).ok_or(BAD_RECORD_MAC)?;
-        let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or(BAD_RECORD_MAC)?;
-        let (sent, sealed) = rest.split_at_mut_checked(explicit).ok_or(BAD_RECORD_MAC)?;
-        let opened = if self.tls13 {
-            let nonce = Nonce::assume_unique_for_key(self.open.nonce());
-            self.open.key.open_in_place(nonce, Aad::from(*header), sealed)
-        } else {
-            let mut nonce = if explicit == 0 { self.open.nonce() } else { self.open.iv };
-            for (slot, byte) in nonce.iter_mut().skip(4).zip(sent.iter()) {
-                *slot = *byte;
-            }
-            let additional = self.open.additional_data_12(kind, length).ok_or(BAD_RECORD_MAC)?;
-            self.open.key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(additional), sealed)
-        };
-        let plaintext: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
-        self.open.sequence = self.open.sequence.checked_add(1).ok_or(BAD_RECORD_MAC)?;
-        // In TLS 1.3 the content type counts on top, and so does padding (RFC 8446 section 5.4).
-        if plaintext.len() > PLAINTEXT_MAX + usize::from(self.tls13) {
-            return Err(RecordError(Alert(22)));
-        }
-        let (kind, length) = if self.tls13 {
-            // The content type is the last byte that is not padding.
-            let end = plaintext.iter().rposition(|&byte| byte != 0).ok_or(RecordError(Alert::UNEXPECTED_MESSAGE))?;
-            (plaintext.get(end).copied().unwrap_or_default(), end)
-        } else {
-            (kind, plaintext.len())
-        };
-        Ok((kind, start..start + length))
     }
 
     fn understand(
@@ -386,89 +391,6 @@ pub fn record_limit(schedule: &KernelConnection<ServerConnectionData>) -> u64 {
     match schedule.negotiated_cipher_suite() {
         rustls::SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
         rustls::SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
-    }
-}
-
-/// What an opened record says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
-    /// Application data.
-    Data,
-    /// Nothing that matters.
-    Nothing,
-    /// What follows is sealed under the next key (RFC 8446 section 4.6.3).
-    KeyUpdate {
-        /// The peer wants our next records under a new key too.
-        requested: bool,
-    },
-    /// See [`Opened::Renegotiation`].
-    Renegotiation,
-    /// See [`Opened::Closed`].
-    Closed,
-    /// See [`Opened::Alert`].
-    Alert(Alert),
-}
-
-/// What may come on an established session, and how much of what is no data, whoever opens the records.
-#[derive(Debug)]
-pub struct Course {
-    tls13: bool,
-    key_updates: u32,
-    renegotiations: u32,
-    empty: u32,
-}
-
-impl Course {
-    /// That of a session that begins.
-    pub fn new(tls13: bool) -> Self {
-        Self { tls13, key_updates: 0, renegotiations: 0, empty: 0 }
-    }
-
-    /// Application data has come: what is bounded without it may begin anew.
-    pub fn data(&mut self) {
-        (self.empty, self.key_updates) = (0, 0);
-    }
-
-    /// Takes note of a record of the content type `kind`.
-    pub fn take(&mut self, kind: u8, message: &[u8]) -> Result<Meaning, RecordError> {
-        const UNEXPECTED: RecordError = RecordError(Alert::UNEXPECTED_MESSAGE);
-        match (kind, message) {
-            (content::APPLICATION_DATA, []) => self.nothing(),
-            (content::APPLICATION_DATA, _) => {
-                self.data();
-                Ok(Meaning::Data)
-            }
-            (content::ALERT, [_, 0]) => Ok(Meaning::Closed),
-            // user_canceled announces a close_notify (RFC 8446 section 6.1).
-            (content::ALERT, [_, 90]) => self.nothing(),
-            (content::ALERT, [1, _]) if !self.tls13 => self.nothing(),
-            (content::ALERT, [_, description]) => Ok(Meaning::Alert(Alert(*description))),
-            (content::HANDSHAKE, [24, 0, 0, 1, request @ (0 | 1)]) if self.tls13 => {
-                self.key_updates += 1;
-                if self.key_updates > KEY_UPDATES_MAX {
-                    return Err(UNEXPECTED);
-                }
-                Ok(Meaning::KeyUpdate { requested: *request == 1 })
-            }
-            (content::HANDSHAKE, [24, 0, 0, 1, _]) if self.tls13 => Err(RecordError(Alert(47))),
-            // A ClientHello after the handshake.
-            (content::HANDSHAKE, [1, ..]) if !self.tls13 => {
-                self.renegotiations += 1;
-                if self.renegotiations > 1 { Err(UNEXPECTED) } else { Ok(Meaning::Renegotiation) }
-            }
-            (content::CHANGE_CIPHER_SPEC | content::HANDSHAKE, _) => Err(UNEXPECTED),
-            // A message of no length is never sent (RFC 8446 section 5.4).
-            (content::ALERT, [_, ..]) => Err(RecordError(Alert::DECODE_ERROR)),
-            _ => Err(UNEXPECTED),
-        }
-    }
-
-    fn nothing(&mut self) -> Result<Meaning, RecordError> {
-        self.empty += 1;
-        if self.empty > EMPTY_MAX {
-            return Err(RecordError(Alert::UNEXPECTED_MESSAGE));
-        }
-        Ok(Meaning::Nothing)
     }
 }
 

@@ -126,12 +126,15 @@ pub(crate) fn forged_keys(suite: CipherSuite) -> (Keys, Forger) {
     let (keys, client) = handshake(suite);
     let secrets = client.dangerous_extract_secrets().expect("keys");
     let tls13 = is_tls13(suite);
-    (keys, Forger { half: Half::new(secrets.tx, tls13).expect("a key"), tls13 })
+    let [half, heard] = [secrets.tx, secrets.rx].map(|secrets| Half::new(secrets, tls13).expect("a key"));
+    (keys, Forger { half, heard, tls13 })
 }
 
 /// Seals whatever it is told to.
 pub(crate) struct Forger {
     half: Half,
+    /// The gate's key.
+    heard: Half,
     tls13: bool,
 }
 
@@ -139,6 +142,30 @@ impl Forger {
     /// The number of the next record.
     pub(crate) fn sequence(&self) -> u64 {
         self.half.sequence
+    }
+
+    /// The same, to be set.
+    pub(crate) fn sequence_mut(&mut self) -> &mut u64 {
+        &mut self.half.sequence
+    }
+
+    /// How many bytes a record of the gate's with this much content takes up.
+    pub(crate) fn length_of(&self, content: usize) -> usize {
+        HEADER + self.heard.explicit_nonce + content + usize::from(self.tls13) + 16
+    }
+
+    /// The content types and the contents of what the gate has sent, as long as its key is the first one.
+    pub(crate) fn hear(&mut self, wire: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let (mut heard, mut rest) = (Vec::new(), wire);
+        while let &[kind, _, _, high, low, ..] = rest {
+            let (record, behind) = rest.split_at(HEADER + usize::from(u16::from_be_bytes([high, low])));
+            let mut record = record.to_vec();
+            let (kind, content) = self.heard.open(self.tls13, kind, &mut record).expect("a record of the gate's");
+            heard.push((kind, record[content].to_vec()));
+            rest = behind;
+        }
+        assert!(rest.is_empty(), "half a header: {rest:?}");
+        heard
     }
 
     /// One record that stands up to the session's key.
@@ -160,7 +187,7 @@ impl Forger {
             .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(additional), &mut sealed)
             .expect("sealed");
-        self.half.sequence += 1;
+        self.half.sequence = self.half.sequence.wrapping_add(1);
         let explicit = if self.half.explicit_nonce > 0 { &nonce[4..] } else { &[] };
         let length = u16::try_from(explicit.len() + sealed.len() + tag.as_ref().len()).expect("a length");
         [&[kind, 3, 3], &length.to_be_bytes()[..], explicit, &sealed, tag.as_ref()].concat()
@@ -173,7 +200,7 @@ impl Forger {
         let mut sealed = inner.to_vec();
         let nonce = Nonce::assume_unique_for_key(self.half.nonce());
         let tag = self.half.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut sealed).expect("sealed");
-        self.half.sequence += 1;
+        self.half.sequence = self.half.sequence.wrapping_add(1);
         [&header, sealed.as_slice(), tag.as_ref()].concat()
     }
 }

@@ -3,6 +3,7 @@ use std::io::{Read, Write};
 use rustls::client::ClientConnection;
 use rustls::{AlertDescription, CipherSuite};
 
+use super::course::{EMPTY_MAX, KEY_UPDATES_MAX};
 use super::testing::{Forger, Random, SUITES, TLS12, TLS13, established, forged, is_tls13};
 use super::*;
 
@@ -395,20 +396,29 @@ fn after_a_key_update_the_old_key_opens_nothing() {
 #[test]
 fn handshake_messages_that_cannot_come_are_refused() {
     type Case = (CipherSuite, &'static [u8], RecordError);
-    let cases: [Case; 12] = [
+    let cases: [Case; 18] = [
         (TLS13, &[24, 0, 0, 1, 2], ILLEGAL_PARAMETER),
-        (TLS13, &[24, 0, 0, 1], UNEXPECTED_MESSAGE),
-        (TLS13, &[24, 0, 0, 0], UNEXPECTED_MESSAGE),
+        (TLS13, &[24, 0, 0, 1, 255], ILLEGAL_PARAMETER),
+        // A KeyUpdate of another length than 1 is known by its header.
+        (TLS13, &[24, 0, 0, 0], DECODE_ERROR),
+        (TLS13, &[24, 0, 0, 2, 0, 0], DECODE_ERROR),
+        (TLS13, &[24, 0, 0, 2], DECODE_ERROR),
+        (TLS13, &[24, 0xff, 0xff, 0xff], DECODE_ERROR),
         // Nothing may follow a KeyUpdate in its record: the keys change behind it (RFC 8446 section 5.1).
         (TLS13, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0], UNEXPECTED_MESSAGE),
+        (TLS13, &[24, 0, 0, 1, 0, 0], UNEXPECTED_MESSAGE),
+        // Other messages are known by their first byte.
         (TLS13, &[1, 0, 0, 0], UNEXPECTED_MESSAGE),
-        (TLS13, &[4, 0, 0, 0], UNEXPECTED_MESSAGE),
+        (TLS13, &[4], UNEXPECTED_MESSAGE),
         (TLS13, &[11, 0, 0, 0], UNEXPECTED_MESSAGE),
         (TLS13, &[], UNEXPECTED_MESSAGE),
         (TLS12, &KEY_UPDATE, UNEXPECTED_MESSAGE),
         (TLS12, &[0, 0, 0, 0], UNEXPECTED_MESSAGE),
         (TLS12, &[20, 0, 0, 12], UNEXPECTED_MESSAGE),
         (TLS12, &[], UNEXPECTED_MESSAGE),
+        // A ClientHello larger than any, and one with another message behind it.
+        (TLS12, &[1, 1, 0, 0], DECODE_ERROR),
+        (TLS12, &[1, 0, 0, 1, 0, 1], UNEXPECTED_MESSAGE),
     ];
     for (suite, message, error) in cases {
         let (mut session, mut forger) = forged(suite);
@@ -417,6 +427,102 @@ fn handshake_messages_that_cannot_come_are_refused() {
     let (mut session, mut forger) = forged(TLS13);
     let opened = session.open(&mut forger.record(22, &KEY_UPDATE_REQUESTED));
     assert!(matches!(opened, Ok(Opened::KeyUpdateRequested { .. })), "the right one is taken: {opened:?}");
+}
+
+/// Opens these handshake records, all but the last of which are parts of a message.
+fn open_fragments(session: &mut Session, forger: &mut Forger, fragments: &[&[u8]]) -> Result<Opened, RecordError> {
+    let (last, parts) = fragments.split_last().expect("fragments");
+    for part in parts {
+        let mut record = forger.record(22, part);
+        assert_eq!(session.open(&mut record), Ok(Opened::Nothing { consumed: record.len() }), "{fragments:?}");
+        assert!(session.is_inside_message());
+    }
+    session.open(&mut forger.record(22, last))
+}
+
+#[test]
+fn a_key_update_in_any_fragments_is_followed() {
+    // Each bit says whether the record ends behind that byte.
+    for cuts in 0..16 {
+        let mut fragments: Vec<Vec<u8>> = vec![vec![]];
+        for (place, byte) in KEY_UPDATE_REQUESTED.into_iter().enumerate() {
+            fragments.last_mut().expect("one").push(byte);
+            if cuts & (1 << place) > 0 {
+                fragments.push(vec![]);
+            }
+        }
+        let fragments: Vec<&[u8]> = fragments.iter().map(Vec::as_slice).collect();
+        let (mut session, mut forger) = forged(TLS13);
+        let opened = open_fragments(&mut session, &mut forger, &fragments);
+        assert!(matches!(opened, Ok(Opened::KeyUpdateRequested { .. })), "{fragments:?}: {opened:?}");
+        assert!(!session.is_inside_message(), "{fragments:?}");
+        assert_eq!(session.open(&mut forger.record(23, b"old")), Err(BAD_RECORD_MAC), "the key has changed");
+    }
+}
+
+#[test]
+fn fragments_of_a_wrong_key_update_get_the_alert_of_the_whole() {
+    for (fragments, error) in [
+        (&[&[24, 0][..], &[0, 0]][..], DECODE_ERROR),
+        (&[&[24, 0, 0], &[2]], DECODE_ERROR),
+        (&[&[24], &[1]], DECODE_ERROR),
+        (&[&[24, 0, 0, 1], &[2]], ILLEGAL_PARAMETER),
+        (&[&[24, 0, 0, 1], &[0, 24]], UNEXPECTED_MESSAGE),
+        (&[&[24, 0, 0, 1], &[]], UNEXPECTED_MESSAGE),
+    ] {
+        let (mut session, mut forger) = forged(TLS13);
+        let opened = open_fragments(&mut session, &mut forger, fragments);
+        assert_eq!(opened, Err(error), "{fragments:?}");
+    }
+}
+
+#[test]
+fn nothing_comes_between_fragments_in_tls_1_3() {
+    for (kind, content) in [(23, &b"data"[..]), (23, b""), (21, &[1, 0]), (21, &[1, 90]), (20, &[1])] {
+        let (mut session, mut forger) = forged(TLS13);
+        session.open(&mut forger.record(22, &KEY_UPDATE[..3])).expect("a part of a message");
+        assert_eq!(session.open(&mut forger.record(kind, content)), Err(UNEXPECTED_MESSAGE), "{kind} {content:?}");
+    }
+    // After an error alert nothing may be sent any more, not even a complaint.
+    let (mut session, mut forger) = forged(TLS13);
+    session.open(&mut forger.record(22, &KEY_UPDATE[..3])).expect("a part of a message");
+    let opened = session.open(&mut forger.record(21, &[2, 80]));
+    assert_eq!(opened, Ok(Opened::Alert(Alert::INTERNAL_ERROR)));
+}
+
+#[test]
+fn a_renegotiation_in_fragments_among_data_is_declined_in_tls_1_2() {
+    let hello = [&[1, 0, 0x80, 0][..], &[9; 0x8000]].concat();
+    for size in [1, 3, 4, 5, 16_384] {
+        let (mut session, mut forger) = forged(TLS12);
+        let parts: Vec<&[u8]> = hello.chunks(size).collect();
+        let (last, parts) = parts.split_last().expect("several");
+        for (count, part) in parts.iter().enumerate() {
+            let mut record = forger.record(22, part);
+            assert_eq!(session.open(&mut record), Ok(Opened::Nothing { consumed: record.len() }), "of {size}");
+            if count < 3 {
+                // RFC 5246 section 6.2.1 lets records of different types alternate.
+                let opened = session.open(&mut forger.record(23, b"data"));
+                assert!(matches!(opened, Ok(Opened::Data { .. })), "{opened:?}");
+            }
+        }
+        assert!(session.is_inside_message());
+        let opened = session.open(&mut forger.record(22, last));
+        assert!(matches!(opened, Ok(Opened::Renegotiation { .. })), "of {size}: {opened:?}");
+        assert!(!session.is_inside_message());
+        assert_eq!(session.open(&mut forger.record(22, &[1])), Err(UNEXPECTED_MESSAGE), "only once");
+    }
+}
+
+#[test]
+fn a_record_number_never_begins_anew() {
+    for suite in SUITES {
+        let (mut session, mut forger) = forged(suite);
+        (session.open.sequence, *forger.sequence_mut()) = (u64::MAX, u64::MAX - 1);
+        assert_eq!(session.open(&mut forger.record(23, b"x")), Err(BAD_RECORD_MAC), "{suite:?}: not that number");
+        let opened = session.open(&mut forger.record(23, b"x"));
+        assert_eq!(opened, Err(RecordError(Alert::INTERNAL_ERROR)), "{suite:?}: there is no number behind it");
+    }
 }
 
 #[test]
@@ -459,7 +565,9 @@ fn alerts_are_understood() {
     let consumed = |record: &[u8]| Opened::Nothing { consumed: record.len() };
     for suite in SUITES {
         let (mut session, mut forger) = forged(suite);
-        let mut record = forger.record(21, &[1, 90]);
+        // user_canceled is never more than a warning in TLS 1.3, whose levels mean nothing.
+        let level = if is_tls13(suite) { 2 } else { 1 };
+        let mut record = forger.record(21, &[level, 90]);
         assert_eq!(session.open(&mut record), Ok(consumed(&record)), "{suite:?}: user_canceled announces only");
         let mut record = forger.record(21, &[1, 0]);
         assert_eq!(session.open(&mut record), Ok(Opened::Closed { consumed: record.len() }), "{suite:?}");
@@ -475,9 +583,21 @@ fn alerts_are_understood() {
         assert_eq!(session.open(&mut record), Ok(consumed(&record)), "a warning of TLS 1.2");
     }
     assert_eq!(session.open(&mut forger.record(21, &[1, 100])), Err(UNEXPECTED_MESSAGE), "too many of them");
+    // There are two levels, and what is fatal ends the connection (RFC 5246 section 7.2).
+    for (alert, opened) in
+        [([0, 0], Err(ILLEGAL_PARAMETER)), ([3, 100], Err(ILLEGAL_PARAMETER)), ([2, 90], Ok(Opened::Alert(Alert(90))))]
+    {
+        let (mut session, mut forger) = forged(TLS12);
+        assert_eq!(session.open(&mut forger.record(21, &alert)), opened, "{alert:?}");
+    }
     // TLS 1.3 has no warnings but those two, whatever the level says (RFC 8446 section 6).
+    for alert in [[1, 100], [7, 40], [1, 255]] {
+        let (mut session, mut forger) = forged(TLS13);
+        let opened = session.open(&mut forger.record(21, &alert));
+        assert_eq!(opened, Ok(Opened::Alert(Alert(alert[1]))), "{alert:?}");
+    }
     let (mut session, mut forger) = forged(TLS13);
-    assert_eq!(session.open(&mut forger.record(21, &[1, 100])), Ok(Opened::Alert(Alert(100))));
+    assert!(matches!(session.open(&mut forger.record(21, &[7, 0])), Ok(Opened::Closed { .. })));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffers::{Buffer, Size};
-use super::{End, Engine, Moved, ON_ITS_WAY, Path, client_broke};
+use super::{End, Engine, Moved, ON_ITS_WAY, Path, Rest, client_broke, cut_short};
 use crate::close::CloseReason;
 use crate::record::{Exhausted, Opened, PLAINTEXT_MAX, Pending, RecordError, Session};
 use crate::rejection::{Alert, Side};
@@ -55,6 +55,7 @@ struct Up {
     busy: bool,
     ended: bool,
     shut: bool,
+    rest: Rest,
     /// The backend takes nothing more. What it has still to say is delivered all the same, and until the client has
     /// ended too, what it sends is read and dropped: closing a socket with unread bytes is a reset
     /// (RFC 1122 section 4.2.2.13), and could overtake the backend's last words.
@@ -110,7 +111,7 @@ impl TlsCopy {
                     // A backend that is gone already needs no telling.
                     let _ = self.backend.shutdown_write();
                 }
-                return Poll::Ready(Ok(()));
+                return self.ignore_rest(cx).map(Ok);
             }
             if self.open_records()? {
                 continue;
@@ -157,7 +158,7 @@ impl TlsCopy {
                 }
                 Opened::Closed { consumed } => {
                     up.opened += consumed;
-                    up.ended = true;
+                    (up.ended, up.rest) = (true, Rest::None);
                     self.first_ended.get_or_insert(Side::Client);
                 }
                 Opened::Alert(alert) => {
@@ -166,6 +167,27 @@ impl TlsCopy {
             }
         }
         Ok(up.opened > before)
+    }
+
+    /// What comes behind a close_notify is ignored (RFC 8446 section 6.1). It is read all the same, to the end of the stream
+    /// if there is any: closing a socket with unread bytes is a reset, and could overtake what was sent.
+    fn ignore_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut sink = [0; 4096];
+        for _ in 0..TURNS {
+            let mut space = ReadBuf::new(&mut sink);
+            match self.up.rest {
+                Rest::Ended => return Poll::Ready(()),
+                rest => match Pin::new(&mut self.client).poll_read(cx, &mut space) {
+                    Poll::Pending if rest == Rest::Ignored => return Poll::Pending,
+                    Poll::Pending => return Poll::Ready(()),
+                    Poll::Ready(Ok(())) if !space.filled().is_empty() => self.up.rest = Rest::Ignored,
+                    // An error concerns what is still to be sent, and comes up there.
+                    Poll::Ready(_) => self.up.rest = Rest::Ended,
+                },
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_write_backend(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -223,7 +245,7 @@ impl TlsCopy {
         if self.up.buffer.is_none() {
             ready!(self.client.poll_read_ready(cx)).map_err(client_broke)?;
         }
-        let Self { client, up, .. } = self;
+        let Self { client, session, up, .. } = self;
         let size = if up.busy { Size::Large } else { Size::Small };
         let buffer = up.buffer.get_or_insert_with(|| Buffer::take(size));
         let mut space = ReadBuf::new(buffer.get_mut(up.filled..).unwrap_or_default());
@@ -244,8 +266,8 @@ impl TlsCopy {
             Poll::Ready(Ok(())) => {
                 let length = space.filled().len();
                 if length == 0 {
-                    if up.filled > 0 {
-                        return Poll::Ready(Err(End::because(CloseReason::ClientReset, "ended inside a record")));
+                    if let Some(detail) = cut_short(up.filled > 0, session.is_inside_message()) {
+                        return Poll::Ready(Err(End::because(CloseReason::ClientReset, detail)));
                     }
                     // No close_notify came first. Many clients end so; what they sent is passed on whole, and
                     // what is still on its way to them too.

@@ -175,6 +175,27 @@ impl End {
     }
 }
 
+/// What comes behind a close_notify of the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Rest {
+    /// Nothing any more.
+    #[default]
+    Ended,
+    /// Nothing yet.
+    None,
+    /// Bytes, which were ignored.
+    Ignored,
+}
+
+/// Why the end of the client's stream is none in order, if it is not: it stands inside a record or a handshake message.
+fn cut_short(inside_record: bool, inside_message: bool) -> Option<&'static str> {
+    match (inside_record, inside_message) {
+        (true, _) => Some("ended inside a record"),
+        (false, true) => Some("ended inside a handshake message"),
+        (false, false) => None,
+    }
+}
+
 /// The client's side failed.
 fn client_broke(error: io::Error) -> End {
     End::because(CloseReason::ClientReset, error)

@@ -18,6 +18,9 @@ use crate::relay::testing::{Client, Script, pair, play, reset, within};
 use crate::relay::{End, Engine, Handle, Limits, Moved, Order, run};
 use crate::sys::stream::Stream;
 
+#[expect(clippy::duplicate_mod, reason = "one suite for every path")]
+mod breaches;
+
 /// A relay between a client and a backend.
 struct Rig {
     engine: Tested,
@@ -296,107 +299,6 @@ async fn the_last_words_of_a_backend_that_takes_no_more_arrive() {
         let reset = ended.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
         assert!(!reset, "{suite:?}: another client would have lost the answer by it");
         assert_eq!(end.reason, CloseReason::BackendReset, "{suite:?}");
-    }
-}
-
-#[tokio::test]
-async fn empty_records_are_no_end_and_too_many_are_a_breach() {
-    for suite in SUITES {
-        let (keys, mut forger) = forged_keys(suite);
-        let (mut client, ours) = pair(false).await;
-        let (to_backend, mut backend) = pair(false).await;
-        let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
-        let exchange = async {
-            let mut came = Vec::new();
-            for length in [1, 32, 2] {
-                let mut wire = Vec::new();
-                for _ in 0..length {
-                    wire.extend(forger.record(23, b""));
-                }
-                wire.extend(forger.record(23, b"data"));
-                client.write_all(&wire).await.expect("sent");
-                let mut part = [0; 4];
-                backend.read_exact(&mut part).await.expect("an empty record is no end");
-                came.extend(part);
-            }
-            for _ in 0..33 {
-                client.write_all(&forger.record(23, b"")).await.expect("sent");
-            }
-            let end = backend.read_to_end(&mut came).await.map_err(|error| error.kind());
-            assert_eq!((came.as_slice(), end), (&b"datadatadata"[..], Err(io::ErrorKind::ConnectionReset)));
-        };
-        let gate = async {
-            let end = poll_fn_move(&mut engine).await;
-            drop(engine);
-            end
-        };
-        let (end, ()) = within(async { tokio::join!(gate, exchange) }).await;
-        assert_eq!(end.reason, CloseReason::TlsError, "{suite:?}: {end:?}");
-    }
-}
-
-/// Sends `wire` behind one record of data; gives how the relay ended and what the client heard.
-async fn breach(suite: CipherSuite, wire: impl FnOnce(&mut crate::record::testing::Forger) -> Vec<u8>) -> (End, usize) {
-    let (keys, mut forger) = forged_keys(suite);
-    let (mut client, ours) = pair(false).await;
-    let (to_backend, mut backend) = pair(false).await;
-    let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
-    let exchange = async {
-        client.write_all(&forger.record(23, b"fine")).await.expect("sent");
-        let mut came = [0; 4];
-        backend.read_exact(&mut came).await.expect("bytes");
-        client.write_all(&wire(&mut forger)).await.expect("sent");
-        let end = backend.read_to_end(&mut Vec::new()).await;
-        assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset), "no end, and no byte");
-        let mut heard = Vec::new();
-        let _ = client.read_to_end(&mut heard).await;
-        heard.len()
-    };
-    let gate = async {
-        let end = poll_fn_move(&mut engine).await;
-        drop(engine);
-        end
-    };
-    within(async { tokio::join!(gate, exchange) }).await
-}
-
-#[tokio::test]
-async fn whatever_is_no_record_of_the_clients_ends_the_relay_at_once() {
-    for suite in SUITES {
-        let tampered = |forger: &mut crate::record::testing::Forger| {
-            let mut record = forger.record(23, b"tampered");
-            *record.last_mut().expect("a record") ^= 1;
-            record
-        };
-        assert_eq!(breach(suite, tampered).await.0.reason, CloseReason::TlsError, "{suite:?}: a bad tag");
-        for (what, wire) in [
-            ("garbage", vec![b'G'; 600]),
-            ("HTTP", b"GET / HTTP/1.1\r\nHost: nas\r\n\r\n".to_vec()),
-            ("a record too long", [&[23, 3, 3, 0xff, 0xff][..], &[0; 600]].concat()),
-            ("a record of another version", [&[23, 3, 9, 0, 40][..], &[0; 40]].concat()),
-        ] {
-            let (end, _) = breach(suite, |_| wire).await;
-            assert_eq!(end.reason, CloseReason::TlsError, "{suite:?}: {what}: {end:?}");
-        }
-        for (what, kind, content) in [
-            ("a ChangeCipherSpec", 20, &[1][..]),
-            ("a Finished", 22, &[20, 0, 0, 1, 0]),
-            ("an alert that is none", 21, &[1, 0, 0]),
-            ("an unknown type", 99, &[0]),
-        ] {
-            let (end, heard) = breach(suite, |forger| forger.record(kind, content)).await;
-            assert_eq!(end.reason, CloseReason::TlsError, "{suite:?}: {what}: {end:?}");
-            assert!(heard > 0, "{suite:?}: {what}: the client is told");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_fatal_alert_of_the_client_is_passed_on_as_a_reset() {
-    for suite in [TLS12, TLS13] {
-        let (end, _) = breach(suite, |forger| forger.record(21, &[2, 80])).await;
-        assert_eq!(end.reason, CloseReason::ClientReset, "{suite:?}: {end:?}");
-        assert!(end.detail.is_some_and(|detail| detail.contains("alert")), "{suite:?}");
     }
 }
 

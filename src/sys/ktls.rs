@@ -273,8 +273,6 @@ pub struct Received {
     pub content_type: Option<u8>,
     /// How many bytes were received.
     pub length: usize,
-    /// Whether nothing of the record is left.
-    pub whole: bool,
 }
 
 /// Receives from the record at the head of the socket, of whatever type, or only looks at it. Never waits.
@@ -292,13 +290,12 @@ pub fn receive_record(socket: impl AsFd, buffer: &mut [u8], look_only: bool) -> 
     // mutably, and to `control`, both alive and as long as it says; the kernel writes no further and keeps no pointer.
     let received = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, flags) };
     let length = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
-    let whole = header.msg_flags & libc::MSG_EOR != 0;
     let mut bytes = control.iter().flat_map(|word| word.to_ne_bytes());
     let told = usize::from_ne_bytes(std::array::from_fn(|_| bytes.next().unwrap_or_default()));
     let [level, kind] =
         std::array::from_fn(|_| libc::c_int::from_ne_bytes(std::array::from_fn(|_| bytes.next().unwrap_or_default())));
     let content_type = bytes.next().filter(|_| told > CMSG_HEADER && level == SOL_TLS && kind == TLS_GET_RECORD_TYPE);
-    Ok(Received { content_type, length, whole })
+    Ok(Received { content_type, length })
 }
 
 /// A message of one piece and one control message. It points to both, and outlives neither in the two calls above.
@@ -456,13 +453,16 @@ mod tests {
         assert_eq!(given_to_tcp(&one).expect("a count") - before, 5 + 2 + 2 * (5 + 1 + 16));
         drop(one);
         let mut buffer = [0; 16];
-        let alert = |length| Received { content_type: Some(length), length: 2, whole: true };
         let looked = receive_record(&other, &mut buffer[..3], true).expect("a record");
-        assert_eq!((looked.content_type, looked.length), (Some(22), 3));
+        assert_eq!(looked, Received { content_type: Some(22), length: 3 });
         let received = receive_record(&other, &mut buffer, false).expect("a record");
-        assert_eq!(received, Received { content_type: Some(22), length: 5, whole: true });
+        assert_eq!(received, Received { content_type: Some(22), length: 5 });
         assert_eq!(buffer[..5], *b"\x04\0\0\x01\0");
-        assert_eq!(receive_record(&other, &mut buffer, false).expect("a record"), alert(21));
+        // A record that is taken in parts says each time what it is.
+        for _ in 0..2 {
+            let part = receive_record(&other, &mut buffer[..1], false).expect("a part of a record");
+            assert_eq!(part, Received { content_type: Some(21), length: 1 });
+        }
         let end = receive_record(&other, &mut buffer, false).expect("the end");
         assert_eq!((end.content_type, end.length), (None, 0));
     }

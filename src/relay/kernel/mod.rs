@@ -36,7 +36,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 pub use self::support::Support;
-use super::{End, Engine, Moved, ON_ITS_WAY, Path, client_broke};
+use super::{End, Engine, Moved, ON_ITS_WAY, Path, Rest, client_broke, cut_short};
 use crate::close::CloseReason;
 use crate::record::{Course, Keys, PLAINTEXT_MAX, RecordError, content, record_limit};
 use crate::rejection::{Alert, Side};
@@ -52,7 +52,7 @@ const TURNS: usize = 16;
 /// record would be more calls than the work is worth. So many fit a pipe even if every page of it holds a single fragment.
 const GATHERED: usize = 3;
 
-/// The longest message that is no data and is taken. A ClientHello of a renegotiation is the longest there is.
+/// How much of a record that is no data is taken at once. Only a ClientHello of a renegotiation can be longer.
 const MESSAGE_MAX: usize = 4096;
 
 /// The most records one pipe can be cut into: each but the last is full, or ends where a page of the pipe does.
@@ -137,6 +137,7 @@ struct Up {
     passing_on: bool,
     ended: bool,
     shut: bool,
+    rest: Rest,
     /// The backend takes nothing more. What it has still to say is delivered all the same, and until the client has
     /// ended too, what it sends is read and dropped: closing a socket with unread bytes is a reset
     /// (RFC 1122 section 4.2.2.13), and could overtake the backend's last words.

@@ -186,6 +186,52 @@ async fn keys_change_where_the_kernel_can_and_else_the_client_is_told() {
     }
 }
 
+/// A kernel that changes keys stops at the first fragment until it has a new one, and opens no second fragment under the old
+/// one; a kernel that changes none takes both and stops behind them.
+#[tokio::test]
+async fn a_key_update_in_fragments_is_followed_or_ends_in_an_alert() {
+    for fragments in [&[&[24, 0][..], &[0, 1, 0]][..], &[&[24], &[0], &[0], &[1], &[0]]] {
+        let (keys, mut forger) = forged_keys(TLS13);
+        let (mut client, ours) = pair(false).await;
+        let (to_backend, mut backend) = pair(false).await;
+        let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
+        let exchange = async {
+            let mut came = [0; 3];
+            client.write_all(&forger.record(23, b"old")).await.expect("sent");
+            backend.read_exact(&mut came).await.expect("bytes");
+            for fragment in fragments {
+                client.write_all(&forger.record(22, fragment)).await.expect("sent");
+            }
+            let mut heard = Vec::new();
+            if has_tls() {
+                let end = backend.read_to_end(&mut heard).await.map_err(|error| error.kind());
+                assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "{fragments:?}");
+                client.read_to_end(&mut heard).await.expect("an orderly end");
+                assert_eq!(forger.hear(&heard), [(21, vec![2, 80])], "{fragments:?}");
+            } else {
+                // The key that we send with stays, since the client asked for no other.
+                backend.write_all(b"on").await.expect("sent");
+                client.shutdown().await.expect("shut");
+                backend.read_to_end(&mut heard).await.expect("an orderly end");
+                backend.shutdown().await.expect("shut");
+                client.read_to_end(&mut heard).await.expect("an orderly end");
+                assert_eq!(forger.hear(&heard), [(23, b"on".to_vec()), (21, vec![1, 0])], "{fragments:?}");
+            }
+        };
+        let gate = async {
+            let end = poll_fn_move(&mut engine).await;
+            drop(engine);
+            end
+        };
+        let (end, ()) = within(async { tokio::join!(gate, exchange) }).await;
+        let reason = if has_tls() { CloseReason::TlsError } else { CloseReason::ClientClosed };
+        assert_eq!(end.reason, reason, "{fragments:?}: {end:?}");
+        if has_tls() {
+            assert!(end.detail.as_ref().is_some_and(|detail| detail.contains("Linux")), "{end:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_key_at_its_limit_is_changed_where_the_kernel_can_and_else_ends_in_an_alert() {
     for suite in [TLS12, TLS13] {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
-use super::{GATHERED, KernelTls, MESSAGE_MAX, Schedule, TURNS, client_broke, no_pipe, set_key};
+use super::{GATHERED, KernelTls, MESSAGE_MAX, Rest, Schedule, TURNS, client_broke, cut_short, no_pipe, set_key};
 use crate::close::CloseReason;
 use crate::record::{Meaning, PLAINTEXT_MAX, RecordError, content};
 use crate::rejection::{Alert, Side};
@@ -36,7 +36,7 @@ impl KernelTls {
                     // A backend that is gone already needs no telling.
                     let _ = self.backend.shutdown_write();
                 }
-                return Poll::Ready(Ok(()));
+                return self.ignore_rest(cx).map(Ok);
             }
             if self.up.pipe.is_none() {
                 // Without bytes in hand no pipe is held while waiting.
@@ -48,6 +48,30 @@ impl KernelTls {
                 self.up.pipe = Some(take_pipe().map_err(no_pipe)?);
             }
             self.take_record()?;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// What comes behind a close_notify is ignored (RFC 8446 section 6.1). It is read all the same, to the end of the stream
+    /// if there is any: closing a socket with unread bytes is a reset, and could overtake what was sent.
+    fn ignore_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut sink = [0; MESSAGE_MAX];
+        for _ in 0..TURNS {
+            match self.up.rest {
+                Rest::Ended => return Poll::Ready(()),
+                rest if self.client.poll_read_ready(cx).is_pending() => {
+                    return if rest == Rest::Ignored { Poll::Pending } else { Poll::Ready(()) };
+                }
+                _ => {}
+            }
+            let client = &self.client;
+            match client.try_io(Interest::READABLE, || ktls::receive_record(client, &mut sink, false)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(Received { content_type: Some(_), .. }) => self.up.rest = Rest::Ignored,
+                // What is no record cannot be read, and an error of what is still to be sent comes up there.
+                _ => self.up.rest = Rest::Ended,
+            }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -66,9 +90,9 @@ impl KernelTls {
             Ok(None) => up.passing_on = true,
             Ok(Some(0)) => self.look()?,
             Ok(Some(length)) => {
-                self.course.data();
                 up.gathered += 1;
                 up.passing_on = length < PLAINTEXT_MAX || up.gathered == GATHERED;
+                self.data()?;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if up.gathered > 0 {
@@ -106,6 +130,10 @@ impl KernelTls {
         }
     }
 
+    fn data(&mut self) -> Result<(), End> {
+        self.course.data().map_err(|error| self.protest(error))
+    }
+
     fn empty_record(&mut self) -> Result<(), End> {
         match self.course.take(content::APPLICATION_DATA, &[]) {
             Ok(_) => Ok(()),
@@ -116,19 +144,20 @@ impl KernelTls {
     /// The stream has ended without a close_notify. Many clients end so; what they sent is passed on whole, and what is
     /// still on its way to them too.
     fn fin(&mut self) -> Result<(), End> {
-        if rustix::io::ioctl_fionread(&self.client).is_ok_and(|left| left > 0) {
-            return Err(End::because(CloseReason::ClientReset, "ended inside a record"));
+        let inside_record = rustix::io::ioctl_fionread(&self.client).is_ok_and(|left| left > 0);
+        if let Some(detail) = cut_short(inside_record, self.course.is_inside_message()) {
+            return Err(End::because(CloseReason::ClientReset, detail));
         }
         self.up.ended = true;
         self.first_ended.get_or_insert(Side::Client);
         Ok(())
     }
 
-    /// Takes a record that is no data.
+    /// Takes a record that is no data, or as much of it as is taken at once.
     fn take_message(&mut self) -> Result<(), End> {
         let mut message = [0; MESSAGE_MAX];
         match ktls::receive_record(&self.client, &mut message, false) {
-            Ok(Received { content_type: Some(kind), length, whole: true }) if kind != content::APPLICATION_DATA => {
+            Ok(Received { content_type: Some(kind), length, .. }) if kind != content::APPLICATION_DATA => {
                 self.heed(kind, message.get(..length).unwrap_or_default())
             }
             Ok(_) => Err(self.protest(RecordError(Alert::UNEXPECTED_MESSAGE))),
@@ -148,14 +177,10 @@ impl KernelTls {
         match received {
             Ok(Received { content_type: None, .. }) => self.fin(),
             Ok(Received { content_type: Some(content::APPLICATION_DATA), length: 0, .. }) => self.empty_record(),
-            Ok(Received { content_type: Some(content::APPLICATION_DATA), .. }) => {
-                self.course.data();
-                Ok(())
-            }
-            Ok(Received { content_type: Some(kind), length, whole: true }) => {
+            Ok(Received { content_type: Some(content::APPLICATION_DATA), .. }) => self.data(),
+            Ok(Received { content_type: Some(kind), length, .. }) => {
                 self.heed(kind, message.get(..length).unwrap_or_default())
             }
-            Ok(_) => Err(self.protest(RecordError(Alert::UNEXPECTED_MESSAGE))),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(error) => self.client_failed(error),
         }
@@ -185,7 +210,7 @@ impl KernelTls {
                 Ok(())
             }
             Ok(Meaning::Closed) => {
-                self.up.ended = true;
+                (self.up.ended, self.up.rest) = (true, Rest::None);
                 self.first_ended.get_or_insert(Side::Client);
                 Ok(())
             }
@@ -196,6 +221,12 @@ impl KernelTls {
 
     /// The client's socket gave an error on reading.
     fn client_failed(&mut self, error: io::Error) -> Result<(), End> {
+        if error.raw_os_error() == Some(libc::EKEYEXPIRED) && self.course.is_inside_message() {
+            // From its first byte on Linux opens nothing before there is a new key: not even the rest.
+            self.give_up(Alert::INTERNAL_ERROR);
+            let detail = "the client sent a KeyUpdate in several records, which Linux does not follow";
+            return Err(End::because(CloseReason::TlsError, detail));
+        }
         let deserved = match error.raw_os_error() {
             Some(libc::EBADMSG) => Alert(20),
             Some(libc::EMSGSIZE) => Alert(22),

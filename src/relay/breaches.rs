@@ -1,0 +1,209 @@
+//! What a client can do wrong after its handshake, and what it is told then, whichever path its connection takes.
+
+use std::io;
+
+use rustls::CipherSuite;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{build, poll_fn_move};
+use crate::close::CloseReason;
+use crate::record::testing::{Forger, SUITES, TLS12, TLS13, forged_keys, is_tls13};
+use crate::rejection::Alert;
+use crate::relay::End;
+use crate::relay::testing::{pair, within};
+use crate::sys::stream::Stream;
+
+#[tokio::test]
+async fn empty_records_are_no_end_and_too_many_are_a_breach() {
+    for suite in SUITES {
+        let (keys, mut forger) = forged_keys(suite);
+        let (mut client, ours) = pair(false).await;
+        let (to_backend, mut backend) = pair(false).await;
+        let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
+        let exchange = async {
+            let mut came = Vec::new();
+            for length in [1, 32, 2] {
+                let mut wire = Vec::new();
+                for _ in 0..length {
+                    wire.extend(forger.record(23, b""));
+                }
+                wire.extend(forger.record(23, b"data"));
+                client.write_all(&wire).await.expect("sent");
+                let mut part = [0; 4];
+                backend.read_exact(&mut part).await.expect("an empty record is no end");
+                came.extend(part);
+            }
+            for _ in 0..33 {
+                client.write_all(&forger.record(23, b"")).await.expect("sent");
+            }
+            let end = backend.read_to_end(&mut came).await.map_err(|error| error.kind());
+            assert_eq!((came.as_slice(), end), (&b"datadatadata"[..], Err(io::ErrorKind::ConnectionReset)));
+        };
+        let gate = async {
+            let end = poll_fn_move(&mut engine).await;
+            drop(engine);
+            end
+        };
+        let (end, ()) = within(async { tokio::join!(gate, exchange) }).await;
+        assert_eq!(end.reason, CloseReason::TlsError, "{suite:?}: {end:?}");
+    }
+}
+
+/// Sends `wire` behind one record of data; gives how the relay ended and what the client heard.
+async fn breach(suite: CipherSuite, wire: impl FnOnce(&mut Forger) -> Vec<u8>) -> (End, Vec<(u8, Vec<u8>)>) {
+    let (keys, mut forger) = forged_keys(suite);
+    let (mut client, ours) = pair(false).await;
+    let (to_backend, mut backend) = pair(false).await;
+    let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
+    let exchange = async {
+        client.write_all(&forger.record(23, b"fine")).await.expect("sent");
+        let mut came = [0; 4];
+        backend.read_exact(&mut came).await.expect("bytes");
+        client.write_all(&wire(&mut forger)).await.expect("sent");
+        let end = backend.read_to_end(&mut Vec::new()).await;
+        assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset), "no end, and no byte");
+        let mut heard = Vec::new();
+        let _ = client.read_to_end(&mut heard).await;
+        forger.hear(&heard)
+    };
+    let gate = async {
+        let end = poll_fn_move(&mut engine).await;
+        drop(engine);
+        end
+    };
+    within(async { tokio::join!(gate, exchange) }).await
+}
+
+#[tokio::test]
+async fn whatever_is_no_record_of_the_clients_ends_the_relay_at_once() {
+    for suite in SUITES {
+        let tampered = |forger: &mut Forger| {
+            let mut record = forger.record(23, b"tampered");
+            *record.last_mut().expect("a record") ^= 1;
+            record
+        };
+        assert_eq!(breach(suite, tampered).await.0.reason, CloseReason::TlsError, "{suite:?}: a bad tag");
+        for (what, wire) in [
+            ("garbage", vec![b'G'; 600]),
+            ("HTTP", b"GET / HTTP/1.1\r\nHost: nas\r\n\r\n".to_vec()),
+            ("a record too long", [&[23, 3, 3, 0xff, 0xff][..], &[0; 600]].concat()),
+            ("a record of another version", [&[23, 3, 9, 0, 40][..], &[0; 40]].concat()),
+        ] {
+            let (end, _) = breach(suite, |_| wire).await;
+            assert_eq!(end.reason, CloseReason::TlsError, "{suite:?}: {what}: {end:?}");
+        }
+    }
+}
+
+/// Whether the messages of a case are legal in themselves is the record layer's to test; here, that each end is the same on
+/// every path.
+#[tokio::test]
+async fn a_client_that_breaks_the_protocol_is_told_how() {
+    type Case = (&'static str, &'static [(u8, &'static [u8])], Alert);
+    let both: &[Case] = &[
+        ("an unknown type", &[(99, &[0])], Alert::UNEXPECTED_MESSAGE),
+        ("a Finished", &[(22, &[20, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
+        ("an empty message", &[(22, &[])], Alert::UNEXPECTED_MESSAGE),
+        ("an empty alert", &[(21, &[])], Alert::UNEXPECTED_MESSAGE),
+        ("half an alert", &[(21, &[2])], Alert::DECODE_ERROR),
+        ("two alerts in a record", &[(21, &[1, 0, 1, 0])], Alert::DECODE_ERROR),
+        ("a ChangeCipherSpec", &[(20, &[1])], Alert::UNEXPECTED_MESSAGE),
+    ];
+    let tls13: &[Case] = &[
+        ("an empty KeyUpdate", &[(22, &[24, 0, 0, 0])], Alert::DECODE_ERROR),
+        ("a KeyUpdate of two bytes", &[(22, &[24, 0, 0, 2, 0, 0])], Alert::DECODE_ERROR),
+        ("a KeyUpdate that asks for 2", &[(22, &[24, 0, 0, 1, 2])], Alert(47)),
+        ("two KeyUpdates in a record", &[(22, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
+        ("a ClientHello", &[(22, &[1, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
+        ("a NewSessionTicket", &[(22, &[4, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
+    ];
+    let tls12: &[Case] = &[
+        ("a KeyUpdate", &[(22, &[24, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
+        ("a HelloRequest", &[(22, &[0, 0, 0, 0])], Alert::UNEXPECTED_MESSAGE),
+        ("an endless ClientHello", &[(22, &[1, 0xff, 0xff, 0xff])], Alert::DECODE_ERROR),
+        ("a level there is not", &[(21, &[3, 0])], Alert(47)),
+    ];
+    for suite in SUITES {
+        let more = if is_tls13(suite) { tls13 } else { tls12 };
+        for (what, records, alert) in both.iter().chain(more) {
+            let wire = |forger: &mut Forger| {
+                records.iter().flat_map(|(kind, content)| forger.record(*kind, content)).collect::<Vec<u8>>()
+            };
+            let (end, heard) = breach(suite, wire).await;
+            assert_eq!(end.reason, CloseReason::TlsError, "{suite:?}: {what}: {end:?}");
+            assert_eq!(heard, [(21, vec![2, alert.0])], "{suite:?}: {what}");
+            assert!(end.detail.is_some_and(|detail| detail.contains(&alert.to_string())), "{suite:?}: {what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fatal_alert_of_the_client_is_passed_on_as_a_reset() {
+    for suite in [TLS12, TLS13] {
+        let (end, _) = breach(suite, |forger| forger.record(21, &[2, 80])).await;
+        assert_eq!(end.reason, CloseReason::ClientReset, "{suite:?}: {end:?}");
+        assert!(end.detail.is_some_and(|detail| detail.contains("alert")), "{suite:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_end_inside_a_handshake_message_is_no_orderly_one() {
+    // In TLS 1.2, so that no kernel stops at the first fragment of a KeyUpdate.
+    let (keys, mut forger) = forged_keys(TLS12);
+    let (mut client, ours) = pair(false).await;
+    let (to_backend, mut backend) = pair(false).await;
+    let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
+    let exchange = async {
+        client.write_all(&forger.record(22, &[1, 0, 0, 40, 3, 3])).await.expect("sent");
+        client.shutdown().await.expect("shut");
+        backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind())
+    };
+    let gate = async {
+        let end = poll_fn_move(&mut engine).await;
+        drop(engine);
+        end
+    };
+    let (end, ended) = within(async { tokio::join!(gate, exchange) }).await;
+    assert_eq!(ended, Err(io::ErrorKind::ConnectionReset));
+    assert_eq!(end.reason, CloseReason::ClientReset, "{end:?}");
+    assert_eq!(end.detail.as_deref(), Some("ended inside a handshake message"));
+}
+
+#[tokio::test]
+async fn what_comes_behind_a_close_notify_is_ignored() {
+    for suite in SUITES {
+        let (keys, mut forger) = forged_keys(suite);
+        let (mut client, ours) = pair(false).await;
+        let (to_backend, mut backend) = pair(false).await;
+        let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
+        let exchange = async {
+            let mut wire = [forger.record(23, b"all"), forger.record(21, &[1, 0])].concat();
+            for _ in 0..100 {
+                wire.extend(forger.record(23, &[b'x'; 5000]));
+            }
+            wire.extend(forger.record(22, b"junk"));
+            client.write_all(&wire).await.expect("sent");
+            let mut came = Vec::new();
+            backend.read_to_end(&mut came).await.expect("an orderly end");
+            assert_eq!(came, b"all", "{suite:?}");
+            client.write_all(&forger.record(23, b"more")).await.expect("sent");
+            backend.write_all(b"answer").await.expect("sent");
+            let mut heard = vec![0; forger.length_of(6)];
+            client.read_exact(&mut heard).await.expect("an answer");
+            assert_eq!(forger.hear(&heard), [(23, b"answer".to_vec())], "{suite:?}");
+            backend.shutdown().await.expect("shut");
+            heard.clear();
+            client.read_to_end(&mut heard).await.expect("an orderly end");
+            assert_eq!(forger.hear(&heard), [(21, vec![1, 0])], "{suite:?}");
+            client.shutdown().await.expect("shut");
+            client
+        };
+        let gate = async { poll_fn_move(&mut engine).await };
+        let (end, client) = within(async { tokio::join!(gate, exchange) }).await;
+        drop(engine);
+        assert_eq!(end.reason, CloseReason::ClientClosed, "{suite:?}: {end:?}");
+        // A reset behind an end that was read already shows nowhere else.
+        let error = client.take_error().expect("a socket");
+        assert!(error.is_none(), "{suite:?}: {error:?}");
+    }
+}
