@@ -110,6 +110,7 @@ impl Rules {
 fn nobody() -> Identity {
     Identity {
         verified: true,
+        anchored: true,
         emails: Vec::new(),
         uris: Vec::new(),
         dns_names: Vec::new(),

@@ -133,6 +133,7 @@ mod tests {
     fn identity() -> Identity {
         Identity {
             verified: true,
+            anchored: true,
             emails: vec!["bob@Home.example".into()],
             uris: vec!["spiffe://home.example/bob".into()],
             dns_names: vec!["bob-laptop".into()],

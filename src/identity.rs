@@ -116,6 +116,10 @@ pub struct Identity {
     /// A trust anchor of the route vouches for the chain. Under the client-auth modes `request` and `require`
     /// nobody does, and such an identity matches nothing but the word `unverified`.
     pub verified: bool,
+    /// A trust anchor of the route signed the certificate, over intermediates if need be. It is set for certificates that
+    /// are refused (revoked, expired, …) as well. It says nothing about the client: a refused client of TLS 1.3 has not
+    /// proved yet that it holds the key, so anything that has seen the certificate can show it.
+    pub anchored: bool,
     /// `rfc822Name` alternative names.
     pub emails: Vec<String>,
     /// `uniformResourceIdentifier` alternative names.
@@ -196,6 +200,7 @@ impl Identity {
         }
         let mut identity = Self {
             verified,
+            anchored: verified,
             emails: Vec::new(),
             uris: Vec::new(),
             dns_names: Vec::new(),

@@ -280,7 +280,12 @@ impl Record {
         }
         self.gate.tally.rejected(reason);
         // Asked first: under a flood, lines that nobody writes need not be made.
-        if !self.gate.log.takes(counted_as, reason) {
+        let device = self.identity.as_ref().filter(|identity| identity.anchored);
+        let taken = match device {
+            Some(identity) => self.gate.log.takes_device(identity.fingerprint, reason),
+            None => self.gate.log.takes(counted_as, reason),
+        };
+        if !taken {
             return;
         }
         self.gate.log.verdict(&Verdict {

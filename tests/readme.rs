@@ -419,6 +419,7 @@ fn the_fields_of_the_log_are_those_of_its_lines() {
         lines: 1,
         cause: LeftOutCause::Sampling,
         source: Some(String::new()),
+        fingerprint: Some(String::new()),
         stage: Some(""),
         reason: Some(""),
     };

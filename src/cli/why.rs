@@ -92,6 +92,9 @@ fn tell(refusal: &Refusal, out: &mut String) {
     // Nobody reads fractions of a second; whoever looks for the line in the log has the id.
     let second = refusal.time.split('.').next().unwrap_or_default().trim_end_matches('Z');
     fact("when", &format!("{} ago ({second}Z)", lasting(i64::try_from(refusal.seconds).unwrap_or(i64::MAX))));
+    if refusal.times > 1 {
+        fact("times", &format!("{}; this is the latest", refusal.times));
+    }
     fact("from", &refusal.source);
     fact("asked for", refusal.server_name.as_deref().unwrap_or("no server name"));
     if let Some(route) = &refusal.route {
@@ -101,7 +104,12 @@ fn tell(refusal: &Refusal, out: &mut String) {
     fact("reason", &format!("{}/{}: {}", refusal.stage, refusal.reason, refusal.detail));
     fact("was told", refusal.alert.as_deref().unwrap_or("nothing, the connection was closed"));
     if let Some(certificate) = &refusal.certificate {
-        let claimed = if certificate.verified { "" } else { " (so it says itself; not verified)" };
+        let claimed = match (certificate.verified, certificate.anchored) {
+            (true, _) => "",
+            // Certificates are no secrets: TLS 1.2 sends them in the clear.
+            (false, true) => " (signed by a trusted authority; the client did not prove that it has the key)",
+            (false, false) => " (so it says itself; not verified)",
+        };
         fact("certificate", &format!("{}{claimed}", certificate.names.join(", ")));
         fact("issued by", &certificate.issuer);
         fact("valid", &format!("from {} to {}", certificate.not_before, certificate.not_after));
@@ -132,6 +140,7 @@ mod tests {
             detail: "the detail".to_owned(),
             alert: None,
             certificate: None,
+            times: 1,
         };
         for (known, end) in [(2, "1 earlier one like this"), (3, "2 earlier ones like this")] {
             let told = text("192.0.2.7", &Why { known, rejected: 9, refusals: vec![refusal.clone()] });

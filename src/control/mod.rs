@@ -236,6 +236,9 @@ pub struct Certificate {
     pub not_after: String,
     /// Whether a trust anchor vouches for it.
     pub verified: bool,
+    /// Whether an authority in `trust` signed it. If it is not verified as well, the client has not proved to have its key.
+    #[serde(default)]
+    pub anchored: bool,
 }
 
 /// Why somebody was turned away.
@@ -286,4 +289,12 @@ pub struct Refusal {
     /// The certificate that was shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// How many refusals this stands for: of a certificate that an authority in `trust` signed, only the latest for each
+    /// reason is kept.
+    #[serde(default = "once")]
+    pub times: u64,
+}
+
+const fn once() -> u64 {
+    1
 }

@@ -301,6 +301,7 @@ fn refusal(refusal: &refusals::Refusal, now: OffsetDateTime) -> Refusal {
         detail: refusal.detail.to_string(),
         alert: refusal.alert.map(|alert| alert.to_string()),
         certificate: refusal.certificate.as_ref().map(certificate),
+        times: refusal.times,
     }
 }
 
@@ -314,6 +315,7 @@ fn certificate(shown: &Shown) -> Certificate {
         not_before: moment(shown.not_before),
         not_after: moment(shown.not_after),
         verified: shown.verified,
+        anchored: shown.anchored,
     }
 }
 

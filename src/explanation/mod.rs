@@ -263,6 +263,7 @@ mod tests {
             not_before: NOW - 100 * DAY,
             not_after: NOW + 100 * DAY,
             verified: false,
+            anchored: false,
         }
     }
 
@@ -279,6 +280,7 @@ mod tests {
             detail: "the detail".into(),
             alert: None,
             certificate,
+            times: 1,
         }
     }
 

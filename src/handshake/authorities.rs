@@ -11,6 +11,7 @@ use rustls::{CertificateError, DistinguishedName, Error, RootCertStore};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
+use super::anchors::Anchors;
 use super::chains::{self, Chains, Followed, Validity};
 use super::config::PROVIDER;
 use crate::config::checked::{ClientAuth, ExpiredRevocationList, RevocationList};
@@ -33,6 +34,7 @@ pub struct Authorities {
     /// The first moment, in seconds since 1970, at which a revocation list expires and with it every verdict.
     lists_good_until: Option<u64>,
     known: Chains,
+    anchors: Anchors,
 }
 
 /// The trust anchors or revocation lists cannot be used.
@@ -73,7 +75,13 @@ impl Authorities {
                 client_auth.revocation_lists.iter().filter_map(|list| u64::try_from(list.next_update?).ok()).min()
             }
         };
-        Ok(Self { chain, revoked: revoked(&client_auth.revocation_lists), lists_good_until, known: Chains::default() })
+        Ok(Self {
+            anchors: Anchors::new(if chain.is_some() { &client_auth.trust } else { &[] }),
+            chain,
+            revoked: revoked(&client_auth.revocation_lists),
+            lists_good_until,
+            known: Chains::default(),
+        })
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -103,6 +111,19 @@ impl Authorities {
         let name = |issuer| X509Name::from_der(issuer).map(|(_, name)| name.to_string()).unwrap_or_default();
         let more = count - first.len();
         (first.into_iter().map(|(issuer, serial)| (name(issuer), serial.clone())).collect(), more)
+    }
+
+    /// Whether a trust anchor signed a certificate that was refused for this reason.
+    pub(super) fn anchored(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        reason: Reason,
+    ) -> bool {
+        // webpki has looked at all signatures where it finds no path. Other mistakes it may find before the first one.
+        reason != Reason::UnknownCa
+            && intermediates.len() <= INTERMEDIATES_MAX
+            && self.anchors.signed(end_entity, intermediates)
     }
 
     /// Follows a chain to a trust anchor, or recalls that it was followed before.

@@ -1,5 +1,6 @@
 //! Stage 4: the TLS handshake, on rustls' unbuffered connection.
 
+mod anchors;
 pub mod authorities;
 mod chains;
 pub mod config;
@@ -212,7 +213,7 @@ enum Wants {
 
 impl Driver {
     /// Whom a certificate names that was shown in a handshake which came to nothing. That the client holds its key has not
-    /// been proved, so the identity counts as nobody's, whoever issued it.
+    /// been proved, so the identity is not verified, even if it is anchored.
     fn presented(&mut self) -> Option<Arc<Identity>> {
         let identity = self.observation.identity.take()?;
         Some(Arc::new(Identity { verified: false, ..Identity::clone(&identity) }))

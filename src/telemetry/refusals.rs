@@ -1,7 +1,8 @@
 //! The latest refusals, kept in memory for those who ask why: `doorward why`, the status page.
 //!
-//! A fixed number of them, each of bounded size, so that a flood costs nothing but older entries. Those with a certificate
-//! have places of their own: a flood of strangers, who have none, does not push out what happened to a device.
+//! A fixed number of them, each of bounded size, so that a flood costs nothing but older entries. There are places of their
+//! own for certificates that a trust anchor signed, for other certificates, and for connections without one: strangers cannot
+//! push out what happened to a device, and a device that tries again and again has one entry for each reason.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +16,7 @@ use crate::names::{Name, printable, visible};
 use crate::rejection::{Alert, Reason, Rejection};
 use crate::source::Source;
 
-/// Refusals kept of connections that showed a certificate, and as many of those that showed none.
+/// Refusals kept of anchored certificates, as many of other certificates, and as many of connections that showed none.
 pub const KEPT_OF_EACH: usize = 512;
 
 /// The longest text of a stranger's in an entry, in bytes.
@@ -53,6 +54,8 @@ pub struct Refusal {
     pub alert: Option<Alert>,
     /// The certificate that was shown.
     pub certificate: Option<Shown>,
+    /// How many refusals this entry stands for: of an anchored certificate only the latest for each reason is kept.
+    pub times: u64,
 }
 
 /// A certificate that was shown, as far as it is remembered.
@@ -73,6 +76,8 @@ pub struct Shown {
     /// An authority in `trust` vouches for it, and the client has proved to hold its key. Otherwise all of this is only
     /// what was shown.
     pub verified: bool,
+    /// An authority in `trust` signed it, whether or not the client has its key: see [`Identity::anchored`].
+    pub anchored: bool,
 }
 
 impl Shown {
@@ -100,6 +105,7 @@ impl From<&Identity> for Shown {
             not_before: identity.not_before,
             not_after: identity.not_after,
             verified: identity.verified,
+            anchored: identity.anchored,
         }
     }
 }
@@ -138,7 +144,19 @@ impl Refusal {
             detail: cut(visible(&rejection.detail, DETAIL_MAX), DETAIL_MAX),
             alert: rejection.alert,
             certificate: circumstances.identity.map(Shown::from),
+            times: 1,
         }
+    }
+}
+
+/// What entries of anchored certificates are told apart by. Of what the client has proved and what it has not there are
+/// two entries: a copy of a certificate must not hide what happens to the device itself.
+type DeviceKey = (Sha256, bool, Reason);
+
+impl Refusal {
+    fn device_key(&self) -> Option<DeviceKey> {
+        let shown = self.certificate.as_ref().filter(|shown| shown.anchored)?;
+        Some((shown.fingerprint, shown.verified, self.reason))
     }
 }
 
@@ -258,17 +276,31 @@ pub struct Refusals {
 struct Kept {
     /// The number of the next one.
     next: u64,
+    of_devices: VecDeque<(DeviceKey, u64, Arc<Refusal>)>,
     with_certificate: VecDeque<(u64, Arc<Refusal>)>,
     without: VecDeque<(u64, Arc<Refusal>)>,
 }
 
 impl Refusals {
     /// Remembers one. The oldest of its kind may have to go.
-    pub fn remember(&self, refusal: Refusal) {
-        let refusal = Arc::new(refusal);
+    pub fn remember(&self, mut refusal: Refusal) {
+        let device = refusal.device_key();
         let mut kept = self.lock();
         let number = kept.next;
         kept.next += 1;
+        if let Some(key) = device {
+            let before = kept.of_devices.iter().position(|(other, ..)| *other == key);
+            let full = kept.of_devices.len() == KEPT_OF_EACH;
+            let gone = before.or(full.then_some(0)).and_then(|index| kept.of_devices.remove(index));
+            if let (Some(_), Some((.., earlier))) = (before, &gone) {
+                refusal.times = earlier.times.saturating_add(1);
+            }
+            kept.of_devices.push_back((key, number, Arc::new(refusal)));
+            drop(kept);
+            drop(gone);
+            return;
+        }
+        let refusal = Arc::new(refusal);
         let ring = if refusal.certificate.is_some() { &mut kept.with_certificate } else { &mut kept.without };
         let gone = if ring.len() == KEPT_OF_EACH { ring.pop_front() } else { None };
         ring.push_back((number, refusal));
@@ -284,10 +316,14 @@ impl Refusals {
         all
     }
 
-    /// The latest `n` that are meant, the newest first, and how many are known in all.
+    /// The latest `n` that are meant, the newest first, and how many are known in all. By a name, those of certificates that a
+    /// trust anchor signed come before those of others: anything can call itself by it.
     pub fn find(&self, wanted: &Wanted, n: usize) -> (Vec<Arc<Refusal>>, usize) {
         let mut found = self.all();
         found.retain(|refusal| wanted.means(refusal));
+        if let Wanted::Name(_) = wanted {
+            found.sort_by_key(|refusal| refusal.device_key().is_none());
+        }
         let known = found.len();
         found.truncate(n);
         (found, known)
@@ -302,7 +338,8 @@ impl Refusals {
     fn all(&self) -> Vec<Arc<Refusal>> {
         let mut all: Vec<(u64, Arc<Refusal>)> = {
             let kept = self.lock();
-            kept.with_certificate.iter().chain(&kept.without).cloned().collect()
+            let of_devices = kept.of_devices.iter().map(|(_, number, refusal)| (*number, Arc::clone(refusal)));
+            of_devices.chain(kept.with_certificate.iter().chain(&kept.without).cloned()).collect()
         };
         all.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
         all.into_iter().map(|(_, refusal)| refusal).collect()
@@ -322,6 +359,7 @@ mod tests {
     fn identity(name: &str) -> Identity {
         Identity {
             verified: false,
+            anchored: false,
             emails: Vec::new(),
             uris: Vec::new(),
             dns_names: Vec::new(),
@@ -416,6 +454,43 @@ mod tests {
         assert_eq!(ids(&refusals.latest(1)), [9_999]);
     }
 
+    #[test]
+    fn refusals_of_a_device_outlast_any_number_of_self_made_ones() {
+        let refusals = Refusals::default();
+        let alice = Identity { anchored: true, ..identity("alice-phone") };
+        let forged = Identity { fingerprint: Sha256([9; 32]), ..identity("alice-phone") };
+        refusals.remember(refusal(1, "192.0.2.7", Some(&alice)));
+        for id in 2..2000 {
+            refusals.remember(refusal(id, "203.0.113.9", Some(&forged)));
+        }
+        let (found, known) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 2);
+        assert_eq!((ids(&found), known), (vec![1, 1999], 1 + KEPT_OF_EACH), "its own come first");
+        assert_eq!(ids(&refusals.latest(1)), [1999]);
+    }
+
+    #[test]
+    fn a_device_that_tries_again_and_again_has_one_entry_for_each_reason() {
+        let refusals = Refusals::default();
+        let (alice, bob) = ("alice-phone", "bob-phone");
+        let device = |name: &str| Identity { anchored: true, ..identity(name) };
+        refusals.remember(refusal(1, "192.0.2.7", Some(&device(bob))));
+        for id in 2..2000 {
+            refusals.remember(refusal(id, "192.0.2.8", Some(&device(alice))));
+        }
+        let proved = Identity { verified: true, ..device(alice) };
+        refusals.remember(refusal(2000, "192.0.2.9", Some(&proved)));
+        refusals.remember(Refusal { reason: Reason::Revoked, ..refusal(2001, "192.0.2.9", Some(&device(alice))) });
+        let all = refusals.latest(usize::MAX);
+        assert_eq!(ids(&all), [2001, 2000, 1999, 1]);
+        assert_eq!(all.iter().map(|refusal| refusal.times).collect::<Vec<_>>(), [1, 1, 1998, 1]);
+        assert_eq!(refusals.total(), 2001);
+        // Other devices may push it out, but no more than there is room for are kept.
+        for number in 0..KEPT_OF_EACH {
+            refusals.remember(refusal(3000, "192.0.2.9", Some(&device(&format!("device-{number}")))));
+        }
+        assert_eq!(refusals.latest(usize::MAX).len(), KEPT_OF_EACH);
+    }
+
     /// The bytes of an entry, on the heap and off it.
     fn size(refusal: &Refusal) -> usize {
         let shown = refusal.certificate.as_ref().map_or(0, |shown| {
@@ -431,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_strangers_send_two_megabytes_are_enough() {
+    fn three_megabytes_are_enough_for_any_refusals() {
         let refusals = Refusals::default();
         // Ten bytes each when they are escaped.
         let long = "\u{e0001}".repeat(1000);
@@ -448,7 +523,9 @@ mod tests {
         let source = SocketAddr::from(([192, 0, 2, 7], 1));
         let rejection = Rejection::silent(Reason::UnknownCa, long.clone());
         for id in 0..2 * KEPT_OF_EACH as u64 {
-            for identity in [None, Some(&certificate)] {
+            let fingerprint = Sha256::of(&id.to_be_bytes());
+            let device = Identity { anchored: true, fingerprint, ..certificate.clone() };
+            for identity in [None, Some(&certificate), Some(&device)] {
                 let circumstances = Circumstances {
                     id,
                     source,
@@ -462,14 +539,18 @@ mod tests {
             }
         }
         let all = refusals.latest(usize::MAX);
-        assert_eq!(all.len(), 2 * KEPT_OF_EACH);
+        assert_eq!(all.len(), 3 * KEPT_OF_EACH);
         let (rings, entries) = {
             let kept = refusals.lock();
             let places = kept.with_certificate.capacity() + kept.without.capacity();
-            (places * size_of::<(u64, Arc<Refusal>)>(), all.iter().map(|refusal| size(refusal)).sum::<usize>())
+            let of_devices = kept.of_devices.capacity() * size_of::<(DeviceKey, u64, Arc<Refusal>)>();
+            (
+                of_devices + places * size_of::<(u64, Arc<Refusal>)>(),
+                all.iter().map(|refusal| size(refusal)).sum::<usize>(),
+            )
         };
         eprintln!("{} bytes for {} refusals", rings + entries, all.len());
-        assert!(rings + entries < 2 * 1024 * 1024, "{} bytes", rings + entries);
+        assert!(rings + entries < 3 * 1024 * 1024, "{} bytes", rings + entries);
     }
 
     #[test]

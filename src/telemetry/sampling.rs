@@ -2,8 +2,11 @@
 //!
 //! Of each source and reason the first few are written, then one now and then; of each stage no more than so many in all,
 //! so that a million sources cannot fill a disk either, nor a flood of nonsense hide who was refused for his certificate.
-//! What is left out is counted and told. The metrics know nothing of all this: they count everything. Whoever was let in
-//! for a certificate of his always has his line.
+//! What is left out is counted and told. The metrics know nothing of all this: they count everything. A connection that was
+//! let in for its certificate always has its line.
+//!
+//! Refusals of certificates that a trust anchor signed have quotas of their own, one for each certificate and reason: strangers
+//! have no such certificates, so they cannot use them up, and there are no more of them than the authority has issued.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::close::CloseReason;
+use crate::identity::Sha256;
 use crate::rejection::Reason;
 use crate::source::Source;
 
@@ -28,6 +32,9 @@ const PER_STAGE: Quota = Quota { burst: 30, period: Duration::from_secs(1) };
 /// How many sources and reasons are told apart. Whoever comes when there are as many shares the quota of the stage and is
 /// counted by reason alone.
 const TRACKED_MAX: usize = 4096;
+
+/// How many anchored certificates and reasons are told apart.
+const DEVICES_MAX: usize = 1024;
 
 /// How often it is told what was left out.
 const TELLING: Duration = Duration::from_secs(60);
@@ -112,6 +119,10 @@ pub(super) struct Sampler {
 #[derive(Debug, Default)]
 struct State {
     tracked: HashMap<(Source, Kind), Tracked>,
+    /// Of anchored certificates.
+    devices: HashMap<(Sha256, Kind), Tracked>,
+    /// Of anchored certificates that are not tracked, all together.
+    other_devices: Option<Whole>,
     stages: BTreeMap<&'static str, Whole>,
     /// Left out of those that are not tracked.
     others: BTreeMap<Kind, u64>,
@@ -129,6 +140,8 @@ struct Tracked {
 pub(super) struct LeftOut {
     /// Whose; `None` for those of several sources.
     pub(super) source: Option<Source>,
+    /// Of which anchored certificate, if of one.
+    pub(super) fingerprint: Option<Sha256>,
     /// Which.
     pub(super) kind: Kind,
     /// How many, at least 1.
@@ -164,6 +177,37 @@ impl Sampler {
         taken
     }
 
+    /// Whether the refusal of an anchored certificate is to be written; counts it if not.
+    pub(super) fn takes_device(&self, fingerprint: Sha256, kind: impl Into<Kind>, now: Instant) -> bool {
+        let kind = kind.into();
+        let mut state = self.lock();
+        let State { devices, other_devices, others, .. } = &mut *state;
+        let has_room = devices.len() < DEVICES_MAX || devices.contains_key(&(fingerprint, kind));
+        let taken = if has_room {
+            let device = devices.entry((fingerprint, kind)).or_insert(Tracked { whole: Whole(now), left_out: 0 });
+            let taken = device.whole.has_one(PER_SOURCE, now);
+            if taken {
+                device.whole.take_one(PER_SOURCE, now);
+            } else {
+                device.left_out += 1;
+            }
+            taken
+        } else {
+            let whole = other_devices.get_or_insert(Whole(now));
+            let taken = whole.has_one(PER_STAGE, now);
+            if taken {
+                whole.take_one(PER_STAGE, now);
+            } else {
+                *others.entry(kind).or_insert(0) += 1;
+            }
+            taken
+        };
+        if !taken {
+            state.told.get_or_insert(now);
+        }
+        taken
+    }
+
     /// What has been left out since the last time it was told, if it is time to tell it again. To be called now and then;
     /// forgets whoever has not been there for a while.
     pub(super) fn due(&self, now: Instant) -> Vec<LeftOut> {
@@ -171,6 +215,10 @@ impl Sampler {
         let due = state.told.is_some_and(|told| now.saturating_duration_since(told) >= TELLING);
         let left_out = if due { state.tell() } else { Vec::new() };
         state.tracked.retain(|_, tracked| tracked.left_out > 0 || tracked.whole.0 > now);
+        state.devices.retain(|_, device| device.left_out > 0 || device.whole.0 > now);
+        if state.devices.len() < DEVICES_MAX / 4 {
+            state.devices.shrink_to(DEVICES_MAX / 4);
+        }
         if state.tracked.len() < TRACKED_MAX / 4 {
             state.tracked.shrink_to(TRACKED_MAX / 4);
         }
@@ -195,15 +243,29 @@ impl State {
         let mut told: Vec<LeftOut> = of_tracked
             .map(|(&(source, kind), tracked)| LeftOut {
                 source: Some(source),
+                fingerprint: None,
                 kind,
                 count: std::mem::take(&mut tracked.left_out),
             })
             .collect();
-        told.sort_by_key(|left_out| Reverse(left_out.count));
-        for left_out in told.drain(told.len().min(TOLD_MAX)..) {
-            *others.entry(left_out.kind).or_insert(0) += left_out.count;
+        let of_devices = self.devices.iter_mut().filter(|(_, device)| device.left_out > 0);
+        let mut devices: Vec<LeftOut> = of_devices
+            .map(|(&(fingerprint, kind), device)| LeftOut {
+                source: None,
+                fingerprint: Some(fingerprint),
+                kind,
+                count: std::mem::take(&mut device.left_out),
+            })
+            .collect();
+        // Strangers' counts do not push those of devices out.
+        for all in [&mut told, &mut devices] {
+            all.sort_by_key(|left_out| Reverse(left_out.count));
+            for left_out in all.drain(all.len().min(TOLD_MAX)..) {
+                *others.entry(left_out.kind).or_insert(0) += left_out.count;
+            }
         }
-        told.extend(others.into_iter().map(|(kind, count)| LeftOut { source: None, kind, count }));
+        told.extend(devices);
+        told.extend(others.into_iter().map(|(kind, count)| LeftOut { source: None, fingerprint: None, kind, count }));
         told
     }
 }
@@ -234,7 +296,7 @@ mod tests {
         assert_eq!((60..240).filter(|second| takes(1, Reason::NotTls, *second)).count(), 3);
 
         let kind = Kind::Rejected(Reason::NotTls);
-        let told = LeftOut { source: Some(source(1)), kind, count: 15 + 59 + 177 };
+        let told = LeftOut { source: Some(source(1)), fingerprint: None, kind, count: 15 + 59 + 177 };
         assert_eq!(sampler.rest(), [told]);
         assert_eq!(sampler.rest(), [], "told once");
     }
@@ -253,6 +315,37 @@ mod tests {
             (300..3900).map(|second| (2..22).map(|from| 50.min(closed(from, second))).sum::<u64>()).sum();
         assert!((3600..3700).contains(&written), "{written}");
         assert!(sampler.takes(source(1), Reason::Expired, begin + Duration::from_secs(3900)), "hides no refusal");
+    }
+
+    #[test]
+    fn each_device_has_its_lines_whatever_strangers_and_other_devices_do() {
+        let (sampler, begin) = (Sampler::default(), Instant::now());
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        for number in 0..10_000 {
+            sampler.takes(source(number), Reason::Revoked, begin);
+        }
+        let device = |number: u32| Sha256::of(&number.to_be_bytes());
+        let takes = |number, seconds| sampler.takes_device(device(number), Reason::Revoked, at(seconds));
+        assert_eq!((0..1000).filter(|_| takes(0, 0)).count(), 10, "of one device, as of one source");
+        assert_eq!((1..1000).filter(|number| takes(*number, 0)).count(), 999, "each has its own");
+        assert_eq!((1..=600).filter(|second| takes(0, *second)).count(), 10, "and then one a minute");
+        let told = sampler.rest();
+        let kind = Kind::Rejected(Reason::Revoked);
+        let own = LeftOut { source: None, fingerprint: Some(device(0)), kind, count: 990 + 590 };
+        assert!(told.contains(&own), "{told:?}");
+        assert!(sampler.takes(source(1), Reason::Expired, at(100)), "strangers are not told less for it");
+    }
+
+    #[test]
+    fn any_number_of_devices_takes_bounded_memory_and_each_is_counted() {
+        let (sampler, begin) = (Sampler::default(), Instant::now());
+        let takes = |number: u32| sampler.takes_device(Sha256::of(&number.to_be_bytes()), Reason::Expired, begin);
+        let written = (0..100_000).filter(|number| takes(*number)).count();
+        assert_eq!(written, DEVICES_MAX + 30);
+        assert_eq!(sampler.lock().devices.len(), DEVICES_MAX);
+        assert_eq!(count(&sampler.rest()), 100_000 - written as u64);
+        sampler.due(begin + Duration::from_secs(61));
+        assert!(sampler.lock().devices.is_empty());
     }
 
     #[test]

@@ -86,6 +86,9 @@ pub enum Event {
         /// Whose connections: an address, or all that `limits` counts as one source; `None` for those of several.
         #[serde(skip_serializing_if = "Option::is_none")]
         source: Option<String>,
+        /// SHA-256 of the certificate, if it was of one that a trust anchor signed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<String>,
         /// Where they were rejected; `relay` if they were let in without a certificate.
         #[serde(skip_serializing_if = "Option::is_none")]
         stage: Option<&'static str>,
@@ -227,7 +230,7 @@ impl From<&Identity> for Certificate {
 impl Event {
     /// So many lines the output did not take.
     pub(super) fn not_taken(lines: u64) -> Self {
-        Self::LeftOut { lines, cause: LeftOutCause::Output, source: None, stage: None, reason: None }
+        Self::LeftOut { lines, cause: LeftOutCause::Output, source: None, fingerprint: None, stage: None, reason: None }
     }
 }
 

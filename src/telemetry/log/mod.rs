@@ -25,6 +25,7 @@ use super::journal::{self, Journal};
 pub use super::sampling::Kind;
 use super::sampling::{LeftOut, Sampler};
 use crate::config::checked::{self, LogFormat, LogOutput};
+use crate::identity::Sha256;
 use crate::source::Source;
 
 /// Where lines go.
@@ -87,6 +88,11 @@ impl Log {
         self.sampler.as_ref().is_none_or(|sampler| sampler.takes(source, kind, now))
     }
 
+    /// The same for the refusal of a certificate that a trust anchor signed.
+    pub fn takes_device(&self, fingerprint: Sha256, kind: impl Into<Kind>) -> bool {
+        self.sampler.as_ref().is_none_or(|sampler| sampler.takes_device(fingerprint, kind, Instant::now()))
+    }
+
     /// Tells what was left out, once a minute. To be called now and then.
     pub fn tidy(&self) {
         self.tidy_at(Instant::now());
@@ -97,11 +103,12 @@ impl Log {
     }
 
     fn tell(&self, left_out: impl Iterator<Item = LeftOut>) {
-        for LeftOut { source, kind, count } in left_out {
+        for LeftOut { source, fingerprint, kind, count } in left_out {
             self.event(&Event::LeftOut {
                 lines: count,
                 cause: LeftOutCause::Sampling,
                 source: source.map(|source| source.to_string()),
+                fingerprint: fingerprint.map(|fingerprint| fingerprint.to_string()),
                 stage: Some(kind.stage()),
                 reason: Some(kind.label()),
             });

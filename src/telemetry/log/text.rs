@@ -32,12 +32,17 @@ impl fmt::Display for Event {
                     errors.iter().map(|error| error.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
                 write!(f, "reload_failed ({cause}), nothing has changed: {}", errors.join("; "))
             }
-            Self::LeftOut { lines, source, stage, reason, .. } => {
+            Self::LeftOut { lines, source, fingerprint, stage, reason, .. } => {
                 write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;
                 match (stage, reason) {
                     (Some(stage), Some(reason)) => {
-                        let source = source.as_deref().unwrap_or("several sources");
-                        write!(f, " {stage}/{reason} of {source}: more of the same than is written one by one")
+                        write!(f, " {stage}/{reason} of ")?;
+                        match (source, fingerprint) {
+                            (_, Some(fingerprint)) => write!(f, "certificate sha256:{fingerprint}")?,
+                            (Some(source), None) => f.write_str(source)?,
+                            (None, None) => f.write_str("several sources")?,
+                        }
+                        write!(f, ": more of the same than is written one by one")
                     }
                     _ => f.write_str(": they could not be written, or not fast enough"),
                 }
