@@ -15,7 +15,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The inventory is in the form of those who write it.
     ("config", &["pki"]),
     ("penalties", &[]),
-    ("pki", &[]),
+    // Root acts as the owner of the folder of the authorities.
+    ("pki", &["sys"]),
     // Who may be connected to a listener for a few.
     ("places", &[]),
     ("record", &[]),

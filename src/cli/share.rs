@@ -25,6 +25,7 @@ use crate::enrolment::{Device, Form, Kit, word};
 use crate::handshake::config::PROVIDER;
 use crate::identity::Identity;
 use crate::names::Name;
+use crate::pki::files::Folder;
 use crate::pki::inventory::{Kind, Store, now};
 use crate::pki::{Password, keys};
 
@@ -185,7 +186,7 @@ fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotSh
     }
     let Some(inventory) = Store::look(&pki).map_err(|error| unexpected(&error))? else {
         // The authorities may be kept elsewhere, all but this certificate.
-        return certificate(&pki.join("server-ca.pem")).map_err(|error| usage(format!("{error}\n  {ROOT}")));
+        return certificate(folder, &pki.join("server-ca.pem")).map_err(|error| usage(format!("{error}\n  {ROOT}")));
     };
     let serial = identity.serial.to_string();
     if inventory.certificates.iter().any(|entry| entry.serial == serial && entry.revoked_at.is_some()) {
@@ -201,7 +202,7 @@ fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotSh
             pki.display()
         ))
     })?;
-    certificate(&Store::shown(&pki, Path::new(&authority.certificate)))
+    certificate(folder, &Store::shown(&pki, Path::new(&authority.certificate)))
         .map_err(|error| usage(format!("{error}\n  {ROOT}")))
 }
 
@@ -391,7 +392,7 @@ fn device(folder: &Path, name: &Name) -> Result<Device, String> {
     if !certificate_file.exists() {
         return Err(not_there(folder, &devices, name));
     }
-    let certificate = certificate(&certificate_file)?;
+    let certificate = certificate(folder, &certificate_file)?;
     if !key_file.exists() {
         return Err(format!(
             "the key of {name} is not in {} any more, and without it there is nothing to hand over\n  a certificate with a \
@@ -400,7 +401,7 @@ fn device(folder: &Path, name: &Name) -> Result<Device, String> {
             quoted(&folder.join("pki"))
         ));
     }
-    let pem = std::fs::read(&key_file).map_err(|error| cannot_read(&key_file, &error))?;
+    let pem = Folder::read_beside(folder, &key_file).map_err(|error| cannot_read(&key_file, &error))?;
     let (shown, word) = (key_file.display(), quoted(&key_file));
     if keys::is_encrypted(&pem) {
         return Err(format!(
@@ -447,8 +448,9 @@ fn not_there(folder: &Path, devices: &Path, name: &Name) -> String {
     )
 }
 
-fn certificate(file: &Path) -> Result<CertificateDer<'static>, String> {
-    CertificateDer::from_pem_file(file).map_err(|error| cannot_read(file, &error))
+fn certificate(folder: &Path, file: &Path) -> Result<CertificateDer<'static>, String> {
+    let pem = Folder::read_beside(folder, file).map_err(|error| cannot_read(file, &error))?;
+    CertificateDer::from_pem_slice(&pem).map_err(|error| cannot_read(file, &error))
 }
 
 fn cannot_read(file: &Path, error: &dyn std::fmt::Display) -> String {

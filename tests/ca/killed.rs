@@ -8,7 +8,7 @@ use crate::common::process::{run, tool};
 use crate::home::Home;
 
 /// What changes the disk, or says when it is on it. Before each of them the process is killed once.
-const CALLS: [&str; 5] = ["rename", "fsync", "unlink", "unlinkat", "mkdir"];
+const CALLS: [&str; 5] = ["renameat", "renameat2", "fsync", "unlinkat", "mkdirat"];
 
 /// A home that is copied for each kill.
 struct Template(Home);

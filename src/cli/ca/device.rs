@@ -71,8 +71,9 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     let entry = Entry::issued(args.name.as_str(), Kind::Device, &authority.id, device.certified());
 
     let root = store.authority_certificate(&authority_for(&store, Kind::Server, None)?)?;
-    let gate = known_gate(root, &store.path("../doorward.toml"));
+    let gate = store.as_owner(|| known_gate(root, &store.path("../doorward.toml")));
     let places = Places::new(args.output.as_deref())?;
+    store.set_output(places.output());
     let password = Password::generate()?;
     let kit = handout::kit(&args.name, &device, &gate, &password)?;
     let made = handout::device(store.folder(), &places, &args.name, &device, &password);

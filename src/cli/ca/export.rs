@@ -1,16 +1,16 @@
 //! `doorward ca export`: a certificate, and its key if it is here.
 
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::handout::Places;
-use super::{CaError, FolderArg, Format, say};
+use super::{CaError, FolderArg, Format, say, tell};
 use crate::names::Name;
 use crate::pki::files::{self, Access, Existing, NewFile};
-use crate::pki::inventory::{Kind, Store};
+use crate::pki::inventory::{Kind, Notice, Store};
 use crate::pki::{keys, pem};
 
 /// The options of `doorward ca export`.
@@ -67,7 +67,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CaError> {
         access: Access::Private,
     }));
     let existing = if args.force { Existing::Replace } else { Existing::Keep };
-    files::write_all(&new, existing).map_err(|error| match error {
+    let warnings = files::write_all(&new, existing).map_err(|error| match error {
         files::Error::Exists(paths) => {
             CaError::exists(paths, "choose another --output, or replace the files with --force")
         }
@@ -75,6 +75,7 @@ pub(super) fn run(args: &ExportArgs) -> Result<(), CaError> {
             CaError::from(io::Error::new(source.kind(), format!("failed to {action} {}: {source}", path.display())))
         }
     })?;
+    warnings.iter().for_each(|warning| tell(Notice::Warning(warning)));
     let mut text = format!("{}\n", exported.certificate.display());
     match &exported.key {
         Some(key) => text.push_str(&format!("{} (secret)\n", key.display())),
@@ -100,12 +101,10 @@ fn find(args: &ExportArgs, store: &Store) -> Result<(String, String, Option<Vec<
     let certificate = store.certificate(&entry.copy())?;
     let spki = x509_parser::parse_x509_certificate(&certificate).map(|(_, parsed)| parsed.public_key().raw.to_vec());
     let device = Name::parse(&entry.name).map_err(|error| CaError::usage(error.to_string()))?;
-    let path = Store::shown(store.folder(), &Places::new(None)?.key(&device));
-    let key = read_key(&path).filter(|(key, _)| spki.is_ok_and(|spki| keys::fits(key, &spki)));
+    let places = Places::new(None)?;
+    let pem = places.read(store, &places.key(&device))?;
+    let key = pem
+        .and_then(|pem| Some((keys::read(&pem).ok()?, pem)))
+        .filter(|(key, _)| spki.is_ok_and(|spki| keys::fits(key, &spki)));
     Ok((entry.name.clone(), entry.copy(), key.map(|(_, pem)| pem)))
-}
-
-fn read_key(path: &Path) -> Option<(rcgen::KeyPair, Vec<u8>)> {
-    let pem = std::fs::read(path).ok()?;
-    Some((keys::read(&pem).ok()?, pem))
 }

@@ -187,7 +187,7 @@ impl Founded {
         };
         // Once before anything is touched, and once when nobody else can write.
         check()?;
-        let mut store = Store::open_or_create(folder, super::waiting)?;
+        let mut store = Store::open_or_create(folder, super::tell)?;
         check()?;
         Ok(store.commit(self.inventory, self.files)?)
     }

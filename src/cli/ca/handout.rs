@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
-use super::FOLDER;
+use super::{CaError, FOLDER};
 use crate::cli::share;
 use crate::config;
 use crate::config::checked::RouteMode;
 use crate::enrolment::{self, Form, Gate, Kit, PUBLIC_PORT, ROOT_FILE};
 use crate::identity::{Serial, Sha256};
 use crate::names::{Name, ServerNamePattern};
-use crate::pki::files::{Access, NewFile};
+use crate::pki::files::{Access, Folder, NewFile};
 use crate::pki::inventory::Store;
 use crate::pki::{Issued, Password};
 
@@ -76,6 +76,27 @@ impl Places {
     fn share(&self, authorities: &Path, name: &Name) -> Option<String> {
         let usual = self.folder == Path::new(USUAL) && std::path::absolute(authorities).ok()?.ends_with(FOLDER);
         usual.then(|| share::command(name, &Store::shown(authorities, Path::new(".."))))
+    }
+
+    /// The folder, if it is not the usual one.
+    pub(super) fn output(&self) -> Option<PathBuf> {
+        (self.folder != Path::new(USUAL)).then(|| self.folder.clone())
+    }
+
+    /// The contents of one of these files, if it is there.
+    pub(super) fn read(&self, store: &Store, file: &Path) -> Result<Option<Vec<u8>>, CaError> {
+        match self.output() {
+            None => Ok(store.read(file)?),
+            // It is the user of the command who has named it, not the owner of the folder of the authorities.
+            Some(output) => {
+                let name = file.file_name().map(Path::new).unwrap_or(Path::new(""));
+                match Folder::open(&output).and_then(|folder| folder.read(name)) {
+                    Ok(contents) => Ok(Some(contents)),
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(CaError::usage(format!("failed to read {}: {error}", file.display()))),
+                }
+            }
+        }
     }
 
     /// The folder itself.

@@ -31,7 +31,7 @@ use serde::Serialize;
 use self::passphrase::PassphraseArg;
 use super::{ConfigArg, FROM_INIT, Format, exit, share};
 use crate::enrolment;
-use crate::pki::inventory::{AuthorityEntry, Inventory, Kind, Recovered, Store, StoreError};
+use crate::pki::inventory::{AuthorityEntry, Inventory, Kind, Notice, Recovered, Store, StoreError};
 use crate::pki::{self, Authority, files};
 
 /// The options of `doorward ca`.
@@ -203,7 +203,7 @@ impl FolderArg {
 
     /// Opens the folder, which nobody else can change then.
     fn open(&self) -> Result<Store, CaError> {
-        let mut store = Store::open(&self.existing(), waiting)?;
+        let mut store = Store::open(&self.existing(), tell)?;
         tell_recovered(&store);
         let mut inventory = store.inventory.clone();
         recall(&store, &mut inventory)?;
@@ -215,7 +215,7 @@ impl FolderArg {
     fn open_or_create(&self) -> Result<Store, CaError> {
         let found = self.existing();
         let folder = if Store::is_in(&found) { found } else { self.new_folder() };
-        let store = Store::open_or_create(&folder, waiting)?;
+        let store = Store::open_or_create(&folder, tell)?;
         tell_recovered(&store);
         Ok(store)
     }
@@ -225,9 +225,12 @@ fn beside(config: &Path) -> PathBuf {
     config.with_file_name(FOLDER)
 }
 
-/// Said once if another command has the folder.
-fn waiting() {
-    errln!("waiting for another doorward that changes the same folder");
+/// What there is to say while the folder is used.
+fn tell(notice: Notice<'_>) {
+    match notice {
+        Notice::Waiting => errln!("waiting for another doorward that changes the same folder"),
+        Notice::Warning(warning) => errln!("warning: {warning}"),
+    }
 }
 
 fn tell_recovered(store: &Store) {

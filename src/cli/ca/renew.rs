@@ -69,6 +69,7 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     let authority = authority_for(&store, Kind::Device, Some(&old.authority))?;
     let signer = load(&store, &authority, &args.new.passphrase)?;
     let places = Places::new(args.output.as_deref())?;
+    store.set_output(places.output());
 
     let (certified, issued) = certify(args, &store, &old, &name, &signer, &places)?;
     let mut entry = Entry::issued(name.as_str(), Kind::Device, &authority.id, &certified);
@@ -85,7 +86,7 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
         }
         Some(issued) => {
             let root = store.authority_certificate(&authority_for(&store, Kind::Server, None)?)?;
-            let gate = known_gate(root, &store.path("../doorward.toml"));
+            let gate = store.as_owner(|| known_gate(root, &store.path("../doorward.toml")));
             let (device, its_files) = handout(store.folder(), &places, &name, issued, &gate)?;
             files.extend(its_files);
             files.push(places.root(&gate));
@@ -180,7 +181,7 @@ fn find(inventory: &Inventory, name: &str) -> Result<Entry, CaError> {
 /// What a device had before is replaced, and nothing else: in another folder its files may be called as somebody else's are,
 /// the gate's own among them.
 fn check_own(store: &Store, places: &Places, name: &Name, files: &[NewFile]) -> Result<(), CaError> {
-    let certificate = std::fs::read(Store::shown(store.folder(), &places.certificate(name))).ok();
+    let certificate = places.read(store, &places.certificate(name))?;
     let certificate = certificate.and_then(|pem| CertificateDer::from_pem_slice(&pem).ok());
     let fingerprint = certificate.map(|der| Sha256::of(&der).to_string());
     let mut known = store.inventory.certificates.iter();
@@ -221,7 +222,7 @@ fn certify(
         .map_err(|_| crate::pki::Error::NotACertificate)?;
     let public = SubjectPublicKeyInfo::from_der(&spki).map_err(crate::pki::Error::from)?;
     let certified = signer.certify_device(name, &public)?;
-    let key = std::fs::read(Store::shown(store.folder(), &places.key(name))).ok();
+    let key = places.read(store, &places.key(name))?;
     let key = key.and_then(|pem| keys::read(&pem).ok()).filter(|key| keys::fits(key, &spki));
     Ok((certified.clone(), key.map(|key| Issued::new(certified, key))))
 }

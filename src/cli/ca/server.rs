@@ -88,7 +88,7 @@ pub(super) fn make(names: &[ServerNamePattern], args: &NewServer) -> Result<(), 
     let mut store = args.folder.open()?;
     let authority = authority_for(&store, Kind::Server, None)?;
     let signer = load(&store, &authority, &args.passphrase)?;
-    let current = Current::read(&store);
+    let current = Current::read(&store)?;
     if !args.force && current.is_foreign(&store) {
         let [certificate, key] = SERVER.map(|file| store.path(file));
         return Err(CaError::exists(
@@ -161,14 +161,15 @@ struct Current {
 }
 
 impl Current {
-    fn read(store: &Store) -> Self {
-        let [certificate, key] = SERVER.map(|file| std::fs::read(store.path(file)).ok());
+    fn read(store: &Store) -> Result<Self, CaError> {
+        let [certificate, key] = SERVER;
+        let (certificate, key) = (store.read(certificate)?, store.read(key)?);
         let key_is_there = key.is_some();
-        Self {
+        Ok(Self {
             certificate: certificate.and_then(|pem| CertificateDer::from_pem_slice(&pem).ok()),
             key: key.and_then(|pem| keys::read(&pem).ok()),
             key_is_there,
-        }
+        })
     }
 
     /// Whether what would be replaced came from somewhere else.

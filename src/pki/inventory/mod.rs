@@ -7,7 +7,7 @@ mod recall;
 mod store;
 mod transaction;
 
-pub use store::{FILE, Store, StoreError};
+pub use store::{FILE, Notice, Store, StoreError};
 pub use transaction::Recovered;
 
 use std::fmt;

@@ -1,28 +1,24 @@
 //! The folder of the authorities: one command at a time, and all of a change or nothing.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use zeroize::Zeroizing;
 
-use super::transaction::{self, Recovered, tidy};
+use super::transaction::{self, CommitError, Recovered, tidy};
 use super::{AuthorityEntry, Inventory, VERSION};
 use crate::pki::authority::Authority;
-use crate::pki::files::{self, Access, NewFile};
+use crate::pki::files::{self, Access, Folder, NewFile, Warning, io_error as file_error};
 use crate::pki::{self, keys};
 
 /// What the inventory is called in the folder.
 pub const FILE: &str = "inventory.toml";
 /// What whoever changes anything holds.
 const LOCK: &str = ".lock";
-
-/// The lock is never made in another place, to which a link in the folder leads.
-const NO_LINK: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 
 /// What `doorward init` calls the device authority's certificate.
 const AUTHORITY: &str = "clients.pem";
@@ -52,6 +48,15 @@ pub enum StoreError {
     KeyAway(PathBuf),
     /// The system refused something.
     Files(files::Error),
+    /// A change could not be made; everything is as it was.
+    Unchanged(files::Error),
+    /// A change is made, and some of its files are not in their places yet.
+    Unfinished {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        source: files::Error,
+    },
     /// A certificate or key in the folder cannot be used.
     Pki {
         /// Which.
@@ -91,10 +96,15 @@ impl fmt::Display for StoreError {
                  shut a device out without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration",
                 path.display()
             ),
-            Self::Files(files::Error::Io { action, path, source }) => {
-                write!(f, "failed to {action} {}: {source}", path.display())
-            }
-            Self::Files(error) => write!(f, "{error}"),
+            Self::Files(error) => f.write_str(&with_cause(error)),
+            Self::Unchanged(error) => write!(f, "{}; nothing was changed", with_cause(error)),
+            Self::Unfinished { folder, source } => write!(
+                f,
+                "the change is made, but not every file is in its place: {}\n  when this is mended, let it be finished: doorward \
+                 ca list --folder {}",
+                with_cause(source),
+                folder.display()
+            ),
             Self::Pki { path, source } => write!(f, "{}: {source}", path.display()),
         }
     }
@@ -103,7 +113,7 @@ impl fmt::Display for StoreError {
 impl std::error::Error for StoreError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Files(error) => Some(error),
+            Self::Files(error) | Self::Unchanged(error) | Self::Unfinished { source: error, .. } => Some(error),
             Self::Pki { source, .. } => Some(source),
             Self::Missing(_) | Self::KeyAway(_) | Self::Damaged { .. } | Self::Newer(_) => None,
         }
@@ -116,10 +126,31 @@ impl From<files::Error> for StoreError {
     }
 }
 
-/// The folder of the authorities, which nobody else changes as long as this is there.
+/// A failure and what the system said.
+fn with_cause(error: &files::Error) -> String {
+    match error {
+        files::Error::Io { source, .. } => format!("{error}: {source}"),
+        files::Error::Exists(_) => error.to_string(),
+    }
+}
+
+/// What there is to tell while the folder is used.
+#[derive(Clone, Copy, Debug)]
+pub enum Notice<'a> {
+    /// Another command has the folder, and is waited for.
+    Waiting,
+    /// Something about a file is not as it should be.
+    Warning(&'a Warning),
+}
+
+/// The folder of the authorities, which no other command changes as long as this is there. Root uses it with the rights of
+/// its owner, see [`Folder`].
 #[derive(Debug)]
 pub struct Store {
-    folder: PathBuf,
+    folder: Folder,
+    /// Where the user wants files written to, beside the folder.
+    output: Option<PathBuf>,
+    tell: fn(Notice<'_>),
     /// What the inventory says.
     pub inventory: Inventory,
     /// What was done about a command that had been killed.
@@ -134,38 +165,83 @@ impl Store {
         folder.join(FILE).exists() || folder.join(LOCK).exists()
     }
 
-    /// Opens the folder, and waits if another command changes it: then `waiting` is called once.
-    pub fn open(folder: &Path, waiting: impl FnOnce()) -> Result<Self, StoreError> {
+    /// Opens the folder, and waits if another command changes it. `tell` is called with what there is to say.
+    pub fn open(folder: &Path, tell: fn(Notice<'_>)) -> Result<Self, StoreError> {
         if !Self::is_in(folder) {
             return Err(StoreError::Missing(folder.to_owned()));
         }
-        let (lock, recovered) = lock(folder, waiting)?;
-        let inventory = read(folder)?.ok_or_else(|| StoreError::Missing(folder.to_owned()))?;
-        Ok(Self { folder: folder.to_owned(), inventory, recovered, _lock: lock })
+        let opened = open_folder(folder)?;
+        Self::lock(opened, tell, |folder| read(folder)?.ok_or_else(|| StoreError::Missing(folder.path().to_owned())))
     }
 
     /// Opens the folder, makes it if it is not there, and begins with an empty inventory if there is none.
-    pub fn open_or_create(folder: &Path, waiting: impl FnOnce()) -> Result<Self, StoreError> {
-        make_folder(folder)?;
-        let (lock, recovered) = lock(folder, waiting)?;
-        let inventory = read(folder)?.unwrap_or_default();
-        Ok(Self { folder: folder.to_owned(), inventory, recovered, _lock: lock })
+    pub fn open_or_create(folder: &Path, tell: fn(Notice<'_>)) -> Result<Self, StoreError> {
+        let opened = Folder::create(folder, &mut Vec::new()).map_err(io_error("create the folder", folder))?;
+        Self::lock(opened, tell, |folder| Ok(read(folder)?.unwrap_or_default()))
+    }
+
+    /// Waits for the lock, and finishes what whoever had it before could not.
+    fn lock(
+        folder: Folder,
+        tell: fn(Notice<'_>),
+        inventory: impl FnOnce(&Folder) -> Result<Inventory, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let lock = lock(&folder, tell).map_err(io_error("lock", &folder.path().join(LOCK)))?;
+        let recovered = transaction::recover(&folder)?;
+        Ok(Self { inventory: inventory(&folder)?, folder, recovered, output: None, tell, _lock: lock })
     }
 
     /// What the inventory of a folder says at this moment, if there is one. Nothing is touched, so this works where
     /// nothing may be written, too.
     pub fn look(folder: &Path) -> Result<Option<Inventory>, StoreError> {
-        read(folder)
+        match Folder::open(folder) {
+            Ok(folder) => read(&folder),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("open the folder", folder)(error)),
+        }
     }
 
     /// The folder.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
+    }
+
+    /// Files of a change may be written below this folder, too, which the user has named: with the rights of its owner, not
+    /// those of the owner of the folder of the authorities.
+    pub fn set_output(&mut self, folder: Option<PathBuf>) {
+        self.output = folder;
+    }
+
+    /// Does it with the rights that the folder is used with.
+    pub fn as_owner<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.folder.actor().act(call)
+    }
+
+    /// The contents of a file: of a path that the inventory has, or one relative to the folder. Nothing if it is not there.
+    ///
+    /// # Errors
+    /// If it is there and cannot be read, or is not a regular file.
+    pub fn read(&self, path: impl AsRef<Path>) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = tidy(&self.folder.path().join(path));
+        match self.read_path(&path) {
+            Ok(contents) => Ok(Some(contents)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", &path)(error)),
+        }
+    }
+
+    /// Reads a path as it is shown, with the rights that the folder is used with.
+    fn read_path(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if let Ok(inside) = path.strip_prefix(self.folder.path()) {
+            return self.folder.read(inside);
+        }
+        let parent = Folder::open(files::parent(path))?.with_rights_of(self.folder.actor());
+        parent.read(Path::new(path.file_name().unwrap_or_default()))
     }
 
     /// A path of the inventory as one that can be opened.
     pub fn path(&self, relative: &str) -> PathBuf {
-        tidy(&self.folder.join(relative))
+        tidy(&self.folder().join(relative))
     }
 
     /// As [`Store::path`], for a folder that is not open.
@@ -181,12 +257,8 @@ impl Store {
     pub fn recall(&self, inventory: &mut Inventory) -> Result<usize, StoreError> {
         let mut count = 0;
         for authority in inventory.authorities.clone() {
-            let Some(path) = authority.revocation_list.as_deref().map(|list| self.path(list)) else { continue };
-            let list = match fs::read(&path) {
-                Ok(list) => list,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(io_error("read", &path)(error)),
-            };
+            let Some(path) = authority.revocation_list.as_deref() else { continue };
+            let Some(list) = self.read(path)? else { continue };
             // Without its certificate nothing is issued or revoked; whoever tries is told.
             let Ok(certificate) = self.authority_certificate(&authority) else { continue };
             let list = CertificateRevocationListDer::from_pem_slice(&list).map_or(list, |list| list.to_vec());
@@ -199,7 +271,7 @@ impl Store {
     /// absolute.
     pub fn commit(&mut self, inventory: Inventory, files: Vec<NewFile>) -> Result<(), StoreError> {
         let damaged =
-            |error: toml::ser::Error| StoreError::Damaged { path: self.folder.join(FILE), message: error.to_string() };
+            |error: toml::ser::Error| StoreError::Damaged { path: self.path(FILE), message: error.to_string() };
         let text = toml::to_string_pretty(&inventory).map_err(damaged)?;
         let own = NewFile {
             path: FILE.into(),
@@ -208,7 +280,13 @@ impl Store {
             access: Access::Private,
         };
         let all: Vec<NewFile> = std::iter::once(own).chain(files).collect();
-        transaction::commit(&self.folder, &all)?;
+        let mut warnings = Vec::new();
+        let done = transaction::commit(&self.folder, &all, self.output.as_deref(), &mut warnings);
+        warnings.iter().for_each(|warning| (self.tell)(Notice::Warning(warning)));
+        done.map_err(|error| match error {
+            CommitError::Unchanged(error) => StoreError::Unchanged(error),
+            CommitError::Unfinished(source) => StoreError::Unfinished { folder: self.folder().to_owned(), source },
+        })?;
         self.inventory = inventory;
         Ok(())
     }
@@ -229,10 +307,9 @@ impl Store {
         let certificate = self.authority_certificate(entry)?;
         let path = self.path(&entry.key);
         let unusable = |source| StoreError::Pki { path: path.clone(), source };
-        if !path.exists() {
+        let Some(pem) = self.read(&entry.key)?.map(Zeroizing::new) else {
             return Err(StoreError::KeyAway(path).into());
-        }
-        let pem = Zeroizing::new(read_file(&path)?);
+        };
         let key = if keys::is_encrypted(&pem) { keys::decrypt(&pem, &passphrase()?) } else { keys::read(&pem) };
         Ok(key.and_then(|key| Authority::from_parts(certificate, key)).map_err(unusable)?)
     }
@@ -245,23 +322,25 @@ impl Store {
     /// A certificate that the inventory names.
     pub fn certificate(&self, relative: &str) -> Result<CertificateDer<'static>, StoreError> {
         let path = self.path(relative);
-        CertificateDer::from_pem_slice(&read_file(&path)?)
+        let missing = || io_error("read", &path)(io::ErrorKind::NotFound.into());
+        CertificateDer::from_pem_slice(&self.read(relative)?.ok_or_else(missing)?)
             .map_err(|_| StoreError::Pki { path, source: pki::Error::NotACertificate })
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, StoreError> {
-    fs::read(path).map_err(io_error("read", path))
+fn open_folder(folder: &Path) -> Result<Folder, StoreError> {
+    Folder::open(folder).map_err(io_error("open the folder", folder))
 }
 
-fn read(folder: &Path) -> Result<Option<Inventory>, StoreError> {
-    let path = folder.join(FILE);
-    let text = match fs::read_to_string(&path) {
+fn read(folder: &Folder) -> Result<Option<Inventory>, StoreError> {
+    let path = folder.path().join(FILE);
+    let text = match folder.read(Path::new(FILE)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("read", &path)(error)),
     };
     let damaged = |message: String| StoreError::Damaged { path: path.clone(), message };
+    let text = String::from_utf8(text).map_err(|error| damaged(error.to_string()))?;
     // The version first: what else a newer one says cannot be judged.
     let document: toml::Table = text.parse().map_err(|error: toml::de::Error| damaged(error.to_string()))?;
     match document.get("version").and_then(toml::Value::as_integer) {
@@ -272,48 +351,44 @@ fn read(folder: &Path) -> Result<Option<Inventory>, StoreError> {
     toml::from_str(&text).map(Some).map_err(|error| damaged(error.to_string()))
 }
 
-/// Waits for the lock, and finishes what whoever had it before could not. The file stays: a lock that is removed and made
-/// again can be held twice.
-fn lock(folder: &Path, waiting: impl FnOnce()) -> Result<(File, Recovered), StoreError> {
-    let path = folder.join(LOCK);
-    let open = || {
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(NO_LINK)
-            .open(&path)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(lock),
-            Err(fs::TryLockError::WouldBlock) => {
-                waiting();
-                lock.lock()?;
-                Ok(lock)
-            }
-            Err(fs::TryLockError::Error(error)) => Err(error),
+/// Waits for the lock. The file stays: a lock that is removed and made again can be held twice.
+fn lock(folder: &Folder, tell: fn(Notice<'_>)) -> io::Result<File> {
+    let lock = folder.lock_file(LOCK)?;
+    let locked = match lock.try_lock() {
+        Ok(()) => Ok(()),
+        Err(fs::TryLockError::WouldBlock) => {
+            tell(Notice::Waiting);
+            lock.lock()
         }
+        Err(fs::TryLockError::Error(error)) => Err(error),
     };
-    let lock = open().map_err(io_error("lock", &path))?;
-    let recovered = transaction::recover(folder)?;
-    Ok((lock, recovered))
+    match locked {
+        // CIFS and FUSE may know none.
+        Err(error) if knows_no_locks(&error) => {
+            tell(Notice::Warning(&Warning::NoLocks { folder: folder.path().to_owned() }));
+        }
+        other => other?,
+    }
+    Ok(lock)
 }
 
-fn make_folder(folder: &Path) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error("create the folder", folder))
+fn knows_no_locks(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| matches!(errno, Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS | Errno::INVAL))
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError + use<> {
-    let path = path.to_owned();
-    move |source| StoreError::Files(files::Error::Io { action, path, source })
+    let error = file_error(action, path);
+    move |source| StoreError::Files(error(source))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn nobody_waits() {
-        panic!("nobody else is here");
+    fn nobody_waits(notice: Notice<'_>) {
+        panic!("nothing to say: {notice:?}");
     }
 
     #[test]

@@ -4,14 +4,15 @@
 //! Then that folder is renamed to `.changes`: this one step is the change. What remains is to move each file to its
 //! place, which the next command does if this one cannot. So a killed command has changed everything or nothing.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::ffi::OsStr;
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{FileType, Mode, fchmod, fstat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::pki::files::{self, Access, NewFile};
+use crate::pki::files::{self, Access, Folder, Made, NewFile, Replaced, Staged, Warning, io_error};
 
 /// Where changes are prepared: not there for anybody but who prepares them.
 const PREPARING: &str = ".changes.new";
@@ -29,50 +30,142 @@ struct Move {
     to: PathBuf,
 }
 
+/// Where a change may bring a file: what a list in the folder may say, whoever has written it.
+#[derive(Debug)]
+enum Destination<'a> {
+    /// In the folder of the authorities, or below it.
+    Inside(&'a Path),
+    /// Beside the folder: the configuration, or a file of a device.
+    Beside(&'a Path),
+}
+
+impl<'a> Destination<'a> {
+    fn parse(path: &'a Path) -> Option<Self> {
+        let mut parts = path.components();
+        let beside = path.components().next() == Some(Component::ParentDir);
+        if beside {
+            parts.next();
+        }
+        let rest = parts.as_path();
+        let names: Option<Vec<&OsStr>> = parts
+            .map(|part| match part {
+                Component::Normal(name) if !name.as_encoded_bytes().starts_with(b".") => Some(name),
+                _ => None,
+            })
+            .collect();
+        match (beside, names.as_deref()?) {
+            (_, []) => None,
+            (false, _) => Some(Self::Inside(rest)),
+            (true, [file]) if *file == "doorward.toml" => Some(Self::Beside(rest)),
+            (true, [folder, _]) if *folder == "devices" => Some(Self::Beside(rest)),
+            (true, _) => None,
+        }
+    }
+
+    /// The folder it is in, which is made if `made` is given, and its name there. Used with the rights of `base`.
+    fn open(&self, base: &Folder, made: &mut Vec<Made>) -> io::Result<(Folder, &'a OsStr)> {
+        let (start, path) = match self {
+            Self::Inside(path) => (None, path),
+            Self::Beside(path) => {
+                let above = tidy(&base.path().join(".."));
+                (Some(Folder::open(&above)?.with_rights_of(base.actor())), path)
+            }
+        };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        Ok((start.as_ref().unwrap_or(base).below(folder, Some(made))?, name))
+    }
+}
+
+/// A change that was not made, or not to its end.
+#[derive(Debug)]
+pub(super) enum CommitError {
+    /// Nothing was changed.
+    Unchanged(files::Error),
+    /// It is made; some files are not in their places yet.
+    Unfinished(files::Error),
+}
+
 /// Makes the change: all of `files`, or none if there is an error before it is decided. Whoever calls holds the lock.
 ///
-/// The paths of `files` are relative to `folder`, or absolute. What is there already is replaced.
-pub(super) fn commit(folder: &Path, files: &[NewFile]) -> Result<(), files::Error> {
-    let preparing = folder.join(PREPARING);
-    discard(&preparing)?;
-    let written = prepare(folder, &preparing, files);
-    if written.is_err() {
-        // What was written so far is worth nothing, and the error says what is to be said.
-        let _ = discard(&preparing);
-    }
-    written?;
-    let decided = folder.join(DECIDED);
-    fs::rename(&preparing, &decided).map_err(error("write", &decided))?;
-    sync(folder)?;
-    finish(folder)
+/// The paths of `files` are relative to `folder`, or absolute. What is there already is replaced, and hands on its owner,
+/// group and permissions. Files that the list cannot name are written beside their places before, and renamed when the
+/// change is decided; with the rights of the owner of `folder`, unless they are in `output`, which the user has named.
+pub(super) fn commit(
+    folder: &Folder,
+    files: &[NewFile],
+    output: Option<&Path>,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), CommitError> {
+    let (inside, outside): (Vec<&NewFile>, Vec<&NewFile>) =
+        files.iter().partition(|file| Destination::parse(&file.path).is_some());
+    let (named, unnamed): (Vec<NewFile>, Vec<NewFile>) = outside
+        .into_iter()
+        .map(|file| NewFile { path: tidy(&folder.path().join(&file.path)), ..file.clone() })
+        .partition(|file| output.is_some_and(|output| file.path.starts_with(output)));
+    let mut prepare_all = || {
+        let staged =
+            [Staged::prepare(&named, None, warnings)?, Staged::prepare(&unnamed, Some(folder.actor()), warnings)?];
+        folder.remove_folder(PREPARING).map_err(io_error("remove", &folder.path().join(PREPARING)))?;
+        let mut made = Vec::new();
+        let prepared = prepare(folder, &inside, &mut made, warnings).and_then(|()| {
+            let decided = folder.path().join(DECIDED);
+            folder.rename(OsStr::new(PREPARING), folder, OsStr::new(DECIDED)).map_err(io_error("write", &decided))
+        });
+        if let Err(error) = prepared {
+            // What was written so far is worth nothing, and the error says what is to be said.
+            let _ = folder.remove_folder(PREPARING);
+            made.iter().rev().for_each(Made::undo);
+            return Err(error);
+        }
+        Ok(staged)
+    };
+    let staged = prepare_all().map_err(CommitError::Unchanged)?;
+    let complete = || {
+        folder.sync().map_err(io_error("write to disk", folder.path()))?;
+        finish(folder)?;
+        staged.into_iter().try_for_each(|staged| staged.place(files::Existing::Replace))
+    };
+    complete().map_err(CommitError::Unfinished)
 }
 
-fn prepare(folder: &Path, preparing: &Path, files: &[NewFile]) -> Result<(), files::Error> {
-    DirBuilder::new().mode(0o700).create(preparing).map_err(error("create the folder", preparing))?;
+fn prepare(
+    folder: &Folder,
+    files: &[&NewFile],
+    made: &mut Vec<Made>,
+    warnings: &mut Vec<Warning>,
+) -> Result<(), files::Error> {
+    let preparing_path = folder.path().join(PREPARING);
+    let preparing = folder.new_folder(PREPARING).map_err(io_error("create the folder", &preparing_path))?;
     let mut moves = Vec::new();
     for (index, file) in files.iter().enumerate() {
+        let shown = tidy(&folder.path().join(&file.path));
+        let replaced = check_place(folder, &file.path, made).map_err(io_error("write", &shown))?;
         let from = index.to_string();
-        let place = preparing.join(&from);
-        check_place(&tidy(&folder.join(&file.path)))?;
-        let replaced = fs::metadata(folder.join(&file.path)).ok();
-        write(&place, &file.contents, file.access, replaced.as_ref()).map_err(error("write", &place))?;
+        let new = NewFile { path: shown.clone(), ..(*file).clone() };
+        files::write(&preparing, OsStr::new(&from), &new, replaced.as_ref(), warnings)
+            .map_err(io_error("write", &shown))?;
         moves.push(Move { from, to: file.path.clone() });
     }
-    let list = preparing.join(LIST);
-    let text = serde_json::to_vec(&moves).map_err(io::Error::from).map_err(error("write", &list))?;
-    write(&list, &text, Access::Private, None).map_err(error("write", &list))?;
-    sync(preparing)
+    let list = preparing_path.join(LIST);
+    let contents = serde_json::to_vec(&moves).map_err(io::Error::from).map_err(io_error("write", &list))?;
+    let new = NewFile { path: list.clone(), contents, access: Access::Private };
+    files::write(&preparing, OsStr::new(LIST), &new, None, &mut Vec::new()).map_err(io_error("write", &list))?;
+    preparing.sync().map_err(io_error("write to disk", &preparing_path))
 }
 
-/// Finds out now what would keep a file from its place when the change is decided, and could not be undone any more.
-fn check_place(place: &Path) -> Result<(), files::Error> {
-    if place.is_dir() {
-        return Err(error("write", place)(io::ErrorKind::IsADirectory.into()));
+/// Finds out now what would keep a file from its place when the change is decided, and could not be undone any more; and what
+/// stands there.
+fn check_place(folder: &Folder, path: &Path, made: &mut Vec<Made>) -> io::Result<Option<Replaced>> {
+    let destination = Destination::parse(path).ok_or(io::ErrorKind::InvalidInput)?;
+    let before = made.len();
+    let (parent, name) = destination.open(folder, made)?;
+    made.iter().skip(before).try_for_each(Made::sync)?;
+    if parent.stat(name)?.is_some_and(|there| FileType::from_raw_mode(there.st_mode) == FileType::Directory) {
+        return Err(io::ErrorKind::IsADirectory.into());
     }
-    let parent = files::parent(place);
-    make_folder(parent)?;
-    rustix::fs::access(parent, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
-        .map_err(|errno| error("write", place)(errno.into()))
+    parent.check_writable()?;
+    Replaced::look(&parent, name)
 }
 
 /// What a command that was killed had left to be done.
@@ -87,16 +180,14 @@ pub enum Recovered {
 }
 
 /// Brings what was decided to its place, by this process or by one that was killed, and throws away what was not.
-pub(super) fn recover(folder: &Path) -> Result<Recovered, files::Error> {
-    let preparing = folder.join(PREPARING);
-    let was_preparing = fs::symlink_metadata(&preparing).is_ok();
-    discard(&preparing)?;
-    let decided = folder.join(DECIDED);
-    let there = fs::symlink_metadata(&decided).ok();
-    let was_decided = there.is_some();
-    if let Some(there) = there {
-        check_own(&decided, &there)?;
-    }
+pub(super) fn recover(folder: &Folder) -> Result<Recovered, files::Error> {
+    let there = |name: &str| {
+        let there = folder.stat(OsStr::new(name)).map_err(io_error("look at", &folder.path().join(name)))?;
+        Ok::<bool, files::Error>(there.is_some())
+    };
+    let was_preparing = there(PREPARING)?;
+    folder.remove_folder(PREPARING).map_err(io_error("remove", &folder.path().join(PREPARING)))?;
+    let was_decided = there(DECIDED)?;
     finish(folder)?;
     Ok(match (was_decided, was_preparing) {
         (true, _) => Recovered::Finished,
@@ -105,83 +196,102 @@ pub(super) fn recover(folder: &Path) -> Result<Recovered, files::Error> {
     })
 }
 
-/// What is decided may be brought to any place, so only what this user has decided is: not what somebody has laid there who
-/// may write into the folder and nowhere else, to be done by root.
-fn check_own(decided: &Path, there: &fs::Metadata) -> Result<(), files::Error> {
-    if there.is_dir() && there.uid() == rustix::process::geteuid().as_raw() {
-        return Ok(());
+/// Opens the folder of what is decided, if there is one. Only the owner of the folder of the authorities and this user decide.
+fn decided(folder: &Folder) -> io::Result<Option<Folder>> {
+    let there = match folder.stat(OsStr::new(DECIDED))? {
+        None => return Ok(None),
+        Some(there) => there,
+    };
+    if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is no folder: remove it"));
+    }
+    let decided = folder.below(Path::new(DECIDED), None)?;
+    let (own, above) = (decided.own_stat()?, folder.own_stat()?);
+    let by_us = own.st_uid == rustix::process::geteuid().as_raw() || own.st_uid == above.st_uid;
+    // A file system without permissions may let everybody write everywhere.
+    let open_to_others = own.st_mode & !above.st_mode & 0o022 != 0;
+    if by_us && !open_to_others {
+        return Ok(Some(decided));
     }
     let why = "another user has begun this change: let that user run doorward ca list, or remove it";
-    Err(error("finish", decided)(io::Error::new(io::ErrorKind::PermissionDenied, why)))
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
-fn finish(folder: &Path) -> Result<(), files::Error> {
-    let decided = folder.join(DECIDED);
-    let list = decided.join(LIST);
-    let moves: Vec<Move> = match fs::read(&list) {
-        Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from).map_err(error("read", &list))?,
+fn finish(folder: &Folder) -> Result<(), files::Error> {
+    let path = folder.path().join(DECIDED);
+    let Some(decided) = decided(folder).map_err(io_error("finish", &path))? else { return Ok(()) };
+    let list = path.join(LIST);
+    let moves: Vec<Move> = match decided.read(Path::new(LIST)) {
+        Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from).map_err(io_error("read", &list))?,
         // All files are in their places: the list is the first to go.
-        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return discard(&decided),
-        Err(other) => return Err(error("read", &list)(other)),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+            return folder.remove_folder(DECIDED).map_err(io_error("remove", &path));
+        }
+        Err(other) => return Err(io_error("read", &list)(other)),
     };
-    let mut folders = Vec::new();
+    // All of them before any is moved.
     for Move { from, to } in &moves {
-        let (from, to) = (decided.join(from), tidy(&folder.join(to)));
-        let parent = files::parent(&to).to_owned();
-        if fs::symlink_metadata(&from).is_ok() {
-            make_folder(&parent)?;
-            move_file(&from, &to).map_err(error("write", &to))?;
-        }
-        folders.push(parent);
-    }
-    folders.sort();
-    folders.dedup();
-    folders.iter().try_for_each(|folder| sync(folder))?;
-    fs::remove_file(&list).map_err(error("remove", &list))?;
-    discard(&decided)
-}
-
-fn move_file(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {}
-        other => return other,
-    }
-    // The place is on another file system: a copy beside it, which then takes it in one step.
-    let mode = fs::metadata(from)?.mode();
-    let mut beside = tempfile::Builder::new().prefix(".doorward-").tempfile_in(files::parent(to))?;
-    io::copy(&mut File::open(from)?, &mut beside)?;
-    beside.as_file().set_permissions(Permissions::from_mode(mode))?;
-    beside.as_file().sync_all()?;
-    beside.persist(to).map_err(|error| error.error)?;
-    fs::remove_file(from)
-}
-
-/// Writes a file to the disk. Its owner is that of the file it is to replace, as far as the system lets us: a gate that
-/// runs as a user of its own must still be able to read its key when an administrator has renewed it.
-fn write(place: &Path, contents: &[u8], access: Access, replaces: Option<&fs::Metadata>) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(place)?;
-    file.write_all(contents)?;
-    if let Some(old) = replaces {
-        let new = file.metadata()?;
-        if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-            // Only root may give files away; for everybody else it stays their own.
-            let _ = std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()));
+        let plain = from.bytes().all(|byte| byte.is_ascii_digit()) && !from.is_empty();
+        if !plain || Destination::parse(to).is_none() {
+            let why =
+                format!("doorward ca writes no file to {to:?}: somebody else has made this list; remove {path:?}");
+            return Err(io_error("finish", &list)(io::Error::new(io::ErrorKind::PermissionDenied, why)));
         }
     }
-    file.set_permissions(Permissions::from_mode(access.mode()))?;
-    file.sync_all()
+    for Move { from, to } in &moves {
+        let shown = tidy(&folder.path().join(to));
+        bring(&decided, from, folder, to).map_err(io_error("write", &shown))?;
+    }
+    decided.remove(OsStr::new(LIST)).map_err(io_error("remove", &list))?;
+    folder.remove_folder(DECIDED).map_err(io_error("remove", &path))
 }
 
-fn make_folder(folder: &Path) -> Result<(), files::Error> {
-    if folder.is_dir() {
-        return Ok(());
+/// Moves one file to its place, unless it is there already.
+fn bring(decided: &Folder, from: &str, folder: &Folder, to: &Path) -> io::Result<()> {
+    let destination = Destination::parse(to).ok_or(io::ErrorKind::InvalidInput)?;
+    let mut made = Vec::new();
+    let (parent, name) = destination.open(folder, &mut made)?;
+    made.iter().try_for_each(Made::sync)?;
+    let from = OsStr::new(from);
+    if decided.stat(from)?.is_some() {
+        let mut file = plain_file(decided, from)?;
+        match decided.rename(from, &parent, name) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                // The place is on another file system: a copy beside it, which then takes it in one step.
+                let mut contents = Vec::new();
+                file.read_to_end(&mut contents)?;
+                let private = fstat(&file)?.st_mode & 0o004 == 0;
+                let access = if private { Access::Private } else { Access::Public };
+                let copy = NewFile { path: parent.path().join(name), contents, access };
+                let staged = Staged::prepare(&[copy], Some(parent.actor()), &mut Vec::new());
+                staged.and_then(|staged| staged.place(files::Existing::Replace)).map_err(|error| match error {
+                    files::Error::Io { source, .. } => source,
+                    files::Error::Exists(_) => io::ErrorKind::AlreadyExists.into(),
+                })?;
+                decided.remove(from)?;
+            }
+            other => other?,
+        }
     }
-    let above = files::parent(folder);
-    if above != folder {
-        make_folder(above)?;
+    parent.sync()
+}
+
+/// A file as `doorward ca` makes them: a regular one of one name, which nobody executes.
+fn plain_file(decided: &Folder, name: &OsStr) -> io::Result<std::fs::File> {
+    let file = decided.open_file(Path::new(name))?;
+    let there = fstat(&file)?;
+    if there.st_nlink != 1 {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link to another file"));
     }
-    DirBuilder::new().mode(0o700).create(folder).map_err(error("create the folder", folder))?;
-    sync(above)
+    if there.st_mode & 0o7111 != 0 {
+        let masked = decided.actor().act(|| fchmod(&file, Mode::from_raw_mode(there.st_mode & 0o666)));
+        match masked {
+            // Every file is executable on a file system without permissions.
+            Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) if there.st_mode & 0o7000 == 0 => {}
+            other => other?,
+        }
+    }
+    Ok(file)
 }
 
 /// `pki/../devices/a.pem` as `devices/a.pem`: a folder that is yet to be made has no `..`, and people read it better.
@@ -198,26 +308,24 @@ pub(super) fn tidy(path: &Path) -> PathBuf {
     out
 }
 
-/// Removes a folder of changes, if it is there.
-fn discard(folder: &Path) -> Result<(), files::Error> {
-    match fs::remove_dir_all(folder) {
-        Err(other) if other.kind() != io::ErrorKind::NotFound => Err(error("remove", folder)(other)),
-        _ => Ok(()),
-    }
-}
-
-fn sync(folder: &Path) -> Result<(), files::Error> {
-    File::open(folder).and_then(|open| open.sync_all()).map_err(error("write to disk", folder))
-}
-
-fn error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> files::Error + use<> {
-    let path = path.to_owned();
-    move |source| files::Error::Io { action, path, source }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
+
+    fn open(folder: &Path) -> Folder {
+        Folder::open(folder).expect("a folder")
+    }
+
+    fn commit(folder: &Path, files: &[NewFile]) -> Result<(), CommitError> {
+        super::commit(&open(folder), files, None, &mut Vec::new())
+    }
+
+    fn recover(folder: &Path) -> Result<Recovered, files::Error> {
+        super::recover(&open(folder))
+    }
 
     fn file(path: &str, contents: &str, access: Access) -> NewFile {
         NewFile { path: path.into(), contents: contents.into(), access }
@@ -259,7 +367,8 @@ mod tests {
 
         let preparing = folder.join(PREPARING);
         let change = [file("a", "1", Access::Public), file("b", "2", Access::Public)];
-        prepare(folder, &preparing, &change).expect("prepared");
+        let change: Vec<&NewFile> = change.iter().collect();
+        prepare(&open(folder), &change, &mut Vec::new(), &mut Vec::new()).expect("prepared");
         fs::rename(&preparing, folder.join(DECIDED)).expect("decided");
         // One file had been moved when the power failed.
         fs::rename(folder.join(DECIDED).join("0"), folder.join("a")).expect("moved");

@@ -1,13 +1,22 @@
 //! Writing keys and certificates to disk: the whole set or nothing, and never half a file.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+mod attributes;
+mod folder;
 
-use tempfile::{Builder, NamedTempFile};
+pub use attributes::Warning;
+pub use folder::Folder;
+
+pub(super) use attributes::Replaced;
+pub(super) use folder::{Actor, Made};
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use self::folder::cannot_sync;
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +33,14 @@ impl Access {
         match self {
             Self::Private => 0o600,
             Self::Public => 0o644,
+        }
+    }
+
+    /// What a file may keep of the permissions of one that it replaces.
+    const fn most(self) -> u32 {
+        match self {
+            Self::Private => 0o660,
+            Self::Public => 0o666,
         }
     }
 }
@@ -101,49 +118,21 @@ impl std::error::Error for Error {
     }
 }
 
-/// Writes one file, as [`write_all`] does.
-pub fn write_new(path: &Path, contents: &[u8], access: Access, existing: Existing) -> Result<(), Error> {
-    write_all(&[NewFile { path: path.to_owned(), contents: contents.to_vec(), access }], existing)
-}
-
-/// Writes `files`, and the folders they need with mode 0700.
+/// Writes `files`, and the folders they need with mode 0700. Says what the file systems did not do as they were asked.
 ///
 /// Every file is written to the disk under another name beside its place, and only when all of them are there are
-/// they renamed, so that no reader ever sees half a file and a full disk leaves everything as it was. Permissions
-/// are as [`Access`] says, whatever the umask. With [`Existing::Keep`] the files appear all or none. With
+/// they renamed, so that no reader ever sees half a file and a full disk leaves everything as it was. A new file has the
+/// permissions that [`Access`] says, whatever the umask; one that replaces another keeps owner, group, permissions and
+/// access control list of that one. With [`Existing::Keep`] the files appear all or none. With
 /// [`Existing::Replace`] each is replaced in one step; should the system refuse one of these renames, the error names
 /// the file, and those before it in `files` are the new ones.
-pub fn write_all(files: &[NewFile], existing: Existing) -> Result<(), Error> {
+///
+/// Root writes with the rights of the owner of each folder, see [`folder`].
+pub fn write_all(files: &[NewFile], existing: Existing) -> Result<Vec<Warning>, Error> {
     check_places(files, existing)?;
-    let mut folders = Folders::default();
-    for file in files {
-        folders.create(parent(&file.path))?;
-    }
-    let staged = files.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
-    let mut placed = Placed::default();
-    for (file, temporary) in files.iter().zip(staged) {
-        let renamed = match existing {
-            // Refuses even a file that has appeared since it was looked for.
-            Existing::Keep => temporary.persist_noclobber(&file.path),
-            Existing::Replace => temporary.persist(&file.path),
-        };
-        match renamed {
-            Ok(_) if existing == Existing::Keep => placed.0.push(&file.path),
-            Ok(_) => {}
-            Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(Error::Exists(vec![file.path.clone()]));
-            }
-            Err(refused) => return Err(io_error("write", &file.path)(refused.error)),
-        }
-    }
-    placed.0.clear();
-    let changed = files.iter().map(|file| parent(&file.path)).chain(folders.created.iter().map(|path| parent(path)));
-    // A rename is on the disk when its folder is.
-    let changed: BTreeSet<PathBuf> = changed.map(Path::to_owned).collect();
-    folders.created.clear();
-    changed.iter().try_for_each(|folder| {
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("write to disk", folder))
-    })
+    let mut warnings = Vec::new();
+    Staged::prepare(files, None, &mut warnings)?.place(existing)?;
+    Ok(warnings)
 }
 
 fn check_places(files: &[NewFile], existing: Existing) -> Result<(), Error> {
@@ -159,64 +148,138 @@ fn check_places(files: &[NewFile], existing: Existing) -> Result<(), Error> {
     if taken.is_empty() { Ok(()) } else { Err(Error::Exists(taken)) }
 }
 
-/// Writes the file to the disk under another name beside its place.
-fn stage(file: &NewFile) -> Result<NamedTempFile, Error> {
-    let write = || {
-        let mut temporary = Builder::new().prefix(".doorward-").tempfile_in(parent(&file.path))?;
-        temporary.write_all(&file.contents)?;
-        temporary.as_file().set_permissions(Permissions::from_mode(file.access.mode()))?;
-        temporary.as_file().sync_all()?;
-        Ok(temporary)
-    };
-    write().map_err(io_error("write", &file.path))
+/// Files that are on the disk under other names beside their places. What is not placed is removed when this is dropped.
+#[derive(Debug, Default)]
+pub(in crate::pki) struct Staged {
+    files: Vec<StagedFile>,
+    made: Vec<Made>,
 }
 
-/// Folders made on the way; removed again if still empty when this is dropped.
-#[derive(Default)]
-struct Folders {
-    created: Vec<PathBuf>,
+#[derive(Debug)]
+struct StagedFile {
+    folder: Rc<Folder>,
+    temporary: OsString,
+    name: OsString,
+    path: PathBuf,
+    /// It stands under its own name now.
+    placed: bool,
 }
 
-impl Folders {
-    fn create(&mut self, folder: &Path) -> Result<(), Error> {
-        if folder.is_dir() {
-            return Ok(());
+impl Staged {
+    /// Writes the files to the disk. With the rights of `actor`, if one is given, instead of those of the owner of each folder.
+    pub(in crate::pki) fn prepare(
+        files: &[NewFile],
+        actor: Option<Actor>,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Self, Error> {
+        let mut staged = Self::default();
+        for file in files {
+            let name = file.path.file_name().ok_or(io::ErrorKind::IsADirectory);
+            let name = name.map_err(io::Error::from).map_err(io_error("write", &file.path))?;
+            let above = parent(&file.path);
+            let known = staged.files.iter().find(|other| parent(&other.path) == above);
+            let folder = match known.map(|other| Rc::clone(&other.folder)) {
+                Some(folder) => folder,
+                None => {
+                    let folder = Folder::create(above, &mut staged.made).map_err(io_error("open the folder", above))?;
+                    Rc::new(match actor {
+                        Some(actor) => folder.with_rights_of(actor),
+                        None => folder,
+                    })
+                }
+            };
+            let temporary = temporary_name().map_err(io_error("write", &file.path))?;
+            let staged_file = StagedFile {
+                folder: Rc::clone(&folder),
+                temporary: temporary.clone(),
+                name: name.to_owned(),
+                path: file.path.clone(),
+                placed: false,
+            };
+            let replaced = Replaced::look(&folder, name).map_err(io_error("look at", &file.path))?;
+            staged.files.push(staged_file);
+            write(&folder, &temporary, file, replaced.as_ref(), warnings).map_err(io_error("write", &file.path))?;
         }
-        self.create(parent(folder))?;
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Ok(()) => {
-                self.created.push(folder.to_owned());
-                Ok(())
+        Ok(staged)
+    }
+
+    /// Gives the files their names.
+    pub(in crate::pki) fn place(mut self, existing: Existing) -> Result<(), Error> {
+        for file in &mut self.files {
+            let renamed = match existing {
+                // Refuses even a file that has appeared since it was looked for.
+                Existing::Keep => file.folder.rename_new(&file.temporary, &file.folder, &file.name),
+                Existing::Replace => file.folder.rename(&file.temporary, &file.folder, &file.name),
+            };
+            match renamed {
+                Ok(()) => file.placed = true,
+                Err(refused) if refused.kind() == io::ErrorKind::AlreadyExists => {
+                    let error = Error::Exists(vec![file.path.clone()]);
+                    self.undo(existing);
+                    return Err(error);
+                }
+                Err(refused) => {
+                    let error = io_error("write", &file.path)(refused);
+                    self.undo(existing);
+                    return Err(error);
+                }
             }
-            Err(error) => Err(io_error("create the folder", folder)(error)),
+        }
+        // A rename is on the disk when its folder is.
+        for file in &self.files {
+            file.folder.sync().map_err(io_error("write to disk", parent(&file.path)))?;
+        }
+        self.made.clear();
+        Ok(())
+    }
+
+    /// With [`Existing::Keep`] what has appeared already goes again.
+    fn undo(&mut self, existing: Existing) {
+        for file in self.files.iter().filter(|file| file.placed && existing == Existing::Keep) {
+            // The error that brought us here is the one to tell.
+            let _ = file.folder.remove(&file.name);
         }
     }
 }
 
-impl Drop for Folders {
+impl Drop for Staged {
     fn drop(&mut self) {
-        for folder in self.created.iter().rev() {
+        for file in self.files.iter().filter(|file| !file.placed) {
             // The error that brought us here is the one to tell.
-            let _ = fs::remove_dir(folder);
+            let _ = file.folder.remove(&file.temporary);
+        }
+        for made in self.made.iter().rev() {
+            made.undo();
         }
     }
 }
 
-/// Files that have appeared at their places; removed again when this is dropped.
-#[derive(Default)]
-struct Placed<'a>(Vec<&'a Path>);
+/// A name that no file has.
+fn temporary_name() -> io::Result<OsString> {
+    let random = super::random::<8>().map_err(io::Error::other)?;
+    Ok(format!(".doorward-{:016x}", u64::from_be_bytes(random)).into())
+}
 
-impl Drop for Placed<'_> {
-    fn drop(&mut self) {
-        for path in &self.0 {
-            // The error that brought us here is the one to tell.
-            let _ = fs::remove_file(path);
-        }
+/// Writes a file to the disk under `name`; `file.path` is where it will stand.
+pub(in crate::pki) fn write(
+    folder: &Folder,
+    name: &OsStr,
+    file: &NewFile,
+    replaced: Option<&Replaced>,
+    warnings: &mut Vec<Warning>,
+) -> io::Result<()> {
+    let mut new = folder.new_file(name)?;
+    // Before there is anything in it to be read.
+    attributes::apply(&new, file.access, replaced, folder.actor(), &file.path, warnings)?;
+    new.write_all(&file.contents)?;
+    match rustix::fs::fsync(&new) {
+        Err(error) if cannot_sync(error) => Ok(()),
+        other => Ok(other?),
     }
 }
 
 /// The folder a file is in.
-pub(super) fn parent(path: &Path) -> &Path {
+pub(in crate::pki) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) => Path::new("."),
@@ -224,14 +287,21 @@ pub(super) fn parent(path: &Path) -> &Path {
     }
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+pub(in crate::pki) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let path = path.to_owned();
     move |source| Error::Io { action, path, source }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{File, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    fn write_new(path: &Path, contents: &[u8], access: Access, existing: Existing) -> Result<Vec<Warning>, Error> {
+        write_all(&[NewFile { path: path.to_owned(), contents: contents.to_vec(), access }], existing)
+    }
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).expect("it is there").permissions().mode() & 0o7777
@@ -298,14 +368,15 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_file_gets_the_contents_and_mode_of_the_new_one() {
+    fn a_replaced_key_keeps_its_mode_but_is_not_for_every_user() {
         let folder = tempfile::tempdir().expect("a folder");
         let key = folder.path().join("key");
         fs::write(&key, "old").expect("written");
         fs::set_permissions(&key, Permissions::from_mode(0o666)).expect("set");
         let held = File::open(&key).expect("open");
-        write_new(&key, b"new", Access::Private, Existing::Replace).expect("written");
-        assert_eq!((fs::read_to_string(&key).expect("there").as_str(), mode(&key)), ("new", 0o600));
+        let warnings = write_new(&key, b"new", Access::Private, Existing::Replace).expect("written");
+        assert_eq!(warnings, [Warning::KeyWasReadable { path: key.clone(), mode: 0o660 }]);
+        assert_eq!((fs::read_to_string(&key).expect("there").as_str(), mode(&key)), ("new", 0o660));
         // Whoever had it open still reads the old one to its end: it was replaced, not rewritten.
         assert_eq!(io::read_to_string(held).expect("readable"), "old");
         assert_eq!(names(folder.path()), ["key"]);
