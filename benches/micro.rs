@@ -171,6 +171,7 @@ fn route(criterion: &mut Criterion) {
 
 fn policy(criterion: &mut Criterion) {
     let identity = Identity {
+        anchored: true,
         verified: true,
         emails: vec!["bob@home.example".to_owned()],
         uris: Vec::new(),

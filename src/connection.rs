@@ -126,7 +126,7 @@ async fn prove(
             gate.admission.without_certificate(&mut admitted.slots)?;
             let header =
                 proxy_protocol::header(route.send_proxy_protocol, admitted.client, || admitted.destination(), None);
-            let dialed = reach(policy.permit(), &route, &header, timeouts, record).await?;
+            let dialed = reach(policy.permit(), &route, &header, timeouts, gate, record).await?;
             let Admitted { stream: client, slots, .. } = admitted;
             return Ok(Established { client, dialed, tls: Tls::Passthrough, limits, slots });
         }
@@ -162,7 +162,7 @@ async fn prove(
     }
 
     let header = proxy_header(route.send_proxy_protocol, &secured);
-    let dialed = match reach(authorized, &route, &header, timeouts, record).await {
+    let dialed = match reach(authorized, &route, &header, timeouts, gate, record).await {
         Ok(dialed) => dialed,
         Err(rejection) => return Err(secured.refuse(rejection).await),
     };
@@ -187,11 +187,12 @@ async fn reach(
     route: &Route,
     header: &[u8],
     timeouts: &Timeouts,
+    gate: &Gate,
     record: &mut Record,
 ) -> Result<Dialed, Rejection> {
     let begun = record.dialing();
     let tried = |backend, up| record.tried(backend, up);
-    let dialed = dial(authorized, &route.backends, header, begun + timeouts.dial, tried).await;
+    let dialed = dial(authorized, &route.backends, header, begun + timeouts.dial, &gate.resolver, tried).await;
     record.dialed(&dialed, begun);
     dialed
 }

@@ -4,11 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::authorize::Authorized;
+use crate::backends::resolver::{Resolver, Unresolved};
 use crate::config::checked::Backend;
 use crate::rejection::{Reason, Rejection};
 use crate::sys::stream::Stream;
@@ -31,6 +32,7 @@ pub async fn dial(
     backends: &[Backend],
     header: &[u8],
     deadline: Instant,
+    resolver: &Resolver,
     mut tried: impl FnMut(usize, bool),
 ) -> Result<Dialed, Rejection> {
     let mut last = Rejection::silent(Reason::Internal, "a route without backends");
@@ -39,14 +41,17 @@ pub async fn dial(
         let rest = u32::try_from(backends.len() - index).unwrap_or(u32::MAX);
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / rest;
-        let (reason, detail) = match timeout_at(share, connect(backend, header)).await {
-            Ok(Ok(stream)) => {
+        let (reason, detail) = match reach(backend, header, resolver, share).await {
+            Ok(stream) => {
                 tried(index, true);
                 return Ok(Dialed { authorized, stream, backend: index });
             }
-            Ok(Err(Failure::Unresolved(error))) => (Reason::BackendUnresolved, error.to_string()),
-            Ok(Err(Failure::Io(error))) => (reason_of(&error), error.to_string()),
-            Err(_) => (Reason::BackendTimeout, "no answer within timeouts.dial".to_owned()),
+            Err(Failure::Unresolved(error)) if is_shortage(error.raw_os_error()) => {
+                (Reason::Internal, error.to_string())
+            }
+            Err(Failure::Unresolved(error)) => (Reason::BackendUnresolved, error.to_string()),
+            Err(Failure::Io(error)) => (reason_of(&error), error.to_string()),
+            Err(Failure::Late) => (Reason::BackendTimeout, "no answer within timeouts.dial".to_owned()),
         };
         if reason != Reason::Internal {
             tried(index, false);
@@ -57,8 +62,9 @@ pub async fn dial(
 }
 
 enum Failure {
-    Unresolved(io::Error),
+    Unresolved(Unresolved),
     Io(io::Error),
+    Late,
 }
 
 impl From<io::Error> for Failure {
@@ -67,48 +73,63 @@ impl From<io::Error> for Failure {
     }
 }
 
-async fn connect(backend: &Backend, header: &[u8]) -> Result<Stream, Failure> {
-    let mut stream = match backend {
-        Backend::Address(address) => tcp(*address).await?,
+/// Resolves and connects, each by `deadline`: which of the two was late is told apart.
+async fn reach(backend: &Backend, header: &[u8], resolver: &Resolver, deadline: Instant) -> Result<Stream, Failure> {
+    let connected = match backend {
+        Backend::Address(address) => timeout_at(deadline, connect(&[*address], header)).await,
         Backend::Host(host, port) => {
-            let mut last = io::Error::from(io::ErrorKind::NotFound);
-            let mut connected = None;
-            for address in tokio::net::lookup_host((host.as_str(), *port)).await.map_err(Failure::Unresolved)? {
-                match tcp(address).await {
-                    Ok(stream) => {
-                        connected = Some(stream);
-                        break;
-                    }
-                    Err(error) => last = error,
-                }
-            }
-            connected.ok_or(last)?
+            let found = resolver.resolve(host, deadline).await.map_err(Failure::Unresolved)?;
+            let addresses: Vec<SocketAddr> = found.iter().map(|address| with_port(*address, *port)).collect();
+            timeout_at(deadline, connect(&addresses, header)).await
         }
-        Backend::Unix(path) => unix(path).await?,
+        Backend::Unix(path) => timeout_at(deadline, unix(path, header)).await,
     };
-    if !header.is_empty() {
-        match &mut stream {
-            Stream::Tcp(stream) => stream.write_all(header).await?,
-            Stream::Unix(stream) => stream.write_all(header).await?,
+    connected.unwrap_or(Err(Failure::Late))
+}
+
+const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
+}
+
+/// Connects to the first address that takes the connection.
+async fn connect(addresses: &[SocketAddr], header: &[u8]) -> Result<Stream, Failure> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match tcp(*address).await {
+            Ok(stream) => return greet(stream, header).await.map(Stream::Tcp),
+            Err(error) => last = error,
         }
+    }
+    Err(last.into())
+}
+
+async fn unix(path: &Path, header: &[u8]) -> Result<Stream, Failure> {
+    greet(UnixStream::connect(path).await?, header).await.map(Stream::Unix)
+}
+
+/// Sends the PROXY protocol header, if there is one.
+async fn greet<S: AsyncWrite + Unpin>(mut stream: S, header: &[u8]) -> Result<S, Failure> {
+    if !header.is_empty() {
+        stream.write_all(header).await?;
     }
     Ok(stream)
 }
 
-async fn tcp(address: SocketAddr) -> io::Result<Stream> {
+async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     // Small writes leave at once. Keep-alives are for the relay to ask for, once it has lasted.
     stream.set_nodelay(true)?;
-    Ok(Stream::Tcp(stream))
+    Ok(stream)
 }
 
-async fn unix(path: &Path) -> io::Result<Stream> {
-    UnixStream::connect(path).await.map(Stream::Unix)
+/// Out of descriptors or memory: no fault of the backend's.
+const fn is_shortage(error: Option<i32>) -> bool {
+    matches!(error, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 fn reason_of(error: &io::Error) -> Reason {
-    // Out of descriptors or memory: no fault of the backend's.
-    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
+    if is_shortage(error.raw_os_error()) {
         return Reason::Internal;
     }
     match error.kind() {

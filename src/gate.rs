@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::backends::resolver::Resolver;
 use crate::close::CloseReason;
 use crate::identity::Chain;
 use crate::names::Name;
@@ -31,6 +32,8 @@ pub(crate) struct Gate {
     pub(crate) admission: Admission,
     /// What the kernel takes over.
     pub(crate) kernel: Support,
+    /// The addresses of backends; what it knows outlasts every snapshot.
+    pub(crate) resolver: Resolver,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<Log>,
     /// Who was turned away lately.
@@ -56,6 +59,7 @@ impl Gate {
             snapshot: ArcSwap::from_pointee(snapshot),
             admission,
             kernel,
+            resolver: Resolver::default(),
             metrics,
             log,
             refusals: Arc::default(),

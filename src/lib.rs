@@ -24,6 +24,7 @@ pub mod access;
 mod admin;
 pub mod admission;
 pub mod authorize;
+pub mod backends;
 pub mod cli;
 pub mod client_hello;
 pub mod close;

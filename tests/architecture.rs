@@ -36,7 +36,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more. Which authority
     // signed a certificate is for pki to say.
     ("handshake", &["admission", "authorize", "client_hello", "config", "pki", "record", "sys"]),
-    ("dial", &["authorize", "config", "sys"]),
+    // What is known of backends, whoever asks: addresses of names.
+    ("backends", &[]),
+    ("dial", &["authorize", "backends", "config", "sys"]),
     ("relay", &["record", "sys"]),
     // Who may go where, in words: it asks those who decide.
     ("access", &["authorize", "config", "snapshot"]),
@@ -47,7 +49,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // A refusal in words: for the command line, the control socket and the status page alike.
     ("explanation", &["authorize", "telemetry"]),
     ("admin", &["explanation", "places", "telemetry"]),
-    ("gate", &["admission", "relay", "snapshot", "telemetry"]),
+    ("gate", &["admission", "backends", "relay", "snapshot", "telemetry"]),
     // It puts another snapshot there; connections only find it.
     ("reload", &["access", "config", "gate", "listener", "snapshot", "telemetry"]),
     ("watch", &["config", "reload", "sys"]),

@@ -283,7 +283,7 @@ impl fmt::Display for Selector {
 pub enum Backend {
     /// An address.
     Address(SocketAddr),
-    /// A host name, looked up at every dial, and a port.
+    /// A host name and a port.
     Host(String, u16),
     /// A unix socket.
     Unix(PathBuf),

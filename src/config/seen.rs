@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, StatxTimestamp, makedev, statx};
+
 use super::checked::{Config, RouteMode};
 
 /// The files a configuration was read from, and what they looked like.
@@ -23,13 +25,28 @@ struct Look {
 
 impl Look {
     fn at(file: &Path) -> Option<Self> {
-        fs::metadata(file).ok().map(|file| Self {
-            file: (file.dev(), file.ino()),
-            size: file.size(),
-            written: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        })
+        // Otherwise NFS and CIFS say for a minute what they knew a minute ago.
+        let wanted = StatxFlags::BASIC_STATS;
+        match statx(CWD, file, AtFlags::STATX_FORCE_SYNC, wanted) {
+            Ok(file) => Some(Self {
+                file: (makedev(file.stx_dev_major, file.stx_dev_minor), file.stx_ino),
+                size: file.stx_size,
+                written: moment(file.stx_mtime),
+                changed: moment(file.stx_ctime),
+            }),
+            // A container's filter may refuse it as unknown.
+            Err(_) => fs::metadata(file).ok().map(|file| Self {
+                file: (file.dev(), file.ino()),
+                size: file.size(),
+                written: (file.mtime(), file.mtime_nsec()),
+                changed: (file.ctime(), file.ctime_nsec()),
+            }),
+        }
     }
+}
+
+fn moment(time: StatxTimestamp) -> (i64, i64) {
+    (time.tv_sec, i64::from(time.tv_nsec))
 }
 
 impl Seen {

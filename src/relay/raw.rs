@@ -41,7 +41,6 @@ struct Direction {
 enum Broken {
     From(io::Error),
     To(io::Error),
-    Pipe(io::Error),
 }
 
 impl Splice {
@@ -86,7 +85,7 @@ impl Direction {
             }
             if self.pipe.is_none() {
                 ready!(from.poll_read_ready(cx)).map_err(Broken::From)?;
-                self.pipe = Some(take_pipe().map_err(Broken::Pipe)?);
+                self.pipe = Some(take_pipe());
             }
             let Some(pipe) = self.pipe.as_mut() else { continue };
             match from.try_io(Interest::READABLE, || pipe.fill(from)) {
@@ -151,9 +150,6 @@ impl Engine for Splice {
                     Some(Side::Backend) => CloseReason::BackendClosed,
                     _ => CloseReason::ClientClosed,
                 }));
-            }
-            (Poll::Ready(Err(Broken::Pipe(error))), _) | (_, Poll::Ready(Err(Broken::Pipe(error)))) => {
-                (CloseReason::Internal, error)
             }
             (Poll::Ready(Err(Broken::From(error))), _) | (_, Poll::Ready(Err(Broken::To(error)))) => {
                 (CloseReason::ClientReset, error)

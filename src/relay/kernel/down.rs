@@ -8,9 +8,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::time::sleep;
 
-use super::{
-    KEPT_BACK, KernelTls, LOOK_AGAIN, LOOK_AGAIN_MAX, RECORDS_MAX, Schedule, TURNS, client_broke, no_pipe, set_key,
-};
+use super::{KEPT_BACK, KernelTls, LOOK_AGAIN, LOOK_AGAIN_MAX, RECORDS_MAX, Schedule, TURNS, client_broke, set_key};
 use crate::close::CloseReason;
 use crate::record::content;
 use crate::rejection::{Alert, Side};
@@ -158,7 +156,7 @@ impl KernelTls {
             Err(error)
         } else {
             if down.pipe.is_none() {
-                down.pipe = Some(take_pipe().map_err(no_pipe)?);
+                down.pipe = Some(take_pipe());
             }
             let Some(pipe) = down.pipe.as_mut() else { return Poll::Ready(Ok(())) };
             backend.try_io(Interest::READABLE, || pipe.fill(&*backend))

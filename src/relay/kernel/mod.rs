@@ -279,10 +279,6 @@ fn set_key(
     ktls::set_key(client, direction, &Key { version, cipher, key, iv, sequence: *sequence })
 }
 
-fn no_pipe(error: io::Error) -> End {
-    End::because(CloseReason::Internal, error)
-}
-
 impl Engine for KernelTls {
     const PATH: Path = Path::Kernel;
 

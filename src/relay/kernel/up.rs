@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
-use super::{GATHERED, KernelTls, MESSAGE_MAX, Rest, Schedule, TURNS, client_broke, cut_short, no_pipe, set_key};
+use super::{GATHERED, KernelTls, MESSAGE_MAX, Rest, Schedule, TURNS, client_broke, cut_short, set_key};
 use crate::close::CloseReason;
 use crate::record::{Meaning, PLAINTEXT_MAX, RecordError, content};
 use crate::rejection::{Alert, Side};
@@ -45,7 +45,7 @@ impl KernelTls {
                     self.drop_record()?;
                     continue;
                 }
-                self.up.pipe = Some(take_pipe().map_err(no_pipe)?);
+                self.up.pipe = Some(take_pipe());
             }
             self.take_record()?;
         }

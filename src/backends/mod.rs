@@ -1,0 +1,3 @@
+//! What is known of backends across connections and reloads.
+
+pub mod resolver;
