@@ -226,7 +226,7 @@ pub struct OlderList {
 
 /// Lists that take the place of newer ones of the same authority: whoever was revoked in between is back in.
 pub fn older_lists(old: &Config, new: &Config) -> BTreeSet<OlderList> {
-    let lists = |config| terminating(config).flat_map(|(_, route)| &route.client_auth.revocation_lists);
+    let lists = |config| terminating(config).flat_map(|(_, route)| route.client_auth.all_lists());
     // Several of one authority may each speak for a part.
     let newest =
         |config, issuer: &[u8]| lists(config).filter(|list| list.issuer == issuer).map(|list| list.this_update).max();
@@ -235,6 +235,13 @@ pub fn older_lists(old: &Config, new: &Config) -> BTreeSet<OlderList> {
         (made < before).then(|| OlderList { file: list.file.clone(), made, before })
     });
     older.collect()
+}
+
+/// The `deny` entries that `new` has and `old` does not, as they are written.
+pub fn newly_denied(old: &Config, new: &Config) -> BTreeSet<String> {
+    let entries = |config: &Config| denied(&[config]).into_iter().map(|person| person.name).collect::<BTreeSet<_>>();
+    let before = entries(old);
+    entries(new).into_iter().filter(|entry| !before.contains(entry)).map(|entry| format!("deny = {entry:?}")).collect()
 }
 
 /// Everybody whom one of these denies.

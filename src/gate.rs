@@ -1,5 +1,6 @@
 //! What all connections of a running gate share.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -145,6 +146,35 @@ pub(crate) struct Reviewed {
 
 /// Whether a session may go on; if not, it is cut.
 fn judge(session: &Session, snapshot: &Snapshot, now: UnixTime, at: Instant) -> bool {
-    let verdict = snapshot.keeps(&session.route, session.chain.as_deref(), now);
+    judge_by(session, at, || snapshot.keeps(&session.route, session.chain.as_deref(), now))
+}
+
+/// A session that cannot be judged is cut, and the others are judged all the same.
+fn judge_by(session: &Session, at: Instant, keeps: impl FnOnce() -> Result<(), (CloseReason, String)>) -> bool {
+    let verdict = catch_unwind(AssertUnwindSafe(keeps)).unwrap_or_else(|_| {
+        Err((CloseReason::NotTrusted, "its certificate could not be judged: a fault of the gate".to_owned()))
+    });
     verdict.map_err(|(reason, detail)| session.relay.order(Order { reason, detail: Some(detail), at })).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::relay::Path;
+    use crate::telemetry::sessions::Holder;
+
+    /// attacks.md row 44.
+    #[test]
+    fn row_44_a_session_whose_review_panics_is_cut() {
+        let name = |text| Name::parse(text).expect("a name");
+        let source = SocketAddr::from(([192, 0, 2, 7], 4711));
+        let session = || Session::new(1, source, name("public"), name("nas"), Holder::default(), None, Path::Copy);
+        let (kept, cut) = (session(), session());
+        assert!(judge_by(&kept, Instant::now(), || Ok(())));
+        assert!(kept.relay.ordered().is_none());
+        assert!(!judge_by(&cut, Instant::now(), || panic!("a certificate makes a parser stumble")));
+        assert_eq!(cut.relay.ordered().map(|order| order.reason), Some(CloseReason::NotTrusted));
+    }
 }

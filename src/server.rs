@@ -25,7 +25,7 @@ use crate::control::{self, Control, Facts};
 use crate::gate::Gate;
 use crate::listener::{BindError, Listener};
 use crate::relay::{Order, Support};
-use crate::reload::{Current, Reloader};
+use crate::reload::{Current, Lane, Reloader};
 use crate::snapshot::{InvalidRoute, Snapshot};
 use crate::sys::ktls;
 use crate::telemetry::log::{Event, Log};
@@ -43,6 +43,9 @@ pub struct Server {
     control: Option<Control>,
     without_control: Option<StartError>,
     reloader: Reloader,
+    /// Threads for what takes rights away, apart from those that serve connections.
+    watching: Lane,
+    answering: Lane,
 }
 
 /// Why a gate cannot start.
@@ -141,8 +144,10 @@ impl Server {
                 }
             }
         };
-        let reloader = Reloader::new(Arc::clone(&gate), config, listeners);
-        Ok(Self { gate, admin, control, without_control, reloader })
+        let reloader = Reloader::new(Arc::clone(&gate), config, listeners).map_err(StartError::Io)?;
+        let [watching, answering] = ["watch", "control"].map(Lane::start);
+        let (watching, answering) = (watching.map_err(StartError::Io)?, answering.map_err(StartError::Io)?);
+        Ok(Self { gate, admin, control, without_control, reloader, watching, answering })
     }
 
     /// Where the listeners are bound, in the order of the configuration.
@@ -173,7 +178,7 @@ impl Server {
     /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
     /// the rest. A second word, `now`, ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, mut admin, control, reloader, .. } = self;
+        let Self { gate, mut admin, control, reloader, watching, answering, .. } = self;
         let connections = TaskTracker::new();
         // The few tasks that last as long as the gate; dropped, they end.
         let mut lasting = JoinSet::new();
@@ -186,11 +191,11 @@ impl Server {
             gate.log.event(&Event::Metrics { address: admin.local_address() });
             admin.start(stop.clone());
         }
-        lasting.spawn(watch(reloader.clone()));
-        if let Some(control) = control {
+        let watching = watching.run(watch(reloader.clone()));
+        let answering = control.map(|control| {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
-            lasting.spawn(control.run(Arc::clone(&gate), reloader.clone()));
-        }
+            answering.run(control.run(Arc::clone(&gate), reloader.clone()))
+        });
         lasting.spawn(tidy(Arc::clone(&gate)));
         lasting.spawn(watch_dates(Arc::clone(&gate)));
         gate.log.event(&Event::Ready);
@@ -209,6 +214,10 @@ impl Server {
             gate.sessions.end(&Order { reason: CloseReason::DrainDeadline, detail: None, at: Instant::now() });
             // Each ends at its next turn.
             let _ = timeout(Duration::from_secs(5), connections.wait()).await;
+        }
+        // It was answered to the last, and the socket's file goes with it.
+        for running in answering.into_iter().chain([watching]) {
+            running.end().await;
         }
         Stopped { cut }
     }

@@ -30,7 +30,7 @@ pub(super) fn run(args: &ReloadArgs) -> ExitCode {
             }
             args.asking.say(&reloaded, text)
         }
-        Err(error @ ReloadError::Refused(_)) => failed(exit::CONFIG, &error),
+        Err(error @ ReloadError::Refused { .. }) => failed(exit::CONFIG, &error),
         Err(error) => failed(exit::NO_GATE, &error),
     }
 }

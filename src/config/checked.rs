@@ -165,6 +165,9 @@ pub struct ClientAuth {
     pub trust: Vec<TrustAnchor>,
     /// Revocation lists; empty means that revocation is not checked by list.
     pub revocation_lists: Vec<RevocationList>,
+    /// Lists that revoke beside those, and were not loaded with the configuration. They never make the status of a
+    /// certificate unknown.
+    pub newer_lists: Vec<Arc<NewerList>>,
     /// Certificates that are turned away without a list: those of the route and those of the default.
     pub deny: DenyList,
     /// What an expired revocation list means.
@@ -199,6 +202,21 @@ pub struct RevocationList {
     pub this_update: i64,
     /// When its successor is due (`nextUpdate`), in seconds since 1970.
     pub next_update: Option<i64>,
+    /// Its CRL number.
+    pub number: Option<Serial>,
+    /// SHA-256 of the list in binary form.
+    pub sha256: Sha256,
+    /// Whether it speaks for all certificates of its issuer: it is no delta, and has no issuing distribution point.
+    pub whole: bool,
+}
+
+/// A list that was handed to the running gate, or was read although the configuration that names it could not be loaded.
+#[derive(Clone, Debug)]
+pub struct NewerList {
+    /// The list. Of one that was handed over, `file` is empty.
+    pub list: RevocationList,
+    /// The certificate of the authority that signed it; `None` for a list from a file whose authority is in no `trust`.
+    pub authority: Option<CertificateDer<'static>>,
 }
 
 /// Certificates that are turned away one by one.

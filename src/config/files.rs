@@ -68,6 +68,12 @@ pub(super) fn read(text: &Text, report: &mut Report) -> Option<NamedFile> {
     Some(NamedFile { path, bytes, world_readable })
 }
 
+/// Reads a file by its path.
+pub(super) fn read_named(path: &Path) -> io::Result<NamedFile> {
+    let (bytes, world_readable) = read_path(path)?;
+    Ok(NamedFile { path: path.to_owned(), bytes, world_readable })
+}
+
 fn read_path(path: &Path) -> io::Result<(Vec<u8>, bool)> {
     // Looked at before it is opened: opening a pipe would wait for a writer for ever.
     let metadata = std::fs::metadata(path)?;

@@ -5,6 +5,7 @@
 //! | `reader` | one TOML table, key by key; unknown keys, wrong kinds |
 //! | `raw` | the keys of every section |
 //! | `values`, `files` | one value, one file |
+//! | `lists` | revocation lists, and those that came another way than by the files |
 //! | `check` | raw to checked, section by section, then what holds among them |
 //! | `report`, `error`, `suggest` | every mistake at once, in words that help |
 //!
@@ -20,6 +21,7 @@ mod check;
 pub mod checked;
 mod error;
 mod files;
+pub mod lists;
 mod raw;
 mod reader;
 mod report;
@@ -51,6 +53,28 @@ pub(crate) fn load_and_see(file: &Path) -> (Result<checked::Config, ConfigErrors
     seen.look_at(file);
     let config = text_of(file).and_then(|text| parse_and_see(&text, file, &mut seen));
     (config.map(|config| checked::Config { seen: seen.clone(), ..config }), seen)
+}
+
+/// What can still be told about rights that are taken away, where the configuration `file` could not be loaded: revocation
+/// lists that are not in force yet, of authorities that `in_force` trusts, and entries of `deny`.
+pub(crate) fn salvage(file: &Path, in_force: &checked::Config) -> lists::Tightening {
+    let text = text_of(file).ok();
+    let Some(text) = text.as_deref().map(|text| text.strip_prefix('\u{feff}').unwrap_or(text)) else {
+        return check::salvage::salvage(None, file, in_force);
+    };
+    // What is wrong was told by the load that failed.
+    let mut report = Report::new(file, text);
+    let (document, _) = DeTable::parse_recoverable(text);
+    let raw = Raw::read(document.get_ref(), &mut report);
+    check::salvage::salvage(Some(&raw), file, in_force)
+}
+
+/// Whether a handshake can use a revocation list; if not, why.
+///
+/// # Errors
+/// In words, why it cannot.
+pub(crate) fn usable(list: &checked::RevocationList) -> Result<(), String> {
+    check::client_auth::accepted(list.list.clone())
 }
 
 /// Reads the section `[control]` alone: whoever asks a running gate may not be able to read its keys, and what is wrong with

@@ -1,13 +1,13 @@
 //! The asking end of the control socket.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{ANSWER_MAX, Answer, Reloaded, Request};
+use super::{ANSWER_MAX, Answer, InForce, ListTaken, Reloaded, Request};
 use crate::names::visible;
 
 /// For each step. A gate answers in milliseconds.
@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// For the answer to a reload: there may be lists with millions of entries to be read.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(150);
+
+/// For the answer to a list that is handed over.
+const LIST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest text of a gate's that is passed on, in characters.
 const TEXT_MAX: usize = 64 * 1024;
@@ -77,17 +80,75 @@ impl std::error::Error for AskError {}
 /// # Errors
 /// If there is none, or it does not answer. That it says no is an answer, too: [`Answer::Error`].
 pub fn ask(path: &Path, request: &Request) -> Result<Answer, AskError> {
-    let line = exchange(path, request).map_err(|error| AskError::NoGate { socket: path.to_owned(), error })?;
+    ask_with(path, request, &[])
+}
+
+/// The same with what follows behind the line.
+fn ask_with(path: &Path, request: &Request, payload: &[&[u8]]) -> Result<Answer, AskError> {
+    let line = exchange(path, request, payload).map_err(|error| AskError::NoGate { socket: path.to_owned(), error })?;
     serde_json::from_str(&line).map_err(|_| AskError::NotUnderstood { socket: path.to_owned() })
 }
+
+/// Asks the gate at `path` what is in force, and which routes trust `authority`, a certificate in binary form.
+///
+/// # Errors
+/// If there is none, or it does not answer, or is of another release.
+pub fn in_force(path: &Path, authority: &[u8]) -> Result<InForce, AskError> {
+    let request = Request::InForce { authority_bytes: authority.len() };
+    match ask_with(path, &request, &[authority])? {
+        Answer::InForce(in_force) => Ok(in_force),
+        _ => Err(AskError::NotUnderstood { socket: path.to_owned() }),
+    }
+}
+
+/// Hands the gate at `path` a revocation list and the certificate of the authority that signed it, both in binary form. The
+/// list is in force then.
+///
+/// # Errors
+/// If there is none, or it does not answer, or does not take it.
+pub fn take_list(path: &Path, authority: &[u8], list: &[u8]) -> Result<ListTaken, TakeError> {
+    let request = Request::TakeList { authority_bytes: authority.len(), list_bytes: list.len() };
+    match ask_with(path, &request, &[authority, list]).map_err(TakeError::Ask)? {
+        Answer::ListTaken(taken) => Ok(taken),
+        Answer::Error(error) => Err(TakeError::No(visible(&error, TEXT_MAX))),
+        _ => Err(TakeError::Ask(AskError::NotUnderstood { socket: path.to_owned() })),
+    }
+}
+
+/// Why a gate has not taken a revocation list.
+#[derive(Debug)]
+pub enum TakeError {
+    /// There is none, or it does not answer.
+    Ask(AskError),
+    /// It does not take this list, for this reason.
+    No(String),
+}
+
+impl fmt::Display for TakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ask(error) => error.fmt(f),
+            Self::No(error) => f.write_str(error),
+        }
+    }
+}
+
+impl std::error::Error for TakeError {}
 
 /// Why a gate has not taken its configuration over.
 #[derive(Debug)]
 pub enum ReloadError {
     /// There is none, or it does not answer.
     Ask(AskError),
-    /// It goes on with the configuration it has, because of these mistakes in the new one, in the words of `doorward check`.
-    Refused(Vec<String>),
+    /// It goes on with the configuration it has.
+    Refused {
+        /// The mistakes in the new one, in the words of `doorward check`.
+        errors: Vec<String>,
+        /// Revocation lists and `deny` entries that are in force nevertheless.
+        in_force: Vec<String>,
+        /// Sessions that end because of those.
+        sessions_cut: usize,
+    },
     /// It says no, for another reason.
     No(String),
 }
@@ -96,8 +157,14 @@ impl fmt::Display for ReloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ask(error) => error.fmt(f),
-            Self::Refused(errors) => {
-                f.write_str("the gate goes on with the configuration it has, because the new one has mistakes:\n")?;
+            Self::Refused { errors, in_force, sessions_cut } => {
+                f.write_str("the gate goes on with the configuration it has, because the new one has mistakes")?;
+                if !in_force.is_empty() {
+                    f.write_str(".\nIn force nevertheless, for they take rights away:\n")?;
+                    in_force.iter().try_for_each(|what| writeln!(f, "  {what}"))?;
+                    write!(f, "Connections that were ended: {sessions_cut}. The mistakes")?;
+                }
+                f.write_str(":\n")?;
                 errors.iter().try_for_each(|error| write!(f, "\n{error}\n"))
             }
             Self::No(error) => write!(f, "the gate did not do it: {error}"),
@@ -115,30 +182,57 @@ pub fn reload(socket: &Path) -> Result<Reloaded, ReloadError> {
     match ask(socket, &Request::Reload).map_err(ReloadError::Ask)? {
         Answer::Reloaded(reloaded) => Ok(reloaded),
         // Whatever answers, nothing of it takes a terminal over.
-        Answer::NotReloaded { errors } => {
+        Answer::NotReloaded { errors, in_force, sessions_cut } => {
             let lines = |text: &String| text.lines().map(|line| visible(line, TEXT_MAX)).collect::<Vec<_>>().join("\n");
-            Err(ReloadError::Refused(errors.iter().map(lines).collect()))
+            let [errors, in_force] = [errors, in_force].map(|texts| texts.iter().map(lines).collect());
+            Err(ReloadError::Refused { errors, in_force, sessions_cut })
         }
         Answer::Error(error) => Err(ReloadError::No(visible(&error, TEXT_MAX))),
         _ => Err(ReloadError::Ask(AskError::NotUnderstood { socket: socket.to_owned() })),
     }
 }
 
-fn exchange(path: &Path, request: &Request) -> io::Result<String> {
+fn exchange(path: &Path, request: &Request, payload: &[&[u8]]) -> io::Result<String> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.connect_timeout(&SockAddr::unix(path)?, PATIENCE)?;
-    let patience = if *request == Request::Reload { RELOAD_PATIENCE } else { PATIENCE };
-    socket.set_read_timeout(Some(patience))?;
+    let patience = match request {
+        Request::Reload => RELOAD_PATIENCE,
+        Request::TakeList { .. } => LIST_PATIENCE,
+        _ => PATIENCE,
+    };
     socket.set_write_timeout(Some(PATIENCE))?;
     let mut question = serde_json::to_vec(request).map_err(io::Error::other)?;
     question.push(b'\n');
     // A gate that says no at once does not read it.
-    let sent = (&socket).write_all(&question);
-    let mut line = String::new();
-    BufReader::new((&socket).take(ANSWER_MAX)).read_line(&mut line)?;
-    if line.is_empty() {
+    let sent = [&*question].iter().chain(payload).try_for_each(|part| (&socket).write_all(part));
+    // For the whole answer: one that comes byte by byte is none.
+    let until = Instant::now() + patience;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 8192];
+    let mut complete = false;
+    while !complete {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        socket.set_read_timeout(Some(left))?;
+        let count = match (&socket).read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
+            Err(error) => return Err(error),
+        };
+        let part = buffer.get(..count).unwrap_or_default();
+        complete = part.contains(&b'\n');
+        answer.extend_from_slice(part);
+        if answer.len() > ANSWER_MAX {
+            return Err(io::Error::other("its answer is too long"));
+        }
+    }
+    if answer.is_empty() {
         sent?;
         return Err(io::Error::other("it hung up"));
     }
-    Ok(line)
+    // What is no text is no answer, and serde says so.
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -2,7 +2,7 @@
 //! `doorward reload` and `doorward cut` have it do something.
 //!
 //! A unix socket for the gate's own user and for root. One connection is one question: a line of JSON each way
-//! ([`Request`], [`Answer`]), both bounded in size and time.
+//! ([`Request`], [`Answer`]), both bounded in size and time. Behind the line of some requests follow as many bytes as it says.
 
 pub mod ask;
 pub(crate) mod serve;
@@ -17,6 +17,12 @@ use crate::access::Change;
 /// The longest question, in bytes.
 const REQUEST_MAX: usize = 4096;
 
+/// The longest revocation list that is handed over, in bytes: half a million certificates and more.
+pub const LIST_MAX: usize = 32 * 1024 * 1024;
+
+/// The longest certificate of an authority that is handed over, in bytes.
+const AUTHORITY_MAX: usize = 64 * 1024;
+
 /// The most sessions in one answer.
 pub const SESSIONS_MAX: usize = 1000;
 
@@ -27,7 +33,7 @@ pub const REFUSALS_MAX: usize = 100;
 const EXPIRIES_MAX: usize = 100;
 
 /// The longest answer, in bytes. What [`SESSIONS_MAX`] and [`REFUSALS_MAX`] allow is far below it.
-const ANSWER_MAX: u64 = 4 * 1024 * 1024;
+const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +62,20 @@ pub enum Request {
     },
     /// End every session. A question of its own: one that was cut short must never mean this.
     CutEverybody,
+    /// Which certificates and revocation lists are in force? Behind this line follows the certificate of an authority in
+    /// binary form, if one is asked about.
+    InForce {
+        /// How many bytes follow.
+        authority_bytes: usize,
+    },
+    /// Put a revocation list in force. Behind this line follow the certificate of the authority that signed it and the list,
+    /// both in binary form.
+    TakeList {
+        /// How many bytes the certificate has.
+        authority_bytes: usize,
+        /// How many bytes the list has; at most [`LIST_MAX`].
+        list_bytes: usize,
+    },
 }
 
 /// An answer.
@@ -74,9 +94,19 @@ pub enum Answer {
     NotReloaded {
         /// Each in the words of `doorward check`.
         errors: Vec<String>,
+        /// Revocation lists and `deny` entries that are in force nevertheless.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        in_force: Vec<String>,
+        /// How many sessions end because of those.
+        #[serde(default)]
+        sessions_cut: usize,
     },
     /// To [`Request::Cut`] and [`Request::CutEverybody`]: these end.
     Cut(Sessions),
+    /// To [`Request::InForce`].
+    InForce(InForce),
+    /// To [`Request::TakeList`]: it is in force.
+    ListTaken(ListTaken),
     /// There is no answer, for this reason.
     Error(String),
 }
@@ -101,6 +131,52 @@ pub struct Reloaded {
     /// How many connections that are in go on.
     pub sessions_kept: usize,
     /// How many end, since they would not be let in any more.
+    pub sessions_cut: usize,
+}
+
+/// What is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
+    /// On each route that terminates TLS.
+    pub routes: Vec<RouteInForce>,
+}
+
+/// What is in force on a route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteInForce {
+    /// What the route is called.
+    pub name: String,
+    /// Whether it verifies client certificates.
+    pub verifies: bool,
+    /// Whether the authority that was asked about vouches for clients there.
+    pub trusts: bool,
+    /// The fingerprints (SHA-256) of the certificates that it shows, its own first.
+    pub certificates: Vec<String>,
+    /// The revocation lists of all authorities.
+    pub revocation_lists: Vec<ListInForce>,
+}
+
+/// A revocation list that is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListInForce {
+    /// The authority that signed it.
+    pub issuer: String,
+    /// Its CRL number, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<String>,
+    /// When it was made (RFC 3339).
+    pub this_update: String,
+    /// SHA-256 of the list in binary form.
+    pub sha256: String,
+    /// The file it was read from; nothing if it was handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
+
+/// A revocation list that was handed over and is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListTaken {
+    /// How many sessions end because of it.
     pub sessions_cut: usize,
 }
 

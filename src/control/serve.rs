@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,13 +17,14 @@ use tokio::time::{sleep, timeout};
 
 use super::socket::{self, BindError, SocketFile};
 use super::{
-    Answer, Certificate, EXPIRIES_MAX, Expiring, Listening, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request,
-    RouteStatus, SESSIONS_MAX, Session, Sessions, Status, Why,
+    AUTHORITY_MAX, Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, LIST_MAX, ListInForce, ListTaken, Listening,
+    REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteInForce, RouteStatus, SESSIONS_MAX, Session, Sessions,
+    Status, Why,
 };
 use crate::access::Difference;
 use crate::config::checked::Config;
 use crate::explanation::explain;
-use crate::gate::Gate;
+use crate::gate::{Gate, Reviewed};
 use crate::reload::{self, Cause, Current, Door, Reloader};
 use crate::telemetry::expiries::Expiry;
 use crate::telemetry::log::moment;
@@ -38,6 +40,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const ERRORS_MAX: usize = 1000;
 /// For the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// For what follows behind the line of a question.
+const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a reload. It goes on if nobody waits for it any more.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -64,7 +68,7 @@ impl Facts {
 /// The bound socket.
 #[derive(Debug)]
 pub(crate) struct Control {
-    listener: UnixListener,
+    listener: std::os::unix::net::UnixListener,
     facts: Arc<Facts>,
     own_user: u32,
     path: PathBuf,
@@ -86,10 +90,13 @@ impl Control {
 
     /// Answers until the gate is gone.
     pub(crate) async fn run(self, gate: Arc<Gate>, reloader: Reloader) {
+        let Self { listener, facts, own_user, _file, .. } = self;
+        // It belongs to the runtime that serves it. Adding it to that one's poll can fail for want of memory only.
+        let Ok(listener) = UnixListener::from_std(listener) else { return };
         let mut connections = JoinSet::new();
         let mut in_order: VecDeque<AbortHandle> = VecDeque::new();
         loop {
-            let Ok((stream, _)) = self.listener.accept().await else {
+            let Ok((stream, _)) = listener.accept().await else {
                 sleep(Duration::from_millis(100)).await;
                 continue;
             };
@@ -100,8 +107,8 @@ impl Control {
             {
                 oldest.abort();
             }
-            let welcome = stream.peer_cred().is_ok_and(|peer| may_ask(peer.uid(), self.own_user));
-            let (gate, facts, reloader) = (Arc::clone(&gate), Arc::clone(&self.facts), reloader.clone());
+            let welcome = stream.peer_cred().is_ok_and(|peer| may_ask(peer.uid(), own_user));
+            let (gate, facts, reloader) = (Arc::clone(&gate), Arc::clone(&facts), reloader.clone());
             in_order.push_back(connections.spawn(async move {
                 // Whoever breaks off has nobody to hear about it.
                 let _ = converse(stream, welcome, &gate, &facts, &reloader).await;
@@ -125,8 +132,11 @@ async fn converse(
 ) -> io::Result<()> {
     let answer = if welcome {
         match timeout(REQUEST_TIMEOUT, read_line(&mut stream)).await {
-            Ok(Ok(line)) => match serde_json::from_slice(&line) {
-                Ok(request) => answer(&request, gate, facts, reloader).await,
+            Ok(Ok((line, rest))) => match serde_json::from_slice(&line) {
+                Ok(request) => match payload(&request, rest, &mut stream).await {
+                    Ok(payload) => answer(&request, payload, gate, facts, reloader).await,
+                    Err(error) => Answer::Error(format!("what follows the question cannot be read: {error}")),
+                },
                 Err(_) => Answer::Error("this is no question that the gate understands".to_owned()),
             },
             Ok(Err(error)) => Answer::Error(format!("the question cannot be read: {error}")),
@@ -159,13 +169,15 @@ async fn reload(reloader: &Reloader) -> Answer {
                 sessions_cut: cut,
             })
         }
-        Ok(Err(reload::Refused(errors))) => Answer::NotReloaded { errors: told(&errors) },
+        Ok(Err(reload::Refused { errors, in_force, cut })) => {
+            Answer::NotReloaded { errors: told(&errors), in_force: told(&in_force), sessions_cut: cut }
+        }
         Err(_) => Answer::Error("it takes very long; what comes of it will be in the gate's log".to_owned()),
     }
 }
 
-/// Reads up to the end of the line or of the stream.
-async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+/// Reads up to the end of the line or of the stream, and gives what came behind the line as well.
+async fn read_line(stream: &mut UnixStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut line = Vec::new();
     let mut buffer = [0; 512];
     loop {
@@ -177,15 +189,57 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
             return Err(io::Error::other(format!("it has more than {REQUEST_MAX} bytes")));
         }
         if end.is_some() || count == 0 {
-            return Ok(line);
+            let rest = end.and_then(|end| part.get(end + 1..)).unwrap_or_default().to_vec();
+            return Ok((line, rest));
         }
     }
 }
 
-async fn answer(request: &Request, gate: &Gate, facts: &Facts, reloader: &Reloader) -> Answer {
+/// Reads what follows behind the line of a question: a certificate and a list. `begun` came with the line.
+async fn payload(request: &Request, begun: Vec<u8>, stream: &mut UnixStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let (authority, list) = match *request {
+        Request::InForce { authority_bytes } => (authority_bytes, 0),
+        Request::TakeList { authority_bytes, list_bytes } => (authority_bytes, list_bytes),
+        _ => return Ok((Vec::new(), Vec::new())),
+    };
+    if authority > AUTHORITY_MAX || list > LIST_MAX {
+        return Err(io::Error::other(format!(
+            "a certificate has at most {AUTHORITY_MAX} bytes here, and a list {LIST_MAX}"
+        )));
+    }
+    let (mut bytes, wanted) = (begun, authority + list);
+    let read = async {
+        // Memory is taken as it comes, not as it is announced.
+        let missing = u64::try_from(wanted.saturating_sub(bytes.len())).unwrap_or(0);
+        stream.take(missing).read_to_end(&mut bytes).await
+    };
+    timeout(PAYLOAD_TIMEOUT, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    if bytes.len() != wanted {
+        return Err(io::Error::other(format!("there were {} bytes instead of {wanted}", bytes.len())));
+    }
+    let list = bytes.split_off(authority);
+    Ok((bytes, list))
+}
+
+async fn answer(
+    request: &Request,
+    (authority, list): (Vec<u8>, Vec<u8>),
+    gate: &Gate,
+    facts: &Facts,
+    reloader: &Reloader,
+) -> Answer {
     let now = OffsetDateTime::now_utc();
     match request {
         Request::Reload => reload(reloader).await,
+        Request::InForce { .. } => {
+            let authority = CertificateDer::from(authority);
+            let routes = reloader.in_force(Some(&authority).filter(|authority| !authority.is_empty()));
+            Answer::InForce(InForce { routes: routes.into_iter().map(in_force).collect() })
+        }
+        Request::TakeList { .. } => match reloader.take_list(list, authority).await {
+            Ok(Reviewed { cut, .. }) => Answer::ListTaken(ListTaken { sessions_cut: cut }),
+            Err(why) => Answer::Error(why),
+        },
         Request::Cut { whom } => match Whom::parse(whom) {
             Err(error) => Answer::Error(error.to_string()),
             Ok(whom) => cut(gate, &whom, now),
@@ -207,6 +261,23 @@ async fn answer(request: &Request, gate: &Gate, facts: &Facts, reloader: &Reload
                 })
             }
         },
+    }
+}
+
+fn in_force(route: reload::RouteInForce) -> RouteInForce {
+    let list = |list: reload::ListFacts| ListInForce {
+        issuer: list.issuer,
+        number: list.number,
+        this_update: moment(list.this_update),
+        sha256: list.sha256.to_string(),
+        file: list.file.map(|file| file.display().to_string()),
+    };
+    RouteInForce {
+        name: route.name,
+        verifies: route.verifies,
+        trusts: route.trusts,
+        certificates: route.certificates.iter().map(ToString::to_string).collect(),
+        revocation_lists: route.lists.into_iter().map(list).collect(),
     }
 }
 

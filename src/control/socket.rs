@@ -5,10 +5,10 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Type};
-use tokio::net::UnixListener;
 
 /// Why the control socket cannot be made.
 #[derive(Debug)]
@@ -91,8 +91,7 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError>
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(std::os::fd::OwnedFd::from(socket)))?;
-    Ok((listener, file))
+    Ok((UnixListener::from(std::os::fd::OwnedFd::from(socket)), file))
 }
 
 /// Connections that wait to be accepted; further ones are told to try again.
@@ -125,8 +124,8 @@ mod tests {
         tempfile::tempdir().expect("a folder")
     }
 
-    #[tokio::test]
-    async fn it_is_for_its_owner_alone_and_goes_with_the_gate() {
+    #[test]
+    fn it_is_for_its_owner_alone_and_goes_with_the_gate() {
         let folder = folder();
         let path = folder.path().join("control.sock");
         let (listener, file) = bind(&path).expect("a socket");
@@ -137,8 +136,8 @@ mod tests {
         assert!(!path.exists());
     }
 
-    #[tokio::test]
-    async fn what_a_dead_gate_has_left_is_replaced_and_nothing_else() {
+    #[test]
+    fn what_a_dead_gate_has_left_is_replaced_and_nothing_else() {
         let folder = folder();
         let path = folder.path().join("control.sock");
         let (listener, file) = bind(&path).expect("a socket");

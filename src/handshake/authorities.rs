@@ -72,13 +72,14 @@ impl Authorities {
         let lists_good_until = match client_auth.expired_revocation_list {
             ExpiredRevocationList::Warn => None,
             ExpiredRevocationList::Deny => {
-                client_auth.revocation_lists.iter().filter_map(|list| u64::try_from(list.next_update?).ok()).min()
+                let current = client_auth.current_lists().into_iter();
+                current.filter_map(|list| u64::try_from(list.next_update?).ok()).min()
             }
         };
         Ok(Self {
             anchors: Anchors::new(if chain.is_some() { &client_auth.trust } else { &[] }),
             chain,
-            revoked: revoked(&client_auth.revocation_lists),
+            revoked: revoked(client_auth.all_lists()),
             lists_good_until,
             known: Chains::default(),
         })
@@ -256,7 +257,7 @@ impl From<NotACertificate> for Refused {
 }
 
 /// Lists that cannot be read are refused by webpki.
-fn revoked(lists: &[RevocationList]) -> HashMap<Vec<u8>, HashSet<Serial>> {
+fn revoked<'a>(lists: impl Iterator<Item = &'a RevocationList>) -> HashMap<Vec<u8>, HashSet<Serial>> {
     let mut revoked: HashMap<Vec<u8>, HashSet<Serial>> = HashMap::new();
     for list in lists {
         let Ok((_, list)) = CertificateRevocationList::from_der(&list.list) else { continue };
@@ -273,7 +274,7 @@ fn chain_verifier(client_auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
     if !client_auth.revocation_lists.is_empty() {
-        builder = builder.with_crls(client_auth.revocation_lists.iter().map(|list| list.list.clone()));
+        builder = builder.with_crls(client_auth.current_lists().into_iter().map(|list| list.list.clone()));
     }
     if !client_auth.announce_trust {
         builder = builder.clear_root_hint_subjects();

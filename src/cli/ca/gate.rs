@@ -144,7 +144,7 @@ pub(super) fn tell_gate(args: &FolderArg, store: &Store, changed: Changed<'_>) -
     };
     let done = match reload(&running.socket) {
         Ok(done) => done,
-        Err(error @ ReloadError::Refused(_)) => {
+        Err(error @ ReloadError::Refused { .. }) => {
             return Err(CaError {
                 code: exit::CONFIG,
                 message: format!("what was changed is on the disk, and not in force: {error}"),

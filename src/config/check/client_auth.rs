@@ -100,6 +100,7 @@ pub(super) fn check(
         mode,
         trust: anchors.into_iter().map(|anchor| anchor.value).collect(),
         revocation_lists: lists_read.into_iter().map(|list| list.value).collect(),
+        newer_lists: Vec::new(),
         deny,
         expired_revocation_list: expired,
         expired_session: sessions,
@@ -108,8 +109,7 @@ pub(super) fn check(
 }
 
 fn both(mut one: DenyList, other: DenyList) -> DenyList {
-    one.fingerprints.extend(other.fingerprints);
-    one.serials.extend(other.serials);
+    one.extend(other);
     one
 }
 
@@ -233,6 +233,16 @@ fn check_lists(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<At<R
     })
 }
 
+/// The lists in a file, outside the check of a configuration.
+pub(super) fn read_list_file(path: &Path) -> Option<Vec<RevocationList>> {
+    read_lists(&files::read_named(path).ok()?).ok()
+}
+
+/// Whether a certificate is of this name, as it is encoded.
+pub(super) fn is_named(certificate: &CertificateDer<'_>, name: &[u8]) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| certificate.subject().as_raw() == name)
+}
+
 fn read_lists(file: &NamedFile) -> Result<Vec<RevocationList>, Problem> {
     let shown = file.path.display();
     let lists = if CertificateRevocationList::from_der(&file.bytes).is_ok() {
@@ -244,7 +254,6 @@ fn read_lists(file: &NamedFile) -> Result<Vec<RevocationList>, Problem> {
         return Err(files::mistaken(file, Wanted::RevocationLists));
     }
     let read = |der: Vec<u8>| {
-        let list = CertificateRevocationListDer::from(der);
         let damaged = |why: &str| {
             Problem::new(
                 format!("the revocation list in {shown} cannot be used: {why}"),
@@ -252,17 +261,15 @@ fn read_lists(file: &NamedFile) -> Result<Vec<RevocationList>, Problem> {
                  a crlNumber",
             )
         };
-        let Ok(([], read)) = CertificateRevocationList::from_der(&list) else { return Err(damaged("it is damaged")) };
-        let (issuer, this_update) = (read.issuer().as_raw().to_vec(), read.last_update().timestamp());
-        let next_update = read.next_update().map(|time| time.timestamp());
-        accepted(list.clone()).map_err(|why| damaged(&why))?;
-        Ok(RevocationList { file: file.path.clone(), list, issuer, this_update, next_update })
+        let read = RevocationList::read(der, &file.path).ok_or_else(|| damaged("it is damaged"))?;
+        accepted(read.list.clone()).map_err(|why| damaged(&why))?;
+        Ok(read)
     };
     lists.into_iter().map(read).collect()
 }
 
 /// Whether rustls takes a list. It will be asked once more when the route is built, and must not say no then.
-fn accepted(list: CertificateRevocationListDer<'static>) -> Result<(), String> {
+pub(in crate::config) fn accepted(list: CertificateRevocationListDer<'static>) -> Result<(), String> {
     // A verifier needs an anchor before it looks at a list; which one makes no difference.
     let mut roots = RootCertStore::empty();
     roots.roots.push(rustls::pki_types::TrustAnchor {
@@ -434,13 +441,13 @@ fn check_deny(given: &Given<Vec<Text>>, report: &mut Report) -> Option<DenyList>
 }
 
 #[derive(Debug, PartialEq)]
-enum Denied {
+pub(super) enum Denied {
     Fingerprint(Sha256),
     Serial(Serial),
 }
 
 /// `sha256:` and 64 hexadecimal digits, or `serial:` and the serial number in hexadecimal.
-fn denied(text: &str) -> Result<Denied, Problem> {
+pub(super) fn denied(text: &str) -> Result<Denied, Problem> {
     let remedy = "write \"sha256:\" and the 64 digits that \"openssl x509 -in FILE -noout -fingerprint -sha256\" \
                   prints, or \"serial:\" and what \"openssl x509 -in FILE -noout -serial\" prints after the equals \
                   sign";

@@ -1,26 +1,41 @@
 //! `inventory` of `[metrics]`: the devices that `doorward ca` has given certificates.
 
+use std::path::Path;
+
 use crate::config::checked::{Device, Inventory};
 use crate::config::files;
 use crate::config::report::{Given, Problem, Report};
 use crate::pki::inventory::{self, Kind};
 
-/// The devices, if they are to be shown. Nothing in the file's folder is touched.
+/// The devices, if they are to be shown. Nothing in the file's folder is touched. They are only shown, so a file that cannot be
+/// read is no mistake: none are shown then, and a warning says why.
 pub(super) fn check(given: &Given<String>, report: &mut Report) -> Option<Option<Inventory>> {
     let text = match given {
         Given::Absent => return Some(None),
         Given::Refused => return None,
         Given::Value(text) => text,
     };
-    let file = files::read(text, report)?;
+    if text.value.is_empty() {
+        report.error(&text.place, "the path is empty", "write the path of a file, as in \"pki/inventory.toml\"");
+        return None;
+    }
+    let path = files::folder_of(report.file()).join(&text.value);
+    report.look_at(&path);
+    let devices = read(&path).unwrap_or_else(|Problem { message, remedy }| {
+        report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
+        Vec::new()
+    });
+    Some(Some(Inventory { file: path, devices }))
+}
+
+fn read(path: &Path) -> Result<Vec<Device>, Problem> {
+    let file = files::read_named(path).map_err(|error| files::unreadable(path, &error))?;
     let content = std::str::from_utf8(&file.bytes).ok().map(toml::from_str::<inventory::Inventory>);
     let Some(Ok(content)) = content else {
-        let problem = Problem::new(
+        return Err(Problem::new(
             format!("{} is not what \"doorward ca\" writes about the certificates it has issued", file.path.display()),
             "write the path of inventory.toml in the folder of your authorities, as in \"pki/inventory.toml\"",
-        );
-        report.problem(&text.place, problem);
-        return None;
+        ));
     };
     let mut devices: Vec<Device> = Vec::new();
     for entry in content.certificates.iter().rev().filter(|entry| entry.kind == Kind::Device) {
@@ -30,5 +45,5 @@ pub(super) fn check(given: &Given<String>, report: &mut Report) -> Option<Option
         }
     }
     devices.reverse();
-    Some(Some(Inventory { file: file.path, devices }))
+    Ok(devices)
 }

@@ -2,12 +2,13 @@
 
 mod access;
 mod certificate;
-mod client_auth;
+pub(super) mod client_auth;
 pub(super) mod control;
 mod inventory;
 mod listener;
 mod relations;
 mod route;
+pub(super) mod salvage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

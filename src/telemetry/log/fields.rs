@@ -76,6 +76,24 @@ pub enum Event {
         cause: &'static str,
         /// Every mistake in it.
         errors: Vec<String>,
+        /// Revocation lists and `deny` entries that are in force nevertheless.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        in_force: Vec<String>,
+        /// Sessions that end because of those.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sessions_cut: Option<usize>,
+    },
+    /// A revocation list was handed over and is in force.
+    RevocationList {
+        /// The authority.
+        issuer: String,
+        /// Its CRL number, in hexadecimal digits.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        number: Option<String>,
+        /// SHA-256 of the list in binary form.
+        sha256: String,
+        /// Sessions that end because of it.
+        sessions_cut: usize,
     },
     /// Lines that were left out.
     LeftOut {
@@ -245,7 +263,7 @@ impl Line for Event {
         match self {
             Self::ReloadFailed { .. } => Priority::Error,
             Self::LeftOut { .. } => Priority::Warning,
-            Self::Reloaded { .. } => Priority::Notice,
+            Self::Reloaded { .. } | Self::RevocationList { .. } => Priority::Notice,
             Self::Listening { .. }
             | Self::ListenerClosed { .. }
             | Self::Metrics { .. }

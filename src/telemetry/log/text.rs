@@ -27,10 +27,19 @@ impl fmt::Display for Event {
                 }
                 Ok(())
             }
-            Self::ReloadFailed { cause, errors } => {
+            Self::ReloadFailed { cause, errors, in_force, sessions_cut } => {
                 let errors: Vec<String> =
                     errors.iter().map(|error| error.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-                write!(f, "reload_failed ({cause}), nothing has changed: {}", errors.join("; "))
+                let errors = errors.join("; ");
+                if in_force.is_empty() {
+                    return write!(f, "reload_failed ({cause}), nothing has changed: {errors}");
+                }
+                let (in_force, cut) = (in_force.join(", "), sessions_cut.unwrap_or(0));
+                write!(f, "reload_failed ({cause}), but in force: {in_force} ({cut} connections are cut): {errors}")
+            }
+            Self::RevocationList { issuer, number, sessions_cut, .. } => {
+                let number = number.as_deref().map(|number| format!(" number {number}")).unwrap_or_default();
+                write!(f, "revocation_list{number} of {issuer} was handed over: {sessions_cut} connections are cut")
             }
             Self::LeftOut { lines, source, fingerprint, stage, reason, .. } => {
                 write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;

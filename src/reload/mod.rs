@@ -1,11 +1,18 @@
-//! Another configuration for the running gate: whole, or not at all.
+//! Another configuration for the running gate: whole, or not at all, but for what takes rights away.
 //!
-//! Whoever asks for it (a signal, the control socket, a watched file), there is this one way, and one at a time. The file and
-//! all that it names are read and checked as at the start, off the threads that serve connections, and everything is built;
-//! only then, and only if nothing is wrong, the new takes the place of the old. Connections that began under the old one
-//! finish their handshake under it, and are judged by the new one before a backend is reached for them; and each session is judged
-//! again, and those that would not be let in any more end.
+//! Signals, the control socket and watched files all lead here, and one reload is done at a time, on a thread of its own. The
+//! file and all that it names are read and checked as at the start, and everything is built; only then, and only if nothing is
+//! wrong, the new takes the place of the old. Connections that began under the old one finish their handshake under it, and are
+//! judged by the new one before a backend is reached for them; each session is judged again, and those that would not be let
+//! in any more end.
+//!
+//! A configuration that cannot be loaded does not hold up revocations: lists and `deny` entries that can still be read are
+//! added to the one in force. Lists that are handed over (`lists`) have a thread of their own, which reads no files.
 
+mod lists;
+mod worker;
+
+use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -13,12 +20,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::UnixTime;
 use time::OffsetDateTime;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+pub(crate) use self::lists::{ListFacts, RouteInForce};
+pub(crate) use self::worker::Lane;
+use self::worker::Worker;
+
 use crate::access::{self, Change, Difference, OlderList, State};
-use crate::config::checked::{Config, Control, KernelTls, Log};
+use crate::config::checked::{Config, Control, KernelTls, Log, NewerList};
+use crate::config::lists::Tightening;
 use crate::config::seen::Seen;
 use crate::config::{self, ConfigErrors};
 use crate::gate::{Gate, Reviewed};
@@ -83,9 +95,16 @@ impl From<&Arc<Listener>> for Door {
     }
 }
 
-/// A reload that was refused: the gate goes on with what it has. Every mistake, as `doorward check` says it.
-#[derive(Clone, Debug)]
-pub struct Refused(pub Vec<String>);
+/// A reload that was refused: the gate goes on with what it has, but for rights that were taken away.
+#[derive(Clone, Debug, Default)]
+pub struct Refused {
+    /// Every mistake, as `doorward check` says it.
+    pub errors: Vec<String>,
+    /// Revocation lists and `deny` entries that are in force nevertheless.
+    pub in_force: Vec<String>,
+    /// Sessions that end because of those.
+    pub cut: usize,
+}
 
 /// What is in force.
 #[derive(Clone, Debug)]
@@ -124,8 +143,14 @@ struct Inner {
     gate: Arc<Gate>,
     started: Started,
     current: watch::Sender<Current>,
-    /// One at a time.
-    turn: Mutex<()>,
+    /// Lists that were handed over. Held locked while another snapshot is put in force.
+    handed: Mutex<Vec<Arc<NewerList>>>,
+    /// Reads files, one reload at a time. A file system that hangs holds up nothing else.
+    files: Worker,
+    /// Takes lists that are handed over; reads no files.
+    lists: Worker,
+    /// Where new listeners belong.
+    runtime: Handle,
 }
 
 /// What the gate was started with and only a start puts into effect.
@@ -138,10 +163,13 @@ struct Started {
 }
 
 impl Reloader {
-    pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<Listener>>) -> Self {
+    /// Starts the threads. New listeners will belong to the runtime that this is called in.
+    pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<Listener>>) -> io::Result<Self> {
         let started = Started::of(&config);
         let current = watch::Sender::new(Current::new(config, listeners));
-        Self(Arc::new(Inner { gate, started, current, turn: Mutex::default() }))
+        let (files, lists) = (Worker::start("reload")?, Worker::start("revocation")?);
+        let (handed, runtime) = (Mutex::default(), Handle::current());
+        Ok(Self(Arc::new(Inner { gate, started, current, handed, files, lists, runtime })))
     }
 
     /// What is in force, and what will be.
@@ -149,22 +177,22 @@ impl Reloader {
         self.0.current.subscribe()
     }
 
-    /// Reads the configuration anew and takes it over, or changes nothing and says why. It goes on even if nobody waits for
-    /// it any more.
+    /// Reads the configuration anew and takes it over, or changes nothing but what takes rights away, and says why. It goes on
+    /// even if this is dropped.
     pub async fn reload(&self, cause: Cause) -> Result<Reloaded, Refused> {
         let (inner, asked) = (Arc::clone(&self.0), Instant::now());
-        // Lists may be long and devices many: on a thread of its own, connections do not notice.
-        let reload = spawn_blocking(move || {
-            let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let reload = self.0.files.run(move || {
+            let _runtime = inner.runtime.enter();
             let before = inner.current.borrow().clone();
             let result = inner.reload(asked);
+            let news = result.as_ref().map_or_else(|refused| !refused.in_force.is_empty(), |_| true);
             // What is tried again by itself, and fails again for the same reasons, is no news.
-            if cause != Cause::Watch || result.is_ok() || !inner.is_as(&before) {
+            if cause != Cause::Watch || news || !inner.is_as(&before) {
                 inner.tell(cause, &result);
             }
             result
         });
-        reload.await.unwrap_or_else(|_| Err(Refused(vec![FAULT.to_owned()])))
+        reload.await.unwrap_or_else(|| Err(Refused { errors: vec![FAULT.to_owned()], ..Refused::default() }))
     }
 }
 
@@ -172,37 +200,92 @@ impl Inner {
     fn reload(&self, asked: Instant) -> Result<Reloaded, Refused> {
         let Current { config: old, listeners: bound, .. } = self.current.borrow().clone();
         let (before, mut seen) = (self.current.borrow().seen.again(), Seen::default());
-        let built = caught(|| Built::of(&old.file, &bound, &mut seen));
-        let Built { config, snapshot, listeners } = match built {
-            Ok(built) => built,
-            Err(errors) => {
-                self.current.send_modify(|current| {
-                    // What mends it may stand in a file that was not read any more.
-                    current.seen = Arc::new(seen.and(&before));
-                    current.errors = Arc::new(errors.clone());
+        match caught(|| Built::of(&old.file, &bound, &mut seen)) {
+            Ok(built) => self.take_over(built, &bound, asked).map_err(|errors| self.refuse(errors, None, asked)),
+            // What mends it may stand in a file that was not read any more.
+            Err(errors) => Err(self.refuse(errors, Some(seen.and(&before)), asked)),
+        }
+    }
+
+    fn take_over(&self, built: Built, bound: &[Arc<Listener>], asked: Instant) -> Result<Reloaded, Vec<String>> {
+        let Built { config: read, listeners } = built;
+        let mut warnings: Vec<String> =
+            read.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
+        let after_restart = self.started.differs_from(&read);
+        let doors = |listeners: Vec<&Arc<Listener>>| listeners.into_iter().map(Door::from).collect();
+        let (opened, closed) = (doors(beyond(&listeners, bound)), doors(beyond(bound, &listeners)));
+        let guests = self.gate.sessions.guests();
+        let mut new = Current::new(read, listeners);
+        let read = Arc::clone(&new.config);
+        let (old, before, snapshot) = loop {
+            let lists = self.handed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(tightened) = read.tightened(&Tightening { lists: lists.clone(), ..Tightening::default() }) {
+                new.config = Arc::new(tightened);
+            }
+            let snapshot = caught(|| Snapshot::build(&new.config).map_err(|error| vec![error.to_string()]))?;
+            let handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+            // A list that was handed over meanwhile must be among them.
+            if handed.len() == lists.len() && handed.iter().zip(&lists).all(|(one, other)| Arc::ptr_eq(one, other)) {
+                let old = Arc::clone(&self.current.borrow().config);
+                let (before, snapshot) = (self.gate.snapshot.load_full(), Arc::new(snapshot));
+                let config = Arc::clone(&new.config);
+                let swapped = caught(|| {
+                    self.swap(new, Arc::clone(&snapshot));
+                    Ok(())
                 });
-                return Err(Refused(errors));
+                // After a panic, what is true decides what is said.
+                if let Err(errors) = swapped {
+                    if !Arc::ptr_eq(&self.gate.snapshot.load_full(), &snapshot) {
+                        return Err(errors);
+                    }
+                    warnings.push(format!(
+                        "the configuration is in force, but not every part of the gate knows it: {FAULT}"
+                    ));
+                }
+                drop(handed);
+                break ((old, config), before, snapshot);
             }
         };
-        let (snapshot, guests) = (Arc::new(snapshot), self.gate.sessions.guests());
-        let told = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message));
-        let warnings = told.chain(access::older_lists(&old, &config).iter().map(older)).collect();
-        let after_restart = self.started.differs_from(&config);
-        let doors = |listeners: Vec<&Arc<Listener>>| listeners.into_iter().map(Door::from).collect();
-        let (opened, closed) = (doors(beyond(&listeners, &bound)), doors(beyond(&bound, &listeners)));
-        let before = self.gate.snapshot.load_full();
-        let new = Current::new(config, listeners);
-        let config = Arc::clone(&new.config);
-        self.swap(new, Arc::clone(&snapshot));
-        let Reviewed { kept, cut } = self.gate.review(asked);
+        let (old, config) = old;
+        let Reviewed { kept, cut } =
+            in_force_but(&mut warnings, "not every session was judged by it", || self.gate.review(asked));
+        warnings.extend(access::older_lists(&old, &config).iter().map(older));
         // Behind all that matters: of thousands of devices, or millions who are revoked, this takes its time.
-        let (before, after) =
-            (State { config: &old, snapshot: &before }, State { config: &config, snapshot: &snapshot });
-        let difference = access::difference(before, after, &guests, UnixTime::now());
+        let difference = in_force_but(&mut warnings, "it cannot be told what it changes", || {
+            let before = State { config: &old, snapshot: &before };
+            access::difference(before, State { config: &config, snapshot: &snapshot }, &guests, UnixTime::now())
+        });
         Ok(Reloaded { warnings, after_restart, opened, closed, difference, kept, cut })
     }
 
-    /// Nothing here can fail.
+    /// Notes why a configuration is not taken over, and puts in force what of it takes rights away.
+    fn refuse(&self, errors: Vec<String>, seen: Option<Seen>, asked: Instant) -> Refused {
+        self.current.send_modify(|current| {
+            if let Some(seen) = seen {
+                current.seen = Arc::new(seen);
+            }
+            current.errors = Arc::new(errors.clone());
+        });
+        let before = Arc::clone(&self.current.borrow().config);
+        let mut refused = Refused { errors, ..Refused::default() };
+        let tightened = caught(|| {
+            let tightening = config::salvage(&before.file, &before);
+            let reviewed = self.tighten(&tightening, asked, |_| Ok(())).map_err(|error| vec![error])?;
+            Ok(reviewed.map(|reviewed| (tightening, reviewed)))
+        });
+        match tightened {
+            Ok(None) => {}
+            Ok(Some((tightening, reviewed))) => {
+                refused.cut = reviewed.cut;
+                let after = Arc::clone(&self.current.borrow().config);
+                refused.in_force = tightening.lists.iter().map(|newer| lists::in_words(&newer.list)).collect();
+                refused.in_force.extend(access::newly_denied(&before, &after));
+            }
+            Err(errors) => refused.errors.extend(errors),
+        }
+        refused
+    }
+
     fn swap(&self, new: Current, snapshot: Arc<Snapshot>) {
         // First of all, so that every connection finds the series of its listener and of its route.
         self.gate.metrics.follow(&new.config);
@@ -248,10 +331,12 @@ impl Inner {
                     lost: first(&difference.lost, in_words),
                 });
             }
-            Err(Refused(errors)) => {
+            Err(Refused { errors, in_force, cut }) => {
                 let errors = first(errors, String::clone);
                 metrics.not_reloaded(errors.clone());
-                log.event(&Event::ReloadFailed { cause, errors });
+                let in_force = first(in_force, String::clone);
+                let sessions_cut = (!in_force.is_empty()).then_some(*cut);
+                log.event(&Event::ReloadFailed { cause, errors, in_force, sessions_cut });
             }
         }
     }
@@ -291,10 +376,17 @@ fn caught<T>(build: impl FnOnce() -> Result<T, Vec<String>>) -> Result<T, Vec<St
     catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(vec![FAULT.to_owned()]))
 }
 
+/// Does what comes after a configuration was put in force. A panic is no reason to say that it is not.
+fn in_force_but<T: Default>(warnings: &mut Vec<String>, but: &str, work: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        warnings.push(format!("the configuration is in force, but {but}: {FAULT}"));
+        T::default()
+    })
+}
+
 /// All that takes the place of what there is.
 struct Built {
     config: Config,
-    snapshot: Snapshot,
     listeners: Vec<Arc<Listener>>,
 }
 
@@ -306,10 +398,9 @@ impl Built {
         let (config, read) = config::load_and_see(file);
         *seen = read;
         let config = config.map_err(mistakes)?;
-        let snapshot = Snapshot::build(&config).map_err(|error| vec![error.to_string()])?;
         // Last: it is the only one that anybody outside can notice.
         let listeners = Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?;
-        Ok(Self { config, snapshot, listeners })
+        Ok(Self { config, listeners })
     }
 }
 
@@ -347,5 +438,16 @@ mod tests {
     fn a_panic_is_a_mistake_like_any_other() {
         assert_eq!(caught::<()>(|| panic!("a parser stumbles")), Err(vec![FAULT.to_owned()]));
         assert_eq!(caught(|| Ok(7)), Ok(7));
+    }
+
+    /// attacks.md row 44.
+    #[test]
+    fn row_44_a_panic_after_the_swap_is_told_as_in_force_but() {
+        let mut warnings = Vec::new();
+        assert_eq!(in_force_but(&mut warnings, "it is not judged", || 7), 7);
+        assert_eq!(warnings, Vec::<String>::new());
+        let counted: usize = in_force_but(&mut warnings, "it is not judged", || panic!("a review stumbles"));
+        assert_eq!(counted, 0);
+        assert_eq!(warnings, [format!("the configuration is in force, but it is not judged: {FAULT}")]);
     }
 }

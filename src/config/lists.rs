@@ -1,0 +1,217 @@
+//! Revocation lists as such: reading them, whose they are, which of two is newer, and lists that came another way than by
+//! the files of the configuration.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::oid_registry::{OID_X509_EXT_DELTA_CRL_INDICATOR, OID_X509_EXT_ISSUER_DISTRIBUTION_POINT};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
+
+use super::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode};
+use crate::identity::{Serial, Sha256};
+use crate::names::Name;
+
+impl RevocationList {
+    /// Reads a list in binary form that came from `file`. Whether it is of a kind that a handshake can use is not asked.
+    pub fn read(der: Vec<u8>, file: &Path) -> Option<Self> {
+        let sha256 = Sha256::of(&der);
+        let list = CertificateRevocationListDer::from(der);
+        let Ok(([], read)) = CertificateRevocationList::from_der(&list) else { return None };
+        let (issuer, this_update) = (read.issuer().as_raw().to_vec(), read.last_update().timestamp());
+        let next_update = read.next_update().map(|time| time.timestamp());
+        let number = read.crl_number().map(|number| Serial::from_be_bytes(&number.to_bytes_be()));
+        let part = [OID_X509_EXT_ISSUER_DISTRIBUTION_POINT, OID_X509_EXT_DELTA_CRL_INDICATOR];
+        let whole = read.extensions().iter().all(|extension| !part.contains(&extension.oid));
+        Some(Self { file: file.to_owned(), list, issuer, this_update, next_update, number, sha256, whole })
+    }
+
+    /// Whether this list was made after `other`, which is of the same authority: by the CRL number (RFC 5280 section
+    /// 5.2.3), then by `thisUpdate`.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        let order = |list: &Self| {
+            let number = list.number.as_ref().map(|number| (number.as_bytes().len(), number.as_bytes().to_vec()));
+            (number, list.this_update)
+        };
+        order(self) > order(other)
+    }
+
+    /// The name of its authority, for people.
+    pub fn issuer_in_words(&self) -> String {
+        X509Name::from_der(&self.issuer).map(|(_, name)| name.to_string()).unwrap_or_default()
+    }
+
+    /// Whether the key of `authority` made its signature, and it bears the name of that authority.
+    pub fn is_of(&self, authority: &CertificateDer<'_>) -> bool {
+        let Ok((_, authority)) = X509Certificate::from_der(authority) else { return false };
+        let Ok((_, list)) = CertificateRevocationList::from_der(&self.list) else { return false };
+        let (message, signature) = (list.tbs_cert_list.as_ref(), list.signature_value.data.as_ref());
+        authority.subject().as_raw() == self.issuer && has_signed(&authority, message, signature)
+    }
+}
+
+/// Whether the key of `authority` made a signature, by any algorithm that rustls would take.
+fn has_signed(authority: &X509Certificate<'_>, message: &[u8], signature: &[u8]) -> bool {
+    let key = authority.public_key().subject_public_key.data.as_ref();
+    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
+    algorithms.iter().any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
+}
+
+impl NewerList {
+    /// Whether this list takes the place of `other`, a list from a file.
+    fn supersedes(&self, other: &RevocationList) -> bool {
+        let same_authority = self.list.issuer == other.issuer
+            && match &self.authority {
+                Some(authority) => other.is_of(authority),
+                // Read from a file of the configuration, by an authority that is known to clients only.
+                None => self.list.file == other.file,
+            };
+        self.list.whole && other.whole && same_authority && self.list.is_newer_than(other)
+    }
+}
+
+impl ClientAuth {
+    /// Whether an authority vouches for clients here: it is in `trust`, under this certificate or another one of the same
+    /// name and key, or an authority in `trust` has signed its certificate.
+    pub fn trusts(&self, authority: &CertificateDer<'_>) -> bool {
+        let Ok((_, parsed)) = X509Certificate::from_der(authority) else { return false };
+        self.mode.verifies()
+            && self.trust.iter().any(|anchor| {
+                let Ok((_, anchor)) = X509Certificate::from_der(&anchor.certificate) else { return false };
+                let same = anchor.subject().as_raw() == parsed.subject().as_raw()
+                    && anchor.public_key().raw == parsed.public_key().raw;
+                let below = || {
+                    parsed.is_ca()
+                        && parsed.issuer().as_raw() == anchor.subject().as_raw()
+                        && has_signed(&anchor, parsed.tbs_certificate.as_ref(), &parsed.signature_value.data)
+                };
+                same || below()
+            })
+    }
+
+    /// The lists that say what is known of a certificate: those of the files, each replaced by a newer one of its authority
+    /// if there is one.
+    pub fn current_lists(&self) -> Vec<&RevocationList> {
+        let newest = |list| {
+            let newer = self.newer_lists.iter().filter(|newer| newer.supersedes(list)).map(|newer| &newer.list);
+            newer.fold(list, |newest, newer| if newer.is_newer_than(newest) { newer } else { newest })
+        };
+        let mut current: Vec<&RevocationList> = Vec::new();
+        for list in &self.revocation_lists {
+            let list = newest(list);
+            if !current.iter().any(|other| other.sha256 == list.sha256) {
+                current.push(list);
+            }
+        }
+        current
+    }
+
+    /// Every list that revokes: what is on an older one stays revoked while the configuration is not loaded anew.
+    pub fn all_lists(&self) -> impl Iterator<Item = &RevocationList> {
+        self.revocation_lists.iter().chain(self.newer_lists.iter().map(|newer| &newer.list))
+    }
+}
+
+/// What takes rights away and came another way than by loading a configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Tightening {
+    /// Revocation lists.
+    pub lists: Vec<Arc<NewerList>>,
+    /// What is denied on every route.
+    pub deny: DenyList,
+    /// What is denied on one route.
+    pub deny_on: HashMap<Name, DenyList>,
+}
+
+impl Tightening {
+    /// Adds the entries of another one.
+    pub fn extend(&mut self, other: Self) {
+        for list in other.lists {
+            if !self.lists.iter().any(|known| known.list.sha256 == list.list.sha256) {
+                self.lists.push(list);
+            }
+        }
+        self.deny.extend(other.deny);
+        for (route, deny) in other.deny_on {
+            self.deny_on.entry(route).or_default().extend(deny);
+        }
+    }
+}
+
+impl DenyList {
+    /// Adds the entries of another one.
+    pub fn extend(&mut self, other: Self) {
+        self.fingerprints.extend(other.fingerprints);
+        self.serials.extend(other.serials);
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        other.fingerprints.is_subset(&self.fingerprints) && other.serials.is_subset(&self.serials)
+    }
+}
+
+impl Config {
+    /// The same configuration with `tightening` added. A list counts on every route that trusts its authority, whichever
+    /// lists that route names, unless the route's own files have the same list or a newer one. `None` if nothing is added.
+    #[must_use]
+    pub fn tightened(&self, tightening: &Tightening) -> Option<Self> {
+        // Routes that share a [client_auth] go on sharing it.
+        let mut made: HashMap<(*const ClientAuth, Option<&Name>), Arc<ClientAuth>> = HashMap::new();
+        let mut routes = Vec::with_capacity(self.routes.len());
+        let mut changed = false;
+        for route in &self.routes {
+            let mut route = route.clone();
+            if let RouteMode::Terminate(terminate) = &mut route.mode {
+                let own = tightening.deny_on.get_key_value(&route.name);
+                let key = (Arc::as_ptr(&terminate.client_auth), own.map(|(name, _)| name));
+                let tightened = made.entry(key).or_insert_with(|| {
+                    let own = own.map(|(_, deny)| deny);
+                    terminate
+                        .client_auth
+                        .tightened(tightening, own)
+                        .unwrap_or_else(|| Arc::clone(&terminate.client_auth))
+                });
+                changed |= !Arc::ptr_eq(tightened, &terminate.client_auth);
+                terminate.client_auth = Arc::clone(tightened);
+            }
+            routes.push(route);
+        }
+        changed.then(|| Self { routes, ..self.clone() })
+    }
+}
+
+impl ClientAuth {
+    fn tightened(self: &Arc<Self>, tightening: &Tightening, own: Option<&DenyList>) -> Option<Arc<Self>> {
+        let concerns = |newer: &&Arc<NewerList>| {
+            let known = self.all_lists().any(|list| list.sha256 == newer.list.sha256);
+            let trusted = self.mode.verifies()
+                && match &newer.authority {
+                    Some(authority) => self.trusts(authority),
+                    None => self.revocation_lists.iter().any(|list| list.file == newer.list.file),
+                };
+            // The files have something newer already.
+            let late = || {
+                self.revocation_lists.iter().any(|list| {
+                    list.whole
+                        && newer.list.whole
+                        && newer.authority.as_ref().is_some_and(|authority| list.is_of(authority))
+                        && !newer.list.is_newer_than(list)
+                })
+            };
+            !known && trusted && !late()
+        };
+        let lists: Vec<_> = tightening.lists.iter().filter(concerns).cloned().collect();
+        let mut deny = tightening.deny.clone();
+        deny.extend(own.cloned().unwrap_or_default());
+        if lists.is_empty() && self.deny.covers(&deny) {
+            return None;
+        }
+        let mut client_auth = Self::clone(self);
+        client_auth.newer_lists.extend(lists);
+        client_auth.deny.extend(deny);
+        Some(Arc::new(client_auth))
+    }
+}
