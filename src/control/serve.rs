@@ -16,8 +16,8 @@ use tokio::time::{sleep, timeout};
 
 use super::socket::{self, BindError, SocketFile};
 use super::{
-    Answer, Certificate, EXPIRIES_MAX, Expiring, Listening, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request,
-    RouteStatus, SESSIONS_MAX, Session, Sessions, Status, Why,
+    Answer, Certificate, EXPIRIES_MAX, Expiring, Listening, LogError, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded,
+    Request, RouteStatus, SESSIONS_MAX, Session, Sessions, Status, Why,
 };
 use crate::access::Difference;
 use crate::config::checked::Config;
@@ -241,6 +241,7 @@ fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) ->
         config: facts.config.display().to_string(),
         config_since: rfc3339(current.since),
         config_errors: told(&current.errors),
+        log_error: gate.log.error().map(|error| LogError { since: rfc3339(error.since), error: error.what }),
         listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),
         routes: routes.collect(),
