@@ -58,6 +58,7 @@ mod certificates;
 mod endings;
 mod limits;
 mod log;
+mod log_output;
 mod modes;
 mod pitfalls;
 mod proxy;

@@ -44,9 +44,9 @@ struct State {
     error: Option<LogError>,
     series: Option<LogSeries>,
     lost: u64,
-    /// When an error was said on stderr for the last time.
-    said: Option<Instant>,
-    /// The error of this moment was.
+    /// What was said on stderr for the last time, and when.
+    said: Option<(String, Instant)>,
+    /// Something was said since the output worked.
     is_said: bool,
 }
 
@@ -85,15 +85,16 @@ impl Health {
         if changed {
             let since = state.error.as_ref().map_or_else(OffsetDateTime::now_utc, |error| error.since);
             state.error = Some(LogError { since, what: what.clone() });
-            state.is_said = false;
             if let Some(series) = &state.series {
                 series.writable.set(0);
             }
         }
-        let quiet = if state.is_said { AGAIN } else { QUIET };
-        let say = state.said.is_none_or(|said| said.elapsed() >= quiet);
+        let say = state.said.as_ref().is_none_or(|(said, at)| {
+            let quiet = if state.is_said && *said == what { AGAIN } else { QUIET };
+            at.elapsed() >= quiet
+        });
         if say {
-            state.said = Some(Instant::now());
+            state.said = Some((what.clone(), Instant::now()));
             state.is_said = true;
         }
         drop(state);
