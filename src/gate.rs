@@ -56,6 +56,7 @@ impl Gate {
         metrics: Arc<Metrics>,
         log: Arc<Log>,
     ) -> Self {
+        log.report_to(metrics.log());
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             admission,

@@ -70,6 +70,9 @@ fn text(status: &Status) -> String {
     if status.expiries.len() > EXPIRIES_MAX {
         fact("", "and others later: the status page and --format json have them all");
     }
+    if let Some(error) = &status.log_error {
+        let _ = write!(out, "\nThe log has not been written as it should since {}:\n\n{}\n", error.since, error.error);
+    }
     if !status.config_errors.is_empty() {
         out.push_str("\nThe configuration was changed since, and was not taken over because of these mistakes:\n");
         for error in &status.config_errors {
@@ -109,6 +112,7 @@ mod tests {
             config: String::new(),
             config_since: String::new(),
             config_errors: Vec::new(),
+            log_error: None,
             listeners: Vec::new(),
             metrics: Some("127.0.0.1:9180".to_owned()),
             routes: vec![route(&["nas.home.example"], 1), route(&["a.home.example", "b.home.example"], 0)],

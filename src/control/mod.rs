@@ -200,6 +200,9 @@ pub struct Status {
     /// Why it was not taken over again since, although that was tried: every mistake in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub config_errors: Vec<String>,
+    /// Why its log cannot be written, if it cannot, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_error: Option<LogError>,
     /// Where it listens.
     pub listeners: Vec<Listening>,
     /// Where its metrics are.
@@ -253,6 +256,15 @@ pub struct RouteStatus {
     pub backends: Vec<String>,
     /// Connections that are in now.
     pub sessions: usize,
+}
+
+/// Why the log cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogError {
+    /// Since when (RFC 3339).
+    pub since: String,
+    /// What is wrong, and what to do.
+    pub error: String,
 }
 
 /// Who is in, or was until a moment ago.

@@ -18,8 +18,8 @@ use tokio::time::{sleep, timeout};
 use super::socket::{self, BindError, SocketFile};
 use super::{
     AUTHORITY_MAX, Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, LIST_MAX, ListInForce, ListTaken, Listening,
-    REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteInForce, RouteStatus, SESSIONS_MAX, Session, Sessions,
-    Status, Why,
+    LogError, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteInForce, RouteStatus, SESSIONS_MAX, Session,
+    Sessions, Status, Why,
 };
 use crate::access::Difference;
 use crate::config::checked::Config;
@@ -312,6 +312,7 @@ fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) ->
         config: facts.config.display().to_string(),
         config_since: rfc3339(current.since),
         config_errors: told(&current.errors),
+        log_error: gate.log.error().map(|error| LogError { since: rfc3339(error.since), error: error.what }),
         listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),
         routes: routes.collect(),

@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use time::OffsetDateTime;
 
 use super::expiries::{Expiry, expiries};
+use super::log::LogSeries;
 use super::names::{self, Kind, NO_ROUTE};
 use crate::close::CloseReason;
 use crate::config::checked::{Backend, Config, Route, RouteMode};
@@ -43,6 +44,7 @@ pub struct Metrics {
     /// In the order of [`CloseReason::CUT`].
     cut: Vec<Counter>,
     revocation_lag: Histogram,
+    log: LogSeries,
     reloads_ok: Counter,
     reloads_failed: Counter,
     last_reload_successful: Gauge,
@@ -192,6 +194,10 @@ impl Metrics {
             handshake_ok: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "ok")]),
             handshake_rejected: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "rejected")]),
             revocation_lag: register.histogram(names::REVOCATION_LAG, &[]),
+            log: LogSeries {
+                writable: register.gauge(names::LOG_WRITABLE, &[]),
+                lost: register.counter(names::LOG_LINES_LOST, &[]),
+            },
             reloads_ok: reloads("ok"),
             reloads_failed: reloads("failed"),
             last_reload_successful,
@@ -229,6 +235,11 @@ impl Metrics {
     /// All that expires, the next first.
     pub fn expiries(&self) -> Arc<Vec<Expiry>> {
         Arc::clone(&self.of_config.load().expiries)
+    }
+
+    /// What the log reports to.
+    pub fn log(&self) -> LogSeries {
+        self.log.clone()
     }
 
     /// A new configuration was taken over.

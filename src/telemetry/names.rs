@@ -35,6 +35,10 @@ pub const REVOCATION_LAG: &str = "doorward_revocation_lag_seconds";
 pub const CONFIG_RELOADS: &str = "doorward_config_reloads_total";
 /// Whether the last one succeeded.
 pub const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "doorward_config_last_reload_successful";
+/// Whether the log's output takes lines.
+pub const LOG_WRITABLE: &str = "doorward_log_writable";
+/// Lines of the log that were not written.
+pub const LOG_LINES_LOST: &str = "doorward_log_lines_lost_total";
 /// Failed accepts. Labels: `kind`.
 pub const ACCEPT_ERRORS: &str = "doorward_accept_errors_total";
 /// Constant 1. Labels: `version`, `revision`.
@@ -69,6 +73,8 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (REVOCATION_LAG, Kind::Histogram, "Time from the wish to end a connection, a reload say, to its end."),
     (CONFIG_RELOADS, Kind::Counter, "Attempts to take a changed configuration over."),
     (CONFIG_LAST_RELOAD_SUCCESSFUL, Kind::Gauge, "1 unless the last attempt to take a configuration over failed."),
+    (LOG_WRITABLE, Kind::Gauge, "1 unless the log cannot be written, or not where it belongs."),
+    (LOG_LINES_LOST, Kind::Counter, "Lines of the log that could not be written."),
     (ACCEPT_ERRORS, Kind::Counter, "Connections that could not be accepted."),
     (BUILD_INFO, Kind::Gauge, "Constant 1, with the version as a label."),
 ];

@@ -407,7 +407,7 @@ impl Metrics {
     /// # Panics
     ///
     /// If a line is no series, or a series stands there twice.
-    fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let series: Vec<Series> = text
             .lines()
             .filter(|line| !line.is_empty() && !line.starts_with('#'))

@@ -26,5 +26,6 @@ mod der;
 
 mod certificates;
 mod exhaustion;
+mod hidden;
 mod log;
 mod records;

@@ -11,6 +11,8 @@
 //! | `log` | what the log says, and how much of it under a flood | 30 |
 //! | `proxy` | PROXY protocol, taken and sent | |
 //! | `backends` | backends good and bad, several of them, unix sockets | 21 |
+//! | `tickets` | a session of one route is none for another | 41 |
+//! | `log_output` | a log that cannot be written | 49 |
 //! | `transfer` | payload byte for byte, half-closes, KeyUpdate | 17, 22 |
 //! | `resets` | resets at every stage | 20 |
 //! | `endings` | timeouts of relays, drain, restart | 32 |
@@ -58,10 +60,13 @@ mod certificates;
 mod endings;
 mod limits;
 mod log;
+mod log_output;
 mod modes;
 mod pitfalls;
 mod proxy;
 mod reasons;
 mod resets;
 mod resumption;
+mod settings;
+mod tickets;
 mod transfer;

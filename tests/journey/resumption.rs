@@ -23,7 +23,7 @@ use crate::home::{House, assert_admitted, assert_refused};
 
 /// Sessions of a client that offers each of them wherever it goes, whatever server they are from.
 #[derive(Debug)]
-struct Everywhere(ClientSessionMemoryCache);
+pub(crate) struct Everywhere(pub(crate) ClientSessionMemoryCache);
 
 fn somewhere() -> ServerName<'static> {
     ServerName::try_from("somewhere").unwrap()

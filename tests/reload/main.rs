@@ -5,7 +5,7 @@
 //! | `whole` | everything is taken over, or nothing is; who asked is told | 12, 24 |
 //! | `listeners` | they come, go and move; one that cannot be had refuses the reload | 24 |
 //! | `watched` | files that change are taken over by themselves | |
-//! | `tickets` | earlier sessions are worth nothing after a reload | 18 |
+//! | `tickets` | earlier sessions are worth nothing after a reload | 18, 41 |
 //! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
 //! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
 //! | `clock` | the clock is what changes | 26 |
@@ -26,6 +26,9 @@ mod client;
 #[expect(dead_code, reason = "made for the tests of the journey")]
 #[path = "../journey/home.rs"]
 mod home;
+#[expect(dead_code, reason = "made for the tests of the journey")]
+#[path = "../journey/settings.rs"]
+mod settings;
 
 mod clock;
 mod crowd;

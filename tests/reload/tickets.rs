@@ -14,6 +14,7 @@ use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::common::process::{Finished, run_with_input, tool};
 use crate::home::{House, assert_refused};
+use crate::settings::{Setting, device, settings, visit};
 use crate::{NAS, controlled, reload};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: nas\r\n\r\n";
@@ -111,4 +112,35 @@ fn mtls_bypass_by_session_resumption_openssl_sess_in_of_a_revoked_device() {
         assert_eq!(line["alert"], "certificate_revoked", "{line}");
     }
     assert_eq!(backend.accepted(), before, "nobody has reached the NAS");
+}
+
+/// A ticket of a lax route, tried after a reload has made the route strict, and one of a route that has only changed in
+/// another way: it is looked at anew.
+#[test]
+fn row_41_no_session_outlives_a_reload_that_changes_a_setting() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let (devices, settings) = settings(&pki);
+    let address = backend.address().to_string();
+    let house = || House::new(&pki).limits("connection_rate_per_source = \"off\"");
+    let config = |setting: &Setting| controlled(&house().route_with("nas", &[&address], &setting.keys));
+    let gate = Gate::start(&config(&settings[0]));
+    let resumed = || gate.metrics().sum("doorward_handshakes_total", &[("resumed", "true")]);
+    for from in settings.iter().filter(|from| from.own.is_none()) {
+        for to in &settings {
+            reload(&gate, &config(from)).success();
+            let device = VERSIONS.map(|version| {
+                let device = device(&pki, &devices.own, version, Resumption::in_memory_sessions(8));
+                assert_eq!(visit(&gate, &device, NAS), (None, false));
+                device
+            });
+            gate.settled();
+            let before = resumed();
+            reload(&gate, &config(to)).success();
+            for device in device {
+                assert_eq!(visit(&gate, &device, NAS), (to.own, false), "from {} to {}", from.name, to.name);
+            }
+            gate.settled();
+            assert_eq!(resumed(), before, "from {} to {}", from.name, to.name);
+        }
+    }
 }

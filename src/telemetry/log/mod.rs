@@ -5,6 +5,7 @@
 
 mod fields;
 mod form;
+mod health;
 mod queue;
 mod text;
 
@@ -19,6 +20,8 @@ use tokio::time::Instant;
 
 pub use self::fields::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict, detail, moment, stranger};
 use self::form::Form;
+pub use self::health::{LogError, LogSeries};
+pub(super) use self::queue::Output;
 use self::queue::Queue;
 use super::file::LogFile;
 use super::journal::{self, Journal};
@@ -40,11 +43,15 @@ impl Log {
     /// The log that the configuration asks for. An error says what to do.
     pub fn open(settings: &checked::Log) -> io::Result<Self> {
         let log = match &settings.output {
-            LogOutput::Stdout => Self::new(settings.format, io::stdout())?,
+            LogOutput::Stdout => Self::start(Form::Line(settings.format), Other { out: io::stdout(), name: "stdout" })?,
             LogOutput::File(path) => {
-                let file = LogFile::open(path)
-                    .map_err(|error| explained(&error, &format!("cannot write the log to {}", path.display())))?;
-                Self::new(settings.format, file)?
+                let file = LogFile::open(path).map_err(|error| {
+                    io::Error::new(
+                        error.kind(),
+                        explained(&error, &format!("cannot write the log to {}", path.display())),
+                    )
+                })?;
+                Self::start(Form::Line(settings.format), file)?
             }
             LogOutput::Journald => Self::to_journal(Path::new(journal::SOCKET))?,
         };
@@ -53,17 +60,18 @@ impl Log {
 
     /// Lines in `format` to `out`, written by a thread of their own.
     pub fn new(format: LogFormat, out: impl io::Write + Send + 'static) -> io::Result<Self> {
-        Self::start(Form::Line(format), out)
+        Self::start(Form::Line(format), Other { out, name: "its output" })
     }
 
     /// Entries with fields to the journald that listens at `socket`. An error says what to do.
     pub fn to_journal(socket: &Path) -> io::Result<Self> {
-        let journal = Journal::connect(socket)
-            .map_err(|error| explained(&error, &format!("cannot reach journald at {}", socket.display())))?;
-        Self::start(Form::Entry, journal)
+        let journal = Journal::connect(socket).map_err(|error| {
+            io::Error::new(error.kind(), explained(&error, &format!("cannot reach journald at {}", socket.display())))
+        })?;
+        Self::start(Form::Entry, Other { out: journal, name: "journald" })
     }
 
-    fn start(form: Form, out: impl io::Write + Send + 'static) -> io::Result<Self> {
+    fn start(form: Form, out: impl Output + Send + 'static) -> io::Result<Self> {
         let queue = Arc::new(Queue::new(form));
         let writing = Arc::clone(&queue);
         // Nobody waits for the thread itself: what it writes to may hold it for ever.
@@ -115,6 +123,16 @@ impl Log {
         }
     }
 
+    /// Why the output fails, if it does.
+    pub fn error(&self) -> Option<LogError> {
+        self.queue.health.error()
+    }
+
+    /// Lets these metrics say whether the output fails, and how many lines were not written.
+    pub fn report_to(&self, series: LogSeries) {
+        self.queue.health.report_to(series);
+    }
+
     /// Writes a line about the gate itself.
     pub fn event(&self, event: &Event) {
         self.queue.send(event);
@@ -133,8 +151,30 @@ impl Log {
     }
 }
 
+/// An output that needs no looking after.
+struct Other<W> {
+    out: W,
+    name: &'static str,
+}
+
+impl<W: io::Write> io::Write for Other<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl<W: io::Write> Output for Other<W> {
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
+}
+
 /// An error of the log with what it is about and what to do.
-fn explained(error: &io::Error, what: &str) -> io::Error {
+fn explained(error: &io::Error, what: &str) -> String {
     let remedy = match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "\n  the user that doorward runs as must be able to write there (a service of systemd: LogsDirectory=doorward, and \
@@ -144,10 +184,13 @@ fn explained(error: &io::Error, what: &str) -> io::Error {
             "\n  nothing can be written there (a service of systemd: LogsDirectory=doorward, and output = \
              \"/var/log/doorward/doorward.log\")"
         }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "\n  make room there; until then lines go to stderr, and how many are missing in the log will be told in it"
+        }
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             "\n  it does not exist on this machine: write output = \"stdout\" under [log], or another path"
         }
         _ => "",
     };
-    io::Error::new(error.kind(), format!("{what}: {error}{remedy}"))
+    format!("{what}: {error}{remedy}")
 }

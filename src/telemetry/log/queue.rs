@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fields::{Event, Line};
 use super::form::Form;
+use super::health::{Health, to_stderr};
 
 /// How many bytes wait for a slow reader. Further lines are left out, and their number is told: a gate that waits
 /// for its log could be stopped by filling it.
@@ -15,6 +16,21 @@ pub(super) const WAITING_MAX: usize = 4 * 1024 * 1024;
 /// writing it does.
 const COLLECTING: Duration = Duration::from_millis(2);
 
+/// How often the output is looked at, whether or not there are lines.
+const LOOKING: Duration = Duration::from_secs(1);
+
+/// What lines are written to.
+pub(in crate::telemetry) trait Output: io::Write {
+    /// Looks whether what is written can still be found where it belongs, and mends it if it can. An error says what is
+    /// wrong and what to do.
+    fn look(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What it is, as in "cannot write the log to …".
+    fn name(&self) -> String;
+}
+
 /// How long the end of the gate waits for its last lines to be written. Whoever reads them may have stopped reading.
 const FINISHING: Duration = Duration::from_secs(5);
 
@@ -22,6 +38,7 @@ const FINISHING: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Queue {
     form: Form,
+    pub(super) health: Health,
     waiting: Mutex<Waiting>,
     /// There is something to be written, or nothing will be any more.
     changed: Condvar,
@@ -42,7 +59,13 @@ pub(super) struct Waiting {
 impl Queue {
     /// Nothing is to be written at first.
     pub(super) fn new(form: Form) -> Self {
-        Self { form, waiting: Mutex::default(), changed: Condvar::new(), ended: Condvar::new() }
+        Self {
+            form,
+            health: Health::default(),
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+            ended: Condvar::new(),
+        }
     }
 
     /// Puts a line in, if there is room.
@@ -51,6 +74,9 @@ impl Queue {
         let mut waiting = self.lock();
         if waiting.lines.len() + line.len() > WAITING_MAX {
             waiting.left_out += 1;
+            drop(waiting);
+            self.health.lost(1);
+            self.health.overflowed();
             return;
         }
         let was_empty = waiting.lines.is_empty();
@@ -88,25 +114,47 @@ impl Queue {
     }
 
     /// Writes lines as they come, until nothing comes any more.
-    pub(super) fn write_to(&self, mut out: impl io::Write) {
+    pub(super) fn write_to(&self, mut out: impl Output) {
         let mut lines = Vec::new();
         let mut torn = false;
+        let (mut looked, mut misplaced) = (Instant::now(), None);
         loop {
-            let mut waiting = self.lock();
-            while waiting.lines.is_empty() && !waiting.finished {
-                waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            let (finished, told) = self.take(&mut lines);
+            if looked.elapsed() >= LOOKING {
+                looked = Instant::now();
+                misplaced = out.look().err();
             }
-            std::mem::swap(&mut waiting.lines, &mut lines);
-            let (finished, told) = (waiting.finished, std::mem::take(&mut waiting.told));
-            drop(waiting);
-            // Nobody may be reading any more, or the disk may be full; the gate goes on all the same, and tells how many are
-            // missing once it can.
-            let written = write_lines(&mut out, &lines, &mut torn);
-            let missing = self.form.count(lines.get(written..).unwrap_or_default());
+            // The gate goes on all the same, and tells how many are missing once it can.
+            let (written, error) = write_lines(&mut out, &lines, &mut torn);
+            let unwritten = lines.get(written..).unwrap_or_default();
+            let missing = self.form.count(unwritten);
             if missing > 0 {
                 let untold = told.iter().filter(|(end, _)| *end > written);
                 let (tellings, untold) = untold.fold((0, 0), |(lines, sum), (_, count)| (lines + 1, sum + count));
-                self.lock().left_out += missing.saturating_sub(tellings) + untold;
+                let lost = missing.saturating_sub(tellings);
+                self.lock().left_out += lost + untold;
+                self.health.lost(lost);
+            }
+            let instead = match (&misplaced, error) {
+                (Some(what), _) => {
+                    self.health.failed(what.clone());
+                    &lines
+                }
+                (None, Some(error)) => {
+                    self.health.failed(super::explained(&error, &format!("cannot write the log to {}", out.name())));
+                    unwritten
+                }
+                (None, None) => {
+                    // Where nothing was tried, an output that failed may do so still.
+                    if !lines.is_empty() || self.lock().left_out == 0 {
+                        self.health.works();
+                    }
+                    &[]
+                }
+            };
+            // What only tells of other lines is tried every second.
+            if !instead.is_empty() && self.form.count(&lines) > told.len() as u64 {
+                to_stderr(instead);
             }
             // A burst needs room once; it is not kept for the next one.
             lines.clear();
@@ -119,28 +167,46 @@ impl Queue {
             std::thread::sleep(COLLECTING);
         }
     }
+
+    /// Waits for lines, no longer than until the output is to be looked at, and takes them. Says whether there will be no more,
+    /// and which of them tell of others.
+    fn take(&self, lines: &mut Vec<u8>) -> (bool, Vec<(usize, u64)>) {
+        let nothing = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.finished;
+        let waited = self.changed.wait_timeout_while(self.lock(), LOOKING, nothing);
+        let (mut waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        // No line comes by itself to find out that the output takes them again.
+        self.tell_missing(&mut waiting);
+        std::mem::swap(&mut waiting.lines, lines);
+        (waiting.finished, std::mem::take(&mut waiting.told))
+    }
 }
 
-/// Writes as much as can be written, and says how much that was. If it ends within a line, that is remembered in `torn`, and
+/// Writes as much as can be written, and says how much that was, and what went wrong. If it ends within a line, that is remembered in `torn`, and
 /// what comes next does not become a part of that line.
-fn write_lines(out: &mut impl io::Write, lines: &[u8], torn: &mut bool) -> usize {
+fn write_lines(out: &mut impl io::Write, lines: &[u8], torn: &mut bool) -> (usize, Option<io::Error>) {
     if *torn && !lines.is_empty() {
-        if out.write_all(b"\n").is_err() {
-            return 0;
+        if let Err(error) = out.write_all(b"\n") {
+            return (0, Some(error));
         }
         *torn = false;
     }
-    let mut written = 0;
+    let (mut written, mut failed) = (0, None);
     while let Some(rest) = lines.get(written..).filter(|rest| !rest.is_empty()) {
         match out.write(rest) {
-            Ok(0) => break,
+            Ok(0) => {
+                failed = Some(io::ErrorKind::WriteZero.into());
+                break;
+            }
             Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break,
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
         }
     }
     // Whatever an output holds back, it tries again by itself.
     let _ = out.flush();
     *torn |= lines.get(..written).and_then(<[u8]>::last).is_some_and(|last| *last != b'\n');
-    written
+    (written, failed)
 }

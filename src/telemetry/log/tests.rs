@@ -247,6 +247,45 @@ fn lines_that_nobody_reads_fast_enough_are_counted() {
     assert_eq!(left_out + lines.len() - 1, sent);
 }
 
+#[test]
+fn row_49_an_output_that_fails_is_told_and_recovers_without_a_line() {
+    /// Fails with this error of the system while there is one.
+    struct Failing(Arc<Mutex<Option<i32>>>, Written);
+    impl io::Write for Failing {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let error = *self.0.lock().expect("a lock");
+            error.map_or_else(|| self.1.write(bytes), |error| Err(io::Error::from_raw_os_error(error)))
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    for (error, words) in [
+        (rustix::io::Errno::NOSPC, "No space left on device"),
+        (rustix::io::Errno::ROFS, "Read-only file system"),
+        (rustix::io::Errno::IO, "Input/output error"),
+    ] {
+        let (written, failing) = (Written::default(), Arc::new(Mutex::new(Some(error.raw_os_error()))));
+        let log = Log::new(LogFormat::Json, Failing(Arc::clone(&failing), written.clone())).expect("a log");
+        assert_eq!(log.error(), None);
+        log.verdict(&Verdict::default());
+        let wait = |what: &str, fits: &dyn Fn() -> bool| {
+            let begin = std::time::Instant::now();
+            while !fits() {
+                assert!(begin.elapsed() < Duration::from_secs(30), "{what}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        wait("it is known", &|| log.error().is_some());
+        let known = log.error().expect("an error").what;
+        assert!(known.contains(words), "{known}");
+        *failing.lock().expect("a lock") = None;
+        wait("it recovers", &|| log.error().is_none());
+        let [told] = written.lines().try_into().expect("one line");
+        assert!(told.contains("\"lines\":1,\"cause\":\"output\""), "{told}");
+    }
+}
+
 /// A disk that fills up takes the beginning of a line; what came after it stood in the same line, and the first of that was
 /// how many lines are missing. Those that had been written before it was full counted as missing, too.
 #[test]
