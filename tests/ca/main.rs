@@ -9,8 +9,10 @@ mod common;
 
 mod home;
 
+mod disk;
 mod encrypted;
 mod gate;
+mod hostile;
 mod inspect;
 mod killed;
 mod life;
