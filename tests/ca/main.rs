@@ -9,6 +9,7 @@ mod common;
 
 mod home;
 
+mod browsers;
 mod disk;
 mod encrypted;
 mod gate;
