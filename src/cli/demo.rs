@@ -71,6 +71,7 @@ async fn show() -> Result<()> {
         devices: vec![Name::parse(DEVICE)?],
         folder: folder.path().to_owned(),
         listen: LOOPBACK,
+        limits: Default::default(),
         force: false,
         format: Format::Text,
     })?;

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::ca::{FoundError, Founded, Founding, found, parse_device, parse_domain};
+use super::ca::{FoundError, Founded, Founding, LimitsArg, found, parse_device, parse_domain};
 use super::{Format, exit};
+use crate::config::services;
 use crate::identity::Sha256;
 use crate::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::Issued;
@@ -48,6 +49,10 @@ pub struct InitArgs {
     /// Where the gate will listen
     #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
     pub listen: SocketAddr,
+
+    /// What the gate's authority may vouch for.
+    #[command(flatten)]
+    pub limits: LimitsArg,
 
     /// Replace what is there. All keys are new: devices set up before are not let in any more
     #[arg(long)]
@@ -123,7 +128,7 @@ impl From<FoundError> for InitError {
 pub fn run(args: &InitArgs) -> Result<(), InitError> {
     let written = create(args)?;
     match args.format {
-        Format::Text => write!(io::stderr().lock(), "{}", written.text()),
+        Format::Text => write!(io::stderr().lock(), "{}{}", written.text(), args.limits.warning()),
         Format::Json => serde_json::to_string_pretty(&written)
             .map_err(io::Error::from)
             .and_then(|json| writeln!(io::stdout().lock(), "{json}")),
@@ -142,6 +147,7 @@ pub fn create(args: &InitArgs) -> Result<Written, InitError> {
         devices: &args.devices,
         server_names,
         key_type: KeyType::default(),
+        limits: args.limits.limits(),
         passphrase: None,
     };
     let mut founded = found(&folder, &founding)?;
@@ -323,10 +329,11 @@ fn configuration(args: &InitArgs, file: &Path, server: &Issued, devices: &[Devic
     for route in &args.routes {
         let _ = write!(
             routes,
-            "\n[[route]]\nname = {}\nserver_names = [{}]\nbackends = [{}]\nallow = [\"any\"]\n",
+            "\n[[route]]\nname = {}\nserver_names = [{}]\nbackends = [{}]\nallow = [\"any\"]\n{}",
             quoted(route.name.as_str()),
             quoted(&server_name(route, &args.domain)),
             quoted(&route.backend),
+            application_protocols(route),
         );
     }
     format!(
@@ -340,6 +347,17 @@ fn configuration(args: &InitArgs, file: &Path, server: &Issued, devices: &[Devic
         family = devices.iter().map(|device| quoted(&device.name)).collect::<Vec<_>>().join(", "),
         first_device = devices.first().map_or("", |device| &device.name),
         routes = routes,
+    )
+}
+
+/// The line that keeps browsers out of a service that is not HTTP.
+fn application_protocols(route: &RouteArg) -> String {
+    let port = route.backend.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let Some(protocols) = services::raw_protocols(route.name.as_str(), port) else { return String::new() };
+    let quoted: Vec<String> = protocols.iter().map(|protocol| quoted(protocol)).collect();
+    format!(
+        "application_protocols = [{}]   # keeps browsers out, see application_protocols in the manual\n",
+        quoted.join(", ")
     )
 }
 

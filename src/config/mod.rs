@@ -26,6 +26,7 @@ mod raw;
 mod reader;
 mod report;
 pub mod seen;
+pub mod services;
 mod suggest;
 mod syntax;
 mod values;

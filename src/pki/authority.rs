@@ -46,6 +46,32 @@ const EARLIEST: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 /// The longest common name (`ub-common-name`, RFC 5280 appendix A.1), in characters.
 const MAX_COMMON_NAME: usize = 64;
 
+/// How many characters of a name are random: 30 bits, so that two households do not share a name by accident.
+const NAME_TAG: usize = 6;
+
+/// What they are taken from. Nobody has to guess which of 0 and o, 1, i and l it is.
+const NAME_ALPHABET: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz0";
+
+/// The name of a new authority: `what` and a random part. Revocation lists and path building go by names, and two
+/// authorities of one name are taken for each other by programs that look no further.
+fn unique_name(what: &str) -> Result<String, Error> {
+    let tag: String = random::<NAME_TAG>()?
+        .iter()
+        .map(|byte| NAME_ALPHABET.get(usize::from(byte % 32)).copied().map_or('2', char::from))
+        .collect();
+    Ok(format!("{what} {tag}"))
+}
+
+/// What an authority may vouch for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limits {
+    /// Its domain: critical name constraints say so.
+    Domain,
+    /// Anything, for clients that cannot read name constraints (Mbed TLS). Whoever has its key can then pose as any
+    /// site to every device that trusts it.
+    None,
+}
+
 /// A certificate with its key, which other certificates and revocation lists are signed with.
 pub struct Authority {
     certificate: CertificateDer<'static>,
@@ -323,22 +349,25 @@ pub struct ServerAuthority {
 impl ServerAuthority {
     /// A new authority for `domain` and every name below it, with a key of the usual kind.
     pub fn new(domain: &ServerName) -> Result<Self, Error> {
-        Self::with_key(domain, KeyType::default().generate()?)
+        Self::with_key(domain, KeyType::default().generate()?, Limits::Domain)
     }
 
     /// A new authority for `domain` and every name below it.
     ///
-    /// The certificate carries critical name constraints (RFC 5280 section 4.2.1.10): of DNS names and mail
+    /// With [`Limits::Domain`] the certificate carries critical name constraints (RFC 5280 section 4.2.1.10): of DNS names and mail
     /// addresses those of `domain` are permitted, for a kind of which nothing is said is not limited at all; IP addresses
     /// are excluded. Its extended key usage is `serverAuth`, so that it vouches for no program, mail or login. Whoever
     /// steals its key can impersonate the gate and no other site.
-    pub fn with_key(domain: &ServerName, key: KeyPair) -> Result<Self, Error> {
+    pub fn with_key(domain: &ServerName, key: KeyPair, limits: Limits) -> Result<Self, Error> {
         // The domain is in the name because people meet it in their phone's list of roots (iOS shows only those that
         // have a common name). Whoever connects reads it as the issuer of a certificate that says the domain anyway.
-        let named = format!("Doorward {domain}");
-        let common_name = if fits(&named) { &named } else { "Doorward" };
-        let authority = Authority::new(key, common_name, |params| {
+        let named = unique_name(&format!("Doorward {domain}"))?;
+        let common_name = if fits(&named) { named } else { unique_name("Doorward")? };
+        let authority = Authority::new(key, &common_name, |params| {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            if limits == Limits::None {
+                return;
+            }
             params.name_constraints = Some(NameConstraints {
                 permitted_subtrees: vec![
                     GeneralSubtree::DnsName(domain.to_string()),
@@ -377,7 +406,7 @@ pub struct DeviceAuthority {
 }
 
 impl DeviceAuthority {
-    /// The common name. A gate tells its trust anchors' names to every stranger who begins a handshake (the
+    /// How the common name begins. A gate tells its trust anchors' names to every stranger who begins a handshake (the
     /// `certificate_authorities` of RFC 8446 section 4.2.4), so this one names no host, user or domain.
     pub const COMMON_NAME: &str = "Doorward devices";
 
@@ -391,7 +420,7 @@ impl DeviceAuthority {
     /// Its extended key usage is `clientAuth`: should somebody install this file in a phone instead of the server
     /// authority's, which is the one to install, it still vouches for no web site.
     pub fn with_key(key: KeyPair) -> Result<Self, Error> {
-        let authority = Authority::new(key, Self::COMMON_NAME, |params| {
+        let authority = Authority::new(key, &unique_name(Self::COMMON_NAME)?, |params| {
             // OpenSSL refuses revocation lists of an authority that does not claim to sign any.
             params.key_usages.push(KeyUsagePurpose::CrlSign);
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -614,7 +643,7 @@ mod tests {
         let identity = Identity::from_certificate(device.certificate(), true).expect("an identity");
         assert_eq!(identity.display_name(), "alice-phone");
         assert_eq!(identity.common_name.as_deref(), Some("alice-phone"));
-        assert_eq!(identity.issuer, "CN=Doorward devices");
+        assert!(identity.issuer.starts_with("CN=Doorward devices "), "{}", identity.issuer);
         assert_eq!((&identity.dns_names, &identity.emails, &identity.uris), (&vec![], &vec![], &vec![]));
 
         let certificate = parse(device.certificate());
@@ -658,8 +687,14 @@ mod tests {
 
     #[test]
     fn what_strangers_are_shown_names_nobody() {
-        let devices = DeviceAuthority::new().expect("an authority");
-        assert_eq!(parse(devices.authority().certificate()).subject().to_string(), "CN=Doorward devices");
+        let name = || {
+            let devices = DeviceAuthority::new().expect("an authority");
+            parse(devices.authority().certificate()).subject().to_string()
+        };
+        let (one, other) = (name(), name());
+        let tag = one.strip_prefix("CN=Doorward devices ").expect("a fixed beginning");
+        assert!(tag.len() == NAME_TAG && tag.bytes().all(|byte| NAME_ALPHABET.contains(&byte)), "{one}");
+        assert_ne!(one, other, "two households");
     }
 
     #[test]
@@ -687,7 +722,8 @@ mod tests {
     fn a_domain_too_long_for_a_common_name_stands_in_the_alternative_names_alone() {
         let long = format!("{}.{}.example", "a".repeat(60), "b".repeat(60));
         let servers = ServerAuthority::new(&domain(&long)).expect("an authority");
-        assert_eq!(parse(servers.authority().certificate()).subject().to_string(), "CN=Doorward");
+        let subject = parse(servers.authority().certificate()).subject().to_string();
+        assert!(subject.starts_with("CN=Doorward ") && subject.len() == "CN=Doorward ".len() + NAME_TAG, "{subject}");
         let server = servers.issue().expect("a server");
         let certificate = parse(server.certificate());
         assert_eq!(certificate.subject().to_string(), "");

@@ -16,8 +16,8 @@ pub(crate) mod pem;
 
 pub use archive::{Password, Profile, device_archive};
 pub use authority::{
-    AUTHORITY_DAYS, Authority, Certified, DEVICE_DAYS, DeviceAuthority, Issued, Revocation, RevokedFor, SERVER_DAYS,
-    ServerAuthority, has_signed, usual_names,
+    AUTHORITY_DAYS, Authority, Certified, DEVICE_DAYS, DeviceAuthority, Issued, Limits, Revocation, RevokedFor,
+    SERVER_DAYS, ServerAuthority, has_signed, usual_names,
 };
 
 use std::fmt;

@@ -9,8 +9,11 @@ mod common;
 
 mod home;
 
+mod browsers;
+mod disk;
 mod encrypted;
 mod gate;
+mod hostile;
 mod inspect;
 mod killed;
 mod life;

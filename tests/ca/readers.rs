@@ -126,3 +126,27 @@ fn chromium_refuses_another_site() {
     // Not that nobody vouches for it, which would be ERR_CERT_AUTHORITY_INVALID.
     assert!((refused.text() + &refused.stderr).contains("ERR_CERT_INVALID"), "{refused}");
 }
+
+#[test]
+fn authority_without_name_constraints_has_no_critical_unknown() {
+    let home = Home::new();
+    let made = home.ca(&["init", "--domain", "home.example", "--no-name-constraints", "--device", "alice"]).success();
+    assert!(made.stderr.contains("warning: server-ca.pem has no name constraints"), "{made}");
+    assert!(!made.stderr.contains("and nothing else"), "{made}");
+    let text = |home: &Home| {
+        home.openssl(&["x509", "-in", "pki/server-ca.pem", "-noout", "-text", "-certopt", "ext_parse"]).success().text()
+    };
+    // What Mbed TLS knows; it refuses every other critical extension.
+    let critical = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter_map(|line| line.trim().strip_suffix(": critical"));
+        lines.map(|name| name.trim_start_matches("X509v3 ").to_owned()).collect()
+    };
+    let mut without = critical(&text(&home));
+    without.sort();
+    assert_eq!(without, ["Basic Constraints", "Key Usage"]);
+    assert!(!text(&home).contains("Name Constraints"));
+    // The gate's certificate is for the same names, and can be renewed.
+    home.ca(&["renew", "--server"]).success();
+    home.openssl(&["verify", "-CAfile", "pki/server-ca.pem", "pki/server.pem"]).success();
+    assert!(critical(&text(&Home::with_authorities())).contains(&"Name Constraints".to_owned()));
+}

@@ -53,6 +53,14 @@ impl Home {
         self.written["devices"][0]["password"].as_str().unwrap()
     }
 
+    /// The common name of the authority that vouches for the gate.
+    pub(crate) fn authority_name(&self) -> String {
+        let mut openssl = tool("openssl", "openssl");
+        openssl.args(["x509", "-noout", "-subject", "-nameopt", "RFC2253", "-in"]);
+        let subject = run(openssl.arg(self.folder().join("pki/server-ca.pem"))).success().text();
+        subject.trim().strip_prefix("subject=CN=").unwrap().to_owned()
+    }
+
     /// A program that has this home directory, and stands in it.
     pub(crate) fn tool(&self, program: &str, package: &str) -> Command {
         let mut command = tool(program, package);

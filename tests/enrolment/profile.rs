@@ -61,7 +61,7 @@ fn it_brings_certificate_key_and_authority_in_one() {
     assert!(!text.contains(home.password()), "{text}");
 
     assert_is_payload(root, "com.apple.security.root");
-    assert_eq!(root["PayloadDisplayName"], "Doorward home.example");
+    assert_eq!(root["PayloadDisplayName"], home.authority_name().as_str());
     assert_eq!(root["PayloadCertificateFileName"], "server-ca.crt");
     assert_eq!(root["PayloadContent"]["data"], hex(&der(&home.folder().join("pki/server-ca.pem"))));
 

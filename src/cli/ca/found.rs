@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use super::handout::{Device, Places, handout};
 use super::revoke;
 use crate::enrolment::{self, Gate, PUBLIC_PORT};
@@ -12,7 +14,7 @@ use crate::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::files::{self, Access, NewFile};
 use crate::pki::inventory::{AuthorityEntry, Entry, Inventory, Kind, Signs, Store, StoreError};
 use crate::pki::keys::KeyType;
-use crate::pki::{self, Authority, DeviceAuthority, Issued, ServerAuthority, usual_names};
+use crate::pki::{self, Authority, DeviceAuthority, Issued, Limits, ServerAuthority, usual_names};
 
 /// The gate's certificate and key, in the folder of the authorities.
 pub(super) const SERVER: [&str; 2] = ["server.pem", "server-key.pem"];
@@ -27,6 +29,8 @@ pub(in crate::cli) struct Founding<'a> {
     pub(in crate::cli) server_names: Vec<ServerNamePattern>,
     /// What kind of keys.
     pub(in crate::cli) key_type: KeyType,
+    /// What the gate's authority may vouch for.
+    pub(in crate::cli) limits: Limits,
     /// What the authorities' keys are encrypted with, if they are.
     pub(in crate::cli) passphrase: Option<&'a str>,
 }
@@ -104,7 +108,7 @@ impl From<StoreError> for FoundError {
 /// Makes two authorities for `folder`, the gate's certificate and the first devices.
 pub(in crate::cli) fn found(folder: &Path, founding: &Founding<'_>) -> Result<Founded, FoundError> {
     let key = || founding.key_type.generate();
-    let servers = ServerAuthority::with_key(founding.domain, key()?)?;
+    let servers = ServerAuthority::with_key(founding.domain, key()?, founding.limits)?;
     let devices = DeviceAuthority::with_key(key()?)?;
     let server_key = key()?;
     let server = servers.authority().certify_server(&usual_names(founding.domain), &server_key)?;
@@ -158,6 +162,34 @@ pub(in crate::cli) fn found(folder: &Path, founding: &Founding<'_>) -> Result<Fo
     let founded = Founded { server, devices: made, files, inventory };
     founded.check_distinct(folder)?;
     Ok(founded)
+}
+
+/// Whether the gate's authority is made without name constraints.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct LimitsArg {
+    /// Leave name constraints out of the gate's authority, for devices that cannot read them
+    ///
+    /// Mbed TLS (ESP32, OpenWrt and other small devices) refuses every certificate with a critical extension that it does
+    /// not know, and name constraints are one. The price: whoever gets server-ca-key.pem can pose as any web site, not
+    /// only as your domain, to every device that trusts server-ca.pem.
+    #[arg(long)]
+    no_name_constraints: bool,
+}
+
+impl LimitsArg {
+    pub(in crate::cli) const fn limits(self) -> Limits {
+        if self.no_name_constraints { Limits::None } else { Limits::Domain }
+    }
+
+    /// What the user has to know about it.
+    pub(in crate::cli) const fn warning(self) -> &'static str {
+        if self.no_name_constraints {
+            "warning: server-ca.pem has no name constraints: whoever gets server-ca-key.pem can pose as any web site to the \
+             devices that trust it. Keep that key away from this machine, or encrypt it: doorward ca passphrase\n"
+        } else {
+            ""
+        }
+    }
 }
 
 /// The copy that the folder keeps of a certificate.

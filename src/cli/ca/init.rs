@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::found::Founding;
+use super::found::{Founding, LimitsArg};
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, FoundError, found, parse_device, parse_domain, say};
 use crate::names::{Name, ServerName};
+use crate::pki::Limits;
 use crate::pki::keys::KeyType;
 
 /// The options of `doorward ca init`.
@@ -32,6 +33,9 @@ pub(super) struct InitArgs {
     /// Encrypt the authorities' keys with a passphrase, which "doorward ca" asks for whenever it needs one of them
     #[arg(long)]
     encrypt: bool,
+
+    #[command(flatten)]
+    limits: LimitsArg,
 
     #[command(flatten)]
     passphrase: PassphraseArg,
@@ -68,6 +72,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
         devices: &args.devices,
         server_names: Vec::new(),
         key_type: args.key_type,
+        limits: args.limits.limits(),
         passphrase: passphrase.as_ref().map(|text| text.as_str()),
     };
     let founded = found(&folder, &founding).map_err(failed)?;
@@ -80,17 +85,21 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
     };
     founded.write(&folder, args.force).map_err(failed)?;
     let mut text = format!(
-        "Two authorities are in {}:\n  {}\n    vouches for the gate, for {} and nothing else; install it on every device\n  \
+        "Two authorities are in {}:\n  {}\n    vouches for the gate, for {}; install it on every device\n  \
          {}\n    vouches for your devices; the gate's configuration names it under trust\n  {}\n    the gate's own \
          certificate; the configuration names it under [certificate]\nTheir keys are beside them. Whoever has \
          clients-key.pem{} can let himself in: the gate does not need it, so keep it elsewhere.\n",
         folder.display(),
         made.server_authority.display(),
-        args.domain,
+        match args.limits.limits() {
+            Limits::Domain => format!("{} and nothing else", args.domain),
+            Limits::None => args.domain.to_string(),
+        },
         made.device_authority.display(),
         made.server.display(),
         if args.encrypt { " and its passphrase" } else { "" },
     );
+    text.push_str(args.limits.warning());
     for device in &made.devices {
         text.push_str(&format!("\n{}:\n{}", device.name, device.text()));
     }

@@ -15,7 +15,7 @@ mod renew;
 mod revoke;
 mod server;
 
-pub use found::FoundError;
+pub use found::{FoundError, LimitsArg};
 pub(super) use found::{Founded, Founding, found, parse_device, parse_domain};
 pub use handout::Device;
 pub(super) use handout::known_gate;

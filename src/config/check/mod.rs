@@ -118,6 +118,7 @@ fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report)
     report_twins(routes.iter().map(|route| &route.name), "route", report);
     relations::report_shared_names(&names, report);
     relations::warn_of_shared_backends(&checked, report);
+    relations::warn_of_browsers(&checked, report);
     relations::warn_of_coalescing(&checked, report);
     groups.warn_of_unused(report);
     checked

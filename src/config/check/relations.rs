@@ -6,6 +6,7 @@ use super::route::{Checked, ServerNames};
 use crate::config::checked::{Backend, ClientAuth, RouteMode, Terminate};
 use crate::config::raw::RawRoute;
 use crate::config::report::{Place, Report};
+use crate::config::services::raw_protocols_of;
 use crate::names::ServerNamePattern;
 
 /// A name or pattern may lead to one route only.
@@ -96,6 +97,24 @@ fn same_auth(a: &ClientAuth, b: &ClientAuth) -> bool {
         && a.deny.fingerprints == b.deny.fingerprints
         && a.deny.serials == b.deny.serials
         && a.expired_revocation_list == b.expired_revocation_list
+}
+
+/// A web page can make a browser of the owner's send bytes to a service that takes them for commands.
+pub(super) fn warn_of_browsers(routes: &[Checked], report: &mut Report) {
+    for checked in routes {
+        let RouteMode::Terminate(terminate) = &checked.route.mode else { continue };
+        let Some(protocols) = raw_protocols_of(checked.route.name.as_str(), &checked.route.backends) else { continue };
+        if terminate.application_protocols.is_empty() {
+            report.warn(
+                &checked.place,
+                format!(
+                    "this looks like a service that is not HTTP, and browsers get in: a web page can make the browser of a \
+                     device send it a request; write application_protocols = {protocols:?}, which keeps browsers out and lets \
+                     clients without ALPN in"
+                ),
+            );
+        }
+    }
 }
 
 /// Browsers send requests for another host down a connection that is open already, if HTTP/2 is spoken on it and its

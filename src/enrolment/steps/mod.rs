@@ -407,7 +407,7 @@ mod tests {
         for page in [&folder, &link] {
             assert!(!page.contains("{{") && !page.contains("}}"), "{page}");
             for needed in
-                ["<title>Set up alice-phone</title>", "“Doorward home.example”", "https://nas.home.example/\""]
+                ["<title>Set up alice-phone</title>", "“Doorward home.example ", "https://nas.home.example/\""]
             {
                 assert!(page.contains(needed), "{needed} is missing in\n{page}");
             }

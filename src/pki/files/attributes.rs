@@ -199,19 +199,12 @@ pub(in crate::pki) fn apply(
         let error = changed.err().map_or_else(|| "chmod has no effect".to_owned(), |error| format!("chmod: {error}"));
         let folder = super::parent(path).to_owned();
         let warning = Warning::NoPermissions { folder, mode: now, error };
-        if !warnings.iter().any(|there| same_folder(there, &warning)) {
+        // One is enough: the folders of one command are on one file system, mostly.
+        if !warnings.iter().any(|there| matches!(there, Warning::NoPermissions { .. })) {
             warnings.push(warning);
         }
     }
     Ok(())
-}
-
-/// One warning for a folder is enough.
-fn same_folder(one: &Warning, other: &Warning) -> bool {
-    match (one, other) {
-        (Warning::NoPermissions { folder: one, .. }, Warning::NoPermissions { folder: other, .. }) => one == other,
-        _ => false,
-    }
 }
 
 /// FAT, exFAT, CIFS and FUSE refuse in one of these ways.
