@@ -20,6 +20,9 @@ pub const EXISTS: u8 = 7;
 pub const NO_GATE: u8 = 8;
 /// `share`, `ca device --qr`: the link was closed before anybody fetched what it had.
 pub const NOT_FETCHED: u8 = 9;
+/// `ca revoke`, `ca renew`, `ca server`: what was written is not proved to be in force, or would not be after a restart of the
+/// gate, and stderr says what to do.
+pub const NOT_IN_FORCE: u8 = 10;
 
 /// The table for `--help`.
 pub(super) const HELP: &str = "\
@@ -33,4 +36,5 @@ Exit codes:
   6  explain: no
   7  init, ca: files would have been overwritten, and nothing was written
   8  why, status, sessions, reload, cut: no gate is running there, or it may not be asked
-  9  share, ca device --qr: nobody has fetched it";
+  9  share, ca device --qr: nobody has fetched it
+  10 ca revoke, ca renew, ca server: written, but not known to be in force at the gate";

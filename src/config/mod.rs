@@ -7,6 +7,7 @@
 //! | `values`, `files` | one value, one file |
 //! | `lists` | revocation lists, and those that came another way than by the files |
 //! | `check` | raw to checked, section by section, then what holds among them |
+//! | `in_use` | whether a running gate has a configuration |
 //! | `report`, `error`, `suggest` | every mistake at once, in words that help |
 //!
 //! Nothing stops at the first mistake. A default that is wrong is told once, however many routes share it.
@@ -21,6 +22,7 @@ mod check;
 pub mod checked;
 mod error;
 mod files;
+pub(crate) mod in_use;
 pub mod lists;
 mod raw;
 mod reader;

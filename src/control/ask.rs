@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{ANSWER_MAX, Answer, InForce, ListTaken, Reloaded, Request};
+use super::{ANSWER_MAX, Answer, InForce, ListTaken, NOT_UNDERSTOOD, Reloaded, Request};
 use crate::names::visible;
 
 /// For each step. A gate answers in milliseconds.
@@ -66,7 +66,8 @@ impl fmt::Display for AskError {
             }
             Self::NotUnderstood { socket } => write!(
                 f,
-                "what answers at {} is no gate of this release\n  was the gate restarted after an upgrade?",
+                "what answers at {} is no gate of this release\n  restart the gate, so that it runs this release: systemctl \
+                 restart doorward",
                 socket.display()
             ),
         }
@@ -97,6 +98,9 @@ pub fn in_force(path: &Path, authority: &[u8]) -> Result<InForce, AskError> {
     let request = Request::InForce { authority_bytes: authority.len() };
     match ask_with(path, &request, &[authority])? {
         Answer::InForce(in_force) => Ok(in_force),
+        Answer::Error(error) if error != NOT_UNDERSTOOD => {
+            Err(AskError::NoGate { socket: path.to_owned(), error: io::Error::other(visible(&error, TEXT_MAX)) })
+        }
         _ => Err(AskError::NotUnderstood { socket: path.to_owned() }),
     }
 }
@@ -110,7 +114,7 @@ pub fn take_list(path: &Path, authority: &[u8], list: &[u8]) -> Result<ListTaken
     let request = Request::TakeList { authority_bytes: authority.len(), list_bytes: list.len() };
     match ask_with(path, &request, &[authority, list]).map_err(TakeError::Ask)? {
         Answer::ListTaken(taken) => Ok(taken),
-        Answer::Error(error) => Err(TakeError::No(visible(&error, TEXT_MAX))),
+        Answer::Error(error) if error != NOT_UNDERSTOOD => Err(TakeError::No(visible(&error, TEXT_MAX))),
         _ => Err(TakeError::Ask(AskError::NotUnderstood { socket: path.to_owned() })),
     }
 }

@@ -17,6 +17,9 @@ use crate::access::Change;
 /// The longest question, in bytes.
 const REQUEST_MAX: usize = 4096;
 
+/// What a gate answers to a question that it does not know, whatever its release.
+const NOT_UNDERSTOOD: &str = "this is no question that the gate understands";
+
 /// The longest revocation list that is handed over, in bytes: half a million certificates and more.
 pub const LIST_MAX: usize = 32 * 1024 * 1024;
 
@@ -150,7 +153,9 @@ pub struct RouteInForce {
     pub verifies: bool,
     /// Whether the authority that was asked about vouches for clients there.
     pub trusts: bool,
-    /// The fingerprints (SHA-256) of the certificates that it shows, its own first.
+    /// The file of the certificate that it shows.
+    pub certificate_file: String,
+    /// The fingerprints (SHA-256) of that certificate and of those behind it.
     pub certificates: Vec<String>,
     /// The revocation lists of all authorities.
     pub revocation_lists: Vec<ListInForce>,

@@ -18,8 +18,8 @@ use tokio::time::{sleep, timeout};
 use super::socket::{self, BindError, SocketFile};
 use super::{
     AUTHORITY_MAX, Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, LIST_MAX, ListInForce, ListTaken, Listening,
-    LogError, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteInForce, RouteStatus, SESSIONS_MAX, Session,
-    Sessions, Status, Why,
+    LogError, NOT_UNDERSTOOD, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteInForce, RouteStatus,
+    SESSIONS_MAX, Session, Sessions, Status, Why,
 };
 use crate::access::Difference;
 use crate::config::checked::Config;
@@ -137,7 +137,7 @@ async fn converse(
                     Ok(payload) => answer(&request, payload, gate, facts, reloader).await,
                     Err(error) => Answer::Error(format!("what follows the question cannot be read: {error}")),
                 },
-                Err(_) => Answer::Error("this is no question that the gate understands".to_owned()),
+                Err(_) => Answer::Error(NOT_UNDERSTOOD.to_owned()),
             },
             Ok(Err(error)) => Answer::Error(format!("the question cannot be read: {error}")),
             Err(_) => Answer::Error("the question did not come in time".to_owned()),
@@ -270,15 +270,21 @@ fn in_force(route: reload::RouteInForce) -> RouteInForce {
         number: list.number,
         this_update: moment(list.this_update),
         sha256: list.sha256.to_string(),
-        file: list.file.map(|file| file.display().to_string()),
+        file: list.file.as_deref().map(whole),
     };
     RouteInForce {
         name: route.name,
         verifies: route.verifies,
         trusts: route.trusts,
+        certificate_file: whole(&route.certificate_file),
         certificates: route.certificates.iter().map(ToString::to_string).collect(),
         revocation_lists: route.lists.into_iter().map(list).collect(),
     }
+}
+
+/// A path that means the same in another folder.
+fn whole(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
 /// As many mistakes as an answer tells.

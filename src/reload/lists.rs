@@ -54,7 +54,9 @@ pub(crate) struct RouteInForce {
     pub(crate) verifies: bool,
     /// Whether the authority that was asked about vouches for clients there.
     pub(crate) trusts: bool,
-    /// The fingerprints of the certificates that it shows, its own first.
+    /// The file of the certificate that it shows.
+    pub(crate) certificate_file: PathBuf,
+    /// The fingerprints of that certificate and of those behind it.
     pub(crate) certificates: Vec<Sha256>,
     /// The revocation lists.
     pub(crate) lists: Vec<ListFacts>,
@@ -99,6 +101,7 @@ fn in_force(config: &Config, authority: Option<&CertificateDer<'_>>) -> Vec<Rout
                 name: route.name.to_string(),
                 verifies: auth.mode.verifies(),
                 trusts: authority.is_some_and(|authority| auth.trusts(authority)),
+                certificate_file: terminate.certificate.chain_file.clone(),
                 certificates: terminate.certificate.certified_key.cert.iter().map(|der| Sha256::of(der)).collect(),
                 lists: auth.all_lists().map(ListFacts::from).collect(),
             }

@@ -30,6 +30,7 @@ use self::worker::Worker;
 
 use crate::access::{self, Change, Difference, OlderList, State};
 use crate::config::checked::{Config, Control, KernelTls, Log, NewerList};
+use crate::config::in_use::InUse;
 use crate::config::lists::Tightening;
 use crate::config::seen::Seen;
 use crate::config::{self, ConfigErrors};
@@ -151,6 +152,8 @@ struct Inner {
     lists: Worker,
     /// Where new listeners belong.
     runtime: Handle,
+    /// Shows to commands that the configuration is in use.
+    in_use: Mutex<InUse>,
 }
 
 /// What the gate was started with and only a start puts into effect.
@@ -166,10 +169,11 @@ impl Reloader {
     /// Starts the threads. New listeners will belong to the runtime that this is called in.
     pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<Listener>>) -> io::Result<Self> {
         let started = Started::of(&config);
+        let in_use = Mutex::new(InUse::mark(&config.file));
         let current = watch::Sender::new(Current::new(config, listeners));
         let (files, lists) = (Worker::start("reload")?, Worker::start("revocation")?);
         let (handed, runtime) = (Mutex::default(), Handle::current());
-        Ok(Self(Arc::new(Inner { gate, started, current, handed, files, lists, runtime })))
+        Ok(Self(Arc::new(Inner { gate, started, current, handed, files, lists, runtime, in_use })))
     }
 
     /// What is in force, and what will be.
@@ -185,6 +189,8 @@ impl Reloader {
             let _runtime = inner.runtime.enter();
             let before = inner.current.borrow().clone();
             let result = inner.reload(asked);
+            // Another file may stand in its place by now.
+            *inner.in_use.lock().unwrap_or_else(PoisonError::into_inner) = InUse::mark(&before.config.file);
             let news = result.as_ref().map_or_else(|refused| !refused.in_force.is_empty(), |_| true);
             // What is tried again by itself, and fails again for the same reasons, is no news.
             if cause != Cause::Watch || news || !inner.is_as(&before) {

@@ -139,7 +139,7 @@ pub(in crate::cli) fn found(folder: &Path, founding: &Founding<'_>) -> Result<Fo
     add(&entry.copy(), server.certificate_pem(), Access::Public);
     inventory.certificates.push(entry);
     // From the first day: a configuration that names the list need not be changed when the first device is lost.
-    files.extend(revoke::list(&mut inventory, "devices", devices.authority())?);
+    files.extend(revoke::list(&mut inventory, "devices", devices.authority())?.map(|made| made.file));
 
     let places = Places::new(None)
         .map_err(|source| StoreError::Files(files::Error::Io { action: "look at", path: folder.to_owned(), source }))?;

@@ -1,36 +1,54 @@
-//! What has to happen for the gate to notice a change.
+//! Has the running gate take a change over, and proves that it has: it is asked what is in force, and that is compared with
+//! what was written.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::{fmt, io};
 
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
+use super::running::{Found, Running, find};
 use super::{CaError, FolderArg};
 use crate::cli::exit;
 use crate::config;
-use crate::config::checked::{Config, RouteMode};
-use crate::control::ask::{AskError, ReloadError, ask, reload};
-use crate::control::{Answer, Request};
-use crate::names::Name;
+use crate::config::checked::{Config, RevocationList, RouteMode};
+use crate::control::ask::{self, AskError, ReloadError, TakeError};
+use crate::control::{InForce, RouteInForce};
+use crate::identity::Sha256;
+use crate::names::{Name, printable};
 use crate::pki::inventory::Store;
 
 /// What the gate makes of a change.
 #[derive(Debug, Serialize)]
 pub(super) struct Told {
-    /// A running gate has taken it over.
+    /// The gate was asked, and it is in force on every route that it concerns.
     in_force: bool,
+    /// The gate will find it in its own files when it starts the next time.
+    after_restart: bool,
     /// So many connections ended by that, for they would not be let in any more.
     sessions_cut: usize,
-    /// The same in words, and what is left to do.
+    /// The same in words.
     #[serde(skip)]
     pub(super) text: String,
+    /// What is not proved, and what to do about it.
+    #[serde(skip)]
+    problem: Option<CaError>,
 }
 
 impl Told {
-    const fn not_yet(text: String) -> Self {
-        Self { in_force: false, sessions_cut: 0, text }
+    fn unproved(why: &str) -> Self {
+        let problem = not_in_force(format!("what was changed is on the disk, and not known to be in force: {why}"));
+        Self { in_force: false, after_restart: false, sessions_cut: 0, text: String::new(), problem: Some(problem) }
     }
+
+    /// What the command fails with, if anything is not proved.
+    pub(super) fn outcome(&mut self) -> Result<(), CaError> {
+        self.problem.take().map_or(Ok(()), Err)
+    }
+}
+
+fn not_in_force(message: String) -> CaError {
+    CaError { code: exit::NOT_IN_FORCE, message }
 }
 
 /// A revocation list, and who has signed it.
@@ -38,6 +56,8 @@ impl Told {
 pub(super) struct List {
     /// The file.
     pub(super) file: PathBuf,
+    /// The list in binary form.
+    pub(super) der: Vec<u8>,
     /// The certificate of the authority that it is of.
     pub(super) authority: CertificateDer<'static>,
 }
@@ -48,176 +68,297 @@ pub(super) enum Changed<'a> {
     /// Revocation lists.
     Lists(&'a [List]),
     /// The gate's certificate.
-    Certificate(&'a PathBuf),
+    Certificate {
+        /// Its file.
+        file: &'a PathBuf,
+        /// Its fingerprint.
+        new: Sha256,
+        /// The fingerprint of the one that it replaces.
+        old: Option<Sha256>,
+    },
 }
 
-/// A configuration by which a change is not in force.
-struct Missing<'a> {
-    file: &'a Path,
-    /// The route that does without it, if others do not.
-    route: Option<Name>,
-}
+impl Changed<'_> {
+    fn files(self) -> Vec<PathBuf> {
+        match self {
+            Self::Lists(lists) => lists.iter().map(|list| list.file.clone()).collect(),
+            Self::Certificate { file, .. } => vec![file.clone()],
+        }
+    }
 
-impl<'a> Changed<'a> {
     /// What the configuration has to say.
     fn line(self) -> String {
-        let quoted = |file: &PathBuf| format!("{:?}", file.display().to_string());
+        let files: Vec<String> = self.files().iter().map(|file| quoted(&real(file))).collect();
         match self {
-            Self::Lists(lists) => {
-                let files: Vec<String> = lists.iter().map(|list| quoted(&list.file)).collect();
-                format!("  [client_auth]\n  revocation_lists = [{}]", files.join(", "))
-            }
-            Self::Certificate(file) => format!("  [certificate]\n  chain = {}", quoted(file)),
+            Self::Lists(_) => format!("  [client_auth]\n  revocation_lists = [{}]", files.join(", ")),
+            Self::Certificate { .. } => format!("  [certificate]\n  chain = {}", files.join("")),
         }
-    }
-
-    /// What of it this configuration does not look at.
-    fn missing(self, config: &Config) -> Option<Missing<'a>> {
-        let files = match self {
-            Self::Lists(lists) => lists.iter().map(|list| &list.file).collect(),
-            Self::Certificate(file) => vec![file],
-        };
-        let named = config.files();
-        if let Some(file) = files.into_iter().find(|file| !is_among(&named, file)) {
-            return Some(Missing { file, route: None });
-        }
-        let Self::Lists(lists) = self else { return None };
-        // A route may have lists of its own, or none.
-        let mut each = lists.iter().flat_map(|list| config.routes.iter().map(move |route| (list, route)));
-        each.find_map(|(list, route)| {
-            let RouteMode::Terminate(terminate) = &route.mode else { return None };
-            let auth = &terminate.client_auth;
-            let trusted = auth.mode.verifies() && auth.trust.iter().any(|anchor| anchor.certificate == list.authority);
-            let looked_at = is_among(auth.revocation_lists.iter().map(|list| &list.file), &list.file);
-            (trusted && !looked_at).then(|| Missing { file: &list.file, route: Some(route.name.clone()) })
-        })
     }
 }
 
-/// Lets a running gate take over what has changed.
-///
-/// That there is none is no mistake. That it refuses is one: what was changed is on the disk, and not in force. Only what the
-/// gate's own configuration looks at is said to be in force once it was taken over.
-pub(super) fn tell_gate(args: &FolderArg, store: &Store, changed: Changed<'_>) -> Result<Told, CaError> {
-    let Some(config_file) = config_file(args, store) else {
-        return Ok(Told::not_yet(format!(
-            "There is no configuration of a gate here. It must say\n{}\nand the gate must be told: doorward reload\n",
+/// Lets a running gate take over what has changed, and asks it whether it has.
+pub(super) fn tell_gate(args: &FolderArg, store: &Store, changed: Changed<'_>) -> Told {
+    match find(args, store) {
+        Found::Gate(gate) => told_by(&gate, changed),
+        Found::None(config) => not_running(&config, changed),
+        Found::NoConfiguration if matches!(changed, Changed::Certificate { old: None, .. }) => Told {
+            in_force: false,
+            after_restart: false,
+            sessions_cut: 0,
+            text: format!("The configuration of a gate must say\n{}\n", changed.line()),
+            problem: None,
+        },
+        Found::NoConfiguration => Told::unproved(&format!(
+            "there is no configuration of a gate here\n  if a gate runs, name its configuration: --config FILE. It must say\n{}\n  \
+             and the gate must be told: doorward reload",
             changed.line()
-        )));
-    };
-    let (running, why) = match running(&config_file) {
-        Ok(running) => (running, None),
-        Err(why) => (None, Some(why)),
-    };
-    // One that runs may have been started with another configuration: what counts is that one.
-    let config_file = running.as_ref().map_or(config_file, |running| running.config.clone());
-    let shown = config_file.display();
-    let mistakes = format!("{shown} has mistakes or cannot be read by you; doorward check --config {shown} tells them");
-    let config = config::load(&config_file);
-    let missing = config.as_ref().ok().and_then(|config| changed.missing(config));
-    if let Some(Missing { file, route: None }) = missing {
-        return Ok(Told::not_yet(format!(
-            "warning: this changes nothing yet, for the configuration {shown} does not name {}\nIt must say\n{}\n\
-             and then: doorward reload --config {shown}\n",
-            file.display(),
-            changed.line(),
-        )));
+        )),
+        Found::Unknown(why) => Told::unproved(&why),
     }
-    let route = missing.as_ref().and_then(|missing| missing.route.as_ref().map(|route| (missing.file, route)));
-    let but = route.map(|(file, route)| {
-        format!(
-            "warning: the route {route} still lets in whom it let in before, for it does not look at {file}\nIn {shown} its \
-             [route.client_auth] must name this file, too: revocation_lists = [{file:?}]\n",
-            file = file.display().to_string()
-        )
-    });
-    let Some(running) = running else {
-        return Ok(match (why, config.is_ok()) {
-            (Some(why), _) => not_known(why),
-            (None, false) => not_known(mistakes),
-            (None, true) => Told::not_yet(format!(
-                "{}No gate is running here that could be asked. It takes this over when it starts; one that runs elsewhere: \
-                 doorward reload, there\n",
-                but.unwrap_or_default()
-            )),
-        });
+}
+
+/// What a gate will do with the change that does not run.
+fn not_running(file: &Path, changed: Changed<'_>) -> Told {
+    let shown = file.display();
+    let Ok(config) = config::load(file) else {
+        return Told::unproved(&format!(
+            "no gate runs with {shown}, and none could start: it has mistakes or cannot be read by you\n  doorward check \
+             --config {shown} tells which"
+        ));
     };
-    let done = match reload(&running.socket) {
-        Ok(done) => done,
-        Err(error @ ReloadError::Refused { .. }) => {
-            return Err(CaError {
-                code: exit::CONFIG,
-                message: format!("what was changed is on the disk, and not in force: {error}"),
-            });
-        }
-        Err(error) => return Ok(not_known(error)),
-    };
-    if config.is_err() {
-        return Ok(not_known(mistakes));
+    if let Some(missing) = missing(&config, changed) {
+        return Told::unproved(&format!(
+            "no gate runs with {shown}, and one that starts will not look at it: {missing}"
+        ));
     }
-    Ok(Told {
-        in_force: but.is_none(),
-        sessions_cut: done.sessions_cut,
-        text: format!(
-            "{}The gate has taken it over. {}\n",
-            but.unwrap_or_default(),
-            match done.sessions_cut {
-                0 => "No open connection had to end.".to_owned(),
-                1 => "1 open connection was ended.".to_owned(),
-                count => format!("{count} open connections were ended."),
-            }
-        ),
+    let text = "No gate is running here that could be asked. It takes this over when it starts; one that runs elsewhere: \
+                doorward reload, there\n";
+    Told { in_force: false, after_restart: true, sessions_cut: 0, text: text.to_owned(), problem: None }
+}
+
+/// What of the change this configuration does not look at.
+fn missing(config: &Config, changed: Changed<'_>) -> Option<String> {
+    let named = config.files();
+    let file = config.file.display();
+    if let Some(missing) = changed.files().iter().find(|wanted| !is_among(&named, wanted)) {
+        return Some(format!(
+            "the configuration does not name {}\nIn {file} it must say\n{}",
+            missing.display(),
+            changed.line()
+        ));
+    }
+    let Changed::Lists(lists) = changed else { return None };
+    let mut each = lists.iter().flat_map(|list| config.routes.iter().map(move |route| (list, route)));
+    each.find_map(|(list, route)| {
+        let RouteMode::Terminate(terminate) = &route.mode else { return None };
+        let auth = &terminate.client_auth;
+        let looked_at = is_among(auth.revocation_lists.iter().map(|list| &list.file), &list.file);
+        (auth.trusts(&list.authority) && !looked_at).then(|| on_route(&route.name, &config.file, list))
     })
 }
 
-fn not_known(why: impl fmt::Display) -> Told {
-    Told::not_yet(format!("warning: it is not known whether a gate has taken it over: {why}\n"))
+fn on_route(route: &Name, config: &Path, list: &List) -> String {
+    format!(
+        "the route {route} does not look at {file}\nIn {} its [route.client_auth] must name this file, too: revocation_lists = \
+         [{}]",
+        config.display(),
+        quoted(&real(&list.file)),
+        file = list.file.display(),
+    )
 }
 
-/// A gate that runs.
-struct Running {
-    socket: PathBuf,
-    /// Its configuration, whatever leads to the socket.
-    config: PathBuf,
-}
-
-/// The gate at the socket that this configuration leads to. `None`: there is no socket. Otherwise why that is not known.
-fn running(config_file: &Path) -> Result<Option<Running>, String> {
-    let shown = config_file.display();
-    let control = config::load_control(config_file).map_err(|_| {
-        format!("its socket is not known, for {shown} has mistakes; doorward check --config {shown} tells them")
-    })?;
-    for socket in control.socket.places() {
-        match socket.symlink_metadata() {
-            Ok(_) => {
-                let answer = ask(&socket, &Request::Status).map_err(|error| error.to_string())?;
-                let Answer::Status(status) = answer else {
-                    return Err(AskError::NotUnderstood { socket }.to_string());
-                };
-                return Ok(Some(Running { socket, config: status.config.into() }));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(format!(
-                    "cannot look at {}: {error}\n  as the user that runs the gate, or with sudo: doorward reload --config \
-                     {shown}",
-                    socket.display()
-                ));
+/// Hands the change over, has the files read, and compares.
+fn told_by(gate: &Running, changed: Changed<'_>) -> Told {
+    let (shown, socket) = (gate.config.display(), gate.socket.display());
+    let (mut cut, mut problems, mut lasting) = (0, Vec::new(), Vec::new());
+    if let Changed::Lists(lists) = changed {
+        for list in lists {
+            match ask::take_list(&gate.socket, &list.authority, &list.der) {
+                Ok(taken) => cut += taken.sessions_cut,
+                Err(TakeError::No(why)) => problems.push(format!("the gate does not take the list: {why}")),
+                // One of another release reads the files all the same.
+                Err(TakeError::Ask(error)) => problems.push(error.to_string()),
             }
         }
     }
-    Ok(None)
+    let (mut code, mut reloaded) = (exit::NOT_IN_FORCE, false);
+    match ask::reload(&gate.socket) {
+        Ok(done) => {
+            cut += done.sessions_cut;
+            reloaded = true;
+        }
+        Err(error @ ReloadError::Refused { .. }) => {
+            code = exit::CONFIG;
+            lasting.push(format!("{error}  mend them, then: doorward reload --config {shown}"));
+            if let ReloadError::Refused { sessions_cut, .. } = error {
+                cut += sessions_cut;
+            }
+        }
+        Err(error) => lasting.push(format!("{error}\n  try again: doorward reload --socket {socket}")),
+    }
+    let compared = match changed {
+        Changed::Lists(lists) => lists.iter().try_for_each(|list| {
+            let in_force = ask::in_force(&gate.socket, &list.authority)?;
+            compare_list(&in_force, list, &gate.config, &mut problems, reloaded.then_some(&mut lasting));
+            Ok::<_, AskError>(())
+        }),
+        Changed::Certificate { file, new, old } => ask::in_force(&gate.socket, &[]).map(|in_force| {
+            compare_certificate(&in_force, changed, (file, new, old), &gate.config, &mut problems, reloaded)
+        }),
+    };
+    if let Err(error) = compared {
+        problems.push(error.to_string());
+    }
+    let (in_force, after_restart) = (problems.is_empty(), problems.is_empty() && lasting.is_empty());
+    let mut text = match (in_force, after_restart) {
+        (true, true) => "The gate has taken it over. ".to_owned(),
+        (true, false) => "It is in force now. ".to_owned(),
+        _ => String::new(),
+    };
+    if in_force || cut > 0 {
+        // Writing to a String cannot fail.
+        let _ = match cut {
+            0 => writeln!(text, "No open connection had to end."),
+            1 => writeln!(text, "1 open connection was ended."),
+            count => writeln!(text, "{count} open connections were ended."),
+        };
+    }
+    problems.dedup();
+    lasting.dedup();
+    let problem = if after_restart {
+        None
+    } else if in_force {
+        let message =
+            format!("it is in force now, but the next start of the gate would undo it: {}", lasting.join("\n"));
+        Some(CaError { code, message })
+    } else {
+        problems.extend(lasting);
+        let message = format!("what was changed is on the disk, and not in force: {}", problems.join("\n"));
+        Some(CaError { code, message })
+    };
+    Told { in_force, after_restart, sessions_cut: cut, text, problem }
 }
 
-/// The configuration that was named, else the one beside the folder of the authorities, else the usual one.
-fn config_file(args: &FolderArg, store: &Store) -> Option<PathBuf> {
-    let beside = || Some(store.path("../doorward.toml")).filter(|file| file.exists());
-    let usual = || args.config.path().ok();
-    if args.config.file.is_some() { usual() } else { beside().or_else(usual) }.filter(|file| file.exists())
+/// Where a list is not in force goes to `problems`, and where only until the next start to `lasting`; of a gate that could not
+/// read its files that is known already.
+fn compare_list(
+    in_force: &InForce,
+    list: &List,
+    config: &Path,
+    problems: &mut Vec<String>,
+    mut lasting: Option<&mut Vec<String>>,
+) {
+    let (digest, file) = (Sha256::of(&list.der).to_string(), list.file.display());
+    let shown = config.display();
+    let read = RevocationList::read(list.der.clone(), &list.file);
+    let issuer = read.as_ref().map(|list| printable(&list.issuer_in_words(), NAME_MAX)).unwrap_or_default();
+    let number = read.and_then(|list| list.number).map(|number| number.to_string());
+    let same =
+        |one: &&crate::control::ListInForce| one.sha256 == digest && one.issuer == issuer && one.number == number;
+    for route in in_force.routes.iter().filter(|route| !route.verifies) {
+        problems.push(format!(
+            "the route {} verifies no certificate, so no list shuts anybody out there\nIn {shown} its [client_auth] must say \
+             mode = \"require_and_verify\"",
+            route.name
+        ));
+    }
+    let trusting: Vec<&RouteInForce> = in_force.routes.iter().filter(|route| route.trusts).collect();
+    if trusting.is_empty() {
+        problems.push(format!(
+            "no route of the gate trusts the authority of {file}\nIf one should: in {shown} trust, under [client_auth], must \
+             name the certificate of this authority"
+        ));
+    }
+    for route in &trusting {
+        let mut these = route.revocation_lists.iter().filter(same).peekable();
+        if these.peek().is_none() {
+            problems.push(format!(
+                "the route {} has another list in force than {file}\n  let the gate read its files again: doorward reload \
+                 --config {shown}",
+                route.name
+            ));
+        } else if these.all(|list| list.file.is_none())
+            && let Some(lasting) = &mut lasting
+        {
+            lasting.push(lost_at_restart(in_force, route, list, &issuer, config));
+        }
+    }
+}
+
+/// Why a gate that starts would not find a list that is in force, and what to do.
+fn lost_at_restart(in_force: &InForce, route: &RouteInForce, list: &List, issuer: &str, config: &Path) -> String {
+    let (ours, shown) = (real(&list.file), config.display());
+    let older =
+        route.revocation_lists.iter().filter(|other| other.issuer == issuer).find_map(|other| other.file.as_ref());
+    if let Some(theirs) = older {
+        return copy_over(&ours, Path::new(theirs), config);
+    }
+    let none_has_lists =
+        in_force.routes.iter().all(|route| route.revocation_lists.iter().all(|list| list.file.is_none()));
+    let table = if none_has_lists {
+        "[client_auth] must say".to_owned()
+    } else {
+        format!("the [route.client_auth] of the route {} must say", route.name)
+    };
+    format!(
+        "the configuration does not name {file}\nIn {shown} {table} revocation_lists = [{}]\nand then: doorward reload --config \
+         {shown}",
+        quoted(&ours),
+        file = list.file.display(),
+    )
+}
+
+/// The gate has something else in its file `theirs` than is in `ours`.
+fn copy_over(ours: &Path, theirs: &Path, config: &Path) -> String {
+    let (from, to, shown) = (ours.display(), theirs.display(), config.display());
+    if real(ours) == real(theirs) {
+        return format!(
+            "under the name {to} the gate sees another file, as it does where that was mounted into its container as a single \
+             file\n  start the container again: docker restart CONTAINER; and mount the folder instead of the file"
+        );
+    }
+    format!(
+        "the gate reads {to}, which is not {from}\n  copy it there: cp {from} {to}; if the gate runs in a container, to where it \
+         has that name. Then: doorward reload --config {shown}"
+    )
+}
+
+fn compare_certificate(
+    in_force: &InForce,
+    changed: Changed<'_>,
+    (file, new, old): (&Path, Sha256, Option<Sha256>),
+    config: &Path,
+    problems: &mut Vec<String>,
+    reloaded: bool,
+) {
+    let (new, old) = (new.to_string(), old.map(|old| old.to_string()));
+    let shows = |route: &RouteInForce, digest: &String| route.certificates.first() == Some(digest);
+    for route in in_force.routes.iter().filter(|route| old.as_ref().is_some_and(|old| shows(route, old))) {
+        let why = copy_over(&real(file), Path::new(&route.certificate_file), config);
+        let why = if reloaded { format!(": {why}") } else { String::new() };
+        problems.push(format!("the route {} still shows the certificate of before{why}", route.name));
+    }
+    if problems.is_empty() && !in_force.routes.iter().any(|route| route.certificates == [new.clone()]) {
+        let shown = config.display();
+        problems.push(format!(
+            "no route of the gate shows this certificate\nIn {shown} it must say\n{}\nand then: doorward reload --config {shown}",
+            changed.line()
+        ));
+    }
+}
+
+/// The longest name of an authority in an answer of the gate, in characters.
+const NAME_MAX: usize = 200;
+
+fn quoted(path: &Path) -> String {
+    format!("{:?}", path.display().to_string())
+}
+
+fn real(file: &Path) -> PathBuf {
+    file.canonicalize().or_else(|_| std::path::absolute(file)).unwrap_or_else(|_| file.to_owned())
 }
 
 fn is_among<'a>(files: impl IntoIterator<Item = &'a PathBuf>, wanted: &Path) -> bool {
-    let real = |file: &Path| file.canonicalize().unwrap_or_else(|_| file.to_owned());
     let wanted = real(wanted);
     files.into_iter().any(|file| real(file) == wanted)
 }

@@ -88,7 +88,7 @@ pub(super) fn run(args: &ImportArgs) -> Result<(), CaError> {
     let signer = load(&store, &entry, &args.passphrase)?;
     // A list of this authority may lie there from before.
     recall(&store, &mut inventory)?;
-    let files = revoke::list(&mut inventory, &entry.id, &signer)?.into_iter().collect();
+    let files = revoke::list(&mut inventory, &entry.id, &signer)?.into_iter().map(|made| made.file).collect();
     store.commit(inventory, files)?;
     let imported = Imported {
         subject,

@@ -13,6 +13,7 @@ mod passphrase;
 mod protect;
 mod renew;
 mod revoke;
+mod running;
 mod server;
 
 pub use found::{FoundError, LimitsArg};

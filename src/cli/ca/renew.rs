@@ -98,7 +98,7 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     if !is_own {
         check_own(&store, &places, &name, &files)?;
     }
-    let mut revoked = Vec::new();
+    let (mut revoked, mut list) = (Vec::new(), None);
     let mut inventory = store.inventory.clone();
     if args.revoke_old {
         let of_this_name = |entry: &&mut Entry| {
@@ -109,7 +109,11 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
             entry.revoked_for = Some(RevokedFor::Replaced);
             revoked.push(entry.serial.clone());
         }
-        files.extend(revoke::list(&mut inventory, &authority.id, &signer)?);
+        let made = revoke::list(&mut inventory, &authority.id, &signer)?;
+        if let (Some(made), Some(path)) = (made, &authority.revocation_list) {
+            list = Some(List { file: store.path(path), der: made.der, authority: signer.certificate().clone() });
+            files.push(made.file);
+        }
     }
     let mut renewed = Renewed {
         name: name.to_string(),
@@ -123,21 +127,18 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     inventory.certificates.push(entry);
     store.commit(inventory, files)?;
     let mut text = renewed.text(&old, certified.not_after().date());
-    // Whatever the gate makes of it: the password is shown this once.
-    let mut outcome = Ok(());
-    if let Some(list) = authority.revocation_list.as_ref().filter(|_| args.revoke_old) {
+    if let Some(list) = list {
         text.push_str("What it had before is revoked. ");
-        let list = List { file: store.path(list), authority: signer.certificate().clone() };
-        match tell_gate(&args.new.folder, &store, Changed::Lists(&[list])) {
-            Ok(told) => {
-                text.push_str(&told.text);
-                renewed.told = Some(told);
-            }
-            Err(error) => outcome = Err(error),
+        let told = tell_gate(&args.new.folder, &store, Changed::Lists(&[list]));
+        text.push_str(&told.text);
+        if told.text.is_empty() {
+            text.push('\n');
         }
+        renewed.told = Some(told);
     }
+    // Whatever the gate makes of it: the password is shown this once.
     say(args.new.format, &text, &renewed)?;
-    outcome
+    renewed.told.as_mut().map_or(Ok(()), Told::outcome)
 }
 
 impl Renewed {

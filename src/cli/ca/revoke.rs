@@ -127,19 +127,21 @@ pub(super) fn run(args: &RevokeArgs) -> Result<(), CaError> {
     let mut notes = String::new();
     for authority in &authorities {
         let signer = load(&store, authority, &args.passphrase)?;
-        files.extend(list(&mut inventory, &authority.id, &signer)?);
+        let Some(made) = list(&mut inventory, &authority.id, &signer)? else { continue };
         let Some(path) = &authority.revocation_list else { continue };
-        lists.push(List { file: store.path(path), authority: signer.certificate().clone() });
+        lists.push(List { file: store.path(path), der: made.der, authority: signer.certificate().clone() });
+        files.push(made.file);
         done.lists.push(store.path(path));
         notes.push_str(&written(&store.path(path), &signer));
     }
     store.commit(inventory, files)?;
     if !done.lists.is_empty() {
-        let told = tell_gate(&args.folder, &store, Changed::Lists(&lists))?;
+        let told = tell_gate(&args.folder, &store, Changed::Lists(&lists));
         notes.push_str(&told.text);
         done.told = Some(told);
     }
-    say(args.format, &(done.text() + &notes), &done)
+    say(args.format, &(done.text() + &notes), &done)?;
+    done.told.as_mut().map_or(Ok(()), Told::outcome)
 }
 
 impl Revoked {
@@ -211,16 +213,23 @@ fn written(list: &std::path::Path, signer: &Authority) -> String {
 /// It is good for as long as the authority itself. A list that expires is for gates that fetch it from somebody who could
 /// be kept from publishing a newer one; here it is a file, and whoever could hold it back could as well change the
 /// configuration. One that expired in the night would lock everybody out of a gate that nobody attends.
-pub(super) fn list(inventory: &mut Inventory, id: &str, signer: &Authority) -> Result<Option<NewFile>, pki::Error> {
+pub(super) fn list(inventory: &mut Inventory, id: &str, signer: &Authority) -> Result<Option<NewList>, pki::Error> {
     let revocations = inventory.revocations(id);
     let Some(entry) = inventory.authorities.iter_mut().find(|authority| authority.id == id) else { return Ok(None) };
     let Some(path) = entry.revocation_list.clone() else { return Ok(None) };
     // It grows from list to list (RFC 5280 section 5.2.3), even if an inventory of yesterday was put back.
     let seconds = now().unix_timestamp().unsigned_abs();
     entry.list_number = seconds.max(entry.list_number + 1);
-    let list = signer.revocation_list(&revocations, entry.list_number, signer.not_after())?;
-    let contents = pem::encode(pem::REVOCATION_LIST, &list).into();
-    Ok(Some(NewFile { path: path.into(), contents, access: Access::Public }))
+    let der = signer.revocation_list(&revocations, entry.list_number, signer.not_after())?.to_vec();
+    let contents = pem::encode(pem::REVOCATION_LIST, &der).into();
+    Ok(Some(NewList { file: NewFile { path: path.into(), contents, access: Access::Public }, der }))
+}
+
+/// A revocation list that is yet to be written.
+pub(super) struct NewList {
+    pub(super) file: NewFile,
+    /// The list in binary form.
+    pub(super) der: Vec<u8>,
 }
 
 /// The places in `inventory` of the certificates that are meant; it is told of one that it did not know.

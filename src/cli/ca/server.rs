@@ -111,8 +111,9 @@ pub(super) fn make(names: &[ServerNamePattern], args: &NewServer) -> Result<(), 
     let name = names.first().map(ToString::to_string).unwrap_or_default();
     let mut entry = Entry::issued(&name, Kind::Server, &authority.id, server.certified());
     let mut inventory = store.inventory.clone();
-    entry.renews = current.certificate.and_then(|old| {
-        let fingerprint = Sha256::of(&old).to_string();
+    let replaced = current.certificate.as_ref().map(|old| Sha256::of(old));
+    entry.renews = replaced.and_then(|old| {
+        let fingerprint = old.to_string();
         let known = inventory.certificates.iter().find(|entry| entry.fingerprint.as_ref() == Some(&fingerprint));
         known.map(|entry| entry.serial.clone())
     });
@@ -140,7 +141,8 @@ pub(super) fn make(names: &[ServerNamePattern], args: &NewServer) -> Result<(), 
     };
     inventory.certificates.push(entry);
     store.commit(inventory, files)?;
-    let told = tell_gate(&args.folder, &store, Changed::Certificate(&made.certificate))?;
+    let new = Sha256::of(server.certificate());
+    let told = tell_gate(&args.folder, &store, Changed::Certificate { file: &made.certificate, new, old: replaced });
     let text = format!(
         "{} is the gate's certificate for {}, good until {}.\n{}\n{}",
         made.certificate.display(),
@@ -150,7 +152,8 @@ pub(super) fn make(names: &[ServerNamePattern], args: &NewServer) -> Result<(), 
         told.text,
     );
     made.told = Some(told);
-    say(args.format, &text, &made)
+    say(args.format, &text, &made)?;
+    made.told.as_mut().map_or(Ok(()), Told::outcome)
 }
 
 /// What the folder has of the gate now.

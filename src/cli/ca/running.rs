@@ -1,0 +1,100 @@
+//! Which gate is to be told of a change, or whether it is proved that none runs.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::FolderArg;
+use crate::config;
+use crate::config::checked::ControlSocket;
+use crate::config::in_use::is_in_use;
+use crate::control::ask::{AskError, ask};
+use crate::control::{Answer, Request};
+use crate::names::visible;
+use crate::pki::inventory::Store;
+
+/// A gate that runs.
+pub(super) struct Running {
+    pub(super) socket: PathBuf,
+    /// Its configuration, whatever led to the socket.
+    pub(super) config: PathBuf,
+}
+
+/// What was found.
+pub(super) enum Found {
+    /// A gate that answers.
+    Gate(Running),
+    /// No gate runs with this configuration.
+    None(PathBuf),
+    /// There is no configuration that would lead to one.
+    NoConfiguration,
+    /// Whether one runs cannot be seen: why, and what to do.
+    Unknown(String),
+}
+
+/// Looks for the gate of the configuration that was named, else of the one beside the folder of the authorities, else of the
+/// usual one.
+pub(super) fn find(args: &FolderArg, store: &Store) -> Found {
+    let Some(file) = config_file(args, store) else {
+        let service = Path::new(ControlSocket::OF_THE_SERVICE);
+        return at(service).map_or_else(Found::Unknown, |gate| gate.map_or(Found::NoConfiguration, Found::Gate));
+    };
+    let shown = file.display();
+    let control = match config::load_control(&file) {
+        Ok(control) => control,
+        Err(_) => {
+            return Found::Unknown(format!(
+                "the gate's socket is not known, for {shown} has mistakes or cannot be read by you\n  doorward check --config \
+                 {shown} tells which; then: doorward reload --config {shown}"
+            ));
+        }
+    };
+    for socket in control.socket.places() {
+        match at(&socket) {
+            Ok(Some(gate)) => return Found::Gate(gate),
+            Ok(None) => {}
+            Err(why) => return Found::Unknown(why),
+        }
+    }
+    match is_in_use(&file) {
+        Ok(false) => Found::None(file),
+        Ok(true) => Found::Unknown(format!(
+            "a gate runs with a configuration in the folder of {shown}, and has no control socket here\n  reload it where it \
+             runs: systemctl reload doorward, or doorward reload there. For the next time: socket = \"PATH\" under [control], \
+             in a folder that both can use"
+        )),
+        Err(error) => Found::Unknown(format!(
+            "it cannot be seen whether a gate runs with {shown}: {error}\n  as the user that runs the gate, or with sudo: \
+             doorward reload --config {shown}"
+        )),
+    }
+}
+
+/// The gate at a socket. `None`: no gate is there.
+fn at(socket: &Path) -> Result<Option<Running>, String> {
+    match socket.symlink_metadata() {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(format!(
+                "cannot look at {}: {error}\n  as the user that runs the gate, or with sudo: doorward reload --socket {0}",
+                socket.display()
+            ));
+        }
+    }
+    match ask(socket, &Request::Status) {
+        Ok(Answer::Status(status)) => Ok(Some(Running { socket: socket.to_owned(), config: status.config.into() })),
+        Ok(Answer::Error(error)) => {
+            Err(format!("the gate at {} does not answer: {}", socket.display(), visible(&error, 1024)))
+        }
+        Ok(_) => Err(AskError::NotUnderstood { socket: socket.to_owned() }.to_string()),
+        // Left by a gate that was killed.
+        Err(AskError::NoGate { error, .. }) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn config_file(args: &FolderArg, store: &Store) -> Option<PathBuf> {
+    let beside = || Some(store.path("../doorward.toml")).filter(|file| file.exists());
+    let usual = || args.config.path().ok();
+    if args.config.file.is_some() { usual() } else { beside().or_else(usual) }.filter(|file| file.exists())
+}

@@ -1,0 +1,87 @@
+//! Whether a running gate uses a configuration: it holds a lock on the file and on its folder (flock(2)), which shows whatever
+//! namespaces the gate runs in, and whether or not it has a control socket.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Commands hold the lock for an instant to see whether they can have it.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Shows that a configuration is in use, until it is dropped. The folder is marked as well: an editor may put another file in
+/// the place of the one that was read.
+#[derive(Debug)]
+pub(crate) struct InUse {
+    _marks: Vec<File>,
+}
+
+impl InUse {
+    /// Marks `file` as far as that is possible.
+    pub(crate) fn mark(file: &Path) -> Self {
+        let marks = places(file).into_iter().filter_map(|place| {
+            let open = File::open(place).ok()?;
+            taken(&open, FlockOperation::NonBlockingLockShared).ok()?.then_some(open)
+        });
+        Self { _marks: marks.collect() }
+    }
+}
+
+/// Whether a gate runs with this configuration, or with another one in the same folder.
+///
+/// # Errors
+/// If that cannot be seen.
+pub(crate) fn is_in_use(file: &Path) -> io::Result<bool> {
+    for place in places(file) {
+        if !taken(&File::open(place)?, FlockOperation::NonBlockingLockExclusive)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn places(file: &Path) -> [&Path; 2] {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    [file, folder.unwrap_or_else(|| Path::new("."))]
+}
+
+fn taken(file: &File, operation: FlockOperation) -> io::Result<bool> {
+    for attempt in 1.. {
+        match flock(file, operation) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) if attempt == TRIES => return Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => sleep(PAUSE),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_in_use_until_the_mark_is_dropped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("doorward.toml");
+        std::fs::write(&file, "").expect("a file");
+        let in_use = || is_in_use(&file).expect("it can be seen");
+        assert!(!in_use());
+        let (one, other) = (InUse::mark(&file), InUse::mark(&file));
+        assert!(in_use());
+        drop(one);
+        // Another file in its place changes nothing.
+        std::fs::remove_file(&file).expect("removed");
+        std::fs::write(&file, "").expect("a file");
+        assert!(in_use());
+        drop(other);
+        assert!(!in_use());
+        assert!(is_in_use(&folder.path().join("none.toml")).is_err());
+    }
+}
