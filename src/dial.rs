@@ -1,10 +1,10 @@
 //! Stage 6: to the backend, for whoever holds a permit.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
@@ -26,24 +26,30 @@ pub struct Dialed {
 
 /// Connects to the first backend that answers, in the order of the configuration, until `deadline`, and writes
 /// `header` to it. Each try that is decided is told to `tried`: which backend, and whether it answered.
+///
+/// A dial takes time, in which a right can be lost: `allowed` is asked before each connection and before each part of the
+/// header, and what it refuses ends the dial.
 pub async fn dial(
     authorized: Authorized,
     backends: &[Backend],
     header: &[u8],
     deadline: Instant,
+    allowed: impl Fn() -> Result<(), Rejection>,
     mut tried: impl FnMut(usize, bool),
 ) -> Result<Dialed, Rejection> {
     let mut last = Rejection::silent(Reason::Internal, "a route without backends");
     for (index, backend) in backends.iter().enumerate() {
+        allowed()?;
         // What is left is shared out, so that a backend that swallows packets leaves time for the next one.
         let rest = u32::try_from(backends.len() - index).unwrap_or(u32::MAX);
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / rest;
-        let (reason, detail) = match timeout_at(share, connect(backend, header)).await {
+        let (reason, detail) = match timeout_at(share, connect(backend, header, &allowed)).await {
             Ok(Ok(stream)) => {
                 tried(index, true);
                 return Ok(Dialed { authorized, stream, backend: index });
             }
+            Ok(Err(Failure::Refused(rejection))) => return Err(rejection),
             Ok(Err(Failure::Unresolved(error))) => (Reason::BackendUnresolved, error.to_string()),
             Ok(Err(Failure::Io(error))) => (reason_of(&error), error.to_string()),
             Err(_) => (Reason::BackendTimeout, "no answer within timeouts.dial".to_owned()),
@@ -59,6 +65,8 @@ pub async fn dial(
 enum Failure {
     Unresolved(io::Error),
     Io(io::Error),
+    /// The right was lost meanwhile.
+    Refused(Rejection),
 }
 
 impl From<io::Error> for Failure {
@@ -67,8 +75,12 @@ impl From<io::Error> for Failure {
     }
 }
 
-async fn connect(backend: &Backend, header: &[u8]) -> Result<Stream, Failure> {
-    let mut stream = match backend {
+async fn connect(
+    backend: &Backend,
+    header: &[u8],
+    allowed: &impl Fn() -> Result<(), Rejection>,
+) -> Result<Stream, Failure> {
+    let stream = match backend {
         Backend::Address(address) => tcp(*address).await?,
         Backend::Host(host, port) => {
             let mut last = io::Error::from(io::ErrorKind::NotFound);
@@ -86,13 +98,51 @@ async fn connect(backend: &Backend, header: &[u8]) -> Result<Stream, Failure> {
         }
         Backend::Unix(path) => unix(path).await?,
     };
-    if !header.is_empty() {
-        match &mut stream {
-            Stream::Tcp(stream) => stream.write_all(header).await?,
-            Stream::Unix(stream) => stream.write_all(header).await?,
+    send_header(&stream, header, allowed).await?;
+    Ok(stream)
+}
+
+/// Writes the header, for as long as it is allowed. One that was begun and not finished goes with a reset: what the backend's
+/// machine has not taken yet is thrown away.
+async fn send_header(
+    stream: &Stream,
+    header: &[u8],
+    allowed: &impl Fn() -> Result<(), Rejection>,
+) -> Result<(), Failure> {
+    let unfinished = Unfinished(Some(stream));
+    let mut rest = header;
+    loop {
+        allowed().map_err(Failure::Refused)?;
+        if rest.is_empty() {
+            break;
+        }
+        match stream.try_write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_fn(|cx| stream.poll_write_ready(cx)).await?;
+            }
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(stream)
+    unfinished.finish();
+    Ok(())
+}
+
+/// A connection to a backend that is ended by a reset, unless it is finished.
+struct Unfinished<'a>(Option<&'a Stream>);
+
+impl Unfinished<'_> {
+    fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0 {
+            stream.reset_on_close();
+        }
+    }
 }
 
 async fn tcp(address: SocketAddr) -> io::Result<Stream> {
