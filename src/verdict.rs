@@ -265,11 +265,7 @@ impl Record {
         self.decided = true;
         self.leaves(None);
         let reason = rejection.reason;
-        if reason.stage().is_before_route()
-            && self.route_metrics().is_some_and(|metrics| !metrics.rejects(&self.listener, reason))
-        {
-            self.unrouted();
-        }
+        self.count_where_it_can(reason);
         if let (Stage::Certificate | Stage::Policy, Some(identity)) = (reason.stage(), &self.identity) {
             self.gate.doubt(self.client.ip(), &identity.fingerprint);
         }
@@ -359,11 +355,23 @@ impl Record {
         }
     }
 
-    /// A rejection that has no route, although one was found: it is counted where those are.
-    fn unrouted(&mut self) {
-        self.active().decrement(1);
-        self.route = None;
-        self.active().increment(1);
+    /// Sees to it that a rejection for this reason finds its series. A route that was reloaded meanwhile may have more of them than
+    /// when it was found; and what is decided before there is a route, has none.
+    fn count_where_it_can(&mut self, reason: Reason) {
+        let can = |metrics: &Option<Arc<RouteMetrics>>| {
+            metrics.as_ref().is_some_and(|metrics| metrics.rejects(&self.listener, reason))
+        };
+        let Some((route, metrics)) = &self.route else { return };
+        if can(metrics) {
+            return;
+        }
+        let now = self.gate.metrics.route(&route.name);
+        let changed = can(&now).then(|| (Arc::clone(route), now));
+        if changed.is_some() || reason.stage().is_before_route() {
+            self.active().decrement(1);
+            self.route = changed;
+            self.active().increment(1);
+        }
     }
 
     /// The backend that was reached.
