@@ -3,38 +3,54 @@
 //! Everything taken here is a guard that gives itself back when dropped, so no way out of a later stage, a panic
 //! included, can leak a slot.
 
-use std::cmp::Reverse;
-use std::collections::{HashMap, VecDeque};
+mod places;
+mod turns;
+
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::places::{Bounds, Place, Places};
+use self::turns::{TURN, Turn, Turns};
 use crate::config::checked::{self, Banned};
+use crate::identity::{Chain, Identity, Sha256};
 use crate::listener::Accepted;
-use crate::penalties::{self, Quota, Reception, Table};
+use crate::penalties::{self, Quota, Reception, Table, Voucher};
 use crate::proxy_protocol;
-use crate::rejection::{Reason, Rejection};
+use crate::rejection::{Alert, Reason, Rejection};
 use crate::source::Source;
-use crate::sys::socket;
+use crate::sys::socket::{self, Farewell};
 
 /// How many locks the table of sources is spread over.
 const SHARDS: usize = 16;
 
-/// How many handshakes of a trusted source are spared while others have any. More than these, and the strangers behind its
-/// address are those who flood.
-const SPARED: usize = 16;
+/// How many refused clients of one source get time to read their alert at once.
+const LINGERING: usize = 16;
+
+/// Of the connections of sources that have to wait, how many may have said nothing yet: of one source, and in all.
+const UNHEARD: Bounds = Bounds { all: 256, per_source: 16 };
+
+/// How long such a connection is waited for. A ClientHello comes right behind the connection, however long the way is.
+const UNHEARD_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// What is counted over all connections; it outlives every snapshot of the configuration.
 #[derive(Debug)]
 pub struct Admission {
     connections: Arc<AtomicUsize>,
-    handshakes: Arc<Handshakes>,
+    handshakes: Arc<Places>,
+    /// Clients that were refused and have yet to read why. They hold no other place.
+    lingering: Arc<Places>,
+    /// Connections of sources that have to wait.
+    unheard: Arc<Places>,
+    turns: Arc<Turns>,
     sources: Arc<Sources>,
     without_certificate: WithoutCertificate,
     /// What sources have done lately.
@@ -130,149 +146,67 @@ impl Drop for SourceSlot {
     }
 }
 
-/// The handshakes in progress, by source; the oldest of each first.
-///
-/// When all places are taken, the source that holds the most gives up its oldest; one that is trusted only if it holds many,
-/// or nobody else holds any. Whoever fills the places with connections that say nothing so drives out themselves: a client
-/// that goes on needs its place for milliseconds.
-#[derive(Debug, Default)]
-struct Handshakes {
-    pending: Mutex<Pending>,
-}
-
-#[derive(Debug, Default)]
-struct Pending {
-    count: usize,
-    next: u64,
-    sources: HashMap<Source, Places>,
-}
-
-/// The handshakes of one source.
-#[derive(Debug, Default)]
-struct Places {
-    trusted: bool,
-    queue: VecDeque<(u64, Arc<Notify>)>,
-}
-
-/// One handshake in progress, given back on drop.
-#[derive(Debug)]
-struct HandshakeSlot {
-    handshakes: Arc<Handshakes>,
-    source: Source,
-    number: u64,
-    evicted: Arc<Notify>,
-}
-
-impl Handshakes {
-    fn take(handshakes: &Arc<Self>, source: Source, trusted: bool, limit: usize) -> HandshakeSlot {
-        let evicted = Arc::new(Notify::new());
-        let mut pending = handshakes.pending();
-        if pending.count >= limit {
-            pending.evict();
-        }
-        let number = pending.next;
-        pending.next += 1;
-        pending.count += 1;
-        let places = pending.sources.entry(source).or_default();
-        places.trusted = trusted;
-        places.queue.push_back((number, Arc::clone(&evicted)));
-        drop(pending);
-        HandshakeSlot { handshakes: Arc::clone(handshakes), source, number, evicted }
-    }
-
-    /// Lets the oldest handshake of `source` give way, if it has any.
-    fn evict_from(&self, source: Source) -> bool {
-        self.pending().evict_from(source)
-    }
-
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Pending {
-    /// Frees the oldest place of the source that holds the most; among equals, the oldest of all.
-    fn evict(&mut self) {
-        let most = self.sources.iter().max_by_key(|(_, places)| {
-            let spared = places.trusted && places.queue.len() <= SPARED;
-            (!spared, places.queue.len(), Reverse(places.oldest()))
-        });
-        if let Some((&source, _)) = most {
-            self.evict_from(source);
-        }
-    }
-
-    fn evict_from(&mut self, source: Source) -> bool {
-        let evicted = self.sources.get(&source).and_then(Places::oldest).and_then(|number| self.remove(source, number));
-        if let Some(evicted) = &evicted {
-            // Kept for whoever is not waiting at this moment.
-            evicted.notify_one();
-        }
-        evicted.is_some()
-    }
-
-    fn remove(&mut self, source: Source, number: u64) -> Option<Arc<Notify>> {
-        let queue = &mut self.sources.get_mut(&source)?.queue;
-        let at = queue.iter().position(|(other, _)| *other == number)?;
-        let (_, evicted) = queue.remove(at)?;
-        if queue.is_empty() {
-            self.sources.remove(&source);
-        }
-        self.count -= 1;
-        Some(evicted)
-    }
-}
-
-impl Places {
-    fn oldest(&self) -> Option<u64> {
-        self.queue.front().map(|(number, _)| *number)
-    }
-}
-
-impl Drop for HandshakeSlot {
-    fn drop(&mut self) {
-        self.handshakes.pending().remove(self.source, self.number);
-    }
-}
-
 /// The places that a connection holds.
 #[derive(Debug)]
 pub struct Slots {
     _connection: Slot,
-    _source: Option<SourceSlot>,
+    of_source: Option<SourceSlot>,
     /// On the heap, as it is over long before the connection is.
-    handshake: Option<Box<HandshakeSlot>>,
+    handshake: Option<Box<Place>>,
+    /// On the heap, as few connections have it.
+    probation: Option<Box<Probation>>,
     source: Source,
     standing: Arc<Table>,
-    vouched: bool,
+    /// The device that vouches for the source while the connection lasts.
+    vouches: Option<Arc<Identity>>,
     /// On the heap, as few connections have it.
     without_certificate: Option<Box<(Slot, Option<SourceSlot>)>>,
+}
+
+/// A connection that is refused, unless it shows a valid certificate: its source has to wait, or has all that it may have.
+#[derive(Debug)]
+struct Probation {
+    /// What it is refused for.
+    refused: Rejection,
+    /// By a reset.
+    reset: bool,
+    turn: Option<Turn>,
+    /// It got its turn: from then on, what becomes of its handshake is what is counted.
+    heard: bool,
 }
 
 impl Slots {
     /// The handshake is over: its place is free for the next one.
     pub fn handshake_done(&mut self) {
         self.handshake = None;
-    }
-
-    /// A valid certificate was shown: its source is trusted while the connection lasts, and for some hours afterwards.
-    pub fn vouch(&mut self) {
-        if !self.vouched {
-            self.standing.vouch(self.source, Instant::now());
-            self.vouched = true;
+        if let Some(probation) = &mut self.probation {
+            probation.turn = None;
         }
     }
 
-    /// Is notified when the place in the handshakes has to be given up for somebody else.
-    pub fn evicted(&self) -> Arc<Notify> {
-        self.handshake.as_ref().map_or_else(Arc::default, |slot| Arc::clone(&slot.evicted))
+    /// What is notified when the place in the handshakes has to be given up, and what the connection is refused for then.
+    pub fn eviction(&self) -> (Arc<Notify>, Rejection) {
+        let evicted = self.handshake.as_ref().map_or_else(Arc::default, |place| Arc::clone(&place.evicted));
+        let rejection = match &self.probation {
+            Some(probation) => probation.refused.clone(),
+            None => Rejection::silent(
+                Reason::HandshakeLimit,
+                "its place was needed, and this was the oldest handshake of the source that had the most",
+            ),
+        };
+        (evicted, rejection)
+    }
+
+    /// When the handshake has to be over at the latest.
+    pub fn handshake_deadline(&self, deadline: Instant) -> Instant {
+        if self.probation.is_some() { deadline.min(Instant::now() + TURN) } else { deadline }
     }
 }
 
 impl Drop for Slots {
     fn drop(&mut self) {
-        if self.vouched {
-            self.standing.leave(self.source, Instant::now());
+        if let Some(device) = &self.vouches {
+            self.standing.leave(self.source, Instant::now(), &device.fingerprint);
         }
     }
 }
@@ -290,14 +224,88 @@ pub struct Admitted {
     pub listener: Arc<checked::Listener>,
     /// When.
     pub at: Instant,
+    /// When its ClientHello has to be there.
+    pub hello_deadline: Instant,
     /// The places it holds.
     pub slots: Slots,
+}
+
+/// The last thing that a client is sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Last<'a> {
+    /// Nothing.
+    Nothing,
+    /// An alert before any key exists, as the answer to so many bytes that were peeked at.
+    Plain(Alert, usize),
+    /// These records; the alert in them, if it is known which one that is.
+    Records(&'a [u8], Option<Alert>),
+}
+
+/// A connection that is refused. It holds no place any more, and what the client is told has been sent, so all that is left to
+/// do is to record it, and to give the client time to read.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub rejection: Rejection,
+    /// The certificate that was shown, if one was. For the log: it need not have been verified.
+    pub identity: Option<Arc<Identity>>,
+    /// The client that has yet to read what it was sent.
+    pub parting: Option<Parting>,
+}
+
+/// A client that was sent the last thing it hears, and has yet to read it.
+#[derive(Debug)]
+pub struct Parting {
+    stream: TcpStream,
+    source: Source,
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self { rejection, identity: None, parting: None }
+    }
 }
 
 impl Admitted {
     /// What the client connected to, for the header that backends are sent.
     pub fn destination(&self) -> SocketAddr {
         self.destination.or_else(|| self.stream.local_addr().ok()).unwrap_or(self.listener.address)
+    }
+
+    /// Refuses the connection: gives back its places and sends the client the last thing it hears.
+    pub fn refuse(self, rejection: Rejection, last: Last<'_>) -> Refused {
+        match self.slots.probation.as_deref() {
+            Some(Probation { refused, reset, heard: false, .. }) => {
+                if *reset {
+                    socket::reset_on_close(&self.stream);
+                }
+                refused.clone().into()
+            }
+            _ => {
+                let (alert, parting) = self.part(last);
+                Refused { rejection: Rejection { alert, ..rejection }, identity: None, parting }
+            }
+        }
+    }
+
+    /// Gives back all places and sends the client the last thing it hears. Says which alert was sent.
+    pub fn part(self, last: Last<'_>) -> (Option<Alert>, Option<Parting>) {
+        let Self { stream, slots, .. } = self;
+        let source = slots.source;
+        // First of all: the next connection finds them free.
+        drop(slots);
+        let (sent, alert) = match last {
+            Last::Nothing | Last::Records([], _) => return (None, None),
+            Last::Plain(alert, judged) => {
+                (socket::send_answer(&stream, judged, &alert.plaintext_record()), Some(alert))
+            }
+            Last::Records(records, alert) => (socket::send_last(&stream, records), alert),
+        };
+        match sent {
+            Ok(Farewell::Close) => (alert, None),
+            Ok(Farewell::Linger) => (alert, Some(Parting { stream, source })),
+            Err(_) => (None, None),
+        }
     }
 }
 
@@ -320,6 +328,9 @@ impl Admission {
         Self {
             connections: Arc::default(),
             handshakes: Arc::default(),
+            lingering: Arc::default(),
+            unheard: Arc::default(),
+            turns: Arc::default(),
             sources: Arc::default(),
             without_certificate: WithoutCertificate::default(),
             standing: Arc::new(Table::new(Instant::now())),
@@ -334,7 +345,24 @@ impl Admission {
 
     /// Forgets sources of which nothing has to be remembered any more. To be called now and then.
     pub fn tidy(&self) {
-        self.standing.tidy(Instant::now());
+        let now = Instant::now();
+        self.standing.tidy(now);
+        self.turns.tidy(now);
+    }
+
+    /// The devices that vouch for a source, with what they showed.
+    pub fn vouchers(&self) -> Vec<Voucher> {
+        self.standing.vouchers()
+    }
+
+    /// The device of this certificate, if it vouches for the source of `client`.
+    pub fn voucher(&self, client: IpAddr, device: &Sha256) -> Option<Voucher> {
+        self.standing.voucher(self.source(client), Instant::now(), device)
+    }
+
+    /// These devices vouch for no source any more.
+    pub fn withdraw(&self, devices: &[Voucher]) {
+        self.standing.withdraw(devices);
     }
 
     /// A connection of `client` was rejected: its source may have to wait for that.
@@ -380,30 +408,80 @@ impl Admission {
         };
         known(client);
         let source = rules.source(client.ip());
-        let trusted = self.admit_source(&rules, &listener, client.ip(), source).inspect_err(|rejection| {
-            if rejection.reason == Reason::SourceBanned && limits.banned == Banned::Drop {
-                socket::reset_on_close(&stream);
-            }
-        })?;
-        let source_slot = match limits.connections_per_source {
-            None => None,
-            Some(limit) => Some(self.take_of_source(source, trusted, limit).ok_or_else(|| {
-                Rejection::silent(
-                    Reason::SourceLimit,
-                    format!("limits.connections_per_source is {limit}, and this source holds as many"),
-                )
-            })?),
+        let (reception, refused) = self.receive(&rules, &listener, client.ip(), source)?;
+        let trusted = reception == Reception::Welcome { trusted: true };
+        let of_source = match limits.connections_per_source {
+            Some(limit) if refused.is_none() => self.take_of_source(source, trusted, limit).map(Some),
+            _ => Ok(None),
         };
+        let (of_source, refused) = match of_source {
+            // All that it has is in use by connections that were let in.
+            Err(rejection) if trusted => return Err(rejection),
+            Err(rejection) => (None, Some(rejection)),
+            Ok(of_source) => (of_source, refused),
+        };
+        let place = match &refused {
+            None => {
+                let bounds = Bounds { all: limits.handshakes, per_source: usize::MAX };
+                Places::take(&self.handshakes, source, trusted, bounds)
+            }
+            Some(_) => Places::take(&self.unheard, source, false, UNHEARD),
+        };
+        let hello_deadline = if refused.is_some() { deadline.min(at + UNHEARD_TIMEOUT) } else { deadline };
+        let probation = refused.map(|refused| {
+            let reset = refused.reason == Reason::SourceBanned && limits.banned == Banned::Drop;
+            Box::new(Probation { refused, reset, turn: None, heard: false })
+        });
         let slots = Slots {
             _connection: connection,
-            _source: source_slot,
-            handshake: Some(Box::new(Handshakes::take(&self.handshakes, source, trusted, limits.handshakes))),
+            of_source,
+            handshake: Some(Box::new(place)),
+            probation,
             source,
             standing: Arc::clone(&self.standing),
-            vouched: false,
+            vouches: None,
             without_certificate: None,
         };
-        Ok(Admitted { stream, client, destination, listener, at, slots })
+        Ok(Admitted { stream, client, destination, listener, at, hello_deadline, slots })
+    }
+
+    /// Waits until the connection may go on: at once, but for those of a source that has to wait. Of these, one at a time may begin
+    /// a handshake, where a valid certificate is `asked` for, and no other goes on.
+    pub async fn turn(&self, slots: &mut Slots, asked: bool) -> Result<(), Rejection> {
+        let Some(probation) = &mut slots.probation else { return Ok(()) };
+        if !asked {
+            return Err(probation.refused.clone());
+        }
+        // The line has a bound of its own.
+        slots.handshake = None;
+        probation.turn = Some(Turns::wait(&self.turns, slots.source).await.ok_or_else(|| probation.refused.clone())?);
+        probation.heard = true;
+        Ok(())
+    }
+
+    /// A valid certificate was shown: its device vouches for the source while the connection lasts, and for some hours
+    /// afterwards. A source that had to wait does not any more.
+    pub fn vouch(&self, slots: &mut Slots, identity: &Arc<Identity>, chain: &Arc<Chain>) -> Result<(), Rejection> {
+        if slots.vouches.is_none() {
+            self.standing.vouch(slots.source, Instant::now(), identity, chain);
+            slots.vouches = Some(Arc::clone(identity));
+        }
+        if slots.probation.take().is_some()
+            && let Some(limit) = self.rules.load().limits.connections_per_source
+        {
+            slots.of_source = Some(self.take_of_source(slots.source, true, limit)?);
+        }
+        Ok(())
+    }
+
+    /// Gives a client that was refused time to read why. For one too many, the oldest is not waited for any longer.
+    pub async fn linger(&self, Parting { stream, source }: Parting) {
+        let bounds = Bounds { all: self.rules.load().limits.handshakes, per_source: LINGERING };
+        let place = Places::take(&self.lingering, source, false, bounds);
+        tokio::select! {
+            () = socket::linger(&stream) => {}
+            () = place.evicted.notified() => {}
+        }
     }
 
     /// Takes the places of a connection that goes on without a valid certificate, or says which one is not there.
@@ -416,6 +494,9 @@ impl Admission {
                 ),
             )
         };
+        if let Some(probation) = &slots.probation {
+            return Err(probation.refused.clone());
+        }
         let (places, rules) = (&self.without_certificate, self.rules.load());
         let all = share(rules.limits.connections);
         let connection =
@@ -433,39 +514,47 @@ impl Admission {
 
     /// One more connection of a source. Behind an address from which a valid certificate came, those who have not shown one
     /// give way.
-    fn take_of_source(&self, source: Source, trusted: bool, limit: usize) -> Option<SourceSlot> {
-        Sources::take(&self.sources, source, limit).or_else(|| {
+    fn take_of_source(&self, source: Source, trusted: bool, limit: usize) -> Result<SourceSlot, Rejection> {
+        let taken = Sources::take(&self.sources, source, limit).or_else(|| {
             let room = trusted && self.handshakes.evict_from(source);
             // The place of the one that gives way comes back as soon as its task is told.
             room.then(|| Sources::take(&self.sources, source, usize::MAX)).flatten()
+        });
+        taken.ok_or_else(|| {
+            Rejection::silent(
+                Reason::SourceLimit,
+                format!("limits.connections_per_source is {limit}, and this source holds as many"),
+            )
         })
     }
 
-    /// Whether the source may connect; and if it may, whether it is trusted.
-    fn admit_source(
+    /// Whether the source may connect; and what its connections are refused for, unless they show a valid certificate.
+    fn receive(
         &self,
         rules: &Rules,
         listener: &checked::Listener,
         client: IpAddr,
         source: Source,
-    ) -> Result<bool, Rejection> {
+    ) -> Result<(Reception, Option<Rejection>), Rejection> {
         if let Some(net) = listener.deny_sources.iter().find(|net| net.contains(&client)) {
             return Err(Rejection::silent(Reason::SourceDenied, format!("deny_sources has {net}")));
         }
         if !listener.allow_sources.is_empty() && !listener.allow_sources.iter().any(|net| net.contains(&client)) {
             return Err(Rejection::silent(Reason::SourceDenied, "allow_sources does not have this address"));
         }
-        match self.standing.receive(source, Instant::now(), rules.quota) {
-            Reception::Welcome { trusted } => Ok(trusted),
-            Reception::Banned(left) => Err(Rejection::silent(
+        let reception = self.standing.receive(source, Instant::now(), rules.quota);
+        let refused = match reception {
+            Reception::Welcome { .. } => None,
+            Reception::Banned(left) => Some(Rejection::silent(
                 Reason::SourceBanned,
                 format!("its connections were rejected too often: {} s left to wait", left.as_secs() + 1),
             )),
-            Reception::TooOften => Err(Rejection::silent(
+            Reception::TooOften => Some(Rejection::silent(
                 Reason::SourceRate,
                 "more connections than limits.connection_rate_per_source allows",
             )),
-        }
+        };
+        Ok((reception, refused))
     }
 }
 
@@ -520,7 +609,7 @@ mod tests {
                     let mut next = connect(&gate).await.expect("a place for who shows a certificate");
                     let told = gate.0.without_certificate(&mut next.slots).expect_err("no place without");
                     assert_eq!(told.reason, reason, "{told}");
-                    next.slots.vouch();
+                    vouch(&gate, &mut next);
                 }
                 // The last place is free again.
                 drop(last);
@@ -530,45 +619,11 @@ mod tests {
         }
     }
 
-    fn was_evicted(slot: &HandshakeSlot) -> bool {
-        let mut notified = std::pin::pin!(slot.evicted.notified());
+    fn was_evicted(admitted: &Admitted) -> bool {
+        let (evicted, _) = admitted.slots.eviction();
+        let mut notified = std::pin::pin!(evicted.notified());
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         Future::poll(notified.as_mut(), &mut cx).is_ready()
-    }
-
-    #[test]
-    fn slow_handshakes_give_way_the_oldest_of_the_source_that_holds_the_most() {
-        let handshakes = Arc::<Handshakes>::default();
-        let (flood, other) = (source("192.0.2.1"), source("192.0.2.2"));
-        let take = |source| Handshakes::take(&handshakes, source, false, 4);
-        let good = take(other);
-        let flooding: Vec<_> = (0..3).map(|_| take(flood)).collect();
-        let next = take(other);
-        assert!(was_evicted(&flooding[0]), "the oldest of those who hold the most");
-        let last = take(flood);
-        // Two each: the oldest of all goes.
-        assert!(was_evicted(&good));
-        assert!([&flooding[1], &flooding[2], &next, &last].into_iter().all(|slot| !was_evicted(slot)));
-        drop((good, flooding, next, last));
-        let pending = handshakes.pending.lock().expect("a lock");
-        assert!(pending.count == 0 && pending.sources.is_empty(), "{pending:?}");
-    }
-
-    #[test]
-    fn handshakes_of_trusted_sources_give_way_last_unless_they_are_many() {
-        let handshakes = Arc::<Handshakes>::default();
-        let home = source("192.0.2.1");
-        let limit = SPARED + 4;
-        let own: Vec<_> = (0..SPARED).map(|_| Handshakes::take(&handshakes, home, true, limit)).collect();
-        let strangers: Vec<_> = (2..60)
-            .map(|host| Handshakes::take(&handshakes, source(&format!("192.0.2.{host}")), false, limit))
-            .collect();
-        assert!(!own.iter().any(was_evicted));
-        assert_eq!(strangers.iter().filter(|slot| was_evicted(slot)).count(), strangers.len() - 4);
-        // Whoever floods from behind the trusted address meets the rule for everybody.
-        let more: Vec<_> = (0..100).map(|_| Handshakes::take(&handshakes, home, true, limit)).collect();
-        assert!(own.iter().all(was_evicted));
-        assert!(!was_evicted(&strangers[57]) && more[..81].iter().all(was_evicted));
     }
 
     /// An admission with these keys in `[limits]`, and the listener that it stands behind.
@@ -581,14 +636,28 @@ mod tests {
         (Admission::new(config.limits.clone()), Arc::new(config.listeners[0].clone()))
     }
 
-    /// A connection from this machine, as far as admission.
+    /// A connection from this machine, as far as admission. What is only heard in its turn counts as refused.
     async fn connect(gate: &(Admission, Arc<checked::Listener>)) -> Result<Admitted, Reason> {
+        let admitted = heard(gate).await?;
+        match &admitted.slots.probation {
+            Some(probation) => Err(probation.refused.reason),
+            None => Ok(admitted),
+        }
+    }
+
+    /// The same, also where it is only heard in its turn.
+    async fn heard(gate: &(Admission, Arc<checked::Listener>)) -> Result<Admitted, Reason> {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let _client = TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client");
         let (stream, peer) = socket.accept().await.expect("a connection");
         let at = Instant::now();
         let accepted = Accepted { stream, peer, listener: Arc::clone(&gate.1), at };
         gate.0.admit(accepted, at, |_| {}).await.map_err(|rejection| rejection.reason)
+    }
+
+    fn vouch(gate: &(Admission, Arc<checked::Listener>), admitted: &mut Admitted) {
+        let Voucher { identity, chain } = penalties::testing::device(1);
+        gate.0.vouch(&mut admitted.slots, &identity, &chain).expect("a place");
     }
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -600,6 +669,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_valid_certificate_ends_a_ban_in_its_turn() {
+        let gate = admission("banned = \"drop\"");
+        fail(&gate, 12);
+        let mut owner = heard(&gate).await.expect("it is heard");
+        let stranger = heard(&gate).await.expect("it is heard");
+        assert!(gate.0.turn(&mut owner.slots, true).await.is_ok());
+        // What does not ask for a certificate is not for a source that has to wait, nor is a route that takes others as well.
+        let mut third = heard(&gate).await.expect("it is heard");
+        let refused = gate.0.turn(&mut third.slots, false).await.expect_err("refused");
+        assert_eq!(refused.reason, Reason::SourceBanned);
+        assert_eq!(gate.0.without_certificate(&mut owner.slots).expect_err("refused").reason, Reason::SourceBanned);
+        // Whatever is wrong with what it says, it is refused for the ban, and told nothing.
+        let plain = Last::Plain(Alert::DECODE_ERROR, 5);
+        let Refused { rejection, parting, .. } = stranger.refuse(Rejection::silent(Reason::Malformed, ""), plain);
+        assert_eq!((rejection.reason, rejection.alert, parting.is_some()), (Reason::SourceBanned, None, false));
+
+        owner.slots.handshake_done();
+        vouch(&gate, &mut owner);
+        assert!(connect(&gate).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_with_all_its_connections_is_heard_in_turn() {
+        let gate = admission("connections_per_source = 2");
+        let silent = [connect(&gate).await.expect("a place"), connect(&gate).await.expect("a place")];
+        assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceLimit));
+        let mut owner = heard(&gate).await.expect("it is heard");
+        gate.0.turn(&mut owner.slots, true).await.expect("a turn");
+        owner.slots.handshake_done();
+        vouch(&gate, &mut owner);
+        assert!(was_evicted(&silent[0]) && !was_evicted(&silent[1]), "the oldest that says nothing gives way");
+        drop((owner, silent));
+        let kept: usize = gate.0.sources.shards.iter().map(|s| s.lock().map_or(0, |s| s.len())).sum();
+        assert_eq!(kept, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn whoever_fails_too_often_waits_and_is_let_in_again() {
         let gate = admission("");
         fail(&gate, 11);
@@ -608,14 +714,14 @@ mod tests {
         for _ in 0..60 {
             assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceBanned));
             gate.0.rejected(HERE, Reason::SourceBanned);
-            tokio::time::advance(std::time::Duration::from_secs(1)).await;
+            tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert!(connect(&gate).await.is_ok());
         // The next time it is twice as long.
         fail(&gate, 12);
-        tokio::time::advance(std::time::Duration::from_millis(119_900)).await;
+        tokio::time::advance(Duration::from_millis(119_900)).await;
         assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceBanned));
-        tokio::time::advance(std::time::Duration::from_millis(100)).await;
+        tokio::time::advance(Duration::from_millis(100)).await;
         assert!(connect(&gate).await.is_ok());
     }
 
@@ -625,14 +731,14 @@ mod tests {
         let mut owner = connect(&gate).await.expect("nobody is banned yet");
         fail(&gate, 12);
         assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceBanned));
-        owner.slots.vouch();
+        vouch(&gate, &mut owner);
         drop(owner);
         for _ in 0..11 {
             fail(&gate, 1000);
             assert!(connect(&gate).await.is_ok());
-            tokio::time::advance(std::time::Duration::from_secs(60 * 60)).await;
+            tokio::time::advance(Duration::from_secs(60 * 60)).await;
         }
-        tokio::time::advance(std::time::Duration::from_secs(60 * 60)).await;
+        tokio::time::advance(Duration::from_secs(60 * 60)).await;
         fail(&gate, 12);
         assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceBanned));
     }
@@ -651,10 +757,9 @@ mod tests {
         let silent = [connect(&gate).await.expect("a place"), connect(&gate).await.expect("a place")];
         assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceLimit));
         owner.slots.handshake_done();
-        owner.slots.vouch();
+        vouch(&gate, &mut owner);
         let second = connect(&gate).await.expect("the oldest of those who are silent gives way");
-        assert!(was_evicted(silent[0].slots.handshake.as_ref().expect("it was in a handshake")));
-        assert!(!was_evicted(silent[1].slots.handshake.as_ref().expect("it was in a handshake")));
+        assert!(was_evicted(&silent[0]) && !was_evicted(&silent[1]));
         drop((silent, second));
         // Whoever is in gives way to nobody.
         let mut held = vec![owner];

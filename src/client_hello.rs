@@ -4,17 +4,17 @@
 //! itself is how long the message is, to know when rustls can be asked; bytes it takes to be complete and rustls does
 //! not, or the other way round, are refused.
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{AlertDescription, Error, PeerIncompatible};
 
-use crate::admission::Admitted;
+use crate::admission::{Admitted, Last, Refused};
 use crate::ja4::Ja4;
 use crate::names::{ServerName, printable};
 use crate::proxy_protocol;
 use crate::rejection::{Alert, Reason, Rejection};
-use crate::sys::socket::{Look, PEEK_MAX, peek_until, send_answer};
+use crate::sys::socket::{Look, PEEK_MAX, peek_until};
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
 const RECORD_HEADER: usize = 5;
@@ -46,8 +46,8 @@ struct Refusal {
     length: usize,
 }
 
-/// Waits for a ClientHello until `deadline` and reads the server name in it.
-pub async fn peek(admitted: Admitted, deadline: Instant) -> Result<Greeted, Rejection> {
+/// Waits for a ClientHello and reads the server name in it.
+pub async fn peek(admitted: Admitted) -> Result<Greeted, Refused> {
     let looked = peek_until(&admitted.stream, |bytes| match progress(bytes) {
         Progress::Incomplete(total) if total <= HELLO_MAX => Look::Wait(total),
         Progress::Incomplete(_) | Progress::TooLarge => Look::Done(Err(Refusal {
@@ -64,35 +64,37 @@ pub async fn peek(admitted: Admitted, deadline: Instant) -> Result<Greeted, Reje
             Look::Done(parse(hello).map(|name| (name, length, Ja4::of(hello))))
         }
     });
-    match timeout_at(deadline, looked).await {
-        Ok(Ok(Some(Ok((server_name, length, ja4))))) => Ok(Greeted { admitted, server_name, length, ja4 }),
-        Ok(Ok(Some(Err(refusal)))) => {
-            let alert = tell(&admitted, refusal.length, refusal.alert).await;
-            Err(Rejection { reason: refusal.reason, detail: refusal.detail, alert })
+    let (rejection, last) = match timeout_at(admitted.hello_deadline, looked).await {
+        Ok(Ok(Some(Ok((server_name, length, ja4))))) => return Ok(Greeted { admitted, server_name, length, ja4 }),
+        Ok(Ok(Some(Err(Refusal { reason, detail, alert, length })))) => {
+            (Rejection::silent(reason, detail), plain(alert, length))
         }
-        Ok(Ok(None)) => Err(Rejection::silent(Reason::ClientHelloClosedEarly, "ended before its ClientHello did")),
-        Ok(Err(error)) => Err(Rejection::silent(Reason::ClientHelloClosedEarly, error.to_string())),
-        Err(_) => Err(Rejection::silent(Reason::ClientHelloTimeout, "no ClientHello within timeouts.client_hello")),
-    }
+        Ok(Ok(None)) => {
+            (Rejection::silent(Reason::ClientHelloClosedEarly, "ended before its ClientHello did"), Last::Nothing)
+        }
+        Ok(Err(error)) => (Rejection::silent(Reason::ClientHelloClosedEarly, error.to_string()), Last::Nothing),
+        Err(_) => {
+            let detail = "no ClientHello within timeouts.client_hello";
+            (Rejection::silent(Reason::ClientHelloTimeout, detail), Last::Nothing)
+        }
+    };
+    Err(admitted.refuse(rejection, last))
 }
 
 impl Greeted {
     /// Turns the client away because of the name it asked for, with the alert that belongs to `reason`.
-    pub async fn refuse(self, reason: Reason) -> Rejection {
+    pub fn refuse(self, reason: Reason) -> Refused {
         let detail = match &self.server_name {
             None => "no server name; an IP address is not one (RFC 6066 section 3)".to_owned(),
             Some(name) => format!("no route answers to {}", printable(name.as_str(), 64)),
         };
-        let alert = tell(&self.admitted, self.length, reason.alert()).await;
-        Rejection { reason, detail, alert }
+        self.admitted.refuse(Rejection::silent(reason, detail), plain(reason.alert(), self.length))
     }
 }
 
-/// Sends an alert before any key exists, and says which one. `None` if none was sent.
-async fn tell(admitted: &Admitted, judged: usize, alert: Option<Alert>) -> Option<Alert> {
-    let record = alert?.plaintext_record();
-    send_answer(&admitted.stream, judged, &record).await.ok()?;
-    alert
+/// An alert before any key exists, as the answer to so many bytes.
+fn plain(alert: Option<Alert>, judged: usize) -> Last<'static> {
+    alert.map_or(Last::Nothing, |alert| Last::Plain(alert, judged))
 }
 
 /// Has rustls read a complete ClientHello.

@@ -1,10 +1,10 @@
 //! Stage 6: to the backend, for whoever holds a permit.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
@@ -27,25 +27,31 @@ pub struct Dialed {
 
 /// Connects to the first backend that answers, in the order of the configuration, until `deadline`, and writes
 /// `header` to it. Each try that is decided is told to `tried`: which backend, and whether it answered.
+///
+/// A dial takes time, in which a right can be lost: `allowed` is asked before each connection and before each part of the
+/// header, and what it refuses ends the dial.
 pub async fn dial(
     authorized: Authorized,
     backends: &[Backend],
     header: &[u8],
     deadline: Instant,
     resolver: &Resolver,
+    allowed: impl Fn() -> Result<(), Rejection>,
     mut tried: impl FnMut(usize, bool),
 ) -> Result<Dialed, Rejection> {
     let mut last = Rejection::silent(Reason::Internal, "a route without backends");
     for (index, backend) in backends.iter().enumerate() {
+        allowed()?;
         // What is left is shared out, so that a backend that swallows packets leaves time for the next one.
         let rest = u32::try_from(backends.len() - index).unwrap_or(u32::MAX);
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / rest;
-        let (reason, detail) = match reach(backend, header, resolver, share).await {
+        let (reason, detail) = match reach(backend, header, resolver, share, &allowed).await {
             Ok(stream) => {
                 tried(index, true);
                 return Ok(Dialed { authorized, stream, backend: index });
             }
+            Err(Failure::Refused(rejection)) => return Err(rejection),
             Err(Failure::Unresolved(error)) if is_shortage(error.raw_os_error()) => {
                 (Reason::Internal, error.to_string())
             }
@@ -64,7 +70,10 @@ pub async fn dial(
 enum Failure {
     Unresolved(Unresolved),
     Io(io::Error),
+    /// There was no connection in time.
     Late,
+    /// The right was lost meanwhile.
+    Refused(Rejection),
 }
 
 impl From<io::Error> for Failure {
@@ -73,16 +82,32 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Resolves and connects, each by `deadline`: which of the two was late is told apart.
-async fn reach(backend: &Backend, header: &[u8], resolver: &Resolver, deadline: Instant) -> Result<Stream, Failure> {
+/// Resolves, connects and writes the header, each by `deadline`: which of them was late is told apart.
+async fn reach(
+    backend: &Backend,
+    header: &[u8],
+    resolver: &Resolver,
+    deadline: Instant,
+    allowed: &impl Fn() -> Result<(), Rejection>,
+) -> Result<Stream, Failure> {
+    let connect = async |addresses: &[SocketAddr]| {
+        let stream = tcp(addresses).await?;
+        send_header(&stream, header, allowed).await.map(|()| stream)
+    };
     let connected = match backend {
-        Backend::Address(address) => timeout_at(deadline, connect(&[*address], header)).await,
+        Backend::Address(address) => timeout_at(deadline, connect(&[*address])).await,
         Backend::Host(host, port) => {
             let found = resolver.resolve(host, deadline).await.map_err(Failure::Unresolved)?;
             let addresses: Vec<SocketAddr> = found.iter().map(|address| with_port(*address, *port)).collect();
-            timeout_at(deadline, connect(&addresses, header)).await
+            timeout_at(deadline, connect(&addresses)).await
         }
-        Backend::Unix(path) => timeout_at(deadline, unix(path, header)).await,
+        Backend::Unix(path) => {
+            let connect = async {
+                let stream = unix(path).await?;
+                send_header(&stream, header, allowed).await.map(|()| stream)
+            };
+            timeout_at(deadline, connect).await
+        }
     };
     connected.unwrap_or(Err(Failure::Late))
 }
@@ -92,35 +117,67 @@ const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address
 }
 
+/// Writes the header, for as long as it is allowed. One that was begun and not finished goes with a reset: what the backend's
+/// machine has not taken yet is thrown away.
+async fn send_header(
+    stream: &Stream,
+    header: &[u8],
+    allowed: &impl Fn() -> Result<(), Rejection>,
+) -> Result<(), Failure> {
+    let unfinished = Unfinished(Some(stream));
+    let mut rest = header;
+    loop {
+        allowed().map_err(Failure::Refused)?;
+        if rest.is_empty() {
+            break;
+        }
+        match stream.try_write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_fn(|cx| stream.poll_write_ready(cx)).await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    unfinished.finish();
+    Ok(())
+}
+
+/// A connection to a backend that is ended by a reset, unless it is finished.
+struct Unfinished<'a>(Option<&'a Stream>);
+
+impl Unfinished<'_> {
+    fn finish(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0 {
+            stream.reset_on_close();
+        }
+    }
+}
+
 /// Connects to the first address that takes the connection.
-async fn connect(addresses: &[SocketAddr], header: &[u8]) -> Result<Stream, Failure> {
+async fn tcp(addresses: &[SocketAddr]) -> io::Result<Stream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses {
-        match tcp(*address).await {
-            Ok(stream) => return greet(stream, header).await.map(Stream::Tcp),
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Small writes leave at once. Keep-alives are for the relay to ask for, once it has lasted.
+                stream.set_nodelay(true)?;
+                return Ok(Stream::Tcp(stream));
+            }
             Err(error) => last = error,
         }
     }
-    Err(last.into())
+    Err(last)
 }
 
-async fn unix(path: &Path, header: &[u8]) -> Result<Stream, Failure> {
-    greet(UnixStream::connect(path).await?, header).await.map(Stream::Unix)
-}
-
-/// Sends the PROXY protocol header, if there is one.
-async fn greet<S: AsyncWrite + Unpin>(mut stream: S, header: &[u8]) -> Result<S, Failure> {
-    if !header.is_empty() {
-        stream.write_all(header).await?;
-    }
-    Ok(stream)
-}
-
-async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    // Small writes leave at once. Keep-alives are for the relay to ask for, once it has lasted.
-    stream.set_nodelay(true)?;
-    Ok(stream)
+async fn unix(path: &Path) -> io::Result<Stream> {
+    UnixStream::connect(path).await.map(Stream::Unix)
 }
 
 /// Out of descriptors or memory: no fault of the backend's.

@@ -1,22 +1,25 @@
 //! What all connections of a running gate share.
 
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::backends::resolver::Resolver;
 use crate::close::CloseReason;
-use crate::identity::Chain;
-use crate::names::Name;
+use crate::identity::{Chain, Sha256};
+use crate::names::ServerName;
+use crate::penalties::Voucher;
 use crate::rejection::Rejection;
 use crate::relay::{Order, Support};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
@@ -45,6 +48,8 @@ pub(crate) struct Gate {
     pub(crate) tally: Arc<Tally>,
     /// No connection is let in any more; relays go on.
     pub(crate) draining: CancellationToken,
+    /// Another snapshot is there, and sessions have been reviewed by it.
+    pub(crate) reviewed: Notify,
     ids: AtomicU64,
 }
 
@@ -68,6 +73,7 @@ impl Gate {
             sessions: Arc::default(),
             tally: Arc::default(),
             draining: CancellationToken::new(),
+            reviewed: Notify::new(),
             ids: AtomicU64::new(1),
         }
     }
@@ -85,27 +91,46 @@ impl Gate {
         for session in sessions {
             *if judge(&session, &snapshot, now, at) { &mut reviewed.kept } else { &mut reviewed.cut } += 1;
         }
+        self.rights_changed(&snapshot, now);
         reviewed
     }
 
-    /// Whether somebody whom the snapshot `under` lets in is let in still: to be asked before a backend is reached for him. Who
-    /// loses his right while that is done is found by [`look_again`](Self::look_again), and so is he whose route is gone.
-    pub(crate) fn lets_in_still(&self, route: &Name, chain: Option<&Chain>, under: &Snapshot) -> Result<(), Rejection> {
-        let snapshot = self.snapshot.load();
-        if std::ptr::eq(&raw const **snapshot, under) {
-            return Ok(());
-        }
-        let verdict = snapshot.route(route).map_or(Ok(()), |route| route.lets_in(chain, UnixTime::now()));
-        verdict.map_err(|(reason, detail)| Rejection::silent(reason, detail))
+    /// To be called when sessions have been reviewed: connections whose backends are being dialled ask once more, and devices
+    /// that have lost their right vouch for no source any more.
+    fn rights_changed(&self, snapshot: &Snapshot, now: UnixTime) {
+        self.reviewed.notify_waiters();
+        self.withdraw_unknown(self.admission.vouchers(), snapshot, now);
     }
 
-    /// Looks at a session again that was let in by the snapshot `under` and has just taken its place. Whoever has put another
-    /// snapshot there meanwhile may have reviewed the sessions before this one was among them.
-    pub(crate) fn look_again(&self, session: &Session, under: &Arc<Snapshot>) {
-        let snapshot = self.snapshot.load_full();
-        if !Arc::ptr_eq(&snapshot, under) {
-            judge(session, &snapshot, UnixTime::now(), Instant::now());
+    /// Devices whose certificate has expired vouch for no source any more, unless a route keeps them. To be called now and then.
+    pub(crate) fn withdraw_expired(&self, now: UnixTime) {
+        let mut expired = self.admission.vouchers();
+        expired.retain(|device| device.chain.good_until < now.as_secs());
+        self.withdraw_unknown(expired, &self.snapshot.load(), now);
+    }
+
+    /// A connection of `client` was refused although it showed this certificate. If its device vouches for the source and has
+    /// lost its right, it does not any more. It is judged by what it showed itself: another client may have copied the certificate.
+    pub(crate) fn doubt(&self, client: IpAddr, device: &Sha256) {
+        if let Some(device) = self.admission.voucher(client, device) {
+            self.withdraw_unknown(vec![device], &self.snapshot.load(), UnixTime::now());
         }
+    }
+
+    fn withdraw_unknown(&self, mut devices: Vec<Voucher>, snapshot: &Snapshot, now: UnixTime) {
+        devices.retain(|device| !snapshot.knows(&device.chain, now));
+        self.admission.withdraw(&devices);
+    }
+
+    /// Whether a connection that was let in on `route` may go on to its backends, by the snapshot of now.
+    pub(crate) fn still_leads(
+        &self,
+        server_name: Option<&ServerName>,
+        route: &Arc<Route>,
+        chain: Option<&Chain>,
+    ) -> Result<(), Rejection> {
+        let verdict = self.snapshot.load().still_leads(server_name, route, chain, UnixTime::now());
+        verdict.map_err(|(reason, detail)| Rejection::silent(reason, detail))
     }
 
     /// Cuts the sessions that are meant, and says which these are.

@@ -270,6 +270,7 @@ async fn tidy(gate: Arc<Gate>) {
         ticks.tick().await;
         gate.metrics.tidy();
         gate.admission.tidy();
+        gate.withdraw_expired(UnixTime::now());
         gate.log.tidy();
     }
 }

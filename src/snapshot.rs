@@ -14,7 +14,7 @@ use crate::config::checked::{Backend, ClientAuth, Config, ExpiredSession, RouteM
 use crate::handshake::authorities::Authorities;
 use crate::handshake::config::{InvalidTls, RouteTls};
 use crate::identity::Chain;
-use crate::names::{Name, ServerNamePattern};
+use crate::names::{Name, ServerName, ServerNamePattern};
 use crate::rejection::Reason;
 use crate::route::RouteTable;
 
@@ -136,6 +136,43 @@ impl Snapshot {
         }
     }
 
+    /// Whether a connection may go on `now` to the backends of `route`, where it was let in, perhaps by a former snapshot; and if
+    /// not, why. To be asked until a backend is reached: from then on, [`keeps`](Self::keeps) is what counts.
+    pub fn still_leads(
+        &self,
+        server_name: Option<&ServerName>,
+        route: &Arc<Route>,
+        chain: Option<&Chain>,
+        now: UnixTime,
+    ) -> Result<(), (Reason, String)> {
+        let gone = |reason| (reason, format!("the route {} is not in the configuration any more", route.name));
+        let found = self.routes.find(server_name).map_err(gone)?;
+        if found.name != route.name {
+            let elsewhere = format!("the server name leads to the route {} by now", found.name);
+            return Err((Reason::ServerNameUnknown, elsewhere));
+        }
+        let same = Arc::ptr_eq(found, route);
+        if !same || chain.is_some_and(|chain| chain.good_until < now.as_secs()) {
+            found.lets_in(chain, now)?;
+        }
+        if !same && !found.leads_like(route) {
+            let turned = "the route was changed while its backends were dialled".to_owned();
+            return Err((Reason::BackendUnreachable, turned));
+        }
+        Ok(())
+    }
+
+    /// Whether a device that has shown `chain` is let in `now` on any route, by its certificate.
+    pub fn knows(&self, chain: &Chain, now: UnixTime) -> bool {
+        self.in_order.iter().any(|route| match &route.access {
+            Access::Certificate { tls, expired_session, .. } => {
+                let counts = now.as_secs() <= chain.good_until || *expired_session == ExpiredSession::Keep;
+                counts && tls.authorities().verifies() && route.lets_in(Some(chain), now).is_ok()
+            }
+            Access::Passthrough(_) => false,
+        })
+    }
+
     /// Whether a session that is in would be let in `now`, over the route of the same name; and if not, why it has to end.
     /// Where the route leads by now does not matter.
     pub fn keeps(&self, route: &Name, chain: Option<&Chain>, now: UnixTime) -> Result<(), (CloseReason, String)> {
@@ -151,6 +188,18 @@ impl Snapshot {
 }
 
 impl Route {
+    /// Whether it leads to the same backends as `other`, in the same way.
+    fn leads_like(&self, other: &Self) -> bool {
+        self.backends == other.backends
+            && self.send_proxy_protocol == other.send_proxy_protocol
+            && self.terminates() == other.terminates()
+    }
+
+    /// Whether TLS ends at the gate, which asks for a certificate.
+    pub const fn terminates(&self) -> bool {
+        matches!(self.access, Access::Certificate { .. })
+    }
+
     /// Whether somebody who has shown `chain` is let in `now`; and if not, why.
     pub fn lets_in(&self, chain: Option<&Chain>, now: UnixTime) -> Result<(), (Reason, String)> {
         let Access::Certificate { tls, expired_session, .. } = &self.access else { return Ok(()) };

@@ -9,17 +9,20 @@ use std::time::Duration;
 use metrics::Gauge;
 use tokio::time::Instant;
 
+use crate::admission::Refused;
 use crate::client_hello::Greeted;
+use crate::close::CloseReason;
+use crate::config::checked::Backend;
 use crate::dial::Dialed;
 use crate::gate::Gate;
-use crate::handshake::{Facts, Refused, Secured};
+use crate::handshake::{Facts, Secured};
 use crate::identity::{Chain, Identity};
 use crate::ja4::Ja4;
 use crate::listener::Accepted;
 use crate::names::Name;
-use crate::rejection::{Reason, Rejection};
+use crate::rejection::{Reason, Rejection, Stage};
 use crate::relay::{Handle, Order, Path, RelaySummary};
-use crate::snapshot::{Route, Snapshot};
+use crate::snapshot::Route;
 use crate::telemetry::log::{Certificate, Durations, Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::telemetry::refusals::{Circumstances, Refusal};
@@ -192,8 +195,8 @@ impl Record {
     }
 
     /// A certificate was shown, and refused.
-    pub(crate) fn shown(&mut self, identity: Option<Arc<Identity>>) {
-        self.identity = identity;
+    pub(crate) fn shown(&mut self, refused: &Refused) {
+        self.identity.clone_from(&refused.identity);
     }
 
     /// The handshake is over.
@@ -207,7 +210,18 @@ impl Record {
         self.no_longer_in_progress();
     }
 
-    /// It is let in, and a backend is to be reached. Returns the time.
+    /// It is let in, and can be told to end from now on. Gives what it is told by.
+    pub(crate) fn enters(&mut self, path: Path) -> Arc<Handle> {
+        let handle =
+            Arc::new(self.route_metrics().map_or_else(Handle::default, |metrics| Handle::new(metrics.meter.clone())));
+        let Some((route, _)) = &self.route else { return handle };
+        let holder = Holder { identity: self.identity.clone(), chain: self.chain.take() };
+        let session = Session::new(self.id, self.client, self.listener.clone(), route.name.clone(), holder, path);
+        self.session = Some(Sessions::enter(&self.gate.sessions, Session { relay: Arc::clone(&handle), ..session }));
+        handle
+    }
+
+    /// A backend is to be reached. Returns the time.
     pub(crate) fn dialing(&mut self) -> Instant {
         self.steps.next(Step::Dial)
     }
@@ -222,34 +236,24 @@ impl Record {
     }
 
     /// A backend was reached, or none was.
-    pub(crate) fn dialed(&mut self, dialed: &Result<Dialed, Rejection>, begun: Instant) {
+    pub(crate) fn dialed(&mut self, dialed: Option<&Dialed>, begun: Instant) {
         self.no_longer_in_progress();
-        self.backend = dialed.as_ref().ok().map(|dialed| dialed.backend);
+        self.backend = dialed.map(|dialed| dialed.backend);
         if let Some(metrics) = self.route_metrics() {
-            if dialed.is_ok() { &metrics.dial_ok } else { &metrics.dial_failed }.record(begun.elapsed());
+            if dialed.is_some() { &metrics.dial_ok } else { &metrics.dial_failed }.record(begun.elapsed());
         }
     }
 
-    /// Payload begins to move. Gives what the relay is watched and told to end by.
-    pub(crate) fn relay_begins(&mut self, path: Path, under: &Arc<Snapshot>) -> Arc<Handle> {
+    /// Payload begins to move.
+    pub(crate) fn relay_begins(&mut self, path: Path) {
         self.steps.next(Step::Relay);
         self.gate.tally.admitted();
-        let handle = Arc::new(match self.route_metrics() {
-            Some(metrics) => {
-                metrics.relay_begins(path);
-                Handle::new(metrics.meter.clone())
-            }
-            None => Handle::default(),
-        });
-        let Some((route, _)) = &self.route else { return handle };
-        let backend = self.backend.and_then(|index| route.backends.get(index)).cloned();
-        let holder = Holder { identity: self.identity.clone(), chain: self.chain.take() };
-        let (listener, name) = (self.listener.clone(), route.name.clone());
-        let session = Session::new(self.id, self.client, listener, name, holder, backend, path);
-        let entered = Sessions::enter(&self.gate.sessions, Session { relay: Arc::clone(&handle), ..session });
-        self.gate.look_again(entered.session(), under);
-        self.session = Some(entered);
-        handle
+        if let Some(metrics) = self.route_metrics() {
+            metrics.relay_begins(path);
+        }
+        if let (Some(entered), Some(backend)) = (&self.session, self.backend()) {
+            let _ = entered.session().backend.set(backend.clone());
+        }
     }
 
     /// The verdict: turned away.
@@ -259,7 +263,12 @@ impl Record {
 
     fn reject(&mut self, rejection: &Rejection) {
         self.decided = true;
+        self.leaves(None);
         let reason = rejection.reason;
+        self.count_where_it_can(reason);
+        if let (Stage::Certificate | Stage::Policy, Some(identity)) = (reason.stage(), &self.identity) {
+            self.gate.doubt(self.client.ip(), &identity.fingerprint);
+        }
         self.gate.admission.rejected(self.client.ip(), reason);
         // First of all: whoever sees the counter or the line can ask about it.
         let counted_as = self.gate.admission.source(self.client.ip());
@@ -301,14 +310,12 @@ impl Record {
 
     /// The verdict: let in, and over.
     pub(crate) fn closed(mut self, summary: &RelaySummary) {
+        self.close(summary);
+    }
+
+    fn close(&mut self, summary: &RelaySummary) {
         self.decided = true;
-        // Whoever reads the line does not find the session any more.
-        let ordered = self.session.take().and_then(|entered| entered.session().relay.ordered());
-        if let Some(Order { reason, at, .. }) = ordered
-            && reason == summary.reason
-        {
-            self.gate.metrics.cut(reason, at.elapsed());
-        }
+        self.leaves(Some(summary.reason));
         if let Some(metrics) = self.route_metrics() {
             metrics.closed(summary.reason);
         }
@@ -317,17 +324,64 @@ impl Record {
         if !known && !self.gate.log.takes(self.gate.admission.source(self.client.ip()), summary.reason) {
             return;
         }
-        let backend = self.route.as_ref().zip(self.backend).and_then(|((route, _), index)| route.backends.get(index));
         self.gate.log.verdict(&Verdict {
             event: "closed",
             reason: summary.reason.label(),
             detail: summary.detail.as_deref().map(detail),
-            backend: backend.map(ToString::to_string),
+            backend: self.backend().map(ToString::to_string),
             path: Some(summary.path.label()),
             bytes_to_backend: Some(summary.moved.to_backend),
             bytes_to_client: Some(summary.moved.to_client),
             ..self.line()
         });
+    }
+
+    /// Its task ended without a verdict.
+    fn abandon(&mut self) {
+        const DETAIL: &str = "nobody decided about the connection";
+        let session = self.session.as_ref().map(|entered| Arc::clone(entered.session()));
+        let Some(session) = session.filter(|_| self.steps.now == Step::Relay) else {
+            return self.reject(&Rejection::silent(Reason::Internal, DETAIL));
+        };
+        // Payload has moved, so it is not to be counted as turned away. An order that it was about to follow is why it ended.
+        let reason = session.relay.ordered().map_or(CloseReason::Internal, |order| order.reason);
+        let detail = (reason == CloseReason::Internal).then(|| DETAIL.to_owned());
+        self.close(&RelaySummary { reason, detail, path: session.path, moved: session.relay.moved() });
+    }
+
+    /// It is no session any more: a reader of the verdict does not find it there. Counts it as cut, if it was told to end and did
+    /// so; a relay may have ended by itself at that moment.
+    fn leaves(&mut self, closed_as: Option<CloseReason>) {
+        let ordered = self.session.take().and_then(|entered| entered.session().relay.ordered());
+        if let Some(Order { reason, at, .. }) = ordered
+            && closed_as.is_none_or(|closed| closed == reason)
+        {
+            self.gate.metrics.cut(reason, at.elapsed());
+        }
+    }
+
+    /// Sees to it that a rejection for this reason finds its series. A route that was reloaded meanwhile may have more of them than
+    /// when it was found; and what is decided before there is a route, has none.
+    fn count_where_it_can(&mut self, reason: Reason) {
+        let can = |metrics: &Option<Arc<RouteMetrics>>| {
+            metrics.as_ref().is_some_and(|metrics| metrics.rejects(&self.listener, reason))
+        };
+        let Some((route, metrics)) = &self.route else { return };
+        if can(metrics) {
+            return;
+        }
+        let now = self.gate.metrics.route(&route.name);
+        let changed = can(&now).then(|| (Arc::clone(route), now));
+        if changed.is_some() || reason.stage().is_before_route() {
+            self.active().decrement(1);
+            self.route = changed;
+            self.active().increment(1);
+        }
+    }
+
+    /// The backend that was reached.
+    fn backend(&self) -> Option<&Backend> {
+        self.route.as_ref().zip(self.backend).and_then(|((route, _), index)| route.backends.get(index))
     }
 
     /// What every line says.
@@ -373,7 +427,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.decided {
-            self.reject(&Rejection::silent(Reason::Internal, "nobody decided about the connection"));
+            self.abandon();
         }
         self.no_longer_in_progress();
         self.active().decrement(1);

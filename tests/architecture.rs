@@ -49,7 +49,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // A refusal in words: for the command line, the control socket and the status page alike.
     ("explanation", &["authorize", "telemetry"]),
     ("admin", &["explanation", "places", "telemetry"]),
-    ("gate", &["admission", "backends", "relay", "snapshot", "telemetry"]),
+    // What is remembered of the devices that vouch for a source is for it to judge.
+    ("gate", &["admission", "backends", "penalties", "relay", "snapshot", "telemetry"]),
     // It puts another snapshot there; connections only find it.
     ("reload", &["access", "config", "gate", "listener", "snapshot", "telemetry"]),
     ("watch", &["config", "reload", "sys"]),
@@ -60,6 +61,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "admission",
             "client_hello",
+            "config",
             "dial",
             "gate",
             "handshake",

@@ -354,7 +354,7 @@ fn session(session: &sessions::Session, now: OffsetDateTime) -> Session {
         listener: session.listener.to_string(),
         route: session.route.to_string(),
         certificate: session.identity.as_deref().map(|identity| certificate(&Shown::from(identity))),
-        backend: session.backend.as_ref().map(ToString::to_string),
+        backend: session.backend.get().map(ToString::to_string),
         path: session.path.label().to_owned(),
         bytes_to_backend: moved.to_backend,
         bytes_to_client: moved.to_client,

@@ -24,14 +24,14 @@ use self::authorities::reason_of;
 use self::config::RouteTls;
 use self::observation::{Observation, observe};
 use self::verifier::Judged;
-use crate::admission::Admitted;
+use crate::admission::{Admitted, Last, Parting, Refused};
 use crate::client_hello::Greeted;
 use crate::identity::{Chain, Identity};
 use crate::names::ServerName;
 use crate::record::{Keys, Pending, RECORD_MAX, Session};
 use crate::rejection::{Alert, Reason, Rejection};
 use crate::sys::ktls;
-use crate::sys::socket::{self, send, send_last};
+use crate::sys::socket::{self, send};
 
 /// The most received bytes a handshake may pile up: a message may span records, and rustls takes one of 64 KiB.
 const RECEIVED_MAX: usize = 96 * 1024;
@@ -71,20 +71,39 @@ pub enum Payload {
 
 impl Secured {
     /// Turns the client away, after all. rustls itself can send no alert any more, but the keys can.
-    pub async fn refuse(self, rejection: Rejection) -> Rejection {
-        let alert = rejection.reason.alert();
-        Rejection { alert: tell_under_keys(&self.admitted.stream, self.keys, self.payload, alert).await, ..rejection }
+    pub fn refuse(self, rejection: Rejection) -> Refused {
+        refuse_under_keys(self.admitted, self.keys, self.payload, rejection)
+    }
+
+    /// Ends the connection in order, before any payload.
+    pub fn close(self) -> Option<Parting> {
+        let mut records = unsent(self.payload);
+        let sealed = Session::new(self.keys).map(|mut session| session.close_notify(&mut records).is_ok());
+        if !sealed.unwrap_or_default() {
+            records.clear();
+        }
+        self.admitted.part(Last::Records(&records, None)).1
     }
 }
 
-async fn tell_under_keys(stream: &TcpStream, keys: Keys, payload: Payload, alert: Option<Alert>) -> Option<Alert> {
-    let mut records = match payload {
+fn refuse_under_keys(admitted: Admitted, keys: Keys, payload: Payload, rejection: Rejection) -> Refused {
+    let mut records = unsent(payload);
+    let alert = rejection
+        .reason
+        .alert()
+        .filter(|alert| Session::new(keys).is_ok_and(|mut session| session.fatal(*alert, &mut records).is_ok()));
+    if alert.is_none() {
+        records.clear();
+    }
+    admitted.refuse(rejection, Last::Records(&records, alert))
+}
+
+/// The records that have yet to be sent.
+fn unsent(payload: Payload) -> Vec<u8> {
+    match payload {
         Payload::Here(pending) => pending.unsent,
         Payload::InSocket => Vec::new(),
-    };
-    Session::new(keys).ok()?.fatal(alert?, &mut records).ok()?;
-    tell(stream, &records).await?;
-    alert
+    }
 }
 
 /// What a handshake negotiated.
@@ -100,20 +119,11 @@ pub struct Facts {
     pub resumed: bool,
 }
 
-/// A handshake that came to nothing.
-#[derive(Clone, Debug)]
-pub struct Refused {
-    /// Why.
-    pub rejection: Rejection,
-    /// Whom the certificate names, if one was shown. For the log: nobody may have vouched for it.
-    pub identity: Option<Arc<Identity>>,
-}
-
 /// Drives the handshake until `deadline`.
 ///
 /// With `for_kernel` the socket is made ready for kernel TLS, if it can be: see [`Payload::InSocket`].
 ///
-/// A client that is refused is told by an alert, and gets a moment to read it.
+/// A client that is refused is told by an alert.
 pub async fn handshake(
     greeted: Greeted,
     tls: &RouteTls,
@@ -138,41 +148,30 @@ pub async fn handshake(
     };
     // The ClientHello is still in the socket; it fits the first read, and so does what comes right behind it.
     driver.received.reserve(greeted.length + RECORD_HEADER);
-    match timeout_at(deadline, driver.run(stream, greeted.length)).await {
-        Ok(Ok(())) => driver.finish(greeted, tls).await,
-        Ok(Err(failure)) => {
-            let identity = driver.presented();
-            let rejection = match failure {
-                Failure::Closed => Rejection::silent(Reason::HandshakeClosedEarly, "ended during the handshake"),
-                Failure::Io(error) => Rejection::silent(Reason::HandshakeClosedEarly, error.to_string()),
-                Failure::TooMuch => Rejection::silent(Reason::Misbehaved, "more bytes than a handshake can have"),
-                Failure::Tls { error, mut alert } => {
-                    if alert.is_empty() && is_unable_to_sign(&error) {
-                        // rustls sends none. It is TLS 1.2, before there are keys.
-                        alert.extend(
-                            Reason::NoSharedParameters.alert().iter().flat_map(|alert| alert.plaintext_record()),
-                        );
-                    }
-                    let (reason, detail) =
-                        driver.observation.refusal.take().unwrap_or_else(|| (reason_for(&error), error.to_string()));
-                    let sent = tell(stream, &alert).await;
-                    Rejection { reason, detail, alert: sent.and_then(|()| description(reason, &alert)) }
-                }
-            };
-            Err(Refused { rejection, identity })
+    let (rejection, last, alert) = match timeout_at(deadline, driver.run(stream, greeted.length)).await {
+        Ok(Ok(())) => return driver.finish(greeted, tls),
+        Ok(Err(Failure::Tls { error, mut alert })) => {
+            if alert.is_empty() && is_unable_to_sign(&error) {
+                // rustls sends none. It is TLS 1.2, before there are keys.
+                alert.extend(Reason::NoSharedParameters.alert().iter().flat_map(|alert| alert.plaintext_record()));
+            }
+            let (reason, detail) =
+                driver.observation.refusal.take().unwrap_or_else(|| (reason_for(&error), error.to_string()));
+            let told = description(reason, &alert);
+            (Rejection::silent(reason, detail), alert, told)
         }
-        Err(_) => {
-            let detail = "not complete within timeouts.handshake";
-            let rejection = Rejection::silent(Reason::HandshakeTimeout, detail);
-            Err(Refused { rejection, identity: driver.presented() })
-        }
-    }
+        Ok(Err(Failure::Closed)) => silent(Reason::HandshakeClosedEarly, "ended during the handshake"),
+        Ok(Err(Failure::Io(error))) => silent(Reason::HandshakeClosedEarly, error.to_string()),
+        Ok(Err(Failure::TooMuch)) => silent(Reason::Misbehaved, "more bytes than a handshake can have"),
+        Err(_) => silent(Reason::HandshakeTimeout, "not complete within timeouts.handshake"),
+    };
+    let refused = greeted.admitted.refuse(rejection, Last::Records(&last, alert));
+    Err(Refused { identity: driver.presented(), ..refused })
 }
 
-impl From<Rejection> for Refused {
-    fn from(rejection: Rejection) -> Self {
-        Self { rejection, identity: None }
-    }
+/// A rejection that sends nothing.
+fn silent(reason: Reason, detail: impl Into<String>) -> (Rejection, Vec<u8>, Option<Alert>) {
+    (Rejection::silent(reason, detail), Vec::new(), None)
 }
 
 struct Driver {
@@ -349,7 +348,7 @@ impl Driver {
     }
 
     /// Takes out of rustls what the rest of the journey needs.
-    async fn finish(self: Box<Self>, greeted: Greeted, tls: &RouteTls) -> Result<Secured, Refused> {
+    fn finish(self: Box<Self>, greeted: Greeted, tls: &RouteTls) -> Result<Secured, Refused> {
         let mut driver = self;
         let payload = if driver.exact {
             let unused = driver.received.len() - driver.fed;
@@ -387,9 +386,8 @@ impl Driver {
                 let (identity, chain) = identified.unzip();
                 Ok(Secured { admitted, server_name, keys, payload, identity, chain, facts })
             }
-            Err(refused) => {
-                let alert = tell_under_keys(&admitted.stream, keys, payload, refused.rejection.reason.alert()).await;
-                Err(Refused { rejection: Rejection { alert, ..refused.rejection }, ..refused })
+            Err(Refused { rejection, identity, .. }) => {
+                Err(Refused { identity, ..refuse_under_keys(admitted, keys, payload, rejection) })
             }
         }
     }
@@ -408,7 +406,7 @@ fn identify(chain: &[CertificateDer<'_>], judged: Option<Named>, tls: &RouteTls)
     let Judged { identity, chain, verdict, .. } = tls.verifier.judge(end_entity, intermediates, UnixTime::now());
     match verdict {
         Ok(()) => Ok(identity.zip(chain)),
-        Err(refused) => Err(Refused { rejection: Rejection::silent(refused.reason, refused.detail), identity }),
+        Err(refused) => Err(Refused { identity, ..Rejection::silent(refused.reason, refused.detail).into() }),
     }
 }
 
@@ -426,11 +424,6 @@ fn encode(out: &mut Vec<u8>, mut encode: impl FnMut(&mut [u8]) -> Result<usize, 
         };
         out.resize(start + wanted, 0);
     }
-}
-
-/// Sends the last thing a client hears. `None` if nothing was sent.
-async fn tell(stream: &TcpStream, last: &[u8]) -> Option<()> {
-    if last.is_empty() { None } else { send_last(stream, last).await.ok() }
 }
 
 /// Which alert was sent: to be seen in the record while it is not encrypted, else the one rustls picks for the reason.

@@ -3,15 +3,22 @@
 //! The model is OpenSSH's `PerSourcePenalties` (sshd_config(5)): what fails costs seconds, seconds pass, and whoever
 //! owes too many of them at once is not listened to for a while. Here a source that comes back to it waits twice as long
 //! each time, and one from which a valid certificate came is never made to wait, whatever strangers behind the same
-//! address do. Everything here takes the time as a parameter.
+//! address do, for as long as the device that showed it has the right to. Everything here takes the time as a parameter.
 
 mod table;
+mod vouchers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::identity::{Chain, Identity, Sha256};
 use crate::rejection::Reason;
 
 pub use table::{Reception, Table};
+pub use vouchers::Voucher;
+use vouchers::Vouchers;
+#[cfg(test)]
+pub(crate) use vouchers::testing;
 
 /// Who owes so much is banned. A device with a problem that tries again once a second never does.
 const THRESHOLD: Duration = Duration::from_secs(60);
@@ -24,9 +31,6 @@ const LONGEST_BAN: Duration = Duration::from_secs(10 * 60);
 
 /// Without a ban for so long, the next one is a first one again.
 const MEMORY: Duration = Duration::from_secs(60 * 60);
-
-/// For so long after its last connection a source is trusted from which a valid certificate came.
-const TRUST: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// What a rejection costs the source that brought it about; it has passed after as much time.
 ///
@@ -99,17 +103,15 @@ struct Standing {
     banned: u64,
     /// How often it was banned, without [`MEMORY`] passing between.
     bans: u8,
-    /// Until when it is trusted, if it has no connections that are.
-    trusted: u64,
-    /// How many connections with a valid certificate it has.
-    vouched: u32,
+    /// The devices that showed a valid certificate there.
+    vouchers: Vouchers,
     /// When the time that its connections take will have passed (the theoretical arrival time of ITU-T I.371's GCRA).
     paced: u64,
 }
 
 impl Standing {
     fn is_trusted(&self, now: u64) -> bool {
-        self.vouched > 0 || now < self.trusted
+        now < self.vouchers.until()
     }
 
     /// How long it is banned from now on.
@@ -146,15 +148,14 @@ impl Standing {
     }
 
     /// A valid certificate came from it: all is forgiven.
-    fn vouch(&mut self) {
-        self.vouched = self.vouched.saturating_add(1);
+    fn vouch(&mut self, identity: &Arc<Identity>, chain: &Arc<Chain>) {
+        self.vouchers.enter(identity, chain);
         (self.settled, self.banned, self.bans) = (0, 0, 0);
     }
 
-    /// A connection with a valid certificate is over.
-    fn leave(&mut self, now: u64) {
-        self.vouched = self.vouched.saturating_sub(1);
-        self.trusted = now.saturating_add(nanoseconds(TRUST));
+    /// A connection with this valid certificate is over.
+    fn leave(&mut self, now: u64, device: &Sha256) {
+        self.vouchers.leave(now, device);
     }
 
     /// Until when its bans count.
@@ -164,10 +165,9 @@ impl Standing {
 
     /// What would be lost if it were forgotten: the larger, the more. `None`: nothing.
     fn worth(&self, now: u64) -> Option<(u8, u64)> {
-        let (rank, until) = if self.vouched > 0 {
-            (3, u64::MAX)
-        } else if now < self.trusted {
-            (2, self.trusted)
+        let trusted = self.vouchers.until();
+        let (rank, until) = if now < trusted {
+            (2, trusted)
         } else if now < self.remembered() {
             (1, self.remembered())
         } else {
@@ -287,12 +287,12 @@ mod tests {
 
     #[test]
     fn a_valid_certificate_forgives_and_protects_for_twelve_hours_after_the_last_connection() {
-        let mut standing = Standing::default();
+        let (mut standing, phone) = (Standing::default(), testing::device(1));
         fail_until_banned(&mut standing, 0, seconds(5));
-        standing.vouch();
+        standing.vouch(&phone.identity, &phone.chain);
         assert_eq!(standing.banned_for(0), None);
-        standing.vouch();
-        standing.leave(0);
+        standing.vouch(&phone.identity, &phone.chain);
+        standing.leave(0, &phone.identity.fingerprint);
         // One connection lasts for a week, and strangers do what they can.
         let week = 7 * 24 * 3600;
         for now in [0, SECOND, week * SECOND] {
@@ -301,7 +301,7 @@ mod tests {
             }
             assert!(standing.is_trusted(now) && standing.banned_for(now).is_none());
         }
-        standing.leave(week * SECOND);
+        standing.leave(week * SECOND, &phone.identity.fingerprint);
         let last = (week + 12 * 3600) * SECOND - 1;
         standing.penalize(last, seconds(500));
         assert!(standing.is_trusted(last) && standing.banned_for(last).is_none());

@@ -1,12 +1,14 @@
 //! The sources of which something is known: as many as there is room for, and no more.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Quota, Standing, nanoseconds};
+use super::{Quota, Standing, Voucher, nanoseconds};
+use crate::identity::{Chain, Identity, Sha256};
 use crate::source::Source;
 
 /// Sources are spread over so many buckets...
@@ -71,13 +73,53 @@ impl Table {
     }
 
     /// A connection from `source` showed a valid certificate. [`Table::leave`] is to be told when it is over.
-    pub fn vouch(&self, source: Source, now: Instant) {
-        self.with(source, now, |standing, _| standing.vouch());
+    pub fn vouch(&self, source: Source, now: Instant, identity: &Arc<Identity>, chain: &Arc<Chain>) {
+        self.with(source, now, |standing, _| standing.vouch(identity, chain));
     }
 
-    /// A connection for which [`Table::vouch`] was called is over.
-    pub fn leave(&self, source: Source, now: Instant) {
-        self.with(source, now, |standing, now| standing.leave(now));
+    /// A connection of this device, for which [`Table::vouch`] was called, is over.
+    pub fn leave(&self, source: Source, now: Instant, device: &Sha256) {
+        self.with(source, now, |standing, now| standing.leave(now, device));
+    }
+
+    /// The device of this certificate, if it vouches for `source`.
+    pub fn voucher(&self, source: Source, now: Instant, device: &Sha256) -> Option<Voucher> {
+        self.with(source, now, |standing, _| {
+            standing.vouchers.all().find(|voucher| voucher.identity.fingerprint == *device).cloned()
+        })
+    }
+
+    /// The devices that vouch for a source, each once for each chain that it showed.
+    pub fn vouchers(&self) -> Vec<Voucher> {
+        let mut found: HashMap<Sha256, Vec<Voucher>> = HashMap::new();
+        for bucket in &self.buckets {
+            for voucher in lock(bucket).iter().flat_map(|(_, standing)| standing.vouchers.all()) {
+                let of_device = found.entry(voucher.identity.fingerprint).or_default();
+                if !of_device.iter().any(|known| known.is(voucher)) {
+                    of_device.push(voucher.clone());
+                }
+            }
+        }
+        found.into_values().flatten().collect()
+    }
+
+    /// These devices vouch for no source any more.
+    pub fn withdraw(&self, devices: &[Voucher]) {
+        if devices.is_empty() {
+            return;
+        }
+        let mut refused: HashMap<Sha256, Vec<&Voucher>> = HashMap::new();
+        for voucher in devices {
+            refused.entry(voucher.identity.fingerprint).or_default().push(voucher);
+        }
+        for bucket in &self.buckets {
+            for (_, standing) in lock(bucket).iter_mut() {
+                standing.vouchers.retain(|voucher| {
+                    let of_device = refused.get(&voucher.identity.fingerprint);
+                    !of_device.is_some_and(|refused| refused.iter().any(|refused| refused.is(voucher)))
+                });
+            }
+        }
     }
 
     /// Forgets those of whom nothing has to be remembered. To be called now and then.
@@ -135,6 +177,7 @@ mod tests {
     use std::net::{IpAddr, Ipv6Addr};
 
     use super::*;
+    use crate::penalties::testing::device;
     use crate::source::Prefixes;
 
     /// The sources of a provider, one after the other.
@@ -157,12 +200,13 @@ mod tests {
         let table = Table::new(now);
         let (banned, trusted) = (|number: u64| source(2_000_000 + number), |number: u64| source(3_000_000 + number));
         let quota = Some(Quota { each: Duration::from_millis(20), saved: seconds(1) });
+        let phone = device(1);
         for number in 0..100 {
             for _ in 0..12 {
                 table.penalize(banned(number), now, seconds(5));
             }
-            table.vouch(trusted(number), now);
-            table.leave(trusted(number), now);
+            table.vouch(trusted(number), now, &phone.identity, &phone.chain);
+            table.leave(trusted(number), now, &phone.identity.fingerprint);
         }
         for number in 0..1_000_000 {
             assert_eq!(table.receive(source(number), now, quota), Reception::Welcome { trusted: false });
@@ -193,13 +237,40 @@ mod tests {
         let quota = Some(Quota { each: seconds(1), saved: seconds(1) });
         let takes = |at| table.receive(source(1), at, quota) != Reception::TooOften;
         assert_eq!([takes(now), takes(now)], [true, false]);
-        table.vouch(source(1), now);
+        let phone = device(1);
+        table.vouch(source(1), now, &phone.identity, &phone.chain);
         assert!((0..100).all(|_| takes(now)));
-        table.leave(source(1), now);
+        table.leave(source(1), now, &phone.identity.fingerprint);
         let last = now + seconds(12 * 60 * 60 - 1);
         assert!((0..100).all(|_| takes(last)));
         let over = last + seconds(1);
         assert_eq!([takes(over), takes(over)], [true, false]);
+    }
+
+    #[test]
+    fn trust_ends_with_the_right_unless_another_device_vouches() {
+        let now = Instant::now();
+        let table = Table::new(now);
+        let trusted = |number| table.receive(source(number), now, None) == Reception::Welcome { trusted: true };
+        let (lost, mine) = (device(1), device(2));
+        // At home both, elsewhere only the one that is lost: once in a connection that is still open.
+        for (number, devices) in [(1, &[&lost, &mine][..]), (2, &[&lost]), (3, &[&mine])] {
+            for device in devices {
+                table.vouch(source(number), now, &device.identity, &device.chain);
+            }
+        }
+        table.leave(source(2), now, &lost.identity.fingerprint);
+        table.vouch(source(4), now, &lost.identity, &lost.chain);
+        assert_eq!(table.vouchers().len(), 2, "each device is judged once");
+        table.withdraw(std::slice::from_ref(&lost));
+        assert_eq!([1, 2, 3, 4].map(trusted), [true, false, true, false]);
+        // The end of its connection does not bring it back.
+        table.leave(source(4), now, &lost.identity.fingerprint);
+        assert!(!trusted(4));
+        for _ in 0..12 {
+            table.penalize(source(2), now, seconds(5));
+        }
+        assert!(is_banned(&table, source(2), now));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A relay as others see it: what it has moved so far, and where it is told to end.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -91,6 +92,11 @@ impl Handle {
         self.lock().order.as_deref().cloned()
     }
 
+    /// Waits until the connection is told to end, while there is no relay that looks for it.
+    pub async fn wait_for_order(&self) -> Order {
+        poll_fn(|cx| self.poll_order(cx)).await
+    }
+
     /// Ready once the relay is told to end.
     pub(super) fn poll_order(&self, cx: &Context<'_>) -> Poll<Order> {
         let mut state = self.lock();
@@ -111,7 +117,6 @@ impl Handle {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
     use std::sync::Arc;
 
     use super::*;

@@ -120,39 +120,49 @@ const LINGER_MAX: usize = 1024 * 1024;
 /// How long the end of the stream is held back behind it.
 const GRACE: Duration = Duration::from_millis(300);
 
-/// Sends the last thing a client hears, and sees to it that it can hear it: closing a socket with unread bytes is a reset
-/// (RFC 1122 section 4.2.2.13), and a reset overtakes what was sent.
-///
-/// An error means that it was not sent. Takes at most a second, and no longer than the client takes to hang up.
-pub async fn send_last(stream: &TcpStream, last: &[u8]) -> io::Result<()> {
-    let deadline = Instant::now() + LINGER;
-    timeout_at(deadline, send(stream, last)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-    // Chromium, which finds the stream at its end before it has sent its request, never gets to read the alert before that
-    // end. Most clients hang up as soon as they have read it, so nothing is lost by waiting.
-    let mut left = LINGER_MAX;
-    let ended = timeout_at(Instant::now() + GRACE, drain(stream, &mut left)).await;
-    if ended.is_err() {
-        SockRef::from(stream).shutdown(Shutdown::Write)?;
-        // Whatever comes of it, the client has had its chance.
-        let _ = timeout_at(deadline, drain(stream, &mut left)).await;
-    }
-    Ok(())
+/// Whether a client that was sent the last thing it hears needs time to read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The socket can be closed at once: the client has nothing more to say, so the close is an orderly one.
+    Close,
+    /// See [`linger`].
+    Linger,
 }
 
-/// Sends the last thing a client hears, as the answer to the `judged` bytes that were peeked at: these are taken off the
-/// socket. Where nothing stands behind them, the client has nothing more to say before it has heard it.
+/// Sends the last thing a client hears, at once or not at all: a client whose buffers are full reads nothing.
 ///
 /// An error means that it was not sent.
-pub async fn send_answer(stream: &TcpStream, judged: usize, last: &[u8]) -> io::Result<()> {
+pub fn send_last(stream: &TcpStream, last: &[u8]) -> io::Result<Farewell> {
+    let written = stream.try_write(last)?;
+    if written == last.len() { Ok(Farewell::Linger) } else { Err(io::ErrorKind::WouldBlock.into()) }
+}
+
+/// As [`send_last`], as the answer to the `judged` bytes that were peeked at: these are taken off the socket. Where nothing
+/// stands behind them, the client has nothing more to say before it has heard it.
+///
+/// An error means that it was not sent.
+pub fn send_answer(stream: &TcpStream, judged: usize, last: &[u8]) -> io::Result<Farewell> {
     // One more is asked for: if it is not there, nothing unread is left, and the close is an orderly one, right behind the
     // answer.
     let taken = take_off(stream, judged + 1)?;
     discard(stream, judged.saturating_sub(taken))?;
-    match stream.try_write(last) {
-        Ok(written) if written == last.len() && taken == judged && judged < PEEK_MAX => Ok(()),
-        Ok(written) => send_last(stream, last.get(written..).unwrap_or_default()).await,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => send_last(stream, last).await,
-        Err(error) => Err(error),
+    let farewell = send_last(stream, last)?;
+    Ok(if taken == judged && judged < PEEK_MAX { Farewell::Close } else { farewell })
+}
+
+/// Waits until the client has read the last thing it was sent: closing a socket with unread bytes is a reset (RFC 1122
+/// section 4.2.2.13), and a reset overtakes what was sent.
+///
+/// Takes at most a second, and no longer than the client takes to hang up.
+pub async fn linger(stream: &TcpStream) {
+    let deadline = Instant::now() + LINGER;
+    // Chromium, which finds the stream at its end before it has sent its request, never gets to read the alert before that
+    // end. Most clients hang up as soon as they have read it, so nothing is lost by waiting.
+    let mut left = LINGER_MAX;
+    let ended = timeout_at(Instant::now() + GRACE, drain(stream, &mut left)).await;
+    if ended.is_err() && SockRef::from(stream).shutdown(Shutdown::Write).is_ok() {
+        // Whatever comes of it, the client has had its chance.
+        let _ = timeout_at(deadline, drain(stream, &mut left)).await;
     }
 }
 

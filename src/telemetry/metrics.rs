@@ -431,6 +431,11 @@ impl RouteMetrics {
         }
     }
 
+    /// Whether a connection that arrived at `listener` and has this route can be rejected for this reason.
+    pub fn rejects(&self, listener: &Name, reason: Reason) -> bool {
+        self.rejected.get(listener).is_some_and(|rejected| rejected.0.contains_key(&reason))
+    }
+
     /// Counts a rejection of a connection that arrived at `listener`.
     pub fn rejected(&self, listener: &Name, reason: Reason) {
         if let Some(rejected) = self.rejected.get(listener) {

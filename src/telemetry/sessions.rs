@@ -1,10 +1,11 @@
-//! The connections that are let in now, kept for those who ask: `doorward sessions`, the status page.
+//! The connections that are let in now, kept for those who ask (`doorward sessions`, the status page) and for what ends them:
+//! one is here from before its backend is dialled.
 //!
 //! Each stands here as long as its [`Entered`] lives, so that none is forgotten and none stays.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -23,7 +24,7 @@ const LOOKING: Duration = Duration::from_secs(60);
 pub struct Session {
     /// The connection's number, as in the log.
     pub id: u64,
-    /// When its payload began to move.
+    /// When it was let in.
     pub since: OffsetDateTime,
     /// Who connected.
     pub source: SocketAddr,
@@ -35,8 +36,8 @@ pub struct Session {
     pub identity: Option<Arc<Identity>>,
     /// What was shown, to be judged again; all sessions of one device share it.
     pub chain: Option<Arc<Chain>>,
-    /// The backend that was reached.
-    pub backend: Option<Backend>,
+    /// The backend that was reached; none is while they are dialled.
+    pub backend: OnceLock<Backend>,
     /// How its bytes are moved.
     pub path: Path,
     /// What its relay has moved, and where it is told to end.
@@ -60,11 +61,10 @@ impl Session {
         listener: Name,
         route: Name,
         Holder { identity, chain }: Holder,
-        backend: Option<Backend>,
         path: Path,
     ) -> Self {
         let since = OffsetDateTime::now_utc();
-        let relay = Arc::default();
+        let (relay, backend) = (Arc::default(), OnceLock::new());
         Self { id, since, source, listener, route, identity, chain, backend, path, relay }
     }
 
@@ -202,7 +202,7 @@ mod tests {
     fn session(id: u64) -> Session {
         let name = |text| Name::parse(text).expect("a name");
         let source = SocketAddr::from(([192, 0, 2, 7], 4711));
-        Session::new(id, source, name("public"), name("nas"), Holder::default(), None, Path::Copy)
+        Session::new(id, source, name("public"), name("nas"), Holder::default(), Path::Copy)
     }
 
     #[test]

@@ -70,8 +70,9 @@ impl Scene {
     /// This source has all it may have, and tries for more.
     #[track_caller]
     fn assert_no_more_for(&self, source: IpAddr) {
-        for _ in 0..50 {
-            plain_end(&connect_from(source, self.gate.address()));
+        let more: Vec<TcpStream> = (0..50).map(|_| connect_from(source, self.gate.address())).collect();
+        for stream in &more {
+            plain_end(stream);
         }
         self.gate.wait_rejected("admission", Reason::SourceLimit.label(), 50);
     }

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `bans` | penalties, bans, trust, who is one source | |
 //! | `floods` | good clients are served whatever others hold | 3, 31 |
+//! | `shared` | the owner gets in from an address that strangers abuse | 43 |
+//! | `verdicts` | the verdict that was reached is the one that counts | 40 |
 //!
 //! What it takes in memory: `tests/memory.rs` (28, 29) and `tests/million_sources.rs`. How penalties and bans grow and
 //! pass with time: the unit tests of `penalties` and `admission`.
@@ -25,6 +27,8 @@ mod home;
 
 mod bans;
 mod floods;
+mod shared;
+mod verdicts;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -8,6 +8,7 @@
 //! | `tickets` | earlier sessions are worth nothing after a reload | 18, 41 |
 //! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
 //! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
+//! | `dialling` | a right that is lost while backends are dialled reaches none of them | 39 |
 //! | `clock` | the clock is what changes | 26 |
 //!
 //! Each reason for which a session is cut is brought about by `tests/journey/reasons.rs`.
@@ -32,6 +33,7 @@ mod settings;
 
 mod clock;
 mod crowd;
+mod dialling;
 mod listeners;
 mod load;
 mod sessions;

@@ -215,7 +215,8 @@ fn a_handshake_that_began_before_the_reload_is_no_way_around_it() {
     assert_eq!((backend.accepted(), backend.received()), (0, 0));
 }
 
-/// It falls between the end of the handshake and the answer of the backend: the new one has it out before it has said a word.
+/// It falls between the end of the handshake and the answer of the backend: the dial ends, and a backend that answers later hears
+/// nothing.
 #[test]
 fn a_backend_that_was_slow_to_answer_is_no_way_around_a_reload_either() {
     let pki = TestPki::new();
@@ -241,14 +242,15 @@ fn a_backend_that_was_slow_to_answer_is_no_way_around_a_reload_either() {
     guest.send(b"ping").unwrap();
     gate.wait_metric("doorward_handshakes_total", &[], 1.0);
     reload(&gate, &house(&format!("deny = [\"sha256:{fingerprint}\"]"))).success();
+    assert_eq!(guest.end(), End::Alert(Alert::ACCESS_DENIED));
+    gate.wait_rejected("certificate", "denied", 1);
     for _ in &waiting {
         drop(backend.accept().unwrap());
     }
-    let (mut reached, _) = backend.accept().unwrap();
-    assert!(!matches!(reached.read(&mut [0; 1]), Ok(1..)), "the backend has heard something");
-    assert!(guest.read_exact(&mut [0; 1]).is_err());
-    let line = closed(&gate, "denied");
-    assert_eq!((&line["bytes_to_backend"], &line["bytes_to_client"]), (&0.into(), &0.into()), "{line}");
+    backend.set_nonblocking(true).unwrap();
+    if let Ok((mut reached, _)) = backend.accept() {
+        assert!(!matches!(reached.read(&mut [0; 1]), Ok(1..)), "the backend has heard something");
+    }
     gate.wait_metric("doorward_sessions_cut_total", &[("reason", "denied")], 1.0);
 }
 
