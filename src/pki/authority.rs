@@ -233,9 +233,10 @@ pub fn has_signed(issuer: &CertificateDer<'_>, certificate: &X509Certificate<'_>
     certificate.issuer().as_raw() == issuer.subject().as_raw() && is_signature_of(&issuer, message, signature)
 }
 
-/// Whether the authority with the certificate `issuer` has signed this revocation list.
-pub(super) fn has_signed_list(issuer: &CertificateDer<'_>, list: &CertificateRevocationList<'_>) -> bool {
+/// Whether the key in the certificate `issuer` signed this revocation list (DER), and the list bears its name.
+pub fn has_signed_list(issuer: &CertificateDer<'_>, list: &[u8]) -> bool {
     let Ok((_, issuer)) = X509Certificate::from_der(issuer) else { return false };
+    let Ok(([], list)) = CertificateRevocationList::from_der(list) else { return false };
     let (message, signature) = (list.tbs_cert_list.as_ref(), list.signature_value.data.as_ref());
     list.issuer().as_raw() == issuer.subject().as_raw() && is_signature_of(&issuer, message, signature)
 }

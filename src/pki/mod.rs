@@ -17,7 +17,7 @@ pub(crate) mod pem;
 pub use archive::{Password, Profile, device_archive};
 pub use authority::{
     AUTHORITY_DAYS, Authority, Certified, DEVICE_DAYS, DeviceAuthority, Issued, Revocation, RevokedFor, SERVER_DAYS,
-    ServerAuthority, has_signed, usual_names,
+    ServerAuthority, has_signed, has_signed_list, usual_names,
 };
 
 use std::fmt;
