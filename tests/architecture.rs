@@ -33,7 +33,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("route", &[]),
     ("authorize", &["config"]),
     // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more.
-    ("handshake", &["admission", "authorize", "client_hello", "config", "record", "sys"]),
+    // X.509 as such is pki's: the parts of a certificate, and whether a key signed it.
+    ("handshake", &["admission", "authorize", "client_hello", "config", "pki", "record", "sys"]),
     ("dial", &["authorize", "config", "sys"]),
     ("relay", &["record", "sys"]),
     // Who may go where, in words: it asks those who decide.
