@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::oid_registry::{OID_X509_EXT_DELTA_CRL_INDICATOR, OID_X509_EXT_ISSUER_DISTRIBUTION_POINT};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
-use super::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode};
+use super::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode, TrustKind};
 use crate::identity::{Serial, Sha256};
 use crate::names::Name;
+use crate::pki;
 
 impl RevocationList {
     /// Reads a list in binary form that came from `file`. Whether it is of a kind that a handshake can use is not asked.
@@ -26,7 +26,17 @@ impl RevocationList {
         let number = read.crl_number().map(|number| Serial::from_be_bytes(&number.to_bytes_be()));
         let part = [OID_X509_EXT_ISSUER_DISTRIBUTION_POINT, OID_X509_EXT_DELTA_CRL_INDICATOR];
         let whole = read.extensions().iter().all(|extension| !part.contains(&extension.oid));
-        Some(Self { file: file.to_owned(), list, issuer, this_update, next_update, number, sha256, whole })
+        Some(Self {
+            file: file.to_owned(),
+            list,
+            issuer,
+            signer: None,
+            this_update,
+            next_update,
+            number,
+            sha256,
+            whole,
+        })
     }
 
     /// Whether this list was made after `other`, which is of the same authority: by the CRL number (RFC 5280 section
@@ -46,21 +56,18 @@ impl RevocationList {
 
     /// Whether the key of `authority` made its signature, and it bears the name of that authority.
     pub fn is_of(&self, authority: &CertificateDer<'_>) -> bool {
-        let Ok((_, authority)) = X509Certificate::from_der(authority) else { return false };
-        let Ok((_, list)) = CertificateRevocationList::from_der(&self.list) else { return false };
-        let (message, signature) = (list.tbs_cert_list.as_ref(), list.signature_value.data.as_ref());
-        authority.subject().as_raw() == self.issuer && has_signed(&authority, message, signature)
+        pki::has_signed_list(authority, &self.list)
     }
 }
 
-/// Whether the key of `authority` made a signature, by any algorithm that rustls would take.
-fn has_signed(authority: &X509Certificate<'_>, message: &[u8], signature: &[u8]) -> bool {
-    let key = authority.public_key().subject_public_key.data.as_ref();
-    let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms.all;
-    algorithms.iter().any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
-}
-
 impl NewerList {
+    /// A list that this authority signed.
+    pub fn new(mut list: RevocationList, authority: Option<CertificateDer<'static>>) -> Self {
+        let key = authority.as_ref().and_then(|authority| X509Certificate::from_der(authority).ok());
+        list.signer = key.map(|(_, certificate)| Sha256::of(certificate.public_key().raw));
+        Self { list, authority }
+    }
+
     /// Whether this list takes the place of `other`, a list from a file.
     fn supersedes(&self, other: &RevocationList) -> bool {
         let same_authority = self.list.issuer == other.issuer
@@ -79,14 +86,14 @@ impl ClientAuth {
     pub fn trusts(&self, authority: &CertificateDer<'_>) -> bool {
         let Ok((_, parsed)) = X509Certificate::from_der(authority) else { return false };
         self.mode.verifies()
-            && self.trust.iter().any(|anchor| {
-                let Ok((_, anchor)) = X509Certificate::from_der(&anchor.certificate) else { return false };
+            && self.trust.iter().filter(|anchor| anchor.kind == TrustKind::Authority).any(|trusted| {
+                let Ok((_, anchor)) = X509Certificate::from_der(&trusted.certificate) else { return false };
                 let same = anchor.subject().as_raw() == parsed.subject().as_raw()
                     && anchor.public_key().raw == parsed.public_key().raw;
                 let below = || {
                     parsed.is_ca()
                         && parsed.issuer().as_raw() == anchor.subject().as_raw()
-                        && has_signed(&anchor, parsed.tbs_certificate.as_ref(), &parsed.signature_value.data)
+                        && pki::has_signed(&trusted.certificate, &parsed)
                 };
                 same || below()
             })

@@ -105,6 +105,8 @@ pub(crate) mod testing {
     pub(crate) fn device(number: u8) -> Voucher {
         let identity = Identity {
             verified: true,
+            anchored: true,
+            name_constrained: false,
             emails: Vec::new(),
             uris: Vec::new(),
             dns_names: Vec::new(),
@@ -119,7 +121,7 @@ pub(crate) mod testing {
             not_before: 0,
             not_after: i64::MAX,
         };
-        let chain = Chain { certificates: vec![vec![number].into()], good_until: u64::MAX };
+        let chain = Chain::new(vec![vec![number].into()], Vec::new(), u64::MAX);
         Voucher { identity: Arc::new(identity), chain: Arc::new(chain) }
     }
 }

@@ -19,7 +19,7 @@ use x509_parser::x509::{AlgorithmIdentifier, X509Name};
 use zeroize::Zeroizing;
 
 use super::keys::{self, KeyType};
-use super::{Error, pem, random};
+use super::{Error, Parts, Signed, pem, random, verify};
 use crate::names::{Name, ServerName, ServerNamePattern};
 
 /// How long an authority is good for, in days: ten years, since replacing one means visiting every device.
@@ -261,12 +261,12 @@ pub fn has_signed(issuer: &CertificateDer<'_>, certificate: &X509Certificate<'_>
         && is_signature_of(&issuer, algorithm, message, signature)
 }
 
-/// Whether the authority with the certificate `issuer` has signed this revocation list.
-pub(super) fn has_signed_list(issuer: &CertificateDer<'_>, list: &CertificateRevocationList<'_>) -> bool {
-    let Ok((_, issuer)) = X509Certificate::from_der(issuer) else { return false };
-    let (message, signature) = (list.tbs_cert_list.as_ref(), list.signature_value.data.as_ref());
-    let algorithm = &list.signature_algorithm;
-    list.issuer().as_raw() == issuer.subject().as_raw() && is_signature_of(&issuer, algorithm, message, signature)
+/// Whether the key in the certificate `issuer` signed this revocation list (DER), and the list bears its name.
+pub fn has_signed_list(issuer: &CertificateDer<'_>, list: &[u8]) -> bool {
+    let Ok(([], read)) = CertificateRevocationList::from_der(list) else { return false };
+    let (Some(issuer), Some(signed)) = (Parts::read(issuer), Signed::read(list)) else { return false };
+    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+    read.issuer().as_raw() == issuer.subject && verify(algorithms.all, issuer.key, &signed).is_ok()
 }
 
 fn is_signature_of(

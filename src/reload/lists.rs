@@ -127,7 +127,7 @@ impl Inner {
         if !judge(&config, &new, &authority)? {
             return Ok(Reviewed::default());
         }
-        let list = Arc::new(NewerList { list: new, authority: Some(authority) });
+        let list = Arc::new(NewerList::new(new, Some(authority)));
         let tightening = Tightening { lists: vec![Arc::clone(&list)], ..Tightening::default() };
         let reviewed = self.tighten(&tightening, asked, |handed| keep(handed, Arc::clone(&list)))?.unwrap_or_default();
         self.gate.log.event(&Event::RevocationList {

@@ -9,6 +9,7 @@ mod listener;
 mod relations;
 mod route;
 pub(super) mod salvage;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -48,7 +48,7 @@ pub(in crate::config) fn salvage(raw: Option<&Raw>, file: &Path, in_force: &Conf
             };
             // Of an intermediate authority only clients show the certificate; a reload takes its list as the file has it.
             if authority.is_some() || (own.contains(&**path) && !has_anchor_of_that_name()) {
-                tightening.lists.push(Arc::new(NewerList { list, authority }));
+                tightening.lists.push(Arc::new(NewerList::new(list, authority)));
             }
         }
     }

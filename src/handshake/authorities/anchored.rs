@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::config::checked::TrustAnchor;
+use crate::config::checked::{TrustAnchor, TrustKind};
 use crate::pki;
 
 /// The most signatures that are verified for one certificate. The certificates of the gate's own authority need one.
@@ -14,14 +14,14 @@ const SIGNATURES_MAX: usize = 4;
 
 /// Trust anchors by their subject.
 #[derive(Debug, Default)]
-pub(super) struct Anchors {
+pub(super) struct Signers {
     by_subject: HashMap<Vec<u8>, Vec<CertificateDer<'static>>>,
 }
 
-impl Anchors {
+impl Signers {
     pub(super) fn new(trust: &[TrustAnchor]) -> Self {
         let mut anchors = Self::default();
-        for anchor in trust {
+        for anchor in trust.iter().filter(|anchor| anchor.kind == TrustKind::Authority) {
             // One that cannot be read is refused elsewhere.
             let Ok((_, certificate)) = X509Certificate::from_der(&anchor.certificate) else { continue };
             let of_subject = anchors.by_subject.entry(certificate.subject().as_raw().to_vec()).or_default();
@@ -117,8 +117,9 @@ mod tests {
     #[test]
     fn a_certificate_is_anchored_by_signatures_not_by_names() {
         let (home, forged) = (root("home"), root("home"));
-        let anchor = TrustAnchor { file: "clients.pem".into(), certificate: home.der().clone() };
-        let anchors = Anchors::new(&[anchor]);
+        let anchor =
+            TrustAnchor { file: "clients.pem".into(), certificate: home.der().clone(), kind: TrustKind::Authority };
+        let anchors = Signers::new(&[anchor]);
         let (middle, other) = (below(&home, "middle"), below(&home, "middle"));
         let (low, false_middle, self_made) = (below(&middle, "low"), below(&forged, "middle"), root("middle"));
         for (case, leaf, sent, expected) in [
