@@ -77,8 +77,9 @@ impl Gate {
         let (snapshot, now) = (self.snapshot.load_full(), UnixTime::now());
         let mut reviewed = Reviewed::default();
         let (sessions, _) = self.sessions.newest(usize::MAX);
-        for session in sessions {
-            *if judge(&session, &snapshot, now, at) { &mut reviewed.kept } else { &mut reviewed.cut } += 1;
+        // Those that end already were counted when they were told to.
+        for session in sessions.iter().filter(|session| session.relay.ordered().is_none()) {
+            *if judge(session, &snapshot, now, at) { &mut reviewed.kept } else { &mut reviewed.cut } += 1;
         }
         reviewed
     }
