@@ -12,7 +12,7 @@ use crate::common::gate::{Gate, LOCAL};
 use crate::common::process::{Finished, run, tool};
 use crate::home::Home;
 
-fn config(home: &Home, backend: &Backend) -> String {
+pub(crate) fn config(home: &Home, backend: &Backend) -> String {
     let path = |file: &str| home.path(file).display().to_string();
     format!(
         "{LOCAL}\n[certificate]\nchain = {:?}\nkey = {:?}\n[client_auth]\ntrust = [{:?}]\nrevocation_lists = [{:?}]\n\
@@ -25,7 +25,7 @@ fn config(home: &Home, backend: &Backend) -> String {
     )
 }
 
-fn visit(home: &Home, gate: &Gate, device: &str) -> Finished {
+pub(crate) fn visit(home: &Home, gate: &Gate, device: &str) -> Finished {
     visit_at(home, gate, "nas", device)
 }
 
@@ -40,7 +40,7 @@ fn visit_at(home: &Home, gate: &Gate, host: &str, device: &str) -> Finished {
 }
 
 /// A connection through the gate that stays, by OpenSSL: what it writes comes back.
-fn stay(home: &Home, gate: &Gate, device: &str) -> Child {
+pub(crate) fn stay(home: &Home, gate: &Gate, device: &str) -> Child {
     let mut client = tool("openssl", "openssl");
     client.args(["s_client", "-quiet", "-verify_quiet", "-servername", "nas.home.example", "-connect"]);
     client.arg(gate.address().to_string()).arg("-CAfile").arg(home.path("pki/server-ca.pem"));
