@@ -88,6 +88,8 @@ impl Gate {
     pub(crate) fn review(&self, at: Instant) -> Reviewed {
         let (snapshot, now) = (self.snapshot.load_full(), UnixTime::now());
         let (mut sessions, _) = self.sessions.newest(usize::MAX);
+        // Those that end already were counted when they were told to.
+        sessions.retain(|session| session.relay.ordered().is_none());
         let all = sessions.len();
         // First what takes rights away for good, by look-ups. Nothing that a client has sent can delay it.
         sessions.retain(|session| !cut(session, at, || withdrawn(session, &snapshot)));

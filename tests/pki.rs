@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use doorward::cli::Format;
+use doorward::cli::ca::LimitsArg;
 use doorward::cli::exit;
 use doorward::cli::init::{self, InitArgs, RouteArg, Written};
 use doorward::names::{Name, ServerName};

@@ -31,8 +31,8 @@ fn an_encrypted_key_signs_for_its_passphrase_alone() {
     let with = ["--passphrase-file", "passphrase"];
     home.ca(&[&["device", "alice-phone"], &with[..]].concat()).success();
     home.ca(&[&["renew", "alice-phone"], &with[..]].concat()).success();
-    home.ca(&[&["revoke", "alice-phone"], &with[..]].concat()).success();
-    home.ca(&[&["server"], &with[..]].concat()).success();
+    home.ca(&[&["revoke", "alice-phone"], &with[..]].concat()).not_proved();
+    home.ca(&[&["server"], &with[..]].concat()).not_proved();
     assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone revoked"]);
 
     let before = home.files();

@@ -12,7 +12,7 @@ use crate::common::gate::{Gate, LOCAL};
 use crate::common::process::{Finished, run, tool};
 use crate::home::Home;
 
-fn config(home: &Home, backend: &Backend) -> String {
+pub(crate) fn config(home: &Home, backend: &Backend) -> String {
     let path = |file: &str| home.path(file).display().to_string();
     format!(
         "{LOCAL}\n[certificate]\nchain = {:?}\nkey = {:?}\n[client_auth]\ntrust = [{:?}]\nrevocation_lists = [{:?}]\n\
@@ -25,18 +25,22 @@ fn config(home: &Home, backend: &Backend) -> String {
     )
 }
 
-fn visit(home: &Home, gate: &Gate, device: &str) -> Finished {
+pub(crate) fn visit(home: &Home, gate: &Gate, device: &str) -> Finished {
+    visit_at(home, gate, "nas", device)
+}
+
+fn visit_at(home: &Home, gate: &Gate, host: &str, device: &str) -> Finished {
     let mut curl = tool("curl", "curl");
     curl.args(["--silent", "--show-error", "--max-time", "20", "--cacert"]).arg(home.path("pki/server-ca.pem"));
     let address = gate.address();
-    curl.arg("--resolve").arg(format!("nas.home.example:{}:{}", address.port(), address.ip()));
+    curl.arg("--resolve").arg(format!("{host}.home.example:{}:{}", address.port(), address.ip()));
     curl.arg("--cert").arg(home.path(&format!("devices/{device}.pem")));
     curl.arg("--key").arg(home.path(&format!("devices/{device}-key.pem")));
-    run(curl.arg(format!("https://nas.home.example:{}/", address.port())))
+    run(curl.arg(format!("https://{host}.home.example:{}/", address.port())))
 }
 
 /// A connection through the gate that stays, by OpenSSL: what it writes comes back.
-fn stay(home: &Home, gate: &Gate, device: &str) -> Child {
+pub(crate) fn stay(home: &Home, gate: &Gate, device: &str) -> Child {
     let mut client = tool("openssl", "openssl");
     client.args(["s_client", "-quiet", "-verify_quiet", "-servername", "nas.home.example", "-connect"]);
     client.arg(gate.address().to_string()).arg("-CAfile").arg(home.path("pki/server-ca.pem"));
@@ -91,16 +95,19 @@ fn a_gate_that_does_not_look_at_the_list_or_refuses_its_configuration_is_told_of
     let pki = home.path("pki").display().to_string();
     let named = file.display().to_string();
     let revoke = || home.ca(&["revoke", "alice-phone", "--config", &named, "--folder", &pki]);
-    let said = revoke().success().stderr;
-    for words in ["this changes nothing yet", "[client_auth]", "revocation_lists = [", "doorward reload"] {
+    // The list is handed over, so it counts at once; but not after the next start.
+    let said = revoke().not_proved().stderr;
+    for words in ["in force now", "does not name", "[client_auth]", "revocation_lists = [", "doorward reload"] {
         assert!(said.contains(words), "{words:?} is missing: {said}");
     }
-    // The revoked is written, and the mistake is not in what was done: the exit code says which.
+    visit(&home, &gate, "alice-phone").failure();
+    gate.wait_rejected("certificate", "revoked", 1);
+    // A configuration with mistakes has an exit code of its own.
     std::fs::write(&file, format!("{config}\nnonsense = true\n[control]\nsocket = \"control.sock\"\n")).unwrap();
     let refused = revoke();
     assert_eq!(refused.status.code(), Some(3), "{refused}");
     assert!(
-        refused.stderr.contains("on the disk, and not in force") && refused.stderr.contains("nonsense"),
+        refused.stderr.contains("the next start of the gate would undo it") && refused.stderr.contains("nonsense"),
         "{refused}"
     );
     assert_eq!(home.devices(), ["alice-phone revoked"]);
@@ -119,10 +126,10 @@ fn a_device_comes_in_at_once_is_renewed_and_is_out_when_it_was_revoked() {
         home.ca(&["renew", "alice-phone"]).success();
         assert_eq!(visit(&home, &gate, "alice-phone").success().text(), "Hello from the NAS.");
     }
-    let revoked = home.ca(&["revoke", "alice-phone"]).success();
+    let revoked = home.ca(&["revoke", "alice-phone"]).not_proved();
     assert!(revoked.stderr.contains("no configuration of a gate here"), "{revoked}");
     // The gate's certificate was renewed meanwhile, and devices notice nothing.
-    home.ca(&["renew", "--server"]).success();
+    home.ca(&["renew", "--server"]).not_proved();
     let gate = Gate::start(&config(&home, &backend));
     let before = backend.accepted();
     visit(&home, &gate, "alice-phone").failure();
@@ -141,17 +148,15 @@ fn a_gate_that_runs_with_another_configuration_is_not_said_to_look_at_the_list()
     // One that names the list lies beside the authorities, and leads to the same socket.
     let socket = gate.folder().join("control.sock").display().to_string();
     std::fs::write(home.path("doorward.toml"), format!("{config}\n[control]\nsocket = {socket:?}\n")).unwrap();
-    let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).success();
+    let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).not_proved();
     let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
-    assert_eq!(revoked["in_force"], false, "{revoked}");
-    let said = home.ca(&["revoke", "alice-phone"]).success().stderr;
+    assert_eq!((&revoked["in_force"], &revoked["after_restart"]), (&true.into(), &false.into()), "{revoked}");
+    let said = home.ca(&["revoke", "alice-phone"]).not_proved().stderr;
     let own = gate.folder().join("doorward.toml").display().to_string();
-    assert!(said.contains("this changes nothing yet") && said.contains(&own), "{said}");
+    assert!(said.contains("the next start of the gate would undo it") && said.contains(&own), "{said}");
     // What it says is so.
-    let mut alice = stay(&home, &gate, "alice-phone");
-    alice.kill().unwrap();
-    alice.wait().unwrap();
-    gate.wait_closed("nas", 1);
+    visit(&home, &gate, "alice-phone").failure();
+    gate.wait_rejected("certificate", "revoked", 1);
 }
 
 #[test]
@@ -168,16 +173,18 @@ fn a_route_that_does_not_look_at_the_list_is_named() {
     let file = gate.folder().join("doorward.toml").display().to_string();
     let pki = home.path("pki").display().to_string();
     let revoke = |format| home.ca(&["revoke", "alice-phone", "--config", &file, "--folder", &pki, "--format", format]);
-    let revoked = revoke("json").success();
+    let revoked = revoke("json").not_proved();
     let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
-    assert_eq!(revoked["in_force"], false, "{revoked}");
-    let said = revoke("text").success().stderr;
-    for words in ["the route old", "still lets in", "[route.client_auth]", "revocation_lists = ["] {
+    assert_eq!((&revoked["in_force"], &revoked["after_restart"]), (&true.into(), &false.into()), "{revoked}");
+    let said = revoke("text").not_proved().stderr;
+    for words in ["the route old", "[route.client_auth]", "revocation_lists = ["] {
         assert!(said.contains(words), "{words:?} is missing: {said}");
     }
-    // It is out everywhere else.
-    visit(&home, &gate, "alice-phone").failure();
-    gate.wait_rejected("certificate", "revoked", 1);
+    // A list that was handed over counts there, too.
+    for host in ["nas", "old"] {
+        visit_at(&home, &gate, host, "alice-phone").failure();
+    }
+    gate.wait_rejected("certificate", "revoked", 2);
 }
 
 #[test]
@@ -189,17 +196,33 @@ fn where_it_cannot_be_seen_whether_a_gate_runs_none_is_said_to_be_missing() {
     // What may not be looked into; root may look into everything but this.
     std::os::unix::fs::symlink("loop", home.path("loop")).unwrap();
     write("[control]\nsocket = \"loop/control.sock\"\n");
-    let said = home.ca(&["revoke", "alice-phone"]).success().stderr;
-    assert!(said.contains("not known whether a gate has taken it over"), "{said}");
+    let said = home.ca(&["revoke", "alice-phone"]).not_proved().stderr;
+    assert!(said.contains("not known to be in force"), "{said}");
     assert!(said.contains("loop/control.sock") && !said.contains("No gate is running"), "{said}");
 
-    // Of a configuration with mistakes nobody knows what a gate would do with it.
+    // What a gate would do with a configuration that has mistakes is not known.
     for mistake in ["nonsense = true\n", "[control]\nsocket = 3\n", "[["] {
         write(mistake);
-        let said = home.ca(&["revoke", "alice-phone"]).success().stderr;
+        let said = home.ca(&["revoke", "alice-phone"]).not_proved().stderr;
         assert!(said.contains("doorward check --config") && !said.contains("takes this over"), "{mistake}: {said}");
     }
     write("[control]\nsocket = \"control.sock\"\n");
-    let said = home.ca(&["revoke", "alice-phone"]).success().stderr;
-    assert!(said.contains("No gate is running here") && said.contains("when it starts"), "{said}");
+    let revoked = home.ca(&["revoke", "alice-phone"]).success();
+    assert!(
+        revoked.stderr.contains("No gate is running here") && revoked.stderr.contains("when it starts"),
+        "{revoked}"
+    );
+    let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).success();
+    let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
+    assert_eq!((&revoked["in_force"], &revoked["after_restart"]), (&false.into(), &true.into()), "{revoked}");
+
+    // One that runs without a socket is seen all the same.
+    let socketless = config(&home, &backend);
+    let gate = Gate::start(&socketless);
+    let file = gate.folder().join("doorward.toml");
+    std::fs::write(&file, socketless.clone() + "[control]\nsocket = \"off\"\n").unwrap();
+    gate.hang_up();
+    let (named, pki) = (file.display().to_string(), home.path("pki").display().to_string());
+    let said = home.ca(&["revoke", "alice-phone", "--config", &named, "--folder", &pki]).not_proved().stderr;
+    assert!(said.contains("a gate runs with a configuration in the folder"), "{said}");
 }

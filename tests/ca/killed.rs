@@ -35,7 +35,10 @@ fn run_killed(home: &Home, call: &str, count: usize, arguments: &[&str]) -> bool
     match ended.status.signal().or_else(|| ended.status.code().filter(|code| *code == 128 + 9)) {
         Some(_) => true,
         None => {
-            ended.success();
+            // Some end by saying that no gate was there.
+            if ended.status.code() != Some(10) {
+                ended.success();
+            }
             false
         }
     }

@@ -116,7 +116,7 @@ fn a_name_means_one_device() {
     refused(home.ca(&["device", "../up"]), 2, &["may not"]);
     assert_eq!(home.files(), before);
     // Once it is out, the name is free again; its files are not to be lost by mistake.
-    home.ca(&["revoke", "alice-phone"]).success();
+    home.ca(&["revoke", "alice-phone"]).not_proved();
     refused(home.ca(&["device", "alice-phone"]), 7, &["devices/alice-phone.p12", "--force"]);
     home.ca(&["device", "alice-phone", "--force"]).success();
     assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone valid"]);
@@ -138,7 +138,7 @@ fn a_renewed_device_keeps_its_key_and_its_old_certificate_counts_until_its_end()
     let revoked = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success();
     assert!(revoked.text().contains("No Revoked Certificates"), "{revoked}");
 
-    home.ca(&["renew", "alice-phone", "--new-key", "--revoke-old"]).success();
+    home.ca(&["renew", "alice-phone", "--new-key", "--revoke-old"]).not_proved();
     assert_ne!(public_key(&home, "devices/alice-phone.pem"), old);
     assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone revoked", "alice-phone valid"]);
     let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success();
@@ -173,16 +173,16 @@ fn revoking_a_name_revokes_all_its_certificates_and_openssl_reads_the_list() {
     for certificate in ["old.pem", "devices/alice-phone.pem", "devices/bob-laptop.pem"] {
         verify(certificate).success();
     }
-    let revoked = home.ca(&["revoke", "alice-phone"]).success();
+    let revoked = home.ca(&["revoke", "alice-phone"]).not_proved();
     assert!(revoked.stderr.contains("doorward reload"), "{revoked}");
-    assert!(revoked.stderr.contains("revocation_lists = [\"pki/clients.crl\"]"), "{revoked}");
+    assert!(revoked.stderr.contains("/pki/clients.crl\"]"), "{revoked}");
     for certificate in ["old.pem", "devices/alice-phone.pem"] {
         let refused = verify(certificate).failure();
         assert!(refused.stderr.contains("certificate revoked"), "{refused}");
     }
     verify("devices/bob-laptop.pem").success();
     // Once more changes nothing, and is no mistake.
-    let again = home.ca(&["revoke", "alice-phone"]).success();
+    let again = home.ca(&["revoke", "alice-phone"]).not_proved();
     assert!(again.stderr.contains("already"), "{again}");
     assert_eq!(home.devices(), ["alice-phone revoked", "bob-laptop valid", "alice-phone revoked"]);
 }
@@ -197,10 +197,10 @@ fn one_certificate_by_its_number_its_fingerprint_or_itself() {
         let list = home.list();
         list.iter().find(|line| line["name"] == name).unwrap()[what].as_str().unwrap().to_owned()
     };
-    home.ca(&["revoke", "--serial", &of("a", "serial").to_uppercase()]).success();
+    home.ca(&["revoke", "--serial", &of("a", "serial").to_uppercase()]).not_proved();
     home.ca(&["revoke", "--fingerprint", &format!("sha256:{}", of("b", "fingerprint")), "--reason", "retired"])
-        .success();
-    home.ca(&["revoke", "--file", "devices/c.pem"]).success();
+        .not_proved();
+    home.ca(&["revoke", "--file", "devices/c.pem"]).not_proved();
     assert_eq!(home.devices(), ["a revoked", "b revoked", "c revoked", "d valid"]);
     let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success().text();
     assert_eq!(
@@ -209,7 +209,7 @@ fn one_certificate_by_its_number_its_fingerprint_or_itself() {
         "{list}"
     );
     // A number that nobody here has heard of goes on the list: the inventory may be younger than the authority.
-    home.ca(&["revoke", "--serial", "0123456789abcdef"]).success();
+    home.ca(&["revoke", "--serial", "0123456789abcdef"]).not_proved();
     let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success().text();
     assert!(list.contains("Serial Number: 0123456789ABCDEF"), "{list}");
 }
@@ -232,7 +232,7 @@ fn numbers_of_lists_grow() {
             inventory.replace(&format!("list_number = {last}\n"), "list_number = 7\n"),
         )
         .unwrap();
-        home.ca(&["revoke"]).success();
+        home.ca(&["revoke"]).not_proved();
         assert!(number() > last && number() >= seconds);
         last = number();
     }
@@ -284,13 +284,13 @@ fn the_gates_certificate_is_made_anew_and_keeps_its_key() {
         || home.openssl(&["x509", "-in", "pki/server.pem", "-noout", "-ext", "subjectAltName"]).success().text();
     let (old_key, old_names) = (key(), names());
     assert!(old_names.contains("DNS:home.example, DNS:*.home.example"), "{old_names}");
-    home.ca(&["renew", "--server"]).success();
+    home.ca(&["renew", "--server"]).not_proved();
     assert_eq!((key(), names()), (old_key.clone(), old_names));
-    home.ca(&["server", "nas.home.example", "ssh.home.example"]).success();
+    home.ca(&["server", "nas.home.example", "ssh.home.example"]).not_proved();
     assert!(names().contains("DNS:nas.home.example, DNS:ssh.home.example"), "{}", names());
     assert_eq!(key(), old_key);
     // What it was for stays what it is for.
-    home.ca(&["server", "--new-key"]).success();
+    home.ca(&["server", "--new-key"]).not_proved();
     assert!(names().contains("DNS:nas.home.example, DNS:ssh.home.example"), "{}", names());
     assert_ne!(key(), old_key);
     let status: Vec<_> = home.list().iter().map(|line| line["status"].as_str().unwrap().to_owned()).collect();
@@ -306,7 +306,7 @@ fn the_gates_certificate_is_made_anew_and_keeps_its_key() {
     let before = home.files();
     refused(home.ca(&["server"]), 7, &["pki/server.pem", "not made here", "--force"]);
     assert_eq!(home.files(), before);
-    home.ca(&["server", "--force"]).success();
+    home.ca(&["server", "--force"]).not_proved();
 }
 
 #[test]
@@ -374,9 +374,9 @@ fn without_the_key_of_an_authority_what_needs_none_goes_on() {
     assert_eq!(home.files(), before);
     assert_eq!(home.devices(), ["alice-phone valid"]);
     home.ca(&["export", "alice-phone"]).success();
-    home.ca(&["server"]).success();
+    home.ca(&["server"]).not_proved();
     std::fs::rename(home.path("away.pem"), home.path("pki/clients-key.pem")).unwrap();
-    home.ca(&["revoke", "alice-phone"]).success();
+    home.ca(&["revoke", "alice-phone"]).not_proved();
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn a_file_that_is_replaced_keeps_its_owner() {
     // As for a gate that runs as a user of its own, whose key root renews.
     const NOBODY: u32 = 65534;
     std::os::unix::fs::chown(home.path("pki/server-key.pem"), Some(NOBODY), Some(NOBODY)).unwrap();
-    home.ca(&["server", "--new-key"]).success();
+    home.ca(&["server", "--new-key"]).not_proved();
     let key = std::fs::metadata(home.path("pki/server-key.pem")).unwrap();
     assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777), (NOBODY, NOBODY, 0o600));
 }
@@ -418,7 +418,7 @@ fn what_the_gate_advises_exists() {
 fn people_read_a_table() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
-    home.ca(&["revoke", "alice-phone"]).success();
+    home.ca(&["revoke", "alice-phone"]).not_proved();
     let list = home.ca(&["list"]).success();
     let text = list.text();
     for words in ["name          for     status", "home.example  server  valid", "alice-phone   device  revoked 20"] {

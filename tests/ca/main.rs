@@ -8,6 +8,7 @@
 mod common;
 
 mod home;
+mod in_force;
 
 mod browsers;
 mod disk;

@@ -65,6 +65,13 @@ impl Finished {
         self
     }
 
+    /// This `doorward ca`, if it has written what it should, and no gate was there to prove that it is in force.
+    #[track_caller]
+    pub(crate) fn not_proved(self) -> Self {
+        assert_eq!(self.status.code(), Some(10), "{self}");
+        self
+    }
+
     /// This program, if it ended badly, but by itself.
     #[track_caller]
     pub(crate) fn failure(self) -> Self {

@@ -64,7 +64,7 @@ fn a_hundred_reloads_lose_no_connection_and_refuse_nobody() {
                 Ok(reloaded) => {
                     assert_eq!((round % 2, reloaded.sessions_cut), (0, 0), "round {round}");
                 }
-                Err(ReloadError::Refused(_)) => assert_eq!(round % 2, 1, "round {round}"),
+                Err(ReloadError::Refused { .. }) => assert_eq!(round % 2, 1, "round {round}"),
                 Err(error) => panic!("round {round}: {error}"),
             }
             // Somebody has done something in between.

@@ -5,6 +5,8 @@
 //! | `whole` | everything is taken over, or nothing is; who asked is told | 12, 24 |
 //! | `listeners` | they come, go and move; one that cannot be had refuses the reload | 24 |
 //! | `watched` | files that change are taken over by themselves | |
+//! | `handed` | revocation lists that come over the control socket | 33 |
+//! | `tightened` | a broken configuration does not hold up what takes rights away | 34 |
 //! | `tickets` | earlier sessions are worth nothing after a reload | 18, 41 |
 //! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
 //! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
@@ -34,10 +36,12 @@ mod settings;
 mod clock;
 mod crowd;
 mod dialling;
+mod handed;
 mod listeners;
 mod load;
 mod sessions;
 mod tickets;
+mod tightened;
 mod watched;
 mod whole;
 

@@ -46,6 +46,15 @@ pub(in crate::config) fn salvage(raw: Option<&Raw>, file: &Path, in_force: &Conf
                     .flat_map(|auth| &auth.trust)
                     .any(|anchor| client_auth::is_named(&anchor.certificate, &list.issuer))
             };
+            let same = |other: &&RevocationList| {
+                other.whole
+                    && other.issuer == list.issuer
+                    && authority.as_ref().map_or_else(|| other.file == list.file, |authority| other.is_of(authority))
+            };
+            // As a backup that was put back has it.
+            if auths.iter().flat_map(|auth| auth.all_lists()).filter(same).any(|other| other.is_newer_than(&list)) {
+                continue;
+            }
             // Of an intermediate authority only clients show the certificate; a reload takes its list as the file has it.
             if authority.is_some() || (own.contains(&**path) && !has_anchor_of_that_name()) {
                 tightening.lists.push(Arc::new(NewerList::new(list, authority)));

@@ -1,0 +1,175 @@
+//! Revocation lists that are handed over the control socket.
+
+use doorward::control::ask::{TakeError, in_force, take_list};
+use doorward::rejection::{Alert, Reason};
+use rcgen::{CertificateRevocationListParams, SerialNumber};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+
+use crate::client::{Client, client};
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
+use crate::home::{House, assert_admitted, assert_refused};
+use crate::{NAS, SSH, controlled, doorward_at_socket, reload};
+
+const REVOKED: Alert = Alert(44);
+
+fn numbered(authority: &Authority, name: &str, serial: u64) -> Certified {
+    let mut params = Certified::for_clients(name);
+    params.serial_number = Some(SerialNumber::from(serial));
+    authority.issue(params)
+}
+
+fn list(revoked: impl IntoIterator<Item = u64>, number: u64) -> CertificateRevocationListParams {
+    let revoked: Vec<SerialNumber> = revoked.into_iter().map(SerialNumber::from).collect();
+    let list = Authority::for_lists(&revoked, days_from_now(-1), days_from_now(5));
+    CertificateRevocationListParams { crl_number: SerialNumber::from(number), ..list }
+}
+
+fn signed(authority: &Authority, list: CertificateRevocationListParams) -> Vec<u8> {
+    CertificateRevocationListDer::from_pem_slice(authority.sign_list(list).as_bytes()).unwrap().to_vec()
+}
+
+fn certificate(authority: &Authority) -> Vec<u8> {
+    CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap().to_vec()
+}
+
+/// Hands a list to the gate; gives how many sessions it cut.
+fn hand(gate: &Gate, authority: &Authority, list: Vec<u8>) -> Result<usize, String> {
+    let taken = take_list(&gate.folder().join("control.sock"), &certificate(authority), &list);
+    taken.map(|taken| taken.sessions_cut).map_err(|error| match error {
+        TakeError::No(why) => why,
+        TakeError::Ask(error) => panic!("no answer: {error}"),
+    })
+}
+
+/// A gate whose route `nas` looks at the list file, and whose route `ssh` looks at none.
+fn gate(pki: &TestPki, backend: &Backend) -> (Gate, String) {
+    let file = pki.write("clients.crl", pki.clients.sign_list(list([], 5)));
+    let address = backend.address().to_string();
+    let house = House::new(pki).client_auth(&format!("revocation_lists = [{file:?}]")).route("nas", &address);
+    let house = house.route_with("ssh", &[&address], "allow = [\"any\"]\n[route.client_auth]\nrevocation_lists = []");
+    let config = controlled(&house);
+    (Gate::start(&config), config)
+}
+
+#[test]
+fn row_33_handed_list_counts_at_once_and_after_a_reload() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let (gate, config) = gate(&pki, &backend);
+    let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
+    let mine = client(&pki, Some(&numbered(&pki.clients, "alice-phone", 78)));
+    let open = [NAS, SSH].map(|name| Client::admitted(gate.address(), &lost, name).unwrap());
+    let stays = Client::admitted(gate.address(), &mine, NAS).unwrap();
+
+    let handed = signed(&pki.clients, list([77], 6));
+    assert_eq!(hand(&gate, &pki.clients, handed.clone()), Ok(2));
+    open.iter().for_each(|session| drop(session.end()));
+    gate.wait_for_lines("both are cut", 2, |line| line["event"] == "closed" && line["reason"] == "revoked");
+    let told = gate.wait_for_line("the list is told of", |line| line["event"] == "revocation_list");
+    assert_eq!((&told["sessions_cut"], &told["number"]), (&2.into(), &"06".into()), "{told}");
+    let out = |gate: &Gate| {
+        for name in [NAS, SSH] {
+            assert_refused(gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, name));
+            assert_admitted(gate, || Client::admitted(gate.address(), &mine, name));
+        }
+    };
+    out(&gate);
+    // The files are as they were, and say nothing of it.
+    reload(&gate, &config).success();
+    out(&gate);
+    stays.ping().unwrap();
+    // Once more is no mistake, and cuts nothing.
+    assert_eq!(hand(&gate, &pki.clients, handed), Ok(0));
+
+    // Both lists are told of on the route that names a file, and the one on the other.
+    let shown = in_force(&gate.folder().join("control.sock"), &certificate(&pki.clients)).unwrap();
+    let of = |name: &str| {
+        let route = shown.routes.iter().find(|route| route.name == name).unwrap();
+        assert!(route.verifies && route.trusts, "{route:?}");
+        let lists = route.revocation_lists.iter();
+        lists.map(|list| (list.number.clone().unwrap(), list.file.is_some())).collect::<Vec<_>>()
+    };
+    assert_eq!(of("nas"), [("05".to_owned(), true), ("06".to_owned(), false)]);
+    assert_eq!(of("ssh"), [("06".to_owned(), false)]);
+
+    // The file has a newer one by now: it counts alone where it is named.
+    pki.write("clients.crl", pki.clients.sign_list(list([], 7)));
+    reload(&gate, &config).success();
+    assert_admitted(&gate, || Client::admitted(gate.address(), &lost, NAS));
+    assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, SSH));
+    drop(stays);
+}
+
+#[test]
+fn row_33_handed_list_that_is_older_or_foreign_is_refused() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let (gate, _) = gate(&pki, &backend);
+    let mine = client(&pki, Some(&numbered(&pki.clients, "alice-phone", 78)));
+    let stays = Client::admitted(gate.address(), &mine, NAS).unwrap();
+    let others = Authority::new("Others");
+    // The name of the authority, and another key.
+    let twin = Authority::new("Clients of home.example");
+    let expired = CertificateRevocationListParams { next_update: days_from_now(0), ..list([78], 9) };
+    let mut damaged = signed(&pki.clients, list([78], 9));
+    *damaged.last_mut().unwrap() ^= 1;
+    for (what, authority, list, says) in [
+        ("older", &pki.clients, signed(&pki.clients, list([78], 4)), "not newer"),
+        ("the same number", &pki.clients, signed(&pki.clients, list([78], 5)), "not newer"),
+        ("of others", &others, signed(&others, list([78], 9)), "no route trusts"),
+        ("of a twin", &twin, signed(&twin, list([78], 9)), "no route trusts"),
+        ("signed by a twin", &pki.clients, signed(&twin, list([78], 9)), "not signed by the authority"),
+        ("expired", &pki.clients, signed(&pki.clients, expired), "has expired"),
+        ("damaged", &pki.clients, damaged, "not signed by the authority"),
+        ("rubbish", &pki.clients, vec![0x30; 1000], "no revocation list"),
+        ("nothing", &pki.clients, Vec::new(), "no revocation list"),
+    ] {
+        let why = hand(&gate, authority, list).expect_err(what);
+        assert!(why.contains(says), "{what}: {why}");
+        stays.ping().unwrap();
+    }
+    let long = hand(&gate, &pki.clients, vec![0; 32 * 1024 * 1024 + 1]).unwrap_err();
+    assert!(long.contains("at most") && long.contains("33554432"), "{long}");
+    assert_admitted(&gate, || Client::admitted(gate.address(), &mine, NAS));
+    drop(stays);
+}
+
+#[test]
+fn row_33_handed_list_leaves_other_authorities_alone() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let others = Authority::new("Others");
+    pki.write("clients.pem", format!("{}{}", pki.clients.pem(), others.pem()));
+    // No list is named at all, so nothing needs one.
+    let gate = Gate::start(&controlled(&House::new(&pki).route("nas", backend.address())));
+    let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
+    let mine = client(&pki, Some(&numbered(&pki.clients, "alice-phone", 78)));
+    let bob = client(&pki, Some(&numbered(&others, "bob-laptop", 77)));
+    // A list of an authority below one that is trusted.
+    let below = pki.clients.intermediate(Authority::for_authorities("Phones"));
+    let carol = client(&pki, Some(&numbered(&below, "carol-phone", 79)));
+    for device in [&lost, &mine, &bob, &carol] {
+        assert_admitted(&gate, || Client::admitted(gate.address(), device, NAS));
+    }
+    hand(&gate, &pki.clients, signed(&pki.clients, list([77], 1))).unwrap();
+    hand(&gate, &below, signed(&below, list([79], 1))).unwrap();
+    for device in [&lost, &carol] {
+        assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), device, NAS));
+    }
+    for device in [&mine, &bob] {
+        assert_admitted(&gate, || Client::admitted(gate.address(), device, NAS));
+    }
+}
+
+#[test]
+fn row_33_handed_list_of_100_000_certificates_is_taken() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let (gate, _) = gate(&pki, &backend);
+    let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
+    let session = Client::admitted(gate.address(), &lost, NAS).unwrap();
+    let many = (0..100_000).map(|serial| serial + 1_000_000).chain([77]);
+    assert_eq!(hand(&gate, &pki.clients, signed(&pki.clients, list(many, 6))), Ok(1));
+    session.end();
+    assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, SSH));
+    doorward_at_socket(&gate, &["status"]).success();
+}

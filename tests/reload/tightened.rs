@@ -1,0 +1,137 @@
+//! What takes rights away is not held up by a configuration that cannot be loaded: attacks.md row 34.
+
+use std::fs;
+
+use doorward::rejection::{Alert, Reason};
+use rcgen::{CertificateRevocationListParams, SerialNumber};
+
+use crate::client::{Client, client};
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
+use crate::home::{House, assert_admitted, assert_refused};
+use crate::{NAS, controlled, doorward_at_socket, reload};
+
+const REVOKED: Alert = Alert(44);
+const ACCESS_DENIED: Alert = Alert(49);
+
+fn numbered(pki: &TestPki, name: &str, serial: u64) -> Certified {
+    let mut params = Certified::for_clients(name);
+    params.serial_number = Some(SerialNumber::from(serial));
+    pki.clients.issue(params)
+}
+
+/// A list of `authority` in the gate's file.
+fn write_list(pki: &TestPki, authority: &Authority, revoked: &[u64], number: u64) {
+    let revoked: Vec<SerialNumber> = revoked.iter().map(|serial| SerialNumber::from(*serial)).collect();
+    let list = Authority::for_lists(&revoked, days_from_now(-1), days_from_now(5));
+    let list = CertificateRevocationListParams { crl_number: SerialNumber::from(number), ..list };
+    fs::rename(pki.write("clients.crl.new", authority.sign_list(list)), pki.path("clients.crl")).unwrap();
+}
+
+fn house(pki: &TestPki, backend: &Backend, keys: &str) -> String {
+    let keys = format!("revocation_lists = [{:?}]\n{keys}", pki.path("clients.crl"));
+    controlled(&House::new(pki).client_auth(&keys).route("nas", backend.address()))
+}
+
+#[test]
+fn row_34_broken_key_or_configuration_device_is_revoked() {
+    for broken in ["key.pem", "[limits", "nonsense = true\n"] {
+        let (pki, backend) = (TestPki::new(), Backend::echo());
+        write_list(&pki, &pki.clients, &[], 1);
+        let good = house(&pki, &backend, "");
+        let gate = Gate::start(&good);
+        let lost = client(&pki, Some(&numbered(&pki, "lost-phone", 77)));
+        let mine = client(&pki, Some(&numbered(&pki, "alice-phone", 78)));
+        let [session, stays] = [&lost, &mine].map(|device| Client::admitted(gate.address(), device, NAS).unwrap());
+
+        let key = fs::read(pki.path("server-key.pem")).unwrap();
+        let config = if broken == "key.pem" {
+            fs::remove_file(pki.path("server-key.pem")).unwrap();
+            good.clone()
+        } else {
+            format!("{broken}{good}")
+        };
+        write_list(&pki, &pki.clients, &[77], 2);
+        let told = reload(&gate, &config).failure();
+        assert_eq!(told.status.code(), Some(3), "{told}");
+        for words in ["In force nevertheless", "the revocation list number 02", "that were ended: 1. The mistakes"] {
+            assert!(told.stderr.contains(words), "{broken}: {words:?} is missing: {told}");
+        }
+        let line = gate.wait_for_line("it is told", |line| line["event"] == "reload_failed");
+        assert_eq!((&line["sessions_cut"], line["in_force"].as_array().unwrap().len()), (&1.into(), 1), "{line}");
+        session.end();
+        gate.wait_for_line("it is cut", |line| line["event"] == "closed" && line["reason"] == "revoked");
+        let out = || {
+            assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, NAS))
+        };
+        out();
+        stays.ping().unwrap();
+        assert_admitted(&gate, || Client::admitted(gate.address(), &mine, NAS));
+        // The same again is no news, and an older list in the file takes nothing back.
+        write_list(&pki, &pki.clients, &[], 1);
+        let again = reload(&gate, &config).failure();
+        assert!(!again.stderr.contains("In force nevertheless"), "{again}");
+        out();
+
+        write_list(&pki, &pki.clients, &[77], 2);
+        pki.write("server-key.pem", &key);
+        reload(&gate, &good).success();
+        out();
+        stays.ping().unwrap();
+        drop(stays);
+    }
+}
+
+#[test]
+fn row_34_broken_configuration_deny_entry_counts() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    write_list(&pki, &pki.clients, &[], 1);
+    let gate = Gate::start(&house(&pki, &backend, ""));
+    let lost = client(&pki, Some(&numbered(&pki, "lost-phone", 77)));
+    let mine = client(&pki, Some(&numbered(&pki, "alice-phone", 78)));
+    let [session, stays] = [&lost, &mine].map(|device| Client::admitted(gate.address(), device, NAS).unwrap());
+    // One of the entries is wrong, and so is something else.
+    let broken = house(&pki, &backend, "deny = [\"serial:4d\", \"nobody\"]").replace("[limits]", "[limits]\nlimit = 3");
+    let told = reload(&gate, &broken).failure();
+    assert!(told.stderr.contains("deny = \"serial:4d\"") && told.stderr.contains("that were ended: 1"), "{told}");
+    session.end();
+    gate.wait_for_line("it is cut", |line| line["event"] == "closed" && line["reason"] == "denied");
+    assert_refused(&gate, &backend, Reason::Denied, ACCESS_DENIED, || Client::admitted(gate.address(), &lost, NAS));
+    stays.ping().unwrap();
+    drop(stays);
+}
+
+#[test]
+fn row_34_broken_configuration_forged_list_does_not_count() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    write_list(&pki, &pki.clients, &[], 1);
+    let good = house(&pki, &backend, "");
+    let gate = Gate::start(&good);
+    let mine = client(&pki, Some(&numbered(&pki, "alice-phone", 78)));
+    let stays = Client::admitted(gate.address(), &mine, NAS).unwrap();
+    // The name of the authority, and another key.
+    write_list(&pki, &Authority::new("Clients of home.example"), &[78], 2);
+    for config in [good.clone(), format!("[limits{good}")] {
+        let told = reload(&gate, &config).failure();
+        assert!(!told.stderr.contains("In force nevertheless"), "{told}");
+        stays.ping().unwrap();
+        assert_admitted(&gate, || Client::admitted(gate.address(), &mine, NAS));
+    }
+    drop(stays);
+}
+
+#[test]
+fn row_34_unreadable_inventory_is_a_warning() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    write_list(&pki, &pki.clients, &[], 1);
+    let good = house(&pki, &backend, "").replace("[metrics]", "[metrics]\ninventory = \"inventory.toml\"");
+    let gate = Gate::start(&good);
+    let lost = client(&pki, Some(&numbered(&pki, "lost-phone", 77)));
+    let session = Client::admitted(gate.address(), &lost, NAS).unwrap();
+    write_list(&pki, &pki.clients, &[77], 2);
+    let told = doorward_at_socket(&gate, &["reload"]).success();
+    assert!(told.stderr.contains("metrics.inventory: no devices are shown"), "{told}");
+    session.end();
+    gate.wait_for_line("it is cut", |line| line["event"] == "closed" && line["reason"] == "revoked");
+}
