@@ -172,6 +172,7 @@ fn route(criterion: &mut Criterion) {
 fn policy(criterion: &mut Criterion) {
     let identity = Identity {
         verified: true,
+        anchored: true,
         emails: vec!["bob@home.example".to_owned()],
         uris: Vec::new(),
         dns_names: vec!["bob-laptop".to_owned()],

@@ -291,7 +291,7 @@ impl Refusals {
         if let Some(key) = device {
             let before = kept.of_devices.iter().position(|(other, ..)| *other == key);
             let full = kept.of_devices.len() == KEPT_OF_EACH;
-            let gone = before.or(full.then_some(0)).and_then(|index| kept.of_devices.remove(index));
+            let gone = before.or_else(|| full.then_some(0)).and_then(|index| kept.of_devices.remove(index));
             if let (Some(_), Some((.., earlier))) = (before, &gone) {
                 refusal.times = earlier.times.saturating_add(1);
             }

@@ -270,7 +270,7 @@ fn row_49_an_output_that_fails_is_told_and_recovers_without_a_line() {
         assert_eq!(log.error(), None);
         log.verdict(&Verdict::default());
         let wait = |what: &str, fits: &dyn Fn() -> bool| {
-            let begin = std::time::Instant::now();
+            let begin = Instant::now();
             while !fits() {
                 assert!(begin.elapsed() < Duration::from_secs(30), "{what}");
                 std::thread::sleep(Duration::from_millis(5));
