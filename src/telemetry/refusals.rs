@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_tries_again_and_again_has_one_entry_for_each_reason() {
+    fn a_device_that_tries_again_has_one_entry_for_each_reason() {
         let refusals = Refusals::default();
         let (alice, bob) = ("alice-phone", "bob-phone");
         let device = |name: &str| Identity { anchored: true, ..identity(name) };
