@@ -173,6 +173,7 @@ fn policy(criterion: &mut Criterion) {
     let identity = Identity {
         anchored: true,
         verified: true,
+        anchored: true,
         emails: vec!["bob@home.example".to_owned()],
         uris: Vec::new(),
         dns_names: vec!["bob-laptop".to_owned()],

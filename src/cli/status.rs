@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::asking::Asking;
-use crate::control::{Answer, Request, Status};
+use crate::control::{Answer, LogError, Request, Status};
 use crate::explanation::{counted, lasting};
 
 /// The options of `doorward status`.
@@ -37,6 +37,9 @@ fn text(status: &Status) -> String {
     } else {
         format!("The gate has been running for {running}.\n\n")
     };
+    if let Some(LogError { since, error }) = &status.log_error {
+        let _ = write!(out, "The log has not been written as it should since {since}:\n{error}\n\n");
+    }
     let mut fact = |what: &str, text: &str| {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "  {what:<13}  {text}");
@@ -69,9 +72,6 @@ fn text(status: &Status) -> String {
     }
     if status.expiries.len() > EXPIRIES_MAX {
         fact("", "and others later: the status page and --format json have them all");
-    }
-    if let Some(error) = &status.log_error {
-        let _ = write!(out, "\nThe log has not been written as it should since {}:\n\n{}\n", error.since, error.error);
     }
     if !status.config_errors.is_empty() {
         out.push_str("\nThe configuration was changed since, and was not taken over because of these mistakes:\n");
@@ -136,6 +136,13 @@ mod tests {
         ] {
             assert!(told.contains(line), "{line} in {told}");
         }
+        status.log_error =
+            Some(LogError { since: "2026-11-24T00:00:00Z".to_owned(), error: "the disk is full".to_owned() });
+        let told = text(&status);
+        assert!(
+            told.contains("minute.\n\nThe log has not been written as it should since 2026-11-24T00:00:00Z:\nthe disk"),
+            "{told}"
+        );
         status.draining = true;
         assert!(text(&status).contains("Still open: 1 connection.\n"));
         status.sessions = 2;

@@ -291,7 +291,7 @@ impl Refusals {
         if let Some(key) = device {
             let before = kept.of_devices.iter().position(|(other, ..)| *other == key);
             let full = kept.of_devices.len() == KEPT_OF_EACH;
-            let gone = before.or(full.then_some(0)).and_then(|index| kept.of_devices.remove(index));
+            let gone = before.or_else(|| full.then_some(0)).and_then(|index| kept.of_devices.remove(index));
             if let (Some(_), Some((.., earlier))) = (before, &gone) {
                 refusal.times = earlier.times.saturating_add(1);
             }
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_tries_again_and_again_has_one_entry_for_each_reason() {
+    fn a_device_that_tries_again_has_one_entry_for_each_reason() {
         let refusals = Refusals::default();
         let (alice, bob) = ("alice-phone", "bob-phone");
         let device = |name: &str| Identity { anchored: true, ..identity(name) };

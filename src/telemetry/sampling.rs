@@ -6,7 +6,9 @@
 //! let in for its certificate always has its line.
 //!
 //! Refusals of certificates that a trust anchor signed have quotas of their own, one for each certificate and reason: strangers
-//! have no such certificates, so they cannot use them up, and there are no more of them than the authority has issued.
+//! cannot make such certificates, and there are no more of them than the authority has issued. A stranger may have copied one
+//! and show it without its key (under TLS 1.3 a client is refused before it proves that it has it): that uses up the quota
+//! of this one certificate.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -318,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn each_device_has_its_lines_whatever_strangers_and_other_devices_do() {
+    fn each_device_has_log_lines_of_its_own() {
         let (sampler, begin) = (Sampler::default(), Instant::now());
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         for number in 0..10_000 {
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_devices_takes_bounded_memory_and_each_is_counted() {
+    fn any_number_of_devices_takes_bounded_memory() {
         let (sampler, begin) = (Sampler::default(), Instant::now());
         let takes = |number: u32| sampler.takes_device(Sha256::of(&number.to_be_bytes()), Reason::Expired, begin);
         let written = (0..100_000).filter(|number| takes(*number)).count();

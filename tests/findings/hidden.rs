@@ -1,4 +1,4 @@
-//! Refusals that strangers hid: whoever tried a stolen device could see to it that the owner read nothing of it.
+//! Refusals that strangers could hide: with enough made-up certificates, the owner read nothing of a stolen device.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -158,7 +158,7 @@ fn row_49_logrotate_create_for_another_user_is_told() {
     gate.refuse(3);
     gate.serves();
     let old = gate.logs.join("doorward.log.1");
-    wait_until("they are in the old file", || (gate.counted(&[old.clone()]).0 == 5).then_some(()));
+    wait_until("they are in the old file", || (gate.counted(std::slice::from_ref(&old)).0 == 5).then_some(()));
     let on_stderr = || gate.gate.output().lines().filter(|line| line.contains("\"event\":\"rejected\"")).count();
     wait_until("and on stderr", || (on_stderr() == 3).then_some(()));
 

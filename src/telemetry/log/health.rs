@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::{Counter, Gauge};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 /// How long nothing more is said on stderr about a log that fails, recovers, and fails again.
 const QUIET: Duration = Duration::from_secs(60);

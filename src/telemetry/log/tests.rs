@@ -248,7 +248,7 @@ fn lines_that_nobody_reads_fast_enough_are_counted() {
 }
 
 #[test]
-fn row_49_an_output_that_fails_is_told_and_recovers_without_a_line() {
+fn row_49_failing_output_is_told_and_recovers_by_itself() {
     /// Fails with this error of the system while there is one.
     struct Failing(Arc<Mutex<Option<i32>>>, Written);
     impl io::Write for Failing {
@@ -270,7 +270,7 @@ fn row_49_an_output_that_fails_is_told_and_recovers_without_a_line() {
         assert_eq!(log.error(), None);
         log.verdict(&Verdict::default());
         let wait = |what: &str, fits: &dyn Fn() -> bool| {
-            let begin = std::time::Instant::now();
+            let begin = Instant::now();
             while !fits() {
                 assert!(begin.elapsed() < Duration::from_secs(30), "{what}");
                 std::thread::sleep(Duration::from_millis(5));
