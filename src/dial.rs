@@ -198,3 +198,101 @@ fn reason_of(error: &io::Error) -> Reason {
         _ => Reason::BackendUnreachable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::Read;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::authorize::PassthroughPolicy;
+
+    /// A PROXY header that no socket takes at once.
+    const HEADER: usize = 64 * 1024 * 1024;
+
+    fn lost() -> Rejection {
+        Rejection::silent(Reason::Revoked, "meanwhile")
+    }
+
+    fn permit() -> Authorized {
+        PassthroughPolicy::configured().permit()
+    }
+
+    /// A backend that takes no byte yet.
+    fn backend() -> (std::net::TcpListener, Backend) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        (listener, Backend::Address(address))
+    }
+
+    /// What a backend is sent to the end: how many bytes, and whether the end is a reset.
+    fn received(listener: &std::net::TcpListener) -> (usize, bool) {
+        let (mut stream, _) = listener.accept().expect("it was dialled");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        let (mut bytes, mut buffer) = (0, vec![0; 1024 * 1024]);
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => return (bytes, false),
+                Ok(count) => bytes += count,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return (bytes, true),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn row_39_a_right_lost_within_the_header_ends_it() {
+        let (listener, backend) = backend();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // Before the connection, before the header, and then once for each part of it.
+        let asked = Cell::new(0);
+        let allowed = || {
+            asked.set(asked.get() + 1);
+            if asked.get() > 2 { Err(lost()) } else { Ok(()) }
+        };
+        let header = vec![7; HEADER];
+        let backends = [backend.clone(), backend];
+        let dialed = dial(permit(), &backends, &header, deadline, allowed, |_, _| {}).await;
+        assert_eq!(dialed.map(|_| ()), Err(lost()));
+        let (bytes, reset) = received(&listener);
+        assert!(bytes < HEADER && reset, "{bytes} bytes, then a reset: {reset}");
+        listener.set_nonblocking(true).expect("an option");
+        assert!(listener.accept().is_err(), "the next backend was dialled");
+    }
+
+    #[tokio::test]
+    async fn row_39_a_dial_given_up_within_the_header_is_reset() {
+        let (listener, backend) = backend();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let (header, asked) = (vec![7; HEADER], Cell::new(0));
+        let allowed = || {
+            asked.set(asked.get() + 1);
+            Ok(())
+        };
+        let backends = [backend];
+        {
+            let mut dialing = std::pin::pin!(dial(permit(), &backends, &header, deadline, allowed, |_, _| {}));
+            // Until the socket takes nothing more.
+            while asked.get() < 3 {
+                let _ = tokio::time::timeout(Duration::from_millis(50), &mut dialing).await;
+            }
+        }
+        let (bytes, reset) = received(&listener);
+        assert!(bytes < HEADER && reset, "{bytes} bytes, then a reset: {reset}");
+    }
+
+    #[tokio::test]
+    async fn a_right_lost_before_the_header_sends_nothing() {
+        let (listener, backend) = backend();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let asked = Cell::new(0);
+        let allowed = || {
+            asked.set(asked.get() + 1);
+            if asked.get() > 1 { Err(lost()) } else { Ok(()) }
+        };
+        let dialed = dial(permit(), &[backend], b"alice", deadline, allowed, |_, _| {}).await;
+        assert_eq!(dialed.map(|_| ()), Err(lost()));
+        assert_eq!(received(&listener), (0, true));
+    }
+}

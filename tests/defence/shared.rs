@@ -16,6 +16,7 @@ use crate::common::DEADLINE;
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki};
+use crate::common::process::wait_until;
 use crate::home::House;
 use crate::{NAS, admitted_from, loopback};
 
@@ -150,6 +151,7 @@ fn row_43_strangers_who_hammer_do_not_keep_the_owner_out() {
         let (pki, _backend, gate) = scene(NO_RATE);
         let (alice, browser, address) = (phone(&pki, "alice-phone"), browser(&pki), gate.address());
         ban(&gate);
+        let before = gate.settled().sum("doorward_connections_accepted_total", &[]);
         let strangers = Strangers::begin(12, move |number| {
             let kind = match what {
                 "requests" => 0,
@@ -175,6 +177,13 @@ fn row_43_strangers_who_hammer_do_not_keep_the_owner_out() {
                     wait_for_end(client.tcp());
                 }
             }
+        });
+        // All of them are there, and have come again.
+        let total = |name: &str| gate.metrics().sum(name, &[]);
+        wait_until("the strangers are at work", || {
+            let (accepted, refused) =
+                (total("doorward_connections_accepted_total"), total("doorward_connections_rejected_total"));
+            (accepted >= before + 12.0 && refused >= before + 2.0).then_some(())
         });
         gets_in(&gate, &alice, what);
         drop(strangers);
