@@ -171,7 +171,6 @@ fn route(criterion: &mut Criterion) {
 
 fn policy(criterion: &mut Criterion) {
     let identity = Identity {
-        anchored: true,
         verified: true,
         anchored: true,
         emails: vec!["bob@home.example".to_owned()],

@@ -440,7 +440,7 @@ fn the_fields_of_the_log_are_those_of_its_lines() {
         gained: told(),
         lost: told(),
     };
-    let failed = Event::ReloadFailed { cause: "", errors: Vec::new() };
+    let failed = Event::ReloadFailed { cause: "", errors: Vec::new(), in_force: Vec::new(), sessions_cut: None };
     let rows = table("field of a reload");
     let documented: BTreeSet<String> =
         rows.iter().flat_map(|row| row[0].split(", ").map(|name| word(name).to_owned())).collect();
