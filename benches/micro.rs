@@ -179,6 +179,7 @@ fn policy(criterion: &mut Criterion) {
         ips: Vec::new(),
         common_name: Some("Bob".to_owned()),
         organizational_units: vec!["family".to_owned()],
+        name_constrained: false,
         fingerprint: Sha256([1; 32]),
         spki: Sha256([2; 32]),
         serial: Serial::from_be_bytes(&[3]),

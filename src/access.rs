@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::authorize::{Policy, decide};
-use crate::config::checked::{ClientAuthMode, Config, Route, RouteMode, Selector, Terminate};
+use crate::config::checked::{ClientAuthMode, Config, RevocationList, Route, RouteMode, Selector, Terminate};
 use crate::identity::{Chain, Identity, Serial, Sha256, Twins};
 use crate::names::printable;
 use crate::snapshot::{Access, Snapshot};
@@ -117,6 +117,7 @@ fn nobody() -> Identity {
         ips: Vec::new(),
         common_name: None,
         organizational_units: Vec::new(),
+        name_constrained: false,
         fingerprint: Sha256([0; 32]),
         twins: Twins::known(Vec::new()),
         spki: Sha256([0; 32]),
@@ -224,14 +225,16 @@ pub struct OlderList {
     pub before: i64,
 }
 
-/// Lists that take the place of newer ones of the same authority: whoever was revoked in between is back in.
+/// Lists that take the place of newer ones of the same authority, by name and key: whoever was revoked in between is back in.
 pub fn older_lists(old: &Config, new: &Config) -> BTreeSet<OlderList> {
     let lists = |config| terminating(config).flat_map(|(_, route)| &route.client_auth.revocation_lists);
     // Several of one authority may each speak for a part.
-    let newest =
-        |config, issuer: &[u8]| lists(config).filter(|list| list.issuer == issuer).map(|list| list.this_update).max();
+    let newest = |config, one: &RevocationList| {
+        let same = lists(config).filter(|list| list.issuer == one.issuer && list.signer == one.signer);
+        same.map(|list| list.this_update).max()
+    };
     let older = lists(new).filter_map(|list| {
-        let (before, made) = (newest(old, &list.issuer)?, newest(new, &list.issuer)?);
+        let (before, made) = (newest(old, list)?, newest(new, list)?);
         (made < before).then(|| OlderList { file: list.file.clone(), made, before })
     });
     older.collect()

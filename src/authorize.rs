@@ -61,16 +61,8 @@ pub fn authorize(identity: Option<Arc<Identity>>, policy: &Policy) -> Result<Aut
 /// told by an alert; [`authorize`] asks it again for every connection, resumed ones included; `check` and `explain` ask
 /// it without a connection.
 pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), (Reason, String)> {
-    if let Some(identity) = identity {
-        let denied = |fingerprint: &&Sha256| policy.deny.fingerprints.contains(*fingerprint);
-        if !policy.deny.fingerprints.is_empty()
-            && let Some(fingerprint) = identity.twins.fingerprints().iter().chain([&identity.fingerprint]).find(denied)
-        {
-            return Err((Reason::Denied, format!("deny has sha256:{fingerprint}")));
-        }
-        if policy.deny.serials.contains(&identity.serial) {
-            return Err((Reason::Denied, format!("deny has serial:{}", identity.serial)));
-        }
+    if let Some(detail) = identity.and_then(|identity| denied(identity, policy)) {
+        return Err((Reason::Denied, detail));
     }
     match identity {
         // The word speaks for nobody whom a trust anchor vouches for: they are let in by name or by "any".
@@ -84,10 +76,26 @@ pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), (Reaso
                 Ok(())
             } else {
                 let name = printable(&identity.display_name(), 64);
-                Err((Reason::IdentityNotAllowed, format!("allow does not have {name}")))
+                let why = if identity.name_constrained {
+                    "; name constraints of its issuer do not cover the subject, so its common name does not count"
+                } else {
+                    ""
+                };
+                Err((Reason::IdentityNotAllowed, format!("allow does not have {name}{why}")))
             }
         }
     }
+}
+
+/// Which entry of `deny` has `identity`, if any. Look-ups, whatever else the policy says.
+pub fn denied(identity: &Identity, policy: &Policy) -> Option<String> {
+    let has = |fingerprint: &&Sha256| policy.deny.fingerprints.contains(*fingerprint);
+    if !policy.deny.fingerprints.is_empty()
+        && let Some(fingerprint) = identity.twins.fingerprints().iter().chain([&identity.fingerprint]).find(has)
+    {
+        return Some(format!("deny has sha256:{fingerprint}"));
+    }
+    policy.deny.serials.contains(&identity.serial).then(|| format!("deny has serial:{}", identity.serial))
 }
 
 /// Whether `selector` picks `identity` out. Host names and e-mail domains are compared without regard to case
@@ -95,14 +103,16 @@ pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), (Reaso
 fn matches(selector: &Selector, identity: &Identity) -> bool {
     match selector {
         Selector::AnyName(name) => {
-            identity.common_name.as_deref() == Some(name.as_str())
+            has_common_name(identity, name)
                 || has_dns(identity, name)
                 || has_email(identity, name)
                 || identity.uris.iter().any(|uri| uri == name)
                 || identity.ips.iter().any(|ip| name.parse() == Ok(*ip))
         }
-        Selector::CommonName(name) => identity.common_name.as_deref() == Some(name.as_str()),
-        Selector::OrganizationalUnit(name) => identity.organizational_units.iter().any(|unit| unit == name),
+        Selector::CommonName(name) => has_common_name(identity, name),
+        Selector::OrganizationalUnit(name) => {
+            !identity.name_constrained && identity.organizational_units.iter().any(|unit| unit == name)
+        }
         Selector::Dns(name) => has_dns(identity, name),
         Selector::Email(name) => has_email(identity, name),
         Selector::Uri(name) => identity.uris.iter().any(|uri| uri == name),
@@ -110,6 +120,11 @@ fn matches(selector: &Selector, identity: &Identity) -> bool {
         Selector::Fingerprint(digest) => identity.fingerprint == *digest,
         Selector::Spki(digest) => identity.spki == *digest,
     }
+}
+
+/// Name constraints do not reach the subject: an issuer that they bind could write any name there.
+fn has_common_name(identity: &Identity, name: &str) -> bool {
+    !identity.name_constrained && identity.common_name.as_deref() == Some(name)
 }
 
 fn has_dns(identity: &Identity, name: &str) -> bool {
@@ -140,6 +155,7 @@ mod tests {
             ips: vec![[192, 0, 2, 7].into()],
             common_name: Some("Bob".into()),
             organizational_units: vec!["family".into()],
+            name_constrained: false,
             fingerprint: Sha256([1; 32]),
             twins: Twins::known(vec![Sha256([9; 32])]),
             spki: Sha256([2; 32]),
@@ -195,6 +211,22 @@ mod tests {
         ] {
             let got = reason(Some(&bob), &policy(vec![selector.clone()]));
             assert_eq!(got, Some(Reason::IdentityNotAllowed), "{selector}");
+        }
+    }
+
+    #[test]
+    fn below_name_constraints_the_subject_is_no_selector() {
+        let bob = Identity { name_constrained: true, ..identity() };
+        for (selector, admitted) in [
+            (Selector::AnyName("Bob".into()), false),
+            (Selector::CommonName("Bob".into()), false),
+            (Selector::OrganizationalUnit("family".into()), false),
+            (Selector::AnyName("bob-laptop".into()), true),
+            (Selector::Dns("bob-laptop".into()), true),
+            (Selector::Email("bob@home.example".into()), true),
+            (Selector::Fingerprint(Sha256([1; 32])), true),
+        ] {
+            assert_eq!(reason(Some(&bob), &policy(vec![selector.clone()])).is_none(), admitted, "{selector}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! What all connections of a running gate share.
 
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::close::CloseReason;
-use crate::identity::Chain;
+use crate::identity::{Chain, Sha256};
 use crate::names::Name;
 use crate::rejection::Rejection;
 use crate::relay::{Order, Support};
@@ -74,13 +76,14 @@ impl Gate {
 
     /// Cuts every session that would not be let in now by the snapshot of now; `at` is when somebody wanted that.
     pub(crate) fn review(&self, at: Instant) -> Reviewed {
-        let (snapshot, now) = (self.snapshot.load_full(), UnixTime::now());
-        let mut reviewed = Reviewed::default();
-        let (sessions, _) = self.sessions.newest(usize::MAX);
-        for session in sessions {
-            *if judge(&session, &snapshot, now, at) { &mut reviewed.kept } else { &mut reviewed.cut } += 1;
-        }
-        reviewed
+        let snapshot = self.snapshot.load_full();
+        let (mut sessions, _) = self.sessions.newest(usize::MAX);
+        let all = sessions.len();
+        // First what takes rights away for good, by look-ups. Nothing that a client has sent can delay it.
+        sessions.retain(|session| !cut(session, at, || withdrawn(session, &snapshot)));
+        let mut verdicts = Verdicts::new(&snapshot, UnixTime::now());
+        let kept = sessions.iter().filter(|session| !cut(session, at, || verdicts.of(session))).count();
+        Reviewed { kept, cut: all - kept }
     }
 
     /// Whether somebody whom the snapshot `under` lets in is let in still: to be asked before a backend is reached for him. Who
@@ -99,7 +102,9 @@ impl Gate {
     pub(crate) fn look_again(&self, session: &Session, under: &Arc<Snapshot>) {
         let snapshot = self.snapshot.load_full();
         if !Arc::ptr_eq(&snapshot, under) {
-            judge(session, &snapshot, UnixTime::now(), Instant::now());
+            let verdict =
+                || withdrawn(session, &snapshot).or_else(|| Verdicts::new(&snapshot, UnixTime::now()).of(session));
+            cut(session, Instant::now(), verdict);
         }
     }
 
@@ -114,14 +119,13 @@ impl Gate {
         sessions
     }
 
-    /// Looks again at the sessions of which a certificate has expired, unless their route keeps them. It may be one that
-    /// nobody needs: a client sends along what it likes.
+    /// Looks again at the sessions of which a certificate has expired, unless their route keeps them.
     pub(crate) fn end_expired(&self, now: UnixTime) {
         let (snapshot, at) = (self.snapshot.load_full(), Instant::now());
-        for session in self.sessions.expired(now.as_secs()) {
-            if snapshot.ends_expired(&session.route) {
-                judge(&session, &snapshot, now, at);
-            }
+        let expired = self.sessions.expired(now.as_secs());
+        let mut verdicts = Verdicts::new(&snapshot, now);
+        for session in expired.iter().filter(|session| snapshot.ends_expired(&session.route)) {
+            cut(session, at, || verdicts.of(session));
         }
     }
 
@@ -140,8 +144,63 @@ pub(crate) struct Reviewed {
     pub(crate) cut: usize,
 }
 
-/// Whether a session may go on; if not, it is cut.
-fn judge(session: &Session, snapshot: &Snapshot, now: UnixTime, at: Instant) -> bool {
-    let verdict = snapshot.keeps(&session.route, session.chain.as_deref(), now);
-    verdict.map_err(|(reason, detail)| session.relay.order(Order { reason, detail: Some(detail), at })).is_ok()
+/// Why a session has to end.
+type Verdict = Option<(CloseReason, String)>;
+
+/// What becomes of sessions under a snapshot. Each chain is judged once for each route, however many sessions have it.
+struct Verdicts<'a> {
+    snapshot: &'a Snapshot,
+    now: UnixTime,
+    known: HashMap<(Name, Option<Sha256>), Verdict>,
+}
+
+impl<'a> Verdicts<'a> {
+    fn new(snapshot: &'a Snapshot, now: UnixTime) -> Self {
+        Self { snapshot, now, known: HashMap::new() }
+    }
+
+    fn of(&mut self, session: &Session) -> Verdict {
+        let chain = session.chain.as_deref();
+        let key = (session.route.clone(), chain.map(|chain| chain.digest));
+        let judge = || self.snapshot.keeps(&session.route, chain, self.now).err();
+        self.known.entry(key).or_insert_with(judge).clone()
+    }
+}
+
+fn withdrawn(session: &Session, snapshot: &Snapshot) -> Verdict {
+    snapshot.withdraws(&session.route, session.identity.as_deref(), session.chain.as_deref())
+}
+
+/// Cuts a session if `verdict` says so. It is cut as well if the gate cannot tell: a fault in judging one session must neither
+/// keep it in nor leave the others without a verdict.
+fn cut(session: &Session, at: Instant, verdict: impl FnOnce() -> Verdict) -> bool {
+    let fault = || Some((CloseReason::Internal, "the gate failed to judge whether it may go on".to_owned()));
+    let verdict = catch_unwind(AssertUnwindSafe(verdict)).unwrap_or_else(|_| fault());
+    let Some((reason, detail)) = verdict else { return false };
+    session.relay.order(Order { reason, detail: Some(detail), at });
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::relay::Path;
+    use crate::telemetry::sessions::Holder;
+
+    #[test]
+    fn a_panic_while_a_session_is_judged_cuts_that_session() {
+        let name = |text| Name::parse(text).expect("a name");
+        let source = SocketAddr::from(([192, 0, 2, 7], 4711));
+        let session = |id| Session::new(id, source, name("public"), name("nas"), Holder::default(), None, Path::Copy);
+        let sessions = [1, 2, 3].map(session).map(Arc::new);
+        let cut: Vec<bool> = sessions
+            .iter()
+            .map(|session| cut(session, Instant::now(), || if session.id == 2 { panic!("a fault") } else { None }))
+            .collect();
+        assert_eq!(cut, [false, true, false]);
+        assert_eq!(sessions[1].relay.ordered().map(|order| order.reason), Some(CloseReason::Internal));
+    }
 }

@@ -98,13 +98,56 @@ fn hex_bytes(text: &str) -> Option<Vec<u8>> {
     Some(pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }
 
-/// What a client sent to prove who it is. It is kept for as long as its session lasts, to be judged again.
+/// The chain that vouches for a client, as it was verified: whatever else the client sent is not in it. It is kept for as
+/// long as its session lasts, to be judged again.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chain {
-    /// The client's own certificate first.
+    /// The client's own certificate, then the intermediates that lead to the trust anchor. Where certificates are not
+    /// verified, the client's own only.
     pub certificates: Vec<CertificateDer<'static>>,
-    /// The last second, since 1970, in which all of them are valid that were when it was sent.
+    /// Who issued each of them; empty where certificates are not verified.
+    pub issued: Vec<Issued>,
+    /// The last second, since 1970, in which all of them are valid.
     pub good_until: u64,
+    /// SHA-256 of all of them: equal chains have the same.
+    pub digest: Sha256,
+}
+
+impl Chain {
+    /// A chain of these certificates.
+    pub fn new(certificates: Vec<CertificateDer<'static>>, issued: Vec<Issued>, good_until: u64) -> Self {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for certificate in &certificates {
+            // With its length, so that two chains cannot be cut from the same bytes in different places.
+            hash.update(&certificate.len().to_be_bytes());
+            hash.update(certificate);
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(hash.finish().as_ref());
+        Self { certificates, issued, good_until, digest: Sha256(digest) }
+    }
+}
+
+/// What revocation lists know a certificate by: its issuer, by name and key, and its serial number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// The issuer's distinguished name (DER).
+    pub issuer: Vec<u8>,
+    /// The issuer's key; `None` for a certificate that is itself in `trust`.
+    pub key: Option<IssuerKey>,
+    /// The certificate's serial number.
+    pub serial: Serial,
+}
+
+/// The key of an issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerKey {
+    /// The SubjectPublicKeyInfo (DER).
+    pub spki: Vec<u8>,
+    /// SHA-256 of it.
+    pub digest: Sha256,
+    /// Whether its certificate permits it to sign revocation lists.
+    pub signs_lists: bool,
 }
 
 /// What the end-entity certificate of a client says, and whether anybody vouched for it.
@@ -132,6 +175,9 @@ pub struct Identity {
     pub common_name: Option<String>,
     /// The subject's organizational units.
     pub organizational_units: Vec<String>,
+    /// An issuer in its chain may vouch for certain names only (name constraints). Such constraints do not reach the
+    /// subject, so neither the common name nor an organizational unit is a selector.
+    pub name_constrained: bool,
     /// SHA-256 of the certificate.
     pub fingerprint: Sha256,
     /// SHA-256 of certificates that differ from this one in nothing but the form of their issuer's signature, and are as
@@ -217,6 +263,7 @@ impl Identity {
                 .filter_map(|ou| ou.as_str().ok())
                 .map(str::to_owned)
                 .collect(),
+            name_constrained: false,
             fingerprint: Sha256::of(der),
             twins: Twins::of(der),
             spki: Sha256::of(certificate.public_key().raw),

@@ -6,14 +6,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::CertificateError;
 use rustls::pki_types::UnixTime;
 
-use crate::authorize::{PassthroughPolicy, Policy};
+use crate::authorize::{PassthroughPolicy, Policy, denied};
 use crate::close::CloseReason;
 use crate::config::checked::{Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts};
 use crate::handshake::authorities::Authorities;
 use crate::handshake::config::{InvalidTls, RouteTls};
-use crate::identity::Chain;
+use crate::identity::{Chain, Identity};
 use crate::names::{Name, ServerNamePattern};
 use crate::rejection::Reason;
 use crate::route::RouteTable;
@@ -134,6 +135,21 @@ impl Snapshot {
             Some(Access::Passthrough(_)) => false,
             None => true,
         }
+    }
+
+    /// Why a session that is in has lost its right by a revocation list or by `deny`, over the route of the same name. Look-ups
+    /// only: what a client has sent does not make it dear, so this is asked about all sessions before anything else is.
+    pub fn withdraws(
+        &self,
+        route: &Name,
+        identity: Option<&Identity>,
+        chain: Option<&Chain>,
+    ) -> Option<(CloseReason, String)> {
+        let Access::Certificate { tls, policy, .. } = &self.route(route)?.access else { return None };
+        if chain.is_some_and(|chain| tls.authorities().revoke(chain)) {
+            return Some((CloseReason::Revoked, CertificateError::Revoked.to_string()));
+        }
+        denied(identity?, policy).map(|detail| (CloseReason::Denied, detail))
     }
 
     /// Whether a session that is in would be let in `now`, over the route of the same name; and if not, why it has to end.

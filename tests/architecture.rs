@@ -32,8 +32,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client_hello", &["admission", "ja4", "proxy_protocol", "sys"]),
     ("route", &[]),
     ("authorize", &["config"]),
-    // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more. Which authority
-    // signed a certificate is for pki to say.
+    // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more.
+    // X.509 as such is pki's: the parts of a certificate, and whether a key signed it.
     ("handshake", &["admission", "authorize", "client_hello", "config", "pki", "record", "sys"]),
     ("dial", &["authorize", "config", "sys"]),
     ("relay", &["record", "sys"]),

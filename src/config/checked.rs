@@ -184,6 +184,17 @@ pub struct TrustAnchor {
     pub file: PathBuf,
     /// The certificate.
     pub certificate: CertificateDer<'static>,
+    /// What it vouches for.
+    pub kind: TrustKind,
+}
+
+/// What a certificate in `trust` vouches for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrustKind {
+    /// The certificates that it signed: it is an authority's.
+    Authority,
+    /// Itself only: it is that of one device, whose key must not make other devices.
+    Pinned,
 }
 
 /// A certificate revocation list, from a `revocation_lists` file.
@@ -195,6 +206,9 @@ pub struct RevocationList {
     pub list: CertificateRevocationListDer<'static>,
     /// Who made it: the name of an authority, as it is encoded.
     pub issuer: Vec<u8>,
+    /// SHA-256 of the key (SubjectPublicKeyInfo) in `trust` that signed it; `None` for the list of an authority that is not
+    /// there, such as an intermediate.
+    pub signer: Option<Sha256>,
     /// When it was made (`thisUpdate`), in seconds since 1970.
     pub this_update: i64,
     /// When its successor is due (`nextUpdate`), in seconds since 1970.

@@ -1,56 +1,63 @@
-//! Who vouches for client certificates, and who is revoked: trust anchors and revocation lists, and what was found out by them.
+//! Who vouches for client certificates, and which are revoked: trust anchors and revocation lists, and what was found out by
+//! them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod anchors;
+mod known;
+mod lists;
+mod path;
+
 use std::fmt;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{CertificateError, DistinguishedName, Error, RootCertStore};
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
-use x509_parser::x509::X509Name;
+use rustls::{CertificateError, DistinguishedName, Error, ExtendedKeyPurpose, OtherError};
+use x509_parser::certificate::Validity as Dates;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::anchors::Anchors;
-use super::chains::{self, Chains, Followed, Validity};
+use self::anchors::Anchors;
+use self::known::Known;
+pub(super) use self::known::{Validity, Verified};
+use self::lists::Lists;
+use self::path::Path;
 use super::config::PROVIDER;
-use crate::config::checked::{ClientAuth, ExpiredRevocationList, RevocationList};
-use crate::identity::{Identity, NotACertificate, Serial};
+use crate::config::checked::ClientAuth;
+use crate::identity::{Chain, Identity, Issued, IssuerKey, NotACertificate, Serial, Sha256};
+use crate::pki::{Algorithms, Parts};
 use crate::rejection::Reason;
 
-/// The most certificates a client may send beside its own. webpki follows no chain of more than six, but tries every order
-/// of those it is given: thirty of one name, which anybody can make, cost it seconds.
+/// The most certificates a client may send beside its own.
 const INTERMEDIATES_MAX: usize = 8;
+
+/// The longest certificate, in bytes, that is read for its names although nothing vouches for it: what that takes grows with
+/// it. Real ones have one to three thousand bytes.
+const UNVERIFIED_MAX: usize = 16 * 1024;
 
 /// The authorities of one `[client_auth]`. Routes that have the same one share them: lists may be long, and a device that was
 /// seen on one route is known on the others.
 #[derive(Debug)]
 pub struct Authorities {
-    /// Follows the chain to a trust anchor (RFC 5280 section 6). Absent in the modes that do not verify.
-    chain: Option<Arc<dyn ClientCertVerifier>>,
-    /// What all revocation lists together revoke: issuer and serial number. webpki asks the first list that speaks for
-    /// an issuer and no other, so a list that was put beside an older one would have no effect.
-    revoked: HashMap<Vec<u8>, HashSet<Serial>>,
-    /// The first moment, in seconds since 1970, at which a revocation list expires and with it every verdict.
-    lists_good_until: Option<u64>,
-    known: Chains,
+    /// Whether certificates are verified, in this mode.
+    verifies: bool,
     anchors: Anchors,
+    lists: Lists,
+    known: Known,
+    algorithms: Algorithms<'static>,
 }
 
 /// The trust anchors or revocation lists cannot be used.
 #[derive(Debug)]
 pub enum UnusableTrust {
-    /// A certificate is no trust anchor.
+    /// A certificate is no trust anchor, or there is none.
     Anchor(Error),
-    /// webpki refuses the set: it is empty, or a revocation list cannot be read.
-    Builder(VerifierBuilderError),
+    /// A revocation list cannot be read.
+    List(webpki::Error),
 }
 
 impl fmt::Display for UnusableTrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anchor(error) => error.fmt(f),
-            Self::Builder(error) => error.fmt(f),
+            Self::List(error) => write!(f, "a revocation list cannot be used: {error}"),
         }
     }
 }
@@ -65,224 +72,267 @@ pub(super) struct Refused {
     pub(super) detail: String,
 }
 
+/// A chain that was refused, and whom its first certificate names, if that could be read.
+type RefusedChain = (Option<Arc<Identity>>, Refused);
+
 impl Authorities {
-    /// Those that `client_auth` names. Where it verifies nobody, there are none.
+    /// Those that `client_auth` names. In the modes that do not verify there are none.
     pub fn new(client_auth: &ClientAuth) -> Result<Self, UnusableTrust> {
-        let chain = if client_auth.mode.verifies() { Some(chain_verifier(client_auth)?) } else { None };
-        let lists_good_until = match client_auth.expired_revocation_list {
-            ExpiredRevocationList::Warn => None,
-            ExpiredRevocationList::Deny => {
-                client_auth.revocation_lists.iter().filter_map(|list| u64::try_from(list.next_update?).ok()).min()
-            }
-        };
-        Ok(Self {
-            anchors: Anchors::new(if chain.is_some() { &client_auth.trust } else { &[] }),
-            chain,
-            revoked: revoked(&client_auth.revocation_lists),
-            lists_good_until,
-            known: Chains::default(),
-        })
+        Self::with(client_auth, PROVIDER.signature_verification_algorithms.all)
+    }
+
+    fn with(client_auth: &ClientAuth, algorithms: Algorithms<'static>) -> Result<Self, UnusableTrust> {
+        let verifies = client_auth.mode.verifies();
+        let anchors =
+            if verifies { Anchors::new(client_auth).map_err(UnusableTrust::Anchor)? } else { Anchors::default() };
+        if verifies && anchors.is_empty() {
+            return Err(UnusableTrust::Anchor(Error::General("no trust anchors".to_owned())));
+        }
+        let lists = Lists::new(client_auth, algorithms).map_err(UnusableTrust::List)?;
+        Ok(Self { verifies, anchors, lists, known: Known::default(), algorithms })
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
     pub(super) fn names(&self) -> &[DistinguishedName] {
-        self.chain.as_ref().map_or(&[], |chain| chain.root_hint_subjects())
+        &self.anchors.names
     }
 
     /// Whether chains are followed to a trust anchor.
     pub fn verifies(&self) -> bool {
-        self.chain.is_some()
+        self.verifies
     }
 
-    /// Whom the lists here revoke and those of `other` do not: the first `most` of them, and how many more there are.
+    /// Which certificates the lists here revoke and those of `other` do not: the first `most` of them (issuer and serial
+    /// number), and how many more there are.
     pub fn revoked_beside(&self, other: &Self, most: usize) -> (Vec<(String, Serial)>, usize) {
-        let (mut first, mut count) = (BTreeSet::new(), 0);
-        // Where nobody is verified, lists have no effect.
-        for (issuer, serials) in self.revoked.iter().filter(|_| self.chain.is_some()) {
-            let known = other.revoked.get(issuer);
-            for serial in serials.iter().filter(|serial| known.is_none_or(|known| !known.contains(*serial))) {
-                count += 1;
-                first.insert((issuer, serial));
-                if first.len() > most {
-                    first.pop_last();
-                }
-            }
-        }
-        let name = |issuer| X509Name::from_der(issuer).map(|(_, name)| name.to_string()).unwrap_or_default();
-        let more = count - first.len();
-        (first.into_iter().map(|(issuer, serial)| (name(issuer), serial.clone())).collect(), more)
+        self.lists.beside(&other.lists, most)
     }
 
-    /// Whether a trust anchor signed a certificate that was refused for this reason.
-    pub(super) fn anchored(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        reason: Reason,
-    ) -> bool {
-        // webpki has looked at all signatures where it finds no path. Other mistakes it may find before the first one.
-        reason != Reason::UnknownCa
-            && intermediates.len() <= INTERMEDIATES_MAX
-            && self.anchors.signed(end_entity, intermediates)
+    /// Whether a list revokes a certificate of a chain that was verified once, by these authorities or by former ones. A
+    /// look-up for each certificate.
+    pub fn revoke(&self, chain: &Chain) -> bool {
+        self.lists.revoke(chain)
     }
 
-    /// Follows a chain to a trust anchor, or recalls that it was followed before.
-    pub(super) fn follow(
+    /// Follows a chain to a trust anchor, or recalls that it was followed before; and asks the revocation lists. With the last
+    /// second, since 1970, in which that holds as far as is known now.
+    pub(super) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        sent: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<Followed, (Option<Arc<Identity>>, Refused)> {
-        let Some(chain) = &self.chain else {
-            // Nobody looks at the dates, so they do not end anything either, unless a reload changes the mode.
-            let identity = Identity::from_certificate(end_entity, false).map_err(|error| (None, error.into()))?;
-            let chain = chains::kept(end_entity, intermediates, validity(&identity, intermediates, now).until);
-            let validity = Validity { from: 0, until: u64::MAX };
-            return Ok(Followed { identity: Arc::new(identity), chain, validity, revoked: false });
-        };
-        let key = chains::key(end_entity, intermediates);
-        if let Some(followed) = self.known.recall(&key, now) {
-            return Ok(followed);
+    ) -> Result<(Verified, u64), RefusedChain> {
+        if !self.verifies {
+            // The dates are not looked at, so they do not end anything either, unless a reload changes the mode.
+            return Ok((unverified(end_entity)?, u64::MAX));
         }
-        let identity = Identity::from_certificate(end_entity, true).map_err(|error| (None, error.into()))?;
-        let identity = Arc::new(identity);
-        let revoked = match self.follow_anew(&**chain, end_entity, intermediates, now) {
-            Ok(()) => false,
-            // webpki looks for that last, behind all that could be wrong with the chain.
-            Err(refused) if refused.reason == Reason::Revoked => true,
-            Err(refused) => return Err((Some(identity), refused)),
-        };
-        let Validity { from, until } = validity(&identity, intermediates, now);
-        let chain = chains::kept(end_entity, intermediates, until);
-        let until = self.lists_good_until.map_or(until, |lists| lists.min(until));
-        let followed = Followed { identity, chain, validity: Validity { from, until }, revoked };
-        self.known.remember(key, followed.clone());
-        Ok(followed)
+        let verified = self.follow(end_entity, sent, now)?;
+        match self.lists.clear(&verified.chain, now) {
+            // A list expires at the second that it names.
+            Ok(until) => Ok((verified.clone(), verified.validity.until.min(until.saturating_sub(1)))),
+            Err(refused) => Err((Some(verified.identity), refused)),
+        }
     }
 
-    fn follow_anew(
+    fn follow(
         &self,
-        chain: &dyn ClientCertVerifier,
         end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        sent: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<(), Refused> {
-        if intermediates.len() > INTERMEDIATES_MAX {
-            return Err(Refused {
-                error: CertificateError::BadEncoding,
-                reason: Reason::CertificateInvalid,
-                detail: format!("{} certificates beside the client's own", intermediates.len()),
-            });
+    ) -> Result<Verified, RefusedChain> {
+        // Whom a certificate names that nothing vouches for: for the log.
+        let named = || unverified(end_entity).ok().map(|one| one.identity);
+        if sent.len() > INTERMEDIATES_MAX {
+            let detail = format!("{} certificates beside the client's own", sent.len());
+            return Err((named(), Refused::invalid(detail)));
         }
-        match chain.verify_client_cert(end_entity, intermediates, now) {
-            Ok(_) => self.ask_every_list(end_entity, intermediates),
-            // An authority of the same name, with another key: one that was made anew, or a forged one. Either way no
-            // trust anchor vouches for the certificate, and that is what helps whoever reads it. `bad_signature` is left
-            // for a client that cannot prove that it holds its key.
-            Err(Error::InvalidCertificate(CertificateError::BadSignature)) => Err(Refused {
-                error: CertificateError::UnknownIssuer,
-                reason: Reason::UnknownCa,
-                detail: "an authority of that name is in trust, but another key signed the certificate".to_owned(),
-            }),
-            Err(Error::InvalidCertificate(error)) => {
-                let detail = match &error {
-                    // webpki's own word for it, such as CaUsedAsEndEntity, without what rustls wraps around it.
-                    CertificateError::Other(inner) => inner.to_string(),
-                    _ => error.to_string(),
-                };
-                let reason = reason_of(&error);
-                // Of what has no reason of its own rustls would send some as certificate_unknown, and say so to nobody.
-                let error = if reason == Reason::CertificateInvalid { CertificateError::BadEncoding } else { error };
-                Err(Refused { reason, detail, error })
-            }
-            // webpki gives nothing else; if it ever does, it is a refusal all the same.
-            Err(other) => Err(Refused {
-                error: CertificateError::BadEncoding,
-                reason: Reason::CertificateInvalid,
-                detail: other.to_string(),
-            }),
+        if let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now) {
+            return Ok(verified);
         }
-    }
-
-    fn ask_every_list(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-    ) -> Result<(), Refused> {
-        if self.revoked.is_empty() {
-            return Ok(());
+        webpki::EndEntityCert::try_from(end_entity).map_err(|error| (named(), error.into()))?;
+        let leaf = Parts::read(end_entity).ok_or_else(|| (named(), NotACertificate.into()))?;
+        let identity = || Identity::from_certificate(end_entity, true).map_err(|error| (None, error.into()));
+        if self.anchors.pins(end_entity) {
+            let identity = Arc::new(identity()?);
+            let validity =
+                pinned(&identity, end_entity, now).map_err(|error| (Some(Arc::clone(&identity)), error.into()))?;
+            let issued = Issued { issuer: leaf.issuer.to_vec(), key: None, serial: identity.serial.clone() };
+            let chain = Chain::new(vec![end_entity.clone().into_owned()], vec![issued], validity.until);
+            return Ok(self.known.remember(Verified { identity, chain: Arc::new(chain), validity }));
         }
-        for certificate in [end_entity].into_iter().chain(intermediates) {
-            // What cannot be read here was read by webpki, or is no part of the chain.
-            let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
-            let serials = self.revoked.get(certificate.issuer().as_raw());
-            if serials.is_some_and(|serials| serials.contains(&Serial::from_be_bytes(certificate.raw_serial()))) {
-                return Err(Refused::revoked());
-            }
-        }
-        Ok(())
+        let path = path::find(leaf, sent, &self.anchors, self.algorithms, now).map_err(|none| {
+            let anchored =
+                |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
+            (named().map(anchored), path::alone(end_entity, now).err().unwrap_or(none.error).into())
+        })?;
+        let mut identity = identity()?;
+        identity.name_constrained =
+            path.anchor.constrains_names || path.certificates.iter().skip(1).any(Parts::constrains_names);
+        let validity = path.certificates.iter().map(validity).reduce(Validity::and).unwrap_or(Validity::NEVER);
+        let certificates = path.certificates.iter().map(|one| CertificateDer::from(one.der.to_vec())).collect();
+        let chain = Arc::new(Chain::new(certificates, issued(&path), validity.until));
+        Ok(self.known.remember(Verified { identity: Arc::new(identity), chain, validity }))
     }
 }
 
-/// When all certificates of a chain are valid that is good `now`.
-pub(super) fn validity(identity: &Identity, intermediates: &[CertificateDer<'_>], now: UnixTime) -> Validity {
-    let seconds = |time: i64| u64::try_from(time).unwrap_or(0);
-    let mut validity = Validity { from: seconds(identity.not_before), until: seconds(identity.not_after) };
-    for certificate in intermediates {
-        // One that cannot be read is no part of the chain.
-        let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
-        let dates = certificate.validity();
-        let (from, until) = (seconds(dates.not_before.timestamp()), seconds(dates.not_after.timestamp()));
-        // Nor is one that is not valid now: many clients send their authority along, which is trusted whatever its dates.
-        if from <= now.as_secs() && now.as_secs() <= until {
-            validity = Validity { from: validity.from.max(from), until: validity.until.min(until) };
-        }
+/// What a certificate says that nothing vouches for.
+fn unverified(certificate: &CertificateDer<'_>) -> Result<Verified, RefusedChain> {
+    if certificate.len() > UNVERIFIED_MAX {
+        let detail = format!("a certificate of {} bytes that nothing vouches for", certificate.len());
+        return Err((None, Refused::invalid(detail)));
     }
-    validity
+    let identity = Identity::from_certificate(certificate, false).map_err(|error| (None, error.into()))?;
+    let until = seconds(identity.not_after);
+    let chain = Chain::new(vec![certificate.clone().into_owned()], Vec::new(), until);
+    Ok(Verified { identity: Arc::new(identity), chain: Arc::new(chain), validity: Validity::ALWAYS })
+}
+
+/// Who issued each certificate of a path.
+fn issued(path: &Path<'_>) -> Vec<Issued> {
+    let issuers = path.certificates.iter().skip(1).map(|issuer| (issuer.key, issuer.signs_lists()));
+    // Of a trust anchor neither webpki nor any other library asks whether it may sign lists: mkcert's may not.
+    let issuers = issuers.chain([(path.anchor.key.as_slice(), true)]);
+    let issued = path.certificates.iter().zip(issuers).map(|(certificate, (spki, signs_lists))| Issued {
+        issuer: certificate.issuer.to_vec(),
+        key: Some(IssuerKey { spki: spki.to_vec(), digest: Sha256::of(spki), signs_lists }),
+        serial: Serial::from_be_bytes(certificate.serial),
+    });
+    issued.collect()
+}
+
+/// When a certificate is valid.
+fn validity(certificate: &Parts<'_>) -> Validity {
+    // webpki has read it before.
+    Dates::from_der(certificate.validity).map_or(Validity::NEVER, |(_, dates)| Validity {
+        from: seconds(dates.not_before.timestamp()),
+        until: seconds(dates.not_after.timestamp()),
+    })
+}
+
+fn seconds(time: i64) -> u64 {
+    u64::try_from(time).unwrap_or(0)
+}
+
+/// Whether a certificate that is itself in `trust` is valid now and for clients. webpki has no path for it.
+fn pinned(identity: &Identity, certificate: &CertificateDer<'_>, now: UnixTime) -> Result<Validity, CertificateError> {
+    let validity = Validity { from: seconds(identity.not_before), until: seconds(identity.not_after) };
+    let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    if now.as_secs() < validity.from {
+        return Err(CertificateError::NotValidYetContext { time: now, not_before: at(validity.from) });
+    }
+    if now.as_secs() > validity.until {
+        return Err(CertificateError::ExpiredContext { time: now, not_after: at(validity.until) });
+    }
+    let (_, certificate) = X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let usage = certificate.extended_key_usage().map_err(|_| CertificateError::BadEncoding)?;
+    if usage.is_some_and(|usage| !usage.value.client_auth) {
+        return Err(CertificateError::InvalidPurpose);
+    }
+    Ok(validity)
 }
 
 impl Refused {
+    pub(super) fn new(reason: Reason, detail: String, error: CertificateError) -> Self {
+        Self { error, reason, detail }
+    }
+
     pub(super) fn revoked() -> Self {
         let error = CertificateError::Revoked;
-        Self { reason: Reason::Revoked, detail: error.to_string(), error }
+        Self::new(Reason::Revoked, error.to_string(), error)
+    }
+
+    fn another_key() -> Self {
+        let detail = "an authority of that name is in trust, but another key signed the certificate".to_owned();
+        Self::new(Reason::UnknownCa, detail, CertificateError::UnknownIssuer)
+    }
+
+    fn invalid(detail: String) -> Self {
+        Self::new(Reason::CertificateInvalid, detail, CertificateError::BadEncoding)
     }
 }
 
 impl From<NotACertificate> for Refused {
     fn from(_: NotACertificate) -> Self {
-        let error = CertificateError::BadEncoding;
-        Self { error, reason: Reason::CertificateInvalid, detail: "not X.509".to_owned() }
+        Self::invalid("not X.509".to_owned())
     }
 }
 
-/// Lists that cannot be read are refused by webpki.
-fn revoked(lists: &[RevocationList]) -> HashMap<Vec<u8>, HashSet<Serial>> {
-    let mut revoked: HashMap<Vec<u8>, HashSet<Serial>> = HashMap::new();
-    for list in lists {
-        let Ok((_, list)) = CertificateRevocationList::from_der(&list.list) else { continue };
-        let serials = list.iter_revoked_certificates().map(|entry| Serial::from_be_bytes(entry.raw_serial()));
-        revoked.entry(list.issuer().as_raw().to_vec()).or_default().extend(serials);
+impl From<webpki::Error> for Refused {
+    fn from(error: webpki::Error) -> Self {
+        match error {
+            // One that was made anew, or a forged one. `bad_signature` is left for a client that cannot prove that it holds
+            // its key.
+            webpki::Error::InvalidSignatureForPublicKey => Self::another_key(),
+            webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(context)
+                if is_supported(&context.public_key_algorithm_id) =>
+            {
+                Self::another_key()
+            }
+            webpki::Error::MaximumSignatureChecksExceeded => Self::new(
+                Reason::UnknownCa,
+                "none of the first certificates that the client sent beside its own leads to an authority in trust".to_owned(),
+                CertificateError::UnknownIssuer,
+            ),
+            // What "openssl req -x509" makes unless it is told otherwise.
+            webpki::Error::CaUsedAsEndEntity => Self::invalid(
+                "it is the certificate of an authority (CA:TRUE), which no client may show: issue one for the device with \
+                 it, or make it with \"-addext basicConstraints=critical,CA:FALSE\""
+                    .to_owned(),
+            ),
+            other => certificate_error(other).into(),
+        }
     }
-    revoked
 }
 
-fn chain_verifier(client_auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier>, UnusableTrust> {
-    let mut roots = RootCertStore::empty();
-    for anchor in &client_auth.trust {
-        roots.add(anchor.certificate.clone()).map_err(UnusableTrust::Anchor)?;
+/// Whether a key of this kind (AlgorithmIdentifier) can be used at all.
+fn is_supported(key: &[u8]) -> bool {
+    PROVIDER.signature_verification_algorithms.all.iter().any(|one| one.public_key_alg_id().as_ref() == key)
+}
+
+/// As rustls has it, whose own function for that is private.
+fn certificate_error(error: webpki::Error) -> CertificateError {
+    use webpki::Error as E;
+    let purpose = |values: Vec<usize>| match values.as_slice() {
+        webpki::KeyUsage::CLIENT_AUTH_REPR => ExtendedKeyPurpose::ClientAuth,
+        webpki::KeyUsage::SERVER_AUTH_REPR => ExtendedKeyPurpose::ServerAuth,
+        _ => ExtendedKeyPurpose::Other(values),
+    };
+    match error {
+        E::BadDer | E::BadDerTime | E::TrailingData(_) => CertificateError::BadEncoding,
+        E::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before },
+        E::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        E::InvalidCertValidity => CertificateError::Expired,
+        E::UnknownIssuer => CertificateError::UnknownIssuer,
+        E::RequiredEkuNotFoundContext(context) => CertificateError::InvalidPurposeContext {
+            required: ExtendedKeyPurpose::ClientAuth,
+            presented: context.present.into_iter().map(purpose).collect(),
+        },
+        E::UnsupportedSignatureAlgorithmContext(context) => CertificateError::UnsupportedSignatureAlgorithmContext {
+            signature_algorithm_id: context.signature_algorithm_id,
+            supported_algorithms: context.supported_algorithms,
+        },
+        E::UnsupportedSignatureAlgorithmForPublicKeyContext(context) => {
+            CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+                signature_algorithm_id: context.signature_algorithm_id,
+                public_key_algorithm_id: context.public_key_algorithm_id,
+            }
+        }
+        other => CertificateError::Other(OtherError(Arc::new(other))),
     }
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
-    if !client_auth.revocation_lists.is_empty() {
-        builder = builder.with_crls(client_auth.revocation_lists.iter().map(|list| list.list.clone()));
+}
+
+impl From<CertificateError> for Refused {
+    fn from(error: CertificateError) -> Self {
+        let detail = match &error {
+            // webpki's own word for it, such as EndEntityUsedAsCa, without what rustls wraps around it.
+            CertificateError::Other(inner) => inner.to_string(),
+            _ => error.to_string(),
+        };
+        let reason = reason_of(&error);
+        // Of what has no reason of its own rustls would send some as certificate_unknown.
+        let error = if reason == Reason::CertificateInvalid { CertificateError::BadEncoding } else { error };
+        Self::new(reason, detail, error)
     }
-    if !client_auth.announce_trust {
-        builder = builder.clear_root_hint_subjects();
-    }
-    // webpki's own default takes an expired list for a good one.
-    if client_auth.expired_revocation_list == ExpiredRevocationList::Deny {
-        builder = builder.enforce_revocation_expiration();
-    }
-    builder.build().map_err(UnusableTrust::Builder)
 }
 
 /// Our reason for a certificate that rustls refuses.
@@ -305,3 +355,6 @@ pub(super) fn reason_of(error: &CertificateError) -> Reason {
         _ => Reason::CertificateInvalid,
     }
 }
+
+#[cfg(test)]
+mod tests;

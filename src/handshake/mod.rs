@@ -1,8 +1,6 @@
 //! Stage 4: the TLS handshake, on rustls' unbuffered connection.
 
-mod anchors;
 pub mod authorities;
-mod chains;
 pub mod config;
 mod hkdf;
 mod observation;
@@ -53,7 +51,7 @@ pub struct Secured {
     /// Whom the certificate names, at the head of the chain that was verified. `None` if none was shown, which only
     /// some client-auth modes let through.
     pub identity: Option<Arc<Identity>>,
-    /// That chain.
+    /// The chain that was verified.
     pub chain: Option<Arc<Chain>>,
     /// What was negotiated.
     pub facts: Facts,
@@ -398,11 +396,13 @@ impl Driver {
 /// Whom a chain names, and the chain.
 type Named = (Arc<Identity>, Arc<Chain>);
 
-/// Whom the chain names, with the chain to go by later. `judged` is what the verifier let in during this handshake; if that is
-/// not this very chain, it is judged now. On resumption rustls calls no verifier at all.
+/// Whom the chain names, with what was verified of it. `judged` is what the verifier let in during this handshake; if the client
+/// did not send that, what it sent is judged now. On resumption rustls calls no verifier at all.
 fn identify(chain: &[CertificateDer<'_>], judged: Option<Named>, tls: &RouteTls) -> Result<Option<Named>, Refused> {
     let Some((end_entity, intermediates)) = chain.split_first() else { return Ok(None) };
-    if let Some(judged) = judged.filter(|(_, judged)| judged.certificates == chain) {
+    if let Some(judged) = judged.filter(|(_, judged)| judged.certificates.iter().all(|one| chain.contains(one)))
+        && judged.1.certificates.first() == Some(end_entity)
+    {
         return Ok(Some(judged));
     }
     let Judged { identity, chain, verdict, .. } = tls.verifier.judge(end_entity, intermediates, UnixTime::now());

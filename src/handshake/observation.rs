@@ -17,7 +17,7 @@ use crate::rejection::Reason;
 pub(crate) struct Observation {
     /// Whom the presented certificate names, whether it was accepted or not.
     pub(crate) identity: Option<Arc<Identity>>,
-    /// The chain that was presented, if it was accepted.
+    /// The chain that was verified, if it was accepted.
     pub(crate) chain: Option<Arc<Chain>>,
     /// Why the verifier refused, more precisely than its error says.
     pub(crate) refusal: Option<(Reason, String)>,

@@ -8,8 +8,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::authorities::{Authorities, Refused};
-use super::chains::Followed;
+use super::authorities::{Authorities, Refused, Verified};
 use super::config::PROVIDER;
 use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
@@ -30,7 +29,7 @@ pub(super) struct RouteVerifier {
 pub(super) struct Judged {
     /// Whom it names.
     pub(super) identity: Option<Arc<Identity>>,
-    /// The chain, if it is one to go by later. Where many connections show the same one, they share it.
+    /// The chain that was verified. Where many connections show the same one, they share it.
     pub(super) chain: Option<Arc<Chain>>,
     /// Up to when it stays good, in seconds since 1970, as far as anybody can tell now.
     good_until: u64,
@@ -51,26 +50,20 @@ impl RouteVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Judged {
-        let followed = match self.authorities.follow(end_entity, intermediates, now) {
-            Ok(followed) if followed.revoked => Err((Some(followed.identity), Refused::revoked())),
-            followed => followed,
-        };
-        match followed {
-            Ok(Followed { identity, chain, validity, .. }) => {
+        match self.authorities.verify(end_entity, intermediates, now) {
+            Ok((Verified { identity, chain, .. }, good_until)) => {
                 let verdict = decide(Some(&identity), &self.policy).map_err(|(reason, detail)| Refused {
                     // The one error that reaches the client as access_denied.
                     error: CertificateError::ApplicationVerificationFailure,
                     reason,
                     detail,
                 });
-                Judged { identity: Some(identity), chain: Some(chain), good_until: validity.until, verdict }
+                Judged { identity: Some(identity), chain: Some(chain), good_until, verdict }
             }
             // Marked for what it is: only a chain that was followed to its anchor makes a verified identity.
             Err((identity, refused)) => {
-                let anchored = || self.authorities.anchored(end_entity, intermediates, refused.reason);
-                let identity = identity.map(|identity| {
-                    Arc::new(Identity { verified: false, anchored: anchored(), ..Identity::clone(&identity) })
-                });
+                let identity =
+                    identity.map(|identity| Arc::new(Identity { verified: false, ..Identity::clone(&identity) }));
                 Judged { identity, chain: None, good_until: 0, verdict: Err(refused) }
             }
         }
@@ -142,9 +135,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::checked::{Allow, ClientAuth, DenyList, ExpiredRevocationList, ExpiredSession, TrustAnchor};
-    use crate::handshake::authorities::validity;
-    use crate::handshake::chains::Validity;
+    use crate::config::checked::{
+        Allow, ClientAuth, DenyList, ExpiredRevocationList, ExpiredSession, TrustAnchor, TrustKind,
+    };
     use crate::handshake::observation::{Observation, observe};
     use crate::rejection::Reason;
 
@@ -152,7 +145,11 @@ mod tests {
     fn verifier(mode: ClientAuthMode, certificate: &CertificateDer<'static>) -> RouteVerifier {
         let client_auth = ClientAuth {
             mode,
-            trust: vec![TrustAnchor { file: "clients.pem".into(), certificate: certificate.clone() }],
+            trust: vec![TrustAnchor {
+                file: "clients.pem".into(),
+                certificate: certificate.clone(),
+                kind: TrustKind::Pinned,
+            }],
             revocation_lists: Vec::new(),
             deny: DenyList::default(),
             expired_revocation_list: ExpiredRevocationList::Deny,
@@ -209,24 +206,6 @@ mod tests {
         let first = verifier.judge(&certificate, &[], UnixTime::now()).identity.expect("an identity");
         let second = verifier.judge(&certificate, &[], UnixTime::now()).identity.expect("an identity");
         assert!(Arc::ptr_eq(&first, &second), "it was remembered");
-    }
-
-    #[test]
-    fn a_chain_is_good_while_all_of_it_is_but_for_what_is_no_part_of_it() {
-        let now = UnixTime::now().as_secs();
-        let own = Identity::from_certificate(&certificate(now - 50, now + 50), true).expect("an identity");
-        for (from, until, expected) in [
-            (now - 90, now + 90, (now - 50, now + 50)),
-            (now - 90, now + 20, (now - 50, now + 20)),
-            (now - 20, now + 90, (now - 20, now + 50)),
-            // Expired, and not valid yet.
-            (now - 90, now - 1, (now - 50, now + 50)),
-            (now + 1, now + 2, (now - 50, now + 50)),
-        ] {
-            let at = UnixTime::since_unix_epoch(Duration::from_secs(now));
-            let Validity { from, until } = validity(&own, &[certificate(from, until)], at);
-            assert_eq!((from, until), expected);
-        }
     }
 
     /// It was as long as the certificate, or for ever where nobody looks at dates: a stolen ticket did for a key.

@@ -12,13 +12,19 @@ pub mod files;
 pub mod inspect;
 pub mod inventory;
 pub mod keys;
+mod parts;
 pub(crate) mod pem;
+mod signature;
 
 pub use archive::{Password, Profile, device_archive};
 pub use authority::{
     AUTHORITY_DAYS, Authority, Certified, DEVICE_DAYS, DeviceAuthority, Issued, Revocation, RevokedFor, SERVER_DAYS,
-    ServerAuthority, has_signed, usual_names,
+    ServerAuthority, has_signed, has_signed_list, usual_names,
 };
+
+pub(crate) use parts::public_key;
+pub use parts::{Parts, Signed};
+pub use signature::{Algorithms, NotSigned, verify};
 
 use std::fmt;
 

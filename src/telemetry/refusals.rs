@@ -366,6 +366,7 @@ mod tests {
             ips: Vec::new(),
             common_name: Some(name.to_owned()),
             organizational_units: Vec::new(),
+            name_constrained: false,
             fingerprint: Sha256::of(name.as_bytes()),
             twins: Twins::known(Vec::new()),
             spki: Sha256([2; 32]),

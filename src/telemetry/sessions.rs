@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn dated(id: u64, good_until: u64) -> Session {
-        let chain = Some(Arc::new(Chain { certificates: Vec::new(), good_until }));
+        let chain = Some(Arc::new(Chain::new(Vec::new(), Vec::new(), good_until)));
         Session { chain, ..session(id) }
     }
 

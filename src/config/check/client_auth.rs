@@ -12,11 +12,11 @@ use rustls::pki_types::pem::SectionKind;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::WebPkiClientVerifier;
 use x509_parser::oid_registry::OID_X509_EXT_ISSUER_DISTRIBUTION_POINT;
-use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509Version};
 
-use super::{date, now, word};
+use super::{date, now, trust, word};
 use crate::config::checked::{
-    ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationList, TrustAnchor,
+    ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationList, TrustAnchor, TrustKind,
 };
 use crate::config::files::{self, NamedFile, Pem, Wanted};
 use crate::config::raw::RawClientAuth;
@@ -68,7 +68,8 @@ pub(super) fn check(
 
     // Each part has been looked at by now, so that everything wrong with any of them has been told.
     let (mode, expired, sessions, announce) = (mode?, expired?, sessions?, announce?);
-    let (anchors, lists_read) = (anchors?, revocation_lists?);
+    let (anchors, mut lists_read) = (anchors?, revocation_lists?);
+    trust::attribute(&mut lists_read, &anchors);
     let [own_deny, default_deny] = deny;
     let deny = both(own_deny?, default_deny?);
     if mode.verifies() && in_use && anchors.is_empty() {
@@ -176,10 +177,22 @@ fn read_anchors(text: &Text, file: &NamedFile, report: &mut Report) -> Option<Ve
     let mut anchors = Vec::with_capacity(certificates.len());
     for (index, der) in certificates.into_iter().enumerate() {
         let certificate = CertificateDer::from(der);
-        let readable = X509Certificate::from_der(&certificate).is_ok_and(|(rest, _)| rest.is_empty());
-        if let (true, Ok(())) = (readable, RootCertStore::empty().add(certificate.clone())) {
-            lint_anchor(&certificate, file, &text.place, report);
-            anchors.push(TrustAnchor { file: file.path.clone(), certificate });
+        let parsed = X509Certificate::from_der(&certificate).ok().filter(|(rest, _)| rest.is_empty());
+        let usable = RootCertStore::empty().add(certificate.clone()).is_ok();
+        if let Some((_, parsed)) = parsed.filter(|_| usable) {
+            let Some(kind) = trust::kind(&parsed) else {
+                report.error(
+                    &text.place,
+                    format!(
+                        "certificate {} in {shown} is of version 1 and does not say whether it is that of an authority",
+                        index + 1
+                    ),
+                    "name the certificate of the authority that signed it",
+                );
+                return None;
+            };
+            lint_anchor(&parsed, kind, file, &text.place, report);
+            anchors.push(TrustAnchor { file: file.path.clone(), certificate: certificate.clone(), kind });
         } else {
             report.error(
                 &text.place,
@@ -192,26 +205,39 @@ fn read_anchors(text: &Text, file: &NamedFile, report: &mut Report) -> Option<Ve
     Some(anchors)
 }
 
-fn lint_anchor(der: &[u8], file: &NamedFile, place: &Place, report: &mut Report) {
-    let Ok((_, anchor)) = X509Certificate::from_der(der) else { return };
-    let (shown, who) = (file.path.display(), named(&anchor));
+fn lint_anchor(anchor: &X509Certificate<'_>, kind: TrustKind, file: &NamedFile, place: &Place, report: &mut Report) {
+    let (shown, who) = (file.path.display(), named(anchor));
     let until = anchor.validity().not_after.timestamp();
-    if until < now() {
-        report.warn(
+    match kind {
+        TrustKind::Authority if until < now() => report.warn(
             place,
             format!(
                 "the authority {who} in {shown} expired on {}; the gate still trusts it, other programs will not: \
                  replace it",
                 date(until)
             ),
-        );
+        ),
+        TrustKind::Pinned if until < now() => report.warn(
+            place,
+            format!("the certificate {who} in {shown} expired on {}, and is turned away: replace it", date(until)),
+        ),
+        _ => {}
     }
-    if !anchor.is_ca() {
+    if kind == TrustKind::Pinned {
         report.warn(
             place,
             format!(
-                "{who} in {shown} is not the certificate of an authority but of one device or server; name the \
-                 certificate of the authority that signed it instead, often called rootCA.pem or ca.pem"
+                "{who} in {shown} is not the certificate of an authority but of one device or server: exactly that \
+                 certificate is accepted, and none that its key signed; to accept all devices of an authority, name \
+                 the authority's certificate, often called rootCA.pem or ca.pem"
+            ),
+        );
+    } else if anchor.version() != X509Version::V3 {
+        report.warn(
+            place,
+            format!(
+                "{who} in {shown} is a certificate of version 1, which does not say whether it is that of an authority: \
+                 its key is trusted to make certificates for every device"
             ),
         );
     }
@@ -256,7 +282,7 @@ fn read_lists(file: &NamedFile) -> Result<Vec<RevocationList>, Problem> {
         let (issuer, this_update) = (read.issuer().as_raw().to_vec(), read.last_update().timestamp());
         let next_update = read.next_update().map(|time| time.timestamp());
         accepted(list.clone()).map_err(|why| damaged(&why))?;
-        Ok(RevocationList { file: file.path.clone(), list, issuer, this_update, next_update })
+        Ok(RevocationList { file: file.path.clone(), list, issuer, signer: None, this_update, next_update })
     };
     lists.into_iter().map(read).collect()
 }
@@ -290,12 +316,13 @@ fn lint_lists(
 ) {
     let parsed_anchors: Vec<(&Path, X509Certificate<'_>)> = anchors
         .iter()
+        .filter(|anchor| anchor.value.kind == TrustKind::Authority)
         .filter_map(|anchor| {
             let (_, certificate) = X509Certificate::from_der(&anchor.value.certificate).ok()?;
             Some((anchor.value.file.as_path(), certificate))
         })
         .collect();
-    let mut whole: Vec<(&Path, Vec<u8>)> = Vec::new();
+    let mut whole: Vec<&RevocationList> = Vec::new();
     for At { value: list, place } in lists {
         let shown = list.file.display();
         let Ok((_, parsed)) = CertificateRevocationList::from_der(&list.list) else { continue };
@@ -319,18 +346,21 @@ fn lint_lists(
         let issuer = parsed.issuer().as_raw();
         // A list with an issuing distribution point speaks for a part only, and several of those belong together.
         let is_whole = parsed.extensions().iter().all(|ext| ext.oid != OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
-        if let Some((first, _)) = whole.iter().find(|(_, other)| other == issuer).filter(|_| is_whole) {
+        let same = |other: &&&RevocationList| {
+            list.signer.is_some() && (&other.issuer, other.signer) == (&list.issuer, list.signer)
+        };
+        if let Some(first) = whole.iter().find(same).filter(|_| is_whole) {
             report.error(
                 place,
                 format!(
-                    "{} and {shown} are lists of the same authority, and only the first one would be looked at",
-                    first.display()
+                    "{} and {shown} are lists of the same authority, and it cannot be told which of them counts",
+                    first.file.display()
                 ),
                 "keep the newer one and leave the other out",
             );
         }
         if is_whole {
-            whole.push((&list.file, issuer.to_vec()));
+            whole.push(list);
         }
         if !mode.verifies() || parsed_anchors.is_empty() {
             continue;
@@ -346,7 +376,7 @@ fn lint_lists(
                     quoted(&name)
                 ),
             );
-        } else if !issuers.iter().any(|(_, anchor)| is_signed_by(&parsed, anchor)) {
+        } else if list.signer.is_none() {
             report.error(
                 place,
                 format!(
@@ -373,16 +403,11 @@ fn lint_lists(
 
 /// With any list at all, a certificate of whom no list speaks is of unknown status and turned away.
 fn warn_of_unlisted(lists: &[At<RevocationList>], anchors: &[At<TrustAnchor>], report: &mut Report) {
-    let issuers: Vec<Vec<u8>> = lists
-        .iter()
-        .filter_map(|list| {
-            let (_, list) = CertificateRevocationList::from_der(&list.value.list).ok()?;
-            Some(list.issuer().as_raw().to_vec())
-        })
-        .collect();
-    for At { value: anchor, place } in anchors {
+    for At { value: anchor, place } in anchors.iter().filter(|anchor| anchor.value.kind == TrustKind::Authority) {
         let Ok((_, certificate)) = X509Certificate::from_der(&anchor.certificate) else { continue };
-        if !issuers.iter().any(|issuer| issuer == certificate.subject().as_raw()) {
+        let signer = trust::key_digest(&anchor.certificate);
+        let is_its = |list: &RevocationList| list.issuer == certificate.subject().as_raw() && list.signer == signer;
+        if !lists.iter().any(|list| is_its(&list.value)) {
             report.warn(
                 place,
                 format!(
@@ -394,17 +419,6 @@ fn warn_of_unlisted(lists: &[At<RevocationList>], anchors: &[At<TrustAnchor>], r
             );
         }
     }
-}
-
-/// Whether the key of `anchor` made the signature of `list`, by any algorithm that rustls would take.
-fn is_signed_by(list: &CertificateRevocationList<'_>, anchor: &X509Certificate<'_>) -> bool {
-    let key = anchor.public_key().subject_public_key.data.as_ref();
-    let (message, signature) = (list.tbs_cert_list.as_ref(), list.signature_value.data.as_ref());
-    aws_lc_rs::default_provider()
-        .signature_verification_algorithms
-        .all
-        .iter()
-        .any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
 }
 
 fn is_mkcert(anchor: &X509Certificate<'_>) -> bool {

@@ -8,6 +8,7 @@ mod inventory;
 mod listener;
 mod relations;
 mod route;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -16,11 +16,11 @@ impl Inventory {
     /// Takes over from `list` (DER), which lies in the place of the revocation list of this authority, what is not known
     /// here: how many certificates that were. Nothing if somebody else has signed it.
     pub fn recall(&mut self, authority: &str, certificate: &CertificateDer<'_>, list: &[u8]) -> usize {
-        let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return 0 };
-        let Some(entry) = self.authorities.iter_mut().find(|entry| entry.id == authority) else { return 0 };
-        if !has_signed_list(certificate, &list) {
+        if !has_signed_list(certificate, list) {
             return 0;
         }
+        let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return 0 };
+        let Some(entry) = self.authorities.iter_mut().find(|entry| entry.id == authority) else { return 0 };
         // TOML has signed numbers.
         let number = list.crl_number().and_then(|number| i64::try_from(number).ok()?.try_into().ok());
         entry.list_number = entry.list_number.max(number.unwrap_or_default());

@@ -1,0 +1,93 @@
+//! The certificates in `trust`: authorities, and devices that are trusted themselves.
+
+use std::collections::HashMap;
+
+use rustls::pki_types::{CertificateDer, TrustAnchor};
+use rustls::{DistinguishedName, Error};
+
+use super::path::fit;
+use crate::config::checked::{ClientAuth, TrustKind};
+use crate::pki::Parts;
+
+/// Whom the certificates of clients may come from.
+#[derive(Debug, Default)]
+pub(super) struct Anchors {
+    /// Authorities, by name.
+    authorities: HashMap<Vec<u8>, Vec<Anchor>>,
+    /// Certificates that are trusted themselves, and vouch for no other.
+    pinned: Vec<CertificateDer<'static>>,
+    /// The names of the authorities that clients' certificates come from.
+    pub(super) names: Vec<DistinguishedName>,
+}
+
+/// An authority in `trust`.
+#[derive(Debug)]
+pub(super) struct Anchor {
+    /// It, as webpki takes it.
+    pub(super) trust: TrustAnchor<'static>,
+    /// Its SubjectPublicKeyInfo.
+    pub(super) key: Vec<u8>,
+    key_id: Option<Vec<u8>>,
+    /// Whether it may vouch for certain names only.
+    pub(super) constrains_names: bool,
+}
+
+impl Anchors {
+    pub(super) fn new(client_auth: &ClientAuth) -> Result<Self, Error> {
+        let mut anchors = Self::default();
+        for trusted in &client_auth.trust {
+            let certificate = &trusted.certificate;
+            let parts = Parts::read(certificate).ok_or(Error::General("not a certificate".to_owned()))?;
+            let name = match trusted.kind {
+                TrustKind::Authority => {
+                    let trust = webpki::anchor_from_trusted_cert(certificate)
+                        .map_err(|error| Error::General(error.to_string()))?
+                        .to_owned();
+                    let name = DistinguishedName::in_sequence(trust.subject.as_ref());
+                    anchors.authorities.entry(parts.subject.to_vec()).or_default().push(Anchor {
+                        trust,
+                        key: parts.key.to_vec(),
+                        key_id: parts.key_id().map(<[u8]>::to_vec),
+                        constrains_names: parts.constrains_names(),
+                    });
+                    name
+                }
+                TrustKind::Pinned => {
+                    anchors.pinned.push(certificate.clone());
+                    DistinguishedName::from(parts.issuer.to_vec())
+                }
+            };
+            if client_auth.announce_trust && !anchors.names.iter().any(|one| one.as_ref() == name.as_ref()) {
+                anchors.names.push(name);
+            }
+        }
+        Ok(anchors)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.authorities.is_empty() && self.pinned.is_empty()
+    }
+
+    /// Whether this very certificate is in `trust`.
+    pub(super) fn pins(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.pinned.contains(certificate)
+    }
+
+    /// Whether it is the certificate of an authority, by name and key.
+    pub(super) fn has(&self, certificate: &Parts<'_>) -> bool {
+        let named = self.authorities.get(certificate.subject);
+        named.is_some_and(|named| named.iter().any(|anchor| anchor.key == certificate.key))
+    }
+
+    /// The authorities that have the name of the certificate's issuer, first those whose key has the right identifier, if
+    /// any.
+    pub(super) fn that_may_have_issued(&self, certificate: &Parts<'_>) -> Vec<&Anchor> {
+        let named = self.authorities.get(certificate.issuer).map(Vec::as_slice).unwrap_or_default();
+        let mut anchors: Vec<&Anchor> = named.iter().collect();
+        if anchors.len() > 1 {
+            let wanted = certificate.authority_key_id();
+            anchors.sort_by_key(|anchor| fit(wanted, anchor.key_id.as_deref()));
+        }
+        anchors
+    }
+}

@@ -1,0 +1,531 @@
+//! What chains cost, in signatures that are checked, and which paths are found.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, DnType, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    NameConstraints, RevokedCertParams, SanType, SerialNumber,
+};
+use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
+use time::OffsetDateTime;
+
+use super::*;
+use crate::config::checked::{
+    ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationList, TrustAnchor, TrustKind,
+};
+
+/// Counts the signatures that it checks.
+#[derive(Debug)]
+struct Counted {
+    by: &'static dyn SignatureVerificationAlgorithm,
+    count: &'static AtomicUsize,
+}
+
+impl SignatureVerificationAlgorithm for Counted {
+    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.by.verify_signature(key, message, signature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.by.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        self.by.signature_alg_id()
+    }
+}
+
+struct Ca {
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+fn params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = params(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+impl Ca {
+    fn new(name: &str) -> Self {
+        let (params, key) = (authority_params(name), KeyPair::generate().expect("a key"));
+        let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+        Self { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    fn below(&self, params: CertificateParams) -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").der().clone();
+        Self { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    fn device(&self, params: CertificateParams) -> CertificateDer<'static> {
+        let key = KeyPair::generate().expect("a key");
+        params.signed_by(&key, &self.issuer).expect("a certificate").der().clone()
+    }
+
+    /// A certificate for this authority's key by another authority.
+    fn crossed_by(&self, other: &Self, params: &CertificateParams) -> CertificateDer<'static> {
+        params.signed_by(self.issuer.key(), &other.issuer).expect("a certificate").der().clone()
+    }
+
+    fn list(&self, serials: &[u64], days: i64, point: Option<&str>) -> RevocationList {
+        let now = OffsetDateTime::now_utc();
+        let list = CertificateRevocationListParams {
+            this_update: now - time::Duration::days(3),
+            next_update: now + time::Duration::days(days),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: point.map(|point| CrlIssuingDistributionPoint {
+                distribution_point: CrlDistributionPoint { uris: vec![point.to_owned()] },
+                scope: None,
+            }),
+            revoked_certs: serials
+                .iter()
+                .map(|serial| RevokedCertParams {
+                    serial_number: SerialNumber::from(*serial),
+                    revocation_time: now,
+                    reason_code: None,
+                    invalidity_date: None,
+                })
+                .collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("a list").der().clone();
+        let (_, read) = x509_parser::prelude::CertificateRevocationList::from_der(&list).expect("a list");
+        RevocationList {
+            file: "clients.crl".into(),
+            issuer: read.issuer().as_raw().to_vec(),
+            signer: None,
+            this_update: read.last_update().timestamp(),
+            next_update: read.next_update().map(|time| time.timestamp()),
+            list,
+        }
+    }
+}
+
+fn numbered(name: &str, serial: u64) -> CertificateParams {
+    let mut params = params(name);
+    params.serial_number = Some(SerialNumber::from(serial));
+    params
+}
+
+/// Authorities that count the signatures they check.
+struct Scene {
+    authorities: Authorities,
+    count: &'static AtomicUsize,
+}
+
+impl Scene {
+    fn new(trust: &[&CertificateDer<'static>], lists: Vec<RevocationList>) -> Self {
+        Self::of(trust.iter().map(|one| (*one, TrustKind::Authority)).collect(), lists)
+    }
+
+    fn of(trust: Vec<(&CertificateDer<'static>, TrustKind)>, revocation_lists: Vec<RevocationList>) -> Self {
+        let anchor = |(certificate, kind): (&CertificateDer<'static>, TrustKind)| TrustAnchor {
+            file: "clients.pem".into(),
+            certificate: certificate.clone(),
+            kind,
+        };
+        let client_auth = ClientAuth {
+            mode: ClientAuthMode::RequireAndVerify,
+            trust: trust.into_iter().map(anchor).collect(),
+            revocation_lists,
+            deny: DenyList::default(),
+            expired_revocation_list: ExpiredRevocationList::Deny,
+            expired_session: ExpiredSession::Cut,
+            announce_trust: true,
+        };
+        let count: &'static AtomicUsize = Box::leak(Box::default());
+        let real = PROVIDER.signature_verification_algorithms.all;
+        let counted = real.iter().map(|by| &*Box::leak(Box::new(Counted { by: *by, count })));
+        let counted: Vec<_> = counted.map(|one| one as &dyn SignatureVerificationAlgorithm).collect();
+        let authorities = Authorities::with(&client_auth, Box::leak(counted.into_boxed_slice())).expect("authorities");
+        Self { authorities, count }
+    }
+
+    /// The verdict about a chain, and how many signatures it took.
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        sent: &[&CertificateDer<'static>],
+    ) -> (Result<Arc<Chain>, Reason>, usize) {
+        let sent: Vec<_> = sent.iter().map(|one| (*one).clone()).collect();
+        let before = self.count.load(Ordering::Relaxed);
+        let verdict = self.authorities.verify(leaf, &sent, UnixTime::now());
+        let verdict = verdict.map(|(verified, _)| verified.chain).map_err(|(_, refused)| refused.reason);
+        (verdict, self.count.load(Ordering::Relaxed) - before)
+    }
+
+    #[track_caller]
+    fn admits(&self, what: &str, leaf: &CertificateDer<'_>, sent: &[&CertificateDer<'static>]) -> Arc<Chain> {
+        self.judge(leaf, sent).0.unwrap_or_else(|reason| panic!("{what}: {reason}"))
+    }
+
+    #[track_caller]
+    fn refuses(&self, what: &str, reason: Reason, leaf: &CertificateDer<'_>, sent: &[&CertificateDer<'static>]) {
+        let (verdict, _) = self.judge(leaf, sent);
+        assert_eq!(verdict.err(), Some(reason), "{what}");
+    }
+}
+
+/// Every order of up to `n` things, at most `most`.
+fn orders(n: usize, most: usize) -> Vec<Vec<usize>> {
+    let mut all = vec![Vec::new()];
+    for _ in 0..n {
+        all = all
+            .into_iter()
+            .flat_map(|order: Vec<usize>| {
+                let rest: Vec<_> = (0..n).filter(|one| !order.contains(one)).collect();
+                rest.into_iter().map(move |one| [order.as_slice(), &[one]].concat())
+            })
+            .take(most)
+            .collect();
+    }
+    all
+}
+
+#[test]
+fn chains_that_strangers_make_up_cost_two_signatures_at_most() {
+    let (root, other) = (Ca::new("Devices"), Ca::new("Other devices"));
+    let scene = Scene::new(&[&root.certificate, &other.certificate], Vec::new());
+    let forged = Ca::new("Devices");
+    let junk: Vec<_> = (0..8).map(|_| forged.below(authority_params("Devices"))).collect();
+    let leaf = forged.device(params("stranger"));
+    let by_middle = Ca::new("Middle");
+    let middles: Vec<_> = (0..8)
+        .map(|number| {
+            let above = if number % 2 == 0 { &forged } else { &Ca::new("Other devices") };
+            by_middle.crossed_by(above, &authority_params("Middle"))
+        })
+        .collect();
+    let middle_leaf = by_middle.device(params("stranger"));
+    let ring: Vec<_> = (0..8)
+        .map(|number| {
+            Ca::new(&format!("Ring {number}"))
+                .below(authority_params(&format!("Ring {}", (number + 1) % 8)))
+                .certificate
+        })
+        .collect();
+    let ring_leaf = Ca::new("Ring 0").device(params("stranger"));
+    let devices: Vec<_> = (0..8).map(|_| forged.device(params("Devices"))).collect();
+
+    let cases: Vec<(&str, &CertificateDer<'_>, Vec<&CertificateDer<'static>>)> = vec![
+        ("nothing beside", &leaf, vec![]),
+        ("8 of the anchor's name", &leaf, junk.iter().map(|one| &one.certificate).collect()),
+        ("8 of one name below two anchors' names", &middle_leaf, middles.iter().collect()),
+        ("a ring", &ring_leaf, ring.iter().collect()),
+        ("8 that are no authorities", &leaf, devices.iter().collect()),
+        ("the anchor itself, 8 times", &leaf, vec![&root.certificate; 8]),
+    ];
+    for (what, leaf, sent) in &cases {
+        for order in orders(sent.len(), 50) {
+            let sent: Vec<_> = order.iter().map(|place| sent[*place]).collect();
+            let (verdict, cost) = scene.judge(leaf, &sent);
+            assert_eq!(verdict.err(), Some(Reason::UnknownCa), "{what}");
+            assert!(cost <= 2, "{what}: {cost} signatures");
+        }
+    }
+    let (verdict, cost) = scene.judge(&leaf, &vec![&junk[0].certificate; 9]);
+    assert_eq!((verdict.err(), cost), (Some(Reason::CertificateInvalid), 0), "more than 8");
+}
+
+#[test]
+fn a_known_device_costs_no_signature_whatever_it_sends_along() {
+    let root = Ca::new("Devices");
+    let scene = Scene::new(&[&root.certificate], vec![root.list(&[7], 7, None)]);
+    let leaf = root.device(numbered("alice", 8));
+    let first = scene.admits("new", &leaf, &[]);
+    let junk: Vec<_> = (0..8).map(|_| Ca::new("Devices").certificate).collect();
+    for order in orders(8, 50) {
+        let sent: Vec<_> = order.iter().map(|place| &junk[*place]).collect();
+        let (verdict, cost) = scene.judge(&leaf, &sent);
+        assert_eq!(cost, 0, "{order:?}");
+        let chain = verdict.expect("it is let in");
+        assert!(Arc::ptr_eq(&chain, &first), "sessions share one chain");
+        assert_eq!(chain.certificates, [leaf.clone()], "what was not needed is not kept");
+    }
+}
+
+#[test]
+fn paths_of_real_hierarchies_are_found_within_the_budget() {
+    let (old, new) = (Ca::new("Root"), Ca::new("Root"));
+    let middle = new.below(authority_params("Middle"));
+    let by_old = middle.crossed_by(&old, &authority_params("Middle"));
+    let namesake = new.below(authority_params("Middle"));
+    let low = middle.below(authority_params("Low"));
+    let device = middle.device(params("alice"));
+    let lower = low.device(params("bob"));
+    // New with old, as RFC 4210 has it: the new key of the same name, certified by the old one.
+    let rolled = new.crossed_by(&old, &authority_params("Root"));
+
+    let both = Scene::new(&[&old.certificate, &new.certificate], Vec::new());
+    both.admits("an authority that was made anew, the old one", &old.device(params("a")), &[]);
+    both.admits("an authority that was made anew, the new one", &new.device(params("b")), &[]);
+
+    let scene = Scene::new(&[&new.certificate], Vec::new());
+    for (what, leaf, sent) in [
+        ("an intermediate", &device, vec![&middle.certificate]),
+        ("two of them, in the other order", &lower, vec![&middle.certificate, &low.certificate]),
+        ("with the root", &lower, vec![&low.certificate, &middle.certificate, &new.certificate]),
+        ("certified twice, the wrong one first", &device, vec![&by_old, &middle.certificate]),
+        ("two of one name, the wrong one first", &device, vec![&namesake.certificate, &middle.certificate]),
+        ("both", &device, vec![&by_old, &namesake.certificate, &middle.certificate]),
+    ] {
+        // Without what is known from the case before.
+        let scene = Scene::new(&[&new.certificate], Vec::new());
+        let (verdict, cost) = scene.judge(leaf, &sent);
+        assert!(verdict.is_ok() && cost <= 6, "{what}: {verdict:?}, {cost} signatures");
+    }
+    scene.refuses("an intermediate that is not sent", Reason::UnknownCa, &device, &[]);
+    let scene = Scene::new(&[&old.certificate], Vec::new());
+    scene.admits("a new key, certified by the old one", &new.device(params("c")), &[&rolled]);
+
+    let mut deep: Vec<Ca> = vec![Ca::new("Root")];
+    for number in 0..6 {
+        let next = deep.last().expect("one").below(authority_params(&format!("Level {number}")));
+        deep.push(next);
+    }
+    let leaf = deep.last().expect("one").device(params("deep"));
+    let sent: Vec<_> = deep[1..].iter().map(|one| &one.certificate).collect();
+    let scene = Scene::new(&[&deep[0].certificate], Vec::new());
+    let (verdict, cost) = scene.judge(&leaf, &sent);
+    assert_eq!((verdict.map(|chain| chain.certificates.len()).ok(), cost), (Some(7), 7), "six intermediates");
+}
+
+#[test]
+fn an_intermediate_that_expired_does_not_hide_one_that_is_valid() {
+    let root = Ca::new("Root");
+    let middle = root.below(authority_params("Middle"));
+    let mut expired = authority_params("Middle");
+    expired.not_after = OffsetDateTime::now_utc() - time::Duration::DAY;
+    let expired = middle.crossed_by(&root, &expired);
+    let leaf = middle.device(params("alice"));
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    scene.refuses("expired", Reason::Expired, &leaf, &[&expired]);
+    let chain = scene.admits("both", &leaf, &[&expired, &middle.certificate]);
+    assert_eq!(chain.certificates, [leaf, middle.certificate]);
+}
+
+#[test]
+fn lists_belong_to_an_authority_by_name_and_key() {
+    let (own, friend) = (Ca::new("Devices"), Ca::new("Devices"));
+    let (alice, bob) = (own.device(numbered("alice", 1)), friend.device(numbered("bob", 1)));
+    let trust = [&own.certificate, &friend.certificate];
+    for swapped in [false, true] {
+        let mut lists = vec![own.list(&[], 7, None), friend.list(&[1], 7, None)];
+        if swapped {
+            lists.reverse();
+        }
+        let scene = Scene::new(&trust, lists);
+        scene.admits("alice, whose number only the other list has", &alice, &[]);
+        scene.refuses("bob, whose list has his number", Reason::Revoked, &bob, &[]);
+    }
+    let scene = Scene::new(&trust, vec![own.list(&[], 7, None)]);
+    scene.admits("alice with the own list only", &alice, &[]);
+    scene.refuses("bob without his list", Reason::RevocationUnknown, &bob, &[]);
+    let scene = Scene::new(&trust, vec![own.list(&[], -1, None), friend.list(&[], 7, None)]);
+    scene.refuses("alice, whose list has expired", Reason::RevocationListExpired, &alice, &[]);
+    scene.admits("bob, whose list has not", &bob, &[]);
+}
+
+#[test]
+fn the_list_of_an_intermediate_is_checked_once_for_its_key() {
+    let root = Ca::new("Root");
+    let (middle, namesake) = (root.below(authority_params("Middle")), root.below(authority_params("Middle")));
+    let lists = || vec![root.list(&[], 7, None), middle.list(&[5], 7, None)];
+    let scene = Scene::new(&[&root.certificate], lists());
+    let devices: Vec<_> = (10..20).map(|serial| middle.device(numbered("device", serial))).collect();
+    let (verdict, cost) = scene.judge(&devices[0], &[&middle.certificate]);
+    // The chain, and one for each list.
+    assert!(verdict.is_ok() && cost == 4, "{verdict:?}, {cost}");
+    for device in &devices[1..] {
+        let (verdict, cost) = scene.judge(device, &[&middle.certificate]);
+        assert!(verdict.is_ok() && cost == 2, "{verdict:?}, {cost}");
+        assert_eq!(scene.judge(device, &[&middle.certificate]).1, 0, "it is known");
+    }
+    scene.refuses("revoked", Reason::Revoked, &middle.device(numbered("lost", 5)), &[&middle.certificate]);
+    let other = namesake.device(numbered("other", 5));
+    scene.refuses("another key of that name", Reason::RevocationUnknown, &other, &[&namesake.certificate]);
+
+    let mut silent = authority_params("Silent");
+    silent.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let silent = root.below(silent);
+    let issuer =
+        Issuer::new(authority_params("Silent"), KeyPair::try_from(silent.issuer.key().serialize_der()).expect("a key"));
+    let list = Ca { certificate: silent.certificate.clone(), issuer }.list(&[], 7, None);
+    let scene = Scene::new(&[&root.certificate], vec![root.list(&[], 7, None), list]);
+    let device = silent.device(params("device"));
+    scene.refuses(
+        "an intermediate that may not sign lists",
+        Reason::RevocationUnknown,
+        &device,
+        &[&silent.certificate],
+    );
+}
+
+#[test]
+fn a_list_for_some_distribution_points_speaks_for_no_other_certificates() {
+    let root = Ca::new("Devices");
+    let at = |point: &str, serial| {
+        let mut params = numbered("device", serial);
+        params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec![point.to_owned()] }];
+        root.device(params)
+    };
+    let scene = Scene::new(&[&root.certificate], vec![root.list(&[9], 7, Some("http://home.example/a.crl"))]);
+    scene.admits("of the point", &at("http://home.example/a.crl", 1), &[]);
+    scene.admits("of no point", &root.device(numbered("device", 2)), &[]);
+    scene.refuses("of another point", Reason::RevocationUnknown, &at("http://home.example/b.crl", 3), &[]);
+    scene.refuses("revoked", Reason::Revoked, &at("http://home.example/a.crl", 9), &[]);
+    // Each point has to be current, but of two lists for one point the later one counts.
+    let stale = |days| {
+        let lists = vec![root.list(&[], -1, Some("http://home.example/a.crl")), root.list(&[], 7, days)];
+        Scene::new(&[&root.certificate], lists)
+    };
+    let device = root.device(numbered("device", 4));
+    stale(Some("http://home.example/a.crl")).admits("a later list", &device, &[]);
+    stale(Some("http://home.example/b.crl")).refuses("a stale point", Reason::RevocationListExpired, &device, &[]);
+}
+
+#[test]
+fn a_review_looks_up_what_was_verified_and_checks_no_signature() {
+    let root = Ca::new("Devices");
+    let middle = root.below({
+        let mut params = authority_params("Middle");
+        params.serial_number = Some(SerialNumber::from(40_u64));
+        params
+    });
+    let before = Scene::new(&[&root.certificate], Vec::new());
+    let (lost, kept) = (root.device(numbered("lost", 1)), root.device(numbered("kept", 2)));
+    let below = middle.device(numbered("below", 1));
+    let chains = [
+        before.admits("lost", &lost, &[]),
+        before.admits("kept", &kept, &[]),
+        before.admits("below", &below, &[&middle.certificate]),
+    ];
+    for (revoked, expected) in
+        [(vec![], [false, false, false]), (vec![1], [true, false, false]), (vec![40], [false, false, true])]
+    {
+        let mut list = root.list(&revoked, 7, None);
+        list.signer = Parts::read(&root.certificate).map(|root| Sha256::of(root.key));
+        let after = Scene::new(&[&root.certificate], vec![list]);
+        let cut = chains.each_ref().map(|chain| after.authorities.revoke(chain));
+        assert_eq!(cut, expected, "{revoked:?}");
+        assert_eq!(after.count.load(Ordering::Relaxed), 0, "{revoked:?}");
+    }
+}
+
+#[test]
+fn a_pinned_certificate_is_accepted_itself_and_vouches_for_no_other() {
+    let root = Ca::new("Other");
+    let own = Ca::new("alice");
+    let signed = root.device(numbered("alice", 3));
+    for (what, pinned, issuer) in [("self-signed", &own.certificate, &own), ("signed", &signed, &root)] {
+        let scene = Scene::of(vec![(pinned, TrustKind::Pinned)], Vec::new());
+        let chain = scene.admits(what, pinned, &[]);
+        assert_eq!(chain.certificates, [pinned.clone()]);
+        let bob = issuer.device(params("bob"));
+        scene.refuses(what, Reason::UnknownCa, &bob, &[]);
+        scene.refuses(what, Reason::UnknownCa, &bob, &[pinned]);
+    }
+    // Its dates and purpose count, and so does a list that names it.
+    let mut expired = params("alice");
+    expired.not_after = OffsetDateTime::now_utc() - time::Duration::DAY;
+    let mut server = params("alice");
+    server.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    for (params, reason) in [(expired, Reason::Expired), (server, Reason::WrongPurpose)] {
+        let pinned = root.device(params);
+        Scene::of(vec![(&pinned, TrustKind::Pinned)], Vec::new()).refuses("pinned", reason, &pinned, &[]);
+    }
+    let scene = Scene::of(vec![(&signed, TrustKind::Pinned)], vec![root.list(&[3], 7, None)]);
+    scene.refuses("revoked", Reason::Revoked, &signed, &[]);
+    let scene = Scene::of(vec![(&signed, TrustKind::Pinned)], vec![root.list(&[4], 7, None)]);
+    scene.admits("with a list that does not name it", &signed, &[]);
+}
+
+/// What webpki makes of constraints of each kind, for names of each kind; an identity below says that there are some.
+#[test]
+fn name_constraints_bind_names_of_their_kind_and_leave_the_subject_free() {
+    let permitted = [
+        ("dns", GeneralSubtree::DnsName("kids.example".into())),
+        ("email", GeneralSubtree::Rfc822Name("kids.example".into())),
+        ("ip", GeneralSubtree::IpAddress(rcgen::CidrSubnet::V4([192, 0, 2, 0], [255, 255, 255, 0]))),
+    ];
+    let san = |kind: &str| match kind {
+        "dns" => SanType::DnsName("alice.kids.example".try_into().expect("a name")),
+        "other dns" => SanType::DnsName("alice".try_into().expect("a name")),
+        "email" => SanType::Rfc822Name("alice@kids.example".try_into().expect("a name")),
+        "ip" => SanType::IpAddress([192, 0, 2, 7].into()),
+        "other ip" => SanType::IpAddress([198, 51, 100, 7].into()),
+        _ => SanType::URI("spiffe://kids.example/alice".try_into().expect("a name")),
+    };
+    for (constraint, subtree) in permitted {
+        for (name, admitted) in [
+            (None, true),
+            (Some("dns"), true),
+            (Some("other dns"), constraint != "dns"),
+            // webpki refuses what it cannot check.
+            (Some("email"), constraint != "email"),
+            (Some("ip"), true),
+            (Some("other ip"), constraint != "ip"),
+            (Some("uri"), true),
+        ] {
+            let mut bound = authority_params("Kids");
+            bound.name_constraints =
+                Some(NameConstraints { permitted_subtrees: vec![subtree.clone()], excluded_subtrees: Vec::new() });
+            let root = Ca::new("Root");
+            let kids = root.below(bound.clone());
+            let anchor = {
+                let key = KeyPair::generate().expect("a key");
+                let certificate = bound.self_signed(&key).expect("a certificate").der().clone();
+                Ca { certificate, issuer: Issuer::new(bound, key) }
+            };
+            let mut device = params("alice");
+            device.subject_alt_names = name.map(san).into_iter().collect();
+            for (trust, sent, issuer) in
+                [(&root.certificate, vec![&kids.certificate], &kids), (&anchor.certificate, vec![], &anchor)]
+            {
+                let scene = Scene::new(&[trust], Vec::new());
+                let leaf = issuer.device(device.clone());
+                let sent: Vec<_> = sent.into_iter().cloned().collect();
+                let verdict = scene.authorities.verify(&leaf, &sent, UnixTime::now());
+                let constrained = verdict.as_ref().map(|(verified, _)| verified.identity.name_constrained);
+                let what = format!("{constraint} constraint, {name:?}");
+                match constrained {
+                    Ok(constrained) => assert!(admitted && constrained, "{what}"),
+                    Err((_, refused)) => assert!(!admitted && refused.reason == Reason::CertificateInvalid, "{what}"),
+                }
+            }
+        }
+    }
+    let root = Ca::new("Root");
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    let free = scene.authorities.verify(&root.device(params("alice")), &[], UnixTime::now()).expect("let in");
+    assert!(!free.0.identity.name_constrained);
+}
+
+#[test]
+fn a_session_with_an_expired_certificate_is_refused_at_its_last_second() {
+    let root = Ca::new("Devices");
+    let now = UnixTime::now().as_secs();
+    let mut short = params("alice");
+    short.not_after = OffsetDateTime::from_unix_timestamp(i64::try_from(now + 60).expect("a time")).expect("a time");
+    let leaf = root.device(short);
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    let at = |seconds| scene.authorities.verify(&leaf, &[], UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+    for (seconds, reason) in [(now, None), (now + 60, None), (now + 61, Some(Reason::Expired))] {
+        let verdict = at(seconds);
+        assert_eq!(verdict.err().map(|(_, refused)| refused.reason), reason, "after {} s", seconds - now);
+    }
+    assert_eq!(at(now).expect("valid").1, now + 60);
+}

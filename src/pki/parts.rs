@@ -1,0 +1,234 @@
+//! The parts of a certificate that say who issued it, found without reading the rest of it.
+//!
+//! A certificate that a stranger sends may have thousands of extensions or names. Here nothing is allocated, and what is
+//! read does not grow with them.
+
+/// The most extensions that are looked at for one of them. Real certificates have about ten.
+const EXTENSIONS_MAX: usize = 64;
+
+/// `keyUsage`, `subjectKeyIdentifier`, `nameConstraints` and `authorityKeyIdentifier` (RFC 5280 section 4.2.1), below
+/// `id-ce`.
+const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];
+const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 14];
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 30];
+const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 35];
+
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const SEQUENCE: u8 = 0x30;
+
+/// The `cRLSign` bit of a key usage (RFC 5280 section 4.2.1.3), in its first byte.
+const CRL_SIGN: u8 = 0x02;
+
+/// Parts of a certificate. Names and keys are whole DER values, to be compared byte by byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// All of it.
+    pub der: &'a [u8],
+    /// The issuer's signature.
+    pub signature: Signed<'a>,
+    /// The contents of the serial number.
+    pub serial: &'a [u8],
+    /// The issuer's distinguished name.
+    pub issuer: &'a [u8],
+    /// `notBefore` and `notAfter`.
+    pub validity: &'a [u8],
+    /// The subject's distinguished name.
+    pub subject: &'a [u8],
+    /// The SubjectPublicKeyInfo.
+    pub key: &'a [u8],
+    extensions: &'a [u8],
+}
+
+/// A signed structure: a certificate or a revocation list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signed<'a> {
+    /// What was signed.
+    pub message: &'a [u8],
+    /// The contents of the AlgorithmIdentifier.
+    pub algorithm: &'a [u8],
+    /// The signature itself.
+    pub value: &'a [u8],
+}
+
+impl<'a> Signed<'a> {
+    /// Takes a certificate or list (DER) apart.
+    pub fn read(der: &'a [u8]) -> Option<Self> {
+        let mut input = der;
+        let mut whole = take(&mut input, SEQUENCE).filter(|_| input.is_empty())?.contents;
+        let message = take(&mut whole, SEQUENCE)?.whole;
+        let algorithm = take(&mut whole, SEQUENCE)?.contents;
+        let value = bits(take(&mut whole, BIT_STRING)?.contents)?;
+        whole.is_empty().then_some(Self { message, algorithm, value })
+    }
+}
+
+impl<'a> Parts<'a> {
+    /// Takes a certificate (DER) apart, or gives `None` if it has another form. That it is right in every other way is not
+    /// looked at.
+    pub fn read(der: &'a [u8]) -> Option<Self> {
+        const VERSION: u8 = 0xa0;
+        const EXTENSIONS: u8 = 0xa3;
+        let signature = Signed::read(der)?;
+        let mut message = signature.message;
+        let mut fields = take(&mut message, SEQUENCE)?.contents;
+        // Absent in version 1.
+        let _ = take(&mut fields, VERSION);
+        let serial = take(&mut fields, INTEGER)?.contents;
+        let _algorithm = take(&mut fields, SEQUENCE)?;
+        let issuer = take(&mut fields, SEQUENCE)?.whole;
+        let validity = take(&mut fields, SEQUENCE)?.whole;
+        let subject = take(&mut fields, SEQUENCE)?.whole;
+        let key = take(&mut fields, SEQUENCE)?.whole;
+        let mut extensions = take(&mut fields, EXTENSIONS).map(|tagged| tagged.contents).unwrap_or_default();
+        let extensions = take(&mut extensions, SEQUENCE).map(|all| all.contents).unwrap_or_default();
+        Some(Self { der, signature, serial, issuer, validity, subject, key, extensions })
+    }
+
+    /// The contents of an extension.
+    fn extension(&self, id: &[u8]) -> Option<&'a [u8]> {
+        let mut rest = self.extensions;
+        for _ in 0..EXTENSIONS_MAX {
+            let mut extension = take(&mut rest, SEQUENCE)?.contents;
+            if take(&mut extension, OBJECT_IDENTIFIER)?.contents == id {
+                const BOOLEAN: u8 = 0x01;
+                let _critical = take(&mut extension, BOOLEAN);
+                return Some(take(&mut extension, OCTET_STRING)?.contents);
+            }
+        }
+        None
+    }
+
+    /// The identifier of its key.
+    pub fn key_id(&self) -> Option<&'a [u8]> {
+        let mut value = self.extension(SUBJECT_KEY_ID)?;
+        Some(take(&mut value, OCTET_STRING)?.contents)
+    }
+
+    /// The identifier of its issuer's key.
+    pub fn authority_key_id(&self) -> Option<&'a [u8]> {
+        const KEY_IDENTIFIER: u8 = 0x80;
+        let mut value = self.extension(AUTHORITY_KEY_ID)?;
+        let mut fields = take(&mut value, SEQUENCE)?.contents;
+        Some(take(&mut fields, KEY_IDENTIFIER)?.contents)
+    }
+
+    /// Whether it constrains the names that it may vouch for.
+    pub fn constrains_names(&self) -> bool {
+        self.extension(NAME_CONSTRAINTS).is_some()
+    }
+
+    /// Whether its key may sign revocation lists: a key usage that is absent forbids nothing.
+    pub fn signs_lists(&self) -> bool {
+        let Some(mut value) = self.extension(KEY_USAGE) else { return true };
+        // Behind the number of unused bits.
+        take(&mut value, BIT_STRING).and_then(|usage| usage.contents.get(1)).is_some_and(|flags| flags & CRL_SIGN != 0)
+    }
+}
+
+/// The contents of an AlgorithmIdentifier, and the key itself, in a SubjectPublicKeyInfo.
+pub(crate) fn public_key(mut spki: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut fields = take(&mut spki, SEQUENCE)?.contents;
+    let algorithm = take(&mut fields, SEQUENCE)?.contents;
+    Some((algorithm, bits(take(&mut fields, BIT_STRING)?.contents)?))
+}
+
+/// A DER value.
+struct Value<'a> {
+    whole: &'a [u8],
+    contents: &'a [u8],
+}
+
+/// Takes the value with this tag off the front of `input`, which is left alone if another one stands there.
+fn take<'a>(input: &mut &'a [u8], tag: u8) -> Option<Value<'a>> {
+    let (&first, rest) = input.split_first().filter(|(first, _)| **first == tag)?;
+    let (&length, rest) = rest.split_first()?;
+    let (length, rest) = match length {
+        0..=0x7f => (usize::from(length), rest),
+        0x81..=0x84 => {
+            let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+            (digits.iter().fold(0, |sum, &digit| sum << 8 | usize::from(digit)), rest)
+        }
+        _ => return None,
+    };
+    debug_assert_eq!(first, tag);
+    let (contents, rest) = rest.split_at_checked(length)?;
+    let whole = input.get(..input.len() - rest.len())?;
+    *input = rest;
+    Some(Value { whole, contents })
+}
+
+/// A BIT STRING without unused bits.
+fn bits(contents: &[u8]) -> Option<&[u8]> {
+    contents.split_first().filter(|(unused, _)| **unused == 0).map(|(_, bits)| bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData};
+    use x509_parser::prelude::{FromDer, X509Certificate};
+
+    use super::*;
+
+    /// An authority that constrains names, and a certificate below it.
+    fn pair(usages: &[KeyUsagePurpose]) -> [Vec<u8>; 2] {
+        let (above, below) = (KeyPair::generate().expect("a key"), KeyPair::generate().expect("a key"));
+        let mut authority = CertificateParams::default();
+        authority.distinguished_name.push(DnType::CommonName, "Authority");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.key_usages = usages.to_vec();
+        authority.name_constraints = Some(rcgen::NameConstraints {
+            permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("home.example".into())],
+            excluded_subtrees: Vec::new(),
+        });
+        let root = authority.self_signed(&above).expect("a certificate").der().to_vec();
+        let mut device = CertificateParams::new(vec!["phone.home.example".to_owned()]).expect("a name");
+        device.use_authority_key_identifier_extension = true;
+        let device = device.signed_by(&below, &Issuer::new(authority, above)).expect("a certificate");
+        assert!(!below.der_bytes().is_empty());
+        [root, device.der().to_vec()]
+    }
+
+    #[test]
+    fn parts_are_those_that_a_full_parser_finds() {
+        for der in pair(&[KeyUsagePurpose::KeyCertSign]) {
+            let (_, whole) = X509Certificate::from_der(&der).expect("a certificate");
+            let parts = Parts::read(&der).expect("a certificate");
+            assert_eq!(parts.issuer, whole.issuer().as_raw());
+            assert_eq!(parts.subject, whole.subject().as_raw());
+            assert_eq!(parts.key, whole.public_key().raw);
+            assert_eq!(parts.serial, whole.raw_serial());
+            assert_eq!(parts.signature.message, whole.tbs_certificate.as_ref());
+            assert_eq!(parts.signature.value, &*whole.signature_value.data);
+        }
+    }
+
+    #[test]
+    fn key_identifiers_of_issuer_and_issued_are_the_same() {
+        let [root, device] = pair(&[KeyUsagePurpose::KeyCertSign]);
+        let (root, device) = (Parts::read(&root).expect("a root"), Parts::read(&device).expect("a device"));
+        assert_eq!(root.key_id(), device.authority_key_id());
+        assert!(root.key_id().is_some_and(|id| !id.is_empty()));
+        assert_eq!((root.constrains_names(), device.constrains_names()), (true, false));
+    }
+
+    #[test]
+    fn lists_are_signed_by_keys_that_may_or_that_say_nothing() {
+        use KeyUsagePurpose::{CrlSign, KeyCertSign};
+        for (usages, signs) in [(&[][..], true), (&[KeyCertSign], false), (&[KeyCertSign, CrlSign], true)] {
+            let [root, _] = pair(usages);
+            assert_eq!(Parts::read(&root).map(|root| root.signs_lists()), Some(signs), "{usages:?}");
+        }
+    }
+
+    #[test]
+    fn anything_cut_short_or_longer_is_refused() {
+        let [root, _] = pair(&[]);
+        for length in 0..root.len() {
+            assert!(Parts::read(&root[..length]).is_none(), "{length} bytes");
+        }
+        assert!(Parts::read(&[&root[..], &[0]].concat()).is_none());
+    }
+}
