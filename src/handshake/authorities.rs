@@ -1,7 +1,6 @@
 //! Who vouches for client certificates, and which are revoked: trust anchors and revocation lists, and what was found out by
 //! them.
 
-mod anchored;
 mod anchors;
 mod known;
 mod lists;
@@ -15,7 +14,6 @@ use rustls::{CertificateError, DistinguishedName, Error, ExtendedKeyPurpose, Oth
 use x509_parser::certificate::Validity as Dates;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use self::anchored::Signers;
 use self::anchors::Anchors;
 use self::known::Known;
 pub(super) use self::known::{Validity, Verified};
@@ -41,7 +39,6 @@ pub struct Authorities {
     /// Whether certificates are verified, in this mode.
     verifies: bool,
     anchors: Anchors,
-    signers: Signers,
     lists: Lists,
     known: Known,
     algorithms: Algorithms<'static>,
@@ -92,8 +89,7 @@ impl Authorities {
             return Err(UnusableTrust::Anchor(Error::General("no trust anchors".to_owned())));
         }
         let lists = Lists::new(client_auth, algorithms).map_err(UnusableTrust::List)?;
-        let signers = Signers::new(if verifies { &client_auth.trust } else { &[] });
-        Ok(Self { verifies, anchors, signers, lists, known: Known::default(), algorithms })
+        Ok(Self { verifies, anchors, lists, known: Known::default(), algorithms })
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -116,17 +112,6 @@ impl Authorities {
     /// look-up for each certificate.
     pub fn revoke(&self, chain: &Chain) -> bool {
         self.lists.revoke(chain)
-    }
-
-    /// Whether a trust anchor signed a certificate that was refused for this reason.
-    pub(super) fn anchored(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        sent: &[CertificateDer<'_>],
-        reason: Reason,
-    ) -> bool {
-        // All signatures were looked at where no path was found. Other mistakes may be found before the first one.
-        reason != Reason::UnknownCa && sent.len() <= INTERMEDIATES_MAX && self.signers.signed(end_entity, sent)
     }
 
     /// Follows a chain to a trust anchor, or recalls that it was followed before; and asks the revocation lists. With the last
@@ -175,8 +160,11 @@ impl Authorities {
             let chain = Chain::new(vec![end_entity.clone().into_owned()], vec![issued], validity.until);
             return Ok(self.known.remember(Verified { identity, chain: Arc::new(chain), validity }));
         }
-        let path = path::find(leaf, sent, &self.anchors, self.algorithms, now)
-            .map_err(|none| (named(), path::alone(end_entity, now).err().unwrap_or(none).into()))?;
+        let path = path::find(leaf, sent, &self.anchors, self.algorithms, now).map_err(|none| {
+            let anchored =
+                |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
+            (named().map(anchored), path::alone(end_entity, now).err().unwrap_or(none.error).into())
+        })?;
         let mut identity = identity()?;
         identity.name_constrained =
             path.anchor.constrains_names || path.certificates.iter().skip(1).any(Parts::constrains_names);

@@ -62,12 +62,8 @@ impl RouteVerifier {
             }
             // Marked for what it is: only a chain that was followed to its anchor makes a verified identity.
             Err((identity, refused)) => {
-                let anchored = |identity: &Identity| {
-                    identity.verified || self.authorities.anchored(end_entity, intermediates, refused.reason)
-                };
-                let identity = identity.map(|identity| {
-                    Arc::new(Identity { verified: false, anchored: anchored(&identity), ..Identity::clone(&identity) })
-                });
+                let identity =
+                    identity.map(|identity| Arc::new(Identity { verified: false, ..Identity::clone(&identity) }));
                 Judged { identity, chain: None, good_until: 0, verdict: Err(refused) }
             }
         }

@@ -15,7 +15,7 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::der_parser::asn1_rs::Tag;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
-use x509_parser::x509::{AlgorithmIdentifier, X509Name};
+use x509_parser::x509::X509Name;
 use zeroize::Zeroizing;
 
 use super::keys::{self, KeyType};
@@ -256,9 +256,7 @@ impl Authority {
 pub fn has_signed(issuer: &CertificateDer<'_>, certificate: &X509Certificate<'_>) -> bool {
     let Ok((_, issuer)) = X509Certificate::from_der(issuer) else { return false };
     let (message, signature) = (certificate.tbs_certificate.as_ref(), certificate.signature_value.data.as_ref());
-    let algorithm = &certificate.signature_algorithm;
-    certificate.issuer().as_raw() == issuer.subject().as_raw()
-        && is_signature_of(&issuer, algorithm, message, signature)
+    certificate.issuer().as_raw() == issuer.subject().as_raw() && is_signature_of(&issuer, message, signature)
 }
 
 /// Whether the key in the certificate `issuer` signed this revocation list (DER), and the list bears its name.
@@ -269,23 +267,12 @@ pub fn has_signed_list(issuer: &CertificateDer<'_>, list: &[u8]) -> bool {
     read.issuer().as_raw() == issuer.subject && verify(algorithms.all, issuer.key, &signed).is_ok()
 }
 
-fn is_signature_of(
-    issuer: &X509Certificate<'_>,
-    algorithm: &AlgorithmIdentifier<'_>,
-    message: &[u8],
-    signature: &[u8],
-) -> bool {
-    // An AlgorithmIdentifier without its outer header begins with the OID. Several entries have the same one (ECDSA on
-    // different curves); those for other keys fail before they calculate anything.
-    let oid = algorithm.algorithm.as_bytes();
-    let named =
-        |id: &[u8]| matches!(id, [6, length, rest @ ..] if usize::from(*length) == oid.len() && rest.starts_with(oid));
+fn is_signature_of(issuer: &X509Certificate<'_>, message: &[u8], signature: &[u8]) -> bool {
     let key = issuer.public_key().subject_public_key.data.as_ref();
     rustls::crypto::aws_lc_rs::default_provider()
         .signature_verification_algorithms
         .all
         .iter()
-        .filter(|algorithm| named(algorithm.signature_alg_id().as_ref()))
         .any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
 }
 

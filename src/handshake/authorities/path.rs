@@ -38,9 +38,11 @@ pub(super) struct Path<'a> {
 
 /// Why there is no path: as webpki has it, and how much that says.
 #[derive(Debug)]
-struct NoPath {
+pub(super) struct NoPath {
     weight: u8,
-    error: webpki::Error,
+    pub(super) error: webpki::Error,
+    /// On some path all signatures are right, from a trust anchor down to the client's certificate.
+    pub(super) anchored: bool,
 }
 
 /// Finds a path for the certificate `leaf`, with what the client sent beside it.
@@ -50,7 +52,7 @@ pub(super) fn find<'a>(
     anchors: &'a Anchors,
     algorithms: pki::Algorithms<'a>,
     now: UnixTime,
-) -> Result<Path<'a>, webpki::Error> {
+) -> Result<Path<'a>, NoPath> {
     let mut certificates = vec![leaf];
     for der in sent {
         // What is no certificate, is there already, or is trusted anyway, leads nowhere.
@@ -68,9 +70,9 @@ pub(super) fn find<'a>(
         wrong: [0; 2],
         steps: STEPS_MAX,
         judged: 0,
-        no_path: NoPath { weight: 0, error: webpki::Error::UnknownIssuer },
+        no_path: NoPath { weight: 0, error: webpki::Error::UnknownIssuer, anchored: false },
     };
-    search.extend(&mut vec![0]).ok_or(search.no_path.error)
+    search.extend(&mut vec![0]).ok_or(search.no_path)
 }
 
 /// What is wrong with a certificate, whoever issued it. A certificate that nothing vouches for is refused for that, if for
@@ -226,6 +228,7 @@ impl<'a> Search<'a> {
     /// Asks webpki about a path on which all signatures are right.
     fn judge(&mut self, path: &[usize], anchor: &'a Anchor) -> Result<Path<'a>, webpki::Error> {
         self.judged += 1;
+        self.no_path.anchored = true;
         if self.judged > JUDGED_MAX {
             return Err(webpki::Error::MaximumPathBuildCallsExceeded);
         }
@@ -249,7 +252,7 @@ impl<'a> Search<'a> {
     /// Keeps what says most.
     fn note(&mut self, weight: u8, error: webpki::Error) {
         if weight > self.no_path.weight {
-            self.no_path = NoPath { weight, error };
+            self.no_path = NoPath { weight, error, ..self.no_path };
         }
     }
 }
