@@ -155,7 +155,8 @@ fn crafted(pki: &TestPki) -> Vec<(&'static str, Vec<CertificateDer<'static>>)> {
     let extensions =
         other(&|params| params.custom_extensions.extend((0..2500).map(|number| extension(number % 100, 0))));
     let purposes = other(&|params| {
-        params.extended_key_usages = (0..4000).map(|number| ExtendedKeyUsagePurpose::Other(vec![1, 3, number])).collect();
+        params.extended_key_usages =
+            (0..4000).map(|number| ExtendedKeyUsagePurpose::Other(vec![1, 3, number])).collect();
     });
     let long_key = |bytes: usize| SubjectPublicKeyInfo::from_der(&rsa(bytes)).unwrap();
     let of_long_key = |name: &str, bytes: usize| -> CertificateDer<'static> {
@@ -183,21 +184,31 @@ fn crafted(pki: &TestPki) -> Vec<(&'static str, Vec<CertificateDer<'static>>)> {
         ("15 kB", leaf(padded(stranger(), 15_000))),
         ("2500 names", leaf(names.clone())),
         ("2500 names, self-signed", self_signed(names)),
-        ("500 names, self-signed", self_signed(other(&|params| {
-            params.subject_alt_names =
-                (0..500).map(|number| SanType::DnsName(format!("device-{number}.example").try_into().unwrap())).collect();
-        }))),
+        (
+            "500 names, self-signed",
+            self_signed(other(&|params| {
+                params.subject_alt_names = (0..500)
+                    .map(|number| SanType::DnsName(format!("device-{number}.example").try_into().unwrap()))
+                    .collect();
+            })),
+        ),
         ("2500 extensions", leaf(extensions.clone())),
         ("2500 extensions, self-signed", self_signed(extensions)),
-        ("600 extensions, self-signed", self_signed(other(&|params| {
-            params.custom_extensions.extend((0..600).map(|number| extension(number % 100, 0)));
-        }))),
+        (
+            "600 extensions, self-signed",
+            self_signed(other(&|params| {
+                params.custom_extensions.extend((0..600).map(|number| extension(number % 100, 0)));
+            })),
+        ),
         ("4000 purposes", leaf(purposes.clone())),
         ("4000 purposes, self-signed", self_signed(purposes)),
-        ("1000 purposes, self-signed", self_signed(other(&|params| {
-            params.extended_key_usages =
-                (0..1000).map(|number| ExtendedKeyUsagePurpose::Other(vec![1, 3, number])).collect();
-        }))),
+        (
+            "1000 purposes, self-signed",
+            self_signed(other(&|params| {
+                params.extended_key_usages =
+                    (0..1000).map(|number| ExtendedKeyUsagePurpose::Other(vec![1, 3, number])).collect();
+            })),
+        ),
         ("an RSA key of 16384 bits", {
             let pem = forged.certify(stranger(), &long_key(2048));
             vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()]

@@ -149,7 +149,7 @@ impl Authorities {
         if let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now) {
             return Ok(verified);
         }
-        webpki::EndEntityCert::try_from(end_entity).map_err(|error| (named(), error.into()))?;
+        let own = webpki::EndEntityCert::try_from(end_entity).map_err(|error| (named(), error.into()))?;
         let leaf = Parts::read(end_entity).ok_or_else(|| (named(), NotACertificate.into()))?;
         let identity = || Identity::from_certificate(end_entity, true).map_err(|error| (None, error.into()));
         if self.anchors.pins(end_entity) {
@@ -161,7 +161,7 @@ impl Authorities {
             return Ok(self.known.remember(Verified { identity, chain: Arc::new(chain), validity }));
         }
         let path = path::find(leaf, sent, &self.anchors, self.algorithms, now)
-            .map_err(|none| (named(), path::alone(end_entity, now).err().unwrap_or(none).into()))?;
+            .map_err(|none| (named(), path::alone(&own, now).err().unwrap_or(none).into()))?;
         let mut identity = identity()?;
         identity.name_constrained =
             path.anchor.constrains_names || path.certificates.iter().skip(1).any(Parts::constrains_names);

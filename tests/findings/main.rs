@@ -28,3 +28,4 @@ mod certificates;
 mod exhaustion;
 mod log;
 mod records;
+mod trust;

@@ -9,6 +9,7 @@
 //! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
 //! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
 //! | `clock` | the clock is what changes | 26 |
+//! | `crafted` | what a device sends along does not matter | 36 |
 //!
 //! Each reason for which a session is cut is brought about by `tests/journey/reasons.rs`.
 
@@ -28,6 +29,7 @@ mod client;
 mod home;
 
 mod clock;
+mod crafted;
 mod crowd;
 mod listeners;
 mod load;
