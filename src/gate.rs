@@ -93,7 +93,7 @@ impl Gate {
         let all = sessions.len();
         // First what takes rights away for good, by look-ups. Nothing that a client has sent can delay it.
         sessions.retain(|session| !cut(session, at, || withdrawn(session, &snapshot)));
-        let mut verdicts = Verdicts::new(&snapshot, now);
+        let mut verdicts = Verdicts::new(judged(&snapshot, now));
         let kept = sessions.iter().filter(|session| !cut(session, at, || verdicts.of(session))).count();
         self.rights_changed(&snapshot, now);
         Reviewed { kept, cut: all - kept }
@@ -152,7 +152,7 @@ impl Gate {
     pub(crate) fn end_expired(&self, now: UnixTime) {
         let (snapshot, at) = (self.snapshot.load_full(), Instant::now());
         let expired = self.sessions.expired(now.as_secs());
-        let mut verdicts = Verdicts::new(&snapshot, now);
+        let mut verdicts = Verdicts::new(judged(&snapshot, now));
         for session in expired.iter().filter(|session| snapshot.ends_expired(&session.route)) {
             cut(session, at, || verdicts.of(session));
         }
@@ -176,24 +176,26 @@ pub(crate) struct Reviewed {
 /// Why a session has to end.
 type Verdict = Option<(CloseReason, String)>;
 
-/// What becomes of sessions under a snapshot. Each chain is judged once for each route, however many sessions have it.
-struct Verdicts<'a> {
-    snapshot: &'a Snapshot,
-    now: UnixTime,
+/// What becomes of sessions. Each chain is judged once for each route, however many sessions have it.
+struct Verdicts<F> {
+    judge: F,
     known: HashMap<(Name, Option<Sha256>), Verdict>,
 }
 
-impl<'a> Verdicts<'a> {
-    fn new(snapshot: &'a Snapshot, now: UnixTime) -> Self {
-        Self { snapshot, now, known: HashMap::new() }
+impl<F: FnMut(&Session) -> Verdict> Verdicts<F> {
+    fn new(judge: F) -> Self {
+        Self { judge, known: HashMap::new() }
     }
 
     fn of(&mut self, session: &Session) -> Verdict {
-        let chain = session.chain.as_deref();
-        let key = (session.route.clone(), chain.map(|chain| chain.digest));
-        let judge = || self.snapshot.keeps(&session.route, chain, self.now).err();
-        self.known.entry(key).or_insert_with(judge).clone()
+        let key = (session.route.clone(), session.chain.as_ref().map(|chain| chain.digest));
+        self.known.entry(key).or_insert_with(|| (self.judge)(session)).clone()
     }
+}
+
+/// Whether `snapshot` lets a session go on.
+fn judged(snapshot: &Snapshot, now: UnixTime) -> impl FnMut(&Session) -> Verdict {
+    move |session| snapshot.keeps(&session.route, session.chain.as_deref(), now).err()
 }
 
 fn withdrawn(session: &Session, snapshot: &Snapshot) -> Verdict {
@@ -217,6 +219,33 @@ mod tests {
     use super::*;
     use crate::relay::Path;
     use crate::telemetry::sessions::Holder;
+
+    #[test]
+    fn each_chain_is_judged_once_for_each_route() {
+        let name = |text: &str| Name::parse(text).expect("a name");
+        let source = SocketAddr::from(([192, 0, 2, 7], 4711));
+        let chains = [100, 200].map(|until| {
+            // Equal chains need not be one: sessions of former snapshots have their own.
+            move || Arc::new(Chain::new(vec![vec![u8::try_from(until).expect("small")].into()], Vec::new(), until))
+        });
+        let session = |id: u64, route: &str, chain: Option<Arc<Chain>>| {
+            let holder = Holder { identity: None, chain };
+            Session::new(id, source, name("public"), name(route), holder, Path::Copy)
+        };
+        let mut judged = Vec::new();
+        let mut verdicts = Verdicts::new(|session: &Session| {
+            judged.push(session.id);
+            (session.route.as_str() == "ssh").then(|| (CloseReason::NotAllowed, String::new()))
+        });
+        for id in 0..1000 {
+            for (route, cut) in [("nas", false), ("ssh", true)] {
+                for chain in [Some(chains[0]()), Some(chains[1]()), None] {
+                    assert_eq!(verdicts.of(&session(id, route, chain)).is_some(), cut);
+                }
+            }
+        }
+        assert_eq!(judged, [0; 6]);
+    }
 
     /// attacks.md row 44.
     #[test]

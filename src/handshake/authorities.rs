@@ -149,7 +149,7 @@ impl Authorities {
         if let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now) {
             return Ok(verified);
         }
-        webpki::EndEntityCert::try_from(end_entity).map_err(|error| (named(), error.into()))?;
+        let own = webpki::EndEntityCert::try_from(end_entity).map_err(|error| (named(), error.into()))?;
         let leaf = Parts::read(end_entity).ok_or_else(|| (named(), NotACertificate.into()))?;
         let identity = || Identity::from_certificate(end_entity, true).map_err(|error| (None, error.into()));
         if self.anchors.pins(end_entity) {
@@ -163,7 +163,7 @@ impl Authorities {
         let path = path::find(leaf, sent, &self.anchors, self.algorithms, now).map_err(|none| {
             let anchored =
                 |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
-            (named().map(anchored), path::alone(end_entity, now).err().unwrap_or(none.error).into())
+            (named().map(anchored), path::alone(&own, now).err().unwrap_or(none.error).into())
         })?;
         let mut identity = identity()?;
         identity.name_constrained =

@@ -60,7 +60,7 @@ fn twin(certificate: &CertificateDer<'_>) -> CertificateDer<'static> {
 }
 
 /// A client that shows this one certificate, and is let in or not.
-fn attempt(
+pub(super) fn attempt(
     gate: &Gate,
     pki: &TestPki,
     certificate: &CertificateDer<'static>,
@@ -84,7 +84,7 @@ fn explain(config: &Path, certificate: &Path, server_name: &str) -> (Finished, V
 
 /// Whether `doorward explain` lets the certificate in, or the reason why it does not.
 #[track_caller]
-fn explained(config: &Path, certificate: &Path, server_name: &str) -> Result<(), String> {
+pub(super) fn explained(config: &Path, certificate: &Path, server_name: &str) -> Result<(), String> {
     let (finished, says) = explain(config, certificate, server_name);
     assert_eq!(finished.status.success(), says["admitted"] == true, "{finished}");
     match (&says["stage"], &says["reason"]) {
@@ -94,7 +94,7 @@ fn explained(config: &Path, certificate: &Path, server_name: &str) -> Result<(),
 }
 
 /// A certificate as a file, as `openssl x509` writes it.
-fn pem_file(pki: &TestPki, name: &str, certificate: &CertificateDer<'_>) -> std::path::PathBuf {
+pub(super) fn pem_file(pki: &TestPki, name: &str, certificate: &CertificateDer<'_>) -> std::path::PathBuf {
     let pem = run_with_input(tool("openssl", "openssl").args(["x509", "-inform", "DER"]), certificate).success();
     pki.write(name, pem.stdout)
 }

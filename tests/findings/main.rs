@@ -29,3 +29,4 @@ mod exhaustion;
 mod hidden;
 mod log;
 mod records;
+mod trust;

@@ -12,6 +12,7 @@
 //! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
 //! | `dialling` | a right that is lost while backends are dialled reaches none of them | 39 |
 //! | `clock` | the clock is what changes | 26 |
+//! | `crafted` | what a device sends along does not matter | 36 |
 //!
 //! Each reason for which a session is cut is brought about by `tests/journey/reasons.rs`.
 
@@ -34,6 +35,7 @@ mod home;
 mod settings;
 
 mod clock;
+mod crafted;
 mod crowd;
 mod dialling;
 mod handed;

@@ -77,9 +77,8 @@ pub(super) fn find<'a>(
 
 /// What is wrong with a certificate, whoever issued it. A certificate that nothing vouches for is refused for that, if for
 /// anything: dates, purpose and the like come before the signature, as webpki has it.
-pub(super) fn alone(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), webpki::Error> {
-    let end_entity = webpki::EndEntityCert::try_from(leaf)?;
-    match end_entity.verify_for_usage(&[], &[], &[], now, ForClients, None, None) {
+pub(super) fn alone(leaf: &webpki::EndEntityCert<'_>, now: UnixTime) -> Result<(), webpki::Error> {
+    match leaf.verify_for_usage(&[], &[], &[], now, ForClients, None, None) {
         Ok(_) | Err(webpki::Error::UnknownIssuer) => Ok(()),
         Err(error) => Err(error),
     }

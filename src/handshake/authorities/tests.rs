@@ -522,3 +522,20 @@ fn a_session_with_an_expired_certificate_is_refused_at_its_last_second() {
     }
     assert_eq!(at(now).expect("valid").1, now + 60);
 }
+
+#[test]
+fn only_the_path_counts_for_how_long_a_chain_is_good() {
+    let root = Ca::new("Devices");
+    let now = OffsetDateTime::now_utc();
+    let mut needless = authority_params("Needless");
+    needless.not_after = now + time::Duration::minutes(1);
+    let needless = Ca::new("Other").below(needless).certificate;
+    let mut short = authority_params("Short");
+    short.not_after = now + time::Duration::minutes(2);
+    let short = root.below(short);
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    let (long, below) = (root.device(params("alice")), short.device(params("bob")));
+    let until = |chain: Arc<Chain>| i64::try_from(chain.good_until).expect("a time") - now.unix_timestamp();
+    assert!(until(scene.admits("a needless one", &long, &[&needless])) > 3600);
+    assert_eq!(until(scene.admits("an intermediate", &below, &[&short.certificate, &needless])), 120);
+}
