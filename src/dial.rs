@@ -4,12 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::authorize::Authorized;
-use crate::backends::resolver::{Resolver, Unresolved};
+use crate::backends::resolver::{Addresses, Resolver, Unresolved};
 use crate::config::checked::Backend;
 use crate::rejection::{Reason, Rejection};
 use crate::sys::stream::Stream;
@@ -41,17 +41,22 @@ pub async fn dial(
         let rest = u32::try_from(backends.len() - index).unwrap_or(u32::MAX);
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / rest;
-        let (reason, detail) = match reach(backend, header, resolver, share).await {
-            Ok(stream) => {
+        // Not within the timeout of the connection: a name server that is late is no backend that is late.
+        let dialed = match addresses(backend, resolver, share).await {
+            Ok(addresses) => timeout_at(share, connect(backend, &addresses, header)).await,
+            Err(error) => Ok(Err(Failure::Unresolved(error))),
+        };
+        let (reason, detail) = match dialed {
+            Ok(Ok(stream)) => {
                 tried(index, true);
                 return Ok(Dialed { authorized, stream, backend: index });
             }
-            Err(Failure::Unresolved(error)) if is_shortage(error.raw_os_error()) => {
+            Ok(Err(Failure::Unresolved(error))) if is_shortage(error.raw_os_error()) => {
                 (Reason::Internal, error.to_string())
             }
-            Err(Failure::Unresolved(error)) => (Reason::BackendUnresolved, error.to_string()),
-            Err(Failure::Io(error)) => (reason_of(&error), error.to_string()),
-            Err(Failure::Late) => (Reason::BackendTimeout, "no answer within timeouts.dial".to_owned()),
+            Ok(Err(Failure::Unresolved(error))) => (Reason::BackendUnresolved, error.to_string()),
+            Ok(Err(Failure::Io(error))) => (reason_of(&error), error.to_string()),
+            Err(_) => (Reason::BackendTimeout, "no answer within timeouts.dial".to_owned()),
         };
         if reason != Reason::Internal {
             tried(index, false);
@@ -64,7 +69,6 @@ pub async fn dial(
 enum Failure {
     Unresolved(Unresolved),
     Io(io::Error),
-    Late,
 }
 
 impl From<io::Error> for Failure {
@@ -73,18 +77,40 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Resolves and connects, each by `deadline`: which of the two was late is told apart.
-async fn reach(backend: &Backend, header: &[u8], resolver: &Resolver, deadline: Instant) -> Result<Stream, Failure> {
-    let connected = match backend {
-        Backend::Address(address) => timeout_at(deadline, connect(&[*address], header)).await,
-        Backend::Host(host, port) => {
-            let found = resolver.resolve(host, deadline).await.map_err(Failure::Unresolved)?;
-            let addresses: Vec<SocketAddr> = found.iter().map(|address| with_port(*address, *port)).collect();
-            timeout_at(deadline, connect(&addresses, header)).await
+/// What a backend's name stands for; nothing where it has none.
+async fn addresses(backend: &Backend, resolver: &Resolver, deadline: Instant) -> Result<Addresses, Unresolved> {
+    match backend {
+        Backend::Host(host, _) => resolver.resolve(host, deadline).await,
+        Backend::Address(_) | Backend::Unix(_) => Ok(Addresses::default()),
+    }
+}
+
+async fn connect(backend: &Backend, addresses: &[SocketAddr], header: &[u8]) -> Result<Stream, Failure> {
+    let mut stream = match backend {
+        Backend::Address(address) => tcp(*address).await?,
+        Backend::Host(_, port) => {
+            let mut last = io::Error::from(io::ErrorKind::NotFound);
+            let mut connected = None;
+            for address in addresses {
+                match tcp(with_port(*address, *port)).await {
+                    Ok(stream) => {
+                        connected = Some(stream);
+                        break;
+                    }
+                    Err(error) => last = error,
+                }
+            }
+            connected.ok_or(last)?
         }
-        Backend::Unix(path) => timeout_at(deadline, unix(path, header)).await,
+        Backend::Unix(path) => unix(path).await?,
     };
-    connected.unwrap_or(Err(Failure::Late))
+    if !header.is_empty() {
+        match &mut stream {
+            Stream::Tcp(stream) => stream.write_all(header).await?,
+            Stream::Unix(stream) => stream.write_all(header).await?,
+        }
+    }
+    Ok(stream)
 }
 
 const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
@@ -92,35 +118,15 @@ const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address
 }
 
-/// Connects to the first address that takes the connection.
-async fn connect(addresses: &[SocketAddr], header: &[u8]) -> Result<Stream, Failure> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for address in addresses {
-        match tcp(*address).await {
-            Ok(stream) => return greet(stream, header).await.map(Stream::Tcp),
-            Err(error) => last = error,
-        }
-    }
-    Err(last.into())
-}
-
-async fn unix(path: &Path, header: &[u8]) -> Result<Stream, Failure> {
-    greet(UnixStream::connect(path).await?, header).await.map(Stream::Unix)
-}
-
-/// Sends the PROXY protocol header, if there is one.
-async fn greet<S: AsyncWrite + Unpin>(mut stream: S, header: &[u8]) -> Result<S, Failure> {
-    if !header.is_empty() {
-        stream.write_all(header).await?;
-    }
-    Ok(stream)
-}
-
-async fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
+async fn tcp(address: SocketAddr) -> io::Result<Stream> {
     let stream = TcpStream::connect(address).await?;
     // Small writes leave at once. Keep-alives are for the relay to ask for, once it has lasted.
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(Stream::Tcp(stream))
+}
+
+async fn unix(path: &Path) -> io::Result<Stream> {
+    UnixStream::connect(path).await.map(Stream::Unix)
 }
 
 /// Out of descriptors or memory: no fault of the backend's.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::backends::resolver::Resolver;
 use crate::close::CloseReason;
+use crate::descriptors::Descriptors;
 use crate::identity::Chain;
 use crate::names::Name;
 use crate::rejection::Rejection;
@@ -32,6 +33,8 @@ pub(crate) struct Gate {
     pub(crate) admission: Admission,
     /// What the kernel takes over.
     pub(crate) kernel: Support,
+    /// The file descriptors that the process may have.
+    pub(crate) descriptors: Descriptors,
     /// The addresses of backends; what it knows outlasts every snapshot.
     pub(crate) resolver: Resolver,
     pub(crate) metrics: Arc<Metrics>,
@@ -59,7 +62,8 @@ impl Gate {
             snapshot: ArcSwap::from_pointee(snapshot),
             admission,
             kernel,
-            resolver: Resolver::default(),
+            descriptors: Descriptors::of_a_gate(),
+            resolver: Resolver::system(1),
             metrics,
             log,
             refusals: Arc::default(),

@@ -25,6 +25,7 @@ use crate::gate::{Gate, Reviewed};
 use crate::listener::Listener;
 use crate::names::Name;
 use crate::snapshot::Snapshot;
+use crate::sys::splice;
 use crate::telemetry::log::{Event, moment};
 
 /// Who wants a reload.
@@ -186,7 +187,10 @@ impl Inner {
         };
         let (snapshot, guests) = (Arc::new(snapshot), self.gate.sessions.guests());
         let told = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message));
-        let warnings = told.chain(access::older_lists(&old, &config).iter().map(older)).collect();
+        let warnings = told
+            .chain(access::older_lists(&old, &config).iter().map(older))
+            .chain(self.gate.descriptors.warning(&config))
+            .collect();
         let after_restart = self.started.differs_from(&config);
         let doors = |listeners: Vec<&Arc<Listener>>| listeners.into_iter().map(Door::from).collect();
         let (opened, closed) = (doors(beyond(&listeners, &bound)), doors(beyond(&bound, &listeners)));
@@ -206,7 +210,11 @@ impl Inner {
     fn swap(&self, new: Current, snapshot: Arc<Snapshot>) {
         // First of all, so that every connection finds the series of its listener and of its route.
         self.gate.metrics.follow(&new.config);
-        self.gate.admission.change(new.config.limits.clone());
+        // Where there are too few descriptors for its listeners, the limits stay; the warning says so.
+        if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
+            splice::allow_pipes(budget.pipes);
+            self.gate.admission.change(budget.limits(&new.config.limits));
+        }
         for (listener, settings) in new.listeners.iter().zip(&new.config.listeners) {
             listener.follow(settings);
         }

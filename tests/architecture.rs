@@ -34,6 +34,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("authorize", &["config"]),
     // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more.
     ("handshake", &["admission", "authorize", "client_hello", "config", "record", "sys"]),
+    // How the descriptors of the process are shared out: it only counts.
+    ("descriptors", &["config", "sys"]),
     // What is known of backends, whoever asks: addresses of names.
     ("backends", &[]),
     ("dial", &["authorize", "backends", "config", "sys"]),
@@ -47,9 +49,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // A refusal in words: for the command line, the control socket and the status page alike.
     ("explanation", &["authorize", "telemetry"]),
     ("admin", &["explanation", "places", "telemetry"]),
-    ("gate", &["admission", "backends", "relay", "snapshot", "telemetry"]),
+    ("gate", &["admission", "backends", "descriptors", "relay", "snapshot", "telemetry"]),
     // It puts another snapshot there; connections only find it.
-    ("reload", &["access", "config", "gate", "listener", "snapshot", "telemetry"]),
+    ("reload", &["access", "config", "gate", "listener", "snapshot", "sys", "telemetry"]),
     ("watch", &["config", "reload", "sys"]),
     // It only asks: no stage knows of it.
     ("control", &["access", "config", "explanation", "gate", "reload", "telemetry"]),
@@ -94,7 +96,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "admission",
             "config",
             "connection",
+            "backends",
             "control",
+            "descriptors",
             "gate",
             "listener",
             "relay",
@@ -112,6 +116,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "authorize",
             "config",
             "control",
+            "descriptors",
             "enrolment",
             "explanation",
             "handshake",

@@ -2,6 +2,7 @@
 //!
 //! The only `unsafe` of the crate is in here, one call a block.
 
+pub mod descriptors;
 pub mod inotify;
 pub mod ktls;
 pub mod socket;

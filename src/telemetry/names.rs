@@ -35,6 +35,8 @@ pub const REVOCATION_LAG: &str = "doorward_revocation_lag_seconds";
 pub const CONFIG_RELOADS: &str = "doorward_config_reloads_total";
 /// Whether the last one succeeded.
 pub const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "doorward_config_last_reload_successful";
+/// The limit of open files that the gate runs under.
+pub const DESCRIPTORS_LIMIT: &str = "doorward_descriptors_limit";
 /// Failed accepts. Labels: `kind`.
 pub const ACCEPT_ERRORS: &str = "doorward_accept_errors_total";
 /// Constant 1. Labels: `version`, `revision`.
@@ -70,6 +72,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (CONFIG_RELOADS, Kind::Counter, "Attempts to take a changed configuration over."),
     (CONFIG_LAST_RELOAD_SUCCESSFUL, Kind::Gauge, "1 unless the last attempt to take a configuration over failed."),
     (ACCEPT_ERRORS, Kind::Counter, "Connections that could not be accepted."),
+    (DESCRIPTORS_LIMIT, Kind::Gauge, "The limit of open files that the gate runs under."),
     (BUILD_INFO, Kind::Gauge, "Constant 1, with the version as a label."),
 ];
 

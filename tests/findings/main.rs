@@ -25,6 +25,8 @@ mod scene;
 mod der;
 
 mod certificates;
+mod descriptors;
 mod exhaustion;
 mod log;
 mod records;
+mod resolver;

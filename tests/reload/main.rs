@@ -5,6 +5,7 @@
 //! | `whole` | everything is taken over, or nothing is; who asked is told | 12, 24 |
 //! | `listeners` | they come, go and move; one that cannot be had refuses the reload | 24 |
 //! | `watched` | files that change are taken over by themselves | |
+//! | `mounts` | files on file systems and mounts that tell nothing are watched as well | 37 |
 //! | `tickets` | earlier sessions are worth nothing after a reload | 18 |
 //! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
 //! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
@@ -31,6 +32,7 @@ mod clock;
 mod crowd;
 mod listeners;
 mod load;
+mod mounts;
 mod sessions;
 mod tickets;
 mod watched;

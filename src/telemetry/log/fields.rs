@@ -77,6 +77,15 @@ pub enum Event {
         /// Every mistake in it.
         errors: Vec<String>,
     },
+    /// Connections could not be accepted for want of descriptors or memory: told once a minute.
+    AcceptFailed {
+        /// The listener that met with the last of them.
+        listener: String,
+        /// How many there were since this was told last.
+        failures: u64,
+        /// The last error, and what to do about it.
+        error: String,
+    },
     /// Lines that were left out.
     LeftOut {
         /// How many.
@@ -241,7 +250,7 @@ impl Line for Event {
     fn priority(&self) -> Priority {
         match self {
             Self::ReloadFailed { .. } => Priority::Error,
-            Self::LeftOut { .. } => Priority::Warning,
+            Self::LeftOut { .. } | Self::AcceptFailed { .. } => Priority::Warning,
             Self::Reloaded { .. } => Priority::Notice,
             Self::Listening { .. }
             | Self::ListenerClosed { .. }

@@ -32,6 +32,9 @@ impl fmt::Display for Event {
                     errors.iter().map(|error| error.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
                 write!(f, "reload_failed ({cause}), nothing has changed: {}", errors.join("; "))
             }
+            Self::AcceptFailed { listener, failures, error } => {
+                write!(f, "accept_failed ({listener}), {failures} since this was told last: {error}")
+            }
             Self::LeftOut { lines, source, stage, reason, .. } => {
                 write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;
                 match (stage, reason) {
