@@ -394,7 +394,7 @@ impl Admission {
         let connection = take(&self.connections, limits.connections).ok_or_else(|| {
             Rejection::silent(
                 Reason::ConnectionLimit,
-                format!("limits.connections is {}, and all are in use", limits.connections),
+                format!("{} connections are open, and no more are taken at once", limits.connections),
             )
         })?;
         let (client, destination) = if listener.proxy_protocol_from.iter().any(|net| net.contains(&peer.ip())) {

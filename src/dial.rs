@@ -253,7 +253,7 @@ mod tests {
         };
         let header = vec![7; HEADER];
         let backends = [backend.clone(), backend];
-        let dialed = dial(permit(), &backends, &header, deadline, &Resolver::default(), allowed, |_, _| {}).await;
+        let dialed = dial(permit(), &backends, &header, deadline, &Resolver::system(1), allowed, |_, _| {}).await;
         assert_eq!(dialed.map(|_| ()), Err(lost()));
         let (bytes, reset) = received(&listener);
         assert!(bytes < HEADER && reset, "{bytes} bytes, then a reset: {reset}");
@@ -270,7 +270,7 @@ mod tests {
             asked.set(asked.get() + 1);
             Ok(())
         };
-        let (backends, resolver) = ([backend], Resolver::default());
+        let (backends, resolver) = ([backend], Resolver::system(1));
         {
             let mut dialing =
                 std::pin::pin!(dial(permit(), &backends, &header, deadline, &resolver, allowed, |_, _| {}));
@@ -292,7 +292,7 @@ mod tests {
             asked.set(asked.get() + 1);
             if asked.get() > 1 { Err(lost()) } else { Ok(()) }
         };
-        let dialed = dial(permit(), &[backend], b"alice", deadline, &Resolver::default(), allowed, |_, _| {}).await;
+        let dialed = dial(permit(), &[backend], b"alice", deadline, &Resolver::system(1), allowed, |_, _| {}).await;
         assert_eq!(dialed.map(|_| ()), Err(lost()));
         assert_eq!(received(&listener), (0, true));
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::backends::resolver::Resolver;
 use crate::close::CloseReason;
+use crate::descriptors::Descriptors;
 use crate::identity::{Chain, Sha256};
 use crate::names::{Name, ServerName};
 use crate::penalties::Voucher;
@@ -37,6 +38,8 @@ pub(crate) struct Gate {
     pub(crate) admission: Admission,
     /// What the kernel takes over.
     pub(crate) kernel: Support,
+    /// The file descriptors that the process may have.
+    pub(crate) descriptors: Descriptors,
     /// The addresses of backends; what it knows outlasts every snapshot.
     pub(crate) resolver: Resolver,
     pub(crate) metrics: Arc<Metrics>,
@@ -67,7 +70,8 @@ impl Gate {
             snapshot: ArcSwap::from_pointee(snapshot),
             admission,
             kernel,
-            resolver: Resolver::default(),
+            descriptors: Descriptors::of_a_gate(),
+            resolver: Resolver::system(1),
             metrics,
             log,
             refusals: Arc::default(),

@@ -31,6 +31,7 @@ pub mod close;
 pub mod config;
 mod connection;
 pub mod control;
+pub mod descriptors;
 pub mod dial;
 pub mod enrolment;
 pub mod explanation;

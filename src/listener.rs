@@ -195,7 +195,7 @@ impl Listener {
     ///
     /// A failure is told to `failed`, waited out where waiting helps, and never ends the loop: a gate that stops
     /// accepting because it once ran out of descriptors would stay shut.
-    pub async fn accept(&self, failed: impl Fn(AcceptError)) -> Option<Accepted> {
+    pub async fn accept(&self, failed: impl Fn(AcceptError, &io::Error)) -> Option<Accepted> {
         let mut backoff = BACKOFF_MIN;
         loop {
             match self.closed.run_until_cancelled(self.socket.accept()).await? {
@@ -203,9 +203,9 @@ impl Listener {
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     return Some(Accepted { stream, peer, listener: self.settings.load_full(), at: Instant::now() });
                 }
-                Err(error) if is_of_the_connection(&error) => failed(AcceptError::Connection),
-                Err(_) => {
-                    failed(AcceptError::Resources);
+                Err(error) if is_of_the_connection(&error) => failed(AcceptError::Connection, &error),
+                Err(error) => {
+                    failed(AcceptError::Resources, &error);
                     tokio::time::sleep(backoff).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
@@ -228,6 +228,21 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
+/// An error of accept(2) with what to do about it.
+pub fn explained(error: &io::Error) -> String {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EMFILE) => {
+            ": raise the limit of open files, LimitNOFILE= in a systemd unit, --ulimit nofile= of docker run, ulimit -n in a shell"
+        }
+        Some(libc::ENFILE) => ": the machine has no more open files to give, raise the sysctl fs.file-max",
+        Some(libc::ENOBUFS | libc::ENOMEM) => {
+            ": the machine or the service is out of memory, see MemoryMax= of its unit"
+        }
+        _ => "",
+    };
+    format!("{error}{remedy}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,7 +259,7 @@ mod tests {
 
     async fn takes(listener: &Listener, at: SocketAddr) {
         let client = TcpStream::connect(at).await.expect("a connection");
-        let accepted = listener.accept(|error| panic!("{error:?}")).await.expect("it is open");
+        let accepted = listener.accept(|_, error| panic!("{error:?}")).await.expect("it is open");
         assert_eq!(accepted.peer, client.local_addr().expect("an address"));
     }
 
@@ -252,7 +267,7 @@ mod tests {
     async fn accepted_sockets_are_prepared_for_relaying() {
         let listener = Listener::bind(&settings("public", "127.0.0.1:0")).expect("a listener");
         let client = TcpStream::connect(listener.address()).await.expect("a connection");
-        let accepted = listener.accept(|error| panic!("{error:?}")).await.expect("it is open");
+        let accepted = listener.accept(|_, error| panic!("{error:?}")).await.expect("it is open");
         let socket = SockRef::from(&accepted.stream);
         assert!(socket.tcp_nodelay().expect("an option"));
         assert!(socket.keepalive().expect("an option"));
@@ -265,7 +280,7 @@ mod tests {
         let listener = Listener::bind(&settings("public", "127.0.0.1:0")).expect("a listener");
         let waiting = TcpStream::connect(listener.address()).await.expect("a connection");
         listener.close();
-        assert!(listener.accept(|error| panic!("{error:?}")).await.is_none());
+        assert!(listener.accept(|_, error| panic!("{error:?}")).await.is_none());
         let refused = TcpStream::connect(listener.address()).await.expect_err("nobody listens");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         waiting.readable().await.expect("an event");

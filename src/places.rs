@@ -9,7 +9,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-/// Connections at once. Prometheus needs one, a browser a few.
+/// Connections at once, unless fewer are to be had. Prometheus needs one, a browser a few.
 const PLACES: usize = 64;
 
 /// More connections than this are a crowd.
@@ -40,20 +40,32 @@ pub(crate) fn http() -> http1::Builder {
 }
 
 /// The places, and who has them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Places {
+    count: usize,
     tasks: JoinSet<()>,
     /// Since when, the oldest first.
     held: VecDeque<(Instant, AbortHandle)>,
 }
 
+impl Default for Places {
+    fn default() -> Self {
+        Self::new(PLACES)
+    }
+}
+
 impl Places {
+    /// So many, none of them taken.
+    pub(crate) fn new(count: usize) -> Self {
+        Self { count, tasks: JoinSet::new(), held: VecDeque::new() }
+    }
+
     /// Waits until a place is free. If all are taken, whoever has one for the longest loses it, after [`GRACE`].
     pub(crate) async fn wait(&mut self) {
         while self.tasks.try_join_next().is_some() {}
         self.held.retain(|(_, task)| !task.is_finished());
         while let Some((since, oldest)) = self.held.front()
-            && self.held.len() >= PLACES
+            && self.held.len() >= self.count
         {
             tokio::select! {
                 biased;

@@ -4,12 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics_exporter_prometheus::BuildError;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::pki_types::UnixTime;
+use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -18,16 +18,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{Admin, Watched};
 use crate::admission::Admission;
+use crate::backends::resolver::Resolver;
 use crate::close::CloseReason;
 use crate::config::checked::{Config, ControlSocket, KernelTls};
 use crate::connection;
 use crate::control::{self, Control, Facts};
+use crate::descriptors::{Budget, Descriptors, TooFew};
 use crate::gate::Gate;
-use crate::listener::{BindError, Listener};
+use crate::listener::{self, AcceptError, BindError, Listener};
 use crate::relay::{Order, Support};
 use crate::reload::{Current, Lane, Reloader};
 use crate::snapshot::{InvalidRoute, Snapshot};
-use crate::sys::ktls;
+use crate::sys::{ktls, splice};
 use crate::telemetry::log::{Event, Log};
 use crate::telemetry::metrics::Metrics;
 use crate::watch::watch;
@@ -46,6 +48,9 @@ pub struct Server {
     /// Threads for what takes rights away, apart from those that serve connections.
     watching: Lane,
     answering: Lane,
+    /// How many clients may be connected at once, those included that are about to be refused.
+    clients: usize,
+    warning: Option<String>,
 }
 
 /// Why a gate cannot start.
@@ -62,6 +67,8 @@ pub enum StartError {
         /// Why.
         error: control::BindError,
     },
+    /// There are too few file descriptors.
+    Descriptors(TooFew),
     /// The metrics cannot be registered.
     Metrics(BuildError),
     /// `kernel_tls = "require"`, and the kernel cannot take over all that a client may negotiate: this is missing.
@@ -78,6 +85,7 @@ impl fmt::Display for StartError {
             Self::Control { socket, error } => {
                 write!(f, "cannot make the control socket {}: {error}", socket.display())
             }
+            Self::Descriptors(error) => error.fmt(f),
             Self::Metrics(error) => error.fmt(f),
             Self::KernelTls(missing) => {
                 f.write_str("kernel_tls = \"require\", but the kernel does not take over:")?;
@@ -115,14 +123,22 @@ impl Server {
             return Err(StartError::KernelTls(kernel.missing().to_vec()));
         }
         let snapshot = Snapshot::build(&config).map_err(StartError::Route)?;
-        raise_descriptor_limit();
+        let descriptors = Descriptors::raise();
+        let warning = descriptors.warning(&config);
+        let budget = descriptors.budget(&config).map_err(StartError::Descriptors)?;
+        let Budget { clients, pipes, metrics: places, look_ups, .. } = budget;
+        splice::allow_pipes(pipes);
         let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
         let listeners = Listener::rebind(&[], &config.listeners).map_err(StartError::Bind)?;
-        let gate = Arc::new(Gate::new(snapshot, Admission::new(config.limits.clone()), kernel, metrics, log));
+        metrics.descriptors(descriptors.limit());
+        let admission = Admission::new(budget.limits(&config.limits));
+        let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
+        (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
+        let gate = Arc::new(gate);
         let admin = match config.metrics.address {
             None => None,
             Some(address) => {
-                let admin = Admin::bind(address, watched(&gate));
+                let admin = Admin::bind(address, watched(&gate, places));
                 let what = "metrics".to_owned();
                 Some(admin.map_err(|error| StartError::Bind(BindError { address, what, error }))?)
             }
@@ -147,7 +163,7 @@ impl Server {
         let reloader = Reloader::new(Arc::clone(&gate), config, listeners).map_err(StartError::Io)?;
         let [watching, answering] = ["watch", "control"].map(Lane::start);
         let (watching, answering) = (watching.map_err(StartError::Io)?, answering.map_err(StartError::Io)?);
-        Ok(Self { gate, admin, control, without_control, reloader, watching, answering })
+        Ok(Self { gate, admin, control, without_control, reloader, watching, answering, clients, warning })
     }
 
     /// Where the listeners are bound, in the order of the configuration.
@@ -165,6 +181,11 @@ impl Server {
         self.without_control.as_ref()
     }
 
+    /// What to tell its owner about the limit of open files.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
     /// What lets it take another configuration over while it runs.
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
@@ -178,14 +199,14 @@ impl Server {
     /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
     /// the rest. A second word, `now`, ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, mut admin, control, reloader, watching, answering, .. } = self;
+        let Self { gate, mut admin, control, reloader, watching, answering, clients, .. } = self;
         let connections = TaskTracker::new();
         // The few tasks that last as long as the gate; dropped, they end.
         let mut lasting = JoinSet::new();
         for listener in &reloader.current().borrow().listeners {
             gate.log.event(&Event::Listening { listener: listener.name().to_string(), address: listener.address() });
         }
-        lasting.spawn(keep_listening(reloader.current(), Arc::clone(&gate), connections.clone()));
+        lasting.spawn(keep_listening(reloader.current(), Arc::clone(&gate), connections.clone(), clients));
         // Answers for as long as it is here.
         if let Some(admin) = &mut admin {
             gate.log.event(&Event::Metrics { address: admin.local_address() });
@@ -224,31 +245,26 @@ impl Server {
 }
 
 /// What the metrics listener shows of a gate.
-fn watched(gate: &Gate) -> Watched {
+fn watched(gate: &Gate, places: usize) -> Watched {
     Watched {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
         sessions: Arc::clone(&gate.sessions),
         tally: Arc::clone(&gate.tally),
+        places,
     }
 }
 
-/// Lets the process open as many descriptors as it may: a connection takes two, and the usual soft limit of 1024, which is
-/// kept low for programs that use select(2), would be reached long before `limits.connections`.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    // Refused or not, the gate runs; accept() and dial say so when descriptors run out.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-}
-
 /// Has connections taken wherever the gate listens at the time.
-async fn keep_listening(mut current: Receiver<Current>, gate: Arc<Gate>, connections: TaskTracker) {
+async fn keep_listening(mut current: Receiver<Current>, gate: Arc<Gate>, connections: TaskTracker, clients: usize) {
+    let (clients, shortage) = (Arc::new(Semaphore::new(clients)), Arc::<Shortage>::default());
     let mut known: Vec<Arc<Listener>> = Vec::new();
     let mut taking = JoinSet::new();
     loop {
         let now = current.borrow_and_update().listeners.clone();
         for listener in now.iter().filter(|new| !known.iter().any(|old| Arc::ptr_eq(old, new))) {
-            taking.spawn(take_connections(Arc::clone(listener), Arc::clone(&gate), connections.clone()));
+            let taken = (Arc::clone(&clients), Arc::clone(&shortage));
+            taking.spawn(take_connections(Arc::clone(listener), Arc::clone(&gate), connections.clone(), taken));
         }
         known = now;
         while taking.try_join_next().is_some() {}
@@ -258,9 +274,49 @@ async fn keep_listening(mut current: Receiver<Current>, gate: Arc<Gate>, connect
     }
 }
 
-async fn take_connections(listener: Arc<Listener>, gate: Arc<Gate>, connections: TaskTracker) {
-    while let Some(accepted) = listener.accept(|error| gate.metrics.accept_failed(error)).await {
-        connections.spawn(connection::serve(accepted, Arc::clone(&gate)));
+async fn take_connections(
+    listener: Arc<Listener>,
+    gate: Arc<Gate>,
+    connections: TaskTracker,
+    (clients, shortage): (Arc<Semaphore>, Arc<Shortage>),
+) {
+    let failed = |kind, error: &io::Error| {
+        gate.metrics.accept_failed(kind);
+        if kind == AcceptError::Resources
+            && let Some(failures) = shortage.to_be_told(Instant::now())
+        {
+            let listener = listener.name().to_string();
+            gate.log.event(&Event::AcceptFailed { listener, failures, error: listener::explained(error) });
+        }
+    };
+    // Before it is accepted: a socket that is about to be refused takes a descriptor as well.
+    while let Ok(place) = Arc::clone(&clients).acquire_owned().await
+        && let Some(accepted) = listener.accept(failed).await
+    {
+        let serving = connection::serve(accepted, Arc::clone(&gate));
+        connections.spawn(async move {
+            serving.await;
+            drop(place);
+        });
+    }
+}
+
+/// Accepts that failed for want of descriptors or memory: one line a minute tells of them.
+#[derive(Debug, Default)]
+struct Shortage(Mutex<(Option<Instant>, u64)>);
+
+impl Shortage {
+    /// Notes one more, and says how many there were since the last line if it is time for another.
+    fn to_be_told(&self, now: Instant) -> Option<u64> {
+        const PAUSE: Duration = Duration::from_secs(60);
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told, failures) = &mut *state;
+        *failures += 1;
+        if told.is_some_and(|told| now.saturating_duration_since(told) < PAUSE) {
+            return None;
+        }
+        *told = Some(now);
+        Some(std::mem::take(failures))
     }
 }
 

@@ -36,6 +36,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more.
     // X.509 as such is pki's: the parts of a certificate, and whether a key signed it.
     ("handshake", &["admission", "authorize", "client_hello", "config", "pki", "record", "sys"]),
+    // How the descriptors of the process are shared out: it only counts.
+    ("descriptors", &["config", "sys"]),
     // What is known of backends, whoever asks: addresses of names.
     ("backends", &[]),
     ("dial", &["authorize", "backends", "config", "sys"]),
@@ -50,9 +52,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("explanation", &["authorize", "telemetry"]),
     ("admin", &["explanation", "places", "telemetry"]),
     // What is remembered of the devices that vouch for a source is for it to judge.
-    ("gate", &["admission", "backends", "penalties", "relay", "snapshot", "telemetry"]),
+    ("gate", &["admission", "backends", "descriptors", "penalties", "relay", "snapshot", "telemetry"]),
     // It puts another snapshot there; connections only find it.
-    ("reload", &["access", "config", "gate", "listener", "snapshot", "telemetry"]),
+    ("reload", &["access", "config", "gate", "listener", "snapshot", "sys", "telemetry"]),
     ("watch", &["config", "reload", "sys"]),
     // It only asks: no stage knows of it.
     ("control", &["access", "config", "explanation", "gate", "reload", "telemetry"]),
@@ -98,7 +100,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "admission",
             "config",
             "connection",
+            "backends",
             "control",
+            "descriptors",
             "gate",
             "listener",
             "relay",
@@ -116,6 +120,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "authorize",
             "config",
             "control",
+            "descriptors",
             "enrolment",
             "explanation",
             "handshake",

@@ -45,6 +45,8 @@ pub(crate) struct Watched {
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) tally: Arc<Tally>,
+    /// Connections to the listener at once.
+    pub(crate) places: usize,
 }
 
 /// The bound listener, and the thread that answers there until this is dropped.
@@ -70,6 +72,7 @@ impl Admin {
             TcpListener::from_std(socket.into())?
         };
         let address = listener.local_addr()?;
+        let places = Places::new(watched.places);
         let (start, started) = oneshot::channel();
         let end = CancellationToken::new();
         let ended = end.clone();
@@ -78,7 +81,7 @@ impl Admin {
             let _ = setpriority_process(None, NICE);
             runtime.block_on(ended.run_until_cancelled(async move {
                 let Ok(stop) = started.await else { return };
-                serve(listener, Arc::new(Answers::new(address, watched, stop))).await;
+                serve(listener, Arc::new(Answers::new(address, watched, stop)), places).await;
             }));
         })?;
         Ok(Self { address, start: Some(start), end, thread: Some(thread) })
@@ -105,12 +108,11 @@ impl Drop for Admin {
     }
 }
 
-async fn serve(listener: TcpListener, answers: Arc<Answers>) {
-    tokio::join!(take_connections(listener, &answers), answers.remember());
+async fn serve(listener: TcpListener, answers: Arc<Answers>, places: Places) {
+    tokio::join!(take_connections(listener, &answers, places), answers.remember());
 }
 
-async fn take_connections(listener: TcpListener, answers: &Arc<Answers>) {
-    let mut places = Places::default();
+async fn take_connections(listener: TcpListener, answers: &Arc<Answers>, mut places: Places) {
     loop {
         // Until there is a place, the others wait in the kernel's queue.
         places.wait().await;

@@ -27,8 +27,6 @@ const STALE: Duration = Duration::from_secs(24 * 60 * 60);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A failure is remembered for so long.
 const FAILED: Duration = Duration::from_secs(1);
-/// Threads for look-ups. One look-up of a name that no server answers takes one for half a minute or so.
-const THREADS: usize = 16;
 /// The most addresses of one name that are used.
 const ADDRESSES: usize = 16;
 
@@ -71,6 +69,8 @@ pub struct Resolver(Arc<Inner>);
 
 struct Inner {
     look_up: Box<LookUp>,
+    /// Threads at once. A look-up of a name that no server answers takes one for half a minute or so.
+    threads: usize,
     state: Mutex<State>,
 }
 
@@ -111,20 +111,14 @@ impl fmt::Debug for Resolver {
     }
 }
 
-impl Default for Resolver {
-    fn default() -> Self {
-        Self::system()
-    }
-}
-
 impl Resolver {
-    /// The system's resolver.
-    pub fn system() -> Self {
-        Self::new(|name| Ok((name, 0).to_socket_addrs()?.collect()))
+    /// The system's resolver, asked by so many threads at once.
+    pub fn system(threads: usize) -> Self {
+        Self::new(threads, |name| Ok((name, 0).to_socket_addrs()?.collect()))
     }
 
-    fn new(look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner { look_up: Box::new(look_up), state: Mutex::default() }))
+    fn new(threads: usize, look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Inner { look_up: Box::new(look_up), threads, state: Mutex::default() }))
     }
 
     /// The addresses of `name`, at the latest by `deadline`. Cancel-safe; a look-up that was begun goes on.
@@ -181,7 +175,7 @@ impl Resolver {
 
     /// Starts a thread for what waits, unless there are enough.
     fn staff(&self, state: &mut State) {
-        if state.queue.is_empty() || state.threads >= THREADS {
+        if state.queue.is_empty() || state.threads >= self.0.threads {
             return;
         }
         let resolver = self.clone();

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{ConfigArg, Format, exit, failed};
 use crate::access::{Person, people};
 use crate::config::checked::Config;
+use crate::descriptors::Descriptors;
 use crate::snapshot::Snapshot;
 
 /// The options of `doorward check`.
@@ -47,7 +48,14 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     if let Err(error) = Snapshot::build(&config) {
         return failed(exit::CONFIG, &error);
     }
-    let table = table(&config);
+    // As the gate would be started from here.
+    let descriptors = Descriptors::of_a_gate();
+    let warning = descriptors.warning(&config);
+    if let Some(warning) = &warning {
+        errln!("warning: {warning}");
+    }
+    let mut table = table(&config);
+    table.warnings.extend(warning);
     match args.format {
         Format::Text => outln!("{}", text(&table).trim_end_matches('\n')),
         Format::Json => match serde_json::to_string_pretty(&table) {

@@ -38,6 +38,9 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             if let Some(error) = server.without_control() {
                 errln!("warning: {error}\n  the gate runs all the same, but nobody can ask it: doorward why, say");
             }
+            if let Some(warning) = server.warning() {
+                errln!("warning: {warning}");
+            }
             let signals = tokio::task::spawn(signals(stop.clone(), now.clone()).map_err(StartError::Io)?);
             let hangups = tokio::task::spawn(hangups(server.reloader()).map_err(StartError::Io)?);
             let stopped = server.run(stop, now).await;

@@ -38,6 +38,7 @@ use crate::gate::{Gate, Reviewed};
 use crate::listener::Listener;
 use crate::names::Name;
 use crate::snapshot::Snapshot;
+use crate::sys::splice;
 use crate::telemetry::log::{Event, moment};
 
 /// Who wants a reload.
@@ -256,6 +257,7 @@ impl Inner {
         let Reviewed { kept, cut } =
             in_force_but(&mut warnings, "not every session was judged by it", || self.gate.review(asked));
         warnings.extend(access::older_lists(&old, &config).iter().map(older));
+        warnings.extend(self.gate.descriptors.warning(&config));
         // Behind all that matters: of thousands of devices, or millions who are revoked, this takes its time.
         let difference = in_force_but(&mut warnings, "it cannot be told what it changes", || {
             let before = State { config: &old, snapshot: &before };
@@ -295,7 +297,11 @@ impl Inner {
     fn swap(&self, new: Current, snapshot: Arc<Snapshot>) {
         // First of all, so that every connection finds the series of its listener and of its route.
         self.gate.metrics.follow(&new.config);
-        self.gate.admission.change(new.config.limits.clone());
+        // Where there are too few descriptors for its listeners, the limits stay; the warning says so.
+        if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
+            splice::allow_pipes(budget.pipes);
+            self.gate.admission.change(budget.limits(&new.config.limits));
+        }
         for (listener, settings) in new.listeners.iter().zip(&new.config.listeners) {
             listener.follow(settings);
         }

@@ -3,6 +3,7 @@
 //! The only `unsafe` of the crate is in here, one call a block.
 
 pub mod credentials;
+pub mod descriptors;
 pub mod inotify;
 pub mod ktls;
 pub mod socket;

@@ -41,6 +41,7 @@ pub struct Metrics {
     handshake_ok: Histogram,
     handshake_rejected: Histogram,
     accept_errors: Vec<Counter>,
+    descriptors_limit: Gauge,
     /// In the order of [`CloseReason::CUT`].
     cut: Vec<Counter>,
     revocation_lag: Histogram,
@@ -203,6 +204,7 @@ impl Metrics {
             last_reload_successful,
             not_reloaded: ArcSwapOption::empty(),
             handle: lasting.handle(),
+            descriptors_limit: register.gauge(names::DESCRIPTORS_LIMIT, &[]),
             accept_errors,
             cut,
             lasting,
@@ -278,6 +280,13 @@ impl Metrics {
     /// A handshake took so long and was completed, or was not.
     pub fn handshake_took(&self, time: Duration, completed: bool) {
         if completed { &self.handshake_ok } else { &self.handshake_rejected }.record(time);
+    }
+
+    /// The process may have so many files open.
+    pub fn descriptors(&self, limit: usize) {
+        // Exact, as there are never 2^53 of them.
+        #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+        self.descriptors_limit.set(limit as f64);
     }
 
     /// An accept failed.

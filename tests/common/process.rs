@@ -40,6 +40,20 @@ pub(crate) fn tool(program: &str, package: &str) -> Command {
     command
 }
 
+/// `command`, run by a bash of `shell` after `script`, which may lower limits or mount something.
+pub(crate) fn after_script(mut shell: Command, script: &str, command: &Command) -> Command {
+    shell.arg("-euc").arg(format!("{script}\nexec \"$@\"")).arg("bash").arg(command.get_program());
+    shell.args(command.get_args());
+    shell
+}
+
+/// A bash in a mount namespace of its own.
+pub(crate) fn mounting() -> Command {
+    let mut unshare = tool("unshare", "util-linux");
+    unshare.args(["--mount", "bash"]);
+    unshare
+}
+
 /// A program that has ended.
 #[derive(Debug)]
 pub(crate) struct Finished {

@@ -296,6 +296,11 @@ fn a_gate_out_of_descriptors_waits_and_recovers() {
     });
     // Nothing to wait for: what is asked is that nothing happens.
     assert_idle(&scene.gate, || thread::sleep(Duration::from_secs(2)));
+    // It is told, with the remedy, and not again and again.
+    let told = scene.gate.wait_for_lines("it is told", 1, |line| line["event"] == "accept_failed");
+    assert_eq!(told.len(), 1, "{told:?}");
+    let error = told[0]["error"].as_str().unwrap();
+    assert!(error.starts_with("Too many open files") && error.contains("LimitNOFILE="), "{error}");
     drop(held);
     // Whoever comes now is served, with the descriptors of those who have gone.
     let begun = Instant::now();

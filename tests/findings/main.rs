@@ -25,8 +25,10 @@ mod scene;
 mod der;
 
 mod certificates;
+mod descriptors;
 mod exhaustion;
 mod hidden;
 mod log;
 mod records;
+mod resolver;
 mod trust;

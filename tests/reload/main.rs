@@ -7,6 +7,7 @@
 //! | `watched` | files that change are taken over by themselves | |
 //! | `handed` | revocation lists that come over the control socket | 33 |
 //! | `tightened` | a broken configuration does not hold up what takes rights away | 34 |
+//! | `mounts` | files on file systems and mounts that tell nothing are watched as well | 37 |
 //! | `tickets` | earlier sessions are worth nothing after a reload | 18, 41 |
 //! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
 //! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
@@ -41,6 +42,7 @@ mod dialling;
 mod handed;
 mod listeners;
 mod load;
+mod mounts;
 mod sessions;
 mod tickets;
 mod tightened;

@@ -5,6 +5,8 @@ use super::*;
 
 const FOUND: ([u8; 4], u16) = ([192, 0, 2, 7], 0);
 
+const THREADS: usize = 16;
+
 /// Long enough for any machine.
 const GENEROUS: Duration = Duration::from_secs(30);
 
@@ -18,7 +20,7 @@ fn told() -> (Resolver, mpsc::Sender<io::Result<Vec<SocketAddr>>>, Arc<AtomicUsi
         let answer = answers.lock().expect("a lock").recv();
         answer.unwrap_or_else(|_| Err(io::Error::other("the test is over")))
     };
-    (Resolver::new(look_up), tell, asked)
+    (Resolver::new(THREADS, look_up), tell, asked)
 }
 
 fn refused() -> io::Result<Vec<SocketAddr>> {
@@ -32,7 +34,7 @@ fn known_after(resolver: &Resolver, time: Duration) -> Known {
 
 /// Waits until no look-up of the name is under way.
 fn settle(resolver: &Resolver) {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while resolver.state().names.values().any(|entry| entry.flight.is_some()) {
         assert!(begun.elapsed() < GENEROUS, "the look-up does not end");
         thread::sleep(Duration::from_millis(1));
@@ -129,7 +131,7 @@ async fn failure_is_told_at_once_for_a_second_and_then_looked_at_again() {
 #[tokio::test]
 async fn panic_in_a_look_up_is_a_failure_and_the_next_one_works() {
     let calls = AtomicUsize::new(0);
-    let resolver = Resolver::new(move |_| match calls.fetch_add(1, Ordering::SeqCst) {
+    let resolver = Resolver::new(THREADS, move |_| match calls.fetch_add(1, Ordering::SeqCst) {
         0 => panic!("a fault, on purpose"),
         _ => Ok(vec![FOUND.into()]),
     });
@@ -141,7 +143,7 @@ async fn panic_in_a_look_up_is_a_failure_and_the_next_one_works() {
 
 #[tokio::test]
 async fn system_resolver_knows_the_hosts_file_and_says_no() {
-    let resolver = Resolver::system();
+    let resolver = Resolver::system(1);
     let found = resolver.resolve("localhost", Instant::now() + GENEROUS).await.expect("in every hosts file");
     assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 0), "{found:?}");
 }

@@ -95,6 +95,15 @@ pub enum Event {
         /// Sessions that end because of it.
         sessions_cut: usize,
     },
+    /// Connections could not be accepted for want of descriptors or memory: told once a minute.
+    AcceptFailed {
+        /// The listener that met with the last of them.
+        listener: String,
+        /// How many there were since this was told last.
+        failures: u64,
+        /// The last error, and what to do about it.
+        error: String,
+    },
     /// Lines that were left out.
     LeftOut {
         /// How many.
@@ -262,7 +271,7 @@ impl Line for Event {
     fn priority(&self) -> Priority {
         match self {
             Self::ReloadFailed { .. } => Priority::Error,
-            Self::LeftOut { .. } => Priority::Warning,
+            Self::LeftOut { .. } | Self::AcceptFailed { .. } => Priority::Warning,
             Self::Reloaded { .. } | Self::RevocationList { .. } => Priority::Notice,
             Self::Listening { .. }
             | Self::ListenerClosed { .. }

@@ -41,6 +41,9 @@ impl fmt::Display for Event {
                 let number = number.as_deref().map(|number| format!(" number {number}")).unwrap_or_default();
                 write!(f, "revocation_list{number} of {issuer} was handed over: {sessions_cut} connections are cut")
             }
+            Self::AcceptFailed { listener, failures, error } => {
+                write!(f, "accept_failed ({listener}), {failures} since this was told last: {error}")
+            }
             Self::LeftOut { lines, source, fingerprint, stage, reason, .. } => {
                 write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;
                 match (stage, reason) {

@@ -1,0 +1,271 @@
+//! How the file descriptors of the process are shared out.
+//!
+//! Connections come last: what clients bring about never takes what reloads, the control socket, the metrics and look-ups need.
+//! Where `limits.connections` does not fit, fewer are taken, and that is told at the start, by `doorward check` and at each
+//! reload.
+
+use std::fmt;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::checked::{Backend, Config, Limits};
+use crate::sys;
+
+/// What a gate holds from its start on beside its listeners: standard streams, runtimes, signals, inotify, control socket, log.
+const OWN: usize = 20;
+/// Of these it holds so many before it binds anything, which is when they are counted. What is more was inherited.
+const BEFORE: usize = 10;
+/// The listener for metrics and its runtime.
+const METRICS: usize = 5;
+/// For a reload: the files that are read one by one, another inotify, a log file that is opened anew.
+const RELOAD: usize = 4;
+/// One look-up of a name: files of the system's configuration and sockets to name servers.
+const LOOK_UP: usize = 3;
+/// Pipes that relays have in any case. They have more where there are fewer connections than would fit.
+const PIPES: usize = 8;
+/// A gate that can take fewer connections than this is of no use.
+const CONNECTIONS_MIN: usize = 4;
+/// A system without a limit is taken to have this one, Linux' default of `fs.nr_open`.
+const UNLIMITED: usize = 1024 * 1024;
+
+/// What the process may have, and what it had when it was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    limit: usize,
+    held: usize,
+}
+
+/// How the descriptors of a gate with some configuration are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// The limit of open files.
+    pub limit: usize,
+    /// Clients that may be connected at once, those included that are about to be refused.
+    pub clients: usize,
+    /// Connections that may have a client and a backend at once.
+    pub connections: usize,
+    /// Pipes of relays; a relay that gets none does without.
+    pub pipes: usize,
+    /// Connections to the metrics listener.
+    pub metrics: usize,
+    /// Look-ups of names at once.
+    pub look_ups: usize,
+}
+
+/// There are too few descriptors for a gate of any use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooFew {
+    limit: usize,
+    needed: usize,
+}
+
+/// How to have more.
+const RAISE: &str = "LimitNOFILE= in a systemd unit, --ulimit nofile= of docker run, ulimit -n in a shell";
+
+impl fmt::Display for TooFew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, needed } = self;
+        write!(
+            f,
+            "the limit of open files is {limit}, and the gate needs at least {needed}\n  raise it, to 65536 say: {RAISE}"
+        )
+    }
+}
+
+impl std::error::Error for TooFew {}
+
+impl Descriptors {
+    /// Those of this process: raises the limit as far as it may. The usual soft limit of 1024 is for programs that use
+    /// select(2).
+    pub fn raise() -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        // Refused or not, what is in force counts.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+        let limit = count(getrlimit(Resource::Nofile).current);
+        Self { limit, held: sys::descriptors::held(limit) }
+    }
+
+    /// Those of a gate that would be started as this process was.
+    pub fn of_a_gate() -> Self {
+        Self { limit: count(getrlimit(Resource::Nofile).maximum), held: 0 }
+    }
+
+    /// The limit of open files.
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// How they are shared out with this configuration.
+    pub fn budget(&self, config: &Config) -> Result<Budget, TooFew> {
+        let too_few = TooFew { limit: self.limit, needed: self.needed(config, CONNECTIONS_MIN) };
+        let budget = self
+            .share_out(config)
+            .filter(|budget| budget.connections >= CONNECTIONS_MIN.min(config.limits.connections));
+        budget.ok_or(too_few)
+    }
+
+    fn share_out(&self, config: &Config) -> Option<Budget> {
+        let Self { limit, held } = *self;
+        let metrics = (limit / 32).clamp(2, 16);
+        let look_ups = (limit / 64).clamp(1, 16);
+        let asking = (limit / 64).clamp(1, 6) + 3;
+        let own = OWN + config.listeners.len() + METRICS;
+        // A reload opens its new listeners before the old ones are closed.
+        let reserve = RELOAD + config.listeners.len() + asking + metrics + LOOK_UP * look_ups.min(hosts(config));
+        let free = limit.checked_sub(own + held.saturating_sub(BEFORE))?.checked_sub(reserve)?;
+        // Those about to be refused, and the one that each listener is about to take.
+        let refused = (free / 16).clamp(2, 8) + config.listeners.len();
+        let free = free.checked_sub(refused)?;
+        // A client and a backend each. Pipes are held only while bytes are on the move: a few will do.
+        let pipes = (free / 40).clamp(1, PIPES);
+        let most = free.checked_sub(2 * pipes)? / 2;
+        let connections = most.min(config.limits.connections);
+        Some(Budget {
+            limit,
+            clients: most + refused,
+            connections,
+            pipes: (free - most - connections) / 2,
+            metrics,
+            look_ups,
+        })
+    }
+
+    /// The lowest limit with which so many connections fit.
+    fn needed(&self, config: &Config, connections: usize) -> usize {
+        let fits = |limit: usize| {
+            let budget = Self { limit, ..*self }.share_out(config);
+            budget.is_some_and(|budget| budget.connections >= connections.min(config.limits.connections))
+        };
+        // Nearly: a share is a whole number, and one more for the others can be a connection less.
+        let (mut low, mut high) = (0, usize::MAX / 16);
+        while low < high {
+            let middle = low.midpoint(high);
+            if fits(middle) { high = middle } else { low = middle + 1 }
+        }
+        low
+    }
+
+    /// What to tell an owner whose `limits.connections` does not fit.
+    pub fn warning(&self, config: &Config) -> Option<String> {
+        let wanted = config.limits.connections;
+        let connections = match self.budget(config) {
+            Ok(budget) => budget.connections,
+            Err(too_few) => return Some(too_few.to_string()),
+        };
+        // The default is a bound against floods; homes have far fewer connections.
+        let enough = if wanted == Limits::default().connections { wanted / 2 } else { wanted };
+        (connections < enough).then(|| {
+            format!(
+                "limits.connections: {wanted} connections do not fit the limit of {} open files, so the gate takes \
+                 {connections}; raise the limit to {} or more ({RAISE}), or write connections = {connections}",
+                self.limit,
+                self.needed(config, wanted)
+            )
+        })
+    }
+}
+
+impl Budget {
+    /// The limits that are in force: as configured, or what fits.
+    #[must_use]
+    pub fn limits(&self, configured: &Limits) -> Limits {
+        if self.connections >= configured.connections {
+            return configured.clone();
+        }
+        // Handshakes make room for others only when all their places are taken: before all connections are.
+        let handshakes = configured.handshakes.min(self.connections / 4).max(1);
+        Limits { connections: self.connections, handshakes, ..configured.clone() }
+    }
+}
+
+/// Distinct names that are looked up.
+fn hosts(config: &Config) -> usize {
+    let backends = config.routes.iter().flat_map(|route| &route.backends);
+    let mut hosts: Vec<&str> = backends
+        .filter_map(|backend| match backend {
+            Backend::Host(host, _) => Some(host.as_str()),
+            Backend::Address(_) | Backend::Unix(_) => None,
+        })
+        .collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts.len()
+}
+
+fn count(limit: Option<u64>) -> usize {
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(UNLIMITED).min(UNLIMITED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(limits: &str) -> Config {
+        let text = format!(
+            "[limits]\n{limits}\n[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"mail\"\n\
+             mode = \"passthrough\"\nserver_names = [\"mail.home.example\"]\nbackends = [\"mail.lan:993\"]\n"
+        );
+        crate::config::parse(&text, std::path::Path::new("doorward.toml")).expect("a configuration")
+    }
+
+    fn with(limit: usize) -> Descriptors {
+        Descriptors { limit, held: 0 }
+    }
+
+    #[test]
+    fn no_limit_is_ever_exceeded_and_each_gets_its_share() {
+        let config = config("");
+        let mut last = 0;
+        for limit in (0..3000).chain([4096, 20_000, 65_536, 524_288, UNLIMITED]) {
+            let Ok(budget) = with(limit).budget(&config) else {
+                assert!(limit < 64, "{limit} are enough");
+                continue;
+            };
+            let Budget { clients, connections, pipes, metrics, look_ups, .. } = budget;
+            let own = OWN + 1 + METRICS + RELOAD;
+            assert!(
+                own + clients + connections + 2 * pipes + metrics + LOOK_UP * look_ups.min(1) < limit + 1,
+                "{budget:?}"
+            );
+            assert!(connections >= CONNECTIONS_MIN && clients > connections, "{budget:?}");
+            let Limits { connections: in_all, handshakes, .. } = budget.limits(&config.limits);
+            assert_eq!(in_all, connections);
+            // Neither those without a certificate nor those without a word can take all places.
+            assert!(in_all.div_ceil(2) + handshakes < in_all, "{budget:?}");
+            // Each share is a whole number, so that one more for the others can be two connections less.
+            assert!(connections + 3 >= last, "{limit} descriptors hold fewer than less of them");
+            last = connections;
+        }
+        assert_eq!(last, 10_000);
+    }
+
+    #[test]
+    fn warning_names_what_fits_and_what_would_be_needed() {
+        let default = config("");
+        assert_eq!(with(65_536).warning(&default), None);
+        // Half of the default is plenty, half of what somebody has asked for is not.
+        assert_eq!(with(20_000).warning(&default), None);
+        let asked = config("connections = 9999");
+        let warning = with(20_000).warning(&asked).expect("a warning");
+        let needed = with(20_000).needed(&asked, 9999);
+        assert!(warning.contains("9999 connections do not fit the limit of 20000 open files"), "{warning}");
+        assert!(warning.contains(&format!("raise the limit to {needed} or more")), "{warning}");
+        assert_eq!(with(needed).warning(&asked), None);
+        assert!(with(needed - 1).warning(&asked).is_some());
+        for few in [64, 256, 1024] {
+            assert!(with(few).warning(&default).is_some_and(|warning| warning.starts_with("limits.connections: ")));
+        }
+        assert_eq!(with(1024).warning(&config("connections = 300")), None);
+    }
+
+    #[test]
+    fn too_few_for_anything_is_an_error_that_says_how_many_are_needed() {
+        let config = config("");
+        let error = with(32).budget(&config).expect_err("that is nothing").to_string();
+        let needed = with(32).needed(&config, CONNECTIONS_MIN);
+        assert!(error.contains(&format!("is 32, and the gate needs at least {needed}")), "{error}");
+        assert!(with(needed).budget(&config).is_ok() && with(needed - 1).budget(&config).is_err());
+        // What was handed down from the parent process is not there to be used.
+        assert!(Descriptors { limit: 256, held: 250 }.budget(&config).is_err());
+    }
+}

@@ -1,0 +1,139 @@
+//! A name server that does not answer, and strangers who make the gate ask it: they filled the threads that reloads need.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rcgen::SerialNumber;
+
+use crate::client::{Client, End, client, connect_from};
+use crate::common::backend::Backend;
+use crate::common::gate::Gate;
+use crate::common::pki::{Certified, TestPki, days_from_now};
+use crate::common::process::{after_script, mounting, wait_until};
+use crate::hello::Hello;
+use crate::home::House;
+use crate::scene::NAS;
+
+/// A name server on an address of this machine, which the gates of this test alone use.
+struct NameServer {
+    socket: UdpSocket,
+}
+
+impl NameServer {
+    fn bind() -> Self {
+        let candidate = || {
+            let mut bytes = [0; 3];
+            rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut bytes).unwrap();
+            UdpSocket::bind((Ipv4Addr::new(127, bytes[0], bytes[1], bytes[2].clamp(1, 254)), 53)).ok()
+        };
+        Self { socket: std::iter::repeat_with(candidate).take(20).flatten().next().expect("port 53") }
+    }
+
+    /// What mounts a configuration of the resolver that has this server only.
+    fn script(&self, folder: &Path) -> String {
+        let file = folder.join("resolv.conf");
+        // One look-up of one name takes ten seconds if nothing comes back, as by default.
+        std::fs::write(&file, format!("nameserver {}\n", self.socket.local_addr().unwrap().ip())).unwrap();
+        format!("mount --bind '{}' /etc/resolv.conf", file.display())
+    }
+
+    /// How many questions have come so far.
+    fn questions(&self) -> usize {
+        self.socket.set_nonblocking(true).unwrap();
+        std::iter::from_fn(|| self.socket.recv(&mut [0; 512]).ok()).count()
+    }
+}
+
+/// Threads of a gate.
+fn threads(gate: &Gate) -> usize {
+    std::fs::read_dir(format!("/proc/{}/task", gate.pid())).unwrap().count()
+}
+
+/// Strangers who connect to a passthrough route again and again, some fifty a second, until they are told to stop.
+fn strangers(gate: &Gate, stop: &AtomicBool) {
+    let hello = Hello::tls13("mail.home.example").records();
+    let mut held: Vec<TcpStream> = Vec::new();
+    for number in (0..100_u8).cycle() {
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut stream = connect_from(IpAddr::V4(Ipv4Addr::new(127, 0, 4, number + 1)), gate.address());
+        let _ = stream.write_all(&hello);
+        held.push(stream);
+        if held.len() > 1000 {
+            held.remove(0);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn row_35_mute_name_server_holds_up_neither_revocation_nor_routes() {
+    let pki = TestPki::new();
+    let (backend, server) = (Backend::echo(), NameServer::bind());
+    let list = |revoked: &[SerialNumber]| {
+        pki.write("clients.crl", pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5)))
+    };
+    let lists = format!("revocation_lists = [{:?}]", list(&[]));
+    let house = House::new(&pki)
+        .client_auth(&lists)
+        .limits("connection_rate_per_source = \"off\"\nconnections_per_source = \"off\"")
+        .timeouts("dial = \"2s\"")
+        .route("nas", backend.address())
+        .passthrough("mail", "mailbox.lan:993");
+    let config = format!("watch = \"off\"\n{}\n[control]\nsocket = \"control.sock\"\n", house.config());
+    let script = server.script(&pki.path(""));
+    let gate = Gate::start_with(&config, |command| *command = after_script(mounting(), &script, command));
+    let device = |name: &str, serial: u64| {
+        let mut params = Certified::for_clients(name);
+        params.serial_number = Some(SerialNumber::from(serial));
+        client(&pki, Some(&pki.clients.issue(params)))
+    };
+    let (alice, bob) = (device("alice-phone", 77), device("bob-laptop", 78));
+    let session = Client::admitted(gate.address(), &alice, NAS).unwrap();
+    let before = threads(&gate);
+    let stop = Arc::<AtomicBool>::default();
+    let unresolved = || gate.metrics().sum("doorward_connections_rejected_total", &[("reason", "unresolved")]);
+    thread::scope(|scope| {
+        scope.spawn(|| strangers(&gate, &stop));
+        wait_until("strangers wait for the name server, and some have given up", || {
+            (unresolved() >= 100.0).then_some(())
+        });
+        let now = threads(&gate);
+        assert!(now <= before + 4, "{before} threads before, {now} threads now");
+        // Other routes.
+        let second = Client::admitted(gate.address(), &bob, NAS).unwrap();
+        second.ping().unwrap();
+        list(&[SerialNumber::from(77)]);
+        gate.ask(&["reload"]).success();
+        assert_eq!(session.end(), End::Orderly);
+        second.ping().unwrap();
+        stop.store(true, Ordering::SeqCst);
+    });
+    // A question for each kind of address, some of them twice: one look-up at a time, however many wait.
+    let questions = server.questions();
+    assert!((1..100).contains(&questions), "{questions} questions");
+    gate.settled();
+    let late =
+        gate.metrics().sum("doorward_connections_rejected_total", &[("reason", "timeout"), ("stage", "backend")]);
+    assert_eq!(late, 0.0, "a name server that is late is no backend that is late");
+    // The gate is stopped while a look-up hangs: it must end all the same, which dropping it checks.
+}
+
+#[test]
+fn row_35_name_from_the_hosts_file_needs_no_name_server() {
+    let pki = TestPki::new();
+    let (backend, server) = (Backend::echo(), NameServer::bind());
+    let hosts = pki.write("hosts", "127.0.0.1 mailbox.lan\n");
+    let house = House::new(&pki).route("nas", format!("mailbox.lan:{}", backend.address().port()));
+    let script = format!("{}\nmount --bind '{}' /etc/hosts", server.script(&pki.path("")), hosts.display());
+    let gate = Gate::start_with(&house.config(), |command| *command = after_script(mounting(), &script, command));
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    Client::admitted(gate.address(), &alice, NAS).unwrap().ping().unwrap();
+    assert_eq!(server.questions(), 0);
+}
