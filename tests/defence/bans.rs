@@ -2,7 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
 
 use doorward::rejection::Reason;
 use socket2::{Domain, Socket, Type};
