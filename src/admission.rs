@@ -249,15 +249,24 @@ pub struct Refused {
     pub rejection: Rejection,
     /// The certificate that was shown, if one was. For the log: it need not have been verified.
     pub identity: Option<Arc<Identity>>,
-    /// The client that has yet to read what it was sent.
+    /// What is left of the connection. Closed only when it has been recorded.
     pub parting: Option<Parting>,
 }
 
-/// A client that was sent the last thing it hears, and has yet to read it.
+/// A client that was sent the last thing it hears.
 #[derive(Debug)]
 pub struct Parting {
     stream: TcpStream,
     source: Source,
+    /// It has yet to read it.
+    lingers: bool,
+}
+
+impl Parting {
+    /// Closes the connection, unless its client is to be given time to read.
+    pub fn lingers(self) -> Option<Self> {
+        self.lingers.then_some(self)
+    }
 }
 
 impl From<Rejection> for Refused {
@@ -279,33 +288,31 @@ impl Admitted {
                 if *reset {
                     socket::reset_on_close(&self.stream);
                 }
-                refused.clone().into()
+                let rejection = refused.clone();
+                Refused { rejection, identity: None, parting: Some(self.part(Last::Nothing).1) }
             }
             _ => {
                 let (alert, parting) = self.part(last);
-                Refused { rejection: Rejection { alert, ..rejection }, identity: None, parting }
+                Refused { rejection: Rejection { alert, ..rejection }, identity: None, parting: Some(parting) }
             }
         }
     }
 
     /// Gives back all places and sends the client the last thing it hears. Says which alert was sent.
-    pub fn part(self, last: Last<'_>) -> (Option<Alert>, Option<Parting>) {
+    pub fn part(self, last: Last<'_>) -> (Option<Alert>, Parting) {
         let Self { stream, slots, .. } = self;
         let source = slots.source;
         // First of all: the next connection finds them free.
         drop(slots);
         let (sent, alert) = match last {
-            Last::Nothing | Last::Records([], _) => return (None, None),
+            Last::Nothing | Last::Records([], _) => (Ok(Farewell::Close), None),
             Last::Plain(alert, judged) => {
                 (socket::send_answer(&stream, judged, &alert.plaintext_record()), Some(alert))
             }
             Last::Records(records, alert) => (socket::send_last(&stream, records), alert),
         };
-        match sent {
-            Ok(Farewell::Close) => (alert, None),
-            Ok(Farewell::Linger) => (alert, Some(Parting { stream, source })),
-            Err(_) => (None, None),
-        }
+        let lingers = sent.as_ref().is_ok_and(|farewell| *farewell == Farewell::Linger);
+        (alert.filter(|_| sent.is_ok()), Parting { stream, source, lingers })
     }
 }
 
@@ -475,7 +482,7 @@ impl Admission {
     }
 
     /// Gives a client that was refused time to read why. For one too many, the oldest is not waited for any longer.
-    pub async fn linger(&self, Parting { stream, source }: Parting) {
+    pub async fn linger(&self, Parting { stream, source, .. }: Parting) {
         let bounds = Bounds { all: self.rules.load().limits.handshakes, per_source: LINGERING };
         let place = Places::take(&self.lingering, source, false, bounds);
         tokio::select! {
@@ -683,7 +690,8 @@ mod tests {
         // Whatever is wrong with what it says, it is refused for the ban, and told nothing.
         let plain = Last::Plain(Alert::DECODE_ERROR, 5);
         let Refused { rejection, parting, .. } = stranger.refuse(Rejection::silent(Reason::Malformed, ""), plain);
-        assert_eq!((rejection.reason, rejection.alert, parting.is_some()), (Reason::SourceBanned, None, false));
+        assert_eq!((rejection.reason, rejection.alert), (Reason::SourceBanned, None));
+        assert!(parting.and_then(Parting::lingers).is_none());
 
         owner.slots.handshake_done();
         vouch(&gate, &mut owner);

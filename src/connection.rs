@@ -56,7 +56,7 @@ enum Ended {
     /// It is turned away.
     Refused(Refused),
     /// It was let in, and the gate's owner ended it while its backends were dialled.
-    Cut(RelaySummary, Option<Parting>),
+    Cut(RelaySummary, Parting),
 }
 
 impl From<Refused> for Ended {
@@ -113,10 +113,10 @@ async fn begin(accepted: Accepted, gate: Arc<Gate>) -> Option<Rest> {
         }
         Err(Ended::Cut(summary, parting)) => {
             record.closed(&summary);
-            parting
+            Some(parting)
         }
     };
-    let parting = parting?;
+    let parting = parting?.lingers()?;
     Some(Box::pin(async move { gate.admission.linger(parting).await }))
 }
 
@@ -167,7 +167,9 @@ async fn permit(
         Access::Certificate { tls, policy, .. } => (tls, policy),
         Access::Passthrough(policy) => {
             greeted.admitted.slots.handshake_done();
-            gate.admission.without_certificate(&mut greeted.admitted.slots)?;
+            if let Err(rejection) = gate.admission.without_certificate(&mut greeted.admitted.slots) {
+                return Err(greeted.admitted.refuse(rejection, Last::Nothing));
+            }
             let authorized = policy.permit();
             return Ok(Permitted { authorized, route, client: Client::Raw(Box::new(greeted)) });
         }
@@ -315,10 +317,10 @@ impl Client {
     }
 
     /// Ends it in order.
-    fn close(self) -> Option<Parting> {
+    fn close(self) -> Parting {
         match self {
             Self::Secured(secured) => secured.close(),
-            Self::Raw(_) => None,
+            Self::Raw(greeted) => greeted.admitted.part(Last::Nothing).1,
         }
     }
 

@@ -212,7 +212,8 @@ reasons! {
     SourceRate = Admission, "source_rate", Client, None;
     /// The listener's `allow_sources` or `deny_sources` shut the source out.
     SourceDenied = Admission, "source_denied", Client, None;
-    /// Connections of the source were rejected so often that it has to wait (`limits.penalties`).
+    /// Connections of the source were rejected so often that it has to wait (`limits.penalties`), and this one did not get as far as
+    /// a handshake.
     SourceBanned = Admission, "source_banned", Client, None;
     /// A source listed in `proxy_protocol_from` sent no PROXY protocol header.
     ProxyHeaderMissing = Admission, "proxy_header_missing", Client, None;
@@ -304,7 +305,7 @@ pub struct Rejection {
     pub reason: Reason,
     /// The cause in words. Whatever a stranger chose in it is escaped and bounded already.
     pub detail: String,
-    /// The alert that was sent, if one was and its description is known.
+    /// The alert that was sent, if one was and its description is known. Whether the client has read it, is not known.
     pub alert: Option<Alert>,
 }
 

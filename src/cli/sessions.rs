@@ -43,7 +43,8 @@ pub(super) fn table(sessions: &Sessions) -> String {
             lasting(i64::try_from(session.seconds).unwrap_or(i64::MAX)),
             bytes(session.bytes_to_backend),
             bytes(session.bytes_to_client),
-            session.path.clone(),
+            // Its backends are still dialled.
+            session.backend.as_ref().map_or("(dialling)", |_| &session.path).to_owned(),
             session.id.to_string(),
         ]
     });
@@ -94,7 +95,7 @@ mod tests {
             listener: "public".to_owned(),
             route: "nas".to_owned(),
             certificate: None,
-            backend: None,
+            backend: Some("127.0.0.1:22".to_owned()),
             path: "copy".to_owned(),
             bytes_to_backend: 0,
             bytes_to_client: 0,

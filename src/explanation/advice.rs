@@ -13,7 +13,8 @@ pub const fn advice(reason: Reason) -> &'static str {
         Reason::SourceRate => "Raise limits.connection_rate_per_source if this is one of your own devices.",
         Reason::SourceDenied => "Change deny_sources or allow_sources of the listener if the address should get in.",
         Reason::SourceBanned => {
-            "Its connections failed so often that it has to wait, ten minutes at most. The lines before say why they failed."
+            "Its connections failed so often that it has to wait, ten minutes at most, or until a device shows a valid certificate \
+             from there. The lines before say why they failed."
         }
         Reason::ProxyHeaderMissing | Reason::ProxyHeaderInvalid => {
             "Switch the PROXY protocol on in the proxy in front of the gate, or take it out of proxy_protocol_from."

@@ -74,7 +74,7 @@ impl Secured {
     }
 
     /// Ends the connection in order, before any payload.
-    pub fn close(self) -> Option<Parting> {
+    pub fn close(self) -> Parting {
         let mut records = unsent(self.payload);
         let sealed = Session::new(self.keys).map(|mut session| session.close_notify(&mut records).is_ok());
         if !sealed.unwrap_or_default() {

@@ -29,9 +29,12 @@ impl Voucher {
     }
 }
 
-/// The devices that vouch for one source. Moments are nanoseconds since the table began.
+/// The devices that vouch for one source. Moments are nanoseconds since the table began. On the heap: most sources have none.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Vouchers(Vec<Entry>);
+pub(super) struct Vouchers(Option<Box<Entries>>);
+
+#[derive(Clone, Debug, Default)]
+struct Entries(Vec<Entry>);
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -51,12 +54,12 @@ impl Entry {
 impl Vouchers {
     /// Until when a device vouches; 0 if none does.
     pub(super) fn until(&self) -> u64 {
-        self.0.iter().map(Entry::until).max().unwrap_or_default()
+        self.entries().iter().map(Entry::until).max().unwrap_or_default()
     }
 
     /// All devices.
     pub(super) fn all(&self) -> impl Iterator<Item = &Voucher> {
-        self.0.iter().map(|entry| &entry.voucher)
+        self.entries().iter().map(|entry| &entry.voucher)
     }
 
     /// A connection of a device begins.
@@ -69,11 +72,12 @@ impl Vouchers {
             return;
         }
         let entry = Entry { voucher, open: 1, until: 0 };
-        if self.0.len() < MOST {
+        let Entries(entries) = self.0.get_or_insert_default().as_mut();
+        if entries.len() < MOST {
             // Most sources have one.
-            self.0.reserve_exact(1);
-            self.0.push(entry);
-        } else if let Some(first) = self.0.iter_mut().min_by_key(|entry| entry.until()) {
+            entries.reserve_exact(1);
+            entries.push(entry);
+        } else if let Some(first) = entries.iter_mut().min_by_key(|entry| entry.until()) {
             *first = entry;
         }
     }
@@ -88,11 +92,18 @@ impl Vouchers {
 
     /// Only these go on vouching.
     pub(super) fn retain(&mut self, keep: impl Fn(&Voucher) -> bool) {
-        self.0.retain(|entry| keep(&entry.voucher));
+        if let Some(entries) = &mut self.0 {
+            entries.0.retain(|entry| keep(&entry.voucher));
+            self.0.take_if(|entries| entries.0.is_empty());
+        }
+    }
+
+    fn entries(&self) -> &[Entry] {
+        self.0.as_ref().map(|entries| entries.0.as_slice()).unwrap_or_default()
     }
 
     fn of(&mut self, device: &Sha256) -> Option<&mut Entry> {
-        self.0.iter_mut().find(|entry| entry.voucher.identity.fingerprint == *device)
+        self.0.as_mut()?.0.iter_mut().find(|entry| entry.voucher.identity.fingerprint == *device)
     }
 }
 
@@ -130,6 +141,11 @@ pub(crate) mod testing {
 mod tests {
     use super::testing::device;
     use super::*;
+
+    #[test]
+    fn a_source_without_vouchers_takes_no_more_room_for_them() {
+        assert!(size_of::<(crate::source::Source, super::super::Standing)>() <= 64);
+    }
 
     #[test]
     fn of_many_devices_the_one_away_for_the_longest_is_forgotten() {
