@@ -186,7 +186,8 @@ impl Inner {
         };
         let (snapshot, guests) = (Arc::new(snapshot), self.gate.sessions.guests());
         let told = config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message));
-        let warnings = told.chain(access::older_lists(&old, &config).iter().map(older)).collect();
+        let fallbacks = beyond(&listeners, &bound).into_iter().filter_map(|listener| listener.warning());
+        let warnings = told.chain(fallbacks).chain(access::older_lists(&old, &config).iter().map(older)).collect();
         let after_restart = self.started.differs_from(&config);
         let doors = |listeners: Vec<&Arc<Listener>>| listeners.into_iter().map(Door::from).collect();
         let (opened, closed) = (doors(beyond(&listeners, &bound)), doors(beyond(&bound, &listeners)));

@@ -31,6 +31,7 @@ mod clock;
 mod crowd;
 mod listeners;
 mod load;
+mod no_ipv6;
 mod sessions;
 mod tickets;
 mod watched;
