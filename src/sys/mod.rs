@@ -4,6 +4,7 @@
 
 pub mod credentials;
 pub mod inotify;
+pub mod interfaces;
 pub mod ktls;
 pub mod socket;
 pub mod splice;
