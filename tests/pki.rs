@@ -49,6 +49,7 @@ fn args(folder: &Path) -> InitArgs {
         devices: vec![Name::parse("alice-phone").expect("a name"), Name::parse("bob-laptop").expect("a name")],
         folder: folder.to_owned(),
         listen: "[::]:8443".parse().expect("an address"),
+        limits: Default::default(),
         force: false,
         format: Format::Json,
     }
