@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,6 +88,9 @@ impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, what, error } = self;
         write!(f, "cannot listen on {address} ({what}): {error}")?;
+        if is_without_ipv6(error) {
+            return f.write_str("\n  this machine has no IPv6: write an IPv4 address, such as 127.0.0.1 or 0.0.0.0");
+        }
         f.write_str(match error.kind() {
             io::ErrorKind::AddrInUse => "\n  another program listens there: stop it, or choose another port",
             io::ErrorKind::PermissionDenied => {
@@ -105,7 +108,8 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {}
 
 impl Listener {
-    /// Binds and listens. `[::]` takes IPv4 as well. To be called within a tokio runtime.
+    /// Binds and listens. `[::]` takes IPv4 as well, and alone where the machine has no IPv6: see [`Listener::warning`]. To be
+    /// called within a tokio runtime.
     pub fn bind(settings: &checked::Listener) -> Result<Self, BindError> {
         Self::bind_beside(settings, &[])
     }
@@ -131,15 +135,24 @@ impl Listener {
         for one in &in_the_way {
             let _ = SockRef::from(&one.socket).set_reuse_port(true);
         }
-        let bound = Self::try_bind(settings, !in_the_way.is_empty());
+        let shared = !in_the_way.is_empty();
+        let bound = Self::try_bind(settings, settings.address, shared).or_else(|error| {
+            let every = settings.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            if every && is_without_ipv6(&error) {
+                let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), settings.address.port());
+                Self::try_bind(settings, address, shared)
+            } else {
+                Err(error)
+            }
+        });
         let what = || format!("listener {:?}", settings.name.as_str());
         bound.map_err(|error| BindError { address: settings.address, what: what(), error })
     }
 
-    fn try_bind(settings: &checked::Listener, shared: bool) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(settings.address), Type::STREAM, Some(Protocol::TCP))?;
-        if settings.address.is_ipv6() {
-            socket.set_only_v6(settings.address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
+    fn try_bind(settings: &checked::Listener, address: SocketAddr, shared: bool) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
         }
         // A restart binds at once, although connections of the last run are still in TIME_WAIT.
         socket.set_reuse_address(true)?;
@@ -147,7 +160,7 @@ impl Listener {
         // What is set here, Linux passes on to every accepted socket: once, instead of for each connection.
         sys::socket::prepare(&socket)?;
         socket.set_nonblocking(true)?;
-        socket.bind(&settings.address.into())?;
+        socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into())?;
         Ok(Self {
@@ -168,6 +181,18 @@ impl Listener {
     /// The bound address: with the port the kernel chose, if port 0 was asked for.
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What the owner has to know about where it listens.
+    pub fn warning(&self) -> Option<String> {
+        (self.address.is_ipv4() && self.configured.is_ipv6()).then(|| {
+            format!(
+                "this machine has no IPv6: the listener {:?} takes IPv4 only, on {}, instead of {}",
+                self.name.as_str(),
+                self.address,
+                self.configured
+            )
+        })
     }
 
     /// Whether it is this one of a configuration. Everything but name and address can change.
@@ -212,6 +237,11 @@ impl Listener {
             }
         }
     }
+}
+
+/// Whether the kernel knows no IPv6 (`ipv6.disable=1`, or none built in). `socket(2)` then gives EAFNOSUPPORT.
+fn is_without_ipv6(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
 /// Errors that Linux passes on from the connection that was to be accepted (accept(2), "Error handling").

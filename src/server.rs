@@ -176,6 +176,11 @@ impl Server {
         self.admin.as_ref().map(Admin::local_address)
     }
 
+    /// What the owner has to know about the listeners.
+    pub fn warnings(&self) -> Vec<String> {
+        self.reloader.current().borrow().listeners.iter().filter_map(|listener| listener.warning()).collect()
+    }
+
     /// Why it has no control socket, where it was left to the gate whether it can have one.
     pub const fn without_control(&self) -> Option<&StartError> {
         self.without_control.as_ref()

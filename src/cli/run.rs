@@ -35,6 +35,9 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             let stop = CancellationToken::new();
             let now = CancellationToken::new();
             let server = Server::bind(config, Arc::clone(&log))?;
+            for warning in server.warnings() {
+                errln!("warning: {warning}");
+            }
             if let Some(error) = server.without_control() {
                 errln!("warning: {error}\n  the gate runs all the same, but nobody can ask it: doorward why, say");
             }

@@ -20,7 +20,7 @@ use super::ca::known_gate;
 use super::run::{runtime, signals};
 use super::{Format, exit, failed};
 use crate::enrolment::code::{self, Colours};
-use crate::enrolment::link::{self, Link, Notice, Outcome, Reach};
+use crate::enrolment::link::{self, Candidate, InterfaceKind, Link, Notice, Outcome, Reach};
 use crate::enrolment::{Device, Form, Kit, word};
 use crate::handshake::config::PROVIDER;
 use crate::identity::Identity;
@@ -59,7 +59,8 @@ pub(super) struct ShareArgs {
 /// Where the link is, and for how long.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LinkArgs {
-    /// Where to listen: an address of this machine in your home network [default: the one it uses for the internet]
+    /// Where to listen: an address of this machine in your home network [default: the one of a network card, before those of
+    /// VPNs, containers and virtual machines]
     #[arg(long, value_name = "ADDRESS")]
     address: Option<IpAddr>,
 
@@ -102,6 +103,8 @@ enum Told<'a> {
     Ready {
         device: &'a str,
         url: &'a str,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        other_addresses: &'a [Candidate],
         password: &'a str,
         expires_in_seconds: u64,
         authority: &'a str,
@@ -206,14 +209,50 @@ fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotSh
         .map_err(|error| usage(format!("{error}\n  {ROOT}")))
 }
 
-/// Where the link is to be: `--address`, if it suits, or else the address that this machine uses.
-pub(super) fn place(args: &LinkArgs) -> Result<SocketAddr, NotShared> {
-    let address = args.address.map_or_else(link::own_address, Ok).map_err(|error| {
-        let error = format!("cannot tell this machine's address: {error}\n  name it: --address 192.168.1.5");
-        NotShared::new(exit::START, error)
-    })?;
+/// Where the link is to be.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    address: SocketAddr,
+    /// Which of several addresses it is; nothing if the user has named it.
+    candidate: Option<Candidate>,
+    /// The others that this machine has, the most likely first.
+    others: Vec<Candidate>,
+}
+
+impl Chosen {
+    /// What was chosen, and what else there was to choose from.
+    fn text(&self) -> String {
+        let Some(candidate) = self.candidate.as_ref().filter(|_| !self.others.is_empty()) else { return String::new() };
+        let mut out = format!(
+            "The link is at {} ({}). If the device is in another network of this machine, end this and choose:\n",
+            candidate.address, candidate.interface
+        );
+        for Candidate { address, interface, kind } in &self.others {
+            let kind = if *kind == InterfaceKind::Network { String::new() } else { format!(", {kind}") };
+            out.push_str(&format!("  --address {address}  ({interface}{kind})\n"));
+        }
+        out.push('\n');
+        out
+    }
+}
+
+/// Where the link is to be: `--address`, if it suits, or else the address most likely in the home network.
+pub(super) fn place(args: &LinkArgs) -> Result<Chosen, NotShared> {
+    let (address, candidate, others) = match args.address {
+        Some(address) => (address, None, Vec::new()),
+        None => {
+            let found = link::candidates(args.reach()).map_err(|error| {
+                let error = format!("cannot tell this machine's address: {error}\n  name it: --address 192.168.1.5");
+                NotShared::new(exit::START, error)
+            })?;
+            let mut found = found.into_iter();
+            let none = || NotShared::new(exit::START, "this machine has no address\n  name one: --address 192.168.1.5");
+            let first = found.next().ok_or_else(none)?;
+            (first.address, Some(first), found.collect())
+        }
+    };
     link::check_address(address, args.reach()).map_err(unsuitable)?;
-    Ok(SocketAddr::new(address, args.port))
+    Ok(Chosen { address: SocketAddr::new(address, args.port), candidate, others })
 }
 
 fn unsuitable(why: link::Unsuitable) -> NotShared {
@@ -234,9 +273,10 @@ pub(super) fn offer(
     password: &Password,
     next: &str,
 ) -> Result<(), NotShared> {
-    let address = place(args)?;
+    let chosen = place(args)?;
+    let address = chosen.address;
     let runtime = runtime().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
-    let (outcome, opened) = runtime.block_on(serve(args, format, device, address, kit, password))?;
+    let (outcome, opened) = runtime.block_on(serve(args, format, device, &chosen, kit, password))?;
     end(format, device, outcome, (!opened).then_some(address.ip()), next)
 }
 
@@ -244,13 +284,13 @@ async fn serve(
     args: &LinkArgs,
     format: Format,
     device: &Name,
-    address: SocketAddr,
+    chosen: &Chosen,
     kit: Kit,
     password: &Password,
 ) -> Result<(Outcome, bool), NotShared> {
     let unexpected = |error: io::Error| NotShared::new(exit::UNEXPECTED, error);
     let (authority, fingerprint) = (kit.root().to_owned(), kit.root_fingerprint().to_owned());
-    let link = Link::bind(address, args.reach(), args.expires, kit).await.map_err(|error| match error {
+    let link = Link::bind(chosen.address, args.reach(), args.expires, kit).await.map_err(|error| match error {
         link::Error::Unsuitable(why) => unsuitable(why),
         error => NotShared::new(exit::START, error),
     })?;
@@ -259,10 +299,11 @@ async fn serve(
     let signals = tokio::task::spawn(signals);
     let url = link.url();
     match format {
-        Format::Text => text(args, device, &url, password, &authority, &fingerprint),
+        Format::Text => text(args, device, chosen, &url, password, &authority, &fingerprint),
         Format::Json => tell(&Told::Ready {
             device: device.as_str(),
             url: &url,
+            other_addresses: &chosen.others,
             password: password.as_str(),
             expires_in_seconds: args.expires.as_secs(),
             authority: &authority,
@@ -354,6 +395,7 @@ fn tell(told: &Told<'_>) -> io::Result<()> {
 fn text(
     args: &LinkArgs,
     device: &Name,
+    chosen: &Chosen,
     url: &str,
     password: &Password,
     authority: &str,
@@ -375,13 +417,14 @@ Let {device} scan this; it must be in the same network as this machine.
   or open   {url}
   password  {password}
 
-The link hands {device} its certificate once, and works for {time}. The password is for the file that it gets; it is
+{others}The link hands {device} its certificate once, and works for {time}. The password is for the file that it gets; it is
 shown here only. Before you trust \"{authority}\" there, compare its SHA-256 fingerprint:
   {fingerprint}
 
 Waiting. Ctrl-C closes the link.
 ",
         password = password.as_str(),
+        others = chosen.text(),
     )
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -82,13 +82,14 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     make_way(path)?;
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Before there is a file: Linux makes it with the mode of the socket. A chmod of the path could be led elsewhere by who
+    // may write to the folder.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600)).map_err(io::Error::from)?;
     socket.bind(&SockAddr::unix(path)?).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => BindError::NoFolder,
         _ => BindError::Io(error),
     })?;
     let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
-    // Nobody can connect before it listens, so nobody can be quicker than this.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok((UnixListener::from(std::os::fd::OwnedFd::from(socket)), file))
@@ -118,6 +119,8 @@ fn make_way(path: &Path) -> Result<(), BindError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn folder() -> tempfile::TempDir {

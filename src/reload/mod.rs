@@ -221,6 +221,7 @@ impl Inner {
         let after_restart = self.started.differs_from(&read);
         let doors = |listeners: Vec<&Arc<Listener>>| listeners.into_iter().map(Door::from).collect();
         let (opened, closed) = (doors(beyond(&listeners, bound)), doors(beyond(bound, &listeners)));
+        warnings.extend(beyond(&listeners, bound).into_iter().filter_map(|listener| listener.warning()));
         let guests = self.gate.sessions.guests();
         let mut new = Current::new(read, listeners);
         let read = Arc::clone(&new.config);

@@ -5,6 +5,7 @@
 pub mod credentials;
 pub mod descriptors;
 pub mod inotify;
+pub mod interfaces;
 pub mod ktls;
 pub mod socket;
 pub mod splice;

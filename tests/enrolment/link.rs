@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use socket2::SockRef;
 use tokio::time::Instant;
 
@@ -590,4 +590,44 @@ fn a_new_device_can_be_let_in_and_fetch_its_files_in_one_go() {
     openssl.args(["pkcs12", "-noout", "-passin", &format!("pass:{}", shared.password())]);
     run_with_input(&mut openssl, &kept).success();
     assert!(home.folder().join("devices/bob-laptop.html").exists());
+}
+
+/// The machine's way to the internet is a VPN's; the phone is in 192.168.1.0/24.
+const VPN: &str = r#"
+ip link set lo up
+ip address add 192.168.1.5/24 dev lo
+ip address add "$2" dev lo
+ip route add default dev lo src "${2%/*}"
+coproc SHARE { exec "$1" share alice-phone $3; }
+share=$SHARE_PID
+read -r ready <&"${SHARE[0]}"
+echo "$ready"
+kill -INT "$share"
+wait "$share" || true
+"#;
+
+#[test]
+fn address_of_a_vpn_is_listed_and_not_chosen() {
+    let home = Home::new();
+    let share = |vpn: &str, options: &str| {
+        let mut unshare = home.tool("unshare", "util-linux");
+        unshare.args(["--net", "bash", "-euc", VPN, "bash", env!("CARGO_BIN_EXE_doorward"), vpn, options]);
+        run(&mut unshare).success()
+    };
+    let json = |vpn: &str, options: &str| -> Value { serde_json::from_str(share(vpn, options).text().trim()).unwrap() };
+    let at = |ready: &Value, address: &str| {
+        let url = ready["url"].as_str().unwrap();
+        assert!(url.starts_with(&format!("http://{address}:")), "{ready}");
+    };
+    let ready = json("10.8.0.2/24", "--format json");
+    at(&ready, "192.168.1.5");
+    assert_eq!(ready["other_addresses"], json!([{"address": "10.8.0.2", "interface": "lo", "kind": "loopback"}]));
+    // Tailscale's addresses are shared by many households.
+    let ready = json("100.101.102.103/32", "--format json");
+    at(&ready, "192.168.1.5");
+    assert_eq!(ready["other_addresses"], Value::Null);
+    // The user chooses.
+    let ready = json("10.8.0.2/24", "--format json --address 10.8.0.2");
+    at(&ready, "10.8.0.2");
+    assert_eq!(ready["other_addresses"], Value::Null);
 }

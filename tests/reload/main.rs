@@ -43,6 +43,7 @@ mod handed;
 mod listeners;
 mod load;
 mod mounts;
+mod no_ipv6;
 mod sessions;
 mod tickets;
 mod tightened;

@@ -89,7 +89,7 @@ impl Places {
             None => Ok(store.read(file)?),
             // It is the user of the command who has named it, not the owner of the folder of the authorities.
             Some(output) => {
-                let name = file.file_name().map(Path::new).unwrap_or(Path::new(""));
+                let name = file.file_name().map(Path::new).unwrap_or_else(|| Path::new(""));
                 match Folder::open(&output).and_then(|folder| folder.read(name)) {
                     Ok(contents) => Ok(Some(contents)),
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

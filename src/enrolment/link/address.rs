@@ -4,6 +4,10 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use serde::Serialize;
+
+use crate::sys::interfaces::{self, InterfaceAddress};
+
 /// How far away who uses the link may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -24,20 +28,150 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The address of this machine in the network that its packets to the rest of the world leave through.
-///
-/// Nothing is sent: the kernel is only asked which address it would take.
-pub fn own() -> io::Result<IpAddr> {
-    // Documentation addresses (RFC 5737, RFC 3849), which nobody has.
+/// The address that the kernel would send from to the rest of the world. Nothing is sent.
+fn towards_the_world() -> io::Result<IpAddr> {
+    // Documentation addresses (RFC 5737, RFC 3849), which no host has.
     let ask = |from: SocketAddr, to: SocketAddr| -> io::Result<IpAddr> {
         let socket = UdpSocket::bind(from)?;
         socket.connect(to)?;
         Ok(socket.local_addr()?.ip())
     };
     ask((Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv4Addr::new(192, 0, 2, 1), 9).into()).or_else(|_| {
-        let nobody = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
-        ask((Ipv6Addr::UNSPECIFIED, 0).into(), (nobody, 9).into())
+        let unused = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+        ask((Ipv6Addr::UNSPECIFIED, 0).into(), (unused, 9).into())
     })
+}
+
+/// What an interface is for, the most likely one for a home network first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InterfaceKind {
+    /// A network card, or a bridge of them.
+    Network,
+    /// Addresses that this machine has for itself.
+    Loopback,
+    /// Virtual machines and containers.
+    Virtual,
+    /// A VPN or another tunnel.
+    Tunnel,
+}
+
+impl InterfaceKind {
+    fn of(one: &InterfaceAddress) -> Self {
+        let begins = |names: &[&str]| names.iter().any(|name| one.interface.starts_with(name));
+        if one.loopback {
+            Self::Loopback
+        } else if one.point_to_point || begins(TUNNELS) || is_shared(one.address) {
+            Self::Tunnel
+        } else if begins(VIRTUAL) {
+            Self::Virtual
+        } else {
+            Self::Network
+        }
+    }
+}
+
+impl fmt::Display for InterfaceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Network => "network",
+            Self::Loopback => "this machine itself",
+            Self::Virtual => "virtual machines or containers",
+            Self::Tunnel => "VPN",
+        })
+    }
+}
+
+/// How the interfaces of tunnels are called by WireGuard, OpenVPN, Tailscale, ZeroTier, pppd and others.
+const TUNNELS: &[&str] = &[
+    "tun",
+    "tap",
+    "wg",
+    "utun",
+    "tailscale",
+    "zt",
+    "ppp",
+    "nordlynx",
+    "proton",
+    "mullvad",
+    "ipsec",
+    "xfrm",
+    "vti",
+    "gre",
+    "sit",
+    "ip6tnl",
+    "CloudflareWARP",
+    "nebula",
+    "netbird",
+    "wt",
+    "ham",
+    "vpn",
+];
+
+/// Those of Docker, libvirt, LXD, VirtualBox, VMware and Kubernetes.
+const VIRTUAL: &[&str] = &[
+    "docker", "br-", "veth", "virbr", "vnet", "lxc", "lxd", "incus", "podman", "cni", "flannel", "cali", "kube",
+    "vmnet", "vboxnet",
+];
+
+/// Carriers' shared addresses (RFC 6598), which Tailscale takes, too.
+fn is_shared(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64)
+}
+
+/// An address that a link can be at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Candidate {
+    /// The address.
+    pub address: IpAddr,
+    /// The interface that has it.
+    pub interface: String,
+    /// What that one is for.
+    pub kind: InterfaceKind,
+}
+
+/// The addresses of this machine that a link may be at, the one most likely in the home network first.
+///
+/// A default route is not what decides: with a VPN it leads into that one, and the phone is not there.
+///
+/// # Errors
+///
+/// If the machine has no address that suits: that of the default route, to say what is wrong with it, or why there is none.
+pub fn candidates(reach: Reach) -> io::Result<Vec<Candidate>> {
+    let world = towards_the_world();
+    let found = sorted(interfaces::addresses()?, world.as_ref().ok().copied(), reach);
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    Ok(vec![Candidate { address: world?, interface: String::new(), kind: InterfaceKind::Network }])
+}
+
+fn sorted(all: Vec<InterfaceAddress>, towards_the_world: Option<IpAddr>, reach: Reach) -> Vec<Candidate> {
+    let usable = |one: &InterfaceAddress| !one.address.is_loopback() && check(one.address, reach).is_ok();
+    let mut found: Vec<Candidate> = all
+        .iter()
+        .filter(|one| usable(one))
+        .map(|one| Candidate { address: one.address, interface: one.interface.clone(), kind: InterfaceKind::of(one) })
+        .collect();
+    found.sort_by_key(|one| {
+        let leads_out = one.kind == InterfaceKind::Network && Some(one.address) == towards_the_world;
+        (!is_private(one.address), one.kind, !leads_out, usualness(one.address))
+    });
+    found.dedup_by_key(|one| one.address);
+    found
+}
+
+/// How usual such an address is in homes; the least is the most usual.
+fn usualness(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(v4) if v4.is_link_local() => 4,
+        IpAddr::V4(v4) => match v4.octets()[0] {
+            192 => 0,
+            172 => 1,
+            _ => 2,
+        },
+        IpAddr::V6(_) => 3,
+    }
 }
 
 /// Why a link cannot be at an address.
@@ -83,6 +217,38 @@ mod tests {
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
+    }
+
+    #[test]
+    fn home_network_comes_before_vpn_containers_and_default_route() {
+        let one = |interface: &str, address: &str| InterfaceAddress {
+            interface: interface.to_owned(),
+            address: ip(address),
+            point_to_point: interface == "xyz0",
+            loopback: interface == "lo",
+        };
+        let first = |all: Vec<InterfaceAddress>, world: Option<&str>, reach| {
+            let found = sorted(all, world.map(ip), reach);
+            found.iter().map(|one| one.address.to_string()).collect::<Vec<_>>()
+        };
+        let home = || vec![one("lo", "127.0.0.1"), one("docker0", "172.17.0.1"), one("eth0", "192.168.1.5")];
+        let with = |more: InterfaceAddress| home().into_iter().chain([more]).collect::<Vec<_>>();
+        for vpn in ["tun0", "wg0", "xyz0", "tailscale0", "zt7nnig26"] {
+            let found = first(with(one(vpn, "10.8.0.2")), Some("10.8.0.2"), Reach::Home);
+            assert_eq!(found, ["192.168.1.5", "172.17.0.1", "10.8.0.2"], "{vpn}");
+        }
+        let tailscale = || with(one("tailscale0", "100.101.102.103"));
+        assert_eq!(first(tailscale(), Some("100.101.102.103"), Reach::Home), ["192.168.1.5", "172.17.0.1"]);
+        let all = ["192.168.1.5", "172.17.0.1", "100.101.102.103"];
+        assert_eq!(first(tailscale(), Some("100.101.102.103"), Reach::World), all, "what is public comes last");
+        // Of two networks the one that leads out, if it is not a tunnel.
+        let two = with(one("eth1", "10.0.0.5"));
+        assert_eq!(first(two.clone(), Some("10.0.0.5"), Reach::Home)[..2], ["10.0.0.5", "192.168.1.5"]);
+        assert_eq!(first(two, None, Reach::Home)[..2], ["192.168.1.5", "10.0.0.5"]);
+        // A machine with a public address, and IPv6.
+        let public = || vec![one("eth0", "203.0.113.9"), one("eth0", "fe80::1"), one("eth0", "fd00::5")];
+        assert_eq!(first(public(), Some("203.0.113.9"), Reach::Home), ["fd00::5"]);
+        assert_eq!(first(public(), Some("203.0.113.9"), Reach::World), ["fd00::5", "203.0.113.9"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod address;
 mod answers;
 mod ticket;
 
-pub use address::{Reach, Unsuitable, check as check_address, is_private, own as own_address};
+pub use address::{Candidate, InterfaceKind, Reach, Unsuitable, candidates, check as check_address, is_private};
 pub use ticket::Outcome;
 
 use std::convert::Infallible;

@@ -234,7 +234,7 @@ impl Staged {
     }
 
     /// With [`Existing::Keep`] what has appeared already goes again.
-    fn undo(&mut self, existing: Existing) {
+    fn undo(&self, existing: Existing) {
         for file in self.files.iter().filter(|file| file.placed && existing == Existing::Keep) {
             // The error that brought us here is the one to tell.
             let _ = file.folder.remove(&file.name);

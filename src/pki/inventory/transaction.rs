@@ -71,7 +71,7 @@ impl<'a> Destination<'a> {
                 (Some(Folder::open(&above)?.with_rights_of(base.actor())), path)
             }
         };
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let folder = path.parent().unwrap_or_else(|| Path::new(""));
         let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
         Ok((start.as_ref().unwrap_or(base).below(folder, Some(made))?, name))
     }
@@ -198,10 +198,7 @@ pub(super) fn recover(folder: &Folder) -> Result<Recovered, files::Error> {
 
 /// Opens the folder of what is decided, if there is one. Only the owner of the folder of the authorities and this user decide.
 fn decided(folder: &Folder) -> io::Result<Option<Folder>> {
-    let there = match folder.stat(OsStr::new(DECIDED))? {
-        None => return Ok(None),
-        Some(there) => there,
-    };
+    let Some(there) = folder.stat(OsStr::new(DECIDED))? else { return Ok(None) };
     if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is no folder: remove it"));
     }
