@@ -152,6 +152,7 @@ mod tests {
             mode,
             trust: vec![TrustAnchor { file: "clients.pem".into(), certificate: certificate.clone() }],
             revocation_lists: Vec::new(),
+            newer_lists: Vec::new(),
             deny: DenyList::default(),
             expired_revocation_list: ExpiredRevocationList::Deny,
             expired_session: ExpiredSession::Cut,
