@@ -174,6 +174,7 @@ fn row_33_handed_list_of_100_000_certificates_is_taken() {
     let many = (0..100_000).map(|serial| serial + 1_000_000).chain([77]);
     assert_eq!(hand(&gate, &pki.clients, signed(&pki.clients, list(many, 6))), Ok(1));
     session.end();
+    gate.wait_closed("nas", 1);
     assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, SSH));
     doorward_at_socket(&gate, &["status"]).success();
 }
@@ -211,5 +212,6 @@ fn hung_reload_does_not_delay_lists_and_cuts() {
     std::fs::write(&file, config).unwrap();
     drop(pipe);
     waiting.join().unwrap().unwrap();
+    gate.wait_closed("nas", 2);
     assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, NAS));
 }
