@@ -217,11 +217,12 @@ impl Server {
             gate.log.event(&Event::Metrics { address: admin.local_address() });
             admin.start(stop.clone());
         }
-        let watching = watching.run(watch(reloader.clone()));
-        let answering = control.map(|control| {
+        // Before the gate calls itself ready.
+        let mut apart = vec![watching.run(watch(reloader.clone())).await];
+        if let Some(control) = control {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
-            answering.run(control.run(Arc::clone(&gate), reloader.clone()))
-        });
+            apart.push(answering.run(control.run(Arc::clone(&gate), reloader.clone())).await);
+        }
         lasting.spawn(tidy(Arc::clone(&gate)));
         lasting.spawn(watch_dates(Arc::clone(&gate)));
         gate.log.event(&Event::Ready);
@@ -242,7 +243,7 @@ impl Server {
             let _ = timeout(Duration::from_secs(5), connections.wait()).await;
         }
         // It was answered to the last, and the socket's file goes with it.
-        for running in answering.into_iter().chain([watching]) {
+        for running in apart {
             running.end().await;
         }
         Stopped { cut }

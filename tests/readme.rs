@@ -371,6 +371,7 @@ fn the_exit_codes_are_those_of_the_program() {
         exit::EXISTS,
         exit::NO_GATE,
         exit::NOT_FETCHED,
+        exit::NOT_IN_FORCE,
     ];
     let numbers: Vec<u8> = codes.iter().map(|line| line.split_once("  ").unwrap().0.parse().unwrap()).collect();
     assert_eq!(numbers, constants);
@@ -440,12 +441,20 @@ fn the_fields_of_the_log_are_those_of_its_lines() {
         gained: told(),
         lost: told(),
     };
-    let failed = Event::ReloadFailed { cause: "", errors: Vec::new(), in_force: Vec::new(), sessions_cut: None };
+    let failed = Event::ReloadFailed { cause: "", errors: told(), in_force: told(), sessions_cut: Some(0) };
     let rows = table("field of a reload");
     let documented: BTreeSet<String> =
         rows.iter().flat_map(|row| row[0].split(", ").map(|name| word(name).to_owned())).collect();
     let mut named = fields_of(&serde_json::to_value(done).unwrap());
     named.extend(fields_of(&serde_json::to_value(failed).unwrap()));
+    assert!(named.remove("event"));
+    assert_eq!(documented, named);
+
+    let (issuer, number, sha256) = (String::new(), Some(String::new()), String::new());
+    let list = Event::RevocationList { issuer, number, sha256, sessions_cut: 0 };
+    let documented: BTreeSet<String> =
+        table("field of a list").iter().flat_map(|row| row[0].split(", ").map(|name| word(name).to_owned())).collect();
+    let mut named = fields_of(&serde_json::to_value(list).unwrap());
     assert!(named.remove("event"));
     assert_eq!(documented, named);
 

@@ -37,4 +37,4 @@ Exit codes:
   7  init, ca: files would have been overwritten, and nothing was written
   8  why, status, sessions, reload, cut: no gate is running there, or it may not be asked
   9  share, ca device --qr: nobody has fetched it
-  10 ca revoke, ca renew, ca server: written, but not known to be in force at the gate";
+  10  ca revoke, ca renew, ca server: written, but not known to be in force at the gate";

@@ -49,6 +49,16 @@ impl RevocationList {
         order(self) > order(other)
     }
 
+    /// Its CRL number in decimal digits, as OpenSSL shows it; in hexadecimal ones if it has more than 128 bits.
+    pub fn number_in_words(&self) -> Option<String> {
+        let number = self.number.as_ref()?;
+        let bytes = number.as_bytes();
+        if bytes.len() > size_of::<u128>() {
+            return Some(format!("0x{number}"));
+        }
+        Some(bytes.iter().fold(0_u128, |number, byte| (number << 8) | u128::from(*byte)).to_string())
+    }
+
     /// The name of its authority, for people.
     pub fn issuer_in_words(&self) -> String {
         X509Name::from_der(&self.issuer).map(|(_, name)| name.to_string()).unwrap_or_default()

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::time::Instant;
 
 use super::{ANSWER_MAX, Answer, InForce, ListTaken, NOT_UNDERSTOOD, Reloaded, Request};
 use crate::names::visible;

@@ -166,7 +166,7 @@ pub struct RouteInForce {
 pub struct ListInForce {
     /// The authority that signed it.
     pub issuer: String,
-    /// Its CRL number, in hexadecimal digits.
+    /// Its CRL number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<String>,
     /// When it was made (RFC 3339).

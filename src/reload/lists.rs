@@ -67,7 +67,7 @@ pub(crate) struct RouteInForce {
 pub(crate) struct ListFacts {
     /// The authority.
     pub(crate) issuer: String,
-    /// The CRL number, in hexadecimal digits.
+    /// The CRL number.
     pub(crate) number: Option<String>,
     /// When it was made, in seconds since 1970.
     pub(crate) this_update: i64,
@@ -81,7 +81,7 @@ impl From<&RevocationList> for ListFacts {
     fn from(list: &RevocationList) -> Self {
         Self {
             issuer: issuer(list),
-            number: list.number.as_ref().map(ToString::to_string),
+            number: list.number_in_words(),
             this_update: list.this_update,
             sha256: list.sha256,
             file: Some(list.file.clone()).filter(|file| !file.as_os_str().is_empty()),
@@ -115,7 +115,7 @@ pub(super) fn issuer(list: &RevocationList) -> String {
 
 /// A list in a message.
 pub(super) fn in_words(list: &RevocationList) -> String {
-    let number = list.number.as_ref().map(|number| format!(" number {number}")).unwrap_or_default();
+    let number = list.number_in_words().map(|number| format!(" number {number}")).unwrap_or_default();
     format!("the revocation list{number} of {} ({})", issuer(list), moment(list.this_update))
 }
 
@@ -132,7 +132,7 @@ impl Inner {
         let reviewed = self.tighten(&tightening, asked, |handed| keep(handed, Arc::clone(&list)))?.unwrap_or_default();
         self.gate.log.event(&Event::RevocationList {
             issuer: issuer(&list.list),
-            number: list.list.number.as_ref().map(ToString::to_string),
+            number: list.list.number_in_words(),
             sha256: list.list.sha256.to_string(),
             sessions_cut: reviewed.cut,
         });

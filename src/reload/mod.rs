@@ -190,13 +190,8 @@ impl Reloader {
             let _runtime = inner.runtime.enter();
             let before = inner.current.borrow().clone();
             let result = inner.reload(asked);
-            // Another file may stand in its place by now.
-            *inner.in_use.lock().unwrap_or_else(PoisonError::into_inner) = InUse::mark(&before.config.file);
-            let news = result.as_ref().map_or_else(|refused| !refused.in_force.is_empty(), |_| true);
-            // What is tried again by itself, and fails again for the same reasons, is no news.
-            if cause != Cause::Watch || news || !inner.is_as(&before) {
-                inner.tell(cause, &result);
-            }
+            // Whatever happens to what is told of it, that is what came of it.
+            let _ = catch_unwind(AssertUnwindSafe(|| inner.follow_up(cause, &before, &result)));
             result
         });
         reload.await.unwrap_or_else(|| Err(Refused { errors: vec![FAULT.to_owned()], ..Refused::default() }))
@@ -204,6 +199,16 @@ impl Reloader {
 }
 
 impl Inner {
+    fn follow_up(&self, cause: Cause, before: &Current, result: &Result<Reloaded, Refused>) {
+        let news = result.as_ref().map_or_else(|refused| !refused.in_force.is_empty(), |_| true);
+        // What is tried again by itself, and fails again for the same reasons, is no news.
+        if cause != Cause::Watch || news || !self.is_as(before) {
+            self.tell(cause, result);
+        }
+        // Another file may stand in its place by now.
+        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = InUse::mark(&before.config.file);
+    }
+
     fn reload(&self, asked: Instant) -> Result<Reloaded, Refused> {
         let Current { config: old, listeners: bound, .. } = self.current.borrow().clone();
         let (before, mut seen) = (self.current.borrow().seen.again(), Seen::default());
@@ -227,9 +232,8 @@ impl Inner {
         let read = Arc::clone(&new.config);
         let (old, before, snapshot) = loop {
             let lists = self.handed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(tightened) = read.tightened(&Tightening { lists: lists.clone(), ..Tightening::default() }) {
-                new.config = Arc::new(tightened);
-            }
+            let tightening = Tightening { lists: lists.clone(), ..Tightening::default() };
+            new.config = read.tightened(&tightening).map_or_else(|| Arc::clone(&read), Arc::new);
             let snapshot = caught(|| Snapshot::build(&new.config).map_err(|error| vec![error.to_string()]))?;
             let handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
             // A list that was handed over meanwhile must be among them.
@@ -257,7 +261,10 @@ impl Inner {
         let (old, config) = old;
         let Reviewed { kept, cut } =
             in_force_but(&mut warnings, "not every session was judged by it", || self.gate.review(asked));
-        warnings.extend(access::older_lists(&old, &config).iter().map(older));
+        let olders = in_force_but(&mut warnings, "its lists were not compared with those before", || {
+            access::older_lists(&old, &config).iter().map(older).collect::<Vec<_>>()
+        });
+        warnings.extend(olders);
         warnings.extend(self.gate.descriptors.warning(&config));
         // Behind all that matters: of thousands of devices, or millions who are revoked, this takes its time.
         let difference = in_force_but(&mut warnings, "it cannot be told what it changes", || {

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 type Job = Box<dyn FnOnce() + Send>;
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How long the end of the gate waits for what runs on a [`Lane`].
+/// How long the start and the end of the gate wait for what runs on a [`Lane`].
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A thread that does one job after the other. It ends with the last handle.
@@ -78,26 +78,33 @@ impl Lane {
         Ok(Self { work, over, ended })
     }
 
-    /// Gives it its work. What is returned ends it.
-    pub(crate) fn run(self, work: impl Future<Output = ()> + Send + 'static) -> Running {
+    /// Gives it its work, and waits a little until that has begun. What is returned ends it.
+    pub(crate) async fn run(self, work: impl Future<Output = ()> + Send + 'static) -> Running {
         let Self { work: thread, over, ended } = self;
+        let (begin, begun) = oneshot::channel();
+        let work = async move {
+            // The start may have stopped waiting.
+            let told = async { begin.send(()).unwrap_or_default() };
+            tokio::join!(biased; work, told);
+        };
         // A thread that is gone has panicked, and said so.
         let _ = thread.send(Box::pin(work));
-        Running { over, ended }
+        let _ = timeout(PATIENCE, begun).await;
+        Running { over: over.drop_guard(), ended }
     }
 }
 
-/// What runs on a [`Lane`].
+/// What runs on a [`Lane`], until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
-    over: CancellationToken,
+    over: DropGuard,
     ended: oneshot::Receiver<()>,
 }
 
 impl Running {
     /// Drops the work, and waits a little until that is done.
     pub(crate) async fn end(self) {
-        self.over.cancel();
+        drop(self.over);
         let _ = timeout(PATIENCE, self.ended).await;
     }
 }
@@ -120,6 +127,7 @@ mod tests {
             let _ = told.send(thread::current().name().map(str::to_owned));
             std::future::pending().await
         });
+        let running = running.await;
         assert_eq!(hears.await.expect("it runs").as_deref(), Some("test"));
         running.end().await;
     }

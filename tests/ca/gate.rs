@@ -220,7 +220,7 @@ fn where_it_cannot_be_seen_whether_a_gate_runs_none_is_said_to_be_missing() {
     let socketless = config(&home, &backend);
     let gate = Gate::start(&socketless);
     let file = gate.folder().join("doorward.toml");
-    std::fs::write(&file, socketless.clone() + "[control]\nsocket = \"off\"\n").unwrap();
+    std::fs::write(&file, socketless + "[control]\nsocket = \"off\"\n").unwrap();
     gate.hang_up();
     let (named, pki) = (file.display().to_string(), home.path("pki").display().to_string());
     let said = home.ca(&["revoke", "alice-phone", "--config", &named, "--folder", &pki]).not_proved().stderr;

@@ -55,7 +55,7 @@ fn row_34_broken_key_or_configuration_device_is_revoked() {
         write_list(&pki, &pki.clients, &[77], 2);
         let told = reload(&gate, &config).failure();
         assert_eq!(told.status.code(), Some(3), "{told}");
-        for words in ["In force nevertheless", "the revocation list number 02", "that were ended: 1. The mistakes"] {
+        for words in ["In force nevertheless", "the revocation list number 2", "that were ended: 1. The mistakes"] {
             assert!(told.stderr.contains(words), "{broken}: {words:?} is missing: {told}");
         }
         let line = gate.wait_for_line("it is told", |line| line["event"] == "reload_failed");

@@ -252,7 +252,7 @@ fn compare_list(
     let shown = config.display();
     let read = RevocationList::read(list.der.clone(), &list.file);
     let issuer = read.as_ref().map(|list| printable(&list.issuer_in_words(), NAME_MAX)).unwrap_or_default();
-    let number = read.and_then(|list| list.number).map(|number| number.to_string());
+    let number = read.and_then(|list| list.number_in_words());
     let same =
         |one: &&crate::control::ListInForce| one.sha256 == digest && one.issuer == issuer && one.number == number;
     for route in in_force.routes.iter().filter(|route| !route.verifies) {

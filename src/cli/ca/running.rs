@@ -39,14 +39,11 @@ pub(super) fn find(args: &FolderArg, store: &Store) -> Found {
         return at(service).map_or_else(Found::Unknown, |gate| gate.map_or(Found::NoConfiguration, Found::Gate));
     };
     let shown = file.display();
-    let control = match config::load_control(&file) {
-        Ok(control) => control,
-        Err(_) => {
-            return Found::Unknown(format!(
-                "the gate's socket is not known, for {shown} has mistakes or cannot be read by you\n  doorward check --config \
+    let Ok(control) = config::load_control(&file) else {
+        return Found::Unknown(format!(
+            "the gate's socket is not known, for {shown} has mistakes or cannot be read by you\n  doorward check --config \
                  {shown} tells which; then: doorward reload --config {shown}"
-            ));
-        }
+        ));
     };
     for socket in control.socket.places() {
         match at(&socket) {

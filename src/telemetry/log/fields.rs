@@ -87,7 +87,7 @@ pub enum Event {
     RevocationList {
         /// The authority.
         issuer: String,
-        /// Its CRL number, in hexadecimal digits.
+        /// Its CRL number.
         #[serde(skip_serializing_if = "Option::is_none")]
         number: Option<String>,
         /// SHA-256 of the list in binary form.
