@@ -118,6 +118,7 @@ fn nobody() -> Identity {
         organizational_units: Vec::new(),
         fingerprint: Sha256([0; 32]),
         twins: Twins::known(Vec::new()),
+        unsupported_key: None,
         spki: Sha256([0; 32]),
         serial: Serial::from_be_bytes(&[]),
         issuer: String::new(),

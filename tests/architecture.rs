@@ -32,8 +32,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("client_hello", &["admission", "ja4", "proxy_protocol", "sys"]),
     ("route", &[]),
     ("authorize", &["config"]),
-    // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more.
-    ("handshake", &["admission", "authorize", "client_hello", "config", "record", "sys"]),
+    // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more. What is wrong
+    // with a certificate is pki's to say, for `ca inspect` as well.
+    ("handshake", &["admission", "authorize", "client_hello", "config", "pki", "record", "sys"]),
     ("dial", &["authorize", "config", "sys"]),
     ("relay", &["record", "sys"]),
     // Who may go where, in words: it asks those who decide.

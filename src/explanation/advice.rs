@@ -42,7 +42,8 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The client did not go on. Browsers do so, and connect again, when they ask which certificate to show."
         }
         Reason::CertificateRequired => {
-            "The device has no certificate installed, or its app cannot show one. Install its .p12 file."
+            "The device has no certificate installed, or its app cannot show one. Install its .p12 file. TLS clients also \
+             show none whose key is of a kind that the gate does not take, such as Ed448 or RSA-PSS."
         }
         Reason::UnknownCa => {
             "If it is one of your devices, issue it a new certificate (doorward ca device NAME) and install that: the \
@@ -67,11 +68,18 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The certificate is not for clients; a server's, say. Issue one for a client (doorward ca device NAME; \
              mkcert: -client before the name)."
         }
+        Reason::UnsupportedKey => {
+            "Issue the device a new certificate (doorward ca device NAME). With OpenSSL: a P-256 key (-newkey ec -pkeyopt \
+             ec_paramgen_curve:P-256) or RSA with 2048 bits or more, signed with -sha256."
+        }
         Reason::BadSignature => {
             "The client could not prove that it holds the certificate's key. Somebody uses a certificate that is not theirs, or \
              the device is broken."
         }
-        Reason::CertificateInvalid => "Issue the device a certificate of its own (doorward ca device NAME).",
+        Reason::CertificateInvalid => {
+            "Issue the device a certificate of its own (doorward ca device NAME). With OpenSSL: openssl x509 -req -extfile FILE, \
+             where FILE says basicConstraints=CA:FALSE and extendedKeyUsage=clientAuth."
+        }
         Reason::IdentityNotAllowed => {
             "Add the name to allow of the route, or to one of its groups, if it should get in."
         }

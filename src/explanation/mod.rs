@@ -134,10 +134,7 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         Reason::BadSignature => {
             format!("{source} showed {name}'s certificate, but could not prove that it has the key to it.")
         }
-        // rustls' word for it (`webpki::Error`); somebody who makes his first certificate by hand meets it.
-        Reason::CertificateInvalid if detail == "CaUsedAsEndEntity" => {
-            format!("{name}'s certificate is not for a device: it is one that an authority signs others with.")
-        }
+        Reason::UnsupportedKey => format!("{name}'s certificate cannot be checked: {detail}."),
         Reason::CertificateInvalid => format!("{name}'s certificate is not one that a device can use here: {detail}."),
         Reason::IdentityNotAllowed => match shown {
             Some(_) if detail == UNVERIFIED => format!(
@@ -322,9 +319,6 @@ mod tests {
         assert!(text.contains("calls itself alice-phone") && text.contains("CN=Another house"), "{text}");
         let text = said(&refusal(Reason::ServerNameUnknown, None));
         assert!(text.contains("asked for nas.home.example") && text.contains("add \"nas.home.example\" to"), "{text}");
-        let authority =
-            Refusal { detail: "CaUsedAsEndEntity".into(), ..refusal(Reason::CertificateInvalid, Some(shown())) };
-        assert!(said(&authority).contains("one that an authority signs others with"), "{}", said(&authority));
         let text = said(&refusal(Reason::IdentityNotAllowed, Some(shown())));
         assert!(text.starts_with("alice-phone's certificate is a good one"), "{text}");
         let unverified = Refusal { detail: UNVERIFIED.into(), ..refusal(Reason::IdentityNotAllowed, Some(shown())) };

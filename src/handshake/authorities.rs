@@ -14,7 +14,8 @@ use x509_parser::x509::X509Name;
 use super::chains::{self, Chains, Followed, Validity};
 use super::config::PROVIDER;
 use crate::config::checked::{ClientAuth, ExpiredRevocationList, RevocationList};
-use crate::identity::{Identity, NotACertificate, Serial};
+use crate::identity::{Identity, Serial, text};
+use crate::pki::acceptance::{self, Objection as Refused};
 use crate::rejection::Reason;
 
 /// The most certificates a client may send beside its own. webpki follows no chain of more than six, but tries every order
@@ -27,6 +28,8 @@ const INTERMEDIATES_MAX: usize = 8;
 pub struct Authorities {
     /// Follows the chain to a trust anchor (RFC 5280 section 6). Absent in the modes that do not verify.
     chain: Option<Arc<dyn ClientCertVerifier>>,
+    /// The trust anchors' certificates, to tell why one of them has not verified a signature.
+    anchors: Vec<CertificateDer<'static>>,
     /// What all revocation lists together revoke: issuer and serial number. webpki asks the first list that speaks for
     /// an issuer and no other, so a list that was put beside an older one would have no effect.
     revoked: HashMap<Vec<u8>, HashSet<Serial>>,
@@ -55,14 +58,6 @@ impl fmt::Display for UnusableTrust {
 
 impl std::error::Error for UnusableTrust {}
 
-/// A certificate that was refused: for rustls, which picks the alert by it, and for us.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) error: CertificateError,
-    pub(super) reason: Reason,
-    pub(super) detail: String,
-}
-
 impl Authorities {
     /// Those that `client_auth` names. Where it verifies nobody, there are none.
     pub fn new(client_auth: &ClientAuth) -> Result<Self, UnusableTrust> {
@@ -73,7 +68,9 @@ impl Authorities {
                 client_auth.revocation_lists.iter().filter_map(|list| u64::try_from(list.next_update?).ok()).min()
             }
         };
-        Ok(Self { chain, revoked: revoked(&client_auth.revocation_lists), lists_good_until, known: Chains::default() })
+        let anchors = client_auth.trust.iter().map(|anchor| anchor.certificate.clone()).collect();
+        let revoked = revoked(&client_auth.revocation_lists);
+        Ok(Self { chain, anchors, revoked, lists_good_until, known: Chains::default() })
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -100,7 +97,7 @@ impl Authorities {
                 }
             }
         }
-        let name = |issuer| X509Name::from_der(issuer).map(|(_, name)| name.to_string()).unwrap_or_default();
+        let name = |issuer| X509Name::from_der(issuer).map(|(_, name)| text::name(&name)).unwrap_or_default();
         let more = count - first.len();
         (first.into_iter().map(|(issuer, serial)| (name(issuer), serial.clone())).collect(), more)
     }
@@ -114,7 +111,7 @@ impl Authorities {
     ) -> Result<Followed, (Option<Arc<Identity>>, Refused)> {
         let Some(chain) = &self.chain else {
             // Nobody looks at the dates, so they do not end anything either, unless a reload changes the mode.
-            let identity = Identity::from_certificate(end_entity, false).map_err(|error| (None, error.into()))?;
+            let identity = Identity::from_certificate(end_entity, false).map_err(|_| (None, Refused::unreadable()))?;
             let chain = chains::kept(end_entity, intermediates, validity(&identity, intermediates, now).until);
             let validity = Validity { from: 0, until: u64::MAX };
             return Ok(Followed { identity: Arc::new(identity), chain, validity, revoked: false });
@@ -123,7 +120,7 @@ impl Authorities {
         if let Some(followed) = self.known.recall(&key, now) {
             return Ok(followed);
         }
-        let identity = Identity::from_certificate(end_entity, true).map_err(|error| (None, error.into()))?;
+        let identity = Identity::from_certificate(end_entity, true).map_err(|_| (None, Refused::unreadable()))?;
         let identity = Arc::new(identity);
         let revoked = match self.follow_anew(&**chain, end_entity, intermediates, now) {
             Ok(()) => false,
@@ -147,39 +144,11 @@ impl Authorities {
         now: UnixTime,
     ) -> Result<(), Refused> {
         if intermediates.len() > INTERMEDIATES_MAX {
-            return Err(Refused {
-                error: CertificateError::BadEncoding,
-                reason: Reason::CertificateInvalid,
-                detail: format!("{} certificates beside the client's own", intermediates.len()),
-            });
+            return Err(Refused::invalid(format!("{} certificates beside the client's own", intermediates.len())));
         }
         match chain.verify_client_cert(end_entity, intermediates, now) {
             Ok(_) => self.ask_every_list(end_entity, intermediates),
-            // An authority of the same name, with another key: one that was made anew, or a forged one. Either way no
-            // trust anchor vouches for the certificate, and that is what helps whoever reads it. `bad_signature` is left
-            // for a client that cannot prove that it holds its key.
-            Err(Error::InvalidCertificate(CertificateError::BadSignature)) => Err(Refused {
-                error: CertificateError::UnknownIssuer,
-                reason: Reason::UnknownCa,
-                detail: "an authority of that name is in trust, but another key signed the certificate".to_owned(),
-            }),
-            Err(Error::InvalidCertificate(error)) => {
-                let detail = match &error {
-                    // webpki's own word for it, such as CaUsedAsEndEntity, without what rustls wraps around it.
-                    CertificateError::Other(inner) => inner.to_string(),
-                    _ => error.to_string(),
-                };
-                let reason = reason_of(&error);
-                // Of what has no reason of its own rustls would send some as certificate_unknown, and say so to nobody.
-                let error = if reason == Reason::CertificateInvalid { CertificateError::BadEncoding } else { error };
-                Err(Refused { reason, detail, error })
-            }
-            // webpki gives nothing else; if it ever does, it is a refusal all the same.
-            Err(other) => Err(Refused {
-                error: CertificateError::BadEncoding,
-                reason: Reason::CertificateInvalid,
-                detail: other.to_string(),
-            }),
+            Err(error) => Err(acceptance::objection(error, end_entity, intermediates, &self.anchors)),
         }
     }
 
@@ -196,7 +165,7 @@ impl Authorities {
             let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
             let serials = self.revoked.get(certificate.issuer().as_raw());
             if serials.is_some_and(|serials| serials.contains(&Serial::from_be_bytes(certificate.raw_serial()))) {
-                return Err(Refused::revoked());
+                return Err(revoked_by_a_list());
             }
         }
         Ok(())
@@ -220,18 +189,10 @@ pub(super) fn validity(identity: &Identity, intermediates: &[CertificateDer<'_>]
     validity
 }
 
-impl Refused {
-    pub(super) fn revoked() -> Self {
-        let error = CertificateError::Revoked;
-        Self { reason: Reason::Revoked, detail: error.to_string(), error }
-    }
-}
-
-impl From<NotACertificate> for Refused {
-    fn from(_: NotACertificate) -> Self {
-        let error = CertificateError::BadEncoding;
-        Self { error, reason: Reason::CertificateInvalid, detail: "not X.509".to_owned() }
-    }
+/// A refusal of a chain that leads to a trust anchor and is revoked.
+pub(super) fn revoked_by_a_list() -> Refused {
+    let error = CertificateError::Revoked;
+    Refused { reason: Reason::Revoked, detail: error.to_string(), error }
 }
 
 /// Lists that cannot be read are refused by webpki.
@@ -262,25 +223,4 @@ fn chain_verifier(client_auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier
         builder = builder.enforce_revocation_expiration();
     }
     builder.build().map_err(UnusableTrust::Builder)
-}
-
-/// Our reason for a certificate that rustls refuses.
-pub(super) fn reason_of(error: &CertificateError) -> Reason {
-    match error {
-        CertificateError::UnknownIssuer => Reason::UnknownCa,
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Reason::Expired,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Reason::NotYetValid,
-        CertificateError::Revoked => Reason::Revoked,
-        CertificateError::UnknownRevocationStatus => Reason::RevocationUnknown,
-        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
-            Reason::RevocationListExpired
-        }
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => Reason::WrongPurpose,
-        CertificateError::BadSignature
-        | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
-        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Reason::BadSignature,
-        CertificateError::ApplicationVerificationFailure => Reason::IdentityNotAllowed,
-        // rustls' enum is not exhaustive. What has no reason of its own is refused like the rest.
-        _ => Reason::CertificateInvalid,
-    }
 }

@@ -8,13 +8,14 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::authorities::{Authorities, Refused};
+use super::authorities::{Authorities, revoked_by_a_list};
 use super::chains::Followed;
 use super::config::PROVIDER;
 use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
 use crate::config::checked::ClientAuthMode;
 use crate::identity::{Chain, Identity};
+use crate::pki::acceptance::{self, Objection as Refused};
 
 /// The verifier of one route.
 #[derive(Debug)]
@@ -52,8 +53,13 @@ impl RouteVerifier {
         now: UnixTime,
     ) -> Judged {
         let followed = match self.authorities.follow(end_entity, intermediates, now) {
-            Ok(followed) if followed.revoked => Err((Some(followed.identity), Refused::revoked())),
-            followed => followed,
+            Ok(followed) if followed.revoked => Err((Some(followed.identity), revoked_by_a_list())),
+            // Whoever issued it: no CertificateVerify by this key could be checked.
+            Ok(followed) => match acceptance::own_key(&followed.identity) {
+                Ok(()) => Ok(followed),
+                Err(refused) => Err((Some(followed.identity), refused)),
+            },
+            refused => refused,
         };
         match followed {
             Ok(Followed { identity, chain, validity, .. }) => {

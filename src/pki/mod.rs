@@ -6,6 +6,7 @@
 //!
 //! X.509 is written by `rcgen` and PKCS#12 by `p12-keystore`; nothing here encodes ASN.1 by hand.
 
+pub mod acceptance;
 mod archive;
 mod authority;
 pub mod files;
