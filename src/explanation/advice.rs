@@ -47,7 +47,8 @@ pub const fn advice(reason: Reason) -> &'static str {
         }
         Reason::UnknownCa => {
             "If it is one of your devices, issue it a new certificate (doorward ca device NAME) and install that: the \
-             one it has is from before \"doorward init\" was run again, or from somebody whom trust does not name."
+             one it has is from before \"doorward init\" was run again, or from an authority that trust does not name. If an \
+             intermediate authority issued it, the device has to send that authority's certificate along."
         }
         Reason::Expired => {
             "Issue the device a new certificate (doorward ca renew NAME). If it should still be valid, check the gate's clock."
@@ -58,7 +59,8 @@ pub const fn advice(reason: Reason) -> &'static str {
         }
         Reason::Denied => "The certificate stands in deny. Take it out if that was a mistake.",
         Reason::RevocationUnknown => {
-            "revocation_lists has no list of the authority that issued the certificate. Add its list."
+            "revocation_lists lacks the list of an authority between the certificate and trust. Add its list. If a root above \
+             intermediate authorities has none: revocation_check = \"leaf\"."
         }
         Reason::RevocationListExpired => {
             "The revocation list is out of date. Renew it (doorward ca revoke); until then nobody whom it speaks for gets in. \

@@ -121,8 +121,8 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         Reason::Revoked => format!("{name}'s certificate was revoked: a revocation list names it."),
         Reason::Denied => format!("{name}'s certificate is shut out by its line in the configuration: {detail}."),
         Reason::RevocationUnknown => format!(
-            "Whether {name}'s certificate was revoked could not be told: revocation_lists has no list of the authority \
-             that issued it."
+            "Whether {name}'s certificate was revoked could not be told: revocation_lists lacks a list of the authority \
+             that issued it, or of one above."
         ),
         Reason::RevocationListExpired => format!(
             "Whether {name}'s certificate was revoked could not be told: the list of the authority that issued it is out \

@@ -13,7 +13,7 @@ use x509_parser::x509::X509Name;
 
 use super::chains::{self, Chains, Followed, Validity};
 use super::config::PROVIDER;
-use crate::config::checked::{ClientAuth, ExpiredRevocationList, RevocationList};
+use crate::config::checked::{ClientAuth, ExpiredRevocationList, RevocationCheck, RevocationList};
 use crate::identity::{Identity, Serial, text};
 use crate::pki::acceptance::{self, Objection as Refused};
 use crate::rejection::Reason;
@@ -35,6 +35,8 @@ pub struct Authorities {
     revoked: HashMap<Vec<u8>, HashSet<Serial>>,
     /// The first moment, in seconds since 1970, at which a revocation list expires and with it every verdict.
     lists_good_until: Option<u64>,
+    /// Whether the lists are asked about the certificates above the client's own.
+    revocation_check: RevocationCheck,
     known: Chains,
 }
 
@@ -70,7 +72,14 @@ impl Authorities {
         };
         let anchors = client_auth.trust.iter().map(|anchor| anchor.certificate.clone()).collect();
         let revoked = revoked(&client_auth.revocation_lists);
-        Ok(Self { chain, anchors, revoked, lists_good_until, known: Chains::default() })
+        Ok(Self {
+            chain,
+            anchors,
+            revoked,
+            lists_good_until,
+            revocation_check: client_auth.revocation_check,
+            known: Chains::default(),
+        })
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -160,7 +169,8 @@ impl Authorities {
         if self.revoked.is_empty() {
             return Ok(());
         }
-        for certificate in [end_entity].into_iter().chain(intermediates) {
+        let above = if self.revocation_check == RevocationCheck::Leaf { &[] } else { intermediates };
+        for certificate in [end_entity].into_iter().chain(above) {
             // What cannot be read here was read by webpki, or is no part of the chain.
             let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { continue };
             let serials = self.revoked.get(certificate.issuer().as_raw());
@@ -214,6 +224,9 @@ fn chain_verifier(client_auth: &ClientAuth) -> Result<Arc<dyn ClientCertVerifier
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&PROVIDER));
     if !client_auth.revocation_lists.is_empty() {
         builder = builder.with_crls(client_auth.revocation_lists.iter().map(|list| list.list.clone()));
+    }
+    if client_auth.revocation_check == RevocationCheck::Leaf {
+        builder = builder.only_check_end_entity_revocation();
     }
     if !client_auth.announce_trust {
         builder = builder.clear_root_hint_subjects();

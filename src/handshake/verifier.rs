@@ -146,7 +146,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::checked::{Allow, ClientAuth, DenyList, ExpiredRevocationList, ExpiredSession, TrustAnchor};
+    use crate::config::checked::{
+        Allow, ClientAuth, DenyList, ExpiredRevocationList, ExpiredSession, RevocationCheck, TrustAnchor,
+    };
     use crate::handshake::authorities::validity;
     use crate::handshake::chains::Validity;
     use crate::handshake::observation::{Observation, observe};
@@ -160,6 +162,7 @@ mod tests {
             revocation_lists: Vec::new(),
             deny: DenyList::default(),
             expired_revocation_list: ExpiredRevocationList::Deny,
+            revocation_check: RevocationCheck::Chain,
             expired_session: ExpiredSession::Cut,
             announce_trust: true,
         };

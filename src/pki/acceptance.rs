@@ -126,6 +126,9 @@ fn words(error: &CertificateError) -> String {
         CertificateError::UnknownIssuer => {
             "no authority in trust has issued it, or an intermediate certificate was not sent"
         }
+        CertificateError::UnknownRevocationStatus => {
+            "revocation_lists lacks the list of the authority that issued it, or of one above"
+        }
         CertificateError::Other(other) => match other.0.downcast_ref::<Path>() {
             Some(Path::UnsupportedCertVersion) => {
                 "it is an X.509 version 1 certificate, as \"openssl x509 -req\" makes them without -extfile; version 3 is needed: \

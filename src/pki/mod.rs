@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod inventory;
 pub mod keys;
 pub(crate) mod pem;
+pub mod public;
 
 pub use archive::{Password, Profile, device_archive};
 pub use authority::{

@@ -96,6 +96,7 @@ fn same_auth(a: &ClientAuth, b: &ClientAuth) -> bool {
         && a.deny.fingerprints == b.deny.fingerprints
         && a.deny.serials == b.deny.serials
         && a.expired_revocation_list == b.expired_revocation_list
+        && a.revocation_check == b.revocation_check
 }
 
 /// Browsers send requests for another host down a connection that is open already, if HTTP/2 is spoken on it and its

@@ -10,8 +10,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Item, MAX, date, days, serial, some};
 use crate::identity::{Identity, key, text};
-use crate::names::{printable, visible};
-use crate::pki::{acceptance, keys};
+use crate::names::{is_wildcard_too_wide, printable, visible};
+use crate::pki::{acceptance, keys, public};
 use crate::rejection::Reason;
 
 /// Apple's limit for servers whose root the owner has installed (<https://support.apple.com/en-us/103769>).
@@ -211,6 +211,12 @@ fn strength(item: &mut Item, certificate: &X509Certificate<'_>, identity: &Ident
 }
 
 fn about_authority(item: &mut Item, certificate: &X509Certificate<'_>, usage: Option<&ExtendedKeyUsage<'_>>) {
+    if public::is_public(certificate) {
+        item.warn(
+            "public_authority",
+            "it is a public authority, which gives a certificate to anybody: in trust, it would let in anybody",
+        );
+    }
     let key_usage = certificate.key_usage().ok().flatten();
     let limited = certificate.name_constraints().is_ok_and(|constraints| constraints.is_some());
     // One that vouches for the servers of a domain has no list to sign.
@@ -285,6 +291,15 @@ fn about_leaf(
             item.warn(
                 "no_alternative_name",
                 "it has no subject alternative name: clients look for the server's name nowhere else, and refuse it",
+            );
+        }
+        if let Some(name) = identity.dns_names.iter().find(|name| is_wildcard_too_wide(name)) {
+            item.warn(
+                "wildcard_too_wide",
+                format!(
+                    "{} is directly below a top-level name: OpenSSL and browsers do not take it",
+                    printable(name, MAX)
+                ),
             );
         }
         // Both ends count.
