@@ -133,3 +133,41 @@ fn algorithm_of(spki: &[u8]) -> Option<&[u8]> {
 fn named(table: &[(&str, &str)], oid: &str) -> Option<String> {
     table.iter().find(|(known, _)| *known == oid).map(|(_, name)| (*name).to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A SubjectPublicKeyInfo with an RSA modulus of so many bits.
+    fn rsa(bits: usize) -> Vec<u8> {
+        let mut modulus = vec![0xff; bits.div_ceil(8)];
+        modulus[0] >>= (8 - bits % 8) % 8;
+        let key = yasna::construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                writer.next().write_bigint_bytes(&modulus, true);
+                writer.next().write_u32(65_537);
+            });
+        });
+        yasna::construct_der(|writer| {
+            writer.write_sequence(|writer| {
+                writer.next().write_sequence(|writer| {
+                    writer
+                        .next()
+                        .write_oid(&yasna::models::ObjectIdentifier::from_slice(&[1, 2, 840, 113_549, 1, 1, 1]));
+                    writer.next().write_null();
+                });
+                writer.next().write_bitvec_bytes(&key, key.len() * 8);
+            });
+        })
+    }
+
+    #[test]
+    fn rsa_keys_are_taken_from_2048_to_8192_bits() {
+        for (bits, supported) in [(512, false), (1024, false), (2047, false), (2048, true), (8192, true), (8193, false)]
+        {
+            assert_eq!(unsupported(&rsa(bits)).is_none(), supported, "{bits}");
+        }
+        assert_eq!(unsupported(&rsa(1024)).as_deref(), Some("RSA with 1024 bits"));
+        assert!(unsupported(b"").is_some());
+    }
+}
