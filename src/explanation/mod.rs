@@ -188,7 +188,8 @@ fn specific(refusal: &Refusal) -> String {
         }
         (Reason::CertificateRequired, _) => {
             "If this was one of your devices: install its .p12 file there. If it is installed already, the browser or app \
-             did not show it: close it wholly, open it again, and choose the certificate when asked."
+             did not show it: close it wholly, open it again, and choose the certificate when asked. No client shows one \
+             whose key the gate does not take, such as Ed448 or RSA-PSS."
                 .to_owned()
         }
         (Reason::Expired, Some(shown)) => format!(

@@ -15,6 +15,9 @@ static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
 /// What is taken, for messages.
 pub const SUPPORTED: &str = "RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, and Ed25519";
 
+/// What is taken of signatures in certificates, for messages.
+pub const SUPPORTED_SIGNATURES: &str = "SHA-256, SHA-384 and SHA-512 with RSA or ECDSA, and Ed25519";
+
 /// The sizes of RSA keys that aws-lc takes here, in bits.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 

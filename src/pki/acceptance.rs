@@ -36,11 +36,15 @@ impl Objection {
         Self { reason: Reason::CertificateInvalid, detail: detail.into(), error: CertificateError::BadEncoding }
     }
 
-    /// `what` has a key or signature that the gate cannot check.
-    pub fn unsupported(what: &str) -> Self {
+    /// `what`: the key that the gate cannot check a signature with.
+    fn unsupported_key(what: &str) -> Self {
+        Self::unsupported(what, key::SUPPORTED)
+    }
+
+    fn unsupported(what: &str, supported: &str) -> Self {
         Self {
             reason: Reason::UnsupportedKey,
-            detail: format!("{what}; the gate takes {}", key::SUPPORTED),
+            detail: format!("{what}; the gate takes {supported}"),
             // The one error that reaches the client as unsupported_certificate.
             error: CertificateError::InvalidPurpose,
         }
@@ -75,19 +79,22 @@ pub fn objection(
         // An authority of the same name, with another key: one that was made anew, or a forged one. Or the issuer's key is of
         // a kind whose signatures cannot be checked. `bad_signature` is left for a client that cannot prove that it holds its key.
         CertificateError::BadSignature => unsupported_issuer(end_entity, intermediates, anchors)
-            .map_or_else(Objection::another_key, |what| Objection::unsupported(&what)),
+            .map_or_else(Objection::another_key, |what| Objection::unsupported_key(&what)),
         CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { public_key_algorithm_id, .. } => {
             if key::is_known_algorithm(public_key_algorithm_id) {
                 return Objection::another_key();
             }
             let what = unsupported_issuer(end_entity, intermediates, anchors);
-            Objection::unsupported(what.as_deref().unwrap_or("an issuer's key is of an unknown kind"))
+            Objection::unsupported_key(what.as_deref().unwrap_or("an issuer's key is of an unknown kind"))
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => {
             let own = X509Certificate::from_der(end_entity)
                 .is_ok_and(|(_, certificate)| key::signature_of(&certificate) == Some(&signature_algorithm_id[..]));
             let whose = if own { "the certificate" } else { "an intermediate certificate" };
-            Objection::unsupported(&format!("{whose} is signed with {}", key::signature(signature_algorithm_id)))
+            Objection::unsupported(
+                &format!("{whose} is signed with {}", key::signature(signature_algorithm_id)),
+                key::SUPPORTED_SIGNATURES,
+            )
         }
         _ => {
             let (reason, detail) = (reason_of(&error), words(&error));
@@ -131,12 +138,11 @@ fn words(error: &CertificateError) -> String {
         }
         CertificateError::Other(other) => match other.0.downcast_ref::<Path>() {
             Some(Path::UnsupportedCertVersion) => {
-                "it is an X.509 version 1 certificate, as \"openssl x509 -req\" makes them without -extfile; version 3 is needed: \
-                 sign it again with -extfile and a file that says extendedKeyUsage=clientAuth"
+                "it is an X.509 version 1 certificate, as \"openssl x509 -req\" makes them without -extfile, and version 3 is \
+                 needed"
             }
             Some(Path::CaUsedAsEndEntity) => {
-                "it is the certificate of an authority (CA:TRUE), and no device may show one; sign the device's own with \
-                 basicConstraints=CA:FALSE"
+                "it is the certificate of an authority (CA:TRUE), and no device may show one"
             }
             Some(Path::EndEntityUsedAsCa) => "its issuer is not an authority (the issuer's certificate lacks CA:TRUE)",
             Some(Path::PathLenConstraintViolated) => {
@@ -220,7 +226,7 @@ pub fn alone(end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Objec
 /// What the gate has against the key of the device itself.
 pub fn own_key(identity: &Identity) -> Result<(), Objection> {
     match &identity.unsupported_key {
-        Some(what) => Err(Objection::unsupported(&format!("its key is {what}"))),
+        Some(what) => Err(Objection::unsupported_key(&format!("its key is {what}"))),
         None => Ok(()),
     }
 }

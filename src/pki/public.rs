@@ -119,6 +119,13 @@ pub fn is_publicly_issued(certificate: &X509Certificate<'_>) -> bool {
     })
 }
 
+/// Whether a server's certificate comes from a public authority, none of whose roots signs servers: clients need the
+/// intermediate that did.
+pub fn needs_intermediate(server: &X509Certificate<'_>) -> bool {
+    let own = server.subject().as_raw() == server.issuer().as_raw();
+    !server.is_ca() && !own && (is_publicly_issued(server) || is_public(server))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

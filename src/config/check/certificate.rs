@@ -293,8 +293,7 @@ fn warn_of_intermediates(certificates: &[CertificateDer<'_>], chain: &Path, plac
                 X509Certificate::from_der(&der).is_ok_and(|(_, one)| one.subject().as_raw() == one.issuer().as_raw());
             !own && has_signed(&der, &leaf)
         });
-    // Roots of public authorities sign no servers.
-    if intermediate || public::is_publicly_issued(&leaf) || public::is_public(&leaf) {
+    if intermediate || public::needs_intermediate(&leaf) {
         report.warn(
             place,
             format!(

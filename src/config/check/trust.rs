@@ -59,29 +59,27 @@ fn public_authorities(terminate: &Terminate) -> BTreeMap<&Path, Public> {
 }
 
 fn tell(at: &Place, route: &Place, file: &Path, found: &Public, any: bool, report: &mut Report) {
-    let more = match found.count {
-        1 => String::new(),
-        count => format!(" and {} more", count - 1),
-    };
-    let who = if found.by_own_certificate {
-        format!(
-            "{}{more} in {} also issued the gate's own certificate and looks like a public authority, which gives a \
-             certificate to anybody",
-            found.first,
-            file.display()
-        )
-    } else {
-        format!(
-            "{}{more} in {} is a public authority: anybody can get a certificate of it",
-            found.first,
-            file.display()
-        )
+    let (first, file) = (&found.first, file.display());
+    let who = match found.count {
+        1 if found.by_own_certificate => format!(
+            "{first} in {file} also issued the gate's own certificate and looks like a public authority, which gives a \
+             certificate to anybody"
+        ),
+        1 => format!("{first} in {file} is a public authority: anybody can get a certificate of it"),
+        count => format!(
+            "{first} and {} more in {file} are public authorities: anybody can get a certificate of one",
+            count - 1
+        ),
     };
     let remedy = "trust only an authority of your own that signs nothing but your devices: trust = [\"pki/clients.pem\"], as \
                   \"doorward init\" makes it; with mkcert the file rootCA.pem in the folder that \"mkcert -CAROOT\" prints";
     // What the marks in a certificate say is not certain: an owner's own authority may write them, too.
     if any && !found.by_own_certificate {
-        report.error(at, format!("{who}, and allow = [\"any\"] of {} lets in each of them", route.key), remedy);
+        report.error(
+            at,
+            format!("{who}, and allow = [\"any\"] of {} lets in everybody who has one", route.key),
+            remedy,
+        );
     } else {
         report.warn(at, format!("{who}; {remedy}"));
     }

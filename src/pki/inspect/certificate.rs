@@ -188,7 +188,7 @@ fn dates(item: &mut Item, identity: &Identity, now: i64) {
 
 fn strength(item: &mut Item, certificate: &X509Certificate<'_>, identity: &Identity) {
     // A root is trusted for what it is: its own signature is never checked.
-    let root = certificate.subject().as_raw() == certificate.issuer().as_raw();
+    let root = certificate.is_ca() && certificate.subject().as_raw() == certificate.issuer().as_raw();
     if let Some(what) = key::unsupported_signature(certificate).filter(|_| !root) {
         let id = if what.starts_with("SHA-1") || what.starts_with("MD") {
             "weak_signature"
