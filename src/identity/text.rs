@@ -110,7 +110,7 @@ mod tests {
             (Tag::UniversalString, b"\0\x11\0\0", r"\x00\x11\x00\x00"),
             (Tag::OctetString, b"\x01\xff", "#01ff"),
         ] {
-            assert_eq!(string(&Any::from_tag_and_data(tag, data.into())), text, "{tag}");
+            assert_eq!(string(&Any::from_tag_and_data(tag, data)), text, "{tag}");
         }
     }
 }
