@@ -179,6 +179,7 @@ fn policy(criterion: &mut Criterion) {
         common_name: Some("Bob".to_owned()),
         organizational_units: vec!["family".to_owned()],
         fingerprint: Sha256([1; 32]),
+        unsupported_key: None,
         spki: Sha256([2; 32]),
         serial: Serial::from_be_bytes(&[3]),
         issuer: "CN=home".to_owned(),
