@@ -6,9 +6,9 @@ mod client_auth;
 pub(super) mod control;
 mod inventory;
 mod listener;
+mod public;
 mod relations;
 mod route;
-mod trust;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report)
         all.push(right);
     }
     let pairs: Vec<(&RawRoute, Option<&Checked>)> = routes.iter().zip(all.iter().map(Option::as_ref)).collect();
-    trust::report_public_authorities(raw, &pairs, report);
+    public::report_public_authorities(raw, &pairs, report);
     let checked: Vec<Checked> = all.into_iter().flatten().collect();
     report_twins(routes.iter().map(|route| &route.name), "route", report);
     relations::report_shared_names(&names, report);
