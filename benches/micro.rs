@@ -181,6 +181,7 @@ fn policy(criterion: &mut Criterion) {
         organizational_units: vec!["family".to_owned()],
         name_constrained: false,
         fingerprint: Sha256([1; 32]),
+        unsupported_key: None,
         spki: Sha256([2; 32]),
         serial: Serial::from_be_bytes(&[3]),
         issuer: "CN=home".to_owned(),

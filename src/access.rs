@@ -120,6 +120,7 @@ fn nobody() -> Identity {
         name_constrained: false,
         fingerprint: Sha256([0; 32]),
         twins: Twins::known(Vec::new()),
+        unsupported_key: None,
         spki: Sha256([0; 32]),
         serial: Serial::from_be_bytes(&[]),
         issuer: String::new(),

@@ -158,6 +158,7 @@ mod tests {
             name_constrained: false,
             fingerprint: Sha256([1; 32]),
             twins: Twins::known(vec![Sha256([9; 32])]),
+            unsupported_key: None,
             spki: Sha256([2; 32]),
             serial: Serial::from_be_bytes(&[3]),
             issuer: "CN=test".into(),

@@ -1,5 +1,8 @@
 //! What a client certificate says about the device that shows it.
 
+pub mod key;
+pub mod text;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -183,6 +186,8 @@ pub struct Identity {
     /// SHA-256 of certificates that differ from this one in nothing but the form of their issuer's signature, and are as
     /// good: whoever denies this fingerprint means those, too. See [`ecdsa`].
     pub twins: Twins,
+    /// What its key is, if that is of a kind that the gate cannot check signatures with: see [`key::unsupported`].
+    pub unsupported_key: Option<Box<str>>,
     /// SHA-256 of its SubjectPublicKeyInfo: stays the same when a certificate is renewed with its key.
     pub spki: Sha256,
     /// Its serial number.
@@ -251,24 +256,15 @@ impl Identity {
             uris: Vec::new(),
             dns_names: Vec::new(),
             ips: Vec::new(),
-            common_name: certificate
-                .subject()
-                .iter_common_name()
-                .last()
-                .and_then(|cn| cn.as_str().ok())
-                .map(str::to_owned),
-            organizational_units: certificate
-                .subject()
-                .iter_organizational_unit()
-                .filter_map(|ou| ou.as_str().ok())
-                .map(str::to_owned)
-                .collect(),
+            common_name: certificate.subject().iter_common_name().last().map(text::attribute),
+            organizational_units: certificate.subject().iter_organizational_unit().map(text::attribute).collect(),
             name_constrained: false,
             fingerprint: Sha256::of(der),
             twins: Twins::of(der),
+            unsupported_key: key::unsupported(certificate.public_key().raw).map(String::into_boxed_str),
             spki: Sha256::of(certificate.public_key().raw),
             serial: Serial::from_be_bytes(certificate.raw_serial()),
-            issuer: certificate.issuer().to_string(),
+            issuer: text::name(certificate.issuer()),
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
         };
@@ -279,6 +275,13 @@ impl Identity {
                     GeneralName::URI(uri) => identity.uris.push((*uri).to_owned()),
                     GeneralName::DNSName(dns) => identity.dns_names.push((*dns).to_owned()),
                     GeneralName::IPAddress(bytes) => identity.ips.extend(ip_from(bytes)),
+                    // Names with bytes that an IA5String cannot have.
+                    GeneralName::Invalid(tag, bytes) => match tag.0 {
+                        1 => identity.emails.push(text::bytes(bytes)),
+                        2 => identity.dns_names.push(text::bytes(bytes)),
+                        6 => identity.uris.push(text::bytes(bytes)),
+                        _ => {}
+                    },
                     _ => {}
                 }
             }

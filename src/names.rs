@@ -145,6 +145,12 @@ impl fmt::Display for InvalidServerName {
 
 impl std::error::Error for InvalidServerName {}
 
+/// Whether a name in a certificate is a wildcard directly below a top-level name, as in `*.lan`: OpenSSL and browsers do not
+/// take them, as one could stand for a whole registry.
+pub fn is_wildcard_too_wide(name: &str) -> bool {
+    name.strip_prefix("*.").is_some_and(|rest| !rest.trim_end_matches('.').contains('.'))
+}
+
 /// What a route answers to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ServerNamePattern {

@@ -271,7 +271,9 @@ reasons! {
     RevocationListExpired = Certificate, "revocation_list_expired", Gate, Some(Alert::UNKNOWN_CA);
     /// The certificate is not meant for clients (extended key usage).
     WrongPurpose = Certificate, "wrong_purpose", Client, Some(Alert::UNSUPPORTED_CERTIFICATE);
-    /// The client's proof that it holds the certificate's key does not fit, or is of a kind that nobody can check.
+    /// The certificate's key, or a signature between it and trust, is of a kind that the gate cannot check.
+    UnsupportedKey = Certificate, "unsupported_key", Client, Some(Alert::UNSUPPORTED_CERTIFICATE);
+    /// The client's proof that it holds the certificate's key does not fit.
     BadSignature = Certificate, "bad_signature", Client, Some(Alert::DECRYPT_ERROR);
     /// Anything else that is wrong with the certificate.
     CertificateInvalid = Certificate, "invalid", Client, Some(Alert::BAD_CERTIFICATE);

@@ -34,7 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("route", &[]),
     ("authorize", &["config"]),
     // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more.
-    // X.509 as such is pki's: the parts of a certificate, and whether a key signed it.
+    // X.509 as such is pki's: the parts of a certificate, whether a key signed it, and what is wrong with it.
     ("handshake", &["admission", "authorize", "client_hello", "config", "pki", "record", "sys"]),
     // How the descriptors of the process are shared out: it only counts.
     ("descriptors", &["config", "sys"]),

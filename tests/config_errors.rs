@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use doorward::config::checked::{
     Allow, Backend, Banned, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, KernelTls, Limits, Log,
-    LogFormat, LogOutput, Rate, RouteMode, Selector, SendProxyProtocol, Terminate, Timeouts,
+    LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, Selector, SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::identity::{Serial, Sha256};
@@ -120,10 +120,19 @@ fn odd_configurations_are_taken_with_a_warning() {
     });
 }
 
-/// A configuration that is right, loaded without a warning.
+/// A configuration that is right.
 fn right(home: &Home, name: &str) -> Config {
     let text = fs::read_to_string(folder("right").join(name)).expect(name);
     home.load(&text).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn lists_that_do_what_they_should_are_taken_without_a_warning() {
+    let home = Home::new();
+    for name in names(&folder("right"), "toml").iter().filter(|name| name.starts_with("revocation-")) {
+        let config = right(&home, &format!("{name}.toml"));
+        assert!(config.warnings.is_empty(), "{name}: {:?}", config.warnings);
+    }
 }
 
 fn terminate(config: &Config, route: usize) -> &Terminate {
@@ -227,6 +236,11 @@ fn every_value_arrives_as_it_was_written() {
     assert!(default.announce_trust && !own.announce_trust, "its own");
     assert_eq!(own.mode, ClientAuthMode::VerifyIfGiven, "its own");
     assert_eq!(own.expired_revocation_list, ExpiredRevocationList::Warn, "its own");
+    assert_eq!(
+        (default.revocation_check, own.revocation_check),
+        (RevocationCheck::Chain, RevocationCheck::Leaf),
+        "its own"
+    );
     assert_eq!(own.deny.serials, default.deny.serials, "whom the default denies, nobody lets in");
     assert_eq!(own.trust[0].file, pki.join("clients.pem"), "of the default");
     assert_eq!(own.revocation_lists.len(), 1, "of the default");

@@ -37,6 +37,7 @@ pub(super) const fn reason(reason: Reason) -> &'static str {
         Reason::RevocationUnknown => "a revocation list is missing",
         Reason::RevocationListExpired => "a revocation list is out of date",
         Reason::WrongPurpose => "its certificate is not for devices",
+        Reason::UnsupportedKey => "its certificate's key or signature is of a kind that cannot be checked",
         Reason::BadSignature => "does not have the certificate's key",
         Reason::CertificateInvalid => "its certificate cannot be used",
         Reason::IdentityNotAllowed => "may not use this route",

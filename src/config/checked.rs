@@ -172,12 +172,23 @@ pub struct ClientAuth {
     pub deny: DenyList,
     /// What an expired revocation list means.
     pub expired_revocation_list: ExpiredRevocationList,
+    /// Of which certificates a revocation list has to speak.
+    pub revocation_check: RevocationCheck,
     /// What becomes of those whose certificate expires while they are in.
     pub expired_session: ExpiredSession,
     /// Whether clients are told the names of the trust anchors (`certificate_authorities`, RFC 8446 section 4.2.4).
     /// Browsers then offer their user only the certificates that fit; but whoever asks for the route's server name is
     /// told, too, and a mkcert root is named after its owner.
     pub announce_trust: bool,
+}
+
+/// Which certificates of a path have to be on no revocation list, and need one that speaks for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevocationCheck {
+    /// All but the trust anchor.
+    Chain,
+    /// The client's own only, for authorities whose root publishes no list.
+    Leaf,
 }
 
 /// A certificate that vouches for clients, from a `trust` file.

@@ -46,6 +46,7 @@ pub(super) struct RawClientAuth {
     pub(super) revocation_lists: Given<Vec<Text>>,
     pub(super) deny: Given<Vec<Text>>,
     pub(super) expired_revocation_list: Given<String>,
+    pub(super) revocation_check: Given<String>,
     pub(super) expired_session: Given<String>,
     pub(super) announce_trust: Given<String>,
 }
@@ -173,6 +174,7 @@ impl RawClientAuth {
             revocation_lists: table.texts("revocation_lists", "\"pki/clients.crl\"", report),
             deny: table.texts("deny", "\"serial:4a6f\"", report),
             expired_revocation_list: table.text("expired_revocation_list", "\"deny\"", report),
+            revocation_check: table.text("revocation_check", "\"chain\"", report),
             expired_session: table.text("expired_session", "\"cut\"", report),
             announce_trust: table.text("announce_trust", "\"on\"", report),
         };

@@ -42,7 +42,7 @@ const HOMES: &[(&str, &str)] = &[
     ("", "kernel_tls listener certificate client_auth groups route timeouts limits metrics log"),
     ("[[listener]]", "address proxy_protocol_from allow_sources deny_sources"),
     ("[certificate]", "chain key"),
-    ("[client_auth]", "trust revocation_lists deny expired_revocation_list announce_trust"),
+    ("[client_auth]", "trust revocation_lists deny expired_revocation_list revocation_check announce_trust"),
     ("[[route]]", "server_names backends allow application_protocols send_proxy_protocol"),
     ("[timeouts]", "client_hello handshake dial idle lifetime half_close drain"),
     (

@@ -218,8 +218,14 @@ pub(super) fn rate_or_off(scalar: &Scalar) -> Result<Option<Rate>, Problem> {
 
 /// An address to listen on: `[::]:8443`, `127.0.0.1:0`.
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, Problem> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        let scoped = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
+        return match unusable(address.ip()).filter(|_| !scoped) {
+            Some(why) => {
+                Err(Problem::new(why, "write \"[::]:8443\" for every address of this machine, or one of its own"))
+            }
+            None => Ok(address),
+        };
     }
     let port = text.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
     let wrong = |why: &str, instead: String| {
@@ -241,6 +247,20 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, Problem> {
             "write \"[::]:8443\" for every address of this machine, or \"127.0.0.1:8443\" for this machine only"
                 .to_owned(),
         ),
+    }
+}
+
+/// Why no connection can go to an address, or come to it.
+fn unusable(ip: IpAddr) -> Option<String> {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(format!(
+            "{ip} is a link-local address, which means nothing without the number of its interface, as in \"[{ip}%2]\" \
+             (\"ip link\" shows it)"
+        )),
+        ip if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
+            Some(format!("{ip} is an address of many machines at once, and TCP goes to one"))
+        }
+        _ => None,
     }
 }
 
@@ -329,6 +349,9 @@ pub(super) fn backend(text: &str, folder: &Path) -> Result<Backend, Problem> {
                 format!("{ip} means \"every address of this machine\", which is for listening and not for connecting"),
                 format!("write \"127.0.0.1:{port}\" for a service on this machine"),
             ));
+        }
+        if let Some(why) = unusable(ip) {
+            return Err(Problem::new(why, "write the address, or the host name, that the service is reached by"));
         }
         return Ok(Backend::Address(SocketAddr::new(ip.to_canonical(), port)));
     }

@@ -43,11 +43,13 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The client did not go on. Browsers do so, and connect again, when they ask which certificate to show."
         }
         Reason::CertificateRequired => {
-            "The device has no certificate installed, or its app cannot show one. Install its .p12 file."
+            "The device has no certificate installed, or its app cannot show one. Install its .p12 file. TLS clients also \
+             show none whose key is of a kind that the gate does not take, such as Ed448 or RSA-PSS."
         }
         Reason::UnknownCa => {
             "If it is one of your devices, issue it a new certificate (doorward ca device NAME) and install that: the \
-             one it has is from before \"doorward init\" was run again, or from somebody whom trust does not name."
+             one it has is from before \"doorward init\" was run again, or from an authority that trust does not name. If an \
+             intermediate authority issued it, the device has to send that authority's certificate along."
         }
         Reason::Expired => {
             "Issue the device a new certificate (doorward ca renew NAME). If it should still be valid, check the gate's clock."
@@ -58,7 +60,8 @@ pub const fn advice(reason: Reason) -> &'static str {
         }
         Reason::Denied => "The certificate stands in deny. Take it out if that was a mistake.",
         Reason::RevocationUnknown => {
-            "revocation_lists has no list of the authority that issued the certificate. Add its list."
+            "revocation_lists lacks the list of an authority between the certificate and trust. Add its list. If a root above \
+             intermediate authorities has none: revocation_check = \"leaf\"."
         }
         Reason::RevocationListExpired => {
             "The revocation list is out of date. Renew it (doorward ca revoke); until then nobody whom it speaks for gets in. \
@@ -68,11 +71,18 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The certificate is not for clients; a server's, say. Issue one for a client (doorward ca device NAME; \
              mkcert: -client before the name)."
         }
+        Reason::UnsupportedKey => {
+            "Issue the device a new certificate (doorward ca device NAME). With OpenSSL: a P-256 key (-newkey ec -pkeyopt \
+             ec_paramgen_curve:P-256) or RSA with 2048 bits or more, signed with -sha256."
+        }
         Reason::BadSignature => {
             "The client could not prove that it holds the certificate's key. Somebody uses a certificate that is not theirs, or \
              the device is broken."
         }
-        Reason::CertificateInvalid => "Issue the device a certificate of its own (doorward ca device NAME).",
+        Reason::CertificateInvalid => {
+            "Issue the device a certificate of its own (doorward ca device NAME). With OpenSSL: openssl x509 -req -extfile FILE, \
+             where FILE says basicConstraints=CA:FALSE and extendedKeyUsage=clientAuth."
+        }
         Reason::IdentityNotAllowed => {
             "Add the name to allow of the route, or to one of its groups, if it should get in."
         }

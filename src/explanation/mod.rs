@@ -121,8 +121,8 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         Reason::Revoked => format!("{name}'s certificate was revoked: a revocation list names it."),
         Reason::Denied => format!("{name}'s certificate is shut out by its line in the configuration: {detail}."),
         Reason::RevocationUnknown => format!(
-            "Whether {name}'s certificate was revoked could not be told: revocation_lists has no list of the authority \
-             that issued it."
+            "Whether {name}'s certificate was revoked could not be told: revocation_lists lacks a list of the authority \
+             that issued it, or of one above."
         ),
         Reason::RevocationListExpired => format!(
             "Whether {name}'s certificate was revoked could not be told: the list of the authority that issued it is out \
@@ -134,10 +134,7 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         Reason::BadSignature => {
             format!("{source} showed {name}'s certificate, but could not prove that it has the key to it.")
         }
-        // rustls' word for it (`webpki::Error`); somebody who makes his first certificate by hand meets it.
-        Reason::CertificateInvalid if detail == "CaUsedAsEndEntity" => {
-            format!("{name}'s certificate is not for a device: it is one that an authority signs others with.")
-        }
+        Reason::UnsupportedKey => format!("{name}'s certificate cannot be checked: {detail}."),
         Reason::CertificateInvalid => format!("{name}'s certificate is not one that a device can use here: {detail}."),
         Reason::IdentityNotAllowed => match shown {
             Some(_) if detail == UNVERIFIED => format!(
@@ -191,7 +188,8 @@ fn specific(refusal: &Refusal) -> String {
         }
         (Reason::CertificateRequired, _) => {
             "If this was one of your devices: install its .p12 file there. If it is installed already, the browser or app \
-             did not show it: close it wholly, open it again, and choose the certificate when asked."
+             did not show it: close it wholly, open it again, and choose the certificate when asked. No client shows one \
+             whose key the gate does not take, such as Ed448 or RSA-PSS."
                 .to_owned()
         }
         (Reason::Expired, Some(shown)) => format!(
@@ -324,9 +322,6 @@ mod tests {
         assert!(text.contains("calls itself alice-phone") && text.contains("CN=Another house"), "{text}");
         let text = said(&refusal(Reason::ServerNameUnknown, None));
         assert!(text.contains("asked for nas.home.example") && text.contains("add \"nas.home.example\" to"), "{text}");
-        let authority =
-            Refusal { detail: "CaUsedAsEndEntity".into(), ..refusal(Reason::CertificateInvalid, Some(shown())) };
-        assert!(said(&authority).contains("one that an authority signs others with"), "{}", said(&authority));
         let text = said(&refusal(Reason::IdentityNotAllowed, Some(shown())));
         assert!(text.starts_with("alice-phone's certificate is a good one"), "{text}");
         let unverified = Refusal { detail: UNVERIFIED.into(), ..refusal(Reason::IdentityNotAllowed, Some(shown())) };

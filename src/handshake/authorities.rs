@@ -21,7 +21,8 @@ use self::lists::Lists;
 use self::path::Path;
 use super::config::PROVIDER;
 use crate::config::checked::ClientAuth;
-use crate::identity::{Chain, Identity, Issued, IssuerKey, NotACertificate, Serial, Sha256};
+use crate::identity::{Chain, Identity, Issued, IssuerKey, Serial, Sha256};
+use crate::pki::acceptance::{self, Objection as Refused};
 use crate::pki::{Algorithms, Parts};
 use crate::rejection::Reason;
 
@@ -39,6 +40,8 @@ pub struct Authorities {
     /// Whether certificates are verified, in this mode.
     verifies: bool,
     anchors: Anchors,
+    /// The certificates in `trust`, to tell a signature that is wrong from a key that cannot be used.
+    trust: Vec<CertificateDer<'static>>,
     lists: Lists,
     known: Known,
     algorithms: Algorithms<'static>,
@@ -64,14 +67,6 @@ impl fmt::Display for UnusableTrust {
 
 impl std::error::Error for UnusableTrust {}
 
-/// A certificate that was refused: for rustls, which picks the alert by it, and for us.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) error: CertificateError,
-    pub(super) reason: Reason,
-    pub(super) detail: String,
-}
-
 /// A chain that was refused, and whom its first certificate names, if that could be read.
 type RefusedChain = (Option<Arc<Identity>>, Refused);
 
@@ -89,7 +84,8 @@ impl Authorities {
             return Err(UnusableTrust::Anchor(Error::General("no trust anchors".to_owned())));
         }
         let lists = Lists::new(client_auth, algorithms).map_err(UnusableTrust::List)?;
-        Ok(Self { verifies, anchors, lists, known: Known::default(), algorithms })
+        let trust = client_auth.trust.iter().map(|anchor| anchor.certificate.clone()).collect();
+        Ok(Self { verifies, anchors, trust, lists, known: Known::default(), algorithms })
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -149,13 +145,16 @@ impl Authorities {
         if let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now) {
             return Ok(verified);
         }
-        let own = webpki::EndEntityCert::try_from(end_entity).map_err(|error| (named(), error.into()))?;
-        let leaf = Parts::read(end_entity).ok_or_else(|| (named(), NotACertificate.into()))?;
-        let identity = || Identity::from_certificate(end_entity, true).map_err(|error| (None, error.into()));
+        let own = webpki::EndEntityCert::try_from(end_entity)
+            .map_err(|error| (named(), self.refused(error, end_entity, sent)))?;
+        let leaf = Parts::read(end_entity).ok_or_else(|| (named(), Refused::unreadable()))?;
+        let identity = || Identity::from_certificate(end_entity, true).map_err(|_| (None, Refused::unreadable()));
         if self.anchors.pins(end_entity) {
             let identity = Arc::new(identity()?);
-            let validity =
-                pinned(&identity, end_entity, now).map_err(|error| (Some(Arc::clone(&identity)), error.into()))?;
+            let validity = pinned(&identity, end_entity, now).map_err(|error| {
+                let refused = acceptance::objection(Error::InvalidCertificate(error), end_entity, &[], &[]);
+                (Some(Arc::clone(&identity)), refused)
+            })?;
             let issued = Issued { issuer: leaf.issuer.to_vec(), key: None, serial: identity.serial.clone() };
             let chain = Chain::new(vec![end_entity.clone().into_owned()], vec![issued], validity.until);
             return Ok(self.known.remember(Verified { identity, chain: Arc::new(chain), validity }));
@@ -163,7 +162,7 @@ impl Authorities {
         let path = path::find(leaf, sent, &self.anchors, self.algorithms, now).map_err(|none| {
             let anchored =
                 |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
-            (named().map(anchored), path::alone(&own, now).err().unwrap_or(none.error).into())
+            (named().map(anchored), self.refused(path::alone(&own, now).err().unwrap_or(none.error), end_entity, sent))
         })?;
         let mut identity = identity()?;
         identity.name_constrained =
@@ -175,13 +174,26 @@ impl Authorities {
     }
 }
 
+impl Authorities {
+    /// Why there is no path.
+    fn refused(&self, error: webpki::Error, end_entity: &CertificateDer<'_>, sent: &[CertificateDer<'_>]) -> Refused {
+        if let webpki::Error::MaximumSignatureChecksExceeded = error {
+            let detail =
+                "none of the first certificates that the client sent beside its own leads to an authority in trust";
+            let (reason, error) = (Reason::UnknownCa, CertificateError::UnknownIssuer);
+            return Refused { reason, detail: detail.to_owned(), error };
+        }
+        acceptance::objection(Error::InvalidCertificate(certificate_error(error)), end_entity, sent, &self.trust)
+    }
+}
+
 /// What a certificate says that nothing vouches for.
 fn unverified(certificate: &CertificateDer<'_>) -> Result<Verified, RefusedChain> {
     if certificate.len() > UNVERIFIED_MAX {
         let detail = format!("a certificate of {} bytes that nothing vouches for", certificate.len());
         return Err((None, Refused::invalid(detail)));
     }
-    let identity = Identity::from_certificate(certificate, false).map_err(|error| (None, error.into()))?;
+    let identity = Identity::from_certificate(certificate, false).map_err(|_| (None, Refused::unreadable()))?;
     let until = seconds(identity.not_after);
     let chain = Chain::new(vec![certificate.clone().into_owned()], Vec::new(), until);
     Ok(Verified { identity: Arc::new(identity), chain: Arc::new(chain), validity: Validity::ALWAYS })
@@ -231,62 +243,10 @@ fn pinned(identity: &Identity, certificate: &CertificateDer<'_>, now: UnixTime) 
     Ok(validity)
 }
 
-impl Refused {
-    pub(super) fn new(reason: Reason, detail: String, error: CertificateError) -> Self {
-        Self { error, reason, detail }
-    }
-
-    pub(super) fn revoked() -> Self {
-        let error = CertificateError::Revoked;
-        Self::new(Reason::Revoked, error.to_string(), error)
-    }
-
-    fn another_key() -> Self {
-        let detail = "an authority of that name is in trust, but another key signed the certificate".to_owned();
-        Self::new(Reason::UnknownCa, detail, CertificateError::UnknownIssuer)
-    }
-
-    fn invalid(detail: String) -> Self {
-        Self::new(Reason::CertificateInvalid, detail, CertificateError::BadEncoding)
-    }
-}
-
-impl From<NotACertificate> for Refused {
-    fn from(_: NotACertificate) -> Self {
-        Self::invalid("not X.509".to_owned())
-    }
-}
-
-impl From<webpki::Error> for Refused {
-    fn from(error: webpki::Error) -> Self {
-        match error {
-            // One that was made anew, or a forged one. `bad_signature` is left for a client that cannot prove that it holds
-            // its key.
-            webpki::Error::InvalidSignatureForPublicKey => Self::another_key(),
-            webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(context)
-                if is_supported(&context.public_key_algorithm_id) =>
-            {
-                Self::another_key()
-            }
-            webpki::Error::MaximumSignatureChecksExceeded => Self::new(
-                Reason::UnknownCa,
-                "none of the first certificates that the client sent beside its own leads to an authority in trust".to_owned(),
-                CertificateError::UnknownIssuer,
-            ),
-            // What "openssl req -x509" makes unless it is told otherwise.
-            webpki::Error::CaUsedAsEndEntity => Self::invalid(
-                "it is the certificate of an authority (CA:TRUE), which no client may show: issue one for the device with \
-                 it, or make it with \"-addext basicConstraints=critical,CA:FALSE\""
-                    .to_owned(),
-            ),
-            other => certificate_error(other).into(),
-        }
-    }
-}
-
-/// Whether a key of this kind (AlgorithmIdentifier) can be used at all.
-fn is_supported(key: &[u8]) -> bool {
-    PROVIDER.signature_verification_algorithms.all.iter().any(|one| one.public_key_alg_id().as_ref() == key)
+/// As webpki's errors are told: a list has the certificate.
+pub(super) fn revoked() -> Refused {
+    let error = CertificateError::Revoked;
+    Refused { reason: Reason::Revoked, detail: error.to_string(), error }
 }
 
 /// As rustls has it, whose own function for that is private.
@@ -303,6 +263,7 @@ fn certificate_error(error: webpki::Error) -> CertificateError {
         E::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
         E::InvalidCertValidity => CertificateError::Expired,
         E::UnknownIssuer => CertificateError::UnknownIssuer,
+        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         E::RequiredEkuNotFoundContext(context) => CertificateError::InvalidPurposeContext {
             required: ExtendedKeyPurpose::ClientAuth,
             presented: context.present.into_iter().map(purpose).collect(),
@@ -318,41 +279,6 @@ fn certificate_error(error: webpki::Error) -> CertificateError {
             }
         }
         other => CertificateError::Other(OtherError(Arc::new(other))),
-    }
-}
-
-impl From<CertificateError> for Refused {
-    fn from(error: CertificateError) -> Self {
-        let detail = match &error {
-            // webpki's own word for it, such as EndEntityUsedAsCa, without what rustls wraps around it.
-            CertificateError::Other(inner) => inner.to_string(),
-            _ => error.to_string(),
-        };
-        let reason = reason_of(&error);
-        // Of what has no reason of its own rustls would send some as certificate_unknown.
-        let error = if reason == Reason::CertificateInvalid { CertificateError::BadEncoding } else { error };
-        Self::new(reason, detail, error)
-    }
-}
-
-/// Our reason for a certificate that rustls refuses.
-pub(super) fn reason_of(error: &CertificateError) -> Reason {
-    match error {
-        CertificateError::UnknownIssuer => Reason::UnknownCa,
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Reason::Expired,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Reason::NotYetValid,
-        CertificateError::Revoked => Reason::Revoked,
-        CertificateError::UnknownRevocationStatus => Reason::RevocationUnknown,
-        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
-            Reason::RevocationListExpired
-        }
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => Reason::WrongPurpose,
-        CertificateError::BadSignature
-        | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
-        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Reason::BadSignature,
-        CertificateError::ApplicationVerificationFailure => Reason::IdentityNotAllowed,
-        // rustls' enum is not exhaustive. What has no reason of its own is refused like the rest.
-        _ => Reason::CertificateInvalid,
     }
 }
 

@@ -18,7 +18,6 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use self::authorities::reason_of;
 use self::config::RouteTls;
 use self::observation::{Observation, observe};
 use self::verifier::Judged;
@@ -445,7 +444,9 @@ fn is_unable_to_sign(error: &Error) -> bool {
 fn reason_for(error: &Error) -> Reason {
     match error {
         Error::NoCertificatesPresented => Reason::CertificateRequired,
-        Error::InvalidCertificate(error) => reason_of(error),
+        // What is wrong with the certificate itself, the verifier has told: this is the signature of the client's
+        // CertificateVerify.
+        Error::InvalidCertificate(_) => Reason::BadSignature,
         Error::NoApplicationProtocol => Reason::NoApplicationProtocol,
         Error::AlertReceived(_) => Reason::PeerAlert,
         Error::PeerIncompatible(

@@ -8,12 +8,13 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::authorities::{Authorities, Refused, Verified};
+use super::authorities::{Authorities, Verified};
 use super::config::PROVIDER;
 use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
 use crate::config::checked::ClientAuthMode;
 use crate::identity::{Chain, Identity};
+use crate::pki::acceptance::{self, Objection as Refused};
 
 /// The verifier of one route.
 #[derive(Debug)]
@@ -50,7 +51,13 @@ impl RouteVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Judged {
-        match self.authorities.verify(end_entity, intermediates, now) {
+        let verified = self.authorities.verify(end_entity, intermediates, now);
+        let verified = verified.and_then(|(verified, good_until)| match acceptance::own_key(&verified.identity) {
+            Ok(()) => Ok((verified, good_until)),
+            // No CertificateVerify by this key could be checked, whatever issued the certificate.
+            Err(refused) => Err((Some(verified.identity), refused)),
+        });
+        match verified {
             Ok((Verified { identity, chain, .. }, good_until)) => {
                 let verdict = decide(Some(&identity), &self.policy).map_err(|(reason, detail)| Refused {
                     // The one error that reaches the client as access_denied.
@@ -136,7 +143,7 @@ mod tests {
 
     use super::*;
     use crate::config::checked::{
-        Allow, ClientAuth, DenyList, ExpiredRevocationList, ExpiredSession, TrustAnchor, TrustKind,
+        Allow, ClientAuth, DenyList, ExpiredRevocationList, ExpiredSession, RevocationCheck, TrustAnchor, TrustKind,
     };
     use crate::handshake::observation::{Observation, observe};
     use crate::rejection::Reason;
@@ -154,6 +161,7 @@ mod tests {
             newer_lists: Vec::new(),
             deny: DenyList::default(),
             expired_revocation_list: ExpiredRevocationList::Deny,
+            revocation_check: RevocationCheck::Chain,
             expired_session: ExpiredSession::Cut,
             announce_trust: true,
         };

@@ -72,6 +72,9 @@ pub const fn cost(reason: Reason) -> Duration {
         | Reason::Revoked
         | Reason::Denied
         | Reason::WrongPurpose
+        | Reason::UnsupportedKey
+        // Most come from a tutorial: version 1, CA:TRUE, a critical extension. To show none at all costs as little.
+        | Reason::CertificateInvalid
         | Reason::IdentityNotAllowed => 1,
         // A stranger, or a device with a certificate of former days.
         Reason::NotTls | Reason::UnknownCa => 2,
@@ -79,8 +82,7 @@ pub const fn cost(reason: Reason) -> Duration {
         Reason::Malformed
         | Reason::TooLarge
         | Reason::Misbehaved
-        | Reason::BadSignature
-        | Reason::CertificateInvalid => 5,
+        | Reason::BadSignature => 5,
     };
     Duration::from_secs(seconds)
 }
@@ -223,7 +225,14 @@ mod tests {
 
     #[test]
     fn a_device_that_tries_again_every_second_is_never_banned() {
-        for reason in [Reason::Expired, Reason::CertificateRequired, Reason::IdentityNotAllowed, Reason::PeerAlert] {
+        for reason in [
+            Reason::Expired,
+            Reason::CertificateRequired,
+            Reason::UnsupportedKey,
+            Reason::CertificateInvalid,
+            Reason::IdentityNotAllowed,
+            Reason::PeerAlert,
+        ] {
             let mut standing = Standing::default();
             for second in 0..100_000 {
                 standing.penalize(second * SECOND, cost(reason));

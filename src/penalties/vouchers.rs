@@ -117,6 +117,7 @@ pub(crate) mod testing {
         let identity = Identity {
             verified: true,
             anchored: true,
+            unsupported_key: None,
             name_constrained: false,
             emails: Vec::new(),
             uris: Vec::new(),

@@ -11,11 +11,13 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256, Publ
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
+use x509_parser::oid_registry::OID_PKCS1_RSAENCRYPTION;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo};
 use x509_parser::public_key::PublicKey;
 use zeroize::Zeroizing;
 
 use super::{Error, random};
+use crate::identity::key;
 
 /// What kind of key a certificate is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -55,16 +57,20 @@ impl fmt::Display for KeyType {
 pub fn describe(spki: &[u8]) -> String {
     let Ok((_, info)) = SubjectPublicKeyInfo::from_der(spki) else { return "unknown".to_owned() };
     match info.parsed() {
-        Ok(PublicKey::RSA(key)) => format!("rsa-{}", key.key_size()),
-        Ok(PublicKey::EC(point)) => match point.key_size() {
-            // The point says how long its coordinates are, not on which curve they lie; other curves of this length are
-            // not in use.
-            256 => KeyType::P256.to_string(),
-            384 => "p384".to_owned(),
-            _ => "p521".to_owned(),
+        Ok(PublicKey::RSA(key)) if info.algorithm.algorithm == OID_PKCS1_RSAENCRYPTION => {
+            format!("rsa-{}", key.key_size())
+        }
+        Ok(PublicKey::EC(point)) => match key::unsupported(spki) {
+            Some(what) => what,
+            None => match point.key_size() {
+                // The point says how long its coordinates are, and of each length there is one curve that is supported.
+                256 => KeyType::P256.to_string(),
+                384 => "p384".to_owned(),
+                _ => "p521".to_owned(),
+            },
         },
         _ if info.algorithm.algorithm.to_id_string() == "1.3.101.112" => KeyType::Ed25519.to_string(),
-        _ => info.algorithm.algorithm.to_id_string(),
+        _ => key::unsupported(spki).unwrap_or_else(|| info.algorithm.algorithm.to_id_string()),
     }
 }
 

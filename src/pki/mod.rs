@@ -6,6 +6,7 @@
 //!
 //! X.509 is written by `rcgen` and PKCS#12 by `p12-keystore`; nothing here encodes ASN.1 by hand.
 
+pub mod acceptance;
 mod archive;
 mod authority;
 pub mod files;
@@ -14,6 +15,7 @@ pub mod inventory;
 pub mod keys;
 mod parts;
 pub(crate) mod pem;
+pub mod public;
 mod signature;
 
 pub use archive::{Password, Profile, device_archive};

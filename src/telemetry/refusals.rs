@@ -369,6 +369,7 @@ mod tests {
             name_constrained: false,
             fingerprint: Sha256::of(name.as_bytes()),
             twins: Twins::known(Vec::new()),
+            unsupported_key: None,
             spki: Sha256([2; 32]),
             serial: Serial::from_be_bytes(&[3]),
             issuer: "CN=test".into(),

@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use rcgen::{
-    CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, KeyIdMethod, SanType, SerialNumber,
+    CertificateParams, CertificateRevocationListParams, CustomExtension, ExtendedKeyUsagePurpose, KeyIdMethod, SanType,
+    SerialNumber,
 };
 use serde_json::Value;
 
@@ -96,7 +97,20 @@ fn what_is_odd_is_found() {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.not_after = days_from_now(900);
     });
+    let for_servers = |params: &mut CertificateParams, name: &str| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
+    };
+    odd(&home, "lan.pem", |params| for_servers(params, "*.lan"));
+    odd(&home, "certbot.pem", |params| {
+        for_servers(params, "nas.home.example");
+        // authorityInfoAccess: caIssuers, as public authorities write it.
+        let access = b"\x30\x21\x30\x1f\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x13http://x1.example/r";
+        params.custom_extensions.push(CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access.to_vec()));
+    });
     for (file, is) in [
+        ("lan.pem", "certificate server_only wildcard_too_wide"),
+        ("certbot.pem", "certificate server_only intermediate_missing"),
         ("expired.pem", "certificate expired"),
         ("soon.pem", "certificate expires_soon"),
         ("early.pem", "certificate not_yet_valid"),

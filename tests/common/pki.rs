@@ -20,6 +20,16 @@ pub(crate) fn days_from_now(days: i64) -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::days(days)
 }
 
+/// The public half of an RSA key of 1024 bits, which no TLS library of today makes or checks.
+const RSA_1024: &str = "\
+-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDCECJh9OphwOoBIlh2JQA6qq5V
+gObSdrFVHksLsuYwCmrfLyiwcDAj8JPSHZ819WMF9qnSwXV9zJgo+qgVnnCt7JT8
+/kJbCORRolKsc0UNeUIlYr9FXKEhOZTrmop16XbNLGOpDqgWSTNE+N2PVvPuQcnz
+98vjFygxMP9Y+PS+JwIDAQAB
+-----END PUBLIC KEY-----
+";
+
 /// A folder with what a gate under test needs: an authority for its clients and one for its own certificate, which
 /// names `*.home.example` and `home.example`.
 ///
@@ -156,6 +166,14 @@ impl Authority {
     pub(crate) fn issue_for_key(&self, params: CertificateParams, key: KeyPair) -> Certified {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Certified { chain: iter::once(certificate).chain(self.above.iter().cloned()).collect(), key }
+    }
+
+    /// A client certificate for an RSA key of 1024 bits, and a key that is not its own: no gate looks that far.
+    pub(crate) fn issue_for_small_rsa(&self, params: CertificateParams) -> Certified {
+        let key = SubjectPublicKeyInfo::from_pem(RSA_1024).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let chain = iter::once(certificate).chain(self.above.iter().cloned()).collect();
+        Certified { chain, key: KeyPair::generate().unwrap() }
     }
 
     /// Certifies a key that is somewhere else: the chain in PEM.

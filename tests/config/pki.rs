@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, CustomExtension,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    SerialNumber, date_time_ymd,
 };
 
 /// An authority: its certificate, and the parameters and key to sign with.
@@ -24,6 +25,20 @@ impl Authority {
         change(&mut params);
         let key = key();
         let certificate = params.self_signed(&key).expect("an authority");
+        Self { certificate, params, key }
+    }
+
+    fn below(above: &Self, name: &str) -> Self {
+        Self::signed(above, name, |_| {})
+    }
+
+    fn signed(above: &Self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let mut params = named(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        change(&mut params);
+        let key = key();
+        let certificate = params.signed_by(&key, &above.issuer()).expect("an authority");
         Self { certificate, params, key }
     }
 
@@ -55,6 +70,15 @@ fn list_by(issuer: &Issuer<'_, &KeyPair>, next_update: i32) -> Vec<u8> {
     .expect("a revocation list")
     .der()
     .to_vec()
+}
+
+/// A certificate whose key is on P-192, going by its identifier, which stands in place of P-256's.
+fn with_unknown_curve(certificate: &[u8]) -> Vec<u8> {
+    let curve = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    let mut changed = certificate.to_vec();
+    let at = changed.windows(curve.len()).position(|window| window == curve).expect("P-256");
+    changed[at + curve.len() - 1] = 0x01;
+    changed
 }
 
 fn key() -> KeyPair {
@@ -191,6 +215,46 @@ pub(crate) fn make(folder: &Path) {
     let at = unnumbered.windows(3).position(|window| window == number).expect("a list number");
     unnumbered[at + 2] = 0x1b;
     write("delta.crl", armour("X509 CRL", &unnumbered).as_bytes());
+
+    // Below the authority for devices.
+    let below = Authority::below(&clients, "Tablets");
+    write("below.pem", below.certificate.pem().as_bytes());
+    write("below.crl", armour("X509 CRL", &below.list(2120)).as_bytes());
+    let weak = Authority::new("Old phones", |_| {});
+    write("weak-clients.pem", armour("CERTIFICATE", &with_unknown_curve(weak.certificate.der())).as_bytes());
+
+    // A server's certificate from an intermediate, as certbot writes it: here without it, and chain.pem in its place.
+    let between = Authority::below(&server_ca, "Home intermediate");
+    let (lone, lone_key) = between.sign(&leaf(&server_names, ExtendedKeyUsagePurpose::ServerAuth));
+    write("lone.pem", lone.pem().as_bytes());
+    write("lone-key.pem", lone_key.serialize_pem().as_bytes());
+    write("chain.pem", between.certificate.pem().as_bytes());
+    let over =
+        Authority::signed(&server_ca, "Former intermediate", |params| params.not_after = date_time_ymd(2021, 3, 4));
+    let (expired, expired_key) = over.sign(&leaf(&server_names, ExtendedKeyUsagePurpose::ServerAuth));
+    write("expired-chain.pem", format!("{}{}", expired.pem(), over.certificate.pem()).as_bytes());
+    write("expired-chain-key.pem", expired_key.serialize_pem().as_bytes());
+    let namesake = Authority::new("Home servers", |_| {});
+    write("namesake.pem", format!("{}{}", server.pem(), namesake.certificate.pem()).as_bytes());
+    let (lan, lan_key) = server_ca.sign(&leaf(&["lan", "*.lan"], ExtendedKeyUsagePurpose::ServerAuth));
+    write("lan.pem", lan.pem().as_bytes());
+    write("lan-key.pem", lan_key.serialize_pem().as_bytes());
+
+    // A public authority, known by its name; one that is known by what it writes; and a certificate of that.
+    let public = Authority::new("ISRG Root X9", |params| {
+        params.distinguished_name.push(DnType::OrganizationName, "Internet Security Research Group");
+    });
+    write("public-root.pem", public.certificate.pem().as_bytes());
+    let marked = Authority::new("Trust Services X1", |_| {});
+    let mut site = leaf(&server_names, ExtendedKeyUsagePurpose::ServerAuth);
+    // authorityInfoAccess: caIssuers, http://x1.example/
+    let access = b"\x30\x21\x30\x1f\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x13http://x1.example/r";
+    site.custom_extensions.push(CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access.to_vec()));
+    let (site, site_key) = marked.sign(&site);
+    write("marked-root.pem", marked.certificate.pem().as_bytes());
+    write("public-leaf.pem", site.pem().as_bytes());
+    write("public-leaf-chain.pem", format!("{}{}", site.pem(), marked.certificate.pem()).as_bytes());
+    write("public-leaf-key.pem", site_key.serialize_pem().as_bytes());
 
     let mut mkcert = Authority::new("mkcert alice@laptop", |params| {
         params.distinguished_name.push(DnType::OrganizationName, "mkcert development CA");

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 
 use doorward::rejection::Reason;
+use rcgen::{BasicConstraints, IsCa};
 use socket2::{Domain, Socket, Type};
 use tokio::time::Instant;
 
@@ -64,6 +65,23 @@ fn last_ban(gate: &Gate) -> Option<u64> {
     let line = lines.iter().rfind(|line| line["reason"] == Reason::SourceBanned.label())?;
     let detail = line["detail"].as_str().unwrap().strip_suffix(" s left to wait").unwrap();
     Some(detail.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+/// At five seconds each, the twelfth try banned a household for a certificate that its owner had made as a tutorial says.
+#[test]
+fn row_47_unusual_certificates_do_not_ban_a_household() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
+    let mut authority = Certified::for_clients("alice-phone");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let unusual = client(&pki, Some(&pki.clients.issue(authority)));
+    for _ in 0..40 {
+        drop(Client::admitted(gate.address(), &unusual, NAS));
+    }
+    gate.wait_rejected("certificate", Reason::CertificateInvalid.label(), 40);
+    let good = client(&pki, Some(&pki.client("alice-phone")));
+    Client::admitted(gate.address(), &good, NAS).expect("not banned");
 }
 
 /// From an address that is banned, nothing but a valid certificate counts, and nothing makes the ban longer; others are served.

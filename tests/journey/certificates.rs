@@ -276,8 +276,8 @@ fn nobody_with_an_rsa_key_of_1024_bits() {
             if admitted {
                 scene.backend.wait_received(before + 6);
             } else {
-                let line = watch.rejected(Reason::BadSignature, &End::Alert(Alert::DECRYPT_ERROR));
-                assert!(finished.stderr.contains("alert decrypt error"), "{line}: {finished}");
+                let line = watch.rejected(Reason::UnsupportedKey, &End::Alert(Alert::UNSUPPORTED_CERTIFICATE));
+                assert!(finished.stderr.contains("alert unsupported certificate"), "{line}: {finished}");
                 assert_eq!(scene.backend.received(), before, "{version}");
             }
         }

@@ -244,6 +244,13 @@ fn provoke(reason: Reason, pki: &TestPki) {
             let gate = open(house().client_auth(&format!("deny = [\"sha256:{digest}\"]")));
             turned_away(&gate, reason, || refusal(Client::admitted(gate.address(), &client(pki, Some(&lost)), NAME)));
         }
+        Reason::UnsupportedKey => {
+            let gate = open(house());
+            let small = pki.clients.issue_for_small_rsa(Certified::for_clients("alice-phone"));
+            let other = crate::client::signing_key(small.key());
+            let shown = Shown::new(small.chain(), other) as Arc<dyn ResolvesClientCert>;
+            turned_away(&gate, reason, || refusal(Client::admitted(gate.address(), &showing(pki, shown, TLS13), NAME)));
+        }
         Reason::BadSignature => {
             let gate = open(house());
             let other = crate::client::signing_key(pki.client("mallory").key());

@@ -231,6 +231,11 @@ impl Scene {
             Reason::CertificateInvalid => self.shows(&self.pki.clients, |params| {
                 params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             }),
+            Reason::UnsupportedKey => {
+                let small = self.pki.clients.issue_for_small_rsa(Certified::for_clients("alice-phone"));
+                let shown = Shown::new(small.chain(), signing_key(small.key()));
+                self.refused(&showing(&self.pki, shown, TLS13), "nas");
+            }
             Reason::BadSignature => {
                 let other = signing_key(self.pki.client("mallory").key());
                 let stolen = Shown::new(self.pki.client("alice-phone").chain(), other);

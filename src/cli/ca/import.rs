@@ -11,7 +11,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, load, recall, revoke, say};
-use crate::identity::Sha256;
+use crate::identity::{Sha256, text};
 use crate::names::printable;
 use crate::pki::inventory::{AuthorityEntry, Inventory, Signs};
 
@@ -163,8 +163,8 @@ fn look_at(certificate: &Path, key: &Path) -> Result<(String, String), CaError> 
     let not_one = || CaError::usage(format!("{} has no certificate in it", certificate.display()));
     let der = CertificateDer::from_pem_slice(&pem).map_err(|_| not_one())?;
     let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| not_one())?;
-    let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-    let name = name.map_or_else(|| parsed.subject().to_string(), str::to_owned);
+    let name = parsed.subject().iter_common_name().next().map(text::attribute);
+    let name = name.unwrap_or_else(|| text::name(parsed.subject()));
     Ok((Sha256::of(&der).to_string(), printable(&name, 128)))
 }
 

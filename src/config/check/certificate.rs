@@ -1,10 +1,11 @@
 //! `[certificate]` and `[route.certificate]`: the certificate the gate shows, and its key.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::SectionKind;
+use rustls::pki_types::pem::{PemObject, SectionKind};
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{Error as TlsError, InconsistentKeys};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -14,8 +15,9 @@ use crate::config::checked::Certificate;
 use crate::config::files::{self, NamedFile, Pem, Wanted};
 use crate::config::raw::RawCertificate;
 use crate::config::report::{At, Place, Problem, Report, Text};
-use crate::identity::Identity;
-use crate::names::ServerNamePattern;
+use crate::identity::{Identity, key, text};
+use crate::names::{ServerNamePattern, is_wildcard_too_wide};
+use crate::pki::{has_signed, public};
 
 /// A certificate and what its lints need to know of it.
 #[derive(Clone)]
@@ -26,15 +28,20 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
+    /// Its names but for those that clients do not go by.
+    fn accepted(&self) -> impl Iterator<Item = &String> {
+        self.dns_names.iter().filter(|name| !is_wildcard_too_wide(name))
+    }
+
     /// Whether clients that ask for `name` will take the certificate (RFC 6125 section 6.4.3).
     pub(super) fn covers(&self, name: &ServerNamePattern) -> bool {
         match name {
             // Whatever this route is asked for, nobody can have a certificate for all of it.
             ServerNamePattern::Default => true,
-            ServerNamePattern::Wildcard(_) => self.dns_names.contains(&name.to_string()),
+            ServerNamePattern::Wildcard(_) => self.accepted().any(|dns| *dns == name.to_string()),
             ServerNamePattern::Exact(exact) => {
                 let wildcard = exact.parent().map(|parent| format!("*.{parent}"));
-                self.dns_names.iter().any(|dns| dns == exact.as_str() || Some(dns) == wildcard.as_ref())
+                self.accepted().any(|dns| dns == exact.as_str() || Some(dns) == wildcard.as_ref())
             }
         }
     }
@@ -68,15 +75,20 @@ pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut 
     let chain = chain.and_then(|(text, file)| read_chain(text, file, report));
     let key = key.and_then(|(text, file)| read_key(text, &file, report));
     let ((chain_text, chain_file, certificates), (key_text, key)) = (chain?, key?);
-    let (chain_file, key_file) = (chain_file.path, key_file?);
+    let key_file = key_file?;
 
     let leaf = certificates.first()?;
     let identity = Identity::from_certificate(leaf, false).ok()?;
     warn_of_leaf(leaf, &chain_text.place, report);
     warn_of_order(&certificates, &chain_text.place, report);
+    warn_of_intermediates(&certificates, &chain_file.path, &chain_text.place, report);
     let certified_key = fit(certificates, key).map_err(|problem| report.problem(&key_text.place, problem)).ok()?;
     Some(Loaded {
-        certificate: Arc::new(Certificate { chain_file, key_file, certified_key: Arc::new(certified_key) }),
+        certificate: Arc::new(Certificate {
+            chain_file: chain_file.path,
+            key_file,
+            certified_key: Arc::new(certified_key),
+        }),
         dns_names: identity.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
     })
 }
@@ -230,11 +242,10 @@ fn warn_of_leaf(der: &[u8], place: &Place, report: &mut Report) {
 fn warn_of_order(certificates: &[CertificateDer<'static>], place: &Place, report: &mut Report) {
     for (index, pair) in certificates.windows(2).enumerate() {
         let [below, above] = pair else { continue };
-        let (Ok((_, below)), Ok((_, above))) = (X509Certificate::from_der(below), X509Certificate::from_der(above))
-        else {
-            continue;
-        };
-        if below.issuer().as_raw() != above.subject().as_raw() {
+        let Ok((_, below)) = X509Certificate::from_der(below) else { continue };
+        // Of a signature that cannot be checked the names have to do.
+        let named = X509Certificate::from_der(above).is_ok_and(|(_, above)| below.issuer() == above.subject());
+        if !(has_signed(above, &below) || named && key::unsupported_signature(&below).is_some()) {
             report.warn(
                 place,
                 format!(
@@ -246,6 +257,52 @@ fn warn_of_order(certificates: &[CertificateDer<'static>], place: &Place, report
                 ),
             );
         }
+    }
+}
+
+/// Where tools put the certificate of the authority that signed a server's, or the whole chain.
+const BESIDE: [&str; 6] =
+    ["fullchain.pem", "chain.pem", "fullchain.cer", "ca.cer", "ca_bundle.crt", "intermediate_ca.crt"];
+
+/// Warns if clients that know the root only cannot find their way to it.
+fn warn_of_intermediates(certificates: &[CertificateDer<'_>], chain: &Path, place: &Place, report: &mut Report) {
+    for (index, der) in certificates.iter().enumerate().skip(1) {
+        let Ok((_, above)) = X509Certificate::from_der(der) else { continue };
+        let until = above.validity().not_after.timestamp();
+        if until < now() {
+            report.warn(
+                place,
+                format!(
+                    "certificate {} of the chain file expired on {}, so clients will refuse the chain; get the current one \
+                     from where the certificate came",
+                    index + 1,
+                    date(until)
+                ),
+            );
+        }
+    }
+    let [leaf_der] = certificates else { return };
+    let Ok((_, leaf)) = X509Certificate::from_der(leaf_der) else { return };
+    if leaf.is_ca() || leaf.subject().as_raw() == leaf.issuer().as_raw() {
+        return;
+    }
+    let beside = BESIDE.iter().filter_map(|name| std::fs::read(chain.with_file_name(name)).ok());
+    let intermediate =
+        beside.flat_map(|pem| CertificateDer::pem_slice_iter(&pem).flatten().collect::<Vec<_>>()).any(|der| {
+            let own =
+                X509Certificate::from_der(&der).is_ok_and(|(_, one)| one.subject().as_raw() == one.issuer().as_raw());
+            !own && has_signed(&der, &leaf)
+        });
+    if intermediate || public::needs_intermediate(&leaf) {
+        report.warn(
+            place,
+            format!(
+                "the chain file holds the server's certificate alone, and {}, which signed it, is an intermediate authority: \
+                 clients that know only the root will refuse it; append the certificate of the intermediate (with certbot, name \
+                 fullchain.pem instead of cert.pem)",
+                crate::config::report::quoted(&text::name(leaf.issuer()))
+            ),
+        );
     }
 }
 
@@ -263,10 +320,15 @@ pub(super) fn warn_of_names(loaded: &Loaded, names: &[ServerNamePattern], route:
             loaded.dns_names.iter().take(8).map(|name| crate::config::report::quoted(name)).collect();
         format!("it is for {}{}", shown.join(", "), if loaded.dns_names.len() > shown.len() { ", ..." } else { "" })
     };
+    let wide = if loaded.dns_names.iter().any(|name| is_wildcard_too_wide(name)) {
+        " (OpenSSL and browsers take no wildcard directly below a top-level name)"
+    } else {
+        ""
+    };
     report.warn(
         &route.child("server_names"),
         format!(
-            "the certificate in {} is not for {}, so clients will refuse it there: {has}; make one for every name of \
+            "the certificate in {} is not for {}, so clients will refuse it there: {has}{wide}; make one for every name of \
              this route: doorward ca server",
             loaded.certificate.chain_file.display(),
             missing.join(", "),

@@ -16,13 +16,15 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, 
 
 use super::{date, now, trust, word};
 use crate::config::checked::{
-    ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationList, TrustAnchor, TrustKind,
+    ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationCheck, RevocationList,
+    TrustAnchor, TrustKind,
 };
 use crate::config::files::{self, NamedFile, Pem, Wanted};
 use crate::config::raw::RawClientAuth;
 use crate::config::report::{At, Given, Place, Problem, Report, Text, quoted};
-use crate::identity::{Identity, Serial, Sha256};
+use crate::identity::{Identity, Serial, Sha256, key, text};
 use crate::names::printable;
+use crate::pki::{has_signed, public};
 
 /// The words of `mode`.
 const MODES: &[(&str, ClientAuthMode)] = &[
@@ -34,6 +36,8 @@ const MODES: &[(&str, ClientAuthMode)] = &[
 
 const EXPIRED_WORDS: &[(&str, ExpiredRevocationList)] =
     &[("deny", ExpiredRevocationList::Deny), ("warn", ExpiredRevocationList::Warn)];
+
+const CHECK_WORDS: &[(&str, RevocationCheck)] = &[("chain", RevocationCheck::Chain), ("leaf", RevocationCheck::Leaf)];
 
 const SESSION_WORDS: &[(&str, ExpiredSession)] = &[("cut", ExpiredSession::Cut), ("keep", ExpiredSession::Keep)];
 
@@ -59,6 +63,7 @@ pub(super) fn check(
 
     let mode = word(text(|raw| &raw.mode), MODES, ClientAuthMode::RequireAndVerify, report);
     let expired = word(text(|raw| &raw.expired_revocation_list), EXPIRED_WORDS, ExpiredRevocationList::Deny, report);
+    let depth = word(text(|raw| &raw.revocation_check), CHECK_WORDS, RevocationCheck::Chain, report);
     let sessions = word(text(|raw| &raw.expired_session), SESSION_WORDS, ExpiredSession::Cut, report);
     let announce = word(text(|raw| &raw.announce_trust), ANNOUNCE_WORDS, true, report);
     let anchors = check_trust(trust, report);
@@ -96,7 +101,8 @@ pub(super) fn check(
             ),
         );
     }
-    lint_lists(&lists_read, &anchors, expired, mode, report);
+    let depth = depth?;
+    lint_lists(&lists_read, &anchors, expired, depth, mode, report);
     Some(Arc::new(ClientAuth {
         mode,
         trust: anchors.into_iter().map(|anchor| anchor.value).collect(),
@@ -104,6 +110,7 @@ pub(super) fn check(
         newer_lists: Vec::new(),
         deny,
         expired_revocation_list: expired,
+        revocation_check: depth,
         expired_session: sessions,
         announce_trust: announce,
     }))
@@ -209,7 +216,7 @@ fn lint_anchor(anchor: &X509Certificate<'_>, kind: TrustKind, file: &NamedFile, 
     let (shown, who) = (file.path.display(), named(anchor));
     let until = anchor.validity().not_after.timestamp();
     match kind {
-        TrustKind::Authority if until < now() => report.warn(
+        TrustKind::Authority if until < now() && !public::is_public(anchor) => report.warn(
             place,
             format!(
                 "the authority {who} in {shown} expired on {}; the gate still trusts it, other programs will not: \
@@ -222,6 +229,16 @@ fn lint_anchor(anchor: &X509Certificate<'_>, kind: TrustKind, file: &NamedFile, 
             format!("the certificate {who} in {shown} expired on {}, and is turned away: replace it", date(until)),
         ),
         _ => {}
+    }
+    if let Some(what) = key::unsupported(anchor.public_key().raw) {
+        report.warn(
+            place,
+            format!(
+                "the key of the authority {who} in {shown} is {what}, and the gate cannot check what it signs, so every device \
+                 of it is turned away (unsupported_key): make a new authority whose key is one of these: {}",
+                key::SUPPORTED
+            ),
+        );
     }
     if kind == TrustKind::Pinned {
         report.warn(
@@ -244,11 +261,11 @@ fn lint_anchor(anchor: &X509Certificate<'_>, kind: TrustKind, file: &NamedFile, 
 }
 
 /// How a certificate's subject is called in a message.
-fn named(certificate: &X509Certificate<'_>) -> String {
+pub(super) fn named(certificate: &X509Certificate<'_>) -> String {
     let subject = certificate.subject();
-    let name = subject.iter_common_name().chain(subject.iter_organization()).find_map(|name| name.as_str().ok());
+    let name = subject.iter_common_name().chain(subject.iter_organization()).next().map(text::attribute);
     let other = || Identity::from_certificate(certificate.as_raw(), false).map(|identity| identity.display_name());
-    name.map(quoted).or_else(|| other().ok().map(|name| quoted(&name))).unwrap_or_default()
+    name.as_deref().map(quoted).or_else(|| other().ok().map(|name| quoted(&name))).unwrap_or_default()
 }
 
 fn check_lists(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<At<RevocationList>>> {
@@ -318,6 +335,7 @@ fn lint_lists(
     lists: &[At<RevocationList>],
     anchors: &[At<TrustAnchor>],
     expired: ExpiredRevocationList,
+    depth: RevocationCheck,
     mode: ClientAuthMode,
     report: &mut Report,
 ) {
@@ -329,6 +347,7 @@ fn lint_lists(
             Some((anchor.value.file.as_path(), certificate))
         })
         .collect();
+    let unlisted = if mode.verifies() && !lists.is_empty() { unlisted(lists, anchors, depth) } else { Vec::new() };
     let mut whole: Vec<&RevocationList> = Vec::new();
     for At { value: list, place } in lists {
         let shown = list.file.display();
@@ -374,15 +393,17 @@ fn lint_lists(
         }
         let issuers: Vec<_> = parsed_anchors.iter().filter(|(_, anchor)| anchor.subject().as_raw() == issuer).collect();
         if issuers.is_empty() {
-            let name = parsed.issuer().to_string();
-            report.warn(
-                place,
-                format!(
-                    "the list in {shown} is from {}, and that is none of the authorities in trust: it speaks for none \
-                     of their devices",
-                    quoted(&name)
-                ),
-            );
+            // An intermediate's. Where the authorities in trust have lists of their own, it does what it should.
+            if depth == RevocationCheck::Chain && !unlisted.is_empty() {
+                report.warn(
+                    place,
+                    format!(
+                        "the list in {shown} is from {}, which is not in trust: it counts only for devices that this authority \
+                         issued and that send its certificate, signed by one in trust, along with theirs",
+                        quoted(&text::name(parsed.issuer()))
+                    ),
+                );
+            }
         } else if list.signer.is_none() {
             report.error(
                 place,
@@ -403,28 +424,61 @@ fn lint_lists(
             );
         }
     }
-    if mode.verifies() && !lists.is_empty() {
-        warn_of_unlisted(lists, anchors, report);
-    }
+    warn_of_unlisted(&unlisted, depth, report);
 }
 
-/// With any list at all, a certificate of whom no list speaks is of unknown status and turned away.
-fn warn_of_unlisted(lists: &[At<RevocationList>], anchors: &[At<TrustAnchor>], report: &mut Report) {
-    for At { value: anchor, place } in anchors.iter().filter(|anchor| anchor.value.kind == TrustKind::Authority) {
-        let Ok((_, certificate)) = X509Certificate::from_der(&anchor.certificate) else { continue };
+/// The authorities in trust of which there is no list. With any list at all, what they signed is of unknown status and turned
+/// away.
+fn unlisted<'a>(
+    lists: &[At<RevocationList>],
+    anchors: &'a [At<TrustAnchor>],
+    depth: RevocationCheck,
+) -> Vec<&'a At<TrustAnchor>> {
+    let has_list = |anchor: &TrustAnchor| {
+        let Ok((_, certificate)) = X509Certificate::from_der(&anchor.certificate) else { return true };
         let signer = trust::key_digest(&anchor.certificate);
-        let is_its = |list: &RevocationList| list.issuer == certificate.subject().as_raw() && list.signer == signer;
-        if !lists.iter().any(|list| is_its(&list.value)) {
-            report.warn(
-                place,
-                format!(
-                    "there is no revocation list of the authority {} in {}, and as there are lists of others, every \
-                     device it signed is turned away (revocation_unknown): add its list to revocation_lists",
-                    named(&certificate),
-                    anchor.file.display()
-                ),
-            );
-        }
+        lists.iter().any(|list| list.value.issuer == certificate.subject().as_raw() && list.value.signer == signer)
+    };
+    // Where only a device's own certificate is asked for, a list of an authority below is all that its devices need.
+    let below = |list: &At<RevocationList>| list.value.signer.is_none();
+    if depth == RevocationCheck::Leaf && lists.iter().any(below) {
+        return Vec::new();
+    }
+    // A root beside the intermediate that it signed: devices find their way to the intermediate first.
+    let stands_above = |anchor: &TrustAnchor| {
+        anchors.iter().any(|other| {
+            has_list(&other.value)
+                && X509Certificate::from_der(&other.value.certificate).is_ok_and(|(_, other)| {
+                    other.subject().as_raw() != other.issuer().as_raw() && has_signed(&anchor.certificate, &other)
+                })
+        })
+    };
+    let without = |anchor: &&At<TrustAnchor>| {
+        anchor.value.kind == TrustKind::Authority && !has_list(&anchor.value) && !stands_above(&anchor.value)
+    };
+    anchors.iter().filter(without).collect()
+}
+
+fn warn_of_unlisted(unlisted: &[&At<TrustAnchor>], depth: RevocationCheck, report: &mut Report) {
+    for At { value: anchor, place } in unlisted {
+        let Ok((_, certificate)) = X509Certificate::from_der(&anchor.certificate) else { continue };
+        let remedy = match depth {
+            RevocationCheck::Chain => {
+                "add its list to revocation_lists; if it signs only intermediate authorities and has none, write \
+                 revocation_check = \"leaf\""
+            }
+            RevocationCheck::Leaf => "add its list to revocation_lists",
+        };
+        report.warn(
+            place,
+            format!(
+                "there is no revocation list of the authority {} in {}, and as there are lists of others, every device {} is \
+                 turned away (revocation_unknown): {remedy}",
+                named(&certificate),
+                anchor.file.display(),
+                if depth == RevocationCheck::Chain { "below it" } else { "it signed" },
+            ),
+        );
     }
 }
 

@@ -6,6 +6,7 @@ pub(super) mod client_auth;
 pub(super) mod control;
 mod inventory;
 mod listener;
+mod public;
 mod relations;
 mod route;
 pub(super) mod salvage;
@@ -110,12 +111,15 @@ fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report)
     }
     let checks = Checks { raw, listeners, certificate, client_auth };
     let mut names: Vec<(&RawRoute, ServerNames)> = Vec::new();
-    let mut checked = Vec::new();
+    let mut all = Vec::new();
     for route in routes {
         let (route_names, right) = route::check(route, &checks, &mut groups, report);
         names.push((route, route_names));
-        checked.extend(right);
+        all.push(right);
     }
+    let pairs: Vec<(&RawRoute, Option<&Checked>)> = routes.iter().zip(all.iter().map(Option::as_ref)).collect();
+    public::report_public_authorities(raw, &pairs, report);
+    let checked: Vec<Checked> = all.into_iter().flatten().collect();
     report_twins(routes.iter().map(|route| &route.name), "route", report);
     relations::report_shared_names(&names, report);
     relations::warn_of_shared_backends(&checked, report);

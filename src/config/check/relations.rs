@@ -97,6 +97,7 @@ fn same_auth(a: &ClientAuth, b: &ClientAuth) -> bool {
         && a.deny.fingerprints == b.deny.fingerprints
         && a.deny.serials == b.deny.serials
         && a.expired_revocation_list == b.expired_revocation_list
+        && a.revocation_check == b.revocation_check
 }
 
 /// A web page can make a browser of the owner's send bytes to a service that takes them for commands.

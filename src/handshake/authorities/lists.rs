@@ -15,8 +15,8 @@ use x509_parser::oid_registry::{OID_X509_EXT_CRL_DISTRIBUTION_POINTS, OID_X509_E
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
-use super::Refused;
-use crate::config::checked::{ClientAuth, ExpiredRevocationList, RevocationList};
+use super::{Refused, revoked};
+use crate::config::checked::{ClientAuth, ExpiredRevocationList, RevocationCheck, RevocationList};
 use crate::identity::{Chain, Issued, IssuerKey, Serial, Sha256};
 use crate::pki::{self, Signed};
 use crate::rejection::Reason;
@@ -28,6 +28,8 @@ pub(super) struct Lists {
     by_issuer: HashMap<Vec<u8>, Vec<List>>,
     /// Whether each certificate needs a list that speaks for it: the configuration names lists.
     required: bool,
+    /// Whether intermediates need one as well. One that names an intermediate revokes it in any case.
+    depth: RevocationCheck,
     /// Whether an expired list says nothing any more.
     expire: bool,
     algorithms: pki::Algorithms<'static>,
@@ -76,6 +78,7 @@ impl Lists {
         Ok(Self {
             by_issuer,
             required,
+            depth: client_auth.revocation_check,
             expire: client_auth.expired_revocation_list == ExpiredRevocationList::Deny,
             algorithms,
         })
@@ -96,7 +99,9 @@ impl Lists {
         // From the trust anchor down, so that what is wrong with an issuer comes before what is wrong below it.
         for (place, (issued, der)) in chain.issued.iter().zip(&chain.certificates).enumerate().rev() {
             // A certificate that is trusted itself needs no list, but one that names it counts.
-            if let Some(key) = issued.key.as_ref().filter(|_| self.required) {
+            if let Some(key) =
+                issued.key.as_ref().filter(|_| self.required && (place == 0 || self.depth == RevocationCheck::Chain))
+            {
                 let speak: Vec<_> = self
                     .of(issued)
                     .filter(|list| list.is_current && list.speaks_for(der, place > 0) && key.signs_lists)
@@ -110,11 +115,11 @@ impl Lists {
                 if self.expire && now.as_secs() >= until {
                     let next_update = UnixTime::since_unix_epoch(std::time::Duration::from_secs(until));
                     let error = CertificateError::ExpiredRevocationListContext { time: now, next_update };
-                    return Err(Refused::new(Reason::RevocationListExpired, error.to_string(), error));
+                    return Err(Refused { reason: Reason::RevocationListExpired, detail: error.to_string(), error });
                 }
             }
             if self.of(issued).any(|list| list.has(issued)) {
-                return Err(Refused::revoked());
+                return Err(revoked());
             }
         }
         Ok(if self.expire { until } else { u64::MAX })
@@ -132,7 +137,7 @@ impl Lists {
         } else {
             format!("no revocation list of {issuer} speaks for this certificate")
         };
-        Refused::new(Reason::RevocationUnknown, why, error)
+        Refused { reason: Reason::RevocationUnknown, detail: why, error }
     }
 
     /// The lists of the authority that issued a certificate.

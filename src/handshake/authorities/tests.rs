@@ -13,7 +13,8 @@ use time::OffsetDateTime;
 
 use super::*;
 use crate::config::checked::{
-    ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationList, TrustAnchor, TrustKind,
+    ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationCheck, RevocationList, TrustAnchor,
+    TrustKind,
 };
 
 /// Counts the signatures that it checks.
@@ -136,6 +137,7 @@ impl Scene {
             newer_lists: Vec::new(),
             deny: DenyList::default(),
             expired_revocation_list: ExpiredRevocationList::Deny,
+            revocation_check: RevocationCheck::Chain,
             expired_session: ExpiredSession::Cut,
             announce_trust: true,
         };

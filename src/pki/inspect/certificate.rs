@@ -1,14 +1,18 @@
 //! A certificate in words.
 
-use rustls::pki_types::CertificateDer;
+use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
+use x509_parser::der_parser::asn1_rs::{Any, Class};
 use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Item, MAX, date, days, serial, some};
-use crate::identity::Identity;
-use crate::names::printable;
-use crate::pki::keys;
+use crate::identity::{Identity, key, text};
+use crate::names::{is_wildcard_too_wide, printable, visible};
+use crate::pki::{acceptance, keys, public};
+use crate::rejection::Reason;
 
 /// Apple's limit for servers whose root the owner has installed (<https://support.apple.com/en-us/103769>).
 const APPLE_DAYS: i64 = 825;
@@ -16,14 +20,6 @@ const APPLE_DAYS: i64 = 825;
 const PUBLIC_DAYS: i64 = 398;
 /// So early is "soon".
 const SOON_DAYS: i64 = 30;
-
-/// Signature algorithms that nobody takes any more, by their OIDs.
-const BROKEN: [(&str, &str); 4] = [
-    ("1.2.840.113549.1.1.5", "SHA-1"),
-    ("1.2.840.10045.4.1", "SHA-1"),
-    ("1.2.840.113549.1.1.4", "MD5"),
-    ("1.2.840.113549.1.1.2", "MD2"),
-];
 
 /// What a certificate may be used for.
 struct Purposes {
@@ -68,7 +64,7 @@ pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
     let name = printable(&identity.display_name(), MAX);
     let mut item = Item::new("certificate", title(&certificate, &purposes, &name));
 
-    item.fact("subject", printable(&certificate.subject().to_string(), MAX));
+    item.fact("subject", printable(&text::name(certificate.subject()), MAX));
     item.fact("issuer", printable(&identity.issuer, MAX));
     let names = names(&certificate);
     if !names.is_empty() {
@@ -82,13 +78,27 @@ pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
     item.fact("valid_until", date(identity.not_after));
     item.fact("days_left", days(now.unix_timestamp(), identity.not_after).to_string());
     item.fact("purposes", Purposes::words(usage));
+    let as_client = acceptance::alone(der, unix_time(now));
+    item.fact(
+        "as_client",
+        match &as_client {
+            Ok(()) => "the gate accepts it if trust has its issuer".to_owned(),
+            Err(objection) => format!("{}: {}", objection.reason, printable_text(&objection.detail)),
+        },
+    );
 
     dates(&mut item, &identity, now.unix_timestamp());
-    strength(&mut item, &certificate);
+    strength(&mut item, &certificate, &identity);
+    if let Err(objection) = &as_client
+        && objection.reason == Reason::CertificateInvalid
+        && !authority
+    {
+        item.warn("invalid", format!("the gate refuses it: {}", printable_text(&objection.detail)));
+    }
     if authority {
         about_authority(&mut item, &certificate, usage);
     } else {
-        about_leaf(&mut item, &certificate, &identity, &purposes);
+        about_leaf(&mut item, &certificate, &identity, &purposes, as_client.is_ok());
     }
     item
 }
@@ -101,8 +111,8 @@ fn title(certificate: &X509Certificate<'_>, purposes: &Purposes, name: &str) -> 
         } else {
             "the certificate of an authority below another one"
         };
-        let name = certificate.subject().iter_common_name().last().and_then(|name| name.as_str().ok());
-        return format!("{kind}: {}", printable(name.unwrap_or("without a name"), MAX));
+        let name = certificate.subject().iter_common_name().last().map(text::attribute);
+        return format!("{kind}: {}", printable(name.as_deref().unwrap_or("without a name"), MAX));
     }
     let whose = match (purposes.client, purposes.server, purposes.unsaid) {
         (_, _, true) => "a certificate for any purpose",
@@ -127,9 +137,38 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
                 let address = address.or_else(|_| <[u8; 16]>::try_from(*bytes).map(std::net::IpAddr::from));
                 address.ok().map(|address| format!("ip:{address}"))
             }
-            _ => None,
+            GeneralName::DirectoryName(name) => Some(format!("directory:{}", printable(&text::name(name), MAX))),
+            GeneralName::OtherName(kind, value) => Some(format!("other:{kind}={}", printable(&other_name(value), MAX))),
+            GeneralName::RegisteredID(id) => Some(format!("id:{id}")),
+            GeneralName::Invalid(tag, bytes) => {
+                Some(format!("unreadable ({}): {}", tag.0, printable(&text::bytes(bytes), MAX)))
+            }
+            GeneralName::X400Address(_) | GeneralName::EDIPartyName(_) => {
+                Some("a name of a kind that is not in use".to_owned())
+            }
         })
         .collect()
+}
+
+/// The string in an otherName, such as a UPN; else its bytes.
+fn other_name(value: &[u8]) -> String {
+    let inner = Any::from_der(value).ok().map(|(_, any)| any);
+    // The value stands in an explicit tag.
+    match inner.as_ref().and_then(|any| Any::from_der(any.data).ok()) {
+        Some((_, string)) if inner.as_ref().is_some_and(|any| any.class() == Class::ContextSpecific) => {
+            text::string(&string)
+        }
+        _ => inner.map_or_else(|| text::bytes(value), |any| text::string(&any)),
+    }
+}
+
+/// Words of ours, in which a certificate's may be quoted.
+fn printable_text(text: &str) -> String {
+    visible(text, 2 * MAX)
+}
+
+fn unix_time(at: OffsetDateTime) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.unix_timestamp()).unwrap_or_default()))
 }
 
 fn dates(item: &mut Item, identity: &Identity, now: i64) {
@@ -147,20 +186,22 @@ fn dates(item: &mut Item, identity: &Identity, now: i64) {
     }
 }
 
-fn strength(item: &mut Item, certificate: &X509Certificate<'_>) {
-    let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
-    if let Some((_, hash)) = BROKEN.iter().find(|(oid, _)| *oid == algorithm) {
-        item.warn(
-            "weak_signature",
-            format!("its signature uses {hash}, which can be forged: nobody takes it any more"),
-        );
+fn strength(item: &mut Item, certificate: &X509Certificate<'_>, identity: &Identity) {
+    // A root is trusted for what it is: its own signature is never checked.
+    let root = certificate.is_ca() && certificate.subject().as_raw() == certificate.issuer().as_raw();
+    if let Some(what) = key::unsupported_signature(certificate).filter(|_| !root) {
+        let id = if what.starts_with("SHA-1") || what.starts_with("MD") {
+            "weak_signature"
+        } else {
+            "unsupported_signature"
+        };
+        item.warn(id, format!("it is signed with {what}, which the gate does not take"));
+    }
+    if let Some(what) = &identity.unsupported_key {
+        let id = if what.starts_with("RSA with") { "weak_key" } else { "unsupported_key" };
+        item.warn(id, format!("its key is {what}, which the gate does not take: it takes {}", key::SUPPORTED));
     }
     let key = keys::describe(certificate.public_key().raw);
-    if let Some(bits) = key.strip_prefix("rsa-").and_then(|bits| bits.parse::<u32>().ok())
-        && bits < 2048
-    {
-        item.warn("weak_key", format!("its RSA key has {bits} bits only: the gate takes none below 2048"));
-    }
     if key == "ed25519" {
         item.note(
             "ed25519",
@@ -170,6 +211,12 @@ fn strength(item: &mut Item, certificate: &X509Certificate<'_>) {
 }
 
 fn about_authority(item: &mut Item, certificate: &X509Certificate<'_>, usage: Option<&ExtendedKeyUsage<'_>>) {
+    if public::is_public(certificate) {
+        item.warn(
+            "public_authority",
+            "it is a public authority, which gives a certificate to anybody: in trust, it would let in anybody",
+        );
+    }
     let key_usage = certificate.key_usage().ok().flatten();
     let limited = certificate.name_constraints().is_ok_and(|constraints| constraints.is_some());
     // One that vouches for the servers of a domain has no list to sign.
@@ -211,11 +258,18 @@ fn about_authority(item: &mut Item, certificate: &X509Certificate<'_>, usage: Op
     }
 }
 
-fn about_leaf(item: &mut Item, certificate: &X509Certificate<'_>, identity: &Identity, purposes: &Purposes) {
+fn about_leaf(
+    item: &mut Item,
+    certificate: &X509Certificate<'_>,
+    identity: &Identity,
+    purposes: &Purposes,
+    accepted: bool,
+) {
     let mkcert =
         certificate.subject().iter_organization().any(|name| name.as_str() == Ok("mkcert development certificate"));
     if purposes.unsaid {
-        item.note("no_purpose", "it does not say what it is for, so it is good for everything; the gate lets it in");
+        let gate = if accepted { "; the gate lets it in" } else { "" };
+        item.note("no_purpose", format!("it does not say what it is for, so it is good for everything{gate}"));
     } else if purposes.client && purposes.server {
         item.warn(
             "both_purposes",
@@ -237,6 +291,15 @@ fn about_leaf(item: &mut Item, certificate: &X509Certificate<'_>, identity: &Ide
             item.warn(
                 "no_alternative_name",
                 "it has no subject alternative name: clients look for the server's name nowhere else, and refuse it",
+            );
+        }
+        if let Some(name) = identity.dns_names.iter().find(|name| is_wildcard_too_wide(name)) {
+            item.warn(
+                "wildcard_too_wide",
+                format!(
+                    "{} is directly below a top-level name: OpenSSL and browsers do not take it",
+                    printable(name, MAX)
+                ),
             );
         }
         // Both ends count.

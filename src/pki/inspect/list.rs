@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::{Item, MAX, SHOWN, date, days, serial};
-use crate::identity::Serial;
+use crate::identity::{Serial, text};
 use crate::names::printable;
 
 /// The longest number of a list, in bits: 20 bytes (RFC 5280 section 5.2.3).
@@ -23,7 +23,7 @@ pub(super) fn describe(der: &[u8], now: OffsetDateTime) -> Item {
             count => format!("a revocation list with {count} certificates that no longer count"),
         },
     );
-    item.fact("issuer", printable(&list.issuer().to_string(), MAX));
+    item.fact("issuer", printable(&text::name(list.issuer()), MAX));
     match list.crl_number() {
         // In decimal digits, as OpenSSL's readers know it; that takes a while for a number of a million.
         Some(number) if number.bits() <= MAX_NUMBER_BITS => item.fact("number", number.to_string()),

@@ -218,6 +218,17 @@ fn certificates_of(things: &[Thing]) -> Vec<(usize, &CertificateDer<'static>)> {
 
 /// Whether a chain goes from the device upwards.
 fn chains(things: &[Thing], items: &mut [Item]) {
+    if let [(index, alone)] = certificates_of(things)[..]
+        && let Ok((_, server)) = X509Certificate::from_der(alone)
+        && super::public::needs_intermediate(&server)
+        && let Some(item) = items.get_mut(index)
+    {
+        item.warn(
+            "intermediate_missing",
+            "an intermediate authority signed it, whose certificate is not behind it in the file: as certificate.chain, it would be \
+             refused by clients that know only the root",
+        );
+    }
     for pair in certificates_of(things).windows(2) {
         let [(below, lower), (_, upper)] = pair else { continue };
         let Ok((_, lower)) = X509Certificate::from_der(lower) else { continue };

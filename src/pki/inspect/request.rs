@@ -3,6 +3,7 @@
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 use super::{Item, MAX};
+use crate::identity::text;
 use crate::names::printable;
 use crate::pki::keys;
 
@@ -11,7 +12,7 @@ pub(super) fn describe(der: &[u8]) -> Item {
         return Item::new("certificate_request", "a request for a certificate that cannot be read");
     };
     let mut item = Item::new("certificate_request", "a request for a certificate, which nobody has signed yet");
-    item.fact("subject", printable(&request.certification_request_info.subject.to_string(), MAX));
+    item.fact("subject", printable(&text::name(&request.certification_request_info.subject), MAX));
     item.fact("key", keys::describe(request.certification_request_info.subject_pki.raw));
     item
 }
