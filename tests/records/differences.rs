@@ -127,7 +127,7 @@ pub(crate) fn difference(
     let (kind, content): (u8, &[u8]) = match act {
         Act::Record(kind, content) => (kind, content),
         Act::Sized(..) => (APPLICATION_DATA, b"data"),
-        Act::Inner(_) => return (ours, rustls == NO_ALERT).eq(&(UNEXPECTED_MESSAGE, true)).then_some(NO_TYPE),
+        Act::Inner(_) => return (ours == UNEXPECTED_MESSAGE && rustls == NO_ALERT).then_some(NO_TYPE),
         Act::Plain(bytes) => {
             return match (bytes, ours, rustls) {
                 ([APPLICATION_DATA, 3, 1, ..], DECODE_ERROR, BAD_RECORD_MAC) => Some(VERSION),

@@ -152,7 +152,7 @@ impl Model {
                     None => {
                         let names: Vec<_> = case.iter().map(|letter| letter.name).collect();
                         let key = format!("{:?}: ours {mine:?}, rustls {theirs:?}", letter.name);
-                        self.unexplained.entry(key).or_insert(format!("{names:?}"));
+                        self.unexplained.entry(key).or_insert_with(|| format!("{names:?}"));
                     }
                 }
                 return false;
