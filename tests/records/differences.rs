@@ -154,6 +154,7 @@ pub(crate) fn difference(
             (ours == *description).then_some(LEVEL)
         }
         (ALERT, [_, 0], Closed, ILLEGAL_PARAMETER) | (ALERT, [2, 90], Open, GaveUp(90)) if tls13 => Some(LEVEL),
+        (ALERT, [_, 90], Open, ILLEGAL_PARAMETER) if tls13 => Some(LEVEL),
         (ALERT, [1, 90], Open, NO_ALERT) => Some(WARNINGS),
         (ALERT, [1, _], Open, NO_ALERT) if !tls13 => Some(WARNINGS),
         (20 | 99, _, UNEXPECTED_MESSAGE, DECODE_ERROR) => Some(UNKNOWN_TYPE),

@@ -56,7 +56,9 @@ fuzz_target!(|input: &[u8]| {
         let (mine, data) = act(&mut ours, next, &mut heard);
         let (theirs, wanted) = act(&mut oracle, next, &mut told);
         if mine != theirs {
-            if matches!(mine, State::Open | State::Closed) {
+            // Of a record that is not whole the gate says nothing; rustls looks at its first bytes.
+            let waits = mine == State::Open && matches!(next, Act::Plain(_));
+            if matches!(mine, State::Open | State::Closed) && !waits {
                 let alone = act(&mut Ours::new(setting), next, &mut Vec::new()).0;
                 let because = difference(tls13, inside, next, alone, mine, theirs);
                 assert!(because.is_some(), "{next:?}: {mine:?} and not {theirs:?}");
@@ -65,7 +67,8 @@ fuzz_target!(|input: &[u8]| {
         }
         assert_eq!(data, wanted);
         assert!(ours.kept() <= doorward::record::RECORD_MAX, "{} bytes kept", ours.kept());
-        if mine != State::Open {
+        // Behind a part of a record nothing that follows is what it was meant to be.
+        if mine != State::Open || matches!(next, Act::Plain(_)) {
             return;
         }
     }
