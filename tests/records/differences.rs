@@ -127,6 +127,8 @@ pub(crate) fn difference(
     let (kind, content): (u8, &[u8]) = match act {
         Act::Record(kind, content) => (kind, content),
         Act::Sized(..) => (APPLICATION_DATA, b"data"),
+        // TLS 1.2 has no inner content type.
+        Act::Inner(content) if !tls13 => (APPLICATION_DATA, content),
         Act::Inner(_) => return (ours == UNEXPECTED_MESSAGE && rustls == NO_ALERT).then_some(NO_TYPE),
         Act::Plain(bytes) => {
             return match (bytes, ours, rustls) {
@@ -158,7 +160,7 @@ pub(crate) fn difference(
         (ALERT, [1, 90], Open, NO_ALERT) => Some(WARNINGS),
         (ALERT, [1, _], Open, NO_ALERT) if !tls13 => Some(WARNINGS),
         (20 | 99, _, UNEXPECTED_MESSAGE, DECODE_ERROR) => Some(UNKNOWN_TYPE),
-        (HANDSHAKE, [1, ..], Open, DECODE_ERROR) if !tls13 && !inside => Some(UNREAD_HELLO),
+        (HANDSHAKE, _, Open, DECODE_ERROR) if !tls13 => Some(UNREAD_HELLO),
         (HANDSHAKE, [24, ..], DECODE_ERROR, Open | NO_ALERT) if tls13 => Some(WRONG_LENGTH),
         (HANDSHAKE, _, DECODE_ERROR, Open) if tls13 && inside => Some(WRONG_LENGTH),
         (HANDSHAKE, [1, ..], DECODE_ERROR, NO_ALERT) if !tls13 => Some(WRONG_LENGTH),

@@ -38,7 +38,8 @@ fn next<'a>(input: &mut &'a [u8]) -> Option<Act<'a>> {
     Some(match kind {
         0 => Act::Reply,
         1 => Act::Tampered,
-        2 => Act::Inner(content),
+        // One that names a type is a record like others.
+        2 if content.iter().all(|&byte| byte == 0) => Act::Inner(content),
         3 => Act::Plain(content),
         // Each content type there is, and one that there is not.
         _ => Act::Record(20 + kind % 5, content),
