@@ -1,23 +1,49 @@
-//! Where the gate's session does something else than rustls' server, and the sentence of the RFC that it rests on.
+//! What can be done on both sides, and where the gate's session does something else then than rustls' server, with the sentence
+//! of the RFC that it rests on.
 
-use crate::forger::{ALERT, APPLICATION_DATA, HANDSHAKE};
+use crate::forger::{ALERT, APPLICATION_DATA, HANDSHAKE, Plain};
+use crate::pair::Side;
 use crate::pair::State::{self, Broken, Closed, GaveUp, Open};
 
 /// One thing that a client, or the backend behind the server, can do.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Act {
+pub(crate) enum Act<'a> {
     /// Sends a record: content type and content.
-    Record(u8, &'static [u8]),
+    Record(u8, &'a [u8]),
     /// Sends a record of TLS 1.3 with this for its TLSInnerPlaintext.
-    Inner(&'static [u8]),
+    Inner(&'a [u8]),
     /// Sends a record of application data with this much content and padding.
     Sized(usize, usize),
     /// Sends a record of application data whose authentication fails.
     Tampered,
     /// Sends these bytes as they are.
-    Plain(&'static [u8]),
+    Plain(&'a [u8]),
     /// The server sends application data.
     Reply,
+}
+
+/// Does it on one side: what has become of the connection, and the application data that was delivered.
+pub(crate) fn act(side: &mut impl Side, act: Act<'_>, heard: &mut Vec<Plain>) -> (State, Vec<u8>) {
+    let wire = match act {
+        Act::Record(kind, content) => side.forger().record(kind, content),
+        Act::Inner(inner) => side.forger().inner(APPLICATION_DATA, inner),
+        Act::Sized(content, 0) => side.forger().record(APPLICATION_DATA, &vec![7; content]),
+        Act::Sized(content, padding) => {
+            let inner = [vec![7; content], vec![APPLICATION_DATA], vec![0; padding]].concat();
+            side.forger().inner(APPLICATION_DATA, &inner)
+        }
+        Act::Tampered => {
+            let mut record = side.forger().record(APPLICATION_DATA, b"tampered");
+            *record.last_mut().unwrap() ^= 1;
+            record
+        }
+        Act::Plain(bytes) => bytes.to_vec(),
+        Act::Reply => {
+            heard.extend(side.send(b"reply"));
+            return (Open, Vec::new());
+        }
+    };
+    side.take(&wire)
 }
 
 const INTERLEAVED: &str = "RFC 8446 section 5.1: if a handshake message is split over two or more records, there MUST NOT be \
@@ -87,7 +113,7 @@ pub(crate) const TLS12: &[&str] = &[
 pub(crate) fn difference(
     tls13: bool,
     inside: bool,
-    act: Act,
+    act: Act<'_>,
     alone: State,
     ours: State,
     rustls: State,
@@ -101,7 +127,9 @@ pub(crate) fn difference(
     let (kind, content): (u8, &[u8]) = match act {
         Act::Record(kind, content) => (kind, content),
         Act::Sized(..) => (APPLICATION_DATA, b"data"),
-        Act::Inner(_) => return (ours, rustls == NO_ALERT).eq(&(UNEXPECTED_MESSAGE, true)).then_some(NO_TYPE),
+        // TLS 1.2 has no inner content type.
+        Act::Inner(content) if !tls13 => (APPLICATION_DATA, content),
+        Act::Inner(_) => return (ours == UNEXPECTED_MESSAGE && rustls == NO_ALERT).then_some(NO_TYPE),
         Act::Plain(bytes) => {
             return match (bytes, ours, rustls) {
                 ([APPLICATION_DATA, 3, 1, ..], DECODE_ERROR, BAD_RECORD_MAC) => Some(VERSION),
@@ -128,10 +156,11 @@ pub(crate) fn difference(
             (ours == *description).then_some(LEVEL)
         }
         (ALERT, [_, 0], Closed, ILLEGAL_PARAMETER) | (ALERT, [2, 90], Open, GaveUp(90)) if tls13 => Some(LEVEL),
+        (ALERT, [_, 90], Open, ILLEGAL_PARAMETER) if tls13 => Some(LEVEL),
         (ALERT, [1, 90], Open, NO_ALERT) => Some(WARNINGS),
         (ALERT, [1, _], Open, NO_ALERT) if !tls13 => Some(WARNINGS),
         (20 | 99, _, UNEXPECTED_MESSAGE, DECODE_ERROR) => Some(UNKNOWN_TYPE),
-        (HANDSHAKE, [1, ..], Open, DECODE_ERROR) if !tls13 && !inside => Some(UNREAD_HELLO),
+        (HANDSHAKE, _, Open, DECODE_ERROR) if !tls13 => Some(UNREAD_HELLO),
         (HANDSHAKE, [24, ..], DECODE_ERROR, Open | NO_ALERT) if tls13 => Some(WRONG_LENGTH),
         (HANDSHAKE, _, DECODE_ERROR, Open) if tls13 && inside => Some(WRONG_LENGTH),
         (HANDSHAKE, [1, ..], DECODE_ERROR, NO_ALERT) if !tls13 => Some(WRONG_LENGTH),

@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rustls::CipherSuite;
 
-use crate::differences::{self, Act, difference};
+use crate::differences::{self, Act, act, difference};
 use crate::forger::{ALERT, APPLICATION_DATA, HANDSHAKE, KEY_UPDATE, KEY_UPDATE_REQUESTED};
-use crate::pair::{Oracle, Ours, Setting, Side, State};
+use crate::pair::{Oracle, Ours, Setting, Side as _, State};
 
 #[derive(Debug)]
 struct Letter {
     name: &'static str,
-    act: Act,
+    act: Act<'static>,
 }
 
-const fn letter(name: &'static str, act: Act) -> Letter {
+const fn letter(name: &'static str, act: Act<'static>) -> Letter {
     Letter { name, act }
 }
 
@@ -105,30 +105,6 @@ const TWO_HELLOS: &[u8] = &{
     both
 };
 
-/// Does it on one side: what has become of the connection, and the application data that was delivered.
-fn act(side: &mut impl Side, act: Act, heard: &mut Vec<(u8, Vec<u8>)>) -> (State, Vec<u8>) {
-    let wire = match act {
-        Act::Record(kind, content) => side.forger().record(kind, content),
-        Act::Inner(inner) => side.forger().inner(APPLICATION_DATA, inner),
-        Act::Sized(content, 0) => side.forger().record(APPLICATION_DATA, &vec![7; content]),
-        Act::Sized(content, padding) => {
-            let inner = [vec![7; content], vec![APPLICATION_DATA], vec![0; padding]].concat();
-            side.forger().inner(APPLICATION_DATA, &inner)
-        }
-        Act::Tampered => {
-            let mut record = side.forger().record(APPLICATION_DATA, b"tampered");
-            *record.last_mut().unwrap() ^= 1;
-            record
-        }
-        Act::Plain(bytes) => bytes.to_vec(),
-        Act::Reply => {
-            heard.extend(side.send(b"reply"));
-            return (State::Open, Vec::new());
-        }
-    };
-    side.take(&wire)
-}
-
 /// One version of TLS, with what may be done, and which differences have been seen.
 struct Model {
     setting: Setting,
@@ -176,7 +152,7 @@ impl Model {
                     None => {
                         let names: Vec<_> = case.iter().map(|letter| letter.name).collect();
                         let key = format!("{:?}: ours {mine:?}, rustls {theirs:?}", letter.name);
-                        self.unexplained.entry(key).or_insert(format!("{names:?}"));
+                        self.unexplained.entry(key).or_insert_with(|| format!("{names:?}"));
                     }
                 }
                 return false;
