@@ -149,7 +149,7 @@ fn row_47_a_device_certificate_in_trust_vouches_for_no_other() {
     let backend = Backend::echo();
     let elsewhere = Authority::new("Another house");
     let signed = elsewhere.issue(Certified::for_clients("alice-phone"));
-    let file = pki.write("alice.pem", &signed.chain_pem());
+    let file = pki.write("alice.pem", signed.chain_pem());
     let gate = open(&pki, &backend, "allow = [\"alice-phone\", \"bob-phone\"]", &format!("trust = [{file:?}]"));
     let checked = check(&gate).success();
     assert!(checked.stderr.contains("exactly that certificate is accepted"), "{checked}");

@@ -175,9 +175,12 @@ fn name(der: &[u8]) -> String {
 }
 
 impl List {
-    /// webpki says whether a list can be used: of version 2, not a delta, not indirect, without unknown critical extensions.
+    /// webpki says whether a list can be used: of version 2, not a delta, not indirect, without unknown critical extensions,
+    /// and so each of its entries.
     fn new(list: &RevocationList, is_current: bool) -> Result<Self, webpki::Error> {
-        webpki::BorrowedCertRevocationList::from_der(&list.list)?;
+        for entry in &webpki::BorrowedCertRevocationList::from_der(&list.list)? {
+            entry?;
+        }
         let (_, parsed) = CertificateRevocationList::from_der(&list.list).map_err(|_| webpki::Error::BadDer)?;
         let scope = match find(parsed.extensions(), &OID_X509_EXT_ISSUER_DISTRIBUTION_POINT) {
             None => None,

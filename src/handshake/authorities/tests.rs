@@ -231,7 +231,7 @@ fn chains_that_strangers_make_up_cost_two_signatures_at_most() {
             assert!(cost <= 2, "{what}: {cost} signatures");
         }
     }
-    let (verdict, cost) = scene.judge(&leaf, &vec![&junk[0].certificate; 9]);
+    let (verdict, cost) = scene.judge(&leaf, &[&junk[0].certificate; 9]);
     assert_eq!((verdict.err(), cost), (Some(Reason::CertificateInvalid), 0), "more than 8");
 }
 
@@ -248,7 +248,7 @@ fn a_known_device_costs_no_signature_whatever_it_sends_along() {
         assert_eq!(cost, 0, "{order:?}");
         let chain = verdict.expect("it is let in");
         assert!(Arc::ptr_eq(&chain, &first), "sessions share one chain");
-        assert_eq!(chain.certificates, [leaf.clone()], "what was not needed is not kept");
+        assert_eq!(chain.certificates, std::slice::from_ref(&leaf), "what was not needed is not kept");
     }
 }
 
@@ -428,7 +428,7 @@ fn a_pinned_certificate_is_accepted_itself_and_vouches_for_no_other() {
     for (what, pinned, issuer) in [("self-signed", &own.certificate, &own), ("signed", &signed, &root)] {
         let scene = Scene::of(vec![(pinned, TrustKind::Pinned)], Vec::new());
         let chain = scene.admits(what, pinned, &[]);
-        assert_eq!(chain.certificates, [pinned.clone()]);
+        assert_eq!(chain.certificates, std::slice::from_ref(pinned));
         let bob = issuer.device(params("bob"));
         scene.refuses(what, Reason::UnknownCa, &bob, &[]);
         scene.refuses(what, Reason::UnknownCa, &bob, &[pinned]);
