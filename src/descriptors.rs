@@ -172,8 +172,9 @@ impl Budget {
         if self.connections >= configured.connections {
             return configured.clone();
         }
-        // Handshakes make room for others only when all their places are taken: before all connections are.
-        let handshakes = configured.handshakes.min(self.connections / 4).max(1);
+        // In the same proportion: handshakes make room for others only when all their places are taken, which must be before
+        // all connections are.
+        let handshakes = (configured.handshakes.saturating_mul(self.connections) / configured.connections).max(1);
         Limits { connections: self.connections, handshakes, ..configured.clone() }
     }
 }

@@ -228,6 +228,8 @@ impl Listener {
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     return Some(Accepted { stream, peer, listener: self.settings.load_full(), at: Instant::now() });
                 }
+                // What close() does to the socket is no failure.
+                Err(_) if self.closed.is_cancelled() => return None,
                 Err(error) if is_of_the_connection(&error) => failed(AcceptError::Connection, &error),
                 Err(error) => {
                     failed(AcceptError::Resources, &error);

@@ -36,7 +36,9 @@ fn row_49_refused_chmod_is_a_warning() {
         &["revoke", "alice"],
         &["server", "--new-key"],
     ] {
-        let done = ca_failing(&home, &["fchmod:error=EPERM"], command).success();
+        let done = ca_failing(&home, &["fchmod:error=EPERM"], command);
+        // There is no gate that could prove a revocation or a new certificate.
+        let done = if matches!(command[0], "revoke" | "server") { done.not_proved() } else { done.success() };
         let warnings = done.stderr.matches("does not take permissions").count();
         // New files are for their owner alone without it: only certificates are not as they should be.
         assert_eq!(warnings, 1, "{done}");
@@ -54,7 +56,7 @@ fn row_49_key_that_others_can_read_is_told_of() {
          \"$1\" ca init --domain home.example --device alice --folder stick/pki && \"$1\" ca revoke alice --folder stick/pki
          code=$?; umount stick; exit $code",
     )
-    .success();
+    .not_proved();
     for words in ["clients-key.pem holds a key, and every user of this machine can read it (mode 0755)", "umask=077"] {
         assert!(done.stderr.contains(words), "{words:?} is missing: {done}");
     }
@@ -89,7 +91,9 @@ fn row_49_full_or_read_only_disk_leaves_everything_as_it_was() {
         rm filler && mount -o remount,ro none . || exit 3
         \"$1\" ca revoke alice && exit 4
         [ \"$before\" = \"$(state)\" ] || exit 5
-        mount -o remount,rw none . && \"$1\" ca revoke alice || exit 6
+        mount -o remount,rw none . || exit 6
+        \"$1\" ca revoke alice
+        [ $? = 10 ] || exit 8
         [ \"$before\" = \"$(state)\" ] && exit 7
         exit 0";
     let done = mounted(&home, script).success();
@@ -129,8 +133,8 @@ fn rewritten_files_keep_owner_group_mode_and_acl() {
     let (name, flags) = ("system.posix_acl_access", rustix::fs::XattrFlags::empty());
     rustix::fs::setxattr(home.path("pki/server-key.pem"), name, &acl, flags).unwrap();
 
-    home.ca(&["server", "--new-key"]).success();
-    home.ca(&["renew", "alice", "--new-key", "--revoke-old"]).success();
+    home.ca(&["server", "--new-key"]).not_proved();
+    home.ca(&["renew", "alice", "--new-key", "--revoke-old"]).not_proved();
     for (name, user, group, bits) in files {
         let there = home.path(name).metadata().unwrap();
         assert_eq!((there.uid(), there.gid(), there.mode() & 0o7777), (user, group, bits), "{name}");
@@ -145,7 +149,7 @@ fn rewritten_key_is_not_readable_by_every_user() {
     let home = Home::with_authorities();
     let key = home.path("pki/server-key.pem");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let done = home.ca(&["server", "--new-key"]).success();
+    let done = home.ca(&["server", "--new-key"]).not_proved();
     assert_eq!(mode(&key), 0o640);
     assert!(done.stderr.contains("every user of this machine could read it"), "{done}");
 }
