@@ -364,7 +364,11 @@ async fn descriptors(size: &Size) -> Vec<Duration> {
     });
     let lags = scene.revoke_each(&devices, size).await;
     attack.stop();
-    tokio::task::block_in_place(|| drop(scene));
+    // Stalled relays end with their backend.
+    tokio::task::block_in_place(|| {
+        drop(stalled);
+        drop(scene);
+    });
     lags
 }
 
