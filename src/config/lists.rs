@@ -91,13 +91,16 @@ impl NewerList {
 }
 
 impl ClientAuth {
-    /// Whether an authority vouches for clients here: it is in `trust`, under this certificate or another one of the same
-    /// name and key, or an authority in `trust` has signed its certificate.
+    /// Whether lists of an authority concern clients here: it is in `trust`, under this certificate or another one of the same
+    /// name and key; an authority in `trust` has signed its certificate; or it has signed a device's certificate in `trust`.
     pub fn trusts(&self, authority: &CertificateDer<'_>) -> bool {
         let Ok((_, parsed)) = X509Certificate::from_der(authority) else { return false };
         self.mode.verifies()
-            && self.trust.iter().filter(|anchor| anchor.kind == TrustKind::Authority).any(|trusted| {
+            && self.trust.iter().any(|trusted| {
                 let Ok((_, anchor)) = X509Certificate::from_der(&trusted.certificate) else { return false };
+                if trusted.kind == TrustKind::Pinned {
+                    return pki::has_signed(authority, &anchor);
+                }
                 let same = anchor.subject().as_raw() == parsed.subject().as_raw()
                     && anchor.public_key().raw == parsed.public_key().raw;
                 let below = || {
