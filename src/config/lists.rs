@@ -212,9 +212,9 @@ impl ClientAuth {
                     Some(authority) => self.trusts(authority),
                     None => self.revocation_lists.iter().any(|list| list.file == newer.list.file),
                 };
-            // The files have something newer already.
+            // Something newer is in force already.
             let late = || {
-                self.revocation_lists.iter().any(|list| {
+                self.all_lists().any(|list| {
                     list.whole
                         && newer.list.whole
                         && newer.authority.as_ref().is_some_and(|authority| list.is_of(authority))
