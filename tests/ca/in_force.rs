@@ -243,6 +243,23 @@ fn row_33_gate_that_trusts_another_authority_is_told() {
     assert!(revoked.stderr.contains("no route of the gate trusts the authority"), "{revoked}");
 }
 
+/// What answers at the socket is not the gate that runs with the configuration.
+#[test]
+fn row_33_socket_of_another_gate_proves_nothing() {
+    let (home, _) = with_two_devices();
+    let backend = Backend::echo();
+    let text = config(&home, &backend);
+    let (other, gate) = (Gate::start_with_control(&text), Gate::start(&format!("{text}[control]\nsocket = \"off\"\n")));
+    let socket = other.folder().join("control.sock");
+    std::fs::write(gate.folder().join("doorward.toml"), format!("{text}[control]\nsocket = {socket:?}\n")).unwrap();
+    let revoked = ca(&home, &gate, &["revoke", "alice-phone", "--format", "json"]).not_proved();
+    assert_eq!(in_force(&revoked), (false, false, 0), "{revoked}");
+    let file = gate.folder().join("doorward.toml").display().to_string();
+    for words in ["another gate runs with", &file, &other.folder().join("doorward.toml").display().to_string()] {
+        assert!(revoked.stderr.contains(words), "{words:?} is missing: {revoked}");
+    }
+}
+
 /// Something that is no gate of this release, at the socket that the configuration names.
 fn impostor(home: &Home, backend: &Backend, answer: impl Fn(&Value, &mut UnixStream) + Send + 'static) {
     let socket = home.path("control.sock");

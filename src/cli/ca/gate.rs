@@ -181,7 +181,7 @@ fn on_route(route: &Name, config: &Path, list: &List) -> String {
 /// Hands the change over, has the files read, and compares.
 fn told_by(gate: &Running, changed: Changed<'_>) -> Told {
     let (shown, socket) = (gate.config.display(), gate.socket.display());
-    let (mut cut, mut problems, mut lasting) = (0, Vec::new(), Vec::new());
+    let (mut cut, mut problems, mut lasting) = (0, Vec::from_iter(gate.other.clone()), Vec::new());
     if let Changed::Lists(lists) = changed {
         for list in lists {
             match ask::take_list(&gate.socket, &list.authority, &list.der) {
