@@ -240,6 +240,7 @@ fn row_33_handed_list_counts_where_the_device_is_pinned() {
 
     assert_eq!(hand(&gate, &pki.clients, signed(&pki.clients, list([77], 6))), Ok(1));
     session.end();
+    gate.wait_closed("ssh", 1);
     for again in [false, true] {
         if again {
             reload(&gate, &config).success();

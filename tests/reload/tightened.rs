@@ -143,6 +143,7 @@ fn row_34_half_written_file_its_whole_lists_count() {
     assert!(told.stderr.contains("clients.crl is damaged"), "{told}");
     assert!(told.stderr.contains("the revocation list number 2") && told.stderr.contains("ended: 1"), "{told}");
     session.end();
+    gate.wait_closed("nas", 1);
     assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, NAS));
     stays.ping().unwrap();
     drop(stays);
