@@ -119,11 +119,13 @@ fn row_33_handed_list_that_is_older_or_foreign_is_refused() {
     // The name of the authority, and another key.
     let twin = Authority::new("Clients of home.example");
     let expired = CertificateRevocationListParams { next_update: days_from_now(0), ..list([78], 9) };
+    // By the number alone; `thisUpdate` is in seconds.
+    let same_number = CertificateRevocationListParams { this_update: days_from_now(-2), ..list([78], 5) };
     let mut damaged = signed(&pki.clients, list([78], 9));
     *damaged.last_mut().unwrap() ^= 1;
     for (what, authority, list, says) in [
         ("older", &pki.clients, signed(&pki.clients, list([78], 4)), "not newer"),
-        ("the same number", &pki.clients, signed(&pki.clients, list([78], 5)), "not newer"),
+        ("the same number", &pki.clients, signed(&pki.clients, same_number), "not newer"),
         ("of others", &others, signed(&others, list([78], 9)), "no route trusts"),
         ("of a twin", &twin, signed(&twin, list([78], 9)), "no route trusts"),
         ("signed by a twin", &pki.clients, signed(&twin, list([78], 9)), "not signed by the authority"),
