@@ -14,6 +14,9 @@ use super::report::{Problem, Report, Text, quoted};
 /// Revocation lists of 100 MB have been seen in the wild; nothing else comes near.
 const LARGEST: u64 = 256 * 1024 * 1024;
 
+/// Editors on Windows put it first.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// A file that was read.
 pub(super) struct NamedFile {
     /// Where it is; a relative path of the configuration starts at the configuration's folder.
@@ -136,7 +139,7 @@ impl Pem {
             )
         };
         // An editor on Windows puts a byte order mark before the first line, which would hide the first block.
-        let bytes = file.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&file.bytes);
+        let bytes = file.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&file.bytes);
         let mut blocks = Vec::new();
         for block in <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes) {
             match block {
@@ -169,6 +172,13 @@ impl Pem {
     pub(super) fn keys(&self) -> Vec<PrivateKeyDer<'static>> {
         self.blocks.iter().filter_map(|(kind, der)| PrivateKeyDer::from_pem(*kind, der.clone())).collect()
     }
+}
+
+/// The contents of every block of a kind that can be read, in a file of which perhaps only a part can.
+pub(super) fn whole_blocks(file: &NamedFile, kind: SectionKind) -> Vec<Vec<u8>> {
+    let bytes = file.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&file.bytes);
+    let blocks = <(SectionKind, Vec<u8>)>::pem_slice_iter(bytes);
+    blocks.filter_map(Result::ok).filter(|(block, _)| *block == kind).map(|(_, der)| der).collect()
 }
 
 /// What stands between `BEGIN` and the dashes, for every block, readable or not.

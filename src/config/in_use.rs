@@ -23,7 +23,7 @@ pub(crate) struct InUse {
 impl InUse {
     /// Marks `file` as far as that is possible.
     pub(crate) fn mark(file: &Path) -> Self {
-        let marks = places(file).into_iter().filter_map(|place| {
+        let marks = [file, folder(file)].into_iter().filter_map(|place| {
             let open = File::open(place).ok()?;
             taken(&open, FlockOperation::NonBlockingLockShared).ok()?.then_some(open)
         });
@@ -36,17 +36,23 @@ impl InUse {
 /// # Errors
 /// If that cannot be seen.
 pub(crate) fn is_in_use(file: &Path) -> io::Result<bool> {
-    for place in places(file) {
-        if !taken(&File::open(place)?, FlockOperation::NonBlockingLockExclusive)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(is_marked(file)? || is_marked(folder(file))?)
 }
 
-fn places(file: &Path) -> [&Path; 2] {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    [file, folder.unwrap_or_else(|| Path::new("."))]
+/// Whether a gate runs with this very file.
+///
+/// # Errors
+/// If that cannot be seen.
+pub(crate) fn is_file_in_use(file: &Path) -> io::Result<bool> {
+    is_marked(file)
+}
+
+fn is_marked(place: &Path) -> io::Result<bool> {
+    Ok(!taken(&File::open(place)?, FlockOperation::NonBlockingLockExclusive)?)
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 fn taken(file: &File, operation: FlockOperation) -> io::Result<bool> {

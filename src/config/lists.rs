@@ -78,26 +78,33 @@ impl NewerList {
         Self { list, authority }
     }
 
-    /// Whether this list takes the place of `other`, a list from a file.
+    /// Whether this list takes the place of `other`.
     fn supersedes(&self, other: &RevocationList) -> bool {
-        let same_authority = self.list.issuer == other.issuer
-            && match &self.authority {
-                Some(authority) => other.is_of(authority),
-                // Read from a file of the configuration, by an authority that is known to clients only.
-                None => self.list.file == other.file,
-            };
-        self.list.whole && other.whole && same_authority && self.list.is_newer_than(other)
+        self.is_comparable(other) && self.list.is_newer_than(other)
+    }
+
+    /// Whether both speak for all certificates of one authority.
+    fn is_comparable(&self, other: &RevocationList) -> bool {
+        let same_authority = || match &self.authority {
+            Some(authority) => other.is_of(authority),
+            // Read from a file of the configuration, by an authority that is known to clients only.
+            None => self.list.file == other.file,
+        };
+        self.list.whole && other.whole && self.list.issuer == other.issuer && same_authority()
     }
 }
 
 impl ClientAuth {
-    /// Whether an authority vouches for clients here: it is in `trust`, under this certificate or another one of the same
-    /// name and key, or an authority in `trust` has signed its certificate.
+    /// Whether lists of an authority concern clients here: it is in `trust`, under this certificate or another one of the same
+    /// name and key; an authority in `trust` has signed its certificate; or it has signed a device's certificate in `trust`.
     pub fn trusts(&self, authority: &CertificateDer<'_>) -> bool {
         let Ok((_, parsed)) = X509Certificate::from_der(authority) else { return false };
         self.mode.verifies()
-            && self.trust.iter().filter(|anchor| anchor.kind == TrustKind::Authority).any(|trusted| {
+            && self.trust.iter().any(|trusted| {
                 let Ok((_, anchor)) = X509Certificate::from_der(&trusted.certificate) else { return false };
+                if trusted.kind == TrustKind::Pinned {
+                    return pki::has_signed(authority, &anchor);
+                }
                 let same = anchor.subject().as_raw() == parsed.subject().as_raw()
                     && anchor.public_key().raw == parsed.public_key().raw;
                 let below = || {
@@ -201,26 +208,22 @@ impl Config {
 }
 
 impl ClientAuth {
-    fn tightened(self: &Arc<Self>, tightening: &Tightening, own: Option<&DenyList>) -> Option<Arc<Self>> {
-        let concerns = |newer: &&Arc<NewerList>| {
-            let known = self.all_lists().any(|list| list.sha256 == newer.list.sha256);
-            let trusted = self.mode.verifies()
+    /// Whether a list counts here and neither it nor a newer one is in force.
+    pub(super) fn lacks(&self, newer: &NewerList) -> bool {
+        let known = self.all_lists().any(|list| list.sha256 == newer.list.sha256);
+        let concerned = || {
+            self.mode.verifies()
                 && match &newer.authority {
                     Some(authority) => self.trusts(authority),
                     None => self.revocation_lists.iter().any(|list| list.file == newer.list.file),
-                };
-            // The files have something newer already.
-            let late = || {
-                self.revocation_lists.iter().any(|list| {
-                    list.whole
-                        && newer.list.whole
-                        && newer.authority.as_ref().is_some_and(|authority| list.is_of(authority))
-                        && !newer.list.is_newer_than(list)
-                })
-            };
-            !known && trusted && !late()
+                }
         };
-        let lists: Vec<_> = tightening.lists.iter().filter(concerns).cloned().collect();
+        let late = || self.all_lists().any(|list| newer.is_comparable(list) && !newer.list.is_newer_than(list));
+        !known && concerned() && !late()
+    }
+
+    fn tightened(self: &Arc<Self>, tightening: &Tightening, own: Option<&DenyList>) -> Option<Arc<Self>> {
+        let lists: Vec<_> = tightening.lists.iter().filter(|newer| self.lacks(newer)).cloned().collect();
         let mut deny = tightening.deny.clone();
         deny.extend(own.cloned().unwrap_or_default());
         if lists.is_empty() && self.deny.covers(&deny) {

@@ -151,7 +151,7 @@ pub struct RouteInForce {
     pub name: String,
     /// Whether it verifies client certificates.
     pub verifies: bool,
-    /// Whether the authority that was asked about vouches for clients there.
+    /// Whether lists of the authority that was asked about concern clients there.
     pub trusts: bool,
     /// The file of the certificate that it shows.
     pub certificate_file: String,

@@ -52,7 +52,7 @@ pub(crate) struct RouteInForce {
     pub(crate) name: String,
     /// Whether it verifies certificates.
     pub(crate) verifies: bool,
-    /// Whether the authority that was asked about vouches for clients there.
+    /// Whether lists of the authority that was asked about concern clients there.
     pub(crate) trusts: bool,
     /// The file of the certificate that it shows.
     pub(crate) certificate_file: PathBuf,
@@ -123,20 +123,29 @@ impl Inner {
     fn take_list(&self, der: Vec<u8>, authority: CertificateDer<'static>, asked: Instant) -> Result<Reviewed, Refusal> {
         let new =
             RevocationList::read(der, Path::new("")).ok_or_else(|| "what was sent is no revocation list".to_owned())?;
-        let config = Arc::clone(&self.current.borrow().config);
-        if !judge(&config, &new, &authority)? {
-            return Ok(Reviewed::default());
-        }
-        let list = Arc::new(NewerList::new(new, Some(authority)));
+        acceptable(&new, &authority)?;
+        let list = Arc::new(NewerList::new(new, Some(authority.clone())));
         let tightening = Tightening { lists: vec![Arc::clone(&list)], ..Tightening::default() };
-        let reviewed = self.tighten(&tightening, asked, |handed| keep(handed, Arc::clone(&list)))?.unwrap_or_default();
-        self.gate.log.event(&Event::RevocationList {
-            issuer: issuer(&list.list),
-            number: list.list.number_in_words(),
-            sha256: list.list.sha256.to_string(),
-            sessions_cut: reviewed.cut,
-        });
-        Ok(reviewed)
+        loop {
+            if let Some(reviewed) = self.tighten(&tightening, asked, |handed| keep(handed, Arc::clone(&list)))? {
+                self.gate.log.event(&Event::RevocationList {
+                    issuer: issuer(&list.list),
+                    number: list.list.number_in_words(),
+                    sha256: list.list.sha256.to_string(),
+                    sessions_cut: reviewed.cut,
+                });
+                return Ok(reviewed);
+            }
+            let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+            let config = Arc::clone(&self.current.borrow().config);
+            // Another configuration may have come meanwhile.
+            if config.tightened(&tightening).is_none() {
+                is_in_force(&config, &list.list, &authority)?;
+                // The next reload may find an older one in the files.
+                keep(&mut handed, list)?;
+                return Ok(Reviewed::default());
+            }
+        }
     }
 
     /// Adds to the configuration in force, and reviews the sessions. `keep` notes what has to outlast the next reload, or
@@ -165,8 +174,8 @@ impl Inner {
     }
 }
 
-/// Whether a list that was handed over is to be put in force: not if it is already. Otherwise why it must not be.
-fn judge(config: &Config, new: &RevocationList, authority: &CertificateDer<'_>) -> Result<bool, Refusal> {
+/// Whether a list that was handed over may be put in force, if an authority that signed it counts.
+fn acceptable(new: &RevocationList, authority: &CertificateDer<'_>) -> Result<(), Refusal> {
     let words = in_words(new);
     config::usable(new).map_err(|why| format!("{words} cannot be used: {why}"))?;
     if !new.whole {
@@ -178,6 +187,13 @@ fn judge(config: &Config, new: &RevocationList, authority: &CertificateDer<'_>) 
     if new.next_update.is_some_and(|next| next <= OffsetDateTime::now_utc().unix_timestamp()) {
         return Err(format!("{words} has expired; make a new one: doorward ca revoke"));
     }
+    Ok(())
+}
+
+/// Whether a list that was handed over, and that adds nothing to the configuration, is in force by it on a route; if not, why it
+/// is not taken.
+fn is_in_force(config: &Config, new: &RevocationList, authority: &CertificateDer<'_>) -> Result<(), Refusal> {
+    let words = in_words(new);
     let auths: Vec<&ClientAuth> = config
         .routes
         .iter()
@@ -192,17 +208,12 @@ fn judge(config: &Config, new: &RevocationList, authority: &CertificateDer<'_>) 
             "{words} is of an authority that no route trusts; name its certificate in trust, under [client_auth]"
         ));
     }
-    if auths.iter().all(|auth| auth.all_lists().any(|list| list.sha256 == new.sha256)) {
-        return Ok(false);
+    let lists = || auths.iter().flat_map(|auth| auth.all_lists());
+    if lists().any(|list| list.sha256 == new.sha256) {
+        return Ok(());
     }
-    let of_the_same = auths
-        .iter()
-        .flat_map(|auth| auth.all_lists())
-        .filter(|list| list.whole && list.issuer == new.issuer && list.sha256 != new.sha256 && list.is_of(authority));
-    match of_the_same.filter(|list| !new.is_newer_than(list)).last() {
-        Some(newer) => Err(format!("{words} is not newer than the one in force: {}", in_words(newer))),
-        None => Ok(true),
-    }
+    let newer = lists().filter(|list| list.whole && list.is_of(authority)).last().map(in_words).unwrap_or_default();
+    Err(format!("{words} is not newer than the one in force: {newer}"))
 }
 
 /// One list of each authority, the newest.
@@ -211,6 +222,9 @@ fn keep(handed: &mut Vec<Arc<NewerList>>, new: Arc<NewerList>) -> Result<(), Str
         other.list.issuer == new.list.issuer
             && new.authority.as_ref().is_some_and(|authority| other.list.is_of(authority))
     };
+    if handed.iter().any(|other| same(other) && other.list.is_newer_than(&new.list)) {
+        return Ok(());
+    }
     handed.retain(|other| !same(other));
     if handed.len() >= AUTHORITIES_MAX {
         return Err(format!("lists of {AUTHORITIES_MAX} authorities were handed over already; restart the gate"));

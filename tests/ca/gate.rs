@@ -29,7 +29,7 @@ pub(crate) fn visit(home: &Home, gate: &Gate, device: &str) -> Finished {
     visit_at(home, gate, "nas", device)
 }
 
-fn visit_at(home: &Home, gate: &Gate, host: &str, device: &str) -> Finished {
+pub(crate) fn visit_at(home: &Home, gate: &Gate, host: &str, device: &str) -> Finished {
     let mut curl = tool("curl", "curl");
     curl.args(["--silent", "--show-error", "--max-time", "20", "--cacert"]).arg(home.path("pki/server-ca.pem"));
     let address = gate.address();

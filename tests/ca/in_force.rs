@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::process::{Finished, run, tool};
-use crate::gate::{config, stay, visit};
+use crate::gate::{config, stay, visit, visit_at};
 use crate::home::Home;
 
 /// Runs a gate in a mount namespace of its own, in which `script` has made something of the home folder, `$1`.
@@ -195,6 +195,42 @@ fn row_33_route_that_verifies_nobody_is_told() {
     assert_eq!(in_force(&revoked), (false, false, 0), "{revoked}");
     assert!(revoked.stderr.contains("the route open verifies no certificate"), "{revoked}");
     assert!(revoked.stderr.contains("mode = \"require_and_verify\""), "{revoked}");
+    // Nor is that proved of a gate that is yet to start.
+    drop(gate);
+    std::fs::write(home.path("doorward.toml"), format!("{}{open}", config(&home, &backend))).unwrap();
+    let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).not_proved();
+    assert_eq!(in_force(&revoked), (false, false, 0), "{revoked}");
+    assert!(revoked.stderr.contains("the route open verifies no certificate"), "{revoked}");
+}
+
+/// A route that trusts the device's certificate itself, whatever authority signed it.
+#[test]
+fn row_33_route_that_pins_the_device_counts_as_any_other() {
+    let (home, _) = with_two_devices();
+    let backend = Backend::echo();
+    let (pin, list) = (home.path("devices/alice-phone.pem"), home.path("pki/clients.crl"));
+    let route = |lists: &str| {
+        format!(
+            "[[route]]\nname = \"pin\"\nserver_names = [\"pin.home.example\"]\nbackends = [\"{}\"]\nallow = [\"any\"]\n\
+             [route.client_auth]\ntrust = [{pin:?}]\nrevocation_lists = [{lists}]\n",
+            backend.address()
+        )
+    };
+    let gate = Gate::start_with_control(&format!("{}{}", config(&home, &backend), route("")));
+    let revoked = ca(&home, &gate, &["revoke", "alice-phone", "--format", "json"]).not_proved();
+    assert_eq!(in_force(&revoked), (true, false, 0), "{revoked}");
+    assert!(revoked.stderr.contains("[route.client_auth] of the route pin must say"), "{revoked}");
+    visit_at(&home, &gate, "pin", "alice-phone").failure();
+    gate.wait_rejected("certificate", "revoked", 1);
+    drop(gate);
+    // The same of one that is yet to start, until its configuration says what it was told to.
+    let write = |route: &str| std::fs::write(home.path("doorward.toml"), config(&home, &backend) + route).unwrap();
+    write(&route(""));
+    let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).not_proved();
+    assert_eq!(in_force(&revoked), (false, false, 0), "{revoked}");
+    write(&route(&format!("{list:?}")));
+    let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).success();
+    assert_eq!(in_force(&revoked), (false, true, 0), "{revoked}");
 }
 
 #[test]
@@ -205,6 +241,23 @@ fn row_33_gate_that_trusts_another_authority_is_told() {
     let revoked = ca(&home, &gate, &["revoke", "alice-phone", "--format", "json"]).not_proved();
     assert_eq!(in_force(&revoked), (false, false, 0), "{revoked}");
     assert!(revoked.stderr.contains("no route of the gate trusts the authority"), "{revoked}");
+}
+
+/// What answers at the socket is not the gate that runs with the configuration.
+#[test]
+fn row_33_socket_of_another_gate_proves_nothing() {
+    let (home, _) = with_two_devices();
+    let backend = Backend::echo();
+    let text = config(&home, &backend);
+    let (other, gate) = (Gate::start_with_control(&text), Gate::start(&format!("{text}[control]\nsocket = \"off\"\n")));
+    let socket = other.folder().join("control.sock");
+    std::fs::write(gate.folder().join("doorward.toml"), format!("{text}[control]\nsocket = {socket:?}\n")).unwrap();
+    let revoked = ca(&home, &gate, &["revoke", "alice-phone", "--format", "json"]).not_proved();
+    assert_eq!(in_force(&revoked), (false, false, 0), "{revoked}");
+    let file = gate.folder().join("doorward.toml").display().to_string();
+    for words in ["another gate runs with", &file, &other.folder().join("doorward.toml").display().to_string()] {
+        assert!(revoked.stderr.contains(words), "{words:?} is missing: {revoked}");
+    }
 }
 
 /// Something that is no gate of this release, at the socket that the configuration names.

@@ -112,15 +112,20 @@ fn row_33_handed_list_that_is_older_or_foreign_is_refused() {
     let (gate, _) = gate(&pki, &backend);
     let mine = client(&pki, Some(&numbered(&pki.clients, "alice-phone", 78)));
     let stays = Client::admitted(gate.address(), &mine, NAS).unwrap();
+    // From here on every route has it.
+    let fifth = CertificateRevocationListDer::from_pem_file(pki.path("clients.crl")).unwrap().to_vec();
+    assert_eq!(hand(&gate, &pki.clients, fifth), Ok(0));
     let others = Authority::new("Others");
     // The name of the authority, and another key.
     let twin = Authority::new("Clients of home.example");
     let expired = CertificateRevocationListParams { next_update: days_from_now(0), ..list([78], 9) };
+    // By the number alone; `thisUpdate` is in seconds.
+    let same_number = CertificateRevocationListParams { this_update: days_from_now(-2), ..list([78], 5) };
     let mut damaged = signed(&pki.clients, list([78], 9));
     *damaged.last_mut().unwrap() ^= 1;
     for (what, authority, list, says) in [
         ("older", &pki.clients, signed(&pki.clients, list([78], 4)), "not newer"),
-        ("the same number", &pki.clients, signed(&pki.clients, list([78], 5)), "not newer"),
+        ("the same number", &pki.clients, signed(&pki.clients, same_number), "not newer"),
         ("of others", &others, signed(&others, list([78], 9)), "no route trusts"),
         ("of a twin", &twin, signed(&twin, list([78], 9)), "no route trusts"),
         ("signed by a twin", &pki.clients, signed(&twin, list([78], 9)), "not signed by the authority"),
@@ -177,6 +182,78 @@ fn row_33_handed_list_of_100_000_certificates_is_taken() {
     gate.wait_closed("nas", 1);
     assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, SSH));
     doorward_at_socket(&gate, &["status"]).success();
+}
+
+/// Which of the two comes first, the reload that reads the file or the list that is handed over, makes no difference.
+#[test]
+fn row_33_handed_list_that_the_file_had_outlasts_an_older_file() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let (gate, config) = gate(&pki, &backend);
+    let own = pki.write("own.crl", pki.clients.sign_list(list([], 5)));
+    let config = config.replace("revocation_lists = []", &format!("revocation_lists = [{own:?}]"));
+    let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
+    let new = pki.clients.sign_list(list([77], 6));
+    let put = |contents: &String| ["clients.crl", "own.crl"].map(|name| pki.write(name, contents));
+    put(&new);
+    reload(&gate, &config).success();
+    let der = CertificateRevocationListDer::from_pem_slice(new.as_bytes()).unwrap().to_vec();
+    assert_eq!(hand(&gate, &pki.clients, der), Ok(0));
+    put(&pki.clients.sign_list(list([], 5)));
+    for _ in 0..2 {
+        reload(&gate, &config).success();
+        for name in [NAS, SSH] {
+            assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, name));
+        }
+    }
+}
+
+#[test]
+fn row_33_handed_list_counts_on_the_routes_where_it_is_newer() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let (gate, config) = gate(&pki, &backend);
+    let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
+    // The file of one route has a list that was made later; the other route has none.
+    pki.write("clients.crl", pki.clients.sign_list(list([], 9)));
+    reload(&gate, &config).success();
+    assert_eq!(hand(&gate, &pki.clients, signed(&pki.clients, list([77], 7))), Ok(0));
+    assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, SSH));
+    assert_admitted(&gate, || Client::admitted(gate.address(), &lost, NAS));
+    // An older one still takes the place of none.
+    let why = hand(&gate, &pki.clients, signed(&pki.clients, list([], 6))).unwrap_err();
+    assert!(why.contains("not newer"), "{why}");
+    reload(&gate, &config).success();
+    assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, SSH));
+}
+
+/// A route that trusts a device's certificate itself names no authority, and has no list of its own.
+#[test]
+fn row_33_handed_list_counts_where_the_device_is_pinned() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let [lost, mine] =
+        [("lost-phone", 77), ("alice-phone", 78)].map(|(name, serial)| numbered(&pki.clients, name, serial));
+    let pins = pki.write("pins.pem", format!("{}{}", lost.chain_pem(), mine.chain_pem()));
+    let address = backend.address().to_string();
+    let house = House::new(&pki).route("nas", &address);
+    let own = format!("allow = [\"any\"]\n[route.client_auth]\ntrust = [{pins:?}]\nrevocation_lists = []");
+    let config = controlled(&house.route_with("ssh", &[&address], &own));
+    let gate = Gate::start(&config);
+    let [lost, mine] = [lost, mine].map(|device| client(&pki, Some(&device)));
+    let [session, stays] = [&lost, &mine].map(|device| Client::admitted(gate.address(), device, SSH).unwrap());
+
+    assert_eq!(hand(&gate, &pki.clients, signed(&pki.clients, list([77], 6))), Ok(1));
+    session.end();
+    gate.wait_closed("ssh", 1);
+    for again in [false, true] {
+        if again {
+            reload(&gate, &config).success();
+        }
+        assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, SSH));
+        assert_admitted(&gate, || Client::admitted(gate.address(), &mine, SSH));
+    }
+    let shown = in_force(&gate.folder().join("control.sock"), &certificate(&pki.clients)).unwrap();
+    assert!(shown.routes.iter().all(|route| route.trusts && !route.revocation_lists.is_empty()), "{shown:?}");
+    stays.ping().unwrap();
+    drop(stays);
 }
 
 /// A reload waits for a file that nothing comes from, as for a network's file system that hangs.

@@ -10,7 +10,7 @@ use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::home::{House, assert_admitted, assert_refused};
-use crate::{NAS, controlled, doorward_at_socket, reload};
+use crate::{NAS, SSH, controlled, doorward_at_socket, reload};
 
 const REVOKED: Alert = Alert(44);
 const ACCESS_DENIED: Alert = Alert(49);
@@ -119,6 +119,67 @@ fn row_34_broken_configuration_forged_list_does_not_count() {
         assert_admitted(&gate, || Client::admitted(gate.address(), &mine, NAS));
     }
     drop(stays);
+}
+
+#[test]
+fn row_34_half_written_file_its_whole_lists_count() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let others = Authority::new("Others");
+    pki.write("clients.pem", format!("{}{}", pki.clients.pem(), others.pem()));
+    let list = |authority: &Authority, revoked: &[SerialNumber], number: u64| {
+        let list = Authority::for_lists(revoked, days_from_now(-1), days_from_now(5));
+        authority.sign_list(CertificateRevocationListParams { crl_number: SerialNumber::from(number), ..list })
+    };
+    let write = |first: &str, second: &str| drop(pki.write("clients.crl", format!("{first}{second}")));
+    write(&list(&others, &[], 1), &list(&pki.clients, &[], 1));
+    let good = house(&pki, &backend, "");
+    let gate = Gate::start(&good);
+    let lost = client(&pki, Some(&numbered(&pki, "lost-phone", 77)));
+    let mine = client(&pki, Some(&numbered(&pki, "alice-phone", 78)));
+    let [session, stays] = [&lost, &mine].map(|device| Client::admitted(gate.address(), device, NAS).unwrap());
+    let (whole, torn) = (list(&pki.clients, &[SerialNumber::from(77_u64)], 2), list(&others, &[], 2));
+    write(&whole, &torn[..torn.len() / 2]);
+    let told = reload(&gate, &good).failure();
+    assert!(told.stderr.contains("clients.crl is damaged"), "{told}");
+    assert!(told.stderr.contains("the revocation list number 2") && told.stderr.contains("ended: 1"), "{told}");
+    session.end();
+    gate.wait_closed("nas", 1);
+    assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, NAS));
+    stays.ping().unwrap();
+    drop(stays);
+}
+
+/// The list of an authority whose certificate only clients send counts on the routes that name its file.
+#[test]
+fn row_34_copies_of_an_intermediates_list_all_count() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let below = pki.clients.intermediate(Authority::for_authorities("Phones"));
+    let list = |authority: &Authority, revoked: &[SerialNumber], number: u64| {
+        let list = Authority::for_lists(revoked, days_from_now(-1), days_from_now(5));
+        authority.sign_list(CertificateRevocationListParams { crl_number: SerialNumber::from(number), ..list })
+    };
+    let clients = pki.write("clients.crl", list(&pki.clients, &[], 1));
+    let [nas, ssh] = ["nas.crl", "ssh.crl"].map(|name| pki.write(name, list(&below, &[], 1)));
+    let address = backend.address().to_string();
+    let own = |file| format!("allow = [\"any\"]\n[route.client_auth]\nrevocation_lists = [{clients:?}, {file:?}]");
+    let house = House::new(&pki).route_with("nas", &[&address], &own(nas)).route_with("ssh", &[&address], &own(ssh));
+    let good = controlled(&house);
+    let gate = Gate::start(&good);
+    let mut params = Certified::for_clients("lost-phone");
+    params.serial_number = Some(SerialNumber::from(77_u64));
+    let lost = client(&pki, Some(&below.issue(params)));
+    for name in [NAS, SSH] {
+        assert_admitted(&gate, || Client::admitted(gate.address(), &lost, name));
+    }
+    let broken = format!("nonsense = true\n{good}");
+    let new = list(&below, &[SerialNumber::from(77_u64)], 2);
+    for file in ["nas.crl", "ssh.crl"] {
+        pki.write(file, &new);
+        reload(&gate, &broken).failure();
+    }
+    for name in [NAS, SSH] {
+        assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, name));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Has the running gate take a change over, and proves that it has: it is asked what is in force, and that is compared with
 //! what was written.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::CertificateDer;
@@ -152,9 +152,20 @@ fn missing(config: &Config, changed: Changed<'_>) -> Option<String> {
     each.find_map(|(list, route)| {
         let RouteMode::Terminate(terminate) = &route.mode else { return None };
         let auth = &terminate.client_auth;
+        if !auth.mode.verifies() {
+            return Some(verifies_none(&route.name, &config.file));
+        }
         let looked_at = is_among(auth.revocation_lists.iter().map(|list| &list.file), &list.file);
         (auth.trusts(&list.authority) && !looked_at).then(|| on_route(&route.name, &config.file, list))
     })
+}
+
+fn verifies_none(route: impl Display, config: &Path) -> String {
+    format!(
+        "the route {route} verifies no certificate, so no list shuts anybody out there\nIn {} its [client_auth] must say mode = \
+         \"require_and_verify\"",
+        config.display()
+    )
 }
 
 fn on_route(route: &Name, config: &Path, list: &List) -> String {
@@ -170,7 +181,7 @@ fn on_route(route: &Name, config: &Path, list: &List) -> String {
 /// Hands the change over, has the files read, and compares.
 fn told_by(gate: &Running, changed: Changed<'_>) -> Told {
     let (shown, socket) = (gate.config.display(), gate.socket.display());
-    let (mut cut, mut problems, mut lasting) = (0, Vec::new(), Vec::new());
+    let (mut cut, mut problems, mut lasting) = (0, Vec::from_iter(gate.other.clone()), Vec::new());
     if let Changed::Lists(lists) = changed {
         for list in lists {
             match ask::take_list(&gate.socket, &list.authority, &list.der) {
@@ -256,11 +267,7 @@ fn compare_list(
     let same =
         |one: &&crate::control::ListInForce| one.sha256 == digest && one.issuer == issuer && one.number == number;
     for route in in_force.routes.iter().filter(|route| !route.verifies) {
-        problems.push(format!(
-            "the route {} verifies no certificate, so no list shuts anybody out there\nIn {shown} its [client_auth] must say \
-             mode = \"require_and_verify\"",
-            route.name
-        ));
+        problems.push(verifies_none(&route.name, config));
     }
     let trusting: Vec<&RouteInForce> = in_force.routes.iter().filter(|route| route.trusts).collect();
     if trusting.is_empty() {

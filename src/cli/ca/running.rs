@@ -1,12 +1,13 @@
 //! Which gate is to be told of a change, or whether it is proved that none runs.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::FolderArg;
 use crate::config;
 use crate::config::checked::ControlSocket;
-use crate::config::in_use::is_in_use;
+use crate::config::in_use::{is_file_in_use, is_in_use};
 use crate::control::ask::{AskError, ask};
 use crate::control::{Answer, Request};
 use crate::names::visible;
@@ -17,6 +18,8 @@ pub(super) struct Running {
     pub(super) socket: PathBuf,
     /// Its configuration, whatever led to the socket.
     pub(super) config: PathBuf,
+    /// Another one runs with the configuration that led to the socket, and cannot be asked: what to do.
+    pub(super) other: Option<String>,
 }
 
 /// What was found.
@@ -47,7 +50,7 @@ pub(super) fn find(args: &FolderArg, store: &Store) -> Found {
     };
     for socket in control.socket.places() {
         match at(&socket) {
-            Ok(Some(gate)) => return Found::Gate(gate),
+            Ok(Some(gate)) => return Found::Gate(Running { other: other(&gate, &file), ..gate }),
             Ok(None) => {}
             Err(why) => return Found::Unknown(why),
         }
@@ -66,6 +69,24 @@ pub(super) fn find(args: &FolderArg, store: &Store) -> Found {
     }
 }
 
+/// Whether another gate than the one that answers uses `file`. Where that one's file cannot be seen, as from outside its
+/// container, nothing says that it is another one.
+fn other(gate: &Running, file: &Path) -> Option<String> {
+    let [own, theirs] = [file, &gate.config].map(|file| file.metadata().ok());
+    let (own, theirs) = (own?, theirs?);
+    let differs = (own.dev(), own.ino()) != (theirs.dev(), theirs.ino());
+    (differs && is_file_in_use(file).is_ok_and(|used| used)).then(|| {
+        format!(
+            "the gate at {} runs with {}, and another gate runs with {shown}, which has no control socket here\n  reload that one \
+             where it runs: systemctl reload doorward, or doorward reload there. For the next time: socket = \"PATH\" under \
+             [control] in {shown}, a path of its own",
+            gate.socket.display(),
+            gate.config.display(),
+            shown = file.display()
+        )
+    })
+}
+
 /// The gate at a socket. `None`: no gate is there.
 fn at(socket: &Path) -> Result<Option<Running>, String> {
     match socket.symlink_metadata() {
@@ -79,7 +100,9 @@ fn at(socket: &Path) -> Result<Option<Running>, String> {
         }
     }
     match ask(socket, &Request::Status) {
-        Ok(Answer::Status(status)) => Ok(Some(Running { socket: socket.to_owned(), config: status.config.into() })),
+        Ok(Answer::Status(status)) => {
+            Ok(Some(Running { socket: socket.to_owned(), config: status.config.into(), other: None }))
+        }
         Ok(Answer::Error(error)) => {
             Err(format!("the gate at {} does not answer: {}", socket.display(), visible(&error, 1024)))
         }

@@ -276,9 +276,23 @@ fn check_lists(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<At<R
     })
 }
 
-/// The lists in a file, outside the check of a configuration.
-pub(super) fn read_list_file(path: &Path) -> Option<Vec<RevocationList>> {
-    read_lists(&files::read_named(path).ok()?).ok()
+/// The lists in a file that can be used, whatever else is in it: what follows may not be written yet.
+pub(super) fn whole_lists(path: &Path) -> Vec<RevocationList> {
+    let Ok(file) = files::read_named(path) else { return Vec::new() };
+    lists_in(&file, |file| Ok(files::whole_blocks(file, SectionKind::Crl)))
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|der| RevocationList::read(der, path))
+        .filter(|list| accepted(list.list.clone()).is_ok())
+        .collect()
+}
+
+/// The lists in a file, in binary form; those of a file in text form as `parse` finds them.
+fn lists_in(
+    file: &NamedFile,
+    parse: impl FnOnce(&NamedFile) -> Result<Vec<Vec<u8>>, Problem>,
+) -> Result<Vec<Vec<u8>>, Problem> {
+    if CertificateRevocationList::from_der(&file.bytes).is_ok() { Ok(vec![file.bytes.clone()]) } else { parse(file) }
 }
 
 /// Whether a certificate is of this name, as it is encoded.
@@ -288,11 +302,7 @@ pub(super) fn is_named(certificate: &CertificateDer<'_>, name: &[u8]) -> bool {
 
 fn read_lists(file: &NamedFile) -> Result<Vec<RevocationList>, Problem> {
     let shown = file.path.display();
-    let lists = if CertificateRevocationList::from_der(&file.bytes).is_ok() {
-        vec![file.bytes.clone()]
-    } else {
-        Pem::parse(file)?.of(SectionKind::Crl)
-    };
+    let lists = lists_in(file, |file| Ok(Pem::parse(file)?.of(SectionKind::Crl)))?;
     if lists.is_empty() {
         return Err(files::mistaken(file, Wanted::RevocationLists));
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::client_auth::{self, Denied};
-use crate::config::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode};
+use crate::config::checked::{ClientAuth, Config, DenyList, NewerList, RouteMode};
 use crate::config::files;
 use crate::config::lists::Tightening;
 use crate::config::raw::{Raw, RawClientAuth};
@@ -33,11 +33,8 @@ pub(in crate::config) fn salvage(raw: Option<&Raw>, file: &Path, in_force: &Conf
             tightening.deny_on.entry(name).or_default().extend(denied(&own.value));
         }
     }
-    let known =
-        |list: &RevocationList| auths.iter().flat_map(|auth| auth.all_lists()).any(|known| known.sha256 == list.sha256);
     for path in &named {
-        let lists = client_auth::read_list_file(path).unwrap_or_default();
-        for list in lists.into_iter().filter(|list| !known(list)) {
+        for list in client_auth::whole_lists(path) {
             let mut anchors = auths.iter().flat_map(|auth| &auth.trust).map(|anchor| &anchor.certificate);
             let authority = anchors.find(|anchor| list.is_of(anchor)).cloned();
             let has_anchor_of_that_name = || {
@@ -46,18 +43,13 @@ pub(in crate::config) fn salvage(raw: Option<&Raw>, file: &Path, in_force: &Conf
                     .flat_map(|auth| &auth.trust)
                     .any(|anchor| client_auth::is_named(&anchor.certificate, &list.issuer))
             };
-            let same = |other: &&RevocationList| {
-                other.whole
-                    && other.issuer == list.issuer
-                    && authority.as_ref().map_or_else(|| other.file == list.file, |authority| other.is_of(authority))
-            };
-            // As a backup that was put back has it.
-            if auths.iter().flat_map(|auth| auth.all_lists()).filter(same).any(|other| other.is_newer_than(&list)) {
-                continue;
-            }
             // Of an intermediate authority only clients show the certificate; a reload takes its list as the file has it.
             if authority.is_some() || (own.contains(&**path) && !has_anchor_of_that_name()) {
-                tightening.lists.push(Arc::new(NewerList::new(list, authority)));
+                let newer = NewerList::new(list, authority);
+                // Not an older one, as a backup that was put back has it.
+                if auths.iter().any(|auth| auth.lacks(&newer)) {
+                    tightening.lists.push(Arc::new(newer));
+                }
             }
         }
     }
