@@ -313,6 +313,46 @@ fn an_intermediate_that_expired_does_not_hide_one_that_is_valid() {
 }
 
 #[test]
+fn what_a_devices_key_signs_is_not_anchored() {
+    let root = Ca::new("Devices");
+    let middle = root.below(authority_params("Middle"));
+    // A stolen phone: its key signs certificates with other names, each with another fingerprint.
+    let stolen = root.below(params("alice"));
+    let mut expired = params("bob");
+    expired.not_after = OffsetDateTime::now_utc() - time::Duration::DAY;
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    for (what, leaf, sent, anchored) in [
+        ("by a device", stolen.device(params("bob")), vec![&stolen.certificate], false),
+        ("by a device, expired", stolen.device(expired.clone()), vec![&stolen.certificate], false),
+        ("by an authority, expired", middle.device(expired.clone()), vec![&middle.certificate], true),
+        ("by the root, expired", root.device(expired), vec![], true),
+        ("by another root", Ca::new("Devices").device(params("bob")), vec![], false),
+    ] {
+        let sent: Vec<_> = sent.into_iter().cloned().collect();
+        let (identity, _) = scene.authorities.verify(&leaf, &sent, UnixTime::now()).expect_err(what);
+        assert_eq!(identity.map(|identity| identity.anchored), Some(anchored), "{what}");
+    }
+}
+
+#[test]
+fn a_strangers_unsupported_key_does_not_hide_an_unknown_issuer() {
+    /// The last bytes of the object identifiers of P-256 and of P-192, which is not supported.
+    const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    const P192: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x01];
+    let on_p192 = |certificate: &CertificateDer<'_>| {
+        let at = certificate.windows(P256.len()).rposition(|bytes| bytes == P256).expect("a key on P-256");
+        CertificateDer::from([&certificate[..at], P192, &certificate[at + P192.len()..]].concat())
+    };
+    let (root, namesake) = (Ca::new("Devices"), Ca::new("Devices"));
+    let forged = namesake.below(authority_params("Middle"));
+    let (leaf, sent) = (forged.device(params("bob")), on_p192(&forged.certificate));
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    scene.refuses("nothing vouches for the key", Reason::UnknownCa, &leaf, &[&sent]);
+    let scene = Scene::new(&[&on_p192(&root.certificate)], Vec::new());
+    scene.refuses("a key in trust", Reason::UnsupportedKey, &root.device(params("bob")), &[]);
+}
+
+#[test]
 fn lists_belong_to_an_authority_by_name_and_key() {
     let (own, friend) = (Ca::new("Devices"), Ca::new("Devices"));
     let (alice, bob) = (own.device(numbered("alice", 1)), friend.device(numbered("bob", 1)));
