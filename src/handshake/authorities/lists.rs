@@ -17,7 +17,7 @@ use x509_parser::x509::X509Name;
 
 use super::{Refused, revoked};
 use crate::config::checked::{ClientAuth, ExpiredRevocationList, RevocationCheck, RevocationList};
-use crate::identity::{Chain, Issued, IssuerKey, Serial, Sha256};
+use crate::identity::{Chain, Issued, IssuerKey, Serial, Sha256, text};
 use crate::pki::{self, Signed};
 use crate::rejection::Reason;
 
@@ -171,7 +171,7 @@ impl Lists {
 }
 
 fn name(der: &[u8]) -> String {
-    X509Name::from_der(der).map(|(_, name)| name.to_string()).unwrap_or_default()
+    X509Name::from_der(der).map(|(_, name)| text::name(&name)).unwrap_or_default()
 }
 
 impl List {
