@@ -76,8 +76,11 @@ impl Authorities {
 
     fn with(client_auth: &ClientAuth, algorithms: Algorithms<'static>) -> Result<Self, UnusableTrust> {
         let verifies = client_auth.mode.verifies();
-        let anchors =
-            if verifies { Anchors::new(client_auth).map_err(UnusableTrust::Anchor)? } else { Anchors::default() };
+        let anchors = if verifies {
+            Anchors::new(client_auth, algorithms).map_err(UnusableTrust::Anchor)?
+        } else {
+            Anchors::default()
+        };
         if verifies && anchors.is_empty() {
             return Err(UnusableTrust::Anchor(Error::General("no trust anchors".to_owned())));
         }
@@ -195,7 +198,7 @@ fn unverified(certificate: &CertificateDer<'_>) -> Result<Verified, RefusedChain
     Ok(Verified { identity: Arc::new(identity), chain: Arc::new(chain), validity: Validity::ALWAYS })
 }
 
-/// Who issued each certificate of a path.
+/// Who issued each certificate of a path, and the trust anchor's, if that issuer is in `trust`, too.
 fn issued(path: &Path<'_>) -> Vec<Issued> {
     let issuers = path.certificates.iter().skip(1).map(|issuer| (issuer.key, issuer.signs_lists()));
     // Of a trust anchor neither webpki nor any other library asks whether it may sign lists: mkcert's may not.
@@ -205,7 +208,7 @@ fn issued(path: &Path<'_>) -> Vec<Issued> {
         key: Some(IssuerKey { spki: spki.to_vec(), digest: Sha256::of(spki), signs_lists }),
         serial: Serial::from_be_bytes(certificate.serial),
     });
-    issued.collect()
+    issued.chain(path.anchor.issued.iter().cloned()).collect()
 }
 
 /// When a certificate is valid.

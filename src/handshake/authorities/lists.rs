@@ -96,6 +96,11 @@ impl Lists {
         if self.by_issuer.is_empty() {
             return Ok(until);
         }
+        // A trust anchor needs no list, but is revoked by one of an authority above it that is in trust as well.
+        if chain.issued.iter().skip(chain.certificates.len()).any(|issued| self.of(issued).any(|list| list.has(issued)))
+        {
+            return Err(revoked());
+        }
         // From the trust anchor down, so that what is wrong with an issuer comes before what is wrong below it.
         for (place, (issued, der)) in chain.issued.iter().zip(&chain.certificates).enumerate().rev() {
             // A certificate that is trusted itself needs no list, but one that names it counts.

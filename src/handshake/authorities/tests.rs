@@ -113,6 +113,21 @@ fn numbered(name: &str, serial: u64) -> CertificateParams {
     params
 }
 
+/// The defaults, with neither trust nor lists.
+fn client_auth() -> ClientAuth {
+    ClientAuth {
+        mode: ClientAuthMode::RequireAndVerify,
+        trust: Vec::new(),
+        revocation_lists: Vec::new(),
+        newer_lists: Vec::new(),
+        deny: DenyList::default(),
+        expired_revocation_list: ExpiredRevocationList::Deny,
+        revocation_check: RevocationCheck::Chain,
+        expired_session: ExpiredSession::Cut,
+        announce_trust: true,
+    }
+}
+
 /// Authorities that count the signatures they check.
 struct Scene {
     authorities: Authorities,
@@ -130,17 +145,8 @@ impl Scene {
             certificate: certificate.clone(),
             kind,
         };
-        let client_auth = ClientAuth {
-            mode: ClientAuthMode::RequireAndVerify,
-            trust: trust.into_iter().map(anchor).collect(),
-            revocation_lists,
-            newer_lists: Vec::new(),
-            deny: DenyList::default(),
-            expired_revocation_list: ExpiredRevocationList::Deny,
-            revocation_check: RevocationCheck::Chain,
-            expired_session: ExpiredSession::Cut,
-            announce_trust: true,
-        };
+        let trust = trust.into_iter().map(anchor).collect();
+        let client_auth = ClientAuth { trust, revocation_lists, ..client_auth() };
         let count: &'static AtomicUsize = Box::leak(Box::default());
         let real = PROVIDER.signature_verification_algorithms.all;
         let counted = real.iter().map(|by| &*Box::leak(Box::new(Counted { by: *by, count })));
@@ -407,6 +413,69 @@ fn the_list_of_an_intermediate_is_checked_once_for_its_key() {
         &device,
         &[&silent.certificate],
     );
+}
+
+#[test]
+fn an_intermediate_that_a_list_names_is_revoked_however_lists_are_asked_for() {
+    let root = Ca::new("Root");
+    let middle = root.below({
+        let mut params = authority_params("Middle");
+        params.serial_number = Some(SerialNumber::from(40_u64));
+        params
+    });
+    let device = middle.device(params("alice"));
+    let anchor = |ca: &Ca| TrustAnchor {
+        file: "clients.pem".into(),
+        certificate: ca.certificate.clone(),
+        kind: TrustKind::Authority,
+    };
+    let verdict = |trust: &[&Ca], lists: &[(&Ca, &[u64])], revocation_check| {
+        let list = |(ca, serials): &(&Ca, &[u64])| {
+            let mut list = ca.list(serials, 7, None);
+            let signed_by = trust.iter().find(|one| one.certificate == ca.certificate);
+            list.signer = signed_by.and_then(|one| Parts::read(&one.certificate)).map(|one| Sha256::of(one.key));
+            list
+        };
+        let client_auth = ClientAuth {
+            trust: trust.iter().map(|ca| anchor(ca)).collect(),
+            revocation_lists: lists.iter().map(list).collect(),
+            revocation_check,
+            ..client_auth()
+        };
+        let authorities = Authorities::new(&client_auth).expect("authorities");
+        let sent = [middle.certificate.clone()];
+        authorities.verify(&device, &sent, UnixTime::now()).err().map(|(_, refused)| refused.reason)
+    };
+    use RevocationCheck::{Chain, Leaf};
+    for (what, trust, lists, chain, leaf) in [
+        ("its own list only", &[&root][..], &[(&middle, &[][..])][..], Some(Reason::RevocationUnknown), None),
+        (
+            "the root's list only",
+            &[&root],
+            &[(&root, &[])],
+            Some(Reason::RevocationUnknown),
+            Some(Reason::RevocationUnknown),
+        ),
+        ("both lists", &[&root], &[(&middle, &[]), (&root, &[])], None, None),
+        (
+            "revoked by the root",
+            &[&root],
+            &[(&middle, &[]), (&root, &[40])],
+            Some(Reason::Revoked),
+            Some(Reason::Revoked),
+        ),
+        ("in trust beside the root", &[&root, &middle], &[(&middle, &[]), (&root, &[])], None, None),
+        (
+            "in trust, revoked by the root",
+            &[&root, &middle],
+            &[(&middle, &[]), (&root, &[40])],
+            Some(Reason::Revoked),
+            Some(Reason::Revoked),
+        ),
+    ] {
+        assert_eq!(verdict(trust, lists, Chain), chain, "{what}, chain");
+        assert_eq!(verdict(trust, lists, Leaf), leaf, "{what}, leaf");
+    }
 }
 
 #[test]
