@@ -148,18 +148,34 @@ impl Descriptors {
     /// What to tell an owner whose `limits.connections` does not fit.
     pub fn warning(&self, config: &Config) -> Option<String> {
         let wanted = config.limits.connections;
-        let connections = match self.budget(config) {
-            Ok(budget) => budget.connections,
+        let budget = match self.budget(config) {
+            Ok(budget) => budget,
             Err(too_few) => return Some(too_few.to_string()),
         };
+        let connections = budget.connections;
         // The default is a bound against floods; homes have far fewer connections.
         let enough = if wanted == Limits::default().connections { wanted / 2 } else { wanted };
-        (connections < enough).then(|| {
-            format!(
-                "limits.connections: {wanted} connections do not fit the limit of {} open files, so the gate takes \
+        if connections >= enough {
+            return self.warning_of_handshakes(config, budget);
+        }
+        Some(format!(
+            "limits.connections: {wanted} connections do not fit the limit of {} open files, so the gate takes \
                  {connections}; raise the limit to {} or more ({RAISE}), or write connections = {connections}",
+            self.limit,
+            self.needed(config, wanted)
+        ))
+    }
+
+    /// What to tell an owner who has asked for more handshakes than there are beside the connections that fit.
+    fn warning_of_handshakes(&self, config: &Config, budget: Budget) -> Option<String> {
+        let (wanted, handshakes) = (config.limits.handshakes, budget.limits(&config.limits).handshakes);
+        (handshakes < wanted && wanted != Limits::default().handshakes).then(|| {
+            format!(
+                "limits.handshakes: with the limit of {} open files the gate takes {} connections, and {handshakes} handshakes \
+                 instead of {wanted}; raise the limit to {} or more ({RAISE}), or write handshakes = {handshakes}",
                 self.limit,
-                self.needed(config, wanted)
+                budget.connections,
+                self.needed(config, config.limits.connections)
             )
         })
     }
@@ -257,6 +273,11 @@ mod tests {
             assert!(with(few).warning(&default).is_some_and(|warning| warning.starts_with("limits.connections: ")));
         }
         assert_eq!(with(1024).warning(&config("connections = 300")), None);
+        // A limit that was asked for is not lowered in silence.
+        let handshakes = config("handshakes = 6000");
+        let warning = with(20_000).warning(&handshakes).expect("a warning");
+        assert!(warning.starts_with("limits.handshakes: ") && warning.contains("instead of 6000"), "{warning}");
+        assert_eq!(with(65_536).warning(&handshakes), None);
     }
 
     #[test]

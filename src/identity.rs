@@ -108,7 +108,8 @@ pub struct Chain {
     /// The client's own certificate, then the intermediates that lead to the trust anchor. Where certificates are not
     /// verified, the client's own only.
     pub certificates: Vec<CertificateDer<'static>>,
-    /// Who issued each of them; empty where certificates are not verified.
+    /// Who issued each of them, and the trust anchor's certificate if that issuer is in `trust`, too; empty where certificates
+    /// are not verified.
     pub issued: Vec<Issued>,
     /// The last second, since 1970, in which all of them are valid.
     pub good_until: u64,

@@ -11,7 +11,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
 use super::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode, TrustKind};
-use crate::identity::{Serial, Sha256};
+use crate::identity::{Serial, Sha256, text};
 use crate::names::Name;
 use crate::pki;
 
@@ -61,7 +61,7 @@ impl RevocationList {
 
     /// The name of its authority, for people.
     pub fn issuer_in_words(&self) -> String {
-        X509Name::from_der(&self.issuer).map(|(_, name)| name.to_string()).unwrap_or_default()
+        X509Name::from_der(&self.issuer).map(|(_, name)| text::name(&name)).unwrap_or_default()
     }
 
     /// Whether the key of `authority` made its signature, and it bears the name of that authority.

@@ -34,6 +34,13 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
     let shown = refusal.certificate.as_ref();
     // Whoever shows a certificate that nobody vouches for is not necessarily the one it names.
     let name = shown.map_or(source.as_str(), Shown::name);
+    // The names in a certificate that no authority in trust signed are the client's own words.
+    let certificate = match shown {
+        Some(shown) if !shown.anchored => format!(
+            "{source} showed a certificate that calls itself {name}, and no authority in trust is known to have signed it: it"
+        ),
+        _ => format!("{name}'s certificate"),
+    };
     match refusal.reason {
         // They know where they lead.
         Reason::ConnectionLimit if refusal.route.is_some() => {
@@ -103,23 +110,23 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         }
         Reason::Expired => match shown.map(|shown| shown.not_after) {
             Some(end) if end < refusal.at.unix_timestamp() => {
-                format!("{name}'s certificate expired {} ago.", lasting(now.unix_timestamp().saturating_sub(end)))
+                format!("{certificate} expired {} ago.", lasting(now.unix_timestamp().saturating_sub(end)))
             }
             _ => format!("An authority that stands between {name}'s certificate and trust has expired."),
         },
         Reason::NotYetValid => match shown.map(|shown| shown.not_before) {
             Some(begin) if begin > now.unix_timestamp() => format!(
-                "{name}'s certificate is not valid before {}, which is {} from now.",
+                "{certificate} is not valid before {}, which is {} from now.",
                 date(begin),
                 lasting(begin.saturating_sub(now.unix_timestamp()))
             ),
             Some(begin) if begin > refusal.at.unix_timestamp() => {
-                format!("{name}'s certificate was not valid before {}; by now it is.", date(begin))
+                format!("{certificate} was not valid before {}; by now it is.", date(begin))
             }
             _ => format!("An authority that stands between {name}'s certificate and trust is not valid yet."),
         },
         Reason::Revoked => format!("{name}'s certificate was revoked: a revocation list names it."),
-        Reason::Denied => format!("{name}'s certificate is shut out by its line in the configuration: {detail}."),
+        Reason::Denied => format!("{certificate} is shut out by its line in the configuration: {detail}."),
         Reason::RevocationUnknown => format!(
             "Whether {name}'s certificate was revoked could not be told: revocation_lists lacks a list of the authority \
              that issued it, or of one above."
@@ -129,13 +136,18 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
              of date."
         ),
         Reason::WrongPurpose => {
-            format!("{name}'s certificate is not for devices that connect, but for something else, such as a server.")
+            format!("{certificate} is not for devices that connect, but for something else, such as a server.")
+        }
+        Reason::BadSignature if shown.is_some_and(|shown| !shown.anchored) => {
+            format!(
+                "{source} showed a certificate that calls itself {name}, and could not prove that it has the key to it."
+            )
         }
         Reason::BadSignature => {
             format!("{source} showed {name}'s certificate, but could not prove that it has the key to it.")
         }
-        Reason::UnsupportedKey => format!("{name}'s certificate cannot be checked: {detail}."),
-        Reason::CertificateInvalid => format!("{name}'s certificate is not one that a device can use here: {detail}."),
+        Reason::UnsupportedKey => format!("{certificate} cannot be checked: {detail}."),
+        Reason::CertificateInvalid => format!("{certificate} is not one that a device can use here: {detail}."),
         Reason::IdentityNotAllowed => match shown {
             Some(_) if detail == UNVERIFIED => format!(
                 "{source} showed a certificate that calls itself {name}. Nobody has verified it, and the route {route} \
@@ -166,11 +178,12 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
     }
 }
 
-/// Who was let in: a device by its name, anybody else by his address.
+/// Who was let in: a device by its name, any other client by its address.
 fn who(refusal: &Refusal) -> String {
     refusal
         .certificate
         .as_ref()
+        .filter(|shown| shown.verified)
         .map_or_else(|| refusal.source.ip().to_canonical().to_string(), |shown| shown.name().to_owned())
 }
 
@@ -191,6 +204,16 @@ fn specific(refusal: &Refusal) -> String {
              did not show it: close it wholly, open it again, and choose the certificate when asked. No client shows one \
              whose key the gate does not take, such as Ed448 or RSA-PSS."
                 .to_owned()
+        }
+        (
+            Reason::Expired
+            | Reason::NotYetValid
+            | Reason::WrongPurpose
+            | Reason::UnsupportedKey
+            | Reason::CertificateInvalid,
+            Some(shown),
+        ) if !shown.anchored => {
+            format!("If it was not one of your devices, there is nothing to do. If it was: {}", advice(refusal.reason))
         }
         (Reason::Expired, Some(shown)) => format!(
             "Issue {} a new certificate (doorward ca renew NAME) and install it there. If this one should \
@@ -307,6 +330,7 @@ mod tests {
 
     #[test]
     fn the_names_and_dates_of_the_case_are_told() {
+        let shown = || Shown { anchored: true, ..shown() };
         let expired = Shown { not_after: NOW - 3 * DAY, ..shown() };
         let text = said(&refusal(Reason::Expired, Some(expired)));
         assert!(text.starts_with("alice-phone's certificate expired 3 days ago. Issue alice-phone a new "), "{text}");
@@ -329,6 +353,40 @@ mod tests {
         assert!(text.contains("add \"alice-phone\" to allow of the route nas"), "{text}");
         let text = said(&refusal(Reason::IdentityNotAllowed, None));
         assert!(text.starts_with("192.0.2.7 showed no certificate"), "{text}");
+    }
+
+    #[test]
+    fn names_in_certificates_of_strangers_are_told_as_claims() {
+        for reason in [
+            Reason::Expired,
+            Reason::NotYetValid,
+            Reason::WrongPurpose,
+            Reason::UnsupportedKey,
+            Reason::CertificateInvalid,
+            Reason::BadSignature,
+        ] {
+            for anchored in [false, true] {
+                let dates = match reason {
+                    Reason::NotYetValid => (NOW + DAY, NOW + 2 * DAY),
+                    _ => (NOW - 2 * DAY, NOW - DAY),
+                };
+                let shown = Shown { anchored, not_before: dates.0, not_after: dates.1, ..shown() };
+                let text = said(&refusal(reason, Some(shown)));
+                assert_eq!(text.contains("alice-phone's certificate"), anchored, "{text}");
+                assert_eq!(
+                    text.contains("192.0.2.7 showed a certificate that calls itself alice-phone"),
+                    !anchored,
+                    "{text}"
+                );
+                assert!(anchored || !text.contains("Issue alice-phone"), "{text}");
+            }
+        }
+        // The modes that do not verify let in clients whose names are claims.
+        let text = said(&refusal(Reason::BackendRefused, Some(shown())));
+        assert!(text.starts_with("192.0.2.7 was let in"), "{text}");
+        let verified = Shown { anchored: true, verified: true, ..shown() };
+        let text = said(&refusal(Reason::BackendRefused, Some(verified)));
+        assert!(text.starts_with("alice-phone was let in"), "{text}");
     }
 
     #[test]

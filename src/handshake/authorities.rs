@@ -40,8 +40,6 @@ pub struct Authorities {
     /// Whether certificates are verified, in this mode.
     verifies: bool,
     anchors: Anchors,
-    /// The certificates in `trust`, to tell a signature that is wrong from a key that cannot be used.
-    trust: Vec<CertificateDer<'static>>,
     lists: Lists,
     known: Known,
     algorithms: Algorithms<'static>,
@@ -78,14 +76,16 @@ impl Authorities {
 
     fn with(client_auth: &ClientAuth, algorithms: Algorithms<'static>) -> Result<Self, UnusableTrust> {
         let verifies = client_auth.mode.verifies();
-        let anchors =
-            if verifies { Anchors::new(client_auth).map_err(UnusableTrust::Anchor)? } else { Anchors::default() };
+        let anchors = if verifies {
+            Anchors::new(client_auth, algorithms).map_err(UnusableTrust::Anchor)?
+        } else {
+            Anchors::default()
+        };
         if verifies && anchors.is_empty() {
             return Err(UnusableTrust::Anchor(Error::General("no trust anchors".to_owned())));
         }
         let lists = Lists::new(client_auth, algorithms).map_err(UnusableTrust::List)?;
-        let trust = client_auth.trust.iter().map(|anchor| anchor.certificate.clone()).collect();
-        Ok(Self { verifies, anchors, trust, lists, known: Known::default(), algorithms })
+        Ok(Self { verifies, anchors, lists, known: Known::default(), algorithms })
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -145,14 +145,14 @@ impl Authorities {
         if let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now) {
             return Ok(verified);
         }
-        let own = webpki::EndEntityCert::try_from(end_entity)
-            .map_err(|error| (named(), self.refused(error, end_entity, sent)))?;
+        let own =
+            webpki::EndEntityCert::try_from(end_entity).map_err(|error| (named(), refused(error, end_entity, None)))?;
         let leaf = Parts::read(end_entity).ok_or_else(|| (named(), Refused::unreadable()))?;
         let identity = || Identity::from_certificate(end_entity, true).map_err(|_| (None, Refused::unreadable()));
         if self.anchors.pins(end_entity) {
             let identity = Arc::new(identity()?);
             let validity = pinned(&identity, end_entity, now).map_err(|error| {
-                let refused = acceptance::objection(Error::InvalidCertificate(error), end_entity, &[], &[]);
+                let refused = acceptance::objection(Error::InvalidCertificate(error), end_entity, None);
                 (Some(Arc::clone(&identity)), refused)
             })?;
             let issued = Issued { issuer: leaf.issuer.to_vec(), key: None, serial: identity.serial.clone() };
@@ -162,7 +162,8 @@ impl Authorities {
         let path = path::find(leaf, sent, &self.anchors, self.algorithms, now).map_err(|none| {
             let anchored =
                 |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
-            (named().map(anchored), self.refused(path::alone(&own, now).err().unwrap_or(none.error), end_entity, sent))
+            let error = path::alone(&own, now).err().unwrap_or(none.error);
+            (named().map(anchored), refused(error, end_entity, none.key))
         })?;
         let mut identity = identity()?;
         identity.name_constrained =
@@ -174,17 +175,15 @@ impl Authorities {
     }
 }
 
-impl Authorities {
-    /// Why there is no path.
-    fn refused(&self, error: webpki::Error, end_entity: &CertificateDer<'_>, sent: &[CertificateDer<'_>]) -> Refused {
-        if let webpki::Error::MaximumSignatureChecksExceeded = error {
-            let detail =
-                "none of the first certificates that the client sent beside its own leads to an authority in trust";
-            let (reason, error) = (Reason::UnknownCa, CertificateError::UnknownIssuer);
-            return Refused { reason, detail: detail.to_owned(), error };
-        }
-        acceptance::objection(Error::InvalidCertificate(certificate_error(error)), end_entity, sent, &self.trust)
+/// Why there is no path. `issuer_key`: see [`acceptance::objection`].
+fn refused(error: webpki::Error, end_entity: &CertificateDer<'_>, issuer_key: Option<&[u8]>) -> Refused {
+    if let webpki::Error::MaximumSignatureChecksExceeded = error {
+        let detail =
+            "none of the first certificates that the client sent beside its own leads to an authority in trust";
+        let (reason, error) = (Reason::UnknownCa, CertificateError::UnknownIssuer);
+        return Refused { reason, detail: detail.to_owned(), error };
     }
+    acceptance::objection(Error::InvalidCertificate(certificate_error(error)), end_entity, issuer_key)
 }
 
 /// What a certificate says that nothing vouches for.
@@ -199,7 +198,7 @@ fn unverified(certificate: &CertificateDer<'_>) -> Result<Verified, RefusedChain
     Ok(Verified { identity: Arc::new(identity), chain: Arc::new(chain), validity: Validity::ALWAYS })
 }
 
-/// Who issued each certificate of a path.
+/// Who issued each certificate of a path, and the trust anchor's, if that issuer is in `trust`, too.
 fn issued(path: &Path<'_>) -> Vec<Issued> {
     let issuers = path.certificates.iter().skip(1).map(|issuer| (issuer.key, issuer.signs_lists()));
     // Of a trust anchor neither webpki nor any other library asks whether it may sign lists: mkcert's may not.
@@ -209,7 +208,7 @@ fn issued(path: &Path<'_>) -> Vec<Issued> {
         key: Some(IssuerKey { spki: spki.to_vec(), digest: Sha256::of(spki), signs_lists }),
         serial: Serial::from_be_bytes(certificate.serial),
     });
-    issued.collect()
+    issued.chain(path.anchor.issued.iter().cloned()).collect()
 }
 
 /// When a certificate is valid.

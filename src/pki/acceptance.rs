@@ -10,6 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, Error, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::parts::Signed;
 use crate::identity::{Identity, key};
 use crate::rejection::Reason;
 
@@ -62,14 +63,9 @@ impl Objection {
 
 /// What is wrong with a path that the validation refused.
 ///
-/// `anchors` are the trust anchors' certificates; they and the intermediates are looked at only to tell a signature that does
-/// not fit from a key that nothing can be checked with.
-pub fn objection(
-    error: Error,
-    end_entity: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    anchors: &[CertificateDer<'_>],
-) -> Objection {
+/// `issuer_key` is the SubjectPublicKeyInfo with which a signature could not be checked, if there is one: it tells a signature
+/// by another key from a key that nothing can be checked with. Nothing else that a client sent is parsed.
+pub fn objection(error: Error, end_entity: &CertificateDer<'_>, issuer_key: Option<&[u8]>) -> Objection {
     let error = match error {
         Error::InvalidCertificate(error) => error,
         // webpki gives nothing else; if it ever does, it is a refusal all the same.
@@ -78,18 +74,18 @@ pub fn objection(
     match &error {
         // An authority of the same name, with another key: one that was made anew, or a forged one. Or the issuer's key is of
         // a kind whose signatures cannot be checked. `bad_signature` is left for a client that cannot prove that it holds its key.
-        CertificateError::BadSignature => unsupported_issuer(end_entity, intermediates, anchors)
-            .map_or_else(Objection::another_key, |what| Objection::unsupported_key(&what)),
+        CertificateError::BadSignature => {
+            unsupported_issuer(issuer_key).map_or_else(Objection::another_key, |what| Objection::unsupported_key(&what))
+        }
         CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { public_key_algorithm_id, .. } => {
             if key::is_known_algorithm(public_key_algorithm_id) {
                 return Objection::another_key();
             }
-            let what = unsupported_issuer(end_entity, intermediates, anchors);
+            let what = unsupported_issuer(issuer_key);
             Objection::unsupported_key(what.as_deref().unwrap_or("an issuer's key is of an unknown kind"))
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => {
-            let own = X509Certificate::from_der(end_entity)
-                .is_ok_and(|(_, certificate)| key::signature_of(&certificate) == Some(&signature_algorithm_id[..]));
+            let own = Signed::read(end_entity).is_some_and(|own| own.algorithm == signature_algorithm_id);
             let whose = if own { "the certificate" } else { "an intermediate certificate" };
             Objection::unsupported(
                 &format!("{whose} is signed with {}", key::signature(signature_algorithm_id)),
@@ -173,21 +169,9 @@ fn words(error: &CertificateError) -> String {
     text.to_owned()
 }
 
-/// The issuer of a certificate of this path, if its key is of a kind whose signatures the gate cannot check.
-fn unsupported_issuer(
-    end_entity: &CertificateDer<'_>,
-    intermediates: &[CertificateDer<'_>],
-    anchors: &[CertificateDer<'_>],
-) -> Option<String> {
-    let parsed = |der: &'_ CertificateDer<'_>| {
-        X509Certificate::from_der(der).ok().map(|(_, parsed)| parsed.issuer().as_raw().to_vec())
-    };
-    let issuers: Vec<Vec<u8>> = [end_entity].into_iter().chain(intermediates).filter_map(parsed).collect();
-    intermediates.iter().chain(anchors).find_map(|issuer| {
-        let (_, issuer) = X509Certificate::from_der(issuer).ok()?;
-        issuers.iter().any(|name| name == issuer.subject().as_raw()).then_some(())?;
-        Some(format!("its issuer's key is {}", key::unsupported(issuer.public_key().raw)?))
-    })
+/// What the issuer's key is, if it is of a kind whose signatures the gate cannot check.
+fn unsupported_issuer(key: Option<&[u8]>) -> Option<String> {
+    Some(format!("its issuer's key is {}", key::unsupported(key?)?))
 }
 
 /// A path validation of its own for [`alone`], with the gate's algorithms.
@@ -216,7 +200,7 @@ pub fn alone(end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Objec
         Ok(Err(Error::InvalidCertificate(
             CertificateError::BadSignature | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
         ))) => {}
-        Ok(Err(error)) => return Err(objection(error, end_entity, &[], &[])),
+        Ok(Err(error)) => return Err(objection(error, end_entity, None)),
         // Neither can be: there is one anchor, and it has signed nothing.
         Ok(Ok(_)) | Err(_) => return Err(Objection::unreadable()),
     }

@@ -6,13 +6,15 @@
 /// The most extensions that are looked at for one of them. Real certificates have about ten.
 const EXTENSIONS_MAX: usize = 64;
 
-/// `keyUsage`, `subjectKeyIdentifier`, `nameConstraints` and `authorityKeyIdentifier` (RFC 5280 section 4.2.1), below
-/// `id-ce`.
+/// `keyUsage`, `subjectKeyIdentifier`, `basicConstraints`, `nameConstraints` and `authorityKeyIdentifier` (RFC 5280 section
+/// 4.2.1), below `id-ce`.
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 15];
 const SUBJECT_KEY_ID: &[u8] = &[0x55, 0x1d, 14];
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
 const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 30];
 const AUTHORITY_KEY_ID: &[u8] = &[0x55, 0x1d, 35];
 
+const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
@@ -93,7 +95,6 @@ impl<'a> Parts<'a> {
         for _ in 0..EXTENSIONS_MAX {
             let mut extension = take(&mut rest, SEQUENCE)?.contents;
             if take(&mut extension, OBJECT_IDENTIFIER)?.contents == id {
-                const BOOLEAN: u8 = 0x01;
                 let _critical = take(&mut extension, BOOLEAN);
                 return Some(take(&mut extension, OCTET_STRING)?.contents);
             }
@@ -118,6 +119,13 @@ impl<'a> Parts<'a> {
     /// Whether it constrains the names that it may vouch for.
     pub fn constrains_names(&self) -> bool {
         self.extension(NAME_CONSTRAINTS).is_some()
+    }
+
+    /// Whether it is that of an authority (`cA`).
+    pub fn is_authority(&self) -> bool {
+        let Some(mut value) = self.extension(BASIC_CONSTRAINTS) else { return false };
+        let constraints = take(&mut value, SEQUENCE).map(|constraints| constraints.contents).unwrap_or_default();
+        take(&mut { constraints }, BOOLEAN).is_some_and(|authority| authority.contents == [0xff])
     }
 
     /// Whether its key may sign revocation lists: a key usage that is absent forbids nothing.

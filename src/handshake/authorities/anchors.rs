@@ -7,7 +7,8 @@ use rustls::{DistinguishedName, Error};
 
 use super::path::fit;
 use crate::config::checked::{ClientAuth, TrustKind};
-use crate::pki::Parts;
+use crate::identity::{Issued, IssuerKey, Serial, Sha256};
+use crate::pki::{self, Parts};
 
 /// Whom the certificates of clients may come from.
 #[derive(Debug, Default)]
@@ -30,11 +31,16 @@ pub(super) struct Anchor {
     key_id: Option<Vec<u8>>,
     /// Whether it may vouch for certain names only.
     pub(super) constrains_names: bool,
+    /// Who issued its certificate, and those above it, as far as these issuers are in `trust` as well: a list of theirs may
+    /// name it.
+    pub(super) issued: Vec<Issued>,
 }
 
 impl Anchors {
-    pub(super) fn new(client_auth: &ClientAuth) -> Result<Self, Error> {
+    pub(super) fn new(client_auth: &ClientAuth, algorithms: pki::Algorithms<'_>) -> Result<Self, Error> {
         let mut anchors = Self::default();
+        let authorities = client_auth.trust.iter().filter(|trusted| trusted.kind == TrustKind::Authority);
+        let authorities: Vec<_> = authorities.filter_map(|trusted| Parts::read(&trusted.certificate)).collect();
         for trusted in &client_auth.trust {
             let certificate = &trusted.certificate;
             let parts = Parts::read(certificate).ok_or(Error::General("not a certificate".to_owned()))?;
@@ -49,6 +55,7 @@ impl Anchors {
                         key: parts.key.to_vec(),
                         key_id: parts.key_id().map(<[u8]>::to_vec),
                         constrains_names: parts.constrains_names(),
+                        issued: issued(parts, &authorities, algorithms),
                     });
                     name
                 }
@@ -90,4 +97,23 @@ impl Anchors {
         }
         anchors
     }
+}
+
+/// Who issued a certificate, and those above it, among these authorities.
+fn issued<'a>(mut certificate: Parts<'a>, authorities: &[Parts<'a>], algorithms: pki::Algorithms<'_>) -> Vec<Issued> {
+    let mut all = Vec::new();
+    // Authorities may have certified each other.
+    for _ in 0..authorities.len() {
+        let signed = |above: &&Parts<'_>| {
+            above.subject == certificate.issuer
+                && above.key != certificate.key
+                && pki::verify(algorithms, above.key, &certificate.signature).is_ok()
+        };
+        let Some(above) = authorities.iter().find(signed) else { break };
+        let key = IssuerKey { spki: above.key.to_vec(), digest: Sha256::of(above.key), signs_lists: true };
+        let serial = Serial::from_be_bytes(certificate.serial);
+        all.push(Issued { issuer: certificate.issuer.to_vec(), key: Some(key), serial });
+        certificate = *above;
+    }
+    all
 }

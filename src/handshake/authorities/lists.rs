@@ -17,7 +17,7 @@ use x509_parser::x509::X509Name;
 
 use super::{Refused, revoked};
 use crate::config::checked::{ClientAuth, ExpiredRevocationList, RevocationCheck, RevocationList};
-use crate::identity::{Chain, Issued, IssuerKey, Serial, Sha256};
+use crate::identity::{Chain, Issued, IssuerKey, Serial, Sha256, text};
 use crate::pki::{self, Signed};
 use crate::rejection::Reason;
 
@@ -96,6 +96,11 @@ impl Lists {
         if self.by_issuer.is_empty() {
             return Ok(until);
         }
+        // A trust anchor needs no list, but is revoked by one of an authority above it that is in trust as well.
+        if chain.issued.iter().skip(chain.certificates.len()).any(|issued| self.of(issued).any(|list| list.has(issued)))
+        {
+            return Err(revoked());
+        }
         // From the trust anchor down, so that what is wrong with an issuer comes before what is wrong below it.
         for (place, (issued, der)) in chain.issued.iter().zip(&chain.certificates).enumerate().rev() {
             // A certificate that is trusted itself needs no list, but one that names it counts.
@@ -171,7 +176,7 @@ impl Lists {
 }
 
 fn name(der: &[u8]) -> String {
-    X509Name::from_der(der).map(|(_, name)| name.to_string()).unwrap_or_default()
+    X509Name::from_der(der).map(|(_, name)| text::name(&name)).unwrap_or_default()
 }
 
 impl List {

@@ -13,6 +13,7 @@ use rustls::pki_types::{
 };
 
 use super::anchors::{Anchor, Anchors};
+use crate::identity::key;
 use crate::pki::{self, NotSigned, Parts, Signed};
 
 /// The most intermediates between a client's certificate and a trust anchor. webpki follows no more.
@@ -38,10 +39,14 @@ pub(super) struct Path<'a> {
 
 /// Why there is no path: as webpki has it, and how much that says.
 #[derive(Debug)]
-pub(super) struct NoPath {
+pub(super) struct NoPath<'a> {
     weight: u8,
     pub(super) error: webpki::Error,
-    /// On some path all signatures are right, from a trust anchor down to the client's certificate.
+    /// The SubjectPublicKeyInfo with which a signature could not be checked, if that is the error. An authority in trust vouches
+    /// for it.
+    pub(super) key: Option<&'a [u8]>,
+    /// On some path all signatures are right, from a trust anchor down to the client's certificate, and all issuers are
+    /// authorities.
     pub(super) anchored: bool,
 }
 
@@ -52,7 +57,7 @@ pub(super) fn find<'a>(
     anchors: &'a Anchors,
     algorithms: pki::Algorithms<'a>,
     now: UnixTime,
-) -> Result<Path<'a>, NoPath> {
+) -> Result<Path<'a>, NoPath<'a>> {
     let mut certificates = vec![leaf];
     for der in sent {
         // What is no certificate, is there already, or is trusted anyway, leads nowhere.
@@ -70,7 +75,7 @@ pub(super) fn find<'a>(
         wrong: [0; 2],
         steps: STEPS_MAX,
         judged: 0,
-        no_path: NoPath { weight: 0, error: webpki::Error::UnknownIssuer, anchored: false },
+        no_path: NoPath { weight: 0, error: webpki::Error::UnknownIssuer, key: None, anchored: false },
     };
     search.extend(&mut vec![0]).ok_or(search.no_path)
 }
@@ -123,7 +128,7 @@ struct Search<'a> {
     steps: usize,
     judged: usize,
     /// The best that is known in case there is none.
-    no_path: NoPath,
+    no_path: NoPath<'a>,
 }
 
 /// A signature that was checked.
@@ -142,7 +147,7 @@ impl<'a> Search<'a> {
             if self.is_vouched_for(path, anchor) {
                 match self.judge(path, anchor) {
                     Ok(found) => return Some(found),
-                    Err(error) => self.note(JUDGED, error),
+                    Err(error) => self.note(JUDGED, error, None),
                 }
             }
         }
@@ -209,7 +214,7 @@ impl<'a> Search<'a> {
         let [anchors, others] = &mut self.wrong;
         let wrong = if of_anchor { anchors } else { others };
         if (*wrong >= WRONG_MAX && !in_any_case) || self.checked.len() >= CHECKS_MAX {
-            self.note(TOO_MUCH, webpki::Error::MaximumSignatureChecksExceeded);
+            self.note(TOO_MUCH, webpki::Error::MaximumSignatureChecksExceeded, None);
             return false;
         }
         let by = pki::verify(self.algorithms, key, &issued.signature);
@@ -219,7 +224,7 @@ impl<'a> Search<'a> {
                 *wrong += weight(key);
             }
             let (weight, error) = not_signed(why, &issued.signature, key);
-            self.note(weight, error);
+            self.note(weight, error, Some(key));
         }
         by.is_ok()
     }
@@ -227,11 +232,12 @@ impl<'a> Search<'a> {
     /// Asks webpki about a path on which all signatures are right.
     fn judge(&mut self, path: &[usize], anchor: &'a Anchor) -> Result<Path<'a>, webpki::Error> {
         self.judged += 1;
-        self.no_path.anchored = true;
+        let certificates: Vec<_> = path.iter().filter_map(|place| self.certificate(*place)).collect();
+        // A device's key makes no authority: what it signs is not anchored, though its own certificate is.
+        self.no_path.anchored |= certificates.iter().skip(1).all(Parts::is_authority);
         if self.judged > JUDGED_MAX {
             return Err(webpki::Error::MaximumPathBuildCallsExceeded);
         }
-        let certificates: Vec<_> = path.iter().filter_map(|place| self.certificate(*place)).collect();
         let ders: Vec<_> = certificates.iter().map(|one| CertificateDer::from(one.der)).collect();
         let (leaf, intermediates) = ders.split_first().ok_or(webpki::Error::UnknownIssuer)?;
         let known: Vec<_> =
@@ -249,9 +255,9 @@ impl<'a> Search<'a> {
     }
 
     /// Keeps what says most.
-    fn note(&mut self, weight: u8, error: webpki::Error) {
+    fn note(&mut self, weight: u8, error: webpki::Error, key: Option<&'a [u8]>) {
         if weight > self.no_path.weight {
-            self.no_path = NoPath { weight, error, ..self.no_path };
+            self.no_path = NoPath { weight, error, key, ..self.no_path };
         }
     }
 }
@@ -261,10 +267,11 @@ const TOO_MUCH: u8 = 1;
 const JUDGED: u8 = 5;
 
 /// A signature that does not count, as webpki has it.
-fn not_signed(why: NotSigned, signature: &Signed<'_>, key: &[u8]) -> (u8, webpki::Error) {
+fn not_signed(why: NotSigned, signature: &Signed<'_>, spki: &[u8]) -> (u8, webpki::Error) {
     let signature_algorithm_id = signature.algorithm.to_vec();
     let of_key = |signature_algorithm_id| {
-        let public_key_algorithm_id = pki::public_key(key).map(|(algorithm, _)| algorithm.to_vec()).unwrap_or_default();
+        let public_key_algorithm_id =
+            pki::public_key(spki).map(|(algorithm, _)| algorithm.to_vec()).unwrap_or_default();
         let context = webpki::UnsupportedSignatureAlgorithmForPublicKeyContext {
             signature_algorithm_id,
             public_key_algorithm_id,
@@ -273,6 +280,8 @@ fn not_signed(why: NotSigned, signature: &Signed<'_>, key: &[u8]) -> (u8, webpki
     };
     match why {
         NotSigned::OtherKind => (2, of_key(signature_algorithm_id)),
+        // aws-lc refuses keys of sizes that it does not take by the same error.
+        NotSigned::Wrong if key::unsupported(spki).is_some() => (4, webpki::Error::InvalidSignatureForPublicKey),
         NotSigned::Wrong => (3, webpki::Error::InvalidSignatureForPublicKey),
         NotSigned::Key => (4, of_key(signature_algorithm_id)),
         NotSigned::Algorithm => {

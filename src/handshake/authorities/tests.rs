@@ -113,6 +113,21 @@ fn numbered(name: &str, serial: u64) -> CertificateParams {
     params
 }
 
+/// The defaults, with neither trust nor lists.
+fn client_auth() -> ClientAuth {
+    ClientAuth {
+        mode: ClientAuthMode::RequireAndVerify,
+        trust: Vec::new(),
+        revocation_lists: Vec::new(),
+        newer_lists: Vec::new(),
+        deny: DenyList::default(),
+        expired_revocation_list: ExpiredRevocationList::Deny,
+        revocation_check: RevocationCheck::Chain,
+        expired_session: ExpiredSession::Cut,
+        announce_trust: true,
+    }
+}
+
 /// Authorities that count the signatures they check.
 struct Scene {
     authorities: Authorities,
@@ -130,17 +145,8 @@ impl Scene {
             certificate: certificate.clone(),
             kind,
         };
-        let client_auth = ClientAuth {
-            mode: ClientAuthMode::RequireAndVerify,
-            trust: trust.into_iter().map(anchor).collect(),
-            revocation_lists,
-            newer_lists: Vec::new(),
-            deny: DenyList::default(),
-            expired_revocation_list: ExpiredRevocationList::Deny,
-            revocation_check: RevocationCheck::Chain,
-            expired_session: ExpiredSession::Cut,
-            announce_trust: true,
-        };
+        let trust = trust.into_iter().map(anchor).collect();
+        let client_auth = ClientAuth { trust, revocation_lists, ..client_auth() };
         let count: &'static AtomicUsize = Box::leak(Box::default());
         let real = PROVIDER.signature_verification_algorithms.all;
         let counted = real.iter().map(|by| &*Box::leak(Box::new(Counted { by: *by, count })));
@@ -313,6 +319,46 @@ fn an_intermediate_that_expired_does_not_hide_one_that_is_valid() {
 }
 
 #[test]
+fn what_a_devices_key_signs_is_not_anchored() {
+    let root = Ca::new("Devices");
+    let middle = root.below(authority_params("Middle"));
+    // A stolen phone: its key signs certificates with other names, each with another fingerprint.
+    let stolen = root.below(params("alice"));
+    let mut expired = params("bob");
+    expired.not_after = OffsetDateTime::now_utc() - time::Duration::DAY;
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    for (what, leaf, sent, anchored) in [
+        ("by a device", stolen.device(params("bob")), vec![&stolen.certificate], false),
+        ("by a device, expired", stolen.device(expired.clone()), vec![&stolen.certificate], false),
+        ("by an authority, expired", middle.device(expired.clone()), vec![&middle.certificate], true),
+        ("by the root, expired", root.device(expired), vec![], true),
+        ("by another root", Ca::new("Devices").device(params("bob")), vec![], false),
+    ] {
+        let sent: Vec<_> = sent.into_iter().cloned().collect();
+        let (identity, _) = scene.authorities.verify(&leaf, &sent, UnixTime::now()).expect_err(what);
+        assert_eq!(identity.map(|identity| identity.anchored), Some(anchored), "{what}");
+    }
+}
+
+#[test]
+fn a_strangers_unsupported_key_does_not_hide_an_unknown_issuer() {
+    /// The last bytes of the object identifiers of P-256 and of P-192, which is not supported.
+    const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    const P192: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x01];
+    let on_p192 = |certificate: &CertificateDer<'_>| {
+        let at = certificate.windows(P256.len()).rposition(|bytes| bytes == P256).expect("a key on P-256");
+        CertificateDer::from([&certificate[..at], P192, &certificate[at + P192.len()..]].concat())
+    };
+    let (root, namesake) = (Ca::new("Devices"), Ca::new("Devices"));
+    let forged = namesake.below(authority_params("Middle"));
+    let (leaf, sent) = (forged.device(params("bob")), on_p192(&forged.certificate));
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    scene.refuses("nothing vouches for the key", Reason::UnknownCa, &leaf, &[&sent]);
+    let scene = Scene::new(&[&on_p192(&root.certificate)], Vec::new());
+    scene.refuses("a key in trust", Reason::UnsupportedKey, &root.device(params("bob")), &[]);
+}
+
+#[test]
 fn lists_belong_to_an_authority_by_name_and_key() {
     let (own, friend) = (Ca::new("Devices"), Ca::new("Devices"));
     let (alice, bob) = (own.device(numbered("alice", 1)), friend.device(numbered("bob", 1)));
@@ -367,6 +413,69 @@ fn the_list_of_an_intermediate_is_checked_once_for_its_key() {
         &device,
         &[&silent.certificate],
     );
+}
+
+#[test]
+fn an_intermediate_that_a_list_names_is_revoked_however_lists_are_asked_for() {
+    let root = Ca::new("Root");
+    let middle = root.below({
+        let mut params = authority_params("Middle");
+        params.serial_number = Some(SerialNumber::from(40_u64));
+        params
+    });
+    let device = middle.device(params("alice"));
+    let anchor = |ca: &Ca| TrustAnchor {
+        file: "clients.pem".into(),
+        certificate: ca.certificate.clone(),
+        kind: TrustKind::Authority,
+    };
+    let verdict = |trust: &[&Ca], lists: &[(&Ca, &[u64])], revocation_check| {
+        let list = |(ca, serials): &(&Ca, &[u64])| {
+            let mut list = ca.list(serials, 7, None);
+            let signed_by = trust.iter().find(|one| one.certificate == ca.certificate);
+            list.signer = signed_by.and_then(|one| Parts::read(&one.certificate)).map(|one| Sha256::of(one.key));
+            list
+        };
+        let client_auth = ClientAuth {
+            trust: trust.iter().map(|ca| anchor(ca)).collect(),
+            revocation_lists: lists.iter().map(list).collect(),
+            revocation_check,
+            ..client_auth()
+        };
+        let authorities = Authorities::new(&client_auth).expect("authorities");
+        let sent = [middle.certificate.clone()];
+        authorities.verify(&device, &sent, UnixTime::now()).err().map(|(_, refused)| refused.reason)
+    };
+    use RevocationCheck::{Chain, Leaf};
+    for (what, trust, lists, chain, leaf) in [
+        ("its own list only", &[&root][..], &[(&middle, &[][..])][..], Some(Reason::RevocationUnknown), None),
+        (
+            "the root's list only",
+            &[&root],
+            &[(&root, &[])],
+            Some(Reason::RevocationUnknown),
+            Some(Reason::RevocationUnknown),
+        ),
+        ("both lists", &[&root], &[(&middle, &[]), (&root, &[])], None, None),
+        (
+            "revoked by the root",
+            &[&root],
+            &[(&middle, &[]), (&root, &[40])],
+            Some(Reason::Revoked),
+            Some(Reason::Revoked),
+        ),
+        ("in trust beside the root", &[&root, &middle], &[(&middle, &[]), (&root, &[])], None, None),
+        (
+            "in trust, revoked by the root",
+            &[&root, &middle],
+            &[(&middle, &[]), (&root, &[40])],
+            Some(Reason::Revoked),
+            Some(Reason::Revoked),
+        ),
+    ] {
+        assert_eq!(verdict(trust, lists, Chain), chain, "{what}, chain");
+        assert_eq!(verdict(trust, lists, Leaf), leaf, "{what}, leaf");
+    }
 }
 
 #[test]
