@@ -10,6 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, Error, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::parts::{EXTENSIONS_MAX, Parts};
 use crate::identity::{Identity, key};
 use crate::rejection::Reason;
 
@@ -88,8 +89,7 @@ pub fn objection(
             Objection::unsupported_key(what.as_deref().unwrap_or("an issuer's key is of an unknown kind"))
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => {
-            let own = X509Certificate::from_der(end_entity)
-                .is_ok_and(|(_, certificate)| key::signature_of(&certificate) == Some(&signature_algorithm_id[..]));
+            let own = Parts::read(end_entity).is_some_and(|own| own.signature.algorithm == signature_algorithm_id);
             let whose = if own { "the certificate" } else { "an intermediate certificate" };
             Objection::unsupported(
                 &format!("{whose} is signed with {}", key::signature(signature_algorithm_id)),
@@ -179,14 +179,12 @@ fn unsupported_issuer(
     intermediates: &[CertificateDer<'_>],
     anchors: &[CertificateDer<'_>],
 ) -> Option<String> {
-    let parsed = |der: &'_ CertificateDer<'_>| {
-        X509Certificate::from_der(der).ok().map(|(_, parsed)| parsed.issuer().as_raw().to_vec())
-    };
-    let issuers: Vec<Vec<u8>> = [end_entity].into_iter().chain(intermediates).filter_map(parsed).collect();
+    // Not the whole certificates: what a client sends may have thousands of extensions.
+    let sent = [end_entity].into_iter().chain(intermediates).filter_map(|der| Parts::read(der));
+    let issuers: Vec<&[u8]> = sent.map(|certificate| certificate.issuer).collect();
     intermediates.iter().chain(anchors).find_map(|issuer| {
-        let (_, issuer) = X509Certificate::from_der(issuer).ok()?;
-        issuers.iter().any(|name| name == issuer.subject().as_raw()).then_some(())?;
-        Some(format!("its issuer's key is {}", key::unsupported(issuer.public_key().raw)?))
+        let issuer = Parts::read(issuer).filter(|issuer| issuers.contains(&issuer.subject))?;
+        Some(format!("its issuer's key is {}", key::unsupported(issuer.key)?))
     })
 }
 
@@ -204,6 +202,9 @@ const NO_ISSUER: &[u8] =
 pub fn alone(end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Objection> {
     let Ok(identity) = Identity::from_certificate(end_entity, false) else { return Err(Objection::unreadable()) };
     let Ok((_, certificate)) = X509Certificate::from_der(end_entity) else { return Err(Objection::unreadable()) };
+    if let Some(objection) = Parts::read(end_entity).and_then(|parts| unwieldy(&parts)) {
+        return Err(objection);
+    }
     let mut roots = RootCertStore::empty();
     roots.roots.push(TrustAnchor {
         subject: Der::from(contents(certificate.issuer().as_raw()).to_vec()),
@@ -221,6 +222,13 @@ pub fn alone(end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Objec
         Ok(Ok(_)) | Err(_) => return Err(Objection::unreadable()),
     }
     own_key(&identity)
+}
+
+/// What the gate has against a certificate that takes too much work to read, whatever it says.
+pub fn unwieldy(certificate: &Parts<'_>) -> Option<Objection> {
+    certificate
+        .has_too_many_extensions()
+        .then(|| Objection::invalid(format!("it has more than {EXTENSIONS_MAX} extensions")))
 }
 
 /// What the gate has against the key of the device itself.
