@@ -29,8 +29,16 @@ use crate::rejection::Reason;
 /// The most certificates a client may send beside its own.
 const INTERMEDIATES_MAX: usize = 8;
 
-/// The longest certificate, in bytes, that is read for its names although nothing vouches for it: what that takes grows with
-/// it. Real ones have one to three thousand bytes.
+/// The most bytes that all certificates of a client may have. Real chains have two to ten thousand, with signatures that resist
+/// quantum computers up to twenty thousand.
+const CHAIN_MAX: usize = 36 * 1024;
+
+/// The most DER values in the names and extensions of a certificate that is read for its names although nothing vouches for it.
+/// Real ones have about a hundred.
+const VALUES_MAX: usize = 256;
+
+/// The longest certificate, in bytes, that is hashed and read for its names although nothing vouches for it: what that takes
+/// grows with it. Real ones have one to three thousand bytes.
 const UNVERIFIED_MAX: usize = 16 * 1024;
 
 /// The authorities of one `[client_auth]`. Routes that have the same one share them: lists may be long, and a device that was
@@ -137,17 +145,31 @@ impl Authorities {
         now: UnixTime,
     ) -> Result<Verified, RefusedChain> {
         // Whom a certificate names that nothing vouches for: for the log.
-        let named = || unverified(end_entity).ok().map(|one| one.identity);
+        let leaf = Parts::read(end_entity);
+        let named = || {
+            leaf.filter(|leaf| !leaf.has_more_values_than(VALUES_MAX))?;
+            unverified(end_entity).ok().map(|one| one.identity)
+        };
         if sent.len() > INTERMEDIATES_MAX {
             let detail = format!("{} certificates beside the client's own", sent.len());
             return Err((named(), Refused::invalid(detail)));
         }
-        if let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now) {
+        let bytes = sent.iter().fold(end_entity.len(), |bytes, one| bytes + one.len());
+        if bytes > CHAIN_MAX {
+            let detail = format!("{bytes} bytes of certificates, and {CHAIN_MAX} are the most");
+            return Err((named(), Refused::invalid(detail)));
+        }
+        if end_entity.len() <= UNVERIFIED_MAX
+            && let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now)
+        {
             return Ok(verified);
+        }
+        if let Some(refused) = leaf.and_then(|leaf| acceptance::unwieldy(&leaf)) {
+            return Err((None, refused));
         }
         let own =
             webpki::EndEntityCert::try_from(end_entity).map_err(|error| (named(), refused(error, end_entity, None)))?;
-        let leaf = Parts::read(end_entity).ok_or_else(|| (named(), Refused::unreadable()))?;
+        let leaf = leaf.ok_or_else(|| (named(), Refused::unreadable()))?;
         let identity = || Identity::from_certificate(end_entity, true).map_err(|_| (None, Refused::unreadable()));
         if self.anchors.pins(end_entity) {
             let identity = Arc::new(identity()?);

@@ -33,6 +33,10 @@ use crate::sys::socket::{self, send};
 /// The most received bytes a handshake may pile up: a message may span records, and rustls takes one of 64 KiB.
 const RECEIVED_MAX: usize = 96 * 1024;
 
+/// The most records of a handshake behind the ClientHello. Clients send three to ten, and those with records of 512 bytes send
+/// sixty for a chain of 30 kB; each costs as much as hundreds of bytes do.
+const RECORDS_MAX: usize = 256;
+
 /// The header of a record.
 const RECORD_HEADER: usize = 5;
 
@@ -138,6 +142,9 @@ pub async fn handshake(
             fed: 0,
             exact,
             peeked: 0,
+            mark: 1,
+            hello: greeted.length,
+            records: 0,
             unsent: Vec::new(),
             observation: Observation::default(),
         }),
@@ -145,7 +152,10 @@ pub async fn handshake(
     };
     // The ClientHello is still in the socket; it fits the first read, and so does what comes right behind it.
     driver.received.reserve(greeted.length + RECORD_HEADER);
-    let (rejection, last, alert) = match timeout_at(deadline, driver.run(stream, greeted.length)).await {
+    let outcome = timeout_at(deadline, driver.run(stream)).await;
+    let mark = driver.wait_for(stream, 1);
+    let outcome = outcome.map(|done| done.and(mark.map_err(Failure::Io)));
+    let (rejection, last, alert) = match outcome {
         Ok(Ok(())) => return driver.finish(greeted, tls),
         Ok(Err(Failure::Tls { error, mut alert })) => {
             if alert.is_empty() && is_unable_to_sign(&error) {
@@ -159,7 +169,7 @@ pub async fn handshake(
         }
         Ok(Err(Failure::Closed)) => silent(Reason::HandshakeClosedEarly, "ended during the handshake"),
         Ok(Err(Failure::Io(error))) => silent(Reason::HandshakeClosedEarly, error.to_string()),
-        Ok(Err(Failure::TooMuch)) => silent(Reason::Misbehaved, "more bytes than a handshake can have"),
+        Ok(Err(Failure::TooMuch)) => silent(Reason::Misbehaved, "more bytes or records than a handshake can have"),
         Err(_) => silent(Reason::HandshakeTimeout, "not complete within timeouts.handshake"),
     };
     let refused = greeted.admitted.refuse(rejection, Last::Records(&last, alert));
@@ -182,6 +192,12 @@ struct Driver {
     /// If so, how many bytes at the end of what was received are only a copy: they still stand at the head of the socket.
     /// It counts those that rustls has done away with, too.
     peeked: usize,
+    /// How many bytes must be in the socket before it counts as readable.
+    mark: usize,
+    /// How many bytes of the ClientHello rustls has not been shown yet.
+    hello: usize,
+    /// How many records rustls has been shown behind it.
+    records: usize,
     /// Records that can wait.
     unsent: Vec<u8>,
     observation: Observation,
@@ -215,11 +231,11 @@ impl Driver {
         Some(Arc::new(Identity { verified: false, ..Identity::clone(&identity) }))
     }
 
-    /// `hello` is the length of the ClientHello, which has come whole.
-    async fn run(&mut self, stream: &TcpStream, hello: usize) -> Result<(), Failure> {
+    /// The ClientHello has come whole.
+    async fn run(&mut self, stream: &TcpStream) -> Result<(), Failure> {
         if self.exact {
             // Of these bytes it is known whose they are, so they need no second look.
-            self.received.resize(hello, 0);
+            self.received.resize(self.hello, 0);
             let read = stream.try_read(&mut self.received);
             self.received.truncate(read.unwrap_or_default());
         }
@@ -248,21 +264,25 @@ impl Driver {
     async fn receive(&mut self, stream: &TcpStream) -> Result<(), Failure> {
         loop {
             let rest = self.received.get(self.fed..).unwrap_or_default();
+            let mut missing = 1;
             if let Some(&[_, _, _, high, low]) = rest.first_chunk::<RECORD_HEADER>() {
                 let record = RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]));
                 // A length that no record may have is shown to rustls at once, for the alert that belongs to it.
                 if rest.len() >= record || record > RECORD_MAX {
-                    self.fed += record.min(rest.len());
-                    return Ok(());
+                    let shown = record.min(rest.len());
+                    self.fed += shown;
+                    return self.count(shown);
                 }
+                missing = record - rest.len();
             }
             if self.received.len() > RECEIVED_MAX {
                 return Err(Failure::TooMuch);
             }
             // rustls wants another record, so the part of one that is here will be shown to it for certain.
             self.take_off(stream, 0)?;
+            self.wait_for(stream, missing)?;
             stream.readable().await?;
-            self.received.reserve(4096);
+            self.received.reserve(missing.max(4096));
             let read = if self.exact { self.peek(stream) } else { socket::read(stream, &mut self.received) };
             match read {
                 Ok(0) => return Err(Failure::Closed),
@@ -271,6 +291,25 @@ impl Driver {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Counts a record of so many bytes.
+    fn count(&mut self, bytes: usize) -> Result<(), Failure> {
+        if self.hello == 0 {
+            self.records += 1;
+        }
+        self.hello = self.hello.saturating_sub(bytes);
+        if self.records > RECORDS_MAX { Err(Failure::TooMuch) } else { Ok(()) }
+    }
+
+    /// Has the socket count as readable only when so many bytes have come, or the end: a record wakes the handshake once,
+    /// however small the pieces are in which it comes.
+    fn wait_for(&mut self, stream: &TcpStream, bytes: usize) -> io::Result<()> {
+        if self.mark != bytes {
+            socket::set_receive_low_water_mark(stream, bytes)?;
+            self.mark = bytes;
+        }
+        Ok(())
     }
 
     /// Copies what stands at the head of the socket behind what was received.

@@ -10,7 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, Error, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::parts::Signed;
+use super::parts::{EXTENSIONS_MAX, Parts};
 use crate::identity::{Identity, key};
 use crate::rejection::Reason;
 
@@ -85,7 +85,7 @@ pub fn objection(error: Error, end_entity: &CertificateDer<'_>, issuer_key: Opti
             Objection::unsupported_key(what.as_deref().unwrap_or("an issuer's key is of an unknown kind"))
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => {
-            let own = Signed::read(end_entity).is_some_and(|own| own.algorithm == signature_algorithm_id);
+            let own = Parts::read(end_entity).is_some_and(|own| own.signature.algorithm == signature_algorithm_id);
             let whose = if own { "the certificate" } else { "an intermediate certificate" };
             Objection::unsupported(
                 &format!("{whose} is signed with {}", key::signature(signature_algorithm_id)),
@@ -188,6 +188,9 @@ const NO_ISSUER: &[u8] =
 pub fn alone(end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Objection> {
     let Ok(identity) = Identity::from_certificate(end_entity, false) else { return Err(Objection::unreadable()) };
     let Ok((_, certificate)) = X509Certificate::from_der(end_entity) else { return Err(Objection::unreadable()) };
+    if let Some(objection) = Parts::read(end_entity).and_then(|parts| unwieldy(&parts)) {
+        return Err(objection);
+    }
     let mut roots = RootCertStore::empty();
     roots.roots.push(TrustAnchor {
         subject: Der::from(contents(certificate.issuer().as_raw()).to_vec()),
@@ -205,6 +208,13 @@ pub fn alone(end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Objec
         Ok(Ok(_)) | Err(_) => return Err(Objection::unreadable()),
     }
     own_key(&identity)
+}
+
+/// What the gate has against a certificate that takes too much work to read, whatever it says.
+pub fn unwieldy(certificate: &Parts<'_>) -> Option<Objection> {
+    certificate
+        .has_too_many_extensions()
+        .then(|| Objection::invalid(format!("it has more than {EXTENSIONS_MAX} extensions")))
 }
 
 /// What the gate has against the key of the device itself.

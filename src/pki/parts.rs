@@ -3,8 +3,8 @@
 //! A certificate that a stranger sends may have thousands of extensions or names. Here nothing is allocated, and what is
 //! read does not grow with them.
 
-/// The most extensions that are looked at for one of them. Real certificates have about ten.
-const EXTENSIONS_MAX: usize = 64;
+/// The most extensions that a certificate may have. Real ones have about ten.
+pub(super) const EXTENSIONS_MAX: usize = 64;
 
 /// `keyUsage`, `subjectKeyIdentifier`, `basicConstraints`, `nameConstraints` and `authorityKeyIdentifier` (RFC 5280 section
 /// 4.2.1), below `id-ce`.
@@ -89,6 +89,30 @@ impl<'a> Parts<'a> {
         Some(Self { der, signature, serial, issuer, validity, subject, key, extensions })
     }
 
+    /// Whether its names and extensions are made of more DER values than `most`: what a parser takes to read them grows with
+    /// these.
+    pub fn has_more_values_than(&self, most: usize) -> bool {
+        let mut count = values(self.subject, most) + values(self.issuer, most);
+        let mut extensions = self.extensions;
+        while count <= most
+            && let Some(extension) = take(&mut extensions, SEQUENCE)
+        {
+            // Its value is the last of its fields. One that is no SEQUENCE is a number, a string or a few bits.
+            let mut fields = extension.contents;
+            let _ = take(&mut fields, OBJECT_IDENTIFIER);
+            let _ = take(&mut fields, BOOLEAN);
+            let value = take(&mut fields, OCTET_STRING).map(|value| value.contents).unwrap_or_default();
+            count += 1 + if value.first() == Some(&SEQUENCE) { values(value, most) } else { 0 };
+        }
+        count > most
+    }
+
+    /// Whether it has more extensions than [`EXTENSIONS_MAX`]. No extension is found behind those.
+    pub fn has_too_many_extensions(&self) -> bool {
+        let mut rest = self.extensions;
+        (0..EXTENSIONS_MAX).all(|_| take(&mut rest, SEQUENCE).is_some()) && !rest.is_empty()
+    }
+
     /// The contents of an extension.
     fn extension(&self, id: &[u8]) -> Option<&'a [u8]> {
         let mut rest = self.extensions;
@@ -168,6 +192,24 @@ fn take<'a>(input: &mut &'a [u8], tag: u8) -> Option<Value<'a>> {
     Some(Value { whole, contents })
 }
 
+/// How many DER values `input` is made of, those within others included. More than `most` is all that is said of more than that,
+/// and of what is no DER.
+fn values(mut input: &[u8], most: usize) -> usize {
+    const CONSTRUCTED: u8 = 0x20;
+    /// A tag number that stands in further bytes: nothing in a certificate has one.
+    const LONG_TAG: u8 = 0x1f;
+    for count in 0..=most {
+        let Some(&tag) = input.first() else { return count };
+        let before = input;
+        let Some(value) = take(&mut input, tag).filter(|_| tag & LONG_TAG != LONG_TAG) else { break };
+        if tag & CONSTRUCTED != 0 {
+            // Into it: what it contains stands right before what follows.
+            input = before.get(value.whole.len() - value.contents.len()..).unwrap_or_default();
+        }
+    }
+    most + 1
+}
+
 /// A BIT STRING without unused bits.
 fn bits(contents: &[u8]) -> Option<&[u8]> {
     contents.split_first().filter(|(unused, _)| **unused == 0).map(|(_, bits)| bits)
@@ -220,6 +262,21 @@ mod tests {
         assert_eq!(root.key_id(), device.authority_key_id());
         assert!(root.key_id().is_some_and(|id| !id.is_empty()));
         assert_eq!((root.constrains_names(), device.constrains_names()), (true, false));
+    }
+
+    #[test]
+    fn values_are_counted_up_to_the_most_and_in_names_and_extensions() {
+        let (nested, garbage, long_tag) = (&[0x30, 4, 0x31, 0, 0x05, 0][..], &[0x30, 9, 1][..], &[0x9f, 0x1f, 0][..]);
+        for (input, most, count) in [(&[][..], 9, 0), (nested, 9, 3), (nested, 3, 3), (nested, 2, 3), (nested, 1, 2)] {
+            assert_eq!(values(input, most), count, "{input:02x?}, at most {most}");
+        }
+        assert_eq!((values(garbage, 9), values(long_tag, 9)), (10, 10));
+        let [root, device] = pair(&[KeyUsagePurpose::KeyCertSign]);
+        for der in [&root, &device] {
+            let parts = Parts::read(der).expect("a certificate");
+            assert_eq!((parts.has_more_values_than(100), parts.has_more_values_than(10)), (false, true));
+            assert!(!parts.has_too_many_extensions());
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
-use rustls::{Error, SignatureAlgorithm, SignatureScheme};
+use rustls::{ClientConfig, Error, SignatureAlgorithm, SignatureScheme};
 use time::OffsetDateTime;
 
 use crate::client::{Client, End, Shown, TLS13, VERSIONS, showing, signing_key};
@@ -330,6 +330,32 @@ fn endless_chains_and_large_certificates_cost_little() {
     match outcome {
         Ok(client) => drop(client),
         Err(end) => drop(watch.rejected(Reason::CertificateInvalid, &end)),
+    }
+}
+
+/// A record costs as much as hundreds of bytes do, and a chain can be cut into thousands.
+#[test]
+fn handshakes_in_many_small_records_are_admitted_up_to_a_limit() {
+    let scene = Scene::new();
+    let padded = |bytes| {
+        let shown =
+            scene.pki.clients.issue(odd(|params| params.custom_extensions.push(extension(false, vec![7; bytes]))));
+        Shown::certificate(&shown)
+    };
+    for version in VERSIONS {
+        let in_small_records = |shown: Arc<Shown>| {
+            let config = showing(&scene.pki, shown as Arc<dyn ResolvesClientCert>, &[version]);
+            // The smallest that rustls makes.
+            Arc::new(ClientConfig { max_fragment_size: Some(32), ..ClientConfig::clone(&config) })
+        };
+        let fits = in_small_records(padded(4_000));
+        assert_admitted(&scene.gate, || Client::admitted(scene.gate.address(), &fits, NAME));
+
+        let too_many = in_small_records(padded(8_000));
+        let watch = Watch::begin(&scene.gate);
+        let end = Client::admitted(scene.gate.address(), &too_many, NAME).map(drop).unwrap_err();
+        let line = watch.rejected(Reason::Misbehaved, &end);
+        assert!(matches!(end, End::Truncated | End::Reset), "{end:?} {line}");
     }
 }
 

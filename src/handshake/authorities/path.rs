@@ -61,7 +61,7 @@ pub(super) fn find<'a>(
     let mut certificates = vec![leaf];
     for der in sent {
         // What is no certificate, is there already, or is trusted anyway, leads nowhere.
-        let Some(parts) = Parts::read(der) else { continue };
+        let Some(parts) = Parts::read(der).filter(|parts| !parts.has_too_many_extensions()) else { continue };
         if !anchors.has(&parts) && certificates.iter().all(|one| one.der != parts.der) {
             certificates.push(parts);
         }

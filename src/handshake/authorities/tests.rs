@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
-    CrlIssuingDistributionPoint, DnType, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-    NameConstraints, RevokedCertParams, SanType, SerialNumber,
+    CrlIssuingDistributionPoint, CustomExtension, DnType, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, NameConstraints, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 use time::OffsetDateTime;
@@ -239,6 +239,62 @@ fn chains_that_strangers_make_up_cost_two_signatures_at_most() {
     }
     let (verdict, cost) = scene.judge(&leaf, &[&junk[0].certificate; 9]);
     assert_eq!((verdict.err(), cost), (Some(Reason::CertificateInvalid), 0), "more than 8");
+}
+
+/// So many extensions that say nothing, each with so many bytes.
+fn with_extensions(mut params: CertificateParams, count: u64, bytes: usize) -> CertificateParams {
+    params.custom_extensions.extend(
+        (0..count).map(|number| CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 55_555, number], vec![7; bytes])),
+    );
+    params
+}
+
+#[test]
+fn certificates_beyond_36_kib_in_all_are_refused_unread() {
+    let root = Ca::new("Devices");
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    let device = |bytes| root.device(with_extensions(params("phone"), 1, bytes));
+    let (large, too_large) = (device(30_000), device(36 * 1024));
+    scene.admits("30 kB", &large, &[]);
+    let beside = root.below(with_extensions(authority_params("Beside"), 1, 8_000)).certificate;
+    for (what, leaf, sent) in [("one of 36 KiB", &too_large, vec![]), ("30 kB and 8 kB beside", &large, vec![&beside])]
+    {
+        let (verdict, cost) = scene.judge(leaf, &sent);
+        assert_eq!((verdict.err(), cost), (Some(Reason::CertificateInvalid), 0), "{what}");
+    }
+}
+
+#[test]
+fn a_certificate_with_more_than_64_extensions_is_refused_unread() {
+    let root = Ca::new("Devices");
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    let device = |count| root.device(with_extensions(params("phone"), count, 0));
+    let bare = device(0);
+    let (_, bare) = X509Certificate::from_der(&bare).expect("a certificate");
+    let without = u64::try_from(bare.extensions().len()).expect("a few");
+    scene.admits("64 extensions", &device(64 - without), &[]);
+    let (verdict, cost) = scene.judge(&device(65 - without), &[]);
+    assert_eq!((verdict.err(), cost), (Some(Reason::CertificateInvalid), 0));
+    let refused = acceptance::alone(&device(65 - without), UnixTime::now()).expect_err("the same everywhere");
+    assert_eq!(refused.reason, Reason::CertificateInvalid);
+
+    let middle = root.below(with_extensions(authority_params("Middle"), 65, 0));
+    scene.refuses("an issuer with 65", Reason::UnknownCa, &middle.device(params("phone")), &[&middle.certificate]);
+}
+
+/// Its names are read for the log, which takes longer the more it has.
+#[test]
+fn a_strangers_certificate_is_named_unless_it_is_made_of_hundreds_of_values() {
+    let root = Ca::new("Devices");
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    let forged = Ca::new("Devices");
+    for (count, named) in [(1, true), (100, true), (1000, false)] {
+        let mut params = params("stranger");
+        params.subject_alt_names = vec![SanType::DnsName("a".try_into().expect("a name")); count];
+        let (identity, refused) =
+            scene.authorities.verify(&forged.device(params), &[], UnixTime::now()).expect_err("a stranger");
+        assert_eq!((identity.is_some(), refused.reason), (named, Reason::UnknownCa), "{count} names");
+    }
 }
 
 #[test]
