@@ -348,10 +348,10 @@ fn handshakes_in_many_small_records_are_admitted_up_to_a_limit() {
             // The smallest that rustls makes.
             Arc::new(ClientConfig { max_fragment_size: Some(32), ..ClientConfig::clone(&config) })
         };
-        let fits = in_small_records(padded(4_000));
+        let fits = in_small_records(padded(1_500));
         assert_admitted(&scene.gate, || Client::admitted(scene.gate.address(), &fits, NAME));
 
-        let too_many = in_small_records(padded(8_000));
+        let too_many = in_small_records(padded(4_000));
         let watch = Watch::begin(&scene.gate);
         let end = Client::admitted(scene.gate.address(), &too_many, NAME).map(drop).unwrap_err();
         let line = watch.rejected(Reason::Misbehaved, &end);
