@@ -35,7 +35,7 @@ const RECEIVED_MAX: usize = 96 * 1024;
 
 /// The most records of a handshake behind the ClientHello. Clients send three to ten, and those with records of 512 bytes send
 /// sixty for a chain of 30 kB; each costs as much as hundreds of bytes do.
-const RECORDS_MAX: usize = 256;
+const RECORDS_MAX: usize = 128;
 
 /// The header of a record.
 const RECORD_HEADER: usize = 5;

@@ -22,6 +22,10 @@ const INTERMEDIATES_MAX: usize = 6;
 /// trust anchor vouches for. A second one is for a path that begins like the right one: an intermediate that was certified
 /// anew, or two of one name. Each trust anchor that bears the name of the certificate's own issuer is asked in any case.
 const WRONG_MAX: usize = 2;
+/// What they may cost in all.
+const WRONG_IN_ALL_MAX: usize = 3;
+/// The most bytes of certificates with which a second signature may prove wrong: receiving more costs as much as one.
+const SMALL: usize = 12 * 1024;
 /// The most signatures that are checked for a client, right or wrong. The longest path has seven.
 const CHECKS_MAX: usize = 16;
 /// The most steps through what a client sent.
@@ -66,6 +70,8 @@ pub(super) fn find<'a>(
             certificates.push(parts);
         }
     }
+    let bytes: usize = certificates.iter().map(|one| one.der.len()).sum();
+    let wrong_max = if bytes > SMALL { 1 } else { WRONG_MAX };
     let mut search = Search {
         certificates,
         anchors,
@@ -73,6 +79,7 @@ pub(super) fn find<'a>(
         now,
         checked: Vec::new(),
         wrong: [0; 2],
+        wrong_max,
         steps: STEPS_MAX,
         judged: 0,
         no_path: NoPath { weight: 0, error: webpki::Error::UnknownIssuer, key: None, anchored: false },
@@ -125,6 +132,8 @@ struct Search<'a> {
     checked: Vec<Checked<'a>>,
     /// What wrong signatures have cost, under the keys of trust anchors and of others.
     wrong: [usize; 2],
+    /// What they may cost under either.
+    wrong_max: usize,
     steps: usize,
     judged: usize,
     /// The best that is known in case there is none.
@@ -211,9 +220,10 @@ impl<'a> Search<'a> {
         if let Some(verdict) = self.verdict(issued, key) {
             return verdict;
         }
-        let [anchors, others] = &mut self.wrong;
-        let wrong = if of_anchor { anchors } else { others };
-        if (*wrong >= WRONG_MAX && !in_any_case) || self.checked.len() >= CHECKS_MAX {
+        let [anchors, others] = self.wrong;
+        let too_many =
+            anchors + others >= WRONG_IN_ALL_MAX || if of_anchor { anchors } else { others } >= self.wrong_max;
+        if (too_many && !in_any_case) || self.checked.len() >= CHECKS_MAX {
             self.note(TOO_MUCH, webpki::Error::MaximumSignatureChecksExceeded, None);
             return false;
         }
@@ -221,7 +231,8 @@ impl<'a> Search<'a> {
         self.checked.push(Checked { signature: issued.signature, key, by });
         if let Err(why) = by {
             if why == NotSigned::Wrong {
-                *wrong += weight(key);
+                let [anchors, others] = &mut self.wrong;
+                *if of_anchor { anchors } else { others } += weight(key);
             }
             let (weight, error) = not_signed(why, &issued.signature, key);
             self.note(weight, error, Some(key));
