@@ -226,7 +226,7 @@ pub struct OlderList {
     pub before: i64,
 }
 
-/// Lists that take the place of newer ones of the same authority, by name and key: whoever was revoked in between is back in.
+/// Lists that take the place of newer ones of the same authority, by name and key: what was revoked in between is allowed again.
 pub fn older_lists(old: &Config, new: &Config) -> BTreeSet<OlderList> {
     let lists = |config| terminating(config).flat_map(|(_, route)| route.client_auth.all_lists());
     // Several of one authority may each speak for a part.

@@ -338,7 +338,7 @@ impl Record {
 
     /// Its task ended without a verdict.
     fn abandon(&mut self) {
-        const DETAIL: &str = "nobody decided about the connection";
+        const DETAIL: &str = "the connection ended without a verdict";
         let session = self.session.as_ref().map(|entered| Arc::clone(entered.session()));
         let Some(session) = session.filter(|_| self.steps.now == Step::Relay) else {
             return self.reject(&Rejection::silent(Reason::Internal, DETAIL));

@@ -2,7 +2,7 @@
 //! strangers behind the same address do.
 //!
 //! Turns are given in the order in which the ClientHellos came, so as many strangers as fit into the line delay a device by as
-//! many turns and no more. A line that is full takes nobody in. What turns cost the gate is bounded by their pace, for each
+//! many turns and no more. A line that is full takes no other connection. What turns cost the gate is bounded by their pace, for each
 //! source and for all together.
 
 use std::collections::HashMap;

@@ -73,7 +73,7 @@ impl fmt::Display for UnusableTrust {
 
 impl std::error::Error for UnusableTrust {}
 
-/// A chain that was refused, and whom its first certificate names, if that could be read.
+/// A chain that was refused, and the identity in its first certificate, if that could be read.
 type RefusedChain = (Option<Arc<Identity>>, Refused);
 
 impl Authorities {
@@ -144,7 +144,7 @@ impl Authorities {
         sent: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<Verified, RefusedChain> {
-        // Whom a certificate names that nothing vouches for: for the log.
+        // The identity in a certificate that nothing vouches for: for the log.
         let leaf = Parts::read(end_entity);
         let named = || {
             leaf.filter(|leaf| !leaf.has_more_values_than(VALUES_MAX))?;

@@ -432,7 +432,7 @@ impl Driver {
 /// Whom a chain names, and the chain.
 type Named = (Arc<Identity>, Arc<Chain>);
 
-/// Whom the chain names, with what was verified of it. `judged` is what the verifier let in during this handshake; if the client
+/// The identity in the chain, with what was verified of it. `judged` is what the verifier let in during this handshake; if the client
 /// did not send that, what it sent is judged now. On resumption rustls calls no verifier at all.
 fn identify(chain: &[CertificateDer<'_>], judged: Option<Named>, tls: &RouteTls) -> Result<Option<Named>, Refused> {
     let Some((end_entity, intermediates)) = chain.split_first() else { return Ok(None) };

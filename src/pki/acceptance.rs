@@ -181,7 +181,7 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_l
 const NO_ISSUER: &[u8] =
     b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x02\x00\x04";
 
-/// What the gate has against this certificate whoever issued it, if a device shows it at `now`.
+/// What the gate has against this certificate, whatever issued it, if a device shows it at `now`.
 ///
 /// The same validation is asked as for a connection, with an authority that has the issuer's name and a key that signed
 /// nothing. All that does not depend on the issuer is looked at before the signature.

@@ -49,7 +49,7 @@ const MAX_COMMON_NAME: usize = 64;
 /// How many characters of a name are random: 30 bits, so that two households do not share a name by accident.
 const NAME_TAG: usize = 6;
 
-/// What they are taken from. Nobody has to guess which of 0 and o, 1, i and l it is.
+/// What they are taken from. 0 and o, 1, i and l cannot be confused.
 const NAME_ALPHABET: &[u8; 32] = b"23456789abcdefghjkmnpqrstuvwxyz0";
 
 /// The name of a new authority: `what` and a random part. Revocation lists and path building go by names, and two
@@ -67,7 +67,7 @@ fn unique_name(what: &str) -> Result<String, Error> {
 pub enum Limits {
     /// Its domain: critical name constraints say so.
     Domain,
-    /// Anything, for clients that cannot read name constraints (Mbed TLS). Whoever has its key can then pose as any
+    /// Anything, for clients that cannot read name constraints (Mbed TLS). The holder of its key can then pose as any
     /// site to every device that trusts it.
     None,
 }

@@ -1,4 +1,4 @@
-//! What may come on an established session, whoever opens its records: the gate or the kernel.
+//! What may come on an established session, whether the gate or the kernel opens its records.
 
 use super::{RecordError, content};
 use crate::rejection::Alert;
@@ -43,7 +43,7 @@ pub enum Meaning {
     Alert(Alert),
 }
 
-/// What may come on an established session, and how much of what is no data, whoever opens the records.
+/// What may come on an established session, and how much of what is no data.
 ///
 /// A handshake message may come in several records (RFC 8446 section 5.1, RFC 5246 section 6.2.1). Only one type of message
 /// may come at all: KeyUpdate in TLS 1.3, ClientHello in TLS 1.2. So the header and one byte are all that is kept of it.
@@ -112,7 +112,7 @@ impl Course {
     }
 
     /// The level has no meaning, and every alert that does not announce an orderly end is an error, known or not
-    /// (RFC 8446 section 6). An error ends the connection even inside a message: there is nobody left to complain to.
+    /// (RFC 8446 section 6). An error ends the connection even inside a message: there is no peer left to answer.
     fn alert(&mut self, description: u8) -> Result<Meaning, RecordError> {
         match description {
             CLOSE_NOTIFY => self.no_interleaving().map(|()| Meaning::Closed),

@@ -44,7 +44,7 @@ pub fn addresses() -> io::Result<Vec<InterfaceAddress>> {
     let list = List(first);
     let mut found = Vec::new();
     let mut next = list.0.cast_const();
-    // SAFETY: `next` is null or an entry of the list, which `list` keeps alive and nobody changes.
+    // SAFETY: `next` is null or an entry of the list, which `list` keeps alive and nothing changes.
     while let Some(entry) = unsafe { next.as_ref() } {
         next = entry.ifa_next.cast_const();
         let has = |flag: libc::c_int| entry.ifa_flags & flag.unsigned_abs() != 0;

@@ -84,7 +84,7 @@ async fn mute_name_server_costs_the_dial_time_and_few_threads() {
     }
     let state = resolver.state();
     assert!(state.threads <= THREADS, "{}", state.threads);
-    // Each name once, whoever asks how often.
+    // Each name once, however many ask.
     assert!(state.queue.len() <= 101, "{}", state.queue.len());
     drop((state, tell));
     settle(&resolver);

@@ -170,7 +170,7 @@ pub struct LimitsArg {
     /// Leave name constraints out of the gate's authority, for devices that cannot read them
     ///
     /// Mbed TLS (ESP32, OpenWrt and other small devices) refuses every certificate with a critical extension that it does
-    /// not know, and name constraints are one. The price: whoever gets server-ca-key.pem can pose as any web site, not
+    /// not know, and name constraints are one. The price: a thief of server-ca-key.pem can pose as any web site, not
     /// only as your domain, to every device that trusts server-ca.pem.
     #[arg(long)]
     no_name_constraints: bool,
@@ -184,7 +184,7 @@ impl LimitsArg {
     /// What the user has to know about it.
     pub(in crate::cli) const fn warning(self) -> &'static str {
         if self.no_name_constraints {
-            "warning: server-ca.pem has no name constraints: whoever gets server-ca-key.pem can pose as any web site to the \
+            "warning: server-ca.pem has no name constraints: a thief of server-ca-key.pem can pose as any web site to the \
              devices that trust it. Keep that key away from this machine, or encrypt it: doorward ca passphrase\n"
         } else {
             ""

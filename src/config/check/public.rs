@@ -1,4 +1,4 @@
-//! Whom `trust` lets in that its owner did not mean.
+//! Public authorities in `trust`, which let in more than their owner meant.
 
 use std::collections::BTreeMap;
 use std::path::Path;

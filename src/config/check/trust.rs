@@ -9,7 +9,7 @@ use crate::pki;
 
 /// What this certificate vouches for in `trust`. `None` if that cannot be told, so that it must not be there.
 ///
-/// A device's own certificate must not make its key an authority: whoever has that key could name other devices. So only a
+/// A device's own certificate must not make its key an authority: its holder could name other devices. So only a
 /// certificate that says that it is an authority's counts as one. Certificates of version 1 cannot say so; roots of old PKIs
 /// are of that form, and a device cannot use one here at all, so one that names itself as its issuer is taken for a root.
 pub(super) fn kind(certificate: &X509Certificate<'_>) -> Option<TrustKind> {

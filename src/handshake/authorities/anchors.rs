@@ -10,7 +10,7 @@ use crate::config::checked::{ClientAuth, TrustKind};
 use crate::identity::{Issued, IssuerKey, Serial, Sha256};
 use crate::pki::{self, Parts};
 
-/// Whom the certificates of clients may come from.
+/// The authorities and certificates that are trusted.
 #[derive(Debug, Default)]
 pub(super) struct Anchors {
     /// Authorities, by name.

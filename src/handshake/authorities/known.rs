@@ -35,7 +35,7 @@ struct Generations {
 /// A chain that leads to a trust anchor.
 #[derive(Clone, Debug)]
 pub(crate) struct Verified {
-    /// Whom it names.
+    /// The identity in its first certificate.
     pub(crate) identity: Arc<Identity>,
     /// One for all connections that show it.
     pub(crate) chain: Arc<Chain>,

@@ -87,7 +87,7 @@ pub(super) fn find<'a>(
     search.extend(&mut vec![0]).ok_or(search.no_path)
 }
 
-/// What is wrong with a certificate, whoever issued it. A certificate that nothing vouches for is refused for that, if for
+/// What is wrong with a certificate, whatever issued it. A certificate that nothing vouches for is refused for that, if for
 /// anything: dates, purpose and the like come before the signature, as webpki has it.
 pub(super) fn alone(leaf: &webpki::EndEntityCert<'_>, now: UnixTime) -> Result<(), webpki::Error> {
     match leaf.verify_for_usage(&[], &[], &[], now, ForClients, None, None) {

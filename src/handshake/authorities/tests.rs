@@ -426,11 +426,11 @@ fn lists_belong_to_an_authority_by_name_and_key() {
         }
         let scene = Scene::new(&trust, lists);
         scene.admits("alice, whose number only the other list has", &alice, &[]);
-        scene.refuses("bob, whose list has his number", Reason::Revoked, &bob, &[]);
+        scene.refuses("bob, whose list has that number", Reason::Revoked, &bob, &[]);
     }
     let scene = Scene::new(&trust, vec![own.list(&[], 7, None)]);
     scene.admits("alice with the own list only", &alice, &[]);
-    scene.refuses("bob without his list", Reason::RevocationUnknown, &bob, &[]);
+    scene.refuses("bob without the list", Reason::RevocationUnknown, &bob, &[]);
     let scene = Scene::new(&trust, vec![own.list(&[], -1, None), friend.list(&[], 7, None)]);
     scene.refuses("alice, whose list has expired", Reason::RevocationListExpired, &alice, &[]);
     scene.admits("bob, whose list has not", &bob, &[]);

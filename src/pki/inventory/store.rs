@@ -180,7 +180,7 @@ impl Store {
         Self::lock(opened, tell, |folder| Ok(read(folder)?.unwrap_or_default()))
     }
 
-    /// Waits for the lock, and finishes what whoever had it before could not.
+    /// Waits for the lock, and finishes what the holder before could not.
     fn lock(
         folder: Folder,
         tell: fn(Notice<'_>),

@@ -30,7 +30,7 @@ struct Move {
     to: PathBuf,
 }
 
-/// Where a change may bring a file: what a list in the folder may say, whoever has written it.
+/// Where a change may bring a file: what a list in the folder may say.
 #[derive(Debug)]
 enum Destination<'a> {
     /// In the folder of the authorities, or below it.
@@ -273,7 +273,7 @@ fn bring(decided: &Folder, from: &str, folder: &Folder, to: &Path) -> io::Result
     parent.sync()
 }
 
-/// A file as `doorward ca` makes them: a regular one of one name, which nobody executes.
+/// A file as `doorward ca` makes them: a regular one of one name, without execute permission.
 fn plain_file(decided: &Folder, name: &OsStr) -> io::Result<std::fs::File> {
     let file = decided.open_file(Path::new(name))?;
     let there = fstat(&file)?;
