@@ -346,7 +346,9 @@ fn handshakes_in_many_small_records_are_admitted_up_to_a_limit() {
         let in_small_records = |shown: Arc<Shown>| {
             let config = showing(&scene.pki, shown as Arc<dyn ResolvesClientCert>, &[version]);
             // The smallest that rustls makes.
-            Arc::new(ClientConfig { max_fragment_size: Some(32), ..ClientConfig::clone(&config) })
+            let mut config = ClientConfig::clone(&config);
+            config.max_fragment_size = Some(32);
+            Arc::new(config)
         };
         let fits = in_small_records(padded(1_500));
         assert_admitted(&scene.gate, || Client::admitted(scene.gate.address(), &fits, NAME));
