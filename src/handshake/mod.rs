@@ -154,7 +154,7 @@ pub async fn handshake(
     driver.received.reserve(greeted.length + RECORD_HEADER);
     let outcome = timeout_at(deadline, driver.run(stream)).await;
     let mark = driver.wait_for(stream, 1);
-    let outcome = outcome.map(|done| done.and(mark.map_err(Failure::Io)));
+    let outcome = outcome.map(|done| done.and_then(|()| mark.map_err(Failure::Io)));
     let (rejection, last, alert) = match outcome {
         Ok(Ok(())) => return driver.finish(greeted, tls),
         Ok(Err(Failure::Tls { error, mut alert })) => {

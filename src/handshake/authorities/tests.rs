@@ -241,6 +241,24 @@ fn chains_that_strangers_make_up_cost_two_signatures_at_most() {
     assert_eq!((verdict.err(), cost), (Some(Reason::CertificateInvalid), 0), "more than 8");
 }
 
+#[test]
+fn forged_chains_with_a_genuine_intermediate_cost_four_signatures_at_most() {
+    let root = Ca::new("Devices");
+    let scene = Scene::new(&[&root.certificate], Vec::new());
+    let genuine = root.below(authority_params("Genuine"));
+    let between = Ca::new("Between");
+    let above = [Ca::new("Genuine"), Ca::new("Devices")];
+    let forged: Vec<_> =
+        above.iter().flat_map(|above| (0..3).map(|_| above.below(authority_params("Between")).certificate)).collect();
+    let sent: Vec<_> = [&genuine.certificate].into_iter().chain(&forged).collect();
+    for order in orders(sent.len(), 200) {
+        let sent: Vec<_> = order.iter().map(|place| sent[*place]).collect();
+        let (verdict, cost) = scene.judge(&between.device(params("stranger")), &sent);
+        assert_eq!(verdict.err(), Some(Reason::UnknownCa));
+        assert!(cost <= 4, "{cost} signatures");
+    }
+}
+
 /// So many extensions that say nothing, each with so many bytes.
 fn with_extensions(mut params: CertificateParams, count: u64, bytes: usize) -> CertificateParams {
     params.custom_extensions.extend(
