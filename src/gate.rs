@@ -221,6 +221,9 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::config::checked::LogFormat;
+    use crate::identity::{Issued, IssuerKey, Serial};
+    use crate::pki::Parts;
     use crate::relay::Path;
     use crate::telemetry::sessions::Holder;
 
@@ -249,6 +252,63 @@ mod tests {
             }
         }
         assert_eq!(judged, [0; 6]);
+    }
+
+    /// attacks.md row 36. What these clients have shown is no chain, so who judges it first says that.
+    #[test]
+    fn row_36_a_review_asks_the_lists_before_chains_are_judged() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["*.home.example".to_owned()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority = params.self_signed(&key).expect("a certificate");
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
+        write("it.pem", authority.pem());
+        write("key.pem", key.serialize_pem());
+        let parts = Parts::read(authority.der()).expect("a certificate");
+        let this_update = time::OffsetDateTime::now_utc() - time::Duration::days(1);
+        let revoked = rcgen::RevokedCertParams {
+            serial_number: 7_u64.into(),
+            revocation_time: this_update,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = rcgen::CertificateRevocationListParams {
+            this_update,
+            next_update: this_update + time::Duration::days(9),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&rcgen::Issuer::new(params, key)).expect("a list");
+        write("it.crl", list.pem().expect("text"));
+        let text = "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[certificate]\nchain = \"it.pem\"\n\
+                    key = \"key.pem\"\n[client_auth]\ntrust = [\"it.pem\"]\nrevocation_lists = [\"it.crl\"]\n\
+                    [[route]]\nname = \"nas\"\nserver_names = [\"nas.home.example\"]\nbackends = [\"127.0.0.1:1\"]\n\
+                    allow = [\"any\"]\n";
+        let config = crate::config::parse(text, &folder.path().join("doorward.toml")).expect("a configuration");
+        let gate = Gate::new(
+            Snapshot::build(&config).expect("a snapshot"),
+            Admission::new(config.limits.clone()),
+            Support::none(),
+            Arc::new(Metrics::new(&config).expect("metrics")),
+            Arc::new(Log::new(LogFormat::Json, std::io::sink()).expect("a log")),
+        );
+        let name = |text| Name::parse(text).expect("a name");
+        let source = SocketAddr::from(([192, 0, 2, 7], 4711));
+        let entered = [7, 8].map(|serial| {
+            let key = IssuerKey { spki: parts.key.to_vec(), digest: Sha256::of(parts.key), signs_lists: true };
+            let issued =
+                Issued { issuer: parts.subject.to_vec(), key: Some(key), serial: Serial::from_be_bytes(&[serial]) };
+            let chain = Arc::new(Chain::new(vec![vec![serial].into()], vec![issued], u64::MAX));
+            let holder = Holder { identity: None, chain: Some(chain) };
+            let session = Session::new(serial.into(), source, name("public"), name("nas"), holder, Path::Copy);
+            Sessions::enter(&gate.sessions, session)
+        });
+        assert_eq!(gate.review(Instant::now()), Reviewed { kept: 0, cut: 2 });
+        let reasons = entered.map(|one| one.session().relay.ordered().map(|order| order.reason));
+        assert_eq!(reasons, [Some(CloseReason::Revoked), Some(CloseReason::NotTrusted)]);
     }
 
     /// attacks.md row 44.

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use doorward::control::ask::{TakeError, in_force, take_list};
 use doorward::rejection::{Alert, Reason};
@@ -256,6 +258,43 @@ fn row_33_handed_list_counts_where_the_device_is_pinned() {
     drop(stays);
 }
 
+/// Whichever is done first: what was said to be in force is, also after a reload that had begun before.
+#[test]
+fn row_33_lists_and_reloads_at_the_same_time_lose_none() {
+    const LISTS: u64 = 40;
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let (gate, _) = gate(&pki, &backend);
+    let socket = gate.folder().join("control.sock");
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reloads = scope.spawn(|| {
+            let mut count = 0;
+            while !over.load(Ordering::Relaxed) {
+                doorward::control::ask::reload(&socket).unwrap();
+                count += 1;
+            }
+            count
+        });
+        for number in 6..6 + LISTS {
+            hand(&gate, &pki.clients, signed(&pki.clients, list(100..100 + number, number))).unwrap();
+            for _ in 0..3 {
+                let shown = in_force(&socket, &certificate(&pki.clients)).unwrap();
+                for route in &shown.routes {
+                    let newest =
+                        route.revocation_lists.iter().filter_map(|list| list.number.as_ref()?.parse().ok()).max();
+                    assert_eq!(newest, Some(number), "{route:?}");
+                }
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(reloads.join().unwrap() > 0);
+    });
+    let last = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 100 + 5 + LISTS - 1)));
+    for name in [NAS, SSH] {
+        assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &last, name));
+    }
+}
+
 /// A reload waits for a file that nothing comes from, as for a network's file system that hangs.
 #[test]
 fn hung_reload_does_not_delay_lists_and_cuts() {
@@ -268,7 +307,7 @@ fn hung_reload_does_not_delay_lists_and_cuts() {
     std::fs::remove_file(&file).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
     let socket = gate.folder().join("control.sock");
-    let waiting = std::thread::spawn(move || doorward::control::ask::reload(&socket));
+    let waiting = thread::spawn(move || doorward::control::ask::reload(&socket));
     // The reload has opened the file once there is a reader.
     let pipe = wait_until("the reload reads", || {
         std::fs::OpenOptions::new()
