@@ -231,14 +231,17 @@ fn lint_anchor(anchor: &X509Certificate<'_>, kind: TrustKind, file: &NamedFile, 
         _ => {}
     }
     if let Some(what) = key::unsupported(anchor.public_key().raw) {
-        report.warn(
-            place,
-            format!(
+        let consequence = match kind {
+            TrustKind::Authority => format!(
                 "the key of the authority {who} in {shown} is {what}, and the gate cannot check what it signs, so every device \
-                 of it is turned away (unsupported_key): make a new authority whose key is one of these: {}",
-                key::SUPPORTED
+                 of it is turned away (unsupported_key): make a new authority"
             ),
-        );
+            TrustKind::Pinned => format!(
+                "the key of {who} in {shown} is {what}, which the gate cannot check, so it is turned away (unsupported_key): \
+                 issue a certificate"
+            ),
+        };
+        report.warn(place, format!("{consequence} whose key is one of these: {}", key::SUPPORTED));
     }
     if kind == TrustKind::Pinned {
         report.warn(
