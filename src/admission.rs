@@ -682,6 +682,10 @@ mod tests {
         let mut owner = heard(&gate).await.expect("it is heard");
         let stranger = heard(&gate).await.expect("it is heard");
         assert!(gate.0.turn(&mut owner.slots, true).await.is_ok());
+        // A stranger with a turn holds up those behind it for a second, however long timeouts.handshake is.
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        assert_eq!(owner.slots.handshake_deadline(now + hour), now + TURN);
+        assert_eq!(owner.slots.handshake_deadline(now), now);
         // What does not ask for a certificate is not for a source that has to wait, nor is a route that takes others as well.
         let mut third = heard(&gate).await.expect("it is heard");
         let refused = gate.0.turn(&mut third.slots, false).await.expect_err("refused");

@@ -197,6 +197,9 @@ pub fn visible(text: &str, max: usize) -> String {
     escape(text, max, |_| true)
 }
 
+/// Letters by their Unicode category that leave no mark: fillers of Hangul, inherent vowels of Khmer.
+const INVISIBLE: [char; 6] = ['\u{115f}', '\u{1160}', '\u{17b4}', '\u{17b5}', '\u{3164}', '\u{ffa0}'];
+
 fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> String {
     // As nearly always.
     if text.len() <= max && text.bytes().all(|byte| matches!(byte, b' '..=b'~') && keep(char::from(byte))) {
@@ -210,7 +213,7 @@ fn escape(text: &str, max: usize, keep: impl Fn(char) -> bool) -> String {
         }
         match c {
             ' '..='~' if keep(c) => out.push(c),
-            _ if c.is_alphanumeric() => out.push(c),
+            _ if c.is_alphanumeric() && !INVISIBLE.contains(&c) => out.push(c),
             _ => out.extend(c.escape_default()),
         }
     }
@@ -253,6 +256,10 @@ mod tests {
         assert_eq!(visible("a\n\"b\\n\"", 99), r#"a\n"b\n""#);
         assert_eq!(printable("\u{202e}evil", 99), "\\u{202e}evil");
         assert_eq!(printable("ähm", 99), "ähm");
+        // Unicode has letters that cannot be seen.
+        for filler in INVISIBLE {
+            assert_eq!(printable(&format!("alice{filler}"), 99), format!("alice\\u{{{:x}}}", u32::from(filler)));
+        }
         assert_eq!(printable("abcdef", 3), "abc…");
     }
 

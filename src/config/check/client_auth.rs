@@ -24,7 +24,7 @@ use crate::config::raw::RawClientAuth;
 use crate::config::report::{At, Given, Place, Problem, Report, Text, quoted};
 use crate::identity::{Identity, Serial, Sha256, key, text};
 use crate::names::printable;
-use crate::pki::{has_signed, public};
+use crate::pki::public;
 
 /// The words of `mode`.
 const MODES: &[(&str, ClientAuthMode)] = &[
@@ -231,14 +231,17 @@ fn lint_anchor(anchor: &X509Certificate<'_>, kind: TrustKind, file: &NamedFile, 
         _ => {}
     }
     if let Some(what) = key::unsupported(anchor.public_key().raw) {
-        report.warn(
-            place,
-            format!(
+        let consequence = match kind {
+            TrustKind::Authority => format!(
                 "the key of the authority {who} in {shown} is {what}, and the gate cannot check what it signs, so every device \
-                 of it is turned away (unsupported_key): make a new authority whose key is one of these: {}",
-                key::SUPPORTED
+                 of it is turned away (unsupported_key): make a new authority"
             ),
-        );
+            TrustKind::Pinned => format!(
+                "the key of {who} in {shown} is {what}, which the gate cannot check, so it is turned away (unsupported_key): \
+                 issue a certificate"
+            ),
+        };
+        report.warn(place, format!("{consequence} whose key is one of these: {}", key::SUPPORTED));
     }
     if kind == TrustKind::Pinned {
         report.warn(
@@ -357,7 +360,8 @@ fn lint_lists(
             Some((anchor.value.file.as_path(), certificate))
         })
         .collect();
-    let unlisted = if mode.verifies() && !lists.is_empty() { unlisted(lists, anchors, depth) } else { Vec::new() };
+    let unlisted =
+        if mode.verifies() && !lists.is_empty() { trust::unlisted(lists, anchors, depth) } else { Vec::new() };
     let mut whole: Vec<&RevocationList> = Vec::new();
     for At { value: list, place } in lists {
         let shown = list.file.display();
@@ -435,38 +439,6 @@ fn lint_lists(
         }
     }
     warn_of_unlisted(&unlisted, depth, report);
-}
-
-/// The authorities in trust of which there is no list. With any list at all, what they signed is of unknown status and turned
-/// away.
-fn unlisted<'a>(
-    lists: &[At<RevocationList>],
-    anchors: &'a [At<TrustAnchor>],
-    depth: RevocationCheck,
-) -> Vec<&'a At<TrustAnchor>> {
-    let has_list = |anchor: &TrustAnchor| {
-        let Ok((_, certificate)) = X509Certificate::from_der(&anchor.certificate) else { return true };
-        let signer = trust::key_digest(&anchor.certificate);
-        lists.iter().any(|list| list.value.issuer == certificate.subject().as_raw() && list.value.signer == signer)
-    };
-    // Where only a device's own certificate is asked for, a list of an authority below is all that its devices need.
-    let below = |list: &At<RevocationList>| list.value.signer.is_none();
-    if depth == RevocationCheck::Leaf && lists.iter().any(below) {
-        return Vec::new();
-    }
-    // A root beside the intermediate that it signed: devices find their way to the intermediate first.
-    let stands_above = |anchor: &TrustAnchor| {
-        anchors.iter().any(|other| {
-            has_list(&other.value)
-                && X509Certificate::from_der(&other.value.certificate).is_ok_and(|(_, other)| {
-                    other.subject().as_raw() != other.issuer().as_raw() && has_signed(&anchor.certificate, &other)
-                })
-        })
-    };
-    let without = |anchor: &&At<TrustAnchor>| {
-        anchor.value.kind == TrustKind::Authority && !has_list(&anchor.value) && !stands_above(&anchor.value)
-    };
-    anchors.iter().filter(without).collect()
 }
 
 fn warn_of_unlisted(unlisted: &[&At<TrustAnchor>], depth: RevocationCheck, report: &mut Report) {

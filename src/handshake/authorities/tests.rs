@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
-    CrlIssuingDistributionPoint, CustomExtension, DnType, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair,
+    CrlIssuingDistributionPoint, CrlScope, CustomExtension, DnType, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair,
     KeyUsagePurpose, NameConstraints, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::{AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
@@ -82,6 +82,10 @@ impl Ca {
     }
 
     fn list(&self, serials: &[u64], days: i64, point: Option<&str>) -> RevocationList {
+        self.scoped_list(serials, days, point, None)
+    }
+
+    fn scoped_list(&self, serials: &[u64], days: i64, point: Option<&str>, scope: Option<CrlScope>) -> RevocationList {
         let now = OffsetDateTime::now_utc();
         let list = CertificateRevocationListParams {
             this_update: now - time::Duration::days(3),
@@ -89,7 +93,7 @@ impl Ca {
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: point.map(|point| CrlIssuingDistributionPoint {
                 distribution_point: CrlDistributionPoint { uris: vec![point.to_owned()] },
-                scope: None,
+                scope,
             }),
             revoked_certs: serials
                 .iter()
@@ -487,6 +491,49 @@ fn the_list_of_an_intermediate_is_checked_once_for_its_key() {
         &device,
         &[&silent.certificate],
     );
+}
+
+#[test]
+fn every_authority_of_one_name_is_asked() {
+    // A household that made its authority anew many times, with devices of each.
+    let authorities: Vec<_> = (0..6).map(|_| Ca::new("Devices")).collect();
+    let trust: Vec<_> = authorities.iter().map(|ca| &ca.certificate).collect();
+    for (number, authority) in authorities.iter().enumerate() {
+        let scene = Scene::new(&trust, Vec::new());
+        scene.admits(&format!("of authority {number}"), &authority.device(params("alice")), &[]);
+    }
+}
+
+#[test]
+fn a_list_counts_up_to_the_second_before_its_next_update() {
+    let root = Ca::new("Devices");
+    let (device, list) = (root.device(params("alice")), root.list(&[], 7, None));
+    let end = u64::try_from(list.next_update.expect("a date")).expect("after 1970");
+    let scene = Scene::new(&[&root.certificate], vec![list]);
+    let at = |seconds| scene.authorities.verify(&device, &[], UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
+    assert_eq!(at(end - 1).map(|(_, until)| until).ok(), Some(end - 1));
+    assert_eq!(at(end).err().map(|(_, refused)| refused.reason), Some(Reason::RevocationListExpired));
+}
+
+#[test]
+fn a_list_of_devices_does_not_speak_for_authorities_nor_the_other_way_round() {
+    let root = Ca::new("Root");
+    let middle = root.below(authority_params("Middle"));
+    let (direct, below) = (root.device(params("alice")), middle.device(params("bob")));
+    for (scope, admits_device, admits_authority) in
+        [(CrlScope::UserCertsOnly, true, false), (CrlScope::CaCertsOnly, false, true)]
+    {
+        let point = "http://home.example/a.crl";
+        let lists = vec![root.scoped_list(&[], 7, Some(point), Some(scope)), middle.list(&[], 7, None)];
+        let scene = Scene::new(&[&root.certificate], lists);
+        for (what, leaf, sent, admitted) in [
+            ("a device of the root", &direct, vec![], admits_device),
+            ("an authority of the root", &below, vec![&middle.certificate], admits_authority),
+        ] {
+            let expected = if admitted { None } else { Some(Reason::RevocationUnknown) };
+            assert_eq!(scene.judge(leaf, &sent).0.err(), expected, "{what}, {scope:?}");
+        }
+    }
 }
 
 #[test]
