@@ -258,6 +258,15 @@ fn row_33_handed_list_counts_where_the_device_is_pinned() {
     drop(stays);
 }
 
+/// Ends the other threads.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Whichever is done first: what was said to be in force is, also after a reload that had begun before.
 #[test]
 fn row_33_lists_and_reloads_at_the_same_time_lose_none() {
@@ -267,6 +276,8 @@ fn row_33_lists_and_reloads_at_the_same_time_lose_none() {
     let socket = gate.folder().join("control.sock");
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Also if an assertion fails.
+        let end = Over(&over);
         let reloads = scope.spawn(|| {
             let mut count = 0;
             while !over.load(Ordering::Relaxed) {
@@ -286,7 +297,7 @@ fn row_33_lists_and_reloads_at_the_same_time_lose_none() {
                 }
             }
         }
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         assert!(reloads.join().unwrap() > 0);
     });
     let last = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 100 + 5 + LISTS - 1)));
