@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArg, exit, failed};
+use crate::config::in_use::InUse;
 use crate::explanation::counted;
 use crate::reload::{Cause, Reloader};
 use crate::server::{Server, StartError, Stopped};
@@ -22,6 +23,8 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> ExitCode {
+    // Before anything is read: what a command changes from now on may not be in what is read.
+    let starting = args.config.path().ok().map(|file| InUse::mark(&file));
     let config = match args.config.load() {
         Ok(config) => config,
         Err(code) => return code,
@@ -35,6 +38,8 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             let stop = CancellationToken::new();
             let now = CancellationToken::new();
             let server = Server::bind(config, Arc::clone(&log))?;
+            // It has marks of its own by now.
+            drop(starting);
             for warning in server.warnings() {
                 errln!("warning: {warning}");
             }

@@ -1,8 +1,9 @@
 //! Whether a running gate uses a configuration: it holds a lock on the file and on its folder (flock(2)), which shows whatever
 //! namespaces the gate runs in, and whether or not it has a control socket.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -24,7 +25,7 @@ impl InUse {
     /// Marks `file` as far as that is possible.
     pub(crate) fn mark(file: &Path) -> Self {
         let marks = [file, folder(file)].into_iter().filter_map(|place| {
-            let open = File::open(place).ok()?;
+            let open = open(place).ok()?;
             taken(&open, FlockOperation::NonBlockingLockShared).ok()?.then_some(open)
         });
         Self { _marks: marks.collect() }
@@ -48,7 +49,12 @@ pub(crate) fn is_file_in_use(file: &Path) -> io::Result<bool> {
 }
 
 fn is_marked(place: &Path) -> io::Result<bool> {
-    Ok(!taken(&File::open(place)?, FlockOperation::NonBlockingLockExclusive)?)
+    Ok(!taken(&open(place)?, FlockOperation::NonBlockingLockExclusive)?)
+}
+
+/// Without waiting for a writer where a FIFO stands in the place of the file.
+fn open(place: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(place)
 }
 
 fn folder(file: &Path) -> &Path {
@@ -71,6 +77,18 @@ fn taken(file: &File, operation: FlockOperation) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fifo_in_the_place_of_a_configuration_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("doorward.toml");
+        rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
+            .expect("a FIFO");
+        assert!(!is_in_use(&file).expect("it can be seen"));
+        let mark = InUse::mark(&file);
+        assert!(is_in_use(&file).expect("it can be seen"));
+        drop(mark);
+    }
 
     #[test]
     fn a_configuration_is_in_use_until_the_mark_is_dropped() {

@@ -1,5 +1,6 @@
 //! What `doorward ca` says of the gate is so, however the gate's files come to it: attacks.md row 33.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -8,11 +9,12 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
-use crate::common::process::{Finished, run, tool};
+use crate::common::process::{Daemon, Finished, run, tool};
 use crate::gate::{config, stay, visit, visit_at};
 use crate::home::Home;
 
@@ -81,6 +83,26 @@ fn row_33_single_files_mounted_device_is_out_and_it_is_told() {
     assert!(made.stderr.contains("the route nas still shows the certificate of before"), "{made}");
     assert!(made.stderr.contains("server.pem the gate sees another file"), "{made}");
     gate.wait_closed("nas", 2);
+}
+
+/// What a gate reads while it starts may be older than what a command changes meanwhile.
+#[test]
+fn row_33_gate_that_is_starting_is_not_taken_for_none() {
+    let (home, backend) = with_two_devices();
+    let (file, ready) = (home.path("doorward.toml"), home.path("ready.toml"));
+    std::fs::write(&ready, format!("{}\n[control]\nsocket = \"control.sock\"\n", config(&home, &backend))).unwrap();
+    // Reading a FIFO takes until there is a writer.
+    run(tool("mkfifo", "coreutils").arg(&file)).success();
+    let gate =
+        Daemon::start_until(home.doorward().args(["run", "--config"]).arg(&file), "it has begun to start", || {
+            let folder = File::open(home.path("")).unwrap();
+            flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err()
+        });
+    // For the command itself there is nothing to wait for.
+    std::fs::rename(&ready, &file).unwrap();
+    let revoked = home.ca(&["revoke", "alice-phone"]);
+    drop(gate);
+    revoked.not_proved();
 }
 
 #[test]
