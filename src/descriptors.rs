@@ -188,9 +188,10 @@ impl Budget {
         if self.connections >= configured.connections {
             return configured.clone();
         }
-        // In the same proportion: handshakes make room for others only when all their places are taken, which must be before
-        // all connections are.
-        let handshakes = (configured.handshakes.saturating_mul(self.connections) / configured.connections).max(1);
+        // Handshakes make room for others only when all their places are taken, which must be before all connections are: a
+        // quarter of these, or the proportion that was configured if that is more.
+        let proportion = configured.handshakes.saturating_mul(self.connections) / configured.connections;
+        let handshakes = configured.handshakes.min(proportion.max(self.connections / 4)).max(1);
         Limits { connections: self.connections, handshakes, ..configured.clone() }
     }
 }
