@@ -1,20 +1,20 @@
 //! What `doorward ca` says of the gate is so, however the gate's files come to it: attacks.md row 33.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::io::ioctl_fionread;
 use serde_json::{Value, json};
 
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
-use crate::common::process::{Daemon, Finished, run, tool};
+use crate::common::process::{Daemon, Finished, run, tool, wait_until};
 use crate::gate::{config, stay, visit, visit_at};
 use crate::home::Home;
 
@@ -93,11 +93,15 @@ fn row_33_gate_that_is_starting_is_not_taken_for_none() {
     std::fs::write(&ready, format!("{}\n[control]\nsocket = \"control.sock\"\n", config(&home, &backend))).unwrap();
     // Reading a FIFO takes until there is a writer.
     run(tool("mkfifo", "coreutils").arg(&file)).success();
+    let mut writer = None;
     let gate =
-        Daemon::start_until(home.doorward().args(["run", "--config"]).arg(&file), "it has begun to start", || {
-            let folder = File::open(home.path("")).unwrap();
-            flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err()
+        Daemon::start_until(home.doorward().args(["run", "--config"]).arg(&file), "it has opened the FIFO", || {
+            writer = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&file).ok();
+            writer.is_some()
         });
+    let mut writer = writer.unwrap();
+    writer.write_all(b"#").unwrap();
+    wait_until("the gate reads its configuration", || (ioctl_fionread(&writer).unwrap() == 0).then_some(()));
     // For the command itself there is nothing to wait for.
     std::fs::rename(&ready, &file).unwrap();
     let revoked = home.ca(&["revoke", "alice-phone"]);
