@@ -18,7 +18,7 @@ use self::anchors::Anchors;
 use self::known::Known;
 pub(super) use self::known::{Validity, Verified};
 use self::lists::Lists;
-use self::path::Path;
+use self::path::{Path, Vouched};
 use super::config::PROVIDER;
 use crate::config::checked::ClientAuth;
 use crate::identity::{Chain, Identity, Issued, IssuerKey, Serial, Sha256};
@@ -50,6 +50,7 @@ pub struct Authorities {
     anchors: Anchors,
     lists: Lists,
     known: Known,
+    vouched: Vouched,
     algorithms: Algorithms<'static>,
 }
 
@@ -93,7 +94,7 @@ impl Authorities {
             return Err(UnusableTrust::Anchor(Error::General("no trust anchors".to_owned())));
         }
         let lists = Lists::new(client_auth, algorithms).map_err(UnusableTrust::List)?;
-        Ok(Self { verifies, anchors, lists, known: Known::default(), algorithms })
+        Ok(Self { verifies, anchors, lists, known: Known::default(), vouched: Vouched::default(), algorithms })
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -181,7 +182,7 @@ impl Authorities {
             let chain = Chain::new(vec![end_entity.clone().into_owned()], vec![issued], validity.until);
             return Ok(self.known.remember(Verified { identity, chain: Arc::new(chain), validity }));
         }
-        let path = path::find(leaf, sent, &self.anchors, self.algorithms, now).map_err(|none| {
+        let path = path::find(leaf, sent, &self.anchors, self.algorithms, &self.vouched, now).map_err(|none| {
             let anchored =
                 |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
             let error = path::alone(&own, now).err().unwrap_or(none.error);

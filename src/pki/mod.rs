@@ -26,7 +26,7 @@ pub use authority::{
 
 pub(crate) use parts::public_key;
 pub use parts::{Parts, Signed};
-pub use signature::{Algorithms, NotSigned, verify};
+pub use signature::{Algorithms, NotSigned, choose, verify};
 
 use std::fmt;
 

@@ -26,6 +26,17 @@ pub fn verify<'a>(
     spki: &[u8],
     signed: &Signed<'_>,
 ) -> Result<&'a dyn SignatureVerificationAlgorithm, NotSigned> {
+    let (algorithm, key) = choose(algorithms, spki, signed)?;
+    let verdict = algorithm.verify_signature(key, signed.message, signed.value);
+    verdict.map(|()| algorithm).map_err(|_| NotSigned::Wrong)
+}
+
+/// The algorithm by which the key in `spki` would have made this signature, which is not checked; and the key itself.
+pub fn choose<'a, 'b>(
+    algorithms: Algorithms<'a>,
+    spki: &'b [u8],
+    signed: &Signed<'_>,
+) -> Result<(&'a dyn SignatureVerificationAlgorithm, &'b [u8]), NotSigned> {
     let (kind, key) = public_key(spki).ok_or(NotSigned::Key)?;
     let mut fit = algorithms.iter().filter(|one| one.signature_alg_id().as_ref() == signed.algorithm).peekable();
     fit.peek().ok_or(NotSigned::Algorithm)?;
@@ -33,6 +44,5 @@ pub fn verify<'a>(
         let known = algorithms.iter().any(|one| one.public_key_alg_id().as_ref() == kind);
         return Err(if known { NotSigned::OtherKind } else { NotSigned::Key });
     };
-    let verdict = algorithm.verify_signature(key, signed.message, signed.value);
-    verdict.map(|()| *algorithm).map_err(|_| NotSigned::Wrong)
+    Ok((*algorithm, key))
 }

@@ -6,14 +6,16 @@
 //! webpki, which judges everything else. So no key that a stranger made up is ever computed with, and a chain that no trust
 //! anchor vouches for costs one or two signatures.
 
+use std::collections::HashSet;
 use std::slice;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustls::pki_types::{
     AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, TrustAnchor, UnixTime,
 };
 
 use super::anchors::{Anchor, Anchors};
-use crate::identity::key;
+use crate::identity::{Sha256, key};
 use crate::pki::{self, NotSigned, Parts, Signed};
 
 /// The most intermediates between a client's certificate and a trust anchor. webpki follows no more.
@@ -60,6 +62,7 @@ pub(super) fn find<'a>(
     sent: &'a [CertificateDer<'_>],
     anchors: &'a Anchors,
     algorithms: pki::Algorithms<'a>,
+    vouched: &'a Vouched,
     now: UnixTime,
 ) -> Result<Path<'a>, NoPath<'a>> {
     let mut certificates = vec![leaf];
@@ -76,6 +79,7 @@ pub(super) fn find<'a>(
         certificates,
         anchors,
         algorithms,
+        vouched,
         now,
         checked: Vec::new(),
         wrong: [0; 2],
@@ -123,11 +127,48 @@ impl webpki::ExtendedKeyUsageValidator for ForClients {
     }
 }
 
+/// Certificates of intermediates that a trust anchor signed, by what was seen of them before. A genuine intermediate is known
+/// to strangers as well, and must not make the rest of what they send dearer.
+#[derive(Debug, Default)]
+pub(super) struct Vouched {
+    /// SHA-256 of the anchor's key and the certificate.
+    seen: Mutex<HashSet<Sha256>>,
+}
+
+impl Vouched {
+    /// The most that are kept. Only what a trust anchor signed gets here.
+    const MAX: usize = 64;
+    /// The longest certificate, in bytes, that is hashed to be looked up.
+    const LONGEST: usize = 4 * 1024;
+
+    fn has(&self, issued: &Parts<'_>, key: &[u8]) -> bool {
+        issued.der.len() <= Self::LONGEST && self.seen().contains(&Self::digest(issued, key))
+    }
+
+    /// Keeps one whose signature is right.
+    fn keep(&self, issued: &Parts<'_>, key: &[u8]) {
+        let mut seen = self.seen();
+        if seen.len() < Self::MAX && issued.der.len() <= Self::LONGEST && issued.is_authority() {
+            seen.insert(Self::digest(issued, key));
+        }
+    }
+
+    /// The key is an anchor's, and has its own length in it: nothing else gives the same bytes.
+    fn digest(issued: &Parts<'_>, key: &[u8]) -> Sha256 {
+        Sha256::of(&[key, issued.der].concat())
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashSet<Sha256>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 struct Search<'a> {
     /// The client's own first.
     certificates: Vec<Parts<'a>>,
     anchors: &'a Anchors,
     algorithms: pki::Algorithms<'a>,
+    vouched: &'a Vouched,
     now: UnixTime,
     checked: Vec<Checked<'a>>,
     /// What wrong signatures have cost, under the keys of trust anchors and of others.
@@ -208,12 +249,28 @@ impl<'a> Search<'a> {
         let (mut key, mut of_anchor) = (anchor.key.as_slice(), true);
         for place in path.iter().rev() {
             let Some(issued) = self.certificate(*place) else { return false };
+            let is_known = of_anchor && *place != 0 && self.vouched.has(&issued, key);
+            if is_known {
+                self.recall(&issued, key);
+            }
             if !self.is_signed(&issued, key, of_anchor, path.len() == 1) {
                 return false;
+            }
+            if of_anchor && *place != 0 && !is_known {
+                self.vouched.keep(&issued, key);
             }
             (key, of_anchor) = (issued.key, false);
         }
         true
+    }
+
+    /// Takes over that this signature was right before.
+    fn recall(&mut self, issued: &Parts<'a>, key: &'a [u8]) {
+        if self.verdict(issued, key).is_none()
+            && let Ok((by, _)) = pki::choose(self.algorithms, key, &issued.signature)
+        {
+            self.checked.push(Checked { signature: issued.signature, key, by: Ok(by) });
+        }
     }
 
     fn is_signed(&mut self, issued: &Parts<'a>, key: &'a [u8], of_anchor: bool, in_any_case: bool) -> bool {
