@@ -6,7 +6,6 @@
 //! webpki, which judges everything else. So no key that a stranger made up is ever computed with, and a chain that no trust
 //! anchor vouches for costs one or two signatures.
 
-use std::collections::HashSet;
 use std::slice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +14,7 @@ use rustls::pki_types::{
 };
 
 use super::anchors::{Anchor, Anchors};
-use crate::identity::{Sha256, key};
+use crate::identity::key;
 use crate::pki::{self, NotSigned, Parts, Signed};
 
 /// The most intermediates between a client's certificate and a trust anchor. webpki follows no more.
@@ -127,43 +126,33 @@ impl webpki::ExtendedKeyUsageValidator for ForClients {
     }
 }
 
-/// Certificates of intermediates that a trust anchor signed, by what was seen of them before. A genuine intermediate is known
-/// to strangers as well, and must not make the rest of what they send dearer.
+/// Certificates of intermediates that a trust anchor signed, as they were seen before. A genuine intermediate is known to
+/// strangers as well, and must not make the rest of what they send dearer.
 #[derive(Debug, Default)]
 pub(super) struct Vouched {
-    /// SHA-256 of the anchor's key and the certificate.
-    seen: Mutex<HashSet<Sha256>>,
+    /// The anchor's key and the certificate. Compared byte by byte: hashing what strangers send costs more.
+    seen: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
 impl Vouched {
     /// The most that are kept. Only what a trust anchor signed gets here.
     const MAX: usize = 64;
-    /// The longest certificate, in bytes, that is hashed to be looked up.
+    /// The longest certificate, in bytes, that is kept.
     const LONGEST: usize = 4 * 1024;
 
     fn has(&self, issued: &Parts<'_>, key: &[u8]) -> bool {
-        if issued.der.len() > Self::LONGEST {
-            return false;
-        }
-        // Most homes have no intermediates, and what strangers send need not be hashed there.
-        let seen = self.seen();
-        !seen.is_empty() && seen.contains(&Self::digest(issued, key))
+        self.seen().iter().any(|(anchor, certificate)| certificate == issued.der && anchor == key)
     }
 
     /// Keeps one whose signature is right.
     fn keep(&self, issued: &Parts<'_>, key: &[u8]) {
         let mut seen = self.seen();
         if seen.len() < Self::MAX && issued.der.len() <= Self::LONGEST && issued.is_authority() {
-            seen.insert(Self::digest(issued, key));
+            seen.push((key.to_vec(), issued.der.to_vec()));
         }
     }
 
-    /// The key is an anchor's, and has its own length in it: nothing else gives the same bytes.
-    fn digest(issued: &Parts<'_>, key: &[u8]) -> Sha256 {
-        Sha256::of(&[key, issued.der].concat())
-    }
-
-    fn seen(&self) -> MutexGuard<'_, HashSet<Sha256>> {
+    fn seen(&self) -> MutexGuard<'_, Vec<(Vec<u8>, Vec<u8>)>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
