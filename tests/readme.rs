@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-use doorward::close::CloseReason;
 use doorward::config;
 use doorward::config::checked::Config;
-use doorward::rejection::Reason;
+use doorward::model::close::CloseReason;
+use doorward::model::rejection::Reason;
 use doorward::telemetry::log::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict};
 use doorward::telemetry::names::{self, Kind};
 

@@ -22,6 +22,7 @@ mod demo;
 pub mod exit;
 mod explain;
 pub mod init;
+mod known_gate;
 mod reload;
 mod run;
 mod sessions;
