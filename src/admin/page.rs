@@ -15,11 +15,12 @@ use super::Watched;
 use super::history::{History, STEP, STEPS};
 use super::words;
 use crate::explain::refusals::Refusal;
-use crate::explain::{Explanation, counted, explain, lasting};
+use crate::explain::{Explanation, explain};
 use crate::html::Html;
 use crate::model::names::printable;
 use crate::model::rejection::{Reason, Side};
 use crate::model::source::Source;
+use crate::model::text::{bytes, counted, duration, grouped};
 use crate::telemetry::tally::Counts;
 
 /// The page around what is written anew each time: its parts are parted by comments.
@@ -361,44 +362,5 @@ fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
 fn ago(html: &mut Html, at: OffsetDateTime, now: OffsetDateTime) {
     let exact = at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default();
     html.raw("<time datetime=\"").text(&exact).raw("\" title=\"").text(&exact).raw("\">");
-    html.text(lasting((now - at).whole_seconds())).raw(" ago</time>");
-}
-
-/// A number with its thousands parted by commas.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// An amount of data.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if count < 1000 {
-        return format!("{count} B");
-    }
-    let (mut tenths, mut unit) = (count / 100, 0);
-    while tenths >= 10_000 && unit + 1 < UNITS.len() {
-        tenths /= 1000;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS.get(unit).copied().unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_told_as_people_read_them() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0, 999, 1000, 1_500_000, 999_999_999].map(bytes), ["0 B", "999 B", "1.0 kB", "1.5 MB", "999.9 MB"]);
-        assert_eq!(bytes(u64::MAX), "18.4 EB");
-    }
+    html.text(duration((now - at).whole_seconds())).raw(" ago</time>");
 }

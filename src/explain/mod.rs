@@ -12,6 +12,7 @@ pub use self::advice::advice;
 use crate::authorize::UNVERIFIED;
 use crate::explain::refusals::{Refusal, Shown};
 use crate::model::rejection::Reason;
+use crate::model::text::{date, duration};
 
 /// A refusal in words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -111,7 +112,7 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         }
         Reason::Expired => match shown.map(|shown| shown.not_after) {
             Some(end) if end < refusal.at.unix_timestamp() => {
-                format!("{certificate} expired {} ago.", lasting(now.unix_timestamp().saturating_sub(end)))
+                format!("{certificate} expired {} ago.", duration(now.unix_timestamp().saturating_sub(end)))
             }
             _ => format!("An authority that stands between {name}'s certificate and trust has expired."),
         },
@@ -119,7 +120,7 @@ fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
             Some(begin) if begin > now.unix_timestamp() => format!(
                 "{certificate} is not valid before {}, which is {} from now.",
                 date(begin),
-                lasting(begin.saturating_sub(now.unix_timestamp()))
+                duration(begin.saturating_sub(now.unix_timestamp()))
             ),
             Some(begin) if begin > refusal.at.unix_timestamp() => {
                 format!("{certificate} was not valid before {}; by now it is.", date(begin))
@@ -235,28 +236,6 @@ fn specific(refusal: &Refusal) -> String {
         ),
         (reason, _) => advice(reason).to_owned(),
     }
-}
-
-/// A time in its largest unit, rounded down: how people would say it.
-pub fn lasting(seconds: i64) -> String {
-    let (count, unit) = match seconds {
-        ..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86_400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    counted(u64::try_from(count).unwrap_or(0), unit)
-}
-
-/// So many of what is called `one` if it is one, and gets an s if it is more.
-pub fn counted(count: u64, one: &str) -> String {
-    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
-}
-
-/// A moment as a date.
-fn date(seconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .map_or_else(|_| "a date that no clock can show".to_owned(), |moment| moment.date().to_string())
 }
 
 #[cfg(test)]
@@ -388,20 +367,5 @@ mod tests {
         let verified = Shown { anchored: true, verified: true, ..shown() };
         let text = said(&refusal(Reason::BackendRefused, Some(verified)));
         assert!(text.starts_with("alice-phone was let in"), "{text}");
-    }
-
-    #[test]
-    fn times_are_told_as_people_tell_them() {
-        for (seconds, text) in [
-            (-5, "0 seconds"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "1 minute"),
-            (7199, "1 hour"),
-            (2 * DAY - 1, "1 day"),
-            (400 * DAY, "400 days"),
-        ] {
-            assert_eq!(lasting(seconds), text);
-        }
     }
 }

@@ -6,3 +6,4 @@ pub mod identity;
 pub mod names;
 pub mod rejection;
 pub mod source;
+pub mod text;
