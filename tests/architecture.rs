@@ -11,8 +11,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The foundations. The vocabulary imports nothing.
     ("model", &[]),
     ("sys", &[]),
-    ("html", &[]),
-    ("places", &[]),
+    ("http", &["model"]),
     ("tls", &["model"]),
     ("pki", &["model"]),
     // As root, the files of an authority are written with the rights of the folder's owner.
@@ -20,7 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // `metrics.inventory` names a file that `doorward ca` writes.
     ("config", &["ca", "model", "pki"]),
     // Devices are set up without a gate.
-    ("enrolment", &["ca", "html", "model", "pki", "places", "sys"]),
+    ("enrolment", &["ca", "http", "model", "pki", "sys"]),
     // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
     // a header off the socket, client_hello recognises one.
     ("listener", &["config", "model", "sys"]),
@@ -38,7 +37,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("explain", &["authorize", "model"]),
     ("sessions", &["config", "explain", "model", "relay"]),
     ("telemetry", &["config", "listener", "model", "relay"]),
-    ("admin", &["explain", "html", "model", "places", "sessions", "telemetry"]),
+    ("admin", &["explain", "http", "model", "sessions", "telemetry"]),
     ("gate", &["admission", "backends", "explain", "model", "relay", "sessions", "snapshot", "telemetry"]),
     // A reload replaces the snapshot; connections only load it.
     ("reload", &["authorize", "config", "gate", "listener", "model", "snapshot", "sys", "telemetry"]),

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, Watched};
+use crate::admin::{Admin, Monitored};
 use crate::admission::Admission;
 use crate::admission::descriptors::{Budget, Descriptors, TooFew};
 use crate::backends::resolver::Resolver;
@@ -126,7 +126,7 @@ impl Server {
         let descriptors = Descriptors::raise();
         let warning = descriptors.warning(&config);
         let budget = descriptors.budget(&config).map_err(StartError::Descriptors)?;
-        let Budget { clients, pipes, metrics: places, look_ups, .. } = budget;
+        let Budget { clients, pipes, metrics: admin_connections, look_ups, .. } = budget;
         splice::allow_pipes(pipes);
         let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
         let listeners = Listener::rebind(&[], &config.listeners).map_err(StartError::Bind)?;
@@ -138,7 +138,7 @@ impl Server {
         let admin = match config.metrics.address {
             None => None,
             Some(address) => {
-                let admin = Admin::bind(address, watched(&gate, places));
+                let admin = Admin::bind(address, monitored(&gate), admin_connections);
                 let what = "metrics".to_owned();
                 Some(admin.map_err(|error| StartError::Bind(BindError { address, what, error }))?)
             }
@@ -251,13 +251,12 @@ impl Server {
 }
 
 /// What the metrics listener shows of a gate.
-fn watched(gate: &Gate, places: usize) -> Watched {
-    Watched {
+fn monitored(gate: &Gate) -> Monitored {
+    Monitored {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
         sessions: Arc::clone(&gate.sessions),
         tally: Arc::clone(&gate.tally),
-        places,
     }
 }
 
