@@ -130,6 +130,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn oldest_connection_is_closed_after_its_grace() {
         let mut slots = ConnectionSlots::new(COUNT);
+        assert_eq!(slots.load(), Load::Normal);
         for _ in 0..COUNT {
             timeout(Duration::ZERO, slots.wait()).await.expect("a free slot");
             slots.spawn(pending());
@@ -137,6 +138,7 @@ mod tests {
         let begun = Instant::now();
         slots.wait().await;
         let waited = begun.elapsed();
+        assert_eq!(slots.load(), Load::High);
         assert!(waited >= GRACE && waited < 2 * GRACE, "{waited:?}");
         assert_eq!(slots.held.len(), COUNT - 1);
     }

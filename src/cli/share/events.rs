@@ -111,8 +111,7 @@ pub(super) fn report_end(
             }
         }
         Outcome::Guessed(by) => format!(
-            "the link is closed: somebody tried to guess its address, with too many requests for wrong paths, the last from \
-             {by}"
+            "the link is closed: too many requests for wrong paths, the last from {by}, look like attempts to guess it"
         ),
         Outcome::Stopped(None) => "stopped; no file was downloaded, and the link is closed".to_owned(),
         Outcome::Stopped(Some(by)) => format!(

@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(first(tailscale(), Some("100.101.102.103"), Reach::Private), ["192.168.1.5", "172.17.0.1"]);
         let all = ["192.168.1.5", "172.17.0.1", "100.101.102.103"];
         assert_eq!(first(tailscale(), Some("100.101.102.103"), Reach::Any), all, "what is public comes last");
-        // Of two networks the one that leads out, if it is not a tunnel.
+        // Of two networks, the one with the default route.
         let two = with(one("eth1", "10.0.0.5"));
         assert_eq!(first(two.clone(), Some("10.0.0.5"), Reach::Private)[..2], ["10.0.0.5", "192.168.1.5"]);
         assert_eq!(first(two, None, Reach::Private)[..2], ["192.168.1.5", "10.0.0.5"]);
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_in_the_home_unless_it_is_told_otherwise() {
+    fn public_addresses_are_refused_unless_allowed() {
         for private in [
             "192.168.1.5",
             "10.0.0.1",
