@@ -16,8 +16,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use time::OffsetDateTime;
-
 use super::checked::{Banned, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics, Timeouts};
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
@@ -26,6 +24,7 @@ use super::seen::Seen;
 use super::{ConfigErrors, files, values};
 use crate::model::names::Name;
 use crate::model::source::Prefixes;
+use crate::model::text::date;
 use access::Groups;
 use certificate::Loaded;
 use route::{Checked, ServerNames};
@@ -262,10 +261,4 @@ fn now() -> i64 {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
     }
-}
-
-/// A moment as a date, for people.
-fn date(seconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .map_or_else(|_| "a date that no clock can show".to_owned(), |moment| moment.date().to_string())
 }
