@@ -264,9 +264,7 @@ mod tests {
     use time::{Duration, OffsetDateTime};
 
     use super::*;
-    use crate::config::checked::{
-        ClientAuthMode, ExpiredRevocationList, ExpiredSession, RevocationCheck, TrustAnchor,
-    };
+    use crate::config::checked::{ClientAuthMode, ExpiredRevocationList, ExpiredSession, RevocationCheck, TrustAnchor};
 
     struct Authority {
         certificate: CertificateDer<'static>,
