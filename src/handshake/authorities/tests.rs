@@ -818,28 +818,3 @@ fn what_a_superseded_list_of_the_files_names_stays_revoked() {
         assert_eq!(verdict.err().map(|(_, refused)| refused.reason), refused, "{serial}");
     }
 }
-
-/// webpki does not read the URI. Which certificates it speaks for is not known, but what it names is.
-#[test]
-fn a_list_with_an_unreadable_scope_revokes_what_it_names_and_speaks_for_nothing() {
-    let root = Ca::new("Devices");
-    let key =
-        |list: RevocationList| crate::config::checked::NewerList::new(list, Some(root.certificate.clone())).list.signer;
-    let mut der = root.list(&[7], 1, Some("http://~.example/")).list.to_vec();
-    let at = der.iter().position(|byte| *byte == b'~').expect("the URI");
-    der[at] = 0xff;
-    let odd = RevocationList::read(der, std::path::Path::new("odd.crl")).expect("a list");
-    assert!(!odd.has_readable_scope() && root.list(&[7], 1, Some("http://x.example/")).has_readable_scope());
-    crate::config::usable(&odd).expect("webpki takes it");
-    let odd = RevocationList { signer: key(odd.clone()), ..odd };
-    let plain = root.list(&[8], 1, None);
-    let plain = RevocationList { signer: key(plain.clone()), ..plain };
-    for (lists, verdicts) in [
-        (vec![odd.clone(), plain], [Some(Reason::Revoked), Some(Reason::Revoked), None]),
-        (vec![odd], [Some(Reason::RevocationUnknown); 3]),
-    ] {
-        let scene = Scene::new(&[&root.certificate], lists);
-        let found = [7, 8, 9].map(|serial| scene.judge(&root.device(numbered("phone", serial)), &[]).0.err());
-        assert_eq!(found, verdicts);
-    }
-}
