@@ -790,3 +790,31 @@ fn only_the_path_counts_for_how_long_a_chain_is_good() {
     assert!(until(scene.admits("a needless one", &long, &[&needless])) > 3600);
     assert_eq!(until(scene.admits("an intermediate", &below, &[&short.certificate, &needless])), 120);
 }
+
+/// The file may be the only one that names a device: what revoked it must not be taken back while the gate runs.
+#[test]
+fn what_a_superseded_list_of_the_files_names_stays_revoked() {
+    let root = Ca::new("Devices");
+    let older = root.list(&[7], 1, None);
+    let newer = RevocationList { number: Some(Serial::from_be_bytes(&[2])), ..root.list(&[8], 2, None) };
+    let key = |list: &RevocationList| {
+        crate::config::checked::NewerList::new(list.clone(), Some(root.certificate.clone())).list
+    };
+    let trust = vec![TrustAnchor {
+        file: "clients.pem".into(),
+        certificate: root.certificate.clone(),
+        kind: TrustKind::Authority,
+    }];
+    let newer_lists = vec![Arc::new(crate::config::checked::NewerList {
+        list: key(&newer),
+        authority: Some(root.certificate.clone()),
+    })];
+    let client_auth = ClientAuth { trust, revocation_lists: vec![key(&older)], newer_lists, ..client_auth() };
+    let current: Vec<_> = client_auth.current_lists().iter().map(|list| list.number_in_words()).collect();
+    assert_eq!(current, [Some("2".to_owned())]);
+    let authorities = Authorities::new(&client_auth).expect("authorities");
+    for (serial, refused) in [(7, Some(Reason::Revoked)), (8, Some(Reason::Revoked)), (9, None)] {
+        let verdict = authorities.verify(&root.device(numbered("phone", serial)), &[], UnixTime::now());
+        assert_eq!(verdict.err().map(|(_, refused)| refused.reason), refused, "{serial}");
+    }
+}
