@@ -14,18 +14,19 @@ use crate::client_hello::Greeted;
 use crate::close::CloseReason;
 use crate::config::checked::Backend;
 use crate::dial::Dialed;
+use crate::explanation;
+use crate::explanation::refusals::{Circumstances, Refusal};
 use crate::gate::Gate;
 use crate::handshake::{Facts, Secured};
 use crate::identity::{Chain, Identity};
 use crate::ja4::Ja4;
 use crate::listener::Accepted;
 use crate::names::Name;
-use crate::rejection::{Reason, Rejection, Stage};
+use crate::rejection::{Cause, Reason, Rejection, Stage};
 use crate::relay::{Handle, Order, Path, RelaySummary};
 use crate::snapshot::Route;
 use crate::telemetry::log::{Certificate, Durations, Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
-use crate::telemetry::refusals::{Circumstances, Refusal};
 use crate::telemetry::sessions::{Entered, Holder, Session, Sessions};
 
 /// The file of one connection. Dropped without a verdict it reports `internal`: accepted is always the sum of rejected,
@@ -264,7 +265,7 @@ impl Record {
     fn reject(&mut self, rejection: &Rejection) {
         self.decided = true;
         self.leaves(None);
-        let reason = rejection.reason;
+        let reason = rejection.reason();
         self.count_where_it_can(reason);
         if let (Stage::Certificate | Stage::Policy, Some(identity)) = (reason.stage(), &self.identity) {
             self.gate.doubt(self.client.ip(), &identity.fingerprint);
@@ -302,7 +303,7 @@ impl Record {
             stage: Some(reason.stage().label()),
             reason: reason.label(),
             side: Some(reason.side().label()),
-            detail: Some(detail(&rejection.detail)),
+            detail: Some(detail(&explanation::detail(&rejection.cause))),
             alert: rejection.alert.map(|alert| alert.to_string()),
             ..self.line()
         });
@@ -324,10 +325,11 @@ impl Record {
         if !known && !self.gate.log.takes(self.gate.admission.source(self.client.ip()), summary.reason) {
             return;
         }
+        let cause = summary.cause.as_deref().map(explanation::detail);
         self.gate.log.verdict(&Verdict {
             event: "closed",
             reason: summary.reason.label(),
-            detail: summary.detail.as_deref().map(detail),
+            detail: cause.or_else(|| summary.detail.clone()).map(|text| detail(&text)),
             backend: self.backend().map(ToString::to_string),
             path: Some(summary.path.label()),
             bytes_to_backend: Some(summary.moved.to_backend),
@@ -338,15 +340,14 @@ impl Record {
 
     /// Its task ended without a verdict.
     fn abandon(&mut self) {
-        const DETAIL: &str = "the connection ended without a verdict";
         let session = self.session.as_ref().map(|entered| Arc::clone(entered.session()));
         let Some(session) = session.filter(|_| self.steps.now == Step::Relay) else {
-            return self.reject(&Rejection::silent(Reason::Internal, DETAIL));
+            return self.reject(&Rejection::silent(Cause::NoVerdict));
         };
         // Payload has moved, so it is not to be counted as turned away. An order that it was about to follow is why it ended.
         let reason = session.relay.ordered().map_or(CloseReason::Internal, |order| order.reason);
-        let detail = (reason == CloseReason::Internal).then(|| DETAIL.to_owned());
-        self.close(&RelaySummary { reason, detail, path: session.path, moved: session.relay.moved() });
+        let cause = (reason == CloseReason::Internal).then(|| Box::new(Cause::NoVerdict));
+        self.close(&RelaySummary { reason, cause, detail: None, path: session.path, moved: session.relay.moved() });
     }
 
     /// It is no session any more: a reader of the verdict does not find it there. Counts it as cut, if it was told to end and did
@@ -529,7 +530,7 @@ mod tests {
         }
         assert_eq!(lines.len(), 2, "{lines:?}");
         // What `doorward why` and the status page are answered from.
-        let remembered: Vec<_> = gate.refusals.latest(3).iter().map(|refusal| (refusal.id, refusal.reason)).collect();
+        let remembered: Vec<_> = gate.refusals.latest(3).iter().map(|refusal| (refusal.id, refusal.reason())).collect();
         assert_eq!(remembered, [(2, Reason::Internal), (1, Reason::Internal)]);
         let internal = Reason::ALL.iter().position(|reason| *reason == Reason::Internal).expect("a reason");
         assert_eq!(gate.tally.now().rejected[internal], 2);

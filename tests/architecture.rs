@@ -7,10 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What imports nothing of the crate.
-const VOCABULARY: &[&str] = &["close", "html", "identity", "names", "rejection", "source"];
+const VOCABULARY: &[&str] = &["close", "html", "identity", "names", "source"];
 
 /// What each other module of the crate may import beside itself and the vocabulary.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    // Why connections are rejected, with the data of each case: vocabulary as well, made of the words below it.
+    ("rejection", &[]),
+    // All text about a refusal. It takes vocabulary and gives words, so that everything above can use them.
+    ("explanation", &["rejection"]),
     // The foundations.
     // The inventory is in the form of those who write it.
     ("config", &["pki"]),
@@ -48,8 +52,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("snapshot", &["authorize", "config", "handshake", "route"]),
     // Who is one source is admission's to say.
     ("telemetry", &["admission", "config", "listener", "relay"]),
-    // A refusal in words: for the command line, the control socket and the status page alike.
-    ("explanation", &["authorize", "telemetry"]),
     ("admin", &["explanation", "places", "telemetry"]),
     // What is remembered of the devices that vouch for a source is for it to judge.
     ("gate", &["admission", "backends", "descriptors", "penalties", "relay", "snapshot", "telemetry"]),

@@ -5,7 +5,6 @@
 mod answers;
 mod history;
 mod page;
-mod words;
 
 use std::convert::Infallible;
 use std::io;
@@ -26,9 +25,9 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::explanation::refusals::Refusals;
 use crate::places::{Places, TIMEOUT, http};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::refusals::Refusals;
 use crate::telemetry::sessions::Sessions;
 use crate::telemetry::tally::Tally;
 use answers::Answers;

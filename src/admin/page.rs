@@ -13,13 +13,12 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Watched;
 use super::history::{History, STEP, STEPS};
-use super::words;
-use crate::explanation::{Explanation, counted, explain, lasting};
+use crate::explanation::refusals::Refusal;
+use crate::explanation::{self, Explanation, counted, explain, lasting};
 use crate::html::Html;
 use crate::names::printable;
 use crate::rejection::{Reason, Side};
 use crate::source::Source;
-use crate::telemetry::refusals::Refusal;
 use crate::telemetry::tally::Counts;
 
 /// The page around what is written anew each time: its parts are parted by comments.
@@ -86,7 +85,7 @@ fn rows(total: &Counts, steps: &[Counts]) -> Vec<Row> {
         .filter(|(_, (_, total))| **total > 0)
         .map(|(index, (reason, total))| Row {
             key: reason.to_string(),
-            words: words::reason(*reason),
+            words: explanation::words(*reason).short,
             side: Some(reason.side().label()),
             total: *total,
             steps: steps.iter().map(|step| step.rejected.get(index).copied().unwrap_or(0)).collect(),
@@ -312,7 +311,7 @@ fn latest(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
             html.raw(" <strong>").text(grouped(times)).raw(" times</strong>");
         }
         html.raw("</p><p class=\"quiet\">").text(explanation.advice);
-        html.raw(" <code>").text(refusal.reason).raw("</code></p>");
+        html.raw(" <code>").text(refusal.reason()).raw("</code></p>");
     }
     html.raw("</tbody></table></section>");
 }
@@ -336,7 +335,7 @@ fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
             reasons: HashMap::new(),
         });
         source.times += 1;
-        *source.reasons.entry(refusal.reason).or_default() += 1;
+        *source.reasons.entry(refusal.reason()).or_default() += 1;
     }
     let mut ranked: Vec<(String, Turned<'_>)> =
         sources.into_iter().map(|(source, turned)| (source.to_string(), turned)).collect();
@@ -351,7 +350,7 @@ fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
         let mostly = turned.reasons.into_iter().max_by_key(|(reason, times)| (*times, reason.to_string()));
         html.raw("<tr><th scope=\"row\" class=\"who\">").text(source);
         html.raw("<td class=\"number\">").text(grouped(turned.times)).raw("<td>");
-        html.raw(mostly.map_or("", |(reason, _)| words::reason(reason))).raw("<td class=\"when\">");
+        html.raw(mostly.map_or("", |(reason, _)| explanation::words(reason).short)).raw("<td class=\"when\">");
         ago(html, turned.latest.at, now);
     }
     html.raw("</tbody></table></section>");

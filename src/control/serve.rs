@@ -23,12 +23,12 @@ use super::{
 };
 use crate::access::Difference;
 use crate::config::checked::Config;
-use crate::explanation::explain;
+use crate::explanation::refusals::{self, Shown, Wanted};
+use crate::explanation::{detail, explain};
 use crate::gate::{Gate, Reviewed};
 use crate::reload::{self, Cause, Current, Door, Reloader};
 use crate::telemetry::expiries::Expiry;
 use crate::telemetry::log::moment;
-use crate::telemetry::refusals::{self, Shown, Wanted};
 use crate::telemetry::sessions;
 use crate::telemetry::whom::Whom;
 
@@ -373,10 +373,10 @@ fn refusal(refusal: &refusals::Refusal, now: OffsetDateTime) -> Refusal {
         source: refusal.source.to_string(),
         server_name: refusal.server_name.as_deref().map(str::to_owned),
         route: refusal.route.as_ref().map(ToString::to_string),
-        stage: refusal.reason.stage().label().to_owned(),
-        reason: refusal.reason.label().to_owned(),
-        side: refusal.reason.side().label().to_owned(),
-        detail: refusal.detail.to_string(),
+        stage: refusal.reason().stage().label().to_owned(),
+        reason: refusal.reason().label().to_owned(),
+        side: refusal.reason().side().label().to_owned(),
+        detail: detail(&refusal.cause),
         alert: refusal.alert.map(|alert| alert.to_string()),
         certificate: refusal.certificate.as_ref().map(certificate),
         times: refusal.times,

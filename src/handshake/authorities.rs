@@ -24,7 +24,7 @@ use crate::config::checked::ClientAuth;
 use crate::identity::{Chain, Identity, Issued, IssuerKey, Serial, Sha256};
 use crate::pki::acceptance::{self, Objection as Refused};
 use crate::pki::{Algorithms, Parts};
-use crate::rejection::Reason;
+use crate::rejection::{Cause, CertificateFault};
 
 /// The most certificates a client may send beside its own.
 const INTERMEDIATES_MAX: usize = 8;
@@ -152,13 +152,11 @@ impl Authorities {
             unverified(end_entity).ok().map(|one| one.identity)
         };
         if sent.len() > INTERMEDIATES_MAX {
-            let detail = format!("{} certificates beside the client's own", sent.len());
-            return Err((named(), Refused::invalid(detail)));
+            return Err((named(), Refused::invalid(CertificateFault::TooManyCertificates(sent.len()))));
         }
         let bytes = sent.iter().fold(end_entity.len(), |bytes, one| bytes + one.len());
         if bytes > CHAIN_MAX {
-            let detail = format!("{bytes} bytes of certificates, and {CHAIN_MAX} are the most");
-            return Err((named(), Refused::invalid(detail)));
+            return Err((named(), Refused::invalid(CertificateFault::ChainTooLong { bytes, most: CHAIN_MAX })));
         }
         if end_entity.len() <= UNVERIFIED_MAX
             && let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now)
@@ -201,10 +199,7 @@ impl Authorities {
 /// Why there is no path. `issuer_key`: see [`acceptance::objection`].
 fn refused(error: webpki::Error, end_entity: &CertificateDer<'_>, issuer_key: Option<&[u8]>) -> Refused {
     if let webpki::Error::MaximumSignatureChecksExceeded = error {
-        let detail =
-            "none of the first certificates that the client sent beside its own leads to an authority in trust";
-        let (reason, error) = (Reason::UnknownCa, CertificateError::UnknownIssuer);
-        return Refused { reason, detail: detail.to_owned(), error };
+        return Refused { cause: Cause::NoPathInFirst, error: CertificateError::UnknownIssuer };
     }
     acceptance::objection(Error::InvalidCertificate(certificate_error(error)), end_entity, issuer_key)
 }
@@ -212,8 +207,7 @@ fn refused(error: webpki::Error, end_entity: &CertificateDer<'_>, issuer_key: Op
 /// What a certificate says that nothing vouches for.
 fn unverified(certificate: &CertificateDer<'_>) -> Result<Verified, RefusedChain> {
     if certificate.len() > UNVERIFIED_MAX {
-        let detail = format!("a certificate of {} bytes that nothing vouches for", certificate.len());
-        return Err((None, Refused::invalid(detail)));
+        return Err((None, Refused::invalid(CertificateFault::UnverifiedTooLong(certificate.len()))));
     }
     let identity = Identity::from_certificate(certificate, false).map_err(|_| (None, Refused::unreadable()))?;
     let until = seconds(identity.not_after);
@@ -267,8 +261,7 @@ fn pinned(identity: &Identity, certificate: &CertificateDer<'_>, now: UnixTime) 
 
 /// As webpki's errors are told: a list has the certificate.
 pub(super) fn revoked() -> Refused {
-    let error = CertificateError::Revoked;
-    Refused { reason: Reason::Revoked, detail: error.to_string(), error }
+    Refused { cause: Cause::Revoked, error: CertificateError::Revoked }
 }
 
 /// As rustls has it, whose own function for that is private.

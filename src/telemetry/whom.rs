@@ -3,8 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use super::refusals::{InvalidWanted, Shown, Wanted};
 use super::sessions::Session;
+use crate::explanation::refusals::{InvalidWanted, Shown, Wanted};
 use crate::source::Source;
 
 /// Which sessions are meant.

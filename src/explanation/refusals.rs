@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 use crate::identity::{Identity, Sha256};
 use crate::names::{Name, printable, visible};
-use crate::rejection::{Alert, Reason, Rejection};
+use crate::rejection::{Alert, Cause, Reason, Rejection};
 use crate::source::Source;
 
 /// Refusals kept of anchored certificates, as many of other certificates, and as many of connections that showed none.
@@ -21,9 +21,6 @@ pub const KEPT_OF_EACH: usize = 512;
 
 /// The longest text of a stranger's in an entry, in bytes.
 const STRANGER_MAX: usize = 128;
-
-/// The longest detail, in bytes.
-const DETAIL_MAX: usize = 256;
 
 /// The most names of one certificate.
 const NAMES_MAX: usize = 4;
@@ -46,10 +43,8 @@ pub struct Refusal {
     pub server_name: Option<Box<str>>,
     /// The route, if it was known by then.
     pub route: Option<Name>,
-    /// Why; tells the stage as well.
-    pub reason: Reason,
-    /// More about it, in words.
-    pub detail: Box<str>,
+    /// What happened; tells the reason and the stage as well.
+    pub cause: Cause,
     /// The alert that the client was sent.
     pub alert: Option<Alert>,
     /// The certificate that was shown.
@@ -140,8 +135,7 @@ impl Refusal {
             listener: circumstances.listener.clone(),
             server_name: circumstances.server_name.map(|name| cut(visible(name, STRANGER_MAX), STRANGER_MAX)),
             route: circumstances.route.cloned(),
-            reason: rejection.reason,
-            detail: cut(visible(&rejection.detail, DETAIL_MAX), DETAIL_MAX),
+            cause: rejection.cause.clone(),
             alert: rejection.alert,
             certificate: circumstances.identity.map(Shown::from),
             times: 1,
@@ -154,9 +148,14 @@ impl Refusal {
 type DeviceKey = (Sha256, bool, Reason);
 
 impl Refusal {
+    /// Why it was turned away, as it is counted.
+    pub const fn reason(&self) -> Reason {
+        self.cause.reason()
+    }
+
     fn device_key(&self) -> Option<DeviceKey> {
         let shown = self.certificate.as_ref().filter(|shown| shown.anchored)?;
-        Some((shown.fingerprint, shown.verified, self.reason))
+        Some((shown.fingerprint, shown.verified, self.reason()))
     }
 }
 
@@ -352,8 +351,11 @@ impl Refusals {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
     use crate::identity::{Serial, Twins};
+    use crate::rejection::{IoError, Protocol, Text};
     use crate::source::Prefixes;
 
     fn identity(name: &str) -> Identity {
@@ -388,7 +390,7 @@ mod tests {
         let counted_as = Source::of(source.ip(), prefixes);
         let circumstances =
             Circumstances { id, source, counted_as, listener: &listener, server_name: None, route: None, identity };
-        Refusal::new(&circumstances, &Rejection::silent(Reason::NotTls, "http"))
+        Refusal::new(&circumstances, &Rejection::silent(Cause::NotTls(Protocol::Http)))
     }
 
     fn ids(found: &[Arc<Refusal>]) -> Vec<u64> {
@@ -481,7 +483,7 @@ mod tests {
         }
         let proved = Identity { verified: true, ..device(alice) };
         refusals.remember(refusal(2000, "192.0.2.9", Some(&proved)));
-        refusals.remember(Refusal { reason: Reason::Revoked, ..refusal(2001, "192.0.2.9", Some(&device(alice))) });
+        refusals.remember(Refusal { cause: Cause::Revoked, ..refusal(2001, "192.0.2.9", Some(&device(alice))) });
         let all = refusals.latest(usize::MAX);
         assert_eq!(ids(&all), [2001, 2000, 1999, 1]);
         assert_eq!(all.iter().map(|refusal| refusal.times).collect::<Vec<_>>(), [1, 1, 1998, 1]);
@@ -493,6 +495,14 @@ mod tests {
         assert_eq!(refusals.latest(usize::MAX).len(), KEPT_OF_EACH);
     }
 
+    /// The bytes of the texts in a cause.
+    fn on_heap(cause: &Cause) -> usize {
+        match cause {
+            Cause::BackendRefused { backend, error } => backend.to_string().len() + error.text.to_string().len(),
+            other => panic!("{other:?} is not measured"),
+        }
+    }
+
     /// The bytes of an entry, on the heap and off it.
     fn size(refusal: &Refusal) -> usize {
         let shown = refusal.certificate.as_ref().map_or(0, |shown| {
@@ -502,7 +512,7 @@ mod tests {
         // The counters of Arc stand before the value.
         size_of::<Refusal>()
             + 16
-            + refusal.detail.len()
+            + on_heap(&refusal.cause)
             + refusal.server_name.as_ref().map_or(0, |name| name.len())
             + shown
     }
@@ -523,7 +533,9 @@ mod tests {
         };
         let name = Name::parse(&"x".repeat(Name::MAX)).expect("a name");
         let source = SocketAddr::from(([192, 0, 2, 7], 1));
-        let rejection = Rejection::silent(Reason::UnknownCa, long.clone());
+        // Of the causes the one with the most text.
+        let error = IoError { kind: ErrorKind::Other, errno: None, text: Text::new(&long) };
+        let rejection = Rejection::silent(Cause::BackendRefused { backend: Text::new(&long), error });
         for id in 0..2 * KEPT_OF_EACH as u64 {
             let fingerprint = Sha256::of(&id.to_be_bytes());
             let device = Identity { anchored: true, fingerprint, ..certificate.clone() };
