@@ -7,20 +7,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What imports nothing of the crate.
-const VOCABULARY: &[&str] = &["close", "html", "identity", "names", "source"];
+const VOCABULARY: &[&str] = &["close", "html", "identity", "names", "rejection", "source"];
+
+/// Vocabulary that is made of other vocabulary: a cause has names, fingerprints and reasons for closing in it.
+const VOCABULARY_OF: (&str, &[&str]) = ("rejection", &["close", "identity", "names"]);
 
 /// What each other module of the crate may import beside itself and the vocabulary.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    // Why connections are rejected, with the data of each case: vocabulary as well, made of the words below it.
-    ("rejection", &[]),
     // All text about a refusal. It takes vocabulary and gives words, so that everything above can use them.
-    ("explanation", &["rejection"]),
+    ("explanation", &[]),
     // The foundations.
     // The inventory is in the form of those who write it.
     ("config", &["pki"]),
     ("penalties", &[]),
     // Root acts as the owner of the folder of the authorities.
-    ("pki", &["sys"]),
+    ("pki", &["explanation", "sys"]),
     // Who may be connected to a listener for a few.
     ("places", &[]),
     ("record", &[]),
@@ -51,12 +52,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // What they are built from and reported to.
     ("snapshot", &["authorize", "config", "handshake", "route"]),
     // Who is one source is admission's to say.
-    ("telemetry", &["admission", "config", "listener", "relay"]),
+    ("telemetry", &["admission", "config", "explanation", "listener", "relay"]),
     ("admin", &["explanation", "places", "telemetry"]),
     // What is remembered of the devices that vouch for a source is for it to judge.
-    ("gate", &["admission", "backends", "descriptors", "penalties", "relay", "snapshot", "telemetry"]),
+    ("gate", &["admission", "backends", "descriptors", "explanation", "penalties", "relay", "snapshot", "telemetry"]),
     // It puts another snapshot there; connections only find it.
-    ("reload", &["access", "config", "gate", "listener", "snapshot", "sys", "telemetry"]),
+    ("reload", &["access", "config", "explanation", "gate", "listener", "snapshot", "sys", "telemetry"]),
     ("watch", &["config", "reload", "sys"]),
     // It only asks: no stage knows of it.
     ("control", &["access", "config", "explanation", "gate", "reload", "telemetry"]),
@@ -67,6 +68,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "client_hello",
             "config",
             "dial",
+            "explanation",
             "gate",
             "handshake",
             "ja4",
@@ -198,7 +200,8 @@ fn imports_point_down_only() {
         for import in named_behind(&code, prefix) {
             let fine = import == module
                 || may.contains(&import.as_str())
-                || VOCABULARY.contains(&import.as_str()) && !VOCABULARY.contains(&module.as_str());
+                || VOCABULARY.contains(&import.as_str()) && !VOCABULARY.contains(&module.as_str())
+                || module == VOCABULARY_OF.0 && VOCABULARY_OF.1.contains(&import.as_str());
             if !fine {
                 wrong.push(format!("{} imports {import}", path.display()));
             }
@@ -252,5 +255,71 @@ fn permits_are_made_in_one_place() {
                 path.display()
             );
         }
+    }
+}
+
+/// Whether code looks into the text of a refusal: compares it, searches it or takes it apart.
+fn reads_a_detail(code: &str) -> bool {
+    let code: String = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    let compared =
+        ["==", "!=", ".contains(", ".starts_with(", ".ends_with(", ".strip_prefix(", ".strip_suffix(", ".find("];
+    let is_word = |at: usize| {
+        let within = |c: char| c.is_alphanumeric() || c == '_';
+        !code[..at].ends_with(within) && !code[at + "detail".len()..].starts_with(within)
+    };
+    code.match_indices("detail").filter(|(at, _)| is_word(*at)).any(|(at, _)| {
+        let before = code[..at].trim_end();
+        // Behind it the rest of a call or a field's conversions: `detail(&cause)`, `detail.as_deref()`, `*detail`.
+        let mut rest = &code[at + "detail".len()..];
+        if rest.starts_with('(') {
+            rest = rest.split_once(')').map_or("", |(_, rest)| rest);
+        }
+        for conversion in [".as_str()", ".as_deref()", ".as_ref()", ".to_string()"] {
+            rest = rest.strip_prefix(conversion).unwrap_or(rest);
+        }
+        compared.iter().any(|operator| rest.trim_start().starts_with(operator))
+            || before.trim_end_matches(['&', '*']).trim_end().ends_with("==")
+            || before.trim_end_matches(['&', '*']).trim_end().ends_with("!=")
+            || before.ends_with("match")
+    })
+}
+
+#[test]
+fn no_code_reads_the_text_of_a_refusal() {
+    for compares in
+        ["refusal.detail == UNVERIFIED", "if *detail != other", "detail(&cause).contains(\"x\")", "match detail {"]
+    {
+        assert!(reads_a_detail(compares), "{compares}");
+    }
+    for fine in ["detail: detail(&cause),", "let detail = 1;", "details == 3"] {
+        assert!(!reads_a_detail(fine), "{fine}");
+    }
+    for (path, _, code) in files() {
+        assert!(!reads_a_detail(&code), "{} compares a detail: match on the Cause", path.display());
+    }
+}
+
+/// rustls' and webpki's errors are told apart by their variants.
+#[test]
+fn no_code_matches_the_text_of_a_tls_error() {
+    for (path, module, code) in files() {
+        if !["handshake", "client_hello", "pki"].contains(&module.as_str()) {
+            continue;
+        }
+        let code: String = code.split_whitespace().collect::<Vec<_>>().join(" ");
+        for reads in
+            ["General(message)", "error.to_string().", "error.to_string() ==", "== error.to_string()"]
+        {
+            assert!(!code.contains(reads), "{} has {reads}", path.display());
+        }
+    }
+}
+
+/// Words about refusals are made by one module; the vocabulary below it has none.
+#[test]
+fn text_about_a_cause_is_made_in_explanation_only() {
+    for (path, module, code) in files() {
+        let makes = code.contains("for Cause {") && code.contains("Display");
+        assert!(!makes || module == "explanation", "{} makes text of a cause", path.display());
     }
 }

@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use super::Watched;
 use super::history::{History, STEP, STEPS};
 use crate::explanation::refusals::Refusal;
-use crate::explanation::{self, Explanation, counted, explain, lasting};
+use crate::explanation::{self, advice, counted, lasting, sentence};
 use crate::html::Html;
 use crate::names::printable;
 use crate::rejection::{Reason, Side};
@@ -292,25 +292,25 @@ fn latest(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
     }
     html.raw("<table class=\"told\"><thead><tr><th>When<th>Who<th>What happened, and what to do</thead><tbody>");
     // Whoever tries again and again is told of once.
-    let mut told: Vec<(&Refusal, Explanation, u64)> = Vec::new();
+    let mut told: Vec<(&Refusal, String, u64)> = Vec::new();
     let mut places: HashMap<(IpAddr, String), usize> = HashMap::new();
     for refusal in refusals {
-        let explanation = explain(refusal, now);
-        let place = *places.entry((refusal.source.ip(), explanation.sentence.clone())).or_insert(told.len());
+        let sentence = sentence(refusal, now);
+        let place = *places.entry((refusal.source.ip(), sentence.clone())).or_insert(told.len());
         match told.get_mut(place) {
             Some((.., times)) => *times += 1,
-            None => told.push((refusal, explanation, 1)),
+            None => told.push((refusal, sentence, 1)),
         }
     }
-    for (refusal, explanation, times) in told.into_iter().take(TOLD) {
+    for (refusal, sentence, times) in told.into_iter().take(TOLD) {
         html.raw("<tr><td class=\"when\">");
         ago(html, refusal.at, now);
         html.raw("<td class=\"who\">").text(refusal.source.ip().to_canonical());
-        html.raw("<td><p>").text(explanation.sentence);
+        html.raw("<td><p>").text(sentence);
         if times > 1 {
             html.raw(" <strong>").text(grouped(times)).raw(" times</strong>");
         }
-        html.raw("</p><p class=\"quiet\">").text(explanation.advice);
+        html.raw("</p><p class=\"quiet\">").text(advice(refusal));
         html.raw(" <code>").text(refusal.reason()).raw("</code></p>");
     }
     html.raw("</tbody></table></section>");

@@ -23,12 +23,11 @@ use super::{
 };
 use crate::access::Difference;
 use crate::config::checked::Config;
-use crate::explanation::refusals::{self, Shown, Wanted};
-use crate::explanation::{detail, explain};
+use crate::explanation::moment;
+use crate::explanation::refusals::{Shown, Wanted};
 use crate::gate::{Gate, Reviewed};
 use crate::reload::{self, Cause, Current, Door, Reloader};
 use crate::telemetry::expiries::Expiry;
-use crate::telemetry::log::moment;
 use crate::telemetry::sessions;
 use crate::telemetry::whom::Whom;
 
@@ -257,7 +256,7 @@ async fn answer(
                 Answer::Why(Why {
                     known,
                     rejected: gate.refusals.total(),
-                    refusals: refusals.iter().map(|one| refusal(one, now)).collect(),
+                    refusals: refusals.iter().map(|one| Refusal::new(one, now)).collect(),
                 })
             }
         },
@@ -353,47 +352,11 @@ fn session(session: &sessions::Session, now: OffsetDateTime) -> Session {
         source: session.source.to_string(),
         listener: session.listener.to_string(),
         route: session.route.to_string(),
-        certificate: session.identity.as_deref().map(|identity| certificate(&Shown::from(identity))),
+        certificate: session.identity.as_deref().map(|identity| Certificate::from(&Shown::from(identity))),
         backend: session.backend.get().map(ToString::to_string),
         path: session.path.label().to_owned(),
         bytes_to_backend: moved.to_backend,
         bytes_to_client: moved.to_client,
-    }
-}
-
-fn refusal(refusal: &refusals::Refusal, now: OffsetDateTime) -> Refusal {
-    let explanation = explain(refusal, now);
-    Refusal {
-        explanation: explanation.sentence,
-        advice: explanation.advice,
-        time: rfc3339(refusal.at),
-        seconds: seconds(refusal.at, now),
-        id: refusal.id,
-        listener: refusal.listener.to_string(),
-        source: refusal.source.to_string(),
-        server_name: refusal.server_name.as_deref().map(str::to_owned),
-        route: refusal.route.as_ref().map(ToString::to_string),
-        stage: refusal.reason().stage().label().to_owned(),
-        reason: refusal.reason().label().to_owned(),
-        side: refusal.reason().side().label().to_owned(),
-        detail: detail(&refusal.cause),
-        alert: refusal.alert.map(|alert| alert.to_string()),
-        certificate: refusal.certificate.as_ref().map(certificate),
-        times: refusal.times,
-    }
-}
-
-fn certificate(shown: &Shown) -> Certificate {
-    Certificate {
-        name: shown.name().to_owned(),
-        names: shown.names.iter().map(ToString::to_string).collect(),
-        fingerprint: shown.fingerprint.to_string(),
-        serial: shown.serial.to_string(),
-        issuer: shown.issuer.to_string(),
-        not_before: moment(shown.not_before),
-        not_after: moment(shown.not_after),
-        verified: shown.verified,
-        anchored: shown.anchored,
     }
 }
 

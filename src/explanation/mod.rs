@@ -5,31 +5,27 @@
 
 mod parts;
 pub mod refusals;
+pub mod told;
 mod words;
 
-use serde::Serialize;
 use time::OffsetDateTime;
 
+pub use self::parts::moment;
 use self::refusals::Refusal;
-pub use self::words::{Words, detail, words};
+pub use self::words::{Words, detail, sentence, words};
 use crate::rejection::{Cause, Reason};
 
-/// A refusal in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Explanation {
-    /// What happened.
-    pub sentence: String,
-    /// What to do about it.
-    pub advice: String,
+/// Who was let in: a device by its name, any other client by its address.
+fn who(refusal: &Refusal) -> String {
+    refusal
+        .certificate
+        .as_ref()
+        .filter(|shown| shown.verified)
+        .map_or_else(|| refusal.source.ip().to_canonical().to_string(), |shown| shown.name().to_owned())
 }
 
-/// Says what happened and what to do about it. Dates are told as they are at `now`.
-pub fn explain(refusal: &Refusal, now: OffsetDateTime) -> Explanation {
-    Explanation { sentence: words::sentence(refusal, now), advice: specific(refusal) }
-}
-
-/// What to do, with the names of this case where they help.
-fn specific(refusal: &Refusal) -> String {
+/// What to do about a refusal, with the names of this case where they help.
+pub fn advice(refusal: &Refusal) -> String {
     let shown = refusal.certificate.as_ref();
     let route = refusal.route.as_ref().map_or("none", |route| route.as_str());
     match (refusal.reason(), shown) {
@@ -155,7 +151,7 @@ mod tests {
     }
 
     fn said(refusal: &Refusal) -> String {
-        let Explanation { sentence, advice } = explain(refusal, now());
+        let (sentence, advice) = (sentence(refusal, now()), advice(refusal));
         format!("{sentence} {advice}")
     }
 
@@ -165,7 +161,7 @@ mod tests {
             let mut sentences = HashSet::new();
             for &reason in Reason::ALL {
                 let refusal = refusal(reason, certificate.clone());
-                let Explanation { sentence, advice } = explain(&refusal, now());
+                let (sentence, advice) = (sentence(&refusal, now()), advice(&refusal));
                 for text in [&sentence, &advice] {
                     assert!(text.ends_with('.') || text.ends_with(')') || text.ends_with('?'), "{reason}: {text}");
                     assert!(text.len() > 20 && !text.contains("  "), "{reason}: {text}");

@@ -61,9 +61,10 @@ pub(super) fn bounded(name: &ServerName) -> String {
     printable(name.as_str(), 64)
 }
 
-pub(super) fn moment(seconds: i64) -> String {
+/// Seconds since 1970 as a date and time (RFC 3339), or as they are if no calendar goes so far.
+pub fn moment(seconds: i64) -> String {
     let at = OffsetDateTime::from_unix_timestamp(seconds).ok();
-    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| format!("{seconds} s since 1970"))
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| seconds.to_string())
 }
 
 pub(super) fn deny_entry(entry: &DenyEntry) -> String {

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use super::parts;
 use super::refusals::{Refusal, Shown};
-use super::{date, lasting};
+use super::{date, lasting, who};
 use crate::identity::key;
 use crate::rejection::{Cause, Protocol, Reason};
 
@@ -25,8 +25,7 @@ pub const fn words(reason: Reason) -> Words {
         }
         Reason::HandshakeLimit => (
             "did not go on, and others waited",
-            "A source opens connections and does not go on. Those are closed first; your own devices are not \
-             affected.",
+            "A source opens connections and does not go on. Those are closed first, and not your devices'.",
         ),
         Reason::SourceLimit => (
             "too many connections from one address",
@@ -198,7 +197,7 @@ pub const fn words(reason: Reason) -> Words {
 }
 
 /// What happened in this case, in a sentence. Dates are told as they are at `now`.
-pub(super) fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
+pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
     let source = refusal.source.ip().to_canonical().to_string();
     let detail = detail(&refusal.cause);
     let asked = refusal.server_name.as_deref().unwrap_or("no name in particular");
@@ -240,7 +239,7 @@ pub(super) fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
             refusal.listener
         ),
         Reason::ProxyHeaderInvalid => {
-            format!("{source} named the client it connects for in a way that cannot be read: {detail}.")
+            format!("{source} named the client it connects for unreadably: {detail}.")
         }
         Reason::Draining => format!("{source} was on its way in when the gate was stopped."),
         Reason::ClientHelloTimeout => format!("{source} connected and did not begin a TLS connection in time."),
@@ -348,15 +347,6 @@ pub(super) fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
     }
 }
 
-/// Who was let in: a device by its name, any other client by its address.
-fn who(refusal: &Refusal) -> String {
-    refusal
-        .certificate
-        .as_ref()
-        .filter(|shown| shown.verified)
-        .map_or_else(|| refusal.source.ip().to_canonical().to_string(), |shown| shown.name().to_owned())
-}
-
 /// A cause in words: the log's `detail`.
 pub fn detail(cause: &Cause) -> String {
     match cause {
@@ -396,12 +386,8 @@ pub fn detail(cause: &Cause) -> String {
         Cause::OldVersion { version } => format!("the client speaks {version} at most"),
         Cause::NoSharedVersion(text) | Cause::NoSharedParameters(text) | Cause::Misbehaved(text) => text.to_string(),
         Cause::Tls(text) => text.to_string(),
-        Cause::NoSignatureScheme => {
-            "the client takes no signature that the key of the gate's certificate can make".to_owned()
-        }
-        Cause::NoApplicationProtocol => {
-            "the client and the route have no application protocol (ALPN) in common".to_owned()
-        }
+        Cause::NoSignatureScheme => "the client takes no signature that the certificate's key makes".to_owned(),
+        Cause::NoApplicationProtocol => "no application protocol (ALPN) in common".to_owned(),
         Cause::HandshakeTooLong => "more bytes or records than a handshake can have".to_owned(),
         Cause::PeerAlert(alert) => format!("received fatal alert {alert}"),
         Cause::HandshakeTimeout => "not complete within timeouts.handshake".to_owned(),

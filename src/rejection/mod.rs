@@ -4,6 +4,8 @@
 //! reason, so a [`Rejection`] holds the cause alone and cannot contradict itself. The texts are made in
 //! [`explanation`](crate::explanation) and nowhere else.
 
+#[macro_use]
+mod generate;
 mod alert;
 mod parts;
 mod table;
