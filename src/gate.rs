@@ -246,7 +246,7 @@ mod tests {
         let mut judged = Vec::new();
         let mut verdicts = Verdicts::new(|session: &Session| {
             judged.push(session.id);
-            (session.route.as_str() == "ssh").then(|| (CloseReason::NotAllowed, None))
+            (session.route.as_str() == "ssh").then_some((CloseReason::NotAllowed, None))
         });
         for id in 0..1000 {
             for (route, cut) in [("nas", false), ("ssh", true)] {

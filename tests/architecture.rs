@@ -294,7 +294,9 @@ fn no_code_reads_the_text_of_a_refusal() {
     for fine in ["detail: detail(&cause),", "let detail = 1;", "details == 3"] {
         assert!(!reads_a_detail(fine), "{fine}");
     }
-    for (path, _, code) in files() {
+    // Tests look at what they are about.
+    let is_test = |path: &Path| path.ends_with("tests.rs") || path.ends_with("relay/breaches.rs");
+    for (path, _, code) in files().into_iter().filter(|(path, ..)| !is_test(path)) {
         assert!(!reads_a_detail(&code), "{} compares a detail: match on the Cause", path.display());
     }
 }
@@ -307,9 +309,7 @@ fn no_code_matches_the_text_of_a_tls_error() {
             continue;
         }
         let code: String = code.split_whitespace().collect::<Vec<_>>().join(" ");
-        for reads in
-            ["General(message)", "error.to_string().", "error.to_string() ==", "== error.to_string()"]
-        {
+        for reads in ["General(message)", "error.to_string().", "error.to_string() ==", "== error.to_string()"] {
             assert!(!code.contains(reads), "{} has {reads}", path.display());
         }
     }

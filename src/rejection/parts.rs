@@ -119,6 +119,18 @@ impl From<&io::Error> for IoError {
     }
 }
 
+impl From<&io::Error> for Box<IoError> {
+    fn from(error: &io::Error) -> Self {
+        Self::new(IoError::from(error))
+    }
+}
+
+impl From<io::Error> for Box<IoError> {
+    fn from(error: io::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
 impl From<io::Error> for IoError {
     fn from(error: io::Error) -> Self {
         Self::from(&error)
@@ -274,7 +286,7 @@ pub enum CertificateFault {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LookUp {
     /// The resolver failed.
-    Failed(IoError),
+    Failed(Box<IoError>),
     /// The name server did not answer within `timeouts.dial`.
     NoAnswer,
 }

@@ -304,7 +304,7 @@ causes! {
         /// The backend.
         backend: Text,
         /// The error.
-        error: IoError
+        error: Box<IoError>
     } = BackendRefused;
     /// The backend did not answer within `timeouts.dial`.
     BackendTimeout {
@@ -316,14 +316,14 @@ causes! {
         /// The backend.
         backend: Text,
         /// The error.
-        error: IoError
+        error: Box<IoError>
     } = BackendTimeout;
     /// The backend cannot be reached.
     BackendUnreachable {
         /// The backend.
         backend: Text,
         /// The error.
-        error: IoError
+        error: Box<IoError>
     } = BackendUnreachable;
     /// The backend's host name could not be resolved.
     Unresolved {
@@ -340,7 +340,7 @@ causes! {
         /// The backend.
         backend: Text,
         /// The error.
-        error: IoError
+        error: Box<IoError>
     } = Internal;
     /// The route has no backends, which the configuration rules out.
     NoBackends = Internal;
@@ -414,6 +414,6 @@ mod tests {
 
     #[test]
     fn a_cause_stays_small() {
-        assert!(size_of::<Cause>() <= 64, "{} bytes", size_of::<Cause>());
+        assert!(size_of::<Cause>() <= 40, "{} bytes", size_of::<Cause>());
     }
 }

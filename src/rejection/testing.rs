@@ -14,7 +14,8 @@ use crate::names::{Name, ServerName};
 /// Every variant of [`Cause`], and every variant of its parts.
 pub(crate) fn every_cause() -> Vec<Cause> {
     let text = || Text::new("a text");
-    let error = || IoError { kind: ErrorKind::ConnectionReset, errno: Some(104), text: text() };
+    let io_error = || IoError { kind: ErrorKind::ConnectionReset, errno: Some(104), text: text() };
+    let error = || Box::new(io_error());
     let route = || Name::parse("nas").expect("a name");
     let backend = || Text::new("192.168.1.10:5666");
     let mut all = vec![
@@ -30,11 +31,11 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::ProxyHeaderAbsent,
         Cause::ProxyHeaderEnded,
         Cause::ProxyHeaderTimeout,
-        Cause::ProxyHeaderIo(error()),
+        Cause::ProxyHeaderIo(io_error()),
         Cause::Draining,
         Cause::ClientHelloTimeout,
         Cause::ClientHelloEnded,
-        Cause::ClientHelloIo(error()),
+        Cause::ClientHelloIo(io_error()),
         Cause::Malformed(HelloFault::Unreadable(text())),
         Cause::Malformed(HelloFault::TrailingBytes),
         Cause::Malformed(HelloFault::Truncated),
@@ -54,7 +55,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::PeerAlert(Alert::UNKNOWN_CA),
         Cause::HandshakeTimeout,
         Cause::HandshakeEnded,
-        Cause::HandshakeIo(error()),
+        Cause::HandshakeIo(io_error()),
         Cause::NoCertificate,
         Cause::UnknownIssuer,
         Cause::IssuerKeyDiffers,
