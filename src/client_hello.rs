@@ -10,8 +10,8 @@ use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{AlertDescription, Error, PeerIncompatible};
 
 use crate::admission::{Admitted, Last, Refused};
-use crate::model::names::{ServerName, printable};
-use crate::model::rejection::{Alert, Reason, Rejection};
+use crate::model::names::ServerName;
+use crate::model::rejection::{Alert, Cause, HelloFault, Protocol, Reason, Text};
 use crate::proxy_protocol;
 use crate::sys::socket::{Look, PEEK_MAX, peek_until};
 use crate::tls::ja4::Ja4;
@@ -36,59 +36,41 @@ pub struct Greeted {
     pub ja4: Option<Ja4>,
 }
 
-/// A ClientHello that was refused, with what the client is to be told.
-#[derive(Debug)]
-struct Refusal {
-    reason: Reason,
-    detail: String,
-    alert: Option<Alert>,
-    /// How much of the socket has been judged.
-    length: usize,
-}
+/// Why a ClientHello is refused, the alert that the client is sent, and how many bytes of the socket have been judged.
+type Refusal = (Cause, Option<Alert>, usize);
 
 /// Waits for a ClientHello and reads the server name in it.
 pub async fn peek(admitted: Admitted) -> Result<Greeted, Refused> {
     let looked = peek_until(&admitted.stream, |bytes| match progress(bytes) {
         Progress::Incomplete(total) if total <= HELLO_MAX => Look::Wait(total),
-        Progress::Incomplete(_) | Progress::TooLarge => Look::Done(Err(Refusal {
-            reason: Reason::TooLarge,
-            detail: format!("a ClientHello of more than {HELLO_MAX} bytes"),
-            alert: Reason::TooLarge.alert(),
-            length: bytes.len(),
-        })),
-        Progress::NotTls(what) => {
-            Look::Done(Err(Refusal { reason: Reason::NotTls, detail: what.label().to_owned(), alert: None, length: 0 }))
+        Progress::Incomplete(_) | Progress::TooLarge => {
+            Look::Done(Err((Cause::TooLarge { most: HELLO_MAX }, Reason::TooLarge.alert(), bytes.len())))
         }
+        Progress::NotTls(protocol) => Look::Done(Err((Cause::NotTls(protocol), None, 0))),
         Progress::Complete(length) => {
             let hello = bytes.get(..length).unwrap_or_default();
             Look::Done(parse(hello).map(|name| (name, length, Ja4::of(hello))))
         }
     });
-    let (rejection, last) = match timeout_at(admitted.hello_deadline, looked).await {
+    let (cause, last) = match timeout_at(admitted.hello_deadline, looked).await {
         Ok(Ok(Some(Ok((server_name, length, ja4))))) => return Ok(Greeted { admitted, server_name, length, ja4 }),
-        Ok(Ok(Some(Err(Refusal { reason, detail, alert, length })))) => {
-            (Rejection::silent(reason, detail), plain(alert, length))
-        }
-        Ok(Ok(None)) => {
-            (Rejection::silent(Reason::ClientHelloClosedEarly, "ended before its ClientHello did"), Last::Nothing)
-        }
-        Ok(Err(error)) => (Rejection::silent(Reason::ClientHelloClosedEarly, error.to_string()), Last::Nothing),
-        Err(_) => {
-            let detail = "no ClientHello within timeouts.client_hello";
-            (Rejection::silent(Reason::ClientHelloTimeout, detail), Last::Nothing)
-        }
+        Ok(Ok(Some(Err((cause, alert, length))))) => (cause, plain(alert, length)),
+        Ok(Ok(None)) => (Cause::ClientHelloEnded, Last::Nothing),
+        Ok(Err(error)) => (Cause::ClientHelloIo(error.into()), Last::Nothing),
+        Err(_) => (Cause::ClientHelloTimeout, Last::Nothing),
     };
-    Err(admitted.refuse(rejection, last))
+    Err(admitted.refuse(cause.into(), last))
 }
 
 impl Greeted {
-    /// Turns the client away because of the name it asked for, with the alert that belongs to `reason`.
-    pub fn refuse(self, reason: Reason) -> Refused {
-        let detail = match &self.server_name {
-            None => "no server name; an IP address is not one (RFC 6066 section 3)".to_owned(),
-            Some(name) => format!("no route answers to {}", printable(name.as_str(), 64)),
+    /// Turns the client away because of the name it asked for, with the alert that belongs to that.
+    pub fn refuse(self) -> Refused {
+        let cause = match self.server_name {
+            None => Cause::ServerNameMissing,
+            Some(name) => Cause::ServerNameUnknown { name },
         };
-        self.admitted.refuse(Rejection::silent(reason, detail), plain(reason.alert(), self.length))
+        let alert = cause.reason().alert();
+        self.admitted.refuse(cause.into(), plain(alert, self.length))
     }
 }
 
@@ -99,13 +81,13 @@ fn plain(alert: Option<Alert>, judged: usize) -> Last<'static> {
 
 /// Has rustls read a complete ClientHello.
 fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
-    let refuse = |reason, detail, alert| Refusal { reason, detail, alert, length: bytes.len() };
-    let refusal = |detail, alert| refuse(Reason::Malformed, detail, alert);
+    let refusal = |fault, alert| (Cause::Malformed(fault), alert, bytes.len());
+    let malformed = Reason::Malformed.alert();
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
     while !rest.is_empty() {
         if let Err(error) = acceptor.read_tls(&mut rest) {
-            return Err(refusal(error.to_string(), Reason::Malformed.alert()));
+            return Err(refusal(HelloFault::Unreadable(Text::new(error)), malformed));
         }
         // After each read: rustls makes room for the rest of a long message only when it has seen how it begins.
         match acceptor.accept() {
@@ -113,27 +95,26 @@ fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
             Ok(Some(accepted)) if rest.is_empty() => {
                 return Ok(accepted.client_hello().server_name().map(ServerName::from_client_hello));
             }
-            Ok(Some(_)) => return Err(refusal("bytes behind the ClientHello".to_owned(), Reason::Malformed.alert())),
+            Ok(Some(_)) => return Err(refusal(HelloFault::TrailingBytes, malformed)),
             // Before TLS 1.2 there was no such extension: it is not what is wrong.
             Err((Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired), _))
                 if let Some(version) = old_version(bytes) =>
             {
-                let detail = format!("the client speaks {version} at most");
-                return Err(refuse(Reason::ProtocolVersion, detail, Reason::ProtocolVersion.alert()));
+                return Err((Cause::OldVersion { version }, Reason::ProtocolVersion.alert(), bytes.len()));
             }
             Err((error, alert)) => {
                 let alert = alert_for(&error, alert);
-                return Err(refusal(error.to_string(), Some(alert)));
+                return Err(refusal(HelloFault::Unreadable(Text::new(error)), Some(alert)));
             }
         }
     }
-    Err(refusal("a ClientHello that is shorter than it says".to_owned(), Reason::Malformed.alert()))
+    Err(refusal(HelloFault::Truncated, malformed))
 }
 
-/// What is made of a complete ClientHello, for the fuzzer: the server name, or what the log says.
+/// What is made of a complete ClientHello, for the fuzzer: the server name, or why it is refused.
 #[doc(hidden)]
-pub fn fuzz_parse(bytes: &[u8]) -> Result<Option<ServerName>, String> {
-    parse(bytes).map_err(|refusal| refusal.detail)
+pub fn fuzz_parse(bytes: &[u8]) -> Result<Option<ServerName>, Cause> {
+    parse(bytes).map_err(|(cause, ..)| cause)
 }
 
 /// The alert for what is wrong with a ClientHello.
@@ -178,7 +159,7 @@ pub enum Progress {
     /// The records up to here hold a whole handshake message, or something that rustls is to refuse.
     Complete(usize),
     /// Not a TLS handshake record.
-    NotTls(Foreign),
+    NotTls(Protocol),
     /// The message says that it is longer than [`HELLO_MAX`].
     TooLarge,
 }
@@ -188,7 +169,7 @@ pub fn progress(bytes: &[u8]) -> Progress {
     match bytes {
         [] => return Progress::Incomplete(RECORD_HEADER),
         [22] | [22, 3, ..] => {}
-        _ => return Progress::NotTls(Foreign::of(bytes)),
+        _ => return Progress::NotTls(protocol_of(bytes)),
     }
     let mut at = 0;
     let mut message = MessageLength::default();
@@ -254,56 +235,19 @@ impl MessageLength {
     }
 }
 
-/// What came instead of TLS, as far as the first bytes tell. For the log only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Foreign {
-    /// An HTTP request without TLS.
-    Http,
-    /// An SSH client.
-    Ssh,
-    /// SMB over TCP.
-    Smb,
-    /// A remote desktop client.
-    Rdp,
-    /// A SOCKS client.
-    Socks,
-    /// A PROXY protocol header from a source that may not send one.
-    ProxyHeader,
-    /// A TLS record that cannot come first, or a hello of SSL 2.
-    OtherTls,
-    /// Anything else.
-    Other,
-}
-
-impl Foreign {
-    /// Names what `bytes` start.
-    pub fn of(bytes: &[u8]) -> Self {
-        const METHODS: [&[u8]; 9] =
-            [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH ", b"PRI * HTTP/2"];
-        match bytes {
-            _ if METHODS.iter().any(|method| bytes.starts_with(method)) => Self::Http,
-            _ if bytes.starts_with(b"SSH-") => Self::Ssh,
-            _ if bytes.starts_with(b"PROXY ") || bytes.starts_with(proxy_protocol::V2_SIGNATURE) => Self::ProxyHeader,
-            [0, _, _, _, 0xfe | 0xff, b'S', b'M', b'B', ..] => Self::Smb,
-            [3, 0, _, _, _, 0xe0, ..] => Self::Rdp,
-            [5, 1..=8, ..] | [4, 1 | 2, ..] => Self::Socks,
-            [20 | 21 | 23 | 24, 3, ..] | [0x80..=0xff, _, 1, ..] => Self::OtherTls,
-            _ => Self::Other,
-        }
-    }
-
-    /// The word in log lines.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Ssh => "ssh",
-            Self::Smb => "smb",
-            Self::Rdp => "rdp",
-            Self::Socks => "socks",
-            Self::ProxyHeader => "proxy header",
-            Self::OtherTls => "tls, but not a ClientHello",
-            Self::Other => "other",
-        }
+/// Which protocol `bytes` start.
+fn protocol_of(bytes: &[u8]) -> Protocol {
+    const METHODS: [&[u8]; 9] =
+        [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH ", b"PRI * HTTP/2"];
+    match bytes {
+        _ if METHODS.iter().any(|method| bytes.starts_with(method)) => Protocol::Http,
+        _ if bytes.starts_with(b"SSH-") => Protocol::Ssh,
+        _ if bytes.starts_with(b"PROXY ") || bytes.starts_with(proxy_protocol::V2_SIGNATURE) => Protocol::ProxyHeader,
+        [0, _, _, _, 0xfe | 0xff, b'S', b'M', b'B', ..] => Protocol::Smb,
+        [3, 0, _, _, _, 0xe0, ..] => Protocol::Rdp,
+        [5, 1..=8, ..] | [4, 1 | 2, ..] => Protocol::Socks,
+        [20 | 21 | 23 | 24, 3, ..] | [0x80..=0xff, _, 1, ..] => Protocol::OtherTls,
+        _ => Protocol::Other,
     }
 }
 
@@ -372,18 +316,18 @@ mod tests {
     #[test]
     fn not_tls_is_named() {
         for (bytes, what) in [
-            (&b"GET / HTTP/1.1\r\n"[..], Foreign::Http),
-            (b"SSH-2.0-OpenSSH_9.2\r\n", Foreign::Ssh),
-            (b"\0\0\0\x90\xfeSMB@\0", Foreign::Smb),
-            (b"\0\0\0\x90\xffSMBr\0", Foreign::Smb),
-            (b"\x03\0\0\x13\x0e\xe0\0\0", Foreign::Rdp),
-            (b"\x05\x01\0", Foreign::Socks),
-            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\r\n", Foreign::ProxyHeader),
-            (proxy_protocol::V2_SIGNATURE, Foreign::ProxyHeader),
-            (b"\x80\x2e\x01\0\x02", Foreign::OtherTls),
-            (b"\x15\x03\x01\0\x02\x02\x28", Foreign::OtherTls),
-            (b"\0\0\0\0\0\0\0\0", Foreign::Other),
-            (b"\x16\x02\x01", Foreign::Other),
+            (&b"GET / HTTP/1.1\r\n"[..], Protocol::Http),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", Protocol::Ssh),
+            (b"\0\0\0\x90\xfeSMB@\0", Protocol::Smb),
+            (b"\0\0\0\x90\xffSMBr\0", Protocol::Smb),
+            (b"\x03\0\0\x13\x0e\xe0\0\0", Protocol::Rdp),
+            (b"\x05\x01\0", Protocol::Socks),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\r\n", Protocol::ProxyHeader),
+            (proxy_protocol::V2_SIGNATURE, Protocol::ProxyHeader),
+            (b"\x80\x2e\x01\0\x02", Protocol::OtherTls),
+            (b"\x15\x03\x01\0\x02\x02\x28", Protocol::OtherTls),
+            (b"\0\0\0\0\0\0\0\0", Protocol::Other),
+            (b"\x16\x02\x01", Protocol::Other),
         ] {
             assert_eq!(progress(bytes), Progress::NotTls(what), "{bytes:?}");
         }
@@ -394,7 +338,7 @@ mod tests {
         for bytes in [&[22, 3, 1, 0, 0][..], &[22, 3, 1, 0x40, 1, 1], &[22, 3, 1, 0, 1, 1, 23, 3, 1, 0, 1]] {
             assert_eq!(progress(bytes), Progress::Complete(bytes.len()));
             let refusal = parse(bytes).expect_err("not a ClientHello");
-            assert_eq!(refusal.reason, Reason::Malformed);
+            assert_eq!(refusal.0.reason(), Reason::Malformed);
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::gate::Gate;
 use crate::handshake::{Payload, Secured, handshake};
 use crate::listener::Accepted;
 use crate::model::close::CloseReason;
-use crate::model::rejection::{Reason, Rejection};
+use crate::model::rejection::{Cause, Rejection, Text};
 use crate::proxy_protocol::{self, TlsFacts};
 use crate::relay::{self, Handle, Limits, Moved, Order, Path, RelaySummary};
 use crate::snapshot::{Access, Route, Snapshot};
@@ -106,7 +106,7 @@ async fn begin(accepted: Accepted, gate: Arc<Gate>) -> Option<Rest> {
     // One generation of the configuration for the whole connection.
     let snapshot = gate.snapshot.load_full();
     let decided = gate.draining.run_until_cancelled(establish(accepted, &gate, &snapshot, &mut record)).await;
-    let draining = || Err(Rejection::silent(Reason::Draining, "the gate is shutting down").into());
+    let draining = || Err(Rejection::silent(Cause::Draining).into());
     let parting = match decided.unwrap_or_else(draining) {
         Ok(established) => return Some(relay(established, &gate, record)),
         Err(Ended::Refused(Refused { rejection, parting, .. })) => {
@@ -158,7 +158,7 @@ async fn permit(
 
     let route = match snapshot.routes.find(greeted.server_name.as_ref()) {
         Ok(route) => Arc::clone(route),
-        Err(reason) => return Err(greeted.refuse(reason)),
+        Err(_) => return Err(greeted.refuse()),
     };
     if let Err(rejection) = gate.admission.turn(&mut greeted.admitted.slots, route.terminates()).await {
         return Err(greeted.admitted.refuse(rejection, Last::Nothing));
@@ -245,8 +245,14 @@ async fn reach(
 
     match dialed {
         Ok(dialed) => Ok(client.established(path, dialed, limits, told)?),
-        Err(Interrupted::Order(Order { reason: CloseReason::CutByHand, detail, .. })) => {
-            let summary = RelaySummary { reason: CloseReason::CutByHand, detail, path, moved: Moved::default() };
+        Err(Interrupted::Order(Order { reason: CloseReason::CutByHand, .. })) => {
+            let summary = RelaySummary {
+                reason: CloseReason::CutByHand,
+                cause: None,
+                detail: None,
+                path,
+                moved: Moved::default(),
+            };
             Err(Ended::Cut(summary, client.close()))
         }
         // What is wrong by now is told exactly.
@@ -275,18 +281,8 @@ async fn until_refused(gate: &Gate, allowed: &impl Fn() -> Result<(), Rejection>
 }
 
 /// What a connection is turned away for that was told to end before payload moved.
-fn refusal(Order { reason, detail, .. }: Order) -> Rejection {
-    let reason = match reason {
-        CloseReason::Revoked => Reason::Revoked,
-        CloseReason::Denied => Reason::Denied,
-        CloseReason::Expired => Reason::Expired,
-        CloseReason::NotAllowed => Reason::IdentityNotAllowed,
-        CloseReason::NotTrusted => Reason::UnknownCa,
-        CloseReason::RouteRemoved => Reason::ServerNameUnknown,
-        CloseReason::DrainDeadline => Reason::Draining,
-        _ => Reason::Internal,
-    };
-    Rejection::silent(reason, detail.unwrap_or_else(|| "it was told to end".to_owned()))
+fn refusal(Order { reason, cause, .. }: Order) -> Rejection {
+    cause.map_or(Cause::Ordered(reason), |cause| *cause).into()
 }
 
 impl Client {
@@ -351,7 +347,7 @@ impl Client {
 }
 
 fn session(keys: Keys) -> Result<Box<Session>, Rejection> {
-    let session = Session::new(keys).map_err(|error| Rejection::silent(Reason::Internal, error.to_string()));
+    let session = Session::new(keys).map_err(|error| Rejection::silent(Cause::Tls(Text::new(error))));
     session.map(Box::new)
 }
 

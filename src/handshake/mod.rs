@@ -26,7 +26,7 @@ use crate::admission::{Admitted, Last, Parting, Refused};
 use crate::client_hello::Greeted;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::ServerName;
-use crate::model::rejection::{Alert, Reason, Rejection};
+use crate::model::rejection::{Alert, Cause, Reason, Rejection, Text};
 use crate::sys::ktls;
 use crate::sys::socket::{self, send};
 use crate::tls::record::{Keys, Pending, RECORD_MAX, Session};
@@ -91,7 +91,7 @@ impl Secured {
 fn refuse_under_keys(admitted: Admitted, keys: Keys, payload: Payload, rejection: Rejection) -> Refused {
     let mut records = unsent(payload);
     let alert = rejection
-        .reason
+        .reason()
         .alert()
         .filter(|alert| Session::new(keys).is_ok_and(|mut session| session.fatal(*alert, &mut records).is_ok()));
     if alert.is_none() {
@@ -149,37 +149,41 @@ pub async fn handshake(
             unsent: Vec::new(),
             observation: Observation::default(),
         }),
-        Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
+        Err(error) => return Err(Rejection::silent(Cause::Tls(Text::new(error))).into()),
     };
     // The ClientHello is still in the socket; it fits the first read, and so does what comes right behind it.
     driver.received.reserve(greeted.length + RECORD_HEADER);
     let outcome = timeout_at(deadline, driver.run(stream)).await;
     let mark = driver.wait_for(stream, 1);
     let outcome = outcome.map(|done| done.and_then(|()| mark.map_err(Failure::Io)));
-    let (rejection, last, alert) = match outcome {
+    let (cause, last, alert) = match outcome {
         Ok(Ok(())) => return driver.finish(greeted, tls),
         Ok(Err(Failure::Tls { error, mut alert })) => {
-            if alert.is_empty() && is_unable_to_sign(&error) {
+            let unable_to_sign = driver.observation.unable_to_sign && matches!(error, Error::General(_));
+            if alert.is_empty() && unable_to_sign {
                 // rustls sends none. It is TLS 1.2, before there are keys.
                 alert.extend(Reason::NoSharedParameters.alert().iter().flat_map(|alert| alert.plaintext_record()));
             }
-            let (reason, detail) =
-                driver.observation.refusal.take().unwrap_or_else(|| (reason_for(&error), error.to_string()));
-            let told = description(reason, &alert);
-            (Rejection::silent(reason, detail), alert, told)
+            let cause = driver
+                .observation
+                .refusal
+                .take()
+                .unwrap_or_else(|| if unable_to_sign { Cause::NoSignatureScheme } else { cause_of(&error) });
+            let told = description(cause.reason(), &alert);
+            (cause, alert, told)
         }
-        Ok(Err(Failure::Closed)) => silent(Reason::HandshakeClosedEarly, "ended during the handshake"),
-        Ok(Err(Failure::Io(error))) => silent(Reason::HandshakeClosedEarly, error.to_string()),
-        Ok(Err(Failure::TooMuch)) => silent(Reason::Misbehaved, "more bytes or records than a handshake can have"),
-        Err(_) => silent(Reason::HandshakeTimeout, "not complete within timeouts.handshake"),
+        Ok(Err(Failure::Closed)) => silent(Cause::HandshakeEnded),
+        Ok(Err(Failure::Io(error))) => silent(Cause::HandshakeIo(error.into())),
+        Ok(Err(Failure::TooMuch)) => silent(Cause::HandshakeTooLong),
+        Err(_) => silent(Cause::HandshakeTimeout),
     };
-    let refused = greeted.admitted.refuse(rejection, Last::Records(&last, alert));
+    let refused = greeted.admitted.refuse(cause.into(), Last::Records(&last, alert));
     Err(Refused { identity: driver.presented(), ..refused })
 }
 
 /// A rejection that sends nothing.
-fn silent(reason: Reason, detail: impl Into<String>) -> (Rejection, Vec<u8>, Option<Alert>) {
-    (Rejection::silent(reason, detail), Vec::new(), None)
+const fn silent(cause: Cause) -> (Cause, Vec<u8>, Option<Alert>) {
+    (cause, Vec::new(), None)
 }
 
 struct Driver {
@@ -390,7 +394,7 @@ impl Driver {
         let payload = if driver.exact {
             let unused = driver.received.len() - driver.fed;
             let taken = driver.take_off(&greeted.admitted.stream, unused);
-            taken.map_err(|error| Rejection::silent(Reason::HandshakeClosedEarly, error.to_string()))?;
+            taken.map_err(|error| Rejection::silent(Cause::HandshakeIo(error.into())))?;
             Payload::InSocket
         } else {
             driver.received.drain(..driver.fed);
@@ -415,7 +419,7 @@ impl Driver {
         let identified = identify(connection.peer_certificates().unwrap_or_default(), judged, tls);
         let keys = match connection.dangerous_into_kernel_connection() {
             Ok((secrets, schedule)) => Keys { secrets, schedule },
-            Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
+            Err(error) => return Err(Rejection::silent(Cause::Tls(Text::new(error))).into()),
         };
         let Greeted { admitted, server_name, .. } = greeted;
         match identified {
@@ -445,7 +449,7 @@ fn identify(chain: &[CertificateDer<'_>], judged: Option<Named>, tls: &RouteTls)
     let Judged { identity, chain, verdict, .. } = tls.verifier.judge(end_entity, intermediates, UnixTime::now());
     match verdict {
         Ok(()) => Ok(identity.zip(chain)),
-        Err(refused) => Err(Refused { identity, ..Rejection::silent(refused.reason, refused.detail).into() }),
+        Err(refused) => Err(Refused { identity, ..Rejection::silent(refused.cause).into() }),
     }
 }
 
@@ -474,34 +478,27 @@ fn description(reason: Reason, sent: &[u8]) -> Option<Alert> {
     }
 }
 
-/// Whether the client takes no signature that the route's key can make. Under TLS 1.2 rustls has no error of its own for
-/// that, nor an alert.
-fn is_unable_to_sign(error: &Error) -> bool {
-    matches!(error, Error::General(message) if message == "incompatible signing key")
-}
-
-/// Our reason for an error of rustls.
-fn reason_for(error: &Error) -> Reason {
+/// Our cause for an error of rustls, by its variant. Its text is only told.
+fn cause_of(error: &Error) -> Cause {
     match error {
-        Error::NoCertificatesPresented => Reason::CertificateRequired,
+        Error::NoCertificatesPresented => Cause::NoCertificate,
         // What is wrong with the certificate itself, the verifier has told: this is the signature of the client's
         // CertificateVerify.
-        Error::InvalidCertificate(_) => Reason::BadSignature,
-        Error::NoApplicationProtocol => Reason::NoApplicationProtocol,
-        Error::AlertReceived(_) => Reason::PeerAlert,
+        Error::InvalidCertificate(_) => Cause::BadSignature,
+        Error::NoApplicationProtocol => Cause::NoApplicationProtocol,
+        Error::AlertReceived(alert) => Cause::PeerAlert(Alert((*alert).into())),
         Error::PeerIncompatible(
             PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled,
-        ) => Reason::ProtocolVersion,
-        Error::PeerIncompatible(_) => Reason::NoSharedParameters,
-        error if is_unable_to_sign(error) => Reason::NoSharedParameters,
+        ) => Cause::NoSharedVersion(Text::new(error)),
+        Error::PeerIncompatible(_) => Cause::NoSharedParameters(Text::new(error)),
         Error::General(_) | Error::FailedToGetCurrentTime | Error::FailedToGetRandomBytes | Error::EncryptError => {
-            Reason::Internal
+            Cause::Tls(Text::new(error))
         }
         // rustls' enum is not exhaustive: messages that are malformed, out of place or cannot be decrypted.
-        _ => Reason::Misbehaved,
+        _ => Cause::Misbehaved(Text::new(error)),
     }
 }

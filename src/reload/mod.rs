@@ -36,12 +36,13 @@ use crate::config::in_use::InUse;
 use crate::config::lists::Tightening;
 use crate::config::seen::Seen;
 use crate::config::{self, ConfigErrors};
+use crate::explain::moment;
 use crate::gate::{Gate, Reviewed};
 use crate::listener::Listener;
 use crate::model::names::Name;
 use crate::snapshot::Snapshot;
 use crate::sys::splice;
-use crate::telemetry::log::{Event, moment};
+use crate::telemetry::log::Event;
 
 /// Who wants a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use crate::config::checked::{
     ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationCheck, RevocationList, TrustAnchor,
     TrustKind,
 };
+use crate::model::rejection::Reason;
 
 /// Counts the signatures that it checks.
 #[derive(Debug)]
@@ -175,7 +176,7 @@ impl Scene {
         let sent: Vec<_> = sent.iter().map(|one| (*one).clone()).collect();
         let before = self.count.load(Ordering::Relaxed);
         let verdict = self.authorities.verify(leaf, &sent, UnixTime::now());
-        let verdict = verdict.map(|(verified, _)| verified.chain).map_err(|(_, refused)| refused.reason);
+        let verdict = verdict.map(|(verified, _)| verified.chain).map_err(|(_, refused)| refused.cause.reason());
         (verdict, self.count.load(Ordering::Relaxed) - before)
     }
 
@@ -380,7 +381,7 @@ fn a_certificate_with_more_than_64_extensions_is_refused_unread() {
     let (verdict, cost) = scene.judge(&device(65 - without), &[]);
     assert_eq!((verdict.err(), cost), (Some(Reason::CertificateInvalid), 0));
     let refused = acceptance::alone(&device(65 - without), UnixTime::now()).expect_err("the same everywhere");
-    assert_eq!(refused.reason, Reason::CertificateInvalid);
+    assert_eq!(refused.cause.reason(), Reason::CertificateInvalid);
 
     let middle = root.below(with_extensions(authority_params("Middle"), 65, 0));
     scene.refuses("an issuer with 65", Reason::UnknownCa, &middle.device(params("phone")), &[&middle.certificate]);
@@ -397,7 +398,7 @@ fn a_strangers_certificate_is_named_unless_it_is_made_of_hundreds_of_values() {
         params.subject_alt_names = vec![SanType::DnsName("a".try_into().expect("a name")); count];
         let (identity, refused) =
             scene.authorities.verify(&forged.device(params), &[], UnixTime::now()).expect_err("a stranger");
-        assert_eq!((identity.is_some(), refused.reason), (named, Reason::UnknownCa), "{count} names");
+        assert_eq!((identity.is_some(), refused.cause.reason()), (named, Reason::UnknownCa), "{count} names");
     }
 }
 
@@ -595,7 +596,7 @@ fn a_list_counts_up_to_the_second_before_its_next_update() {
     let scene = Scene::new(&[&root.certificate], vec![list]);
     let at = |seconds| scene.authorities.verify(&device, &[], UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
     assert_eq!(at(end - 1).map(|(_, until)| until).ok(), Some(end - 1));
-    assert_eq!(at(end).err().map(|(_, refused)| refused.reason), Some(Reason::RevocationListExpired));
+    assert_eq!(at(end).err().map(|(_, refused)| refused.cause.reason()), Some(Reason::RevocationListExpired));
 }
 
 #[test]
@@ -648,7 +649,7 @@ fn an_intermediate_that_a_list_names_is_revoked_however_lists_are_asked_for() {
         };
         let authorities = Authorities::new(&client_auth).expect("authorities");
         let sent = [middle.certificate.clone()];
-        authorities.verify(&device, &sent, UnixTime::now()).err().map(|(_, refused)| refused.reason)
+        authorities.verify(&device, &sent, UnixTime::now()).err().map(|(_, refused)| refused.cause.reason())
     };
     use RevocationCheck::{Chain, Leaf};
     for (what, trust, lists, chain, leaf) in [
@@ -811,7 +812,9 @@ fn name_constraints_bind_names_of_their_kind_and_leave_the_subject_free() {
                 let what = format!("{constraint} constraint, {name:?}");
                 match constrained {
                     Ok(constrained) => assert!(admitted && constrained, "{what}"),
-                    Err((_, refused)) => assert!(!admitted && refused.reason == Reason::CertificateInvalid, "{what}"),
+                    Err((_, refused)) => {
+                        assert!(!admitted && refused.cause.reason() == Reason::CertificateInvalid, "{what}")
+                    }
                 }
             }
         }
@@ -833,7 +836,7 @@ fn a_session_with_an_expired_certificate_is_refused_at_its_last_second() {
     let at = |seconds| scene.authorities.verify(&leaf, &[], UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
     for (seconds, reason) in [(now, None), (now + 60, None), (now + 61, Some(Reason::Expired))] {
         let verdict = at(seconds);
-        assert_eq!(verdict.err().map(|(_, refused)| refused.reason), reason, "after {} s", seconds - now);
+        assert_eq!(verdict.err().map(|(_, refused)| refused.cause.reason()), reason, "after {} s", seconds - now);
     }
     assert_eq!(at(now).expect("valid").1, now + 60);
 }
@@ -879,6 +882,6 @@ fn what_a_superseded_list_of_the_files_names_stays_revoked() {
     let authorities = Authorities::new(&client_auth).expect("authorities");
     for (serial, refused) in [(7, Some(Reason::Revoked)), (8, Some(Reason::Revoked)), (9, None)] {
         let verdict = authorities.verify(&root.device(numbered("phone", serial)), &[], UnixTime::now());
-        assert_eq!(verdict.err().map(|(_, refused)| refused.reason), refused, "{serial}");
+        assert_eq!(verdict.err().map(|(_, refused)| refused.cause.reason()), refused, "{serial}");
     }
 }
