@@ -4,17 +4,21 @@
 //! itself is how long the message is, to know when rustls can be asked; bytes it takes to be complete and rustls does
 //! not, or the other way round, are refused.
 
+use std::fmt::Display;
+use std::ops::{Deref, DerefMut};
+
 use tokio::time::timeout_at;
 
 use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{AlertDescription, Error, PeerIncompatible};
+use scopeguard::ScopeGuard;
 
 use crate::admission::{Admitted, Last, Refused};
 use crate::ja4::Ja4;
 use crate::names::{ServerName, printable};
 use crate::proxy_protocol;
 use crate::rejection::{Alert, Reason, Rejection};
-use crate::sys::socket::{Look, PEEK_MAX, peek_until};
+use crate::sys::socket::{Look, PEEK_MAX, peek_until, take_unread};
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
 const RECORD_HEADER: usize = 5;
@@ -24,8 +28,14 @@ const MESSAGE_HEADER: usize = 4;
 const HELLO_MAX: usize = PEEK_MAX;
 
 /// A connection whose ClientHello is known; its bytes are still in the socket.
+///
+/// Dropped without a decision, it tells its client `internal_error`, as long as that can be said without keys.
 #[derive(Debug)]
-pub struct Greeted {
+pub struct Greeted(ScopeGuard<Hello, fn(Hello)>);
+
+/// What is known of a connection when its ClientHello is.
+#[derive(Debug)]
+pub struct Hello {
     /// The connection.
     pub admitted: Admitted,
     /// The server name that was asked for. `None` also for an IP address, which RFC 6066 section 3 forbids.
@@ -34,6 +44,8 @@ pub struct Greeted {
     pub length: usize,
     /// What sent it, by the way it is made. For the log only.
     pub ja4: Option<Ja4>,
+    /// The gate has begun to answer. From then on keys may be in use, which are rustls' until the handshake is over.
+    pub answered: bool,
 }
 
 /// A ClientHello that was refused, with what the client is to be told.
@@ -65,7 +77,9 @@ pub async fn peek(admitted: Admitted) -> Result<Greeted, Refused> {
         }
     });
     let (rejection, last) = match timeout_at(admitted.hello_deadline, looked).await {
-        Ok(Ok(Some(Ok((server_name, length, ja4))))) => return Ok(Greeted { admitted, server_name, length, ja4 }),
+        Ok(Ok(Some(Ok((server_name, length, ja4))))) => {
+            return Ok(Greeted::new(Hello { admitted, server_name, length, ja4, answered: false }));
+        }
         Ok(Ok(Some(Err(Refusal { reason, detail, alert, length })))) => {
             (Rejection::silent(reason, detail), plain(alert, length))
         }
@@ -82,13 +96,56 @@ pub async fn peek(admitted: Admitted) -> Result<Greeted, Refused> {
 }
 
 impl Greeted {
+    fn new(hello: Hello) -> Self {
+        Self(scopeguard::guard(hello, |hello| drop(hello.refuse_undecided())))
+    }
+
+    /// Takes it apart, for a decision.
+    pub fn decide(self) -> Hello {
+        ScopeGuard::into_inner(self.0)
+    }
+
+    /// Refuses the connection because of a fault of the gate, before it has answered.
+    pub fn fail(self, error: impl Display) -> Refused {
+        let alert = Reason::Internal.alert();
+        let Hello { admitted, length, .. } = self.decide();
+        admitted.refuse(Rejection::silent(Reason::Internal, error.to_string()), plain(alert, length))
+    }
+
     /// Turns the client away because of the name it asked for, with the alert that belongs to `reason`.
     pub fn refuse(self, reason: Reason) -> Refused {
         let detail = match &self.server_name {
             None => "no server name; an IP address is not one (RFC 6066 section 3)".to_owned(),
             Some(name) => format!("no route answers to {}", printable(name.as_str(), 64)),
         };
-        self.admitted.refuse(Rejection::silent(reason, detail), plain(reason.alert(), self.length))
+        let Hello { admitted, length, .. } = self.decide();
+        admitted.refuse(Rejection::silent(reason, detail), plain(reason.alert(), length))
+    }
+}
+
+impl Deref for Greeted {
+    type Target = Hello;
+
+    fn deref(&self) -> &Hello {
+        &self.0
+    }
+}
+
+impl DerefMut for Greeted {
+    fn deref_mut(&mut self) -> &mut Hello {
+        &mut self.0
+    }
+}
+
+impl Hello {
+    /// Refuses a connection that was given up before anything was decided. Does not wait: it is called in drops.
+    fn refuse_undecided(self) -> Refused {
+        let alert = Reason::Internal.alert().filter(|_| !self.answered);
+        let record = alert.map(Alert::plaintext_record);
+        // It need not be there as a whole any more.
+        take_unread(&self.admitted.stream);
+        let last = record.as_ref().map_or(Last::Nothing, |record| Last::Records(record, alert));
+        self.admitted.refuse(Rejection::silent(Reason::Internal, "given up without a decision"), last)
     }
 }
 

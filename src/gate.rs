@@ -217,6 +217,21 @@ fn cut(session: &Session, at: Instant, verdict: impl FnOnce() -> Verdict) -> boo
 }
 
 #[cfg(test)]
+impl Gate {
+    /// A gate that logs to nowhere, and moves payload without the kernel.
+    pub(crate) fn testing(config: &crate::config::checked::Config) -> Arc<Self> {
+        let log = Log::new(crate::config::checked::LogFormat::Json, std::io::sink());
+        Arc::new(Self::new(
+            Snapshot::build(config).expect("a snapshot"),
+            Admission::new(config.limits.clone()),
+            Support::none(),
+            Arc::new(Metrics::new(config).expect("metrics")),
+            Arc::new(log.expect("a log")),
+        ))
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 

@@ -8,12 +8,14 @@ mod tickets;
 mod verifier;
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
+use scopeguard::ScopeGuard;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -22,7 +24,7 @@ use self::config::RouteTls;
 use self::observation::{Observation, observe};
 use self::verifier::Judged;
 use crate::admission::{Admitted, Last, Parting, Refused};
-use crate::client_hello::Greeted;
+use crate::client_hello::{Greeted, Hello};
 use crate::identity::{Chain, Identity};
 use crate::names::ServerName;
 use crate::record::{Keys, Pending, RECORD_MAX, Session};
@@ -41,8 +43,15 @@ const RECORDS_MAX: usize = 128;
 const RECORD_HEADER: usize = 5;
 
 /// A completed handshake.
+///
+/// Its client believes itself in, so it is never left without a word: dropped without a decision, it tells the client
+/// `internal_error`.
 #[derive(Debug)]
-pub struct Secured {
+pub struct Secured(ScopeGuard<Parts, fn(Parts)>);
+
+/// What a completed handshake leaves.
+#[derive(Debug)]
+pub struct Parts {
     /// The connection.
     pub admitted: Admitted,
     /// The server name that was asked for.
@@ -71,32 +80,63 @@ pub enum Payload {
 }
 
 impl Secured {
+    fn new(parts: Parts) -> Self {
+        Self(scopeguard::guard(parts, |parts| drop(parts.refuse_undecided())))
+    }
+
+    /// Takes it apart, for a decision.
+    pub fn decide(self) -> Parts {
+        ScopeGuard::into_inner(self.0)
+    }
+
     /// Turns the client away, after all. rustls itself can send no alert any more, but the keys can.
     pub fn refuse(self, rejection: Rejection) -> Refused {
-        refuse_under_keys(self.admitted, self.keys, self.payload, rejection)
+        self.decide().refuse(rejection)
     }
 
     /// Ends the connection in order, before any payload.
     pub fn close(self) -> Parting {
-        let mut records = unsent(self.payload);
-        let sealed = Session::new(self.keys).map(|mut session| session.close_notify(&mut records).is_ok());
+        let Parts { admitted, keys, payload, .. } = self.decide();
+        let mut records = unsent(payload);
+        let sealed = Session::new(keys).map(|mut session| session.close_notify(&mut records).is_ok());
         if !sealed.unwrap_or_default() {
             records.clear();
         }
-        self.admitted.part(Last::Records(&records, None)).1
+        admitted.part(Last::Records(&records, None)).1
     }
 }
 
-fn refuse_under_keys(admitted: Admitted, keys: Keys, payload: Payload, rejection: Rejection) -> Refused {
-    let mut records = unsent(payload);
-    let alert = rejection
-        .reason
-        .alert()
-        .filter(|alert| Session::new(keys).is_ok_and(|mut session| session.fatal(*alert, &mut records).is_ok()));
-    if alert.is_none() {
-        records.clear();
+impl Deref for Secured {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
-    admitted.refuse(rejection, Last::Records(&records, alert))
+}
+
+impl DerefMut for Secured {
+    fn deref_mut(&mut self) -> &mut Parts {
+        &mut self.0
+    }
+}
+
+impl Parts {
+    fn refuse(self, rejection: Rejection) -> Refused {
+        let Self { admitted, keys, payload, .. } = self;
+        let mut records = unsent(payload);
+        // Most reasons that are told by the close alone are given before any key exists. Here, that would look like an attack on
+        // the connection: RFC 8446 section 6.1.
+        let alert = rejection.reason.alert().unwrap_or(Alert::INTERNAL_ERROR);
+        let sealed = Session::new(keys).is_ok_and(|mut session| session.fatal(alert, &mut records).is_ok());
+        let last = if sealed { Last::Records(&records, Some(alert)) } else { Last::Nothing };
+        admitted.refuse(rejection, last)
+    }
+
+    /// Refuses a client that was given up before anything was decided. Does not wait: it is called in drops.
+    fn refuse_undecided(self) -> Refused {
+        socket::take_unread(&self.admitted.stream);
+        self.refuse(Rejection::silent(Reason::Internal, "given up without a decision"))
+    }
 }
 
 /// The records that have yet to be sent.
@@ -126,14 +166,13 @@ pub struct Facts {
 ///
 /// A client that is refused is told by an alert.
 pub async fn handshake(
-    greeted: Greeted,
+    mut greeted: Greeted,
     tls: &RouteTls,
     for_kernel: bool,
     deadline: Instant,
 ) -> Result<Secured, Refused> {
-    let stream = &greeted.admitted.stream;
     // Attached now, while the client cannot have ended: Linux attaches it to no socket whose other side has.
-    let exact = for_kernel && ktls::attach(stream).is_ok();
+    let exact = for_kernel && ktls::attach(&greeted.admitted.stream).is_ok();
     let mut driver = match UnbufferedServerConnection::new(Arc::clone(&tls.server)) {
         // On the heap: it is large, and of no more use once the handshake is over.
         Ok(connection) => Box::new(Driver {
@@ -148,11 +187,12 @@ pub async fn handshake(
             unsent: Vec::new(),
             observation: Observation::default(),
         }),
-        Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
+        Err(error) => return Err(greeted.fail(error)),
     };
     // The ClientHello is still in the socket; it fits the first read, and so does what comes right behind it.
     driver.received.reserve(greeted.length + RECORD_HEADER);
-    let outcome = timeout_at(deadline, driver.run(stream)).await;
+    let Hello { admitted: Admitted { stream, .. }, answered, .. } = &mut *greeted;
+    let outcome = timeout_at(deadline, driver.run(stream, answered)).await;
     let mark = driver.wait_for(stream, 1);
     let outcome = outcome.map(|done| done.and_then(|()| mark.map_err(Failure::Io)));
     let (rejection, last, alert) = match outcome {
@@ -172,7 +212,7 @@ pub async fn handshake(
         Ok(Err(Failure::TooMuch)) => silent(Reason::Misbehaved, "more bytes or records than a handshake can have"),
         Err(_) => silent(Reason::HandshakeTimeout, "not complete within timeouts.handshake"),
     };
-    let refused = greeted.admitted.refuse(rejection, Last::Records(&last, alert));
+    let refused = greeted.decide().admitted.refuse(rejection, Last::Records(&last, alert));
     Err(Refused { identity: driver.presented(), ..refused })
 }
 
@@ -231,8 +271,8 @@ impl Driver {
         Some(Arc::new(Identity { verified: false, ..Identity::clone(&identity) }))
     }
 
-    /// The ClientHello has come whole.
-    async fn run(&mut self, stream: &TcpStream) -> Result<(), Failure> {
+    /// The ClientHello has come whole. `answered` is set before anything is sent.
+    async fn run(&mut self, stream: &TcpStream, answered: &mut bool) -> Result<(), Failure> {
         if self.exact {
             // Of these bytes it is known whose they are, so they need no second look.
             self.received.resize(self.hello, 0);
@@ -245,6 +285,7 @@ impl Driver {
                 // The kernel numbers its records from the first one on that has not been sent.
                 Wants::Send if self.only_tickets_are_left() && !self.exact => self.unsent.append(&mut out),
                 Wants::Send => {
+                    *answered = true;
                     send(stream, &out).await?;
                     out.clear();
                 }
@@ -388,8 +429,10 @@ impl Driver {
         let mut driver = self;
         let payload = if driver.exact {
             let unused = driver.received.len() - driver.fed;
-            let taken = driver.take_off(&greeted.admitted.stream, unused);
-            taken.map_err(|error| Rejection::silent(Reason::HandshakeClosedEarly, error.to_string()))?;
+            if let Err(error) = driver.take_off(&greeted.admitted.stream, unused) {
+                let rejection = Rejection::silent(Reason::HandshakeClosedEarly, error.to_string());
+                return Err(greeted.decide().admitted.refuse(rejection, Last::Nothing));
+            }
             Payload::InSocket
         } else {
             driver.received.drain(..driver.fed);
@@ -411,20 +454,25 @@ impl Driver {
             resumed,
         };
         let judged = observation.identity.zip(observation.chain).filter(|_| observation.refusal.is_none());
-        let identified = identify(connection.peer_certificates().unwrap_or_default(), judged, tls);
+        let shown = connection.peer_certificates().unwrap_or_default().to_vec();
+        let Hello { admitted, server_name, .. } = greeted.decide();
         let keys = match connection.dangerous_into_kernel_connection() {
             Ok((secrets, schedule)) => Keys { secrets, schedule },
-            Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
+            // Without keys, nothing can be said any more.
+            Err(error) => {
+                let rejection = Rejection::silent(Reason::Internal, error.to_string());
+                return Err(admitted.refuse(rejection, Last::Nothing));
+            }
         };
-        let Greeted { admitted, server_name, .. } = greeted;
-        match identified {
+        // Before anything else is done that can fail.
+        let mut secured =
+            Secured::new(Parts { admitted, server_name, keys, payload, identity: None, chain: None, facts });
+        match identify(&shown, judged, tls) {
             Ok(identified) => {
-                let (identity, chain) = identified.unzip();
-                Ok(Secured { admitted, server_name, keys, payload, identity, chain, facts })
+                (secured.identity, secured.chain) = identified.unzip();
+                Ok(secured)
             }
-            Err(Refused { rejection, identity, .. }) => {
-                Err(Refused { identity, ..refuse_under_keys(admitted, keys, payload, rejection) })
-            }
+            Err(Refused { rejection, identity, .. }) => Err(Refused { identity, ..secured.refuse(rejection) }),
         }
     }
 }
