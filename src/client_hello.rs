@@ -9,11 +9,11 @@ use std::ops::{Deref, DerefMut};
 
 use tokio::time::timeout_at;
 
-use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{AlertDescription, Error, PeerIncompatible};
 use scopeguard::ScopeGuard;
 
 use crate::admission::{Admitted, Last, Refused};
+use crate::driver::{HelloError, read_hello};
 use crate::ja4::Ja4;
 use crate::names::{ServerName, printable};
 use crate::proxy_protocol;
@@ -158,33 +158,24 @@ fn plain(alert: Option<Alert>, judged: usize) -> Last<'static> {
 fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
     let refuse = |reason, detail, alert| Refusal { reason, detail, alert, length: bytes.len() };
     let refusal = |detail, alert| refuse(Reason::Malformed, detail, alert);
-    let mut acceptor = Acceptor::default();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        if let Err(error) = acceptor.read_tls(&mut rest) {
-            return Err(refusal(error.to_string(), Reason::Malformed.alert()));
+    read_hello(bytes).map_err(|error| match error {
+        HelloError::Io(error) => refusal(error.to_string(), Reason::Malformed.alert()),
+        HelloError::Longer => refusal("bytes behind the ClientHello".to_owned(), Reason::Malformed.alert()),
+        HelloError::Shorter => {
+            refusal("a ClientHello that is shorter than it says".to_owned(), Reason::Malformed.alert())
         }
-        // After each read: rustls makes room for the rest of a long message only when it has seen how it begins.
-        match acceptor.accept() {
-            Ok(None) => {}
-            Ok(Some(accepted)) if rest.is_empty() => {
-                return Ok(accepted.client_hello().server_name().map(ServerName::from_client_hello));
-            }
-            Ok(Some(_)) => return Err(refusal("bytes behind the ClientHello".to_owned(), Reason::Malformed.alert())),
-            // Before TLS 1.2 there was no such extension: it is not what is wrong.
-            Err((Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired), _))
-                if let Some(version) = old_version(bytes) =>
-            {
-                let detail = format!("the client speaks {version} at most");
-                return Err(refuse(Reason::ProtocolVersion, detail, Reason::ProtocolVersion.alert()));
-            }
-            Err((error, alert)) => {
-                let alert = alert_for(&error, alert);
-                return Err(refusal(error.to_string(), Some(alert)));
-            }
+        // Before TLS 1.2 there was no such extension: it is not what is wrong.
+        HelloError::Refused(Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired), _)
+            if let Some(version) = old_version(bytes) =>
+        {
+            let detail = format!("the client speaks {version} at most");
+            refuse(Reason::ProtocolVersion, detail, Reason::ProtocolVersion.alert())
         }
-    }
-    Err(refusal("a ClientHello that is shorter than it says".to_owned(), Reason::Malformed.alert()))
+        HelloError::Refused(error, record) => {
+            let alert = alert_for(&error, &record);
+            refusal(error.to_string(), Some(alert))
+        }
+    })
 }
 
 /// What is made of a complete ClientHello, for the fuzzer: the server name, or what the log says.
@@ -194,14 +185,11 @@ pub fn fuzz_parse(bytes: &[u8]) -> Result<Option<ServerName>, String> {
 }
 
 /// The alert for what is wrong with a ClientHello.
-fn alert_for(error: &Error, mut alert: AcceptedAlert) -> Alert {
+fn alert_for(error: &Error, record: &[u8]) -> Alert {
     // An Acceptor says decode_error for all of these; a connection knows illegal_parameter too (RFC 8446 section 4.2).
     if let Error::InvalidMessage(message) = error {
         return Alert(AlertDescription::from(*message).into());
     }
-    let mut record = Vec::new();
-    // Writing to a Vec cannot fail.
-    let _ = alert.write_all(&mut record);
     match *record {
         [21, _, _, 0, 2, _, description] => Alert(description),
         // Another handshake message than a ClientHello is met with silence.

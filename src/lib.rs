@@ -33,6 +33,7 @@ mod connection;
 pub mod control;
 pub mod descriptors;
 pub mod dial;
+pub mod driver;
 pub mod enrolment;
 pub mod explanation;
 mod gate;

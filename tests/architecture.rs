@@ -21,6 +21,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("places", &[]),
     ("record", &[]),
     ("sys", &[]),
+    // rustls' connection, without I/O: for the ClientHello and for the handshake.
+    ("driver", &["record"]),
     // Devices are set up without a gate.
     ("enrolment", &["pki", "places", "sys"]),
     // The stages: the output of the one before, never telemetry. proxy_protocol is no stage but a format; what stands in
@@ -30,12 +32,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("admission", &["config", "listener", "penalties", "proxy_protocol", "sys"]),
     // Made where the hello is seen and handed to the verdict; no stage that decides anything may look at it.
     ("ja4", &[]),
-    ("client_hello", &["admission", "ja4", "proxy_protocol", "sys"]),
+    ("client_hello", &["admission", "driver", "ja4", "proxy_protocol", "sys"]),
     ("route", &[]),
     ("authorize", &["config"]),
     // The verifier asks authorize's pure function: after the handshake nobody could tell the client any more.
     // X.509 as such is pki's: the parts of a certificate, whether a key signed it, and what is wrong with it.
-    ("handshake", &["admission", "authorize", "client_hello", "config", "pki", "record", "sys"]),
+    ("handshake", &["admission", "authorize", "client_hello", "config", "driver", "pki", "record", "sys"]),
     // How the descriptors of the process are shared out: it only counts.
     ("descriptors", &["config", "sys"]),
     // What is known of backends, whoever asks: addresses of names.
@@ -251,4 +253,37 @@ fn permits_are_made_in_one_place() {
             );
         }
     }
+}
+
+/// rustls' types for a connection and its keys: other ones in each of its versions.
+const CONNECTION_TYPES: &[&str] = &[
+    "AcceptedAlert",
+    "Acceptor",
+    "ClientConnection",
+    "ConnectionState",
+    "ConnectionTrafficSecrets",
+    "ExtractedSecrets",
+    "KernelConnection",
+    "ServerConnection",
+    "ServerConnectionData",
+    "UnbufferedServerConnection",
+    "UnbufferedStatus",
+    "unbuffered",
+];
+
+/// Where they may be named. The demonstration plays the devices, which are clients of rustls' like any other program.
+const CONNECTION_FILES: &[&str] = &["driver.rs", "record/keys.rs", "cli/demo.rs"];
+
+#[test]
+fn rustls_connection_types_are_in_two_files() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut naming = BTreeSet::new();
+    for (path, _, code) in files() {
+        let is_test = path.file_stem().is_some_and(|name| name == "tests" || name == "testing");
+        let mut words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        if !is_test && words.any(|word| CONNECTION_TYPES.contains(&word)) {
+            naming.insert(path.strip_prefix(&src).expect("below src").display().to_string());
+        }
+    }
+    assert_eq!(naming, CONNECTION_FILES.iter().map(|file| (*file).to_owned()).collect());
 }

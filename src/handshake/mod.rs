@@ -1,4 +1,4 @@
-//! Stage 4: the TLS handshake, on rustls' unbuffered connection.
+//! Stage 4: the TLS handshake. [`driver`](crate::driver) is rustls; this is the socket, and what is made of the outcome.
 
 pub mod authorities;
 pub mod config;
@@ -12,9 +12,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
+use rustls::{Error, PeerIncompatible};
 use scopeguard::ScopeGuard;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -25,6 +23,8 @@ use self::observation::{Observation, observe};
 use self::verifier::Judged;
 use crate::admission::{Admitted, Last, Parting, Refused};
 use crate::client_hello::{Greeted, Hello};
+pub use crate::driver::Facts;
+use crate::driver::{self, Finished, Wants};
 use crate::identity::{Chain, Identity};
 use crate::names::ServerName;
 use crate::record::{Keys, Pending, RECORD_MAX, Session};
@@ -147,19 +147,6 @@ fn unsent(payload: Payload) -> Vec<u8> {
     }
 }
 
-/// What a handshake negotiated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// `TLSv1.2` or `TLSv1.3`.
-    pub version: &'static str,
-    /// The cipher suite as registered with IANA.
-    pub cipher_suite: String,
-    /// The application protocol (ALPN).
-    pub application_protocol: Option<Vec<u8>>,
-    /// Whether the session was resumed from a ticket.
-    pub resumed: bool,
-}
-
 /// Drives the handshake until `deadline`.
 ///
 /// With `for_kernel` the socket is made ready for kernel TLS, if it can be: see [`Payload::InSocket`].
@@ -173,10 +160,10 @@ pub async fn handshake(
 ) -> Result<Secured, Refused> {
     // Attached now, while the client cannot have ended: Linux attaches it to no socket whose other side has.
     let exact = for_kernel && ktls::attach(&greeted.admitted.stream).is_ok();
-    let mut driver = match UnbufferedServerConnection::new(Arc::clone(&tls.server)) {
+    let mut driver = match driver::Handshake::new(Arc::clone(&tls.server)) {
         // On the heap: it is large, and of no more use once the handshake is over.
-        Ok(connection) => Box::new(Driver {
-            connection,
+        Ok(tls) => Box::new(Driver {
+            tls,
             received: Vec::new(),
             fed: 0,
             exact,
@@ -222,7 +209,7 @@ fn silent(reason: Reason, detail: impl Into<String>) -> (Rejection, Vec<u8>, Opt
 }
 
 struct Driver {
-    connection: UnbufferedServerConnection,
+    tls: driver::Handshake,
     received: Vec<u8>,
     /// How many of the received bytes rustls has been shown. It is shown one record more at a time: what stands behind
     /// the last record of the handshake is payload, and must stay sealed until there is a backend to take it.
@@ -250,17 +237,19 @@ enum Failure {
     Tls { error: Error, alert: Vec<u8> },
 }
 
+impl From<driver::Failure> for Failure {
+    fn from(failure: driver::Failure) -> Self {
+        match failure {
+            driver::Failure::Closed => Self::Closed,
+            driver::Failure::Tls { error, alert } => Self::Tls { error, alert },
+        }
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
-}
-
-/// What rustls wants next.
-enum Wants {
-    Send,
-    Receive,
-    Nothing,
 }
 
 impl Driver {
@@ -283,7 +272,7 @@ impl Driver {
         loop {
             match self.advance(&mut out)? {
                 // The kernel numbers its records from the first one on that has not been sent.
-                Wants::Send if self.only_tickets_are_left() && !self.exact => self.unsent.append(&mut out),
+                Wants::Send if self.tls.only_tickets_are_left() && !self.exact => self.unsent.append(&mut out),
                 Wants::Send => {
                     *answered = true;
                     send(stream, &out).await?;
@@ -293,12 +282,6 @@ impl Driver {
                 Wants::Nothing => return Ok(()),
             }
         }
-    }
-
-    /// Whether what rustls sends is of use to the client later only (RFC 8446 section 4.6.1). TLS 1.2 sends tickets before
-    /// its Finished.
-    fn only_tickets_are_left(&self) -> bool {
-        !self.connection.is_handshaking() && self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
     /// Takes one more record, from what has been received or from the socket.
@@ -373,55 +356,8 @@ impl Driver {
 
     /// Lets rustls work until it needs the network. What it has to send is appended to `out`.
     fn advance(&mut self, out: &mut Vec<u8>) -> Result<Wants, Failure> {
-        let Self { connection, received, fed, observation, .. } = self;
-        loop {
-            let shown = received.get_mut(..*fed).unwrap_or_default();
-            let UnbufferedStatus { discard, state } = observe(observation, || connection.process_tls_records(shown));
-            let wants = match state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(out, |space| data.encode(space)).map(|()| None),
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    Ok(Some(Wants::Send))
-                }
-                Ok(ConnectionState::BlockedHandshake) => Ok(Some(Wants::Receive)),
-                Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(Wants::Nothing)),
-                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => return Err(Failure::Closed),
-                // Early data is never accepted, and no record of payload is ever shown.
-                Ok(_) => Err(Error::General("payload before the handshake was over".to_owned())),
-                Err(error) => Err(error),
-            };
-            received.drain(..discard);
-            *fed -= discard;
-            match wants {
-                // TLS 1.3 could write here before the client's Finished; we do not.
-                Ok(Some(Wants::Nothing)) if connection.is_handshaking() => return Ok(Wants::Receive),
-                Ok(Some(wants)) => return Ok(wants),
-                Ok(None) => {}
-                Err(error) => {
-                    out.clear();
-                    self.collect_alert(out);
-                    return Err(Failure::Tls { error, alert: std::mem::take(out) });
-                }
-            }
-        }
-    }
-
-    /// After an error rustls has an alert to send. It is asked for what it has, and not once more: shown the same bytes
-    /// again it would find the same error, and queue another alert. The bytes must be there all the same, since its
-    /// deframer remembers places in them.
-    fn collect_alert(&mut self, out: &mut Vec<u8>) {
-        let Self { connection, received, fed, observation, .. } = self;
-        let shown = received.get_mut(..*fed).unwrap_or_default();
-        while connection.wants_write() {
-            match observe(observation, || connection.process_tls_records(shown)).state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    if encode(out, |space| data.encode(space)).is_err() {
-                        return;
-                    }
-                }
-                _ => return,
-            }
-        }
+        let Self { tls, received, fed, observation, .. } = self;
+        Ok(observe(observation, || tls.advance(received, fed, out))?)
     }
 
     /// Takes out of rustls what the rest of the journey needs.
@@ -439,25 +375,12 @@ impl Driver {
             let (received, unsent) = (std::mem::take(&mut driver.received), std::mem::take(&mut driver.unsent));
             Payload::Here(Pending { received, unsent })
         };
-        let Self { connection, observation, .. } = *driver;
-        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let facts = Facts {
-            version: match connection.protocol_version() {
-                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                _ => "TLSv1.2",
-            },
-            cipher_suite: connection
-                .negotiated_cipher_suite()
-                .and_then(|suite| suite.suite().as_str().map(|name| name.replacen("TLS13_", "TLS_", 1)))
-                .unwrap_or_default(),
-            application_protocol: connection.alpn_protocol().map(<[u8]>::to_vec),
-            resumed,
-        };
+        let Self { tls: handshake, observation, .. } = *driver;
+        let Finished { facts, chain: shown, keys } = handshake.finish();
         let judged = observation.identity.zip(observation.chain).filter(|_| observation.refusal.is_none());
-        let shown = connection.peer_certificates().unwrap_or_default().to_vec();
         let Hello { admitted, server_name, .. } = greeted.decide();
-        let keys = match connection.dangerous_into_kernel_connection() {
-            Ok((secrets, schedule)) => Keys { secrets, schedule },
+        let keys = match keys {
+            Ok(keys) => keys,
             // Without keys, nothing can be said any more.
             Err(error) => {
                 let rejection = Rejection::silent(Reason::Internal, error.to_string());
@@ -493,22 +416,6 @@ fn identify(chain: &[CertificateDer<'_>], judged: Option<Named>, tls: &RouteTls)
     match verdict {
         Ok(()) => Ok(identity.zip(chain)),
         Err(refused) => Err(Refused { identity, ..Rejection::silent(refused.reason, refused.detail).into() }),
-    }
-}
-
-/// Appends what rustls encodes.
-fn encode(out: &mut Vec<u8>, mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) -> Result<(), Error> {
-    let start = out.len();
-    loop {
-        let wanted = match encode(out.get_mut(start..).unwrap_or_default()) {
-            Ok(written) => {
-                out.truncate(start + written);
-                return Ok(());
-            }
-            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => required_size,
-            Err(error @ EncodeError::AlreadyEncoded) => return Err(Error::General(error.to_string())),
-        };
-        out.resize(start + wanted, 0);
     }
 }
 
