@@ -217,21 +217,6 @@ fn cut(session: &Session, at: Instant, verdict: impl FnOnce() -> Verdict) -> boo
 }
 
 #[cfg(test)]
-impl Gate {
-    /// A gate that logs to nowhere, and moves payload without the kernel.
-    pub(crate) fn testing(config: &crate::config::checked::Config) -> Arc<Self> {
-        let log = Log::new(crate::config::checked::LogFormat::Json, std::io::sink());
-        Arc::new(Self::new(
-            Snapshot::build(config).expect("a snapshot"),
-            Admission::new(config.limits.clone()),
-            Support::none(),
-            Arc::new(Metrics::new(config).expect("metrics")),
-            Arc::new(log.expect("a log")),
-        ))
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 
@@ -241,6 +226,20 @@ mod tests {
     use crate::pki::Parts;
     use crate::relay::Path;
     use crate::telemetry::sessions::Holder;
+
+    impl Gate {
+        /// A gate that logs to nowhere, and moves payload without the kernel.
+        pub(crate) fn testing(config: &crate::config::checked::Config) -> Arc<Self> {
+            let log = Log::new(LogFormat::Json, std::io::sink());
+            Arc::new(Self::new(
+                Snapshot::build(config).expect("a snapshot"),
+                Admission::new(config.limits.clone()),
+                Support::none(),
+                Arc::new(Metrics::new(config).expect("metrics")),
+                Arc::new(log.expect("a log")),
+            ))
+        }
+    }
 
     #[test]
     fn each_chain_is_judged_once_for_each_route() {
