@@ -41,6 +41,7 @@ mod html;
 pub mod identity;
 pub mod ja4;
 pub mod listener;
+pub mod manual;
 pub mod names;
 pub mod penalties;
 pub mod pki;
