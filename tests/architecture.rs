@@ -7,13 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What imports nothing of the crate.
-const VOCABULARY: &[&str] = &["close", "html", "identity", "manual", "names", "rejection", "source"];
+const VOCABULARY: &[&str] = &["close", "html", "identity", "names", "rejection", "source"];
 
 /// What each other module of the crate may import beside itself and the vocabulary.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The foundations.
     // The inventory is in the form of those who write it.
     ("config", &["pki"]),
+    // Pages of text, and how they are shown.
+    ("manual", &[]),
     ("penalties", &[]),
     // Root acts as the owner of the folder of the authorities.
     ("pki", &["sys"]),
@@ -124,6 +126,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "enrolment",
             "explanation",
             "handshake",
+            "manual",
             "pki",
             "reload",
             "server",

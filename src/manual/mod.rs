@@ -3,6 +3,10 @@
 //! The pages are Markdown. A link to another page names it, as in `[text][refusals#reasons]`; each page defines the targets at
 //! its end for readers of the file, and `links.md`, which comes first here and therefore counts, defines them for rustdoc.
 
+mod document;
+pub mod roff;
+pub mod terminal;
+
 /// A page of the manual.
 #[derive(Clone, Copy, Debug)]
 pub struct Topic {

@@ -9,6 +9,7 @@ mod common;
 
 mod commands;
 mod configuration;
+mod links;
 mod log;
 mod tables;
 
