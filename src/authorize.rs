@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::config::checked::{Allow, DenyList, Selector};
-use crate::identity::{Identity, Sha256};
-use crate::names::printable;
-use crate::rejection::{Reason, Rejection};
+use crate::model::identity::{Identity, Sha256};
+use crate::model::names::printable;
+use crate::model::rejection::{Reason, Rejection};
 
 /// The detail of a refusal for no other reason than that nobody verified the certificate.
 pub const UNVERIFIED: &str = "nobody verified the certificate";
@@ -143,7 +143,7 @@ fn has_email(identity: &Identity, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Serial, Twins};
+    use crate::model::identity::{Serial, Twins};
 
     fn identity() -> Identity {
         Identity {

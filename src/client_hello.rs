@@ -10,11 +10,11 @@ use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{AlertDescription, Error, PeerIncompatible};
 
 use crate::admission::{Admitted, Last, Refused};
-use crate::ja4::Ja4;
-use crate::names::{ServerName, printable};
+use crate::model::names::{ServerName, printable};
+use crate::model::rejection::{Alert, Reason, Rejection};
 use crate::proxy_protocol;
-use crate::rejection::{Alert, Reason, Rejection};
 use crate::sys::socket::{Look, PEEK_MAX, peek_until};
+use crate::tls::ja4::Ja4;
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
 const RECORD_HEADER: usize = 5;

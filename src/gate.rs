@@ -13,21 +13,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::admission::descriptors::Descriptors;
+use crate::admission::penalties::Voucher;
 use crate::backends::resolver::Resolver;
-use crate::close::CloseReason;
-use crate::descriptors::Descriptors;
-use crate::identity::{Chain, Sha256};
-use crate::names::{Name, ServerName};
-use crate::penalties::Voucher;
-use crate::rejection::Rejection;
+use crate::explain::refusals::Refusals;
+use crate::model::close::CloseReason;
+use crate::model::identity::{Chain, Sha256};
+use crate::model::names::{Name, ServerName};
+use crate::model::rejection::Rejection;
 use crate::relay::{Order, Support};
+use crate::sessions::registry::{Session, Sessions};
+use crate::sessions::selector::Whom;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::refusals::Refusals;
-use crate::telemetry::sessions::{Session, Sessions};
 use crate::telemetry::tally::Tally;
-use crate::telemetry::whom::Whom;
 
 /// What all connections of a running gate share.
 #[derive(Debug)]
@@ -222,10 +222,10 @@ mod tests {
 
     use super::*;
     use crate::config::checked::LogFormat;
-    use crate::identity::{Issued, IssuerKey, Serial};
+    use crate::model::identity::{Issued, IssuerKey, Serial};
     use crate::pki::Parts;
     use crate::relay::Path;
-    use crate::telemetry::sessions::Holder;
+    use crate::sessions::registry::Holder;
 
     #[test]
     fn each_chain_is_judged_once_for_each_route() {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::checked;
-use crate::names::Name;
+use crate::model::names::Name;
 use crate::sys;
 
 /// How many connections the kernel holds until we accept them. Linux caps it at `net.core.somaxconn`; tokio's own

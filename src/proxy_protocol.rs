@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::checked::SendProxyProtocol;
-use crate::identity::Identity;
-use crate::rejection::{Reason, Rejection};
+use crate::model::identity::Identity;
+use crate::model::rejection::{Reason, Rejection};
 use crate::sys::socket::{Look, discard, peek_until};
 
 /// The first bytes of a version 2 header (section 2.2).

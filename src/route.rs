@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::names::{ServerName, ServerNamePattern};
-use crate::rejection::Reason;
+use crate::model::names::{ServerName, ServerNamePattern};
+use crate::model::rejection::Reason;
 
 /// Server names and what they lead to; lookups cost the same however many there are.
 #[derive(Debug)]

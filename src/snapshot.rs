@@ -10,13 +10,13 @@ use rustls::CertificateError;
 use rustls::pki_types::UnixTime;
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
-use crate::close::CloseReason;
 use crate::config::checked::{Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts};
-use crate::handshake::authorities::Authorities;
 use crate::handshake::config::{InvalidTls, RouteTls};
-use crate::identity::{Chain, Identity};
-use crate::names::{Name, ServerName, ServerNamePattern};
-use crate::rejection::Reason;
+use crate::handshake::trust::Authorities;
+use crate::model::close::CloseReason;
+use crate::model::identity::{Chain, Identity};
+use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::model::rejection::Reason;
 use crate::route::RouteTable;
 
 /// Everything that connections look things up in. Built whole or not at all, and never changed.

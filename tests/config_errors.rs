@@ -18,8 +18,8 @@ use doorward::config::checked::{
     LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, Selector, SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
-use doorward::identity::{Serial, Sha256};
-use doorward::source::Prefixes;
+use doorward::model::identity::{Serial, Sha256};
+use doorward::model::source::Prefixes;
 
 #[path = "config/pki.rs"]
 mod pki;
@@ -205,7 +205,7 @@ fn every_value_arrives_as_it_was_written() {
     assert_eq!(config.limits.source_prefixes, Prefixes { v4: 24, v6: 56 });
 
     let [nas, ssh, mail] = config.routes.as_slice() else { panic!("three routes") };
-    assert_eq!([&nas.name, &ssh.name, &mail.name].map(doorward::names::Name::as_str), ["nas", "ssh", "mail"]);
+    assert_eq!([&nas.name, &ssh.name, &mail.name].map(doorward::model::names::Name::as_str), ["nas", "ssh", "mail"]);
     assert_eq!(texts(&nas.server_names), ["nas.home.example"]);
     assert_eq!(nas.backends, [Backend::Address("192.168.1.10:5666".parse().expect("an address"))]);
     assert_eq!(terminate(&config, 0).allow, Allow { any: true, ..Allow::default() });

@@ -6,8 +6,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use doorward::penalties::{Quota, Reception, Table};
-use doorward::source::{Prefixes, Source};
+use doorward::admission::penalties::{Quota, Reception, Table};
+use doorward::model::source::{Prefixes, Source};
 use tokio::time::Instant;
 
 const MIB: usize = 1 << 20;

@@ -12,7 +12,7 @@ use doorward::cli::Format;
 use doorward::cli::ca::LimitsArg;
 use doorward::cli::exit;
 use doorward::cli::init::{self, InitArgs, RouteArg, Written};
-use doorward::names::{Name, ServerName};
+use doorward::model::names::{Name, ServerName};
 use doorward::pki::{DeviceAuthority, Revocation, RevokedFor, ServerAuthority};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use doorward::rejection::Reason;
+use doorward::model::rejection::Reason;
 use rcgen::{DnType, ExtendedKeyUsagePurpose};
 use rustls::client::ResolvesClientCert;
 use serde_json::Value;
@@ -106,7 +106,7 @@ fn whoever_was_turned_away_is_found_again_and_explained() {
     let revoked = pki.clients.issue(numbered("dave-phone", 0x4a01));
     let list = pki.clients.revocation_list(&[0x4a01_u64.into()], days_from_now(-2), days_from_now(7));
     let list = pki.write("clients.crl", list);
-    let digest = doorward::identity::Sha256::of(&lost.chain()[0]);
+    let digest = doorward::model::identity::Sha256::of(&lost.chain()[0]);
     let house = House::new(&pki)
         .client_auth(&format!("revocation_lists = [{list:?}]\ndeny = [\"sha256:{digest}\"]"))
         .timeouts("client_hello = \"1s\"")
@@ -243,7 +243,7 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     };
     let sessions = bytes(4);
     let one = &sessions["sessions"][0];
-    let digest = doorward::identity::Sha256::of(&alice.chain()[0]).to_string();
+    let digest = doorward::model::identity::Sha256::of(&alice.chain()[0]).to_string();
     assert_eq!((&sessions["open"], &one["route"], &one["listener"]), (&1.into(), &"nas".into(), &"public".into()));
     assert_eq!(one["source"], session.tcp().local_addr().unwrap().to_string());
     assert_eq!(one["backend"], echo.address().to_string());

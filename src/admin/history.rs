@@ -53,7 +53,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rejection::Reason;
+    use crate::model::rejection::Reason;
 
     #[test]
     fn steps_hold_what_was_added_and_only_so_many_are_kept() {

@@ -26,10 +26,10 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::explain::refusals::Refusals;
 use crate::places::{Places, TIMEOUT, http};
+use crate::sessions::registry::Sessions;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::refusals::Refusals;
-use crate::telemetry::sessions::Sessions;
 use crate::telemetry::tally::Tally;
 use answers::Answers;
 

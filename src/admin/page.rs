@@ -14,12 +14,12 @@ use time::format_description::well_known::Rfc3339;
 use super::Watched;
 use super::history::{History, STEP, STEPS};
 use super::words;
-use crate::explanation::{Explanation, counted, explain, lasting};
+use crate::explain::refusals::Refusal;
+use crate::explain::{Explanation, counted, explain, lasting};
 use crate::html::Html;
-use crate::names::printable;
-use crate::rejection::{Reason, Side};
-use crate::source::Source;
-use crate::telemetry::refusals::Refusal;
+use crate::model::names::printable;
+use crate::model::rejection::{Reason, Side};
+use crate::model::source::Source;
 use crate::telemetry::tally::Counts;
 
 /// The page around what is written anew each time: its parts are parted by comments.

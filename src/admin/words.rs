@@ -1,6 +1,6 @@
 //! Reasons and kinds in a few plain words, for the rows of the status page.
 
-use crate::rejection::Reason;
+use crate::model::rejection::Reason;
 
 /// What happened, in a few words that follow "turned away:".
 pub(super) const fn reason(reason: Reason) -> &'static str {

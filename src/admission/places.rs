@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::source::Source;
+use crate::model::source::Source;
 
 /// How many places of a trusted source are spared while others have any. More than these, and the strangers behind its
 /// address are those who flood.
@@ -135,7 +135,7 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Prefixes;
+    use crate::model::source::Prefixes;
 
     fn source(text: &str) -> Source {
         Source::of(text.parse().expect("an address"), Prefixes::default())

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use crate::source::Source;
+use crate::model::source::Source;
 
 /// How long a turn lasts at most. From the ClientHello on, a handshake takes one round trip and a signature.
 pub(super) const TURN: Duration = Duration::from_secs(1);
@@ -135,7 +135,7 @@ impl Drop for Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Prefixes;
+    use crate::model::source::Prefixes;
 
     fn source(host: usize) -> Source {
         let address = std::net::Ipv4Addr::from_bits(0xc000_0200 + u32::try_from(host).expect("a small number"));

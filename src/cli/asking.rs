@@ -12,7 +12,7 @@ use crate::config;
 use crate::config::checked::ControlSocket;
 use crate::control::ask::ask;
 use crate::control::{Answer, Request};
-use crate::names::visible;
+use crate::model::names::visible;
 
 /// Which gate, and how to say it.
 #[derive(Args, Debug)]

@@ -7,9 +7,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigArg, Format, exit, failed};
-use crate::access::{Person, people};
+use crate::admission::descriptors::Descriptors;
 use crate::config::checked::Config;
-use crate::descriptors::Descriptors;
+use crate::reload::policy_report::{Person, people};
 use crate::snapshot::Snapshot;
 
 /// The options of `doorward check`.

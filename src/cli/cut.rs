@@ -7,7 +7,7 @@ use clap::Args;
 use super::asking::Asking;
 use super::sessions::table;
 use crate::control::{Answer, Request, Sessions};
-use crate::telemetry::whom::{InvalidWhom, Whom};
+use crate::sessions::selector::{InvalidWhom, Whom};
 
 /// What stands below the help text.
 pub(super) const EXAMPLE: &str = "\

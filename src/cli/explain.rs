@@ -9,9 +9,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::Serialize;
 
 use super::{ConfigArg, Format, exit, failed};
-use crate::explanation::advice;
-use crate::names::{ServerName, printable};
-use crate::rejection::Reason;
+use crate::explain::advice;
+use crate::model::names::{ServerName, printable};
+use crate::model::rejection::Reason;
 use crate::snapshot::{Access, Snapshot};
 
 /// What stands below the help text.

@@ -12,12 +12,12 @@ use serde::Serialize;
 
 use super::ca::{FoundError, Founded, Founding, LimitsArg, found, parse_device, parse_domain};
 use super::{Format, exit};
+use crate::ca::files::{Access, NewFile};
+use crate::ca::inventory::{COPIES, FILE, Store};
 use crate::config::services;
-use crate::identity::Sha256;
-use crate::names::{Name, ServerName, ServerNamePattern};
+use crate::model::identity::Sha256;
+use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::Issued;
-use crate::pki::files::{Access, NewFile};
-use crate::pki::inventory::{COPIES, FILE, Store};
 use crate::pki::keys::KeyType;
 
 pub use super::ca::Device;

@@ -23,6 +23,7 @@ pub mod exit;
 mod explain;
 mod help;
 pub mod init;
+mod known_gate;
 mod reload;
 mod run;
 mod sessions;

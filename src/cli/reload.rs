@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::asking::Asking;
 use super::{exit, failed};
-use crate::access::Change;
 use crate::control::ask::{ReloadError, reload};
 use crate::control::{Listening, Reloaded};
+use crate::reload::policy_report::Change;
 
 /// The options of `doorward reload`.
 #[derive(Args, Debug)]

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::asking::Asking;
 use crate::control::{Answer, Request, SESSIONS_MAX, Sessions};
-use crate::explanation::{counted, lasting};
+use crate::explain::{counted, lasting};
 
 /// The options of `doorward sessions`.
 #[derive(Args, Debug)]

@@ -16,17 +16,17 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::ca::known_gate;
+use super::known_gate::known_gate;
 use super::run::{runtime, signals};
 use super::{Format, exit, failed};
+use crate::ca::files::Folder;
+use crate::ca::inventory::{Kind, Store, now};
 use crate::enrolment::code::{self, Colours};
 use crate::enrolment::link::{self, Candidate, InterfaceKind, Link, Notice, Outcome, Reach};
 use crate::enrolment::{Device, Form, Kit, word};
-use crate::handshake::config::PROVIDER;
-use crate::identity::Identity;
-use crate::names::Name;
-use crate::pki::files::Folder;
-use crate::pki::inventory::{Kind, Store, now};
+use crate::handshake::suites::PROVIDER;
+use crate::model::identity::Identity;
+use crate::model::names::Name;
 use crate::pki::{Password, keys};
 
 /// What stands below the help text.

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::asking::Asking;
 use crate::control::{Answer, LogError, Request, Status};
-use crate::explanation::{counted, lasting};
+use crate::explain::{counted, lasting};
 
 /// The options of `doorward status`.
 #[derive(Args, Debug)]

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::asking::Asking;
 use crate::control::{Answer, REFUSALS_MAX, Refusal, Request, Why};
-use crate::explanation::{counted, lasting};
-use crate::telemetry::refusals::{InvalidWanted, Wanted};
+use crate::explain::refusals::{InvalidWanted, Wanted};
+use crate::explain::{counted, lasting};
 
 /// What stands below the help text.
 pub(super) const EXAMPLE: &str = "\

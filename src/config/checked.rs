@@ -1,5 +1,6 @@
 //! The configuration after every check: types that cannot hold a wrong value.
 
+use std::collections::BTreeSet;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt;
@@ -13,9 +14,9 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::sign::CertifiedKey;
 
 use super::seen::Seen;
-use crate::identity::{Serial, Sha256};
-use crate::names::{Name, ServerNamePattern};
-use crate::source::Prefixes;
+use crate::model::identity::{Serial, Sha256};
+use crate::model::names::{Name, ServerNamePattern};
+use crate::model::source::Prefixes;
 
 /// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
 #[derive(Clone, Debug)]
@@ -557,4 +558,19 @@ pub struct Warning {
     pub key: String,
     /// What is odd and what to do.
     pub message: String,
+}
+
+impl Config {
+    /// Every file of which something is in force.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let mut files = BTreeSet::from([self.file.clone()]);
+        files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));
+        for route in &self.routes {
+            let RouteMode::Terminate(terminate) = &route.mode else { continue };
+            files.extend([terminate.certificate.chain_file.clone(), terminate.certificate.key_file.clone()]);
+            files.extend(terminate.client_auth.trust.iter().map(|anchor| anchor.file.clone()));
+            files.extend(terminate.client_auth.revocation_lists.iter().map(|list| list.file.clone()));
+        }
+        files
+    }
 }

@@ -11,8 +11,8 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
 use super::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode, TrustKind};
-use crate::identity::{Serial, Sha256, text};
-use crate::names::Name;
+use crate::model::identity::{Serial, Sha256, text};
+use crate::model::names::Name;
 use crate::pki;
 
 impl RevocationList {

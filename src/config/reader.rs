@@ -220,7 +220,7 @@ fn header(key: &str) -> String {
 
 /// A key as it may be shown: one that somebody put quotes around may hold anything.
 fn printed(key: &str) -> String {
-    crate::names::printable(key, 64)
+    crate::model::names::printable(key, 64)
 }
 
 fn kind(value: &DeValue<'_>) -> &'static str {

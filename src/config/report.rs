@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::checked::Warning;
 use super::error::{ConfigError, ConfigErrors};
 use super::seen::Seen;
-use crate::names::printable;
+use crate::model::names::printable;
 
 /// Where something stands: what an error names.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,11 @@
 //! What the files of a configuration look like from outside: whether they may have changed since they were read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, StatxTimestamp, makedev, statx};
-
-use super::checked::{Config, RouteMode};
 
 /// The files a configuration was read from, and what they looked like.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,20 +73,5 @@ impl Seen {
     /// Which files it is about.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         self.0.keys().map(PathBuf::as_path)
-    }
-}
-
-impl Config {
-    /// Every file of which something is in force.
-    pub fn files(&self) -> BTreeSet<PathBuf> {
-        let mut files = BTreeSet::from([self.file.clone()]);
-        files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));
-        for route in &self.routes {
-            let RouteMode::Terminate(terminate) = &route.mode else { continue };
-            files.extend([terminate.certificate.chain_file.clone(), terminate.certificate.key_file.clone()]);
-            files.extend(terminate.client_auth.trust.iter().map(|anchor| anchor.file.clone()));
-            files.extend(terminate.client_auth.revocation_lists.iter().map(|list| list.file.clone()));
-        }
-        files
     }
 }

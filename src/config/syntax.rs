@@ -73,11 +73,11 @@ fn hint(line: &str, said: &str) -> String {
 
 /// A line as it stands in the file, but for what could fool a reader. Quotes are the very thing to be looked at here.
 fn shown(line: &str) -> String {
-    crate::names::printable(line, 100).replace("\\\"", "\"").replace("\\\\", "\\")
+    crate::model::names::printable(line, 100).replace("\\\"", "\"").replace("\\\\", "\\")
 }
 
 fn plain(text: &str) -> String {
-    crate::names::printable(text.trim(), 60)
+    crate::model::names::printable(text.trim(), 60)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::checked::{Backend, LogOutput, Rate};
 use super::reader::Scalar;
 use super::report::{Problem, quoted};
 use super::suggest;
-use crate::names::ServerName;
+use crate::model::names::ServerName;
 
 /// No phase takes longer; timers further ahead than the clock can count would be a panic.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -9,7 +9,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::Instant;
 
 use super::{ANSWER_MAX, Answer, InForce, ListTaken, NOT_UNDERSTOOD, Reloaded, Request};
-use crate::names::visible;
+use crate::model::names::visible;
 
 /// For each step. A gate answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);

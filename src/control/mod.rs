@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::serve::{Control, Facts};
 pub use self::socket::BindError;
-use crate::access::Change;
+use crate::reload::policy_report::Change;
 
 /// The longest question, in bytes.
 const REQUEST_MAX: usize = 4096;
@@ -60,7 +60,7 @@ pub enum Request {
     Reload,
     /// End sessions.
     Cut {
-        /// Which: see [`Whom`](crate::telemetry::whom::Whom).
+        /// Which: see [`Whom`](crate::sessions::selector::Whom).
         whom: String,
     },
     /// End every session. A question of its own: one that was cut short must never mean this.

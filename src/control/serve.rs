@@ -21,16 +21,16 @@ use super::{
     LogError, NOT_UNDERSTOOD, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteInForce, RouteStatus,
     SESSIONS_MAX, Session, Sessions, Status, Why,
 };
-use crate::access::Difference;
 use crate::config::checked::Config;
-use crate::explanation::explain;
+use crate::explain::explain;
+use crate::explain::refusals::{self, Shown, Wanted};
 use crate::gate::{Gate, Reviewed};
+use crate::reload::policy_report::Difference;
 use crate::reload::{self, Cause, Current, Door, Reloader};
+use crate::sessions::registry;
+use crate::sessions::selector::Whom;
 use crate::telemetry::expiries::Expiry;
 use crate::telemetry::log::moment;
-use crate::telemetry::refusals::{self, Shown, Wanted};
-use crate::telemetry::sessions;
-use crate::telemetry::whom::Whom;
 
 /// Connections at once. For one more, the oldest is dropped: whoever has a question asks it at once.
 const CONNECTIONS: usize = 8;
@@ -344,7 +344,7 @@ fn expiring(expiry: &Expiry, now: OffsetDateTime) -> Expiring {
     }
 }
 
-fn session(session: &sessions::Session, now: OffsetDateTime) -> Session {
+fn session(session: &registry::Session, now: OffsetDateTime) -> Session {
     let moved = session.relay.moved();
     Session {
         id: session.id,

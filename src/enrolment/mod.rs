@@ -17,9 +17,9 @@ use std::path::Path;
 use pem::{EncodeConfig, LineEnding, Pem};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::identity::{Identity, NotACertificate};
-use crate::names::{Name, ServerName, ServerNamePattern};
-use crate::pki::files::{Access, NewFile};
+use crate::ca::files::{Access, NewFile};
+use crate::model::identity::{Identity, NotACertificate};
+use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::{self, Password, Profile};
 use steps::Facts;
 pub(crate) use steps::word;

@@ -15,8 +15,8 @@ use plist::{Dictionary, Value};
 use rustls::pki_types::CertificateDer;
 
 use super::{Form, Gate, ROOT_FILE};
-use crate::identity::Sha256;
-use crate::names::Name;
+use crate::model::identity::Sha256;
+use crate::model::names::Name;
 
 /// The profile for a device, as an XML property list. `root_name` is what people read of the root, and `archive` the
 /// device's certificate and key.

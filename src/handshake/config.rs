@@ -1,26 +1,21 @@
 //! What a route's handshakes are made with: one [`ServerConfig`] for each route of each snapshot.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier as _;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig};
 
-use super::authorities::{Authorities, UnusableTrust};
-use super::hkdf;
+use super::suites::PROVIDER;
 use super::tickets::Tickets;
+use super::trust::{Authorities, UnusableTrust};
 use super::verifier::{Judged, RouteVerifier};
 use crate::authorize::Policy;
 use crate::config::checked::Terminate;
-use crate::identity::Identity;
-use crate::rejection::Reason;
-
-/// The cryptography of every handshake: rustls' defaults on aws-lc-rs, X25519MLKEM768 first.
-pub static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(CryptoProvider { cipher_suites: hkdf::SUITES.clone(), ..aws_lc_rs::default_provider() }));
+use crate::model::identity::Identity;
+use crate::model::rejection::Reason;
 
 /// What the handshakes of one route need.
 #[derive(Debug)]

@@ -1,10 +1,11 @@
 //! Stage 4: the TLS handshake, on rustls' unbuffered connection.
 
-pub mod authorities;
 pub mod config;
 mod hkdf;
 mod observation;
+pub mod suites;
 mod tickets;
+pub mod trust;
 mod verifier;
 
 use std::io;
@@ -23,12 +24,12 @@ use self::observation::{Observation, observe};
 use self::verifier::Judged;
 use crate::admission::{Admitted, Last, Parting, Refused};
 use crate::client_hello::Greeted;
-use crate::identity::{Chain, Identity};
-use crate::names::ServerName;
-use crate::record::{Keys, Pending, RECORD_MAX, Session};
-use crate::rejection::{Alert, Reason, Rejection};
+use crate::model::identity::{Chain, Identity};
+use crate::model::names::ServerName;
+use crate::model::rejection::{Alert, Reason, Rejection};
 use crate::sys::ktls;
 use crate::sys::socket::{self, send};
+use crate::tls::record::{Keys, Pending, RECORD_MAX, Session};
 
 /// The most received bytes a handshake may pile up: a message may span records, and rustls takes one of 64 KiB.
 const RECEIVED_MAX: usize = 96 * 1024;

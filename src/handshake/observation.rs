@@ -9,8 +9,8 @@ use std::cell::RefCell;
 use std::mem;
 use std::sync::Arc;
 
-use crate::identity::{Chain, Identity};
-use crate::rejection::Reason;
+use crate::model::identity::{Chain, Identity};
+use crate::model::rejection::Reason;
 
 /// What the callbacks have learnt about one connection.
 #[derive(Debug, Default)]

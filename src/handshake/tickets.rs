@@ -94,7 +94,7 @@ mod tests {
             let mut observation = Observation { valid_until: Some(u64::MAX), ..Observation::default() };
             let ticket = observe(&mut observation, || tickets.encrypt(&vec![7; length]));
             assert_eq!(ticket.is_some(), given);
-            assert!(ticket.is_none_or(|ticket| ticket.len() < crate::record::PLAINTEXT_MAX));
+            assert!(ticket.is_none_or(|ticket| ticket.len() < crate::tls::record::PLAINTEXT_MAX));
         }
     }
 }

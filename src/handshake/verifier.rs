@@ -8,12 +8,12 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::authorities::{Authorities, Verified};
-use super::config::PROVIDER;
+use super::suites::PROVIDER;
+use super::trust::{Authorities, Verified};
 use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
 use crate::config::checked::ClientAuthMode;
-use crate::identity::{Chain, Identity};
+use crate::model::identity::{Chain, Identity};
 use crate::pki::acceptance::{self, Objection as Refused};
 
 /// The verifier of one route.
@@ -146,7 +146,7 @@ mod tests {
         Allow, ClientAuth, DenyList, ExpiredRevocationList, ExpiredSession, RevocationCheck, TrustAnchor, TrustKind,
     };
     use crate::handshake::observation::{Observation, observe};
-    use crate::rejection::Reason;
+    use crate::model::rejection::Reason;
 
     /// A verifier that trusts this certificate as it is.
     fn verifier(mode: ClientAuthMode, certificate: &CertificateDer<'static>) -> RouteVerifier {

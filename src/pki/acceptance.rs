@@ -11,8 +11,8 @@ use rustls::{CertificateError, Error, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::parts::{EXTENSIONS_MAX, Parts};
-use crate::identity::{Identity, key};
-use crate::rejection::Reason;
+use crate::model::identity::{Identity, key};
+use crate::model::rejection::Reason;
 
 /// Why a certificate is refused.
 #[derive(Clone, Debug)]

@@ -8,8 +8,8 @@ use p12_keystore::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{Error, random};
-use crate::identity::Sha256;
-use crate::names::Name;
+use crate::model::identity::Sha256;
+use crate::model::names::Name;
 
 /// How an archive is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ mod tests {
     use p12_keystore::Pkcs12Archive;
 
     use super::*;
-    use crate::names::ServerName;
+    use crate::model::names::ServerName;
     use crate::pki::{DeviceAuthority, ServerAuthority};
 
     #[test]

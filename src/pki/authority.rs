@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::keys::{self, KeyType};
 use super::{Error, Parts, Signed, pem, random, verify};
-use crate::names::{Name, ServerName, ServerNamePattern};
+use crate::model::names::{Name, ServerName, ServerNamePattern};
 
 /// How long an authority is good for, in days: ten years, since replacing one means visiting every device.
 pub const AUTHORITY_DAYS: i64 = 3650;
@@ -607,7 +607,7 @@ fn fits(common_name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Identity;
+    use crate::model::identity::Identity;
 
     fn domain(text: &str) -> ServerName {
         ServerName::parse(text).expect("a domain")

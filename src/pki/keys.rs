@@ -17,7 +17,7 @@ use x509_parser::public_key::PublicKey;
 use zeroize::Zeroizing;
 
 use super::{Error, random};
-use crate::identity::key;
+use crate::model::identity::key;
 
 /// What kind of key a certificate is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]

@@ -9,9 +9,7 @@
 pub mod acceptance;
 mod archive;
 mod authority;
-pub mod files;
 pub mod inspect;
-pub mod inventory;
 pub mod keys;
 mod parts;
 pub(crate) mod pem;

@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::identity::{Sha256, text};
+use crate::model::identity::{Sha256, text};
 
 /// Where distributions put the roots that the system trusts.
 const BUNDLES: [&str; 5] = [

@@ -6,12 +6,12 @@ use rustls::CipherSuite;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{build, poll_fn_move};
-use crate::close::CloseReason;
-use crate::record::testing::{Forger, SUITES, TLS12, TLS13, forged_keys, is_tls13};
-use crate::rejection::Alert;
+use crate::model::close::CloseReason;
+use crate::model::rejection::Alert;
 use crate::relay::End;
 use crate::relay::testing::{pair, within};
 use crate::sys::stream::Stream;
+use crate::tls::record::testing::{Forger, SUITES, TLS12, TLS13, forged_keys, is_tls13};
 
 #[tokio::test]
 async fn empty_records_are_no_end_and_too_many_are_a_breach() {

@@ -31,7 +31,7 @@ impl Size {
     }
 
     const fn bytes(self) -> usize {
-        self.records() * crate::record::RECORD_MAX
+        self.records() * crate::tls::record::RECORD_MAX
     }
 
     /// How many free ones are kept.
@@ -141,12 +141,12 @@ mod tests {
 
     #[test]
     fn what_came_behind_the_handshake_is_kept_whole() {
-        let bytes: Vec<u8> = (0..3 * crate::record::RECORD_MAX).map(|at| at.to_le_bytes()[0]).collect();
-        for length in [1, 5000, crate::record::RECORD_MAX, crate::record::RECORD_MAX + 1, bytes.len()] {
+        let bytes: Vec<u8> = (0..3 * crate::tls::record::RECORD_MAX).map(|at| at.to_le_bytes()[0]).collect();
+        for length in [1, 5000, crate::tls::record::RECORD_MAX, crate::tls::record::RECORD_MAX + 1, bytes.len()] {
             let bytes = &bytes[..length];
             let (buffer, filled) = Buffer::holding(bytes);
             assert_eq!(&buffer[..filled], bytes);
-            assert_eq!(buffer.size() == Size::Small, length <= crate::record::RECORD_MAX);
+            assert_eq!(buffer.size() == Size::Small, length <= crate::tls::record::RECORD_MAX);
         }
     }
 }

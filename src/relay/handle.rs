@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::time::Instant;
 
 use super::{Meter, Moved};
-use crate::close::CloseReason;
+use crate::model::close::CloseReason;
 
 /// What a relay shares with whoever wants to know of it, or wants it to end. It is there as long as the connection, so it
 /// is small.

@@ -28,10 +28,10 @@ use tokio_util::either::Either;
 
 pub use self::handle::{Handle, Order};
 pub use self::kernel::Support;
-use crate::close::CloseReason;
-use crate::record::{Keys, Pending, Session};
-use crate::rejection::Side;
+use crate::model::close::CloseReason;
+use crate::model::rejection::Side;
 use crate::sys::stream::Stream;
+use crate::tls::record::{Keys, Pending, Session};
 
 /// How bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

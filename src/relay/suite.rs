@@ -12,11 +12,11 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{Tested, build, holds_nothing, poison};
-use crate::close::CloseReason;
-use crate::record::testing::{Random, SUITES, TLS12, TLS13, forged_keys, handshake};
+use crate::model::close::CloseReason;
 use crate::relay::testing::{Client, Script, pair, play, reset, within};
 use crate::relay::{End, Engine, Handle, Limits, Moved, Order, run};
 use crate::sys::stream::Stream;
+use crate::tls::record::testing::{Random, SUITES, TLS12, TLS13, forged_keys, handshake};
 
 #[expect(clippy::duplicate_mod, reason = "one suite for every path")]
 mod breaches;

@@ -12,7 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::{End, Engine};
-use crate::record::testing::Random;
+use crate::tls::record::testing::Random;
 
 /// How long anything may take that should take milliseconds.
 const DEADLINE: Duration = Duration::from_secs(30);

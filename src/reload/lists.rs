@@ -12,8 +12,8 @@ use crate::config;
 use crate::config::checked::{ClientAuth, Config, NewerList, RevocationList, RouteMode};
 use crate::config::lists::Tightening;
 use crate::gate::Reviewed;
-use crate::identity::Sha256;
-use crate::names::printable;
+use crate::model::identity::Sha256;
+use crate::model::names::printable;
 use crate::snapshot::Snapshot;
 use crate::telemetry::log::{Event, moment};
 

@@ -10,6 +10,8 @@
 //! added to the one in force. Lists that are handed over (`lists`) have a thread of their own, which reads no files.
 
 mod lists;
+pub mod policy_report;
+pub(crate) mod watch;
 mod worker;
 
 use std::io;
@@ -21,14 +23,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::pki_types::UnixTime;
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::watch as channel;
 use tokio::time::Instant;
 
 pub(crate) use self::lists::{ListFacts, RouteInForce};
 pub(crate) use self::worker::Lane;
 use self::worker::Worker;
 
-use crate::access::{self, Change, Difference, OlderList, State};
+use self::policy_report::{Change, Difference, OlderList, State};
 use crate::config::checked::{Config, Control, KernelTls, Log, NewerList};
 use crate::config::in_use::InUse;
 use crate::config::lists::Tightening;
@@ -36,7 +38,7 @@ use crate::config::seen::Seen;
 use crate::config::{self, ConfigErrors};
 use crate::gate::{Gate, Reviewed};
 use crate::listener::Listener;
-use crate::names::Name;
+use crate::model::names::Name;
 use crate::snapshot::Snapshot;
 use crate::sys::splice;
 use crate::telemetry::log::{Event, moment};
@@ -144,7 +146,7 @@ pub struct Reloader(Arc<Inner>);
 struct Inner {
     gate: Arc<Gate>,
     started: Started,
-    current: watch::Sender<Current>,
+    current: channel::Sender<Current>,
     /// Lists that were handed over. Held locked while another snapshot is put in force.
     handed: Mutex<Vec<Arc<NewerList>>>,
     /// Reads files, one reload at a time. A file system that hangs holds up nothing else.
@@ -171,14 +173,14 @@ impl Reloader {
     pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<Listener>>) -> io::Result<Self> {
         let started = Started::of(&config);
         let in_use = Mutex::new(InUse::mark(&config.file));
-        let current = watch::Sender::new(Current::new(config, listeners));
+        let current = channel::Sender::new(Current::new(config, listeners));
         let (files, lists) = (Worker::start("reload")?, Worker::start("revocation")?);
         let (handed, runtime) = (Mutex::default(), Handle::current());
         Ok(Self(Arc::new(Inner { gate, started, current, handed, files, lists, runtime, in_use })))
     }
 
     /// What is in force, and what will be.
-    pub(crate) fn current(&self) -> watch::Receiver<Current> {
+    pub(crate) fn current(&self) -> channel::Receiver<Current> {
         self.0.current.subscribe()
     }
 
@@ -262,14 +264,14 @@ impl Inner {
         let Reviewed { kept, cut } =
             in_force_but(&mut warnings, "not every session was judged by it", || self.gate.review(asked));
         let olders = in_force_but(&mut warnings, "its lists were not compared with those before", || {
-            access::older_lists(&old, &config).iter().map(older).collect::<Vec<_>>()
+            policy_report::older_lists(&old, &config).iter().map(older).collect::<Vec<_>>()
         });
         warnings.extend(olders);
         warnings.extend(self.gate.descriptors.warning(&config));
         // Behind all that matters: of thousands of devices, or millions who are revoked, this takes its time.
         let difference = in_force_but(&mut warnings, "it cannot be told what it changes", || {
             let before = State { config: &old, snapshot: &before };
-            access::difference(before, State { config: &config, snapshot: &snapshot }, &guests, UnixTime::now())
+            policy_report::difference(before, State { config: &config, snapshot: &snapshot }, &guests, UnixTime::now())
         });
         Ok(Reloaded { warnings, after_restart, opened, closed, difference, kept, cut })
     }
@@ -295,7 +297,7 @@ impl Inner {
                 refused.cut = reviewed.cut;
                 let after = Arc::clone(&self.current.borrow().config);
                 refused.in_force = tightening.lists.iter().map(|newer| lists::in_words(&newer.list)).collect();
-                refused.in_force.extend(access::newly_denied(&before, &after));
+                refused.in_force.extend(policy_report::newly_denied(&before, &after));
             }
             Err(errors) => refused.errors.extend(errors),
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::config::checked::{Config, RouteMode};
-use crate::identity::Identity;
+use crate::model::identity::Identity;
 
 /// What expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

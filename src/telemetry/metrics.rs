@@ -15,11 +15,11 @@ use time::OffsetDateTime;
 use super::expiries::{Expiry, expiries};
 use super::log::LogSeries;
 use super::names::{self, Kind, NO_ROUTE};
-use crate::close::CloseReason;
 use crate::config::checked::{Backend, Config, Route, RouteMode};
 use crate::listener::AcceptError;
-use crate::names::Name;
-use crate::rejection::{Reason, Stage};
+use crate::model::close::CloseReason;
+use crate::model::names::Name;
+use crate::model::rejection::{Reason, Stage};
 use crate::relay::{Meter, Path};
 
 /// Handshakes take from under a millisecond on a LAN to seconds on a phone's bad link; the deadline is 10 s.

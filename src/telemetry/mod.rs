@@ -7,8 +7,5 @@ mod journal;
 pub mod log;
 pub mod metrics;
 pub mod names;
-pub mod refusals;
 mod sampling;
-pub mod sessions;
 pub mod tally;
-pub mod whom;

@@ -17,10 +17,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::close::CloseReason;
-use crate::identity::Sha256;
-use crate::rejection::Reason;
-use crate::source::Source;
+use crate::model::close::CloseReason;
+use crate::model::identity::Sha256;
+use crate::model::rejection::Reason;
+use crate::model::source::Source;
 
 /// Of one source and reason.
 const PER_SOURCE: Quota = Quota { burst: 10, period: Duration::from_secs(60) };
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     fn source(number: u32) -> Source {
-        Source::of(IpAddr::V4(Ipv4Addr::from(number)), crate::source::Prefixes::default())
+        Source::of(IpAddr::V4(Ipv4Addr::from(number)), crate::model::source::Prefixes::default())
     }
 
     fn count(left_out: &[LeftOut]) -> u64 {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::rejection::Reason;
+use crate::model::rejection::Reason;
 
 /// Counts from the start of the gate.
 #[derive(Debug)]

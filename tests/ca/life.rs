@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use doorward::explanation::advice;
-use doorward::rejection::Reason;
+use doorward::explain::advice;
+use doorward::model::rejection::Reason;
 
 use crate::common::process::{run, tool};
 use crate::home::{Home, mode, refused};

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 
-use doorward::rejection::Reason;
+use doorward::model::rejection::Reason;
 use rcgen::{BasicConstraints, IsCa};
 use socket2::{Domain, Socket, Type};
 use tokio::time::Instant;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use doorward::rejection::Reason;
+use doorward::model::rejection::Reason;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 

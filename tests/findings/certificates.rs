@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use doorward::identity::Sha256;
-use doorward::rejection::{Alert, Reason};
+use doorward::model::identity::Sha256;
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint, SerialNumber};
 use rustls::SupportedProtocolVersion;
 use rustls::client::ResolvesClientCert;

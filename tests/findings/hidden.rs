@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use doorward::identity::Sha256;
-use doorward::rejection::{Alert, Reason};
+use doorward::model::identity::Sha256;
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
 use rustix::process::Signal;
 use rustls::ClientConfig;

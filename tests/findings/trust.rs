@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use doorward::rejection::{Alert, Reason};
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::{
     BasicConstraints, CertificateParams, GeneralSubtree, IsCa, KeyPair, NameConstraints, SanType, SerialNumber,
 };

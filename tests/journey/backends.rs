@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use doorward::close::CloseReason;
-use doorward::rejection::{Alert, Reason};
+use doorward::model::close::CloseReason;
+use doorward::model::rejection::{Alert, Reason};
 use tokio::time::Instant;
 
 use crate::client::{Client, End, client, reset};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorward::rejection::{Alert, Reason};
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, KeyPair,
     NameConstraints, SanType, SubjectPublicKeyInfo,

@@ -4,8 +4,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use doorward::close::CloseReason;
-use doorward::rejection::Reason;
+use doorward::model::close::CloseReason;
+use doorward::model::rejection::Reason;
 use rustix::process::Signal;
 use tokio::time::Instant;
 

@@ -2,8 +2,8 @@
 
 use std::fmt::{Display, Write as _};
 
-use doorward::close::CloseReason;
-use doorward::rejection::{Alert, Reason};
+use doorward::model::close::CloseReason;
+use doorward::model::rejection::{Alert, Reason};
 use serde_json::Value;
 
 use crate::client::{Client, End};

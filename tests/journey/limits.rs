@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorward::rejection::Reason;
+use doorward::model::rejection::Reason;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use doorward::close::CloseReason;
-use doorward::rejection::{Alert, Reason};
+use doorward::model::close::CloseReason;
+use doorward::model::rejection::{Alert, Reason};
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use doorward::rejection::{Alert, Reason};
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::client::ResolvesClientCert;
 

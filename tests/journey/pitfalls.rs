@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::Arc;
 
-use doorward::close::CloseReason;
-use doorward::rejection::{Alert, Reason};
+use doorward::model::close::CloseReason;
+use doorward::model::rejection::{Alert, Reason};
 use rustls::client::ResolvesClientCert;
 use tokio::time::Instant;
 
@@ -241,8 +241,8 @@ fn option_interplay_no_mode_lets_a_denied_certificate_in() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let lost = pki.client("lost-phone");
-    let digest = doorward::identity::Sha256::of(&lost.chain()[0]);
-    let serial = doorward::identity::Identity::from_certificate(&lost.chain()[0], false).unwrap().serial;
+    let digest = doorward::model::identity::Sha256::of(&lost.chain()[0]);
+    let serial = doorward::model::identity::Identity::from_certificate(&lost.chain()[0], false).unwrap().serial;
     let modes = [
         ("request", "unverified"),
         ("require", "unverified"),

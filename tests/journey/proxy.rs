@@ -4,8 +4,8 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, mpsc};
 
-use doorward::close::CloseReason;
-use doorward::rejection::Reason;
+use doorward::model::close::CloseReason;
+use doorward::model::rejection::Reason;
 use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
 use serde_json::Value;

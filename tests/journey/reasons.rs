@@ -9,11 +9,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use doorward::close::CloseReason;
 use doorward::control::ask::ask;
 use doorward::control::{Answer, Request};
-use doorward::identity::Sha256;
-use doorward::rejection::{Alert, Reason};
+use doorward::model::close::CloseReason;
+use doorward::model::identity::Sha256;
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
 use rustix::process::Signal;
 use rustls::ClientConfig;
@@ -276,9 +276,9 @@ fn provoke(reason: Reason, pki: &TestPki) {
         Reason::BackendUnresolved => unreachable(pki, reason, "no-such-host.invalid:22", "dial = \"20s\""),
         Reason::Internal => {
             // Nothing that anybody sends brings this about: it is what the gate says if its own code fails. A panic in
-            // the middle of a connection is what the unit test of src/verdict.rs takes for that; here it is only made sure that the test is there.
+            // the middle of a connection is what the unit test of src/connection/log.rs takes for that; here it is only made sure that the test is there.
             assert!(
-                include_str!("../../src/verdict.rs")
+                include_str!("../../src/connection/log.rs")
                     .contains("fn a_connection_that_nobody_decides_about_is_rejected_as_internal()")
             );
         }

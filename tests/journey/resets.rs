@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::thread;
 
-use doorward::rejection::Reason;
+use doorward::model::rejection::Reason;
 
 use crate::client::{Client, Hello, client, connect, reset};
 use crate::common::backend::Backend;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use doorward::rejection::{Alert, Reason};
+use doorward::model::rejection::{Alert, Reason};
 use rustls::client::{
     ClientSessionMemoryCache, ClientSessionStore, ResolvesClientCert, Resumption, Tls12ClientSessionValue,
     Tls13ClientSessionValue,
@@ -252,7 +252,7 @@ fn mtls_bypass_by_session_resumption_a_session_ends_with_the_gate_that_gave_it()
     let pki = TestPki::new();
     let backend = Backend::echo();
     let lost = pki.client("lost-phone");
-    let digest = doorward::identity::Sha256::of(&lost.chain()[0]);
+    let digest = doorward::model::identity::Sha256::of(&lost.chain()[0]);
     let other = pki.write("other.pem", Authority::new("Another house").pem());
     let first = House::new(&pki).route("nas", backend.address()).open();
     let devices: Vec<Device> = VERSIONS

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use doorward::identity::Sha256;
-use doorward::rejection::Alert;
+use doorward::model::identity::Sha256;
+use doorward::model::rejection::Alert;
 use rcgen::SerialNumber;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};

@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::thread;
 
-use doorward::close::CloseReason;
+use doorward::model::close::CloseReason;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::cipher_suite::{
     TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use doorward::rejection::Reason;
+use doorward::model::rejection::Reason;
 use doorward::telemetry::names::CONNECTIONS_REJECTED;
 use serde_json::Value;
 use tokio::time::Instant;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use doorward::rejection::Reason;
+use doorward::model::rejection::Reason;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
 use rustix::process::Signal;
 use rustls::ClientConfig;
@@ -48,7 +48,7 @@ impl Scene {
         let (good, old) = (pki.write("good.crl", good), pki.write("old.crl", old));
         let (echo, full) = (Backend::echo(), FullBacklog::new());
         let echo_address = echo.address().to_string();
-        let digest = doorward::identity::Sha256::of(&lost.chain()[0]);
+        let digest = doorward::model::identity::Sha256::of(&lost.chain()[0]);
         let house = House::new(&pki)
             .listener(
                 "\n[[listener]]\nname = \"denying\"\naddress = \"127.0.0.1:0\"\ndeny_sources = [\"127.0.0.0/8\"]\n\n\
@@ -92,7 +92,7 @@ impl Scene {
         }
     }
 
-    /// Whether this can be brought about from outside. A fault of the gate cannot: a unit test in `src/verdict.rs` puts one
+    /// Whether this can be brought about from outside. A fault of the gate cannot: a unit test in `src/connection/log.rs` puts one
     /// in, and finds it where everything here is read from.
     pub(crate) const fn can_be_provoked(reason: Reason) -> bool {
         !matches!(reason, Reason::Internal)

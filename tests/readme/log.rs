@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use doorward::close::CloseReason;
-use doorward::rejection::Reason;
+use doorward::model::close::CloseReason;
+use doorward::model::rejection::Reason;
 use doorward::telemetry::log::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict};
 
 use crate::{Block, blocks, table, word};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use doorward::close::CloseReason;
-use doorward::rejection::Reason;
+use doorward::model::close::CloseReason;
+use doorward::model::rejection::Reason;
 use doorward::telemetry::names::{self, Kind};
 
 use crate::common::backend::Backend;

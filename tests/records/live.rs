@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use doorward::rejection::Alert;
+use doorward::model::rejection::Alert;
 use rustls::SupportedProtocolVersion;
 use rustls::version::{TLS12, TLS13};
 use serde_json::Value;

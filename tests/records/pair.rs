@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::sync::{Arc, LazyLock};
 
-use doorward::record::{Keys, Opened, RecordError, Session};
-use doorward::rejection::Alert;
+use doorward::model::rejection::Alert;
+use doorward::tls::record::{Keys, Opened, RecordError, Session};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::PrivateKeyDer;

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use doorward::rejection::Reason;
+use doorward::model::rejection::Reason;
 
 use crate::client::{Client, client};
 use crate::common::backend::Backend;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use doorward::rejection::Alert;
+use doorward::model::rejection::Alert;
 use rcgen::SerialNumber;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::CertificateDer;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use doorward::control::ask::ask;
 use doorward::control::{Answer, Request};
-use doorward::identity::Sha256;
-use doorward::rejection::{Alert, Reason};
+use doorward::model::identity::Sha256;
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
 use rustix::process::Signal;
 use rustls::client::Resumption;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use doorward::identity::Sha256;
-use doorward::rejection::Alert;
+use doorward::model::identity::Sha256;
+use doorward::model::rejection::Alert;
 use rcgen::SerialNumber;
 use rustls::client::Resumption;
 use rustls::pki_types::CertificateDer;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use doorward::rejection::{Alert, Reason};
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
 use rustls::HandshakeKind;
 use rustls::client::Resumption;

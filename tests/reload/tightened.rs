@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use doorward::rejection::{Alert, Reason};
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::{CertificateRevocationListParams, SerialNumber};
 
 use crate::client::{Client, client};

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use doorward::rejection::{Alert, Reason};
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use rustls::pki_types::pem::PemObject;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use doorward::identity::Sha256;
-use doorward::rejection::{Alert, Reason};
+use doorward::model::identity::Sha256;
+use doorward::model::rejection::{Alert, Reason};
 use rcgen::SerialNumber;
 use serde_json::Value;
 

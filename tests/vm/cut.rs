@@ -4,7 +4,7 @@ use std::io::Write;
 use std::thread;
 use std::time::Duration;
 
-use doorward::identity::Sha256;
+use doorward::model::identity::Sha256;
 use tokio::time::Instant;
 
 use crate::client::{Client, End, VERSIONS};

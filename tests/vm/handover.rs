@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 
-use doorward::rejection::Alert;
+use doorward::model::rejection::Alert;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::CertificateDer;

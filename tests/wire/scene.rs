@@ -151,7 +151,7 @@ allow = ["any"]
             assert!(heard.after < AT_ONCE, "closed after {:?}", heard.after);
             assert_told(&heard, alert);
         });
-        let named = alert.map(|alert| doorward::rejection::Alert(alert).to_string());
+        let named = alert.map(|alert| doorward::model::rejection::Alert(alert).to_string());
         assert_eq!(line["alert"].as_str(), named.as_deref(), "{line}");
         line
     }

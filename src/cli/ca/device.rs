@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::found::copy;
-use super::handout::{self, Places, known_gate};
+use super::handout::{self, Places};
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, authority_for, load, parse_device, say};
+use crate::ca::inventory::{Entry, Inventory, Kind, Status, Store, now};
 use crate::cli::exit;
+use crate::cli::known_gate::known_gate;
 use crate::cli::share::{self, LinkArgs};
 use crate::enrolment::Form;
-use crate::names::Name;
-use crate::pki::inventory::{Entry, Inventory, Kind, Status, Store, now};
+use crate::model::names::Name;
 use crate::pki::keys::KeyType;
 use crate::pki::{Issued, Password};
 

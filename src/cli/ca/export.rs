@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::handout::Places;
 use super::{CaError, FolderArg, Format, say, tell};
-use crate::names::Name;
-use crate::pki::files::{self, Access, Existing, NewFile};
-use crate::pki::inventory::{Kind, Notice, Store};
+use crate::ca::files::{self, Access, Existing, NewFile};
+use crate::ca::inventory::{Kind, Notice, Store};
+use crate::model::names::Name;
 use crate::pki::{keys, pem};
 
 /// The options of `doorward ca export`.

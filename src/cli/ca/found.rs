@@ -8,11 +8,11 @@ use clap::Args;
 
 use super::handout::{Device, Places, handout};
 use super::revoke;
+use crate::ca::files::{self, Access, NewFile};
+use crate::ca::inventory::{AuthorityEntry, Entry, Inventory, Kind, Signs, Store, StoreError};
 use crate::enrolment::{self, Gate, PUBLIC_PORT};
-use crate::identity::Sha256;
-use crate::names::{Name, ServerName, ServerNamePattern};
-use crate::pki::files::{self, Access, NewFile};
-use crate::pki::inventory::{AuthorityEntry, Entry, Inventory, Kind, Signs, Store, StoreError};
+use crate::model::identity::Sha256;
+use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::keys::KeyType;
 use crate::pki::{self, Authority, DeviceAuthority, Issued, Limits, ServerAuthority, usual_names};
 

@@ -9,14 +9,14 @@ use serde::Serialize;
 
 use super::running::{Found, Running, find};
 use super::{CaError, FolderArg};
+use crate::ca::inventory::Store;
 use crate::cli::exit;
 use crate::config;
 use crate::config::checked::{Config, RevocationList, RouteMode};
 use crate::control::ask::{self, AskError, ReloadError, TakeError};
 use crate::control::{InForce, RouteInForce};
-use crate::identity::Sha256;
-use crate::names::{Name, printable};
-use crate::pki::inventory::Store;
+use crate::model::identity::Sha256;
+use crate::model::names::{Name, printable};
 
 /// What the gate makes of a change.
 #[derive(Debug, Serialize)]

@@ -3,18 +3,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 use super::{CaError, FOLDER};
+use crate::ca::files::{Access, Folder, NewFile};
+use crate::ca::inventory::Store;
 use crate::cli::share;
-use crate::config;
-use crate::config::checked::RouteMode;
-use crate::enrolment::{self, Form, Gate, Kit, PUBLIC_PORT, ROOT_FILE};
-use crate::identity::{Serial, Sha256};
-use crate::names::{Name, ServerNamePattern};
-use crate::pki::files::{Access, Folder, NewFile};
-use crate::pki::inventory::Store;
+use crate::enrolment::{self, Form, Gate, Kit, ROOT_FILE};
+use crate::model::identity::{Serial, Sha256};
+use crate::model::names::Name;
 use crate::pki::{Issued, Password};
 
 /// A device that can be set up now.
@@ -162,29 +159,6 @@ pub(super) fn device(folder: &Path, places: &Places, name: &Name, issued: &Issue
         not_after: issued.not_after().unix_timestamp(),
         share: places.share(folder, name),
     }
-}
-
-/// The gate as a device sees it: `root` vouches for it, and what it answers to is in the configuration. Without a right one
-/// the pages for devices do without names.
-pub(in crate::cli) fn known_gate(root: CertificateDer<'static>, config_file: &Path) -> Gate {
-    let routes = match config_file.exists().then(|| config::load(config_file)) {
-        Some(Ok(config)) => config.routes,
-        Some(Err(_)) => {
-            errln!(
-                "warning: {file} has mistakes, so the page for the device cannot name your services; doorward check \
-                 --config {file} tells them",
-                file = config_file.display()
-            );
-            Vec::new()
-        }
-        None => Vec::new(),
-    };
-    let server_names: Vec<ServerNamePattern> = routes
-        .into_iter()
-        .filter(|route| matches!(route.mode, RouteMode::Terminate(_)))
-        .flat_map(|route| route.server_names)
-        .collect();
-    Gate { root, server_names, port: PUBLIC_PORT }
 }
 
 impl Device {

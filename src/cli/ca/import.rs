@@ -11,9 +11,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, load, recall, revoke, say};
-use crate::identity::{Sha256, text};
-use crate::names::printable;
-use crate::pki::inventory::{AuthorityEntry, Inventory, Signs};
+use crate::ca::inventory::{AuthorityEntry, Inventory, Signs};
+use crate::model::identity::{Sha256, text};
+use crate::model::names::printable;
 
 /// The options of `doorward ca import`.
 #[derive(Args, Debug)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::found::{Founding, LimitsArg};
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, FoundError, found, parse_device, parse_domain, say};
-use crate::names::{Name, ServerName};
+use crate::model::names::{Name, ServerName};
 use crate::pki::Limits;
 use crate::pki::keys::KeyType;
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::passphrase;
 use super::{CaError, Format, print_json};
+use crate::ca::inventory::now;
 use crate::pki::inspect::{self, Contents, Item};
-use crate::pki::inventory::now;
 
 /// The options of `doorward ca inspect`.
 #[derive(Args, Debug)]

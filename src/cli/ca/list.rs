@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{CaError, FolderArg, Format, print_json};
-use crate::pki::inventory::{Entry, Inventory, Status, Store, now};
+use crate::ca::inventory::{Entry, Inventory, Status, Store, now};
 
 /// The options of `doorward ca list`.
 #[derive(Args, Debug)]

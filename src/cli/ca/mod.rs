@@ -19,7 +19,6 @@ mod server;
 pub use found::{FoundError, LimitsArg};
 pub(super) use found::{Founded, Founding, found, parse_device, parse_domain};
 pub use handout::Device;
-pub(super) use handout::known_gate;
 
 use std::fmt;
 use std::io::{self, Write as _};
@@ -31,9 +30,10 @@ use serde::Serialize;
 
 use self::passphrase::PassphraseArg;
 use super::{ConfigArg, FROM_INIT, Format, exit, share};
+use crate::ca::files;
+use crate::ca::inventory::{AuthorityEntry, Inventory, Kind, Notice, Recovered, Store, StoreError};
 use crate::enrolment;
-use crate::pki::inventory::{AuthorityEntry, Inventory, Kind, Notice, Recovered, Store, StoreError};
-use crate::pki::{self, Authority, files};
+use crate::pki::{self, Authority};
 
 /// The options of `doorward ca`.
 #[derive(Args, Debug)]

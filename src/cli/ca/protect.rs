@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::passphrase::{PassphraseArg, choose};
 use super::{CaError, FolderArg, Format, load, say};
-use crate::pki::files::{Access, NewFile};
+use crate::ca::files::{Access, NewFile};
 
 /// The options of `doorward ca passphrase`.
 #[derive(Args, Debug)]

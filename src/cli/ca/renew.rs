@@ -11,14 +11,15 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::found::copy;
 use super::gate::{Changed, List, Told, tell_gate};
-use super::handout::{Device, Places, handout, known_gate};
+use super::handout::{Device, Places, handout};
 use super::server::{self, NewServer};
 use super::{CaError, authority_for, load, revoke, say};
+use crate::ca::files::{Access, NewFile};
+use crate::ca::inventory::{Entry, Inventory, Kind, Store, now};
+use crate::cli::known_gate::known_gate;
 use crate::enrolment::Form;
-use crate::identity::Sha256;
-use crate::names::Name;
-use crate::pki::files::{Access, NewFile};
-use crate::pki::inventory::{Entry, Inventory, Kind, Store, now};
+use crate::model::identity::Sha256;
+use crate::model::names::Name;
 use crate::pki::{Authority, Certified, Issued, RevokedFor, keys};
 
 /// The options of `doorward ca renew`.

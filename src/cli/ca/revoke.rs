@@ -11,10 +11,10 @@ use super::gate::{Changed, List, Told, tell_gate};
 use super::inspect::WELL_KNOWN;
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, load, say};
-use crate::identity::{Identity, Serial, Sha256};
-use crate::pki::files::{Access, NewFile};
+use crate::ca::files::{Access, NewFile};
+use crate::ca::inventory::{AuthorityEntry, Entry, Inventory, Kind, Store, now};
+use crate::model::identity::{Identity, Serial, Sha256};
 use crate::pki::inspect::{self, Contents};
-use crate::pki::inventory::{AuthorityEntry, Entry, Inventory, Kind, Store, now};
 use crate::pki::{self, Authority, RevokedFor, keys, pem};
 
 /// The options of `doorward ca revoke`.
@@ -355,7 +355,7 @@ fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> 
         }
         let date = |seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok();
         inventory.certificates.push(Entry {
-            name: crate::names::printable(&identity.display_name(), 128),
+            name: crate::model::names::printable(&identity.display_name(), 128),
             fingerprint: Some(identity.fingerprint.to_string()),
             key: Some(keys::describe(certificate.public_key().raw)),
             not_before: date(identity.not_before),
@@ -368,7 +368,7 @@ fn by_file(store: &Store, inventory: &mut Inventory, file: &std::path::Path) -> 
         "none of the authorities in {} has signed {shown}; it says it is from {:?}\n  only who has signed a certificate can \
          revoke it. To shut it out all the same: deny = [\"sha256:{}\"] in the gate's configuration",
         store.folder().display(),
-        crate::names::printable(&identity.issuer, 128),
+        crate::model::names::printable(&identity.issuer, 128),
         identity.fingerprint,
     )))
 }

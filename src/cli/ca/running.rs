@@ -5,13 +5,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::FolderArg;
+use crate::ca::inventory::Store;
 use crate::config;
 use crate::config::checked::ControlSocket;
 use crate::config::in_use::{is_file_in_use, is_in_use};
 use crate::control::ask::{AskError, ask};
 use crate::control::{Answer, Request};
-use crate::names::visible;
-use crate::pki::inventory::Store;
+use crate::model::names::visible;
 
 /// A gate that runs.
 pub(super) struct Running {

@@ -12,10 +12,10 @@ use super::found::{SERVER, copy};
 use super::gate::{Changed, Told, tell_gate};
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, authority_for, load, say};
-use crate::identity::{Identity, Sha256};
-use crate::names::{ServerName, ServerNamePattern};
-use crate::pki::files::{Access, NewFile};
-use crate::pki::inventory::{Entry, Kind, Store};
+use crate::ca::files::{Access, NewFile};
+use crate::ca::inventory::{Entry, Kind, Store};
+use crate::model::identity::{Identity, Sha256};
+use crate::model::names::{ServerName, ServerNamePattern};
 use crate::pki::keys::{self, KeyType};
 use crate::pki::{Authority, Issued, usual_names};
 

@@ -7,8 +7,8 @@ use crate::config::checked::{Allow, ClientAuthMode, Selector};
 use crate::config::raw::RawRoute;
 use crate::config::report::{Given, Place, Problem, Report, Text, quoted};
 use crate::config::suggest;
-use crate::identity::Sha256;
-use crate::names::{Name, ServerNamePattern, printable};
+use crate::model::identity::Sha256;
+use crate::model::names::{Name, ServerNamePattern, printable};
 
 /// The prefixes of selectors, in the order in which they are told.
 const PREFIXES: &[&str] = &["cn", "ou", "dns", "email", "uri", "ip", "sha256", "spki"];

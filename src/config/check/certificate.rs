@@ -15,8 +15,8 @@ use crate::config::checked::Certificate;
 use crate::config::files::{self, NamedFile, Pem, Wanted};
 use crate::config::raw::RawCertificate;
 use crate::config::report::{At, Place, Problem, Report, Text};
-use crate::identity::{Identity, key, text};
-use crate::names::{ServerNamePattern, is_wildcard_too_wide};
+use crate::model::identity::{Identity, key, text};
+use crate::model::names::{ServerNamePattern, is_wildcard_too_wide};
 use crate::pki::{has_signed, public};
 
 /// A certificate and what its lints need to know of it.

@@ -22,8 +22,8 @@ use crate::config::checked::{
 use crate::config::files::{self, NamedFile, Pem, Wanted};
 use crate::config::raw::RawClientAuth;
 use crate::config::report::{At, Given, Place, Problem, Report, Text, quoted};
-use crate::identity::{Identity, Serial, Sha256, key, text};
-use crate::names::printable;
+use crate::model::identity::{Identity, Serial, Sha256, key, text};
+use crate::model::names::printable;
 use crate::pki::public;
 
 /// The words of `mode`.

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use crate::ca::inventory::{self, Kind};
 use crate::config::checked::{Device, Inventory};
 use crate::config::files;
 use crate::config::report::{Given, Problem, Report};
-use crate::pki::inventory::{self, Kind};
 
 /// The devices, if they are to be shown. Nothing in the file's folder is touched. They are only shown, so a file that cannot be
 /// read is no mistake: none are shown then, and a warning says why.

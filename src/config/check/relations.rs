@@ -7,7 +7,7 @@ use crate::config::checked::{Backend, ClientAuth, RouteMode, Terminate};
 use crate::config::raw::RawRoute;
 use crate::config::report::{Place, Report};
 use crate::config::services::raw_protocols_of;
-use crate::names::ServerNamePattern;
+use crate::model::names::ServerNamePattern;
 
 /// A name or pattern may lead to one route only.
 pub(super) fn report_shared_names(routes: &[(&RawRoute, ServerNames)], report: &mut Report) {

@@ -8,7 +8,7 @@ use crate::config::checked::{Backend, Route, RouteMode, SendProxyProtocol, Termi
 use crate::config::raw::RawRoute;
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
 use crate::config::{files, values};
-use crate::names::{InvalidServerName, ServerNamePattern};
+use crate::model::names::{InvalidServerName, ServerNamePattern};
 
 const SEND_PROXY_PROTOCOL: &[(&str, SendProxyProtocol)] = &[
     ("off", SendProxyProtocol::Off),
@@ -79,7 +79,7 @@ pub(super) fn check(
     (names, checked)
 }
 
-fn route_name(raw: &RawRoute, report: &mut Report) -> Option<crate::names::Name> {
+fn route_name(raw: &RawRoute, report: &mut Report) -> Option<crate::model::names::Name> {
     let name = name(&raw.name, &raw.place, "nas", report)?;
     if name.as_str() == "none" {
         report.error(

@@ -10,7 +10,7 @@ use crate::config::files;
 use crate::config::lists::Tightening;
 use crate::config::raw::{Raw, RawClientAuth};
 use crate::config::report::Given;
-use crate::names::Name;
+use crate::model::names::Name;
 
 /// The lists that `in_force` and `raw` name, as far as they can be read, are not in force yet, and are of an authority that is
 /// in force; and every `deny` entry of `raw` that is right.

@@ -4,7 +4,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use crate::config::checked::{RevocationCheck, RevocationList, TrustAnchor, TrustKind};
 use crate::config::report::At;
-use crate::identity::Sha256;
+use crate::model::identity::Sha256;
 use crate::pki;
 
 /// What this certificate vouches for in `trust`. `None` if that cannot be told, so that it must not be there.

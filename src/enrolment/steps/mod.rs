@@ -10,8 +10,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{Form, Gate, PUBLIC_PORT, ROOT_FILE};
 use crate::html::Html;
-use crate::identity::{Identity, Sha256};
-use crate::names::{Name, ServerNamePattern, printable};
+use crate::model::identity::{Identity, Sha256};
+use crate::model::names::{Name, ServerNamePattern, printable};
 
 const PAGE: &str = include_str!("page.html");
 /// How pages look: what stands between `<style>` and `</style>`.
@@ -383,7 +383,7 @@ mod tests {
     use rustls::pki_types::CertificateDer;
 
     use super::*;
-    use crate::names::ServerName;
+    use crate::model::names::ServerName;
     use crate::pki::{DeviceAuthority, ServerAuthority};
 
     const LINK: &str = "/0123456789abcdef0123456789abcdef";

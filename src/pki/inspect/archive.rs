@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::key::readable;
 use super::{Item, Thing};
-use crate::names::printable;
+use crate::model::names::printable;
 use crate::pki::pem;
 
 /// How archives are encrypted: OIDs in DER, of the PBEs of PKCS#12 (RFC 7292 appendix C) and of PBES2 (RFC 8018).
@@ -116,7 +116,7 @@ mod tests {
     use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 
     use super::*;
-    use crate::names::Name;
+    use crate::model::names::Name;
     use crate::pki::DeviceAuthority;
 
     #[test]

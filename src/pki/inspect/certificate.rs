@@ -9,10 +9,10 @@ use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Item, MAX, date, days, serial, some};
-use crate::identity::{Identity, key, text};
-use crate::names::{is_wildcard_too_wide, printable, visible};
+use crate::model::identity::{Identity, key, text};
+use crate::model::names::{is_wildcard_too_wide, printable, visible};
+use crate::model::rejection::Reason;
 use crate::pki::{acceptance, keys, public};
-use crate::rejection::Reason;
 
 /// Apple's limit for servers whose root the owner has installed (<https://support.apple.com/en-us/103769>).
 const APPLE_DAYS: i64 = 825;

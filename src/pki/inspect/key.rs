@@ -3,7 +3,7 @@
 use rcgen::PublicKeyData;
 
 use super::Item;
-use crate::identity::Sha256;
+use crate::model::identity::Sha256;
 use crate::pki::keys;
 
 pub(super) fn describe(pem: &[u8], mode: u32) -> Item {

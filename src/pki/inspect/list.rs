@@ -4,8 +4,8 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::{Item, MAX, SHOWN, date, days, serial};
-use crate::identity::{Serial, text};
-use crate::names::printable;
+use crate::model::identity::{Serial, text};
+use crate::model::names::printable;
 
 /// The longest number of a list, in bits: 20 bytes (RFC 5280 section 5.2.3).
 const MAX_NUMBER_BITS: u64 = 160;

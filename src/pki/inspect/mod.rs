@@ -19,8 +19,8 @@ use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, X509CertificationRequest};
 
-use crate::identity::Serial;
-use crate::names::printable;
+use crate::model::identity::Serial;
+use crate::model::names::printable;
 
 /// Text from a certificate is shown up to here, in characters.
 const MAX: usize = 200;
@@ -316,8 +316,8 @@ const fn days(from: i64, to: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::Name;
-    use crate::pki::inventory::now;
+    use crate::ca::inventory::now;
+    use crate::model::names::Name;
     use crate::pki::{DeviceAuthority, Revocation, RevokedFor};
 
     #[test]

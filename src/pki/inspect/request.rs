@@ -3,8 +3,8 @@
 use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
 use super::{Item, MAX};
-use crate::identity::text;
-use crate::names::printable;
+use crate::model::identity::text;
+use crate::model::names::printable;
 use crate::pki::keys;
 
 pub(super) fn describe(der: &[u8]) -> Item {

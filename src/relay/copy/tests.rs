@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 use super::super::testing::{Client, Script, drive, pair, play, poll_once, within};
 use super::super::{Limits, run};
 use super::*;
-use crate::record::testing::{Random, SUITES, TLS12, TLS13, established, forged};
-use crate::record::{Keys, Session};
+use crate::tls::record::testing::{Random, SUITES, TLS12, TLS13, established, forged};
+use crate::tls::record::{Keys, Session};
 
 /// A relay between a client and a backend.
 struct Rig {
@@ -287,7 +287,7 @@ async fn a_client_that_never_reads_is_given_up() {
     // tokio's clock goes on by itself whenever nothing else is left to do.
     let Rig { mut engine, client, backend } = rig(TLS13, true).await;
     fill(&mut engine, &backend, &vec![1; 1_000_000]).await;
-    assert!(engine.down.sealed.len() <= Size::Large.records() * crate::record::RECORD_MAX);
+    assert!(engine.down.sealed.len() <= Size::Large.records() * crate::tls::record::RECORD_MAX);
     let summary = run(engine, limits(Duration::from_secs(60)), Arc::default()).await;
     assert_eq!(summary.reason, CloseReason::IdleTimeout);
     drop(client);

@@ -9,12 +9,12 @@ use tokio::io::Interest;
 use tokio::time::sleep;
 
 use super::{KEPT_BACK, KernelTls, LOOK_AGAIN, LOOK_AGAIN_MAX, RECORDS_MAX, Schedule, TURNS, client_broke, set_key};
-use crate::close::CloseReason;
-use crate::record::content;
-use crate::rejection::{Alert, Side};
+use crate::model::close::CloseReason;
+use crate::model::rejection::{Alert, Side};
 use crate::relay::End;
 use crate::relay::pipes::{keep_pipe, take_pipe};
 use crate::sys::ktls::{self, Direction, Version};
+use crate::tls::record::content;
 
 impl KernelTls {
     pub(super) fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {

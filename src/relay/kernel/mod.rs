@@ -37,13 +37,13 @@ use tokio::time::Sleep;
 
 pub use self::support::Support;
 use super::{End, Engine, Moved, ON_ITS_WAY, Path, Rest, client_broke, cut_short};
-use crate::close::CloseReason;
-use crate::record::{Course, Keys, PLAINTEXT_MAX, RecordError, content, record_limit};
-use crate::rejection::{Alert, Side};
+use crate::model::close::CloseReason;
+use crate::model::rejection::{Alert, Side};
 use crate::sys::ktls::{self, Cipher, Direction, Key, Received, Version};
 use crate::sys::socket::reset_on_close_beyond;
 use crate::sys::splice::{CAPACITY, Pipe};
 use crate::sys::stream::Stream;
+use crate::tls::record::{Course, Keys, PLAINTEXT_MAX, RecordError, content, record_limit};
 
 /// How often one direction goes round before the other one and other connections get their turn.
 const TURNS: usize = 16;

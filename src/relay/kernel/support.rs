@@ -1,8 +1,8 @@
 //! What the kernel of this machine can take over.
 
 use super::{cipher_of, version_of};
-use crate::record::Keys;
 use crate::sys::ktls::{Cipher, Probe, Version};
+use crate::tls::record::Keys;
 
 /// What the kernel of this machine can take over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

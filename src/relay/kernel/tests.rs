@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::super::copy::TlsCopy;
 use super::super::testing::{Client, Script, pair, play, within};
 use super::*;
-use crate::record::testing::{Random, SUITES, TLS12, TLS13, forged_keys, handshake};
-use crate::record::{Pending, Session};
 use crate::sys::test_kernel::has_tls;
+use crate::tls::record::testing::{Random, SUITES, TLS12, TLS13, forged_keys, handshake};
+use crate::tls::record::{Pending, Session};
 
 /// What a gate that is free to choose takes: the kernel, or user space where the kernel has no TLS. So the suite tests the
 /// kernel path where there is one, and the way back where there is none.

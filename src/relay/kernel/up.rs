@@ -6,12 +6,12 @@ use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 
 use super::{GATHERED, KernelTls, MESSAGE_MAX, Rest, Schedule, TURNS, client_broke, cut_short, set_key};
-use crate::close::CloseReason;
-use crate::record::{Meaning, PLAINTEXT_MAX, RecordError, content};
-use crate::rejection::{Alert, Side};
+use crate::model::close::CloseReason;
+use crate::model::rejection::{Alert, Side};
 use crate::relay::End;
 use crate::relay::pipes::{keep_pipe, take_pipe};
 use crate::sys::ktls::{self, Direction, Received};
+use crate::tls::record::{Meaning, PLAINTEXT_MAX, RecordError, content};
 
 impl KernelTls {
     /// One direction: ready when it has ended.

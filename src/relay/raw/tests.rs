@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::super::testing::{Script, drive, pair, play, reset, within};
 use super::super::{Limits, run};
 use super::*;
-use crate::record::testing::Random;
+use crate::tls::record::testing::Random;
 
 async fn rig(tiny: bool) -> (Splice, TcpStream, TcpStream) {
     let (client, ours) = pair(tiny).await;

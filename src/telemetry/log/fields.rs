@@ -7,8 +7,8 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::identity::Identity;
-use crate::names::{printable, visible};
+use crate::model::identity::Identity;
+use crate::model::names::{printable, visible};
 use crate::telemetry::journal::Priority;
 
 /// The longest text of a stranger's in a line.

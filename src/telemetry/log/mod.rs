@@ -28,8 +28,8 @@ use super::journal::{self, Journal};
 pub use super::sampling::Kind;
 use super::sampling::{LeftOut, Sampler};
 use crate::config::checked::{self, LogFormat, LogOutput};
-use crate::identity::Sha256;
-use crate::source::Source;
+use crate::model::identity::Sha256;
+use crate::model::source::Source;
 
 /// Where lines go.
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::fields::{DETAIL_MAX, STRANGER_MAX};
 use super::queue::WAITING_MAX;
 use super::*;
-use crate::rejection::Reason;
-use crate::source::Prefixes;
+use crate::model::rejection::Reason;
+use crate::model::source::Prefixes;
 
 /// What was written, for the test to read.
 #[derive(Clone, Default)]

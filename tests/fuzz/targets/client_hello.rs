@@ -2,7 +2,7 @@
 #![no_main]
 
 use doorward::client_hello::{Progress, fuzz_parse, progress};
-use doorward::ja4::Ja4;
+use doorward::tls::ja4::Ja4;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| match progress(bytes) {
     // Waiting for what is there already would be waiting for ever.

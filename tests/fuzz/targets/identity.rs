@@ -1,7 +1,7 @@
 //! A client's certificate: read before anybody has vouched for it.
 #![no_main]
 
-use doorward::identity::Identity;
+use doorward::model::identity::Identity;
 use doorward::telemetry::log::Certificate;
 
 libfuzzer_sys::fuzz_target!(|der: &[u8]| {

@@ -1,7 +1,7 @@
 //! Names in a configuration, names that strangers ask for, and how both are printed.
 #![no_main]
 
-use doorward::names::{Name, ServerName, ServerNamePattern, printable};
+use doorward::model::names::{Name, ServerName, ServerNamePattern, printable};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     // The form that is compared is final: whatever is taken once is taken again, as it is.

@@ -67,7 +67,7 @@ fuzz_target!(|input: &[u8]| {
             return;
         }
         assert_eq!(data, wanted);
-        assert!(ours.kept() <= doorward::record::RECORD_MAX, "{} bytes kept", ours.kept());
+        assert!(ours.kept() <= doorward::tls::record::RECORD_MAX, "{} bytes kept", ours.kept());
         // Behind a part of a record nothing that follows is what it was meant to be.
         if mine != State::Open || matches!(next, Act::Plain(_)) {
             return;

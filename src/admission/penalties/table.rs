@@ -1,0 +1,305 @@
+//! The sources of which something is known: as many as there is room for, and no more.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Quota, Standing, Voucher, nanoseconds};
+use crate::model::identity::{Chain, Identity, Sha256};
+use crate::model::source::Source;
+
+/// Sources are spread over so many buckets...
+const BUCKETS: u64 = 4096;
+
+/// ...of so many places: 65,536 sources in all, in about 5 MiB.
+const PLACES: usize = 16;
+
+/// What is known about sources, in bounded memory.
+///
+/// Which bucket a source falls into nobody outside can know. If all places of a bucket are taken, whoever has the least
+/// to be remembered for goes first: a flood of sources that each come once drives out itself, and neither those that are
+/// banned nor those that are trusted.
+#[derive(Debug)]
+pub struct Table {
+    began: Instant,
+    hasher: RandomState,
+    buckets: Vec<Bucket>,
+}
+
+type Bucket = Mutex<Vec<(Source, Standing)>>;
+
+/// How a new connection is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reception {
+    /// Its source is banned, for so long from now on.
+    Banned(Duration),
+    /// Its source connects more often than it may.
+    TooOften,
+    /// It may go on.
+    Welcome {
+        /// Whether its source showed a valid certificate not long ago.
+        trusted: bool,
+    },
+}
+
+impl Table {
+    /// Nobody is known at first.
+    pub fn new(now: Instant) -> Self {
+        let buckets = (0..BUCKETS).map(|_| Mutex::default()).collect();
+        Self { began: now, hasher: RandomState::new(), buckets }
+    }
+
+    /// A connection comes from `source`.
+    pub fn receive(&self, source: Source, now: Instant, quota: Option<Quota>) -> Reception {
+        self.with(source, now, |standing, now| {
+            let trusted = standing.is_trusted(now);
+            if let Some(left) = standing.banned_for(now) {
+                Reception::Banned(left)
+            } else if !trusted && quota.is_some_and(|quota| !standing.connects(now, quota)) {
+                // Behind an address that is trusted, strangers could use up what is its owner's.
+                Reception::TooOften
+            } else {
+                Reception::Welcome { trusted }
+            }
+        })
+    }
+
+    /// A connection from `source` was rejected, which costs this.
+    pub fn penalize(&self, source: Source, now: Instant, cost: Duration) {
+        self.with(source, now, |standing, now| standing.penalize(now, cost));
+    }
+
+    /// A connection from `source` showed a valid certificate. [`Table::leave`] is to be told when it is over.
+    pub fn vouch(&self, source: Source, now: Instant, identity: &Arc<Identity>, chain: &Arc<Chain>) {
+        self.with(source, now, |standing, _| standing.vouch(identity, chain));
+    }
+
+    /// A connection of this device, for which [`Table::vouch`] was called, is over.
+    pub fn leave(&self, source: Source, now: Instant, device: &Sha256) {
+        self.with(source, now, |standing, now| standing.leave(now, device));
+    }
+
+    /// The device of this certificate, if it vouches for `source`.
+    pub fn voucher(&self, source: Source, now: Instant, device: &Sha256) -> Option<Voucher> {
+        self.with(source, now, |standing, _| {
+            standing.vouchers.all().find(|voucher| voucher.identity.fingerprint == *device).cloned()
+        })
+    }
+
+    /// The devices that vouch for a source, each once for each chain that it showed.
+    pub fn vouchers(&self) -> Vec<Voucher> {
+        let mut found: HashMap<Sha256, Vec<Voucher>> = HashMap::new();
+        for bucket in &self.buckets {
+            for voucher in lock(bucket).iter().flat_map(|(_, standing)| standing.vouchers.all()) {
+                let of_device = found.entry(voucher.identity.fingerprint).or_default();
+                if !of_device.iter().any(|known| known.is(voucher)) {
+                    of_device.push(voucher.clone());
+                }
+            }
+        }
+        found.into_values().flatten().collect()
+    }
+
+    /// These devices vouch for no source any more.
+    pub fn withdraw(&self, devices: &[Voucher]) {
+        if devices.is_empty() {
+            return;
+        }
+        let mut refused: HashMap<Sha256, Vec<&Voucher>> = HashMap::new();
+        for voucher in devices {
+            refused.entry(voucher.identity.fingerprint).or_default().push(voucher);
+        }
+        for bucket in &self.buckets {
+            for (_, standing) in lock(bucket).iter_mut() {
+                standing.vouchers.retain(|voucher| {
+                    let of_device = refused.get(&voucher.identity.fingerprint);
+                    !of_device.is_some_and(|refused| refused.iter().any(|refused| refused.is(voucher)))
+                });
+            }
+        }
+    }
+
+    /// Forgets those of whom nothing has to be remembered. To be called now and then.
+    pub fn tidy(&self, now: Instant) {
+        let now = self.since_began(now);
+        for bucket in &self.buckets {
+            let mut bucket = lock(bucket);
+            bucket.retain(|(_, standing)| standing.worth(now).is_some());
+            bucket.shrink_to(PLACES / 4);
+            if bucket.is_empty() {
+                *bucket = Vec::new();
+            }
+        }
+    }
+
+    /// How many sources something is known about.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.buckets.iter().map(|bucket| lock(bucket).len()).sum()
+    }
+
+    fn since_began(&self, now: Instant) -> u64 {
+        nanoseconds(now.saturating_duration_since(self.began))
+    }
+
+    /// Does something with what is known about `source`, and remembers it if it is worth more than what would have to go.
+    fn with<T>(&self, source: Source, now: Instant, act: impl FnOnce(&mut Standing, u64) -> T) -> T {
+        let now = self.since_began(now);
+        let index = usize::try_from(self.hasher.hash_one(source) % BUCKETS).unwrap_or_default();
+        let mut bucket = lock(&self.buckets[index]);
+        if let Some((_, standing)) = bucket.iter_mut().find(|(known, _)| *known == source) {
+            return act(standing, now);
+        }
+        let mut standing = Standing::default();
+        let result = act(&mut standing, now);
+        if let Some(worth) = standing.worth(now) {
+            if bucket.len() < PLACES {
+                bucket.push((source, standing));
+            } else if let Some(least) = bucket.iter_mut().min_by_key(|(_, standing)| standing.worth(now))
+                && least.1.worth(now) <= Some(worth)
+            {
+                *least = (source, standing);
+            }
+        }
+        result
+    }
+}
+
+fn lock(bucket: &Bucket) -> MutexGuard<'_, Vec<(Source, Standing)>> {
+    bucket.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv6Addr};
+
+    use super::*;
+    use crate::admission::penalties::testing::device;
+    use crate::model::source::Prefixes;
+
+    /// The sources of a provider, one after the other.
+    fn source(number: u64) -> Source {
+        let address = (0x2001_0db8_u128 << 96) + (u128::from(number) << 64);
+        Source::of(IpAddr::V6(Ipv6Addr::from_bits(address)), Prefixes::default())
+    }
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn is_banned(table: &Table, source: Source, now: Instant) -> bool {
+        matches!(table.receive(source, now, None), Reception::Banned(_))
+    }
+
+    #[test]
+    fn a_flood_of_sources_drives_out_itself_and_neither_the_banned_nor_the_trusted() {
+        let now = Instant::now();
+        let table = Table::new(now);
+        let (banned, trusted) = (|number: u64| source(2_000_000 + number), |number: u64| source(3_000_000 + number));
+        let quota = Some(Quota { each: Duration::from_millis(20), saved: seconds(1) });
+        let phone = device(1);
+        for number in 0..100 {
+            for _ in 0..12 {
+                table.penalize(banned(number), now, seconds(5));
+            }
+            table.vouch(trusted(number), now, &phone.identity, &phone.chain);
+            table.leave(trusted(number), now, &phone.identity.fingerprint);
+        }
+        for number in 0..1_000_000 {
+            assert_eq!(table.receive(source(number), now, quota), Reception::Welcome { trusted: false });
+            table.penalize(source(number), now, seconds(5));
+        }
+        let most = usize::try_from(BUCKETS).expect("a few") * PLACES;
+        assert!((most * 9 / 10..=most).contains(&table.len()), "{} of {most}", table.len());
+        for number in 0..100 {
+            assert!(is_banned(&table, banned(number), now), "{number} was forgotten");
+            let reception = table.receive(trusted(number), now, quota);
+            assert_eq!(reception, Reception::Welcome { trusted: true }, "{number} was forgotten");
+        }
+
+        // What has passed takes no room.
+        let later = now + seconds(10);
+        table.tidy(later);
+        assert_eq!(table.len(), 200);
+        assert!(is_banned(&table, banned(0), later));
+        table.tidy(now + seconds(24 * 60 * 60));
+        assert_eq!(table.len(), 0);
+        assert!(table.buckets.iter().all(|bucket| lock(bucket).capacity() == 0));
+    }
+
+    #[test]
+    fn strangers_do_not_use_up_how_often_a_trusted_source_may_connect() {
+        let now = Instant::now();
+        let table = Table::new(now);
+        let quota = Some(Quota { each: seconds(1), saved: seconds(1) });
+        let takes = |at| table.receive(source(1), at, quota) != Reception::TooOften;
+        assert_eq!([takes(now), takes(now)], [true, false]);
+        let phone = device(1);
+        table.vouch(source(1), now, &phone.identity, &phone.chain);
+        assert!((0..100).all(|_| takes(now)));
+        table.leave(source(1), now, &phone.identity.fingerprint);
+        let last = now + seconds(12 * 60 * 60 - 1);
+        assert!((0..100).all(|_| takes(last)));
+        let over = last + seconds(1);
+        assert_eq!([takes(over), takes(over)], [true, false]);
+    }
+
+    #[test]
+    fn trust_ends_with_the_right_unless_another_device_vouches() {
+        let now = Instant::now();
+        let table = Table::new(now);
+        let trusted = |number| table.receive(source(number), now, None) == Reception::Welcome { trusted: true };
+        let (lost, mine) = (device(1), device(2));
+        // At home both, elsewhere only the one that is lost: once in a connection that is still open.
+        for (number, devices) in [(1, &[&lost, &mine][..]), (2, &[&lost]), (3, &[&mine])] {
+            for device in devices {
+                table.vouch(source(number), now, &device.identity, &device.chain);
+            }
+        }
+        table.leave(source(2), now, &lost.identity.fingerprint);
+        table.vouch(source(4), now, &lost.identity, &lost.chain);
+        assert_eq!(table.vouchers().len(), 2, "each device is judged once");
+        table.withdraw(std::slice::from_ref(&lost));
+        assert_eq!([1, 2, 3, 4].map(trusted), [true, false, true, false]);
+        // The end of its connection does not bring it back.
+        table.leave(source(4), now, &lost.identity.fingerprint);
+        assert!(!trusted(4));
+        for _ in 0..12 {
+            table.penalize(source(2), now, seconds(5));
+        }
+        assert!(is_banned(&table, source(2), now));
+    }
+
+    #[test]
+    fn nobody_who_did_nothing_takes_room() {
+        let now = Instant::now();
+        let table = Table::new(now);
+        for number in 0..1000 {
+            assert_eq!(table.receive(source(number), now, None), Reception::Welcome { trusted: false });
+            table.penalize(source(number), now, Duration::ZERO);
+        }
+        assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn a_full_bucket_keeps_those_who_owe_the_most() {
+        let now = Instant::now();
+        let table = Table::new(now);
+        // As many as there is room for twice over, each owing something else.
+        let owed = |number: u64| seconds(1 + number % 50);
+        for number in 0..2 * BUCKETS * 16 {
+            table.penalize(source(number), now, owed(number));
+        }
+        let kept: Vec<Duration> = table
+            .buckets
+            .iter()
+            .flat_map(|bucket| lock(bucket).iter().map(|(_, standing)| standing.settled).collect::<Vec<_>>())
+            .map(Duration::from_nanos)
+            .collect();
+        let heavy = kept.iter().filter(|owed| **owed > seconds(25)).count();
+        assert!(heavy * 100 > kept.len() * 80, "{heavy} of {}", kept.len());
+    }
+}

@@ -1,0 +1,412 @@
+//! A folder as a descriptor, and the rights it is used with.
+//!
+//! # Threat model
+//!
+//! The folder of the authorities belongs to a user, and `doorward ca` may be run in it by another one: by root, mostly,
+//! for only root reaches the gate. Its owner can rename, link and replace everything in it at any moment. Root must not be
+//! led to read, write, overwrite, give away or change the mode of anything that this owner could not reach alone:
+//!
+//! * A path is walked once, component by component from a descriptor (`openat`, `O_NOFOLLOW`); what was opened is what is
+//!   used. Files are made, renamed and removed relative to that descriptor.
+//! * A symbolic link is followed only if it, and the folder it stands in, belong to this user or to root (or to who owns
+//!   `/`, where a container does not know root). A link of anybody else is an error that names it.
+//! * Root acts with the user and group of the owner of the folder ([`crate::sys::credentials`]), and with no other rights,
+//!   for everything that paths of the folder or of the inventory lead to. What is made belongs to that owner. Only a
+//!   descriptor of a file that was just made is worked on as root, to give it the owner of the file it replaces.
+//! * Only regular files are read, and none is waited for: a FIFO or a device in the place of a file is an error.
+//! * What an interrupted change left to be done ([`crate::ca::inventory`]) is believed only from the owner of the folder or
+//!   from this user, and only for names that `doorward ca` itself writes.
+//!
+//! A process without the privilege to change its user (a container without `CAP_SETUID`) goes on as it is: it is then not
+//! led over links, but it does act with its own rights.
+//!
+//! Out of scope: a path on the command line (`--output`, `--passphrase-file`) is taken as its user means it; who owns
+//! a folder may delete or exchange what is in it, or hold its lock.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    Access, AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat, accessat, fstat, mkdirat, openat, readlinkat,
+    renameat, renameat_with, stat, statat, unlinkat,
+};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid, geteuid};
+
+use crate::sys::credentials::act_as;
+
+/// As many links as the kernel follows in one path (path_resolution(7)).
+const LINKS: u8 = 40;
+
+/// How a component of a path is opened: nothing but its place, and no link is followed.
+const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// With whose rights something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ca) enum Actor {
+    /// Those of this process.
+    Myself,
+    /// Those of the owner of a folder.
+    Owner(Uid, Gid),
+}
+
+impl Actor {
+    fn of(folder: &Stat) -> Self {
+        let owner = Uid::from_raw(folder.st_uid);
+        if geteuid().is_root() && !owner.is_root() {
+            Self::Owner(owner, Gid::from_raw(folder.st_gid))
+        } else {
+            Self::Myself
+        }
+    }
+
+    /// Does it with these rights.
+    pub(in crate::ca) fn act<T>(self, call: impl FnOnce() -> T) -> T {
+        match self {
+            Self::Myself => call(),
+            Self::Owner(user, group) => {
+                let mut call = Some(call);
+                let done = act_as(user, group, || call.take().map(|call| call()));
+                match (done, call) {
+                    (Ok(Some(result)), _) => result,
+                    // Not run: this process may not change its user.
+                    (_, Some(call)) => call(),
+                    // It either ran and gave its result, or is still there.
+                    (_, None) => std::process::abort(),
+                }
+            }
+        }
+    }
+}
+
+/// An open folder.
+#[derive(Debug)]
+pub struct Folder {
+    descriptor: OwnedFd,
+    path: PathBuf,
+    actor: Actor,
+}
+
+/// A folder that was made on the way to another one.
+#[derive(Debug)]
+pub(in crate::ca) struct Made {
+    above: OwnedFd,
+    name: OsString,
+    actor: Actor,
+}
+
+impl Made {
+    /// Removes it, if it is empty.
+    pub(in crate::ca) fn undo(&self) {
+        // The error that brought us here is the one to tell.
+        let _ = self.actor.act(|| unlinkat(&self.above, &self.name, AtFlags::REMOVEDIR));
+    }
+
+    /// Waits until it is on the disk.
+    pub(in crate::ca) fn sync(&self) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match self.actor.act(|| openat(&self.above, ".", flags, Mode::empty())).and_then(rustix::fs::fsync) {
+            // A folder that may be entered and not listed cannot be waited for.
+            Err(Errno::ACCESS) => Ok(()),
+            Err(error) if cannot_sync(error) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+impl Folder {
+    /// Opens the folder at `path`. Root acts in it as its owner.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut walk = Walk::begin(path, None)?;
+        walk.descend(path)?;
+        walk.folder(path, None)
+    }
+
+    /// As [`Folder::open`], and makes what is not there with mode 0700. What was made is added to `made`.
+    pub(in crate::ca) fn create(path: &Path, made: &mut Vec<Made>) -> io::Result<Self> {
+        let mut walk = Walk::begin(path, Some(made))?;
+        walk.descend(path)?;
+        walk.folder(path, None)
+    }
+
+    /// A folder below this one, which is used with the same rights; made if `made` is given.
+    pub(in crate::ca) fn below(&self, path: &Path, made: Option<&mut Vec<Made>>) -> io::Result<Self> {
+        let mut walk = Walk { at: self.descriptor.try_clone()?, links: 0, made, actor: Some(self.actor) };
+        self.actor.act(|| walk.descend(path))?;
+        walk.folder(&self.path.join(path), Some(self.actor))
+    }
+
+    /// Where it is, as it was given.
+    pub(in crate::ca) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// With whose rights it is used.
+    pub(in crate::ca) const fn actor(&self) -> Actor {
+        self.actor
+    }
+
+    /// The same folder, used with other rights.
+    pub(in crate::ca) fn with_rights_of(self, actor: Actor) -> Self {
+        Self { actor, ..self }
+    }
+
+    /// Owner and mode of the folder itself.
+    pub(in crate::ca) fn own_stat(&self) -> io::Result<Stat> {
+        Ok(fstat(&self.descriptor)?)
+    }
+
+    /// Owner, kind and mode of what stands there, itself and not what it leads to; nothing if there is none.
+    pub(in crate::ca) fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
+        match self.actor.act(|| statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)) {
+            Ok(there) => Ok(Some(there)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens a regular file for reading. `path` is relative to the folder, or absolute.
+    pub(in crate::ca) fn open_file(&self, path: &Path) -> io::Result<File> {
+        let mut walk = Walk { at: self.descriptor.try_clone()?, links: 0, made: None, actor: Some(self.actor) };
+        self.actor.act(|| walk.open_file(path))
+    }
+
+    /// The contents of a regular file. `path` is relative to the folder, or absolute.
+    pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut contents = Vec::new();
+        self.open_file(path)?.read_to_end(&mut contents)?;
+        Ok(contents)
+    }
+
+    /// The contents of the regular file at `path`, which starts as `folder` does or is absolute: root reads it with the rights
+    /// of the owner of `folder`.
+    pub fn read_beside(folder: &Path, path: &Path) -> io::Result<Vec<u8>> {
+        let opened = Self::open(folder)?;
+        let inside = path.strip_prefix(folder).map(Path::to_owned);
+        opened.read(&inside.or_else(|_| std::path::absolute(path))?)
+    }
+
+    /// Makes a file that is not there yet, for its owner alone.
+    pub(in crate::ca) fn new_file(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        Ok(self.actor.act(|| openat(&self.descriptor, name, flags, mode))?.into())
+    }
+
+    /// Opens the file that is locked, and makes it if it is not there.
+    pub(in crate::ca) fn lock_file(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = self.actor.act(|| openat(&self.descriptor, name, flags, Mode::from_raw_mode(0o600)))?;
+        regular(file)
+    }
+
+    /// Moves a file into another folder, in the place of what is there.
+    pub(in crate::ca) fn rename(&self, from: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
+        Ok(self.actor.act(|| renameat(&self.descriptor, from, &to.descriptor, name))?)
+    }
+
+    /// As [`Folder::rename`], but refuses if something is there.
+    pub(in crate::ca) fn rename_new(&self, from: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
+        let renamed = || renameat_with(&self.descriptor, from, &to.descriptor, name, RenameFlags::NOREPLACE);
+        match self.actor.act(renamed) {
+            // File systems that cannot refuse by themselves (FUSE, CIFS).
+            Err(Errno::INVAL | Errno::NOSYS) if to.stat(name)?.is_none() => self.rename(from, to, name),
+            Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::EXIST.into()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Removes a file or a link.
+    pub(in crate::ca) fn remove(&self, name: &OsStr) -> io::Result<()> {
+        Ok(self.actor.act(|| unlinkat(&self.descriptor, name, AtFlags::empty()))?)
+    }
+
+    /// Makes a folder in it that is not there yet, for its owner alone.
+    pub(in crate::ca) fn new_folder(&self, name: &str) -> io::Result<Self> {
+        self.actor.act(|| mkdirat(&self.descriptor, name, Mode::from_raw_mode(0o700)))?;
+        self.below(Path::new(name), None)
+    }
+
+    /// Removes a folder with the files in it, if it is there.
+    pub(in crate::ca) fn remove_folder(&self, name: &str) -> io::Result<()> {
+        match self.stat(OsStr::new(name))? {
+            None => return Ok(()),
+            Some(there) if FileType::from_raw_mode(there.st_mode) != FileType::Directory => {
+                return self.remove(OsStr::new(name));
+            }
+            Some(_) => {}
+        }
+        let folder = self.below(Path::new(name), None)?;
+        for entry in folder.actor.act(|| Dir::read_from(&folder.descriptor))? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name != c"." && name != c".." {
+                folder.actor.act(|| match unlinkat(&folder.descriptor, name, AtFlags::empty()) {
+                    Err(Errno::ISDIR | Errno::PERM) => unlinkat(&folder.descriptor, name, AtFlags::REMOVEDIR),
+                    other => other,
+                })?;
+            }
+        }
+        Ok(self.actor.act(|| unlinkat(&self.descriptor, name, AtFlags::REMOVEDIR))?)
+    }
+
+    /// Whether files can be made and removed in it.
+    pub(in crate::ca) fn check_writable(&self) -> io::Result<()> {
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        match self.actor.act(|| accessat(&self.descriptor, ".", wanted, AtFlags::EACCESS)) {
+            // Before Linux 5.8 only the real user can be asked about.
+            Err(Errno::NOSYS | Errno::INVAL) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Waits until the names in it are on the disk.
+    pub(in crate::ca) fn sync(&self) -> io::Result<()> {
+        match rustix::fs::fsync(&self.descriptor) {
+            Err(error) if cannot_sync(error) || error == Errno::BADF => Ok(()),
+            other => Ok(other?),
+        }
+    }
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+/// Whether the file system knows no fsync; then there is nothing to wait for.
+pub(in crate::ca) fn cannot_sync(error: Errno) -> bool {
+    matches!(error, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::ROFS)
+}
+
+/// This file, if it is a regular one.
+fn regular(file: OwnedFd) -> io::Result<File> {
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(file.into())
+}
+
+/// A path that is being walked.
+struct Walk<'a> {
+    at: OwnedFd,
+    links: u8,
+    /// Folders that are missing are made and noted here.
+    made: Option<&'a mut Vec<Made>>,
+    /// With whose rights they are made; nothing: with those of the owner of the folder above.
+    actor: Option<Actor>,
+}
+
+impl<'a> Walk<'a> {
+    fn begin(path: &Path, made: Option<&'a mut Vec<Made>>) -> io::Result<Self> {
+        let start = if path.is_absolute() { "/" } else { "." };
+        let at = openat(CWD, start, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { at, links: 0, made, actor: None })
+    }
+
+    fn descend(&mut self, path: &Path) -> io::Result<()> {
+        for component in path.components() {
+            match component {
+                Component::RootDir => self.at = openat(CWD, "/", STEP, Mode::empty())?,
+                Component::ParentDir => self.at = openat(&self.at, "..", STEP, Mode::empty())?,
+                Component::Normal(name) => self.step(name)?,
+                Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, name: &OsStr) -> io::Result<()> {
+        match openat(&self.at, name, STEP, Mode::empty()) {
+            Ok(below) => self.at = below,
+            Err(Errno::NOTDIR | Errno::LOOP) => {
+                let target = self.link(name)?.ok_or(Errno::NOTDIR)?;
+                self.descend(&target)?;
+            }
+            Err(Errno::NOENT) if self.made.is_some() => self.make(name)?,
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, name: &OsStr) -> io::Result<()> {
+        let actor = match self.actor {
+            Some(actor) => actor,
+            None => Actor::of(&fstat(&self.at)?),
+        };
+        actor.act(|| mkdirat(&self.at, name, Mode::from_raw_mode(0o700)))?;
+        let below = openat(&self.at, name, STEP, Mode::empty())?;
+        let above = std::mem::replace(&mut self.at, below);
+        if let Some(made) = &mut self.made {
+            made.push(Made { above, name: name.to_owned(), actor });
+        }
+        Ok(())
+    }
+
+    /// Where the link of this name leads, if it is one, and one that may be followed.
+    fn link(&mut self, name: &OsStr) -> io::Result<Option<PathBuf>> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link = openat(&self.at, name, flags, Mode::empty())?;
+        let (there, folder) = (fstat(&link)?, fstat(&self.at)?);
+        if FileType::from_raw_mode(there.st_mode) != FileType::Symlink {
+            return Ok(None);
+        }
+        self.links += 1;
+        if self.links > LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        if !may_follow(&there, &folder) {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("{name:?} is a symbolic link of another user, and is not followed; name the place it leads to"),
+            ));
+        }
+        let target = readlinkat(&link, "", Vec::new())?.into_bytes();
+        Ok(Some(OsString::from_vec(target).into()))
+    }
+
+    fn open_file(&mut self, path: &Path) -> io::Result<File> {
+        let name = path.file_name().ok_or(Errno::ISDIR)?;
+        if let Some(parent) = path.parent() {
+            self.descend(parent)?;
+        }
+        // Not blocking: opening a FIFO waits for who writes to it.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match openat(&self.at, name, flags, Mode::empty()) {
+            Ok(file) => regular(file),
+            Err(Errno::LOOP) => {
+                let target = self.link(name)?.ok_or(Errno::LOOP)?;
+                self.open_file(&target)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The folder that was come to.
+    fn folder(self, path: &Path, actor: Option<Actor>) -> io::Result<Folder> {
+        let actor = match actor {
+            Some(actor) => actor,
+            None => Actor::of(&fstat(&self.at)?),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // One that may be entered and not listed does, too.
+        let descriptor = actor.act(|| openat(&self.at, ".", flags, Mode::empty())).unwrap_or(self.at);
+        Ok(Folder { descriptor, path: path.to_owned(), actor })
+    }
+}
+
+/// Whether a link may be followed that stands in this folder.
+fn may_follow(link: &Stat, folder: &Stat) -> bool {
+    const OTHERS_WRITE: u32 = 0o002;
+    const STICKY: u32 = 0o1000;
+    let above_all = stat("/").map(|root| root.st_uid).unwrap_or_default();
+    let real = rustix::process::getuid();
+    let trusted = |owner: u32| owner == 0 || owner == real.as_raw() || owner == above_all;
+    let open_to_others = folder.st_mode & OTHERS_WRITE != 0 && folder.st_mode & STICKY == 0;
+    trusted(link.st_uid) && trusted(folder.st_uid) && !open_to_others
+}

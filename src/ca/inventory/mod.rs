@@ -1,0 +1,355 @@
+//! What was issued, by whom, and what of it no longer counts: `inventory.toml` in the folder of the authorities.
+//!
+//! [`Store`] has the folder: it lets one command at a time change anything, and changes all files or none, whenever the
+//! process may be killed (see [`transaction`]). [`Inventory`] is the content of the file, and knows no files.
+
+mod recall;
+mod store;
+mod transaction;
+
+pub use store::{FILE, Notice, Store, StoreError};
+pub use transaction::Recovered;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::model::identity::{Serial, Sha256};
+use crate::pki::keys;
+use crate::pki::{Certified, Revocation, RevokedFor};
+
+/// The version of the file's form. A program that does not know it must not touch the file.
+const VERSION: u32 = 1;
+
+/// Where the folder keeps a copy of every certificate issued: what is in a device's own files may have been moved there.
+pub const COPIES: &str = "issued";
+
+/// What an authority signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signs {
+    /// Certificates of the gate.
+    Servers,
+    /// Certificates of devices.
+    Devices,
+    /// Both: mkcert's roots do.
+    Everything,
+}
+
+impl Signs {
+    /// Whether it signs certificates of this kind.
+    pub const fn covers(self, kind: Kind) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Servers => matches!(kind, Kind::Server),
+            Self::Devices => matches!(kind, Kind::Device),
+        }
+    }
+}
+
+/// Whom a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The gate.
+    Server,
+    /// A device.
+    Device,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Device => "device",
+        })
+    }
+}
+
+/// An authority of this folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityEntry {
+    /// What it is called here.
+    pub id: String,
+    /// What it signs.
+    pub signs: Signs,
+    /// Its certificate: a path, relative to the folder or absolute.
+    pub certificate: String,
+    /// Its key, likewise.
+    pub key: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
+    /// Its revocation list, likewise; nothing if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation_list: Option<String>,
+    /// The number of its latest revocation list.
+    #[serde(default)]
+    pub list_number: u64,
+}
+
+/// A certificate that was issued here, or one that was revoked here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// What it is called: the device's name, or for a server its first name.
+    pub name: String,
+    /// Whom it is for.
+    pub kind: Kind,
+    /// The `id` of the authority that signed it.
+    pub authority: String,
+    /// Its serial number, in hexadecimal digits.
+    pub serial: String,
+    /// SHA-256 of it, in hexadecimal digits. Nobody knows it of a certificate that was revoked by its number alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// What kind of key it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// When it begins to count.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<OffsetDateTime>,
+    /// When it expires.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<OffsetDateTime>,
+    /// When it was issued here; nothing if it was not.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<OffsetDateTime>,
+    /// The serial number of the certificate that this one renews.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renews: Option<String>,
+    /// Since when it no longer counts.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<OffsetDateTime>,
+    /// Why it no longer counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_for: Option<RevokedFor>,
+}
+
+/// How a certificate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It counts.
+    Valid,
+    /// It counts until it expires, and there is a newer one of the same name.
+    Renewed,
+    /// Its time is over.
+    Expired,
+    /// It was revoked.
+    Revoked,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Valid => "valid",
+            Self::Renewed => "renewed",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        })
+    }
+}
+
+impl Entry {
+    /// What there is to say of a certificate that `authority` signs now.
+    pub fn issued(name: &str, kind: Kind, authority: &str, certified: &Certified) -> Self {
+        let key = X509Certificate::from_der(certified.certificate())
+            .ok()
+            .map(|(_, certificate)| keys::describe(certificate.public_key().raw));
+        Self {
+            name: name.to_owned(),
+            kind,
+            authority: authority.to_owned(),
+            serial: Serial::from_be_bytes(certified.serial()).to_string(),
+            fingerprint: Some(Sha256::of(certified.certificate()).to_string()),
+            key,
+            not_before: Some(certified.not_before()),
+            not_after: Some(certified.not_after()),
+            issued_at: Some(now()),
+            renews: None,
+            revoked_at: None,
+            revoked_for: None,
+        }
+    }
+
+    /// What there is to say of a certificate of a device of which only the serial number is known, and who has signed it.
+    pub fn unknown(serial: &str, authority: &str) -> Self {
+        Self {
+            name: "–".to_owned(),
+            kind: Kind::Device,
+            authority: authority.to_owned(),
+            serial: serial.to_owned(),
+            fingerprint: None,
+            key: None,
+            not_before: None,
+            not_after: None,
+            issued_at: None,
+            renews: None,
+            revoked_at: None,
+            revoked_for: None,
+        }
+    }
+
+    /// Where the folder keeps a copy of it.
+    pub fn copy(&self) -> String {
+        format!("{COPIES}/{}.pem", self.serial)
+    }
+
+    /// The serial number in bytes.
+    fn serial_bytes(&self) -> Vec<u8> {
+        Serial::parse(&self.serial).map(|serial| serial.as_bytes().to_vec()).unwrap_or_default()
+    }
+
+    /// Whole days until it expires, rounded down; negative once it has.
+    pub fn days_left(&self, now: OffsetDateTime) -> Option<i64> {
+        self.not_after.map(|end| (end - now).whole_seconds().div_euclid(86_400))
+    }
+}
+
+/// Now, to the second: what is written down.
+pub fn now() -> OffsetDateTime {
+    OffsetDateTime::now_utc().truncate_to_second()
+}
+
+/// The content of the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inventory {
+    version: u32,
+    /// The authorities; the first that fits is used unless another is asked for.
+    #[serde(default, rename = "authority")]
+    pub authorities: Vec<AuthorityEntry>,
+    /// The certificates, in the order they came.
+    #[serde(default, rename = "certificate")]
+    pub certificates: Vec<Entry>,
+}
+
+impl Default for Inventory {
+    fn default() -> Self {
+        Self { version: VERSION, authorities: Vec::new(), certificates: Vec::new() }
+    }
+}
+
+impl Inventory {
+    /// The authority of this name.
+    pub fn authority(&self, id: &str) -> Option<&AuthorityEntry> {
+        self.authorities.iter().find(|authority| authority.id == id)
+    }
+
+    /// The authority that signs certificates of this kind unless another one is asked for: one that was made for it
+    /// comes before one that signs everything.
+    pub fn authority_for(&self, kind: Kind) -> Option<&AuthorityEntry> {
+        let fits = |authority: &&AuthorityEntry| authority.signs.covers(kind);
+        let own = self.authorities.iter().filter(fits).find(|authority| authority.signs != Signs::Everything);
+        own.or_else(|| self.authorities.iter().find(fits))
+    }
+
+    /// How this certificate stands at this time.
+    pub fn status(&self, entry: &Entry, now: OffsetDateTime) -> Status {
+        if entry.revoked_at.is_some() {
+            Status::Revoked
+        } else if entry.not_after.is_some_and(|end| end < now) {
+            Status::Expired
+        } else if entry.issued_at.is_some() && self.latest(entry).is_some_and(|latest| latest.serial != entry.serial) {
+            Status::Renewed
+        } else {
+            Status::Valid
+        }
+    }
+
+    /// The latest certificate of this name and kind that was issued here and not revoked, expired or not. Names are
+    /// compared without regard to case, for there are file systems that do the same.
+    pub fn current(&self, name: &str, kind: Kind) -> Option<&Entry> {
+        self.certificates.iter().rev().find(|entry| {
+            entry.kind == kind
+                && entry.name.eq_ignore_ascii_case(name)
+                && entry.issued_at.is_some()
+                && entry.revoked_at.is_none()
+        })
+    }
+
+    /// The latest certificate in the place of this one: of the same device, or of the gate, which is one whatever its names.
+    fn latest(&self, entry: &Entry) -> Option<&Entry> {
+        match entry.kind {
+            Kind::Device => self.current(&entry.name, Kind::Device),
+            Kind::Server => self.certificates.iter().rev().find(|other| other.kind == Kind::Server),
+        }
+    }
+
+    /// What the revocation list of this authority is to say.
+    pub fn revocations(&self, authority: &str) -> Vec<Revocation> {
+        let revoked = self.certificates.iter().filter(|entry| entry.authority == authority);
+        revoked
+            .filter_map(|entry| {
+                Some(Revocation {
+                    serial: entry.serial_bytes(),
+                    at: entry.revoked_at?,
+                    reason: entry.revoked_for.unwrap_or(RevokedFor::Unspecified),
+                })
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Duration;
+
+    use super::*;
+
+    fn entry(name: &str, serial: &str) -> Entry {
+        Entry {
+            name: name.to_owned(),
+            kind: Kind::Device,
+            authority: "devices".to_owned(),
+            serial: serial.to_owned(),
+            fingerprint: None,
+            key: None,
+            not_before: Some(now()),
+            not_after: Some(now() + Duration::days(2)),
+            issued_at: Some(now()),
+            renews: None,
+            revoked_at: None,
+            revoked_for: None,
+        }
+    }
+
+    #[test]
+    fn how_a_certificate_stands() {
+        let certificates = vec![entry("a", "01"), entry("a", "02"), entry("b", "03")];
+        let mut inventory = Inventory { certificates, ..Inventory::default() };
+        inventory.certificates[2].revoked_at = Some(now());
+        let status = |at| {
+            let all = inventory.certificates.iter();
+            all.map(|entry| inventory.status(entry, at)).collect::<Vec<_>>()
+        };
+        assert_eq!(status(now()), [Status::Renewed, Status::Valid, Status::Revoked]);
+        assert_eq!(status(now() + Duration::days(3)), [Status::Expired, Status::Expired, Status::Revoked]);
+        assert_eq!(inventory.current("A", Kind::Device).map(|entry| entry.serial.as_str()), Some("02"));
+        assert_eq!(inventory.current("b", Kind::Device), None, "revoked");
+        assert_eq!(inventory.current("a", Kind::Server), None);
+        // The older one is all there is if the newer one does not count.
+        let mut without = inventory.clone();
+        without.certificates[1].revoked_at = Some(now());
+        assert_eq!(without.status(&without.certificates[0], now()), Status::Valid);
+        let revoked = inventory.revocations("devices");
+        assert_eq!(revoked.iter().map(|one| &one.serial[..]).collect::<Vec<_>>(), [[3]]);
+        assert_eq!(inventory.revocations("mkcert"), []);
+        // One that has expired stays: a gate whose clock is behind would let it in.
+        inventory.certificates[2].not_after = Some(now() - Duration::days(900));
+        assert_eq!(inventory.revocations("devices"), revoked);
+    }
+
+    #[test]
+    fn days_are_whole_and_negative_once_it_is_over() {
+        let one = entry("a", "01");
+        let left = |after| one.days_left(one.not_after.expect("a date") - after);
+        assert_eq!(left(Duration::hours(49)), Some(2));
+        assert_eq!(left(Duration::hours(1)), Some(0));
+        assert_eq!(left(Duration::seconds(-1)), Some(-1));
+        assert_eq!(left(Duration::hours(-25)), Some(-2));
+    }
+}

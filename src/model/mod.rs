@@ -1,0 +1,8 @@
+//! The vocabulary: what a connection, its client and its end are called. Nothing here does I/O or imports another module of
+//! the crate.
+
+pub mod close;
+pub mod identity;
+pub mod names;
+pub mod rejection;
+pub mod source;

@@ -1,0 +1,409 @@
+//! The TLS record layer of an established connection, in place.
+//!
+//! After the handshake rustls hands out the traffic keys (its kernel API, made for kernel TLS), and records are sealed and
+//! opened here, in the buffer that is read into and written from: no copy and no allocation per record. rustls keeps
+//! what is left of the protocol, the key schedule, in its `KernelConnection`.
+//!
+//! TLS 1.3: RFC 8446 section 5. TLS 1.2 with AES-GCM: RFC 5288 section 3; with ChaCha20-Poly1305: RFC 7905 section 2.
+
+use std::fmt;
+use std::ops::Range;
+
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, ProtocolVersion};
+
+pub use self::course::{Course, Meaning};
+use crate::model::rejection::Alert;
+
+mod course;
+
+/// The header of every record.
+const HEADER: usize = 5;
+/// The authentication tag of every suite.
+const TAG: usize = 16;
+/// The most plaintext in one record (RFC 8446 section 5.1).
+pub const PLAINTEXT_MAX: usize = 1 << 14;
+/// The most that may follow a header: TLS 1.2 allows more than TLS 1.3 (RFC 5246 section 6.2.3, RFC 8446 section 5.2).
+const CIPHERTEXT_MAX_12: usize = PLAINTEXT_MAX + 2048;
+const CIPHERTEXT_MAX_13: usize = PLAINTEXT_MAX + 256;
+/// The longest record there is.
+pub const RECORD_MAX: usize = HEADER + CIPHERTEXT_MAX_12;
+
+/// Records that are left for messages of our own when a key is called worn: alerts and KeyUpdates.
+const KEPT_BACK: u64 = 8;
+
+/// Content types (RFC 8446 section 5.1).
+pub mod content {
+    /// change_cipher_spec.
+    pub const CHANGE_CIPHER_SPEC: u8 = 20;
+    /// alert.
+    pub const ALERT: u8 = 21;
+    /// handshake.
+    pub const HANDSHAKE: u8 = 22;
+    /// application_data.
+    pub const APPLICATION_DATA: u8 = 23;
+}
+
+/// What a whole record turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// Not a whole record yet: at least so many bytes must be there in all.
+    Incomplete(usize),
+    /// Application data.
+    Data {
+        /// How many bytes the record took up.
+        consumed: usize,
+        /// Where in them the plaintext now stands.
+        plaintext: Range<usize>,
+    },
+    /// Nothing for the other side: an empty record, a message that was handled, or a part of one.
+    Nothing {
+        /// How many bytes the record took up.
+        consumed: usize,
+    },
+    /// The peer wants our next records under new keys: [`Session::update_key`] (RFC 8446 section 4.6.3).
+    KeyUpdateRequested {
+        /// How many bytes the record took up.
+        consumed: usize,
+    },
+    /// The peer wants to renegotiate (TLS 1.2): it is to be told no (RFC 5246 section 7.2.2, `no_renegotiation`). It may
+    /// ask once in the life of a connection.
+    Renegotiation {
+        /// How many bytes the record took up.
+        consumed: usize,
+    },
+    /// `close_notify`: the peer sends nothing more (RFC 8446 section 6.1).
+    Closed {
+        /// How many bytes the record took up.
+        consumed: usize,
+    },
+    /// The peer gave up, and said why.
+    Alert(Alert),
+}
+
+/// The peer broke the protocol, or somebody tampered with its records. The alert is what the RFC wants it to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordError(pub Alert);
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the client broke the TLS protocol ({})", self.0)
+    }
+}
+
+impl std::error::Error for RecordError {}
+
+/// No more records may be sealed under the keys: the suite's limit is reached (RFC 8446 section 5.5), and the keys
+/// cannot be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exhausted;
+
+/// What a completed handshake leaves: the traffic keys, not yet given to anybody.
+pub struct Keys {
+    /// Both directions' keys and sequence numbers.
+    pub secrets: ExtractedSecrets,
+    /// rustls' key schedule.
+    pub schedule: KernelConnection<ServerConnectionData>,
+}
+
+impl fmt::Debug for Keys {
+    /// Keys are never printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
+}
+
+/// Records that a completed handshake leaves to be moved along with the payload.
+#[derive(Debug, Default)]
+pub struct Pending {
+    /// From the client: what came right behind its handshake, not opened yet.
+    pub received: Vec<u8>,
+    /// For the client: session tickets, sealed already, so nothing may overtake them. Nobody waits for them either: they
+    /// spare a call to the kernel by going out with the first thing that has to be sent.
+    pub unsent: Vec<u8>,
+}
+
+/// An established session: both directions' keys, and rustls' key schedule.
+pub struct Session {
+    seal: Half,
+    open: Half,
+    schedule: KernelConnection<ServerConnectionData>,
+    tls13: bool,
+    /// Records that may be sealed under one key.
+    limit: u64,
+    course: Course,
+}
+
+impl fmt::Debug for Session {
+    /// Keys are never printed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("tls13", &self.tls13).finish_non_exhaustive()
+    }
+}
+
+/// One direction's key.
+struct Half {
+    key: LessSafeKey,
+    iv: [u8; 12],
+    sequence: u64,
+    /// TLS 1.2 with AES-GCM sends eight bytes of each nonce along.
+    explicit_nonce: usize,
+}
+
+impl Half {
+    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets), tls13: bool) -> Result<Self, Error> {
+        let (algorithm, sent_nonce, key, iv): (&'static Algorithm, _, _, _) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, 8, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, 8, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, 0, key, iv),
+            _ => return Err(Error::General("a cipher suite without a record layer".to_owned())),
+        };
+        let explicit_nonce = if tls13 { 0 } else { sent_nonce };
+        let key = UnboundKey::new(algorithm, key.as_ref())
+            .map_err(|_| Error::General("a traffic key of the wrong length".to_owned()))?;
+        let iv = <[u8; 12]>::try_from(iv.as_ref())
+            .map_err(|_| Error::General("an initialization vector of the wrong length".to_owned()))?;
+        Ok(Self { key: LessSafeKey::new(key), iv, sequence, explicit_nonce })
+    }
+
+    /// The initialization vector combined with the sequence number (RFC 8446 section 5.3).
+    fn nonce(&self) -> [u8; 12] {
+        let mut nonce = self.iv;
+        for (byte, sequence) in nonce.iter_mut().skip(4).zip(self.sequence.to_be_bytes()) {
+            *byte ^= sequence;
+        }
+        nonce
+    }
+
+    /// What TLS 1.2 authenticates beside the payload (RFC 5246 section 6.2.3.3).
+    fn additional_data_12(&self, kind: u8, length: usize) -> Option<[u8; 13]> {
+        let [a, b, c, d, e, f, g, h] = self.sequence.to_be_bytes();
+        let [high, low] = u16::try_from(length).ok()?.to_be_bytes();
+        Some([a, b, c, d, e, f, g, h, kind, 3, 3, high, low])
+    }
+
+    /// Opens a whole record in place: its content type, and where in it the content stands.
+    fn open(&mut self, tls13: bool, kind: u8, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
+        const BAD_RECORD_MAC: RecordError = RecordError(Alert(20));
+        let explicit = self.explicit_nonce;
+        let start = HEADER + explicit;
+        let length = record.len().checked_sub(start + TAG).ok_or(BAD_RECORD_MAC)?;
+        let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or(BAD_RECORD_MAC)?;
+        let (sent, sealed) = rest.split_at_mut_checked(explicit).ok_or(BAD_RECORD_MAC)?;
+        let opened = if tls13 {
+            let nonce = Nonce::assume_unique_for_key(self.nonce());
+            self.key.open_in_place(nonce, Aad::from(*header), sealed)
+        } else {
+            let mut nonce = if explicit == 0 { self.nonce() } else { self.iv };
+            for (slot, byte) in nonce.iter_mut().skip(4).zip(sent.iter()) {
+                *slot = *byte;
+            }
+            let additional = self.additional_data_12(kind, length).ok_or(BAD_RECORD_MAC)?;
+            self.key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(additional), sealed)
+        };
+        let plaintext: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
+        // It may not begin anew (RFC 8446 section 5.3).
+        self.sequence = self.sequence.checked_add(1).ok_or(RecordError(Alert::INTERNAL_ERROR))?;
+        // In TLS 1.3 the content type counts on top, and so does padding (RFC 8446 section 5.4).
+        if plaintext.len() > PLAINTEXT_MAX + usize::from(tls13) {
+            return Err(RecordError(Alert(22)));
+        }
+        let (kind, length) = if tls13 {
+            // The content type is the last byte that is not padding.
+            let end = plaintext.iter().rposition(|&byte| byte != 0).ok_or(RecordError(Alert::UNEXPECTED_MESSAGE))?;
+            (plaintext.get(end).copied().unwrap_or_default(), end)
+        } else {
+            (kind, plaintext.len())
+        };
+        Ok((kind, start..start + length))
+    }
+}
+
+impl Session {
+    /// Takes over the keys of a completed handshake.
+    pub fn new(keys: Keys) -> Result<Self, Error> {
+        let Keys { secrets, schedule } = keys;
+        let tls13 = schedule.protocol_version() == ProtocolVersion::TLSv1_3;
+        let limit = record_limit(&schedule);
+        Ok(Self {
+            seal: Half::new(secrets.tx, tls13)?,
+            open: Half::new(secrets.rx, tls13)?,
+            schedule,
+            tls13,
+            limit,
+            course: Course::new(tls13),
+        })
+    }
+
+    /// How many bytes of a sealed record stand before its payload.
+    pub fn before(&self) -> usize {
+        HEADER + self.seal.explicit_nonce
+    }
+
+    /// How many bytes of a sealed record stand behind its payload.
+    pub fn behind(&self) -> usize {
+        // TLS 1.3 hides the content type behind the payload.
+        usize::from(self.tls13) + TAG
+    }
+
+    /// Seals application data in place: `record` holds room for [`before`](Self::before), the payload, and room for
+    /// [`behind`](Self::behind).
+    pub fn seal_data(&mut self, record: &mut [u8]) -> Result<(), Exhausted> {
+        self.seal_in_place(content::APPLICATION_DATA, record)
+    }
+
+    /// Whether the key has served so long that it may not seal `records` more: it is to be changed, or if it cannot be
+    /// (TLS 1.2), the connection ends while there is room for an alert.
+    pub fn is_worn(&self, records: usize) -> bool {
+        let needed = u64::try_from(records).unwrap_or(u64::MAX).saturating_add(KEPT_BACK);
+        self.limit.saturating_sub(self.seal.sequence) < needed
+    }
+
+    /// Changes the key that records are sealed with, and appends the message that says so: nothing may overtake it
+    /// (RFC 8446 section 4.6.3). Also the answer to [`Opened::KeyUpdateRequested`].
+    pub fn update_key(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        if !self.tls13 {
+            return Err(Exhausted);
+        }
+        // KeyUpdate, update_not_requested, under the key that it ends.
+        self.seal_message(content::HANDSHAKE, &[24, 0, 0, 1, 0], out)?;
+        let secrets = self.schedule.update_tx_secret().map_err(|_| Exhausted)?;
+        self.seal = Half::new(secrets, true).map_err(|_| Exhausted)?;
+        Ok(())
+    }
+
+    /// Appends a `close_notify`: nothing may be sealed after it.
+    pub fn close_notify(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        self.seal_message(content::ALERT, &[1, 0], out)
+    }
+
+    /// Appends a fatal alert.
+    pub fn fatal(&mut self, alert: Alert, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        self.seal_message(content::ALERT, &[2, alert.0], out)
+    }
+
+    /// Appends the warning `no_renegotiation` (RFC 5246 section 7.2.2).
+    pub fn no_renegotiation(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        self.seal_message(content::ALERT, &[1, 100], out)
+    }
+
+    fn seal_message(&mut self, kind: u8, message: &[u8], out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        let start = out.len();
+        out.resize(start + self.before(), 0);
+        out.extend(message);
+        out.resize(out.len() + self.behind(), 0);
+        let sealed = self.seal_in_place(kind, out.get_mut(start..).unwrap_or_default());
+        if sealed.is_err() {
+            // Nobody may send what is not sealed.
+            out.truncate(start);
+        }
+        sealed
+    }
+
+    fn seal_in_place(&mut self, kind: u8, record: &mut [u8]) -> Result<(), Exhausted> {
+        if self.seal.sequence >= self.limit {
+            return Err(Exhausted);
+        }
+        let length = record.len().checked_sub(self.before() + self.behind()).ok_or(Exhausted)?;
+        let sealed = u16::try_from(record.len() - HEADER).map_err(|_| Exhausted)?.to_be_bytes();
+        let nonce = self.seal.nonce();
+        let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or(Exhausted)?;
+        let (explicit, rest) = rest.split_at_mut_checked(self.seal.explicit_nonce).ok_or(Exhausted)?;
+        let (payload, tag) = rest.split_last_chunk_mut::<TAG>().ok_or(Exhausted)?;
+        // TLS 1.3 calls every protected record application data.
+        *header = [if self.tls13 { content::APPLICATION_DATA } else { kind }, 3, 3, sealed[0], sealed[1]];
+        let made = if self.tls13 {
+            *payload.last_mut().ok_or(Exhausted)? = kind;
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            self.seal.key.seal_in_place_separate_tag(nonce, Aad::from(*header), payload)
+        } else {
+            let additional = self.seal.additional_data_12(kind, length).ok_or(Exhausted)?;
+            for (slot, byte) in explicit.iter_mut().zip(nonce.iter().skip(4)) {
+                *slot = *byte;
+            }
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            self.seal.key.seal_in_place_separate_tag(nonce, Aad::from(additional), payload)
+        };
+        tag.copy_from_slice(made.map_err(|_| Exhausted)?.as_ref());
+        self.seal.sequence += 1;
+        Ok(())
+    }
+
+    /// Whether a handshake message has begun and is not complete: the stream may not end there.
+    pub fn is_inside_message(&self) -> bool {
+        self.course.is_inside_message()
+    }
+
+    /// Opens the record at the head of `received`, in place.
+    pub fn open(&mut self, received: &mut [u8]) -> Result<Opened, RecordError> {
+        let Some((&[kind, major, minor, high, low], rest)) = received.split_first_chunk::<HEADER>() else {
+            return Ok(Opened::Incomplete(HEADER));
+        };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let most = if self.tls13 { CIPHERTEXT_MAX_13 } else { CIPHERTEXT_MAX_12 };
+        if (major, minor) != (3, 3) {
+            return Err(RecordError(Alert::DECODE_ERROR));
+        }
+        if length > most {
+            return Err(RecordError(Alert(22)));
+        }
+        if self.tls13 && kind != content::APPLICATION_DATA {
+            // A ChangeCipherSpec may come during the handshake only (RFC 8446 section 5).
+            return Err(RecordError(Alert::UNEXPECTED_MESSAGE));
+        }
+        let consumed = HEADER + length;
+        if rest.len() < length {
+            return Ok(Opened::Incomplete(consumed));
+        }
+        let record = received.get_mut(..consumed).unwrap_or_default();
+        let (kind, plaintext) = self.open.open(self.tls13, kind, record)?;
+        let message = record.get(plaintext.clone()).unwrap_or_default();
+        self.understand(kind, message, consumed, plaintext)
+    }
+
+    fn understand(
+        &mut self,
+        kind: u8,
+        message: &[u8],
+        consumed: usize,
+        plaintext: Range<usize>,
+    ) -> Result<Opened, RecordError> {
+        Ok(match self.course.take(kind, message)? {
+            Meaning::Data => Opened::Data { consumed, plaintext },
+            Meaning::Nothing => Opened::Nothing { consumed },
+            Meaning::KeyUpdate { requested } => {
+                let internal = |_| RecordError(Alert::INTERNAL_ERROR);
+                let secrets = self.schedule.update_rx_secret().map_err(internal)?;
+                self.open = Half::new(secrets, true).map_err(internal)?;
+                if requested { Opened::KeyUpdateRequested { consumed } } else { Opened::Nothing { consumed } }
+            }
+            Meaning::Renegotiation => Opened::Renegotiation { consumed },
+            Meaning::Closed => Opened::Closed { consumed },
+            Meaning::Alert(alert) => Opened::Alert(alert),
+        })
+    }
+}
+
+/// How many records the suite lets one key seal (RFC 8446 section 5.5).
+pub fn record_limit(schedule: &KernelConnection<ServerConnectionData>) -> u64 {
+    match schedule.negotiated_cipher_suite() {
+        rustls::SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
+        rustls::SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
+    }
+}
+
+#[cfg(test)]
+impl Session {
+    /// Lets a test see what becomes of a key at its limit without sealing 2^24 records.
+    pub(crate) fn limit_records(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests;
