@@ -279,4 +279,38 @@ mod tests {
         assert!(Arc::ptr_eq(&authorities("nas"), &authorities("ssh")));
         assert!(!Arc::ptr_eq(&authorities("nas"), &authorities("own")));
     }
+
+    /// A connection that was let in by a former snapshot may come into the registry behind the review.
+    #[test]
+    fn a_device_that_lost_its_right_is_led_to_no_backend() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["*.home.example".to_owned()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        write("it.pem", params.self_signed(&key).expect("a certificate").pem());
+        write("key.pem", key.serialize_pem());
+        let issuer = rcgen::Issuer::new(params, key);
+        let mut device = rcgen::CertificateParams::default();
+        device.serial_number = Some(77_u64.into());
+        let device = device.signed_by(&rcgen::KeyPair::generate().expect("a key"), &issuer).expect("a certificate");
+        let build = |deny: &str| {
+            let text = format!(
+                "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[certificate]\nchain = \"it.pem\"\n\
+                 key = \"key.pem\"\n[client_auth]\ntrust = [\"it.pem\"]\ndeny = [{deny}]\n[[route]]\nname = \"nas\"\n\
+                 server_names = [\"nas.home.example\"]\nbackends = [\"127.0.0.1:1\"]\nallow = [\"any\"]\n"
+            );
+            let config = config::parse(&text, &folder.path().join("doorward.toml")).expect("a configuration");
+            Snapshot::build(&config).expect("a snapshot")
+        };
+        let (before, same, after) = (build(""), build(""), build("\"serial:4d\""));
+        let route = before.route(&Name::parse("nas").expect("a name")).expect("the route");
+        let name = ServerName::from_client_hello("nas.home.example");
+        let chain = Chain::new(vec![device.der().clone()], Vec::new(), u64::MAX);
+        let verdict = |snapshot: &Snapshot| {
+            let verdict = snapshot.still_leads(Some(&name), route, Some(&chain), UnixTime::now());
+            verdict.err().map(|(reason, _)| reason)
+        };
+        assert_eq!([&before, &same, &after].map(verdict), [None, None, Some(Reason::Denied)]);
+    }
 }

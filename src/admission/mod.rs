@@ -784,4 +784,26 @@ mod tests {
         }
         assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceLimit));
     }
+
+    #[tokio::test]
+    async fn a_source_has_16_clients_at_most_that_read_their_alert() {
+        let admission = Admission::new(checked::Limits::default());
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (mut clients, mut lingering) = (Vec::new(), Vec::new());
+        for _ in 0..=LINGERING {
+            clients.push(TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client"));
+            let (stream, peer) = socket.accept().await.expect("a connection");
+            let source = admission.source(peer.ip());
+            lingering.push(Box::pin(admission.linger(Parting { stream, source, lingers: true })));
+        }
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        // The last one takes its place, and the first one gives way.
+        for one in &mut lingering {
+            assert!(one.as_mut().poll(&mut cx).is_pending());
+        }
+        assert!(lingering.remove(0).as_mut().poll(&mut cx).is_ready());
+        for one in &mut lingering {
+            assert!(one.as_mut().poll(&mut cx).is_pending());
+        }
+    }
 }

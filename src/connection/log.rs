@@ -536,4 +536,38 @@ mod tests {
         assert!(metrics.contains("doorward_connections_accepted_total{listener=\"public\"} 2\n"), "{metrics}");
         assert!(metrics.contains("doorward_handshakes_in_progress{listener=\"public\"} 0\n"), "{metrics}");
     }
+
+    /// A handshake that fails before its route counts may still have found one.
+    #[tokio::test]
+    async fn a_reason_that_a_route_does_not_have_is_counted_without_it() {
+        let config = config::parse(CONFIG, FilePath::new("doorward.toml")).expect("a configuration");
+        let gate = Arc::new(Gate::new(
+            Snapshot::build(&config).expect("a snapshot"),
+            Admission::new(config.limits.clone()),
+            Support::none(),
+            Arc::new(Metrics::new(&config).expect("metrics")),
+            Arc::new(Log::new(LogFormat::Json, io::sink()).expect("a log")),
+        ));
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let _client = TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client");
+        let (stream, peer) = socket.accept().await.expect("a connection");
+        let listener = Arc::new(config.listeners[0].clone());
+        let mut record = Record::open(&gate, &Accepted { stream, peer, listener, at: Instant::now() });
+        let name = ServerName::from_client_hello("mail.home.example");
+        record.routed(gate.snapshot.load().routes.find(Some(&name)).expect("the route"));
+        record.rejected(&Rejection::silent(Reason::Malformed, ""));
+        let (metrics, reason) = (gate.metrics.render(), Reason::Malformed);
+        let labels = format!(
+            "listener=\"public\",route=\"none\",stage=\"{}\",reason=\"{}\"",
+            reason.stage().label(),
+            reason.label()
+        );
+        for series in [
+            format!("doorward_connections_rejected_total{{{labels}}} 1\n"),
+            "doorward_connections_active{route=\"mail\"} 0\n".to_owned(),
+            "doorward_connections_active{route=\"none\"} 0\n".to_owned(),
+        ] {
+            assert!(metrics.contains(&series), "{series} in {metrics}");
+        }
+    }
 }

@@ -194,8 +194,9 @@ impl List {
                 authorities: !point.only_contains_user_certs,
                 uris: point.distribution_point.as_ref().map(uris).unwrap_or_default(),
             }),
-            // It speaks for a part of the certificates, and for which is not known.
-            Some(_) => return Err(webpki::Error::UnsupportedCrlIssuingDistributionPoint),
+            // It speaks for a part of the certificates, and for which is not known. `check` takes no such list; where one is
+            // read although the configuration could not be loaded, it revokes what it names and speaks for nothing.
+            Some(_) => Some(Scope { devices: false, authorities: false, uris: Vec::new() }),
         };
         let signer = match list.signer {
             Some(key) => Signer::Anchor(key),

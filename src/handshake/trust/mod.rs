@@ -2,6 +2,7 @@
 //! them.
 
 mod anchors;
+mod budget;
 mod chain_cache;
 mod lists;
 mod path;
@@ -15,6 +16,7 @@ use x509_parser::certificate::Validity as Dates;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use self::anchors::Anchors;
+use self::budget::Allowance;
 use self::chain_cache::Known;
 pub(super) use self::chain_cache::{Validity, Verified};
 use self::lists::Lists;
@@ -51,6 +53,7 @@ pub struct Authorities {
     lists: Lists,
     known: Known,
     vouched: Vouched,
+    allowance: Allowance,
     algorithms: Algorithms<'static>,
 }
 
@@ -94,7 +97,15 @@ impl Authorities {
             return Err(UnusableTrust::Anchor(Error::General("no trust anchors".to_owned())));
         }
         let lists = Lists::new(client_auth, algorithms).map_err(UnusableTrust::List)?;
-        Ok(Self { verifies, anchors, lists, known: Known::default(), vouched: Vouched::default(), algorithms })
+        Ok(Self {
+            verifies,
+            anchors,
+            lists,
+            known: Known::default(),
+            vouched: Vouched::default(),
+            allowance: Allowance::default(),
+            algorithms,
+        })
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -182,7 +193,8 @@ impl Authorities {
             let chain = Chain::new(vec![end_entity.clone().into_owned()], vec![issued], validity.until);
             return Ok(self.known.remember(Verified { identity, chain: Arc::new(chain), validity }));
         }
-        let path = path::find(leaf, sent, &self.anchors, self.algorithms, &self.vouched, now).map_err(|none| {
+        let found = path::find(leaf, sent, &self.anchors, self.algorithms, &self.vouched, &self.allowance, now);
+        let path = found.map_err(|none| {
             let anchored =
                 |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
             let error = path::alone(&own, now).err().unwrap_or(none.error);
