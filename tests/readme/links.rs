@@ -86,7 +86,9 @@ fn links_of_the_readme_lead_to_files() {
         if link.starts_with("http") || link.starts_with('#') {
             continue;
         }
-        assert!(folder.join(link.split('#').next().unwrap()).exists(), "README.md links to {link}");
+        let file = folder.join(link.split('#').next().unwrap());
+        let size = std::fs::metadata(&file).unwrap_or_else(|error| panic!("README.md links to {link}: {error}")).len();
+        assert!(!link.ends_with(".png") || size < 150_000, "{link} has {size} bytes");
         if let Some(page) = link.strip_prefix("src/manual/").filter(|link| link.contains(".md")) {
             assert!(targets.contains(&page.replacen(".md", "", 1)), "README.md links to {link}");
             pages.extend(page.split('.').next());
