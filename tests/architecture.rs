@@ -12,6 +12,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("sys", &[]),
     ("html", &[]),
+    // Pages of text, and how they are shown.
+    ("manual", &[]),
     ("places", &[]),
     ("tls", &["model"]),
     // All text about a refusal: it takes vocabulary and gives words, so that everything above can use them.
@@ -96,6 +98,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "enrolment",
             "explain",
             "handshake",
+            "manual",
             "model",
             "pki",
             "reload",

@@ -366,7 +366,7 @@ fn files_may_go_to_another_disk() {
 fn without_the_key_of_an_authority_what_needs_none_goes_on() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
-    // As the README advises: the key is kept elsewhere.
+    // As the manual advises: the key is kept elsewhere.
     std::fs::rename(home.path("pki/clients-key.pem"), home.path("away.pem")).unwrap();
     let before = home.files();
     refused(home.ca(&["device", "bob-laptop"]), 2, &["pki/clients-key.pem is not here", "bring it back", "deny = "]);
