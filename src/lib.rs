@@ -36,6 +36,7 @@ mod gate;
 pub mod handshake;
 mod http;
 pub mod listener;
+pub mod manual;
 pub mod model;
 pub mod pki;
 pub mod proxy_protocol;

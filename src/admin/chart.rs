@@ -4,7 +4,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::history::{History, STEP, STEPS};
-use super::words;
+use crate::explain;
 use crate::model::rejection::{Reason, Side};
 use crate::telemetry::tally::{Counts, Tally};
 
@@ -49,7 +49,7 @@ pub(super) fn rows(total: &Counts, steps: &[Counts]) -> Vec<Row> {
         .filter(|(_, (_, total))| **total > 0)
         .map(|(index, (reason, total))| Row {
             key: reason.to_string(),
-            words: words::reason(*reason),
+            words: explain::words(*reason).short,
             side: Some(reason.side()),
             total: *total,
             steps: steps.iter().map(|step| step.rejected.get(index).copied().unwrap_or(0)).collect(),

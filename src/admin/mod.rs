@@ -5,7 +5,6 @@ mod chart;
 mod history;
 mod page;
 mod responder;
-mod words;
 
 use std::convert::Infallible;
 use std::io;

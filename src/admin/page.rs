@@ -11,9 +11,8 @@ use time::format_description::well_known::Rfc3339;
 use super::Monitored;
 use super::chart::{self, Row};
 use super::history::History;
-use super::words;
 use crate::explain::refusals::Refusal;
-use crate::explain::{Explanation, explain};
+use crate::explain::{self, advice, sentence};
 use crate::http::Policy;
 use crate::model::names::printable;
 use crate::model::rejection::{Reason, Side};
@@ -242,15 +241,14 @@ fn expiries(expiries: &[Expiry], now: OffsetDateTime) -> Markup {
 
 fn latest_refusals(refusals: &[Arc<Refusal>], now: OffsetDateTime) -> Markup {
     // A client that tries again and again gets one entry.
-    let mut listed: Vec<(&Refusal, Explanation, u64)> = Vec::new();
+    let mut listed: Vec<(&Refusal, String, u64)> = Vec::new();
     let mut entries: HashMap<(IpAddr, String), usize> = HashMap::new();
     for refusal in refusals {
-        let explanation = explain(refusal, now);
-        let key = (refusal.source.ip(), explanation.sentence.clone());
-        let index = *entries.entry(key).or_insert(listed.len());
+        let sentence = sentence(refusal, now);
+        let index = *entries.entry((refusal.source.ip(), sentence.clone())).or_insert(listed.len());
         match listed.get_mut(index) {
             Some((.., times)) => *times += 1,
-            None => listed.push((refusal, explanation, 1)),
+            None => listed.push((refusal, sentence, 1)),
         }
     }
     html! {
@@ -259,12 +257,12 @@ fn latest_refusals(refusals: &[Arc<Refusal>], now: OffsetDateTime) -> Markup {
             @if listed.is_empty() { p.quiet { "None yet." } } @else {
                 table.told {
                     thead { tr { th { "When" } th { "From" } th { "What happened, and what to do" } } }
-                    tbody { @for (refusal, explanation, times) in listed.iter().take(LISTED) { tr {
+                    tbody { @for (refusal, sentence, times) in listed.iter().take(LISTED) { tr {
                         td.when { (ago(refusal.at, now)) }
                         td.who { (refusal.source.ip().to_canonical()) }
                         td {
-                            p { (explanation.sentence) @if *times > 1 { " " strong { (grouped(*times)) " times" } } }
-                            p.quiet { (explanation.advice) " " code { (refusal.reason) } }
+                            p { (sentence) @if *times > 1 { " " strong { (grouped(*times)) " times" } } }
+                            p.quiet { (advice(refusal)) " " code { (refusal.reason()) } }
                         }
                     } } }
                 }
@@ -283,7 +281,7 @@ struct SourceRefusals<'a> {
 impl SourceRefusals<'_> {
     fn most_frequent(&self) -> &'static str {
         let most = self.reasons.iter().max_by_key(|(reason, count)| (**count, reason.to_string()));
-        most.map_or("", |(reason, _)| words::reason(*reason))
+        most.map_or("", |(reason, _)| explain::words(*reason).short)
     }
 }
 
@@ -294,7 +292,7 @@ fn frequent_sources(refusals: &[Arc<Refusal>], now: OffsetDateTime) -> Markup {
         let new = || SourceRefusals { count: 0, latest: refusal, reasons: HashMap::new() };
         let source = sources.entry(refusal.counted_as).or_insert_with(new);
         source.count += 1;
-        *source.reasons.entry(refusal.reason).or_default() += 1;
+        *source.reasons.entry(refusal.reason()).or_default() += 1;
     }
     let mut ranked: Vec<(String, SourceRefusals<'_>)> =
         sources.into_iter().map(|(source, refusals)| (source.to_string(), refusals)).collect();

@@ -92,12 +92,12 @@ fn plistutil_reads_the_same_values() {
     assert_eq!(read(&home, &home.path("binary.plist")), read(&home, &profile));
 }
 
-/// README: an owner with a certificate that devices trust can sign the profile.
+/// The manual: an owner with a certificate that devices trust can sign the profile.
 #[test]
-fn openssl_signs_it_with_the_readmes_command() {
-    const README: &str = include_str!("../../README.md");
+fn openssl_signs_it_with_the_manuals_command() {
+    const PAGE: &str = include_str!("../../src/manual/devices.md");
     let home = Home::new();
-    let command = README.lines().find(|line| line.starts_with("openssl smime ")).unwrap();
+    let command = PAGE.lines().find(|line| line.starts_with("openssl smime ")).unwrap();
     let mut bash = home.tool("bash", "bash");
     run(bash.current_dir(home.folder()).args(["-euc", command])).success();
     let signed = home.folder().join("signed.mobileconfig");
