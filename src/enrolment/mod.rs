@@ -186,53 +186,18 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// What a device is to be set up with could not be made.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An archive could not be made.
-    Pki(pki::Error),
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
     /// What should be a certificate is none.
-    NotACertificate(NotACertificate),
+    #[error(transparent)]
+    NotACertificate(#[from] NotACertificate),
     /// The configuration profile could not be written.
-    Profile(plist::Error),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pki(error) => write!(f, "{error}"),
-            Self::NotACertificate(error) => write!(f, "{error}"),
-            Self::Profile(_) => f.write_str("failed to make a configuration profile"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Pki(error) => error.source(),
-            Self::NotACertificate(error) => error.source(),
-            Self::Profile(error) => Some(error),
-        }
-    }
-}
-
-impl From<pki::Error> for Error {
-    fn from(error: pki::Error) -> Self {
-        Self::Pki(error)
-    }
-}
-
-impl From<NotACertificate> for Error {
-    fn from(error: NotACertificate) -> Self {
-        Self::NotACertificate(error)
-    }
-}
-
-impl From<plist::Error> for Error {
-    fn from(error: plist::Error) -> Self {
-        Self::Profile(error)
-    }
+    #[error("failed to make a configuration profile")]
+    Profile(#[from] plist::Error),
 }
 
 #[cfg(test)]

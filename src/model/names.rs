@@ -45,32 +45,21 @@ impl fmt::Display for Name {
 }
 
 /// Why a text is not a [`Name`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// Nothing was given.
+    #[error("a name may not be empty")]
     Empty,
     /// More than [`Name::MAX`] bytes.
+    #[error("a name may have at most {} characters", Name::MAX)]
     TooLong,
     /// A character other than ASCII letters, digits, `.`, `_`, `-`.
+    #[error("a name may not contain {0:?}: use letters, digits, \".\", \"_\" and \"-\"")]
     Character(char),
     /// Starts with `.` or `-`, which would read as a hidden file or an option.
+    #[error("a name may not start with \".\" or \"-\"")]
     FirstCharacter,
 }
-
-impl fmt::Display for InvalidName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("a name may not be empty"),
-            Self::TooLong => write!(f, "a name may have at most {} characters", Name::MAX),
-            Self::Character(c) => {
-                write!(f, "a name may not contain {c:?}: use letters, digits, \".\", \"_\" and \"-\"")
-            }
-            Self::FirstCharacter => f.write_str("a name may not start with \".\" or \"-\""),
-        }
-    }
-}
-
-impl std::error::Error for InvalidName {}
 
 /// A host name as the `server_name` extension carries it (RFC 6066 section 3), in the one form that is
 /// compared: ASCII, lower case, no trailing dot, never an IP address.
@@ -126,24 +115,15 @@ impl fmt::Display for ServerName {
 }
 
 /// Why a text is not a [`ServerName`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidServerName {
     /// An IP address: RFC 6066 section 3 forbids them in `server_name`, so no client could ask for it.
+    #[error("an IP address cannot be a server name (RFC 6066 section 3)")]
     IpAddress,
     /// Not a DNS host name.
+    #[error("not a host name")]
     Syntax,
 }
-
-impl fmt::Display for InvalidServerName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::IpAddress => "an IP address cannot be a server name (RFC 6066 section 3)",
-            Self::Syntax => "not a host name",
-        })
-    }
-}
-
-impl std::error::Error for InvalidServerName {}
 
 /// Whether a name in a certificate is a wildcard directly below a top-level name, as in `*.lan`: OpenSSL and browsers do not
 /// take them, as one could stand for a whole registry.

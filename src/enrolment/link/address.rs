@@ -175,31 +175,18 @@ fn usualness(address: IpAddr) -> u8 {
 }
 
 /// Why a link cannot be at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsuitable {
     /// Anybody on the internet may be able to come there.
+    #[error("{0} is no private address: anybody on the internet may be able to come there")]
     Public(IpAddr),
     /// It means every address of the machine, and so the public ones.
+    #[error("this is every address of the machine: name the one in your home network")]
     Every,
     /// A link-local IPv6 address needs a zone, which browsers do not take in a URL.
+    #[error("browsers cannot open a link-local IPv6 address such as {0}: take another one")]
     NeedsZone(Ipv6Addr),
 }
-
-impl fmt::Display for Unsuitable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Public(address) => {
-                write!(f, "{address} is no private address: anybody on the internet may be able to come there")
-            }
-            Self::Every => f.write_str("this is every address of the machine: name the one in your home network"),
-            Self::NeedsZone(address) => {
-                write!(f, "browsers cannot open a link-local IPv6 address such as {address}: take another one")
-            }
-        }
-    }
-}
-
-impl std::error::Error for Unsuitable {}
 
 /// Whether a link may be at `address`.
 pub fn check(address: IpAddr, reach: Reach) -> Result<(), Unsuitable> {

@@ -232,16 +232,9 @@ impl Twins {
 }
 
 /// The certificate could not be read as X.509.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an X.509 certificate")]
 pub struct NotACertificate;
-
-impl fmt::Display for NotACertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an X.509 certificate")
-    }
-}
-
-impl std::error::Error for NotACertificate {}
 
 impl Identity {
     /// Reads an end-entity certificate. `verified` is the caller's word that its chain was checked.
