@@ -16,6 +16,7 @@ use crate::ca::inventory::{COPIES, FILE, Store};
 use crate::config::services;
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::model::shell;
 use crate::pki::Issued;
 use crate::pki::keys::KeyType;
 
@@ -210,7 +211,7 @@ impl Written {
             out.push_str(format!("  {path:<40} {note}").trim_end());
             out.push('\n');
         }
-        let (config, folder) = (self.config.display(), self.folder.display());
+        let (config, folder) = (shell::path(&self.config), shell::path(&self.folder));
         let first = self.devices.first().map_or("NAME", |device| &device.name);
         let (names, port) = (self.server_names.join(", "), self.listen.port());
         let _ = write!(

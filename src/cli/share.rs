@@ -23,10 +23,11 @@ use crate::ca::files::Folder;
 use crate::ca::inventory::{Kind, Store, now};
 use crate::enrolment::code::{self, Colours};
 use crate::enrolment::link::{self, Candidate, InterfaceKind, Link, Notice, Outcome, Reach};
-use crate::enrolment::{Device, Form, Kit, word};
+use crate::enrolment::{Device, Form, Kit};
 use crate::handshake::suites::PROVIDER;
 use crate::model::identity::Identity;
 use crate::model::names::Name;
+use crate::model::shell;
 use crate::pki::{Password, keys};
 
 /// What stands below the help text.
@@ -146,18 +147,13 @@ pub(super) fn command(device: &Name, folder: &Path) -> String {
     if folder == Path::new(FOLDER) {
         format!("doorward share {device}")
     } else {
-        format!("doorward share {device} --folder {}", quoted(folder))
+        format!("doorward share {device} --folder {}", shell::path(folder))
     }
 }
 
 /// The last line of what there is to say when nobody has fetched it.
 pub(super) fn for_a_new_link(command: &str) -> String {
     format!("For a new link: {command}")
-}
-
-/// A path as one word of a command line.
-fn quoted(path: &Path) -> String {
-    word(&path.to_string_lossy()).into_owned()
 }
 
 /// Makes the device's archives anew.
@@ -184,7 +180,7 @@ fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotSh
         return Err(usage(format!(
             "the certificate of {name} expired on {}\n  to renew it: doorward ca renew {name} --folder {}",
             end.unwrap_or_default(),
-            quoted(&pki)
+            shell::path(&pki)
         )));
     }
     let Some(inventory) = Store::look(&pki).map_err(|error| unexpected(&error))? else {
@@ -196,7 +192,7 @@ fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotSh
         return Err(usage(format!(
             "{name} was shut out: its certificate is revoked, and no gate lets it in\n  a new one, if it is to come in again: \
              doorward ca device {name} --force --folder {}",
-            quoted(&pki)
+            shell::path(&pki)
         )));
     }
     let authority = inventory.authority_for(Kind::Server).ok_or_else(|| {
@@ -441,11 +437,11 @@ fn device(folder: &Path, name: &Name) -> Result<Device, String> {
             "the key of {name} is not in {} any more, and without it there is nothing to hand over\n  a certificate with a \
              new key: doorward ca renew {name} --new-key --folder {}",
             devices.display(),
-            quoted(&folder.join("pki"))
+            shell::path(&folder.join("pki"))
         ));
     }
     let pem = Folder::read_beside(folder, &key_file).map_err(|error| cannot_read(&key_file, &error))?;
-    let (shown, word) = (key_file.display(), quoted(&key_file));
+    let (shown, word) = (key_file.display(), shell::path(&key_file));
     if keys::is_encrypted(&pem) {
         return Err(format!(
             "{shown} is encrypted; to decrypt it, with its passphrase:\n  {}",
@@ -487,7 +483,7 @@ fn not_there(folder: &Path, devices: &Path, name: &Name) -> String {
         "no device called {name} in {}{there}\n  files that were written elsewhere (--output) must be moved there first\n  to \
          let in a new device: doorward ca device {name} --folder {}",
         devices.display(),
-        quoted(&folder.join("pki"))
+        shell::path(&folder.join("pki"))
     )
 }
 

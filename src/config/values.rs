@@ -11,6 +11,7 @@ use super::reader::Scalar;
 use super::report::{Problem, quoted};
 use super::suggest;
 use crate::model::names::ServerName;
+use crate::model::shell;
 
 /// No phase takes longer; timers further ahead than the clock can count would be a panic.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -181,7 +182,7 @@ pub(super) fn log_output(text: &str, folder: &Path) -> Result<LogOutput, Problem
     match path.parent() {
         Some(parent) if !parent.is_dir() => Err(Problem::new(
             format!("there is no folder {}", parent.display()),
-            format!("make it, and let the user that doorward runs as write to it: mkdir -p {}", parent.display()),
+            format!("make it, and let the user that doorward runs as write to it: mkdir -p {}", shell::path(parent)),
         )),
         _ => Ok(LogOutput::File(path)),
     }

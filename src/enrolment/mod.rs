@@ -22,7 +22,6 @@ use crate::model::identity::{Identity, NotACertificate};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::{self, Password, Profile};
 use steps::Facts;
-pub(crate) use steps::word;
 
 /// The port that browsers expect and the router forwards.
 pub const PUBLIC_PORT: u16 = 443;

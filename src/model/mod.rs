@@ -5,4 +5,5 @@ pub mod close;
 pub mod identity;
 pub mod names;
 pub mod rejection;
+pub mod shell;
 pub mod source;

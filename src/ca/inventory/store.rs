@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::transaction::{self, CommitError, Recovered, tidy};
 use super::{AuthorityEntry, Inventory, VERSION};
 use crate::ca::files::{self, Access, Folder, NewFile, Warning, io_error as file_error};
+use crate::model::shell;
 use crate::pki::Authority;
 use crate::pki::{self, keys};
 
@@ -64,8 +65,9 @@ pub enum StoreError {
     /// A change is made, and some of its files are not in their places yet.
     #[error(
         "the change is made, but not every file is in its place: {}\n  when this is mended, let it be finished: doorward ca \
-         list --folder {folder}",
-        with_cause(source)
+         list --folder {}",
+        with_cause(source),
+        shell::path(folder)
     )]
     Unfinished {
         /// The folder.
