@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use crate::config::checked;
 use crate::model::names::Name;
@@ -158,6 +159,7 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into())?;
+        debug!(listener = %settings.name, %address, shared, "bound");
         Ok(Self {
             name: settings.name.clone(),
             configured: settings.address,

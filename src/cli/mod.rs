@@ -19,6 +19,7 @@ pub mod ca;
 mod check;
 mod cut;
 mod demo;
+mod diagnostics;
 pub mod exit;
 mod explain;
 pub mod init;
@@ -169,7 +170,9 @@ impl ConfigArg {
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let command = Cli::parse().command;
+    diagnostics::start();
+    match command {
         Command::Demo(args) => demo::run(&args),
         Command::Init(args) => match init::run(&args) {
             Ok(()) => exit::OK.into(),

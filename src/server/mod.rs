@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 use crate::admin::{Admin, Watched};
 use crate::admission::Admission;
@@ -100,7 +101,11 @@ impl Server {
     pub fn bind(config: Config, log: Arc<Log>) -> Result<Self, StartError> {
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
-            KernelTls::Auto | KernelTls::Require => Support::found(ktls::probe()),
+            KernelTls::Auto | KernelTls::Require => {
+                let probe = ktls::probe();
+                debug!(suites = ?probe.suites, changes_keys = probe.changes_keys, "probed kernel TLS");
+                Support::found(probe)
+            }
         };
         if config.kernel_tls == KernelTls::Require && !kernel.missing().is_empty() {
             return Err(StartError::KernelTls(kernel.missing().to_vec()));
