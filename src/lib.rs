@@ -36,6 +36,7 @@ mod gate;
 pub mod handshake;
 mod html;
 pub mod listener;
+pub mod manual;
 pub mod model;
 pub mod pki;
 mod places;

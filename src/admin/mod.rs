@@ -5,7 +5,6 @@
 mod answers;
 mod history;
 mod page;
-mod words;
 
 use std::convert::Infallible;
 use std::io;

@@ -13,9 +13,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Watched;
 use super::history::{History, STEP, STEPS};
-use super::words;
 use crate::explain::refusals::Refusal;
-use crate::explain::{Explanation, counted, explain, lasting};
+use crate::explain::{self, advice, counted, lasting, sentence};
 use crate::html::Html;
 use crate::model::names::printable;
 use crate::model::rejection::{Reason, Side};
@@ -86,7 +85,7 @@ fn rows(total: &Counts, steps: &[Counts]) -> Vec<Row> {
         .filter(|(_, (_, total))| **total > 0)
         .map(|(index, (reason, total))| Row {
             key: reason.to_string(),
-            words: words::reason(*reason),
+            words: explain::words(*reason).short,
             side: Some(reason.side().label()),
             total: *total,
             steps: steps.iter().map(|step| step.rejected.get(index).copied().unwrap_or(0)).collect(),
@@ -293,26 +292,26 @@ fn latest(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
     }
     html.raw("<table class=\"told\"><thead><tr><th>When<th>Who<th>What happened, and what to do</thead><tbody>");
     // Whoever tries again and again is told of once.
-    let mut told: Vec<(&Refusal, Explanation, u64)> = Vec::new();
+    let mut told: Vec<(&Refusal, String, u64)> = Vec::new();
     let mut places: HashMap<(IpAddr, String), usize> = HashMap::new();
     for refusal in refusals {
-        let explanation = explain(refusal, now);
-        let place = *places.entry((refusal.source.ip(), explanation.sentence.clone())).or_insert(told.len());
+        let sentence = sentence(refusal, now);
+        let place = *places.entry((refusal.source.ip(), sentence.clone())).or_insert(told.len());
         match told.get_mut(place) {
             Some((.., times)) => *times += 1,
-            None => told.push((refusal, explanation, 1)),
+            None => told.push((refusal, sentence, 1)),
         }
     }
-    for (refusal, explanation, times) in told.into_iter().take(TOLD) {
+    for (refusal, sentence, times) in told.into_iter().take(TOLD) {
         html.raw("<tr><td class=\"when\">");
         ago(html, refusal.at, now);
         html.raw("<td class=\"who\">").text(refusal.source.ip().to_canonical());
-        html.raw("<td><p>").text(explanation.sentence);
+        html.raw("<td><p>").text(sentence);
         if times > 1 {
             html.raw(" <strong>").text(grouped(times)).raw(" times</strong>");
         }
-        html.raw("</p><p class=\"quiet\">").text(explanation.advice);
-        html.raw(" <code>").text(refusal.reason).raw("</code></p>");
+        html.raw("</p><p class=\"quiet\">").text(advice(refusal));
+        html.raw(" <code>").text(refusal.reason()).raw("</code></p>");
     }
     html.raw("</tbody></table></section>");
 }
@@ -336,7 +335,7 @@ fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
             reasons: HashMap::new(),
         });
         source.times += 1;
-        *source.reasons.entry(refusal.reason).or_default() += 1;
+        *source.reasons.entry(refusal.reason()).or_default() += 1;
     }
     let mut ranked: Vec<(String, Turned<'_>)> =
         sources.into_iter().map(|(source, turned)| (source.to_string(), turned)).collect();
@@ -351,7 +350,7 @@ fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
         let mostly = turned.reasons.into_iter().max_by_key(|(reason, times)| (*times, reason.to_string()));
         html.raw("<tr><th scope=\"row\" class=\"who\">").text(source);
         html.raw("<td class=\"number\">").text(grouped(turned.times)).raw("<td>");
-        html.raw(mostly.map_or("", |(reason, _)| words::reason(reason))).raw("<td class=\"when\">");
+        html.raw(mostly.map_or("", |(reason, _)| explain::words(reason).short)).raw("<td class=\"when\">");
         ago(html, turned.latest.at, now);
     }
     html.raw("</tbody></table></section>");

@@ -252,28 +252,22 @@ impl Authority {
     }
 }
 
-/// Whether the authority with the certificate `issuer` has signed this certificate.
+/// Whether the authority with the certificate `issuer` has signed this certificate, which bears its name as the issuer's.
 pub fn has_signed(issuer: &CertificateDer<'_>, certificate: &X509Certificate<'_>) -> bool {
-    let Ok((_, issuer)) = X509Certificate::from_der(issuer) else { return false };
-    let (message, signature) = (certificate.tbs_certificate.as_ref(), certificate.signature_value.data.as_ref());
-    certificate.issuer().as_raw() == issuer.subject().as_raw() && is_signature_of(&issuer, message, signature)
+    bears_signature_of(issuer, certificate.issuer(), certificate.as_raw())
 }
 
 /// Whether the key in the certificate `issuer` signed this revocation list (DER), and the list bears its name.
 pub fn has_signed_list(issuer: &CertificateDer<'_>, list: &[u8]) -> bool {
     let Ok(([], read)) = CertificateRevocationList::from_der(list) else { return false };
-    let (Some(issuer), Some(signed)) = (Parts::read(issuer), Signed::read(list)) else { return false };
-    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
-    read.issuer().as_raw() == issuer.subject && verify(algorithms.all, issuer.key, &signed).is_ok()
+    bears_signature_of(issuer, read.issuer(), list)
 }
 
-fn is_signature_of(issuer: &X509Certificate<'_>, message: &[u8], signature: &[u8]) -> bool {
-    let key = issuer.public_key().subject_public_key.data.as_ref();
-    rustls::crypto::aws_lc_rs::default_provider()
-        .signature_verification_algorithms
-        .all
-        .iter()
-        .any(|algorithm| algorithm.verify_signature(key, message, signature).is_ok())
+/// As the gate checks signatures: by the algorithm that is named, and only if it fits the key.
+fn bears_signature_of(issuer: &CertificateDer<'_>, named: &X509Name<'_>, der: &[u8]) -> bool {
+    let (Some(issuer), Some(signed)) = (Parts::read(issuer), Signed::read(der)) else { return false };
+    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms;
+    named.as_raw() == issuer.subject && verify(algorithms.all, issuer.key, &signed).is_ok()
 }
 
 impl fmt::Debug for Authority {
@@ -740,5 +734,23 @@ mod tests {
         let device = devices.issue(&Name::parse("alice-phone").expect("a name")).expect("a device");
         let text = format!("{devices:?} {device:?}");
         assert!(text.len() < 300 && !text.to_lowercase().contains("key"), "{text}");
+    }
+
+    #[test]
+    fn a_signature_counts_only_by_the_algorithm_that_the_certificate_names() {
+        let key = KeyPair::generate().expect("a key");
+        let made = CertificateParams::new(vec!["a.example".to_owned()]).expect("a name").self_signed(&key);
+        let made = made.expect("a certificate").der().clone();
+        let signed = |der: &[u8]| {
+            let (_, certificate) = X509Certificate::from_der(der).expect("a certificate");
+            has_signed(&made, &certificate)
+        };
+        assert!(signed(&made));
+        // The last byte of ecdsa-with-SHA256 where it is not signed itself: behind what is signed.
+        const SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+        let at = made.windows(SHA256.len()).rposition(|bytes| bytes == SHA256).expect("an algorithm");
+        let mut other = made.to_vec();
+        other[at + SHA256.len() - 1] = 0x03;
+        assert!(!signed(&other), "said to be by SHA-384");
     }
 }

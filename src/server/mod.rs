@@ -226,7 +226,7 @@ impl Server {
         let mut cut = 0;
         if !matches!(ended, Some(Ok(()))) {
             cut = connections.len();
-            gate.sessions.end(&Order { reason: CloseReason::DrainDeadline, detail: None, at: Instant::now() });
+            gate.sessions.end(&Order { reason: CloseReason::DrainDeadline, cause: None, at: Instant::now() });
             // Each ends at its next turn.
             let _ = timeout(Duration::from_secs(5), connections.wait()).await;
         }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use doorward::explain::advice;
+use doorward::explain::words;
 use doorward::model::rejection::Reason;
 
 use crate::common::process::{run, tool};
@@ -366,7 +366,7 @@ fn files_may_go_to_another_disk() {
 fn without_the_key_of_an_authority_what_needs_none_goes_on() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
-    // As the README advises: the key is kept elsewhere.
+    // As the manual advises: the key is kept elsewhere.
     std::fs::rename(home.path("pki/clients-key.pem"), home.path("away.pem")).unwrap();
     let before = home.files();
     refused(home.ca(&["device", "bob-laptop"]), 2, &["pki/clients-key.pem is not here", "bring it back", "deny = "]);
@@ -405,7 +405,7 @@ fn what_the_gate_advises_exists() {
     let home = Home::new();
     let mut advised = 0;
     for &reason in Reason::ALL {
-        for rest in advice(reason).split("doorward ca ").skip(1) {
+        for rest in words(reason).advice.split("doorward ca ").skip(1) {
             let command = rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap();
             home.ca(&[command, "--help"]).success();
             advised += 1;

@@ -92,12 +92,12 @@ fn plistutil_reads_the_same() {
     assert_eq!(read(&home, &home.path("binary.plist")), read(&home, &profile));
 }
 
-/// README: who has a certificate that the device knows can sign the profile.
+/// The manual: who has a certificate that the device knows can sign the profile.
 #[test]
-fn openssl_signs_it_as_the_readme_says() {
-    const README: &str = include_str!("../../README.md");
+fn openssl_signs_it_as_the_manual_says() {
+    const PAGE: &str = include_str!("../../src/manual/devices.md");
     let home = Home::new();
-    let command = README.lines().find(|line| line.starts_with("openssl smime ")).unwrap();
+    let command = PAGE.lines().find(|line| line.starts_with("openssl smime ")).unwrap();
     let mut bash = home.tool("bash", "bash");
     run(bash.current_dir(home.folder()).args(["-euc", command])).success();
     let signed = home.folder().join("signed.mobileconfig");

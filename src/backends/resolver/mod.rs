@@ -43,25 +43,6 @@ pub enum Unresolved {
     NoAnswer,
 }
 
-impl Unresolved {
-    /// The error of the operating system behind it, if it is one.
-    pub fn raw_os_error(&self) -> Option<i32> {
-        match self {
-            Self::Failed(error) => error.raw_os_error(),
-            Self::NoAnswer => None,
-        }
-    }
-}
-
-impl fmt::Display for Unresolved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(error) => error.fmt(f),
-            Self::NoAnswer => f.write_str("the name server has not answered within timeouts.dial"),
-        }
-    }
-}
-
 type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Looks names up and remembers the answers. Lasts as long as the gate; clones are the same one.

@@ -319,6 +319,11 @@ fn read_lists(file: &NamedFile) -> Result<Vec<RevocationList>, Problem> {
         };
         let read = RevocationList::read(der, &file.path).ok_or_else(|| damaged("it is damaged"))?;
         accepted(read.list.clone()).map_err(|why| damaged(&why))?;
+        if !read.has_readable_scope() {
+            return Err(damaged(
+                "its issuing distribution point cannot be read, so it is not known for which devices it speaks",
+            ));
+        }
         Ok(read)
     };
     lists.into_iter().map(read).collect()

@@ -123,6 +123,8 @@ pub struct RevocationList {
     pub sha256: Sha256,
     /// Whether it speaks for all certificates of its issuer: it is no delta, and has no issuing distribution point.
     pub whole: bool,
+    /// What says for which part it speaks: the values of those extensions. Empty if it speaks for all.
+    pub part: Vec<Vec<u8>>,
 }
 
 /// A list that was handed to the running gate, or was read although the configuration that names it could not be loaded.

@@ -9,6 +9,7 @@ use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Item, MAX, date, days, serial, some};
+use crate::explain::detail;
 use crate::model::identity::{Identity, key, text};
 use crate::model::names::{is_wildcard_too_wide, printable, visible};
 use crate::model::rejection::Reason;
@@ -83,17 +84,17 @@ pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
         "as_client",
         match &as_client {
             Ok(()) => "the gate accepts it if trust has its issuer".to_owned(),
-            Err(objection) => format!("{}: {}", objection.reason, printable_text(&objection.detail)),
+            Err(objection) => format!("{}: {}", objection.cause.reason(), printable_text(&detail(&objection.cause))),
         },
     );
 
     dates(&mut item, &identity, now.unix_timestamp());
     strength(&mut item, &certificate, &identity);
     if let Err(objection) = &as_client
-        && objection.reason == Reason::CertificateInvalid
+        && objection.cause.reason() == Reason::CertificateInvalid
         && !authority
     {
-        item.warn("invalid", format!("the gate refuses it: {}", printable_text(&objection.detail)));
+        item.warn("invalid", format!("the gate refuses it: {}", printable_text(&detail(&objection.cause))));
     }
     if authority {
         about_authority(&mut item, &certificate, usage);
