@@ -77,7 +77,7 @@ pub(crate) fn salvage(file: &Path, in_force: &checked::Config) -> lists::Tighten
 /// # Errors
 /// In words, why it cannot.
 pub(crate) fn usable(list: &checked::RevocationList) -> Result<(), String> {
-    check::client_auth::accepted(list.list.clone())
+    check::revocation_lists::accepted(list.list.clone())
 }
 
 /// Reads the section `[control]` alone: whoever asks a running gate may not be able to read its keys, and what is wrong with

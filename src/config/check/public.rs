@@ -5,7 +5,7 @@ use std::path::Path;
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::client_auth::named;
+use super::anchors::named;
 use super::route::Checked;
 use crate::config::checked::{RouteMode, Terminate};
 use crate::config::raw::{Raw, RawRoute};
