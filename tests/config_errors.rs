@@ -241,7 +241,7 @@ fn every_value_arrives_as_it_was_written() {
         (RevocationCheck::Chain, RevocationCheck::Leaf),
         "its own"
     );
-    assert_eq!(own.deny.serials, default.deny.serials, "whom the default denies, nobody lets in");
+    assert_eq!(own.deny.serials, default.deny.serials, "what the default denies is denied on every route");
     assert_eq!(own.trust[0].file, pki.join("clients.pem"), "of the default");
     assert_eq!(own.revocation_lists.len(), 1, "of the default");
 

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, for somebody who has never seen a certificate or a TOML file.
+//! What is wrong with a configuration, for readers who have never seen a certificate or a TOML file.
 
 use std::path::PathBuf;
 

@@ -269,7 +269,7 @@ fn nature(file: &NamedFile, wanted: Wanted) -> (String, Option<String>) {
         ),
         "X509 CRL" => ("it is a revocation list", belongs(wanted, "revocation_lists")),
         "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => (
-            "it is a request for a certificate, which nobody has signed yet",
+            "it is a certificate request (CSR), which is not signed yet",
             Some("write the path of the certificate that came back for this request".to_owned()),
         ),
         "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => (

@@ -52,7 +52,7 @@ fn is_marked(place: &Path) -> io::Result<bool> {
     Ok(!taken(&open(place)?, FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Without waiting for a writer where a FIFO stands in the place of the file.
+/// Does not wait for a writer if the file is a FIFO.
 fn open(place: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(place)
 }

@@ -80,8 +80,8 @@ pub(crate) fn usable(list: &checked::RevocationList) -> Result<(), String> {
     check::revocation_lists::accepted(list.list.clone())
 }
 
-/// Reads the section `[control]` alone: whoever asks a running gate may not be able to read its keys, and what is wrong with
-/// the rest of the file does not concern him.
+/// Reads the section `[control]` alone: a user who may connect to the gate may not be able to read its keys, and mistakes in
+/// the rest of the file do not matter here.
 ///
 /// # Errors
 /// If the file cannot be read, is not TOML, or has mistakes in this section.

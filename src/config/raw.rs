@@ -251,7 +251,7 @@ impl RawLimits {
 }
 
 impl RawControl {
-    /// Reads the section alone: the rest of the document is nobody's business here.
+    /// Reads the section alone: the rest of the document is not looked at.
     pub(super) fn read_alone(document: &DeTable<'_>, report: &mut Report) -> Given<Self> {
         Self::find(&mut Table::root(document, Purpose::Read(&known_keys())), report)
     }

@@ -165,7 +165,7 @@ impl<'a> Table<'a> {
             .collect()
     }
 
-    /// Ends the reading: reports every key that nobody asked for.
+    /// Ends the reading: reports every key that was not asked for.
     pub(super) fn close(self, report: &mut Report) {
         let Purpose::Read(known) = self.purpose else { return };
         for (key, _) in self.entries {
@@ -265,7 +265,7 @@ fn header(key: &str) -> String {
     }
 }
 
-/// A key as it may be shown: one that somebody put quotes around may hold anything.
+/// A key as it may be shown: one in quotes may hold anything.
 fn printed(key: &str) -> String {
     crate::model::names::printable(key, 64)
 }

@@ -1,4 +1,4 @@
-//! What a TOML parser says, in words for somebody who does not know TOML.
+//! What a TOML parser says, in words that do not require knowledge of TOML.
 
 use toml::de::Error;
 
@@ -71,7 +71,7 @@ fn hint(line: &str, said: &str) -> String {
     general.to_owned()
 }
 
-/// A line as it stands in the file, but for what could fool a reader. Quotes are the very thing to be looked at here.
+/// A line as it stands in the file, but for what could fool a reader. Quotes stay, for they are often the mistake.
 fn shown(line: &str) -> String {
     crate::model::names::printable(line, 100).replace("\\\"", "\"").replace("\\\\", "\\")
 }

@@ -48,8 +48,8 @@ fn read_anchors(text: &Text, file: &NamedFile, report: &mut Report) -> Option<Ve
         report.warn(
             &text.place,
             format!(
-                "{shown} holds a private key besides its certificates; the gate does not need it, and whoever \
-                 gets it can make certificates for himself: move it to a safe place"
+                "{shown} holds a private key besides its certificates; the gate does not need it, and anyone \
+                 who reads it can issue certificates: move it to a safe place"
             ),
         );
     }

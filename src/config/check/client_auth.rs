@@ -48,7 +48,7 @@ pub(super) fn check(
     let announce = word(text(|raw| &raw.announce_trust), ANNOUNCE_WORDS, true, report);
     let anchors = anchors::check(trust, report);
     let lists_in_files = revocation_lists::check(lists, report);
-    // Whom the default turns away, no route lets in: a lost phone is lost everywhere.
+    // Entries of the default count on every route: a lost phone is lost everywhere.
     let [own_deny, default_deny] =
         [own, default].map(|table| deny::check(table.map_or(&Given::Absent, |raw| &raw.deny), report));
 
@@ -61,11 +61,7 @@ pub(super) fn check(
     if mode.verifies() && in_use && anchors.is_empty() {
         report.error(
             &trust.value().map_or_else(|| place.child("trust"), |trust| trust.place.clone()),
-            format!(
-                "nobody is trusted to vouch for devices, so in the mode \"{}\" no certificate would ever be \
-                 valid",
-                mode.word()
-            ),
+            format!("no authority is trusted, so in the mode \"{}\" every certificate would be rejected", mode.word()),
             "name the file with the certificate of the authority that signs your devices' certificates: trust = \
              [\"pki/clients.pem\"]; with mkcert that is the file rootCA.pem in the folder that \"mkcert -CAROOT\" \
              prints",
@@ -76,7 +72,7 @@ pub(super) fn check(
         report.warn(
             &lists.place,
             format!(
-                "revocation lists have no effect in the mode \"{}\", which verifies nobody; write mode = \
+                "revocation lists have no effect in the mode \"{}\", which verifies no certificate; write mode = \
                  \"require_and_verify\"",
                 mode.word()
             ),

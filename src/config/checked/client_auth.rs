@@ -13,9 +13,9 @@ use crate::model::identity::{Serial, Sha256};
 /// What is asked of client certificates. The words are Caddy's, and mean what they mean there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuthMode {
-    /// Ask; take none, and take any without looking who vouches for it.
+    /// Ask; take none, and take any without verifying it.
     Request,
-    /// Insist on one; take any without looking who vouches for it.
+    /// Insist on one; take any without verifying it.
     Require,
     /// Ask; take none, but verify what is given.
     VerifyIfGiven,
@@ -34,7 +34,7 @@ impl ClientAuthMode {
         }
     }
 
-    /// Whether a client without a certificate is turned away.
+    /// Whether a client without a certificate is rejected.
     pub const fn requires(self) -> bool {
         matches!(self, Self::Require | Self::RequireAndVerify)
     }
@@ -58,17 +58,17 @@ pub struct ClientAuth {
     /// Lists that revoke beside those, and were not loaded with the configuration. They never make the status of a
     /// certificate unknown.
     pub newer_lists: Vec<Arc<NewerList>>,
-    /// Certificates that are turned away without a list: those of the route and those of the default.
+    /// Certificates that are rejected without a list: those of the route and those of the default.
     pub deny: DenyList,
     /// What an expired revocation list means.
     pub expired_revocation_list: ExpiredRevocationList,
     /// Of which certificates a revocation list has to speak.
     pub revocation_check: RevocationCheck,
-    /// What becomes of those whose certificate expires while they are in.
+    /// What happens to sessions whose certificate expires.
     pub expired_session: ExpiredSession,
     /// Whether clients are told the names of the trust anchors (`certificate_authorities`, RFC 8446 section 4.2.4).
-    /// Browsers then offer their user only the certificates that fit; but whoever asks for the route's server name is
-    /// told, too, and a mkcert root is named after its owner.
+    /// Browsers then offer their user only the certificates that fit; but every client that sends the route's
+    /// server name learns them, and a mkcert root is named after its owner.
     pub announce_trust: bool,
 }
 
@@ -136,7 +136,7 @@ pub struct NewerList {
     pub authority: Option<CertificateDer<'static>>,
 }
 
-/// Certificates that are turned away one by one.
+/// Certificates that are rejected one by one.
 #[derive(Clone, Debug, Default)]
 pub struct DenyList {
     /// By fingerprint.
@@ -148,27 +148,27 @@ pub struct DenyList {
 /// What an expired revocation list means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpiredRevocationList {
-    /// Nobody whom it would speak for gets in.
+    /// Certificates of its issuer are rejected.
     Deny,
     /// It is used as it is, and the gate warns.
     Warn,
 }
 
-/// What becomes of a session whose certificate expires meanwhile.
+/// What happens to a session whose certificate expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpiredSession {
     /// It ends.
     Cut,
-    /// It goes on until it ends by itself.
+    /// It goes on.
     Keep,
 }
 
-/// Whom a route lets in; groups are resolved.
+/// Which clients a route admits; groups are resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allow {
     /// `any`: every verified certificate.
     pub any: bool,
-    /// `unverified`: whoever the client-auth mode lets through, with an unverified certificate or none.
+    /// `unverified`: clients with an unverified certificate or none, as far as the client-auth mode permits them.
     pub unverified: bool,
     /// Verified certificates that match one of these.
     pub selectors: Vec<Selector>,

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-/// The socket for those who ask the running gate.
+/// The socket on which the running gate answers requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// Where it is.
@@ -13,7 +13,7 @@ pub struct Control {
 /// Where the control socket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlSocket {
-    /// Nowhere: nobody can ask.
+    /// There is none.
     Off,
     /// There, or the gate does not start.
     At(PathBuf),
@@ -23,7 +23,7 @@ pub enum ControlSocket {
 }
 
 impl ControlSocket {
-    /// What its file is called unless somebody says otherwise.
+    /// The default name of its file.
     pub const NAME: &str = "control.sock";
 
     /// Where the gate of `deploy/doorward.service` makes it.
@@ -46,7 +46,7 @@ impl ControlSocket {
         }
     }
 
-    /// Where a gate may have made it, for those who ask: the likeliest first.
+    /// Where a gate may have made it, most likely path first: for the commands that connect to it.
     pub fn places(&self) -> Vec<PathBuf> {
         match self {
             Self::Off => Vec::new(),

@@ -30,7 +30,7 @@ pub struct Config {
     pub file: PathBuf,
     /// `kernel_tls`.
     pub kernel_tls: KernelTls,
-    /// `watch`: whether a file that changes is taken over by itself.
+    /// `watch`: whether changed files are loaded without a command.
     pub watch: bool,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
@@ -98,7 +98,7 @@ pub struct Route {
 pub enum RouteMode {
     /// The gate does: it asks for a certificate and decides.
     Terminate(Box<Terminate>),
-    /// The backend does; the gate asks nobody for a certificate.
+    /// The backend does; the gate asks for no certificate.
     Passthrough,
 }
 
@@ -109,7 +109,7 @@ pub struct Terminate {
     pub certificate: Arc<Certificate>,
     /// How client certificates are judged.
     pub client_auth: Arc<ClientAuth>,
-    /// Whom the route lets in.
+    /// Which clients the route admits.
     pub allow: Allow,
     /// Application protocols (ALPN, RFC 7301) in order of preference; empty means that none is negotiated.
     pub application_protocols: Vec<Vec<u8>>,

@@ -85,7 +85,7 @@ pub(in crate::config) fn count(scalar: &Scalar) -> Result<usize, Problem> {
         }
     };
     match number.strip_prefix('+').unwrap_or(&number).parse() {
-        Ok(0) => Err(Problem::new("0 would let nobody in", "write a number from 1 on")),
+        Ok(0) => Err(Problem::new("0 would refuse every connection", "write a number from 1 on")),
         Ok(number) if number <= MOST => Ok(number),
         Err(_) if number.starts_with('-') => {
             Err(Problem::new("a limit cannot be less than nothing", "write a number from 1 on"))
@@ -102,7 +102,7 @@ pub(in crate::config) fn prefix(scalar: &Scalar, bits: u8) -> Result<u8, Problem
         Scalar::Text(text) => return Err(Problem::new(format!("{} is not a number", quoted(text)), remedy)),
     };
     match number.parse() {
-        Ok(0) => Err(Problem::new("0 would make everybody one source", remedy)),
+        Ok(0) => Err(Problem::new("0 would make all addresses one source", remedy)),
         Ok(number) if number <= bits => Ok(number),
         _ => Err(Problem::new(format!("{number} is not a length that a prefix can have here"), remedy)),
     }
@@ -141,7 +141,7 @@ pub(in crate::config) fn rate_or_off(scalar: &Scalar) -> Result<Option<Rate>, Pr
         return Err(wrong());
     }
     match number.parse::<u32>() {
-        Ok(0) => Err(Problem::new("0 would let nobody in", remedy)),
+        Ok(0) => Err(Problem::new("0 would refuse every connection", remedy)),
         Ok(count) if usize::try_from(count).is_ok_and(|count| count <= MOST) => Ok(Some(Rate { count, per })),
         _ => Err(Problem::new("the number is larger than any machine can take", format!("write at most {MOST}"))),
     }

@@ -5,8 +5,8 @@ use rustls::pki_types::CertificateDer;
 
 use super::{Serial, Sha256};
 
-/// The chain that vouches for a client, as it was verified: whatever else the client sent is not in it. It is kept for as
-/// long as its session lasts, to be judged again.
+/// A client's chain as it was verified, without other certificates that the client sent. It is kept as long as its session, so
+/// that the session can be reviewed after a change.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chain {
     /// The client's own certificate, then the intermediates that lead to the trust anchor. Where certificates are not

@@ -18,14 +18,14 @@ pub(crate) use digest::write_hex;
 pub use serial::Serial;
 pub use twins::Twins;
 
-/// What the end-entity certificate of a client says, and whether anybody vouched for it.
+/// What the end-entity certificate of a client says, and whether its chain was verified.
 ///
 /// An identity is always taken from the certificate at the head of the chain, the one whose key the client
 /// proved to hold, and never from another one in the same message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// A trust anchor of the route vouches for the chain. Under the client-auth modes `request` and `require`
-    /// nobody does, and such an identity matches nothing but the word `unverified`.
+    /// The chain leads to a trust anchor of the route. Under the client-auth modes `request` and `require` it is not
+    /// verified, and such an identity matches nothing but the word `unverified`.
     pub verified: bool,
     /// A trust anchor of the route signed the certificate, over intermediates if need be. It is set for certificates that
     /// are refused (revoked, expired, …) as well. It says nothing about the client: a refused client of TLS 1.3 has not
@@ -49,7 +49,7 @@ pub struct Identity {
     /// SHA-256 of the certificate.
     pub fingerprint: Sha256,
     /// SHA-256 of certificates that differ from this one in nothing but the form of their issuer's signature, and are as
-    /// good: whoever denies this fingerprint means those, too. See [`twins`].
+    /// good: to deny this fingerprint is to deny those, too. See [`twins`].
     pub twins: Twins,
     /// What its key is, if that is of a kind that the gate cannot check signatures with: see [`key::unsupported`].
     pub unsupported_key: Option<Box<str>>,

@@ -31,7 +31,7 @@ pub fn string(value: &Any<'_>) -> String {
         | Tag::GraphicString
         | Tag::ObjectDescriptor
         | Tag::VideotexString => bytes(data),
-        // Not a string at all: its bytes, as RFC 4514 section 2.4 writes them.
+        // Not a string: its bytes, as RFC 4514 section 2.4 writes them.
         _ => data.iter().fold("#".to_owned(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text

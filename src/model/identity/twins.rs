@@ -1,8 +1,8 @@
 //! Certificates that differ in nothing but the form of their signature.
 //!
 //! ECDSA signatures come in pairs: where (r, s) is good, (r, n - s) is as well, n being the order of the curve, and no key
-//! is needed to make one of the other (SEC 1 section 4.1.4; n - s gives the inverse point, which has the same x). A
-//! certificate can thus be given another SHA-256 by whoever holds it.
+//! is needed to make one of the other (SEC 1 section 4.1.4; n - s gives the inverse point, which has the same x). So
+//! anyone who has a certificate can give it another SHA-256.
 
 use std::sync::OnceLock;
 
@@ -13,8 +13,8 @@ use yasna::models::ObjectIdentifier;
 use super::Sha256;
 use super::digest::hex_bytes;
 
-/// The fingerprints of a certificate's twins. They cost more than all the rest of an identity, and few ask: they are worked
-/// out when somebody does.
+/// The fingerprints of a certificate's twins. They cost more than the rest of an identity and are rarely needed, so they are computed
+/// on first use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Twins {
     certificate: Vec<u8>,
@@ -35,7 +35,7 @@ impl Twins {
     /// Their fingerprints.
     pub fn fingerprints(&self) -> &[Sha256] {
         self.fingerprints.get_or_init(|| {
-            // What is no certificate has no identity, so nobody asks for its twins.
+            // Bytes that are no certificate have no identity, and so no twins.
             X509Certificate::from_der(&self.certificate)
                 .map(|(_, certificate)| twins(&certificate).iter().map(|twin| Sha256::of(twin)).collect())
                 .unwrap_or_default()
