@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_is_in_use_until_the_mark_is_dropped() {
+    fn configuration_is_in_use_until_its_mark_is_dropped() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("doorward.toml");
         std::fs::write(&file, "").expect("a file");

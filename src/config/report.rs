@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_mistake_is_told_once_and_all_in_the_order_of_the_file() {
+    fn mistakes_are_reported_once_in_file_order() {
         let mut report = Report::new(Path::new("x"), "");
         let (late, early) = (Place { line: Some(9), key: "b".into() }, Place { line: Some(2), key: "a".into() });
         report.error(&late, "late", "x");

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mistakes_people_make_most() {
+    fn common_syntax_mistakes_have_a_hint() {
         for (text, line, says) in [
             ("a = 1\nidle = 10s", Some(8), "\"10s\""),
             ("address = [::]:8443", Some(0), "\"[::]:8443\""),

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn server_names_are_compared_in_the_form_rustls_hands_out() {
+    fn server_names_are_normalised_as_rustls_does() {
         for (given, kept) in [
             ("NAS.Home.Example", "nas.home.example"),
             ("nas.home.example.", "nas.home.example"),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns() {
+    fn server_name_patterns_are_exact_wildcard_or_default() {
         assert_eq!(ServerNamePattern::parse("*"), Ok(ServerNamePattern::Default));
         assert_eq!(ServerNamePattern::parse("*.X.example").map(|p| p.to_string()), Ok("*.x.example".into()));
         assert!(ServerNamePattern::parse("a.*.example").is_err());
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn printable_lets_nothing_through_that_could_fool_a_reader() {
+    fn printable_escapes_what_could_mislead_a_reader() {
         assert_eq!(printable("a\nb\u{1b}[31m\"\\", 99), r#"a\nb\u{1b}[31m\"\\"#);
         assert_eq!(visible("a\n\"b\\n\"", 99), r#"a\n"b\n""#);
         assert_eq!(printable("\u{202e}evil", 99), "\\u{202e}evil");
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_safe_as_labels_files_and_words() {
+    fn names_are_safe_as_labels_files_and_arguments() {
         assert!(Name::parse("alice-phone").is_ok());
         assert_eq!(Name::parse(""), Err(InvalidName::Empty));
         assert_eq!(Name::parse("a b"), Err(InvalidName::Character(' ')));

@@ -365,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors() {
+    fn selectors_parse_by_kind() {
         let digest = Sha256::of(b"x");
         for (given, kept) in [
             ("alice-phone", Selector::AnyName("alice-phone".into())),
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_kinds_are_told_all_the_kinds() {
+    fn unknown_selector_kind_is_answered_with_the_known_ones() {
         let problem = selector("fingerprint:abcd").expect_err("no such kind");
         assert!(problem.remedy.contains("did you mean \"sha256:\"?"), "{problem:?}");
         assert!(problem.remedy.contains("cn: ou: dns: email: uri: ip: sha256: spki:"), "{problem:?}");

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_sign_certificates_is_an_authority() {
+    fn only_certificates_with_ca_rights_are_authorities() {
         use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign};
         let ca = || IsCa::Ca(BasicConstraints::Unconstrained);
         for (what, params, expected) in [
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_authorities_of_one_name_each_needs_its_list() {
+    fn authorities_of_one_name_each_need_their_own_list() {
         let authority = || {
             let params = params(IsCa::Ca(BasicConstraints::Unconstrained), &[]);
             let key = KeyPair::generate().expect("a key");

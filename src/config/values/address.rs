@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listen_addresses() {
+    fn wrong_listen_address_is_answered_with_a_right_one() {
         for right in ["[::]:8443", "127.0.0.1:0", "0.0.0.0:443"] {
             assert!(listen_address(right).is_ok(), "{right}");
         }
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_compared_in_one_form() {
+    fn networks_are_normalised() {
         for (given, kept) in [
             ("192.168.1.5", "192.168.1.5/32"),
             ("192.168.1.5/24", "192.168.1.0/24"),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn backends() {
+    fn wrong_backend_is_answered_with_a_right_one() {
         let folder = Path::new("/etc/doorward");
         for (given, kept) in [
             ("192.168.1.10:5666", "192.168.1.10:5666"),
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_that_leave_no_room_for_each_other() {
+    fn listeners_on_overlapping_addresses_are_detected() {
         let overlap = |a: &str, b: &str| {
             let (a, b) = (a.parse().expect(a), b.parse().expect(b));
             assert_eq!(overlap(a, b), overlap(b, a));
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn backends_that_would_loop() {
+    fn backend_that_reaches_the_gate_itself_is_detected() {
         let reaches = |to: &str, listener: &str| {
             reaches(&backend(to, Path::new("/")).expect(to), listener.parse().expect(listener))
         };

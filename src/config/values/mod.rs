@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words() {
+    fn unknown_word_is_answered_with_the_known_ones() {
         let words = [("off", 0), ("v2-tls", 1)];
         assert_eq!(word("off", &words), Ok(0));
         let problem = word("Off", &words).expect_err("words are lower case");

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
+    fn durations_need_a_number_and_a_unit() {
         for (given, milliseconds) in
             [("500ms", 500), ("10s", 10_000), ("5m", 300_000), ("2h", 7_200_000), ("1d", 86_400_000), (" 1 s ", 1000)]
         {
@@ -177,14 +177,14 @@ mod tests {
     }
 
     #[test]
-    fn off_is_no_duration_but_a_lifetime() {
+    fn off_is_accepted_for_lifetime_only() {
         assert_eq!(duration_or_off(&text("off")), Ok(None));
         assert_eq!(duration_or_off(&text("1s")), Ok(Some(Duration::from_secs(1))));
         assert!(duration(&text("off")).is_err());
     }
 
     #[test]
-    fn counts() {
+    fn counts_are_from_one_to_a_million() {
         assert_eq!(count(&number("1")), Ok(1));
         assert_eq!(count(&number("1_000_000")), Ok(MOST));
         for wrong in ["0", "-1", "1000001", "99999999999999999999999999"] {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes() {
+    fn prefix_lengths_are_within_the_address() {
         assert_eq!(
             (prefix(&number("1"), 32), prefix(&number("32"), 32), prefix(&number("128"), 128)),
             (Ok(1), Ok(32), Ok(128))
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn rates() {
+    fn rates_need_a_count_and_a_unit() {
         let per = |count, seconds| Ok(Some(Rate { count, per: Duration::from_secs(seconds) }));
         assert_eq!(rate_or_off(&text("50/s")), per(50, 1));
         assert_eq!(rate_or_off(&text("600/min")), per(600, 60));

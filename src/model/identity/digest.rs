@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fingerprints_with_and_without_colons() {
+    fn fingerprints_parse_with_and_without_colons() {
         let digest = Sha256::of(b"doorward");
         let plain = digest.to_string();
         let colons: Vec<&str> = plain.as_bytes().chunks(2).filter_map(|c| std::str::from_utf8(c).ok()).collect();

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn certificate_stuffing_bytes_after_the_certificate_are_no_identity() {
+    fn bytes_after_the_certificate_are_refused() {
         let key = rcgen::KeyPair::generate().expect("a key");
         let params = rcgen::CertificateParams::new(vec!["phone.alice".to_owned()]).expect("a name");
         let mut der = params.self_signed(&key).expect("a certificate").der().to_vec();

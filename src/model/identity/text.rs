@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_string_type_is_decoded_and_what_cannot_be_is_escaped() {
+    fn string_types_are_decoded_and_other_bytes_escaped() {
         for (tag, data, text) in [
             (Tag::Utf8String, "Björn".as_bytes(), "Björn"),
             (Tag::PrintableString, b"alice", "alice"),

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_and_the_twin_that_anybody_can_make_of_it_know_each_other() {
+    fn certificate_and_its_ecdsa_twin_list_each_other() {
         for algorithm in
             [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ECDSA_P521_SHA512]
         {
