@@ -22,7 +22,6 @@ use crate::model::identity::{Identity, NotACertificate};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::{self, Password, Profile};
 use steps::Instructions;
-pub(crate) use steps::word;
 
 /// The port that browsers expect and the router forwards.
 pub const PUBLIC_PORT: u16 = 443;
@@ -188,53 +187,18 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 /// The files for a device could not be made.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An archive could not be made.
-    Pki(pki::Error),
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
     /// A certificate could not be parsed.
-    NotACertificate(NotACertificate),
+    #[error(transparent)]
+    NotACertificate(#[from] NotACertificate),
     /// The configuration profile could not be written.
-    Profile(plist::Error),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pki(error) => write!(f, "{error}"),
-            Self::NotACertificate(error) => write!(f, "{error}"),
-            Self::Profile(_) => f.write_str("failed to make a configuration profile"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Pki(error) => error.source(),
-            Self::NotACertificate(error) => error.source(),
-            Self::Profile(error) => Some(error),
-        }
-    }
-}
-
-impl From<pki::Error> for Error {
-    fn from(error: pki::Error) -> Self {
-        Self::Pki(error)
-    }
-}
-
-impl From<NotACertificate> for Error {
-    fn from(error: NotACertificate) -> Self {
-        Self::NotACertificate(error)
-    }
-}
-
-impl From<plist::Error> for Error {
-    fn from(error: plist::Error) -> Self {
-        Self::Profile(error)
-    }
+    #[error("failed to make a configuration profile")]
+    Profile(#[from] plist::Error),
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! QR codes in a terminal (ISO/IEC 18004).
 
-use std::fmt;
-
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 
@@ -37,16 +35,9 @@ pub fn terminal(text: &str, colours: Colours) -> Result<String, TooLong> {
 }
 
 /// The text has more than a QR code can hold: some 2,300 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too long for a QR code")]
 pub struct TooLong;
-
-impl fmt::Display for TooLong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("too long for a QR code")
-    }
-}
-
-impl std::error::Error for TooLong {}
 
 #[cfg(test)]
 mod tests {

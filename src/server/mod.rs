@@ -1,6 +1,5 @@
 //! The running gate: its listeners, and what all of its connections share.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
 use crate::admin::{Admin, Monitored};
 use crate::admission::Admission;
@@ -54,13 +54,16 @@ pub struct Server {
 }
 
 /// Why a gate cannot start.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A route cannot be used.
+    #[error(transparent)]
     Route(InvalidRoute),
     /// An address cannot be bound.
+    #[error(transparent)]
     Bind(BindError),
     /// The control socket cannot be made.
+    #[error("cannot make the control socket {socket}: {error}")]
     Control {
         /// Where.
         socket: PathBuf,
@@ -68,42 +71,23 @@ pub enum StartError {
         error: control::BindError,
     },
     /// There are too few file descriptors.
+    #[error(transparent)]
     Descriptors(TooFew),
     /// The metrics cannot be registered.
+    #[error(transparent)]
     Metrics(BuildError),
     /// `kernel_tls = "require"`, and the kernel cannot take over all that a client may negotiate: this is missing.
+    #[error(
+        "kernel_tls = \"require\", but the kernel does not take over:{}\n  load its modules: modprobe tls, and for \
+         chacha20poly1305 and gcm alike if only they are missing\n  for every start to come: echo tls > \
+         /etc/modules-load.d/tls.conf\n  a kernel without that module has no TLS: write kernel_tls = \"auto\"",
+        .0.iter().map(|what| format!("\n    {what}")).collect::<String>()
+    )]
     KernelTls(Vec<String>),
     /// The runtime or the log cannot be set up.
+    #[error(transparent)]
     Io(io::Error),
 }
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Route(error) => error.fmt(f),
-            Self::Bind(error) => error.fmt(f),
-            Self::Control { socket, error } => {
-                write!(f, "cannot make the control socket {}: {error}", socket.display())
-            }
-            Self::Descriptors(error) => error.fmt(f),
-            Self::Metrics(error) => error.fmt(f),
-            Self::KernelTls(missing) => {
-                f.write_str("kernel_tls = \"require\", but the kernel does not take over:")?;
-                for what in missing {
-                    write!(f, "\n    {what}")?;
-                }
-                f.write_str(
-                    "\n  load its modules: modprobe tls, and for chacha20poly1305 and gcm alike if only they are missing\n  \
-                     for every start to come: echo tls > /etc/modules-load.d/tls.conf\n  a kernel without that module has \
-                     no TLS: write kernel_tls = \"auto\"",
-                )
-            }
-            Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 /// How a gate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +101,11 @@ impl Server {
     pub fn bind(config: Config, log: Arc<Log>) -> Result<Self, StartError> {
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
-            KernelTls::Auto | KernelTls::Require => Support::found(ktls::probe()),
+            KernelTls::Auto | KernelTls::Require => {
+                let probe = ktls::probe();
+                debug!(suites = ?probe.suites, changes_keys = probe.changes_keys, "probed kernel TLS");
+                Support::found(probe)
+            }
         };
         if config.kernel_tls == KernelTls::Require && !kernel.missing().is_empty() {
             return Err(StartError::KernelTls(kernel.missing().to_vec()));

@@ -6,7 +6,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::{NotShared, command, quoted};
+use super::{NotShared, command};
 use crate::ca::files::Folder;
 use crate::ca::inventory::{Kind, Store, now};
 use crate::cli::exit;
@@ -14,6 +14,7 @@ use crate::enrolment::{Device, Form};
 use crate::handshake::suites::PROVIDER;
 use crate::model::identity::Identity;
 use crate::model::names::Name;
+use crate::model::shell;
 use crate::model::text::date;
 use crate::pki::keys;
 
@@ -32,7 +33,7 @@ pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'sta
         return Err(usage(format!(
             "the certificate of {name} expired on {}\n  to renew it: doorward ca renew {name} --folder {}",
             date(identity.not_after),
-            quoted(&pki)
+            shell::path(&pki)
         )));
     }
     let Some(inventory) = Store::look(&pki).map_err(|error| unexpected(&error))? else {
@@ -43,7 +44,7 @@ pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'sta
     if inventory.certificates.iter().any(|entry| entry.serial == serial && entry.revoked_at.is_some()) {
         return Err(usage(format!(
             "the certificate of {name} is revoked\n  to issue a new one: doorward ca device {name} --force --folder {}",
-            quoted(&pki)
+            shell::path(&pki)
         )));
     }
     let authority = inventory.authority_for(Kind::Server).ok_or_else(|| {
@@ -62,12 +63,12 @@ pub(super) fn device(folder: &Path, name: &Name) -> Result<Device, String> {
         return Err(no_device(folder, &devices, name));
     }
     let certificate = certificate(folder, &certificate_file)?;
-    let (shown, word) = (key_file.display(), quoted(&key_file));
+    let (shown, word) = (key_file.display(), shell::path(&key_file));
     if !key_file.exists() {
         return Err(format!(
             "the key of {name} is missing: there is no file {shown}\n  to renew the certificate with a new key: doorward ca \
              renew {name} --new-key --folder {}",
-            quoted(&folder.join("pki"))
+            shell::path(&folder.join("pki"))
         ));
     }
     let pem = Folder::read_beside(folder, &key_file).map_err(|error| cannot_read(&key_file, &error))?;
@@ -109,7 +110,7 @@ fn no_device(folder: &Path, devices: &Path, name: &Name) -> String {
         "no device called {name} in {}{there}\n  files that were written elsewhere (--output) must be moved there first\n  to \
          issue a new device: doorward ca device {name} --folder {}",
         devices.display(),
-        quoted(&folder.join("pki"))
+        shell::path(&folder.join("pki"))
     )
 }
 

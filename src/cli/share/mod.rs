@@ -14,9 +14,10 @@ use clap::Args;
 
 use super::known_gate::known_gate;
 use super::{Format, exit, failed};
+use crate::enrolment::Kit;
 use crate::enrolment::link::Reach;
-use crate::enrolment::{Kit, word};
 use crate::model::names::Name;
+use crate::model::shell;
 use crate::pki::Password;
 
 pub(super) use address::choose as choose_address;
@@ -104,18 +105,13 @@ pub(super) fn command(device: &Name, folder: &Path) -> String {
     if folder == Path::new(FOLDER) {
         format!("doorward share {device}")
     } else {
-        format!("doorward share {device} --folder {}", quoted(folder))
+        format!("doorward share {device} --folder {}", shell::path(folder))
     }
 }
 
 /// The last line of a message about a link that has ended.
 pub(super) fn new_link_hint(command: &str) -> String {
     format!("For a new link: {command}")
-}
-
-/// A path as one word of a command line.
-fn quoted(path: &Path) -> String {
-    word(&path.to_string_lossy()).into_owned()
 }
 
 /// Makes the device's archives anew, with a new password.

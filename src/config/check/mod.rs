@@ -1,13 +1,16 @@
 //! Raw to checked: every value looked at, every file read, every mistake noted.
 
 mod access;
+mod anchors;
 mod certificate;
-pub(super) mod client_auth;
+mod client_auth;
 pub(super) mod control;
+mod deny;
 mod inventory;
 mod listener;
 mod public;
 mod relations;
+pub(super) mod revocation_lists;
 mod route;
 pub(super) mod salvage;
 mod trust;
@@ -19,7 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::checked::{Banned, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics, Timeouts};
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
-use super::report::{Given, Place, Problem, Report, quoted};
+use super::report::{At, Given, Place, Problem, Report, Text, quoted};
 use super::seen::Seen;
 use super::{ConfigErrors, files, values};
 use crate::model::names::Name;
@@ -261,4 +264,28 @@ fn now() -> i64 {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |seconds| -seconds),
     }
+}
+
+/// Reads every file of a list, or `None` if one of them is wrong. A file that is named has to be right in every mode:
+/// falling back to something else instead is how CVE-2026-27586 came about.
+fn each_file<T>(
+    given: &Given<Vec<Text>>,
+    report: &mut Report,
+    mut read: impl FnMut(&Text, &mut Report) -> Option<Vec<T>>,
+) -> Option<Vec<At<T>>> {
+    let list = match given {
+        Given::Absent => return Some(Vec::new()),
+        Given::Refused => return None,
+        Given::Value(list) => list,
+    };
+    let mut all = Some(Vec::new());
+    for text in &list.value {
+        match (read(text, report), &mut all) {
+            (Some(read), Some(all)) => {
+                all.extend(read.into_iter().map(|value| At { value, place: text.place.clone() }));
+            }
+            _ => all = None,
+        }
+    }
+    all
 }

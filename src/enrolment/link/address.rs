@@ -176,33 +176,18 @@ fn range_rank(address: IpAddr) -> u8 {
 }
 
 /// Why a link cannot be at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsuitable {
     /// Reachable from the internet.
+    #[error("{0} is not a private address: the internet may be able to reach it")]
     Public(IpAddr),
     /// It means all addresses of the machine, the public ones included.
+    #[error("an unspecified address means all addresses of this machine, the public ones included")]
     Every,
     /// A link-local IPv6 address needs a zone, which browsers do not take in a URL.
+    #[error("{0} is a link-local IPv6 address, which browsers cannot open")]
     NeedsZone(Ipv6Addr),
 }
-
-impl fmt::Display for Unsuitable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Public(address) => {
-                write!(f, "{address} is not a private address: the internet may be able to reach it")
-            }
-            Self::Every => {
-                f.write_str("an unspecified address means all addresses of this machine, the public ones included")
-            }
-            Self::NeedsZone(address) => {
-                write!(f, "{address} is a link-local IPv6 address, which browsers cannot open")
-            }
-        }
-    }
-}
-
-impl std::error::Error for Unsuitable {}
 
 /// Whether a link may be at `address`.
 pub fn check(address: IpAddr, reach: Reach) -> Result<(), Unsuitable> {

@@ -19,7 +19,6 @@ pub use address::{Candidate, InterfaceKind, Reach, Unsuitable, candidates, check
 pub use download::Outcome;
 
 use std::convert::Infallible;
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -235,12 +234,14 @@ async fn wait_until_received(stream: &mut TcpStream) -> io::Result<()> {
 }
 
 /// A link could not be made.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Not at this address.
+    #[error(transparent)]
     Unsuitable(Unsuitable),
     /// The system refuses to listen there.
+    #[error("cannot listen on {address}: {source}")]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -248,25 +249,6 @@ pub enum Error {
         source: io::Error,
     },
     /// The system gave no random bytes.
+    #[error(transparent)]
     Random(pki::Error),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unsuitable(why) => write!(f, "{why}"),
-            Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
-            Self::Random(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unsuitable(why) => Some(why),
-            Self::Bind { source, .. } => Some(source),
-            Self::Random(error) => Some(error),
-        }
-    }
 }
