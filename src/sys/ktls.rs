@@ -225,7 +225,7 @@ pub fn next_record(socket: impl AsFd, cipher: Cipher) -> io::Result<u64> {
 /// # Errors
 ///
 /// Those of `getsockopt(2)` and `ioctl(2)`; `NotConnected` if the connection is no more.
-pub fn given_to_tcp(socket: impl AsFd) -> io::Result<u64> {
+pub fn handed_to_tcp(socket: impl AsFd) -> io::Result<u64> {
     let socket = socket.as_fd();
     let mut info = [0; BYTES_ACKED + size_of::<u64>()];
     get_option(socket, libc::IPPROTO_TCP, libc::TCP_INFO, &mut info)?;
@@ -445,12 +445,12 @@ mod tests {
         }
         let [one, other] = try_suite(Version::Tls13, Cipher::Aes128Gcm).expect("the kernel can");
         assert_eq!(next_record(&one, Cipher::Aes128Gcm).expect("a number"), 1);
-        let before = given_to_tcp(&one).expect("a count");
+        let before = handed_to_tcp(&one).expect("a count");
         send_record(&one, 22, b"\x04\0\0\x01\0").expect("sent");
         send_record(&one, 21, b"\x01\0").expect("sent");
         assert_eq!(next_record(&one, Cipher::Aes128Gcm).expect("a number"), 3);
         // Header, content type and tag of each.
-        assert_eq!(given_to_tcp(&one).expect("a count") - before, 5 + 2 + 2 * (5 + 1 + 16));
+        assert_eq!(handed_to_tcp(&one).expect("a count") - before, 5 + 2 + 2 * (5 + 1 + 16));
         drop(one);
         let mut buffer = [0; 16];
         let looked = receive_record(&other, &mut buffer[..3], true).expect("a record");

@@ -87,7 +87,7 @@ impl Pipe {
     }
 
     /// Whether it is worth keeping for another connection.
-    pub const fn is_real(&self) -> bool {
+    pub const fn is_pipe(&self) -> bool {
         matches!(self.room, Room::Pipe { .. })
     }
 

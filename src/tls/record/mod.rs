@@ -14,10 +14,10 @@ use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, ProtocolVersion};
 
-pub use self::course::{Course, Meaning};
+pub use self::inbound::{Inbound, InboundState};
 use crate::model::rejection::Alert;
 
-mod course;
+mod inbound;
 
 /// The header of every record.
 const HEADER: usize = 5;
@@ -133,7 +133,7 @@ pub struct Session {
     tls13: bool,
     /// Records that may be sealed under one key.
     limit: u64,
-    course: Course,
+    inbound: InboundState,
 }
 
 impl fmt::Debug for Session {
@@ -233,7 +233,7 @@ impl Session {
             schedule,
             tls13,
             limit,
-            course: Course::new(tls13),
+            inbound: InboundState::new(tls13),
         })
     }
 
@@ -256,7 +256,7 @@ impl Session {
 
     /// Whether the key has served so long that it may not seal `records` more: it is to be changed, or if it cannot be
     /// (TLS 1.2), the connection ends while there is room for an alert.
-    pub fn is_worn(&self, records: usize) -> bool {
+    pub fn is_near_limit(&self, records: usize) -> bool {
         let needed = u64::try_from(records).unwrap_or(u64::MAX).saturating_add(KEPT_BACK);
         self.limit.saturating_sub(self.seal.sequence) < needed
     }
@@ -333,7 +333,7 @@ impl Session {
 
     /// Whether a handshake message has begun and is not complete: the stream may not end there.
     pub fn is_inside_message(&self) -> bool {
-        self.course.is_inside_message()
+        self.inbound.is_inside_message()
     }
 
     /// Opens the record at the head of `received`, in place.
@@ -370,18 +370,18 @@ impl Session {
         consumed: usize,
         plaintext: Range<usize>,
     ) -> Result<Opened, RecordError> {
-        Ok(match self.course.take(kind, message)? {
-            Meaning::Data => Opened::Data { consumed, plaintext },
-            Meaning::Nothing => Opened::Nothing { consumed },
-            Meaning::KeyUpdate { requested } => {
+        Ok(match self.inbound.accept(kind, message)? {
+            Inbound::Data => Opened::Data { consumed, plaintext },
+            Inbound::Nothing => Opened::Nothing { consumed },
+            Inbound::KeyUpdate { requested } => {
                 let internal = |_| RecordError(Alert::INTERNAL_ERROR);
                 let secrets = self.schedule.update_rx_secret().map_err(internal)?;
                 self.open = Half::new(secrets, true).map_err(internal)?;
                 if requested { Opened::KeyUpdateRequested { consumed } } else { Opened::Nothing { consumed } }
             }
-            Meaning::Renegotiation => Opened::Renegotiation { consumed },
-            Meaning::Closed => Opened::Closed { consumed },
-            Meaning::Alert(alert) => Opened::Alert(alert),
+            Inbound::Renegotiation => Opened::Renegotiation { consumed },
+            Inbound::Closed => Opened::Closed { consumed },
+            Inbound::Alert(alert) => Opened::Alert(alert),
         })
     }
 }

@@ -3,7 +3,7 @@ use std::io::{Read, Write};
 use rustls::client::ClientConnection;
 use rustls::{AlertDescription, CipherSuite};
 
-use super::course::{EMPTY_MAX, KEY_UPDATES_MAX};
+use super::inbound::{EMPTY_MAX, KEY_UPDATES_MAX};
 use super::testing::{Forger, Random, SUITES, TLS12, TLS13, established, forged, is_tls13};
 use super::*;
 
@@ -307,10 +307,10 @@ fn a_worn_key_is_changed_and_the_client_follows() {
         let mut changes = 0;
         for round in 0..200_u8 {
             let mut wire = Vec::new();
-            if session.is_worn(4) {
+            if session.is_near_limit(4) {
                 session.update_key(&mut wire).expect("kept back for this");
                 changes += 1;
-                assert!(!session.is_worn(4));
+                assert!(!session.is_near_limit(4));
             }
             wire.extend((0..4).flat_map(|_| seal(&mut session, &[round])));
             assert_eq!(receive(&mut client, &wire).expect("records"), [round; 4], "{suite:?}");
@@ -361,9 +361,9 @@ fn what_cannot_be_sealed_leaves_no_trace() {
 fn a_tls_1_2_key_that_is_worn_keeps_room_for_a_last_word() {
     let (mut session, mut client) = established(TLS12);
     session.limit_records(session.seal.sequence + KEPT_BACK + 4);
-    assert!(!session.is_worn(4));
+    assert!(!session.is_near_limit(4));
     let mut wire = (0..4).flat_map(|_| seal(&mut session, b"x")).collect::<Vec<u8>>();
-    assert!(session.is_worn(1), "though it cannot be changed");
+    assert!(session.is_near_limit(1), "though it cannot be changed");
     session.fatal(Alert::INTERNAL_ERROR, &mut wire).expect("kept back for this");
     let error = receive(&mut client, &wire).expect_err("an alert");
     assert_eq!(error, Error::AlertReceived(AlertDescription::InternalError));
