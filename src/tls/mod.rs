@@ -1,4 +1,4 @@
-//! TLS beside the handshake: the record layer for payload, and the fingerprint of a ClientHello.
+//! TLS apart from the handshake: the record layer for payload, and the JA4 fingerprint of a ClientHello.
 
 pub mod ja4;
 pub mod record;

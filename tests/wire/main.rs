@@ -4,10 +4,10 @@
 //! sides at once ([`scene::Scene::refused`]): what the client received, the log line, the counters, and that no backend
 //! heard of it. When a [`scene::Scene`] ends, a good client must be served and every descriptor must have come back.
 
-// Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
+// Makes Clippy treat every function here as test code, which may use unwrap().
 #![cfg(test)]
 
-#[expect(dead_code, reason = "shared by all integration tests: none needs everything")]
+#[expect(dead_code, reason = "shared by all integration tests")]
 #[path = "../common/mod.rs"]
 mod common;
 

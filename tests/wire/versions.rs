@@ -40,7 +40,7 @@ fn hello_of_an_old_version_is_told_that_its_version_is_refused() {
         for size in [1, 3, 5, 1 << 14] {
             let records = hello::records(&old.message(), size);
             let line = scene.assert_refuses(&records, "handshake", "protocol_version", Some(PROTOCOL_VERSION));
-            assert_eq!(line["detail"], format!("the client speaks {called} at most"));
+            assert_eq!(line["detail"], format!("the client supports {called} at most"));
         }
         // From a client that knows newer extensions, and from one that has turned newer versions off.
         let old = Hello { version, ..Hello::tls12(NAS) }.records();
