@@ -8,13 +8,13 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::time::sleep;
 
-use super::{KernelTls, KeySchedule, RECORDS_MAX, RESERVED_RECORDS, TCP_POLL_MAX, TCP_POLL_MIN, client_reset, set_key};
+use super::{KernelTls, KeySchedule, RECORDS_MAX, TCP_POLL_MAX, TCP_POLL_MIN, client_reset, set_key};
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
 use crate::relay::pipes::{return_pipe, take_pipe};
 use crate::relay::{End, ROUNDS_MAX};
 use crate::sys::ktls::{self, Direction, Version};
-use crate::tls::record::content;
+use crate::tls::record::{RESERVED_RECORDS, content};
 
 impl KernelTls {
     pub(super) fn poll_download(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {

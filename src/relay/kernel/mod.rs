@@ -43,7 +43,7 @@ use crate::sys::ktls::{self, Cipher, Direction, Key, Received, Version};
 use crate::sys::socket::reset_on_close_beyond;
 use crate::sys::splice::{CAPACITY, Pipe};
 use crate::sys::stream::Stream;
-use crate::tls::record::{InboundState, Keys, PLAINTEXT_MAX, RecordError, content, record_limit};
+use crate::tls::record::{InboundState, Keys, PLAINTEXT_MAX, RESERVED_RECORDS, RecordError, content, record_limit};
 
 /// How many full records are collected in the pipe before they are written to the backend, to save system calls. This many
 /// fit a pipe even if each of its pages holds a single fragment.
@@ -54,8 +54,6 @@ const MESSAGE_MAX: usize = 4096;
 
 /// The most records into which the content of one pipe is sealed: each but the last is full, or ends at a page boundary.
 const RECORDS_MAX: u64 = (CAPACITY / PLAINTEXT_MAX + CAPACITY / 4096 + 1) as u64;
-/// Records reserved under each key for alerts and KeyUpdates.
-const RESERVED_RECORDS: u64 = 8;
 
 /// The interval at which the gate asks whether TCP has been handed everything; doubled each time.
 const TCP_POLL_MIN: Duration = Duration::from_millis(5);

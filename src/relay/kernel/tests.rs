@@ -196,20 +196,20 @@ async fn fragmented_key_update_is_followed_or_ends_in_an_alert() {
             for fragment in fragments {
                 client.write_all(&forger.record(22, fragment)).await.expect("sent");
             }
-            let mut heard = Vec::new();
+            let mut received = Vec::new();
             if has_tls() {
-                let end = backend.read_to_end(&mut heard).await.map_err(|error| error.kind());
+                let end = backend.read_to_end(&mut received).await.map_err(|error| error.kind());
                 assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "{fragments:?}");
-                client.read_to_end(&mut heard).await.expect("an orderly end");
-                assert_eq!(forger.hear(&heard), [(21, vec![2, 80])], "{fragments:?}");
+                client.read_to_end(&mut received).await.expect("an orderly end");
+                assert_eq!(forger.open_records(&received), [(21, vec![2, 80])], "{fragments:?}");
             } else {
                 // Our sending key stays, because the client requested no update.
                 backend.write_all(b"on").await.expect("sent");
                 client.shutdown().await.expect("shut");
-                backend.read_to_end(&mut heard).await.expect("an orderly end");
+                backend.read_to_end(&mut received).await.expect("an orderly end");
                 backend.shutdown().await.expect("shut");
-                client.read_to_end(&mut heard).await.expect("an orderly end");
-                assert_eq!(forger.hear(&heard), [(23, b"on".to_vec()), (21, vec![1, 0])], "{fragments:?}");
+                client.read_to_end(&mut received).await.expect("an orderly end");
+                assert_eq!(forger.open_records(&received), [(23, b"on".to_vec()), (21, vec![1, 0])], "{fragments:?}");
             }
         };
         let gate = async {

@@ -31,9 +31,9 @@ async fn send_invalid<E: TestEngine>(
         client.write_all(&wire(&mut forger)).await.expect("sent");
         let end = backend.read_to_end(&mut Vec::new()).await;
         assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset), "a reset and no byte");
-        let mut heard = Vec::new();
-        let _ = client.read_to_end(&mut heard).await;
-        forger.hear(&heard)
+        let mut received = Vec::new();
+        let _ = client.read_to_end(&mut received).await;
+        forger.open_records(&received)
     };
     let gate = async {
         let end = until_end(&mut engine).await;
@@ -171,9 +171,9 @@ pub(crate) async fn protocol_error_is_answered_by_its_alert<E: TestEngine>() {
             let wire = |forger: &mut Forger| {
                 records.iter().flat_map(|(kind, content)| forger.record(*kind, content)).collect::<Vec<u8>>()
             };
-            let (end, heard) = send_invalid::<E>(suite, wire).await;
+            let (end, received) = send_invalid::<E>(suite, wire).await;
             assert_eq!(end.reason, CloseReason::TlsError, "{suite:?}: {what}: {end:?}");
-            assert_eq!(heard, [(21, vec![2, alert.0])], "{suite:?}: {what}");
+            assert_eq!(received, [(21, vec![2, alert.0])], "{suite:?}: {what}");
             assert!(end.detail.is_some_and(|detail| detail.contains(&alert.to_string())), "{suite:?}: {what}");
         }
     }
@@ -227,13 +227,13 @@ pub(crate) async fn data_after_a_close_notify_is_ignored<E: TestEngine>() {
             assert_eq!(came, b"all", "{suite:?}");
             client.write_all(&forger.record(23, b"more")).await.expect("sent");
             backend.write_all(b"answer").await.expect("sent");
-            let mut heard = vec![0; forger.length_of(6)];
-            client.read_exact(&mut heard).await.expect("an answer");
-            assert_eq!(forger.hear(&heard), [(23, b"answer".to_vec())], "{suite:?}");
+            let mut received = vec![0; forger.length_of(6)];
+            client.read_exact(&mut received).await.expect("an answer");
+            assert_eq!(forger.open_records(&received), [(23, b"answer".to_vec())], "{suite:?}");
             backend.shutdown().await.expect("shut");
-            heard.clear();
-            client.read_to_end(&mut heard).await.expect("an orderly end");
-            assert_eq!(forger.hear(&heard), [(21, vec![1, 0])], "{suite:?}");
+            received.clear();
+            client.read_to_end(&mut received).await.expect("an orderly end");
+            assert_eq!(forger.open_records(&received), [(21, vec![1, 0])], "{suite:?}");
             client.shutdown().await.expect("shut");
             client
         };

@@ -1,8 +1,8 @@
-//! The TLS record layer of an established connection, in place.
+//! The TLS record layer of an established connection, working in place.
 //!
-//! After the handshake rustls hands out the traffic keys (its kernel API, made for kernel TLS), and records are sealed and
-//! opened here, in the buffer that is read into and written from: no copy and no allocation per record. rustls keeps
-//! what is left of the protocol, the key schedule, in its `KernelConnection`.
+//! After the handshake rustls hands out the traffic keys through its API for kernel TLS, and records are sealed and opened here,
+//! in the buffer for reading and writing: no copy and no allocation per record. The key schedule stays in rustls'
+//! `KernelConnection`.
 //!
 //! TLS 1.3: RFC 8446 section 5. TLS 1.2 with AES-GCM: RFC 5288 section 3; with ChaCha20-Poly1305: RFC 7905 section 2.
 
@@ -28,11 +28,11 @@ pub const PLAINTEXT_MAX: usize = 1 << 14;
 /// The most that may follow a header: TLS 1.2 allows more than TLS 1.3 (RFC 5246 section 6.2.3, RFC 8446 section 5.2).
 const CIPHERTEXT_MAX_12: usize = PLAINTEXT_MAX + 2048;
 const CIPHERTEXT_MAX_13: usize = PLAINTEXT_MAX + 256;
-/// The longest record there is.
+/// The longest record.
 pub const RECORD_MAX: usize = HEADER + CIPHERTEXT_MAX_12;
 
-/// Records that are left for messages of our own when a key is called worn: alerts and KeyUpdates.
-const KEPT_BACK: u64 = 8;
+/// Records reserved under each key for alerts and KeyUpdates.
+pub(crate) const RESERVED_RECORDS: u64 = 8;
 
 /// Content types (RFC 8446 section 5.1).
 pub mod content {
@@ -46,44 +46,44 @@ pub mod content {
     pub const APPLICATION_DATA: u8 = 23;
 }
 
-/// What a whole record turned out to be.
+/// The result of opening a record.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// Not a whole record yet: at least so many bytes must be there in all.
+    /// The record is incomplete: at least this many bytes are needed in total.
     Incomplete(usize),
     /// Application data.
     Data {
-        /// How many bytes the record took up.
+        /// The length of the record in bytes.
         consumed: usize,
-        /// Where in them the plaintext now stands.
+        /// The range of the plaintext in them.
         plaintext: Range<usize>,
     },
-    /// Nothing for the other side: an empty record, a message that was handled, or a part of one.
+    /// Nothing to forward: an empty record, a message that was handled, or a fragment of one.
     Nothing {
-        /// How many bytes the record took up.
+        /// The length of the record in bytes.
         consumed: usize,
     },
-    /// The peer wants our next records under new keys: [`Session::update_key`] (RFC 8446 section 4.6.3).
+    /// The peer requests a KeyUpdate: [`Session::update_key`] (RFC 8446 section 4.6.3).
     KeyUpdateRequested {
-        /// How many bytes the record took up.
+        /// The length of the record in bytes.
         consumed: usize,
     },
-    /// The peer wants to renegotiate (TLS 1.2): it is to be told no (RFC 5246 section 7.2.2, `no_renegotiation`). It may
-    /// ask once in the life of a connection.
+    /// The peer requests renegotiation (TLS 1.2), which must be declined by `no_renegotiation` (RFC 5246 section 7.2.2). Allowed
+    /// once per connection.
     Renegotiation {
-        /// How many bytes the record took up.
+        /// The length of the record in bytes.
         consumed: usize,
     },
     /// `close_notify`: the peer sends nothing more (RFC 8446 section 6.1).
     Closed {
-        /// How many bytes the record took up.
+        /// The length of the record in bytes.
         consumed: usize,
     },
-    /// The peer gave up, and said why.
+    /// The peer sent a fatal alert.
     Alert(Alert),
 }
 
-/// The peer broke the protocol, or somebody tampered with its records. The alert is what the RFC wants it to be told.
+/// A protocol error of the peer, or a record that was tampered with. Holds the alert that the RFC requires as the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordError(pub Alert);
 
@@ -95,14 +95,13 @@ impl fmt::Display for RecordError {
 
 impl std::error::Error for RecordError {}
 
-/// No more records may be sealed under the keys: the suite's limit is reached (RFC 8446 section 5.5), and the keys
-/// cannot be changed.
+/// The key has reached its record limit (RFC 8446 section 5.5) and cannot be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
 
-/// What a completed handshake leaves: the traffic keys, not yet given to anybody.
+/// The traffic keys after a completed handshake.
 pub struct Keys {
-    /// Both directions' keys and sequence numbers.
+    /// The keys and sequence numbers of both directions.
     pub secrets: ExtractedSecrets,
     /// rustls' key schedule.
     pub schedule: KernelConnection<ServerConnectionData>,
@@ -115,23 +114,23 @@ impl fmt::Debug for Keys {
     }
 }
 
-/// Records that a completed handshake leaves to be moved along with the payload.
+/// Records left by the handshake, to be processed with the payload.
 #[derive(Debug, Default)]
 pub struct Pending {
-    /// From the client: what came right behind its handshake, not opened yet.
+    /// From the client: bytes received after its handshake, still sealed.
     pub received: Vec<u8>,
-    /// For the client: session tickets, sealed already, so nothing may overtake them. Nobody waits for them either: they
-    /// spare a call to the kernel by going out with the first thing that has to be sent.
+    /// For the client: sealed session tickets, so nothing may be sent before them. They are sent together with the first payload,
+    /// which saves a system call.
     pub unsent: Vec<u8>,
 }
 
-/// An established session: both directions' keys, and rustls' key schedule.
+/// An established session: the keys of both directions and rustls' key schedule.
 pub struct Session {
-    seal: Half,
-    open: Half,
+    seal: TrafficKey,
+    open: TrafficKey,
     schedule: KernelConnection<ServerConnectionData>,
     tls13: bool,
-    /// Records that may be sealed under one key.
+    /// How many records may be sealed under one key.
     limit: u64,
     inbound: InboundState,
 }
@@ -143,16 +142,16 @@ impl fmt::Debug for Session {
     }
 }
 
-/// One direction's key.
-struct Half {
+/// The traffic key of one direction.
+struct TrafficKey {
     key: LessSafeKey,
     iv: [u8; 12],
     sequence: u64,
-    /// TLS 1.2 with AES-GCM sends eight bytes of each nonce along.
+    /// The length of the explicit nonce in TLS 1.2 with AES-GCM.
     explicit_nonce: usize,
 }
 
-impl Half {
+impl TrafficKey {
     fn new((sequence, secrets): (u64, ConnectionTrafficSecrets), tls13: bool) -> Result<Self, Error> {
         let (algorithm, sent_nonce, key, iv): (&'static Algorithm, _, _, _) = match secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, 8, key, iv),
@@ -177,14 +176,14 @@ impl Half {
         nonce
     }
 
-    /// What TLS 1.2 authenticates beside the payload (RFC 5246 section 6.2.3.3).
+    /// The additional data of TLS 1.2 (RFC 5246 section 6.2.3.3).
     fn additional_data_12(&self, kind: u8, length: usize) -> Option<[u8; 13]> {
         let [a, b, c, d, e, f, g, h] = self.sequence.to_be_bytes();
         let [high, low] = u16::try_from(length).ok()?.to_be_bytes();
         Some([a, b, c, d, e, f, g, h, kind, 3, 3, high, low])
     }
 
-    /// Opens a whole record in place: its content type, and where in it the content stands.
+    /// Opens a complete record in place. Returns its content type and the range of its content.
     fn open(&mut self, tls13: bool, kind: u8, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
         const BAD_RECORD_MAC: RecordError = RecordError(Alert(20));
         let explicit = self.explicit_nonce;
@@ -204,9 +203,9 @@ impl Half {
             self.key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(additional), sealed)
         };
         let plaintext: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
-        // It may not begin anew (RFC 8446 section 5.3).
+        // The sequence number must not wrap (RFC 8446 section 5.3).
         self.sequence = self.sequence.checked_add(1).ok_or(RecordError(Alert::INTERNAL_ERROR))?;
-        // In TLS 1.3 the content type counts on top, and so does padding (RFC 8446 section 5.4).
+        // In TLS 1.3 the limit includes padding, but not the content type (RFC 8446 section 5.4).
         if plaintext.len() > PLAINTEXT_MAX + usize::from(tls13) {
             return Err(RecordError(Alert(22)));
         }
@@ -228,8 +227,8 @@ impl Session {
         let tls13 = schedule.protocol_version() == ProtocolVersion::TLSv1_3;
         let limit = record_limit(&schedule);
         Ok(Self {
-            seal: Half::new(secrets.tx, tls13)?,
-            open: Half::new(secrets.rx, tls13)?,
+            seal: TrafficKey::new(secrets.tx, tls13)?,
+            open: TrafficKey::new(secrets.rx, tls13)?,
             schedule,
             tls13,
             limit,
@@ -237,14 +236,14 @@ impl Session {
         })
     }
 
-    /// How many bytes of a sealed record stand before its payload.
+    /// How many bytes of a sealed record precede its payload.
     pub fn before(&self) -> usize {
         HEADER + self.seal.explicit_nonce
     }
 
-    /// How many bytes of a sealed record stand behind its payload.
+    /// How many bytes of a sealed record follow its payload.
     pub fn behind(&self) -> usize {
-        // TLS 1.3 hides the content type behind the payload.
+        // TLS 1.3 encrypts the content type after the payload.
         usize::from(self.tls13) + TAG
     }
 
@@ -254,23 +253,23 @@ impl Session {
         self.seal_in_place(content::APPLICATION_DATA, record)
     }
 
-    /// Whether the key has served so long that it may not seal `records` more: it is to be changed, or if it cannot be
-    /// (TLS 1.2), the connection ends while there is room for an alert.
+    /// Whether the key may not seal `records` more records. It must then be changed, or where that is impossible (TLS 1.2), the
+    /// connection must end while a record is left for the alert.
     pub fn is_near_limit(&self, records: usize) -> bool {
-        let needed = u64::try_from(records).unwrap_or(u64::MAX).saturating_add(KEPT_BACK);
+        let needed = u64::try_from(records).unwrap_or(u64::MAX).saturating_add(RESERVED_RECORDS);
         self.limit.saturating_sub(self.seal.sequence) < needed
     }
 
-    /// Changes the key that records are sealed with, and appends the message that says so: nothing may overtake it
-    /// (RFC 8446 section 4.6.3). Also the answer to [`Opened::KeyUpdateRequested`].
+    /// Appends a KeyUpdate, before which nothing else may be sent, and changes the sending key (RFC 8446 section 4.6.3). Also the
+    /// answer to [`Opened::KeyUpdateRequested`].
     pub fn update_key(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
         if !self.tls13 {
             return Err(Exhausted);
         }
-        // KeyUpdate, update_not_requested, under the key that it ends.
+        // KeyUpdate with update_not_requested, sealed under the old key.
         self.seal_message(content::HANDSHAKE, &[24, 0, 0, 1, 0], out)?;
         let secrets = self.schedule.update_tx_secret().map_err(|_| Exhausted)?;
-        self.seal = Half::new(secrets, true).map_err(|_| Exhausted)?;
+        self.seal = TrafficKey::new(secrets, true).map_err(|_| Exhausted)?;
         Ok(())
     }
 
@@ -296,7 +295,7 @@ impl Session {
         out.resize(out.len() + self.behind(), 0);
         let sealed = self.seal_in_place(kind, out.get_mut(start..).unwrap_or_default());
         if sealed.is_err() {
-            // Nobody may send what is not sealed.
+            // Unsealed bytes must not be sent.
             out.truncate(start);
         }
         sealed
@@ -331,12 +330,12 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a handshake message has begun and is not complete: the stream may not end there.
+    /// Whether a handshake message is incomplete: the stream may not end there.
     pub fn is_inside_message(&self) -> bool {
         self.inbound.is_inside_message()
     }
 
-    /// Opens the record at the head of `received`, in place.
+    /// Opens the first record in `received`, in place.
     pub fn open(&mut self, received: &mut [u8]) -> Result<Opened, RecordError> {
         let Some((&[kind, major, minor, high, low], rest)) = received.split_first_chunk::<HEADER>() else {
             return Ok(Opened::Incomplete(HEADER));
@@ -350,7 +349,7 @@ impl Session {
             return Err(RecordError(Alert(22)));
         }
         if self.tls13 && kind != content::APPLICATION_DATA {
-            // A ChangeCipherSpec may come during the handshake only (RFC 8446 section 5).
+            // A ChangeCipherSpec is legal during the handshake only (RFC 8446 section 5).
             return Err(RecordError(Alert::UNEXPECTED_MESSAGE));
         }
         let consumed = HEADER + length;
@@ -360,10 +359,11 @@ impl Session {
         let record = received.get_mut(..consumed).unwrap_or_default();
         let (kind, plaintext) = self.open.open(self.tls13, kind, record)?;
         let message = record.get(plaintext.clone()).unwrap_or_default();
-        self.understand(kind, message, consumed, plaintext)
+        self.process(kind, message, consumed, plaintext)
     }
 
-    fn understand(
+    /// Acts on an opened record.
+    fn process(
         &mut self,
         kind: u8,
         message: &[u8],
@@ -376,7 +376,7 @@ impl Session {
             Inbound::KeyUpdate { requested } => {
                 let internal = |_| RecordError(Alert::INTERNAL_ERROR);
                 let secrets = self.schedule.update_rx_secret().map_err(internal)?;
-                self.open = Half::new(secrets, true).map_err(internal)?;
+                self.open = TrafficKey::new(secrets, true).map_err(internal)?;
                 if requested { Opened::KeyUpdateRequested { consumed } } else { Opened::Nothing { consumed } }
             }
             Inbound::Renegotiation => Opened::Renegotiation { consumed },
@@ -386,7 +386,7 @@ impl Session {
     }
 }
 
-/// How many records the suite lets one key seal (RFC 8446 section 5.5).
+/// The number of records that one key may seal (RFC 8446 section 5.5).
 pub fn record_limit(schedule: &KernelConnection<ServerConnectionData>) -> u64 {
     match schedule.negotiated_cipher_suite() {
         rustls::SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
@@ -396,7 +396,7 @@ pub fn record_limit(schedule: &KernelConnection<ServerConnectionData>) -> u64 {
 
 #[cfg(test)]
 impl Session {
-    /// Lets a test see what becomes of a key at its limit without sealing 2^24 records.
+    /// Lowers the record limit, so that a test need not seal 2^24 records.
     pub(crate) fn limit_records(&mut self, limit: u64) {
         self.limit = limit;
     }
