@@ -1,15 +1,15 @@
-//! What a stranger's certificates cost the gate before they are refused, beside a plain self-signed one.
+//! The cost of a rejected certificate chain, compared with a plain self-signed certificate.
 //!
 //! ```text
 //! cargo bench --bench preauth                          # processor time of the gate for each refused handshake
 //! DOORWARD_BENCH_SMOKE=1 cargo bench --bench preauth   # seconds: only shows that everything works
 //! ```
 //!
-//! Every kind of chain is shown in turn, again and again, so that a busy machine is busy for all of them alike. Each is sent in one
-//! write, in pieces of 4 kB as OpenSSL does, under TLS 1.2, and in the smallest records that rustls makes. A chain that costs
-//! more than twice as much as the plain one is a `MISS`.
+//! All kinds of chains take turns, so that other load affects them equally. Each is sent in one write, in writes of 4 kB as
+//! OpenSSL does, under TLS 1.2, and in the smallest records of rustls. A chain that costs more than twice as much as the
+//! plain certificate is a `MISS`.
 
-// Tells Clippy that unwrap() and its like may be used here as in tests: a bench that cannot measure fails by panicking.
+// Makes Clippy treat this as test code, which may use unwrap(): a benchmark that cannot measure fails by panicking.
 #![cfg(test)]
 
 #[expect(dead_code, reason = "shared with the integration tests: a bench does not need everything")]
@@ -38,7 +38,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Error, SupportedProtocolVersion};
 
 const SERVER_NAME: &str = "nas.home.example";
-/// How much a chain may cost, beside a plain one.
+/// The most that a chain may cost, relative to the plain certificate.
 const RATIO_MAX: f64 = 2.0;
 /// The name of the gate's trust anchor, which it announces.
 const ANCHOR: &str = "Clients of home.example";
@@ -52,7 +52,7 @@ struct Sender {
     piece: usize,
     /// The most bytes in a record, if they are fewer than TLS permits.
     record: Option<usize>,
-    /// The one whose plain chain is the measure.
+    /// The sender whose plain certificate is the reference.
     measure: usize,
 }
 
@@ -66,7 +66,7 @@ const SENDERS: [Sender; 4] = [
 
 const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 
-/// A chain, and what it has cost under each sender.
+/// A chain, and its cost with each sender.
 struct Kind {
     name: String,
     bytes: usize,
@@ -135,13 +135,13 @@ fn main() {
     }
 }
 
-/// A handshake that is refused because of the certificate.
+/// A handshake that is rejected because of its certificate.
 fn refused(address: SocketAddr, config: &Arc<ClientConfig>, sender: Sender) {
     let mut tcp = connect(address);
     let name = ServerName::try_from(SERVER_NAME).unwrap();
     let mut connection = ClientConnection::new(Arc::clone(config), name).unwrap();
     loop {
-        // A refused client cannot send its last flight any more, but it can read why.
+        // The client may fail to send its last flight, but it can read the alert.
         let _ = send(&mut connection, &mut tcp, sender.piece);
         match connection.read_tls(&mut tcp) {
             Ok(0) | Err(_) => return,
@@ -186,7 +186,7 @@ fn extension(number: u64, bytes: usize) -> CustomExtension {
     CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 55_555, number], vec![7; bytes])
 }
 
-/// Chains that are made to cost.
+/// Chains that are crafted to be expensive.
 fn crafted(pki: &TestPki) -> Vec<(&'static str, Vec<CertificateDer<'static>>)> {
     let forged = Authority::new(ANCHOR);
     let leaf = |params: CertificateParams| forged.issue(params).chain();
@@ -316,7 +316,7 @@ fn crafted(pki: &TestPki) -> Vec<(&'static str, Vec<CertificateDer<'static>>)> {
     ]
 }
 
-/// A SubjectPublicKeyInfo with an RSA key of so many bytes, to which there is no private key.
+/// A SubjectPublicKeyInfo with an RSA modulus of `bytes` bytes, without a private key.
 fn rsa(bytes: usize) -> Vec<u8> {
     let value = |tag: u8, content: &[u8]| {
         let length = u16::try_from(content.len()).unwrap().to_be_bytes();

@@ -108,8 +108,8 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {}
 
 impl Listener {
-    /// Binds and listens. `[::]` accepts IPv4 too, and falls back to IPv4 on a machine without IPv6: see [`Listener::warning`].
-    /// Must be called within a tokio runtime.
+    /// Binds and listens. `[::]` accepts IPv4 too, and falls back to IPv4 on a machine without IPv6: see
+    /// [`Listener::warning`]. Must be called within a tokio runtime.
     pub fn bind(settings: &checked::Listener) -> Result<Self, BindError> {
         Self::bind_beside(settings, &[])
     }
@@ -131,8 +131,8 @@ impl Listener {
     fn bind_beside(settings: &checked::Listener, closing: &[&Self]) -> Result<Self, BindError> {
         let conflicting: Vec<&Self> =
             closing.iter().copied().filter(|one| one.has_port(settings.address.port())).collect();
-        // Linux lets sockets of one user share a port if each sets SO_REUSEPORT (socket(7)). Set only here, so that a second gate
-        // that is started by mistake gets an error.
+        // Linux lets sockets of one user share a port if each sets SO_REUSEPORT (socket(7)). Set only here, so that a second
+        // gate that is started by mistake gets an error.
         for one in &conflicting {
             let _ = SockRef::from(&one.socket).set_reuse_port(true);
         }

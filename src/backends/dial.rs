@@ -28,8 +28,8 @@ pub struct Dialed {
 /// Connects to the first backend that answers by `deadline`, in the order of the configuration, and writes `header` to it.
 /// Calls `report` with the index of each backend tried and whether it answered.
 ///
-/// A right can be revoked during a dial, so `allowed` is asked before each connection and before each write of the header. Its
-/// refusal ends the dial.
+/// A right can be revoked during a dial, so `allowed` is asked before each connection and before each write of the header.
+/// Its refusal ends the dial.
 pub async fn dial(
     authorized: Authorized,
     backends: &[Backend],
@@ -117,7 +117,8 @@ const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address
 }
 
-/// Writes the header while that is allowed. An unfinished header ends in a reset, so that undelivered parts of it are discarded.
+/// Writes the header while that is allowed. An unfinished header ends in a reset, so that undelivered parts of it are
+/// discarded.
 async fn send_header(
     stream: &Stream,
     header: &[u8],

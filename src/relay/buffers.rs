@@ -15,10 +15,10 @@ static LARGE_IN_USE: AtomicUsize = AtomicUsize::new(0);
 pub(super) enum Size {
     /// One record: enough for a keystroke or a request.
     Small,
-    /// 48 records, three quarters of a MiB: for transfers, where each system call should move much. Measured with
-    /// `cargo bench --bench gate -- --only bulk`, in seconds of CPU for a GB down and up: 1.01 and 1.00 with 4 records, 1.00 and
-    /// 0.97 with 8, 0.92 and 0.93 with 16, 0.87 and 0.86 with 24, 0.87 and 0.88 with 32, 0.81 and 0.78 with 48, 0.85 and 0.81
-    /// with 64.
+    /// 48 records, three quarters of a MiB: for transfers, where each system call should move much. Measured with `cargo
+    /// bench --bench gate -- --only bulk`, in seconds of CPU for a GB down and up: 1.01 and 1.00 with 4 records, 1.00 and
+    /// 0.97 with 8, 0.92 and 0.93 with 16, 0.87 and 0.86 with 24, 0.87 and 0.88 with 32, 0.81 and 0.78 with 48, 0.85 and
+    /// 0.81 with 64.
     Large,
 }
 

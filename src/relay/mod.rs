@@ -86,8 +86,8 @@ impl Default for Meter {
     }
 }
 
-/// How many bytes may still be undelivered when a client is cut for its close to be orderly. Any link carries this many within
-/// a second; with more, the connection is reset.
+/// How many bytes may still be undelivered when a client is cut for its close to be orderly. Any link carries this many
+/// within a second; with more, the connection is reset.
 const UNDELIVERED_MAX: u64 = 64 * 1024;
 
 /// How a relay ended.

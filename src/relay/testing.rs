@@ -19,8 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// The factor for the virtual machines of tests/vm, which are emulated.
 const EMULATED: u32 = 10;
 
-/// The size of tiny socket buffers and the segment size for them: segments are 64 KiB on loopback, and a window smaller than a
-/// segment advances at the pace of timers.
+/// The size of tiny socket buffers and the segment size for them: segments are 64 KiB on loopback, and a window smaller than
+/// a segment advances at the pace of timers.
 const TINY: u32 = 4096;
 const TINY_SEGMENT: u32 = 536;
 

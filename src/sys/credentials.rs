@@ -4,8 +4,8 @@ use rustix::io;
 use rustix::process::{Gid, Uid, getegid, geteuid, getgroups};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// Runs `call` with another effective user and group and without supplementary groups. Only this thread changes, and only while
-/// `call` runs. The real user stays, so that the other user cannot signal or trace the process.
+/// Runs `call` with another effective user and group and without supplementary groups. Only this thread changes, and only
+/// while `call` runs. The real user stays, so that the other user cannot signal or trace the process.
 ///
 /// # Errors
 ///

@@ -16,8 +16,8 @@ pub mod stream;
 pub(crate) mod test_kernel {
     use std::sync::LazyLock;
 
-    /// Whether the kernel offers TLS. tests/vm/run.sh sets `GATE_REQUIRE_KTLS` in its virtual machines, where missing kernel TLS
-    /// is a failure. Elsewhere the tests cover the fallback.
+    /// Whether the kernel offers TLS. tests/vm/run.sh sets `GATE_REQUIRE_KTLS` in its virtual machines, where missing kernel
+    /// TLS is a failure. Elsewhere the tests cover the fallback.
     pub(crate) fn has_tls() -> bool {
         static HAS: LazyLock<bool> = LazyLock::new(|| {
             let ulps = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").unwrap_or_default();

@@ -189,9 +189,9 @@ thread_local! {
 
 /// Peeks at the first bytes of `stream` until `decide` has an answer. `None` if the stream ends before.
 ///
-/// `decide` gets all bytes from the first one each time, at most [`PEEK_MAX`] of them. The kernel wakes the task only when the
-/// requested number of bytes has arrived (`SO_RCVLOWAT`), so a client that sends byte by byte costs no more than others. Not
-/// cancel-safe: the low-water mark may stay.
+/// `decide` gets all bytes from the first one each time, at most [`PEEK_MAX`] of them. The kernel wakes the task only when
+/// the requested number of bytes has arrived (`SO_RCVLOWAT`), so a client that sends byte by byte costs no more than others.
+/// Not cancel-safe: the low-water mark may stay.
 pub async fn peek_until<T>(
     stream: &TcpStream,
     mut decide: impl FnMut(&mut [u8]) -> Peeked<T>,

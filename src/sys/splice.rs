@@ -65,8 +65,8 @@ impl Drop for OpenGuard {
 }
 
 impl Storage {
-    /// A pipe as large as the kernel grants. For a user with many pipes the kernel refuses to enlarge them (`EPERM`, pipe(7)); a
-    /// small one works with more calls.
+    /// A pipe as large as the kernel grants. For a user with many pipes the kernel refuses to enlarge them (`EPERM`,
+    /// pipe(7)); a small one works with more calls.
     fn pipe() -> Option<Self> {
         let open = OpenGuard::new()?;
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;

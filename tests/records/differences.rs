@@ -46,38 +46,39 @@ pub(crate) fn perform(side: &mut impl Side, action: Action<'_>, received: &mut V
     side.take(&wire)
 }
 
-const INTERLEAVED: &str = "RFC 8446 section 5.1: if a handshake message is split over two or more records, there MUST NOT be \
-    any other records between them. Section 6.2: an implementation that encounters a fatal error condition SHOULD send an \
-    appropriate fatal alert. rustls sends none.";
-const ALERT_INSIDE_MESSAGE: &str = "RFC 8446 section 6: upon receiving an error alert, an implementation MUST NOT allow any further \
-    data to be sent. rustls reports the incomplete message instead.";
+const INTERLEAVED: &str = "RFC 8446 section 5.1: if a handshake message is split over two or more records, there \
+    MUST NOT be any other records between them. Section 6.2: an implementation that encounters a fatal error \
+    condition SHOULD send an appropriate fatal alert. rustls sends none.";
+const ALERT_INSIDE_MESSAGE: &str = "RFC 8446 section 6: upon receiving an error alert, an implementation MUST NOT \
+    allow any further data to be sent. rustls reports the incomplete message instead.";
 const EMPTY_FRAGMENT: &str = "RFC 8446 section 5.4: handshake and alert records of no content MUST be answered with \
     unexpected_message. rustls accepts 32 of the former, and answers the latter with decode_error.";
-const INAPPROPRIATE: &str = "RFC 8446 section 6.2, unexpected_message: an inappropriate message was received. Its first \
-    byte tells; rustls waits for the whole message, parses it, and may reject its content instead.";
+const INAPPROPRIATE: &str = "RFC 8446 section 6.2, unexpected_message: an inappropriate message was received. Its \
+    first byte tells; rustls waits for the whole message, parses it, and may reject its content instead.";
 const WRONG_LENGTH: &str = "RFC 8446 section 6.2, decode_error: the length of the message was incorrect. The header \
     tells; rustls waits for the whole message, and has no alert for the largest.";
-const LEVEL: &str = "RFC 8446 section 6: the level can safely be ignored, and all error alerts MUST be treated as such \
-    regardless of it.";
-const WARNINGS: &str = "RFC 8446 section 6.1: user_canceled is generally a warning. The gate bounds such alerts by the data \
-    between them, rustls allows four in the life of a connection; so with the warnings of RFC 5246 section 7.2.";
+const LEVEL: &str = "RFC 8446 section 6: the level can safely be ignored, and all error alerts MUST be treated as \
+    such regardless of it.";
+const WARNINGS: &str = "RFC 8446 section 6.1: user_canceled is generally a warning. The gate bounds such alerts by \
+    the data between them, rustls allows four in the life of a connection; so with the warnings of RFC 5246 section \
+    7.2.";
 const UNKNOWN_TYPE: &str = "RFC 8446 section 5, RFC 5246 section 6: an unexpected record type MUST be answered with \
     unexpected_message. rustls answers with decode_error.";
-const NO_TYPE: &str = "RFC 8446 section 5.4: a record without a content type MUST be answered with unexpected_message. rustls \
-    sends no alert.";
-const UNPROTECTED: &str = "RFC 8446 section 5: an unexpected record type, a change_cipher_spec after Finished among them, MUST \
-    be answered with unexpected_message. rustls tries to open it.";
-const UNPROTECTED_12: &str = "RFC 5246 section 7.1: after a ChangeCipherSpec every record is protected, so an unprotected one \
-    has no valid MAC. rustls checks the type first.";
-const VERSION: &str = "RFC 8446 section 5.2: legacy_record_version is always 0x0303; RFC 5246 section 6.2.1: { 3, 3 }. rustls \
-    accepts any 3.x.";
+const NO_TYPE: &str = "RFC 8446 section 5.4: a record without a content type MUST be answered with \
+    unexpected_message. rustls sends no alert.";
+const UNPROTECTED: &str = "RFC 8446 section 5: an unexpected record type, a change_cipher_spec after Finished among \
+    them, MUST be answered with unexpected_message. rustls tries to open it.";
+const UNPROTECTED_12: &str = "RFC 5246 section 7.1: after a ChangeCipherSpec every record is protected, so an \
+    unprotected one has no valid MAC. rustls checks the type first.";
+const VERSION: &str = "RFC 8446 section 5.2: legacy_record_version is always 0x0303; RFC 5246 section 6.2.1: { 3, 3 \
+    }. rustls accepts any 3.x.";
 const OVERFLOW: &str = "RFC 8446 section 5.2, RFC 5246 section 7.2.2: a record over the limit MUST be answered with \
     record_overflow. rustls answers the largest with decode_error.";
 const MAY_INTERLEAVE: &str = "RFC 5246 section 6.2.1: data of different content types MAY be interleaved.";
-const UNREAD_HELLO: &str = "RFC 5246 section 7.2.2: a ClientHello after the handshake may be declined with no_renegotiation. \
-    Its content does not matter, so it is not parsed.";
-const ANOTHER_HELLO: &str = "RFC 5246 section 7.2.2: a client that received no_renegotiation decides whether to continue. A \
-    second ClientHello is answered by a fatal alert.";
+const UNREAD_HELLO: &str = "RFC 5246 section 7.2.2: a ClientHello after the handshake may be declined with \
+    no_renegotiation. Its content does not matter, so it is not parsed.";
+const ANOTHER_HELLO: &str = "RFC 5246 section 7.2.2: a client that received no_renegotiation decides whether to \
+    continue. A second ClientHello is answered by a fatal alert.";
 
 /// The differences of each version.
 pub(crate) const TLS13: &[&str] = &[
@@ -108,8 +109,8 @@ pub(crate) const TLS12: &[&str] = &[
     ANOTHER_HELLO,
 ];
 
-/// The known difference that explains why `ours` is not `rustls`, if there is one. `inside` is whether a handshake message is
-/// incomplete, and `first_state` the gate's answer to this action as the first one of a connection.
+/// The known difference that explains why `ours` is not `rustls`, if there is one. `inside` is whether a handshake message
+/// is incomplete, and `first_state` the gate's answer to this action as the first one of a connection.
 pub(crate) fn difference(
     tls13: bool,
     inside: bool,

@@ -1,5 +1,5 @@
-//! Sequences of records, alerts, KeyUpdates and closes of a client: the gate's session must do what rustls' server does, except
-//! for the known differences.
+//! Sequences of records, alerts, KeyUpdates and closes of a client: the gate's session must do what rustls' server does,
+//! except for the known differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! Instructions per byte relayed, in the gate and in the kernel on its behalf.
 //!
-//! In a machine emulated with `-icount shift=0` an instruction takes a nanosecond, so the scheduler's CPU time of a process is
-//! its number of instructions. The figures hardly differ from run to run, whatever the load of the host.
+//! In a machine emulated with `-icount shift=0` an instruction takes a nanosecond, so the scheduler's CPU time of a process
+//! is its number of instructions. The figures hardly differ from run to run, whatever the load of the host.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;

@@ -14,7 +14,8 @@ use crate::common::pki::TestPki;
 use crate::handover::path;
 use crate::home::House;
 
-/// The time limit from the command to the last byte. The machines of tests/vm/run.sh are emulated: a handshake takes a second.
+/// The time limit from the command to the last byte. The machines of tests/vm/run.sh are emulated: a handshake takes a
+/// second.
 fn time_limit() -> Duration {
     Duration::from_secs(if std::env::var_os("GATE_REQUIRE_KTLS").is_some() { 15 } else { 1 })
 }

@@ -1,5 +1,5 @@
-//! Kernel TLS end to end: which connections use it, and that no byte is lost at the hand-over. tests/vm/run.sh runs these tests
-//! and tests/journey in virtual machines whose kernels have TLS.
+//! Kernel TLS end to end: which connections use it, and that no byte is lost at the hand-over. tests/vm/run.sh runs these
+//! tests and tests/journey in virtual machines whose kernels have TLS.
 
 // Makes Clippy treat every function here as test code, which may use unwrap().
 #![cfg(test)]

@@ -85,8 +85,8 @@ fn silence_after_the_hello_is_closed_at_the_deadline() {
 #[test]
 fn handshake_byte_by_byte_is_closed_at_the_deadline() {
     let scene = scene();
-    // A record that never ends, and a TLS 1.2 message that never ends. (One ChangeCipherSpec is legal, and an empty handshake
-    // record is an error, so neither can be repeated.)
+    // A record that never ends, and a TLS 1.2 message that never ends. (One ChangeCipherSpec is legal, and an empty
+    // handshake record is an error, so neither can be repeated.)
     let endless = hello::record(hello::APPLICATION_DATA, &[0; 16_000]);
     let certificate = hello::records(&hello::message(11, &[0; 16_000]), 1);
     for (hello, behind) in [(Hello::tls13(NAS), endless), (Hello::tls12(NAS), certificate)] {

@@ -33,7 +33,8 @@ fn session(scene: &mut Scene) -> std::path::PathBuf {
         .spawn()
         .unwrap();
     let mut stdin = client.stdin.take().unwrap();
-    // OpenSSL writes the file when the ticket arrives, which is with the backend's first bytes, and exits at the end of its input.
+    // OpenSSL writes the file when the ticket arrives, which is with the backend's first bytes, and exits at the end of its
+    // input.
     stdin.write_all(b"request to the echo\n").unwrap();
     wait_until("openssl has a ticket", || {
         std::fs::read_to_string(&file).ok().filter(|text| text.contains("-----END SSL SESSION PARAMETERS-----"))

@@ -1,8 +1,8 @@
 //! Input on the wire before a client is authorized: fragments, silence, other protocols, invalid names, old versions.
 //!
 //! The clients are mostly plain TCP sockets that send handmade bytes ([`hello`]). Every rejection is checked completely
-//! ([`scene::Scene::expect_rejection`]): what the client received, the log line, the counters, and that no backend was dialled.
-//! When a [`scene::Scene`] ends, a good client must be served and every descriptor must be closed.
+//! ([`scene::Scene::expect_rejection`]): what the client received, the log line, the counters, and that no backend was
+//! dialled. When a [`scene::Scene`] ends, a good client must be served and every descriptor must be closed.
 
 // Makes Clippy treat every function here as test code, which may use unwrap().
 #![cfg(test)]

@@ -169,8 +169,8 @@ allow = ["any"]
         line
     }
 
-    /// Runs `attempt`, which makes one connection that must be rejected for this reason: exactly one counter increases by one,
-    /// one log line has the reason, and no backend is dialled. Returns the line.
+    /// Runs `attempt`, which makes one connection that must be rejected for this reason: exactly one counter increases by
+    /// one, one log line has the reason, and no backend is dialled. Returns the line.
     #[track_caller]
     pub(crate) fn expect_one_rejection(&self, stage: &str, reason: &str, attempt: impl FnOnce()) -> Value {
         let (before, asked) = (self.gate.settled(), self.backend.accepted());

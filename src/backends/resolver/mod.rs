@@ -1,9 +1,9 @@
 //! Resolves host names of backends by the system's resolver, so that `/etc/hosts`, mDNS and `nsswitch.conf` apply.
 //!
-//! `getaddrinfo` blocks while a name server is silent and cannot be cancelled. So look-ups run on their own, bounded threads,
-//! one look-up per name however many connections wait for it. A connection waits no longer than its dial timeout, and uses a
-//! stale answer if there is one. Names come from the configuration only, so clients control neither the number of look-ups nor
-//! of threads.
+//! `getaddrinfo` blocks while a name server is silent and cannot be cancelled. So look-ups run on their own, bounded
+//! threads, one look-up per name however many connections wait for it. A connection waits no longer than its dial timeout,
+//! and uses a stale answer if there is one. Names come from the configuration only, so clients control neither the number of
+//! look-ups nor of threads.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;

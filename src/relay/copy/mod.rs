@@ -1,4 +1,5 @@
-//! TLS in user space: one buffer per direction, in which records are sealed and opened, held only while there are bytes in it.
+//! TLS in user space: one buffer per direction, in which records are sealed and opened, held only while there are bytes in
+//! it.
 
 mod download;
 mod upload;

@@ -33,8 +33,8 @@ pub(super) struct Upload {
     pub(super) shut: bool,
     pub(super) after_close_notify: AfterCloseNotify,
     /// The error of the backend that accepts nothing more. What it has sent is still delivered. Until the client ends, its
-    /// bytes are read and discarded: closing a socket with unread bytes causes a reset (RFC 1122 section 4.2.2.13), which could
-    /// overtake the backend's last bytes.
+    /// bytes are read and discarded: closing a socket with unread bytes causes a reset (RFC 1122 section 4.2.2.13), which
+    /// could overtake the backend's last bytes.
     pub(super) write_error: Option<io::Error>,
 }
 
@@ -67,8 +67,8 @@ impl TlsCopy {
     /// Opens complete records. False if there was none and more must be read.
     fn open_records(&mut self) -> Result<bool, End> {
         let Self { session, up, down, control, .. } = self;
-        // One answer serves all requests received before it is sent (RFC 8446 section 4.6.3), so answers to a client that never
-        // reads do not accumulate. Nothing may be sent after a close_notify.
+        // One answer serves all requests received before it is sent (RFC 8446 section 4.6.3), so answers to a client that
+        // never reads do not accumulate. Nothing may be sent after a close_notify.
         let may_answer = |control: &[u8]| control.is_empty() && !down.ended;
         let Some(buffer) = up.buffer.as_mut() else { return Ok(false) };
         let before = up.opened;
@@ -111,8 +111,8 @@ impl TlsCopy {
         Ok(up.opened > before)
     }
 
-    /// Reads and ignores what follows a close_notify (RFC 8446 section 6.1), because closing a socket with unread bytes causes a
-    /// reset, which could overtake what was sent.
+    /// Reads and ignores what follows a close_notify (RFC 8446 section 6.1), because closing a socket with unread bytes
+    /// causes a reset, which could overtake what was sent.
     fn poll_after_close_notify(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut sink = [0; 4096];
         for _ in 0..ROUNDS_MAX {

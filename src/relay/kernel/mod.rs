@@ -1,10 +1,11 @@
-//! TLS in the kernel: the kernel seals and opens the records, and bytes are spliced between the two sockets without a copy to
-//! user memory.
+//! TLS in the kernel: the kernel seals and opens the records, and bytes are spliced between the two sockets without a copy
+//! to user memory.
 //!
 //! How kernel TLS behaves, measured on Linux 6.1, 6.12 and 7.3 and read in net/tls:
 //!
 //! * `splice` moves one record per call. 0 is the end of the stream *or* an empty record; `MSG_PEEK` tells which.
-//! * `EINVAL` is a record of another type than data, which `recvmsg` reads. If `recvmsg` finds none, the bytes were no record,
+//! * `EINVAL` is a record of another type than data, which `recvmsg` reads. If `recvmsg` finds none, the bytes were no
+//!   record,
 //!   and the socket reports nothing more.
 //! * Bytes that are no record set an error on the socket and, since 6.12, do not make it readable: waiting for readability
 //!   alone would wait for ever.
@@ -134,8 +135,8 @@ struct Upload {
     shut: bool,
     after_close_notify: AfterCloseNotify,
     /// The error of the backend that accepts nothing more. What it has sent is still delivered. Until the client ends, its
-    /// bytes are read and discarded: closing a socket with unread bytes causes a reset (RFC 1122 section 4.2.2.13), which could
-    /// overtake the backend's last bytes.
+    /// bytes are read and discarded: closing a socket with unread bytes causes a reset (RFC 1122 section 4.2.2.13), which
+    /// could overtake the backend's last bytes.
     write_error: Option<io::Error>,
 }
 
@@ -187,8 +188,8 @@ impl SealedRecords {
 }
 
 impl KernelTls {
-    /// Hands the keys to the kernel. Nothing may be moved before this has succeeded: a socket with only one of its keys would
-    /// forward ciphertext as payload. After a failure the connection cannot return to user space.
+    /// Hands the keys to the kernel. Nothing may be moved before this has succeeded: a socket with only one of its keys
+    /// would forward ciphertext as payload. After a failure the connection cannot return to user space.
     pub(super) fn new(client: TcpStream, keys: Keys, support: &Support, backend: Stream) -> Result<Self, End> {
         let client = Arc::new(client);
         match Self::give_keys(&client, keys, support) {

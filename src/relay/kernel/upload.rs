@@ -53,8 +53,8 @@ impl KernelTls {
         Poll::Pending
     }
 
-    /// Reads and ignores what follows a close_notify (RFC 8446 section 6.1), because closing a socket with unread bytes causes a
-    /// reset, which could overtake what was sent.
+    /// Reads and ignores what follows a close_notify (RFC 8446 section 6.1), because closing a socket with unread bytes
+    /// causes a reset, which could overtake what was sent.
     fn poll_after_close_notify(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut sink = [0; MESSAGE_MAX];
         for _ in 0..ROUNDS_MAX {
@@ -141,8 +141,8 @@ impl KernelTls {
         }
     }
 
-    /// The stream ended without a close_notify, as many clients do. What they sent is forwarded, and what is still to be sent
-    /// to them is sent.
+    /// The stream ended without a close_notify, as many clients do. What they sent is forwarded, and what is still to be
+    /// sent to them is sent.
     fn end_of_stream(&mut self) -> Result<(), End> {
         let inside_record = rustix::io::ioctl_fionread(&self.client).is_ok_and(|left| left > 0);
         if let Some(detail) = truncation(inside_record, self.inbound.is_inside_message()) {
@@ -222,7 +222,8 @@ impl KernelTls {
     /// Reading from the client's socket failed.
     fn read_failed(&mut self, error: io::Error) -> Result<(), End> {
         if error.raw_os_error() == Some(libc::EKEYEXPIRED) && self.inbound.is_inside_message() {
-            // From the first byte of a KeyUpdate on, Linux opens no record before it has a new key, not even the next fragment.
+            // From the first byte of a KeyUpdate on, Linux opens no record before it has a new key, not even the next
+            // fragment.
             self.send_fatal_alert(Alert::INTERNAL_ERROR);
             let detail = "the client sent a KeyUpdate in several records, which Linux does not support";
             return Err(End::because(CloseReason::TlsError, detail));

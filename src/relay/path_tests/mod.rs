@@ -53,9 +53,32 @@ macro_rules! tls_path_tests {
     ($engine:ty) => {
         $crate::relay::path_tests::tls_path_tests! {
             $engine;
-            transfer: [both_directions_transfer_every_byte, slow_side_throttles_the_other, late_reader_gets_all_bytes_and_close_notify];
-            closing: [half_closed_side_is_still_answered, client_without_close_notify_is_still_answered, data_and_close_notify_in_one_segment_arrive, answer_of_a_backend_that_stops_reading_arrives, client_reset_resets_the_backend, end_inside_a_record_is_a_client_reset, backend_reset_sends_no_close_notify, cut_sends_close_notify_and_resets_the_backend, cut_client_gets_at_most_the_undelivered_limit];
-            protocol_errors: [tls12_key_at_its_limit_ends_in_an_alert, renegotiation_after_our_close_notify_is_ignored, empty_records_are_ignored_up_to_a_limit, invalid_records_end_the_relay, protocol_error_is_answered_by_its_alert, fatal_alert_of_the_client_resets_the_backend, end_inside_a_message_is_a_client_reset, data_after_a_close_notify_is_ignored];
+            transfer: [
+                both_directions_transfer_every_byte,
+                slow_side_throttles_the_other,
+                late_reader_gets_all_bytes_and_close_notify,
+            ];
+            closing: [
+                half_closed_side_is_still_answered,
+                client_without_close_notify_is_still_answered,
+                data_and_close_notify_in_one_segment_arrive,
+                answer_of_a_backend_that_stops_reading_arrives,
+                client_reset_resets_the_backend,
+                end_inside_a_record_is_a_client_reset,
+                backend_reset_sends_no_close_notify,
+                cut_sends_close_notify_and_resets_the_backend,
+                cut_client_gets_at_most_the_undelivered_limit,
+            ];
+            protocol_errors: [
+                tls12_key_at_its_limit_ends_in_an_alert,
+                renegotiation_after_our_close_notify_is_ignored,
+                empty_records_are_ignored_up_to_a_limit,
+                invalid_records_end_the_relay,
+                protocol_error_is_answered_by_its_alert,
+                fatal_alert_of_the_client_resets_the_backend,
+                end_inside_a_message_is_a_client_reset,
+                data_after_a_close_notify_is_ignored,
+            ];
         }
     };
     ($engine:ty; $($module:ident: [$($test:ident),+ $(,)?];)+) => {

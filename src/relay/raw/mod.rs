@@ -21,8 +21,8 @@ pub(super) struct Splice {
     down: Direction,
     first_ended: Option<Side>,
     /// The error of the backend that accepts nothing more. What it has sent is still delivered. Until the client ends, its
-    /// bytes are read and discarded: closing a socket with unread bytes causes a reset (RFC 1122 section 4.2.2.13), which could
-    /// overtake the backend's last bytes.
+    /// bytes are read and discarded: closing a socket with unread bytes causes a reset (RFC 1122 section 4.2.2.13), which
+    /// could overtake the backend's last bytes.
     write_error: Option<io::Error>,
 }
 

@@ -1,8 +1,8 @@
 //! Kernel TLS: Linux seals and opens the records of an established connection, so that plaintext can be spliced.
 //!
-//! `TCP_ULP "tls"` attaches the TLS layer to a connected socket, which stays a plain TCP socket until `TLS_TX` and `TLS_RX` set
-//! its keys. From then on `read`, `write` and `splice` move application data. Records of other types are received and sent by
-//! `recvmsg` and `sendmsg` with a control message (Documentation/networking/tls.rst, include/uapi/linux/tls.h).
+//! `TCP_ULP "tls"` attaches the TLS layer to a connected socket, which stays a plain TCP socket until `TLS_TX` and `TLS_RX`
+//! set its keys. From then on `read`, `write` and `splice` move application data. Records of other types are received and
+//! sent by `recvmsg` and `sendmsg` with a control message (Documentation/networking/tls.rst, include/uapi/linux/tls.h).
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -194,8 +194,8 @@ pub fn attach(socket: impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// `ENOENT`: the kernel has no module for the cipher. `EBUSY`: the key is already set and cannot be changed (before Linux 6.14,
-/// and in TLS 1.2).
+/// `ENOENT`: the kernel has no module for the cipher. `EBUSY`: the key is already set and cannot be changed (before Linux
+/// 6.14, and in TLS 1.2).
 pub fn set_key(socket: impl AsFd, direction: Direction, key: &Key<'_>) -> io::Result<()> {
     let info = key.info()?;
     set_option(socket, SOL_TLS, direction.option(), info.get(..key.cipher.info_length()).unwrap_or_default())
@@ -215,11 +215,11 @@ pub fn next_record(socket: impl AsFd, cipher: Cipher) -> io::Result<u64> {
     Ok(u64::from_be_bytes(sequence))
 }
 
-/// How many bytes, including record headers and tags, TCP has been handed on this socket since it was opened, plus a constant.
-/// Only the difference of two results for the same socket has a meaning.
+/// How many bytes, including record headers and tags, TCP has been handed on this socket since it was opened, plus a
+/// constant. Only the difference of two results for the same socket has a meaning.
 ///
-/// The TLS layer keeps back what TCP has no room for: `splice` and `sendmsg` have accepted it, and yet `shutdown` and `close`
-/// discard it. The result can be too small while the other side acknowledges, but never too large.
+/// The TLS layer keeps back what TCP has no room for: `splice` and `sendmsg` have accepted it, and yet `shutdown` and
+/// `close` discard it. The result can be too small while the other side acknowledges, but never too large.
 ///
 /// # Errors
 ///
@@ -274,7 +274,8 @@ pub struct Received {
     pub length: usize,
 }
 
-/// Receives the next record, of any type, or as much as fits `buffer`. With `peek` the record stays in the socket. Never waits.
+/// Receives the next record, of any type, or as much as fits `buffer`. With `peek` the record stays in the socket. Never
+/// waits.
 ///
 /// # Errors
 ///

@@ -1,9 +1,9 @@
-//! JA4: a fingerprint of the program that sent a ClientHello (FoxIO, technical_details/JA4.md). For the log only: a client can
-//! choose its fingerprint, so nothing may be decided by it.
+//! JA4: a fingerprint of the program that sent a ClientHello (FoxIO, technical_details/JA4.md). For the log only: a client
+//! can choose its fingerprint, so nothing may be decided by it.
 //!
 //! `t13d1516h2_8daaf6152771_e5627efa2ab1` means: TLS over TCP, version 1.3, with a server name, 15 cipher suites, 16
-//! extensions, first application protocol `h2`; a hash of the suites; a hash of the extensions and signature algorithms. GREASE
-//! values (RFC 8701) are ignored.
+//! extensions, first application protocol `h2`; a hash of the suites; a hash of the extensions and signature algorithms.
+//! GREASE values (RFC 8701) are ignored.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -217,8 +217,8 @@ impl List {
         self
     }
 
-    /// The first bytes of the SHA-256 of a text such as `0005,000a_0403,0804`, with `more` after the `_`, if it is not empty.
-    /// Zeros if this list is empty.
+    /// The first bytes of the SHA-256 of a text such as `0005,000a_0403,0804`, with `more` after the `_`, if it is not
+    /// empty. Zeros if this list is empty.
     fn digest_with(&self, more: &Self) -> [u8; 6] {
         if self.length == 0 {
             return [0; 6];

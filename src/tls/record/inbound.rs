@@ -45,8 +45,8 @@ pub enum Inbound {
 
 /// Checks the records of an established session.
 ///
-/// A handshake message may be fragmented over several records (RFC 8446 section 5.1, RFC 5246 section 6.2.1). Only one type is
-/// legal: KeyUpdate in TLS 1.3, ClientHello in TLS 1.2. So only its header and one byte are stored.
+/// A handshake message may be fragmented over several records (RFC 8446 section 5.1, RFC 5246 section 6.2.1). Only one type
+/// is legal: KeyUpdate in TLS 1.3, ClientHello in TLS 1.2. So only its header and one byte are stored.
 #[derive(Debug)]
 pub struct InboundState {
     tls13: bool,
@@ -111,8 +111,8 @@ impl InboundState {
         if self.tls13 && self.is_inside_message() { Err(UNEXPECTED_MESSAGE) } else { Ok(()) }
     }
 
-    /// The level has no meaning, and every alert but these two is an error, known or not (RFC 8446 section 6). An error alert is
-    /// accepted even inside a message: no answer to it is possible.
+    /// The level has no meaning, and every alert but these two is an error, known or not (RFC 8446 section 6). An error
+    /// alert is accepted even inside a message: no answer to it is possible.
     fn alert(&mut self, description: u8) -> Result<Inbound, RecordError> {
         match description {
             CLOSE_NOTIFY => self.check_not_interleaved().map(|()| Inbound::Closed),

@@ -1,7 +1,7 @@
 //! The TLS record layer of an established connection, working in place.
 //!
-//! After the handshake rustls hands out the traffic keys through its API for kernel TLS, and records are sealed and opened here,
-//! in the buffer for reading and writing: no copy and no allocation per record. The key schedule stays in rustls'
+//! After the handshake rustls hands out the traffic keys through its API for kernel TLS, and records are sealed and opened
+//! here, in the buffer for reading and writing: no copy and no allocation per record. The key schedule stays in rustls'
 //! `KernelConnection`.
 //!
 //! TLS 1.3: RFC 8446 section 5. TLS 1.2 with AES-GCM: RFC 5288 section 3; with ChaCha20-Poly1305: RFC 7905 section 2.
@@ -68,8 +68,8 @@ pub enum Opened {
         /// The length of the record in bytes.
         consumed: usize,
     },
-    /// The peer requests renegotiation (TLS 1.2), which must be declined by `no_renegotiation` (RFC 5246 section 7.2.2). Allowed
-    /// once per connection.
+    /// The peer requests renegotiation (TLS 1.2), which must be declined by `no_renegotiation` (RFC 5246 section 7.2.2).
+    /// Allowed once per connection.
     Renegotiation {
         /// The length of the record in bytes.
         consumed: usize,
@@ -119,8 +119,8 @@ impl fmt::Debug for Keys {
 pub struct Pending {
     /// From the client: bytes received after its handshake, still sealed.
     pub received: Vec<u8>,
-    /// For the client: sealed session tickets, so nothing may be sent before them. They are sent together with the first payload,
-    /// which saves a system call.
+    /// For the client: sealed session tickets, so nothing may be sent before them. They are sent together with the first
+    /// payload, which saves a system call.
     pub unsent: Vec<u8>,
 }
 
@@ -253,15 +253,15 @@ impl Session {
         self.seal_in_place(content::APPLICATION_DATA, record)
     }
 
-    /// Whether the key may not seal `records` more records. It must then be changed, or where that is impossible (TLS 1.2), the
-    /// connection must end while a record is left for the alert.
+    /// Whether the key may not seal `records` more records. It must then be changed, or where that is impossible (TLS 1.2),
+    /// the connection must end while a record is left for the alert.
     pub fn is_near_limit(&self, records: usize) -> bool {
         let needed = u64::try_from(records).unwrap_or(u64::MAX).saturating_add(RESERVED_RECORDS);
         self.limit.saturating_sub(self.seal.sequence) < needed
     }
 
-    /// Appends a KeyUpdate, before which nothing else may be sent, and changes the sending key (RFC 8446 section 4.6.3). Also the
-    /// answer to [`Opened::KeyUpdateRequested`].
+    /// Appends a KeyUpdate, before which nothing else may be sent, and changes the sending key (RFC 8446 section 4.6.3).
+    /// Also the answer to [`Opened::KeyUpdateRequested`].
     pub fn update_key(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
         if !self.tls13 {
             return Err(Exhausted);

@@ -1,5 +1,5 @@
-//! Records after the handshake, from a client that holds its keys: the session never panics, buffers little, and accepts nothing
-//! that rustls rejects, except for the known differences.
+//! Records after the handshake, from a client that holds its keys: the session never panics, buffers little, and accepts
+//! nothing that rustls rejects, except for the known differences.
 #![no_main]
 
 #[expect(dead_code, reason = "shared with the model test")]
