@@ -311,7 +311,7 @@ async fn strangers(size: &Size) -> Vec<Duration> {
 }
 
 async fn resolver(size: &Size) -> Vec<Duration> {
-    let mute = UdpSocket::bind("127.0.83.1:53").expect("root, to stand in for a name server");
+    let mute = UdpSocket::bind("127.0.83.1:53").expect("root, to bind the name server's address");
     let devices = devices(size.devices);
     let folder = tempfile::tempdir().unwrap();
     let resolv = folder.path().join("resolv.conf");

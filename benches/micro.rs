@@ -218,7 +218,7 @@ fn records(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(1 << 14));
     for (name, suite) in suites {
         let (mut session, _) = established(suite);
-        let mut record = vec![7; session.before() + PLAINTEXT_MAX + session.behind()];
+        let mut record = vec![7; session.prefix_length() + PLAINTEXT_MAX + session.suffix_length()];
         // In place and repeatedly: the sealed bytes are the payload of the next record.
         group.bench_function(name, |bencher| bencher.iter(|| session.seal_data(black_box(&mut record)).unwrap()));
     }

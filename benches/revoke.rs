@@ -44,7 +44,7 @@ async fn measure(devices: u64, sessions: usize, lost: u64) {
     }
     let (gate, rest) = crowd.part().await;
     let others: Vec<_> = (lost + 1..=devices).map(|device| (device, (0, sessions))).collect();
-    assert_eq!(tally(&rest).into_iter().collect::<Vec<_>>(), others, "and nobody else's");
+    assert_eq!(tally(&rest).into_iter().collect::<Vec<_>>(), others, "and no other session");
     let bytes: usize = rest.iter().map(|guest| guest.echoed).sum();
     tokio::task::block_in_place(|| drop(gate));
 

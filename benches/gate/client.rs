@@ -333,7 +333,7 @@ pub(crate) fn expect_refusal(address: SocketAddr, manner: &Manner) -> Result<()>
         match tls.read_tls(&mut stream) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err("was not turned away".into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err("was not rejected".into()),
             Err(_) => return Ok(()),
         }
         if tls.process_new_packets().is_err() {
@@ -351,7 +351,7 @@ pub(crate) fn expect_end(address: SocketAddr, said: &[u8]) -> Result<()> {
         match stream.read(&mut sink) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err("was not turned away".into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err("was not rejected".into()),
             Err(_) => return Ok(()),
         }
     }

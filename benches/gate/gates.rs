@@ -272,7 +272,7 @@ impl Places<'_> {
             let mut names: Vec<String> =
                 (route..setup.names).step_by(routes).map(|name| format!("{name:x}.b")).collect();
             if route == 0 {
-                TERMINATED.clone_into(names.first_mut().ok_or("no name at all")?);
+                TERMINATED.clone_into(names.first_mut().ok_or("no server name")?);
             }
             let names = names.join("\",\"");
             writeln!(

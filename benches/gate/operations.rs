@@ -220,7 +220,7 @@ impl Clients {
     fn refused(&self, gate: &Gate, wrong: Wrong) -> Result<Box<dyn Fn() -> Result<()> + Sync>> {
         let address = gate.terminated;
         let (config, name) = match wrong {
-            Wrong::UnknownName => (&self.returning, ServerName::try_from("nobody.bench.example")?),
+            Wrong::UnknownName => (&self.returning, ServerName::try_from("unknown.bench.example")?),
             // rustls sends no name for an address (RFC 6066 section 3).
             Wrong::NoName => (&self.returning, ServerName::from(std::net::IpAddr::from([192, 0, 2, 1]))),
             Wrong::NoCertificate => (&self.no_certificate, ServerName::try_from(TERMINATED)?),

@@ -78,8 +78,11 @@ impl Pki {
     /// Creates the folder: `server.pem`, `server-key.pem`, both together in `both.pem`, and `clients.pem`.
     pub(crate) fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let pki =
-            Self { folder, clients: Authority::new("Clients of the bench")?, others: Authority::new("Somebody else")? };
+        let pki = Self {
+            folder,
+            clients: Authority::new("Clients of the bench")?,
+            others: Authority::new("Another authority")?,
+        };
         let mut params = params("bench.example")?;
         params.subject_alt_names = CertificateParams::new(vec![TERMINATED.to_owned()])?.subject_alt_names;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -120,7 +123,7 @@ impl Pki {
 
     /// A client of an authority that the gates do not trust.
     pub(crate) fn other_client(&self) -> Result<Certified> {
-        self.others.client("somebody")
+        self.others.client("untrusted")
     }
 
     /// Writes a revocation list with `count` serial numbers that no client has, and returns its path.

@@ -214,11 +214,11 @@ impl Side for GateSide {
     }
 
     fn send(&mut self, payload: &[u8]) -> Vec<Plain> {
-        let start = self.control.len() + self.session.before();
+        let start = self.control.len() + self.session.prefix_length();
         self.control.resize(start, 0);
         self.control.extend(payload);
-        self.control.resize(start + payload.len() + self.session.behind(), 0);
-        self.session.seal_data(&mut self.control[start - self.session.before()..]).unwrap();
+        self.control.resize(start + payload.len() + self.session.suffix_length(), 0);
+        self.session.seal_data(&mut self.control[start - self.session.prefix_length()..]).unwrap();
         self.forger.open_records(&std::mem::take(&mut self.control))
     }
 }

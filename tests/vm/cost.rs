@@ -51,13 +51,13 @@ fn measure(pki: &TestPki, kernel_tls: &str, path: &str, down: bool) -> u64 {
     let client = Client::handshaken(gate.address(), &config, "nas.home.example").unwrap();
     gate.wait_metric("doorward_relays_total", &[("path", path)], 1.0);
     let payload = vec![b'x'; SIZE];
-    let mut came = vec![0; SIZE];
+    let mut received = vec![0; SIZE];
     let mut figures: Vec<u64> = (0..=ROUNDS)
         .map(|round| {
             let before = nanoseconds(&gate);
             if down {
                 client.send(b"!").unwrap();
-                client.read_exact(&mut came).unwrap();
+                client.read_exact(&mut received).unwrap();
             } else {
                 client.send(&payload).unwrap();
                 backend.wait_received((SIZE * (round + 1)) as u64);

@@ -39,7 +39,7 @@ fn denied_sessions_are_cut_within_a_second() {
         let idle = Client::admitted(gate.address(), &lost, "nas.home.example").unwrap();
         let stays = Client::admitted(gate.address(), &mine, "nas.home.example").unwrap();
         // One reads as fast as it can, the other never reads, so the gate's pipe and buffers for it are full.
-        let [busy, deaf] = [(); 2].map(|()| {
+        let [busy, stalled] = [(); 2].map(|()| {
             let client = Client::handshaken(gate.address(), &lost, "tv.home.example").unwrap();
             client.read(&mut [0; 1]).unwrap();
             client
@@ -47,8 +47,8 @@ fn denied_sessions_are_cut_within_a_second() {
         thread::scope(|scope| {
             let reading = scope.spawn(|| while busy.read(&mut [0; 65_536]).is_ok() {});
             let asked = Instant::now();
-            let told = gate.reload(&house(&format!("deny = [\"sha256:{fingerprint}\"]")));
-            assert_eq!((&told["sessions_cut"], &told["sessions_kept"]), (&3.into(), &1.into()), "{told}");
+            let reply = gate.reload(&house(&format!("deny = [\"sha256:{fingerprint}\"]")));
+            assert_eq!((&reply["sessions_cut"], &reply["sessions_kept"]), (&3.into(), &1.into()), "{reply}");
             let lines = gate.wait_for_lines("all three", 3, |line| line["reason"] == "denied");
             assert_eq!(idle.end(), End::Orderly);
             reading.join().unwrap();
@@ -57,6 +57,6 @@ fn denied_sessions_are_cut_within_a_second() {
             assert!(lines.iter().all(|line| line["path"] == path()), "{lines:?}");
         });
         stays.ping().unwrap();
-        drop(deaf);
+        drop(stalled);
     }
 }

@@ -97,9 +97,9 @@ fn echo(client: &Client, payload: &[u8]) {
             }
             client.close_notify();
         });
-        let (came, end) = client.read_to_end();
+        let (received, end) = client.read_to_end();
         assert_eq!(end, End::Orderly);
-        assert!(came == payload, "{} of {} bytes, or other bytes", came.len(), payload.len());
+        assert!(received == payload, "{} of {} bytes, or other bytes", received.len(), payload.len());
     });
 }
 
@@ -149,9 +149,9 @@ fn payload_sent_with_the_handshake_is_relayed_once() {
             let client = Client::on(connect(gate.address()), &only(&pki, &alice, suite), "nas.home.example");
             client.send(&payload).unwrap();
             client.handshake().unwrap();
-            let mut came = vec![0; length];
-            client.read_exact(&mut came).unwrap();
-            assert!(came == payload, "{suite:?}, {length} bytes");
+            let mut received = vec![0; length];
+            client.read_exact(&mut received).unwrap();
+            assert!(received == payload, "{suite:?}, {length} bytes");
             client.ping().unwrap();
             client.close_notify();
             assert_eq!(client.end(), End::Orderly);

@@ -142,8 +142,8 @@ fn hello_in_pieces_never_selects_the_default_route() {
         let pieces = hello::records(&first_message(&mut client), size);
         let line = scene.expect_rejection("certificate", "required", |mut stream| {
             stream.write_all(&pieces).unwrap();
-            let told = rustls::Stream::new(&mut client, &mut stream).read(&mut [0]).unwrap_err();
-            assert!(told.to_string().contains("CertificateRequired"), "{told}");
+            let error = rustls::Stream::new(&mut client, &mut stream).read(&mut [0]).unwrap_err();
+            assert!(error.to_string().contains("CertificateRequired"), "{error}");
         });
         assert_eq!(line["route"], "nas");
 
@@ -172,12 +172,12 @@ fn hello_in_pieces_is_passed_through_unchanged() {
     ));
     for (count, size) in SIZES.into_iter().enumerate() {
         let pieces = hello::records(&Hello::tls13("mail.home.example").message(), size);
-        let behind = [&pieces[..], b"and the bytes after it"].concat();
+        let with_payload = [&pieces[..], b"and the bytes after it"].concat();
         let stream = scene.connect();
-        let sender = send_byte_by_byte(&stream, behind.clone(), Duration::from_micros(20));
-        let mut echoed = vec![0; behind.len()];
+        let sender = send_byte_by_byte(&stream, with_payload.clone(), Duration::from_micros(20));
+        let mut echoed = vec![0; with_payload.len()];
         (&stream).read_exact(&mut echoed).unwrap();
-        assert_eq!(echoed, behind);
+        assert_eq!(echoed, with_payload);
         sender.join().unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         assert!(send_and_read(&stream, b"").bytes.is_empty());

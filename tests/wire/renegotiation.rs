@@ -28,9 +28,9 @@ fn renegotiation_by_openssl_is_declined() {
     wait_until("openssl exits", || client.try_wait().unwrap());
     drop(stdin);
     let output = client.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(said.contains("RENEGOTIATING"), "{said}");
-    assert!(said.contains("no renegotiation"), "{said}");
+    let output_text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output_text.contains("RENEGOTIATING"), "{output_text}");
+    assert!(output_text.contains("no renegotiation"), "{output_text}");
 
     let line = scene.assert_closed();
     assert_eq!(line["reason"], "client_reset", "{line}");

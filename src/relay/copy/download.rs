@@ -111,11 +111,11 @@ impl TlsCopy {
         }
         let Self { backend, session, down, control, .. } = self;
         let mut buffer = Buffer::take(if down.want_large { Size::Large } else { Size::Small });
-        let (before, behind) = (session.before(), session.behind());
-        let stride = before + PLAINTEXT_MAX + behind;
+        let (prefix, suffix) = (session.prefix_length(), session.suffix_length());
+        let stride = prefix + PLAINTEXT_MAX + suffix;
         let length = match buffer.size() {
             Size::Small => {
-                let payload = buffer.get_mut(before..before + PLAINTEXT_MAX).unwrap_or_default();
+                let payload = buffer.get_mut(prefix..prefix + PLAINTEXT_MAX).unwrap_or_default();
                 let mut space = ReadBuf::new(payload);
                 // Unlike `try_read`, tokio's `poll_read` takes a short read as the end of the readable data.
                 ready!(backend.poll_read(cx, &mut space)).map(|()| space.filled().len())
@@ -124,7 +124,7 @@ impl TlsCopy {
                 // The payload of each record is read to where it is sealed.
                 let mut pieces = [const { None }; Size::Large.records()];
                 for (piece, record) in pieces.iter_mut().zip(buffer.chunks_exact_mut(stride)) {
-                    *piece = record.get_mut(before..before + PLAINTEXT_MAX).map(IoSliceMut::new);
+                    *piece = record.get_mut(prefix..prefix + PLAINTEXT_MAX).map(IoSliceMut::new);
                 }
                 let mut pieces: Vec<IoSliceMut<'_>> = pieces.into_iter().flatten().collect();
                 match backend.try_read_vectored(&mut pieces) {
@@ -157,7 +157,7 @@ impl TlsCopy {
         let (mut left, mut end) = (length, 0);
         while left > 0 {
             let payload = left.min(PLAINTEXT_MAX);
-            let record = end..end + before + payload + behind;
+            let record = end..end + prefix + payload + suffix;
             end = record.end;
             left -= payload;
             session.seal_data(buffer.get_mut(record).unwrap_or_default()).map_err(key_limit_reached)?;
@@ -172,9 +172,9 @@ impl TlsCopy {
 impl Download {
     /// How many bytes of payload are in the records, or parts of records, that have been sent.
     fn payload_sent(&self, session: &Session) -> usize {
-        let (before, sealed) = (session.before(), self.sealed.start);
-        let stride = before + PLAINTEXT_MAX + session.behind();
-        let payload = sealed / stride * PLAINTEXT_MAX + (sealed % stride).saturating_sub(before).min(PLAINTEXT_MAX);
+        let (prefix, sealed) = (session.prefix_length(), self.sealed.start);
+        let stride = prefix + PLAINTEXT_MAX + session.suffix_length();
+        let payload = sealed / stride * PLAINTEXT_MAX + (sealed % stride).saturating_sub(prefix).min(PLAINTEXT_MAX);
         payload.min(self.payload)
     }
 }

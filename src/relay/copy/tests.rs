@@ -74,10 +74,10 @@ async fn idle_connection_holds_no_buffer() {
     assert!(engine.holds_nothing(), "before its first byte");
     let bytes = Random(14).bytes(1_000_000);
     let echo = async {
-        let (mut came, mut answer) = (vec![0; bytes.len()], Vec::new());
-        tokio::join!(client.send(&bytes), async { backend.read_exact(&mut came).await.expect("bytes") });
-        let (got, ()) = tokio::join!(client.receive(came.len()), async {
-            backend.write_all(&came).await.expect("sent");
+        let (mut delivered, mut answer) = (vec![0; bytes.len()], Vec::new());
+        tokio::join!(client.send(&bytes), async { backend.read_exact(&mut delivered).await.expect("bytes") });
+        let (got, ()) = tokio::join!(client.receive(delivered.len()), async {
+            backend.write_all(&delivered).await.expect("sent");
         });
         answer.extend(got);
         assert!(answer == bytes);
@@ -99,9 +99,9 @@ async fn idle_connection_holds_no_buffer() {
     assert_eq!(held, Some(Size::Small), "an incomplete record holds a small buffer only");
     let rest = async {
         client.stream.write_all(&record[5_000..]).await.expect("sent");
-        let mut came = vec![0; 10_000];
-        backend.read_exact(&mut came).await.expect("bytes");
-        assert!(came == bytes[..10_000]);
+        let mut delivered = vec![0; 10_000];
+        backend.read_exact(&mut delivered).await.expect("bytes");
+        assert!(delivered == bytes[..10_000]);
     };
     assert!(drive(&mut engine, rest).await.is_none());
     assert!(poll_once(&mut engine).await.is_none());
@@ -129,14 +129,14 @@ async fn bytes_received_with_the_handshake_are_relayed_first() {
     );
     let mut client = Client { stream, tls };
     let exchange = async {
-        let mut came = vec![0; 6];
-        backend.read_exact(&mut came).await.expect("bytes");
-        assert_eq!(came, b"early ");
+        let mut delivered = vec![0; 6];
+        backend.read_exact(&mut delivered).await.expect("bytes");
+        assert_eq!(delivered, b"early ");
         client.stream.write_all(&late).await.expect("sent");
         client.send(b"late").await;
-        let mut came = vec![0; 5004];
-        backend.read_exact(&mut came).await.expect("bytes");
-        assert!(came[..5000].iter().all(|&byte| byte == b'x') && &came[5000..] == b"late");
+        let mut delivered = vec![0; 5004];
+        backend.read_exact(&mut delivered).await.expect("bytes");
+        assert!(delivered[..5000].iter().all(|&byte| byte == b'x') && &delivered[5000..] == b"late");
     };
     assert!(drive(&mut engine, exchange).await.is_none());
 }
@@ -160,8 +160,8 @@ async fn unsent_handshake_records_are_sent_before_the_payload() {
         let exchange = async {
             backend.write_all(answer).await.expect("sent");
             backend.shutdown().await.expect("ended");
-            let came = client.receive_all().await.expect("an orderly end");
-            assert!(came == answer);
+            let delivered = client.receive_all().await.expect("an orderly end");
+            assert!(delivered == answer);
         };
         assert!(drive(&mut engine, exchange).await.is_none());
         assert!(engine.unsent.capacity() == 0 && engine.holds_nothing());
@@ -176,23 +176,23 @@ async fn key_updates_during_transfers_lose_no_byte() {
     let exchange = async {
         let other = Script { send: &bytes, seed: 31, chunk: 100_000, slow: false, ends_first: true };
         let clients = async {
-            let mut came = Vec::new();
+            let mut delivered = Vec::new();
             let mut random = Random(32);
-            while came.len() < bytes.len() {
+            while delivered.len() < bytes.len() {
                 if random.below(20) == 0 {
                     client.tls.refresh_traffic_keys().expect("TLS 1.3");
                     client.send(b"x").await;
                 }
                 let length = 1 + random.below(100_000);
-                came.extend(client.receive(length.min(bytes.len() - came.len())).await);
+                delivered.extend(client.receive(length.min(bytes.len() - delivered.len())).await);
             }
             client.send_close_notify().await;
-            came
+            delivered
         };
         tokio::join!(clients, play(&backend, other))
     };
-    let (end, (came, sent)) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
-    assert!(came == bytes, "{end:?}");
+    let (end, (delivered, sent)) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
+    assert!(delivered == bytes, "{end:?}");
     let sent = sent.expect("bytes");
     assert!(!sent.is_empty() && sent.iter().all(|&byte| byte == b'x'));
 }
@@ -207,14 +207,14 @@ async fn key_update_request_after_our_close_notify_is_ignored() {
         client.send(b"some, ").await;
         client.tls.refresh_traffic_keys().expect("TLS 1.3");
         client.send(b"and the rest").await;
-        let mut came = vec![0; 18];
-        backend.read_exact(&mut came).await.expect("bytes");
+        let mut delivered = vec![0; 18];
+        backend.read_exact(&mut delivered).await.expect("bytes");
         client.send_close_notify().await;
-        backend.read_to_end(&mut came).await.expect("an orderly end");
-        came
+        backend.read_to_end(&mut delivered).await.expect("an orderly end");
+        delivered
     };
-    let (end, came) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
-    assert_eq!((end.reason, came.as_slice()), (CloseReason::BackendClosed, &b"some, and the rest"[..]));
+    let (end, delivered) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
+    assert_eq!((end.reason, delivered.as_slice()), (CloseReason::BackendClosed, &b"some, and the rest"[..]));
 }
 
 /// Lets the backend send until nothing moves, because the client does not read. Returns how many bytes it sent.
@@ -268,10 +268,10 @@ async fn payload_is_counted_when_it_is_sent() {
         let mut counted = engine.moved().to_client;
         assert!(counted < written.try_into().expect("small"), "{suite:?}: {counted} of {written}");
         // A slow reader is not idle: progress is counted long before a whole buffer is sent.
-        let mut came = Vec::new();
+        let mut delivered = Vec::new();
         let mut steps = 0;
-        while came.len() < 400_000 {
-            let reading = client.take_some(&mut came);
+        while delivered.len() < 400_000 {
+            let reading = client.take_some(&mut delivered);
             assert!(drive(&mut engine, async { assert!(reading.await.expect("records")) }).await.is_none());
             let now = engine.moved().to_client;
             steps += usize::from(now > counted);
@@ -279,10 +279,10 @@ async fn payload_is_counted_when_it_is_sent() {
         }
         assert!(steps >= 20, "{suite:?}: progress was counted {steps} times");
         drop(backend);
-        let ending = client.take_all(&mut came);
+        let ending = client.take_all(&mut delivered);
         drive(&mut engine, async { drop(ending.await) }).await;
-        assert_eq!(u64::try_from(came.len()).expect("small"), engine.moved().to_client, "{suite:?}");
-        assert!(bytes.starts_with(&came));
+        assert_eq!(u64::try_from(delivered.len()).expect("small"), engine.moved().to_client, "{suite:?}");
+        assert!(bytes.starts_with(&delivered));
     }
 }
 
@@ -307,8 +307,8 @@ async fn tampered_record_is_answered_by_bad_record_mac() {
         let Rig { mut engine, mut client, mut backend } = rig(suite, false).await;
         let exchange = async {
             client.send(b"fine").await;
-            let mut came = [0; 4];
-            backend.read_exact(&mut came).await.expect("bytes");
+            let mut delivered = [0; 4];
+            backend.read_exact(&mut delivered).await.expect("bytes");
             client.tls.writer().write_all(b"tampered").expect("memory");
             let mut record = Vec::new();
             client.tls.write_tls(&mut record).expect("memory");
@@ -316,18 +316,18 @@ async fn tampered_record_is_answered_by_bad_record_mac() {
             // Bytes after it, which are never read as records.
             record.extend([0; 3000]);
             client.stream.write_all(&record).await.expect("sent");
-            let told = client.receive_all().await.expect_err("an alert").to_string();
+            let alert = client.receive_all().await.expect_err("an alert").to_string();
             let end = backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
-            (told, end)
+            (alert, end)
         };
         let gate = async {
             let end = until_end(&mut engine).await;
             drop(engine);
             end
         };
-        let (end, (told, at_backend)) = within(async { tokio::join!(gate, exchange) }).await;
+        let (end, (alert, at_backend)) = within(async { tokio::join!(gate, exchange) }).await;
         assert_eq!(end.reason, CloseReason::TlsError);
-        assert!(told.contains("BadRecordMac"), "{suite:?}: {told}");
+        assert!(alert.contains("BadRecordMac"), "{suite:?}: {alert}");
         assert_eq!(at_backend, Err(io::ErrorKind::ConnectionReset), "{suite:?}: the backend is reset");
     }
 }

@@ -9,7 +9,7 @@
 //!   and the socket reports nothing more.
 //! * Bytes that are no record set an error on the socket and, since 6.12, do not make it readable: waiting for readability
 //!   alone would wait for ever.
-//! * An alert that arrives behind unread data causes no new readiness event: a woken task reads until `WouldBlock`.
+//! * An alert that arrives after unread data causes no new readiness event: a woken task reads until `WouldBlock`.
 //! * What `splice` and `sendmsg` have accepted may still be in the TLS layer, which keeps back what TCP has no room for, and
 //!   `shutdown` and `close` discard it. So a connection is closed only after TCP has been handed all of it.
 //! * The kernel lets us send after a close_notify and does not enforce the record limit of a key. Only Linux 6.14 and later

@@ -129,9 +129,9 @@ async fn rejected_keys_send_nothing_to_the_backend() {
         }
         let end = KernelTls::new(ours, keys, &every_suite(), Stream::Tcp(to_backend)).expect_err("the kernel refuses");
         assert_eq!(end.reason, CloseReason::Internal, "{end:?}");
-        let mut came = Vec::new();
-        let ended = within(backend.read_to_end(&mut came)).await.map_err(|error| error.kind());
-        assert_eq!((came.as_slice(), ended), (&b""[..], Err(io::ErrorKind::ConnectionReset)));
+        let mut delivered = Vec::new();
+        let ended = within(backend.read_to_end(&mut delivered)).await.map_err(|error| error.kind());
+        assert_eq!((delivered.as_slice(), ended), (&b""[..], Err(io::ErrorKind::ConnectionReset)));
     }
 }
 
@@ -146,26 +146,26 @@ async fn key_update_is_followed_or_ends_in_an_alert() {
         let mut client = Client { stream, tls };
         let exchange = async {
             client.send(b"old").await;
-            let mut came = vec![0; 3];
-            backend.read_exact(&mut came).await.expect("bytes");
+            let mut delivered = vec![0; 3];
+            backend.read_exact(&mut delivered).await.expect("bytes");
             // rustls requests an answer. KeyUpdates without a request are covered by the tests of user space.
             client.tls.refresh_traffic_keys().expect("TLS 1.3");
             client.send(b"new").await;
             if changes {
-                backend.read_exact(&mut came).await.expect("bytes under the new key");
-                assert_eq!(came, b"new");
+                backend.read_exact(&mut delivered).await.expect("bytes under the new key");
+                assert_eq!(delivered, b"new");
                 for _ in 0..=requested {
                     backend.write_all(b"answer").await.expect("sent");
                     assert_eq!(client.receive(6).await, b"answer");
                 }
                 client.send_close_notify().await;
-                backend.read_to_end(&mut came).await.expect("an orderly end");
+                backend.read_to_end(&mut delivered).await.expect("an orderly end");
                 backend.shutdown().await.expect("shut");
                 assert_eq!(client.receive_all().await.expect("a close_notify"), b"");
             } else {
                 let error = client.receive_all().await.expect_err("no orderly end").to_string();
                 assert!(error.contains("InternalError"), "{error}");
-                let end = backend.read_to_end(&mut came).await.map_err(|error| error.kind());
+                let end = backend.read_to_end(&mut delivered).await.map_err(|error| error.kind());
                 assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
             }
         };
@@ -190,9 +190,9 @@ async fn fragmented_key_update_is_followed_or_ends_in_an_alert() {
         let (to_backend, mut backend) = pair(false).await;
         let mut engine = Tested::build(ours, keys, None, Stream::Tcp(to_backend));
         let exchange = async {
-            let mut came = [0; 3];
+            let mut delivered = [0; 3];
             client.write_all(&forger.record(23, b"old")).await.expect("sent");
-            backend.read_exact(&mut came).await.expect("bytes");
+            backend.read_exact(&mut delivered).await.expect("bytes");
             for fragment in fragments {
                 client.write_all(&forger.record(22, fragment)).await.expect("sent");
             }
@@ -236,11 +236,11 @@ async fn key_at_its_limit_is_changed_or_ends_in_an_alert() {
         let mut engine = Tested::build(ours, keys, Some(200), Stream::Tcp(to_backend));
         let mut client = Client { stream, tls };
         let bytes = Random(16).bytes(8_000_000);
-        let mut came = Vec::new();
+        let mut delivered = Vec::new();
         let exchange = async {
             let script = Script { send: &bytes, seed: 41, chunk: 100_000, slow: false, ends_first: true };
             let reading = async {
-                let end = client.take_all(&mut came).await;
+                let end = client.take_all(&mut delivered).await;
                 client.tls.send_close_notify();
                 let _ = client.flush().await;
                 end
@@ -255,13 +255,13 @@ async fn key_at_its_limit_is_changed_or_ends_in_an_alert() {
         let (end, ended) = within(async { tokio::join!(gate, exchange) }).await;
         if changes {
             ended.expect("a close_notify");
-            assert!(came == bytes, "{} bytes", came.len());
+            assert!(delivered == bytes, "{} bytes", delivered.len());
         } else {
             assert_eq!(end.reason, CloseReason::TlsError, "{suite:?}: {end:?}");
             let error = ended.expect_err("not everything can be sent").to_string();
             assert!(error.contains("InternalError"), "{error}");
-            assert!(bytes.starts_with(&came) && !came.is_empty(), "{} bytes", came.len());
-            assert!(came.len() <= 200 * PLAINTEXT_MAX, "{} bytes under one key", came.len());
+            assert!(bytes.starts_with(&delivered) && !delivered.is_empty(), "{} bytes", delivered.len());
+            assert!(delivered.len() <= 200 * PLAINTEXT_MAX, "{} bytes under one key", delivered.len());
         }
     }
 }

@@ -44,9 +44,9 @@ pub(crate) async fn client_without_close_notify_is_still_answered<E: TestEngine>
         let exchange = async {
             client.send(b"request").await;
             SockRef::from(&client.stream).shutdown(Shutdown::Write).expect("shut");
-            let mut came = Vec::new();
-            backend.read_to_end(&mut came).await.expect("an end");
-            assert_eq!(came, b"request");
+            let mut received = Vec::new();
+            backend.read_to_end(&mut received).await.expect("an end");
+            assert_eq!(received, b"request");
             backend.write_all(b"answer").await.expect("sent");
             backend.shutdown().await.expect("shut");
             assert_eq!(client.receive_all().await.expect("a close_notify"), b"answer");
@@ -71,9 +71,9 @@ pub(crate) async fn data_and_close_notify_in_one_segment_arrive<E: TestEngine>()
         let mut engine = E::build(ours, keys, None, Stream::Tcp(to_backend));
         let exchange = async {
             client.shutdown().await.expect("shut");
-            let mut came = Vec::new();
-            backend.read_to_end(&mut came).await.expect("an orderly end");
-            assert_eq!(came, [b'x'; 25_000]);
+            let mut received = Vec::new();
+            backend.read_to_end(&mut received).await.expect("an orderly end");
+            assert_eq!(received, [b'x'; 25_000]);
             backend.shutdown().await.expect("shut");
         };
         let (end, ()) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
@@ -99,19 +99,19 @@ pub(crate) async fn answer_of_a_backend_that_stops_reading_arrives<E: TestEngine
             };
             client.tls.writer().write_all(&request).expect("memory");
             let (sent, ()) = tokio::join!(client.flush(), reading);
-            sent.expect("the gate goes on reading");
-            let mut came = Vec::new();
-            let end = client.take_all(&mut came).await;
+            sent.expect("the gate keeps reading");
+            let mut received = Vec::new();
+            let end = client.take_all(&mut received).await;
             drop(client);
-            (came, end)
+            (received, end)
         };
         let gate = async {
             let end = until_end(&mut engine).await;
             drop(engine);
             end
         };
-        let (end, (came, ended)) = within(async { tokio::join!(gate, exchange) }).await;
-        assert!(came == answer, "{suite:?}: {} of {} bytes", came.len(), answer.len());
+        let (end, (received, ended)) = within(async { tokio::join!(gate, exchange) }).await;
+        assert!(received == answer, "{suite:?}: {} of {} bytes", received.len(), answer.len());
         let reset = ended.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
         assert!(!reset, "{suite:?}: a reset could overtake the answer");
         assert_eq!(end.reason, CloseReason::BackendReset, "{suite:?}");
@@ -122,8 +122,8 @@ pub(crate) async fn client_reset_resets_the_backend<E: TestEngine>() {
     let Rig { engine, mut client, mut backend } = rig::<E>(TLS13, false).await;
     let exchange = async {
         client.send(b"half of it").await;
-        let mut came = [0; 10];
-        backend.read_exact(&mut came).await.expect("bytes");
+        let mut received = [0; 10];
+        backend.read_exact(&mut received).await.expect("bytes");
         reset(client.stream);
         backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind())
     };
@@ -170,8 +170,8 @@ pub(crate) async fn cut_sends_close_notify_and_resets_the_backend<E: TestEngine>
     let cut = Arc::<Handle>::default();
     let exchange = async {
         client.send(b"half of it").await;
-        let mut came = [0; 10];
-        backend.read_exact(&mut came).await.expect("bytes");
+        let mut received = [0; 10];
+        backend.read_exact(&mut received).await.expect("bytes");
         cut.order(Order { reason: CloseReason::Revoked, detail: None, at: Instant::now() });
         let end = backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
         assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "an orderly end would mean that the data is complete");
@@ -204,13 +204,13 @@ pub(crate) async fn cut_client_gets_at_most_the_undelivered_limit<E: TestEngine>
         let (summary, ()) = within(async { tokio::join!(relay, filling) }).await;
         assert_eq!(summary.reason, reason);
         let arrived = arrived();
-        let mut came = Vec::new();
-        let end = within(client.stream.read_to_end(&mut came)).await.map_err(|error| error.kind());
-        let behind = came.len() - usize::try_from(arrived).expect("it fits memory");
+        let mut received = Vec::new();
+        let end = within(client.stream.read_to_end(&mut received)).await.map_err(|error| error.kind());
+        let undelivered = received.len() - usize::try_from(arrived).expect("it fits memory");
         if orderly {
-            assert!(end.is_ok() && behind > UNDELIVERED_MAX, "{behind} bytes, {end:?}");
+            assert!(end.is_ok() && undelivered > UNDELIVERED_MAX, "{undelivered} bytes, {end:?}");
         } else {
-            assert!(behind <= UNDELIVERED_MAX, "{behind} bytes after it was cut, {end:?}");
+            assert!(undelivered <= UNDELIVERED_MAX, "{undelivered} bytes after it was cut, {end:?}");
         }
     }
 }

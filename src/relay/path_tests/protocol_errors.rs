@@ -26,8 +26,8 @@ async fn send_invalid<E: TestEngine>(
     let mut engine = E::build(ours, keys, None, Stream::Tcp(to_backend));
     let exchange = async {
         client.write_all(&forger.record(23, b"fine")).await.expect("sent");
-        let mut came = [0; 4];
-        backend.read_exact(&mut came).await.expect("bytes");
+        let mut delivered = [0; 4];
+        backend.read_exact(&mut delivered).await.expect("bytes");
         client.write_all(&wire(&mut forger)).await.expect("sent");
         let end = backend.read_to_end(&mut Vec::new()).await;
         assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset), "a reset and no byte");
@@ -51,7 +51,7 @@ pub(crate) async fn tls12_key_at_its_limit_ends_in_an_alert<E: TestEngine>() {
         let _ = backend.write_all(&bytes).await;
         std::future::pending::<()>().await
     };
-    let (end, came) = within(async {
+    let (end, delivered) = within(async {
         tokio::select! {
             both = async { tokio::join!(until_end(&mut engine), client.receive_all()) } => both,
             () = sender => unreachable!(),
@@ -59,7 +59,7 @@ pub(crate) async fn tls12_key_at_its_limit_ends_in_an_alert<E: TestEngine>() {
     })
     .await;
     assert_eq!(end.reason, CloseReason::TlsError, "{end:?}");
-    let error = came.expect_err("not everything can be sent").to_string();
+    let error = delivered.expect_err("not everything can be sent").to_string();
     assert!(error.contains("InternalError"), "{error}");
 }
 
@@ -74,14 +74,14 @@ pub(crate) async fn renegotiation_after_our_close_notify_is_ignored<E: TestEngin
         for (kind, content) in [(22, &[1, 0, 0, 1, 0][..]), (23, b"the rest")] {
             client.write_all(&forger.record(kind, content)).await.expect("sent");
         }
-        let mut came = vec![0; 8];
-        backend.read_exact(&mut came).await.expect("bytes");
+        let mut delivered = vec![0; 8];
+        backend.read_exact(&mut delivered).await.expect("bytes");
         client.write_all(&forger.record(21, &[1, 0])).await.expect("sent");
-        backend.read_to_end(&mut came).await.expect("an orderly end");
-        came
+        backend.read_to_end(&mut delivered).await.expect("an orderly end");
+        delivered
     };
-    let (end, came) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
-    assert_eq!((end.reason, came.as_slice()), (CloseReason::BackendClosed, &b"the rest"[..]));
+    let (end, delivered) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
+    assert_eq!((end.reason, delivered.as_slice()), (CloseReason::BackendClosed, &b"the rest"[..]));
 }
 
 pub(crate) async fn empty_records_are_ignored_up_to_a_limit<E: TestEngine>() {
@@ -91,7 +91,7 @@ pub(crate) async fn empty_records_are_ignored_up_to_a_limit<E: TestEngine>() {
         let (to_backend, mut backend) = pair(false).await;
         let mut engine = E::build(ours, keys, None, Stream::Tcp(to_backend));
         let exchange = async {
-            let mut came = Vec::new();
+            let mut delivered = Vec::new();
             for length in [1, 32, 2] {
                 let mut wire = Vec::new();
                 for _ in 0..length {
@@ -101,13 +101,13 @@ pub(crate) async fn empty_records_are_ignored_up_to_a_limit<E: TestEngine>() {
                 client.write_all(&wire).await.expect("sent");
                 let mut part = [0; 4];
                 backend.read_exact(&mut part).await.expect("an empty record is no end");
-                came.extend(part);
+                delivered.extend(part);
             }
             for _ in 0..33 {
                 client.write_all(&forger.record(23, b"")).await.expect("sent");
             }
-            let end = backend.read_to_end(&mut came).await.map_err(|error| error.kind());
-            assert_eq!((came.as_slice(), end), (&b"datadatadata"[..], Err(io::ErrorKind::ConnectionReset)));
+            let end = backend.read_to_end(&mut delivered).await.map_err(|error| error.kind());
+            assert_eq!((delivered.as_slice(), end), (&b"datadatadata"[..], Err(io::ErrorKind::ConnectionReset)));
         };
         let gate = async {
             let end = until_end(&mut engine).await;
@@ -222,9 +222,9 @@ pub(crate) async fn data_after_a_close_notify_is_ignored<E: TestEngine>() {
             }
             wire.extend(forger.record(22, b"junk"));
             client.write_all(&wire).await.expect("sent");
-            let mut came = Vec::new();
-            backend.read_to_end(&mut came).await.expect("an orderly end");
-            assert_eq!(came, b"all", "{suite:?}");
+            let mut delivered = Vec::new();
+            backend.read_to_end(&mut delivered).await.expect("an orderly end");
+            assert_eq!(delivered, b"all", "{suite:?}");
             client.write_all(&forger.record(23, b"more")).await.expect("sent");
             backend.write_all(b"answer").await.expect("sent");
             let mut received = vec![0; forger.length_of(6)];

@@ -73,12 +73,12 @@ pub(crate) async fn late_reader_gets_all_bytes_and_close_notify<E: TestEngine>()
                     }
                     // In small reads, so that space in the socket is freed little by little.
                     let small_reads = Script { send: b"", seed: 20, chunk: 600, slow: true, ends_first: false };
-                    client.play(small_reads).await.expect("a close_notify behind everything")
+                    client.play(small_reads).await.expect("a close_notify after all data")
                 };
                 tokio::join!(gone, late).1
             };
-            let (end, came) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
-            assert!(came == bytes, "{suite:?}: {} of {length} bytes", came.len());
+            let (end, received) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
+            assert!(received == bytes, "{suite:?}: {} of {length} bytes", received.len());
             assert_eq!(end.reason, CloseReason::BackendClosed, "{suite:?}");
             assert_eq!(engine.moved().to_client, u64::try_from(length).expect("small"));
         }

@@ -138,20 +138,21 @@ async fn answer_of_a_backend_that_stops_reading_arrives() {
     };
     // The gate holds bytes that the backend does not accept, so the write fails.
     let talk = async {
-        client.write_all(&[7; 24_000_000]).await.expect("the gate goes on reading");
+        client.write_all(&[7; 24_000_000]).await.expect("the gate keeps reading");
         SockRef::from(&client).shutdown(std::net::Shutdown::Write).expect("shut");
-        let mut came = Vec::new();
-        let end = client.read_to_end(&mut came).await.map_err(|error| error.kind());
-        (came, end)
+        let mut received = Vec::new();
+        let end = client.read_to_end(&mut received).await.map_err(|error| error.kind());
+        (received, end)
     };
     let gate = async {
         let end = poll_fn(|cx| engine.poll_move(cx)).await;
         drop(engine);
         end
     };
-    let (end, ((came, ended), ())) = within(async { tokio::join!(gate, async { tokio::join!(talk, reading) }) }).await;
-    assert_eq!((came.len(), ended.map(drop)), (answer.len(), Ok(())));
-    assert!(came == answer);
+    let (end, ((received, ended), ())) =
+        within(async { tokio::join!(gate, async { tokio::join!(talk, reading) }) }).await;
+    assert_eq!((received.len(), ended.map(drop)), (answer.len(), Ok(())));
+    assert!(received == answer);
     assert_eq!(end.reason, CloseReason::BackendReset);
 }
 

@@ -237,18 +237,18 @@ impl Session {
     }
 
     /// How many bytes of a sealed record precede its payload.
-    pub fn before(&self) -> usize {
+    pub fn prefix_length(&self) -> usize {
         HEADER + self.seal.explicit_nonce
     }
 
     /// How many bytes of a sealed record follow its payload.
-    pub fn behind(&self) -> usize {
+    pub fn suffix_length(&self) -> usize {
         // TLS 1.3 encrypts the content type after the payload.
         usize::from(self.tls13) + TAG
     }
 
-    /// Seals application data in place: `record` holds room for [`before`](Self::before), the payload, and room for
-    /// [`behind`](Self::behind).
+    /// Seals application data in place: `record` holds room for [`prefix_length`](Self::prefix_length), the payload, and room for
+    /// [`suffix_length`](Self::suffix_length).
     pub fn seal_data(&mut self, record: &mut [u8]) -> Result<(), Exhausted> {
         self.seal_in_place(content::APPLICATION_DATA, record)
     }
@@ -290,9 +290,9 @@ impl Session {
 
     fn seal_message(&mut self, kind: u8, message: &[u8], out: &mut Vec<u8>) -> Result<(), Exhausted> {
         let start = out.len();
-        out.resize(start + self.before(), 0);
+        out.resize(start + self.prefix_length(), 0);
         out.extend(message);
-        out.resize(out.len() + self.behind(), 0);
+        out.resize(out.len() + self.suffix_length(), 0);
         let sealed = self.seal_in_place(kind, out.get_mut(start..).unwrap_or_default());
         if sealed.is_err() {
             // Unsealed bytes must not be sent.
@@ -305,7 +305,7 @@ impl Session {
         if self.seal.sequence >= self.limit {
             return Err(Exhausted);
         }
-        let length = record.len().checked_sub(self.before() + self.behind()).ok_or(Exhausted)?;
+        let length = record.len().checked_sub(self.prefix_length() + self.suffix_length()).ok_or(Exhausted)?;
         let sealed = u16::try_from(record.len() - HEADER).map_err(|_| Exhausted)?.to_be_bytes();
         let nonce = self.seal.nonce();
         let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or(Exhausted)?;

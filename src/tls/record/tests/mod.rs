@@ -59,8 +59,8 @@ fn open_all(session: &mut Session, mut wire: Vec<u8>) -> (Vec<u8>, Vec<Opened>) 
 /// Seals one record of application data.
 fn seal(session: &mut Session, payload: &[u8]) -> Vec<u8> {
     // The previous content of the buffer must not matter.
-    let mut record = vec![0xaa; session.before() + payload.len() + session.behind()];
-    let start = session.before();
+    let mut record = vec![0xaa; session.prefix_length() + payload.len() + session.suffix_length()];
+    let start = session.prefix_length();
     record[start..start + payload.len()].copy_from_slice(payload);
     session.seal_data(&mut record).expect("within the limit");
     record

@@ -19,7 +19,9 @@ fn records_of_every_suite_and_size_agree_with_rustls() {
             } else {
                 parts.flat_map(|part| seal(&mut session, part)).collect()
             };
-            assert!(wire.len() <= size + (size / PLAINTEXT_MAX + 1) * (session.before() + session.behind()));
+            assert!(
+                wire.len() <= size + (size / PLAINTEXT_MAX + 1) * (session.prefix_length() + session.suffix_length())
+            );
             assert!(receive(&mut client, &wire).expect("records") == payload, "{suite:?}, {size} bytes from us");
         }
     }
@@ -101,7 +103,7 @@ fn sealing_stops_at_the_record_limit() {
         assert_eq!(session.seal_data(&mut [0; 64]), Err(Exhausted), "{suite:?}");
         assert_eq!(session.fatal(Alert::INTERNAL_ERROR, &mut wire), Err(Exhausted), "{suite:?}");
         assert_eq!(session.update_key(&mut Vec::new()), Err(Exhausted), "{suite:?}: it needs a record as well");
-        wire.truncate(3 * (session.before() + 1 + session.behind()));
+        wire.truncate(3 * (session.prefix_length() + 1 + session.suffix_length()));
         assert_eq!(receive(&mut client, &wire).expect("records"), b"xxx");
     }
 }
