@@ -5,8 +5,7 @@
 //!
 //! * `splice` moves one record per call. 0 is the end of the stream *or* an empty record; `MSG_PEEK` tells which.
 //! * `EINVAL` is a record of another type than data, which `recvmsg` reads. If `recvmsg` finds none, the bytes were no
-//!   record,
-//!   and the socket reports nothing more.
+//!   record, and the socket reports nothing more.
 //! * Bytes that are no record set an error on the socket and, since 6.12, do not make it readable: waiting for readability
 //!   alone would wait for ever.
 //! * An alert that arrives after unread data causes no new readiness event: a woken task reads until `WouldBlock`.

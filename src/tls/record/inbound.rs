@@ -55,7 +55,7 @@ pub struct InboundState {
     empty: u32,
     /// The first bytes of the incomplete handshake message.
     message: [u8; HEADER + 1],
-    /// How many bytes of it have come.
+    /// How many bytes of it have been received.
     received: usize,
 }
 
