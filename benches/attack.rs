@@ -9,15 +9,15 @@
 //!
 //! | scenario | attack |
 //! |---|---|
-//! | `crafted` | the revoked device itself holds 4,000 connections, each with another order of eight certificates that carry the authority's name |
-//! | `strangers` | 400 connections a second from fresh addresses, each with such a chain and a certificate that no authority signed |
+//! | `crafted` | the revoked device itself holds 4,000 connections, each with another order of eight certificates that have the authority's name |
+//! | `strangers` | 400 connections a second from new addresses, each with such a chain and a leaf that no authority signed |
 //! | `resolver` | a name server that never answers, and 50 connections a second to a passthrough route whose backend is a name |
-//! | `descriptors` | a limit of 1,024 descriptors, and strangers that hold all they can get and stall both directions |
+//! | `descriptors` | a limit of 1,024 descriptors, and clients that hold all of them and stall both directions |
 //!
 //! It fails if the command does not prove that the revocation is in force, or if another device is cut. A p99 of a second or
-//! more is a `MISS`. Each scenario runs a gate of its own; clients, strangers and gate share the machine.
+//! more is a `MISS`. Each scenario starts its own gate; clients, attackers and gate share the machine.
 
-// Tells Clippy that unwrap() and its like may be used here as in tests: a bench that cannot measure fails by panicking.
+// Makes Clippy treat this as test code, which may use unwrap(): a benchmark that cannot measure fails by panicking.
 #![cfg(test)]
 
 #[expect(dead_code, reason = "shared with the integration tests: a bench does not need everything")]
@@ -56,26 +56,26 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 const NAME: &str = "nas.home.example";
 /// The passthrough route's name.
 const MAIL: &str = "mail.home.example";
-/// The p99 that is promised.
+/// The promised p99.
 const BOUND: Duration = Duration::from_secs(1);
-/// Certificates that a crafted chain carries beside the leaf.
+/// The number of certificates in a crafted chain, without the leaf.
 const JUNK: usize = 8;
 
-/// How large an attack is.
+/// The size of an attack.
 struct Size {
     /// Connections of the crafted device.
     crafted: usize,
-    /// Strangers a second with crafted chains.
+    /// Connections a second with crafted chains.
     strangers: u32,
     /// Connections a second to the route whose backend is a name.
     look_ups: u32,
     /// The limit of descriptors.
     descriptors: u64,
-    /// Devices that are revoked one after the other where it is not the crafted one.
+    /// Devices that are revoked one after the other, except in `crafted`.
     devices: usize,
     /// Sessions of each.
     sessions: usize,
-    /// How long an attack goes on before the first revocation.
+    /// How long an attack lasts before the first revocation.
     lead: Duration,
 }
 
@@ -150,7 +150,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// `devices` have certificates; `routes` and `limits` are added to the configuration; `change` is about the process.
+    /// Issues certificates to `devices`, adds `routes` and `limits` to the configuration, and lets `change` modify the
+    /// process.
     fn open(devices: &[String], routes: &str, limits: &str, change: impl FnOnce(&mut Command)) -> Self {
         let home = Home::with_authorities();
         for device in devices {
@@ -191,7 +192,7 @@ impl Scene {
         Arc::new(builder.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap())
     }
 
-    /// A session of this client, which has sent a byte and received it back.
+    /// A session of this client over which one byte was echoed.
     async fn enter(&self, source: Ipv4Addr, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind((source, 0).into()).unwrap();
@@ -204,7 +205,7 @@ impl Scene {
         tls
     }
 
-    /// Runs `ca revoke` and waits until each of these sessions has ended: how long that took for each.
+    /// Runs `ca revoke` and waits until each of these sessions has ended. Returns the time for each.
     async fn revoke(&self, device: &str, sessions: Vec<TlsStream<TcpStream>>) -> Vec<Duration> {
         let ends: Vec<_> = sessions
             .into_iter()
@@ -231,7 +232,7 @@ impl Scene {
         lags
     }
 
-    /// Lets the devices in, waits for the attack to be in full swing, and revokes one after the other; one that is not
+    /// Connects the devices, waits until the attack is running, and revokes them one after the other. One that is not
     /// revoked must stay connected.
     async fn revoke_each(&self, devices: &[String], size: &Size) -> Vec<Duration> {
         let mut held = Vec::new();
@@ -300,7 +301,7 @@ async fn strangers(size: &Size) -> Vec<Duration> {
         let tls = ClientConnection::new(Arc::clone(&configs[turn as usize % configs.len()]), NAME.try_into().unwrap());
         let Ok(stream) = from(fresh(turn), address) else { return };
         let mut stream = rustls::StreamOwned::new(tls.unwrap(), stream);
-        // What it is told does not matter.
+        // The answer does not matter.
         let _ = stream.write_all(b"?").and_then(|()| std::io::Read::read(&mut stream, &mut [0]));
     });
     let lags = scene.revoke_each(&devices, size).await;
@@ -310,7 +311,7 @@ async fn strangers(size: &Size) -> Vec<Duration> {
 }
 
 async fn resolver(size: &Size) -> Vec<Duration> {
-    let mute = UdpSocket::bind("127.0.83.1:53").expect("root, to stand in for a name server");
+    let mute = UdpSocket::bind("127.0.83.1:53").expect("root, to bind the name server's address");
     let devices = devices(size.devices);
     let folder = tempfile::tempdir().unwrap();
     let resolv = folder.path().join("resolv.conf");
@@ -372,14 +373,14 @@ async fn descriptors(size: &Size) -> Vec<Duration> {
     lags
 }
 
-/// Strangers at a steady rate, on threads of their own.
+/// Attackers at a steady rate, on their own threads.
 struct Attack {
     over: Arc<AtomicBool>,
     threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Attack {
-    /// Calls `knock` so many times a second with a number that grows; what is held is dropped at the end.
+    /// Calls `knock` at this rate with an increasing number. The results are held until the end.
     fn start(rate: u32, knock: impl Fn(u32, &mut Vec<StdStream>) + Send + Sync + 'static) -> Self {
         const THREADS: usize = 8;
         let over = Arc::<AtomicBool>::default();
@@ -409,7 +410,7 @@ impl Attack {
     }
 }
 
-/// An address that was not used before.
+/// A new address.
 const fn fresh(turn: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x7f10_0001 + turn)
 }
@@ -434,20 +435,20 @@ fn hello() -> Vec<u8> {
     bytes
 }
 
-/// Has the command run in a mount namespace of its own, with another `/etc/resolv.conf`.
+/// Runs the command in its own mount namespace, with another `/etc/resolv.conf`.
 fn in_namespace(command: &mut Command, resolv: &std::path::Path) {
     wrap(command, "mount --bind \"$1\" /etc/resolv.conf; shift; exec \"$@\"", &[resolv.as_os_str()]);
     let inner = std::mem::replace(command, Command::new("unshare"));
     command.arg("--mount").arg(inner.get_program()).args(inner.get_args());
 }
 
-/// Has the command run by a shell script that is given these arguments before it.
+/// Runs the command by a shell script, which gets these arguments first.
 fn wrap(command: &mut Command, script: &str, arguments: &[&std::ffi::OsStr]) {
     let inner = std::mem::replace(command, Command::new("sh"));
     command.args(["-ec", script, "sh"]).args(arguments).arg(inner.get_program()).args(inner.get_args());
 }
 
-/// Certificates that carry the name of the gate's client authority and were not made by it.
+/// Certificates with the name of the gate's client authority that it did not issue.
 struct Junk {
     name: String,
     authorities: Vec<CertificateDer<'static>>,
@@ -468,7 +469,7 @@ impl Junk {
         Self { name, authorities }
     }
 
-    /// All of them, in the order of this number.
+    /// All of them, in the permutation of this number.
     fn ordered(&self, mut number: usize) -> Vec<CertificateDer<'static>> {
         let mut left = self.authorities.clone();
         let mut ordered = Vec::new();
@@ -479,7 +480,7 @@ impl Junk {
         ordered
     }
 
-    /// A certificate that says it is the authority's.
+    /// A certificate that claims to be the authority's.
     fn stranger(&self) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let forger = Issuer::new(named(&self.name), KeyPair::generate().unwrap());
         let key = KeyPair::generate().unwrap();

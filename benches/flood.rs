@@ -1,4 +1,4 @@
-//! What a good client and an open relay feel of a flood: handshake times with and without it, and how the log grows.
+//! The effect of a flood on a good client and an open relay: handshake times with and without it, and the growth of the log.
 //!
 //! ```text
 //! cargo bench --bench flood                            # 5,000 junk connections a second for 30 seconds
@@ -6,14 +6,14 @@
 //! DOORWARD_BENCH_SMOKE=1 cargo bench --bench flood     # seconds: only shows that everything works
 //! ```
 //!
-//! The gate has CPU 0 and every limit as it is by default. The good client, the relay's client
-//! and the backend share CPU 1 with the flood, which has the lower priority there (nice 19): what is measured is how long
-//! the gate takes, not how long this program's own threads wait for each other.
+//! The gate runs on CPU 0 with default limits. The good client, the relay's client and the backend share CPU 1 with the
+//! flood, which has a lower priority (nice 19), so that the gate's time is measured and not the waiting of this program's
+//! threads.
 //!
-//! Half of the junk comes from a few sources, which are banned before long; the other half from addresses that are never
-//! seen twice, about which nothing can be known. It fails if what it measures is not there; a bound that does not hold is a `MISS`.
+//! Half of the junk comes from a few sources, which are soon banned, the other half from addresses that occur once. It fails
+//! if it cannot measure; a bound that is exceeded is a `MISS`.
 
-// Tells Clippy that unwrap() and its like may be used here as in tests: a bench that cannot measure fails by panicking.
+// Makes Clippy treat this as test code, which may use unwrap(): a benchmark that cannot measure fails by panicking.
 #![cfg(test)]
 
 #[expect(dead_code, reason = "shared with the integration tests: a bench does not need everything")]
@@ -41,19 +41,19 @@ use socket2::{Domain, Socket, Type};
 use tokio::time::Instant;
 
 const SERVER_NAME: &str = "nas.home.example";
-/// Where the good client comes from; strangers are elsewhere.
+/// The source address of the good client; the flood uses others.
 const GOOD: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 1);
-/// The good client's pause between one connection and the next. Each of them is a line in the log, flood or not.
+/// The good client's pause between connections, each of which is a log line.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The relay's rhythm: so many bytes there and back, then a pause.
+/// The relay echoes this many bytes, then pauses.
 const PIECE: usize = 16 << 10;
 const RHYTHM: Duration = Duration::from_millis(5);
-/// So many threads send junk: each waits for the end of what it sent before it goes on.
+/// The number of threads that send junk. Each waits for the end of its connection before it makes the next one.
 const SENDERS: u32 = 48;
-/// The few sources that half of the junk comes from.
+/// The number of sources of half of the junk.
 const KNOWN: u32 = 32;
 
-/// What a good client and an open relay feel of a flood.
+/// Measures the effect of a flood on a good client and an open relay.
 #[derive(Debug, Parser)]
 struct Plan {
     /// Junk connections a second
@@ -73,13 +73,13 @@ impl Plan {
         if smoke { Self { rate: 500, seconds: 1, bench: true } } else { Self::parse() }
     }
 
-    /// As many as are to come.
+    /// The total number of junk connections.
     const fn total(&self) -> u32 {
         self.rate * self.seconds
     }
 }
 
-/// Ties the calling thread, and what it starts from now on, to one CPU.
+/// Pins the calling thread, and the threads and processes that it starts, to one CPU.
 fn pin(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
@@ -96,7 +96,7 @@ fn connect(source: Ipv4Addr, gate: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A connection that was let in, known by an answer of the backend.
+/// An authorized connection, confirmed by an answer of the backend.
 fn open(config: &Arc<ClientConfig>, gate: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
     let tls = ClientConnection::new(Arc::clone(config), SERVER_NAME.try_into().unwrap()).unwrap();
     let mut stream = StreamOwned::new(tls, connect(GOOD, gate).unwrap());
@@ -105,7 +105,7 @@ fn open(config: &Arc<ClientConfig>, gate: SocketAddr) -> StreamOwned<ClientConne
     stream
 }
 
-/// Times of handshakes with an answer, one after the other, as long as it may; sorted.
+/// The times of consecutive handshakes with an answer, sorted.
 fn good_client(config: &Arc<ClientConfig>, gate: SocketAddr, go_on: impl Fn() -> bool) -> Vec<Duration> {
     let mut times = Vec::new();
     while go_on() {
@@ -126,7 +126,7 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
 
-/// Sends pieces through an open relay and has them back, byte for byte, as long as it may. How many bytes that were.
+/// Echoes data through an open relay and compares it. Returns the number of bytes.
 fn relay(mut stream: StreamOwned<ClientConnection, TcpStream>, go_on: &AtomicBool) -> u64 {
     let mut moved = 0;
     let mut came = vec![0; PIECE];
@@ -144,7 +144,7 @@ fn relay(mut stream: StreamOwned<ClientConnection, TcpStream>, go_on: &AtomicBoo
     moved
 }
 
-/// What strangers send.
+/// The kinds of junk.
 struct Junk {
     unknown_name: Vec<u8>,
     half_hello: Vec<u8>,
@@ -187,13 +187,13 @@ impl Junk {
     }
 }
 
-/// Every other one from a few sources, the rest from one that was never there.
+/// Alternates between a few sources and new ones.
 const fn source(turn: u32) -> Ipv4Addr {
     let host = if turn.is_multiple_of(2) { 0x02_0000 + turn / 2 % KNOWN } else { 0x10_0000 + turn };
     Ipv4Addr::from_bits(0x7f00_0000 + host)
 }
 
-/// Sends the junk in even steps. How many were sent, and in which time.
+/// Sends the junk at an even rate. Returns how many were sent, and the time it took.
 fn flood(junk: &Junk, plan: &Plan, gate: SocketAddr) -> (u64, Duration) {
     let sent = AtomicU64::new(0);
     let begun = Instant::now();
@@ -206,11 +206,11 @@ fn flood(junk: &Junk, plan: &Plan, gate: SocketAddr) -> (u64, Duration) {
                 for turn in (sender..plan.total()).step_by(SENDERS as usize) {
                     let due = begun + Duration::from_secs(1) * turn / plan.rate;
                     thread::sleep(due.saturating_duration_since(Instant::now()));
-                    // What this machine does not manage is not made up for afterwards.
+                    // Delays are not made up for afterwards.
                     if begun.elapsed() > Duration::from_secs(u64::from(plan.seconds)) {
                         break;
                     }
-                    // A connection that was cut off is what junk is owed.
+                    // The gate is expected to cut the connection.
                     let _ = junk.send(turn, gate);
                     sent.fetch_add(1, Ordering::Relaxed);
                 }
@@ -234,7 +234,7 @@ fn mebi(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-/// What was refused, and how often.
+/// The number of rejections by reason.
 fn refusals(gate: &Gate) -> Vec<(String, f64)> {
     const NAME: &str = "doorward_connections_rejected_total";
     let metrics = gate.metrics();

@@ -1,4 +1,4 @@
-//! What connections cost that do nothing: memory and descriptors of the release binary with many idle mTLS clients.
+//! The cost of idle connections: memory and descriptors of the release binary with many idle mTLS clients.
 //!
 //! ```text
 //! cargo bench --bench idle                 # 1,000 connections
@@ -6,10 +6,10 @@
 //! DOORWARD_BENCH_SMOKE=1 cargo bench --bench idle
 //! ```
 //!
-//! Memory is `Pss` of `/proc/PID/smaps_rollup` (proc(5)): resident pages, shared ones counted in parts. It fails only if
-//! it could not measure; what is good or bad is for the reader.
+//! Memory is `Pss` of `/proc/PID/smaps_rollup` (proc(5)): resident pages, shared ones counted in parts. It has no
+//! bounds and fails only if it cannot measure.
 
-// Tells Clippy that unwrap() and its like may be used here as in tests: a bench that cannot measure fails by panicking.
+// Makes Clippy treat this as test code, which may use unwrap(): a benchmark that cannot measure fails by panicking.
 #![cfg(test)]
 
 #[expect(dead_code, reason = "shared with the integration tests: a bench does not need everything")]
@@ -33,7 +33,7 @@ use tokio_rustls::client::TlsStream;
 const SERVER_NAME: &str = "nas.home.example";
 const ECHOED: usize = 1 << 20;
 
-/// How many connections are opened, and how many of them then move [`ECHOED`] bytes each way.
+/// How many connections are opened, and how many of them then echo [`ECHOED`] bytes.
 struct Plan {
     idle: usize,
     echo: usize,
@@ -51,7 +51,7 @@ impl Plan {
     }
 }
 
-/// What the gate takes up at one moment.
+/// The memory and descriptors of the gate at one moment.
 #[derive(Clone, Copy)]
 struct Taken {
     pss_kib: u64,
@@ -66,7 +66,7 @@ impl Taken {
         Self { pss_kib, descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() }
     }
 
-    /// Waits until what is taken up stays the same for half a second.
+    /// Waits until the figures are unchanged for half a second.
     async fn settled(pid: u32) -> Self {
         let mut last = Self::now(pid);
         let mut same = 0;
@@ -118,7 +118,7 @@ async fn connect(connector: TlsConnector, gate: SocketAddr) -> TlsStream<TcpStre
     let stream = TcpStream::connect(gate).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let mut stream = connector.connect(SERVER_NAME.try_into().unwrap(), stream).await.unwrap();
-    // A client of TLS 1.3 believes itself in too early: with an answer from the backend it is.
+    // A TLS 1.3 client completes its handshake before the gate decides; an answer of the backend confirms it.
     stream.write_all(b"?").await.unwrap();
     stream.read_exact(&mut [0]).await.unwrap();
     stream
@@ -152,7 +152,7 @@ async fn in_turns<T: Send + 'static>(
     done
 }
 
-/// As many descriptors as there may be, here and in the gate, which inherits the limit.
+/// Raises the limit of descriptors as far as possible, also for the gate, which inherits it.
 fn raise_descriptor_limit(connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
@@ -182,7 +182,7 @@ async fn main() {
     let mut client = pki.client_config(Some(&identity), rustls::ALL_VERSIONS);
     client.resumption = rustls::client::Resumption::disabled();
     let connector = TlsConnector::from(Arc::new(client));
-    // The first one pays for what is made once.
+    // The first connection pays for one-time allocations.
     drop(connect(connector.clone(), address).await);
     let base = Taken::settled(pid).await;
 

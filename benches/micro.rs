@@ -1,8 +1,8 @@
-//! What one connection and one record cost in computing time.
+//! The CPU time of one connection and of one record.
 //!
-//! `cargo bench --bench micro`; with `DOORWARD_BENCH_SMOKE=1` every benchmark runs for a moment only, to see that it does.
+//! `cargo bench --bench micro`; with `DOORWARD_BENCH_SMOKE=1` every benchmark runs only briefly, as a check.
 
-// Tells Clippy that unwrap() and its like may be used here as in tests: a bench that cannot measure fails by panicking.
+// Makes Clippy treat this as test code, which may use unwrap(): a benchmark that cannot measure fails by panicking.
 #![cfg(test)]
 
 use std::hint::black_box;
@@ -43,7 +43,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// A rustls client's and server's configuration with one suite.
+/// Configurations of a rustls client and server with one suite.
 fn configs(suite: CipherSuite) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let provider = aws_lc_rs::default_provider();
     let cipher_suites = provider.cipher_suites.iter().copied().filter(|one| one.suite() == suite).collect();
@@ -117,7 +117,7 @@ fn established(suite: CipherSuite) -> (Session, ClientConnection) {
     (Session::new(Keys::new(secrets, schedule)).unwrap(), client)
 }
 
-/// A ClientHello as rustls sends it, X25519MLKEM768 share and all.
+/// A ClientHello as rustls sends it, including the X25519MLKEM768 share.
 fn hello(criterion: &mut Criterion) {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
@@ -220,8 +220,8 @@ fn records(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(1 << 14));
     for (name, suite) in suites {
         let (mut session, _) = established(suite);
-        let mut record = vec![7; session.before() + PLAINTEXT_MAX + session.behind()];
-        // In place, again and again: what was sealed is the next one's payload.
+        let mut record = vec![7; session.prefix_length() + PLAINTEXT_MAX + session.suffix_length()];
+        // In place and repeatedly: the sealed bytes are the payload of the next record.
         group.bench_function(name, |bencher| bencher.iter(|| session.seal_data(black_box(&mut record)).unwrap()));
     }
     group.finish();
@@ -231,7 +231,7 @@ fn records(criterion: &mut Criterion) {
     let payload = vec![7; PLAINTEXT_MAX];
     for (name, suite) in suites {
         let (mut session, mut client) = established(suite);
-        // A record can be opened once, so each one is sealed for its own, outside of what is measured.
+        // A record can be opened once, so each is sealed before, outside of the measurement.
         let seal = || {
             let mut wire = Vec::with_capacity(PLAINTEXT_MAX + 64);
             client.writer().write_all(&payload).unwrap();

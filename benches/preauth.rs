@@ -1,4 +1,4 @@
-//! What a stranger's certificates cost the gate before they are refused, beside a plain self-signed one.
+//! The cost of a rejected certificate chain, compared with a plain self-signed certificate.
 //!
 //! ```text
 //! cargo bench --bench preauth                          # processor time of the gate for each refused handshake
@@ -10,7 +10,7 @@
 //! more than twice as much as the plain one is a `MISS`. The gate's authority has a key on P-256; then chains that make the gate
 //! check signatures are shown to gates whose authority, and its intermediate, have keys of other kinds.
 
-// Tells Clippy that unwrap() and its like may be used here as in tests: a bench that cannot measure fails by panicking.
+// Makes Clippy treat this as test code, which may use unwrap(): a benchmark that cannot measure fails by panicking.
 #![cfg(test)]
 
 #[expect(dead_code, reason = "shared with the integration tests: a bench does not need everything")]
@@ -39,7 +39,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Error, SupportedProtocolVersion};
 
 const SERVER_NAME: &str = "nas.home.example";
-/// How much a chain may cost, beside a plain one.
+/// The most that a chain may cost, relative to the plain certificate.
 const RATIO_MAX: f64 = 2.0;
 /// The name of the gate's trust anchor, which it announces.
 const ANCHOR: &str = "Clients of home.example";
@@ -53,7 +53,7 @@ struct Sender {
     piece: usize,
     /// The most bytes in a record, if they are fewer than TLS permits.
     record: Option<usize>,
-    /// The one whose plain chain is the measure.
+    /// The sender whose plain certificate is the reference.
     measure: usize,
 }
 
@@ -67,7 +67,7 @@ const SENDERS: [Sender; 4] = [
 
 const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 
-/// A chain, and what it has cost under each sender.
+/// A chain, and its cost with each sender.
 struct Kind {
     name: String,
     bytes: usize,
@@ -167,13 +167,13 @@ fn measure(
     println!();
 }
 
-/// A handshake that is refused because of the certificate.
+/// A handshake that is rejected because of its certificate.
 fn refused(address: SocketAddr, config: &Arc<ClientConfig>, sender: Sender) {
     let mut tcp = connect(address);
     let name = ServerName::try_from(SERVER_NAME).unwrap();
     let mut connection = ClientConnection::new(Arc::clone(config), name).unwrap();
     loop {
-        // A refused client cannot send its last flight any more, but it can read why.
+        // The client may fail to send its last flight, but it can read the alert.
         let _ = send(&mut connection, &mut tcp, sender.piece);
         match connection.read_tls(&mut tcp) {
             Ok(0) | Err(_) => return,
@@ -380,7 +380,7 @@ fn crafted(pki: &TestPki) -> Vec<(&'static str, Vec<CertificateDer<'static>>)> {
     ]
 }
 
-/// A SubjectPublicKeyInfo with an RSA key of so many bytes, to which there is no private key.
+/// A SubjectPublicKeyInfo with an RSA modulus of `bytes` bytes, without a private key.
 fn rsa(bytes: usize) -> Vec<u8> {
     let value = |tag: u8, content: &[u8]| {
         let length = u16::try_from(content.len()).unwrap().to_be_bytes();

@@ -1,15 +1,14 @@
-//! How long it takes from the command that revokes a device to the last byte of its last session, while all the others go on
-//! talking.
+//! The time from the command that revokes a device to the last byte of its last session, while all other sessions are busy.
 //!
 //! ```text
 //! cargo bench --bench revoke               # 1,000 sessions of 50 devices, 10 of which are revoked one after the other
 //! DOORWARD_BENCH_SMOKE=1 cargo bench --bench revoke
 //! ```
 //!
-//! The time is what the owner and the device see: from before the new list is written to the end of the stream at the client,
-//! the reload of the whole configuration included. It fails if anybody else is cut or loses a byte.
+//! Measured from before the new list is written to the end of the stream at the client, including the reload of the whole
+//! configuration. It fails if another session is cut or loses a byte.
 
-// Tells Clippy that unwrap() and its like may be used here as in tests: a bench that cannot measure fails by panicking.
+// Makes Clippy treat this as test code, which may use unwrap(): a benchmark that cannot measure fails by panicking.
 #![cfg(test)]
 
 #[expect(dead_code, reason = "shared with the integration tests: a bench does not need everything")]
@@ -45,7 +44,7 @@ async fn measure(devices: u64, sessions: usize, lost: u64) {
     }
     let (gate, rest) = crowd.part().await;
     let others: Vec<_> = (lost + 1..=devices).map(|device| (device, (0, sessions))).collect();
-    assert_eq!(tally(&rest).into_iter().collect::<Vec<_>>(), others, "and nobody else's");
+    assert_eq!(tally(&rest).into_iter().collect::<Vec<_>>(), others, "and no other session");
     let bytes: usize = rest.iter().map(|guest| guest.echoed).sum();
     tokio::task::block_in_place(|| drop(gate));
 

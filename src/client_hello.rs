@@ -1,8 +1,7 @@
-//! Stage 3: the ClientHello, looked at and left where it is.
+//! Stage 3: reads the ClientHello and leaves its bytes in the socket.
 //!
-//! The server name, and with it the policy, comes from rustls' own parse and from nothing else. What this file reads
-//! itself is how long the message is, to know when rustls can be asked; bytes it takes to be complete and rustls does
-//! not, or the other way round, are refused.
+//! The server name, and with it the route, comes from rustls' parser only. This file itself reads just the length of the
+//! message, to know when rustls can parse it. If the two disagree on whether it is complete, the client is rejected.
 
 use std::ops::{Deref, DerefMut};
 
@@ -15,7 +14,7 @@ use crate::admission::{Admitted, Last, Refused};
 use crate::model::names::ServerName;
 use crate::model::rejection::{Alert, Cause, HelloFault, Protocol, Reason, Rejection, Text};
 use crate::proxy_protocol;
-use crate::sys::socket::{Look, PEEK_MAX, peek_until, take_unread};
+use crate::sys::socket::{PEEK_MAX, Peeked, peek_until, take_unread};
 use crate::tls::driver::{HelloError, read_hello};
 use crate::tls::ja4::Ja4;
 
@@ -23,7 +22,7 @@ use crate::tls::ja4::Ja4;
 const RECORD_HEADER: usize = 5;
 const MESSAGE_HEADER: usize = 4;
 
-/// The longest ClientHello taken, record headers included.
+/// The longest ClientHello accepted, including record headers.
 const HELLO_MAX: usize = PEEK_MAX;
 
 /// A connection whose ClientHello is known; its bytes are still in the socket.
@@ -37,11 +36,11 @@ pub struct Greeted(ScopeGuard<Hello, fn(Hello)>);
 pub struct Hello {
     /// The connection.
     pub admitted: Admitted,
-    /// The server name that was asked for. `None` also for an IP address, which RFC 6066 section 3 forbids.
+    /// The requested server name. `None` also for an IP address, which RFC 6066 section 3 forbids.
     pub server_name: Option<ServerName>,
-    /// How many bytes of the socket the ClientHello takes up: whole records.
+    /// The length of the records that hold the ClientHello.
     pub length: usize,
-    /// What sent it, by the way it is made. For the log only.
+    /// The fingerprint of the client program. For the log only.
     pub ja4: Option<Ja4>,
     /// The gate has begun to answer. From then on keys may be in use, which are rustls' until the handshake is over.
     pub answered: bool,
@@ -53,21 +52,21 @@ type Refusal = (Cause, Option<Alert>, usize);
 /// Waits for a ClientHello and reads the server name in it.
 pub async fn peek(admitted: Admitted) -> Result<Greeted, Refused> {
     let looked = peek_until(&admitted.stream, |bytes| match progress(bytes) {
-        Progress::Incomplete(total) if total <= HELLO_MAX => Look::Wait(total),
+        Progress::Incomplete(total) if total <= HELLO_MAX => Peeked::NeedsBytes(total),
         Progress::Incomplete(_) | Progress::TooLarge => {
-            Look::Done(Err((Cause::TooLarge { most: HELLO_MAX }, Reason::TooLarge.alert(), bytes.len())))
+            Peeked::Done(Err((Cause::TooLarge { most: HELLO_MAX }, Reason::TooLarge.alert(), bytes.len())))
         }
-        Progress::NotTls(protocol) => Look::Done(Err((Cause::NotTls(protocol), None, 0))),
+        Progress::NotTls(protocol) => Peeked::Done(Err((Cause::NotTls(protocol), None, 0))),
         Progress::Complete(length) => {
             let hello = bytes.get(..length).unwrap_or_default();
-            Look::Done(parse(hello).map(|name| (name, length, Ja4::of(hello))))
+            Peeked::Done(parse(hello).map(|name| (name, length, Ja4::of(hello))))
         }
     });
     let (cause, last) = match timeout_at(admitted.hello_deadline, looked).await {
         Ok(Ok(Some(Ok((server_name, length, ja4))))) => {
             return Ok(Greeted::new(Hello { admitted, server_name, length, ja4, answered: false }));
         }
-        Ok(Ok(Some(Err((cause, alert, length))))) => (cause, plain(alert, length)),
+        Ok(Ok(Some(Err((cause, alert, length))))) => (cause, plain_alert(alert, length)),
         Ok(Ok(None)) => (Cause::ClientHelloEnded, Last::Nothing),
         Ok(Err(error)) => (Cause::ClientHelloIo(error.into()), Last::Nothing),
         Err(_) => (Cause::ClientHelloTimeout, Last::Nothing),
@@ -89,7 +88,7 @@ impl Greeted {
     pub fn fail(self, error: &Error) -> Refused {
         let alert = Reason::Internal.alert();
         let Hello { admitted, length, .. } = self.decide();
-        admitted.refuse(Rejection::silent(Cause::Tls(Text::new(error))), plain(alert, length))
+        admitted.refuse(Rejection::silent(Cause::Tls(Text::new(error))), plain_alert(alert, length))
     }
 
     /// Turns the client away because of the name it asked for, with the alert that belongs to that.
@@ -100,7 +99,7 @@ impl Greeted {
             Some(name) => Cause::ServerNameUnknown { name },
         };
         let alert = cause.reason().alert();
-        admitted.refuse(cause.into(), plain(alert, length))
+        admitted.refuse(cause.into(), plain_alert(alert, length))
     }
 }
 
@@ -130,8 +129,8 @@ impl Hello {
     }
 }
 
-/// An alert before any key exists, as the answer to so many bytes.
-fn plain(alert: Option<Alert>, judged: usize) -> Last<'static> {
+/// An unencrypted alert as the answer to `judged` bytes.
+fn plain_alert(alert: Option<Alert>, judged: usize) -> Last<'static> {
     alert.map_or(Last::Nothing, |alert| Last::Plain(alert, judged))
 }
 
@@ -170,12 +169,12 @@ fn alert_for(error: &Error, record: &[u8]) -> Alert {
     }
     match *record {
         [21, _, _, 0, 2, _, description] => Alert(description),
-        // Another handshake message than a ClientHello is met with silence.
+        // For another handshake message than a ClientHello rustls sends no alert.
         _ => Alert::UNEXPECTED_MESSAGE,
     }
 }
 
-/// The version that a ClientHello names, if it is one from before TLS 1.2. For the log and the alert only.
+/// The version of a ClientHello from before TLS 1.2. For the log and the alert only.
 fn old_version(bytes: &[u8]) -> Option<&'static str> {
     let mut message = Vec::new();
     let mut rest = bytes;
@@ -193,12 +192,12 @@ fn old_version(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What the first bytes amount to.
+/// How much of a ClientHello the first bytes hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing can be said before so many bytes are there in all.
+    /// At least this many bytes are needed in total.
     Incomplete(usize),
-    /// The records up to here hold a whole handshake message, or something that rustls is to refuse.
+    /// The records up to here hold a complete handshake message, or bytes that rustls rejects.
     Complete(usize),
     /// Not a TLS handshake record.
     NotTls(Protocol),
@@ -206,7 +205,7 @@ pub enum Progress {
     TooLarge,
 }
 
-/// Walks over records until the first handshake message is whole (RFC 8446 sections 4 and 5.1).
+/// Walks over the records of the first handshake message (RFC 8446 sections 4 and 5.1).
 pub fn progress(bytes: &[u8]) -> Progress {
     match bytes {
         [] => return Progress::Incomplete(RECORD_HEADER),
@@ -221,7 +220,7 @@ pub fn progress(bytes: &[u8]) -> Progress {
         };
         let length = usize::from(u16::from_be_bytes([*high, *low]));
         let end = at + RECORD_HEADER + length;
-        // Neither can belong to a ClientHello; rustls finds the alert for it.
+        // No record of a ClientHello; rustls chooses the alert.
         if *kind != 22 || *major != 3 || length == 0 || length > 1 << 14 {
             return Progress::Complete(bytes.len());
         }
@@ -231,49 +230,49 @@ pub fn progress(bytes: &[u8]) -> Progress {
             return Progress::TooLarge;
         }
         if bytes.len() < end {
-            // More records follow if the message is longer than this one.
+            // More records follow if the message does not end in this one.
             let after = message.missing().saturating_sub(end - bytes.len());
             return Progress::Incomplete(end + if after > 0 { RECORD_HEADER + after } else { 0 });
         }
-        if message.is_whole() {
+        if message.is_complete() {
             return Progress::Complete(end);
         }
         at = end;
     }
 }
 
-/// How long a handshake message is and how much of it has been seen.
+/// The length of a handshake message and how much of it has been received.
 #[derive(Default)]
 struct MessageLength {
     header: [u8; MESSAGE_HEADER],
-    seen: usize,
+    received: usize,
 }
 
 impl MessageLength {
     fn take(&mut self, payload: &[u8]) {
-        for (slot, byte) in self.header.iter_mut().skip(self.seen).zip(payload) {
+        for (slot, byte) in self.header.iter_mut().skip(self.received).zip(payload) {
             *slot = *byte;
         }
-        self.seen += payload.len();
+        self.received += payload.len();
     }
 
     fn announced(&self) -> Option<usize> {
         let [_, a, b, c] = self.header;
         let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).ok()?;
-        (self.seen >= MESSAGE_HEADER).then_some(MESSAGE_HEADER + length)
+        (self.received >= MESSAGE_HEADER).then_some(MESSAGE_HEADER + length)
     }
 
-    fn is_whole(&self) -> bool {
-        self.announced().is_some_and(|announced| self.seen >= announced)
+    fn is_complete(&self) -> bool {
+        self.announced().is_some_and(|announced| self.received >= announced)
     }
 
     fn missing(&self) -> usize {
-        self.announced().unwrap_or(MESSAGE_HEADER).saturating_sub(self.seen)
+        self.announced().unwrap_or(MESSAGE_HEADER).saturating_sub(self.received)
     }
 
-    /// At least one more record must come, with what is missing in it.
+    /// The least number of bytes still needed: one more record with the missing part.
     fn missing_at_least(&self) -> usize {
-        RECORD_HEADER + if self.seen == 0 { 0 } else { self.missing() }
+        RECORD_HEADER + if self.received == 0 { 0 } else { self.missing() }
     }
 }
 
@@ -312,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn client_hello_in_pieces_is_complete_with_its_last_byte_and_never_waits_for_more_than_that() {
+    fn client_hello_in_pieces_is_complete_with_its_last_byte() {
         for (length, record) in [(512, 16384), (512, 1), (512, 3), (512, 64), (1800, 1000), (40_000, 16384)] {
             let bytes = hello(length, record);
             assert_eq!(progress(&bytes), Progress::Complete(bytes.len()));
@@ -328,8 +327,8 @@ mod tests {
     }
 
     #[test]
-    fn a_dribbled_hello_is_looked_at_a_few_times_only() {
-        // Each look asks for at least what is missing of the message, so bytes are not copied again and again.
+    fn client_hello_sent_byte_by_byte_is_peeked_a_few_times() {
+        // Each peek requests all that is missing of the message, so bytes are not copied repeatedly.
         for (length, record, most) in [(1800, 16384, 4), (1800, 64, 12), (1800, 1, 40)] {
             let bytes = hello(length, record);
             let (mut have, mut looks) = (1, 0);
@@ -342,21 +341,21 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_hello_is_left_alone() {
+    fn bytes_after_the_client_hello_are_not_counted() {
         let bytes = hello(512, 16384);
         let longer = [&bytes[..], &[20, 3, 3, 0, 1, 1]].concat();
         assert_eq!(progress(&longer), Progress::Complete(bytes.len()));
     }
 
     #[test]
-    fn a_message_that_announces_16_mib_is_refused_by_its_header() {
+    fn message_of_16_mib_is_rejected_by_its_header() {
         assert_eq!(progress(&[22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff]), Progress::TooLarge);
         assert_eq!(progress(&hello(60_000, 16384)), Progress::Complete(60_000 + 4 + 4 * 5));
         assert_eq!(progress(&hello(70_000, 16384)), Progress::TooLarge);
     }
 
     #[test]
-    fn not_tls_is_named() {
+    fn other_protocols_are_named() {
         for (bytes, what) in [
             (&b"GET / HTTP/1.1\r\n"[..], Protocol::Http),
             (b"SSH-2.0-OpenSSH_9.2\r\n", Protocol::Ssh),
@@ -376,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_inside_the_records_is_left_to_rustls() {
+    fn invalid_records_are_rejected_by_rustls() {
         for bytes in [&[22, 3, 1, 0, 0][..], &[22, 3, 1, 0x40, 1, 1], &[22, 3, 1, 0, 1, 1, 23, 3, 1, 0, 1]] {
             assert_eq!(progress(bytes), Progress::Complete(bytes.len()));
             let refusal = parse(bytes).expect_err("not a ClientHello");

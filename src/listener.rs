@@ -1,4 +1,4 @@
-//! Stage 1: sockets. Binds the configured addresses and accepts, whatever happens.
+//! Stage 1: binds the configured addresses and accepts connections.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
@@ -16,8 +16,8 @@ use crate::config::checked;
 use crate::model::names::Name;
 use crate::sys;
 
-/// How many connections the kernel holds until we accept them. Linux caps it at `net.core.somaxconn`; tokio's own
-/// 128 would turn a burst of browsers away.
+/// How many connections the kernel queues until they are accepted. Linux caps it at `net.core.somaxconn`; tokio's default of
+/// 128 would drop connections in a burst.
 const BACKLOG: i32 = 4096;
 
 /// The pause after a failed accept, doubled each time up to [`BACKOFF_MAX`] and reset by a success.
@@ -28,35 +28,35 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Listener {
     name: Name,
-    /// As configured: port 0 leaves the port to the kernel.
+    /// As configured, possibly with port 0.
     configured: SocketAddr,
     /// With the port that the kernel chose.
     address: SocketAddr,
-    /// All but name and address can change.
+    /// A reload can change everything but name and address.
     settings: ArcSwap<checked::Listener>,
     socket: TcpListener,
     closed: CancellationToken,
 }
 
-/// A connection that was accepted and about which nothing has been decided.
+/// An accepted connection, before any decision.
 #[derive(Debug)]
 pub struct Accepted {
     /// The socket.
     pub stream: TcpStream,
-    /// Who connected, with IPv4 addresses as such even on a dual-stack socket.
+    /// The address of the peer; an IPv4 address is not IPv4-mapped, even on a dual-stack socket.
     pub peer: SocketAddr,
-    /// Where it arrived.
+    /// The settings of the listener that accepted it.
     pub listener: Arc<checked::Listener>,
-    /// When.
+    /// When it was accepted.
     pub at: Instant,
 }
 
 /// Why an accept failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptError {
-    /// The connection was gone before it was accepted (`ECONNABORTED` and its like, accept(2)).
+    /// The connection ended before it was accepted (`ECONNABORTED` and others, accept(2)).
     Connection,
-    /// The process or the machine is out of descriptors or memory.
+    /// The process or the machine has run out of descriptors or memory.
     Resources,
 }
 
@@ -77,9 +77,9 @@ impl AcceptError {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({what}): {error}{}", remedy(error))]
 pub struct BindError {
-    /// Which one.
+    /// The address.
     pub address: SocketAddr,
-    /// The configuration's word for it.
+    /// The listener, as named in the configuration.
     pub what: String,
     /// Why.
     pub error: io::Error,
@@ -87,7 +87,7 @@ pub struct BindError {
 
 /// What to do about it, on a line of its own; empty if that is not known.
 fn remedy(error: &io::Error) -> &'static str {
-    if is_without_ipv6(error) {
+    if has_no_ipv6(error) {
         return "\n  this machine has no IPv6: write an IPv4 address, such as 127.0.0.1 or 0.0.0.0";
     }
     match error.kind() {
@@ -104,37 +104,38 @@ fn remedy(error: &io::Error) -> &'static str {
 }
 
 impl Listener {
-    /// Binds and listens. `[::]` takes IPv4 as well, and alone where the machine has no IPv6: see [`Listener::warning`]. To be
-    /// called within a tokio runtime.
+    /// Binds and listens. `[::]` accepts IPv4 too, and falls back to IPv4 on a machine without IPv6: see
+    /// [`Listener::warning`]. Must be called within a tokio runtime.
     pub fn bind(settings: &checked::Listener) -> Result<Self, BindError> {
         Self::bind_beside(settings, &[])
     }
 
-    /// What `wanted` asks for: of the `bound` listeners those that stay, and new ones. Nobody's rules have changed, and all
-    /// of `bound` go on, until they are told to.
+    /// The listeners for `wanted`: those of `bound` that match, and new ones. The caller then applies the new settings and
+    /// closes the listeners that are no longer wanted; until then all of `bound` continue.
     pub fn rebind(bound: &[Arc<Self>], wanted: &[checked::Listener]) -> Result<Vec<Arc<Self>>, BindError> {
-        let leaving: Vec<&Self> =
-            bound.iter().map(AsRef::as_ref).filter(|bound| !wanted.iter().any(|one| bound.is(one))).collect();
-        let listener = |one| match bound.iter().find(|bound| bound.is(one)) {
+        let closing: Vec<&Self> =
+            bound.iter().map(AsRef::as_ref).filter(|bound| !wanted.iter().any(|one| bound.matches(one))).collect();
+        let listener = |one| match bound.iter().find(|bound| bound.matches(one)) {
             Some(stays) => Ok(Arc::clone(stays)),
-            None => Self::bind_beside(one, &leaving).map(Arc::new),
+            None => Self::bind_beside(one, &closing).map(Arc::new),
         };
         wanted.iter().map(listener).collect()
     }
 
-    /// Binds even where one that is about to leave still listens, as `[::]:8443` is in the way of `127.0.0.1:8443`.
-    fn bind_beside(settings: &checked::Listener, leaving: &[&Self]) -> Result<Self, BindError> {
-        let in_the_way: Vec<&Self> =
-            leaving.iter().copied().filter(|one| one.port_is(settings.address.port())).collect();
-        // Linux lets sockets share a port if each asks for it and all are of one user (SO_REUSEPORT, socket(7)). No listener
-        // asks otherwise: of two gates that were started by mistake, the second one is told.
-        for one in &in_the_way {
+    /// Binds while listeners on the same port, which are about to close, are still open: `[::]:8443` conflicts with
+    /// `127.0.0.1:8443`.
+    fn bind_beside(settings: &checked::Listener, closing: &[&Self]) -> Result<Self, BindError> {
+        let conflicting: Vec<&Self> =
+            closing.iter().copied().filter(|one| one.has_port(settings.address.port())).collect();
+        // Linux lets sockets of one user share a port if each sets SO_REUSEPORT (socket(7)). Set only here, so that a second
+        // gate that is started by mistake gets an error.
+        for one in &conflicting {
             let _ = SockRef::from(&one.socket).set_reuse_port(true);
         }
-        let shared = !in_the_way.is_empty();
+        let shared = !conflicting.is_empty();
         let bound = Self::try_bind(settings, settings.address, shared).or_else(|error| {
-            let every = settings.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-            if every && is_without_ipv6(&error) {
+            let all_interfaces = settings.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+            if all_interfaces && has_no_ipv6(&error) {
                 let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), settings.address.port());
                 Self::try_bind(settings, address, shared)
             } else {
@@ -150,10 +151,10 @@ impl Listener {
         if address.is_ipv6() {
             socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
         }
-        // A restart binds at once, although connections of the last run are still in TIME_WAIT.
+        // A restart can bind while connections of the last run are in TIME_WAIT.
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(shared)?;
-        // What is set here, Linux passes on to every accepted socket: once, instead of for each connection.
+        // Accepted sockets inherit these options, which saves system calls for each connection.
         sys::socket::prepare(&socket)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
@@ -175,16 +176,16 @@ impl Listener {
         &self.name
     }
 
-    /// The bound address: with the port the kernel chose, if port 0 was asked for.
+    /// The bound address, with the port that the kernel chose if the configuration has port 0.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What the owner has to know about where it listens.
+    /// A warning for the owner if it listens elsewhere than configured.
     pub fn warning(&self) -> Option<String> {
         (self.address.is_ipv4() && self.configured.is_ipv6()).then(|| {
             format!(
-                "this machine has no IPv6: the listener {:?} takes IPv4 only, on {}, instead of {}",
+                "this machine has no IPv6: listener {:?} accepts IPv4 only, on {} instead of {}",
                 self.name.as_str(),
                 self.address,
                 self.configured
@@ -192,31 +193,31 @@ impl Listener {
         })
     }
 
-    /// Whether it is this one of a configuration. Everything but name and address can change.
-    pub fn is(&self, settings: &checked::Listener) -> bool {
+    /// Whether these are settings of this listener: name and address are equal.
+    pub fn matches(&self, settings: &checked::Listener) -> bool {
         self.name == settings.name && self.configured == settings.address
     }
 
-    /// Connections to come are treated by these settings.
-    pub fn follow(&self, settings: &checked::Listener) {
+    /// Applies new settings to future connections.
+    pub fn set_settings(&self, settings: &checked::Listener) {
         self.settings.store(Arc::new(settings.clone()));
     }
 
-    /// Takes no more connections, from now on: what the kernel has accepted and the gate has not is reset.
+    /// Stops accepting. Connections in the kernel's queue are reset.
     pub fn close(&self) {
         self.closed.cancel();
-        // It stays open for as long as somebody holds it, but nobody can connect any more.
+        // The socket stays open while it is referenced, but refuses connections.
         let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
     }
 
-    fn port_is(&self, port: u16) -> bool {
+    fn has_port(&self, port: u16) -> bool {
         self.address.port() == port
     }
 
-    /// Waits for the next connection; none comes once it is closed. Cancel-safe.
+    /// Waits for the next connection. `None` once the listener is closed. Cancel-safe.
     ///
-    /// A failure is told to `failed`, waited out where waiting helps, and never ends the loop: a gate that stops
-    /// accepting because it once ran out of descriptors would stay shut.
+    /// Failures are passed to `failed` and never end the loop, or a gate that once ran out of descriptors would stay closed.
+    /// After a shortage of resources it pauses.
     pub async fn accept(&self, failed: impl Fn(AcceptError, &io::Error)) -> Option<Accepted> {
         let mut backoff = BACKOFF_MIN;
         loop {
@@ -225,9 +226,9 @@ impl Listener {
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     return Some(Accepted { stream, peer, listener: self.settings.load_full(), at: Instant::now() });
                 }
-                // What close() does to the socket is no failure.
+                // The error is caused by close().
                 Err(_) if self.closed.is_cancelled() => return None,
-                Err(error) if is_of_the_connection(&error) => failed(AcceptError::Connection, &error),
+                Err(error) if is_connection_error(&error) => failed(AcceptError::Connection, &error),
                 Err(error) => {
                     failed(AcceptError::Resources, &error);
                     tokio::time::sleep(backoff).await;
@@ -238,13 +239,13 @@ impl Listener {
     }
 }
 
-/// Whether the kernel knows no IPv6 (`ipv6.disable=1`, or none built in). `socket(2)` then gives EAFNOSUPPORT.
-fn is_without_ipv6(error: &io::Error) -> bool {
+/// Whether the error means that the kernel has no IPv6 (`ipv6.disable=1`, or not built in).
+fn has_no_ipv6(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
-/// Errors that Linux passes on from the connection that was to be accepted (accept(2), "Error handling").
-fn is_of_the_connection(error: &io::Error) -> bool {
+/// Whether the error concerns only the connection that was being accepted (accept(2), "Error handling").
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -257,16 +258,14 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// An error of accept(2) with what to do about it.
-pub fn explained(error: &io::Error) -> String {
+/// The text of an error of accept(2), with its remedy.
+pub fn describe_accept_error(error: &io::Error) -> String {
     let remedy = match error.raw_os_error() {
         Some(libc::EMFILE) => {
-            ": raise the limit of open files, LimitNOFILE= in a systemd unit, --ulimit nofile= of docker run, ulimit -n in a shell"
+            ": raise the limit of open files (systemd: LimitNOFILE=, docker run: --ulimit nofile=, shell: ulimit -n)"
         }
-        Some(libc::ENFILE) => ": the machine has no more open files to give, raise the sysctl fs.file-max",
-        Some(libc::ENOBUFS | libc::ENOMEM) => {
-            ": the machine or the service is out of memory, see MemoryMax= of its unit"
-        }
+        Some(libc::ENFILE) => ": the machine has reached its limit of open files, raise the sysctl fs.file-max",
+        Some(libc::ENOBUFS | libc::ENOMEM) => ": the machine or the service is out of memory (systemd: MemoryMax=)",
         _ => "",
     };
     format!("{error}{remedy}")
@@ -286,17 +285,17 @@ mod tests {
         }
     }
 
-    async fn takes(listener: &Listener, at: SocketAddr) {
+    async fn assert_accepts(listener: &Listener, at: SocketAddr) {
         let client = TcpStream::connect(at).await.expect("a connection");
-        let accepted = listener.accept(|_, error| panic!("{error:?}")).await.expect("it is open");
+        let accepted = listener.accept(|_, error| panic!("{error:?}")).await.expect("a connection");
         assert_eq!(accepted.peer, client.local_addr().expect("an address"));
     }
 
     #[tokio::test]
-    async fn accepted_sockets_are_prepared_for_relaying() {
+    async fn accepted_sockets_have_nodelay_and_keep_alive() {
         let listener = Listener::bind(&settings("public", "127.0.0.1:0")).expect("a listener");
         let client = TcpStream::connect(listener.address()).await.expect("a connection");
-        let accepted = listener.accept(|_, error| panic!("{error:?}")).await.expect("it is open");
+        let accepted = listener.accept(|_, error| panic!("{error:?}")).await.expect("a connection");
         let socket = SockRef::from(&accepted.stream);
         assert!(socket.tcp_nodelay().expect("an option"));
         assert!(socket.keepalive().expect("an option"));
@@ -305,21 +304,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_closed_takes_nobody_although_somebody_holds_it() {
+    async fn closed_listener_refuses_connections() {
         let listener = Listener::bind(&settings("public", "127.0.0.1:0")).expect("a listener");
         let waiting = TcpStream::connect(listener.address()).await.expect("a connection");
         listener.close();
         assert!(listener.accept(|_, error| panic!("{error:?}")).await.is_none());
-        let refused = TcpStream::connect(listener.address()).await.expect_err("nobody listens");
+        let refused = TcpStream::connect(listener.address()).await.expect_err("the listener is closed");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
         waiting.readable().await.expect("an event");
-        let reset = waiting.try_read(&mut [0]).expect_err("it was never taken");
+        let reset = waiting.try_read(&mut [0]).expect_err("it was not accepted");
         assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset);
     }
 
-    /// Wider and narrower, IPv4 and IPv6, and another name for the same address: what an owner changes about a listener.
+    /// A wider or narrower address, IPv4 or IPv6, or another name for the same address.
     #[tokio::test]
-    async fn what_leaves_is_not_in_the_way_of_what_comes() {
+    async fn changed_listener_rebinds_its_port() {
         let first = Listener::bind(&settings("public", "127.0.0.1:0")).expect("a listener");
         let port = first.address().port();
         let mut bound = vec![Arc::new(first)];
@@ -330,27 +329,27 @@ mod tests {
             let new = Listener::rebind(&bound, &wanted).unwrap_or_else(|error| panic!("{name} {ip}: {error}"));
             assert!(!Arc::ptr_eq(&new[0], &bound[0]));
             bound[0].close();
-            takes(&new[0], ([127, 0, 0, 1], port).into()).await;
-            // Another gate that is started there by mistake does not get it.
-            let second = Listener::bind(&settings(name, &format!("{ip}:{port}"))).expect_err("it is taken").error;
+            assert_accepts(&new[0], ([127, 0, 0, 1], port).into()).await;
+            // A second gate on the same port gets an error.
+            let second = Listener::bind(&settings(name, &format!("{ip}:{port}"))).expect_err("the port is used").error;
             assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
             bound = new;
         }
     }
 
     #[tokio::test]
-    async fn what_stays_is_the_same_socket_and_a_port_of_somebody_else_is_told() {
+    async fn kept_listener_is_reused_and_used_port_is_an_error() {
         let bound = vec![Arc::new(Listener::bind(&settings("public", "127.0.0.1:0")).expect("a listener"))];
         let taken = Listener::bind(&settings("other", "127.0.0.1:0")).expect("a listener");
         let wanted = [settings("public", "127.0.0.1:0"), settings("second", "[::1]:0")];
         let new = Listener::rebind(&bound, &wanted).expect("both");
         assert!(Arc::ptr_eq(&new[0], &bound[0]));
-        takes(&new[1], new[1].address()).await;
+        assert_accepts(&new[1], new[1].address()).await;
 
         let wanted = [settings("second", &taken.address().to_string())];
-        let error = Listener::rebind(&bound, &wanted).expect_err("it is taken").to_string();
+        let error = Listener::rebind(&bound, &wanted).expect_err("the port is used").to_string();
         let expected = format!("cannot listen on {} (listener \"second\"): Address already in use", taken.address());
         assert!(error.starts_with(&expected), "{error}");
-        takes(&bound[0], bound[0].address()).await;
+        assert_accepts(&bound[0], bound[0].address()).await;
     }
 }

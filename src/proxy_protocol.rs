@@ -1,5 +1,5 @@
-//! The PROXY protocol (proxy-protocol.txt, version 2.2 of 2020): taken from a proxy in front of the gate, and
-//! sent to backends.
+//! The PROXY protocol (proxy-protocol.txt, version 2.2 of 2020): received from a proxy in front of the gate, and sent to
+//! backends.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::config::checked::SendProxyProtocol;
 use crate::model::identity::Identity;
 use crate::model::rejection::{Cause, ProxyHeaderFault, Rejection};
-use crate::sys::socket::{Look, discard, peek_until};
+use crate::sys::socket::{Peeked, discard, peek_until};
 
 /// The first bytes of a version 2 header (section 2.2).
 pub const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -18,43 +18,43 @@ pub const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest version 1 header, CRLF included (section 2.1).
 const V1_MAX: usize = 107;
 
-/// The longest version 2 header taken. The length field allows 64 KiB; addresses and the registered TLVs need far less.
+/// The longest version 2 header accepted. The length field allows 64 KiB; addresses and registered TLVs need far less.
 const V2_MAX: usize = 2048;
 
-/// What a received header says.
+/// The content of a received header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Header {
-    /// The proxy speaks for itself (`LOCAL`, or `UNKNOWN` in version 1).
+    /// The connection is the proxy's own (`LOCAL`, or `UNKNOWN` in version 1).
     Local,
-    /// The proxy speaks for a client.
+    /// The connection is forwarded for a client.
     Proxied {
         /// The client.
         source: SocketAddr,
-        /// What the client connected to.
+        /// The address that the client connected to.
         destination: SocketAddr,
     },
 }
 
-/// What the bytes so far amount to.
+/// The result of parsing the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// Nothing can be said before so many bytes are there in all.
+    /// At least this many bytes are needed in total.
     Incomplete(usize),
-    /// A header of so many bytes.
+    /// A header, and its length in bytes.
     Complete(usize, Header),
-    /// The bytes do not start a header.
+    /// The bytes are not a header.
     Missing,
     /// They do, but it cannot be read.
     Invalid(ProxyHeaderFault),
 }
 
-/// Waits for a header and takes it off the socket.
+/// Waits for a header and removes it from the socket.
 pub async fn receive(stream: &TcpStream, deadline: Instant) -> Result<Header, Rejection> {
     let looked = timeout_at(
         deadline,
         peek_until(stream, |bytes| match parse(bytes) {
-            Parsed::Incomplete(total) => Look::Wait(total),
-            other => Look::Done(other),
+            Parsed::Incomplete(total) => Peeked::NeedsBytes(total),
+            other => Peeked::Done(other),
         }),
     );
     match looked.await {
@@ -70,7 +70,7 @@ pub async fn receive(stream: &TcpStream, deadline: Instant) -> Result<Header, Re
     }
 }
 
-/// Reads the header at the start of `bytes`.
+/// Parses the header at the start of `bytes`.
 pub fn parse(bytes: &[u8]) -> Parsed {
     if bytes.starts_with(V2_SIGNATURE) {
         parse_v2(bytes)
@@ -140,7 +140,7 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
         return Parsed::Incomplete(length);
     };
     match (version_command & 0xf, family) {
-        // UNSPEC: the receiver is to use the real addresses (section 2.2).
+        // UNSPEC: the receiver uses the real addresses (section 2.2).
         (0, _) | (1, 0x00) => Parsed::Complete(length, Header::Local),
         (1, 0x11) => match payload.first_chunk::<12>() {
             Some(&[a, b, c, d, e, f, g, h, i, j, k, l]) => Parsed::Complete(
@@ -176,16 +176,16 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// What version 2 tells a backend about TLS (section 2.2.6, `PP2_TYPE_SSL`).
+/// The TLS parameters in a version 2 header (section 2.2.6, `PP2_TYPE_SSL`).
 #[derive(Clone, Copy, Debug)]
 pub struct TlsFacts<'a> {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'a str,
     /// The cipher suite's name.
     pub cipher_suite: &'a str,
-    /// Whom the client's certificate names, if it showed one.
+    /// The identity in the client's certificate, if it presented one.
     pub identity: Option<&'a Identity>,
-    /// Whether the certificate was shown in an earlier connection of the session.
+    /// Whether the session was resumed, so that the certificate was presented in an earlier connection.
     pub resumed: bool,
     /// The server name the client asked for.
     pub server_name: Option<&'a str>,
@@ -193,7 +193,7 @@ pub struct TlsFacts<'a> {
     pub application_protocol: Option<&'a [u8]>,
 }
 
-/// The header that a route's backends are sent; empty if they are sent none. `local` is what the client connected to.
+/// The header for the backends of a route; empty if they get none. `local` is the address that the client connected to.
 pub fn header(
     form: SendProxyProtocol,
     client: SocketAddr,
@@ -223,7 +223,7 @@ pub fn v1(client: SocketAddr, local: SocketAddr) -> Vec<u8> {
     line.into_bytes()
 }
 
-/// A version 2 header, with TLS facts in TLVs if any are given.
+/// A version 2 header, with TLVs for `tls`, if it is given.
 pub fn v2(client: SocketAddr, local: SocketAddr, tls: Option<TlsFacts<'_>>) -> Vec<u8> {
     let mut payload = Vec::with_capacity(64);
     let family = match same_family(client, local) {
@@ -233,8 +233,8 @@ pub fn v2(client: SocketAddr, local: SocketAddr, tls: Option<TlsFacts<'_>>) -> V
             0x11
         }
         (source, destination) => {
-            payload.extend(in_v6(source).octets());
-            payload.extend(in_v6(destination).octets());
+            payload.extend(to_v6(source).octets());
+            payload.extend(to_v6(destination).octets());
             0x21
         }
     };
@@ -258,14 +258,14 @@ pub fn v2(client: SocketAddr, local: SocketAddr, tls: Option<TlsFacts<'_>>) -> V
 }
 
 fn ssl_tlv(tls: TlsFacts<'_>) -> Vec<u8> {
-    // PP2_CLIENT_SSL, and for a certificate either PP2_CLIENT_CERT_CONN (this connection) or _CERT_SESS (an earlier one).
+    // PP2_CLIENT_SSL, and for a certificate PP2_CLIENT_CERT_CONN (this connection) or PP2_CLIENT_CERT_SESS (an earlier one).
     let client = match (tls.identity, tls.resumed) {
         (None, _) => 0x01,
         (Some(_), false) => 0x01 | 0x02,
         (Some(_), true) => 0x01 | 0x04,
     };
     let mut value = vec![client];
-    // `verify` is zero only if a certificate was shown and verified.
+    // `verify` is zero only if a certificate was presented and verified.
     value.extend(u32::from(!tls.identity.is_some_and(|identity| identity.verified)).to_be_bytes());
     tlv(&mut value, 0x21, tls.version.as_bytes()); // PP2_SUBTYPE_SSL_VERSION
     if let Some(identity) = tls.identity {
@@ -276,20 +276,20 @@ fn ssl_tlv(tls: TlsFacts<'_>) -> Vec<u8> {
 }
 
 fn tlv(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
-    // A name in a certificate can be longer than a backend should have to take.
+    // Bounds names from certificates, which can be longer than a backend accepts.
     let value = value.get(..1024).unwrap_or(value);
     out.push(kind);
     out.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
     out.extend(value);
 }
 
-/// Both addresses in one family: IPv6, if they differ.
+/// Both addresses in one family: IPv6 if they differ.
 fn same_family(client: SocketAddr, local: SocketAddr) -> (IpAddr, IpAddr) {
     let (client, local) = (client.ip().to_canonical(), local.ip().to_canonical());
-    if client.is_ipv4() == local.is_ipv4() { (client, local) } else { (in_v6(client).into(), in_v6(local).into()) }
+    if client.is_ipv4() == local.is_ipv4() { (client, local) } else { (to_v6(client).into(), to_v6(local).into()) }
 }
 
-fn in_v6(ip: IpAddr) -> Ipv6Addr {
+fn to_v6(ip: IpAddr) -> Ipv6Addr {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped(),
         IpAddr::V6(v6) => v6,
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_headers_are_parsed() {
         for (client, local) in [("192.0.2.1:5", "192.0.2.2:443"), ("[2001:db8::1]:5", "[2001:db8::2]:443")] {
             let (source, destination) = (address(client), address(local));
             let tls = TlsFacts {
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_specifications_own_example() {
+    fn specification_examples_are_parsed() {
         let line = b"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n";
         assert!(matches!(parse(line), Parsed::Complete(56, Header::Proxied { .. })));
         assert_eq!(parse(b"PROXY UNKNOWN\r\n"), Parsed::Complete(15, Header::Local));
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_spoofing_nothing_but_the_specified_form_is_taken() {
+    fn proxy_spoofing_malformed_headers_are_rejected() {
         for wrong in [
             &b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\n"[..],
             b"PROXY TCP4 1.2.3.4 1.2.3.4 01 1\r\n",

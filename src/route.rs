@@ -1,4 +1,4 @@
-//! Stage 3b: which route a server name leads to. A pure lookup.
+//! Stage 3b: the route of a server name. A pure lookup.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::model::names::{ServerName, ServerNamePattern};
 use crate::model::rejection::Reason;
 
-/// Server names and what they lead to; lookups cost the same however many there are.
+/// Maps server names to routes, by hash lookups.
 #[derive(Debug)]
 pub struct RouteTable<R> {
     exact: HashMap<ServerName, Arc<R>>,
-    /// By the name without its first label: one look-up, since a wildcard stands for one label only.
+    /// By the name without its first label: a wildcard stands for exactly one label.
     wildcard: HashMap<ServerName, Arc<R>>,
     default: Option<Arc<R>>,
 }
@@ -22,7 +22,7 @@ impl<R> Default for RouteTable<R> {
 }
 
 impl<R> RouteTable<R> {
-    /// Lets `pattern` lead to `route`. The configuration makes sure that no pattern comes twice.
+    /// Adds a pattern. The configuration check rejects duplicate patterns.
     pub fn insert(&mut self, pattern: ServerNamePattern, route: Arc<R>) {
         match pattern {
             ServerNamePattern::Exact(name) => {
@@ -35,7 +35,7 @@ impl<R> RouteTable<R> {
         }
     }
 
-    /// The route for what a client asked for: the exact name before the wildcard, the default route last.
+    /// The route for a client's server name: the exact name first, then the wildcard, then the default route.
     pub fn find(&self, server_name: Option<&ServerName>) -> Result<&Arc<R>, Reason> {
         let Some(name) = server_name else {
             return self.default.as_ref().ok_or(Reason::ServerNameMissing);
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_before_wildcard_before_default() {
+    fn exact_name_wins_over_wildcard_over_default() {
         let table = table(&["nas.x.example", "*.x.example", "*"]);
         assert_eq!(find(&table, "nas.x.example"), Ok("nas.x.example".into()));
         assert_eq!(find(&table, "ssh.x.example"), Ok("*.x.example".into()));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_default_route_nothing_else_is_answered() {
+    fn unknown_name_without_default_route_is_rejected() {
         let table = table(&["nas.x.example", "*.x.example"]);
         assert_eq!(find(&table, "x.example"), Err(Reason::ServerNameUnknown), "a wildcard is not its own parent");
         assert_eq!(find(&table, "a.b.x.example"), Err(Reason::ServerNameUnknown), "a wildcard is one label");

@@ -131,6 +131,11 @@ struct Source {
 }
 
 impl Source {
+    /// Whether it is test code in a file or folder of its own, which looks at what it is about.
+    fn is_test(&self) -> bool {
+        self.module.iter().any(|part| part.contains("test"))
+    }
+
     /// The top-level module it belongs to.
     fn top(&self) -> &str {
         self.module.first().map_or("", String::as_str)
@@ -244,7 +249,7 @@ fn modules_of_one_folder_do_not_import_each_other_in_a_circle() {
                 continue;
             };
             // Tests look at what they like.
-            if source.module.iter().any(|part| part.contains("test")) {
+            if source.is_test() {
                 continue;
             }
             imports.entry(entry.clone()).or_default().extend(siblings(source, &folder));
@@ -347,9 +352,7 @@ fn no_code_reads_the_text_of_a_refusal() {
     for fine in ["detail: detail(&cause),", "let detail = 1;", "details == 3"] {
         assert!(!reads_a_detail(fine), "{fine}");
     }
-    // Tests look at what they are about.
-    let is_test = |path: &Path| path.ends_with("tests.rs") || path.ends_with("relay/breaches.rs");
-    for Source { path, code, .. } in files().iter().filter(|source| !is_test(&source.path)) {
+    for Source { path, code, .. } in files().iter().filter(|source| !source.is_test()) {
         assert!(!reads_a_detail(code), "{} compares a detail: match on the Cause", path.display());
     }
 }
@@ -402,10 +405,10 @@ const CONNECTION_FILES: &[&str] = &["tls/driver.rs", "tls/record/keys.rs", "cli/
 fn rustls_connection_types_are_in_two_files() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut naming = BTreeSet::new();
-    for Source { path, code, .. } in files() {
-        let is_test = path.file_stem().is_some_and(|name| name == "tests" || name == "testing");
+    for source in files() {
+        let Source { path, code, .. } = &source;
         let mut words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
-        if !is_test && words.any(|word| CONNECTION_TYPES.contains(&word)) {
+        if !source.is_test() && words.any(|word| CONNECTION_TYPES.contains(&word)) {
             naming.insert(path.strip_prefix(&src).expect("below src").display().to_string());
         }
     }

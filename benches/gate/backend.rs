@@ -1,6 +1,6 @@
-//! What stands behind the gates, on the CPU of the generator: one runtime for small talk, a thread for each bulk transfer.
+//! The backend of the gates, on the CPU of the generator: one runtime for small messages, a thread for each bulk transfer.
 //!
-//! The first byte of a connection says what happens: [`ECHO`] sends everything back, that byte included; [`DOWN`], [`UP`]
+//! The first byte of a connection selects the service: [`ECHO`] echoes everything, including that byte; [`DOWN`], [`UP`]
 //! and [`BOTH`] are followed by a length.
 
 use std::io::{Read, Write};
@@ -18,19 +18,19 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Result;
 
-/// Everything comes back.
+/// Echoes everything.
 pub(crate) const ECHO: u8 = b'e';
-/// So many bytes come, and then the end.
+/// Sends that many bytes, then ends.
 pub(crate) const DOWN: u8 = b'd';
-/// So many bytes are taken, and then one comes back.
+/// Receives that many bytes, then sends one.
 pub(crate) const UP: u8 = b'u';
-/// [`DOWN`] and [`UP`] at once, without the one byte.
+/// [`DOWN`] and [`UP`] at the same time, without the final byte.
 pub(crate) const BOTH: u8 = b'b';
-/// What a backend with TLS sends, unencrypted, once its handshake is over: from here on both ends use raw bytes, so that
-/// only the gate's work is measured.
+/// Sent unencrypted by a backend with TLS after its handshake. From then on both ends use raw bytes, so that only the gate's
+/// work is measured.
 pub(crate) const RAW: u8 = b'r';
 
-/// How many bytes one call moves.
+/// The bytes moved by one system call.
 pub(crate) const CHUNK: usize = 256 * 1024;
 
 /// A listening backend; it ends when dropped.
@@ -46,7 +46,7 @@ impl Drop for Backend {
     }
 }
 
-/// The runtime of all backends, on a thread of its own that inherits the CPU of its maker.
+/// The runtime of all backends, on its own thread, which inherits the CPU of its creator.
 pub(crate) fn runtime() -> Result<Handle> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
@@ -55,7 +55,7 @@ pub(crate) fn runtime() -> Result<Handle> {
 }
 
 impl Backend {
-    /// Starts one, with TLS if `tls` is given.
+    /// Starts a backend, with TLS if `tls` is given.
     pub(crate) fn start(runtime: &Handle, tls: Option<Arc<ServerConfig>>) -> Result<Self> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
@@ -68,7 +68,7 @@ impl Backend {
         let accepting = runtime.spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
-                // A connection that breaks is missed by the generator, which counts.
+                // A failed connection is noticed by the generator, which counts.
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
                     let _ = serve(stream, acceptor).await;

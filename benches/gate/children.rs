@@ -1,5 +1,5 @@
-//! Gates of our own, as child processes: the floors, which only move bytes, and what tokio and tokio-rustls give whoever
-//! puts them together without further thought.
+//! Reference gates as child processes: the floors, which only move bytes, and the plain combination of tokio and
+//! tokio-rustls.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,10 +23,10 @@ use crate::Result;
 use crate::backend::CHUNK;
 use crate::pki::TERMINATED;
 
-/// How often one direction goes round before other connections get their turn.
+/// How many steps one direction takes before other connections get their turn.
 const TURNS: usize = 16;
 
-/// Runs a child: what it is, and then pairs of an address to listen on and one to connect to.
+/// Runs a child. Its arguments are its kind and pairs of an address to listen on and one to connect to.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let (kind, rest) = arguments.split_first().ok_or("which child?")?;
     match kind.as_str() {
@@ -55,7 +55,7 @@ fn pairs(arguments: &[String]) -> Result<Vec<(SocketAddr, SocketAddr)>> {
         .collect()
 }
 
-/// How bytes get from one socket to another.
+/// How bytes are moved between sockets.
 enum Mover {
     /// `recv(2)` and `send(2)` through one buffer.
     Copy(Vec<u8>),
@@ -63,7 +63,7 @@ enum Mover {
     Splice,
 }
 
-/// One connection: both its sockets, and what is on the way from each of them to the other.
+/// One connection: its two sockets and the bytes in each direction.
 struct Pair {
     sockets: [TcpStream; 2],
     ways: [Way; 2],
@@ -71,11 +71,11 @@ struct Pair {
 
 #[derive(Default)]
 struct Way {
-    /// Bytes that were taken and that the other side has no room for.
+    /// Bytes that were read and not yet written.
     stuck: Vec<u8>,
     pipe: Option<(OwnedFd, OwnedFd)>,
     in_pipe: usize,
-    /// The end is in the queue, so nothing will say that it came.
+    /// The end is already in the queue, so no event will report it.
     end_is_near: bool,
     ended: bool,
 }
@@ -94,9 +94,9 @@ fn relay(mut mover: Mover, pairs: &[(SocketAddr, SocketAddr)]) -> Result<()> {
         listeners.insert(index, (listener, *connect));
     }
     let mut open: HashMap<u64, Pair> = HashMap::new();
-    // A connection has an even number; with it comes the event of the client's socket, with the next one the backend's.
+    // A connection has an even number, which is the key of its client's socket; the next number is that of its backend's.
     let mut next = 1 << 16;
-    // Whoever had its turns and is not done.
+    // Connections that have used up their steps.
     let mut again: Vec<u64> = Vec::new();
     let mut events = Vec::with_capacity(256);
     loop {
@@ -187,12 +187,12 @@ impl Pair {
 }
 
 fn is_not_ready(error: Errno) -> bool {
-    // A socket that is still connecting takes nothing (ENOTCONN on Linux for splice, EAGAIN otherwise).
+    // A socket that is still connecting accepts nothing (ENOTCONN for splice, EAGAIN otherwise).
     matches!(error, Errno::AGAIN | Errno::NOTCONN)
 }
 
 impl Way {
-    /// True if there may be more to do.
+    /// True if more can be moved.
     fn copy(&mut self, from: &TcpStream, to: &TcpStream, buffer: &mut [u8]) -> io::Result<bool> {
         for _ in 0..TURNS {
             if !self.stuck.is_empty() {
@@ -226,7 +226,7 @@ impl Way {
                 Err(error) => return Err(error.into()),
             };
             self.stuck.extend_from_slice(filled.get(sent..).unwrap_or_default());
-            // The queue is empty: the next byte is a new event, and so is the end, unless it has come already.
+            // The queue is empty: the next byte causes a new event, and so does the end, unless it has already arrived.
             if taken < size && sent == taken && !self.end_is_near {
                 return Ok(false);
             }
@@ -242,7 +242,7 @@ impl Way {
             }
             if self.pipe.is_none() {
                 let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-                // Beyond fs.pipe-user-pages-soft the kernel refuses; a small pipe does as well, in more calls.
+                // The kernel refuses beyond fs.pipe-user-pages-soft; a small pipe works with more calls.
                 let _ = rustix::pipe::fcntl_setpipe_size(&writer, CHUNK);
                 self.pipe = Some((reader, writer));
             }

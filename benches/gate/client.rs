@@ -1,4 +1,4 @@
-//! The generator: clients that cost less than the gates they load. They block, one thread each.
+//! The load generator: blocking clients, one thread each, that cost less than the gates.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -18,17 +18,17 @@ use crate::Result;
 use crate::backend::{BOTH, CHUNK, DOWN, ECHO, RAW, UP};
 use crate::pki::Certified;
 
-/// How long anything may take before the run is given up.
+/// The timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a gate expects of its clients.
+/// The protocol that a gate expects of its clients.
 #[derive(Clone, Debug)]
 pub(crate) enum Manner {
     /// No TLS: a floor.
     Plain,
-    /// TLS that the gate ends.
+    /// TLS terminated by the gate.
     Terminated(Arc<ClientConfig>, ServerName<'static>),
-    /// TLS that the backend ends; raw bytes follow the handshake.
+    /// TLS terminated by the backend; raw bytes follow the handshake.
     Passthrough(Arc<ClientConfig>, ServerName<'static>),
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn config(certified: Option<&Certified>, resumption: bool) -> Result<
     Ok(Arc::new(config))
 }
 
-/// Believes every server: the generator has to be cheap, and is not what is tested.
+/// Accepts every server certificate, because the generator must be cheap.
 #[derive(Debug)]
 struct Trusting;
 
@@ -101,12 +101,12 @@ impl ServerCertVerifier for Trusting {
     }
 }
 
-/// Whether the other side has gone.
+/// Whether the other side has closed.
 fn is_over(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected)
 }
 
-/// Connects; tries again while all local ports are in the kernel's one-second pause.
+/// Connects, and retries while all local ports are in TIME_WAIT.
 fn connect(address: SocketAddr) -> Result<TcpStream> {
     let stream = loop {
         match TcpStream::connect(address) {
@@ -121,7 +121,7 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// One network turn at a time, until the client believes itself in and has said so.
+/// Runs the handshake until the client considers it complete and has sent its last flight.
 fn shake_hands(tls: &mut ClientConnection, stream: &mut TcpStream) -> Result<()> {
     while tls.is_handshaking() || tls.wants_write() {
         while tls.wants_write() {
@@ -138,7 +138,7 @@ fn shake_hands(tls: &mut ClientConnection, stream: &mut TcpStream) -> Result<()>
 }
 
 impl Session {
-    /// Connects and, unless the manner is plain, shakes hands.
+    /// Connects and, unless the protocol is plain, completes a handshake.
     pub(crate) fn open(address: SocketAddr, manner: &Manner) -> Result<Self> {
         let mut stream = connect(address)?;
         let tls = match manner {
@@ -179,14 +179,14 @@ impl Session {
         Ok(())
     }
 
-    /// Sends a message and waits for it to come back.
+    /// Sends a message and waits for its echo.
     pub(crate) fn trip(&mut self, message: &[u8], answer: &mut [u8]) -> Result<()> {
         self.write(message)?;
         self.read(answer)?;
         if message == answer { Ok(()) } else { Err("the echo is another one".into()) }
     }
 
-    /// One byte to the backend and back: only then is a connection known to be let in.
+    /// Echoes one byte, which confirms that the connection is authorized.
     pub(crate) fn prove(&mut self) -> Result<()> {
         self.trip(&[ECHO], &mut [0])
     }
@@ -196,7 +196,7 @@ impl Session {
         self.tls.as_ref().is_some_and(|tls| tls.handshake_kind() == Some(HandshakeKind::Resumed))
     }
 
-    /// Ends it in an orderly way, and waits for the other side to do so, unless that was faster.
+    /// Closes in order and waits for the other side, unless it has already closed.
     pub(crate) fn close(mut self) -> Result<()> {
         match self.say_goodbye() {
             Err(error) if is_over(&error) => Ok(()),
@@ -217,12 +217,12 @@ impl Session {
         Ok(())
     }
 
-    /// The connection alone, to be held.
+    /// The socket, to be held open.
     pub(crate) fn into_stream(self) -> TcpStream {
         self.stream
     }
 
-    /// Makes ready to move `length` bytes: what takes the generator's time is done before the clock starts.
+    /// Prepares to move `length` bytes, so that the generator's work is done before the measurement.
     pub(crate) fn prepare(mut self, kind: u8, length: u64) -> Result<Transfer> {
         let mut request = vec![kind];
         request.extend(length.to_be_bytes());
@@ -257,12 +257,12 @@ pub(crate) struct Transfer {
     kind: u8,
     length: u64,
     request: Vec<u8>,
-    /// With TLS everything, sealed; without, a piece to be sent again and again.
+    /// With TLS all records, sealed; without, a block that is sent repeatedly.
     upload: Vec<u8>,
 }
 
 impl Transfer {
-    /// Moves the bytes, both ways at once if asked for.
+    /// Moves the bytes, in both directions at the same time if required.
     pub(crate) fn run(mut self) -> Result<()> {
         if !self.request.is_empty() {
             let request = std::mem::take(&mut self.request);
@@ -304,9 +304,9 @@ impl Transfer {
     }
 }
 
-/// Throws away the next `least` bytes or a few more. Records are not opened: that would cost the generator as much as
-/// the gate. What surrounds the payload is thus left, a thousandth of the whole, for whoever closes the session: nginx
-/// for one waits for the client to do so.
+/// Discards the next `least` bytes or a few more. Records are not opened, which would cost the generator as much as the
+/// gate. So their overhead, a thousandth of the whole, is left to be read when the session is closed: nginx waits for the
+/// client.
 fn discard(stream: &TcpStream, least: u64) -> Result<()> {
     let mut sink = vec![0; 4 * CHUNK];
     let mut sum = 0;
@@ -320,7 +320,7 @@ fn discard(stream: &TcpStream, least: u64) -> Result<()> {
     Ok(())
 }
 
-/// Tries to get in, and fails unless it is turned away.
+/// Connects, and fails unless the client is rejected.
 pub(crate) fn expect_refusal(address: SocketAddr, manner: &Manner) -> Result<()> {
     let Manner::Terminated(config, name) = manner else { return Err("nothing to refuse".into()) };
     let mut stream = connect(address)?;
@@ -328,12 +328,12 @@ pub(crate) fn expect_refusal(address: SocketAddr, manner: &Manner) -> Result<()>
     if shake_hands(&mut tls, &mut stream).is_err() {
         return Ok(());
     }
-    // A TLS 1.3 client believes itself in before it is judged.
+    // A TLS 1.3 client completes its handshake before the gate decides.
     loop {
         match tls.read_tls(&mut stream) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err("was not turned away".into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err("was not rejected".into()),
             Err(_) => return Ok(()),
         }
         if tls.process_new_packets().is_err() {
@@ -342,7 +342,7 @@ pub(crate) fn expect_refusal(address: SocketAddr, manner: &Manner) -> Result<()>
     }
 }
 
-/// Says something that is not TLS, and fails unless the connection ends.
+/// Sends bytes that are not TLS, and fails unless the connection is closed.
 pub(crate) fn expect_end(address: SocketAddr, said: &[u8]) -> Result<()> {
     let mut stream = connect(address)?;
     stream.write_all(said)?;
@@ -351,13 +351,13 @@ pub(crate) fn expect_end(address: SocketAddr, said: &[u8]) -> Result<()> {
         match stream.read(&mut sink) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err("was not turned away".into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err("was not rejected".into()),
             Err(_) => return Ok(()),
         }
     }
 }
 
-/// Does something `count` times, on so many threads; `each` is told the number of its thread and of its turn.
+/// Calls `each` `count` times on several threads, with the number of the thread and of the call.
 pub(crate) fn parallel(workers: usize, count: usize, each: impl Fn(usize, usize) -> Result<()> + Sync) -> Result<()> {
     let next = AtomicUsize::new(0);
     let work = |worker| -> Result<()> {

@@ -1,4 +1,4 @@
-//! The gates, each as its own documentation advises for speed.
+//! The gates, each configured for speed as its documentation advises.
 //!
 //! All of them: one thread or worker (the gate has one CPU), no access log, `TCP_NODELAY`, session tickets, the same
 //! certificates, TLS 1.2 and 1.3. Doorward keeps its metrics and formats its log lines; they go to `/dev/null`.
@@ -20,16 +20,16 @@ use crate::backend::Backend;
 use crate::measure::Processes;
 use crate::pki::{PASSTHROUGH, Pki, TERMINATED};
 
-/// Whether the gate ends TLS or passes it on.
+/// Whether the gate terminates TLS or passes it through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// It does, and asks for a certificate.
+    /// It terminates TLS and requests a client certificate.
     Terminated,
-    /// Its backend does.
+    /// The backend terminates TLS.
     Passthrough,
 }
 
-/// What is measured.
+/// The gates that are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// This program.
@@ -51,7 +51,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Its column.
+    /// The label of its column.
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Doorward => "doorward",
@@ -70,7 +70,7 @@ impl Kind {
         matches!(self, Self::Copy64 | Self::Copy256 | Self::Splice)
     }
 
-    /// Whether it can do this; floors do not look, so they can do both.
+    /// Whether it supports this mode; floors do not parse TLS, so they support both.
     pub(crate) const fn can(self, mode: Mode) -> bool {
         match mode {
             Mode::Terminated => true,
@@ -79,12 +79,12 @@ impl Kind {
     }
 }
 
-/// How much Doorward has to look things up in.
+/// The size of Doorward's lookup tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Setup {
-    /// Server names that lead somewhere.
+    /// Server names of routes.
     pub(crate) names: usize,
-    /// Routes that the names are spread over.
+    /// Routes that share the names.
     pub(crate) routes: usize,
     /// Serial numbers on the revocation list; 0 is no list.
     pub(crate) revoked: usize,
@@ -95,7 +95,7 @@ impl Setup {
     pub(crate) const PLAIN: Self = Self { names: 1, routes: 1, revoked: 0 };
 }
 
-/// A running gate with backends of its own.
+/// A running gate with its own backends.
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) kind: Kind,
@@ -104,22 +104,22 @@ pub(crate) struct Gate {
     pub(crate) processes: Processes,
     /// Descriptors that are open before the first connection.
     pub(crate) idle_descriptors: usize,
-    /// Ends before its folder goes.
+    /// Dropped before its folder.
     _process: Process,
     _folder: TempDir,
     _backends: [Backend; 2],
 }
 
-/// A process that does not outlive its value.
+/// A process that is killed when dropped.
 #[derive(Debug)]
 struct Process(Child);
 
-/// Where the gate runs, and where everything else does.
+/// The CPU of the gate, and the CPU of everything else.
 pub(crate) const GATE_CPU: usize = 0;
 /// See [`GATE_CPU`].
 pub(crate) const OTHER_CPU: usize = 1;
 
-/// Ties the calling thread, and what it starts from now on, to one CPU.
+/// Pins the calling thread, and the threads and processes that it starts, to one CPU.
 pub(crate) fn pin(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
@@ -127,7 +127,7 @@ pub(crate) fn pin(cpu: usize) -> Result<()> {
 }
 
 impl Gate {
-    /// Starts one and waits until it listens.
+    /// Starts a gate and waits until it listens.
     pub(crate) fn start(kind: Kind, setup: Setup, pki: &Pki, plain: Backend, tls: Backend) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let terminated = free_address()?;
@@ -137,7 +137,7 @@ impl Gate {
         let mut command = places.command(kind, setup)?;
         let errors = folder.path().join("stderr");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&errors)?);
-        // A child keeps to the CPU of whoever started it.
+        // A child inherits the CPU of the thread that starts it.
         pin(GATE_CPU)?;
         let spawned = command.spawn();
         pin(OTHER_CPU)?;
@@ -194,7 +194,7 @@ impl Drop for Process {
     }
 }
 
-/// An address that is free now. The peers cannot say which port the kernel gave them, so it has to be picked before.
+/// A free address. The peers cannot report the port that the kernel chose, so it is chosen before.
 fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
@@ -243,7 +243,7 @@ impl Places<'_> {
         }
     }
 
-    /// Its own limits are lifted: they would turn away the only source there is.
+    /// Without limits per source: all clients have the same source.
     fn doorward(&self, setup: Setup) -> Result<String> {
         let Self { pki, terminated, plain, tls, .. } = self;
         let path = |name| pki.path(name).display().to_string();
@@ -268,11 +268,11 @@ impl Places<'_> {
         );
         let routes = setup.routes.max(1);
         for route in 0..routes {
-            // Short ones: a configuration may have 1 MiB.
+            // Short names, because a configuration is limited to 1 MiB.
             let mut names: Vec<String> =
                 (route..setup.names).step_by(routes).map(|name| format!("{name:x}.b")).collect();
             if route == 0 {
-                TERMINATED.clone_into(names.first_mut().ok_or("no name at all")?);
+                TERMINATED.clone_into(names.first_mut().ok_or("no server name")?);
             }
             let names = names.join("\",\"");
             writeln!(
@@ -289,8 +289,8 @@ impl Places<'_> {
         Ok(text)
     }
 
-    /// `strict-sni`: a name that no certificate has is refused in the ClientHello. The session cache is 20,000 entries by
-    /// default, splicing is asked for.
+    /// `strict-sni` rejects a name without a certificate at the ClientHello. The session cache has 20,000 entries by
+    /// default, splicing is enabled.
     fn haproxy(&self) -> Result<String> {
         let Self { pki, folder, terminated, passthrough, plain, tls } = self;
         let list = folder.join("certificates");

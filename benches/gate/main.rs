@@ -1,4 +1,4 @@
-//! The whole gate beside its peers: CPU for each operation, and memory, of the gate's own processes.
+//! Doorward compared with its peers: CPU time per operation and memory of the gate's processes.
 //!
 //! ```text
 //! cargo bench --bench gate                                          everything: about half an hour
@@ -6,10 +6,10 @@
 //! DOORWARD_BENCH_SMOKE=1 cargo bench --bench gate                   seconds: only shows that everything works
 //! ```
 //!
-//! Needs two CPUs and the Debian packages of `benches/packages`. The gates have CPU 0, the generator and the backends the
-//! other one. All gates of a group are up at once and take turns, operation by operation; each round starts fresh
-//! processes. Where neighbours are noisy they only ever add CPU time, so the least of the rounds is the better
-//! estimate; the median is what is usually seen. A ratio stands for both: of the leasts, and of the medians.
+//! Needs two CPUs and the Debian packages of `benches/packages`. The gates run on CPU 0, the generator and the backends on
+//! the other one. All gates of a group run at the same time and take turns, operation by operation; each round starts new
+//! processes. Other load only adds CPU time, so the least of the rounds is the better estimate, and the median is the
+//! typical value. Ratios are given for both.
 
 mod backend;
 mod children;
@@ -35,10 +35,10 @@ use crate::pki::Pki;
 use crate::plan::{Group, plan};
 use crate::report::{Measured, Report};
 
-/// Whatever went wrong, in words.
+/// Any error, as text.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Measures Doorward beside its peers.
+/// Compares Doorward with its peers.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Only groups or operations with this text in their name; may be given several times
@@ -56,7 +56,7 @@ struct Arguments {
     /// MiB of each bulk transfer [default: 1024; 256 with --quick]
     #[arg(long)]
     mebibytes: Option<u64>,
-    /// How the result is written
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
     /// Given by cargo
@@ -70,7 +70,7 @@ enum Format {
     Json,
 }
 
-/// How long a run may take.
+/// The timeout of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Size {
     Smoke,
@@ -115,9 +115,9 @@ fn bench(arguments: &Arguments) -> Result<()> {
 
     let mut report = Report::new(rounds);
     let measured = measure(&groups, &clients, &pki, &mut report);
-    // What was measured before a failure is shown all the same.
+    // Results measured before a failure are printed.
     match arguments.format {
-        // So few operations say nothing, and 100,000 of anything were 100.
+        // The smoke test has too few operations for any figure to be meaningful.
         _ if size == Size::Smoke => println!("smoke run: {} measurements were possible", report.count()),
         Format::Text => print!("{}", report.text(&groups)),
         Format::Json => println!("{}", report.json(&groups)?),
@@ -138,7 +138,7 @@ fn measure(groups: &[Group], clients: &Clients, pki: &Pki, report: &mut Report) 
                 let tls = Backend::start(&runtime, Some(Arc::clone(&server)))?;
                 let gate = Gate::start(column.kind, column.setup, pki, plain, tls)?;
                 let held = clients.hold(&gate, Mode::Terminated, column.sessions)?;
-                // In this order: a gate is told to stop when nothing holds it up any more.
+                // In this order, so that no connection delays the stop of the gate.
                 gates.push((held, gate, column));
             }
             for line in &group.lines {
@@ -177,7 +177,7 @@ const fn amounts(size: Size) -> Amounts {
     }
 }
 
-/// What backends do TLS with: no tickets and no client certificates, since raw bytes follow at once.
+/// The TLS configuration of backends: no tickets and no client certificates, because raw bytes follow the handshake.
 fn server(pki: &Pki) -> Result<Arc<ServerConfig>> {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -1,4 +1,4 @@
-//! What a gate uses: CPU, memory, descriptors; from `/proc`, of the process and its children.
+//! CPU time, memory and descriptors of a gate and its children, from `/proc`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,22 +17,22 @@ pub(crate) struct Processes {
     threads_end: bool,
 }
 
-/// CPU time used up to a moment.
+/// The CPU time used so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cpu {
-    /// Of the threads there are, in nanoseconds.
+    /// Of the running threads, in nanoseconds.
     threads: u64,
-    /// Of all threads there ever were, in clock ticks: 10 ms each.
+    /// Of all threads, including ended ones, in clock ticks of 10 ms.
     ticks: u64,
-    /// Whether threads end on the way.
+    /// Whether threads end during the measurement.
     threads_end: bool,
 }
 
 impl Cpu {
     /// The time used since `earlier`.
     ///
-    /// The clock of the threads is exact but forgets threads that have ended. Where threads end (one for each
-    /// connection, say) the coarse one counts, and needs enough operations to be good.
+    /// The clock of the threads is exact but excludes ended threads. Where threads end (such as one per connection) the
+    /// coarse clock is used, which needs many operations to be accurate.
     pub(crate) fn since(self, earlier: Self) -> Duration {
         let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
         let exact = self.threads.saturating_sub(earlier.threads);
@@ -42,7 +42,7 @@ impl Cpu {
 }
 
 impl Processes {
-    /// A process and all that descend from it. `threads_end` says that its threads come and go with connections.
+    /// A process and its descendants. `threads_end` is set if it starts a thread per connection.
     pub(crate) fn of(root: u32, threads_end: bool) -> Result<Self> {
         let mut parents = HashMap::new();
         for entry in fs::read_dir("/proc")? {
@@ -68,7 +68,7 @@ impl Processes {
         }
     }
 
-    /// How many there are.
+    /// The number of processes.
     pub(crate) const fn count(&self) -> usize {
         self.pids.len()
     }
@@ -96,8 +96,8 @@ impl Processes {
         Ok(cpu)
     }
 
-    /// Waits until the gate does nothing any more, and returns the CPU time used until then: what it still has to clean
-    /// up belongs to the operations before.
+    /// Waits until the gate is idle and returns the CPU time used until then: its cleaning up belongs to the operations
+    /// before.
     pub(crate) fn quiet(&self) -> Result<Cpu> {
         let deadline = Instant::now() + Duration::from_secs(5);
         let (mut last, mut same) = (self.cpu()?, 0);
@@ -110,7 +110,7 @@ impl Processes {
         Ok(last)
     }
 
-    /// Proportional set size in KiB: its own memory, and its share of what it shares.
+    /// The proportional set size in KiB: private memory and a share of shared memory.
     pub(crate) fn memory(&self) -> Result<f64> {
         let mut sum = 0.0;
         for &pid in &self.pids {
@@ -139,7 +139,7 @@ impl Processes {
     }
 }
 
-/// The fields of `/proc/PID/stat` behind the name, which may hold anything: state, parent, ...
+/// The fields of `/proc/PID/stat` after the name, which may contain any characters: state, parent, ...
 fn stat(pid: u32) -> Result<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let (_, fields) = text.rsplit_once(") ").ok_or("an odd /proc/PID/stat")?;

@@ -1,4 +1,4 @@
-//! What is measured, and how.
+//! The operations that are measured.
 
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,16 +13,16 @@ use crate::client::{self, Manner, Session, Transfer, parallel};
 use crate::gates::{Gate, Kind, Mode};
 use crate::pki::{PASSTHROUGH, Pki, TERMINATED};
 
-/// How many clients are at it at once.
+/// The number of concurrent clients.
 const WORKERS: usize = 16;
-/// Connections before the clock starts.
+/// The number of connections before the measurement.
 const WARM_UP: usize = 64;
 /// Streams of a bulk transfer.
 const STREAMS: usize = 4;
 /// Bytes of a round trip.
 const MESSAGE: usize = 64;
 
-/// Who shakes hands.
+/// The certificate or ticket of a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     /// The same certificate each time, no ticket.
@@ -33,57 +33,57 @@ pub(crate) enum Who {
     Resumed,
 }
 
-/// Why a client is turned away.
+/// Why a client is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wrong {
-    /// It asks for a name that nobody has.
+    /// It requests an unknown server name.
     UnknownName,
-    /// It asks for no name.
+    /// It sends no server name.
     NoName,
-    /// It speaks HTTP.
+    /// It sends HTTP.
     NotTls,
     /// It has no certificate.
     NoCertificate,
-    /// Its certificate is another authority's.
+    /// Its certificate was issued by another authority.
     OtherAuthority,
 }
 
-/// Where bulk goes.
+/// The direction of a bulk transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// To the client.
     Down,
     /// To the backend.
     Up,
-    /// Both at once.
+    /// Both at the same time.
     Both,
 }
 
-/// One thing to measure.
+/// One operation to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
-    /// A connection, a handshake, one byte there and back, and the end; microseconds of CPU.
+    /// A connection, a handshake, one echoed byte, and the close; microseconds of CPU.
     Handshake(Mode, Who),
-    /// A client that is turned away; microseconds of CPU.
+    /// A rejected client; microseconds of CPU.
     Refusal(Wrong),
     /// Payload over four streams; seconds of CPU per 10^9 bytes.
     Bulk(Mode, Way),
-    /// 64 bytes there and back over so many streams; microseconds of CPU.
+    /// An echo of 64 bytes over this many streams; microseconds of CPU.
     RoundTrip(Mode, usize),
-    /// Memory for each of so many connections that do nothing; KiB of PSS.
+    /// Memory per idle connection, with this many; KiB of PSS.
     Idle(Mode, usize),
-    /// Memory that so many refusals leave behind; MiB of PSS.
+    /// Growth of memory after this many rejections; MiB of PSS.
     GrowthMemory(usize),
-    /// Descriptors that the refusals of [`Operation::GrowthMemory`] just before left behind.
+    /// Growth of descriptors after the rejections of [`Operation::GrowthMemory`] just before.
     GrowthDescriptors,
 }
 
 impl Operation {
-    /// Whether `kind` can do it.
+    /// Whether `kind` supports it.
     pub(crate) fn applies_to(self, kind: Kind) -> bool {
         match self {
             Self::Handshake(Mode::Terminated, Who::Stranger | Who::Resumed) => !kind.is_floor(),
-            // nginx 1.22 and stunnel look at the name after the handshake or never.
+            // nginx 1.22 and stunnel check the name after the handshake or never.
             Self::Refusal(Wrong::UnknownName | Wrong::NoName) => {
                 matches!(kind, Kind::Doorward | Kind::Haproxy | Kind::Naive)
             }
@@ -95,17 +95,17 @@ impl Operation {
     }
 }
 
-/// How much of everything.
+/// The number of repetitions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Amounts {
     pub(crate) handshakes: usize,
     pub(crate) refusals: usize,
     pub(crate) bulk_bytes: u64,
-    /// Round trips in all, over one stream and over several.
+    /// The total number of round trips, over one stream and over several.
     pub(crate) trips: [usize; 2],
 }
 
-/// The clients, made before the clock starts.
+/// The clients, created before the measurement.
 #[derive(Debug)]
 pub(crate) struct Clients {
     pki: Arc<Pki>,
@@ -132,7 +132,7 @@ impl Clients {
         })
     }
 
-    /// How a client comes to this gate.
+    /// The protocol of a client of this gate.
     fn manner(&self, gate: &Gate, mode: Mode, config: &Arc<ClientConfig>) -> Result<Manner> {
         Ok(match mode {
             _ if gate.kind.is_floor() && mode == Mode::Terminated => Manner::Plain,
@@ -183,7 +183,7 @@ impl Clients {
                 })
             }
             Who::Resumed => {
-                // Each worker is a client with a memory of its own, and has been here before.
+                // Each worker has its own session store with a ticket of an earlier connection.
                 let alice = self.pki.client("alice-laptop")?;
                 let manners: Vec<Manner> = (0..WORKERS)
                     .map(|_| self.manner(gate, mode, &client::config(Some(&alice), true)?))
@@ -216,11 +216,11 @@ impl Clients {
         micros(gate, count, || parallel(WORKERS, count, |_, _| once()))
     }
 
-    /// Comes to a gate in a wrong way.
+    /// Connects to a gate in a way that is rejected.
     fn refused(&self, gate: &Gate, wrong: Wrong) -> Result<Box<dyn Fn() -> Result<()> + Sync>> {
         let address = gate.terminated;
         let (config, name) = match wrong {
-            Wrong::UnknownName => (&self.returning, ServerName::try_from("nobody.bench.example")?),
+            Wrong::UnknownName => (&self.returning, ServerName::try_from("unknown.bench.example")?),
             // rustls sends no name for an address (RFC 6066 section 3).
             Wrong::NoName => (&self.returning, ServerName::from(std::net::IpAddr::from([192, 0, 2, 1]))),
             Wrong::NoCertificate => (&self.no_certificate, ServerName::try_from(TERMINATED)?),
@@ -280,7 +280,7 @@ impl Clients {
         })
     }
 
-    /// Opens `count` connections and lets them be.
+    /// Opens `count` connections and leaves them idle.
     pub(crate) fn hold(&self, gate: &Gate, mode: Mode, count: usize) -> Result<Vec<TcpStream>> {
         let manner = self.manner(gate, mode, &self.returning)?;
         let held = Mutex::new(Vec::with_capacity(count));
@@ -307,7 +307,7 @@ impl Clients {
         Ok((after - before) / number(count))
     }
 
-    /// All kinds of refusals in turn.
+    /// All kinds of rejections in turn.
     fn refuse_all(&self, gate: &Gate, count: usize) -> Result<()> {
         let all = [Wrong::UnknownName, Wrong::NoName, Wrong::NotTls, Wrong::NoCertificate, Wrong::OtherAuthority];
         let once: Vec<_> = all.into_iter().map(|wrong| self.refused(gate, wrong)).collect::<Result<_>>()?;
@@ -329,7 +329,7 @@ impl Clients {
     }
 }
 
-/// Runs `work` and shares out the CPU time that the gate used: microseconds for each of `count`.
+/// Runs `work` and returns the gate's CPU time in microseconds for each of `count` operations.
 fn micros(gate: &Gate, count: usize, work: impl FnOnce() -> Result<()>) -> Result<f64> {
     let before = gate.processes.quiet()?;
     work()?;

@@ -13,12 +13,12 @@ use time::{Duration, OffsetDateTime};
 
 use crate::Result;
 
-/// The name that is terminated, and the one that is passed through.
+/// The server names of the terminating and of the passthrough route.
 pub(crate) const TERMINATED: &str = "nas.bench.example";
 /// See [`TERMINATED`].
 pub(crate) const PASSTHROUGH: &str = "mail.bench.example";
 
-/// A folder with what every gate needs, and an authority that issues client certificates.
+/// A folder with the files that the gates need, and an authority that issues client certificates.
 #[derive(Debug)]
 pub(crate) struct Pki {
     folder: TempDir,
@@ -75,11 +75,14 @@ fn params(name: &str) -> Result<CertificateParams> {
 }
 
 impl Pki {
-    /// Makes the folder: `server.pem`, `server-key.pem`, both together in `both.pem`, and `clients.pem`.
+    /// Creates the folder: `server.pem`, `server-key.pem`, both together in `both.pem`, and `clients.pem`.
     pub(crate) fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let pki =
-            Self { folder, clients: Authority::new("Clients of the bench")?, others: Authority::new("Somebody else")? };
+        let pki = Self {
+            folder,
+            clients: Authority::new("Clients of the bench")?,
+            others: Authority::new("Another authority")?,
+        };
         let mut params = params("bench.example")?;
         params.subject_alt_names = CertificateParams::new(vec![TERMINATED.to_owned()])?.subject_alt_names;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -96,7 +99,7 @@ impl Pki {
         Ok(pki)
     }
 
-    /// Where a file of this name is.
+    /// The path of a file in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -106,7 +109,7 @@ impl Pki {
         self.folder.path()
     }
 
-    /// Writes a file and says where.
+    /// Writes a file and returns its path.
     pub(crate) fn write(&self, name: &str, contents: &str) -> Result<PathBuf> {
         let path = self.path(name);
         fs::write(&path, contents)?;
@@ -120,10 +123,10 @@ impl Pki {
 
     /// A client of an authority that the gates do not trust.
     pub(crate) fn other_client(&self) -> Result<Certified> {
-        self.others.client("somebody")
+        self.others.client("untrusted")
     }
 
-    /// Writes a revocation list with `count` serial numbers, of nobody who connects, and says where.
+    /// Writes a revocation list with `count` serial numbers that no client has, and returns its path.
     pub(crate) fn revocation_list(&self, count: usize) -> Result<PathBuf> {
         let now = OffsetDateTime::now_utc();
         let revoked = |index: usize| {

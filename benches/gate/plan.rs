@@ -1,4 +1,4 @@
-//! Everything there is to measure, with the bounds that Doorward keeps.
+//! The plan of all measurements, with the bounds for Doorward.
 
 use crate::Size;
 use crate::gates::{Kind, Mode, Setup};
@@ -19,7 +19,7 @@ pub(crate) struct Column {
     pub(crate) label: &'static str,
     pub(crate) kind: Kind,
     pub(crate) setup: Setup,
-    /// Connections that are held open meanwhile.
+    /// Connections that are held open during the measurement.
     pub(crate) sessions: usize,
 }
 
@@ -31,10 +31,10 @@ pub(crate) struct Line {
     pub(crate) bounds: Vec<Bound>,
 }
 
-/// What has to be true of a line.
+/// A bound on a line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bound {
-    /// One column costs at most so many times what another one does.
+    /// One column costs at most `limit` times as much as another one.
     Ratio {
         /// This one,
         of: &'static str,
@@ -47,7 +47,7 @@ pub(crate) enum Bound {
 }
 
 impl Group {
-    /// Whether clients are needed that were never seen before.
+    /// Whether it needs new clients.
     pub(crate) fn needs_strangers(&self) -> bool {
         self.lines.iter().any(|line| matches!(line.operation, Operation::Handshake(_, Who::Stranger)))
     }
@@ -184,7 +184,7 @@ fn idle(size: Size) -> Vec<Group> {
             Mode::Terminated => [Doorward, Naive, Haproxy, Nginx, Stunnel].map(gate).to_vec(),
             Mode::Passthrough => [Doorward, Haproxy, Nginx].map(gate).to_vec(),
         },
-        // Memory comes in pages and arenas: a handful of connections says nothing about each.
+        // Memory grows by pages and arenas, so a few connections give no figure for each.
         lines: vec![Line {
             name,
             operation: Operation::Idle(mode, count),
@@ -219,7 +219,7 @@ fn growth(size: Size) -> Vec<Group> {
     }]
 }
 
-/// How costs grow with what there is to look things up in: Doorward beside itself.
+/// How the cost grows with the size of the lookup tables: Doorward compared with itself.
 fn growing(size: Size) -> Vec<Group> {
     let column = |label, setup, sessions| Column { label, kind: Kind::Doorward, setup, sessions };
     let lines = |handshake, refusal, from, to| {

@@ -1,4 +1,4 @@
-//! Median and range of the rounds, and what they say about the bounds.
+//! The median and range of the rounds, compared with the bounds.
 
 use std::fmt::Write as _;
 
@@ -31,14 +31,14 @@ struct Summary {
     greatest: f64,
 }
 
-/// How a bound was kept.
+/// The result for a bound.
 #[derive(Debug, Serialize)]
 struct Verdict {
     of: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<&'static str>,
     limit: f64,
-    /// Of the leasts and of the medians, or the values themselves where there is nothing to compare with.
+    /// The ratios of the leasts and of the medians, or the values themselves for an absolute bound.
     least: f64,
     median: f64,
     ok: bool,
@@ -62,7 +62,7 @@ impl Report {
         self.measured.push(measured);
     }
 
-    /// How many figures there are.
+    /// The number of figures.
     pub(crate) const fn count(&self) -> usize {
         self.measured.len()
     }
@@ -81,7 +81,7 @@ impl Report {
         Some(Summary { least: *values.first()?, median, greatest: *values.last()? })
     }
 
-    /// `None` if what is compared was not measured.
+    /// `None` if one of the values was not measured.
     fn verdict(&self, group: &Group, line: &Line, bound: Bound) -> Option<Verdict> {
         let (of, to, limit) = match bound {
             Bound::Ratio { of, to, limit } => (of, Some(to), limit),
@@ -155,7 +155,7 @@ impl Report {
     }
 }
 
-/// Three digits that count.
+/// Three significant digits.
 fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),

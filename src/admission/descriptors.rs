@@ -69,7 +69,7 @@ impl Descriptors {
         // Refused or not, what is in force counts.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
         let limit = count(getrlimit(Resource::Nofile).current);
-        Self { limit, held: sys::descriptors::held(limit) }
+        Self { limit, held: sys::descriptors::count_open(limit) }
     }
 
     /// Those of a gate that would be started as this process was.

@@ -1,4 +1,4 @@
-//! Stage 6: to the backend, for whoever holds a permit.
+//! Stage 6: connects to a backend of the route. Only the holder of an [`Authorized`] value can do so.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,22 +15,22 @@ use crate::config::checked::Backend;
 use crate::model::rejection::{Cause, LookUp, Rejection, Text};
 use crate::sys::stream::Stream;
 
-/// An open connection to a backend; the PROXY protocol header, if the route sends one, is written.
+/// An open connection to a backend, with the PROXY protocol header already written if the route sends one.
 #[derive(Debug)]
 pub struct Dialed {
     /// The permit that led here.
     pub authorized: Authorized,
     /// The connection.
     pub stream: Stream,
-    /// Which of the route's backends it is.
+    /// The index of the backend among those of the route.
     pub backend: usize,
 }
 
-/// Connects to the first backend that answers, in the order of the configuration, until `deadline`, and writes
-/// `header` to it. Each try that is decided is told to `tried`: which backend, and whether it answered.
+/// Connects to the first backend that answers by `deadline`, in the order of the configuration, and writes `header` to it.
+/// Calls `report` with the index of each backend tried and whether it answered.
 ///
-/// A dial takes time, in which a right can be lost: `allowed` is asked before each connection and before each part of the
-/// header, and what it refuses ends the dial.
+/// A right can be revoked during a dial, so `allowed` is asked before each connection and before each write of the header.
+/// Its refusal ends the dial.
 pub async fn dial(
     authorized: Authorized,
     backends: &[Backend],
@@ -38,18 +38,18 @@ pub async fn dial(
     deadline: Instant,
     resolver: &Resolver,
     allowed: impl Fn() -> Result<(), Rejection>,
-    mut tried: impl FnMut(usize, bool),
+    mut report: impl FnMut(usize, bool),
 ) -> Result<Dialed, Rejection> {
     let mut last = Cause::NoBackends;
     for (index, backend) in backends.iter().enumerate() {
         allowed()?;
-        // What is left is shared out, so that a backend that swallows packets leaves time for the next one.
+        // The remaining time is divided, so that a backend that drops packets leaves time for the next one.
         let rest = u32::try_from(backends.len() - index).unwrap_or(u32::MAX);
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / rest;
-        let failure = match reach(backend, header, resolver, share, &allowed).await {
+        let failure = match connect_in_time(backend, header, resolver, share, &allowed).await {
             Ok(stream) => {
-                tried(index, true);
+                report(index, true);
                 return Ok(Dialed { authorized, stream, backend: index });
             }
             Err(Failure::Refused(rejection)) => return Err(rejection),
@@ -57,7 +57,7 @@ pub async fn dial(
         };
         last = cause_of(failure, Text::new(backend));
         if !matches!(last, Cause::Shortage { .. }) {
-            tried(index, false);
+            report(index, false);
         }
     }
     Err(last.into())
@@ -66,9 +66,9 @@ pub async fn dial(
 enum Failure {
     Unresolved(Unresolved),
     Io(io::Error),
-    /// There was no connection in time.
-    Late,
-    /// The right was lost meanwhile.
+    /// No connection within the time limit.
+    TimedOut,
+    /// The right was revoked during the dial.
     Refused(Rejection),
 }
 
@@ -78,8 +78,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Resolves, connects and writes the header, each by `deadline`: which of them was late is told apart.
-async fn reach(
+/// Resolves the name, connects, and writes the header, by `deadline`.
+async fn connect_in_time(
     backend: &Backend,
     header: &[u8],
     resolver: &Resolver,
@@ -105,7 +105,7 @@ async fn reach(
             timeout_at(deadline, connect).await
         }
     };
-    connected.unwrap_or(Err(Failure::Late))
+    connected.unwrap_or(Err(Failure::TimedOut))
 }
 
 const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
@@ -113,14 +113,14 @@ const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address
 }
 
-/// Writes the header, for as long as it is allowed. One that was begun and not finished goes with a reset: what the backend's
-/// machine has not taken yet is thrown away.
+/// Writes the header while that is allowed. An unfinished header ends in a reset, so that undelivered parts of it are
+/// discarded.
 async fn send_header(
     stream: &Stream,
     header: &[u8],
     allowed: &impl Fn() -> Result<(), Rejection>,
 ) -> Result<(), Failure> {
-    let unfinished = Unfinished(Some(stream));
+    let unfinished = ResetUnlessFinished(Some(stream));
     let mut rest = header;
     loop {
         allowed().map_err(Failure::Refused)?;
@@ -139,16 +139,16 @@ async fn send_header(
     Ok(())
 }
 
-/// A connection to a backend that is ended by a reset, unless it is finished.
-struct Unfinished<'a>(Option<&'a Stream>);
+/// Resets the connection when dropped, unless [`finish`](Self::finish) was called.
+struct ResetUnlessFinished<'a>(Option<&'a Stream>);
 
-impl Unfinished<'_> {
+impl ResetUnlessFinished<'_> {
     fn finish(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Unfinished<'_> {
+impl Drop for ResetUnlessFinished<'_> {
     fn drop(&mut self) {
         if let Some(stream) = self.0 {
             stream.reset_on_close();
@@ -156,7 +156,7 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-/// Connects to the first address that takes the connection.
+/// Connects to the first address that accepts.
 async fn tcp(addresses: &[SocketAddr]) -> io::Result<Stream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses {
@@ -182,7 +182,7 @@ async fn unix(path: &Path) -> io::Result<Stream> {
     connected
 }
 
-/// Out of descriptors or memory: no fault of the backend's.
+/// Whether this machine is out of descriptors or memory, which is no fault of the backend.
 const fn is_shortage(error: Option<i32>) -> bool {
     matches!(error, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
@@ -191,7 +191,7 @@ const fn is_shortage(error: Option<i32>) -> bool {
 fn cause_of(failure: Failure, backend: Text) -> Cause {
     match failure {
         Failure::Refused(rejection) => rejection.cause,
-        Failure::Late => Cause::BackendTimeout { backend },
+        Failure::TimedOut => Cause::BackendTimeout { backend },
         Failure::Unresolved(Unresolved::NoAnswer) => Cause::Unresolved { backend, error: LookUp::NoAnswer },
         Failure::Unresolved(Unresolved::Failed(error)) if is_shortage(error.raw_os_error()) => {
             Cause::Shortage { backend, error: (&*error).into() }
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
     use crate::authorize::PassthroughPolicy;
 
-    /// A PROXY header that no socket takes at once.
+    /// The size of a PROXY header that no socket buffer holds.
     const HEADER: usize = 64 * 1024 * 1024;
 
     fn lost() -> Rejection {
@@ -231,14 +231,14 @@ mod tests {
         PassthroughPolicy::configured().permit()
     }
 
-    /// A backend that takes no byte yet.
+    /// A backend that does not read yet.
     fn backend() -> (std::net::TcpListener, Backend) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         (listener, Backend::Address(address))
     }
 
-    /// What a backend is sent to the end: how many bytes, and whether the end is a reset.
+    /// How many bytes a backend receives, and whether the connection ends in a reset.
     fn received(listener: &std::net::TcpListener) -> (usize, bool) {
         let (mut stream, _) = listener.accept().expect("it was dialled");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
@@ -254,10 +254,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn row_39_a_right_lost_within_the_header_ends_it() {
+    async fn row_39_right_lost_during_the_header_resets_the_dial() {
         let (listener, backend) = backend();
         let deadline = Instant::now() + Duration::from_secs(30);
-        // Before the connection, before the header, and then once for each part of it.
+        // Asked before the connection, before the header, and once for each write of it.
         let asked = Cell::new(0);
         let allowed = || {
             asked.set(asked.get() + 1);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn row_39_a_dial_given_up_within_the_header_is_reset() {
+    async fn row_39_dial_dropped_during_the_header_is_reset() {
         let (listener, backend) = backend();
         let deadline = Instant::now() + Duration::from_secs(60);
         let (header, asked) = (vec![7; HEADER], Cell::new(0));
@@ -286,7 +286,7 @@ mod tests {
         {
             let mut dialing =
                 std::pin::pin!(dial(permit(), &backends, &header, deadline, &resolver, allowed, |_, _| {}));
-            // Until the socket takes nothing more.
+            // Until the socket's buffer is full.
             while asked.get() < 3 {
                 let _ = tokio::time::timeout(Duration::from_millis(50), &mut dialing).await;
             }
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_right_lost_before_the_header_sends_nothing() {
+    async fn right_lost_before_the_header_sends_nothing() {
         let (listener, backend) = backend();
         let deadline = Instant::now() + Duration::from_secs(30);
         let asked = Cell::new(0);

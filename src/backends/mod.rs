@@ -1,4 +1,4 @@
-//! What is known of backends across connections and reloads.
+//! Backends: resolving their names and connecting to them.
 
 pub mod dial;
 pub mod resolver;

@@ -384,7 +384,7 @@ pub fn detail(cause: &Cause) -> String {
             format!("the route {route} is not in the configuration any more")
         }
         Cause::ServerNameMoved { route } => format!("the server name leads to the route {route} by now"),
-        Cause::OldVersion { version } => format!("the client speaks {version} at most"),
+        Cause::OldVersion { version } => format!("the client supports {version} at most"),
         Cause::NoSharedVersion(text) | Cause::NoSharedParameters(text) | Cause::Misbehaved(text) => text.to_string(),
         Cause::Tls(text) => text.to_string(),
         Cause::NoSignatureScheme => "the client takes no signature that the certificate's key makes".to_owned(),

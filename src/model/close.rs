@@ -1,6 +1,6 @@
-//! How an admitted connection ended.
+//! Why a relayed connection was closed.
 
-/// Why a relay ended: who, and in which way (after HAProxy's termination states, configuration.txt section 8.5).
+/// Why a relay ended: which side, and how (after HAProxy's termination states, configuration.txt section 8.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CloseReason {
     /// Both sides ended, the client first.
@@ -11,29 +11,29 @@ pub enum CloseReason {
     ClientReset,
     /// The backend reset the connection or vanished.
     BackendReset,
-    /// No byte either way for `timeouts.idle`.
+    /// No byte in either direction for `timeouts.idle`.
     IdleTimeout,
-    /// The connection was as old as `timeouts.lifetime` allows.
+    /// The connection reached the age of `timeouts.lifetime`.
     LifetimeLimit,
-    /// One side had ended, and the other was silent for `timeouts.half_close`.
+    /// One side had ended and the other sent nothing for `timeouts.half_close`.
     HalfCloseTimeout,
-    /// The gate shut down and could wait no longer.
+    /// The gate shut down, and the connection was still open at the drain deadline.
     DrainDeadline,
-    /// The certificate has been revoked since.
+    /// The certificate was revoked after the connection began.
     Revoked,
-    /// The certificate is in the deny list by now.
+    /// The certificate was added to `deny` after the connection began.
     Denied,
-    /// The certificate has expired since.
+    /// The certificate expired after the connection began.
     Expired,
-    /// `allow` of the route does not have the certificate any more.
+    /// The route's `allow` no longer contains the certificate.
     NotAllowed,
-    /// The certificate does not lead to a trust anchor of the route any more, or nobody can say whether it is revoked.
+    /// The certificate no longer chains to a trust anchor of the route, or its revocation status is unknown.
     NotTrusted,
-    /// The route is gone.
+    /// The route was removed.
     RouteRemoved,
-    /// The gate's owner ended it by hand.
+    /// The owner cut it (`doorward cut`).
     CutByHand,
-    /// The client broke the TLS protocol after the handshake, or somebody tampered with its records.
+    /// The client violated the TLS protocol after the handshake, or its records were tampered with.
     TlsError,
     /// A fault of the gate.
     Internal,
@@ -61,7 +61,7 @@ impl CloseReason {
         Self::Internal,
     ];
 
-    /// Those for which a session is cut although the gate goes on: its right to be in is gone, or its owner wants so.
+    /// The reasons for which a running gate cuts a session: it is no longer authorized, or the owner cut it.
     pub const CUT: &'static [Self] = &[
         Self::Revoked,
         Self::Denied,

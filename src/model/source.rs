@@ -1,19 +1,19 @@
-//! Who is counted together.
+//! Sources: the addresses that limits count together.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// How many leading bits of an address tell two sources apart.
+/// How many leading bits of an address identify a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefixes {
-    /// Of an IPv4 address: 1 to 32.
+    /// For IPv4: 1 to 32.
     pub v4: u8,
-    /// Of an IPv6 address: 1 to 128.
+    /// For IPv6: 1 to 128.
     pub v6: u8,
 }
 
 impl Default for Prefixes {
-    /// A whole IPv4 address, and an IPv6 /64, which is what one household or one server gets at least (RFC 6177).
+    /// A whole IPv4 address, and an IPv6 /64, the smallest network that a household or a server gets (RFC 6177).
     fn default() -> Self {
         Self { v4: 32, v6: 64 }
     }
@@ -22,7 +22,7 @@ impl Default for Prefixes {
 /// All addresses with one prefix, so that a client is not a new source with every connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
-    /// The first of them.
+    /// The first address.
     address: IpAddr,
     /// How many leading bits they share.
     bits: u8,
@@ -42,12 +42,10 @@ impl Source {
             }
         }
     }
-}
 
-impl Source {
     /// Whether `address` belongs to it.
     pub fn contains(self, address: IpAddr) -> bool {
-        // Of the two lengths, only the one for this kind of address is looked at.
+        // Only the length for the family of `address` is used.
         Self::of(address, Prefixes { v4: self.bits, v6: self.bits }) == self
     }
 }
@@ -69,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn cgnat_and_ipv6_a_source_is_an_address_or_a_64() {
+    fn cgnat_and_ipv6_default_source_is_an_address_or_a_64() {
         let source = |text| source(text, Prefixes::default());
         assert_eq!(source("2001:db8:1:2:3::4"), source("2001:db8:1:2:ffff::"));
         assert_ne!(source("2001:db8:1:2::"), source("2001:db8:1:3::"));
@@ -80,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_belongs_to_its_source_and_to_no_other() {
+    fn source_contains_the_addresses_of_its_prefix() {
         let prefixes = Prefixes { v4: 24, v6: 48 };
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
         let (v4, v6) = (source("192.0.2.1", prefixes), source("2001:db8:1::1", prefixes));
@@ -98,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_say_who_is_counted_together() {
+    fn prefix_lengths_decide_what_is_one_source() {
         let wide = |text| source(text, Prefixes { v4: 24, v6: 48 });
         assert_eq!(wide("192.0.2.1"), wide("::ffff:192.0.2.254"));
         assert_ne!(wide("192.0.2.1"), wide("192.0.3.1"));

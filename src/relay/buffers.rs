@@ -1,28 +1,29 @@
-//! Buffers for bytes on the move. A connection holds one only while it has bytes in it.
+//! A pool of buffers for payload. A connection holds a buffer only while there are bytes in it.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// How many large buffers there may be at once. Whoever comes then has to do with small ones: connections whose other
-/// end takes nothing hold on to what they have, and 10,000 of them may not take the machine's memory.
+/// How many large buffers may be in use at once; further connections get small ones. A connection whose peer reads nothing
+/// keeps its buffer, and 10,000 of them must not exhaust the machine's memory.
 const LARGE_MAX: usize = 64;
 
-static LARGE: AtomicUsize = AtomicUsize::new(0);
+static LARGE_IN_USE: AtomicUsize = AtomicUsize::new(0);
 
 /// How large a buffer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Size {
-    /// For one record: what a keystroke or a request needs.
+    /// One record: enough for a keystroke or a request.
     Small,
-    /// For 48, three quarters of a MiB: for transfers, where every call to the kernel should move much. Measured
-    /// (`cargo bench --bench gate -- --only bulk`), in seconds of CPU for a GB down and up: 1.01 and 1.00 with 4 records, 1.00 and 0.97
-    /// with 8, 0.92 and 0.93 with 16, 0.87 and 0.86 with 24, 0.87 and 0.88 with 32, 0.81 and 0.78 with 48, 0.85 and 0.81 with 64.
+    /// 48 records, three quarters of a MiB: for transfers, where each system call should move much. Measured with `cargo
+    /// bench --bench gate -- --only bulk`, in seconds of CPU for a GB down and up: 1.01 and 1.00 with 4 records, 1.00 and
+    /// 0.97 with 8, 0.92 and 0.93 with 16, 0.87 and 0.86 with 24, 0.87 and 0.88 with 32, 0.81 and 0.78 with 48, 0.85 and
+    /// 0.81 with 64.
     Large,
 }
 
 impl Size {
-    /// Records of the greatest length that fit, with room for what stands around their payload.
+    /// How many records of the maximum length fit, with header and tag.
     pub(super) const fn records(self) -> usize {
         match self {
             Self::Small => 1,
@@ -34,8 +35,8 @@ impl Size {
         self.records() * crate::tls::record::RECORD_MAX
     }
 
-    /// How many free ones are kept.
-    const fn kept(self) -> usize {
+    /// How many free buffers the pool keeps.
+    const fn free_max(self) -> usize {
         match self {
             Self::Small => 64,
             Self::Large => 8,
@@ -52,8 +53,8 @@ impl Size {
     }
 }
 
-/// A buffer from the pool; goes back when dropped. It may hold bytes of another connection until it is written over,
-/// so what is read from it is bounded by what its holder put in.
+/// A buffer from the pool; returns to it when dropped. It may still hold bytes of another connection, so its holder reads
+/// only what it has written to it.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Box<[u8]>,
@@ -61,22 +62,22 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// One of this size, or a small one if there are many large ones already.
+    /// A buffer of this size, or a small one if [`LARGE_MAX`] large ones are in use.
     pub(super) fn take(size: Size) -> Self {
-        let another = |count| (count < LARGE_MAX).then_some(count + 1);
+        let increment = |count| (count < LARGE_MAX).then_some(count + 1);
         match size {
-            Size::Large if LARGE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, another).is_err() => {
+            Size::Large if LARGE_IN_USE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).is_err() => {
                 Self::of(Size::Small)
             }
             size => Self::of(size),
         }
     }
 
-    /// One with these bytes in it: as many of them as the larger size holds. How many those are.
+    /// A buffer with a copy of `bytes`, as many as the large size holds, and how many it holds.
     pub(super) fn holding(bytes: &[u8]) -> (Self, usize) {
         let size = if bytes.len() <= Size::Small.bytes() { Size::Small } else { Size::Large };
         if size == Size::Large {
-            LARGE.fetch_add(1, Ordering::Relaxed);
+            LARGE_IN_USE.fetch_add(1, Ordering::Relaxed);
         }
         let mut buffer = Self::of(size);
         let length = bytes.len().min(buffer.len());
@@ -87,8 +88,8 @@ impl Buffer {
     }
 
     fn of(size: Size) -> Self {
-        let kept = size.pool().lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Self { bytes: kept.unwrap_or_else(|| vec![0; size.bytes()].into_boxed_slice()), size }
+        let free = size.pool().lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Self { bytes: free.unwrap_or_else(|| vec![0; size.bytes()].into_boxed_slice()), size }
     }
 
     pub(super) const fn size(&self) -> Size {
@@ -113,10 +114,10 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.size == Size::Large {
-            LARGE.fetch_sub(1, Ordering::Relaxed);
+            LARGE_IN_USE.fetch_sub(1, Ordering::Relaxed);
         }
         let mut pool = self.size.pool().lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.len() < self.size.kept() {
+        if pool.len() < self.size.free_max() {
             pool.push(std::mem::take(&mut self.bytes));
         }
     }
@@ -126,9 +127,9 @@ impl Drop for Buffer {
 mod tests {
     use super::*;
 
-    /// Only here is the number of large buffers asked for: other tests of this process take some, too.
+    /// The bounds are loose: other tests of this process use large buffers at the same time.
     #[test]
-    fn connections_that_hold_on_to_their_buffers_do_not_take_the_machines_memory() {
+    fn large_buffers_are_bounded_and_reused() {
         let mut held: Vec<Buffer> = (0..10 * LARGE_MAX).map(|_| Buffer::take(Size::Large)).collect();
         let large = |held: &[Buffer]| held.iter().filter(|buffer| buffer.size() == Size::Large).count();
         let count = large(&held);
@@ -136,11 +137,11 @@ mod tests {
         assert!(held.iter().all(|buffer| buffer.len() == buffer.size().bytes()));
         held.retain(|buffer| buffer.size() == Size::Small);
         held.extend((0..count).map(|_| Buffer::take(Size::Large)));
-        assert!(large(&held) >= 1, "what was given back can be had again");
+        assert!(large(&held) >= 1, "a returned buffer can be taken again");
     }
 
     #[test]
-    fn what_came_behind_the_handshake_is_kept_whole() {
+    fn bytes_after_the_handshake_are_copied_whole() {
         let bytes: Vec<u8> = (0..3 * crate::tls::record::RECORD_MAX).map(|at| at.to_le_bytes()[0]).collect();
         for length in [1, 5000, crate::tls::record::RECORD_MAX, crate::tls::record::RECORD_MAX + 1, bytes.len()] {
             let bytes = &bytes[..length];

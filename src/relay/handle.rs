@@ -1,4 +1,4 @@
-//! A relay as others see it: what it has moved so far, and where it is told to end.
+//! A relay seen from outside: how many bytes it has moved, and the order to close it.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,28 +11,27 @@ use super::{Meter, Moved};
 use crate::model::close::CloseReason;
 use crate::model::rejection::Cause;
 
-/// What a relay shares with whoever wants to know of it, or wants it to end. It is there as long as the connection, so it
-/// is small.
+/// Shared between a relay and the session registry. It lives as long as the connection, so it is small.
 #[derive(Debug, Default)]
 pub struct Handle {
     state: Mutex<State>,
     to_backend: AtomicU64,
     to_client: AtomicU64,
-    /// Where the same is counted for all relays of a kind.
+    /// Counters for all relays of the same route.
     meter: Meter,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The relay's task, once it has looked.
+    /// Wakes the task of the relay.
     waker: Option<Waker>,
     order: Option<Box<Order>>,
 }
 
-/// What a relay is told.
+/// An order to close a connection.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Why it has to end.
+    /// Why it is closed.
     pub reason: CloseReason,
     /// What happened, if there is more to say.
     pub cause: Option<Box<Cause>>,
@@ -41,20 +40,20 @@ pub struct Order {
 }
 
 impl Handle {
-    /// Of a relay that is yet to begin.
+    /// The handle of a relay that has not started.
     pub fn new(meter: Meter) -> Self {
         Self { meter, ..Self::default() }
     }
 
-    /// What has been moved so far.
+    /// The payload moved so far.
     pub fn moved(&self) -> Moved {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Moved { to_backend: read(&self.to_backend), to_client: read(&self.to_client) }
     }
 
-    /// So much has been moved in all. Says whether that is more than before.
+    /// Stores the total of moved payload. True if it has grown.
     pub(super) fn count(&self, moved: Moved) -> bool {
-        // Nobody else writes to it: no need for anything that keeps other processors waiting.
+        // Only the relay writes here, so a plain store is enough.
         let more = |counter: &AtomicU64, now: u64| {
             let more = now.saturating_sub(counter.load(Ordering::Relaxed));
             if more > 0 {
@@ -73,7 +72,7 @@ impl Handle {
         to_backend > 0 || to_client > 0
     }
 
-    /// Lets the relay end. Says whether this was the first word: later ones have no effect.
+    /// Orders the relay to close. True for the first order; later ones have no effect.
     pub fn order(&self, order: Order) -> bool {
         let mut state = self.lock();
         if state.order.is_some() {
@@ -88,17 +87,17 @@ impl Handle {
         true
     }
 
-    /// What the relay was told, if it was.
+    /// The order that was given, if any.
     pub fn ordered(&self) -> Option<Order> {
         self.lock().order.as_deref().cloned()
     }
 
-    /// Waits until the connection is told to end, while there is no relay that looks for it.
+    /// Waits for an order, while no relay polls for one.
     pub async fn wait_for_order(&self) -> Order {
         poll_fn(|cx| self.poll_order(cx)).await
     }
 
-    /// Ready once the relay is told to end.
+    /// Ready once an order is given.
     pub(super) fn poll_order(&self, cx: &Context<'_>) -> Poll<Order> {
         let mut state = self.lock();
         if let Some(order) = &state.order {
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_relay_that_waits_is_woken_and_the_first_word_counts() {
+    async fn order_wakes_the_relay_and_the_first_one_counts() {
         let cut = Arc::new(Handle::default());
         let waiting = Arc::clone(&cut);
         let relay = tokio::spawn(async move { poll_fn(|cx| waiting.poll_order(cx)).await.reason });
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_moved_is_counted_once() {
+    fn moved_bytes_are_counted_once() {
         let handle = Handle::default();
         for (to_backend, to_client, more) in [(3, 0, true), (3, 0, false), (3, 10, true), (4, 11, true)] {
             let moved = Moved { to_backend, to_client };
@@ -149,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn it_takes_little_memory() {
+    fn handle_is_small() {
         assert!(size_of::<Handle>() <= 88, "{} bytes", size_of::<Handle>());
     }
 }

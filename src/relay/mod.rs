@@ -1,13 +1,14 @@
 //! Stage 7: payload, both ways, until both sides have ended.
 //!
-//! One interface, several paths: [`kernel`] has the kernel seal and open TLS records, [`copy`] does so in user space,
-//! [`raw`] passes the bytes of passthrough routes on as they are. Each drives both directions in one task and knows how to
-//! end in order.
+//! One interface ([`Engine`]) and three paths: [`kernel`] has the kernel seal and open TLS records, [`copy`] does so in user
+//! space, [`raw`] forwards the bytes of passthrough routes unchanged. Each drives both directions in one task.
 
 mod buffers;
 mod copy;
 mod handle;
 mod kernel;
+#[cfg(test)]
+mod path_tests;
 mod pipes;
 mod raw;
 #[cfg(test)]
@@ -36,11 +37,11 @@ use crate::tls::record::{Keys, Pending, Session};
 /// How bytes are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// TLS in the kernel, bytes by `splice(2)`.
+    /// TLS in the kernel, bytes moved by `splice(2)`.
     Kernel,
     /// TLS in user space.
     Copy,
-    /// Bytes as they are, by `splice(2)`.
+    /// Bytes forwarded unchanged by `splice(2)`.
     Raw,
 }
 
@@ -61,33 +62,33 @@ impl Path {
 /// How long a relay may last.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Without a byte either way.
+    /// Without a byte in either direction.
     pub idle: Duration,
     /// Without a byte, once one side has ended.
     pub half_close: Duration,
-    /// In all.
+    /// In total.
     pub lifetime: Option<Instant>,
 }
 
-/// Where bytes are counted as they move.
+/// Counters that are incremented as bytes move.
 #[derive(Clone, Debug)]
 pub struct Meter {
-    /// Payload passed on to the backend.
+    /// Payload sent to the backend.
     pub to_backend: Counter,
-    /// Payload passed on to the client.
+    /// Payload sent to the client.
     pub to_client: Counter,
 }
 
 impl Default for Meter {
-    /// Nothing is counted.
+    /// Counts nothing.
     fn default() -> Self {
         Self { to_backend: Counter::noop(), to_client: Counter::noop() }
     }
 }
 
-/// So many bytes, which any link carries within a second, a client that is cut may still get: what was sent to it before. So
-/// it is told in order if it keeps up.
-const ON_ITS_WAY: u64 = 64 * 1024;
+/// How many bytes may still be undelivered when a client is cut for its close to be orderly. Any link carries this many
+/// within a second; with more, the connection is reset.
+const UNDELIVERED_MAX: u64 = 64 * 1024;
 
 /// How a relay ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ pub struct RelaySummary {
     pub cause: Option<Box<Cause>>,
     /// More about it, if there is more to say.
     pub detail: Option<String>,
-    /// How its bytes were moved.
+    /// The path its bytes took.
     pub path: Path,
     /// Payload in bytes.
     pub moved: Moved,
@@ -113,12 +114,15 @@ pub struct Moved {
     pub to_client: u64,
 }
 
-/// Both directions of one connection.
+/// How many steps one direction takes before the other direction and other connections get their turn.
+const ROUNDS_MAX: usize = 16;
+
+/// Moves the bytes of one connection, in both directions.
 trait Engine {
-    /// How it moves bytes.
+    /// The path that it implements.
     const PATH: Path;
 
-    /// Moves what can be moved. Ready when both sides have ended, or when something broke.
+    /// Moves what can be moved now. Ready when both sides have ended, or on a failure.
     fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<End>;
 
     /// What has been moved so far.
@@ -130,14 +134,14 @@ trait Engine {
     /// The backend's socket.
     fn backend(&self) -> &Stream;
 
-    /// Ends both sides as well as can be done at once.
+    /// Ends both sides without waiting: in order where that is possible, else by a reset.
     fn cut(&mut self);
 
-    /// Sees to it that a client that is cut gets no more than is on its way already.
-    fn withhold(&self);
+    /// Makes sure that a client that is cut receives at most [`UNDELIVERED_MAX`] more bytes.
+    fn limit_undelivered(&self);
 }
 
-/// Why an engine stopped.
+/// Why an engine ended.
 #[derive(Debug)]
 struct End {
     reason: CloseReason,
@@ -154,9 +158,8 @@ impl End {
         Self { reason, cause: None, detail: Some(detail.to_string()) }
     }
 
-    /// What both directions of a TLS connection come to, once each has been polled. `refused` is what the backend said when
-    /// it took nothing more.
-    fn of(
+    /// Combines the results of both directions of a TLS connection. `refused` is the error of the last write to the backend.
+    fn combine(
         up: Poll<Result<(), Self>>,
         down: Poll<Result<(), Self>>,
         first_ended: Option<Side>,
@@ -170,7 +173,7 @@ impl End {
             }),
             _ => return Poll::Pending,
         };
-        // Whatever the client did then, the backend was the first to go.
+        // The backend failed first, whatever the client did afterwards.
         Poll::Ready(match refused.take() {
             Some(error) if end.reason != CloseReason::TlsError => Self::because(CloseReason::BackendReset, error),
             _ => end,
@@ -178,20 +181,20 @@ impl End {
     }
 }
 
-/// What comes behind a close_notify of the client.
+/// What the client has sent after its close_notify.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Rest {
-    /// Nothing any more.
+enum AfterCloseNotify {
+    /// The end of the stream: nothing is left to read.
     #[default]
-    Ended,
+    EndOfStream,
     /// Nothing yet.
-    None,
+    Nothing,
     /// Bytes, which were ignored.
     Ignored,
 }
 
-/// Why the end of the client's stream is none in order, if it is not: it stands inside a record or a handshake message.
-fn cut_short(inside_record: bool, inside_message: bool) -> Option<&'static str> {
+/// Why the client's stream is truncated, if it is: it ended inside a record or a handshake message.
+fn truncation(inside_record: bool, inside_message: bool) -> Option<&'static str> {
     match (inside_record, inside_message) {
         (true, _) => Some("ended inside a record"),
         (false, true) => Some("ended inside a handshake message"),
@@ -199,15 +202,15 @@ fn cut_short(inside_record: bool, inside_message: bool) -> Option<&'static str> 
     }
 }
 
-/// The client's side failed.
-fn client_broke(error: io::Error) -> End {
+/// The end after a failed call on the client's socket.
+fn client_reset(error: io::Error) -> End {
     End::because(CloseReason::ClientReset, error)
 }
 
-// None of these is an async fn: that would keep its arguments a second time, for as long as the connection lasts.
+// These are not async fns: the future of an async fn would hold its arguments twice for as long as the connection lasts.
 
-/// Relays a connection whose TLS the kernel does from now on. Kernel TLS must be attached to `client`, and the client's
-/// bytes must stand in it from the first one behind the handshake on; `support` must fit `keys`.
+/// Relays a connection by kernel TLS, which must be attached to `client`. The socket must still hold every byte that follows
+/// the handshake, and `support` must cover `keys`.
 pub fn in_kernel(
     client: TcpStream,
     keys: Keys,
@@ -225,7 +228,7 @@ pub fn in_kernel(
     }
 }
 
-/// Relays a connection whose TLS the gate does itself.
+/// Relays a connection by TLS in user space.
 pub fn terminated(
     client: TcpStream,
     session: Box<Session>,
@@ -237,7 +240,7 @@ pub fn terminated(
     run(copy::TlsCopy::new(client, session, pending, backend), limits, handle)
 }
 
-/// Relays a connection as it is.
+/// Relays a connection unchanged.
 pub fn passthrough(
     client: TcpStream,
     backend: Stream,
@@ -247,9 +250,9 @@ pub fn passthrough(
     run(raw::Splice::new(Stream::Tcp(client), backend), limits, handle)
 }
 
-/// When a relay has lasted long enough for its backend to be watched by keep-alives. That takes four calls of
-/// the some thirty that a short connection has in all; the client's are inherited from the listener and cost nothing.
-const LASTING: Duration = Duration::from_secs(10);
+/// The age at which TCP keep-alive is switched on for the backend. It takes four system calls, which a short connection of
+/// about thirty should not pay. The client's socket inherits keep-alive from the listener.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(10);
 
 /// Drives an engine to its end.
 fn run<E: Engine + Unpin>(
@@ -258,16 +261,16 @@ fn run<E: Engine + Unpin>(
     handle: Arc<Handle>,
 ) -> impl Future<Output = RelaySummary> + Unpin {
     let mut progress = Instant::now();
-    let mut watched = false;
-    let mut timer = Box::pin(sleep_until(next_deadline(progress, &engine, limits).min(progress + LASTING)));
+    let mut keep_alive = false;
+    let mut timer = Box::pin(sleep_until(next_deadline(progress, &engine, limits).min(progress + KEEP_ALIVE_AFTER)));
     poll_fn(move |cx| {
-        // Before anything is moved: who is to be cut moves nothing any more. An engine is told to stop; it is never dropped
-        // with bytes in it that nobody counted.
+        // Asked before anything is moved, so that a session that is cut moves nothing more. The engine is stopped, not
+        // dropped, so that every byte is counted.
         let mut end = match handle.poll_order(cx) {
             Poll::Ready(Order { reason, cause, .. }) => {
                 engine.cut();
                 if CloseReason::CUT.contains(&reason) {
-                    engine.withhold();
+                    engine.limit_undelivered();
                 }
                 Poll::Ready(End { reason, cause, detail: None })
             }
@@ -277,7 +280,7 @@ fn run<E: Engine + Unpin>(
             progress = Instant::now();
         }
         if end.is_pending() {
-            end = poll_deadline(cx, timer.as_mut(), progress, &mut engine, limits, &mut watched);
+            end = poll_deadline(cx, timer.as_mut(), progress, &mut engine, limits, &mut keep_alive);
         }
         let End { reason, cause, detail } = ready!(end);
         let moved = engine.moved();
@@ -286,24 +289,23 @@ fn run<E: Engine + Unpin>(
     })
 }
 
-/// Whether the relay has lasted, or been silent, for too long. The first time that the timer fires, the backend is watched
-/// from then on.
+/// Ready when a time limit is reached. Also switches on keep-alive for the backend, the first time that the timer fires.
 fn poll_deadline<E: Engine>(
     cx: &mut Context<'_>,
     mut timer: Pin<&mut Sleep>,
     progress: Instant,
     engine: &mut E,
     limits: Limits,
-    watched: &mut bool,
+    keep_alive: &mut bool,
 ) -> Poll<End> {
-    // The timer is not moved at each byte, only when it fires; a half-close may bring its end nearer, though.
+    // The timer is not reset for each byte, only when it fires or when a half-close shortens the limit.
     let mut due = next_deadline(progress, engine, limits);
     if due < timer.deadline() {
         timer.as_mut().reset(due);
     }
     loop {
         ready!(timer.as_mut().poll(cx));
-        if !mem::replace(watched, true) {
+        if !mem::replace(keep_alive, true) {
             engine.backend().keep_alive();
         }
         due = next_deadline(progress, engine, limits);

@@ -1,4 +1,4 @@
-//! Both sides of a relay, on loopback.
+//! Test peers on both sides of a relay, over loopback.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
@@ -14,23 +14,23 @@ use tokio::time::timeout;
 use super::{End, Engine};
 use crate::tls::record::testing::Random;
 
-/// How long anything may take that should take milliseconds.
+/// The timeout for operations that take milliseconds.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// How much longer in the virtual machines of tests/vm, whose every instruction is interpreted.
-const INTERPRETED: u32 = 10;
+/// The factor for the virtual machines of tests/vm, which are emulated.
+const EMULATED: u32 = 10;
 
-/// What sockets' buffers are asked to hold, and the largest segment: on loopback one is 64 KiB, and a window smaller than
-/// a segment is opened at the pace of timers.
+/// The size of tiny socket buffers and the segment size for them: segments are 64 KiB on loopback, and a window smaller than
+/// a segment advances at the pace of timers.
 const TINY: u32 = 4096;
 const TINY_SEGMENT: u32 = 536;
 
-/// Fails instead of hanging.
+/// Fails after the timeout.
 pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
-    let factor = if std::env::var_os("GATE_REQUIRE_KTLS").is_some() { INTERPRETED } else { 1 };
-    timeout(DEADLINE * factor, future).await.expect("nothing happens any more")
+    let factor = if std::env::var_os("GATE_REQUIRE_KTLS").is_some() { EMULATED } else { 1 };
+    timeout(DEADLINE * factor, future).await.expect("the operation finishes in time")
 }
 
-/// A connection over loopback: who connected, and who accepted.
+/// A connection over loopback: the connecting and the accepting socket.
 pub(super) async fn pair(tiny: bool) -> (TcpStream, TcpStream) {
     let socket = || {
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -59,7 +59,12 @@ pub(super) fn reset(socket: TcpStream) {
     Socket::from(socket.into_std().expect("a socket")).set_linger(Some(Duration::ZERO)).expect("a socket option");
 }
 
-/// Lets the engine work until it waits for something. `None` if it does.
+/// Runs the engine until it ends.
+pub(super) async fn until_end(engine: &mut impl Engine) -> End {
+    poll_fn(|cx| engine.poll_move(cx)).await
+}
+
+/// Polls the engine once. `None` if it is pending.
 pub(super) async fn poll_once(engine: &mut impl Engine) -> Option<End> {
     poll_fn(|cx| {
         Poll::Ready(match engine.poll_move(cx) {
@@ -70,7 +75,7 @@ pub(super) async fn poll_once(engine: &mut impl Engine) -> Option<End> {
     .await
 }
 
-/// Lets the engine work until `done` or until it has ended.
+/// Runs the engine until it ends, which returns its end, or until `done`.
 pub(super) async fn drive<E: Engine>(engine: &mut E, done: impl Future<Output = ()>) -> Option<End> {
     within(async {
         tokio::select! {
@@ -82,15 +87,15 @@ pub(super) async fn drive<E: Engine>(engine: &mut E, done: impl Future<Output = 
     .await
 }
 
-/// What one side does of its own: sends, receives, and ends when it has sent everything.
+/// The behaviour of one side: it sends, receives, and ends when everything is sent.
 pub(super) struct Script<'a> {
     pub(super) send: &'a [u8],
     pub(super) seed: u64,
-    /// The most it sends or receives at a time.
+    /// The most bytes sent or received at a time.
     pub(super) chunk: usize,
-    /// Leaves the others time between one chunk and the next.
+    /// Yields to the others between chunks.
     pub(super) slow: bool,
-    /// Ends its own direction when everything is sent; else it waits for the other side's end first.
+    /// Ends its direction when everything is sent, instead of waiting for the end of the other side.
     pub(super) ends_first: bool,
 }
 
@@ -104,10 +109,10 @@ impl Script<'_> {
     }
 }
 
-/// Plays a script on a socket without TLS; gives what came.
+/// Runs a script on a socket without TLS. Returns what was received.
 pub(super) async fn play(stream: &TcpStream, script: Script<'_>) -> io::Result<Vec<u8>> {
     let mut random = Random(script.seed);
-    let (mut sent, mut came, mut ended, mut shut) = (0, Vec::new(), false, false);
+    let (mut sent, mut received, mut ended, mut shut) = (0, Vec::new(), false, false);
     let mut part = vec![0; script.chunk];
     while !(ended && shut) {
         if sent == script.send.len() && !shut && (script.ends_first || ended) {
@@ -125,12 +130,12 @@ pub(super) async fn play(stream: &TcpStream, script: Script<'_>) -> io::Result<V
         if ready.is_readable() && !ended {
             let most = 1 + random.below(script.chunk);
             if let Some(length) = done(stream.try_read(&mut part[..most]))? {
-                came.extend_from_slice(&part[..length]);
+                received.extend_from_slice(&part[..length]);
                 ended = length == 0;
             }
         }
     }
-    Ok(came)
+    Ok(received)
 }
 
 fn wish(write: bool, read: bool) -> Interest {
@@ -149,23 +154,23 @@ fn done<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// rustls' client on a socket.
+/// A rustls client on a socket.
 pub(super) struct Client {
     pub(super) stream: TcpStream,
     pub(super) tls: ClientConnection,
 }
 
-/// A socket as rustls reads and writes it.
-struct Now<'a>(&'a TcpStream, usize);
+/// A socket for rustls: reads and writes at most so many bytes, without waiting.
+struct Limited<'a>(&'a TcpStream, usize);
 
-impl Read for Now<'_> {
+impl Read for Limited<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = buffer.len().min(self.1);
         self.0.try_read(&mut buffer[..most])
     }
 }
 
-impl Write for Now<'_> {
+impl Write for Limited<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(&bytes[..bytes.len().min(self.1)])
     }
@@ -182,52 +187,52 @@ impl Client {
         self.flush().await.expect("sent");
     }
 
-    /// Sends what is sealed already.
+    /// Sends the sealed records.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         while self.tls.wants_write() {
             self.stream.writable().await?;
-            done(self.tls.write_tls(&mut Now(&self.stream, usize::MAX)))?;
+            done(self.tls.write_tls(&mut Limited(&self.stream, usize::MAX)))?;
         }
         Ok(())
     }
 
-    /// Says that nothing more comes, and that only.
+    /// Sends a close_notify and keeps the socket open.
     pub(super) async fn send_close_notify(&mut self) {
         self.tls.send_close_notify();
         self.flush().await.expect("sent");
     }
 
-    /// Receives until there are `length` bytes.
+    /// Receives at least `length` bytes.
     pub(super) async fn receive(&mut self, length: usize) -> Vec<u8> {
-        let mut came = Vec::new();
-        while came.len() < length {
-            let more = self.take_some(&mut came).await.expect("records");
-            assert!(more || came.len() >= length, "ended after {} bytes", came.len());
+        let mut received = Vec::new();
+        while received.len() < length {
+            let more = self.take_some(&mut received).await.expect("records");
+            assert!(more || received.len() >= length, "ended after {} bytes", received.len());
         }
-        came
+        received
     }
 
-    /// Receives until the gate says that nothing more comes.
+    /// Receives until the close_notify.
     pub(super) async fn receive_all(&mut self) -> io::Result<Vec<u8>> {
-        let mut came = Vec::new();
-        self.take_all(&mut came).await?;
-        Ok(came)
+        let mut received = Vec::new();
+        self.take_all(&mut received).await?;
+        Ok(received)
     }
 
-    /// As [`receive_all`](Self::receive_all), and what came before an error is there as well.
-    pub(super) async fn take_all(&mut self, came: &mut Vec<u8>) -> io::Result<()> {
-        while self.take_some(came).await? {}
+    /// As [`receive_all`](Self::receive_all); on an error, `received` holds what was received before it.
+    pub(super) async fn take_all(&mut self, received: &mut Vec<u8>) -> io::Result<()> {
+        while self.take_some(received).await? {}
         Ok(())
     }
 
     /// Receives some bytes. False at the end; an end without close_notify is an error.
-    pub(super) async fn take_some(&mut self, came: &mut Vec<u8>) -> io::Result<bool> {
+    pub(super) async fn take_some(&mut self, received: &mut Vec<u8>) -> io::Result<bool> {
         self.stream.readable().await?;
-        self.take_now(came, usize::MAX)
+        self.take_now(received, usize::MAX)
     }
 
-    fn take_now(&mut self, came: &mut Vec<u8>, most: usize) -> io::Result<bool> {
-        if done(self.tls.read_tls(&mut Now(&self.stream, most)))?.is_some() {
+    fn take_now(&mut self, received: &mut Vec<u8>, most: usize) -> io::Result<bool> {
+        if done(self.tls.read_tls(&mut Limited(&self.stream, most)))?.is_some() {
             self.tls.process_new_packets().map_err(io::Error::other)?;
         }
         let mut part = [0; 1 << 14];
@@ -235,15 +240,15 @@ impl Client {
             match done(self.tls.reader().read(&mut part))? {
                 None => return Ok(true),
                 Some(0) => return Ok(false),
-                Some(length) => came.extend_from_slice(&part[..length]),
+                Some(length) => received.extend_from_slice(&part[..length]),
             }
         }
     }
 
-    /// Plays a script; gives what came.
+    /// Runs a script. Returns what was received.
     pub(super) async fn play(&mut self, script: Script<'_>) -> io::Result<Vec<u8>> {
         let mut random = Random(script.seed);
-        let (mut sent, mut came, mut ended, mut shut) = (0, Vec::new(), false, false);
+        let (mut sent, mut received, mut ended, mut shut) = (0, Vec::new(), false, false);
         while !(ended && shut && !self.tls.wants_write()) {
             if !self.tls.wants_write() && !shut {
                 if sent < script.send.len() {
@@ -257,12 +262,12 @@ impl Client {
             script.pause(&mut random).await;
             let ready = self.stream.ready(wish(self.tls.wants_write(), !ended)).await?;
             if ready.is_writable() && self.tls.wants_write() {
-                done(self.tls.write_tls(&mut Now(&self.stream, 1 + random.below(script.chunk))))?;
+                done(self.tls.write_tls(&mut Limited(&self.stream, 1 + random.below(script.chunk))))?;
             }
             if ready.is_readable() && !ended {
-                ended = !self.take_now(&mut came, 1 + random.below(script.chunk))?;
+                ended = !self.take_now(&mut received, 1 + random.below(script.chunk))?;
             }
         }
-        Ok(came)
+        Ok(received)
     }
 }

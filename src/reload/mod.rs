@@ -320,7 +320,7 @@ impl Inner {
             self.gate.admission.change(budget.limits(&new.config.limits));
         }
         for (listener, settings) in new.listeners.iter().zip(&new.config.listeners) {
-            listener.follow(settings);
+            listener.set_settings(settings);
         }
         self.gate.snapshot.store(snapshot);
         // Last, since from then on connections are taken from those that are new.

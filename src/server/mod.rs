@@ -279,7 +279,7 @@ async fn take_connections(
             && let Some(failures) = shortage.to_be_told(Instant::now())
         {
             let listener = listener.name().to_string();
-            gate.log.event(&Event::AcceptFailed { listener, failures, error: listener::explained(error) });
+            gate.log.event(&Event::AcceptFailed { listener, failures, error: listener::describe_accept_error(error) });
         }
     };
     // Before it is accepted: a socket that is about to be refused takes a descriptor as well.

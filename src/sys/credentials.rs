@@ -1,11 +1,11 @@
-//! Acting as another user for a few calls.
+//! Acting as another user for the duration of a call.
 
 use rustix::io;
 use rustix::process::{Gid, Uid, getegid, geteuid, getgroups};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-/// Runs `call` with the effective user and group of somebody else, and without the groups of this process. Only this thread
-/// changes, and only for as long as `call` takes; the real user stays what it is, so that user cannot signal or trace us.
+/// Runs `call` with another effective user and group and without supplementary groups. Only this thread changes, and only
+/// while `call` runs. The real user stays, so that the other user cannot signal or trace the process.
 ///
 /// # Errors
 ///
@@ -20,7 +20,7 @@ pub fn act_as<T>(user: Uid, group: Gid, call: impl FnOnce() -> T) -> io::Result<
     Ok(result)
 }
 
-/// Who we were; again so when this is dropped.
+/// The credentials to restore when this is dropped.
 struct Restore {
     user: Uid,
     group: Gid,
@@ -34,7 +34,7 @@ impl Drop for Restore {
             .and_then(|()| set_thread_res_gid(None, self.group, None))
             .and_then(|()| set_thread_groups(&self.groups));
         if restored.is_err() && geteuid() != self.user {
-            // A thread that goes on as somebody else would do the rest of the work with the wrong rights.
+            // A thread that continued as the other user would have the wrong rights.
             std::process::abort();
         }
     }
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rights_are_dropped_for_the_call_and_come_back() {
+    fn credentials_change_for_the_call_and_are_restored() {
         let (user, group, groups) = (geteuid(), getegid(), getgroups().expect("groups"));
         let other = (Uid::from_raw(65_534), Gid::from_raw(65_534));
         let seen = act_as(other.0, other.1, || (geteuid(), getegid(), getgroups().expect("groups")));

@@ -1,4 +1,4 @@
-//! The network interfaces of this machine and their addresses.
+//! The addresses of this machine's network interfaces.
 
 use std::ffi::CStr;
 use std::io;
@@ -8,17 +8,17 @@ use std::ptr;
 /// An address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceAddress {
-    /// What the interface is called.
+    /// The name of the interface.
     pub interface: String,
     /// The address.
     pub address: IpAddr,
-    /// It has one peer and no network, as tunnels have.
+    /// The interface has one peer and no network, as tunnels do.
     pub point_to_point: bool,
-    /// It leads to this machine itself.
+    /// The interface is a loopback.
     pub loopback: bool,
 }
 
-/// What getifaddrs(3) has allocated.
+/// A list allocated by getifaddrs(3).
 struct List(*mut libc::ifaddrs);
 
 impl Drop for List {

@@ -1,6 +1,6 @@
-//! System calls that no safe crate offers, and the ones whose subtleties want writing down.
+//! System calls that no safe crate offers, or that need care.
 //!
-//! The only `unsafe` of the crate is in here, one call a block.
+//! All `unsafe` code of the crate is here, one call per block.
 
 pub mod credentials;
 pub mod descriptors;
@@ -11,13 +11,13 @@ pub mod socket;
 pub mod splice;
 pub mod stream;
 
-/// What tests need to know about the machine they run on.
+/// What tests need to know about this machine's kernel.
 #[cfg(test)]
 pub(crate) mod test_kernel {
     use std::sync::LazyLock;
 
-    /// Whether the kernel offers TLS. tests/vm/run.sh sets `GATE_REQUIRE_KTLS` in its virtual machines, whose kernels do:
-    /// there a missing one is a failure. Elsewhere the other branch of each test, the fallback, has its only test bed.
+    /// Whether the kernel offers TLS. tests/vm/run.sh sets `GATE_REQUIRE_KTLS` in its virtual machines, where missing kernel
+    /// TLS is a failure. Elsewhere the tests cover the fallback.
     pub(crate) fn has_tls() -> bool {
         static HAS: LazyLock<bool> = LazyLock::new(|| {
             let ulps = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").unwrap_or_default();
@@ -26,7 +26,7 @@ pub(crate) mod test_kernel {
             has
         });
         if !*HAS {
-            eprintln!("no TLS in this kernel: this test checks what happens then; tests/vm runs it where there is one");
+            eprintln!("this kernel has no TLS: the fallback is tested; tests/vm runs this test with kernel TLS");
         }
         *HAS
     }

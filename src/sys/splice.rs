@@ -1,5 +1,5 @@
-//! `splice(2)`: bytes go from a socket to a pipe and on to another socket without a copy to user memory. Where no pipe may be
-//! opened, a buffer takes its place.
+//! `splice(2)`: moves bytes from one socket to another through a pipe, without a copy to user memory. A buffer replaces the
+//! pipe when no more pipes may be opened.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,67 +8,67 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-/// How many bytes a pipe is asked to hold. Linux lets any user have 1 MiB, but counts pipes against
-/// `fs.pipe-user-pages-soft`; 256 KiB moves bytes as cheaply (see the benches).
+/// The capacity requested for a pipe. Linux allows 1 MiB but counts pipes against `fs.pipe-user-pages-soft`; 256 KiB is as
+/// fast (see the benches).
 pub const CAPACITY: usize = 256 * 1024;
 
-/// How many bytes a buffer holds: one TLS record.
+/// The size of a buffer: one TLS record.
 const BUFFER: usize = 16 * 1024;
 
-/// Pipes that are open, and how many may be: each takes two descriptors.
+/// How many pipes are open and how many may be; each takes two descriptors.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
-static ALLOWED: AtomicUsize = AtomicUsize::new(usize::MAX);
+static OPEN_MAX: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// Lets the process have so many pipes. Those that are open stay.
+/// Sets how many pipes may be open. Pipes that are already open stay.
 pub fn allow_pipes(count: usize) {
-    ALLOWED.store(count, Ordering::Relaxed);
+    OPEN_MAX.store(count, Ordering::Relaxed);
 }
 
-/// What bytes pass through on their way between two sockets: a pipe, or a buffer where no pipe may be opened.
+/// Holds bytes on their way between two sockets: a pipe, or a buffer when no more pipes may be opened.
 #[derive(Debug)]
 pub struct Pipe {
-    room: Room,
-    /// Bytes that are in it: taken from one socket, not yet given to the other.
+    storage: Storage,
+    /// How many bytes it holds.
     held: usize,
 }
 
 #[derive(Debug)]
-enum Room {
+enum Storage {
     Pipe {
         reader: OwnedFd,
         writer: OwnedFd,
-        _open: Open,
+        _open: OpenGuard,
     },
-    /// The bytes begin behind so many that have been passed on.
+    /// The bytes start at `begin`; those before it have been sent.
     Buffer {
         bytes: Box<[u8]>,
         begin: usize,
     },
 }
 
-/// One pipe that counts as open.
+/// Counts one open pipe.
 #[derive(Debug)]
-struct Open;
+struct OpenGuard;
 
-impl Open {
+impl OpenGuard {
     fn new() -> Option<Self> {
-        // Counted first and looked at afterwards: two at once cannot both take the last one.
+        // Counted before the limit is checked, so that two threads cannot both take the last one.
         let open = Self;
-        (OPEN.fetch_add(1, Ordering::Relaxed) < ALLOWED.load(Ordering::Relaxed)).then_some(open)
+        (OPEN.fetch_add(1, Ordering::Relaxed) < OPEN_MAX.load(Ordering::Relaxed)).then_some(open)
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         OPEN.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Room {
-    /// A pipe as large as the kernel grants: once a user has many pipes, the kernel refuses to enlarge more of them (`EPERM`,
-    /// pipe(7)), and a small one does the same work in more calls.
+impl Storage {
+    /// A pipe as large as the kernel grants. For a user with many pipes the kernel refuses to enlarge them (`EPERM`,
+    /// pipe(7)); a small one works with more calls.
     fn pipe() -> Option<Self> {
-        let open = Open::new()?;
+        let open = OpenGuard::new()?;
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         let _ = rustix::pipe::fcntl_setpipe_size(&writer, CAPACITY);
         Some(Self::Pipe { reader, writer, _open: open })
@@ -80,39 +80,39 @@ impl Room {
 }
 
 impl Pipe {
-    /// A new, empty one.
+    /// A new, empty pipe.
     #[expect(clippy::new_without_default, reason = "it takes descriptors")]
     pub fn new() -> Self {
-        Self { room: Room::pipe().unwrap_or_else(Room::buffer), held: 0 }
+        Self { storage: Storage::pipe().unwrap_or_else(Storage::buffer), held: 0 }
     }
 
-    /// Whether it is worth keeping for another connection.
-    pub const fn is_real(&self) -> bool {
-        matches!(self.room, Room::Pipe { .. })
+    /// Whether it is a pipe, which is worth keeping for another connection, and not a buffer.
+    pub const fn is_pipe(&self) -> bool {
+        matches!(self.storage, Storage::Pipe { .. })
     }
 
-    /// Whether every byte has been passed on.
+    /// Whether it holds no bytes.
     pub const fn is_empty(&self) -> bool {
         self.held == 0
     }
 
-    /// Takes bytes from `socket`. 0 is the end of the stream.
+    /// Moves bytes from `socket` into the pipe. 0 is the end of the stream.
     ///
-    /// `WouldBlock` speaks of the socket only if the pipe is empty: a full pipe gives it too. `EINVAL` says that the next
-    /// record of a TLS socket is no data.
+    /// `WouldBlock` concerns the socket only if the pipe is empty: a full pipe returns it too. `EINVAL` means that the next
+    /// record of a TLS socket is not data.
     pub fn fill(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        let moved = match &mut self.room {
-            Room::Pipe { writer, .. } => {
+        let moved = match &mut self.storage {
+            Storage::Pipe { writer, .. } => {
                 rustix::pipe::splice(socket, None, writer, None, CAPACITY, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?
             }
-            Room::Buffer { bytes, begin } => {
+            Storage::Buffer { bytes, begin } => {
                 if self.held == 0 {
                     *begin = 0;
                 }
                 let room = bytes.get_mut(*begin + self.held..).filter(|room| !room.is_empty());
                 let room = room.ok_or(io::ErrorKind::WouldBlock)?;
                 let received = rustix::net::recv(socket, room, RecvFlags::DONTWAIT);
-                // What recvmsg(2) without room for the record's type says where splice(2) says EINVAL (net/tls/tls_sw.c).
+                // For a record that is not data recv(2) returns EIO where splice(2) returns EINVAL (net/tls/tls_sw.c).
                 let of_other_type =
                     |error| if error == rustix::io::Errno::IO { rustix::io::Errno::INVAL } else { error };
                 received.map_err(of_other_type)?.1
@@ -122,15 +122,15 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Gives bytes to `socket`, and says how many it took.
+    /// Moves bytes from the pipe to `socket`. Returns how many it accepted.
     ///
-    /// Never with `SPLICE_F_MORE`: the kernel could then keep the tail back for as long as nothing follows.
+    /// Without `SPLICE_F_MORE`, which would let the kernel hold back the tail until more follows.
     pub fn empty(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        let moved = match &mut self.room {
-            Room::Pipe { reader, .. } => {
+        let moved = match &mut self.storage {
+            Storage::Pipe { reader, .. } => {
                 rustix::pipe::splice(reader, None, socket, None, self.held, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?
             }
-            Room::Buffer { bytes, begin } => {
+            Storage::Buffer { bytes, begin } => {
                 let held = bytes.get(*begin..*begin + self.held).unwrap_or_default();
                 let sent = rustix::net::send(socket, held, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
                 *begin += sent;
@@ -156,9 +156,9 @@ mod tests {
     }
 
     #[test]
-    fn buffer_passes_bytes_on_in_order_as_a_pipe_does() {
-        for room in [Room::pipe().expect("a pipe"), Room::buffer()] {
-            let mut pipe = Pipe { room, held: 0 };
+    fn buffer_and_pipe_move_bytes_in_order() {
+        for storage in [Storage::pipe().expect("a pipe"), Storage::buffer()] {
+            let mut pipe = Pipe { storage, held: 0 };
             let ((from, mut source), (to, mut sink)) = (pair(), pair());
             let nothing = pipe.fill(&from).expect_err("there is nothing yet");
             assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
@@ -184,8 +184,8 @@ mod tests {
     }
 
     #[test]
-    fn full_buffer_takes_nothing_and_loses_nothing() {
-        let mut pipe = Pipe { room: Room::buffer(), held: 0 };
+    fn full_buffer_blocks_and_loses_nothing() {
+        let mut pipe = Pipe { storage: Storage::buffer(), held: 0 };
         let ((from, mut source), (to, mut sink)) = (pair(), pair());
         source.write_all(&[7; BUFFER + 1]).expect("there is room");
         assert_eq!(pipe.fill(&from).expect("bytes"), BUFFER);

@@ -1,4 +1,4 @@
-//! A connected stream socket, TCP or unix, as relays use it: readiness is asked for where it is needed.
+//! A connected stream socket, TCP or unix, with the calls that relays use.
 
 use std::io;
 use std::net::Shutdown;
@@ -20,7 +20,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Waits until there may be something to read.
+    /// Ready when the socket may be readable.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
@@ -28,7 +28,7 @@ impl Stream {
         }
     }
 
-    /// Waits until something may be written.
+    /// Ready when the socket may be writable.
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
@@ -36,7 +36,7 @@ impl Stream {
         }
     }
 
-    /// Reads, or waits until that is possible.
+    /// Reads, as `AsyncRead` does.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -52,7 +52,7 @@ impl Stream {
         }
     }
 
-    /// Writes from one buffer, which costs the kernel less than from a list of one.
+    /// Writes one buffer, which is cheaper than a list of one.
     pub fn try_write(&self, buffer: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(buffer),
@@ -60,7 +60,7 @@ impl Stream {
         }
     }
 
-    /// Writes from several buffers at once.
+    /// Writes several buffers at once.
     pub fn try_write_vectored(&self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write_vectored(buffers),
@@ -68,7 +68,7 @@ impl Stream {
         }
     }
 
-    /// Does `io`, and waits for the next readiness if it would block.
+    /// Runs `io` and clears the readiness if it would block.
     pub fn try_io<T>(&self, interest: Interest, io: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match self {
             Self::Tcp(stream) => stream.try_io(interest, io),
@@ -76,7 +76,7 @@ impl Stream {
         }
     }
 
-    /// Tells the other side that nothing more comes.
+    /// Ends our direction of the stream.
     pub fn shutdown_write(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => SockRef::from(stream).shutdown(Shutdown::Write),
@@ -84,15 +84,15 @@ impl Stream {
         }
     }
 
-    /// Has the kernel find out whether a silent peer is still there. A unix socket's is, or the kernel tells at once.
+    /// Switches on TCP keep-alive. A unix socket needs none: the kernel reports the end of its peer.
     pub fn keep_alive(&self) {
         if let Self::Tcp(stream) = self {
-            // Where it cannot be had, the relay's own limits end it.
+            // On a failure the relay's time limits still apply.
             let _ = super::socket::keep_alive(stream);
         }
     }
 
-    /// Makes the close a reset, so that the other side can tell it from an orderly end.
+    /// Makes the close a reset, so that the other side sees no orderly end.
     pub fn reset_on_close(&self) {
         if let Self::Tcp(stream) = self {
             super::socket::reset_on_close(stream);

@@ -20,7 +20,7 @@ use crate::common::pki::TestPki;
 use crate::common::process::wait_until;
 use crate::hello::Hello;
 use crate::home::{House, verdicts};
-use crate::scene::{NAS, Scene, listen};
+use crate::scene::{NAS, Scene, read_to_end};
 
 /// The defaults of `[limits]`.
 const HANDSHAKES: usize = 512;
@@ -217,11 +217,11 @@ fn an_urgent_byte_inside_a_hello_made_the_gate_spin() {
     let scene = Scene::with(&format!("[timeouts]\nclient_hello = \"{}s\"\n", PATIENCE.as_secs()));
     let hello = Hello::tls13(NAS).records();
     for place in [1, 3, 5, 100] {
-        scene.refused("client_hello", "timeout", |stream| {
+        scene.expect_rejection("client_hello", "timeout", |stream| {
             let took = assert_idle(&scene.gate, || {
                 let begun = Instant::now();
                 send_with_urgent_byte(stream, &hello, place);
-                let heard = listen(stream, begun);
+                let heard = read_to_end(stream, begun);
                 assert!(heard.bytes.is_empty(), "{heard:02x?}");
             });
             assert!(took < PATIENCE + LATE, "ended after {took:?}");
@@ -249,7 +249,7 @@ fn an_urgent_byte_inside_a_proxy_header_made_the_gate_spin() {
             let stream = connect(gate.address());
             let begun = Instant::now();
             send_with_urgent_byte(&stream, &[header, &behind].concat(), place);
-            let heard = listen(&stream, begun);
+            let heard = read_to_end(&stream, begun);
             assert!(heard.bytes.is_empty(), "{heard:02x?}");
         });
         assert!(took < PATIENCE + LATE, "ended after {took:?}");
@@ -304,7 +304,7 @@ fn a_gate_out_of_descriptors_waits_and_recovers() {
     drop(held);
     // Whoever comes now is served, with the descriptors of those who have gone.
     let begun = Instant::now();
-    scene.serve_alice();
+    scene.assert_alice_served();
     assert!(begun.elapsed() < SOON, "after {:?}", begun.elapsed());
     limit_descriptors(&scene.gate, None);
     scene.gate.wait_rejected("client_hello", "closed_early", 50);
@@ -324,7 +324,7 @@ fn a_dial_without_a_descriptor_was_the_backends_fault() {
     let scene = Scene::new();
     let up = || scene.gate.metrics().sum("doorward_backend_up", &[("route", "nas")]);
     assert_eq!(up(), 1.0);
-    let line = scene.refused("internal", "internal", |stream| {
+    let line = scene.expect_rejection("internal", "internal", |stream| {
         wait_until("the gate has the connection", || {
             (scene.gate.metrics().sum("doorward_handshakes_in_progress", &[]) == 1.0).then_some(())
         });

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::common::process::{run, tool};
 use crate::hello::{self, APPLICATION_DATA, HANDSHAKE, Hello};
-use crate::scene::{AT_ONCE, End, NAS, Scene, listen, say};
+use crate::scene::{End, NAS, PROMPT, Scene, read_to_end, send_and_read};
 
 const ALERT: u8 = 21;
 
@@ -52,9 +52,9 @@ fn junk_behind_a_hello_was_answered_with_more_than_one_alert() {
     for (what, junk) in junk() {
         // In the clear.
         let hello = Hello::tls12(NAS).records();
-        scene.refused("handshake", "misbehaved", |stream| {
-            let heard = say(stream, &[hello, junk.clone()].concat());
-            assert!(heard.after < AT_ONCE && heard.end == End::Orderly, "{what}: {heard:?}");
+        scene.expect_rejection("handshake", "misbehaved", |stream| {
+            let heard = send_and_read(stream, &[hello, junk.clone()].concat());
+            assert!(heard.after < PROMPT && heard.end == End::Orderly, "{what}: {heard:?}");
             let records = records(&heard.bytes);
             assert_eq!(records[0].0, HANDSHAKE, "{what}: a ServerHello first");
             let alerts: Vec<_> = records.iter().filter(|(kind, _)| *kind == ALERT).collect();
@@ -65,14 +65,14 @@ fn junk_behind_a_hello_was_answered_with_more_than_one_alert() {
         // Under keys: one record more than a client hears that says no more, as long as an alert is.
         let hello = Hello::tls13(NAS).records();
         let mut quiet = 0;
-        scene.refused("handshake", "closed_early", |mut stream| {
+        scene.expect_rejection("handshake", "closed_early", |mut stream| {
             stream.write_all(&hello).unwrap();
             stream.shutdown(Shutdown::Write).unwrap();
-            quiet = records(&listen(stream, Instant::now()).bytes).len();
+            quiet = records(&read_to_end(stream, Instant::now()).bytes).len();
         });
-        scene.refused("handshake", "misbehaved", |stream| {
-            let heard = say(stream, &[hello, junk].concat());
-            assert!(heard.after < AT_ONCE && heard.end == End::Orderly, "{what}: {heard:?}");
+        scene.expect_rejection("handshake", "misbehaved", |stream| {
+            let heard = send_and_read(stream, &[hello, junk].concat());
+            assert!(heard.after < PROMPT && heard.end == End::Orderly, "{what}: {heard:?}");
             let records = records(&heard.bytes);
             assert_eq!(records.len(), quiet + 1, "{what}: one alert and nothing else");
             let (kind, payload) = &records[quiet];
@@ -106,7 +106,7 @@ fn a_bad_mac_in_the_handshake_was_answered_with_more_than_one_alert() {
     for version in [&TLS12, &TLS13] {
         let tls13 = version.version == TLS13.version;
         let config = Arc::new(connection(&scene, version));
-        let line = scene.refused("handshake", "misbehaved", |mut stream| {
+        let line = scene.expect_rejection("handshake", "misbehaved", |mut stream| {
             let mut client = ClientConnection::new(config, NAS.try_into().unwrap()).unwrap();
             flush(&mut client, stream, |_| ());
             // Under TLS 1.3 there may be something to say before the gate's flight has come whole.
@@ -117,7 +117,7 @@ fn a_bad_mac_in_the_handshake_was_answered_with_more_than_one_alert() {
             // Finished is the last record of the client's flight, and its tag the end of it.
             let flight = flush(&mut client, stream, |flight| *flight.last_mut().unwrap() ^= 1);
             assert!(flight.len() > 300, "a Certificate and what belongs to it");
-            let heard = listen(stream, Instant::now());
+            let heard = read_to_end(stream, Instant::now());
             assert_eq!(heard.end, End::Orderly);
             let records = records(&heard.bytes);
             assert_eq!(records.len(), 1, "one alert and nothing else: {records:02x?}");
@@ -147,16 +147,16 @@ fn a_client_that_takes_no_signature_of_the_routes_key_was_a_fault_of_the_gate() 
         command.args(["s_client", "-connect", &address, "-servername", NAS, "-tls1_2", "-sigalgs", algorithms]);
         run(&mut command).failure()
     };
-    let line = scene.one_refused("handshake", "no_shared_parameters", || {
+    let line = scene.expect_one_rejection("handshake", "no_shared_parameters", || {
         let finished = s_client("ECDSA+SHA384");
         assert!(finished.stderr.contains("alert handshake failure"), "{finished}");
     });
     assert_eq!([&line["side"], &line["route"], &line["alert"]], ["client", "nas", "handshake_failure"]);
     // With the one that P-256 goes with it gets as far as being asked for a certificate.
-    scene.one_refused("certificate", "required", || {
+    scene.expect_one_rejection("certificate", "required", || {
         s_client("ECDSA+SHA256:ECDSA+SHA384");
     });
-    scene.serve_alice();
+    scene.assert_alice_served();
     scene.end();
 }
 

@@ -529,7 +529,7 @@ fn end(reason: CloseReason, pki: &TestPki) {
             // Only a kernel that refuses keys which it can use brings this about; the unit test of src/relay/kernel has one.
             assert!(
                 include_str!("../../src/relay/kernel/tests.rs")
-                    .contains("fn nothing_reaches_the_backend_when_the_kernel_does_not_take_the_keys()")
+                    .contains("fn rejected_keys_send_nothing_to_the_backend()")
             );
         }
     }

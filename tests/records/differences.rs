@@ -1,88 +1,89 @@
-//! What can be done on both sides, and where the gate's session does something else then than rustls' server, with the sentence
-//! of the RFC that it rests on.
+//! The actions of the model test, and the known differences between the gate's session and rustls' server, each with the
+//! section of the RFC that justifies it.
 
 use crate::forger::{ALERT, APPLICATION_DATA, HANDSHAKE, Plain};
 use crate::pair::Side;
-use crate::pair::State::{self, Broken, Closed, GaveUp, Open};
+use crate::pair::State::{self, Broken, Closed, Open, PeerAlert};
 
-/// One thing that a client, or the backend behind the server, can do.
+/// An action of the client, or of the backend behind the server.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Act<'a> {
+pub(crate) enum Action<'a> {
     /// Sends a record: content type and content.
     Record(u8, &'a [u8]),
-    /// Sends a record of TLS 1.3 with this for its TLSInnerPlaintext.
+    /// Sends a TLS 1.3 record with this TLSInnerPlaintext.
     Inner(&'a [u8]),
     /// Sends a record of application data with this much content and padding.
     Sized(usize, usize),
     /// Sends a record of application data whose authentication fails.
     Tampered,
-    /// Sends these bytes as they are.
+    /// Sends these bytes unencrypted.
     Plain(&'a [u8]),
     /// The server sends application data.
     Reply,
 }
 
-/// Does it on one side: what has become of the connection, and the application data that was delivered.
-pub(crate) fn act(side: &mut impl Side, act: Act<'_>, heard: &mut Vec<Plain>) -> (State, Vec<u8>) {
-    let wire = match act {
-        Act::Record(kind, content) => side.forger().record(kind, content),
-        Act::Inner(inner) => side.forger().inner(APPLICATION_DATA, inner),
-        Act::Sized(content, 0) => side.forger().record(APPLICATION_DATA, &vec![7; content]),
-        Act::Sized(content, padding) => {
+/// Performs the action on one side. Returns the state of the connection and the application data delivered.
+pub(crate) fn perform(side: &mut impl Side, action: Action<'_>, received: &mut Vec<Plain>) -> (State, Vec<u8>) {
+    let wire = match action {
+        Action::Record(kind, content) => side.forger().record(kind, content),
+        Action::Inner(inner) => side.forger().inner(APPLICATION_DATA, inner),
+        Action::Sized(content, 0) => side.forger().record(APPLICATION_DATA, &vec![7; content]),
+        Action::Sized(content, padding) => {
             let inner = [vec![7; content], vec![APPLICATION_DATA], vec![0; padding]].concat();
             side.forger().inner(APPLICATION_DATA, &inner)
         }
-        Act::Tampered => {
+        Action::Tampered => {
             let mut record = side.forger().record(APPLICATION_DATA, b"tampered");
             *record.last_mut().unwrap() ^= 1;
             record
         }
-        Act::Plain(bytes) => bytes.to_vec(),
-        Act::Reply => {
-            heard.extend(side.send(b"reply"));
+        Action::Plain(bytes) => bytes.to_vec(),
+        Action::Reply => {
+            received.extend(side.send(b"reply"));
             return (Open, Vec::new());
         }
     };
     side.take(&wire)
 }
 
-const INTERLEAVED: &str = "RFC 8446 section 5.1: if a handshake message is split over two or more records, there MUST NOT be \
-    any other records between them. Section 6.2: an implementation that encounters a fatal error condition SHOULD send an \
-    appropriate fatal alert. rustls sends none.";
-const GAVE_UP_INSIDE: &str = "RFC 8446 section 6: upon receiving an error alert, an implementation MUST NOT allow any further \
-    data to be sent. rustls complains of where it stands.";
+const INTERLEAVED: &str = "RFC 8446 section 5.1: if a handshake message is split over two or more records, there \
+    MUST NOT be any other records between them. Section 6.2: an implementation that encounters a fatal error \
+    condition SHOULD send an appropriate fatal alert. rustls sends none.";
+const ALERT_INSIDE_MESSAGE: &str = "RFC 8446 section 6: upon receiving an error alert, an implementation MUST NOT \
+    allow any further data to be sent. rustls reports the incomplete message instead.";
 const EMPTY_FRAGMENT: &str = "RFC 8446 section 5.4: handshake and alert records of no content MUST be answered with \
-    unexpected_message. rustls takes 32 of the former, and answers the latter with decode_error.";
-const INAPPROPRIATE: &str = "RFC 8446 section 6.2, unexpected_message: an inappropriate message was received. It is known by \
-    its first byte; rustls waits for all of it, parses it and may not like its content either.";
-const WRONG_LENGTH: &str = "RFC 8446 section 6.2, decode_error: the length of the message was incorrect. It is known by its \
-    header; rustls waits for all of it, and has no alert for the largest.";
-const LEVEL: &str = "RFC 8446 section 6: the level can safely be ignored, and all error alerts MUST be treated as such \
-    regardless of it.";
-const WARNINGS: &str = "RFC 8446 section 6.1: user_canceled is generally a warning. The gate bounds such alerts by the data \
-    between them, rustls allows four in the life of a connection; so with the warnings of RFC 5246 section 7.2.";
+    unexpected_message. rustls accepts 32 of the former, and answers the latter with decode_error.";
+const INAPPROPRIATE: &str = "RFC 8446 section 6.2, unexpected_message: an inappropriate message was received. Its \
+    first byte tells; rustls waits for the whole message, parses it, and may reject its content instead.";
+const WRONG_LENGTH: &str = "RFC 8446 section 6.2, decode_error: the length of the message was incorrect. The header \
+    tells; rustls waits for the whole message, and has no alert for the largest.";
+const LEVEL: &str = "RFC 8446 section 6: the level can safely be ignored, and all error alerts MUST be treated as \
+    such regardless of it.";
+const WARNINGS: &str = "RFC 8446 section 6.1: user_canceled is generally a warning. The gate bounds such alerts by \
+    the data between them, rustls allows four in the life of a connection; so with the warnings of RFC 5246 section \
+    7.2.";
 const UNKNOWN_TYPE: &str = "RFC 8446 section 5, RFC 5246 section 6: an unexpected record type MUST be answered with \
     unexpected_message. rustls answers with decode_error.";
-const NO_TYPE: &str = "RFC 8446 section 5.4: a record without a content type MUST be answered with unexpected_message. rustls \
-    sends no alert.";
-const UNPROTECTED: &str = "RFC 8446 section 5: an unexpected record type, a change_cipher_spec after Finished among them, MUST \
-    be answered with unexpected_message. rustls tries to open it.";
-const UNPROTECTED_12: &str = "RFC 5246 section 7.1: behind a ChangeCipherSpec every record is protected, so that what is not \
-    has no valid MAC. rustls looks at the type first.";
-const VERSION: &str = "RFC 8446 section 5.2: legacy_record_version is always 0x0303; RFC 5246 section 6.2.1: { 3, 3 }. rustls \
-    takes any 3.x.";
+const NO_TYPE: &str = "RFC 8446 section 5.4: a record without a content type MUST be answered with \
+    unexpected_message. rustls sends no alert.";
+const UNPROTECTED: &str = "RFC 8446 section 5: an unexpected record type, a change_cipher_spec after Finished among \
+    them, MUST be answered with unexpected_message. rustls tries to open it.";
+const UNPROTECTED_12: &str = "RFC 5246 section 7.1: after a ChangeCipherSpec every record is protected, so an \
+    unprotected one has no valid MAC. rustls checks the type first.";
+const VERSION: &str = "RFC 8446 section 5.2: legacy_record_version is always 0x0303; RFC 5246 section 6.2.1: { 3, 3 \
+    }. rustls accepts any 3.x.";
 const OVERFLOW: &str = "RFC 8446 section 5.2, RFC 5246 section 7.2.2: a record over the limit MUST be answered with \
     record_overflow. rustls answers the largest with decode_error.";
 const MAY_INTERLEAVE: &str = "RFC 5246 section 6.2.1: data of different content types MAY be interleaved.";
-const UNREAD_HELLO: &str = "RFC 5246 section 7.2.2: a ClientHello after the handshake may be declined with no_renegotiation. \
-    What it says does not matter, so that it is not parsed.";
-const ANOTHER_HELLO: &str = "RFC 5246 section 7.2.2: a client that was told no_renegotiation decides whether to go on. One that \
-    insists is refused at once, with an alert.";
+const UNREAD_HELLO: &str = "RFC 5246 section 7.2.2: a ClientHello after the handshake may be declined with \
+    no_renegotiation. Its content does not matter, so it is not parsed.";
+const ANOTHER_HELLO: &str = "RFC 5246 section 7.2.2: a client that received no_renegotiation decides whether to \
+    continue. A second ClientHello is answered by a fatal alert.";
 
 /// The differences of each version.
 pub(crate) const TLS13: &[&str] = &[
     INTERLEAVED,
-    GAVE_UP_INSIDE,
+    ALERT_INSIDE_MESSAGE,
     EMPTY_FRAGMENT,
     INAPPROPRIATE,
     WRONG_LENGTH,
@@ -108,13 +109,13 @@ pub(crate) const TLS12: &[&str] = &[
     ANOTHER_HELLO,
 ];
 
-/// Why `ours` may be another than rustls' answer to this, if it may. `inside` is whether a handshake message is incomplete, and
-/// `alone` what the gate answers where nothing has come before.
+/// The known difference that explains why `ours` is not `rustls`, if there is one. `inside` is whether a handshake message
+/// is incomplete, and `first_state` the gate's answer to this action as the first one of a connection.
 pub(crate) fn difference(
     tls13: bool,
     inside: bool,
-    act: Act<'_>,
-    alone: State,
+    action: Action<'_>,
+    first_state: State,
     ours: State,
     rustls: State,
 ) -> Option<&'static str> {
@@ -124,13 +125,13 @@ pub(crate) fn difference(
     const ILLEGAL_PARAMETER: State = Broken(Some(47));
     const DECODE_ERROR: State = Broken(Some(50));
     const NO_ALERT: State = Broken(None);
-    let (kind, content): (u8, &[u8]) = match act {
-        Act::Record(kind, content) => (kind, content),
-        Act::Sized(..) => (APPLICATION_DATA, b"data"),
+    let (kind, content): (u8, &[u8]) = match action {
+        Action::Record(kind, content) => (kind, content),
+        Action::Sized(..) => (APPLICATION_DATA, b"data"),
         // TLS 1.2 has no inner content type.
-        Act::Inner(content) if !tls13 => (APPLICATION_DATA, content),
-        Act::Inner(_) => return (ours == UNEXPECTED_MESSAGE && rustls == NO_ALERT).then_some(NO_TYPE),
-        Act::Plain(bytes) => {
+        Action::Inner(content) if !tls13 => (APPLICATION_DATA, content),
+        Action::Inner(_) => return (ours == UNEXPECTED_MESSAGE && rustls == NO_ALERT).then_some(NO_TYPE),
+        Action::Plain(bytes) => {
             return match (bytes, ours, rustls) {
                 ([APPLICATION_DATA, 3, 1, ..], DECODE_ERROR, BAD_RECORD_MAC) => Some(VERSION),
                 ([APPLICATION_DATA, 3, 3, ..], RECORD_OVERFLOW, DECODE_ERROR) => Some(OVERFLOW),
@@ -139,23 +140,25 @@ pub(crate) fn difference(
                 _ => None,
             };
         }
-        Act::Tampered | Act::Reply => return None,
+        Action::Tampered | Action::Reply => return None,
     };
     match (kind, content, ours, rustls) {
         (HANDSHAKE, [], UNEXPECTED_MESSAGE, Open) => Some(EMPTY_FRAGMENT),
         (ALERT, [], UNEXPECTED_MESSAGE, DECODE_ERROR) => Some(EMPTY_FRAGMENT),
-        (ALERT, [_, description], GaveUp(ours), NO_ALERT) if tls13 && inside => {
-            (ours == *description).then_some(GAVE_UP_INSIDE)
+        (ALERT, [_, description], PeerAlert(ours), NO_ALERT) if tls13 && inside => {
+            (ours == *description).then_some(ALERT_INSIDE_MESSAGE)
         }
         (ALERT, [_], DECODE_ERROR, NO_ALERT) | (ALERT, [_, _, ..], DECODE_ERROR, NO_ALERT) if tls13 && inside => {
             Some(INTERLEAVED)
         }
         (ALERT | APPLICATION_DATA | 20 | 99, _, UNEXPECTED_MESSAGE, NO_ALERT) if tls13 && inside => Some(INTERLEAVED),
-        (ALERT | APPLICATION_DATA | 20 | 99, _, _, NO_ALERT) if inside => (ours == alone).then_some(MAY_INTERLEAVE),
-        (ALERT, [_, description], GaveUp(ours), DECODE_ERROR | ILLEGAL_PARAMETER) if tls13 => {
+        (ALERT | APPLICATION_DATA | 20 | 99, _, _, NO_ALERT) if inside => {
+            (ours == first_state).then_some(MAY_INTERLEAVE)
+        }
+        (ALERT, [_, description], PeerAlert(ours), DECODE_ERROR | ILLEGAL_PARAMETER) if tls13 => {
             (ours == *description).then_some(LEVEL)
         }
-        (ALERT, [_, 0], Closed, ILLEGAL_PARAMETER) | (ALERT, [2, 90], Open, GaveUp(90)) if tls13 => Some(LEVEL),
+        (ALERT, [_, 0], Closed, ILLEGAL_PARAMETER) | (ALERT, [2, 90], Open, PeerAlert(90)) if tls13 => Some(LEVEL),
         (ALERT, [_, 90], Open, ILLEGAL_PARAMETER) if tls13 => Some(LEVEL),
         (ALERT, [1, 90], Open, NO_ALERT) => Some(WARNINGS),
         (ALERT, [1, _], Open, NO_ALERT) if !tls13 => Some(WARNINGS),

@@ -1,4 +1,4 @@
-//! A client that holds its own keys, and seals whatever it is told to.
+//! A client that holds its own keys and can seal any record, legal or not.
 
 use std::sync::Arc;
 
@@ -21,37 +21,37 @@ pub(crate) const APPLICATION_DATA: u8 = 23;
 pub(crate) const KEY_UPDATE: &[u8] = &[24, 0, 0, 1, 0];
 pub(crate) const KEY_UPDATE_REQUESTED: &[u8] = &[24, 0, 0, 1, 1];
 
-/// A record without its protection: content type and content.
+/// A decrypted record: content type and content.
 pub(crate) type Plain = (u8, Vec<u8>);
 
-/// A client with its handshake behind it.
+/// A client after its handshake.
 pub(crate) struct Forger {
-    seal: Half,
-    open: Half,
+    seal: TrafficKey,
+    open: TrafficKey,
     schedule: KernelConnection<ClientConnectionData>,
     tls13: bool,
-    /// The handshake message that the server has in part.
+    /// The part of a handshake message that has been sent.
     message: Vec<u8>,
-    /// What the server has sent, and is not a whole record yet.
+    /// Received bytes that are not a complete record.
     received: Vec<u8>,
 }
 
-/// One direction's key.
-struct Half {
+/// The traffic key of one direction.
+struct TrafficKey {
     key: LessSafeKey,
     iv: [u8; 12],
     sequence: u64,
-    /// TLS 1.2 with AES-GCM sends a part of each nonce along (RFC 5288 section 3).
+    /// The length of the explicit nonce in TLS 1.2 with AES-GCM (RFC 5288 section 3).
     explicit_nonce: usize,
 }
 
-impl Half {
+impl TrafficKey {
     fn new((sequence, secrets): (u64, ConnectionTrafficSecrets), tls13: bool) -> Self {
         let (algorithm, sent_nonce, key, iv) = match &secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, 8, key, iv),
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, 8, key, iv),
             ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, 0, key, iv),
-            _ => panic!("a cipher suite of which there are none"),
+            _ => panic!("an unknown cipher suite"),
         };
         let key = LessSafeKey::new(UnboundKey::new(algorithm, key.as_ref()).unwrap());
         let explicit_nonce = if tls13 { 0 } else { sent_nonce };
@@ -76,7 +76,7 @@ impl Half {
 }
 
 impl Forger {
-    /// Completes a handshake. `exchange` sends what it is given, and gives what came back if that is waited for.
+    /// Completes a handshake. `exchange` sends bytes and, if its second argument is true, returns the answer.
     pub(crate) fn handshake(
         mut config: ClientConfig,
         name: &'static str,
@@ -117,18 +117,18 @@ impl Forger {
         }
         let tls13 = client.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         let (secrets, schedule) = client.dangerous_into_kernel_connection().unwrap();
-        let [seal, open] = [secrets.tx, secrets.rx].map(|secrets| Half::new(secrets, tls13));
+        let [seal, open] = [secrets.tx, secrets.rx].map(|secrets| TrafficKey::new(secrets, tls13));
         Self { seal, open, schedule, tls13, message: Vec::new(), received }
     }
 
-    /// One record that the server's key opens. Behind a whole KeyUpdate the next key is taken.
+    /// A record sealed under the current key. A complete KeyUpdate changes the key.
     pub(crate) fn record(&mut self, kind: u8, content: &[u8]) -> Vec<u8> {
         let inner = if self.tls13 { [content, &[kind]].concat() } else { content.to_vec() };
         let record = self.inner(kind, &inner);
         if kind == HANDSHAKE {
             self.message.extend(content);
             if self.tls13 && [KEY_UPDATE, KEY_UPDATE_REQUESTED].contains(&self.message.as_slice()) {
-                self.seal = Half::new(self.schedule.update_tx_secret().unwrap(), true);
+                self.seal = TrafficKey::new(self.schedule.update_tx_secret().unwrap(), true);
             }
             if let &[_, high, middle, low, ref body @ ..] = self.message.as_slice()
                 && body.len() == u32::from_be_bytes([0, high, middle, low]) as usize
@@ -139,31 +139,31 @@ impl Forger {
         record
     }
 
-    /// Whether the server has a part of a handshake message, and waits for the rest.
+    /// Whether a handshake message is incomplete.
     pub(crate) fn is_inside_message(&self) -> bool {
         !self.message.is_empty()
     }
 
-    /// One record that the server's key opens; in TLS 1.3 this is its TLSInnerPlaintext (RFC 8446 section 5.2).
+    /// A record sealed under the current key; in TLS 1.3 `inner` is its TLSInnerPlaintext (RFC 8446 section 5.2).
     pub(crate) fn inner(&mut self, kind: u8, inner: &[u8]) -> Vec<u8> {
-        let half = &mut self.seal;
-        let nonce = half.nonce();
-        let explicit = nonce[12 - half.explicit_nonce..].to_vec();
+        let key = &mut self.seal;
+        let nonce = key.nonce();
+        let explicit = nonce[12 - key.explicit_nonce..].to_vec();
         let length = u16::try_from(explicit.len() + inner.len() + TAG).unwrap().to_be_bytes();
         let kind = if self.tls13 { APPLICATION_DATA } else { kind };
         let header = [kind, 3, 3, length[0], length[1]];
-        let additional = half.additional_data(self.tls13, header, inner.len());
+        let additional = key.additional_data(self.tls13, header, inner.len());
         let mut sealed = inner.to_vec();
         let nonce = Nonce::assume_unique_for_key(nonce);
-        half.key.seal_in_place_append_tag(nonce, Aad::from(additional), &mut sealed).unwrap();
-        half.sequence += 1;
+        key.key.seal_in_place_append_tag(nonce, Aad::from(additional), &mut sealed).unwrap();
+        key.sequence += 1;
         [&header, explicit.as_slice(), &sealed].concat()
     }
 
-    /// What the server has sent, with its KeyUpdates followed. Session tickets are left out.
-    pub(crate) fn hear(&mut self, wire: &[u8]) -> Vec<Plain> {
+    /// Opens the records of the server and follows its KeyUpdates. Session tickets are omitted.
+    pub(crate) fn open_records(&mut self, wire: &[u8]) -> Vec<Plain> {
         self.received.extend(wire);
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         while let &[kind, _, _, high, low, ..] = self.received.as_slice() {
             let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
             if self.received.len() < length {
@@ -173,26 +173,26 @@ impl Forger {
             let (kind, content) = self.open(kind, &record);
             match (kind, content.as_slice()) {
                 (HANDSHAKE, [4, ..]) => continue,
-                (HANDSHAKE, &[24, ..]) => self.open = Half::new(self.schedule.update_rx_secret().unwrap(), true),
+                (HANDSHAKE, &[24, ..]) => self.open = TrafficKey::new(self.schedule.update_rx_secret().unwrap(), true),
                 _ => {}
             }
-            heard.push((kind, content));
+            received.push((kind, content));
         }
-        heard
+        received
     }
 
     fn open(&mut self, kind: u8, record: &[u8]) -> Plain {
-        let half = &mut self.open;
+        let key = &mut self.open;
         let (header, rest) = record.split_first_chunk::<HEADER>().unwrap();
-        let (explicit, sealed) = rest.split_at(half.explicit_nonce);
-        let mut nonce = half.nonce();
-        nonce[12 - half.explicit_nonce..].copy_from_slice(explicit);
-        let additional = half.additional_data(self.tls13, *header, sealed.len() - TAG);
+        let (explicit, sealed) = rest.split_at(key.explicit_nonce);
+        let mut nonce = key.nonce();
+        nonce[12 - key.explicit_nonce..].copy_from_slice(explicit);
+        let additional = key.additional_data(self.tls13, *header, sealed.len() - TAG);
         let mut opened = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let opened = half.key.open_in_place(nonce, Aad::from(additional), &mut opened);
+        let opened = key.key.open_in_place(nonce, Aad::from(additional), &mut opened);
         let opened = opened.expect("the server's record under the server's key");
-        half.sequence += 1;
+        key.sequence += 1;
         if !self.tls13 {
             return (kind, opened.to_vec());
         }

@@ -1,4 +1,4 @@
-//! The same records to a gate as it runs: what a client hears, how its connection ends, and what is logged of it.
+//! Illegal records sent to a running gate: what the client receives, how its connection ends, and what is logged.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -17,18 +17,18 @@ use crate::home::House;
 
 const NAME: &str = "nas.home.example";
 
-/// A gate that seals and opens records itself, with an echo service behind it.
-struct Live {
+/// A gate with TLS in user space, with an echo service as its backend.
+struct LiveGate {
     pki: TestPki,
     gate: Gate,
     _backend: Backend,
 }
 
-impl Live {
+impl LiveGate {
     fn new() -> Self {
         let (pki, backend) = (TestPki::new(), Backend::echo());
         let house = House::new(&pki).route("nas", backend.address());
-        // What the kernel makes of the same records is the tests' of src/relay.
+        // The kernel path is tested in src/relay.
         let gate = Gate::start(&format!("kernel_tls = \"off\"\n{}", house.config()));
         Self { pki, gate, _backend: backend }
     }
@@ -46,14 +46,14 @@ impl Live {
             }
             let mut received = vec![0; 16_384];
             let length = stream.read(&mut received).unwrap();
-            assert!(length > 0, "the gate has hung up");
+            assert!(length > 0, "the gate closed the connection");
             received.truncate(length);
             received
         });
-        Client { stream, forger, heard: Vec::new() }
+        Client { stream, forger, received: Vec::new() }
     }
 
-    /// The line of the `count`th connection that is over.
+    /// The log line of the `count`th closed connection.
     #[track_caller]
     fn line(&self, count: usize) -> Value {
         self.gate.wait_closed("nas", count).pop().unwrap()
@@ -63,7 +63,7 @@ impl Live {
 struct Client {
     stream: TcpStream,
     forger: Forger,
-    heard: Vec<Plain>,
+    received: Vec<Plain>,
 }
 
 impl Client {
@@ -73,25 +73,25 @@ impl Client {
         self.stream.write_all(&record).unwrap();
     }
 
-    /// Waits for so many records of the gate's.
+    /// Waits for `count` records of the gate.
     #[track_caller]
     fn wait(&mut self, count: usize) -> &[Plain] {
-        while self.heard.len() < count {
+        while self.received.len() < count {
             let mut part = [0; 4096];
             let length = self.stream.read(&mut part).unwrap();
-            assert!(length > 0, "the gate has ended behind {:?}", self.heard);
-            self.heard.extend(self.forger.hear(&part[..length]));
+            assert!(length > 0, "the gate closed the connection after {:?}", self.received);
+            self.received.extend(self.forger.open_records(&part[..length]));
         }
-        &self.heard
+        &self.received
     }
 
-    /// What the gate sends until it ends in order.
+    /// All records of the gate up to its orderly end.
     #[track_caller]
     fn end(mut self) -> Vec<Plain> {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).expect("an orderly end: a reset could overtake an alert");
-        self.heard.extend(self.forger.hear(&rest));
-        self.heard
+        self.received.extend(self.forger.open_records(&rest));
+        self.received
     }
 }
 
@@ -101,8 +101,8 @@ fn data(content: &[u8]) -> Plain {
 
 #[test]
 fn row_46_key_update_in_any_fragments_is_followed() {
-    let live = Live::new();
-    // Each bit says whether a record ends behind that byte.
+    let live = LiveGate::new();
+    // Each bit says whether a record ends after that byte.
     for cuts in 0..16_usize {
         let mut client = live.client(&TLS13);
         let mut begin = 0;
@@ -112,7 +112,7 @@ fn row_46_key_update_in_any_fragments_is_followed() {
                 begin = end;
             }
         }
-        // Under the new key, and the answer behind the gate's own KeyUpdate is, too.
+        // Sealed under the new key. The answer follows the gate's own KeyUpdate.
         client.send(APPLICATION_DATA, b"under the next key");
         let answer = [(HANDSHAKE, KEY_UPDATE.to_vec()), data(b"under the next key")];
         assert_eq!(client.wait(2), answer, "{cuts:04b}");
@@ -123,12 +123,12 @@ fn row_46_key_update_in_any_fragments_is_followed() {
     }
 }
 
-/// What a client sends, and the alert that it is told then.
+/// A name, the records sent, and the alert received.
 type Case = (&'static str, &'static [(u8, &'static [u8])], Alert);
 
 const ILLEGAL_PARAMETER: Alert = Alert(47);
 
-/// What breaks the rules of TLS 1.3.
+/// Protocol errors in TLS 1.3.
 const WRONG_13: &[Case] = &[
     ("an empty KeyUpdate", &[(22, &[24, 0, 0, 0])], Alert::DECODE_ERROR),
     ("an empty KeyUpdate in fragments", &[(22, &[24, 0]), (22, &[0, 0])], Alert::DECODE_ERROR),
@@ -137,7 +137,7 @@ const WRONG_13: &[Case] = &[
     ("a KeyUpdate that asks for 2", &[(22, &[24, 0, 0, 1, 2])], ILLEGAL_PARAMETER),
     ("the same in fragments", &[(22, &[24, 0, 0, 1]), (22, &[2])], ILLEGAL_PARAMETER),
     ("two KeyUpdates in a record", &[(22, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
-    ("a KeyUpdate with a byte behind it", &[(22, &[24, 0, 0, 1, 0, 24])], Alert::UNEXPECTED_MESSAGE),
+    ("a KeyUpdate followed by a byte", &[(22, &[24, 0, 0, 1, 0, 24])], Alert::UNEXPECTED_MESSAGE),
     ("data between fragments", &[(22, &[24, 0]), (23, b"data"), (22, &[0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
     ("empty data between fragments", &[(22, &[24, 0]), (23, b"")], Alert::UNEXPECTED_MESSAGE),
     ("a close_notify between fragments", &[(22, &[24, 0]), (21, &[1, 0])], Alert::UNEXPECTED_MESSAGE),
@@ -146,7 +146,7 @@ const WRONG_13: &[Case] = &[
     ("a ClientHello", &[(22, &[1, 0, 0, 2, 3, 3])], Alert::UNEXPECTED_MESSAGE),
     ("a NewSessionTicket", &[(22, &[4, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
     ("an EndOfEarlyData", &[(22, &[5, 0, 0, 0])], Alert::UNEXPECTED_MESSAGE),
-    ("a Certificate that was not asked for", &[(22, &[11, 0, 0, 4, 0, 0, 0, 0])], Alert::UNEXPECTED_MESSAGE),
+    ("a Certificate that was not requested", &[(22, &[11, 0, 0, 4, 0, 0, 0, 0])], Alert::UNEXPECTED_MESSAGE),
     ("a CertificateRequest", &[(22, &[13, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
     ("a Finished", &[(22, &[20, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
     ("a message of unknown type", &[(22, &[99, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
@@ -158,7 +158,7 @@ const WRONG_13: &[Case] = &[
     ("a record of 16 KiB and a byte", &[(23, &[7; (1 << 14) + 1])], Alert(22)),
 ];
 
-/// What breaks the rules of TLS 1.2.
+/// Protocol errors in TLS 1.2.
 const WRONG_12: &[Case] = &[
     ("a KeyUpdate", &[(22, &[24, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
     ("a HelloRequest", &[(22, &[0, 0, 0, 0])], Alert::UNEXPECTED_MESSAGE),
@@ -167,15 +167,15 @@ const WRONG_12: &[Case] = &[
     ("two ClientHellos in a record", &[(22, &[1, 0, 0, 1, 0, 1, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
     ("a record of unknown type", &[(99, &[1])], Alert::UNEXPECTED_MESSAGE),
     ("a ChangeCipherSpec", &[(20, &[1])], Alert::UNEXPECTED_MESSAGE),
-    ("an alert of a level there is not", &[(21, &[3, 40])], ILLEGAL_PARAMETER),
+    ("an alert of an unknown level", &[(21, &[3, 40])], ILLEGAL_PARAMETER),
     ("half an alert", &[(21, &[2])], Alert::DECODE_ERROR),
     ("a record of 16 KiB and a byte", &[(23, &[7; (1 << 14) + 1])], Alert(22)),
 ];
 
 #[test]
-fn row_46_each_broken_rule_gets_its_own_alert() {
+fn row_46_protocol_errors_get_their_alert() {
     for (version, cases) in [(&TLS13, WRONG_13), (&TLS12, WRONG_12)] {
-        let live = Live::new();
+        let live = LiveGate::new();
         for (count, (what, records, alert)) in cases.iter().enumerate() {
             let mut client = live.client(version);
             client.send(APPLICATION_DATA, b"fine");
@@ -192,8 +192,8 @@ fn row_46_each_broken_rule_gets_its_own_alert() {
 }
 
 #[test]
-fn row_46_alerts_of_a_client_end_its_connection_or_not() {
-    // Version, level, description, and whether the connection goes on.
+fn row_46_only_warning_alerts_keep_the_connection_open() {
+    // Version, level, description, and whether the connection continues.
     let cases = [
         (&TLS13, 1, 90, true),
         (&TLS13, 2, 90, true),
@@ -206,23 +206,23 @@ fn row_46_alerts_of_a_client_end_its_connection_or_not() {
         (&TLS12, 2, 90, false),
         (&TLS12, 2, 80, false),
     ];
-    let live = Live::new();
-    for (count, (version, level, description, goes_on)) in cases.into_iter().enumerate() {
+    let live = LiveGate::new();
+    for (count, (version, level, description, continues)) in cases.into_iter().enumerate() {
         let mut client = live.client(version);
         client.send(ALERT, &[level, description]);
-        if goes_on {
+        if continues {
             client.send(APPLICATION_DATA, b"more");
             assert_eq!(client.wait(1), [data(b"more")], "{level} {description}");
             client.send(ALERT, &[1, 0]);
             assert_eq!(client.end()[1..], [(ALERT, vec![1, 0])], "{level} {description}");
         } else {
-            // An error alert is not answered: nothing may be sent any more (RFC 8446 section 6).
+            // Nothing may be sent after an error alert (RFC 8446 section 6).
             assert_eq!(client.end(), [], "{level} {description}");
         }
         let line = live.line(count + 1);
-        let reason = if goes_on { "client_closed" } else { "client_reset" };
+        let reason = if continues { "client_closed" } else { "client_reset" };
         assert_eq!(line["reason"], reason, "{level} {description}: {line}");
-        if !goes_on {
+        if !continues {
             let named = Alert(description).to_string();
             assert!(line["detail"].as_str().unwrap().contains(&named), "{line}");
         }
@@ -231,7 +231,7 @@ fn row_46_alerts_of_a_client_end_its_connection_or_not() {
 
 #[test]
 fn row_46_data_after_close_notify_is_ignored() {
-    let live = Live::new();
+    let live = LiveGate::new();
     for (count, version) in [&TLS13, &TLS12].into_iter().enumerate() {
         let mut client = live.client(version);
         let mut wire = client.forger.record(APPLICATION_DATA, b"all there is");
@@ -252,7 +252,7 @@ fn row_46_data_after_close_notify_is_ignored() {
 
 #[test]
 fn row_46_end_inside_a_message_is_not_orderly() {
-    let live = Live::new();
+    let live = LiveGate::new();
     let mut client = live.client(&TLS13);
     client.send(HANDSHAKE, &KEY_UPDATE[..3]);
     client.stream.shutdown(Shutdown::Write).unwrap();
@@ -263,7 +263,7 @@ fn row_46_end_inside_a_message_is_not_orderly() {
 
 #[test]
 fn row_46_renegotiation_in_fragments_is_declined_once() {
-    let live = Live::new();
+    let live = LiveGate::new();
     let mut client = live.client(&TLS12);
     let hello = [&[1, 0, 0, 60][..], &[9; 60]].concat();
     for part in hello.chunks(7) {
@@ -277,27 +277,27 @@ fn row_46_renegotiation_in_fragments_is_declined_once() {
 }
 
 #[test]
-fn row_17_key_updates_without_end_are_cut_short() {
-    let live = Live::new();
-    // A few with nothing between them get one answer, or one for each time that the gate came round.
+fn row_17_endless_key_updates_are_rejected() {
+    let live = LiveGate::new();
+    // A few in a row get one answer, or one for each read of the gate.
     let mut client = live.client(&TLS13);
     let wire: Vec<u8> = (0..32).flat_map(|_| client.forger.record(HANDSHAKE, KEY_UPDATE_REQUESTED)).collect();
     client.stream.write_all(&wire).unwrap();
     client.send(APPLICATION_DATA, b"here");
-    while client.heard.last() != Some(&data(b"here")) {
-        client.wait(client.heard.len() + 1);
+    while client.received.last() != Some(&data(b"here")) {
+        client.wait(client.received.len() + 1);
     }
-    assert!(client.heard.len() <= 1 + 32, "{:?}", client.heard);
+    assert!(client.received.len() <= 1 + 32, "{:?}", client.received);
     client.send(ALERT, &[1, 0]);
     client.end();
     assert_eq!(live.line(1)["reason"], "client_closed");
-    // Without end they are refused, and nothing piles up for a client that does not read.
+    // More are an error, and answers do not accumulate for a client that does not read.
     let mut client = live.client(&TLS13);
     let wire: Vec<u8> = (0..2000).flat_map(|_| client.forger.record(HANDSHAKE, KEY_UPDATE_REQUESTED)).collect();
-    // The gate may have heard enough before all of it is sent.
+    // The gate may close before everything is sent.
     let _ = client.stream.write_all(&wire);
-    let heard = client.end();
-    assert!(heard.len() <= 33, "{} records", heard.len());
-    assert_eq!(heard.last(), Some(&(ALERT, vec![2, 10])));
+    let received = client.end();
+    assert!(received.len() <= 33, "{} records", received.len());
+    assert_eq!(received.last(), Some(&(ALERT, vec![2, 10])));
     assert_eq!(live.line(2)["reason"], "tls_error");
 }

@@ -1,16 +1,16 @@
-//! Records behind the handshake, in any order: what the gate makes of them, against the RFCs and against rustls.
+//! Records after the handshake, in any order: the gate compared with the RFCs and with rustls.
 
-// Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
+// Makes Clippy treat every function here as test code, which may use unwrap().
 #![cfg(test)]
 
-#[expect(dead_code, reason = "shared by all integration tests: none needs everything")]
+#[expect(dead_code, reason = "shared by all integration tests")]
 #[path = "../common/mod.rs"]
 mod common;
 
-#[expect(dead_code, reason = "the journey's: more than is needed here")]
+#[expect(dead_code, reason = "shared with tests/journey")]
 #[path = "../journey/client.rs"]
 mod client;
-#[expect(dead_code, reason = "the journey's: more than is needed here")]
+#[expect(dead_code, reason = "shared with tests/journey")]
 #[path = "../journey/home.rs"]
 mod home;
 

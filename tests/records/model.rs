@@ -1,95 +1,98 @@
-//! Every order of a client's records, alerts, KeyUpdates and closes: the gate's session must do what rustls' server does,
-//! but for the differences that are named here.
+//! Sequences of records, alerts, KeyUpdates and closes of a client: the gate's session must do what rustls' server does,
+//! except for the known differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustls::CipherSuite;
 
-use crate::differences::{self, Act, act, difference};
+use crate::differences::{self, Action, difference, perform};
 use crate::forger::{ALERT, APPLICATION_DATA, HANDSHAKE, KEY_UPDATE, KEY_UPDATE_REQUESTED};
-use crate::pair::{Oracle, Ours, Setting, Side as _, State};
+use crate::pair::{GateSide, RustlsSide, Setting, Side as _, State};
 
 #[derive(Debug)]
-struct Letter {
+struct Symbol {
     name: &'static str,
-    act: Act<'static>,
+    action: Action<'static>,
 }
 
-const fn letter(name: &'static str, act: Act<'static>) -> Letter {
-    Letter { name, act }
+const fn symbol(name: &'static str, action: Action<'static>) -> Symbol {
+    Symbol { name, action }
 }
 
-/// What both versions have.
-const BOTH: &[Letter] = &[
-    letter("data", Act::Record(APPLICATION_DATA, b"data")),
-    letter("empty data", Act::Record(APPLICATION_DATA, b"")),
-    letter("reply", Act::Reply),
-    letter("close_notify", Act::Record(ALERT, &[1, 0])),
-    letter("user_canceled", Act::Record(ALERT, &[1, 90])),
-    letter("fatal user_canceled", Act::Record(ALERT, &[2, 90])),
-    letter("fatal close_notify", Act::Record(ALERT, &[2, 0])),
-    letter("fatal alert", Act::Record(ALERT, &[2, 80])),
-    letter("unknown fatal alert", Act::Record(ALERT, &[2, 251])),
-    letter("warning", Act::Record(ALERT, &[1, 100])),
-    letter("unknown level", Act::Record(ALERT, &[7, 80])),
-    letter("close_notify of unknown level", Act::Record(ALERT, &[0, 0])),
-    letter("half alert", Act::Record(ALERT, &[2])),
-    letter("two alerts", Act::Record(ALERT, &[1, 0, 1, 0])),
-    letter("empty alert", Act::Record(ALERT, &[])),
-    letter("empty handshake", Act::Record(HANDSHAKE, &[])),
-    letter("finished", Act::Record(HANDSHAKE, &[20, 0, 0, 1, 0])),
-    letter("finished begun", Act::Record(HANDSHAKE, &[20, 0])),
-    letter("hello request", Act::Record(HANDSHAKE, &[0, 0, 0, 0])),
-    letter("client hello", Act::Record(HANDSHAKE, HELLO)),
-    letter("client hello begun", Act::Record(HANDSHAKE, HELLO_PARTS.0)),
-    letter("client hello ended", Act::Record(HANDSHAKE, HELLO_PARTS.1)),
-    letter("malformed client hello", Act::Record(HANDSHAKE, &[1, 0, 0, 1, 0])),
-    letter("two client hellos", Act::Record(HANDSHAKE, TWO_HELLOS)),
-    letter("oversized client hello", Act::Record(HANDSHAKE, &[1, 1, 0, 0])),
-    letter("key update", Act::Record(HANDSHAKE, KEY_UPDATE)),
-    letter("protected change_cipher_spec", Act::Record(20, &[1])),
-    letter("unknown type", Act::Record(99, &[1])),
-    letter("tampered", Act::Tampered),
-    letter("largest", Act::Sized(16_384, 0)),
-    letter("too large", Act::Sized(16_385, 0)),
-    letter("plain change_cipher_spec", Act::Plain(&[20, 3, 3, 0, 1, 1])),
-    letter("plain alert", Act::Plain(&[21, 3, 3, 0, 2, 2, 40])),
-    letter("plain handshake", Act::Plain(&[22, 3, 3, 0, 5, 24, 0, 0, 1, 0])),
-    letter("plain data of no length", Act::Plain(&[23, 3, 3, 0, 0])),
-    letter("garbage", Act::Plain(b"GET / HTTP/1.1\r\n\r\n")),
-    letter("unknown plain type", Act::Plain(&[99, 3, 3, 0, 1, 1])),
-    letter("other version", Act::Plain(&[23, 3, 1, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
-    letter("record overflow", Act::Plain(&[23, 3, 3, 0x48, 1])),
+/// Actions in both versions.
+const BOTH: &[Symbol] = &[
+    symbol("data", Action::Record(APPLICATION_DATA, b"data")),
+    symbol("empty data", Action::Record(APPLICATION_DATA, b"")),
+    symbol("reply", Action::Reply),
+    symbol("close_notify", Action::Record(ALERT, &[1, 0])),
+    symbol("user_canceled", Action::Record(ALERT, &[1, 90])),
+    symbol("fatal user_canceled", Action::Record(ALERT, &[2, 90])),
+    symbol("fatal close_notify", Action::Record(ALERT, &[2, 0])),
+    symbol("fatal alert", Action::Record(ALERT, &[2, 80])),
+    symbol("unknown fatal alert", Action::Record(ALERT, &[2, 251])),
+    symbol("warning", Action::Record(ALERT, &[1, 100])),
+    symbol("unknown level", Action::Record(ALERT, &[7, 80])),
+    symbol("close_notify of unknown level", Action::Record(ALERT, &[0, 0])),
+    symbol("half alert", Action::Record(ALERT, &[2])),
+    symbol("two alerts", Action::Record(ALERT, &[1, 0, 1, 0])),
+    symbol("empty alert", Action::Record(ALERT, &[])),
+    symbol("empty handshake", Action::Record(HANDSHAKE, &[])),
+    symbol("finished", Action::Record(HANDSHAKE, &[20, 0, 0, 1, 0])),
+    symbol("finished begun", Action::Record(HANDSHAKE, &[20, 0])),
+    symbol("hello request", Action::Record(HANDSHAKE, &[0, 0, 0, 0])),
+    symbol("client hello", Action::Record(HANDSHAKE, HELLO)),
+    symbol("client hello begun", Action::Record(HANDSHAKE, HELLO_PARTS.0)),
+    symbol("client hello ended", Action::Record(HANDSHAKE, HELLO_PARTS.1)),
+    symbol("malformed client hello", Action::Record(HANDSHAKE, &[1, 0, 0, 1, 0])),
+    symbol("two client hellos", Action::Record(HANDSHAKE, TWO_HELLOS)),
+    symbol("oversized client hello", Action::Record(HANDSHAKE, &[1, 1, 0, 0])),
+    symbol("key update", Action::Record(HANDSHAKE, KEY_UPDATE)),
+    symbol("protected change_cipher_spec", Action::Record(20, &[1])),
+    symbol("unknown type", Action::Record(99, &[1])),
+    symbol("tampered", Action::Tampered),
+    symbol("largest", Action::Sized(16_384, 0)),
+    symbol("too large", Action::Sized(16_385, 0)),
+    symbol("plain change_cipher_spec", Action::Plain(&[20, 3, 3, 0, 1, 1])),
+    symbol("plain alert", Action::Plain(&[21, 3, 3, 0, 2, 2, 40])),
+    symbol("plain handshake", Action::Plain(&[22, 3, 3, 0, 5, 24, 0, 0, 1, 0])),
+    symbol("plain data of no length", Action::Plain(&[23, 3, 3, 0, 0])),
+    symbol("garbage", Action::Plain(b"GET / HTTP/1.1\r\n\r\n")),
+    symbol("unknown plain type", Action::Plain(&[99, 3, 3, 0, 1, 1])),
+    symbol(
+        "other version",
+        Action::Plain(&[23, 3, 1, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+    ),
+    symbol("record overflow", Action::Plain(&[23, 3, 3, 0x48, 1])),
 ];
 
-/// What is legal in TLS 1.3 alone, or wrong there alone.
-const TLS13: &[Letter] = &[
-    letter("key update requested", Act::Record(HANDSHAKE, KEY_UPDATE_REQUESTED)),
-    letter("key update begun", Act::Record(HANDSHAKE, &[24, 0])),
-    letter("key update begun with its length", Act::Record(HANDSHAKE, &[24, 0, 0, 1])),
-    letter("key update amidst", Act::Record(HANDSHAKE, &[0])),
-    letter("key update ended", Act::Record(HANDSHAKE, &[0, 1, 1])),
-    letter("key update ended by 1", Act::Record(HANDSHAKE, &[1])),
-    letter("key update ended by 2", Act::Record(HANDSHAKE, &[2])),
-    letter("empty key update", Act::Record(HANDSHAKE, &[24, 0, 0, 0])),
-    letter("long key update", Act::Record(HANDSHAKE, &[24, 0, 0, 2, 0, 0])),
-    letter("long key update begun", Act::Record(HANDSHAKE, &[24, 0, 0, 2, 0])),
-    letter("endless key update", Act::Record(HANDSHAKE, &[24, 255, 255, 255])),
-    letter("key update of 2", Act::Record(HANDSHAKE, &[24, 0, 0, 1, 2])),
-    letter("two key updates", Act::Record(HANDSHAKE, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0])),
-    letter("key update and a half", Act::Record(HANDSHAKE, &[24, 0, 0, 1, 0, 24])),
-    letter("ticket", Act::Record(HANDSHAKE, &[4, 0, 0, 1, 0])),
-    letter("certificate", Act::Record(HANDSHAKE, &[11, 0, 0, 4, 0, 0, 0, 0])),
-    letter("certificate begun", Act::Record(HANDSHAKE, &[11, 0, 0, 4, 0])),
-    letter("end of early data", Act::Record(HANDSHAKE, &[5, 0, 0, 0])),
-    letter("unknown message", Act::Record(HANDSHAKE, &[77, 0, 0, 0])),
-    letter("no content type", Act::Inner(&[0, 0, 0])),
-    letter("no content at all", Act::Inner(&[])),
-    letter("padded", Act::Sized(100, 16_284)),
-    letter("padded too far", Act::Sized(100, 16_285)),
+/// Actions in TLS 1.3 only.
+const TLS13: &[Symbol] = &[
+    symbol("key update requested", Action::Record(HANDSHAKE, KEY_UPDATE_REQUESTED)),
+    symbol("key update begun", Action::Record(HANDSHAKE, &[24, 0])),
+    symbol("key update begun with its length", Action::Record(HANDSHAKE, &[24, 0, 0, 1])),
+    symbol("key update amidst", Action::Record(HANDSHAKE, &[0])),
+    symbol("key update ended", Action::Record(HANDSHAKE, &[0, 1, 1])),
+    symbol("key update ended by 1", Action::Record(HANDSHAKE, &[1])),
+    symbol("key update ended by 2", Action::Record(HANDSHAKE, &[2])),
+    symbol("empty key update", Action::Record(HANDSHAKE, &[24, 0, 0, 0])),
+    symbol("long key update", Action::Record(HANDSHAKE, &[24, 0, 0, 2, 0, 0])),
+    symbol("long key update begun", Action::Record(HANDSHAKE, &[24, 0, 0, 2, 0])),
+    symbol("endless key update", Action::Record(HANDSHAKE, &[24, 255, 255, 255])),
+    symbol("key update of 2", Action::Record(HANDSHAKE, &[24, 0, 0, 1, 2])),
+    symbol("two key updates", Action::Record(HANDSHAKE, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0])),
+    symbol("key update and a half", Action::Record(HANDSHAKE, &[24, 0, 0, 1, 0, 24])),
+    symbol("ticket", Action::Record(HANDSHAKE, &[4, 0, 0, 1, 0])),
+    symbol("certificate", Action::Record(HANDSHAKE, &[11, 0, 0, 4, 0, 0, 0, 0])),
+    symbol("certificate begun", Action::Record(HANDSHAKE, &[11, 0, 0, 4, 0])),
+    symbol("end of early data", Action::Record(HANDSHAKE, &[5, 0, 0, 0])),
+    symbol("unknown message", Action::Record(HANDSHAKE, &[77, 0, 0, 0])),
+    symbol("no content type", Action::Inner(&[0, 0, 0])),
+    symbol("no content at all", Action::Inner(&[])),
+    symbol("padded", Action::Sized(100, 16_284)),
+    symbol("padded too far", Action::Sized(100, 16_285)),
 ];
 
-/// A ClientHello as small as they come: one suite, no extensions.
+/// A minimal ClientHello: one suite, no extensions.
 const HELLO: &[u8] = &[
     1, 0, 0, 41, 3, 3, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9,
     0, 0, 2, 0xc0, 0x2b, 1, 0,
@@ -105,89 +108,96 @@ const TWO_HELLOS: &[u8] = &{
     both
 };
 
-/// One version of TLS, with what may be done, and which differences have been seen.
+/// The model of one TLS version: its actions and the differences found.
 struct Model {
     setting: Setting,
     tls13: bool,
-    letters: Vec<&'static Letter>,
-    seen: BTreeSet<&'static str>,
+    symbols: Vec<&'static Symbol>,
+    found: BTreeSet<&'static str>,
     unexplained: BTreeMap<String, String>,
-    /// What the gate makes of each letter by itself.
-    alone: BTreeMap<&'static str, State>,
+    /// The gate's answer to each action as the first one of a connection.
+    first_state: BTreeMap<&'static str, State>,
     cases: usize,
 }
 
 impl Model {
     fn new(suite: CipherSuite, tls13: bool) -> Self {
-        let letters = BOTH.iter().chain(TLS13.iter().filter(|_| tls13)).collect();
+        let symbols = BOTH.iter().chain(TLS13.iter().filter(|_| tls13)).collect();
         let setting = Setting::new(suite, tls13);
-        let letters: Vec<&'static Letter> = letters;
-        let alone = letters
+        let symbols: Vec<&'static Symbol> = symbols;
+        let first_state = symbols
             .iter()
-            .map(|letter| (letter.name, act(&mut Ours::new(&setting), letter.act, &mut Vec::new()).0))
+            .map(|symbol| (symbol.name, perform(&mut GateSide::new(&setting), symbol.action, &mut Vec::new()).0))
             .collect();
-        Self { setting, tls13, letters, seen: BTreeSet::new(), unexplained: BTreeMap::new(), alone, cases: 0 }
+        Self { setting, tls13, symbols, found: BTreeSet::new(), unexplained: BTreeMap::new(), first_state, cases: 0 }
     }
 
-    fn only(&self, names: &[&str]) -> Vec<&'static Letter> {
-        let letters: Vec<_> = self.letters.iter().copied().filter(|letter| names.contains(&letter.name)).collect();
-        assert_eq!(letters.len(), names.len(), "{names:?}");
-        letters
+    fn only(&self, names: &[&str]) -> Vec<&'static Symbol> {
+        let symbols: Vec<_> = self.symbols.iter().copied().filter(|symbol| names.contains(&symbol.name)).collect();
+        assert_eq!(symbols.len(), names.len(), "{names:?}");
+        symbols
     }
 
-    /// Plays a case on both sides. True if the connection goes on behind it, on both.
-    fn play(&mut self, case: &[&'static Letter]) -> bool {
+    /// Plays a case on both sides. True if the connection stays open on both.
+    fn play(&mut self, case: &[&'static Symbol]) -> bool {
         self.cases += 1;
-        let (mut ours, mut oracle) = (Ours::new(&self.setting), Oracle::new(&self.setting));
-        let (mut heard, mut told) = (Vec::new(), Vec::new());
-        for letter in case {
+        let (mut ours, mut rustls_side) = (GateSide::new(&self.setting), RustlsSide::new(&self.setting));
+        let (mut received, mut rustls_sent) = (Vec::new(), Vec::new());
+        for symbol in case {
             let inside = ours.forger().is_inside_message();
-            let (mine, data) = act(&mut ours, letter.act, &mut heard);
-            let (theirs, wanted) = act(&mut oracle, letter.act, &mut told);
-            if mine != theirs {
-                match difference(self.tls13, inside, letter.act, self.alone[letter.name], mine, theirs) {
-                    Some(because) => {
-                        self.seen.insert(because);
+            let (gate_state, data) = perform(&mut ours, symbol.action, &mut received);
+            let (rustls_state, rustls_data) = perform(&mut rustls_side, symbol.action, &mut rustls_sent);
+            if gate_state != rustls_state {
+                match difference(
+                    self.tls13,
+                    inside,
+                    symbol.action,
+                    self.first_state[symbol.name],
+                    gate_state,
+                    rustls_state,
+                ) {
+                    Some(reason) => {
+                        self.found.insert(reason);
                     }
                     None => {
-                        let names: Vec<_> = case.iter().map(|letter| letter.name).collect();
-                        let key = format!("{:?}: ours {mine:?}, rustls {theirs:?}", letter.name);
+                        let names: Vec<_> = case.iter().map(|symbol| symbol.name).collect();
+                        let key = format!("{:?}: ours {gate_state:?}, rustls {rustls_state:?}", symbol.name);
                         self.unexplained.entry(key).or_insert_with(|| format!("{names:?}"));
                     }
                 }
                 return false;
             }
-            assert_eq!(data, wanted, "{case:?}: what is delivered");
-            match mine {
-                State::Open => assert!(ours.kept() < 256, "{case:?}: {} bytes kept", ours.kept()),
-                // The other direction goes on.
+            assert_eq!(data, rustls_data, "{case:?}: delivered data");
+            match gate_state {
+                State::Open => assert!(ours.buffered() < 256, "{case:?}: {} bytes kept", ours.buffered()),
+                // The other direction stays open.
                 State::Closed => break,
-                State::GaveUp(_) | State::Broken(_) => return false,
+                State::PeerAlert(_) | State::Broken(_) => return false,
             }
         }
-        heard.extend(ours.send(b"last"));
-        told.extend(oracle.send(b"last"));
-        assert_eq!(heard, told, "{case:?}: what is sent");
+        received.extend(ours.send(b"last"));
+        rustls_sent.extend(rustls_side.send(b"last"));
+        assert_eq!(received, rustls_sent, "{case:?}: sent records");
         true
     }
 
-    /// Every sequence of so many of these letters, and of fewer where the connection ends before.
-    fn every(&mut self, letters: &[&'static Letter], depth: usize) {
+    /// Plays every sequence of `depth` of these actions, shorter where the connection ends before.
+    fn play_every_sequence(&mut self, symbols: &[&'static Symbol], depth: usize) {
         let mut case = Vec::new();
-        self.extend(&mut case, letters, depth);
+        self.extend(&mut case, symbols, depth);
     }
 
-    fn extend(&mut self, case: &mut Vec<&'static Letter>, letters: &[&'static Letter], depth: usize) {
-        for letter in letters {
-            case.push(letter);
-            if self.play(case) && depth > 1 && !letter.name.contains("close_notify") {
-                self.extend(case, letters, depth - 1);
+    fn extend(&mut self, case: &mut Vec<&'static Symbol>, symbols: &[&'static Symbol], depth: usize) {
+        for symbol in symbols {
+            case.push(symbol);
+            if self.play(case) && depth > 1 && !symbol.name.contains("close_notify") {
+                self.extend(case, symbols, depth - 1);
             }
             case.pop();
         }
     }
 
-    /// Longer sequences, the same in every run.
+    /// Plays longer random sequences, the same in every run.
     fn random(&mut self, cases: usize, seed: u64) {
         let mut random = seed;
         let mut below = |bound: usize| {
@@ -196,49 +206,49 @@ impl Model {
             random ^= random << 17;
             usize::try_from(random >> 33).unwrap() % bound
         };
-        let goes_on: Vec<&'static Letter> =
-            self.letters.clone().into_iter().filter(|letter| self.play(&[letter])).collect();
+        let continuing: Vec<&'static Symbol> =
+            self.symbols.clone().into_iter().filter(|symbol| self.play(&[symbol])).collect();
         for _ in 0..cases {
             let length = 2 + below(60);
-            let mut case: Vec<&'static Letter> = (0..length).map(|_| goes_on[below(goes_on.len())]).collect();
-            case.retain(|letter| !letter.name.contains("close_notify"));
-            case.push(self.letters[below(self.letters.len())]);
+            let mut case: Vec<&'static Symbol> = (0..length).map(|_| continuing[below(continuing.len())]).collect();
+            case.retain(|symbol| !symbol.name.contains("close_notify"));
+            case.push(self.symbols[below(self.symbols.len())]);
             self.play(&case);
         }
     }
 
-    /// Every difference must be one of these, and each of these one that there is.
+    /// Asserts that the differences found are exactly these.
     #[track_caller]
     fn end(self, differences: &[&'static str]) {
         assert!(self.unexplained.is_empty(), "{:#?}", self.unexplained);
-        assert_eq!(self.seen, differences.iter().copied().collect());
+        assert_eq!(self.found, differences.iter().copied().collect());
         assert!(self.cases > 2000, "{} cases", self.cases);
     }
 }
 
 #[test]
-fn every_order_of_records_ends_as_in_rustls_tls_1_3() {
+fn tls13_records_in_any_order_end_as_in_rustls() {
     let mut model = Model::new(CipherSuite::TLS13_AES_128_GCM_SHA256, true);
-    let all = model.letters.clone();
-    model.every(&all, 2);
+    let all = model.symbols.clone();
+    model.play_every_sequence(&all, 2);
     let core = model.only(CORE_13);
-    model.every(&core, 4);
+    model.play_every_sequence(&core, 4);
     model.random(500, 0x5eed);
     model.end(differences::TLS13);
 }
 
 #[test]
-fn every_order_of_records_ends_as_in_rustls_tls_1_2() {
+fn tls12_records_in_any_order_end_as_in_rustls() {
     let mut model = Model::new(CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, false);
-    let all = model.letters.clone();
-    model.every(&all, 2);
+    let all = model.symbols.clone();
+    model.play_every_sequence(&all, 2);
     let core = model.only(CORE_12);
-    model.every(&core, 4);
+    model.play_every_sequence(&core, 4);
     model.random(500, 0x5eed);
     model.end(differences::TLS12);
 }
 
-/// What has the most to do with each other: played in longer sequences.
+/// Actions that affect each other, played in longer sequences.
 const CORE_13: &[&str] = &[
     "data",
     "reply",

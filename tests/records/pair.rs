@@ -1,4 +1,4 @@
-//! The two sides that are compared: rustls' server, and the gate's session, each with a client of its own.
+//! The two sides that are compared: rustls' server and the gate's session, each with its own client.
 
 use std::io::{Read, Write};
 use std::sync::{Arc, LazyLock};
@@ -16,7 +16,7 @@ use crate::forger::{ALERT, Forger, Plain};
 
 const NAME: &str = "gate.test";
 
-/// One version of TLS, and what handshakes are made with.
+/// The configuration of handshakes in one TLS version.
 pub(crate) struct Setting {
     server: Arc<ServerConfig>,
     client: ClientConfig,
@@ -51,38 +51,38 @@ impl Setting {
     }
 }
 
-/// What has become of a connection.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum State {
-    /// It goes on.
+    /// Open in both directions.
     Open,
     /// The client has ended in order.
     Closed,
-    /// The client has given up with this alert.
-    GaveUp(u8),
-    /// The client has broken the protocol, and is told so by this alert, if by any.
+    /// The client has sent this fatal alert.
+    PeerAlert(u8),
+    /// The client has violated the protocol and was sent this alert, if any.
     Broken(Option<u8>),
 }
 
-/// A server, with the client that holds its other keys.
+/// A server and its client.
 pub(crate) trait Side {
     fn forger(&mut self) -> &mut Forger;
 
-    /// Takes bytes from the client: what has become of the connection, and the application data in them.
+    /// Processes bytes of the client. Returns the state of the connection and the application data in them.
     fn take(&mut self, wire: &[u8]) -> (State, Vec<u8>);
 
-    /// Sends application data: what the client hears of it, and of all that waited for it.
+    /// Sends application data. Returns the records that the client receives, including those that were waiting.
     fn send(&mut self, payload: &[u8]) -> Vec<Plain>;
 }
 
 /// rustls' server.
-pub(crate) struct Oracle {
+pub(crate) struct RustlsSide {
     server: ServerConnection,
     forger: Forger,
-    heard: Vec<Plain>,
+    received: Vec<Plain>,
 }
 
-impl Oracle {
+impl RustlsSide {
     pub(crate) fn new(setting: &Setting) -> Self {
         let mut server = ServerConnection::new(Arc::clone(&setting.server)).unwrap();
         let forger = Forger::handshake(setting.client.clone(), NAME, |mut bytes, _| {
@@ -93,7 +93,7 @@ impl Oracle {
             written(&mut server)
         });
         assert!(!server.is_handshaking());
-        Self { server, forger, heard: Vec::new() }
+        Self { server, forger, received: Vec::new() }
     }
 }
 
@@ -105,7 +105,7 @@ fn written(server: &mut ServerConnection) -> Vec<u8> {
     wire
 }
 
-impl Side for Oracle {
+impl Side for RustlsSide {
     fn forger(&mut self) -> &mut Forger {
         &mut self.forger
     }
@@ -117,7 +117,7 @@ impl Side for Oracle {
             state = match self.server.process_new_packets() {
                 Ok(io) if io.peer_has_closed() => State::Closed,
                 Ok(_) => State::Open,
-                Err(Error::AlertReceived(description)) => State::GaveUp(description.into()),
+                Err(Error::AlertReceived(description)) => State::PeerAlert(description.into()),
                 Err(_) => State::Broken(None),
             };
             assert!(more > 0 || state != State::Open);
@@ -127,9 +127,9 @@ impl Side for Oracle {
         while let Ok(length @ 1..) = self.server.reader().read(&mut part) {
             data.extend_from_slice(&part[..length]);
         }
-        self.heard.extend(self.forger.hear(&written(&mut self.server)));
-        // A fatal alert is an answer to what was broken, whatever rustls calls the error.
-        if let (State::GaveUp(_) | State::Broken(_), Some((ALERT, alert))) = (state, self.heard.last())
+        self.received.extend(self.forger.open_records(&written(&mut self.server)));
+        // A fatal alert answers a protocol error, whatever rustls' error is.
+        if let (State::PeerAlert(_) | State::Broken(_), Some((ALERT, alert))) = (state, self.received.last())
             && let [2, description] = alert[..]
         {
             state = State::Broken(Some(description));
@@ -140,29 +140,29 @@ impl Side for Oracle {
     fn send(&mut self, payload: &[u8]) -> Vec<Plain> {
         self.server.writer().write_all(payload).unwrap();
         let wire = written(&mut self.server);
-        let mut heard = std::mem::take(&mut self.heard);
-        heard.extend(self.forger.hear(&wire));
-        heard
+        let mut received = std::mem::take(&mut self.received);
+        received.extend(self.forger.open_records(&wire));
+        received
     }
 }
 
 /// The gate's session, driven as the relay drives it.
-pub(crate) struct Ours {
+pub(crate) struct GateSide {
     session: Session,
     forger: Forger,
-    /// What waits to be sent.
+    /// Sealed records that have not been sent.
     control: Vec<u8>,
     received: Vec<u8>,
 }
 
-impl Ours {
+impl GateSide {
     pub(crate) fn new(setting: &Setting) -> Self {
         let (keys, forger) = established(setting);
         Self { session: Session::new(keys).unwrap(), forger, control: Vec::new(), received: Vec::new() }
     }
 
-    /// How much of the client's is kept.
-    pub(crate) fn kept(&self) -> usize {
+    /// How many bytes are buffered.
+    pub(crate) fn buffered(&self) -> usize {
         self.received.len() + self.control.len()
     }
 
@@ -170,8 +170,8 @@ impl Ours {
         let mut at = 0;
         let state = loop {
             match self.session.open(&mut self.received[at..])? {
-                Opened::Incomplete(wanted) => {
-                    assert!(wanted > self.received.len() - at, "it is all there");
+                Opened::Incomplete(needed) => {
+                    assert!(needed > self.received.len() - at, "the record is complete");
                     break State::Open;
                 }
                 Opened::Data { consumed, plaintext } => {
@@ -190,7 +190,7 @@ impl Ours {
                     self.session.no_renegotiation(&mut self.control).unwrap();
                 }
                 Opened::Closed { .. } => break State::Closed,
-                Opened::Alert(Alert(description)) => break State::GaveUp(description),
+                Opened::Alert(Alert(description)) => break State::PeerAlert(description),
             }
         };
         self.received.drain(..at);
@@ -198,7 +198,7 @@ impl Ours {
     }
 }
 
-impl Side for Ours {
+impl Side for GateSide {
     fn forger(&mut self) -> &mut Forger {
         &mut self.forger
     }
@@ -214,16 +214,16 @@ impl Side for Ours {
     }
 
     fn send(&mut self, payload: &[u8]) -> Vec<Plain> {
-        let start = self.control.len() + self.session.before();
+        let start = self.control.len() + self.session.prefix_length();
         self.control.resize(start, 0);
         self.control.extend(payload);
-        self.control.resize(start + payload.len() + self.session.behind(), 0);
-        self.session.seal_data(&mut self.control[start - self.session.before()..]).unwrap();
-        self.forger.hear(&std::mem::take(&mut self.control))
+        self.control.resize(start + payload.len() + self.session.suffix_length(), 0);
+        self.session.seal_data(&mut self.control[start - self.session.prefix_length()..]).unwrap();
+        self.forger.open_records(&std::mem::take(&mut self.control))
     }
 }
 
-/// What a handshake leaves the gate, and the client.
+/// Completes a handshake. Returns the gate's keys and the client.
 fn established(setting: &Setting) -> (Keys, Forger) {
     let mut server = UnbufferedServerConnection::new(Arc::clone(&setting.server)).unwrap();
     let mut received = Vec::new();

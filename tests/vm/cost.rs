@@ -1,7 +1,7 @@
-//! What a byte costs the gate, in instructions: its own and the kernel's on its behalf.
+//! Instructions per byte relayed, in the gate and in the kernel on its behalf.
 //!
-//! In a machine that is interpreted with `-icount shift=0`, an instruction takes a nanosecond, so the scheduler's account of
-//! a process counts its instructions. The figures hardly differ from run to run, whatever else this machine does.
+//! In a machine emulated with `-icount shift=0` an instruction takes a nanosecond, so the scheduler's CPU time of a process
+//! is its number of instructions. The figures hardly differ from run to run, whatever the load of the host.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -14,14 +14,14 @@ use crate::common::gate::Gate;
 use crate::common::pki::TestPki;
 use crate::handover::{only, open};
 
-/// The most that is allowed, by kernel, path and direction.
+/// The limits by kernel, path and direction.
 const LIMITS: &str = include_str!("cost.limits");
 
-/// How much is moved at a time.
+/// The size of a transfer in bytes.
 const SIZE: usize = 8 << 20;
 const ROUNDS: usize = 3;
 
-/// The nanoseconds that the threads of a process have run (Documentation/scheduler/sched-stats.rst).
+/// The CPU time of the gate's threads in nanoseconds (Documentation/scheduler/sched-stats.rst).
 fn nanoseconds(gate: &Gate) -> u64 {
     let threads = std::fs::read_dir(format!("/proc/{}/task", gate.pid())).unwrap();
     let spent = |path: std::path::PathBuf| {
@@ -51,13 +51,13 @@ fn measure(pki: &TestPki, kernel_tls: &str, path: &str, down: bool) -> u64 {
     let client = Client::handshaken(gate.address(), &config, "nas.home.example").unwrap();
     gate.wait_metric("doorward_relays_total", &[("path", path)], 1.0);
     let payload = vec![b'x'; SIZE];
-    let mut came = vec![0; SIZE];
+    let mut received = vec![0; SIZE];
     let mut figures: Vec<u64> = (0..=ROUNDS)
         .map(|round| {
             let before = nanoseconds(&gate);
             if down {
                 client.send(b"!").unwrap();
-                client.read_exact(&mut came).unwrap();
+                client.read_exact(&mut received).unwrap();
             } else {
                 client.send(&payload).unwrap();
                 backend.wait_received((SIZE * (round + 1)) as u64);
@@ -81,9 +81,9 @@ fn limit(kernel: &str, path: &str, direction: &str) -> u64 {
 }
 
 #[test]
-#[ignore = "counts instructions, which takes the interpreter of tests/vm/run.sh"]
-fn instructions_per_byte() {
-    let kernel = std::env::var("DOORWARD_VM_KERNEL").expect("tests/vm/run.sh says which kernel this is");
+#[ignore = "counts instructions, which needs the emulator of tests/vm/run.sh"]
+fn instructions_per_byte_stay_below_their_limits() {
+    let kernel = std::env::var("DOORWARD_VM_KERNEL").expect("tests/vm/run.sh sets the name of the kernel");
     let pki = TestPki::new();
     let mut over = Vec::new();
     for (kernel_tls, path) in [("off", "copy"), ("auto", "kernel")] {

@@ -1,4 +1,4 @@
-//! Whose right to be in is gone is out within a second, whatever the kernel is doing for him at that moment.
+//! A session that is no longer authorized is cut within a second, whatever the kernel is doing for it.
 
 use std::io::Write;
 use std::thread;
@@ -14,13 +14,14 @@ use crate::common::pki::TestPki;
 use crate::handover::path;
 use crate::home::House;
 
-/// From the command to the last byte. The machines of tests/vm/run.sh are interpreted: there a handshake takes a second.
-fn at_once() -> Duration {
+/// The time limit from the command to the last byte. The machines of tests/vm/run.sh are emulated: a handshake takes a
+/// second.
+fn time_limit() -> Duration {
     Duration::from_secs(if std::env::var_os("GATE_REQUIRE_KTLS").is_some() { 15 } else { 1 })
 }
 
 #[test]
-fn who_is_denied_is_out_within_a_second_idle_or_busy_or_deaf() {
+fn denied_sessions_are_cut_within_a_second() {
     for version in VERSIONS {
         let pki = TestPki::new();
         let (echo, chatter) = (
@@ -37,8 +38,8 @@ fn who_is_denied_is_out_within_a_second_idle_or_busy_or_deaf() {
         let [lost, mine] = [lost, mine].map(|certified| pki.client_config(Some(&certified), &[version]).into());
         let idle = Client::admitted(gate.address(), &lost, "nas.home.example").unwrap();
         let stays = Client::admitted(gate.address(), &mine, "nas.home.example").unwrap();
-        // One reads as fast as it can, the other not at all: the gate waits for it with its pipe and its buffers full.
-        let [busy, deaf] = [(); 2].map(|()| {
+        // One reads as fast as it can, the other never reads, so the gate's pipe and buffers for it are full.
+        let [busy, stalled] = [(); 2].map(|()| {
             let client = Client::handshaken(gate.address(), &lost, "tv.home.example").unwrap();
             client.read(&mut [0; 1]).unwrap();
             client
@@ -46,16 +47,16 @@ fn who_is_denied_is_out_within_a_second_idle_or_busy_or_deaf() {
         thread::scope(|scope| {
             let reading = scope.spawn(|| while busy.read(&mut [0; 65_536]).is_ok() {});
             let asked = Instant::now();
-            let told = gate.reload(&house(&format!("deny = [\"sha256:{fingerprint}\"]")));
-            assert_eq!((&told["sessions_cut"], &told["sessions_kept"]), (&3.into(), &1.into()), "{told}");
+            let reply = gate.reload(&house(&format!("deny = [\"sha256:{fingerprint}\"]")));
+            assert_eq!((&reply["sessions_cut"], &reply["sessions_kept"]), (&3.into(), &1.into()), "{reply}");
             let lines = gate.wait_for_lines("all three", 3, |line| line["reason"] == "denied");
             assert_eq!(idle.end(), End::Orderly);
             reading.join().unwrap();
             let took = asked.elapsed();
-            assert!(took < at_once(), "{took:?}");
+            assert!(took < time_limit(), "{took:?}");
             assert!(lines.iter().all(|line| line["path"] == path()), "{lines:?}");
         });
         stays.ping().unwrap();
-        drop(deaf);
+        drop(stalled);
     }
 }

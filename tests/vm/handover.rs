@@ -1,4 +1,4 @@
-//! Who takes the kernel path, and that nothing is lost on the way to it.
+//! Which connections use the kernel path, and that no byte is lost at the hand-over to it.
 
 use std::fs;
 use std::process::Command;
@@ -19,11 +19,11 @@ use crate::common::pki::{Certified, TestPki};
 use crate::common::process::run;
 use crate::home::House;
 
-/// Whether the kernel offers TLS. Where tests/vm/run.sh says that it must, a missing one is a failure.
+/// Whether the kernel offers TLS. In the machines of tests/vm/run.sh it must.
 fn kernel_has_tls() -> bool {
     let ulps = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").unwrap();
     let has = ulps.split_whitespace().any(|ulp| ulp == "tls");
-    assert!(has || std::env::var_os("GATE_REQUIRE_KTLS").is_none(), "no TLS in this kernel: {ulps}");
+    assert!(has || std::env::var_os("GATE_REQUIRE_KTLS").is_none(), "this kernel has no TLS: {ulps}");
     has
 }
 
@@ -34,12 +34,12 @@ fn kernel_changes_keys() -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(14))
 }
 
-/// The path that connections take where it is up to the gate.
+/// The path that connections take by default.
 pub(crate) fn path() -> &'static str {
     if kernel_has_tls() { "kernel" } else { "copy" }
 }
 
-/// How many sockets the kernel has ever sealed and opened records for: `TlsTxSw` and `TlsRxSw` (Documentation/networking/tls.rst).
+/// How many sockets have used kernel TLS: `TlsTxSw` and `TlsRxSw` (Documentation/networking/tls.rst).
 fn sockets_served() -> [u64; 2] {
     let table = fs::read_to_string("/proc/net/tls_stat").unwrap_or_default();
     ["TlsTxSw", "TlsRxSw"].map(|name| {
@@ -54,7 +54,7 @@ pub(crate) fn open(pki: &TestPki, kernel_tls: &str, backend: &Backend) -> Gate {
     Gate::start(&format!("kernel_tls = \"{kernel_tls}\"\n{}", house.config()))
 }
 
-/// A client that speaks one suite only.
+/// A client with one cipher suite.
 pub(crate) fn only(pki: &TestPki, certified: &Certified, suite: CipherSuite) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(pki.path("servers.pem")).unwrap()).unwrap();
@@ -83,12 +83,12 @@ fn is_tls13(suite: CipherSuite) -> bool {
     SUITES[..3].contains(&suite)
 }
 
-/// Bytes that are not alike.
+/// Varying bytes.
 fn payload(length: usize) -> Vec<u8> {
     (0..length).map(|place| (place.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
-/// Sends and receives at the same time, until the echo service has sent everything back and both have ended.
+/// Sends and receives at the same time until everything is echoed and both sides have ended.
 fn echo(client: &Client, payload: &[u8]) {
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -97,14 +97,14 @@ fn echo(client: &Client, payload: &[u8]) {
             }
             client.close_notify();
         });
-        let (came, end) = client.read_to_end();
+        let (received, end) = client.read_to_end();
         assert_eq!(end, End::Orderly);
-        assert!(came == payload, "{} of {} bytes, or others", came.len(), payload.len());
+        assert!(received == payload, "{} of {} bytes, or other bytes", received.len(), payload.len());
     });
 }
 
 #[test]
-fn every_suite_of_both_versions_carries_payload_on_either_path() {
+fn every_suite_carries_payload_on_either_path() {
     let pki = TestPki::new();
     let alice = pki.client("alice");
     let backend = Backend::echo();
@@ -129,7 +129,7 @@ fn every_suite_of_both_versions_carries_payload_on_either_path() {
             gate.wait_metric("doorward_relays_total", &[("route", "nas"), ("path", other)], count);
         }
         if path == "kernel" {
-            // Other tests have the kernel count, too.
+            // Other tests increase the kernel's counters too.
             let more = sockets_served().into_iter().zip(before).map(|(now, before)| now - before).min().unwrap();
             assert!(more >= SUITES.len() as u64, "the kernel has served {more} sockets more");
         }
@@ -137,21 +137,21 @@ fn every_suite_of_both_versions_carries_payload_on_either_path() {
 }
 
 #[test]
-fn payload_right_behind_the_handshake_is_neither_lost_nor_read_twice() {
+fn payload_sent_with_the_handshake_is_relayed_once() {
     let pki = TestPki::new();
     let alice = pki.client("alice");
     let backend = Backend::echo();
     let gate = open(&pki, "auto", &backend);
     for suite in SUITES {
-        // One segment with the last flight; several with it, the last of which comes when the relay has begun.
+        // In one segment with the last flight, or in several, the last of which arrive after the relay has started.
         for length in [5, 40_000, 300_000] {
             let payload = payload(length);
             let client = Client::on(connect(gate.address()), &only(&pki, &alice, suite), "nas.home.example");
             client.send(&payload).unwrap();
             client.handshake().unwrap();
-            let mut came = vec![0; length];
-            client.read_exact(&mut came).unwrap();
-            assert!(came == payload, "{suite:?}, {length} bytes");
+            let mut received = vec![0; length];
+            client.read_exact(&mut received).unwrap();
+            assert!(received == payload, "{suite:?}, {length} bytes");
             client.ping().unwrap();
             client.close_notify();
             assert_eq!(client.end(), End::Orderly);
@@ -163,7 +163,7 @@ fn payload_right_behind_the_handshake_is_neither_lost_nor_read_twice() {
 }
 
 #[test]
-fn a_refused_client_is_told_so_on_a_socket_that_was_made_ready_for_the_kernel() {
+fn rejected_client_gets_its_alert_on_a_ktls_socket() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = open(&pki, "auto", &backend);
@@ -178,7 +178,7 @@ fn a_refused_client_is_told_so_on_a_socket_that_was_made_ready_for_the_kernel() 
 }
 
 #[test]
-fn require_starts_where_the_kernel_has_tls_and_says_what_to_do_where_it_has_none() {
+fn kernel_tls_require_starts_or_explains_its_failure() {
     let pki = TestPki::new();
     let alice = pki.client("alice");
     let backend = Backend::echo();
@@ -200,8 +200,8 @@ fn require_starts_where_the_kernel_has_tls_and_says_what_to_do_where_it_has_none
     }
 }
 
-/// A process's heap and stacks, in bytes (proc(5), `Anonymous` of `smaps_rollup`). Not its program: where that lies in
-/// memory, as the guest's files do, what is read of it counts as the process's own.
+/// The heap and stacks of the gate in bytes (proc(5), `Anonymous` of `smaps_rollup`). Without the program file, whose pages
+/// count as the process's own where files are in memory, as in the guests.
 fn anonymous_memory(gate: &Gate) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", gate.pid())).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
@@ -209,8 +209,8 @@ fn anonymous_memory(gate: &Gate) -> u64 {
 }
 
 #[test]
-fn an_idle_connection_takes_no_more_than_its_few_kilobytes() {
-    // Five of them stay below `limits.connections_per_source`.
+fn idle_connection_takes_a_few_kilobytes() {
+    // Five batches stay below `limits.connections_per_source`.
     const BATCH: usize = 48;
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -226,14 +226,14 @@ fn an_idle_connection_takes_no_more_than_its_few_kilobytes() {
         gate.wait_metric("doorward_relays_total", &[("path", path())], held.len() as f64);
         anonymous_memory(&gate)
     };
-    // What a first connection and a first scrape take once is taken before; and where a thread begins to work or an
-    // allocator's arena grows, that is one batch's and no connection's. So: the median of a few batches.
+    // The first batch pays for one-time allocations, and a new thread or a growing arena affects one batch, so the median of
+    // several batches is used.
     let sizes: [u64; 5] = std::array::from_fn(|_| grown_to());
     let mut growth = sizes.windows(2).map(|pair| pair[1].saturating_sub(pair[0]) / BATCH as u64).collect::<Vec<_>>();
     growth.sort_unstable();
     let each = growth[growth.len() / 2];
     let most = match path() {
-        // There are no keys and no record layer of ours; but the key schedule is kept where the kernel can change keys.
+        // No record layer in user space; the key schedule is kept where the kernel can change keys.
         "kernel" if kernel_changes_keys() => 6 << 10,
         "kernel" => 4 << 10,
         _ => 8 << 10,

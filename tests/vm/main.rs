@@ -1,17 +1,17 @@
-//! Kernel TLS end to end: who takes that path, and what becomes of the bytes at the hand-over. tests/vm/run.sh runs this in
-//! virtual machines, together with the journey's tests, which take it there without knowing.
+//! Kernel TLS end to end: which connections use it, and that no byte is lost at the hand-over. tests/vm/run.sh runs these
+//! tests and tests/journey in virtual machines whose kernels have TLS.
 
-// Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
+// Makes Clippy treat every function here as test code, which may use unwrap().
 #![cfg(test)]
 
-#[expect(dead_code, reason = "shared by all integration tests: none needs everything")]
+#[expect(dead_code, reason = "shared by all integration tests")]
 #[path = "../common/mod.rs"]
 mod common;
 
-#[expect(dead_code, reason = "the journey's: more than is needed here")]
+#[expect(dead_code, reason = "shared with tests/journey")]
 #[path = "../journey/client.rs"]
 mod client;
-#[expect(dead_code, reason = "the journey's: more than is needed here")]
+#[expect(dead_code, reason = "shared with tests/journey")]
 #[path = "../journey/home.rs"]
 mod home;
 

@@ -1,25 +1,25 @@
 #!/bin/bash
-# Runs the tests of the kernel path where there is one: in virtual machines with Debian's own kernels, which have TLS.
+# Runs the tests of the kernel path in virtual machines with Debian's kernels, which have TLS.
 #
 #   tests/vm/run.sh                  every kernel: functional tests, then the cost in instructions
-#   tests/vm/run.sh 6.1 …            those kernels: 6.1 and 6.12 of Debian 12, and newest, which is Debian 13's backport
-#   VM_ONLY=functional|cost          only that
+#   tests/vm/run.sh 6.1 …            only these kernels: 6.1 and 6.12 of Debian 12, and newest, which is Debian 13's backport
+#   VM_ONLY=functional|cost          only this part
 #   VM_TESTS="filter…"               only functional tests whose names contain one of these
 #
-# qemu interprets the machine (TCG): nothing is asked of the machine this runs on, and instructions can be counted.
-# Kernels come from Debian's mirrors, are unpacked and never installed, and are kept in target/vm.
+# qemu emulates the machine (TCG), so the host needs no KVM, and instructions can be counted.
+# Kernels come from Debian's mirrors, are unpacked but not installed, and are cached in target/vm.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 cache=$target/vm
 mkdir -p "$cache"
 
-# The layer itself, and what ciphers need. A guest has no modprobe: /init loads these, with what they depend on.
-# Names differ between kernels, so one that does not exist is no mistake here; the tests miss the cipher then.
+# The TLS module and those of its ciphers. A guest has no modprobe: /init loads them and their dependencies.
+# Names differ between kernels, so a missing one is no error here; the tests then fail for its cipher.
 modules="tls gcm aesni_intel ghash_clmulni_intel chacha20poly1305 chacha chacha_x86_64 poly1305_x86_64"
 
-# Those that Debian 12 has come from wherever this machine gets its packages; the newest, the one that changes keys (6.14 and
-# later), from the same mirror's backports to Debian 13, by lists of its own: nothing of that can be installed by accident.
+# Debian 12's kernels come from this machine's package sources; the newest one, which can change keys (6.14 and later), from
+# the same mirror's backports to Debian 13, with separate package lists, so that nothing of it is installed by accident.
 meta() {
   case $1 in
     6.1 | newest) echo linux-image-cloud-amd64 ;;
@@ -41,7 +41,7 @@ choose_lists() {
     -o Dir::State::lists="$cache/backports/lists" -o Dir::Cache="$cache/backports/cache")
 }
 
-# Nothing, as long as the lists have not been fetched.
+# Prints nothing if the lists have not been fetched.
 image_of() { (apt-cache "${lists[@]}" depends "$1" 2>/dev/null || true) | awk '/Depends: linux-image-[0-9]/ && !seen++ { print $2 }'; }
 
 # The packages that hold the kernel and its modules: one, or since Debian 13 two.
@@ -51,7 +51,7 @@ parts_of() {
   echo "${parts:-$1}"
 }
 
-# Leaves $cache/$1 with vmlinuz and the modules in the order of their loading.
+# Creates $cache/$1 with vmlinuz and the modules in their load order.
 fetch_kernel() {
   local package image part work version kernel
   package=$(meta "$1")
@@ -61,7 +61,7 @@ fetch_kernel() {
   [ -n "$image" ] || { echo "no package $package for kernel $1: this wants Debian 12" >&2; return 1; }
   [ "$(cat "$cache/$1/package" 2>/dev/null)" = "$image" ] && return
   work=$(mktemp -d "$cache/fetch.XXXXXX")
-  # Subshells run the download where the file is wanted.
+  # A subshell runs the download in the folder of the file.
   download() (cd "$work" && for part in $(parts_of "$1"); do apt-get "${lists[@]}" download -qq "$part" >/dev/null; done)
   download "$image" || { apt-get "${lists[@]}" update -qq; image=$(image_of "$package"); download "$image"; }
   for part in "$work"/*.deb; do dpkg -x "$part" "$work/root"; done
@@ -88,7 +88,7 @@ fetch_kernel() {
   rm -rf "$work"
 }
 
-# add FILE: into the file system of the guest, where it is here, without debugging symbols and with its libraries.
+# add FILE: copies it to the same path in the guest, without debugging symbols, and with its libraries.
 add() {
   mkdir -p "$root$(dirname "$1")"
   [ -e "$root$1" ] || objcopy --strip-debug "$1" "$root$1"
@@ -120,7 +120,7 @@ cd /tmp
 status=0
 INIT
     sed 's/$/ || status=1/'
-    # The kernel's own complaints are failures as well.
+    # Warnings of the kernel are failures too.
     cat <<'INIT'
 dmesg=$(busybox dmesg | sed -n '/WARNING:\|BUG:\|Oops/p')
 [ -z "$dmesg" ] || { echo "$dmesg"; status=1; }
@@ -138,20 +138,20 @@ INIT
   grep -q '^VM-RESULT 0$' "$log" || { echo "failed in $kernel: $log"; return 1; }
 }
 
-# built CARGO-OPTIONS…: builds tests, and names each executable once; the program comes with the tests that run it.
+# built CARGO-OPTIONS…: builds tests and prints each executable once, including the program if the tests run it.
 built() {
   cargo test --locked --no-run "$@" --message-format=json-render-diagnostics |
     grep -o '"executable":"[^"]*"' | cut -d'"' -f4 | awk '!seen[$0]++'
 }
 
-# One of the executables, by the beginning of its file name.
+# Prints one of the executables by the start of its file name.
 executable() { printf '%s\n' "${executables[@]}" | grep "/deps/$1-"; }
 
 functional() {
   mapfile -t executables < <(built --lib --test vm)
   [ "${#executables[@]}" -eq 3 ] || { echo "built ${executables[*]}"; return 1; }
   local failed=0 pair
-  # Each has two processors, which this machine's have to stand in for: two guests at a time are enough.
+  # Each guest has two emulated processors, so two guests run at a time.
   for ((pair = 0; pair < ${#kernels[@]}; pair += 2)); do
     functional_at_once "${kernels[@]:pair:2}" || failed=1
   done
@@ -176,15 +176,15 @@ EOF_COMMANDS
   return "$failed"
 }
 
-# Counted instructions do not depend on how busy this machine is: one of them is one nanosecond of the guest's clock.
-# String instructions are kept out, since the interpreter would count a whole copy as one.
+# An instruction is one nanosecond of the guest's clock, so the counts do not depend on the load of the host.
+# String instructions are disabled, because the emulator would count a whole copy as one.
 cost() {
   mapfile -t executables < <(built --release --test vm)
   [ "${#executables[@]}" -eq 2 ] || { echo "built ${executables[*]}"; return 1; }
   for kernel in "${kernels[@]}"; do
     printf -- '-- kernel %s: cost\n' "$kernel"
     boot "$kernel" cost -icount shift=0,align=off,sleep=off -accel tcg -cpu max,-erms,-fsrm -smp 1 <<EOF_COMMANDS
-DOORWARD_VM_KERNEL=$kernel $(executable vm) --ignored --exact cost::instructions_per_byte --nocapture
+DOORWARD_VM_KERNEL=$kernel $(executable vm) --ignored --exact cost::instructions_per_byte_stay_below_their_limits --nocapture
 EOF_COMMANDS
   done
 }
@@ -192,7 +192,7 @@ EOF_COMMANDS
 kernels=("$@")
 if [ $# -eq 0 ]; then
   kernels=(6.1 6.12 newest)
-  # What it costs there is no limit for: it is another kernel every few weeks.
+  # Without a cost limit, because this kernel changes every few weeks.
   [ "${VM_ONLY:-}" != cost ] || kernels=(6.1 6.12)
 fi
 trap 'rm -rf "$cache"/root.* "$cache"/fetch.*' EXIT

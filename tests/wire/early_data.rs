@@ -1,4 +1,4 @@
-//! 0-RTT: never offered, and what comes all the same is thrown away: it could be replayed (RFC 8446 section 8).
+//! 0-RTT is never offered, and early data is discarded, because it could be replayed (RFC 8446 section 8).
 
 use std::io::Write as _;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::common::process::{run, run_with_input, tool, wait_until};
 use crate::hello::{self, APPLICATION_DATA, EARLY_DATA, Hello};
-use crate::scene::{AT_ONCE, NAS, Scene, say};
+use crate::scene::{NAS, PROMPT, Scene, send_and_read};
 
 /// `openssl s_client` with alice's certificate.
 fn s_client(scene: &Scene) -> Command {
@@ -18,7 +18,7 @@ fn s_client(scene: &Scene) -> Command {
     command
 }
 
-/// A session of alice's as OpenSSL keeps it, in a file.
+/// A file with a TLS session of alice, as OpenSSL stores it.
 fn session(scene: &mut Scene) -> std::path::PathBuf {
     let alice = scene.pki.client("alice");
     scene.pki.write("alice.pem", alice.chain_pem());
@@ -33,8 +33,9 @@ fn session(scene: &mut Scene) -> std::path::PathBuf {
         .spawn()
         .unwrap();
     let mut stdin = client.stdin.take().unwrap();
-    // OpenSSL writes the file when the ticket comes, which is with the backend's first words, and ends with its input.
-    stdin.write_all(b"is anybody there?\n").unwrap();
+    // OpenSSL writes the file when the ticket arrives, which is with the backend's first bytes, and exits at the end of its
+    // input.
+    stdin.write_all(b"request to the echo\n").unwrap();
     wait_until("openssl has a ticket", || {
         std::fs::read_to_string(&file).ok().filter(|text| text.contains("-----END SSL SESSION PARAMETERS-----"))
     });
@@ -44,8 +45,7 @@ fn session(scene: &mut Scene) -> std::path::PathBuf {
     file
 }
 
-/// Has OpenSSL believe that the gate takes early data with this session: `max_early_data`, element [15] of its
-/// `SSL_SESSION` (ssl/ssl_asn1.c).
+/// Makes OpenSSL send early data with this session: sets `max_early_data`, element [15] of `SSL_SESSION` (ssl/ssl_asn1.c).
 fn allow_early_data(scene: &Scene, session: &Path) {
     let der = scene.pki.path("session.der");
     let convert = |from: &Path, form: &str, to: &Path, out: &str| {
@@ -65,14 +65,14 @@ fn allow_early_data(scene: &Scene, session: &Path) {
         }
         rest = &rest[length..];
     }
-    // 16,384 bytes. What could come behind it is optional.
+    // 16,384 bytes. The elements after it are optional.
     elements.extend_from_slice(&[0xaf, 4, 2, 2, 0x40, 0]);
     let length = u16::try_from(elements.len()).unwrap().to_be_bytes();
     std::fs::write(&der, [&[0x30, 0x82], &length[..], &elements].concat()).unwrap();
     convert(&der, "DER", session, "PEM");
 }
 
-/// The length of the first element of DER, and its content (X.690 section 8.1.3).
+/// The length of the first DER element, and its content (X.690 section 8.1.3).
 fn element(der: &[u8]) -> (usize, &[u8]) {
     let (header, length) = match der[1] {
         short @ ..=0x7f => (2, usize::from(short)),
@@ -84,7 +84,7 @@ fn element(der: &[u8]) -> (usize, &[u8]) {
 }
 
 #[test]
-fn early_data_is_thrown_away_and_the_handshake_goes_on() {
+fn early_data_is_discarded_and_the_handshake_completes() {
     let mut scene = Scene::new();
     let session = session(&mut scene);
     allow_early_data(&scene, &session);
@@ -104,23 +104,27 @@ fn early_data_is_thrown_away_and_the_handshake_goes_on() {
 }
 
 #[test]
-fn flood_of_early_data_is_refused() {
+fn flood_of_early_data_is_rejected() {
     let scene = Scene::new();
     let before = scene.memory();
     let hello = Hello::tls13(NAS).with(EARLY_DATA, Vec::new()).records();
-    // One message of the largest size is let pass (what a client may have believed to be allowed), and no more.
+    // One message of the largest size is tolerated, because the client may have expected it to be allowed.
     let garbage = hello::record(APPLICATION_DATA, &[7; 4096]);
-    let line = scene.refused("handshake", "misbehaved", |stream| {
-        let heard = say(stream, &[hello.clone(), garbage.repeat(5)].concat());
-        assert!(heard.after < AT_ONCE, "{:?}", heard.after);
-        assert_eq!([heard.bytes[0], heard.bytes[5]], [22, 2], "a ServerHello");
-        assert_eq!(heard.bytes[heard.bytes.len() - 24..][..5], [23, 3, 3, 0, 19], "one encrypted alert: {heard:02x?}");
+    let line = scene.expect_rejection("handshake", "misbehaved", |stream| {
+        let response = send_and_read(stream, &[hello.clone(), garbage.repeat(5)].concat());
+        assert!(response.after < PROMPT, "{:?}", response.after);
+        assert_eq!([response.bytes[0], response.bytes[5]], [22, 2], "a ServerHello");
+        assert_eq!(
+            response.bytes[response.bytes.len() - 24..][..5],
+            [23, 3, 3, 0, 19],
+            "one encrypted alert: {response:02x?}"
+        );
     });
     assert_eq!(line["route"], "nas");
-    // However much there is to come.
-    scene.refused("handshake", "misbehaved", |stream| {
-        let heard = say(stream, &[hello.clone(), garbage.repeat(4096)].concat());
-        assert!(heard.after < AT_ONCE, "{:?}", heard.after);
+    // However much follows.
+    scene.expect_rejection("handshake", "misbehaved", |stream| {
+        let response = send_and_read(stream, &[hello.clone(), garbage.repeat(4096)].concat());
+        assert!(response.after < PROMPT, "{:?}", response.after);
     });
     let grown = scene.memory().saturating_sub(before);
     assert!(grown < 2 << 20, "{grown} bytes more");
@@ -128,16 +132,16 @@ fn flood_of_early_data_is_refused() {
 }
 
 #[test]
-fn early_data_without_a_session_leads_nowhere_by_itself() {
+fn early_data_without_a_session_reaches_no_backend() {
     let scene = Scene::with("[timeouts]\nhandshake = \"500ms\"\n");
     let hello = Hello::tls13(NAS).with(EARLY_DATA, Vec::new()).records();
     let garbage = hello::record(APPLICATION_DATA, b"DELETE / HTTP/1.1\r\n\r\n");
-    scene.refused("handshake", "timeout", |stream| {
-        let heard = say(stream, &[hello.clone(), garbage.clone()].concat());
-        assert_eq!([heard.bytes[0], heard.bytes[5]], [22, 2], "a ServerHello");
+    scene.expect_rejection("handshake", "timeout", |stream| {
+        let response = send_and_read(stream, &[hello.clone(), garbage.clone()].concat());
+        assert_eq!([response.bytes[0], response.bytes[5]], [22, 2], "a ServerHello");
     });
-    // Nor for a name that leads nowhere.
+    // The same for an unknown name.
     let unknown = Hello::tls13("other.home.example").with(EARLY_DATA, Vec::new()).records();
-    scene.assert_refuses(&[unknown, garbage].concat(), "route", "server_name_unknown", Some(112));
+    scene.assert_rejected(&[unknown, garbage].concat(), "route", "server_name_unknown", Some(112));
     scene.end();
 }

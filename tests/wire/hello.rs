@@ -1,6 +1,6 @@
-//! ClientHellos made by hand (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
+//! Handmade ClientHellos (RFC 8446 section 4.1.2, RFC 5246 section 7.4.1.2).
 
-/// TLS versions as they go over the wire.
+/// TLS versions on the wire.
 pub(crate) const SSL3: u16 = 0x0300;
 pub(crate) const TLS10: u16 = 0x0301;
 pub(crate) const TLS11: u16 = 0x0302;
@@ -23,7 +23,7 @@ pub(crate) const APPLICATION_DATA: u8 = 23;
 const X25519: u16 = 0x001d;
 const ECDSA_SECP256R1_SHA256: u16 = 0x0403;
 
-/// A ClientHello in its parts: all of it can be changed, and nothing is checked.
+/// The parts of a ClientHello. All can be changed, and nothing is checked.
 #[derive(Clone)]
 pub(crate) struct Hello {
     /// `legacy_version`.
@@ -33,7 +33,7 @@ pub(crate) struct Hello {
 }
 
 impl Hello {
-    /// What a client of TLS 1.3, and of nothing older, sends at least. The gate answers it with its whole flight.
+    /// A minimal ClientHello for TLS 1.3 only. The gate answers it with its complete flight.
     pub(crate) fn tls13(name: &str) -> Self {
         let mut hello = Self::tls12(name);
         hello.suites = vec![0x1301];
@@ -42,7 +42,7 @@ impl Hello {
         hello.with(SUPPORTED_VERSIONS, vector8(&TLS13.to_be_bytes())).with(KEY_SHARE, vector16(&share))
     }
 
-    /// What a client of TLS 1.2 sends at least. The gate answers it with its whole flight.
+    /// A minimal ClientHello for TLS 1.2. The gate answers it with its complete flight.
     pub(crate) fn tls12(name: &str) -> Self {
         let hello = Self { version: TLS12, suites: vec![0xc02b], extensions: Vec::new() };
         hello
@@ -51,18 +51,18 @@ impl Hello {
             .with(SIGNATURE_ALGORITHMS, vector16(&ECDSA_SECP256R1_SHA256.to_be_bytes()))
     }
 
-    /// With this extension, in the place of another one of its type.
+    /// Replaces the extension of this type, or adds it.
     pub(crate) fn with(self, kind: u16, body: Vec<u8>) -> Self {
         self.without(kind).and(kind, body)
     }
 
-    /// With this extension, even if there is one of its type.
+    /// Adds an extension, even if there is one of its type.
     pub(crate) fn and(mut self, kind: u16, body: Vec<u8>) -> Self {
         self.extensions.push((kind, body));
         self
     }
 
-    /// Without extensions of this type.
+    /// Removes the extensions of this type.
     pub(crate) fn without(mut self, kind: u16) -> Self {
         self.extensions.retain(|extension| extension.0 != kind);
         self
@@ -80,14 +80,14 @@ impl Hello {
         let (no_session_id, null_compression) = (vector8(&[]), vector8(&[0]));
         let mut body =
             [&self.version.to_be_bytes()[..], &random, &no_session_id, &vector16(&suites), &null_compression].concat();
-        // SSL 3.0 and the first clients of TLS 1.0 had no extensions at all.
+        // Extensions are optional before TLS 1.3.
         if !extensions.is_empty() {
             body.extend(vector16(&extensions));
         }
         message(1, &body)
     }
 
-    /// The message in as few records as can be.
+    /// The message in records of the maximum length.
     pub(crate) fn records(&self) -> Vec<u8> {
         records(&self.message(), 1 << 14)
     }
@@ -104,7 +104,7 @@ pub(crate) fn records(message: &[u8], size: usize) -> Vec<u8> {
     message.chunks(size).flat_map(|part| record(HANDSHAKE, part)).collect()
 }
 
-/// One record, as the first records of a connection look.
+/// A record with the version of first records.
 pub(crate) fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
     [&[kind], &TLS10.to_be_bytes()[..], &vector16(payload)].concat()
 }
@@ -115,12 +115,12 @@ pub(crate) fn server_names(entries: &[(u8, &[u8])]) -> Vec<u8> {
     vector16(&list)
 }
 
-/// Bytes behind their length in one byte.
+/// Bytes preceded by their length in one byte.
 pub(crate) fn vector8(bytes: &[u8]) -> Vec<u8> {
     [&[u8::try_from(bytes.len()).unwrap()], bytes].concat()
 }
 
-/// Bytes behind their length in two bytes.
+/// Bytes preceded by their length in two bytes.
 pub(crate) fn vector16(bytes: &[u8]) -> Vec<u8> {
     [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }

@@ -1,24 +1,24 @@
-//! What comes over the wire before anybody is let in: pieces, silence, other protocols, odd names, old versions.
+//! Input on the wire before a client is authorized: fragments, silence, other protocols, invalid names, old versions.
 //!
-//! The clients here are mostly bare TCP sockets, with bytes made by hand ([`hello`]). Every refusal is looked at from all
-//! sides at once ([`scene::Scene::refused`]): what the client received, the log line, the counters, and that no backend
-//! heard of it. When a [`scene::Scene`] ends, a good client must be served and every descriptor must have come back.
+//! The clients are mostly plain TCP sockets that send handmade bytes ([`hello`]). Every rejection is checked completely
+//! ([`scene::Scene::expect_rejection`]): what the client received, the log line, the counters, and that no backend was
+//! dialled. When a [`scene::Scene`] ends, a good client must be served and every descriptor must be closed.
 
-// Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
+// Makes Clippy treat every function here as test code, which may use unwrap().
 #![cfg(test)]
 
-#[expect(dead_code, reason = "shared by all integration tests: none needs everything")]
+#[expect(dead_code, reason = "shared by all integration tests")]
 #[path = "../common/mod.rs"]
 mod common;
 
 mod hello;
 mod scene;
 
+mod deadlines;
 mod early_data;
+mod fragments;
+mod malformed;
 mod names;
-mod nonsense;
 mod not_tls;
-mod pieces;
 mod renegotiation;
-mod time;
 mod versions;

@@ -1,10 +1,9 @@
-//! Other protocols on the port: closed at once and without a banner, named in the log, and nothing of what they said is
-//! in it.
+//! Other protocols on the port: closed at once without a banner, and named in the log without their content.
 
-use crate::scene::{AT_ONCE, Scene, assert_told, say};
+use crate::scene::{PROMPT, Scene, assert_alert, send_and_read};
 
-/// What scanners and lost clients send first, and what the log calls it.
-const STRANGERS: [(&str, &str, &[u8]); 21] = [
+/// The first bytes of other protocols, and their names in the log.
+const OTHER_PROTOCOLS: [(&str, &str, &[u8]); 21] = [
     ("HTTP", "http", b"GET /\x1b[31mevil\r\n HTTP/1.1\r\nHost: home.example\r\n\r\n"),
     ("HTTP POST", "http", b"POST /login HTTP/1.1\r\nHost: home.example\r\nContent-Length: 3\r\n\r\nabc"),
     ("HTTP CONNECT", "http", b"CONNECT example.org:443 HTTP/1.1\r\n\r\n"),
@@ -22,7 +21,7 @@ const STRANGERS: [(&str, &str, &[u8]); 21] = [
     ("ChangeCipherSpec", "tls, but not a ClientHello", b"\x14\x03\x03\0\x01\x01"),
     ("heartbeat", "tls, but not a ClientHello", b"\x18\x03\x02\0\x03\x01\x40\0"),
     ("application data", "tls, but not a ClientHello", b"\x17\x03\x03\0\x05hello"),
-    ("a record of SSL 2's days", "other", b"\x16\x02\0\0\x05hello"),
+    ("a record of version 2", "other", b"\x16\x02\0\0\x05hello"),
     ("zeros", "other", &[0; 512]),
     ("newlines", "other", b"\r\n\r\n\r\n"),
     ("memcached", "other", b"stats\r\n"),
@@ -31,9 +30,9 @@ const STRANGERS: [(&str, &str, &[u8]); 21] = [
 #[test]
 fn other_protocols_are_closed_at_once_without_a_banner() {
     let scene = Scene::new();
-    for (protocol, label, bytes) in STRANGERS {
-        let line = scene.assert_refuses(bytes, "client_hello", "not_tls", None);
-        // The whole of it: a label out of a closed list, and nothing of what was sent.
+    for (protocol, label, bytes) in OTHER_PROTOCOLS {
+        let line = scene.assert_rejected(bytes, "client_hello", "not_tls", None);
+        // Exactly a label from a closed list, without anything that was sent.
         assert_eq!(line["detail"], label, "{protocol}: {line}");
         assert!(line["server_name"].is_null() && line["route"].is_null(), "{line}");
         assert_eq!(line["side"], "client");
@@ -44,7 +43,7 @@ fn other_protocols_are_closed_at_once_without_a_banner() {
 #[test]
 fn random_bytes_are_closed_at_once_without_a_banner() {
     let scene = Scene::new();
-    // The same on every run (xorshift64); what begins like a ClientHello's record is none of this test's.
+    // The same in every run (xorshift64), without bytes that begin like a handshake record.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -57,18 +56,18 @@ fn random_bytes_are_closed_at_once_without_a_banner() {
         if bytes[0] == 22 {
             bytes[0] = 0;
         }
-        let line = scene.assert_refuses(&bytes, "client_hello", "not_tls", None);
+        let line = scene.assert_rejected(&bytes, "client_hello", "not_tls", None);
         assert!(line["detail"].as_str().unwrap().len() < 32, "{line}");
     }
     scene.end();
 }
 
 #[test]
-fn first_byte_alone_is_enough() {
+fn first_byte_is_enough_to_reject() {
     let scene = Scene::new();
-    // Nothing that comes later could make TLS of it, so nothing is waited for.
+    // No further byte can make these TLS, so the gate does not wait.
     for byte in [b'G', b'S', 0, 5, 0x15, 0x80, 0xff] {
-        scene.assert_refuses(&[byte], "client_hello", "not_tls", None);
+        scene.assert_rejected(&[byte], "client_hello", "not_tls", None);
     }
     scene.end();
 }
@@ -78,10 +77,10 @@ fn megabytes_of_another_protocol_are_not_read() {
     let scene = Scene::new();
     let upload = [&b"POST / HTTP/1.1\r\nContent-Length: 33554432\r\n\r\n"[..], &vec![b'x'; 32 << 20]].concat();
     let before = scene.memory();
-    scene.refused("client_hello", "not_tls", |stream| {
-        let heard = say(stream, &upload);
-        assert!(heard.after < AT_ONCE, "{:?}", heard.after);
-        assert_told(&heard, None);
+    scene.expect_rejection("client_hello", "not_tls", |stream| {
+        let response = send_and_read(stream, &upload);
+        assert!(response.after < PROMPT, "{:?}", response.after);
+        assert_alert(&response, None);
     });
     let grown = scene.memory().saturating_sub(before);
     assert!(grown < 1 << 20, "{grown} bytes more");

@@ -1,4 +1,4 @@
-//! Renegotiation (TLS 1.2): refused with the alert that is meant for it, however the asker takes that.
+//! Renegotiation (TLS 1.2) is declined by `no_renegotiation`.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use crate::common::process::{tool, wait_until};
 use crate::scene::{NAS, Scene};
 
 #[test]
-fn openssl_that_asks_to_renegotiate_is_told_no_renegotiation() {
+fn renegotiation_by_openssl_is_declined() {
     let mut scene = Scene::new();
     let (chain, key) = alice(&scene);
     let mut client = tool("openssl", "openssl")
@@ -18,29 +18,28 @@ fn openssl_that_asks_to_renegotiate_is_told_no_renegotiation() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Before the request the session is an ordinary one.
+    // Before the request the session works.
     let mut stdin = client.stdin.take().unwrap();
     let asked = scene.backend.received();
     stdin.write_all(b"hello\n").unwrap();
     scene.backend.wait_received(asked + 6);
-    // A line with R alone asks to renegotiate (openssl-s_client(1), "CONNECTED COMMANDS"). OpenSSL gives up when it is
-    // told no, although its input is still open.
+    // The line `R` requests renegotiation (openssl-s_client(1), "CONNECTED COMMANDS"). OpenSSL exits when it is declined.
     stdin.write_all(b"R\n").unwrap();
-    wait_until("openssl has given up", || client.try_wait().unwrap());
+    wait_until("openssl exits", || client.try_wait().unwrap());
     drop(stdin);
     let output = client.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(said.contains("RENEGOTIATING"), "{said}");
-    assert!(said.contains("no renegotiation"), "{said}");
+    let output_text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output_text.contains("RENEGOTIATING"), "{output_text}");
+    assert!(output_text.contains("no renegotiation"), "{output_text}");
 
     let line = scene.assert_closed();
-    assert_eq!(line["reason"], "client_reset", "it was the client who gave up: {line}");
+    assert_eq!(line["reason"], "client_reset", "{line}");
     assert_eq!([&line["bytes_to_backend"], &line["bytes_to_client"]], [6, 6]);
     assert_eq!(scene.backend.received(), asked + 6, "nothing of the request reaches the backend");
     scene.end();
 }
 
-/// Files with a certificate of alice's, and its key.
+/// Files with a certificate of alice and its key.
 fn alice(scene: &Scene) -> (std::path::PathBuf, std::path::PathBuf) {
     let alice = scene.pki.client("alice");
     (scene.pki.write("alice.pem", alice.chain_pem()), scene.pki.write("alice-key.pem", alice.key_pem()))

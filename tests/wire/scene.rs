@@ -1,4 +1,4 @@
-//! A gate with one service behind it, and what is owed for every refusal.
+//! A gate with one backend, and the checks of a rejection.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -16,46 +16,46 @@ use crate::common::gate::{Gate, LOCAL, Metrics};
 use crate::common::pki::TestPki;
 use crate::common::process::wait_until;
 
-/// The one name that the gate serves in most tests.
+/// The server name of the gate's route.
 pub(crate) const NAS: &str = "nas.home.example";
 
-/// How soon is at once, on a busy machine.
-pub(crate) const AT_ONCE: Duration = Duration::from_secs(8);
+/// The time limit for immediate answers, on a busy machine.
+pub(crate) const PROMPT: Duration = Duration::from_secs(8);
 
-/// A gate with the route `nas` for [`NAS`], to a backend that echoes. Every verified certificate is let in.
+/// A gate with the route `nas` for [`NAS`], to an echo backend. Every verified certificate is allowed.
 ///
-/// [`Scene::end`] is part of every test.
+/// Every test must call [`Scene::end`].
 pub(crate) struct Scene {
     pub(crate) pki: TestPki,
     pub(crate) backend: Backend,
     pub(crate) gate: Gate,
-    /// A client that is let in: alice.
+    /// The configuration of an authorized client, alice.
     pub(crate) alice: Arc<ClientConfig>,
-    /// How many descriptors the gate held before the test.
+    /// How many descriptors the gate had open before the test.
     descriptors: usize,
-    /// How many connections of the route `nas` were let in and are over.
+    /// How many connections of the route `nas` have been closed.
     closed: usize,
 }
 
-/// What a client received, and when and how that ended.
+/// What a client received, and how and when the connection ended.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Response {
     pub(crate) bytes: Vec<u8>,
     pub(crate) end: End,
-    /// Counted from before the connection was made.
+    /// Measured from before the connection was made.
     pub(crate) after: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// End of file: all that was sent has come.
+    /// End of file: everything that was sent has arrived.
     Orderly,
     /// A reset, as the kernel sends it when a socket is closed with unread bytes.
     Reset,
 }
 
 impl Scene {
-    /// With deadlines that no test can run into.
+    /// With deadlines that no test reaches.
     pub(crate) fn new() -> Self {
         Self::with("[timeouts]\nclient_hello = \"1m\"\nhandshake = \"1m\"\n")
     }
@@ -83,16 +83,16 @@ allow = ["any"]
         let gate = Gate::start(&config);
         let alice = Arc::new(pki.client_config(Some(&pki.client("alice")), rustls::ALL_VERSIONS));
         let mut scene = Self { pki, backend, gate, alice, descriptors: 0, closed: 0 };
-        // What a gate opens once and keeps is open after the first connection.
-        scene.serve_alice();
+        // Descriptors that the gate keeps are open after the first connection.
+        scene.assert_alice_served();
         scene.count_descriptors();
         scene
     }
 
-    /// Takes the descriptors that the gate holds now for those it holds for good.
+    /// Counts the descriptors that the gate keeps open.
     pub(crate) fn count_descriptors(&mut self) {
         self.gate.settled();
-        // The last scrape may not be closed yet: the least of some looks is what the gate keeps.
+        // The last scrape may still be open, so the minimum of several counts is used.
         let looks = std::iter::repeat_with(|| {
             thread::sleep(Duration::from_millis(5));
             self.descriptors()
@@ -100,7 +100,7 @@ allow = ["any"]
         self.descriptors = looks.take(20).min().unwrap();
     }
 
-    /// A connection to the gate. What is written to it leaves at once.
+    /// A connection to the gate, without Nagle's algorithm.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect_timeout(&self.gate.address(), DEADLINE).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -109,22 +109,22 @@ allow = ["any"]
         stream
     }
 
-    /// Alice's client on a socket, with the handshake to come.
+    /// A TLS client of alice, before its handshake.
     pub(crate) fn alice(&self) -> ClientConnection {
         ClientConnection::new(Arc::clone(&self.alice), NAS.try_into().unwrap()).unwrap()
     }
 
-    /// Alice is let in, and what she sends comes back.
+    /// Alice is authorized, and her bytes are echoed.
     #[track_caller]
-    pub(crate) fn serve_alice(&mut self) {
+    pub(crate) fn assert_alice_served(&mut self) {
         let stream = StreamOwned::new(self.alice(), self.connect());
         self.assert_served(stream);
     }
 
-    /// A client is let in, and what it sends comes back.
+    /// The client is authorized, and its bytes are echoed.
     #[track_caller]
     pub(crate) fn assert_served(&mut self, mut stream: StreamOwned<ClientConnection, impl Read + Write>) {
-        let question = b"Who is there?";
+        let question = b"Hello, echo! ";
         stream.write_all(question).unwrap();
         let mut answer = [0; 13];
         stream.read_exact(&mut answer).unwrap();
@@ -136,32 +136,31 @@ allow = ["any"]
         self.assert_closed();
     }
 
-    /// One more connection was let in and is over; returns its line.
+    /// One more connection was closed. Returns its log line.
     #[track_caller]
     pub(crate) fn assert_closed(&mut self) -> Value {
         self.closed += 1;
         self.gate.wait_closed("nas", self.closed).pop().unwrap()
     }
 
-    /// Sends `bytes` on a connection of its own, listens to the end, and is refused for this.
+    /// Sends `bytes` on a new connection, which must be rejected for this reason with this alert. Returns the log line.
     #[track_caller]
-    pub(crate) fn assert_refuses(&self, bytes: &[u8], stage: &str, reason: &str, alert: Option<u8>) -> Value {
-        let line = self.refused(stage, reason, |stream| {
-            let heard = say(stream, bytes);
-            assert!(heard.after < AT_ONCE, "closed after {:?}", heard.after);
-            assert_told(&heard, alert);
+    pub(crate) fn assert_rejected(&self, bytes: &[u8], stage: &str, reason: &str, alert: Option<u8>) -> Value {
+        let line = self.expect_rejection(stage, reason, |stream| {
+            let response = send_and_read(stream, bytes);
+            assert!(response.after < PROMPT, "closed after {:?}", response.after);
+            assert_alert(&response, alert);
         });
         let named = alert.map(|alert| doorward::model::rejection::Alert(alert).to_string());
         assert_eq!(line["alert"].as_str(), named.as_deref(), "{line}");
         line
     }
 
-    /// Lets `attempt` do what it wants with a connection of its own, after which that connection must have been refused
-    /// for this; see [`Scene::one_refused`].
+    /// Runs `attempt` with a new connection, which must be rejected for this reason; see [`Scene::expect_one_rejection`].
     #[track_caller]
-    pub(crate) fn refused(&self, stage: &str, reason: &str, attempt: impl FnOnce(&TcpStream)) -> Value {
+    pub(crate) fn expect_rejection(&self, stage: &str, reason: &str, attempt: impl FnOnce(&TcpStream)) -> Value {
         let mut source = None;
-        let line = self.one_refused(stage, reason, || {
+        let line = self.expect_one_rejection(stage, reason, || {
             let stream = self.connect();
             source = stream.local_addr().ok();
             attempt(&stream);
@@ -170,10 +169,10 @@ allow = ["any"]
         line
     }
 
-    /// Lets `attempt` make one connection, which must have been refused for this, and nothing else have happened:
-    /// exactly one counter is up by one, one line says why, and no backend was asked. Returns the line.
+    /// Runs `attempt`, which makes one connection that must be rejected for this reason: exactly one counter increases by
+    /// one, one log line has the reason, and no backend is dialled. Returns the line.
     #[track_caller]
-    pub(crate) fn one_refused(&self, stage: &str, reason: &str, attempt: impl FnOnce()) -> Value {
+    pub(crate) fn expect_one_rejection(&self, stage: &str, reason: &str, attempt: impl FnOnce()) -> Value {
         let (before, asked) = (self.gate.settled(), self.backend.accepted());
         let last = self.gate.lines().iter().filter_map(|line| line["id"].as_u64()).max();
         attempt();
@@ -188,21 +187,21 @@ allow = ["any"]
         let route = line["route"].as_str().unwrap_or("none");
         let labels = [("listener", "public"), ("route", route), ("stage", stage), ("reason", reason)];
         assert_eq!(up(REJECTED, &labels), 1.0, "{labels:?}");
-        assert_eq!(up(REJECTED, &[]), 1.0, "only one counter goes up");
+        assert_eq!(up(REJECTED, &[]), 1.0, "only one counter increases");
         assert_eq!(up("doorward_connections_accepted_total", &[]), 1.0);
         assert_eq!(up("doorward_connections_closed_total", &[]), 0.0);
-        assert_eq!(self.backend.accepted(), asked, "no backend is asked");
+        assert_eq!(self.backend.accepted(), asked, "no backend is dialled");
         assert_plain(&line);
         line
     }
 
-    /// What is owed after every attack: a good client is served, every connection has its verdict, and nothing stays
+    /// The checks after every attack: a good client is served, every connection has its verdict, and no descriptor stays
     /// open.
     #[track_caller]
     pub(crate) fn end(mut self) -> Metrics {
-        self.serve_alice();
+        self.assert_alice_served();
         let metrics = self.gate.settled();
-        wait_until("every descriptor has come back", || (self.descriptors() <= self.descriptors).then_some(()));
+        wait_until("every descriptor is closed", || (self.descriptors() <= self.descriptors).then_some(()));
         metrics
     }
 
@@ -210,7 +209,7 @@ allow = ["any"]
         std::fs::read_dir(format!("/proc/{}/fd", self.gate.pid())).unwrap().count()
     }
 
-    /// The memory of the gate that is in use, in bytes (proc(5), `VmRSS`).
+    /// The resident memory of the gate in bytes (proc(5), `VmRSS`).
     pub(crate) fn memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.gate.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -221,45 +220,45 @@ allow = ["any"]
 
 const REJECTED: &str = "doorward_connections_rejected_total";
 
-/// Sends `bytes` and listens until the gate ends the connection.
+/// Sends `bytes` and reads until the gate ends the connection.
 #[track_caller]
-pub(crate) fn say(mut stream: &TcpStream, bytes: &[u8]) -> Heard {
-    let begun = Instant::now();
-    // A gate that has heard enough may have hung up: what it said before that counts.
+pub(crate) fn send_and_read(mut stream: &TcpStream, bytes: &[u8]) -> Response {
+    let started = Instant::now();
+    // The gate may close before everything is sent; its answer is still read.
     let _ = stream.write_all(bytes);
-    listen(stream, begun)
+    read_to_end(stream, started)
 }
 
-/// Listens until the gate ends the connection.
+/// Reads until the gate ends the connection.
 #[track_caller]
-pub(crate) fn listen(mut stream: &TcpStream, begun: Instant) -> Heard {
+pub(crate) fn read_to_end(mut stream: &TcpStream, started: Instant) -> Response {
     let mut bytes = Vec::new();
     let end = match stream.read_to_end(&mut bytes) {
         Ok(_) => End::Orderly,
         Err(error) if error.kind() == ErrorKind::ConnectionReset => End::Reset,
-        Err(error) => panic!("the gate does not end the connection: {error}; it said {bytes:02x?}"),
+        Err(error) => panic!("the gate does not end the connection: {error}; it sent {bytes:02x?}"),
     };
-    Heard { bytes, end, after: begun.elapsed() }
+    Response { bytes, end, after: started.elapsed() }
 }
 
-/// A client was told this, and nothing else: a fatal alert and an orderly end, or nothing at all.
+/// The client received exactly a fatal alert and an orderly end, or nothing.
 #[track_caller]
-pub(crate) fn assert_told(heard: &Heard, alert: Option<u8>) {
+pub(crate) fn assert_alert(response: &Response, alert: Option<u8>) {
     match alert {
-        None => assert!(heard.bytes.is_empty(), "{heard:02x?}"),
+        None => assert!(response.bytes.is_empty(), "{response:02x?}"),
         Some(alert) => {
-            // The version of a record is of no meaning (RFC 8446 section 5.1).
+            // The version of a record has no meaning (RFC 8446 section 5.1).
             assert!(
-                matches!(heard.bytes[..], [21, 3, _, 0, 2, 2, description] if description == alert),
-                "instead of alert {alert}: {heard:02x?}"
+                matches!(response.bytes[..], [21, 3, _, 0, 2, 2, description] if description == alert),
+                "instead of alert {alert}: {response:02x?}"
             );
-            assert_eq!(heard.end, End::Orderly, "a reset could overtake the alert");
+            assert_eq!(response.end, End::Orderly, "a reset could overtake the alert");
         }
     }
 }
 
-/// Sends byte by byte with `pause` in between, on a thread of its own, until all is sent or the gate has hung up.
-pub(crate) fn dribble(stream: &TcpStream, bytes: Vec<u8>, pause: Duration) -> thread::JoinHandle<()> {
+/// Sends byte by byte with pauses, on another thread, until everything is sent or the gate closes.
+pub(crate) fn send_byte_by_byte(stream: &TcpStream, bytes: Vec<u8>, pause: Duration) -> thread::JoinHandle<()> {
     let mut stream = stream.try_clone().unwrap();
     thread::spawn(move || {
         for byte in bytes {
@@ -271,7 +270,7 @@ pub(crate) fn dribble(stream: &TcpStream, bytes: Vec<u8>, pause: Duration) -> th
     })
 }
 
-/// Whatever a stranger chose, a line stays one line of text for a terminal.
+/// A log line is plain text on one line, whatever the client sent.
 #[track_caller]
 fn assert_plain(line: &Value) {
     let mut values = vec![line];

@@ -1,9 +1,9 @@
-//! Host names of backends to addresses, by the system's resolver, so that `/etc/hosts`, mDNS and `nsswitch.conf` count.
+//! Resolves host names of backends by the system's resolver, so that `/etc/hosts`, mDNS and `nsswitch.conf` apply.
 //!
-//! `getaddrinfo` blocks for as long as a name server is silent, and cannot be cancelled. So look-ups have threads of their
-//! own: one look-up for each distinct name, however many connections wait for it, and a bound for all. A connection waits no
-//! longer than it may take to dial; an answer that is known already is used meanwhile. Names come from the configuration
-//! only, so clients decide neither how many look-ups there are nor how many threads.
+//! `getaddrinfo` blocks while a name server is silent and cannot be cancelled. So look-ups run on their own, bounded
+//! threads, one look-up per name however many connections wait for it. A connection waits no longer than its dial timeout,
+//! and uses a stale answer if there is one. Names come from the configuration only, so clients control neither the number of
+//! look-ups nor of threads.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -18,18 +18,18 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-/// An answer is good for so long; the resolver does not say what the DNS says about that.
-const FRESH: Duration = Duration::from_secs(30);
-/// From this age on a name in use is looked up again, while the answer is still good.
-const REFRESH: Duration = Duration::from_secs(20);
-/// The last good answer is used for so long if no newer one can be had.
-const STALE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a look-up may take before the last good answer is used instead.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// A failure is remembered for so long.
-const FAILED: Duration = Duration::from_secs(1);
-/// The most addresses of one name that are used.
-const ADDRESSES: usize = 16;
+/// How long an answer is used without a new look-up. `getaddrinfo` does not return the TTL.
+const FRESH_FOR: Duration = Duration::from_secs(30);
+/// The age from which a name in use is looked up again, while its answer is still used.
+const REFRESH_AFTER: Duration = Duration::from_secs(20);
+/// How long the last good answer is used if look-ups fail or time out.
+const STALE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a connection waits for a look-up before it uses a stale answer.
+const STALE_AFTER_WAIT: Duration = Duration::from_millis(500);
+/// How long a failure is cached.
+const FAILURE_FOR: Duration = Duration::from_secs(1);
+/// The most addresses used of one name.
+const ADDRESSES_MAX: usize = 16;
 
 /// The addresses of a name; the port is 0.
 pub type Addresses = Arc<[SocketAddr]>;
@@ -37,21 +37,21 @@ pub type Addresses = Arc<[SocketAddr]>;
 /// Why a name has no address.
 #[derive(Clone, Debug)]
 pub enum Unresolved {
-    /// The resolver says no.
+    /// The resolver returned an error.
     Failed(Arc<io::Error>),
-    /// The resolver has not answered in time, and there is no earlier answer.
+    /// No answer in time, and no stale one.
     NoAnswer,
 }
 
-type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
+type LookUpFn = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Looks names up and remembers the answers. Lasts as long as the gate; clones are the same one.
+/// A caching resolver. Lives as long as the gate; clones share the cache.
 #[derive(Clone)]
 pub struct Resolver(Arc<Inner>);
 
 struct Inner {
-    look_up: Box<LookUp>,
-    /// Threads at once. A look-up of a name that no server answers takes one for half a minute or so.
+    look_up: Box<LookUpFn>,
+    /// The most threads at the same time. A look-up that no server answers occupies one for about half a minute.
     threads: usize,
     state: Mutex<State>,
 }
@@ -59,31 +59,31 @@ struct Inner {
 #[derive(Default)]
 struct State {
     names: HashMap<Arc<str>, Entry>,
-    /// Names that wait for a thread, each once.
+    /// Names waiting for a thread, without duplicates.
     queue: VecDeque<Arc<str>>,
     threads: usize,
 }
 
-/// What is known of one name.
+/// The cache entry of one name.
 #[derive(Default)]
 struct Entry {
     answer: Option<(Addresses, Instant)>,
     failure: Option<(Arc<io::Error>, Instant)>,
-    flight: Option<Flight>,
+    lookup: Option<Lookup>,
 }
 
-/// A look-up that is under way or waits for a thread.
-struct Flight {
+/// A look-up that is running or waiting for a thread.
+struct Lookup {
     since: Instant,
-    /// Dropped at its end.
+    /// Dropped when the look-up ends, which wakes the waiting connections.
     end: watch::Sender<()>,
 }
 
-/// What a caller gets at once.
-enum Known {
+/// The state of a name in the cache.
+enum Cached {
     Addresses(Addresses),
     Failed(Arc<io::Error>),
-    /// Not before this look-up has ended; or these, if it has not ended by then.
+    /// A look-up is running. If it has not ended by the given time, the stale addresses are used.
     Wait(watch::Receiver<()>, Option<(Addresses, Instant)>),
 }
 
@@ -94,7 +94,7 @@ impl fmt::Debug for Resolver {
 }
 
 impl Resolver {
-    /// The system's resolver, asked by so many threads at once.
+    /// The system's resolver, with at most `threads` look-ups at the same time.
     pub fn system(threads: usize) -> Self {
         Self::new(threads, |name| Ok((name, 0).to_socket_addrs()?.collect()))
     }
@@ -103,72 +103,72 @@ impl Resolver {
         Self(Arc::new(Inner { look_up: Box::new(look_up), threads, state: Mutex::default() }))
     }
 
-    /// The addresses of `name`, at the latest by `deadline`. Cancel-safe; a look-up that was begun goes on.
+    /// The addresses of `name`, by `deadline`. Cancel-safe; a look-up that has started continues.
     pub async fn resolve(&self, name: &str, deadline: Instant) -> Result<Addresses, Unresolved> {
         loop {
-            let (mut end, earlier) = match self.known(name, Instant::now()) {
-                Known::Addresses(addresses) => return Ok(addresses),
-                Known::Failed(error) => return Err(Unresolved::Failed(error)),
-                Known::Wait(end, earlier) => (end, earlier),
+            let (mut end, earlier) = match self.cached(name, Instant::now()) {
+                Cached::Addresses(addresses) => return Ok(addresses),
+                Cached::Failed(error) => return Err(Unresolved::Failed(error)),
+                Cached::Wait(end, earlier) => (end, earlier),
             };
-            let until = earlier.as_ref().map_or(deadline, |(_, patience)| deadline.min(*patience));
-            // The sender is dropped, never used.
+            let until = earlier.as_ref().map_or(deadline, |(_, use_stale_at)| deadline.min(*use_stale_at));
+            // The sender is dropped, never used to send.
             if timeout_at(until, end.changed()).await.is_err() {
                 return earlier.map(|(addresses, _)| addresses).ok_or(Unresolved::NoAnswer);
             }
         }
     }
 
-    /// What is known of a name; what is not fresh is looked up again.
-    fn known(&self, name: &str, now: Instant) -> Known {
+    /// The state of a name in the cache. Queues a look-up if the entry is not fresh.
+    fn cached(&self, name: &str, now: Instant) -> Cached {
         let mut state = self.state();
         let (name, mut entry) = match state.names.remove_entry(name) {
-            Some(known) => known,
+            Some(cached) => cached,
             None => {
-                // Names of former configurations.
+                // Entries of former configurations.
                 state.names.retain(|_, entry| entry.is_of_use(now));
                 (Arc::from(name), Entry::default())
             }
         };
         let age = entry.answer.as_ref().map(|(_, since)| now.saturating_duration_since(*since));
-        let has_failed = entry.failure.as_ref().is_some_and(|(_, at)| now.saturating_duration_since(*at) < FAILED);
-        if entry.flight.is_none() && !has_failed && age.is_none_or(|age| age >= REFRESH) {
-            entry.flight = Some(Flight { since: now, end: watch::Sender::new(()) });
+        let has_failed = entry.failure.as_ref().is_some_and(|(_, at)| now.saturating_duration_since(*at) < FAILURE_FOR);
+        if entry.lookup.is_none() && !has_failed && age.is_none_or(|age| age >= REFRESH_AFTER) {
+            entry.lookup = Some(Lookup { since: now, end: watch::Sender::new(()) });
             state.queue.push_back(Arc::clone(&name));
         }
-        self.staff(&mut state);
+        self.start_thread(&mut state);
         let usable =
-            entry.answer.as_ref().map(|(addresses, _)| addresses).filter(|_| age.is_some_and(|age| age < STALE));
-        let known = match (&entry.flight, &entry.failure, usable) {
-            (_, _, Some(addresses)) if has_failed || age.is_some_and(|age| age < FRESH) => {
-                Known::Addresses(Arc::clone(addresses))
+            entry.answer.as_ref().map(|(addresses, _)| addresses).filter(|_| age.is_some_and(|age| age < STALE_FOR));
+        let cached = match (&entry.lookup, &entry.failure, usable) {
+            (_, _, Some(addresses)) if has_failed || age.is_some_and(|age| age < FRESH_FOR) => {
+                Cached::Addresses(Arc::clone(addresses))
             }
-            (Some(flight), _, usable) => {
-                let usable = usable.map(|addresses| (Arc::clone(addresses), flight.since + PATIENCE));
-                Known::Wait(flight.end.subscribe(), usable)
+            (Some(lookup), _, usable) => {
+                let usable = usable.map(|addresses| (Arc::clone(addresses), lookup.since + STALE_AFTER_WAIT));
+                Cached::Wait(lookup.end.subscribe(), usable)
             }
-            (None, Some((error, _)), _) => Known::Failed(Arc::clone(error)),
-            // Cannot be: without a failure there is a look-up.
-            (None, None, _) => Known::Failed(Arc::new(io::ErrorKind::NotFound.into())),
+            (None, Some((error, _)), _) => Cached::Failed(Arc::clone(error)),
+            // Unreachable: without a failure there is a look-up.
+            (None, None, _) => Cached::Failed(Arc::new(io::ErrorKind::NotFound.into())),
         };
         state.names.insert(name, entry);
-        known
+        cached
     }
 
-    /// Starts a thread for what waits, unless there are enough.
-    fn staff(&self, state: &mut State) {
+    /// Starts a thread for waiting names, unless the limit is reached.
+    fn start_thread(&self, state: &mut State) {
         if state.queue.is_empty() || state.threads >= self.0.threads {
             return;
         }
         let resolver = self.clone();
-        // Never joined: it may hang, and must not hold up the end of the process.
+        // Never joined: it may block, and must not delay the end of the process.
         if thread::Builder::new().name("resolver".to_owned()).spawn(move || resolver.work()).is_ok() {
             state.threads += 1;
         }
-        // Otherwise the next request tries again.
+        // On a failure the next request tries again.
     }
 
-    /// Looks up what waits, then ends.
+    /// Looks up the waiting names, then ends.
     fn work(&self) {
         loop {
             let mut state = self.state();
@@ -185,13 +185,13 @@ impl Resolver {
                 Ok(addresses) => debug!(%name, ?addresses, ?took, "looked up"),
                 Err(error) => debug!(%name, %error, ?took, "look-up failed"),
             }
-            self.found(&name, found, Instant::now());
+            self.store(&name, found, Instant::now());
         }
     }
 
-    fn found(&self, name: &str, found: io::Result<Vec<SocketAddr>>, now: Instant) {
+    fn store(&self, name: &str, found: io::Result<Vec<SocketAddr>>, now: Instant) {
         let found = found.and_then(|mut addresses| {
-            addresses.truncate(ADDRESSES);
+            addresses.truncate(ADDRESSES_MAX);
             if addresses.is_empty() { Err(io::Error::other("the name has no address")) } else { Ok(addresses) }
         });
         if let Some(entry) = self.state().names.get_mut(name) {
@@ -199,7 +199,7 @@ impl Resolver {
                 Ok(addresses) => (entry.answer, entry.failure) = (Some((addresses.into(), now)), None),
                 Err(error) => entry.failure = Some((Arc::new(error), now)),
             }
-            entry.flight = None;
+            entry.lookup = None;
         }
     }
 
@@ -210,8 +210,8 @@ impl Resolver {
 
 impl Entry {
     fn is_of_use(&self, now: Instant) -> bool {
-        let is_new = |at: Instant| now.saturating_duration_since(at) < STALE;
-        self.flight.is_some() || self.answer.as_ref().is_some_and(|(_, at)| is_new(*at))
+        let is_new = |at: Instant| now.saturating_duration_since(at) < STALE_FOR;
+        self.lookup.is_some() || self.answer.as_ref().is_some_and(|(_, at)| is_new(*at))
     }
 }
 

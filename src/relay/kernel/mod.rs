@@ -1,24 +1,24 @@
-//! TLS in the kernel: it seals and opens the records, and bytes are spliced between the two sockets without a copy to user
-//! memory.
+//! TLS in the kernel: the kernel seals and opens the records, and bytes are spliced between the two sockets without a copy
+//! to user memory.
 //!
-//! The rules below were found by measurement on Linux 6.1, 6.12 and 7.3, and read in net/tls:
+//! How kernel TLS behaves, measured on Linux 6.1, 6.12 and 7.3 and read in net/tls:
 //!
-//! * `splice` moves one record a call. 0 is the end of the stream *or* an empty record: a look at what follows tells.
-//! * `EINVAL` is a record that is no data, which `recvmsg` takes; if there is none, it was garbage, about which the socket
-//!   never says a word again.
-//! * What is no record at all is an error of the socket, and since 6.12 no readiness to read: whoever waits for that alone
-//!   waits for ever.
-//! * An alert that arrives behind unread data gives no new readiness: whoever was woken goes on until `WouldBlock`.
-//! * What `splice` and `sendmsg` have taken from us need not be TCP's yet: the layer keeps back what TCP has no room for, and
-//!   `shutdown` and `close` throw that away. So the end of a connection waits until TCP has been given all of it.
-//! * Nothing keeps us from sending behind a close_notify but ourselves, nobody counts records but ourselves, and keys are
-//!   changed by Linux 6.14 and later only.
+//! * `splice` moves one record per call. 0 is the end of the stream *or* an empty record; `MSG_PEEK` tells which.
+//! * `EINVAL` is a record of another type than data, which `recvmsg` reads. If `recvmsg` finds none, the bytes were no
+//!   record, and the socket reports nothing more.
+//! * Bytes that are no record set an error on the socket and, since 6.12, do not make it readable: waiting for readability
+//!   alone would wait for ever.
+//! * An alert that arrives after unread data causes no new readiness event: a woken task reads until `WouldBlock`.
+//! * What `splice` and `sendmsg` have accepted may still be in the TLS layer, which keeps back what TCP has no room for, and
+//!   `shutdown` and `close` discard it. So a connection is closed only after TCP has been handed all of it.
+//! * The kernel lets us send after a close_notify and does not enforce the record limit of a key. Only Linux 6.14 and later
+//!   can change keys.
 
-mod down;
+mod download;
 mod support;
 #[cfg(test)]
 mod tests;
-mod up;
+mod upload;
 
 use std::io;
 use std::net::Shutdown;
@@ -33,33 +33,30 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 pub use self::support::Support;
-use super::{End, Engine, Moved, ON_ITS_WAY, Path, Rest, client_broke, cut_short};
+use super::{AfterCloseNotify, End, Engine, Moved, Path, ROUNDS_MAX, UNDELIVERED_MAX, client_reset, truncation};
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
 use crate::sys::ktls::{self, Cipher, Direction, Key, Received, Version};
 use crate::sys::socket::reset_on_close_beyond;
 use crate::sys::splice::{CAPACITY, Pipe};
 use crate::sys::stream::Stream;
-use crate::tls::record::{Aead, Course, Keys, PLAINTEXT_MAX, RecordError, Schedule, Secret, content};
+use crate::tls::record::{
+    Aead, InboundState, Keys, PLAINTEXT_MAX, RESERVED_RECORDS, RecordError, Schedule, Secret, content,
+};
 
-/// How often one direction goes round before the other one and other connections get their turn.
-const TURNS: usize = 16;
+/// How many full records are collected in the pipe before they are written to the backend, to save system calls. This many
+/// fit a pipe even if each of its pages holds a single fragment.
+const BATCH_RECORDS: usize = 3;
 
-/// How many records of the greatest length are gathered before they are passed on: one call to the kernel each way for each
-/// record would be more calls than the work is worth. So many fit a pipe even if every page of it holds a single fragment.
-const GATHERED: usize = 3;
-
-/// How much of a record that is no data is taken at once. Only a ClientHello of a renegotiation can be longer.
+/// How many bytes of a record that is not data are read at once. Only a ClientHello of a renegotiation can be longer.
 const MESSAGE_MAX: usize = 4096;
 
-/// The most records one pipe can be cut into: each but the last is full, or ends where a page of the pipe does.
+/// The most records into which the content of one pipe is sealed: each but the last is full, or ends at a page boundary.
 const RECORDS_MAX: u64 = (CAPACITY / PLAINTEXT_MAX + CAPACITY / 4096 + 1) as u64;
-/// Records that are left for messages of our own when a key is called worn: alerts and KeyUpdates.
-const KEPT_BACK: u64 = 8;
 
-/// How long to wait before looking again whether TCP has been given everything; doubled each time.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
-const LOOK_AGAIN_MAX: Duration = Duration::from_millis(320);
+/// The interval at which the gate asks whether TCP has been handed everything; doubled each time.
+const TCP_POLL_MIN: Duration = Duration::from_millis(5);
+const TCP_POLL_MAX: Duration = Duration::from_millis(320);
 
 fn version_of(schedule: &Schedule) -> Version {
     if schedule.is_tls13() { Version::Tls13 } else { Version::Tls12 }
@@ -79,113 +76,115 @@ fn cipher_of(secret: &Secret) -> Option<(Cipher, &[u8], &[u8])> {
 #[derive(Debug)]
 pub(super) struct KernelTls {
     client: Arc<TcpStream>,
-    /// Until there is an error of the client's socket.
-    errors: Option<Errors>,
+    /// Completes when the client's socket has an error; `None` after that.
+    socket_error: Option<SocketError>,
     backend: Stream,
-    up: Up,
-    down: Down,
-    course: Course,
-    sealed: Sealed,
-    /// rustls' key schedule, where the kernel can change keys: it is large, and of no other use.
+    up: Upload,
+    down: Download,
+    inbound: InboundState,
+    sealed: SealedRecords,
+    /// rustls' key schedule, kept only where the kernel can change keys, because it is large.
     schedule: Option<Box<Schedule>>,
     first_ended: Option<Side>,
     moved: Moved,
 }
 
-/// Waits for an error of a socket.
-struct Errors(Pin<Box<dyn Future<Output = ()> + Send>>);
+/// Waits until a socket has an error.
+struct SocketError(Pin<Box<dyn Future<Output = ()> + Send>>);
 
-impl Errors {
-    fn of(socket: &Arc<TcpStream>) -> Self {
+impl SocketError {
+    fn watch(socket: &Arc<TcpStream>) -> Self {
         let socket = Arc::clone(socket);
         Self(Box::pin(async move {
-            // Whatever comes of it, somebody is to look.
+            // The result does not matter: it only wakes the task, which then reads the error.
             let _ = socket.ready(Interest::ERROR).await;
         }))
     }
 }
 
-impl std::fmt::Debug for Errors {
+impl std::fmt::Debug for SocketError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Errors").finish_non_exhaustive()
+        f.debug_struct("SocketError").finish_non_exhaustive()
     }
 }
 
 /// From the client to the backend.
 #[derive(Debug, Default)]
-struct Up {
+struct Upload {
     pipe: Option<Pipe>,
     /// Records in the pipe.
-    gathered: usize,
-    /// What is in the pipe is passed on before more is taken.
-    passing_on: bool,
+    batched: usize,
+    /// The pipe is written to the backend before more is read.
+    flushing: bool,
     ended: bool,
     shut: bool,
-    rest: Rest,
-    /// The backend takes nothing more. What it has still to say is delivered all the same, and until the client has
-    /// ended too, what it sends is read and dropped: closing a socket with unread bytes is a reset
-    /// (RFC 1122 section 4.2.2.13), and could overtake the backend's last words.
-    refused: Option<io::Error>,
+    after_close_notify: AfterCloseNotify,
+    /// The error of the backend that accepts nothing more. What it has sent is still delivered. Until the client ends, its
+    /// bytes are read and discarded: closing a socket with unread bytes causes a reset (RFC 1122 section 4.2.2.13), which
+    /// could overtake the backend's last bytes.
+    write_error: Option<io::Error>,
 }
 
 /// From the backend to the client.
 #[derive(Debug, Default)]
-struct Down {
+struct Download {
     pipe: Option<Pipe>,
-    /// A KeyUpdate is to be sent.
-    update_key: bool,
-    /// A renegotiation is to be declined.
-    decline: bool,
+    /// A KeyUpdate must be sent.
+    key_update_due: bool,
+    /// A `no_renegotiation` alert must be sent.
+    no_renegotiation_due: bool,
     ended: bool,
-    /// The backend's end is to be told by a close_notify, which has not been sent yet.
-    notify: bool,
+    /// The backend has ended and the close_notify for it has not been sent.
+    close_notify_due: bool,
     shut: bool,
-    look_again: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// The interval and the timer for asking whether TCP has been handed everything.
+    tcp_poll: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
-/// What the kernel has sealed.
+/// Counts what the kernel has sealed.
 #[derive(Debug)]
-struct Sealed {
+struct SealedRecords {
     version: Version,
     cipher: Cipher,
-    /// Records that one key may seal.
+    /// How many records one key may seal.
     limit: u64,
-    /// Records that may be sealed until the kernel must be asked how many there were.
-    budget: u64,
-    /// Records that were sealed under earlier keys, less the number of the first one.
-    earlier: u64,
-    /// [`ktls::given_to_tcp`] before the first record.
-    given: u64,
+    /// How many records may be sealed before the kernel must be asked for its count.
+    records_left: u64,
+    /// Records sealed under earlier keys, minus the sequence number of the first one.
+    earlier_records: u64,
+    /// [`ktls::handed_to_tcp`] before the first record.
+    tcp_bytes_at_start: u64,
     /// Bytes of payload and messages.
     bytes: u64,
 }
 
-impl Sealed {
-    /// What a record takes up beside its payload.
+impl SealedRecords {
+    /// The bytes of a record in addition to its payload.
     const fn overhead(&self) -> u64 {
         match (self.version, self.cipher) {
             // Header, content type, tag.
             (Version::Tls13, _) => 5 + 1 + 16,
+            // Header, tag.
             (Version::Tls12, Cipher::Chacha20Poly1305) => 5 + 16,
-            // With a part of the nonce.
+            // Header, explicit nonce, tag.
             (Version::Tls12, _) => 5 + 8 + 16,
         }
     }
 }
 
 impl KernelTls {
-    /// Hands the keys to the kernel. Until this has succeeded, nothing may be moved: a socket that has only one of its keys
-    /// would pass on ciphertext as if it were payload. After a failure there is no way back to user space.
+    /// Hands the keys to the kernel. Nothing may be moved before this has succeeded: a socket with only one of its keys
+    /// would forward ciphertext as payload. After a failure the connection cannot return to user space.
     pub(super) fn new(client: TcpStream, keys: Keys, support: &Support, backend: Stream) -> Result<Self, End> {
         let client = Arc::new(client);
-        match Self::hand_over(&client, keys, support) {
+        match Self::give_keys(&client, keys, support) {
             Ok((sealed, schedule)) => Ok(Self {
-                errors: Some(Errors::of(&client)),
+                socket_error: Some(SocketError::watch(&client)),
                 client,
                 backend,
-                up: Up::default(),
-                down: Down::default(),
-                course: Course::new(sealed.version == Version::Tls13),
+                up: Upload::default(),
+                down: Download::default(),
+                inbound: InboundState::new(sealed.version == Version::Tls13),
                 sealed,
                 schedule,
                 first_ended: None,
@@ -193,55 +192,59 @@ impl KernelTls {
             }),
             Err(error) => {
                 backend.reset_on_close();
-                Err(End::because(CloseReason::Internal, format!("the kernel did not take the keys: {error}")))
+                Err(End::because(CloseReason::Internal, format!("the kernel rejected the keys: {error}")))
             }
         }
     }
 
-    fn hand_over(client: &TcpStream, keys: Keys, support: &Support) -> io::Result<(Sealed, Option<Box<Schedule>>)> {
+    fn give_keys(
+        client: &TcpStream,
+        keys: Keys,
+        support: &Support,
+    ) -> io::Result<(SealedRecords, Option<Box<Schedule>>)> {
         let Keys { send, receive, schedule } = keys;
         let version = version_of(&schedule);
-        let given = ktls::given_to_tcp(client)?;
+        let tcp_bytes_at_start = ktls::handed_to_tcp(client)?;
         set_key(client, Direction::Transmit, version, &send)?;
         set_key(client, Direction::Receive, version, &receive)?;
         let (cipher, ..) = cipher_of(&send).ok_or(io::ErrorKind::Unsupported)?;
         let limit = schedule.record_limit();
-        let sealed = Sealed {
+        let sealed = SealedRecords {
             version,
             cipher,
             limit,
-            budget: limit.saturating_sub(send.sequence()).saturating_sub(KEPT_BACK),
-            earlier: 0_u64.wrapping_sub(send.sequence()),
-            given,
+            records_left: limit.saturating_sub(send.sequence()).saturating_sub(RESERVED_RECORDS),
+            earlier_records: 0_u64.wrapping_sub(send.sequence()),
+            tcp_bytes_at_start,
             bytes: 0,
         };
         let schedule = support.changes_keys.then(|| Box::new(schedule));
         Ok((sealed, schedule))
     }
 
-    /// Tells the client what it did wrong.
-    fn protest(&self, error: RecordError) -> End {
-        self.give_up(error.0);
+    /// Sends the alert for a protocol error and ends.
+    fn reject(&self, error: RecordError) -> End {
+        self.send_fatal_alert(error.0);
         End::because(CloseReason::TlsError, error)
     }
 
-    /// Ends with a fatal alert, where the kernel still sends one: after a bad record it sends nothing more.
-    fn give_up(&self, alert: Alert) {
-        // Behind a close_notify nothing may be sent.
-        if !self.down.ended || self.down.notify {
+    /// Ends with a fatal alert. After a bad record the kernel sends nothing more, not even the alert.
+    fn send_fatal_alert(&self, alert: Alert) {
+        // Nothing may be sent after a close_notify.
+        if !self.down.ended || self.down.close_notify_due {
             let _ = ktls::send_record(&self.client, content::ALERT, &[2, alert.0]);
         }
-        self.hang_up();
+        self.close_client();
     }
 
-    /// Ends at once. What the client has sent meanwhile is taken off the socket: closing one with unread bytes is a reset,
-    /// and could overtake what was sent.
-    fn hang_up(&self) {
+    /// Shuts the socket down. What the client has sent meanwhile is read first: closing a socket with unread bytes causes a
+    /// reset, which could overtake what was sent.
+    fn close_client(&self) {
         if !self.down.shut {
             let _ = SockRef::from(&*self.client).shutdown(Shutdown::Write);
         }
         let mut sink = [0; MESSAGE_MAX];
-        for _ in 0..TURNS {
+        for _ in 0..ROUNDS_MAX {
             if !matches!(
                 ktls::receive_record(&self.client, &mut sink, false),
                 Ok(Received { content_type: Some(_), .. })
@@ -262,10 +265,10 @@ impl Engine for KernelTls {
     const PATH: Path = Path::Kernel;
 
     fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let up = self.poll_up(cx);
-        // Behind an alert nothing may follow.
-        let down = if matches!(up, Poll::Ready(Err(_))) { Poll::Pending } else { self.poll_down(cx) };
-        let end = ready!(End::of(up, down, self.first_ended, &mut self.up.refused));
+        let up = self.poll_upload(cx);
+        // Nothing may follow an alert.
+        let down = if matches!(up, Poll::Ready(Err(_))) { Poll::Pending } else { self.poll_download(cx) };
+        let end = ready!(End::combine(up, down, self.first_ended, &mut self.up.write_error));
         if matches!(end.reason, CloseReason::ClientReset | CloseReason::TlsError | CloseReason::Internal) {
             self.backend.reset_on_close();
         }
@@ -285,20 +288,20 @@ impl Engine for KernelTls {
     }
 
     fn cut(&mut self) {
-        // close_notify says that nothing follows; that is true only if nothing was left half sent.
+        // A close_notify says that the data is complete, which is false if a part of it is still in the pipe.
         if self.down.pipe.as_ref().is_none_or(Pipe::is_empty) {
-            if !self.down.ended || self.down.notify {
+            if !self.down.ended || self.down.close_notify_due {
                 let _ = ktls::send_record(&self.client, content::ALERT, &[1, 0]);
             }
-            self.hang_up();
+            self.close_client();
         }
-        // The client has not said that it was done, so the backend is not told so.
+        // The client has not ended, so the backend must not see an orderly end.
         if !self.up.ended {
             self.backend.reset_on_close();
         }
     }
 
-    fn withhold(&self) {
-        reset_on_close_beyond(&self.client, ON_ITS_WAY);
+    fn limit_undelivered(&self) {
+        reset_on_close_beyond(&self.client, UNDELIVERED_MAX);
     }
 }

@@ -1,10 +1,10 @@
-//! What the kernel of this machine can take over.
+//! Which cipher suites the kernel of this machine supports.
 
 use super::{cipher_of, version_of};
 use crate::sys::ktls::{Cipher, Probe, Version};
 use crate::tls::record::Keys;
 
-/// What the kernel of this machine can take over.
+/// What kernel TLS supports on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Support {
     pub(super) suites: Vec<(Version, Cipher)>,
@@ -13,12 +13,12 @@ pub struct Support {
 }
 
 impl Support {
-    /// Nothing at all.
+    /// No kernel TLS.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// What was found out at the start.
+    /// What the probe at start has found.
     pub fn found(probe: Probe) -> Self {
         let mut support = Self { changes_keys: probe.changes_keys, ..Self::default() };
         for (version, cipher, result) in probe.suites {
@@ -30,17 +30,17 @@ impl Support {
         support
     }
 
-    /// Whether it can take over anything.
+    /// Whether any cipher suite is supported.
     pub fn any(&self) -> bool {
         !self.suites.is_empty()
     }
 
-    /// What it cannot take over, and why.
+    /// The cipher suites that are not supported, each with the reason.
     pub fn missing(&self) -> &[String] {
         &self.missing
     }
 
-    /// Whether it can take over a connection with these keys.
+    /// Whether a connection with these keys is supported.
     pub fn fits(&self, keys: &Keys) -> bool {
         cipher_of(&keys.send).is_some_and(|(cipher, ..)| self.suites.contains(&(version_of(&keys.schedule), cipher)))
     }

@@ -1,19 +1,16 @@
-//! Bytes as they are, from the very first one, by `splice(2)`.
+//! Passthrough routes: every byte is forwarded unchanged by `splice(2)`.
 
 use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
-use super::pipes::{keep_pipe, take_pipe};
-use super::{End, Engine, Moved, Path};
+use super::pipes::{return_pipe, take_pipe};
+use super::{End, Engine, Moved, Path, ROUNDS_MAX};
 use crate::model::close::CloseReason;
 use crate::model::rejection::Side;
 use crate::sys::splice::Pipe;
 use crate::sys::stream::Stream;
-
-/// How often one direction goes round before the other one and other connections get their turn.
-const TURNS: usize = 16;
 
 /// A connection of a passthrough route.
 #[derive(Debug)]
@@ -23,10 +20,10 @@ pub(super) struct Splice {
     up: Direction,
     down: Direction,
     first_ended: Option<Side>,
-    /// The backend takes nothing more. What it has still to say is delivered all the same, and until the client has
-    /// ended too, what it sends is read and dropped: closing a socket with unread bytes is a reset
-    /// (RFC 1122 section 4.2.2.13), and could overtake the backend's last words.
-    refused: Option<io::Error>,
+    /// The error of the backend that accepts nothing more. What it has sent is still delivered. Until the client ends, its
+    /// bytes are read and discarded: closing a socket with unread bytes causes a reset (RFC 1122 section 4.2.2.13), which
+    /// could overtake the backend's last bytes.
+    write_error: Option<io::Error>,
 }
 
 /// One direction. A pipe is held only while bytes are in it.
@@ -37,90 +34,88 @@ struct Direction {
     ended: bool,
 }
 
-/// Which socket broke.
-enum Broken {
-    From(io::Error),
-    To(io::Error),
+/// Which socket of a direction failed.
+enum SpliceError {
+    Source(io::Error),
+    Destination(io::Error),
 }
 
 impl Splice {
     pub(super) fn new(client: Stream, backend: Stream) -> Self {
         let (up, down) = (Direction::default(), Direction::default());
-        Self { client, backend, up, down, first_ended: None, refused: None }
+        Self { client, backend, up, down, first_ended: None, write_error: None }
     }
 
-    /// From the client to the backend, as long as that takes anything.
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        if self.refused.is_none() {
+    /// From the client to the backend; once the backend accepts nothing more, to nowhere.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SpliceError>> {
+        if self.write_error.is_none() {
             match ready!(self.up.poll_move(cx, &self.client, &self.backend)) {
-                Err(Broken::To(error)) => {
-                    // What is in the pipe will never be delivered.
+                Err(SpliceError::Destination(error)) => {
+                    // The bytes in the pipe cannot be delivered.
                     self.up.pipe = None;
-                    self.refused = Some(error);
+                    self.write_error = Some(error);
                     self.first_ended.get_or_insert(Side::Backend);
                 }
                 moved => return Poll::Ready(moved),
             }
         }
-        self.up.poll_drop(cx, &self.client)
+        self.up.poll_discard(cx, &self.client)
     }
 }
 
 impl Direction {
-    /// Ready when `from` has ended and everything it sent has been passed on.
-    fn poll_move(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream) -> Poll<Result<(), Broken>> {
+    /// Ready when `from` has ended and all its bytes have been written to `to`.
+    fn poll_move(&mut self, cx: &mut Context<'_>, from: &Stream, to: &Stream) -> Poll<Result<(), SpliceError>> {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
-        for _ in 0..TURNS {
+        for _ in 0..ROUNDS_MAX {
             if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
                 match to.try_io(Interest::WRITABLE, || pipe.empty(to)) {
                     Ok(moved) => self.moved += u64::try_from(moved).unwrap_or(u64::MAX),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        ready!(to.poll_write_ready(cx)).map_err(Broken::To)?;
+                        ready!(to.poll_write_ready(cx)).map_err(SpliceError::Destination)?;
                     }
-                    Err(error) => return Poll::Ready(Err(Broken::To(error))),
+                    Err(error) => return Poll::Ready(Err(SpliceError::Destination(error))),
                 }
                 continue;
             }
             if self.pipe.is_none() {
-                ready!(from.poll_read_ready(cx)).map_err(Broken::From)?;
+                ready!(from.poll_read_ready(cx)).map_err(SpliceError::Source)?;
                 self.pipe = Some(take_pipe());
             }
             let Some(pipe) = self.pipe.as_mut() else { continue };
             match from.try_io(Interest::READABLE, || pipe.fill(from)) {
                 Ok(0) => {
                     self.ended = true;
-                    keep_pipe(&mut self.pipe);
-                    // A socket that is gone already needs no telling.
+                    return_pipe(&mut self.pipe);
+                    // Fails only if the other side is already gone.
                     let _ = to.shutdown_write();
                     return Poll::Ready(Ok(()));
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    keep_pipe(&mut self.pipe);
+                    return_pipe(&mut self.pipe);
                 }
-                Err(error) => return Poll::Ready(Err(Broken::From(error))),
+                Err(error) => return Poll::Ready(Err(SpliceError::Source(error))),
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
-}
 
-impl Direction {
-    /// Reads and drops what `from` sends. Ready when it has ended.
-    fn poll_drop(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<Result<(), Broken>> {
+    /// Reads and discards what `from` sends. Ready when it has ended.
+    fn poll_discard(&mut self, cx: &mut Context<'_>, from: &Stream) -> Poll<Result<(), SpliceError>> {
         let mut sink = [0; 4096];
-        for _ in 0..TURNS {
+        for _ in 0..ROUNDS_MAX {
             if self.ended {
                 return Poll::Ready(Ok(()));
             }
-            ready!(from.poll_read_ready(cx)).map_err(Broken::From)?;
+            ready!(from.poll_read_ready(cx)).map_err(SpliceError::Source)?;
             match from.try_read_vectored(&mut [IoSliceMut::new(&mut sink)]) {
                 Ok(length) => self.ended = length == 0,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(Broken::From(error))),
+                Err(error) => return Poll::Ready(Err(SpliceError::Source(error))),
             }
         }
         cx.waker().wake_by_ref();
@@ -132,7 +127,7 @@ impl Engine for Splice {
     const PATH: Path = Path::Raw;
 
     fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let up = self.poll_up(cx);
+        let up = self.poll_upload(cx);
         if up.is_ready() {
             self.first_ended.get_or_insert(Side::Client);
         }
@@ -142,8 +137,8 @@ impl Engine for Splice {
         }
         let (reason, error) = match (up, down) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
-                if let Some(error) = self.refused.take() {
-                    // The client has had everything that there was, and an end.
+                if let Some(error) = self.write_error.take() {
+                    // The client has received everything and an orderly end.
                     return Poll::Ready(End::because(CloseReason::BackendReset, error));
                 }
                 return Poll::Ready(End::new(match self.first_ended {
@@ -151,15 +146,13 @@ impl Engine for Splice {
                     _ => CloseReason::ClientClosed,
                 }));
             }
-            (Poll::Ready(Err(Broken::From(error))), _) | (_, Poll::Ready(Err(Broken::To(error)))) => {
-                (CloseReason::ClientReset, error)
-            }
-            (Poll::Ready(Err(Broken::To(error))), _) | (_, Poll::Ready(Err(Broken::From(error)))) => {
-                (CloseReason::BackendReset, error)
-            }
+            (Poll::Ready(Err(SpliceError::Source(error))), _)
+            | (_, Poll::Ready(Err(SpliceError::Destination(error)))) => (CloseReason::ClientReset, error),
+            (Poll::Ready(Err(SpliceError::Destination(error))), _)
+            | (_, Poll::Ready(Err(SpliceError::Source(error)))) => (CloseReason::BackendReset, error),
             _ => return Poll::Pending,
         };
-        // A reset is passed on as one: an orderly end would tell the other side that it has everything.
+        // A reset is forwarded as one: an orderly end would say that the data is complete.
         self.client.reset_on_close();
         self.backend.reset_on_close();
         Poll::Ready(End::because(reason, error))
@@ -182,8 +175,8 @@ impl Engine for Splice {
         self.backend.reset_on_close();
     }
 
-    /// A reset has thrown everything away.
-    fn withhold(&self) {}
+    /// Nothing to do: [`cut`](Self::cut) resets both sides, which discards unsent bytes.
+    fn limit_undelivered(&self) {}
 }
 
 #[cfg(test)]

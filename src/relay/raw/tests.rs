@@ -18,7 +18,7 @@ async fn rig(tiny: bool) -> (Splice, TcpStream, TcpStream) {
     (Splice::new(Stream::Tcp(ours), Stream::Tcp(to_backend)), client, backend)
 }
 
-/// Moves `upwards` and `downwards` at once, and compares.
+/// Transfers `upwards` and `downwards` at the same time and compares them.
 async fn exchange(tiny: bool, upwards: &[u8], downwards: &[u8], chunk: usize) -> Splice {
     let (mut engine, client, backend) = rig(tiny).await;
     let one = Script { send: upwards, seed: 1, chunk, slow: tiny, ends_first: true };
@@ -36,7 +36,7 @@ fn pool_is_clean() -> bool {
 }
 
 #[tokio::test]
-async fn both_directions_at_once_byte_for_byte() {
+async fn both_directions_transfer_every_byte() {
     for (tiny, up, down, chunk) in
         [(true, 60_000, 90_000, 700), (true, 300_000, 400_000, 20_000), (false, 5_000_000, 6_000_000, 300_000)]
     {
@@ -49,7 +49,7 @@ async fn both_directions_at_once_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_holds_no_pipe() {
+async fn idle_connection_holds_no_pipe() {
     let (mut engine, mut client, mut backend) = rig(false).await;
     let talk = async {
         client.write_all(&[1; 100_000]).await.expect("sent");
@@ -63,9 +63,9 @@ async fn an_idle_connection_holds_no_pipe() {
 }
 
 #[tokio::test]
-async fn no_byte_of_one_connection_reaches_another_through_the_pool() {
+async fn pooled_pipes_leak_no_bytes_between_connections() {
     for round in 0..40_u8 {
-        // Bytes are stuck in the pipe when the client goes away, in one way or another.
+        // Bytes are still in the pipe when the connection ends in one of three ways.
         let (mut engine, client, backend) = rig(true).await;
         let mut stuck = 0;
         while stuck < 200 {
@@ -90,7 +90,7 @@ async fn no_byte_of_one_connection_reaches_another_through_the_pool() {
 }
 
 #[tokio::test]
-async fn each_side_can_end_first_and_still_be_answered() {
+async fn half_closed_side_is_still_answered() {
     for client_first in [true, false] {
         let (mut engine, client, backend) = rig(false).await;
         let one = Script { send: b"from the client", seed: 1, chunk: 99, slow: false, ends_first: client_first };
@@ -106,7 +106,7 @@ async fn each_side_can_end_first_and_still_be_answered() {
 }
 
 #[tokio::test]
-async fn a_reset_is_passed_on_as_one() {
+async fn reset_of_one_side_resets_the_other() {
     for by_client in [true, false] {
         let (mut engine, client, backend) = rig(false).await;
         let (gone, mut left) = if by_client { (client, backend) } else { (backend, client) };
@@ -126,9 +126,9 @@ async fn a_reset_is_passed_on_as_one() {
 }
 
 #[tokio::test]
-async fn the_last_words_of_a_backend_that_takes_no_more_arrive() {
+async fn answer_of_a_backend_that_stops_reading_arrives() {
     let (mut engine, mut client, mut backend) = rig(false).await;
-    // Little enough to be in the gate's socket already when the reset comes.
+    // Small enough to be in the gate's socket when the reset arrives.
     let answer = Random(3).bytes(30_000);
     let reading = async {
         backend.read_exact(&mut [0; 1000]).await.expect("bytes");
@@ -136,27 +136,28 @@ async fn the_last_words_of_a_backend_that_takes_no_more_arrive() {
         // Unread bytes make this close a reset.
         drop(backend);
     };
-    // The gate has bytes in hand that the backend does not take, so it is the write that fails.
+    // The gate holds bytes that the backend does not accept, so the write fails.
     let talk = async {
-        client.write_all(&[7; 24_000_000]).await.expect("the gate goes on reading");
+        client.write_all(&[7; 24_000_000]).await.expect("the gate keeps reading");
         SockRef::from(&client).shutdown(std::net::Shutdown::Write).expect("shut");
-        let mut came = Vec::new();
-        let end = client.read_to_end(&mut came).await.map_err(|error| error.kind());
-        (came, end)
+        let mut received = Vec::new();
+        let end = client.read_to_end(&mut received).await.map_err(|error| error.kind());
+        (received, end)
     };
     let gate = async {
         let end = poll_fn(|cx| engine.poll_move(cx)).await;
         drop(engine);
         end
     };
-    let (end, ((came, ended), ())) = within(async { tokio::join!(gate, async { tokio::join!(talk, reading) }) }).await;
-    assert_eq!((came.len(), ended.map(drop)), (answer.len(), Ok(())));
-    assert!(came == answer);
+    let (end, ((received, ended), ())) =
+        within(async { tokio::join!(gate, async { tokio::join!(talk, reading) }) }).await;
+    assert_eq!((received.len(), ended.map(drop)), (answer.len(), Ok(())));
+    assert!(received == answer);
     assert_eq!(end.reason, CloseReason::BackendReset);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_never_reads_is_given_up() {
+async fn client_that_never_reads_is_closed_as_idle() {
     let (engine, client, backend) = rig(true).await;
     let limits = Limits { idle: Duration::from_secs(60), half_close: Duration::from_secs(60), lifetime: None };
     let flood = async {
@@ -172,9 +173,9 @@ async fn a_client_that_never_reads_is_given_up() {
     drop(client);
 }
 
-/// Nothing would end a relay to a machine that is gone before its limit of silence, which may be none.
+/// Without keep-alive, only the idle limit would end a relay to a machine that has vanished, and it may be off.
 #[tokio::test(start_paused = true)]
-async fn a_backend_is_watched_once_the_relay_has_lasted() {
+async fn backend_gets_keep_alive_after_ten_seconds() {
     let (engine, _client, _backend) = rig(false).await;
     let socket = engine.backend.as_fd().try_clone_to_owned().expect("a descriptor");
     let option = SockRef::from(&socket);
@@ -182,7 +183,7 @@ async fn a_backend_is_watched_once_the_relay_has_lasted() {
     let mut relaying = run(engine, limits, Arc::default());
     for (seconds, watched) in [(9, false), (2, true), (500, true)] {
         let passed = tokio::time::timeout(Duration::from_secs(seconds), &mut relaying).await;
-        assert!(passed.is_err(), "it goes on");
+        assert!(passed.is_err(), "the relay continues");
         assert_eq!(option.keepalive().expect("an option"), watched);
     }
     assert_eq!(option.tcp_keepalive_time().expect("an option"), Duration::from_secs(60));

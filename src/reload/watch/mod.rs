@@ -87,7 +87,7 @@ async fn look(seen: &Arc<Seen>) -> Option<Seen> {
 /// Waits until something is told.
 async fn told(eye: Option<&Inotify>) {
     match eye {
-        Some(eye) => eye.happening().await,
+        Some(eye) => eye.changed().await,
         None => pending().await,
     }
 }
@@ -113,7 +113,7 @@ fn open_eye(seen: &Seen) -> io::Result<Inotify> {
     let eye = Inotify::new()?;
     let folders: BTreeSet<PathBuf> = seen.files().flat_map(places::folders).collect();
     for folder in folders {
-        match eye.look_into(&folder) {
+        match eye.watch(&folder) {
             // One that cannot be read, or is gone again, is looked at now and then.
             Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {}
             looking => looking?,

@@ -1,8 +1,8 @@
-//! The TLS record layer of an established connection, in place.
+//! The TLS record layer of an established connection, working in place.
 //!
-//! After the handshake rustls hands out the traffic keys (its kernel API, made for kernel TLS), and records are sealed and
-//! opened here, in the buffer that is read into and written from: no copy and no allocation per record. rustls keeps
-//! what is left of the protocol, the key schedule, in its `KernelConnection`.
+//! After the handshake rustls hands out the traffic keys through its API for kernel TLS, and records are sealed and opened
+//! here, in the buffer for reading and writing: no copy and no allocation per record. The key schedule stays in rustls'
+//! `KernelConnection`.
 //!
 //! TLS 1.3: RFC 8446 section 5. TLS 1.2 with AES-GCM: RFC 5288 section 3; with ChaCha20-Poly1305: RFC 7905 section 2.
 
@@ -12,11 +12,11 @@ use std::ops::Range;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use rustls::Error;
 
-pub use self::course::{Course, Meaning};
+pub use self::inbound::{Inbound, InboundState};
 pub use self::keys::{Aead, Keys, Schedule, Secret};
 use crate::model::rejection::Alert;
 
-mod course;
+mod inbound;
 mod keys;
 
 /// The header of every record.
@@ -28,11 +28,11 @@ pub const PLAINTEXT_MAX: usize = 1 << 14;
 /// The most that may follow a header: TLS 1.2 allows more than TLS 1.3 (RFC 5246 section 6.2.3, RFC 8446 section 5.2).
 const CIPHERTEXT_MAX_12: usize = PLAINTEXT_MAX + 2048;
 const CIPHERTEXT_MAX_13: usize = PLAINTEXT_MAX + 256;
-/// The longest record there is.
+/// The longest record.
 pub const RECORD_MAX: usize = HEADER + CIPHERTEXT_MAX_12;
 
-/// Records that are left for messages of our own when a key is called worn: alerts and KeyUpdates.
-const KEPT_BACK: u64 = 8;
+/// Records reserved under each key for alerts and KeyUpdates.
+pub(crate) const RESERVED_RECORDS: u64 = 8;
 
 /// Content types (RFC 8446 section 5.1).
 pub mod content {
@@ -46,40 +46,40 @@ pub mod content {
     pub const APPLICATION_DATA: u8 = 23;
 }
 
-/// What a whole record turned out to be.
+/// The result of opening a record.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Opened {
-    /// Not a whole record yet: at least so many bytes must be there in all.
+    /// The record is incomplete: at least this many bytes are needed in total.
     Incomplete(usize),
     /// Application data.
     Data {
-        /// How many bytes the record took up.
+        /// The length of the record in bytes.
         consumed: usize,
-        /// Where in them the plaintext now stands.
+        /// The range of the plaintext in them.
         plaintext: Range<usize>,
     },
-    /// Nothing for the other side: an empty record, a message that was handled, or a part of one.
+    /// Nothing to forward: an empty record, a message that was handled, or a fragment of one.
     Nothing {
-        /// How many bytes the record took up.
+        /// The length of the record in bytes.
         consumed: usize,
     },
-    /// The peer wants our next records under new keys: [`Session::update_key`] (RFC 8446 section 4.6.3).
+    /// The peer requests a KeyUpdate: [`Session::update_key`] (RFC 8446 section 4.6.3).
     KeyUpdateRequested {
-        /// How many bytes the record took up.
+        /// The length of the record in bytes.
         consumed: usize,
     },
-    /// The peer wants to renegotiate (TLS 1.2): it is to be told no (RFC 5246 section 7.2.2, `no_renegotiation`). It may
-    /// ask once in the life of a connection.
+    /// The peer requests renegotiation (TLS 1.2), which must be declined by `no_renegotiation` (RFC 5246 section 7.2.2).
+    /// Allowed once per connection.
     Renegotiation {
-        /// How many bytes the record took up.
+        /// The length of the record in bytes.
         consumed: usize,
     },
     /// `close_notify`: the peer sends nothing more (RFC 8446 section 6.1).
     Closed {
-        /// How many bytes the record took up.
+        /// The length of the record in bytes.
         consumed: usize,
     },
-    /// The peer gave up, and said why.
+    /// The peer sent a fatal alert.
     Alert(Alert),
 }
 
@@ -96,22 +96,22 @@ pub struct Exhausted;
 /// Records that a completed handshake leaves to be moved along with the payload.
 #[derive(Debug, Default)]
 pub struct Pending {
-    /// From the client: what came right behind its handshake, not opened yet.
+    /// From the client: bytes received after its handshake, still sealed.
     pub received: Vec<u8>,
-    /// For the client: session tickets, sealed already, so nothing may overtake them. Nobody waits for them either: they
-    /// spare a call to the kernel by going out with the first thing that has to be sent.
+    /// For the client: sealed session tickets, so nothing may be sent before them. They are sent together with the first
+    /// payload, which saves a system call.
     pub unsent: Vec<u8>,
 }
 
-/// An established session: both directions' keys, and rustls' key schedule.
+/// An established session: the keys of both directions and rustls' key schedule.
 pub struct Session {
-    seal: Half,
-    open: Half,
+    seal: TrafficKey,
+    open: TrafficKey,
     schedule: Schedule,
     tls13: bool,
-    /// Records that may be sealed under one key.
+    /// How many records may be sealed under one key.
     limit: u64,
-    course: Course,
+    inbound: InboundState,
 }
 
 impl fmt::Debug for Session {
@@ -121,16 +121,16 @@ impl fmt::Debug for Session {
     }
 }
 
-/// One direction's key.
-struct Half {
+/// The traffic key of one direction.
+struct TrafficKey {
     key: LessSafeKey,
     iv: [u8; 12],
     sequence: u64,
-    /// TLS 1.2 with AES-GCM sends eight bytes of each nonce along.
+    /// The length of the explicit nonce in TLS 1.2 with AES-GCM.
     explicit_nonce: usize,
 }
 
-impl Half {
+impl TrafficKey {
     fn new(secret: &Secret, tls13: bool) -> Result<Self, Error> {
         let Some((aead, key, iv)) = secret.parts() else {
             return Err(Error::General("a cipher suite without a record layer".to_owned()));
@@ -157,14 +157,14 @@ impl Half {
         nonce
     }
 
-    /// What TLS 1.2 authenticates beside the payload (RFC 5246 section 6.2.3.3).
+    /// The additional data of TLS 1.2 (RFC 5246 section 6.2.3.3).
     fn additional_data_12(&self, kind: u8, length: usize) -> Option<[u8; 13]> {
         let [a, b, c, d, e, f, g, h] = self.sequence.to_be_bytes();
         let [high, low] = u16::try_from(length).ok()?.to_be_bytes();
         Some([a, b, c, d, e, f, g, h, kind, 3, 3, high, low])
     }
 
-    /// Opens a whole record in place: its content type, and where in it the content stands.
+    /// Opens a complete record in place. Returns its content type and the range of its content.
     fn open(&mut self, tls13: bool, kind: u8, record: &mut [u8]) -> Result<(u8, Range<usize>), RecordError> {
         const BAD_RECORD_MAC: RecordError = RecordError(Alert(20));
         let explicit = self.explicit_nonce;
@@ -184,9 +184,9 @@ impl Half {
             self.key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(additional), sealed)
         };
         let plaintext: &[u8] = opened.map_err(|_| BAD_RECORD_MAC)?;
-        // It may not begin anew (RFC 8446 section 5.3).
+        // The sequence number must not wrap (RFC 8446 section 5.3).
         self.sequence = self.sequence.checked_add(1).ok_or(RecordError(Alert::INTERNAL_ERROR))?;
-        // In TLS 1.3 the content type counts on top, and so does padding (RFC 8446 section 5.4).
+        // In TLS 1.3 the limit includes padding, but not the content type (RFC 8446 section 5.4).
         if plaintext.len() > PLAINTEXT_MAX + usize::from(tls13) {
             return Err(RecordError(Alert(22)));
         }
@@ -208,49 +208,49 @@ impl Session {
         let tls13 = schedule.is_tls13();
         let limit = schedule.record_limit();
         Ok(Self {
-            seal: Half::new(&send, tls13)?,
-            open: Half::new(&receive, tls13)?,
+            seal: TrafficKey::new(&send, tls13)?,
+            open: TrafficKey::new(&receive, tls13)?,
             schedule,
             tls13,
             limit,
-            course: Course::new(tls13),
+            inbound: InboundState::new(tls13),
         })
     }
 
-    /// How many bytes of a sealed record stand before its payload.
-    pub fn before(&self) -> usize {
+    /// How many bytes of a sealed record precede its payload.
+    pub fn prefix_length(&self) -> usize {
         HEADER + self.seal.explicit_nonce
     }
 
-    /// How many bytes of a sealed record stand behind its payload.
-    pub fn behind(&self) -> usize {
-        // TLS 1.3 hides the content type behind the payload.
+    /// How many bytes of a sealed record follow its payload.
+    pub fn suffix_length(&self) -> usize {
+        // TLS 1.3 encrypts the content type after the payload.
         usize::from(self.tls13) + TAG
     }
 
-    /// Seals application data in place: `record` holds room for [`before`](Self::before), the payload, and room for
-    /// [`behind`](Self::behind).
+    /// Seals application data in place: `record` holds room for [`prefix_length`](Self::prefix_length), the payload, and room for
+    /// [`suffix_length`](Self::suffix_length).
     pub fn seal_data(&mut self, record: &mut [u8]) -> Result<(), Exhausted> {
         self.seal_in_place(content::APPLICATION_DATA, record)
     }
 
-    /// Whether the key has served so long that it may not seal `records` more: it is to be changed, or if it cannot be
-    /// (TLS 1.2), the connection ends while there is room for an alert.
-    pub fn is_worn(&self, records: usize) -> bool {
-        let needed = u64::try_from(records).unwrap_or(u64::MAX).saturating_add(KEPT_BACK);
+    /// Whether the key may not seal `records` more records. It must then be changed, or where that is impossible (TLS 1.2),
+    /// the connection must end while a record is left for the alert.
+    pub fn is_near_limit(&self, records: usize) -> bool {
+        let needed = u64::try_from(records).unwrap_or(u64::MAX).saturating_add(RESERVED_RECORDS);
         self.limit.saturating_sub(self.seal.sequence) < needed
     }
 
-    /// Changes the key that records are sealed with, and appends the message that says so: nothing may overtake it
-    /// (RFC 8446 section 4.6.3). Also the answer to [`Opened::KeyUpdateRequested`].
+    /// Appends a KeyUpdate, before which nothing else may be sent, and changes the sending key (RFC 8446 section 4.6.3).
+    /// Also the answer to [`Opened::KeyUpdateRequested`].
     pub fn update_key(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
         if !self.tls13 {
             return Err(Exhausted);
         }
-        // KeyUpdate, update_not_requested, under the key that it ends.
+        // KeyUpdate with update_not_requested, sealed under the old key.
         self.seal_message(content::HANDSHAKE, &[24, 0, 0, 1, 0], out)?;
         let secret = self.schedule.next_to_send().map_err(|_| Exhausted)?;
-        self.seal = Half::new(&secret, true).map_err(|_| Exhausted)?;
+        self.seal = TrafficKey::new(&secret, true).map_err(|_| Exhausted)?;
         Ok(())
     }
 
@@ -271,12 +271,12 @@ impl Session {
 
     fn seal_message(&mut self, kind: u8, message: &[u8], out: &mut Vec<u8>) -> Result<(), Exhausted> {
         let start = out.len();
-        out.resize(start + self.before(), 0);
+        out.resize(start + self.prefix_length(), 0);
         out.extend(message);
-        out.resize(out.len() + self.behind(), 0);
+        out.resize(out.len() + self.suffix_length(), 0);
         let sealed = self.seal_in_place(kind, out.get_mut(start..).unwrap_or_default());
         if sealed.is_err() {
-            // Nobody may send what is not sealed.
+            // Unsealed bytes must not be sent.
             out.truncate(start);
         }
         sealed
@@ -286,7 +286,7 @@ impl Session {
         if self.seal.sequence >= self.limit {
             return Err(Exhausted);
         }
-        let length = record.len().checked_sub(self.before() + self.behind()).ok_or(Exhausted)?;
+        let length = record.len().checked_sub(self.prefix_length() + self.suffix_length()).ok_or(Exhausted)?;
         let sealed = u16::try_from(record.len() - HEADER).map_err(|_| Exhausted)?.to_be_bytes();
         let nonce = self.seal.nonce();
         let (header, rest) = record.split_first_chunk_mut::<HEADER>().ok_or(Exhausted)?;
@@ -311,12 +311,12 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a handshake message has begun and is not complete: the stream may not end there.
+    /// Whether a handshake message is incomplete: the stream may not end there.
     pub fn is_inside_message(&self) -> bool {
-        self.course.is_inside_message()
+        self.inbound.is_inside_message()
     }
 
-    /// Opens the record at the head of `received`, in place.
+    /// Opens the first record in `received`, in place.
     pub fn open(&mut self, received: &mut [u8]) -> Result<Opened, RecordError> {
         let Some((&[kind, major, minor, high, low], rest)) = received.split_first_chunk::<HEADER>() else {
             return Ok(Opened::Incomplete(HEADER));
@@ -330,7 +330,7 @@ impl Session {
             return Err(RecordError(Alert(22)));
         }
         if self.tls13 && kind != content::APPLICATION_DATA {
-            // A ChangeCipherSpec may come during the handshake only (RFC 8446 section 5).
+            // A ChangeCipherSpec is legal during the handshake only (RFC 8446 section 5).
             return Err(RecordError(Alert::UNEXPECTED_MESSAGE));
         }
         let consumed = HEADER + length;
@@ -340,35 +340,36 @@ impl Session {
         let record = received.get_mut(..consumed).unwrap_or_default();
         let (kind, plaintext) = self.open.open(self.tls13, kind, record)?;
         let message = record.get(plaintext.clone()).unwrap_or_default();
-        self.understand(kind, message, consumed, plaintext)
+        self.process(kind, message, consumed, plaintext)
     }
 
-    fn understand(
+    /// Acts on an opened record.
+    fn process(
         &mut self,
         kind: u8,
         message: &[u8],
         consumed: usize,
         plaintext: Range<usize>,
     ) -> Result<Opened, RecordError> {
-        Ok(match self.course.take(kind, message)? {
-            Meaning::Data => Opened::Data { consumed, plaintext },
-            Meaning::Nothing => Opened::Nothing { consumed },
-            Meaning::KeyUpdate { requested } => {
+        Ok(match self.inbound.accept(kind, message)? {
+            Inbound::Data => Opened::Data { consumed, plaintext },
+            Inbound::Nothing => Opened::Nothing { consumed },
+            Inbound::KeyUpdate { requested } => {
                 let internal = |_| RecordError(Alert::INTERNAL_ERROR);
                 let secret = self.schedule.next_to_receive().map_err(internal)?;
-                self.open = Half::new(&secret, true).map_err(internal)?;
+                self.open = TrafficKey::new(&secret, true).map_err(internal)?;
                 if requested { Opened::KeyUpdateRequested { consumed } } else { Opened::Nothing { consumed } }
             }
-            Meaning::Renegotiation => Opened::Renegotiation { consumed },
-            Meaning::Closed => Opened::Closed { consumed },
-            Meaning::Alert(alert) => Opened::Alert(alert),
+            Inbound::Renegotiation => Opened::Renegotiation { consumed },
+            Inbound::Closed => Opened::Closed { consumed },
+            Inbound::Alert(alert) => Opened::Alert(alert),
         })
     }
 }
 
 #[cfg(test)]
 impl Session {
-    /// Lets a test see what becomes of a key at its limit without sealing 2^24 records.
+    /// Lowers the record limit, so that a test need not seal 2^24 records.
     pub(crate) fn limit_records(&mut self, limit: u64) {
         self.limit = limit;
     }

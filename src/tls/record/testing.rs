@@ -1,4 +1,4 @@
-//! Real handshakes in memory, and records that no honest client would make.
+//! Handshakes in memory, and a client that can seal illegal records.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,9 +11,9 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{CipherSuite, ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite};
 
-use super::{HEADER, Half, Keys, Session, content};
+use super::{HEADER, Keys, Session, TrafficKey, content};
 
-/// Every combination of a version and a key that the record layer knows.
+/// Every combination of version and cipher that the record layer supports.
 pub(crate) const SUITES: [CipherSuite; 6] = [
     CipherSuite::TLS13_AES_128_GCM_SHA256,
     CipherSuite::TLS13_AES_256_GCM_SHA384,
@@ -22,11 +22,11 @@ pub(crate) const SUITES: [CipherSuite; 6] = [
     CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
     CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
 ];
-/// One of each version, for what does not depend on the key.
+/// One suite of each version, for tests that do not depend on the cipher.
 pub(crate) const TLS13: CipherSuite = SUITES[0];
 pub(crate) const TLS12: CipherSuite = SUITES[3];
 
-/// The halves of the suite list.
+/// Whether the suite is one of TLS 1.3.
 pub(crate) fn is_tls13(suite: CipherSuite) -> bool {
     SUITES[..3].contains(&suite)
 }
@@ -65,7 +65,7 @@ fn configs(suite: CipherSuite) -> Configs {
     Configs { server: Arc::new(server), client: Arc::new(client) }
 }
 
-/// Completes a handshake: what the gate has of it then, and rustls' client.
+/// Completes a handshake. Returns the gate's keys and rustls' client.
 pub(crate) fn handshake(suite: CipherSuite) -> (Keys, ClientConnection) {
     let Configs { server, client } = configs(suite);
     let mut server = UnbufferedServerConnection::new(server).expect("a server");
@@ -104,108 +104,109 @@ pub(crate) fn handshake(suite: CipherSuite) -> (Keys, ClientConnection) {
         }
         to_client.clear();
     }
-    assert!(to_server.is_empty() && !client.wants_write(), "the handshake is all there was");
+    assert!(to_server.is_empty() && !client.wants_write(), "no bytes are left after the handshake");
     let (secrets, schedule) = server.dangerous_into_kernel_connection().expect("keys");
     (Keys::new(secrets, schedule), client)
 }
 
-/// A session, and the client at its other end.
+/// A session and its client.
 pub(crate) fn established(suite: CipherSuite) -> (Session, ClientConnection) {
     let (keys, client) = handshake(suite);
     (Session::new(keys).expect("a session"), client)
 }
 
-/// A session, and somebody with the client's keys and no manners.
+/// A session, and a [`Forger`] with the client's keys.
 pub(crate) fn forged(suite: CipherSuite) -> (Session, Forger) {
     let (keys, forger) = forged_keys(suite);
     (Session::new(keys).expect("a session"), forger)
 }
 
-/// The gate's keys, and somebody with the client's and no manners.
+/// The gate's keys, and a [`Forger`] with the client's.
 pub(crate) fn forged_keys(suite: CipherSuite) -> (Keys, Forger) {
     let (keys, client) = handshake(suite);
     let secrets = client.dangerous_extract_secrets().expect("keys");
     let tls13 = is_tls13(suite);
-    let [half, heard] = [secrets.tx, secrets.rx].map(|secrets| Half::new(&secrets.into(), tls13).expect("a key"));
-    (keys, Forger { half, heard, tls13 })
+    let [send_key, gate_key] =
+        [secrets.tx, secrets.rx].map(|secrets| TrafficKey::new(&secrets.into(), tls13).expect("a key"));
+    (keys, Forger { send_key, gate_key, tls13 })
 }
 
-/// Seals whatever it is told to.
+/// Seals any record, legal or not.
 pub(crate) struct Forger {
-    half: Half,
-    /// The gate's key.
-    heard: Half,
+    send_key: TrafficKey,
+    /// The gate's sending key.
+    gate_key: TrafficKey,
     tls13: bool,
 }
 
 impl Forger {
-    /// The number of the next record.
+    /// The sequence number of the next record.
     pub(crate) fn sequence(&self) -> u64 {
-        self.half.sequence
+        self.send_key.sequence
     }
 
-    /// The same, to be set.
+    /// The sequence number, to be changed.
     pub(crate) fn sequence_mut(&mut self) -> &mut u64 {
-        &mut self.half.sequence
+        &mut self.send_key.sequence
     }
 
-    /// How many bytes a record of the gate's with this much content takes up.
+    /// The length of a record of the gate with `content` bytes of content.
     pub(crate) fn length_of(&self, content: usize) -> usize {
-        HEADER + self.heard.explicit_nonce + content + usize::from(self.tls13) + 16
+        HEADER + self.gate_key.explicit_nonce + content + usize::from(self.tls13) + 16
     }
 
-    /// The content types and the contents of what the gate has sent, as long as its key is the first one.
-    pub(crate) fn hear(&mut self, wire: &[u8]) -> Vec<(u8, Vec<u8>)> {
-        let (mut heard, mut rest) = (Vec::new(), wire);
+    /// Opens records of the gate: their content types and contents. Follows no KeyUpdate.
+    pub(crate) fn open_records(&mut self, wire: &[u8]) -> Vec<(u8, Vec<u8>)> {
+        let (mut gate_key, mut rest) = (Vec::new(), wire);
         while let &[kind, _, _, high, low, ..] = rest {
             let (record, behind) = rest.split_at(HEADER + usize::from(u16::from_be_bytes([high, low])));
             let mut record = record.to_vec();
-            let (kind, content) = self.heard.open(self.tls13, kind, &mut record).expect("a record of the gate's");
-            heard.push((kind, record[content].to_vec()));
+            let (kind, content) = self.gate_key.open(self.tls13, kind, &mut record).expect("a record of the gate");
+            gate_key.push((kind, record[content].to_vec()));
             rest = behind;
         }
         assert!(rest.is_empty(), "half a header: {rest:?}");
-        heard
+        gate_key
     }
 
-    /// One record that stands up to the session's key.
+    /// A record that is authentic.
     pub(crate) fn record(&mut self, kind: u8, content: &[u8]) -> Vec<u8> {
         self.padded(kind, content, 0)
     }
 
-    /// One record of TLS 1.3, or of TLS 1.2 if `padding` is 0.
+    /// A record with padding, which only TLS 1.3 has.
     pub(crate) fn padded(&mut self, kind: u8, content: &[u8], padding: usize) -> Vec<u8> {
         if self.tls13 {
             return self.inner(&[content, &[kind], &vec![0; padding]].concat());
         }
         assert_eq!(padding, 0, "TLS 1.2 has no padding with these suites");
-        let nonce = self.half.nonce();
+        let nonce = self.send_key.nonce();
         let mut sealed = content.to_vec();
-        let additional = self.half.additional_data_12(kind, content.len()).expect("a length");
+        let additional = self.send_key.additional_data_12(kind, content.len()).expect("a length");
         let tag = self
-            .half
+            .send_key
             .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(additional), &mut sealed)
             .expect("sealed");
-        self.half.sequence = self.half.sequence.wrapping_add(1);
-        let explicit = if self.half.explicit_nonce > 0 { &nonce[4..] } else { &[] };
+        self.send_key.sequence = self.send_key.sequence.wrapping_add(1);
+        let explicit = if self.send_key.explicit_nonce > 0 { &nonce[4..] } else { &[] };
         let length = u16::try_from(explicit.len() + sealed.len() + tag.as_ref().len()).expect("a length");
         [&[kind, 3, 3], &length.to_be_bytes()[..], explicit, &sealed, tag.as_ref()].concat()
     }
 
-    /// A record of TLS 1.3 with this for its TLSInnerPlaintext (RFC 8446 section 5.2).
+    /// A TLS 1.3 record with this TLSInnerPlaintext (RFC 8446 section 5.2).
     pub(crate) fn inner(&mut self, inner: &[u8]) -> Vec<u8> {
         let length = u16::try_from(inner.len() + 16).expect("a length").to_be_bytes();
         let header: [u8; HEADER] = [content::APPLICATION_DATA, 3, 3, length[0], length[1]];
         let mut sealed = inner.to_vec();
-        let nonce = Nonce::assume_unique_for_key(self.half.nonce());
-        let tag = self.half.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut sealed).expect("sealed");
-        self.half.sequence = self.half.sequence.wrapping_add(1);
+        let nonce = Nonce::assume_unique_for_key(self.send_key.nonce());
+        let tag = self.send_key.key.seal_in_place_separate_tag(nonce, Aad::from(header), &mut sealed).expect("sealed");
+        self.send_key.sequence = self.send_key.sequence.wrapping_add(1);
         [&header, sealed.as_slice(), tag.as_ref()].concat()
     }
 }
 
-/// A fixed-seed random number generator (xorshift64*): the same run every time.
+/// A random number generator with a fixed seed (xorshift64*), for repeatable runs.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -216,7 +217,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Below `bound`.
+    /// A number below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() >> 33).expect("31 bits") % bound
     }

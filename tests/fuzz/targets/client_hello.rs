@@ -1,14 +1,14 @@
-//! The first bytes of a stranger: how many of them are a ClientHello, and what name stands in it.
+//! The first bytes of a connection: the length of the ClientHello, and its server name.
 #![no_main]
 
 use doorward::client_hello::{Progress, fuzz_parse, progress};
 use doorward::tls::ja4::Ja4;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| match progress(bytes) {
-    // Waiting for what is there already would be waiting for ever.
+    // Otherwise the gate would wait for ever.
     Progress::Incomplete(total) => assert!(total > bytes.len()),
     Progress::Complete(length) => match fuzz_parse(&bytes[..length]) {
-        // In whatever pieces a name comes, it is the same name: the policy hangs on it.
+        // Fragmentation must not change the server name, which decides the policy.
         Ok(name) => {
             let pieces = in_records_of_3_bytes(&bytes[..length]);
             assert_eq!(fuzz_parse(&pieces), Ok(name));
@@ -29,7 +29,7 @@ fn in_records_of_3_bytes(mut records: &[u8]) -> Vec<u8> {
         message.extend_from_slice(payload);
         records = next;
     }
-    // What would be too long in so many records is another test's.
+    // In records of 3 bytes a long message would be rejected as too large.
     let size = if message.len() > 16_000 { 1 << 14 } else { 3 };
     let record = |part: &[u8]| {
         let [high, low] = (part.len() as u16).to_be_bytes();

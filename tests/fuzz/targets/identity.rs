@@ -1,4 +1,4 @@
-//! A client's certificate: read before anybody has vouched for it.
+//! A client's certificate, parsed before it is verified.
 #![no_main]
 
 use doorward::model::identity::Identity;

@@ -1,10 +1,10 @@
-//! Names in a configuration, names that strangers ask for, and how both are printed.
+//! Names in a configuration, server names of clients, and how both are printed.
 #![no_main]
 
 use doorward::model::names::{Name, ServerName, ServerNamePattern, printable};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    // The form that is compared is final: whatever is taken once is taken again, as it is.
+    // Parsing is idempotent: a parsed name parses to the same name.
     if let Ok(name) = ServerName::parse(text) {
         assert_eq!(ServerName::parse(name.as_str()), Ok(name));
     }

@@ -1,5 +1,5 @@
-//! Records behind the handshake, from a client that holds its keys: the session never panics, keeps next to nothing of them,
-//! and takes nothing that rustls refuses, but for the differences that the model test names.
+//! Records after the handshake, from a client that holds its keys: the session never panics, buffers little, and accepts
+//! nothing that rustls rejects, except for the known differences.
 #![no_main]
 
 #[expect(dead_code, reason = "shared with the model test")]
@@ -15,8 +15,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use rustls::CipherSuite;
 
-use self::differences::{Act, act, difference};
-use self::pair::{Oracle, Ours, Setting, Side, State};
+use self::differences::{Action, perform, difference};
+use self::pair::{RustlsSide, GateSide, Setting, Side, State};
 
 /// TLS 1.2 and TLS 1.3.
 static SETTINGS: LazyLock<[Setting; 2]> = LazyLock::new(|| {
@@ -26,23 +26,23 @@ static SETTINGS: LazyLock<[Setting; 2]> = LazyLock::new(|| {
     ]
 });
 
-/// The longest content, which no record may have.
+/// The longest content, which is over the limit of a record.
 const CONTENT_MAX: usize = (1 << 14) + 100;
 
-/// The next thing to do: what it is, two bytes for a length, and as many for content.
-fn next<'a>(input: &mut &'a [u8]) -> Option<Act<'a>> {
+/// Decodes the next action: its kind, two bytes of length, and its content.
+fn next<'a>(input: &mut &'a [u8]) -> Option<Action<'a>> {
     let (&[kind, high, low], rest) = input.split_first_chunk()?;
     let length = usize::from(u16::from_be_bytes([high, low])).min(rest.len()).min(CONTENT_MAX);
     let (content, rest) = rest.split_at(length);
     *input = rest;
     Some(match kind {
-        0 => Act::Reply,
-        1 => Act::Tampered,
-        // One that names a type is a record like others.
-        2 if content.iter().all(|&byte| byte == 0) => Act::Inner(content),
-        3 => Act::Plain(content),
-        // Each content type there is, and one that there is not.
-        _ => Act::Record(20 + kind % 5, content),
+        0 => Action::Reply,
+        1 => Action::Tampered,
+        // With a content type it would be an ordinary record.
+        2 if content.iter().all(|&byte| byte == 0) => Action::Inner(content),
+        3 => Action::Plain(content),
+        // Each content type, and an unknown one.
+        _ => Action::Record(20 + kind % 5, content),
     })
 }
 
@@ -50,30 +50,30 @@ fuzz_target!(|input: &[u8]| {
     let Some((version, mut input)) = input.split_first() else { return };
     let tls13 = version % 2 == 1;
     let setting = &SETTINGS[usize::from(tls13)];
-    let (mut ours, mut oracle) = (Ours::new(setting), Oracle::new(setting));
-    let (mut heard, mut told) = (Vec::new(), Vec::new());
+    let (mut ours, mut rustls_side) = (GateSide::new(setting), RustlsSide::new(setting));
+    let (mut received, mut rustls_sent) = (Vec::new(), Vec::new());
     while let Some(next) = next(&mut input) {
         let inside = ours.forger().is_inside_message();
-        let (mine, data) = act(&mut ours, next, &mut heard);
-        let (theirs, wanted) = act(&mut oracle, next, &mut told);
-        if mine != theirs {
-            // Of a record that is not whole the gate says nothing; rustls looks at its first bytes.
-            let waits = mine == State::Open && matches!(next, Act::Plain(_));
-            if matches!(mine, State::Open | State::Closed) && !waits {
-                let alone = act(&mut Ours::new(setting), next, &mut Vec::new()).0;
-                let because = difference(tls13, inside, next, alone, mine, theirs);
-                assert!(because.is_some(), "{next:?}: {mine:?} and not {theirs:?}");
+        let (gate_state, data) = perform(&mut ours, next, &mut received);
+        let (rustls_state, rustls_data) = perform(&mut rustls_side, next, &mut rustls_sent);
+        if gate_state != rustls_state {
+            // The gate waits for the complete record; rustls checks its first bytes.
+            let waits = gate_state == State::Open && matches!(next, Action::Plain(_));
+            if matches!(gate_state, State::Open | State::Closed) && !waits {
+                let first_state = perform(&mut GateSide::new(setting), next, &mut Vec::new()).0;
+                let reason = difference(tls13, inside, next, first_state, gate_state, rustls_state);
+                assert!(reason.is_some(), "{next:?}: {gate_state:?} and not {rustls_state:?}");
             }
             return;
         }
-        assert_eq!(data, wanted);
-        assert!(ours.kept() <= doorward::tls::record::RECORD_MAX, "{} bytes kept", ours.kept());
-        // Behind a part of a record nothing that follows is what it was meant to be.
-        if mine != State::Open || matches!(next, Act::Plain(_)) {
+        assert_eq!(data, rustls_data);
+        assert!(ours.buffered() <= doorward::tls::record::RECORD_MAX, "{} bytes kept", ours.buffered());
+        // After a part of a record the following bytes have another meaning.
+        if gate_state != State::Open || matches!(next, Action::Plain(_)) {
             return;
         }
     }
-    heard.extend(ours.send(b"last"));
-    told.extend(oracle.send(b"last"));
-    assert_eq!(heard, told);
+    received.extend(ours.send(b"last"));
+    rustls_sent.extend(rustls_side.send(b"last"));
+    assert_eq!(received, rustls_sent);
 });

@@ -1,27 +1,97 @@
-//! What a client can do wrong after its handshake, and what it is told then, whichever path its connection takes.
+//! Protocol errors of a client after its handshake, and the alerts that answer them.
 
 use std::io;
+use std::net::Shutdown;
 
 use rustls::CipherSuite;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{build, poll_fn_move};
+use super::{Rig, TestEngine, rig_between};
 use crate::model::close::CloseReason;
 use crate::model::rejection::Alert;
 use crate::relay::End;
-use crate::relay::testing::{pair, within};
+use crate::relay::testing::{pair, until_end, within};
 use crate::sys::stream::Stream;
 use crate::tls::record::testing::{Forger, SUITES, TLS12, TLS13, forged_keys, is_tls13};
 
-#[tokio::test]
-async fn empty_records_are_no_end_and_too_many_are_a_breach() {
+/// Sends one record of data and then `wire`. Returns how the relay ended and which records the client received.
+async fn send_invalid<E: TestEngine>(
+    suite: CipherSuite,
+    wire: impl FnOnce(&mut Forger) -> Vec<u8>,
+) -> (End, Vec<(u8, Vec<u8>)>) {
+    let (keys, mut forger) = forged_keys(suite);
+    let (mut client, ours) = pair(false).await;
+    let (to_backend, mut backend) = pair(false).await;
+    let mut engine = E::build(ours, keys, None, Stream::Tcp(to_backend));
+    let exchange = async {
+        client.write_all(&forger.record(23, b"fine")).await.expect("sent");
+        let mut delivered = [0; 4];
+        backend.read_exact(&mut delivered).await.expect("bytes");
+        client.write_all(&wire(&mut forger)).await.expect("sent");
+        let end = backend.read_to_end(&mut Vec::new()).await;
+        assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset), "a reset and no byte");
+        let mut received = Vec::new();
+        let _ = client.read_to_end(&mut received).await;
+        forger.open_records(&received)
+    };
+    let gate = async {
+        let end = until_end(&mut engine).await;
+        drop(engine);
+        end
+    };
+    within(async { tokio::join!(gate, exchange) }).await
+}
+
+pub(crate) async fn tls12_key_at_its_limit_ends_in_an_alert<E: TestEngine>() {
+    let Rig { mut engine, mut client, mut backend } =
+        rig_between::<E>(TLS12, Some(200), pair(false).await, pair(false).await);
+    let bytes = vec![7; 8_000_000];
+    let sender = async {
+        let _ = backend.write_all(&bytes).await;
+        std::future::pending::<()>().await
+    };
+    let (end, delivered) = within(async {
+        tokio::select! {
+            both = async { tokio::join!(until_end(&mut engine), client.receive_all()) } => both,
+            () = sender => unreachable!(),
+        }
+    })
+    .await;
+    assert_eq!(end.reason, CloseReason::TlsError, "{end:?}");
+    let error = delivered.expect_err("not everything can be sent").to_string();
+    assert!(error.contains("InternalError"), "{error}");
+}
+
+pub(crate) async fn renegotiation_after_our_close_notify_is_ignored<E: TestEngine>() {
+    let (keys, mut forger) = forged_keys(TLS12);
+    let (mut client, ours) = pair(false).await;
+    let (to_backend, mut backend) = pair(false).await;
+    let mut engine = E::build(ours, keys, None, Stream::Tcp(to_backend));
+    SockRef::from(&backend).shutdown(Shutdown::Write).expect("shut");
+    let exchange = async {
+        client.read_to_end(&mut Vec::new()).await.expect("an end");
+        for (kind, content) in [(22, &[1, 0, 0, 1, 0][..]), (23, b"the rest")] {
+            client.write_all(&forger.record(kind, content)).await.expect("sent");
+        }
+        let mut delivered = vec![0; 8];
+        backend.read_exact(&mut delivered).await.expect("bytes");
+        client.write_all(&forger.record(21, &[1, 0])).await.expect("sent");
+        backend.read_to_end(&mut delivered).await.expect("an orderly end");
+        delivered
+    };
+    let (end, delivered) = within(async { tokio::join!(until_end(&mut engine), exchange) }).await;
+    assert_eq!((end.reason, delivered.as_slice()), (CloseReason::BackendClosed, &b"the rest"[..]));
+}
+
+pub(crate) async fn empty_records_are_ignored_up_to_a_limit<E: TestEngine>() {
     for suite in SUITES {
         let (keys, mut forger) = forged_keys(suite);
         let (mut client, ours) = pair(false).await;
         let (to_backend, mut backend) = pair(false).await;
-        let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
+        let mut engine = E::build(ours, keys, None, Stream::Tcp(to_backend));
         let exchange = async {
-            let mut came = Vec::new();
+            let mut delivered = Vec::new();
             for length in [1, 32, 2] {
                 let mut wire = Vec::new();
                 for _ in 0..length {
@@ -31,16 +101,16 @@ async fn empty_records_are_no_end_and_too_many_are_a_breach() {
                 client.write_all(&wire).await.expect("sent");
                 let mut part = [0; 4];
                 backend.read_exact(&mut part).await.expect("an empty record is no end");
-                came.extend(part);
+                delivered.extend(part);
             }
             for _ in 0..33 {
                 client.write_all(&forger.record(23, b"")).await.expect("sent");
             }
-            let end = backend.read_to_end(&mut came).await.map_err(|error| error.kind());
-            assert_eq!((came.as_slice(), end), (&b"datadatadata"[..], Err(io::ErrorKind::ConnectionReset)));
+            let end = backend.read_to_end(&mut delivered).await.map_err(|error| error.kind());
+            assert_eq!((delivered.as_slice(), end), (&b"datadatadata"[..], Err(io::ErrorKind::ConnectionReset)));
         };
         let gate = async {
-            let end = poll_fn_move(&mut engine).await;
+            let end = until_end(&mut engine).await;
             drop(engine);
             end
         };
@@ -49,56 +119,28 @@ async fn empty_records_are_no_end_and_too_many_are_a_breach() {
     }
 }
 
-/// Sends `wire` behind one record of data; gives how the relay ended and what the client heard.
-async fn breach(suite: CipherSuite, wire: impl FnOnce(&mut Forger) -> Vec<u8>) -> (End, Vec<(u8, Vec<u8>)>) {
-    let (keys, mut forger) = forged_keys(suite);
-    let (mut client, ours) = pair(false).await;
-    let (to_backend, mut backend) = pair(false).await;
-    let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
-    let exchange = async {
-        client.write_all(&forger.record(23, b"fine")).await.expect("sent");
-        let mut came = [0; 4];
-        backend.read_exact(&mut came).await.expect("bytes");
-        client.write_all(&wire(&mut forger)).await.expect("sent");
-        let end = backend.read_to_end(&mut Vec::new()).await;
-        assert_eq!(end.map_err(|error| error.kind()), Err(io::ErrorKind::ConnectionReset), "no end, and no byte");
-        let mut heard = Vec::new();
-        let _ = client.read_to_end(&mut heard).await;
-        forger.hear(&heard)
-    };
-    let gate = async {
-        let end = poll_fn_move(&mut engine).await;
-        drop(engine);
-        end
-    };
-    within(async { tokio::join!(gate, exchange) }).await
-}
-
-#[tokio::test]
-async fn whatever_is_no_record_of_the_clients_ends_the_relay_at_once() {
+pub(crate) async fn invalid_records_end_the_relay<E: TestEngine>() {
     for suite in SUITES {
         let tampered = |forger: &mut Forger| {
             let mut record = forger.record(23, b"tampered");
             *record.last_mut().expect("a record") ^= 1;
             record
         };
-        assert_eq!(breach(suite, tampered).await.0.reason, CloseReason::TlsError, "{suite:?}: a bad tag");
+        assert_eq!(send_invalid::<E>(suite, tampered).await.0.reason, CloseReason::TlsError, "{suite:?}: a bad tag");
         for (what, wire) in [
             ("garbage", vec![b'G'; 600]),
             ("HTTP", b"GET / HTTP/1.1\r\nHost: nas\r\n\r\n".to_vec()),
             ("a record too long", [&[23, 3, 3, 0xff, 0xff][..], &[0; 600]].concat()),
             ("a record of another version", [&[23, 3, 9, 0, 40][..], &[0; 40]].concat()),
         ] {
-            let (end, _) = breach(suite, |_| wire).await;
+            let (end, _) = send_invalid::<E>(suite, |_| wire).await;
             assert_eq!(end.reason, CloseReason::TlsError, "{suite:?}: {what}: {end:?}");
         }
     }
 }
 
-/// Whether the messages of a case are legal in themselves is the record layer's to test; here, that each end is the same on
-/// every path.
-#[tokio::test]
-async fn a_client_that_breaks_the_protocol_is_told_how() {
+/// Which messages are legal is tested with the record layer; this test checks that every path answers them the same.
+pub(crate) async fn protocol_error_is_answered_by_its_alert<E: TestEngine>() {
     type Case = (&'static str, &'static [(u8, &'static [u8])], Alert);
     let both: &[Case] = &[
         ("an unknown type", &[(99, &[0])], Alert::UNEXPECTED_MESSAGE),
@@ -121,7 +163,7 @@ async fn a_client_that_breaks_the_protocol_is_told_how() {
         ("a KeyUpdate", &[(22, &[24, 0, 0, 1, 0])], Alert::UNEXPECTED_MESSAGE),
         ("a HelloRequest", &[(22, &[0, 0, 0, 0])], Alert::UNEXPECTED_MESSAGE),
         ("an endless ClientHello", &[(22, &[1, 0xff, 0xff, 0xff])], Alert::DECODE_ERROR),
-        ("a level there is not", &[(21, &[3, 0])], Alert(47)),
+        ("an unknown level", &[(21, &[3, 0])], Alert(47)),
     ];
     for suite in SUITES {
         let more = if is_tls13(suite) { tls13 } else { tls12 };
@@ -129,37 +171,35 @@ async fn a_client_that_breaks_the_protocol_is_told_how() {
             let wire = |forger: &mut Forger| {
                 records.iter().flat_map(|(kind, content)| forger.record(*kind, content)).collect::<Vec<u8>>()
             };
-            let (end, heard) = breach(suite, wire).await;
+            let (end, received) = send_invalid::<E>(suite, wire).await;
             assert_eq!(end.reason, CloseReason::TlsError, "{suite:?}: {what}: {end:?}");
-            assert_eq!(heard, [(21, vec![2, alert.0])], "{suite:?}: {what}");
+            assert_eq!(received, [(21, vec![2, alert.0])], "{suite:?}: {what}");
             assert!(end.detail.is_some_and(|detail| detail.contains(&alert.to_string())), "{suite:?}: {what}");
         }
     }
 }
 
-#[tokio::test]
-async fn a_fatal_alert_of_the_client_is_passed_on_as_a_reset() {
+pub(crate) async fn fatal_alert_of_the_client_resets_the_backend<E: TestEngine>() {
     for suite in [TLS12, TLS13] {
-        let (end, _) = breach(suite, |forger| forger.record(21, &[2, 80])).await;
+        let (end, _) = send_invalid::<E>(suite, |forger| forger.record(21, &[2, 80])).await;
         assert_eq!(end.reason, CloseReason::ClientReset, "{suite:?}: {end:?}");
         assert!(end.detail.is_some_and(|detail| detail.contains("alert")), "{suite:?}");
     }
 }
 
-#[tokio::test]
-async fn an_end_inside_a_handshake_message_is_no_orderly_one() {
-    // In TLS 1.2, so that no kernel stops at the first fragment of a KeyUpdate.
+pub(crate) async fn end_inside_a_message_is_a_client_reset<E: TestEngine>() {
+    // In TLS 1.2, because the kernel fails at the first fragment of a KeyUpdate in TLS 1.3.
     let (keys, mut forger) = forged_keys(TLS12);
     let (mut client, ours) = pair(false).await;
     let (to_backend, mut backend) = pair(false).await;
-    let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
+    let mut engine = E::build(ours, keys, None, Stream::Tcp(to_backend));
     let exchange = async {
         client.write_all(&forger.record(22, &[1, 0, 0, 40, 3, 3])).await.expect("sent");
         client.shutdown().await.expect("shut");
         backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind())
     };
     let gate = async {
-        let end = poll_fn_move(&mut engine).await;
+        let end = until_end(&mut engine).await;
         drop(engine);
         end
     };
@@ -169,13 +209,12 @@ async fn an_end_inside_a_handshake_message_is_no_orderly_one() {
     assert_eq!(end.detail.as_deref(), Some("ended inside a handshake message"));
 }
 
-#[tokio::test]
-async fn what_comes_behind_a_close_notify_is_ignored() {
+pub(crate) async fn data_after_a_close_notify_is_ignored<E: TestEngine>() {
     for suite in SUITES {
         let (keys, mut forger) = forged_keys(suite);
         let (mut client, ours) = pair(false).await;
         let (to_backend, mut backend) = pair(false).await;
-        let mut engine = build(ours, keys, None, Stream::Tcp(to_backend));
+        let mut engine = E::build(ours, keys, None, Stream::Tcp(to_backend));
         let exchange = async {
             let mut wire = [forger.record(23, b"all"), forger.record(21, &[1, 0])].concat();
             for _ in 0..100 {
@@ -183,26 +222,26 @@ async fn what_comes_behind_a_close_notify_is_ignored() {
             }
             wire.extend(forger.record(22, b"junk"));
             client.write_all(&wire).await.expect("sent");
-            let mut came = Vec::new();
-            backend.read_to_end(&mut came).await.expect("an orderly end");
-            assert_eq!(came, b"all", "{suite:?}");
+            let mut delivered = Vec::new();
+            backend.read_to_end(&mut delivered).await.expect("an orderly end");
+            assert_eq!(delivered, b"all", "{suite:?}");
             client.write_all(&forger.record(23, b"more")).await.expect("sent");
             backend.write_all(b"answer").await.expect("sent");
-            let mut heard = vec![0; forger.length_of(6)];
-            client.read_exact(&mut heard).await.expect("an answer");
-            assert_eq!(forger.hear(&heard), [(23, b"answer".to_vec())], "{suite:?}");
+            let mut received = vec![0; forger.length_of(6)];
+            client.read_exact(&mut received).await.expect("an answer");
+            assert_eq!(forger.open_records(&received), [(23, b"answer".to_vec())], "{suite:?}");
             backend.shutdown().await.expect("shut");
-            heard.clear();
-            client.read_to_end(&mut heard).await.expect("an orderly end");
-            assert_eq!(forger.hear(&heard), [(21, vec![1, 0])], "{suite:?}");
+            received.clear();
+            client.read_to_end(&mut received).await.expect("an orderly end");
+            assert_eq!(forger.open_records(&received), [(21, vec![1, 0])], "{suite:?}");
             client.shutdown().await.expect("shut");
             client
         };
-        let gate = async { poll_fn_move(&mut engine).await };
+        let gate = async { until_end(&mut engine).await };
         let (end, client) = within(async { tokio::join!(gate, exchange) }).await;
         drop(engine);
         assert_eq!(end.reason, CloseReason::ClientClosed, "{suite:?}: {end:?}");
-        // A reset behind an end that was read already shows nowhere else.
+        // A reset after an end that has been read is visible only here.
         let error = client.take_error().expect("a socket");
         assert!(error.is_none(), "{suite:?}: {error:?}");
     }

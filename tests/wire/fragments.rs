@@ -1,5 +1,5 @@
-//! A ClientHello in pieces: in many records, in many segments, in both. The handshake goes on, and the route is the one
-//! that the whole name leads to, never another one (CVE-2026-32305, RUSTSEC-2024-0399).
+//! A ClientHello fragmented over records, segments, or both. The handshake completes, and the route is that of the complete
+//! name (CVE-2026-32305, RUSTSEC-2024-0399).
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -12,12 +12,12 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned, SupportedProtocolVersi
 
 use crate::common::backend::Backend;
 use crate::hello::{self, Hello, SUPPORTED_GROUPS};
-use crate::scene::{NAS, Scene, dribble, listen, say};
+use crate::scene::{NAS, Scene, read_to_end, send_and_read, send_byte_by_byte};
 
-/// Sizes of records: the type alone, parts of the message's header, its header alone, and larger ones.
+/// Sizes of records: within the message's header, exactly the header, and larger.
 const SIZES: [usize; 6] = [1, 2, 3, 4, 64, 1000];
 
-/// What a client of rustls sends first, without its record's header.
+/// The ClientHello of a rustls client, without its record header.
 fn first_message(client: &mut ClientConnection) -> Vec<u8> {
     let mut record = Vec::new();
     client.write_tls(&mut record).unwrap();
@@ -58,7 +58,7 @@ fn versions() -> [&'static SupportedProtocolVersion; 2] {
 }
 
 #[test]
-fn hello_in_small_records_goes_on_to_a_complete_handshake() {
+fn hello_in_small_records_completes_the_handshake() {
     let mut scene = Scene::new();
     let alice = scene.pki.client("alice");
     for version in versions() {
@@ -74,11 +74,11 @@ fn hello_in_small_records_goes_on_to_a_complete_handshake() {
 }
 
 #[test]
-fn hello_byte_by_byte_inside_the_deadline_goes_on_to_a_complete_handshake() {
+fn client_sending_byte_by_byte_completes_the_handshake() {
     let mut scene = Scene::new();
     let alice = scene.pki.client("alice");
     for version in versions() {
-        // Not the hello alone: everything that this client ever sends.
+        // Not only the ClientHello, but everything that this client sends.
         let client = client(scene.pki.client_config(Some(&alice), &[version]));
         let stream = ByteByByte(scene.connect());
         scene.assert_served(StreamOwned::new(client, stream));
@@ -87,18 +87,18 @@ fn hello_byte_by_byte_inside_the_deadline_goes_on_to_a_complete_handshake() {
 }
 
 #[test]
-fn hello_in_one_byte_records_byte_by_byte_goes_on_to_a_complete_handshake() {
+fn hello_in_one_byte_records_completes_the_handshake() {
     let mut scene = Scene::new();
     let mut client = scene.alice();
     let pieces = hello::records(&first_message(&mut client), 1);
     let stream = scene.connect();
-    dribble(&stream, pieces, Duration::from_micros(20)).join().unwrap();
+    send_byte_by_byte(&stream, pieces, Duration::from_micros(20)).join().unwrap();
     scene.assert_served(StreamOwned::new(client, stream));
     scene.end();
 }
 
 #[test]
-fn every_flight_of_the_client_in_small_records_goes_on_to_a_complete_handshake() {
+fn flights_in_small_records_complete_the_handshake() {
     let mut scene = Scene::new();
     let alice = scene.pki.client("alice");
     for version in versions() {
@@ -111,20 +111,20 @@ fn every_flight_of_the_client_in_small_records_goes_on_to_a_complete_handshake()
 }
 
 #[test]
-fn refused_hello_in_pieces_is_told_the_same_as_a_whole_one() {
+fn rejected_hello_in_pieces_gets_the_same_alert() {
     let scene = Scene::new();
     for size in SIZES {
         let unknown = hello::records(&Hello::tls13("other.home.example").message(), size);
-        let line = scene.assert_refuses(&unknown, "route", "server_name_unknown", Some(112));
+        let line = scene.assert_rejected(&unknown, "route", "server_name_unknown", Some(112));
         assert_eq!(line["server_name"], "other.home.example");
         let twice = Hello::tls13(NAS).and(SUPPORTED_GROUPS, hello::vector16(&[0, 0x1d]));
-        scene.assert_refuses(&hello::records(&twice.message(), size), "client_hello", "malformed", Some(47));
+        scene.assert_rejected(&hello::records(&twice.message(), size), "client_hello", "malformed", Some(47));
     }
     scene.end();
 }
 
 #[test]
-fn hello_in_pieces_never_falls_to_the_default_route() {
+fn hello_in_pieces_never_selects_the_default_route() {
     let decoy = Backend::echo();
     let mut scene = Scene::with(&format!(
         "[[route]]\nname = \"rest\"\nmode = \"passthrough\"\nserver_names = [\"*\"]\nbackends = [\"{}\"]\n",
@@ -137,25 +137,25 @@ fn hello_in_pieces_never_falls_to_the_default_route() {
         stream.write_all(&pieces).unwrap();
         scene.assert_served(StreamOwned::new(client, stream));
 
-        // The policy of `nas` holds: who has no certificate is refused, and not handed to another route.
+        // The policy of `nas` applies: a client without a certificate is rejected, not passed to another route.
         let mut client = self::client(scene.pki.client_config(None, &[&TLS13]));
         let pieces = hello::records(&first_message(&mut client), size);
-        let line = scene.refused("certificate", "required", |mut stream| {
+        let line = scene.expect_rejection("certificate", "required", |mut stream| {
             stream.write_all(&pieces).unwrap();
-            let told = rustls::Stream::new(&mut client, &mut stream).read(&mut [0]).unwrap_err();
-            assert!(told.to_string().contains("CertificateRequired"), "{told}");
+            let error = rustls::Stream::new(&mut client, &mut stream).read(&mut [0]).unwrap_err();
+            assert!(error.to_string().contains("CertificateRequired"), "{error}");
         });
         assert_eq!(line["route"], "nas");
 
-        // And what cannot be read leads nowhere.
+        // An invalid ClientHello selects no route.
         let unreadable = Hello::tls13(NAS).and(SUPPORTED_GROUPS, Vec::new());
-        scene.assert_refuses(&hello::records(&unreadable.message(), size), "client_hello", "malformed", Some(47));
-        // Nor does half a hello whose sender has gone.
+        scene.assert_rejected(&hello::records(&unreadable.message(), size), "client_hello", "malformed", Some(47));
+        // Nor does an incomplete one.
         let half = &pieces[..pieces.len() / 2];
-        scene.refused("client_hello", "closed_early", |mut stream| {
+        scene.expect_rejection("client_hello", "closed_early", |mut stream| {
             stream.write_all(half).unwrap();
             stream.shutdown(std::net::Shutdown::Write).unwrap();
-            listen(stream, tokio::time::Instant::now());
+            read_to_end(stream, tokio::time::Instant::now());
         });
     }
     assert_eq!(decoy.accepted(), 0);
@@ -163,7 +163,7 @@ fn hello_in_pieces_never_falls_to_the_default_route() {
 }
 
 #[test]
-fn hello_in_pieces_is_passed_through_byte_for_byte() {
+fn hello_in_pieces_is_passed_through_unchanged() {
     let echo = Backend::echo();
     let mut scene = Scene::with(&format!(
         "[[route]]\nname = \"mail\"\nmode = \"passthrough\"\nserver_names = [\"mail.home.example\"]\n\
@@ -172,18 +172,18 @@ fn hello_in_pieces_is_passed_through_byte_for_byte() {
     ));
     for (count, size) in SIZES.into_iter().enumerate() {
         let pieces = hello::records(&Hello::tls13("mail.home.example").message(), size);
-        let behind = [&pieces[..], b"and whatever comes behind it"].concat();
+        let with_payload = [&pieces[..], b"and the bytes after it"].concat();
         let stream = scene.connect();
-        let sender = dribble(&stream, behind.clone(), Duration::from_micros(20));
-        let mut echoed = vec![0; behind.len()];
+        let sender = send_byte_by_byte(&stream, with_payload.clone(), Duration::from_micros(20));
+        let mut echoed = vec![0; with_payload.len()];
         (&stream).read_exact(&mut echoed).unwrap();
-        assert_eq!(echoed, behind);
+        assert_eq!(echoed, with_payload);
         sender.join().unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
-        assert!(say(&stream, b"").bytes.is_empty());
+        assert!(send_and_read(&stream, b"").bytes.is_empty());
         scene.gate.wait_closed("mail", count + 1);
         if count == 0 {
-            // The pipes of passthrough relays are kept for the next one.
+            // The pipes of passthrough relays stay in the pool.
             scene.count_descriptors();
         }
     }
