@@ -113,7 +113,7 @@ fn established(suite: CipherSuite) -> (Session, ClientConnection) {
         }
     }
     let (secrets, schedule) = server.dangerous_into_kernel_connection().unwrap();
-    (Session::new(Keys { secrets, schedule }).unwrap(), client)
+    (Session::new(Keys::new(secrets, schedule)).unwrap(), client)
 }
 
 /// A ClientHello as rustls sends it, X25519MLKEM768 share and all.

@@ -4,16 +4,19 @@
 //! itself is how long the message is, to know when rustls can be asked; bytes it takes to be complete and rustls does
 //! not, or the other way round, are refused.
 
+use std::ops::{Deref, DerefMut};
+
 use tokio::time::timeout_at;
 
-use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{AlertDescription, Error, PeerIncompatible};
+use scopeguard::ScopeGuard;
 
 use crate::admission::{Admitted, Last, Refused};
 use crate::model::names::ServerName;
-use crate::model::rejection::{Alert, Cause, HelloFault, Protocol, Reason, Text};
+use crate::model::rejection::{Alert, Cause, HelloFault, Protocol, Reason, Rejection, Text};
 use crate::proxy_protocol;
-use crate::sys::socket::{Look, PEEK_MAX, peek_until};
+use crate::sys::socket::{Look, PEEK_MAX, peek_until, take_unread};
+use crate::tls::driver::{HelloError, read_hello};
 use crate::tls::ja4::Ja4;
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
@@ -24,8 +27,14 @@ const MESSAGE_HEADER: usize = 4;
 const HELLO_MAX: usize = PEEK_MAX;
 
 /// A connection whose ClientHello is known; its bytes are still in the socket.
+///
+/// Dropped without a decision, it tells its client `internal_error`, as long as that can be said without keys.
 #[derive(Debug)]
-pub struct Greeted {
+pub struct Greeted(ScopeGuard<Hello, fn(Hello)>);
+
+/// What is known of a connection when its ClientHello is.
+#[derive(Debug)]
+pub struct Hello {
     /// The connection.
     pub admitted: Admitted,
     /// The server name that was asked for. `None` also for an IP address, which RFC 6066 section 3 forbids.
@@ -34,6 +43,8 @@ pub struct Greeted {
     pub length: usize,
     /// What sent it, by the way it is made. For the log only.
     pub ja4: Option<Ja4>,
+    /// The gate has begun to answer. From then on keys may be in use, which are rustls' until the handshake is over.
+    pub answered: bool,
 }
 
 /// Why a ClientHello is refused, the alert that the client is sent, and how many bytes of the socket have been judged.
@@ -53,7 +64,9 @@ pub async fn peek(admitted: Admitted) -> Result<Greeted, Refused> {
         }
     });
     let (cause, last) = match timeout_at(admitted.hello_deadline, looked).await {
-        Ok(Ok(Some(Ok((server_name, length, ja4))))) => return Ok(Greeted { admitted, server_name, length, ja4 }),
+        Ok(Ok(Some(Ok((server_name, length, ja4))))) => {
+            return Ok(Greeted::new(Hello { admitted, server_name, length, ja4, answered: false }));
+        }
         Ok(Ok(Some(Err((cause, alert, length))))) => (cause, plain(alert, length)),
         Ok(Ok(None)) => (Cause::ClientHelloEnded, Last::Nothing),
         Ok(Err(error)) => (Cause::ClientHelloIo(error.into()), Last::Nothing),
@@ -63,14 +76,57 @@ pub async fn peek(admitted: Admitted) -> Result<Greeted, Refused> {
 }
 
 impl Greeted {
+    fn new(hello: Hello) -> Self {
+        Self(scopeguard::guard(hello, |hello| drop(hello.refuse_undecided())))
+    }
+
+    /// Takes it apart, for a decision.
+    pub fn decide(self) -> Hello {
+        ScopeGuard::into_inner(self.0)
+    }
+
+    /// Refuses the connection because of a fault of the gate, before it has answered.
+    pub fn fail(self, cause: Cause) -> Refused {
+        let alert = cause.reason().alert();
+        let Hello { admitted, length, .. } = self.decide();
+        admitted.refuse(cause.into(), plain(alert, length))
+    }
+
     /// Turns the client away because of the name it asked for, with the alert that belongs to that.
     pub fn refuse(self) -> Refused {
-        let cause = match self.server_name {
+        let Hello { admitted, server_name, length, .. } = self.decide();
+        let cause = match server_name {
             None => Cause::ServerNameMissing,
             Some(name) => Cause::ServerNameUnknown { name },
         };
         let alert = cause.reason().alert();
-        self.admitted.refuse(cause.into(), plain(alert, self.length))
+        admitted.refuse(cause.into(), plain(alert, length))
+    }
+}
+
+impl Deref for Greeted {
+    type Target = Hello;
+
+    fn deref(&self) -> &Hello {
+        &self.0
+    }
+}
+
+impl DerefMut for Greeted {
+    fn deref_mut(&mut self) -> &mut Hello {
+        &mut self.0
+    }
+}
+
+impl Hello {
+    /// Refuses a connection that was given up before anything was decided. Does not wait: it is called in drops.
+    fn refuse_undecided(self) -> Refused {
+        let alert = Reason::Internal.alert().filter(|_| !self.answered);
+        let record = alert.map(Alert::plaintext_record);
+        // It need not be there as a whole any more.
+        take_unread(&self.admitted.stream);
+        let last = record.as_ref().map_or(Last::Nothing, |record| Last::Records(record, alert));
+        self.admitted.refuse(Rejection::silent(Cause::NoVerdict), last)
     }
 }
 
@@ -83,32 +139,21 @@ fn plain(alert: Option<Alert>, judged: usize) -> Last<'static> {
 fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
     let refusal = |fault, alert| (Cause::Malformed(fault), alert, bytes.len());
     let malformed = Reason::Malformed.alert();
-    let mut acceptor = Acceptor::default();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        if let Err(error) = acceptor.read_tls(&mut rest) {
-            return Err(refusal(HelloFault::Unreadable(Text::new(error)), malformed));
+    read_hello(bytes).map_err(|error| match error {
+        HelloError::Io(error) => refusal(HelloFault::Unreadable(Text::new(error)), malformed),
+        HelloError::Longer => refusal(HelloFault::TrailingBytes, malformed),
+        HelloError::Shorter => refusal(HelloFault::Truncated, malformed),
+        // Before TLS 1.2 there was no such extension: it is not what is wrong.
+        HelloError::Refused(Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired), _)
+            if let Some(version) = old_version(bytes) =>
+        {
+            (Cause::OldVersion { version }, Reason::ProtocolVersion.alert(), bytes.len())
         }
-        // After each read: rustls makes room for the rest of a long message only when it has seen how it begins.
-        match acceptor.accept() {
-            Ok(None) => {}
-            Ok(Some(accepted)) if rest.is_empty() => {
-                return Ok(accepted.client_hello().server_name().map(ServerName::from_client_hello));
-            }
-            Ok(Some(_)) => return Err(refusal(HelloFault::TrailingBytes, malformed)),
-            // Before TLS 1.2 there was no such extension: it is not what is wrong.
-            Err((Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired), _))
-                if let Some(version) = old_version(bytes) =>
-            {
-                return Err((Cause::OldVersion { version }, Reason::ProtocolVersion.alert(), bytes.len()));
-            }
-            Err((error, alert)) => {
-                let alert = alert_for(&error, alert);
-                return Err(refusal(HelloFault::Unreadable(Text::new(error)), Some(alert)));
-            }
+        HelloError::Refused(error, record) => {
+            let alert = alert_for(&error, &record);
+            refusal(HelloFault::Unreadable(Text::new(error)), Some(alert))
         }
-    }
-    Err(refusal(HelloFault::Truncated, malformed))
+    })
 }
 
 /// What is made of a complete ClientHello, for the fuzzer: the server name, or why it is refused.
@@ -118,14 +163,11 @@ pub fn fuzz_parse(bytes: &[u8]) -> Result<Option<ServerName>, Cause> {
 }
 
 /// The alert for what is wrong with a ClientHello.
-fn alert_for(error: &Error, mut alert: AcceptedAlert) -> Alert {
+fn alert_for(error: &Error, record: &[u8]) -> Alert {
     // An Acceptor says decode_error for all of these; a connection knows illegal_parameter too (RFC 8446 section 4.2).
     if let Error::InvalidMessage(message) = error {
         return Alert(AlertDescription::from(*message).into());
     }
-    let mut record = Vec::new();
-    // Writing to a Vec cannot fail.
-    let _ = alert.write_all(&mut record);
     match *record {
         [21, _, _, 0, 2, _, description] => Alert(description),
         // Another handshake message than a ClientHello is met with silence.

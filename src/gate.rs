@@ -231,6 +231,20 @@ mod tests {
     use crate::relay::Path;
     use crate::sessions::registry::Holder;
 
+    impl Gate {
+        /// A gate that logs to nowhere, and moves payload without the kernel.
+        pub(crate) fn testing(config: &crate::config::checked::Config) -> Arc<Self> {
+            let log = Log::new(LogFormat::Json, std::io::sink());
+            Arc::new(Self::new(
+                Snapshot::build(config).expect("a snapshot"),
+                Admission::new(config.limits.clone()),
+                Support::none(),
+                Arc::new(Metrics::new(config).expect("metrics")),
+                Arc::new(log.expect("a log")),
+            ))
+        }
+    }
+
     #[test]
     fn each_chain_is_judged_once_for_each_route() {
         let name = |text: &str| Name::parse(text).expect("a name");

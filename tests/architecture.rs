@@ -376,3 +376,36 @@ fn text_about_a_cause_is_made_in_explanation_only() {
         assert!(!makes || module == "explain", "{} makes text of a cause", path.display());
     }
 }
+
+/// rustls' types for a connection and its keys: other ones in each of its versions.
+const CONNECTION_TYPES: &[&str] = &[
+    "AcceptedAlert",
+    "Acceptor",
+    "ClientConnection",
+    "ConnectionState",
+    "ConnectionTrafficSecrets",
+    "ExtractedSecrets",
+    "KernelConnection",
+    "ServerConnection",
+    "ServerConnectionData",
+    "UnbufferedServerConnection",
+    "UnbufferedStatus",
+    "unbuffered",
+];
+
+/// Where they may be named. The demonstration plays the devices, which are clients of rustls' like any other program.
+const CONNECTION_FILES: &[&str] = &["cli/demo.rs", "tls/driver.rs", "tls/record/keys.rs"];
+
+#[test]
+fn rustls_connection_types_are_in_two_files() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut naming = BTreeSet::new();
+    for Source { path, code, .. } in files() {
+        let is_test = path.file_stem().is_some_and(|name| name == "tests" || name == "testing");
+        let mut words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        if !is_test && words.any(|word| CONNECTION_TYPES.contains(&word)) {
+            naming.insert(path.strip_prefix(&src).expect("below src").display().to_string());
+        }
+    }
+    assert_eq!(naming, CONNECTION_FILES.iter().map(|file| (*file).to_owned()).collect());
+}
