@@ -4,5 +4,6 @@
 pub mod close;
 pub mod identity;
 pub mod names;
+pub mod rate_limit;
 pub mod rejection;
 pub mod source;

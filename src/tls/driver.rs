@@ -10,8 +10,8 @@ use rustls::server::{Acceptor, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
-use crate::model::names::ServerName;
 use super::record::Keys;
+use crate::model::names::ServerName;
 
 /// Why there is no ClientHello in bytes that should be one.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Places that are taken by source and given up again: where they are scarce, the oldest of the source that holds the most
+//! EvictingSlots that are taken by source and given up again: where they are scarce, the oldest of the source that holds the most
 //! gives way.
 
 use std::cmp::Reverse;
@@ -9,26 +9,26 @@ use tokio::sync::Notify;
 
 use crate::model::source::Source;
 
-/// How many places of a trusted source are spared while others have any. More than these, and the strangers behind its
+/// How many slots of a trusted source are spared while others have any. More than these, and the strangers behind its
 /// address are those who flood.
-pub(super) const SPARED: usize = 16;
+pub(in crate::admission) const SPARED: usize = 16;
 
-/// How many places there are.
+/// How many slots there are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(in crate::admission) struct Bounds {
     /// In all.
-    pub(super) all: usize,
+    pub(in crate::admission) all: usize,
     /// For one source.
-    pub(super) per_source: usize,
+    pub(in crate::admission) per_source: usize,
 }
 
-/// The places that are taken, by source; the oldest of each first.
+/// The slots that are taken, by source; the oldest of each first.
 ///
 /// When all are taken, the source that holds the most gives up its oldest; one that is trusted only if it holds many, or no
-/// other holds any. A source that fills the places with connections that say nothing so drives out itself: a client that goes
-/// on needs its place for milliseconds.
+/// other holds any. A source that fills the slots with connections that say nothing so drives out itself: a client that goes
+/// on needs its slot for milliseconds.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(in crate::admission) struct EvictingSlots {
     taken: Mutex<Taken>,
 }
 
@@ -39,29 +39,29 @@ struct Taken {
     sources: HashMap<Source, Queue>,
 }
 
-/// The places of one source.
+/// The slots of one source.
 #[derive(Debug, Default)]
 struct Queue {
     trusted: bool,
-    places: VecDeque<(u64, Arc<Notify>)>,
+    slots: VecDeque<(u64, Arc<Notify>)>,
 }
 
-/// One place, given back on drop.
+/// One slot, given back on drop.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(in crate::admission) struct EvictingSlot {
+    slots: Arc<EvictingSlots>,
     source: Source,
     number: u64,
-    /// Is notified when the place has to be given up.
-    pub(super) evicted: Arc<Notify>,
+    /// Is notified when the slot has to be given up.
+    pub(in crate::admission) evicted: Arc<Notify>,
 }
 
-impl Places {
-    /// Takes a place; where there is none, another one gives way.
-    pub(super) fn take(places: &Arc<Self>, source: Source, trusted: bool, bounds: Bounds) -> Place {
+impl EvictingSlots {
+    /// Takes a slot; where there is none, another one gives way.
+    pub(in crate::admission) fn take(slots: &Arc<Self>, source: Source, trusted: bool, bounds: Bounds) -> EvictingSlot {
         let evicted = Arc::new(Notify::new());
-        let mut taken = places.taken();
-        if taken.sources.get(&source).is_some_and(|queue| queue.places.len() >= bounds.per_source) {
+        let mut taken = slots.taken();
+        if taken.sources.get(&source).is_some_and(|queue| queue.slots.len() >= bounds.per_source) {
             taken.evict_from(source);
         }
         if taken.count >= bounds.all {
@@ -72,13 +72,13 @@ impl Places {
         taken.count += 1;
         let queue = taken.sources.entry(source).or_default();
         queue.trusted = trusted;
-        queue.places.push_back((number, Arc::clone(&evicted)));
+        queue.slots.push_back((number, Arc::clone(&evicted)));
         drop(taken);
-        Place { places: Arc::clone(places), source, number, evicted }
+        EvictingSlot { slots: Arc::clone(slots), source, number, evicted }
     }
 
-    /// Lets the oldest place of `source` be given up, if it has any.
-    pub(super) fn evict_from(&self, source: Source) -> bool {
+    /// Lets the oldest slot of `source` be given up, if it has any.
+    pub(in crate::admission) fn evict_from(&self, source: Source) -> bool {
         self.taken().evict_from(source)
     }
 
@@ -88,11 +88,11 @@ impl Places {
 }
 
 impl Taken {
-    /// Frees the oldest place of the source that holds the most; among equals, the oldest of all.
+    /// Frees the oldest slot of the source that holds the most; among equals, the oldest of all.
     fn evict(&mut self) {
         let most = self.sources.iter().max_by_key(|(_, queue)| {
-            let spared = queue.trusted && queue.places.len() <= SPARED;
-            (!spared, queue.places.len(), Reverse(queue.oldest()))
+            let spared = queue.trusted && queue.slots.len() <= SPARED;
+            (!spared, queue.slots.len(), Reverse(queue.oldest()))
         });
         if let Some((&source, _)) = most {
             self.evict_from(source);
@@ -109,10 +109,10 @@ impl Taken {
     }
 
     fn remove(&mut self, source: Source, number: u64) -> Option<Arc<Notify>> {
-        let places = &mut self.sources.get_mut(&source)?.places;
-        let at = places.iter().position(|(other, _)| *other == number)?;
-        let (_, evicted) = places.remove(at)?;
-        if places.is_empty() {
+        let slots = &mut self.sources.get_mut(&source)?.slots;
+        let at = slots.iter().position(|(other, _)| *other == number)?;
+        let (_, evicted) = slots.remove(at)?;
+        if slots.is_empty() {
             self.sources.remove(&source);
         }
         self.count -= 1;
@@ -122,13 +122,13 @@ impl Taken {
 
 impl Queue {
     fn oldest(&self) -> Option<u64> {
-        self.places.front().map(|(number, _)| *number)
+        self.slots.front().map(|(number, _)| *number)
     }
 }
 
-impl Drop for Place {
+impl Drop for EvictingSlot {
     fn drop(&mut self) {
-        self.places.taken().remove(self.source, self.number);
+        self.slots.taken().remove(self.source, self.number);
     }
 }
 
@@ -141,8 +141,8 @@ mod tests {
         Source::of(text.parse().expect("an address"), Prefixes::default())
     }
 
-    fn was_evicted(place: &Place) -> bool {
-        let mut notified = std::pin::pin!(place.evicted.notified());
+    fn was_evicted(slot: &EvictingSlot) -> bool {
+        let mut notified = std::pin::pin!(slot.evicted.notified());
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         Future::poll(notified.as_mut(), &mut cx).is_ready()
     }
@@ -153,9 +153,9 @@ mod tests {
 
     #[test]
     fn the_oldest_place_of_the_source_with_the_most_gives_way() {
-        let places = Arc::<Places>::default();
+        let slots = Arc::<EvictingSlots>::default();
         let (flood, other) = (source("192.0.2.1"), source("192.0.2.2"));
-        let take = |source| Places::take(&places, source, false, all(4));
+        let take = |source| EvictingSlots::take(&slots, source, false, all(4));
         let good = take(other);
         let flooding: Vec<_> = (0..3).map(|_| take(flood)).collect();
         let next = take(other);
@@ -163,36 +163,37 @@ mod tests {
         let last = take(flood);
         // Two each: the oldest of all goes.
         assert!(was_evicted(&good));
-        assert!([&flooding[1], &flooding[2], &next, &last].into_iter().all(|place| !was_evicted(place)));
+        assert!([&flooding[1], &flooding[2], &next, &last].into_iter().all(|slot| !was_evicted(slot)));
         drop((good, flooding, next, last));
-        let taken = places.taken();
+        let taken = slots.taken();
         assert!(taken.count == 0 && taken.sources.is_empty(), "{taken:?}");
     }
 
     #[test]
     fn places_of_trusted_sources_give_way_last_unless_they_are_many() {
-        let places = Arc::<Places>::default();
+        let slots = Arc::<EvictingSlots>::default();
         let home = source("192.0.2.1");
         let bounds = all(SPARED + 4);
-        let own: Vec<_> = (0..SPARED).map(|_| Places::take(&places, home, true, bounds)).collect();
-        let strangers: Vec<_> =
-            (2..60).map(|host| Places::take(&places, source(&format!("192.0.2.{host}")), false, bounds)).collect();
+        let own: Vec<_> = (0..SPARED).map(|_| EvictingSlots::take(&slots, home, true, bounds)).collect();
+        let strangers: Vec<_> = (2..60)
+            .map(|host| EvictingSlots::take(&slots, source(&format!("192.0.2.{host}")), false, bounds))
+            .collect();
         assert!(!own.iter().any(was_evicted));
-        assert_eq!(strangers.iter().filter(|place| was_evicted(place)).count(), strangers.len() - 4);
+        assert_eq!(strangers.iter().filter(|slot| was_evicted(slot)).count(), strangers.len() - 4);
         // A flood from behind the trusted address meets the rule for all.
-        let more: Vec<_> = (0..100).map(|_| Places::take(&places, home, true, bounds)).collect();
+        let more: Vec<_> = (0..100).map(|_| EvictingSlots::take(&slots, home, true, bounds)).collect();
         assert!(own.iter().all(was_evicted));
         assert!(!was_evicted(&strangers[57]) && more[..81].iter().all(was_evicted));
     }
 
     #[test]
     fn a_source_at_its_own_bound_gives_up_its_oldest() {
-        let places = Arc::<Places>::default();
+        let slots = Arc::<EvictingSlots>::default();
         let bounds = Bounds { all: 10, per_source: 2 };
-        let other = Places::take(&places, source("192.0.2.2"), false, bounds);
-        let flood: Vec<_> = (0..5).map(|_| Places::take(&places, source("192.0.2.1"), false, bounds)).collect();
+        let other = EvictingSlots::take(&slots, source("192.0.2.2"), false, bounds);
+        let flood: Vec<_> = (0..5).map(|_| EvictingSlots::take(&slots, source("192.0.2.1"), false, bounds)).collect();
         assert_eq!(flood.iter().map(was_evicted).collect::<Vec<_>>(), [true, true, true, false, false]);
         assert!(!was_evicted(&other));
-        assert_eq!(places.taken().count, 3);
+        assert_eq!(slots.taken().count, 3);
     }
 }

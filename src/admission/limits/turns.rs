@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::model::source::Source;
 
 /// How long a turn lasts at most. From the ClientHello on, a handshake takes one round trip and a signature.
-pub(super) const TURN: Duration = Duration::from_secs(1);
+pub(in crate::admission) const TURN: Duration = Duration::from_secs(1);
 
 /// How many connections of a source wait for their turn or have it.
 const LINE: usize = 16;
@@ -34,7 +34,7 @@ const PACE_OF_ALL: Duration = Duration::from_millis(5);
 
 /// The lines of all sources that have to wait.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(in crate::admission) struct Turns {
     lines: Mutex<Lines>,
 }
 
@@ -64,14 +64,14 @@ struct Waiting {
 
 /// A turn, which ends on drop.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(in crate::admission) struct Turn {
     _permit: OwnedSemaphorePermit,
     _waiting: Waiting,
 }
 
 impl Turns {
     /// Waits for a turn; `None` where the line is full.
-    pub(super) async fn wait(turns: &Arc<Self>, source: Source) -> Option<Turn> {
+    pub(in crate::admission) async fn wait(turns: &Arc<Self>, source: Source) -> Option<Turn> {
         let (waiting, turn) = Self::line_up(turns, source, Instant::now())?;
         let permit = turn.acquire_owned().await.ok()?;
         sleep_until(turns.begin(source, Instant::now())).await;
@@ -79,7 +79,7 @@ impl Turns {
     }
 
     /// Forgets the lines that nothing depends on any more. To be called now and then.
-    pub(super) fn tidy(&self, now: Instant) {
+    pub(in crate::admission) fn tidy(&self, now: Instant) {
         let mut lines = self.lines();
         lines.sources.retain(|_, line| line.waiting > 0 || line.next > now);
         lines.sources.shrink_to_fit();
