@@ -100,7 +100,7 @@ impl Answers {
         steps.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             steps.tick().await;
-            self.history.step(&self.watched.tally);
+            self.history.step(&self.watched.metrics.totals);
         }
     }
 

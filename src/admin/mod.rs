@@ -29,7 +29,6 @@ use crate::explain::refusals::Refusals;
 use crate::places::{Places, TIMEOUT, http};
 use crate::sessions::registry::Sessions;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::tally::Tally;
 use answers::Answers;
 
 /// How many connections wait in the kernel's queue.
@@ -43,7 +42,6 @@ pub(crate) struct Watched {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) sessions: Arc<Sessions>,
-    pub(crate) tally: Arc<Tally>,
     /// Connections to the listener at once.
     pub(crate) places: usize,
 }

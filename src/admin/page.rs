@@ -19,7 +19,7 @@ use crate::html::Html;
 use crate::model::names::printable;
 use crate::model::rejection::{Reason, Side};
 use crate::model::source::Source;
-use crate::telemetry::tally::Counts;
+use crate::telemetry::metrics::totals::Counts;
 
 /// The page around what is written anew each time: its parts are parted by comments.
 const TEMPLATE: &str = include_str!("page.html");
@@ -105,7 +105,7 @@ fn rows(total: &Counts, steps: &[Counts]) -> Vec<Row> {
 
 /// The answer for `/status.json`.
 pub(super) fn json(watched: &Watched, history: &History) -> String {
-    let (total, steps) = history.shown(&watched.tally);
+    let (total, steps) = history.shown(&watched.metrics.totals);
     let status = Status {
         time: OffsetDateTime::now_utc().unix_timestamp(),
         step_seconds: STEP.as_secs(),
@@ -134,7 +134,7 @@ pub(super) fn page(watched: &Watched, history: &History, started: OffsetDateTime
 
 fn live(html: &mut Html, watched: &Watched, history: &History, started: OffsetDateTime) {
     let now = OffsetDateTime::now_utc();
-    let (total, steps) = history.shown(&watched.tally);
+    let (total, steps) = history.shown(&watched.metrics.totals);
     let refusals = watched.refusals.latest(usize::MAX);
     refused_configuration(html, watched, now);
     summary(html, watched, &total, started, now);

@@ -1,7 +1,10 @@
 //! Connections of this machine, as far as admission.
 
+use tokio::net::TcpStream;
+
+use super::limits::turns::TURN;
 use super::*;
-use crate::model::rejection::HelloFault;
+use crate::model::rejection::{Alert, HelloFault};
 
 #[tokio::test]
 async fn half_of_the_limits_is_for_connections_without_certificate() {
@@ -54,7 +57,7 @@ fn admission(limits: &str) -> (Admission, Arc<checked::Listener>) {
 
 /// A connection from this machine, admitted. One on probation counts as refused.
 async fn connect(gate: &(Admission, Arc<checked::Listener>)) -> Result<Admitted, Reason> {
-    let admitted = heard(gate).await?;
+    let admitted = on_probation(gate).await?;
     match &admitted.slots.probation {
         Some(probation) => Err(probation.refused.reason()),
         None => Ok(admitted),

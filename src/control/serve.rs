@@ -22,6 +22,7 @@ use super::{
     SESSIONS_MAX, Session, Sessions, Status, Why,
 };
 use crate::config::checked::Config;
+use crate::config::expiries::Expiry;
 use crate::explain::moment;
 use crate::explain::refusals::{Shown, Wanted};
 use crate::gate::{Gate, Reviewed};
@@ -29,7 +30,6 @@ use crate::reload::policy_report::Difference;
 use crate::reload::{self, Cause, Current, Door, Reloader};
 use crate::sessions::registry;
 use crate::sessions::selector::Whom;
-use crate::telemetry::expiries::Expiry;
 
 /// Connections at once. For one more, the oldest is dropped: whoever has a question asks it at once.
 const CONNECTIONS: usize = 8;

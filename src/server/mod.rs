@@ -256,7 +256,6 @@ fn watched(gate: &Gate, places: usize) -> Watched {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
         sessions: Arc::clone(&gate.sessions),
-        tally: Arc::clone(&gate.tally),
         places,
     }
 }

@@ -77,8 +77,7 @@ async fn connection_without_a_verdict_is_rejected_as_internal() {
 
     log.finish();
     let lines = String::from_utf8(lines.0.lock().expect("the lines").clone()).expect("text");
-    let lines: Vec<serde_json::Value> =
-        lines.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
     let metrics = gate.metrics.render();
     for (line, route) in lines.iter().zip(["none", "mail"]) {
         assert_eq!(line["event"], "rejected", "{line}");
@@ -97,7 +96,7 @@ async fn connection_without_a_verdict_is_rejected_as_internal() {
     let remembered: Vec<_> = gate.refusals.latest(3).iter().map(|refusal| (refusal.id, refusal.reason())).collect();
     assert_eq!(remembered, [(2, Reason::Internal), (1, Reason::Internal)]);
     let internal = Reason::ALL.iter().position(|reason| *reason == Reason::Internal).expect("a reason");
-    assert_eq!(gate.tally.now().rejected[internal], 2);
+    assert_eq!(gate.metrics.totals.now().rejected[internal], 2);
     assert!(metrics.contains("doorward_connections_accepted_total{listener=\"public\"} 2\n"), "{metrics}");
     assert!(metrics.contains("doorward_handshakes_in_progress{listener=\"public\"} 0\n"), "{metrics}");
 }
