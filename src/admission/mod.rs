@@ -8,8 +8,6 @@ pub mod descriptors;
 mod limits;
 pub mod penalties;
 mod slots;
-#[cfg(test)]
-mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -313,3 +311,6 @@ impl Admission {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

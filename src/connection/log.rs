@@ -24,7 +24,7 @@ use crate::model::rejection::{Cause, Reason, Rejection, Stage};
 use crate::relay::{Handle, Order, Path, RelaySummary};
 use crate::sessions::registry::{Entered, Holder, Session, Sessions};
 use crate::snapshot::Route;
-use crate::telemetry::log::{Certificate, Tls, Verdict, detail, stranger};
+use crate::telemetry::log::{Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::tls::ja4::Ja4;
 
@@ -315,7 +315,7 @@ impl ConnectionLog {
             server_name: self.server_name.as_deref().map(str::to_owned),
             ja4: self.ja4.map(|ja4| ja4.to_string()),
             route: self.route.as_ref().map(|(route, _)| route.name.to_string()),
-            certificate: self.identity.as_deref().map(Certificate::from),
+            certificate: self.identity.clone(),
             tls: self.facts.as_ref().map(|facts| Tls {
                 version: facts.version,
                 cipher_suite: facts.cipher_suite.clone(),

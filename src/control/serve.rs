@@ -24,7 +24,7 @@ use super::{
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
 use crate::explain::moment;
-use crate::explain::refusals::{Shown, Wanted};
+use crate::explain::refusals::Wanted;
 use crate::gate::{Gate, Reviewed};
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Cause, Current, Door, Reloader};
@@ -352,7 +352,7 @@ fn session(session: &registry::Session, now: OffsetDateTime) -> Session {
         source: session.source.to_string(),
         listener: session.listener.to_string(),
         route: session.route.to_string(),
-        certificate: session.identity.as_deref().map(|identity| Certificate::from(&Shown::from(identity))),
+        certificate: session.identity.as_deref().map(Certificate::from),
         backend: session.backend.get().map(ToString::to_string),
         path: session.path.label().to_owned(),
         bytes_to_backend: moved.to_backend,

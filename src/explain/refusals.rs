@@ -11,19 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use time::OffsetDateTime;
 
+use super::certificate::Certificate;
+use super::parts::{STRANGER_MAX, cut};
 use crate::model::identity::{Identity, Sha256};
-use crate::model::names::{Name, printable, visible};
+use crate::model::names::{Name, visible};
 use crate::model::rejection::{Alert, Cause, Reason, Rejection};
 use crate::model::source::Source;
 
 /// Refusals kept of anchored certificates, as many of other certificates, and as many of connections that showed none.
 pub const KEPT_OF_EACH: usize = 512;
-
-/// The longest text of a stranger's in an entry, in bytes.
-const STRANGER_MAX: usize = 128;
-
-/// The most names of one certificate.
-const NAMES_MAX: usize = 4;
 
 /// One connection that was turned away. What a stranger chose in it is escaped for a terminal, and bounded; a page must
 /// escape it once more, in its own way.
@@ -48,61 +44,9 @@ pub struct Refusal {
     /// The alert that the client was sent.
     pub alert: Option<Alert>,
     /// The certificate that was shown.
-    pub certificate: Option<Shown>,
+    pub certificate: Option<Certificate>,
     /// How many refusals this entry stands for: of an anchored certificate only the latest for each reason is kept.
     pub times: u64,
-}
-
-/// A certificate that was shown, as far as it is remembered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// What its holder is called, by the names in it; the first is the one to use, and there always is one.
-    pub names: Vec<Box<str>>,
-    /// SHA-256 of the certificate.
-    pub fingerprint: Sha256,
-    /// Its serial number.
-    pub serial: Box<str>,
-    /// Who issued it, or so it says.
-    pub issuer: Box<str>,
-    /// Seconds since 1970 before which it is not valid.
-    pub not_before: i64,
-    /// Seconds since 1970 after which it is not valid.
-    pub not_after: i64,
-    /// An authority in `trust` vouches for it, and the client has proved to hold its key. Otherwise all of this is only
-    /// what was shown.
-    pub verified: bool,
-    /// An authority in `trust` signed it, whether or not the client has its key: see [`Identity::anchored`].
-    pub anchored: bool,
-}
-
-impl Shown {
-    /// What its holder is called.
-    pub fn name(&self) -> &str {
-        self.names.first().map_or("", |name| name)
-    }
-}
-
-impl From<&Identity> for Shown {
-    fn from(identity: &Identity) -> Self {
-        let first = identity.display_name();
-        let others = [&identity.emails, &identity.uris, &identity.dns_names].into_iter().flatten();
-        let mut names: Vec<Box<str>> = vec![stranger(&first)];
-        for name in others.chain(&identity.common_name) {
-            if names.len() < NAMES_MAX && *name != first {
-                names.push(stranger(name));
-            }
-        }
-        Self {
-            names,
-            fingerprint: identity.fingerprint,
-            serial: stranger(&identity.serial.to_string()),
-            issuer: stranger(&identity.issuer),
-            not_before: identity.not_before,
-            not_after: identity.not_after,
-            verified: identity.verified,
-            anchored: identity.anchored,
-        }
-    }
 }
 
 /// What is known about a connection when it is turned away.
@@ -137,7 +81,7 @@ impl Refusal {
             route: circumstances.route.cloned(),
             cause: rejection.cause.clone(),
             alert: rejection.alert,
-            certificate: circumstances.identity.map(Shown::from),
+            certificate: circumstances.identity.map(Certificate::from),
             times: 1,
         }
     }
@@ -157,20 +101,6 @@ impl Refusal {
         let shown = self.certificate.as_ref().filter(|shown| shown.anchored)?;
         Some((shown.fingerprint, shown.verified, self.reason()))
     }
-}
-
-fn stranger(text: &str) -> Box<str> {
-    cut(printable(text, STRANGER_MAX), STRANGER_MAX)
-}
-
-/// Cuts text to so many bytes: what is escaped is longer than it was.
-fn cut(mut text: String, max: usize) -> Box<str> {
-    if text.len() > max {
-        let end = (0..=max.saturating_sub('…'.len_utf8())).rev().find(|&end| text.is_char_boundary(end));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
-    }
-    text.into_boxed_str()
 }
 
 /// Whom or what somebody asks about.
@@ -253,7 +183,7 @@ impl Wanted {
     }
 
     /// Whether it means somebody who is counted as this source and showed this certificate.
-    pub fn means_one(&self, counted_as: Source, shown: Option<&Shown>) -> bool {
+    pub fn means_one(&self, counted_as: Source, shown: Option<&Certificate>) -> bool {
         match self {
             Self::Last => true,
             Self::Source(address) => counted_as.contains(*address),

@@ -216,7 +216,7 @@ fn three_megabytes_are_enough_for_any_refusals() {
 #[test]
 fn what_a_stranger_chose_is_escaped() {
     let nasty = identity("<b>\u{1b}[31m\n\u{202e}");
-    let shown = Shown::from(&nasty);
+    let shown = Certificate::from(&nasty);
     assert_eq!(shown.name(), "<b>\\u{1b}[31m\\n\\u{202e}");
     // And is found again by what stands in the log.
     assert!(Wanted::parse(shown.name()).expect("a name").means(&refusal(1, "192.0.2.7", Some(&nasty))));

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
 
 use crate::explain::moment;
 use crate::model::identity::Identity;
@@ -169,8 +171,8 @@ pub struct Verdict {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alert: Option<String>,
     /// The certificate that was shown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<Certificate>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "certificate")]
+    pub certificate: Option<Arc<Identity>>,
     /// What the handshake negotiated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -212,23 +214,6 @@ pub struct Durations {
     pub relay: Option<f64>,
 }
 
-/// The certificate in a line.
-#[derive(Clone, Debug, Serialize)]
-pub struct Certificate {
-    /// What the holder is called.
-    pub name: String,
-    /// SHA-256 of the certificate.
-    pub fingerprint: String,
-    /// Its serial number.
-    pub serial: String,
-    /// Who issued it.
-    pub issuer: String,
-    /// When it expires.
-    pub not_after: String,
-    /// Whether a trust anchor vouches for it.
-    pub verified: bool,
-}
-
 /// What a handshake negotiated, in a line.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tls {
@@ -240,17 +225,17 @@ pub struct Tls {
     pub resumed: bool,
 }
 
-impl From<&Identity> for Certificate {
-    fn from(identity: &Identity) -> Self {
-        Self {
-            name: printable(&identity.display_name(), STRANGER_MAX),
-            fingerprint: identity.fingerprint.to_string(),
-            serial: printable(&identity.serial.to_string(), STRANGER_MAX),
-            issuer: printable(&identity.issuer, STRANGER_MAX),
-            not_after: moment(identity.not_after),
-            verified: identity.verified,
-        }
-    }
+/// The fields of a certificate in a line.
+fn certificate<S: Serializer>(identity: &Option<Arc<Identity>>, serializer: S) -> Result<S::Ok, S::Error> {
+    let Some(identity) = identity else { return serializer.serialize_none() };
+    let mut fields = serializer.serialize_struct("Certificate", 6)?;
+    fields.serialize_field("name", &stranger(&identity.display_name()))?;
+    fields.serialize_field("fingerprint", &identity.fingerprint.to_string())?;
+    fields.serialize_field("serial", &stranger(&identity.serial.to_string()))?;
+    fields.serialize_field("issuer", &stranger(&identity.issuer))?;
+    fields.serialize_field("not_after", &moment(identity.not_after))?;
+    fields.serialize_field("verified", &identity.verified)?;
+    fields.end()
 }
 
 impl Event {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::fields::{DETAIL_MAX, STRANGER_MAX};
 use super::queue::WAITING_MAX;
 use super::*;
+use crate::model::identity::Identity;
 use crate::model::rejection::Reason;
 use crate::model::source::Prefixes;
 
@@ -127,6 +128,10 @@ fn journald_is_sent_native_fields() {
     journald.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
     let log = Log::to_journal(&socket).expect("a log");
     log.event(&Event::Ready);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["alice-phone".to_owned()]).expect("a name");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    let identity = Identity::from_certificate(certificate.der(), false).expect("an identity");
     log.verdict(&Verdict {
         event: "rejected",
         id: 7,
@@ -135,14 +140,7 @@ fn journald_is_sent_native_fields() {
         reason: "expired",
         side: Some("client"),
         detail: Some("one\nPRIORITY=0\n\nMESSAGE=two".to_owned()),
-        certificate: Some(Certificate {
-            name: "alice-phone".to_owned(),
-            fingerprint: String::new(),
-            serial: String::new(),
-            issuer: String::new(),
-            not_after: String::new(),
-            verified: false,
-        }),
+        certificate: Some(Arc::new(identity)),
         durations: Durations { hello: Some(0.5), ..Durations::default() },
         ..Verdict::default()
     });
