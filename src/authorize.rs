@@ -7,12 +7,12 @@ use crate::model::identity::{Identity, Sha256};
 use crate::model::names::printable;
 use crate::model::rejection::{Cause, DenyEntry, Rejection, Text};
 
-/// Whom a route lets in.
+/// Which identities a route lets in.
 #[derive(Debug)]
 pub struct Policy {
-    /// Whom it names.
+    /// Those it lets in.
     pub allow: Allow,
-    /// Whom it turns away whatever `allow` says.
+    /// Those it refuses whatever `allow` says.
     pub deny: DenyList,
 }
 
@@ -23,30 +23,30 @@ pub struct Authorized {
 }
 
 impl Authorized {
-    /// Who the permit was given to; `None` on passthrough routes and for clients without a certificate.
+    /// The identity that the permit is for; `None` on passthrough routes and for clients without a certificate.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
 }
 
-/// The word of the configuration that a route asks nobody for a certificate, because its backend does TLS itself.
+/// The configuration's decision that a route requires no certificate, because its backend does TLS itself.
 /// [`snapshot`](crate::snapshot) makes one for routes with `mode = "passthrough"`.
 #[derive(Debug)]
 pub struct PassthroughPolicy(());
 
 impl PassthroughPolicy {
-    /// To be called where a route says `mode = "passthrough"` and nowhere else.
+    /// To be called for routes with `mode = "passthrough"` only.
     pub const fn configured() -> Self {
         Self(())
     }
 
-    /// The permit for anybody who asked for the route.
+    /// The permit for any client of the route.
     pub const fn permit(&self) -> Authorized {
         Authorized { identity: None }
     }
 }
 
-/// Gives the permit, or says why not.
+/// Returns the permit, or why there is none.
 pub fn authorize(identity: Option<Arc<Identity>>, policy: &Policy) -> Result<Authorized, Rejection> {
     match decide(identity.as_deref(), policy) {
         Ok(()) => Ok(Authorized { identity }),
@@ -62,7 +62,7 @@ pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), Cause>
         return Err(Cause::Denied(entry));
     }
     match identity {
-        // The word speaks for nobody whom a trust anchor vouches for: they are let in by name or by "any".
+        // "unverified" does not cover verified identities: these are let in by name or by "any".
         None if policy.allow.unverified => Ok(()),
         Some(identity) if !identity.verified && policy.allow.unverified => Ok(()),
         None => Err(Cause::CertificateNotShown),

@@ -217,7 +217,7 @@ impl Admission {
         if !required {
             return Err(probation.refused.clone());
         }
-        // The line has a bound of its own.
+        // The queue has a bound of its own.
         slots.handshake = None;
         probation.turn = Some(Turns::wait(&self.turns, slots.source).await.ok_or_else(|| probation.refused.clone())?);
         probation.heard = true;

@@ -42,13 +42,13 @@ enum Client {
     Raw(Box<Hello>),
 }
 
-/// A connection that has been let in, with a backend to talk to.
+/// An admitted connection with an open backend.
 struct Established {
     client: TcpStream,
     dialed: Dialed,
     tls: Tls,
     limits: Limits,
-    /// What the connection is told to end by.
+    /// The handle by which the connection can be ended.
     told: Arc<Handle>,
     /// Given back when the relay ends.
     slots: Slots,
@@ -56,9 +56,9 @@ struct Established {
 
 /// A connection that ends before any payload moves.
 enum Ended {
-    /// It is turned away.
+    /// It is refused.
     Refused(Refused),
-    /// It was let in, and the gate's owner ended it while its backends were dialled.
+    /// It was admitted, and cut while its backends were dialled.
     Cut(RelaySummary, Parting),
 }
 
@@ -74,23 +74,23 @@ impl From<Rejection> for Ended {
     }
 }
 
-/// Who does the connection's TLS.
+/// Where the connection's TLS ends.
 enum Tls {
-    /// The kernel, with these keys.
+    /// In the kernel, with these keys.
     Kernel(Box<Keys>),
-    /// The gate; with the bytes that came right behind the handshake, and those that wait to go out.
+    /// In the gate; with the bytes that came right behind the handshake, and those that wait to be sent.
     Terminated(Box<Session>, Pending),
-    /// The backend.
+    /// In the backend.
     Passthrough,
 }
 
-/// What is left of a connection: payload to its end, or a client that has yet to read why it was turned away. On the heap, and no
-/// larger than its own path needs: this is what there is of a connection for as long as it lasts.
+/// The rest of a connection: its relay, or a refused client that has not read its alert yet. On the heap and no larger than its
+/// path needs: this is what a connection takes as long as it lasts.
 type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Sees a connection through, from accept to its one verdict.
+/// Serves a connection, from accept to its one verdict.
 ///
-/// No async fn: that would keep room for its arguments, and a relay may last for days.
+/// Not an async fn: that would keep room for its arguments, and a relay may last for days.
 pub(crate) fn serve(accepted: Accepted, gate: Arc<Gate>) -> impl Future<Output = ()> {
     let beginning = Box::pin(begin(accepted, gate));
     async move {
@@ -100,8 +100,8 @@ pub(crate) fn serve(accepted: Accepted, gate: Arc<Gate>) -> impl Future<Output =
     }
 }
 
-/// From accept to the first byte of payload, unless the gate is told to stop on the way; or to the verdict. That is given before
-/// the client is waited for: whatever happens then, it stays the one that was reached.
+/// From accept to the relay, or to the verdict. The verdict is recorded before the client gets time to read its alert, so that
+/// nothing that happens then can change it.
 async fn begin(accepted: Accepted, gate: Arc<Gate>) -> Option<Rest> {
     let mut log = ConnectionLog::open(&gate, &accepted);
     // One generation of the configuration for the whole connection.
@@ -128,15 +128,15 @@ async fn establish(
     snapshot: &Snapshot,
     log: &mut ConnectionLog,
 ) -> Result<Established, Ended> {
-    // Nobody has been let in up to there, so there is nobody to be told. Behind it, a client that dialling is given up for is.
+    // Up to the permit, a client that draining ends gets no alert; after it, one does.
     let permitted = gate.draining.run_until_cancelled(let_in(accepted, gate, snapshot, log)).await;
     let permitted = permitted.unwrap_or_else(|| Err(draining().into()))?;
 
-    // On the heap, as is whatever else is large: most of those who knock never get here.
+    // On the heap, like everything large: most connections never get here.
     Box::pin(reach(permitted, gate, &snapshot.timeouts, log)).await
 }
 
-/// What connections are turned away for that are on their way in when the gate is told to stop.
+/// What connections are refused for while the gate drains.
 fn draining() -> Rejection {
     Rejection::silent(Cause::Draining)
 }
@@ -283,7 +283,7 @@ async fn reach(
 enum Interrupted {
     /// The connection was told to end.
     Order(Order),
-    /// No backend is to be had, or not any more.
+    /// No backend can be reached, or the client is no longer authorized.
     Refused(Rejection),
 }
 
@@ -410,7 +410,7 @@ fn relay(established: Established, gate: &Gate, mut log: ConnectionLog) -> Rest 
     }
 }
 
-/// A relay, and behind it the verdict. The places are given back first: whoever reads the verdict finds them free.
+/// A relay, then the verdict. The slots are given back first: a reader of the verdict finds them free.
 fn to_the_end(
     mut relaying: impl Future<Output = RelaySummary> + Unpin + Send + 'static,
     slots: Slots,

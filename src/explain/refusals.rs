@@ -1,8 +1,8 @@
-//! The latest refusals, kept in memory for those who ask why: `doorward why`, the status page.
+//! The latest refusals, kept in memory for `doorward why` and the status page.
 //!
-//! A fixed number of them, each of bounded size, so that a flood costs nothing but older entries. There are places of their
-//! own for certificates that a trust anchor signed, for other certificates, and for connections without one: strangers cannot
-//! push out what happened to a device, and a device that tries again and again has one entry for each reason.
+//! A fixed number of entries, each of bounded size, so that a flood costs only older entries. Certificates that a trust anchor
+//! signed, other certificates, and connections without one have rings of their own: strangers cannot displace the refusals of a
+//! device, and a device that retries has one entry for each reason.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,8 +21,7 @@ use crate::model::source::Source;
 /// Refusals kept of anchored certificates, as many of other certificates, and as many of connections that showed none.
 pub const KEPT_OF_EACH: usize = 512;
 
-/// One connection that was turned away. What a stranger chose in it is escaped for a terminal, and bounded; a page must
-/// escape it once more, in its own way.
+/// One rejected connection. What a stranger chose in it is escaped for a terminal and bounded; a page must escape it for HTML.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// When.
@@ -31,7 +30,7 @@ pub struct Refusal {
     pub id: u64,
     /// Who connected.
     pub source: SocketAddr,
-    /// With whom it was counted.
+    /// The source that it was counted as.
     pub counted_as: Source,
     /// Where it arrived.
     pub listener: Name,
@@ -39,7 +38,7 @@ pub struct Refusal {
     pub server_name: Option<Box<str>>,
     /// The route, if it was known by then.
     pub route: Option<Name>,
-    /// What happened; tells the reason and the stage as well.
+    /// What happened; it gives the reason and the stage.
     pub cause: Cause,
     /// The alert that the client was sent.
     pub alert: Option<Alert>,
@@ -49,14 +48,14 @@ pub struct Refusal {
     pub times: u64,
 }
 
-/// What is known about a connection when it is turned away.
+/// What is known about a connection when it is rejected.
 #[derive(Debug)]
 pub struct Circumstances<'a> {
     /// The connection's number.
     pub id: u64,
     /// Who connected.
     pub source: SocketAddr,
-    /// With whom it was counted.
+    /// The source that it was counted as.
     pub counted_as: Source,
     /// Where it arrived.
     pub listener: &'a Name,
@@ -69,7 +68,7 @@ pub struct Circumstances<'a> {
 }
 
 impl Refusal {
-    /// Takes down what is to be remembered, at this moment.
+    /// Takes what is to be remembered, with the time of now.
     pub fn new(circumstances: &Circumstances<'_>, rejection: &Rejection) -> Self {
         Self {
             at: OffsetDateTime::now_utc(),
@@ -87,12 +86,12 @@ impl Refusal {
     }
 }
 
-/// What entries of anchored certificates are told apart by. Of what the client has proved and what it has not there are
-/// two entries: a copy of a certificate must not hide what happens to the device itself.
+/// The key of entries of anchored certificates. With and without proof of the key are two entries: a copied certificate must not
+/// hide the refusals of the device.
 type DeviceKey = (Sha256, bool, Reason);
 
 impl Refusal {
-    /// Why it was turned away, as it is counted.
+    /// The reason, as it is counted.
     pub const fn reason(&self) -> Reason {
         self.cause.reason()
     }
@@ -103,12 +102,12 @@ impl Refusal {
     }
 }
 
-/// Whom or what somebody asks about.
+/// What a question is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Whoever was the last.
+    /// The last refusal.
     Last,
-    /// An address, and whoever was counted as one source with it.
+    /// An address, and all that are counted as one source with it.
     Source(IpAddr),
     /// A certificate, by the first digits of its fingerprint.
     Fingerprint(String),
@@ -160,7 +159,7 @@ impl Wanted {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Source(address));
         }
-        // As it stands in the log, port included.
+        // As in the log, with the port.
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self::Source(address.ip()));
         }
@@ -173,7 +172,7 @@ impl Wanted {
         if Sha256::parse(&lower).is_some() {
             return Ok(Self::Fingerprint(lower.chars().filter(|&c| c != ':').collect()));
         }
-        // As it stands in the log, where it may be escaped already.
+        // As in the log, where it may be escaped already.
         Ok(Self::Name(cut(visible(text, STRANGER_MAX), STRANGER_MAX).into_string()))
     }
 
@@ -182,7 +181,7 @@ impl Wanted {
         self.means_one(refusal.counted_as, refusal.certificate.as_ref())
     }
 
-    /// Whether it means somebody who is counted as this source and showed this certificate.
+    /// Whether it means a client that is counted as this source and showed this certificate.
     pub fn means_one(&self, counted_as: Source, shown: Option<&Certificate>) -> bool {
         match self {
             Self::Last => true,
@@ -211,7 +210,7 @@ struct Kept {
 }
 
 impl Refusals {
-    /// Remembers one. The oldest of its kind may have to go.
+    /// Remembers one; in a full ring, the oldest is dropped.
     pub fn remember(&self, mut refusal: Refusal) {
         let device = refusal.device_key();
         let mut kept = self.lock();
@@ -258,7 +257,7 @@ impl Refusals {
         (found, known)
     }
 
-    /// How many there were since the start of the gate, those that are forgotten included.
+    /// How many there were since the start of the gate, with those that are forgotten.
     pub fn total(&self) -> u64 {
         self.lock().next
     }

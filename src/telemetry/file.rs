@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::log::Output;
 
-/// Of a file that is made: the owner writes, the group reads, and nobody else learns who connected.
+/// The mode of a new file: the owner writes, the group reads, others have no access to addresses and names of clients.
 const MODE: u32 = 0o640;
 
 /// A file that is appended to, and opened anew when it was renamed or removed, as logrotate does it.

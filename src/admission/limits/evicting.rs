@@ -1,5 +1,4 @@
-//! EvictingSlots that are taken by source and given up again: where they are scarce, the oldest of the source that holds the most
-//! gives way.
+//! Slots that are evicted when they are scarce: the oldest of the source that holds the most.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -9,8 +8,8 @@ use tokio::sync::Notify;
 
 use crate::model::source::Source;
 
-/// How many slots of a trusted source are spared while others have any. More than these, and the strangers behind its
-/// address are those who flood.
+/// How many slots of a trusted source are spared while others have any. With more than these, the flood comes from strangers
+/// behind its address.
 pub(in crate::admission) const SPARED: usize = 16;
 
 /// How many slots there are.
@@ -24,9 +23,9 @@ pub(in crate::admission) struct Bounds {
 
 /// The slots that are taken, by source; the oldest of each first.
 ///
-/// When all are taken, the source that holds the most gives up its oldest; one that is trusted only if it holds many, or no
-/// other holds any. A source that fills the slots with connections that say nothing so drives out itself: a client that goes
-/// on needs its slot for milliseconds.
+/// When all are taken, the source that holds the most loses its oldest; a trusted one only if it holds many, or no other source
+/// holds any. A source that fills the slots with silent connections so evicts its own: a client that makes progress needs its
+/// slot for milliseconds.
 #[derive(Debug, Default)]
 pub(in crate::admission) struct EvictingSlots {
     taken: Mutex<Taken>,
@@ -57,7 +56,7 @@ pub(in crate::admission) struct EvictingSlot {
 }
 
 impl EvictingSlots {
-    /// Takes a slot; where there is none, another one gives way.
+    /// Takes a slot; where none is free, evicts another one.
     pub(in crate::admission) fn take(slots: &Arc<Self>, source: Source, trusted: bool, bounds: Bounds) -> EvictingSlot {
         let evicted = Arc::new(Notify::new());
         let mut taken = slots.taken();
@@ -77,7 +76,7 @@ impl EvictingSlots {
         EvictingSlot { slots: Arc::clone(slots), source, number, evicted }
     }
 
-    /// Lets the oldest slot of `source` be given up, if it has any.
+    /// Evicts the oldest slot of `source`, if it has any.
     pub(in crate::admission) fn evict_from(&self, source: Source) -> bool {
         self.taken().evict_from(source)
     }
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_place_of_the_source_with_the_most_gives_way() {
+    fn oldest_slot_of_the_source_with_the_most_is_evicted() {
         let slots = Arc::<EvictingSlots>::default();
         let (flood, other) = (source("192.0.2.1"), source("192.0.2.2"));
         let take = |source| EvictingSlots::take(&slots, source, false, all(4));
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn places_of_trusted_sources_give_way_last_unless_they_are_many() {
+    fn slots_of_trusted_sources_are_evicted_last_if_few() {
         let slots = Arc::<EvictingSlots>::default();
         let home = source("192.0.2.1");
         let bounds = all(SPARED + 4);
@@ -180,14 +179,14 @@ mod tests {
             .collect();
         assert!(!own.iter().any(was_evicted));
         assert_eq!(strangers.iter().filter(|slot| was_evicted(slot)).count(), strangers.len() - 4);
-        // A flood from behind the trusted address meets the rule for all.
+        // A flood from behind the trusted address is treated like any other.
         let more: Vec<_> = (0..100).map(|_| EvictingSlots::take(&slots, home, true, bounds)).collect();
         assert!(own.iter().all(was_evicted));
         assert!(!was_evicted(&strangers[57]) && more[..81].iter().all(was_evicted));
     }
 
     #[test]
-    fn a_source_at_its_own_bound_gives_up_its_oldest() {
+    fn source_at_its_bound_loses_its_oldest_slot() {
         let slots = Arc::<EvictingSlots>::default();
         let bounds = Bounds { all: 10, per_source: 2 };
         let other = EvictingSlots::take(&slots, source("192.0.2.2"), false, bounds);

@@ -218,7 +218,7 @@ fn what_a_stranger_chose_is_escaped() {
     let nasty = identity("<b>\u{1b}[31m\n\u{202e}");
     let shown = Certificate::from(&nasty);
     assert_eq!(shown.name(), "<b>\\u{1b}[31m\\n\\u{202e}");
-    // And is found again by what stands in the log.
+    // And is found by what the log has.
     assert!(Wanted::parse(shown.name()).expect("a name").means(&refusal(1, "192.0.2.7", Some(&nasty))));
 }
 

@@ -1,5 +1,4 @@
-//! Who vouches for client certificates, and which are revoked: trust anchors and revocation lists, and what was found out by
-//! them.
+//! Trust anchors and revocation lists: which client certificates are verified, and which are revoked.
 
 mod anchors;
 mod budget;

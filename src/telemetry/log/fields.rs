@@ -1,4 +1,4 @@
-//! What a line says: its fields, which are documented in the README and relied upon.
+//! The fields of a line. They are documented, and other programs rely on them.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -46,36 +46,36 @@ pub enum Event {
         /// Where.
         socket: String,
     },
-    /// Connections are taken.
+    /// Connections are accepted.
     Ready,
-    /// No more connections are taken; those there are may end.
+    /// No more connections are accepted; open ones may end.
     Draining,
     /// Another configuration is in force.
     Reloaded {
-        /// Who wanted it.
+        /// What requested it.
         cause: &'static str,
         /// Connections that go on.
         sessions_kept: usize,
         /// Connections that end, since they would not be let in any more.
         sessions_cut: usize,
-        /// What is allowed but probably not meant.
+        /// What is allowed but probably not intended.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
         /// What takes effect only after a restart.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         after_restart: Vec<String>,
-        /// Who may go where he could not before.
+        /// Clients and the routes they gained.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         gained: Vec<String>,
-        /// Who may no longer go where he could.
+        /// Clients and the routes they lost.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         lost: Vec<String>,
     },
     /// Another configuration was refused; the one before stays in force.
     ReloadFailed {
-        /// Who wanted it.
+        /// What requested it.
         cause: &'static str,
-        /// Every mistake in it.
+        /// Every error in it.
         errors: Vec<String>,
         /// Revocation lists and `deny` entries that are in force nevertheless.
         #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -96,11 +96,11 @@ pub enum Event {
         /// Sessions that end because of it.
         sessions_cut: usize,
     },
-    /// Connections could not be accepted for want of descriptors or memory: told once a minute.
+    /// Connections could not be accepted for lack of descriptors or memory: reported once a minute.
     AcceptFailed {
-        /// The listener that met with the last of them.
+        /// The listener of the last failure.
         listener: String,
-        /// How many there were since this was told last.
+        /// How many since the last report.
         failures: u64,
         /// The last error, and what to do about it.
         error: String,
@@ -161,10 +161,10 @@ pub struct Verdict {
     pub stage: Option<&'static str>,
     /// Why.
     pub reason: &'static str,
-    /// Who brought a rejection about.
+    /// Which side caused a rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub side: Option<&'static str>,
-    /// More about it.
+    /// Details.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// The TLS alert that the client was sent.

@@ -121,7 +121,7 @@ fn entry(journald: &UnixDatagram) -> BTreeMap<String, String> {
 fn journald_is_sent_native_fields() {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("socket");
-    let refused = Log::to_journal(&socket).expect_err("nobody is there").to_string();
+    let refused = Log::to_journal(&socket).expect_err("no journald").to_string();
     assert!(refused.contains("cannot reach journald at") && refused.contains("\"stdout\""), "{refused}");
 
     let journald = UnixDatagram::bind(&socket).expect("a socket");

@@ -1,4 +1,4 @@
-//! Lines as people read them.
+//! Lines in the text format.
 
 use std::fmt;
 
