@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_selector_picks_out_what_it_names_and_nothing_else() {
+    fn selector_matches_only_what_it_names() {
         let bob = identity();
         let text = |kind: fn(String) -> Selector, value: &str| kind(value.to_owned());
         for selector in [
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn below_name_constraints_the_subject_is_no_selector() {
+    fn common_name_below_name_constraints_is_no_selector() {
         let bob = Identity { name_constrained: true, ..identity() };
         for (selector, admitted) in [
             (Selector::AnyName("Bob".into()), false),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_stuffing_an_unverified_identity_matches_nothing_but_the_word() {
+    fn unverified_identity_matches_only_unverified() {
         let bob = Identity { verified: false, ..identity() };
         let mut policy = policy(vec![Selector::CommonName("Bob".into())]);
         policy.allow.any = true;
@@ -237,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn unverified_lets_in_no_verified_identity_that_is_not_named() {
+    fn unverified_does_not_cover_verified_identities() {
         let mut policy = policy(vec![Selector::CommonName("Alice".into())]);
         policy.allow.unverified = true;
         assert_eq!(reason(Some(&identity()), &policy), Some(Reason::IdentityNotAllowed));
     }
 
     #[test]
-    fn the_deny_list_stands_above_everything() {
+    fn deny_overrides_allow() {
         let bob = identity();
         let mut policy = policy(Vec::new());
         policy.allow.any = true;
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_allow_lets_nobody_in() {
+    fn empty_allow_lets_no_client_in() {
         assert_eq!(reason(Some(&identity()), &policy(Vec::new())), Some(Reason::IdentityNotAllowed));
     }
 }

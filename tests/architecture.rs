@@ -44,7 +44,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // A reload replaces the snapshot; connections only load it.
     ("reload", &["authorize", "config", "explain", "gate", "listener", "model", "snapshot", "sys", "telemetry"]),
     // The control socket asks; no stage knows of it.
-    ("control", &["config", "explain", "gate", "model", "reload", "sessions", "telemetry"]),
+    ("control", &["config", "explain", "gate", "model", "reload", "sessions"]),
     // The one module that knows the order of the stages.
     (
         "connection",

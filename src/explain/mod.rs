@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_a_sentence_and_advice_of_its_own_with_and_without_a_certificate() {
+    fn every_reason_has_its_own_sentence_and_advice() {
         for certificate in [None, Some(shown()), Some(Certificate { verified: true, ..shown() })] {
             let mut sentences = HashSet::new();
             for &reason in Reason::ALL {

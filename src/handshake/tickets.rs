@@ -73,7 +73,7 @@ mod tests {
     use crate::handshake::observation::{Observation, observe};
 
     #[test]
-    fn mtls_bypass_by_session_resumption_a_ticket_ends_with_its_certificate() {
+    fn ticket_ends_with_its_certificate() {
         let tickets = Tickets::new().expect("a ticketer");
         let now = UnixTime::now().as_secs();
         for (until, restored) in [(now + 60, true), (now - 1, false)] {

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_was_followed_once_is_refused_all_the_same_when_its_time_is_over() {
+    fn known_chain_is_refused_once_it_expires() {
         const HOUR: u64 = 3600;
         let now = UnixTime::now().as_secs();
         let certificate = certificate(now - HOUR, now + HOUR);

@@ -160,7 +160,7 @@ fn row_38_relay_without_a_pipe_passes_all_bytes_on() {
 }
 
 #[test]
-fn row_38_too_few_descriptors_to_start_are_told_with_the_remedy() {
+fn row_38_too_few_descriptors_to_start_names_the_remedy() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let folder = tempfile::tempdir().unwrap();

@@ -45,7 +45,7 @@ fn ids(found: &[Arc<Refusal>]) -> Vec<u64> {
 }
 
 #[test]
-fn the_newest_come_first_and_are_found_by_address_fingerprint_and_name() {
+fn refusals_are_found_newest_first_by_address_and_name() {
     let refusals = Refusals::default();
     let alice = identity("Alice-phone");
     refusals.remember(refusal(1, "192.0.2.7", None));
@@ -91,7 +91,7 @@ fn who_was_counted_as_one_source_is_found_as_one() {
 }
 
 #[test]
-fn a_flood_of_strangers_does_not_push_out_what_happened_to_a_device() {
+fn flood_of_strangers_displaces_no_refusal_of_a_device() {
     let refusals = Refusals::default();
     let alice = identity("alice-phone");
     refusals.remember(refusal(1, "192.0.2.7", Some(&alice)));

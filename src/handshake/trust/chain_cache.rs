@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_is_recalled_while_it_holds_whichever_way_the_clock_goes() {
+    fn known_chain_is_found_only_while_it_is_valid() {
         let (known, alice) = (Known::default(), certificate("phone.alice"));
         let leaf = known.remember(verified(std::slice::from_ref(&alice))).identity.fingerprint;
         for (now, recalled) in [(150, true), (200, true), (201, false), (u64::MAX, false), (99, false), (100, true)] {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_is_recalled_if_its_intermediates_are_sent_and_whatever_else_is() {
+    fn known_chain_is_found_if_its_intermediates_are_sent() {
         let (known, alice, between, other) =
             (Known::default(), certificate("phone.alice"), certificate("between"), certificate("other"));
         let leaf = known.remember(verified(&[alice, between.clone()])).identity.fingerprint;
