@@ -16,10 +16,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use self::anchors::Anchors;
 use self::budget::Allowance;
-use self::chain_cache::Known;
+use self::chain_cache::ChainCache;
 pub(super) use self::chain_cache::{Validity, Verified};
 use self::lists::Lists;
-use self::path::{Path, Vouched};
+use self::path::{KnownIntermediates, Path};
 use super::suites::PROVIDER;
 use crate::config::checked::ClientAuth;
 use crate::model::identity::{Chain, Identity, Issued, IssuerKey, Serial, Sha256};
@@ -50,8 +50,8 @@ pub struct Authorities {
     verifies: bool,
     anchors: Anchors,
     lists: Lists,
-    known: Known,
-    vouched: Vouched,
+    chains: ChainCache,
+    intermediates: KnownIntermediates,
     allowance: Allowance,
     algorithms: Algorithms<'static>,
 }
@@ -100,8 +100,8 @@ impl Authorities {
             verifies,
             anchors,
             lists,
-            known: Known::default(),
-            vouched: Vouched::default(),
+            chains: ChainCache::default(),
+            intermediates: KnownIntermediates::default(),
             allowance: Allowance::default(),
             algorithms,
         })
@@ -169,7 +169,7 @@ impl Authorities {
             return Err((named(), Refused::invalid(CertificateFault::ChainTooLong { bytes, most: CHAIN_MAX })));
         }
         if end_entity.len() <= UNVERIFIED_MAX
-            && let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now)
+            && let Some(verified) = self.chains.recall(&Sha256::of(end_entity), sent, now)
         {
             return Ok(verified);
         }
@@ -188,9 +188,9 @@ impl Authorities {
             })?;
             let issued = Issued { issuer: leaf.issuer.to_vec(), key: None, serial: identity.serial.clone() };
             let chain = Chain::new(vec![end_entity.clone().into_owned()], vec![issued], validity.until);
-            return Ok(self.known.remember(Verified { identity, chain: Arc::new(chain), validity }));
+            return Ok(self.chains.remember(Verified { identity, chain: Arc::new(chain), validity }));
         }
-        let found = path::find(leaf, sent, &self.anchors, self.algorithms, &self.vouched, &self.allowance, now);
+        let found = path::find(leaf, sent, &self.anchors, self.algorithms, &self.intermediates, &self.allowance, now);
         let path = found.map_err(|none| {
             let anchored =
                 |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
@@ -203,7 +203,7 @@ impl Authorities {
         let validity = path.certificates.iter().map(validity).reduce(Validity::and).unwrap_or(Validity::NEVER);
         let certificates = path.certificates.iter().map(|one| CertificateDer::from(one.der.to_vec())).collect();
         let chain = Arc::new(Chain::new(certificates, issued(&path), validity.until));
-        Ok(self.known.remember(Verified { identity: Arc::new(identity), chain, validity }))
+        Ok(self.chains.remember(Verified { identity: Arc::new(identity), chain, validity }))
     }
 }
 
