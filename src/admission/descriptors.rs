@@ -1,8 +1,8 @@
 //! How the file descriptors of the process are shared out.
 //!
-//! Connections come last: what clients bring about never takes what reloads, the control socket, the metrics and look-ups need.
-//! Where `limits.connections` does not fit, fewer are taken, and that is told at the start, by `doorward check` and at each
-//! reload.
+//! Connections come last: what clients bring about never takes what reloads, the control socket, the metrics and look-ups
+//! need. Where `limits.connections` does not fit, fewer are taken, and that is told at the start, by `doorward check` and at
+//! each reload.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::config::checked::{Backend, Config, Limits};
 use crate::sys;
 
-/// What a gate holds from its start on beside its listeners: standard streams, runtimes, signals, inotify, control socket, log.
+/// What a gate holds from its start on beside its listeners: standard streams, runtimes, signals, inotify, control socket,
+/// log.
 const OWN: usize = 20;
 /// Of these it holds so many before it binds anything, which is when they are counted. What is more was inherited.
 const BEFORE: usize = 10;

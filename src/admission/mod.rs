@@ -1,7 +1,7 @@
 //! Stage 2: limits and source addresses, before a byte is believed.
 //!
-//! Everything taken here is a guard that gives itself back when dropped, so no way out of a later stage, a panic included, can
-//! leak a slot.
+//! Everything taken here is a guard that gives itself back when dropped, so no way out of a later stage, a panic included,
+//! can leak a slot.
 
 mod admitted;
 pub mod descriptors;
@@ -67,7 +67,8 @@ struct Rules {
     limits: checked::Limits,
 }
 
-/// The connections that go on without a valid certificate, to a passthrough route for example. Any client can have such ones.
+/// The connections that go on without a valid certificate, to a passthrough route for example. Any client can have such
+/// ones.
 #[derive(Debug, Default)]
 struct WithoutCertificate {
     connections: ConnectionCount,
@@ -142,8 +143,8 @@ impl Admission {
         self.rules.load().source(client)
     }
 
-    /// Takes the slots a new connection needs. Where the listener requires a PROXY protocol header of this peer, waits for it
-    /// until `deadline`. The client's address is given to `known` before the connection can be refused for it.
+    /// Takes the slots a new connection needs. Where the listener requires a PROXY protocol header of this peer, waits for
+    /// it until `deadline`. The client's address is given to `known` before the connection can be refused for it.
     ///
     /// # Errors
     ///
@@ -206,8 +207,8 @@ impl Admission {
         Ok(Admitted { stream, client, destination, listener, at, hello_deadline, slots })
     }
 
-    /// Waits until the connection may go on. One on probation waits for its turn: one at a time of a source may begin a handshake,
-    /// and only where a valid certificate is `required`.
+    /// Waits until the connection may go on. One on probation waits for its turn: one at a time of a source may begin a
+    /// handshake, and only where a valid certificate is `required`.
     ///
     /// # Errors
     ///
@@ -275,8 +276,8 @@ impl Admission {
         Ok(())
     }
 
-    /// One more connection of a source. Of a trusted source, the oldest connection that has shown no certificate is evicted for
-    /// it.
+    /// One more connection of a source. Of a trusted source, the oldest connection that has shown no certificate is evicted
+    /// for it.
     fn take_of_source(&self, source: Source, trusted: bool, limit: usize) -> Result<SourceSlot, Rejection> {
         let taken = SourceCounts::take(&self.sources, source, limit).or_else(|| {
             let room = trusted && self.handshakes.evict_from(source);

@@ -31,8 +31,8 @@ pub struct Slots {
     pub(super) without_certificate: Option<Box<(ConnectionSlot, Option<SourceSlot>)>>,
 }
 
-/// A connection that is refused unless it shows a valid certificate: its source is banned, connects too often, or has all the
-/// connections it may have.
+/// A connection that is refused unless it shows a valid certificate: its source is banned, connects too often, or has all
+/// the connections it may have.
 #[derive(Debug)]
 pub(super) struct Probation {
     /// What it is refused for.

@@ -28,8 +28,8 @@ use crate::telemetry::log::{Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::tls::ja4::Ja4;
 
-/// What is known of one connection so far. Dropped without a verdict it records `internal`, so that accepted is always the sum of
-/// rejected, closed and active.
+/// What is known of one connection so far. Dropped without a verdict it records `internal`, so that accepted is always the
+/// sum of rejected, closed and active.
 pub(crate) struct ConnectionLog {
     gate: Arc<Gate>,
     id: u64,
@@ -270,8 +270,8 @@ impl ConnectionLog {
         self.close(&RelaySummary { reason, cause, detail: None, path: session.path, moved: session.relay.moved() });
     }
 
-    /// Ends the session before its verdict is visible. Counts it as cut if it was ordered to end and did; the relay may have ended
-    /// for another reason at that moment.
+    /// Ends the session before its verdict is visible. Counts it as cut if it was ordered to end and did; the relay may have
+    /// ended for another reason at that moment.
     fn end_session(&mut self, closed_as: Option<CloseReason>) {
         let ordered = self.session.take().and_then(|entered| entered.session().relay.ordered());
         if let Some(Order { reason, at, .. }) = ordered
@@ -281,8 +281,8 @@ impl ConnectionLog {
         }
     }
 
-    /// Selects the series for a rejection for this reason. A route that was reloaded meanwhile may have more series than when it
-    /// was found; reasons that are decided before the route have none there.
+    /// Selects the series for a rejection for this reason. A route that was reloaded meanwhile may have more series than
+    /// when it was found; reasons that are decided before the route have none there.
     fn select_series(&mut self, reason: Reason) {
         let can = |metrics: &Option<Arc<RouteMetrics>>| {
             metrics.as_ref().is_some_and(|metrics| metrics.rejects(&self.listener, reason))

@@ -84,8 +84,8 @@ enum Tls {
     Passthrough,
 }
 
-/// The rest of a connection: its relay, or a refused client that has not read its alert yet. On the heap and no larger than its
-/// path needs: this is what a connection takes as long as it lasts.
+/// The rest of a connection: its relay, or a refused client that has not read its alert yet. On the heap and no larger than
+/// its path needs: this is what a connection takes as long as it lasts.
 type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Serves a connection, from accept to its one verdict.
@@ -100,8 +100,8 @@ pub(crate) fn serve(accepted: Accepted, gate: Arc<Gate>) -> impl Future<Output =
     }
 }
 
-/// From accept to the relay, or to the verdict. The verdict is recorded before the client gets time to read its alert, so that
-/// nothing that happens then can change it.
+/// From accept to the relay, or to the verdict. The verdict is recorded before the client gets time to read its alert, so
+/// that nothing that happens then can change it.
 async fn begin(accepted: Accepted, gate: Arc<Gate>) -> Option<Rest> {
     let mut log = ConnectionLog::open(&gate, &accepted);
     // One generation of the configuration for the whole connection.
@@ -223,8 +223,8 @@ async fn permit(
     Ok(Permitted { authorized, route, client: Client::Secured(secured) })
 }
 
-/// From the permit to an open backend. All the while, the connection can be told to end, and a permit that a reload has taken
-/// back is not used.
+/// From the permit to an open backend. All the while, the connection can be told to end, and a permit that a reload has
+/// taken back is not used.
 async fn reach(
     permitted: Permitted,
     gate: &Gate,

@@ -30,8 +30,8 @@ pub struct Certificate {
     /// Seconds since 1970 after which it is not valid. RFC 3339 in JSON.
     #[serde(deserialize_with = "seconds")]
     pub not_after: i64,
-    /// An authority in `trust` vouches for it, and the client has proved to hold its key. Otherwise all of this is only what was
-    /// shown.
+    /// An authority in `trust` vouches for it, and the client has proved to hold its key. Otherwise all of this is only what
+    /// was shown.
     pub verified: bool,
     /// An authority in `trust` signed it, whether or not the client has its key: see [`Identity::anchored`].
     #[serde(default)]

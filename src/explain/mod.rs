@@ -1,7 +1,8 @@
 //! A refusal in words: what happened, and what to do about it, for a reader who has never seen a certificate; and the latest
 //! refusals, for those who ask.
 //!
-//! All text about a refusal is made here: the log's `detail`, `doorward why` and `explain`, the control socket, the status page.
+//! All text about a refusal is made here: the log's `detail`, `doorward why` and `explain`, the control socket, the status
+//! page.
 
 pub mod certificate;
 mod parts;

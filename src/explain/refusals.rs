@@ -1,8 +1,8 @@
 //! The latest refusals, kept in memory for `doorward why` and the status page.
 //!
-//! A fixed number of entries, each of bounded size, so that a flood costs only older entries. Certificates that a trust anchor
-//! signed, other certificates, and connections without one have rings of their own: strangers cannot displace the refusals of a
-//! device, and a device that retries has one entry for each reason.
+//! A fixed number of entries, each of bounded size, so that a flood costs only older entries. Certificates that a trust
+//! anchor signed, other certificates, and connections without one have rings of their own: strangers cannot displace the
+//! refusals of a device, and a device that retries has one entry for each reason.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +21,8 @@ use crate::model::source::Source;
 /// Refusals kept of anchored certificates, as many of other certificates, and as many of connections that showed none.
 pub const KEPT_OF_EACH: usize = 512;
 
-/// One rejected connection. What a stranger chose in it is escaped for a terminal and bounded; a page must escape it for HTML.
+/// One rejected connection. What a stranger chose in it is escaped for a terminal and bounded; a page must escape it for
+/// HTML.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// When.
@@ -86,8 +87,8 @@ impl Refusal {
     }
 }
 
-/// The key of entries of anchored certificates. With and without proof of the key are two entries: a copied certificate must not
-/// hide the refusals of the device.
+/// The key of entries of anchored certificates. With and without proof of the key are two entries: a copied certificate must
+/// not hide the refusals of the device.
 type DeviceKey = (Sha256, bool, Reason);
 
 impl Refusal {
@@ -244,8 +245,8 @@ impl Refusals {
         all
     }
 
-    /// The latest `n` that are meant, the newest first, and how many are known in all. By a name, those of certificates that a
-    /// trust anchor signed come before those of others: anything can call itself by it.
+    /// The latest `n` that are meant, the newest first, and how many are known in all. By a name, those of certificates that
+    /// a trust anchor signed come before those of others: anything can call itself by it.
     pub fn find(&self, wanted: &Wanted, n: usize) -> (Vec<Arc<Refusal>>, usize) {
         let mut found = self.all();
         found.retain(|refusal| wanted.means(refusal));

@@ -1,4 +1,5 @@
-//! All words about a reason and its causes, in one file: the short text for rows, the advice, the sentence, the log's detail.
+//! All words about a reason and its causes, in one file: the short text for rows, the advice, the sentence, the log's
+//! detail.
 
 use time::OffsetDateTime;
 

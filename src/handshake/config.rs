@@ -49,8 +49,8 @@ impl std::fmt::Display for InvalidTls {
 impl std::error::Error for InvalidTls {}
 
 impl RouteTls {
-    /// Builds everything anew, with the trust anchor names of the CertificateRequest: a verifier swapped alone would keep the
-    /// old names. `authorities` are those of the route's `client_auth`.
+    /// Builds everything anew, with the trust anchor names of the CertificateRequest: a verifier swapped alone would keep
+    /// the old names. `authorities` are those of the route's `client_auth`.
     pub fn new(route: &Terminate, authorities: Arc<Authorities>, policy: Arc<Policy>) -> Result<Self, InvalidTls> {
         let verifier = Arc::new(RouteVerifier::new(route.client_auth.mode, authorities, policy));
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))

@@ -16,8 +16,8 @@ use crate::tls::record::RECORD_MAX;
 /// The most received bytes a handshake may pile up: a message may span records, and rustls takes one of 64 KiB.
 const RECEIVED_MAX: usize = 96 * 1024;
 
-/// The most records of a handshake behind the ClientHello. Clients send three to ten, and those with records of 512 bytes send
-/// sixty for a chain of 30 kB; each costs as much as hundreds of bytes do.
+/// The most records of a handshake behind the ClientHello. Clients send three to ten, and those with records of 512 bytes
+/// send sixty for a chain of 30 kB; each costs as much as hundreds of bytes do.
 const RECORDS_MAX: usize = 128;
 
 /// The header of a record.
@@ -87,8 +87,8 @@ impl Exchange {
         }
     }
 
-    /// The identity in the certificate of a handshake that failed. The client has not proved to hold its key, so the identity is
-    /// not verified, even if it is anchored.
+    /// The identity in the certificate of a handshake that failed. The client has not proved to hold its key, so the
+    /// identity is not verified, even if it is anchored.
     pub(super) fn presented(&mut self) -> Option<Arc<Identity>> {
         let identity = self.observation.identity.take()?;
         Some(Arc::new(Identity { verified: false, ..Identity::clone(&identity) }))
@@ -160,8 +160,8 @@ impl Exchange {
         if self.records > RECORDS_MAX { Err(Failure::TooMuch) } else { Ok(()) }
     }
 
-    /// Makes the socket readable only when so many bytes have arrived, or the end: a record wakes the task once, however small
-    /// the pieces it arrives in.
+    /// Makes the socket readable only when so many bytes have arrived, or the end: a record wakes the task once, however
+    /// small the pieces it arrives in.
     pub(super) fn wait_for(&mut self, stream: &TcpStream, bytes: usize) -> io::Result<()> {
         if self.mark != bytes {
             socket::set_receive_low_water_mark(stream, bytes)?;

@@ -13,8 +13,8 @@ use crate::model::rejection::Rejection;
 /// An identity and the chain that was verified for it.
 pub(super) type Named = (Arc<Identity>, Arc<Chain>);
 
-/// The identity in the chain, with what was verified of it. `judged` is what the verifier accepted during this handshake; if the
-/// client did not send that, what it sent is judged now. On resumption rustls calls no verifier.
+/// The identity in the chain, with what was verified of it. `judged` is what the verifier accepted during this handshake; if
+/// the client did not send that, what it sent is judged now. On resumption rustls calls no verifier.
 pub(super) fn identify(
     chain: &[CertificateDer<'_>],
     judged: Option<Named>,

@@ -15,8 +15,8 @@ use crate::tls::record::{Keys, Pending, Session};
 
 /// A completed handshake.
 ///
-/// Its client takes the connection to be open, so it always gets an alert or a close_notify: a value dropped without a decision
-/// sends `internal_error`.
+/// Its client takes the connection to be open, so it always gets an alert or a close_notify: a value dropped without a
+/// decision sends `internal_error`.
 #[derive(Debug)]
 pub struct Secured(ScopeGuard<Parts, fn(Parts)>);
 
@@ -95,8 +95,8 @@ impl Parts {
     fn refuse(self, rejection: Rejection) -> Refused {
         let Self { admitted, keys, payload, .. } = self;
         let mut records = unsent(payload);
-        // Most reasons that are told by the close alone are given before any key exists. Here, that would look like an attack on
-        // the connection: RFC 8446 section 6.1.
+        // Most reasons that are told by the close alone are given before any key exists. Here, that would look like an
+        // attack on the connection: RFC 8446 section 6.1.
         let alert = rejection.reason().alert().unwrap_or(Alert::INTERNAL_ERROR);
         let sealed = Session::new(keys).is_ok_and(|mut session| session.fatal(alert, &mut records).is_ok());
         let last = if sealed { Last::Records(&records, Some(alert)) } else { Last::Nothing };

@@ -2,8 +2,8 @@
 //!
 //! rustls restores the client's chain from a ticket and does not call the verifier. The keys are those of one route of
 //! one snapshot, so within a ticket's life only time can take rights away: a certificate or a revocation list expires.
-//! Each ticket therefore carries the time until which the chain in it is valid, at most [`LIFETIME`] from now. After that the
-//! ticket is ignored, the handshake is a full one, and the client gets the alert for what is wrong.
+//! Each ticket therefore carries the time until which the chain in it is valid, at most [`LIFETIME`] from now. After that
+//! the ticket is ignored, the handshake is a full one, and the client gets the alert for what is wrong.
 
 use std::sync::Arc;
 

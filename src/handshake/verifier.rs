@@ -216,7 +216,8 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &second), "it was remembered");
     }
 
-    /// It once lasted as long as the certificate, or without end in modes that do not verify: a stolen ticket replaced the key.
+    /// It once lasted as long as the certificate, or without end in modes that do not verify: a stolen ticket replaced the
+    /// key.
     #[test]
     fn session_ends_with_its_certificate_or_after_twelve_hours() {
         const HOUR: u64 = 3600;

@@ -1,7 +1,7 @@
 //! A rate limit in eight bytes: the generic cell rate algorithm (ITU-T I.371 appendix A).
 //!
-//! Tables of many sources keep one limiter for each entry, so a limiter is one number. The caller gives the time, in nanoseconds
-//! since a moment of its choice.
+//! Tables of many sources keep one limiter for each entry, so a limiter is one number. The caller gives the time, in
+//! nanoseconds since a moment of its choice.
 
 use std::time::Duration;
 

@@ -78,8 +78,8 @@ fn open(path: &Path) -> io::Result<File> {
     options.append(true).mode(MODE);
     match options.clone().create_new(true).open(path) {
         Ok(file) => {
-            // Whatever the umask: systemd's unit has one that would leave the group nothing. Some file systems refuse it, and
-            // have modes of their own.
+            // Whatever the umask: systemd's unit has one that would leave the group nothing. Some file systems refuse it,
+            // and have modes of their own.
             let _ = file.set_permissions(Permissions::from_mode(MODE));
             Ok(file)
         }

@@ -1,12 +1,12 @@
 //! Which verdicts on strangers are logged under a flood, and how many were left out.
 //!
-//! Each source and reason has a quota, and so has each stage, so that a million sources cannot fill a disk and a flood at one
-//! stage does not hide refusals at another. Lines that are left out are counted, and the count is logged. Metrics count
+//! Each source and reason has a quota, and so has each stage, so that a million sources cannot fill a disk and a flood at
+//! one stage does not hide refusals at another. Lines that are left out are counted, and the count is logged. Metrics count
 //! everything. A connection that was admitted for its certificate always has its line.
 //!
-//! Refusals of certificates that a trust anchor signed have quotas of their own, one for each certificate and reason: strangers
-//! cannot make such certificates. A stranger may show a copied one without its key (under TLS 1.3 a client is refused before it
-//! proves that it has the key): that uses up the quota of this one certificate.
+//! Refusals of certificates that a trust anchor signed have quotas of their own, one for each certificate and reason:
+//! strangers cannot make such certificates. A stranger may show a copied one without its key (under TLS 1.3 a client is
+//! refused before it proves that it has the key): that uses up the quota of this one certificate.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -187,8 +187,8 @@ impl Sampler {
         taken
     }
 
-    /// What was left out since the last report, if another report is due. Forgets sources that have been quiet for a while. To be
-    /// called now and then.
+    /// What was left out since the last report, if another report is due. Forgets sources that have been quiet for a while.
+    /// To be called now and then.
     pub(super) fn due(&self, now: Instant) -> Vec<LeftOut> {
         let at = self.since_began(now);
         let mut state = self.lock();

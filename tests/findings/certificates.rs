@@ -271,8 +271,8 @@ fn second_revocation_list_of_an_authority_was_ignored() {
     }
 }
 
-/// A client that had seen alice's certificate could have `verified: true` and her name logged for a handshake that failed, and
-/// whatever reads the log for her comings and goings believed it.
+/// A client that had seen alice's certificate could have `verified: true` and her name logged for a handshake that failed,
+/// and whatever reads the log for her comings and goings believed it.
 #[test]
 fn identity_of_a_failed_handshake_was_logged_as_verified() {
     let pki = TestPki::new();

@@ -1,5 +1,5 @@
-//! Few file descriptors, all of them that strangers can get held by strangers. Once nothing was said about it, and then no list
-//! of revoked devices could be read any more.
+//! Few file descriptors, all of them that strangers can get held by strangers. Once nothing was said about it, and then no
+//! list of revoked devices could be read any more.
 
 use std::fs;
 use std::io::Write;

@@ -382,9 +382,9 @@ fn strangers_used_up_the_connection_rate_of_an_address() {
     assert_eq!(gate.metrics().sum("doorward_connections_rejected_total", &[("reason", "source_rate")]), 0.0);
 }
 
-/// A passthrough route admits any client, and admitted connections are not evicted: through it strangers held all connections of
-/// the owner's address, if they shared it, and from forty addresses all connections of the gate. No other client got in for
-/// as long as they liked, certificate or not.
+/// A passthrough route admits any client, and admitted connections are not evicted: through it strangers held all
+/// connections of the owner's address, if they shared it, and from forty addresses all connections of the gate. No other
+/// client got in for as long as they liked, certificate or not.
 #[test]
 fn strangers_held_all_connections_on_passthrough() {
     raise_descriptor_limit();

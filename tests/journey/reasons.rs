@@ -275,8 +275,8 @@ fn provoke(reason: Reason, pki: &TestPki) {
         // RFC 6761 section 6.4: no such name exists.
         Reason::BackendUnresolved => unreachable(pki, reason, "no-such-host.invalid:22", "dial = \"20s\""),
         Reason::Internal => {
-            // No client can cause this: the gate's own code fails. The unit test in src/connection/log/tests.rs panics in the
-            // middle of a connection; here it is only checked that the test exists.
+            // No client can cause this: the gate's own code fails. The unit test in src/connection/log/tests.rs panics in
+            // the middle of a connection; here it is only checked that the test exists.
             assert!(
                 include_str!("../../src/connection/log/tests.rs")
                     .contains("fn connection_without_a_verdict_is_rejected_as_internal()")

@@ -92,8 +92,8 @@ impl Scene {
         }
     }
 
-    /// Whether this can be brought about from outside. A fault of the gate cannot: a unit test in `src/connection/log/tests.rs` puts one
-    /// in, and finds it where everything here is read from.
+    /// Whether this can be brought about from outside. A fault of the gate cannot: a unit test in
+    /// `src/connection/log/tests.rs` puts one in, and finds it where everything here is read from.
     pub(crate) const fn can_be_provoked(reason: Reason) -> bool {
         !matches!(reason, Reason::Internal)
     }

@@ -23,9 +23,9 @@ pub(in crate::admission) struct Bounds {
 
 /// The slots that are taken, by source; the oldest of each first.
 ///
-/// When all are taken, the source that holds the most loses its oldest; a trusted one only if it holds many, or no other source
-/// holds any. A source that fills the slots with silent connections so evicts its own: a client that makes progress needs its
-/// slot for milliseconds.
+/// When all are taken, the source that holds the most loses its oldest; a trusted one only if it holds many, or no other
+/// source holds any. A source that fills the slots with silent connections so evicts its own: a client that makes progress
+/// needs its slot for milliseconds.
 #[derive(Debug, Default)]
 pub(in crate::admission) struct EvictingSlots {
     taken: Mutex<Taken>,

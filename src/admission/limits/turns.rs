@@ -1,8 +1,9 @@
 //! One handshake at a time for a source on probation, so that a valid certificate can always vouch for its address, whatever
 //! other clients behind it do.
 //!
-//! Turns are given in the order of the ClientHellos, so a full queue delays a device by as many turns as it has places. A full
-//! queue takes no other connection. The pace of turns, for each source and for all together, bounds what they cost the gate.
+//! Turns are given in the order of the ClientHellos, so a full queue delays a device by as many turns as it has places. A
+//! full queue takes no other connection. The pace of turns, for each source and for all together, bounds what they cost the
+//! gate.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

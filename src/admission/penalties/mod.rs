@@ -2,8 +2,8 @@
 //!
 //! The model is OpenSSH's `PerSourcePenalties` (sshd_config(5)): a rejection costs seconds, seconds pass, and a source that
 //! owes too many of them at once is banned for a while, each time twice as long as before. A source from which a valid
-//! certificate came is not banned, whatever other clients behind the same address do, as long as that certificate is authorized.
-//! Everything here takes the time as a parameter.
+//! certificate came is not banned, whatever other clients behind the same address do, as long as that certificate is
+//! authorized. Everything here takes the time as a parameter.
 
 mod table;
 mod vouchers;

@@ -20,8 +20,8 @@ const ENTRIES: usize = 16;
 
 /// What is known about sources, in bounded memory.
 ///
-/// The hash is keyed, so a client cannot choose its bucket. In a full bucket the source that matters least is forgotten first: a
-/// flood of sources that each connect once evicts itself, and neither banned nor trusted sources.
+/// The hash is keyed, so a client cannot choose its bucket. In a full bucket the source that matters least is forgotten
+/// first: a flood of sources that each connect once evicts itself, and neither banned nor trusted sources.
 #[derive(Debug)]
 pub struct Table {
     began: Instant,

@@ -29,7 +29,8 @@ impl Voucher {
     }
 }
 
-/// The devices that vouch for one source. Moments are nanoseconds since the table began. On the heap: most sources have none.
+/// The devices that vouch for one source. Moments are nanoseconds since the table began. On the heap: most sources have
+/// none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Vouchers(Option<Box<Entries>>);
 

@@ -42,8 +42,8 @@ impl io::Write for Lines {
     }
 }
 
-/// No client can cause this (tests/observe/everywhere.rs provokes every other reason), so the fault is made here: the task that
-/// serves the connection panics.
+/// No client can cause this (tests/observe/everywhere.rs provokes every other reason), so the fault is made here: the task
+/// that serves the connection panics.
 #[tokio::test]
 async fn connection_without_a_verdict_is_rejected_as_internal() {
     let config = config::parse(CONFIG, FilePath::new("doorward.toml")).expect("a configuration");

@@ -1,9 +1,10 @@
 //! What signatures that prove wrong may cost.
 //!
 //! A stranger decides which signatures are checked, so what they cost is bounded. The first is always checked: without it no
-//! new device gets in. Two under keys on P-256 cost less than a plain self-signed certificate costs anyway. More, or a second
-//! one under a key that is slower, is for real hierarchies that are seldom: an intermediate that was certified anew, or two of
-//! one name. These draw on an allowance that all clients share, so that a flood of made-up chains costs no more than that.
+//! new device gets in. Two under keys on P-256 cost less than a plain self-signed certificate costs anyway. More, or a
+//! second one under a key that is slower, is for real hierarchies that are seldom: an intermediate that was certified anew,
+//! or two of one name. These draw on an allowance that all clients share, so that a flood of made-up chains costs no more
+//! than that.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,8 +22,8 @@ const WRONG_MAX: usize = 2;
 const WRONG_IN_ALL_MAX: usize = 3;
 /// What wrong signatures may cost before the allowance is drawn on, in units of [`cost`].
 const FREE: usize = 8;
-/// The most bytes of certificates with which a second signature may prove wrong without the allowance: receiving more costs as
-/// much as one.
+/// The most bytes of certificates with which a second signature may prove wrong without the allowance: receiving more costs
+/// as much as one.
 const SMALL: usize = 12 * 1024;
 
 /// What wrong signatures have cost in one handshake.

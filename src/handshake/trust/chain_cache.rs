@@ -1,10 +1,10 @@
 //! Verified chains, so that a known device costs no signature.
 //!
-//! A cache belongs to the authorities of one `[client_auth]` of one snapshot: other trust anchors mean another cache. The proof of
-//! the key, revocation and the route's policy are checked in every handshake; none of these is cached.
+//! A cache belongs to the authorities of one `[client_auth]` of one snapshot: other trust anchors mean another cache. The
+//! proof of the key, revocation and the route's policy are checked in every handshake; none of these is cached.
 //!
-//! Only the verified path is kept, and only certificates that a trust anchor vouches for: a stranger cannot fill the cache, nor can
-//! a device with certificates of its own making.
+//! Only the verified path is kept, and only certificates that a trust anchor vouches for: a stranger cannot fill the cache,
+//! nor can a device with certificates of its own making.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,7 +75,8 @@ impl Verified {
 }
 
 impl ChainCache {
-    /// The cached chain of the certificate with this fingerprint, if it is valid `now` and the client sent its intermediates.
+    /// The cached chain of the certificate with this fingerprint, if it is valid `now` and the client sent its
+    /// intermediates.
     pub(super) fn recall(&self, leaf: &Sha256, sent: &[CertificateDer<'_>], now: UnixTime) -> Option<Verified> {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         if !generations.young.contains_key(leaf) {

@@ -30,20 +30,20 @@ use crate::pki::{Algorithms, Parts};
 /// The most certificates a client may send beside its own.
 const INTERMEDIATES_MAX: usize = 8;
 
-/// The most bytes that all certificates of a client may have. Real chains have two to ten thousand, with signatures that resist
-/// quantum computers up to twenty thousand.
+/// The most bytes that all certificates of a client may have. Real chains have two to ten thousand, with signatures that
+/// resist quantum computers up to twenty thousand.
 const CHAIN_MAX: usize = 36 * 1024;
 
-/// The most DER values in the names and extensions of a certificate that is read for its names although nothing vouches for it.
-/// Real ones have about a hundred.
+/// The most DER values in the names and extensions of a certificate that is read for its names although nothing vouches for
+/// it. Real ones have about a hundred.
 const VALUES_MAX: usize = 256;
 
 /// The longest certificate, in bytes, that is hashed and read for its names although nothing vouches for it: what that takes
 /// grows with it. Real ones have one to three thousand bytes.
 const UNVERIFIED_MAX: usize = 16 * 1024;
 
-/// The authorities of one `[client_auth]`. Routes that have the same one share them: lists may be long, and a device that was
-/// seen on one route is known on the others.
+/// The authorities of one `[client_auth]`. Routes that have the same one share them: lists may be long, and a device that
+/// was seen on one route is known on the others.
 #[derive(Debug)]
 pub struct Authorities {
     /// Whether certificates are verified, in this mode.
@@ -129,8 +129,8 @@ impl Authorities {
         self.lists.revoke(chain)
     }
 
-    /// Follows a chain to a trust anchor, or recalls that it was followed before; and asks the revocation lists. With the last
-    /// second, since 1970, in which that holds as far as is known now.
+    /// Follows a chain to a trust anchor, or recalls that it was followed before; and asks the revocation lists. With the
+    /// last second, since 1970, in which that holds as far as is known now.
     pub(super) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -40,8 +40,8 @@ pub(super) struct Path<'a> {
 pub(super) struct NoPath<'a> {
     weight: u8,
     pub(super) error: webpki::Error,
-    /// The SubjectPublicKeyInfo with which a signature could not be checked, if that is the error. An authority in trust vouches
-    /// for it.
+    /// The SubjectPublicKeyInfo with which a signature could not be checked, if that is the error. An authority in trust
+    /// vouches for it.
     pub(super) key: Option<&'a [u8]>,
     /// On some path all signatures are right, from a trust anchor down to the client's certificate, and all issuers are
     /// authorities.
@@ -118,8 +118,8 @@ impl webpki::ExtendedKeyUsageValidator for ForClients {
     }
 }
 
-/// Certificates of intermediates that a trust anchor signed, as they were seen before. Strangers can send a genuine intermediate
-/// as well, which must not add to the cost of the rest.
+/// Certificates of intermediates that a trust anchor signed, as they were seen before. Strangers can send a genuine
+/// intermediate as well, which must not add to the cost of the rest.
 #[derive(Debug, Default)]
 pub(super) struct KnownIntermediates {
     /// The anchor's key and the certificate. Compared byte by byte: hashing what strangers send costs more.

@@ -79,14 +79,15 @@ impl Log {
         Ok(Self { sampler: None, queue })
     }
 
-    /// Limits the lines about strangers for each source, and reports how many were left out. The quotas are documented in the
-    /// README.
+    /// Limits the lines about strangers for each source, and reports how many were left out. The quotas are documented in
+    /// the README.
     #[must_use]
     pub fn sampled(self) -> Self {
         Self { sampler: Some(Sampler::default()), ..self }
     }
 
-    /// Whether the line of a verdict on a stranger is to be written. To be asked once for each: a line that is not is counted.
+    /// Whether the line of a verdict on a stranger is to be written. To be asked once for each: a line that is not is
+    /// counted.
     pub fn takes(&self, source: Source, kind: impl Into<Kind>) -> bool {
         self.takes_at(source, kind, Instant::now())
     }

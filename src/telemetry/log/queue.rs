@@ -10,11 +10,12 @@ use super::fields::{Event, Line};
 use super::form::Form;
 use super::health::{Health, to_stderr};
 
-/// How many bytes wait for a slow reader. Further lines are left out and counted: a gate that waits for its log could be stopped
-/// by filling it.
+/// How many bytes wait for a slow reader. Further lines are left out and counted: a gate that waits for its log could be
+/// stopped by filling it.
 pub(super) const WAITING_MAX: usize = 4 * 1024 * 1024;
 
-/// How long lines are collected before they are written together. Waking the writer for each line costs more than writing it.
+/// How long lines are collected before they are written together. Waking the writer for each line costs more than writing
+/// it.
 const COLLECTING: Duration = Duration::from_millis(2);
 
 /// How often the output is checked, with or without lines.
@@ -168,8 +169,8 @@ impl Queue {
         }
     }
 
-    /// Waits for lines, no longer than until the output is to be looked at, and takes them. Says whether there will be no more,
-    /// and which of them tell of others.
+    /// Waits for lines, no longer than until the output is to be looked at, and takes them. Says whether there will be no
+    /// more, and which of them tell of others.
     fn take(&self, lines: &mut Vec<u8>) -> (bool, Vec<(usize, u64)>) {
         let nothing = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.finished;
         let waited = self.changed.wait_timeout_while(self.lock(), CHECK_INTERVAL, nothing);
@@ -181,8 +182,8 @@ impl Queue {
     }
 }
 
-/// Writes as much as possible; returns how much that was and the error, if any. If it ends within a line, `torn` is set, and the
-/// next write ends that line first.
+/// Writes as much as possible; returns how much that was and the error, if any. If it ends within a line, `torn` is set, and
+/// the next write ends that line first.
 fn write_lines(out: &mut impl io::Write, lines: &[u8], torn: &mut bool) -> (usize, Option<io::Error>) {
     if *torn && !lines.is_empty() {
         if let Err(error) = out.write_all(b"\n") {

@@ -95,8 +95,8 @@ impl RouteMetrics {
                     let can_occur = |reason: Reason| match reason.stage() {
                         Stage::Handshake | Stage::Certificate | Stage::Policy => terminates,
                         Stage::Backend | Stage::Internal => true,
-                        // Behind the route: draining, an eviction during the handshake, and the limits for connections without
-                        // a certificate.
+                        // Behind the route: draining, an eviction during the handshake, and the limits for connections
+                        // without a certificate.
                         Stage::Admission => matches!(
                             reason,
                             Reason::Draining | Reason::HandshakeLimit | Reason::ConnectionLimit | Reason::SourceLimit

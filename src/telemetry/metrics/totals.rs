@@ -1,5 +1,5 @@
-//! How many connections were admitted and rejected, for the status page. The series have the same counts, but can only be read
-//! as text.
+//! How many connections were admitted and rejected, for the status page. The series have the same counts, but can only be
+//! read as text.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
