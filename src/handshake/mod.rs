@@ -1,4 +1,4 @@
-//! Stage 4: the TLS handshake. [`driver`](crate::tls::driver) is rustls; this is the socket, and what is made of the
+//! Stage 4: the TLS handshake. [`driver`] is rustls; this is the socket, and what is made of the
 //! outcome.
 
 pub mod config;

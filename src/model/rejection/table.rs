@@ -17,8 +17,7 @@ use crate::model::names::{Name, ServerName};
 // 0: what the gate, its limits or a backend brought about; what the proxy in front of the gate got wrong, which speaks for
 //    every client behind it; and a browser that hangs up, twice at times, to ask its user which certificate to show.
 // 1: what a device of the owner's does, too, if something about it is out of date or not set up yet. Most invalid
-// certificates
-//    come from a tutorial: version 1, CA:TRUE, a critical extension.
+//    certificates come from a tutorial: version 1, CA:TRUE, a critical extension.
 // 2: a stranger, or a device with a certificate of an earlier authority.
 // 5: what no device does that is not meant to.
 reasons! {
