@@ -7,12 +7,12 @@ use crate::model::identity::{Identity, Sha256};
 use crate::model::names::printable;
 use crate::model::rejection::{Cause, DenyEntry, Rejection, Text};
 
-/// Whom a route lets in.
+/// Which identities a route lets in.
 #[derive(Debug)]
 pub struct Policy {
-    /// Whom it names.
+    /// Those it lets in.
     pub allow: Allow,
-    /// Whom it turns away whatever `allow` says.
+    /// Those it refuses whatever `allow` says.
     pub deny: DenyList,
 }
 
@@ -23,30 +23,30 @@ pub struct Authorized {
 }
 
 impl Authorized {
-    /// Who the permit was given to; `None` on passthrough routes and for clients without a certificate.
+    /// The identity that the permit is for; `None` on passthrough routes and for clients without a certificate.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
 }
 
-/// The word of the configuration that a route asks nobody for a certificate, because its backend does TLS itself.
+/// The configuration's decision that a route requires no certificate, because its backend does TLS itself.
 /// [`snapshot`](crate::snapshot) makes one for routes with `mode = "passthrough"`.
 #[derive(Debug)]
 pub struct PassthroughPolicy(());
 
 impl PassthroughPolicy {
-    /// To be called where a route says `mode = "passthrough"` and nowhere else.
+    /// To be called for routes with `mode = "passthrough"` only.
     pub const fn configured() -> Self {
         Self(())
     }
 
-    /// The permit for anybody who asked for the route.
+    /// The permit for any client of the route.
     pub const fn permit(&self) -> Authorized {
         Authorized { identity: None }
     }
 }
 
-/// Gives the permit, or says why not.
+/// Returns the permit, or why there is none.
 pub fn authorize(identity: Option<Arc<Identity>>, policy: &Policy) -> Result<Authorized, Rejection> {
     match decide(identity.as_deref(), policy) {
         Ok(()) => Ok(Authorized { identity }),
@@ -62,7 +62,7 @@ pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), Cause>
         return Err(Cause::Denied(entry));
     }
     match identity {
-        // The word speaks for nobody whom a trust anchor vouches for: they are let in by name or by "any".
+        // "unverified" does not cover verified identities: these are let in by name or by "any".
         None if policy.allow.unverified => Ok(()),
         Some(identity) if !identity.verified && policy.allow.unverified => Ok(()),
         None => Err(Cause::CertificateNotShown),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn each_selector_picks_out_what_it_names_and_nothing_else() {
+    fn selector_matches_only_what_it_names() {
         let bob = identity();
         let text = |kind: fn(String) -> Selector, value: &str| kind(value.to_owned());
         for selector in [
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn below_name_constraints_the_subject_is_no_selector() {
+    fn common_name_below_name_constraints_is_no_selector() {
         let bob = Identity { name_constrained: true, ..identity() };
         for (selector, admitted) in [
             (Selector::AnyName("Bob".into()), false),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_stuffing_an_unverified_identity_matches_nothing_but_the_word() {
+    fn unverified_identity_matches_only_unverified() {
         let bob = Identity { verified: false, ..identity() };
         let mut policy = policy(vec![Selector::CommonName("Bob".into())]);
         policy.allow.any = true;
@@ -237,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn unverified_lets_in_no_verified_identity_that_is_not_named() {
+    fn unverified_does_not_cover_verified_identities() {
         let mut policy = policy(vec![Selector::CommonName("Alice".into())]);
         policy.allow.unverified = true;
         assert_eq!(reason(Some(&identity()), &policy), Some(Reason::IdentityNotAllowed));
     }
 
     #[test]
-    fn the_deny_list_stands_above_everything() {
+    fn deny_overrides_allow() {
         let bob = identity();
         let mut policy = policy(Vec::new());
         policy.allow.any = true;
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_allow_lets_nobody_in() {
+    fn empty_allow_lets_no_client_in() {
         assert_eq!(reason(Some(&identity()), &policy(Vec::new())), Some(Reason::IdentityNotAllowed));
     }
 }

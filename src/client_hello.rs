@@ -85,10 +85,10 @@ impl Greeted {
     }
 
     /// Refuses the connection because of a fault of the gate, before it has answered.
-    pub fn fail(self, error: &Error) -> Refused {
-        let alert = Reason::Internal.alert();
+    pub fn fail(self, cause: Cause) -> Refused {
+        let alert = cause.reason().alert();
         let Hello { admitted, length, .. } = self.decide();
-        admitted.refuse(Rejection::silent(Cause::Tls(Text::new(error))), plain_alert(alert, length))
+        admitted.refuse(cause.into(), plain_alert(alert, length))
     }
 
     /// Turns the client away because of the name it asked for, with the alert that belongs to that.

@@ -27,7 +27,6 @@ use crate::sessions::selector::Whom;
 use crate::snapshot::{Route, Snapshot};
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::tally::Tally;
 
 /// What all connections of a running gate share.
 #[derive(Debug)]
@@ -48,8 +47,6 @@ pub(crate) struct Gate {
     pub(crate) refusals: Arc<Refusals>,
     /// Who is in.
     pub(crate) sessions: Arc<Sessions>,
-    /// How many of both.
-    pub(crate) tally: Arc<Tally>,
     /// No connection is let in any more; relays go on.
     pub(crate) draining: CancellationToken,
     /// Another snapshot is there, and sessions have been reviewed by it.
@@ -76,7 +73,6 @@ impl Gate {
             log,
             refusals: Arc::default(),
             sessions: Arc::default(),
-            tally: Arc::default(),
             draining: CancellationToken::new(),
             reviewed: Notify::new(),
             ids: AtomicU64::new(1),

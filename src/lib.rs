@@ -7,7 +7,7 @@
 //! | # | stage | takes | gives | may reject with stage |
 //! |---|---|---|---|---|
 //! | 1 | [`listener`] | a socket | [`Accepted`](listener::Accepted) | |
-//! | 2 | [`admission`] | `Accepted` | [`Admitted`](admission::Admitted), which holds its places as guards | `admission` |
+//! | 2 | [`admission`] | `Accepted` | [`Admitted`](admission::Admitted), which holds its slots as guards | `admission` |
 //! | 3 | [`client_hello`] | `Admitted` | [`Greeted`](client_hello::Greeted); bytes are only looked at | `client_hello` |
 //! | 3b | [`route`] | the server name | a [`Route`](snapshot::Route) | `route` |
 //! | 4 | [`handshake`] | `Greeted` and the route | [`Secured`](handshake::Secured) | `handshake`, `certificate` |

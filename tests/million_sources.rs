@@ -6,7 +6,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use doorward::admission::penalties::{Quota, Reception, Table};
+use doorward::admission::penalties::{SourceStatus, Table};
+use doorward::model::rate_limit::Rate;
 use doorward::model::source::{Prefixes, Source};
 use tokio::time::Instant;
 
@@ -25,14 +26,14 @@ fn a_million_sources_take_bounded_memory() {
         let address = (0x2001_0db8_u128 << 96) + (u128::from(number) << 64);
         Source::of(IpAddr::V6(Ipv6Addr::from_bits(address)), Prefixes::default())
     };
-    let quota = Some(Quota { each: Duration::from_secs(4), saved: Duration::from_secs(3600) });
+    let rate = Some(Rate { burst: 900, interval: Duration::from_secs(4) });
     let before = memory();
     let now = Instant::now();
     let table = Table::new(now);
     let empty = memory().saturating_sub(before);
     let flood = |first: u64| {
         for number in first..first + 1_000_000 {
-            assert_eq!(table.receive(source(number), now, quota), Reception::Welcome { trusted: false });
+            assert_eq!(table.connects(source(number), now, rate), SourceStatus::Allowed { trusted: false });
             table.penalize(source(number), now, Duration::from_secs(5));
         }
         memory().saturating_sub(before)

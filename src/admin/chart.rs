@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::history::{History, STEP, STEPS};
 use crate::explain;
 use crate::model::rejection::{Reason, Side};
-use crate::telemetry::tally::{Counts, Tally};
+use crate::telemetry::metrics::totals::{Counts, Totals};
 
 /// A row of the chart.
 #[derive(Debug, Serialize)]
@@ -68,8 +68,8 @@ pub(super) fn rows(total: &Counts, steps: &[Counts]) -> Vec<Row> {
 }
 
 /// The body of `/status.json`.
-pub(super) fn json(tally: &Tally, history: &History) -> String {
-    let (total, steps) = history.counts(tally);
+pub(super) fn json(totals: &Totals, history: &History) -> String {
+    let (total, steps) = history.counts(totals);
     let status = Status {
         time: OffsetDateTime::now_utc().unix_timestamp(),
         step_seconds: STEP.as_secs(),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::telemetry::tally::{Counts, Tally};
+use crate::telemetry::metrics::totals::{Counts, Totals};
 
 /// How long a step is.
 pub(super) const STEP: Duration = Duration::from_secs(10);
@@ -26,13 +26,13 @@ struct Steps {
 impl History {
     /// Begins with the gate: the first step has all that is counted until it ends.
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Steps { last: Tally::default().now(), ended: VecDeque::with_capacity(STEPS) }))
+        Self(Mutex::new(Steps { last: Totals::default().now(), ended: VecDeque::with_capacity(STEPS) }))
     }
 
     /// Ends a step and begins the next one.
-    pub(super) fn end_step(&self, tally: &Tally) {
+    pub(super) fn end_step(&self, totals: &Totals) {
         let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = tally.now();
+        let now = totals.now();
         let step = now.since(&steps.last);
         if steps.ended.len() == STEPS {
             steps.ended.pop_front();
@@ -42,9 +42,9 @@ impl History {
     }
 
     /// The counts of now in all, and in each step, the last of which has not ended yet.
-    pub(super) fn counts(&self, tally: &Tally) -> (Counts, Vec<Counts>) {
+    pub(super) fn counts(&self, totals: &Totals) -> (Counts, Vec<Counts>) {
         let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = tally.now();
+        let now = totals.now();
         let begun = now.since(&steps.last);
         (now, steps.ended.iter().cloned().chain([begun]).collect())
     }
@@ -57,21 +57,21 @@ mod tests {
 
     #[test]
     fn steps_hold_differences_and_their_number_is_bounded() {
-        let tally = Tally::default();
-        tally.admitted();
+        let totals = Totals::default();
+        totals.admitted();
         let history = History::new();
-        tally.admitted();
-        tally.rejected(Reason::NotTls);
-        history.end_step(&tally);
-        tally.admitted();
-        tally.admitted();
-        let (total, steps) = history.counts(&tally);
+        totals.admitted();
+        totals.rejected(Reason::NotTls);
+        history.end_step(&totals);
+        totals.admitted();
+        totals.admitted();
+        let (total, steps) = history.counts(&totals);
         assert_eq!(total.admitted, 4);
         assert_eq!(steps.iter().map(|step| step.admitted).collect::<Vec<_>>(), [2, 2]);
         assert_eq!(steps.iter().map(|step| step.rejected.iter().sum::<u64>()).collect::<Vec<_>>(), [1, 0]);
         for _ in 0..2 * STEPS {
-            history.end_step(&tally);
+            history.end_step(&totals);
         }
-        assert_eq!(history.counts(&tally).1.len(), STEPS + 1);
+        assert_eq!(history.counts(&totals).1.len(), STEPS + 1);
     }
 }

@@ -28,7 +28,6 @@ use crate::explain::refusals::Refusals;
 use crate::http::{Load, TIMEOUT, serve_connections, server};
 use crate::sessions::registry::Sessions;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::tally::Tally;
 use responder::Responder;
 
 /// How many connections wait in the kernel's queue.
@@ -42,7 +41,6 @@ pub(crate) struct Monitored {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) sessions: Arc<Sessions>,
-    pub(crate) tally: Arc<Tally>,
 }
 
 /// The bound listener, and the thread that answers there until this is dropped.

@@ -11,6 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use super::Monitored;
 use super::chart::{self, Row};
 use super::history::History;
+use crate::config::expiries::Expiry;
 use crate::explain::refusals::Refusal;
 use crate::explain::{self, advice, sentence};
 use crate::http::Policy;
@@ -18,8 +19,7 @@ use crate::model::names::printable;
 use crate::model::rejection::{Reason, Side};
 use crate::model::source::Source;
 use crate::model::text::{bytes, counted, date, duration, grouped};
-use crate::telemetry::expiries::Expiry;
-use crate::telemetry::tally::Counts;
+use crate::telemetry::metrics::totals::Counts;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -84,7 +84,7 @@ pub(super) fn page(gate: &Monitored, history: &History, started: OffsetDateTime)
 /// What the page's script replaces every few seconds.
 fn live(gate: &Monitored, history: &History, started: OffsetDateTime) -> Markup {
     let now = OffsetDateTime::now_utc();
-    let (total, steps) = history.counts(&gate.tally);
+    let (total, steps) = history.counts(&gate.metrics.totals);
     let refusals = gate.refusals.latest(usize::MAX);
     html! {
         (refused_configuration(gate, now))

@@ -80,7 +80,7 @@ impl Responder {
         steps.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             steps.tick().await;
-            self.history.end_step(&self.gate.tally);
+            self.history.end_step(&self.gate.metrics.totals);
         }
     }
 
@@ -107,7 +107,7 @@ impl Responder {
                 reply
             }
             "/status.json" => {
-                let render = || chart::json(&self.gate.tally, &self.history);
+                let render = || chart::json(&self.gate.metrics.totals, &self.history);
                 reply(StatusCode::OK, JSON, self.json.get(load, render))
             }
             "/metrics" => reply(StatusCode::OK, METRICS, self.metrics.get(load, || self.gate.metrics.render())),

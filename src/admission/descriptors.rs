@@ -1,15 +1,16 @@
 //! How the file descriptors of the process are shared out.
 //!
-//! Connections come last: what clients bring about never takes what reloads, the control socket, the metrics and look-ups need.
-//! Where `limits.connections` does not fit, fewer are taken, and that is told at the start, by `doorward check` and at each
-//! reload.
+//! Connections come last: what clients bring about never takes what reloads, the control socket, the metrics and look-ups
+//! need. Where `limits.connections` does not fit, fewer are taken, and that is told at the start, by `doorward check` and at
+//! each reload.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::checked::{Backend, Config, Limits};
 use crate::sys;
 
-/// What a gate holds from its start on beside its listeners: standard streams, runtimes, signals, inotify, control socket, log.
+/// What a gate holds from its start on beside its listeners: standard streams, runtimes, signals, inotify, control socket,
+/// log.
 const OWN: usize = 20;
 /// Of these it holds so many before it binds anything, which is when they are counted. What is more was inherited.
 const BEFORE: usize = 10;
@@ -21,7 +22,7 @@ const RELOAD: usize = 4;
 const LOOK_UP: usize = 3;
 /// Pipes that relays have in any case. They have more where there are fewer connections than would fit.
 const PIPES: usize = 8;
-/// A gate that can take fewer connections than this is of no use.
+/// A gate needs at least so many connections.
 const CONNECTIONS_MIN: usize = 4;
 /// A system without a limit is taken to have this one, Linux' default of `fs.nr_open`.
 const UNLIMITED: usize = 1024 * 1024;
@@ -58,7 +59,7 @@ pub struct TooFew {
     needed: usize,
 }
 
-/// How to have more.
+/// How to raise the limit.
 const RAISE: &str = "LimitNOFILE= in a systemd unit, --ulimit nofile= of docker run, ulimit -n in a shell";
 
 impl Descriptors {
@@ -132,7 +133,7 @@ impl Descriptors {
         low
     }
 
-    /// What to tell an owner whose `limits.connections` does not fit.
+    /// The warning where `limits.connections` does not fit.
     pub fn warning(&self, config: &Config) -> Option<String> {
         let wanted = config.limits.connections;
         let budget = match self.budget(config) {
@@ -153,7 +154,7 @@ impl Descriptors {
         ))
     }
 
-    /// What to tell an owner who has asked for more handshakes than there are beside the connections that fit.
+    /// The warning where `limits.handshakes` does not fit beside the connections that do.
     fn warning_of_handshakes(&self, config: &Config, budget: Budget) -> Option<String> {
         let (wanted, handshakes) = (config.limits.handshakes, budget.limits(&config.limits).handshakes);
         (handshakes < wanted && wanted != Limits::default().handshakes).then(|| {
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_ever_exceeded_and_each_gets_its_share() {
+    fn shares_never_exceed_the_limit() {
         let config = config("");
         let mut last = 0;
         for limit in (0..3000).chain([4096, 20_000, 65_536, 524_288, UNLIMITED]) {
@@ -245,10 +246,10 @@ mod tests {
     }
 
     #[test]
-    fn warning_names_what_fits_and_what_would_be_needed() {
+    fn warning_names_what_fits_and_what_is_needed() {
         let default = config("");
         assert_eq!(with(65_536).warning(&default), None);
-        // Half of the default is plenty, half of what somebody has asked for is not.
+        // Half of the default is plenty, half of a configured limit is not.
         assert_eq!(with(20_000).warning(&default), None);
         let asked = config("connections = 9999");
         let warning = with(20_000).warning(&asked).expect("a warning");
@@ -269,13 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn too_few_for_anything_is_an_error_that_says_how_many_are_needed() {
+    fn too_few_descriptors_is_an_error_with_the_needed_limit() {
         let config = config("");
         let error = with(32).budget(&config).expect_err("that is nothing").to_string();
         let needed = with(32).needed(&config, CONNECTIONS_MIN);
         assert!(error.contains(&format!("is 32, and the gate needs at least {needed}")), "{error}");
         assert!(with(needed).budget(&config).is_ok() && with(needed - 1).budget(&config).is_err());
-        // What was handed down from the parent process is not there to be used.
+        // Descriptors inherited from the parent process cannot be used.
         assert!(Descriptors { limit: 256, held: 250 }.budget(&config).is_err());
     }
 }

@@ -32,8 +32,8 @@ pub(super) fn table(sessions: &Sessions) -> String {
     let heading = ["device", "route", "from", "open for", "sent", "received", "path", "id"].map(str::to_owned);
     let rows = sessions.sessions.iter().map(|session| {
         let device = match &session.certificate {
-            Some(certificate) if certificate.verified => certificate.name.clone(),
-            Some(certificate) => format!("{} (unverified)", certificate.name),
+            Some(certificate) if certificate.verified => certificate.name().to_owned(),
+            Some(certificate) => format!("{} (unverified)", certificate.name()),
             None => "no certificate".to_owned(),
         };
         [

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::asking::Asking;
 use crate::control::{Answer, REFUSALS_MAX, Refusal, Request, Why};
+use crate::explain::moment;
 use crate::explain::refusals::{InvalidWanted, Wanted};
 use crate::model::text::{counted, duration};
 
@@ -112,7 +113,7 @@ fn tell(refusal: &Refusal, out: &mut String) {
         };
         fact("certificate", &format!("{}{claimed}", certificate.names.join(", ")));
         fact("issued by", &certificate.issuer);
-        fact("valid", &format!("from {} to {}", certificate.not_before, certificate.not_after));
+        fact("valid", &format!("from {} to {}", moment(certificate.not_before), moment(certificate.not_after)));
         fact("fingerprint", &format!("sha256:{}", certificate.fingerprint));
     }
     fact("log", &format!("id {}", refusal.id));

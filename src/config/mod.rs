@@ -23,6 +23,7 @@ use toml::de::DeTable;
 mod check;
 pub mod checked;
 mod error;
+pub mod expiries;
 mod files;
 pub(crate) mod in_use;
 pub mod lists;

@@ -1,14 +1,13 @@
-//! What is known about a connection, and the one verdict about it: rejected or closed, counted and logged.
+//! What is known of one connection so far, and its one verdict: rejected or closed, counted and logged.
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
 
 use metrics::Gauge;
 use tokio::time::Instant;
 
+use super::steps::{Step, Steps};
 use crate::admission::Refused;
 use crate::backends::dial::Dialed;
 use crate::client_hello::Greeted;
@@ -25,13 +24,13 @@ use crate::model::rejection::{Cause, Reason, Rejection, Stage};
 use crate::relay::{Handle, Order, Path, RelaySummary};
 use crate::sessions::registry::{Entered, Holder, Session, Sessions};
 use crate::snapshot::Route;
-use crate::telemetry::log::{Certificate, Durations, Tls, Verdict, detail, stranger};
+use crate::telemetry::log::{Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::tls::ja4::Ja4;
 
-/// The file of one connection. Dropped without a verdict it reports `internal`: accepted is always the sum of rejected,
-/// closed and active.
-pub(crate) struct Record {
+/// What is known of one connection so far. Dropped without a verdict it records `internal`, so that accepted is always the
+/// sum of rejected, closed and active.
+pub(crate) struct ConnectionLog {
     gate: Arc<Gate>,
     id: u64,
     client: SocketAddr,
@@ -51,87 +50,8 @@ pub(crate) struct Record {
     decided: bool,
 }
 
-/// What takes the time of a connection, in the order of the journey.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Admission,
-    Hello,
-    Handshake,
-    Dial,
-    Relay,
-}
-
-/// How long each step took. One ends where the next one begins, so that together they are the whole time.
-#[derive(Debug)]
-struct Steps {
-    now: Step,
-    since: Instant,
-    admission: Option<Took>,
-    hello: Option<Took>,
-    handshake: Option<Took>,
-    dial: Option<Took>,
-}
-
-/// A time in nanoseconds. It is kept for as long as its connection, so it is half as large as a `Duration` that may be none.
-#[derive(Clone, Copy, Debug)]
-struct Took(NonZeroU64);
-
-impl Took {
-    fn new(time: Duration) -> Self {
-        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Self(NonZeroU64::new(nanoseconds).unwrap_or(NonZeroU64::MIN))
-    }
-
-    const fn time(self) -> Duration {
-        Duration::from_nanos(self.0.get())
-    }
-}
-
-impl Steps {
-    fn begin(at: Instant) -> Self {
-        Self { now: Step::Admission, since: at, admission: None, hello: None, handshake: None, dial: None }
-    }
-
-    /// Begins the next step and returns the time.
-    fn next(&mut self, step: Step) -> Instant {
-        let now = Instant::now();
-        let took = Some(Took::new(now.saturating_duration_since(self.since)));
-        match self.now {
-            Step::Admission => self.admission = took,
-            Step::Hello => self.hello = took,
-            Step::Handshake => self.handshake = took,
-            Step::Dial => self.dial = took,
-            // The last one.
-            Step::Relay => return now,
-        }
-        (self.now, self.since) = (step, now);
-        now
-    }
-
-    /// From accept until now.
-    fn whole(&self, now: Instant) -> Duration {
-        let took = [self.admission, self.hello, self.handshake, self.dial].into_iter().flatten();
-        took.fold(now.saturating_duration_since(self.since), |sum, step| sum.saturating_add(step.time()))
-    }
-
-    /// As a line of the log has them; the step of this moment ends now.
-    fn durations(&self, now: Instant) -> Durations {
-        let seconds = |step, took: Option<Took>| {
-            let last = (self.now == step).then(|| Took::new(now.saturating_duration_since(self.since)));
-            took.or(last).map(|took| took.time().as_secs_f64())
-        };
-        Durations {
-            admission: seconds(Step::Admission, self.admission),
-            hello: seconds(Step::Hello, self.hello),
-            handshake: seconds(Step::Handshake, self.handshake),
-            dial: seconds(Step::Dial, self.dial),
-            relay: seconds(Step::Relay, None),
-        }
-    }
-}
-
-impl Record {
-    /// Opens the file of a connection that has just been accepted.
+impl ConnectionLog {
+    /// Begins with a connection that has just been accepted.
     pub(crate) fn open(gate: &Arc<Gate>, accepted: &Accepted) -> Self {
         let listener = accepted.listener.name.clone();
         let listener_metrics = gate.metrics.listener(&listener);
@@ -160,23 +80,23 @@ impl Record {
         }
     }
 
-    /// Behind a proxy, the client is known only after the proxy has spoken.
-    pub(crate) fn comes_from(&mut self, client: SocketAddr) {
+    /// The client's address, which a PROXY protocol header may have changed.
+    pub(crate) fn client_is(&mut self, client: SocketAddr) {
         self.client = client;
     }
 
-    /// It is within the limits, and is to say what it wants.
+    /// It is within the limits; its ClientHello comes next.
     pub(crate) fn admitted(&mut self) {
         self.steps.next(Step::Hello);
     }
 
-    /// It has said what it wants.
+    /// Its ClientHello is complete.
     pub(crate) fn greeted(&mut self, greeted: &Greeted) {
         self.ja4 = greeted.ja4;
         self.server_name = greeted.server_name.as_ref().map(|name| stranger(name.as_str()).into_boxed_str());
     }
 
-    /// It is known where it leads.
+    /// Its route is known.
     pub(crate) fn routed(&mut self, route: &Arc<Route>) {
         let metrics = self.gate.metrics.route(&route.name);
         self.active().decrement(1);
@@ -195,8 +115,8 @@ impl Record {
         result
     }
 
-    /// A certificate was shown, and refused.
-    pub(crate) fn shown(&mut self, refused: &Refused) {
+    /// A certificate was shown and refused.
+    pub(crate) fn certificate_refused(&mut self, refused: &Refused) {
         self.identity.clone_from(&refused.identity);
     }
 
@@ -211,8 +131,8 @@ impl Record {
         self.no_longer_in_progress();
     }
 
-    /// It is let in, and can be told to end from now on. Gives what it is told by.
-    pub(crate) fn enters(&mut self, path: Path) -> Arc<Handle> {
+    /// It is admitted and becomes a session. Returns the handle by which it can be ended.
+    pub(crate) fn begins_session(&mut self, path: Path) -> Arc<Handle> {
         let handle =
             Arc::new(self.route_metrics().map_or_else(Handle::default, |metrics| Handle::new(metrics.meter.clone())));
         let Some((route, _)) = &self.route else { return handle };
@@ -222,12 +142,12 @@ impl Record {
         handle
     }
 
-    /// A backend is to be reached. Returns the time.
+    /// Backends are dialled from now on. Returns the time.
     pub(crate) fn dialing(&mut self) -> Instant {
         self.steps.next(Step::Dial)
     }
 
-    /// A backend answered, or did not.
+    /// A backend was dialled; `up` if it answered.
     pub(crate) fn tried(&self, backend: usize, up: bool) {
         if let Some((route, Some(metrics))) = &self.route
             && let Some(backend) = route.backends.get(backend)
@@ -236,7 +156,7 @@ impl Record {
         }
     }
 
-    /// A backend was reached, or none was.
+    /// Dialling is over; `None` if no backend answered.
     pub(crate) fn dialed(&mut self, dialed: Option<&Dialed>, begun: Instant) {
         self.no_longer_in_progress();
         self.backend = dialed.map(|dialed| dialed.backend);
@@ -245,10 +165,10 @@ impl Record {
         }
     }
 
-    /// Payload begins to move.
+    /// The relay begins.
     pub(crate) fn relay_begins(&mut self, path: Path) {
         self.steps.next(Step::Relay);
-        self.gate.tally.admitted();
+        self.gate.metrics.totals.admitted();
         if let Some(metrics) = self.route_metrics() {
             metrics.relay_begins(path);
         }
@@ -257,21 +177,21 @@ impl Record {
         }
     }
 
-    /// The verdict: turned away.
+    /// The verdict: rejected.
     pub(crate) fn rejected(mut self, rejection: &Rejection) {
         self.reject(rejection);
     }
 
     fn reject(&mut self, rejection: &Rejection) {
         self.decided = true;
-        self.leaves(None);
+        self.end_session(None);
         let reason = rejection.reason();
-        self.count_where_it_can(reason);
+        self.select_series(reason);
         if let (Stage::Certificate | Stage::Policy, Some(identity)) = (reason.stage(), &self.identity) {
             self.gate.doubt(self.client.ip(), &identity.fingerprint);
         }
         self.gate.admission.rejected(self.client.ip(), reason);
-        // First of all: whoever sees the counter or the line can ask about it.
+        // Before the counter and the line: a reader of those can ask about it.
         let counted_as = self.gate.admission.source(self.client.ip());
         let circumstances = Circumstances {
             id: self.id,
@@ -288,8 +208,8 @@ impl Record {
             (None, Some(listener)) => listener.rejected(reason),
             (None, None) => {}
         }
-        self.gate.tally.rejected(reason);
-        // Asked first: under a flood, lines that nobody writes need not be made.
+        self.gate.metrics.totals.rejected(reason);
+        // Asked first: under a flood, lines that are left out need not be made.
         let device = self.identity.as_ref().filter(|identity| identity.anchored);
         let taken = match device {
             Some(identity) => self.gate.log.takes_device(identity.fingerprint, reason),
@@ -309,18 +229,18 @@ impl Record {
         });
     }
 
-    /// The verdict: let in, and over.
+    /// The verdict: admitted, and closed.
     pub(crate) fn closed(mut self, summary: &RelaySummary) {
         self.close(summary);
     }
 
     fn close(&mut self, summary: &RelaySummary) {
         self.decided = true;
-        self.leaves(Some(summary.reason));
+        self.end_session(Some(summary.reason));
         if let Some(metrics) = self.route_metrics() {
             metrics.closed(summary.reason);
         }
-        // Whoever showed a certificate always has his line; strangers have to share.
+        // A verified device always has its line; other clients share a quota.
         let known = self.identity.as_ref().is_some_and(|identity| identity.verified);
         if !known && !self.gate.log.takes(self.gate.admission.source(self.client.ip()), summary.reason) {
             return;
@@ -344,15 +264,15 @@ impl Record {
         let Some(session) = session.filter(|_| self.steps.now == Step::Relay) else {
             return self.reject(&Rejection::silent(Cause::NoVerdict));
         };
-        // Payload has moved, so it is not to be counted as turned away. An order that it was about to follow is why it ended.
+        // Payload has moved, so it is closed and not rejected. If it was ordered to end, that is the reason.
         let reason = session.relay.ordered().map_or(CloseReason::Internal, |order| order.reason);
         let cause = (reason == CloseReason::Internal).then(|| Box::new(Cause::NoVerdict));
         self.close(&RelaySummary { reason, cause, detail: None, path: session.path, moved: session.relay.moved() });
     }
 
-    /// It is no session any more: a reader of the verdict does not find it there. Counts it as cut, if it was told to end and did
-    /// so; a relay may have ended by itself at that moment.
-    fn leaves(&mut self, closed_as: Option<CloseReason>) {
+    /// Ends the session before its verdict is visible. Counts it as cut if it was ordered to end and did; the relay may have
+    /// ended for another reason at that moment.
+    fn end_session(&mut self, closed_as: Option<CloseReason>) {
         let ordered = self.session.take().and_then(|entered| entered.session().relay.ordered());
         if let Some(Order { reason, at, .. }) = ordered
             && closed_as.is_none_or(|closed| closed == reason)
@@ -361,9 +281,9 @@ impl Record {
         }
     }
 
-    /// Sees to it that a rejection for this reason finds its series. A route that was reloaded meanwhile may have more of them than
-    /// when it was found; and what is decided before there is a route, has none.
-    fn count_where_it_can(&mut self, reason: Reason) {
+    /// Selects the series for a rejection for this reason. A route that was reloaded meanwhile may have more series than
+    /// when it was found; reasons that are decided before the route have none there.
+    fn select_series(&mut self, reason: Reason) {
         let can = |metrics: &Option<Arc<RouteMetrics>>| {
             metrics.as_ref().is_some_and(|metrics| metrics.rejects(&self.listener, reason))
         };
@@ -385,7 +305,7 @@ impl Record {
         self.route.as_ref().zip(self.backend).and_then(|((route, _), index)| route.backends.get(index))
     }
 
-    /// What every line says.
+    /// The fields that every line has.
     fn line(&self) -> Verdict {
         let now = Instant::now();
         Verdict {
@@ -395,7 +315,7 @@ impl Record {
             server_name: self.server_name.as_deref().map(str::to_owned),
             ja4: self.ja4.map(|ja4| ja4.to_string()),
             route: self.route.as_ref().map(|(route, _)| route.name.to_string()),
-            certificate: self.identity.as_deref().map(Certificate::from),
+            certificate: self.identity.clone(),
             tls: self.facts.as_ref().map(|facts| Tls {
                 version: facts.version,
                 cipher_suite: facts.cipher_suite.clone(),
@@ -411,7 +331,7 @@ impl Record {
         self.route.as_ref().and_then(|(_, metrics)| metrics.as_ref())
     }
 
-    /// The gauge that this connection stands in.
+    /// The gauge that this connection is counted in.
     fn active(&self) -> &Gauge {
         self.route_metrics().map_or_else(|| self.gate.metrics.active_before_route(), |metrics| &metrics.active)
     }
@@ -425,7 +345,7 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for ConnectionLog {
     fn drop(&mut self) {
         if !self.decided {
             self.abandon();
@@ -436,140 +356,4 @@ impl Drop for Record {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io;
-    use std::path::Path as FilePath;
-    use std::sync::Mutex;
-
-    use tokio::net::{TcpListener, TcpStream};
-
-    use super::*;
-    use crate::admission::Admission;
-    use crate::config;
-    use crate::config::checked::LogFormat;
-    use crate::model::names::ServerName;
-    use crate::model::rejection::HelloFault;
-    use crate::relay::Support;
-    use crate::snapshot::Snapshot;
-    use crate::telemetry::log::Log;
-    use crate::telemetry::metrics::Metrics;
-
-    const CONFIG: &str = r#"
-        [[listener]]
-        name = "public"
-        address = "127.0.0.1:0"
-
-        [[route]]
-        name = "mail"
-        mode = "passthrough"
-        server_names = ["mail.home.example"]
-        backends = ["127.0.0.1:993"]
-    "#;
-
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("the lines").write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// No connection from outside can bring this about (tests/observe/everywhere.rs looks for every other reason), so the
-    /// fault is put in here: the task that serves the connection panics.
-    #[tokio::test]
-    async fn a_connection_that_nobody_decides_about_is_rejected_as_internal() {
-        let config = config::parse(CONFIG, FilePath::new("doorward.toml")).expect("a configuration");
-        let lines = Lines::default();
-        let log = Arc::new(Log::new(LogFormat::Json, lines.clone()).expect("a log"));
-        let gate = Arc::new(Gate::new(
-            Snapshot::build(&config).expect("a snapshot"),
-            Admission::new(config.limits.clone()),
-            Support::none(),
-            Arc::new(Metrics::new(&config).expect("metrics")),
-            Arc::clone(&log),
-        ));
-        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = socket.local_addr().expect("an address");
-
-        for routed in [false, true] {
-            let _client = TcpStream::connect(address).await.expect("a client");
-            let (stream, peer) = socket.accept().await.expect("a connection");
-            let listener = Arc::new(config.listeners[0].clone());
-            let mut record = Record::open(&gate, &Accepted { stream, peer, listener, at: Instant::now() });
-            if routed {
-                let name = ServerName::from_client_hello("mail.home.example");
-                record.routed(gate.snapshot.load().routes.find(Some(&name)).expect("the route"));
-            }
-            let serving = tokio::spawn(async move {
-                let _record = record;
-                panic!("a fault of the gate");
-            });
-            assert!(serving.await.is_err_and(|error| error.is_panic()));
-        }
-
-        log.finish();
-        let lines = String::from_utf8(lines.0.lock().expect("the lines").clone()).expect("text");
-        let lines: Vec<serde_json::Value> =
-            lines.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
-        let metrics = gate.metrics.render();
-        for (line, route) in lines.iter().zip(["none", "mail"]) {
-            assert_eq!(line["event"], "rejected", "{line}");
-            assert_eq!((&line["stage"], &line["reason"]), (&"internal".into(), &"internal".into()), "{line}");
-            assert_eq!((&line["side"], line["alert"].is_null()), (&"gate".into(), true), "{line}");
-            let labels = format!("listener=\"public\",route=\"{route}\",stage=\"internal\",reason=\"internal\"");
-            for series in [
-                format!("doorward_connections_rejected_total{{{labels}}} 1\n"),
-                format!("doorward_connections_active{{route=\"{route}\"}} 0\n"),
-            ] {
-                assert!(metrics.contains(&series), "{series} in {metrics}");
-            }
-        }
-        assert_eq!(lines.len(), 2, "{lines:?}");
-        // What `doorward why` and the status page are answered from.
-        let remembered: Vec<_> = gate.refusals.latest(3).iter().map(|refusal| (refusal.id, refusal.reason())).collect();
-        assert_eq!(remembered, [(2, Reason::Internal), (1, Reason::Internal)]);
-        let internal = Reason::ALL.iter().position(|reason| *reason == Reason::Internal).expect("a reason");
-        assert_eq!(gate.tally.now().rejected[internal], 2);
-        assert!(metrics.contains("doorward_connections_accepted_total{listener=\"public\"} 2\n"), "{metrics}");
-        assert!(metrics.contains("doorward_handshakes_in_progress{listener=\"public\"} 0\n"), "{metrics}");
-    }
-
-    /// A handshake that fails before its route counts may still have found one.
-    #[tokio::test]
-    async fn a_reason_that_a_route_does_not_have_is_counted_without_it() {
-        let config = config::parse(CONFIG, FilePath::new("doorward.toml")).expect("a configuration");
-        let gate = Arc::new(Gate::new(
-            Snapshot::build(&config).expect("a snapshot"),
-            Admission::new(config.limits.clone()),
-            Support::none(),
-            Arc::new(Metrics::new(&config).expect("metrics")),
-            Arc::new(Log::new(LogFormat::Json, io::sink()).expect("a log")),
-        ));
-        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let _client = TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client");
-        let (stream, peer) = socket.accept().await.expect("a connection");
-        let listener = Arc::new(config.listeners[0].clone());
-        let mut record = Record::open(&gate, &Accepted { stream, peer, listener, at: Instant::now() });
-        let name = ServerName::from_client_hello("mail.home.example");
-        record.routed(gate.snapshot.load().routes.find(Some(&name)).expect("the route"));
-        record.rejected(&Rejection::silent(Cause::Malformed(HelloFault::Truncated)));
-        let (metrics, reason) = (gate.metrics.render(), Reason::Malformed);
-        let labels = format!(
-            "listener=\"public\",route=\"none\",stage=\"{}\",reason=\"{}\"",
-            reason.stage().label(),
-            reason.label()
-        );
-        for series in [
-            format!("doorward_connections_rejected_total{{{labels}}} 1\n"),
-            "doorward_connections_active{route=\"mail\"} 0\n".to_owned(),
-            "doorward_connections_active{route=\"none\"} 0\n".to_owned(),
-        ] {
-            assert!(metrics.contains(&series), "{series} in {metrics}");
-        }
-    }
-}
+mod tests;

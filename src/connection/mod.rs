@@ -1,6 +1,7 @@
 //! The life of a connection. Read [`establish`], [`permit`] and [`reach`] from top to bottom to know the product.
 
 mod log;
+mod steps;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,7 +11,7 @@ use std::task::{Poll, ready};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use self::log::Record;
+use self::log::ConnectionLog;
 use crate::admission::{Admitted, Last, Parting, Refused, Slots};
 use crate::authorize::{Authorized, authorize};
 use crate::backends::dial::{Dialed, dial};
@@ -41,13 +42,13 @@ enum Client {
     Raw(Box<Hello>),
 }
 
-/// A connection that has been let in, with a backend to talk to.
+/// An admitted connection with an open backend.
 struct Established {
     client: TcpStream,
     dialed: Dialed,
     tls: Tls,
     limits: Limits,
-    /// What the connection is told to end by.
+    /// The handle by which the connection can be ended.
     told: Arc<Handle>,
     /// Given back when the relay ends.
     slots: Slots,
@@ -55,9 +56,9 @@ struct Established {
 
 /// A connection that ends before any payload moves.
 enum Ended {
-    /// It is turned away.
+    /// It is refused.
     Refused(Refused),
-    /// It was let in, and the gate's owner ended it while its backends were dialled.
+    /// It was admitted, and cut while its backends were dialled.
     Cut(RelaySummary, Parting),
 }
 
@@ -73,23 +74,23 @@ impl From<Rejection> for Ended {
     }
 }
 
-/// Who does the connection's TLS.
+/// Where the connection's TLS ends.
 enum Tls {
-    /// The kernel, with these keys.
+    /// In the kernel, with these keys.
     Kernel(Box<Keys>),
-    /// The gate; with the bytes that came right behind the handshake, and those that wait to go out.
+    /// In the gate; with the bytes that came right behind the handshake, and those that wait to be sent.
     Terminated(Box<Session>, Pending),
-    /// The backend.
+    /// In the backend.
     Passthrough,
 }
 
-/// What is left of a connection: payload to its end, or a client that has yet to read why it was turned away. On the heap, and no
-/// larger than its own path needs: this is what there is of a connection for as long as it lasts.
+/// The rest of a connection: its relay, or a refused client that has not read its alert yet. On the heap and no larger than
+/// its path needs: this is what a connection takes as long as it lasts.
 type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Sees a connection through, from accept to its one verdict.
+/// Serves a connection, from accept to its one verdict.
 ///
-/// No async fn: that would keep room for its arguments, and a relay may last for days.
+/// Not an async fn: that would keep room for its arguments, and a relay may last for days.
 pub(crate) fn serve(accepted: Accepted, gate: Arc<Gate>) -> impl Future<Output = ()> {
     let beginning = Box::pin(begin(accepted, gate));
     async move {
@@ -99,20 +100,20 @@ pub(crate) fn serve(accepted: Accepted, gate: Arc<Gate>) -> impl Future<Output =
     }
 }
 
-/// From accept to the first byte of payload, unless the gate is told to stop on the way; or to the verdict. That is given before
-/// the client is waited for: whatever happens then, it stays the one that was reached.
+/// From accept to the relay, or to the verdict. The verdict is recorded before the client gets time to read its alert, so
+/// that nothing that happens then can change it.
 async fn begin(accepted: Accepted, gate: Arc<Gate>) -> Option<Rest> {
-    let mut record = Record::open(&gate, &accepted);
+    let mut log = ConnectionLog::open(&gate, &accepted);
     // One generation of the configuration for the whole connection.
     let snapshot = gate.snapshot.load_full();
-    let parting = match establish(accepted, &gate, &snapshot, &mut record).await {
-        Ok(established) => return Some(relay(established, &gate, record)),
+    let parting = match establish(accepted, &gate, &snapshot, &mut log).await {
+        Ok(established) => return Some(relay(established, &gate, log)),
         Err(Ended::Refused(Refused { rejection, parting, .. })) => {
-            record.rejected(&rejection);
+            log.rejected(&rejection);
             parting
         }
         Err(Ended::Cut(summary, parting)) => {
-            record.closed(&summary);
+            log.closed(&summary);
             Some(parting)
         }
     };
@@ -125,17 +126,17 @@ async fn establish(
     accepted: Accepted,
     gate: &Gate,
     snapshot: &Snapshot,
-    record: &mut Record,
+    log: &mut ConnectionLog,
 ) -> Result<Established, Ended> {
-    // Nobody has been let in up to there, so there is nobody to be told. Behind it, a client that dialling is given up for is.
-    let permitted = gate.draining.run_until_cancelled(let_in(accepted, gate, snapshot, record)).await;
+    // Up to the permit, a client that draining ends gets no alert; after it, one does.
+    let permitted = gate.draining.run_until_cancelled(let_in(accepted, gate, snapshot, log)).await;
     let permitted = permitted.unwrap_or_else(|| Err(draining().into()))?;
 
-    // On the heap, as is whatever else is large: most of those who knock never get here.
-    Box::pin(reach(permitted, gate, &snapshot.timeouts, record)).await
+    // On the heap, like everything large: most connections never get here.
+    Box::pin(reach(permitted, gate, &snapshot.timeouts, log)).await
 }
 
-/// What connections are turned away for that are on their way in when the gate is told to stop.
+/// What connections are refused for while the gate drains.
 fn draining() -> Rejection {
     Rejection::silent(Cause::Draining)
 }
@@ -145,18 +146,18 @@ async fn let_in(
     accepted: Accepted,
     gate: &Gate,
     snapshot: &Snapshot,
-    record: &mut Record,
+    log: &mut ConnectionLog,
 ) -> Result<Permitted, Refused> {
     let hello_deadline = accepted.at + snapshot.timeouts.client_hello;
 
-    let admitted = gate.admission.admit(accepted, hello_deadline, |client| record.comes_from(client)).await?;
-    record.admitted();
+    let admitted = gate.admission.admit(accepted, hello_deadline, |client| log.client_is(client)).await?;
+    log.admitted();
 
     // Until a handshake is over, its place may be needed for another one. A result that is there is never given up for that.
     let (evicted, gives_way) = admitted.slots.eviction();
     tokio::select! {
         biased;
-        permitted = Box::pin(permit(admitted, gate, snapshot, record)) => permitted,
+        permitted = Box::pin(permit(admitted, gate, snapshot, log)) => permitted,
         () = evicted.notified() => Err(gives_way.into()),
     }
 }
@@ -166,10 +167,10 @@ async fn permit(
     admitted: Admitted,
     gate: &Gate,
     snapshot: &Snapshot,
-    record: &mut Record,
+    log: &mut ConnectionLog,
 ) -> Result<Permitted, Refused> {
     let mut greeted = client_hello::peek(admitted).await?;
-    record.greeted(&greeted);
+    log.greeted(&greeted);
 
     let route = match snapshot.routes.find(greeted.server_name.as_ref()) {
         Ok(route) => Arc::clone(route),
@@ -178,7 +179,7 @@ async fn permit(
     if let Err(rejection) = gate.admission.turn(&mut greeted.admitted.slots, route.terminates()).await {
         return Err(greeted.decide().admitted.refuse(rejection, Last::Nothing));
     }
-    record.routed(&route);
+    log.routed(&route);
 
     let (tls, policy) = match &route.access {
         Access::Certificate { tls, policy, .. } => (tls, policy),
@@ -196,14 +197,14 @@ async fn permit(
 
     let handshake_deadline = greeted.admitted.slots.handshake_deadline(Instant::now() + snapshot.timeouts.handshake);
     let handshaking = Box::pin(handshake(greeted, tls, gate.kernel.any(), handshake_deadline));
-    let mut secured = match record.handshaking(handshaking).await {
+    let mut secured = match log.handshaking(handshaking).await {
         Ok(secured) => Box::new(secured),
         Err(refused) => {
-            record.shown(&refused);
+            log.certificate_refused(&refused);
             return Err(refused);
         }
     };
-    record.secured(&secured);
+    log.secured(&secured);
     secured.admitted.slots.handshake_done();
 
     let authorized = match authorize(secured.identity.clone(), policy) {
@@ -222,13 +223,13 @@ async fn permit(
     Ok(Permitted { authorized, route, client: Client::Secured(secured) })
 }
 
-/// From the permit to an open backend. All the while, the connection can be told to end, and a permit that a reload has taken
-/// back is not used.
+/// From the permit to an open backend. All the while, the connection can be told to end, and a permit that a reload has
+/// taken back is not used.
 async fn reach(
     permitted: Permitted,
     gate: &Gate,
     timeouts: &Timeouts,
-    record: &mut Record,
+    log: &mut ConnectionLog,
 ) -> Result<Established, Ended> {
     let Permitted { authorized, route, client } = permitted;
     let admitted = client.admitted();
@@ -247,10 +248,10 @@ async fn reach(
     let path = client.path(gate);
 
     // From here on, whatever takes its right away finds it; what did so before is found by asking.
-    let told = record.enters(path);
+    let told = log.begins_session(path);
     let allowed = || gate.still_leads(server_name.as_ref(), &route, chain.as_deref());
-    let begun = record.dialing();
-    let tried = |backend, up| record.tried(backend, up);
+    let begun = log.dialing();
+    let tried = |backend, up| log.tried(backend, up);
     let dialing = dial(authorized, &route.backends, &header, begun + timeouts.dial, &gate.resolver, &allowed, tried);
     let dialed = tokio::select! {
         biased;
@@ -259,7 +260,7 @@ async fn reach(
         rejection = until_refused(gate, &allowed) => Err(Interrupted::Refused(rejection)),
         dialed = dialing => dialed.map_err(Interrupted::Refused),
     };
-    record.dialed(dialed.as_ref().ok(), begun);
+    log.dialed(dialed.as_ref().ok(), begun);
 
     match dialed {
         Ok(dialed) => Ok(client.established(path, dialed, limits, told)?),
@@ -282,7 +283,7 @@ async fn reach(
 enum Interrupted {
     /// The connection was told to end.
     Order(Order),
-    /// No backend is to be had, or not any more.
+    /// No backend can be reached, or the client is no longer authorized.
     Refused(Rejection),
 }
 
@@ -390,38 +391,38 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
 }
 
 /// Moves payload until both sides have ended.
-fn relay(established: Established, gate: &Gate, mut record: Record) -> Rest {
+fn relay(established: Established, gate: &Gate, mut log: ConnectionLog) -> Rest {
     let Established { client, dialed, tls, limits, slots, told } = established;
     let backend = dialed.stream;
     match tls {
         Tls::Kernel(keys) => {
-            record.relay_begins(Path::Kernel);
-            to_the_end(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, told), slots, record)
+            log.relay_begins(Path::Kernel);
+            to_the_end(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, told), slots, log)
         }
         Tls::Terminated(session, payload) => {
-            record.relay_begins(Path::Copy);
-            to_the_end(relay::terminated(client, session, payload, backend, limits, told), slots, record)
+            log.relay_begins(Path::Copy);
+            to_the_end(relay::terminated(client, session, payload, backend, limits, told), slots, log)
         }
         Tls::Passthrough => {
-            record.relay_begins(Path::Raw);
-            to_the_end(relay::passthrough(client, backend, limits, told), slots, record)
+            log.relay_begins(Path::Raw);
+            to_the_end(relay::passthrough(client, backend, limits, told), slots, log)
         }
     }
 }
 
-/// A relay, and behind it the verdict. The places are given back first: whoever reads the verdict finds them free.
+/// A relay, then the verdict. The slots are given back first: a reader of the verdict finds them free.
 fn to_the_end(
     mut relaying: impl Future<Output = RelaySummary> + Unpin + Send + 'static,
     slots: Slots,
-    record: Record,
+    log: ConnectionLog,
 ) -> Rest {
-    let mut held = Some((slots, record));
+    let mut held = Some((slots, log));
     // No async block: that would keep the relay twice.
     Box::pin(poll_fn(move |cx| {
         let summary = ready!(Pin::new(&mut relaying).poll(cx));
-        if let Some((slots, record)) = held.take() {
+        if let Some((slots, log)) = held.take() {
             drop(slots);
-            record.closed(&summary);
+            log.closed(&summary);
         }
         Poll::Ready(())
     }))

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::serve::{Control, Facts};
 pub use self::socket::BindError;
-pub use crate::explain::told::{Certificate, Refusal};
+pub use crate::explain::certificate::Certificate;
+pub use crate::explain::told::Refusal;
 use crate::reload::policy_report::Change;
 
 /// The longest question, in bytes.

@@ -23,14 +23,14 @@ use super::{
     SESSIONS_MAX, Session, Sessions, Status, Why,
 };
 use crate::config::checked::Config;
+use crate::config::expiries::Expiry;
 use crate::explain::moment;
-use crate::explain::refusals::{Shown, Wanted};
+use crate::explain::refusals::Wanted;
 use crate::gate::{Gate, Reviewed};
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Cause, Current, Door, Reloader};
 use crate::sessions::registry;
 use crate::sessions::selector::Whom;
-use crate::telemetry::expiries::Expiry;
 
 /// Connections at once. For one more, the oldest is dropped: whoever has a question asks it at once.
 const CONNECTIONS: usize = 8;
@@ -354,7 +354,7 @@ fn session(session: &registry::Session, now: OffsetDateTime) -> Session {
         source: session.source.to_string(),
         listener: session.listener.to_string(),
         route: session.route.to_string(),
-        certificate: session.identity.as_deref().map(|identity| Certificate::from(&Shown::from(identity))),
+        certificate: session.identity.as_deref().map(Certificate::from),
         backend: session.backend.get().map(ToString::to_string),
         path: session.path.label().to_owned(),
         bytes_to_backend: moved.to_backend,

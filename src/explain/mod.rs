@@ -1,8 +1,10 @@
 //! A refusal in words: what happened, and what to do about it, for a reader who has never seen a certificate; and the latest
 //! refusals, for those who ask.
 //!
-//! All text about a refusal is made here: the log's `detail`, `doorward why` and `explain`, the control socket, the status page.
+//! All text about a refusal is made here: the log's `detail`, `doorward why` and `explain`, the control socket, the status
+//! page.
 
+pub mod certificate;
 mod parts;
 pub mod refusals;
 pub mod told;
@@ -76,9 +78,9 @@ mod tests {
     use std::collections::HashSet;
     use std::net::SocketAddr;
 
-    use super::refusals::Shown;
     use time::OffsetDateTime;
 
+    use super::certificate::Certificate;
     use super::*;
     use crate::model::identity::Sha256;
     use crate::model::names::Name;
@@ -93,8 +95,8 @@ mod tests {
         OffsetDateTime::from_unix_timestamp(NOW).expect("a moment")
     }
 
-    fn shown() -> Shown {
-        Shown {
+    fn shown() -> Certificate {
+        Certificate {
             names: vec!["alice-phone".into(), "alice@home.example".into()],
             fingerprint: Sha256([7; 32]),
             serial: "4a01".into(),
@@ -107,12 +109,12 @@ mod tests {
     }
 
     /// The first of the causes that are counted as `reason`.
-    fn refusal(reason: Reason, certificate: Option<Shown>) -> Refusal {
+    fn refusal(reason: Reason, certificate: Option<Certificate>) -> Refusal {
         let cause = every_cause().into_iter().find(|cause| cause.reason() == reason);
         with_cause(cause.expect("every reason has a cause"), certificate)
     }
 
-    fn with_cause(cause: Cause, certificate: Option<Shown>) -> Refusal {
+    fn with_cause(cause: Cause, certificate: Option<Certificate>) -> Refusal {
         Refusal {
             at: now(),
             id: 1,
@@ -134,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_has_a_sentence_and_advice_of_its_own_with_and_without_a_certificate() {
-        for certificate in [None, Some(shown()), Some(Shown { verified: true, ..shown() })] {
+    fn every_reason_has_its_own_sentence_and_advice() {
+        for certificate in [None, Some(shown()), Some(Certificate { verified: true, ..shown() })] {
             let mut sentences = HashSet::new();
             for &reason in Reason::ALL {
                 let refusal = refusal(reason, certificate.clone());
@@ -182,7 +184,7 @@ mod tests {
             // One word is enough for another protocol: "http", "ssh".
             assert!(text.len() > 2 && !text.ends_with('.') && !text.contains("  "), "{cause:?}: {text:?}");
             assert_plain(&text);
-            for certificate in [None, Some(shown()), Some(Shown { anchored: true, verified: true, ..shown() })] {
+            for certificate in [None, Some(shown()), Some(Certificate { anchored: true, verified: true, ..shown() })] {
                 assert_plain(&said(&with_cause(cause.clone(), certificate)));
             }
         }
@@ -201,15 +203,15 @@ mod tests {
 
     #[test]
     fn the_names_and_dates_of_the_case_are_told() {
-        let shown = || Shown { anchored: true, ..shown() };
-        let expired = Shown { not_after: NOW - 3 * DAY, ..shown() };
+        let shown = || Certificate { anchored: true, ..shown() };
+        let expired = Certificate { not_after: NOW - 3 * DAY, ..shown() };
         let text = said(&refusal(Reason::Expired, Some(expired)));
         assert!(text.starts_with("alice-phone's certificate expired 3 days ago. Issue alice-phone a new "), "{text}");
         // The certificate itself is good.
         let text = said(&refusal(Reason::Expired, Some(shown())));
         assert!(text.starts_with("An authority between alice-phone's certificate and trust"), "{text}");
 
-        let early = Shown { not_before: NOW + 2 * 3600, ..shown() };
+        let early = Certificate { not_before: NOW + 2 * 3600, ..shown() };
         let text = said(&refusal(Reason::NotYetValid, Some(early)));
         assert!(text.contains("not valid before 2027-01-15, which is 2 hours from now"), "{text}");
 
@@ -242,7 +244,7 @@ mod tests {
                     Reason::NotYetValid => (NOW + DAY, NOW + 2 * DAY),
                     _ => (NOW - 2 * DAY, NOW - DAY),
                 };
-                let shown = Shown { anchored, not_before: dates.0, not_after: dates.1, ..shown() };
+                let shown = Certificate { anchored, not_before: dates.0, not_after: dates.1, ..shown() };
                 let text = said(&refusal(reason, Some(shown)));
                 assert_eq!(text.contains("alice-phone's certificate"), anchored, "{text}");
                 assert_eq!(
@@ -256,7 +258,7 @@ mod tests {
         // The modes that do not verify let in clients whose names are claims.
         let text = said(&refusal(Reason::BackendRefused, Some(shown())));
         assert!(text.starts_with("192.0.2.7 was let in"), "{text}");
-        let verified = Shown { anchored: true, verified: true, ..shown() };
+        let verified = Certificate { anchored: true, verified: true, ..shown() };
         let text = said(&refusal(Reason::BackendRefused, Some(verified)));
         assert!(text.starts_with("alice-phone was let in"), "{text}");
     }

@@ -8,6 +8,19 @@ use crate::model::rejection::{
     AddressList, CertificateFault, DenyEntry, HelloFault, ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
 };
 
+/// The longest text of a client's choice, in bytes.
+pub(super) const STRANGER_MAX: usize = 128;
+
+/// Cuts text to so many bytes: escaped text is longer than it was.
+pub(super) fn cut(mut text: String, max: usize) -> Box<str> {
+    if text.len() > max {
+        let end = (0..=max.saturating_sub('…'.len_utf8())).rev().find(|&end| text.is_char_boundary(end));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
+    }
+    text.into_boxed_str()
+}
+
 pub(super) fn share(limit: &str, share: usize) -> String {
     format!("connections without a valid certificate get half of {limit}, which is {share}, and all of it is in use")
 }

@@ -1,8 +1,8 @@
-//! The latest refusals, kept in memory for those who ask why: `doorward why`, the status page.
+//! The latest refusals, kept in memory for `doorward why` and the status page.
 //!
-//! A fixed number of them, each of bounded size, so that a flood costs nothing but older entries. There are places of their
-//! own for certificates that a trust anchor signed, for other certificates, and for connections without one: strangers cannot
-//! push out what happened to a device, and a device that tries again and again has one entry for each reason.
+//! A fixed number of entries, each of bounded size, so that a flood costs only older entries. Certificates that a trust
+//! anchor signed, other certificates, and connections without one have rings of their own: strangers cannot displace the
+//! refusals of a device, and a device that retries has one entry for each reason.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -10,22 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use time::OffsetDateTime;
 
+use super::certificate::Certificate;
+use super::parts::{STRANGER_MAX, cut};
 use crate::model::identity::{Identity, Sha256};
-use crate::model::names::{Name, printable, visible};
+use crate::model::names::{Name, visible};
 use crate::model::rejection::{Alert, Cause, Reason, Rejection};
 use crate::model::source::Source;
 
 /// Refusals kept of anchored certificates, as many of other certificates, and as many of connections that showed none.
 pub const KEPT_OF_EACH: usize = 512;
 
-/// The longest text of a stranger's in an entry, in bytes.
-const STRANGER_MAX: usize = 128;
-
-/// The most names of one certificate.
-const NAMES_MAX: usize = 4;
-
-/// One connection that was turned away. What a stranger chose in it is escaped for a terminal, and bounded; a page must
-/// escape it once more, in its own way.
+/// One rejected connection. What a stranger chose in it is escaped for a terminal and bounded; a page must escape it for
+/// HTML.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// When.
@@ -34,7 +30,7 @@ pub struct Refusal {
     pub id: u64,
     /// Who connected.
     pub source: SocketAddr,
-    /// With whom it was counted.
+    /// The source that it was counted as.
     pub counted_as: Source,
     /// Where it arrived.
     pub listener: Name,
@@ -42,76 +38,24 @@ pub struct Refusal {
     pub server_name: Option<Box<str>>,
     /// The route, if it was known by then.
     pub route: Option<Name>,
-    /// What happened; tells the reason and the stage as well.
+    /// What happened; it gives the reason and the stage.
     pub cause: Cause,
     /// The alert that the client was sent.
     pub alert: Option<Alert>,
     /// The certificate that was shown.
-    pub certificate: Option<Shown>,
+    pub certificate: Option<Certificate>,
     /// How many refusals this entry stands for: of an anchored certificate only the latest for each reason is kept.
     pub times: u64,
 }
 
-/// A certificate that was shown, as far as it is remembered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shown {
-    /// What its holder is called, by the names in it; the first is the one to use, and there always is one.
-    pub names: Vec<Box<str>>,
-    /// SHA-256 of the certificate.
-    pub fingerprint: Sha256,
-    /// Its serial number.
-    pub serial: Box<str>,
-    /// Who issued it, or so it says.
-    pub issuer: Box<str>,
-    /// Seconds since 1970 before which it is not valid.
-    pub not_before: i64,
-    /// Seconds since 1970 after which it is not valid.
-    pub not_after: i64,
-    /// An authority in `trust` vouches for it, and the client has proved to hold its key. Otherwise all of this is only
-    /// what was shown.
-    pub verified: bool,
-    /// An authority in `trust` signed it, whether or not the client has its key: see [`Identity::anchored`].
-    pub anchored: bool,
-}
-
-impl Shown {
-    /// What its holder is called.
-    pub fn name(&self) -> &str {
-        self.names.first().map_or("", |name| name)
-    }
-}
-
-impl From<&Identity> for Shown {
-    fn from(identity: &Identity) -> Self {
-        let first = identity.display_name();
-        let others = [&identity.emails, &identity.uris, &identity.dns_names].into_iter().flatten();
-        let mut names: Vec<Box<str>> = vec![stranger(&first)];
-        for name in others.chain(&identity.common_name) {
-            if names.len() < NAMES_MAX && *name != first {
-                names.push(stranger(name));
-            }
-        }
-        Self {
-            names,
-            fingerprint: identity.fingerprint,
-            serial: stranger(&identity.serial.to_string()),
-            issuer: stranger(&identity.issuer),
-            not_before: identity.not_before,
-            not_after: identity.not_after,
-            verified: identity.verified,
-            anchored: identity.anchored,
-        }
-    }
-}
-
-/// What is known about a connection when it is turned away.
+/// What is known about a connection when it is rejected.
 #[derive(Debug)]
 pub struct Circumstances<'a> {
     /// The connection's number.
     pub id: u64,
     /// Who connected.
     pub source: SocketAddr,
-    /// With whom it was counted.
+    /// The source that it was counted as.
     pub counted_as: Source,
     /// Where it arrived.
     pub listener: &'a Name,
@@ -124,7 +68,7 @@ pub struct Circumstances<'a> {
 }
 
 impl Refusal {
-    /// Takes down what is to be remembered, at this moment.
+    /// Takes what is to be remembered, with the time of now.
     pub fn new(circumstances: &Circumstances<'_>, rejection: &Rejection) -> Self {
         Self {
             at: OffsetDateTime::now_utc(),
@@ -136,18 +80,18 @@ impl Refusal {
             route: circumstances.route.cloned(),
             cause: rejection.cause.clone(),
             alert: rejection.alert,
-            certificate: circumstances.identity.map(Shown::from),
+            certificate: circumstances.identity.map(Certificate::from),
             times: 1,
         }
     }
 }
 
-/// What entries of anchored certificates are told apart by. Of what the client has proved and what it has not there are
-/// two entries: a copy of a certificate must not hide what happens to the device itself.
+/// The key of entries of anchored certificates. With and without proof of the key are two entries: a copied certificate must
+/// not hide the refusals of the device.
 type DeviceKey = (Sha256, bool, Reason);
 
 impl Refusal {
-    /// Why it was turned away, as it is counted.
+    /// The reason, as it is counted.
     pub const fn reason(&self) -> Reason {
         self.cause.reason()
     }
@@ -158,26 +102,12 @@ impl Refusal {
     }
 }
 
-fn stranger(text: &str) -> Box<str> {
-    cut(printable(text, STRANGER_MAX), STRANGER_MAX)
-}
-
-/// Cuts text to so many bytes: what is escaped is longer than it was.
-fn cut(mut text: String, max: usize) -> Box<str> {
-    if text.len() > max {
-        let end = (0..=max.saturating_sub('…'.len_utf8())).rev().find(|&end| text.is_char_boundary(end));
-        text.truncate(end.unwrap_or(0));
-        text.push('…');
-    }
-    text.into_boxed_str()
-}
-
-/// Whom or what somebody asks about.
+/// What a question is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Whoever was the last.
+    /// The last refusal.
     Last,
-    /// An address, and whoever was counted as one source with it.
+    /// An address, and all that are counted as one source with it.
     Source(IpAddr),
     /// A certificate, by the first digits of its fingerprint.
     Fingerprint(String),
@@ -218,7 +148,7 @@ impl Wanted {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Source(address));
         }
-        // As it stands in the log, port included.
+        // As in the log, with the port.
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self::Source(address.ip()));
         }
@@ -231,7 +161,7 @@ impl Wanted {
         if Sha256::parse(&lower).is_some() {
             return Ok(Self::Fingerprint(lower.chars().filter(|&c| c != ':').collect()));
         }
-        // As it stands in the log, where it may be escaped already.
+        // As in the log, where it may be escaped already.
         Ok(Self::Name(cut(visible(text, STRANGER_MAX), STRANGER_MAX).into_string()))
     }
 
@@ -240,8 +170,8 @@ impl Wanted {
         self.means_one(refusal.counted_as, refusal.certificate.as_ref())
     }
 
-    /// Whether it means somebody who is counted as this source and showed this certificate.
-    pub fn means_one(&self, counted_as: Source, shown: Option<&Shown>) -> bool {
+    /// Whether it means a client that is counted as this source and showed this certificate.
+    pub fn means_one(&self, counted_as: Source, shown: Option<&Certificate>) -> bool {
         match self {
             Self::Last => true,
             Self::Source(address) => counted_as.contains(*address),
@@ -269,7 +199,7 @@ struct Kept {
 }
 
 impl Refusals {
-    /// Remembers one. The oldest of its kind may have to go.
+    /// Remembers one; in a full ring, the oldest is dropped.
     pub fn remember(&self, mut refusal: Refusal) {
         let device = refusal.device_key();
         let mut kept = self.lock();
@@ -303,8 +233,8 @@ impl Refusals {
         all
     }
 
-    /// The latest `n` that are meant, the newest first, and how many are known in all. By a name, those of certificates that a
-    /// trust anchor signed come before those of others: anything can call itself by it.
+    /// The latest `n` that are meant, the newest first, and how many are known in all. By a name, those of certificates that
+    /// a trust anchor signed come before those of others: anything can call itself by it.
     pub fn find(&self, wanted: &Wanted, n: usize) -> (Vec<Arc<Refusal>>, usize) {
         let mut found = self.all();
         found.retain(|refusal| wanted.means(refusal));
@@ -316,7 +246,7 @@ impl Refusals {
         (found, known)
     }
 
-    /// How many there were since the start of the gate, those that are forgotten included.
+    /// How many there were since the start of the gate, with those that are forgotten.
     pub fn total(&self) -> u64 {
         self.lock().next
     }

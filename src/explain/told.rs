@@ -1,13 +1,13 @@
-//! A refusal and a certificate as they are told: the shapes of the control socket's answers and of `--format json`.
+//! A refusal as it is told: the control socket's answers and `--format json`.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::refusals::{self, Shown};
-use super::{advice, detail, moment, sentence};
+use super::certificate::Certificate;
+use super::{advice, detail, refusals, sentence};
 
-/// A connection that was turned away. The names are those of the log's fields.
+/// A rejected connection. The names are those of the log's fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// What happened, in a sentence.
@@ -30,11 +30,11 @@ pub struct Refusal {
     /// The route, once it was known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// Where in the journey it was turned away.
+    /// Where in the journey it was rejected.
     pub stage: String,
     /// Why.
     pub reason: String,
-    /// Who brought it about.
+    /// Which side caused it.
     pub side: String,
     /// More about it.
     pub detail: String,
@@ -74,48 +74,8 @@ impl Refusal {
             side: reason.side().label().to_owned(),
             detail: detail(&refusal.cause),
             alert: refusal.alert.map(|alert| alert.to_string()),
-            certificate: refusal.certificate.as_ref().map(Certificate::from),
+            certificate: refusal.certificate.clone(),
             times: refusal.times,
-        }
-    }
-}
-
-/// A certificate that was shown. What a stranger chose is escaped and bounded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Certificate {
-    /// What its holder is called.
-    pub name: String,
-    /// All names in it, or the first few.
-    pub names: Vec<String>,
-    /// SHA-256 of the certificate.
-    pub fingerprint: String,
-    /// Its serial number.
-    pub serial: String,
-    /// Who issued it, or so it says.
-    pub issuer: String,
-    /// Before this it is not valid (RFC 3339).
-    pub not_before: String,
-    /// After this it is not valid (RFC 3339).
-    pub not_after: String,
-    /// Whether a trust anchor vouches for it.
-    pub verified: bool,
-    /// Whether an authority in `trust` signed it. If it is not verified as well, the client has not proved to have its key.
-    #[serde(default)]
-    pub anchored: bool,
-}
-
-impl From<&Shown> for Certificate {
-    fn from(shown: &Shown) -> Self {
-        Self {
-            name: shown.name().to_owned(),
-            names: shown.names.iter().map(ToString::to_string).collect(),
-            fingerprint: shown.fingerprint.to_string(),
-            serial: shown.serial.to_string(),
-            issuer: shown.issuer.to_string(),
-            not_before: moment(shown.not_before),
-            not_after: moment(shown.not_after),
-            verified: shown.verified,
-            anchored: shown.anchored,
         }
     }
 }

@@ -1,9 +1,11 @@
-//! All words about a reason and its causes, in one file: the short text for rows, the advice, the sentence, the log's detail.
+//! All words about a reason and its causes, in one file: the short text for rows, the advice, the sentence, the log's
+//! detail.
 
 use time::OffsetDateTime;
 
+use super::certificate::Certificate;
 use super::parts;
-use super::refusals::{Refusal, Shown};
+use super::refusals::Refusal;
 use super::who;
 use crate::model::identity::key;
 use crate::model::rejection::{Cause, Protocol, Reason};
@@ -205,7 +207,7 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
     let route = refusal.route.as_ref().map_or("none", |route| route.as_str());
     let shown = refusal.certificate.as_ref();
     // A client that shows an unverified certificate is not necessarily the device that it names.
-    let name = shown.map_or(source.as_str(), Shown::name);
+    let name = shown.map_or(source.as_str(), Certificate::name);
     // The names in a certificate that no authority in trust signed are the client's own words.
     let certificate = match shown {
         Some(shown) if !shown.anchored => format!(

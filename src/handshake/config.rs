@@ -25,7 +25,7 @@ pub struct RouteTls {
     pub(super) verifier: Arc<RouteVerifier>,
 }
 
-/// Whom a chain names, and whether it is let in.
+/// The identity in a chain, and whether it is let in.
 pub type Judgement = (Option<Arc<Identity>>, Result<(), Cause>);
 
 /// Why no handshake configuration could be built.
@@ -40,8 +40,8 @@ pub enum InvalidTls {
 }
 
 impl RouteTls {
-    /// Builds everything anew, trust anchor names in the CertificateRequest included: a verifier swapped alone would
-    /// go on naming the old ones. `authorities` are those of the route's `client_auth`.
+    /// Builds everything anew, with the trust anchor names of the CertificateRequest: a verifier swapped alone would keep
+    /// the old names. `authorities` are those of the route's `client_auth`.
     pub fn new(route: &Terminate, authorities: Arc<Authorities>, policy: Arc<Policy>) -> Result<Self, InvalidTls> {
         let verifier = Arc::new(RouteVerifier::new(route.client_auth.mode, authorities, policy));
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
@@ -82,7 +82,7 @@ impl RouteTls {
     }
 }
 
-/// The route's certificate for whoever got this far: the route was chosen by server name already.
+/// The route's certificate for every client: the route was chosen by server name already.
 #[derive(Debug)]
 struct OneCertificate(Arc<CertifiedKey>);
 

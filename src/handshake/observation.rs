@@ -2,8 +2,8 @@
 //!
 //! A verifier and a ticketer belong to a whole configuration and are not told which connection they work for; the
 //! errors they may return are too coarse for our reasons. But rustls calls them on the thread, and within the call, that
-//! drives the connection. So the driver lays the connection's [`Observation`] out for the length of that one call.
-//! Nothing is decided by it alone: a permit always comes from the chain that rustls itself reports.
+//! drives the connection. So the exchange sets the connection's [`Observation`] for the length of that one call.
+//! It decides nothing: a permit always comes from the chain that rustls reports.
 
 use std::cell::RefCell;
 use std::mem;
@@ -15,7 +15,7 @@ use crate::model::rejection::Cause;
 /// What the callbacks have learnt about one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Observation {
-    /// Whom the presented certificate names, whether it was accepted or not.
+    /// The identity in the presented certificate, accepted or not.
     pub(crate) identity: Option<Arc<Identity>>,
     /// The chain that was verified, if it was accepted.
     pub(crate) chain: Option<Arc<Chain>>,
@@ -31,7 +31,7 @@ thread_local! {
     static CURRENT: RefCell<Observation> = RefCell::default();
 }
 
-/// Calls `drive` with `observation` laid out for the callbacks.
+/// Calls `drive` with `observation` set for the callbacks.
 pub(crate) fn observe<T>(observation: &mut Observation, drive: impl FnOnce() -> T) -> T {
     CURRENT.set(mem::take(observation));
     let result = drive();

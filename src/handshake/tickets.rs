@@ -2,8 +2,8 @@
 //!
 //! rustls restores the client's chain from a ticket and does not call the verifier. The keys are those of one route of
 //! one snapshot, so within a ticket's life only time can take rights away: a certificate or a revocation list expires.
-//! Each ticket therefore carries the moment up to which the chain in it is good, at most [`LIFETIME`] from now. Past it the ticket counts for nothing,
-//! the handshake is a full one, and the client is told why it is refused by the alert that belongs there.
+//! Each ticket therefore carries the time until which the chain in it is valid, at most [`LIFETIME`] from now. After that
+//! the ticket is ignored, the handshake is a full one, and the client gets the alert for what is wrong.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use rustls::server::ProducesTickets;
 use super::observation;
 
 /// For how long, in seconds, sessions may be resumed after the handshake in which the client proved that it holds its key.
-/// Tickets are renewed when they are used; without an end, whoever copied one would never need the key.
+/// Tickets are renewed when they are used; without an end, a copied ticket would replace the key for good.
 pub(super) const LIFETIME: u64 = 12 * 60 * 60;
 
 /// The longest session put into a ticket. The client's chain is in it: three certificates take 2 to 5 KB. Clients carry a
@@ -73,7 +73,7 @@ mod tests {
     use crate::handshake::observation::{Observation, observe};
 
     #[test]
-    fn mtls_bypass_by_session_resumption_a_ticket_ends_with_its_certificate() {
+    fn ticket_ends_with_its_certificate() {
         let tickets = Tickets::new().expect("a ticketer");
         let now = UnixTime::now().as_secs();
         for (until, restored) in [(now + 60, true), (now - 1, false)] {

@@ -25,14 +25,14 @@ pub(super) struct RouteVerifier {
     policy: Arc<Policy>,
 }
 
-/// What became of a chain.
+/// The result for a chain.
 #[derive(Debug)]
 pub(super) struct Judged {
-    /// Whom it names.
+    /// The identity in its first certificate.
     pub(super) identity: Option<Arc<Identity>>,
     /// The chain that was verified. Where many connections show the same one, they share it.
     pub(super) chain: Option<Arc<Chain>>,
-    /// Up to when it stays good, in seconds since 1970, as far as anybody can tell now.
+    /// Until when it stays valid, in seconds since 1970, as far as is known now.
     good_until: u64,
     pub(super) verdict: Result<(), Refused>,
 }
@@ -43,8 +43,8 @@ impl RouteVerifier {
         Self { mode, authorities, algorithms: PROVIDER.signature_verification_algorithms, policy }
     }
 
-    /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. Whom it names is
-    /// told even if it is refused, for the log.
+    /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. The
+    /// identity is returned even if it is refused, for the log.
     pub(super) fn judge(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_was_followed_once_is_refused_all_the_same_when_its_time_is_over() {
+    fn known_chain_is_refused_once_it_expires() {
         const HOUR: u64 = 3600;
         let now = UnixTime::now().as_secs();
         let certificate = certificate(now - HOUR, now + HOUR);
@@ -216,9 +216,10 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &second), "it was remembered");
     }
 
-    /// It was as long as the certificate, or for ever where nobody looks at dates: a stolen ticket did for a key.
+    /// It once lasted as long as the certificate, or without end in modes that do not verify: a stolen ticket replaced the
+    /// key.
     #[test]
-    fn a_session_ends_with_its_certificate_and_after_twelve_hours_at_the_latest() {
+    fn session_ends_with_its_certificate_or_after_twelve_hours() {
         const HOUR: u64 = 3600;
         let now = UnixTime::now().as_secs();
         for (hours, verifying, not_verifying) in [(1, 1, 12), (12, 12, 12), (13, 12, 12), (24 * 365, 12, 12)] {

@@ -244,7 +244,6 @@ fn monitored(gate: &Gate) -> Monitored {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
         sessions: Arc::clone(&gate.sessions),
-        tally: Arc::clone(&gate.tally),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use super::registry::Session;
-use crate::explain::refusals::{InvalidWanted, Shown, Wanted};
+use crate::explain::certificate::Certificate;
+use crate::explain::refusals::{InvalidWanted, Wanted};
 use crate::model::source::Source;
 
 /// Which sessions are meant.
@@ -71,7 +72,7 @@ impl Whom {
             }
             Self::Route(route) => session.route.as_str() == route,
             Self::Who(wanted) => {
-                let shown = session.identity.as_deref().map(Shown::from);
+                let shown = session.identity.as_deref().map(Certificate::from);
                 wanted.means_one(counted_as, shown.as_ref())
             }
         }

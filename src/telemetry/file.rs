@@ -9,7 +9,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use super::log::Output;
 
-/// Of a file that is made: the owner writes, the group reads, and nobody else learns who connected.
+/// The mode of a new file: the owner writes, the group reads, others have no access to addresses and names of clients.
 const MODE: u32 = 0o640;
 
 /// A file that is appended to, and opened anew when it was renamed or removed, as logrotate does it.
@@ -78,8 +78,8 @@ fn open(path: &Path) -> io::Result<File> {
     options.append(true).mode(MODE);
     match options.clone().create_new(true).open(path) {
         Ok(file) => {
-            // Whatever the umask: systemd's unit has one that would leave the group nothing. Some file systems refuse it, and
-            // have modes of their own.
+            // Whatever the umask: systemd's unit has one that would leave the group nothing. Some file systems refuse it,
+            // and have modes of their own.
             let _ = file.set_permissions(Permissions::from_mode(MODE));
             Ok(file)
         }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_made_for_owner_and_group_and_one_that_is_there_is_appended_to_as_it_is() {
+    fn new_file_is_for_owner_and_group_existing_one_is_appended() {
         let folder = tempfile::tempdir().expect("a folder");
         let (new, old) = (folder.path().join("new.log"), folder.path().join("old.log"));
         fs::write(&old, "before\n").expect("a file");
@@ -131,7 +131,7 @@ mod tests {
 
     /// The gate was killed, or the machine went down, while the disk was full.
     #[test]
-    fn half_a_line_of_the_last_run_does_not_swallow_the_first_one_of_this() {
+    fn torn_line_of_the_last_run_is_ended_first() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
         for (before, after) in [("whole\nha", "whole\nha\n1\n"), ("whole\n", "whole\n1\n"), ("", "1\n")] {

@@ -15,12 +15,12 @@ pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
 /// How long journald may leave an entry waiting; a stop of the gate waits for its log.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How pressing an entry is (syslog(3)).
+/// The priority of an entry (syslog(3)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Priority {
     /// Something is wrong with the gate.
     Error,
-    /// Somebody should look.
+    /// Needs attention.
     Warning,
     /// Normal, but of note.
     Notice,

@@ -1,14 +1,12 @@
-//! Which verdicts on strangers are written to the log under a flood, and how many were not.
+//! Which verdicts on strangers are logged under a flood, and how many were left out.
 //!
-//! Of each source and reason the first few are written, then one now and then; of each stage no more than so many in all,
-//! so that a million sources cannot fill a disk either, nor a flood of nonsense hide who was refused for his certificate.
-//! What is left out is counted and told. The metrics know nothing of all this: they count everything. A connection that was
-//! let in for its certificate always has its line.
+//! Each source and reason has a quota, and so has each stage, so that a million sources cannot fill a disk and a flood at
+//! one stage does not hide refusals at another. Lines that are left out are counted, and the count is logged. Metrics count
+//! everything. A connection that was admitted for its certificate always has its line.
 //!
-//! Refusals of certificates that a trust anchor signed have quotas of their own, one for each certificate and reason: strangers
-//! cannot make such certificates, and there are no more of them than the authority has issued. A stranger may have copied one
-//! and show it without its key (under TLS 1.3 a client is refused before it proves that it has it): that uses up the quota
-//! of this one certificate.
+//! Refusals of certificates that a trust anchor signed have quotas of their own, one for each certificate and reason:
+//! strangers cannot make such certificates. A stranger may show a copied one without its key (under TLS 1.3 a client is
+//! refused before it proves that it has the key): that uses up the quota of this one certificate.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -19,59 +17,37 @@ use tokio::time::Instant;
 
 use crate::model::close::CloseReason;
 use crate::model::identity::Sha256;
+use crate::model::rate_limit::{Rate, RateLimiter, nanoseconds};
 use crate::model::rejection::Reason;
 use crate::model::source::Source;
 
 /// Of one source and reason.
-const PER_SOURCE: Quota = Quota { burst: 10, period: Duration::from_secs(60) };
+const PER_SOURCE: Rate = Rate { burst: 10, interval: Duration::from_secs(60) };
 
-/// The same, of connections that were let in: what people do with a service is more than what scanners try.
-const PER_GUEST: Quota = Quota { burst: 60, period: Duration::from_secs(10) };
+/// The same for admitted connections: users connect more often than scanners.
+const PER_ADMITTED_SOURCE: Rate = Rate { burst: 60, interval: Duration::from_secs(10) };
 
 /// Of one stage, whatever the source and the reason.
-const PER_STAGE: Quota = Quota { burst: 30, period: Duration::from_secs(1) };
+const PER_STAGE: Rate = Rate { burst: 30, interval: Duration::from_secs(1) };
 
-/// How many sources and reasons are told apart. Whoever comes when there are as many shares the quota of the stage and is
-/// counted by reason alone.
+/// How many sources and reasons are told apart. Further sources share the quota of the stage and are counted by reason.
 const TRACKED_MAX: usize = 4096;
 
 /// How many anchored certificates and reasons are told apart.
 const DEVICES_MAX: usize = 1024;
 
-/// How often it is told what was left out.
-const TELLING: Duration = Duration::from_secs(60);
+/// How often the count of lines left out is logged.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How many sources and reasons are told one by one each time; the rest is told by reason.
-const TOLD_MAX: usize = 32;
+/// How many sources and reasons are reported one by one each time; the rest is reported by reason.
+const REPORTED_MAX: usize = 32;
 
-/// So many at once, and another one whenever the period has passed.
-#[derive(Clone, Copy, Debug)]
-struct Quota {
-    burst: u32,
-    period: Duration,
-}
-
-/// What is left of a quota, as the moment from which on it is whole again (the generic cell rate algorithm, ITU-T I.371
-/// appendix A).
-#[derive(Clone, Copy, Debug)]
-struct Whole(Instant);
-
-impl Whole {
-    fn has_one(self, quota: Quota, now: Instant) -> bool {
-        self.0.saturating_duration_since(now) <= quota.period * (quota.burst - 1)
-    }
-
-    fn take_one(&mut self, quota: Quota, now: Instant) {
-        self.0 = self.0.max(now) + quota.period;
-    }
-}
-
-/// A verdict on somebody nobody knows.
+/// A kind of verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Turned away.
+    /// Rejected.
     Rejected(Reason),
-    /// Let in without a verified certificate, as passthrough does with everybody, and over.
+    /// Admitted without a verified certificate, for example to a passthrough route, and closed.
     Closed(CloseReason),
 }
 
@@ -88,14 +64,14 @@ impl From<CloseReason> for Kind {
 }
 
 impl Kind {
-    const fn quota(self) -> Quota {
+    const fn rate(self) -> Rate {
         match self {
             Self::Rejected(_) => PER_SOURCE,
-            Self::Closed(_) => PER_GUEST,
+            Self::Closed(_) => PER_ADMITTED_SOURCE,
         }
     }
 
-    /// Where it was decided, as in the log.
+    /// The stage, as in the log.
     pub(super) const fn stage(self) -> &'static str {
         match self {
             Self::Rejected(reason) => reason.stage().label(),
@@ -103,7 +79,7 @@ impl Kind {
         }
     }
 
-    /// Why, as in the log.
+    /// The reason, as in the log.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Rejected(reason) => reason.label(),
@@ -112,10 +88,18 @@ impl Kind {
     }
 }
 
-/// Decides which verdicts are written. Its memory is bounded, whoever connects.
-#[derive(Debug, Default)]
+/// Decides which verdicts are logged, in bounded memory.
+#[derive(Debug)]
 pub(super) struct Sampler {
+    /// Limiters count the time from here.
+    began: Instant,
     state: Mutex<State>,
+}
+
+impl Default for Sampler {
+    fn default() -> Self {
+        Self { began: Instant::now(), state: Mutex::default() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -124,23 +108,25 @@ struct State {
     /// Of anchored certificates.
     devices: HashMap<(Sha256, Kind), Tracked>,
     /// Of anchored certificates that are not tracked, all together.
-    other_devices: Option<Whole>,
-    stages: BTreeMap<&'static str, Whole>,
+    other_devices: Option<RateLimiter>,
+    stages: BTreeMap<&'static str, RateLimiter>,
     /// Left out of those that are not tracked.
     others: BTreeMap<Kind, u64>,
-    told: Option<Instant>,
+    /// When the first line was left out since the last report.
+    first_left_out: Option<Instant>,
 }
 
-#[derive(Debug)]
+/// What is kept of one source or certificate and reason.
+#[derive(Debug, Default)]
 struct Tracked {
-    whole: Whole,
+    limiter: RateLimiter,
     left_out: u64,
 }
 
 /// Verdicts that were not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LeftOut {
-    /// Whose; `None` for those of several sources.
+    /// Of which source; `None` if of several.
     pub(super) source: Option<Source>,
     /// Of which anchored certificate, if of one.
     pub(super) fingerprint: Option<Sha256>,
@@ -153,71 +139,63 @@ pub(super) struct LeftOut {
 impl Sampler {
     /// Whether the verdict of this moment is to be written; counts it if not.
     pub(super) fn takes(&self, source: Source, kind: impl Into<Kind>, now: Instant) -> bool {
-        let kind = kind.into();
+        let (kind, at) = (kind.into(), self.since_began(now));
         let mut state = self.lock();
         let State { tracked, stages, others, .. } = &mut *state;
         let has_room = tracked.len() < TRACKED_MAX;
-        let tracked = if has_room {
-            Some(tracked.entry((source, kind)).or_insert(Tracked { whole: Whole(now), left_out: 0 }))
-        } else {
-            tracked.get_mut(&(source, kind))
-        };
-        let stage = stages.entry(kind.stage()).or_insert(Whole(now));
-        let taken = stage.has_one(PER_STAGE, now)
-            && tracked.as_ref().is_none_or(|tracked| tracked.whole.has_one(kind.quota(), now));
+        let tracked =
+            if has_room { Some(tracked.entry((source, kind)).or_default()) } else { tracked.get_mut(&(source, kind)) };
+        let stage = stages.entry(kind.stage()).or_default();
+        let taken = stage.allows(PER_STAGE, at)
+            && tracked.as_ref().is_none_or(|tracked| tracked.limiter.allows(kind.rate(), at));
         match (taken, tracked) {
-            (true, Some(tracked)) => tracked.whole.take_one(kind.quota(), now),
+            (true, Some(tracked)) => tracked.limiter.count(kind.rate(), at),
             (true, None) => {}
             (false, Some(tracked)) => tracked.left_out += 1,
             (false, None) => *others.entry(kind).or_insert(0) += 1,
         }
         if taken {
-            stage.take_one(PER_STAGE, now);
+            stage.count(PER_STAGE, at);
         } else {
-            state.told.get_or_insert(now);
+            state.first_left_out.get_or_insert(now);
         }
         taken
     }
 
     /// Whether the refusal of an anchored certificate is to be written; counts it if not.
     pub(super) fn takes_device(&self, fingerprint: Sha256, kind: impl Into<Kind>, now: Instant) -> bool {
-        let kind = kind.into();
+        let (kind, at) = (kind.into(), self.since_began(now));
         let mut state = self.lock();
         let State { devices, other_devices, others, .. } = &mut *state;
         let has_room = devices.len() < DEVICES_MAX || devices.contains_key(&(fingerprint, kind));
         let taken = if has_room {
-            let device = devices.entry((fingerprint, kind)).or_insert(Tracked { whole: Whole(now), left_out: 0 });
-            let taken = device.whole.has_one(PER_SOURCE, now);
-            if taken {
-                device.whole.take_one(PER_SOURCE, now);
-            } else {
-                device.left_out += 1;
-            }
+            let device = devices.entry((fingerprint, kind)).or_default();
+            let taken = device.limiter.take(PER_SOURCE, at);
+            device.left_out += u64::from(!taken);
             taken
         } else {
-            let whole = other_devices.get_or_insert(Whole(now));
-            let taken = whole.has_one(PER_STAGE, now);
-            if taken {
-                whole.take_one(PER_STAGE, now);
-            } else {
+            let limiter = other_devices.get_or_insert_default();
+            let taken = limiter.take(PER_STAGE, at);
+            if !taken {
                 *others.entry(kind).or_insert(0) += 1;
             }
             taken
         };
         if !taken {
-            state.told.get_or_insert(now);
+            state.first_left_out.get_or_insert(now);
         }
         taken
     }
 
-    /// What has been left out since the last time it was told, if it is time to tell it again. To be called now and then;
-    /// forgets whoever has not been there for a while.
+    /// What was left out since the last report, if another report is due. Forgets sources that have been quiet for a while.
+    /// To be called now and then.
     pub(super) fn due(&self, now: Instant) -> Vec<LeftOut> {
+        let at = self.since_began(now);
         let mut state = self.lock();
-        let due = state.told.is_some_and(|told| now.saturating_duration_since(told) >= TELLING);
-        let left_out = if due { state.tell() } else { Vec::new() };
-        state.tracked.retain(|_, tracked| tracked.left_out > 0 || tracked.whole.0 > now);
-        state.devices.retain(|_, device| device.left_out > 0 || device.whole.0 > now);
+        let due = state.first_left_out.is_some_and(|first| now.saturating_duration_since(first) >= REPORT_INTERVAL);
+        let left_out = if due { state.report() } else { Vec::new() };
+        state.tracked.retain(|_, tracked| tracked.left_out > 0 || tracked.limiter.unused_from() > at);
+        state.devices.retain(|_, device| device.left_out > 0 || device.limiter.unused_from() > at);
         if state.devices.len() < DEVICES_MAX / 4 {
             state.devices.shrink_to(DEVICES_MAX / 4);
         }
@@ -227,9 +205,13 @@ impl Sampler {
         left_out
     }
 
-    /// What has been left out since the last time it was told.
+    /// What was left out since the last report.
     pub(super) fn rest(&self) -> Vec<LeftOut> {
-        self.lock().tell()
+        self.lock().report()
+    }
+
+    fn since_began(&self, now: Instant) -> u64 {
+        nanoseconds(now.saturating_duration_since(self.began))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -238,8 +220,8 @@ impl Sampler {
 }
 
 impl State {
-    fn tell(&mut self) -> Vec<LeftOut> {
-        self.told = None;
+    fn report(&mut self) -> Vec<LeftOut> {
+        self.first_left_out = None;
         let mut others = std::mem::take(&mut self.others);
         let of_tracked = self.tracked.iter_mut().filter(|(_, tracked)| tracked.left_out > 0);
         let mut told: Vec<LeftOut> = of_tracked
@@ -259,10 +241,10 @@ impl State {
                 count: std::mem::take(&mut device.left_out),
             })
             .collect();
-        // Strangers' counts do not push those of devices out.
+        // Each has its own room, so that strangers do not displace devices.
         for all in [&mut told, &mut devices] {
             all.sort_by_key(|left_out| Reverse(left_out.count));
-            for left_out in all.drain(all.len().min(TOLD_MAX)..) {
+            for left_out in all.drain(all.len().min(REPORTED_MAX)..) {
                 *others.entry(left_out.kind).or_insert(0) += left_out.count;
             }
         }
@@ -287,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_source_and_reason_ten_are_written_and_then_one_a_minute() {
+    fn source_and_reason_have_ten_lines_then_one_a_minute() {
         let (sampler, begin) = (Sampler::default(), Instant::now());
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let takes = |from, reason, seconds| sampler.takes(source(from), reason, at(seconds));
@@ -304,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn of_those_who_were_let_in_without_a_certificate_more_are_written_and_no_disk_is_filled() {
+    fn admitted_sources_have_more_lines_within_the_stage_quota() {
         let (sampler, begin) = (Sampler::default(), Instant::now());
         let closed = |from, second| {
             let now = begin + Duration::from_secs(second);
@@ -351,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_a_minute_after_the_first_was_left_out_and_then_each_minute() {
+    fn report_is_due_a_minute_after_the_first_line_left_out() {
         let (sampler, begin) = (Sampler::default(), Instant::now());
         let mut told = Vec::new();
         for second in 0..=300 {
@@ -372,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_sources_take_no_more_memory_than_four_thousand_and_each_is_counted() {
+    fn million_sources_take_bounded_memory_and_are_counted() {
         let (sampler, begin) = (Sampler::default(), Instant::now());
         let mut written = 0;
         for number in 0..1_000_000 {
@@ -390,16 +372,16 @@ mod tests {
         let told = sampler.rest();
         assert_eq!(count(&told), 1_000_000 - written);
         let merged = told.iter().filter(|left_out| left_out.source.is_none()).count();
-        assert_eq!((told.len(), merged), (TOLD_MAX + 1, 1));
+        assert_eq!((told.len(), merged), (REPORTED_MAX + 1, 1));
 
-        // Once their quota is whole again, nothing is kept of them.
+        // Once their quota is unused again, nothing is kept of them.
         assert_eq!(sampler.due(begin + Duration::from_secs(100 + 60)), []);
         let state = sampler.lock();
         assert!(state.tracked.is_empty() && state.tracked.capacity() < TRACKED_MAX);
     }
 
     #[test]
-    fn a_flood_at_one_stage_hides_nothing_at_another() {
+    fn flood_at_one_stage_hides_nothing_at_another() {
         let (sampler, now) = (Sampler::default(), Instant::now());
         for number in 0..10_000 {
             sampler.takes(source(number), Reason::NotTls, now);

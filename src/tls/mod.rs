@@ -1,4 +1,5 @@
-//! TLS as such: the driver of rustls (the seam of design.md section 2), the record layer for payload, and the fingerprint of a ClientHello.
+//! TLS: the two files that know rustls' connection types ([`driver`] and the record layer's keys), the record layer for payload,
+//! and the fingerprint of a ClientHello.
 
 pub mod driver;
 pub mod ja4;

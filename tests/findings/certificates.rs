@@ -1,4 +1,4 @@
-//! Certificates that let somebody in who was to stay outside.
+//! Certificates that were let in and should have been refused.
 
 use std::path::Path;
 use std::process::Command;
@@ -102,7 +102,7 @@ pub(super) fn pem_file(pki: &TestPki, name: &str, certificate: &CertificateDer<'
 /// A lost phone, denied by the SHA-256 of its certificate, got in with a certificate of another SHA-256 that anybody can
 /// make of it.
 #[test]
-fn denied_fingerprint_was_got_round_with_the_ecdsa_twin_of_the_certificate() {
+fn ecdsa_twin_of_a_denied_certificate_was_let_in() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let (lost, bob) = (pki.client("lost-phone"), pki.client("bob-phone"));
@@ -142,7 +142,7 @@ fn denied_fingerprint_was_got_round_with_the_ecdsa_twin_of_the_certificate() {
 
 /// Beside names, the word was meant for those without a verified certificate; it let every verified one in.
 #[test]
-fn the_word_unverified_beside_a_name_let_every_verified_certificate_in() {
+fn unverified_beside_a_name_let_in_verified_certificates() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let modes = ["require_and_verify", "verify_if_given"];
@@ -210,9 +210,9 @@ fn a_routes_own_deny_replaced_the_default_one() {
 }
 
 /// Of several lists of one authority only the first that spoke for a certificate was asked: a newer one beside it, or one
-/// for another distribution point, revoked nobody.
+/// for another distribution point, revoked no certificate.
 #[test]
-fn of_several_revocation_lists_of_an_authority_only_the_first_counted() {
+fn second_revocation_list_of_an_authority_was_ignored() {
     const LOST: u64 = 0x4a01;
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -271,10 +271,10 @@ fn of_several_revocation_lists_of_an_authority_only_the_first_counted() {
     }
 }
 
-/// Whoever had seen alice's certificate could have `verified: true` and her name logged for a handshake that failed, and
-/// whatever reads the log for her comings and goings believed it.
+/// A client that had seen alice's certificate could have `verified: true` and her name logged for a handshake that failed,
+/// and whatever reads the log for her comings and goings believed it.
 #[test]
-fn an_identity_shown_in_a_failed_handshake_was_logged_as_verified() {
+fn identity_of_a_failed_handshake_was_logged_as_verified() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).route("nas", backend.address()).open();

@@ -1,5 +1,5 @@
-//! Few file descriptors, all of them that strangers can get held by strangers. Once nothing was said about it, and then no list
-//! of revoked devices could be read any more.
+//! Few file descriptors, all of them that strangers can get held by strangers. Once nothing was said about it, and then no
+//! list of revoked devices could be read any more.
 
 use std::fs;
 use std::io::Write;
@@ -160,7 +160,7 @@ fn row_38_relay_without_a_pipe_passes_all_bytes_on() {
 }
 
 #[test]
-fn row_38_too_few_descriptors_to_start_are_told_with_the_remedy() {
+fn row_38_too_few_descriptors_to_start_names_the_remedy() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let folder = tempfile::tempdir().unwrap();

@@ -104,7 +104,7 @@ fn evicted_from(gate: &Gate, source: Ipv4Addr) -> usize {
 const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const FLOODING: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)];
 
-/// Two sources with 256 connections each that said nothing held all places for handshakes, and nobody got in for as long
+/// Two sources with 256 silent connections each held all handshake slots, and no client got in for as long
 /// as they liked.
 #[test]
 fn two_silent_sources_locked_everybody_out() {
@@ -140,7 +140,7 @@ fn two_silent_sources_locked_everybody_out() {
 
 /// The same from behind one address (a carrier's, a school's), which others share.
 #[test]
-fn silent_connections_from_the_address_of_a_good_client_locked_it_out() {
+fn silent_connections_locked_out_their_whole_address() {
     raise_descriptor_limit();
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -302,7 +302,7 @@ fn a_gate_out_of_descriptors_waits_and_recovers() {
     let error = told[0]["error"].as_str().unwrap();
     assert!(error.starts_with("Too many open files") && error.contains("LimitNOFILE="), "{error}");
     drop(held);
-    // Whoever comes now is served, with the descriptors of those who have gone.
+    // New clients are served, with the descriptors of closed connections.
     let begun = Instant::now();
     scene.assert_alice_served();
     assert!(begun.elapsed() < SOON, "after {:?}", begun.elapsed());
@@ -345,7 +345,7 @@ fn a_dial_without_a_descriptor_was_the_backends_fault() {
         limit_descriptors(&scene.gate, None);
     });
     assert_eq!([&line["side"], &line["route"], &line["certificate"]["name"]], ["gate", "nas", "alice"]);
-    assert_eq!(up(), 1.0, "nobody knows anything new about the backend");
+    assert_eq!(up(), 1.0, "nothing new is known about the backend");
     let blamed = [("stage", "backend")];
     assert_eq!(scene.gate.metrics().sum("doorward_connections_rejected_total", &blamed), 0.0);
     scene.end();
@@ -354,7 +354,7 @@ fn a_dial_without_a_descriptor_was_the_backends_fault() {
 /// Strangers behind the owner's address (a carrier's, a school's) connected as often as that address may, and the owner, who
 /// had just shown a valid certificate there, was turned away with them for as long as they liked.
 #[test]
-fn strangers_behind_the_owners_address_used_up_how_often_it_may_connect() {
+fn strangers_used_up_the_connection_rate_of_an_address() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -382,11 +382,11 @@ fn strangers_behind_the_owners_address_used_up_how_often_it_may_connect() {
     assert_eq!(gate.metrics().sum("doorward_connections_rejected_total", &[("reason", "source_rate")]), 0.0);
 }
 
-/// A passthrough route takes anybody in, and whoever is in gives way to nobody: by way of it strangers held all connections
-/// that the owner's address may have, if they shared it, and from forty addresses all that there are. Nobody else got in for
-/// as long as they liked, certificate or not.
+/// A passthrough route admits any client, and admitted connections are not evicted: through it strangers held all
+/// connections of the owner's address, if they shared it, and from forty addresses all connections of the gate. No other
+/// client got in for as long as they liked, certificate or not.
 #[test]
-fn strangers_held_all_connections_by_way_of_a_passthrough_route() {
+fn strangers_held_all_connections_on_passthrough() {
     raise_descriptor_limit();
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -416,7 +416,7 @@ fn strangers_held_all_connections_by_way_of_a_passthrough_route() {
             admitted.end();
         }
         owner.ping().unwrap();
-        // Half of them are for whoever likes. They come back.
+        // Half of them are for any client. They are freed.
         assert_eq!(inside(), sources.len() as f64 / 4.0, "{limit}");
         drop(held);
         wait_until("their places are free", || (inside() == 0.0).then_some(()));
@@ -428,9 +428,9 @@ fn strangers_held_all_connections_by_way_of_a_passthrough_route() {
     }
 }
 
-/// The same with an identity that nobody verified, where a route takes such ones.
+/// The same with an unverified identity, where a route accepts such ones.
 #[test]
-fn strangers_held_all_connections_by_way_of_a_route_that_asks_for_no_valid_certificate() {
+fn strangers_held_all_connections_of_an_unverified_route() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let keys = "allow = [\"any\", \"unverified\"]\n[route.client_auth]\nmode = \"verify_if_given\"";

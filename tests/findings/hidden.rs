@@ -167,8 +167,8 @@ fn a_lost_device_that_tries_all_the_time_hides_no_other() {
     assert_eq!(left_out, (TIMES - written) as u64);
 }
 
-/// Anything that has seen a certificate can show it. It is told as the device's, but not as proved, and what the device itself
-/// meets has an entry of its own.
+/// Anything that has seen a certificate can show it. It is told as the device's, but not as proved, and what the device
+/// itself meets has an entry of its own.
 #[test]
 fn a_copied_certificate_hides_nothing_of_the_device_itself() {
     let (pki, backend) = (TestPki::new(), Backend::echo());

@@ -57,7 +57,7 @@ fn many_purposes(key: &KeyPair) -> CertificateDer<'static> {
     params.self_signed(key).unwrap().der().clone()
 }
 
-/// In the name of the trusted authority, signed with an algorithm that nobody knows: ecdsa-with-SHA256 with parameters
+/// In the name of the trusted authority, signed with an unknown algorithm: ecdsa-with-SHA256 with parameters
 /// (RFC 5758 section 3.2 forbids them), long ones.
 fn long_parameters(pki: &TestPki, key: &KeyPair) -> CertificateDer<'static> {
     let impostor = Authority::new("Clients of home.example");
@@ -79,7 +79,7 @@ fn long_parameters(pki: &TestPki, key: &KeyPair) -> CertificateDer<'static> {
 
 /// A common name, or a server name that no route answers to, could add fields of its own to a line of text.
 #[test]
-fn names_with_spaces_and_quotes_wrote_fields_of_their_own_into_lines_of_text() {
+fn names_with_spaces_and_quotes_forged_fields_of_a_line() {
     const NAMES: [&str; 4] = [
         "x to_backend=1 to_client=2 0.001s: ok",
         "x\" route=admin certificate=\"root",
@@ -182,7 +182,7 @@ fn fields(line: &str) -> [String; 2] {
     [words, quoted.as_str().unwrap().to_owned()]
 }
 
-/// Whoever reads the log stood still (a pager, a collector that hangs), and the gate did not end when it was told to: it
+/// The reader of the log stopped (a pager, a collector that hangs), and the gate did not end when it was told to: it
 /// waited for its last lines to be written, for as long as that took, and heard no further signal.
 #[test]
 fn a_reader_that_stands_still_kept_the_gate_from_ending() {
@@ -206,7 +206,7 @@ fn a_reader_that_stands_still_kept_the_gate_from_ending() {
     let end = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let admitted = wait_until("the gate listens", || TcpStream::connect(address).ok());
         drop(admitted);
-        // Nobody is kept waiting for the log while it runs.
+        // No connection waits for the log while it runs.
         Client::admitted(address.into(), &client(&pki, Some(&pki.client("alice-phone"))), NAME).unwrap().close_notify();
         rustix::process::kill_process(rustix::process::Pid::from_child(&gate), Signal::TERM).unwrap();
         wait_until("the gate ends", || gate.try_wait().unwrap())
@@ -216,10 +216,10 @@ fn a_reader_that_stands_still_kept_the_gate_from_ending() {
     assert!(end.unwrap().success());
 }
 
-/// Whoever came by way of a passthrough route, which asks for nothing, had a line for each connection: 50 a second from one
+/// A client of a passthrough route had a line for each connection: 50 a second from one
 /// address were some gigabytes a day.
 #[test]
-fn strangers_wrote_a_line_for_each_connection_to_a_passthrough_route() {
+fn each_passthrough_connection_of_a_stranger_had_a_line() {
     const COUNT: usize = 150;
     let pki = TestPki::new();
     let backend = Backend::echo();

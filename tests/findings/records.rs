@@ -100,7 +100,7 @@ fn flush(client: &mut ClientConnection, mut stream: &TcpStream, change: impl FnO
 
 /// The same with a record whose authentication fails.
 #[test]
-fn a_bad_mac_in_the_handshake_was_answered_with_more_than_one_alert() {
+fn bad_mac_in_the_handshake_got_more_than_one_alert() {
     const BAD_RECORD_MAC: u8 = 20;
     let scene = Scene::new();
     for version in [&TLS12, &TLS13] {
@@ -129,7 +129,7 @@ fn a_bad_mac_in_the_handshake_was_answered_with_more_than_one_alert() {
                 assert_eq!(records[0], (ALERT, vec![2, BAD_RECORD_MAC]));
             }
         });
-        // Under TLS 1.3 the certificate stands in the record that cannot be opened.
+        // Under TLS 1.3 the certificate is in the record that cannot be opened.
         let seen = if tls13 { Value::Null } else { Value::Bool(false) };
         assert_eq!(line["certificate"]["verified"], seen, "the handshake came to nothing: {line}");
     }
@@ -139,7 +139,7 @@ fn a_bad_mac_in_the_handshake_was_answered_with_more_than_one_alert() {
 /// rustls has no error of its own for this; it was counted as `internal`, a fault of the gate, and anybody could have it
 /// raise an alarm.
 #[test]
-fn a_client_that_takes_no_signature_of_the_routes_key_was_a_fault_of_the_gate() {
+fn missing_signature_scheme_was_an_internal_error() {
     let mut scene = Scene::new();
     let address = scene.gate.address().to_string();
     let s_client = |algorithms: &str| {
@@ -172,9 +172,9 @@ fn sealed(key: &LessSafeKey, salt: [u8; 4], sequence: u64, kind: u8, payload: &[
 }
 
 /// A client that asked for renegotiation again and again, with a byte of payload in between, and read nothing had the
-/// gate keep a warning for each: memory without end. It is declined once; whoever insists is sent away.
+/// gate keep a warning for each: memory without end. It is declined once; a client that insists is rejected.
 #[test]
-fn renegotiation_requests_with_payload_between_them_piled_up_alerts() {
+fn renegotiation_between_payload_accumulated_alerts() {
     const REQUESTS: usize = 5000;
     let scene = Scene::new();
     let mut config = connection(&scene, &TLS12);

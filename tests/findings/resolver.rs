@@ -73,7 +73,7 @@ fn strangers(gate: &Gate, stop: &AtomicBool) {
 }
 
 #[test]
-fn row_35_mute_name_server_holds_up_neither_revocation_nor_routes() {
+fn row_35_mute_name_server_delays_no_revocation() {
     let pki = TestPki::new();
     let (backend, server) = (Backend::echo(), NameServer::bind());
     let list = |revoked: &[SerialNumber]| {

@@ -142,7 +142,7 @@ fn row_47_two_authorities_of_one_name_have_a_list_each() {
     assert!(refused.stderr.contains("was not signed by the authority whose name it bears"), "{refused}");
 }
 
-/// Whoever had the key of the device could make certificates for others.
+/// The holder of the device's key could issue certificates for others.
 #[test]
 fn row_47_a_device_certificate_in_trust_vouches_for_no_other() {
     let pki = TestPki::new();

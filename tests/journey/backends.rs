@@ -56,9 +56,9 @@ fn a_dead_backend_is_told_within_the_dial_timeout() {
     }
 }
 
-/// A reset is passed on: what came before it arrives, and nobody takes it for the whole.
+/// A reset is passed on: what came before it arrives, and does not look complete.
 #[test]
-fn a_backend_that_resets_does_not_look_like_one_that_has_finished() {
+fn backend_reset_is_not_an_orderly_end() {
     let pki = TestPki::new();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     for before in [0, 1, 5_000, 100_000] {
@@ -136,7 +136,7 @@ fn a_half_close_of_the_backend_leaves_the_other_direction_open() {
     watch.closed(CloseReason::BackendClosed);
 }
 
-/// It accepts and never says or takes a word: the connection stays, until somebody has had enough.
+/// It accepts and neither sends nor reads: the connection stays until one side ends it.
 #[test]
 fn a_mute_backend_keeps_nobody_but_its_own_client() {
     let pki = TestPki::new();
@@ -156,7 +156,7 @@ fn a_mute_backend_keeps_nobody_but_its_own_client() {
 }
 
 #[test]
-fn the_first_backend_that_answers_is_taken_in_the_order_of_the_configuration() {
+fn first_answering_backend_in_configured_order_is_used() {
     let pki = TestPki::new();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let full = FullBacklog::new();

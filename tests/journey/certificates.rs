@@ -1,4 +1,4 @@
-//! Client certificates of every kind that somebody may come with, in both TLS versions: attacks.md rows 11, 13 and 14.
+//! Client certificates of every kind that a client may show, in both TLS versions: attacks.md rows 11, 13 and 14.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl Scene {
         Self { pki, backend, gate }
     }
 
-    /// Whoever shows this must be refused, in both versions.
+    /// A client that shows this is refused, in both versions.
     #[track_caller]
     fn refuses(&self, what: &str, reason: Reason, alert: Alert, shown: &Arc<Shown>) {
         for version in VERSIONS {
@@ -55,7 +55,7 @@ impl Scene {
         }
     }
 
-    /// Whoever shows this must be let in, in both versions.
+    /// A client that shows this is let in, in both versions.
     #[track_caller]
     fn admits(&self, what: &str, shown: &Arc<Shown>) {
         for version in VERSIONS {
@@ -88,7 +88,7 @@ fn odd_authority(change: impl FnOnce(&mut CertificateParams)) -> CertificatePara
 }
 
 fn extension(critical: bool, content: Vec<u8>) -> CustomExtension {
-    // An OCTET STRING (X.690 section 8.7) below an arc that nobody uses.
+    // An OCTET STRING (X.690 section 8.7) below an unused arc.
     let length = u32::try_from(content.len()).unwrap().to_be_bytes();
     let content = [&[0x04, 0x84], &length[..], &content].concat();
     let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 55_555, 1], content);
@@ -122,7 +122,7 @@ fn nobody_whom_no_trust_anchor_vouches_for() {
     let with_ours = [stranger.chain(), vec![der(scene.pki.clients.pem())]].concat();
     unknown("another authority, our root sent along", &chain_of(&stranger, with_ours));
 
-    // The gate's own certificate comes from an authority that does not speak for clients.
+    // The gate's own certificate comes from an authority that is not trusted for clients.
     let server = scene.pki.servers.issue(Certified::for_clients("alice-phone"));
     unknown("the authority of servers", &Shown::certificate(&server));
 
@@ -172,7 +172,7 @@ fn nobody_outside_the_validity_of_any_certificate_of_the_chain() {
 }
 
 #[test]
-fn nobody_with_a_certificate_for_another_purpose() {
+fn certificate_for_another_purpose_is_refused() {
     let scene = Scene::new();
     let wrong = |what: &str, certified: &Certified| {
         let shown = Shown::certificate(certified);
@@ -477,7 +477,7 @@ fn nobody_with_a_malformed_certificate() {
 
 /// Identity comes from the certificate whose key the client has proved to hold, and from no other one it sends along.
 #[test]
-fn certificate_stuffing_only_the_first_certificate_of_the_chain_says_who_it_is() {
+fn certificate_stuffing_identity_is_the_first_certificate() {
     let scene = Scene::with(|house, backend| {
         house.route_with("nas", &[&backend.address().to_string()], "allow = [\"cn:alice-phone\"]")
     });
@@ -523,14 +523,14 @@ fn no_cn_other_names_do() {
         let config = showing(&scene.pki, nameless(vec![name]) as Arc<dyn ResolvesClientCert>, TLS13);
         let line = assert_admitted(&scene.gate, || Client::admitted(scene.gate.address(), &config, NAME));
         assert!(line["certificate"]["name"].as_str().unwrap().contains("alice"), "{line}");
-        let nobody = nameless(Vec::new());
-        scene.refuses("nobody", Reason::IdentityNotAllowed, Alert::ACCESS_DENIED, &nobody);
+        let without_names = nameless(Vec::new());
+        scene.refuses("no names", Reason::IdentityNotAllowed, Alert::ACCESS_DENIED, &without_names);
     }
 }
 
 /// What the gate asks for: certificates of the route's own authorities, named anew with each configuration.
 #[test]
-fn ca_rotation_the_request_names_the_routes_own_authorities_and_no_others() {
+fn certificate_request_names_only_authorities_of_the_route() {
     #[derive(Debug, Default)]
     struct Asked(std::sync::Mutex<Vec<Vec<u8>>>);
 
@@ -570,7 +570,7 @@ fn ca_rotation_the_request_names_the_routes_own_authorities_and_no_others() {
             assert!(has(wanted) && !has(unwanted), "{name}: {hints:?}");
         }
     }
-    // And nobody gets in by the other route's authority.
+    // The other route's authority lets no client in.
     let guest = other.issue(Certified::for_clients("guest"));
     let config = showing(&pki, Shown::certificate(&guest) as Arc<dyn ResolvesClientCert>, TLS13);
     assert_admitted(&gate, || Client::admitted(gate.address(), &config, "guests.home.example"));
@@ -619,7 +619,7 @@ fn revoked_but_accepted_no_byte_reaches_the_backend() {
         assert_admitted(&gate, || admitted("fresh", &alice, version));
         refused("fresh", &lost, Reason::Revoked, Alert::CERTIFICATE_REVOKED);
         refused("fresh", &below_lost, Reason::Revoked, Alert::CERTIFICATE_REVOKED);
-        // The intermediate has no list, so nobody can tell.
+        // The intermediate has no list, so its status is unknown.
         refused("fresh", &below, Reason::RevocationUnknown, Alert::UNKNOWN_CA);
         refused("stale", &alice, Reason::RevocationListExpired, Alert::UNKNOWN_CA);
         refused("stale", &lost, Reason::RevocationListExpired, Alert::UNKNOWN_CA);

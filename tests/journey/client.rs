@@ -28,7 +28,7 @@ pub(crate) const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13
 pub(crate) enum End {
     /// By `close_notify`.
     Orderly,
-    /// By the end of the TCP stream alone: under TLS nobody knows whether anything is missing.
+    /// By the end of the TCP stream alone: under TLS it is unknown whether anything is missing.
     Truncated,
     /// By a TCP reset.
     Reset,
@@ -295,7 +295,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn end(&self) -> End {
         let (payload, end) = self.read_to_end();
-        assert_eq!(payload, b"", "nobody expected payload");
+        assert_eq!(payload, b"", "unexpected payload");
         end
     }
 

@@ -1,4 +1,4 @@
-//! The gate of a house: a configuration in a few words, and what must hold when somebody is turned away or let in.
+//! The gate of a house: a configuration in a few words, and what must hold when a client is refused or admitted.
 
 use std::fmt::{Display, Write as _};
 
@@ -147,7 +147,7 @@ impl<'a> Watch<'a> {
         self.closed_as(&[reason])
     }
 
-    /// As [`Watch::closed`], where nobody but the gate can know which of these it was.
+    /// As [`Watch::closed`], where only the gate can know which of these it was.
     #[track_caller]
     pub(crate) fn closed_as(&self, reasons: &[CloseReason]) -> Value {
         let line = self.verdict();

@@ -35,7 +35,7 @@ fn refused_silently(gate: &Gate, reason: Reason) {
 }
 
 #[test]
-fn connections_are_counted_over_all_sources_and_each_place_comes_back() {
+fn connection_limit_covers_all_sources_and_frees_slots() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki)
@@ -102,7 +102,7 @@ fn a_source_in_a_hurry_waits_and_others_do_not() {
     assert!((3.0..=4.0 + 3.0 * took.as_secs_f64()).contains(&in_time), "{in_time} in {took:?}");
     neighbour(&gate, &config).unwrap();
     wait_until("the source may connect again", || Client::admitted(gate.address(), &config, NAME).ok());
-    // Whoever shows a valid certificate is not held up for it.
+    // A client with a valid certificate is not delayed.
     for _ in 0..10 {
         Client::admitted(gate.address(), &config, NAME).unwrap();
     }
@@ -110,7 +110,7 @@ fn a_source_in_a_hurry_waits_and_others_do_not() {
 
 /// Whatever becomes of a handshake, its place is free afterwards.
 #[test]
-fn places_for_handshakes_come_back_however_they_end() {
+fn handshake_slots_are_freed_however_handshakes_end() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki)

@@ -49,7 +49,7 @@ fn scan(gate: &Gate, source: Ipv4Addr, times: usize) {
 }
 
 #[test]
-fn a_flood_of_refusals_fills_no_disk_and_is_counted_to_the_last() {
+fn flood_of_refusals_fills_no_disk_and_is_counted() {
     const SCANS: usize = 3000;
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -64,7 +64,7 @@ fn a_flood_of_refusals_fills_no_disk_and_is_counted_to_the_last() {
     let of_another = |line: &Value| line["source"].as_str().is_some_and(|from| from.starts_with("127.0.0.9:"));
     gate.wait_for_lines("the lines of the other source", 3, of_another);
 
-    // Whoever is let in has his line, and who is refused for another reason has his.
+    // An admitted client has its line, and so has one that is refused for another reason.
     let config = client(&pki, Some(&pki.client("alice-phone")));
     for _ in 0..20 {
         let watch = Watch::begin(&gate);
@@ -123,7 +123,7 @@ fn fingerprint(line: &Value) -> String {
 }
 
 #[test]
-fn a_line_says_where_the_time_went_and_what_kind_of_program_connected() {
+fn line_has_durations_and_ja4() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).route("nas", backend.address()).open();
@@ -143,7 +143,7 @@ fn a_line_says_where_the_time_went_and_what_kind_of_program_connected() {
     assert_eq!(fingerprint(&line), first, "the same program, refused");
 
     let line = assert_refused(&gate, &backend, Reason::ServerNameUnknown, Alert::UNRECOGNIZED_NAME, || {
-        Client::admitted(gate.address(), &config, "nobody.home.example")
+        Client::admitted(gate.address(), &config, "unknown.home.example")
     });
     assert_eq!(steps(&line), "admission hello", "{line}");
     assert_eq!(fingerprint(&line), first, "it is not the name that makes the difference");
@@ -206,7 +206,7 @@ fn a_file_takes_the_lines_and_is_followed_when_it_is_renamed() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_is_a_start_that_fails_with_the_file_and_the_reason() {
+fn log_that_cannot_be_opened_fails_the_start() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     // In a folder that not even root can write to.

@@ -153,7 +153,7 @@ fn row_49_logrotate_create_for_another_user_is_told() {
     let path = gate.log().display().to_string();
     let rotated = logrotate(&gate, &format!("{path} {{\n su root root\n rotate 1\n create 0640 root root\n}}\n"));
     assert!(gate.log().exists(), "{rotated}");
-    // Noticed by itself, before there is anything to write.
+    // Noticed without a line to write.
     gate.wait_failed(&[&format!("cannot open {path}: Permission denied"), "has another name now", "copytruncate"]);
     gate.refuse(3);
     gate.serves();

@@ -7,7 +7,7 @@
 //! | `modes` | the client-auth modes and what `allow` adds | |
 //! | `resumption` | sessions, and that they never outlive their rights | 18 (but for reload), 19 |
 //! | `reasons` | every reason for a rejection and every way to end: metric, log line and alert together | |
-//! | `limits` | limits, source addresses; places come back | 3, 31 |
+//! | `limits` | limits, source addresses; slots are freed | 3, 31 |
 //! | `log` | what the log says, and how much of it under a flood | 30 |
 //! | `proxy` | PROXY protocol, taken and sent | |
 //! | `backends` | backends good and bad, several of them, unix sockets | 21 |
@@ -23,22 +23,22 @@
 //!
 //! | pitfall | shown by |
 //! |---|---|
-//! | mTLS bypass by session resumption | `resumption::mtls_bypass_by_session_resumption_*`; unit: `handshake::tickets` |
+//! | mTLS bypass by session resumption | `resumption`; unit: `handshake::tickets` |
 //! | SNI is not Host | `pitfalls::sni_is_not_host_*`; that routes share a backend is a warning of the configuration |
 //! | forms of the server name | `pitfalls::sni_forms_*`; unit: `names`; on the wire: tests/wire |
 //! | ClientHello in pieces | unit: `client_hello::client_hello_in_pieces_*`; on the wire: tests/wire |
 //! | fail open on a missing CA | `pitfalls::fail_open_on_a_missing_ca_*`; the wrong files of tests/config |
 //! | revoked but accepted | `certificates::revoked_but_accepted_*` |
-//! | CA rotation keeps old names | `certificates::ca_rotation_*` |
+//! | CA rotation keeps old names | `certificates::certificate_request_names_only_authorities_of_the_route` |
 //! | option interplay | `pitfalls::option_interplay_*`; unit: `authorize`; no backend without an `Authorized` does not compile |
-//! | slow handshakes | `pitfalls::slow_handshakes_*`, `limits::places_for_handshakes_*`; the hello: tests/wire |
+//! | slow handshakes | `pitfalls::slow_handshakes_*`, `limits::handshake_slots_are_freed_however_handshakes_end`; the hello: tests/wire |
 //! | PROXY spoofing | `proxy::proxy_spoofing_*`; unit: `proxy_protocol::proxy_spoofing_*` |
 //! | label cardinality | `pitfalls::label_cardinality_*` |
 //! | ALPACA | `pitfalls::alpaca_*` |
-//! | a TLS 1.3 client believes it is in | `pitfalls::tls13_the_client_believes_it_is_in_*` |
+//! | a TLS 1.3 client takes the connection to be open before it is refused | `pitfalls::tls13_client_gets_its_alert_after_its_finished` |
 //! | alerts tell little | `reasons::every_reason_is_provoked`: the log tells more than the alert |
-//! | certificate stuffing | `certificates::certificate_stuffing_*`; unit: `authorize::certificate_stuffing_*` |
-//! | a certificate for clients and servers | `certificates::nobody_with_a_certificate_for_another_purpose`: let in, as mkcert makes them |
+//! | certificate stuffing | `certificates::certificate_stuffing_*`; unit: `authorize::unverified_identity_matches_only_unverified` |
+//! | a certificate for clients and servers | `certificates::certificate_for_another_purpose_is_refused`: let in, as mkcert makes them |
 //! | no CN | `certificates::no_cn_*` |
 //! | CGNAT and IPv6 | `proxy::cgnat_and_ipv6_*`; unit: `source::cgnat_and_ipv6_*` |
 //!

@@ -11,7 +11,7 @@ use crate::common::backend::Backend;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::home::{House, assert_admitted, assert_refused};
 
-/// Mode and `allow`, where the configuration takes them together. What it refuses (a mode that verifies nobody without
+/// Mode and `allow`, where the configuration takes them together. What it refuses (a mode that does not verify without
 /// the word "unverified", say) is among the wrong files of tests/config.
 const ROUTES: &[(&str, &str, &[&str])] = &[
     ("request", "request", &["unverified"]),
@@ -30,7 +30,7 @@ const ROUTES: &[(&str, &str, &[&str])] = &[
 /// Who comes.
 #[derive(Clone, Copy, Debug)]
 enum Who {
-    Nobody,
+    NoCertificate,
     Good,
     OtherAuthority,
     Expired,
@@ -44,11 +44,13 @@ fn verdict(mode: &str, allow: &[&str], who: Who) -> Result<Option<bool>, (Reason
     let requires = matches!(mode, "require" | "require_and_verify");
     let unverified = allow.contains(&"unverified");
     match who {
-        Who::Nobody if requires || !unverified => Err((Reason::CertificateRequired, Alert::CERTIFICATE_REQUIRED)),
-        Who::Nobody => Ok(None),
+        Who::NoCertificate if requires || !unverified => {
+            Err((Reason::CertificateRequired, Alert::CERTIFICATE_REQUIRED))
+        }
+        Who::NoCertificate => Ok(None),
         _ if !verifies => Ok(Some(false)),
         Who::Good if allow.contains(&"any") || allow.contains(&"alice-phone") => Ok(Some(true)),
-        // Whoever shows a name is judged by it, even where somebody without one gets in.
+        // A client that shows a name is judged by it, even where clients without one get in.
         Who::Good => Err((Reason::IdentityNotAllowed, Alert::ACCESS_DENIED)),
         Who::OtherAuthority => Err((Reason::UnknownCa, Alert::UNKNOWN_CA)),
         Who::Expired => Err((Reason::Expired, Alert::CERTIFICATE_EXPIRED)),
@@ -72,10 +74,10 @@ fn each_mode_takes_whom_it_says_and_nobody_else() {
         change(&mut params);
         pki.clients.issue(params)
     };
-    let nobody = Shown::certificate(&pki.client("alice-phone"));
-    nobody.nothing_more();
+    let without = Shown::certificate(&pki.client("alice-phone"));
+    without.nothing_more();
     let everybody = [
-        (Who::Nobody, nobody),
+        (Who::NoCertificate, without),
         (Who::Good, Shown::certificate(&issue(|_| ()))),
         (
             Who::OtherAuthority,

@@ -1,4 +1,4 @@
-//! What went wrong in other gates (the list stands in `main.rs`), where no other file of this folder shows it.
+//! What went wrong in other gates (see the list in `main.rs`), where no other file of this folder tests it.
 
 use std::io::{Read, Write};
 use std::process::Command;
@@ -193,7 +193,7 @@ fn alpaca_a_client_of_another_protocol_is_refused() {
 
 /// A TLS 1.3 client may have begun to send before it is refused. It is told why all the same: no reset eats the alert.
 #[test]
-fn tls13_the_client_believes_it_is_in_and_is_told_that_it_is_not() {
+fn tls13_client_gets_its_alert_after_its_finished() {
     let pki = TestPki::new();
     let backend = Backend::sink();
     let gate = House::new(&pki).route("nas", backend.address()).open();
@@ -218,7 +218,7 @@ fn tls13_the_client_believes_it_is_in_and_is_told_that_it_is_not() {
     assert_eq!((backend.accepted(), backend.received()), (0, 0));
 }
 
-/// Nothing of the house is shown to somebody who does not know a name: no certificate, no banner.
+/// A client that does not know a name is shown nothing: no certificate, no banner.
 #[test]
 fn nothing_is_shown_to_who_knows_no_name() {
     let pki = TestPki::new();
@@ -235,7 +235,7 @@ fn nothing_is_shown_to_who_knows_no_name() {
     assert_eq!(plain_end(&stream), End::Truncated);
 }
 
-/// stunnel#21: no combination of options lets in whom one of them turns away.
+/// stunnel#21: no combination of options lets in a client that one of them refuses.
 #[test]
 fn option_interplay_no_mode_lets_a_denied_certificate_in() {
     let pki = TestPki::new();

@@ -104,7 +104,7 @@ fn proxy_spoofing_a_stranger_may_not_speak_for_others() {
     let backend = Backend::echo();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let hello = Hello { version: 0x0303, suites: &[0x1301], server_name: NAME }.record();
-    // Nobody is a proxy; or somebody else is.
+    // No address is a proxy; or another one is.
     for keys in ["", "proxy_protocol_from = [\"127.0.0.2\"]"] {
         let gate = House::new(&pki).listener(keys).route("nas", backend.address()).open();
         for header in [b"PROXY TCP4 203.0.113.9 192.0.2.1 5555 443\r\n".to_vec(), v2_tcp4([203, 0, 113, 9], 5555)] {
@@ -169,7 +169,7 @@ fn a_known_proxy_must_speak_and_must_speak_well() {
         assert!(matches!(end, End::Truncated | End::Reset), "{bytes:?}: {end:?}");
         watch.rejected(reason, &end);
     }
-    // Somebody else on the same listener is no proxy, and needs no header.
+    // Another address on the same listener is no proxy, and needs no header.
     let neighbour = Client::on(connect_from(Ipv4Addr::new(127, 0, 0, 2).into(), gate.address()), &config, NAME);
     neighbour.handshake().unwrap();
     neighbour.ping().unwrap();
@@ -177,7 +177,7 @@ fn a_known_proxy_must_speak_and_must_speak_well() {
 }
 
 #[test]
-fn addresses_and_limits_are_those_of_the_client_and_not_of_the_proxy() {
+fn limits_apply_to_the_client_and_not_to_the_proxy() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki)
@@ -368,7 +368,7 @@ fn a_proxys_word_is_passed_on() {
 
 /// PP2_TYPE_SSL and what stands beside it (proxy-protocol.txt section 2.2.6).
 #[test]
-fn v2_tls_tells_backends_who_it_is_and_whether_anybody_vouches_for_it() {
+fn v2_tls_header_has_identity_and_verification() {
     const SSL: u8 = 0x01;
     const CERT_CONN: u8 = 0x02;
     const CERT_SESS: u8 = 0x04;
@@ -385,10 +385,10 @@ fn v2_tls_tells_backends_who_it_is_and_whether_anybody_vouches_for_it() {
         .route_with("nas", &[address], &keys("\"any\"", "require_and_verify"))
         .route_with("open", &[address], &keys("\"unverified\"", "request"))
         .open();
-    let nobody = pki.client("nobody");
+    let unused = pki.client("unused");
     for version in VERSIONS {
         let device = |certified: Option<&Certified>, protocols: &[&[u8]]| {
-            let shown = Shown::certificate(certified.unwrap_or(&nobody));
+            let shown = Shown::certificate(certified.unwrap_or(&unused));
             if certified.is_none() {
                 shown.nothing_more();
             }

@@ -64,7 +64,7 @@ fn provoke(reason: Reason, pki: &TestPki) {
         }
         Reason::HandshakeLimit => {
             let gate = open(house().limits("handshakes = 1"));
-            // Whoever has the gate's flight is in the middle of a handshake, and makes room for the next.
+            // A client that has the gate's flight is in the middle of a handshake, and is evicted for the next.
             let oldest = in_handshake(&gate, &good);
             let mut next = None;
             turned_away(&gate, reason, || {
@@ -264,7 +264,7 @@ fn provoke(reason: Reason, pki: &TestPki) {
             turned_away(&gate, reason, || refusal(Client::admitted(gate.address(), &good, NAME)));
         }
         Reason::BackendRefused => {
-            // Nobody listens on the discard port of an address that no other test has.
+            // No program listens on the discard port of an address that no other test uses.
             unreachable(pki, reason, &format!("{}:9", own_loopback()), "");
         }
         Reason::BackendTimeout => {
@@ -272,14 +272,14 @@ fn provoke(reason: Reason, pki: &TestPki) {
             unreachable(pki, reason, &full.address.to_string(), "dial = \"500ms\"");
         }
         Reason::BackendUnreachable => unreachable(pki, reason, "unix:/nowhere/service.sock", ""),
-        // RFC 6761 section 6.4: nobody ever has such a name.
+        // RFC 6761 section 6.4: no such name exists.
         Reason::BackendUnresolved => unreachable(pki, reason, "no-such-host.invalid:22", "dial = \"20s\""),
         Reason::Internal => {
-            // Nothing that anybody sends brings this about: it is what the gate says if its own code fails. A panic in
-            // the middle of a connection is what the unit test of src/connection/log.rs takes for that; here it is only made sure that the test is there.
+            // No client can cause this: the gate's own code fails. The unit test in src/connection/log/tests.rs panics in
+            // the middle of a connection; here it is only checked that the test exists.
             assert!(
-                include_str!("../../src/connection/log.rs")
-                    .contains("fn a_connection_that_nobody_decides_about_is_rejected_as_internal()")
+                include_str!("../../src/connection/log/tests.rs")
+                    .contains("fn connection_without_a_verdict_is_rejected_as_internal()")
             );
         }
     }
@@ -421,7 +421,7 @@ fn end(reason: CloseReason, pki: &TestPki) {
                 reset(stream);
             });
             let gate = house().route("nas", backend).open();
-            // Not in order: nobody may take what has come for the whole.
+            // Not in order: what has arrived must not look complete.
             ended(&gate, &End::Truncated, &|client| {
                 told.send(()).unwrap();
                 client.end()
@@ -520,7 +520,7 @@ fn end(reason: CloseReason, pki: &TestPki) {
         CloseReason::TlsError => {
             let bad_record_mac = Alert(20);
             ended(&open(house()), &End::Alert(bad_record_mac), &|client| {
-                // A record of the right form that nobody has sealed.
+                // A record of the right form that is not sealed.
                 client.tcp().write_all(&[&[23, 3, 3, 0, 32][..], &[7; 32]].concat()).unwrap();
                 client.end()
             });

@@ -121,7 +121,7 @@ fn a_reset_in_mid_transfer_is_passed_on_as_one() {
 
 /// Passthrough relays hold pipes while bytes are under way; a few free ones are kept for the next.
 #[test]
-fn resets_of_passthrough_connections_leave_a_few_pipes_and_nothing_else() {
+fn resets_of_passthrough_leave_only_a_few_pipes() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let gate = House::new(&pki).passthrough("mail", echo.address()).open();
@@ -131,7 +131,7 @@ fn resets_of_passthrough_connections_leave_a_few_pipes_and_nothing_else() {
         let mut stream = connect(gate.address());
         stream.write_all(&hello).unwrap();
         if number % 2 == 0 {
-            // Nobody reads the echo: the pipe is full when the reset comes.
+            // The echo is not read: the pipe is full when the reset comes.
             stream.set_write_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
             let _ = stream.write_all(&vec![7; 4 << 20]);
         } else {

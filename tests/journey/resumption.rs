@@ -130,7 +130,7 @@ fn a_session_is_resumed_and_still_says_who_it_is() {
 }
 
 #[test]
-fn mtls_bypass_by_session_resumption_a_session_of_one_name_is_none_for_another() {
+fn resumption_at_another_server_name_is_a_full_handshake() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let address = backend.address().to_string();
@@ -145,7 +145,7 @@ fn mtls_bypass_by_session_resumption_a_session_of_one_name_is_none_for_another()
         assert!(!device.visit(&gate, "nas.home.example"));
         assert!(!device.visit(&gate, "photos.home.example"), "another route");
         device.turned_away(&gate, &backend, "bob.home.example", Reason::IdentityNotAllowed, Alert::ACCESS_DENIED);
-        // With nothing but the session in hand, nobody gets in at another name.
+        // A session without its certificate opens no other name.
         device.visit(&gate, "nas.home.example");
         device.shown.nothing_more();
         for name in ["photos.home.example", "bob.home.example", "two.home.example"] {
@@ -157,7 +157,7 @@ fn mtls_bypass_by_session_resumption_a_session_of_one_name_is_none_for_another()
 
 /// One route, two names: the tickets have one key, and are told apart by their name.
 #[test]
-fn mtls_bypass_by_session_resumption_two_names_of_one_route_are_two_names() {
+fn names_of_one_route_share_no_session() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let config = House::new(&pki).route("nas", backend.address()).config();
@@ -174,10 +174,9 @@ fn mtls_bypass_by_session_resumption_two_names_of_one_route_are_two_names() {
     }
 }
 
-/// A route that lets in people without a certificate gives them no session that would be worth anything elsewhere, and
-/// none at all.
+/// A route that accepts clients without a certificate gives them no session.
 #[test]
-fn mtls_bypass_by_session_resumption_a_session_without_a_certificate_opens_nothing() {
+fn client_without_certificate_gets_no_session() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let address = backend.address().to_string();
@@ -200,7 +199,7 @@ fn mtls_bypass_by_session_resumption_a_session_without_a_certificate_opens_nothi
 }
 
 #[test]
-fn mtls_bypass_by_session_resumption_a_session_ends_with_its_certificate_and_with_every_one_above() {
+fn session_ends_with_its_certificate_or_an_issuer() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let end = OffsetDateTime::now_utc() + Duration::from_secs(10);
@@ -246,9 +245,9 @@ fn mtls_bypass_by_session_resumption_a_session_ends_with_its_certificate_and_wit
     }
 }
 
-/// A session is worth nothing to the next process: what was denied or is trusted no more is out.
+/// A session is invalid in the next process: a certificate that was denied or is no longer trusted is refused.
 #[test]
-fn mtls_bypass_by_session_resumption_a_session_ends_with_the_gate_that_gave_it() {
+fn session_ends_with_the_gate_that_issued_it() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let lost = pki.client("lost-phone");

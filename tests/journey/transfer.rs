@@ -113,7 +113,7 @@ impl Peer {
     }
 }
 
-/// Who talks to the gate: a suite, or nobody's TLS at all.
+/// The client's TLS: a suite, or none.
 #[derive(Clone, Copy, Debug)]
 enum Way {
     Suite(SupportedCipherSuite),
@@ -267,7 +267,7 @@ fn twenty_mib_come_back_as_they_went() {
 }
 
 #[test]
-fn sixty_four_mib_duplex_and_the_client_half_closes_in_mid_flight_without_close_notify() {
+fn duplex_client_half_closes_without_close_notify() {
     let pki = TestPki::new();
     for way in ways() {
         duplex(&pki, way, 10 * MIB, 54 * MIB, Finish::Tcp);
@@ -275,7 +275,7 @@ fn sixty_four_mib_duplex_and_the_client_half_closes_in_mid_flight_without_close_
 }
 
 #[test]
-fn sixty_four_mib_duplex_and_the_backend_half_closes_in_mid_flight() {
+fn duplex_backend_half_closes_in_mid_flight() {
     let pki = TestPki::new();
     for way in ways() {
         duplex(&pki, way, 54 * MIB, 10 * MIB, Finish::Tcp);
@@ -405,7 +405,7 @@ fn a_flood_of_key_updates_is_cut_short() {
     watch.closed(CloseReason::TlsError);
 }
 
-/// What `close_notify` means: nothing more comes from here, and the answer is still awaited (RFC 8446 section 6.1).
+/// What `close_notify` means: nothing more comes from here, and the answer is still expected (RFC 8446 section 6.1).
 #[test]
 fn an_answer_after_close_notify_and_after_a_bare_half_close() {
     let pki = TestPki::new();

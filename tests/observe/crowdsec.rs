@@ -1,5 +1,5 @@
 //! Debian's CrowdSec, with its local API and without the one on the internet, decides about strangers in the log of a
-//! live gate and about nobody else.
+//! live gate and about no other client.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use crate::common::process::{Daemon, own_loopback, run, tool, wait_until};
 use crate::deploy;
 use crate::logged::{FORGER, FORMATS, Logged, STRANGER};
 
-/// The stranger, as the journal's copy of his lines calls him.
+/// The stranger's address in the journal's copy of its lines.
 const IN_JOURNAL: &str = "127.0.0.14";
 
 struct CrowdSec {
@@ -130,7 +130,7 @@ fn crowdsec_bans_strangers_in_both_formats_and_nobody_else() {
         }
         std::fs::write(&journal, copy).unwrap();
 
-        // Everything about friends and victims stands in the log before what the stranger is banned for.
+        // Lines about devices and victims are in the log before those that the stranger is banned for.
         let expected = BTreeSet::from([STRANGER, FORGER, IN_JOURNAL].map(str::to_owned));
         wait_until(&format!("{format}: three are banned"), || expected.is_subset(&crowdsec.banned()).then_some(()));
         assert_eq!(crowdsec.banned(), expected, "{format}");

@@ -110,7 +110,7 @@ fn check(checker: &Path, deploy: &Path) -> Finished {
 }
 
 #[test]
-fn grafana_and_compose_take_what_is_there_and_not_what_is_spoilt() {
+fn grafana_and_compose_accept_the_files_and_reject_faults() {
     let checker = checker();
     check(&checker, &deploy("")).success();
 

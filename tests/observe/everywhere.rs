@@ -1,4 +1,4 @@
-//! Every reason for which somebody may be turned away, provoked on one gate and looked for wherever somebody might look.
+//! Every reason for a rejection, provoked on one gate and looked for on every surface that reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -128,7 +128,7 @@ impl Found {
             let found = self.0.get(&place).unwrap_or(&nothing);
             mistakes.extend(expected.difference(found).map(|reason| format!("{reason} is not in {place:?}")));
             let unexpected = found.difference(&expected);
-            mistakes.extend(unexpected.map(|reason| format!("{reason} is in {place:?}, and nobody provoked it")));
+            mistakes.extend(unexpected.map(|reason| format!("{reason} is in {place:?}, and was not provoked")));
         }
         mistakes
     }
@@ -146,7 +146,7 @@ fn is_told(text: &str, key: &str, id: u64, advice: &str) -> bool {
     })
 }
 
-/// Text as it stands in HTML.
+/// Text as it is in HTML.
 fn escaped(text: &str) -> String {
     let pairs = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;")];
     pairs.into_iter().fold(text.to_owned(), |text, (plain, escaped)| text.replace(plain, escaped))
@@ -181,7 +181,7 @@ fn every_reason_is_found_again_wherever_somebody_might_look() {
     let mistakes = found.mistakes();
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
 
-    // What cannot be provoked is there all the same, at 0: whoever alerts on it is not without data.
+    // What cannot be provoked exists at 0, so that alerts on it have data.
     for reason in Reason::ALL.iter().filter(|reason| !Scene::can_be_provoked(**reason)) {
         let labels = format!("stage=\"{}\",reason=\"{}\"", reason.stage().label(), reason.label());
         prometheus.wait_for(&format!("sum(increase({CONNECTIONS_REJECTED}{{{labels}}}[{WINDOW}])) == 0"));

@@ -1,4 +1,4 @@
-//! Debian's fail2ban finds strangers in the log of a live gate, nobody else, and bans them.
+//! Debian's fail2ban finds strangers, and only strangers, in the log of a live gate and bans them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -76,7 +76,7 @@ fn nobody_puts_another_address_into_the_log() {
 }
 
 #[test]
-fn a_stranger_is_banned_for_real_and_a_device_of_the_house_is_not() {
+fn fail2ban_bans_a_stranger_and_no_device() {
     let logged = Logged::start("text");
     let folder = logged.folder().join("fail2ban");
     let (socket, banned) = (folder.join("socket"), folder.join("banned"));

@@ -1,5 +1,5 @@
-//! A gate whose log goes to a file, as it is, and those who leave lines in it: somebody who belongs here, a stranger, and
-//! one who tries to put somebody else's address into the log.
+//! A gate that logs to a file, and clients that leave lines in it: a device, a stranger, and a stranger that tries to put
+//! another address into the log.
 
 use std::io::Write;
 use std::net::{IpAddr, Shutdown, SocketAddr, SocketAddrV4};
@@ -71,7 +71,7 @@ impl Logged {
         self.folder.path()
     }
 
-    /// Somebody is let in three times, after his browser was here for the first time; more often than anybody may be refused.
+    /// A device is admitted three times after its browser's first visit; more often than a client may be refused.
     pub(crate) fn friends_come(&self) {
         let good = client(&self.pki, Some(&self.pki.client("alice-phone")));
         for _ in 0..3 {
@@ -101,7 +101,7 @@ impl Logged {
         self.wait_for_lines(FRIEND, 3 + 3 * 12);
     }
 
-    /// Somebody is refused [`STRANGERS`] times for what only strangers do.
+    /// A client is refused [`STRANGERS`] times for what only strangers do.
     pub(crate) fn strangers_come(&self) {
         let elsewhere = Authority::new("Another house").issue(Certified::for_clients("mallory"));
         let mut nameless = self.pki.client_config(None, TLS13);
@@ -116,7 +116,7 @@ impl Logged {
         self.wait_for_lines(STRANGER, STRANGERS);
     }
 
-    /// Somebody sends what looks like lines about [`VICTIM`] wherever the log repeats what was sent: as a server name, in
+    /// A client sends what looks like lines about [`VICTIM`] wherever the log repeats what was sent: as a server name, in
     /// a certificate's names, as the first bytes. Returns how often that was.
     pub(crate) fn forgers_come(&self) -> usize {
         let line = format!("2026-11-23T11:35:32Z rejected {VICTIM}:1 route=nas certificate/required 0.1s: x");

@@ -163,7 +163,7 @@ fn promtool(arguments: &[&str]) {
 }
 
 #[test]
-fn promtool_finds_no_mistake_in_the_rules_and_in_the_configuration() {
+fn promtool_accepts_the_rules_and_the_configuration() {
     promtool(&["check", "config", "prometheus.yml"]);
     promtool(&["check", "rules", "doorward.rules.yml"]);
 }

@@ -66,7 +66,7 @@ impl Scene {
             .route("refused", format!("{}:9", own_loopback()))
             .route("slow", full.address)
             .route("gone", "unix:/nowhere/service.sock")
-            // RFC 6761 section 6.4: nobody ever has such a name.
+            // RFC 6761 section 6.4: no such name exists.
             .route("unresolved", "no-such-host.invalid:22");
         let gate = Gate::start_with_control(&house.config());
         Self { gate, pki, without_list, with_old_list, lost, _echo: echo, _full: full }
@@ -80,7 +80,7 @@ impl Scene {
         client(&self.pki, Some(&self.pki.client("alice-phone")))
     }
 
-    /// Somebody who is let in, sends and receives, and goes; then the same client with its ticket.
+    /// A client that is admitted, sends, receives and closes; then the same client with its ticket.
     pub(crate) fn admit(&self) {
         for version in [TLS13, &[&rustls::version::TLS12]] {
             let config = Arc::new(self.pki.client_config(Some(&self.pki.client("alice-phone")), version));
@@ -92,8 +92,8 @@ impl Scene {
         }
     }
 
-    /// Whether this can be brought about from outside. A fault of the gate cannot: a unit test in `src/connection/log.rs` puts one
-    /// in, and finds it where everything here is read from.
+    /// Whether this can be brought about from outside. A fault of the gate cannot: a unit test in
+    /// `src/connection/log/tests.rs` puts one in, and finds it where everything here is read from.
     pub(crate) const fn can_be_provoked(reason: Reason) -> bool {
         !matches!(reason, Reason::Internal)
     }
@@ -115,7 +115,7 @@ impl Scene {
     }
 
     /// Stops the gate, which stays to be asked for as long as the client lives that is returned. Returns as well the line
-    /// about the one who was on his way in.
+    /// about the connection that was on its way in.
     pub(crate) fn drain(&self) -> (Client, Value) {
         self.gate.settled();
         let held = Client::admitted(self.address(), &self.good(), "nas.home.example").unwrap();

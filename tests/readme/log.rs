@@ -1,15 +1,19 @@
 //! The fields of log lines.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use doorward::model::close::CloseReason;
+use doorward::model::identity::Identity;
 use doorward::model::rejection::Reason;
-use doorward::telemetry::log::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict};
+use doorward::telemetry::log::{Durations, Event, LeftOutCause, Tls, Verdict};
 
+use crate::common::pki::{Authority, Certified};
 use crate::{Block, blocks, table, word};
 
 #[test]
 fn the_fields_of_the_log_are_those_of_its_lines() {
+    let device = Authority::new("House").issue(Certified::for_clients("alice-phone"));
     let full = Verdict {
         server_name: Some(String::new()),
         ja4: Some(String::new()),
@@ -18,14 +22,7 @@ fn the_fields_of_the_log_are_those_of_its_lines() {
         side: Some(""),
         detail: Some(String::new()),
         alert: Some(String::new()),
-        certificate: Some(Certificate {
-            name: String::new(),
-            fingerprint: String::new(),
-            serial: String::new(),
-            issuer: String::new(),
-            not_after: String::new(),
-            verified: true,
-        }),
+        certificate: Some(Arc::new(Identity::from_certificate(&device.chain()[0], true).unwrap())),
         tls: Some(Tls { version: "", cipher_suite: String::new(), resumed: false }),
         backend: Some(String::new()),
         path: Some(""),

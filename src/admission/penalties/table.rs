@@ -1,4 +1,4 @@
-//! The sources of which something is known: as many as there is room for, and no more.
+//! The records of sources, in bounded memory.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Quota, Standing, Voucher, nanoseconds};
+use super::{SourceRecord, Voucher};
 use crate::model::identity::{Chain, Identity, Sha256};
+use crate::model::rate_limit::{Rate, nanoseconds};
 use crate::model::source::Source;
 
 /// Sources are spread over so many buckets...
 const BUCKETS: u64 = 4096;
 
-/// ...of so many places: 65,536 sources in all, in about 5 MiB.
-const PLACES: usize = 16;
+/// ...of so many entries: 65,536 sources in all, in about 5 MiB.
+const ENTRIES: usize = 16;
 
 /// What is known about sources, in bounded memory.
 ///
-/// Which bucket a source falls into nobody outside can know. If all places of a bucket are taken, whoever has the least
-/// to be remembered for goes first: a flood of sources that each come once drives out itself, and neither those that are
-/// banned nor those that are trusted.
+/// The hash is keyed, so a client cannot choose its bucket. In a full bucket the source that matters least is forgotten
+/// first: a flood of sources that each connect once evicts itself, and neither banned nor trusted sources.
 #[derive(Debug)]
 pub struct Table {
     began: Instant,
@@ -29,71 +29,71 @@ pub struct Table {
     buckets: Vec<Bucket>,
 }
 
-type Bucket = Mutex<Vec<(Source, Standing)>>;
+type Bucket = Mutex<Vec<(Source, SourceRecord)>>;
 
-/// How a new connection is met.
+/// Whether a source may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reception {
-    /// Its source is banned, for so long from now on.
+pub enum SourceStatus {
+    /// It is banned, for so long from now on.
     Banned(Duration),
-    /// Its source connects more often than it may.
-    TooOften,
-    /// It may go on.
-    Welcome {
-        /// Whether its source showed a valid certificate not long ago.
+    /// It connects more often than it may.
+    RateLimited,
+    /// It may.
+    Allowed {
+        /// Whether a valid certificate came from it not long ago.
         trusted: bool,
     },
 }
 
 impl Table {
-    /// Nobody is known at first.
+    /// An empty table.
     pub fn new(now: Instant) -> Self {
         let buckets = (0..BUCKETS).map(|_| Mutex::default()).collect();
         Self { began: now, hasher: RandomState::new(), buckets }
     }
 
     /// A connection comes from `source`.
-    pub fn receive(&self, source: Source, now: Instant, quota: Option<Quota>) -> Reception {
-        self.with(source, now, |standing, now| {
-            let trusted = standing.is_trusted(now);
-            if let Some(left) = standing.banned_for(now) {
-                Reception::Banned(left)
-            } else if !trusted && quota.is_some_and(|quota| !standing.connects(now, quota)) {
-                // Behind an address that is trusted, strangers could use up what is its owner's.
-                Reception::TooOften
+    pub fn connects(&self, source: Source, now: Instant, rate: Option<Rate>) -> SourceStatus {
+        self.with(source, now, |record, now| {
+            let trusted = record.is_trusted(now);
+            if let Some(left) = record.banned_for(now) {
+                SourceStatus::Banned(left)
+            } else if !trusted && rate.is_some_and(|rate| !record.connects(now, rate)) {
+                // A trusted source has no rate: strangers behind its address could use it up.
+                SourceStatus::RateLimited
             } else {
-                Reception::Welcome { trusted }
+                SourceStatus::Allowed { trusted }
             }
         })
     }
 
     /// A connection from `source` was rejected, which costs this.
     pub fn penalize(&self, source: Source, now: Instant, cost: Duration) {
-        self.with(source, now, |standing, now| standing.penalize(now, cost));
+        self.with(source, now, |record, now| record.penalize(now, cost));
     }
 
     /// A connection from `source` showed a valid certificate. [`Table::leave`] is to be told when it is over.
     pub fn vouch(&self, source: Source, now: Instant, identity: &Arc<Identity>, chain: &Arc<Chain>) {
-        self.with(source, now, |standing, _| standing.vouch(identity, chain));
+        self.with(source, now, |record, _| record.vouch(identity, chain));
     }
 
     /// A connection of this device, for which [`Table::vouch`] was called, is over.
     pub fn leave(&self, source: Source, now: Instant, device: &Sha256) {
-        self.with(source, now, |standing, now| standing.leave(now, device));
+        self.with(source, now, |record, now| record.leave(now, device));
     }
 
     /// The device of this certificate, if it vouches for `source`.
     pub fn voucher(&self, source: Source, now: Instant, device: &Sha256) -> Option<Voucher> {
-        self.with(source, now, |standing, _| {
-            standing.vouchers.all().find(|voucher| voucher.identity.fingerprint == *device).cloned()
+        self.with(source, now, |record, _| {
+            record.vouchers.all().find(|voucher| voucher.identity.fingerprint == *device).cloned()
         })
     }
 
-    /// The devices that vouch for a source, each once for each chain that it showed.
+    /// The devices that vouch for a source, once for each chain that they showed.
     pub fn vouchers(&self) -> Vec<Voucher> {
         let mut found: HashMap<Sha256, Vec<Voucher>> = HashMap::new();
         for bucket in &self.buckets {
-            for voucher in lock(bucket).iter().flat_map(|(_, standing)| standing.vouchers.all()) {
+            for voucher in lock(bucket).iter().flat_map(|(_, record)| record.vouchers.all()) {
                 let of_device = found.entry(voucher.identity.fingerprint).or_default();
                 if !of_device.iter().any(|known| known.is(voucher)) {
                     of_device.push(voucher.clone());
@@ -103,7 +103,7 @@ impl Table {
         found.into_values().flatten().collect()
     }
 
-    /// These devices vouch for no source any more.
+    /// Ends the trust that these devices gave their sources.
     pub fn withdraw(&self, devices: &[Voucher]) {
         if devices.is_empty() {
             return;
@@ -113,8 +113,8 @@ impl Table {
             refused.entry(voucher.identity.fingerprint).or_default().push(voucher);
         }
         for bucket in &self.buckets {
-            for (_, standing) in lock(bucket).iter_mut() {
-                standing.vouchers.retain(|voucher| {
+            for (_, record) in lock(bucket).iter_mut() {
+                record.vouchers.retain(|voucher| {
                     let of_device = refused.get(&voucher.identity.fingerprint);
                     !of_device.is_some_and(|refused| refused.iter().any(|refused| refused.is(voucher)))
                 });
@@ -122,13 +122,13 @@ impl Table {
         }
     }
 
-    /// Forgets those of whom nothing has to be remembered. To be called now and then.
+    /// Forgets sources whose records no longer matter. To be called now and then.
     pub fn tidy(&self, now: Instant) {
         let now = self.since_began(now);
         for bucket in &self.buckets {
             let mut bucket = lock(bucket);
-            bucket.retain(|(_, standing)| standing.worth(now).is_some());
-            bucket.shrink_to(PLACES / 4);
+            bucket.retain(|(_, record)| record.worth(now).is_some());
+            bucket.shrink_to(ENTRIES / 4);
             if bucket.is_empty() {
                 *bucket = Vec::new();
             }
@@ -145,30 +145,30 @@ impl Table {
         nanoseconds(now.saturating_duration_since(self.began))
     }
 
-    /// Does something with what is known about `source`, and remembers it if it is worth more than what would have to go.
-    fn with<T>(&self, source: Source, now: Instant, act: impl FnOnce(&mut Standing, u64) -> T) -> T {
+    /// Applies `act` to the record of `source`, and keeps the record if it matters more than the one that would be evicted.
+    fn with<T>(&self, source: Source, now: Instant, act: impl FnOnce(&mut SourceRecord, u64) -> T) -> T {
         let now = self.since_began(now);
         let index = usize::try_from(self.hasher.hash_one(source) % BUCKETS).unwrap_or_default();
         let mut bucket = lock(&self.buckets[index]);
-        if let Some((_, standing)) = bucket.iter_mut().find(|(known, _)| *known == source) {
-            return act(standing, now);
+        if let Some((_, record)) = bucket.iter_mut().find(|(known, _)| *known == source) {
+            return act(record, now);
         }
-        let mut standing = Standing::default();
-        let result = act(&mut standing, now);
-        if let Some(worth) = standing.worth(now) {
-            if bucket.len() < PLACES {
-                bucket.push((source, standing));
-            } else if let Some(least) = bucket.iter_mut().min_by_key(|(_, standing)| standing.worth(now))
+        let mut record = SourceRecord::default();
+        let result = act(&mut record, now);
+        if let Some(worth) = record.worth(now) {
+            if bucket.len() < ENTRIES {
+                bucket.push((source, record));
+            } else if let Some(least) = bucket.iter_mut().min_by_key(|(_, record)| record.worth(now))
                 && least.1.worth(now) <= Some(worth)
             {
-                *least = (source, standing);
+                *least = (source, record);
             }
         }
         result
     }
 }
 
-fn lock(bucket: &Bucket) -> MutexGuard<'_, Vec<(Source, Standing)>> {
+fn lock(bucket: &Bucket) -> MutexGuard<'_, Vec<(Source, SourceRecord)>> {
     bucket.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -191,15 +191,15 @@ mod tests {
     }
 
     fn is_banned(table: &Table, source: Source, now: Instant) -> bool {
-        matches!(table.receive(source, now, None), Reception::Banned(_))
+        matches!(table.connects(source, now, None), SourceStatus::Banned(_))
     }
 
     #[test]
-    fn a_flood_of_sources_drives_out_itself_and_neither_the_banned_nor_the_trusted() {
+    fn flood_of_sources_evicts_no_banned_or_trusted_source() {
         let now = Instant::now();
         let table = Table::new(now);
         let (banned, trusted) = (|number: u64| source(2_000_000 + number), |number: u64| source(3_000_000 + number));
-        let quota = Some(Quota { each: Duration::from_millis(20), saved: seconds(1) });
+        let rate = Some(Rate { burst: 50, interval: Duration::from_millis(20) });
         let phone = device(1);
         for number in 0..100 {
             for _ in 0..12 {
@@ -209,15 +209,15 @@ mod tests {
             table.leave(trusted(number), now, &phone.identity.fingerprint);
         }
         for number in 0..1_000_000 {
-            assert_eq!(table.receive(source(number), now, quota), Reception::Welcome { trusted: false });
+            assert_eq!(table.connects(source(number), now, rate), SourceStatus::Allowed { trusted: false });
             table.penalize(source(number), now, seconds(5));
         }
-        let most = usize::try_from(BUCKETS).expect("a few") * PLACES;
+        let most = usize::try_from(BUCKETS).expect("a few") * ENTRIES;
         assert!((most * 9 / 10..=most).contains(&table.len()), "{} of {most}", table.len());
         for number in 0..100 {
             assert!(is_banned(&table, banned(number), now), "{number} was forgotten");
-            let reception = table.receive(trusted(number), now, quota);
-            assert_eq!(reception, Reception::Welcome { trusted: true }, "{number} was forgotten");
+            let status = table.connects(trusted(number), now, rate);
+            assert_eq!(status, SourceStatus::Allowed { trusted: true }, "{number} was forgotten");
         }
 
         // What has passed takes no room.
@@ -231,11 +231,11 @@ mod tests {
     }
 
     #[test]
-    fn strangers_do_not_use_up_how_often_a_trusted_source_may_connect() {
+    fn trusted_source_has_no_connection_rate() {
         let now = Instant::now();
         let table = Table::new(now);
-        let quota = Some(Quota { each: seconds(1), saved: seconds(1) });
-        let takes = |at| table.receive(source(1), at, quota) != Reception::TooOften;
+        let rate = Some(Rate { burst: 1, interval: seconds(1) });
+        let takes = |at| table.connects(source(1), at, rate) != SourceStatus::RateLimited;
         assert_eq!([takes(now), takes(now)], [true, false]);
         let phone = device(1);
         table.vouch(source(1), now, &phone.identity, &phone.chain);
@@ -248,10 +248,10 @@ mod tests {
     }
 
     #[test]
-    fn trust_ends_with_the_right_unless_another_device_vouches() {
+    fn trust_ends_with_its_device_unless_another_vouches() {
         let now = Instant::now();
         let table = Table::new(now);
-        let trusted = |number| table.receive(source(number), now, None) == Reception::Welcome { trusted: true };
+        let trusted = |number| table.connects(source(number), now, None) == SourceStatus::Allowed { trusted: true };
         let (lost, mine) = (device(1), device(2));
         // At home both, elsewhere only the one that is lost: once in a connection that is still open.
         for (number, devices) in [(1, &[&lost, &mine][..]), (2, &[&lost]), (3, &[&mine])] {
@@ -274,18 +274,18 @@ mod tests {
     }
 
     #[test]
-    fn nobody_who_did_nothing_takes_room() {
+    fn source_that_did_nothing_has_no_record() {
         let now = Instant::now();
         let table = Table::new(now);
         for number in 0..1000 {
-            assert_eq!(table.receive(source(number), now, None), Reception::Welcome { trusted: false });
+            assert_eq!(table.connects(source(number), now, None), SourceStatus::Allowed { trusted: false });
             table.penalize(source(number), now, Duration::ZERO);
         }
         assert_eq!(table.len(), 0);
     }
 
     #[test]
-    fn a_full_bucket_keeps_those_who_owe_the_most() {
+    fn full_bucket_keeps_sources_with_the_highest_costs() {
         let now = Instant::now();
         let table = Table::new(now);
         // As many as there is room for twice over, each owing something else.
@@ -296,7 +296,7 @@ mod tests {
         let kept: Vec<Duration> = table
             .buckets
             .iter()
-            .flat_map(|bucket| lock(bucket).iter().map(|(_, standing)| standing.settled).collect::<Vec<_>>())
+            .flat_map(|bucket| lock(bucket).iter().map(|(_, record)| record.settled).collect::<Vec<_>>())
             .map(Duration::from_nanos)
             .collect();
         let heavy = kept.iter().filter(|owed| **owed > seconds(25)).count();

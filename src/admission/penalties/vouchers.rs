@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::nanoseconds;
 use crate::model::identity::{Chain, Identity, Sha256};
+use crate::model::rate_limit::nanoseconds;
 
 /// For so long after its last connection a device vouches for the source.
 const TRUST: Duration = Duration::from_secs(12 * 60 * 60);
@@ -29,7 +29,8 @@ impl Voucher {
     }
 }
 
-/// The devices that vouch for one source. Moments are nanoseconds since the table began. On the heap: most sources have none.
+/// The devices that vouch for one source. Moments are nanoseconds since the table began. On the heap: most sources have
+/// none.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Vouchers(Option<Box<Entries>>);
 
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_source_without_vouchers_takes_no_more_room_for_them() {
-        assert!(size_of::<(crate::model::source::Source, super::super::Standing)>() <= 64);
+        assert!(size_of::<(crate::model::source::Source, super::super::SourceRecord)>() <= 64);
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn ids(found: &[Arc<Refusal>]) -> Vec<u64> {
 }
 
 #[test]
-fn the_newest_come_first_and_are_found_by_address_fingerprint_and_name() {
+fn refusals_are_found_newest_first_by_address_and_name() {
     let refusals = Refusals::default();
     let alice = identity("Alice-phone");
     refusals.remember(refusal(1, "192.0.2.7", None));
@@ -91,7 +91,7 @@ fn who_was_counted_as_one_source_is_found_as_one() {
 }
 
 #[test]
-fn a_flood_of_strangers_does_not_push_out_what_happened_to_a_device() {
+fn flood_of_strangers_displaces_no_refusal_of_a_device() {
     let refusals = Refusals::default();
     let alice = identity("alice-phone");
     refusals.remember(refusal(1, "192.0.2.7", Some(&alice)));
@@ -216,9 +216,9 @@ fn three_megabytes_are_enough_for_any_refusals() {
 #[test]
 fn what_a_stranger_chose_is_escaped() {
     let nasty = identity("<b>\u{1b}[31m\n\u{202e}");
-    let shown = Shown::from(&nasty);
+    let shown = Certificate::from(&nasty);
     assert_eq!(shown.name(), "<b>\\u{1b}[31m\\n\\u{202e}");
-    // And is found again by what stands in the log.
+    // And is found by what the log has.
     assert!(Wanted::parse(shown.name()).expect("a name").means(&refusal(1, "192.0.2.7", Some(&nasty))));
 }
 

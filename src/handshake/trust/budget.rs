@@ -1,16 +1,18 @@
 //! What signatures that prove wrong may cost.
 //!
 //! A stranger decides which signatures are checked, so what they cost is bounded. The first is always checked: without it no
-//! new device gets in. Two under keys on P-256 cost less than a plain self-signed certificate costs anyway. More, or a second
-//! one under a key that is slower, is for real hierarchies that are seldom: an intermediate that was certified anew, or two of
-//! one name. These draw on an allowance that all clients share, so that a flood of made-up chains costs no more than that.
+//! new device gets in. Two under keys on P-256 cost less than a plain self-signed certificate costs anyway. More, or a
+//! second one under a key that is slower, is for real hierarchies that are seldom: an intermediate that was certified anew,
+//! or two of one name. These draw on an allowance that all clients share, so that a flood of made-up chains costs no more
+//! than that.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::alg_id;
 use tokio::time::Instant;
 
+use crate::model::rate_limit::{Rate, RateLimiter, nanoseconds};
 use crate::pki;
 
 /// The most signatures that may prove wrong under the keys of trust anchors, and again under those of intermediates that a
@@ -20,8 +22,8 @@ const WRONG_MAX: usize = 2;
 const WRONG_IN_ALL_MAX: usize = 3;
 /// What wrong signatures may cost before the allowance is drawn on, in units of [`cost`].
 const FREE: usize = 8;
-/// The most bytes of certificates with which a second signature may prove wrong without the allowance: receiving more costs as
-/// much as one.
+/// The most bytes of certificates with which a second signature may prove wrong without the allowance: receiving more costs
+/// as much as one.
 const SMALL: usize = 12 * 1024;
 
 /// What wrong signatures have cost in one handshake.
@@ -64,35 +66,39 @@ impl<'a> Budget<'a> {
 }
 
 /// What all clients together may have checked beyond what is free for each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Allowance {
-    /// How many are used up, and since when that has not been looked at.
-    used: Mutex<Option<(u32, Instant)>>,
+    /// The limiter counts the time from here.
+    began: Instant,
+    limiter: Mutex<RateLimiter>,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { began: Instant::now(), limiter: Mutex::default() }
+    }
 }
 
 impl Allowance {
-    /// How many wrong signatures it covers at once.
-    const MAX: u32 = 16;
-    /// One more is covered after so long.
-    const EVERY: Duration = Duration::from_secs(1);
+    /// Wrong signatures that it covers.
+    const RATE: Rate = Rate { burst: 16, interval: Duration::from_secs(1) };
 
     fn has_some(&self) -> bool {
-        self.used(Instant::now(), 0) < Self::MAX
+        self.limiter().allows(Self::RATE, self.now())
     }
 
     fn take(&self) {
-        self.used(Instant::now(), 1);
+        let now = self.now();
+        // At the limit nothing is counted: the allowance does not go into debt.
+        self.limiter().take(Self::RATE, now);
     }
 
-    /// Adds to what is used up, and gives the sum.
-    fn used(&self, now: Instant, more: u32) -> u32 {
-        let mut state = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        let (used, since) = state.unwrap_or((0, now));
-        let passed = now.saturating_duration_since(since).as_secs() / Self::EVERY.as_secs();
-        let passed = u32::try_from(passed).unwrap_or(u32::MAX);
-        let used = used.saturating_sub(passed).saturating_add(more).min(Self::MAX);
-        *state = Some((used, since.checked_add(Self::EVERY.saturating_mul(passed)).unwrap_or(now)));
-        used
+    fn now(&self) -> u64 {
+        nanoseconds(self.began.elapsed())
+    }
+
+    fn limiter(&self) -> MutexGuard<'_, RateLimiter> {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,17 +122,27 @@ fn cost(key: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_allowance_is_used_up_and_comes_back_with_time() {
-        let (allowance, start) = (Allowance::default(), Instant::now());
-        for number in 1..=Allowance::MAX {
-            assert_eq!(allowance.used(start, 1), number);
-        }
-        assert_eq!(allowance.used(start, 1), Allowance::MAX, "it does not go into debt");
-        assert_eq!(allowance.used(start + Duration::from_millis(999), 0), Allowance::MAX);
-        assert_eq!(allowance.used(start + Duration::from_millis(1001), 0), Allowance::MAX - 1);
-        // Fractions of a second are not lost, however often it is asked.
-        assert_eq!(allowance.used(start + Duration::from_millis(2000), 0), Allowance::MAX - 2);
-        assert_eq!(allowance.used(start + Duration::from_secs(1_000_000), 0), 0);
+    #[tokio::test(start_paused = true)]
+    async fn allowance_is_used_up_and_comes_back_with_time() {
+        let allowance = Allowance::default();
+        let take_all = || {
+            let mut count = 0;
+            while allowance.has_some() {
+                allowance.take();
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(take_all(), 16);
+        // It does not go into debt.
+        allowance.take();
+        tokio::time::advance(Duration::from_millis(999)).await;
+        assert_eq!(take_all(), 0);
+        tokio::time::advance(Duration::from_millis(2)).await;
+        assert_eq!(take_all(), 1);
+        tokio::time::advance(Duration::from_millis(999)).await;
+        assert_eq!(take_all(), 1);
+        tokio::time::advance(Duration::from_secs(1_000_000)).await;
+        assert_eq!(take_all(), 16);
     }
 }

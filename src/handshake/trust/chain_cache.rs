@@ -1,11 +1,10 @@
-//! Chains that were verified once, and need not be verified again as long as nothing can have changed.
+//! Verified chains, so that a known device costs no signature.
 //!
-//! A memory belongs to the authorities of one `[client_auth]` of one snapshot: other trust anchors mean another memory.
-//! That the client holds the key of its certificate is proved by its CertificateVerify, in every handshake; whether it is
-//! revoked and whether the route lets it in is asked every time. None of these is remembered.
+//! A cache belongs to the authorities of one `[client_auth]` of one snapshot: other trust anchors mean another cache. The
+//! proof of the key, revocation and the route's policy are checked in every handshake; none of these is cached.
 //!
-//! What else a client sends is no part of what is remembered, and only a certificate that a trust anchor vouches for is
-//! remembered at all: a stranger cannot fill the memory, nor can a device with certificates of its own making.
+//! Only the verified path is kept, and only certificates that a trust anchor vouches for: a stranger cannot fill the cache,
+//! nor can a device with certificates of its own making.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,11 +20,11 @@ const CHAINS_MAX: usize = 4;
 
 /// Chains that were verified, by the fingerprint of the client's own certificate.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(super) struct ChainCache {
     generations: Mutex<Generations>,
 }
 
-/// What was used lately is in `young`; when that is full, it becomes `old`, and what was old is forgotten.
+/// Recently used chains are in `young`; when that is full, it becomes `old`, and the former `old` is dropped.
 #[derive(Debug, Default)]
 struct Generations {
     young: HashMap<Sha256, Vec<Verified>>,
@@ -46,9 +45,9 @@ pub(crate) struct Verified {
 /// A time, in seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Validity {
-    /// From this second on. A clock can go back.
+    /// From this second on: a clock can go back.
     pub(crate) from: u64,
-    /// Up to this second, the last one.
+    /// Up to and including this second.
     pub(crate) until: u64,
 }
 
@@ -62,7 +61,7 @@ impl Validity {
         self.from <= now.as_secs() && now.as_secs() <= self.until
     }
 
-    /// While both hold.
+    /// The time in both.
     pub(super) fn and(self, other: Self) -> Self {
         Self { from: self.from.max(other.from), until: self.until.min(other.until) }
     }
@@ -75,9 +74,9 @@ impl Verified {
     }
 }
 
-impl Known {
-    /// What is known of the certificate with this fingerprint, if it holds `now` and the client sent the intermediates that
-    /// it takes.
+impl ChainCache {
+    /// The cached chain of the certificate with this fingerprint, if it is valid `now` and the client sent its
+    /// intermediates.
     pub(super) fn recall(&self, leaf: &Sha256, sent: &[CertificateDer<'_>], now: UnixTime) -> Option<Verified> {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         if !generations.young.contains_key(leaf) {
@@ -89,7 +88,7 @@ impl Known {
         chains.iter().find(|one| one.validity.holds(now) && one.is_among(sent)).cloned()
     }
 
-    /// Remembers a chain that has just been verified. Gives it as it is kept: equal ones are one.
+    /// Adds a chain that has just been verified. Returns it as it is kept: equal chains are shared.
     pub(super) fn remember(&self, verified: Verified) -> Verified {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         let leaf = verified.identity.fingerprint;
@@ -140,19 +139,19 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_is_recalled_while_it_holds_whichever_way_the_clock_goes() {
-        let (known, alice) = (Known::default(), certificate("phone.alice"));
-        let leaf = known.remember(verified(std::slice::from_ref(&alice))).identity.fingerprint;
+    fn known_chain_is_found_only_while_it_is_valid() {
+        let (cache, alice) = (ChainCache::default(), certificate("phone.alice"));
+        let leaf = cache.remember(verified(std::slice::from_ref(&alice))).identity.fingerprint;
         for (now, recalled) in [(150, true), (200, true), (201, false), (u64::MAX, false), (99, false), (100, true)] {
-            assert_eq!(known.recall(&leaf, &[], at(now)).is_some(), recalled, "at {now}");
+            assert_eq!(cache.recall(&leaf, &[], at(now)).is_some(), recalled, "at {now}");
         }
     }
 
     #[test]
-    fn a_chain_is_recalled_if_its_intermediates_are_sent_and_whatever_else_is() {
-        let (known, alice, between, other) =
-            (Known::default(), certificate("phone.alice"), certificate("between"), certificate("other"));
-        let leaf = known.remember(verified(&[alice, between.clone()])).identity.fingerprint;
+    fn known_chain_is_found_if_its_intermediates_are_sent() {
+        let (cache, alice, between, other) =
+            (ChainCache::default(), certificate("phone.alice"), certificate("between"), certificate("other"));
+        let leaf = cache.remember(verified(&[alice, between.clone()])).identity.fingerprint;
         for (sent, recalled) in [
             (vec![], false),
             (vec![other.clone()], false),
@@ -160,36 +159,36 @@ mod tests {
             (vec![other.clone(), between.clone()], true),
             (vec![between, other], true),
         ] {
-            assert_eq!(known.recall(&leaf, &sent, at(150)).is_some(), recalled, "{} sent", sent.len());
+            assert_eq!(cache.recall(&leaf, &sent, at(150)).is_some(), recalled, "{} sent", sent.len());
         }
     }
 
     #[test]
     fn equal_chains_are_one_and_a_device_has_few() {
-        let (known, alice) = (Known::default(), certificate("phone.alice"));
-        let first = known.remember(verified(std::slice::from_ref(&alice)));
-        let second = known.remember(verified(std::slice::from_ref(&alice)));
+        let (cache, alice) = (ChainCache::default(), certificate("phone.alice"));
+        let first = cache.remember(verified(std::slice::from_ref(&alice)));
+        let second = cache.remember(verified(std::slice::from_ref(&alice)));
         assert!(Arc::ptr_eq(&first.chain, &second.chain));
         for number in 0..3 * CHAINS_MAX {
-            known.remember(verified(&[alice.clone(), certificate(&format!("between-{number}"))]));
+            cache.remember(verified(&[alice.clone(), certificate(&format!("between-{number}"))]));
         }
-        let generations = known.generations.lock().expect("the generations");
+        let generations = cache.generations.lock().expect("the generations");
         assert_eq!(generations.young[&first.identity.fingerprint].len(), CHAINS_MAX);
     }
 
     #[test]
     fn memory_is_bounded_and_what_is_in_use_stays() {
-        let (known, alice) = (Known::default(), certificate("phone.alice"));
-        let often = known.remember(verified(std::slice::from_ref(&alice))).identity.fingerprint;
+        let (cache, alice) = (ChainCache::default(), certificate("phone.alice"));
+        let often = cache.remember(verified(std::slice::from_ref(&alice))).identity.fingerprint;
         for number in 0..u64::try_from(10 * GENERATION).expect("small") {
             let mut other = verified(std::slice::from_ref(&alice));
             let mut identity = Identity::clone(&other.identity);
             identity.fingerprint.0[..8].copy_from_slice(&number.to_be_bytes());
             other.identity = Arc::new(identity);
-            known.remember(other);
-            assert!(known.recall(&often, &[], at(150)).is_some(), "after {number} others");
+            cache.remember(other);
+            assert!(cache.recall(&often, &[], at(150)).is_some(), "after {number} others");
         }
-        let generations = known.generations.lock().expect("the generations");
+        let generations = cache.generations.lock().expect("the generations");
         assert!(generations.young.len() <= GENERATION && generations.old.len() <= GENERATION);
     }
 }

@@ -89,8 +89,8 @@ impl Lists {
         !self.by_issuer.is_empty() && chain.issued.iter().any(|issued| self.of(issued).any(|list| list.has(issued)))
     }
 
-    /// Up to which second, since 1970, the lists say that no certificate of this chain is revoked. With any list at all, each
-    /// certificate needs one that speaks for it.
+    /// Up to which second, since 1970, the lists say that no certificate of this chain is revoked. With any list at all,
+    /// each certificate needs one that speaks for it.
     pub(super) fn clear(&self, chain: &Chain, now: UnixTime) -> Result<u64, Refused> {
         let mut until = u64::MAX;
         if self.by_issuer.is_empty() {
@@ -154,7 +154,8 @@ impl Lists {
         lists.iter().filter(|list| issued.key.as_ref().is_none_or(|key| list.is_signed_by(key, self.algorithms)))
     }
 
-    /// What the lists here revoke and those of `other` do not: the first `most` (issuer and serial number), and how many more.
+    /// What the lists here revoke and those of `other` do not: the first `most` (issuer and serial number), and how many
+    /// more.
     pub(super) fn beside(&self, other: &Self, most: usize) -> (Vec<(String, Serial)>, usize) {
         let (mut first, mut count) = (BTreeSet::new(), 0);
         for (issuer, lists) in &self.by_issuer {
@@ -226,7 +227,8 @@ impl List {
         }
     }
 
-    /// Whether it speaks for a certificate of its issuer. One with distribution points needs one of them in the list's scope.
+    /// Whether it speaks for a certificate of its issuer. One with distribution points needs one of them in the list's
+    /// scope.
     fn speaks_for(&self, certificate: &[u8], is_authority: bool) -> bool {
         let Some(scope) = &self.scope else { return true };
         if !(if is_authority { scope.authorities } else { scope.devices }) {

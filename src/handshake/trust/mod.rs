@@ -1,5 +1,4 @@
-//! Who vouches for client certificates, and which are revoked: trust anchors and revocation lists, and what was found out by
-//! them.
+//! Trust anchors and revocation lists: which client certificates are verified, and which are revoked.
 
 mod anchors;
 mod budget;
@@ -16,10 +15,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use self::anchors::Anchors;
 use self::budget::Allowance;
-use self::chain_cache::Known;
+use self::chain_cache::ChainCache;
 pub(super) use self::chain_cache::{Validity, Verified};
 use self::lists::Lists;
-use self::path::{Path, Vouched};
+use self::path::{KnownIntermediates, Path};
 use super::suites::PROVIDER;
 use crate::config::checked::ClientAuth;
 use crate::model::identity::{Chain, Identity, Issued, IssuerKey, Serial, Sha256};
@@ -30,28 +29,28 @@ use crate::pki::{Algorithms, Parts};
 /// The most certificates a client may send beside its own.
 const INTERMEDIATES_MAX: usize = 8;
 
-/// The most bytes that all certificates of a client may have. Real chains have two to ten thousand, with signatures that resist
-/// quantum computers up to twenty thousand.
+/// The most bytes that all certificates of a client may have. Real chains have two to ten thousand, with signatures that
+/// resist quantum computers up to twenty thousand.
 const CHAIN_MAX: usize = 36 * 1024;
 
-/// The most DER values in the names and extensions of a certificate that is read for its names although nothing vouches for it.
-/// Real ones have about a hundred.
+/// The most DER values in the names and extensions of a certificate that is read for its names although nothing vouches for
+/// it. Real ones have about a hundred.
 const VALUES_MAX: usize = 256;
 
 /// The longest certificate, in bytes, that is hashed and read for its names although nothing vouches for it: what that takes
 /// grows with it. Real ones have one to three thousand bytes.
 const UNVERIFIED_MAX: usize = 16 * 1024;
 
-/// The authorities of one `[client_auth]`. Routes that have the same one share them: lists may be long, and a device that was
-/// seen on one route is known on the others.
+/// The authorities of one `[client_auth]`. Routes that have the same one share them: lists may be long, and a device that
+/// was seen on one route is known on the others.
 #[derive(Debug)]
 pub struct Authorities {
     /// Whether certificates are verified, in this mode.
     verifies: bool,
     anchors: Anchors,
     lists: Lists,
-    known: Known,
-    vouched: Vouched,
+    chains: ChainCache,
+    intermediates: KnownIntermediates,
     allowance: Allowance,
     algorithms: Algorithms<'static>,
 }
@@ -91,8 +90,8 @@ impl Authorities {
             verifies,
             anchors,
             lists,
-            known: Known::default(),
-            vouched: Vouched::default(),
+            chains: ChainCache::default(),
+            intermediates: KnownIntermediates::default(),
             allowance: Allowance::default(),
             algorithms,
         })
@@ -120,8 +119,8 @@ impl Authorities {
         self.lists.revoke(chain)
     }
 
-    /// Follows a chain to a trust anchor, or recalls that it was followed before; and asks the revocation lists. With the last
-    /// second, since 1970, in which that holds as far as is known now.
+    /// Follows a chain to a trust anchor, or recalls that it was followed before; and asks the revocation lists. With the
+    /// last second, since 1970, in which that holds as far as is known now.
     pub(super) fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -160,7 +159,7 @@ impl Authorities {
             return Err((named(), Refused::invalid(CertificateFault::ChainTooLong { bytes, most: CHAIN_MAX })));
         }
         if end_entity.len() <= UNVERIFIED_MAX
-            && let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now)
+            && let Some(verified) = self.chains.recall(&Sha256::of(end_entity), sent, now)
         {
             return Ok(verified);
         }
@@ -179,9 +178,9 @@ impl Authorities {
             })?;
             let issued = Issued { issuer: leaf.issuer.to_vec(), key: None, serial: identity.serial.clone() };
             let chain = Chain::new(vec![end_entity.clone().into_owned()], vec![issued], validity.until);
-            return Ok(self.known.remember(Verified { identity, chain: Arc::new(chain), validity }));
+            return Ok(self.chains.remember(Verified { identity, chain: Arc::new(chain), validity }));
         }
-        let found = path::find(leaf, sent, &self.anchors, self.algorithms, &self.vouched, &self.allowance, now);
+        let found = path::find(leaf, sent, &self.anchors, self.algorithms, &self.intermediates, &self.allowance, now);
         let path = found.map_err(|none| {
             let anchored =
                 |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
@@ -194,7 +193,7 @@ impl Authorities {
         let validity = path.certificates.iter().map(validity).reduce(Validity::and).unwrap_or(Validity::NEVER);
         let certificates = path.certificates.iter().map(|one| CertificateDer::from(one.der.to_vec())).collect();
         let chain = Arc::new(Chain::new(certificates, issued(&path), validity.until));
-        Ok(self.known.remember(Verified { identity: Arc::new(identity), chain, validity }))
+        Ok(self.chains.remember(Verified { identity: Arc::new(identity), chain, validity }))
     }
 }
 

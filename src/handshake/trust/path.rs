@@ -40,8 +40,8 @@ pub(super) struct Path<'a> {
 pub(super) struct NoPath<'a> {
     weight: u8,
     pub(super) error: webpki::Error,
-    /// The SubjectPublicKeyInfo with which a signature could not be checked, if that is the error. An authority in trust vouches
-    /// for it.
+    /// The SubjectPublicKeyInfo with which a signature could not be checked, if that is the error. An authority in trust
+    /// vouches for it.
     pub(super) key: Option<&'a [u8]>,
     /// On some path all signatures are right, from a trust anchor down to the client's certificate, and all issuers are
     /// authorities.
@@ -54,7 +54,7 @@ pub(super) fn find<'a>(
     sent: &'a [CertificateDer<'_>],
     anchors: &'a Anchors,
     algorithms: pki::Algorithms<'a>,
-    vouched: &'a Vouched,
+    vouched: &'a KnownIntermediates,
     allowance: &'a Allowance,
     now: UnixTime,
 ) -> Result<Path<'a>, NoPath<'a>> {
@@ -118,15 +118,15 @@ impl webpki::ExtendedKeyUsageValidator for ForClients {
     }
 }
 
-/// Certificates of intermediates that a trust anchor signed, as they were seen before. A genuine intermediate is known to
-/// strangers as well, and must not make the rest of what they send dearer.
+/// Certificates of intermediates that a trust anchor signed, as they were seen before. Strangers can send a genuine
+/// intermediate as well, which must not add to the cost of the rest.
 #[derive(Debug, Default)]
-pub(super) struct Vouched {
+pub(super) struct KnownIntermediates {
     /// The anchor's key and the certificate. Compared byte by byte: hashing what strangers send costs more.
     seen: Mutex<Vec<(Vec<u8>, Vec<u8>)>>,
 }
 
-impl Vouched {
+impl KnownIntermediates {
     /// The most that are kept. Only what a trust anchor signed gets here.
     const MAX: usize = 64;
     /// The longest certificate, in bytes, that is kept.
@@ -154,7 +154,7 @@ struct Search<'a> {
     certificates: Vec<Parts<'a>>,
     anchors: &'a Anchors,
     algorithms: pki::Algorithms<'a>,
-    vouched: &'a Vouched,
+    vouched: &'a KnownIntermediates,
     now: UnixTime,
     checked: Vec<Checked<'a>>,
     budget: Budget<'a>,
@@ -288,8 +288,11 @@ impl<'a> Search<'a> {
         }
         let ders: Vec<_> = certificates.iter().map(|one| CertificateDer::from(one.der)).collect();
         let (leaf, intermediates) = ders.split_first().ok_or(webpki::Error::UnknownIssuer)?;
-        let known: Vec<_> =
-            self.checked.iter().filter_map(|one| Some(Known { by: one.by.ok()?, all: &self.checked })).collect();
+        let known: Vec<_> = self
+            .checked
+            .iter()
+            .filter_map(|one| Some(CheckedSignature { by: one.by.ok()?, all: &self.checked }))
+            .collect();
         let algorithms: Vec<_> = known.iter().map(|one| one as &dyn SignatureVerificationAlgorithm).collect();
         let end_entity = webpki::EndEntityCert::try_from(leaf)?;
         let anchors: &[TrustAnchor<'_>] = slice::from_ref(&anchor.trust);
@@ -342,12 +345,12 @@ fn not_signed(why: NotSigned, signature: &Signed<'_>, spki: &[u8]) -> (u8, webpk
 
 /// Tells webpki what was found out about the signatures of a path by this algorithm: they need not be checked twice.
 #[derive(Debug)]
-struct Known<'a> {
+struct CheckedSignature<'a> {
     by: &'a dyn SignatureVerificationAlgorithm,
     all: &'a [Checked<'a>],
 }
 
-impl SignatureVerificationAlgorithm for Known<'_> {
+impl SignatureVerificationAlgorithm for CheckedSignature<'_> {
     fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
         let is_this = |one: &&Checked<'_>| {
             one.by.is_ok_and(|by| {

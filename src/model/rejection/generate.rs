@@ -44,8 +44,8 @@ macro_rules! reasons {
 
 macro_rules! causes {
     ($( $(#[doc = $doc:literal])+ $variant:ident $(($($part:ty),+))? $({ $($(#[doc = $field_doc:literal])+ $field:ident: $type:ty),+ })? = $reason:ident; )+) => {
-        /// What happened to a rejected connection, with the data that a person needs. Closed. What another party chose in it is
-        /// escaped and bounded.
+        /// What happened to a rejected connection, with the data that a person needs. Closed. What another party chose in it
+        /// is escaped and bounded.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum Cause {
             $( $(#[doc = $doc])+ $variant $(($($part),+))? $({ $($(#[doc = $field_doc])+ $field: $type),+ })?, )+

@@ -11,13 +11,13 @@ use super::parts::{
 use crate::model::close::CloseReason;
 use crate::model::names::{Name, ServerName};
 
-// Everything about a reason that is not words; the words are in `explanation`. A row: the stage, the label, the side, the
+// Everything about a reason that is not words; the words are in `explain`. A row: the stage, the label, the side, the
 // alert, and what it costs the source in seconds. The costs:
 //
 // 0: what the gate, its limits or a backend brought about; what the proxy in front of the gate got wrong, which speaks for
 //    every client behind it; and a browser that hangs up, twice at times, to ask its user which certificate to show.
-// 1: what a device of the owner's does, too, if something about it is out of date or not set up yet. Most invalid certificates
-//    come from a tutorial: version 1, CA:TRUE, a critical extension.
+// 1: what a device of the owner's does, too, if something about it is out of date or not set up yet. Most invalid
+//    certificates come from a tutorial: version 1, CA:TRUE, a critical extension.
 // 2: a stranger, or a device with a certificate of an earlier authority.
 // 5: what no device does that is not meant to.
 reasons! {
@@ -32,8 +32,8 @@ reasons! {
     SourceRate = Admission, "source_rate", Client, None, 0;
     /// The listener's `allow_sources` or `deny_sources` shut the source out.
     SourceDenied = Admission, "source_denied", Client, None, 0;
-    /// Connections of the source were rejected so often that it has to wait (`limits.penalties`), and this one did not get as far as
-    /// a handshake.
+    /// The source is banned for its rejected connections (`limits.penalties`), and this connection did not get as far as a
+    /// handshake.
     SourceBanned = Admission, "source_banned", Client, None, 0;
     /// A source listed in `proxy_protocol_from` sent no PROXY protocol header.
     ProxyHeaderMissing = Admission, "proxy_header_missing", Client, None, 0;
@@ -44,7 +44,7 @@ reasons! {
 
     /// No complete ClientHello came within `timeouts.client_hello`.
     ClientHelloTimeout = ClientHello, "timeout", Client, None, 1;
-    /// The client went away before its ClientHello was complete.
+    /// The client closed the connection before its ClientHello was complete.
     ClientHelloClosedEarly = ClientHello, "closed_early", Client, None, 0;
     /// The first bytes are not a TLS record.
     NotTls = ClientHello, "not_tls", Client, None, 2;
@@ -70,7 +70,7 @@ reasons! {
     PeerAlert = Handshake, "peer_alert", Client, None, 1;
     /// The handshake was not complete within `timeouts.handshake`.
     HandshakeTimeout = Handshake, "timeout", Client, None, 1;
-    /// The client went away in the middle of the handshake.
+    /// The client closed the connection during the handshake.
     HandshakeClosedEarly = Handshake, "closed_early", Client, None, 0;
 
     /// The client showed no certificate.
@@ -125,14 +125,15 @@ causes! {
         /// How many half of it is.
         share: usize
     } = ConnectionLimit;
-    /// The handshake was the oldest of the source that had the most, and its place was needed.
+    /// The handshake was the oldest of the source that had the most, and its slot was needed.
     HandshakeEvicted = HandshakeLimit;
     /// The source has as many connections open as `limits.connections_per_source` allows.
     SourceLimit {
         /// How many that is.
         limit: usize
     } = SourceLimit;
-    /// Connections of a source without a valid certificate get half of `limits.connections_per_source`, and all of it is in use.
+    /// Connections of a source without a valid certificate get half of `limits.connections_per_source`, and all of it is in
+    /// use.
     SourceShare {
         /// How many half of it is.
         share: usize

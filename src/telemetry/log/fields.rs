@@ -1,9 +1,11 @@
-//! What a line says: its fields, which are documented in the README and relied upon.
+//! The fields of a line. They are documented, and other programs rely on them.
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
 
 use crate::explain::moment;
 use crate::model::identity::Identity;
@@ -44,36 +46,36 @@ pub enum Event {
         /// Where.
         socket: String,
     },
-    /// Connections are taken.
+    /// Connections are accepted.
     Ready,
-    /// No more connections are taken; those there are may end.
+    /// No more connections are accepted; open ones may end.
     Draining,
     /// Another configuration is in force.
     Reloaded {
-        /// Who wanted it.
+        /// What requested it.
         cause: &'static str,
         /// Connections that go on.
         sessions_kept: usize,
         /// Connections that end, since they would not be let in any more.
         sessions_cut: usize,
-        /// What is allowed but probably not meant.
+        /// What is allowed but probably not intended.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         warnings: Vec<String>,
         /// What takes effect only after a restart.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         after_restart: Vec<String>,
-        /// Who may go where he could not before.
+        /// Clients and the routes they gained.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         gained: Vec<String>,
-        /// Who may no longer go where he could.
+        /// Clients and the routes they lost.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         lost: Vec<String>,
     },
     /// Another configuration was refused; the one before stays in force.
     ReloadFailed {
-        /// Who wanted it.
+        /// What requested it.
         cause: &'static str,
-        /// Every mistake in it.
+        /// Every error in it.
         errors: Vec<String>,
         /// Revocation lists and `deny` entries that are in force nevertheless.
         #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -94,11 +96,11 @@ pub enum Event {
         /// Sessions that end because of it.
         sessions_cut: usize,
     },
-    /// Connections could not be accepted for want of descriptors or memory: told once a minute.
+    /// Connections could not be accepted for lack of descriptors or memory: reported once a minute.
     AcceptFailed {
-        /// The listener that met with the last of them.
+        /// The listener of the last failure.
         listener: String,
-        /// How many there were since this was told last.
+        /// How many since the last report.
         failures: u64,
         /// The last error, and what to do about it.
         error: String,
@@ -159,18 +161,18 @@ pub struct Verdict {
     pub stage: Option<&'static str>,
     /// Why.
     pub reason: &'static str,
-    /// Who brought a rejection about.
+    /// Which side caused a rejection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub side: Option<&'static str>,
-    /// More about it.
+    /// Details.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
     /// The TLS alert that the client was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alert: Option<String>,
     /// The certificate that was shown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<Certificate>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "certificate")]
+    pub certificate: Option<Arc<Identity>>,
     /// What the handshake negotiated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -212,23 +214,6 @@ pub struct Durations {
     pub relay: Option<f64>,
 }
 
-/// The certificate in a line.
-#[derive(Clone, Debug, Serialize)]
-pub struct Certificate {
-    /// What the holder is called.
-    pub name: String,
-    /// SHA-256 of the certificate.
-    pub fingerprint: String,
-    /// Its serial number.
-    pub serial: String,
-    /// Who issued it.
-    pub issuer: String,
-    /// When it expires.
-    pub not_after: String,
-    /// Whether a trust anchor vouches for it.
-    pub verified: bool,
-}
-
 /// What a handshake negotiated, in a line.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tls {
@@ -240,17 +225,17 @@ pub struct Tls {
     pub resumed: bool,
 }
 
-impl From<&Identity> for Certificate {
-    fn from(identity: &Identity) -> Self {
-        Self {
-            name: printable(&identity.display_name(), STRANGER_MAX),
-            fingerprint: identity.fingerprint.to_string(),
-            serial: printable(&identity.serial.to_string(), STRANGER_MAX),
-            issuer: printable(&identity.issuer, STRANGER_MAX),
-            not_after: moment(identity.not_after),
-            verified: identity.verified,
-        }
-    }
+/// The fields of a certificate in a line.
+fn certificate<S: Serializer>(identity: &Option<Arc<Identity>>, serializer: S) -> Result<S::Ok, S::Error> {
+    let Some(identity) = identity else { return serializer.serialize_none() };
+    let mut fields = serializer.serialize_struct("Certificate", 6)?;
+    fields.serialize_field("name", &stranger(&identity.display_name()))?;
+    fields.serialize_field("fingerprint", &identity.fingerprint.to_string())?;
+    fields.serialize_field("serial", &stranger(&identity.serial.to_string()))?;
+    fields.serialize_field("issuer", &stranger(&identity.issuer))?;
+    fields.serialize_field("not_after", &moment(identity.not_after))?;
+    fields.serialize_field("verified", &identity.verified)?;
+    fields.end()
 }
 
 impl Event {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub use self::fields::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict, detail, stranger};
+pub use self::fields::{Durations, Event, LeftOutCause, Tls, Verdict, detail, stranger};
 use self::form::Form;
 pub use self::health::{LogError, LogSeries};
 pub(super) use self::queue::Output;
@@ -74,19 +74,19 @@ impl Log {
     fn start(form: Form, out: impl Output + Send + 'static) -> io::Result<Self> {
         let queue = Arc::new(Queue::new(form));
         let writing = Arc::clone(&queue);
-        // Nobody waits for the thread itself: what it writes to may hold it for ever.
+        // The thread is not joined: its output may block it for ever.
         std::thread::Builder::new().name("log".to_owned()).spawn(move || writing.write_to(out))?;
         Ok(Self { sampler: None, queue })
     }
 
-    /// Writes only some of many verdicts on strangers from one source, and tells how many it left out. The settings of the sampling are
-    /// those that the README gives.
+    /// Limits the lines about strangers for each source, and reports how many were left out. The quotas are documented in
+    /// the README.
     #[must_use]
     pub fn sampled(self) -> Self {
         Self { sampler: Some(Sampler::default()), ..self }
     }
 
-    /// Whether the line of a verdict on a stranger is to be made and written. To be asked once for each: what is not, is
+    /// Whether the line of a verdict on a stranger is to be written. To be asked once for each: a line that is not is
     /// counted.
     pub fn takes(&self, source: Source, kind: impl Into<Kind>) -> bool {
         self.takes_at(source, kind, Instant::now())
@@ -101,7 +101,7 @@ impl Log {
         self.sampler.as_ref().is_none_or(|sampler| sampler.takes_device(fingerprint, kind, Instant::now()))
     }
 
-    /// Tells what was left out, once a minute. To be called now and then.
+    /// Reports lines that were left out, once a minute. To be called now and then.
     pub fn tidy(&self) {
         self.tidy_at(Instant::now());
     }

@@ -1,4 +1,4 @@
-//! The lines between those who have something to say and the thread that writes it: nobody waits for the log.
+//! The queue between connections and the thread that writes the log. Connections do not wait for the log.
 
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,21 +10,20 @@ use super::fields::{Event, Line};
 use super::form::Form;
 use super::health::{Health, to_stderr};
 
-/// How many bytes wait for a slow reader. Further lines are left out, and their number is told: a gate that waits
-/// for its log could be stopped by filling it.
+/// How many bytes wait for a slow reader. Further lines are left out and counted: a gate that waits for its log could be
+/// stopped by filling it.
 pub(super) const WAITING_MAX: usize = 4 * 1024 * 1024;
 
-/// How long lines are collected before they are written together. To wake the writer for each of them would cost more than
-/// writing it does.
+/// How long lines are collected before they are written together. Waking the writer for each line costs more than writing
+/// it.
 const COLLECTING: Duration = Duration::from_millis(2);
 
-/// How often the output is looked at, whether or not there are lines.
-const LOOKING: Duration = Duration::from_secs(1);
+/// How often the output is checked, with or without lines.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What lines are written to.
 pub(in crate::telemetry) trait Output: io::Write {
-    /// Looks whether what is written can still be found where it belongs, and mends it if it can. An error says what is
-    /// wrong and what to do.
+    /// Checks that lines still reach their file, and reopens it if not. An error says what is wrong and what to do.
     fn look(&mut self) -> Result<(), String> {
         Ok(())
     }
@@ -33,7 +32,7 @@ pub(in crate::telemetry) trait Output: io::Write {
     fn name(&self) -> String;
 }
 
-/// How long the end of the gate waits for its last lines to be written. Whoever reads them may have stopped reading.
+/// How long the gate waits at its end for the last lines to be written. Their reader may have stopped reading.
 const FINISHING: Duration = Duration::from_secs(5);
 
 /// Lines that are to be written.
@@ -42,7 +41,7 @@ pub(super) struct Queue {
     form: Form,
     pub(super) health: Health,
     waiting: Mutex<Waiting>,
-    /// There is something to be written, or nothing will be any more.
+    /// There are lines to write, or the log ends.
     changed: Condvar,
     /// The last line has been written.
     ended: Condvar,
@@ -122,7 +121,7 @@ impl Queue {
         let (mut looked, mut misplaced) = (Instant::now(), None);
         loop {
             let (finished, told) = self.take(&mut lines);
-            if looked.elapsed() >= LOOKING {
+            if looked.elapsed() >= CHECK_INTERVAL {
                 looked = Instant::now();
                 misplaced = out.look().err();
             }
@@ -170,21 +169,21 @@ impl Queue {
         }
     }
 
-    /// Waits for lines, no longer than until the output is to be looked at, and takes them. Says whether there will be no more,
-    /// and which of them tell of others.
+    /// Waits for lines, no longer than until the output is to be looked at, and takes them. Says whether there will be no
+    /// more, and which of them tell of others.
     fn take(&self, lines: &mut Vec<u8>) -> (bool, Vec<(usize, u64)>) {
         let nothing = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.finished;
-        let waited = self.changed.wait_timeout_while(self.lock(), LOOKING, nothing);
+        let waited = self.changed.wait_timeout_while(self.lock(), CHECK_INTERVAL, nothing);
         let (mut waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        // No line comes by itself to find out that the output takes them again.
+        // The output may work again without a new line to show it.
         self.tell_missing(&mut waiting);
         std::mem::swap(&mut waiting.lines, lines);
         (waiting.finished, std::mem::take(&mut waiting.told))
     }
 }
 
-/// Writes as much as can be written, and says how much that was, and what went wrong. If it ends within a line, that is remembered in `torn`, and
-/// what comes next does not become a part of that line.
+/// Writes as much as possible; returns how much that was and the error, if any. If it ends within a line, `torn` is set, and
+/// the next write ends that line first.
 fn write_lines(out: &mut impl io::Write, lines: &[u8], torn: &mut bool) -> (usize, Option<io::Error>) {
     if *torn && !lines.is_empty() {
         if let Err(error) = out.write_all(b"\n") {
@@ -207,7 +206,7 @@ fn write_lines(out: &mut impl io::Write, lines: &[u8], torn: &mut bool) -> (usiz
             }
         }
     }
-    // Whatever an output holds back, it tries again by itself.
+    // An output that holds bytes back tries them again.
     let _ = out.flush();
     *torn |= lines.get(..written).and_then(<[u8]>::last).is_some_and(|last| *last != b'\n');
     (written, failed)

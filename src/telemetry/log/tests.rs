@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::fields::{DETAIL_MAX, STRANGER_MAX};
 use super::queue::WAITING_MAX;
 use super::*;
+use crate::model::identity::Identity;
 use crate::model::rejection::Reason;
 use crate::model::source::Prefixes;
 
@@ -52,7 +53,7 @@ fn every_line_is_written_and_in_order() {
 
 /// 5,000 a second for 30 s, as a scanner sends them that the limits of connections do not stop.
 #[test]
-fn a_flood_of_rejections_takes_a_few_kibibytes_and_is_told_in_full() {
+fn flood_of_rejections_takes_little_room_and_is_counted() {
     const REJECTED: u32 = 150_000;
     for format in [LogFormat::Text, LogFormat::Json] {
         for sources in [1, 100, REJECTED] {
@@ -120,13 +121,17 @@ fn entry(journald: &UnixDatagram) -> BTreeMap<String, String> {
 fn journald_is_sent_native_fields() {
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("socket");
-    let refused = Log::to_journal(&socket).expect_err("nobody is there").to_string();
+    let refused = Log::to_journal(&socket).expect_err("no journald").to_string();
     assert!(refused.contains("cannot reach journald at") && refused.contains("\"stdout\""), "{refused}");
 
     let journald = UnixDatagram::bind(&socket).expect("a socket");
     journald.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
     let log = Log::to_journal(&socket).expect("a log");
     log.event(&Event::Ready);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(vec!["alice-phone".to_owned()]).expect("a name");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    let identity = Identity::from_certificate(certificate.der(), false).expect("an identity");
     log.verdict(&Verdict {
         event: "rejected",
         id: 7,
@@ -135,14 +140,7 @@ fn journald_is_sent_native_fields() {
         reason: "expired",
         side: Some("client"),
         detail: Some("one\nPRIORITY=0\n\nMESSAGE=two".to_owned()),
-        certificate: Some(Certificate {
-            name: "alice-phone".to_owned(),
-            fingerprint: String::new(),
-            serial: String::new(),
-            issuer: String::new(),
-            not_after: String::new(),
-            verified: false,
-        }),
+        certificate: Some(Arc::new(identity)),
         durations: Durations { hello: Some(0.5), ..Durations::default() },
         ..Verdict::default()
     });
@@ -184,7 +182,7 @@ fn journald_is_sent_native_fields() {
 }
 
 #[test]
-fn lines_that_could_not_be_written_are_counted_until_it_can_be_told() {
+fn lost_lines_are_counted_until_they_can_be_reported() {
     /// Fails while the test says so.
     struct Broken(Arc<AtomicBool>, Written);
     impl io::Write for Broken {
@@ -289,7 +287,7 @@ fn row_49_failing_output_is_told_and_recovers_by_itself() {
 /// A disk that fills up takes the beginning of a line; what came after it stood in the same line, and the first of that was
 /// how many lines are missing. Those that had been written before it was full counted as missing, too.
 #[test]
-fn a_disk_that_fills_up_and_empties_again_leaves_whole_lines_and_the_right_count() {
+fn full_disk_leaves_whole_lines_and_the_right_count() {
     /// Takes no more bytes than there is room for, and nothing while the test holds it.
     struct Disk(Arc<Mutex<usize>>, Written);
     impl io::Write for Disk {

@@ -1,8 +1,8 @@
-//! Lines as people read them.
+//! Lines in the text format.
 
 use std::fmt;
 
-use super::fields::{Event, Verdict};
+use super::fields::{Event, Verdict, stranger};
 
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,7 +76,7 @@ impl fmt::Display for Verdict {
             None => write!(f, " {}", self.reason)?,
         }
         if let Some(certificate) = &self.certificate {
-            write!(f, " certificate=\"{}\"", certificate.name)?;
+            write!(f, " certificate=\"{}\"", stranger(&certificate.display_name()))?;
             if !certificate.verified {
                 f.write_str("(unverified)")?;
             }

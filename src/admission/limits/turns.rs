@@ -1,9 +1,9 @@
-//! One handshake at a time for a source that has to wait: a valid certificate can always vouch for its address, whatever
-//! strangers behind the same address do.
+//! One handshake at a time for a source on probation, so that a valid certificate can always vouch for its address, whatever
+//! other clients behind it do.
 //!
-//! Turns are given in the order in which the ClientHellos came, so as many strangers as fit into the line delay a device by as
-//! many turns and no more. A line that is full takes no other connection. What turns cost the gate is bounded by their pace, for each
-//! source and for all together.
+//! Turns are given in the order of the ClientHellos, so a full queue delays a device by as many turns as it has places. A
+//! full queue takes no other connection. The pace of turns, for each source and for all together, bounds what they cost the
+//! gate.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,16 +15,16 @@ use tokio::time::{Instant, sleep_until};
 use crate::model::source::Source;
 
 /// How long a turn lasts at most. From the ClientHello on, a handshake takes one round trip and a signature.
-pub(super) const TURN: Duration = Duration::from_secs(1);
+pub(in crate::admission) const TURN: Duration = Duration::from_secs(1);
 
 /// How many connections of a source wait for their turn or have it.
-const LINE: usize = 16;
+const QUEUE: usize = 16;
 
-/// How many do so in all. The second half is for sources that have none in line yet.
+/// How many do so in all. The second half is for sources that have none in a queue yet.
 const WAITING: usize = 512;
 
-/// How many lines are remembered between two tidyings.
-const LINES: usize = 4096;
+/// How many queues are remembered between two calls of `tidy`.
+const QUEUES: usize = 4096;
 
 /// The least time from one turn of a source to its next.
 const PACE: Duration = Duration::from_millis(50);
@@ -32,30 +32,30 @@ const PACE: Duration = Duration::from_millis(50);
 /// The same for all sources together.
 const PACE_OF_ALL: Duration = Duration::from_millis(5);
 
-/// The lines of all sources that have to wait.
+/// The queues of all sources on probation.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
-    lines: Mutex<Lines>,
+pub(in crate::admission) struct Turns {
+    queues: Mutex<Queues>,
 }
 
 #[derive(Debug, Default)]
-struct Lines {
-    sources: HashMap<Source, Line>,
+struct Queues {
+    sources: HashMap<Source, Queue>,
     waiting: usize,
     /// When the next turn of any source may begin.
     next: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct Queue {
     waiting: usize,
     /// When its next turn may begin.
     next: Instant,
-    /// One permit, given in order.
+    /// One permit, given in order of arrival.
     turn: Arc<Semaphore>,
 }
 
-/// A place in the line, given back on drop.
+/// A place in a queue, given back on drop.
 #[derive(Debug)]
 struct Waiting {
     turns: Arc<Turns>,
@@ -64,70 +64,70 @@ struct Waiting {
 
 /// A turn, which ends on drop.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(in crate::admission) struct Turn {
     _permit: OwnedSemaphorePermit,
     _waiting: Waiting,
 }
 
 impl Turns {
-    /// Waits for a turn; `None` where the line is full.
-    pub(super) async fn wait(turns: &Arc<Self>, source: Source) -> Option<Turn> {
-        let (waiting, turn) = Self::line_up(turns, source, Instant::now())?;
+    /// Waits for a turn; `None` if the queue is full.
+    pub(in crate::admission) async fn wait(turns: &Arc<Self>, source: Source) -> Option<Turn> {
+        let (waiting, turn) = Self::enqueue(turns, source, Instant::now())?;
         let permit = turn.acquire_owned().await.ok()?;
         sleep_until(turns.begin(source, Instant::now())).await;
         Some(Turn { _permit: permit, _waiting: waiting })
     }
 
-    /// Forgets the lines that nothing depends on any more. To be called now and then.
-    pub(super) fn tidy(&self, now: Instant) {
-        let mut lines = self.lines();
-        lines.sources.retain(|_, line| line.waiting > 0 || line.next > now);
-        lines.sources.shrink_to_fit();
+    /// Forgets queues that are empty and past their pace. To be called now and then.
+    pub(in crate::admission) fn tidy(&self, now: Instant) {
+        let mut queues = self.queues();
+        queues.sources.retain(|_, queue| queue.waiting > 0 || queue.next > now);
+        queues.sources.shrink_to_fit();
     }
 
-    fn line_up(turns: &Arc<Self>, source: Source, now: Instant) -> Option<(Waiting, Arc<Semaphore>)> {
-        let mut lines = turns.lines();
-        let in_line = lines.sources.get(&source).map(|line| line.waiting);
-        let most = if in_line.is_none_or(|waiting| waiting == 0) { WAITING } else { WAITING / 2 };
-        if lines.waiting >= most || in_line.is_some_and(|waiting| waiting >= LINE) {
+    fn enqueue(turns: &Arc<Self>, source: Source, now: Instant) -> Option<(Waiting, Arc<Semaphore>)> {
+        let mut queues = turns.queues();
+        let in_queue = queues.sources.get(&source).map(|queue| queue.waiting);
+        let most = if in_queue.is_none_or(|waiting| waiting == 0) { WAITING } else { WAITING / 2 };
+        if queues.waiting >= most || in_queue.is_some_and(|waiting| waiting >= QUEUE) {
             return None;
         }
-        if in_line.is_none() && lines.sources.len() >= LINES {
+        if in_queue.is_none() && queues.sources.len() >= QUEUES {
             return None;
         }
-        let new = || Line { waiting: 0, next: now, turn: Arc::new(Semaphore::new(1)) };
-        let line = lines.sources.entry(source).or_insert_with(new);
-        line.waiting += 1;
-        let turn = Arc::clone(&line.turn);
-        lines.waiting += 1;
-        drop(lines);
+        let new = || Queue { waiting: 0, next: now, turn: Arc::new(Semaphore::new(1)) };
+        let queue = queues.sources.entry(source).or_insert_with(new);
+        queue.waiting += 1;
+        let turn = Arc::clone(&queue.turn);
+        queues.waiting += 1;
+        drop(queues);
         Some((Waiting { turns: Arc::clone(turns), source }, turn))
     }
 
     /// When the turn begins that comes next for `source`.
     fn begin(&self, source: Source, now: Instant) -> Instant {
-        let mut lines = self.lines();
-        let of_source = lines.sources.get(&source).map_or(now, |line| line.next);
-        let at = now.max(of_source).max(lines.next.unwrap_or(now));
-        lines.next = Some(at + PACE_OF_ALL);
-        if let Some(line) = lines.sources.get_mut(&source) {
-            line.next = at + PACE;
+        let mut queues = self.queues();
+        let of_source = queues.sources.get(&source).map_or(now, |queue| queue.next);
+        let at = now.max(of_source).max(queues.next.unwrap_or(now));
+        queues.next = Some(at + PACE_OF_ALL);
+        if let Some(queue) = queues.sources.get_mut(&source) {
+            queue.next = at + PACE;
         }
         at
     }
 
-    fn lines(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut lines = self.turns.lines();
-        lines.waiting -= 1;
-        // The line stays until it is tidied: its pace holds for the connection that comes next.
-        if let Some(line) = lines.sources.get_mut(&self.source) {
-            line.waiting -= 1;
+        let mut queues = self.turns.queues();
+        queues.waiting -= 1;
+        // The queue stays until it is tidied: its pace holds for the next connection.
+        if let Some(queue) = queues.sources.get_mut(&self.source) {
+            queue.waiting -= 1;
         }
     }
 }
@@ -143,14 +143,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn turns_are_given_one_at_a_time_in_order_and_at_a_pace() {
+    async fn turns_are_given_one_at_a_time_in_order_and_paced() {
         let turns = Arc::<Turns>::default();
         let begun = Instant::now();
         let (told, mut order) = tokio::sync::mpsc::unbounded_channel();
-        for number in 0..LINE {
+        for number in 0..QUEUE {
             let (turns, told) = (Arc::clone(&turns), told.clone());
             tokio::spawn(async move {
-                let turn = Turns::wait(&turns, source(1)).await.expect("a place in the line");
+                let turn = Turns::wait(&turns, source(1)).await.expect("a place in the queue");
                 told.send((number, begun.elapsed())).expect("the test waits");
                 // Some fail at once, some say nothing to the end of their turn.
                 if number % 2 == 0 {
@@ -160,16 +160,16 @@ mod tests {
             });
         }
         tokio::task::yield_now().await;
-        assert!(Turns::wait(&turns, source(1)).await.is_none(), "the line is full");
+        assert!(Turns::wait(&turns, source(1)).await.is_none(), "the queue is full");
         assert!(Turns::wait(&turns, source(2)).await.is_some(), "another source has its own");
         let mut last = Duration::ZERO;
-        for number in 0..LINE {
+        for number in 0..QUEUE {
             let (turn, at) = order.recv().await.expect("a turn");
             let pause = if number % 2 == 1 { TURN } else { PACE };
             assert_eq!((turn, number == 0 || at >= last + pause), (number, true), "{at:?} after {last:?}");
             last = at;
         }
-        assert!(last < TURN * u32::try_from(LINE).expect("a few"), "{last:?}");
+        assert!(last < TURN * u32::try_from(QUEUE).expect("a few"), "{last:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -184,15 +184,15 @@ mod tests {
         assert!(Turns::wait(&turns, source(WAITING)).await.is_none());
         drop(held);
         turns.tidy(Instant::now() + PACE);
-        let lines = turns.lines();
-        assert!(lines.waiting == 0 && lines.sources.is_empty(), "{lines:?}");
+        let queues = turns.queues();
+        assert!(queues.waiting == 0 && queues.sources.is_empty(), "{queues:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_leaves_the_line_delays_no_other() {
+    async fn client_that_leaves_the_queue_delays_no_other() {
         let turns = Arc::<Turns>::default();
         let first = Turns::wait(&turns, source(1)).await.expect("a turn");
-        for _ in 0..LINE - 1 {
+        for _ in 0..QUEUE - 1 {
             let waiting = tokio::time::timeout(Duration::from_millis(1), Turns::wait(&turns, source(1)));
             assert!(waiting.await.is_err(), "the turn is taken");
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::config::checked::{Config, RouteMode};
+use super::checked::{Config, RouteMode};
 use crate::model::identity::Identity;
 
 /// What expires.

@@ -1,5 +1,5 @@
-//! How many were let in and how many were turned away, for those who read numbers in the program itself. The same as in the
-//! metrics, which can only be read as text.
+//! How many connections were admitted and rejected, for the status page. The series have the same counts, but can only be
+//! read as text.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,7 +7,7 @@ use crate::model::rejection::Reason;
 
 /// Counts from the start of the gate.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Totals {
     admitted: AtomicU64,
     /// In the order of [`Reason::ALL`].
     rejected: Vec<AtomicU64>,
@@ -16,25 +16,25 @@ pub struct Tally {
 /// The counts of one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
-    /// Let in: payload began to move.
+    /// Admitted: payload began to move.
     pub admitted: u64,
-    /// Turned away, in the order of [`Reason::ALL`].
+    /// Rejected, in the order of [`Reason::ALL`].
     pub rejected: Vec<u64>,
 }
 
-impl Default for Tally {
+impl Default for Totals {
     fn default() -> Self {
         Self { admitted: AtomicU64::new(0), rejected: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect() }
     }
 }
 
-impl Tally {
-    /// One more was let in.
+impl Totals {
+    /// One more was admitted.
     pub fn admitted(&self) {
         self.admitted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One more was turned away.
+    /// One more was rejected.
     pub fn rejected(&self, reason: Reason) {
         let index = Reason::ALL.iter().position(|other| *other == reason);
         if let Some(count) = index.and_then(|index| self.rejected.get(index)) {

@@ -1,0 +1,291 @@
+//! Handles to every series. They are made once, at 0, so that `rate()` sees the first event and a connection never looks a
+//! series up by text. Label values come from the configuration or from closed enums and from nowhere else.
+
+mod register;
+mod route;
+pub mod totals;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use metrics::{Counter, Gauge, Histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use time::OffsetDateTime;
+
+use self::register::{Register, Rejected, describe};
+pub use self::route::RouteMetrics;
+use self::totals::Totals;
+use super::log::LogSeries;
+use super::names::{self, NO_ROUTE};
+use crate::config::checked::Config;
+use crate::config::expiries::{Expiry, expiries};
+use crate::listener::AcceptError;
+use crate::model::close::CloseReason;
+use crate::model::names::Name;
+use crate::model::rejection::Reason;
+
+/// Handshakes take from under a millisecond on a LAN to seconds on a phone's bad link; the deadline is 10 s.
+const HANDSHAKE_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Backends are near; the deadline is 5 s.
+const DIAL_BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+/// A cut is to take effect within a second.
+const LAG_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// All metrics of a gate.
+pub struct Metrics {
+    /// Series that last as long as the gate.
+    lasting: PrometheusRecorder,
+    handle: PrometheusHandle,
+    of_config: ArcSwap<OfConfig>,
+    /// `route="none"`.
+    active_before_route: Gauge,
+    handshake_ok: Histogram,
+    handshake_rejected: Histogram,
+    accept_errors: Vec<Counter>,
+    descriptors_limit: Gauge,
+    /// In the order of [`CloseReason::CUT`].
+    cut: Vec<Counter>,
+    revocation_lag: Histogram,
+    log: LogSeries,
+    reloads_ok: Counter,
+    reloads_failed: Counter,
+    last_reload_successful: Gauge,
+    /// Why that gauge is 0.
+    not_reloaded: ArcSwapOption<NotReloaded>,
+    /// Counts of verdicts that the program reads back.
+    pub totals: Totals,
+}
+
+/// A configuration that was refused by a reload.
+#[derive(Debug)]
+pub struct NotReloaded {
+    /// When.
+    pub at: OffsetDateTime,
+    /// What is wrong with it, or the first few errors.
+    pub errors: Vec<String>,
+}
+
+/// Series that follow the configuration.
+struct OfConfig {
+    /// Of former configurations as well, as with routes.
+    listeners: HashMap<Name, Arc<ListenerMetrics>>,
+    /// Of former configurations as well: connections that began under them are counted to their end.
+    routes: HashMap<Name, Arc<RouteMetrics>>,
+    /// The routes of this configuration, sorted by name.
+    route_names: Vec<Name>,
+    /// Gauges of backends, certificates and lists of this configuration only.
+    things: PrometheusHandle,
+    expiries: Arc<Vec<Expiry>>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// The series of one listener.
+pub struct ListenerMetrics {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections neither admitted nor rejected yet.
+    pub handshakes_in_progress: Gauge,
+    rejected: Rejected,
+}
+
+impl Metrics {
+    /// Registers every series that can occur with `config`.
+    pub fn new(config: &Config) -> Result<Self, BuildError> {
+        let lasting = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full(names::HANDSHAKE_DURATION.to_owned()), HANDSHAKE_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Full(names::BACKEND_DIAL_DURATION.to_owned()), DIAL_BUCKETS)?
+            .set_buckets_for_metric(Matcher::Full(names::REVOCATION_LAG.to_owned()), LAG_BUCKETS)?
+            .build_recorder();
+        describe(&lasting);
+        let register = Register(&lasting);
+        let accept_errors = AcceptError::ALL
+            .iter()
+            .map(|kind| register.counter(names::ACCEPT_ERRORS, &[("kind", kind.label())]))
+            .collect();
+        let cut = CloseReason::CUT
+            .iter()
+            .map(|reason| register.counter(names::SESSIONS_CUT, &[("reason", reason.label())]))
+            .collect();
+        let reloads = |outcome| register.counter(names::CONFIG_RELOADS, &[("outcome", outcome)]);
+        let last_reload_successful = register.gauge(names::CONFIG_LAST_RELOAD_SUCCESSFUL, &[]);
+        // The gate runs, so the first load succeeded.
+        last_reload_successful.set(1);
+        let version = env!("CARGO_PKG_VERSION");
+        let revision = option_env!("DOORWARD_REVISION").unwrap_or("unknown");
+        register.gauge(names::BUILD_INFO, &[("version", version), ("revision", revision)]).set(1);
+        Ok(Self {
+            of_config: ArcSwap::from_pointee(OfConfig::new(config, &register, None)),
+            active_before_route: register.gauge(names::CONNECTIONS_ACTIVE, &[("route", NO_ROUTE)]),
+            handshake_ok: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "ok")]),
+            handshake_rejected: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "rejected")]),
+            revocation_lag: register.histogram(names::REVOCATION_LAG, &[]),
+            log: LogSeries {
+                writable: register.gauge(names::LOG_WRITABLE, &[]),
+                lost: register.counter(names::LOG_LINES_LOST, &[]),
+            },
+            reloads_ok: reloads("ok"),
+            reloads_failed: reloads("failed"),
+            last_reload_successful,
+            not_reloaded: ArcSwapOption::empty(),
+            totals: Totals::default(),
+            handle: lasting.handle(),
+            descriptors_limit: register.gauge(names::DESCRIPTORS_LIMIT, &[]),
+            accept_errors,
+            cut,
+            lasting,
+        })
+    }
+
+    /// Follows a new configuration. Counters go on; gauges of backends, certificates and lists that are gone disappear.
+    pub fn follow(&self, config: &Config) {
+        let former = self.of_config.load();
+        let new = OfConfig::new(config, &Register(&self.lasting), Some(&former));
+        self.of_config.store(Arc::new(new));
+    }
+
+    /// The series of a listener of this configuration or of a former one.
+    pub fn listener(&self, name: &Name) -> Option<Arc<ListenerMetrics>> {
+        self.of_config.load().listeners.get(name).cloned()
+    }
+
+    /// The series of a route of this configuration or of a former one.
+    pub fn route(&self, name: &Name) -> Option<Arc<RouteMetrics>> {
+        self.of_config.load().routes.get(name).cloned()
+    }
+
+    /// The routes of the configuration, sorted by name.
+    pub fn route_names(&self) -> Vec<Name> {
+        self.of_config.load().route_names.clone()
+    }
+
+    /// All that expires, the next first.
+    pub fn expiries(&self) -> Arc<Vec<Expiry>> {
+        Arc::clone(&self.of_config.load().expiries)
+    }
+
+    /// What the log reports to.
+    pub fn log(&self) -> LogSeries {
+        self.log.clone()
+    }
+
+    /// A new configuration is in force.
+    pub fn reloaded(&self) {
+        self.reloads_ok.increment(1);
+        self.last_reload_successful.set(1);
+        self.not_reloaded.store(None);
+    }
+
+    /// A new configuration was refused, for these errors.
+    pub fn not_reloaded(&self, errors: Vec<String>) {
+        self.reloads_failed.increment(1);
+        self.last_reload_successful.set(0);
+        self.not_reloaded.store(Some(Arc::new(NotReloaded { at: OffsetDateTime::now_utc(), errors })));
+    }
+
+    /// The refused configuration, if the last reload failed.
+    pub fn refused_configuration(&self) -> Option<Arc<NotReloaded>> {
+        self.not_reloaded.load_full()
+    }
+
+    /// A session was cut for this reason, and ended so long after the order.
+    pub fn cut(&self, reason: CloseReason, lag: Duration) {
+        let index = CloseReason::CUT.iter().position(|other| *other == reason);
+        if let Some(counter) = index.and_then(|index| self.cut.get(index)) {
+            counter.increment(1);
+            self.revocation_lag.record(lag);
+        }
+    }
+
+    /// Connections open whose route is not known yet.
+    pub const fn active_before_route(&self) -> &Gauge {
+        &self.active_before_route
+    }
+
+    /// A handshake took so long; `completed` if it succeeded.
+    pub fn handshake_took(&self, time: Duration, completed: bool) {
+        if completed { &self.handshake_ok } else { &self.handshake_rejected }.record(time);
+    }
+
+    /// The process may have so many files open.
+    pub fn descriptors(&self, limit: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+        self.descriptors_limit.set(limit as f64);
+    }
+
+    /// An accept failed.
+    pub fn accept_failed(&self, error: AcceptError) {
+        let index = AcceptError::ALL.iter().position(|kind| *kind == error);
+        if let Some(counter) = index.and_then(|index| self.accept_errors.get(index)) {
+            counter.increment(1);
+        }
+    }
+
+    /// All series in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        let mut text = self.handle.render();
+        text.push_str(&self.of_config.load().things.render());
+        text
+    }
+
+    /// Sorts observations into their buckets. To be called every few seconds: they accumulate until then.
+    pub fn tidy(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+impl ListenerMetrics {
+    fn new(register: &Register<'_>, name: &Name) -> Self {
+        let label = [("listener", name.as_str())];
+        Self {
+            accepted: register.counter(names::CONNECTIONS_ACCEPTED, &label),
+            handshakes_in_progress: register.gauge(names::HANDSHAKES_IN_PROGRESS, &label),
+            rejected: register.rejected(name, NO_ROUTE, |reason| {
+                // The version can be refused before the server name is read.
+                reason.stage().is_before_route() || matches!(reason, Reason::ProtocolVersion | Reason::Internal)
+            }),
+        }
+    }
+
+    /// Counts a rejection before the route was known.
+    pub fn rejected(&self, reason: Reason) {
+        self.rejected.count(reason);
+    }
+}
+
+impl OfConfig {
+    fn new(config: &Config, lasting: &Register<'_>, former: Option<&Self>) -> Self {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        describe(&recorder);
+        let things = Register(&recorder);
+        let mut listeners = former.map(|former| former.listeners.clone()).unwrap_or_default();
+        for listener in &config.listeners {
+            let new = || Arc::new(ListenerMetrics::new(lasting, &listener.name));
+            listeners.entry(listener.name.clone()).or_insert_with(new);
+        }
+        let mut routes = former.map(|former| former.routes.clone()).unwrap_or_default();
+        for route in &config.routes {
+            let former = former.and_then(|former| former.routes.get(&route.name)).map(AsRef::as_ref);
+            let metrics = RouteMetrics::new(lasting, &things, listeners.keys(), route, former);
+            routes.insert(route.name.clone(), Arc::new(metrics));
+        }
+        let expiries = expiries(config);
+        for expiry in &expiries {
+            let gauge =
+                things.gauge(names::CERTIFICATE_EXPIRY, &[("kind", expiry.kind.label()), ("name", &expiry.name)]);
+            #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+            gauge.set(expiry.at as f64);
+        }
+        let mut route_names: Vec<Name> = config.routes.iter().map(|route| route.name.clone()).collect();
+        route_names.sort_unstable();
+        Self { listeners, routes, route_names, things: recorder.handle(), expiries: Arc::new(expiries) }
+    }
+}

@@ -1,0 +1,163 @@
+//! The series of one route.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use metrics::{Counter, Gauge, Histogram};
+
+use super::register::{Register, Rejected};
+use crate::config::checked::{Backend, Route, RouteMode};
+use crate::model::close::CloseReason;
+use crate::model::names::Name;
+use crate::model::rejection::{Reason, Stage};
+use crate::relay::{Meter, Path};
+use crate::telemetry::names;
+
+/// The series of one route.
+pub struct RouteMetrics {
+    /// Connections open.
+    pub active: Gauge,
+    /// Payload.
+    pub meter: Meter,
+    /// Time to reach a backend that answered.
+    pub dial_ok: Histogram,
+    /// Time until it was clear that none answers.
+    pub dial_failed: Histogram,
+    /// Handshakes are made here, or were under a former configuration.
+    terminates: bool,
+    backends: Vec<BackendMetrics>,
+    closed: Vec<Counter>,
+    relays: Vec<Counter>,
+    handshakes: [[Counter; 2]; 2],
+    /// By listener.
+    rejected: HashMap<Name, Rejected>,
+}
+
+struct BackendMetrics {
+    backend: Backend,
+    gauge: Gauge,
+    up: AtomicBool,
+}
+
+impl RouteMetrics {
+    pub(super) fn new<'a>(
+        register: &Register<'_>,
+        things: &Register<'_>,
+        listeners: impl Iterator<Item = &'a Name>,
+        route: &Route,
+        former: Option<&Self>,
+    ) -> Self {
+        let name = route.name.as_str();
+        let label = [("route", name)];
+        let terminates =
+            matches!(route.mode, RouteMode::Terminate(_)) || former.is_some_and(|former| former.terminates);
+        let bytes = |direction| register.counter(names::RELAY_BYTES, &[("route", name), ("direction", direction)]);
+        let dial = |outcome| register.histogram(names::BACKEND_DIAL_DURATION, &[("route", name), ("outcome", outcome)]);
+        let handshakes = |version| {
+            ["false", "true"].map(|resumed| {
+                let labels = [("route", name), ("version", version), ("resumed", resumed)];
+                // A passthrough route makes no handshakes, so it has no such series.
+                if terminates { register.counter(names::HANDSHAKES, &labels) } else { Counter::noop() }
+            })
+        };
+        Self {
+            active: register.gauge(names::CONNECTIONS_ACTIVE, &label),
+            meter: Meter { to_backend: bytes("client_to_backend"), to_client: bytes("backend_to_client") },
+            dial_ok: dial("ok"),
+            dial_failed: dial("failed"),
+            terminates,
+            backends: route
+                .backends
+                .iter()
+                .map(|backend| {
+                    let labels = [("route", name), ("backend", &backend.to_string())];
+                    let gauge = things.gauge(names::BACKEND_UP, &labels);
+                    // What is known of one that stays, stays known.
+                    let up =
+                        former.and_then(|former| former.of(backend)).is_none_or(|was| was.up.load(Ordering::Relaxed));
+                    gauge.set(if up { 1 } else { 0 });
+                    BackendMetrics { backend: backend.clone(), gauge, up: AtomicBool::new(up) }
+                })
+                .collect(),
+            closed: CloseReason::ALL
+                .iter()
+                .map(|reason| {
+                    register.counter(names::CONNECTIONS_CLOSED, &[("route", name), ("reason", reason.label())])
+                })
+                .collect(),
+            relays: Path::ALL
+                .iter()
+                .map(|path| register.counter(names::RELAYS, &[("route", name), ("path", path.label())]))
+                .collect(),
+            handshakes: ["TLSv1.2", "TLSv1.3"].map(handshakes),
+            rejected: listeners
+                .map(|listener| {
+                    let can_occur = |reason: Reason| match reason.stage() {
+                        Stage::Handshake | Stage::Certificate | Stage::Policy => terminates,
+                        Stage::Backend | Stage::Internal => true,
+                        // Behind the route: draining, an eviction during the handshake, and the limits for connections
+                        // without a certificate.
+                        Stage::Admission => matches!(
+                            reason,
+                            Reason::Draining | Reason::HandshakeLimit | Reason::ConnectionLimit | Reason::SourceLimit
+                        ),
+                        Stage::ClientHello | Stage::Route => false,
+                    };
+                    (listener.clone(), register.rejected(listener, name, can_occur))
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether a connection that arrived at `listener` and has this route can be rejected for this reason.
+    pub fn rejects(&self, listener: &Name, reason: Reason) -> bool {
+        self.rejected.get(listener).is_some_and(|rejected| rejected.has(reason))
+    }
+
+    /// Counts a rejection of a connection that arrived at `listener`.
+    pub fn rejected(&self, listener: &Name, reason: Reason) {
+        if let Some(rejected) = self.rejected.get(listener) {
+            rejected.count(reason);
+        }
+    }
+
+    /// Counts the end of an admitted connection.
+    pub fn closed(&self, reason: CloseReason) {
+        let index = CloseReason::ALL.iter().position(|other| *other == reason);
+        if let Some(counter) = index.and_then(|index| self.closed.get(index)) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a relay that begins.
+    pub fn relay_begins(&self, path: Path) {
+        let index = Path::ALL.iter().position(|other| *other == path);
+        if let Some(counter) = index.and_then(|index| self.relays.get(index)) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a completed handshake.
+    pub fn handshake(&self, tls13: bool, resumed: bool) {
+        let [[full_12, resumed_12], [full_13, resumed_13]] = &self.handshakes;
+        match (tls13, resumed) {
+            (false, false) => full_12,
+            (false, true) => resumed_12,
+            (true, false) => full_13,
+            (true, true) => resumed_13,
+        }
+        .increment(1);
+    }
+
+    /// Notes whether a backend answered.
+    pub fn backend(&self, backend: &Backend, up: bool) {
+        if let Some(metrics) = self.of(backend) {
+            metrics.gauge.set(if up { 1 } else { 0 });
+            metrics.up.store(up, Ordering::Relaxed);
+        }
+    }
+
+    fn of(&self, backend: &Backend) -> Option<&BackendMetrics> {
+        self.backends.iter().find(|metrics| metrics.backend == *backend)
+    }
+}
