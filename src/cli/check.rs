@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{ConfigArg, Format, exit, failed};
 use crate::admission::descriptors::Descriptors;
 use crate::config::checked::Config;
-use crate::reload::policy_report::{Person, people};
+use crate::reload::policy_report::{SampleClient, sample_clients};
 use crate::snapshot::Snapshot;
 
 /// The options of `doorward check`.
@@ -67,14 +67,14 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
 }
 
 fn table(config: &Config) -> Table {
-    let row = |person: &Person| {
-        let access = config.routes.iter().map(|route| (route.name.to_string(), person.way(route).word()));
-        Row { identity: person.name.clone(), access: access.collect() }
+    let row = |client: &SampleClient| {
+        let access = config.routes.iter().map(|route| (route.name.to_string(), client.decision(route).word()));
+        Row { identity: client.name.clone(), access: access.collect() }
     };
     Table {
         file: config.file.display().to_string(),
         routes: config.routes.iter().map(|route| route.name.to_string()).collect(),
-        rows: people(config).iter().map(row).collect(),
+        rows: sample_clients(config).iter().map(row).collect(),
         warnings: config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect(),
     }
 }

@@ -12,7 +12,7 @@ use super::{ConfigArg, Format, exit, failed};
 use crate::explain::{detail, words};
 use crate::model::names::{ServerName, printable};
 use crate::model::rejection::{Cause, Reason};
-use crate::snapshot::{Access, Snapshot};
+use crate::snapshot::{RouteAccess, Snapshot};
 
 /// What stands below the help text.
 pub(super) const EXAMPLE: &str = "\
@@ -133,7 +133,7 @@ fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[Certi
     let backends: Vec<String> = route.backends.iter().map(ToString::to_string).collect();
     let backends = backends.join(", then ");
     let (identity, verdict) = match &route.access {
-        Access::Passthrough(_) => {
+        RouteAccess::Passthrough(_) => {
             return Explanation {
                 admitted: true,
                 route: Some(name.to_owned()),
@@ -146,7 +146,7 @@ fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[Certi
                 advice: None,
             };
         }
-        Access::Certificate { tls, .. } => tls.judge(chain, UnixTime::now()),
+        RouteAccess::Terminate { tls, .. } => tls.judge(chain, UnixTime::now()),
     };
     let certificate = identity.as_ref().map(|identity| printable(&identity.display_name(), 128));
     match verdict {

@@ -14,9 +14,9 @@ macro_rules! errln {
     }};
 }
 
-mod asking;
 pub mod ca;
 mod check;
+mod control_args;
 mod cut;
 mod demo;
 pub mod exit;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::asking::Asking;
+use super::control_args::ControlArgs;
 use super::{exit, failed};
 use crate::control::ask::{ReloadError, reload};
 use crate::control::{Listening, Reloaded};
@@ -15,11 +15,11 @@ use crate::reload::policy_report::Change;
 #[derive(Args, Debug)]
 pub(super) struct ReloadArgs {
     #[command(flatten)]
-    asking: Asking,
+    control: ControlArgs,
 }
 
 pub(super) fn run(args: &ReloadArgs) -> ExitCode {
-    let socket = match args.asking.socket() {
+    let socket = match args.control.socket() {
         Ok(socket) => socket,
         Err(code) => return code,
     };
@@ -28,7 +28,7 @@ pub(super) fn run(args: &ReloadArgs) -> ExitCode {
             for warning in &reloaded.warnings {
                 errln!("warning: {warning}");
             }
-            args.asking.say(&reloaded, text)
+            args.control.print(&reloaded, text)
         }
         Err(error @ ReloadError::Refused { .. }) => failed(exit::CONFIG, &error),
         Err(error) => failed(exit::NO_GATE, &error),
@@ -50,12 +50,12 @@ fn text(reloaded: &Reloaded) -> String {
         ("Who may go where he could not before:", &reloaded.gained),
         ("Who may no longer go where he could:", &reloaded.lost),
     ] {
-        let width = changes.iter().map(|change| change.who.chars().count()).max().unwrap_or(0);
+        let width = changes.iter().map(|change| change.client.chars().count()).max().unwrap_or(0);
         if !changes.is_empty() {
             let _ = writeln!(out, "{heading}");
         }
-        for Change { who, routes } in changes {
-            let _ = writeln!(out, "  {who:width$}  {}", routes.join(", "));
+        for Change { client, routes } in changes {
+            let _ = writeln!(out, "  {client:width$}  {}", routes.join(", "));
         }
     }
     if reloaded.gained.is_empty() && reloaded.lost.is_empty() {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ConfigArg, exit, failed};
 use crate::config::in_use::InUse;
 use crate::explain::counted;
-use crate::reload::{Cause, Reloader};
+use crate::reload::{Reloader, Trigger};
 use crate::server::{Server, StartError, Stopped};
 use crate::telemetry::log::Log;
 
@@ -98,7 +98,7 @@ fn hangups(reloader: Reloader) -> io::Result<impl Future<Output = ()> + Send + '
     let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         while hangup.recv().await.is_some() {
-            let _ = reloader.reload(Cause::Signal).await;
+            let _ = reloader.reload(Trigger::Signal).await;
         }
     })
 }

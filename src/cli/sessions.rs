@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::asking::Asking;
+use super::control_args::ControlArgs;
 use crate::control::{Answer, Request, SESSIONS_MAX, Sessions};
 use crate::explain::{counted, lasting};
 
@@ -12,7 +12,7 @@ use crate::explain::{counted, lasting};
 #[derive(Args, Debug)]
 pub(super) struct SessionsArgs {
     #[command(flatten)]
-    asking: Asking,
+    control: ControlArgs,
 }
 
 pub(super) fn run(args: &SessionsArgs) -> ExitCode {
@@ -20,7 +20,7 @@ pub(super) fn run(args: &SessionsArgs) -> ExitCode {
         Answer::Sessions(sessions) => Some(sessions),
         _ => None,
     };
-    args.asking.run(&Request::Sessions { count: SESSIONS_MAX }, expected, text)
+    args.control.run(&Request::Sessions { count: SESSIONS_MAX }, expected, text)
 }
 
 fn text(sessions: &Sessions) -> String {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::asking::Asking;
+use super::control_args::ControlArgs;
 use crate::control::{Answer, LogError, Request, Status};
 use crate::explain::{counted, lasting};
 
@@ -13,7 +13,7 @@ use crate::explain::{counted, lasting};
 #[derive(Args, Debug)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
-    asking: Asking,
+    control: ControlArgs,
 }
 
 pub(super) fn run(args: &StatusArgs) -> ExitCode {
@@ -21,7 +21,7 @@ pub(super) fn run(args: &StatusArgs) -> ExitCode {
         Answer::Status(status) => Some(status),
         _ => None,
     };
-    args.asking.run(&Request::Status, expected, text)
+    args.control.run(&Request::Status, expected, text)
 }
 
 /// So many of those things that expire next are told.

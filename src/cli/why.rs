@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::asking::Asking;
+use super::control_args::ControlArgs;
 use crate::control::{Answer, REFUSALS_MAX, Refusal, Request, Why};
 use crate::explain::refusals::{InvalidWanted, Wanted};
 use crate::explain::{counted, lasting};
@@ -30,7 +30,7 @@ pub(super) struct WhyArgs {
     count: usize,
 
     #[command(flatten)]
-    asking: Asking,
+    control: ControlArgs,
 }
 
 fn meant(text: &str) -> Result<String, InvalidWanted> {
@@ -50,7 +50,7 @@ pub(super) fn run(args: &WhyArgs) -> ExitCode {
         Answer::Why(why) => Some(why),
         _ => None,
     };
-    args.asking.run(&request, expected, |why| text(&args.wanted, why))
+    args.control.run(&request, expected, |why| text(&args.wanted, why))
 }
 
 fn text(wanted: &str, why: &Why) -> String {

@@ -23,7 +23,7 @@ use crate::model::close::CloseReason;
 use crate::model::rejection::{Cause, Rejection, Text};
 use crate::proxy_protocol::{self, TlsFacts};
 use crate::relay::{self, Handle, Limits, Moved, Order, Path, RelaySummary};
-use crate::snapshot::{Access, Route, Snapshot};
+use crate::snapshot::{Route, RouteAccess, Snapshot};
 use crate::tls::record::{Keys, Pending, Session};
 
 /// A connection that may go on to a backend.
@@ -166,8 +166,8 @@ async fn permit(
     record.routed(&route);
 
     let (tls, policy) = match &route.access {
-        Access::Certificate { tls, policy, .. } => (tls, policy),
-        Access::Passthrough(policy) => {
+        RouteAccess::Terminate { tls, policy, .. } => (tls, policy),
+        RouteAccess::Passthrough(policy) => {
             greeted.admitted.slots.handshake_done();
             if let Err(rejection) = gate.admission.without_certificate(&mut greeted.admitted.slots) {
                 return Err(greeted.admitted.refuse(rejection, Last::Nothing));
@@ -231,7 +231,7 @@ async fn reach(
 
     // From here on, whatever takes its right away finds it; what did so before is found by asking.
     let told = record.enters(path);
-    let allowed = || gate.still_leads(server_name.as_ref(), &route, chain.as_deref());
+    let allowed = || gate.still_admits(server_name.as_ref(), &route, chain.as_deref());
     let begun = record.dialing();
     let tried = |backend, up| record.tried(backend, up);
     let dialing = dial(authorized, &route.backends, &header, begun + timeouts.dial, &gate.resolver, &allowed, tried);

@@ -61,11 +61,13 @@ pub enum Request {
     Reload,
     /// End sessions.
     Cut {
-        /// Which: see [`Whom`](crate::sessions::selector::Whom).
-        whom: String,
+        /// Which: see [`SessionSelector`](crate::sessions::selector::SessionSelector).
+        #[serde(rename = "whom")]
+        selector: String,
     },
     /// End every session. A question of its own: one that was cut short must never mean this.
-    CutEverybody,
+    #[serde(rename = "cut_everybody")]
+    CutAll,
     /// Which certificates and revocation lists are in force? Behind this line follows the certificate of an authority in
     /// binary form, if one is asked about.
     InForce {
@@ -105,7 +107,7 @@ pub enum Answer {
         #[serde(default)]
         sessions_cut: usize,
     },
-    /// To [`Request::Cut`] and [`Request::CutEverybody`]: these end.
+    /// To [`Request::Cut`] and [`Request::CutAll`]: these end.
     Cut(Sessions),
     /// To [`Request::InForce`].
     InForce(InForce),

@@ -24,11 +24,12 @@ use super::{
 use crate::config::checked::Config;
 use crate::explain::moment;
 use crate::explain::refusals::{Shown, Wanted};
-use crate::gate::{Gate, Reviewed};
+use crate::gate::Gate;
 use crate::reload::policy_report::Difference;
-use crate::reload::{self, Cause, Current, Door, Reloader};
+use crate::reload::{self, Current, Reloader, Trigger};
 use crate::sessions::registry;
-use crate::sessions::selector::Whom;
+use crate::sessions::review::Reviewed;
+use crate::sessions::selector::SessionSelector;
 use crate::telemetry::expiries::Expiry;
 
 /// Connections at once. For one more, the oldest is dropped: whoever has a question asks it at once.
@@ -154,7 +155,7 @@ async fn converse(
 }
 
 async fn reload(reloader: &Reloader) -> Answer {
-    match timeout(RELOAD_TIMEOUT, reloader.reload(Cause::Command)).await {
+    match timeout(RELOAD_TIMEOUT, reloader.reload(Trigger::Command)).await {
         Ok(Ok(reload::Reloaded { warnings, after_restart, opened, closed, difference, kept, cut })) => {
             let Difference { gained, lost } = difference;
             Answer::Reloaded(Reloaded {
@@ -239,11 +240,11 @@ async fn answer(
             Ok(Reviewed { cut, .. }) => Answer::ListTaken(ListTaken { sessions_cut: cut }),
             Err(why) => Answer::Error(why),
         },
-        Request::Cut { whom } => match Whom::parse(whom) {
+        Request::Cut { selector } => match SessionSelector::parse(selector) {
             Err(error) => Answer::Error(error.to_string()),
-            Ok(whom) => cut(gate, &whom, now),
+            Ok(selector) => cut(gate, &selector, now),
         },
-        Request::CutEverybody => cut(gate, &Whom::Everybody, now),
+        Request::CutAll => cut(gate, &SessionSelector::All, now),
         Request::Status => Answer::Status(status(gate, facts, &reloader.current().borrow(), now)),
         Request::Sessions { count } => {
             let (sessions, open) = gate.sessions.newest((*count).min(SESSIONS_MAX));
@@ -293,8 +294,8 @@ fn told(errors: &[String]) -> Vec<String> {
     errors.iter().take(ERRORS_MAX).cloned().chain(rest).collect()
 }
 
-fn cut(gate: &Gate, whom: &Whom, now: OffsetDateTime) -> Answer {
-    let cut = gate.cut(whom);
+fn cut(gate: &Gate, selector: &SessionSelector, now: OffsetDateTime) -> Answer {
+    let cut = gate.cut(selector);
     let told = cut.iter().take(SESSIONS_MAX).map(|one| session(one, now)).collect();
     Answer::Cut(Sessions { open: cut.len(), sessions: told })
 }
@@ -328,7 +329,7 @@ fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) ->
     }
 }
 
-fn listening(Door { name, address }: &Door) -> Listening {
+fn listening(reload::Listening { name, address }: &reload::Listening) -> Listening {
     Listening { name: name.to_string(), address: address.to_string() }
 }
 

@@ -7,21 +7,17 @@ use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{FAULT, Inner, Reloader};
+use super::outcome::{INTERNAL_ERROR, describe_list, issuer};
+use super::reloader::{Inner, Reloader};
 use crate::config;
 use crate::config::checked::{ClientAuth, Config, NewerList, RevocationList, RouteMode};
 use crate::config::lists::Tightening;
-use crate::explain::moment;
-use crate::gate::Reviewed;
 use crate::model::identity::Sha256;
-use crate::model::names::printable;
-use crate::snapshot::Snapshot;
+use crate::sessions::review::Reviewed;
 use crate::telemetry::log::Event;
 
 /// Authorities of which lists are kept that were handed over.
 const AUTHORITIES_MAX: usize = 64;
-/// The longest name of an authority in a message, in characters.
-const NAME_MAX: usize = 200;
 
 /// Why a list that was handed over is not taken.
 type Refusal = String;
@@ -36,7 +32,7 @@ impl Reloader {
     pub(crate) async fn take_list(&self, list: Vec<u8>, authority: Vec<u8>) -> Result<Reviewed, Refusal> {
         let (inner, asked) = (Arc::clone(&self.0), Instant::now());
         let taken = self.0.lists.run(move || inner.take_list(list, CertificateDer::from(authority), asked)).await;
-        taken.unwrap_or_else(|| Err(FAULT.to_owned()))
+        taken.unwrap_or_else(|| Err(INTERNAL_ERROR.to_owned()))
     }
 
     /// What is in force on each route; `authority` is the one that [`RouteInForce::trusts`] asks about.
@@ -110,16 +106,6 @@ fn in_force(config: &Config, authority: Option<&CertificateDer<'_>>) -> Vec<Rout
         .collect()
 }
 
-pub(super) fn issuer(list: &RevocationList) -> String {
-    printable(&list.issuer_in_words(), NAME_MAX)
-}
-
-/// A list in a message.
-pub(super) fn in_words(list: &RevocationList) -> String {
-    let number = list.number_in_words().map(|number| format!(" number {number}")).unwrap_or_default();
-    format!("the revocation list{number} of {} ({})", issuer(list), moment(list.this_update))
-}
-
 impl Inner {
     fn take_list(&self, der: Vec<u8>, authority: CertificateDer<'static>, asked: Instant) -> Result<Reviewed, Refusal> {
         let new =
@@ -137,47 +123,22 @@ impl Inner {
                 });
                 return Ok(reviewed);
             }
-            let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
             let config = Arc::clone(&self.current.borrow().config);
             // Another configuration may have come meanwhile.
             if config.tightened(&tightening).is_none() {
                 is_in_force(&config, &list.list, &authority)?;
                 // The next reload may find an older one in the files.
-                keep(&mut handed, list)?;
+                keep(&mut received, list)?;
                 return Ok(Reviewed::default());
             }
-        }
-    }
-
-    /// Adds to the configuration in force, and reviews the sessions. `keep` notes what has to outlast the next reload, or
-    /// says why it cannot. Nothing is reviewed if nothing is new.
-    pub(super) fn tighten(
-        &self,
-        tightening: &Tightening,
-        asked: Instant,
-        keep: impl Fn(&mut Vec<Arc<NewerList>>) -> Result<(), String>,
-    ) -> Result<Option<Reviewed>, String> {
-        loop {
-            let config = Arc::clone(&self.current.borrow().config);
-            let Some(new) = config.tightened(tightening) else { return Ok(None) };
-            // Lists may be long. This is done before anything else waits for it.
-            let snapshot = Snapshot::build(&new).map_err(|error| error.to_string())?;
-            let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
-            if !Arc::ptr_eq(&config, &self.current.borrow().config) {
-                continue;
-            }
-            keep(&mut handed)?;
-            self.gate.snapshot.store(Arc::new(snapshot));
-            self.current.send_modify(|current| current.config = Arc::new(new));
-            drop(handed);
-            return Ok(Some(self.gate.review(asked)));
         }
     }
 }
 
 /// Whether a list that was handed over may be put in force, if an authority that signed it counts.
 fn acceptable(new: &RevocationList, authority: &CertificateDer<'_>) -> Result<(), Refusal> {
-    let words = in_words(new);
+    let words = describe_list(new);
     config::usable(new).map_err(|why| format!("{words} cannot be used: {why}"))?;
     if !new.whole {
         return Err(format!("{words} speaks for a part of the certificates only; name its file in revocation_lists"));
@@ -194,7 +155,7 @@ fn acceptable(new: &RevocationList, authority: &CertificateDer<'_>) -> Result<()
 /// Whether a list that was handed over, and that adds nothing to the configuration, is in force by it on a route; if not, why it
 /// is not taken.
 fn is_in_force(config: &Config, new: &RevocationList, authority: &CertificateDer<'_>) -> Result<(), Refusal> {
-    let words = in_words(new);
+    let words = describe_list(new);
     let auths: Vec<&ClientAuth> = config
         .routes
         .iter()
@@ -213,7 +174,8 @@ fn is_in_force(config: &Config, new: &RevocationList, authority: &CertificateDer
     if lists().any(|list| list.sha256 == new.sha256) {
         return Ok(());
     }
-    let newer = lists().filter(|list| list.whole && list.is_of(authority)).last().map(in_words).unwrap_or_default();
+    let newer =
+        lists().filter(|list| list.whole && list.is_of(authority)).last().map(describe_list).unwrap_or_default();
     Err(format!("{words} is not newer than the one in force: {newer}"))
 }
 

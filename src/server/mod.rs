@@ -238,7 +238,7 @@ impl Server {
         let mut cut = 0;
         if !matches!(ended, Some(Ok(()))) {
             cut = connections.len();
-            gate.sessions.end(&Order { reason: CloseReason::DrainDeadline, cause: None, at: Instant::now() });
+            gate.sessions.end_all(&Order { reason: CloseReason::DrainDeadline, cause: None, at: Instant::now() });
             // Each ends at its next turn.
             let _ = timeout(Duration::from_secs(5), connections.wait()).await;
         }
@@ -332,7 +332,7 @@ async fn tidy(gate: Arc<Gate>) {
         ticks.tick().await;
         gate.metrics.tidy();
         gate.admission.tidy();
-        gate.withdraw_expired(UnixTime::now());
+        gate.withdraw_expired_vouchers(UnixTime::now());
         gate.log.tidy();
     }
 }
@@ -340,7 +340,7 @@ async fn tidy(gate: Arc<Gate>) {
 /// Ends sessions whose certificate expires.
 async fn watch_dates(gate: Arc<Gate>) {
     loop {
-        gate.sessions.wait_for_dates(UnixTime::now().as_secs()).await;
-        gate.end_expired(UnixTime::now());
+        gate.sessions.wait_for_expiry(UnixTime::now().as_secs()).await;
+        gate.cut_expired(UnixTime::now());
     }
 }

@@ -209,7 +209,7 @@ fn row_39_a_reload_that_changes_nothing_ends_no_dial() {
     reload(&gate, &config.replace("allow = [\"any\"]", "allow = [\"alice-phone\"]")).success();
     assert_eq!(wait_dialling(&gate).id, id);
     drop(guest);
-    ask_gate(&gate, &Request::CutEverybody);
+    ask_gate(&gate, &Request::CutAll);
     gate.wait_closed("nas", 1);
 }
 
@@ -243,7 +243,7 @@ fn row_39_cut_while_dialling_is_closed_by_hand() {
     let alice = client(&scene.pki, Some(&scene.pki.client("alice-phone")));
     let gate = Gate::start(&scene.house("", "nas", OPEN));
     let guest = dialling(&gate, &alice);
-    let cut = ask_gate(&gate, &Request::Cut { whom: "alice-phone".to_owned() });
+    let cut = ask_gate(&gate, &Request::Cut { selector: "alice-phone".to_owned() });
     assert!(matches!(&cut, Answer::Cut(cut) if cut.open == 1), "{cut:?}");
     assert_eq!(guest.end(), End::Orderly);
     let line = gate.wait_closed("nas", 1).remove(0);

@@ -148,7 +148,7 @@ fn a_long_list_holds_nobody_up() {
             "{visits} visits, the longest of {longest:?}, in a reload of {took:?}"
         );
         assert_eq!(lost.len(), 101);
-        assert!(lost.iter().any(|one| one.who == "29900 more whose serial numbers a list has"), "{lost:?}");
+        assert!(lost.iter().any(|one| one.client == "29900 more revoked serial numbers"), "{lost:?}");
     });
     visit();
 }

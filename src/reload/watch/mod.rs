@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::config::seen::Seen;
-use crate::reload::{Cause, Current, Reloader};
+use crate::reload::{Current, Reloader, Trigger};
 use crate::sys::inotify::Inotify;
 
 /// Nothing must have happened for so long: who writes a certificate writes its key as well.
@@ -54,7 +54,7 @@ pub(crate) async fn watch(reloader: Reloader) {
             // Somebody may have reloaded meanwhile; or it is as it was again.
             if has_changed(&seen).await {
                 // What comes of it is in the log and in the metrics.
-                let _ = reloader.reload(Cause::Watch).await;
+                let _ = reloader.reload(Trigger::Watch).await;
                 (pause, again) = (AGAIN, Instant::now() + AGAIN);
             }
             continue;
@@ -64,7 +64,7 @@ pub(crate) async fn watch(reloader: Reloader) {
             changed = current.changed() => if changed.is_err() { return },
             // What was wrong may have been none of the files: too few descriptors, a disk that stumbled.
             () = sleep_until(again), if !errors.is_empty() => {
-                let _ = reloader.reload(Cause::Watch).await;
+                let _ = reloader.reload(Trigger::Watch).await;
                 pause = (pause * 2).min(AGAIN_MAX);
                 again = Instant::now() + pause;
             }

@@ -16,7 +16,7 @@ use crate::model::names::visible;
 
 /// Which gate, and how to say it.
 #[derive(Args, Debug)]
-pub(super) struct Asking {
+pub(super) struct ControlArgs {
     /// The gate's control socket [default: the one that its configuration names]
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
     socket: Option<PathBuf>,
@@ -29,7 +29,7 @@ pub(super) struct Asking {
     format: Format,
 }
 
-impl Asking {
+impl ControlArgs {
     /// Asks, and says the answer: as JSON, or as `text` puts it.
     pub(super) fn run<T: Serialize>(
         &self,
@@ -52,11 +52,11 @@ impl Asking {
         let Some(answer) = expected(answer) else {
             return failed(exit::UNEXPECTED, &"the gate answered another question than the one that was asked");
         };
-        self.say(&answer, text)
+        self.print(&answer, text)
     }
 
     /// Says an answer: as JSON, or as `text` puts it.
-    pub(super) fn say<T: Serialize>(&self, answer: &T, text: impl FnOnce(&T) -> String) -> ExitCode {
+    pub(super) fn print<T: Serialize>(&self, answer: &T, text: impl FnOnce(&T) -> String) -> ExitCode {
         match self.format {
             // Whatever answers, nothing of it takes the terminal over.
             Format::Text => {
