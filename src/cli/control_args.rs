@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{ConfigArg, Format, exit, failed};
 use crate::config;
 use crate::config::checked::ControlSocket;
-use crate::control::ask::ask;
+use crate::control::client::ask;
 use crate::control::{Answer, Request};
 use crate::model::names::visible;
 

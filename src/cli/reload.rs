@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::control_args::ControlArgs;
 use super::{exit, failed};
-use crate::control::ask::{ReloadError, reload};
+use crate::control::client::{ReloadError, reload};
 use crate::control::{Listening, Reloaded};
 use crate::reload::policy_report::Change;
 

@@ -43,7 +43,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             for warning in server.warnings() {
                 errln!("warning: {warning}");
             }
-            if let Some(error) = server.without_control() {
+            if let Some(error) = server.control_error() {
                 errln!("warning: {error}\n  the gate runs all the same, but nobody can ask it: doorward why, say");
             }
             if let Some(warning) = server.warning() {

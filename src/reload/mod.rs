@@ -19,4 +19,4 @@ pub(crate) use self::lists::{ListFacts, RouteInForce};
 pub use self::outcome::{Listening, Refused, Reloaded, Trigger};
 pub(crate) use self::reloader::Current;
 pub use self::reloader::Reloader;
-pub(crate) use self::worker::Lane;
+pub(crate) use self::worker::TaskThread;

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use doorward::control::ask::ask;
+use doorward::control::client::ask;
 use doorward::control::{Answer, Request};
 use doorward::model::close::CloseReason;
 use doorward::model::identity::Sha256;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use doorward::control::ask::reload;
+use doorward::control::client::reload;
 use rcgen::SerialNumber;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use doorward::control::ask::ask;
+use doorward::control::client::ask;
 use doorward::control::{Answer, Request};
 use doorward::model::identity::Sha256;
 use doorward::model::rejection::{Alert, Reason};

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use doorward::control::ask::{TakeError, in_force, take_list};
+use doorward::control::client::{TakeError, in_force, take_list};
 use doorward::model::rejection::{Alert, Reason};
 use rcgen::{CertificateRevocationListParams, SerialNumber};
 use rustls::pki_types::pem::PemObject;
@@ -281,7 +281,7 @@ fn row_33_lists_and_reloads_at_the_same_time_lose_none() {
         let reloads = scope.spawn(|| {
             let mut count = 0;
             while !over.load(Ordering::Relaxed) {
-                doorward::control::ask::reload(&socket).unwrap();
+                doorward::control::client::reload(&socket).unwrap();
                 count += 1;
             }
             count
@@ -318,7 +318,7 @@ fn hung_reload_does_not_delay_lists_and_cuts() {
     std::fs::remove_file(&file).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
     let socket = gate.folder().join("control.sock");
-    let waiting = thread::spawn(move || doorward::control::ask::reload(&socket));
+    let waiting = thread::spawn(move || doorward::control::client::reload(&socket));
     // The reload has opened the file once there is a reader.
     let pipe = wait_until("the reload reads", || {
         std::fs::OpenOptions::new()

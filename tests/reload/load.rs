@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use doorward::control::ask::{self, ReloadError};
+use doorward::control::client::{self, ReloadError};
 use rcgen::SerialNumber;
 use tokio::time::Instant;
 
@@ -60,7 +60,7 @@ fn a_hundred_reloads_lose_no_connection_and_refuse_nobody() {
             let half = round / 2 % 2;
             let config = if round % 2 == 0 { &good[half] } else { &broken[half] };
             std::fs::write(&file, config).unwrap();
-            match ask::reload(&socket) {
+            match client::reload(&socket) {
                 Ok(reloaded) => {
                     assert_eq!((round % 2, reloaded.sessions_cut), (0, 0), "round {round}");
                 }
@@ -132,7 +132,7 @@ fn a_long_list_holds_nobody_up() {
     thread::scope(|scope| {
         let reloading = scope.spawn(|| {
             let begun = Instant::now();
-            let lost = ask::reload(&socket).unwrap().lost;
+            let lost = client::reload(&socket).unwrap().lost;
             (begun.elapsed(), lost)
         });
         let (mut visits, mut longest) = (0, Duration::ZERO);
