@@ -1,4 +1,4 @@
-//! `doorward check`: every mistake, every warning, and the table of who may go where.
+//! `doorward check`: every error, every warning, and the table of which clients may use which routes.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -18,12 +18,12 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// How to show the table
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     format: Format,
 }
 
-/// Who may go where.
+/// Which clients may use which routes.
 #[derive(Debug, Serialize)]
 struct Table {
     file: String,
@@ -44,11 +44,11 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    // What the gate itself would build: nothing passes here that could fail there.
+    // Built as by the gate, so that nothing passes here that fails there.
     if let Err(error) = Snapshot::build(&config) {
         return failed(exit::CONFIG, &error);
     }
-    // As the gate would be started from here.
+    // The limit of open files as for a gate started from this shell.
     let descriptors = Descriptors::of_a_gate();
     let warning = descriptors.warning(&config);
     if let Some(warning) = &warning {
@@ -89,7 +89,7 @@ fn text(table: &Table) -> String {
             cells.chain([route.len()]).max().unwrap_or(0)
         })
         .collect();
-    let mut out = format!("{} is in order. Who may go where:\n\n", table.file);
+    let mut out = format!("{} has no errors. Access to each route:\n\n", table.file);
     let mut line = format!("{:first$}", "");
     for (route, width) in table.routes.iter().zip(&widths) {
         line.push_str(&format!("  {route:width$}"));

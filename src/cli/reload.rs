@@ -1,4 +1,4 @@
-//! `doorward reload`: the running gate takes its configuration over as it is in the file now.
+//! `doorward reload`: the running gate reloads its configuration.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -36,20 +36,17 @@ pub(super) fn run(args: &ReloadArgs) -> ExitCode {
 }
 
 fn text(reloaded: &Reloaded) -> String {
-    let mut out = "The configuration is in force as it is in the file now.\n".to_owned();
+    let mut out = "The configuration was reloaded.\n".to_owned();
     // Writing to a String cannot fail.
-    for what in &reloaded.after_restart {
-        let _ = writeln!(out, "Only after a restart: {what}");
+    for key in &reloaded.after_restart {
+        let _ = writeln!(out, "Takes effect after a restart: {key}");
     }
-    for (word, listeners) in [("Listens now", &reloaded.opened), ("Listens no longer", &reloaded.closed)] {
+    for (word, listeners) in [("Opened", &reloaded.opened), ("Closed", &reloaded.closed)] {
         for Listening { name, address } in listeners {
-            let _ = writeln!(out, "{word} on {address} ({name})");
+            let _ = writeln!(out, "{word} listener {name} on {address}");
         }
     }
-    for (heading, changes) in [
-        ("Who may go where he could not before:", &reloaded.gained),
-        ("Who may no longer go where he could:", &reloaded.lost),
-    ] {
+    for (heading, changes) in [("Access gained:", &reloaded.gained), ("Access lost:", &reloaded.lost)] {
         let width = changes.iter().map(|change| change.client.chars().count()).max().unwrap_or(0);
         if !changes.is_empty() {
             let _ = writeln!(out, "{heading}");
@@ -59,11 +56,11 @@ fn text(reloaded: &Reloaded) -> String {
         }
     }
     if reloaded.gained.is_empty() && reloaded.lost.is_empty() {
-        out.push_str("Everybody may go where he could before, and nowhere else.\n");
+        out.push_str("Access is unchanged.\n");
     }
     let _ = writeln!(
         out,
-        "Connections that go on: {}. Ended, since they would not be let in any more: {}.",
+        "Open connections kept: {}. Cut, because they are no longer admitted: {}.",
         reloaded.sessions_kept, reloaded.sessions_cut
     );
     out

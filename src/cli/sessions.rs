@@ -1,4 +1,4 @@
-//! `doorward sessions`: who is in.
+//! `doorward sessions`: the open connections.
 
 use std::process::ExitCode;
 
@@ -24,10 +24,10 @@ pub(super) fn run(args: &SessionsArgs) -> ExitCode {
 }
 
 fn text(sessions: &Sessions) -> String {
-    if sessions.sessions.is_empty() { "Nobody is in.\n".to_owned() } else { table(sessions) }
+    if sessions.sessions.is_empty() { "No connection is open.\n".to_owned() } else { table(sessions) }
 }
 
-/// One line for each.
+/// One line for each session.
 pub(super) fn table(sessions: &Sessions) -> String {
     let heading = ["device", "route", "from", "open for", "sent", "received", "path", "id"].map(str::to_owned);
     let rows = sessions.sessions.iter().map(|session| {
@@ -43,7 +43,7 @@ pub(super) fn table(sessions: &Sessions) -> String {
             lasting(i64::try_from(session.seconds).unwrap_or(i64::MAX)),
             bytes(session.bytes_to_backend),
             bytes(session.bytes_to_client),
-            // Its backends are still dialled.
+            // No backend has answered yet.
             session.backend.as_ref().map_or("(dialling)", |_| &session.path).to_owned(),
             session.id.to_string(),
         ]
@@ -61,14 +61,14 @@ pub(super) fn table(sessions: &Sessions) -> String {
         out.push_str(cells.join("  ").trim_end());
         out.push('\n');
     }
-    let untold = sessions.open.saturating_sub(sessions.sessions.len());
-    if untold > 0 {
-        out.push_str(&format!("and {}\n", counted(untold as u64, "older one")));
+    let hidden = sessions.open.saturating_sub(sessions.sessions.len());
+    if hidden > 0 {
+        out.push_str(&format!("and {}\n", counted(hidden as u64, "older one")));
     }
     out
 }
 
-/// So many bytes, as people tell it.
+/// A number of bytes for people, with a binary unit.
 fn bytes(count: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.iter().find(|(size, _)| count >= *size) {
@@ -86,7 +86,7 @@ mod tests {
     use crate::control::Session;
 
     #[test]
-    fn those_that_are_not_listed_are_counted() {
+    fn sessions_beyond_the_limit_are_counted() {
         let session = Session {
             id: 1,
             since: String::new(),
@@ -101,13 +101,13 @@ mod tests {
             bytes_to_client: 0,
         };
         for (open, end) in [(1, "copy  1\n"), (2, "\nand 1 older one\n"), (3, "\nand 2 older ones\n")] {
-            let told = text(&Sessions { open, sessions: vec![session.clone()] });
-            assert!(told.ends_with(end), "{told}");
+            let shown = text(&Sessions { open, sessions: vec![session.clone()] });
+            assert!(shown.ends_with(end), "{shown}");
         }
     }
 
     #[test]
-    fn bytes_are_told_as_people_tell_them() {
+    fn bytes_are_shown_with_binary_units() {
         for (count, text) in
             [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 30, "10.0 GiB"), (u64::MAX, "16777215.9 TiB")]
         {
