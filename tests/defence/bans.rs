@@ -120,7 +120,7 @@ fn a_banned_address_is_refused_at_once_and_others_are_not() {
 
 /// What strangers do behind the address of the house (a carrier's, a school's) is not the house's fault.
 #[test]
-fn behind_an_address_that_strangers_abuse_the_owner_gets_in() {
+fn owner_behind_an_abused_address_is_admitted() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
@@ -143,7 +143,7 @@ fn behind_an_address_that_strangers_abuse_the_owner_gets_in() {
 
 /// An identity that nobody verified is no certificate of the house.
 #[test]
-fn whoever_gets_in_without_a_valid_certificate_is_not_trusted() {
+fn admission_without_a_valid_certificate_is_no_voucher() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let keys = "allow = [\"any\", \"unverified\"]\n[route.client_auth]\nmode = \"verify_if_given\"";
@@ -153,7 +153,7 @@ fn whoever_gets_in_without_a_valid_certificate_is_not_trusted() {
 }
 
 #[test]
-fn a_browser_that_hangs_up_to_ask_its_user_owes_nothing() {
+fn a_browser_that_reconnects_to_ask_is_not_penalised() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
@@ -178,7 +178,7 @@ fn a_browser_that_hangs_up_to_ask_its_user_owes_nothing() {
 
 /// An app that tries again and again with a certificate that has expired, at the address of those who have good ones.
 #[test]
-fn a_phone_with_an_expired_certificate_does_not_lock_its_house_out() {
+fn an_expired_phone_does_not_ban_its_household() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
@@ -199,7 +199,7 @@ fn a_phone_with_an_expired_certificate_does_not_lock_its_house_out() {
 }
 
 #[test]
-fn a_banned_address_is_closed_or_reset_as_the_configuration_says() {
+fn a_banned_address_is_closed_or_reset_as_configured() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     for (word, end) in [("close", End::Truncated), ("drop", End::Reset)] {
@@ -214,7 +214,7 @@ fn a_banned_address_is_closed_or_reset_as_the_configuration_says() {
 }
 
 #[test]
-fn prefixes_say_who_is_one_source() {
+fn prefixes_define_one_source() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let limits = format!("{DEFAULT}\nsource_prefix_v4 = 24\nconnections_per_source = 2");
@@ -236,7 +236,7 @@ fn prefixes_say_who_is_one_source() {
 
 /// Whoever asks, and whoever reads the log, sees those as one whom the limits count as one.
 #[test]
-fn prefixes_say_as_well_who_is_one_source_in_why_on_the_page_and_in_the_log() {
+fn prefixes_define_one_source_in_why_page_and_log() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = House::new(&pki)
@@ -286,7 +286,7 @@ fn prefixes_say_as_well_who_is_one_source_in_why_on_the_page_and_in_the_log() {
 
 /// Behind a proxy, whoever it speaks for is banned, and not the proxy.
 #[test]
-fn a_proxy_does_not_pay_for_those_it_speaks_for() {
+fn a_proxy_is_not_penalised_for_its_clients() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki)

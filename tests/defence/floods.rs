@@ -91,7 +91,7 @@ fn half_open(count: u8, gate: &Gate) -> Vec<TcpStream> {
 
 /// Row 3, with every limit as it is by default: of 5,000 handshakes that do not go on, 512 are held.
 #[test]
-fn five_thousand_half_open_handshakes_and_the_default_limits() {
+fn half_open_handshakes_5000_under_the_default_limits() {
     let scene = Scene::open("");
     let gate = &scene.gate;
     let held = half_open(100, gate);
@@ -112,7 +112,7 @@ fn five_thousand_half_open_handshakes_and_the_default_limits() {
 
 /// The same if the limits let it hold all of them, and from 500 on.
 #[test]
-fn five_hundred_to_five_thousand_half_open_handshakes_that_are_all_held() {
+fn half_open_handshakes_500_to_5000_are_all_held() {
     // So many connections fit the 20,000 descriptors that this process may have, so no limit is lowered.
     let scene = Scene::open("connections = 9000\nhandshakes = 6000");
     let gate = &scene.gate;
@@ -136,7 +136,7 @@ fn half_open_again(gate: &Gate) -> Vec<TcpStream> {
 
 /// Row 31, with relays: a device that is let in may not have all of the house.
 #[test]
-fn one_source_holds_all_that_it_may_and_others_are_served() {
+fn one_source_at_its_limit_leaves_others_served() {
     let scene = Scene::open("connection_rate_per_source = \"off\"");
     let gate = &scene.gate;
     let bob = client(&scene.pki, Some(&scene.pki.client("bob-laptop")));
@@ -152,7 +152,7 @@ fn one_source_holds_all_that_it_may_and_others_are_served() {
 
 /// Row 31, with silence: who has no certificate holds no more than others, and nothing of theirs.
 #[test]
-fn one_silent_source_holds_all_that_it_may_and_others_are_served() {
+fn one_silent_source_at_its_limit_leaves_others_served() {
     let scene = Scene::open("connection_rate_per_source = \"off\"");
     let gate = &scene.gate;
     let held = scene.silent_from(GREEDY);
@@ -164,7 +164,7 @@ fn one_silent_source_holds_all_that_it_may_and_others_are_served() {
 
 /// The same from behind the owner's address: those who say nothing give way.
 #[test]
-fn silent_strangers_behind_the_owners_address_give_way_to_the_owner() {
+fn silent_strangers_give_way_to_the_owner_of_the_address() {
     let scene = Scene::open("connection_rate_per_source = \"off\"");
     let gate = &scene.gate;
     scene.assert_served(&[HERE]);

@@ -76,7 +76,7 @@ fn row_36_crafted_sessions_of_a_revoked_device_are_cut() {
 }
 
 #[test]
-fn row_36_a_needless_certificate_that_expires_ends_nothing() {
+fn row_36_expiry_of_an_unneeded_certificate_ends_nothing() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = Gate::start(&controlled(&House::new(&pki).route("nas", backend.address())));

@@ -156,7 +156,7 @@ fn row_39_a_resumed_session_gets_no_header_either() {
 
 /// The right and the way are judged by the configuration of now, whatever the change is about.
 #[test]
-fn row_39_a_changed_route_ends_the_dial_and_is_told() {
+fn row_39_a_changed_route_ends_the_dial_and_is_logged() {
     let scene = Scene::new();
     let pki = &scene.pki;
     let alice = pki.client("alice-phone");
@@ -214,7 +214,7 @@ fn row_39_a_reload_that_changes_nothing_ends_no_dial() {
 }
 
 #[test]
-fn row_39_a_passthrough_route_that_asks_ends_the_dial() {
+fn row_39_passthrough_that_becomes_terminating_ends_the_dial() {
     let scene = Scene::new();
     let raw = scene.house("", "mail", "mode = \"passthrough\"\nsend_proxy_protocol = \"v2\"");
     let changes = [

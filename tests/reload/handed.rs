@@ -61,7 +61,7 @@ fn gate(pki: &TestPki, backend: &Backend) -> (Gate, String) {
 }
 
 #[test]
-fn row_33_handed_list_counts_at_once_and_after_a_reload() {
+fn row_33_sent_list_applies_at_once_and_after_a_reload() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, config) = gate(&pki, &backend);
     let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
@@ -109,7 +109,7 @@ fn row_33_handed_list_counts_at_once_and_after_a_reload() {
 }
 
 #[test]
-fn row_33_handed_list_that_is_older_or_foreign_is_refused() {
+fn row_33_sent_list_that_is_older_or_foreign_is_refused() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, _) = gate(&pki, &backend);
     let mine = client(&pki, Some(&numbered(&pki.clients, "alice-phone", 78)));
@@ -147,7 +147,7 @@ fn row_33_handed_list_that_is_older_or_foreign_is_refused() {
 }
 
 #[test]
-fn row_33_handed_list_leaves_other_authorities_alone() {
+fn row_33_sent_list_does_not_affect_other_authorities() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let others = Authority::new("Others");
     pki.write("clients.pem", format!("{}{}", pki.clients.pem(), others.pem()));
@@ -173,7 +173,7 @@ fn row_33_handed_list_leaves_other_authorities_alone() {
 }
 
 #[test]
-fn row_33_handed_list_of_100_000_certificates_is_taken() {
+fn row_33_sent_list_of_100_000_certificates_is_accepted() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, _) = gate(&pki, &backend);
     let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
@@ -188,7 +188,7 @@ fn row_33_handed_list_of_100_000_certificates_is_taken() {
 
 /// Which of the two comes first, the reload that reads the file or the list that is handed over, makes no difference.
 #[test]
-fn row_33_handed_list_that_the_file_had_outlasts_an_older_file() {
+fn row_33_sent_list_from_a_file_outlasts_an_older_file() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, config) = gate(&pki, &backend);
     let own = pki.write("own.crl", pki.clients.sign_list(list([], 5)));
@@ -210,7 +210,7 @@ fn row_33_handed_list_that_the_file_had_outlasts_an_older_file() {
 }
 
 #[test]
-fn row_33_handed_list_counts_on_the_routes_where_it_is_newer() {
+fn row_33_sent_list_applies_on_routes_where_it_is_newer() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, config) = gate(&pki, &backend);
     let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
@@ -229,7 +229,7 @@ fn row_33_handed_list_counts_on_the_routes_where_it_is_newer() {
 
 /// A route that trusts a device's certificate itself names no authority, and has no list of its own.
 #[test]
-fn row_33_handed_list_counts_where_the_device_is_pinned() {
+fn row_33_sent_list_applies_to_a_pinned_device() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let [lost, mine] =
         [("lost-phone", 77), ("alice-phone", 78)].map(|(name, serial)| numbered(&pki.clients, name, serial));
@@ -269,7 +269,7 @@ impl Drop for Over<'_> {
 
 /// Whichever is done first: what was said to be in force is, also after a reload that had begun before.
 #[test]
-fn row_33_lists_and_reloads_at_the_same_time_lose_none() {
+fn row_33_concurrent_lists_and_reloads_lose_no_list() {
     const LISTS: u64 = 40;
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, _) = gate(&pki, &backend);

@@ -50,7 +50,7 @@ fn nobody_listens(address: SocketAddr) {
 }
 
 #[test]
-fn one_more_one_that_moves_and_one_less() {
+fn listeners_are_added_moved_and_removed() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -97,9 +97,9 @@ fn one_more_one_that_moves_and_one_less() {
     assert_eq!(gate.wait_rejected("admission", "source_denied", 1)[0]["listener"], "second");
     assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
 
-    // Who came in by a door that is gone stays: where he may go is the routes' to say.
+    // Sessions of a removed listener stay open: only routes decide about access.
     let text = reload(&gate, &config).success().text();
-    assert!(text.contains(&format!("Listens no longer on {second} (second)\n")), "{text}");
+    assert!(text.contains(&format!("Closed listener second on {second}\n")), "{text}");
     nobody_listens(*second);
     let line = gate.wait_for_lines("that it does not listen", 3, |line| line["event"] == "listener_closed");
     assert_eq!((&line[2]["listener"], &line[2]["address"]), (&"second".into(), &second.to_string().into()));
@@ -112,7 +112,7 @@ fn one_more_one_that_moves_and_one_less() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_refuses_the_whole_reload() {
+fn an_address_in_use_refuses_the_whole_reload() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -122,7 +122,7 @@ fn an_address_that_cannot_be_had_refuses_the_whole_reload() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap();
 
-    // One that could be had stands before it, the first one is gone, and so is the route.
+    // A free address stands before it; the first listener and the route are gone.
     let wanted = controlled(&House::new(&pki).route("ssh", backend.address()));
     let wanted = wanted.replace("name = \"public\"", "name = \"renamed\"");
     let free = {
@@ -137,14 +137,14 @@ fn an_address_that_cannot_be_had_refuses_the_whole_reload() {
 
     nobody_listens(free);
     let status = doorward_at_socket(&gate, &["status"]).text();
-    assert!(status.contains("was not taken over") && status.contains(&expected), "{status}");
+    assert!(status.contains("latest reload was refused") && status.contains(&expected), "{status}");
     guest.ping().unwrap();
     assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
     let unknown = || Client::admitted(gate.address(), &alice, SSH);
     assert_refused(&gate, &backend, Reason::ServerNameUnknown, UNRECOGNIZED_NAME, unknown);
     drop(guest);
 
-    // As soon as it can be had, it is.
+    // Once the address is free, the reload succeeds.
     drop(other);
     reload(&gate, &and(&and(&wanted, "free", free), "taken", taken)).success();
     nobody_listens(gate.address());

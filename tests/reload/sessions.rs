@@ -43,7 +43,7 @@ fn closed(gate: &Gate, reason: &str) -> Value {
 
 /// A device is revoked while it is in, twice, once by a resumed session; the others are in the middle of something.
 #[test]
-fn who_is_revoked_is_out_at_once_and_nobody_else() {
+fn revoked_device_is_cut_at_once_and_no_other() {
     for version in VERSIONS {
         let pki = TestPki::new();
         let backend = Backend::echo();
@@ -103,7 +103,7 @@ fn who_is_revoked_is_out_at_once_and_nobody_else() {
 
 /// attacks.md row 25: a session lives on if it would be let in now, over the route of the same name, and not otherwise.
 #[test]
-fn a_session_lives_on_exactly_if_it_would_be_let_in_now() {
+fn a_session_stays_exactly_if_it_would_be_admitted_now() {
     let pki = TestPki::new();
     let (backend, elsewhere) = (Backend::echo(), Backend::echo());
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -145,7 +145,7 @@ fn a_session_lives_on_exactly_if_it_would_be_let_in_now() {
 
 /// Who came without a certificate is judged as one without a certificate, however he came.
 #[test]
-fn who_showed_nothing_lives_on_exactly_if_nothing_is_enough() {
+fn session_without_certificate_stays_if_none_is_needed() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let address = backend.address().to_string();
@@ -197,7 +197,7 @@ fn who_showed_nothing_lives_on_exactly_if_nothing_is_enough() {
 /// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and no backend
 /// ever hears of it.
 #[test]
-fn a_handshake_that_began_before_the_reload_is_no_way_around_it() {
+fn a_handshake_begun_before_the_reload_does_not_evade_it() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let lost = pki.client("lost-phone");
@@ -218,7 +218,7 @@ fn a_handshake_that_began_before_the_reload_is_no_way_around_it() {
 /// It falls between the end of the handshake and the answer of the backend: the dial ends, and a backend that answers later hears
 /// nothing.
 #[test]
-fn a_backend_that_was_slow_to_answer_is_no_way_around_a_reload_either() {
+fn a_slow_backend_does_not_evade_a_reload() {
     let pki = TestPki::new();
     // Its queue holds one, and that one is there: whoever comes then is not answered.
     let backend = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -256,7 +256,7 @@ fn a_backend_that_was_slow_to_answer_is_no_way_around_a_reload_either() {
 
 /// Whatever a relay is doing at that moment: nothing, moving bytes, or waiting for somebody who does not read.
 #[test]
-fn a_busy_relay_is_cut_as_fast_as_an_idle_one_on_each_path() {
+fn a_busy_relay_is_cut_as_fast_as_an_idle_one() {
     let pki = TestPki::new();
     let chatter = Backend::serve("127.0.0.1:0", |mut stream, _| {
         // Until the gate hangs up.
@@ -297,7 +297,7 @@ fn a_busy_relay_is_cut_as_fast_as_an_idle_one_on_each_path() {
 
 /// The clock is not the test's to set; what is done about dates when it jumps is shown by the unit tests of `sessions`.
 #[test]
-fn who_expires_while_in_is_cut_unless_the_route_keeps_him_and_a_reload_does_not_forget_why() {
+fn expired_session_is_cut_unless_its_route_keeps_it() {
     const LEFT: Duration = Duration::from_secs(3);
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -334,7 +334,7 @@ fn who_expires_while_in_is_cut_unless_the_route_keeps_him_and_a_reload_does_not_
 }
 
 #[test]
-fn whoever_is_meant_is_cut_by_hand_and_nobody_else() {
+fn cut_ends_the_selected_sessions_and_no_others() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = House::new(&pki).route("nas", backend.address()).route("ssh", backend.address());
@@ -402,7 +402,7 @@ fn whoever_is_meant_is_cut_by_hand_and_nobody_else() {
 /// What a client sends beside the certificates that vouch for it is nobody's business: an authority that has expired and is
 /// trusted all the same, as many `.p12` bring it along, or one that it has no use for any more.
 #[test]
-fn what_has_expired_beside_a_good_certificate_ends_no_session() {
+fn an_expired_unneeded_certificate_ends_no_session() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let mut old = Authority::for_authorities("Old clients of home.example");
@@ -440,7 +440,7 @@ fn what_has_expired_beside_a_good_certificate_ends_no_session() {
 
 /// Nobody looked at his dates when he came, and then somebody does.
 #[test]
-fn who_was_let_in_unverified_is_cut_when_he_expires_once_the_route_verifies() {
+fn unverified_session_is_cut_on_expiry_once_verified() {
     const LEFT: Duration = Duration::from_secs(3);
     let pki = TestPki::new();
     let backend = Backend::echo();

@@ -84,7 +84,7 @@ fn row_34_broken_key_or_configuration_device_is_revoked() {
 }
 
 #[test]
-fn row_34_broken_configuration_deny_entry_counts() {
+fn row_34_broken_configuration_deny_entry_applies() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     write_list(&pki, &pki.clients, &[], 1);
     let gate = Gate::start(&house(&pki, &backend, ""));
@@ -103,7 +103,7 @@ fn row_34_broken_configuration_deny_entry_counts() {
 }
 
 #[test]
-fn row_34_broken_configuration_forged_list_does_not_count() {
+fn row_34_broken_configuration_forged_list_is_ignored() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     write_list(&pki, &pki.clients, &[], 1);
     let good = house(&pki, &backend, "");
@@ -122,7 +122,7 @@ fn row_34_broken_configuration_forged_list_does_not_count() {
 }
 
 #[test]
-fn row_34_half_written_file_its_whole_lists_count() {
+fn row_34_half_written_file_its_complete_lists_apply() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let others = Authority::new("Others");
     pki.write("clients.pem", format!("{}{}", pki.clients.pem(), others.pem()));
@@ -151,7 +151,7 @@ fn row_34_half_written_file_its_whole_lists_count() {
 
 /// The list of an authority whose certificate only clients send counts on the routes that name its file.
 #[test]
-fn row_34_copies_of_an_intermediates_list_all_count() {
+fn row_34_copies_of_an_intermediates_list_all_apply() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let below = pki.clients.intermediate(Authority::for_authorities("Phones"));
     let list = |authority: &Authority, revoked: &[SerialNumber], number: u64| {

@@ -62,7 +62,7 @@ fn shown(gate: &Gate, device: &Arc<ClientConfig>) -> Vec<u8> {
 }
 
 #[test]
-fn each_way_in_which_files_are_changed_is_noticed() {
+fn each_kind_of_file_change_is_detected() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -138,7 +138,7 @@ fn each_way_in_which_files_are_changed_is_noticed() {
 }
 
 #[test]
-fn a_burst_is_one_reload_a_mistake_is_told_once_and_who_wants_none_has_none() {
+fn a_burst_is_one_reload_and_an_error_is_logged_once() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = House::new(&pki).route("nas", backend.address());
@@ -206,7 +206,7 @@ fn every_file_that_was_read_is_watched() {
 
 /// Somebody writes without a pause into the folder where the list is, and the list is renewed.
 #[test]
-fn who_never_stops_touching_files_puts_no_revocation_off() {
+fn constant_file_changes_do_not_delay_a_revocation() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let list = |revoked: &[SerialNumber]| {
@@ -236,7 +236,7 @@ fn who_never_stops_touching_files_puts_no_revocation_off() {
 
 /// The machine is out of descriptors while a list is renewed, say: no file will ever change because of that.
 #[test]
-fn what_failed_for_reasons_that_pass_is_tried_again() {
+fn reload_after_a_transient_error_is_retried() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let list = |revoked: &[SerialNumber]| {
@@ -265,7 +265,7 @@ fn what_failed_for_reasons_that_pass_is_tried_again() {
 
 /// From `init` to the lost phone that is out, as its owner does it: nothing is restarted, and nothing but `ca revoke` is said.
 #[test]
-fn ca_revoke_throws_a_device_out_of_the_running_gate() {
+fn ca_revoke_cuts_a_device_at_the_running_gate() {
     let backend = Backend::echo();
     let home = tempfile::tempdir().unwrap();
     let doorward = |arguments: &[&str]| {
