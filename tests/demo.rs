@@ -1,4 +1,4 @@
-//! `doorward demo`, as somebody who has just built it sees it: the story on the screen, the lines to try, and Ctrl-C.
+//! `doorward demo` after a first build: its output, the commands to try, and Ctrl-C.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use common::DEADLINE;
 use common::process::{Finished, run, tool, wait_until};
 
-/// The running demo, with a folder for temporary files that nobody else uses.
+/// The running demo, with a folder for temporary files of its own.
 struct Demo {
     child: Child,
     lines: Receiver<String>,

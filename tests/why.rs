@@ -64,14 +64,14 @@ fn explained(gate: &Gate, reason: Reason, attempt: impl FnOnce() -> client::End)
     let line = watch.rejected(reason, &end);
 
     let why = json(gate, &["why"]);
-    let told = &why["refusals"][0];
+    let shown = &why["refusals"][0];
     for field in ["id", "listener", "source", "server_name", "route", "stage", "reason", "side", "detail", "alert"] {
-        assert_eq!(told[field], line[field], "{field}: {told} {line}");
+        assert_eq!(shown[field], line[field], "{field}: {shown} {line}");
     }
     for field in ["name", "fingerprint", "serial", "issuer", "not_after", "verified"] {
-        assert_eq!(told["certificate"][field], line["certificate"][field], "{field}: {told} {line}");
+        assert_eq!(shown["certificate"][field], line["certificate"][field], "{field}: {shown} {line}");
     }
-    let (explanation, advice) = (told["explanation"].as_str().unwrap(), told["advice"].as_str().unwrap());
+    let (explanation, advice) = (shown["explanation"].as_str().unwrap(), shown["advice"].as_str().unwrap());
 
     let text = gate.ask(&["why"]).success().text();
     assert!(text.starts_with(&format!("{explanation}\n{advice}\n\n")), "{text}");

@@ -59,7 +59,7 @@ fn fail_until_banned(source: IpAddr, gate: &Gate) -> u64 {
     panic!("{source} is not banned");
 }
 
-/// What the last connection that was refused for a ban was told.
+/// What the latest connection refused for a ban received.
 fn last_ban(gate: &Gate) -> Option<u64> {
     let lines = gate.lines();
     let line = lines.iter().rfind(|line| line["reason"] == Reason::SourceBanned.label())?;
@@ -137,11 +137,11 @@ fn owner_behind_an_abused_address_is_admitted() {
     gate.wait_rejected("client_hello", Reason::NotTls.label(), 100);
     gate.wait_rejected("certificate", Reason::UnknownCa.label(), 100);
     assert_eq!(rejected(&gate, Reason::SourceBanned), 0.0);
-    // Nobody showed a certificate from there.
+    // No client showed a certificate from there.
     fail_until_banned(STRANGER, &gate);
 }
 
-/// An identity that nobody verified is no certificate of the house.
+/// An unverified identity is no valid certificate.
 #[test]
 fn admission_without_a_valid_certificate_is_no_voucher() {
     let pki = TestPki::new();
@@ -234,7 +234,7 @@ fn prefixes_define_one_source() {
     admitted_from(loopback(10, 1), &gate, &alice).unwrap();
 }
 
-/// Whoever asks, and whoever reads the log, sees those as one whom the limits count as one.
+/// `why`, the page and the log group sources as the limits do.
 #[test]
 fn prefixes_define_one_source_in_why_page_and_log() {
     let pki = TestPki::new();
@@ -284,7 +284,7 @@ fn prefixes_define_one_source_in_why_page_and_log() {
     assert_eq!(left_out, expected.each_ref().map(|(source, lines, reason)| (source, lines, reason)));
 }
 
-/// Behind a proxy, whoever it speaks for is banned, and not the proxy.
+/// Behind a proxy, its clients are banned, and not the proxy.
 #[test]
 fn a_proxy_is_not_penalised_for_its_clients() {
     let pki = TestPki::new();

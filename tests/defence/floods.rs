@@ -25,7 +25,7 @@ const OWED: Duration = Duration::from_secs(1);
 const HERE: IpAddr = loopback(0, 1);
 const GREEDY: IpAddr = loopback(0, 2);
 
-/// A gate that waits for minutes for whoever does not go on, and those who belong to the house.
+/// A gate with timeouts of minutes, and devices of the house.
 struct Scene {
     gate: Gate,
     pki: TestPki,
@@ -54,7 +54,7 @@ impl Scene {
             let begun = Instant::now();
             let admitted = admitted_from(source, &self.gate, &alice);
             let took = begun.elapsed();
-            assert!(admitted.is_ok(), "{count}: {source} was turned away: {admitted:?}");
+            assert!(admitted.is_ok(), "{count}: {source} was refused: {admitted:?}");
             assert!(took < OWED, "{count}: {source} waited for {took:?}");
         }
     }
@@ -123,7 +123,7 @@ fn half_open_handshakes_500_to_5000_are_all_held() {
     gate.wait_metric("doorward_handshakes_in_progress", &[], 5000.0);
     scene.assert_served(&[HERE, loopback(1, 2), HERE, loopback(1, 3)]);
     let rejected = gate.metrics().sum("doorward_connections_rejected_total", &[]);
-    assert_eq!(rejected, 0.0, "nobody had to go");
+    assert_eq!(rejected, 0.0, "no connection was refused");
     drop(held);
     gate.wait_rejected("client_hello", Reason::ClientHelloClosedEarly.label(), 5000);
 }
@@ -134,7 +134,7 @@ fn half_open_again(gate: &Gate) -> Vec<TcpStream> {
     (1..=90).flat_map(|host| std::iter::repeat_n(host, 50)).map(connect).collect()
 }
 
-/// Row 31, with relays: a device that is let in may not have all of the house.
+/// Row 31, with relays: one admitted device cannot use up all connections.
 #[test]
 fn one_source_at_its_limit_leaves_others_served() {
     let scene = Scene::open("connection_rate_per_source = \"off\"");

@@ -81,7 +81,7 @@ fn row_43_a_valid_certificate_lifts_the_ban_of_its_address() {
     for config in [client(&pki, None), client(&pki, Some(&mallory))] {
         assert!(admitted_from(SHARED, &gate, &config).is_err());
     }
-    // What became of a handshake is told as it is.
+    // The reason is the one of the handshake.
     gate.wait_rejected("certificate", Reason::CertificateRequired.label(), 1);
     gate.wait_rejected("certificate", Reason::UnknownCa.label(), 1);
     assert_eq!(rejected(&gate, Reason::NotTls), not_tls);
@@ -246,6 +246,6 @@ fn a_voucher_ends_when_its_device_is_no_longer_admitted() {
         }
         gate.settled();
         let banned = rejected(&gate, Reason::SourceBanned) > 0.0;
-        assert_eq!(banned, source == SHARED, "{source}: another device vouches for the neighbour only");
+        assert_eq!(banned, source == SHARED, "{source}: the other device has a voucher for the neighbour only");
     }
 }

@@ -57,8 +57,8 @@ fn row_36_crafted_sessions_of_a_revoked_device_are_cut() {
     };
     let (gone, stay) = (sessions(&lost), sessions(&kept));
     list(&[SerialNumber::from(7)]);
-    let told = reload(&gate, &house).success();
-    assert!(told.text().contains(&format!("not be let in any more: {SESSIONS}.")), "{told}");
+    let output = reload(&gate, &house).success();
+    assert!(output.text().contains(&format!("because they are no longer admitted: {SESSIONS}.")), "{output}");
     for client in &gone {
         assert_eq!(client.end(), End::Orderly);
     }

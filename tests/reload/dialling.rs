@@ -79,7 +79,7 @@ fn dialling(gate: &Gate, config: &Arc<ClientConfig>) -> Client {
     guest
 }
 
-/// The one verdict there is: turned away for this reason.
+/// The only verdict: refused for this reason.
 #[track_caller]
 fn rejected(gate: &Gate, reason: Reason) -> Value {
     let line = gate.wait_rejected(reason.stage().label(), reason.label(), 1).remove(0);
@@ -106,8 +106,8 @@ fn row_39_revoked_while_dialling_gets_no_header() {
         let lost = Arc::new(pki.client_config(Some(&pki.clients.issue(params)), &[version]));
         let guest = dialling(&gate, &lost);
         list(&[SerialNumber::from(7)]);
-        let told = reload(&gate, &config).success();
-        assert!(told.text().contains("Ended, since they would not be let in any more: 1."), "{told}");
+        let output = reload(&gate, &config).success();
+        assert!(output.text().contains("Cut, because they are no longer admitted: 1."), "{output}");
         assert_eq!(guest.end(), End::Alert(Alert::CERTIFICATE_REVOKED));
         let line = rejected(&gate, Reason::Revoked);
         assert_eq!(

@@ -73,8 +73,8 @@ fn row_33_sent_list_applies_at_once_and_after_a_reload() {
     assert_eq!(hand(&gate, &pki.clients, handed.clone()), Ok(2));
     open.iter().for_each(|session| drop(session.end()));
     gate.wait_for_lines("both are cut", 2, |line| line["event"] == "closed" && line["reason"] == "revoked");
-    let told = gate.wait_for_line("the list is told of", |line| line["event"] == "revocation_list");
-    assert_eq!((&told["sessions_cut"], &told["number"]), (&2.into(), &"6".into()), "{told}");
+    let logged = gate.wait_for_line("the list to be logged", |line| line["event"] == "revocation_list");
+    assert_eq!((&logged["sessions_cut"], &logged["number"]), (&2.into(), &"6".into()), "{logged}");
     let out = |gate: &Gate| {
         for name in [NAS, SSH] {
             assert_refused(gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, name));
@@ -89,7 +89,7 @@ fn row_33_sent_list_applies_at_once_and_after_a_reload() {
     // Once more is no mistake, and cuts nothing.
     assert_eq!(hand(&gate, &pki.clients, handed), Ok(0));
 
-    // Both lists are told of on the route that names a file, and the one on the other.
+    // The route that names a file has both lists, the other one has the sent list only.
     let shown = in_force(&gate.folder().join("control.sock"), &certificate(&pki.clients)).unwrap();
     let of = |name: &str| {
         let route = shown.routes.iter().find(|route| route.name == name).unwrap();
@@ -133,15 +133,15 @@ fn row_33_sent_list_that_is_older_or_foreign_is_refused() {
         ("signed by a twin", &pki.clients, signed(&twin, list([78], 9)), "not signed by the authority"),
         ("expired", &pki.clients, signed(&pki.clients, expired), "has expired"),
         ("damaged", &pki.clients, damaged, "not signed by the authority"),
-        ("rubbish", &pki.clients, vec![0x30; 1000], "no revocation list"),
-        ("nothing", &pki.clients, Vec::new(), "no revocation list"),
+        ("rubbish", &pki.clients, vec![0x30; 1000], "not a revocation list"),
+        ("nothing", &pki.clients, Vec::new(), "not a revocation list"),
     ] {
         let why = hand(&gate, authority, list).expect_err(what);
         assert!(why.contains(says), "{what}: {why}");
         stays.ping().unwrap();
     }
     let long = hand(&gate, &pki.clients, vec![0; 32 * 1024 * 1024 + 1]).unwrap_err();
-    assert!(long.contains("at most") && long.contains("33554432"), "{long}");
+    assert!(long.contains("the limits are") && long.contains("33554432"), "{long}");
     assert_admitted(&gate, || Client::admitted(gate.address(), &mine, NAS));
     drop(stays);
 }

@@ -1,4 +1,4 @@
-//! Nobody notices reloads, and who is revoked among many is out.
+//! Reloads affect no other connection, and one revoked device of many is cut.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -67,7 +67,7 @@ fn a_hundred_reloads_lose_and_refuse_no_connection() {
                 Err(ReloadError::Refused { .. }) => assert_eq!(round % 2, 1, "round {round}"),
                 Err(error) => panic!("round {round}: {error}"),
             }
-            // Somebody has done something in between.
+            // Another reload was done in between.
             while visits.load(Ordering::SeqCst) == before {
                 thread::yield_now();
             }
@@ -108,7 +108,7 @@ async fn revoking_one_of_many_devices_cuts_it_and_no_other() {
     });
 }
 
-/// A list that takes its time, read while somebody comes and goes: he does not notice.
+/// A long list is read while connections come and go without delay.
 #[test]
 fn a_long_list_delays_no_connection() {
     const REVOKED: u64 = 30_000;

@@ -32,7 +32,7 @@ fn assert_change_is_seen(pki: &TestPki, written_to: &Path, seen_at: &Path, mount
     let session = Client::admitted(gate.address(), &carol, NAS).unwrap();
     session.ping().unwrap();
     write(&written_to.join(LIST), &list(&[SerialNumber::from(77)]));
-    gate.wait_for_line("a reload by itself", |line| line["cause"] == "watch" && line["event"] == "reloaded");
+    gate.wait_for_line("an automatic reload", |line| line["cause"] == "watch" && line["event"] == "reloaded");
     assert_eq!(session.end(), End::Orderly);
 }
 

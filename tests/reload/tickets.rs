@@ -1,4 +1,4 @@
-//! Earlier sessions are worth nothing after a reload (attacks.md row 18): whoever comes back is looked at anew.
+//! Session tickets are void after a reload (attacks.md row 18): a returning client is verified again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ fn mtls_bypass_openssl_ticket_of_a_revoked_device() {
         let line = gate.wait_rejected("certificate", "revoked", count + 1).swap_remove(count);
         assert_eq!(line["alert"], "certificate_revoked", "{line}");
     }
-    assert_eq!(backend.accepted(), before, "nobody has reached the NAS");
+    assert_eq!(backend.accepted(), before, "no connection has reached the NAS");
 }
 
 /// A ticket of a lax route, tried after a reload has made the route strict, and one of a route that has only changed in

@@ -1,4 +1,4 @@
-//! Everything is taken over, or nothing is, and who asked is told.
+//! A configuration is applied whole or not at all, and `doorward reload` shows the result.
 
 use std::fs;
 
@@ -40,8 +40,8 @@ fn each_part_of_the_configuration_is_reloaded() {
     // A route more, over SIGHUP, and one that lets in fewer.
     let house = House::new(&pki).route_with("nas", &[&nas.address().to_string()], "allow = [\"alice-phone\"]");
     let house = house.route("ssh", ssh.address());
-    let told = gate.reload(&controlled(&house));
-    assert_eq!((&told["event"], told["after_restart"].is_null()), (&"reloaded".into(), true), "{told}");
+    let output = gate.reload(&controlled(&house));
+    assert_eq!((&output["event"], output["after_restart"].is_null()), (&"reloaded".into(), true), "{output}");
     assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
     assert_admitted(&gate, || Client::admitted(gate.address(), &bob, SSH));
     assert_refused(&gate, &nas, Reason::IdentityNotAllowed, ACCESS_DENIED, || {
@@ -120,7 +120,7 @@ fn broken_configuration_changes_nothing_and_errors_match_check() {
 
     let keep = |name: &str| fs::read(pki.path(name)).unwrap();
     let (key, trust) = (keep("server-key.pem"), keep("clients.pem"));
-    let other_key = pki.client("somebody").key_pem();
+    let other_key = pki.client("other").key_pem();
     let truncated = &list[..list.len() / 2];
     type Broken<'a> = (&'a str, String, Vec<(&'a str, Option<&'a [u8]>)>);
     let broken: Vec<Broken<'_>> = vec![
@@ -146,12 +146,12 @@ fn broken_configuration_changes_nothing_and_errors_match_check() {
                 None => fs::remove_file(pki.path(name)).unwrap(),
             }
         }
-        let told = reload(&gate, &config).failure();
-        assert_eq!(told.status.code(), Some(3), "{what}: {told}");
+        let output = reload(&gate, &config).failure();
+        assert_eq!(output.status.code(), Some(3), "{what}: {output}");
         // The same texts, every error, and each once.
         let checked = doorward(&gate, &["check"]).failure();
         let (_, errors) = checked.stderr.split_once(":\n").unwrap();
-        assert!(told.stderr.ends_with(errors), "{what}: {told}\n{checked}");
+        assert!(output.stderr.ends_with(errors), "{what}: {output}\n{checked}");
         let line = gate.hang_up();
         assert_eq!(line["event"], "reload_failed", "{what}: {line}");
         assert_eq!(line["errors"].as_array().unwrap().len(), checked.stderr.matches("wrong: ").count(), "{line}");
@@ -176,11 +176,11 @@ fn broken_configuration_changes_nothing_and_errors_match_check() {
         }
     }
 
-    let told = reload(&gate, &good).success();
+    let output = reload(&gate, &good).success();
     let status = doorward_at_socket(&gate, &["status"]).text();
     assert!(!status.contains("reload was refused"), "{status}");
     assert!(!gate.get("/").1.contains("not taken over"));
-    assert!(told.text().contains("kept: 1. Cut, because they are no longer admitted: 0."), "{told}");
+    assert!(output.text().contains("kept: 1. Cut, because they are no longer admitted: 0."), "{output}");
     let metrics = gate.metrics();
     assert_eq!((metrics.sum(RELOADS, &[("outcome", "ok")]), metrics.sum(LAST, &[])), (1.0, 1.0));
     guest.ping().unwrap();
@@ -203,10 +203,10 @@ fn reload_lists_what_needs_a_restart_and_applies_the_rest() {
     let socket = gate.folder().join("control.sock");
     let arguments = ["reload", "--format", "json", "--socket", socket.to_str().unwrap()];
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
-    let told = crate::run(command.args(arguments)).success();
-    let told: Value = serde_json::from_str(&told.text()).unwrap();
+    let output = crate::run(command.args(arguments)).success();
+    let output: Value = serde_json::from_str(&output.text()).unwrap();
     let expected = ["kernel_tls", "control.socket", "[log]"];
-    assert_eq!(told["after_restart"], Value::from(expected.to_vec()), "{told}");
+    assert_eq!(output["after_restart"], Value::from(expected.to_vec()), "{output}");
     assert_admitted(&gate, || Client::admitted(gate.address(), &alice, SSH));
 }
 
@@ -227,12 +227,12 @@ fn reload_reports_access_gained_and_lost() {
     };
     let gate = Gate::start(&controlled(&house(&keys, "[\"alice-phone\"]")));
     let guest = Client::admitted(gate.address(), &client(&pki, Some(&lost)), NAS).unwrap();
-    let told = |config: &str| -> [Vec<(String, String)>; 2] {
+    let difference = |config: &str| -> [Vec<(String, String)>; 2] {
         fs::write(gate.folder().join("doorward.toml"), config).unwrap();
-        let told = doorward(&gate, &["reload", "--format", "json"]).success();
-        let told: Value = serde_json::from_str(&told.text()).unwrap();
+        let output = doorward(&gate, &["reload", "--format", "json"]).success();
+        let output: Value = serde_json::from_str(&output.text()).unwrap();
         ["gained", "lost"].map(|what| {
-            let changes = told[what].as_array().unwrap().iter();
+            let changes = output[what].as_array().unwrap().iter();
             changes.map(|change| (change["who"].as_str().unwrap().to_owned(), change["routes"].to_string())).collect()
         })
     };
@@ -246,7 +246,7 @@ fn reload_reports_access_gained_and_lost() {
     // One device gains access, one loses it, and one that never connected is revoked.
     lists(&[SerialNumber::from(77)]);
     let denying = format!("{keys}\ndeny = [\"sha256:{fingerprint}\"]");
-    let [gained, lost] = told(&controlled(&house(&denying, "[\"bob-laptop\", \"alice-phone\"]")));
+    let [gained, lost] = difference(&controlled(&house(&denying, "[\"bob-laptop\", \"alice-phone\"]")));
     assert_eq!(gained, expect(&[("bob-laptop", SSH_ONLY)]));
     let by_print = format!("sha256:{fingerprint}");
     let by_number = ("serial:4d of CN=Clients of home.example", BOTH);
@@ -266,10 +266,10 @@ fn reload_reports_access_gained_and_lost() {
     let others = pki.write("others.pem", Authority::new("Others").pem());
     let config = controlled(&house(&denying, "[\"bob-laptop\"]"));
     let both = config.replace("trust = [", &format!("trust = [{others:?}, "));
-    let [gained, lost] = told(&both);
+    let [gained, lost] = difference(&both);
     assert_eq!(gained, expect(&[("certificates issued by Others", BOTH), by_number]));
     assert_eq!(lost, []);
-    let [gained, lost] = told(&config);
+    let [gained, lost] = difference(&config);
     assert_eq!((gained, lost), (vec![], expect(&[("certificates issued by Others", BOTH)])));
 
     // Another route that every client can reach. The log reports it as well.
