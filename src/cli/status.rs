@@ -38,7 +38,7 @@ fn text(status: &Status) -> String {
         format!("The gate has been running for {running}.\n\n")
     };
     if let Some(LogError { since, error }) = &status.log_error {
-        let _ = write!(out, "The log cannot be written since {since}:\n{error}\n\n");
+        let _ = write!(out, "The log has not been written since {since}:\n{error}\n\n");
     }
     let mut fact = |what: &str, text: &str| {
         // Writing to a String cannot fail.
@@ -140,7 +140,7 @@ mod tests {
             Some(LogError { since: "2026-11-24T00:00:00Z".to_owned(), error: "the disk is full".to_owned() });
         let shown = text(&status);
         assert!(
-            shown.contains("minute.\n\nThe log cannot be written since 2026-11-24T00:00:00Z:\nthe disk"),
+            shown.contains("minute.\n\nThe log has not been written since 2026-11-24T00:00:00Z:\nthe disk"),
             "{shown}"
         );
         status.draining = true;
