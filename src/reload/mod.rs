@@ -6,7 +6,7 @@
 //! dialled, and it judges every open session.
 //!
 //! A configuration with errors does not delay revocations: the revocation lists and `deny` entries that can be read are added to
-//! the configuration in force. Lists from the control socket ([`lists`]) have their own thread, which reads no files.
+//! the configuration in force. Lists from the control socket (`lists.rs`) have their own thread, which reads no files.
 
 mod lists;
 mod outcome;
