@@ -131,8 +131,8 @@ impl Gate {
         self.withdraw_unless_admitted(expired, &self.snapshot.load(), now);
     }
 
-    /// Checks the voucher of a device for the source of `client`, after a connection that showed its certificate was refused. The
-    /// chain it vouched with is judged, not the refused one: the certificate may have been copied.
+    /// Checks the voucher of a device for the source of `client`, after a connection that showed its certificate was
+    /// refused. The chain it vouched with is judged, not the refused one: the certificate may have been copied.
     pub(crate) fn recheck_voucher(&self, client: IpAddr, device: &Sha256) {
         if let Some(device) = self.admission.voucher(client, device) {
             self.withdraw_unless_admitted(vec![device], &self.snapshot.load(), UnixTime::now());

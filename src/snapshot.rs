@@ -123,8 +123,8 @@ impl Snapshot {
         self.by_name.get(name)
     }
 
-    /// Whether a session of `route` ends when its certificate expires: yes if the route is gone, no if the route does not verify
-    /// certificates.
+    /// Whether a session of `route` ends when its certificate expires: yes if the route is gone, no if the route does not
+    /// verify certificates.
     pub fn cuts_expired(&self, route: &Name) -> bool {
         match self.route(route).map(|route| &route.access) {
             Some(RouteAccess::Terminate { tls, expired_session, .. }) => {
@@ -135,8 +135,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether a connection that `route` has admitted, perhaps in an earlier snapshot, may still reach its backends. Asked until a
-    /// backend is reached; from then on, [`keeps_session`](Self::keeps_session) decides.
+    /// Whether a connection that `route` has admitted, perhaps in an earlier snapshot, may still reach its backends. Asked
+    /// until a backend is reached; from then on, [`keeps_session`](Self::keeps_session) decides.
     pub fn still_admits(
         &self,
         server_name: Option<&ServerName>,
@@ -175,8 +175,8 @@ impl Snapshot {
         })
     }
 
-    /// Whether a revocation list or `deny` names the certificate of a session on the route of this name. Look-ups only, whose cost
-    /// no client controls: a review asks this about all sessions first.
+    /// Whether a revocation list or `deny` names the certificate of a session on the route of this name. Look-ups only,
+    /// whose cost no client controls: a review asks this about all sessions first.
     pub fn withdrawn(
         &self,
         route: &Name,
@@ -190,8 +190,8 @@ impl Snapshot {
         denied(identity?, policy).map(|entry| (CloseReason::Denied, Cause::Denied(entry)))
     }
 
-    /// Whether the route of this name would admit the session's client `now`; if not, why the session ends. Other backends of the
-    /// route end no session.
+    /// Whether the route of this name would admit the session's client `now`; if not, why the session ends. Other backends
+    /// of the route end no session.
     pub fn keeps_session(
         &self,
         route: &Name,

@@ -1,5 +1,5 @@
-//! `doorward why`, `doorward status` and `doorward sessions` at a running gate, and the control socket, which no client of it can
-//! use to harm the gate.
+//! `doorward why`, `doorward status` and `doorward sessions` at a running gate, and the control socket, which no client of
+//! it can use to harm the gate.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -55,8 +55,8 @@ fn json(gate: &Gate, arguments: &[&str]) -> Value {
     serde_json::from_slice(&said.stdout).unwrap()
 }
 
-/// Asks in each way about the connection that was just refused for this reason, and compares the answer with the log line. Returns
-/// the answer as text.
+/// Asks in each way about the connection that was just refused for this reason, and compares the answer with the log line.
+/// Returns the answer as text.
 #[track_caller]
 fn explained(gate: &Gate, reason: Reason, attempt: impl FnOnce() -> client::End) -> String {
     let watch = Watch::begin(gate);

@@ -20,8 +20,8 @@ pub const EXISTS: u8 = 7;
 pub const NO_GATE: u8 = 8;
 /// `share`, `ca device --qr`: the link was closed before the certificate was fetched.
 pub const NOT_FETCHED: u8 = 9;
-/// `ca revoke`, `ca renew`, `ca server`: written, but not known to be in force at the gate now and after its restart; stderr says
-/// what to do.
+/// `ca revoke`, `ca renew`, `ca server`: written, but not known to be in force at the gate now and after its restart; stderr
+/// says what to do.
 pub const NOT_IN_FORCE: u8 = 10;
 
 /// The table for `--help`.

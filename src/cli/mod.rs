@@ -98,9 +98,9 @@ enum Command {
     Sessions(sessions::SessionsArgs),
     /// Have the running gate reload its configuration
     ///
-    /// Reads the file and all files it names: certificates, trust, revocation lists. If there is an error, the gate keeps the
-    /// previous configuration, and every error is printed. Open connections that the new configuration admits stay open; the
-    /// others are cut.
+    /// Reads the file and all files it names: certificates, trust, revocation lists. If there is an error, the gate keeps
+    /// the previous configuration, and every error is printed. Open connections that the new configuration admits stay open;
+    /// the others are cut.
     Reload(reload::ReloadArgs),
     /// Cut open connections: of a device, an address, a route, or all
     #[command(after_help = cut::EXAMPLE)]

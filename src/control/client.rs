@@ -89,7 +89,8 @@ fn ask_with(path: &Path, request: &Request, payload: &[&[u8]]) -> Result<Answer,
     serde_json::from_str(&line).map_err(|_| AskError::NotUnderstood { socket: path.to_owned() })
 }
 
-/// Asks the gate at `path` which lists and certificates are in force, and which routes trust `authority`, a certificate in DER.
+/// Asks the gate at `path` which lists and certificates are in force, and which routes trust `authority`, a certificate in
+/// DER.
 ///
 /// # Errors
 /// If no gate of this release answers.
@@ -104,7 +105,8 @@ pub fn in_force(path: &Path, authority: &[u8]) -> Result<InForce, AskError> {
     }
 }
 
-/// Puts a revocation list in force at the gate at `path`, with the certificate of the authority that signed it. Both are DER.
+/// Puts a revocation list in force at the gate at `path`, with the certificate of the authority that signed it. Both are
+/// DER.
 ///
 /// # Errors
 /// If no gate of this release answers, or it refuses the list.

@@ -1,7 +1,7 @@
 //! The control socket: `doorward status`, `sessions`, `why`, `reload`, `cut` and `ca` send requests to the running gate.
 //!
-//! A unix socket for the gate's user and root. One connection is one request: a line of JSON each way ([`Request`], [`Answer`]),
-//! both limited in size and time. Some requests are followed by as many bytes as they announce.
+//! A unix socket for the gate's user and root. One connection is one request: a line of JSON each way ([`Request`],
+//! [`Answer`]), both limited in size and time. Some requests are followed by as many bytes as they announce.
 
 pub mod client;
 pub(crate) mod server;

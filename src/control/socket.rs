@@ -80,8 +80,8 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     remove_stale(path)?;
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Before the file exists: Linux creates it with the mode of the socket. A chmod of the path could be redirected by a user who
-    // may write to the folder.
+    // Before the file exists: Linux creates it with the mode of the socket. A chmod of the path could be redirected by a
+    // user who may write to the folder.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600)).map_err(io::Error::from)?;
     socket.bind(&SockAddr::unix(path)?).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => BindError::NoFolder,

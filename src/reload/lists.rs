@@ -23,8 +23,8 @@ const AUTHORITIES_MAX: usize = 64;
 type Refusal = String;
 
 impl Reloader {
-    /// Puts a revocation list in force on every route that trusts `authority`, the certificate that signed it. Both are DER. It
-    /// stays in force across reloads until a file has the same list or a newer one.
+    /// Puts a revocation list in force on every route that trusts `authority`, the certificate that signed it. Both are DER.
+    /// It stays in force across reloads until a file has the same list or a newer one.
     ///
     /// # Errors
     /// Why the list is refused, as a message.

@@ -1,12 +1,13 @@
 //! Reloads: another configuration for the running gate.
 //!
-//! SIGHUP, the control socket and changed files lead to one [`Reloader`], which does one reload at a time on a thread of its own.
-//! Everything is read, checked and built as at the start, and replaces the old configuration only if there is no error.
-//! Connections finish their handshake under the configuration they began with; the new one judges them again before a backend is
-//! dialled, and it judges every open session.
+//! SIGHUP, the control socket and changed files lead to one [`Reloader`], which does one reload at a time on a thread of its
+//! own. Everything is read, checked and built as at the start, and replaces the old configuration only if there is no error.
+//! Connections finish their handshake under the configuration they began with; the new one judges them again before a
+//! backend is dialled, and it judges every open session.
 //!
-//! A configuration with errors does not delay revocations: the revocation lists and `deny` entries that can be read are added to
-//! the configuration in force. Lists from the control socket (`lists.rs`) have their own thread, which reads no files.
+//! A configuration with errors does not delay revocations: the revocation lists and `deny` entries that can be read are
+//! added to the configuration in force. Lists from the control socket (`lists.rs`) have their own thread, which reads no
+//! files.
 
 mod lists;
 mod outcome;

@@ -1,5 +1,5 @@
-//! Which clients may use which routes by a configuration, and what another configuration changes about that. Nothing is decided
-//! here: every answer comes from [`decide`], as for a connection.
+//! Which clients may use which routes by a configuration, and what another configuration changes about that. Nothing is
+//! decided here: every answer comes from [`decide`], as for a connection.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;

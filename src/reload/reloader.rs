@@ -100,8 +100,8 @@ impl Reloader {
         self.0.current.subscribe()
     }
 
-    /// Reads the configuration and puts it in force. If that fails, only revocations and denials take effect. It goes on even if
-    /// this future is dropped.
+    /// Reads the configuration and puts it in force. If that fails, only revocations and denials take effect. It goes on
+    /// even if this future is dropped.
     ///
     /// # Errors
     /// Every error in the configuration.
@@ -225,8 +225,8 @@ impl Inner {
         refused
     }
 
-    /// Adds revocations and denials to the configuration in force, and reviews the sessions. `keep` stores what has to outlast the
-    /// next reload, or says why it cannot. `None` if all of them are in force already.
+    /// Adds revocations and denials to the configuration in force, and reviews the sessions. `keep` stores what has to
+    /// outlast the next reload, or says why it cannot. `None` if all of them are in force already.
     pub(super) fn tighten(
         &self,
         tightening: &Tightening,
@@ -304,8 +304,8 @@ struct Built {
 }
 
 impl Built {
-    /// Reads the configuration and binds its listeners, as at the start. The `bound` ones that it still has stay. `seen` is set to
-    /// the files that were read, even if that fails.
+    /// Reads the configuration and binds its listeners, as at the start. The `bound` ones that it still has stay. `seen` is
+    /// set to the files that were read, even if that fails.
     fn of(file: &Path, bound: &[Arc<Listener>], seen: &mut Seen) -> Result<Self, Vec<String>> {
         let lines = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
         let (config, read) = config::load_and_see(file);

@@ -1,5 +1,5 @@
-//! Threads for reloads, lists, the file watch and the control socket. Connections and name look-ups have others, so that they
-//! cannot delay a revocation.
+//! Threads for reloads, lists, the file watch and the control socket. Connections and name look-ups have others, so that
+//! they cannot delay a revocation.
 
 use std::any::Any;
 use std::fmt;

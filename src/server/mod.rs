@@ -204,8 +204,8 @@ impl Server {
         Arc::clone(&self.gate.metrics)
     }
 
-    /// Accepts connections until `stop` is cancelled, waits up to `timeouts.drain` for the open ones to end, then cuts the rest.
-    /// `now` ends the wait.
+    /// Accepts connections until `stop` is cancelled, waits up to `timeouts.drain` for the open ones to end, then cuts the
+    /// rest. `now` ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
         let Self { gate, mut admin, control, reloader, watch_thread, control_thread, clients, .. } = self;
         let connections = TaskTracker::new();

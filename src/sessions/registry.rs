@@ -1,5 +1,5 @@
-//! The registry of open sessions, for `doorward sessions`, the status page, and whatever ends sessions. A session is in it from
-//! before its backend is dialled until its [`SessionGuard`] is dropped.
+//! The registry of open sessions, for `doorward sessions`, the status page, and whatever ends sessions. A session is in it
+//! from before its backend is dialled until its [`SessionGuard`] is dropped.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -71,7 +71,8 @@ impl Session {
         self.chain.as_ref().map(|chain| chain.good_until).filter(|until| *until < u64::MAX)
     }
 
-    /// Whether its certificate had expired before it began, on a route that does not verify dates: such an expiry ends nothing.
+    /// Whether its certificate had expired before it began, on a route that does not verify dates: such an expiry ends
+    /// nothing.
     fn began_expired(&self, until: u64) -> bool {
         let verified = self.identity.as_ref().is_some_and(|identity| identity.verified);
         !verified && i128::from(until) < i128::from(self.since.unix_timestamp())
@@ -121,8 +122,8 @@ impl Sessions {
         (open.sessions.values().rev().take(n).cloned().collect(), open.sessions.len())
     }
 
-    /// Waits until a certificate may have [expired](Self::expired). `now` is in seconds since 1970. The wait does not follow the
-    /// clock if that is set, so it is never long.
+    /// Waits until a certificate may have [expired](Self::expired). `now` is in seconds since 1970. The wait does not follow
+    /// the clock if that is set, so it is never long.
     pub async fn wait_for_expiry(&self, now: u64) {
         let next = self.lock().next_expiry;
         let _ = tokio::time::timeout(expiry_wait(next, now), self.earlier_expiry.notified()).await;

@@ -80,8 +80,8 @@ fn boxed((reason, cause): (CloseReason, Cause)) -> (CloseReason, Option<Box<Caus
     (reason, Some(Box::new(cause)))
 }
 
-/// Cuts a session if `verdict` says so, and if `verdict` panics: a fault in judging one session must neither keep that one open
-/// nor leave the others without a verdict.
+/// Cuts a session if `verdict` says so, and if `verdict` panics: a fault in judging one session must neither keep that one
+/// open nor leave the others without a verdict.
 fn cut_if(session: &Session, requested: Instant, verdict: impl FnOnce() -> Verdict) -> bool {
     let fault = || Some((CloseReason::Internal, Some(Box::new(Cause::NotJudged))));
     let verdict = catch_unwind(AssertUnwindSafe(verdict)).unwrap_or_else(|_| fault());

@@ -84,7 +84,8 @@ fn row_47_unusual_certificates_do_not_ban_a_household() {
     Client::admitted(gate.address(), &good, NAS).expect("not banned");
 }
 
-/// From an address that is banned, nothing but a valid certificate counts, and nothing makes the ban longer; others are served.
+/// From an address that is banned, nothing but a valid certificate counts, and nothing makes the ban longer; others are
+/// served.
 #[test]
 fn a_banned_address_is_refused_at_once_and_others_are_not() {
     let pki = TestPki::new();

@@ -1,7 +1,7 @@
 //! The clock jumps: a router without a battery starts in 1970, or the clock is set by hand.
 //!
-//! That sessions end when the clock goes past their certificate's date is shown by unit tests of `telemetry/sessions.rs`, since
-//! the gate looks at its clock once a minute.
+//! That sessions end when the clock goes past their certificate's date is shown by unit tests of `telemetry/sessions.rs`,
+//! since the gate looks at its clock once a minute.
 
 use std::fs;
 use std::path::Path;

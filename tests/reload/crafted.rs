@@ -22,8 +22,8 @@ fn der(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
-/// How many signatures it takes, `src/handshake/authorities/tests.rs` counts: none to cut those that a list names, one for each
-/// device that goes on.
+/// How many signatures it takes, `src/handshake/authorities/tests.rs` counts: none to cut those that a list names, one for
+/// each device that goes on.
 #[test]
 fn row_36_crafted_sessions_of_a_revoked_device_are_cut() {
     let pki = TestPki::new();

@@ -194,8 +194,8 @@ fn session_without_certificate_stays_if_none_is_needed() {
     }
 }
 
-/// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and no backend
-/// ever hears of it.
+/// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and no
+/// backend ever hears of it.
 #[test]
 fn a_handshake_begun_before_the_reload_does_not_evade_it() {
     let pki = TestPki::new();
@@ -215,8 +215,8 @@ fn a_handshake_begun_before_the_reload_does_not_evade_it() {
     assert_eq!((backend.accepted(), backend.received()), (0, 0));
 }
 
-/// It falls between the end of the handshake and the answer of the backend: the dial ends, and a backend that answers later hears
-/// nothing.
+/// It falls between the end of the handshake and the answer of the backend: the dial ends, and a backend that answers later
+/// hears nothing.
 #[test]
 fn a_slow_backend_does_not_evade_a_reload() {
     let pki = TestPki::new();

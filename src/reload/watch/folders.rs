@@ -8,8 +8,8 @@ use std::path::{Component, Path, PathBuf};
 /// How many links Linux follows (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// The folders in which there is an event when `file` is written, replaced, removed or created, or when a link on its path gets
-/// another target: certbot keeps links in `live/` to files in `archive/`, Kubernetes a link to a folder of links.
+/// The folders in which there is an event when `file` is written, replaced, removed or created, or when a link on its path
+/// gets another target: certbot keeps links in `live/` to files in `archive/`, Kubernetes a link to a folder of links.
 pub(super) fn to_watch(file: &Path) -> BTreeSet<PathBuf> {
     let mut folders = BTreeSet::new();
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());

@@ -1,9 +1,9 @@
 //! Reloads when a file of the configuration changes.
 //!
-//! inotify(7) only triggers a check; the check compares the files, through all links. So every kind of change is found: a write in
-//! place, a rename over the file as editors do it, a link with another target. Many file systems and mounts send no inotify events
-//! (NFS, CIFS, FUSE, overlayfs, a bind-mounted file), and these cannot be told apart reliably, so every file is also checked every
-//! two seconds. That costs one system call a file.
+//! inotify(7) only triggers a check; the check compares the files, through all links. So every kind of change is found: a
+//! write in place, a rename over the file as editors do it, a link with another target. Many file systems and mounts send no
+//! inotify events (NFS, CIFS, FUSE, overlayfs, a bind-mounted file), and these cannot be told apart reliably, so every file
+//! is also checked every two seconds. That costs one system call a file.
 
 mod folders;
 
