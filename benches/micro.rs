@@ -13,7 +13,7 @@ use std::time::Duration;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use doorward::authorize::{Policy, decide};
 use doorward::client_hello;
-use doorward::config::checked::{Allow, DenyList, Selector};
+use doorward::config::checked::{Allow, ClientAuthMode, DenyList, Selector};
 use doorward::model::identity::{Identity, Serial, Sha256, Twins};
 use doorward::model::names::{ServerName, ServerNamePattern};
 use doorward::proxy_protocol;
@@ -201,7 +201,7 @@ fn policy(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("authorize::decide");
     for (what, allow) in [("any", any), ("the last of 5", names(5)), ("the last of 100", names(100))] {
-        let policy = Policy { allow, deny: DenyList::default() };
+        let policy = Policy { mode: ClientAuthMode::RequireAndVerify, allow, deny: DenyList::default() };
         assert_eq!(decide(Some(&identity), &policy), Ok(()));
         group.bench_function(what, |bencher| bencher.iter(|| decide(Some(black_box(&identity)), &policy).is_ok()));
     }

@@ -2,18 +2,34 @@
 
 use std::sync::Arc;
 
-use crate::config::checked::{Allow, DenyList, Selector};
+use crate::config::checked::{Allow, ClientAuthMode, DenyList, Selector, Terminate};
 use crate::model::identity::{Identity, Sha256};
 use crate::model::names::printable;
 use crate::model::rejection::{Cause, DenyEntry, Rejection, Text};
 
-/// Which identities a route lets in.
+/// Which clients a route admits.
 #[derive(Debug)]
 pub struct Policy {
-    /// Those it lets in.
+    /// Whether a certificate is required, and whether it must be verified.
+    pub mode: ClientAuthMode,
+    /// The identities that are admitted.
     pub allow: Allow,
-    /// Those it refuses whatever `allow` says.
+    /// The certificates that are refused whatever `allow` says.
     pub deny: DenyList,
+}
+
+impl Policy {
+    /// The policy of a route that terminates TLS.
+    pub fn of(route: &Terminate) -> Self {
+        let auth = &route.client_auth;
+        Self { mode: auth.mode, allow: route.allow.clone(), deny: auth.deny.clone() }
+    }
+
+    /// Whether a client without a certificate is refused: by the mode, or because `allow` would refuse it anyway. The handshake
+    /// asks this, because only then does the alert say so.
+    pub const fn requires_certificate(&self) -> bool {
+        self.mode.requires() || !self.allow.unverified
+    }
 }
 
 /// The permit: the only way to a backend is through a function that takes one, and only this file makes them.
@@ -54,29 +70,27 @@ pub fn authorize(identity: Option<Arc<Identity>>, policy: &Policy) -> Result<Aut
     }
 }
 
-/// Whether `policy` lets `identity` in. Pure: the verifier asks it during the handshake, while the client can still be
-/// told by an alert; [`authorize`] asks it again for every connection, resumed ones included; `check` and `explain` ask
-/// it without a connection.
+/// Whether `policy` admits a client that has shown the certificate of `identity`, or none. The only place that decides this: the
+/// verifier asks it during the handshake, while an alert can still tell the client; [`authorize`] asks it for every connection,
+/// resumed ones included; `check`, `explain` and the report of a reload ask it without a connection.
 pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), Cause> {
-    if let Some(entry) = identity.and_then(|identity| denied(identity, policy)) {
+    let Some(identity) = identity else {
+        return if policy.requires_certificate() { Err(Cause::NoCertificate) } else { Ok(()) };
+    };
+    if let Some(entry) = denied(identity, policy) {
         return Err(Cause::Denied(entry));
     }
-    match identity {
-        // "unverified" does not cover verified identities: these are let in by name or by "any".
-        None if policy.allow.unverified => Ok(()),
-        Some(identity) if !identity.verified && policy.allow.unverified => Ok(()),
-        None => Err(Cause::CertificateNotShown),
-        Some(identity) if !identity.verified => Err(Cause::Unverified),
-        Some(_) if policy.allow.any => Ok(()),
-        Some(identity) => {
-            if policy.allow.selectors.iter().any(|selector| matches(selector, identity)) {
-                Ok(())
-            } else {
-                let name = Text::new(printable(&identity.display_name(), 64));
-                Err(Cause::NameNotAllowed { name, name_constrained: identity.name_constrained })
-            }
-        }
+    let verifies = policy.mode.verifies();
+    if !(verifies && identity.verified) {
+        // Where certificates are verified, one that is not has been refused already. This holds if it has not.
+        return if policy.allow.unverified && !verifies { Ok(()) } else { Err(Cause::Unverified) };
     }
+    // `unverified` admits no verified identity: that needs its name, or `any`.
+    if policy.allow.any || policy.allow.selectors.iter().any(|selector| matches(selector, identity)) {
+        return Ok(());
+    }
+    let name = Text::new(printable(&identity.display_name(), 64));
+    Err(Cause::NameNotAllowed { name, name_constrained: identity.name_constrained })
 }
 
 /// Which entry of `deny` has `identity`, if any. Look-ups, whatever else the policy says.
@@ -161,7 +175,8 @@ mod tests {
     }
 
     fn policy(selectors: Vec<Selector>) -> Policy {
-        Policy { allow: Allow { selectors, ..Allow::default() }, deny: DenyList::default() }
+        let mode = ClientAuthMode::RequireAndVerify;
+        Policy { mode, allow: Allow { selectors, ..Allow::default() }, deny: DenyList::default() }
     }
 
     fn reason(identity: Option<&Identity>, policy: &Policy) -> Option<Reason> {
@@ -225,20 +240,43 @@ mod tests {
     }
 
     #[test]
-    fn unverified_identity_matches_only_unverified() {
+    fn certificate_stuffing_an_unverified_identity_matches_no_selector() {
         let bob = Identity { verified: false, ..identity() };
         let mut policy = policy(vec![Selector::CommonName("Bob".into())]);
+        policy.mode = ClientAuthMode::Request;
         policy.allow.any = true;
         assert_eq!(reason(Some(&bob), &policy), Some(Reason::IdentityNotAllowed));
-        assert_eq!(reason(None, &policy), Some(Reason::IdentityNotAllowed));
+        assert_eq!(reason(None, &policy), Some(Reason::CertificateRequired));
         policy.allow.unverified = true;
         assert_eq!(reason(Some(&bob), &policy), None);
         assert_eq!(reason(None, &policy), None);
     }
 
     #[test]
-    fn unverified_does_not_cover_verified_identities() {
+    fn each_mode_decides_about_each_kind_of_certificate() {
+        let (verified, unverified) = (identity(), Identity { verified: false, ..identity() });
+        let required = Some(Reason::CertificateRequired);
+        let not_allowed = Some(Reason::IdentityNotAllowed);
+        // No certificate, one that is not verified, one that is: first with allow = ["any"], then with "unverified" beside it.
+        for (mode, any, both) in [
+            (ClientAuthMode::Request, [required, not_allowed, not_allowed], [None, None, None]),
+            (ClientAuthMode::Require, [required, not_allowed, not_allowed], [required, None, None]),
+            (ClientAuthMode::VerifyIfGiven, [required, not_allowed, None], [None, not_allowed, None]),
+            (ClientAuthMode::RequireAndVerify, [required, not_allowed, None], [required, not_allowed, None]),
+        ] {
+            for (admits_unverified, expected) in [(false, any), (true, both)] {
+                let allow = Allow { any: true, unverified: admits_unverified, ..Allow::default() };
+                let policy = Policy { mode, allow, deny: DenyList::default() };
+                let clients = [None, Some(&unverified), Some(&verified)];
+                assert_eq!(clients.map(|client| reason(client, &policy)), expected, "{mode:?}, {admits_unverified}");
+            }
+        }
+    }
+
+    #[test]
+    fn unverified_admits_no_verified_identity_without_its_name() {
         let mut policy = policy(vec![Selector::CommonName("Alice".into())]);
+        policy.mode = ClientAuthMode::VerifyIfGiven;
         policy.allow.unverified = true;
         assert_eq!(reason(Some(&identity()), &policy), Some(Reason::IdentityNotAllowed));
     }
@@ -247,6 +285,7 @@ mod tests {
     fn deny_overrides_allow() {
         let bob = identity();
         let mut policy = policy(Vec::new());
+        policy.mode = ClientAuthMode::VerifyIfGiven;
         policy.allow.any = true;
         policy.allow.unverified = true;
         policy.deny.fingerprints.insert(bob.fingerprint);
@@ -261,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_allow_lets_no_client_in() {
+    fn an_empty_allow_admits_no_identity() {
         assert_eq!(reason(Some(&identity()), &policy(Vec::new())), Some(Reason::IdentityNotAllowed));
     }
 }

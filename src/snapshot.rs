@@ -1,4 +1,4 @@
-//! One generation of built configuration: what a connection needs to know, all of it from the same moment.
+//! What is built from one configuration: a connection takes everything it looks up from one snapshot.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,10 +17,10 @@ use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::rejection::{Cause, Reason};
 use crate::route::RouteTable;
 
-/// Everything that connections look things up in. Built whole or not at all, and never changed.
+/// The routes and timeouts of one configuration. Built whole or not at all, and never changed.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Where server names lead.
+    /// The routes by server name.
     pub routes: RouteTable<Route>,
     /// The routes in the order of the configuration.
     pub in_order: Vec<Arc<Route>>,
@@ -34,56 +34,55 @@ pub struct Snapshot {
 pub struct Route {
     /// Its name.
     pub name: Name,
-    /// What it answers to.
+    /// The server names it serves.
     pub server_names: Vec<ServerNamePattern>,
-    /// Where it leads.
+    /// Its backends, in the order in which they are tried.
     pub backends: Vec<Backend>,
-    /// The PROXY protocol header its backends are sent.
+    /// The PROXY protocol header that its backends are sent.
     pub send_proxy_protocol: SendProxyProtocol,
-    /// Who may use it.
-    pub access: Access,
+    /// How it decides about clients.
+    pub access: RouteAccess,
 }
 
-/// Who may use a route.
+/// How a route decides about clients.
 #[derive(Debug)]
-pub enum Access {
-    /// Whoever shows a certificate that the policy lets in.
-    Certificate {
-        /// What its handshakes are made with.
+pub enum RouteAccess {
+    /// By the client's certificate: TLS ends at the gate.
+    Terminate {
+        /// The configuration of its handshakes.
         tls: RouteTls,
-        /// Whom it lets in.
+        /// Which clients it admits.
         policy: Arc<Policy>,
-        /// What becomes of those whose certificate expires while they are in.
+        /// What happens to sessions whose certificate expires.
         expired_session: ExpiredSession,
     },
-    /// Whoever asks: its backend does TLS itself.
+    /// Every client is admitted: the backend does TLS.
     Passthrough(PassthroughPolicy),
 }
 
-/// A route that no handshake could be made for.
+/// A route whose handshakes cannot be configured.
 #[derive(Debug, thiserror::Error)]
 #[error("route {:?}: {error}", route.as_str())]
 pub struct InvalidRoute {
-    /// Which one.
+    /// The route.
     pub route: Name,
-    /// Why.
+    /// What is wrong.
     pub error: InvalidTls,
 }
 
 impl Snapshot {
-    /// Builds everything anew from a checked configuration.
+    /// Builds everything from a checked configuration.
     pub fn build(config: &Config) -> Result<Self, InvalidRoute> {
         let mut routes = RouteTable::default();
         let mut in_order = Vec::new();
-        // By the place of what they are made from: routes without a table of their own have the default's.
+        // By the address of the `client_auth` they are built from: routes without their own share the default one.
         let mut authorities: HashMap<*const ClientAuth, Arc<Authorities>> = HashMap::new();
         for route in &config.routes {
             let invalid = |error| InvalidRoute { route: route.name.clone(), error };
             let access = match &route.mode {
-                RouteMode::Passthrough => Access::Passthrough(PassthroughPolicy::configured()),
+                RouteMode::Passthrough => RouteAccess::Passthrough(PassthroughPolicy::configured()),
                 RouteMode::Terminate(terminate) => {
-                    let policy =
-                        Arc::new(Policy { allow: terminate.allow.clone(), deny: terminate.client_auth.deny.clone() });
+                    let policy = Arc::new(Policy::of(terminate));
                     let authorities = match authorities.entry(Arc::as_ptr(&terminate.client_auth)) {
                         Entry::Occupied(there) => Arc::clone(there.get()),
                         Entry::Vacant(place) => {
@@ -92,7 +91,7 @@ impl Snapshot {
                         }
                     };
                     let tls = RouteTls::new(terminate, authorities, Arc::clone(&policy)).map_err(invalid)?;
-                    Access::Certificate { tls, policy, expired_session: terminate.client_auth.expired_session }
+                    RouteAccess::Terminate { tls, policy, expired_session: terminate.client_auth.expired_session }
                 }
             };
             let built = Arc::new(Route {
@@ -116,21 +115,21 @@ impl Snapshot {
         self.by_name.get(name)
     }
 
-    /// Whether a session ends when its certificate expires. Where there is no such route, there is nobody to say no; where
-    /// nobody looks at certificates, there is nobody to say yes.
-    pub fn ends_expired(&self, route: &Name) -> bool {
+    /// Whether a session of `route` ends when its certificate expires: yes if the route is gone, no if the route does not
+    /// verify certificates.
+    pub fn cuts_expired(&self, route: &Name) -> bool {
         match self.route(route).map(|route| &route.access) {
-            Some(Access::Certificate { tls, expired_session, .. }) => {
+            Some(RouteAccess::Terminate { tls, expired_session, .. }) => {
                 tls.authorities().verifies() && *expired_session == ExpiredSession::Cut
             }
-            Some(Access::Passthrough(_)) => false,
+            Some(RouteAccess::Passthrough(_)) => false,
             None => true,
         }
     }
 
-    /// Whether a connection may go on `now` to the backends of `route`, where it was let in, perhaps by a former snapshot; and if
-    /// not, why. To be asked until a backend is reached: from then on, [`keeps`](Self::keeps) is what counts.
-    pub fn still_leads(
+    /// Whether a connection that `route` has admitted, perhaps in an earlier snapshot, may still reach its backends. Asked
+    /// until a backend is reached; from then on, [`keeps_session`](Self::keeps_session) decides.
+    pub fn still_admits(
         &self,
         server_name: Option<&ServerName>,
         route: &Arc<Route>,
@@ -149,69 +148,74 @@ impl Snapshot {
         }
         let same = Arc::ptr_eq(found, route);
         if !same || chain.is_some_and(|chain| chain.good_until < now.as_secs()) {
-            found.lets_in(chain, now)?;
+            found.admits(chain, now)?;
         }
-        if !same && !found.leads_like(route) {
+        if !same && !found.has_backends_of(route) {
             return Err(Cause::RouteChanged);
         }
         Ok(())
     }
 
-    /// Whether a device that has shown `chain` is let in `now` on any route, by its certificate.
-    pub fn knows(&self, chain: &Chain, now: UnixTime) -> bool {
+    /// Whether any route admits a device with this chain `now`, by its certificate.
+    pub fn admits_anywhere(&self, chain: &Chain, now: UnixTime) -> bool {
         self.in_order.iter().any(|route| match &route.access {
-            Access::Certificate { tls, expired_session, .. } => {
-                let counts = now.as_secs() <= chain.good_until || *expired_session == ExpiredSession::Keep;
-                counts && tls.authorities().verifies() && route.lets_in(Some(chain), now).is_ok()
+            RouteAccess::Terminate { tls, expired_session, .. } => {
+                let in_date = now.as_secs() <= chain.good_until || *expired_session == ExpiredSession::Keep;
+                in_date && tls.authorities().verifies() && route.admits(Some(chain), now).is_ok()
             }
-            Access::Passthrough(_) => false,
+            RouteAccess::Passthrough(_) => false,
         })
     }
 
-    /// Why a session that is in has lost its right by a revocation list or by `deny`, over the route of the same name. Look-ups
-    /// only: what a client has sent does not make it dear, so this is asked about all sessions before anything else is.
-    pub fn withdraws(
+    /// Whether a revocation list or `deny` names the certificate of a session on the route of this name. Look-ups only,
+    /// whose cost no client controls: a review asks this about all sessions first.
+    pub fn withdrawn(
         &self,
         route: &Name,
         identity: Option<&Identity>,
         chain: Option<&Chain>,
     ) -> Option<(CloseReason, Cause)> {
-        let Access::Certificate { tls, policy, .. } = &self.route(route)?.access else { return None };
+        let RouteAccess::Terminate { tls, policy, .. } = &self.route(route)?.access else { return None };
         if chain.is_some_and(|chain| tls.authorities().revoke(chain)) {
             return Some((CloseReason::Revoked, Cause::Revoked));
         }
         denied(identity?, policy).map(|entry| (CloseReason::Denied, Cause::Denied(entry)))
     }
 
-    /// Whether a session that is in would be let in `now`, over the route of the same name; and if not, why it has to end.
-    /// Where the route leads by now does not matter.
-    pub fn keeps(&self, route: &Name, chain: Option<&Chain>, now: UnixTime) -> Result<(), (CloseReason, Cause)> {
+    /// Whether the route of this name would admit the session's client `now`; if not, why the session ends. Other backends
+    /// of the route end no session.
+    pub fn keeps_session(
+        &self,
+        route: &Name,
+        chain: Option<&Chain>,
+        now: UnixTime,
+    ) -> Result<(), (CloseReason, Cause)> {
         let Some(route) = self.route(route) else {
             return Err((CloseReason::RouteRemoved, Cause::RouteRemoved { route: route.clone() }));
         };
-        route.lets_in(chain, now).map_err(|cause| (close_reason(cause.reason()), cause))
+        route.admits(chain, now).map_err(|cause| (close_reason(cause.reason()), cause))
     }
 }
 
 impl Route {
-    /// Whether it leads to the same backends as `other`, in the same way.
-    fn leads_like(&self, other: &Self) -> bool {
+    /// Whether it has the backends of `other` and reaches them in the same way.
+    fn has_backends_of(&self, other: &Self) -> bool {
         self.backends == other.backends
             && self.send_proxy_protocol == other.send_proxy_protocol
             && self.terminates() == other.terminates()
     }
 
-    /// Whether TLS ends at the gate, which asks for a certificate.
+    /// Whether TLS ends at the gate.
     pub const fn terminates(&self) -> bool {
-        matches!(self.access, Access::Certificate { .. })
+        matches!(self.access, RouteAccess::Terminate { .. })
     }
 
-    /// Whether somebody who has shown `chain` is let in `now`; and if not, why.
-    pub fn lets_in(&self, chain: Option<&Chain>, now: UnixTime) -> Result<(), Cause> {
-        let Access::Certificate { tls, expired_session, .. } = &self.access else { return Ok(()) };
+    /// Whether a client with this chain is admitted `now`; if not, why.
+    pub fn admits(&self, chain: Option<&Chain>, now: UnixTime) -> Result<(), Cause> {
+        let RouteAccess::Terminate { tls, expired_session, .. } = &self.access else { return Ok(()) };
         let certificates = chain.map(|chain| chain.certificates.as_slice()).unwrap_or_default();
         let at = match (expired_session, chain) {
-            // As long as it was good: what else there is against it must not hide behind the dates.
+            // Judged in its last valid second, so that its expiry hides no other reason to refuse it.
             (ExpiredSession::Keep, Some(chain)) if now.as_secs() > chain.good_until => {
                 UnixTime::since_unix_epoch(Duration::from_secs(chain.good_until))
             }
@@ -221,14 +225,14 @@ impl Route {
     }
 }
 
-/// Why a session ends whose certificate would be turned away for this reason.
+/// Why a session ends whose certificate would be refused for this reason.
 const fn close_reason(reason: Reason) -> CloseReason {
     match reason {
         Reason::Revoked => CloseReason::Revoked,
         Reason::Denied => CloseReason::Denied,
         Reason::Expired | Reason::NotYetValid => CloseReason::Expired,
         Reason::IdentityNotAllowed | Reason::CertificateRequired => CloseReason::NotAllowed,
-        // An authority that is gone, or a revocation list that is missing or has expired.
+        // The authority was removed, or a revocation list is missing or has expired.
         _ => CloseReason::NotTrusted,
     }
 }
@@ -239,7 +243,7 @@ mod tests {
     use crate::config;
 
     #[test]
-    fn routes_with_the_same_client_auth_have_the_same_authorities_and_no_others() {
+    fn routes_share_authorities_only_with_the_same_client_auth() {
         let folder = tempfile::tempdir().expect("a folder");
         let key = rcgen::KeyPair::generate().expect("a key");
         let mut params = rcgen::CertificateParams::new(vec!["*.home.example".to_owned()]).expect("a name");
@@ -263,16 +267,16 @@ mod tests {
         let config = config::parse(&text, &folder.path().join("doorward.toml")).expect("a configuration");
         let snapshot = Snapshot::build(&config).expect("a snapshot");
         let authorities = |name: &str| match &snapshot.route(&Name::parse(name).expect("a name")).expect(name).access {
-            Access::Certificate { tls, .. } => Arc::clone(tls.authorities()),
-            Access::Passthrough(_) => panic!("{name} asks for certificates"),
+            RouteAccess::Terminate { tls, .. } => Arc::clone(tls.authorities()),
+            RouteAccess::Passthrough(_) => panic!("{name} asks for certificates"),
         };
         assert!(Arc::ptr_eq(&authorities("nas"), &authorities("ssh")));
         assert!(!Arc::ptr_eq(&authorities("nas"), &authorities("own")));
     }
 
-    /// A connection that was let in by a former snapshot may come into the registry behind the review.
+    /// A connection that an earlier snapshot admitted may be registered after the review.
     #[test]
-    fn a_device_that_lost_its_right_is_led_to_no_backend() {
+    fn a_device_denied_after_its_handshake_reaches_no_backend() {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
         let key = rcgen::KeyPair::generate().expect("a key");
@@ -298,7 +302,7 @@ mod tests {
         let name = ServerName::from_client_hello("nas.home.example");
         let chain = Chain::new(vec![device.der().clone()], Vec::new(), u64::MAX);
         let verdict = |snapshot: &Snapshot| {
-            let verdict = snapshot.still_leads(Some(&name), route, Some(&chain), UnixTime::now());
+            let verdict = snapshot.still_admits(Some(&name), route, Some(&chain), UnixTime::now());
             verdict.err().map(|cause| cause.reason())
         };
         assert_eq!([&before, &same, &after].map(verdict), [None, None, Some(Reason::Denied)]);

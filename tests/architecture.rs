@@ -38,12 +38,15 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("relay", &["model", "sys", "tls"]),
     ("snapshot", &["authorize", "config", "handshake", "model", "route"]),
     // What is told about connections, and what is kept of them.
-    ("sessions", &["config", "explain", "model", "relay"]),
+    ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     ("admin", &["config", "explain", "http", "model", "sessions", "telemetry"]),
     ("gate", &["admission", "backends", "explain", "model", "relay", "sessions", "snapshot", "telemetry"]),
     // A reload replaces the snapshot; connections only load it.
-    ("reload", &["authorize", "config", "explain", "gate", "listener", "model", "snapshot", "sys", "telemetry"]),
+    (
+        "reload",
+        &["authorize", "config", "explain", "gate", "listener", "model", "sessions", "snapshot", "sys", "telemetry"],
+    ),
     // The control socket asks; no stage knows of it.
     ("control", &["config", "explain", "gate", "model", "reload", "sessions"]),
     // The one module that knows the order of the stages.

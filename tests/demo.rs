@@ -1,4 +1,4 @@
-//! `doorward demo`, as somebody who has just built it sees it: the story on the screen, the lines to try, and Ctrl-C.
+//! `doorward demo` after a first build: its output, the commands to try, and Ctrl-C.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use common::DEADLINE;
 use common::process::{Finished, run, tool, wait_until};
 
-/// The running demo, with a folder for temporary files that nobody else uses.
+/// The running demo, with a folder for temporary files of its own.
 struct Demo {
     child: Child,
     lines: Receiver<String>,
@@ -65,7 +65,7 @@ impl Drop for Demo {
     }
 }
 
-/// Runs a line of the screen exactly as it stands there.
+/// Runs a command line exactly as the demo prints it.
 #[track_caller]
 fn try_line(line: &str) -> Finished {
     let mut words = line.split_whitespace();
@@ -74,12 +74,12 @@ fn try_line(line: &str) -> Finished {
 }
 
 #[test]
-fn the_demo_tells_its_story_lets_itself_be_tried_and_leaves_nothing_behind() {
+fn demo_admits_refuses_can_be_tried_and_leaves_no_files() {
     let mut demo = Demo::start();
     let story = demo.story(|line| line.trim_start().starts_with("doorward init "));
     let text = story.join("\n");
 
-    // An admitted client, and three refused ones, each with the line of the gate's log beside it.
+    // An admitted client and three refused ones, each with its log line.
     let after = |heading: &str| {
         let from =
             story.iter().position(|line| line.starts_with(heading)).unwrap_or_else(|| panic!("{heading}\n{text}"));
@@ -87,16 +87,16 @@ fn the_demo_tells_its_story_lets_itself_be_tried_and_leaves_nothing_behind() {
         section.join("\n")
     };
     let admitted = after("3. ");
-    assert!(admitted.contains("It got the page: Hello from the NAS. You are in."), "{text}");
+    assert!(admitted.contains("It got the page: Hello from the NAS."), "{text}");
     assert!(admitted.contains(" closed 127.0.0.1:") && admitted.contains("certificate=\"alice-phone\""), "{text}");
     for (heading, verdict) in
         [("4. ", "certificate/required"), ("5. ", "certificate/unknown_ca"), ("6. ", "client_hello/not_tls")]
     {
         let refused = after(heading);
         assert!(refused.contains("gate | ") && refused.contains(verdict), "{verdict} under {heading}\n{text}");
-        assert!(refused.contains("It got nothing"), "{heading}\n{text}");
+        assert!(refused.contains("   Refused: "), "{heading}\n{text}");
     }
-    // The counters say the same.
+    // The metrics agree.
     let counters = after("7. ");
     for counter in [
         r#"doorward_connections_accepted_total{listener="public"} 4"#,
@@ -107,15 +107,15 @@ fn the_demo_tells_its_story_lets_itself_be_tried_and_leaves_nothing_behind() {
         assert!(counters.contains(counter), "{counter}\n{text}");
     }
 
-    // The two lines to be tried: with the certificate and without.
+    // The two commands to try: with the certificate and without.
     let curls: Vec<&str> = story.iter().map(|line| line.trim()).filter(|line| line.starts_with("curl ")).collect();
     let [with, without] = curls[..] else { panic!("{text}") };
-    assert_eq!(try_line(with).success().text(), "Hello from the NAS. You are in.\n");
+    assert_eq!(try_line(with).success().text(), "Hello from the NAS.\n");
     let refused = try_line(without).failure();
     assert_eq!(refused.text(), "", "{refused}");
     assert!(refused.stderr.contains("alert certificate required"), "{refused}");
 
-    // Whoever looks at the counters as told sees both of them.
+    // The metrics at the printed URL count both.
     let url = text.split_whitespace().find(|word| word.ends_with("/metrics") && counters.contains(word)).unwrap();
     wait_until("both are counted", || {
         let metrics = try_line(&format!("curl --silent --show-error {url}")).success().text();
@@ -128,7 +128,7 @@ fn the_demo_tells_its_story_lets_itself_be_tried_and_leaves_nothing_behind() {
     kill_process(Pid::from_child(&demo.child), Signal::INT).unwrap();
     let status = wait_until("the demo has ended", || demo.child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0), "{status}");
-    demo.story(|line| line == "Stopped; 0 connections were cut. The demo's files are gone.");
+    demo.story(|line| line == "Stopped; 0 connections were cut. The files of the demo were removed.");
     assert_eq!(std::fs::read_dir(demo.temporary.path()).unwrap().count(), 0, "files were left behind");
     let mut stderr = String::new();
     demo.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();

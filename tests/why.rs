@@ -1,5 +1,5 @@
-//! Who asks a running gate is told: `doorward why`, `doorward status`, `doorward sessions`, and the control socket under
-//! them, which takes nothing from the gate whatever it is met with.
+//! `doorward why`, `doorward status` and `doorward sessions` at a running gate, and the control socket, which no client of
+//! it can use to harm the gate.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -55,8 +55,8 @@ fn json(gate: &Gate, arguments: &[&str]) -> Value {
     serde_json::from_slice(&said.stdout).unwrap()
 }
 
-/// Asks about the connection that was turned away just now for this reason, in each way, and holds the answer against the
-/// line of the log. Returns what was said to people.
+/// Asks in each way about the connection that was just refused for this reason, and compares the answer with the log line.
+/// Returns the answer as text.
 #[track_caller]
 fn explained(gate: &Gate, reason: Reason, attempt: impl FnOnce() -> client::End) -> String {
     let watch = Watch::begin(gate);
@@ -64,14 +64,14 @@ fn explained(gate: &Gate, reason: Reason, attempt: impl FnOnce() -> client::End)
     let line = watch.rejected(reason, &end);
 
     let why = json(gate, &["why"]);
-    let told = &why["refusals"][0];
+    let shown = &why["refusals"][0];
     for field in ["id", "listener", "source", "server_name", "route", "stage", "reason", "side", "detail", "alert"] {
-        assert_eq!(told[field], line[field], "{field}: {told} {line}");
+        assert_eq!(shown[field], line[field], "{field}: {shown} {line}");
     }
     for field in ["name", "fingerprint", "serial", "issuer", "not_after", "verified"] {
-        assert_eq!(told["certificate"][field], line["certificate"][field], "{field}: {told} {line}");
+        assert_eq!(shown["certificate"][field], line["certificate"][field], "{field}: {shown} {line}");
     }
-    let (explanation, advice) = (told["explanation"].as_str().unwrap(), told["advice"].as_str().unwrap());
+    let (explanation, advice) = (shown["explanation"].as_str().unwrap(), shown["advice"].as_str().unwrap());
 
     let text = gate.ask(&["why"]).success().text();
     assert!(text.starts_with(&format!("{explanation}\n{advice}\n\n")), "{text}");
@@ -99,7 +99,7 @@ fn refusal(outcome: Result<Client, client::End>) -> client::End {
 }
 
 #[test]
-fn whoever_was_turned_away_is_found_again_and_explained() {
+fn why_finds_and_explains_a_refusal_for_each_reason() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let lost = pki.client("carol-phone");
@@ -115,8 +115,8 @@ fn whoever_was_turned_away_is_found_again_and_explained() {
         .route("dead", "unix:/nowhere/service.sock");
     let gate = Gate::start_with_control(&house.config());
     let here = gate.address();
-    let nobody = gate.ask(&["why"]).success().text();
-    assert_eq!(nobody, "Nobody has been turned away since the gate was started.\n");
+    let none = gate.ask(&["why"]).success().text();
+    assert_eq!(none, "No connection has been refused since the gate was started.\n");
 
     let good = client(&pki, Some(&pki.client("alice-phone")));
     let shown = |certified: &Certified| client(&pki, Some(certified));
@@ -170,7 +170,7 @@ fn whoever_was_turned_away_is_found_again_and_explained() {
     let text = explained(&gate, Reason::BackendUnreachable, attempt(Arc::clone(&good), "dead.home.example"));
     assert!(text.starts_with("alice-phone was let in, but"), "{text}");
 
-    // All of them at once, the newest first, as many as were turned away.
+    // All of them at once, the newest first.
     let count = 18;
     let all = json(&gate, &["why", "127.0.0.1", "--count", "100"]);
     assert_eq!((&all["known"], &all["rejected"]), (&count.into(), &count.into()), "{all}");
@@ -178,11 +178,11 @@ fn whoever_was_turned_away_is_found_again_and_explained() {
     assert_eq!(ids.len(), count);
     assert!(ids.is_sorted_by(|newer, older| newer > older), "{ids:?}");
     let two = gate.ask(&["why", "127.0.0.1", "--count", "2"]).success().text();
-    assert!(two.ends_with("\nThe gate remembers 16 earlier ones like this: --count shows more.\n"), "{two}");
-    let nobody = gate.ask(&["why", "192.0.2.7"]).success().text();
+    assert!(two.ends_with("\nThe gate remembers 16 earlier ones: --count shows more.\n"), "{two}");
+    let none = gate.ask(&["why", "192.0.2.7"]).success().text();
     assert!(
-        nobody.starts_with("The gate remembers nobody like that. Turned away since it was started: 18 connections."),
-        "{nobody}"
+        none.starts_with("The gate remembers no such refusal. Refused since it was started: 18 connections."),
+        "{none}"
     );
 
     let status = json(&gate, &["status"]);
@@ -196,7 +196,7 @@ fn numbered(name: &str, serial: u64) -> rcgen::CertificateParams {
 }
 
 #[test]
-fn what_strangers_put_into_names_is_escaped() {
+fn names_in_foreign_certificates_are_escaped() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let gate = Gate::start_with_control(&House::new(&pki).route("nas", echo.address()).config());
@@ -215,7 +215,7 @@ fn what_strangers_put_into_names_is_escaped() {
     let why: Value = serde_json::from_str(&why).unwrap();
     assert_eq!(why["refusals"][0]["certificate"]["name"], escaped);
 
-    // A host name with a quote or a control character in it never gets so far: rustls refuses it. Spaces do not either.
+    // rustls refuses a server name with quotes, control characters or spaces.
     let odd = Hello { version: 0x0303, suites: &[0x1301], server_name: "<b>\u{1b}[31m\n.example" }.record();
     refused_plainly(&connect(gate.address()), &odd);
     wait_until("it is remembered", || (json(&gate, &["status"])["rejected"] == 2).then_some(()));
@@ -224,13 +224,13 @@ fn what_strangers_put_into_names_is_escaped() {
 }
 
 #[test]
-fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
+fn sessions_lists_an_open_session_with_its_bytes() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let gate = Gate::start_with_control(
         &House::new(&pki).route("nas", echo.address()).passthrough("mail", echo.address()).config(),
     );
-    assert_eq!(gate.ask(&["sessions"]).success().text(), "Nobody is in.\n");
+    assert_eq!(gate.ask(&["sessions"]).success().text(), "No connection is open.\n");
     let alice = pki.client("alice-phone");
     let session = Client::admitted(gate.address(), &client(&pki, Some(&alice)), NAME).unwrap();
 
@@ -257,7 +257,7 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     }
     bytes(44);
 
-    // One that leaves TLS to its backend has nobody's name.
+    // A passthrough session has no certificate.
     let mut mail = connect(gate.address());
     let hello = Hello { version: 0x0303, suites: &[0x1301], server_name: "mail.home.example" }.record();
     mail.write_all(&hello).unwrap();
@@ -274,9 +274,9 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     assert_eq!(status["pid"], gate.pid());
     assert_eq!(status["config"], gate.folder().join("doorward.toml").to_str().unwrap());
     let text = gate.ask(&["status"]).success().text();
-    assert!(text.contains("2 so far, 0 turned away, 2 open now"), "{text}");
+    assert!(text.contains("2 accepted, 0 refused, 2 open"), "{text}");
     for (name, asked) in [("nas", NAME), ("mail", "mail.home.example")] {
-        let route = format!("  route          {name}: {asked} leads to {}; 1 open now\n", echo.address());
+        let route = format!("  route          {name}: {asked} leads to {}; 1 open\n", echo.address());
         assert!(text.contains(&route), "{text}");
     }
 
@@ -284,7 +284,7 @@ fn a_session_is_shown_with_its_bytes_as_long_as_it_lasts() {
     session.close_notify();
     session.end();
     client::reset(mail);
-    wait_until("nobody is in", || (json(&gate, &["sessions"])["open"] == 0).then_some(()));
+    wait_until("no session is open", || (json(&gate, &["sessions"])["open"] == 0).then_some(()));
 }
 
 /// Sends bytes to the control socket and reads the answer to its end.
@@ -302,7 +302,7 @@ fn raw(socket: &Path, bytes: &[u8]) -> Value {
 }
 
 #[test]
-fn the_control_socket_disturbs_nobody_when_it_is_abused() {
+fn abuse_of_the_control_socket_does_not_affect_the_gate() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let gate = Gate::start_with_control(&House::new(&pki).route("nas", echo.address()).config());
@@ -312,7 +312,7 @@ fn the_control_socket_disturbs_nobody_when_it_is_abused() {
     let open_before = descriptors(&gate);
     let memory_before = memory(&gate);
 
-    // A hundred that say nothing: the newest question is answered all the same, and the gate goes on.
+    // A hundred idle connections: the newest request is answered, and the gate works.
     let idle: Vec<UnixStream> = (0..100).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     let begun = Instant::now();
     assert_eq!(json(&gate, &["sessions"])["open"], 1);
@@ -322,7 +322,7 @@ fn the_control_socket_disturbs_nobody_when_it_is_abused() {
 
     // A line of a megabyte.
     let answer = raw(&socket, &vec![b'x'; 1024 * 1024]);
-    assert_eq!(answer["error"], "the question cannot be read: it has more than 4096 bytes");
+    assert_eq!(answer["error"], "cannot read the request: longer than 4096 bytes");
     for nonsense in
         ["", "\n", "null\n", "{}\n", "{\"command\":\"cut\"}\n", "{\"command\":\"why\"}\n", "GET / HTTP/1.1\r\n"]
     {
@@ -335,16 +335,16 @@ fn the_control_socket_disturbs_nobody_when_it_is_abused() {
     }
     let answer = raw(&socket, b"{\"command\":\"why\",\"wanted\":\"\",\"count\":1}\n");
     assert_eq!(answer["error"], "write an address, a fingerprint, the name of a device, or the word last");
-    // More than there is, and more than is given.
+    // A count above what is remembered, and above the limit.
     let all = raw(&socket, b"{\"command\":\"why\",\"wanted\":\"last\",\"count\":18446744073709551615}\n");
     assert_eq!(all["why"]["known"], 0);
-    // A question that is not finished is not waited for.
+    // An incomplete request times out.
     let slow = raw(&socket, b"{\"command\":");
-    assert_eq!(slow["error"], "the question did not come in time");
+    assert_eq!(slow["error"], "the request did not arrive in time");
 
     drop(idle);
     established.ping().unwrap();
-    // Nothing is left of it.
+    // No resources are leaked.
     wait_until("its descriptors are closed", || (descriptors(&gate) <= open_before).then_some(()));
     let grown = memory(&gate).saturating_sub(memory_before);
     assert!(grown < 8 * 1024, "{grown} KiB");
@@ -362,7 +362,7 @@ fn memory(gate: &Gate) -> u64 {
 }
 
 #[test]
-fn a_flood_of_refusals_costs_no_more_memory_than_the_places_there_are() {
+fn memory_for_refusals_is_bounded() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let gate = Gate::start_with_control(&House::new(&pki).route("nas", echo.address()).config());
@@ -376,7 +376,7 @@ fn a_flood_of_refusals_costs_no_more_memory_than_the_places_there_are() {
         gate.wait_metric("doorward_connections_rejected_total", &[], before + count as f64);
         memory(&gate)
     };
-    // Every place is taken, and every buffer of the process has the size it will keep.
+    // By now all 512 entries are used, and the buffers of the process have their final size.
     let full = flood(1000);
     let later = flood(2000);
     assert!(later.saturating_sub(full) < 2 * 1024, "{full} KiB, then {later} KiB");
@@ -385,24 +385,22 @@ fn a_flood_of_refusals_costs_no_more_memory_than_the_places_there_are() {
 }
 
 #[test]
-fn where_no_gate_can_be_asked_it_is_said_what_to_do() {
+fn commands_without_a_running_gate_say_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("control.sock");
     for command in ["why", "status", "sessions"] {
         let said = doorward(&[command, "--socket", missing.to_str().unwrap()]).failure();
         assert_eq!(said.status.code(), Some(8), "{said}");
-        assert!(
-            said.stdout.is_empty() && said.stderr.starts_with("error: no gate is running there: there is no socket")
-        );
+        assert!(said.stdout.is_empty() && said.stderr.starts_with("error: no gate is running: there is no socket"));
         assert!(said.stderr.contains("start it with \"doorward run\""), "{said}");
     }
-    // One that a gate has left behind.
+    // A socket that a gate has left.
     drop(std::os::unix::net::UnixListener::bind(&missing).unwrap());
     let said = doorward(&["status", "--socket", missing.to_str().unwrap()]).failure();
     assert_eq!(said.status.code(), Some(8));
-    assert!(said.stderr.starts_with("error: no gate is running there: nobody listens at"), "{said}");
+    assert!(said.stderr.starts_with("error: no gate is running: nothing listens on"), "{said}");
 
-    // The rest of the configuration does not matter, its keys need not even be there.
+    // Errors elsewhere in the configuration do not matter.
     let config = folder.path().join("doorward.toml");
     let by_config = || doorward(&["status", "--config", config.to_str().unwrap()]).failure();
     std::fs::write(&config, "[[listener]]\nname = 7\n").unwrap();
@@ -425,7 +423,7 @@ fn where_no_gate_can_be_asked_it_is_said_what_to_do() {
 }
 
 #[test]
-fn the_socket_is_for_its_owner_and_never_takes_anothers_place() {
+fn control_socket_is_private_and_replaces_only_a_stale_one() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let house = House::new(&pki).route("nas", echo.address());
@@ -435,20 +433,20 @@ fn the_socket_is_for_its_owner_and_never_takes_anothers_place() {
     let line = gate.wait_for_line("the socket to be named", |line| line["event"] == "control");
     assert_eq!(line["socket"], path.to_str().unwrap());
 
-    // A second gate does not take it over, and neither does one that finds a file there.
+    // A second gate does not replace it, nor a file at its path.
     let at = |socket: &Path| format!("{}\n[control]\nsocket = {socket:?}\n", house.config());
     let said = Gate::fails_to_start(&at(&path));
     assert_eq!(said.status.code(), Some(4));
-    assert!(said.stderr.contains("a running gate answers there"), "{said}");
+    assert!(said.stderr.contains("another gate is listening on it"), "{said}");
     let precious = gate.folder().join("precious");
     std::fs::write(&precious, "precious").unwrap();
     let said = Gate::fails_to_start(&at(&precious));
     assert_eq!((said.status.code(), std::fs::read_to_string(&precious).unwrap().as_str()), (Some(4), "precious"));
-    assert!(said.stderr.contains("it is not overwritten"), "{said}");
+    assert!(said.stderr.contains("a file of this name exists that is not a socket of this user"), "{said}");
     let said = Gate::fails_to_start(&at(Path::new("/nowhere/control.sock")));
-    assert!(said.stderr.contains("the folder it should be in is not there"), "{said}");
+    assert!(said.stderr.contains("its folder does not exist"), "{said}");
 
-    // Killed, a gate leaves its socket; the next one takes its place. Stopped, it takes it along.
+    // A killed gate leaves its socket, and the next one replaces it. A stopped gate removes it.
     let left = tempfile::tempdir().unwrap();
     let left = left.path().join("control.sock");
     let mut first = Gate::start(&at(&left));
@@ -463,7 +461,7 @@ fn the_socket_is_for_its_owner_and_never_takes_anothers_place() {
 }
 
 #[test]
-fn without_the_section_there_is_no_socket() {
+fn without_a_control_section_there_is_no_socket() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let gate = House::new(&pki).route("nas", echo.address()).open();
@@ -472,7 +470,7 @@ fn without_the_section_there_is_no_socket() {
     assert_eq!(gate.ask(&["status"]).failure().status.code(), Some(8));
 }
 
-/// A folder that `doorward init` has filled, and in it a folder `doorward` with a gate that runs in there.
+/// A folder in which `doorward init` was run, and a gate that runs in its folder `doorward`.
 struct OutOfTheBox {
     home: tempfile::TempDir,
     address: SocketAddrV4,
@@ -485,7 +483,7 @@ impl OutOfTheBox {
         let listen = address.to_string();
         let init = ["init", "--domain", "home.example", "--route", "nas=127.0.0.1:9", "--device", "alice-phone"];
         made.doorward("", &[&init[..], &["--listen", &listen]].concat()).success();
-        // The port for metrics is for all gates of this machine the same.
+        // The default metrics port is the same for all gates on this machine.
         let config = made.path("doorward/doorward.toml");
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replace("127.0.0.1:9180", "127.0.0.1:0")).unwrap();
@@ -500,7 +498,7 @@ impl OutOfTheBox {
         run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(arguments).current_dir(self.path(folder)))
     }
 
-    /// `doorward run`, as systemd starts it if it has made these folders for it.
+    /// `doorward run`, as systemd starts it with these runtime folders.
     fn run(&self, runtime_folders: Option<&str>) -> Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
         command.arg("run").current_dir(self.path("doorward")).env_remove("RUNTIME_DIRECTORY");
@@ -514,17 +512,17 @@ impl OutOfTheBox {
 }
 
 #[test]
-fn what_init_writes_can_be_asked_without_a_further_word() {
+fn control_socket_works_with_the_configuration_of_init() {
     let made = OutOfTheBox::new();
     let _gate = made.run(None);
     let mode = std::fs::symlink_metadata(made.path("doorward/control.sock")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let why = || made.doorward("doorward", &["why"]).success().text();
-    assert_eq!(why(), "Nobody has been turned away since the gate was started.\n");
+    assert_eq!(why(), "No connection has been refused since the gate was started.\n");
     refused_plainly(&connect(made.address.into()), b"GET / HTTP/1.1\r\n\r\n");
     wait_until("why tells of it", || why().contains("sent something that is not TLS, but http.").then_some(()));
 
-    // Whoever stands where init was called is told where to look.
+    // In the folder where init was run, the error names the configuration.
     let said = made.doorward("", &["why"]).failure();
     assert_eq!(said.status.code(), Some(8), "{said}");
     assert!(said.stderr.contains("--config doorward/doorward.toml"), "{said}");
@@ -532,7 +530,7 @@ fn what_init_writes_can_be_asked_without_a_further_word() {
 }
 
 #[test]
-fn a_service_has_its_socket_where_systemd_lets_it() {
+fn service_has_its_socket_in_the_runtime_directory() {
     let made = OutOfTheBox::new();
     let runtime = made.path("runtime");
     std::fs::create_dir(&runtime).unwrap();
@@ -542,18 +540,18 @@ fn a_service_has_its_socket_where_systemd_lets_it() {
 }
 
 #[test]
-fn a_gate_that_cannot_make_a_socket_by_itself_says_so_and_runs() {
+fn gate_without_a_possible_auto_socket_warns_and_runs() {
     let made = OutOfTheBox::new();
     let gate = made.run(Some("/nowhere"));
     let said = gate.output();
-    assert!(said.contains("warning: cannot make the control socket /nowhere/control.sock: the folder"), "{said}");
-    assert!(said.contains("the gate runs all the same"), "{said}");
+    assert!(said.contains("warning: cannot create the control socket /nowhere/control.sock: its folder"), "{said}");
+    assert!(said.contains("the gate runs, but commands such as"), "{said}");
     refused_plainly(&connect(made.address.into()), b"GET / HTTP/1.1\r\n\r\n");
 }
 
-/// `doorward status | head -0`, and a service whose stderr nobody reads: no command crashes for that, nor does the gate.
+/// `doorward status | head -0`, or a service whose stderr is closed.
 #[test]
-fn whoever_reads_along_may_leave() {
+fn closed_output_pipes_crash_no_command() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = Gate::start_with_control(&House::new(&pki).route("nas", backend.address()).config());

@@ -1,4 +1,4 @@
-//! `doorward check`: every mistake, every warning, and the table of who may go where.
+//! `doorward check`: every error, every warning, and the table of which clients may use which routes.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use super::{ConfigArg, Format, exit, failed};
 use crate::admission::descriptors::Descriptors;
 use crate::config::checked::Config;
 use crate::model::text;
-use crate::reload::policy_report::{Person, people};
+use crate::reload::policy_report::{SampleClient, sample_clients};
 use crate::snapshot::Snapshot;
 
 /// The options of `doorward check`.
@@ -19,12 +19,12 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// How to show the table
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     format: Format,
 }
 
-/// Who may go where.
+/// Which clients may use which routes.
 #[derive(Debug, Serialize)]
 struct Table {
     file: String,
@@ -45,11 +45,11 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    // What the gate itself would build: nothing passes here that could fail there.
+    // Built as by the gate, so that nothing passes here that fails there.
     if let Err(error) = Snapshot::build(&config) {
         return failed(exit::CONFIG, &error);
     }
-    // As the gate would be started from here.
+    // The limit of open files as for a gate started from this shell.
     let descriptors = Descriptors::of_a_gate();
     let warning = descriptors.warning(&config);
     if let Some(warning) = &warning {
@@ -68,14 +68,14 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
 }
 
 fn table(config: &Config) -> Table {
-    let row = |person: &Person| {
-        let access = config.routes.iter().map(|route| (route.name.to_string(), person.way(route).word()));
-        Row { identity: person.name.clone(), access: access.collect() }
+    let row = |client: &SampleClient| {
+        let access = config.routes.iter().map(|route| (route.name.to_string(), client.decision(route).word()));
+        Row { identity: client.name.clone(), access: access.collect() }
     };
     Table {
         file: config.file.display().to_string(),
         routes: config.routes.iter().map(|route| route.name.to_string()).collect(),
-        rows: people(config).iter().map(row).collect(),
+        rows: sample_clients(config).iter().map(row).collect(),
         warnings: config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect(),
     }
 }
@@ -87,5 +87,5 @@ fn text(table: &Table) -> String {
         [row.identity.clone()].into_iter().chain(table.routes.iter().map(access)).collect()
     });
     let rows: Vec<Vec<String>> = [heading].into_iter().chain(rows).collect();
-    format!("{} is in order. Who may go where:\n\n{}", table.file, text::table(&rows))
+    format!("{} has no errors. Access to each route:\n\n{}", table.file, text::table(&rows))
 }

@@ -1,4 +1,4 @@
-//! `doorward demo`: everything on one machine in one go.
+//! `doorward demo`: a gate, a device and clients without a certificate, on one machine.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -38,7 +38,7 @@ use crate::telemetry::log::Log;
 const DOMAIN: &str = "home.example";
 const NAME: &str = "nas.home.example";
 const DEVICE: &str = "alice-phone";
-const PAGE: &str = "Hello from the NAS. You are in.\n";
+const PAGE: &str = "Hello from the NAS.\n";
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// `doorward demo` has no options.
@@ -58,13 +58,13 @@ type Result<T> = std::result::Result<T, Box<dyn StdError + Send + Sync>>;
 async fn show() -> Result<()> {
     let folder = tempfile::Builder::new().prefix("doorward-demo-").tempdir()?;
 
-    say("1. A NAS: a little web server on this machine, without any protection of its own.");
+    say("1. The NAS: a small web server on this machine, without any access control.");
     let nas = TcpListener::bind(LOOPBACK).await?;
     let nas_address = nas.local_addr()?;
     let serving = tokio::task::spawn(serve_page(nas));
     say(&format!("   It listens on {nas_address}.\n"));
 
-    say("2. A gate before it, with certificates made for this demo: one for the gate, one for a phone.");
+    say("2. The gate in front of it, with certificates made for this demo: one for the gate, one for a phone.");
     let files = init::create(&InitArgs {
         domain: ServerName::parse(DOMAIN)?,
         routes: vec![RouteArg { name: Name::parse("nas")?, backend: nas_address.to_string() }],
@@ -78,8 +78,8 @@ async fn show() -> Result<()> {
     let mut config = config::load(&files.config)?;
     config.metrics.address = Some(LOOPBACK);
     config.control.socket = ControlSocket::Off;
-    let told = Told::default();
-    let log = Arc::new(Log::new(config.log.format, Prefixed(told.clone()))?);
+    let log_lines = LogLines::default();
+    let log = Arc::new(Log::new(config.log.format, Prefixed(log_lines.clone()))?);
     let server = Server::bind(config, Arc::clone(&log))?;
     let gate = *server.addresses().first().ok_or("no listener")?;
     let metrics_address = server.metrics_address().ok_or("no metrics listener")?;
@@ -87,30 +87,30 @@ async fn show() -> Result<()> {
     let (stop, now) = (CancellationToken::new(), CancellationToken::new());
     let signals = tokio::task::spawn(run::signals(stop.clone(), now.clone())?);
     let running = tokio::task::spawn(server.run(stop.clone(), now));
-    told.wait(3).await;
+    log_lines.wait(3).await;
     say("   Lines that start with \"gate |\" are its log.\n");
 
-    let trusted = Trusted::read(&files.server_authority)?;
+    let trust = TrustStore::read(&files.server_authority)?;
     let device = files.devices.first().ok_or("no device")?;
-    let own = Shown::read(&device.certificate, &device.key)?;
-    let stranger = Shown::foreign()?;
+    let own = ClientCertificate::read(&device.certificate, &device.key)?;
+    let impostor = ClientCertificate::of_another_authority()?;
 
     say(&format!("3. {DEVICE} connects and shows its certificate."));
-    let page = ask(gate, trusted.client(Some(own))?).await;
-    told.wait(4).await;
+    let page = request_page(gate, trust.client(Some(own))?).await;
+    log_lines.wait(4).await;
     match page {
         Ok(page) if page.ends_with(PAGE) => say(&format!("   It got the page: {PAGE}")),
-        Ok(other) => return Err(format!("{DEVICE} got something else: {other}").into()),
+        Ok(other) => return Err(format!("{DEVICE} got an unexpected answer: {other}").into()),
         Err(error) => return Err(format!("{DEVICE} was refused: {error}").into()),
     }
 
-    say("4. A stranger connects. It has no certificate.");
-    refused(ask(gate, trusted.client(None)?).await, &told, 5).await?;
+    say("4. A client without a certificate connects.");
+    refused(request_page(gate, trust.client(None)?).await, &log_lines, 5).await?;
 
-    say("5. A stranger connects with a certificate it made itself, for a device of the same name.");
-    refused(ask(gate, trusted.client(Some(stranger))?).await, &told, 6).await?;
+    say("5. A client connects with a certificate it issued itself, for the same device name.");
+    refused(request_page(gate, trust.client(Some(impostor))?).await, &log_lines, 6).await?;
 
-    say("6. A scanner tries plain HTTP.");
+    say("6. A scanner sends plain HTTP.");
     let answer = spawn_blocking(move || {
         let mut stream = TcpStream::connect(gate)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -118,16 +118,16 @@ async fn show() -> Result<()> {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map(|_| answer)
     });
-    refused(answer.await?.map_err(Into::into), &told, 7).await?;
+    refused(answer.await?.map_err(Into::into), &log_lines, 7).await?;
 
-    say("7. What the gate has counted:");
-    for line in metrics.render().lines().filter(|line| is_of_interest(line)) {
+    say("7. The metrics of the gate:");
+    for line in metrics.render().lines().filter(|line| is_shown(line)) {
         say(&format!("   {line}"));
     }
-    say(&format!("   All of it: http://{metrics_address}/metrics\n"));
+    say(&format!("   All metrics: http://{metrics_address}/metrics\n"));
 
     let shown = folder.path().display();
-    say("The gate stays up until you press Ctrl-C. Try it yourself, with the certificate and without:\n");
+    say("The gate runs until you press Ctrl-C. Try it with and without the certificate:\n");
     let curl = format!("curl --resolve {NAME}:{port}:127.0.0.1 --cacert {shown}/pki/server-ca.pem", port = gate.port());
     let cert = format!("--cert {shown}/devices/{DEVICE}.pem --key {shown}/devices/{DEVICE}-key.pem");
     say(&format!("  {curl} {cert} https://{NAME}:{}/", gate.port()));
@@ -140,23 +140,22 @@ async fn show() -> Result<()> {
     serving.abort();
     log.finish();
     folder.close()?;
-    say(&format!("Stopped; {} connections were cut. The demo's files are gone.", stopped.cut));
+    say(&format!("Stopped; {} connections were cut. The files of the demo were removed.", stopped.cut));
     Ok(())
 }
 
-/// The demo is for people who watch it: everything goes to stdout in the order it happens.
+/// Prints a line. Everything goes to stdout, in order with the log of the gate.
 fn say(line: &str) {
-    // Somebody who pipes it into `head` does not want to hear about it.
+    // A closed pipe is no error.
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
-/// How many lines of the gate's log are on the screen.
+/// How many lines of the gate's log have been printed.
 #[derive(Clone, Default)]
-struct Told(Arc<AtomicUsize>);
+struct LogLines(Arc<AtomicUsize>);
 
-impl Told {
-    /// Waits until it is so many, so that the log stands where it belongs in the story. If they do not come, the story
-    /// goes on without them.
+impl LogLines {
+    /// Waits for that many lines, so that the log appears below the step that caused it. Gives up after a while.
     async fn wait(&self, lines: usize) {
         for _ in 0..400 {
             if self.0.load(Ordering::Relaxed) >= lines {
@@ -167,8 +166,8 @@ impl Told {
     }
 }
 
-/// The gate's log, marked as such.
-struct Prefixed(Told);
+/// Prints the gate's log with a prefix.
+struct Prefixed(LogLines);
 
 impl Write for Prefixed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -186,7 +185,7 @@ impl Write for Prefixed {
     }
 }
 
-fn is_of_interest(line: &str) -> bool {
+fn is_shown(line: &str) -> bool {
     (line.starts_with("doorward_connections_") || line.starts_with("doorward_relay_bytes")) && !line.ends_with(" 0")
 }
 
@@ -195,66 +194,68 @@ async fn serve_page(listener: TcpListener) {
         let page = service_fn(|_: Request<hyper::body::Incoming>| async {
             Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(PAGE))))
         });
-        // A visitor that breaks off is no concern of the demo's.
+        // A client that disconnects is no error.
         let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), page).await;
     }
 }
 
-async fn refused(answer: Result<String>, told: &Told, lines: usize) -> Result<()> {
-    told.wait(lines).await;
+async fn refused(answer: Result<String>, log_lines: &LogLines, lines: usize) -> Result<()> {
+    log_lines.wait(lines).await;
     match answer {
-        Ok(answer) if !answer.is_empty() => Err(format!("a stranger got in: {answer}").into()),
+        Ok(answer) if !answer.is_empty() => {
+            Err(format!("a client that should be refused got an answer: {answer}").into())
+        }
         Ok(_) => {
-            say("   It got nothing: the connection was closed.\n");
+            say("   Refused: the connection was closed without an answer.\n");
             Ok(())
         }
         Err(error) => {
-            say(&format!("   It got nothing but an error: {error}\n"));
+            say(&format!("   Refused: {error}\n"));
             Ok(())
         }
     }
 }
 
-/// What a client trusts: the gate's authority and nothing else.
-struct Trusted(RootCertStore);
+/// The trust store of a client: the gate's authority only.
+struct TrustStore(RootCertStore);
 
-/// What a client shows.
-struct Shown {
+/// The certificate of a client.
+struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
-impl Trusted {
+impl TrustStore {
     fn read(file: &Path) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(file)?)?;
         Ok(Self(roots))
     }
 
-    fn client(&self, shown: Option<Shown>) -> Result<ClientConfig> {
+    fn client(&self, certificate: Option<ClientCertificate>) -> Result<ClientConfig> {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.0.clone());
-        Ok(match shown {
+        Ok(match certificate {
             None => builder.with_no_client_auth(),
-            Some(Shown { chain, key }) => builder.with_client_auth_cert(chain, key)?,
+            Some(ClientCertificate { chain, key }) => builder.with_client_auth_cert(chain, key)?,
         })
     }
 }
 
-impl Shown {
+impl ClientCertificate {
     fn read(certificate: &Path, key: &Path) -> Result<Self> {
         Ok(Self { chain: vec![CertificateDer::from_pem_file(certificate)?], key: PrivateKeyDer::from_pem_file(key)? })
     }
 
-    fn foreign() -> Result<Self> {
+    fn of_another_authority() -> Result<Self> {
         let issued = DeviceAuthority::new()?.issue(&Name::parse(DEVICE)?)?;
         Ok(Self { chain: vec![issued.certificate().clone()], key: issued.key() })
     }
 }
 
-/// Asks for the page as a browser would.
-async fn ask(gate: SocketAddr, client: ClientConfig) -> Result<String> {
+/// Requests the page as a browser would.
+async fn request_page(gate: SocketAddr, client: ClientConfig) -> Result<String> {
     spawn_blocking(move || {
         let mut connection = ClientConnection::new(Arc::new(client), TlsServerName::try_from(NAME)?)?;
         let mut socket = TcpStream::connect(gate)?;

@@ -1,42 +1,42 @@
-//! Exit codes: documented in the README, relied upon by scripts.
+//! Exit codes: documented in the manual, used by scripts.
 
-/// All is well, or yes.
+/// Success, or yes.
 pub const OK: u8 = 0;
-/// Something unexpected went wrong.
+/// An unexpected error.
 pub const UNEXPECTED: u8 = 1;
-/// The command line is wrong (clap's own code), or a file that it names.
+/// The command line is wrong (clap's own code), or a file it names.
 pub const USAGE: u8 = 2;
-/// The configuration has mistakes.
+/// The configuration has errors.
 pub const CONFIG: u8 = 3;
-/// The gate cannot start: an address cannot be bound, say.
+/// The gate cannot start, for example because an address is in use.
 pub const START: u8 = 4;
-/// The gate stopped, but connections that did not end in time were cut.
+/// The gate stopped, but had to cut connections that did not end in time.
 pub const CUT: u8 = 5;
 /// `explain`: no, and the output says why.
 pub const REFUSED: u8 = 6;
-/// `init`, `ca`: files would have been overwritten, and nothing was written.
+/// `init`, `ca`: files exist already, and nothing was written.
 pub const EXISTS: u8 = 7;
-/// `why`, `status`, `sessions`, `reload`, `cut`: there is no running gate to be asked, and stderr says what to do.
+/// `why`, `status`, `sessions`, `reload`, `cut`: no gate answers, or it refused the request; stderr says what to do.
 pub const NO_GATE: u8 = 8;
-/// `share`, `ca device --qr`: the link was closed before anybody fetched what it had.
+/// `share`, `ca device --qr`: the link was closed before the certificate was fetched.
 pub const NOT_FETCHED: u8 = 9;
-/// `ca revoke`, `ca renew`, `ca server`: what was written is not proved to be in force, or would not be after a restart of the
-/// gate, and stderr says what to do.
+/// `ca revoke`, `ca renew`, `ca server`: written, but not known to be in force at the gate now and after its restart; stderr
+/// says what to do.
 pub const NOT_IN_FORCE: u8 = 10;
 
 /// The table for `--help`.
 pub(super) const HELP: &str = "\
 Exit codes:
-  0  all is well, or yes
-  1  something unexpected went wrong
+  0  success, or yes
+  1  unexpected error
   2  the command line is wrong, or a file it names
-  3  the configuration has mistakes
-  4  the gate cannot start: an address is taken, say
+  3  the configuration has errors
+  4  the gate cannot start, for example because an address is in use
   5  the gate stopped, but had to cut connections that did not end in time
   6  explain: no
-  7  init, ca: files would have been overwritten, and nothing was written
-  8  why, status, sessions, reload, cut: no gate is running there, or it may not be asked
-  9  share, ca device --qr: nobody has fetched it
+  7  init, ca: files exist already, and nothing was written
+  8  why, status, sessions, reload, cut: no gate answers, or permission was denied
+  9  share, ca device --qr: the link was closed before it was used
   10  ca revoke, ca renew, ca server: written, but not known to be in force at the gate";
 
 /// The same, code by code.

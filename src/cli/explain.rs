@@ -1,4 +1,4 @@
-//! `doorward explain`: would this certificate get in, and why, without a connection.
+//! `doorward explain`: whether the gate would admit a certificate, and why, without a connection.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,11 +12,11 @@ use super::{ConfigArg, Format, exit, failed};
 use crate::explain::{detail, words};
 use crate::model::names::{ServerName, printable};
 use crate::model::rejection::{Cause, Reason};
-use crate::snapshot::{Access, Snapshot};
+use crate::snapshot::{RouteAccess, Snapshot};
 
-/// What stands below the help text.
+/// The examples below the help text.
 pub(super) const EXAMPLE: &str = "\
-Example, in the folder that \"doorward init\" wrote:
+Example, in the folder that \"doorward init\" created:
   doorward explain --server-name nas.home.example --cert devices/alice-phone.pem";
 
 /// The options of `doorward explain`.
@@ -25,16 +25,16 @@ pub(super) struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// The device's certificate as a .pem file, with the certificates between it and its authority behind it if there
-    /// are any. Left out: a client that shows none
+    /// The device's certificate as a .pem file, followed by its intermediate certificates if there are any. Without this
+    /// option: a client without a certificate
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
 
-    /// The server name that the device asks for. Left out: a client that names none
+    /// The server name that the device asks for. Without this option: a client that sends none
     #[arg(long, value_name = "NAME", value_parser = ServerName::parse)]
     server_name: Option<ServerName>,
 
-    /// How to say it
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     format: Format,
 }
@@ -92,18 +92,16 @@ fn read_chain(file: &PathBuf) -> Result<Vec<CertificateDer<'static>>, String> {
         .collect::<Result<_, _>>()
         .map_err(|error| format!("cannot read {shown}: {error}"))?;
     if chain.is_empty() {
-        // The three files of a device are easily mistaken for one another.
+        // A device has three files, which are easily confused.
         let instead = if bytes.windows(11).any(|part| part == b"PRIVATE KEY") {
-            format!(
-                "{shown} is a private key, which nobody should need to see\n  name the certificate that goes with it"
-            )
+            format!("{shown} is a private key\n  give the certificate that belongs to it")
         } else if bytes.starts_with(&[0x30]) {
             format!(
-                "{shown} is not a .pem file; it looks like a .p12\n  name the .pem file beside it. If there is none: \
-                 openssl pkcs12 -in {shown} -nokeys -clcerts -out device.pem (for mkcert's files with -legacy)"
+                "{shown} is not a .pem file; it looks like a .p12\n  give the .pem file beside it, or make one: \
+                 openssl pkcs12 -in {shown} -nokeys -clcerts -out device.pem (with -legacy for files of mkcert)"
             )
         } else {
-            format!("{shown} has no certificate in it (\"-----BEGIN CERTIFICATE-----\")\n  name the device's .pem file")
+            format!("{shown} contains no certificate (\"-----BEGIN CERTIFICATE-----\")\n  give the device's .pem file")
         };
         return Err(instead);
     }
@@ -120,12 +118,12 @@ fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[Certi
         explanation: format!("{reason}: {text}"),
         advice: Some(words(reason).advice),
     };
-    let asked = server_name.map_or_else(|| "a client that names no server".to_owned(), |name| name.to_string());
+    let asked = server_name.map_or_else(|| "a client without a server name".to_owned(), |name| name.to_string());
     let route = match snapshot.routes.find(server_name) {
         Ok(route) => route,
         Err(reason) => {
             let cause = server_name.cloned().map_or(Cause::ServerNameMissing, |name| Cause::ServerNameUnknown { name });
-            let hint = if server_name.is_none() { " (which one to ask about: --server-name)" } else { "" };
+            let hint = if server_name.is_none() { " (set it with --server-name)" } else { "" };
             return no(None, None, reason, format!("{}{hint}", detail(&cause)));
         }
     };
@@ -133,7 +131,7 @@ fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[Certi
     let backends: Vec<String> = route.backends.iter().map(ToString::to_string).collect();
     let backends = backends.join(", then ");
     let (identity, verdict) = match &route.access {
-        Access::Passthrough(_) => {
+        RouteAccess::Passthrough(_) => {
             return Explanation {
                 admitted: true,
                 route: Some(name.to_owned()),
@@ -141,24 +139,24 @@ fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[Certi
                 stage: None,
                 reason: None,
                 explanation: format!(
-                    "{asked} leads to route {name:?}, which passes everybody on to {backends}; that decides itself"
+                    "{asked} leads to route {name:?}, which passes every client on to {backends}; the backend decides"
                 ),
                 advice: None,
             };
         }
-        Access::Certificate { tls, .. } => tls.judge(chain, UnixTime::now()),
+        RouteAccess::Terminate { tls, .. } => tls.judge(chain, UnixTime::now()),
     };
     let certificate = identity.as_ref().map(|identity| printable(&identity.display_name(), 128));
     match verdict {
         Err(cause) => {
-            let who = certificate.as_ref().map_or_else(String::new, |who| format!("{who}, route {name:?}: "));
-            no(Some(name), certificate, cause.reason(), format!("{who}{}", detail(&cause)))
+            let client = certificate.as_ref().map_or_else(String::new, |client| format!("{client}, route {name:?}: "));
+            no(Some(name), certificate, cause.reason(), format!("{client}{}", detail(&cause)))
         }
         Ok(()) => Explanation {
             admitted: true,
             route: Some(name.to_owned()),
             explanation: format!(
-                "{asked} leads to route {name:?}, which lets {} in, to {backends}",
+                "{asked} leads to route {name:?}, which admits {} to {backends}",
                 certificate.as_deref().unwrap_or("clients without a certificate")
             ),
             certificate,

@@ -1,6 +1,6 @@
 //! The command line: one module a command. stdout is data, stderr is for people.
 
-/// Writes a line to stdout. Whoever reads along may have gone, as `head` does; the exit code is for the others.
+/// Writes a line to stdout. A closed pipe, as after `head`, is no error.
 macro_rules! outln {
     ($($text:tt)*) => {{
         let _ = std::io::Write::write_fmt(&mut std::io::stdout().lock(), format_args!("{}\n", format_args!($($text)*)));
@@ -14,9 +14,9 @@ macro_rules! errln {
     }};
 }
 
-mod asking;
 pub mod ca;
 mod check;
+mod control_args;
 mod cut;
 mod demo;
 mod diagnostics;
@@ -39,9 +39,9 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEn
 
 use crate::config::{self, checked::Config};
 
-/// The one door to your home network: it opens for devices with a certificate of yours, and for nobody else.
+/// A mutual-TLS gate for your home network: it admits devices with a certificate you issued, and refuses all other clients.
 ///
-/// New here? "doorward demo" shows everything on this machine in one go, and "doorward init" sets up your own.
+/// New here? "doorward demo" shows it on this machine, and "doorward init" sets up your own.
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, disable_help_subcommand = true, after_long_help = help::after_long_help())]
 struct Cli {
@@ -51,61 +51,60 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show everything at once on this machine: a gate, a device that gets in, strangers that do not
+    /// Show on this machine how the gate admits a device and refuses other clients
     ///
-    /// A little web server stands for a NAS, a gate stands before it, a device with a certificate gets in, and strangers
-    /// do not. Nothing on this machine is changed, and nobody outside of it can connect. The gate then stays up to be
-    /// tried with curl, until Ctrl-C.
+    /// Starts a small web server as the NAS and a gate in front of it. A device with a certificate connects, then clients
+    /// without a valid one. Nothing on this machine is changed, and other machines cannot connect. The gate runs until
+    /// Ctrl-C, so that you can try it with curl.
     Demo(demo::DemoArgs),
-    /// Write a configuration, its certificates and the first devices into a folder, ready to run
+    /// Create a folder with a configuration, its certificates and the first devices, ready to run
     ///
-    /// Every device gets a file to import (.p12) and a password for it. The passwords are shown once and stored nowhere;
-    /// a lost one costs nothing, for the same certificate and key are in the folder as .pem files.
+    /// Each device gets a file to import (.p12) and a password for it. The passwords are shown once and not stored. If one
+    /// is lost, the same certificate and key are in the folder as .pem files.
     #[command(after_help = init::EXAMPLE)]
     Init(init::InitArgs),
-    /// Certificates: let devices in, renew them, shut them out, look into them
+    /// Certificates: issue, renew, revoke and inspect them
     Ca(ca::CaArgs),
-    /// Hand a device its certificate over a link that works once
+    /// Send a device its certificate over a link that works once
     ///
-    /// Shows a code to be scanned and a password. Behind the link are steps for every kind of device, and an archive made
-    /// anew under that password, which is stored nowhere. The link is in your home network only, works once and for
-    /// minutes, and ends with the command.
+    /// Shows a QR code and a password. The link has instructions for each kind of device and a new archive under that
+    /// password, which is not stored. It is reachable in your home network only, works once, expires after minutes, and
+    /// ends with the command.
     #[command(after_help = share::EXAMPLE)]
     Share(share::ShareArgs),
     /// Run the gate
     ///
-    /// One line on stdout for every connection that was turned away or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
-    /// connections that are open then have timeouts.drain (30 seconds) to end; a second signal ends them at once.
+    /// Logs one line on stdout for every connection that was refused or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
+    /// open connections have timeouts.drain (30 seconds) to end; a second signal cuts them at once. SIGHUP reloads.
     Run(run::RunArgs),
-    /// Look for mistakes in the configuration, and show who may go where
+    /// Check the configuration, and show which clients may use which routes
     ///
-    /// Reads the configuration and every file it names, says what is wrong or odd, and shows who may go where. It opens
-    /// no port, so it can be asked while the gate runs.
+    /// Reads the configuration and every file it names, prints every error and warning, and the table of access. It binds
+    /// no port, so it can be used while the gate runs.
     Check(check::CheckArgs),
-    /// Say whether a certificate would get in, and why, without a connection
+    /// Explain whether the gate would admit a certificate, without a connection
     ///
-    /// Decides as the gate would decide now, and says what to do about a no. The exit code is 0 for yes and 6 for no.
+    /// Decides as the gate would decide now, and says what to do about a refusal. The exit code is 0 for yes and 6 for no.
     #[command(after_help = explain::EXAMPLE)]
     Explain(explain::ExplainArgs),
-    /// Say why somebody was turned away, and what to do about it
+    /// Explain why a client was refused, and what to do about it
     ///
-    /// Asks the running gate, which remembers the latest refusals: 512 in which a certificate was shown, and 512 in which
-    /// none was.
+    /// Asks the running gate, which remembers the latest refusals: 512 with a certificate, and 512 without one.
     #[command(after_help = why::EXAMPLE)]
     Why(why::WhyArgs),
-    /// Show how the running gate is
+    /// Show the state of the running gate
     Status(status::StatusArgs),
-    /// Show who is in
+    /// List the open connections
     ///
-    /// One line for each connection that is open now, the newest first, with the bytes it has moved so far.
+    /// One line for each, the newest first, with the bytes it has sent and received.
     Sessions(sessions::SessionsArgs),
-    /// Let the running gate take its configuration over as it is in the file now
+    /// Have the running gate reload its configuration
     ///
-    /// The file and all files it names are read anew: certificates, trust, revocation lists. If there is a mistake anywhere,
-    /// nothing changes, and you are told every mistake. Connections go on if they would be let in by the new configuration;
-    /// the others are ended.
+    /// Reads the file and all files it names: certificates, trust, revocation lists. If there is an error, the gate keeps
+    /// the previous configuration, and every error is printed. Open connections that the new configuration admits stay open;
+    /// the others are cut.
     Reload(reload::ReloadArgs),
-    /// End connections that are open: of a device, an address, a route, or all
+    /// Cut open connections: of a device, an address, a route, or all
     #[command(after_help = cut::EXAMPLE)]
     Cut(cut::CutArgs),
     /// Show a page of the manual, or the help of a command
@@ -118,7 +117,7 @@ enum Command {
     Generate(help::GenerateArgs),
 }
 
-/// Where the configuration is.
+/// Which configuration.
 #[derive(clap::Args, Clone, Debug)]
 struct ConfigArg {
     /// The configuration file [default: doorward.toml here, else /etc/doorward/doorward.toml]
@@ -126,7 +125,7 @@ struct ConfigArg {
     file: Option<PathBuf>,
 }
 
-/// How to say something.
+/// The format of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -135,14 +134,14 @@ pub enum Format {
     Json,
 }
 
-/// Where the configuration is looked for if nothing is said, in this order.
+/// The configuration files that are tried without `--config`, in this order.
 const DEFAULT_FILES: [&str; 2] = ["doorward.toml", "/etc/doorward/doorward.toml"];
 
-/// Where `doorward init` writes it if nothing else is said.
+/// The configuration file that `doorward init` writes by default.
 const FROM_INIT: &str = "doorward/doorward.toml";
 
 impl ConfigArg {
-    /// The file, or what to say if there is none.
+    /// The file, or an error message if there is none.
     fn path(&self) -> Result<PathBuf, String> {
         if let Some(file) = &self.file {
             return Ok(file.clone());
@@ -152,14 +151,14 @@ impl ConfigArg {
         }
         let [here, system] = DEFAULT_FILES;
         let remedy = if Path::new(FROM_INIT).exists() {
-            format!("name the one that \"doorward init\" wrote: --config {FROM_INIT}")
+            format!("give the one that \"doorward init\" wrote: --config {FROM_INIT}")
         } else {
-            "name yours with --config FILE, or have one made: doorward init --help".to_owned()
+            "give yours with --config FILE, or create one: doorward init --help".to_owned()
         };
-        Err(format!("there is no {here} in this folder, and no {system}\n  {remedy}"))
+        Err(format!("no configuration found: neither {here} in this folder nor {system}\n  {remedy}"))
     }
 
-    /// Loads it. Mistakes are told on stderr, every one; so are warnings, which do not keep it from being used.
+    /// Loads it. Prints every error and warning to stderr.
     fn load(&self) -> Result<Config, ExitCode> {
         let file = self.path().map_err(|message| failed(exit::CONFIG, &message))?;
         match config::load(&file) {
@@ -177,7 +176,7 @@ impl ConfigArg {
     }
 }
 
-/// Does what the command line says.
+/// Runs the command that the command line names.
 pub fn main() -> ExitCode {
     let mut command = help::with_topics(Cli::command());
     let arguments = help::unnested(std::env::args_os().collect());
@@ -205,7 +204,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says what went wrong and gives the code for it.
+/// Prints an error and returns its exit code.
 fn failed(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
     errln!("error: {error}");
     code.into()

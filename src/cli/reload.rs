@@ -1,13 +1,13 @@
-//! `doorward reload`: the running gate takes its configuration over as it is in the file now.
+//! `doorward reload`: the running gate reloads its configuration.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::asking::Asking;
+use super::control_args::ControlArgs;
 use super::{exit, failed};
-use crate::control::ask::{ReloadError, reload};
+use crate::control::client::{ReloadError, reload};
 use crate::control::{Listening, Reloaded};
 use crate::model::text::table;
 use crate::reload::policy_report::Change;
@@ -16,11 +16,11 @@ use crate::reload::policy_report::Change;
 #[derive(Args, Debug)]
 pub(super) struct ReloadArgs {
     #[command(flatten)]
-    asking: Asking,
+    control: ControlArgs,
 }
 
 pub(super) fn run(args: &ReloadArgs) -> ExitCode {
-    let socket = match args.asking.socket() {
+    let socket = match args.control.socket() {
         Ok(socket) => socket,
         Err(code) => return code,
     };
@@ -29,7 +29,7 @@ pub(super) fn run(args: &ReloadArgs) -> ExitCode {
             for warning in &reloaded.warnings {
                 errln!("warning: {warning}");
             }
-            args.asking.say(&reloaded, text)
+            args.control.print(&reloaded, text)
         }
         Err(error @ ReloadError::Refused { .. }) => failed(exit::CONFIG, &error),
         Err(error) => failed(exit::NO_GATE, &error),
@@ -37,32 +37,29 @@ pub(super) fn run(args: &ReloadArgs) -> ExitCode {
 }
 
 fn text(reloaded: &Reloaded) -> String {
-    let mut out = "The configuration is in force as it is in the file now.\n".to_owned();
+    let mut out = "The configuration was reloaded.\n".to_owned();
     // Writing to a String cannot fail.
-    for what in &reloaded.after_restart {
-        let _ = writeln!(out, "Only after a restart: {what}");
+    for key in &reloaded.after_restart {
+        let _ = writeln!(out, "Takes effect after a restart: {key}");
     }
-    for (word, listeners) in [("Listens now", &reloaded.opened), ("Listens no longer", &reloaded.closed)] {
+    for (word, listeners) in [("Opened", &reloaded.opened), ("Closed", &reloaded.closed)] {
         for Listening { name, address } in listeners {
-            let _ = writeln!(out, "{word} on {address} ({name})");
+            let _ = writeln!(out, "{word} listener {name} on {address}");
         }
     }
-    for (heading, changes) in [
-        ("Who may go where he could not before:", &reloaded.gained),
-        ("Who may no longer go where he could:", &reloaded.lost),
-    ] {
+    for (heading, changes) in [("Access gained:", &reloaded.gained), ("Access lost:", &reloaded.lost)] {
         if !changes.is_empty() {
             let _ = writeln!(out, "{heading}");
         }
-        let row = |Change { who, routes }: &Change| [format!("  {who}"), routes.join(", ")];
+        let row = |Change { client, routes }: &Change| [format!("  {client}"), routes.join(", ")];
         out.push_str(&table(&changes.iter().map(row).collect::<Vec<_>>()));
     }
     if reloaded.gained.is_empty() && reloaded.lost.is_empty() {
-        out.push_str("Everybody may go where he could before, and nowhere else.\n");
+        out.push_str("Access is unchanged.\n");
     }
     let _ = writeln!(
         out,
-        "Connections that go on: {}. Ended, since they would not be let in any more: {}.",
+        "Open connections kept: {}. Cut, because they are no longer admitted: {}.",
         reloaded.sessions_kept, reloaded.sessions_cut
     );
     out

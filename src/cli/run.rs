@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ConfigArg, exit, failed};
 use crate::config::in_use::InUse;
 use crate::model::text::counted;
-use crate::reload::{Cause, Reloader};
+use crate::reload::{Reloader, Trigger};
 use crate::server::{Server, StartError, Stopped};
 use crate::telemetry::log::Log;
 
@@ -23,7 +23,7 @@ pub(super) struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs) -> ExitCode {
-    // Before anything is read: what a command changes from now on may not be in what is read.
+    // Before anything is read: changes by other commands may come too late for this read.
     let starting = args.config.path().ok().map(|file| InUse::mark(&file));
     let config = match args.config.load() {
         Ok(config) => config,
@@ -38,13 +38,13 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             let stop = CancellationToken::new();
             let now = CancellationToken::new();
             let server = Server::bind(config, Arc::clone(&log))?;
-            // It has marks of its own by now.
+            // The server has marked the configuration itself by now.
             drop(starting);
             for warning in server.warnings() {
                 errln!("warning: {warning}");
             }
-            if let Some(error) = server.without_control() {
-                errln!("warning: {error}\n  the gate runs all the same, but nobody can ask it: doorward why, say");
+            if let Some(error) = server.control_error() {
+                errln!("warning: {error}\n  the gate runs, but commands such as \"doorward why\" cannot reach it");
             }
             if let Some(warning) = server.warning() {
                 errln!("warning: {warning}");
@@ -61,9 +61,9 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     match started {
         Ok(Stopped { cut: 0 }) => exit::OK.into(),
         Ok(Stopped { cut }) => {
-            // Where nobody reads the log, nobody may be reading this either, and it must not keep the gate from ending.
+            // If the log is blocked, stderr may be as well, and a blocked write would keep the gate from ending.
             if written {
-                errln!("stopped; did not end in time and had to be cut: {}", counted(cut as u64, "connection"));
+                errln!("stopped; cut because they did not end in time: {}", counted(cut as u64, "connection"));
             }
             exit::CUT.into()
         }
@@ -93,12 +93,12 @@ pub(super) fn signals(
     })
 }
 
-/// Each SIGHUP lets the gate take its configuration over anew. What comes of it is in the log.
+/// Reloads the configuration on each SIGHUP. The result is in the log.
 fn hangups(reloader: Reloader) -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         while hangup.recv().await.is_some() {
-            let _ = reloader.reload(Cause::Signal).await;
+            let _ = reloader.reload(Trigger::Signal).await;
         }
     })
 }

@@ -1,10 +1,10 @@
-//! `doorward sessions`: who is in.
+//! `doorward sessions`: the open connections.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::asking::Asking;
+use super::control_args::ControlArgs;
 use crate::control::{Answer, Request, SESSIONS_MAX, Sessions};
 use crate::model::text::{self, bytes, counted, duration};
 
@@ -12,7 +12,7 @@ use crate::model::text::{self, bytes, counted, duration};
 #[derive(Args, Debug)]
 pub(super) struct SessionsArgs {
     #[command(flatten)]
-    asking: Asking,
+    control: ControlArgs,
 }
 
 pub(super) fn run(args: &SessionsArgs) -> ExitCode {
@@ -20,14 +20,14 @@ pub(super) fn run(args: &SessionsArgs) -> ExitCode {
         Answer::Sessions(sessions) => Some(sessions),
         _ => None,
     };
-    args.asking.run(&Request::Sessions { count: SESSIONS_MAX }, expected, text)
+    args.control.run(&Request::Sessions { count: SESSIONS_MAX }, expected, text)
 }
 
 fn text(sessions: &Sessions) -> String {
-    if sessions.sessions.is_empty() { "Nobody is in.\n".to_owned() } else { table(sessions) }
+    if sessions.sessions.is_empty() { "No connection is open.\n".to_owned() } else { table(sessions) }
 }
 
-/// One line for each.
+/// One line for each session.
 pub(super) fn table(sessions: &Sessions) -> String {
     let heading = ["device", "route", "from", "open for", "sent", "received", "path", "id"].map(str::to_owned);
     let rows = sessions.sessions.iter().map(|session| {
@@ -43,7 +43,7 @@ pub(super) fn table(sessions: &Sessions) -> String {
             duration(i64::try_from(session.seconds).unwrap_or(i64::MAX)),
             bytes(session.bytes_to_backend),
             bytes(session.bytes_to_client),
-            // Its backends are still dialled.
+            // No backend has answered yet.
             session.backend.as_ref().map_or("(dialling)", |_| &session.path).to_owned(),
             session.id.to_string(),
         ]
@@ -63,7 +63,7 @@ mod tests {
     use crate::control::Session;
 
     #[test]
-    fn those_that_are_not_listed_are_counted() {
+    fn sessions_beyond_the_limit_are_counted() {
         let session = Session {
             id: 1,
             since: String::new(),
@@ -78,8 +78,8 @@ mod tests {
             bytes_to_client: 0,
         };
         for (open, end) in [(1, "copy  1\n"), (2, "\nand 1 older one\n"), (3, "\nand 2 older ones\n")] {
-            let told = text(&Sessions { open, sessions: vec![session.clone()] });
-            assert!(told.ends_with(end), "{told}");
+            let shown = text(&Sessions { open, sessions: vec![session.clone()] });
+            assert!(shown.ends_with(end), "{shown}");
         }
     }
 }

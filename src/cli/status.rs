@@ -1,11 +1,11 @@
-//! `doorward status`: how the running gate is.
+//! `doorward status`: the state of the running gate.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::asking::Asking;
+use super::control_args::ControlArgs;
 use crate::control::{Answer, LogError, Request, Status};
 use crate::model::text::{counted, duration};
 
@@ -13,7 +13,7 @@ use crate::model::text::{counted, duration};
 #[derive(Args, Debug)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
-    asking: Asking,
+    control: ControlArgs,
 }
 
 pub(super) fn run(args: &StatusArgs) -> ExitCode {
@@ -21,24 +21,24 @@ pub(super) fn run(args: &StatusArgs) -> ExitCode {
         Answer::Status(status) => Some(status),
         _ => None,
     };
-    args.asking.run(&Request::Status, expected, text)
+    args.control.run(&Request::Status, expected, text)
 }
 
-/// So many of those things that expire next are told.
+/// How many expiries are shown.
 const EXPIRIES_MAX: usize = 5;
 
 fn text(status: &Status) -> String {
     let running = duration(i64::try_from(status.seconds).unwrap_or(i64::MAX));
     let mut out = if status.draining {
         format!(
-            "The gate is being stopped and lets nobody in any more. Still open: {}.\n\n",
+            "The gate is stopping and admits no more connections. Still open: {}.\n\n",
             counted(status.sessions as u64, "connection")
         )
     } else {
         format!("The gate has been running for {running}.\n\n")
     };
     if let Some(LogError { since, error }) = &status.log_error {
-        let _ = write!(out, "The log has not been written as it should since {since}:\n{error}\n\n");
+        let _ = write!(out, "The log has not been written since {since}:\n{error}\n\n");
     }
     let mut fact = |what: &str, text: &str| {
         // Writing to a String cannot fail.
@@ -46,7 +46,7 @@ fn text(status: &Status) -> String {
     };
     fact("version", &status.version);
     fact("process", &status.pid.to_string());
-    fact("configuration", &format!("{}, as it was at {}", status.config, status.config_since));
+    fact("configuration", &format!("{}, loaded at {}", status.config, status.config_since));
     for listener in &status.listeners {
         fact("listens on", &format!("{} ({})", listener.address, listener.name));
     }
@@ -55,12 +55,12 @@ fn text(status: &Status) -> String {
     }
     fact(
         "connections",
-        &format!("{} so far, {} turned away, {} open now", status.accepted, status.rejected, status.sessions),
+        &format!("{} accepted, {} refused, {} open", status.accepted, status.rejected, status.sessions),
     );
     for route in &status.routes {
         let (names, backends) = (route.server_names.join(", "), route.backends.join(", then "));
         let lead = if route.server_names.len() == 1 { "leads" } else { "lead" };
-        fact("route", &format!("{}: {names} {lead} to {backends}; {} open now", route.name, route.sessions));
+        fact("route", &format!("{}: {names} {lead} to {backends}; {} open", route.name, route.sessions));
     }
     for expiring in status.expiries.iter().take(EXPIRIES_MAX) {
         let date = expiring.at.split('T').next().unwrap_or_default();
@@ -71,16 +71,16 @@ fn text(status: &Status) -> String {
         fact("expires", &format!("{} {}: {when}", expiring.what, expiring.name));
     }
     if status.expiries.len() > EXPIRIES_MAX {
-        fact("", "and others later: the status page and --format json have them all");
+        fact("", "later ones are on the status page and in --format json");
     }
     if !status.config_errors.is_empty() {
-        out.push_str("\nThe configuration was changed since, and was not taken over because of these mistakes:\n");
+        out.push_str("\nThe latest reload was refused because of these errors:\n");
         for error in &status.config_errors {
             let _ = write!(out, "\n{error}\n");
         }
     }
     if status.rejected > 0 {
-        out.push_str("\nWhy the last one was turned away: doorward why\n");
+        out.push_str("\nFor the latest refusal: doorward why\n");
     }
     out
 }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn one_is_told_as_one() {
+    fn counts_of_one_are_singular() {
         let route = |names: &[&str], sessions| RouteStatus {
             name: "nas".to_owned(),
             server_names: names.iter().map(|name| (*name).to_owned()).collect(),
@@ -121,27 +121,27 @@ mod tests {
             rejected: 1,
             sessions: 1,
         };
-        let told = text(&status);
-        assert!(told.starts_with("The gate has been running for 1 minute.\n"), "{told}");
+        let shown = text(&status);
+        assert!(shown.starts_with("The gate has been running for 1 minute.\n"), "{shown}");
         for line in [
             "  status page    http://127.0.0.1:9180/ (for Prometheus: http://127.0.0.1:9180/metrics)\n",
-            "  connections    2 so far, 1 turned away, 1 open now\n",
-            "nas.home.example leads to 192.168.1.10:5666, then 192.168.1.11:5666; 1 open now\n",
+            "  connections    2 accepted, 1 refused, 1 open\n",
+            "nas.home.example leads to 192.168.1.10:5666, then 192.168.1.11:5666; 1 open\n",
             "a.home.example, b.home.example lead to ",
             "  expires        the certificate of the device alice-phone: EXPIRED on 2026-11-24\n",
             "alice-phone: 0 days left, until 2026-11-24\n",
             "alice-phone: 1 day left, until 2026-11-24\n",
-            "                 and others later: ",
-            "\nWhy the last one was turned away: doorward why\n",
+            "                 later ones are on ",
+            "\nFor the latest refusal: doorward why\n",
         ] {
-            assert!(told.contains(line), "{line} in {told}");
+            assert!(shown.contains(line), "{line} in {shown}");
         }
         status.log_error =
             Some(LogError { since: "2026-11-24T00:00:00Z".to_owned(), error: "the disk is full".to_owned() });
-        let told = text(&status);
+        let shown = text(&status);
         assert!(
-            told.contains("minute.\n\nThe log has not been written as it should since 2026-11-24T00:00:00Z:\nthe disk"),
-            "{told}"
+            shown.contains("minute.\n\nThe log has not been written since 2026-11-24T00:00:00Z:\nthe disk"),
+            "{shown}"
         );
         status.draining = true;
         assert!(text(&status).contains("Still open: 1 connection.\n"));

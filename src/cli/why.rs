@@ -1,47 +1,48 @@
-//! `doorward why`: why somebody was turned away, and what to do about it.
+//! `doorward why`: why a client was refused, and what to do about it.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::asking::Asking;
+use super::control_args::ControlArgs;
 use crate::control::{Answer, REFUSALS_MAX, Refusal, Request, Why};
 use crate::explain::moment;
 use crate::explain::refusals::{InvalidWanted, Wanted};
 use crate::model::text::{counted, duration};
 
-/// What stands below the help text.
+/// The examples below the help text.
 pub(super) const EXAMPLE: &str = "\
 Examples:
-  doorward why                     the last one who was turned away
-  doorward why 203.0.113.9         that address (of an IPv6 address: the network it is in)
-  doorward why sha256:2951d183     the certificate whose fingerprint begins so
-  doorward why alice-phone         whoever showed a certificate with that name";
+  doorward why                     the latest refusal
+  doorward why 203.0.113.9         of this address (IPv6: of its network)
+  doorward why sha256:2951d183     of the certificate whose fingerprint starts with these digits
+  doorward why alice-phone         of a certificate with this name";
 
 /// The options of `doorward why`.
 #[derive(Args, Debug)]
 pub(super) struct WhyArgs {
-    /// An IP address, a fingerprint or the beginning of one (sha256:…), the name of a device, or the word last
-    #[arg(value_name = "WHO", default_value = "last", value_parser = meant)]
+    /// An IP address, a fingerprint (sha256:...) or its first digits, a device name, or "last"
+    #[arg(value_name = "CLIENT", default_value = "last", value_parser = checked)]
     wanted: String,
 
-    /// How many to tell about, the newest first
+    /// How many refusals to show, the newest first
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 1, value_parser = count)]
     count: usize,
 
     #[command(flatten)]
-    asking: Asking,
+    control: ControlArgs,
 }
 
-fn meant(text: &str) -> Result<String, InvalidWanted> {
+/// Refuses a text that matches no client before the gate is asked.
+fn checked(text: &str) -> Result<String, InvalidWanted> {
     Wanted::parse(text).map(|_| text.to_owned())
 }
 
 fn count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if (1..=REFUSALS_MAX).contains(&count) => Ok(count),
-        _ => Err(format!("a number from 1 to {REFUSALS_MAX}")),
+        _ => Err(format!("expected a number from 1 to {REFUSALS_MAX}")),
     }
 }
 
@@ -51,19 +52,18 @@ pub(super) fn run(args: &WhyArgs) -> ExitCode {
         Answer::Why(why) => Some(why),
         _ => None,
     };
-    args.asking.run(&request, expected, |why| text(&args.wanted, why))
+    args.control.run(&request, expected, |why| text(&args.wanted, why))
 }
 
 fn text(wanted: &str, why: &Why) -> String {
     if why.refusals.is_empty() {
         return match (wanted, why.rejected) {
-            (_, 0) => "Nobody has been turned away since the gate was started.\n".to_owned(),
-            ("last", _) => "Nobody is remembered.\n".to_owned(),
+            (_, 0) => "No connection has been refused since the gate was started.\n".to_owned(),
+            ("last", _) => "No refusal is remembered.\n".to_owned(),
             (_, rejected) => format!(
-                "The gate remembers nobody like that. Turned away since it was started: {}. The log may have those that it \
-                 has forgotten.\n\
-                 If a device cannot get in and nothing is told of it here, its connection does not reach the gate: look at \
-                 its name and at the router.\n",
+                "The gate remembers no such refusal. Refused since it was started: {}. Earlier ones may be in the log.\n\
+                 If a device cannot connect and is not listed here, its connection does not reach the gate: check the host \
+                 name and the router.\n",
                 counted(rejected, "connection")
             ),
         };
@@ -73,24 +73,24 @@ fn text(wanted: &str, why: &Why) -> String {
         if !out.is_empty() {
             out.push('\n');
         }
-        tell(refusal, &mut out);
+        describe(refusal, &mut out);
     }
-    let untold = why.known.saturating_sub(why.refusals.len());
-    if untold > 0 && wanted != "last" {
-        let earlier = counted(untold as u64, "earlier one");
-        let _ = write!(out, "\nThe gate remembers {earlier} like this: --count shows more.\n");
+    let hidden = why.known.saturating_sub(why.refusals.len());
+    if hidden > 0 && wanted != "last" {
+        let earlier = counted(hidden as u64, "earlier one");
+        let _ = write!(out, "\nThe gate remembers {earlier}: --count shows more.\n");
     }
     out
 }
 
-fn tell(refusal: &Refusal, out: &mut String) {
+fn describe(refusal: &Refusal, out: &mut String) {
     let Refusal { explanation, advice, .. } = refusal;
     // Writing to a String cannot fail.
     let _ = write!(out, "{explanation}\n{advice}\n\n");
     let mut fact = |what: &str, text: &str| {
         let _ = writeln!(out, "  {what:<12}  {text}");
     };
-    // Nobody reads fractions of a second; whoever looks for the line in the log has the id.
+    // Without fractions of a second. The id finds the line in the log.
     let second = refusal.time.split('.').next().unwrap_or_default().trim_end_matches('Z');
     fact("when", &format!("{} ago ({second}Z)", duration(i64::try_from(refusal.seconds).unwrap_or(i64::MAX))));
     if refusal.times > 1 {
@@ -103,13 +103,13 @@ fn tell(refusal: &Refusal, out: &mut String) {
     }
     fact("listener", &refusal.listener);
     fact("reason", &format!("{}/{}: {}", refusal.stage, refusal.reason, refusal.detail));
-    fact("was told", refusal.alert.as_deref().unwrap_or("nothing, the connection was closed"));
+    fact("alert", refusal.alert.as_deref().unwrap_or("none, the connection was closed"));
     if let Some(certificate) = &refusal.certificate {
         let claimed = match (certificate.verified, certificate.anchored) {
             (true, _) => "",
-            // Certificates are no secrets: TLS 1.2 sends them in the clear.
+            // Anyone can show a copy: certificates are public, and TLS 1.2 sends them in the clear.
             (false, true) => " (signed by a trusted authority; the client did not prove that it has the key)",
-            (false, false) => " (so it says itself; not verified)",
+            (false, false) => " (not verified)",
         };
         fact("certificate", &format!("{}{claimed}", certificate.names.join(", ")));
         fact("issued by", &certificate.issuer);
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_is_told_as_one() {
+    fn counts_of_one_are_singular() {
         let refusal = Refusal {
             explanation: "What happened.".to_owned(),
             advice: "What to do.".to_owned(),
@@ -143,14 +143,14 @@ mod tests {
             certificate: None,
             times: 1,
         };
-        for (known, end) in [(2, "1 earlier one like this"), (3, "2 earlier ones like this")] {
-            let told = text("192.0.2.7", &Why { known, rejected: 9, refusals: vec![refusal.clone()] });
-            assert!(told.contains("  when          1 minute ago (2026-11-24T20:36:06Z)\n"), "{told}");
-            assert!(told.ends_with(&format!("\nThe gate remembers {end}: --count shows more.\n")), "{told}");
+        for (known, end) in [(2, "1 earlier one"), (3, "2 earlier ones")] {
+            let shown = text("192.0.2.7", &Why { known, rejected: 9, refusals: vec![refusal.clone()] });
+            assert!(shown.contains("  when          1 minute ago (2026-11-24T20:36:06Z)\n"), "{shown}");
+            assert!(shown.ends_with(&format!("\nThe gate remembers {end}: --count shows more.\n")), "{shown}");
         }
         for (rejected, count) in [(1, "1 connection."), (2, "2 connections.")] {
-            let told = text("192.0.2.7", &Why { known: 0, rejected, refusals: Vec::new() });
-            assert!(told.contains(&format!("Turned away since it was started: {count} The log")), "{told}");
+            let shown = text("192.0.2.7", &Why { known: 0, rejected, refusals: Vec::new() });
+            assert!(shown.contains(&format!("Refused since it was started: {count} Earlier")), "{shown}");
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::model::identity::{Chain, Identity};
 use crate::model::names::Name;
 use crate::model::rejection::{Cause, Reason, Rejection, Stage};
 use crate::relay::{Handle, Order, Path, RelaySummary};
-use crate::sessions::registry::{Entered, Holder, Session, Sessions};
+use crate::sessions::registry::{PeerCertificate, Session, SessionGuard, Sessions};
 use crate::snapshot::Route;
 use crate::telemetry::log::{Tls, Verdict, detail, stranger};
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
@@ -45,7 +45,7 @@ pub(crate) struct ConnectionLog {
     /// On the heap, as passthrough connections have none.
     facts: Option<Box<Facts>>,
     backend: Option<usize>,
-    session: Option<Entered>,
+    session: Option<SessionGuard>,
     in_progress: bool,
     decided: bool,
 }
@@ -136,9 +136,9 @@ impl ConnectionLog {
         let handle =
             Arc::new(self.route_metrics().map_or_else(Handle::default, |metrics| Handle::new(metrics.meter.clone())));
         let Some((route, _)) = &self.route else { return handle };
-        let holder = Holder { identity: self.identity.clone(), chain: self.chain.take() };
-        let session = Session::new(self.id, self.client, self.listener.clone(), route.name.clone(), holder, path);
-        self.session = Some(Sessions::enter(&self.gate.sessions, Session { relay: Arc::clone(&handle), ..session }));
+        let certificate = PeerCertificate { identity: self.identity.clone(), chain: self.chain.take() };
+        let session = Session::new(self.id, self.client, self.listener.clone(), route.name.clone(), certificate, path);
+        self.session = Some(Sessions::register(&self.gate.sessions, Session { relay: Arc::clone(&handle), ..session }));
         handle
     }
 
@@ -188,7 +188,7 @@ impl ConnectionLog {
         let reason = rejection.reason();
         self.select_series(reason);
         if let (Stage::Certificate | Stage::Policy, Some(identity)) = (reason.stage(), &self.identity) {
-            self.gate.doubt(self.client.ip(), &identity.fingerprint);
+            self.gate.recheck_voucher(self.client.ip(), &identity.fingerprint);
         }
         self.gate.admission.rejected(self.client.ip(), reason);
         // Before the counter and the line: a reader of those can ask about it.

@@ -24,7 +24,7 @@ use crate::model::close::CloseReason;
 use crate::model::rejection::{Cause, Rejection, Text};
 use crate::proxy_protocol::{self, TlsFacts};
 use crate::relay::{self, Handle, Limits, Moved, Order, Path, RelaySummary};
-use crate::snapshot::{Access, Route, Snapshot};
+use crate::snapshot::{Route, RouteAccess, Snapshot};
 use crate::tls::record::{Keys, Pending, Session};
 
 /// A connection that may go on to a backend.
@@ -182,9 +182,9 @@ async fn permit(
     log.routed(&route);
 
     let (tls, policy) = match &route.access {
-        Access::Certificate { tls, policy, .. } => (tls, policy),
-        Access::Passthrough(policy) => {
-            // What speaks TLS with the backend is told nothing from here on.
+        RouteAccess::Terminate { tls, policy, .. } => (tls, policy),
+        RouteAccess::Passthrough(policy) => {
+            // The client speaks TLS with the backend: it is sent no alert from here on.
             let mut hello = greeted.decide();
             hello.admitted.slots.handshake_done();
             if let Err(rejection) = gate.admission.without_certificate(&mut hello.admitted.slots) {
@@ -249,7 +249,7 @@ async fn reach(
 
     // From here on, whatever takes its right away finds it; what did so before is found by asking.
     let told = log.begins_session(path);
-    let allowed = || gate.still_leads(server_name.as_ref(), &route, chain.as_deref());
+    let allowed = || gate.still_admits(server_name.as_ref(), &route, chain.as_deref());
     let begun = log.dialing();
     let tried = |backend, up| log.tried(backend, up);
     let dialing = dial(authorized, &route.backends, &header, begun + timeouts.dial, &gate.resolver, &allowed, tried);

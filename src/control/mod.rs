@@ -1,31 +1,30 @@
-//! The control socket: how `doorward status`, `doorward sessions` and `doorward why` ask a running gate, and how
-//! `doorward reload` and `doorward cut` have it do something.
+//! The control socket: `doorward status`, `sessions`, `why`, `reload`, `cut` and `ca` send requests to the running gate.
 //!
-//! A unix socket for the gate's own user and for root. One connection is one question: a line of JSON each way
-//! ([`Request`], [`Answer`]), both bounded in size and time. Behind the line of some requests follow as many bytes as it says.
+//! A unix socket for the gate's user and root. One connection is one request: a line of JSON each way ([`Request`],
+//! [`Answer`]), both limited in size and time. Some requests are followed by as many bytes as they announce.
 
-pub mod ask;
-pub(crate) mod serve;
+pub mod client;
+pub(crate) mod server;
 mod socket;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::serve::{Control, Facts};
+pub(crate) use self::server::{Control, StaticFacts};
 pub use self::socket::BindError;
 pub use crate::explain::certificate::Certificate;
 pub use crate::explain::told::Refusal;
 use crate::reload::policy_report::Change;
 
-/// The longest question, in bytes.
+/// The longest request line, in bytes.
 const REQUEST_MAX: usize = 4096;
 
-/// What a gate answers to a question that it does not know, whatever its release.
+/// The answer to an unknown request. Other releases compare it, so it never changes.
 const NOT_UNDERSTOOD: &str = "this is no question that the gate understands";
 
-/// The longest revocation list that is handed over, in bytes: half a million certificates and more.
+/// The longest revocation list that is accepted, in bytes: more than half a million certificates.
 pub const LIST_MAX: usize = 32 * 1024 * 1024;
 
-/// The longest certificate of an authority that is handed over, in bytes.
+/// The longest certificate of an authority that is accepted, in bytes.
 const AUTHORITY_MAX: usize = 64 * 1024;
 
 /// The most sessions in one answer.
@@ -34,51 +33,52 @@ pub const SESSIONS_MAX: usize = 1000;
 /// The most refusals in one answer.
 pub const REFUSALS_MAX: usize = 100;
 
-/// The most of what expires that one answer has.
+/// The most expiries in one answer.
 const EXPIRIES_MAX: usize = 100;
 
-/// The longest answer, in bytes. What [`SESSIONS_MAX`] and [`REFUSALS_MAX`] allow is far below it.
+/// The longest answer, in bytes. [`SESSIONS_MAX`] and [`REFUSALS_MAX`] stay far below it.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
-/// A question.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Request {
-    /// How is it?
+    /// The state of the gate.
     Status,
-    /// Who is in?
+    /// The open sessions.
     Sessions {
-        /// No more than so many, the newest; at most [`SESSIONS_MAX`].
+        /// How many, the newest first; at most [`SESSIONS_MAX`].
         count: usize,
     },
-    /// Why was somebody turned away?
+    /// The latest refusals of a client.
     Why {
         /// `last`, an IP address, `sha256:…`, or the name of a device.
         wanted: String,
-        /// No more than so many, the newest; at most [`REFUSALS_MAX`].
+        /// How many, the newest first; at most [`REFUSALS_MAX`].
         count: usize,
     },
-    /// Take the configuration over as it is in the file now.
+    /// Reload the configuration.
     Reload,
-    /// End sessions.
+    /// Cut sessions.
     Cut {
-        /// Which: see [`Whom`](crate::sessions::selector::Whom).
-        whom: String,
+        /// Which: see [`SessionSelector`](crate::sessions::selector::SessionSelector).
+        #[serde(rename = "whom")]
+        selector: String,
     },
-    /// End every session. A question of its own: one that was cut short must never mean this.
-    CutEverybody,
-    /// Which certificates and revocation lists are in force? Behind this line follows the certificate of an authority in
-    /// binary form, if one is asked about.
+    /// Cut every session. A request of its own, so that a truncated [`Cut`](Self::Cut) never means this.
+    #[serde(rename = "cut_everybody")]
+    CutAll,
+    /// The certificates and revocation lists in force. Followed by the certificate of an authority in DER, unless
+    /// `authority_bytes` is 0.
     InForce {
-        /// How many bytes follow.
+        /// The length of the certificate.
         authority_bytes: usize,
     },
-    /// Put a revocation list in force. Behind this line follow the certificate of the authority that signed it and the list,
-    /// both in binary form.
+    /// Put a revocation list in force. Followed by the certificate of the authority that signed it and by the list, in DER.
     TakeList {
-        /// How many bytes the certificate has.
+        /// The length of the certificate.
         authority_bytes: usize,
-        /// How many bytes the list has; at most [`LIST_MAX`].
+        /// The length of the list; at most [`LIST_MAX`].
         list_bytes: usize,
     },
 }
@@ -93,71 +93,71 @@ pub enum Answer {
     Sessions(Sessions),
     /// To [`Request::Why`].
     Why(Why),
-    /// To [`Request::Reload`]: it was done.
+    /// To [`Request::Reload`], when it was done.
     Reloaded(Reloaded),
-    /// To [`Request::Reload`]: nothing was changed, for these mistakes.
+    /// To [`Request::Reload`], when it was refused.
     NotReloaded {
-        /// Each in the words of `doorward check`.
+        /// The errors, as from `doorward check`.
         errors: Vec<String>,
-        /// Revocation lists and `deny` entries that are in force nevertheless.
+        /// Revocation lists and `deny` entries that took effect all the same.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         in_force: Vec<String>,
-        /// How many sessions end because of those.
+        /// How many sessions were cut because of those.
         #[serde(default)]
         sessions_cut: usize,
     },
-    /// To [`Request::Cut`] and [`Request::CutEverybody`]: these end.
+    /// To [`Request::Cut`] and [`Request::CutAll`]: the sessions that were cut.
     Cut(Sessions),
     /// To [`Request::InForce`].
     InForce(InForce),
-    /// To [`Request::TakeList`]: it is in force.
+    /// To [`Request::TakeList`], when the list is in force.
     ListTaken(ListTaken),
-    /// There is no answer, for this reason.
+    /// To any request: why it was refused.
     Error(String),
 }
 
-/// A configuration that was taken over.
+/// A reload that was done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// What is allowed but probably not meant, in the words of `doorward check`.
+    /// The warnings, as from `doorward check`.
     pub warnings: Vec<String>,
-    /// What is different and takes effect only after a restart.
+    /// Changed settings that take effect only after a restart.
     pub after_restart: Vec<String>,
-    /// Where it listens now and did not before.
+    /// Listeners that were opened.
     #[serde(default)]
     pub opened: Vec<Listening>,
-    /// Where it does not listen any more.
+    /// Listeners that were closed.
     #[serde(default)]
     pub closed: Vec<Listening>,
-    /// Who may go where he could not before.
+    /// Clients that gained access to routes.
     pub gained: Vec<Change>,
-    /// Who may no longer go where he could.
+    /// Clients that lost access to routes.
     pub lost: Vec<Change>,
-    /// How many connections that are in go on.
+    /// How many sessions stay open.
     pub sessions_kept: usize,
-    /// How many end, since they would not be let in any more.
+    /// How many sessions were cut, because they would not be admitted any more.
     pub sessions_cut: usize,
 }
 
-/// What is in force.
+/// The certificates and revocation lists in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InForce {
     /// On each route that terminates TLS.
     pub routes: Vec<RouteInForce>,
 }
 
-/// What is in force on a route.
+/// The certificates and revocation lists in force on a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteInForce {
-    /// What the route is called.
+    /// The route's name.
     pub name: String,
     /// Whether it verifies client certificates.
     pub verifies: bool,
-    /// Whether lists of the authority that was asked about concern clients there.
+    /// Whether a list of the given authority affects its clients.
     pub trusts: bool,
-    /// The file of the certificate that it shows.
+    /// The file of its server certificate.
     pub certificate_file: String,
-    /// The fingerprints (SHA-256) of that certificate and of those behind it.
+    /// The SHA-256 fingerprints of that certificate and its chain.
     pub certificates: Vec<String>,
     /// The revocation lists of all authorities.
     pub revocation_lists: Vec<ListInForce>,
@@ -171,97 +171,97 @@ pub struct ListInForce {
     /// Its CRL number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<String>,
-    /// When it was made (RFC 3339).
+    /// Its thisUpdate (RFC 3339).
     pub this_update: String,
-    /// SHA-256 of the list in binary form.
+    /// SHA-256 of its DER.
     pub sha256: String,
-    /// The file it was read from; nothing if it was handed over.
+    /// Its file; `None` if it came over the control socket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
 }
 
-/// A revocation list that was handed over and is in force.
+/// A revocation list that was accepted and is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListTaken {
-    /// How many sessions end because of it.
+    /// How many sessions were cut because of it.
     pub sessions_cut: usize,
 }
 
-/// How a gate is.
+/// The state of a gate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Its release.
     pub version: String,
-    /// Its process.
+    /// Its process id.
     pub pid: u32,
     /// When it started (RFC 3339).
     pub since: String,
-    /// For how long it has run.
+    /// How long it has run, in seconds.
     pub seconds: u64,
-    /// It is being stopped, and takes no connections any more.
+    /// Whether it is stopping, and accepts no more connections.
     pub draining: bool,
     /// Its configuration file.
     pub config: String,
-    /// When that was taken over (RFC 3339).
+    /// When the configuration came into force (RFC 3339).
     pub config_since: String,
-    /// Why it was not taken over again since, although that was tried: every mistake in it.
+    /// The errors of the latest reload, if that was refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub config_errors: Vec<String>,
-    /// Why its log cannot be written, if it cannot, and what to do.
+    /// Why its log cannot be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_error: Option<LogError>,
-    /// Where it listens.
+    /// Its listeners.
     pub listeners: Vec<Listening>,
-    /// Where its metrics are.
+    /// The address of its metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
-    /// Where the listeners lead.
+    /// Its routes.
     pub routes: Vec<RouteStatus>,
-    /// What expires, the next first: so many as an answer tells.
+    /// What expires next, the first first; limited in number.
     #[serde(default)]
     pub expiries: Vec<Expiring>,
     /// Connections accepted since the start.
     pub accepted: u64,
-    /// Connections turned away since the start.
+    /// Connections refused since the start.
     pub rejected: u64,
-    /// Connections that are in now.
+    /// Open sessions.
     pub sessions: usize,
 }
 
 /// Something that expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expiring {
-    /// What it is: as in the metrics.
+    /// Its kind, as in the metrics.
     pub kind: String,
-    /// The same for people; the name comes behind.
+    /// Its kind for people, to be followed by the name.
     pub what: String,
-    /// The file where it stands, or the name of a device.
+    /// Its file, or the name of a device.
     pub name: String,
     /// When (RFC 3339).
     pub at: String,
-    /// Whole days until then; less than 0 when it is past.
+    /// Whole days until then; negative once it has expired.
     pub days_left: i64,
 }
 
 /// A listener of a gate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listening {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Where it listens.
+    /// Its listeners.
     pub address: String,
 }
 
 /// A route of a gate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteStatus {
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// What it answers to.
+    /// The server names it serves.
     pub server_names: Vec<String>,
-    /// Where it leads.
+    /// Its backends.
     pub backends: Vec<String>,
-    /// Connections that are in now.
+    /// Open sessions.
     pub sessions: usize,
 }
 
@@ -270,38 +270,38 @@ pub struct RouteStatus {
 pub struct LogError {
     /// Since when (RFC 3339).
     pub since: String,
-    /// What is wrong, and what to do.
+    /// The error, and what to do.
     pub error: String,
 }
 
-/// Who is in, or was until a moment ago.
+/// Sessions that are open, or were just cut.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sessions {
-    /// How many there are.
+    /// How many they are.
     pub open: usize,
     /// The newest of them, the newest first.
     pub sessions: Vec<Session>,
 }
 
-/// A connection that is in.
+/// A session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// Its number, as in the log.
+    /// Its id, as in the log.
     pub id: u64,
-    /// Since when (RFC 3339).
+    /// When it began (RFC 3339).
     pub since: String,
-    /// For how long.
+    /// How long it has lasted, in seconds.
     pub seconds: u64,
-    /// Who connected: address and port.
+    /// The client's address and port.
     pub source: String,
-    /// Where it arrived.
+    /// The listener that accepted it.
     pub listener: String,
-    /// Where it leads.
+    /// Its route.
     pub route: String,
-    /// The certificate that was shown.
+    /// The client's certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
-    /// The backend that was reached.
+    /// The backend, once one has answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
     /// How its bytes are moved.
@@ -312,13 +312,13 @@ pub struct Session {
     pub bytes_to_client: u64,
 }
 
-/// Why somebody was turned away.
+/// Refusals of a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {
-    /// How many refusals are remembered of what was asked about.
+    /// How many matching refusals the gate remembers.
     pub known: usize,
-    /// How many connections were turned away since the start, whoever they were.
+    /// How many connections were refused since the start, of all clients.
     pub rejected: u64,
-    /// The newest of what was asked about, the newest first.
+    /// The matching refusals, the newest first.
     pub refusals: Vec<Refusal>,
 }

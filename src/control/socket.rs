@@ -1,5 +1,4 @@
-//! The socket's file: made for its owner alone, put in the place of one that a dead gate has left, and never over
-//! anything else.
+//! The socket's file: created for its owner alone. It replaces a socket that a dead gate has left, and nothing else.
 
 use std::fs;
 use std::io;
@@ -9,35 +8,34 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Type};
 
-/// Why the control socket cannot be made.
+/// Why the control socket cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// A gate answers there already.
-    #[error("a running gate answers there\n  stop it, or give this one another path under [control]")]
+    /// Another gate listens on it.
+    #[error("another gate is listening on it\n  stop that one, or set another path under [control]")]
     InUse,
-    /// Something that is no socket, or not ours, stands there.
+    /// The path is not a socket, or not one of this user.
     #[error(
-        "there is a file of that name that is no socket of this user, and it is not overwritten\n  remove it yourself, or \
-         choose another path under [control]"
+        "a file of this name exists that is not a socket of this user\n  remove it, or set another path under [control]"
     )]
     Foreign,
-    /// The folder it should be in is not there.
+    /// Its folder does not exist.
     #[error(
-        "the folder it should be in is not there\n  make it, or choose another path under [control]; with systemd, \
-         RuntimeDirectory=doorward makes /run/doorward"
+        "its folder does not exist\n  create it, or set another path under [control]; under systemd, \
+         RuntimeDirectory=doorward creates /run/doorward"
     )]
     NoFolder,
-    /// Anything else.
+    /// Another error.
     #[error("{error}{}", remedy(.0), error = .0)]
     Io(#[from] io::Error),
 }
 
-/// What to do about it, on a line of its own; empty if that is not known.
+/// The remedy, on a line of its own; empty if none is known.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "\n  choose a folder under [control] that the gate's user may write to; with systemd, \
-             RuntimeDirectory=doorward makes /run/doorward"
+            "\n  set a path under [control] in a folder that the gate's user may write to; under systemd, \
+             RuntimeDirectory=doorward creates /run/doorward"
         }
         _ => "",
     }
@@ -47,14 +45,14 @@ fn remedy(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    /// Device and inode: what stands there later may be somebody else's.
+    /// Device and inode: another process may have replaced the file.
     identity: (u64, u64),
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|now| now == self.identity) {
-            // Whoever comes next replaces what is left.
+            // If this fails, the next gate replaces the file.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -64,12 +62,12 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-/// Makes the socket at `path` for its owner alone.
+/// Creates the socket at `path` for its owner alone.
 pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
-    make_way(path)?;
+    remove_stale(path)?;
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Before there is a file: Linux makes it with the mode of the socket. A chmod of the path could be led elsewhere by who
-    // may write to the folder.
+    // Before the file exists: Linux creates it with the mode of the socket. A chmod of the path could be redirected by a
+    // user who may write to the folder.
     rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600)).map_err(io::Error::from)?;
     socket.bind(&SockAddr::unix(path)?).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => BindError::NoFolder,
@@ -81,21 +79,21 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError>
     Ok((UnixListener::from(std::os::fd::OwnedFd::from(socket)), file))
 }
 
-/// Connections that wait to be accepted; further ones are told to try again.
+/// Connections that wait to be accepted. More get EAGAIN.
 const BACKLOG: i32 = 64;
 
-/// Removes a socket that nobody listens at any more, if it is one of ours.
-fn make_way(path: &Path) -> Result<(), BindError> {
-    let there = match fs::symlink_metadata(path) {
-        Ok(there) => there,
+/// Removes a socket of this user that no process listens on.
+fn remove_stale(path: &Path) -> Result<(), BindError> {
+    let file = match fs::symlink_metadata(path) {
+        Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    if !there.file_type().is_socket() || there.uid() != rustix::process::geteuid().as_raw() {
+    if !file.file_type().is_socket() || file.uid() != rustix::process::geteuid().as_raw() {
         return Err(BindError::Foreign);
     }
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A gate that has no time to accept must not hold this one up.
+    // A busy gate must not delay this one.
     socket.set_nonblocking(true)?;
     match socket.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
@@ -114,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_for_its_owner_alone_and_goes_with_the_gate() {
+    fn socket_is_private_and_removed_on_drop() {
         let folder = folder();
         let path = folder.path().join("control.sock");
         let (listener, file) = bind(&path).expect("a socket");
@@ -126,17 +124,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_gate_has_left_is_replaced_and_nothing_else() {
+    fn stale_socket_is_replaced_and_nothing_else() {
         let folder = folder();
         let path = folder.path().join("control.sock");
         let (listener, file) = bind(&path).expect("a socket");
-        // Killed: nothing is removed.
+        // As if killed: the file stays.
         std::mem::forget(file);
         drop(listener);
         assert!(path.exists());
         let (_listener, file) = bind(&path).expect("a socket in its place");
 
-        // Somebody has put something else there: it stays.
+        // Another file at the same path stays.
         fs::remove_file(&path).expect("removed");
         fs::write(&path, "precious").expect("a file");
         drop(file);

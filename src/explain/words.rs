@@ -432,7 +432,6 @@ pub fn detail(cause: &Cause) -> String {
         }
         Cause::BadSignature => "the client's signature was not made with the key of its certificate".to_owned(),
         Cause::InvalidCertificate(fault) => parts::certificate(fault),
-        Cause::CertificateNotShown => "no certificate, and allow does not have unverified".to_owned(),
         Cause::Unverified => "the certificate was not verified, and allow does not have unverified".to_owned(),
         Cause::NameNotAllowed { name, name_constrained } => parts::not_allowed(name, *name_constrained),
         Cause::BackendTimeout { backend } => format!("{backend}: no answer within timeouts.dial"),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::ClientCertVerifier as _;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig};
@@ -43,7 +42,7 @@ impl RouteTls {
     /// Builds everything anew, with the trust anchor names of the CertificateRequest: a verifier swapped alone would keep
     /// the old names. `authorities` are those of the route's `client_auth`.
     pub fn new(route: &Terminate, authorities: Arc<Authorities>, policy: Arc<Policy>) -> Result<Self, InvalidTls> {
-        let verifier = Arc::new(RouteVerifier::new(route.client_auth.mode, authorities, policy));
+        let verifier = Arc::new(RouteVerifier::new(authorities, policy));
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(InvalidTls::Rustls)?
@@ -74,8 +73,7 @@ impl RouteTls {
     /// certificate.
     pub fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Judgement {
         let Some((end_entity, intermediates)) = chain.split_first() else {
-            let required = self.verifier.client_auth_mandatory();
-            return (None, if required { Err(Cause::NoCertificate) } else { Ok(()) });
+            return (None, self.verifier.judge_without_certificate());
         };
         let Judged { identity, verdict, .. } = self.verifier.judge(end_entity, intermediates, now);
         (identity, verdict.map_err(|refused| refused.cause))

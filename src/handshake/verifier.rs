@@ -12,14 +12,13 @@ use super::suites::PROVIDER;
 use super::trust::{Authorities, Verified};
 use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
-use crate::config::checked::ClientAuthMode;
 use crate::model::identity::{Chain, Identity};
+use crate::model::rejection::Cause;
 use crate::pki::acceptance::{self, Objection as Refused};
 
 /// The verifier of one route.
 #[derive(Debug)]
 pub(super) struct RouteVerifier {
-    mode: ClientAuthMode,
     pub(super) authorities: Arc<Authorities>,
     algorithms: WebPkiSupportedAlgorithms,
     policy: Arc<Policy>,
@@ -38,9 +37,14 @@ pub(super) struct Judged {
 }
 
 impl RouteVerifier {
-    /// `authorities` are those of the same `client_auth`.
-    pub(super) fn new(mode: ClientAuthMode, authorities: Arc<Authorities>, policy: Arc<Policy>) -> Self {
-        Self { mode, authorities, algorithms: PROVIDER.signature_verification_algorithms, policy }
+    /// `authorities` and `policy` are of the same `client_auth`.
+    pub(super) fn new(authorities: Arc<Authorities>, policy: Arc<Policy>) -> Self {
+        Self { authorities, algorithms: PROVIDER.signature_verification_algorithms, policy }
+    }
+
+    /// Judges a client that shows no certificate.
+    pub(super) fn judge_without_certificate(&self) -> Result<(), Cause> {
+        decide(None, &self.policy)
     }
 
     /// Judges a chain: whether it leads to a trust anchor, and whether the route lets its holder in. The
@@ -83,7 +87,7 @@ impl ClientCertVerifier for RouteVerifier {
 
     /// Also where the mode would let a client go without, but `allow` would not: then the handshake tells it so.
     fn client_auth_mandatory(&self) -> bool {
-        self.mode.requires() || !self.policy.allow.unverified
+        self.policy.requires_certificate()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
@@ -142,7 +146,8 @@ mod tests {
 
     use super::*;
     use crate::config::checked::{
-        Allow, ClientAuth, DenyList, ExpiredRevocationList, ExpiredSession, RevocationCheck, TrustAnchor, TrustKind,
+        Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationCheck,
+        TrustAnchor, TrustKind,
     };
     use crate::handshake::observation::{Observation, observe};
     use crate::model::rejection::Reason;
@@ -165,8 +170,8 @@ mod tests {
             announce_trust: true,
         };
         let allow = Allow { any: true, unverified: !mode.verifies(), ..Allow::default() };
-        let policy = Arc::new(Policy { allow, deny: DenyList::default() });
-        RouteVerifier::new(mode, Arc::new(Authorities::new(&client_auth).expect("an anchor")), policy)
+        let policy = Arc::new(Policy { mode, allow, deny: DenyList::default() });
+        RouteVerifier::new(Arc::new(Authorities::new(&client_auth).expect("an anchor")), policy)
     }
 
     /// A certificate that is valid from and up to these seconds.

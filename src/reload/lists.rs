@@ -1,4 +1,4 @@
-//! Revocation lists that come over the control socket, and what of lists and certificates is in force.
+//! Revocation lists from the control socket, and which lists and certificates are in force.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -7,74 +7,69 @@ use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::{FAULT, Inner, Reloader};
+use super::outcome::{INTERNAL_ERROR, describe_list, issuer};
+use super::reloader::{Inner, Reloader};
 use crate::config;
 use crate::config::checked::{ClientAuth, Config, NewerList, RevocationList, RouteMode};
 use crate::config::lists::Tightening;
-use crate::explain::moment;
-use crate::gate::Reviewed;
 use crate::model::identity::Sha256;
-use crate::model::names::printable;
-use crate::snapshot::Snapshot;
+use crate::sessions::review::Reviewed;
 use crate::telemetry::log::Event;
 
-/// Authorities of which lists are kept that were handed over.
+/// The most authorities whose lists are kept.
 const AUTHORITIES_MAX: usize = 64;
-/// The longest name of an authority in a message, in characters.
-const NAME_MAX: usize = 200;
 
-/// Why a list that was handed over is not taken.
+/// Why a list is refused.
 type Refusal = String;
 
 impl Reloader {
-    /// Takes a revocation list and the certificate of the authority that signed it, both in binary form. It counts at once on
-    /// every route that trusts this authority, and goes on counting after reloads, unless the files then have the same list
-    /// or a newer one.
+    /// Puts a revocation list in force on every route that trusts `authority`, the certificate that signed it. Both are DER.
+    /// It stays in force across reloads until a file has the same list or a newer one.
     ///
     /// # Errors
-    /// In words, why the list is not in force.
+    /// Why the list is refused, as a message.
     pub(crate) async fn take_list(&self, list: Vec<u8>, authority: Vec<u8>) -> Result<Reviewed, Refusal> {
-        let (inner, asked) = (Arc::clone(&self.0), Instant::now());
-        let taken = self.0.lists.run(move || inner.take_list(list, CertificateDer::from(authority), asked)).await;
-        taken.unwrap_or_else(|| Err(FAULT.to_owned()))
+        let (inner, requested) = (Arc::clone(&self.0), Instant::now());
+        let taken = self.0.lists.run(move || inner.take_list(list, CertificateDer::from(authority), requested)).await;
+        taken.unwrap_or_else(|| Err(INTERNAL_ERROR.to_owned()))
     }
 
-    /// What is in force on each route; `authority` is the one that [`RouteInForce::trusts`] asks about.
+    /// The lists and certificates in force on each route. [`RouteInForce::trusts`] is about `authority`.
     pub(crate) fn in_force(&self, authority: Option<&CertificateDer<'_>>) -> Vec<RouteInForce> {
         let config = Arc::clone(&self.0.current.borrow().config);
         in_force(&config, authority)
     }
 }
 
-/// What is in force on a route that terminates TLS.
+/// The lists and certificates in force on a route that terminates TLS.
 #[derive(Clone, Debug)]
 pub(crate) struct RouteInForce {
-    /// Its name.
+    /// The route's name.
     pub(crate) name: String,
-    /// Whether it verifies certificates.
+    /// Whether it verifies client certificates.
     pub(crate) verifies: bool,
-    /// Whether lists of the authority that was asked about concern clients there.
+    /// Whether a list of the given authority affects its clients.
     pub(crate) trusts: bool,
-    /// The file of the certificate that it shows.
+    /// The file of its server certificate.
     pub(crate) certificate_file: PathBuf,
-    /// The fingerprints of that certificate and of those behind it.
+    /// The fingerprints of that certificate and its chain.
     pub(crate) certificates: Vec<Sha256>,
-    /// The revocation lists.
+    /// Its revocation lists.
     pub(crate) lists: Vec<ListFacts>,
 }
 
-/// What tells one revocation list from another.
+/// What identifies a revocation list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ListFacts {
     /// The authority.
     pub(crate) issuer: String,
     /// The CRL number.
     pub(crate) number: Option<String>,
-    /// When it was made, in seconds since 1970.
+    /// Its thisUpdate, in seconds since 1970.
     pub(crate) this_update: i64,
-    /// SHA-256 of the list in binary form.
+    /// SHA-256 of its DER.
     pub(crate) sha256: Sha256,
-    /// The file it was read from; `None` if it was handed over.
+    /// Its file; `None` if it came over the control socket.
     pub(crate) file: Option<PathBuf>,
 }
 
@@ -110,25 +105,22 @@ fn in_force(config: &Config, authority: Option<&CertificateDer<'_>>) -> Vec<Rout
         .collect()
 }
 
-pub(super) fn issuer(list: &RevocationList) -> String {
-    printable(&list.issuer_in_words(), NAME_MAX)
-}
-
-/// A list in a message.
-pub(super) fn in_words(list: &RevocationList) -> String {
-    let number = list.number_in_words().map(|number| format!(" number {number}")).unwrap_or_default();
-    format!("the revocation list{number} of {} ({})", issuer(list), moment(list.this_update))
-}
-
 impl Inner {
-    fn take_list(&self, der: Vec<u8>, authority: CertificateDer<'static>, asked: Instant) -> Result<Reviewed, Refusal> {
+    fn take_list(
+        &self,
+        der: Vec<u8>,
+        authority: CertificateDer<'static>,
+        requested: Instant,
+    ) -> Result<Reviewed, Refusal> {
         let new =
-            RevocationList::read(der, Path::new("")).ok_or_else(|| "what was sent is no revocation list".to_owned())?;
+            RevocationList::read(der, Path::new("")).ok_or_else(|| "the data is not a revocation list".to_owned())?;
         acceptable(&new, &authority)?;
         let list = Arc::new(NewerList::new(new, Some(authority.clone())));
         let tightening = Tightening { lists: vec![Arc::clone(&list)], ..Tightening::default() };
         loop {
-            if let Some(reviewed) = self.tighten(&tightening, asked, |handed| keep(handed, Arc::clone(&list)))? {
+            if let Some(reviewed) =
+                self.tighten(&tightening, requested, |received| keep(received, Arc::clone(&list)))?
+            {
                 self.gate.log.event(&Event::RevocationList {
                     issuer: issuer(&list.list),
                     number: list.list.number_in_words(),
@@ -137,64 +129,38 @@ impl Inner {
                 });
                 return Ok(reviewed);
             }
-            let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
             let config = Arc::clone(&self.current.borrow().config);
-            // Another configuration may have come meanwhile.
+            // Another reload may have changed the configuration meanwhile.
             if config.tightened(&tightening).is_none() {
                 is_in_force(&config, &list.list, &authority)?;
-                // The next reload may find an older one in the files.
-                keep(&mut handed, list)?;
+                // Kept, because the next reload may find an older list in the files.
+                keep(&mut received, list)?;
                 return Ok(Reviewed::default());
             }
         }
     }
-
-    /// Adds to the configuration in force, and reviews the sessions. `keep` notes what has to outlast the next reload, or
-    /// says why it cannot. Nothing is reviewed if nothing is new.
-    pub(super) fn tighten(
-        &self,
-        tightening: &Tightening,
-        asked: Instant,
-        keep: impl Fn(&mut Vec<Arc<NewerList>>) -> Result<(), String>,
-    ) -> Result<Option<Reviewed>, String> {
-        loop {
-            let config = Arc::clone(&self.current.borrow().config);
-            let Some(new) = config.tightened(tightening) else { return Ok(None) };
-            // Lists may be long. This is done before anything else waits for it.
-            let snapshot = Snapshot::build(&new).map_err(|error| error.to_string())?;
-            let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
-            if !Arc::ptr_eq(&config, &self.current.borrow().config) {
-                continue;
-            }
-            keep(&mut handed)?;
-            self.gate.snapshot.store(Arc::new(snapshot));
-            self.current.send_modify(|current| current.config = Arc::new(new));
-            drop(handed);
-            return Ok(Some(self.gate.review(asked)));
-        }
-    }
 }
 
-/// Whether a list that was handed over may be put in force, if an authority that signed it counts.
+/// Whether a received list may be put in force on the routes that trust `authority`.
 fn acceptable(new: &RevocationList, authority: &CertificateDer<'_>) -> Result<(), Refusal> {
-    let words = in_words(new);
+    let words = describe_list(new);
     config::usable(new).map_err(|why| format!("{words} cannot be used: {why}"))?;
     if !new.whole {
-        return Err(format!("{words} speaks for a part of the certificates only; name its file in revocation_lists"));
+        return Err(format!("{words} covers only a part of the certificates; add its file to revocation_lists"));
     }
     if !new.is_of(authority) {
-        return Err(format!("{words} was not signed by the authority that was sent with it"));
+        return Err(format!("{words} is not signed by the authority that was sent with it"));
     }
     if new.next_update.is_some_and(|next| next <= OffsetDateTime::now_utc().unix_timestamp()) {
-        return Err(format!("{words} has expired; make a new one: doorward ca revoke"));
+        return Err(format!("{words} has expired; issue a new one: doorward ca revoke"));
     }
     Ok(())
 }
 
-/// Whether a list that was handed over, and that adds nothing to the configuration, is in force by it on a route; if not, why it
-/// is not taken.
+/// Whether a received list that adds nothing to the configuration is in force already. If not, why it is refused.
 fn is_in_force(config: &Config, new: &RevocationList, authority: &CertificateDer<'_>) -> Result<(), Refusal> {
-    let words = in_words(new);
+    let words = describe_list(new);
     let auths: Vec<&ClientAuth> = config
         .routes
         .iter()
@@ -206,30 +172,31 @@ fn is_in_force(config: &Config, new: &RevocationList, authority: &CertificateDer
         .collect();
     if auths.is_empty() {
         return Err(format!(
-            "{words} is of an authority that no route trusts; name its certificate in trust, under [client_auth]"
+            "{words} is of an authority that no route trusts; add its certificate to trust under [client_auth]"
         ));
     }
     let lists = || auths.iter().flat_map(|auth| auth.all_lists());
     if lists().any(|list| list.sha256 == new.sha256) {
         return Ok(());
     }
-    let newer = lists().filter(|list| list.whole && list.is_of(authority)).last().map(in_words).unwrap_or_default();
+    let newer =
+        lists().filter(|list| list.whole && list.is_of(authority)).last().map(describe_list).unwrap_or_default();
     Err(format!("{words} is not newer than the one in force: {newer}"))
 }
 
-/// One list of each authority, the newest.
-fn keep(handed: &mut Vec<Arc<NewerList>>, new: Arc<NewerList>) -> Result<(), String> {
+/// Keeps the newest list of each authority.
+fn keep(received: &mut Vec<Arc<NewerList>>, new: Arc<NewerList>) -> Result<(), String> {
     let same = |other: &Arc<NewerList>| {
         other.list.issuer == new.list.issuer
             && new.authority.as_ref().is_some_and(|authority| other.list.is_of(authority))
     };
-    if handed.iter().any(|other| same(other) && other.list.is_newer_than(&new.list)) {
+    if received.iter().any(|other| same(other) && other.list.is_newer_than(&new.list)) {
         return Ok(());
     }
-    handed.retain(|other| !same(other));
-    if handed.len() >= AUTHORITIES_MAX {
-        return Err(format!("lists of {AUTHORITIES_MAX} authorities were handed over already; restart the gate"));
+    received.retain(|other| !same(other));
+    if received.len() >= AUTHORITIES_MAX {
+        return Err(format!("lists of {AUTHORITIES_MAX} authorities have been received already; restart the gate"));
     }
-    handed.push(new);
+    received.push(new);
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Who may go where by a configuration, and what another one would change about that. Nothing here decides about a
-//! connection: it asks the functions that do.
+//! Which clients may use which routes by a configuration, and what another configuration changes about that. Nothing is
+//! decided here: every answer comes from [`decide`], as for a connection.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -9,55 +9,55 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::authorize::{Policy, decide};
-use crate::config::checked::{ClientAuthMode, Config, RevocationList, Route, RouteMode, Selector, Terminate};
+use crate::config::checked::{Config, RevocationList, Route, RouteMode, Selector, Terminate};
 use crate::model::identity::{Chain, Identity, Serial, Sha256, Twins};
 use crate::model::names::printable;
-use crate::snapshot::{Access, Snapshot};
+use crate::snapshot::{RouteAccess, Snapshot};
 
-/// The longest name of somebody, in characters.
+/// The longest name of a client, in characters.
 const NAME_MAX: usize = 128;
-/// The most of those who are in that are compared one by one: each costs a look at its chain for every route.
-const GUESTS_MAX: usize = 64;
-/// The most of those whom a list of a route revokes that are named, each way.
+/// The most connected devices that are compared: each costs a look at its chain for every route.
+const DEVICES_MAX: usize = 64;
+/// The most newly revoked certificates of a route that are listed one by one, each way.
 const REVOKED_MAX: usize = 100;
-/// The most changes that are told, each way.
-const TOLD_MAX: usize = 1000;
+/// The most changes that are listed, each way.
+const CHANGES_MAX: usize = 1000;
 
-/// What somebody finds at a route.
+/// The answer of a route to a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// He is let in.
-    Yes,
-    /// He is not.
-    No,
-    /// The backend decides: it does TLS itself.
+pub enum Decision {
+    /// The route admits the client.
+    Admitted,
+    /// The route refuses the client.
+    Refused,
+    /// The backend decides: the route is passthrough.
     Backend,
 }
 
-impl Way {
+impl Decision {
     /// The word in tables.
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Yes => "yes",
-            Self::No => "no",
+            Self::Admitted => "yes",
+            Self::Refused => "no",
             Self::Backend => "backend decides",
         }
     }
 }
 
-/// Somebody whom a configuration tells from others.
+/// An example of the clients that a configuration treats alike.
 #[derive(Clone, Debug)]
-pub struct Person {
-    /// What he is called.
+pub struct SampleClient {
+    /// What these clients are called.
     pub name: String,
-    /// What he shows; `None` is nothing.
+    /// The certificate they show; `None` is no certificate.
     identity: Option<Identity>,
 }
 
-impl Person {
+impl SampleClient {
     /// A verified certificate that matches `selector` and no other.
-    fn named(selector: &Selector) -> Self {
-        let mut identity = nobody();
+    fn selected_by(selector: &Selector) -> Self {
+        let mut identity = nameless_identity();
         match selector {
             Selector::AnyName(name) | Selector::CommonName(name) => identity.common_name = Some(name.clone()),
             Selector::OrganizationalUnit(unit) => identity.organizational_units.push(unit.clone()),
@@ -71,43 +71,35 @@ impl Person {
         Self { name: selector.to_string(), identity: Some(identity) }
     }
 
-    fn numbered(serial: &Serial) -> Self {
-        Self { name: format!("serial:{serial}"), identity: Some(Identity { serial: serial.clone(), ..nobody() }) }
+    fn with_serial(serial: &Serial) -> Self {
+        let identity = Identity { serial: serial.clone(), ..nameless_identity() };
+        Self { name: format!("serial:{serial}"), identity: Some(identity) }
     }
 
-    /// What he finds at `route`.
-    pub fn way(&self, route: &Route) -> Way {
-        self.way_by(Rules::of(route).as_ref())
+    /// What `route` answers to such a client.
+    pub fn decision(&self, route: &Route) -> Decision {
+        self.decision_by(policy(route).as_ref())
     }
 
-    fn way_by(&self, rules: Option<&Rules>) -> Way {
-        let Some(Rules { mode, policy }) = rules else { return Way::Backend };
-        // What the verifier does before it asks the policy.
-        let admitted = match &self.identity {
-            None => !mode.requires() && decide(None, policy).is_ok(),
-            Some(identity) if mode.verifies() => identity.verified && decide(Some(identity), policy).is_ok(),
-            Some(identity) => decide(Some(&Identity { verified: false, ..identity.clone() }), policy).is_ok(),
-        };
-        if admitted { Way::Yes } else { Way::No }
+    fn decision_by(&self, policy: Option<&Policy>) -> Decision {
+        match policy.map(|policy| decide(self.identity.as_ref(), policy)) {
+            None => Decision::Backend,
+            Some(Ok(())) => Decision::Admitted,
+            Some(Err(_)) => Decision::Refused,
+        }
     }
 }
 
-/// By what a route that is no passthrough decides.
-struct Rules {
-    mode: ClientAuthMode,
-    policy: Policy,
-}
-
-impl Rules {
-    fn of(route: &Route) -> Option<Self> {
-        let RouteMode::Terminate(terminate) = &route.mode else { return None };
-        let policy = Policy { allow: terminate.allow.clone(), deny: terminate.client_auth.deny.clone() };
-        Some(Self { mode: terminate.client_auth.mode, policy })
+/// The policy of a route; `None` if the route is passthrough.
+fn policy(route: &Route) -> Option<Policy> {
+    match &route.mode {
+        RouteMode::Terminate(terminate) => Some(Policy::of(terminate)),
+        RouteMode::Passthrough => None,
     }
 }
 
-/// A verified certificate without a name.
-fn nobody() -> Identity {
+/// A verified certificate that no selector matches.
+fn nameless_identity() -> Identity {
     Identity {
         verified: true,
         anchored: true,
@@ -129,24 +121,25 @@ fn nobody() -> Identity {
     }
 }
 
-/// Everybody whom `allow` tells from others, and those whom it does not.
-pub fn people(config: &Config) -> Vec<Person> {
-    let mut people = selected([config].into_iter());
-    people.extend(the_rest(people.is_empty()));
-    people
+/// One sample for each selector in `allow`, and samples for the clients that no selector matches.
+pub fn sample_clients(config: &Config) -> Vec<SampleClient> {
+    let mut clients = selected_clients([config].into_iter());
+    clients.extend(other_clients(clients.is_empty()));
+    clients
 }
 
-fn selected<'a>(configs: impl Iterator<Item = &'a Config>) -> Vec<Person> {
+fn selected_clients<'a>(configs: impl Iterator<Item = &'a Config>) -> Vec<SampleClient> {
     let selectors = configs.flat_map(terminating).flat_map(|(_, route)| &route.allow.selectors);
     let mut seen = HashSet::new();
-    selectors.filter(|selector| seen.insert(*selector)).map(Person::named).collect()
+    selectors.filter(|selector| seen.insert(*selector)).map(SampleClient::selected_by).collect()
 }
 
-fn the_rest(all: bool) -> [Person; 3] {
-    let any = if all { "any verified certificate" } else { "any other verified certificate" };
-    let unverified = Identity { verified: false, ..nobody() };
-    [(any, Some(nobody())), ("a certificate nobody vouches for", Some(unverified)), ("no certificate", None)]
-        .map(|(name, identity)| Person { name: name.to_owned(), identity })
+/// The clients that no selector matches; `all` if there are no selectors.
+fn other_clients(all: bool) -> [SampleClient; 3] {
+    let verified = if all { "any verified certificate" } else { "any other verified certificate" };
+    let unverified = Identity { verified: false, ..nameless_identity() };
+    [(verified, Some(nameless_identity())), ("an unverified certificate", Some(unverified)), ("no certificate", None)]
+        .map(|(name, identity)| SampleClient { name: name.to_owned(), identity })
 }
 
 fn terminating(config: &Config) -> impl Iterator<Item = (&Route, &Terminate)> {
@@ -156,115 +149,118 @@ fn terminating(config: &Config) -> impl Iterator<Item = (&Route, &Terminate)> {
     })
 }
 
-/// Somebody, and where he may go, or may go no longer.
+/// Clients that gained or lost access to routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// Who.
-    pub who: String,
+    /// The clients.
+    #[serde(rename = "who")]
+    pub client: String,
     /// The names of the routes.
     pub routes: Vec<String>,
 }
 
-/// What another configuration changes about who may go where.
+/// What another configuration changes about which clients may use which routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// Who may go where he could not before.
+    /// Access that was gained.
     pub gained: Vec<Change>,
-    /// Who may no longer go where he could.
+    /// Access that was lost.
     pub lost: Vec<Change>,
 }
 
-/// A configuration, and what is built from it.
+/// A configuration, and the snapshot built from it.
 #[derive(Clone, Copy, Debug)]
 pub struct State<'a> {
-    /// What it says.
+    /// The configuration.
     pub config: &'a Config,
-    /// What judges.
+    /// The snapshot.
     pub snapshot: &'a Snapshot,
 }
 
-/// Somebody who is in.
-pub type Guest = (Arc<Identity>, Arc<Chain>);
+/// A device with an open session.
+pub type ConnectedDevice = (Arc<Identity>, Arc<Chain>);
 
-/// What changes from `old` to `new`: for everybody whom `allow` or `deny` of one of them names, for those who are in, for
-/// whoever an authority vouches for, and for those whom a list revokes.
-pub fn difference(old: State<'_>, new: State<'_>, guests: &[Guest], now: UnixTime) -> Difference {
-    let mut ways = Ways::default();
-    let mut people = selected([old.config, new.config].into_iter());
-    people.extend(denied(&[old.config, new.config]));
-    let nobody_is_named = people.is_empty();
-    people.extend(the_rest(nobody_is_named));
-    // Once: there may be thousands in them.
-    let rules = |config: &Config| -> Vec<(String, Option<Rules>)> {
-        config.routes.iter().map(|route| (route.name.to_string(), Rules::of(route))).collect()
+/// What changes from `old` to `new`: for the clients that `allow` or `deny` of either names, for the connected devices, for
+/// everything that a trust anchor issued, and for what a revocation list names.
+pub fn difference(old: State<'_>, new: State<'_>, devices: &[ConnectedDevice], now: UnixTime) -> Difference {
+    let mut changes = DifferenceBuilder::default();
+    let mut clients = selected_clients([old.config, new.config].into_iter());
+    clients.extend(denied_clients(&[old.config, new.config]));
+    clients.extend(other_clients(clients.is_empty()));
+    // Built once for all clients: `deny` may have thousands of entries.
+    let policies = |config: &Config| -> Vec<(String, Option<Policy>)> {
+        config.routes.iter().map(|route| (route.name.to_string(), policy(route))).collect()
     };
-    let (before, after) = (rules(old.config), rules(new.config));
-    for person in &people {
-        let open = |routes: &[(String, Option<Rules>)]| -> BTreeSet<String> {
-            let open = routes.iter().filter(|(_, rules)| person.way_by(rules.as_ref()) != Way::No);
+    let (before, after) = (policies(old.config), policies(new.config));
+    for client in &clients {
+        let open = |routes: &[(String, Option<Policy>)]| -> BTreeSet<String> {
+            let open = routes.iter().filter(|(_, policy)| client.decision_by(policy.as_ref()) != Decision::Refused);
             open.map(|(name, _)| name.clone()).collect()
         };
-        ways.compare(&person.name, &open(&before), &open(&after));
+        changes.compare(&client.name, &open(&before), &open(&after));
     }
-    for (identity, chain) in guests.iter().take(GUESTS_MAX) {
+    for (identity, chain) in devices.iter().take(DEVICES_MAX) {
         let name = printable(&identity.display_name(), NAME_MAX);
-        ways.compare(&name, &open_to(old.snapshot, chain, now), &open_to(new.snapshot, chain, now));
+        changes.compare(&name, &open_to(old.snapshot, chain, now), &open_to(new.snapshot, chain, now));
     }
-    authorities(&mut ways, old.config, new.config);
-    revoked(&mut ways, old.snapshot, new.snapshot, guests);
-    ways.into_difference()
+    compare_trust(&mut changes, old.config, new.config);
+    compare_revoked(&mut changes, old.snapshot, new.snapshot, devices);
+    changes.build()
 }
 
-/// A revocation list in the place of one that was made later, as a restored backup has it.
+/// A revocation list that is older than the one it replaced, as after a restored backup.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OlderList {
     /// The file it came from.
     pub file: PathBuf,
-    /// When it was made, in seconds since 1970.
-    pub made: i64,
-    /// When the one before was made.
-    pub before: i64,
+    /// Its thisUpdate, in seconds since 1970.
+    pub this_update: i64,
+    /// The thisUpdate of the list before.
+    pub previous: i64,
 }
 
-/// Lists that take the place of newer ones of the same authority, by name and key: what was revoked in between is allowed again.
+/// Lists that replaced newer ones of the same authority, by name and key: what was revoked in between is admitted again.
 pub fn older_lists(old: &Config, new: &Config) -> BTreeSet<OlderList> {
     let lists = |config| terminating(config).flat_map(|(_, route)| route.client_auth.all_lists());
-    // Several of one authority may each speak for a part.
+    // One authority may have several lists, each for a part of its certificates.
     let newest = |config, one: &RevocationList| {
         let same = lists(config).filter(|list| list.issuer == one.issuer && list.signer == one.signer);
         same.map(|list| list.this_update).max()
     };
     let older = lists(new).filter_map(|list| {
-        let (before, made) = (newest(old, list)?, newest(new, list)?);
-        (made < before).then(|| OlderList { file: list.file.clone(), made, before })
+        let (previous, this_update) = (newest(old, list)?, newest(new, list)?);
+        (this_update < previous).then(|| OlderList { file: list.file.clone(), this_update, previous })
     });
     older.collect()
 }
 
 /// The `deny` entries that `new` has and `old` does not, as they are written.
 pub fn newly_denied(old: &Config, new: &Config) -> BTreeSet<String> {
-    let entries = |config: &Config| denied(&[config]).into_iter().map(|person| person.name).collect::<BTreeSet<_>>();
+    let entries = |config: &Config| -> BTreeSet<String> {
+        denied_clients(&[config]).into_iter().map(|client| client.name).collect()
+    };
     let before = entries(old);
     entries(new).into_iter().filter(|entry| !before.contains(entry)).map(|entry| format!("deny = {entry:?}")).collect()
 }
 
-/// Everybody whom one of these denies.
-fn denied(configs: &[&Config]) -> Vec<Person> {
+/// One sample for each `deny` entry of these configurations.
+fn denied_clients(configs: &[&Config]) -> Vec<SampleClient> {
     let lists = || configs.iter().flat_map(|config| terminating(config)).map(|(_, route)| &route.client_auth.deny);
     let fingerprints: BTreeSet<&Sha256> = lists().flat_map(|deny| &deny.fingerprints).collect();
     let serials: BTreeSet<&Serial> = lists().flat_map(|deny| &deny.serials).collect();
-    let by_fingerprint = fingerprints.into_iter().map(|digest| Person::named(&Selector::Fingerprint(*digest)));
-    by_fingerprint.chain(serials.into_iter().map(Person::numbered)).collect()
+    let by_fingerprint =
+        fingerprints.into_iter().map(|digest| SampleClient::selected_by(&Selector::Fingerprint(*digest)));
+    by_fingerprint.chain(serials.into_iter().map(SampleClient::with_serial)).collect()
 }
 
+/// The routes that admit a device with this chain.
 fn open_to(snapshot: &Snapshot, chain: &Chain, now: UnixTime) -> BTreeSet<String> {
-    let open = snapshot.in_order.iter().filter(|route| snapshot.keeps(&route.name, Some(chain), now).is_ok());
+    let open = snapshot.in_order.iter().filter(|route| snapshot.keeps_session(&route.name, Some(chain), now).is_ok());
     open.map(|route| route.name.to_string()).collect()
 }
 
-/// Routes that ask for the certificates of other authorities than before. Of a route that is new or gone, everything has
-/// been said.
-fn authorities(ways: &mut Ways, old: &Config, new: &Config) {
+/// Routes with other trust anchors than before. New and removed routes have been compared already.
+fn compare_trust(changes: &mut DifferenceBuilder, old: &Config, new: &Config) {
     for (route, after) in terminating(new) {
         let Some((_, before)) = terminating(old).find(|(other, _)| other.name == route.name) else { continue };
         let anchors = |route: &Terminate| -> BTreeSet<Vec<u8>> {
@@ -275,96 +271,88 @@ fn authorities(ways: &mut Ways, old: &Config, new: &Config) {
         let (before, after) = (anchors(before), anchors(after));
         let name = |anchor: &Vec<u8>| {
             let anchor = Identity::from_certificate(&CertificateDer::from(anchor.as_slice()), false).ok()?;
-            Some(format!("whoever {} vouches for", printable(&anchor.display_name(), NAME_MAX)))
+            Some(format!("certificates issued by {}", printable(&anchor.display_name(), NAME_MAX)))
         };
-        for who in after.difference(&before).filter_map(name) {
-            ways.gain(&who, route.name.as_str());
+        for clients in after.difference(&before).filter_map(name) {
+            changes.gained.add(&clients, route.name.as_str());
         }
-        for who in before.difference(&after).filter_map(name) {
-            ways.lose(&who, route.name.as_str());
+        for clients in before.difference(&after).filter_map(name) {
+            changes.lost.add(&clients, route.name.as_str());
         }
     }
 }
 
-/// Whom a list revokes that did not before, and the other way round. Who is in is called by his name.
-fn revoked(ways: &mut Ways, old: &Snapshot, new: &Snapshot, guests: &[Guest]) {
+/// Certificates that a list revokes and did not before, and the other way round. A connected device is called by its name.
+fn compare_revoked(changes: &mut DifferenceBuilder, old: &Snapshot, new: &Snapshot, devices: &[ConnectedDevice]) {
     for route in &new.in_order {
         let Some(before) = old.route(&route.name) else { continue };
-        let (Access::Certificate { tls: before, .. }, Access::Certificate { tls: after, .. }) =
+        let (RouteAccess::Terminate { tls: before, .. }, RouteAccess::Terminate { tls: after, .. }) =
             (&before.access, &route.access)
         else {
             continue;
         };
-        let who = |issuer: &str, serial: &Serial| {
-            let guest = guests.iter().find(|(guest, _)| guest.serial == *serial && guest.issuer == issuer);
-            match guest {
-                Some((guest, _)) => printable(&guest.display_name(), NAME_MAX),
+        let name = |issuer: &str, serial: &Serial| {
+            let device = devices.iter().find(|(device, _)| device.serial == *serial && device.issuer == issuer);
+            match device {
+                Some((device, _)) => printable(&device.display_name(), NAME_MAX),
                 None => format!("serial:{serial} of {}", printable(issuer, NAME_MAX)),
             }
         };
-        let others = |more: usize| format!("{more} more whose serial numbers a list has");
-        let (first, more) = after.authorities().revoked_beside(before.authorities(), REVOKED_MAX);
-        first.iter().for_each(|(issuer, serial)| ways.lose(&who(issuer, serial), route.name.as_str()));
-        if more > 0 {
-            ways.lose(&others(more), route.name.as_str());
-        }
-        let (first, more) = before.authorities().revoked_beside(after.authorities(), REVOKED_MAX);
-        first.iter().for_each(|(issuer, serial)| ways.gain(&who(issuer, serial), route.name.as_str()));
-        if more > 0 {
-            ways.gain(&others(more), route.name.as_str());
+        let (before, after) = (before.authorities(), after.authorities());
+        for (new, old, list) in [(after, before, &mut changes.lost), (before, after, &mut changes.gained)] {
+            let (first, more) = new.revoked_beside(old, REVOKED_MAX);
+            for (issuer, serial) in &first {
+                list.add(&name(issuer, serial), route.name.as_str());
+            }
+            if more > 0 {
+                list.add(&format!("{more} more revoked serial numbers"), route.name.as_str());
+            }
         }
     }
 }
 
-/// Changes in the making: each who is told once.
+/// Collects a [`Difference`], with one entry for each client.
 #[derive(Default)]
-struct Ways {
-    gained: Changes,
-    lost: Changes,
+struct DifferenceBuilder {
+    gained: ChangesByClient,
+    lost: ChangesByClient,
 }
 
+impl DifferenceBuilder {
+    fn compare(&mut self, client: &str, before: &BTreeSet<String>, after: &BTreeSet<String>) {
+        after.difference(before).for_each(|route| self.gained.add(client, route));
+        before.difference(after).for_each(|route| self.lost.add(client, route));
+    }
+
+    fn build(self) -> Difference {
+        Difference { gained: self.gained.build(), lost: self.lost.build() }
+    }
+}
+
+/// The routes of each client, in the order in which the clients were added.
 #[derive(Default)]
-struct Changes {
+struct ChangesByClient {
     order: Vec<String>,
     routes: BTreeMap<String, BTreeSet<String>>,
 }
 
-impl Ways {
-    fn compare(&mut self, who: &str, before: &BTreeSet<String>, after: &BTreeSet<String>) {
-        after.difference(before).for_each(|route| self.gain(who, route));
-        before.difference(after).for_each(|route| self.lose(who, route));
-    }
-
-    fn gain(&mut self, who: &str, route: &str) {
-        self.gained.add(who, route);
-    }
-
-    fn lose(&mut self, who: &str, route: &str) {
-        self.lost.add(who, route);
-    }
-
-    fn into_difference(self) -> Difference {
-        Difference { gained: self.gained.into_changes(), lost: self.lost.into_changes() }
-    }
-}
-
-impl Changes {
-    fn add(&mut self, who: &str, route: &str) {
-        if !self.routes.contains_key(who) {
-            self.order.push(who.to_owned());
+impl ChangesByClient {
+    fn add(&mut self, client: &str, route: &str) {
+        if !self.routes.contains_key(client) {
+            self.order.push(client.to_owned());
         }
-        self.routes.entry(who.to_owned()).or_default().insert(route.to_owned());
+        self.routes.entry(client.to_owned()).or_default().insert(route.to_owned());
     }
 
-    fn into_changes(self) -> Vec<Change> {
+    fn build(self) -> Vec<Change> {
         let Self { mut order, mut routes } = self;
-        let more = order.len().saturating_sub(TOLD_MAX);
-        order.truncate(TOLD_MAX);
-        let rest = (more > 0).then(|| Change { who: format!("and {more} more"), routes: Vec::new() });
-        let told = order.into_iter().map(|who| {
-            let routes = routes.remove(&who).unwrap_or_default().into_iter().collect();
-            Change { who, routes }
+        let more = order.len().saturating_sub(CHANGES_MAX);
+        order.truncate(CHANGES_MAX);
+        let rest = (more > 0).then(|| Change { client: format!("and {more} more"), routes: Vec::new() });
+        let changes = order.into_iter().map(|client| {
+            let routes = routes.remove(&client).unwrap_or_default().into_iter().collect();
+            Change { client, routes }
         });
-        told.chain(rest).collect()
+        changes.chain(rest).collect()
     }
 }

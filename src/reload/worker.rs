@@ -1,4 +1,5 @@
-//! Threads of their own for what takes rights away: no name look-up, and no number of connections, can take their place.
+//! Threads for reloads, lists, the file watch and the control socket. Connections and name look-ups have others, so that
+//! they cannot delay a revocation.
 
 use std::any::Any;
 use std::fmt;
@@ -14,12 +15,12 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 type Job = Box<dyn FnOnce() + Send>;
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How long the start and the end of the gate wait for what runs on a [`Lane`].
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the start and the end of the gate wait for a [`TaskThread`].
+const START_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A thread that does one job after the other. It ends with the last handle.
+/// A thread that runs one job after another. It ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Worker(mpsc::Sender<Job>);
 
@@ -28,14 +29,14 @@ impl Worker {
         let (jobs, queue) = mpsc::channel::<Job>();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
             while let Ok(job) = queue.recv() {
-                // A job that panics is answered by its sender being dropped.
+                // A panic drops the sender of the answer, and `run` returns `None`.
                 let _: Result<(), Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(job));
             }
         })?;
         Ok(Self(jobs))
     }
 
-    /// Has a job done, and waits for what comes of it: nothing if it panicked. It is done even if this is dropped.
+    /// Runs a job and returns its result; `None` if it panicked. The job is done even if this future is dropped.
     pub(super) async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         let job = move || drop(answer.send(work()));
@@ -44,68 +45,68 @@ impl Worker {
     }
 }
 
-/// A thread with a runtime of its own for one future that lasts as long as the gate.
-pub(crate) struct Lane {
-    work: oneshot::Sender<Work>,
-    over: CancellationToken,
+/// A thread with a runtime of its own, for one task that runs as long as the gate.
+pub(crate) struct TaskThread {
+    task: oneshot::Sender<Task>,
+    stop: CancellationToken,
     ended: oneshot::Receiver<()>,
 }
 
-impl fmt::Debug for Lane {
+impl fmt::Debug for TaskThread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane").finish_non_exhaustive()
+        f.debug_struct("TaskThread").finish_non_exhaustive()
     }
 }
 
-impl Lane {
-    /// Starts the thread; it waits for its work.
+impl TaskThread {
+    /// Starts the thread, which waits for its task.
     pub(crate) fn start(name: &str) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (work, waiting) = oneshot::channel::<Work>();
+        let (task, waiting) = oneshot::channel::<Task>();
         let (end, ended) = oneshot::channel();
-        let over = CancellationToken::new();
-        let stop = over.clone();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
         thread::Builder::new().name(name.to_owned()).spawn(move || {
             runtime.block_on(async move {
-                if let Ok(work) = waiting.await {
-                    stop.run_until_cancelled(work).await;
+                if let Ok(task) = waiting.await {
+                    stopped.run_until_cancelled(task).await;
                 }
             });
-            // What still waits for a file system is not waited for.
+            // Blocking file access may hang: it is not waited for.
             runtime.shutdown_background();
             let _ = end.send(());
         })?;
-        Ok(Self { work, over, ended })
+        Ok(Self { task, stop, ended })
     }
 
-    /// Gives it its work, and waits a little until that has begun. What is returned ends it.
-    pub(crate) async fn run(self, work: impl Future<Output = ()> + Send + 'static) -> Running {
-        let Self { work: thread, over, ended } = self;
+    /// Starts the task, and waits until it has begun. Dropping the result ends it.
+    pub(crate) async fn run(self, task: impl Future<Output = ()> + Send + 'static) -> RunningTask {
+        let Self { task: thread, stop, ended } = self;
         let (begin, begun) = oneshot::channel();
-        let work = async move {
-            // The start may have stopped waiting.
-            let told = async { begin.send(()).unwrap_or_default() };
-            tokio::join!(biased; work, told);
+        let task = async move {
+            // The receiver is gone if the start stopped waiting.
+            let begun = async { begin.send(()).unwrap_or_default() };
+            tokio::join!(biased; task, begun);
         };
-        // A thread that is gone has panicked, and said so.
-        let _ = thread.send(Box::pin(work));
-        let _ = timeout(PATIENCE, begun).await;
-        Running { over: over.drop_guard(), ended }
+        // If the thread has panicked, it has said so.
+        let _ = thread.send(Box::pin(task));
+        let _ = timeout(START_STOP_TIMEOUT, begun).await;
+        RunningTask { stop: stop.drop_guard(), ended }
     }
 }
 
-/// What runs on a [`Lane`], until this is dropped.
+/// The task of a [`TaskThread`]. Dropping it ends the task.
 #[derive(Debug)]
-pub(crate) struct Running {
-    over: DropGuard,
+pub(crate) struct RunningTask {
+    stop: DropGuard,
     ended: oneshot::Receiver<()>,
 }
 
-impl Running {
-    /// Drops the work, and waits a little until that is done.
+impl RunningTask {
+    /// Ends the task, and waits until it has been dropped.
     pub(crate) async fn end(self) {
-        drop(self.over);
-        let _ = timeout(PATIENCE, self.ended).await;
+        drop(self.stop);
+        let _ = timeout(START_STOP_TIMEOUT, self.ended).await;
     }
 }
 
@@ -114,21 +115,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_worker_goes_on_after_a_job_that_panics() {
+    async fn worker_survives_a_panicking_job() {
         let worker = Worker::start("test").expect("a thread");
         assert_eq!(worker.run(|| panic!("a parser stumbles")).await, None::<()>);
         assert_eq!(worker.run(|| 7).await, Some(7));
     }
 
     #[tokio::test]
-    async fn a_lane_runs_until_it_is_ended() {
-        let (told, hears) = oneshot::channel();
-        let running = Lane::start("test").expect("a thread").run(async {
-            let _ = told.send(thread::current().name().map(str::to_owned));
+    async fn task_thread_runs_until_it_is_ended() {
+        let (name, received) = oneshot::channel();
+        let running = TaskThread::start("test").expect("a thread").run(async {
+            let _ = name.send(thread::current().name().map(str::to_owned));
             std::future::pending().await
         });
         let running = running.await;
-        assert_eq!(hears.await.expect("it runs").as_deref(), Some("test"));
+        assert_eq!(received.await.expect("it runs").as_deref(), Some("test"));
         running.end().await;
     }
 }

@@ -1,4 +1,4 @@
-//! The running gate: its listeners, and what all of its connections share.
+//! Starts the gate, runs its listeners, and drains it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,20 +22,20 @@ use crate::admission::descriptors::{Budget, Descriptors, TooFew};
 use crate::backends::resolver::Resolver;
 use crate::config::checked::{Config, ControlSocket, KernelTls};
 use crate::connection;
-use crate::control::{self, Control, Facts};
+use crate::control::{self, Control, StaticFacts};
 use crate::gate::Gate;
 use crate::listener::{self, AcceptError, BindError, Listener};
 use crate::model::close::CloseReason;
 use crate::relay::{Order, Support};
 use crate::reload::watch::watch;
-use crate::reload::{Current, Lane, Reloader};
+use crate::reload::{Current, Reloader, TaskThread};
 use crate::snapshot::{InvalidRoute, Snapshot};
 use crate::sys::{ktls, splice};
 use crate::telemetry::log::{Event, Log};
 use crate::telemetry::metrics::Metrics;
 
-/// How often what piles up between connections is tidied.
-const TIDY: Duration = Duration::from_secs(5);
+/// How often expired state is removed.
+const TIDY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A gate whose listeners are bound.
 #[derive(Debug)]
@@ -43,12 +43,12 @@ pub struct Server {
     gate: Arc<Gate>,
     admin: Option<Admin>,
     control: Option<Control>,
-    without_control: Option<StartError>,
+    control_error: Option<StartError>,
     reloader: Reloader,
-    /// Threads for what takes rights away, apart from those that serve connections.
-    watching: Lane,
-    answering: Lane,
-    /// How many clients may be connected at once, those included that are about to be refused.
+    /// Threads of their own, so that connections cannot delay a revocation.
+    watch_thread: TaskThread,
+    control_thread: TaskThread,
+    /// How many clients may be connected at once, including those about to be refused.
     clients: usize,
     warning: Option<String>,
 }
@@ -56,31 +56,31 @@ pub struct Server {
 /// Why a gate cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A route cannot be used.
+    /// The handshakes of a route cannot be configured.
     #[error(transparent)]
     Route(InvalidRoute),
     /// An address cannot be bound.
     #[error(transparent)]
     Bind(BindError),
-    /// The control socket cannot be made.
-    #[error("cannot make the control socket {socket}: {error}")]
+    /// The control socket cannot be created.
+    #[error("cannot create the control socket {socket}: {error}")]
     Control {
-        /// Where.
+        /// Its path.
         socket: PathBuf,
-        /// Why.
+        /// The error.
         error: control::BindError,
     },
-    /// There are too few file descriptors.
+    /// The limit of open files is too low.
     #[error(transparent)]
     Descriptors(TooFew),
     /// The metrics cannot be registered.
     #[error(transparent)]
     Metrics(BuildError),
-    /// `kernel_tls = "require"`, and the kernel cannot take over all that a client may negotiate: this is missing.
+    /// `kernel_tls = "require"`, and the kernel lacks these of the cipher suites that a client may negotiate.
     #[error(
-        "kernel_tls = \"require\", but the kernel does not take over:{}\n  load its modules: modprobe tls, and for \
-         chacha20poly1305 and gcm alike if only they are missing\n  for every start to come: echo tls > \
-         /etc/modules-load.d/tls.conf\n  a kernel without that module has no TLS: write kernel_tls = \"auto\"",
+        "kernel_tls = \"require\", but the kernel does not support:{}\n  load the modules: modprobe tls (and chacha20poly1305, \
+         gcm if only these are missing)\n  at every boot: echo tls > /etc/modules-load.d/tls.conf\n  if the kernel has no such \
+         module, set kernel_tls = \"auto\"",
         .0.iter().map(|what| format!("\n    {what}")).collect::<String>()
     )]
     KernelTls(Vec<String>),
@@ -92,12 +92,15 @@ pub enum StartError {
 /// How a gate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped {
-    /// Connections that were cut because they did not end within `timeouts.drain`.
+    /// Connections that did not end within `timeouts.drain` and were cut.
     pub cut: usize,
 }
 
 impl Server {
-    /// Builds everything and binds every address, or changes nothing.
+    /// Builds everything and binds every address.
+    ///
+    /// # Errors
+    /// If any of it fails; then nothing stays bound.
     pub fn bind(config: Config, log: Arc<Log>) -> Result<Self, StartError> {
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
@@ -132,16 +135,16 @@ impl Server {
             }
         };
         let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
-        let mut without_control = None;
+        let mut control_error = None;
         let control = match config.control.socket.path(runtime_folders.as_deref()) {
             None => None,
             Some(socket) => {
                 let metrics = admin.as_ref().map(Admin::local_address);
-                let bound = Control::bind(&socket, Facts::of(&config, metrics));
+                let bound = Control::bind(&socket, StaticFacts::of(&config, metrics));
                 match bound.map_err(|error| StartError::Control { socket, error }) {
                     Ok(control) => Some(control),
                     Err(error) if matches!(config.control.socket, ControlSocket::Auto(_)) => {
-                        without_control = Some(error);
+                        control_error = Some(error);
                         None
                     }
                     Err(error) => return Err(error),
@@ -149,76 +152,75 @@ impl Server {
             }
         };
         let reloader = Reloader::new(Arc::clone(&gate), config, listeners).map_err(StartError::Io)?;
-        let [watching, answering] = ["watch", "control"].map(Lane::start);
-        let (watching, answering) = (watching.map_err(StartError::Io)?, answering.map_err(StartError::Io)?);
-        Ok(Self { gate, admin, control, without_control, reloader, watching, answering, clients, warning })
+        let watch_thread = TaskThread::start("watch").map_err(StartError::Io)?;
+        let control_thread = TaskThread::start("control").map_err(StartError::Io)?;
+        Ok(Self { gate, admin, control, control_error, reloader, watch_thread, control_thread, clients, warning })
     }
 
-    /// Where the listeners are bound, in the order of the configuration.
+    /// The addresses of the listeners, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.reloader.current().borrow().listeners.iter().map(|listener| listener.address()).collect()
     }
 
-    /// Where metrics are served.
+    /// The address of the metrics listener.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::local_address)
     }
 
-    /// What the owner has to know about the listeners.
+    /// Warnings about the listeners.
     pub fn warnings(&self) -> Vec<String> {
         self.reloader.current().borrow().listeners.iter().filter_map(|listener| listener.warning()).collect()
     }
 
-    /// Why it has no control socket, where it was left to the gate whether it can have one.
-    pub const fn without_control(&self) -> Option<&StartError> {
-        self.without_control.as_ref()
+    /// Why there is no control socket, with `control.socket = "auto"`.
+    pub const fn control_error(&self) -> Option<&StartError> {
+        self.control_error.as_ref()
     }
 
-    /// What to tell its owner about the limit of open files.
+    /// The warning about the limit of open files.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// What lets it take another configuration over while it runs.
+    /// The handle that reloads the configuration while the gate runs.
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
     }
 
-    /// The metrics, as `/metrics` shows them.
+    /// The metrics that `/metrics` shows.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.gate.metrics)
     }
 
-    /// Takes connections until `stop` is cancelled, then lets those that are open end for `timeouts.drain`, then cuts
-    /// the rest. A second word, `now`, ends the wait.
+    /// Accepts connections until `stop` is cancelled, waits up to `timeouts.drain` for the open ones to end, then cuts the
+    /// rest. `now` ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, mut admin, control, reloader, watching, answering, clients, .. } = self;
+        let Self { gate, mut admin, control, reloader, watch_thread, control_thread, clients, .. } = self;
         let connections = TaskTracker::new();
-        // The few tasks that last as long as the gate; dropped, they end.
-        let mut lasting = JoinSet::new();
+        // Tasks that run as long as the gate. Dropping the set ends them.
+        let mut tasks = JoinSet::new();
         for listener in &reloader.current().borrow().listeners {
             gate.log.event(&Event::Listening { listener: listener.name().to_string(), address: listener.address() });
         }
-        lasting.spawn(keep_listening(reloader.current(), Arc::clone(&gate), connections.clone(), clients));
-        // Answers for as long as it is here.
+        tasks.spawn(accept_on_current_listeners(reloader.current(), Arc::clone(&gate), connections.clone(), clients));
         if let Some(admin) = &mut admin {
             gate.log.event(&Event::Metrics { address: admin.local_address() });
             admin.start(stop.clone());
         }
-        // Before the gate calls itself ready.
-        let mut apart = vec![watching.run(watch(reloader.clone())).await];
+        // Before the gate logs that it is ready.
+        let mut running = vec![watch_thread.run(watch(reloader.clone())).await];
         if let Some(control) = control {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
-            apart.push(answering.run(control.run(Arc::clone(&gate), reloader.clone())).await);
+            running.push(control_thread.run(control.run(Arc::clone(&gate), reloader.clone())).await);
         }
-        lasting.spawn(tidy(Arc::clone(&gate)));
-        lasting.spawn(watch_dates(Arc::clone(&gate)));
+        tasks.spawn(tidy(Arc::clone(&gate)));
+        tasks.spawn(cut_expired(Arc::clone(&gate)));
         gate.log.event(&Event::Ready);
 
         stop.cancelled().await;
         gate.log.event(&Event::Draining);
         gate.draining.cancel();
-        // In this order: a reload that opens others looks whether the gate is draining when it has put them there.
+        // After `draining` is cancelled: a reload that opens listeners later sees that, and closes them itself.
         reloader.current().borrow().close();
         connections.close();
         let drain = gate.snapshot.load().timeouts.drain;
@@ -226,19 +228,19 @@ impl Server {
         let mut cut = 0;
         if !matches!(ended, Some(Ok(()))) {
             cut = connections.len();
-            gate.sessions.end(&Order { reason: CloseReason::DrainDeadline, cause: None, at: Instant::now() });
-            // Each ends at its next turn.
+            gate.sessions.end_all(&Order { reason: CloseReason::DrainDeadline, cause: None, at: Instant::now() });
+            // Each session ends when its task runs next.
             let _ = timeout(Duration::from_secs(5), connections.wait()).await;
         }
-        // It was answered to the last, and the socket's file goes with it.
-        for running in apart {
-            running.end().await;
+        // Last: the control socket answers until here. Its file is removed with it.
+        for task in running {
+            task.end().await;
         }
         Stopped { cut }
     }
 }
 
-/// What the metrics listener shows of a gate.
+/// What the metrics listener shows.
 fn monitored(gate: &Gate) -> Monitored {
     Monitored {
         metrics: Arc::clone(&gate.metrics),
@@ -247,86 +249,91 @@ fn monitored(gate: &Gate) -> Monitored {
     }
 }
 
-/// Has connections taken wherever the gate listens at the time.
-async fn keep_listening(mut current: Receiver<Current>, gate: Arc<Gate>, connections: TaskTracker, clients: usize) {
-    let (clients, shortage) = (Arc::new(Semaphore::new(clients)), Arc::<Shortage>::default());
+/// Accepts connections on the current listeners, across reloads.
+async fn accept_on_current_listeners(
+    mut current: Receiver<Current>,
+    gate: Arc<Gate>,
+    connections: TaskTracker,
+    clients: usize,
+) {
+    let (clients, failures) = (Arc::new(Semaphore::new(clients)), Arc::<AcceptFailures>::default());
     let mut known: Vec<Arc<Listener>> = Vec::new();
-    let mut taking = JoinSet::new();
+    let mut accepting = JoinSet::new();
     loop {
         let now = current.borrow_and_update().listeners.clone();
         for listener in now.iter().filter(|new| !known.iter().any(|old| Arc::ptr_eq(old, new))) {
-            let taken = (Arc::clone(&clients), Arc::clone(&shortage));
-            taking.spawn(take_connections(Arc::clone(listener), Arc::clone(&gate), connections.clone(), taken));
+            let shared = (Arc::clone(&clients), Arc::clone(&failures));
+            accepting.spawn(accept_connections(Arc::clone(listener), Arc::clone(&gate), connections.clone(), shared));
         }
         known = now;
-        while taking.try_join_next().is_some() {}
+        while accepting.try_join_next().is_some() {}
         if current.changed().await.is_err() {
             return;
         }
     }
 }
 
-async fn take_connections(
+async fn accept_connections(
     listener: Arc<Listener>,
     gate: Arc<Gate>,
     connections: TaskTracker,
-    (clients, shortage): (Arc<Semaphore>, Arc<Shortage>),
+    (clients, failures): (Arc<Semaphore>, Arc<AcceptFailures>),
 ) {
     let failed = |kind, error: &io::Error| {
         gate.metrics.accept_failed(kind);
         if kind == AcceptError::Resources
-            && let Some(failures) = shortage.to_be_told(Instant::now())
+            && let Some(failures) = failures.count_and_report(Instant::now())
         {
             let listener = listener.name().to_string();
             gate.log.event(&Event::AcceptFailed { listener, failures, error: listener::describe_accept_error(error) });
         }
     };
-    // Before it is accepted: a socket that is about to be refused takes a descriptor as well.
-    while let Ok(place) = Arc::clone(&clients).acquire_owned().await
+    // The permit comes first: a connection that is about to be refused needs a descriptor as well.
+    while let Ok(permit) = Arc::clone(&clients).acquire_owned().await
         && let Some(accepted) = listener.accept(failed).await
     {
         let serving = connection::serve(accepted, Arc::clone(&gate));
         connections.spawn(async move {
             serving.await;
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-/// Accepts that failed for want of descriptors or memory: one line a minute tells of them.
+/// Counts accepts that failed for lack of descriptors or memory, for one log line a minute.
 #[derive(Debug, Default)]
-struct Shortage(Mutex<(Option<Instant>, u64)>);
+struct AcceptFailures(Mutex<(Option<Instant>, u64)>);
 
-impl Shortage {
-    /// Notes one more, and says how many there were since the last line if it is time for another.
-    fn to_be_told(&self, now: Instant) -> Option<u64> {
-        const PAUSE: Duration = Duration::from_secs(60);
+impl AcceptFailures {
+    /// Counts a failure. Returns how many there were since the last line if another one is due.
+    fn count_and_report(&self, now: Instant) -> Option<u64> {
+        const INTERVAL: Duration = Duration::from_secs(60);
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (told, failures) = &mut *state;
+        let (reported, failures) = &mut *state;
         *failures += 1;
-        if told.is_some_and(|told| now.saturating_duration_since(told) < PAUSE) {
+        if reported.is_some_and(|reported| now.saturating_duration_since(reported) < INTERVAL) {
             return None;
         }
-        *told = Some(now);
+        *reported = Some(now);
         Some(std::mem::take(failures))
     }
 }
 
 async fn tidy(gate: Arc<Gate>) {
-    let mut ticks = tokio::time::interval(TIDY);
+    let mut ticks = tokio::time::interval(TIDY_INTERVAL);
     loop {
         ticks.tick().await;
         gate.metrics.tidy();
         gate.admission.tidy();
-        gate.withdraw_expired(UnixTime::now());
+        gate.withdraw_expired_vouchers(UnixTime::now());
         gate.log.tidy();
     }
 }
 
-/// Ends sessions whose certificate expires.
-async fn watch_dates(gate: Arc<Gate>) {
+/// Cuts sessions whose certificate expires.
+async fn cut_expired(gate: Arc<Gate>) {
     loop {
-        gate.sessions.wait_for_dates(UnixTime::now().as_secs()).await;
-        gate.end_expired(UnixTime::now());
+        gate.sessions.wait_for_expiry(UnixTime::now().as_secs()).await;
+        gate.cut_expired(UnixTime::now());
     }
 }

@@ -1,4 +1,5 @@
-//! The connections that are authorized and open: which there are, and which of them an order is for.
+//! The open sessions, and which of them end: by a selector, or because a review no longer admits them.
 
 pub mod registry;
+pub(crate) mod review;
 pub mod selector;

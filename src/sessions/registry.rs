@@ -1,7 +1,5 @@
-//! The connections that are let in now, kept for those who ask (`doorward sessions`, the status page) and for what ends them:
-//! one is here from before its backend is dialled.
-//!
-//! Each stands here as long as its [`Entered`] lives, so that none is forgotten and none stays.
+//! The registry of open sessions, for `doorward sessions`, the status page, and whatever ends sessions. A session is in it
+//! from before its backend is dialled until its [`SessionGuard`] is dropped.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
@@ -16,40 +14,40 @@ use crate::model::identity::{Chain, Identity};
 use crate::model::names::Name;
 use crate::relay::{Handle, Order, Path};
 
-/// How often dates are looked at, at least: the clock may have been set.
-const LOOKING: Duration = Duration::from_secs(60);
+/// The longest wait for an expiry: the clock may have been set meanwhile.
+const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A connection that is let in.
+/// An admitted connection.
 #[derive(Debug)]
 pub struct Session {
-    /// The connection's number, as in the log.
+    /// The connection's id, as in the log.
     pub id: u64,
-    /// When it was let in.
+    /// When it was admitted.
     pub since: OffsetDateTime,
-    /// Who connected.
+    /// The client's address.
     pub source: SocketAddr,
-    /// Where it arrived.
+    /// The listener that accepted it.
     pub listener: Name,
-    /// Where it leads.
+    /// Its route.
     pub route: Name,
-    /// The certificate that was shown; nobody has escaped the names in it.
+    /// The client's certificate. The names in it are not escaped.
     pub identity: Option<Arc<Identity>>,
-    /// What was shown, to be judged again; all sessions of one device share it.
+    /// The client's verified chain, for reviews. All sessions of one device share it.
     pub chain: Option<Arc<Chain>>,
-    /// The backend that was reached; none is while they are dialled.
+    /// The backend, once one has answered.
     pub backend: OnceLock<Backend>,
     /// How its bytes are moved.
     pub path: Path,
-    /// What its relay has moved, and where it is told to end.
+    /// What its relay has moved, and where it is ordered to end.
     pub relay: Arc<Handle>,
 }
 
-/// Who a session is with.
+/// The certificate of a session's client.
 #[derive(Clone, Debug, Default)]
-pub struct Holder {
-    /// The certificate that was shown.
+pub struct PeerCertificate {
+    /// What it says.
     pub identity: Option<Arc<Identity>>,
-    /// With what was shown beside it.
+    /// The verified chain it is the end entity of.
     pub chain: Option<Arc<Chain>>,
 }
 
@@ -60,7 +58,7 @@ impl Session {
         source: SocketAddr,
         listener: Name,
         route: Name,
-        Holder { identity, chain }: Holder,
+        PeerCertificate { identity, chain }: PeerCertificate,
         path: Path,
     ) -> Self {
         let since = OffsetDateTime::now_utc();
@@ -68,90 +66,91 @@ impl Session {
         Self { id, since, source, listener, route, identity, chain, backend, path, relay }
     }
 
-    /// The last second, since 1970, in which the certificate is valid; `None` if none was shown.
-    fn good_until(&self) -> Option<u64> {
+    /// The last second, since 1970, in which the certificate is valid; `None` if there is none, or no end.
+    fn valid_until(&self) -> Option<u64> {
         self.chain.as_ref().map(|chain| chain.good_until).filter(|until| *until < u64::MAX)
     }
 
-    /// Whether it began with a certificate that has expired and whose dates nobody looked at: nothing happens because of it.
-    fn came_expired(&self, until: u64) -> bool {
-        let vouched = self.identity.as_ref().is_some_and(|identity| identity.verified);
-        !vouched && i128::from(until) < i128::from(self.since.unix_timestamp())
+    /// Whether its certificate had expired before it began, on a route that does not verify dates: such an expiry ends
+    /// nothing.
+    fn began_expired(&self, until: u64) -> bool {
+        let verified = self.identity.as_ref().is_some_and(|identity| identity.verified);
+        !verified && i128::from(until) < i128::from(self.since.unix_timestamp())
     }
 }
 
-/// The sessions of now.
+/// The open sessions.
 #[derive(Debug, Default)]
 pub struct Sessions {
     open: Mutex<Open>,
-    /// A certificate expires sooner than all those that there were.
-    sooner: Notify,
+    /// A session was added whose certificate expires before all others.
+    earlier_expiry: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Open {
     sessions: BTreeMap<u64, Arc<Session>>,
     /// The last second, since 1970, of the certificate that expires next.
-    next: Option<u64>,
-    /// Whoever comes now has to go at once.
-    over: Option<Order>,
+    next_expiry: Option<u64>,
+    /// The order for every session, later ones included.
+    closing: Option<Order>,
 }
 
 impl Sessions {
-    /// Takes a session in. It is here until what is given back is dropped.
-    pub fn enter(sessions: &Arc<Self>, session: Session) -> Entered {
+    /// Adds a session. It stays until the guard is dropped.
+    pub fn register(sessions: &Arc<Self>, session: Session) -> SessionGuard {
         let session = Arc::new(session);
         let mut open = sessions.lock();
-        if let Some(until) = session.good_until()
-            && !session.came_expired(until)
-            && open.next.is_none_or(|next| until < next)
+        if let Some(until) = session.valid_until()
+            && !session.began_expired(until)
+            && open.next_expiry.is_none_or(|next| until < next)
         {
-            open.next = Some(until);
-            sessions.sooner.notify_one();
+            open.next_expiry = Some(until);
+            sessions.earlier_expiry.notify_one();
         }
         open.sessions.insert(session.id, Arc::clone(&session));
-        if let Some(order) = &open.over {
+        if let Some(order) = &open.closing {
             session.relay.order(order.clone());
         }
         drop(open);
-        Entered { sessions: Arc::clone(sessions), session }
+        SessionGuard { sessions: Arc::clone(sessions), session }
     }
 
-    /// The newest `n`, the newest first, and how many there are.
+    /// The newest `n`, the newest first, and how many are open.
     pub fn newest(&self, n: usize) -> (Vec<Arc<Session>>, usize) {
         let open = self.lock();
         (open.sessions.values().rev().take(n).cloned().collect(), open.sessions.len())
     }
 
-    /// Waits until it may be time to look for [those that have expired](Self::expired). `now` is in seconds since 1970; the
-    /// wait itself does not follow the clock, so it is never long.
-    pub async fn wait_for_dates(&self, now: u64) {
-        let next = self.lock().next;
-        let _ = tokio::time::timeout(pause(next, now), self.sooner.notified()).await;
+    /// Waits until a certificate may have [expired](Self::expired). `now` is in seconds since 1970. The wait does not follow
+    /// the clock if that is set, so it is never long.
+    pub async fn wait_for_expiry(&self, now: u64) {
+        let next = self.lock().next_expiry;
+        let _ = tokio::time::timeout(expiry_wait(next, now), self.earlier_expiry.notified()).await;
     }
 
-    /// Those whose certificate has expired `now`, in seconds since 1970.
+    /// The sessions whose certificate has expired `now`, in seconds since 1970.
     pub fn expired(&self, now: u64) -> Vec<Arc<Session>> {
         let mut open = self.lock();
-        let dated = || open.sessions.values().filter_map(|session| Some((session.good_until()?, session)));
+        let dated = || open.sessions.values().filter_map(|session| Some((session.valid_until()?, session)));
         let expired = dated().filter(|(until, _)| *until < now).map(|(_, session)| Arc::clone(session)).collect();
-        // Those that are kept all the same are waited for no more.
+        // An expired session that its route keeps is not waited for again.
         let next = dated().map(|(until, _)| until).filter(|until| *until >= now).min();
-        open.next = next;
+        open.next_expiry = next;
         expired
     }
 
-    /// Cuts all that there are and all that are to come.
-    pub fn end(&self, order: &Order) {
+    /// Orders every session to end, and every one that is added later.
+    pub fn end_all(&self, order: &Order) {
         let mut open = self.lock();
-        open.over = Some(order.clone());
+        open.closing = Some(order.clone());
         for session in open.sessions.values() {
             session.relay.order(order.clone());
         }
     }
 
-    /// The devices that are in, each once, the one that came last first.
-    pub fn guests(&self) -> Vec<(Arc<Identity>, Arc<Chain>)> {
+    /// The connected devices, each once, the latest first.
+    pub fn devices(&self) -> Vec<(Arc<Identity>, Arc<Chain>)> {
         let open = self.lock();
         let mut seen = HashSet::new();
         let shown =
@@ -159,7 +158,7 @@ impl Sessions {
         shown.filter(|(identity, _)| seen.insert(identity.fingerprint)).collect()
     }
 
-    /// How many there are.
+    /// How many are open.
     pub fn count(&self) -> usize {
         self.lock().sessions.len()
     }
@@ -169,26 +168,27 @@ impl Sessions {
     }
 }
 
-/// How long it is until a certificate expires whose last second is `next`, but never longer than the clock can be trusted.
-fn pause(next: Option<u64>, now: u64) -> Duration {
-    next.map_or(LOOKING, |next| Duration::from_secs(next.saturating_add(1).saturating_sub(now)).min(LOOKING))
+/// How long to wait for the expiry of a certificate whose last second is `next`.
+fn expiry_wait(next: Option<u64>, now: u64) -> Duration {
+    let interval = EXPIRY_CHECK_INTERVAL;
+    next.map_or(interval, |next| Duration::from_secs(next.saturating_add(1).saturating_sub(now)).min(interval))
 }
 
-/// The place of a session, given back on drop.
+/// A session's entry in the registry, removed on drop.
 #[derive(Debug)]
-pub struct Entered {
+pub struct SessionGuard {
     sessions: Arc<Sessions>,
     session: Arc<Session>,
 }
 
-impl Entered {
-    /// The session whose place it is.
+impl SessionGuard {
+    /// The session.
     pub fn session(&self) -> &Arc<Session> {
         &self.session
     }
 }
 
-impl Drop for Entered {
+impl Drop for SessionGuard {
     fn drop(&mut self) {
         self.sessions.lock().sessions.remove(&self.session.id);
     }
@@ -202,12 +202,12 @@ mod tests {
     fn session(id: u64) -> Session {
         let name = |text| Name::parse(text).expect("a name");
         let source = SocketAddr::from(([192, 0, 2, 7], 4711));
-        Session::new(id, source, name("public"), name("nas"), Holder::default(), Path::Copy)
+        Session::new(id, source, name("public"), name("nas"), PeerCertificate::default(), Path::Copy)
     }
 
     #[test]
     fn a_session_takes_little_memory() {
-        // The certificate is shared by all connections that show it, and the names are the configuration's.
+        // The certificate is shared by all sessions of its device, and the names by all of the configuration.
         let arc = |size| size + 2 * size_of::<usize>();
         let size = arc(size_of::<Session>()) + arc(size_of::<Handle>());
         assert!(size <= 280, "{size} bytes");
@@ -219,10 +219,10 @@ mod tests {
     }
 
     #[test]
-    fn whose_certificate_has_expired_is_found_whichever_way_the_clock_goes() {
+    fn expired_sessions_are_found_when_the_clock_jumps_either_way() {
         let sessions = Arc::new(Sessions::default());
         let _in = [session(1), dated(2, 100), dated(3, 200), dated(4, u64::MAX)]
-            .map(|session| Sessions::enter(&sessions, session));
+            .map(|session| Sessions::register(&sessions, session));
         let expired = |now| sessions.expired(now).iter().map(|session| session.id).collect::<Vec<_>>();
         // 1970, on time, a second late, a year late, and back again.
         for (now, found, next) in [
@@ -232,13 +232,13 @@ mod tests {
             (31_536_000, vec![2, 3], None),
             (150, vec![2], Some(200)),
         ] {
-            assert_eq!((expired(now), sessions.lock().next), (found, next), "at {now}");
+            assert_eq!((expired(now), sessions.lock().next_expiry), (found, next), "at {now}");
         }
     }
 
     #[test]
-    fn dates_are_looked_at_when_the_next_one_is_due_and_every_minute() {
-        let seconds = |next, now| pause(next, now).as_secs();
+    fn the_wait_ends_at_the_next_expiry_or_after_a_minute() {
+        let seconds = |next, now| expiry_wait(next, now).as_secs();
         assert_eq!(seconds(Some(100), 90), 11);
         assert_eq!(seconds(Some(100), 0), 60);
         assert_eq!(seconds(Some(100), 5000), 0);
@@ -246,54 +246,54 @@ mod tests {
         assert_eq!(seconds(Some(u64::MAX), 0), 60);
     }
 
-    /// Each look goes through all sessions, and whoever has such a certificate can come as often as he likes.
+    /// Each check goes through all sessions, and a client may reconnect with an expired certificate as often as it likes.
     #[test]
-    fn nobody_looks_at_dates_because_of_a_certificate_that_was_expired_already() {
+    fn a_certificate_expired_before_its_session_causes_no_check() {
         let sessions = Arc::new(Sessions::default());
-        let _in = Sessions::enter(&sessions, dated(1, 100));
-        assert_eq!(sessions.lock().next, None);
+        let _in = Sessions::register(&sessions, dated(1, 100));
+        assert_eq!(sessions.lock().next_expiry, None);
         let later = u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).expect("after 1970") + 100;
-        let _in = Sessions::enter(&sessions, dated(2, later));
-        assert_eq!(sessions.lock().next, Some(later));
+        let _in = Sessions::register(&sessions, dated(2, later));
+        assert_eq!(sessions.lock().next_expiry, Some(later));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_session_that_expires_sooner_is_not_waited_past() {
+    async fn an_earlier_expiry_shortens_the_wait() {
         let sessions = Arc::new(Sessions::default());
         let (waiting, begun) = (Arc::clone(&sessions), tokio::time::Instant::now());
         let wait = tokio::spawn(async move {
-            waiting.wait_for_dates(1000).await;
-            waiting.wait_for_dates(1000).await;
+            waiting.wait_for_expiry(1000).await;
+            waiting.wait_for_expiry(1000).await;
         });
         tokio::task::yield_now().await;
         let since = OffsetDateTime::UNIX_EPOCH;
-        let _in = Sessions::enter(&sessions, Session { since, ..dated(1, 1004) });
+        let _in = Sessions::register(&sessions, Session { since, ..dated(1, 1004) });
         wait.await.expect("both waits are over");
         assert_eq!(begun.elapsed().as_secs(), 5);
     }
 
     #[test]
-    fn whoever_comes_when_all_are_told_to_end_is_told_as_well() {
+    fn a_session_added_after_end_all_is_ordered_to_end() {
         let sessions = Arc::new(Sessions::default());
-        let here = Sessions::enter(&sessions, session(1));
-        sessions.end(&Order { reason: CloseReason::DrainDeadline, cause: None, at: tokio::time::Instant::now() });
-        let late = Sessions::enter(&sessions, session(2));
-        for entered in [here, late] {
-            let told = entered.session().relay.ordered().map(|order| order.reason);
-            assert_eq!(told, Some(CloseReason::DrainDeadline), "{}", entered.session().id);
+        let early = Sessions::register(&sessions, session(1));
+        sessions.end_all(&Order { reason: CloseReason::DrainDeadline, cause: None, at: tokio::time::Instant::now() });
+        let late = Sessions::register(&sessions, session(2));
+        for guard in [early, late] {
+            let ordered = guard.session().relay.ordered().map(|order| order.reason);
+            assert_eq!(ordered, Some(CloseReason::DrainDeadline), "{}", guard.session().id);
         }
     }
 
     #[test]
-    fn a_session_is_there_as_long_as_its_guard() {
+    fn a_session_is_registered_as_long_as_its_guard_lives() {
         let sessions = Arc::new(Sessions::default());
-        let first = Sessions::enter(&sessions, session(1));
-        let second = Sessions::enter(&sessions, session(2));
+        let first = Sessions::register(&sessions, session(1));
+        let second = Sessions::register(&sessions, session(2));
         let newest = |n| sessions.newest(n).0.iter().map(|one| one.id).collect::<Vec<_>>();
         assert_eq!((newest(9), newest(1), sessions.count()), (vec![2, 1], vec![2], 2));
         let held = Arc::clone(first.session());
         drop(first);
-        // Who still holds it keeps it no place.
+        // Another reference does not keep it registered.
         assert_eq!((newest(9), held.id), (vec![2], 1));
         drop(second);
         assert_eq!(sessions.count(), 0);

@@ -1,4 +1,4 @@
-//! Which sessions somebody means.
+//! Selects open sessions: the argument of `doorward cut`.
 
 use std::net::SocketAddr;
 
@@ -7,73 +7,72 @@ use crate::explain::certificate::Certificate;
 use crate::explain::refusals::{InvalidWanted, Wanted};
 use crate::model::source::Source;
 
-/// Which sessions are meant.
+/// Which sessions are selected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whom {
-    /// All of them.
-    Everybody,
-    /// The one with this number.
-    Number(u64),
-    /// The one from this address and port.
-    From(SocketAddr),
-    /// Those of a route.
+pub enum SessionSelector {
+    /// Every session.
+    All,
+    /// The session with this id.
+    Id(u64),
+    /// The session whose client has this address and port.
+    Peer(SocketAddr),
+    /// The sessions of the route of this name.
     Route(String),
-    /// Those of an address, a certificate or a device.
-    Who(Wanted),
+    /// The sessions of a source address, a certificate or a device.
+    Client(Wanted),
 }
 
-/// Why a text is no [`Whom`].
+/// Why a text is no [`SessionSelector`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidWhom {
-    /// Nothing at all.
-    #[error(
-        "write the number of a connection, an address, a fingerprint, the name of a device, or route: and the name of a route"
-    )]
+pub enum InvalidSessionSelector {
+    /// It is empty.
+    #[error("expected a connection id, an IP address, a fingerprint, a device name, or route:NAME")]
     Empty,
-    /// Nobody can be meant by it.
+    /// It is neither an address nor a fingerprint nor a name.
     #[error(transparent)]
-    Who(InvalidWanted),
+    Client(InvalidWanted),
 }
 
-impl Whom {
-    /// Reads the number of a session, `route:NAME`, an IP address with or without a port, `sha256:…`, or the name of a device.
+impl SessionSelector {
+    /// Reads a session id, `route:NAME`, an IP address with or without a port, `sha256:…`, or the name of a device. It never
+    /// gives [`All`](Self::All): a text that was cut short must not select every session.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
-    pub fn parse(text: &str) -> Result<Self, InvalidWhom> {
+    /// If the text is none of these.
+    pub fn parse(text: &str) -> Result<Self, InvalidSessionSelector> {
         let text = text.trim();
         if text.is_empty() {
-            return Err(InvalidWhom::Empty);
+            return Err(InvalidSessionSelector::Empty);
         }
-        if let Ok(number) = text.parse() {
-            return Ok(Self::Number(number));
+        if let Ok(id) = text.parse() {
+            return Ok(Self::Id(id));
         }
         if let Ok(address) = text.parse() {
-            return Ok(Self::From(address));
+            return Ok(Self::Peer(address));
         }
         if let Some(route) = text.strip_prefix("route:") {
             return Ok(Self::Route(route.to_owned()));
         }
-        match Wanted::parse(text).map_err(InvalidWhom::Who)? {
-            // Here it is no word of its own.
-            Wanted::Last => Ok(Self::Who(Wanted::Name(text.to_owned()))),
-            wanted => Ok(Self::Who(wanted)),
+        match Wanted::parse(text).map_err(InvalidSessionSelector::Client)? {
+            // Only `doorward why` has a last one. Here it may be the name of a device.
+            Wanted::Last => Ok(Self::Client(Wanted::Name(text.to_owned()))),
+            wanted => Ok(Self::Client(wanted)),
         }
     }
 
-    /// Whether it means this session, whose client is counted as this source.
-    pub fn means(&self, session: &Session, counted_as: Source) -> bool {
+    /// Whether it selects this session; `source` is what its client's address is counted as.
+    pub fn matches(&self, session: &Session, source: Source) -> bool {
         match self {
-            Self::Everybody => true,
-            Self::Number(number) => session.id == *number,
-            Self::From(address) => {
+            Self::All => true,
+            Self::Id(id) => session.id == *id,
+            Self::Peer(address) => {
                 let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port());
                 canonical(session.source) == canonical(*address)
             }
             Self::Route(route) => session.route.as_str() == route,
-            Self::Who(wanted) => {
-                let shown = session.identity.as_deref().map(Certificate::from);
-                wanted.means_one(counted_as, shown.as_ref())
+            Self::Client(wanted) => {
+                let certificate = session.identity.as_deref().map(Certificate::from);
+                wanted.means_one(source, certificate.as_ref())
             }
         }
     }
@@ -84,18 +83,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_means_what_it_says() {
-        let who = |name: &str| Ok(Whom::Who(Wanted::Name(name.to_owned())));
-        assert_eq!(Whom::parse(" 12 "), Ok(Whom::Number(12)));
-        assert_eq!(Whom::parse("192.0.2.7"), Ok(Whom::Who(Wanted::Source([192, 0, 2, 7].into()))));
-        assert_eq!(Whom::parse("192.0.2.7:4711"), Ok(Whom::From(([192, 0, 2, 7], 4711).into())));
-        assert_eq!(Whom::parse("route:nas"), Ok(Whom::Route("nas".to_owned())));
-        assert_eq!(Whom::parse("sha256:2951d183"), Ok(Whom::Who(Wanted::Fingerprint("2951d183".to_owned()))));
-        assert_eq!(Whom::parse("alice-phone"), who("alice-phone"));
-        assert_eq!(Whom::parse("last"), who("last"));
-        // Nothing that is cut short means more than was written.
-        assert_eq!(Whom::parse("  "), Err(InvalidWhom::Empty));
-        assert_eq!(Whom::parse("sha256:"), Err(InvalidWhom::Who(InvalidWanted::Fingerprint)));
-        assert_eq!(Whom::parse("route:"), Ok(Whom::Route(String::new())));
+    fn each_form_of_a_selector_is_recognised() {
+        let parse = SessionSelector::parse;
+        let named = |name: &str| Ok(SessionSelector::Client(Wanted::Name(name.to_owned())));
+        assert_eq!(parse(" 12 "), Ok(SessionSelector::Id(12)));
+        assert_eq!(parse("192.0.2.7"), Ok(SessionSelector::Client(Wanted::Source([192, 0, 2, 7].into()))));
+        assert_eq!(parse("192.0.2.7:4711"), Ok(SessionSelector::Peer(([192, 0, 2, 7], 4711).into())));
+        assert_eq!(parse("route:nas"), Ok(SessionSelector::Route("nas".to_owned())));
+        assert_eq!(parse("sha256:2951d183"), Ok(SessionSelector::Client(Wanted::Fingerprint("2951d183".to_owned()))));
+        assert_eq!(parse("alice-phone"), named("alice-phone"));
+        assert_eq!(parse("last"), named("last"));
+        // A text that was cut short selects no more than was written.
+        assert_eq!(parse("  "), Err(InvalidSessionSelector::Empty));
+        assert_eq!(parse("sha256:"), Err(InvalidSessionSelector::Client(InvalidWanted::Fingerprint)));
+        assert_eq!(parse("route:"), Ok(SessionSelector::Route(String::new())));
     }
 }

@@ -347,6 +347,6 @@ fn row_33_gate_of_another_release_is_told_to_be_restarted() {
     for command in [&["revoke", "alice-phone", "--format", "json"][..], &["server", "--format", "json"]] {
         let told = home.ca(command).not_proved();
         assert_eq!(in_force(&told), (false, false, 1), "{told}");
-        assert!(told.stderr.contains("no gate of this release") && told.stderr.contains("systemctl restart"), "{told}");
+        assert!(told.stderr.contains("is not of this release") && told.stderr.contains("systemctl restart"), "{told}");
     }
 }

@@ -158,7 +158,7 @@ impl Handling<'_> {
 
 const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
-/// Somebody who listens and does not accept: the kernel drops what asks for a connection, as a firewall would.
+/// A listener with a full queue that never accepts: the kernel drops the SYN, as a firewall would.
 pub(crate) struct FullBacklog {
     pub(crate) address: SocketAddr,
     _listener: Socket,

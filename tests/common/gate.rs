@@ -330,12 +330,12 @@ impl Gate {
     /// Lets it take its configuration over once more by SIGHUP, and returns the line that says what came of it.
     #[track_caller]
     pub(crate) fn hang_up(&self) -> Value {
-        let told = |line: &Value| {
+        let reported = |line: &Value| {
             line["cause"] == "signal" && (line["event"] == "reloaded" || line["event"] == "reload_failed")
         };
-        let before = self.lines().iter().filter(|line| told(line)).count();
+        let before = self.lines().iter().filter(|line| reported(line)).count();
         self.signal(Signal::HUP);
-        self.wait_for_lines("what came of the reload", before + 1, told).swap_remove(before)
+        self.wait_for_lines("the result of the reload", before + 1, reported).swap_remove(before)
     }
 
     /// Waits for its end, after the test itself has asked for it, and returns how it ended. Nothing is checked.

@@ -86,7 +86,7 @@ impl TestPki {
         path
     }
 
-    /// A rustls client that trusts the gate's certificate and shows this one of its own, whoever asks.
+    /// A rustls client that trusts the gate's certificate and always sends this one of its own.
     pub(crate) fn client_config(
         &self,
         identity: Option<&Certified>,
@@ -106,7 +106,7 @@ impl TestPki {
     }
 }
 
-/// A certificate authority: a root, or what a root or an intermediate vouches for.
+/// A certificate authority: a root, or an intermediate.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -138,7 +138,7 @@ impl Authority {
         Self { issuer: Issuer::from_ca_cert_pem(&pem, key).unwrap(), pem, above: Vec::new() }
     }
 
-    /// What roots and intermediates look like before somebody makes them odd.
+    /// The parameters of roots and intermediates, before a test changes them.
     pub(crate) fn for_authorities(name: &str) -> CertificateParams {
         let mut params = named(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -200,7 +200,7 @@ impl Authority {
         self.sign_list(Self::for_lists(revoked, this_update, next_update))
     }
 
-    /// What revocation lists that name these serial numbers look like before somebody makes them odd.
+    /// The parameters of revocation lists with these serial numbers, before a test changes them.
     pub(crate) fn for_lists(
         revoked: &[SerialNumber],
         this_update: OffsetDateTime,
@@ -236,7 +236,7 @@ pub(crate) struct Certified {
 }
 
 impl Certified {
-    /// What client certificates look like before somebody makes them odd: this common name, clientAuth, valid from
+    /// The parameters of client certificates, before a test changes them: this common name, clientAuth, valid from
     /// yesterday for a month.
     pub(crate) fn for_clients(name: &str) -> CertificateParams {
         let mut params = named(name);
@@ -245,7 +245,7 @@ impl Certified {
         params
     }
 
-    /// What server certificates look like before somebody makes them odd: these DNS names, serverAuth, valid from
+    /// The parameters of server certificates, before a test changes them: these DNS names, serverAuth, valid from
     /// yesterday for a month.
     pub(crate) fn for_servers(names: &[&str]) -> CertificateParams {
         let mut params = named(names[0]);

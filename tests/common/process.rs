@@ -86,7 +86,7 @@ impl Finished {
         self
     }
 
-    /// This program, if it ended badly, but by itself.
+    /// The output, if the program failed with an exit code rather than by a signal.
     #[track_caller]
     pub(crate) fn failure(self) -> Self {
         assert!(!self.status.success() && self.status.signal().is_none(), "should have failed: {self}");
@@ -168,7 +168,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a program and waits until somebody listens at `address`, without connecting to it: a forwarder would pass
+    /// Starts a program and waits until a process listens on `address`, without connecting to it: a forwarder would pass
     /// that connection on.
     ///
     /// # Panics
@@ -247,7 +247,7 @@ fn group_of(child: &Child) -> Pid {
     Pid::from_child(child)
 }
 
-/// Sends a signal to a process group; that none is left of it is what everybody hopes for.
+/// Sends a signal to a process group, which may have ended already.
 fn kill(group: Pid, signal: Signal) {
     let _ = kill_process_group(group, signal);
 }
@@ -269,7 +269,7 @@ pub(crate) fn wait_until<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -
     }
 }
 
-/// Whether somebody listens at `address`, from the kernel's table (proc(5), `/proc/net/tcp`).
+/// Whether a process listens on `address`, from the kernel's table (proc(5), `/proc/net/tcp`).
 fn is_listening(address: SocketAddrV4) -> bool {
     let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -279,7 +279,7 @@ fn is_listening(address: SocketAddrV4) -> bool {
     })
 }
 
-/// A loopback address that no other test has: for programs which must be told their port and cannot ask the kernel for
+/// A loopback address that no other test uses: for programs whose port must be given and cannot ask the kernel for
 /// a free one. Any port below the ephemeral ones (32768) is free there, unless a service of the machine listens on it
 /// on all addresses.
 pub(crate) fn own_loopback() -> Ipv4Addr {

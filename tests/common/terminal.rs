@@ -21,7 +21,7 @@ while True:
         break
     seen += part
     if typed and seen.rstrip(b' ').endswith(b':'):
-        # People are slower than this: what is typed before the terminal was told to hide it would be seen.
+        # Text that is typed before the echo is turned off would be shown.
         while termios.tcgetattr(terminal)[3] & termios.ECHO:
             time.sleep(0.001)
         os.write(terminal, typed.pop(0).encode() + b'\n')

@@ -59,7 +59,7 @@ fn fail_until_banned(source: IpAddr, gate: &Gate) -> u64 {
     panic!("{source} is not banned");
 }
 
-/// What the last connection that was refused for a ban was told.
+/// What the latest connection refused for a ban received.
 fn last_ban(gate: &Gate) -> Option<u64> {
     let lines = gate.lines();
     let line = lines.iter().rfind(|line| line["reason"] == Reason::SourceBanned.label())?;
@@ -84,7 +84,8 @@ fn row_47_unusual_certificates_do_not_ban_a_household() {
     Client::admitted(gate.address(), &good, NAS).expect("not banned");
 }
 
-/// From an address that is banned, nothing but a valid certificate counts, and nothing makes the ban longer; others are served.
+/// From an address that is banned, nothing but a valid certificate counts, and nothing makes the ban longer; others are
+/// served.
 #[test]
 fn a_banned_address_is_refused_at_once_and_others_are_not() {
     let pki = TestPki::new();
@@ -120,7 +121,7 @@ fn a_banned_address_is_refused_at_once_and_others_are_not() {
 
 /// What strangers do behind the address of the house (a carrier's, a school's) is not the house's fault.
 #[test]
-fn behind_an_address_that_strangers_abuse_the_owner_gets_in() {
+fn owner_behind_an_abused_address_is_admitted() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
@@ -137,13 +138,13 @@ fn behind_an_address_that_strangers_abuse_the_owner_gets_in() {
     gate.wait_rejected("client_hello", Reason::NotTls.label(), 100);
     gate.wait_rejected("certificate", Reason::UnknownCa.label(), 100);
     assert_eq!(rejected(&gate, Reason::SourceBanned), 0.0);
-    // Nobody showed a certificate from there.
+    // No client showed a certificate from there.
     fail_until_banned(STRANGER, &gate);
 }
 
-/// An identity that nobody verified is no certificate of the house.
+/// An unverified identity is no valid certificate.
 #[test]
-fn whoever_gets_in_without_a_valid_certificate_is_not_trusted() {
+fn admission_without_a_valid_certificate_is_no_voucher() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let keys = "allow = [\"any\", \"unverified\"]\n[route.client_auth]\nmode = \"verify_if_given\"";
@@ -153,7 +154,7 @@ fn whoever_gets_in_without_a_valid_certificate_is_not_trusted() {
 }
 
 #[test]
-fn a_browser_that_hangs_up_to_ask_its_user_owes_nothing() {
+fn a_browser_that_reconnects_to_ask_is_not_penalised() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
@@ -178,7 +179,7 @@ fn a_browser_that_hangs_up_to_ask_its_user_owes_nothing() {
 
 /// An app that tries again and again with a certificate that has expired, at the address of those who have good ones.
 #[test]
-fn a_phone_with_an_expired_certificate_does_not_lock_its_house_out() {
+fn an_expired_phone_does_not_ban_its_household() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
@@ -199,7 +200,7 @@ fn a_phone_with_an_expired_certificate_does_not_lock_its_house_out() {
 }
 
 #[test]
-fn a_banned_address_is_closed_or_reset_as_the_configuration_says() {
+fn a_banned_address_is_closed_or_reset_as_configured() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     for (word, end) in [("close", End::Truncated), ("drop", End::Reset)] {
@@ -214,7 +215,7 @@ fn a_banned_address_is_closed_or_reset_as_the_configuration_says() {
 }
 
 #[test]
-fn prefixes_say_who_is_one_source() {
+fn prefixes_define_one_source() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let limits = format!("{DEFAULT}\nsource_prefix_v4 = 24\nconnections_per_source = 2");
@@ -234,9 +235,9 @@ fn prefixes_say_who_is_one_source() {
     admitted_from(loopback(10, 1), &gate, &alice).unwrap();
 }
 
-/// Whoever asks, and whoever reads the log, sees those as one whom the limits count as one.
+/// `why`, the page and the log group sources as the limits do.
 #[test]
-fn prefixes_say_as_well_who_is_one_source_in_why_on_the_page_and_in_the_log() {
+fn prefixes_define_one_source_in_why_page_and_log() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = House::new(&pki)
@@ -286,9 +287,9 @@ fn prefixes_say_as_well_who_is_one_source_in_why_on_the_page_and_in_the_log() {
     assert_eq!(left_out, expected.each_ref().map(|(source, lines, reason)| (source, lines, reason)));
 }
 
-/// Behind a proxy, whoever it speaks for is banned, and not the proxy.
+/// Behind a proxy, its clients are banned, and not the proxy.
 #[test]
-fn a_proxy_does_not_pay_for_those_it_speaks_for() {
+fn a_proxy_is_not_penalised_for_its_clients() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki)

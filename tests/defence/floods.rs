@@ -25,7 +25,7 @@ const OWED: Duration = Duration::from_secs(1);
 const HERE: IpAddr = loopback(0, 1);
 const GREEDY: IpAddr = loopback(0, 2);
 
-/// A gate that waits for minutes for whoever does not go on, and those who belong to the house.
+/// A gate with timeouts of minutes, and devices of the house.
 struct Scene {
     gate: Gate,
     pki: TestPki,
@@ -54,7 +54,7 @@ impl Scene {
             let begun = Instant::now();
             let admitted = admitted_from(source, &self.gate, &alice);
             let took = begun.elapsed();
-            assert!(admitted.is_ok(), "{count}: {source} was turned away: {admitted:?}");
+            assert!(admitted.is_ok(), "{count}: {source} was refused: {admitted:?}");
             assert!(took < OWED, "{count}: {source} waited for {took:?}");
         }
     }
@@ -91,7 +91,7 @@ fn half_open(count: u8, gate: &Gate) -> Vec<TcpStream> {
 
 /// Row 3, with every limit as it is by default: of 5,000 handshakes that do not go on, 512 are held.
 #[test]
-fn five_thousand_half_open_handshakes_and_the_default_limits() {
+fn half_open_handshakes_5000_under_the_default_limits() {
     let scene = Scene::open("");
     let gate = &scene.gate;
     let held = half_open(100, gate);
@@ -112,7 +112,7 @@ fn five_thousand_half_open_handshakes_and_the_default_limits() {
 
 /// The same if the limits let it hold all of them, and from 500 on.
 #[test]
-fn five_hundred_to_five_thousand_half_open_handshakes_that_are_all_held() {
+fn half_open_handshakes_500_to_5000_are_all_held() {
     // So many connections fit the 20,000 descriptors that this process may have, so no limit is lowered.
     let scene = Scene::open("connections = 9000\nhandshakes = 6000");
     let gate = &scene.gate;
@@ -123,7 +123,7 @@ fn five_hundred_to_five_thousand_half_open_handshakes_that_are_all_held() {
     gate.wait_metric("doorward_handshakes_in_progress", &[], 5000.0);
     scene.assert_served(&[HERE, loopback(1, 2), HERE, loopback(1, 3)]);
     let rejected = gate.metrics().sum("doorward_connections_rejected_total", &[]);
-    assert_eq!(rejected, 0.0, "nobody had to go");
+    assert_eq!(rejected, 0.0, "no connection was refused");
     drop(held);
     gate.wait_rejected("client_hello", Reason::ClientHelloClosedEarly.label(), 5000);
 }
@@ -134,9 +134,9 @@ fn half_open_again(gate: &Gate) -> Vec<TcpStream> {
     (1..=90).flat_map(|host| std::iter::repeat_n(host, 50)).map(connect).collect()
 }
 
-/// Row 31, with relays: a device that is let in may not have all of the house.
+/// Row 31, with relays: one admitted device cannot use up all connections.
 #[test]
-fn one_source_holds_all_that_it_may_and_others_are_served() {
+fn one_source_at_its_limit_leaves_others_served() {
     let scene = Scene::open("connection_rate_per_source = \"off\"");
     let gate = &scene.gate;
     let bob = client(&scene.pki, Some(&scene.pki.client("bob-laptop")));
@@ -152,7 +152,7 @@ fn one_source_holds_all_that_it_may_and_others_are_served() {
 
 /// Row 31, with silence: who has no certificate holds no more than others, and nothing of theirs.
 #[test]
-fn one_silent_source_holds_all_that_it_may_and_others_are_served() {
+fn one_silent_source_at_its_limit_leaves_others_served() {
     let scene = Scene::open("connection_rate_per_source = \"off\"");
     let gate = &scene.gate;
     let held = scene.silent_from(GREEDY);
@@ -164,7 +164,7 @@ fn one_silent_source_holds_all_that_it_may_and_others_are_served() {
 
 /// The same from behind the owner's address: those who say nothing give way.
 #[test]
-fn silent_strangers_behind_the_owners_address_give_way_to_the_owner() {
+fn silent_strangers_give_way_to_the_owner_of_the_address() {
     let scene = Scene::open("connection_rate_per_source = \"off\"");
     let gate = &scene.gate;
     scene.assert_served(&[HERE]);

@@ -81,7 +81,7 @@ fn row_43_a_valid_certificate_lifts_the_ban_of_its_address() {
     for config in [client(&pki, None), client(&pki, Some(&mallory))] {
         assert!(admitted_from(SHARED, &gate, &config).is_err());
     }
-    // What became of a handshake is told as it is.
+    // The reason is the one of the handshake.
     gate.wait_rejected("certificate", Reason::CertificateRequired.label(), 1);
     gate.wait_rejected("certificate", Reason::UnknownCa.label(), 1);
     assert_eq!(rejected(&gate, Reason::NotTls), not_tls);
@@ -145,7 +145,7 @@ fn gets_in(gate: &Gate, device: &Arc<ClientConfig>, what: &str) {
 }
 
 #[test]
-fn row_43_strangers_who_hammer_do_not_keep_the_owner_out() {
+fn row_43_hammering_strangers_do_not_block_the_owner() {
     let browser = |pki: &TestPki| client(pki, None);
     for what in ["requests", "browsers", "silence", "handshakes that stop", "all of it"] {
         let (pki, _backend, gate) = scene(NO_RATE);
@@ -192,7 +192,7 @@ fn row_43_strangers_who_hammer_do_not_keep_the_owner_out() {
 }
 
 #[test]
-fn row_43_strangers_who_use_up_the_rate_do_not_either() {
+fn row_43_strangers_at_the_rate_limit_do_not_block_the_owner() {
     let (pki, _backend, gate) = scene("connection_rate_per_source = \"2/h\"");
     for _ in 0..5 {
         plain_end_of(&connect_from(SHARED, gate.address()));
@@ -207,7 +207,7 @@ fn plain_end_of(stream: &TcpStream) {
 }
 
 #[test]
-fn row_43_strangers_who_hold_all_connections_give_way() {
+fn row_43_strangers_with_all_connections_give_way() {
     let (pki, _backend, gate) = scene(&format!("{NO_RATE}\nconnections_per_source = 4"));
     let held: Vec<TcpStream> = (0..4).map(|_| connect_from(SHARED, gate.address())).collect();
     gate.wait_metric("doorward_handshakes_in_progress", &[], 4.0);
@@ -221,7 +221,7 @@ fn row_43_strangers_who_hold_all_connections_give_way() {
 
 /// The trust that a device has brought its address goes with its right.
 #[test]
-fn trust_of_an_address_ends_with_the_right_of_its_device() {
+fn a_voucher_ends_when_its_device_is_no_longer_admitted() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = |allow: &str| {
@@ -246,6 +246,6 @@ fn trust_of_an_address_ends_with_the_right_of_its_device() {
         }
         gate.settled();
         let banned = rejected(&gate, Reason::SourceBanned) > 0.0;
-        assert_eq!(banned, source == SHARED, "{source}: another device vouches for the neighbour only");
+        assert_eq!(banned, source == SHARED, "{source}: the other device has a voucher for the neighbour only");
     }
 }

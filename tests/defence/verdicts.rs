@@ -16,7 +16,7 @@ use crate::{NAS, admitted_from, loopback};
 
 const HERE: IpAddr = loopback(0, 1);
 
-/// A client of another authority that was told so and does not hang up.
+/// A client of another authority that was sent the alert and does not close.
 #[track_caller]
 fn lingering(source: IpAddr, gate: &Gate, config: &Arc<ClientConfig>) -> Client {
     let stranger = Client::on(connect_from(source, gate.address()), config, NAS);

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use doorward::control::ask::ask;
+use doorward::control::client::ask;
 use doorward::control::{Answer, Request};
 use doorward::model::close::CloseReason;
 use doorward::model::identity::Sha256;
@@ -510,7 +510,7 @@ fn end(reason: CloseReason, pki: &TestPki) {
             let gate = Gate::start(&format!("{config}\n[control]\nsocket = \"control.sock\"\n"));
             let watch = Watch::begin(&gate);
             let client = Client::admitted(gate.address(), &good, NAME).unwrap();
-            let cut = Request::Cut { whom: "alice-phone".to_owned() };
+            let cut = Request::Cut { selector: "alice-phone".to_owned() };
             let answer = ask(&gate.folder().join("control.sock"), &cut).unwrap();
             assert!(matches!(&answer, Answer::Cut(cut) if cut.open == 1), "{answer:?}");
             assert_eq!(client.end(), End::Orderly);

@@ -108,7 +108,7 @@ fn a_device_gets_in_is_renewed_and_shut_out_as_described() {
     };
     let made = in_folder(&block.text).success();
     assert!(
-        made.text().starts_with("yes: nas.home.example leads to route \"nas\", which lets carol-laptop in"),
+        made.text().starts_with("yes: nas.home.example leads to route \"nas\", which admits carol-laptop"),
         "{made}"
     );
     assert!(made.text().contains("carol-laptop  device  renewed"), "{made}");

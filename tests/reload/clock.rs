@@ -1,7 +1,7 @@
-//! A clock that jumps: a router without a battery starts in 1970, and somebody sets it by hand.
+//! The clock jumps: a router without a battery starts in 1970, or the clock is set by hand.
 //!
-//! That sessions end when the clock goes past their certificate's date is shown by unit tests of `telemetry/sessions.rs`, since
-//! the gate looks at its clock once a minute.
+//! That sessions end when the clock goes past their certificate's date is shown by unit tests of `telemetry/sessions.rs`,
+//! since the gate looks at its clock once a minute.
 
 use std::fs;
 use std::path::Path;
@@ -15,11 +15,11 @@ use crate::common::pki::{TestPki, days_from_now};
 use crate::home::House;
 use crate::{NAS, controlled, doorward};
 
-/// Debian's package `faketime`: a program that loads it asks it for the time, and it adds what stands in a file.
+/// Debian's package `faketime`: a library that shifts the time of a program by what a file says.
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 #[test]
-fn a_clock_that_jumps_back_a_year_past_expiry_or_to_1970_refuses_says_why_and_breaks_nothing() {
+fn clock_jumps_cause_refusals_with_their_reason_only() {
     assert!(Path::new(LIBRARY).exists(), "{LIBRARY} is missing: apt-get install faketime");
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -33,7 +33,7 @@ fn a_clock_that_jumps_back_a_year_past_expiry_or_to_1970_refuses_says_why_and_br
             .env("LD_PRELOAD", LIBRARY)
             .env("FAKETIME_TIMESTAMP_FILE", &clock)
             .env("FAKETIME_NO_CACHE", "1");
-        // Timers go by the other clock, which nobody can set.
+        // Timers use the monotonic clock, which cannot be set.
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     });
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -49,7 +49,7 @@ fn a_clock_that_jumps_back_a_year_past_expiry_or_to_1970_refuses_says_why_and_br
     for (time, reason, words) in refusals {
         fs::write(&clock, time).unwrap();
         let refused = Client::admitted(gate.address(), &alice, NAS);
-        assert!(refused.is_err(), "{time}: let in");
+        assert!(refused.is_err(), "{time}: admitted");
         let line = gate.wait_for_line(time, |line| line["event"] == "rejected" && line["reason"] == reason.label());
         assert_eq!(line["certificate"]["name"], "alice-phone", "{line}");
         // It says why, and can be asked everything.

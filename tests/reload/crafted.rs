@@ -22,8 +22,8 @@ fn der(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
-/// How many signatures it takes, `src/handshake/authorities/tests.rs` counts: none to cut those that a list names, one for each
-/// device that goes on.
+/// How many signatures it takes, `src/handshake/authorities/tests.rs` counts: none to cut those that a list names, one for
+/// each device that goes on.
 #[test]
 fn row_36_crafted_sessions_of_a_revoked_device_are_cut() {
     let pki = TestPki::new();
@@ -57,8 +57,8 @@ fn row_36_crafted_sessions_of_a_revoked_device_are_cut() {
     };
     let (gone, stay) = (sessions(&lost), sessions(&kept));
     list(&[SerialNumber::from(7)]);
-    let told = reload(&gate, &house).success();
-    assert!(told.text().contains(&format!("not be let in any more: {SESSIONS}.")), "{told}");
+    let output = reload(&gate, &house).success();
+    assert!(output.text().contains(&format!("because they are no longer admitted: {SESSIONS}.")), "{output}");
     for client in &gone {
         assert_eq!(client.end(), End::Orderly);
     }
@@ -76,7 +76,7 @@ fn row_36_crafted_sessions_of_a_revoked_device_are_cut() {
 }
 
 #[test]
-fn row_36_a_needless_certificate_that_expires_ends_nothing() {
+fn row_36_expiry_of_an_unneeded_certificate_ends_nothing() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = Gate::start(&controlled(&House::new(&pki).route("nas", backend.address())));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use doorward::control::ask::reload;
+use doorward::control::client::reload;
 use rcgen::SerialNumber;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -125,7 +125,7 @@ impl Crowd {
 
     /// Lets the rest say their last words, and says how it went for them.
     pub(crate) async fn part(mut self) -> (Gate, Vec<Guest>) {
-        // Whoever is still to be cut by mistake has had a turn by now.
+        // A session that is cut by mistake would have ended by now.
         let said = self.talking.load(Ordering::SeqCst) + self.guests.len();
         let begun = Instant::now();
         while self.talking.load(Ordering::SeqCst) < said && begun.elapsed() < DEADLINE {
@@ -152,7 +152,7 @@ async fn enter(address: SocketAddr, config: &Arc<ClientConfig>) -> TlsStream<Tcp
     TlsConnector::from(Arc::clone(config)).connect(name, tcp).await.unwrap()
 }
 
-/// Says something and hears it back, over and over, until it is enough or somebody hangs up.
+/// Sends bytes and reads the echo, until stopped or disconnected.
 async fn talk(
     device: u64,
     mut stream: TlsStream<TcpStream>,

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use doorward::control::ask::ask;
+use doorward::control::client::ask;
 use doorward::control::{Answer, Request};
 use doorward::model::identity::Sha256;
 use doorward::model::rejection::{Alert, Reason};
@@ -79,7 +79,7 @@ fn dialling(gate: &Gate, config: &Arc<ClientConfig>) -> Client {
     guest
 }
 
-/// The one verdict there is: turned away for this reason.
+/// The only verdict: refused for this reason.
 #[track_caller]
 fn rejected(gate: &Gate, reason: Reason) -> Value {
     let line = gate.wait_rejected(reason.stage().label(), reason.label(), 1).remove(0);
@@ -106,8 +106,8 @@ fn row_39_revoked_while_dialling_gets_no_header() {
         let lost = Arc::new(pki.client_config(Some(&pki.clients.issue(params)), &[version]));
         let guest = dialling(&gate, &lost);
         list(&[SerialNumber::from(7)]);
-        let told = reload(&gate, &config).success();
-        assert!(told.text().contains("Ended, since they would not be let in any more: 1."), "{told}");
+        let output = reload(&gate, &config).success();
+        assert!(output.text().contains("Cut, because they are no longer admitted: 1."), "{output}");
         assert_eq!(guest.end(), End::Alert(Alert::CERTIFICATE_REVOKED));
         let line = rejected(&gate, Reason::Revoked);
         assert_eq!(
@@ -156,7 +156,7 @@ fn row_39_a_resumed_session_gets_no_header_either() {
 
 /// The right and the way are judged by the configuration of now, whatever the change is about.
 #[test]
-fn row_39_a_changed_route_ends_the_dial_and_is_told() {
+fn row_39_a_changed_route_ends_the_dial_and_is_logged() {
     let scene = Scene::new();
     let pki = &scene.pki;
     let alice = pki.client("alice-phone");
@@ -209,12 +209,12 @@ fn row_39_a_reload_that_changes_nothing_ends_no_dial() {
     reload(&gate, &config.replace("allow = [\"any\"]", "allow = [\"alice-phone\"]")).success();
     assert_eq!(wait_dialling(&gate).id, id);
     drop(guest);
-    ask_gate(&gate, &Request::CutEverybody);
+    ask_gate(&gate, &Request::CutAll);
     gate.wait_closed("nas", 1);
 }
 
 #[test]
-fn row_39_a_passthrough_route_that_asks_ends_the_dial() {
+fn row_39_passthrough_that_becomes_terminating_ends_the_dial() {
     let scene = Scene::new();
     let raw = scene.house("", "mail", "mode = \"passthrough\"\nsend_proxy_protocol = \"v2\"");
     let changes = [
@@ -243,7 +243,7 @@ fn row_39_cut_while_dialling_is_closed_by_hand() {
     let alice = client(&scene.pki, Some(&scene.pki.client("alice-phone")));
     let gate = Gate::start(&scene.house("", "nas", OPEN));
     let guest = dialling(&gate, &alice);
-    let cut = ask_gate(&gate, &Request::Cut { whom: "alice-phone".to_owned() });
+    let cut = ask_gate(&gate, &Request::Cut { selector: "alice-phone".to_owned() });
     assert!(matches!(&cut, Answer::Cut(cut) if cut.open == 1), "{cut:?}");
     assert_eq!(guest.end(), End::Orderly);
     let line = gate.wait_closed("nas", 1).remove(0);

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use doorward::control::ask::{TakeError, in_force, take_list};
+use doorward::control::client::{TakeError, in_force, take_list};
 use doorward::model::rejection::{Alert, Reason};
 use rcgen::{CertificateRevocationListParams, SerialNumber};
 use rustls::pki_types::pem::PemObject;
@@ -61,7 +61,7 @@ fn gate(pki: &TestPki, backend: &Backend) -> (Gate, String) {
 }
 
 #[test]
-fn row_33_handed_list_counts_at_once_and_after_a_reload() {
+fn row_33_sent_list_applies_at_once_and_after_a_reload() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, config) = gate(&pki, &backend);
     let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
@@ -73,8 +73,8 @@ fn row_33_handed_list_counts_at_once_and_after_a_reload() {
     assert_eq!(hand(&gate, &pki.clients, handed.clone()), Ok(2));
     open.iter().for_each(|session| drop(session.end()));
     gate.wait_for_lines("both are cut", 2, |line| line["event"] == "closed" && line["reason"] == "revoked");
-    let told = gate.wait_for_line("the list is told of", |line| line["event"] == "revocation_list");
-    assert_eq!((&told["sessions_cut"], &told["number"]), (&2.into(), &"6".into()), "{told}");
+    let logged = gate.wait_for_line("the list to be logged", |line| line["event"] == "revocation_list");
+    assert_eq!((&logged["sessions_cut"], &logged["number"]), (&2.into(), &"6".into()), "{logged}");
     let out = |gate: &Gate| {
         for name in [NAS, SSH] {
             assert_refused(gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, name));
@@ -89,7 +89,7 @@ fn row_33_handed_list_counts_at_once_and_after_a_reload() {
     // Once more is no mistake, and cuts nothing.
     assert_eq!(hand(&gate, &pki.clients, handed), Ok(0));
 
-    // Both lists are told of on the route that names a file, and the one on the other.
+    // The route that names a file has both lists, the other one has the sent list only.
     let shown = in_force(&gate.folder().join("control.sock"), &certificate(&pki.clients)).unwrap();
     let of = |name: &str| {
         let route = shown.routes.iter().find(|route| route.name == name).unwrap();
@@ -109,7 +109,7 @@ fn row_33_handed_list_counts_at_once_and_after_a_reload() {
 }
 
 #[test]
-fn row_33_handed_list_that_is_older_or_foreign_is_refused() {
+fn row_33_sent_list_that_is_older_or_foreign_is_refused() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, _) = gate(&pki, &backend);
     let mine = client(&pki, Some(&numbered(&pki.clients, "alice-phone", 78)));
@@ -133,21 +133,21 @@ fn row_33_handed_list_that_is_older_or_foreign_is_refused() {
         ("signed by a twin", &pki.clients, signed(&twin, list([78], 9)), "not signed by the authority"),
         ("expired", &pki.clients, signed(&pki.clients, expired), "has expired"),
         ("damaged", &pki.clients, damaged, "not signed by the authority"),
-        ("rubbish", &pki.clients, vec![0x30; 1000], "no revocation list"),
-        ("nothing", &pki.clients, Vec::new(), "no revocation list"),
+        ("rubbish", &pki.clients, vec![0x30; 1000], "not a revocation list"),
+        ("nothing", &pki.clients, Vec::new(), "not a revocation list"),
     ] {
         let why = hand(&gate, authority, list).expect_err(what);
         assert!(why.contains(says), "{what}: {why}");
         stays.ping().unwrap();
     }
     let long = hand(&gate, &pki.clients, vec![0; 32 * 1024 * 1024 + 1]).unwrap_err();
-    assert!(long.contains("at most") && long.contains("33554432"), "{long}");
+    assert!(long.contains("the limits are") && long.contains("33554432"), "{long}");
     assert_admitted(&gate, || Client::admitted(gate.address(), &mine, NAS));
     drop(stays);
 }
 
 #[test]
-fn row_33_handed_list_leaves_other_authorities_alone() {
+fn row_33_sent_list_does_not_affect_other_authorities() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let others = Authority::new("Others");
     pki.write("clients.pem", format!("{}{}", pki.clients.pem(), others.pem()));
@@ -173,7 +173,7 @@ fn row_33_handed_list_leaves_other_authorities_alone() {
 }
 
 #[test]
-fn row_33_handed_list_of_100_000_certificates_is_taken() {
+fn row_33_sent_list_of_100_000_certificates_is_accepted() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, _) = gate(&pki, &backend);
     let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
@@ -188,7 +188,7 @@ fn row_33_handed_list_of_100_000_certificates_is_taken() {
 
 /// Which of the two comes first, the reload that reads the file or the list that is handed over, makes no difference.
 #[test]
-fn row_33_handed_list_that_the_file_had_outlasts_an_older_file() {
+fn row_33_sent_list_from_a_file_outlasts_an_older_file() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, config) = gate(&pki, &backend);
     let own = pki.write("own.crl", pki.clients.sign_list(list([], 5)));
@@ -210,7 +210,7 @@ fn row_33_handed_list_that_the_file_had_outlasts_an_older_file() {
 }
 
 #[test]
-fn row_33_handed_list_counts_on_the_routes_where_it_is_newer() {
+fn row_33_sent_list_applies_on_routes_where_it_is_newer() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, config) = gate(&pki, &backend);
     let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
@@ -229,7 +229,7 @@ fn row_33_handed_list_counts_on_the_routes_where_it_is_newer() {
 
 /// A route that trusts a device's certificate itself names no authority, and has no list of its own.
 #[test]
-fn row_33_handed_list_counts_where_the_device_is_pinned() {
+fn row_33_sent_list_applies_to_a_pinned_device() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let [lost, mine] =
         [("lost-phone", 77), ("alice-phone", 78)].map(|(name, serial)| numbered(&pki.clients, name, serial));
@@ -269,7 +269,7 @@ impl Drop for Over<'_> {
 
 /// Whichever is done first: what was said to be in force is, also after a reload that had begun before.
 #[test]
-fn row_33_lists_and_reloads_at_the_same_time_lose_none() {
+fn row_33_concurrent_lists_and_reloads_lose_no_list() {
     const LISTS: u64 = 40;
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, _) = gate(&pki, &backend);
@@ -281,7 +281,7 @@ fn row_33_lists_and_reloads_at_the_same_time_lose_none() {
         let reloads = scope.spawn(|| {
             let mut count = 0;
             while !over.load(Ordering::Relaxed) {
-                doorward::control::ask::reload(&socket).unwrap();
+                doorward::control::client::reload(&socket).unwrap();
                 count += 1;
             }
             count
@@ -318,7 +318,7 @@ fn hung_reload_does_not_delay_lists_and_cuts() {
     std::fs::remove_file(&file).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
     let socket = gate.folder().join("control.sock");
-    let waiting = thread::spawn(move || doorward::control::ask::reload(&socket));
+    let waiting = thread::spawn(move || doorward::control::client::reload(&socket));
     // The reload has opened the file once there is a reader.
     let pipe = wait_until("the reload reads", || {
         std::fs::OpenOptions::new()

@@ -1,4 +1,4 @@
-//! Listeners come, go and move, and nobody who is in notices.
+//! Listeners are added, removed and moved, and open sessions do not notice.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -26,7 +26,7 @@ fn and(config: &str, name: &str, address: impl ToString) -> String {
 
 /// Takes a configuration over and returns what `doorward reload` says in JSON.
 #[track_caller]
-fn told(gate: &Gate, config: &str) -> Value {
+fn reloaded(gate: &Gate, config: &str) -> Value {
     std::fs::write(gate.folder().join("doorward.toml"), config).unwrap();
     serde_json::from_str(&doorward(gate, &["reload", "--format", "json"]).success().text()).unwrap()
 }
@@ -45,12 +45,12 @@ fn listening(gate: &Gate) -> Vec<(String, SocketAddr)> {
 }
 
 #[track_caller]
-fn nobody_listens(address: SocketAddr) {
+fn assert_closed(address: SocketAddr) {
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused, "{address}");
 }
 
 #[test]
-fn one_more_one_that_moves_and_one_less() {
+fn listeners_are_added_moved_and_removed() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -58,7 +58,7 @@ fn one_more_one_that_moves_and_one_less() {
     let gate = Gate::start(&config);
     let first = Client::admitted(gate.address(), &alice, NAS).unwrap();
 
-    let answer = told(&gate, &and(&config, "second", "127.0.0.1:0"));
+    let answer = reloaded(&gate, &and(&config, "second", "127.0.0.1:0"));
     let opened = doors(&answer["opened"]);
     let [(name, second)] = &opened[..] else { panic!("{answer}") };
     assert_eq!((name.as_str(), &answer["closed"]), ("second", &Value::from([0; 0])), "{answer}");
@@ -66,7 +66,7 @@ fn one_more_one_that_moves_and_one_less() {
     let line = gate.wait_for_line("that it listens", |line| line["listener"] == "second");
     assert_eq!((&line["event"], &line["address"]), (&"listening".into(), &second.to_string().into()));
 
-    // It has its series from the start, and whoever comes that way is counted there, let in or not.
+    // It has its metrics from the start: connections through it are counted, admitted or refused.
     assert_eq!(gate.metrics().sum(REJECTED, &[("listener", "second")]), 0.0);
     let verdict = assert_admitted(&gate, || Client::admitted(*second, &alice, NAS));
     assert_eq!(verdict["listener"], "second");
@@ -82,25 +82,25 @@ fn one_more_one_that_moves_and_one_less() {
     // To every address of the machine, although the narrow one is in the way; and back.
     let everywhere = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), second.port());
     for (from, to) in [(*second, everywhere), (everywhere, *second)] {
-        let answer = told(&gate, &and(&config, "second", to));
+        let answer = reloaded(&gate, &and(&config, "second", to));
         assert_eq!(doors(&answer["opened"]), [("second".to_owned(), to)], "{answer}");
         assert_eq!(doors(&answer["closed"]), [("second".to_owned(), from)], "{answer}");
         assert_admitted(&gate, || Client::admitted(*second, &alice, NAS));
     }
-    nobody_listens(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), second.port()));
+    assert_closed(SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), second.port()));
 
     // Its other keys are its own to the end: only this door is shut for this source.
     let denying = format!("{}deny_sources = [\"127.0.0.1\"]\n", and(&config, "second", second));
-    let answer = told(&gate, &denying);
+    let answer = reloaded(&gate, &denying);
     assert_eq!((doors(&answer["opened"]), doors(&answer["closed"])), (vec![], vec![]), "{answer}");
     drop(crate::client::connect(*second));
     assert_eq!(gate.wait_rejected("admission", "source_denied", 1)[0]["listener"], "second");
     assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
 
-    // Who came in by a door that is gone stays: where he may go is the routes' to say.
+    // Sessions of a removed listener stay open: only routes decide about access.
     let text = reload(&gate, &config).success().text();
-    assert!(text.contains(&format!("Listens no longer on {second} (second)\n")), "{text}");
-    nobody_listens(*second);
+    assert!(text.contains(&format!("Closed listener second on {second}\n")), "{text}");
+    assert_closed(*second);
     let line = gate.wait_for_lines("that it does not listen", 3, |line| line["event"] == "listener_closed");
     assert_eq!((&line[2]["listener"], &line[2]["address"]), (&"second".into(), &second.to_string().into()));
     assert_eq!(listening(&gate), [("public".to_owned(), gate.address())]);
@@ -112,7 +112,7 @@ fn one_more_one_that_moves_and_one_less() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_refuses_the_whole_reload() {
+fn an_address_in_use_refuses_the_whole_reload() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -122,7 +122,7 @@ fn an_address_that_cannot_be_had_refuses_the_whole_reload() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap();
 
-    // One that could be had stands before it, the first one is gone, and so is the route.
+    // A free address stands before it; the first listener and the route are gone.
     let wanted = controlled(&House::new(&pki).route("ssh", backend.address()));
     let wanted = wanted.replace("name = \"public\"", "name = \"renamed\"");
     let free = {
@@ -135,19 +135,19 @@ fn an_address_that_cannot_be_had_refuses_the_whole_reload() {
     assert!(refused.stderr.contains(&expected), "{refused}");
     assert!(refused.stderr.contains("another program listens there: stop it, or choose another port"), "{refused}");
 
-    nobody_listens(free);
+    assert_closed(free);
     let status = doorward_at_socket(&gate, &["status"]).text();
-    assert!(status.contains("was not taken over") && status.contains(&expected), "{status}");
+    assert!(status.contains("latest reload was refused") && status.contains(&expected), "{status}");
     guest.ping().unwrap();
     assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
     let unknown = || Client::admitted(gate.address(), &alice, SSH);
     assert_refused(&gate, &backend, Reason::ServerNameUnknown, UNRECOGNIZED_NAME, unknown);
     drop(guest);
 
-    // As soon as it can be had, it is.
+    // Once the address is free, the reload succeeds.
     drop(other);
     reload(&gate, &and(&and(&wanted, "free", free), "taken", taken)).success();
-    nobody_listens(gate.address());
+    assert_closed(gate.address());
     for address in [free, taken] {
         assert_admitted(&gate, || Client::admitted(address, &alice, SSH));
     }

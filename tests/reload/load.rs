@@ -1,10 +1,10 @@
-//! Nobody notices reloads, and who is revoked among many is out.
+//! Reloads affect no other connection, and one revoked device of many is cut.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use doorward::control::ask::{self, ReloadError};
+use doorward::control::client::{self, ReloadError};
 use rcgen::SerialNumber;
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::{NAS, SSH};
 
 /// attacks.md row 24: 100 reloads under load, half of them broken.
 #[test]
-fn a_hundred_reloads_lose_no_connection_and_refuse_nobody() {
+fn a_hundred_reloads_lose_and_refuse_no_connection() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let address = backend.address();
@@ -60,14 +60,14 @@ fn a_hundred_reloads_lose_no_connection_and_refuse_nobody() {
             let half = round / 2 % 2;
             let config = if round % 2 == 0 { &good[half] } else { &broken[half] };
             std::fs::write(&file, config).unwrap();
-            match ask::reload(&socket) {
+            match client::reload(&socket) {
                 Ok(reloaded) => {
                     assert_eq!((round % 2, reloaded.sessions_cut), (0, 0), "round {round}");
                 }
                 Err(ReloadError::Refused { .. }) => assert_eq!(round % 2, 1, "round {round}"),
                 Err(error) => panic!("round {round}: {error}"),
             }
-            // Somebody has done something in between.
+            // Another reload was done in between.
             while visits.load(Ordering::SeqCst) == before {
                 thread::yield_now();
             }
@@ -87,7 +87,7 @@ fn a_hundred_reloads_lose_no_connection_and_refuse_nobody() {
 
 /// `cargo bench --bench revoke` does it with 1,000 sessions of 50 devices.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_many_devices_exactly_the_one_that_is_revoked_is_out_and_the_others_lose_no_byte() {
+async fn revoking_one_of_many_devices_cuts_it_and_no_other() {
     const DEVICES: u64 = 12;
     const SESSIONS: usize = 10;
     const LOST: u64 = 7;
@@ -108,9 +108,9 @@ async fn of_many_devices_exactly_the_one_that_is_revoked_is_out_and_the_others_l
     });
 }
 
-/// A list that takes its time, read while somebody comes and goes: he does not notice.
+/// A long list is read while connections come and go without delay.
 #[test]
-fn a_long_list_holds_nobody_up() {
+fn a_long_list_delays_no_connection() {
     const REVOKED: u64 = 30_000;
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -132,7 +132,7 @@ fn a_long_list_holds_nobody_up() {
     thread::scope(|scope| {
         let reloading = scope.spawn(|| {
             let begun = Instant::now();
-            let lost = ask::reload(&socket).unwrap().lost;
+            let lost = client::reload(&socket).unwrap().lost;
             (begun.elapsed(), lost)
         });
         let (mut visits, mut longest) = (0, Duration::ZERO);
@@ -148,7 +148,7 @@ fn a_long_list_holds_nobody_up() {
             "{visits} visits, the longest of {longest:?}, in a reload of {took:?}"
         );
         assert_eq!(lost.len(), 101);
-        assert!(lost.iter().any(|one| one.who == "29900 more whose serial numbers a list has"), "{lost:?}");
+        assert!(lost.iter().any(|one| one.client == "29900 more revoked serial numbers"), "{lost:?}");
     });
     visit();
 }

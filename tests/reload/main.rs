@@ -1,19 +1,19 @@
-//! Another configuration for a running gate: taken over whole or not at all, and whose right to be in is gone is out.
+//! Reloads of a running gate: the configuration is applied whole or not at all, and sessions it no longer admits are cut.
 //!
 //! | file | shows | of attacks.md |
 //! |---|---|---|
-//! | `whole` | everything is taken over, or nothing is; who asked is told | 12, 24 |
-//! | `listeners` | they come, go and move; one that cannot be had refuses the reload | 24 |
-//! | `watched` | files that change are taken over by themselves | |
+//! | `whole` | the whole configuration is applied, or nothing is; `doorward reload` shows every error | 12, 24 |
+//! | `listeners` | listeners are added, moved and removed; an address in use refuses the reload | 24 |
+//! | `watched` | changed files are reloaded | |
 //! | `handed` | revocation lists that come over the control socket | 33 |
-//! | `tightened` | a broken configuration does not hold up what takes rights away | 34 |
-//! | `mounts` | files on file systems and mounts that tell nothing are watched as well | 37 |
-//! | `tickets` | earlier sessions are worth nothing after a reload | 18, 41 |
-//! | `load` | nobody notices reloads, and who is revoked among many is out | 24 |
-//! | `sessions` | whose right is gone is cut, on every path, and nobody else | 25 |
-//! | `dialling` | a right that is lost while backends are dialled reaches none of them | 39 |
-//! | `clock` | the clock is what changes | 26 |
-//! | `crafted` | what a device sends along does not matter | 36 |
+//! | `tightened` | a broken configuration does not delay revocations | 34 |
+//! | `mounts` | files on file systems and mounts without inotify events are watched as well | 37 |
+//! | `tickets` | session tickets are void after a reload | 18, 41 |
+//! | `load` | reloads affect no other connection; one revoked device of many is cut | 24 |
+//! | `sessions` | sessions that are no longer admitted are cut on every path, and no others | 25 |
+//! | `dialling` | a device revoked while backends are dialled reaches none of them | 39 |
+//! | `clock` | the clock is set | 26 |
+//! | `crafted` | certificates that a chain does not need have no effect | 36 |
 //!
 //! Each reason for which a session is cut is brought about by `tests/journey/reasons.rs`.
 
@@ -59,7 +59,7 @@ use home::House;
 const NAS: &str = "nas.home.example";
 const SSH: &str = "ssh.home.example";
 
-/// The configuration of a house with a control socket, which is reloaded when somebody says so.
+/// The configuration of a house with a control socket, reloaded on request only.
 fn controlled(house: &House<'_>) -> String {
     format!("watch = \"off\"\n{}\n[control]\nsocket = \"control.sock\"\n", house.config())
 }

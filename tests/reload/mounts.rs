@@ -16,8 +16,9 @@ use crate::home::House;
 
 const LIST: &str = "clients.crl";
 
-/// A gate reads a revocation list from `seen_at/clients.crl`, which shows `written_to/clients.crl` once `mount` has run in the
-/// gate's mount namespace. The list is replaced by one that revokes a device that is connected, and the gate must cut it.
+/// A gate reads a revocation list from `seen_at/clients.crl`, which shows `written_to/clients.crl` once `mount` has run in
+/// the gate's mount namespace. The list is replaced by one that revokes a device that is connected, and the gate must cut
+/// it.
 #[track_caller]
 fn assert_change_is_seen(pki: &TestPki, written_to: &Path, seen_at: &Path, mount: &str, write: impl Fn(&Path, &str)) {
     let backend = Backend::echo();
@@ -32,7 +33,7 @@ fn assert_change_is_seen(pki: &TestPki, written_to: &Path, seen_at: &Path, mount
     let session = Client::admitted(gate.address(), &carol, NAS).unwrap();
     session.ping().unwrap();
     write(&written_to.join(LIST), &list(&[SerialNumber::from(77)]));
-    gate.wait_for_line("a reload by itself", |line| line["cause"] == "watch" && line["event"] == "reloaded");
+    gate.wait_for_line("an automatic reload", |line| line["cause"] == "watch" && line["event"] == "reloaded");
     assert_eq!(session.end(), End::Orderly);
 }
 

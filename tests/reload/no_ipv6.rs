@@ -33,7 +33,7 @@ fn library(folder: &TempDir) -> PathBuf {
 }
 
 #[test]
-fn every_address_is_every_ipv4_address_without_ipv6() {
+fn wildcard_address_is_ipv4_only_without_ipv6() {
     let folder = tempfile::tempdir().unwrap();
     let library = library(&folder);
     let pki = TestPki::new();

@@ -1,4 +1,4 @@
-//! Whose right to be in is gone is cut, and nobody else.
+//! Sessions that are no longer admitted are cut, and no others.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -43,7 +43,7 @@ fn closed(gate: &Gate, reason: &str) -> Value {
 
 /// A device is revoked while it is in, twice, once by a resumed session; the others are in the middle of something.
 #[test]
-fn who_is_revoked_is_out_at_once_and_nobody_else() {
+fn revoked_device_is_cut_at_once_and_no_other() {
     for version in VERSIONS {
         let pki = TestPki::new();
         let backend = Backend::echo();
@@ -78,8 +78,8 @@ fn who_is_revoked_is_out_at_once_and_nobody_else() {
 
         list(&[SerialNumber::from(7)]);
         let asked = Instant::now();
-        let told = reload(&gate, &house(&keys)).success();
-        assert!(told.text().contains("go on: 3. Ended, since they would not be let in any more: 3."), "{told}");
+        let output = reload(&gate, &house(&keys)).success();
+        assert!(output.text().contains("kept: 3. Cut, because they are no longer admitted: 3."), "{output}");
         for client in [&first, &resumed, &elsewhere] {
             assert_eq!(client.end(), End::Orderly);
         }
@@ -101,9 +101,9 @@ fn who_is_revoked_is_out_at_once_and_nobody_else() {
     }
 }
 
-/// attacks.md row 25: a session lives on if it would be let in now, over the route of the same name, and not otherwise.
+/// attacks.md row 25: a session stays open if the route of the same name would admit it now, and not otherwise.
 #[test]
-fn a_session_lives_on_exactly_if_it_would_be_let_in_now() {
+fn a_session_stays_exactly_if_it_would_be_admitted_now() {
     let pki = TestPki::new();
     let (backend, elsewhere) = (Backend::echo(), Backend::echo());
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -143,9 +143,9 @@ fn a_session_lives_on_exactly_if_it_would_be_let_in_now() {
     }
 }
 
-/// Who came without a certificate is judged as one without a certificate, however he came.
+/// A session without a certificate is judged as such, in each mode.
 #[test]
-fn who_showed_nothing_lives_on_exactly_if_nothing_is_enough() {
+fn session_without_certificate_stays_if_none_is_needed() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let address = backend.address().to_string();
@@ -194,10 +194,10 @@ fn who_showed_nothing_lives_on_exactly_if_nothing_is_enough() {
     }
 }
 
-/// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and no backend
-/// ever hears of it.
+/// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and no
+/// backend ever hears of it.
 #[test]
-fn a_handshake_that_began_before_the_reload_is_no_way_around_it() {
+fn a_handshake_begun_before_the_reload_does_not_evade_it() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let lost = pki.client("lost-phone");
@@ -215,12 +215,12 @@ fn a_handshake_that_began_before_the_reload_is_no_way_around_it() {
     assert_eq!((backend.accepted(), backend.received()), (0, 0));
 }
 
-/// It falls between the end of the handshake and the answer of the backend: the dial ends, and a backend that answers later hears
-/// nothing.
+/// It falls between the end of the handshake and the answer of the backend: the dial ends, and a backend that answers later
+/// hears nothing.
 #[test]
-fn a_backend_that_was_slow_to_answer_is_no_way_around_a_reload_either() {
+fn a_slow_backend_does_not_evade_a_reload() {
     let pki = TestPki::new();
-    // Its queue holds one, and that one is there: whoever comes then is not answered.
+    // Its queue holds one connection, which is taken: the next one is not answered.
     let backend = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     backend.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     backend.listen(0).unwrap();
@@ -254,9 +254,9 @@ fn a_backend_that_was_slow_to_answer_is_no_way_around_a_reload_either() {
     gate.wait_metric("doorward_sessions_cut_total", &[("reason", "denied")], 1.0);
 }
 
-/// Whatever a relay is doing at that moment: nothing, moving bytes, or waiting for somebody who does not read.
+/// Whatever a relay is doing at that moment: nothing, moving bytes, or waiting for a peer that does not read.
 #[test]
-fn a_busy_relay_is_cut_as_fast_as_an_idle_one_on_each_path() {
+fn a_busy_relay_is_cut_as_fast_as_an_idle_one() {
     let pki = TestPki::new();
     let chatter = Backend::serve("127.0.0.1:0", |mut stream, _| {
         // Until the gate hangs up.
@@ -297,7 +297,7 @@ fn a_busy_relay_is_cut_as_fast_as_an_idle_one_on_each_path() {
 
 /// The clock is not the test's to set; what is done about dates when it jumps is shown by the unit tests of `sessions`.
 #[test]
-fn who_expires_while_in_is_cut_unless_the_route_keeps_him_and_a_reload_does_not_forget_why() {
+fn expired_session_is_cut_unless_its_route_keeps_it() {
     const LEFT: Duration = Duration::from_secs(3);
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -334,7 +334,7 @@ fn who_expires_while_in_is_cut_unless_the_route_keeps_him_and_a_reload_does_not_
 }
 
 #[test]
-fn whoever_is_meant_is_cut_by_hand_and_nobody_else() {
+fn cut_ends_the_selected_sessions_and_no_others() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = House::new(&pki).route("nas", backend.address()).route("ssh", backend.address());
@@ -342,15 +342,15 @@ fn whoever_is_meant_is_cut_by_hand_and_nobody_else() {
     let (alice, bob) = (pki.client("alice-phone"), pki.client("bob-laptop"));
     let print_of_bob = format!("sha256:{}", Sha256::of(&bob.chain()[0]));
     let (alice, bob) = (client(&pki, Some(&alice)), client(&pki, Some(&bob)));
-    // Who is in, newest last.
+    // The open sessions, the newest last.
     let guests = [("alice-phone", "nas"), ("alice-phone", "ssh"), ("bob-laptop", "nas"), ("bob-laptop", "ssh")];
-    let everybody = || {
+    let open_all = || {
         [(&alice, NAS), (&alice, SSH), (&bob, NAS), (&bob, SSH)]
             .map(|(config, name)| Client::admitted(gate.address(), config, name).unwrap())
     };
     let mut cut_so_far = 0.0;
-    let meaning: [(&str, &[usize]); 11] = [
-        ("nobody-here", &[]),
+    let cases: [(&str, &[usize]); 11] = [
+        ("unknown-device", &[]),
         ("alice", &[]),
         ("alice-phone2", &[]),
         ("sha256:0000", &[]),
@@ -362,47 +362,47 @@ fn whoever_is_meant_is_cut_by_hand_and_nobody_else() {
         ("route:ssh", &[1, 3]),
         ("127.0.0.1", &[0, 1, 2, 3]),
     ];
-    for (whom, meant) in meaning.into_iter().chain([("--all", &[0, 1, 2, 3][..])]) {
-        let clients = everybody();
+    for (selector, selected) in cases.into_iter().chain([("--all", &[0, 1, 2, 3][..])]) {
+        let clients = open_all();
         let newest = doorward(&gate, &["sessions", "--format", "json"]).success();
         let newest = serde_json::from_str::<Value>(&newest.text()).unwrap()["sessions"][0]["id"].to_string();
         let second = clients[1].tcp().local_addr().unwrap().to_string();
-        let argument = match whom {
+        let argument = match selector {
             "the id of the newest" => newest.as_str(),
             "where the second came from" => second.as_str(),
-            whom => whom,
+            selector => selector,
         };
         let said = doorward(&gate, &["cut", "--format", "json", argument]).success();
         let said: Value = serde_json::from_str(&said.text()).unwrap();
         let sessions = said["sessions"].as_array().unwrap().iter().rev();
-        let told: Vec<(&str, &str)> = sessions
+        let cut: Vec<(&str, &str)> = sessions
             .map(|one| (one["certificate"]["name"].as_str().unwrap(), one["route"].as_str().unwrap()))
             .collect();
-        let expected: Vec<(&str, &str)> = meant.iter().map(|&one| guests[one]).collect();
-        assert_eq!((told, &said["open"]), (expected, &meant.len().into()), "{whom}");
+        let expected: Vec<(&str, &str)> = selected.iter().map(|&one| guests[one]).collect();
+        assert_eq!((cut, &said["open"]), (expected, &selected.len().into()), "{selector}");
         for (index, client) in clients.iter().enumerate() {
-            if meant.contains(&index) {
-                assert_eq!(client.end(), End::Orderly, "{whom}");
+            if selected.contains(&index) {
+                assert_eq!(client.end(), End::Orderly, "{selector}");
             } else {
                 client.ping().unwrap();
             }
         }
-        cut_so_far += meant.len() as f64;
+        cut_so_far += selected.len() as f64;
         gate.wait_metric("doorward_sessions_cut_total", &[("reason", "cut_by_hand")], cut_so_far);
         drop(clients);
         gate.settled();
     }
-    // What says nothing means nobody, and never everybody.
+    // An empty selector selects no session, and never all.
     for wrong in [vec!["cut"], vec!["cut", ""], vec!["cut", "sha256:12"], vec!["cut", "alice-phone", "--all"]] {
         assert_eq!(doorward(&gate, &wrong).failure().status.code(), Some(2), "{wrong:?}");
     }
-    assert!(doorward(&gate, &["cut", "alice-phone"]).success().text().starts_with("Nobody is in"));
+    assert!(doorward(&gate, &["cut", "alice-phone"]).success().text().starts_with("No open connection matches"));
 }
 
-/// What a client sends beside the certificates that vouch for it is nobody's business: an authority that has expired and is
+/// Certificates that a client sends and its chain does not need have no effect: an authority that has expired and is
 /// trusted all the same, as many `.p12` bring it along, or one that it has no use for any more.
 #[test]
-fn what_has_expired_beside_a_good_certificate_ends_no_session() {
+fn an_expired_unneeded_certificate_ends_no_session() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let mut old = Authority::for_authorities("Old clients of home.example");
@@ -425,7 +425,7 @@ fn what_has_expired_beside_a_good_certificate_ends_no_session() {
         let shown = Shown::new(chain, signing_key(certified.key()));
         Client::admitted(gate.address(), &showing(&pki, shown, TLS13), NAS).unwrap()
     });
-    // Somebody whose time is over goes, so that the gate has looked at the dates of all of them.
+    // An expired session ends, which proves that the gate has checked all dates.
     let mut params = Certified::for_clients("carol-phone");
     params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(2);
     let carol = client(&pki, Some(&pki.clients.issue(params)));
@@ -438,9 +438,9 @@ fn what_has_expired_beside_a_good_certificate_ends_no_session() {
     gate.wait_metric("doorward_sessions_cut_total", &[], 1.0);
 }
 
-/// Nobody looked at his dates when he came, and then somebody does.
+/// The dates were not verified when the session began, and are after the reload.
 #[test]
-fn who_was_let_in_unverified_is_cut_when_he_expires_once_the_route_verifies() {
+fn unverified_session_is_cut_on_expiry_once_verified() {
     const LEFT: Duration = Duration::from_secs(3);
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -454,8 +454,8 @@ fn who_was_let_in_unverified_is_cut_when_he_expires_once_the_route_verifies() {
     params.not_after = time::OffsetDateTime::now_utc() + LEFT;
     let carol = client(&pki, Some(&pki.clients.issue(params)));
     let carol = Client::admitted(gate.address(), &carol, NAS).unwrap();
-    let told = reload(&gate, &house("require_and_verify", "any")).success();
-    assert!(told.text().contains("go on: 1. Ended"), "{told}");
+    let output = reload(&gate, &house("require_and_verify", "any")).success();
+    assert!(output.text().contains("kept: 1. Cut"), "{output}");
     carol.ping().unwrap();
     assert_eq!(carol.end(), End::Orderly);
     assert!(begun.elapsed() < LEFT + 2 * AT_ONCE, "{:?}", begun.elapsed());

@@ -1,4 +1,4 @@
-//! Earlier sessions are worth nothing after a reload (attacks.md row 18): whoever comes back is looked at anew.
+//! Session tickets are void after a reload (attacks.md row 18): a returning client is verified again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn list(pki: &TestPki, revoked: &[SerialNumber]) -> String {
 }
 
 #[test]
-fn mtls_bypass_by_session_resumption_rustls_no_session_outlives_a_reload() {
+fn mtls_bypass_rustls_no_ticket_outlives_a_reload() {
     for version in VERSIONS {
         let pki = TestPki::new();
         let backend = Backend::echo();
@@ -75,7 +75,7 @@ fn mtls_bypass_by_session_resumption_rustls_no_session_outlives_a_reload() {
 }
 
 #[test]
-fn mtls_bypass_by_session_resumption_openssl_sess_in_of_a_revoked_device() {
+fn mtls_bypass_openssl_ticket_of_a_revoked_device() {
     let pki = TestPki::new();
     let backend = Backend::http(PAGE);
     let lists = list(&pki, &[]);
@@ -111,13 +111,13 @@ fn mtls_bypass_by_session_resumption_openssl_sess_in_of_a_revoked_device() {
         let line = gate.wait_rejected("certificate", "revoked", count + 1).swap_remove(count);
         assert_eq!(line["alert"], "certificate_revoked", "{line}");
     }
-    assert_eq!(backend.accepted(), before, "nobody has reached the NAS");
+    assert_eq!(backend.accepted(), before, "no connection has reached the NAS");
 }
 
 /// A ticket of a lax route, tried after a reload has made the route strict, and one of a route that has only changed in
 /// another way: it is looked at anew.
 #[test]
-fn row_41_no_session_outlives_a_reload_that_changes_a_setting() {
+fn row_41_no_ticket_outlives_a_reload_of_a_setting() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (devices, settings) = settings(&pki);
     let address = backend.address().to_string();

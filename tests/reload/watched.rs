@@ -1,4 +1,4 @@
-//! Files that change are taken over by themselves, however they change.
+//! Changed files are reloaded, however they change.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -25,34 +25,34 @@ use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::common::process::run;
 use crate::home::{House, assert_admitted, assert_refused};
 
-/// What came of every reload so far that nobody asked for.
-fn by_itself(gate: &Gate) -> Vec<Value> {
+/// The log lines of every automatic reload so far.
+fn automatic(gate: &Gate) -> Vec<Value> {
     gate.lines().into_iter().filter(|line| line["cause"] == "watch").collect()
 }
 
-/// Waits for the next one.
+/// Waits for the next automatic reload.
 #[track_caller]
 fn next(gate: &Gate, before: usize) -> String {
-    let lines = gate.wait_for_lines("a reload by itself", before + 1, |line| line["cause"] == "watch");
+    let lines = gate.wait_for_lines("an automatic reload", before + 1, |line| line["cause"] == "watch");
     assert_eq!(lines.len(), before + 1, "one change, one reload: {lines:?}");
     lines[before]["event"].as_str().unwrap().to_owned()
 }
 
-/// Puts a file in the place of another, as editors and `ca revoke` do.
+/// Renames a new file over another, as editors and `ca revoke` do.
 fn rename_over(file: &Path, contents: &str) {
     let new = file.with_extension("new");
     fs::write(&new, contents).unwrap();
     fs::rename(new, file).unwrap();
 }
 
-/// Turns a link elsewhere, as certbot and Kubernetes do.
-fn turn(link: &Path, target: &str) {
+/// Gives a link another target, as certbot and Kubernetes do.
+fn relink(link: &Path, target: &str) {
     let new = link.parent().unwrap().join("turning");
     symlink(target, &new).unwrap();
     fs::rename(new, link).unwrap();
 }
 
-/// Which certificate the gate shows.
+/// The certificate that the gate sends.
 fn shown(gate: &Gate, device: &Arc<ClientConfig>) -> Vec<u8> {
     let guest = Client::admitted(gate.address(), device, NAS).unwrap();
     let shown = guest.tls(|connection| connection.peer_certificates().unwrap()[0].to_vec());
@@ -62,7 +62,7 @@ fn shown(gate: &Gate, device: &Arc<ClientConfig>) -> Vec<u8> {
 }
 
 #[test]
-fn each_way_in_which_files_are_changed_is_noticed() {
+fn each_kind_of_file_change_is_detected() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -76,7 +76,7 @@ fn each_way_in_which_files_are_changed_is_noticed() {
         let issued = issue();
         for (name, contents) in [("fullchain", issued.chain_pem()), ("privkey", issued.key_pem())] {
             pki.write(&format!("archive/home/{name}{number}.pem"), contents);
-            turn(&pki.path(&format!("live/home/{name}.pem")), &format!("../../archive/home/{name}{number}.pem"));
+            relink(&pki.path(&format!("live/home/{name}.pem")), &format!("../../archive/home/{name}{number}.pem"));
         }
         issued.chain()[0].to_vec()
     };
@@ -111,16 +111,16 @@ fn each_way_in_which_files_are_changed_is_noticed() {
     assert_eq!(shown(&gate, &alice), second);
 
     assert_admitted(&gate, || Client::admitted(gate.address(), &carol, NAS));
-    turn(&pki.path("lists/..data"), "..2");
+    relink(&pki.path("lists/..data"), "..2");
     assert_eq!(next(&gate, 1), "reloaded");
     assert_refused(&gate, &backend, Reason::Revoked, Alert(44), || Client::admitted(gate.address(), &carol, NAS));
 
-    // In the folder that the link leads to by now, which nobody looked at in the beginning.
+    // In the folder that the link leads to now, which was not watched at the start.
     list("..2", &[]);
     assert_eq!(next(&gate, 2), "reloaded");
     assert_admitted(&gate, || Client::admitted(gate.address(), &carol, NAS));
 
-    // An editor, twice: the second file is another one than the gate has first looked at.
+    // An editor, twice: the second time, the file is another one than at the start.
     for (number, allow) in [(3, "alice-phone"), (4, "carol-phone")] {
         let keys = format!("allow = [{allow:?}]");
         rename_over(&file, &config(house().route_with("nas", &[&backend.address().to_string()], &keys)));
@@ -138,7 +138,7 @@ fn each_way_in_which_files_are_changed_is_noticed() {
 }
 
 #[test]
-fn a_burst_is_one_reload_a_mistake_is_told_once_and_who_wants_none_has_none() {
+fn a_burst_is_one_reload_and_an_error_is_logged_once() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = House::new(&pki).route("nas", backend.address());
@@ -152,22 +152,22 @@ fn a_burst_is_one_reload_a_mistake_is_told_once_and_who_wants_none_has_none() {
     assert_eq!(next(&gate, 0), "reloaded");
     pki.write("clients.pem", "");
     assert_eq!(next(&gate, 1), "reload_failed");
-    // Somebody else writes into the same folder.
+    // Another file in the same folder changes.
     pki.write("something-else.pem", "");
     pki.write("clients.pem", trust);
     assert_eq!(next(&gate, 2), "reloaded");
     assert_eq!(gate.metrics().sum("doorward_config_last_reload_successful", &[]), 1.0);
 
-    // All of that went past the one that looks only when it is told to.
-    assert!(by_itself(&deaf).is_empty());
-    // Until it is told to look by itself.
+    // The gate with `watch = "off"` has ignored all of this.
+    assert!(automatic(&deaf).is_empty());
+    // Until watch is turned on.
     deaf.reload(&house.config());
     pki.write("clients.pem", format!("{trust}\n"));
     assert_eq!(next(&deaf, 0), "reloaded");
     assert_eq!(next(&gate, 3), "reloaded");
 }
 
-/// Whatever was read is looked at: also what came to nothing, and what does not count because the same stands elsewhere.
+/// Every file that was read is watched, also for a reload that failed, and if its contents are known from another file.
 #[test]
 fn every_file_that_was_read_is_watched() {
     let pki = TestPki::new();
@@ -180,12 +180,12 @@ fn every_file_that_was_read_is_watched() {
     let (twin, late) = (pki.write("twin.pem", pki.clients.pem()), pki.path("late.pem"));
     let gate = Gate::start(&house(twin.to_str().unwrap()));
     let dave = client(&pki, Some(&others.issue(Certified::for_clients("dave"))));
-    // All that stood in it was known from the file before.
+    // Everything in it was known from the previous file.
     rename_over(&twin, others.pem());
     assert_eq!(next(&gate, 0), "reloaded");
     assert_admitted(&gate, || Client::admitted(gate.address(), &dave, NAS));
 
-    // A mistake, and what mends it is in a file that no configuration in force has ever named.
+    // An error that is fixed in a file which no configuration in force has ever named.
     rename_over(&gate.folder().join("doorward.toml"), &house(late.to_str().unwrap()));
     assert_eq!(next(&gate, 1), "reload_failed");
     fs::write(&late, others.pem().replace("END", "EMD")).unwrap();
@@ -194,7 +194,7 @@ fn every_file_that_was_read_is_watched() {
     assert_eq!(next(&gate, 3), "reloaded");
     assert_admitted(&gate, || Client::admitted(gate.address(), &dave, NAS));
 
-    // Which files are meant cannot even be told; what is in force stands in these.
+    // The new configuration cannot be parsed; the files of the one in force are watched.
     let file = gate.folder().join("doorward.toml");
     rename_over(&file, "[[listener]");
     assert_eq!(next(&gate, 4), "reload_failed");
@@ -204,9 +204,9 @@ fn every_file_that_was_read_is_watched() {
     assert_eq!(next(&gate, 6), "reloaded");
 }
 
-/// Somebody writes without a pause into the folder where the list is, and the list is renewed.
+/// Files beside the list change all the time while the list is renewed.
 #[test]
-fn who_never_stops_touching_files_puts_no_revocation_off() {
+fn constant_file_changes_do_not_delay_a_revocation() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let list = |revoked: &[SerialNumber]| {
@@ -234,9 +234,9 @@ fn who_never_stops_touching_files_puts_no_revocation_off() {
     assert_eq!(next(&gate, 0), "reloaded");
 }
 
-/// The machine is out of descriptors while a list is renewed, say: no file will ever change because of that.
+/// For example, the process is out of descriptors while a list is renewed. No file changes when that is over.
 #[test]
-fn what_failed_for_reasons_that_pass_is_tried_again() {
+fn reload_after_a_transient_error_is_retried() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let list = |revoked: &[SerialNumber]| {
@@ -263,9 +263,9 @@ fn what_failed_for_reasons_that_pass_is_tried_again() {
     assert_eq!(guest.end(), End::Orderly);
 }
 
-/// From `init` to the lost phone that is out, as its owner does it: nothing is restarted, and nothing but `ca revoke` is said.
+/// From `init` to the revoked phone, as its owner does it: no restart, and no command but `ca revoke`.
 #[test]
-fn ca_revoke_throws_a_device_out_of_the_running_gate() {
+fn ca_revoke_cuts_a_device_at_the_running_gate() {
     let backend = Backend::echo();
     let home = tempfile::tempdir().unwrap();
     let doorward = |arguments: &[&str]| {
@@ -275,7 +275,7 @@ fn ca_revoke_throws_a_device_out_of_the_running_gate() {
     let devices = ["--device", "alice-phone", "--device", "lost-phone"];
     doorward(&[&["init", "--domain", "home.example", "--route", &route][..], &devices].concat());
     let folder = home.path().join("doorward");
-    // Beside the files that it names; only its addresses are others.
+    // Beside the files it names, with other addresses.
     let config = fs::read_to_string(folder.join("doorward.toml")).unwrap();
     let config = config.replace("\"pki/", &format!("\"{}/pki/", folder.display()));
     let inventory = format!("address = \"127.0.0.1:0\"\ninventory = {:?}", folder.join("pki/inventory.toml"));

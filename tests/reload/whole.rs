@@ -1,4 +1,4 @@
-//! Everything is taken over, or nothing is, and who asked is told.
+//! A configuration is applied whole or not at all, and `doorward reload` shows the result.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ const UNKNOWN_CA: Alert = Alert(48);
 const UNRECOGNIZED_NAME: Alert = Alert(112);
 
 #[test]
-fn routes_certificates_trust_lists_policies_and_limits_are_taken_over() {
+fn each_part_of_the_configuration_is_reloaded() {
     let pki = TestPki::new();
     let (nas, ssh) = (Backend::echo(), Backend::echo());
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -40,8 +40,8 @@ fn routes_certificates_trust_lists_policies_and_limits_are_taken_over() {
     // A route more, over SIGHUP, and one that lets in fewer.
     let house = House::new(&pki).route_with("nas", &[&nas.address().to_string()], "allow = [\"alice-phone\"]");
     let house = house.route("ssh", ssh.address());
-    let told = gate.reload(&controlled(&house));
-    assert_eq!((&told["event"], told["after_restart"].is_null()), (&"reloaded".into(), true), "{told}");
+    let output = gate.reload(&controlled(&house));
+    assert_eq!((&output["event"], output["after_restart"].is_null()), (&"reloaded".into(), true), "{output}");
     assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
     assert_admitted(&gate, || Client::admitted(gate.address(), &bob, SSH));
     assert_refused(&gate, &nas, Reason::IdentityNotAllowed, ACCESS_DENIED, || {
@@ -103,9 +103,9 @@ fn numbered(name: &str, serial: u64) -> rcgen::CertificateParams {
     params
 }
 
-/// attacks.md row 24, and of row 12 what is said of broken lists.
+/// attacks.md row 24, and the messages about broken lists of row 12.
 #[test]
-fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
+fn broken_configuration_changes_nothing_and_errors_match_check() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -120,7 +120,7 @@ fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
 
     let keep = |name: &str| fs::read(pki.path(name)).unwrap();
     let (key, trust) = (keep("server-key.pem"), keep("clients.pem"));
-    let other_key = pki.client("somebody").key_pem();
+    let other_key = pki.client("other").key_pem();
     let truncated = &list[..list.len() / 2];
     type Broken<'a> = (&'a str, String, Vec<(&'a str, Option<&'a [u8]>)>);
     let broken: Vec<Broken<'_>> = vec![
@@ -146,12 +146,12 @@ fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
                 None => fs::remove_file(pki.path(name)).unwrap(),
             }
         }
-        let told = reload(&gate, &config).failure();
-        assert_eq!(told.status.code(), Some(3), "{what}: {told}");
-        // The same words, every mistake, and none of them twice.
+        let output = reload(&gate, &config).failure();
+        assert_eq!(output.status.code(), Some(3), "{what}: {output}");
+        // The same texts, every error, and each once.
         let checked = doorward(&gate, &["check"]).failure();
-        let (_, mistakes) = checked.stderr.split_once(":\n").unwrap();
-        assert!(told.stderr.ends_with(mistakes), "{what}: {told}\n{checked}");
+        let (_, errors) = checked.stderr.split_once(":\n").unwrap();
+        assert!(output.stderr.ends_with(errors), "{what}: {output}\n{checked}");
         let line = gate.hang_up();
         assert_eq!(line["event"], "reload_failed", "{what}: {line}");
         assert_eq!(line["errors"].as_array().unwrap().len(), checked.stderr.matches("wrong: ").count(), "{line}");
@@ -160,12 +160,12 @@ fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
         assert_eq!((metrics.sum(RELOADS, &[("outcome", "failed")]), metrics.sum(LAST, &[])), (failed, 0.0), "{what}");
 
         let status = doorward_at_socket(&gate, &["status"]).text();
-        assert!(status.contains("was not taken over") && status.contains(mistakes.trim()), "{what}: {status}");
+        assert!(status.contains("latest reload was refused") && status.contains(errors.trim()), "{what}: {status}");
         let page = gate.get("/").1;
         assert_eq!(page.matches("<li>").count(), line["errors"].as_array().unwrap().len(), "{what}: {page}");
         assert!(page.contains("The changed configuration is not in force"), "{what}: {page}");
 
-        // Nothing has changed: who was in is in, who gets in gets in, and who is out is out.
+        // Nothing has changed: the session is open, the device is admitted, the revoked one refused.
         guest.ping().unwrap();
         assert_admitted(&gate, || Client::admitted(gate.address(), &alice, NAS));
         assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &revoked, NAS));
@@ -176,11 +176,11 @@ fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
         }
     }
 
-    let told = reload(&gate, &good).success();
+    let output = reload(&gate, &good).success();
     let status = doorward_at_socket(&gate, &["status"]).text();
-    assert!(!status.contains("was not taken over"), "{status}");
+    assert!(!status.contains("reload was refused"), "{status}");
     assert!(!gate.get("/").1.contains("is not in force"));
-    assert!(told.text().contains("go on: 1. Ended, since they would not be let in any more: 0."), "{told}");
+    assert!(output.text().contains("kept: 1. Cut, because they are no longer admitted: 0."), "{output}");
     let metrics = gate.metrics();
     assert_eq!((metrics.sum(RELOADS, &[("outcome", "ok")]), metrics.sum(LAST, &[])), (1.0, 1.0));
     guest.ping().unwrap();
@@ -188,7 +188,7 @@ fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
 }
 
 #[test]
-fn what_needs_a_restart_is_said_and_the_rest_is_done() {
+fn reload_lists_what_needs_a_restart_and_applies_the_rest() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -203,15 +203,15 @@ fn what_needs_a_restart_is_said_and_the_rest_is_done() {
     let socket = gate.folder().join("control.sock");
     let arguments = ["reload", "--format", "json", "--socket", socket.to_str().unwrap()];
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_doorward"));
-    let told = crate::run(command.args(arguments)).success();
-    let told: Value = serde_json::from_str(&told.text()).unwrap();
+    let output = crate::run(command.args(arguments)).success();
+    let output: Value = serde_json::from_str(&output.text()).unwrap();
     let expected = ["kernel_tls", "control.socket", "[log]"];
-    assert_eq!(told["after_restart"], Value::from(expected.to_vec()), "{told}");
+    assert_eq!(output["after_restart"], Value::from(expected.to_vec()), "{output}");
     assert_admitted(&gate, || Client::admitted(gate.address(), &alice, SSH));
 }
 
 #[test]
-fn a_reload_says_who_may_go_where_he_could_not_before_and_the_reverse() {
+fn reload_reports_access_gained_and_lost() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let address = backend.address().to_string();
@@ -227,12 +227,12 @@ fn a_reload_says_who_may_go_where_he_could_not_before_and_the_reverse() {
     };
     let gate = Gate::start(&controlled(&house(&keys, "[\"alice-phone\"]")));
     let guest = Client::admitted(gate.address(), &client(&pki, Some(&lost)), NAS).unwrap();
-    let told = |config: &str| -> [Vec<(String, String)>; 2] {
+    let difference = |config: &str| -> [Vec<(String, String)>; 2] {
         fs::write(gate.folder().join("doorward.toml"), config).unwrap();
-        let told = doorward(&gate, &["reload", "--format", "json"]).success();
-        let told: Value = serde_json::from_str(&told.text()).unwrap();
+        let output = doorward(&gate, &["reload", "--format", "json"]).success();
+        let output: Value = serde_json::from_str(&output.text()).unwrap();
         ["gained", "lost"].map(|what| {
-            let changes = told[what].as_array().unwrap().iter();
+            let changes = output[what].as_array().unwrap().iter();
             changes.map(|change| (change["who"].as_str().unwrap().to_owned(), change["routes"].to_string())).collect()
         })
     };
@@ -243,45 +243,45 @@ fn a_reload_says_who_may_go_where_he_could_not_before_and_the_reverse() {
     const SSH_ONLY: &str = "[\"ssh\"]";
     const BOTH: &str = "[\"nas\",\"ssh\"]";
 
-    // One more, one less, and one whom nobody has seen is revoked.
+    // One device gains access, one loses it, and one that never connected is revoked.
     lists(&[SerialNumber::from(77)]);
     let denying = format!("{keys}\ndeny = [\"sha256:{fingerprint}\"]");
-    let [gained, lost] = told(&controlled(&house(&denying, "[\"bob-laptop\", \"alice-phone\"]")));
+    let [gained, lost] = difference(&controlled(&house(&denying, "[\"bob-laptop\", \"alice-phone\"]")));
     assert_eq!(gained, expect(&[("bob-laptop", SSH_ONLY)]));
     let by_print = format!("sha256:{fingerprint}");
     let by_number = ("serial:4d of CN=Clients of home.example", BOTH);
     assert_eq!(lost, expect(&[(&by_print, NAS_ONLY), ("carol-phone", NAS_ONLY), by_number]));
     assert_eq!(guest.end(), End::Orderly);
 
-    // For people, and once more the same: nothing.
+    // As text, and the same configuration again: no change.
     let text = doorward(&gate, &["reload"]).success().text();
-    assert!(text.contains("Everybody may go where he could before, and nowhere else.\n"), "{text}");
+    assert!(text.contains("Access is unchanged.\n"), "{text}");
     fs::write(gate.folder().join("doorward.toml"), controlled(&house(&denying, "[\"bob-laptop\"]"))).unwrap();
     let text = doorward(&gate, &["reload"]).success().text();
-    assert!(text.contains("Who may no longer go where he could:\n  alice-phone  ssh\n"), "{text}");
-    assert!(!text.contains("Who may go where"), "{text}");
+    assert!(text.contains("Access lost:\n  alice-phone  ssh\n"), "{text}");
+    assert!(!text.contains("Access gained"), "{text}");
 
-    // Who was revoked is back, and another authority vouches.
+    // The revoked device is accepted again, and another authority is trusted.
     lists(&[]);
     let others = pki.write("others.pem", Authority::new("Others").pem());
     let config = controlled(&house(&denying, "[\"bob-laptop\"]"));
     let both = config.replace("trust = [", &format!("trust = [{others:?}, "));
-    let [gained, lost] = told(&both);
-    assert_eq!(gained, expect(&[("whoever Others vouches for", BOTH), by_number]));
+    let [gained, lost] = difference(&both);
+    assert_eq!(gained, expect(&[("certificates issued by Others", BOTH), by_number]));
     assert_eq!(lost, []);
-    let [gained, lost] = told(&config);
-    assert_eq!((gained, lost), (vec![], expect(&[("whoever Others vouches for", BOTH)])));
+    let [gained, lost] = difference(&config);
+    assert_eq!((gained, lost), (vec![], expect(&[("certificates issued by Others", BOTH)])));
 
-    // A route more that everybody can reach, and the log says it, too.
+    // Another route that every client can reach. The log reports it as well.
     let line = gate.reload(&controlled(&house(&denying, "[\"bob-laptop\"]").passthrough("mail", &address)));
     let gained: Vec<&str> = line["gained"].as_array().unwrap().iter().map(|who| who.as_str().unwrap()).collect();
     assert!(gained.contains(&"no certificate (mail)") && gained.contains(&"bob-laptop (mail)"), "{line}");
     assert!(line["lost"].is_null(), "{line}");
 }
 
-/// A backup is restored, say: it is taken over, as it may be meant, and it is said, whoever wanted the reload.
+/// As after a restored backup. The list is accepted, since that may be intended, with a warning in the log.
 #[test]
-fn a_list_older_than_the_one_in_force_is_told() {
+fn a_list_older_than_the_one_in_force_causes_a_warning() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let list = |made: i64, revoked: &[SerialNumber]| {
@@ -295,18 +295,18 @@ fn a_list_older_than_the_one_in_force_is_told() {
         line["warnings"].as_array().unwrap().iter().filter(|one| one.as_str().unwrap().contains(of)).count()
     };
     list(-1, &[SerialNumber::from(77)]);
-    assert_eq!(warned("is let in again"), 0);
+    assert_eq!(warned("accepted again"), 0);
     list(-2, &[]);
-    assert_eq!(warned("is let in again"), 1);
-    assert_eq!(warned("is let in again"), 0);
-    // Other warnings are not for the one alone who asks at a terminal.
+    assert_eq!(warned("accepted again"), 1);
+    assert_eq!(warned("accepted again"), 0);
+    // Other warnings are in the log as well.
     pki.write("clients.crl", pki.clients.revocation_list(&[], days_from_now(-2), days_from_now(-1)));
     assert_eq!(warned("expired on"), 1);
 }
 
-/// Telling who may go where takes seconds among thousands of devices. Nobody is in for longer because of that.
+/// With thousands of devices, the report of access takes seconds. No session stays open longer because of that.
 #[test]
-fn who_loses_his_right_is_out_before_it_is_told_who_else_does() {
+fn sessions_are_cut_before_the_access_report_is_made() {
     const DEVICES: usize = 3000;
     let pki = TestPki::new();
     let backend = Backend::echo();
@@ -327,9 +327,9 @@ fn who_loses_his_right_is_out_before_it_is_told_who_else_does() {
     drop(guest);
 }
 
-/// What sources have done is none of the configuration's business.
+/// The state of sources is not part of the configuration.
 #[test]
-fn who_has_to_wait_goes_on_waiting() {
+fn a_ban_outlasts_a_reload() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = |limits: &str| {
@@ -349,7 +349,7 @@ fn who_has_to_wait_goes_on_waiting() {
     reload(&gate, &house("penalties = \"on\"\nconnections = 77")).success();
     knock();
     gate.wait_rejected("admission", "source_banned", 2);
-    // The new limit holds.
+    // The new limit applies.
     reload(&gate, &house("penalties = \"on\"\nconnections = 1")).success();
     let alice = client(&pki, Some(&pki.client("alice-phone")));
     gate.settled();

@@ -13,7 +13,7 @@ use crate::ca::inventory::Store;
 use crate::cli::exit;
 use crate::config;
 use crate::config::checked::{Config, RevocationList, RouteMode};
-use crate::control::ask::{self, AskError, ReloadError, TakeError};
+use crate::control::client::{self as ask, AskError, ReloadError, TakeError};
 use crate::control::{InForce, RouteInForce};
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, printable};

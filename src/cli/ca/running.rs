@@ -9,7 +9,7 @@ use crate::ca::inventory::Store;
 use crate::config;
 use crate::config::checked::ControlSocket;
 use crate::config::in_use::{is_file_in_use, is_in_use};
-use crate::control::ask::{AskError, ask};
+use crate::control::client::{AskError, ask};
 use crate::control::{Answer, Request};
 use crate::model::names::visible;
 use crate::model::shell;

@@ -288,8 +288,6 @@ causes! {
     /// Another fault of the certificate or of what was sent with it.
     InvalidCertificate(CertificateFault) = CertificateInvalid;
 
-    /// No certificate, and `allow` lacks `unverified`.
-    CertificateNotShown = IdentityNotAllowed;
     /// The certificate was not verified, and `allow` lacks `unverified`.
     Unverified = IdentityNotAllowed;
     /// `allow` has no selector that matches the identity.

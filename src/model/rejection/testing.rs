@@ -70,7 +70,6 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::RevocationListExpired { next_update: 1, now: 2 },
         Cause::WrongPurpose,
         Cause::BadSignature,
-        Cause::CertificateNotShown,
         Cause::Unverified,
         Cause::NameNotAllowed { name: text(), name_constrained: false },
         Cause::NameNotAllowed { name: text(), name_constrained: true },

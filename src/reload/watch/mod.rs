@@ -1,12 +1,11 @@
-//! Reloads by itself when a file of the configuration changes.
+//! Reloads when a file of the configuration changes.
 //!
-//! inotify(7) only says that it is time to look: whether anything has changed is found by looking at the files, through all
-//! links. So it does not matter how a file is changed: written in place, renamed over as editors do, or behind a link that is
-//! turned elsewhere. Many file systems and mount points tell inotify nothing (NFS, CIFS, FUSE, overlayfs, a file that is
-//! mounted by itself), and which do is not known for sure; so every file is looked at every two seconds anyway. That costs one
-//! system call a file.
+//! inotify(7) only triggers a check; the check compares the files, through all links. So every kind of change is found: a
+//! write in place, a rename over the file as editors do it, a link with another target. Many file systems and mounts send no
+//! inotify events (NFS, CIFS, FUSE, overlayfs, a bind-mounted file), and these cannot be told apart reliably, so every file
+//! is also checked every two seconds. That costs one system call a file.
 
-mod places;
+mod folders;
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -20,24 +19,24 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::config::seen::Seen;
-use crate::reload::{Cause, Current, Reloader};
+use crate::reload::{Current, Reloader, Trigger};
 use crate::sys::inotify::Inotify;
 
-/// Nothing must have happened for so long: who writes a certificate writes its key as well.
-const QUIET: Duration = Duration::from_millis(500);
-/// But no longer than so long is waited for that: a change is in force within five seconds.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How often is looked without being told.
-const LOOKING: Duration = Duration::from_secs(2);
+/// How long the files must not change before they are read: a certificate is followed by its key.
+const QUIET_PERIOD: Duration = Duration::from_millis(500);
+/// The longest wait for that, so that a change is in force within five seconds.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the files are checked without an event.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
-/// When what failed is tried again although no file has changed; twice as late each time, up to [`AGAIN_MAX`].
-const AGAIN: Duration = Duration::from_secs(2);
-const AGAIN_MAX: Duration = Duration::from_secs(60);
+/// When a failed reload is retried although no file has changed; doubled each time, up to [`RETRY_MAX`].
+const RETRY: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Reloads whenever a file of the configuration has changed, for as long as the configuration wants that. Does not end.
+/// Reloads whenever a file of the configuration has changed, unless `watch = "off"`. Does not return.
 pub(crate) async fn watch(reloader: Reloader) {
     let mut current = reloader.current();
-    let (mut pause, mut again) = (AGAIN, Instant::now());
+    let (mut delay, mut retry_at) = (RETRY, Instant::now());
     loop {
         let Current { config, seen, errors, .. } = current.borrow_and_update().clone();
         if !config.watch {
@@ -46,61 +45,61 @@ pub(crate) async fn watch(reloader: Reloader) {
             }
             continue;
         }
-        // Before anything is looked at: what happens afterwards is told.
-        let eye = open_eye(&seen).ok();
+        // Before the check, so that a later change causes an event.
+        let inotify = start_inotify(&seen).ok();
         if has_changed(&seen).await {
-            settle(eye.as_ref(), &seen).await;
+            settle(inotify.as_ref(), &seen).await;
             let seen = Arc::clone(&current.borrow().seen);
-            // Somebody may have reloaded meanwhile; or it is as it was again.
+            // Another reload may have read the change meanwhile, or it may have been undone.
             if has_changed(&seen).await {
-                // What comes of it is in the log and in the metrics.
-                let _ = reloader.reload(Cause::Watch).await;
-                (pause, again) = (AGAIN, Instant::now() + AGAIN);
+                // The result is in the log and in the metrics.
+                let _ = reloader.reload(Trigger::Watch).await;
+                (delay, retry_at) = (RETRY, Instant::now() + RETRY);
             }
             continue;
         }
         tokio::select! {
-            _ = timeout(LOOKING, told(eye.as_ref())) => {}
+            _ = timeout(POLL_INTERVAL, event(inotify.as_ref())) => {}
             changed = current.changed() => if changed.is_err() { return },
-            // What was wrong may have been none of the files: too few descriptors, a disk that stumbled.
-            () = sleep_until(again), if !errors.is_empty() => {
-                let _ = reloader.reload(Cause::Watch).await;
-                pause = (pause * 2).min(AGAIN_MAX);
-                again = Instant::now() + pause;
+            // The error may not have been in a file: too few descriptors, an I/O error.
+            () = sleep_until(retry_at), if !errors.is_empty() => {
+                let _ = reloader.reload(Trigger::Watch).await;
+                delay = (delay * 2).min(RETRY_MAX);
+                retry_at = Instant::now() + delay;
             }
         }
     }
 }
 
 async fn has_changed(seen: &Arc<Seen>) -> bool {
-    look(seen).await.is_some_and(|now| now != **seen)
+    check(seen).await.is_some_and(|now| now != **seen)
 }
 
-/// Looks at the files on a thread of its own: a network's file system may take its time, or hang.
-async fn look(seen: &Arc<Seen>) -> Option<Seen> {
-    let (found, looked) = oneshot::channel();
+/// Checks the files on a thread of its own: a network file system may hang.
+async fn check(seen: &Arc<Seen>) -> Option<Seen> {
+    let (found, checked) = oneshot::channel();
     let seen = Arc::clone(seen);
     thread::Builder::new().name("watch".to_owned()).spawn(move || found.send(seen.again())).ok()?;
-    looked.await.ok()
+    checked.await.ok()
 }
 
-/// Waits until something is told.
-async fn told(eye: Option<&Inotify>) {
-    match eye {
-        Some(eye) => eye.changed().await,
+/// Waits for an inotify event.
+async fn event(inotify: Option<&Inotify>) {
+    match inotify {
+        Some(inotify) => inotify.changed().await,
         None => pending().await,
     }
 }
 
-/// Waits until nothing happens any more, by what is told and by what is seen.
-async fn settle(eye: Option<&Inotify>, seen: &Arc<Seen>) {
-    let patience = Instant::now() + PATIENCE;
-    let mut before = look(seen).await;
-    while Instant::now() < patience {
-        if timeout_at(patience.min(Instant::now() + QUIET), told(eye)).await.is_ok() {
+/// Waits until the files stop changing, by events and by checks.
+async fn settle(inotify: Option<&Inotify>, seen: &Arc<Seen>) {
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
+    let mut before = check(seen).await;
+    while Instant::now() < deadline {
+        if timeout_at(deadline.min(Instant::now() + QUIET_PERIOD), event(inotify)).await.is_ok() {
             continue;
         }
-        let now = look(seen).await;
+        let now = check(seen).await;
         if now == before {
             return;
         }
@@ -108,16 +107,16 @@ async fn settle(eye: Option<&Inotify>, seen: &Arc<Seen>) {
     }
 }
 
-/// Sees what happens around these files from now on.
-fn open_eye(seen: &Seen) -> io::Result<Inotify> {
-    let eye = Inotify::new()?;
-    let folders: BTreeSet<PathBuf> = seen.files().flat_map(places::folders).collect();
+/// Watches the folders of these files.
+fn start_inotify(seen: &Seen) -> io::Result<Inotify> {
+    let inotify = Inotify::new()?;
+    let folders: BTreeSet<PathBuf> = seen.files().flat_map(folders::to_watch).collect();
     for folder in folders {
-        match eye.watch(&folder) {
-            // One that cannot be read, or is gone again, is looked at now and then.
+        match inotify.watch(&folder) {
+            // Unreadable and missing folders are left to the poll.
             Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {}
-            looking => looking?,
+            result => result?,
         }
     }
-    Ok(eye)
+    Ok(inotify)
 }

@@ -1,4 +1,4 @@
-//! The asking end of the control socket.
+//! The client of the control socket.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -12,35 +12,32 @@ use super::{ANSWER_MAX, Answer, InForce, ListTaken, NOT_UNDERSTOOD, Reloaded, Re
 use crate::model::names::visible;
 
 /// For each step. A gate answers in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For the answer to a reload: there may be lists with millions of entries to be read.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(150);
+/// For the answer to a reload, which may read lists with millions of entries.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// For the answer to a list that is handed over.
-const LIST_PATIENCE: Duration = Duration::from_secs(60);
+/// For the answer to a revocation list.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest text of a gate's that is passed on, in characters.
+/// The longest text of an answer that is shown, in characters.
 const TEXT_MAX: usize = 64 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// No gate answers there.
+    /// No gate answers.
     #[error(fmt = no_gate)]
     NoGate {
-        /// Where.
+        /// The socket.
         socket: PathBuf,
-        /// Why.
+        /// The error.
         error: io::Error,
     },
-    /// What answers there is no gate, or one of another release.
-    #[error(
-        "what answers at {socket} is no gate of this release\n  restart the gate, so that it runs this release: systemctl \
-         restart doorward"
-    )]
+    /// The answer is not of a gate of this release.
+    #[error("the gate at {socket} is not of this release\n  restart it: systemctl restart doorward")]
     NotUnderstood {
-        /// Where.
+        /// The socket.
         socket: PathBuf,
     },
 }
@@ -50,40 +47,42 @@ fn no_gate(socket: &Path, error: &io::Error, f: &mut fmt::Formatter<'_>) -> fmt:
     match error.kind() {
         io::ErrorKind::NotFound => write!(
             f,
-            "no gate is running there: there is no socket {socket}\n  start it with \"doorward run\", with a section \
-             [control] in its configuration; or name its socket with --socket, or its configuration with --config"
+            "no gate is running: there is no socket {socket}\n  start it with \"doorward run\" and a section [control] in its \
+             configuration, or give its socket with --socket or its configuration with --config"
         ),
         io::ErrorKind::ConnectionRefused => write!(
             f,
-            "no gate is running there: nobody listens at {socket}\n  the gate has ended without removing it. Start it again \
-             with \"doorward run\""
+            "no gate is running: nothing listens on {socket}\n  the gate has ended without removing it; start it again with \
+             \"doorward run\""
         ),
         io::ErrorKind::PermissionDenied => write!(
             f,
-            "you may not ask the gate at {socket}\n  only the user that runs it and root may: put sudo before the command"
+            "permission denied for the control socket {socket}\n  only the gate's user and root may use it: run the command \
+             with sudo"
         ),
-        _ => write!(f, "the gate at {socket} does not answer: {error}\n  look at its log"),
+        _ => write!(f, "the gate at {socket} does not answer: {error}\n  see its log"),
     }
 }
 
-/// Asks the gate at `path`.
+/// Sends a request to the gate at `path`.
 ///
 /// # Errors
-/// If there is none, or it does not answer. That it says no is an answer, too: [`Answer::Error`].
+/// If no gate answers. A refused request is an answer: [`Answer::Error`].
 pub fn ask(path: &Path, request: &Request) -> Result<Answer, AskError> {
     ask_with(path, request, &[])
 }
 
-/// The same with what follows behind the line.
+/// The same with data after the request line.
 fn ask_with(path: &Path, request: &Request, payload: &[&[u8]]) -> Result<Answer, AskError> {
     let line = exchange(path, request, payload).map_err(|error| AskError::NoGate { socket: path.to_owned(), error })?;
     serde_json::from_str(&line).map_err(|_| AskError::NotUnderstood { socket: path.to_owned() })
 }
 
-/// Asks the gate at `path` what is in force, and which routes trust `authority`, a certificate in binary form.
+/// Asks the gate at `path` which lists and certificates are in force, and which routes trust `authority`, a certificate in
+/// DER.
 ///
 /// # Errors
-/// If there is none, or it does not answer, or is of another release.
+/// If no gate of this release answers.
 pub fn in_force(path: &Path, authority: &[u8]) -> Result<InForce, AskError> {
     let request = Request::InForce { authority_bytes: authority.len() };
     match ask_with(path, &request, &[authority])? {
@@ -95,11 +94,11 @@ pub fn in_force(path: &Path, authority: &[u8]) -> Result<InForce, AskError> {
     }
 }
 
-/// Hands the gate at `path` a revocation list and the certificate of the authority that signed it, both in binary form. The
-/// list is in force then.
+/// Puts a revocation list in force at the gate at `path`, with the certificate of the authority that signed it. Both are
+/// DER.
 ///
 /// # Errors
-/// If there is none, or it does not answer, or does not take it.
+/// If no gate of this release answers, or it refuses the list.
 pub fn take_list(path: &Path, authority: &[u8], list: &[u8]) -> Result<ListTaken, TakeError> {
     let request = Request::TakeList { authority_bytes: authority.len(), list_bytes: list.len() };
     match ask_with(path, &request, &[authority, list]).map_err(TakeError::Ask)? {
@@ -109,57 +108,57 @@ pub fn take_list(path: &Path, authority: &[u8], list: &[u8]) -> Result<ListTaken
     }
 }
 
-/// Why a gate has not taken a revocation list.
+/// Why a revocation list was not put in force.
 #[derive(Debug, thiserror::Error)]
 pub enum TakeError {
-    /// There is none, or it does not answer.
+    /// No gate of this release answers.
     #[error(transparent)]
     Ask(AskError),
-    /// It does not take this list, for this reason.
+    /// The gate refuses the list, with this message.
     #[error("{0}")]
     No(String),
 }
 
-/// Why a gate has not taken its configuration over.
+/// Why a reload was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
-    /// There is none, or it does not answer.
+    /// No gate of this release answers.
     #[error(transparent)]
     Ask(AskError),
-    /// It goes on with the configuration it has.
+    /// The configuration has errors, and the gate keeps the one it has.
     #[error(fmt = refused)]
     Refused {
-        /// The mistakes in the new one, in the words of `doorward check`.
+        /// The errors, as from `doorward check`.
         errors: Vec<String>,
-        /// Revocation lists and `deny` entries that are in force nevertheless.
+        /// Revocation lists and `deny` entries that took effect all the same.
         in_force: Vec<String>,
-        /// Sessions that end because of those.
+        /// Sessions that were cut because of those.
         sessions_cut: usize,
     },
-    /// It says no, for another reason.
-    #[error("the gate did not do it: {0}")]
+    /// The gate refuses the request, with this message.
+    #[error("the gate refused the request: {0}")]
     No(String),
 }
 
 fn refused(errors: &[String], in_force: &[String], sessions_cut: &usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    f.write_str("the gate goes on with the configuration it has, because the new one has mistakes")?;
+    f.write_str("the configuration has errors; the gate keeps the previous one")?;
     if !in_force.is_empty() {
-        f.write_str(".\nIn force nevertheless, for they take rights away:\n")?;
-        in_force.iter().try_for_each(|what| writeln!(f, "  {what}"))?;
-        write!(f, "Connections that were ended: {sessions_cut}. The mistakes")?;
+        f.write_str("\nThese revocations took effect all the same:\n")?;
+        in_force.iter().try_for_each(|entry| writeln!(f, "  {entry}"))?;
+        write!(f, "Connections cut: {sessions_cut}. Errors")?;
     }
     f.write_str(":\n")?;
     errors.iter().try_for_each(|error| write!(f, "\n{error}\n"))
 }
 
-/// Lets the gate at `socket` take its configuration and all files over that it names, and waits until it has.
+/// Has the gate at `socket` reload its configuration, and waits until that is done.
 ///
 /// # Errors
-/// If there is none, or it does not answer, or there are mistakes in the configuration: then nothing has changed.
+/// If no gate of this release answers, or the configuration has errors.
 pub fn reload(socket: &Path) -> Result<Reloaded, ReloadError> {
     match ask(socket, &Request::Reload).map_err(ReloadError::Ask)? {
         Answer::Reloaded(reloaded) => Ok(reloaded),
-        // Whatever answers, nothing of it takes a terminal over.
+        // Escaped, so that no answer can control the terminal.
         Answer::NotReloaded { errors, in_force, sessions_cut } => {
             let lines = |text: &String| text.lines().map(|line| visible(line, TEXT_MAX)).collect::<Vec<_>>().join("\n");
             let [errors, in_force] = [errors, in_force].map(|texts| texts.iter().map(lines).collect());
@@ -172,24 +171,24 @@ pub fn reload(socket: &Path) -> Result<Reloaded, ReloadError> {
 
 fn exchange(path: &Path, request: &Request, payload: &[&[u8]]) -> io::Result<String> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.connect_timeout(&SockAddr::unix(path)?, PATIENCE)?;
-    let patience = match request {
-        Request::Reload => RELOAD_PATIENCE,
-        Request::TakeList { .. } => LIST_PATIENCE,
-        _ => PATIENCE,
+    socket.connect_timeout(&SockAddr::unix(path)?, TIMEOUT)?;
+    let answer_timeout = match request {
+        Request::Reload => RELOAD_TIMEOUT,
+        Request::TakeList { .. } => LIST_TIMEOUT,
+        _ => TIMEOUT,
     };
-    socket.set_write_timeout(Some(PATIENCE))?;
-    let mut question = serde_json::to_vec(request).map_err(io::Error::other)?;
-    question.push(b'\n');
-    // A gate that says no at once does not read it.
-    let sent = [&*question].iter().chain(payload).try_for_each(|part| (&socket).write_all(part));
-    // For the whole answer: one that comes byte by byte is none.
-    let until = Instant::now() + patience;
+    socket.set_write_timeout(Some(TIMEOUT))?;
+    let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
+    line.push(b'\n');
+    // A gate that refuses at once does not read everything: its answer counts, not this error.
+    let sent = [&*line].iter().chain(payload).try_for_each(|part| (&socket).write_all(part));
+    // For the whole answer, however slowly it comes.
+    let deadline = Instant::now() + answer_timeout;
     let mut answer = Vec::new();
     let mut buffer = [0; 8192];
     let mut complete = false;
     while !complete {
-        let left = until.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -204,13 +203,13 @@ fn exchange(path: &Path, request: &Request, payload: &[&[u8]]) -> io::Result<Str
         complete = part.contains(&b'\n');
         answer.extend_from_slice(part);
         if answer.len() > ANSWER_MAX {
-            return Err(io::Error::other("its answer is too long"));
+            return Err(io::Error::other("the answer is too long"));
         }
     }
     if answer.is_empty() {
         sent?;
-        return Err(io::Error::other("it hung up"));
+        return Err(io::Error::other("the connection was closed without an answer"));
     }
-    // What is no text is no answer, and serde says so.
+    // Invalid UTF-8 is no JSON, so parsing fails.
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }

@@ -1,25 +1,25 @@
-//! Where changes of a file show: in every folder that has to do with what its name leads to.
+//! Which folders to watch for changes of a file: every folder on the way that its path and its links lead.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// As many links Linux follows (path_resolution(7)).
+/// How many links Linux follows (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// The folders in which something happens when `file` is written, renamed over, removed or made, or when a link on the way to
-/// it leads elsewhere: certbot keeps links in `live/` to files in `archive/`, Kubernetes a link to a folder of links.
-pub(super) fn folders(file: &Path) -> BTreeSet<PathBuf> {
+/// The folders in which there is an event when `file` is written, replaced, removed or created, or when a link on its path
+/// gets another target: certbot keeps links in `live/` to files in `archive/`, Kubernetes a link to a folder of links.
+pub(super) fn to_watch(file: &Path) -> BTreeSet<PathBuf> {
     let mut folders = BTreeSet::new();
-    let whole = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let mut ahead: VecDeque<OsString> = whole.components().map(|part| part.as_os_str().to_owned()).collect();
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let mut ahead: VecDeque<OsString> = absolute.components().map(|part| part.as_os_str().to_owned()).collect();
     let mut here = PathBuf::from("/");
     let mut links = 0;
     while let Some(part) = ahead.pop_front() {
         let there = match Path::new(&part).components().next() {
             Some(Component::RootDir) => PathBuf::from("/"),
-            // No link is left in it, so its parent is the one that is meant.
+            // `here` contains no links, so `..` is its parent.
             Some(Component::ParentDir) => here.parent().unwrap_or(&here).to_owned(),
             _ => here.join(&part),
         };
@@ -35,7 +35,7 @@ pub(super) fn folders(file: &Path) -> BTreeSet<PathBuf> {
             continue;
         }
         if ahead.is_empty() || !there.exists() {
-            // The file itself; or what is missing, and may come.
+            // The file, or the first missing part of the path, which may be created.
             folders.insert(here);
             break;
         }
@@ -51,12 +51,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_folder_that_a_name_leads_through_by_a_link_is_looked_at() {
+    fn folders_behind_links_are_watched() {
         let root = tempfile::tempdir().expect("a folder");
         let at = |name: &str| root.path().join(name);
         let found = |name: &str| {
-            let found = folders(&at(name));
-            // The folder that the test was given may itself be behind links.
+            let found = to_watch(&at(name));
+            // The temporary folder may be behind links as well.
             found.into_iter().filter(|folder| folder.starts_with(root.path())).collect::<Vec<_>>()
         };
         for folder in ["plain", "live/home", "archive/home", "k8s/..2026_11", "deep/er"] {
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(found("k8s/key.pem"), [at("k8s"), at("k8s/..2026_11")]);
         assert_eq!(found("plain/shallow/er/key.pem"), [at("deep/er"), at("plain")]);
         assert_eq!(found("plain/loop"), [at("plain")]);
-        // What is not there may come.
+        // A missing file may be created.
         assert_eq!(found("plain/none.pem"), [at("plain")]);
         assert_eq!(found("plain/none/none.pem"), [at("plain")]);
     }

@@ -1,4 +1,4 @@
-//! What the commands that ask a running gate have in common.
+//! The options of the commands that use the control socket, and the exchange with the gate.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,27 +10,27 @@ use serde::Serialize;
 use super::{ConfigArg, Format, exit, failed};
 use crate::config;
 use crate::config::checked::ControlSocket;
-use crate::control::ask::ask;
+use crate::control::client::ask;
 use crate::control::{Answer, Request};
 use crate::model::names::visible;
 
-/// Which gate, and how to say it.
+/// Which gate, and the output format.
 #[derive(Args, Debug)]
-pub(super) struct Asking {
-    /// The gate's control socket [default: the one that its configuration names]
+pub(super) struct ControlArgs {
+    /// The gate's control socket [default: the one in its configuration]
     #[arg(long, value_name = "PATH", conflicts_with = "file")]
     socket: Option<PathBuf>,
 
     #[command(flatten)]
     config: ConfigArg,
 
-    /// How to say it
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     format: Format,
 }
 
-impl Asking {
-    /// Asks, and says the answer: as JSON, or as `text` puts it.
+impl ControlArgs {
+    /// Sends a request and prints the answer: as JSON, or as `text` formats it.
     pub(super) fn run<T: Serialize>(
         &self,
         request: &Request,
@@ -44,21 +44,24 @@ impl Asking {
         let answer = match ask(&socket, request) {
             Ok(Answer::Error(error)) => {
                 let error = visible(&error, 1024);
-                return failed(exit::NO_GATE, &format!("the gate at {} does not answer: {error}", socket.display()));
+                return failed(
+                    exit::NO_GATE,
+                    &format!("the gate at {} refused the request: {error}", socket.display()),
+                );
             }
             Ok(answer) => answer,
             Err(error) => return failed(exit::NO_GATE, &error),
         };
         let Some(answer) = expected(answer) else {
-            return failed(exit::UNEXPECTED, &"the gate answered another question than the one that was asked");
+            return failed(exit::UNEXPECTED, &"the gate sent the answer to another request");
         };
-        self.say(&answer, text)
+        self.print(&answer, text)
     }
 
-    /// Says an answer: as JSON, or as `text` puts it.
-    pub(super) fn say<T: Serialize>(&self, answer: &T, text: impl FnOnce(&T) -> String) -> ExitCode {
+    /// Prints an answer: as JSON, or as `text` formats it.
+    pub(super) fn print<T: Serialize>(&self, answer: &T, text: impl FnOnce(&T) -> String) -> ExitCode {
         match self.format {
-            // Whatever answers, nothing of it takes the terminal over.
+            // Escaped, so that no answer can control the terminal.
             Format::Text => {
                 for line in text(answer).lines() {
                     outln!("{}", visible(line, LINE_MAX));
@@ -72,14 +75,14 @@ impl Asking {
         exit::OK.into()
     }
 
-    /// Where the gate is to be asked.
+    /// The path of the control socket.
     pub(super) fn socket(&self) -> Result<PathBuf, ExitCode> {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
         }
         let file = match self.config.path() {
             Ok(file) => file,
-            // Nobody here can say where it is, but it is where it usually is.
+            // Without a configuration: the socket of the systemd service, if there is one.
             Err(_) if !is_missing(Path::new(ControlSocket::OF_THE_SERVICE)) => {
                 return Ok(ControlSocket::OF_THE_SERVICE.into());
             }
@@ -90,11 +93,11 @@ impl Asking {
             ExitCode::from(exit::CONFIG)
         })?;
         let places = control.socket.places();
-        let there = places.iter().find(|place| !is_missing(place)).or_else(|| places.first()).cloned();
-        there.ok_or_else(|| {
+        let found = places.iter().find(|place| !is_missing(place)).or_else(|| places.first()).cloned();
+        found.ok_or_else(|| {
             let message = format!(
-                "by its configuration {} the gate has no control socket, so it cannot be asked\n  add these lines to it, \
-                 and restart the gate:\n    [control]\n    socket = \"auto\"",
+                "the configuration {} has no control socket\n  add these lines to it, and restart the \
+                 gate:\n    [control]\n    socket = \"auto\"",
                 file.display()
             );
             failed(exit::NO_GATE, &message)
@@ -102,7 +105,7 @@ impl Asking {
     }
 }
 
-/// Whether there is no such file. One that may not be seen is there: whoever asks for it is told that.
+/// Whether there is no such file. One without permission counts as present: connecting gives the error for that.
 fn is_missing(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }

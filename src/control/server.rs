@@ -1,4 +1,4 @@
-//! The gate's end of the control socket. Whatever it is met with, it takes nothing from the gate.
+//! The server of the control socket. All of its resources are limited, so that no client of it can affect the gate.
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,38 +26,39 @@ use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
 use crate::explain::moment;
 use crate::explain::refusals::Wanted;
-use crate::gate::{Gate, Reviewed};
+use crate::gate::Gate;
 use crate::reload::policy_report::Difference;
-use crate::reload::{self, Cause, Current, Door, Reloader};
+use crate::reload::{self, Current, Reloader, Trigger};
 use crate::sessions::registry;
-use crate::sessions::selector::Whom;
+use crate::sessions::review::Reviewed;
+use crate::sessions::selector::SessionSelector;
 
-/// Connections at once. For one more, the oldest is dropped: whoever has a question asks it at once.
+/// The most connections at once. One more closes the oldest: an honest client sends its request at once.
 const CONNECTIONS: usize = 8;
-/// For the question.
+/// For the request line.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// The most mistakes that an answer tells.
+/// The most errors in an answer.
 const ERRORS_MAX: usize = 1000;
-/// For the answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// For what follows behind the line of a question.
+/// For sending the answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the data after a request line.
 const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a reload. It goes on if nobody waits for it any more.
+/// For a reload. It goes on after this timeout.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What the gate is made of, for those who ask.
+/// What a status answer says and does not change while the gate runs.
 #[derive(Debug)]
-pub(crate) struct Facts {
+pub(crate) struct StaticFacts {
     config: PathBuf,
     since: OffsetDateTime,
     metrics: Option<String>,
 }
 
-impl Facts {
-    /// Those of a gate that starts now with this configuration.
+impl StaticFacts {
+    /// Of a gate that starts now with this configuration.
     pub(crate) fn of(config: &Config, metrics: Option<SocketAddr>) -> Self {
         Self {
-            // Whoever asks may stand in another folder.
+            // Absolute: the client may have another working directory.
             config: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
             since: OffsetDateTime::now_utc(),
             metrics: metrics.map(|address| address.to_string()),
@@ -69,29 +70,29 @@ impl Facts {
 #[derive(Debug)]
 pub(crate) struct Control {
     listener: std::os::unix::net::UnixListener,
-    facts: Arc<Facts>,
+    facts: Arc<StaticFacts>,
     own_user: u32,
     path: PathBuf,
     _file: SocketFile,
 }
 
 impl Control {
-    /// Makes the socket.
-    pub(crate) fn bind(path: &Path, facts: Facts) -> Result<Self, BindError> {
+    /// Creates the socket.
+    pub(crate) fn bind(path: &Path, facts: StaticFacts) -> Result<Self, BindError> {
         let (listener, file) = socket::bind(path)?;
         let own_user = rustix::process::geteuid().as_raw();
         Ok(Self { listener, facts: Arc::new(facts), own_user, path: path.to_owned(), _file: file })
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Answers until the gate is gone.
+    /// Answers requests. Does not return.
     pub(crate) async fn run(self, gate: Arc<Gate>, reloader: Reloader) {
         let Self { listener, facts, own_user, _file, .. } = self;
-        // It belongs to the runtime that serves it. Adding it to that one's poll can fail for want of memory only.
+        // Registered with the runtime that serves it. This fails only without memory.
         let Ok(listener) = UnixListener::from_std(listener) else { return };
         let mut connections = JoinSet::new();
         let mut in_order: VecDeque<AbortHandle> = VecDeque::new();
@@ -107,43 +108,43 @@ impl Control {
             {
                 oldest.abort();
             }
-            let welcome = stream.peer_cred().is_ok_and(|peer| may_ask(peer.uid(), own_user));
+            let allowed = stream.peer_cred().is_ok_and(|peer| is_allowed(peer.uid(), own_user));
             let (gate, facts, reloader) = (Arc::clone(&gate), Arc::clone(&facts), reloader.clone());
             in_order.push_back(connections.spawn(async move {
-                // Whoever breaks off has nobody to hear about it.
-                let _ = converse(stream, welcome, &gate, &facts, &reloader).await;
+                // A client that closed the connection needs no answer.
+                let _ = handle(stream, allowed, &gate, &facts, &reloader).await;
             }));
         }
     }
 }
 
-/// The file's mode says so already; this holds where somebody has changed it.
-const fn may_ask(user: u32, own_user: u32) -> bool {
+/// Whether this user may send requests. The file's mode says the same, but it can be changed.
+const fn is_allowed(user: u32, own_user: u32) -> bool {
     const ROOT: u32 = 0;
     user == own_user || user == ROOT
 }
 
-async fn converse(
+async fn handle(
     mut stream: UnixStream,
-    welcome: bool,
+    allowed: bool,
     gate: &Gate,
-    facts: &Facts,
+    facts: &StaticFacts,
     reloader: &Reloader,
 ) -> io::Result<()> {
-    let answer = if welcome {
+    let answer = if allowed {
         match timeout(REQUEST_TIMEOUT, read_line(&mut stream)).await {
             Ok(Ok((line, rest))) => match serde_json::from_slice(&line) {
                 Ok(request) => match payload(&request, rest, &mut stream).await {
                     Ok(payload) => answer(&request, payload, gate, facts, reloader).await,
-                    Err(error) => Answer::Error(format!("what follows the question cannot be read: {error}")),
+                    Err(error) => Answer::Error(format!("cannot read the data after the request: {error}")),
                 },
                 Err(_) => Answer::Error(NOT_UNDERSTOOD.to_owned()),
             },
-            Ok(Err(error)) => Answer::Error(format!("the question cannot be read: {error}")),
-            Err(_) => Answer::Error("the question did not come in time".to_owned()),
+            Ok(Err(error)) => Answer::Error(format!("cannot read the request: {error}")),
+            Err(_) => Answer::Error("the request did not arrive in time".to_owned()),
         }
     } else {
-        Answer::Error("only the user that runs the gate, and root, may ask".to_owned())
+        Answer::Error("permission denied: only the gate's user and root may use the control socket".to_owned())
     };
     let mut line = serde_json::to_vec(&answer).map_err(io::Error::other)?;
     line.push(b'\n');
@@ -151,11 +152,11 @@ async fn converse(
         stream.write_all(&line).await?;
         stream.shutdown().await
     };
-    timeout(TIMEOUT, write).await?
+    timeout(ANSWER_TIMEOUT, write).await?
 }
 
 async fn reload(reloader: &Reloader) -> Answer {
-    match timeout(RELOAD_TIMEOUT, reloader.reload(Cause::Command)).await {
+    match timeout(RELOAD_TIMEOUT, reloader.reload(Trigger::Command)).await {
         Ok(Ok(reload::Reloaded { warnings, after_restart, opened, closed, difference, kept, cut })) => {
             let Difference { gained, lost } = difference;
             Answer::Reloaded(Reloaded {
@@ -170,13 +171,15 @@ async fn reload(reloader: &Reloader) -> Answer {
             })
         }
         Ok(Err(reload::Refused { errors, in_force, cut })) => {
-            Answer::NotReloaded { errors: told(&errors), in_force: told(&in_force), sessions_cut: cut }
+            Answer::NotReloaded { errors: limited(&errors), in_force: limited(&in_force), sessions_cut: cut }
         }
-        Err(_) => Answer::Error("it takes very long; what comes of it will be in the gate's log".to_owned()),
+        Err(_) => {
+            Answer::Error("the reload takes too long to wait for; its result will be in the gate's log".to_owned())
+        }
     }
 }
 
-/// Reads up to the end of the line or of the stream, and gives what came behind the line as well.
+/// Reads up to the end of the line or of the stream. Returns the line, and what was read after it.
 async fn read_line(stream: &mut UnixStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut line = Vec::new();
     let mut buffer = [0; 512];
@@ -186,7 +189,7 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
         let end = part.iter().position(|&byte| byte == b'\n');
         line.extend_from_slice(part.get(..end.unwrap_or(count)).unwrap_or_default());
         if line.len() > REQUEST_MAX {
-            return Err(io::Error::other(format!("it has more than {REQUEST_MAX} bytes")));
+            return Err(io::Error::other(format!("longer than {REQUEST_MAX} bytes")));
         }
         if end.is_some() || count == 0 {
             let rest = end.and_then(|end| part.get(end + 1..)).unwrap_or_default().to_vec();
@@ -195,7 +198,7 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
     }
 }
 
-/// Reads what follows behind the line of a question: a certificate and a list. `begun` came with the line.
+/// Reads the data after a request line: a certificate and a list. `begun` was read with the line.
 async fn payload(request: &Request, begun: Vec<u8>, stream: &mut UnixStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (authority, list) = match *request {
         Request::InForce { authority_bytes } => (authority_bytes, 0),
@@ -204,18 +207,18 @@ async fn payload(request: &Request, begun: Vec<u8>, stream: &mut UnixStream) -> 
     };
     if authority > AUTHORITY_MAX || list > LIST_MAX {
         return Err(io::Error::other(format!(
-            "a certificate has at most {AUTHORITY_MAX} bytes here, and a list {LIST_MAX}"
+            "the limits are {AUTHORITY_MAX} bytes for a certificate and {LIST_MAX} for a list"
         )));
     }
     let (mut bytes, wanted) = (begun, authority + list);
     let read = async {
-        // Memory is taken as it comes, not as it is announced.
+        // Memory is allocated for what arrives, not for what is announced.
         let missing = u64::try_from(wanted.saturating_sub(bytes.len())).unwrap_or(0);
         stream.take(missing).read_to_end(&mut bytes).await
     };
     timeout(PAYLOAD_TIMEOUT, read).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     if bytes.len() != wanted {
-        return Err(io::Error::other(format!("there were {} bytes instead of {wanted}", bytes.len())));
+        return Err(io::Error::other(format!("got {} of {wanted} bytes", bytes.len())));
     }
     let list = bytes.split_off(authority);
     Ok((bytes, list))
@@ -225,7 +228,7 @@ async fn answer(
     request: &Request,
     (authority, list): (Vec<u8>, Vec<u8>),
     gate: &Gate,
-    facts: &Facts,
+    facts: &StaticFacts,
     reloader: &Reloader,
 ) -> Answer {
     let now = OffsetDateTime::now_utc();
@@ -241,11 +244,11 @@ async fn answer(
             Ok(Reviewed { cut, .. }) => Answer::ListTaken(ListTaken { sessions_cut: cut }),
             Err(why) => Answer::Error(why),
         },
-        Request::Cut { whom } => match Whom::parse(whom) {
+        Request::Cut { selector } => match SessionSelector::parse(selector) {
             Err(error) => Answer::Error(error.to_string()),
-            Ok(whom) => cut(gate, &whom, now),
+            Ok(selector) => cut(gate, &selector, now),
         },
-        Request::CutEverybody => cut(gate, &Whom::Everybody, now),
+        Request::CutAll => cut(gate, &SessionSelector::All, now),
         Request::Status => Answer::Status(status(gate, facts, &reloader.current().borrow(), now)),
         Request::Sessions { count } => {
             let (sessions, open) = gate.sessions.newest((*count).min(SESSIONS_MAX));
@@ -271,37 +274,37 @@ fn in_force(route: reload::RouteInForce) -> RouteInForce {
         number: list.number,
         this_update: moment(list.this_update),
         sha256: list.sha256.to_string(),
-        file: list.file.as_deref().map(whole),
+        file: list.file.as_deref().map(absolute),
     };
     RouteInForce {
         name: route.name,
         verifies: route.verifies,
         trusts: route.trusts,
-        certificate_file: whole(&route.certificate_file),
+        certificate_file: absolute(&route.certificate_file),
         certificates: route.certificates.iter().map(ToString::to_string).collect(),
         revocation_lists: route.lists.into_iter().map(list).collect(),
     }
 }
 
-/// A path that means the same in another folder.
-fn whole(path: &Path) -> String {
+/// An absolute path, for clients with another working directory.
+fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-/// As many mistakes as an answer tells.
-fn told(errors: &[String]) -> Vec<String> {
+/// As many errors as fit into an answer.
+fn limited(errors: &[String]) -> Vec<String> {
     let more = errors.len().saturating_sub(ERRORS_MAX);
-    let rest = (more > 0).then(|| format!("and {more} more: \"doorward check\" tells them all"));
+    let rest = (more > 0).then(|| format!("and {more} more: \"doorward check\" shows them all"));
     errors.iter().take(ERRORS_MAX).cloned().chain(rest).collect()
 }
 
-fn cut(gate: &Gate, whom: &Whom, now: OffsetDateTime) -> Answer {
-    let cut = gate.cut(whom);
-    let told = cut.iter().take(SESSIONS_MAX).map(|one| session(one, now)).collect();
-    Answer::Cut(Sessions { open: cut.len(), sessions: told })
+fn cut(gate: &Gate, selector: &SessionSelector, now: OffsetDateTime) -> Answer {
+    let cut = gate.cut(selector);
+    let shown = cut.iter().take(SESSIONS_MAX).map(|one| session(one, now)).collect();
+    Answer::Cut(Sessions { open: cut.len(), sessions: shown })
 }
 
-fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) -> Status {
+fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: OffsetDateTime) -> Status {
     let (sessions, open) = gate.sessions.newest(usize::MAX);
     let snapshot = gate.snapshot.load();
     let routes = snapshot.in_order.iter().map(|route| RouteStatus {
@@ -318,7 +321,7 @@ fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) ->
         draining: gate.draining.is_cancelled(),
         config: facts.config.display().to_string(),
         config_since: rfc3339(current.since),
-        config_errors: told(&current.errors),
+        config_errors: limited(&current.errors),
         log_error: gate.log.error().map(|error| LogError { since: rfc3339(error.since), error: error.what }),
         listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),
@@ -330,7 +333,7 @@ fn status(gate: &Gate, facts: &Facts, current: &Current, now: OffsetDateTime) ->
     }
 }
 
-fn listening(Door { name, address }: &Door) -> Listening {
+fn listening(reload::Listening { name, address }: &reload::Listening) -> Listening {
     Listening { name: name.to_string(), address: address.to_string() }
 }
 
@@ -366,7 +369,7 @@ fn rfc3339(at: OffsetDateTime) -> String {
     at.format(&Rfc3339).unwrap_or_default()
 }
 
-/// How long ago; a clock that was set back counts as no time.
+/// How long ago, in seconds; 0 if the clock was set back.
 fn seconds(since: OffsetDateTime, now: OffsetDateTime) -> u64 {
     u64::try_from((now - since).whole_seconds()).unwrap_or(0)
 }
@@ -376,8 +379,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gates_user_and_root_may_ask() {
-        assert!(may_ask(1000, 1000) && may_ask(0, 1000) && may_ask(0, 0));
-        assert!(!may_ask(1001, 1000) && !may_ask(1000, 0));
+    fn only_the_gates_user_and_root_are_allowed() {
+        assert!(is_allowed(1000, 1000) && is_allowed(0, 1000) && is_allowed(0, 0));
+        assert!(!is_allowed(1001, 1000) && !is_allowed(1000, 0));
     }
 }

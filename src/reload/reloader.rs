@@ -1,0 +1,429 @@
+//! The reload itself: read, build, put in force, review.
+
+use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::pki_types::UnixTime;
+use time::OffsetDateTime;
+use tokio::runtime::Handle;
+use tokio::sync::watch as channel;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, describe_list, older_list_warning};
+use super::policy_report::{self, State};
+use super::worker::Worker;
+use crate::config::checked::{Config, Control, KernelTls, Log, NewerList};
+use crate::config::in_use::InUse;
+use crate::config::lists::Tightening;
+use crate::config::seen::Seen;
+use crate::config::{self, ConfigErrors};
+use crate::gate::Gate;
+use crate::listener::Listener;
+use crate::sessions::review::Reviewed;
+use crate::snapshot::Snapshot;
+use crate::sys::splice;
+
+/// The configuration in force, and where the gate listens.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    /// The configuration.
+    pub(crate) config: Arc<Config>,
+    /// The listeners, in the order of the configuration.
+    pub(crate) listeners: Vec<Arc<Listener>>,
+    /// The files that the latest reload or attempt has read, and their state then.
+    pub(crate) seen: Arc<Seen>,
+    /// When the configuration came into force.
+    pub(crate) since: OffsetDateTime,
+    /// The errors of the latest reload; empty if it was done.
+    pub(crate) errors: Arc<Vec<String>>,
+}
+
+impl Current {
+    fn new(config: Config, listeners: Vec<Arc<Listener>>) -> Self {
+        let (seen, errors) = (Arc::new(config.seen.clone()), Arc::default());
+        let config = Arc::new(config);
+        Self { config, listeners, seen, since: OffsetDateTime::now_utc(), errors }
+    }
+
+    /// Closes every listener.
+    pub(crate) fn close(&self) {
+        self.listeners.iter().for_each(|listener| listener.close());
+    }
+}
+
+/// Reloads the gate's configuration. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Reloader(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) gate: Arc<Gate>,
+    startup: StartupSettings,
+    pub(super) current: channel::Sender<Current>,
+    /// Lists that came over the control socket. Locked while another snapshot is put in force.
+    pub(super) received: Mutex<Vec<Arc<NewerList>>>,
+    /// Reads files, one reload at a time. A file system that hangs blocks nothing else.
+    files: Worker,
+    /// Takes lists from the control socket. Reads no files.
+    pub(super) lists: Worker,
+    /// The runtime of new listeners.
+    runtime: Handle,
+    /// Marks the configuration as in use, for other commands.
+    in_use: Mutex<InUse>,
+}
+
+/// The settings that only a start puts into effect, as they were at the start.
+#[derive(Debug)]
+struct StartupSettings {
+    kernel_tls: KernelTls,
+    metrics: Option<SocketAddr>,
+    control: Control,
+    log: Log,
+}
+
+impl Reloader {
+    /// Starts the threads. New listeners will run in the runtime of the caller.
+    pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<Listener>>) -> io::Result<Self> {
+        let startup = StartupSettings::of(&config);
+        let in_use = Mutex::new(InUse::mark(&config.file));
+        let current = channel::Sender::new(Current::new(config, listeners));
+        let (files, lists) = (Worker::start("reload")?, Worker::start("revocation")?);
+        let (received, runtime) = (Mutex::default(), Handle::current());
+        Ok(Self(Arc::new(Inner { gate, startup, current, received, files, lists, runtime, in_use })))
+    }
+
+    /// The configuration in force, now and after each change.
+    pub(crate) fn current(&self) -> channel::Receiver<Current> {
+        self.0.current.subscribe()
+    }
+
+    /// Reads the configuration and puts it in force. If that fails, only revocations and denials take effect. It goes on
+    /// even if this future is dropped.
+    ///
+    /// # Errors
+    /// Every error in the configuration.
+    pub async fn reload(&self, trigger: Trigger) -> Result<Reloaded, Refused> {
+        let (inner, requested) = (Arc::clone(&self.0), Instant::now());
+        let reload = self.0.files.run(move || {
+            let _runtime = inner.runtime.enter();
+            let before = inner.current.borrow().clone();
+            let result = inner.reload(requested);
+            // A panic while reporting does not change the result.
+            let _ = catch_unwind(AssertUnwindSafe(|| inner.finish(trigger, &before, &result)));
+            result
+        });
+        reload.await.unwrap_or_else(|| Err(Refused { errors: vec![INTERNAL_ERROR.to_owned()], ..Refused::default() }))
+    }
+}
+
+impl Inner {
+    fn finish(&self, trigger: Trigger, before: &Current, result: &Result<Reloaded, Refused>) {
+        let changed = result.as_ref().map_or_else(|refused| !refused.in_force.is_empty(), |_| true);
+        // An automatic retry that fails with the same errors is not reported again.
+        if trigger != Trigger::Watch || changed || !self.failed_as(before) {
+            outcome::report(&self.gate, trigger, result);
+        }
+        // The file may have been replaced.
+        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = InUse::mark(&before.config.file);
+    }
+
+    fn reload(&self, requested: Instant) -> Result<Reloaded, Refused> {
+        let Current { config: old, listeners: bound, .. } = self.current.borrow().clone();
+        let (before, mut seen) = (self.current.borrow().seen.again(), Seen::default());
+        debug!(file = %old.file.display(), "reload: reads the configuration");
+        match caught(|| Built::of(&old.file, &bound, &mut seen)) {
+            Ok(built) => self.apply(built, &bound, requested).map_err(|errors| self.refuse(errors, None, requested)),
+            // The files before are watched as well: the error may have kept some from being read.
+            Err(errors) => Err(self.refuse(errors, Some(seen.and(&before)), requested)),
+        }
+    }
+
+    fn apply(&self, built: Built, bound: &[Arc<Listener>], requested: Instant) -> Result<Reloaded, Vec<String>> {
+        debug!("reload: builds the snapshot");
+        let Built { config: read, listeners } = built;
+        let mut warnings: Vec<String> =
+            read.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
+        let after_restart = self.startup.differences(&read);
+        let listening = |listeners: Vec<&Arc<Listener>>| listeners.into_iter().map(Listening::from).collect();
+        let (opened, closed) = (listening(not_in(&listeners, bound)), listening(not_in(bound, &listeners)));
+        warnings.extend(not_in(&listeners, bound).into_iter().filter_map(|listener| listener.warning()));
+        let devices = self.gate.sessions.devices();
+        let mut new = Current::new(read, listeners);
+        let read = Arc::clone(&new.config);
+        let (old, before, snapshot) = loop {
+            let lists = self.received.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let tightening = Tightening { lists: lists.clone(), ..Tightening::default() };
+            new.config = read.tightened(&tightening).map_or_else(|| Arc::clone(&read), Arc::new);
+            let snapshot = caught(|| Snapshot::build(&new.config).map_err(|error| vec![error.to_string()]))?;
+            let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+            // A list that was received meanwhile must be among them.
+            if received.len() == lists.len() && received.iter().zip(&lists).all(|(one, other)| Arc::ptr_eq(one, other))
+            {
+                let old = Arc::clone(&self.current.borrow().config);
+                let (before, snapshot) = (self.gate.snapshot.load_full(), Arc::new(snapshot));
+                let config = Arc::clone(&new.config);
+                let swapped = caught(|| {
+                    self.swap(new, Arc::clone(&snapshot));
+                    Ok(())
+                });
+                // After a panic, the snapshot in force decides what is reported.
+                if let Err(errors) = swapped {
+                    if !Arc::ptr_eq(&self.gate.snapshot.load_full(), &snapshot) {
+                        return Err(errors);
+                    }
+                    warnings.push(format!(
+                        "the configuration is in force, but not in every part of the gate: {INTERNAL_ERROR}"
+                    ));
+                }
+                drop(received);
+                debug!("reload: the new snapshot is in force");
+                break ((old, config), before, snapshot);
+            }
+        };
+        let (old, config) = old;
+        let Reviewed { kept, cut } =
+            in_force_but(&mut warnings, "open sessions were not all reviewed", || self.gate.review(requested));
+        debug!(kept, cut, "reload: reviewed the sessions");
+        let older =
+            in_force_but(&mut warnings, "its revocation lists were not compared with the previous ones", || {
+                policy_report::older_lists(&old, &config).iter().map(older_list_warning).collect::<Vec<_>>()
+            });
+        warnings.extend(older);
+        warnings.extend(self.gate.descriptors.warning(&config));
+        // Last, because it may take long: there may be thousands of devices and millions of revoked certificates.
+        let difference = in_force_but(&mut warnings, "its effect on access is not known", || {
+            let before = State { config: &old, snapshot: &before };
+            policy_report::difference(before, State { config: &config, snapshot: &snapshot }, &devices, UnixTime::now())
+        });
+        Ok(Reloaded { warnings, after_restart, opened, closed, difference, kept, cut })
+    }
+
+    /// Records why a configuration was refused, and puts its revocations and denials in force.
+    fn refuse(&self, errors: Vec<String>, seen: Option<Seen>, requested: Instant) -> Refused {
+        debug!(errors = errors.len(), "reload: refused");
+        self.current.send_modify(|current| {
+            if let Some(seen) = seen {
+                current.seen = Arc::new(seen);
+            }
+            current.errors = Arc::new(errors.clone());
+        });
+        let before = Arc::clone(&self.current.borrow().config);
+        let mut refused = Refused { errors, ..Refused::default() };
+        let tightened = caught(|| {
+            let tightening = config::salvage(&before.file, &before);
+            let reviewed = self.tighten(&tightening, requested, |_| Ok(())).map_err(|error| vec![error])?;
+            Ok(reviewed.map(|reviewed| (tightening, reviewed)))
+        });
+        match tightened {
+            Ok(None) => {}
+            Ok(Some((tightening, reviewed))) => {
+                refused.cut = reviewed.cut;
+                let after = Arc::clone(&self.current.borrow().config);
+                refused.in_force = tightening.lists.iter().map(|newer| describe_list(&newer.list)).collect();
+                refused.in_force.extend(policy_report::newly_denied(&before, &after));
+            }
+            Err(errors) => refused.errors.extend(errors),
+        }
+        refused
+    }
+
+    /// Adds revocations and denials to the configuration in force, and reviews the sessions. `keep` stores what has to
+    /// outlast the next reload, or says why it cannot. `None` if all of them are in force already.
+    pub(super) fn tighten(
+        &self,
+        tightening: &Tightening,
+        requested: Instant,
+        keep: impl Fn(&mut Vec<Arc<NewerList>>) -> Result<(), String>,
+    ) -> Result<Option<Reviewed>, String> {
+        loop {
+            let config = Arc::clone(&self.current.borrow().config);
+            let Some(new) = config.tightened(tightening) else { return Ok(None) };
+            // Before the lock is taken: long lists take time.
+            let snapshot = Snapshot::build(&new).map_err(|error| error.to_string())?;
+            let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+            if !Arc::ptr_eq(&config, &self.current.borrow().config) {
+                continue;
+            }
+            keep(&mut received)?;
+            self.gate.snapshot.store(Arc::new(snapshot));
+            self.current.send_modify(|current| current.config = Arc::new(new));
+            drop(received);
+            return Ok(Some(self.gate.review(requested)));
+        }
+    }
+
+    fn swap(&self, new: Current, snapshot: Arc<Snapshot>) {
+        // First, so that every connection finds the metrics of its listener and its route.
+        self.gate.metrics.follow(&new.config);
+        // With too few descriptors for the listeners, the limits stay; the warning says so.
+        if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
+            splice::allow_pipes(budget.pipes);
+            self.gate.admission.change(budget.limits(&new.config.limits));
+        }
+        for (listener, settings) in new.listeners.iter().zip(&new.config.listeners) {
+            listener.set_settings(settings);
+        }
+        self.gate.snapshot.store(snapshot);
+        // Last: from now on, new listeners accept connections.
+        let old = self.current.send_replace(new);
+        let current = self.current.borrow();
+        not_in(&old.listeners, &current.listeners).iter().for_each(|removed| removed.close());
+        // A stop closes the listeners that it sees; these may have come after it.
+        if self.gate.draining.is_cancelled() {
+            current.close();
+        }
+    }
+
+    /// Whether a reload has failed with the same errors as before, on the same files.
+    fn failed_as(&self, before: &Current) -> bool {
+        let now = self.current.borrow();
+        now.seen == before.seen && now.errors == before.errors
+    }
+}
+
+/// The listeners of `some` that are not among `others`.
+fn not_in<'a>(some: &'a [Arc<Listener>], others: &[Arc<Listener>]) -> Vec<&'a Arc<Listener>> {
+    some.iter().filter(|one| !others.iter().any(|other| Arc::ptr_eq(one, other))).collect()
+}
+
+/// Turns a panic, as of a parser, into an error like any other.
+fn caught<T>(build: impl FnOnce() -> Result<T, Vec<String>>) -> Result<T, Vec<String>> {
+    catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(vec![INTERNAL_ERROR.to_owned()]))
+}
+
+/// Runs a step after a configuration came into force. A panic becomes a warning: the configuration stays in force.
+fn in_force_but<T: Default>(warnings: &mut Vec<String>, but: &str, step: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|_| {
+        warnings.push(format!("the configuration is in force, but {but}: {INTERNAL_ERROR}"));
+        T::default()
+    })
+}
+
+/// What replaces the configuration in force.
+struct Built {
+    config: Config,
+    listeners: Vec<Arc<Listener>>,
+}
+
+impl Built {
+    /// Reads the configuration and binds its listeners, as at the start. The `bound` ones that it still has stay. `seen` is
+    /// set to the files that were read, even if that fails.
+    fn of(file: &Path, bound: &[Arc<Listener>], seen: &mut Seen) -> Result<Self, Vec<String>> {
+        let lines = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (config, read) = config::load_and_see(file);
+        *seen = read;
+        let config = config.map_err(lines)?;
+        // Last: this is visible from outside.
+        let listeners = Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?;
+        Ok(Self { config, listeners })
+    }
+}
+
+impl StartupSettings {
+    fn of(config: &Config) -> Self {
+        Self {
+            kernel_tls: config.kernel_tls,
+            metrics: config.metrics.address,
+            control: config.control.clone(),
+            log: config.log.clone(),
+        }
+    }
+
+    /// The settings of `new` that differ: sockets, and what concerns the whole process.
+    fn differences(&self, new: &Config) -> Vec<String> {
+        let mut changed = Vec::new();
+        let mut compare = |same: bool, key: &str| {
+            if !same {
+                changed.push(key.to_owned());
+            }
+        };
+        compare(self.kernel_tls == new.kernel_tls, "kernel_tls");
+        compare(self.metrics == new.metrics.address, "metrics.address");
+        compare(self.control == new.control, "control.socket");
+        compare(self.log == new.log, "[log]");
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        assert_eq!(caught::<()>(|| panic!("a parser stumbles")), Err(vec![INTERNAL_ERROR.to_owned()]));
+        assert_eq!(caught(|| Ok(7)), Ok(7));
+    }
+
+    /// attacks.md row 44.
+    #[test]
+    fn row_44_a_panic_after_the_swap_is_reported_as_a_warning() {
+        let mut warnings = Vec::new();
+        assert_eq!(in_force_but(&mut warnings, "sessions were not reviewed", || 7), 7);
+        assert_eq!(warnings, Vec::<String>::new());
+        let counted: usize = in_force_but(&mut warnings, "sessions were not reviewed", || panic!("a review stumbles"));
+        assert_eq!(counted, 0);
+        assert_eq!(
+            warnings,
+            [format!("the configuration is in force, but sessions were not reviewed: {INTERNAL_ERROR}")]
+        );
+    }
+
+    /// Two threads tighten and reload. What one puts in force while the other builds must not be lost.
+    #[tokio::test]
+    async fn a_change_made_while_a_list_is_read_stays_in_force() {
+        use crate::admission::Admission;
+        use crate::config::checked::{DenyList, LogFormat, RouteMode};
+        use crate::model::identity::Serial;
+        use crate::relay::Support;
+        use crate::telemetry::log::Log;
+        use crate::telemetry::metrics::Metrics;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["*.home.example".to_owned()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        write("it.pem", params.self_signed(&key).expect("a certificate").pem());
+        write("key.pem", key.serialize_pem());
+        let text = "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[certificate]\nchain = \"it.pem\"\n\
+                    key = \"key.pem\"\n[client_auth]\ntrust = [\"it.pem\"]\n[[route]]\nname = \"nas\"\n\
+                    server_names = [\"nas.home.example\"]\nbackends = [\"127.0.0.1:1\"]\nallow = [\"any\"]\n";
+        let config = config::parse(text, &folder.path().join("doorward.toml")).expect("a configuration");
+        let gate = Arc::new(Gate::new(
+            Snapshot::build(&config).expect("a snapshot"),
+            Admission::new(config.limits.clone()),
+            Support::none(),
+            Arc::new(Metrics::new(&config).expect("metrics")),
+            Arc::new(Log::new(LogFormat::Json, io::sink()).expect("a log")),
+        ));
+        let denying = |serial: u8| {
+            let deny = DenyList { serials: [Serial::from_be_bytes(&[serial])].into(), ..DenyList::default() };
+            Tightening { deny, ..Tightening::default() }
+        };
+        let inner = Arc::clone(&Reloader::new(gate, config, Vec::new()).expect("threads").0);
+        let received = inner.received.lock().expect("the lists");
+        let before = Arc::clone(&inner.current.borrow().config);
+        let holders = Arc::strong_count(&before);
+        let other = Arc::clone(&inner);
+        let tightening = std::thread::spawn(move || other.tighten(&denying(7), Instant::now(), |_| Ok(())));
+        while Arc::strong_count(&before) == holders {
+            std::thread::yield_now();
+        }
+        // The thread has read the old configuration, builds, and waits for the lock.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let new = Arc::new(before.tightened(&denying(8)).expect("it is new"));
+        inner.gate.snapshot.store(Arc::new(Snapshot::build(&new).expect("a snapshot")));
+        inner.current.send_modify(|current| current.config = new);
+        drop(received);
+        assert!(tightening.join().expect("no panic").expect("no error").is_some());
+        let config = Arc::clone(&inner.current.borrow().config);
+        let RouteMode::Terminate(nas) = &config.routes[0].mode else { panic!("it asks for certificates") };
+        let serials = &nas.client_auth.deny.serials;
+        assert!([7, 8].iter().all(|serial| serials.contains(&Serial::from_be_bytes(&[*serial]))), "{serials:?}");
+    }
+}
