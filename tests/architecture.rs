@@ -15,12 +15,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("places", &[]),
     ("tls", &["model"]),
     ("pki", &["model"]),
-    // As root, the files of an authority are written with the rights of the folder's owner.
-    ("ca", &["model", "pki", "sys"]),
+    // Root writes files with the rights of the folder's owner.
+    ("files", &["sys"]),
+    // Devices are set up without a gate.
+    ("enrolment", &["files", "html", "model", "pki", "places", "sys"]),
+    // A certificate and the files that a device is set up with are written in one transaction.
+    ("ca", &["enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes.
     ("config", &["ca", "model", "pki"]),
-    // Devices are set up without a gate.
-    ("enrolment", &["ca", "html", "model", "pki", "places", "sys"]),
     // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
     // a header off the socket, client_hello recognises one.
     ("listener", &["config", "model", "sys"]),
@@ -94,6 +96,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "control",
             "enrolment",
             "explain",
+            "files",
             "handshake",
             "model",
             "pki",

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use doorward::ca::{DeviceAuthority, ServerAuthority};
 use doorward::cli::Format;
-use doorward::cli::ca::LimitsArg;
+use doorward::cli::ca::NameConstraintsArg;
 use doorward::cli::exit;
 use doorward::cli::init::{self, InitArgs, RouteArg, Written};
 use doorward::model::names::{Name, ServerName};
-use doorward::pki::{DeviceAuthority, Revocation, RevokedFor, ServerAuthority};
+use doorward::pki::{Revocation, RevocationReason};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -50,7 +51,7 @@ fn args(folder: &Path) -> InitArgs {
         devices: vec![Name::parse("alice-phone").expect("a name"), Name::parse("bob-laptop").expect("a name")],
         folder: folder.to_owned(),
         listen: "[::]:8443".parse().expect("an address"),
-        limits: LimitsArg::default(),
+        constraints: NameConstraintsArg::default(),
         force: false,
         format: Format::Json,
     }
@@ -278,7 +279,7 @@ fn openssl_reads_revocation_lists() {
         openssl(folder.path(), &check)
     };
     let revoked =
-        [Revocation { serial: lost.serial().to_vec(), at: OffsetDateTime::now_utc(), reason: RevokedFor::Lost }];
+        [Revocation { serial: lost.serial().to_vec(), at: OffsetDateTime::now_utc(), reason: RevocationReason::Lost }];
     accepted(&verify(&[], "lost.pem"));
     accepted(&verify(&revoked, "kept.pem"));
     refused(&verify(&revoked, "lost.pem"), "certificate revoked");

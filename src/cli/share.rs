@@ -16,14 +16,14 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::known_gate::known_gate;
 use super::run::{runtime, signals};
+use super::server_names::configured_server_names;
 use super::{Format, exit, failed};
-use crate::ca::files::Folder;
 use crate::ca::inventory::{Kind, Store, now};
 use crate::enrolment::code::{self, Colours};
 use crate::enrolment::link::{self, Candidate, InterfaceKind, Link, Notice, Outcome, Reach};
-use crate::enrolment::{Device, Form, Kit, word};
+use crate::enrolment::{Device, Form, Gate, Kit, PUBLIC_PORT, word};
+use crate::files::Folder;
 use crate::handshake::suites::PROVIDER;
 use crate::model::identity::Identity;
 use crate::model::names::Name;
@@ -164,7 +164,8 @@ fn quoted(path: &Path) -> String {
 fn prepare(args: &ShareArgs) -> Result<(Kit, Password), NotShared> {
     let device = device(&args.folder, &args.device).map_err(|error| NotShared::new(exit::USAGE, error))?;
     let root = root(&args.folder, &device)?;
-    let gate = known_gate(root, &args.folder.join("doorward.toml"));
+    let server_names = configured_server_names(&args.folder.join("doorward.toml"));
+    let gate = Gate { root, server_names, port: PUBLIC_PORT };
     let password = Password::generate().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     let kit = Kit::new(&gate, &device, &password).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     Ok((kit, password))

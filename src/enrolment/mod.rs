@@ -17,7 +17,7 @@ use std::path::Path;
 use pem::{EncodeConfig, LineEnding, Pem};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::ca::files::{Access, NewFile};
+use crate::files::{Access, NewFile};
 use crate::model::identity::{Identity, NotACertificate};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::{self, Password, Profile};
@@ -240,7 +240,7 @@ mod tests {
     use rcgen::{CertificateParams, DnType, KeyPair};
 
     use super::*;
-    use crate::pki::DeviceAuthority;
+    use crate::ca::DeviceAuthority;
 
     /// An authority that is called `name`, of which `Kit` is made for alice-phone.
     fn kit(name: &str) -> Kit {

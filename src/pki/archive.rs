@@ -125,8 +125,8 @@ mod tests {
     use p12_keystore::Pkcs12Archive;
 
     use super::*;
+    use crate::ca::{DeviceAuthority, ServerAuthority};
     use crate::model::names::ServerName;
-    use crate::pki::{DeviceAuthority, ServerAuthority};
 
     #[test]
     fn passwords_are_easy_to_type_and_never_the_same() {

@@ -1,8 +1,5 @@
-//! Certificates of the user's own: two authorities, what they issue, and the archives and files it is handed out in.
-//!
-//! There are two authorities because they answer two different questions. [`ServerAuthority`] goes *into* phones and
-//! browsers, which believe what it signs; so it may sign for one domain only. [`DeviceAuthority`] is known to the gate
-//! alone and says who is let in. One key for both would make every device a possible impostor of the gate.
+//! X.509, PKCS#12 and revocation lists: read, write and inspect. What is issued, and for how long, is policy of
+//! [`crate::ca`].
 //!
 //! X.509 is written by `rcgen` and PKCS#12 by `p12-keystore`; nothing here encodes ASN.1 by hand.
 
@@ -18,9 +15,9 @@ mod signature;
 
 pub use archive::{Password, Profile, device_archive};
 pub use authority::{
-    AUTHORITY_DAYS, Authority, Certified, DEVICE_DAYS, DeviceAuthority, Issued, Limits, Revocation, RevokedFor,
-    SERVER_DAYS, ServerAuthority, has_signed, has_signed_list, usual_names,
+    Authority, IssuedCertificate, IssuedCredentials, Revocation, RevocationReason, has_signed, has_signed_list,
 };
+pub(crate) use authority::{fits_common_name, subject};
 
 pub(crate) use parts::public_key;
 pub use parts::{Parts, Signed};

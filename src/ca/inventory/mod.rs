@@ -3,7 +3,7 @@
 //! [`Store`] has the folder: it lets one command at a time change anything, and changes all files or none, whenever the
 //! process may be killed (see [`transaction`]). [`Inventory`] is the content of the file, and knows no files.
 
-mod recall;
+mod merge;
 mod store;
 mod transaction;
 
@@ -18,7 +18,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::identity::{Serial, Sha256};
 use crate::pki::keys;
-use crate::pki::{Certified, Revocation, RevokedFor};
+use crate::pki::{IssuedCertificate, Revocation, RevocationReason};
 
 /// The version of the file's form. A program that does not know it must not touch the file.
 const VERSION: u32 = 1;
@@ -125,7 +125,7 @@ pub struct Entry {
     pub revoked_at: Option<OffsetDateTime>,
     /// Why it no longer counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_for: Option<RevokedFor>,
+    pub revoked_for: Option<RevocationReason>,
 }
 
 /// How a certificate stands.
@@ -155,19 +155,19 @@ impl fmt::Display for Status {
 
 impl Entry {
     /// What there is to say of a certificate that `authority` signs now.
-    pub fn issued(name: &str, kind: Kind, authority: &str, certified: &Certified) -> Self {
-        let key = X509Certificate::from_der(certified.certificate())
+    pub fn issued(name: &str, kind: Kind, authority: &str, issued: &IssuedCertificate) -> Self {
+        let key = X509Certificate::from_der(issued.certificate())
             .ok()
             .map(|(_, certificate)| keys::describe(certificate.public_key().raw));
         Self {
             name: name.to_owned(),
             kind,
             authority: authority.to_owned(),
-            serial: Serial::from_be_bytes(certified.serial()).to_string(),
-            fingerprint: Some(Sha256::of(certified.certificate()).to_string()),
+            serial: Serial::from_be_bytes(issued.serial()).to_string(),
+            fingerprint: Some(Sha256::of(issued.certificate()).to_string()),
             key,
-            not_before: Some(certified.not_before()),
-            not_after: Some(certified.not_after()),
+            not_before: Some(issued.not_before()),
+            not_after: Some(issued.not_after()),
             issued_at: Some(now()),
             renews: None,
             revoked_at: None,
@@ -287,7 +287,7 @@ impl Inventory {
                 Some(Revocation {
                     serial: entry.serial_bytes(),
                     at: entry.revoked_at?,
-                    reason: entry.revoked_for.unwrap_or(RevokedFor::Unspecified),
+                    reason: entry.revoked_for.unwrap_or(RevocationReason::Unspecified),
                 })
             })
             .collect()

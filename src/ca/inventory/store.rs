@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::transaction::{self, CommitError, Recovered, tidy};
 use super::{AuthorityEntry, Inventory, VERSION};
-use crate::ca::files::{self, Access, Folder, NewFile, Warning, io_error as file_error};
+use crate::files::{self, Access, Folder, NewFile, Warning, io_error as file_error};
 use crate::pki::Authority;
 use crate::pki::{self, keys};
 
@@ -134,11 +134,13 @@ fn with_cause(error: &files::Error) -> String {
     }
 }
 
-/// What there is to tell while the folder is used.
+/// What there is to report while the folder is used.
 #[derive(Clone, Copy, Debug)]
 pub enum Notice<'a> {
     /// Another command has the folder, and is waited for.
     Waiting,
+    /// So many certificates are on a revocation list, and the inventory had not recorded them as revoked.
+    RevocationsMerged(usize),
     /// Something about a file is not as it should be.
     Warning(&'a Warning),
 }
@@ -150,7 +152,7 @@ pub struct Store {
     folder: Folder,
     /// Where the user wants files written to, beside the folder.
     output: Option<PathBuf>,
-    tell: fn(Notice<'_>),
+    notify: fn(Notice<'_>),
     /// What the inventory says.
     pub inventory: Inventory,
     /// What was done about a command that had been killed.
@@ -165,30 +167,30 @@ impl Store {
         folder.join(FILE).exists() || folder.join(LOCK).exists()
     }
 
-    /// Opens the folder, and waits if another command changes it. `tell` is called with what there is to say.
-    pub fn open(folder: &Path, tell: fn(Notice<'_>)) -> Result<Self, StoreError> {
+    /// Opens the folder, and waits if another command changes it. `notify` is called with what there is to say.
+    pub fn open(folder: &Path, notify: fn(Notice<'_>)) -> Result<Self, StoreError> {
         if !Self::is_in(folder) {
             return Err(StoreError::Missing(folder.to_owned()));
         }
         let opened = open_folder(folder)?;
-        Self::lock(opened, tell, |folder| read(folder)?.ok_or_else(|| StoreError::Missing(folder.path().to_owned())))
+        Self::lock(opened, notify, |folder| read(folder)?.ok_or_else(|| StoreError::Missing(folder.path().to_owned())))
     }
 
     /// Opens the folder, makes it if it is not there, and begins with an empty inventory if there is none.
-    pub fn open_or_create(folder: &Path, tell: fn(Notice<'_>)) -> Result<Self, StoreError> {
+    pub fn open_or_create(folder: &Path, notify: fn(Notice<'_>)) -> Result<Self, StoreError> {
         let opened = Folder::create(folder, &mut Vec::new()).map_err(io_error("create the folder", folder))?;
-        Self::lock(opened, tell, |folder| Ok(read(folder)?.unwrap_or_default()))
+        Self::lock(opened, notify, |folder| Ok(read(folder)?.unwrap_or_default()))
     }
 
     /// Waits for the lock, and finishes what the holder before could not.
     fn lock(
         folder: Folder,
-        tell: fn(Notice<'_>),
+        notify: fn(Notice<'_>),
         inventory: impl FnOnce(&Folder) -> Result<Inventory, StoreError>,
     ) -> Result<Self, StoreError> {
-        let lock = lock(&folder, tell).map_err(io_error("lock", &folder.path().join(LOCK)))?;
+        let lock = lock(&folder, notify).map_err(io_error("lock", &folder.path().join(LOCK)))?;
         let recovered = transaction::recover(&folder)?;
-        Ok(Self { inventory: inventory(&folder)?, folder, recovered, output: None, tell, _lock: lock })
+        Ok(Self { inventory: inventory(&folder)?, folder, recovered, output: None, notify, _lock: lock })
     }
 
     /// What the inventory of a folder says at this moment, if there is one. Nothing is touched, so this works where
@@ -249,22 +251,25 @@ impl Store {
         tidy(&folder.join(relative))
     }
 
-    /// Takes over from the revocation lists in the folder what `inventory` does not know of (see [`Inventory::recall`]): how
-    /// many certificates that were.
+    /// Adds to `inventory` what the revocation lists in the folder have and it has not (see
+    /// [`Inventory::merge_revocation_list`]), and notifies of that.
     ///
     /// # Errors
-    /// If there is a list that cannot be read: the next one would be without what is on it.
-    pub fn recall(&self, inventory: &mut Inventory) -> Result<usize, StoreError> {
+    /// If a list exists and cannot be read: the next one would lack its entries.
+    pub fn merge_revocation_lists(&self, inventory: &mut Inventory) -> Result<(), StoreError> {
         let mut count = 0;
         for authority in inventory.authorities.clone() {
             let Some(path) = authority.revocation_list.as_deref() else { continue };
             let Some(list) = self.read(path)? else { continue };
-            // Without its certificate nothing is issued or revoked; whoever tries is told.
+            // Without this certificate nothing can be issued or revoked, and every command that tries reports it.
             let Ok(certificate) = self.authority_certificate(&authority) else { continue };
             let list = CertificateRevocationListDer::from_pem_slice(&list).map_or(list, |list| list.to_vec());
-            count += inventory.recall(&authority.id, &certificate, &list);
+            count += inventory.merge_revocation_list(&authority.id, &certificate, &list);
         }
-        Ok(count)
+        if count > 0 {
+            (self.notify)(Notice::RevocationsMerged(count));
+        }
+        Ok(())
     }
 
     /// Makes a change: `inventory` and `files`, all of it or nothing. Paths of `files` start at the folder, or are
@@ -282,7 +287,7 @@ impl Store {
         let all: Vec<NewFile> = std::iter::once(own).chain(files).collect();
         let mut warnings = Vec::new();
         let done = transaction::commit(&self.folder, &all, self.output.as_deref(), &mut warnings);
-        warnings.iter().for_each(|warning| (self.tell)(Notice::Warning(warning)));
+        warnings.iter().for_each(|warning| (self.notify)(Notice::Warning(warning)));
         done.map_err(|error| match error {
             CommitError::Unchanged(error) => StoreError::Unchanged(error),
             CommitError::Unfinished(source) => StoreError::Unfinished { folder: self.folder().to_owned(), source },
@@ -291,11 +296,10 @@ impl Store {
         Ok(())
     }
 
-    /// Which of these files would be replaced, the inventory itself included if `new`.
-    pub fn in_the_way(folder: &Path, files: &[NewFile], new: bool) -> Vec<PathBuf> {
-        let own = new.then(|| folder.join(FILE));
-        let places = files.iter().map(|file| tidy(&folder.join(&file.path)));
-        places.chain(own).filter(|place| fs::symlink_metadata(place).is_ok()).collect()
+    /// Which of these files exist; paths are relative to `folder`.
+    pub fn existing(folder: &Path, files: &[NewFile]) -> Vec<PathBuf> {
+        let paths = files.iter().map(|file| tidy(&folder.join(&file.path)));
+        paths.filter(|path| fs::symlink_metadata(path).is_ok()).collect()
     }
 
     /// Loads an authority with its key. If that one is encrypted, `passphrase` is asked for how to open it.
@@ -352,12 +356,12 @@ fn read(folder: &Folder) -> Result<Option<Inventory>, StoreError> {
 }
 
 /// Waits for the lock. The file stays: a lock that is removed and made again can be held twice.
-fn lock(folder: &Folder, tell: fn(Notice<'_>)) -> io::Result<File> {
+fn lock(folder: &Folder, notify: fn(Notice<'_>)) -> io::Result<File> {
     let lock = folder.lock_file(LOCK)?;
     let locked = match lock.try_lock() {
         Ok(()) => Ok(()),
         Err(fs::TryLockError::WouldBlock) => {
-            tell(Notice::Waiting);
+            notify(Notice::Waiting);
             lock.lock()
         }
         Err(fs::TryLockError::Error(error)) => Err(error),
@@ -365,7 +369,7 @@ fn lock(folder: &Folder, tell: fn(Notice<'_>)) -> io::Result<File> {
     match locked {
         // CIFS and FUSE may know none.
         Err(error) if knows_no_locks(&error) => {
-            tell(Notice::Warning(&Warning::NoLocks { folder: folder.path().to_owned() }));
+            notify(Notice::Warning(&Warning::NoLocks { folder: folder.path().to_owned() }));
         }
         other => other?,
     }

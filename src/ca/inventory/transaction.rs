@@ -12,7 +12,7 @@ use rustix::fs::{FileType, Mode, fchmod, fstat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::ca::files::{self, Access, Folder, Made, NewFile, Replaced, Staged, Warning, io_error};
+use crate::files::{self, Access, Folder, Made, NewFile, Replaced, Staged, Warning, io_error};
 
 /// Where changes are prepared: not there for anybody but who prepares them.
 const PREPARING: &str = ".changes.new";

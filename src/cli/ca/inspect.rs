@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::output::print_json;
 use super::passphrase;
-use super::{CaError, Format, print_json};
+use super::{CaError, Format};
 use crate::ca::inventory::now;
-use crate::pki::inspect::{self, Contents, Item};
+use crate::pki::inspect::{self, Contents, Item, WELL_KNOWN_PASSWORDS};
 
 /// The options of `doorward ca inspect`.
 #[derive(Args, Debug)]
@@ -34,9 +35,6 @@ struct Inspected {
     file: PathBuf,
     items: Vec<Item>,
 }
-
-/// What mkcert and Java write, and what is tried before anybody is asked.
-pub(super) const WELL_KNOWN: [&str; 2] = ["changeit", ""];
 
 /// The largest file that is read, in bytes: revocation lists of 100 MB have been seen.
 const LARGEST: u64 = 256 * 1024 * 1024;
@@ -77,7 +75,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), CaError> {
 fn archive(args: &InspectArgs, bytes: &[u8], mode: u32) -> Result<Vec<Item>, CaError> {
     let describe = |password: &str| inspect::describe_archive(bytes, password, now(), mode);
     if args.password_file.is_none() {
-        for password in WELL_KNOWN {
+        for password in WELL_KNOWN_PASSWORDS {
             match describe(password) {
                 Err(error) if inspect::asks_too_much(&error) => return Err(too_much(args)),
                 Err(_) => {}
@@ -86,7 +84,8 @@ fn archive(args: &InspectArgs, bytes: &[u8], mode: u32) -> Result<Vec<Item>, CaE
         }
     }
     let prompt = format!("Password of {}: ", args.certificate.display());
-    let password = passphrase::get(args.password_file.as_deref(), &prompt, "--password-file")?;
+    let password =
+        passphrase::get(args.password_file.as_deref(), &prompt, "--password-file").map_err(CaError::usage)?;
     describe(&password).map_err(|error| match inspect::asks_too_much(&error) {
         true => too_much(args),
         false => CaError::usage(format!(

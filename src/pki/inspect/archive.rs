@@ -116,8 +116,8 @@ mod tests {
     use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 
     use super::*;
+    use crate::ca::DeviceAuthority;
     use crate::model::names::Name;
-    use crate::pki::DeviceAuthority;
 
     #[test]
     fn an_archive_that_asks_for_too_much_is_given_up() {

@@ -276,6 +276,9 @@ pub fn describe_archive(
     Ok(std::iter::once(item).chain(inside).collect())
 }
 
+/// Passwords of PKCS#12 files that are public knowledge: mkcert and Java write the first.
+pub const WELL_KNOWN_PASSWORDS: [&str; 2] = ["changeit", ""];
+
 /// The certificates in a file, which may be an archive that opens with one of these passwords.
 pub fn certificates(bytes: &[u8], passwords: &[&str]) -> Vec<CertificateDer<'static>> {
     let things = match contents(bytes) {
@@ -316,15 +319,16 @@ const fn days(from: i64, to: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::DeviceAuthority;
     use crate::ca::inventory::now;
     use crate::model::names::Name;
-    use crate::pki::{DeviceAuthority, Revocation, RevokedFor};
+    use crate::pki::{Revocation, RevocationReason};
 
     #[test]
     fn damaged_files_are_said_to_be_something_or_nothing() {
         let devices = DeviceAuthority::new().expect("an authority");
         let device = devices.issue(&Name::parse("alice-phone").expect("a name")).expect("a device");
-        let revoked = [Revocation { serial: device.serial().to_vec(), at: now(), reason: RevokedFor::Lost }];
+        let revoked = [Revocation { serial: device.serial().to_vec(), at: now(), reason: RevocationReason::Lost }];
         let list = devices.authority().revocation_list(&revoked, 1, devices.authority().not_after()).expect("a list");
         let files = [
             device.certificate().to_vec(),

@@ -6,8 +6,8 @@ mod folder;
 pub use attributes::Warning;
 pub use folder::Folder;
 
-pub(super) use attributes::Replaced;
-pub(super) use folder::{Actor, Made};
+pub(crate) use attributes::Replaced;
+pub(crate) use folder::{Actor, Made};
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -150,7 +150,7 @@ fn check_places(files: &[NewFile], existing: Existing) -> Result<(), Error> {
 
 /// Files that are on the disk under other names beside their places. What is not placed is removed when this is dropped.
 #[derive(Debug, Default)]
-pub(in crate::ca) struct Staged {
+pub(crate) struct Staged {
     files: Vec<StagedFile>,
     made: Vec<Made>,
 }
@@ -167,11 +167,7 @@ struct StagedFile {
 
 impl Staged {
     /// Writes the files to the disk. With the rights of `actor`, if one is given, instead of those of the owner of each folder.
-    pub(in crate::ca) fn prepare(
-        files: &[NewFile],
-        actor: Option<Actor>,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<Self, Error> {
+    pub(crate) fn prepare(files: &[NewFile], actor: Option<Actor>, warnings: &mut Vec<Warning>) -> Result<Self, Error> {
         let mut staged = Self::default();
         for file in files {
             let name = file.path.file_name().ok_or(io::ErrorKind::IsADirectory);
@@ -204,7 +200,7 @@ impl Staged {
     }
 
     /// Gives the files their names.
-    pub(in crate::ca) fn place(mut self, existing: Existing) -> Result<(), Error> {
+    pub(crate) fn place(mut self, existing: Existing) -> Result<(), Error> {
         for file in &mut self.files {
             let renamed = match existing {
                 // Refuses even a file that has appeared since it was looked for.
@@ -261,7 +257,7 @@ fn temporary_name() -> io::Result<OsString> {
 }
 
 /// Writes a file to the disk under `name`; `file.path` is where it will stand.
-pub(in crate::ca) fn write(
+pub(crate) fn write(
     folder: &Folder,
     name: &OsStr,
     file: &NewFile,
@@ -279,7 +275,7 @@ pub(in crate::ca) fn write(
 }
 
 /// The folder a file is in.
-pub(in crate::ca) fn parent(path: &Path) -> &Path {
+pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) => Path::new("."),
@@ -287,7 +283,7 @@ pub(in crate::ca) fn parent(path: &Path) -> &Path {
     }
 }
 
-pub(in crate::ca) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let path = path.to_owned();
     move |source| Error::Io { action, path, source }
 }

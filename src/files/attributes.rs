@@ -122,14 +122,14 @@ impl fmt::Display for Warning {
 
 /// What a file has that is to be replaced.
 #[derive(Debug)]
-pub(in crate::ca) struct Replaced {
+pub(crate) struct Replaced {
     there: Stat,
     acl: Option<Vec<u8>>,
 }
 
 impl Replaced {
     /// Of the regular file of this name, if there is one. A file of several names may be another user's, linked here.
-    pub(in crate::ca) fn look(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
+    pub(crate) fn look(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
         let there = folder
             .stat(name)?
             .filter(|there| FileType::from_raw_mode(there.st_mode) == FileType::RegularFile && there.st_nlink == 1);
@@ -148,7 +148,7 @@ impl Replaced {
 
 /// Gives a file that was just made, and is still empty, what it is to have: as `access` says if it is new, otherwise what the
 /// replaced one had. `path` is where it will stand.
-pub(in crate::ca) fn apply(
+pub(crate) fn apply(
     file: &File,
     access: Access,
     replaced: Option<&Replaced>,

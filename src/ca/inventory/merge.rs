@@ -10,12 +10,12 @@ use x509_parser::x509::ReasonCode;
 
 use super::{Entry, Inventory};
 use crate::model::identity::Serial;
-use crate::pki::{RevokedFor, has_signed_list};
+use crate::pki::{RevocationReason, has_signed_list};
 
 impl Inventory {
     /// Takes over from `list` (DER), which lies in the place of the revocation list of this authority, what is not known
     /// here: how many certificates that were. Nothing if somebody else has signed it.
-    pub fn recall(&mut self, authority: &str, certificate: &CertificateDer<'_>, list: &[u8]) -> usize {
+    pub fn merge_revocation_list(&mut self, authority: &str, certificate: &CertificateDer<'_>, list: &[u8]) -> usize {
         if !has_signed_list(certificate, list) {
             return 0;
         }
@@ -45,20 +45,21 @@ impl Inventory {
     }
 }
 
-fn reason(code: Option<ReasonCode>) -> RevokedFor {
+fn reason(code: Option<ReasonCode>) -> RevocationReason {
     match code {
-        Some(ReasonCode::KeyCompromise) => RevokedFor::Lost,
-        Some(ReasonCode::Superseded) => RevokedFor::Replaced,
-        Some(ReasonCode::CessationOfOperation) => RevokedFor::Retired,
-        _ => RevokedFor::Unspecified,
+        Some(ReasonCode::KeyCompromise) => RevocationReason::Lost,
+        Some(ReasonCode::Superseded) => RevocationReason::Replaced,
+        Some(ReasonCode::CessationOfOperation) => RevocationReason::Retired,
+        _ => RevocationReason::Unspecified,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::DeviceAuthority;
     use crate::ca::inventory::{AuthorityEntry, Signs, now};
-    use crate::pki::{DeviceAuthority, Revocation};
+    use crate::pki::Revocation;
 
     #[test]
     fn number_serial_date_and_reason_are_taken_over_once_and_of_nobody_elses_list() {
@@ -73,7 +74,12 @@ mod tests {
             revocation_list: Some("clients.crl".to_owned()),
             list_number: 5,
         });
-        let reasons = [RevokedFor::Lost, RevokedFor::Replaced, RevokedFor::Retired, RevokedFor::Unspecified];
+        let reasons = [
+            RevocationReason::Lost,
+            RevocationReason::Replaced,
+            RevocationReason::Retired,
+            RevocationReason::Unspecified,
+        ];
         let revoked: Vec<Revocation> = reasons
             .iter()
             .zip(1..)
@@ -84,16 +90,16 @@ mod tests {
         };
         let own = devices.authority().certificate();
         // The same name, another key; and no list at all.
-        assert_eq!(inventory.recall("devices", own, &list(&others, 1 << 40)), 0);
-        assert_eq!(inventory.recall("devices", own, b"none"), 0);
-        assert_eq!(inventory.recall("elsewhere", own, &list(&devices, 1 << 40)), 0);
+        assert_eq!(inventory.merge_revocation_list("devices", own, &list(&others, 1 << 40)), 0);
+        assert_eq!(inventory.merge_revocation_list("devices", own, b"none"), 0);
+        assert_eq!(inventory.merge_revocation_list("elsewhere", own, &list(&devices, 1 << 40)), 0);
         assert_eq!((inventory.revocations("devices"), inventory.authorities[0].list_number), (vec![], 5));
-        assert_eq!(inventory.recall("devices", own, &list(&devices, 1 << 40)), 4);
+        assert_eq!(inventory.merge_revocation_list("devices", own, &list(&devices, 1 << 40)), 4);
         assert_eq!(
             (inventory.revocations("devices"), inventory.authorities[0].list_number),
             (revoked.clone(), 1 << 40)
         );
-        assert_eq!(inventory.recall("devices", own, &list(&devices, 7)), 0, "known by now");
+        assert_eq!(inventory.merge_revocation_list("devices", own, &list(&devices, 7)), 0, "known by now");
         assert_eq!(
             (inventory.revocations("devices"), inventory.authorities[0].list_number),
             (revoked.clone(), 1 << 40)

@@ -47,7 +47,7 @@ const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLO
 
 /// With whose rights something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::ca) enum Actor {
+pub(crate) enum Actor {
     /// Those of this process.
     Myself,
     /// Those of the owner of a folder.
@@ -65,7 +65,7 @@ impl Actor {
     }
 
     /// Does it with these rights.
-    pub(in crate::ca) fn act<T>(self, call: impl FnOnce() -> T) -> T {
+    pub(crate) fn act<T>(self, call: impl FnOnce() -> T) -> T {
         match self {
             Self::Myself => call(),
             Self::Owner(user, group) => {
@@ -93,7 +93,7 @@ pub struct Folder {
 
 /// A folder that was made on the way to another one.
 #[derive(Debug)]
-pub(in crate::ca) struct Made {
+pub(crate) struct Made {
     above: OwnedFd,
     name: OsString,
     actor: Actor,
@@ -101,13 +101,13 @@ pub(in crate::ca) struct Made {
 
 impl Made {
     /// Removes it, if it is empty.
-    pub(in crate::ca) fn undo(&self) {
+    pub(crate) fn undo(&self) {
         // The error that brought us here is the one to tell.
         let _ = self.actor.act(|| unlinkat(&self.above, &self.name, AtFlags::REMOVEDIR));
     }
 
     /// Waits until it is on the disk.
-    pub(in crate::ca) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match self.actor.act(|| openat(&self.above, ".", flags, Mode::empty())).and_then(rustix::fs::fsync) {
             // A folder that may be entered and not listed cannot be waited for.
@@ -127,41 +127,41 @@ impl Folder {
     }
 
     /// As [`Folder::open`], and makes what is not there with mode 0700. What was made is added to `made`.
-    pub(in crate::ca) fn create(path: &Path, made: &mut Vec<Made>) -> io::Result<Self> {
+    pub(crate) fn create(path: &Path, made: &mut Vec<Made>) -> io::Result<Self> {
         let mut walk = Walk::begin(path, Some(made))?;
         walk.descend(path)?;
         walk.folder(path, None)
     }
 
     /// A folder below this one, which is used with the same rights; made if `made` is given.
-    pub(in crate::ca) fn below(&self, path: &Path, made: Option<&mut Vec<Made>>) -> io::Result<Self> {
+    pub(crate) fn below(&self, path: &Path, made: Option<&mut Vec<Made>>) -> io::Result<Self> {
         let mut walk = Walk { at: self.descriptor.try_clone()?, links: 0, made, actor: Some(self.actor) };
         self.actor.act(|| walk.descend(path))?;
         walk.folder(&self.path.join(path), Some(self.actor))
     }
 
     /// Where it is, as it was given.
-    pub(in crate::ca) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// With whose rights it is used.
-    pub(in crate::ca) const fn actor(&self) -> Actor {
+    pub(crate) const fn actor(&self) -> Actor {
         self.actor
     }
 
     /// The same folder, used with other rights.
-    pub(in crate::ca) fn with_rights_of(self, actor: Actor) -> Self {
+    pub(crate) fn with_rights_of(self, actor: Actor) -> Self {
         Self { actor, ..self }
     }
 
     /// Owner and mode of the folder itself.
-    pub(in crate::ca) fn own_stat(&self) -> io::Result<Stat> {
+    pub(crate) fn own_stat(&self) -> io::Result<Stat> {
         Ok(fstat(&self.descriptor)?)
     }
 
     /// Owner, kind and mode of what stands there, itself and not what it leads to; nothing if there is none.
-    pub(in crate::ca) fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
+    pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
         match self.actor.act(|| statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(there) => Ok(Some(there)),
             Err(Errno::NOENT) => Ok(None),
@@ -170,7 +170,7 @@ impl Folder {
     }
 
     /// Opens a regular file for reading. `path` is relative to the folder, or absolute.
-    pub(in crate::ca) fn open_file(&self, path: &Path) -> io::Result<File> {
+    pub(crate) fn open_file(&self, path: &Path) -> io::Result<File> {
         let mut walk = Walk { at: self.descriptor.try_clone()?, links: 0, made: None, actor: Some(self.actor) };
         self.actor.act(|| walk.open_file(path))
     }
@@ -191,26 +191,26 @@ impl Folder {
     }
 
     /// Makes a file that is not there yet, for its owner alone.
-    pub(in crate::ca) fn new_file(&self, name: &OsStr) -> io::Result<File> {
+    pub(crate) fn new_file(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
         Ok(self.actor.act(|| openat(&self.descriptor, name, flags, mode))?.into())
     }
 
     /// Opens the file that is locked, and makes it if it is not there.
-    pub(in crate::ca) fn lock_file(&self, name: &str) -> io::Result<File> {
+    pub(crate) fn lock_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = self.actor.act(|| openat(&self.descriptor, name, flags, Mode::from_raw_mode(0o600)))?;
         regular(file)
     }
 
     /// Moves a file into another folder, in the place of what is there.
-    pub(in crate::ca) fn rename(&self, from: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn rename(&self, from: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
         Ok(self.actor.act(|| renameat(&self.descriptor, from, &to.descriptor, name))?)
     }
 
     /// As [`Folder::rename`], but refuses if something is there.
-    pub(in crate::ca) fn rename_new(&self, from: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn rename_new(&self, from: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
         let renamed = || renameat_with(&self.descriptor, from, &to.descriptor, name, RenameFlags::NOREPLACE);
         match self.actor.act(renamed) {
             // File systems that cannot refuse by themselves (FUSE, CIFS).
@@ -221,18 +221,18 @@ impl Folder {
     }
 
     /// Removes a file or a link.
-    pub(in crate::ca) fn remove(&self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(self.actor.act(|| unlinkat(&self.descriptor, name, AtFlags::empty()))?)
     }
 
     /// Makes a folder in it that is not there yet, for its owner alone.
-    pub(in crate::ca) fn new_folder(&self, name: &str) -> io::Result<Self> {
+    pub(crate) fn new_folder(&self, name: &str) -> io::Result<Self> {
         self.actor.act(|| mkdirat(&self.descriptor, name, Mode::from_raw_mode(0o700)))?;
         self.below(Path::new(name), None)
     }
 
     /// Removes a folder with the files in it, if it is there.
-    pub(in crate::ca) fn remove_folder(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove_folder(&self, name: &str) -> io::Result<()> {
         match self.stat(OsStr::new(name))? {
             None => return Ok(()),
             Some(there) if FileType::from_raw_mode(there.st_mode) != FileType::Directory => {
@@ -255,7 +255,7 @@ impl Folder {
     }
 
     /// Whether files can be made and removed in it.
-    pub(in crate::ca) fn check_writable(&self) -> io::Result<()> {
+    pub(crate) fn check_writable(&self) -> io::Result<()> {
         let wanted = Access::WRITE_OK | Access::EXEC_OK;
         match self.actor.act(|| accessat(&self.descriptor, ".", wanted, AtFlags::EACCESS)) {
             // Before Linux 5.8 only the real user can be asked about.
@@ -265,7 +265,7 @@ impl Folder {
     }
 
     /// Waits until the names in it are on the disk.
-    pub(in crate::ca) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         match rustix::fs::fsync(&self.descriptor) {
             Err(error) if cannot_sync(error) || error == Errno::BADF => Ok(()),
             other => Ok(other?),
@@ -280,7 +280,7 @@ impl AsFd for Folder {
 }
 
 /// Whether the file system knows no fsync; then there is nothing to wait for.
-pub(in crate::ca) fn cannot_sync(error: Errno) -> bool {
+pub(crate) fn cannot_sync(error: Errno) -> bool {
     matches!(error, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::ROFS)
 }
 
