@@ -252,7 +252,8 @@ impl Drop for Staged {
 
 /// A name that no file has.
 fn temporary_name() -> io::Result<OsString> {
-    let random = crate::pki::random::<8>().map_err(io::Error::other)?;
+    let mut random = [0; 8];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random bytes from the system"))?;
     Ok(format!(".doorward-{:016x}", u64::from_be_bytes(random)).into())
 }
 

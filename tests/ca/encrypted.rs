@@ -105,7 +105,7 @@ fn a_passphrase_is_asked_for_and_not_shown() {
 
     let init = ["init", "--domain", "b.example", "--folder", "b", "--encrypt"];
     let (seen, code) = on_a_terminal(&home, &["one thing", "another"], &init);
-    assert!(code == 2 && seen.contains("two different ones"), "{seen}");
+    assert!(code == 2 && seen.contains("passphrases differ"), "{seen}");
     assert!(!home.path("b").exists());
     let (seen, code) = on_a_terminal(&home, &["one thing", "one thing"], &init);
     assert_eq!(code, 0, "{seen}");

@@ -97,7 +97,7 @@ fn a_gate_that_does_not_look_at_the_list_or_refuses_its_configuration_is_told_of
     let revoke = || home.ca(&["revoke", "alice-phone", "--config", &named, "--folder", &pki]);
     // The list is handed over, so it counts at once; but not after the next start.
     let said = revoke().not_proved().stderr;
-    for words in ["in force now", "does not name", "[client_auth]", "revocation_lists = [", "doorward reload"] {
+    for words in ["change is in force", "does not name", "[client_auth]", "revocation_lists = [", "doorward reload"] {
         assert!(said.contains(words), "{words:?} is missing: {said}");
     }
     visit(&home, &gate, "alice-phone").failure();
@@ -127,7 +127,7 @@ fn a_device_comes_in_at_once_is_renewed_and_is_out_when_it_was_revoked() {
         assert_eq!(visit(&home, &gate, "alice-phone").success().text(), "Hello from the NAS.");
     }
     let revoked = home.ca(&["revoke", "alice-phone"]).not_proved();
-    assert!(revoked.stderr.contains("no configuration of a gate here"), "{revoked}");
+    assert!(revoked.stderr.contains("no gate configuration found"), "{revoked}");
     // The gate's certificate was renewed meanwhile, and devices notice nothing.
     home.ca(&["renew", "--server"]).not_proved();
     let gate = Gate::start(&config(&home, &backend));
@@ -197,14 +197,14 @@ fn where_it_cannot_be_seen_whether_a_gate_runs_none_is_said_to_be_missing() {
     std::os::unix::fs::symlink("loop", home.path("loop")).unwrap();
     write("[control]\nsocket = \"loop/control.sock\"\n");
     let said = home.ca(&["revoke", "alice-phone"]).not_proved().stderr;
-    assert!(said.contains("not known to be in force"), "{said}");
+    assert!(said.contains("not verified to be in force"), "{said}");
     assert!(said.contains("loop/control.sock") && !said.contains("No gate is running"), "{said}");
 
     // What a gate would do with a configuration that has mistakes is not known.
     for mistake in ["nonsense = true\n", "[control]\nsocket = 3\n", "[["] {
         write(mistake);
         let said = home.ca(&["revoke", "alice-phone"]).not_proved().stderr;
-        assert!(said.contains("doorward check --config") && !said.contains("takes this over"), "{mistake}: {said}");
+        assert!(said.contains("doorward check --config") && !said.contains("reads the change"), "{mistake}: {said}");
     }
     write("[control]\nsocket = \"control.sock\"\n");
     let revoked = home.ca(&["revoke", "alice-phone"]).success();

@@ -196,7 +196,7 @@ fn an_archive_asks_for_its_password() {
     refused(
         run(alone.args(["ca", "inspect", "devices/alice-phone.p12"])),
         2,
-        &["no terminal to type it on", "--password-file FILE"],
+        &["no terminal to ask on", "--password-file FILE"],
     );
 }
 

@@ -109,10 +109,10 @@ fn a_name_means_one_device() {
     home.ca(&["device", "alice-phone"]).success();
     let before = home.files();
     for taken in ["alice-phone", "Alice-Phone"] {
-        refused(home.ca(&["device", taken]), 2, &["has a certificate, good until", "doorward ca renew alice-phone"]);
+        refused(home.ca(&["device", taken]), 2, &["already has a certificate, valid until", "doorward ca renew alice-phone"]);
     }
     refused(home.ca(&["device", "alice-phone-key"]), 2, &["files of alice-phone", "another name"]);
-    refused(home.ca(&["device", "any"]), 2, &["a meaning of its own"]);
+    refused(home.ca(&["device", "any"]), 2, &["is reserved"]);
     refused(home.ca(&["device", "../up"]), 2, &["may not"]);
     assert_eq!(home.files(), before);
     // Once it is out, the name is free again; its files are not to be lost by mistake.
@@ -129,7 +129,7 @@ fn a_renewed_device_keeps_its_key_and_its_old_certificate_counts_until_its_end()
     let old = public_key(&home, "devices/alice-phone.pem");
     let old_file = std::fs::read(home.path("devices/alice-phone.pem")).unwrap();
     let renewed = home.ca(&["renew", "alice-phone"]).success();
-    assert!(renewed.stderr.contains("counts until"), "{renewed}");
+    assert!(renewed.stderr.contains("stays valid until"), "{renewed}");
     assert_ne!(std::fs::read(home.path("devices/alice-phone.pem")).unwrap(), old_file);
     assert_eq!(public_key(&home, "devices/alice-phone.pem"), old);
     assert_eq!(home.devices(), ["alice-phone renewed", "alice-phone valid"]);
@@ -249,15 +249,15 @@ fn what_cannot_be_revoked_is_said_with_what_to_do_instead() {
     let stranger = stranger.to_str().unwrap();
     let server = home.list()[0]["serial"].as_str().unwrap().to_owned();
     for (arguments, words) in [
-        (&["revoke", "bob-laptop"][..], &["no device is called \"bob-laptop\"", "there is: alice-phone"][..]),
+        (&["revoke", "bob-laptop"][..], &["no device named \"bob-laptop\"", "available: alice-phone"][..]),
         (&["revoke", "devices/alice-phone.pem"], &["--file devices/alice-phone.pem"]),
         (&["revoke", "--file", stranger], &["none of the authorities", "deny = [\"sha256:"]),
-        (&["revoke", "--file", "devices/alice-phone-key.pem"], &["no certificate in it"]),
+        (&["revoke", "--file", "devices/alice-phone-key.pem"], &["no certificate found in"]),
         (&["revoke", "--file", "devices/alice-phone.p12"], &["a password of its own", "--serial"]),
         (&["revoke", "--file", "nowhere.pem"], &["cannot read nowhere.pem"]),
-        (&["revoke", "--fingerprint", &"0".repeat(64)], &["no certificate here", "--serial"]),
+        (&["revoke", "--fingerprint", &"0".repeat(64)], &["no certificate in the inventory", "--serial"]),
         (&["revoke", "--serial", &server], &["certificate of the gate", "--new-key"]),
-        (&["renew", "bob-laptop"], &["no device is called", "doorward ca list"]),
+        (&["renew", "bob-laptop"], &["no device named", "doorward ca list"]),
         (&["renew", "home.example"], &["doorward ca renew --server"]),
         (&["list", "--folder", "elsewhere"], &["no inventory in elsewhere", "doorward ca init"]),
     ] {
@@ -304,7 +304,7 @@ fn the_gates_certificate_is_made_anew_and_keeps_its_key() {
         std::fs::copy(elsewhere.path(file), home.path(file)).unwrap();
     }
     let before = home.files();
-    refused(home.ca(&["server"]), 7, &["pki/server.pem", "not made here", "--force"]);
+    refused(home.ca(&["server"]), 7, &["pki/server.pem", "not issued here", "--force"]);
     assert_eq!(home.files(), before);
     home.ca(&["server", "--force"]).not_proved();
 }
@@ -326,18 +326,18 @@ fn what_was_issued_can_be_had_again() {
     // A key that has gone with the device is not here.
     std::fs::remove_dir_all(home.path("devices")).unwrap();
     let exported = home.ca(&["export", "alice-phone", "--output", "stick2"]).success();
-    assert!(exported.stderr.contains("Its key is not here"), "{exported}");
+    assert!(exported.stderr.contains("The private key is not here"), "{exported}");
     assert!(!home.path("stick2/alice-phone-key.pem").exists());
     // Nor is another one: the device's is elsewhere since it was renewed with a new one.
     home.ca(&["renew", "alice-phone", "--new-key", "--output", "elsewhere"]).success();
     std::fs::create_dir(home.path("devices")).unwrap();
     std::fs::copy(home.path("pki/server-key.pem"), home.path("devices/alice-phone-key.pem")).unwrap();
     let exported = home.ca(&["export", "alice-phone", "--output", "stick3"]).success();
-    assert!(exported.stderr.contains("Its key is not here"), "{exported}");
+    assert!(exported.stderr.contains("The private key is not here"), "{exported}");
     assert!(!home.path("stick3/alice-phone-key.pem").exists());
 
-    refused(home.ca(&["export", "bob"]), 2, &["no device is called \"bob\"", "doorward ca list"]);
-    refused(home.ca(&["export", "--authority", "x"]), 2, &["there is: servers, devices"]);
+    refused(home.ca(&["export", "bob"]), 2, &["no device named \"bob\"", "doorward ca list"]);
+    refused(home.ca(&["export", "--authority", "x"]), 2, &["available: servers, devices"]);
 }
 
 #[test]
@@ -452,7 +452,7 @@ fn two_devices_never_own_one_file() {
     home.ca(&["device", "b-compat"]).success();
     let before = home.files();
     for name in ["a", "A", "b", "a-key-key"] {
-        refused(home.ca(&["device", name, "--force"]), 2, &["would be written to files of", "another name"]);
+        refused(home.ca(&["device", name, "--force"]), 2, &["would overwrite files of", "another name"]);
     }
     assert_eq!(home.files(), before);
 }
@@ -554,7 +554,7 @@ fn a_key_that_is_not_the_devices_is_not_handed_out_as_his() {
     let [alice, bob] = ["alice-phone", "bob-laptop"].map(|name| home.path(&format!("devices/{name}-key.pem")));
     std::fs::copy(&bob, &alice).unwrap();
     let exported = home.ca(&["export", "alice-phone", "--output", "stick"]).success();
-    assert!(exported.stderr.contains("Its key is not here"), "{exported}");
+    assert!(exported.stderr.contains("The private key is not here"), "{exported}");
     assert!(!home.path("stick/alice-phone-key.pem").exists());
     let archive = std::fs::read(home.path("devices/alice-phone.p12")).unwrap();
     let renewed = home.ca(&["renew", "alice-phone"]).success();

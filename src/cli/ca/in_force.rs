@@ -319,8 +319,8 @@ fn different_file(ours: &Path, theirs: &Path, config: &Path) -> String {
         );
     }
     format!(
-        "the gate reads {to}, not {from}\n  copy it: cp {from} {to} (if the gate runs in a container, to the file that has this \
-         name inside). Then: doorward reload --config {shown}"
+        "the gate reads {to}, not {from}\n  copy it: cp {from} {to}\n  if the gate runs in a container, copy it to the file that \
+         has this name inside. Then: doorward reload --config {shown}"
     )
 }
 

@@ -126,7 +126,7 @@ fn text(revoked: &Revoked) -> String {
             (true, _) => format!("{certificate} was already revoked on {}.\n", revoked_at.date()),
             (false, true) => format!("{certificate} is revoked.\n"),
             (false, false) => format!(
-                "{certificate} is revoked for {authority:?}.\nnote: no certificate in the inventory has the serial number \
+                "{certificate} is revoked by the authority {authority:?}.\nnote: no certificate in the inventory has the serial number \
                  {serial}, so the device is not known: compare the number with the gate's log. If {authority:?} signed no \
                  certificate with this number, no device is affected.\n"
             ),

@@ -48,19 +48,19 @@ fn backends_of_every_form() {
 #[test]
 fn a_wrong_route_is_answered_with_a_right_one() {
     for (wrong, why) in [
-        ("nas", "no \"=\""),
+        ("nas", "missing \"=\""),
         ("=192.168.1.10:80", "may not be empty"),
         ("a b=192.168.1.10:80", "may not contain ' '"),
-        ("a.b=192.168.1.10:80", "may not contain a dot"),
-        ("nas=", "no port"),
-        ("nas=192.168.1.10", "no port"),
+        ("a.b=192.168.1.10:80", "must not contain a dot"),
+        ("nas=", "missing port"),
+        ("nas=192.168.1.10", "missing port"),
         ("nas=192.168.1.10:", "from 1 to 65535"),
         ("nas=192.168.1.10:0", "from 1 to 65535"),
         ("nas=192.168.1.10:http", "from 1 to 65535"),
-        ("nas=http://192.168.1.10:80", "no web address"),
-        ("nas=fd00::1:22", "in brackets"),
-        ("nas=a b:22", "no address and no host name"),
-        ("nas=unix:run/nas.sock", "starts with \"/\""),
+        ("nas=http://192.168.1.10:80", "not a URL"),
+        ("nas=fd00::1:22", "needs brackets"),
+        ("nas=a b:22", "not an address or host name"),
+        ("nas=unix:run/nas.sock", "must start with \"/\""),
     ] {
         let message = parse_route(wrong).expect_err(wrong);
         assert!(message.contains(why), "{wrong}: {message}");
@@ -81,9 +81,9 @@ fn names_that_cannot_work_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path().join("new");
     for (more, why) in [
-        (&["--route", "NAS=192.168.1.11:80"][..], "--route NAS: this name is given twice"),
+        (&["--route", "NAS=192.168.1.11:80"][..], "--route NAS: duplicate name"),
         (&["--route", "nas-=192.168.1.11:80"], "nas-.home.example is not a host name"),
-        (&["--device", "Alice-phone"], "--device Alice-phone: this name is given twice"),
+        (&["--device", "Alice-phone"], "--device Alice-phone: duplicate name"),
         (&["--device", "alice-phone-key"], "alice-phone-key.pem"),
         (&["--device", "alice-phone-compat"], "alice-phone-compat.p12"),
     ] {
