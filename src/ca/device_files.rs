@@ -58,7 +58,7 @@ impl DeviceFiles {
         credentials: &IssuedCredentials,
         password: &Password,
     ) -> Self {
-        let file = |form: Form| Store::shown(authorities, &folder.file(form, name));
+        let file = |form: Form| Store::join(authorities, &folder.file(form, name));
         Self {
             name: name.to_string(),
             archive: file(Form::Archive),

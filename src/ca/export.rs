@@ -45,7 +45,7 @@ pub fn authority(store: &Store, id: &str) -> Result<Export, Error> {
 /// The latest certificate of a device, and its key if that is in the default folder.
 pub fn device(store: &Store, name: &str) -> Result<Export, Error> {
     let entry = store.inventory.current(name, Kind::Device).ok_or_else(|| Error::UnknownDevice(name.to_owned()))?;
-    let certificate = store.certificate(&entry.copy())?;
+    let certificate = store.certificate(&entry.copy_path())?;
     let spki = x509_parser::parse_x509_certificate(&certificate).map(|(_, parsed)| parsed.public_key().raw.to_vec());
     let device = Name::parse(&entry.name).map_err(Error::InvalidName)?;
     let folder = DeviceFolder::default();

@@ -8,7 +8,7 @@ use super::authority::{
     DeviceAuthority, NameConstraintPolicy, ServerAuthority, certify_device, certify_server, default_names,
 };
 use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
-use super::inventory::{AuthorityEntry, Entry, FILE, Inventory, Kind, Notice, Signs, Store};
+use super::inventory::{AuthorityEntry, CertificateEntry, INVENTORY_FILE, Inventory, Kind, Notice, Signs, Store};
 use super::issue::copy;
 use super::{revoke, server};
 use crate::enrolment::{Gate, PUBLIC_PORT};
@@ -82,7 +82,7 @@ pub fn found(folder: &Path, request: &FoundingRequest<'_>) -> Result<Founded, Er
     }
     add(server::CERTIFICATE_FILE, server.certificate_pem(), Access::Public);
     add(server::KEY_FILE, server.key_pem(), Access::Private);
-    let entry = Entry::issued(request.domain.as_str(), Kind::Server, "servers", server.issued());
+    let entry = CertificateEntry::issued(request.domain.as_str(), Kind::Server, "servers", server.issued());
     files.push(copy(&entry, &server.certificate_pem()));
     inventory.certificates.push(entry);
     // An empty list from the start: the configuration names it, and need not be changed when the first device is lost.
@@ -98,7 +98,7 @@ pub fn found(folder: &Path, request: &FoundingRequest<'_>) -> Result<Founded, Er
     for name in request.devices {
         let key = key()?;
         let credentials = IssuedCredentials::new(certify_device(devices.authority(), name, &key)?, key);
-        let entry = Entry::issued(name.as_str(), Kind::Device, "devices", credentials.issued());
+        let entry = CertificateEntry::issued(name.as_str(), Kind::Device, "devices", credentials.issued());
         files.push(copy(&entry, &credentials.certificate_pem()));
         inventory.certificates.push(entry);
         let (kit, password) = new_kit(name, &credentials, &gate)?;
@@ -139,7 +139,7 @@ impl Founded {
     pub fn write(self, folder: &Path, replace: bool, notify: fn(Notice<'_>)) -> Result<(), Error> {
         let check = || {
             let mut existing = Store::existing(folder, &self.files);
-            existing.extend(Some(folder.join(FILE)).filter(|file| file.symlink_metadata().is_ok()));
+            existing.extend(Some(folder.join(INVENTORY_FILE)).filter(|file| file.symlink_metadata().is_ok()));
             if replace || existing.is_empty() { Ok(()) } else { Err(Error::Exists(existing)) }
         };
         // Once before anything is touched, and once more under the lock.
@@ -155,7 +155,7 @@ impl Founded {
         // In lower case: some file systems do not distinguish `Alice` from `alice`.
         match self.files.iter().find(|file| !paths.insert(file.path.to_string_lossy().to_lowercase())) {
             None => Ok(()),
-            Some(file) => Err(Error::SameFile(Store::shown(folder, &file.path))),
+            Some(file) => Err(Error::SameFile(Store::join(folder, &file.path))),
         }
     }
 }

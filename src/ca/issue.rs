@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use super::Error;
 use super::authority::certify_device;
 use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
-use super::inventory::{Entry, Inventory, Kind, Status, Store, now};
+use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
 use super::signer::{self, PassphrasePrompt};
 use crate::enrolment::{Form, Gate, Kit, PUBLIC_PORT};
 use crate::files::{Access, NewFile};
@@ -55,7 +55,7 @@ pub fn device(
     let signer = signer::load(store, &authority, passphrase)?;
     let key = request.key_type.generate()?;
     let credentials = IssuedCredentials::new(certify_device(&signer, name, &key)?, key);
-    let entry = Entry::issued(name.as_str(), Kind::Device, &authority.id, credentials.issued());
+    let entry = CertificateEntry::issued(name.as_str(), Kind::Device, &authority.id, credentials.issued());
 
     let gate = gate(store, server_names)?;
     store.set_output(request.folder.output());
@@ -86,8 +86,8 @@ pub(super) fn gate(store: &Store, server_names: impl FnOnce() -> Vec<ServerNameP
 }
 
 /// The copy of a certificate that the folder of the authorities keeps.
-pub(super) fn copy(entry: &Entry, pem: &str) -> NewFile {
-    NewFile { path: entry.copy().into(), contents: pem.into(), access: Access::Public }
+pub(super) fn copy(entry: &CertificateEntry, pem: &str) -> NewFile {
+    NewFile { path: entry.copy_path().into(), contents: pem.into(), access: Access::Public }
 }
 
 /// A name belongs to one device, and so do the names of its files.
@@ -102,7 +102,7 @@ fn check_name_is_free(inventory: &Inventory, name: &Name) -> Result<(), Error> {
     // The devices "a" and "a-key" would both own "a-key.pem".
     let files = |name: &Name| Form::ALL.map(|form| form.file_name(name).to_ascii_lowercase());
     let own = files(name);
-    let shares_files = |other: &&Entry| {
+    let shares_files = |other: &&CertificateEntry| {
         other.kind == Kind::Device
             && other.issued_at.is_some()
             && !other.name.eq_ignore_ascii_case(name.as_str())

@@ -6,7 +6,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::Error;
-use super::inventory::{Entry, Inventory, Status, Store, now};
+use super::inventory::{CertificateEntry, Inventory, Status, Store, now};
 
 /// The authorities of a folder and their certificates.
 #[derive(Debug, Serialize)]
@@ -96,7 +96,7 @@ pub fn list(store: &Store) -> Result<Listing, Error> {
     Ok(Listing { authorities, certificates })
 }
 
-fn certificate(inventory: &Inventory, entry: &Entry, now: OffsetDateTime) -> ListedCertificate {
+fn certificate(inventory: &Inventory, entry: &CertificateEntry, now: OffsetDateTime) -> ListedCertificate {
     let seconds = |at: Option<OffsetDateTime>| at.map(OffsetDateTime::unix_timestamp);
     ListedCertificate {
         name: entry.name.clone(),
@@ -118,7 +118,7 @@ fn certificate(inventory: &Inventory, entry: &Entry, now: OffsetDateTime) -> Lis
 }
 
 /// When this certificate was issued in place of an older one.
-fn last_renewal(inventory: &Inventory, entry: &Entry) -> Option<i64> {
+fn last_renewal(inventory: &Inventory, entry: &CertificateEntry) -> Option<i64> {
     let renews = entry.renews.as_ref()?;
     inventory.certificates.iter().any(|old| old.serial == *renews).then_some(entry.issued_at?.unix_timestamp())
 }

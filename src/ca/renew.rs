@@ -11,7 +11,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::Error;
 use super::authority::certify_device;
 use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
-use super::inventory::{Entry, Inventory, Kind, Store, now};
+use super::inventory::{CertificateEntry, Inventory, Kind, Store, now};
 use super::issue::{copy, gate};
 use super::revoke::{self, WrittenList};
 use super::signer::{self, PassphrasePrompt};
@@ -75,7 +75,7 @@ pub fn device(
     store.set_output(folder.output());
 
     let (certificate, credentials) = certify(request, store, &old, &name, &signer)?;
-    let mut entry = Entry::issued(name.as_str(), Kind::Device, &authority.id, &certificate);
+    let mut entry = CertificateEntry::issued(name.as_str(), Kind::Device, &authority.id, &certificate);
     entry.renews = Some(old.serial.clone());
     let certificate_file = folder.file(Form::Certificate, &name);
     let mut files = vec![copy(&entry, &certificate.certificate_pem())];
@@ -117,7 +117,7 @@ pub fn device(
         serial,
         not_after: certificate.not_after(),
         old_not_after: old.not_after,
-        certificate: Store::shown(store.folder(), &certificate_file),
+        certificate: Store::join(store.folder(), &certificate_file),
         files: device_files,
         revoked,
         list,
@@ -126,7 +126,7 @@ pub fn device(
 }
 
 /// The certificate that is to be renewed.
-fn find(inventory: &Inventory, name: &str) -> Result<Entry, Error> {
+fn find(inventory: &Inventory, name: &str) -> Result<CertificateEntry, Error> {
     if let Some(entry) = inventory.current(name, Kind::Device) {
         return Ok(entry.clone());
     }
@@ -141,8 +141,8 @@ fn find(inventory: &Inventory, name: &str) -> Result<Entry, Error> {
 }
 
 /// Marks every certificate of the device as replaced: the serial numbers of those that were not revoked before.
-fn revoke_all(inventory: &mut Inventory, old: &Entry) -> Vec<String> {
-    let of_the_device = |entry: &&mut Entry| {
+fn revoke_all(inventory: &mut Inventory, old: &CertificateEntry) -> Vec<String> {
+    let of_the_device = |entry: &&mut CertificateEntry| {
         entry.kind == Kind::Device
             && entry.authority == old.authority
             && entry.name.eq_ignore_ascii_case(&old.name)
@@ -181,7 +181,7 @@ fn check_ownership(store: &Store, folder: &DeviceFolder, name: &Name, files: &[N
 fn certify(
     request: &RenewalRequest<'_>,
     store: &Store,
-    old: &Entry,
+    old: &CertificateEntry,
     name: &Name,
     signer: &Authority,
 ) -> Result<(IssuedCertificate, Option<IssuedCredentials>), Error> {
@@ -190,7 +190,7 @@ fn certify(
         let issued = certify_device(signer, name, &key)?;
         return Ok((issued.clone(), Some(IssuedCredentials::new(issued, key))));
     }
-    let certificate: CertificateDer<'_> = store.certificate(&old.copy())?;
+    let certificate: CertificateDer<'_> = store.certificate(&old.copy_path())?;
     let spki = X509Certificate::from_der(&certificate)
         .map(|(_, parsed)| parsed.public_key().raw.to_vec())
         .map_err(|_| pki::Error::NotACertificate)?;

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Error;
-use super::inventory::{AuthorityEntry, Entry, Inventory, Kind, Store, now};
+use super::inventory::{AuthorityEntry, CertificateEntry, Inventory, Kind, Store, now};
 use super::signer::{self, PassphrasePrompt};
 use crate::files::{Access, NewFile};
 use crate::model::identity::{Identity, Serial, Sha256};
@@ -139,7 +139,7 @@ pub(super) fn next_list(
 ) -> Result<Option<(WrittenList, NewFile)>, pki::Error> {
     let Some((file, der)) = next_list_file(inventory, id, signer)? else { return Ok(None) };
     let list = WrittenList {
-        file: Store::shown(store.folder(), &file.path),
+        file: Store::join(store.folder(), &file.path),
         der,
         authority: signer.certificate().clone(),
         not_after: signer.not_after(),
@@ -173,7 +173,7 @@ pub(super) fn next_list_file(
 fn still_valid(inventory: &Inventory, chosen: &[usize]) -> Vec<String> {
     let now = now();
     let revoked = chosen.iter().filter_map(|&index| inventory.certificates.get(index));
-    let is_valid = |entry: &&Entry| {
+    let is_valid = |entry: &&CertificateEntry| {
         entry.kind == Kind::Device && entry.revoked_at.is_none() && entry.not_after.is_some_and(|end| end >= now)
     };
     let names = revoked.filter_map(|revoked| {
@@ -209,7 +209,7 @@ fn choose(target: Target<'_>, store: &Store, inventory: &mut Inventory) -> Resul
     }
 }
 
-fn device_only((index, entry): (usize, &Entry)) -> Result<Vec<usize>, Error> {
+fn device_only((index, entry): (usize, &CertificateEntry)) -> Result<Vec<usize>, Error> {
     if entry.kind == Kind::Server { Err(Error::ServerNotRevocable) } else { Ok(vec![index]) }
 }
 
@@ -236,7 +236,7 @@ fn by_name(inventory: &Inventory, name: &str) -> Result<Vec<usize>, Error> {
 
 fn by_serial(inventory: &mut Inventory, serial: &Serial, authority: Option<&str>) -> Result<Vec<usize>, Error> {
     let digits = serial.to_string();
-    let signed_by = |entry: &Entry| authority.is_none_or(|id| *id == entry.authority);
+    let signed_by = |entry: &CertificateEntry| authority.is_none_or(|id| *id == entry.authority);
     let mut known = inventory.certificates.iter().enumerate();
     if let Some(known) = known.find(|(_, entry)| entry.serial == digits && signed_by(entry)) {
         return device_only(known);
@@ -251,7 +251,7 @@ fn by_serial(inventory: &mut Inventory, serial: &Serial, authority: Option<&str>
         let authorities = listing.iter().map(|authority| authority.id.clone()).collect();
         return Err(Error::UnknownSerial { serial: serial.clone(), authorities });
     };
-    let entry = Entry::unknown(&digits, &found.id);
+    let entry = CertificateEntry::of_serial(&digits, &found.id);
     inventory.certificates.push(entry);
     Ok(vec![inventory.certificates.len() - 1])
 }
@@ -278,13 +278,13 @@ fn by_file(store: &Store, inventory: &mut Inventory, file: &Path) -> Result<Vec<
             return Err(Error::SignedWithoutList { path: path(), authority: authority.id });
         }
         let date = |seconds| OffsetDateTime::from_unix_timestamp(seconds).ok();
-        inventory.certificates.push(Entry {
+        inventory.certificates.push(CertificateEntry {
             name: printable(&identity.display_name(), MAX_NAME),
             fingerprint: Some(identity.fingerprint.to_string()),
             key: Some(keys::describe(certificate.public_key().raw)),
             not_before: date(identity.not_before),
             not_after: date(identity.not_after),
-            ..Entry::unknown(&serial, &authority.id)
+            ..CertificateEntry::of_serial(&serial, &authority.id)
         });
         return Ok(vec![inventory.certificates.len() - 1]);
     }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::Error;
 use super::authority::{certify_server, default_names};
-use super::inventory::{Entry, Kind, Store};
+use super::inventory::{CertificateEntry, Kind, Store};
 use super::issue::copy;
 use super::signer::{self, PassphrasePrompt};
 use crate::files::{Access, NewFile};
@@ -81,7 +81,7 @@ pub fn issue(
     let server = IssuedCredentials::new(certify_server(&signer, &names, &key)?, key);
 
     let name = names.first().map(ToString::to_string).unwrap_or_default();
-    let mut entry = Entry::issued(&name, Kind::Server, &authority.id, server.issued());
+    let mut entry = CertificateEntry::issued(&name, Kind::Server, &authority.id, server.issued());
     let mut inventory = store.inventory.clone();
     entry.renews = replaced.and_then(|old| {
         let fingerprint = Some(old.to_string());

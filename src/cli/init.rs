@@ -15,7 +15,7 @@ use super::{Format, exit};
 use crate::ca;
 use crate::ca::device_files::DeviceFiles;
 use crate::ca::found::{Founded, FoundingRequest, SERVER_AUTHORITY_FILE, found};
-use crate::ca::inventory::{COPIES, FILE, Store};
+use crate::ca::inventory::{COPIES_FOLDER, INVENTORY_FILE, Store};
 use crate::config::starter::{self, StarterRoute};
 use crate::files::{Access, NewFile};
 use crate::model::identity::Sha256;
@@ -168,12 +168,12 @@ pub fn create(args: &InitArgs) -> Result<Written, InitError> {
 
 fn written(args: &InitArgs, config: PathBuf, founded: &Founded) -> Written {
     let folder = args.folder.join(FOLDER);
-    let inventory = WrittenFile { path: folder.join(FILE), mode: mode(Access::Private) };
+    let inventory = WrittenFile { path: folder.join(INVENTORY_FILE), mode: mode(Access::Private) };
     let files = founded
         .files
         .iter()
-        .filter(|file| !file.path.starts_with(COPIES))
-        .map(|file| WrittenFile { path: Store::shown(&folder, &file.path), mode: mode(file.access) });
+        .filter(|file| !file.path.starts_with(COPIES_FOLDER))
+        .map(|file| WrittenFile { path: Store::join(&folder, &file.path), mode: mode(file.access) });
     Written {
         folder: args.folder.clone(),
         config,

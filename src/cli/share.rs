@@ -188,7 +188,7 @@ fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotSh
             quoted(&pki)
         )));
     }
-    let Some(inventory) = Store::look(&pki).map_err(|error| unexpected(&error))? else {
+    let Some(inventory) = Store::read_inventory(&pki).map_err(|error| unexpected(&error))? else {
         // The authorities may be kept elsewhere, all but this certificate.
         return certificate(folder, &pki.join("server-ca.pem")).map_err(|error| usage(format!("{error}\n  {ROOT}")));
     };
@@ -206,7 +206,7 @@ fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotSh
             pki.display()
         ))
     })?;
-    certificate(folder, &Store::shown(&pki, Path::new(&authority.certificate)))
+    certificate(folder, &Store::join(&pki, Path::new(&authority.certificate)))
         .map_err(|error| usage(format!("{error}\n  {ROOT}")))
 }
 

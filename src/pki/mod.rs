@@ -25,7 +25,7 @@ pub use signature::{Algorithms, NotSigned, choose, verify};
 
 use std::fmt;
 
-/// A certificate, list or archive could not be made.
+/// A certificate, key, revocation list or archive could not be read or made.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -33,43 +33,43 @@ pub enum Error {
     Sign(rcgen::Error),
     /// A PKCS#12 archive could not be written.
     Archive(p12_keystore::error::Error),
-    /// The system gave no random bytes.
+    /// The system returned no random bytes.
     Random,
-    /// What should be a private key in PEM is none, or is encrypted, or of a kind that is not known.
+    /// Not a private key in PEM, or an encrypted one, or one of an unsupported type.
     NotAKey,
     /// A key could not be encrypted.
     Encrypt,
-    /// The passphrase of a key is another one.
+    /// The passphrase of a key is wrong.
     WrongPassphrase,
-    /// What should be a certificate in PEM is none.
+    /// Not a certificate in PEM.
     NotACertificate,
-    /// A key and a certificate do not belong together.
+    /// A key and a certificate do not match.
     KeyDoesNotFit,
-    /// What should be the certificate of an authority is none, or one whose name cannot be written again as it is.
+    /// Not the certificate of an authority, or one whose name cannot be written back unchanged.
     NotAnAuthority,
-    /// The clock says this, which cannot be.
+    /// The clock shows an impossible time.
     Clock(time::OffsetDateTime),
-    /// An authority has expired: nobody would believe what it signs.
+    /// An authority has expired.
     AuthorityExpired,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Self::Clock(now) = self {
-            return write!(f, "the clock of this machine says {}, which cannot be: set it, and try again", now.date());
+            return write!(f, "the clock of this machine is wrong: it shows {}\n  set it, and try again", now.date());
         }
         f.write_str(match self {
-            Self::Sign(_) => "failed to make a certificate",
-            Self::Archive(_) => "failed to make a PKCS#12 archive",
-            Self::Random => "the system gave no random bytes",
-            Self::NotAKey => "this is no private key that can be used",
+            Self::Sign(_) => "failed to sign",
+            Self::Archive(_) => "failed to write a PKCS#12 file",
+            Self::Random => "the system returned no random bytes",
+            Self::NotAKey => "not a supported private key",
             Self::Encrypt => "failed to encrypt a key",
-            Self::WrongPassphrase => "the passphrase is not that of this key",
-            Self::NotACertificate => "there is no certificate in it (\"-----BEGIN CERTIFICATE-----\")",
-            Self::KeyDoesNotFit => "the key does not belong to the certificate",
-            Self::NotAnAuthority => "this is no certificate of an authority, or of one that cannot be used here",
+            Self::WrongPassphrase => "wrong passphrase",
+            Self::NotACertificate => "no certificate found (\"-----BEGIN CERTIFICATE-----\")",
+            Self::KeyDoesNotFit => "the key does not match the certificate",
+            Self::NotAnAuthority => "not the certificate of an authority, or of one that cannot be used",
             Self::Clock(_) => "the clock of this machine is wrong",
-            Self::AuthorityExpired => "the authority has expired, and nobody would believe what it signs",
+            Self::AuthorityExpired => "the authority has expired: clients would reject what it signs",
         })
     }
 }
@@ -104,7 +104,7 @@ impl From<p12_keystore::error::Error> for Error {
     }
 }
 
-/// `N` bytes that nobody can guess.
+/// `N` random bytes.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Random)?;

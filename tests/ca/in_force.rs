@@ -68,7 +68,8 @@ fn row_33_single_files_mounted_device_is_out_and_it_is_told() {
     let revoked = ca(&home, &gate, &["revoke", "alice-phone", "--format", "json"]).not_proved();
     assert_eq!(in_force(&revoked), (true, false, 1), "{revoked}");
     alice.wait().unwrap();
-    for words in ["change is in force", "the next start", "the gate sees another file under the name", "docker restart"] {
+    for words in ["change is in force", "the next start", "the gate sees another file under the name", "docker restart"]
+    {
         assert!(revoked.stderr.contains(words), "{words:?} is missing: {revoked}");
     }
     visit(&home, &gate, "alice-phone").failure();

@@ -109,7 +109,11 @@ fn a_name_means_one_device() {
     home.ca(&["device", "alice-phone"]).success();
     let before = home.files();
     for taken in ["alice-phone", "Alice-Phone"] {
-        refused(home.ca(&["device", taken]), 2, &["already has a certificate, valid until", "doorward ca renew alice-phone"]);
+        refused(
+            home.ca(&["device", taken]),
+            2,
+            &["already has a certificate, valid until", "doorward ca renew alice-phone"],
+        );
     }
     refused(home.ca(&["device", "alice-phone-key"]), 2, &["files of alice-phone", "another name"]);
     refused(home.ca(&["device", "any"]), 2, &["is reserved"]);
@@ -255,7 +259,7 @@ fn what_cannot_be_revoked_is_said_with_what_to_do_instead() {
         (&["revoke", "--file", "devices/alice-phone-key.pem"], &["no certificate found in"]),
         (&["revoke", "--file", "devices/alice-phone.p12"], &["a password of its own", "--serial"]),
         (&["revoke", "--file", "nowhere.pem"], &["cannot read nowhere.pem"]),
-        (&["revoke", "--fingerprint", &"0".repeat(64)], &["no certificate in the inventory", "--serial"]),
+        (&["revoke", "--fingerprint", &"0".repeat(64)], &["no certificate with the fingerprint", "--serial"]),
         (&["revoke", "--serial", &server], &["certificate of the gate", "--new-key"]),
         (&["renew", "bob-laptop"], &["no device named", "doorward ca list"]),
         (&["renew", "home.example"], &["doorward ca renew --server"]),
@@ -369,8 +373,8 @@ fn without_the_key_of_an_authority_what_needs_none_goes_on() {
     // As the README advises: the key is kept elsewhere.
     std::fs::rename(home.path("pki/clients-key.pem"), home.path("away.pem")).unwrap();
     let before = home.files();
-    refused(home.ca(&["device", "bob-laptop"]), 2, &["pki/clients-key.pem is not here", "bring it back", "deny = "]);
-    refused(home.ca(&["revoke", "alice-phone"]), 2, &["pki/clients-key.pem is not here"]);
+    refused(home.ca(&["device", "bob-laptop"]), 2, &["pki/clients-key.pem is missing", "put it back", "deny = "]);
+    refused(home.ca(&["revoke", "alice-phone"]), 2, &["pki/clients-key.pem is missing"]);
     assert_eq!(home.files(), before);
     assert_eq!(home.devices(), ["alice-phone valid"]);
     home.ca(&["export", "alice-phone"]).success();
@@ -384,7 +388,7 @@ fn without_its_inventory_a_folder_is_left_alone() {
     let home = Home::with_authorities();
     std::fs::remove_file(home.path("pki/inventory.toml")).unwrap();
     let before = home.files();
-    refused(home.ca(&["device", "alice-phone"]), 2, &["no inventory.toml", "put back a copy"]);
+    refused(home.ca(&["device", "alice-phone"]), 2, &["no inventory.toml", "restore a copy"]);
     refused(home.ca(&["init", "--domain", "home.example"]), 7, &["pki/server-ca.pem"]);
     assert_eq!(home.files(), before);
 }
@@ -564,7 +568,7 @@ fn a_key_that_is_not_the_devices_is_not_handed_out_as_his() {
     std::fs::copy(home.path("pki/server-ca-key.pem"), home.path("pki/clients-key.pem")).unwrap();
     let before = home.files();
     for arguments in [&["device", "carol"][..], &["revoke", "alice-phone"]] {
-        refused(home.ca(arguments), 1, &["pki/clients-key.pem", "does not belong to the certificate"]);
+        refused(home.ca(arguments), 1, &["pki/clients-key.pem", "does not match the certificate"]);
     }
     assert_eq!(home.files(), before);
 }
@@ -576,6 +580,6 @@ fn an_authority_whose_name_cannot_be_written_again_is_not_taken_over() {
     // Two parts in one component: what it signed by us would name another issuer, and no list would speak for it.
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "mkcert/rootCA-key.pem"];
     home.openssl(&[&["req", "-x509", "-subj", "/O=x+CN=y", "-out", "mkcert/rootCA.pem"], &key[..]].concat()).success();
-    refused(home.ca(&["import", "--mkcert", "mkcert"]), 1, &["no certificate of an authority"]);
+    refused(home.ca(&["import", "--mkcert", "mkcert"]), 1, &["not the certificate of an authority"]);
     assert!(!home.path("pki/mkcert.crl").exists());
 }

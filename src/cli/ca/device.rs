@@ -89,7 +89,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
         let next = match &share {
             Some(command) => share::for_a_new_link(command),
             None => {
-                let folder = Store::shown(store.folder(), folder.path());
+                let folder = Store::join(store.folder(), folder.path());
                 format!("To set up {} in another way, use the files in {}", args.name, folder.display())
             }
         };

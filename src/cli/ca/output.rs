@@ -30,7 +30,7 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), CaError> {
 /// The command that shares the files of a device by a link, if it would find them: they are in the default folder.
 pub(super) fn share_command(authorities: &Path, output: Option<&Path>, name: &Name) -> Option<String> {
     let found = output.is_none() && std::path::absolute(authorities).ok()?.ends_with(FOLDER);
-    found.then(|| share::command(name, &Store::shown(authorities, Path::new(".."))))
+    found.then(|| share::command(name, &Store::join(authorities, Path::new(".."))))
 }
 
 /// Where the files of a device are, and their password.
