@@ -211,14 +211,14 @@ fn row_48_prepared_change_brings_no_file_out_of_the_folder() {
     {
         scene.lay_changes("4755", &format!("[{{\"from\": \"0\", \"to\": {to:?}}}]"));
         let refused = scene.ca(&["list"]).failure();
-        says(&refused, "somebody else has made this list");
+        says(&refused, "another program made this list");
         scene.check_unharmed();
         std::fs::remove_dir_all(scene.at("pki/.changes")).unwrap();
     }
     // What is moved is named by its number, and not by a path.
     for from in [scene.text("root/secret").as_str(), "../inventory.toml", ""] {
         scene.lay_changes("600", &format!("[{{\"from\": {from:?}, \"to\": \"x\"}}]"));
-        says(&scene.ca(&["list"]).failure(), "somebody else has made this list");
+        says(&scene.ca(&["list"]).failure(), "another program made this list");
         std::fs::remove_dir_all(scene.at("pki/.changes")).unwrap();
     }
     scene.check_unharmed();

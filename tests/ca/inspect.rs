@@ -59,7 +59,7 @@ fn what_doorward_makes_is_in_order() {
     assert!(text.starts_with("a certificate for a device: alice-phone\n"), "{text}");
     assert!(text.contains("days left:       824\n"), "{text}");
     let text = home.ca(&["inspect", "pki/server.pem"]).success().text();
-    assert!(text.contains("note: this is a server certificate: it does not let a device in\n"), "{text}");
+    assert!(text.contains("note: this is a server certificate: the gate does not admit a device with it\n"), "{text}");
     let text = home.ca(&["inspect", "pki/server-ca.pem"]).success().text();
     assert!(text.contains("limited to:      home.example\n"), "{text}");
 }

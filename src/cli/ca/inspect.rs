@@ -59,7 +59,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), CaError> {
                  \"-----BEGIN ...-----\", or are binary; perhaps this one is damaged"
             )));
         }
-        Some(Contents::Things(things)) => inspect::describe(&things, now(), mode),
+        Some(Contents::Objects(objects)) => inspect::describe(&objects, now(), mode),
         Some(Contents::Archive(bytes)) => archive(args, &bytes, mode)?,
     };
     match args.format {
