@@ -79,7 +79,7 @@ fn refused(output: &Output, why: &str) {
 }
 
 #[test]
-fn openssl_accepts_the_gate_for_its_names_and_as_nothing_else() {
+fn openssl_accepts_the_gate_only_for_its_names() {
     let made = Made::new();
     let verify = |more: &[&str]| {
         let chain = ["verify", "-x509_strict", "-CAfile", "pki/server-ca.pem"];
@@ -94,7 +94,7 @@ fn openssl_accepts_the_gate_for_its_names_and_as_nothing_else() {
 }
 
 #[test]
-fn openssl_accepts_devices_as_clients_and_as_nothing_else() {
+fn openssl_accepts_devices_only_as_clients() {
     let made = Made::new();
     for device in ["devices/alice-phone.pem", "devices/bob-laptop.pem"] {
         let verify = |purpose, authority| {
@@ -109,7 +109,7 @@ fn openssl_accepts_devices_as_clients_and_as_nothing_else() {
 }
 
 #[test]
-fn a_stolen_server_authority_can_impersonate_no_other_site() {
+fn stolen_server_authority_impersonates_no_other_site() {
     let made = Made::new();
     accepted(&made.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "evil-key.pem"]));
     accepted(&made.openssl(&["req", "-new", "-key", "evil-key.pem", "-subj", "/", "-out", "evil.csr"]));
@@ -136,7 +136,7 @@ fn a_stolen_server_authority_can_impersonate_no_other_site() {
 }
 
 #[test]
-fn a_stolen_server_authority_vouches_for_servers_alone() {
+fn stolen_server_authority_certifies_only_servers() {
     let made = Made::new();
     accepted(&made.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "evil-key.pem"]));
     accepted(&made.openssl(&["req", "-new", "-key", "evil-key.pem", "-subj", "/CN=Boss", "-out", "evil.csr"]));
@@ -152,7 +152,7 @@ fn a_stolen_server_authority_vouches_for_servers_alone() {
 }
 
 #[test]
-fn a_device_authority_in_the_wrong_place_vouches_for_no_site() {
+fn misinstalled_device_authority_certifies_no_site() {
     let made = Made::new();
     accepted(&made.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "evil-key.pem"]));
     accepted(&made.openssl(&["req", "-new", "-key", "evil-key.pem", "-subj", "/", "-out", "evil.csr"]));
@@ -166,7 +166,7 @@ fn a_device_authority_in_the_wrong_place_vouches_for_no_site() {
 }
 
 #[test]
-fn openssl_opens_both_archives_with_their_password_alone() {
+fn openssl_opens_archives_only_with_their_password() {
     let made = Made::new();
     for device in &made.written.devices {
         let certificate = fs::read_to_string(&device.certificate).expect("a certificate");
@@ -213,7 +213,7 @@ fn openssl_opens_both_archives_with_their_password_alone() {
 }
 
 #[test]
-fn keys_and_archives_are_for_their_owner_and_certificates_for_everybody() {
+fn written_files_have_their_modes() {
     let made = Made::new();
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o7777;
     for secret in [
@@ -248,7 +248,7 @@ fn keys_and_archives_are_for_their_owner_and_certificates_for_everybody() {
 }
 
 #[test]
-fn init_does_not_overwrite_and_says_what_is_in_the_way() {
+fn init_overwrites_nothing_and_names_existing_files() {
     let made = Made::new();
     let before = fs::read(made.path("pki/clients-key.pem")).expect("a key");
     let error = init::create(&args(made.folder.path())).expect_err("it is there");

@@ -128,7 +128,7 @@ mod tests {
     use crate::model::names::ServerName;
 
     #[test]
-    fn passwords_are_easy_to_type_and_never_the_same() {
+    fn passwords_are_easy_to_type_and_random() {
         let mut seen = HashSet::new();
         for _ in 0..200 {
             let password = Password::generate().expect("random bytes");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_gives_back_what_was_put_in_and_only_for_its_password() {
+    fn archive_opens_only_with_its_password() {
         let name = Name::parse("alice-phone").expect("a name");
         let servers = ServerAuthority::new(&ServerName::parse("home.example").expect("a name")).expect("an authority");
         let root = servers.authority().certificate();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_holds_no_password() {
+    fn debug_output_contains_no_password() {
         assert_eq!(format!("{:?}", Password::generate().expect("random bytes")), "Password(…)");
     }
 }

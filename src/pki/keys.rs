@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_every_kind_are_made_described_and_read_again() {
+    fn keys_of_every_type_are_generated_and_read_back() {
         for (kind, described) in [(KeyType::P256, "p256"), (KeyType::Ed25519, "ed25519"), (KeyType::Rsa, "rsa-3072")] {
             let key = kind.generate().expect("a key");
             let spki = key.subject_public_key_info();
@@ -134,7 +134,7 @@ mod tests {
         assert!(read(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").is_err());
     }
     #[test]
-    fn an_encrypted_key_is_given_back_for_its_passphrase_alone() {
+    fn encrypted_key_is_decrypted_only_with_its_passphrase() {
         for kind in [KeyType::P256, KeyType::Ed25519, KeyType::Rsa] {
             let key = kind.generate().expect("a key");
             let pem = encrypt(&key, "correct horse").expect("encrypted");

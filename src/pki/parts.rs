@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_those_that_a_full_parser_finds() {
+    fn parts_equal_those_of_a_full_parser() {
         for der in pair(&[KeyUsagePurpose::KeyCertSign]) {
             let (_, whole) = X509Certificate::from_der(&der).expect("a certificate");
             let parts = Parts::read(&der).expect("a certificate");
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn key_identifiers_of_issuer_and_issued_are_the_same() {
+    fn authority_key_id_equals_the_issuers_key_id() {
         let [root, device] = pair(&[KeyUsagePurpose::KeyCertSign]);
         let (root, device) = (Parts::read(&root).expect("a root"), Parts::read(&device).expect("a device"));
         assert_eq!(root.key_id(), device.authority_key_id());
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_counted_up_to_the_most_and_in_names_and_extensions() {
+    fn der_values_are_counted_up_to_the_limit() {
         let (nested, garbage, long_tag) = (&[0x30, 4, 0x31, 0, 0x05, 0][..], &[0x30, 9, 1][..], &[0x9f, 0x1f, 0][..]);
         for (input, most, count) in [(&[][..], 9, 0), (nested, 9, 3), (nested, 3, 3), (nested, 2, 3), (nested, 1, 2)] {
             assert_eq!(values(input, most), count, "{input:02x?}, at most {most}");
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_signed_by_keys_that_may_or_that_say_nothing() {
+    fn crl_sign_defaults_to_true_without_key_usage() {
         use KeyUsagePurpose::{CrlSign, KeyCertSign};
         for (usages, signs) in [(&[][..], true), (&[KeyCertSign], false), (&[KeyCertSign, CrlSign], true)] {
             let [root, _] = pair(usages);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_cut_short_or_longer_is_refused() {
+    fn truncated_or_extended_input_is_rejected() {
         let [root, _] = pair(&[]);
         for length in 0..root.len() {
             assert!(Parts::read(&root[..length]).is_none(), "{length} bytes");

@@ -48,7 +48,7 @@ fn row_49_refused_chmod_is_a_warning() {
 }
 
 #[test]
-fn row_49_key_that_others_can_read_is_told_of() {
+fn row_49_key_that_others_can_read_is_a_warning() {
     let home = Home::new();
     let done = mounted(
         &home,
@@ -76,7 +76,7 @@ fn row_49_file_system_without_fsync_and_locks_is_used() {
 }
 
 #[test]
-fn row_49_full_or_read_only_disk_leaves_everything_as_it_was() {
+fn row_49_full_or_read_only_disk_changes_nothing() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice"]).success();
     let script = "

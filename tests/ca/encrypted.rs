@@ -13,7 +13,7 @@ fn home() -> Home {
 }
 
 #[test]
-fn an_encrypted_key_signs_for_its_passphrase_alone() {
+fn encrypted_key_signs_only_with_its_passphrase() {
     let home = home();
     for key in ["pki/server-ca-key.pem", "pki/clients-key.pem"] {
         let pem = std::fs::read_to_string(home.path(key)).unwrap();
@@ -49,7 +49,7 @@ fn an_encrypted_key_signs_for_its_passphrase_alone() {
 }
 
 #[test]
-fn a_passphrase_is_set_changed_and_removed() {
+fn passphrase_is_set_changed_and_removed() {
     let home = Home::with_authorities();
     for (file, words) in [("one", "one thing"), ("two", "another")] {
         std::fs::write(home.path(file), words).unwrap();
@@ -75,7 +75,7 @@ fn a_passphrase_is_set_changed_and_removed() {
 }
 
 #[test]
-fn a_key_that_openssl_has_encrypted_is_read() {
+fn key_encrypted_by_openssl_is_read() {
     let home = Home::with_authorities();
     std::fs::write(home.path("passphrase"), PASSPHRASE).unwrap();
     let key = "pki/clients-key.pem";
@@ -90,7 +90,7 @@ fn on_a_terminal(home: &Home, typed: &[&str], arguments: &[&str]) -> (String, i3
 }
 
 #[test]
-fn a_passphrase_is_asked_for_and_not_shown() {
+fn passphrase_prompt_does_not_echo() {
     let home = home();
     let (seen, code) = on_a_terminal(&home, &[PASSPHRASE], &["device", "alice-phone"]);
     assert_eq!(code, 0, "{seen}");
@@ -109,7 +109,7 @@ fn a_passphrase_is_asked_for_and_not_shown() {
 }
 
 #[test]
-fn a_passphrase_that_would_protect_nothing_is_refused() {
+fn passphrase_file_without_encrypt_is_refused() {
     let home = Home::new();
     std::fs::write(home.path("passphrase"), PASSPHRASE).unwrap();
     let before = home.files();

@@ -53,7 +53,7 @@ pub(crate) fn stay(home: &Home, gate: &Gate, device: &str) -> Child {
 }
 
 #[test]
-fn revoking_a_device_ends_its_connections_at_once_and_nobody_elses() {
+fn revoked_device_loses_its_connections_and_others_do_not() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     home.ca(&["device", "bob-laptop"]).success();
@@ -85,7 +85,7 @@ fn revoking_a_device_ends_its_connections_at_once_and_nobody_elses() {
 }
 
 #[test]
-fn a_gate_that_does_not_look_at_the_list_or_refuses_its_configuration_is_told_of() {
+fn gate_that_does_not_use_the_list_is_reported() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let backend = Backend::echo();
@@ -114,7 +114,7 @@ fn a_gate_that_does_not_look_at_the_list_or_refuses_its_configuration_is_told_of
 }
 
 #[test]
-fn a_device_comes_in_at_once_is_renewed_and_is_out_when_it_was_revoked() {
+fn new_device_is_admitted_until_it_is_revoked() {
     let home = Home::with_authorities();
     let backend = Backend::http("Hello from the NAS.");
     {
@@ -139,7 +139,7 @@ fn a_device_comes_in_at_once_is_renewed_and_is_out_when_it_was_revoked() {
 }
 
 #[test]
-fn a_gate_that_runs_with_another_configuration_is_not_said_to_look_at_the_list() {
+fn gate_with_another_configuration_does_not_verify_the_list() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let backend = Backend::echo();
@@ -160,7 +160,7 @@ fn a_gate_that_runs_with_another_configuration_is_not_said_to_look_at_the_list()
 }
 
 #[test]
-fn a_route_that_does_not_look_at_the_list_is_named() {
+fn route_that_does_not_use_the_list_is_named() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let backend = Backend::echo();
@@ -188,7 +188,7 @@ fn a_route_that_does_not_look_at_the_list_is_named() {
 }
 
 #[test]
-fn where_it_cannot_be_seen_whether_a_gate_runs_none_is_said_to_be_missing() {
+fn unknown_state_of_the_gate_is_not_reported_as_stopped() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let backend = Backend::echo();

@@ -131,7 +131,7 @@ fn says(finished: &Finished, words: &str) {
 }
 
 #[test]
-fn row_48_what_root_makes_belongs_to_the_owner_of_the_folder() {
+fn row_48_files_made_by_root_belong_to_the_folder_owner() {
     let scene = Scene::new();
     scene.ca(&["device", "bob"]).success();
     scene.ca(&["renew", "bob"]).success();
@@ -148,7 +148,7 @@ fn row_48_what_root_makes_belongs_to_the_owner_of_the_folder() {
 }
 
 #[test]
-fn row_48_owner_who_swaps_files_meanwhile_leads_root_nowhere() {
+fn row_48_files_swapped_by_the_owner_do_not_redirect_root() {
     const RACER: &str = "
 import json, os, sys
 n = 0
@@ -204,7 +204,7 @@ while True:
 }
 
 #[test]
-fn row_48_prepared_change_brings_no_file_out_of_the_folder() {
+fn row_48_prepared_change_moves_no_file_out_of_the_folder() {
     let scene = Scene::new();
     let outside = scene.text("root/written");
     for to in [&outside, "../../written", "../written", "../devices/../../written", "..", ".lock", "x/../../../written"]
@@ -235,14 +235,14 @@ fn row_48_prepared_change_makes_nothing_setuid() {
 }
 
 #[test]
-fn row_48_change_of_a_third_user_is_not_finished() {
+fn row_48_change_of_a_third_user_is_not_completed() {
     let scene = Scene::new();
     scene.lay_changes("600", "[{\"from\": \"0\", \"to\": \"x\"}]");
     chown(scene.at("pki/.changes"), Some(12_345), Some(12_345)).unwrap();
-    says(&scene.ca(&["list"]).failure(), "another user has begun this change");
+    says(&scene.ca(&["list"]).failure(), "another user has started this change");
     chown(scene.at("pki/.changes"), Some(USER), Some(USER)).unwrap();
     set_mode(&scene.at("pki/.changes"), 0o777);
-    says(&scene.ca(&["list"]).failure(), "another user has begun this change");
+    says(&scene.ca(&["list"]).failure(), "another user has started this change");
     assert!(!scene.at("pki/x").exists());
 }
 
@@ -286,7 +286,7 @@ fn row_48_links_of_the_owner_are_not_followed() {
 }
 
 #[test]
-fn row_48_inventory_that_names_files_of_root_leads_nowhere() {
+fn row_48_inventory_with_paths_of_root_reads_no_such_file() {
     let scene = Scene::new();
     let inventory = scene.at("pki/inventory.toml");
     let right = std::fs::read_to_string(&inventory).unwrap();
@@ -326,7 +326,7 @@ fn row_48_hard_link_to_a_file_of_root_keeps_its_owner_and_mode() {
 }
 
 #[test]
-fn row_48_fifo_in_the_place_of_a_file_is_not_waited_for() {
+fn row_48_fifo_instead_of_a_file_does_not_block() {
     let scene = Scene::new();
     for name in [
         "pki/inventory.toml",

@@ -60,7 +60,7 @@ fn with_two_devices() -> (Home, Backend) {
 }
 
 #[test]
-fn row_33_single_files_mounted_device_is_out_and_it_is_told() {
+fn row_33_single_files_mounted_device_is_rejected_with_warning() {
     let (home, _) = with_two_devices();
     let backend = Backend::echo();
     let gate = mounted(&home, &config(&home, &backend), SINGLE_FILES);
@@ -88,7 +88,7 @@ fn row_33_single_files_mounted_device_is_out_and_it_is_told() {
 
 /// What a gate reads while it starts may be older than what a command changes meanwhile.
 #[test]
-fn row_33_gate_that_is_starting_is_not_taken_for_none() {
+fn row_33_starting_gate_is_not_reported_as_stopped() {
     let (home, backend) = with_two_devices();
     let (file, ready) = (home.path("doorward.toml"), home.path("ready.toml"));
     std::fs::write(&ready, format!("{}\n[control]\nsocket = \"control.sock\"\n", config(&home, &backend))).unwrap();
@@ -111,7 +111,7 @@ fn row_33_gate_that_is_starting_is_not_taken_for_none() {
 }
 
 #[test]
-fn row_33_configuration_mounted_as_a_single_file_is_told() {
+fn row_33_configuration_mounted_as_a_single_file_is_reported() {
     let (home, backend) = with_two_devices();
     let text = config(&home, &backend).replace("revocation_lists", "# revocation_lists");
     // The gate goes on seeing the file that was there first.
@@ -137,7 +137,7 @@ fn row_33_configuration_mounted_as_a_single_file_is_told() {
 }
 
 #[test]
-fn row_33_gate_in_another_folder_the_told_command_mends_it() {
+fn row_33_gate_in_another_folder_is_fixed_by_the_shown_command() {
     let (home, backend) = with_two_devices();
     let etc = tempfile::tempdir().unwrap();
     let copied = |name: &str| etc.path().join(name).display().to_string();
@@ -183,7 +183,7 @@ fn row_33_folder_under_another_name_is_in_force() {
 }
 
 #[test]
-fn row_33_file_of_another_user_is_told_and_the_device_is_out() {
+fn row_33_unreadable_list_file_device_is_rejected_with_warning() {
     let (home, backend) = with_two_devices();
     let open = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     for folder in ["", "pki"] {
@@ -213,7 +213,7 @@ fn row_33_file_of_another_user_is_told_and_the_device_is_out() {
 }
 
 #[test]
-fn row_33_route_that_verifies_nobody_is_told() {
+fn row_33_route_that_does_not_verify_is_reported() {
     let (home, backend) = with_two_devices();
     let open = "[[route]]\nname = \"open\"\nserver_names = [\"open.home.example\"]\nbackends = [\"127.0.0.1:1\"]\n\
                 allow = [\"unverified\"]\n[route.client_auth]\nmode = \"request\"\n";
@@ -261,7 +261,7 @@ fn row_33_route_that_pins_the_device_counts_as_any_other() {
 }
 
 #[test]
-fn row_33_gate_that_trusts_another_authority_is_told() {
+fn row_33_gate_that_trusts_another_authority_is_reported() {
     let (home, backend) = with_two_devices();
     let elsewhere = Home::with_authorities();
     let gate = Gate::start_with_control(&config(&elsewhere, &backend));
@@ -310,7 +310,7 @@ fn status(config: PathBuf) -> Value {
 }
 
 #[test]
-fn row_33_answers_that_are_garbage_or_slow_prove_nothing() {
+fn row_33_garbage_or_slow_answers_prove_nothing() {
     for (what, answer) in [("garbage", &b"\xff\x00 rubbish\n"[..]), ("nothing", b""), ("another", b"{\"cut\":{}}\n")] {
         let (home, backend) = with_two_devices();
         impostor(&home, &backend, |_, stream| drop(stream.write_all(answer)));
@@ -331,7 +331,7 @@ fn row_33_answers_that_are_garbage_or_slow_prove_nothing() {
 }
 
 #[test]
-fn row_33_gate_of_another_release_is_told_to_be_restarted() {
+fn row_33_gate_of_another_release_needs_a_restart() {
     let (home, backend) = with_two_devices();
     let config = home.path("doorward.toml");
     impostor(&home, &backend, move |question, stream| {

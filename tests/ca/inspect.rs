@@ -42,7 +42,7 @@ fn mkcert(home: &Home, arguments: &[&str]) {
 }
 
 #[test]
-fn what_doorward_makes_is_in_order() {
+fn files_made_by_doorward_have_no_findings() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     for (file, is) in [
@@ -65,7 +65,7 @@ fn what_doorward_makes_is_in_order() {
 }
 
 #[test]
-fn what_mkcert_makes_is_said_in_words() {
+fn findings_of_mkcert_files() {
     let home = Home::new();
     mkcert(&home, &["-client", "phone.alice"]);
     mkcert(&home, &["alice", "-client"]);
@@ -86,7 +86,7 @@ fn what_mkcert_makes_is_said_in_words() {
 }
 
 #[test]
-fn what_is_odd_is_found() {
+fn unusual_certificates_have_findings() {
     let home = Home::new();
     odd(&home, "expired.pem", |params| params.not_after = days_from_now(0) - time::Duration::days(3));
     odd(&home, "soon.pem", |params| params.not_after = days_from_now(5));
@@ -145,7 +145,7 @@ fn what_is_odd_is_found() {
 }
 
 #[test]
-fn chains_and_keys_that_do_not_belong_together_are_found() {
+fn broken_chains_and_foreign_keys_are_found() {
     let home = Home::with_authorities();
     for name in ["a", "b"] {
         home.ca(&["device", name]).success();
@@ -170,7 +170,7 @@ fn chains_and_keys_that_do_not_belong_together_are_found() {
 }
 
 #[test]
-fn an_archive_asks_for_its_password() {
+fn archive_needs_its_password() {
     let home = Home::with_authorities();
     let made = home.ca(&["device", "alice-phone", "--format", "json"]).success();
     let made: Value = serde_json::from_slice(&made.stdout).unwrap();
@@ -201,7 +201,7 @@ fn an_archive_asks_for_its_password() {
 }
 
 #[test]
-fn an_archive_that_would_keep_the_machine_busy_is_given_up() {
+fn archive_with_too_many_rounds_is_refused() {
     let home = Home::new();
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "key.pem"];
     home.openssl(&[&["req", "-x509", "-subj", "/CN=a", "-out", "a.pem"], &key[..]].concat()).success();
@@ -225,7 +225,7 @@ fn an_archive_that_would_keep_the_machine_busy_is_given_up() {
 }
 
 #[test]
-fn numbers_and_names_without_end_are_cut_short() {
+fn long_numbers_and_names_are_truncated() {
     let home = Home::new();
     let list = CertificateRevocationListParams {
         this_update: days_from_now(-1),
@@ -249,7 +249,7 @@ fn numbers_and_names_without_end_are_cut_short() {
 }
 
 #[test]
-fn what_is_nothing_of_the_kind_is_said_to_be() {
+fn other_files_are_described_as_unknown() {
     let home = Home::new();
     std::fs::write(home.path("page.html"), "<!DOCTYPE html>").unwrap();
     refused(home.ca(&["inspect", "page.html"]), 2, &["is no certificate, key, request"]);

@@ -83,7 +83,7 @@ fn tidy(home: &Home, when: &str) {
 }
 
 #[test]
-fn a_device_is_there_with_all_its_files_or_not_at_all() {
+fn killed_device_command_leaves_all_files_or_none() {
     let template = Template(Home::with_authorities());
     template.0.ca(&["device", "first"]).success();
     at_every_step(&template, &["device", "alice-phone"], |home, when| {
@@ -120,7 +120,7 @@ fn a_device_is_there_with_all_its_files_or_not_at_all() {
 }
 
 #[test]
-fn a_certificate_is_revoked_and_on_the_list_or_neither() {
+fn killed_revoke_command_revokes_and_lists_or_neither() {
     let template = Template(Home::with_authorities());
     template.0.ca(&["device", "alice-phone"]).success();
     at_every_step(&template, &["revoke", "alice-phone"], |home, when| {
@@ -138,7 +138,7 @@ fn a_certificate_is_revoked_and_on_the_list_or_neither() {
 }
 
 #[test]
-fn a_device_is_renewed_with_its_old_certificate_revoked_or_neither() {
+fn killed_renew_command_renews_and_revokes_or_neither() {
     let template = Template(Home::with_authorities());
     template.0.ca(&["device", "alice-phone"]).success();
     at_every_step(&template, &["renew", "alice-phone", "--revoke-old"], |home, when| {
@@ -157,7 +157,7 @@ fn a_device_is_renewed_with_its_old_certificate_revoked_or_neither() {
 }
 
 #[test]
-fn authorities_are_made_whole_or_not_at_all() {
+fn killed_init_command_creates_all_or_nothing() {
     let template = Template(Home::new());
     at_every_step(&template, &["init", "--domain", "home.example"], |home, when| {
         let listed = home.ca(&["list", "--folder", "pki"]);

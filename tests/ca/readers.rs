@@ -39,7 +39,7 @@ fn nss(home: &Home, folder: &str) {
 }
 
 #[test]
-fn openssl_refuses_another_site() {
+fn openssl_rejects_another_site() {
     let home = stolen();
     let verify = |name: &str| {
         let file = format!("{name}.pem");
@@ -60,7 +60,7 @@ fn openssl_refuses_another_site() {
 }
 
 #[test]
-fn gnutls_refuses_another_site() {
+fn gnutls_rejects_another_site() {
     let home = stolen();
     let verify = |name: &str| {
         let file = format!("{name}.pem");
@@ -75,7 +75,7 @@ fn gnutls_refuses_another_site() {
 }
 
 #[test]
-fn nss_refuses_another_site() {
+fn nss_rejects_another_site() {
     let home = stolen();
     nss(&home, "nss");
     let verify = |name: &str| {
@@ -90,7 +90,7 @@ fn nss_refuses_another_site() {
 }
 
 #[test]
-fn chromium_refuses_another_site() {
+fn chromium_rejects_another_site() {
     let home = stolen();
     nss(&home, ".pki/nssdb");
     let visit = |name: &str| {
@@ -128,7 +128,7 @@ fn chromium_refuses_another_site() {
 }
 
 #[test]
-fn authority_without_name_constraints_has_no_critical_unknown() {
+fn unconstrained_authority_has_no_unknown_critical_extension() {
     let home = Home::new();
     let made = home.ca(&["init", "--domain", "home.example", "--no-name-constraints", "--device", "alice"]).success();
     assert!(made.stderr.contains("warning: server-ca.pem has no name constraints"), "{made}");

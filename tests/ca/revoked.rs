@@ -22,7 +22,7 @@ fn serial(home: &Home, name: &str) -> String {
 }
 
 #[test]
-fn a_file_that_bears_the_number_of_another_device_revokes_nobody() {
+fn forged_serial_number_revokes_no_device() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let number = format!("0x{}", serial(&home, "alice-phone"));
@@ -36,7 +36,7 @@ fn a_file_that_bears_the_number_of_another_device_revokes_nobody() {
 }
 
 #[test]
-fn who_was_revoked_stays_so_when_an_inventory_of_before_is_put_back() {
+fn restored_inventory_keeps_revocations_of_the_list() {
     let home = Home::with_authorities();
     for name in ["alice-phone", "bob-laptop", "carol-tablet"] {
         home.ca(&["device", name]).success();
@@ -71,7 +71,7 @@ fn who_was_revoked_stays_so_when_an_inventory_of_before_is_put_back() {
 }
 
 #[test]
-fn a_renewal_looks_at_the_list_too() {
+fn renewal_respects_the_revocation_list() {
     let home = Home::with_authorities();
     for name in ["alice-phone", "bob-laptop"] {
         home.ca(&["device", name]).success();
@@ -90,7 +90,7 @@ fn a_renewal_looks_at_the_list_too() {
 }
 
 #[test]
-fn a_list_by_somebody_else_in_its_place_revokes_nobody() {
+fn list_of_another_authority_is_ignored() {
     let home = Home::with_authorities();
     let elsewhere = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
@@ -103,7 +103,7 @@ fn a_list_by_somebody_else_in_its_place_revokes_nobody() {
 }
 
 #[test]
-fn an_authority_that_is_imported_again_keeps_its_list() {
+fn reimported_authority_keeps_its_list() {
     let home = Home::new();
     run(tool("mkcert", "mkcert").current_dir(home.path("")).env("CAROOT", home.path("mkcert")).args(["-client", "a"]))
         .success();
@@ -118,7 +118,7 @@ fn an_authority_that_is_imported_again_keeps_its_list() {
 }
 
 #[test]
-fn an_authority_whose_files_have_moved_is_imported_from_their_new_place() {
+fn moved_authority_is_imported_from_its_new_folder() {
     let home = Home::new();
     run(tool("mkcert", "mkcert").current_dir(home.path("")).env("CAROOT", home.path("mkcert")).args(["-client", "a"]))
         .success();
@@ -131,7 +131,7 @@ fn an_authority_whose_files_have_moved_is_imported_from_their_new_place() {
 }
 
 #[test]
-fn one_certificate_of_two_leaves_the_other_and_says_so() {
+fn revoking_one_of_two_certificates_warns_of_the_other() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     home.ca(&["renew", "alice-phone"]).success();
@@ -150,7 +150,7 @@ fn one_certificate_of_two_leaves_the_other_and_says_so() {
 }
 
 #[test]
-fn a_number_that_nobody_has_heard_of_is_not_called_a_device_that_is_out() {
+fn unknown_serial_number_is_reported_as_unknown() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let revoked = home.ca(&["revoke", "--serial", "0123456789abcdef"]).not_proved();
@@ -162,7 +162,7 @@ fn a_number_that_nobody_has_heard_of_is_not_called_a_device_that_is_out() {
 }
 
 #[test]
-fn where_nothing_keeps_a_list_nothing_is_claimed() {
+fn authority_without_list_revokes_nothing() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let file = home.path("pki/inventory.toml");

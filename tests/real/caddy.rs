@@ -113,7 +113,7 @@ fn admitted(curl: &Finished) -> bool {
 }
 
 #[test]
-fn the_four_modes_mean_what_they_mean_in_caddy() {
+fn client_auth_modes_match_caddy() {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
     let (caddy, caddy_address) = caddy(&files, &backend);
@@ -161,7 +161,7 @@ fn the_four_modes_mean_what_they_mean_in_caddy() {
 /// `"unverified"`. In Caddy, `verify_if_given` lets in whoever shows nothing at all; here a route without the word insists
 /// on a certificate, and says so.
 #[test]
-fn without_the_word_unverified_only_verified_certificates_get_in() {
+fn allow_without_unverified_admits_only_verified() {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
     let gate = files.gate(&routes(&files, &backend, &["verify_if_given", "require_and_verify"], &["any"]));
@@ -185,7 +185,7 @@ fn without_the_word_unverified_only_verified_certificates_get_in() {
 /// And the modes that verify nobody, under which Caddy takes every certificate, need the word to be of any use: a route
 /// without it is a mistake, and says so.
 #[test]
-fn without_the_word_unverified_the_modes_that_verify_nobody_are_a_mistake() {
+fn non_verifying_mode_without_unverified_is_an_error() {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
     for mode in ["request", "require"] {

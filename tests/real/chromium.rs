@@ -100,7 +100,7 @@ fn chromium_with_the_certificate_loads_the_page() {
 }
 
 #[test]
-fn chromium_without_the_certificate_does_not() {
+fn chromium_without_the_certificate_is_rejected() {
     let browser = Browser::new();
     let chromium = run(&mut browser.chromium("--dump-dom"));
     assert!(!chromium.text().contains("The NAS says hello."), "{chromium}");

@@ -81,7 +81,7 @@ fn arguments(command: &mut Command, files: &Walkthrough, gate: &Gate, version: &
 }
 
 #[test]
-fn gnutls_cli() {
+fn gnutls_cli_gets_the_page() {
     assert_admitted_and_refused(
         "Received alert [116]: Certificate is required",
         run_with_open_input,
@@ -100,7 +100,7 @@ fn gnutls_cli() {
 }
 
 #[test]
-fn python_ssl() {
+fn python_ssl_gets_the_page() {
     assert_admitted_and_refused("TLSV13_ALERT_CERTIFICATE_REQUIRED", run_with_input, |files, gate, version, pem| {
         let mut command = files.tool("python3", "python3");
         command.args(["-c", PYTHON]);
@@ -110,7 +110,7 @@ fn python_ssl() {
 }
 
 #[test]
-fn node_tls() {
+fn node_tls_gets_the_page() {
     assert_admitted_and_refused("alert certificate required", run_with_input, |files, gate, version, pem| {
         let mut command = files.tool("node", "nodejs");
         command.args(["-e", NODE]);
@@ -121,7 +121,7 @@ fn node_tls() {
 
 /// attacks.md, "Measured on others": a mkcert root carries user@host, and rustls names it to whoever asks.
 #[test]
-fn the_names_of_trust_anchors_are_told_unless_announce_trust_is_off() {
+fn trust_anchor_names_are_sent_unless_turned_off() {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
     let told = |names: &str, client_auth: &str| {

@@ -26,7 +26,7 @@ fn config(files: &Walkthrough, backend: &Backend, with_list: bool) -> String {
 }
 
 #[test]
-fn one_of_the_owners_certificates_is_revoked_and_the_others_still_get_in() {
+fn imported_authority_revokes_one_of_several_devices() {
     let files = Walkthrough::new();
     let (lost, kept) = (files.me(), files.another("phone.alice"));
     let gone = files.another("tablet.carol");
@@ -70,7 +70,7 @@ fn one_of_the_owners_certificates_is_revoked_and_the_others_still_get_in() {
 }
 
 #[test]
-fn what_is_said_of_openssl_is_true() {
+fn openssl_rejects_lists_of_mkcert() {
     let files = Walkthrough::new();
     files.doorward(&["ca", "import", "--mkcert"]).success();
     let mut verify = files.tool("openssl", "openssl");
@@ -80,7 +80,7 @@ fn what_is_said_of_openssl_is_true() {
 }
 
 #[test]
-fn importing_twice_changes_nothing_and_a_root_without_its_key_is_refused() {
+fn second_import_changes_nothing_and_needs_the_key() {
     let files = Walkthrough::new();
     let caroot = files.home(".local/share/mkcert");
     let caroot = caroot.to_str().unwrap();

@@ -137,13 +137,13 @@ fn mkcerts_own_p12_needs_openssls_legacy_provider() {
 }
 
 #[test]
-fn curl_without_a_certificate_is_refused() {
+fn curl_without_a_certificate_is_rejected() {
     let nas = Nas::new();
     nas.assert_refused(run(&mut nas.curl()), ["certificate", "required"], "certificate_required");
 }
 
 #[test]
-fn curl_with_a_certificate_of_another_mkcert_is_refused() {
+fn curl_with_a_certificate_of_another_mkcert_is_rejected() {
     let nas = Nas::new();
     let neighbour = Walkthrough::elsewhere("neighbour");
     let curl = run(&mut nas.curl_with(&neighbour.me()));
@@ -153,7 +153,7 @@ fn curl_with_a_certificate_of_another_mkcert_is_refused() {
 /// mkcert's root was deleted and made anew: it has the same name again, and another key. What the device still holds was
 /// not issued by the root that the gate trusts, and that is what its owner must be told.
 #[test]
-fn curl_with_a_certificate_of_a_former_root_of_the_same_name_is_refused() {
+fn curl_with_a_certificate_of_a_former_root_is_rejected() {
     let nas = Nas::new();
     let former = Walkthrough::new();
     let curl = run(&mut nas.curl_with(&former.me()));
@@ -161,7 +161,7 @@ fn curl_with_a_certificate_of_a_former_root_of_the_same_name_is_refused() {
 }
 
 #[test]
-fn curl_with_an_expired_certificate_is_refused() {
+fn curl_with_an_expired_certificate_is_rejected() {
     let nas = Nas::new();
     let expired = nas.odd("expired", |params| {
         params.not_before = days_from_now(-100);
@@ -172,13 +172,13 @@ fn curl_with_an_expired_certificate_is_refused() {
 }
 
 #[test]
-fn curl_with_a_certificate_that_the_route_names_gets_the_page() {
+fn curl_with_a_certificate_in_allow_gets_the_page() {
     let nas = Nas::allowing("Anye-MacBook-Air");
     nas.assert_admitted(run(&mut nas.curl_with(&nas.files.me())));
 }
 
 #[test]
-fn curl_with_a_certificate_that_the_route_does_not_name_is_refused() {
+fn curl_with_a_certificate_not_in_allow_is_rejected() {
     let nas = Nas::allowing("Bobs-Phone");
     let curl = run(&mut nas.curl_with(&nas.files.me()));
     nas.assert_refused(curl, ["policy", "identity_not_allowed"], "access_denied");

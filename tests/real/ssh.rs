@@ -108,7 +108,7 @@ fn ssh_runs_a_command() {
 }
 
 #[test]
-fn sftp_puts_and_gets_a_file_byte_for_byte() {
+fn sftp_transfers_a_file() {
     let ssh = Ssh::new();
     let home = |file: &str| ssh.files.home(file);
     std::fs::write(home("sent"), noise(5_000_000)).unwrap();
@@ -129,7 +129,7 @@ fn sftp_puts_and_gets_a_file_byte_for_byte() {
 }
 
 #[test]
-fn rsync_syncs_a_folder_both_ways_byte_for_byte() {
+fn rsync_syncs_a_folder_both_ways() {
     let ssh = Ssh::new();
     let home = |file: &str| ssh.files.home(file);
     std::fs::create_dir(home("photos")).unwrap();
@@ -150,7 +150,7 @@ fn rsync_syncs_a_folder_both_ways_byte_for_byte() {
 }
 
 #[test]
-fn ssh_without_a_certificate_is_refused_and_told_why() {
+fn ssh_without_a_certificate_is_rejected_with_reason() {
     let ssh = Ssh::new();
     let refused = run(ssh.client("ssh", "without").args(["ssh.example.local", "echo hello"])).failure();
     assert!(refused.stdout.is_empty(), "{refused}");

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn status_of_a_certificate_follows_renewal_expiry_and_revocation() {
+    fn status_follows_renewal_expiry_and_revocation() {
         let certificates = vec![entry("a", "01"), entry("a", "02"), entry("b", "03")];
         let mut inventory = Inventory { certificates, ..Inventory::default() };
         inventory.certificates[2].revoked_at = Some(now());

@@ -24,7 +24,7 @@ fn read(path: &Path) -> String {
 }
 
 #[test]
-fn what_is_left_out_has_a_default_and_what_must_be_said_is_asked_for() {
+fn required_options_and_defaults() {
     let args = parse(&["--domain", "Home.Example.", "--route", "nas=nas.lan:80", "--device", "a"]).expect("enough");
     assert_eq!((args.domain.as_str(), args.folder.to_str()), ("home.example", Some("doorward")));
     assert_eq!((args.listen.to_string().as_str(), args.force, args.format), ("[::]:8443", false, Format::Text));
@@ -38,7 +38,7 @@ fn what_is_left_out_has_a_default_and_what_must_be_said_is_asked_for() {
 }
 
 #[test]
-fn backends_of_every_form() {
+fn backends_of_every_form_are_accepted() {
     for backend in ["192.168.1.10:5666", "[fd00::1]:22", "nas.lan:445", "localhost:1", "unix:/run/nas.sock"] {
         let route = parse_route(&format!("nas={backend}")).expect(backend);
         assert_eq!((route.name.as_str(), route.backend.as_str()), ("nas", backend));
@@ -46,7 +46,7 @@ fn backends_of_every_form() {
 }
 
 #[test]
-fn a_wrong_route_is_answered_with_a_right_one() {
+fn wrong_route_error_shows_an_example() {
     for (wrong, why) in [
         ("nas", "missing \"=\""),
         ("=192.168.1.10:80", "may not be empty"),
@@ -71,7 +71,7 @@ fn a_wrong_route_is_answered_with_a_right_one() {
 }
 
 #[test]
-fn names_that_cannot_work_are_refused() {
+fn invalid_and_duplicate_names_are_refused() {
     assert!(parse_domain("home").expect_err("one label").contains("home.example"));
     assert!(parse_domain("192.168.1.1").expect_err("an address").contains("IP address"));
     assert!(parse_domain("*.home.example").is_err());
@@ -95,7 +95,7 @@ fn names_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn the_configuration_names_what_was_written() {
+fn configuration_names_the_written_files() {
     let folder = tempfile::tempdir().expect("a folder");
     let more = ["--route", "ssh=[fd00::1]:22", "--device", "bob-laptop", "--listen", "127.0.0.1:4443"];
     let written = create(&args(folder.path(), &more)).expect("written");
@@ -131,7 +131,7 @@ fn the_configuration_names_what_was_written() {
 }
 
 #[test]
-fn what_stands_in_a_folder_name_stays_in_its_comment() {
+fn folder_name_cannot_escape_its_comment() {
     let folder = tempfile::tempdir().expect("a folder");
     let written = create(&args(&folder.path().join("a\n[[listener]] \"b"), &[])).expect("written");
     let config: toml::Table = read(&written.config).parse().expect("TOML");
@@ -139,7 +139,7 @@ fn what_stands_in_a_folder_name_stays_in_its_comment() {
 }
 
 #[test]
-fn nothing_is_overwritten_without_force() {
+fn init_overwrites_nothing_without_force() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = create(&args(folder.path(), &[])).expect("written");
     let before: Vec<Vec<u8>> = first.files.iter().map(|f| std::fs::read(&f.path).expect("there")).collect();
@@ -165,7 +165,7 @@ fn nothing_is_overwritten_without_force() {
 }
 
 #[test]
-fn passwords_are_shown_and_stored_nowhere() {
+fn passwords_are_printed_and_not_stored() {
     let folder = tempfile::tempdir().expect("a folder");
     let written = create(&args(folder.path(), &["--device", "bob-laptop"])).expect("written");
     let (text, json) = (written.text(), serde_json::to_value(&written).expect("JSON"));
@@ -185,7 +185,7 @@ fn passwords_are_shown_and_stored_nowhere() {
 }
 
 #[test]
-fn people_are_told_what_to_do_next() {
+fn text_lists_the_next_steps() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = create(&args(folder.path(), &[])).expect("written").text();
     let folder = folder.path().display();

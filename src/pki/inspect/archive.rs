@@ -118,7 +118,7 @@ mod tests {
     use crate::model::names::Name;
 
     #[test]
-    fn an_archive_that_asks_for_too_much_is_given_up() {
+    fn archive_that_takes_too_long_is_refused() {
         let device = DeviceAuthority::new().expect("an authority").issue(&Name::parse("a").expect("a name"));
         let device = device.expect("a device");
         let mut store = KeyStore::new();
