@@ -1,4 +1,4 @@
-//! What `doorward init` writes, as other programs see it: OpenSSL, and the TLS library of the gate itself.
+//! What `doorward init` writes, checked with OpenSSL and rustls.
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
@@ -22,7 +22,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Server
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 
-/// A folder that `doorward init` has filled.
+/// A folder that `doorward init` wrote.
 struct Made {
     folder: TempDir,
     written: Written,
@@ -62,7 +62,7 @@ fn openssl(folder: &Path, args: &[&str]) -> Output {
     Command::new("openssl").args(args).current_dir(folder).output().expect("openssl must be installed for this test")
 }
 
-/// All that a program has said.
+/// The output of a program.
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
@@ -121,7 +121,7 @@ fn stolen_server_authority_impersonates_no_other_site() {
         accepted(&made.openssl(&[&sign[..], &with].concat()));
         made.openssl(&["verify", "-purpose", "sslserver", "-CAfile", "pki/server-ca.pem", "evil.pem"])
     };
-    // The way it is signed here is good enough: what follows is refused for the name alone.
+    // This name is accepted, so the others are rejected for their name alone.
     accepted(&sign_and_verify("DNS:other.home.example"));
     for name in ["DNS:bank.example", "DNS:home.example.evil", "DNS:evilhome.example", "DNS:*.example"] {
         refused(&sign_and_verify(name), "permitted subtree violation");
@@ -129,7 +129,7 @@ fn stolen_server_authority_impersonates_no_other_site() {
     for name in ["IP:192.0.2.1", "IP:2001:db8::1"] {
         refused(&sign_and_verify(name), "excluded subtree violation");
     }
-    // Whoever installs it has it vouch for no sender of mail either.
+    // Mail addresses are constrained as well.
     for name in ["email:boss@bank.example", "email:x@home.example.evil"] {
         refused(&sign_and_verify(name), "permitted subtree violation");
     }
@@ -198,7 +198,7 @@ fn openssl_opens_archives_only_with_their_password() {
             let (clients, roots) = (part(&["-clcerts", "-nokeys"]), part(&["-cacerts", "-nokeys"]));
             assert!(clients.contains(certificate.trim()) && !clients.contains(root.trim()), "{clients}");
             assert!(roots.contains(root.trim()) && !roots.contains(certificate.trim()), "{roots}");
-            // OpenSSL writes keys in its own way, so keys are compared by what is public of them.
+            // OpenSSL encodes private keys differently, so public keys are compared.
             fs::write(made.path("got.pem"), part(&["-nocerts", "-nodes"])).expect("written");
             fs::write(made.path("want.pem"), &key).expect("written");
             let public = |file| said(&made.openssl(&["pkey", "-in", file, "-pubout"]));
@@ -237,8 +237,7 @@ fn written_files_have_their_modes() {
     for file in &made.written.files {
         assert_eq!(format!("{:04o}", mode(&file.path)), file.mode, "{}", file.path.display());
     }
-    // Nothing is there that was not announced, but for the inventory's own copies and the empty file that keeps two
-    // commands apart.
+    // No other files, except the inventory's copies and the lock file.
     let list = Command::new("find")
         .args([".", "-type", "f", "-not", "-name", ".lock", "-not", "-path", "*/issued/*"])
         .current_dir(made.folder.path())
@@ -285,7 +284,7 @@ fn openssl_reads_revocation_lists() {
     refused(&verify(&revoked, "lost.pem"), "certificate revoked");
 }
 
-/// A handshake in memory, as far as it goes.
+/// A handshake in memory.
 fn handshake(client: ClientConfig, server: ServerConfig, name: &str) -> Result<(), rustls::Error> {
     let name = rustls::pki_types::ServerName::try_from(name.to_owned()).expect("a name");
     let mut client = ClientConnection::new(Arc::new(client), name).expect("a client");

@@ -1,4 +1,4 @@
-//! What a page in the browser of an owner can do to services that are not HTTP.
+//! Cross-protocol requests: what a web page in a browser with a certificate can send to services that are not HTTP.
 
 use crate::common::backend::Backend;
 use crate::common::gate::{Gate, LOCAL};

@@ -1,4 +1,4 @@
-//! File systems that refuse, and files that others must go on reading.
+//! File systems that refuse operations, and files that other users must still be able to read.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
@@ -40,7 +40,7 @@ fn row_49_refused_chmod_is_a_warning() {
         // There is no gate that could prove a revocation or a new certificate.
         let done = if matches!(command[0], "revoke" | "server") { done.not_proved() } else { done.success() };
         let warnings = done.stderr.matches("does not support permissions").count();
-        // New files are for their owner alone without it: only certificates are not as they should be.
+        // New files have mode 0600 without chmod, so only certificates have the wrong mode.
         assert_eq!(warnings, 1, "{done}");
     }
     assert_eq!(home.devices(), ["alice revoked", "bob renewed", "bob valid"]);
@@ -101,7 +101,7 @@ fn row_49_full_or_read_only_disk_changes_nothing() {
     assert!(done.stderr.contains("Read-only file system"), "{done}");
 }
 
-/// The user of the gate, and the group that the owner lets read.
+/// The user and group of the gate.
 const GATE: u32 = 65_534;
 
 #[test]

@@ -1,4 +1,4 @@
-//! Keys of authorities that are encrypted.
+//! Encrypted keys of authorities.
 
 use crate::common::terminal;
 use crate::home::{Home, mode, refused};
@@ -19,7 +19,7 @@ fn encrypted_key_signs_only_with_its_passphrase() {
         let pem = std::fs::read_to_string(home.path(key)).unwrap();
         assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{pem}");
         assert_eq!(mode(&home.path(key)), 0o600);
-        // 600,000 rounds for every passphrase that a thief of the file would try.
+        // 600,000 rounds for each guess.
         let parts = home.openssl(&["asn1parse", "-in", key]).success().text();
         for part in ["PBKDF2", "INTEGER           :0927C0", "hmacWithSHA256", "aes-256-cbc"] {
             assert!(parts.contains(part), "{part} is missing: {parts}");
@@ -84,7 +84,7 @@ fn key_encrypted_by_openssl_is_read() {
     home.ca(&["device", "alice-phone", "--passphrase-file", "passphrase"]).success();
 }
 
-/// Runs `doorward ca` on a terminal, where `typed` is typed: what stood on the terminal, and the exit code.
+/// Runs `doorward ca` on a terminal and types `typed`. Returns what the terminal showed, and the exit code.
 fn on_a_terminal(home: &Home, typed: &[&str], arguments: &[&str]) -> (String, i32) {
     terminal::on_a_terminal(home.doorward().arg("ca").args(arguments), typed)
 }

@@ -22,12 +22,12 @@ fn export_writes_certificate_and_matching_key() {
     }
     assert_eq!(mode(&home.path("stick/alice-phone-key.pem")), 0o600);
     refused(home.ca(&["export", "alice-phone", "--output", "stick"]), 7, &["stick/alice-phone.pem", "--force"]);
-    // A key that has gone with the device is not here.
+    // The key was moved to the device.
     std::fs::remove_dir_all(home.path("devices")).unwrap();
     let exported = home.ca(&["export", "alice-phone", "--output", "stick2"]).success();
     assert!(exported.stderr.contains("The private key is not here"), "{exported}");
     assert!(!home.path("stick2/alice-phone-key.pem").exists());
-    // Nor is another one: the device's is elsewhere since it was renewed with a new one.
+    // A key that does not match the certificate is not exported.
     home.ca(&["renew", "alice-phone", "--new-key", "--output", "elsewhere"]).success();
     std::fs::create_dir(home.path("devices")).unwrap();
     std::fs::copy(home.path("pki/server-key.pem"), home.path("devices/alice-phone-key.pem")).unwrap();
@@ -52,7 +52,7 @@ fn device_files_can_be_on_another_disk() {
     home.openssl(&["verify", "-CAfile", "pki/clients.pem", certificate.to_str().unwrap()]).success();
     assert_eq!(home.devices(), ["alice-phone valid"]);
     assert!(!home.path("pki/.changes").exists() && !home.path("devices").exists());
-    // What cannot be written there is found out before anything has changed.
+    // A failure there is detected before anything has changed.
     let before = home.files();
     let taken = disk.path().join("taken");
     std::fs::write(&taken, "").unwrap();
@@ -74,12 +74,12 @@ fn folder_without_inventory_is_not_changed() {
 #[test]
 fn replaced_file_keeps_its_owner() {
     let home = Home::with_authorities();
-    // As for a gate that runs as a user of its own, whose key root renews.
-    const NOBODY: u32 = 65534;
-    std::os::unix::fs::chown(home.path("pki/server-key.pem"), Some(NOBODY), Some(NOBODY)).unwrap();
+    // As for a gate that runs as its own user, whose key root renews.
+    const USER: u32 = 65534;
+    std::os::unix::fs::chown(home.path("pki/server-key.pem"), Some(USER), Some(USER)).unwrap();
     home.ca(&["server", "--new-key"]).not_proved();
     let key = std::fs::metadata(home.path("pki/server-key.pem")).unwrap();
-    assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777), (NOBODY, NOBODY, 0o600));
+    assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777), (USER, USER, 0o600));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn links_in_the_folder_are_not_followed() {
     assert!(!home.path("victim").exists(), "made through the link");
     std::fs::remove_file(home.path("pki/.lock")).unwrap();
 
-    // Changes that were decided elsewhere.
+    // A committed change behind a link.
     std::fs::create_dir(home.path("elsewhere")).unwrap();
     std::fs::write(home.path("elsewhere/0"), "evil").unwrap();
     std::fs::write(home.path("elsewhere/list.json"), r#"[{"from":"0","to":"clients.pem"}]"#).unwrap();
@@ -143,7 +143,7 @@ fn links_in_the_folder_are_not_followed() {
     assert_eq!(home.files(), before);
     std::fs::remove_file(home.path("pki/.changes")).unwrap();
 
-    // What is being prepared goes not through a link either.
+    // A change is not prepared through a link either.
     link("elsewhere", "pki/.changes.new");
     home.ca(&["device", "alice-phone"]).success();
     assert!(home.path("elsewhere/list.json").exists() && !home.path("pki/.changes.new").exists());
@@ -152,7 +152,7 @@ fn links_in_the_folder_are_not_followed() {
 #[test]
 fn change_of_another_user_is_not_completed() {
     let home = Home::with_authorities();
-    // As the gate's own user could, if he were somebody else by now and the folder were his: root would write it anywhere.
+    // A change committed by another user could make root write anywhere.
     std::fs::create_dir(home.path("pki/.changes")).unwrap();
     std::fs::write(home.path("pki/.changes/0"), "evil").unwrap();
     let list = format!(r#"[{{"from":"0","to":{:?}}}]"#, home.path("victim").display().to_string());
@@ -168,7 +168,7 @@ fn change_of_another_user_is_not_completed() {
 #[test]
 fn new_files_are_never_readable_by_others() {
     let home = Home::new();
-    // The system's answer to what is asked for, not what the files look like in the end; and no umask that helps.
+    // The modes of the system calls, not of the final files; and with umask 0.
     let traced = |arguments: &[&str]| {
         let mut shell = std::process::Command::new("/bin/sh");
         shell.current_dir(home.path("")).args(["-c", "umask 0 && exec \"$@\"", "sh"]);
@@ -212,7 +212,7 @@ fn key_of_another_device_is_not_exported() {
     let renewed = home.ca(&["renew", "alice-phone"]).success();
     assert!(renewed.stderr.contains("The key is not here"), "{renewed}");
     assert_eq!(std::fs::read(home.path("devices/alice-phone.p12")).unwrap(), archive);
-    // Nor does an authority sign with the key of another one.
+    // An authority does not sign with the key of another one.
     std::fs::copy(home.path("pki/server-ca-key.pem"), home.path("pki/clients-key.pem")).unwrap();
     let before = home.files();
     for arguments in [&["device", "carol"][..], &["revoke", "alice-phone"]] {

@@ -114,7 +114,7 @@ fn name_of_a_device_is_unique() {
     refused(home.ca(&["device", "any"]), 2, &["is reserved"]);
     refused(home.ca(&["device", "../up"]), 2, &["may not"]);
     assert_eq!(home.files(), before);
-    // Once it is out, the name is free again; its files are not to be lost by mistake.
+    // Once revoked, the name is free again, but its files are not overwritten by mistake.
     home.ca(&["revoke", "alice-phone"]).not_proved();
     refused(home.ca(&["device", "alice-phone"]), 7, &["devices/alice-phone.p12", "--force"]);
     home.ca(&["device", "alice-phone", "--force"]).success();
@@ -170,7 +170,7 @@ fn server_certificate_is_reissued_with_its_key() {
     home.ca(&["server", "nas.home.example", "ssh.home.example"]).not_proved();
     assert!(names().contains("DNS:nas.home.example, DNS:ssh.home.example"), "{}", names());
     assert_eq!(key(), old_key);
-    // What it was for stays what it is for.
+    // The names stay the same.
     home.ca(&["server", "--new-key"]).not_proved();
     assert!(names().contains("DNS:nas.home.example, DNS:ssh.home.example"), "{}", names());
     assert_ne!(key(), old_key);
@@ -179,7 +179,7 @@ fn server_certificate_is_reissued_with_its_key() {
 
     refused(home.ca(&["server", "nas.other.example"]), 2, &["not below home.example"]);
     refused(home.ca(&["server", "evilhome.example"]), 2, &["not below home.example"]);
-    // Somebody else's, Let's Encrypt's say, is not replaced by mistake.
+    // A certificate that was not issued here, such as one of Let's Encrypt, is not overwritten by mistake.
     let elsewhere = Home::with_authorities();
     for file in ["pki/server.pem", "pki/server-key.pem"] {
         std::fs::copy(elsewhere.path(file), home.path(file)).unwrap();
@@ -194,14 +194,14 @@ fn server_certificate_is_reissued_with_its_key() {
 fn renewal_does_not_overwrite_foreign_files() {
     let home = Home::with_authorities();
     home.ca(&["device", "server"]).success();
-    // There the gate's own certificate and key are called the same.
+    // In that folder, the gate's own certificate and key have these names.
     let before = home.files();
     refused(home.ca(&["renew", "server", "--output", "pki"]), 7, &["pki/server.pem", "nothing was written", "--force"]);
     assert_eq!(home.files(), before);
-    // Its own key alone, without the certificate beside it, is what it has had.
+    // Its own key is recognised without the certificate.
     std::fs::remove_file(home.path("devices/server.pem")).unwrap();
     home.ca(&["renew", "server"]).success();
-    // What it has had before may be replaced, wherever that is.
+    // Its earlier files are replaced in any folder.
     home.ca(&["renew", "server", "--output", "stick"]).success();
     home.ca(&["renew", "server", "--output", "stick"]).success();
     home.ca(&["renew", "server"]).success();

@@ -25,7 +25,7 @@ fn revoked_name_covers_all_its_certificates() {
         assert!(refused.stderr.contains("certificate revoked"), "{refused}");
     }
     verify("devices/bob-laptop.pem").success();
-    // Once more changes nothing, and is no mistake.
+    // Revoking again changes nothing, and is no error.
     let again = home.ca(&["revoke", "alice-phone"]).not_proved();
     assert!(again.stderr.contains("already"), "{again}");
     assert_eq!(home.devices(), ["alice-phone revoked", "bob-laptop valid", "alice-phone revoked"]);
@@ -52,7 +52,7 @@ fn certificate_is_revoked_by_serial_fingerprint_or_file() {
         (2, 1),
         "{list}"
     );
-    // A number that nobody here has heard of goes on the list: the inventory may be younger than the authority.
+    // An unknown serial number is added to the list: the inventory may be younger than the authority.
     home.ca(&["revoke", "--serial", "0123456789abcdef"]).not_proved();
     let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success().text();
     assert!(list.contains("Serial Number: 0123456789ABCDEF"), "{list}");
@@ -65,7 +65,7 @@ fn revocation_list_numbers_increase() {
         let text = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-crlnumber"]).success().text();
         u64::from_str_radix(text.trim().strip_prefix("crlNumber=0x").unwrap(), 16).unwrap()
     };
-    // Even where both the inventory and the list of yesterday were put back: no list of yesterday's has a number of today.
+    // Even if both an older inventory and an older list were restored.
     let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let mut last = number();
     for _ in 0..3 {
@@ -124,7 +124,7 @@ fn revocation_errors_say_what_to_do() {
 fn missing_authority_key_blocks_only_signing() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
-    // As the README advises: the key is kept elsewhere.
+    // The key is kept elsewhere, as the manual advises.
     std::fs::rename(home.path("pki/clients-key.pem"), home.path("away.pem")).unwrap();
     let before = home.files();
     refused(home.ca(&["device", "bob-laptop"]), 2, &["pki/clients-key.pem is missing", "put it back", "deny = "]);
@@ -141,7 +141,7 @@ fn missing_authority_key_blocks_only_signing() {
 fn authority_with_unsupported_name_is_not_imported() {
     let home = Home::new();
     std::fs::create_dir(home.path("mkcert")).unwrap();
-    // Two parts in one component: what it signed by us would name another issuer, and no list would speak for it.
+    // Two attributes in one component: the issuer in what it signs would differ.
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "mkcert/rootCA-key.pem"];
     home.openssl(&[&["req", "-x509", "-subj", "/O=x+CN=y", "-out", "mkcert/rootCA.pem"], &key[..]].concat()).success();
     refused(home.ca(&["import", "--mkcert", "mkcert"]), 1, &["not the certificate of an authority"]);

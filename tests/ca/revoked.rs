@@ -1,11 +1,11 @@
-//! What is revoked stays revoked, and nobody else is; and what is said about it is no more than what is so.
+//! Revoked certificates stay revoked, no other ones are, and reports claim no more than that.
 
 use serde_json::Value;
 
 use crate::common::process::{run, tool};
 use crate::home::{Home, refused};
 
-/// Whether OpenSSL takes this device's certificate, with a look at the list.
+/// Whether OpenSSL accepts this device's certificate with the revocation list.
 #[track_caller]
 fn counts(home: &Home, certificate: &str) -> bool {
     let verify = ["verify", "-crl_check", "-CRLfile", "pki/clients.crl", "-CAfile", "pki/clients.pem", certificate];
@@ -41,7 +41,7 @@ fn restored_inventory_keeps_revocations_of_the_list() {
     for name in ["alice-phone", "bob-laptop", "carol-tablet"] {
         home.ca(&["device", name]).success();
         if name == "alice-phone" {
-            // Knows nothing of the others, let alone that they were revoked.
+            // This inventory has neither the other devices nor the revocations.
             std::fs::copy(home.path("pki/inventory.toml"), home.path("backup.toml")).unwrap();
         }
     }
@@ -54,7 +54,7 @@ fn restored_inventory_keeps_revocations_of_the_list() {
     let revoked = home.ca(&["revoke", "--file", "devices/carol-tablet.pem"]).not_proved();
     assert!(revoked.stderr.contains("2 certificates were on the revocation list"), "{revoked}");
     for name in ["alice-phone", "bob-laptop", "carol-tablet"] {
-        assert!(!counts(&home, &format!("devices/{name}.pem")), "{name} is let in again");
+        assert!(!counts(&home, &format!("devices/{name}.pem")), "{name} is accepted again");
     }
     assert_eq!(home.devices(), ["alice-phone revoked", "– revoked", "carol-tablet revoked"]);
     let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success().text();
@@ -63,9 +63,9 @@ fn restored_inventory_keeps_revocations_of_the_list() {
         (2, 1),
         "why they were revoked is known still: {list}"
     );
-    // A device that was revoked cannot be renewed either.
+    // A revoked device cannot be renewed.
     refused(home.ca(&["renew", "alice-phone"]), 2, &["is revoked"]);
-    // Of what is known there is nothing to be told.
+    // Known entries are not reported again.
     let again = home.ca(&["revoke"]).not_proved();
     assert!(!again.stderr.contains("on the revocation list"), "{again}");
 }
@@ -79,7 +79,7 @@ fn renewal_respects_the_revocation_list() {
     std::fs::copy(home.path("pki/inventory.toml"), home.path("backup.toml")).unwrap();
     home.ca(&["revoke", "alice-phone"]).not_proved();
     std::fs::copy(home.path("backup.toml"), home.path("pki/inventory.toml")).unwrap();
-    // Not of whom was revoked, whatever the inventory says.
+    // The list is respected, whatever the inventory says.
     let renewed = home.ca(&["renew", "alice-phone"]).failure();
     assert!(renewed.stderr.contains("error: the certificate of alice-phone is revoked"), "{renewed}");
     std::fs::copy(home.path("devices/bob-laptop.pem"), home.path("old.pem")).unwrap();
@@ -95,7 +95,7 @@ fn list_of_another_authority_is_ignored() {
     let elsewhere = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     elsewhere.ca(&["revoke", "--serial", &serial(&home, "alice-phone")]).not_proved();
-    // The same name of the authority, another key.
+    // Another key of an authority with the same role.
     std::fs::copy(elsewhere.path("pki/clients.crl"), home.path("pki/clients.crl")).unwrap();
     home.ca(&["revoke"]).not_proved();
     assert_eq!(home.devices(), ["alice-phone valid"]);

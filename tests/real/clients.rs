@@ -1,5 +1,5 @@
-//! Other people's TLS: GnuTLS, and OpenSSL as Python and Node.js use it. Each is let in with the certificate, is refused
-//! without, and then *shows its user* the alert, in both versions of TLS.
+//! Other TLS libraries: GnuTLS, and OpenSSL in Python and Node.js. Each is admitted with the certificate and rejected without,
+//! and then *shows its user* the alert, in both versions of TLS.
 
 use std::process::Command;
 
@@ -39,7 +39,7 @@ socket.on("data", chunk => process.stdout.write(chunk));
 socket.on("error", error => { console.error(error.message); process.exit(1); });
 "#;
 
-/// How a client is run: some hang up at the end of their input, others wait for it.
+/// How a client is run: some close the connection at the end of their input, others wait.
 type Run = fn(&mut Command, &[u8]) -> Finished;
 
 /// Runs a client in both versions, with the certificate and without. `client` makes its command line; `words` is what it
@@ -119,7 +119,7 @@ fn node_tls_gets_the_page() {
     });
 }
 
-/// attacks.md, "Measured on others": a mkcert root carries user@host, and rustls names it to whoever asks.
+/// attacks.md, "Measured on others": a mkcert root contains user@host, and rustls sends its name to every client.
 #[test]
 fn trust_anchor_names_are_sent_unless_turned_off() {
     let files = Walkthrough::new();

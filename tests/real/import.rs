@@ -1,4 +1,4 @@
-//! The owner's path from mkcert: nothing is issued anew, and yet a lost device is out.
+//! Migration from mkcert: certificates stay, and a lost device can be revoked.
 
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
@@ -15,7 +15,7 @@ fn visit(files: &Walkthrough, gate: &Gate, who: &Pem) -> Finished {
     run(curl.arg(format!("https://nas.example.local:{}/", gate.address().port())))
 }
 
-/// The owner's configuration, and the one line that it gets.
+/// The configuration, and the one line that is added.
 fn config(files: &Walkthrough, backend: &Backend, with_list: bool) -> String {
     let config = files.config(&route("nas", &["nas.example.local"], backend.address(), &["any"]));
     if !with_list {
@@ -45,7 +45,7 @@ fn imported_authority_revokes_one_of_several_devices() {
     }
     {
         let gate = Gate::start(&config(&files, &backend, true));
-        assert_eq!(visit(&files, &gate, &lost).success().text(), PAGE, "nobody was revoked yet");
+        assert_eq!(visit(&files, &gate, &lost).success().text(), PAGE, "nothing is revoked yet");
     }
 
     // As a file, and by its number.
@@ -63,7 +63,7 @@ fn imported_authority_revokes_one_of_several_devices() {
     gate.wait_rejected("certificate", "revoked", 2);
     assert_eq!(backend.accepted(), before, "the NAS was reached");
     assert_eq!(visit(&files, &gate, &kept).success().text(), PAGE);
-    // And what doorward issues under this root gets in, too.
+    // A device that doorward issues under this root is admitted as well.
     files.doorward(&["ca", "device", "bob-laptop"]).success();
     let new = Pem { certificate: files.home("devices/bob-laptop.pem"), key: files.home("devices/bob-laptop-key.pem") };
     assert_eq!(visit(&files, &gate, &new).success().text(), PAGE);

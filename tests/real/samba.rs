@@ -1,4 +1,4 @@
-//! SMB, whose clients cannot do TLS, through the forwarders that people use for that: a real smbd behind the gate,
+//! SMB, whose clients have no TLS, through common forwarders: a real smbd behind the gate,
 //! smbclient, and between them stunnel or socat with the client certificate.
 
 use std::net::SocketAddrV4;
@@ -13,7 +13,7 @@ struct Samba {
     files: Walkthrough,
     _smbd: Daemon,
     gate: Gate,
-    /// Where a forwarder is to listen.
+    /// The address of a forwarder.
     local: SocketAddrV4,
 }
 

@@ -1,4 +1,4 @@
-//! OpenSSH, which cannot do TLS, through `openssl s_client`: a real sshd behind the gate, and ssh, sftp and rsync.
+//! OpenSSH, which has no TLS, through `openssl s_client`: a real sshd behind the gate, and ssh, sftp and rsync.
 
 use std::net::SocketAddrV4;
 use std::path::Path;
@@ -34,7 +34,7 @@ impl Ssh {
         );
         std::fs::write(files.home("sshd_config"), config).unwrap();
         if rustix::process::geteuid().is_root() {
-            // What Debian's unit does with RuntimeDirectory=; sshd as root insists on it.
+            // As RuntimeDirectory= of Debian's unit; sshd as root requires it.
             std::fs::create_dir_all("/run/sshd").unwrap();
         }
         let mut sshd = files.tool("sshd", "openssh-server");
@@ -42,8 +42,8 @@ impl Ssh {
         let gate = files.gate(&route("ssh", &["ssh.example.local"], address, &["any"]));
         let ssh = Self { files, _sshd: sshd, gate };
 
-        // The one right line: `-quiet` so that no letter in the stream is taken for a command, `-verify_return_error`
-        // and `-verify_hostname` so that no other gate is believed, `-servername` because of the address.
+        // `-quiet`: no letter in the stream is a command. `-verify_return_error` and `-verify_hostname`: no other gate is
+        // trusted. `-servername`: the connection goes to an address.
         let s_client = format!(
             "openssl s_client -quiet -verify_quiet -verify_return_error -verify_hostname %h -servername %h \
              -connect {} -CAfile {}",
@@ -99,7 +99,7 @@ pub(crate) fn assert_same(one: &Path, other: &Path) {
 #[test]
 fn ssh_runs_a_command() {
     let ssh = Ssh::new();
-    // Both ways, and with lines that start with the letters that s_client takes for commands without `-quiet`.
+    // Both directions, with lines that start with letters that are commands without `-quiet`.
     let typed = b"Q\nR\nk\nK\n".repeat(10_000);
     let cat = run_with_input(ssh.client("ssh", "with").args(["ssh.example.local", "cat; echo bye"]), &typed).success();
     assert!(cat.stdout == [&typed[..], b"bye\n"].concat(), "{} bytes", cat.stdout.len());

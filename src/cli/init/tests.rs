@@ -120,7 +120,7 @@ fn configuration_names_the_written_files() {
     assert_eq!(route(1), ["ssh", "ssh.home.example", "[fd00::1]:22", "any"]);
     assert_eq!(written.server_names, ["nas.home.example", "ssh.home.example"]);
 
-    // What the comments offer works when their "#" is taken away.
+    // Commented-out settings are valid.
     let offered = text.replace("    # \"sha256:", "    \"sha256:").replace("# [groups]", "[groups]");
     let offered = offered.replace("# family", "family");
     let config: toml::Table = offered.parse().expect("TOML");
@@ -157,7 +157,7 @@ fn init_overwrites_nothing_without_force() {
 
     let second = create(&args(folder.path(), &["--force"])).expect("replaced");
     assert_eq!(second.files, first.files);
-    // Nothing of the certificates stands in what is for ssh.
+    // The ssh configuration does not depend on the certificates.
     let same = [&first.config, &first.devices[0].ssh_config];
     for (file, before) in second.files.iter().zip(&before).filter(|(file, _)| !same.contains(&&file.path)) {
         assert_ne!(&std::fs::read(&file.path).expect("there"), before, "{}", file.path.display());
