@@ -240,8 +240,8 @@ impl fmt::Display for Error {
             ),
             Self::OutsideDomain { name, domain } => write!(
                 f,
-                "{name} is not below {domain}, which the authority is limited to: clients would reject the certificate\n  for \
-                 another domain, create other authorities: doorward ca init --domain DOMAIN --folder FOLDER"
+                "{name} is not below {domain}, which the authority is limited to: clients would reject the certificate\n  \
+                 for another domain, create other authorities: doorward ca init --domain DOMAIN --folder FOLDER"
             ),
             Self::UnknownFingerprint(fingerprint) => write!(
                 f,
@@ -256,8 +256,8 @@ impl fmt::Display for Error {
                 authorities.join(" or --authority ")
             ),
             Self::ServerNotRevocable => f.write_str(
-                "this is a certificate of the gate, and devices read no revocation list\n  if its key was stolen, replace it: \
-                 doorward ca server --new-key",
+                "this is a certificate of the gate, and devices read no revocation list\n  if its key was stolen, replace \
+                 it: doorward ca server --new-key",
             ),
             Self::Unreadable { path, source } => write!(f, "cannot read {}: {source}", path.display()),
             Self::NoCertificateIn(path) => {
@@ -276,8 +276,8 @@ impl fmt::Display for Error {
             ),
             Self::SignedElsewhere { path, folder, issuer, fingerprint } => write!(
                 f,
-                "{} was signed by none of the authorities in {}; its issuer is {issuer:?}\n  only the authority that signed a \
-                 certificate can revoke it. To block the device anyway: deny = [\"sha256:{fingerprint}\"] {DENY}",
+                "{} was signed by none of the authorities in {}; its issuer is {issuer:?}\n  only the authority that \
+                 signed a certificate can revoke it. To block the device anyway: deny = [\"sha256:{fingerprint}\"] {DENY}",
                 path.display(),
                 folder.display(),
             ),
@@ -289,8 +289,8 @@ impl fmt::Display for Error {
             ),
             Self::MkcertKey { path, source } => write!(
                 f,
-                "cannot read {}: {source}\n  issuing and revoking need the authority's key. If it was moved away for safety, \
-                 put it back for this command",
+                "cannot read {}: {source}\n  issuing and revoking need the authority's key. If it was moved away for \
+                 safety, put it back for this command",
                 path.display()
             ),
             Self::PathNotUtf8(path) => write!(f, "{} is not valid UTF-8\n  rename the folder", path.display()),

@@ -151,8 +151,8 @@ pub(super) fn next_list(
 /// The file of the next revocation list, and the list in DER.
 ///
 /// It is valid for as long as the authority. Short-lived lists protect clients that fetch them from an attacker who
-/// suppresses a newer one; here the list is a local file, and an attacker who can suppress it can change the configuration as well.
-/// A list that expired unattended would lock every device out.
+/// suppresses a newer one; here the list is a local file, and an attacker who can suppress it can change the configuration
+/// as well. A list that expired unattended would lock every device out.
 pub(super) fn next_list_file(
     inventory: &mut Inventory,
     id: &str,

@@ -88,15 +88,15 @@ impl fmt::Display for Warning {
             ),
             Self::KeyReadable { path, mode } => write!(
                 f,
-                "{} holds a key that {} can read (mode {mode:04o}): the file system does not support permissions\n  move the \
-                 keys to one that does, or mount this one with umask=077",
+                "{} holds a key that {} can read (mode {mode:04o}): the file system does not support permissions\n  move \
+                 the keys to one that does, or mount this one with umask=077",
                 path.display(),
                 if mode & OTHERS == 0 { "its group" } else { "every user of this machine" },
             ),
             Self::KeyWasReadable { path, mode } => write!(
                 f,
-                "{} holds a key that every user of this machine could read; it has mode {mode:04o} now\n  if the old key may \
-                 have been read, make a new one",
+                "{} holds a key that every user of this machine could read; it has mode {mode:04o} now\n  if the old key \
+                 may have been read, make a new one",
                 path.display()
             ),
             Self::OwnerLost { path, owner: (user, group), mode } => write!(
@@ -127,7 +127,8 @@ pub(crate) struct Replaced {
 }
 
 impl Replaced {
-    /// Those of the regular file of this name, if it exists. One with several hard links may be another user's, and is ignored.
+    /// Those of the regular file of this name, if it exists. One with several hard links may be another user's, and is
+    /// ignored.
     pub(crate) fn look(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
         let there = folder
             .stat(name)?

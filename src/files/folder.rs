@@ -20,8 +20,8 @@
 //! A process that may not change its user (a container without `CAP_SETUID`) follows no foreign links, but acts with its own
 //! rights.
 //!
-//! Out of scope: a path on the command line (`--output`, `--passphrase-file`) is used as given, and the owner of a folder can
-//! delete or exchange its contents, or hold its lock.
+//! Out of scope: a path on the command line (`--output`, `--passphrase-file`) is used as given, and the owner of a folder
+//! can delete or exchange its contents, or hold its lock.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! Other TLS libraries: GnuTLS, and OpenSSL in Python and Node.js. Each is admitted with the certificate and rejected without,
-//! and then *shows its user* the alert, in both versions of TLS.
+//! Other TLS libraries: GnuTLS, and OpenSSL in Python and Node.js. Each is admitted with the certificate and rejected
+//! without, and then *shows its user* the alert, in both versions of TLS.
 
 use std::process::Command;
 

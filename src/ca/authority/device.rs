@@ -51,7 +51,8 @@ impl DeviceAuthority {
 /// A certificate that binds `key` to the device `name`.
 ///
 /// The name is the common name, and there are no alternative names: a device name is no host name, and a certificate that
-/// matches no host cannot be used to impersonate one. In the configuration, `alice-phone` and `cn:alice-phone` both match it.
+/// matches no host cannot be used to impersonate one. In the configuration, `alice-phone` and `cn:alice-phone` both match
+/// it.
 pub fn certify_device(
     authority: &Authority,
     name: &Name,

@@ -71,8 +71,8 @@ impl fmt::Display for StoreError {
         match self {
             Self::Missing(folder) if folder.join(AUTHORITY).exists() => write!(
                 f,
-                "{folder} has authorities but no {INVENTORY_FILE}, which lists what they issued\n  restore a copy of that file: doorward ca \
-                 cannot use the folder without it",
+                "{folder} has authorities but no {INVENTORY_FILE}, which lists what they issued\n  restore a copy of that \
+                 file: doorward ca cannot use the folder without it",
                 folder = folder.display()
             ),
             Self::Missing(folder) => write!(
@@ -91,16 +91,16 @@ impl fmt::Display for StoreError {
             }
             Self::KeyAway(path) => write!(
                 f,
-                "{} is missing, and issuing and revoking need the authority's key\n  put it back for this command. To block a \
-                 device without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration",
+                "{} is missing, and issuing and revoking need the authority's key\n  put it back for this command. To \
+                 block a device without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration",
                 path.display()
             ),
             Self::Files(error) => f.write_str(&with_cause(error)),
             Self::Unchanged(error) => write!(f, "{}; nothing was changed", with_cause(error)),
             Self::Unfinished { folder, source } => write!(
                 f,
-                "the change is made, but some files are not in place: {}\n  once this is resolved, complete it: doorward ca list \
-                 --folder {}",
+                "the change is made, but some files are not in place: {}\n  once this is resolved, complete it: doorward \
+                 ca list --folder {}",
                 with_cause(source),
                 folder.display()
             ),

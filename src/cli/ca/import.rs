@@ -72,8 +72,8 @@ fn text(subject: &str, imported: &Imported) -> String {
         out.push_str(NO_CRL_SIGN);
     }
     out.push_str(&format!(
-        "note: a stolen {} can impersonate any site to every device that trusts this authority. doorward ca init creates one \
-         that is limited to your domain.\n",
+        "note: a stolen {} can impersonate any site to every device that trusts this authority. doorward ca init creates \
+         one that is limited to your domain.\n",
         key.display()
     ));
     out

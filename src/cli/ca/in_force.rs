@@ -97,8 +97,8 @@ pub(super) fn apply(args: &FolderArg, store: &Store, change: Change<'_>) -> Outc
             problem: None,
         },
         GateSearch::NoConfiguration => Outcome::unverified(&format!(
-            "no gate configuration found\n  if a gate runs, name its configuration: --config FILE. It must contain\n{}\n  and the \
-             gate must read it: doorward reload",
+            "no gate configuration found\n  if a gate runs, name its configuration: --config FILE. It must contain\n{}\n  \
+             and the gate must read it: doorward reload",
             change.config_lines()
         )),
         GateSearch::Unknown(why) => Outcome::unverified(&why),
@@ -110,8 +110,8 @@ fn not_running(file: &Path, change: Change<'_>) -> Outcome {
     let shown = file.display();
     let Ok(config) = config::load(file) else {
         return Outcome::unverified(&format!(
-            "no gate runs with {shown}, and none could start: the file has errors or is not readable\n  to see them: doorward \
-             check --config {shown}"
+            "no gate runs with {shown}, and none could start: the file has errors or is not readable\n  to see them: \
+             doorward check --config {shown}"
         ));
     };
     if let Some(missing) = missing(&config, change) {
@@ -150,16 +150,16 @@ fn missing(config: &Config, change: Change<'_>) -> Option<String> {
 
 fn not_verifying(route: impl Display, config: &Path) -> String {
     format!(
-        "the route {route} verifies no certificates, so revocation has no effect there\nIn {} its [client_auth] must contain \
-         mode = \"require_and_verify\"",
+        "the route {route} verifies no certificates, so revocation has no effect there\nIn {} its [client_auth] must \
+         contain mode = \"require_and_verify\"",
         config.display()
     )
 }
 
 fn not_on_route(route: &Name, config: &Path, list: &WrittenList) -> String {
     format!(
-        "the route {route} does not use {file}\nIn {} its [route.client_auth] must name this file as well: revocation_lists = \
-         [{}]",
+        "the route {route} does not use {file}\nIn {} its [route.client_auth] must name this file as well: \
+         revocation_lists = [{}]",
         config.display(),
         quoted(&canonical(&list.file)),
         file = list.file.display(),
@@ -238,8 +238,8 @@ fn apply_to(gate: &RunningGate, change: Change<'_>) -> Outcome {
     Outcome { in_force, after_restart, sessions_cut: cut, text, problem }
 }
 
-/// Adds to `problems` where a list is not in force, and to `lasting` where it is only until the next start. `lasting` is `None`
-/// if the gate could not read its files: then that is reported already.
+/// Adds to `problems` where a list is not in force, and to `lasting` where it is only until the next start. `lasting` is
+/// `None` if the gate could not read its files: then that is reported already.
 fn compare_list(
     in_force: &InForce,
     list: &WrittenList,
@@ -260,16 +260,16 @@ fn compare_list(
     let trusting: Vec<&RouteInForce> = in_force.routes.iter().filter(|route| route.trusts).collect();
     if trusting.is_empty() {
         problems.push(format!(
-            "no route of the gate trusts the authority of {file}\nIf one should: trust under [client_auth] in {shown} must name \
-             the certificate of this authority"
+            "no route of the gate trusts the authority of {file}\nIf one should: trust under [client_auth] in {shown} \
+             must name the certificate of this authority"
         ));
     }
     for route in &trusting {
         let mut these = route.revocation_lists.iter().filter(same).peekable();
         if these.peek().is_none() {
             problems.push(format!(
-                "the route {} does not use the list in {file}\n  have the gate read its files again: doorward reload --config \
-                 {shown}",
+                "the route {} does not use the list in {file}\n  have the gate read its files again: doorward reload \
+                 --config {shown}",
                 route.name
             ));
         } else if these.all(|list| list.file.is_none())
@@ -302,8 +302,8 @@ fn lost_at_restart(
         format!("the [route.client_auth] of the route {} must contain", route.name)
     };
     format!(
-        "the configuration does not name {file}\nIn {shown} {table} revocation_lists = [{}]\nand then: doorward reload --config \
-         {shown}",
+        "the configuration does not name {file}\nIn {shown} {table} revocation_lists = [{}]\nand then: doorward reload \
+         --config {shown}",
         quoted(&ours),
         file = list.file.display(),
     )
@@ -314,13 +314,13 @@ fn different_file(ours: &Path, theirs: &Path, config: &Path) -> String {
     let (from, to, shown) = (ours.display(), theirs.display(), config.display());
     if canonical(ours) == canonical(theirs) {
         return format!(
-            "the gate sees another file under the name {to}, as happens if a single file is mounted into its container\n  restart \
-             the container: docker restart CONTAINER; and mount the folder instead of the file"
+            "the gate sees another file under the name {to}, as happens if a single file is mounted into its container\n  \
+             restart the container: docker restart CONTAINER; and mount the folder instead of the file"
         );
     }
     format!(
-        "the gate reads {to}, not {from}\n  copy it: cp {from} {to}\n  if the gate runs in a container, copy it to the file that \
-         has this name inside. Then: doorward reload --config {shown}"
+        "the gate reads {to}, not {from}\n  copy it: cp {from} {to}\n  if the gate runs in a container, copy it to the \
+         file that has this name inside. Then: doorward reload --config {shown}"
     )
 }
 
@@ -342,7 +342,8 @@ fn compare_certificate(
     if problems.is_empty() && !in_force.routes.iter().any(|route| route.certificates == [new.clone()]) {
         let shown = config.display();
         problems.push(format!(
-            "no route of the gate uses this certificate\n{shown} must contain\n{}\nand then: doorward reload --config {shown}",
+            "no route of the gate uses this certificate\n{shown} must contain\n{}\nand then: doorward reload --config \
+             {shown}",
             change.config_lines()
         ));
     }

@@ -81,8 +81,8 @@ fn ask(prompt: &str, option: &str) -> Result<Zeroizing<String>, String> {
     rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| match error.kind() {
         io::ErrorKind::Interrupted => "interrupted; nothing was changed".to_owned(),
         _ => format!(
-            "a password is needed, and there is no terminal to ask on ({error})\n  write it to a file that only you can read, \
-             and name that file: {option} FILE"
+            "a password is needed, and there is no terminal to ask on ({error})\n  write it to a file that only you can \
+             read, and name that file: {option} FILE"
         ),
     })
 }

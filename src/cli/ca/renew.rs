@@ -98,8 +98,8 @@ fn text(renewed: &RenewedDevice, share: Option<&str>) -> String {
     match &renewed.files {
         Some(files) => out.push_str(&device_text(files, share)),
         None => out.push_str(&format!(
-            "  {}\n    replaces the certificate on the device, beside the key that is there. The key is not here, so there is \
-             no .p12 file: to make one with a new key, add --new-key.\n",
+            "  {}\n    replaces the certificate on the device, beside the key that is there. The key is not here, so \
+             there is no .p12 file: to make one with a new key, add --new-key.\n",
             renewed.certificate.display()
         )),
     }

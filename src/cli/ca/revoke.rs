@@ -126,16 +126,16 @@ fn text(revoked: &Revoked) -> String {
             (true, _) => format!("{certificate} was already revoked on {}.\n", revoked_at.date()),
             (false, true) => format!("{certificate} is revoked.\n"),
             (false, false) => format!(
-                "{certificate} is revoked by the authority {authority:?}.\nnote: no certificate in the inventory has the serial number \
-                 {serial}, so the device is not known: compare the number with the gate's log. If {authority:?} signed no \
-                 certificate with this number, no device is affected.\n"
+                "{certificate} is revoked by the authority {authority:?}.\nnote: no certificate in the inventory has the \
+                 serial number {serial}, so the device is not known: compare the number with the gate's log. If \
+                 {authority:?} signed no certificate with this number, no device is affected.\n"
             ),
         });
     }
     for name in &revoked.still_valid {
         out.push_str(&format!(
-            "warning: {name} has another certificate, which is still valid (a renewal keeps the key, so it may be on the same \
-             device). To revoke all its certificates: doorward ca revoke {name}\n"
+            "warning: {name} has another certificate, which is still valid (a renewal keeps the key, so it may be on the \
+             same device). To revoke all its certificates: doorward ca revoke {name}\n"
         ));
     }
     for WrittenList { file, not_after, signs_lists, .. } in &revoked.lists {

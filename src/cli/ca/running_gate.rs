@@ -63,13 +63,13 @@ pub(super) fn find(args: &FolderArg, store: &Store) -> GateSearch {
     match is_in_use(&file) {
         Ok(false) => GateSearch::NotRunning(file),
         Ok(true) => GateSearch::Unknown(format!(
-            "a gate runs with a configuration in the folder of {shown}, but has no control socket here\n  reload it where it \
-             runs: systemctl reload doorward, or doorward reload. To avoid this: socket = \"PATH\" under [control], in a folder \
-             that both can use"
+            "a gate runs with a configuration in the folder of {shown}, but has no control socket here\n  reload it where \
+             it runs: systemctl reload doorward, or doorward reload. To avoid this: socket = \"PATH\" under [control], in \
+             a folder that both can use"
         )),
         Err(error) => GateSearch::Unknown(format!(
-            "cannot tell whether a gate runs with {shown}: {error}\n  as the user that runs the gate, or with sudo: doorward \
-             reload --config {shown}"
+            "cannot tell whether a gate runs with {shown}: {error}\n  as the user that runs the gate, or with sudo: \
+             doorward reload --config {shown}"
         )),
     }
 }
@@ -82,8 +82,8 @@ fn other_gate(gate: &RunningGate, file: &Path) -> Option<String> {
     let differs = (own.dev(), own.ino()) != (theirs.dev(), theirs.ino());
     (differs && is_file_in_use(file).is_ok_and(|used| used)).then(|| {
         format!(
-            "the gate at {} runs with {}, and another gate runs with {shown}, which has no control socket here\n  reload that \
-             one where it runs: systemctl reload doorward, or doorward reload. To avoid this: socket = \"PATH\" under \
+            "the gate at {} runs with {}, and another gate runs with {shown}, which has no control socket here\n  reload \
+             that one where it runs: systemctl reload doorward, or doorward reload. To avoid this: socket = \"PATH\" under \
              [control] in {shown}, a path of its own",
             gate.socket.display(),
             gate.config.display(),

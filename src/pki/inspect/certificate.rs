@@ -268,7 +268,8 @@ fn about_leaf(
     } else if purposes.client && purposes.server {
         item.warn(
             "both_purposes",
-            "it is for clients and servers: if the device is stolen, it can impersonate a server of its names to your other devices",
+            "it is for clients and servers: if the device is stolen, it can impersonate a server of its names to your \
+             other devices",
         );
     } else if purposes.server {
         item.note("server_only", "this is a server certificate: the gate does not admit a device with it");
@@ -307,7 +308,10 @@ fn about_leaf(
         } else if length > PUBLIC_DAYS {
             item.note(
                 "long",
-                format!("it is valid for {length} days: browsers accept up to 398 from a public authority, Apple up to 825 from yours"),
+                format!(
+                    "it is valid for {length} days: browsers accept up to 398 from a public authority, Apple up to \
+                 825 from yours"
+                ),
             );
         }
     }

@@ -39,8 +39,8 @@ pub(super) fn describe(der: &[u8], now: OffsetDateTime) -> Item {
             if end < now.unix_timestamp() {
                 item.warn(
                     "expired",
-                    "it has expired: a gate with expired_revocation_list = \"deny\" (the default) rejects every device of this \
-                     authority. For a new list: doorward ca revoke",
+                    "it has expired: a gate with expired_revocation_list = \"deny\" (the default) rejects every device of \
+                     this authority. For a new list: doorward ca revoke",
                 );
             }
         }

@@ -223,8 +223,8 @@ fn chains(objects: &[Object], items: &mut [Item]) {
     {
         item.warn(
             "intermediate_missing",
-            "the certificate of the intermediate authority that signed it is missing in the file: used as certificate.chain, \
-             clients that know only the root would reject it",
+            "the certificate of the intermediate authority that signed it is missing in the file: used as \
+             certificate.chain, clients that know only the root would reject it",
         );
     }
     for pair in certificates_of(objects).windows(2) {
