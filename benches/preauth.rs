@@ -7,7 +7,8 @@
 //!
 //! Every kind of chain is shown in turn, again and again, so that a busy machine is busy for all of them alike. Each is sent in one
 //! write, in pieces of 4 kB as OpenSSL does, under TLS 1.2, and in the smallest records that rustls makes. A chain that costs
-//! more than twice as much as the plain one is a `MISS`.
+//! more than twice as much as the plain one is a `MISS`. The gate's authority has a key on P-256; then chains that make the gate
+//! check signatures are shown to gates whose authority, and its intermediate, have keys of other kinds.
 
 // Tells Clippy that unwrap() and its like may be used here as in tests: a bench that cannot measure fails by panicking.
 #![cfg(test)]
@@ -30,7 +31,7 @@ use common::gate::{Gate, LOCAL};
 use common::pki::{Authority, Certified, TestPki};
 use rcgen::{
     CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, KeyPair, NameConstraints,
-    SanType, SubjectPublicKeyInfo,
+    RsaKeySize, SanType, SubjectPublicKeyInfo,
 };
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
@@ -74,10 +75,40 @@ struct Kind {
     spent: [Duration; SENDERS.len()],
 }
 
+/// Makes keys of one kind.
+type MakeKey = fn() -> KeyPair;
+
+/// Kinds of keys that an authority may have.
+const KEYS: [(&str, MakeKey); 6] = [
+    ("Ed25519", || KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap()),
+    ("RSA-2048", || KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap()),
+    ("RSA-3072", || KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_3072).unwrap()),
+    ("RSA-4096", || KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_4096).unwrap()),
+    ("P-384", || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap()),
+    ("P-521", || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).unwrap()),
+];
+
 fn main() {
     let smoke = std::env::var_os("DOORWARD_BENCH_SMOKE").is_some_and(|value| value == "1");
     let (rounds, each) = if smoke { (1, 2) } else { (20, 20) };
     let pki = TestPki::new();
+    measure("P-256", &pki, crafted(&pki), rounds, each);
+    for (kind, key) in KEYS {
+        let mut pki = TestPki::new();
+        pki.clients = Authority::with_key(Authority::for_authorities(ANCHOR), key());
+        pki.write("clients.pem", pki.clients.pem());
+        measure(kind, &pki, signed_wrongly(&pki, key), rounds, each);
+    }
+}
+
+/// Shows chains to a gate, and prints what they cost.
+fn measure(
+    authority: &str,
+    pki: &TestPki,
+    crafted: Vec<(&'static str, Vec<CertificateDer<'static>>)>,
+    rounds: u32,
+    each: u32,
+) {
     let gate = Gate::start(&format!(
         "{LOCAL}{}\n[limits]\npenalties = \"off\"\nconnection_rate_per_source = \"off\"\n\n[[route]]\nname = \"nas\"\n\
          server_names = [\"{SERVER_NAME}\"]\nbackends = [\"127.0.0.1:1\"]\nallow = [\"any\"]\n",
@@ -86,14 +117,14 @@ fn main() {
     let key = KeyPair::generate().unwrap();
     let plain = Certified::for_clients("stranger").self_signed(&key).unwrap().der().clone();
     let mut chains = vec![("a plain self-signed certificate", vec![plain])];
-    chains.extend(crafted(&pki));
+    chains.extend(crafted);
     let key = signing_key(PrivateKeyDer::try_from(key.serialize_der()).unwrap());
     let mut kinds: Vec<Kind> = chains
         .into_iter()
         .map(|(name, chain)| {
             let clients = SENDERS.iter().map(|sender| {
                 let shown = Shown::new(chain.clone(), Arc::clone(&key)) as Arc<dyn ResolvesClientCert>;
-                let mut config = ClientConfig::clone(&showing(&pki, shown, sender.versions));
+                let mut config = ClientConfig::clone(&showing(pki, shown, sender.versions));
                 config.max_fragment_size = sender.record;
                 Arc::new(config)
             });
@@ -118,7 +149,7 @@ fn main() {
     }
     let cost = |spent: Duration| spent.as_secs_f64() * 1e6 / f64::from(rounds * each);
     let plain = kinds[0].spent.map(cost);
-    print!("{:<46} {:>8}", "what is shown", "bytes");
+    print!("{:<46} {:>8}", format!("to a gate whose authority has {authority}"), "bytes");
     SENDERS.iter().for_each(|sender| print!(" {:>14}", format!("{}, µs", sender.name)));
     println!();
     for kind in &kinds {
@@ -133,6 +164,7 @@ fn main() {
         }
         println!("{miss}");
     }
+    println!();
 }
 
 /// A handshake that is refused because of the certificate.
@@ -186,6 +218,36 @@ fn extension(number: u64, bytes: usize) -> CustomExtension {
     CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 55_555, number], vec![7; bytes])
 }
 
+/// Chains with signatures that prove wrong under the keys of the gate's authority and its intermediate, which are of one kind.
+fn signed_wrongly(pki: &TestPki, key: MakeKey) -> Vec<(&'static str, Vec<CertificateDer<'static>>)> {
+    let stranger = || Certified::for_clients("stranger");
+    let forged = Authority::with_key(Authority::for_authorities(ANCHOR), key());
+    let junk = |bytes: usize| -> Vec<CertificateDer<'static>> {
+        (0..8).map(|_| der(&forged.intermediate(padded(Authority::for_authorities(ANCHOR), bytes)))).collect()
+    };
+    let genuine = der(&pki.clients.intermediate_with_key(Authority::for_authorities("Genuine"), key()));
+    let impostor = Authority::with_key(Authority::for_authorities("Genuine"), key());
+    let leaf = forged.issue(stranger()).chain();
+    let below_both = |bytes: usize| {
+        let between = Authority::new("Between");
+        let mut chain = [between.issue(stranger()).chain(), vec![genuine.clone()]].concat();
+        for _ in 0..3 {
+            for above in [&impostor, &forged] {
+                chain.push(der(&above.intermediate(padded(Authority::for_authorities("Between"), bytes))));
+            }
+        }
+        chain
+    };
+    vec![
+        ("one with the anchor's name as its issuer's", leaf.clone()),
+        ("8 of the anchor's name", [leaf.clone(), junk(0)].concat()),
+        ("8 of the anchor's name, 4 kB each", [leaf, junk(3900)].concat()),
+        ("below a genuine intermediate", [impostor.issue(stranger()).chain(), vec![genuine.clone()]].concat()),
+        ("below a genuine one, and forged ones", below_both(0)),
+        ("below a genuine one, and forged ones of 5 kB", below_both(5000)),
+    ]
+}
+
 /// Chains that are made to cost.
 fn crafted(pki: &TestPki) -> Vec<(&'static str, Vec<CertificateDer<'static>>)> {
     let forged = Authority::new(ANCHOR);
@@ -196,6 +258,7 @@ fn crafted(pki: &TestPki) -> Vec<(&'static str, Vec<CertificateDer<'static>>)> {
         (0..8).map(|_| der(&forged.intermediate(padded(Authority::for_authorities(name), bytes)))).collect()
     };
     let middle = Authority::new("Middle").issue(stranger()).chain();
+    let wrong_and_large = signed_wrongly(pki, || KeyPair::generate().unwrap()).pop().unwrap();
     let constrained = || {
         let mut params = Authority::for_authorities(ANCHOR);
         let names = (0..300).map(|number| GeneralSubtree::DnsName(format!("n{number}.example")));
@@ -261,6 +324,7 @@ fn crafted(pki: &TestPki) -> Vec<(&'static str, Vec<CertificateDer<'static>>)> {
         ("the real anchor, 8 times", with(vec![der(&pki.clients); 8])),
         ("below a genuine intermediate", [below_genuine, vec![der(&genuine)]].concat()),
         ("below a genuine one, and forged ones", below_both),
+        wrong_and_large,
         ("a chain of 8", deep.issue(stranger()).chain()),
         ("a chain of 12", deeper.issue(stranger()).chain()),
         ("80 unrelated ones", with((0..80).map(|number| der(&Authority::new(&format!("Other {number}")))).collect())),

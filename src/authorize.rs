@@ -5,10 +5,7 @@ use std::sync::Arc;
 use crate::config::checked::{Allow, DenyList, Selector};
 use crate::model::identity::{Identity, Sha256};
 use crate::model::names::printable;
-use crate::model::rejection::{Reason, Rejection};
-
-/// The detail of a refusal for no other reason than that nobody verified the certificate.
-pub const UNVERIFIED: &str = "nobody verified the certificate";
+use crate::model::rejection::{Cause, DenyEntry, Rejection, Text};
 
 /// Whom a route lets in.
 #[derive(Debug)]
@@ -53,49 +50,44 @@ impl PassthroughPolicy {
 pub fn authorize(identity: Option<Arc<Identity>>, policy: &Policy) -> Result<Authorized, Rejection> {
     match decide(identity.as_deref(), policy) {
         Ok(()) => Ok(Authorized { identity }),
-        Err((reason, detail)) => Err(Rejection::silent(reason, detail)),
+        Err(cause) => Err(Rejection::silent(cause)),
     }
 }
 
 /// Whether `policy` lets `identity` in. Pure: the verifier asks it during the handshake, while the client can still be
 /// told by an alert; [`authorize`] asks it again for every connection, resumed ones included; `check` and `explain` ask
 /// it without a connection.
-pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), (Reason, String)> {
-    if let Some(detail) = identity.and_then(|identity| denied(identity, policy)) {
-        return Err((Reason::Denied, detail));
+pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), Cause> {
+    if let Some(entry) = identity.and_then(|identity| denied(identity, policy)) {
+        return Err(Cause::Denied(entry));
     }
     match identity {
         // The word speaks for nobody whom a trust anchor vouches for: they are let in by name or by "any".
         None if policy.allow.unverified => Ok(()),
         Some(identity) if !identity.verified && policy.allow.unverified => Ok(()),
-        None => Err((Reason::IdentityNotAllowed, "no certificate, and allow does not have unverified".to_owned())),
-        Some(identity) if !identity.verified => Err((Reason::IdentityNotAllowed, UNVERIFIED.to_owned())),
+        None => Err(Cause::CertificateNotShown),
+        Some(identity) if !identity.verified => Err(Cause::Unverified),
         Some(_) if policy.allow.any => Ok(()),
         Some(identity) => {
             if policy.allow.selectors.iter().any(|selector| matches(selector, identity)) {
                 Ok(())
             } else {
-                let name = printable(&identity.display_name(), 64);
-                let why = if identity.name_constrained {
-                    "; name constraints of its issuer do not cover the subject, so its common name does not count"
-                } else {
-                    ""
-                };
-                Err((Reason::IdentityNotAllowed, format!("allow does not have {name}{why}")))
+                let name = Text::new(printable(&identity.display_name(), 64));
+                Err(Cause::NameNotAllowed { name, name_constrained: identity.name_constrained })
             }
         }
     }
 }
 
 /// Which entry of `deny` has `identity`, if any. Look-ups, whatever else the policy says.
-pub fn denied(identity: &Identity, policy: &Policy) -> Option<String> {
+pub fn denied(identity: &Identity, policy: &Policy) -> Option<DenyEntry> {
     let has = |fingerprint: &&Sha256| policy.deny.fingerprints.contains(*fingerprint);
     if !policy.deny.fingerprints.is_empty()
         && let Some(fingerprint) = identity.twins.fingerprints().iter().chain([&identity.fingerprint]).find(has)
     {
-        return Some(format!("deny has sha256:{fingerprint}"));
+        return Some(DenyEntry::Fingerprint(*fingerprint));
     }
-    policy.deny.serials.contains(&identity.serial).then(|| format!("deny has serial:{}", identity.serial))
+    policy.deny.serials.contains(&identity.serial).then(|| DenyEntry::Serial(identity.serial.clone()))
 }
 
 /// Whether `selector` picks `identity` out. Host names and e-mail domains are compared without regard to case
@@ -144,6 +136,7 @@ fn has_email(identity: &Identity, name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::model::identity::{Serial, Twins};
+    use crate::model::rejection::Reason;
 
     fn identity() -> Identity {
         Identity {
@@ -172,7 +165,7 @@ mod tests {
     }
 
     fn reason(identity: Option<&Identity>, policy: &Policy) -> Option<Reason> {
-        decide(identity, policy).err().map(|(reason, _)| reason)
+        decide(identity, policy).err().map(|cause| cause.reason())
     }
 
     #[test]

@@ -4,16 +4,19 @@
 //! itself is how long the message is, to know when rustls can be asked; bytes it takes to be complete and rustls does
 //! not, or the other way round, are refused.
 
+use std::ops::{Deref, DerefMut};
+
 use tokio::time::timeout_at;
 
-use rustls::server::{AcceptedAlert, Acceptor};
 use rustls::{AlertDescription, Error, PeerIncompatible};
+use scopeguard::ScopeGuard;
 
 use crate::admission::{Admitted, Last, Refused};
-use crate::model::names::{ServerName, printable};
-use crate::model::rejection::{Alert, Reason, Rejection};
+use crate::model::names::ServerName;
+use crate::model::rejection::{Alert, Cause, HelloFault, Protocol, Reason, Rejection, Text};
 use crate::proxy_protocol;
-use crate::sys::socket::{Look, PEEK_MAX, peek_until};
+use crate::sys::socket::{Look, PEEK_MAX, peek_until, take_unread};
+use crate::tls::driver::{HelloError, read_hello};
 use crate::tls::ja4::Ja4;
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
@@ -24,8 +27,14 @@ const MESSAGE_HEADER: usize = 4;
 const HELLO_MAX: usize = PEEK_MAX;
 
 /// A connection whose ClientHello is known; its bytes are still in the socket.
+///
+/// Dropped without a decision, it tells its client `internal_error`, as long as that can be said without keys.
 #[derive(Debug)]
-pub struct Greeted {
+pub struct Greeted(ScopeGuard<Hello, fn(Hello)>);
+
+/// What is known of a connection when its ClientHello is.
+#[derive(Debug)]
+pub struct Hello {
     /// The connection.
     pub admitted: Admitted,
     /// The server name that was asked for. `None` also for an IP address, which RFC 6066 section 3 forbids.
@@ -34,61 +43,90 @@ pub struct Greeted {
     pub length: usize,
     /// What sent it, by the way it is made. For the log only.
     pub ja4: Option<Ja4>,
+    /// The gate has begun to answer. From then on keys may be in use, which are rustls' until the handshake is over.
+    pub answered: bool,
 }
 
-/// A ClientHello that was refused, with what the client is to be told.
-#[derive(Debug)]
-struct Refusal {
-    reason: Reason,
-    detail: String,
-    alert: Option<Alert>,
-    /// How much of the socket has been judged.
-    length: usize,
-}
+/// Why a ClientHello is refused, the alert that the client is sent, and how many bytes of the socket have been judged.
+type Refusal = (Cause, Option<Alert>, usize);
 
 /// Waits for a ClientHello and reads the server name in it.
 pub async fn peek(admitted: Admitted) -> Result<Greeted, Refused> {
     let looked = peek_until(&admitted.stream, |bytes| match progress(bytes) {
         Progress::Incomplete(total) if total <= HELLO_MAX => Look::Wait(total),
-        Progress::Incomplete(_) | Progress::TooLarge => Look::Done(Err(Refusal {
-            reason: Reason::TooLarge,
-            detail: format!("a ClientHello of more than {HELLO_MAX} bytes"),
-            alert: Reason::TooLarge.alert(),
-            length: bytes.len(),
-        })),
-        Progress::NotTls(what) => {
-            Look::Done(Err(Refusal { reason: Reason::NotTls, detail: what.label().to_owned(), alert: None, length: 0 }))
+        Progress::Incomplete(_) | Progress::TooLarge => {
+            Look::Done(Err((Cause::TooLarge { most: HELLO_MAX }, Reason::TooLarge.alert(), bytes.len())))
         }
+        Progress::NotTls(protocol) => Look::Done(Err((Cause::NotTls(protocol), None, 0))),
         Progress::Complete(length) => {
             let hello = bytes.get(..length).unwrap_or_default();
             Look::Done(parse(hello).map(|name| (name, length, Ja4::of(hello))))
         }
     });
-    let (rejection, last) = match timeout_at(admitted.hello_deadline, looked).await {
-        Ok(Ok(Some(Ok((server_name, length, ja4))))) => return Ok(Greeted { admitted, server_name, length, ja4 }),
-        Ok(Ok(Some(Err(Refusal { reason, detail, alert, length })))) => {
-            (Rejection::silent(reason, detail), plain(alert, length))
+    let (cause, last) = match timeout_at(admitted.hello_deadline, looked).await {
+        Ok(Ok(Some(Ok((server_name, length, ja4))))) => {
+            return Ok(Greeted::new(Hello { admitted, server_name, length, ja4, answered: false }));
         }
-        Ok(Ok(None)) => {
-            (Rejection::silent(Reason::ClientHelloClosedEarly, "ended before its ClientHello did"), Last::Nothing)
-        }
-        Ok(Err(error)) => (Rejection::silent(Reason::ClientHelloClosedEarly, error.to_string()), Last::Nothing),
-        Err(_) => {
-            let detail = "no ClientHello within timeouts.client_hello";
-            (Rejection::silent(Reason::ClientHelloTimeout, detail), Last::Nothing)
-        }
+        Ok(Ok(Some(Err((cause, alert, length))))) => (cause, plain(alert, length)),
+        Ok(Ok(None)) => (Cause::ClientHelloEnded, Last::Nothing),
+        Ok(Err(error)) => (Cause::ClientHelloIo(error.into()), Last::Nothing),
+        Err(_) => (Cause::ClientHelloTimeout, Last::Nothing),
     };
-    Err(admitted.refuse(rejection, last))
+    Err(admitted.refuse(cause.into(), last))
 }
 
 impl Greeted {
-    /// Turns the client away because of the name it asked for, with the alert that belongs to `reason`.
-    pub fn refuse(self, reason: Reason) -> Refused {
-        let detail = match &self.server_name {
-            None => "no server name; an IP address is not one (RFC 6066 section 3)".to_owned(),
-            Some(name) => format!("no route answers to {}", printable(name.as_str(), 64)),
+    fn new(hello: Hello) -> Self {
+        Self(scopeguard::guard(hello, |hello| drop(hello.refuse_undecided())))
+    }
+
+    /// Takes it apart, for a decision.
+    pub fn decide(self) -> Hello {
+        ScopeGuard::into_inner(self.0)
+    }
+
+    /// Refuses the connection because of a fault of the gate, before it has answered.
+    pub fn fail(self, error: &Error) -> Refused {
+        let alert = Reason::Internal.alert();
+        let Hello { admitted, length, .. } = self.decide();
+        admitted.refuse(Rejection::silent(Cause::Tls(Text::new(error))), plain(alert, length))
+    }
+
+    /// Turns the client away because of the name it asked for, with the alert that belongs to that.
+    pub fn refuse(self) -> Refused {
+        let Hello { admitted, server_name, length, .. } = self.decide();
+        let cause = match server_name {
+            None => Cause::ServerNameMissing,
+            Some(name) => Cause::ServerNameUnknown { name },
         };
-        self.admitted.refuse(Rejection::silent(reason, detail), plain(reason.alert(), self.length))
+        let alert = cause.reason().alert();
+        admitted.refuse(cause.into(), plain(alert, length))
+    }
+}
+
+impl Deref for Greeted {
+    type Target = Hello;
+
+    fn deref(&self) -> &Hello {
+        &self.0
+    }
+}
+
+impl DerefMut for Greeted {
+    fn deref_mut(&mut self) -> &mut Hello {
+        &mut self.0
+    }
+}
+
+impl Hello {
+    /// Refuses a connection that was given up before anything was decided. Does not wait: it is called in drops.
+    fn refuse_undecided(self) -> Refused {
+        let alert = Reason::Internal.alert().filter(|_| !self.answered);
+        let record = alert.map(Alert::plaintext_record);
+        // It need not be there as a whole any more.
+        take_unread(&self.admitted.stream);
+        let last = record.as_ref().map_or(Last::Nothing, |record| Last::Records(record, alert));
+        self.admitted.refuse(Rejection::silent(Cause::NoVerdict), last)
     }
 }
 
@@ -99,52 +137,37 @@ fn plain(alert: Option<Alert>, judged: usize) -> Last<'static> {
 
 /// Has rustls read a complete ClientHello.
 fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
-    let refuse = |reason, detail, alert| Refusal { reason, detail, alert, length: bytes.len() };
-    let refusal = |detail, alert| refuse(Reason::Malformed, detail, alert);
-    let mut acceptor = Acceptor::default();
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        if let Err(error) = acceptor.read_tls(&mut rest) {
-            return Err(refusal(error.to_string(), Reason::Malformed.alert()));
+    let refusal = |fault, alert| (Cause::Malformed(fault), alert, bytes.len());
+    let malformed = Reason::Malformed.alert();
+    read_hello(bytes).map_err(|error| match error {
+        HelloError::Io(error) => refusal(HelloFault::Unreadable(Text::new(error)), malformed),
+        HelloError::Longer => refusal(HelloFault::TrailingBytes, malformed),
+        HelloError::Shorter => refusal(HelloFault::Truncated, malformed),
+        // Before TLS 1.2 there was no such extension: it is not what is wrong.
+        HelloError::Refused(Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired), _)
+            if let Some(version) = old_version(bytes) =>
+        {
+            (Cause::OldVersion { version }, Reason::ProtocolVersion.alert(), bytes.len())
         }
-        // After each read: rustls makes room for the rest of a long message only when it has seen how it begins.
-        match acceptor.accept() {
-            Ok(None) => {}
-            Ok(Some(accepted)) if rest.is_empty() => {
-                return Ok(accepted.client_hello().server_name().map(ServerName::from_client_hello));
-            }
-            Ok(Some(_)) => return Err(refusal("bytes behind the ClientHello".to_owned(), Reason::Malformed.alert())),
-            // Before TLS 1.2 there was no such extension: it is not what is wrong.
-            Err((Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired), _))
-                if let Some(version) = old_version(bytes) =>
-            {
-                let detail = format!("the client speaks {version} at most");
-                return Err(refuse(Reason::ProtocolVersion, detail, Reason::ProtocolVersion.alert()));
-            }
-            Err((error, alert)) => {
-                let alert = alert_for(&error, alert);
-                return Err(refusal(error.to_string(), Some(alert)));
-            }
+        HelloError::Refused(error, record) => {
+            let alert = alert_for(&error, &record);
+            refusal(HelloFault::Unreadable(Text::new(error)), Some(alert))
         }
-    }
-    Err(refusal("a ClientHello that is shorter than it says".to_owned(), Reason::Malformed.alert()))
+    })
 }
 
-/// What is made of a complete ClientHello, for the fuzzer: the server name, or what the log says.
+/// What is made of a complete ClientHello, for the fuzzer: the server name, or why it is refused.
 #[doc(hidden)]
-pub fn fuzz_parse(bytes: &[u8]) -> Result<Option<ServerName>, String> {
-    parse(bytes).map_err(|refusal| refusal.detail)
+pub fn fuzz_parse(bytes: &[u8]) -> Result<Option<ServerName>, Cause> {
+    parse(bytes).map_err(|(cause, ..)| cause)
 }
 
 /// The alert for what is wrong with a ClientHello.
-fn alert_for(error: &Error, mut alert: AcceptedAlert) -> Alert {
+fn alert_for(error: &Error, record: &[u8]) -> Alert {
     // An Acceptor says decode_error for all of these; a connection knows illegal_parameter too (RFC 8446 section 4.2).
     if let Error::InvalidMessage(message) = error {
         return Alert(AlertDescription::from(*message).into());
     }
-    let mut record = Vec::new();
-    // Writing to a Vec cannot fail.
-    let _ = alert.write_all(&mut record);
     match *record {
         [21, _, _, 0, 2, _, description] => Alert(description),
         // Another handshake message than a ClientHello is met with silence.
@@ -178,7 +201,7 @@ pub enum Progress {
     /// The records up to here hold a whole handshake message, or something that rustls is to refuse.
     Complete(usize),
     /// Not a TLS handshake record.
-    NotTls(Foreign),
+    NotTls(Protocol),
     /// The message says that it is longer than [`HELLO_MAX`].
     TooLarge,
 }
@@ -188,7 +211,7 @@ pub fn progress(bytes: &[u8]) -> Progress {
     match bytes {
         [] => return Progress::Incomplete(RECORD_HEADER),
         [22] | [22, 3, ..] => {}
-        _ => return Progress::NotTls(Foreign::of(bytes)),
+        _ => return Progress::NotTls(protocol_of(bytes)),
     }
     let mut at = 0;
     let mut message = MessageLength::default();
@@ -254,56 +277,19 @@ impl MessageLength {
     }
 }
 
-/// What came instead of TLS, as far as the first bytes tell. For the log only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Foreign {
-    /// An HTTP request without TLS.
-    Http,
-    /// An SSH client.
-    Ssh,
-    /// SMB over TCP.
-    Smb,
-    /// A remote desktop client.
-    Rdp,
-    /// A SOCKS client.
-    Socks,
-    /// A PROXY protocol header from a source that may not send one.
-    ProxyHeader,
-    /// A TLS record that cannot come first, or a hello of SSL 2.
-    OtherTls,
-    /// Anything else.
-    Other,
-}
-
-impl Foreign {
-    /// Names what `bytes` start.
-    pub fn of(bytes: &[u8]) -> Self {
-        const METHODS: [&[u8]; 9] =
-            [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH ", b"PRI * HTTP/2"];
-        match bytes {
-            _ if METHODS.iter().any(|method| bytes.starts_with(method)) => Self::Http,
-            _ if bytes.starts_with(b"SSH-") => Self::Ssh,
-            _ if bytes.starts_with(b"PROXY ") || bytes.starts_with(proxy_protocol::V2_SIGNATURE) => Self::ProxyHeader,
-            [0, _, _, _, 0xfe | 0xff, b'S', b'M', b'B', ..] => Self::Smb,
-            [3, 0, _, _, _, 0xe0, ..] => Self::Rdp,
-            [5, 1..=8, ..] | [4, 1 | 2, ..] => Self::Socks,
-            [20 | 21 | 23 | 24, 3, ..] | [0x80..=0xff, _, 1, ..] => Self::OtherTls,
-            _ => Self::Other,
-        }
-    }
-
-    /// The word in log lines.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Ssh => "ssh",
-            Self::Smb => "smb",
-            Self::Rdp => "rdp",
-            Self::Socks => "socks",
-            Self::ProxyHeader => "proxy header",
-            Self::OtherTls => "tls, but not a ClientHello",
-            Self::Other => "other",
-        }
+/// Which protocol `bytes` start.
+fn protocol_of(bytes: &[u8]) -> Protocol {
+    const METHODS: [&[u8]; 9] =
+        [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH ", b"PRI * HTTP/2"];
+    match bytes {
+        _ if METHODS.iter().any(|method| bytes.starts_with(method)) => Protocol::Http,
+        _ if bytes.starts_with(b"SSH-") => Protocol::Ssh,
+        _ if bytes.starts_with(b"PROXY ") || bytes.starts_with(proxy_protocol::V2_SIGNATURE) => Protocol::ProxyHeader,
+        [0, _, _, _, 0xfe | 0xff, b'S', b'M', b'B', ..] => Protocol::Smb,
+        [3, 0, _, _, _, 0xe0, ..] => Protocol::Rdp,
+        [5, 1..=8, ..] | [4, 1 | 2, ..] => Protocol::Socks,
+        [20 | 21 | 23 | 24, 3, ..] | [0x80..=0xff, _, 1, ..] => Protocol::OtherTls,
+        _ => Protocol::Other,
     }
 }
 
@@ -372,18 +358,18 @@ mod tests {
     #[test]
     fn not_tls_is_named() {
         for (bytes, what) in [
-            (&b"GET / HTTP/1.1\r\n"[..], Foreign::Http),
-            (b"SSH-2.0-OpenSSH_9.2\r\n", Foreign::Ssh),
-            (b"\0\0\0\x90\xfeSMB@\0", Foreign::Smb),
-            (b"\0\0\0\x90\xffSMBr\0", Foreign::Smb),
-            (b"\x03\0\0\x13\x0e\xe0\0\0", Foreign::Rdp),
-            (b"\x05\x01\0", Foreign::Socks),
-            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\r\n", Foreign::ProxyHeader),
-            (proxy_protocol::V2_SIGNATURE, Foreign::ProxyHeader),
-            (b"\x80\x2e\x01\0\x02", Foreign::OtherTls),
-            (b"\x15\x03\x01\0\x02\x02\x28", Foreign::OtherTls),
-            (b"\0\0\0\0\0\0\0\0", Foreign::Other),
-            (b"\x16\x02\x01", Foreign::Other),
+            (&b"GET / HTTP/1.1\r\n"[..], Protocol::Http),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", Protocol::Ssh),
+            (b"\0\0\0\x90\xfeSMB@\0", Protocol::Smb),
+            (b"\0\0\0\x90\xffSMBr\0", Protocol::Smb),
+            (b"\x03\0\0\x13\x0e\xe0\0\0", Protocol::Rdp),
+            (b"\x05\x01\0", Protocol::Socks),
+            (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\r\n", Protocol::ProxyHeader),
+            (proxy_protocol::V2_SIGNATURE, Protocol::ProxyHeader),
+            (b"\x80\x2e\x01\0\x02", Protocol::OtherTls),
+            (b"\x15\x03\x01\0\x02\x02\x28", Protocol::OtherTls),
+            (b"\0\0\0\0\0\0\0\0", Protocol::Other),
+            (b"\x16\x02\x01", Protocol::Other),
         ] {
             assert_eq!(progress(bytes), Progress::NotTls(what), "{bytes:?}");
         }
@@ -394,7 +380,7 @@ mod tests {
         for bytes in [&[22, 3, 1, 0, 0][..], &[22, 3, 1, 0x40, 1, 1], &[22, 3, 1, 0, 1, 1, 23, 3, 1, 0, 1]] {
             assert_eq!(progress(bytes), Progress::Complete(bytes.len()));
             let refusal = parse(bytes).expect_err("not a ClientHello");
-            assert_eq!(refusal.reason, Reason::Malformed);
+            assert_eq!(refusal.0.reason(), Reason::Malformed);
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::explain::refusals::Refusals;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
 use crate::model::names::{Name, ServerName};
-use crate::model::rejection::Rejection;
+use crate::model::rejection::{Cause, Rejection};
 use crate::relay::{Order, Support};
 use crate::sessions::registry::{Session, Sessions};
 use crate::sessions::selector::Whom;
@@ -138,7 +138,7 @@ impl Gate {
         chain: Option<&Chain>,
     ) -> Result<(), Rejection> {
         let verdict = self.snapshot.load().still_leads(server_name, route, chain, UnixTime::now());
-        verdict.map_err(|(reason, detail)| Rejection::silent(reason, detail))
+        verdict.map_err(Rejection::silent)
     }
 
     /// Cuts the sessions that are meant, and says which these are.
@@ -147,7 +147,7 @@ impl Gate {
         let (mut sessions, _) = self.sessions.newest(usize::MAX);
         sessions.retain(|session| {
             whom.means(session, self.admission.source(session.source.ip()))
-                && session.relay.order(Order { reason: CloseReason::CutByHand, detail: None, at })
+                && session.relay.order(Order { reason: CloseReason::CutByHand, cause: None, at })
         });
         sessions
     }
@@ -178,7 +178,7 @@ pub(crate) struct Reviewed {
 }
 
 /// Why a session has to end.
-type Verdict = Option<(CloseReason, String)>;
+type Verdict = Option<(CloseReason, Option<Box<Cause>>)>;
 
 /// What becomes of sessions. Each chain is judged once for each route, however many sessions have it.
 struct Verdicts<F> {
@@ -199,20 +199,24 @@ impl<F: FnMut(&Session) -> Verdict> Verdicts<F> {
 
 /// Whether `snapshot` lets a session go on.
 fn judged(snapshot: &Snapshot, now: UnixTime) -> impl FnMut(&Session) -> Verdict {
-    move |session| snapshot.keeps(&session.route, session.chain.as_deref(), now).err()
+    move |session| snapshot.keeps(&session.route, session.chain.as_deref(), now).err().map(boxed)
+}
+
+fn boxed((reason, cause): (CloseReason, Cause)) -> (CloseReason, Option<Box<Cause>>) {
+    (reason, Some(Box::new(cause)))
 }
 
 fn withdrawn(session: &Session, snapshot: &Snapshot) -> Verdict {
-    snapshot.withdraws(&session.route, session.identity.as_deref(), session.chain.as_deref())
+    snapshot.withdraws(&session.route, session.identity.as_deref(), session.chain.as_deref()).map(boxed)
 }
 
 /// Cuts a session if `verdict` says so. It is cut as well if the gate cannot tell: a fault in judging one session must neither
 /// keep it in nor leave the others without a verdict.
 fn cut(session: &Session, at: Instant, verdict: impl FnOnce() -> Verdict) -> bool {
-    let fault = || Some((CloseReason::Internal, "the gate failed to judge whether it may go on".to_owned()));
+    let fault = || Some((CloseReason::Internal, Some(Box::new(Cause::NotJudged))));
     let verdict = catch_unwind(AssertUnwindSafe(verdict)).unwrap_or_else(|_| fault());
-    let Some((reason, detail)) = verdict else { return false };
-    session.relay.order(Order { reason, detail: Some(detail), at });
+    let Some((reason, cause)) = verdict else { return false };
+    session.relay.order(Order { reason, cause, at });
     true
 }
 
@@ -226,6 +230,20 @@ mod tests {
     use crate::pki::Parts;
     use crate::relay::Path;
     use crate::sessions::registry::Holder;
+
+    impl Gate {
+        /// A gate that logs to nowhere, and moves payload without the kernel.
+        pub(crate) fn testing(config: &crate::config::checked::Config) -> Arc<Self> {
+            let log = Log::new(LogFormat::Json, std::io::sink());
+            Arc::new(Self::new(
+                Snapshot::build(config).expect("a snapshot"),
+                Admission::new(config.limits.clone()),
+                Support::none(),
+                Arc::new(Metrics::new(config).expect("metrics")),
+                Arc::new(log.expect("a log")),
+            ))
+        }
+    }
 
     #[test]
     fn each_chain_is_judged_once_for_each_route() {
@@ -242,7 +260,7 @@ mod tests {
         let mut judged = Vec::new();
         let mut verdicts = Verdicts::new(|session: &Session| {
             judged.push(session.id);
-            (session.route.as_str() == "ssh").then(|| (CloseReason::NotAllowed, String::new()))
+            (session.route.as_str() == "ssh").then_some((CloseReason::NotAllowed, None))
         });
         for id in 0..1000 {
             for (route, cut) in [("nas", false), ("ssh", true)] {

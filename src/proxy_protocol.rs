@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::checked::SendProxyProtocol;
 use crate::model::identity::Identity;
-use crate::model::rejection::{Reason, Rejection};
+use crate::model::rejection::{Cause, ProxyHeaderFault, Rejection};
 use crate::sys::socket::{Look, discard, peek_until};
 
 /// The first bytes of a version 2 header (section 2.2).
@@ -45,7 +45,7 @@ pub enum Parsed {
     /// The bytes do not start a header.
     Missing,
     /// They do, but it cannot be read.
-    Invalid(&'static str),
+    Invalid(ProxyHeaderFault),
 }
 
 /// Waits for a header and takes it off the socket.
@@ -60,16 +60,13 @@ pub async fn receive(stream: &TcpStream, deadline: Instant) -> Result<Header, Re
     match looked.await {
         Ok(Ok(Some(Parsed::Complete(length, header)))) => match discard(stream, length) {
             Ok(()) => Ok(header),
-            Err(error) => Err(Rejection::silent(Reason::ProxyHeaderMissing, error.to_string())),
+            Err(error) => Err(Rejection::silent(Cause::ProxyHeaderIo(error.into()))),
         },
-        Ok(Ok(Some(Parsed::Invalid(why)))) => Err(Rejection::silent(Reason::ProxyHeaderInvalid, why)),
-        Ok(Ok(Some(Parsed::Missing | Parsed::Incomplete(_)))) => Err(Rejection::silent(
-            Reason::ProxyHeaderMissing,
-            "proxy_protocol_from has this address, so it must start with a PROXY protocol header",
-        )),
-        Ok(Ok(None)) => Err(Rejection::silent(Reason::ProxyHeaderMissing, "the connection ended before the header")),
-        Ok(Err(error)) => Err(Rejection::silent(Reason::ProxyHeaderMissing, error.to_string())),
-        Err(_) => Err(Rejection::silent(Reason::ProxyHeaderMissing, "no header within timeouts.client_hello")),
+        Ok(Ok(Some(Parsed::Invalid(why)))) => Err(Rejection::silent(Cause::ProxyHeaderInvalid(why))),
+        Ok(Ok(Some(Parsed::Missing | Parsed::Incomplete(_)))) => Err(Rejection::silent(Cause::ProxyHeaderAbsent)),
+        Ok(Ok(None)) => Err(Rejection::silent(Cause::ProxyHeaderEnded)),
+        Ok(Err(error)) => Err(Rejection::silent(Cause::ProxyHeaderIo(error.into()))),
+        Err(_) => Err(Rejection::silent(Cause::ProxyHeaderTimeout)),
     }
 }
 
@@ -93,14 +90,14 @@ fn parse_v1(bytes: &[u8]) -> Parsed {
         return if bytes.len() < V1_MAX {
             Parsed::Incomplete(bytes.len() + 1)
         } else {
-            Parsed::Invalid("no end of line in 107 bytes")
+            Parsed::Invalid(ProxyHeaderFault::NoEndOfLine(V1_MAX))
         };
     };
     let Some(line) = bytes.get(..end).and_then(|line| line.strip_suffix(b"\r")) else {
-        return Parsed::Invalid("the line does not end in CRLF");
+        return Parsed::Invalid(ProxyHeaderFault::NoCrlf);
     };
     let Ok(line) = std::str::from_utf8(line) else {
-        return Parsed::Invalid("not ASCII");
+        return Parsed::Invalid(ProxyHeaderFault::NotAscii);
     };
     let length = end + 1;
     let words: Vec<&str> = line.split(' ').collect();
@@ -110,10 +107,10 @@ fn parse_v1(bytes: &[u8]) -> Parsed {
             let four = *family == "TCP4";
             match (endpoint(source, source_port, four), endpoint(destination, destination_port, four)) {
                 (Some(source), Some(destination)) => Parsed::Complete(length, Header::Proxied { source, destination }),
-                _ => Parsed::Invalid("an address or a port cannot be read"),
+                _ => Parsed::Invalid(ProxyHeaderFault::Address),
             }
         }
-        _ => Parsed::Invalid("not of the form \"PROXY TCP4 SOURCE DESTINATION PORT PORT\""),
+        _ => Parsed::Invalid(ProxyHeaderFault::Form),
     }
 }
 
@@ -134,10 +131,10 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
     let payload = usize::from(u16::from_be_bytes([high, low]));
     let length = 16 + payload;
     if version_command >> 4 != 2 {
-        return Parsed::Invalid("a version other than 2");
+        return Parsed::Invalid(ProxyHeaderFault::Version);
     }
     if length > V2_MAX {
-        return Parsed::Invalid("longer than 2048 bytes");
+        return Parsed::Invalid(ProxyHeaderFault::TooLong(V2_MAX));
     }
     let Some(payload) = rest.get(..payload) else {
         return Parsed::Incomplete(length);
@@ -153,7 +150,7 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
                     destination: (Ipv4Addr::new(e, f, g, h), u16::from_be_bytes([k, l])).into(),
                 },
             ),
-            None => Parsed::Invalid("too short for its addresses"),
+            None => Parsed::Invalid(ProxyHeaderFault::TooShort),
         },
         (1, 0x21) => match payload.split_first_chunk::<16>() {
             Some((&source, rest)) => match rest.first_chunk::<20>() {
@@ -170,12 +167,12 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
                         ),
                     },
                 ),
-                None => Parsed::Invalid("too short for its addresses"),
+                None => Parsed::Invalid(ProxyHeaderFault::TooShort),
             },
-            None => Parsed::Invalid("too short for its addresses"),
+            None => Parsed::Invalid(ProxyHeaderFault::TooShort),
         },
-        (1, _) => Parsed::Invalid("not TCP over IPv4 or IPv6"),
-        _ => Parsed::Invalid("a command other than LOCAL and PROXY"),
+        (1, _) => Parsed::Invalid(ProxyHeaderFault::Family),
+        _ => Parsed::Invalid(ProxyHeaderFault::Command),
     }
 }
 

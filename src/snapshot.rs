@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::CertificateError;
 use rustls::pki_types::UnixTime;
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
@@ -16,7 +14,7 @@ use crate::handshake::trust::Authorities;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
-use crate::model::rejection::Reason;
+use crate::model::rejection::{Cause, Reason};
 use crate::route::RouteTable;
 
 /// Everything that connections look things up in. Built whole or not at all, and never changed.
@@ -63,21 +61,14 @@ pub enum Access {
 }
 
 /// A route that no handshake could be made for.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("route {:?}: {error}", route.as_str())]
 pub struct InvalidRoute {
     /// Which one.
     pub route: Name,
     /// Why.
     pub error: InvalidTls,
 }
-
-impl fmt::Display for InvalidRoute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "route {:?}: {}", self.route.as_str(), self.error)
-    }
-}
-
-impl std::error::Error for InvalidRoute {}
 
 impl Snapshot {
     /// Builds everything anew from a checked configuration.
@@ -145,20 +136,23 @@ impl Snapshot {
         route: &Arc<Route>,
         chain: Option<&Chain>,
         now: UnixTime,
-    ) -> Result<(), (Reason, String)> {
-        let gone = |reason| (reason, format!("the route {} is not in the configuration any more", route.name));
-        let found = self.routes.find(server_name).map_err(gone)?;
+    ) -> Result<(), Cause> {
+        let found = self.routes.find(server_name).map_err(|_| {
+            let route = route.name.clone();
+            match server_name {
+                Some(_) => Cause::RouteRemoved { route },
+                None => Cause::DefaultRouteRemoved { route },
+            }
+        })?;
         if found.name != route.name {
-            let elsewhere = format!("the server name leads to the route {} by now", found.name);
-            return Err((Reason::ServerNameUnknown, elsewhere));
+            return Err(Cause::ServerNameMoved { route: found.name.clone() });
         }
         let same = Arc::ptr_eq(found, route);
         if !same || chain.is_some_and(|chain| chain.good_until < now.as_secs()) {
             found.lets_in(chain, now)?;
         }
         if !same && !found.leads_like(route) {
-            let turned = "the route was changed while its backends were dialled".to_owned();
-            return Err((Reason::BackendUnreachable, turned));
+            return Err(Cause::RouteChanged);
         }
         Ok(())
     }
@@ -181,25 +175,21 @@ impl Snapshot {
         route: &Name,
         identity: Option<&Identity>,
         chain: Option<&Chain>,
-    ) -> Option<(CloseReason, String)> {
+    ) -> Option<(CloseReason, Cause)> {
         let Access::Certificate { tls, policy, .. } = &self.route(route)?.access else { return None };
         if chain.is_some_and(|chain| tls.authorities().revoke(chain)) {
-            return Some((CloseReason::Revoked, CertificateError::Revoked.to_string()));
+            return Some((CloseReason::Revoked, Cause::Revoked));
         }
-        denied(identity?, policy).map(|detail| (CloseReason::Denied, detail))
+        denied(identity?, policy).map(|entry| (CloseReason::Denied, Cause::Denied(entry)))
     }
 
     /// Whether a session that is in would be let in `now`, over the route of the same name; and if not, why it has to end.
     /// Where the route leads by now does not matter.
-    pub fn keeps(&self, route: &Name, chain: Option<&Chain>, now: UnixTime) -> Result<(), (CloseReason, String)> {
+    pub fn keeps(&self, route: &Name, chain: Option<&Chain>, now: UnixTime) -> Result<(), (CloseReason, Cause)> {
         let Some(route) = self.route(route) else {
-            return Err((CloseReason::RouteRemoved, "the route is not in the configuration any more".to_owned()));
+            return Err((CloseReason::RouteRemoved, Cause::RouteRemoved { route: route.clone() }));
         };
-        route.lets_in(chain, now).map_err(|(reason, detail)| match reason {
-            // Without the numbers that webpki counts with.
-            Reason::Expired => (close_reason(reason), "its certificate has expired".to_owned()),
-            _ => (close_reason(reason), detail),
-        })
+        route.lets_in(chain, now).map_err(|cause| (close_reason(cause.reason()), cause))
     }
 }
 
@@ -217,7 +207,7 @@ impl Route {
     }
 
     /// Whether somebody who has shown `chain` is let in `now`; and if not, why.
-    pub fn lets_in(&self, chain: Option<&Chain>, now: UnixTime) -> Result<(), (Reason, String)> {
+    pub fn lets_in(&self, chain: Option<&Chain>, now: UnixTime) -> Result<(), Cause> {
         let Access::Certificate { tls, expired_session, .. } = &self.access else { return Ok(()) };
         let certificates = chain.map(|chain| chain.certificates.as_slice()).unwrap_or_default();
         let at = match (expired_session, chain) {
@@ -278,5 +268,39 @@ mod tests {
         };
         assert!(Arc::ptr_eq(&authorities("nas"), &authorities("ssh")));
         assert!(!Arc::ptr_eq(&authorities("nas"), &authorities("own")));
+    }
+
+    /// A connection that was let in by a former snapshot may come into the registry behind the review.
+    #[test]
+    fn a_device_that_lost_its_right_is_led_to_no_backend() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["*.home.example".to_owned()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        write("it.pem", params.self_signed(&key).expect("a certificate").pem());
+        write("key.pem", key.serialize_pem());
+        let issuer = rcgen::Issuer::new(params, key);
+        let mut device = rcgen::CertificateParams::default();
+        device.serial_number = Some(77_u64.into());
+        let device = device.signed_by(&rcgen::KeyPair::generate().expect("a key"), &issuer).expect("a certificate");
+        let build = |deny: &str| {
+            let text = format!(
+                "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[certificate]\nchain = \"it.pem\"\n\
+                 key = \"key.pem\"\n[client_auth]\ntrust = [\"it.pem\"]\ndeny = [{deny}]\n[[route]]\nname = \"nas\"\n\
+                 server_names = [\"nas.home.example\"]\nbackends = [\"127.0.0.1:1\"]\nallow = [\"any\"]\n"
+            );
+            let config = config::parse(&text, &folder.path().join("doorward.toml")).expect("a configuration");
+            Snapshot::build(&config).expect("a snapshot")
+        };
+        let (before, same, after) = (build(""), build(""), build("\"serial:4d\""));
+        let route = before.route(&Name::parse("nas").expect("a name")).expect("the route");
+        let name = ServerName::from_client_hello("nas.home.example");
+        let chain = Chain::new(vec![device.der().clone()], Vec::new(), u64::MAX);
+        let verdict = |snapshot: &Snapshot| {
+            let verdict = snapshot.still_leads(Some(&name), route, Some(&chain), UnixTime::now());
+            verdict.err().map(|cause| cause.reason())
+        };
+        assert_eq!([&before, &same, &after].map(verdict), [None, None, Some(Reason::Denied)]);
     }
 }

@@ -11,14 +11,17 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The foundations. The vocabulary imports nothing.
     ("model", &[]),
     ("sys", &[]),
-    ("html", &[]),
-    ("places", &[]),
+    ("http", &["model"]),
+    // Pages of text, and how they are shown.
+    ("manual", &[]),
     ("tls", &["model"]),
-    ("pki", &["model"]),
+    // All text about a refusal: it takes vocabulary and gives words, so that everything above can use them.
+    ("explain", &["model"]),
+    ("pki", &["explain", "model"]),
     // Root writes files with the rights of the folder's owner.
     ("files", &["sys"]),
     // Devices are set up without a gate.
-    ("enrolment", &["files", "html", "model", "pki", "places", "sys"]),
+    ("enrolment", &["files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.
     ("ca", &["enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes.
@@ -37,13 +40,12 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("relay", &["model", "sys", "tls"]),
     ("snapshot", &["authorize", "config", "handshake", "model", "route"]),
     // What is told about connections, and what is kept of them.
-    ("explain", &["authorize", "model"]),
     ("sessions", &["config", "explain", "model", "relay"]),
-    ("telemetry", &["config", "listener", "model", "relay"]),
-    ("admin", &["explain", "html", "model", "places", "sessions", "telemetry"]),
+    ("telemetry", &["config", "explain", "listener", "model", "relay"]),
+    ("admin", &["explain", "http", "model", "sessions", "telemetry"]),
     ("gate", &["admission", "backends", "explain", "model", "relay", "sessions", "snapshot", "telemetry"]),
     // A reload replaces the snapshot; connections only load it.
-    ("reload", &["authorize", "config", "gate", "listener", "model", "snapshot", "sys", "telemetry"]),
+    ("reload", &["authorize", "config", "explain", "gate", "listener", "model", "snapshot", "sys", "telemetry"]),
     // The control socket asks; no stage knows of it.
     ("control", &["config", "explain", "gate", "model", "reload", "sessions", "telemetry"]),
     // The one module that knows the order of the stages.
@@ -98,6 +100,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "files",
             "handshake",
+            "manual",
             "model",
             "pki",
             "reload",
@@ -309,4 +312,105 @@ fn permits_are_made_in_one_place() {
             );
         }
     }
+}
+
+/// Whether code looks into the text of a refusal: compares it, searches it or takes it apart.
+fn reads_a_detail(code: &str) -> bool {
+    let code: String = code.split_whitespace().collect::<Vec<_>>().join(" ");
+    let compared =
+        ["==", "!=", ".contains(", ".starts_with(", ".ends_with(", ".strip_prefix(", ".strip_suffix(", ".find("];
+    let is_word = |at: usize| {
+        let within = |c: char| c.is_alphanumeric() || c == '_';
+        !code[..at].ends_with(within) && !code[at + "detail".len()..].starts_with(within)
+    };
+    code.match_indices("detail").filter(|(at, _)| is_word(*at)).any(|(at, _)| {
+        let before = code[..at].trim_end();
+        // Behind it the rest of a call or a field's conversions: `detail(&cause)`, `detail.as_deref()`, `*detail`.
+        let mut rest = &code[at + "detail".len()..];
+        if rest.starts_with('(') {
+            rest = rest.split_once(')').map_or("", |(_, rest)| rest);
+        }
+        for conversion in [".as_str()", ".as_deref()", ".as_ref()", ".to_string()"] {
+            rest = rest.strip_prefix(conversion).unwrap_or(rest);
+        }
+        compared.iter().any(|operator| rest.trim_start().starts_with(operator))
+            || before.trim_end_matches(['&', '*']).trim_end().ends_with("==")
+            || before.trim_end_matches(['&', '*']).trim_end().ends_with("!=")
+            || before.ends_with("match")
+    })
+}
+
+#[test]
+fn no_code_reads_the_text_of_a_refusal() {
+    for compares in
+        ["refusal.detail == UNVERIFIED", "if *detail != other", "detail(&cause).contains(\"x\")", "match detail {"]
+    {
+        assert!(reads_a_detail(compares), "{compares}");
+    }
+    for fine in ["detail: detail(&cause),", "let detail = 1;", "details == 3"] {
+        assert!(!reads_a_detail(fine), "{fine}");
+    }
+    // Tests look at what they are about.
+    let is_test = |path: &Path| path.ends_with("tests.rs") || path.ends_with("relay/breaches.rs");
+    for Source { path, code, .. } in files().iter().filter(|source| !is_test(&source.path)) {
+        assert!(!reads_a_detail(code), "{} compares a detail: match on the Cause", path.display());
+    }
+}
+
+/// rustls' and webpki's errors are told apart by their variants.
+#[test]
+fn no_code_matches_the_text_of_a_tls_error() {
+    for source in files() {
+        let path = &source.path;
+        if !["handshake", "client_hello", "pki"].contains(&source.top()) {
+            continue;
+        }
+        let code: String = source.code.split_whitespace().collect::<Vec<_>>().join(" ");
+        for reads in ["General(message)", "error.to_string().", "error.to_string() ==", "== error.to_string()"] {
+            assert!(!code.contains(reads), "{} has {reads}", path.display());
+        }
+    }
+}
+
+/// Words about refusals are made by one module; the vocabulary below it has none.
+#[test]
+fn text_about_a_cause_is_made_in_explanation_only() {
+    for source in files() {
+        let (path, module, code) = (&source.path, source.top(), &source.code);
+        let makes = code.contains("for Cause {") && code.contains("Display");
+        assert!(!makes || module == "explain", "{} makes text of a cause", path.display());
+    }
+}
+
+/// rustls' types for a connection and its keys: other ones in each of its versions.
+const CONNECTION_TYPES: &[&str] = &[
+    "AcceptedAlert",
+    "Acceptor",
+    "ClientConnection",
+    "ConnectionState",
+    "ConnectionTrafficSecrets",
+    "ExtractedSecrets",
+    "KernelConnection",
+    "ServerConnection",
+    "ServerConnectionData",
+    "UnbufferedServerConnection",
+    "UnbufferedStatus",
+    "unbuffered",
+];
+
+/// Where they may be named. The demonstration plays the devices, which are clients of rustls' like any other program.
+const CONNECTION_FILES: &[&str] = &["tls/driver.rs", "tls/record/keys.rs", "cli/demo.rs"];
+
+#[test]
+fn rustls_connection_types_are_in_two_files() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut naming = BTreeSet::new();
+    for Source { path, code, .. } in files() {
+        let is_test = path.file_stem().is_some_and(|name| name == "tests" || name == "testing");
+        let mut words = code.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        if !is_test && words.any(|word| CONNECTION_TYPES.contains(&word)) {
+            naming.insert(path.strip_prefix(&src).expect("below src").display().to_string());
+        }
+    }
+    assert_eq!(naming, CONNECTION_FILES.iter().map(|file| (*file).to_owned()).collect());
 }

@@ -26,7 +26,7 @@ use self::turns::{TURN, Turn, Turns};
 use crate::config::checked::{self, Banned};
 use crate::listener::Accepted;
 use crate::model::identity::{Chain, Identity, Sha256};
-use crate::model::rejection::{Alert, Reason, Rejection};
+use crate::model::rejection::{AddressList, Alert, Cause, Reason, Rejection};
 use crate::model::source::Source;
 use crate::proxy_protocol;
 use crate::sys::socket::{self, Farewell};
@@ -191,10 +191,7 @@ impl Slots {
         let evicted = self.handshake.as_ref().map_or_else(Arc::default, |place| Arc::clone(&place.evicted));
         let rejection = match &self.probation {
             Some(probation) => probation.refused.clone(),
-            None => Rejection::silent(
-                Reason::HandshakeLimit,
-                "its place was needed, and this was the oldest handshake of the source that had the most",
-            ),
+            None => Rejection::silent(Cause::HandshakeEvicted),
         };
         (evicted, rejection)
     }
@@ -376,7 +373,7 @@ impl Admission {
 
     /// A connection of `client` was rejected: its source may have to wait for that.
     pub fn rejected(&self, client: IpAddr, reason: Reason) {
-        let cost = penalties::cost(reason);
+        let cost = reason.cost();
         let rules = self.rules.load();
         if rules.limits.penalties && !cost.is_zero() {
             self.standing.penalize(rules.source(client), Instant::now(), cost);
@@ -400,12 +397,8 @@ impl Admission {
         let rules = self.rules.load_full();
         let limits = &rules.limits;
         let Accepted { stream, peer, listener, at } = accepted;
-        let connection = take(&self.connections, limits.connections).ok_or_else(|| {
-            Rejection::silent(
-                Reason::ConnectionLimit,
-                format!("{} connections are open, and no more are taken at once", limits.connections),
-            )
-        })?;
+        let connection =
+            take(&self.connections, limits.connections).ok_or(Cause::ConnectionLimit { limit: limits.connections })?;
         let (client, destination) = if listener.proxy_protocol_from.iter().any(|net| net.contains(&peer.ip())) {
             match proxy_protocol::receive(&stream, deadline).await? {
                 // LOCAL: the proxy itself asks, for a health check (proxy-protocol.txt 2.2).
@@ -438,7 +431,7 @@ impl Admission {
         };
         let hello_deadline = if refused.is_some() { deadline.min(at + UNHEARD_TIMEOUT) } else { deadline };
         let probation = refused.map(|refused| {
-            let reset = refused.reason == Reason::SourceBanned && limits.banned == Banned::Drop;
+            let reset = refused.reason() == Reason::SourceBanned && limits.banned == Banned::Drop;
             Box::new(Probation { refused, reset, turn: None, heard: false })
         });
         let slots = Slots {
@@ -495,27 +488,17 @@ impl Admission {
 
     /// Takes the places of a connection that goes on without a valid certificate, or says which one is not there.
     pub fn without_certificate(&self, slots: &mut Slots) -> Result<(), Rejection> {
-        let full = |reason, limit: &str, share: usize| {
-            Rejection::silent(
-                reason,
-                format!(
-                    "connections without a valid certificate get half of {limit}, which is {share}, and all of it is in use"
-                ),
-            )
-        };
         if let Some(probation) = &slots.probation {
             return Err(probation.refused.clone());
         }
         let (places, rules) = (&self.without_certificate, self.rules.load());
         let all = share(rules.limits.connections);
-        let connection =
-            take(&places.connections, all).ok_or_else(|| full(Reason::ConnectionLimit, "limits.connections", all))?;
+        let connection = take(&places.connections, all).ok_or(Cause::ConnectionShare { share: all })?;
         let source = match rules.limits.connections_per_source.map(share) {
             None => None,
-            Some(limit) => Some(
-                Sources::take(&places.sources, slots.source, limit)
-                    .ok_or_else(|| full(Reason::SourceLimit, "limits.connections_per_source", limit))?,
-            ),
+            Some(limit) => {
+                Some(Sources::take(&places.sources, slots.source, limit).ok_or(Cause::SourceShare { share: limit })?)
+            }
         };
         slots.without_certificate = Some(Box::new((connection, source)));
         Ok(())
@@ -529,12 +512,7 @@ impl Admission {
             // The place of the one that gives way comes back as soon as its task is told.
             room.then(|| Sources::take(&self.sources, source, usize::MAX)).flatten()
         });
-        taken.ok_or_else(|| {
-            Rejection::silent(
-                Reason::SourceLimit,
-                format!("limits.connections_per_source is {limit}, and this source holds as many"),
-            )
-        })
+        taken.ok_or_else(|| Cause::SourceLimit { limit }.into())
     }
 
     /// Whether the source may connect; and what its connections are refused for, unless they show a valid certificate.
@@ -546,22 +524,16 @@ impl Admission {
         source: Source,
     ) -> Result<(Reception, Option<Rejection>), Rejection> {
         if let Some(net) = listener.deny_sources.iter().find(|net| net.contains(&client)) {
-            return Err(Rejection::silent(Reason::SourceDenied, format!("deny_sources has {net}")));
+            return Err(Rejection::silent(Cause::SourceDenied(AddressList::Denied(*net))));
         }
         if !listener.allow_sources.is_empty() && !listener.allow_sources.iter().any(|net| net.contains(&client)) {
-            return Err(Rejection::silent(Reason::SourceDenied, "allow_sources does not have this address"));
+            return Err(Rejection::silent(Cause::SourceDenied(AddressList::NotAllowed)));
         }
         let reception = self.standing.receive(source, Instant::now(), rules.quota);
         let refused = match reception {
             Reception::Welcome { .. } => None,
-            Reception::Banned(left) => Some(Rejection::silent(
-                Reason::SourceBanned,
-                format!("its connections were rejected too often: {} s left to wait", left.as_secs() + 1),
-            )),
-            Reception::TooOften => Some(Rejection::silent(
-                Reason::SourceRate,
-                "more connections than limits.connection_rate_per_source allows",
-            )),
+            Reception::Banned(left) => Some(Rejection::silent(Cause::SourceBanned { left })),
+            Reception::TooOften => Some(Rejection::silent(Cause::SourceRate)),
         };
         Ok((reception, refused))
     }
@@ -570,6 +542,7 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::rejection::HelloFault;
     use crate::model::source::Prefixes;
 
     fn source(text: &str) -> Source {
@@ -617,7 +590,7 @@ mod tests {
                 if most > 1 {
                     let mut next = connect(&gate).await.expect("a place for who shows a certificate");
                     let told = gate.0.without_certificate(&mut next.slots).expect_err("no place without");
-                    assert_eq!(told.reason, reason, "{told}");
+                    assert_eq!(told.reason(), reason, "{told}");
                     vouch(&gate, &mut next);
                 }
                 // The last place is free again.
@@ -649,7 +622,7 @@ mod tests {
     async fn connect(gate: &(Admission, Arc<checked::Listener>)) -> Result<Admitted, Reason> {
         let admitted = heard(gate).await?;
         match &admitted.slots.probation {
-            Some(probation) => Err(probation.refused.reason),
+            Some(probation) => Err(probation.refused.reason()),
             None => Ok(admitted),
         }
     }
@@ -661,7 +634,7 @@ mod tests {
         let (stream, peer) = socket.accept().await.expect("a connection");
         let at = Instant::now();
         let accepted = Accepted { stream, peer, listener: Arc::clone(&gate.1), at };
-        gate.0.admit(accepted, at, |_| {}).await.map_err(|rejection| rejection.reason)
+        gate.0.admit(accepted, at, |_| {}).await.map_err(|rejection| rejection.reason())
     }
 
     fn vouch(gate: &(Admission, Arc<checked::Listener>), admitted: &mut Admitted) {
@@ -691,12 +664,13 @@ mod tests {
         // What does not ask for a certificate is not for a source that has to wait, nor is a route that takes others as well.
         let mut third = heard(&gate).await.expect("it is heard");
         let refused = gate.0.turn(&mut third.slots, false).await.expect_err("refused");
-        assert_eq!(refused.reason, Reason::SourceBanned);
-        assert_eq!(gate.0.without_certificate(&mut owner.slots).expect_err("refused").reason, Reason::SourceBanned);
+        assert_eq!(refused.reason(), Reason::SourceBanned);
+        assert_eq!(gate.0.without_certificate(&mut owner.slots).expect_err("refused").reason(), Reason::SourceBanned);
         // Whatever is wrong with what it says, it is refused for the ban, and told nothing.
         let plain = Last::Plain(Alert::DECODE_ERROR, 5);
-        let Refused { rejection, parting, .. } = stranger.refuse(Rejection::silent(Reason::Malformed, ""), plain);
-        assert_eq!((rejection.reason, rejection.alert), (Reason::SourceBanned, None));
+        let Refused { rejection, parting, .. } =
+            stranger.refuse(Rejection::silent(Cause::Malformed(HelloFault::Truncated)), plain);
+        assert_eq!((rejection.reason(), rejection.alert), (Reason::SourceBanned, None));
         assert!(parting.and_then(Parting::lingers).is_none());
 
         owner.slots.handshake_done();
@@ -783,5 +757,27 @@ mod tests {
             held.push(next);
         }
         assert_eq!(connect(&gate).await.map(|_| ()), Err(Reason::SourceLimit));
+    }
+
+    #[tokio::test]
+    async fn a_source_has_16_clients_at_most_that_read_their_alert() {
+        let admission = Admission::new(checked::Limits::default());
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (mut clients, mut lingering) = (Vec::new(), Vec::new());
+        for _ in 0..=LINGERING {
+            clients.push(TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client"));
+            let (stream, peer) = socket.accept().await.expect("a connection");
+            let source = admission.source(peer.ip());
+            lingering.push(Box::pin(admission.linger(Parting { stream, source, lingers: true })));
+        }
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        // The last one takes its place, and the first one gives way.
+        for one in &mut lingering {
+            assert!(one.as_mut().poll(&mut cx).is_pending());
+        }
+        assert!(lingering.remove(0).as_mut().poll(&mut cx).is_ready());
+        for one in &mut lingering {
+            assert!(one.as_mut().poll(&mut cx).is_pending());
+        }
     }
 }

@@ -7,11 +7,12 @@ use std::path::Path;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use crate::authorize::Authorized;
 use crate::backends::resolver::{Resolver, Unresolved};
 use crate::config::checked::Backend;
-use crate::model::rejection::{Reason, Rejection};
+use crate::model::rejection::{Cause, LookUp, Rejection, Text};
 use crate::sys::stream::Stream;
 
 /// An open connection to a backend; the PROXY protocol header, if the route sends one, is written.
@@ -39,32 +40,27 @@ pub async fn dial(
     allowed: impl Fn() -> Result<(), Rejection>,
     mut tried: impl FnMut(usize, bool),
 ) -> Result<Dialed, Rejection> {
-    let mut last = Rejection::silent(Reason::Internal, "a route without backends");
+    let mut last = Cause::NoBackends;
     for (index, backend) in backends.iter().enumerate() {
         allowed()?;
         // What is left is shared out, so that a backend that swallows packets leaves time for the next one.
         let rest = u32::try_from(backends.len() - index).unwrap_or(u32::MAX);
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / rest;
-        let (reason, detail) = match reach(backend, header, resolver, share, &allowed).await {
+        let failure = match reach(backend, header, resolver, share, &allowed).await {
             Ok(stream) => {
                 tried(index, true);
                 return Ok(Dialed { authorized, stream, backend: index });
             }
             Err(Failure::Refused(rejection)) => return Err(rejection),
-            Err(Failure::Unresolved(error)) if is_shortage(error.raw_os_error()) => {
-                (Reason::Internal, error.to_string())
-            }
-            Err(Failure::Unresolved(error)) => (Reason::BackendUnresolved, error.to_string()),
-            Err(Failure::Io(error)) => (reason_of(&error), error.to_string()),
-            Err(Failure::Late) => (Reason::BackendTimeout, "no answer within timeouts.dial".to_owned()),
+            Err(failure) => failure,
         };
-        if reason != Reason::Internal {
+        last = cause_of(failure, Text::new(backend));
+        if !matches!(last, Cause::Shortage { .. }) {
             tried(index, false);
         }
-        last = Rejection::silent(reason, format!("{backend}: {detail}"));
     }
-    Err(last)
+    Err(last.into())
 }
 
 enum Failure {
@@ -166,18 +162,24 @@ async fn tcp(addresses: &[SocketAddr]) -> io::Result<Stream> {
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
+                debug!(%address, "connected");
                 // Small writes leave at once. Keep-alives are for the relay to ask for, once it has lasted.
                 stream.set_nodelay(true)?;
                 return Ok(Stream::Tcp(stream));
             }
-            Err(error) => last = error,
+            Err(error) => {
+                debug!(%address, %error, "not connected");
+                last = error;
+            }
         }
     }
     Err(last)
 }
 
 async fn unix(path: &Path) -> io::Result<Stream> {
-    UnixStream::connect(path).await.map(Stream::Unix)
+    let connected = UnixStream::connect(path).await.map(Stream::Unix);
+    debug!(path = %path.display(), error = connected.as_ref().err().map(tracing::field::display), "dialled");
+    connected
 }
 
 /// Out of descriptors or memory: no fault of the backend's.
@@ -185,17 +187,27 @@ const fn is_shortage(error: Option<i32>) -> bool {
     matches!(error, Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-fn reason_of(error: &io::Error) -> Reason {
-    if is_shortage(error.raw_os_error()) {
-        return Reason::Internal;
-    }
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::ConnectionReset
-        | io::ErrorKind::ConnectionAborted
-        | io::ErrorKind::BrokenPipe => Reason::BackendRefused,
-        io::ErrorKind::TimedOut => Reason::BackendTimeout,
-        _ => Reason::BackendUnreachable,
+/// Why this backend was not reached.
+fn cause_of(failure: Failure, backend: Text) -> Cause {
+    match failure {
+        Failure::Refused(rejection) => rejection.cause,
+        Failure::Late => Cause::BackendTimeout { backend },
+        Failure::Unresolved(Unresolved::NoAnswer) => Cause::Unresolved { backend, error: LookUp::NoAnswer },
+        Failure::Unresolved(Unresolved::Failed(error)) if is_shortage(error.raw_os_error()) => {
+            Cause::Shortage { backend, error: (&*error).into() }
+        }
+        Failure::Unresolved(Unresolved::Failed(error)) => {
+            Cause::Unresolved { backend, error: LookUp::Failed((&*error).into()) }
+        }
+        Failure::Io(error) if is_shortage(error.raw_os_error()) => Cause::Shortage { backend, error: error.into() },
+        Failure::Io(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe => Cause::BackendRefused { backend, error: error.into() },
+            io::ErrorKind::TimedOut => Cause::BackendTimedOut { backend, error: error.into() },
+            _ => Cause::BackendUnreachable { backend, error: error.into() },
+        },
     }
 }
 
@@ -212,7 +224,7 @@ mod tests {
     const HEADER: usize = 64 * 1024 * 1024;
 
     fn lost() -> Rejection {
-        Rejection::silent(Reason::Revoked, "meanwhile")
+        Rejection::silent(Cause::Revoked)
     }
 
     fn permit() -> Authorized {

@@ -11,6 +11,7 @@ use crate::enrolment;
 use crate::files;
 use crate::model::identity::{Serial, Sha256};
 use crate::model::names::{InvalidName, Name, ServerName, ServerNamePattern};
+use crate::model::shell;
 use crate::pki;
 
 /// The authority did not do what it was asked. Nothing was changed, unless it is [`StoreError::Unfinished`].
@@ -201,7 +202,7 @@ impl fmt::Display for Error {
             Self::NothingToRevoke { name, known, is_file } => {
                 write!(f, "no device named {name:?}\n  ")?;
                 match (is_file, &known[..]) {
-                    (true, _) => write!(f, "to revoke the certificate in that file: doorward ca revoke --file {name}"),
+                    (true, _) => write!(f, "to revoke the certificate in that file: doorward ca revoke --file {}", shell::word(name)),
                     (false, []) => f.write_str("no device certificate was issued here"),
                     (false, known) => write!(f, "available: {}", known.join(", ")),
                 }

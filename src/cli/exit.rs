@@ -38,3 +38,8 @@ Exit codes:
   8  why, status, sessions, reload, cut: no gate is running there, or it may not be asked
   9  share, ca device --qr: nobody has fetched it
   10  ca revoke, ca renew, ca server: written, but not known to be in force at the gate";
+
+/// The same, code by code.
+pub(super) fn codes() -> Vec<(&'static str, &'static str)> {
+    HELP.lines().filter_map(|line| line.trim_start().split_once("  ")).collect()
+}

@@ -9,9 +9,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::Serialize;
 
 use super::{ConfigArg, Format, exit, failed};
-use crate::explain::advice;
+use crate::explain::{detail, words};
 use crate::model::names::{ServerName, printable};
-use crate::model::rejection::Reason;
+use crate::model::rejection::{Cause, Reason};
 use crate::snapshot::{Access, Snapshot};
 
 /// What stands below the help text.
@@ -111,21 +111,22 @@ fn read_chain(file: &PathBuf) -> Result<Vec<CertificateDer<'static>>, String> {
 }
 
 fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[CertificateDer<'_>]) -> Explanation {
-    let no = |route: Option<&str>, certificate: Option<String>, reason: Reason, detail: String| Explanation {
+    let no = |route: Option<&str>, certificate: Option<String>, reason: Reason, text: String| Explanation {
         admitted: false,
         route: route.map(str::to_owned),
         certificate,
         stage: Some(reason.stage().label()),
         reason: Some(reason.label()),
-        explanation: format!("{reason}: {detail}"),
-        advice: Some(advice(reason)),
+        explanation: format!("{reason}: {text}"),
+        advice: Some(words(reason).advice),
     };
     let asked = server_name.map_or_else(|| "a client that names no server".to_owned(), |name| name.to_string());
     let route = match snapshot.routes.find(server_name) {
         Ok(route) => route,
         Err(reason) => {
+            let cause = server_name.cloned().map_or(Cause::ServerNameMissing, |name| Cause::ServerNameUnknown { name });
             let hint = if server_name.is_none() { " (which one to ask about: --server-name)" } else { "" };
-            return no(None, None, reason, format!("no route answers to {asked}{hint}"));
+            return no(None, None, reason, format!("{}{hint}", detail(&cause)));
         }
     };
     let name = route.name.as_str();
@@ -149,9 +150,9 @@ fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[Certi
     };
     let certificate = identity.as_ref().map(|identity| printable(&identity.display_name(), 128));
     match verdict {
-        Err((reason, detail)) => {
+        Err(cause) => {
             let who = certificate.as_ref().map_or_else(String::new, |who| format!("{who}, route {name:?}: "));
-            no(Some(name), certificate, reason, format!("{who}{detail}"))
+            no(Some(name), certificate, cause.reason(), format!("{who}{}", detail(&cause)))
         }
         Ok(()) => Explanation {
             admitted: true,

@@ -1,8 +1,7 @@
 //! `doorward init`: a configuration, its certificates and the first devices, in one folder and ready to run.
 
 use std::collections::HashSet;
-use std::error::Error as StdError;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use crate::config::starter::{self, StarterRoute};
 use crate::files::{Access, NewFile};
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::model::shell;
 use crate::pki::keys::KeyType;
 
 /// The folder of the authorities, below that of the configuration.
@@ -76,15 +76,25 @@ pub struct RouteArg {
 }
 
 /// `doorward init` failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
     /// The arguments contradict each other.
+    #[error("{0}")]
     Usage(String),
     /// The certificates could not be made, or the files could not be written.
-    Ca(ca::Error),
+    #[error("{error}{}", remedy(.0), error = .0)]
+    Ca(#[from] ca::Error),
     /// The files were written, but the report about them was not.
-    Output(io::Error),
+    #[error("cannot print the result; all files are written")]
+    Output(#[source] io::Error),
+}
+
+const fn remedy(error: &ca::Error) -> &'static str {
+    match error {
+        ca::Error::Exists(_) => "\n  choose another --folder, or replace all files with --force",
+        _ => "",
+    }
 }
 
 impl InitError {
@@ -95,35 +105,6 @@ impl InitError {
             Self::Ca(ca::Error::Exists(_)) => exit::EXISTS,
             Self::Ca(_) | Self::Output(_) => exit::UNEXPECTED,
         }
-    }
-}
-
-impl fmt::Display for InitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage(message) => f.write_str(message),
-            Self::Ca(error @ ca::Error::Exists(_)) => {
-                write!(f, "{error}\n  choose another --folder, or replace all files with --force")
-            }
-            Self::Ca(error) => write!(f, "{error}"),
-            Self::Output(_) => f.write_str("cannot print the result; all files are written"),
-        }
-    }
-}
-
-impl StdError for InitError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            Self::Usage(_) => None,
-            Self::Ca(error) => error.source(),
-            Self::Output(error) => Some(error),
-        }
-    }
-}
-
-impl From<ca::Error> for InitError {
-    fn from(error: ca::Error) -> Self {
-        Self::Ca(error)
     }
 }
 
@@ -233,7 +214,7 @@ impl Written {
             out.push_str(format!("  {path:<40} {note}").trim_end());
             out.push('\n');
         }
-        let (config, folder) = (self.config.display(), self.folder.display());
+        let (config, folder) = (shell::path(&self.config), shell::path(&self.folder));
         let first = self.devices.first().map_or("NAME", |device| &device.name);
         let (names, port) = (self.server_names.join(", "), self.listen.port());
         let _ = write!(

@@ -19,8 +19,10 @@ pub mod ca;
 mod check;
 mod cut;
 mod demo;
+mod diagnostics;
 pub mod exit;
 mod explain;
+mod help;
 pub mod init;
 mod reload;
 mod run;
@@ -33,7 +35,7 @@ mod why;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, checked::Config};
 
@@ -41,7 +43,7 @@ use crate::config::{self, checked::Config};
 ///
 /// New here? "doorward demo" shows everything on this machine in one go, and "doorward init" sets up your own.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true, after_long_help = exit::HELP)]
+#[command(version, arg_required_else_help = true, disable_help_subcommand = true, after_long_help = help::after_long_help())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -106,6 +108,14 @@ enum Command {
     /// End connections that are open: of a device, an address, a route, or all
     #[command(after_help = cut::EXAMPLE)]
     Cut(cut::CutArgs),
+    /// Show a page of the manual, or the help of a command
+    ///
+    /// The manual is part of the program: nothing is read from elsewhere. On a terminal it is shown by the program that
+    /// $PAGER names, or less.
+    Help(help::HelpArgs),
+    /// Write man pages and shell completions, for packages
+    #[command(hide = true)]
+    Generate(help::GenerateArgs),
 }
 
 /// Where the configuration is.
@@ -169,7 +179,12 @@ impl ConfigArg {
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let mut command = help::with_topics(Cli::command());
+    let arguments = help::unnested(std::env::args_os().collect());
+    let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
+    diagnostics::start();
+    match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Init(args) => match init::run(&args) {
             Ok(()) => exit::OK.into(),
@@ -185,6 +200,8 @@ pub fn main() -> ExitCode {
         Command::Sessions(args) => sessions::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Cut(args) => cut::run(&args),
+        Command::Help(args) => help::run(&args),
+        Command::Generate(args) => help::generate(&args),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::config;
 use crate::config::checked::RouteMode;
 use crate::model::names::ServerNamePattern;
+use crate::model::shell;
 
 /// The server names of all routes that ask for a certificate. None if there is no valid configuration: the pages for
 /// devices then name no services.
@@ -16,7 +17,7 @@ pub(super) fn configured_server_names(config_file: &Path) -> Vec<ServerNamePatte
         errln!(
             "warning: {file} has errors, so the page for the device cannot name your services; to see them: doorward check \
              --config {file}",
-            file = config_file.display()
+            file = shell::path(config_file)
         );
         return Vec::new();
     };

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry::{OID_X509_EXT_DELTA_CRL_INDICATOR, OID_X509_EXT_ISSUER_DISTRIBUTION_POINT};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
@@ -24,8 +25,10 @@ impl RevocationList {
         let (issuer, this_update) = (read.issuer().as_raw().to_vec(), read.last_update().timestamp());
         let next_update = read.next_update().map(|time| time.timestamp());
         let number = read.crl_number().map(|number| Serial::from_be_bytes(&number.to_bytes_be()));
-        let part = [OID_X509_EXT_ISSUER_DISTRIBUTION_POINT, OID_X509_EXT_DELTA_CRL_INDICATOR];
-        let whole = read.extensions().iter().all(|extension| !part.contains(&extension.oid));
+        let limits = [OID_X509_EXT_ISSUER_DISTRIBUTION_POINT, OID_X509_EXT_DELTA_CRL_INDICATOR];
+        let limits = read.extensions().iter().filter(|extension| limits.contains(&extension.oid));
+        let part: Vec<Vec<u8>> = limits.map(|extension| extension.value.to_vec()).collect();
+        let whole = part.is_empty();
         Some(Self {
             file: file.to_owned(),
             list,
@@ -36,6 +39,7 @@ impl RevocationList {
             number,
             sha256,
             whole,
+            part,
         })
     }
 
@@ -64,6 +68,14 @@ impl RevocationList {
         X509Name::from_der(&self.issuer).map(|(_, name)| text::name(&name)).unwrap_or_default()
     }
 
+    /// Whether it can be told for which certificates it speaks. webpki takes some issuing distribution points that cannot be
+    /// read here.
+    pub(crate) fn has_readable_scope(&self) -> bool {
+        let Ok((_, read)) = CertificateRevocationList::from_der(&self.list) else { return false };
+        let points = read.extensions().iter().filter(|one| one.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT);
+        points.into_iter().all(|one| matches!(one.parsed_extension(), ParsedExtension::IssuingDistributionPoint(_)))
+    }
+
     /// Whether the key of `authority` made its signature, and it bears the name of that authority.
     pub fn is_of(&self, authority: &CertificateDer<'_>) -> bool {
         pki::has_signed_list(authority, &self.list)
@@ -83,14 +95,14 @@ impl NewerList {
         self.is_comparable(other) && self.list.is_newer_than(other)
     }
 
-    /// Whether both speak for all certificates of one authority.
+    /// Whether both speak for the same certificates of one authority.
     fn is_comparable(&self, other: &RevocationList) -> bool {
         let same_authority = || match &self.authority {
             Some(authority) => other.is_of(authority),
             // Read from a file of the configuration, by an authority that is known to clients only.
             None => self.list.file == other.file,
         };
-        self.list.whole && other.whole && self.list.issuer == other.issuer && same_authority()
+        self.list.part == other.part && self.list.issuer == other.issuer && same_authority()
     }
 }
 
@@ -133,7 +145,7 @@ impl ClientAuth {
         current
     }
 
-    /// Every list that revokes: what is on an older one stays revoked while the configuration is not loaded anew.
+    /// Every list that revokes: what is on one from the files stays revoked until the configuration is loaded anew.
     pub fn all_lists(&self) -> impl Iterator<Item = &RevocationList> {
         self.revocation_lists.iter().chain(self.newer_lists.iter().map(|newer| &newer.list))
     }
@@ -230,8 +242,141 @@ impl ClientAuth {
             return None;
         }
         let mut client_auth = Self::clone(self);
-        client_auth.newer_lists.extend(lists);
+        for newer in lists {
+            // Another one of these may be newer.
+            if client_auth.lacks(&newer) {
+                // One for each authority: while a configuration stays broken, each revocation brings another list.
+                client_auth.newer_lists.retain(|other| !newer.supersedes(&other.list));
+                client_auth.newer_lists.push(newer);
+            }
+        }
         client_auth.deny.extend(deny);
         Some(Arc::new(client_auth))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+        CrlIssuingDistributionPoint, IsCa, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+    };
+    use time::{Duration, OffsetDateTime};
+
+    use super::*;
+    use crate::config::checked::{ClientAuthMode, ExpiredRevocationList, ExpiredSession, RevocationCheck, TrustAnchor};
+
+    struct Authority {
+        certificate: CertificateDer<'static>,
+        issuer: Issuer<'static, KeyPair>,
+    }
+
+    impl Authority {
+        /// All of these have the same name.
+        fn new() -> Self {
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().expect("a key");
+            let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+            Self { certificate, issuer: Issuer::new(params, key) }
+        }
+
+        /// List `number`, which revokes the serial numbers from 1 to `number`.
+        fn list(&self, number: u64, point: Option<&str>) -> Arc<NewerList> {
+            let now = OffsetDateTime::now_utc();
+            let revoked = |serial| RevokedCertParams {
+                serial_number: SerialNumber::from(serial),
+                revocation_time: now,
+                reason_code: None,
+                invalidity_date: None,
+            };
+            let list = CertificateRevocationListParams {
+                this_update: now,
+                next_update: now + Duration::DAY,
+                crl_number: SerialNumber::from(number),
+                issuing_distribution_point: point.map(|uri| CrlIssuingDistributionPoint {
+                    distribution_point: CrlDistributionPoint { uris: vec![uri.to_owned()] },
+                    scope: None,
+                }),
+                revoked_certs: (1..=number).map(revoked).collect(),
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            let list = list.signed_by(&self.issuer).expect("a list").der().to_vec();
+            let list = RevocationList::read(list, Path::new("")).expect("a list");
+            Arc::new(NewerList::new(list, Some(self.certificate.clone())))
+        }
+    }
+
+    fn trusting(authorities: &[&Authority]) -> Arc<ClientAuth> {
+        let anchor = |authority: &&Authority| TrustAnchor {
+            file: "clients.pem".into(),
+            certificate: authority.certificate.clone(),
+            kind: TrustKind::Authority,
+        };
+        Arc::new(ClientAuth {
+            mode: ClientAuthMode::RequireAndVerify,
+            trust: authorities.iter().map(anchor).collect(),
+            revocation_lists: Vec::new(),
+            newer_lists: Vec::new(),
+            deny: DenyList::default(),
+            expired_revocation_list: ExpiredRevocationList::Deny,
+            revocation_check: RevocationCheck::Chain,
+            expired_session: ExpiredSession::Cut,
+            announce_trust: true,
+        })
+    }
+
+    fn held(auth: &ClientAuth) -> Vec<String> {
+        auth.newer_lists.iter().filter_map(|newer| newer.list.number_in_words()).collect()
+    }
+
+    fn with(auth: &Arc<ClientAuth>, lists: Vec<Arc<NewerList>>) -> Option<Arc<ClientAuth>> {
+        auth.tightened(&Tightening { lists, ..Tightening::default() }, None)
+    }
+
+    #[test]
+    fn only_the_newest_list_of_each_authority_is_held() {
+        let (own, other) = (Authority::new(), Authority::new());
+        let mut auth = trusting(&[&own, &other]);
+        for number in 1..=50 {
+            auth = with(&auth, vec![own.list(number, None)]).expect("it is new");
+            assert_eq!(held(&auth), [number.to_string()]);
+        }
+        // Another authority of the same name has another key.
+        auth = with(&auth, vec![other.list(7, None)]).expect("it is new");
+        assert_eq!(held(&auth), ["50", "7"]);
+        assert!(with(&auth, vec![own.list(49, None), other.list(6, None)]).is_none(), "they are older");
+        // Whichever comes first.
+        for numbers in [[51, 52], [52, 51]] {
+            let auth = with(&auth, numbers.map(|number| own.list(number, None)).to_vec()).expect("they are new");
+            assert_eq!(held(&auth), ["7", "52"]);
+        }
+    }
+
+    #[test]
+    fn lists_for_a_part_are_replaced_by_those_for_the_same_part() {
+        let own = Authority::new();
+        let mut auth = with(&trusting(&[&own]), vec![own.list(1, None)]).expect("it is new");
+        for number in 2..=20 {
+            for point in ["http://one.example/", "http://two.example/"] {
+                auth = with(&auth, vec![own.list(number, Some(point))]).expect("it is new");
+            }
+        }
+        assert_eq!(held(&auth), ["1", "20", "20"]);
+    }
+
+    #[test]
+    fn list_whose_distribution_point_cannot_be_parsed_has_no_readable_scope() {
+        let own = Authority::new();
+        let uri = "http://one.example/";
+        assert!(own.list(1, None).list.has_readable_scope());
+        let ordinary = own.list(1, Some(uri));
+        assert!(ordinary.list.has_readable_scope());
+        // The SEQUENCE (RFC 5280 section 5.2.5) becomes a SET.
+        let mut odd = ordinary.list.list.to_vec();
+        let uri_at = odd.windows(uri.len()).position(|bytes| bytes == uri.as_bytes()).expect("the URI");
+        assert_eq!(odd[uri_at - 8], 0x30, "{:x?}", &odd[uri_at - 8..uri_at]);
+        odd[uri_at - 8] = 0x31;
+        assert!(!RevocationList::read(odd, Path::new("")).expect("a list").has_readable_scope());
     }
 }

@@ -13,6 +13,7 @@ use crate::admission::Refused;
 use crate::backends::dial::Dialed;
 use crate::client_hello::Greeted;
 use crate::config::checked::Backend;
+use crate::explain;
 use crate::explain::refusals::{Circumstances, Refusal};
 use crate::gate::Gate;
 use crate::handshake::{Facts, Secured};
@@ -20,7 +21,7 @@ use crate::listener::Accepted;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::Name;
-use crate::model::rejection::{Reason, Rejection, Stage};
+use crate::model::rejection::{Cause, Reason, Rejection, Stage};
 use crate::relay::{Handle, Order, Path, RelaySummary};
 use crate::sessions::registry::{Entered, Holder, Session, Sessions};
 use crate::snapshot::Route;
@@ -264,7 +265,7 @@ impl Record {
     fn reject(&mut self, rejection: &Rejection) {
         self.decided = true;
         self.leaves(None);
-        let reason = rejection.reason;
+        let reason = rejection.reason();
         self.count_where_it_can(reason);
         if let (Stage::Certificate | Stage::Policy, Some(identity)) = (reason.stage(), &self.identity) {
             self.gate.doubt(self.client.ip(), &identity.fingerprint);
@@ -302,7 +303,7 @@ impl Record {
             stage: Some(reason.stage().label()),
             reason: reason.label(),
             side: Some(reason.side().label()),
-            detail: Some(detail(&rejection.detail)),
+            detail: Some(detail(&explain::detail(&rejection.cause))),
             alert: rejection.alert.map(|alert| alert.to_string()),
             ..self.line()
         });
@@ -324,10 +325,11 @@ impl Record {
         if !known && !self.gate.log.takes(self.gate.admission.source(self.client.ip()), summary.reason) {
             return;
         }
+        let cause = summary.cause.as_deref().map(explain::detail);
         self.gate.log.verdict(&Verdict {
             event: "closed",
             reason: summary.reason.label(),
-            detail: summary.detail.as_deref().map(detail),
+            detail: cause.or_else(|| summary.detail.clone()).map(|text| detail(&text)),
             backend: self.backend().map(ToString::to_string),
             path: Some(summary.path.label()),
             bytes_to_backend: Some(summary.moved.to_backend),
@@ -338,15 +340,14 @@ impl Record {
 
     /// Its task ended without a verdict.
     fn abandon(&mut self) {
-        const DETAIL: &str = "the connection ended without a verdict";
         let session = self.session.as_ref().map(|entered| Arc::clone(entered.session()));
         let Some(session) = session.filter(|_| self.steps.now == Step::Relay) else {
-            return self.reject(&Rejection::silent(Reason::Internal, DETAIL));
+            return self.reject(&Rejection::silent(Cause::NoVerdict));
         };
         // Payload has moved, so it is not to be counted as turned away. An order that it was about to follow is why it ended.
         let reason = session.relay.ordered().map_or(CloseReason::Internal, |order| order.reason);
-        let detail = (reason == CloseReason::Internal).then(|| DETAIL.to_owned());
-        self.close(&RelaySummary { reason, detail, path: session.path, moved: session.relay.moved() });
+        let cause = (reason == CloseReason::Internal).then(|| Box::new(Cause::NoVerdict));
+        self.close(&RelaySummary { reason, cause, detail: None, path: session.path, moved: session.relay.moved() });
     }
 
     /// It is no session any more: a reader of the verdict does not find it there. Counts it as cut, if it was told to end and did
@@ -447,6 +448,7 @@ mod tests {
     use crate::config;
     use crate::config::checked::LogFormat;
     use crate::model::names::ServerName;
+    use crate::model::rejection::HelloFault;
     use crate::relay::Support;
     use crate::snapshot::Snapshot;
     use crate::telemetry::log::Log;
@@ -529,11 +531,45 @@ mod tests {
         }
         assert_eq!(lines.len(), 2, "{lines:?}");
         // What `doorward why` and the status page are answered from.
-        let remembered: Vec<_> = gate.refusals.latest(3).iter().map(|refusal| (refusal.id, refusal.reason)).collect();
+        let remembered: Vec<_> = gate.refusals.latest(3).iter().map(|refusal| (refusal.id, refusal.reason())).collect();
         assert_eq!(remembered, [(2, Reason::Internal), (1, Reason::Internal)]);
         let internal = Reason::ALL.iter().position(|reason| *reason == Reason::Internal).expect("a reason");
         assert_eq!(gate.tally.now().rejected[internal], 2);
         assert!(metrics.contains("doorward_connections_accepted_total{listener=\"public\"} 2\n"), "{metrics}");
         assert!(metrics.contains("doorward_handshakes_in_progress{listener=\"public\"} 0\n"), "{metrics}");
+    }
+
+    /// A handshake that fails before its route counts may still have found one.
+    #[tokio::test]
+    async fn a_reason_that_a_route_does_not_have_is_counted_without_it() {
+        let config = config::parse(CONFIG, FilePath::new("doorward.toml")).expect("a configuration");
+        let gate = Arc::new(Gate::new(
+            Snapshot::build(&config).expect("a snapshot"),
+            Admission::new(config.limits.clone()),
+            Support::none(),
+            Arc::new(Metrics::new(&config).expect("metrics")),
+            Arc::new(Log::new(LogFormat::Json, io::sink()).expect("a log")),
+        ));
+        let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let _client = TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client");
+        let (stream, peer) = socket.accept().await.expect("a connection");
+        let listener = Arc::new(config.listeners[0].clone());
+        let mut record = Record::open(&gate, &Accepted { stream, peer, listener, at: Instant::now() });
+        let name = ServerName::from_client_hello("mail.home.example");
+        record.routed(gate.snapshot.load().routes.find(Some(&name)).expect("the route"));
+        record.rejected(&Rejection::silent(Cause::Malformed(HelloFault::Truncated)));
+        let (metrics, reason) = (gate.metrics.render(), Reason::Malformed);
+        let labels = format!(
+            "listener=\"public\",route=\"none\",stage=\"{}\",reason=\"{}\"",
+            reason.stage().label(),
+            reason.label()
+        );
+        for series in [
+            format!("doorward_connections_rejected_total{{{labels}}} 1\n"),
+            "doorward_connections_active{route=\"mail\"} 0\n".to_owned(),
+            "doorward_connections_active{route=\"none\"} 0\n".to_owned(),
+        ] {
+            assert!(metrics.contains(&series), "{series} in {metrics}");
+        }
     }
 }

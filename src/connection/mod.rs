@@ -14,13 +14,13 @@ use self::log::Record;
 use crate::admission::{Admitted, Last, Parting, Refused, Slots};
 use crate::authorize::{Authorized, authorize};
 use crate::backends::dial::{Dialed, dial};
-use crate::client_hello::{self, Greeted};
+use crate::client_hello::{self, Hello};
 use crate::config::checked::{SendProxyProtocol, Timeouts};
 use crate::gate::Gate;
-use crate::handshake::{Payload, Secured, handshake};
+use crate::handshake::{Parts, Payload, Secured, handshake};
 use crate::listener::Accepted;
 use crate::model::close::CloseReason;
-use crate::model::rejection::{Reason, Rejection};
+use crate::model::rejection::{Cause, Rejection, Text};
 use crate::proxy_protocol::{self, TlsFacts};
 use crate::relay::{self, Handle, Limits, Moved, Order, Path, RelaySummary};
 use crate::snapshot::{Access, Route, Snapshot};
@@ -38,7 +38,7 @@ enum Client {
     /// TLS ends here.
     Secured(Box<Secured>),
     /// The backend does TLS.
-    Raw(Box<Greeted>),
+    Raw(Box<Hello>),
 }
 
 /// A connection that has been let in, with a backend to talk to.
@@ -105,9 +105,7 @@ async fn begin(accepted: Accepted, gate: Arc<Gate>) -> Option<Rest> {
     let mut record = Record::open(&gate, &accepted);
     // One generation of the configuration for the whole connection.
     let snapshot = gate.snapshot.load_full();
-    let decided = gate.draining.run_until_cancelled(establish(accepted, &gate, &snapshot, &mut record)).await;
-    let draining = || Err(Rejection::silent(Reason::Draining, "the gate is shutting down").into());
-    let parting = match decided.unwrap_or_else(draining) {
+    let parting = match establish(accepted, &gate, &snapshot, &mut record).await {
         Ok(established) => return Some(relay(established, &gate, record)),
         Err(Ended::Refused(Refused { rejection, parting, .. })) => {
             record.rejected(&rejection);
@@ -129,6 +127,26 @@ async fn establish(
     snapshot: &Snapshot,
     record: &mut Record,
 ) -> Result<Established, Ended> {
+    // Nobody has been let in up to there, so there is nobody to be told. Behind it, a client that dialling is given up for is.
+    let permitted = gate.draining.run_until_cancelled(let_in(accepted, gate, snapshot, record)).await;
+    let permitted = permitted.unwrap_or_else(|| Err(draining().into()))?;
+
+    // On the heap, as is whatever else is large: most of those who knock never get here.
+    Box::pin(reach(permitted, gate, &snapshot.timeouts, record)).await
+}
+
+/// What connections are turned away for that are on their way in when the gate is told to stop.
+fn draining() -> Rejection {
+    Rejection::silent(Cause::Draining)
+}
+
+/// From accept to the permit.
+async fn let_in(
+    accepted: Accepted,
+    gate: &Gate,
+    snapshot: &Snapshot,
+    record: &mut Record,
+) -> Result<Permitted, Refused> {
     let hello_deadline = accepted.at + snapshot.timeouts.client_hello;
 
     let admitted = gate.admission.admit(accepted, hello_deadline, |client| record.comes_from(client)).await?;
@@ -136,14 +154,11 @@ async fn establish(
 
     // Until a handshake is over, its place may be needed for another one. A result that is there is never given up for that.
     let (evicted, gives_way) = admitted.slots.eviction();
-    let permitted = tokio::select! {
+    tokio::select! {
         biased;
-        permitted = Box::pin(permit(admitted, gate, snapshot, record)) => permitted?,
-        () = evicted.notified() => return Err(gives_way.into()),
-    };
-
-    // On the heap, as is whatever else is large: most of those who knock never get here.
-    Box::pin(reach(permitted, gate, &snapshot.timeouts, record)).await
+        permitted = Box::pin(permit(admitted, gate, snapshot, record)) => permitted,
+        () = evicted.notified() => Err(gives_way.into()),
+    }
 }
 
 /// From the first byte to the permit. Each step takes what the one before it gave, so none can be left out.
@@ -158,22 +173,24 @@ async fn permit(
 
     let route = match snapshot.routes.find(greeted.server_name.as_ref()) {
         Ok(route) => Arc::clone(route),
-        Err(reason) => return Err(greeted.refuse(reason)),
+        Err(_) => return Err(greeted.refuse()),
     };
     if let Err(rejection) = gate.admission.turn(&mut greeted.admitted.slots, route.terminates()).await {
-        return Err(greeted.admitted.refuse(rejection, Last::Nothing));
+        return Err(greeted.decide().admitted.refuse(rejection, Last::Nothing));
     }
     record.routed(&route);
 
     let (tls, policy) = match &route.access {
         Access::Certificate { tls, policy, .. } => (tls, policy),
         Access::Passthrough(policy) => {
-            greeted.admitted.slots.handshake_done();
-            if let Err(rejection) = gate.admission.without_certificate(&mut greeted.admitted.slots) {
-                return Err(greeted.admitted.refuse(rejection, Last::Nothing));
+            // What speaks TLS with the backend is told nothing from here on.
+            let mut hello = greeted.decide();
+            hello.admitted.slots.handshake_done();
+            if let Err(rejection) = gate.admission.without_certificate(&mut hello.admitted.slots) {
+                return Err(hello.admitted.refuse(rejection, Last::Nothing));
             }
             let authorized = policy.permit();
-            return Ok(Permitted { authorized, route, client: Client::Raw(Box::new(greeted)) });
+            return Ok(Permitted { authorized, route, client: Client::Raw(Box::new(hello)) });
         }
     };
 
@@ -194,8 +211,8 @@ async fn permit(
         Err(rejection) => return Err(secured.refuse(rejection)),
     };
 
-    let slots = &mut secured.admitted.slots;
-    let place = match (&secured.identity, &secured.chain) {
+    let Parts { admitted: Admitted { slots, .. }, identity, chain, .. } = &mut **secured;
+    let place = match (identity, chain) {
         (Some(identity), Some(chain)) if identity.verified => gate.admission.vouch(slots, identity, chain),
         _ => gate.admission.without_certificate(slots),
     };
@@ -221,10 +238,10 @@ async fn reach(
             let header = proxy_header(route.send_proxy_protocol, secured);
             (secured.server_name.clone(), secured.chain.clone(), header)
         }
-        Client::Raw(greeted) => {
+        Client::Raw(hello) => {
             let local = || admitted.destination();
             let header = proxy_protocol::header(route.send_proxy_protocol, admitted.client, local, None);
-            (greeted.server_name.clone(), None, header)
+            (hello.server_name.clone(), None, header)
         }
     };
     let path = client.path(gate);
@@ -238,6 +255,7 @@ async fn reach(
     let dialed = tokio::select! {
         biased;
         order = told.wait_for_order() => Err(Interrupted::Order(order)),
+        () = gate.draining.cancelled() => Err(Interrupted::Refused(draining())),
         rejection = until_refused(gate, &allowed) => Err(Interrupted::Refused(rejection)),
         dialed = dialing => dialed.map_err(Interrupted::Refused),
     };
@@ -245,8 +263,14 @@ async fn reach(
 
     match dialed {
         Ok(dialed) => Ok(client.established(path, dialed, limits, told)?),
-        Err(Interrupted::Order(Order { reason: CloseReason::CutByHand, detail, .. })) => {
-            let summary = RelaySummary { reason: CloseReason::CutByHand, detail, path, moved: Moved::default() };
+        Err(Interrupted::Order(Order { reason: CloseReason::CutByHand, .. })) => {
+            let summary = RelaySummary {
+                reason: CloseReason::CutByHand,
+                cause: None,
+                detail: None,
+                path,
+                moved: Moved::default(),
+            };
             Err(Ended::Cut(summary, client.close()))
         }
         // What is wrong by now is told exactly.
@@ -275,25 +299,15 @@ async fn until_refused(gate: &Gate, allowed: &impl Fn() -> Result<(), Rejection>
 }
 
 /// What a connection is turned away for that was told to end before payload moved.
-fn refusal(Order { reason, detail, .. }: Order) -> Rejection {
-    let reason = match reason {
-        CloseReason::Revoked => Reason::Revoked,
-        CloseReason::Denied => Reason::Denied,
-        CloseReason::Expired => Reason::Expired,
-        CloseReason::NotAllowed => Reason::IdentityNotAllowed,
-        CloseReason::NotTrusted => Reason::UnknownCa,
-        CloseReason::RouteRemoved => Reason::ServerNameUnknown,
-        CloseReason::DrainDeadline => Reason::Draining,
-        _ => Reason::Internal,
-    };
-    Rejection::silent(reason, detail.unwrap_or_else(|| "it was told to end".to_owned()))
+fn refusal(Order { reason, cause, .. }: Order) -> Rejection {
+    cause.map_or(Cause::Ordered(reason), |cause| *cause).into()
 }
 
 impl Client {
-    const fn admitted(&self) -> &Admitted {
+    fn admitted(&self) -> &Admitted {
         match self {
             Self::Secured(secured) => &secured.admitted,
-            Self::Raw(greeted) => &greeted.admitted,
+            Self::Raw(hello) => &hello.admitted,
         }
     }
 
@@ -314,7 +328,7 @@ impl Client {
     fn refuse(self, rejection: Rejection) -> Refused {
         match self {
             Self::Secured(secured) => secured.refuse(rejection),
-            Self::Raw(greeted) => greeted.admitted.refuse(rejection, Last::Nothing),
+            Self::Raw(hello) => hello.admitted.refuse(rejection, Last::Nothing),
         }
     }
 
@@ -322,7 +336,7 @@ impl Client {
     fn close(self) -> Parting {
         match self {
             Self::Secured(secured) => secured.close(),
-            Self::Raw(greeted) => greeted.admitted.part(Last::Nothing).1,
+            Self::Raw(hello) => hello.admitted.part(Last::Nothing).1,
         }
     }
 
@@ -334,9 +348,9 @@ impl Client {
         told: Arc<Handle>,
     ) -> Result<Established, Rejection> {
         let (admitted, tls) = match self {
-            Self::Raw(greeted) => (greeted.admitted, Tls::Passthrough),
+            Self::Raw(hello) => (hello.admitted, Tls::Passthrough),
             Self::Secured(secured) => {
-                let Secured { admitted, keys, payload, .. } = *secured;
+                let Parts { admitted, keys, payload, .. } = secured.decide();
                 let tls = match (path, payload) {
                     (Path::Kernel, _) => Tls::Kernel(Box::new(keys)),
                     (_, Payload::InSocket) => Tls::Terminated(session(keys)?, Pending::default()),
@@ -351,7 +365,7 @@ impl Client {
 }
 
 fn session(keys: Keys) -> Result<Box<Session>, Rejection> {
-    let session = Session::new(keys).map_err(|error| Rejection::silent(Reason::Internal, error.to_string()));
+    let session = Session::new(keys).map_err(|error| Rejection::silent(Cause::Tls(Text::new(error))));
     session.map(Box::new)
 }
 
@@ -412,3 +426,6 @@ fn to_the_end(
         Poll::Ready(())
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::serve::{Control, Facts};
 pub use self::socket::BindError;
+pub use crate::explain::told::{Certificate, Refusal};
 use crate::reload::policy_report::Change;
 
 /// The longest question, in bytes.
@@ -310,30 +311,6 @@ pub struct Session {
     pub bytes_to_client: u64,
 }
 
-/// A certificate that was shown. What a stranger chose is escaped and bounded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Certificate {
-    /// What its holder is called.
-    pub name: String,
-    /// All names in it, or the first few.
-    pub names: Vec<String>,
-    /// SHA-256 of the certificate.
-    pub fingerprint: String,
-    /// Its serial number.
-    pub serial: String,
-    /// Who issued it, or so it says.
-    pub issuer: String,
-    /// Before this it is not valid (RFC 3339).
-    pub not_before: String,
-    /// After this it is not valid (RFC 3339).
-    pub not_after: String,
-    /// Whether a trust anchor vouches for it.
-    pub verified: bool,
-    /// Whether an authority in `trust` signed it. If it is not verified as well, the client has not proved to have its key.
-    #[serde(default)]
-    pub anchored: bool,
-}
-
 /// Why somebody was turned away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Why {
@@ -343,51 +320,4 @@ pub struct Why {
     pub rejected: u64,
     /// The newest of what was asked about, the newest first.
     pub refusals: Vec<Refusal>,
-}
-
-/// A connection that was turned away. The names are those of the log's fields.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// What happened, in a sentence.
-    pub explanation: String,
-    /// What to do about it.
-    pub advice: String,
-    /// When (RFC 3339).
-    pub time: String,
-    /// How long ago.
-    pub seconds: u64,
-    /// Its number, as in the log.
-    pub id: u64,
-    /// Where it arrived.
-    pub listener: String,
-    /// Who connected: address and port.
-    pub source: String,
-    /// The server name that was asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_name: Option<String>,
-    /// The route, once it was known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub route: Option<String>,
-    /// Where in the journey it was turned away.
-    pub stage: String,
-    /// Why.
-    pub reason: String,
-    /// Who brought it about.
-    pub side: String,
-    /// More about it.
-    pub detail: String,
-    /// The TLS alert that the client was sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alert: Option<String>,
-    /// The certificate that was shown.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<Certificate>,
-    /// How many refusals this stands for: of a certificate that an authority in `trust` signed, only the latest for each
-    /// reason is kept.
-    #[serde(default = "once")]
-    pub times: u64,
-}
-
-const fn once() -> u64 {
-    1
 }

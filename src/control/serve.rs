@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
+use tracing::debug;
 
 use super::socket::{self, BindError, SocketFile};
 use super::{
@@ -22,15 +23,14 @@ use super::{
     SESSIONS_MAX, Session, Sessions, Status, Why,
 };
 use crate::config::checked::Config;
-use crate::explain::explain;
-use crate::explain::refusals::{self, Shown, Wanted};
+use crate::explain::moment;
+use crate::explain::refusals::{Shown, Wanted};
 use crate::gate::{Gate, Reviewed};
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Cause, Current, Door, Reloader};
 use crate::sessions::registry;
 use crate::sessions::selector::Whom;
 use crate::telemetry::expiries::Expiry;
-use crate::telemetry::log::moment;
 
 /// Connections at once. For one more, the oldest is dropped: whoever has a question asks it at once.
 const CONNECTIONS: usize = 8;
@@ -229,6 +229,7 @@ async fn answer(
     reloader: &Reloader,
 ) -> Answer {
     let now = OffsetDateTime::now_utc();
+    debug!(?request, "control request");
     match request {
         Request::Reload => reload(reloader).await,
         Request::InForce { .. } => {
@@ -257,7 +258,7 @@ async fn answer(
                 Answer::Why(Why {
                     known,
                     rejected: gate.refusals.total(),
-                    refusals: refusals.iter().map(|one| refusal(one, now)).collect(),
+                    refusals: refusals.iter().map(|one| Refusal::new(one, now)).collect(),
                 })
             }
         },
@@ -353,47 +354,11 @@ fn session(session: &registry::Session, now: OffsetDateTime) -> Session {
         source: session.source.to_string(),
         listener: session.listener.to_string(),
         route: session.route.to_string(),
-        certificate: session.identity.as_deref().map(|identity| certificate(&Shown::from(identity))),
+        certificate: session.identity.as_deref().map(|identity| Certificate::from(&Shown::from(identity))),
         backend: session.backend.get().map(ToString::to_string),
         path: session.path.label().to_owned(),
         bytes_to_backend: moved.to_backend,
         bytes_to_client: moved.to_client,
-    }
-}
-
-fn refusal(refusal: &refusals::Refusal, now: OffsetDateTime) -> Refusal {
-    let explanation = explain(refusal, now);
-    Refusal {
-        explanation: explanation.sentence,
-        advice: explanation.advice,
-        time: rfc3339(refusal.at),
-        seconds: seconds(refusal.at, now),
-        id: refusal.id,
-        listener: refusal.listener.to_string(),
-        source: refusal.source.to_string(),
-        server_name: refusal.server_name.as_deref().map(str::to_owned),
-        route: refusal.route.as_ref().map(ToString::to_string),
-        stage: refusal.reason.stage().label().to_owned(),
-        reason: refusal.reason.label().to_owned(),
-        side: refusal.reason.side().label().to_owned(),
-        detail: refusal.detail.to_string(),
-        alert: refusal.alert.map(|alert| alert.to_string()),
-        certificate: refusal.certificate.as_ref().map(certificate),
-        times: refusal.times,
-    }
-}
-
-fn certificate(shown: &Shown) -> Certificate {
-    Certificate {
-        name: shown.name().to_owned(),
-        names: shown.names.iter().map(ToString::to_string).collect(),
-        fingerprint: shown.fingerprint.to_string(),
-        serial: shown.serial.to_string(),
-        issuer: shown.issuer.to_string(),
-        not_before: moment(shown.not_before),
-        not_after: moment(shown.not_after),
-        verified: shown.verified,
-        anchored: shown.anchored,
     }
 }
 

@@ -1,183 +1,17 @@
-//! A refusal in words: what happened, and what to do about it, for somebody who has never seen a certificate.
+//! A refusal in words: what happened, and what to do about it, for a reader who has never seen a certificate; and the latest
+//! refusals, for those who ask.
 //!
-//! Pure, and the same for `doorward why`, the control socket and the status page.
+//! All text about a refusal is made here: the log's `detail`, `doorward why` and `explain`, the control socket, the status page.
 
-mod advice;
+mod parts;
 pub mod refusals;
+pub mod told;
+mod words;
 
-use serde::Serialize;
-use time::OffsetDateTime;
-
-pub use self::advice::advice;
-use crate::authorize::UNVERIFIED;
-use crate::explain::refusals::{Refusal, Shown};
-use crate::model::rejection::Reason;
-
-/// A refusal in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Explanation {
-    /// What happened.
-    pub sentence: String,
-    /// What to do about it.
-    pub advice: String,
-}
-
-/// Says what happened and what to do about it. Dates are told as they are at `now`.
-pub fn explain(refusal: &Refusal, now: OffsetDateTime) -> Explanation {
-    Explanation { sentence: sentence(refusal, now), advice: specific(refusal) }
-}
-
-fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
-    let source = refusal.source.ip().to_canonical().to_string();
-    let detail = &*refusal.detail;
-    let asked = refusal.server_name.as_deref().unwrap_or("no name in particular");
-    let route = refusal.route.as_ref().map_or("none", |route| route.as_str());
-    let shown = refusal.certificate.as_ref();
-    // Whoever shows a certificate that nobody vouches for is not necessarily the one it names.
-    let name = shown.map_or(source.as_str(), Shown::name);
-    // The names in a certificate that no authority in trust signed are the client's own words.
-    let certificate = match shown {
-        Some(shown) if !shown.anchored => format!(
-            "{source} showed a certificate that calls itself {name}, and no authority in trust is known to have signed it: it"
-        ),
-        _ => format!("{name}'s certificate"),
-    };
-    match refusal.reason {
-        // They know where they lead.
-        Reason::ConnectionLimit if refusal.route.is_some() => {
-            format!("{source} found no place on the route {route}: {detail}.")
-        }
-        Reason::SourceLimit if refusal.route.is_some() => {
-            format!("{source} had too many connections open to be let in on the route {route}: {detail}.")
-        }
-        Reason::ConnectionLimit => {
-            format!("{source} found no place: as many connections were open as limits.connections allows.")
-        }
-        Reason::HandshakeLimit => format!(
-            "{source} connected and did not go on, and had to give way to somebody else: all places of limits.handshakes \
-             were taken."
-        ),
-        Reason::SourceLimit => {
-            format!("{source} had as many connections open as limits.connections_per_source allows one address.")
-        }
-        Reason::SourceRate => {
-            format!("{source} connected more often than limits.connection_rate_per_source allows one address.")
-        }
-        Reason::SourceBanned => format!("{source} failed again and again and has to wait: {detail}."),
-        Reason::SourceDenied => format!("{source} may not connect to the listener {}: {detail}.", refusal.listener),
-        Reason::ProxyHeaderMissing => format!(
-            "{source} stands in proxy_protocol_from of the listener {}, but did not say on whose behalf it connects: \
-             {detail}.",
-            refusal.listener
-        ),
-        Reason::ProxyHeaderInvalid => {
-            format!("{source} said on whose behalf it connects, but in a way that cannot be read: {detail}.")
-        }
-        Reason::Draining => format!("{source} was on its way in when the gate was stopped."),
-        Reason::ClientHelloTimeout => format!("{source} connected and did not begin a TLS connection in time."),
-        Reason::ClientHelloClosedEarly => {
-            format!("{source} connected and hung up before it had begun a TLS connection.")
-        }
-        Reason::NotTls => match detail {
-            "other" => format!("{source} sent something that is not TLS."),
-            what => format!("{source} sent something that is not TLS, but {what}."),
-        },
-        Reason::Malformed => format!("{source} began a TLS connection in a way that cannot be read."),
-        Reason::TooLarge => format!("{source} began a TLS connection with far more bytes than any device needs."),
-        Reason::ServerNameMissing => format!("{source} did not say which server name it wants."),
-        Reason::ServerNameUnknown => format!("{source} asked for {asked}, and no route has that name."),
-        Reason::ProtocolVersion => format!("{source} speaks no version of TLS that is still safe: {detail}."),
-        Reason::NoSharedParameters => {
-            format!("{source} knows no way to encrypt that is still safe, so it and the gate have none in common.")
-        }
-        Reason::NoApplicationProtocol => {
-            format!("{source} asked for {asked}, but speaks none of the protocols that the route {route} offers.")
-        }
-        Reason::Misbehaved => format!("{source} broke the rules of TLS: {detail}."),
-        Reason::PeerAlert => format!("{source} asked for {asked} and then refused the gate: {detail}."),
-        Reason::HandshakeTimeout => {
-            format!("{source} asked for {asked} and did not finish the TLS handshake in time.")
-        }
-        Reason::HandshakeClosedEarly => {
-            format!("{source} asked for {asked} and hung up in the middle of the TLS handshake.")
-        }
-        Reason::CertificateRequired => format!("{source} asked for {asked} and showed no certificate."),
-        Reason::UnknownCa => {
-            let issuer = shown.map_or("nobody", |shown| &*shown.issuer);
-            format!(
-                "{source} showed a certificate that calls itself {name}, and nobody whom trust names has issued it. It says \
-                 that this one did: {issuer}."
-            )
-        }
-        Reason::Expired => match shown.map(|shown| shown.not_after) {
-            Some(end) if end < refusal.at.unix_timestamp() => {
-                format!("{certificate} expired {} ago.", lasting(now.unix_timestamp().saturating_sub(end)))
-            }
-            _ => format!("An authority that stands between {name}'s certificate and trust has expired."),
-        },
-        Reason::NotYetValid => match shown.map(|shown| shown.not_before) {
-            Some(begin) if begin > now.unix_timestamp() => format!(
-                "{certificate} is not valid before {}, which is {} from now.",
-                date(begin),
-                lasting(begin.saturating_sub(now.unix_timestamp()))
-            ),
-            Some(begin) if begin > refusal.at.unix_timestamp() => {
-                format!("{certificate} was not valid before {}; by now it is.", date(begin))
-            }
-            _ => format!("An authority that stands between {name}'s certificate and trust is not valid yet."),
-        },
-        Reason::Revoked => format!("{name}'s certificate was revoked: a revocation list names it."),
-        Reason::Denied => format!("{certificate} is shut out by its line in the configuration: {detail}."),
-        Reason::RevocationUnknown => format!(
-            "Whether {name}'s certificate was revoked could not be told: revocation_lists lacks a list of the authority \
-             that issued it, or of one above."
-        ),
-        Reason::RevocationListExpired => format!(
-            "Whether {name}'s certificate was revoked could not be told: the list of the authority that issued it is out \
-             of date."
-        ),
-        Reason::WrongPurpose => {
-            format!("{certificate} is not for devices that connect, but for something else, such as a server.")
-        }
-        Reason::BadSignature if shown.is_some_and(|shown| !shown.anchored) => {
-            format!(
-                "{source} showed a certificate that calls itself {name}, and could not prove that it has the key to it."
-            )
-        }
-        Reason::BadSignature => {
-            format!("{source} showed {name}'s certificate, but could not prove that it has the key to it.")
-        }
-        Reason::UnsupportedKey => format!("{certificate} cannot be checked: {detail}."),
-        Reason::CertificateInvalid => format!("{certificate} is not one that a device can use here: {detail}."),
-        Reason::IdentityNotAllowed => match shown {
-            Some(_) if detail == UNVERIFIED => format!(
-                "{source} showed a certificate that calls itself {name}. Nobody has verified it, and the route {route} \
-                 does not let such ones in."
-            ),
-            Some(_) => format!("{name}'s certificate is a good one, but the route {route} does not let {name} in."),
-            None => {
-                format!("{source} showed no certificate, and the route {route} does not let anybody in without one.")
-            }
-        },
-        Reason::BackendRefused => {
-            format!("{} was let in, but nothing listens where the route {route} leads: {detail}.", who(refusal))
-        }
-        Reason::BackendTimeout => {
-            format!(
-                "{} was let in, but what the route {route} leads to did not answer in time: {detail}.",
-                who(refusal)
-            )
-        }
-        Reason::BackendUnreachable => {
-            format!("{} was let in, but there is no way to what the route {route} leads to: {detail}.", who(refusal))
-        }
-        Reason::BackendUnresolved => format!(
-            "{} was let in, but the name of what the route {route} leads to cannot be looked up: {detail}.",
-            who(refusal)
-        ),
-        Reason::Internal => format!("{source} was turned away by a fault of the gate: {detail}."),
-    }
-}
+pub use self::parts::moment;
+use self::refusals::Refusal;
+pub use self::words::{Words, detail, sentence, words};
+use crate::model::rejection::{Cause, Reason};
 
 /// Who was let in: a device by its name, any other client by its address.
 fn who(refusal: &Refusal) -> String {
@@ -188,11 +22,11 @@ fn who(refusal: &Refusal) -> String {
         .map_or_else(|| refusal.source.ip().to_canonical().to_string(), |shown| shown.name().to_owned())
 }
 
-/// What to do, with the names of this case where they help.
-fn specific(refusal: &Refusal) -> String {
+/// What to do about a refusal, with the names of this case where they help.
+pub fn advice(refusal: &Refusal) -> String {
     let shown = refusal.certificate.as_ref();
     let route = refusal.route.as_ref().map_or("none", |route| route.as_str());
-    match (refusal.reason, shown) {
+    match (refusal.reason(), shown) {
         (Reason::ServerNameUnknown, _) => {
             let asked = refusal.server_name.as_deref().unwrap_or_default();
             format!(
@@ -214,7 +48,7 @@ fn specific(refusal: &Refusal) -> String {
             | Reason::CertificateInvalid,
             Some(shown),
         ) if !shown.anchored => {
-            format!("If it was not one of your devices, there is nothing to do. If it was: {}", advice(refusal.reason))
+            format!("If it was not one of your devices, there is nothing to do. If it was: {}", words(refusal.reason()).advice)
         }
         (Reason::Expired, Some(shown)) => format!(
             "Issue {} a new certificate (doorward ca renew NAME) and install it there. If this one should \
@@ -229,34 +63,12 @@ fn specific(refusal: &Refusal) -> String {
             "If that was a mistake, or the device is back, issue {} a new certificate (doorward ca device NAME).",
             shown.name()
         ),
-        (Reason::IdentityNotAllowed, Some(shown)) if &*refusal.detail != UNVERIFIED => format!(
+        (Reason::IdentityNotAllowed, Some(shown)) if refusal.cause != Cause::Unverified => format!(
             "If it should get in, add \"{}\" to allow of the route {route}, or to one of its groups.",
             shown.name()
         ),
-        (reason, _) => advice(reason).to_owned(),
+        (reason, _) => words(reason).advice.to_owned(),
     }
-}
-
-/// A time in its largest unit, rounded down: how people would say it.
-pub fn lasting(seconds: i64) -> String {
-    let (count, unit) = match seconds {
-        ..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86_400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    counted(u64::try_from(count).unwrap_or(0), unit)
-}
-
-/// So many of what is called `one` if it is one, and gets an s if it is more.
-pub fn counted(count: u64, one: &str) -> String {
-    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
-}
-
-/// A moment as a date.
-fn date(seconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .map_or_else(|_| "a date that no clock can show".to_owned(), |moment| moment.date().to_string())
 }
 
 #[cfg(test)]
@@ -264,9 +76,14 @@ mod tests {
     use std::collections::HashSet;
     use std::net::SocketAddr;
 
+    use super::refusals::Shown;
+    use time::OffsetDateTime;
+
     use super::*;
     use crate::model::identity::Sha256;
     use crate::model::names::Name;
+    use crate::model::rejection::Text;
+    use crate::model::rejection::testing::every_cause;
     use crate::model::source::{Prefixes, Source};
 
     const DAY: i64 = 86_400;
@@ -289,7 +106,13 @@ mod tests {
         }
     }
 
+    /// The first of the causes that are counted as `reason`.
     fn refusal(reason: Reason, certificate: Option<Shown>) -> Refusal {
+        let cause = every_cause().into_iter().find(|cause| cause.reason() == reason);
+        with_cause(cause.expect("every reason has a cause"), certificate)
+    }
+
+    fn with_cause(cause: Cause, certificate: Option<Shown>) -> Refusal {
         Refusal {
             at: now(),
             id: 1,
@@ -298,8 +121,7 @@ mod tests {
             listener: Name::parse("public").expect("a name"),
             server_name: Some("nas.home.example".into()),
             route: Some(Name::parse("nas").expect("a name")),
-            reason,
-            detail: "the detail".into(),
+            cause,
             alert: None,
             certificate,
             times: 1,
@@ -307,7 +129,7 @@ mod tests {
     }
 
     fn said(refusal: &Refusal) -> String {
-        let Explanation { sentence, advice } = explain(refusal, now());
+        let (sentence, advice) = (sentence(refusal, now()), advice(refusal));
         format!("{sentence} {advice}")
     }
 
@@ -317,7 +139,7 @@ mod tests {
             let mut sentences = HashSet::new();
             for &reason in Reason::ALL {
                 let refusal = refusal(reason, certificate.clone());
-                let Explanation { sentence, advice } = explain(&refusal, now());
+                let (sentence, advice) = (sentence(&refusal, now()), advice(&refusal));
                 for text in [&sentence, &advice] {
                     assert!(text.ends_with('.') || text.ends_with(')') || text.ends_with('?'), "{reason}: {text}");
                     assert!(text.len() > 20 && !text.contains("  "), "{reason}: {text}");
@@ -329,6 +151,54 @@ mod tests {
         }
     }
 
+    /// Words of riddles and of people; the texts are about clients, devices and certificates.
+    const BANNED: &[&str] = &[
+        "nobody",
+        "whoever",
+        "whom",
+        "himself",
+        "herself",
+        "he",
+        "his",
+        "him",
+        "somebody",
+        "to be had",
+        "by itself",
+        "stands in",
+        "what became of",
+    ];
+
+    fn assert_plain(text: &str) {
+        let words = format!(" {} ", text.to_lowercase().replace(|c: char| !c.is_alphanumeric(), " "));
+        for banned in BANNED {
+            assert!(!words.contains(&format!(" {banned} ")), "{banned:?} in {text:?}");
+        }
+    }
+
+    #[test]
+    fn every_cause_has_plain_text() {
+        for cause in every_cause() {
+            let text = detail(&cause);
+            // One word is enough for another protocol: "http", "ssh".
+            assert!(text.len() > 2 && !text.ends_with('.') && !text.contains("  "), "{cause:?}: {text:?}");
+            assert_plain(&text);
+            for certificate in [None, Some(shown()), Some(Shown { anchored: true, verified: true, ..shown() })] {
+                assert_plain(&said(&with_cause(cause.clone(), certificate)));
+            }
+        }
+    }
+
+    #[test]
+    fn every_reason_has_plain_words() {
+        let mut short = HashSet::new();
+        for &reason in Reason::ALL {
+            let Words { short: text, advice } = words(reason);
+            assert!(!text.is_empty() && !text.ends_with('.') && short.insert(text), "{reason}: {text:?}");
+            assert_plain(text);
+            assert_plain(advice);
+        }
+    }
+
     #[test]
     fn the_names_and_dates_of_the_case_are_told() {
         let shown = || Shown { anchored: true, ..shown() };
@@ -337,7 +207,7 @@ mod tests {
         assert!(text.starts_with("alice-phone's certificate expired 3 days ago. Issue alice-phone a new "), "{text}");
         // The certificate itself is good.
         let text = said(&refusal(Reason::Expired, Some(shown())));
-        assert!(text.starts_with("An authority that stands between alice-phone's certificate and trust"), "{text}");
+        assert!(text.starts_with("An authority between alice-phone's certificate and trust"), "{text}");
 
         let early = Shown { not_before: NOW + 2 * 3600, ..shown() };
         let text = said(&refusal(Reason::NotYetValid, Some(early)));
@@ -347,10 +217,11 @@ mod tests {
         assert!(text.contains("calls itself alice-phone") && text.contains("CN=Another house"), "{text}");
         let text = said(&refusal(Reason::ServerNameUnknown, None));
         assert!(text.contains("asked for nas.home.example") && text.contains("add \"nas.home.example\" to"), "{text}");
-        let text = said(&refusal(Reason::IdentityNotAllowed, Some(shown())));
+        let not_allowed = Cause::NameNotAllowed { name: Text::new("alice-phone"), name_constrained: false };
+        let text = said(&with_cause(not_allowed, Some(shown())));
         assert!(text.starts_with("alice-phone's certificate is a good one"), "{text}");
-        let unverified = Refusal { detail: UNVERIFIED.into(), ..refusal(Reason::IdentityNotAllowed, Some(shown())) };
-        assert!(said(&unverified).contains("Nobody has verified it"), "{}", said(&unverified));
+        let unverified = Refusal { cause: Cause::Unverified, ..refusal(Reason::IdentityNotAllowed, Some(shown())) };
+        assert!(said(&unverified).contains("It was not verified"), "{}", said(&unverified));
         assert!(text.contains("add \"alice-phone\" to allow of the route nas"), "{text}");
         let text = said(&refusal(Reason::IdentityNotAllowed, None));
         assert!(text.starts_with("192.0.2.7 showed no certificate"), "{text}");
@@ -388,20 +259,5 @@ mod tests {
         let verified = Shown { anchored: true, verified: true, ..shown() };
         let text = said(&refusal(Reason::BackendRefused, Some(verified)));
         assert!(text.starts_with("alice-phone was let in"), "{text}");
-    }
-
-    #[test]
-    fn times_are_told_as_people_tell_them() {
-        for (seconds, text) in [
-            (-5, "0 seconds"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "1 minute"),
-            (7199, "1 hour"),
-            (2 * DAY - 1, "1 day"),
-            (400 * DAY, "400 days"),
-        ] {
-            assert_eq!(lasting(seconds), text);
-        }
     }
 }

@@ -5,7 +5,6 @@
 //! push out what happened to a device, and a device that tries again and again has one entry for each reason.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +12,7 @@ use time::OffsetDateTime;
 
 use crate::model::identity::{Identity, Sha256};
 use crate::model::names::{Name, printable, visible};
-use crate::model::rejection::{Alert, Reason, Rejection};
+use crate::model::rejection::{Alert, Cause, Reason, Rejection};
 use crate::model::source::Source;
 
 /// Refusals kept of anchored certificates, as many of other certificates, and as many of connections that showed none.
@@ -21,9 +20,6 @@ pub const KEPT_OF_EACH: usize = 512;
 
 /// The longest text of a stranger's in an entry, in bytes.
 const STRANGER_MAX: usize = 128;
-
-/// The longest detail, in bytes.
-const DETAIL_MAX: usize = 256;
 
 /// The most names of one certificate.
 const NAMES_MAX: usize = 4;
@@ -46,10 +42,8 @@ pub struct Refusal {
     pub server_name: Option<Box<str>>,
     /// The route, if it was known by then.
     pub route: Option<Name>,
-    /// Why; tells the stage as well.
-    pub reason: Reason,
-    /// More about it, in words.
-    pub detail: Box<str>,
+    /// What happened; tells the reason and the stage as well.
+    pub cause: Cause,
     /// The alert that the client was sent.
     pub alert: Option<Alert>,
     /// The certificate that was shown.
@@ -140,8 +134,7 @@ impl Refusal {
             listener: circumstances.listener.clone(),
             server_name: circumstances.server_name.map(|name| cut(visible(name, STRANGER_MAX), STRANGER_MAX)),
             route: circumstances.route.cloned(),
-            reason: rejection.reason,
-            detail: cut(visible(&rejection.detail, DETAIL_MAX), DETAIL_MAX),
+            cause: rejection.cause.clone(),
             alert: rejection.alert,
             certificate: circumstances.identity.map(Shown::from),
             times: 1,
@@ -154,9 +147,14 @@ impl Refusal {
 type DeviceKey = (Sha256, bool, Reason);
 
 impl Refusal {
+    /// Why it was turned away, as it is counted.
+    pub const fn reason(&self) -> Reason {
+        self.cause.reason()
+    }
+
     fn device_key(&self) -> Option<DeviceKey> {
         let shown = self.certificate.as_ref().filter(|shown| shown.anchored)?;
-        Some((shown.fingerprint, shown.verified, self.reason))
+        Some((shown.fingerprint, shown.verified, self.reason()))
     }
 }
 
@@ -188,29 +186,18 @@ pub enum Wanted {
 }
 
 /// Why a text is no [`Wanted`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWanted {
     /// Nothing at all.
+    #[error("write an address, a fingerprint, the name of a device, or the word last")]
     Empty,
     /// `sha256:` and then something else than hexadecimal digits, or fewer than four.
+    #[error("a fingerprint is \"sha256:\" and its 64 hexadecimal digits, or at least the first four of them")]
     Fingerprint,
     /// Longer than anything that is kept.
+    #[error("no address, fingerprint or name is so long")]
     TooLong,
 }
-
-impl fmt::Display for InvalidWanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "write an address, a fingerprint, the name of a device, or the word last",
-            Self::Fingerprint => {
-                "a fingerprint is \"sha256:\" and its 64 hexadecimal digits, or at least the first four of them"
-            }
-            Self::TooLong => "no address, fingerprint or name is so long",
-        })
-    }
-}
-
-impl std::error::Error for InvalidWanted {}
 
 impl Wanted {
     /// Reads `last`, an IP address, `sha256:…` (colons between the digits do not matter), or the name of a device.
@@ -351,222 +338,4 @@ impl Refusals {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::identity::{Serial, Twins};
-    use crate::model::source::Prefixes;
-
-    fn identity(name: &str) -> Identity {
-        Identity {
-            verified: false,
-            anchored: false,
-            emails: Vec::new(),
-            uris: Vec::new(),
-            dns_names: Vec::new(),
-            ips: Vec::new(),
-            common_name: Some(name.to_owned()),
-            organizational_units: Vec::new(),
-            name_constrained: false,
-            fingerprint: Sha256::of(name.as_bytes()),
-            twins: Twins::known(Vec::new()),
-            unsupported_key: None,
-            spki: Sha256([2; 32]),
-            serial: Serial::from_be_bytes(&[3]),
-            issuer: "CN=test".into(),
-            not_before: 0,
-            not_after: i64::MAX,
-        }
-    }
-
-    fn refusal(id: u64, source: &str, identity: Option<&Identity>) -> Refusal {
-        counted(id, source, Prefixes::default(), identity)
-    }
-
-    fn counted(id: u64, source: &str, prefixes: Prefixes, identity: Option<&Identity>) -> Refusal {
-        let listener = Name::parse("public").expect("a name");
-        let source = SocketAddr::new(source.parse().expect("an address"), 4711);
-        let counted_as = Source::of(source.ip(), prefixes);
-        let circumstances =
-            Circumstances { id, source, counted_as, listener: &listener, server_name: None, route: None, identity };
-        Refusal::new(&circumstances, &Rejection::silent(Reason::NotTls, "http"))
-    }
-
-    fn ids(found: &[Arc<Refusal>]) -> Vec<u64> {
-        found.iter().map(|refusal| refusal.id).collect()
-    }
-
-    #[test]
-    fn the_newest_come_first_and_are_found_by_address_fingerprint_and_name() {
-        let refusals = Refusals::default();
-        let alice = identity("Alice-phone");
-        refusals.remember(refusal(1, "192.0.2.7", None));
-        refusals.remember(refusal(2, "2001:db8:0:1::5", Some(&alice)));
-        refusals.remember(refusal(3, "::ffff:192.0.2.7", None));
-        refusals.remember(refusal(4, "2001:db8:0:2::5", None));
-        assert_eq!(ids(&refusals.latest(9)), [4, 3, 2, 1]);
-        assert_eq!(ids(&refusals.latest(1)), [4]);
-        let digits = alice.fingerprint.to_string();
-        for (text, expected) in [
-            ("last", vec![4, 3, 2, 1]),
-            ("192.0.2.7", vec![3, 1]),
-            ("192.0.2.7:443", vec![3, 1]),
-            ("192.0.2.8", vec![]),
-            ("2001:db8:0:1:ffff::1", vec![2]),
-            ("alice-phone", vec![2]),
-            ("alice", vec![]),
-            (&format!("sha256:{digits}"), vec![2]),
-            (&format!("sha256:{}:{}", &digits[..2], &digits[2..6].to_uppercase()), vec![2]),
-            (&digits, vec![2]),
-            ("sha256:00000000", vec![]),
-        ] {
-            let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9);
-            assert_eq!((ids(&found), known), (expected.clone(), expected.len()), "{text}");
-        }
-        assert_eq!(refusals.find(&Wanted::Last, 2).1, 4);
-        for wrong in ["", "  ", "sha256:12", "sha256:xyzxyz", &"x".repeat(300)] {
-            assert!(Wanted::parse(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn who_was_counted_as_one_source_is_found_as_one() {
-        let refusals = Refusals::default();
-        let wide = Prefixes { v4: 24, v6: 48 };
-        for (id, source) in [(1, "192.0.2.7"), (2, "192.0.3.7"), (3, "2001:db8:0:1::5"), (4, "2001:db8:1:1::5")] {
-            refusals.remember(counted(id, source, wide, None));
-        }
-        for (text, expected) in [("192.0.2.200", 1), ("192.0.3.1", 2), ("2001:db8:0:ffff::1", 3), ("2001:db8:1::", 4)] {
-            let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9);
-            assert_eq!((ids(&found), known), (vec![expected], 1), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_flood_of_strangers_does_not_push_out_what_happened_to_a_device() {
-        let refusals = Refusals::default();
-        let alice = identity("alice-phone");
-        refusals.remember(refusal(1, "192.0.2.7", Some(&alice)));
-        for id in 2..10_000 {
-            refusals.remember(refusal(id, "203.0.113.9", None));
-        }
-        assert_eq!(refusals.latest(usize::MAX).len(), KEPT_OF_EACH + 1);
-        assert_eq!(refusals.total(), 9_999);
-        let (found, _) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 1);
-        assert_eq!(ids(&found), [1]);
-        assert_eq!(ids(&refusals.latest(1)), [9_999]);
-    }
-
-    #[test]
-    fn refusals_of_a_device_outlast_any_number_of_self_made_ones() {
-        let refusals = Refusals::default();
-        let alice = Identity { anchored: true, ..identity("alice-phone") };
-        let forged = Identity { fingerprint: Sha256([9; 32]), ..identity("alice-phone") };
-        refusals.remember(refusal(1, "192.0.2.7", Some(&alice)));
-        for id in 2..2000 {
-            refusals.remember(refusal(id, "203.0.113.9", Some(&forged)));
-        }
-        let (found, known) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 2);
-        assert_eq!((ids(&found), known), (vec![1, 1999], 1 + KEPT_OF_EACH), "its own come first");
-        assert_eq!(ids(&refusals.latest(1)), [1999]);
-    }
-
-    #[test]
-    fn a_device_that_tries_again_has_one_entry_for_each_reason() {
-        let refusals = Refusals::default();
-        let (alice, bob) = ("alice-phone", "bob-phone");
-        let device = |name: &str| Identity { anchored: true, ..identity(name) };
-        refusals.remember(refusal(1, "192.0.2.7", Some(&device(bob))));
-        for id in 2..2000 {
-            refusals.remember(refusal(id, "192.0.2.8", Some(&device(alice))));
-        }
-        let proved = Identity { verified: true, ..device(alice) };
-        refusals.remember(refusal(2000, "192.0.2.9", Some(&proved)));
-        refusals.remember(Refusal { reason: Reason::Revoked, ..refusal(2001, "192.0.2.9", Some(&device(alice))) });
-        let all = refusals.latest(usize::MAX);
-        assert_eq!(ids(&all), [2001, 2000, 1999, 1]);
-        assert_eq!(all.iter().map(|refusal| refusal.times).collect::<Vec<_>>(), [1, 1, 1998, 1]);
-        assert_eq!(refusals.total(), 2001);
-        // Other devices may push it out, but no more than there is room for are kept.
-        for number in 0..KEPT_OF_EACH {
-            refusals.remember(refusal(3000, "192.0.2.9", Some(&device(&format!("device-{number}")))));
-        }
-        assert_eq!(refusals.latest(usize::MAX).len(), KEPT_OF_EACH);
-    }
-
-    /// The bytes of an entry, on the heap and off it.
-    fn size(refusal: &Refusal) -> usize {
-        let shown = refusal.certificate.as_ref().map_or(0, |shown| {
-            let names: usize = shown.names.iter().map(|name| name.len()).sum();
-            names + shown.names.capacity() * size_of::<Box<str>>() + shown.serial.len() + shown.issuer.len()
-        });
-        // The counters of Arc stand before the value.
-        size_of::<Refusal>()
-            + 16
-            + refusal.detail.len()
-            + refusal.server_name.as_ref().map_or(0, |name| name.len())
-            + shown
-    }
-
-    #[test]
-    fn three_megabytes_are_enough_for_any_refusals() {
-        let refusals = Refusals::default();
-        // Ten bytes each when they are escaped.
-        let long = "\u{e0001}".repeat(1000);
-        let certificate = Identity {
-            emails: vec![long.clone(); 50],
-            uris: vec![long.clone(); 50],
-            dns_names: vec![long.clone(); 50],
-            common_name: Some(long.clone()),
-            issuer: long.clone(),
-            serial: Serial::from_be_bytes(&[7; 200]),
-            ..identity("")
-        };
-        let name = Name::parse(&"x".repeat(Name::MAX)).expect("a name");
-        let source = SocketAddr::from(([192, 0, 2, 7], 1));
-        let rejection = Rejection::silent(Reason::UnknownCa, long.clone());
-        for id in 0..2 * KEPT_OF_EACH as u64 {
-            let fingerprint = Sha256::of(&id.to_be_bytes());
-            let device = Identity { anchored: true, fingerprint, ..certificate.clone() };
-            for identity in [None, Some(&certificate), Some(&device)] {
-                let circumstances = Circumstances {
-                    id,
-                    source,
-                    counted_as: Source::of(source.ip(), Prefixes::default()),
-                    listener: &name,
-                    server_name: Some(&long),
-                    route: Some(&name),
-                    identity,
-                };
-                refusals.remember(Refusal::new(&circumstances, &rejection));
-            }
-        }
-        let all = refusals.latest(usize::MAX);
-        assert_eq!(all.len(), 3 * KEPT_OF_EACH);
-        let (rings, entries) = {
-            let kept = refusals.lock();
-            let places = kept.with_certificate.capacity() + kept.without.capacity();
-            let of_devices = kept.of_devices.capacity() * size_of::<(DeviceKey, u64, Arc<Refusal>)>();
-            (
-                of_devices + places * size_of::<(u64, Arc<Refusal>)>(),
-                all.iter().map(|refusal| size(refusal)).sum::<usize>(),
-            )
-        };
-        eprintln!("{} bytes for {} refusals", rings + entries, all.len());
-        assert!(rings + entries < 3 * 1024 * 1024, "{} bytes", rings + entries);
-    }
-
-    #[test]
-    fn what_a_stranger_chose_is_escaped() {
-        let nasty = identity("<b>\u{1b}[31m\n\u{202e}");
-        let shown = Shown::from(&nasty);
-        assert_eq!(shown.name(), "<b>\\u{1b}[31m\\n\\u{202e}");
-        // And is found again by what stands in the log.
-        assert!(Wanted::parse(shown.name()).expect("a name").means(&refusal(1, "192.0.2.7", Some(&nasty))));
-    }
-
-    #[test]
-    fn long_text_is_cut_between_characters() {
-        assert_eq!(&*cut("ä".repeat(10), 9), "äää…");
-        assert_eq!(&*cut("ä".repeat(4), 8), "ääää");
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig};
 
+use super::observation;
 use super::suites::PROVIDER;
 use super::tickets::Tickets;
 use super::trust::{Authorities, UnusableTrust};
@@ -15,7 +16,7 @@ use super::verifier::{Judged, RouteVerifier};
 use crate::authorize::Policy;
 use crate::config::checked::Terminate;
 use crate::model::identity::Identity;
-use crate::model::rejection::Reason;
+use crate::model::rejection::Cause;
 
 /// What the handshakes of one route need.
 #[derive(Debug)]
@@ -25,27 +26,18 @@ pub struct RouteTls {
 }
 
 /// Whom a chain names, and whether it is let in.
-pub type Judgement = (Option<Arc<Identity>>, Result<(), (Reason, String)>);
+pub type Judgement = (Option<Arc<Identity>>, Result<(), Cause>);
 
 /// Why no handshake configuration could be built.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum InvalidTls {
     /// rustls refuses the trust anchors or the revocation lists.
+    #[error(transparent)]
     Trust(UnusableTrust),
     /// rustls refuses the rest.
+    #[error(transparent)]
     Rustls(Error),
 }
-
-impl std::fmt::Display for InvalidTls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Trust(error) => error.fmt(f),
-            Self::Rustls(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for InvalidTls {}
 
 impl RouteTls {
     /// Builds everything anew, trust anchor names in the CertificateRequest included: a verifier swapped alone would
@@ -83,11 +75,10 @@ impl RouteTls {
     pub fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Judgement {
         let Some((end_entity, intermediates)) = chain.split_first() else {
             let required = self.verifier.client_auth_mandatory();
-            let detail = "the client shows no certificate".to_owned();
-            return (None, if required { Err((Reason::CertificateRequired, detail)) } else { Ok(()) });
+            return (None, if required { Err(Cause::NoCertificate) } else { Ok(()) });
         };
         let Judged { identity, verdict, .. } = self.verifier.judge(end_entity, intermediates, now);
-        (identity, verdict.map_err(|refused| (refused.reason, refused.detail)))
+        (identity, verdict.map_err(|refused| refused.cause))
     }
 }
 
@@ -96,7 +87,11 @@ impl RouteTls {
 struct OneCertificate(Arc<CertifiedKey>);
 
 impl ResolvesServerCert for OneCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // rustls has no error of its own for a key that can make none of these signatures under TLS 1.2, so it is looked at
+        // before. The certificate is given all the same: rustls would send the wrong alert without one.
+        let signs = self.0.key.choose_scheme(hello.signature_schemes()).is_some();
+        observation::current(|current| current.unable_to_sign = !signs);
         Some(Arc::clone(&self.0))
     }
 }

@@ -1,4 +1,4 @@
-//! Stage 4: the TLS handshake, on rustls' unbuffered connection.
+//! Stage 4: the TLS handshake. [`driver`](crate::tls::driver) is rustls; this is the socket, and what is made of the outcome.
 
 pub mod config;
 mod hkdf;
@@ -9,12 +9,12 @@ pub mod trust;
 mod verifier;
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{Error, HandshakeKind, PeerIncompatible, ProtocolVersion};
+use rustls::{Error, PeerIncompatible};
+use scopeguard::ScopeGuard;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -23,12 +23,14 @@ use self::config::RouteTls;
 use self::observation::{Observation, observe};
 use self::verifier::Judged;
 use crate::admission::{Admitted, Last, Parting, Refused};
-use crate::client_hello::Greeted;
+use crate::client_hello::{Greeted, Hello};
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::ServerName;
-use crate::model::rejection::{Alert, Reason, Rejection};
+use crate::model::rejection::{Alert, Cause, Reason, Rejection, Text};
 use crate::sys::ktls;
 use crate::sys::socket::{self, send};
+pub use crate::tls::driver::Facts;
+use crate::tls::driver::{self, Finished, Wants};
 use crate::tls::record::{Keys, Pending, RECORD_MAX, Session};
 
 /// The most received bytes a handshake may pile up: a message may span records, and rustls takes one of 64 KiB.
@@ -42,8 +44,15 @@ const RECORDS_MAX: usize = 128;
 const RECORD_HEADER: usize = 5;
 
 /// A completed handshake.
+///
+/// Its client believes itself in, so it is never left without a word: dropped without a decision, it tells the client
+/// `internal_error`.
 #[derive(Debug)]
-pub struct Secured {
+pub struct Secured(ScopeGuard<Parts, fn(Parts)>);
+
+/// What a completed handshake leaves.
+#[derive(Debug)]
+pub struct Parts {
     /// The connection.
     pub admitted: Admitted,
     /// The server name that was asked for.
@@ -72,32 +81,63 @@ pub enum Payload {
 }
 
 impl Secured {
+    fn new(parts: Parts) -> Self {
+        Self(scopeguard::guard(parts, |parts| drop(parts.refuse_undecided())))
+    }
+
+    /// Takes it apart, for a decision.
+    pub fn decide(self) -> Parts {
+        ScopeGuard::into_inner(self.0)
+    }
+
     /// Turns the client away, after all. rustls itself can send no alert any more, but the keys can.
     pub fn refuse(self, rejection: Rejection) -> Refused {
-        refuse_under_keys(self.admitted, self.keys, self.payload, rejection)
+        self.decide().refuse(rejection)
     }
 
     /// Ends the connection in order, before any payload.
     pub fn close(self) -> Parting {
-        let mut records = unsent(self.payload);
-        let sealed = Session::new(self.keys).map(|mut session| session.close_notify(&mut records).is_ok());
+        let Parts { admitted, keys, payload, .. } = self.decide();
+        let mut records = unsent(payload);
+        let sealed = Session::new(keys).map(|mut session| session.close_notify(&mut records).is_ok());
         if !sealed.unwrap_or_default() {
             records.clear();
         }
-        self.admitted.part(Last::Records(&records, None)).1
+        admitted.part(Last::Records(&records, None)).1
     }
 }
 
-fn refuse_under_keys(admitted: Admitted, keys: Keys, payload: Payload, rejection: Rejection) -> Refused {
-    let mut records = unsent(payload);
-    let alert = rejection
-        .reason
-        .alert()
-        .filter(|alert| Session::new(keys).is_ok_and(|mut session| session.fatal(*alert, &mut records).is_ok()));
-    if alert.is_none() {
-        records.clear();
+impl Deref for Secured {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
-    admitted.refuse(rejection, Last::Records(&records, alert))
+}
+
+impl DerefMut for Secured {
+    fn deref_mut(&mut self) -> &mut Parts {
+        &mut self.0
+    }
+}
+
+impl Parts {
+    fn refuse(self, rejection: Rejection) -> Refused {
+        let Self { admitted, keys, payload, .. } = self;
+        let mut records = unsent(payload);
+        // Most reasons that are told by the close alone are given before any key exists. Here, that would look like an attack on
+        // the connection: RFC 8446 section 6.1.
+        let alert = rejection.reason().alert().unwrap_or(Alert::INTERNAL_ERROR);
+        let sealed = Session::new(keys).is_ok_and(|mut session| session.fatal(alert, &mut records).is_ok());
+        let last = if sealed { Last::Records(&records, Some(alert)) } else { Last::Nothing };
+        admitted.refuse(rejection, last)
+    }
+
+    /// Refuses a client that was given up before anything was decided. Does not wait: it is called in drops.
+    fn refuse_undecided(self) -> Refused {
+        socket::take_unread(&self.admitted.stream);
+        self.refuse(Rejection::silent(Cause::NoVerdict))
+    }
 }
 
 /// The records that have yet to be sent.
@@ -108,37 +148,23 @@ fn unsent(payload: Payload) -> Vec<u8> {
     }
 }
 
-/// What a handshake negotiated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// `TLSv1.2` or `TLSv1.3`.
-    pub version: &'static str,
-    /// The cipher suite as registered with IANA.
-    pub cipher_suite: String,
-    /// The application protocol (ALPN).
-    pub application_protocol: Option<Vec<u8>>,
-    /// Whether the session was resumed from a ticket.
-    pub resumed: bool,
-}
-
 /// Drives the handshake until `deadline`.
 ///
 /// With `for_kernel` the socket is made ready for kernel TLS, if it can be: see [`Payload::InSocket`].
 ///
 /// A client that is refused is told by an alert.
 pub async fn handshake(
-    greeted: Greeted,
+    mut greeted: Greeted,
     tls: &RouteTls,
     for_kernel: bool,
     deadline: Instant,
 ) -> Result<Secured, Refused> {
-    let stream = &greeted.admitted.stream;
     // Attached now, while the client cannot have ended: Linux attaches it to no socket whose other side has.
-    let exact = for_kernel && ktls::attach(stream).is_ok();
-    let mut driver = match UnbufferedServerConnection::new(Arc::clone(&tls.server)) {
+    let exact = for_kernel && ktls::attach(&greeted.admitted.stream).is_ok();
+    let mut driver = match driver::Handshake::new(Arc::clone(&tls.server)) {
         // On the heap: it is large, and of no more use once the handshake is over.
-        Ok(connection) => Box::new(Driver {
-            connection,
+        Ok(tls) => Box::new(Driver {
+            tls,
             received: Vec::new(),
             fed: 0,
             exact,
@@ -149,41 +175,46 @@ pub async fn handshake(
             unsent: Vec::new(),
             observation: Observation::default(),
         }),
-        Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
+        Err(error) => return Err(greeted.fail(&error)),
     };
     // The ClientHello is still in the socket; it fits the first read, and so does what comes right behind it.
     driver.received.reserve(greeted.length + RECORD_HEADER);
-    let outcome = timeout_at(deadline, driver.run(stream)).await;
+    let Hello { admitted: Admitted { stream, .. }, answered, .. } = &mut *greeted;
+    let outcome = timeout_at(deadline, driver.run(stream, answered)).await;
     let mark = driver.wait_for(stream, 1);
     let outcome = outcome.map(|done| done.and_then(|()| mark.map_err(Failure::Io)));
-    let (rejection, last, alert) = match outcome {
+    let (cause, last, alert) = match outcome {
         Ok(Ok(())) => return driver.finish(greeted, tls),
         Ok(Err(Failure::Tls { error, mut alert })) => {
-            if alert.is_empty() && is_unable_to_sign(&error) {
+            let unable_to_sign = driver.observation.unable_to_sign && matches!(error, Error::General(_));
+            if alert.is_empty() && unable_to_sign {
                 // rustls sends none. It is TLS 1.2, before there are keys.
                 alert.extend(Reason::NoSharedParameters.alert().iter().flat_map(|alert| alert.plaintext_record()));
             }
-            let (reason, detail) =
-                driver.observation.refusal.take().unwrap_or_else(|| (reason_for(&error), error.to_string()));
-            let told = description(reason, &alert);
-            (Rejection::silent(reason, detail), alert, told)
+            let cause = driver
+                .observation
+                .refusal
+                .take()
+                .unwrap_or_else(|| if unable_to_sign { Cause::NoSignatureScheme } else { cause_of(&error) });
+            let told = description(cause.reason(), &alert);
+            (cause, alert, told)
         }
-        Ok(Err(Failure::Closed)) => silent(Reason::HandshakeClosedEarly, "ended during the handshake"),
-        Ok(Err(Failure::Io(error))) => silent(Reason::HandshakeClosedEarly, error.to_string()),
-        Ok(Err(Failure::TooMuch)) => silent(Reason::Misbehaved, "more bytes or records than a handshake can have"),
-        Err(_) => silent(Reason::HandshakeTimeout, "not complete within timeouts.handshake"),
+        Ok(Err(Failure::Closed)) => silent(Cause::HandshakeEnded),
+        Ok(Err(Failure::Io(error))) => silent(Cause::HandshakeIo(error.into())),
+        Ok(Err(Failure::TooMuch)) => silent(Cause::HandshakeTooLong),
+        Err(_) => silent(Cause::HandshakeTimeout),
     };
-    let refused = greeted.admitted.refuse(rejection, Last::Records(&last, alert));
+    let refused = greeted.decide().admitted.refuse(cause.into(), Last::Records(&last, alert));
     Err(Refused { identity: driver.presented(), ..refused })
 }
 
 /// A rejection that sends nothing.
-fn silent(reason: Reason, detail: impl Into<String>) -> (Rejection, Vec<u8>, Option<Alert>) {
-    (Rejection::silent(reason, detail), Vec::new(), None)
+const fn silent(cause: Cause) -> (Cause, Vec<u8>, Option<Alert>) {
+    (cause, Vec::new(), None)
 }
 
 struct Driver {
-    connection: UnbufferedServerConnection,
+    tls: driver::Handshake,
     received: Vec<u8>,
     /// How many of the received bytes rustls has been shown. It is shown one record more at a time: what stands behind
     /// the last record of the handshake is payload, and must stay sealed until there is a backend to take it.
@@ -211,17 +242,19 @@ enum Failure {
     Tls { error: Error, alert: Vec<u8> },
 }
 
+impl From<driver::Failure> for Failure {
+    fn from(failure: driver::Failure) -> Self {
+        match failure {
+            driver::Failure::Closed => Self::Closed,
+            driver::Failure::Tls { error, alert } => Self::Tls { error, alert },
+        }
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
-}
-
-/// What rustls wants next.
-enum Wants {
-    Send,
-    Receive,
-    Nothing,
 }
 
 impl Driver {
@@ -232,8 +265,8 @@ impl Driver {
         Some(Arc::new(Identity { verified: false, ..Identity::clone(&identity) }))
     }
 
-    /// The ClientHello has come whole.
-    async fn run(&mut self, stream: &TcpStream) -> Result<(), Failure> {
+    /// The ClientHello has come whole. `answered` is set before anything is sent.
+    async fn run(&mut self, stream: &TcpStream, answered: &mut bool) -> Result<(), Failure> {
         if self.exact {
             // Of these bytes it is known whose they are, so they need no second look.
             self.received.resize(self.hello, 0);
@@ -244,8 +277,9 @@ impl Driver {
         loop {
             match self.advance(&mut out)? {
                 // The kernel numbers its records from the first one on that has not been sent.
-                Wants::Send if self.only_tickets_are_left() && !self.exact => self.unsent.append(&mut out),
+                Wants::Send if self.tls.only_tickets_are_left() && !self.exact => self.unsent.append(&mut out),
                 Wants::Send => {
+                    *answered = true;
                     send(stream, &out).await?;
                     out.clear();
                 }
@@ -253,12 +287,6 @@ impl Driver {
                 Wants::Nothing => return Ok(()),
             }
         }
-    }
-
-    /// Whether what rustls sends is of use to the client later only (RFC 8446 section 4.6.1). TLS 1.2 sends tickets before
-    /// its Finished.
-    fn only_tickets_are_left(&self) -> bool {
-        !self.connection.is_handshaking() && self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
     /// Takes one more record, from what has been received or from the socket.
@@ -333,55 +361,8 @@ impl Driver {
 
     /// Lets rustls work until it needs the network. What it has to send is appended to `out`.
     fn advance(&mut self, out: &mut Vec<u8>) -> Result<Wants, Failure> {
-        let Self { connection, received, fed, observation, .. } = self;
-        loop {
-            let shown = received.get_mut(..*fed).unwrap_or_default();
-            let UnbufferedStatus { discard, state } = observe(observation, || connection.process_tls_records(shown));
-            let wants = match state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(out, |space| data.encode(space)).map(|()| None),
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    Ok(Some(Wants::Send))
-                }
-                Ok(ConnectionState::BlockedHandshake) => Ok(Some(Wants::Receive)),
-                Ok(ConnectionState::WriteTraffic(_)) => Ok(Some(Wants::Nothing)),
-                Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => return Err(Failure::Closed),
-                // Early data is never accepted, and no record of payload is ever shown.
-                Ok(_) => Err(Error::General("payload before the handshake was over".to_owned())),
-                Err(error) => Err(error),
-            };
-            received.drain(..discard);
-            *fed -= discard;
-            match wants {
-                // TLS 1.3 could write here before the client's Finished; we do not.
-                Ok(Some(Wants::Nothing)) if connection.is_handshaking() => return Ok(Wants::Receive),
-                Ok(Some(wants)) => return Ok(wants),
-                Ok(None) => {}
-                Err(error) => {
-                    out.clear();
-                    self.collect_alert(out);
-                    return Err(Failure::Tls { error, alert: std::mem::take(out) });
-                }
-            }
-        }
-    }
-
-    /// After an error rustls has an alert to send. It is asked for what it has, and not once more: shown the same bytes
-    /// again it would find the same error, and queue another alert. The bytes must be there all the same, since its
-    /// deframer remembers places in them.
-    fn collect_alert(&mut self, out: &mut Vec<u8>) {
-        let Self { connection, received, fed, observation, .. } = self;
-        let shown = received.get_mut(..*fed).unwrap_or_default();
-        while connection.wants_write() {
-            match observe(observation, || connection.process_tls_records(shown)).state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    if encode(out, |space| data.encode(space)).is_err() {
-                        return;
-                    }
-                }
-                _ => return,
-            }
-        }
+        let Self { tls, received, fed, observation, .. } = self;
+        Ok(observe(observation, || tls.advance(received, fed, out))?)
     }
 
     /// Takes out of rustls what the rest of the journey needs.
@@ -389,43 +370,37 @@ impl Driver {
         let mut driver = self;
         let payload = if driver.exact {
             let unused = driver.received.len() - driver.fed;
-            let taken = driver.take_off(&greeted.admitted.stream, unused);
-            taken.map_err(|error| Rejection::silent(Reason::HandshakeClosedEarly, error.to_string()))?;
+            if let Err(error) = driver.take_off(&greeted.admitted.stream, unused) {
+                let rejection = Rejection::silent(Cause::HandshakeIo(error.into()));
+                return Err(greeted.decide().admitted.refuse(rejection, Last::Nothing));
+            }
             Payload::InSocket
         } else {
             driver.received.drain(..driver.fed);
             let (received, unsent) = (std::mem::take(&mut driver.received), std::mem::take(&mut driver.unsent));
             Payload::Here(Pending { received, unsent })
         };
-        let Self { connection, observation, .. } = *driver;
-        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-        let facts = Facts {
-            version: match connection.protocol_version() {
-                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-                _ => "TLSv1.2",
-            },
-            cipher_suite: connection
-                .negotiated_cipher_suite()
-                .and_then(|suite| suite.suite().as_str().map(|name| name.replacen("TLS13_", "TLS_", 1)))
-                .unwrap_or_default(),
-            application_protocol: connection.alpn_protocol().map(<[u8]>::to_vec),
-            resumed,
-        };
+        let Self { tls: handshake, observation, .. } = *driver;
+        let Finished { facts, chain: shown, keys } = handshake.finish();
         let judged = observation.identity.zip(observation.chain).filter(|_| observation.refusal.is_none());
-        let identified = identify(connection.peer_certificates().unwrap_or_default(), judged, tls);
-        let keys = match connection.dangerous_into_kernel_connection() {
-            Ok((secrets, schedule)) => Keys { secrets, schedule },
-            Err(error) => return Err(Rejection::silent(Reason::Internal, error.to_string()).into()),
+        let Hello { admitted, server_name, .. } = greeted.decide();
+        let keys = match keys {
+            Ok(keys) => keys,
+            // Without keys, nothing can be said any more.
+            Err(error) => {
+                let rejection = Rejection::silent(Cause::Tls(Text::new(error)));
+                return Err(admitted.refuse(rejection, Last::Nothing));
+            }
         };
-        let Greeted { admitted, server_name, .. } = greeted;
-        match identified {
+        // Before anything else is done that can fail.
+        let mut secured =
+            Secured::new(Parts { admitted, server_name, keys, payload, identity: None, chain: None, facts });
+        match identify(&shown, judged, tls) {
             Ok(identified) => {
-                let (identity, chain) = identified.unzip();
-                Ok(Secured { admitted, server_name, keys, payload, identity, chain, facts })
+                (secured.identity, secured.chain) = identified.unzip();
+                Ok(secured)
             }
-            Err(Refused { rejection, identity, .. }) => {
-                Err(Refused { identity, ..refuse_under_keys(admitted, keys, payload, rejection) })
-            }
+            Err(Refused { rejection, identity, .. }) => Err(Refused { identity, ..secured.refuse(rejection) }),
         }
     }
 }
@@ -445,23 +420,7 @@ fn identify(chain: &[CertificateDer<'_>], judged: Option<Named>, tls: &RouteTls)
     let Judged { identity, chain, verdict, .. } = tls.verifier.judge(end_entity, intermediates, UnixTime::now());
     match verdict {
         Ok(()) => Ok(identity.zip(chain)),
-        Err(refused) => Err(Refused { identity, ..Rejection::silent(refused.reason, refused.detail).into() }),
-    }
-}
-
-/// Appends what rustls encodes.
-fn encode(out: &mut Vec<u8>, mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>) -> Result<(), Error> {
-    let start = out.len();
-    loop {
-        let wanted = match encode(out.get_mut(start..).unwrap_or_default()) {
-            Ok(written) => {
-                out.truncate(start + written);
-                return Ok(());
-            }
-            Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) => required_size,
-            Err(error @ EncodeError::AlreadyEncoded) => return Err(Error::General(error.to_string())),
-        };
-        out.resize(start + wanted, 0);
+        Err(refused) => Err(Refused { identity, ..Rejection::silent(refused.cause).into() }),
     }
 }
 
@@ -474,34 +433,27 @@ fn description(reason: Reason, sent: &[u8]) -> Option<Alert> {
     }
 }
 
-/// Whether the client takes no signature that the route's key can make. Under TLS 1.2 rustls has no error of its own for
-/// that, nor an alert.
-fn is_unable_to_sign(error: &Error) -> bool {
-    matches!(error, Error::General(message) if message == "incompatible signing key")
-}
-
-/// Our reason for an error of rustls.
-fn reason_for(error: &Error) -> Reason {
+/// Our cause for an error of rustls, by its variant. Its text is only told.
+fn cause_of(error: &Error) -> Cause {
     match error {
-        Error::NoCertificatesPresented => Reason::CertificateRequired,
+        Error::NoCertificatesPresented => Cause::NoCertificate,
         // What is wrong with the certificate itself, the verifier has told: this is the signature of the client's
         // CertificateVerify.
-        Error::InvalidCertificate(_) => Reason::BadSignature,
-        Error::NoApplicationProtocol => Reason::NoApplicationProtocol,
-        Error::AlertReceived(_) => Reason::PeerAlert,
+        Error::InvalidCertificate(_) => Cause::BadSignature,
+        Error::NoApplicationProtocol => Cause::NoApplicationProtocol,
+        Error::AlertReceived(alert) => Cause::PeerAlert(Alert((*alert).into())),
         Error::PeerIncompatible(
             PeerIncompatible::SupportedVersionsExtensionRequired
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled,
-        ) => Reason::ProtocolVersion,
-        Error::PeerIncompatible(_) => Reason::NoSharedParameters,
-        error if is_unable_to_sign(error) => Reason::NoSharedParameters,
+        ) => Cause::NoSharedVersion(Text::new(error)),
+        Error::PeerIncompatible(_) => Cause::NoSharedParameters(Text::new(error)),
         Error::General(_) | Error::FailedToGetCurrentTime | Error::FailedToGetRandomBytes | Error::EncryptError => {
-            Reason::Internal
+            Cause::Tls(Text::new(error))
         }
         // rustls' enum is not exhaustive: messages that are malformed, out of place or cannot be decrypted.
-        _ => Reason::Misbehaved,
+        _ => Cause::Misbehaved(Text::new(error)),
     }
 }

@@ -10,7 +10,7 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::model::identity::{Chain, Identity};
-use crate::model::rejection::Reason;
+use crate::model::rejection::Cause;
 
 /// What the callbacks have learnt about one connection.
 #[derive(Debug, Default)]
@@ -20,7 +20,9 @@ pub(crate) struct Observation {
     /// The chain that was verified, if it was accepted.
     pub(crate) chain: Option<Arc<Chain>>,
     /// Why the verifier refused, more precisely than its error says.
-    pub(crate) refusal: Option<(Reason, String)>,
+    pub(crate) refusal: Option<Cause>,
+    /// The client takes no signature that the route's key can make.
+    pub(crate) unable_to_sign: bool,
     /// Up to when, in seconds since 1970, a session may be resumed without looking at the chain again.
     pub(crate) valid_until: Option<u64>,
 }

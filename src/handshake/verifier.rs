@@ -59,11 +59,10 @@ impl RouteVerifier {
         });
         match verified {
             Ok((Verified { identity, chain, .. }, good_until)) => {
-                let verdict = decide(Some(&identity), &self.policy).map_err(|(reason, detail)| Refused {
+                let verdict = decide(Some(&identity), &self.policy).map_err(|cause| Refused {
                     // The one error that reaches the client as access_denied.
                     error: CertificateError::ApplicationVerificationFailure,
-                    reason,
-                    detail,
+                    cause,
                 });
                 Judged { identity: Some(identity), chain: Some(chain), good_until, verdict }
             }
@@ -107,7 +106,7 @@ impl ClientCertVerifier for RouteVerifier {
                     Ok(ClientCertVerified::assertion())
                 }
                 Err(refused) => {
-                    current.refusal = Some((refused.reason, refused.detail));
+                    current.refusal = Some(refused.cause);
                     Err(Error::InvalidCertificate(refused.error))
                 }
             }
@@ -200,7 +199,7 @@ mod tests {
         let judge = |seconds| {
             let judged = verifier.judge(&certificate, &[], UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
             assert_eq!(judged.identity.expect("it is a certificate").verified, judged.verdict.is_ok());
-            judged.verdict.map_err(|refused| refused.reason)
+            judged.verdict.map_err(|refused| refused.cause.reason())
         };
         // Twice each: the second time out of memory, if it is remembered at all.
         for (seconds, verdict) in [

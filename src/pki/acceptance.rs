@@ -1,4 +1,4 @@
-//! What the gate has against a certificate: the one place where errors of the path validation become reasons and words.
+//! What the gate has against a certificate: the one place where errors of the path validation become causes.
 //!
 //! The gate, `doorward explain`, `check` and `ca inspect` all ask here, so that they cannot disagree.
 
@@ -12,15 +12,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::parts::{EXTENSIONS_MAX, Parts};
 use crate::model::identity::{Identity, key};
-use crate::model::rejection::Reason;
+use crate::model::rejection::{Cause, CertificateFault, ListFault, Signer, Text};
 
 /// Why a certificate is refused.
 #[derive(Clone, Debug)]
 pub struct Objection {
-    /// The reason that is counted.
-    pub reason: Reason,
-    /// The cause in words.
-    pub detail: String,
+    /// What is wrong with it.
+    pub cause: Cause,
     /// For rustls, which picks the alert by it.
     pub error: CertificateError,
 }
@@ -28,36 +26,28 @@ pub struct Objection {
 impl Objection {
     /// A certificate that cannot be read as X.509.
     pub fn unreadable() -> Self {
-        Self::invalid("it cannot be read as an X.509 certificate")
+        Self::invalid(CertificateFault::Unreadable)
     }
 
     /// A certificate that no device may show, for a cause without a reason of its own.
-    pub fn invalid(detail: impl Into<String>) -> Self {
+    pub fn invalid(fault: CertificateFault) -> Self {
         // rustls would send some of these as certificate_unknown.
-        Self { reason: Reason::CertificateInvalid, detail: detail.into(), error: CertificateError::BadEncoding }
+        Self { cause: Cause::InvalidCertificate(fault), error: CertificateError::BadEncoding }
     }
 
-    /// `what`: the key that the gate cannot check a signature with.
-    fn unsupported_key(what: &str) -> Self {
-        Self::unsupported(what, key::SUPPORTED)
+    /// `key`: what the key is that the gate cannot check a signature with, if that is known.
+    fn unsupported_key(signer: Signer, key: Option<String>) -> Self {
+        Self::unsupported(Cause::UnsupportedKey { signer, key: key.map(Text::new) })
     }
 
-    fn unsupported(what: &str, supported: &str) -> Self {
-        Self {
-            reason: Reason::UnsupportedKey,
-            detail: format!("{what}; the gate takes {supported}"),
-            // The one error that reaches the client as unsupported_certificate.
-            error: CertificateError::InvalidPurpose,
-        }
+    const fn unsupported(cause: Cause) -> Self {
+        // The one error that reaches the client as unsupported_certificate.
+        Self { cause, error: CertificateError::InvalidPurpose }
     }
 
     /// No trust anchor's key made the signature, though one has the issuer's name.
-    fn another_key() -> Self {
-        Self {
-            reason: Reason::UnknownCa,
-            detail: "an authority of that name is in trust, but another key signed the certificate".to_owned(),
-            error: CertificateError::UnknownIssuer,
-        }
+    const fn another_key() -> Self {
+        Self { cause: Cause::IssuerKeyDiffers, error: CertificateError::UnknownIssuer }
     }
 }
 
@@ -69,109 +59,94 @@ pub fn objection(error: Error, end_entity: &CertificateDer<'_>, issuer_key: Opti
     let error = match error {
         Error::InvalidCertificate(error) => error,
         // webpki gives nothing else; if it ever does, it is a refusal all the same.
-        other => return Objection::invalid(other.to_string()),
+        other => return Objection::invalid(CertificateFault::Other(Text::new(other))),
     };
     match &error {
         // An authority of the same name, with another key: one that was made anew, or a forged one. Or the issuer's key is of
         // a kind whose signatures cannot be checked. `bad_signature` is left for a client that cannot prove that it holds its key.
-        CertificateError::BadSignature => {
-            unsupported_issuer(issuer_key).map_or_else(Objection::another_key, |what| Objection::unsupported_key(&what))
-        }
+        CertificateError::BadSignature => unsupported_issuer(issuer_key)
+            .map_or_else(Objection::another_key, |key| Objection::unsupported_key(Signer::Issuer, Some(key))),
         CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { public_key_algorithm_id, .. } => {
             if key::is_known_algorithm(public_key_algorithm_id) {
                 return Objection::another_key();
             }
-            let what = unsupported_issuer(issuer_key);
-            Objection::unsupported_key(what.as_deref().unwrap_or("an issuer's key is of an unknown kind"))
+            Objection::unsupported_key(Signer::Issuer, unsupported_issuer(issuer_key))
         }
         CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, .. } => {
             let own = Parts::read(end_entity).is_some_and(|own| own.signature.algorithm == signature_algorithm_id);
-            let whose = if own { "the certificate" } else { "an intermediate certificate" };
-            Objection::unsupported(
-                &format!("{whose} is signed with {}", key::signature(signature_algorithm_id)),
-                key::SUPPORTED_SIGNATURES,
-            )
+            let signer = if own { Signer::Device } else { Signer::Issuer };
+            let algorithm = Text::new(key::signature(signature_algorithm_id));
+            Objection::unsupported(Cause::UnsupportedSignature { signer, algorithm })
         }
-        _ => {
-            let (reason, detail) = (reason_of(&error), words(&error));
-            if reason == Reason::CertificateInvalid {
-                Objection::invalid(detail)
-            } else {
-                Objection { reason, detail, error }
-            }
-        }
-    }
-}
-
-/// Our reason for a certificate that the validation of its path refuses.
-fn reason_of(error: &CertificateError) -> Reason {
-    match error {
-        CertificateError::UnknownIssuer => Reason::UnknownCa,
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => Reason::Expired,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Reason::NotYetValid,
-        CertificateError::Revoked => Reason::Revoked,
-        CertificateError::UnknownRevocationStatus => Reason::RevocationUnknown,
-        CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
-            Reason::RevocationListExpired
-        }
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => Reason::WrongPurpose,
-        CertificateError::ApplicationVerificationFailure => Reason::IdentityNotAllowed,
-        // rustls' enum is not exhaustive. What has no reason of its own is refused like the rest.
-        _ => Reason::CertificateInvalid,
-    }
-}
-
-/// An error in words for somebody who made a certificate with OpenSSL.
-fn words(error: &CertificateError) -> String {
-    use webpki::Error as Path;
-    let text = match error {
-        CertificateError::BadEncoding => "it is not encoded as DER requires",
-        CertificateError::UnknownIssuer => {
-            "no authority in trust has issued it, or an intermediate certificate was not sent"
-        }
-        CertificateError::UnknownRevocationStatus => {
-            "revocation_lists lacks the list of the authority that issued it, or of one above"
-        }
-        CertificateError::Other(other) => match other.0.downcast_ref::<Path>() {
-            Some(Path::UnsupportedCertVersion) => {
-                "it is an X.509 version 1 certificate, as \"openssl x509 -req\" makes them without -extfile, and version 3 is \
-                 needed"
-            }
-            Some(Path::CaUsedAsEndEntity) => {
-                "it is the certificate of an authority (CA:TRUE), and no device may show one"
-            }
-            Some(Path::EndEntityUsedAsCa) => "its issuer is not an authority (the issuer's certificate lacks CA:TRUE)",
-            Some(Path::PathLenConstraintViolated) => {
-                "more authorities are between it and trust than one of them permits (pathlen)"
-            }
-            Some(Path::NameConstraintViolation) => {
-                "its names are outside those that an authority above it may vouch for"
-            }
-            Some(Path::UnsupportedCriticalExtension) => {
-                "it, or one above it, has a critical extension that is not known here"
-            }
-            Some(Path::EmptyEkuExtension) => "its extended key usage is empty",
-            Some(Path::SignatureAlgorithmMismatch) => "it names two different signature algorithms",
-            Some(Path::ExtensionValueInvalid | Path::MalformedExtensions) => {
-                "one of its extensions is there twice or cannot be read"
-            }
-            Some(Path::InvalidCertValidity) => "it expires before it begins to be valid",
-            Some(Path::MaximumPathDepthExceeded) => "more than six authorities are between it and trust",
-            Some(
-                Path::MaximumPathBuildCallsExceeded
-                | Path::MaximumSignatureChecksExceeded
-                | Path::MaximumNameConstraintComparisonsExceeded,
-            ) => "finding its way to trust takes too much work",
-            _ => return other.to_string(),
+        _ => match cause_of(&error) {
+            Cause::InvalidCertificate(fault) => Objection::invalid(fault),
+            cause => Objection { cause, error },
         },
-        _ => return error.to_string(),
+    }
+}
+
+/// Our cause for a certificate that the validation of its path refuses.
+fn cause_of(error: &CertificateError) -> Cause {
+    let fault = match error {
+        CertificateError::UnknownIssuer => return Cause::UnknownIssuer,
+        CertificateError::ExpiredContext { time, not_after } => {
+            return Cause::Expired { not_after: seconds(*not_after), now: seconds(*time) };
+        }
+        // Without dates of its own only where the certificate's contradict each other.
+        CertificateError::Expired => return Cause::ValidityReversed,
+        CertificateError::NotValidYetContext { time, not_before } => {
+            return Cause::NotYetValid { not_before: seconds(*not_before), now: seconds(*time) };
+        }
+        CertificateError::Revoked => return Cause::Revoked,
+        CertificateError::UnknownRevocationStatus => {
+            return Cause::RevocationUnknown { issuer: None, fault: ListFault::Missing };
+        }
+        CertificateError::ExpiredRevocationListContext { time, next_update } => {
+            return Cause::RevocationListExpired { next_update: seconds(*next_update), now: seconds(*time) };
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            return Cause::WrongPurpose;
+        }
+        CertificateError::BadEncoding => CertificateFault::BadEncoding,
+        CertificateError::Other(other) => match other.0.downcast_ref() {
+            Some(error) => path_fault(error),
+            None => CertificateFault::Other(Text::new(other)),
+        },
+        // rustls' enum is not exhaustive. What has no cause of its own is refused like the rest.
+        _ => CertificateFault::Other(Text::new(error)),
     };
-    text.to_owned()
+    Cause::InvalidCertificate(fault)
+}
+
+/// What webpki has against a path, where rustls has no error for it.
+fn path_fault(error: &webpki::Error) -> CertificateFault {
+    use webpki::Error as Path;
+    match error {
+        Path::UnsupportedCertVersion => CertificateFault::Version1,
+        Path::CaUsedAsEndEntity => CertificateFault::AuthorityAsDevice,
+        Path::EndEntityUsedAsCa => CertificateFault::IssuerNotAuthority,
+        Path::PathLenConstraintViolated => CertificateFault::PathLength,
+        Path::NameConstraintViolation => CertificateFault::NameConstraints,
+        Path::UnsupportedCriticalExtension => CertificateFault::CriticalExtension,
+        Path::EmptyEkuExtension => CertificateFault::EmptyUsage,
+        Path::SignatureAlgorithmMismatch => CertificateFault::AlgorithmMismatch,
+        Path::ExtensionValueInvalid | Path::MalformedExtensions => CertificateFault::Extension,
+        Path::InvalidCertValidity => CertificateFault::Validity,
+        Path::MaximumPathDepthExceeded => CertificateFault::PathDepth,
+        Path::MaximumPathBuildCallsExceeded
+        | Path::MaximumSignatureChecksExceeded
+        | Path::MaximumNameConstraintComparisonsExceeded => CertificateFault::TooMuchWork,
+        other => CertificateFault::Other(Text::new(other)),
+    }
+}
+
+fn seconds(time: UnixTime) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// What the issuer's key is, if it is of a kind whose signatures the gate cannot check.
 fn unsupported_issuer(key: Option<&[u8]>) -> Option<String> {
-    Some(format!("its issuer's key is {}", key::unsupported(key?)?))
+    key::unsupported(key?)
 }
 
 /// A path validation of its own for [`alone`], with the gate's algorithms.
@@ -214,13 +189,13 @@ pub fn alone(end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Objec
 pub fn unwieldy(certificate: &Parts<'_>) -> Option<Objection> {
     certificate
         .has_too_many_extensions()
-        .then(|| Objection::invalid(format!("it has more than {EXTENSIONS_MAX} extensions")))
+        .then(|| Objection::invalid(CertificateFault::TooManyExtensions(EXTENSIONS_MAX)))
 }
 
 /// What the gate has against the key of the device itself.
 pub fn own_key(identity: &Identity) -> Result<(), Objection> {
     match &identity.unsupported_key {
-        Some(what) => Err(Objection::unsupported_key(&format!("its key is {what}"))),
+        Some(what) => Err(Objection::unsupported_key(Signer::Device, Some(what.to_string()))),
         None => Ok(()),
     }
 }

@@ -23,85 +23,43 @@ pub(crate) use parts::public_key;
 pub use parts::{Parts, Signed};
 pub use signature::{Algorithms, NotSigned, choose, verify};
 
-use std::fmt;
-
 /// A certificate, key, revocation list or archive could not be read or made.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A key could not be generated, or something could not be signed.
-    Sign(rcgen::Error),
+    #[error("failed to sign")]
+    Sign(#[from] rcgen::Error),
     /// A PKCS#12 archive could not be written.
-    Archive(p12_keystore::error::Error),
+    #[error("failed to write a PKCS#12 file")]
+    Archive(#[from] p12_keystore::error::Error),
     /// The system returned no random bytes.
+    #[error("the system returned no random bytes")]
     Random,
     /// Not a private key in PEM, or an encrypted one, or one of an unsupported type.
+    #[error("not a supported private key")]
     NotAKey,
     /// A key could not be encrypted.
+    #[error("failed to encrypt a key")]
     Encrypt,
     /// The passphrase of a key is wrong.
+    #[error("wrong passphrase")]
     WrongPassphrase,
     /// Not a certificate in PEM.
+    #[error("no certificate found (\"-----BEGIN CERTIFICATE-----\")")]
     NotACertificate,
     /// A key and a certificate do not match.
+    #[error("the key does not match the certificate")]
     KeyDoesNotFit,
     /// Not the certificate of an authority, or one whose name cannot be written back unchanged.
+    #[error("not the certificate of an authority, or of one that cannot be used")]
     NotAnAuthority,
     /// The clock shows an impossible time.
+    #[error("the clock of this machine is wrong: it shows {}\n  set it, and try again", .0.date())]
     Clock(time::OffsetDateTime),
     /// An authority has expired.
+    #[error("the authority has expired: clients would reject what it signs")]
     AuthorityExpired,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Self::Clock(now) = self {
-            return write!(f, "the clock of this machine is wrong: it shows {}\n  set it, and try again", now.date());
-        }
-        f.write_str(match self {
-            Self::Sign(_) => "failed to sign",
-            Self::Archive(_) => "failed to write a PKCS#12 file",
-            Self::Random => "the system returned no random bytes",
-            Self::NotAKey => "not a supported private key",
-            Self::Encrypt => "failed to encrypt a key",
-            Self::WrongPassphrase => "wrong passphrase",
-            Self::NotACertificate => "no certificate found (\"-----BEGIN CERTIFICATE-----\")",
-            Self::KeyDoesNotFit => "the key does not match the certificate",
-            Self::NotAnAuthority => "not the certificate of an authority, or of one that cannot be used",
-            Self::Clock(_) => "the clock of this machine is wrong",
-            Self::AuthorityExpired => "the authority has expired: clients would reject what it signs",
-        })
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Sign(error) => Some(error),
-            Self::Archive(error) => Some(error),
-            Self::Random
-            | Self::NotAKey
-            | Self::Encrypt
-            | Self::WrongPassphrase
-            | Self::NotACertificate
-            | Self::KeyDoesNotFit
-            | Self::NotAnAuthority
-            | Self::Clock(_)
-            | Self::AuthorityExpired => None,
-        }
-    }
-}
-
-impl From<rcgen::Error> for Error {
-    fn from(error: rcgen::Error) -> Self {
-        Self::Sign(error)
-    }
-}
-
-impl From<p12_keystore::error::Error> for Error {
-    fn from(error: p12_keystore::error::Error) -> Self {
-        Self::Archive(error)
-    }
 }
 
 /// `N` random bytes.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Meter, Moved};
 use crate::model::close::CloseReason;
+use crate::model::rejection::Cause;
 
 /// What a relay shares with whoever wants to know of it, or wants it to end. It is there as long as the connection, so it
 /// is small.
@@ -33,8 +34,8 @@ struct State {
 pub struct Order {
     /// Why it has to end.
     pub reason: CloseReason,
-    /// More about it, if there is more to say.
-    pub detail: Option<String>,
+    /// What happened, if there is more to say.
+    pub cause: Option<Box<Cause>>,
     /// When somebody wanted that which led to it.
     pub at: Instant,
 }
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     fn order(reason: CloseReason) -> Order {
-        Order { reason, detail: None, at: Instant::now() }
+        Order { reason, cause: None, at: Instant::now() }
     }
 
     #[tokio::test]

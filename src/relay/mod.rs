@@ -29,7 +29,7 @@ use tokio_util::either::Either;
 pub use self::handle::{Handle, Order};
 pub use self::kernel::Support;
 use crate::model::close::CloseReason;
-use crate::model::rejection::Side;
+use crate::model::rejection::{Cause, Side};
 use crate::sys::stream::Stream;
 use crate::tls::record::{Keys, Pending, Session};
 
@@ -94,6 +94,8 @@ const ON_ITS_WAY: u64 = 64 * 1024;
 pub struct RelaySummary {
     /// Why.
     pub reason: CloseReason,
+    /// What happened to its right, if it was told to end for that.
+    pub cause: Option<Box<Cause>>,
     /// More about it, if there is more to say.
     pub detail: Option<String>,
     /// How its bytes were moved.
@@ -139,16 +141,17 @@ trait Engine {
 #[derive(Debug)]
 struct End {
     reason: CloseReason,
+    cause: Option<Box<Cause>>,
     detail: Option<String>,
 }
 
 impl End {
     fn new(reason: CloseReason) -> Self {
-        Self { reason, detail: None }
+        Self { reason, cause: None, detail: None }
     }
 
     fn because(reason: CloseReason, detail: impl ToString) -> Self {
-        Self { reason, detail: Some(detail.to_string()) }
+        Self { reason, cause: None, detail: Some(detail.to_string()) }
     }
 
     /// What both directions of a TLS connection come to, once each has been polled. `refused` is what the backend said when
@@ -215,8 +218,9 @@ pub fn in_kernel(
 ) -> impl Future<Output = RelaySummary> + Unpin + use<> {
     match kernel::KernelTls::new(client, keys, support, backend) {
         Ok(engine) => Either::Left(run(engine, limits, handle)),
-        Err(End { reason, detail }) => {
-            Either::Right(future::ready(RelaySummary { reason, detail, path: Path::Kernel, moved: Moved::default() }))
+        Err(End { reason, cause, detail }) => {
+            let (path, moved) = (Path::Kernel, Moved::default());
+            Either::Right(future::ready(RelaySummary { reason, cause, detail, path, moved }))
         }
     }
 }
@@ -260,12 +264,12 @@ fn run<E: Engine + Unpin>(
         // Before anything is moved: who is to be cut moves nothing any more. An engine is told to stop; it is never dropped
         // with bytes in it that nobody counted.
         let mut end = match handle.poll_order(cx) {
-            Poll::Ready(Order { reason, detail, .. }) => {
+            Poll::Ready(Order { reason, cause, .. }) => {
                 engine.cut();
                 if CloseReason::CUT.contains(&reason) {
                     engine.withhold();
                 }
-                Poll::Ready(End { reason, detail })
+                Poll::Ready(End { reason, cause, detail: None })
             }
             Poll::Pending => engine.poll_move(cx),
         };
@@ -275,10 +279,10 @@ fn run<E: Engine + Unpin>(
         if end.is_pending() {
             end = poll_deadline(cx, timer.as_mut(), progress, &mut engine, limits, &mut watched);
         }
-        let End { reason, detail } = ready!(end);
+        let End { reason, cause, detail } = ready!(end);
         let moved = engine.moved();
         handle.count(moved);
-        Poll::Ready(RelaySummary { reason, detail, path: E::PATH, moved })
+        Poll::Ready(RelaySummary { reason, cause, detail, path: E::PATH, moved })
     })
 }
 

@@ -171,7 +171,7 @@ async fn cut_tells_the_client_and_does_not_pretend_that_it_was_done() {
         client.send(b"half of it").await;
         let mut came = [0; 10];
         backend.read_exact(&mut came).await.expect("bytes");
-        cut.order(Order { reason: CloseReason::Revoked, detail: None, at: Instant::now() });
+        cut.order(Order { reason: CloseReason::Revoked, cause: None, at: Instant::now() });
         let end = backend.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
         assert_eq!(end, Err(io::ErrorKind::ConnectionReset), "an end would mean that the client has said everything");
         assert_eq!(client.receive_all().await.expect("a close_notify"), b"");
@@ -199,7 +199,7 @@ async fn who_is_cut_gets_no_more_than_is_on_its_way_already() {
             while handle.moved().to_client < arrived() + 2 * ON_ITS_WAY as u64 {
                 backend.write_all(&[7; 4096]).await.expect("sent");
             }
-            handle.order(Order { reason, detail: None, at: Instant::now() });
+            handle.order(Order { reason, cause: None, at: Instant::now() });
         };
         let (summary, ()) = within(async { tokio::join!(relay, filling) }).await;
         assert_eq!(summary.reason, reason);

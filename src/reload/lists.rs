@@ -11,11 +11,12 @@ use super::{FAULT, Inner, Reloader};
 use crate::config;
 use crate::config::checked::{ClientAuth, Config, NewerList, RevocationList, RouteMode};
 use crate::config::lists::Tightening;
+use crate::explain::moment;
 use crate::gate::Reviewed;
 use crate::model::identity::Sha256;
 use crate::model::names::printable;
 use crate::snapshot::Snapshot;
-use crate::telemetry::log::{Event, moment};
+use crate::telemetry::log::Event;
 
 /// Authorities of which lists are kept that were handed over.
 const AUTHORITIES_MAX: usize = 64;

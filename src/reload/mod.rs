@@ -25,6 +25,7 @@ use time::OffsetDateTime;
 use tokio::runtime::Handle;
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
+use tracing::debug;
 
 pub(crate) use self::lists::{ListFacts, RouteInForce};
 pub(crate) use self::worker::Lane;
@@ -36,12 +37,13 @@ use crate::config::in_use::InUse;
 use crate::config::lists::Tightening;
 use crate::config::seen::Seen;
 use crate::config::{self, ConfigErrors};
+use crate::explain::moment;
 use crate::gate::{Gate, Reviewed};
 use crate::listener::Listener;
 use crate::model::names::Name;
 use crate::snapshot::Snapshot;
 use crate::sys::splice;
-use crate::telemetry::log::{Event, moment};
+use crate::telemetry::log::Event;
 
 /// Who wants a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,6 +216,7 @@ impl Inner {
     fn reload(&self, asked: Instant) -> Result<Reloaded, Refused> {
         let Current { config: old, listeners: bound, .. } = self.current.borrow().clone();
         let (before, mut seen) = (self.current.borrow().seen.again(), Seen::default());
+        debug!(file = %old.file.display(), "reload: reads the configuration");
         match caught(|| Built::of(&old.file, &bound, &mut seen)) {
             Ok(built) => self.take_over(built, &bound, asked).map_err(|errors| self.refuse(errors, None, asked)),
             // What mends it may stand in a file that was not read any more.
@@ -222,6 +225,7 @@ impl Inner {
     }
 
     fn take_over(&self, built: Built, bound: &[Arc<Listener>], asked: Instant) -> Result<Reloaded, Vec<String>> {
+        debug!("reload: builds the snapshot");
         let Built { config: read, listeners } = built;
         let mut warnings: Vec<String> =
             read.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
@@ -257,12 +261,14 @@ impl Inner {
                     ));
                 }
                 drop(handed);
+                debug!("reload: the new snapshot is in force");
                 break ((old, config), before, snapshot);
             }
         };
         let (old, config) = old;
         let Reviewed { kept, cut } =
             in_force_but(&mut warnings, "not every session was judged by it", || self.gate.review(asked));
+        debug!(kept, cut, "reload: reviewed the sessions");
         let olders = in_force_but(&mut warnings, "its lists were not compared with those before", || {
             policy_report::older_lists(&old, &config).iter().map(older).collect::<Vec<_>>()
         });
@@ -278,6 +284,7 @@ impl Inner {
 
     /// Notes why a configuration is not taken over, and puts in force what of it takes rights away.
     fn refuse(&self, errors: Vec<String>, seen: Option<Seen>, asked: Instant) -> Refused {
+        debug!(mistakes = errors.len(), "reload: refused");
         self.current.send_modify(|current| {
             if let Some(seen) = seen {
                 current.seen = Arc::new(seen);
@@ -471,5 +478,59 @@ mod tests {
         let counted: usize = in_force_but(&mut warnings, "it is not judged", || panic!("a review stumbles"));
         assert_eq!(counted, 0);
         assert_eq!(warnings, [format!("the configuration is in force, but it is not judged: {FAULT}")]);
+    }
+
+    /// Two threads tighten and reload. What one of them puts in force while the other builds must not be lost.
+    #[tokio::test]
+    async fn what_came_into_force_while_a_list_was_read_stays_in_force() {
+        use crate::admission::Admission;
+        use crate::config::checked::{DenyList, LogFormat, RouteMode};
+        use crate::model::identity::Serial;
+        use crate::relay::Support;
+        use crate::telemetry::log::Log;
+        use crate::telemetry::metrics::Metrics;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec!["*.home.example".to_owned()]).expect("a name");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        write("it.pem", params.self_signed(&key).expect("a certificate").pem());
+        write("key.pem", key.serialize_pem());
+        let text = "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[certificate]\nchain = \"it.pem\"\n\
+                    key = \"key.pem\"\n[client_auth]\ntrust = [\"it.pem\"]\n[[route]]\nname = \"nas\"\n\
+                    server_names = [\"nas.home.example\"]\nbackends = [\"127.0.0.1:1\"]\nallow = [\"any\"]\n";
+        let config = config::parse(text, &folder.path().join("doorward.toml")).expect("a configuration");
+        let gate = Arc::new(Gate::new(
+            Snapshot::build(&config).expect("a snapshot"),
+            Admission::new(config.limits.clone()),
+            Support::none(),
+            Arc::new(Metrics::new(&config).expect("metrics")),
+            Arc::new(Log::new(LogFormat::Json, io::sink()).expect("a log")),
+        ));
+        let denying = |serial: u8| {
+            let deny = DenyList { serials: [Serial::from_be_bytes(&[serial])].into(), ..DenyList::default() };
+            Tightening { deny, ..Tightening::default() }
+        };
+        let inner = Arc::clone(&Reloader::new(gate, config, Vec::new()).expect("threads").0);
+        let handed = inner.handed.lock().expect("the lists");
+        let before = Arc::clone(&inner.current.borrow().config);
+        let holders = Arc::strong_count(&before);
+        let other = Arc::clone(&inner);
+        let tightening = std::thread::spawn(move || other.tighten(&denying(7), Instant::now(), |_| Ok(())));
+        while Arc::strong_count(&before) == holders {
+            std::thread::yield_now();
+        }
+        // It has seen the old configuration, builds, and waits for the lock.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let new = Arc::new(before.tightened(&denying(8)).expect("it is new"));
+        inner.gate.snapshot.store(Arc::new(Snapshot::build(&new).expect("a snapshot")));
+        inner.current.send_modify(|current| current.config = new);
+        drop(handed);
+        assert!(tightening.join().expect("no panic").expect("no error").is_some());
+        let config = Arc::clone(&inner.current.borrow().config);
+        let RouteMode::Terminate(nas) = &config.routes[0].mode else { panic!("it asks for certificates") };
+        let serials = &nas.client_auth.deny.serials;
+        assert!([7, 8].iter().all(|serial| serials.contains(&Serial::from_be_bytes(&[*serial]))), "{serials:?}");
     }
 }

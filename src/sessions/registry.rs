@@ -276,7 +276,7 @@ mod tests {
     fn whoever_comes_when_all_are_told_to_end_is_told_as_well() {
         let sessions = Arc::new(Sessions::default());
         let here = Sessions::enter(&sessions, session(1));
-        sessions.end(&Order { reason: CloseReason::DrainDeadline, detail: None, at: tokio::time::Instant::now() });
+        sessions.end(&Order { reason: CloseReason::DrainDeadline, cause: None, at: tokio::time::Instant::now() });
         let late = Sessions::enter(&sessions, session(2));
         for entered in [here, late] {
             let told = entered.session().relay.ordered().map(|order| order.reason);

@@ -181,6 +181,13 @@ async fn drain(stream: &TcpStream, left: &mut usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Throws away what has come and was not read, [`PEEK_MAX`] bytes of it at most: the close of a socket with unread bytes is a
+/// reset, which overtakes what was sent. For a socket that is to be closed without waiting for its client.
+pub fn take_unread(stream: &TcpStream) {
+    // There need not be any.
+    let _ = take_off(stream, PEEK_MAX);
+}
+
 /// The most bytes [`peek_until`] looks at.
 pub const PEEK_MAX: usize = 64 * 1024;
 

@@ -1,5 +1,4 @@
-//! What the gate says about its connections: metrics for machines that watch, lines for people and machines that read, and
-//! what it remembers for those who ask.
+//! What the gate says about its connections: metrics for machines that watch, lines for people and machines that read.
 
 pub mod expiries;
 mod file;

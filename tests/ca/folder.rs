@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use doorward::explain::advice;
+use doorward::explain::words;
 use doorward::model::rejection::Reason;
 
 use crate::common::process::{run, tool};
@@ -87,7 +87,7 @@ fn commands_in_advice_exist() {
     let home = Home::new();
     let mut advised = 0;
     for &reason in Reason::ALL {
-        for rest in advice(reason).split("doorward ca ").skip(1) {
+        for rest in words(reason).advice.split("doorward ca ").skip(1) {
             let command = rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap();
             home.ca(&[command, "--help"]).success();
             advised += 1;

@@ -122,7 +122,11 @@ impl Authority {
 
     /// A root of the caller's own taste.
     pub(crate) fn custom(params: CertificateParams) -> Self {
-        let key = KeyPair::generate().unwrap();
+        Self::with_key(params, KeyPair::generate().unwrap())
+    }
+
+    /// A root with this key.
+    pub(crate) fn with_key(params: CertificateParams, key: KeyPair) -> Self {
         let certificate = params.self_signed(&key).unwrap();
         Self { pem: certificate.pem(), issuer: Issuer::new(params, key), above: Vec::new() }
     }
@@ -144,7 +148,11 @@ impl Authority {
 
     /// An authority below this one.
     pub(crate) fn intermediate(&self, params: CertificateParams) -> Self {
-        let key = KeyPair::generate().unwrap();
+        self.intermediate_with_key(params, KeyPair::generate().unwrap())
+    }
+
+    /// An authority below this one, with this key.
+    pub(crate) fn intermediate_with_key(&self, params: CertificateParams, key: KeyPair) -> Self {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let pem = certificate.pem();
         let above = iter::once(certificate).chain(self.above.iter().cloned()).collect();

@@ -179,11 +179,11 @@ fn row_49_logrotate_create_for_another_user_is_told() {
     assert_eq!(on_stderr(), 7, "what is in the log is not on stderr");
 }
 
-/// The README's directives, below a logrotate.conf that says `create` as Debian's does.
+/// The manual's directives, below a logrotate.conf that says `create` as Debian's does.
 #[test]
-fn row_49_logrotate_as_the_readme_has_it_loses_nothing() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let (_, printed) = readme.split_once("`/var/log/doorward/doorward.log {").expect("directives for logrotate");
+fn row_49_logrotate_as_the_manual_has_it_loses_nothing() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/manual/log.md")).unwrap();
+    let (_, printed) = page.split_once("`/var/log/doorward/doorward.log {").expect("directives for logrotate");
     let directives: Vec<&str> = printed.split_once('}').unwrap().0.split(';').collect();
     let directives = directives.join("\n").replace(' ', "\n");
     let directives = directives.replace("rotate\n", "rotate ").replace("create\n", "create ");

@@ -251,5 +251,5 @@ fn established(setting: &Setting) -> (Keys, Forger) {
         }
     });
     let (secrets, schedule) = server.dangerous_into_kernel_connection().unwrap();
-    (Keys { secrets, schedule }, forger)
+    (Keys::new(secrets, schedule), forger)
 }

@@ -274,10 +274,10 @@ fn row_39_draining_ends_the_dial() {
     let mut gate = Gate::start(&scene.house("", "nas", OPEN));
     let guest = dialling(&gate, &alice);
     gate.signal(Signal::TERM);
+    assert_eq!(guest.end(), End::Alert(Alert::INTERNAL_ERROR));
     assert!(gate.wait_for_end().success());
-    drop(guest);
     let lines = crate::home::verdicts(&gate);
-    let verdict: Vec<_> = lines.iter().map(|line| (&line["event"], &line["reason"])).collect();
-    assert_eq!(verdict, [(&"rejected".into(), &"draining".into())]);
+    let verdict: Vec<_> = lines.iter().map(|line| (&line["event"], &line["reason"], &line["alert"])).collect();
+    assert_eq!(verdict, [(&"rejected".into(), &"draining".into(), &"internal_error".into())]);
     scene.assert_untouched("draining");
 }

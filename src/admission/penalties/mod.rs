@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::identity::{Chain, Identity, Sha256};
-use crate::model::rejection::Reason;
 
 pub use table::{Reception, Table};
 pub use vouchers::Voucher;
@@ -31,61 +30,6 @@ const LONGEST_BAN: Duration = Duration::from_secs(10 * 60);
 
 /// Without a ban for so long, the next one is a first one again.
 const MEMORY: Duration = Duration::from_secs(60 * 60);
-
-/// What a rejection costs the source that brought it about; it has passed after as much time.
-///
-/// A first visit of a browser costs nothing: it hangs up, twice at times, to ask its user which certificate to show. What
-/// the gate, its limits or a backend brought about, costs nothing either, nor does what the proxy in front of the gate
-/// got wrong: it speaks for everybody behind it.
-pub const fn cost(reason: Reason) -> Duration {
-    let seconds = match reason {
-        Reason::ConnectionLimit
-        | Reason::HandshakeLimit
-        | Reason::SourceLimit
-        | Reason::SourceRate
-        | Reason::SourceDenied
-        | Reason::SourceBanned
-        | Reason::ProxyHeaderMissing
-        | Reason::ProxyHeaderInvalid
-        | Reason::Draining
-        | Reason::ClientHelloClosedEarly
-        | Reason::HandshakeClosedEarly
-        | Reason::RevocationUnknown
-        | Reason::RevocationListExpired
-        | Reason::BackendRefused
-        | Reason::BackendTimeout
-        | Reason::BackendUnreachable
-        | Reason::BackendUnresolved
-        | Reason::Internal => 0,
-        // A device of the house does this, too, if something about it is out of date or not set up yet.
-        Reason::ClientHelloTimeout
-        | Reason::ServerNameMissing
-        | Reason::ServerNameUnknown
-        | Reason::ProtocolVersion
-        | Reason::NoSharedParameters
-        | Reason::NoApplicationProtocol
-        | Reason::PeerAlert
-        | Reason::HandshakeTimeout
-        | Reason::CertificateRequired
-        | Reason::Expired
-        | Reason::NotYetValid
-        | Reason::Revoked
-        | Reason::Denied
-        | Reason::WrongPurpose
-        | Reason::UnsupportedKey
-        // Most come from a tutorial: version 1, CA:TRUE, a critical extension. To show none at all costs as little.
-        | Reason::CertificateInvalid
-        | Reason::IdentityNotAllowed => 1,
-        // A stranger, or a device with a certificate of former days.
-        Reason::NotTls | Reason::UnknownCa => 2,
-        // Nothing that any device does by itself.
-        Reason::Malformed
-        | Reason::TooLarge
-        | Reason::Misbehaved
-        | Reason::BadSignature => 5,
-    };
-    Duration::from_secs(seconds)
-}
 
 /// New connections that a source may make.
 #[derive(Clone, Copy, Debug)]
@@ -187,6 +131,7 @@ fn nanoseconds(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::rejection::Reason;
 
     const SECOND: u64 = 1_000_000_000;
     const fn seconds(seconds: u64) -> Duration {
@@ -235,7 +180,7 @@ mod tests {
         ] {
             let mut standing = Standing::default();
             for second in 0..100_000 {
-                standing.penalize(second * SECOND, cost(reason));
+                standing.penalize(second * SECOND, reason.cost());
                 assert_eq!(standing.banned_for(second * SECOND), None, "{reason} after {second} s");
             }
         }
@@ -243,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_costs_more_leads_to_a_ban_sooner() {
-        let needed = |reason| fail_until_banned(&mut Standing::default(), 0, cost(reason)).0;
+        let needed = |reason: Reason| fail_until_banned(&mut Standing::default(), 0, reason.cost()).0;
         assert_eq!(needed(Reason::ClientHelloTimeout), 60);
         assert_eq!(needed(Reason::UnknownCa), 30);
         assert_eq!(needed(Reason::BadSignature), 12);
@@ -256,7 +201,7 @@ mod tests {
             let free = reason.stage() == Stage::Admission
                 || reason.side() != Side::Client
                 || matches!(reason, Reason::ClientHelloClosedEarly | Reason::HandshakeClosedEarly);
-            assert_eq!(cost(reason).is_zero(), free, "{reason}");
+            assert_eq!(reason.cost().is_zero(), free, "{reason}");
         }
     }
 

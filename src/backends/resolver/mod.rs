@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 /// An answer is good for so long; the resolver does not say what the DNS says about that.
 const FRESH: Duration = Duration::from_secs(30);
@@ -40,25 +41,6 @@ pub enum Unresolved {
     Failed(Arc<io::Error>),
     /// The resolver has not answered in time, and there is no earlier answer.
     NoAnswer,
-}
-
-impl Unresolved {
-    /// The error of the operating system behind it, if it is one.
-    pub fn raw_os_error(&self) -> Option<i32> {
-        match self {
-            Self::Failed(error) => error.raw_os_error(),
-            Self::NoAnswer => None,
-        }
-    }
-}
-
-impl fmt::Display for Unresolved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Failed(error) => error.fmt(f),
-            Self::NoAnswer => f.write_str("the name server has not answered within timeouts.dial"),
-        }
-    }
 }
 
 type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
@@ -195,8 +177,14 @@ impl Resolver {
                 return;
             };
             drop(state);
+            let started = Instant::now();
             let found = catch_unwind(AssertUnwindSafe(|| (self.0.look_up)(&name)));
             let found = found.unwrap_or_else(|_| Err(io::Error::other("the look-up failed by a fault of the gate")));
+            let took = started.elapsed();
+            match &found {
+                Ok(addresses) => debug!(%name, ?addresses, ?took, "looked up"),
+                Err(error) => debug!(%name, %error, ?took, "look-up failed"),
+            }
             self.found(&name, found, Instant::now());
         }
     }

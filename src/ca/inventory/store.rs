@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::transaction::{self, CommitError, Recovered, tidy};
 use super::{AuthorityEntry, Inventory, VERSION};
 use crate::files::{self, Access, Folder, NewFile, Warning, io_error as file_error};
+use crate::model::shell;
 use crate::pki::Authority;
 use crate::pki::{self, keys};
 
@@ -30,12 +31,14 @@ const HEAD: &str = "\
 ";
 
 /// The folder of the authorities cannot be used.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// It has no inventory.
+    #[error(fmt = missing)]
     Missing(PathBuf),
     /// The inventory cannot be parsed.
+    #[error("cannot parse {path}; nothing was changed\n  restore a copy, or correct it: {message}")]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -43,14 +46,27 @@ pub enum StoreError {
         message: String,
     },
     /// The inventory was written by a newer program, in a format that this one does not know.
+    #[error("{0} was written by a newer doorward; nothing was changed\n  use that version")]
     Newer(PathBuf),
     /// The key of an authority is not where the inventory says.
+    #[error(
+        "{0} is missing, and issuing and revoking need the authority's key\n  put it back for this command. To block a \
+         device without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration"
+    )]
     KeyAway(PathBuf),
     /// A file operation failed.
-    Files(files::Error),
+    #[error("{}", with_cause(.0))]
+    Files(#[from] files::Error),
     /// A change could not be made; no file was changed.
-    Unchanged(files::Error),
+    #[error("{}; nothing was changed", with_cause(.0))]
+    Unchanged(#[source] files::Error),
     /// A change is made, but some files are not in place yet.
+    #[error(
+        "the change is made, but some files are not in place: {}\n  once this is resolved, complete it: doorward ca list \
+         --folder {}",
+        with_cause(source),
+        shell::path(folder)
+    )]
     Unfinished {
         /// The folder.
         folder: PathBuf,
@@ -58,6 +74,7 @@ pub enum StoreError {
         source: files::Error,
     },
     /// A certificate or key in the folder cannot be used.
+    #[error("{path}: {source}")]
     Pki {
         /// Which.
         path: PathBuf,
@@ -66,62 +83,21 @@ pub enum StoreError {
     },
 }
 
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(folder) if folder.join(AUTHORITY).exists() => write!(
-                f,
-                "{folder} has authorities but no {INVENTORY_FILE}, which lists what they issued\n  restore a copy of that \
-                 file: doorward ca cannot use the folder without it",
-                folder = folder.display()
-            ),
-            Self::Missing(folder) => write!(
-                f,
-                "no inventory in {}\n  name the folder of your authorities with --folder, or create them: doorward ca init \
-                 --help",
-                folder.display()
-            ),
-            Self::Damaged { path, message } => write!(
-                f,
-                "cannot parse {}; nothing was changed\n  restore a copy, or correct it: {message}",
-                path.display()
-            ),
-            Self::Newer(path) => {
-                write!(f, "{} was written by a newer doorward; nothing was changed\n  use that version", path.display())
-            }
-            Self::KeyAway(path) => write!(
-                f,
-                "{} is missing, and issuing and revoking need the authority's key\n  put it back for this command. To \
-                 block a device without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration",
-                path.display()
-            ),
-            Self::Files(error) => f.write_str(&with_cause(error)),
-            Self::Unchanged(error) => write!(f, "{}; nothing was changed", with_cause(error)),
-            Self::Unfinished { folder, source } => write!(
-                f,
-                "the change is made, but some files are not in place: {}\n  once this is resolved, complete it: doorward \
-                 ca list --folder {}",
-                with_cause(source),
-                folder.display()
-            ),
-            Self::Pki { path, source } => write!(f, "{}: {source}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Files(error) | Self::Unchanged(error) | Self::Unfinished { source: error, .. } => Some(error),
-            Self::Pki { source, .. } => Some(source),
-            Self::Missing(_) | Self::KeyAway(_) | Self::Damaged { .. } | Self::Newer(_) => None,
-        }
-    }
-}
-
-impl From<files::Error> for StoreError {
-    fn from(error: files::Error) -> Self {
-        Self::Files(error)
+/// Without an inventory, the remedy depends on whether there are authorities.
+fn missing(folder: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if folder.join(AUTHORITY).exists() {
+        write!(
+            f,
+            "{folder} has authorities but no {INVENTORY_FILE}, which lists what they issued\n  restore a copy of that file: \
+             doorward ca cannot use the folder without it",
+            folder = folder.display()
+        )
+    } else {
+        write!(
+            f,
+            "no inventory in {}\n  name the folder of your authorities with --folder, or create them: doorward ca init --help",
+            folder.display()
+        )
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) struct DeviceArgs {
 pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     if args.qr {
         // Before the device exists: if the link cannot work, nothing is issued.
-        share::place(&args.link)?;
+        share::choose_address(&args.link)?;
     }
     let mut store = args.folder.open()?;
     let folder = DeviceFolder::new(args.output.as_deref())?;
@@ -87,7 +87,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     print(args.format, &text, &issued.files)?;
     if args.qr {
         let next = match &share {
-            Some(command) => share::for_a_new_link(command),
+            Some(command) => share::new_link_hint(command),
             None => {
                 let folder = Store::join(store.folder(), folder.path());
                 format!("To set up {} in another way, use the files in {}", args.name, folder.display())

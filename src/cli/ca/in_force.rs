@@ -16,6 +16,7 @@ use crate::control::ask::{self, AskError, ReloadError, TakeError};
 use crate::control::{InForce, RouteInForce};
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, printable};
+use crate::model::shell;
 
 /// Whether a change is in force.
 #[derive(Debug, Serialize)]
@@ -107,7 +108,7 @@ pub(super) fn apply(args: &FolderArg, store: &Store, change: Change<'_>) -> Outc
 
 /// The outcome if no gate runs: whether it reads the change when it starts.
 fn not_running(file: &Path, change: Change<'_>) -> Outcome {
-    let shown = file.display();
+    let shown = shell::path(file);
     let Ok(config) = config::load(file) else {
         return Outcome::unverified(&format!(
             "no gate runs with {shown}, and none could start: the file has errors or is not readable\n  to see them: \
@@ -168,7 +169,7 @@ fn not_on_route(route: &Name, config: &Path, list: &WrittenList) -> String {
 
 /// Sends the lists, has the files read, and compares what is in force.
 fn apply_to(gate: &RunningGate, change: Change<'_>) -> Outcome {
-    let (shown, socket) = (gate.config.display(), gate.socket.display());
+    let (shown, socket) = (shell::path(&gate.config), shell::path(&gate.socket));
     let (mut cut, mut problems, mut lasting) = (0, Vec::from_iter(gate.other_gate.clone()), Vec::new());
     if let Change::Lists(lists) = change {
         for list in lists {
@@ -248,7 +249,7 @@ fn compare_list(
     mut lasting: Option<&mut Vec<String>>,
 ) {
     let (digest, file) = (Sha256::of(&list.der).to_string(), list.file.display());
-    let shown = config.display();
+    let shown = shell::path(config);
     let read = RevocationList::read(list.der.clone(), &list.file);
     let issuer = read.as_ref().map(|list| printable(&list.issuer_in_words(), NAME_MAX)).unwrap_or_default();
     let number = read.and_then(|list| list.number_in_words());
@@ -288,7 +289,7 @@ fn lost_at_restart(
     issuer: &str,
     config: &Path,
 ) -> String {
-    let (ours, shown) = (canonical(&list.file), config.display());
+    let (ours, shown) = (canonical(&list.file), shell::path(config));
     let older =
         route.revocation_lists.iter().filter(|other| other.issuer == issuer).find_map(|other| other.file.as_ref());
     if let Some(theirs) = older {
@@ -311,7 +312,7 @@ fn lost_at_restart(
 
 /// What to do if the gate's file `theirs` differs from `ours`.
 fn different_file(ours: &Path, theirs: &Path, config: &Path) -> String {
-    let (from, to, shown) = (ours.display(), theirs.display(), config.display());
+    let (from, to, shown) = (shell::path(ours), shell::path(theirs), shell::path(config));
     if canonical(ours) == canonical(theirs) {
         return format!(
             "the gate sees another file under the name {to}, as happens if a single file is mounted into its container\n  \
@@ -340,7 +341,7 @@ fn compare_certificate(
         problems.push(format!("the route {} still uses the old certificate{why}", route.name));
     }
     if problems.is_empty() && !in_force.routes.iter().any(|route| route.certificates == [new.clone()]) {
-        let shown = config.display();
+        let shown = shell::path(config);
         problems.push(format!(
             "no route of the gate uses this certificate\n{shown} must contain\n{}\nand then: doorward reload --config \
              {shown}",

@@ -8,6 +8,7 @@ use super::output::print_json;
 use super::{CaError, FolderArg, Format};
 use crate::ca::inventory::Status;
 use crate::ca::list::{Listing, list};
+use crate::model::text::table;
 
 /// The options of `doorward ca list`.
 #[derive(Args, Debug)]
@@ -64,23 +65,6 @@ fn text(listing: &Listing) -> String {
             authority.revoked,
             authority.certificate.display(),
         ));
-    }
-    out
-}
-
-/// Rows as aligned columns.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        out.push('\n');
     }
     out
 }

@@ -12,6 +12,7 @@ use crate::config::in_use::{is_file_in_use, is_in_use};
 use crate::control::ask::{AskError, ask};
 use crate::control::{Answer, Request};
 use crate::model::names::visible;
+use crate::model::shell;
 
 /// A running gate that answers on its control socket.
 pub(super) struct RunningGate {
@@ -44,7 +45,7 @@ pub(super) fn find(args: &FolderArg, store: &Store) -> GateSearch {
             Err(why) => GateSearch::Unknown(why),
         };
     };
-    let shown = file.display();
+    let shown = shell::path(&file);
     let Ok(control) = config::load_control(&file) else {
         return GateSearch::Unknown(format!(
             "the gate's control socket is not known: {shown} has errors or is not readable\n  to see them: doorward check \
@@ -99,8 +100,9 @@ fn gate_at(socket: &Path) -> Result<Option<RunningGate>, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             return Err(format!(
-                "cannot access {}: {error}\n  as the user that runs the gate, or with sudo: doorward reload --socket {0}",
-                socket.display()
+                "cannot access {}: {error}\n  as the user that runs the gate, or with sudo: doorward reload --socket {}",
+                socket.display(),
+                shell::path(socket)
             ));
         }
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::client_auth::{self, Denied};
+use super::deny::{self, Denied};
+use super::{anchors, revocation_lists};
 use crate::config::checked::{ClientAuth, Config, DenyList, NewerList, RouteMode};
 use crate::config::files;
 use crate::config::lists::Tightening;
@@ -34,14 +35,14 @@ pub(in crate::config) fn salvage(raw: Option<&Raw>, file: &Path, in_force: &Conf
         }
     }
     for path in &named {
-        for list in client_auth::whole_lists(path) {
+        for list in revocation_lists::whole_lists(path) {
             let mut anchors = auths.iter().flat_map(|auth| &auth.trust).map(|anchor| &anchor.certificate);
             let authority = anchors.find(|anchor| list.is_of(anchor)).cloned();
             let has_anchor_of_that_name = || {
                 auths
                     .iter()
                     .flat_map(|auth| &auth.trust)
-                    .any(|anchor| client_auth::is_named(&anchor.certificate, &list.issuer))
+                    .any(|anchor| anchors::is_named(&anchor.certificate, &list.issuer))
             };
             // Of an intermediate authority only clients show the certificate; a reload takes its list as the file has it.
             if authority.is_some() || (own.contains(&**path) && !has_anchor_of_that_name()) {
@@ -67,7 +68,7 @@ fn denied(table: &RawClientAuth) -> DenyList {
     let mut deny = DenyList::default();
     let Given::Value(list) = &table.deny else { return deny };
     for text in &list.value {
-        match client_auth::denied(&text.value) {
+        match deny::denied(&text.value) {
             Ok(Denied::Fingerprint(digest)) => drop(deny.fingerprints.insert(digest)),
             Ok(Denied::Serial(serial)) => drop(deny.serials.insert(serial)),
             Err(_) => {}

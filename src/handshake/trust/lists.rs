@@ -18,7 +18,7 @@ use x509_parser::x509::X509Name;
 use super::{Refused, revoked};
 use crate::config::checked::{ClientAuth, ExpiredRevocationList, RevocationCheck, RevocationList};
 use crate::model::identity::{Chain, Issued, IssuerKey, Serial, Sha256, text};
-use crate::model::rejection::Reason;
+use crate::model::rejection::{Cause, ListFault, Text};
 use crate::pki::{self, Signed};
 
 /// The revocation lists of one `[client_auth]`.
@@ -120,7 +120,10 @@ impl Lists {
                 if self.expire && now.as_secs() >= until {
                     let next_update = UnixTime::since_unix_epoch(std::time::Duration::from_secs(until));
                     let error = CertificateError::ExpiredRevocationListContext { time: now, next_update };
-                    return Err(Refused { reason: Reason::RevocationListExpired, detail: error.to_string(), error });
+                    let seconds = |seconds| i64::try_from(seconds).unwrap_or(i64::MAX);
+                    let cause =
+                        Cause::RevocationListExpired { next_update: seconds(until), now: seconds(now.as_secs()) };
+                    return Err(Refused { cause, error });
                 }
             }
             if self.of(issued).any(|list| list.has(issued)) {
@@ -132,17 +135,16 @@ impl Lists {
 
     fn unknown(&self, issued: &Issued, key: &IssuerKey) -> Refused {
         let error = CertificateError::UnknownRevocationStatus;
-        let issuer = name(&issued.issuer);
-        let why = if !self.by_issuer.contains_key(&issued.issuer) {
-            format!("no revocation list of {issuer}")
+        let fault = if !self.by_issuer.contains_key(&issued.issuer) {
+            ListFault::Missing
         } else if self.of(issued).next().is_none() {
-            format!("the revocation list of {issuer} is that of another authority of this name")
+            ListFault::OtherAuthority
         } else if !key.signs_lists {
-            format!("the certificate of {issuer} does not permit it to sign revocation lists (cRLSign)")
+            ListFault::NotPermitted
         } else {
-            format!("no revocation list of {issuer} speaks for this certificate")
+            ListFault::OtherScope
         };
-        Refused { reason: Reason::RevocationUnknown, detail: why, error }
+        Refused { cause: Cause::RevocationUnknown { issuer: Some(Text::new(name(&issued.issuer))), fault }, error }
     }
 
     /// The lists of the authority that issued a certificate.
@@ -194,8 +196,9 @@ impl List {
                 authorities: !point.only_contains_user_certs,
                 uris: point.distribution_point.as_ref().map(uris).unwrap_or_default(),
             }),
-            // It speaks for a part of the certificates, and for which is not known.
-            Some(_) => return Err(webpki::Error::UnsupportedCrlIssuingDistributionPoint),
+            // It speaks for a part of the certificates, and for which is not known. `check` takes no such list; where one is
+            // read although the configuration could not be loaded, it revokes what it names and speaks for nothing.
+            Some(_) => Some(Scope { devices: false, authorities: false, uris: Vec::new() }),
         };
         let signer = match list.signer {
             Some(key) => Signer::Anchor(key),

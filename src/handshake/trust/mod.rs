@@ -2,11 +2,11 @@
 //! them.
 
 mod anchors;
+mod budget;
 mod chain_cache;
 mod lists;
 mod path;
 
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -15,6 +15,7 @@ use x509_parser::certificate::Validity as Dates;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use self::anchors::Anchors;
+use self::budget::Allowance;
 use self::chain_cache::Known;
 pub(super) use self::chain_cache::{Validity, Verified};
 use self::lists::Lists;
@@ -22,7 +23,7 @@ use self::path::{Path, Vouched};
 use super::suites::PROVIDER;
 use crate::config::checked::ClientAuth;
 use crate::model::identity::{Chain, Identity, Issued, IssuerKey, Serial, Sha256};
-use crate::model::rejection::Reason;
+use crate::model::rejection::{Cause, CertificateFault};
 use crate::pki::acceptance::{self, Objection as Refused};
 use crate::pki::{Algorithms, Parts};
 
@@ -51,28 +52,20 @@ pub struct Authorities {
     lists: Lists,
     known: Known,
     vouched: Vouched,
+    allowance: Allowance,
     algorithms: Algorithms<'static>,
 }
 
 /// The trust anchors or revocation lists cannot be used.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum UnusableTrust {
     /// A certificate is no trust anchor, or there is none.
+    #[error(transparent)]
     Anchor(Error),
     /// A revocation list cannot be read.
+    #[error("a revocation list cannot be used: {0}")]
     List(webpki::Error),
 }
-
-impl fmt::Display for UnusableTrust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anchor(error) => error.fmt(f),
-            Self::List(error) => write!(f, "a revocation list cannot be used: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for UnusableTrust {}
 
 /// A chain that was refused, and the identity in its first certificate, if that could be read.
 type RefusedChain = (Option<Arc<Identity>>, Refused);
@@ -94,7 +87,15 @@ impl Authorities {
             return Err(UnusableTrust::Anchor(Error::General("no trust anchors".to_owned())));
         }
         let lists = Lists::new(client_auth, algorithms).map_err(UnusableTrust::List)?;
-        Ok(Self { verifies, anchors, lists, known: Known::default(), vouched: Vouched::default(), algorithms })
+        Ok(Self {
+            verifies,
+            anchors,
+            lists,
+            known: Known::default(),
+            vouched: Vouched::default(),
+            allowance: Allowance::default(),
+            algorithms,
+        })
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -152,13 +153,11 @@ impl Authorities {
             unverified(end_entity).ok().map(|one| one.identity)
         };
         if sent.len() > INTERMEDIATES_MAX {
-            let detail = format!("{} certificates beside the client's own", sent.len());
-            return Err((named(), Refused::invalid(detail)));
+            return Err((named(), Refused::invalid(CertificateFault::TooManyCertificates(sent.len()))));
         }
         let bytes = sent.iter().fold(end_entity.len(), |bytes, one| bytes + one.len());
         if bytes > CHAIN_MAX {
-            let detail = format!("{bytes} bytes of certificates, and {CHAIN_MAX} are the most");
-            return Err((named(), Refused::invalid(detail)));
+            return Err((named(), Refused::invalid(CertificateFault::ChainTooLong { bytes, most: CHAIN_MAX })));
         }
         if end_entity.len() <= UNVERIFIED_MAX
             && let Some(verified) = self.known.recall(&Sha256::of(end_entity), sent, now)
@@ -182,7 +181,8 @@ impl Authorities {
             let chain = Chain::new(vec![end_entity.clone().into_owned()], vec![issued], validity.until);
             return Ok(self.known.remember(Verified { identity, chain: Arc::new(chain), validity }));
         }
-        let path = path::find(leaf, sent, &self.anchors, self.algorithms, &self.vouched, now).map_err(|none| {
+        let found = path::find(leaf, sent, &self.anchors, self.algorithms, &self.vouched, &self.allowance, now);
+        let path = found.map_err(|none| {
             let anchored =
                 |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
             let error = path::alone(&own, now).err().unwrap_or(none.error);
@@ -201,10 +201,7 @@ impl Authorities {
 /// Why there is no path. `issuer_key`: see [`acceptance::objection`].
 fn refused(error: webpki::Error, end_entity: &CertificateDer<'_>, issuer_key: Option<&[u8]>) -> Refused {
     if let webpki::Error::MaximumSignatureChecksExceeded = error {
-        let detail =
-            "none of the first certificates that the client sent beside its own leads to an authority in trust";
-        let (reason, error) = (Reason::UnknownCa, CertificateError::UnknownIssuer);
-        return Refused { reason, detail: detail.to_owned(), error };
+        return Refused { cause: Cause::NoPathInFirst, error: CertificateError::UnknownIssuer };
     }
     acceptance::objection(Error::InvalidCertificate(certificate_error(error)), end_entity, issuer_key)
 }
@@ -212,8 +209,7 @@ fn refused(error: webpki::Error, end_entity: &CertificateDer<'_>, issuer_key: Op
 /// What a certificate says that nothing vouches for.
 fn unverified(certificate: &CertificateDer<'_>) -> Result<Verified, RefusedChain> {
     if certificate.len() > UNVERIFIED_MAX {
-        let detail = format!("a certificate of {} bytes that nothing vouches for", certificate.len());
-        return Err((None, Refused::invalid(detail)));
+        return Err((None, Refused::invalid(CertificateFault::UnverifiedTooLong(certificate.len()))));
     }
     let identity = Identity::from_certificate(certificate, false).map_err(|_| (None, Refused::unreadable()))?;
     let until = seconds(identity.not_after);
@@ -267,8 +263,7 @@ fn pinned(identity: &Identity, certificate: &CertificateDer<'_>, now: UnixTime) 
 
 /// As webpki's errors are told: a list has the certificate.
 pub(super) fn revoked() -> Refused {
-    let error = CertificateError::Revoked;
-    Refused { reason: Reason::Revoked, detail: error.to_string(), error }
+    Refused { cause: Cause::Revoked, error: CertificateError::Revoked }
 }
 
 /// As rustls has it, whose own function for that is private.

@@ -4,7 +4,7 @@
 //! authenticated: eight certificates of the trust anchor's name cost it milliseconds. Here paths are found by name, the
 //! signatures on one are checked from the trust anchor down, and only a path on which all of them are right is given to
 //! webpki, which judges everything else. So no key that a stranger made up is ever computed with, and a chain that no trust
-//! anchor vouches for costs one or two signatures.
+//! anchor vouches for costs one or two signatures, see [`super::budget`].
 
 use std::slice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,19 +14,12 @@ use rustls::pki_types::{
 };
 
 use super::anchors::{Anchor, Anchors, fit};
+use super::budget::{Allowance, Budget};
 use crate::model::identity::key;
 use crate::pki::{self, NotSigned, Parts, Signed};
 
 /// The most intermediates between a client's certificate and a trust anchor. webpki follows no more.
 const INTERMEDIATES_MAX: usize = 6;
-/// What signatures that prove wrong may cost, under the keys of trust anchors and again under those of intermediates that a
-/// trust anchor vouches for. A second one is for a path that begins like the right one: an intermediate that was certified
-/// anew, or two of one name. Each trust anchor that bears the name of the certificate's own issuer is asked in any case.
-const WRONG_MAX: usize = 2;
-/// What they may cost in all.
-const WRONG_IN_ALL_MAX: usize = 3;
-/// The most bytes of certificates with which a second signature may prove wrong: receiving more costs as much as one.
-const SMALL: usize = 12 * 1024;
 /// The most signatures that are checked for a client, right or wrong. The longest path has seven.
 const CHECKS_MAX: usize = 16;
 /// The most steps through what a client sent.
@@ -62,6 +55,7 @@ pub(super) fn find<'a>(
     anchors: &'a Anchors,
     algorithms: pki::Algorithms<'a>,
     vouched: &'a Vouched,
+    allowance: &'a Allowance,
     now: UnixTime,
 ) -> Result<Path<'a>, NoPath<'a>> {
     let mut certificates = vec![leaf];
@@ -73,7 +67,6 @@ pub(super) fn find<'a>(
         }
     }
     let bytes: usize = certificates.iter().map(|one| one.der.len()).sum();
-    let wrong_max = if bytes > SMALL { 1 } else { WRONG_MAX };
     let mut search = Search {
         certificates,
         anchors,
@@ -81,8 +74,7 @@ pub(super) fn find<'a>(
         vouched,
         now,
         checked: Vec::new(),
-        wrong: [0; 2],
-        wrong_max,
+        budget: Budget::new(bytes, allowance),
         steps: STEPS_MAX,
         judged: 0,
         no_path: NoPath { weight: 0, error: webpki::Error::UnknownIssuer, key: None, anchored: false },
@@ -165,10 +157,7 @@ struct Search<'a> {
     vouched: &'a Vouched,
     now: UnixTime,
     checked: Vec<Checked<'a>>,
-    /// What wrong signatures have cost, under the keys of trust anchors and of others.
-    wrong: [usize; 2],
-    /// What they may cost under either.
-    wrong_max: usize,
+    budget: Budget<'a>,
     steps: usize,
     judged: usize,
     /// The best that is known in case there is none.
@@ -271,10 +260,8 @@ impl<'a> Search<'a> {
         if let Some(verdict) = self.verdict(issued, key) {
             return verdict;
         }
-        let [anchors, others] = self.wrong;
-        let too_many =
-            anchors + others >= WRONG_IN_ALL_MAX || if of_anchor { anchors } else { others } >= self.wrong_max;
-        if (too_many && !in_any_case) || self.checked.len() >= CHECKS_MAX {
+        // Each trust anchor that bears the name of the issuer of the client's own certificate is asked in any case.
+        if (!in_any_case && !self.budget.allows(key, of_anchor)) || self.checked.len() >= CHECKS_MAX {
             self.note(TOO_MUCH, webpki::Error::MaximumSignatureChecksExceeded, None);
             return false;
         }
@@ -282,8 +269,7 @@ impl<'a> Search<'a> {
         self.checked.push(Checked { signature: issued.signature, key, by });
         if let Err(why) = by {
             if why == NotSigned::Wrong {
-                let [anchors, others] = &mut self.wrong;
-                *if of_anchor { anchors } else { others } += weight(key);
+                self.budget.charge(key, of_anchor);
             }
             let (weight, error) = not_signed(why, &issued.signature, key);
             self.note(weight, error, Some(key));
@@ -352,15 +338,6 @@ fn not_signed(why: NotSigned, signature: &Signed<'_>, spki: &[u8]) -> (u8, webpk
             (4, webpki::Error::UnsupportedSignatureAlgorithmContext(context))
         }
     }
-}
-
-/// What a wrong signature costs under this key: those on curves that are slow, and of long RSA keys, as much as several.
-fn weight(key: &[u8]) -> usize {
-    /// A SubjectPublicKeyInfo for P-256 has 91 bytes, for RSA with 2048 bits 294, with 4096 bits 550.
-    const P256: usize = 91;
-    const P521: usize = 158;
-    const RSA_4096: usize = 550;
-    if (P256 + 1..=P521).contains(&key.len()) || key.len() > RSA_4096 { WRONG_MAX } else { 1 }
 }
 
 /// Tells webpki what was found out about the signatures of a path by this algorithm: they need not be checked twice.

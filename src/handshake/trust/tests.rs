@@ -16,6 +16,7 @@ use crate::config::checked::{
     ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, RevocationCheck, RevocationList, TrustAnchor,
     TrustKind,
 };
+use crate::model::rejection::Reason;
 
 /// Counts the signatures that it checks.
 #[derive(Debug)]
@@ -60,13 +61,20 @@ fn authority_params(name: &str) -> CertificateParams {
 
 impl Ca {
     fn new(name: &str) -> Self {
-        let (params, key) = (authority_params(name), KeyPair::generate().expect("a key"));
+        Self::with_key(name, KeyPair::generate().expect("a key"))
+    }
+
+    fn with_key(name: &str, key: KeyPair) -> Self {
+        let params = authority_params(name);
         let certificate = params.self_signed(&key).expect("a certificate").der().clone();
         Self { certificate, issuer: Issuer::new(params, key) }
     }
 
     fn below(&self, params: CertificateParams) -> Self {
-        let key = KeyPair::generate().expect("a key");
+        self.below_with_key(params, KeyPair::generate().expect("a key"))
+    }
+
+    fn below_with_key(&self, params: CertificateParams, key: KeyPair) -> Self {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").der().clone();
         Self { certificate, issuer: Issuer::new(params, key) }
     }
@@ -168,7 +176,7 @@ impl Scene {
         let sent: Vec<_> = sent.iter().map(|one| (*one).clone()).collect();
         let before = self.count.load(Ordering::Relaxed);
         let verdict = self.authorities.verify(leaf, &sent, UnixTime::now());
-        let verdict = verdict.map(|(verified, _)| verified.chain).map_err(|(_, refused)| refused.reason);
+        let verdict = verdict.map(|(verified, _)| verified.chain).map_err(|(_, refused)| refused.cause.reason());
         (verdict, self.count.load(Ordering::Relaxed) - before)
     }
 
@@ -264,6 +272,63 @@ fn forged_chains_with_a_genuine_intermediate_cost_four_signatures_at_most() {
     }
 }
 
+/// Makes keys of one kind.
+type MakeKey = fn() -> KeyPair;
+
+/// Keys of each kind, and how many signatures that prove wrong under them cost no more than two on P-256.
+const KEYS: [(&str, MakeKey, usize); 6] = [
+    ("P-256", || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key"), 2),
+    ("P-384", || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("a key"), 1),
+    ("P-521", || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P521_SHA512).expect("a key"), 1),
+    ("Ed25519", || KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key"), 2),
+    ("RSA-2048", || rsa(rcgen::RsaKeySize::_2048), 2),
+    ("RSA-4096", || rsa(rcgen::RsaKeySize::_4096), 1),
+];
+
+fn rsa(size: rcgen::RsaKeySize) -> KeyPair {
+    KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size).expect("a key")
+}
+
+#[test]
+fn a_flood_of_forged_chains_costs_two_signatures_on_p256_each_whatever_the_keys_are() {
+    for (kind, key, most) in KEYS {
+        let root = Ca::with_key("Devices", key());
+        let scene = Scene::new(&[&root.certificate], Vec::new());
+        let genuine = root.below_with_key(authority_params("Genuine"), key());
+        let between = Ca::new("Between");
+        let above = [Ca::with_key("Genuine", key()), Ca::with_key("Devices", key())];
+        let forged: Vec<_> = above
+            .iter()
+            .flat_map(|above| (0..3).map(|_| above.below(authority_params("Between")).certificate))
+            .collect();
+        let sent: Vec<_> = [&genuine.certificate].into_iter().chain(&forged).collect();
+        let leaf = between.device(params("stranger"));
+        // What all clients share is used up first.
+        let costs: Vec<_> = (0..60).map(|_| scene.judge(&leaf, &sent).1).collect();
+        assert!(costs[40..].iter().filter(|cost| **cost > most).count() <= 3, "{kind}: {costs:?}");
+        assert!(costs.iter().all(|cost| *cost <= 4), "{kind}: {costs:?}");
+        assert!(costs[59] > 0, "{kind}: the first signature is always checked");
+        // A device that was never seen before still gets in.
+        scene.admits(kind, &genuine.device(params("phone")), &[&genuine.certificate]);
+        scene.admits(kind, &root.device(params("tablet")), &[]);
+    }
+}
+
+#[test]
+fn paths_of_real_hierarchies_are_found_whatever_the_keys_are() {
+    // Without the last, which take seconds to make.
+    for (kind, key, _) in &KEYS[..5] {
+        let (old, new) = (Ca::with_key("Root", key()), Ca::with_key("Root", key()));
+        let middle = new.below_with_key(authority_params("Middle"), key());
+        let by_old = middle.crossed_by(&old, &authority_params("Middle"));
+        let namesake = new.below_with_key(authority_params("Middle"), key());
+        for sent in [vec![&by_old, &middle.certificate], vec![&by_old, &namesake.certificate, &middle.certificate]] {
+            let scene = Scene::new(&[&new.certificate], Vec::new());
+            scene.admits(&format!("{kind}, {} beside", sent.len()), &middle.device(params("alice")), &sent);
+        }
+    }
+}
+
 #[test]
 fn an_intermediate_that_was_right_once_vouches_for_no_forged_one() {
     let root = Ca::new("Root");
@@ -316,7 +381,7 @@ fn a_certificate_with_more_than_64_extensions_is_refused_unread() {
     let (verdict, cost) = scene.judge(&device(65 - without), &[]);
     assert_eq!((verdict.err(), cost), (Some(Reason::CertificateInvalid), 0));
     let refused = acceptance::alone(&device(65 - without), UnixTime::now()).expect_err("the same everywhere");
-    assert_eq!(refused.reason, Reason::CertificateInvalid);
+    assert_eq!(refused.cause.reason(), Reason::CertificateInvalid);
 
     let middle = root.below(with_extensions(authority_params("Middle"), 65, 0));
     scene.refuses("an issuer with 65", Reason::UnknownCa, &middle.device(params("phone")), &[&middle.certificate]);
@@ -333,7 +398,7 @@ fn a_strangers_certificate_is_named_unless_it_is_made_of_hundreds_of_values() {
         params.subject_alt_names = vec![SanType::DnsName("a".try_into().expect("a name")); count];
         let (identity, refused) =
             scene.authorities.verify(&forged.device(params), &[], UnixTime::now()).expect_err("a stranger");
-        assert_eq!((identity.is_some(), refused.reason), (named, Reason::UnknownCa), "{count} names");
+        assert_eq!((identity.is_some(), refused.cause.reason()), (named, Reason::UnknownCa), "{count} names");
     }
 }
 
@@ -531,7 +596,7 @@ fn a_list_counts_up_to_the_second_before_its_next_update() {
     let scene = Scene::new(&[&root.certificate], vec![list]);
     let at = |seconds| scene.authorities.verify(&device, &[], UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
     assert_eq!(at(end - 1).map(|(_, until)| until).ok(), Some(end - 1));
-    assert_eq!(at(end).err().map(|(_, refused)| refused.reason), Some(Reason::RevocationListExpired));
+    assert_eq!(at(end).err().map(|(_, refused)| refused.cause.reason()), Some(Reason::RevocationListExpired));
 }
 
 #[test]
@@ -584,7 +649,7 @@ fn an_intermediate_that_a_list_names_is_revoked_however_lists_are_asked_for() {
         };
         let authorities = Authorities::new(&client_auth).expect("authorities");
         let sent = [middle.certificate.clone()];
-        authorities.verify(&device, &sent, UnixTime::now()).err().map(|(_, refused)| refused.reason)
+        authorities.verify(&device, &sent, UnixTime::now()).err().map(|(_, refused)| refused.cause.reason())
     };
     use RevocationCheck::{Chain, Leaf};
     for (what, trust, lists, chain, leaf) in [
@@ -747,7 +812,9 @@ fn name_constraints_bind_names_of_their_kind_and_leave_the_subject_free() {
                 let what = format!("{constraint} constraint, {name:?}");
                 match constrained {
                     Ok(constrained) => assert!(admitted && constrained, "{what}"),
-                    Err((_, refused)) => assert!(!admitted && refused.reason == Reason::CertificateInvalid, "{what}"),
+                    Err((_, refused)) => {
+                        assert!(!admitted && refused.cause.reason() == Reason::CertificateInvalid, "{what}")
+                    }
                 }
             }
         }
@@ -769,7 +836,7 @@ fn a_session_with_an_expired_certificate_is_refused_at_its_last_second() {
     let at = |seconds| scene.authorities.verify(&leaf, &[], UnixTime::since_unix_epoch(Duration::from_secs(seconds)));
     for (seconds, reason) in [(now, None), (now + 60, None), (now + 61, Some(Reason::Expired))] {
         let verdict = at(seconds);
-        assert_eq!(verdict.err().map(|(_, refused)| refused.reason), reason, "after {} s", seconds - now);
+        assert_eq!(verdict.err().map(|(_, refused)| refused.cause.reason()), reason, "after {} s", seconds - now);
     }
     assert_eq!(at(now).expect("valid").1, now + 60);
 }
@@ -789,4 +856,32 @@ fn only_the_path_counts_for_how_long_a_chain_is_good() {
     let until = |chain: Arc<Chain>| i64::try_from(chain.good_until).expect("a time") - now.unix_timestamp();
     assert!(until(scene.admits("a needless one", &long, &[&needless])) > 3600);
     assert_eq!(until(scene.admits("an intermediate", &below, &[&short.certificate, &needless])), 120);
+}
+
+/// The file may be the only one that names a device: what revoked it must not be taken back while the gate runs.
+#[test]
+fn what_a_superseded_list_of_the_files_names_stays_revoked() {
+    let root = Ca::new("Devices");
+    let older = root.list(&[7], 1, None);
+    let newer = RevocationList { number: Some(Serial::from_be_bytes(&[2])), ..root.list(&[8], 2, None) };
+    let key = |list: &RevocationList| {
+        crate::config::checked::NewerList::new(list.clone(), Some(root.certificate.clone())).list
+    };
+    let trust = vec![TrustAnchor {
+        file: "clients.pem".into(),
+        certificate: root.certificate.clone(),
+        kind: TrustKind::Authority,
+    }];
+    let newer_lists = vec![Arc::new(crate::config::checked::NewerList {
+        list: key(&newer),
+        authority: Some(root.certificate.clone()),
+    })];
+    let client_auth = ClientAuth { trust, revocation_lists: vec![key(&older)], newer_lists, ..client_auth() };
+    let current: Vec<_> = client_auth.current_lists().iter().map(|list| list.number_in_words()).collect();
+    assert_eq!(current, [Some("2".to_owned())]);
+    let authorities = Authorities::new(&client_auth).expect("authorities");
+    for (serial, refused) in [(7, Some(Reason::Revoked)), (8, Some(Reason::Revoked)), (9, None)] {
+        let verdict = authorities.verify(&root.device(numbered("phone", serial)), &[], UnixTime::now());
+        assert_eq!(verdict.err().map(|(_, refused)| refused.cause.reason()), refused, "{serial}");
+    }
 }

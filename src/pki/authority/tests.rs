@@ -67,3 +67,21 @@ fn debug_output_contains_no_key() {
     let text = format!("{authority:?} {issued:?}");
     assert!(text.len() < 300 && !text.to_lowercase().contains("key"), "{text}");
 }
+
+#[test]
+fn signature_counts_only_by_the_algorithm_that_is_named() {
+    let key = KeyPair::generate().expect("a key");
+    let made = CertificateParams::new(vec!["a.example".to_owned()]).expect("a name").self_signed(&key);
+    let made = made.expect("a certificate").der().clone();
+    let signed = |der: &[u8]| {
+        let (_, certificate) = X509Certificate::from_der(der).expect("a certificate");
+        has_signed(&made, &certificate)
+    };
+    assert!(signed(&made));
+    // The last occurrence of ecdsa-with-SHA256 is in signatureAlgorithm, which is not signed.
+    const SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
+    let at = made.windows(SHA256.len()).rposition(|bytes| bytes == SHA256).expect("an algorithm");
+    let mut other = made.to_vec();
+    other[at + SHA256.len() - 1] = 0x03;
+    assert!(!signed(&other), "the algorithm is changed to ecdsa-with-SHA384");
+}

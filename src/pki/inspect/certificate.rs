@@ -9,9 +9,11 @@ use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Item, MAX, date, days, serial, shorten};
+use crate::explain::detail;
 use crate::model::identity::{Identity, key, text};
 use crate::model::names::{is_wildcard_too_wide, printable, visible};
 use crate::model::rejection::Reason;
+use crate::model::text::counted;
 use crate::pki::{acceptance, keys, public};
 
 /// Apple's limit for servers whose root the user has installed (<https://support.apple.com/en-us/103769>).
@@ -83,17 +85,17 @@ pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
         "as_client",
         match &as_client {
             Ok(()) => "the gate accepts it if trust has its issuer".to_owned(),
-            Err(objection) => format!("{}: {}", objection.reason, printable_text(&objection.detail)),
+            Err(objection) => format!("{}: {}", objection.cause.reason(), printable_text(&detail(&objection.cause))),
         },
     );
 
     dates(&mut item, &identity, now.unix_timestamp());
     strength(&mut item, &certificate, &identity);
     if let Err(objection) = &as_client
-        && objection.reason == Reason::CertificateInvalid
+        && objection.cause.reason() == Reason::CertificateInvalid
         && !authority
     {
-        item.warn("invalid", format!("the gate rejects it: {}", printable_text(&objection.detail)));
+        item.warn("invalid", format!("the gate rejects it: {}", printable_text(&detail(&objection.cause))));
     }
     if authority {
         about_authority(&mut item, &certificate, usage);
@@ -170,7 +172,7 @@ fn unix_time(at: OffsetDateTime) -> UnixTime {
 }
 
 fn dates(item: &mut Item, identity: &Identity, now: i64) {
-    let plural = |days: i64| if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
+    let plural = |days: i64| counted(days.unsigned_abs(), "day");
     if identity.not_after < now {
         let ago = days(identity.not_after, now);
         item.warn(

@@ -21,6 +21,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, 
 
 use crate::model::identity::Serial;
 use crate::model::names::printable;
+use crate::model::text::date;
 
 /// The longest text of a certificate that is shown, in characters.
 const MAX: usize = 200;
@@ -302,11 +303,6 @@ fn shorten(mut objects: Vec<String>) -> String {
     objects.truncate(SHOWN);
     let shown = objects.join(", ");
     if more == 0 { shown } else { format!("{shown}, and {more} more") }
-}
-
-/// A date, for people.
-fn date(seconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(seconds).map_or_else(|_| seconds.to_string(), |at| at.date().to_string())
 }
 
 /// Whole days between two moments, rounded down.

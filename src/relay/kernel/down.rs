@@ -8,7 +8,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::time::sleep;
 
-use super::{KEPT_BACK, KernelTls, LOOK_AGAIN, LOOK_AGAIN_MAX, RECORDS_MAX, Schedule, TURNS, client_broke, set_key};
+use super::{KEPT_BACK, KernelTls, LOOK_AGAIN, LOOK_AGAIN_MAX, RECORDS_MAX, TURNS, client_broke, set_key};
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
 use crate::relay::End;
@@ -104,10 +104,10 @@ impl KernelTls {
     }
 
     fn change_key(&mut self) -> io::Result<()> {
-        let Some(Schedule(schedule)) = self.schedule.as_mut() else { return Err(io::ErrorKind::Unsupported.into()) };
+        let Some(schedule) = self.schedule.as_mut() else { return Err(io::ErrorKind::Unsupported.into()) };
         let sealed = ktls::next_record(&self.client, self.sealed.cipher)?;
-        let secrets = schedule.update_tx_secret().map_err(io::Error::other)?;
-        set_key(&self.client, Direction::Transmit, self.sealed.version, &secrets)?;
+        let secret = schedule.next_to_send().map_err(io::Error::other)?;
+        set_key(&self.client, Direction::Transmit, self.sealed.version, &secret)?;
         self.sealed.earlier = self.sealed.earlier.wrapping_add(sealed);
         self.sealed.budget = self.sealed.limit.saturating_sub(KEPT_BACK);
         Ok(())

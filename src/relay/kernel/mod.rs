@@ -27,9 +27,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -43,7 +40,7 @@ use crate::sys::ktls::{self, Cipher, Direction, Key, Received, Version};
 use crate::sys::socket::reset_on_close_beyond;
 use crate::sys::splice::{CAPACITY, Pipe};
 use crate::sys::stream::Stream;
-use crate::tls::record::{Course, Keys, PLAINTEXT_MAX, RecordError, content, record_limit};
+use crate::tls::record::{Aead, Course, Keys, PLAINTEXT_MAX, RecordError, Schedule, Secret, content};
 
 /// How often one direction goes round before the other one and other connections get their turn.
 const TURNS: usize = 16;
@@ -64,22 +61,18 @@ const KEPT_BACK: u64 = 8;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const LOOK_AGAIN_MAX: Duration = Duration::from_millis(320);
 
-fn version_of(schedule: &KernelConnection<ServerConnectionData>) -> Version {
-    match schedule.protocol_version() {
-        ProtocolVersion::TLSv1_3 => Version::Tls13,
-        _ => Version::Tls12,
-    }
+fn version_of(schedule: &Schedule) -> Version {
+    if schedule.is_tls13() { Version::Tls13 } else { Version::Tls12 }
 }
 
-fn cipher_of(secrets: &ConnectionTrafficSecrets) -> Option<(Cipher, &[u8], &[u8])> {
-    match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => Some((Cipher::Aes128Gcm, key.as_ref(), iv.as_ref())),
-        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => Some((Cipher::Aes256Gcm, key.as_ref(), iv.as_ref())),
-        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
-            Some((Cipher::Chacha20Poly1305, key.as_ref(), iv.as_ref()))
-        }
-        _ => None,
-    }
+fn cipher_of(secret: &Secret) -> Option<(Cipher, &[u8], &[u8])> {
+    let (aead, key, iv) = secret.parts()?;
+    let cipher = match aead {
+        Aead::Aes128Gcm => Cipher::Aes128Gcm,
+        Aead::Aes256Gcm => Cipher::Aes256Gcm,
+        Aead::Chacha20Poly1305 => Cipher::Chacha20Poly1305,
+    };
+    Some((cipher, key, iv))
 }
 
 /// A connection whose records the kernel seals and opens.
@@ -94,7 +87,7 @@ pub(super) struct KernelTls {
     course: Course,
     sealed: Sealed,
     /// rustls' key schedule, where the kernel can change keys: it is large, and of no other use.
-    schedule: Option<Schedule>,
+    schedule: Option<Box<Schedule>>,
     first_ended: Option<Side>,
     moved: Moved,
 }
@@ -115,15 +108,6 @@ impl Errors {
 impl std::fmt::Debug for Errors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Errors").finish_non_exhaustive()
-    }
-}
-
-struct Schedule(Box<KernelConnection<ServerConnectionData>>);
-
-impl std::fmt::Debug for Schedule {
-    /// Keys are never printed.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Schedule").finish_non_exhaustive()
     }
 }
 
@@ -214,24 +198,24 @@ impl KernelTls {
         }
     }
 
-    fn hand_over(client: &TcpStream, keys: Keys, support: &Support) -> io::Result<(Sealed, Option<Schedule>)> {
-        let Keys { secrets, schedule } = keys;
+    fn hand_over(client: &TcpStream, keys: Keys, support: &Support) -> io::Result<(Sealed, Option<Box<Schedule>>)> {
+        let Keys { send, receive, schedule } = keys;
         let version = version_of(&schedule);
         let given = ktls::given_to_tcp(client)?;
-        set_key(client, Direction::Transmit, version, &secrets.tx)?;
-        set_key(client, Direction::Receive, version, &secrets.rx)?;
-        let (cipher, ..) = cipher_of(&secrets.tx.1).ok_or(io::ErrorKind::Unsupported)?;
-        let limit = record_limit(&schedule);
+        set_key(client, Direction::Transmit, version, &send)?;
+        set_key(client, Direction::Receive, version, &receive)?;
+        let (cipher, ..) = cipher_of(&send).ok_or(io::ErrorKind::Unsupported)?;
+        let limit = schedule.record_limit();
         let sealed = Sealed {
             version,
             cipher,
             limit,
-            budget: limit.saturating_sub(secrets.tx.0).saturating_sub(KEPT_BACK),
-            earlier: 0_u64.wrapping_sub(secrets.tx.0),
+            budget: limit.saturating_sub(send.sequence()).saturating_sub(KEPT_BACK),
+            earlier: 0_u64.wrapping_sub(send.sequence()),
             given,
             bytes: 0,
         };
-        let schedule = support.changes_keys.then(|| Schedule(Box::new(schedule)));
+        let schedule = support.changes_keys.then(|| Box::new(schedule));
         Ok((sealed, schedule))
     }
 
@@ -268,15 +252,10 @@ impl KernelTls {
     }
 }
 
-fn set_key(
-    client: &TcpStream,
-    direction: Direction,
-    version: Version,
-    (sequence, secrets): &(u64, ConnectionTrafficSecrets),
-) -> io::Result<()> {
-    let (cipher, key, iv) = cipher_of(secrets).ok_or(io::ErrorKind::Unsupported)?;
+fn set_key(client: &TcpStream, direction: Direction, version: Version, secret: &Secret) -> io::Result<()> {
+    let (cipher, key, iv) = cipher_of(secret).ok_or(io::ErrorKind::Unsupported)?;
     let iv = iv.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-    ktls::set_key(client, direction, &Key { version, cipher, key, iv, sequence: *sequence })
+    ktls::set_key(client, direction, &Key { version, cipher, key, iv, sequence: secret.sequence() })
 }
 
 impl Engine for KernelTls {

@@ -42,7 +42,6 @@ impl Support {
 
     /// Whether it can take over a connection with these keys.
     pub fn fits(&self, keys: &Keys) -> bool {
-        cipher_of(&keys.secrets.tx.1)
-            .is_some_and(|(cipher, ..)| self.suites.contains(&(version_of(&keys.schedule), cipher)))
+        cipher_of(&keys.send).is_some_and(|(cipher, ..)| self.suites.contains(&(version_of(&keys.schedule), cipher)))
     }
 }

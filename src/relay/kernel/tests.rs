@@ -119,9 +119,9 @@ fn anything() -> Support {
 #[tokio::test]
 async fn nothing_reaches_the_backend_when_the_kernel_does_not_take_the_keys() {
     let mismatched = |one: CipherSuite, other: CipherSuite| {
-        let (Keys { mut secrets, schedule }, forger) = forged_keys(one);
-        secrets.rx = handshake(other).0.secrets.rx;
-        (Keys { secrets, schedule }, forger)
+        let (mut keys, forger) = forged_keys(one);
+        keys.receive = handshake(other).0.receive;
+        (keys, forger)
     };
     let never_attached = forged_keys(TLS13);
     // Accepted one way, refused the other: what the client sends would be passed on as it is.

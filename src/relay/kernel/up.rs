@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
-use super::{GATHERED, KernelTls, MESSAGE_MAX, Rest, Schedule, TURNS, client_broke, cut_short, set_key};
+use super::{GATHERED, KernelTls, MESSAGE_MAX, Rest, TURNS, client_broke, cut_short, set_key};
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
 use crate::relay::End;
@@ -191,15 +191,14 @@ impl KernelTls {
         match self.course.take(kind, message) {
             Ok(Meaning::Data | Meaning::Nothing) => Ok(()),
             Ok(Meaning::KeyUpdate { requested }) => {
-                let Some(Schedule(schedule)) = self.schedule.as_mut() else {
+                let Some(schedule) = self.schedule.as_mut() else {
                     // No record that follows can be opened any more.
                     self.give_up(Alert::INTERNAL_ERROR);
                     let detail = "the client changed its key, which Linux follows from 6.14 on";
                     return Err(End::because(CloseReason::TlsError, detail));
                 };
-                let secrets =
-                    schedule.update_rx_secret().map_err(|error| End::because(CloseReason::Internal, error))?;
-                set_key(&self.client, Direction::Receive, self.sealed.version, &secrets)
+                let secret = schedule.next_to_receive().map_err(|error| End::because(CloseReason::Internal, error))?;
+                set_key(&self.client, Direction::Receive, self.sealed.version, &secret)
                     .map_err(|error| End::because(CloseReason::Internal, error))?;
                 // One answer serves all requests that came before it is sent (RFC 8446 section 4.6.3).
                 self.down.update_key |= requested;

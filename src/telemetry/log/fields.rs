@@ -4,9 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use crate::explain::moment;
 use crate::model::identity::Identity;
 use crate::model::names::{printable, visible};
 use crate::telemetry::journal::Priority;
@@ -293,12 +292,6 @@ impl Line for Verdict {
             Some(_) => Priority::Warning,
         }
     }
-}
-
-/// Seconds since 1970 as a date and time (RFC 3339), or as they are if no calendar goes so far.
-pub fn moment(seconds: i64) -> String {
-    let at = OffsetDateTime::from_unix_timestamp(seconds).ok();
-    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| seconds.to_string())
 }
 
 /// A stranger's text, escaped and bounded for a line.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub use self::fields::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict, detail, moment, stranger};
+pub use self::fields::{Certificate, Durations, Event, LeftOutCause, Tls, Verdict, detail, stranger};
 use self::form::Form;
 pub use self::health::{LogError, LogSeries};
 pub(super) use self::queue::Output;

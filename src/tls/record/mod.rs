@@ -10,14 +10,14 @@ use std::fmt;
 use std::ops::Range;
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets, ProtocolVersion};
+use rustls::Error;
 
 pub use self::course::{Course, Meaning};
+pub use self::keys::{Aead, Keys, Schedule, Secret};
 use crate::model::rejection::Alert;
 
 mod course;
+mod keys;
 
 /// The header of every record.
 const HEADER: usize = 5;
@@ -84,36 +84,14 @@ pub enum Opened {
 }
 
 /// The peer broke the protocol, or somebody tampered with its records. The alert is what the RFC wants it to be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client broke the TLS protocol ({0})")]
 pub struct RecordError(pub Alert);
-
-impl fmt::Display for RecordError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the client broke the TLS protocol ({})", self.0)
-    }
-}
-
-impl std::error::Error for RecordError {}
 
 /// No more records may be sealed under the keys: the suite's limit is reached (RFC 8446 section 5.5), and the keys
 /// cannot be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exhausted;
-
-/// What a completed handshake leaves: the traffic keys, not yet given to anybody.
-pub struct Keys {
-    /// Both directions' keys and sequence numbers.
-    pub secrets: ExtractedSecrets,
-    /// rustls' key schedule.
-    pub schedule: KernelConnection<ServerConnectionData>,
-}
-
-impl fmt::Debug for Keys {
-    /// Keys are never printed.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").finish_non_exhaustive()
-    }
-}
 
 /// Records that a completed handshake leaves to be moved along with the payload.
 #[derive(Debug, Default)]
@@ -129,7 +107,7 @@ pub struct Pending {
 pub struct Session {
     seal: Half,
     open: Half,
-    schedule: KernelConnection<ServerConnectionData>,
+    schedule: Schedule,
     tls13: bool,
     /// Records that may be sealed under one key.
     limit: u64,
@@ -153,19 +131,21 @@ struct Half {
 }
 
 impl Half {
-    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets), tls13: bool) -> Result<Self, Error> {
-        let (algorithm, sent_nonce, key, iv): (&'static Algorithm, _, _, _) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, 8, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, 8, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, 0, key, iv),
-            _ => return Err(Error::General("a cipher suite without a record layer".to_owned())),
+    fn new(secret: &Secret, tls13: bool) -> Result<Self, Error> {
+        let Some((aead, key, iv)) = secret.parts() else {
+            return Err(Error::General("a cipher suite without a record layer".to_owned()));
+        };
+        let (algorithm, sent_nonce): (&'static Algorithm, _) = match aead {
+            Aead::Aes128Gcm => (&AES_128_GCM, 8),
+            Aead::Aes256Gcm => (&AES_256_GCM, 8),
+            Aead::Chacha20Poly1305 => (&CHACHA20_POLY1305, 0),
         };
         let explicit_nonce = if tls13 { 0 } else { sent_nonce };
-        let key = UnboundKey::new(algorithm, key.as_ref())
+        let key = UnboundKey::new(algorithm, key)
             .map_err(|_| Error::General("a traffic key of the wrong length".to_owned()))?;
-        let iv = <[u8; 12]>::try_from(iv.as_ref())
+        let iv = <[u8; 12]>::try_from(iv)
             .map_err(|_| Error::General("an initialization vector of the wrong length".to_owned()))?;
-        Ok(Self { key: LessSafeKey::new(key), iv, sequence, explicit_nonce })
+        Ok(Self { key: LessSafeKey::new(key), iv, sequence: secret.sequence(), explicit_nonce })
     }
 
     /// The initialization vector combined with the sequence number (RFC 8446 section 5.3).
@@ -224,12 +204,12 @@ impl Half {
 impl Session {
     /// Takes over the keys of a completed handshake.
     pub fn new(keys: Keys) -> Result<Self, Error> {
-        let Keys { secrets, schedule } = keys;
-        let tls13 = schedule.protocol_version() == ProtocolVersion::TLSv1_3;
-        let limit = record_limit(&schedule);
+        let Keys { send, receive, schedule } = keys;
+        let tls13 = schedule.is_tls13();
+        let limit = schedule.record_limit();
         Ok(Self {
-            seal: Half::new(secrets.tx, tls13)?,
-            open: Half::new(secrets.rx, tls13)?,
+            seal: Half::new(&send, tls13)?,
+            open: Half::new(&receive, tls13)?,
             schedule,
             tls13,
             limit,
@@ -269,8 +249,8 @@ impl Session {
         }
         // KeyUpdate, update_not_requested, under the key that it ends.
         self.seal_message(content::HANDSHAKE, &[24, 0, 0, 1, 0], out)?;
-        let secrets = self.schedule.update_tx_secret().map_err(|_| Exhausted)?;
-        self.seal = Half::new(secrets, true).map_err(|_| Exhausted)?;
+        let secret = self.schedule.next_to_send().map_err(|_| Exhausted)?;
+        self.seal = Half::new(&secret, true).map_err(|_| Exhausted)?;
         Ok(())
     }
 
@@ -375,22 +355,14 @@ impl Session {
             Meaning::Nothing => Opened::Nothing { consumed },
             Meaning::KeyUpdate { requested } => {
                 let internal = |_| RecordError(Alert::INTERNAL_ERROR);
-                let secrets = self.schedule.update_rx_secret().map_err(internal)?;
-                self.open = Half::new(secrets, true).map_err(internal)?;
+                let secret = self.schedule.next_to_receive().map_err(internal)?;
+                self.open = Half::new(&secret, true).map_err(internal)?;
                 if requested { Opened::KeyUpdateRequested { consumed } } else { Opened::Nothing { consumed } }
             }
             Meaning::Renegotiation => Opened::Renegotiation { consumed },
             Meaning::Closed => Opened::Closed { consumed },
             Meaning::Alert(alert) => Opened::Alert(alert),
         })
-    }
-}
-
-/// How many records the suite lets one key seal (RFC 8446 section 5.5).
-pub fn record_limit(schedule: &KernelConnection<ServerConnectionData>) -> u64 {
-    match schedule.negotiated_cipher_suite() {
-        rustls::SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
-        rustls::SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
     }
 }
 

@@ -106,7 +106,7 @@ pub(crate) fn handshake(suite: CipherSuite) -> (Keys, ClientConnection) {
     }
     assert!(to_server.is_empty() && !client.wants_write(), "the handshake is all there was");
     let (secrets, schedule) = server.dangerous_into_kernel_connection().expect("keys");
-    (Keys { secrets, schedule }, client)
+    (Keys::new(secrets, schedule), client)
 }
 
 /// A session, and the client at its other end.
@@ -126,7 +126,7 @@ pub(crate) fn forged_keys(suite: CipherSuite) -> (Keys, Forger) {
     let (keys, client) = handshake(suite);
     let secrets = client.dangerous_extract_secrets().expect("keys");
     let tls13 = is_tls13(suite);
-    let [half, heard] = [secrets.tx, secrets.rx].map(|secrets| Half::new(secrets, tls13).expect("a key"));
+    let [half, heard] = [secrets.tx, secrets.rx].map(|secrets| Half::new(&secrets.into(), tls13).expect("a key"));
     (keys, Forger { half, heard, tls13 })
 }
 

@@ -14,7 +14,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| match progress(bytes) {
             assert_eq!(fuzz_parse(&pieces), Ok(name));
             assert_eq!(Ja4::of(&pieces), Ja4::of(&bytes[..length]));
         }
-        Err(detail) => assert!(detail.len() < 512 && !detail.contains(char::is_control), "{detail:?}"),
+        Err(cause) => {
+            let detail = doorward::explain::detail(&cause);
+            assert!(detail.len() < 512 && !detail.contains(char::is_control), "{detail:?}");
+        }
     },
     Progress::NotTls(_) | Progress::TooLarge => {}
 });

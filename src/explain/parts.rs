@@ -1,0 +1,163 @@
+//! The words about the parts of a cause.
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::model::names::{ServerName, printable};
+use crate::model::rejection::{
+    AddressList, CertificateFault, DenyEntry, HelloFault, ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
+};
+
+pub(super) fn share(limit: &str, share: usize) -> String {
+    format!("connections without a valid certificate get half of {limit}, which is {share}, and all of it is in use")
+}
+
+pub(super) fn address_list(list: AddressList) -> String {
+    match list {
+        AddressList::Denied(net) => format!("deny_sources has {net}"),
+        AddressList::NotAllowed => "allow_sources does not have this address".to_owned(),
+    }
+}
+
+pub(super) fn proxy_header(fault: ProxyHeaderFault) -> String {
+    match fault {
+        ProxyHeaderFault::NoEndOfLine(bytes) => return format!("no end of line in {bytes} bytes"),
+        ProxyHeaderFault::TooLong(bytes) => return format!("longer than {bytes} bytes"),
+        ProxyHeaderFault::NoCrlf => "the line does not end in CRLF",
+        ProxyHeaderFault::NotAscii => "not ASCII",
+        ProxyHeaderFault::Address => "an address or a port cannot be read",
+        ProxyHeaderFault::Form => "not of the form \"PROXY TCP4 SOURCE DESTINATION PORT PORT\"",
+        ProxyHeaderFault::Version => "a version other than 2",
+        ProxyHeaderFault::TooShort => "too short for its addresses",
+        ProxyHeaderFault::Family => "not TCP over IPv4 or IPv6",
+        ProxyHeaderFault::Command => "a command other than LOCAL and PROXY",
+    }
+    .to_owned()
+}
+
+/// The word in log lines, on which filters may rely.
+pub(super) const fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "http",
+        Protocol::Ssh => "ssh",
+        Protocol::Smb => "smb",
+        Protocol::Rdp => "rdp",
+        Protocol::Socks => "socks",
+        Protocol::ProxyHeader => "proxy header",
+        Protocol::OtherTls => "tls, but not a ClientHello",
+        Protocol::Other => "other",
+    }
+}
+
+pub(super) fn hello(fault: &HelloFault) -> String {
+    match fault {
+        HelloFault::Unreadable(text) => text.to_string(),
+        HelloFault::TrailingBytes => "bytes behind the ClientHello".to_owned(),
+        HelloFault::Truncated => "a ClientHello that is shorter than it says".to_owned(),
+    }
+}
+
+pub(super) fn bounded(name: &ServerName) -> String {
+    printable(name.as_str(), 64)
+}
+
+/// Seconds since 1970 as a date and time (RFC 3339), or as they are if no calendar goes so far.
+pub fn moment(seconds: i64) -> String {
+    let at = OffsetDateTime::from_unix_timestamp(seconds).ok();
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| seconds.to_string())
+}
+
+pub(super) fn deny_entry(entry: &DenyEntry) -> String {
+    match entry {
+        DenyEntry::Fingerprint(fingerprint) => format!("deny has sha256:{fingerprint}"),
+        DenyEntry::Serial(serial) => format!("deny has serial:{serial}"),
+    }
+}
+
+pub(super) fn list(issuer: Option<&Text>, fault: ListFault) -> String {
+    let issuer = issuer.map_or_else(|| "the certificate's issuer".to_owned(), Text::to_string);
+    match fault {
+        ListFault::Missing => format!("no revocation list of {issuer}"),
+        ListFault::OtherAuthority => {
+            format!("the revocation list of {issuer} is that of another authority of this name")
+        }
+        ListFault::NotPermitted => {
+            format!("the certificate of {issuer} does not permit it to sign revocation lists (cRLSign)")
+        }
+        ListFault::OtherScope => format!("no revocation list of {issuer} speaks for this certificate"),
+    }
+}
+
+pub(super) fn key(signer: Signer, key: Option<&Text>) -> String {
+    match (signer, key) {
+        (Signer::Device, Some(key)) => format!("its key is {key}"),
+        (Signer::Device, None) => "its key is of an unknown kind".to_owned(),
+        (Signer::Issuer, Some(key)) => format!("its issuer's key is {key}"),
+        (Signer::Issuer, None) => "an issuer's key is of an unknown kind".to_owned(),
+    }
+}
+
+pub(super) const fn signer(signer: Signer) -> &'static str {
+    match signer {
+        Signer::Device => "the certificate",
+        Signer::Issuer => "an intermediate certificate",
+    }
+}
+
+pub(super) fn certificate(fault: &CertificateFault) -> String {
+    match fault {
+        CertificateFault::Unreadable => "it cannot be read as an X.509 certificate",
+        CertificateFault::BadEncoding => "it is not encoded as DER requires",
+        CertificateFault::Version1 => {
+            "it is an X.509 version 1 certificate, as \"openssl x509 -req\" makes them without -extfile, and version 3 is \
+             needed"
+        }
+        CertificateFault::AuthorityAsDevice => {
+            "it is the certificate of an authority (CA:TRUE), and no device may show one"
+        }
+        CertificateFault::IssuerNotAuthority => {
+            "its issuer is not an authority (the issuer's certificate lacks CA:TRUE)"
+        }
+        CertificateFault::PathLength => {
+            "more authorities are between it and trust than one of them permits (pathlen)"
+        }
+        CertificateFault::NameConstraints => "its names are outside those that an authority above it may vouch for",
+        CertificateFault::CriticalExtension => {
+            "it, or one above it, has a critical extension that is not known here"
+        }
+        CertificateFault::EmptyUsage => "its extended key usage is empty",
+        CertificateFault::AlgorithmMismatch => "it names two different signature algorithms",
+        CertificateFault::Extension => "one of its extensions is there twice or cannot be read",
+        CertificateFault::Validity => "it expires before it begins to be valid",
+        CertificateFault::PathDepth => "more than six authorities are between it and trust",
+        CertificateFault::TooMuchWork => "finding its way to trust takes too much work",
+        CertificateFault::TooManyExtensions(most) => return format!("it has more than {most} extensions"),
+        CertificateFault::TooManyCertificates(count) => {
+            return format!("{count} certificates beside the client's own");
+        }
+        CertificateFault::ChainTooLong { bytes, most } => {
+            return format!("{bytes} bytes of certificates, and {most} are the most");
+        }
+        CertificateFault::UnverifiedTooLong(bytes) => {
+            return format!("a certificate of {bytes} bytes that no authority in trust has signed");
+        }
+        CertificateFault::Other(text) => return text.to_string(),
+    }
+    .to_owned()
+}
+
+pub(super) fn not_allowed(name: &Text, name_constrained: bool) -> String {
+    let why = if name_constrained {
+        "; name constraints of its issuer do not cover the subject, so its common name does not count"
+    } else {
+        ""
+    };
+    format!("allow does not have {name}{why}")
+}
+
+pub(super) fn look_up(error: &LookUp) -> String {
+    match error {
+        LookUp::Failed(error) => error.text.to_string(),
+        LookUp::NoAnswer => "the name server has not answered within timeouts.dial".to_owned(),
+    }
+}

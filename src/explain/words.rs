@@ -1,0 +1,448 @@
+//! All words about a reason and its causes, in one file: the short text for rows, the advice, the sentence, the log's detail.
+
+use time::OffsetDateTime;
+
+use super::parts;
+use super::refusals::{Refusal, Shown};
+use super::who;
+use crate::model::identity::key;
+use crate::model::rejection::{Cause, Protocol, Reason};
+use crate::model::text::{date, duration};
+
+/// The fixed words about a reason.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// What happened, in a few words that follow "turned away:".
+    pub short: &'static str,
+    /// What to do about it: one or two sentences for a reader who has never seen a certificate.
+    pub advice: &'static str,
+}
+
+/// The fixed words about `reason`.
+pub const fn words(reason: Reason) -> Words {
+    let (short, advice) = match reason {
+        Reason::ConnectionLimit => {
+            ("too many connections in all", "Raise limits.connections if so many are meant to be open at once.")
+        }
+        Reason::HandshakeLimit => (
+            "did not go on, and others waited",
+            "A source opens connections and does not go on. Those are closed first, and not your devices'.",
+        ),
+        Reason::SourceLimit => (
+            "too many connections from one address",
+            "Raise limits.connections_per_source if many devices share this address.",
+        ),
+        Reason::SourceRate => (
+            "too many attempts from one address",
+            "Raise limits.connection_rate_per_source if this is one of your own devices.",
+        ),
+        Reason::SourceBanned => (
+            "failed too often and has to wait",
+            "Its connections failed so often that it has to wait, ten minutes at most, or until a device shows a \
+             valid certificate from there. The lines before say why they failed.",
+        ),
+        Reason::SourceDenied => (
+            "its address is shut out",
+            "Change deny_sources or allow_sources of the listener if the address should get in.",
+        ),
+        Reason::ProxyHeaderMissing => (
+            "a proxy did not name its client",
+            "Switch the PROXY protocol on in the proxy in front of the gate, or take it out of proxy_protocol_from.",
+        ),
+        Reason::ProxyHeaderInvalid => (
+            "a proxy could not be understood",
+            "Switch the PROXY protocol on in the proxy in front of the gate, or take it out of proxy_protocol_from.",
+        ),
+        Reason::Draining => ("the gate was being stopped", "The gate was being stopped. Try again when it runs."),
+        Reason::ClientHelloTimeout => (
+            "connected and said nothing",
+            "Most such connections are scanners. A device of yours has a bad link, or does not start TLS at all.",
+        ),
+        Reason::ClientHelloClosedEarly => (
+            "connected and hung up",
+            "Most such connections are scanners. A device of yours has a bad link, or does not start TLS at all.",
+        ),
+        Reason::NotTls => (
+            "spoke something other than TLS",
+            "The client did not speak TLS. If it was one of yours: use https:// and not http://.",
+        ),
+        Reason::Malformed => (
+            "its first message cannot be read",
+            "The client did not speak TLS as it is specified. Most such connections are scanners.",
+        ),
+        Reason::TooLarge => (
+            "its first message is far too long",
+            "The client did not speak TLS as it is specified. Most such connections are scanners.",
+        ),
+        Reason::ServerNameMissing => (
+            "did not say which name it wants",
+            "Connect by name, not by IP address. For clients that cannot, give one route the server name \"*\".",
+        ),
+        Reason::ServerNameUnknown => (
+            "asked for a name you do not have",
+            "Add the name to server_names of a route, or correct it on the device.",
+        ),
+        Reason::ProtocolVersion => {
+            ("speaks no TLS that is still safe", "The client is too old: it must speak TLS 1.2 or 1.3.")
+        }
+        Reason::NoSharedParameters => {
+            ("knows no encryption that is still safe", "The client is too old: it must speak TLS 1.2 or 1.3.")
+        }
+        Reason::NoApplicationProtocol => (
+            "speaks none of the route's protocols",
+            "The client offers only protocols that application_protocols of the route does not have.",
+        ),
+        Reason::Misbehaved => (
+            "broke the rules of TLS",
+            "The client did not speak TLS as it is specified. Most such connections are scanners.",
+        ),
+        Reason::PeerAlert => (
+            "did not trust the gate",
+            "The client refused the gate. Most often it does not trust the gate's certificate: install \
+             pki/server-ca.pem on it.",
+        ),
+        Reason::HandshakeTimeout => (
+            "began and did not finish in time",
+            "The client did not go on. Browsers do so, and connect again, when they ask which certificate to show.",
+        ),
+        Reason::HandshakeClosedEarly => (
+            "began and hung up",
+            "The client did not go on. Browsers do so, and connect again, when they ask which certificate to show.",
+        ),
+        Reason::CertificateRequired => (
+            "showed no certificate",
+            "The device has no certificate installed, or its app cannot show one. Install its .p12 file. TLS \
+             clients also show none whose key is of a kind that the gate does not take, such as Ed448 \
+             or RSA-PSS.",
+        ),
+        Reason::UnknownCa => (
+            "showed a certificate that is not yours",
+            "If it is one of your devices, issue it a new certificate (doorward ca device NAME) and install that: \
+             the one it has is from before \"doorward init\" was run again, or from an authority that \
+             trust does not name. If an intermediate authority issued it, the device has to send that \
+             authority's certificate along.",
+        ),
+        Reason::Expired => (
+            "its certificate has expired",
+            "Issue the device a new certificate (doorward ca renew NAME). If it should still be valid, check the \
+             gate's clock.",
+        ),
+        Reason::NotYetValid => (
+            "its certificate is not valid yet",
+            "Check the clocks of the gate and of the machine that issued the certificate.",
+        ),
+        Reason::Revoked => (
+            "its certificate was revoked",
+            "The certificate was revoked. If that was a mistake, issue the device a new one (doorward ca device \
+             NAME).",
+        ),
+        Reason::Denied => (
+            "its certificate is on your deny list",
+            "The certificate is in deny. Remove it there if that was a mistake.",
+        ),
+        Reason::RevocationUnknown => (
+            "a revocation list is missing",
+            "revocation_lists lacks the list of an authority between the certificate and trust. Add its list. If \
+             a root above intermediate authorities has none: revocation_check = \"leaf\".",
+        ),
+        Reason::RevocationListExpired => (
+            "a revocation list is out of date",
+            "The revocation list is out of date. Renew it (doorward ca revoke); until then no certificate of its \
+             authority is accepted. expired_revocation_list = \"warn\" would accept them with the old \
+             list.",
+        ),
+        Reason::WrongPurpose => (
+            "its certificate is not for devices",
+            "The certificate is not for clients; a server's, say. Issue one for a client (doorward ca device \
+             NAME; mkcert: -client before the name).",
+        ),
+        Reason::UnsupportedKey => (
+            "its certificate's key or signature is of a kind that cannot be checked",
+            "Issue the device a new certificate (doorward ca device NAME). With OpenSSL: a P-256 key (-newkey ec \
+             -pkeyopt ec_paramgen_curve:P-256) or RSA with 2048 bits or more, signed with -sha256.",
+        ),
+        Reason::BadSignature => (
+            "does not have the certificate's key",
+            "The client could not prove that it holds the certificate's key. The certificate is used by another \
+             machine than the one it was issued to, or the device is faulty.",
+        ),
+        Reason::CertificateInvalid => (
+            "its certificate cannot be used",
+            "Issue the device a certificate of its own (doorward ca device NAME). With OpenSSL: openssl x509 -req \
+             -extfile FILE, where FILE says basicConstraints=CA:FALSE and \
+             extendedKeyUsage=clientAuth.",
+        ),
+        Reason::IdentityNotAllowed => (
+            "may not use this route",
+            "Add the name to allow of the route, or to one of its groups, if it should get in.",
+        ),
+        Reason::BackendRefused => (
+            "the service behind is not running",
+            "Nothing listens where backends says. Is the service started, and the port right?",
+        ),
+        Reason::BackendTimeout => (
+            "the service behind did not answer",
+            "The backend does not answer. Is the machine switched on, and its address right?",
+        ),
+        Reason::BackendUnreachable => (
+            "the service behind cannot be reached",
+            "The backend does not answer. Is the machine switched on, and its address right?",
+        ),
+        Reason::BackendUnresolved => (
+            "the service's name is not known",
+            "The backend's name cannot be looked up. Correct it, or write its address.",
+        ),
+        Reason::Internal => ("a fault of the gate", "This is a fault of the gate. Please report it with the log line."),
+    };
+    Words { short, advice }
+}
+
+/// What happened in this case, in a sentence. Dates are told as they are at `now`.
+pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
+    let source = refusal.source.ip().to_canonical().to_string();
+    let detail = detail(&refusal.cause);
+    let asked = refusal.server_name.as_deref().unwrap_or("no name in particular");
+    let route = refusal.route.as_ref().map_or("none", |route| route.as_str());
+    let shown = refusal.certificate.as_ref();
+    // A client that shows an unverified certificate is not necessarily the device that it names.
+    let name = shown.map_or(source.as_str(), Shown::name);
+    // The names in a certificate that no authority in trust signed are the client's own words.
+    let certificate = match shown {
+        Some(shown) if !shown.anchored => format!(
+            "{source} showed a certificate that calls itself {name}, and no authority in trust is known to have signed it: it"
+        ),
+        _ => format!("{name}'s certificate"),
+    };
+    match refusal.reason() {
+        // They know where they lead.
+        Reason::ConnectionLimit if refusal.route.is_some() => {
+            format!("{source} found no place on the route {route}: {detail}.")
+        }
+        Reason::SourceLimit if refusal.route.is_some() => {
+            format!("{source} had too many connections open to be let in on the route {route}: {detail}.")
+        }
+        Reason::ConnectionLimit => {
+            format!("{source} found no place: as many connections were open as limits.connections allows.")
+        }
+        Reason::HandshakeLimit => format!(
+            "{source} connected and did not go on, and its place was needed: all places of limits.handshakes were taken."
+        ),
+        Reason::SourceLimit => {
+            format!("{source} had as many connections open as limits.connections_per_source allows one address.")
+        }
+        Reason::SourceRate => {
+            format!("{source} connected more often than limits.connection_rate_per_source allows one address.")
+        }
+        Reason::SourceBanned => format!("{source} failed again and again and has to wait: {detail}."),
+        Reason::SourceDenied => format!("{source} may not connect to the listener {}: {detail}.", refusal.listener),
+        Reason::ProxyHeaderMissing => format!(
+            "{source} is in proxy_protocol_from of the listener {}, but did not name the client it connects for: {detail}.",
+            refusal.listener
+        ),
+        Reason::ProxyHeaderInvalid => {
+            format!("{source} named the client it connects for unreadably: {detail}.")
+        }
+        Reason::Draining => format!("{source} was on its way in when the gate was stopped."),
+        Reason::ClientHelloTimeout => format!("{source} connected and did not begin a TLS connection in time."),
+        Reason::ClientHelloClosedEarly => {
+            format!("{source} connected and hung up before it had begun a TLS connection.")
+        }
+        Reason::NotTls => match refusal.cause {
+            Cause::NotTls(Protocol::Other) => format!("{source} sent something that is not TLS."),
+            _ => format!("{source} sent something that is not TLS, but {detail}."),
+        },
+        Reason::Malformed => format!("{source} began a TLS connection in a way that cannot be read."),
+        Reason::TooLarge => format!("{source} began a TLS connection with far more bytes than any device needs."),
+        Reason::ServerNameMissing => format!("{source} did not say which server name it wants."),
+        Reason::ServerNameUnknown => format!("{source} asked for {asked}, and no route has that name."),
+        Reason::ProtocolVersion => format!("{source} speaks no version of TLS that is still safe: {detail}."),
+        Reason::NoSharedParameters => {
+            format!("{source} knows no way to encrypt that is still safe, so it and the gate have none in common.")
+        }
+        Reason::NoApplicationProtocol => {
+            format!("{source} asked for {asked}, but speaks none of the protocols that the route {route} offers.")
+        }
+        Reason::Misbehaved => format!("{source} broke the rules of TLS: {detail}."),
+        Reason::PeerAlert => format!("{source} asked for {asked} and then refused the gate: {detail}."),
+        Reason::HandshakeTimeout => {
+            format!("{source} asked for {asked} and did not finish the TLS handshake in time.")
+        }
+        Reason::HandshakeClosedEarly => {
+            format!("{source} asked for {asked} and hung up in the middle of the TLS handshake.")
+        }
+        Reason::CertificateRequired => format!("{source} asked for {asked} and showed no certificate."),
+        Reason::UnknownCa => {
+            let issuer = shown.map_or("unknown", |shown| &*shown.issuer);
+            format!(
+                "{source} showed a certificate that calls itself {name}, and no authority in trust has issued it. It names \
+                 this one as its issuer: {issuer}."
+            )
+        }
+        Reason::Expired => match shown.map(|shown| shown.not_after) {
+            Some(end) if end < refusal.at.unix_timestamp() => {
+                format!("{certificate} expired {} ago.", duration(now.unix_timestamp().saturating_sub(end)))
+            }
+            _ => format!("An authority between {name}'s certificate and trust has expired."),
+        },
+        Reason::NotYetValid => match shown.map(|shown| shown.not_before) {
+            Some(begin) if begin > now.unix_timestamp() => format!(
+                "{certificate} is not valid before {}, which is {} from now.",
+                date(begin),
+                duration(begin.saturating_sub(now.unix_timestamp()))
+            ),
+            Some(begin) if begin > refusal.at.unix_timestamp() => {
+                format!("{certificate} was not valid before {}; by now it is.", date(begin))
+            }
+            _ => format!("An authority between {name}'s certificate and trust is not valid yet."),
+        },
+        Reason::Revoked => format!("{name}'s certificate was revoked: a revocation list names it."),
+        Reason::Denied => format!("{certificate} is shut out by its line in the configuration: {detail}."),
+        Reason::RevocationUnknown => format!(
+            "Whether {name}'s certificate was revoked could not be told: revocation_lists lacks a list of the authority \
+             that issued it, or of one above."
+        ),
+        Reason::RevocationListExpired => format!(
+            "Whether {name}'s certificate was revoked could not be told: the list of the authority that issued it is out \
+             of date."
+        ),
+        Reason::WrongPurpose => {
+            format!("{certificate} is not for devices that connect, but for something else, such as a server.")
+        }
+        Reason::BadSignature if shown.is_some_and(|shown| !shown.anchored) => {
+            format!(
+                "{source} showed a certificate that calls itself {name}, and could not prove that it has the key to it."
+            )
+        }
+        Reason::BadSignature => {
+            format!("{source} showed {name}'s certificate, but could not prove that it has the key to it.")
+        }
+        Reason::UnsupportedKey => format!("{certificate} cannot be checked: {detail}."),
+        Reason::CertificateInvalid => format!("{certificate} is not one that a device can use here: {detail}."),
+        Reason::IdentityNotAllowed => match shown {
+            Some(_) if refusal.cause == Cause::Unverified => format!(
+                "{source} showed a certificate that calls itself {name}. It was not verified, and the route {route} does not \
+                 accept unverified certificates."
+            ),
+            Some(_) => format!("{name}'s certificate is a good one, but the route {route} does not let {name} in."),
+            None => {
+                format!("{source} showed no certificate, and the route {route} does not let a client in without one.")
+            }
+        },
+        Reason::BackendRefused => {
+            format!("{} was let in, but nothing listens where the route {route} leads: {detail}.", who(refusal))
+        }
+        Reason::BackendTimeout => {
+            format!(
+                "{} was let in, but what the route {route} leads to did not answer in time: {detail}.",
+                who(refusal)
+            )
+        }
+        Reason::BackendUnreachable => {
+            format!("{} was let in, but there is no way to what the route {route} leads to: {detail}.", who(refusal))
+        }
+        Reason::BackendUnresolved => format!(
+            "{} was let in, but the name of what the route {route} leads to cannot be looked up: {detail}.",
+            who(refusal)
+        ),
+        Reason::Internal => format!("{source} was turned away by a fault of the gate: {detail}."),
+    }
+}
+
+/// A cause in words: the log's `detail`.
+pub fn detail(cause: &Cause) -> String {
+    match cause {
+        Cause::ConnectionLimit { limit } => format!("{limit} connections are open, and no more are taken at once"),
+        Cause::ConnectionShare { share } => parts::share("limits.connections", *share),
+        Cause::HandshakeEvicted => {
+            "its place was needed, and this was the oldest handshake of the source that had the most".to_owned()
+        }
+        Cause::SourceLimit { limit } => {
+            format!("limits.connections_per_source is {limit}, and this source holds as many")
+        }
+        Cause::SourceShare { share } => parts::share("limits.connections_per_source", *share),
+        Cause::SourceRate => "more connections than limits.connection_rate_per_source allows".to_owned(),
+        Cause::SourceDenied(list) => parts::address_list(*list),
+        Cause::SourceBanned { left } => {
+            format!("its connections were rejected too often: {} s left to wait", left.as_secs() + 1)
+        }
+        Cause::ProxyHeaderAbsent => {
+            "proxy_protocol_from has this address, so it must start with a PROXY protocol header".to_owned()
+        }
+        Cause::ProxyHeaderEnded => "the connection ended before the header".to_owned(),
+        Cause::ProxyHeaderTimeout => "no header within timeouts.client_hello".to_owned(),
+        Cause::ProxyHeaderInvalid(fault) => parts::proxy_header(*fault),
+        Cause::Draining => "the gate is shutting down".to_owned(),
+        Cause::ClientHelloTimeout => "no ClientHello within timeouts.client_hello".to_owned(),
+        Cause::ClientHelloEnded => "the connection ended before the ClientHello did".to_owned(),
+        Cause::ProxyHeaderIo(error) | Cause::ClientHelloIo(error) | Cause::HandshakeIo(error) => error.text.to_string(),
+        Cause::NotTls(protocol) => parts::protocol(*protocol).to_owned(),
+        Cause::Malformed(fault) => parts::hello(fault),
+        Cause::TooLarge { most } => format!("a ClientHello of more than {most} bytes"),
+        Cause::ServerNameMissing => "no server name; an IP address is not one (RFC 6066 section 3)".to_owned(),
+        Cause::ServerNameUnknown { name } => format!("no route answers to {}", parts::bounded(name)),
+        Cause::RouteRemoved { route } | Cause::DefaultRouteRemoved { route } => {
+            format!("the route {route} is not in the configuration any more")
+        }
+        Cause::ServerNameMoved { route } => format!("the server name leads to the route {route} by now"),
+        Cause::OldVersion { version } => format!("the client speaks {version} at most"),
+        Cause::NoSharedVersion(text) | Cause::NoSharedParameters(text) | Cause::Misbehaved(text) => text.to_string(),
+        Cause::Tls(text) => text.to_string(),
+        Cause::NoSignatureScheme => "the client takes no signature that the certificate's key makes".to_owned(),
+        Cause::NoApplicationProtocol => "no application protocol (ALPN) in common".to_owned(),
+        Cause::HandshakeTooLong => "more bytes or records than a handshake can have".to_owned(),
+        Cause::PeerAlert(alert) => format!("received fatal alert {alert}"),
+        Cause::HandshakeTimeout => "not complete within timeouts.handshake".to_owned(),
+        Cause::HandshakeEnded => "the connection ended during the handshake".to_owned(),
+        Cause::NoCertificate => "the client shows no certificate".to_owned(),
+        Cause::UnknownIssuer => {
+            "no authority in trust has issued it, or an intermediate certificate was not sent".to_owned()
+        }
+        Cause::IssuerKeyDiffers => {
+            "an authority of that name is in trust, but another key signed the certificate".to_owned()
+        }
+        Cause::NoPathInFirst => {
+            "none of the first certificates that the client sent beside its own leads to an authority in trust"
+                .to_owned()
+        }
+        Cause::Expired { not_after, .. } => {
+            format!("the certificate, or one above it, expired at {}", parts::moment(*not_after))
+        }
+        Cause::NotYetValid { not_before, .. } => {
+            format!("the certificate, or one above it, is not valid before {}", parts::moment(*not_before))
+        }
+        Cause::ValidityReversed => "the certificate, or one above it, expires before it begins to be valid".to_owned(),
+        Cause::Revoked => "a revocation list has the certificate".to_owned(),
+        Cause::Denied(entry) => parts::deny_entry(entry),
+        Cause::RevocationUnknown { issuer, fault } => parts::list(issuer.as_ref(), *fault),
+        Cause::RevocationListExpired { next_update, .. } => {
+            format!("the revocation list has expired: the next one was due at {}", parts::moment(*next_update))
+        }
+        Cause::WrongPurpose => "its extended key usage does not include client authentication".to_owned(),
+        Cause::UnsupportedKey { signer, key } => {
+            format!("{}; the gate takes {}", parts::key(*signer, key.as_ref()), key::SUPPORTED)
+        }
+        Cause::UnsupportedSignature { signer, algorithm } => {
+            format!(
+                "{} is signed with {algorithm}; the gate takes {}",
+                parts::signer(*signer),
+                key::SUPPORTED_SIGNATURES
+            )
+        }
+        Cause::BadSignature => "the client's signature was not made with the key of its certificate".to_owned(),
+        Cause::InvalidCertificate(fault) => parts::certificate(fault),
+        Cause::CertificateNotShown => "no certificate, and allow does not have unverified".to_owned(),
+        Cause::Unverified => "the certificate was not verified, and allow does not have unverified".to_owned(),
+        Cause::NameNotAllowed { name, name_constrained } => parts::not_allowed(name, *name_constrained),
+        Cause::BackendTimeout { backend } => format!("{backend}: no answer within timeouts.dial"),
+        Cause::BackendRefused { backend, error }
+        | Cause::BackendTimedOut { backend, error }
+        | Cause::BackendUnreachable { backend, error }
+        | Cause::Shortage { backend, error } => format!("{backend}: {}", error.text),
+        Cause::Unresolved { backend, error } => format!("{backend}: {}", parts::look_up(error)),
+        Cause::RouteChanged => "the route was changed while its backends were dialled".to_owned(),
+        Cause::NoBackends => "a route without backends".to_owned(),
+        Cause::NoVerdict => "the connection ended without a verdict".to_owned(),
+        Cause::NotJudged => "the gate failed to judge whether it may go on".to_owned(),
+        Cause::Ordered(order) => format!("the connection was ended: {}", order.label()),
+    }
+}

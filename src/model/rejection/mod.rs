@@ -1,0 +1,55 @@
+//! Why a connection was rejected: vocabulary, without a word for people.
+//!
+//! A [`Reason`] is what is counted; a [`Cause`] is what happened in this case, with its data. Every cause belongs to one
+//! reason, so a [`Rejection`] holds the cause alone and cannot contradict itself. The texts are made in
+//! [`explanation`](crate::explain) and nowhere else.
+
+#[macro_use]
+mod generate;
+mod alert;
+mod parts;
+mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::fmt;
+
+pub use self::alert::Alert;
+pub use self::parts::{
+    AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
+    Signer, Stage, Text,
+};
+pub use self::table::{Cause, Reason};
+
+/// A rejection: what happened, and what the client was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// What happened.
+    pub cause: Cause,
+    /// The alert that was sent, if one was and its description is known. Whether the client has read it is not known.
+    pub alert: Option<Alert>,
+}
+
+impl Rejection {
+    /// A rejection that sends no alert.
+    pub const fn silent(cause: Cause) -> Self {
+        Self { cause, alert: None }
+    }
+
+    /// The reason that is counted.
+    pub const fn reason(&self) -> Reason {
+        self.cause.reason()
+    }
+}
+
+impl From<Cause> for Rejection {
+    fn from(cause: Cause) -> Self {
+        Self::silent(cause)
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason().fmt(f)
+    }
+}
