@@ -32,6 +32,7 @@ mod connection;
 pub mod control;
 pub mod enrolment;
 pub mod explain;
+pub mod files;
 mod gate;
 pub mod handshake;
 mod http;

@@ -18,12 +18,14 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // All text about a refusal: it takes vocabulary and gives words, so that everything above can use them.
     ("explain", &["model"]),
     ("pki", &["explain", "model"]),
-    // As root, the files of an authority are written with the rights of the folder's owner.
-    ("ca", &["model", "pki", "sys"]),
+    // Root writes files with the rights of the folder's owner.
+    ("files", &["sys"]),
+    // Devices are set up without a gate.
+    ("enrolment", &["files", "http", "model", "pki", "sys"]),
+    // A certificate and the files that a device is set up with are written in one transaction.
+    ("ca", &["enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes.
     ("config", &["ca", "model", "pki"]),
-    // Devices are set up without a gate.
-    ("enrolment", &["ca", "http", "model", "pki", "sys"]),
     // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
     // a header off the socket, client_hello recognises one.
     ("listener", &["config", "model", "sys"]),
@@ -99,6 +101,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "control",
             "enrolment",
             "explain",
+            "files",
             "handshake",
             "manual",
             "model",

@@ -84,9 +84,9 @@ fn doorward_log_prints_events_and_nothing_else_changes() {
         "DEBUG doorward::server: probed kernel TLS",
         "DEBUG doorward::backends::resolver: looked up name=localhost",
         "DEBUG doorward::backends::dial: not connected",
-        "DEBUG doorward::control::serve: control request request=Status",
-        "DEBUG doorward::reload: reload: reads the configuration",
-        "DEBUG doorward::reload: reload: the new snapshot is in force",
+        "DEBUG doorward::control::server: control request request=Status",
+        "DEBUG doorward::reload::reloader: reload: reads the configuration",
+        "DEBUG doorward::reload::reloader: reload: the new snapshot is in force",
     ] {
         assert!(talking.contains(event), "{event} is not among:\n{talking}");
     }

@@ -1,4 +1,4 @@
-//! What `doorward init` writes, as other programs see it: OpenSSL, and the TLS library of the gate itself.
+//! What `doorward init` writes, checked with OpenSSL and rustls.
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
+use doorward::ca::{DeviceAuthority, ServerAuthority};
 use doorward::cli::Format;
-use doorward::cli::ca::LimitsArg;
+use doorward::cli::ca::NameConstraintsArg;
 use doorward::cli::exit;
 use doorward::cli::init::{self, InitArgs, RouteArg, Written};
 use doorward::model::names::{Name, ServerName};
-use doorward::pki::{DeviceAuthority, Revocation, RevokedFor, ServerAuthority};
+use doorward::pki::{Revocation, RevocationReason};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -21,7 +22,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Server
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 
-/// A folder that `doorward init` has filled.
+/// A folder that `doorward init` wrote.
 struct Made {
     folder: TempDir,
     written: Written,
@@ -50,7 +51,7 @@ fn args(folder: &Path) -> InitArgs {
         devices: vec![Name::parse("alice-phone").expect("a name"), Name::parse("bob-laptop").expect("a name")],
         folder: folder.to_owned(),
         listen: "[::]:8443".parse().expect("an address"),
-        limits: LimitsArg::default(),
+        constraints: NameConstraintsArg::default(),
         force: false,
         format: Format::Json,
     }
@@ -61,7 +62,7 @@ fn openssl(folder: &Path, args: &[&str]) -> Output {
     Command::new("openssl").args(args).current_dir(folder).output().expect("openssl must be installed for this test")
 }
 
-/// All that a program has said.
+/// The output of a program.
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
@@ -78,7 +79,7 @@ fn refused(output: &Output, why: &str) {
 }
 
 #[test]
-fn openssl_accepts_the_gate_for_its_names_and_as_nothing_else() {
+fn openssl_accepts_the_gate_only_for_its_names() {
     let made = Made::new();
     let verify = |more: &[&str]| {
         let chain = ["verify", "-x509_strict", "-CAfile", "pki/server-ca.pem"];
@@ -93,7 +94,7 @@ fn openssl_accepts_the_gate_for_its_names_and_as_nothing_else() {
 }
 
 #[test]
-fn openssl_accepts_devices_as_clients_and_as_nothing_else() {
+fn openssl_accepts_devices_only_as_clients() {
     let made = Made::new();
     for device in ["devices/alice-phone.pem", "devices/bob-laptop.pem"] {
         let verify = |purpose, authority| {
@@ -108,7 +109,7 @@ fn openssl_accepts_devices_as_clients_and_as_nothing_else() {
 }
 
 #[test]
-fn a_stolen_server_authority_can_impersonate_no_other_site() {
+fn stolen_server_authority_impersonates_no_other_site() {
     let made = Made::new();
     accepted(&made.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "evil-key.pem"]));
     accepted(&made.openssl(&["req", "-new", "-key", "evil-key.pem", "-subj", "/", "-out", "evil.csr"]));
@@ -120,7 +121,7 @@ fn a_stolen_server_authority_can_impersonate_no_other_site() {
         accepted(&made.openssl(&[&sign[..], &with].concat()));
         made.openssl(&["verify", "-purpose", "sslserver", "-CAfile", "pki/server-ca.pem", "evil.pem"])
     };
-    // The way it is signed here is good enough: what follows is refused for the name alone.
+    // This name is accepted, so the others are rejected for their name alone.
     accepted(&sign_and_verify("DNS:other.home.example"));
     for name in ["DNS:bank.example", "DNS:home.example.evil", "DNS:evilhome.example", "DNS:*.example"] {
         refused(&sign_and_verify(name), "permitted subtree violation");
@@ -128,14 +129,14 @@ fn a_stolen_server_authority_can_impersonate_no_other_site() {
     for name in ["IP:192.0.2.1", "IP:2001:db8::1"] {
         refused(&sign_and_verify(name), "excluded subtree violation");
     }
-    // Whoever installs it has it vouch for no sender of mail either.
+    // Mail addresses are constrained as well.
     for name in ["email:boss@bank.example", "email:x@home.example.evil"] {
         refused(&sign_and_verify(name), "permitted subtree violation");
     }
 }
 
 #[test]
-fn a_stolen_server_authority_vouches_for_servers_alone() {
+fn stolen_server_authority_certifies_only_servers() {
     let made = Made::new();
     accepted(&made.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "evil-key.pem"]));
     accepted(&made.openssl(&["req", "-new", "-key", "evil-key.pem", "-subj", "/CN=Boss", "-out", "evil.csr"]));
@@ -151,7 +152,7 @@ fn a_stolen_server_authority_vouches_for_servers_alone() {
 }
 
 #[test]
-fn a_device_authority_in_the_wrong_place_vouches_for_no_site() {
+fn misinstalled_device_authority_certifies_no_site() {
     let made = Made::new();
     accepted(&made.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "evil-key.pem"]));
     accepted(&made.openssl(&["req", "-new", "-key", "evil-key.pem", "-subj", "/", "-out", "evil.csr"]));
@@ -165,7 +166,7 @@ fn a_device_authority_in_the_wrong_place_vouches_for_no_site() {
 }
 
 #[test]
-fn openssl_opens_both_archives_with_their_password_alone() {
+fn openssl_opens_archives_only_with_their_password() {
     let made = Made::new();
     for device in &made.written.devices {
         let certificate = fs::read_to_string(&device.certificate).expect("a certificate");
@@ -197,7 +198,7 @@ fn openssl_opens_both_archives_with_their_password_alone() {
             let (clients, roots) = (part(&["-clcerts", "-nokeys"]), part(&["-cacerts", "-nokeys"]));
             assert!(clients.contains(certificate.trim()) && !clients.contains(root.trim()), "{clients}");
             assert!(roots.contains(root.trim()) && !roots.contains(certificate.trim()), "{roots}");
-            // OpenSSL writes keys in its own way, so keys are compared by what is public of them.
+            // OpenSSL encodes private keys differently, so public keys are compared.
             fs::write(made.path("got.pem"), part(&["-nocerts", "-nodes"])).expect("written");
             fs::write(made.path("want.pem"), &key).expect("written");
             let public = |file| said(&made.openssl(&["pkey", "-in", file, "-pubout"]));
@@ -212,7 +213,7 @@ fn openssl_opens_both_archives_with_their_password_alone() {
 }
 
 #[test]
-fn keys_and_archives_are_for_their_owner_and_certificates_for_everybody() {
+fn written_files_have_their_modes() {
     let made = Made::new();
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o7777;
     for secret in [
@@ -236,8 +237,7 @@ fn keys_and_archives_are_for_their_owner_and_certificates_for_everybody() {
     for file in &made.written.files {
         assert_eq!(format!("{:04o}", mode(&file.path)), file.mode, "{}", file.path.display());
     }
-    // Nothing is there that was not announced, but for the inventory's own copies and the empty file that keeps two
-    // commands apart.
+    // No other files, except the inventory's copies and the lock file.
     let list = Command::new("find")
         .args([".", "-type", "f", "-not", "-name", ".lock", "-not", "-path", "*/issued/*"])
         .current_dir(made.folder.path())
@@ -247,7 +247,7 @@ fn keys_and_archives_are_for_their_owner_and_certificates_for_everybody() {
 }
 
 #[test]
-fn init_does_not_overwrite_and_says_what_is_in_the_way() {
+fn init_overwrites_nothing_and_names_existing_files() {
     let made = Made::new();
     let before = fs::read(made.path("pki/clients-key.pem")).expect("a key");
     let error = init::create(&args(made.folder.path())).expect_err("it is there");
@@ -278,13 +278,13 @@ fn openssl_reads_revocation_lists() {
         openssl(folder.path(), &check)
     };
     let revoked =
-        [Revocation { serial: lost.serial().to_vec(), at: OffsetDateTime::now_utc(), reason: RevokedFor::Lost }];
+        [Revocation { serial: lost.serial().to_vec(), at: OffsetDateTime::now_utc(), reason: RevocationReason::Lost }];
     accepted(&verify(&[], "lost.pem"));
     accepted(&verify(&revoked, "kept.pem"));
     refused(&verify(&revoked, "lost.pem"), "certificate revoked");
 }
 
-/// A handshake in memory, as far as it goes.
+/// A handshake in memory.
 fn handshake(client: ClientConfig, server: ServerConfig, name: &str) -> Result<(), rustls::Error> {
     let name = rustls::pki_types::ServerName::try_from(name.to_owned()).expect("a name");
     let mut client = ClientConnection::new(Arc::new(client), name).expect("a client");

@@ -27,11 +27,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::init::{self, InitArgs, RouteArg};
 use super::{Format, exit, failed, run};
+use crate::ca::DeviceAuthority;
 use crate::config;
 use crate::config::checked::ControlSocket;
 use crate::handshake::suites::PROVIDER;
 use crate::model::names::{Name, ServerName};
-use crate::pki::DeviceAuthority;
 use crate::server::Server;
 use crate::telemetry::log::Log;
 
@@ -71,7 +71,7 @@ async fn show() -> Result<()> {
         devices: vec![Name::parse(DEVICE)?],
         folder: folder.path().to_owned(),
         listen: LOOPBACK,
-        limits: Default::default(),
+        constraints: Default::default(),
         force: false,
         format: Format::Text,
     })?;

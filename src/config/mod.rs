@@ -32,6 +32,7 @@ mod reader;
 mod report;
 pub mod seen;
 pub mod services;
+pub mod starter;
 mod suggest;
 mod syntax;
 mod values;

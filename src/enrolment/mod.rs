@@ -17,7 +17,7 @@ use std::path::Path;
 use pem::{EncodeConfig, LineEnding, Pem};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::ca::files::{Access, NewFile};
+use crate::files::{Access, NewFile};
 use crate::model::identity::{Identity, NotACertificate};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::{self, Password, Profile};
@@ -206,7 +206,7 @@ mod tests {
     use rcgen::{CertificateParams, DnType, KeyPair};
 
     use super::*;
-    use crate::pki::DeviceAuthority;
+    use crate::ca::DeviceAuthority;
 
     /// The files for alice-phone, under an authority with this name.
     fn kit(name: &str) -> Kit {

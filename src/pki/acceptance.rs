@@ -1,6 +1,6 @@
-//! What the gate has against a certificate: the one place where errors of the path validation become causes.
+//! Why the gate rejects a certificate: the one place that turns errors of the path validation into causes.
 //!
-//! The gate, `doorward explain`, `check` and `ca inspect` all ask here, so that they cannot disagree.
+//! The gate, `doorward explain`, `check` and `ca inspect` all use it, so that they cannot disagree.
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,12 +14,12 @@ use super::parts::{EXTENSIONS_MAX, Parts};
 use crate::model::identity::{Identity, key};
 use crate::model::rejection::{Cause, CertificateFault, ListFault, Signer, Text};
 
-/// Why a certificate is refused.
+/// Why a certificate is rejected.
 #[derive(Clone, Debug)]
 pub struct Objection {
-    /// What is wrong with it.
+    /// The cause.
     pub cause: Cause,
-    /// For rustls, which picks the alert by it.
+    /// The error for rustls, which chooses the alert by it.
     pub error: CertificateError,
 }
 
@@ -29,13 +29,13 @@ impl Objection {
         Self::invalid(CertificateFault::Unreadable)
     }
 
-    /// A certificate that no device may show, for a cause without a reason of its own.
+    /// An invalid certificate, with a fault that has no reason of its own.
     pub fn invalid(fault: CertificateFault) -> Self {
         // rustls would send some of these as certificate_unknown.
         Self { cause: Cause::InvalidCertificate(fault), error: CertificateError::BadEncoding }
     }
 
-    /// `key`: what the key is that the gate cannot check a signature with, if that is known.
+    /// `key`: the type of the key whose signatures the gate cannot verify, if it is known.
     fn unsupported_key(signer: Signer, key: Option<String>) -> Self {
         Self::unsupported(Cause::UnsupportedKey { signer, key: key.map(Text::new) })
     }
@@ -51,14 +51,14 @@ impl Objection {
     }
 }
 
-/// What is wrong with a path that the validation refused.
+/// Why the validation rejected a path.
 ///
-/// `issuer_key` is the SubjectPublicKeyInfo with which a signature could not be checked, if there is one: it tells a signature
-/// by another key from a key that nothing can be checked with. Nothing else that a client sent is parsed.
+/// `issuer_key` is the SubjectPublicKeyInfo with which a signature could not be verified, if there is one: it distinguishes
+/// a signature by another key from a key of an unsupported type. Nothing else that a client sent is parsed.
 pub fn objection(error: Error, end_entity: &CertificateDer<'_>, issuer_key: Option<&[u8]>) -> Objection {
     let error = match error {
         Error::InvalidCertificate(error) => error,
-        // webpki gives nothing else; if it ever does, it is a refusal all the same.
+        // webpki returns nothing else today; any other error is a rejection too.
         other => return Objection::invalid(CertificateFault::Other(Text::new(other))),
     };
     match &error {
@@ -85,7 +85,7 @@ pub fn objection(error: Error, end_entity: &CertificateDer<'_>, issuer_key: Opti
     }
 }
 
-/// Our cause for a certificate that the validation of its path refuses.
+/// The cause for a certificate whose path validation fails.
 fn cause_of(error: &CertificateError) -> Cause {
     let fault = match error {
         CertificateError::UnknownIssuer => return Cause::UnknownIssuer,
@@ -118,7 +118,7 @@ fn cause_of(error: &CertificateError) -> Cause {
     Cause::InvalidCertificate(fault)
 }
 
-/// What webpki has against a path, where rustls has no error for it.
+/// The cause of a webpki error that rustls has no error for.
 fn path_fault(error: &webpki::Error) -> CertificateFault {
     use webpki::Error as Path;
     match error {
@@ -144,7 +144,7 @@ fn seconds(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// What the issuer's key is, if it is of a kind whose signatures the gate cannot check.
+/// The type of the issuer's key, if the gate cannot verify its signatures.
 fn unsupported_issuer(key: Option<&[u8]>) -> Option<String> {
     key::unsupported(key?)
 }
@@ -156,10 +156,10 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_l
 const NO_ISSUER: &[u8] =
     b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x02\x00\x04";
 
-/// What the gate has against this certificate, whatever issued it, if a device shows it at `now`.
+/// Whether the gate accepts this certificate at `now`, apart from its issuer.
 ///
-/// The same validation is asked as for a connection, with an authority that has the issuer's name and a key that signed
-/// nothing. All that does not depend on the issuer is looked at before the signature.
+/// Runs the same validation as for a connection, with an authority that has the issuer's name and a key that signed nothing.
+/// Everything that does not depend on the issuer is checked before the signature.
 pub fn alone(end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Objection> {
     let Ok(identity) = Identity::from_certificate(end_entity, false) else { return Err(Objection::unreadable()) };
     let Ok((_, certificate)) = X509Certificate::from_der(end_entity) else { return Err(Objection::unreadable()) };
@@ -179,20 +179,20 @@ pub fn alone(end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Objec
             CertificateError::BadSignature | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
         ))) => {}
         Ok(Err(error)) => return Err(objection(error, end_entity, None)),
-        // Neither can be: there is one anchor, and it has signed nothing.
+        // Impossible: there is one trust anchor, and it signed nothing.
         Ok(Ok(_)) | Err(_) => return Err(Objection::unreadable()),
     }
     own_key(&identity)
 }
 
-/// What the gate has against a certificate that takes too much work to read, whatever it says.
+/// Rejects a certificate that takes too much work to parse.
 pub fn unwieldy(certificate: &Parts<'_>) -> Option<Objection> {
     certificate
         .has_too_many_extensions()
         .then(|| Objection::invalid(CertificateFault::TooManyExtensions(EXTENSIONS_MAX)))
 }
 
-/// What the gate has against the key of the device itself.
+/// Rejects a key of the device that the gate does not support.
 pub fn own_key(identity: &Identity) -> Result<(), Objection> {
     match &identity.unsupported_key {
         Some(what) => Err(Objection::unsupported_key(Signer::Device, Some(what.to_string()))),

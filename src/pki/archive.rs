@@ -1,4 +1,4 @@
-//! PKCS#12 archives (RFC 7292): certificate, key and root in the one file that phones and browsers import.
+//! PKCS#12 archives (RFC 7292): certificate, key and root in one file, which phones and browsers import.
 
 use std::fmt;
 
@@ -16,17 +16,16 @@ use crate::model::names::Name;
 pub enum Profile {
     /// AES-256-CBC with PBKDF2 (PBES2), HMAC-SHA-256. What current systems read.
     Modern,
-    /// Triple DES and SHA-1, for the key and the certificates. What older systems insist on: the macOS keychain,
-    /// many an iOS and Android import answer anything newer with "wrong password". Never RC2, which everybody
-    /// else wrote along with it and OpenSSL 3 no longer reads.
+    /// Triple DES and SHA-1, for the key and the certificates. Older systems need it: the macOS keychain and many
+    /// versions of iOS and Android report "wrong password" for anything newer. Never RC2, which other tools combine with
+    /// it and OpenSSL 3 no longer reads.
     Compat,
 }
 
 impl Profile {
-    /// Encryption, authentication, and how often the password is hashed for each.
+    /// Encryption, authentication, and the number of rounds for each.
     ///
-    /// A [`Password`] is beyond guessing however quickly it can be tried, so the counts are what readers are used
-    /// to: those of the JDK, and OpenSSL's.
+    /// A [`Password`] cannot be guessed at any speed, so the numbers are the usual ones: those of the JDK and of OpenSSL.
     const fn algorithms(self) -> (EncryptionAlgorithm, MacAlgorithm, u32) {
         match self {
             Self::Modern => (EncryptionAlgorithm::PbeWithHmacSha256AndAes256, MacAlgorithm::HmacSha256, 10_000),
@@ -40,12 +39,12 @@ impl Profile {
 pub struct Password(String);
 
 impl Password {
-    /// No `0` `o`, no `1` `i` `l`, and nothing a phone's keyboard needs the shift key for.
+    /// Without `0` `o`, `1` `i` `l`, and characters that need the shift key on a phone.
     const ALPHABET: &[u8; 31] = b"abcdefghjkmnpqrstuvwxyz23456789";
     const GROUPS: usize = 5;
     const GROUP: usize = 4;
 
-    /// A new one: five groups of four characters, 99 bits that nobody can guess. The hyphens are part of it.
+    /// A new random one: five groups of four characters, 99 bits. The hyphens are part of it.
     pub fn generate() -> Result<Self, Error> {
         let mut text = String::with_capacity(Self::GROUPS * (Self::GROUP + 1));
         for group in 0..Self::GROUPS {
@@ -59,7 +58,7 @@ impl Password {
         Ok(Self(text))
     }
 
-    /// One character, all of them equally likely: a byte beyond the last whole alphabet is drawn again.
+    /// A uniformly random character: a byte beyond the last multiple of the alphabet's length is drawn again.
     fn character() -> Result<char, Error> {
         let count = Self::ALPHABET.len();
         loop {
@@ -86,11 +85,11 @@ impl fmt::Debug for Password {
 /// An archive for the device called `name`: its certificate, its key (PKCS#8), and `root`, the certificate of the server
 /// authority.
 ///
-/// With the root inside, systems that take it from there (Windows asks once and is done, as with mkcert's archives)
-/// trust the gate without a second file; it can vouch for one domain only. The device authority stays out: those
-/// systems would trust it just as well, and nothing on a device needs it.
+/// Systems that import the root from the archive (as Windows does, after one question) trust the gate without a second
+/// file; the root is limited to one domain. The certificate of the device authority is left out: those systems would trust
+/// it as well, and no device needs it.
 ///
-/// `name` is what systems show the key as (`friendlyName`); `p12-keystore` calls certificates by their subject.
+/// Systems show `name` for the key (`friendlyName`); `p12-keystore` names certificates by their subject.
 pub fn device_archive(
     name: &Name,
     certificate: &CertificateDer<'_>,
@@ -102,7 +101,7 @@ pub fn device_archive(
     let chain = PrivateKeyChain::new(
         Sha256::of(certificate).0.as_slice(),
         PrivateKey::from_der(key.secret_der())?,
-        // The leaf first: some readers go by the order.
+        // The leaf first: some readers depend on the order.
         [Certificate::from_der(certificate)?, Certificate::from_der(root)?],
     );
     let mut store = KeyStore::new();
@@ -125,11 +124,11 @@ mod tests {
     use p12_keystore::Pkcs12Archive;
 
     use super::*;
+    use crate::ca::{DeviceAuthority, ServerAuthority};
     use crate::model::names::ServerName;
-    use crate::pki::{DeviceAuthority, ServerAuthority};
 
     #[test]
-    fn passwords_are_easy_to_type_and_never_the_same() {
+    fn passwords_are_easy_to_type_and_random() {
         let mut seen = HashSet::new();
         for _ in 0..200 {
             let password = Password::generate().expect("random bytes");
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_gives_back_what_was_put_in_and_only_for_its_password() {
+    fn archive_opens_only_with_its_password() {
         let name = Name::parse("alice-phone").expect("a name");
         let servers = ServerAuthority::new(&ServerName::parse("home.example").expect("a name")).expect("an authority");
         let root = servers.authority().certificate();
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_holds_no_password() {
+    fn debug_output_contains_no_password() {
         assert_eq!(format!("{:?}", Password::generate().expect("random bytes")), "Password(…)");
     }
 }

@@ -1,4 +1,4 @@
-//! Private keys: which kinds there are, making them and reading them.
+//! Private keys: generate, read, encrypt.
 
 use std::fmt;
 
@@ -19,21 +19,21 @@ use zeroize::Zeroizing;
 use super::{Error, random};
 use crate::model::identity::key;
 
-/// What kind of key a certificate is for.
+/// The type of a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyType {
-    /// ECDSA on the curve P-256: small, quick, and everything takes it.
+    /// ECDSA on the curve P-256: small, fast, and supported everywhere.
     #[default]
     P256,
-    /// Ed25519: for programs such as curl and ssh tools; browsers and phones do not take it in certificates.
+    /// Ed25519: for programs such as curl; browsers and phones do not accept it in certificates.
     Ed25519,
-    /// RSA with 3072 bits: for devices too old for the others.
+    /// RSA with 3072 bits: for devices that are too old for the others.
     Rsa,
 }
 
 impl KeyType {
-    /// Makes a key of this kind.
+    /// Generates a key of this type.
     pub fn generate(self) -> Result<KeyPair, Error> {
         Ok(match self {
             Self::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
@@ -53,7 +53,7 @@ impl fmt::Display for KeyType {
     }
 }
 
-/// What kind of key a SubjectPublicKeyInfo holds, in the words of `--key-type` where they have one.
+/// The type of the key in a SubjectPublicKeyInfo, as `--key-type` names it if it can.
 pub fn describe(spki: &[u8]) -> String {
     let Ok((_, info)) = SubjectPublicKeyInfo::from_der(spki) else { return "unknown".to_owned() };
     match info.parsed() {
@@ -63,7 +63,7 @@ pub fn describe(spki: &[u8]) -> String {
         Ok(PublicKey::EC(point)) => match key::unsupported(spki) {
             Some(what) => what,
             None => match point.key_size() {
-                // The point says how long its coordinates are, and of each length there is one curve that is supported.
+                // There is one supported curve for each length of coordinates.
                 256 => KeyType::P256.to_string(),
                 384 => "p384".to_owned(),
                 _ => "p521".to_owned(),
@@ -74,13 +74,13 @@ pub fn describe(spki: &[u8]) -> String {
     }
 }
 
-/// How often a passphrase is hashed: what OWASP advises for PBKDF2 with SHA-256. People choose passphrases.
+/// The rounds for a passphrase, which people choose: as OWASP advises for PBKDF2 with SHA-256.
 const ITERATIONS: u32 = 600_000;
 
-/// What the first line of an encrypted key says.
+/// The PEM label of an encrypted key.
 const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
 
-/// Whether a key in PEM asks for a passphrase.
+/// Whether a key in PEM is encrypted.
 pub fn is_encrypted(pem: &[u8]) -> bool {
     String::from_utf8_lossy(pem).contains(ENCRYPTED)
 }
@@ -111,7 +111,7 @@ pub fn read(pem: &[u8]) -> Result<KeyPair, Error> {
     KeyPair::try_from(&key).map_err(|_| Error::NotAKey)
 }
 
-/// Whether `key` is the one that the certificate with this SubjectPublicKeyInfo is for.
+/// Whether `key` matches the SubjectPublicKeyInfo of a certificate.
 pub fn fits(key: &KeyPair, spki: &[u8]) -> bool {
     key.subject_public_key_info() == spki
 }
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_every_kind_are_made_described_and_read_again() {
+    fn keys_of_every_type_are_generated_and_read_back() {
         for (kind, described) in [(KeyType::P256, "p256"), (KeyType::Ed25519, "ed25519"), (KeyType::Rsa, "rsa-3072")] {
             let key = kind.generate().expect("a key");
             let spki = key.subject_public_key_info();
@@ -134,7 +134,7 @@ mod tests {
         assert!(read(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").is_err());
     }
     #[test]
-    fn an_encrypted_key_is_given_back_for_its_passphrase_alone() {
+    fn encrypted_key_is_decrypted_only_with_its_passphrase() {
         for kind in [KeyType::P256, KeyType::Ed25519, KeyType::Rsa] {
             let key = kind.generate().expect("a key");
             let pem = encrypt(&key, "correct horse").expect("encrypted");

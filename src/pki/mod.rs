@@ -1,8 +1,5 @@
-//! Certificates of the user's own: two authorities, what they issue, and the archives and files it is handed out in.
-//!
-//! There are two authorities because they answer two different questions. [`ServerAuthority`] goes *into* phones and
-//! browsers, which believe what it signs; so it may sign for one domain only. [`DeviceAuthority`] is known to the gate
-//! alone and says who is let in. One key for both would make every device a possible impostor of the gate.
+//! X.509, PKCS#12 and revocation lists: read, write and inspect. What is issued, and for how long, is policy of
+//! [`crate::ca`].
 //!
 //! X.509 is written by `rcgen` and PKCS#12 by `p12-keystore`; nothing here encodes ASN.1 by hand.
 
@@ -18,54 +15,54 @@ mod signature;
 
 pub use archive::{Password, Profile, device_archive};
 pub use authority::{
-    AUTHORITY_DAYS, Authority, Certified, DEVICE_DAYS, DeviceAuthority, Issued, Limits, Revocation, RevokedFor,
-    SERVER_DAYS, ServerAuthority, has_signed, has_signed_list, usual_names,
+    Authority, IssuedCertificate, IssuedCredentials, Revocation, RevocationReason, has_signed, has_signed_list,
 };
+pub(crate) use authority::{fits_common_name, subject};
 
 pub(crate) use parts::public_key;
 pub use parts::{Parts, Signed};
 pub use signature::{Algorithms, NotSigned, choose, verify};
 
-/// A certificate, list or archive could not be made.
+/// A certificate, key, revocation list or archive could not be read or made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A key could not be generated, or something could not be signed.
-    #[error("failed to make a certificate")]
+    #[error("failed to sign")]
     Sign(#[from] rcgen::Error),
     /// A PKCS#12 archive could not be written.
-    #[error("failed to make a PKCS#12 archive")]
+    #[error("failed to write a PKCS#12 file")]
     Archive(#[from] p12_keystore::error::Error),
-    /// The system gave no random bytes.
-    #[error("the system gave no random bytes")]
+    /// The system returned no random bytes.
+    #[error("the system returned no random bytes")]
     Random,
-    /// What should be a private key in PEM is none, or is encrypted, or of a kind that is not known.
-    #[error("this is no private key that can be used")]
+    /// Not a private key in PEM, or an encrypted one, or one of an unsupported type.
+    #[error("not a supported private key")]
     NotAKey,
     /// A key could not be encrypted.
     #[error("failed to encrypt a key")]
     Encrypt,
-    /// The passphrase of a key is another one.
-    #[error("the passphrase is not that of this key")]
+    /// The passphrase of a key is wrong.
+    #[error("wrong passphrase")]
     WrongPassphrase,
-    /// What should be a certificate in PEM is none.
-    #[error("there is no certificate in it (\"-----BEGIN CERTIFICATE-----\")")]
+    /// Not a certificate in PEM.
+    #[error("no certificate found (\"-----BEGIN CERTIFICATE-----\")")]
     NotACertificate,
-    /// A key and a certificate do not belong together.
-    #[error("the key does not belong to the certificate")]
+    /// A key and a certificate do not match.
+    #[error("the key does not match the certificate")]
     KeyDoesNotFit,
-    /// What should be the certificate of an authority is none, or one whose name cannot be written again as it is.
-    #[error("this is no certificate of an authority, or of one that cannot be used here")]
+    /// Not the certificate of an authority, or one whose name cannot be written back unchanged.
+    #[error("not the certificate of an authority, or of one that cannot be used")]
     NotAnAuthority,
-    /// The clock says this, which cannot be.
-    #[error("the clock of this machine says {}, which cannot be: set it, and try again", .0.date())]
+    /// The clock shows an impossible time.
+    #[error("the clock of this machine is wrong: it shows {}\n  set it, and try again", .0.date())]
     Clock(time::OffsetDateTime),
-    /// An authority has expired: nobody would believe what it signs.
-    #[error("the authority has expired, and nobody would believe what it signs")]
+    /// An authority has expired.
+    #[error("the authority has expired: clients would reject what it signs")]
     AuthorityExpired,
 }
 
-/// `N` bytes that nobody can guess.
+/// `N` random bytes.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Random)?;

@@ -1,7 +1,7 @@
-//! The parts of a certificate that say who issued it, found without reading the rest of it.
+//! The fields of a certificate that identify its issuer, read without parsing the rest.
 //!
-//! A certificate that a stranger sends may have thousands of extensions or names. Here nothing is allocated, and what is
-//! read does not grow with them.
+//! A certificate of an unknown client may have thousands of extensions or names. Reading these fields allocates nothing, and
+//! its cost does not grow with them.
 
 /// The most extensions that a certificate may have. Real ones have about ten.
 pub(super) const EXTENSIONS_MAX: usize = 64;
@@ -56,7 +56,7 @@ pub struct Signed<'a> {
 }
 
 impl<'a> Signed<'a> {
-    /// Takes a certificate or list (DER) apart.
+    /// Splits a certificate or list (DER).
     pub fn read(der: &'a [u8]) -> Option<Self> {
         let mut input = der;
         let mut whole = take(&mut input, SEQUENCE).filter(|_| input.is_empty())?.contents;
@@ -68,8 +68,7 @@ impl<'a> Signed<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Takes a certificate (DER) apart, or gives `None` if it has another form. That it is right in every other way is not
-    /// looked at.
+    /// Splits a certificate (DER). `None` if its structure is wrong; the fields are not validated.
     pub fn read(der: &'a [u8]) -> Option<Self> {
         const VERSION: u8 = 0xa0;
         const EXTENSIONS: u8 = 0xa3;
@@ -89,15 +88,14 @@ impl<'a> Parts<'a> {
         Some(Self { der, signature, serial, issuer, validity, subject, key, extensions })
     }
 
-    /// Whether its names and extensions are made of more DER values than `most`: what a parser takes to read them grows with
-    /// these.
+    /// Whether its names and extensions have more DER values than `most`. The cost of parsing them grows with that number.
     pub fn has_more_values_than(&self, most: usize) -> bool {
         let mut count = values(self.subject, most) + values(self.issuer, most);
         let mut extensions = self.extensions;
         while count <= most
             && let Some(extension) = take(&mut extensions, SEQUENCE)
         {
-            // Its value is the last of its fields. One that is no SEQUENCE is a number, a string or a few bits.
+            // Its value is the last field. If it is no SEQUENCE, it is a single value.
             let mut fields = extension.contents;
             let _ = take(&mut fields, OBJECT_IDENTIFIER);
             let _ = take(&mut fields, BOOLEAN);
@@ -140,22 +138,22 @@ impl<'a> Parts<'a> {
         Some(take(&mut fields, KEY_IDENTIFIER)?.contents)
     }
 
-    /// Whether it constrains the names that it may vouch for.
+    /// Whether it has name constraints.
     pub fn constrains_names(&self) -> bool {
         self.extension(NAME_CONSTRAINTS).is_some()
     }
 
-    /// Whether it is that of an authority (`cA`).
+    /// Whether it is the certificate of an authority (`cA`).
     pub fn is_authority(&self) -> bool {
         let Some(mut value) = self.extension(BASIC_CONSTRAINTS) else { return false };
         let constraints = take(&mut value, SEQUENCE).map(|constraints| constraints.contents).unwrap_or_default();
         take(&mut { constraints }, BOOLEAN).is_some_and(|authority| authority.contents == [0xff])
     }
 
-    /// Whether its key may sign revocation lists: a key usage that is absent forbids nothing.
+    /// Whether its key may sign revocation lists. Without a key usage, it may.
     pub fn signs_lists(&self) -> bool {
         let Some(mut value) = self.extension(KEY_USAGE) else { return true };
-        // Behind the number of unused bits.
+        // The first byte is the number of unused bits.
         take(&mut value, BIT_STRING).and_then(|usage| usage.contents.get(1)).is_some_and(|flags| flags & CRL_SIGN != 0)
     }
 }
@@ -173,7 +171,7 @@ struct Value<'a> {
     contents: &'a [u8],
 }
 
-/// Takes the value with this tag off the front of `input`, which is left alone if another one stands there.
+/// Takes the first value of `input` if it has this tag; otherwise `input` is not changed.
 fn take<'a>(input: &mut &'a [u8], tag: u8) -> Option<Value<'a>> {
     let (&first, rest) = input.split_first().filter(|(first, _)| **first == tag)?;
     let (&length, rest) = rest.split_first()?;
@@ -192,18 +190,17 @@ fn take<'a>(input: &mut &'a [u8], tag: u8) -> Option<Value<'a>> {
     Some(Value { whole, contents })
 }
 
-/// How many DER values `input` is made of, those within others included. More than `most` is all that is said of more than that,
-/// and of what is no DER.
+/// The number of DER values in `input`, nested ones included. `most + 1` if there are more than `most`, or if it is not DER.
 fn values(mut input: &[u8], most: usize) -> usize {
     const CONSTRUCTED: u8 = 0x20;
-    /// A tag number that stands in further bytes: nothing in a certificate has one.
+    /// A tag number in further bytes, which certificates do not use.
     const LONG_TAG: u8 = 0x1f;
     for count in 0..=most {
         let Some(&tag) = input.first() else { return count };
         let before = input;
         let Some(value) = take(&mut input, tag).filter(|_| tag & LONG_TAG != LONG_TAG) else { break };
         if tag & CONSTRUCTED != 0 {
-            // Into it: what it contains stands right before what follows.
+            // Continue with its contents, which are followed by the rest.
             input = before.get(value.whole.len() - value.contents.len()..).unwrap_or_default();
         }
     }
@@ -242,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_those_that_a_full_parser_finds() {
+    fn parts_equal_those_of_a_full_parser() {
         for der in pair(&[KeyUsagePurpose::KeyCertSign]) {
             let (_, whole) = X509Certificate::from_der(&der).expect("a certificate");
             let parts = Parts::read(&der).expect("a certificate");
@@ -256,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn key_identifiers_of_issuer_and_issued_are_the_same() {
+    fn authority_key_id_equals_the_issuers_key_id() {
         let [root, device] = pair(&[KeyUsagePurpose::KeyCertSign]);
         let (root, device) = (Parts::read(&root).expect("a root"), Parts::read(&device).expect("a device"));
         assert_eq!(root.key_id(), device.authority_key_id());
@@ -265,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_counted_up_to_the_most_and_in_names_and_extensions() {
+    fn der_values_are_counted_up_to_the_limit() {
         let (nested, garbage, long_tag) = (&[0x30, 4, 0x31, 0, 0x05, 0][..], &[0x30, 9, 1][..], &[0x9f, 0x1f, 0][..]);
         for (input, most, count) in [(&[][..], 9, 0), (nested, 9, 3), (nested, 3, 3), (nested, 2, 3), (nested, 1, 2)] {
             assert_eq!(values(input, most), count, "{input:02x?}, at most {most}");
@@ -280,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_signed_by_keys_that_may_or_that_say_nothing() {
+    fn crl_sign_defaults_to_true_without_key_usage() {
         use KeyUsagePurpose::{CrlSign, KeyCertSign};
         for (usages, signs) in [(&[][..], true), (&[KeyCertSign], false), (&[KeyCertSign, CrlSign], true)] {
             let [root, _] = pair(usages);
@@ -289,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_cut_short_or_longer_is_refused() {
+    fn truncated_or_extended_input_is_rejected() {
         let [root, _] = pair(&[]);
         for length in 0..root.len() {
             assert!(Parts::read(&root[..length]).is_none(), "{length} bytes");

@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_encoded_is_read_again() {
+    fn pem_is_read_back() {
         for length in [0, 1, 47, 48, 49, 96, 200] {
             let der: Vec<u8> = (0..length).map(|i| i as u8).collect();
             let text = encode(CERTIFICATE, &der);

@@ -1,7 +1,7 @@
-//! Public authorities: those that give a certificate to anybody who asks.
+//! Public authorities: those that issue certificates to everyone.
 //!
-//! One in `trust` lets in everybody who can get a certificate, so it has to be recognised without the network: by the bundle
-//! of the system, by its name, and by what such authorities write into certificates.
+//! One of them in `trust` would admit everyone who can get a certificate, so it is recognised, without the network: by the
+//! system's bundle of roots, by its name, and by what such authorities write into certificates.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::identity::{Sha256, text};
 
-/// Where distributions put the roots that the system trusts.
+/// The system's bundle of roots, in different distributions.
 const BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -24,14 +24,14 @@ const BUNDLES: [&str; 5] = [
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 ];
 
-/// Where an owner adds roots, which then are in the bundle as well: `mkcert -install` does.
+/// Folders for roots that the user adds, as `mkcert -install` does. They are in the bundle as well.
 const ADDED: [&str; 3] = [
     "/usr/local/share/ca-certificates",
     "/etc/pki/ca-trust/source/anchors",
     "/etc/ca-certificates/trust-source/anchors",
 ];
 
-/// Organizations of public authorities. Their intermediates are in no bundle.
+/// Organizations of public authorities, for intermediates, which are in no bundle.
 const ORGANIZATIONS: [&str; 30] = [
     "Actalis S.p.A.",
     "Amazon",
@@ -71,7 +71,7 @@ const FORUM_POLICIES: &str = "2.23.140.1.";
 /// `id-ad-caIssuers` (RFC 5280 section 4.2.2.1).
 const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
 
-/// The system's roots without those that the owner added, by name and key.
+/// The system's roots without those that the user added, by name and key.
 static SYSTEM: LazyLock<HashSet<Sha256>> = LazyLock::new(|| {
     let own: HashSet<Sha256> =
         ADDED.iter().flat_map(|folder| files_in(Path::new(folder))).flat_map(|file| roots(&file)).collect();
@@ -91,12 +91,12 @@ fn roots(pem: &[u8]) -> HashSet<Sha256> {
         .collect()
 }
 
-/// A root that was renewed with its key is the same one.
+/// By name and key, so that a root renewed with the same key is recognised.
 fn by_name_and_key(certificate: &X509Certificate<'_>) -> Sha256 {
     Sha256::of(&[certificate.subject().as_raw(), certificate.public_key().raw].concat())
 }
 
-/// Whether this authority gives certificates to anybody: a root of the system's, or one with the name of such.
+/// Whether this is a public authority: one of the system's roots, or one with the name of such an organization.
 pub fn is_public(authority: &X509Certificate<'_>) -> bool {
     let named = |name: &x509_parser::x509::X509Name<'_>| {
         name.iter_organization().any(|value| ORGANIZATIONS.contains(&&*text::attribute(value)))
@@ -104,8 +104,8 @@ pub fn is_public(authority: &X509Certificate<'_>) -> bool {
     named(authority.subject()) || named(authority.issuer()) || SYSTEM.contains(&by_name_and_key(authority))
 }
 
-/// Whether a certificate bears the marks of one that a public authority issued: where its issuer can be fetched, proofs of
-/// Certificate Transparency, or a policy of the CA/Browser Forum.
+/// Whether a certificate looks like one that a public authority issued: it has a URL of its issuer, proofs of Certificate
+/// Transparency, or a policy of the CA/Browser Forum.
 pub fn is_publicly_issued(certificate: &X509Certificate<'_>) -> bool {
     certificate.extensions().iter().any(|extension| match extension.parsed_extension() {
         ParsedExtension::AuthorityInfoAccess(access) => {
@@ -119,8 +119,8 @@ pub fn is_publicly_issued(certificate: &X509Certificate<'_>) -> bool {
     })
 }
 
-/// Whether a server's certificate comes from a public authority, none of whose roots signs servers: clients need the
-/// intermediate that did.
+/// Whether a server certificate comes from a public authority. Their roots sign no servers, so clients need the
+/// intermediate.
 pub fn needs_intermediate(server: &X509Certificate<'_>) -> bool {
     let own = server.subject().as_raw() == server.issuer().as_raw();
     !server.is_ca() && !own && (is_publicly_issued(server) || is_public(server))
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn public_authorities_are_known_by_name_and_the_owners_own_are_not() {
+    fn public_authorities_are_recognised_by_organization() {
         for (organization, public) in [("Let's Encrypt", true), ("mkcert development CA", false), ("Home", false)] {
             let der = authority(organization);
             let (_, certificate) = X509Certificate::from_der(&der).expect("a certificate");

@@ -1,4 +1,4 @@
-//! Whether a key made a signature on a certificate or a revocation list.
+//! Verifies the signature of a certificate or a revocation list.
 
 use rustls::pki_types::SignatureVerificationAlgorithm;
 
@@ -7,20 +7,20 @@ use super::parts::{Signed, public_key};
 /// The algorithms that are accepted.
 pub type Algorithms<'a> = &'a [&'a dyn SignatureVerificationAlgorithm];
 
-/// Why a signature does not count.
+/// Why a signature is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotSigned {
-    /// It was made with an algorithm that is not accepted, whatever the key.
+    /// Its algorithm is not accepted.
     Algorithm,
-    /// The key is of a kind that is not accepted.
+    /// The type of the key is not accepted.
     Key,
-    /// The key is of another kind than the signature.
+    /// The type of the key does not fit the algorithm.
     OtherKind,
-    /// Another key made it, or what was signed has changed. The only answer, but for success, that takes computing.
+    /// Another key made it, or the data was changed. Only this error needs a verification.
     Wrong,
 }
 
-/// Whether the key in `spki`, a SubjectPublicKeyInfo, made this signature; if so, by which algorithm.
+/// Verifies that the key in `spki` (SubjectPublicKeyInfo) made this signature, and returns the algorithm.
 pub fn verify<'a>(
     algorithms: Algorithms<'a>,
     spki: &[u8],
@@ -31,7 +31,7 @@ pub fn verify<'a>(
     verdict.map(|()| algorithm).map_err(|_| NotSigned::Wrong)
 }
 
-/// The algorithm by which the key in `spki` would have made this signature, which is not checked; and the key itself.
+/// The algorithm for verifying this signature with the key in `spki`, and the key. Verifies nothing.
 pub fn choose<'a, 'b>(
     algorithms: Algorithms<'a>,
     spki: &'b [u8],

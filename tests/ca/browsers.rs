@@ -1,4 +1,4 @@
-//! What a page in the browser of an owner can do to services that are not HTTP.
+//! Cross-protocol requests: what a web page in a browser with a certificate can send to services that are not HTTP.
 
 use crate::common::backend::Backend;
 use crate::common::gate::{Gate, LOCAL};
@@ -9,7 +9,7 @@ use crate::home::Home;
 fn gate(home: &Home) -> Gate {
     let written = std::fs::read_to_string(home.path("doorward/doorward.toml")).unwrap();
     let (_, routes) = written.split_once("\n[[route]]").unwrap();
-    let (routes, _) = routes.split_once("\n# A page that says").unwrap();
+    let (routes, _) = routes.split_once("\n# A status page").unwrap();
     let path = |file: &str| home.path("doorward/pki").join(file).display().to_string();
     Gate::start(&format!(
         "{LOCAL}\n[certificate]\nchain = {:?}\nkey = {:?}\n[client_auth]\ntrust = [{:?}]\n[[route]]{routes}",

@@ -1,4 +1,4 @@
-//! File systems that refuse, and files that others must go on reading.
+//! File systems that refuse operations, and files that other users must still be able to read.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
@@ -39,8 +39,8 @@ fn row_49_refused_chmod_is_a_warning() {
         let done = ca_failing(&home, &["fchmod:error=EPERM"], command);
         // There is no gate that could prove a revocation or a new certificate.
         let done = if matches!(command[0], "revoke" | "server") { done.not_proved() } else { done.success() };
-        let warnings = done.stderr.matches("does not take permissions").count();
-        // New files are for their owner alone without it: only certificates are not as they should be.
+        let warnings = done.stderr.matches("does not support permissions").count();
+        // New files have mode 0600 without chmod, so only certificates have the wrong mode.
         assert_eq!(warnings, 1, "{done}");
     }
     assert_eq!(home.devices(), ["alice revoked", "bob renewed", "bob valid"]);
@@ -48,7 +48,7 @@ fn row_49_refused_chmod_is_a_warning() {
 }
 
 #[test]
-fn row_49_key_that_others_can_read_is_told_of() {
+fn row_49_key_that_others_can_read_is_a_warning() {
     let home = Home::new();
     let done = mounted(
         &home,
@@ -57,7 +57,7 @@ fn row_49_key_that_others_can_read_is_told_of() {
          code=$?; umount stick; exit $code",
     )
     .not_proved();
-    for words in ["clients-key.pem holds a key, and every user of this machine can read it (mode 0755)", "umask=077"] {
+    for words in ["clients-key.pem holds a key that every user of this machine can read (mode 0755)", "umask=077"] {
         assert!(done.stderr.contains(words), "{words:?} is missing: {done}");
     }
     let list = home.ca(&["list", "--folder", "source/pki"]).success().text();
@@ -69,14 +69,14 @@ fn row_49_file_system_without_fsync_and_locks_is_used() {
     let home = Home::new();
     let faults = ["fsync:error=EINVAL", "flock:error=EOPNOTSUPP", "renameat2:error=EINVAL"];
     let done = ca_failing(&home, &faults, &["init", "--domain", "home.example", "--device", "alice"]).success();
-    assert!(done.stderr.contains("knows no locks"), "{done}");
+    assert!(done.stderr.contains("does not support locks"), "{done}");
     ca_failing(&home, &faults, &["export", "alice", "--output", "copy"]).success();
     let again = ca_failing(&home, &faults, &["export", "alice", "--output", "copy"]).failure();
     assert!(again.stderr.contains("would overwrite"), "{again}");
 }
 
 #[test]
-fn row_49_full_or_read_only_disk_leaves_everything_as_it_was() {
+fn row_49_full_or_read_only_disk_changes_nothing() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice"]).success();
     let script = "
@@ -101,7 +101,7 @@ fn row_49_full_or_read_only_disk_leaves_everything_as_it_was() {
     assert!(done.stderr.contains("Read-only file system"), "{done}");
 }
 
-/// The user of the gate, and the group that the owner lets read.
+/// The user and group of the gate.
 const GATE: u32 = 65_534;
 
 #[test]
@@ -151,5 +151,5 @@ fn rewritten_key_is_not_readable_by_every_user() {
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
     let done = home.ca(&["server", "--new-key"]).not_proved();
     assert_eq!(mode(&key), 0o640);
-    assert!(done.stderr.contains("every user of this machine could read it"), "{done}");
+    assert!(done.stderr.contains("every user of this machine could read"), "{done}");
 }

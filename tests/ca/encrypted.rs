@@ -1,4 +1,4 @@
-//! Keys of authorities that are encrypted.
+//! Encrypted keys of authorities.
 
 use crate::common::terminal;
 use crate::home::{Home, mode, refused};
@@ -13,13 +13,13 @@ fn home() -> Home {
 }
 
 #[test]
-fn an_encrypted_key_signs_for_its_passphrase_alone() {
+fn encrypted_key_signs_only_with_its_passphrase() {
     let home = home();
     for key in ["pki/server-ca-key.pem", "pki/clients-key.pem"] {
         let pem = std::fs::read_to_string(home.path(key)).unwrap();
         assert!(pem.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{pem}");
         assert_eq!(mode(&home.path(key)), 0o600);
-        // 600,000 rounds for every passphrase that a thief of the file would try.
+        // 600,000 rounds for each guess.
         let parts = home.openssl(&["asn1parse", "-in", key]).success().text();
         for part in ["PBKDF2", "INTEGER           :0927C0", "hmacWithSHA256", "aes-256-cbc"] {
             assert!(parts.contains(part), "{part} is missing: {parts}");
@@ -37,11 +37,7 @@ fn an_encrypted_key_signs_for_its_passphrase_alone() {
 
     let before = home.files();
     std::fs::write(home.path("wrong"), "correct horse").unwrap();
-    refused(
-        home.ca(&["device", "bob", "--passphrase-file", "wrong"]),
-        2,
-        &["pki/clients-key.pem", "the passphrase is not that of this key"],
-    );
+    refused(home.ca(&["device", "bob", "--passphrase-file", "wrong"]), 2, &["pki/clients-key.pem", "wrong passphrase"]);
     std::fs::write(home.path("wrong"), "").unwrap();
     refused(
         home.ca(&["init", "--domain", "b.example", "--folder", "b", "--encrypt", "--passphrase-file", "wrong"]),
@@ -53,7 +49,7 @@ fn an_encrypted_key_signs_for_its_passphrase_alone() {
 }
 
 #[test]
-fn a_passphrase_is_set_changed_and_removed() {
+fn passphrase_is_set_changed_and_removed() {
     let home = Home::with_authorities();
     for (file, words) in [("one", "one thing"), ("two", "another")] {
         std::fs::write(home.path(file), words).unwrap();
@@ -67,7 +63,7 @@ fn a_passphrase_is_set_changed_and_removed() {
     assert!(key().contains("ENCRYPTED"));
     assert_eq!(public("pass:one thing"), before);
     let change = ["passphrase", "--new-passphrase-file", "two", "--passphrase-file"];
-    refused(home.ca(&[&change[..], &["two"]].concat()), 2, &["not that of this key"]);
+    refused(home.ca(&[&change[..], &["two"]].concat()), 2, &["wrong passphrase"]);
     assert_eq!(public("pass:one thing"), before);
     home.ca(&[&change[..], &["one"]].concat()).success();
     assert_eq!(public("pass:another"), before);
@@ -79,7 +75,7 @@ fn a_passphrase_is_set_changed_and_removed() {
 }
 
 #[test]
-fn a_key_that_openssl_has_encrypted_is_read() {
+fn key_encrypted_by_openssl_is_read() {
     let home = Home::with_authorities();
     std::fs::write(home.path("passphrase"), PASSPHRASE).unwrap();
     let key = "pki/clients-key.pem";
@@ -88,24 +84,24 @@ fn a_key_that_openssl_has_encrypted_is_read() {
     home.ca(&["device", "alice-phone", "--passphrase-file", "passphrase"]).success();
 }
 
-/// Runs `doorward ca` on a terminal, where `typed` is typed: what stood on the terminal, and the exit code.
+/// Runs `doorward ca` on a terminal and types `typed`. Returns what the terminal showed, and the exit code.
 fn on_a_terminal(home: &Home, typed: &[&str], arguments: &[&str]) -> (String, i32) {
     terminal::on_a_terminal(home.doorward().arg("ca").args(arguments), typed)
 }
 
 #[test]
-fn a_passphrase_is_asked_for_and_not_shown() {
+fn passphrase_prompt_does_not_echo() {
     let home = home();
     let (seen, code) = on_a_terminal(&home, &[PASSPHRASE], &["device", "alice-phone"]);
     assert_eq!(code, 0, "{seen}");
     assert!(seen.contains("Passphrase of the authorities' keys: ") && !seen.contains(PASSPHRASE), "{seen}");
     let (seen, code) = on_a_terminal(&home, &["wrong"], &["device", "bob-laptop"]);
-    assert!(code == 2 && seen.contains("not that of this key"), "{seen}");
+    assert!(code == 2 && seen.contains("wrong passphrase"), "{seen}");
     assert_eq!(home.devices(), ["alice-phone valid"]);
 
     let init = ["init", "--domain", "b.example", "--folder", "b", "--encrypt"];
     let (seen, code) = on_a_terminal(&home, &["one thing", "another"], &init);
-    assert!(code == 2 && seen.contains("two different ones"), "{seen}");
+    assert!(code == 2 && seen.contains("passphrases differ"), "{seen}");
     assert!(!home.path("b").exists());
     let (seen, code) = on_a_terminal(&home, &["one thing", "one thing"], &init);
     assert_eq!(code, 0, "{seen}");
@@ -113,7 +109,7 @@ fn a_passphrase_is_asked_for_and_not_shown() {
 }
 
 #[test]
-fn a_passphrase_that_would_protect_nothing_is_refused() {
+fn passphrase_file_without_encrypt_is_refused() {
     let home = Home::new();
     std::fs::write(home.path("passphrase"), PASSPHRASE).unwrap();
     let before = home.files();

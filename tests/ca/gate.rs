@@ -1,4 +1,4 @@
-//! Who is let in by a running gate.
+//! Which devices a running gate admits after each command.
 
 use std::io::{Read, Write};
 use std::process::{Child, Stdio};
@@ -39,7 +39,7 @@ pub(crate) fn visit_at(home: &Home, gate: &Gate, host: &str, device: &str) -> Fi
     run(curl.arg(format!("https://{host}.home.example:{}/", address.port())))
 }
 
-/// A connection through the gate that stays, by OpenSSL: what it writes comes back.
+/// An open connection of OpenSSL through the gate to an echo server.
 pub(crate) fn stay(home: &Home, gate: &Gate, device: &str) -> Child {
     let mut client = tool("openssl", "openssl");
     client.args(["s_client", "-quiet", "-verify_quiet", "-servername", "nas.home.example", "-connect"]);
@@ -53,7 +53,7 @@ pub(crate) fn stay(home: &Home, gate: &Gate, device: &str) -> Child {
 }
 
 #[test]
-fn revoking_a_device_ends_its_connections_at_once_and_nobody_elses() {
+fn revoked_device_loses_its_connections_and_others_do_not() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     home.ca(&["device", "bob-laptop"]).success();
@@ -72,7 +72,7 @@ fn revoking_a_device_ends_its_connections_at_once_and_nobody_elses() {
     alice.wait().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 
-    // Whoever was not meant notices nothing.
+    // The other device is not affected.
     bob.stdin.as_mut().unwrap().write_all(b"!").unwrap();
     let mut came = [0];
     bob.stdout.as_mut().unwrap().read_exact(&mut came).unwrap();
@@ -85,7 +85,7 @@ fn revoking_a_device_ends_its_connections_at_once_and_nobody_elses() {
 }
 
 #[test]
-fn a_gate_that_does_not_look_at_the_list_or_refuses_its_configuration_is_told_of() {
+fn gate_that_does_not_use_the_list_is_reported() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let backend = Backend::echo();
@@ -95,14 +95,14 @@ fn a_gate_that_does_not_look_at_the_list_or_refuses_its_configuration_is_told_of
     let pki = home.path("pki").display().to_string();
     let named = file.display().to_string();
     let revoke = || home.ca(&["revoke", "alice-phone", "--config", &named, "--folder", &pki]);
-    // The list is handed over, so it counts at once; but not after the next start.
+    // The list is sent to the gate, so it is in force, but not after the next start.
     let said = revoke().not_proved().stderr;
-    for words in ["in force now", "does not name", "[client_auth]", "revocation_lists = [", "doorward reload"] {
+    for words in ["change is in force", "does not name", "[client_auth]", "revocation_lists = [", "doorward reload"] {
         assert!(said.contains(words), "{words:?} is missing: {said}");
     }
     visit(&home, &gate, "alice-phone").failure();
     gate.wait_rejected("certificate", "revoked", 1);
-    // A configuration with mistakes has an exit code of its own.
+    // A configuration with errors has its own exit code.
     std::fs::write(&file, format!("{config}\nnonsense = true\n[control]\nsocket = \"control.sock\"\n")).unwrap();
     let refused = revoke();
     assert_eq!(refused.status.code(), Some(3), "{refused}");
@@ -114,12 +114,12 @@ fn a_gate_that_does_not_look_at_the_list_or_refuses_its_configuration_is_told_of
 }
 
 #[test]
-fn a_device_comes_in_at_once_is_renewed_and_is_out_when_it_was_revoked() {
+fn new_device_is_admitted_until_it_is_revoked() {
     let home = Home::with_authorities();
     let backend = Backend::http("Hello from the NAS.");
     {
         let gate = Gate::start(&config(&home, &backend));
-        // The gate runs already: it knows the authority, and needs to know no device.
+        // The running gate knows the authority, which is enough.
         home.ca(&["device", "alice-phone"]).success();
         home.ca(&["device", "bob-laptop"]).success();
         assert_eq!(visit(&home, &gate, "alice-phone").success().text(), "Hello from the NAS.");
@@ -127,8 +127,8 @@ fn a_device_comes_in_at_once_is_renewed_and_is_out_when_it_was_revoked() {
         assert_eq!(visit(&home, &gate, "alice-phone").success().text(), "Hello from the NAS.");
     }
     let revoked = home.ca(&["revoke", "alice-phone"]).not_proved();
-    assert!(revoked.stderr.contains("no configuration of a gate here"), "{revoked}");
-    // The gate's certificate was renewed meanwhile, and devices notice nothing.
+    assert!(revoked.stderr.contains("no gate configuration found"), "{revoked}");
+    // Devices do not notice that the gate's certificate was renewed.
     home.ca(&["renew", "--server"]).not_proved();
     let gate = Gate::start(&config(&home, &backend));
     let before = backend.accepted();
@@ -139,13 +139,13 @@ fn a_device_comes_in_at_once_is_renewed_and_is_out_when_it_was_revoked() {
 }
 
 #[test]
-fn a_gate_that_runs_with_another_configuration_is_not_said_to_look_at_the_list() {
+fn gate_with_another_configuration_does_not_verify_the_list() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let backend = Backend::echo();
     let config = config(&home, &backend);
     let gate = Gate::start_with_control(&config.replace("revocation_lists", "# revocation_lists"));
-    // One that names the list lies beside the authorities, and leads to the same socket.
+    // The configuration beside the authorities names the list, and leads to the same socket.
     let socket = gate.folder().join("control.sock").display().to_string();
     std::fs::write(home.path("doorward.toml"), format!("{config}\n[control]\nsocket = {socket:?}\n")).unwrap();
     let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).not_proved();
@@ -154,13 +154,13 @@ fn a_gate_that_runs_with_another_configuration_is_not_said_to_look_at_the_list()
     let said = home.ca(&["revoke", "alice-phone"]).not_proved().stderr;
     let own = gate.folder().join("doorward.toml").display().to_string();
     assert!(said.contains("the next start of the gate would undo it") && said.contains(&own), "{said}");
-    // What it says is so.
+    // What the command reported is true.
     visit(&home, &gate, "alice-phone").failure();
     gate.wait_rejected("certificate", "revoked", 1);
 }
 
 #[test]
-fn a_route_that_does_not_look_at_the_list_is_named() {
+fn route_that_does_not_use_the_list_is_named() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let backend = Backend::echo();
@@ -180,7 +180,7 @@ fn a_route_that_does_not_look_at_the_list_is_named() {
     for words in ["the route old", "[route.client_auth]", "revocation_lists = ["] {
         assert!(said.contains(words), "{words:?} is missing: {said}");
     }
-    // A list that was handed over counts there, too.
+    // A list that was sent is in force there as well.
     for host in ["nas", "old"] {
         visit_at(&home, &gate, host, "alice-phone").failure();
     }
@@ -188,23 +188,23 @@ fn a_route_that_does_not_look_at_the_list_is_named() {
 }
 
 #[test]
-fn where_it_cannot_be_seen_whether_a_gate_runs_none_is_said_to_be_missing() {
+fn unknown_state_of_the_gate_is_not_reported_as_stopped() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let backend = Backend::echo();
     let write = |end: &str| std::fs::write(home.path("doorward.toml"), config(&home, &backend) + end).unwrap();
-    // What may not be looked into; root may look into everything but this.
+    // A path that even root cannot resolve.
     std::os::unix::fs::symlink("loop", home.path("loop")).unwrap();
     write("[control]\nsocket = \"loop/control.sock\"\n");
     let said = home.ca(&["revoke", "alice-phone"]).not_proved().stderr;
-    assert!(said.contains("not known to be in force"), "{said}");
+    assert!(said.contains("not verified to be in force"), "{said}");
     assert!(said.contains("loop/control.sock") && !said.contains("No gate is running"), "{said}");
 
-    // What a gate would do with a configuration that has mistakes is not known.
+    // With errors in the configuration, nothing is known about the gate.
     for mistake in ["nonsense = true\n", "[control]\nsocket = 3\n", "[["] {
         write(mistake);
         let said = home.ca(&["revoke", "alice-phone"]).not_proved().stderr;
-        assert!(said.contains("doorward check --config") && !said.contains("takes this over"), "{mistake}: {said}");
+        assert!(said.contains("doorward check --config") && !said.contains("reads the change"), "{mistake}: {said}");
     }
     write("[control]\nsocket = \"control.sock\"\n");
     let revoked = home.ca(&["revoke", "alice-phone"]).success();
@@ -216,7 +216,7 @@ fn where_it_cannot_be_seen_whether_a_gate_runs_none_is_said_to_be_missing() {
     let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
     assert_eq!((&revoked["in_force"], &revoked["after_restart"]), (&false.into(), &true.into()), "{revoked}");
 
-    // One that runs without a socket is seen all the same.
+    // A gate without a control socket is detected.
     let socketless = config(&home, &backend);
     let gate = Gate::start(&socketless);
     let file = gate.folder().join("doorward.toml");

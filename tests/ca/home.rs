@@ -1,4 +1,4 @@
-//! A folder in which somebody runs `doorward`.
+//! A folder in which `doorward` is run.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::common::process::{Finished, run, tool};
 
-/// The folder; authorities are in `pki`, devices in `devices`, as without any option.
+/// The folder, with authorities in `pki` and devices in `devices`, as by default.
 pub(crate) struct Home(TempDir);
 
 impl Home {
@@ -30,7 +30,7 @@ impl Home {
         self.0.path().join(name)
     }
 
-    /// `doorward` in it, yet to be run.
+    /// The command `doorward` in it.
     pub(crate) fn doorward(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
         command.current_dir(self.0.path());
@@ -43,7 +43,7 @@ impl Home {
         run(self.doorward().arg("ca").args(arguments))
     }
 
-    /// What `doorward ca list` says of the certificates.
+    /// The certificates in `doorward ca list`.
     #[track_caller]
     pub(crate) fn list(&self) -> Vec<Value> {
         let listing = self.ca(&["list", "--format", "json"]).success();
@@ -65,7 +65,7 @@ impl Home {
         run(tool("openssl", "openssl").current_dir(self.0.path()).args(arguments))
     }
 
-    /// Every file below it with its contents, but for the lock.
+    /// Every file below it with its contents, except the lock.
     pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
         walk(self.0.path(), &mut found);
@@ -87,7 +87,7 @@ fn walk(folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
     }
 }
 
-/// Who may read a file or enter a folder.
+/// The permission bits of a file or folder.
 pub(crate) fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }

@@ -1,4 +1,4 @@
-//! Root runs `doorward ca` in the folder of a user, who wants root to write somewhere else.
+//! Root runs `doorward ca` in the folder of a user who tries to redirect its writes.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 
 use crate::common::process::{Finished, run, tool};
 
-/// Debian's user without rights.
+/// An unprivileged user.
 const USER: u32 = 65_534;
 
 /// A folder of the user, and one that only root can use.
 struct Scene(TempDir);
 
 impl Scene {
-    /// With authorities and a device, which root has made in the user's folder.
+    /// With authorities and a device that root has created in the user's folder.
     fn new() -> Self {
         assert!(rustix::process::geteuid().is_root(), "this test plays root and another user: run it as root");
         let scene = Self(tempfile::tempdir().unwrap());
@@ -71,7 +71,7 @@ impl Scene {
         command
     }
 
-    /// Lays down a change that seems to have been interrupted, as the user.
+    /// Forges an interrupted change, as the user.
     #[track_caller]
     fn lay_changes(&self, mode: &str, list: &str) {
         const LAY: &str = "
@@ -84,7 +84,7 @@ open('.changes/list.json', 'w').write(sys.argv[2])";
         run(self.python(LAY).args([mode, list])).success();
     }
 
-    /// Root has written nothing outside of the user's folder, and nothing in it has a right that the user has not.
+    /// Checks that root wrote nothing outside of the user's folder, and nothing in it that the user could not.
     #[track_caller]
     fn check_unharmed(&self) {
         let names = |path: &str| {
@@ -111,7 +111,7 @@ fn check_tree(path: &Path, seen: &mut usize) {
     *seen += 1;
     let linked = there.is_file() && there.nlink() > 1;
     assert!(there.uid() == USER || linked, "{} belongs to {}", path.display(), there.uid());
-    // What the user has made setuid for itself is no harm, but not where ca puts files.
+    // A setuid file of the user is harmless, but none may appear where ca writes files.
     let staged = path.components().any(|part| part.as_os_str().to_string_lossy().starts_with('.'));
     assert!(staged || there.mode() & 0o6000 == 0, "{} has mode {:o}", path.display(), there.mode());
     if there.is_dir() {
@@ -131,7 +131,7 @@ fn says(finished: &Finished, words: &str) {
 }
 
 #[test]
-fn row_48_what_root_makes_belongs_to_the_owner_of_the_folder() {
+fn row_48_files_made_by_root_belong_to_the_folder_owner() {
     let scene = Scene::new();
     scene.ca(&["device", "bob"]).success();
     scene.ca(&["renew", "bob"]).success();
@@ -139,7 +139,7 @@ fn row_48_what_root_makes_belongs_to_the_owner_of_the_folder() {
     scene.ca(&["server", "--new-key"]).success();
     scene.check_unharmed();
     assert_eq!(scene.at("devices/bob-key.pem").metadata().unwrap().uid(), USER);
-    // A folder that root has named is written to as its owner, too.
+    // A folder that root named is written to as its owner as well.
     scene.ca(&["device", "carol", "--output", &scene.text("root/handout")]).success();
     let key = scene.path("root/handout/carol-key.pem").metadata().unwrap();
     assert_eq!((key.uid(), key.mode() & 0o7777), (0, 0o600));
@@ -148,7 +148,7 @@ fn row_48_what_root_makes_belongs_to_the_owner_of_the_folder() {
 }
 
 #[test]
-fn row_48_owner_who_swaps_files_meanwhile_leads_root_nowhere() {
+fn row_48_files_swapped_by_the_owner_do_not_redirect_root() {
     const RACER: &str = "
 import json, os, sys
 n = 0
@@ -204,21 +204,21 @@ while True:
 }
 
 #[test]
-fn row_48_prepared_change_brings_no_file_out_of_the_folder() {
+fn row_48_prepared_change_moves_no_file_out_of_the_folder() {
     let scene = Scene::new();
     let outside = scene.text("root/written");
     for to in [&outside, "../../written", "../written", "../devices/../../written", "..", ".lock", "x/../../../written"]
     {
         scene.lay_changes("4755", &format!("[{{\"from\": \"0\", \"to\": {to:?}}}]"));
         let refused = scene.ca(&["list"]).failure();
-        says(&refused, "somebody else has made this list");
+        says(&refused, "another program made this list");
         scene.check_unharmed();
         std::fs::remove_dir_all(scene.at("pki/.changes")).unwrap();
     }
-    // What is moved is named by its number, and not by a path.
+    // Files of a change are named by number, not by path.
     for from in [scene.text("root/secret").as_str(), "../inventory.toml", ""] {
         scene.lay_changes("600", &format!("[{{\"from\": {from:?}, \"to\": \"x\"}}]"));
-        says(&scene.ca(&["list"]).failure(), "somebody else has made this list");
+        says(&scene.ca(&["list"]).failure(), "another program made this list");
         std::fs::remove_dir_all(scene.at("pki/.changes")).unwrap();
     }
     scene.check_unharmed();
@@ -235,14 +235,14 @@ fn row_48_prepared_change_makes_nothing_setuid() {
 }
 
 #[test]
-fn row_48_change_of_a_third_user_is_not_finished() {
+fn row_48_change_of_a_third_user_is_not_completed() {
     let scene = Scene::new();
     scene.lay_changes("600", "[{\"from\": \"0\", \"to\": \"x\"}]");
     chown(scene.at("pki/.changes"), Some(12_345), Some(12_345)).unwrap();
-    says(&scene.ca(&["list"]).failure(), "another user has begun this change");
+    says(&scene.ca(&["list"]).failure(), "another user has started this change");
     chown(scene.at("pki/.changes"), Some(USER), Some(USER)).unwrap();
     set_mode(&scene.at("pki/.changes"), 0o777);
-    says(&scene.ca(&["list"]).failure(), "another user has begun this change");
+    says(&scene.ca(&["list"]).failure(), "another user has started this change");
     assert!(!scene.at("pki/x").exists());
 }
 
@@ -286,7 +286,7 @@ fn row_48_links_of_the_owner_are_not_followed() {
 }
 
 #[test]
-fn row_48_inventory_that_names_files_of_root_leads_nowhere() {
+fn row_48_inventory_with_paths_of_root_reads_no_such_file() {
     let scene = Scene::new();
     let inventory = scene.at("pki/inventory.toml");
     let right = std::fs::read_to_string(&inventory).unwrap();
@@ -314,7 +314,7 @@ fn row_48_hard_link_to_a_file_of_root_keeps_its_owner_and_mode() {
     // It cannot be read as the owner of the folder.
     says(&scene.ca(&["revoke", "alice"]).failure(), "ermission denied");
     std::fs::remove_file(&list).unwrap();
-    // One that everybody may read is replaced, and its owner gets nothing.
+    // A world-readable file is replaced, and its owner gains nothing.
     let shown = scene.path("root/secret");
     set_mode(&shown, 0o644);
     std::fs::hard_link(&shown, scene.at("devices/bob-key.pem")).unwrap();
@@ -326,7 +326,7 @@ fn row_48_hard_link_to_a_file_of_root_keeps_its_owner_and_mode() {
 }
 
 #[test]
-fn row_48_fifo_in_the_place_of_a_file_is_not_waited_for() {
+fn row_48_fifo_instead_of_a_file_does_not_block() {
     let scene = Scene::new();
     for name in [
         "pki/inventory.toml",

@@ -1,4 +1,4 @@
-//! What `doorward ca` says of the gate is so, however the gate's files come to it: attacks.md row 33.
+//! What `doorward ca` reports about the gate is true, however the gate gets its files: attacks.md row 33.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,7 +18,7 @@ use crate::common::process::{Daemon, Finished, run, tool, wait_until};
 use crate::gate::{config, stay, visit, visit_at};
 use crate::home::Home;
 
-/// Runs a gate in a mount namespace of its own, in which `script` has made something of the home folder, `$1`.
+/// Runs a gate in its own mount namespace, after `script` has changed the mounts of the home folder, `$1`.
 fn mounted(home: &Home, config: &str, script: &str) -> Gate {
     let control = format!("{config}\n[control]\nsocket = \"control.sock\"\n");
     Gate::start_with(&control, |command| {
@@ -30,7 +30,7 @@ fn mounted(home: &Home, config: &str, script: &str) -> Gate {
     })
 }
 
-/// Only the files that the gate reads, each mounted by itself.
+/// Only the files that the gate reads, each mounted separately.
 const SINGLE_FILES: &str = "mkdir -p \"$1/.alias\"; mount --bind \"$1\" \"$1/.alias\"; \
      for file in server.pem server-key.pem clients.pem clients.crl; do cp \"$1/pki/$file\" \"$1/.copy-$file\"; done; \
      mount --bind \"$1/pki\" \"$1/.alias/pki\"; mount -t tmpfs none \"$1/pki\"; \
@@ -44,7 +44,7 @@ fn ca(home: &Home, gate: &Gate, arguments: &[&str]) -> Finished {
     home.ca(&[arguments, &["--config", &file, "--folder", &pki]].concat())
 }
 
-/// What `ca` says in JSON of the gate.
+/// What the JSON output says about the gate.
 fn in_force(finished: &Finished) -> (bool, bool, u64) {
     let said: Value = serde_json::from_slice(&finished.stdout).unwrap();
     let flag = |key: &str| said[key].as_bool().unwrap();
@@ -60,7 +60,7 @@ fn with_two_devices() -> (Home, Backend) {
 }
 
 #[test]
-fn row_33_single_files_mounted_device_is_out_and_it_is_told() {
+fn row_33_single_files_mounted_device_is_rejected_with_warning() {
     let (home, _) = with_two_devices();
     let backend = Backend::echo();
     let gate = mounted(&home, &config(&home, &backend), SINGLE_FILES);
@@ -68,7 +68,8 @@ fn row_33_single_files_mounted_device_is_out_and_it_is_told() {
     let revoked = ca(&home, &gate, &["revoke", "alice-phone", "--format", "json"]).not_proved();
     assert_eq!(in_force(&revoked), (true, false, 1), "{revoked}");
     alice.wait().unwrap();
-    for words in ["in force now", "the next start", "clients.crl the gate sees another file", "docker restart"] {
+    for words in ["change is in force", "the next start", "the gate sees another file under the name", "docker restart"]
+    {
         assert!(revoked.stderr.contains(words), "{words:?} is missing: {revoked}");
     }
     visit(&home, &gate, "alice-phone").failure();
@@ -77,21 +78,21 @@ fn row_33_single_files_mounted_device_is_out_and_it_is_told() {
     bob.kill().unwrap();
     bob.wait().unwrap();
 
-    // The gate's own certificate cannot be handed over.
+    // The gate's own certificate cannot be sent to it.
     let made = ca(&home, &gate, &["server", "--new-key", "--format", "json"]).not_proved();
     assert_eq!(in_force(&made), (false, false, 0), "{made}");
-    assert!(made.stderr.contains("the route nas still shows the certificate of before"), "{made}");
-    assert!(made.stderr.contains("server.pem the gate sees another file"), "{made}");
+    assert!(made.stderr.contains("the route nas still uses the old certificate"), "{made}");
+    assert!(made.stderr.contains("the gate sees another file under the name"), "{made}");
     gate.wait_closed("nas", 2);
 }
 
-/// What a gate reads while it starts may be older than what a command changes meanwhile.
+/// A starting gate may have read files before a command changes them.
 #[test]
-fn row_33_gate_that_is_starting_is_not_taken_for_none() {
+fn row_33_starting_gate_is_not_reported_as_stopped() {
     let (home, backend) = with_two_devices();
     let (file, ready) = (home.path("doorward.toml"), home.path("ready.toml"));
     std::fs::write(&ready, format!("{}\n[control]\nsocket = \"control.sock\"\n", config(&home, &backend))).unwrap();
-    // Reading a FIFO takes until there is a writer.
+    // Reading a FIFO blocks until there is a writer.
     run(tool("mkfifo", "coreutils").arg(&file)).success();
     let mut writer = None;
     let gate =
@@ -102,7 +103,7 @@ fn row_33_gate_that_is_starting_is_not_taken_for_none() {
     let mut writer = writer.unwrap();
     writer.write_all(b"#").unwrap();
     wait_until("the gate reads its configuration", || (ioctl_fionread(&writer).unwrap() == 0).then_some(()));
-    // For the command itself there is nothing to wait for.
+    // The command reads the configuration without waiting.
     std::fs::rename(&ready, &file).unwrap();
     let revoked = home.ca(&["revoke", "alice-phone"]);
     drop(gate);
@@ -110,10 +111,10 @@ fn row_33_gate_that_is_starting_is_not_taken_for_none() {
 }
 
 #[test]
-fn row_33_configuration_mounted_as_a_single_file_is_told() {
+fn row_33_configuration_mounted_as_a_single_file_is_reported() {
     let (home, backend) = with_two_devices();
     let text = config(&home, &backend).replace("revocation_lists", "# revocation_lists");
-    // The gate goes on seeing the file that was there first.
+    // The gate still sees the old file.
     let gate = Gate::start_with(&format!("{text}\n[control]\nsocket = \"control.sock\"\n"), |command| {
         let folder = Path::new(command.get_args().last().unwrap()).parent().unwrap().to_owned();
         let mut unshare = tool("unshare", "util-linux");
@@ -136,7 +137,7 @@ fn row_33_configuration_mounted_as_a_single_file_is_told() {
 }
 
 #[test]
-fn row_33_gate_in_another_folder_the_told_command_mends_it() {
+fn row_33_gate_in_another_folder_is_fixed_by_the_shown_command() {
     let (home, backend) = with_two_devices();
     let etc = tempfile::tempdir().unwrap();
     let copied = |name: &str| etc.path().join(name).display().to_string();
@@ -153,9 +154,9 @@ fn row_33_gate_in_another_folder_the_told_command_mends_it() {
         visit(&home, &gate, "alice-phone").failure();
         gate.wait_rejected("certificate", "revoked", 1);
         assert_eq!(visit(&home, &gate, "bob-laptop").success().text(), "Hello from the NAS.");
-        // The command that it says, as it says it.
-        let (_, command) = revoked.stderr.split_once("copy it there: ").unwrap();
-        let command = command.split(';').next().unwrap();
+        // The command as it is shown.
+        let (_, command) = revoked.stderr.split_once("copy it: ").unwrap();
+        let command = command.lines().next().unwrap();
         assert!(command.starts_with("cp ") && command.contains(&copied("clients.crl")), "{command}");
         run(Command::new("sh").args(["-c", command])).success();
         let (_, reload) = revoked.stderr.rsplit_once("doorward reload --config ").unwrap();
@@ -182,7 +183,7 @@ fn row_33_folder_under_another_name_is_in_force() {
 }
 
 #[test]
-fn row_33_file_of_another_user_is_told_and_the_device_is_out() {
+fn row_33_unreadable_list_file_device_is_rejected_with_warning() {
     let (home, backend) = with_two_devices();
     let open = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     for folder in ["", "pki"] {
@@ -202,7 +203,7 @@ fn row_33_file_of_another_user_is_told_and_the_device_is_out() {
                 .args(command.get_args());
             *command = other;
         });
-    // The gate may not read its key any more, so that it cannot take a configuration over.
+    // The gate cannot read its key any more, so a reload fails.
     open(&home.path("pki/server-key.pem"), 0o600);
     let revoked = ca(&home, &gate, &["revoke", "alice-phone", "--format", "json"]).failure();
     assert_eq!((revoked.status.code(), in_force(&revoked)), (Some(3), (true, false, 0)), "{revoked}");
@@ -212,7 +213,7 @@ fn row_33_file_of_another_user_is_told_and_the_device_is_out() {
 }
 
 #[test]
-fn row_33_route_that_verifies_nobody_is_told() {
+fn row_33_route_that_does_not_verify_is_reported() {
     let (home, backend) = with_two_devices();
     let open = "[[route]]\nname = \"open\"\nserver_names = [\"open.home.example\"]\nbackends = [\"127.0.0.1:1\"]\n\
                 allow = [\"unverified\"]\n[route.client_auth]\nmode = \"request\"\n";
@@ -221,7 +222,7 @@ fn row_33_route_that_verifies_nobody_is_told() {
     assert_eq!(in_force(&revoked), (false, false, 0), "{revoked}");
     assert!(revoked.stderr.contains("the route open verifies no certificate"), "{revoked}");
     assert!(revoked.stderr.contains("mode = \"require_and_verify\""), "{revoked}");
-    // Nor is that proved of a gate that is yet to start.
+    // The same holds for a gate that is not running.
     drop(gate);
     std::fs::write(home.path("doorward.toml"), format!("{}{open}", config(&home, &backend))).unwrap();
     let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).not_proved();
@@ -229,7 +230,7 @@ fn row_33_route_that_verifies_nobody_is_told() {
     assert!(revoked.stderr.contains("the route open verifies no certificate"), "{revoked}");
 }
 
-/// A route that trusts the device's certificate itself, whatever authority signed it.
+/// A route whose trust anchor is the device's certificate.
 #[test]
 fn row_33_route_that_pins_the_device_counts_as_any_other() {
     let (home, _) = with_two_devices();
@@ -245,11 +246,11 @@ fn row_33_route_that_pins_the_device_counts_as_any_other() {
     let gate = Gate::start_with_control(&format!("{}{}", config(&home, &backend), route("")));
     let revoked = ca(&home, &gate, &["revoke", "alice-phone", "--format", "json"]).not_proved();
     assert_eq!(in_force(&revoked), (true, false, 0), "{revoked}");
-    assert!(revoked.stderr.contains("[route.client_auth] of the route pin must say"), "{revoked}");
+    assert!(revoked.stderr.contains("[route.client_auth] of the route pin must contain"), "{revoked}");
     visit_at(&home, &gate, "pin", "alice-phone").failure();
     gate.wait_rejected("certificate", "revoked", 1);
     drop(gate);
-    // The same of one that is yet to start, until its configuration says what it was told to.
+    // The same for a gate that is not running, until its configuration is corrected.
     let write = |route: &str| std::fs::write(home.path("doorward.toml"), config(&home, &backend) + route).unwrap();
     write(&route(""));
     let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).not_proved();
@@ -260,7 +261,7 @@ fn row_33_route_that_pins_the_device_counts_as_any_other() {
 }
 
 #[test]
-fn row_33_gate_that_trusts_another_authority_is_told() {
+fn row_33_gate_that_trusts_another_authority_is_reported() {
     let (home, backend) = with_two_devices();
     let elsewhere = Home::with_authorities();
     let gate = Gate::start_with_control(&config(&elsewhere, &backend));
@@ -269,7 +270,7 @@ fn row_33_gate_that_trusts_another_authority_is_told() {
     assert!(revoked.stderr.contains("no route of the gate trusts the authority"), "{revoked}");
 }
 
-/// What answers at the socket is not the gate that runs with the configuration.
+/// The gate that answers at the socket runs with another configuration.
 #[test]
 fn row_33_socket_of_another_gate_proves_nothing() {
     let (home, _) = with_two_devices();
@@ -286,7 +287,7 @@ fn row_33_socket_of_another_gate_proves_nothing() {
     }
 }
 
-/// Something that is no gate of this release, at the socket that the configuration names.
+/// A server that is no gate of this release, at the control socket.
 fn impostor(home: &Home, backend: &Backend, answer: impl Fn(&Value, &mut UnixStream) + Send + 'static) {
     let socket = home.path("control.sock");
     let text = format!("{}\n[control]\nsocket = \"control.sock\"\n", config(home, backend));
@@ -309,15 +310,15 @@ fn status(config: PathBuf) -> Value {
 }
 
 #[test]
-fn row_33_answers_that_are_garbage_or_slow_prove_nothing() {
+fn row_33_garbage_or_slow_answers_prove_nothing() {
     for (what, answer) in [("garbage", &b"\xff\x00 rubbish\n"[..]), ("nothing", b""), ("another", b"{\"cut\":{}}\n")] {
         let (home, backend) = with_two_devices();
         impostor(&home, &backend, |_, stream| drop(stream.write_all(answer)));
         let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).not_proved();
         assert_eq!(in_force(&revoked), (false, false, 0), "{what}: {revoked}");
-        assert!(revoked.stderr.contains("not known to be in force"), "{what}: {revoked}");
+        assert!(revoked.stderr.contains("not verified to be in force"), "{what}: {revoked}");
     }
-    // One byte after the other, and no end.
+    // An endless answer, byte by byte.
     let (home, backend) = with_two_devices();
     impostor(&home, &backend, |_, stream| {
         while stream.write_all(b" ").is_ok() {
@@ -330,7 +331,7 @@ fn row_33_answers_that_are_garbage_or_slow_prove_nothing() {
 }
 
 #[test]
-fn row_33_gate_of_another_release_is_told_to_be_restarted() {
+fn row_33_gate_of_another_release_needs_a_restart() {
     let (home, backend) = with_two_devices();
     let config = home.path("doorward.toml");
     impostor(&home, &backend, move |question, stream| {

@@ -1,4 +1,4 @@
-//! What `doorward ca inspect` makes of files from everywhere.
+//! `doorward ca inspect` on files of many origins.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::common::pki::{Authority, Certified, days_from_now};
 use crate::common::process::{run, tool};
 use crate::home::{Home, refused};
 
-/// What is in a file: for each thing its kind and the ids of what is odd about it.
+/// For each object in a file, its type and the ids of its findings.
 #[track_caller]
 fn inspect(home: &Home, file: &str, more: &[&str]) -> Vec<String> {
     let arguments = [&["inspect", file, "--format", "json"], more].concat();
@@ -28,8 +28,8 @@ fn inspect(home: &Home, file: &str, more: &[&str]) -> Vec<String> {
     words.collect()
 }
 
-/// A certificate for clients that is odd in one way.
-fn odd(home: &Home, file: &str, change: impl FnOnce(&mut CertificateParams)) {
+/// A client certificate with one change.
+fn changed(home: &Home, file: &str, change: impl FnOnce(&mut CertificateParams)) {
     let mut params = Certified::for_clients("alice-phone");
     change(&mut params);
     std::fs::write(home.path(file), Authority::new("Clients").issue(params).chain_pem()).unwrap();
@@ -42,7 +42,7 @@ fn mkcert(home: &Home, arguments: &[&str]) {
 }
 
 #[test]
-fn what_doorward_makes_is_in_order() {
+fn files_made_by_doorward_have_no_findings() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     for (file, is) in [
@@ -59,13 +59,13 @@ fn what_doorward_makes_is_in_order() {
     assert!(text.starts_with("a certificate for a device: alice-phone\n"), "{text}");
     assert!(text.contains("days left:       824\n"), "{text}");
     let text = home.ca(&["inspect", "pki/server.pem"]).success().text();
-    assert!(text.contains("note: this is a server certificate: it does not let a device in\n"), "{text}");
+    assert!(text.contains("note: this is a server certificate: the gate does not admit a device with it\n"), "{text}");
     let text = home.ca(&["inspect", "pki/server-ca.pem"]).success().text();
     assert!(text.contains("limited to:      home.example\n"), "{text}");
 }
 
 #[test]
-fn what_mkcert_makes_is_said_in_words() {
+fn findings_of_mkcert_files() {
     let home = Home::new();
     mkcert(&home, &["-client", "phone.alice"]);
     mkcert(&home, &["alice", "-client"]);
@@ -73,7 +73,7 @@ fn what_mkcert_makes_is_said_in_words() {
     assert_eq!(inspect(&home, "mkcert/rootCA.pem", &[]), ["certificate no_crl_sign unlimited"]);
     assert_eq!(inspect(&home, "phone.alice-client.pem", &[]), ["certificate both_purposes long"]);
     assert_eq!(inspect(&home, "alice+1.pem", &[]), ["certificate server_only mkcert_option_order long"]);
-    // It is tried with the password that mkcert always takes.
+    // It opens with the password that mkcert always uses.
     assert_eq!(
         inspect(&home, "tablet-client.p12", &[]),
         [
@@ -86,14 +86,14 @@ fn what_mkcert_makes_is_said_in_words() {
 }
 
 #[test]
-fn what_is_odd_is_found() {
+fn unusual_certificates_have_findings() {
     let home = Home::new();
-    odd(&home, "expired.pem", |params| params.not_after = days_from_now(0) - time::Duration::days(3));
-    odd(&home, "soon.pem", |params| params.not_after = days_from_now(5));
-    odd(&home, "early.pem", |params| params.not_before = days_from_now(2));
-    odd(&home, "silent.pem", |params| params.extended_key_usages.clear());
-    odd(&home, "mail.pem", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection]);
-    odd(&home, "nameless.pem", |params| {
+    changed(&home, "expired.pem", |params| params.not_after = days_from_now(0) - time::Duration::days(3));
+    changed(&home, "soon.pem", |params| params.not_after = days_from_now(5));
+    changed(&home, "early.pem", |params| params.not_before = days_from_now(2));
+    changed(&home, "silent.pem", |params| params.extended_key_usages.clear());
+    changed(&home, "mail.pem", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection]);
+    changed(&home, "nameless.pem", |params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.not_after = days_from_now(900);
     });
@@ -101,8 +101,8 @@ fn what_is_odd_is_found() {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
     };
-    odd(&home, "lan.pem", |params| for_servers(params, "*.lan"));
-    odd(&home, "certbot.pem", |params| {
+    changed(&home, "lan.pem", |params| for_servers(params, "*.lan"));
+    changed(&home, "certbot.pem", |params| {
         for_servers(params, "nas.home.example");
         // authorityInfoAccess: caIssuers, as public authorities write it.
         let access = b"\x30\x21\x30\x1f\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x13http://x1.example/r";
@@ -145,7 +145,7 @@ fn what_is_odd_is_found() {
 }
 
 #[test]
-fn chains_and_keys_that_do_not_belong_together_are_found() {
+fn broken_chains_and_foreign_keys_are_found() {
     let home = Home::with_authorities();
     for name in ["a", "b"] {
         home.ca(&["device", name]).success();
@@ -162,7 +162,7 @@ fn chains_and_keys_that_do_not_belong_together_are_found() {
         inspect(&home, "wrong.pem", &[]),
         ["certificate chain_broken", "certificate", "private_key key_does_not_fit"]
     );
-    // Several whom to trust are no chain.
+    // Several trust anchors are no chain.
     join("trust.pem", &["pki/clients.pem", "pki/server-ca.pem"]);
     assert_eq!(inspect(&home, "trust.pem", &[]), ["certificate", "certificate"]);
     std::fs::set_permissions(home.path("devices/a-key.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -170,7 +170,7 @@ fn chains_and_keys_that_do_not_belong_together_are_found() {
 }
 
 #[test]
-fn an_archive_asks_for_its_password() {
+fn archive_needs_its_password() {
     let home = Home::with_authorities();
     let made = home.ca(&["device", "alice-phone", "--format", "json"]).success();
     let made: Value = serde_json::from_slice(&made.stdout).unwrap();
@@ -188,20 +188,20 @@ fn an_archive_asks_for_its_password() {
     refused(
         home.ca(&["inspect", "devices/alice-phone.p12", "--password-file", "password"]),
         2,
-        &["does not open with this password", "groups of four"],
+        &["wrong password for devices/alice-phone.p12", "groups of four"],
     );
-    // Without a terminal to ask on. setsid(1): a session of its own has none.
+    // Without a terminal: setsid(1) starts a new session, which has none.
     let mut alone = Command::new(tool("setsid", "util-linux").get_program());
     alone.current_dir(home.path("")).arg("--wait").arg(env!("CARGO_BIN_EXE_doorward"));
     refused(
         run(alone.args(["ca", "inspect", "devices/alice-phone.p12"])),
         2,
-        &["no terminal to type it on", "--password-file FILE"],
+        &["no terminal to ask on", "--password-file FILE"],
     );
 }
 
 #[test]
-fn an_archive_that_would_keep_the_machine_busy_is_given_up() {
+fn archive_with_too_many_rounds_is_refused() {
     let home = Home::new();
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "key.pem"];
     home.openssl(&[&["req", "-x509", "-subj", "/CN=a", "-out", "a.pem"], &key[..]].concat()).success();
@@ -209,8 +209,8 @@ fn an_archive_that_would_keep_the_machine_busy_is_given_up() {
     for (more, has_mac) in [(&["-iter", "70000"][..], true), (&["-iter", "70000", "-nomac"], false)] {
         home.openssl(&[&export[..], &["-out", "a.p12"], more].concat()).success();
         assert_eq!(inspect(&home, "a.p12", &[])[0], "archive known_password");
-        // 70,000 rounds as DER has them. With the others it would be 8,388,607: for the MAC, which is the last, or, where there
-        // is none that would find out, for a key or a certificate.
+        // 70,000 rounds in DER, replaced by 8,388,607: for the MAC, which is the last, or without a MAC, for a key or a
+        // certificate.
         let archive = std::fs::read(home.path("a.p12")).unwrap();
         let is_count = |at: &usize| archive[*at..].starts_with(b"\x02\x03\x01\x11\x70");
         let places: Vec<usize> = (0..archive.len()).filter(is_count).collect();
@@ -219,18 +219,18 @@ fn an_archive_that_would_keep_the_machine_busy_is_given_up() {
             let mut bomb = archive.clone();
             bomb[at + 2..at + 5].copy_from_slice(b"\x7f\xff\xff");
             std::fs::write(home.path("bomb.p12"), &bomb).unwrap();
-            refused(home.ca(&["inspect", "bomb.p12"]), 2, &["so much work", "more than a million rounds"]);
+            refused(home.ca(&["inspect", "bomb.p12"]), 2, &["takes too long", "more than a million rounds"]);
         }
     }
 }
 
 #[test]
-fn numbers_and_names_without_end_are_cut_short() {
+fn long_numbers_and_names_are_truncated() {
     let home = Home::new();
     let list = CertificateRevocationListParams {
         this_update: days_from_now(-1),
         next_update: days_from_now(1),
-        // A million digits, which nobody can write in decimal in a lifetime.
+        // A million digits, too long to convert to decimal.
         crl_number: SerialNumber::from(vec![0x7f; 1_000_000]),
         issuing_distribution_point: None,
         revoked_certs: Vec::new(),
@@ -238,7 +238,7 @@ fn numbers_and_names_without_end_are_cut_short() {
     };
     std::fs::write(home.path("list.crl"), Authority::new("Clients").sign_list(list)).unwrap();
     assert_eq!(inspect(&home, "list.crl", &[]), ["revocation_list long_number"]);
-    odd(&home, "a.pem", |params| {
+    changed(&home, "a.pem", |params| {
         params.serial_number = Some(SerialNumber::from(vec![0x7f; 100_000]));
         let name = |index: u32| SanType::DnsName(format!("{index}.home.example").try_into().unwrap());
         params.subject_alt_names = (0..10_000).map(name).collect();
@@ -249,19 +249,21 @@ fn numbers_and_names_without_end_are_cut_short() {
 }
 
 #[test]
-fn what_is_nothing_of_the_kind_is_said_to_be() {
+fn other_files_are_described_as_unknown() {
     let home = Home::new();
     std::fs::write(home.path("page.html"), "<!DOCTYPE html>").unwrap();
-    refused(home.ca(&["inspect", "page.html"]), 2, &["is no certificate, key, request"]);
+    refused(home.ca(&["inspect", "page.html"]), 2, &["is not a certificate, key, request"]);
     refused(home.ca(&["inspect", "nowhere.pem"]), 2, &["cannot read nowhere.pem"]);
-    refused(home.ca(&["inspect", "."]), 2, &["is no file"]);
+    refused(home.ca(&["inspect", "."]), 2, &["is not a file"]);
     std::fs::write(home.path("half.pem"), "-----BEGIN CERTIFICATE-----\nMIIB\n").unwrap();
     let text = home.ca(&["inspect", "half.pem"]).success().text();
     assert!(text.contains("CERTIFICATE without its last line"), "{text}");
     std::fs::write(home.path("evil.pem"), "-----BEGIN \u{1b}[2J-----\nMIIB\n-----END \u{1b}[2J-----\n").unwrap();
     let text = home.ca(&["inspect", "evil.pem"]).success().text();
     assert!(!text.contains('\u{1b}'), "{text:?}");
-    odd(&home, "evil.pem", |params| params.distinguished_name.push(rcgen::DnType::OrganizationName, "\u{1b}[2Jevil"));
+    changed(&home, "evil.pem", |params| {
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "\u{1b}[2Jevil")
+    });
     let text = home.ca(&["inspect", "evil.pem"]).success().text();
     assert!(text.contains("evil") && !text.contains('\u{1b}'), "{text:?}");
 }

@@ -1,5 +1,5 @@
-//! kill -9 in the middle: at every system call that changes the disk, the process is really killed (strace(1), `-e
-//! inject`), and the next command has to find everything done or nothing.
+//! kill -9: the process is killed at every system call that changes the disk (strace(1), `-e inject`), and the next command
+//! must find all of the change or nothing.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::common::process::{run, tool};
 use crate::home::Home;
 
-/// What changes the disk, or says when it is on it. Before each of them the process is killed once.
+/// System calls that change or sync the disk. The process is killed once before each of them.
 const CALLS: [&str; 5] = ["renameat", "renameat2", "fsync", "unlinkat", "mkdirat"];
 
-/// A home that is copied for each kill.
+/// A home that is copied for each run.
 struct Template(Home);
 
 impl Template {
@@ -21,7 +21,7 @@ impl Template {
     }
 }
 
-/// Runs `doorward ca` and kills it before its `count`th call of `call`. `false` if it has ended before.
+/// Runs `doorward ca` and kills it before its `count`th call of `call`. `false` if it ended before.
 #[track_caller]
 fn run_killed(home: &Home, call: &str, count: usize, arguments: &[&str]) -> bool {
     let doorward = home.doorward();
@@ -31,11 +31,11 @@ fn run_killed(home: &Home, call: &str, count: usize, arguments: &[&str]) -> bool
     strace.arg(format!("inject={call}:signal=KILL:when={count}"));
     strace.arg(doorward.get_program()).arg("ca").args(arguments);
     let ended = run(&mut strace);
-    // strace ends as what it has run.
+    // strace ends with the status of its command.
     match ended.status.signal().or_else(|| ended.status.code().filter(|code| *code == 128 + 9)) {
         Some(_) => true,
         None => {
-            // Some end by saying that no gate was there.
+            // Some commands report that there is no gate.
             if ended.status.code() != Some(10) {
                 ended.success();
             }
@@ -44,8 +44,8 @@ fn run_killed(home: &Home, call: &str, count: usize, arguments: &[&str]) -> bool
     }
 }
 
-/// Kills the command at every step, and hands what is left to `check` each time, which says whether the command has come
-/// to its end. It must have had both answers from commands that were killed.
+/// Kills the command at every step, and calls `check`, which returns whether the change is complete. Both answers must occur
+/// for killed commands.
 #[track_caller]
 fn at_every_step(template: &Template, arguments: &[&str], check: impl Fn(&Home, &str) -> bool) {
     let (mut done, mut undone) = (0, 0);
@@ -70,7 +70,7 @@ fn pem_files(folder: &Path) -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|extension| extension == "pem")).collect()
 }
 
-/// Nothing of a change that was cut short is left.
+/// Checks that nothing of an interrupted change is left.
 #[track_caller]
 fn tidy(home: &Home, when: &str) {
     for folder in ["pki", "devices"] {
@@ -83,11 +83,11 @@ fn tidy(home: &Home, when: &str) {
 }
 
 #[test]
-fn a_device_is_there_with_all_its_files_or_not_at_all() {
+fn killed_device_command_leaves_all_files_or_none() {
     let template = Template(Home::with_authorities());
     template.0.ca(&["device", "first"]).success();
     at_every_step(&template, &["device", "alice-phone"], |home, when| {
-        // Before anything is put right: what was given out stands in the inventory.
+        // Before recovery: every issued certificate is in the inventory.
         let given_out =
             home.path("devices/alice-phone-key.pem").exists() || home.path("devices/alice-phone.pem").exists();
         let inventory = std::fs::read_to_string(home.path("pki/inventory.toml")).unwrap();
@@ -100,7 +100,7 @@ fn a_device_is_there_with_all_its_files_or_not_at_all() {
         if !done {
             assert_eq!(devices, ["first valid"], "{when}");
             assert_eq!(files.iter().find(of_alice), None, "{when}");
-            // Nothing is in the way of the next one.
+            // The next command is not blocked.
             home.ca(&["device", "alice-phone"]).success();
         } else {
             assert_eq!(devices, ["first valid", "alice-phone valid"], "{when}");
@@ -120,7 +120,7 @@ fn a_device_is_there_with_all_its_files_or_not_at_all() {
 }
 
 #[test]
-fn a_certificate_is_revoked_and_on_the_list_or_neither() {
+fn killed_revoke_command_revokes_and_lists_or_neither() {
     let template = Template(Home::with_authorities());
     template.0.ca(&["device", "alice-phone"]).success();
     at_every_step(&template, &["revoke", "alice-phone"], |home, when| {
@@ -138,7 +138,7 @@ fn a_certificate_is_revoked_and_on_the_list_or_neither() {
 }
 
 #[test]
-fn a_device_is_renewed_with_its_old_certificate_revoked_or_neither() {
+fn killed_renew_command_renews_and_revokes_or_neither() {
     let template = Template(Home::with_authorities());
     template.0.ca(&["device", "alice-phone"]).success();
     at_every_step(&template, &["renew", "alice-phone", "--revoke-old"], |home, when| {
@@ -146,7 +146,7 @@ fn a_device_is_renewed_with_its_old_certificate_revoked_or_neither() {
         tidy(home, when);
         let done = devices == ["alice-phone revoked", "alice-phone valid"];
         assert!(done || devices == ["alice-phone valid"], "{when}: {devices:?}");
-        // Whichever it is, the certificate in its place is the one that counts.
+        // In both cases the certificate file is the valid one.
         let serial = home.list().last().unwrap()["serial"].as_str().unwrap().to_owned();
         let written = home.openssl(&["x509", "-in", "devices/alice-phone.pem", "-noout", "-serial"]).success();
         assert_eq!(written.text().trim().to_lowercase(), format!("serial={serial}"), "{when}");
@@ -157,12 +157,12 @@ fn a_device_is_renewed_with_its_old_certificate_revoked_or_neither() {
 }
 
 #[test]
-fn authorities_are_made_whole_or_not_at_all() {
+fn killed_init_command_creates_all_or_nothing() {
     let template = Template(Home::new());
     at_every_step(&template, &["init", "--domain", "home.example"], |home, when| {
         let listed = home.ca(&["list", "--folder", "pki"]);
         if !listed.status.success() {
-            // Nothing that init would not replace.
+            // Nothing that blocks another init.
             home.ca(&["init", "--domain", "home.example"]).success();
         }
         home.ca(&["device", "alice-phone"]).success();

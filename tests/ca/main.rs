@@ -1,4 +1,4 @@
-//! `doorward ca` as its users have it: a process, a folder, and what other programs say about the files in it.
+//! `doorward ca` as users run it: a process, a folder, and what other programs say about its files.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -13,11 +13,13 @@ mod in_force;
 mod browsers;
 mod disk;
 mod encrypted;
+mod folder;
 mod gate;
 mod hostile;
 mod inspect;
+mod issue;
 mod killed;
-mod life;
 mod readers;
+mod revoke;
 mod revoked;
 mod together;

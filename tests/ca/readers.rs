@@ -1,12 +1,12 @@
-//! The server authority can vouch for its domain only: what becomes of a certificate for another site, signed by a thief of
-//! its key, is up to who reads it. Each of these does what it should.
+//! The name constraints of the server authority, as TLS libraries enforce them: each rejects a certificate for another site
+//! that was signed with a stolen key.
 
 use crate::common::process::{Daemon, Finished, own_loopback, run, tool};
 use crate::home::Home;
 
-/// In the domain, and so good: the way it is signed here is not what others are refused for.
+/// A name in the domain: it is accepted, so the others are rejected for their name alone.
 const INSIDE: &str = "other.home.example";
-/// Not in the domain.
+/// A name outside the domain.
 const OUTSIDE: &str = "bank.example";
 
 /// Authorities, and a certificate for each of the two names: `NAME.pem`, all with `key.pem`.
@@ -39,7 +39,7 @@ fn nss(home: &Home, folder: &str) {
 }
 
 #[test]
-fn openssl_refuses_another_site() {
+fn openssl_rejects_another_site() {
     let home = stolen();
     let verify = |name: &str| {
         let file = format!("{name}.pem");
@@ -60,7 +60,7 @@ fn openssl_refuses_another_site() {
 }
 
 #[test]
-fn gnutls_refuses_another_site() {
+fn gnutls_rejects_another_site() {
     let home = stolen();
     let verify = |name: &str| {
         let file = format!("{name}.pem");
@@ -75,7 +75,7 @@ fn gnutls_refuses_another_site() {
 }
 
 #[test]
-fn nss_refuses_another_site() {
+fn nss_rejects_another_site() {
     let home = stolen();
     nss(&home, "nss");
     let verify = |name: &str| {
@@ -90,7 +90,7 @@ fn nss_refuses_another_site() {
 }
 
 #[test]
-fn chromium_refuses_another_site() {
+fn chromium_rejects_another_site() {
     let home = stolen();
     nss(&home, ".pki/nssdb");
     let visit = |name: &str| {
@@ -123,12 +123,12 @@ fn chromium_refuses_another_site() {
     assert!(page.text().contains("Secure Renegotiation"), "{page}");
     let refused = visit(OUTSIDE);
     assert!(!refused.text().contains("Secure Renegotiation"), "{refused}");
-    // Not that nobody vouches for it, which would be ERR_CERT_AUTHORITY_INVALID.
+    // An unknown authority would be ERR_CERT_AUTHORITY_INVALID.
     assert!((refused.text() + &refused.stderr).contains("ERR_CERT_INVALID"), "{refused}");
 }
 
 #[test]
-fn authority_without_name_constraints_has_no_critical_unknown() {
+fn unconstrained_authority_has_no_unknown_critical_extension() {
     let home = Home::new();
     let made = home.ca(&["init", "--domain", "home.example", "--no-name-constraints", "--device", "alice"]).success();
     assert!(made.stderr.contains("warning: server-ca.pem has no name constraints"), "{made}");
@@ -136,7 +136,7 @@ fn authority_without_name_constraints_has_no_critical_unknown() {
     let text = |home: &Home| {
         home.openssl(&["x509", "-in", "pki/server-ca.pem", "-noout", "-text", "-certopt", "ext_parse"]).success().text()
     };
-    // What Mbed TLS knows; it refuses every other critical extension.
+    // The critical extensions that Mbed TLS knows. It rejects all others.
     let critical = |text: &str| -> Vec<String> {
         let lines = text.lines().filter_map(|line| line.trim().strip_suffix(": critical"));
         lines.map(|name| name.trim_start_matches("X509v3 ").to_owned()).collect()

@@ -1,11 +1,11 @@
-//! What is revoked stays revoked, and nobody else is; and what is said about it is no more than what is so.
+//! Revoked certificates stay revoked, no other ones are, and reports claim no more than that.
 
 use serde_json::Value;
 
 use crate::common::process::{run, tool};
 use crate::home::{Home, refused};
 
-/// Whether OpenSSL takes this device's certificate, with a look at the list.
+/// Whether OpenSSL accepts this device's certificate with the revocation list.
 #[track_caller]
 fn counts(home: &Home, certificate: &str) -> bool {
     let verify = ["verify", "-crl_check", "-CRLfile", "pki/clients.crl", "-CAfile", "pki/clients.pem", certificate];
@@ -22,7 +22,7 @@ fn serial(home: &Home, name: &str) -> String {
 }
 
 #[test]
-fn a_file_that_bears_the_number_of_another_device_revokes_nobody() {
+fn forged_serial_number_revokes_no_device() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let number = format!("0x{}", serial(&home, "alice-phone"));
@@ -30,18 +30,18 @@ fn a_file_that_bears_the_number_of_another_device_revokes_nobody() {
     let with = ["-addext", "basicConstraints=critical,CA:FALSE", "-set_serial", &number, "-keyout", "x-key.pem"];
     home.openssl(&[&forge[..], &with, &["-out", "x.pem"]].concat()).success();
     let before = home.files();
-    refused(home.ca(&["revoke", "--file", "x.pem"]), 2, &["none of the authorities", "has signed x.pem"]);
+    refused(home.ca(&["revoke", "--file", "x.pem"]), 2, &["none of the authorities", "x.pem was signed by"]);
     assert_eq!(home.files(), before);
     assert_eq!(home.devices(), ["alice-phone valid"]);
 }
 
 #[test]
-fn who_was_revoked_stays_so_when_an_inventory_of_before_is_put_back() {
+fn restored_inventory_keeps_revocations_of_the_list() {
     let home = Home::with_authorities();
     for name in ["alice-phone", "bob-laptop", "carol-tablet"] {
         home.ca(&["device", name]).success();
         if name == "alice-phone" {
-            // Knows nothing of the others, let alone that they were revoked.
+            // This inventory has neither the other devices nor the revocations.
             std::fs::copy(home.path("pki/inventory.toml"), home.path("backup.toml")).unwrap();
         }
     }
@@ -52,9 +52,9 @@ fn who_was_revoked_stays_so_when_an_inventory_of_before_is_put_back() {
     assert_eq!(home.devices(), ["alice-phone revoked", "– revoked"], "what is so, and not what the inventory says");
 
     let revoked = home.ca(&["revoke", "--file", "devices/carol-tablet.pem"]).not_proved();
-    assert!(revoked.stderr.contains("2 certificates were on the list already"), "{revoked}");
+    assert!(revoked.stderr.contains("2 certificates were on the revocation list"), "{revoked}");
     for name in ["alice-phone", "bob-laptop", "carol-tablet"] {
-        assert!(!counts(&home, &format!("devices/{name}.pem")), "{name} is let in again");
+        assert!(!counts(&home, &format!("devices/{name}.pem")), "{name} is accepted again");
     }
     assert_eq!(home.devices(), ["alice-phone revoked", "– revoked", "carol-tablet revoked"]);
     let list = home.openssl(&["crl", "-in", "pki/clients.crl", "-noout", "-text"]).success().text();
@@ -63,15 +63,15 @@ fn who_was_revoked_stays_so_when_an_inventory_of_before_is_put_back() {
         (2, 1),
         "why they were revoked is known still: {list}"
     );
-    // A device that was revoked cannot be renewed either.
-    refused(home.ca(&["renew", "alice-phone"]), 2, &["was revoked"]);
-    // Of what is known there is nothing to be told.
+    // A revoked device cannot be renewed.
+    refused(home.ca(&["renew", "alice-phone"]), 2, &["is revoked"]);
+    // Known entries are not reported again.
     let again = home.ca(&["revoke"]).not_proved();
-    assert!(!again.stderr.contains("on the list already"), "{again}");
+    assert!(!again.stderr.contains("on the revocation list"), "{again}");
 }
 
 #[test]
-fn a_renewal_looks_at_the_list_too() {
+fn renewal_respects_the_revocation_list() {
     let home = Home::with_authorities();
     for name in ["alice-phone", "bob-laptop"] {
         home.ca(&["device", name]).success();
@@ -79,9 +79,9 @@ fn a_renewal_looks_at_the_list_too() {
     std::fs::copy(home.path("pki/inventory.toml"), home.path("backup.toml")).unwrap();
     home.ca(&["revoke", "alice-phone"]).not_proved();
     std::fs::copy(home.path("backup.toml"), home.path("pki/inventory.toml")).unwrap();
-    // Not of whom was revoked, whatever the inventory says.
+    // The list is respected, whatever the inventory says.
     let renewed = home.ca(&["renew", "alice-phone"]).failure();
-    assert!(renewed.stderr.contains("error: alice-phone was revoked"), "{renewed}");
+    assert!(renewed.stderr.contains("error: the certificate of alice-phone is revoked"), "{renewed}");
     std::fs::copy(home.path("devices/bob-laptop.pem"), home.path("old.pem")).unwrap();
     home.ca(&["renew", "bob-laptop", "--revoke-old"]).not_proved();
     assert!(!counts(&home, "old.pem"), "what was replaced");
@@ -90,12 +90,12 @@ fn a_renewal_looks_at_the_list_too() {
 }
 
 #[test]
-fn a_list_by_somebody_else_in_its_place_revokes_nobody() {
+fn list_of_another_authority_is_ignored() {
     let home = Home::with_authorities();
     let elsewhere = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     elsewhere.ca(&["revoke", "--serial", &serial(&home, "alice-phone")]).not_proved();
-    // The same name of the authority, another key.
+    // Another key of an authority with the same role.
     std::fs::copy(elsewhere.path("pki/clients.crl"), home.path("pki/clients.crl")).unwrap();
     home.ca(&["revoke"]).not_proved();
     assert_eq!(home.devices(), ["alice-phone valid"]);
@@ -103,7 +103,7 @@ fn a_list_by_somebody_else_in_its_place_revokes_nobody() {
 }
 
 #[test]
-fn an_authority_that_is_imported_again_keeps_its_list() {
+fn reimported_authority_keeps_its_list() {
     let home = Home::new();
     run(tool("mkcert", "mkcert").current_dir(home.path("")).env("CAROOT", home.path("mkcert")).args(["-client", "a"]))
         .success();
@@ -111,14 +111,14 @@ fn an_authority_that_is_imported_again_keeps_its_list() {
     home.ca(&["revoke", "--file", "a-client.pem"]).not_proved();
     std::fs::remove_file(home.path("pki/inventory.toml")).unwrap();
     let imported = home.ca(&["import", "--mkcert", "mkcert", "--folder", "pki"]).success();
-    assert!(imported.stderr.contains("1 certificate was on the list already"), "{imported}");
+    assert!(imported.stderr.contains("1 certificate was on the revocation list"), "{imported}");
     let list = home.openssl(&["crl", "-in", "pki/mkcert.crl", "-noout", "-text"]).success().text();
     assert!(list.contains("Key Compromise"), "{list}");
     assert_eq!(home.devices(), ["– revoked"]);
 }
 
 #[test]
-fn an_authority_whose_files_have_moved_is_imported_from_their_new_place() {
+fn moved_authority_is_imported_from_its_new_folder() {
     let home = Home::new();
     run(tool("mkcert", "mkcert").current_dir(home.path("")).env("CAROOT", home.path("mkcert")).args(["-client", "a"]))
         .success();
@@ -131,7 +131,7 @@ fn an_authority_whose_files_have_moved_is_imported_from_their_new_place() {
 }
 
 #[test]
-fn one_certificate_of_two_leaves_the_other_and_says_so() {
+fn revoking_one_of_two_certificates_warns_of_the_other() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     home.ca(&["renew", "alice-phone"]).success();
@@ -140,7 +140,7 @@ fn one_certificate_of_two_leaves_the_other_and_says_so() {
     let revoked: Value = serde_json::from_slice(&revoked.stdout).unwrap();
     assert_eq!(revoked["still_in"], serde_json::json!(["alice-phone"]), "{revoked}");
     let revoked = home.ca(&["revoke", "--serial", &latest]).not_proved();
-    for words in ["alice-phone has another certificate, which still counts", "doorward ca revoke alice-phone"] {
+    for words in ["alice-phone has another certificate, which is still valid", "doorward ca revoke alice-phone"] {
         assert!(revoked.stderr.contains(words), "{words:?} is missing: {revoked}");
     }
     let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).not_proved();
@@ -150,25 +150,25 @@ fn one_certificate_of_two_leaves_the_other_and_says_so() {
 }
 
 #[test]
-fn a_number_that_nobody_has_heard_of_is_not_called_a_device_that_is_out() {
+fn unknown_serial_number_is_reported_as_unknown() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let revoked = home.ca(&["revoke", "--serial", "0123456789abcdef"]).not_proved();
-    for words in ["no certificate here has the serial number 0123456789abcdef", "devices", "compare"] {
+    for words in ["no certificate in the inventory has the serial number 0123456789abcdef", "devices", "compare"] {
         assert!(revoked.stderr.contains(words), "{words:?} is missing: {revoked}");
     }
     let known = home.ca(&["revoke", "--serial", &serial(&home, "alice-phone")]).not_proved();
-    assert!(!known.stderr.contains("no certificate here"), "{known}");
+    assert!(!known.stderr.contains("no certificate in the inventory"), "{known}");
 }
 
 #[test]
-fn where_nothing_keeps_a_list_nothing_is_claimed() {
+fn authority_without_list_revokes_nothing() {
     let home = Home::with_authorities();
     home.ca(&["device", "alice-phone"]).success();
     let file = home.path("pki/inventory.toml");
     let inventory = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, inventory.replace("revocation_list = \"clients.crl\"\n", "")).unwrap();
-    refused(home.ca(&["revoke", "alice-phone"]), 2, &["\"devices\"", "keeps no revocation list"]);
+    refused(home.ca(&["revoke", "alice-phone"]), 2, &["\"devices\"", "has no revocation list"]);
     refused(home.ca(&["revoke"]), 2, &["keeps a revocation list"]);
     assert_eq!(home.devices(), ["alice-phone valid"]);
 }

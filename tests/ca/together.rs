@@ -5,7 +5,7 @@ use std::process::Stdio;
 use crate::home::Home;
 
 #[test]
-fn commands_at_the_same_time_lose_nothing() {
+fn concurrent_commands_lose_nothing() {
     let home = Home::with_authorities();
     let names: Vec<String> = (0..6).map(|i| format!("device-{i}")).collect();
     let running: Vec<_> = names

@@ -104,7 +104,7 @@ fn curl(files: &Walkthrough, at: SocketAddr, mode: &str, version: &str, pem: Opt
     run(curl.arg(format!("https://{}:{}/", server_name(mode), at.port())))
 }
 
-/// Whether curl got the page; nothing in between.
+/// Whether curl got the page.
 #[track_caller]
 fn admitted(curl: &Finished) -> bool {
     let admitted = curl.status.success();
@@ -113,11 +113,11 @@ fn admitted(curl: &Finished) -> bool {
 }
 
 #[test]
-fn the_four_modes_mean_what_they_mean_in_caddy() {
+fn client_auth_modes_match_caddy() {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
     let (caddy, caddy_address) = caddy(&files, &backend);
-    // As in Caddy: whoever the mode lets through reaches the backend.
+    // As in Caddy: every client that the mode admits reaches the backend.
     let gate = files.gate(&routes(&files, &backend, &MODES, &["any", "unverified"]));
     let certificates = certificates(&files);
 
@@ -143,7 +143,7 @@ fn the_four_modes_mean_what_they_mean_in_caddy() {
     println!("{matrix}");
     assert!(differences.is_empty(), "the verdicts differ:\n{matrix}\nCaddy's log:\n{}", caddy.output());
 
-    // Caddy would agree on a matrix of refusals too: these are the ones that its documentation promises.
+    // The admissions that Caddy's documentation promises, so that a matrix of rejections alone cannot pass.
     let metrics = gate.settled();
     let rejected = |mode: &str| metrics.sum("doorward_connections_rejected_total", &[("route", mode)]);
     let closed = |mode: &str| metrics.sum("doorward_connections_closed_total", &[("route", mode)]);
@@ -157,11 +157,11 @@ fn the_four_modes_mean_what_they_mean_in_caddy() {
     }
 }
 
-/// Where the gate differs from Caddy on purpose: what nobody vouched for reaches a backend only where the route says
-/// `"unverified"`. In Caddy, `verify_if_given` lets in whoever shows nothing at all; here a route without the word insists
-/// on a certificate, and says so.
+/// A deliberate difference from Caddy: a client without a verified certificate reaches a backend only if the route says
+/// `"unverified"`. In Caddy, `verify_if_given` admits clients without a certificate; here a route without the word requires
+/// one.
 #[test]
-fn without_the_word_unverified_only_verified_certificates_get_in() {
+fn allow_without_unverified_admits_only_verified() {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
     let gate = files.gate(&routes(&files, &backend, &["verify_if_given", "require_and_verify"], &["any"]));
@@ -182,10 +182,10 @@ fn without_the_word_unverified_only_verified_certificates_get_in() {
     assert_eq!(backend.accepted(), 4);
 }
 
-/// And the modes that verify nobody, under which Caddy takes every certificate, need the word to be of any use: a route
-/// without it is a mistake, and says so.
+/// Modes that verify no certificate, under which Caddy accepts every one, admit no client without the word: a route without
+/// it is a configuration error.
 #[test]
-fn without_the_word_unverified_the_modes_that_verify_nobody_are_a_mistake() {
+fn non_verifying_mode_without_unverified_is_an_error() {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
     for mode in ["request", "require"] {

@@ -1,4 +1,4 @@
-//! A real browser, with mkcert's root and the .p12 in its store, as a person would have imported them.
+//! A real browser, with mkcert's root and the .p12 imported into its store.
 
 use std::process::Command;
 
@@ -37,9 +37,8 @@ impl Browser {
 
     /// Chromium on the NAS' page.
     ///
-    /// There is nobody to pick the certificate in a dialogue, so a policy picks it. Policies are read from /etc only;
-    /// this one stands in a mount namespace of its own, where no other Chromium sees it and from where it vanishes with
-    /// the process.
+    /// A policy selects the certificate instead of the dialogue. Policies are read from /etc only, so this one is in a mount
+    /// namespace, which ends with the process.
     fn chromium(&self, task: &str) -> Command {
         const WITH_POLICY: &str = "mount -t tmpfs none /etc/chromium && mkdir -p /etc/chromium/policies/managed && \
                                    cp policy.json /etc/chromium/policies/managed/ && exec \"$@\"";
@@ -66,10 +65,10 @@ impl Browser {
         command
     }
 
-    /// Stage, reason and alert of every rejection that was one.
+    /// Stage, reason and alert of every real rejection.
     ///
-    /// Chromium never answers the first CertificateRequest of a server: it hangs up, has the certificate picked, and
-    /// connects again. To a gate that is a client which went away in the middle of the handshake.
+    /// Chromium does not answer the first CertificateRequest of a server: it closes the connection, selects the certificate
+    /// and connects again. The gate sees a client that left during the handshake.
     fn refusals(&self) -> Vec<String> {
         self.gate.settled();
         let lines = self.gate.lines();
@@ -91,7 +90,7 @@ fn chromium_with_the_certificate_loads_the_page() {
     assert!(closed["certificate"].to_string().contains("Anye-MacBook-Air"), "{closed}");
     assert_eq!(browser.refusals(), [] as [&str; 0]);
 
-    // For people to look at: target/tmp/chromium.png.
+    // A screenshot for review: target/tmp/chromium.png.
     let picture = concat!(env!("CARGO_TARGET_TMPDIR"), "/chromium.png");
     let _ = std::fs::remove_file(picture);
     let chromium = run(&mut browser.chromium(&format!("--screenshot={picture}"))).success();
@@ -100,7 +99,7 @@ fn chromium_with_the_certificate_loads_the_page() {
 }
 
 #[test]
-fn chromium_without_the_certificate_does_not() {
+fn chromium_without_the_certificate_is_rejected() {
     let browser = Browser::new();
     let chromium = run(&mut browser.chromium("--dump-dom"));
     assert!(!chromium.text().contains("The NAS says hello."), "{chromium}");

@@ -1,4 +1,4 @@
-//! Other people's TLS: GnuTLS, and OpenSSL as Python and Node.js use it. Each is let in with the certificate, is refused
+//! Other TLS libraries: GnuTLS, and OpenSSL in Python and Node.js. Each is admitted with the certificate and rejected
 //! without, and then *shows its user* the alert, in both versions of TLS.
 
 use std::process::Command;
@@ -39,7 +39,7 @@ socket.on("data", chunk => process.stdout.write(chunk));
 socket.on("error", error => { console.error(error.message); process.exit(1); });
 "#;
 
-/// How a client is run: some hang up at the end of their input, others wait for it.
+/// How a client is run: some close the connection at the end of their input, others wait.
 type Run = fn(&mut Command, &[u8]) -> Finished;
 
 /// Runs a client in both versions, with the certificate and without. `client` makes its command line; `words` is what it
@@ -81,7 +81,7 @@ fn arguments(command: &mut Command, files: &Walkthrough, gate: &Gate, version: &
 }
 
 #[test]
-fn gnutls_cli() {
+fn gnutls_cli_gets_the_page() {
     assert_admitted_and_refused(
         "Received alert [116]: Certificate is required",
         run_with_open_input,
@@ -100,7 +100,7 @@ fn gnutls_cli() {
 }
 
 #[test]
-fn python_ssl() {
+fn python_ssl_gets_the_page() {
     assert_admitted_and_refused("TLSV13_ALERT_CERTIFICATE_REQUIRED", run_with_input, |files, gate, version, pem| {
         let mut command = files.tool("python3", "python3");
         command.args(["-c", PYTHON]);
@@ -110,7 +110,7 @@ fn python_ssl() {
 }
 
 #[test]
-fn node_tls() {
+fn node_tls_gets_the_page() {
     assert_admitted_and_refused("alert certificate required", run_with_input, |files, gate, version, pem| {
         let mut command = files.tool("node", "nodejs");
         command.args(["-e", NODE]);
@@ -119,9 +119,9 @@ fn node_tls() {
     });
 }
 
-/// attacks.md, "Measured on others": a mkcert root carries user@host, and rustls names it to whoever asks.
+/// attacks.md, "Measured on others": a mkcert root contains user@host, and rustls sends its name to every client.
 #[test]
-fn the_names_of_trust_anchors_are_told_unless_announce_trust_is_off() {
+fn trust_anchor_names_are_sent_unless_turned_off() {
     let files = Walkthrough::new();
     let backend = Backend::http(PAGE);
     let told = |names: &str, client_auth: &str| {

@@ -1,4 +1,4 @@
-//! The owner's path from mkcert: nothing is issued anew, and yet a lost device is out.
+//! Migration from mkcert: certificates stay, and a lost device can be revoked.
 
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
@@ -15,7 +15,7 @@ fn visit(files: &Walkthrough, gate: &Gate, who: &Pem) -> Finished {
     run(curl.arg(format!("https://nas.example.local:{}/", gate.address().port())))
 }
 
-/// The owner's configuration, and the one line that it gets.
+/// The configuration, and the one line that is added.
 fn config(files: &Walkthrough, backend: &Backend, with_list: bool) -> String {
     let config = files.config(&route("nas", &["nas.example.local"], backend.address(), &["any"]));
     if !with_list {
@@ -26,7 +26,7 @@ fn config(files: &Walkthrough, backend: &Backend, with_list: bool) -> String {
 }
 
 #[test]
-fn one_of_the_owners_certificates_is_revoked_and_the_others_still_get_in() {
+fn imported_authority_revokes_one_of_several_devices() {
     let files = Walkthrough::new();
     let (lost, kept) = (files.me(), files.another("phone.alice"));
     let gone = files.another("tablet.carol");
@@ -39,18 +39,17 @@ fn one_of_the_owners_certificates_is_revoked_and_the_others_still_get_in() {
     }
 
     let imported = files.doorward(&["ca", "import", "--mkcert"]).success();
-    for words in ["rootCA.pem", "revocation_lists = [\"pki/mkcert.crl\"]", "OpenSSL, and what is built on it, does not"]
-    {
+    for words in ["rootCA.pem", "revocation_lists = [\"pki/mkcert.crl\"]", "OpenSSL and programs built on it do not"] {
         assert!(imported.stderr.contains(words), "{words} is missing: {imported}");
     }
     {
         let gate = Gate::start(&config(&files, &backend, true));
-        assert_eq!(visit(&files, &gate, &lost).success().text(), PAGE, "nobody was revoked yet");
+        assert_eq!(visit(&files, &gate, &lost).success().text(), PAGE, "nothing is revoked yet");
     }
 
     // As a file, and by its number.
     let revoked = files.doorward(&["ca", "revoke", "--file", "Anye-MacBook-Air-client.p12"]).not_proved();
-    assert!(revoked.stderr.contains("does not say of itself that it signs lists"), "{revoked}");
+    assert!(revoked.stderr.contains("does not allow signing revocation lists"), "{revoked}");
     let number =
         run(files.tool("openssl", "openssl").args(["x509", "-noout", "-serial", "-in"]).arg(&gone.certificate));
     let number = number.success().text();
@@ -63,14 +62,14 @@ fn one_of_the_owners_certificates_is_revoked_and_the_others_still_get_in() {
     gate.wait_rejected("certificate", "revoked", 2);
     assert_eq!(backend.accepted(), before, "the NAS was reached");
     assert_eq!(visit(&files, &gate, &kept).success().text(), PAGE);
-    // And what doorward issues under this root gets in, too.
+    // A device that doorward issues under this root is admitted as well.
     files.doorward(&["ca", "device", "bob-laptop"]).success();
     let new = Pem { certificate: files.home("devices/bob-laptop.pem"), key: files.home("devices/bob-laptop-key.pem") };
     assert_eq!(visit(&files, &gate, &new).success().text(), PAGE);
 }
 
 #[test]
-fn what_is_said_of_openssl_is_true() {
+fn openssl_rejects_lists_of_mkcert() {
     let files = Walkthrough::new();
     files.doorward(&["ca", "import", "--mkcert"]).success();
     let mut verify = files.tool("openssl", "openssl");
@@ -80,14 +79,14 @@ fn what_is_said_of_openssl_is_true() {
 }
 
 #[test]
-fn importing_twice_changes_nothing_and_a_root_without_its_key_is_refused() {
+fn second_import_changes_nothing_and_needs_the_key() {
     let files = Walkthrough::new();
     let caroot = files.home(".local/share/mkcert");
     let caroot = caroot.to_str().unwrap();
     files.doorward(&["ca", "import", "--mkcert", caroot]).success();
     let before = std::fs::read_to_string(files.home("pki/inventory.toml")).unwrap();
     let again = files.doorward(&["ca", "import", "--mkcert"]).success();
-    assert!(again.stderr.contains("known already"), "{again}");
+    assert!(again.stderr.contains("was imported before"), "{again}");
     let after = std::fs::read_to_string(files.home("pki/inventory.toml")).unwrap();
     let without_number = |text: &str| text.lines().filter(|line| !line.starts_with("list_number")).collect::<String>();
     assert_eq!(without_number(&before), without_number(&after));

@@ -1,8 +1,7 @@
-//! The gate among the programs it was made for: Debian's own clients, services and certificate tools, unchanged, each
-//! used as its manual says.
+//! The gate with real programs: Debian's clients, services and certificate tools, used as their manuals say.
 //!
-//! Nothing here is skipped: a program that is not installed fails its test and says which package brings it. All of them
-//! are listed in `tests/packages`.
+//! No test is skipped: if a program is not installed, its test fails and names the package. All packages are listed in
+//! `tests/packages`.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]

@@ -10,7 +10,7 @@ use crate::common::pki::{Certified, days_from_now};
 use crate::common::process::{Finished, own_loopback, run};
 use crate::walkthrough::{Pem, Walkthrough, route};
 
-/// The page: longer than a TLS record, and of bytes that a careless hand would change.
+/// The page: longer than a TLS record, with bytes that a careless conversion would change.
 fn page() -> Vec<u8> {
     let mut page = b"<!DOCTYPE html><title>fnOS</title><p>The NAS says hello.</p><!--".to_vec();
     page.extend((0..40_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8));
@@ -38,7 +38,7 @@ impl Nas {
         Self { files, backend, gate }
     }
 
-    /// curl for the NAS' page, as somebody who trusts mkcert's root.
+    /// curl for the page of the NAS, with mkcert's root as trust anchor.
     fn curl(&self) -> Command {
         let gate = self.gate.address();
         let mut curl = self.files.tool("curl", "curl");
@@ -55,7 +55,7 @@ impl Nas {
         curl
     }
 
-    /// Checks that curl got the page, byte for byte, and that this is what the gate says, too.
+    /// Checks that curl got the page, byte for byte, and that the gate logged it.
     #[track_caller]
     fn assert_admitted(&self, curl: Finished) {
         let curl = curl.success();
@@ -66,8 +66,7 @@ impl Nas {
         assert_eq!(self.backend.accepted(), 1);
     }
 
-    /// Checks that curl got nothing but the alert, that the gate counted it with its reason and told it in the log, and
-    /// that the NAS has not seen anything.
+    /// Checks that curl got only the alert, that the gate counted and logged the reason, and that the NAS saw nothing.
     #[track_caller]
     fn assert_refused(&self, curl: Finished, stage_and_reason: [&str; 2], alert: &str) {
         let curl = curl.failure();
@@ -95,7 +94,7 @@ impl Nas {
 #[test]
 fn curl_with_the_certificate_gets_the_page() {
     let nas = Nas::new();
-    // What OpenSSL 3 makes of mkcert's file is a p12 that curl can read.
+    // OpenSSL 3 converts mkcert's file to one that curl can read.
     nas.files.openssl_pkcs12(&["-legacy", "-passin", "pass:changeit", "-nodes", "-out", "all.pem"]);
     run(nas.files.tool("openssl", "openssl").args([
         "pkcs12",
@@ -125,7 +124,7 @@ fn mkcerts_own_p12_needs_openssls_legacy_provider() {
         curl.args(["--cert-type", "P12", "--cert", "Anye-MacBook-Air-client.p12:changeit"]);
         curl
     };
-    // RC2-40, which OpenSSL 3 has moved to a provider that nobody loads: curl connects, and hangs up without a word.
+    // RC2-40, which OpenSSL 3 has only in its legacy provider: curl connects, and closes without a message.
     let curl = run(&mut with_p12(&nas)).failure();
     assert!(curl.stderr.contains("could not parse PKCS12 file"), "{curl}");
     nas.gate.wait_rejected("client_hello", "closed_early", 1);
@@ -137,23 +136,23 @@ fn mkcerts_own_p12_needs_openssls_legacy_provider() {
 }
 
 #[test]
-fn curl_without_a_certificate_is_refused() {
+fn curl_without_a_certificate_is_rejected() {
     let nas = Nas::new();
     nas.assert_refused(run(&mut nas.curl()), ["certificate", "required"], "certificate_required");
 }
 
 #[test]
-fn curl_with_a_certificate_of_another_mkcert_is_refused() {
+fn curl_with_a_certificate_of_another_mkcert_is_rejected() {
     let nas = Nas::new();
     let neighbour = Walkthrough::elsewhere("neighbour");
     let curl = run(&mut nas.curl_with(&neighbour.me()));
     nas.assert_refused(curl, ["certificate", "unknown_ca"], "unknown_ca");
 }
 
-/// mkcert's root was deleted and made anew: it has the same name again, and another key. What the device still holds was
-/// not issued by the root that the gate trusts, and that is what its owner must be told.
+/// mkcert's root was deleted and created again, with the same name and another key. The device's certificate was not issued
+/// by the root that the gate trusts, and the log must say so.
 #[test]
-fn curl_with_a_certificate_of_a_former_root_of_the_same_name_is_refused() {
+fn curl_with_a_certificate_of_a_former_root_is_rejected() {
     let nas = Nas::new();
     let former = Walkthrough::new();
     let curl = run(&mut nas.curl_with(&former.me()));
@@ -161,7 +160,7 @@ fn curl_with_a_certificate_of_a_former_root_of_the_same_name_is_refused() {
 }
 
 #[test]
-fn curl_with_an_expired_certificate_is_refused() {
+fn curl_with_an_expired_certificate_is_rejected() {
     let nas = Nas::new();
     let expired = nas.odd("expired", |params| {
         params.not_before = days_from_now(-100);
@@ -172,13 +171,13 @@ fn curl_with_an_expired_certificate_is_refused() {
 }
 
 #[test]
-fn curl_with_a_certificate_that_the_route_names_gets_the_page() {
+fn curl_with_a_certificate_in_allow_gets_the_page() {
     let nas = Nas::allowing("Anye-MacBook-Air");
     nas.assert_admitted(run(&mut nas.curl_with(&nas.files.me())));
 }
 
 #[test]
-fn curl_with_a_certificate_that_the_route_does_not_name_is_refused() {
+fn curl_with_a_certificate_not_in_allow_is_rejected() {
     let nas = Nas::allowing("Bobs-Phone");
     let curl = run(&mut nas.curl_with(&nas.files.me()));
     nas.assert_refused(curl, ["policy", "identity_not_allowed"], "access_denied");

@@ -1,4 +1,4 @@
-//! SMB, whose clients cannot do TLS, through the forwarders that people use for that: a real smbd behind the gate,
+//! SMB, whose clients have no TLS, through common forwarders: a real smbd behind the gate,
 //! smbclient, and between them stunnel or socat with the client certificate.
 
 use std::net::SocketAddrV4;
@@ -13,7 +13,7 @@ struct Samba {
     files: Walkthrough,
     _smbd: Daemon,
     gate: Gate,
-    /// Where a forwarder is to listen.
+    /// The address of a forwarder.
     local: SocketAddrV4,
 }
 
@@ -120,21 +120,21 @@ impl Samba {
 }
 
 #[test]
-fn smbclient_through_stunnel_puts_and_gets_files_byte_for_byte() {
+fn smbclient_through_stunnel_transfers_files() {
     let samba = Samba::new();
     let _forwarder = samba.stunnel(true);
     samba.assert_files_arrive();
 }
 
 #[test]
-fn smbclient_through_socat_puts_and_gets_files_byte_for_byte() {
+fn smbclient_through_socat_transfers_files() {
     let samba = Samba::new();
     let _forwarder = samba.socat();
     samba.assert_files_arrive();
 }
 
 #[test]
-fn smbclient_through_stunnel_without_a_certificate_is_refused() {
+fn smbclient_without_a_certificate_is_rejected() {
     let samba = Samba::new();
     let forwarder = samba.stunnel(false);
     samba.smbclient("ls").failure();

@@ -1,4 +1,4 @@
-//! OpenSSH, which cannot do TLS, through `openssl s_client`: a real sshd behind the gate, and ssh, sftp and rsync.
+//! OpenSSH, which has no TLS, through `openssl s_client`: a real sshd behind the gate, and ssh, sftp and rsync.
 
 use std::net::SocketAddrV4;
 use std::path::Path;
@@ -34,7 +34,7 @@ impl Ssh {
         );
         std::fs::write(files.home("sshd_config"), config).unwrap();
         if rustix::process::geteuid().is_root() {
-            // What Debian's unit does with RuntimeDirectory=; sshd as root insists on it.
+            // As RuntimeDirectory= of Debian's unit; sshd as root requires it.
             std::fs::create_dir_all("/run/sshd").unwrap();
         }
         let mut sshd = files.tool("sshd", "openssh-server");
@@ -42,8 +42,8 @@ impl Ssh {
         let gate = files.gate(&route("ssh", &["ssh.example.local"], address, &["any"]));
         let ssh = Self { files, _sshd: sshd, gate };
 
-        // The one right line: `-quiet` so that no letter in the stream is taken for a command, `-verify_return_error`
-        // and `-verify_hostname` so that no other gate is believed, `-servername` because of the address.
+        // `-quiet`: no letter in the stream is a command. `-verify_return_error` and `-verify_hostname`: no other gate is
+        // trusted. `-servername`: the connection goes to an address.
         let s_client = format!(
             "openssl s_client -quiet -verify_quiet -verify_return_error -verify_hostname %h -servername %h \
              -connect {} -CAfile {}",
@@ -99,7 +99,7 @@ pub(crate) fn assert_same(one: &Path, other: &Path) {
 #[test]
 fn ssh_runs_a_command() {
     let ssh = Ssh::new();
-    // Both ways, and with lines that start with the letters that s_client takes for commands without `-quiet`.
+    // Both directions, with lines that start with letters that are commands without `-quiet`.
     let typed = b"Q\nR\nk\nK\n".repeat(10_000);
     let cat = run_with_input(ssh.client("ssh", "with").args(["ssh.example.local", "cat; echo bye"]), &typed).success();
     assert!(cat.stdout == [&typed[..], b"bye\n"].concat(), "{} bytes", cat.stdout.len());
@@ -108,7 +108,7 @@ fn ssh_runs_a_command() {
 }
 
 #[test]
-fn sftp_puts_and_gets_a_file_byte_for_byte() {
+fn sftp_transfers_a_file() {
     let ssh = Ssh::new();
     let home = |file: &str| ssh.files.home(file);
     std::fs::write(home("sent"), noise(5_000_000)).unwrap();
@@ -129,7 +129,7 @@ fn sftp_puts_and_gets_a_file_byte_for_byte() {
 }
 
 #[test]
-fn rsync_syncs_a_folder_both_ways_byte_for_byte() {
+fn rsync_syncs_a_folder_both_ways() {
     let ssh = Ssh::new();
     let home = |file: &str| ssh.files.home(file);
     std::fs::create_dir(home("photos")).unwrap();
@@ -150,7 +150,7 @@ fn rsync_syncs_a_folder_both_ways_byte_for_byte() {
 }
 
 #[test]
-fn ssh_without_a_certificate_is_refused_and_told_why() {
+fn ssh_without_a_certificate_is_rejected_with_reason() {
     let ssh = Ssh::new();
     let refused = run(ssh.client("ssh", "without").args(["ssh.example.local", "echo hello"])).failure();
     assert!(refused.stdout.is_empty(), "{refused}");

@@ -1,4 +1,4 @@
-//! The certificates that the readers of mkcert-and-Caddy walkthroughs have in their folders, made as they made them.
+//! The certificates of mkcert-and-Caddy walkthroughs, made as the walkthroughs say.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::common::gate::{Gate, LOCAL};
 use crate::common::pki::{Authority, Certified};
 use crate::common::process::{Finished, run, tool};
 
-/// A home directory with what this made, as the walkthrough has it:
+/// A home directory with what these commands make:
 ///
 /// ```text
 /// mkcert -install
@@ -81,7 +81,7 @@ impl Walkthrough {
         Pem { certificate: self.home("me.pem"), key: self.home("me-key.pem") }
     }
 
-    /// mkcert's root as somebody who issues what mkcert does not.
+    /// mkcert's root, to issue certificates that mkcert does not.
     pub(crate) fn authority(&self) -> Authority {
         Authority::read(&self.root(), &self.home(".local/share/mkcert/rootCA-key.pem"))
     }
@@ -94,7 +94,7 @@ impl Walkthrough {
         pem
     }
 
-    /// A program that has this home directory, and stands in it.
+    /// A program with this home and current directory.
     pub(crate) fn tool(&self, program: &str, package: &str) -> Command {
         let mut command = tool(program, package);
         self.at_home(&mut command);

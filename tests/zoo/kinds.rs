@@ -1,4 +1,4 @@
-//! The table: what kinds there are, how each is made, and the one verdict about it.
+//! The table of kinds: how each is made, and its verdict.
 
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
@@ -8,7 +8,7 @@ use rcgen::{
 use crate::common::pki::{Authority, Certified, days_from_now};
 use crate::maker::{CA, Leaf, Maker, P256, V3};
 
-/// The verdict about a certificate that is let in.
+/// The verdict for an admitted certificate.
 pub(crate) const ACCEPTED: &str = "admitted";
 const UNSUPPORTED: &str = "certificate/unsupported_key";
 const INVALID: &str = "certificate/invalid";
@@ -16,7 +16,7 @@ const PURPOSE: &str = "certificate/wrong_purpose";
 const UNKNOWN: &str = "certificate/unknown_ca";
 const EXPIRED: &str = "certificate/expired";
 
-/// What `doorward check` says of the configuration, once each.
+/// The warnings of `doorward check` about the configuration.
 pub(crate) const WARNINGS: &[&str] = &[
     "the key of the authority \"Small CA\"",
     "the key of the authority \"Ed448 CA\"",
@@ -32,11 +32,11 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     /// [`ACCEPTED`], or stage and reason.
     pub(crate) expected: &'static str,
-    /// The same of the certificate alone, as `ca inspect` sees it: whoever issued it, and without lists.
+    /// The same for the certificate alone, as `ca inspect` sees it: without issuer and lists.
     pub(crate) alone: &'static str,
-    /// What log, explain and inspect call it, if that is the point.
+    /// The name in log, explain and inspect, if that is tested.
     pub(crate) called: Option<&'static str>,
-    /// The route that is asked for.
+    /// The route.
     pub(crate) route: &'static str,
 }
 
@@ -49,7 +49,7 @@ impl Kind {
         Self { called: Some(called), ..self }
     }
 
-    /// The verdict comes from its issuer, its path or a list.
+    /// The verdict depends on its issuer, its path or a list.
     const fn by_issuer(self) -> Self {
         Self { alone: ACCEPTED, ..self }
     }
@@ -143,7 +143,7 @@ fn signatures(maker: &Maker, all: &mut Vec<Kind>) {
     one("by-ed448", "ed448", &[], UNSUPPORTED);
     for (name, issuer) in [("by-rsa-1024", "small"), ("by-secp256k1", "k1")] {
         maker.leaf(name, &Leaf { issuer, sign: &["-sha256"], ..Leaf::default() });
-        // The certificate itself is a good one.
+        // The certificate alone is valid.
         all.push(Kind::new(name, UNSUPPORTED).by_issuer());
     }
 }
@@ -296,7 +296,7 @@ fn paths(maker: &Maker, all: &mut Vec<Kind>) {
     maker.behind("path-crossed", &["crossed-a", "crossed-b"]);
     all.push(Kind::new("path-crossed", ACCEPTED).by_issuer());
 
-    // Intermediates that nothing can be checked with, or that cannot be checked.
+    // Intermediates with unsupported keys, or unsupported signatures.
     let small = rsa("rsa_keygen_bits:1024");
     let weak = Leaf { subject: "/CN=Weak", extensions: Some(CA), key: Some(&small), ..Leaf::default() };
     maker.leaf("weak", &weak);
@@ -341,7 +341,7 @@ fn paths(maker: &Maker, all: &mut Vec<Kind>) {
 }
 
 fn issuers(maker: &Maker, all: &mut Vec<Kind>) {
-    // Made anew with the same name: every certificate of it is one of a forger, as far as anybody can tell.
+    // A new root of the same name: certificates of the old one cannot be told from forgeries.
     maker.root("forged", "/CN=Home CA", P256);
     maker.root("forged-rsa", "/CN=Home CA", &rsa("rsa_keygen_bits:2048"));
     for (name, issuer) in [("by-stranger", "stranger"), ("by-namesake", "forged"), ("by-namesake-rsa", "forged-rsa")] {
@@ -353,7 +353,7 @@ fn issuers(maker: &Maker, all: &mut Vec<Kind>) {
     maker.write("by-itself.pem", &own.pem());
     maker.write("by-itself.key", &key.serialize_pem());
     all.push(Kind::new("by-itself", UNKNOWN).by_issuer());
-    // A stranger's with a key that could not be checked either: that it is a stranger's comes first.
+    // An unknown authority with an unsupported key: the unknown authority is reported.
     maker.leaf(
         "by-stranger-rsa-1024",
         &Leaf { issuer: "stranger", key: Some(&rsa("rsa_keygen_bits:1024")), ..Leaf::default() },

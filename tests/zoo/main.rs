@@ -1,7 +1,7 @@
-//! Certificates of every kind that tools and authorities make, and one verdict about each: attacks.md row 47.
+//! Certificates of every kind that tools and authorities make, with one verdict for each: attacks.md row 47.
 //!
-//! The running gate, `doorward explain`, `doorward check` and `doorward ca inspect` are asked about all of them and have to
-//! agree. See `kinds` for the table.
+//! The running gate, `doorward explain`, `doorward check` and `doorward ca inspect` must agree on all of them. The table is
+//! in `kinds`.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -50,11 +50,11 @@ fn verdict(answer: &Value) -> String {
     }
 }
 
-/// What the gate says of a client that shows this.
+/// The verdict of the gate for a client with this certificate.
 fn asked_live(gate: &Gate, maker: &Maker, kind: &Kind) -> (String, Value) {
     let file = std::fs::read(maker.path(&format!("{}.pem", kind.name))).unwrap();
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&file).map(Result::unwrap).collect();
-    // Of keys that rustls cannot sign with, the gate has to refuse the certificate before it looks at a signature.
+    // With keys that rustls cannot sign with, the gate must reject the certificate before it checks a signature.
     let key = PrivateKeyDer::from_pem_file(maker.path(&format!("{}.key", kind.name)))
         .ok()
         .filter(|key| rustls::crypto::aws_lc_rs::sign::any_supported_type(key).is_ok())
@@ -66,7 +66,7 @@ fn asked_live(gate: &Gate, maker: &Maker, kind: &Kind) -> (String, Value) {
     for version in VERSIONS {
         let before = gate.lines().len();
         let shown = Shown::new(chain.clone(), signing_key(key.clone_key())) as Arc<dyn ResolvesClientCert>;
-        // Told by the log: what a client meets is another test's.
+        // From the log: the alerts are tested elsewhere.
         drop(Client::admitted(gate.address(), &showing(&maker.server, shown, &[version]), &name));
         let is_verdict = |line: &&Value| line["event"] == "rejected" || line["event"] == "closed";
         line = wait_until(kind.name, || gate.lines().iter().skip(before).find(is_verdict).cloned());
@@ -80,7 +80,7 @@ fn row_47_gate_explain_check_and_inspect_agree_on_every_kind() {
     let maker = Maker::new();
     let kinds = kinds::make(&maker);
     let names: BTreeSet<&str> = kinds.iter().map(|kind| kind.name).collect();
-    assert_eq!(names.len(), kinds.len(), "a kind stands twice");
+    assert_eq!(names.len(), kinds.len(), "a duplicate kind");
     assert!(kinds.len() >= 60, "{} kinds", kinds.len());
 
     let backend = Backend::echo();
@@ -88,9 +88,9 @@ fn row_47_gate_explain_check_and_inspect_agree_on_every_kind() {
     let file = maker.write("doorward.toml", &config);
     let file = file.to_str().unwrap();
 
-    // check: exactly the authorities whose keys nothing can be verified with, and the list that has expired.
+    // check: exactly the authorities with unsupported keys, and the expired list.
     let checked = doorward(&["check", "--config", file]).success();
-    // Its word about the routes' common backend is another matter.
+    // Except the warning about the common backend of the routes.
     let about_clients = |line: &&str| line.split(": ").nth(1).is_some_and(|key| key.contains("client_auth"));
     let warnings: Vec<&str> =
         checked.stderr.lines().filter(|line| line.starts_with("warning: ")).filter(about_clients).collect();
@@ -134,7 +134,7 @@ fn row_47_gate_explain_check_and_inspect_agree_on_every_kind() {
         if kind.called.is_some_and(|called| !inspected["items"][0]["is"].as_str().unwrap().contains(called)) {
             failures.push(format!("{}: inspect says {subject}, not {:?}", kind.name, kind.called));
         }
-        // A reason in the field's words, not in those of a library.
+        // A detail in our words, not those of a library.
         let detail = line["detail"].as_str().unwrap_or_default();
         if kind.expected.starts_with("certificate/")
             && (detail.contains("Context") || detail.contains("peer certificate"))

@@ -1,4 +1,4 @@
-//! Makes certificates with OpenSSL, as tutorials do, and with rcgen where OpenSSL does not let one.
+//! Makes certificates with OpenSSL, as tutorials do, and with rcgen where OpenSSL cannot.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -9,13 +9,13 @@ use rcgen::{CertificateParams, SerialNumber};
 use crate::common::pki::{Authority, TestPki, days_from_now};
 use crate::common::process::{run, tool};
 
-/// What most certificates for clients say.
+/// The extensions of most client certificates.
 pub(crate) const V3: &str = "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n";
 
 /// Options of `openssl req` and `openssl genpkey` for a P-256 key.
 pub(crate) const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
 
-/// What an authority says.
+/// The extensions of an authority.
 pub(crate) const CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n";
 
 /// A folder of certificates. Each kind is `NAME.pem`, its chain, and `NAME.key`.
@@ -64,7 +64,7 @@ impl Maker {
         maker
     }
 
-    /// Where a file of this name is.
+    /// The path of a file.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.server.path(name)
     }
@@ -136,7 +136,7 @@ impl Maker {
         self.openssl(&arguments);
     }
 
-    /// Puts the certificates of these files behind that of a kind.
+    /// Appends the certificates of these files to that of a kind.
     pub(crate) fn behind(&self, name: &str, above: &[&str]) {
         let chain = std::iter::once(&name).chain(above).map(|one| self.read(&format!("{one}.pem"))).collect::<String>();
         self.write(&format!("{name}.pem"), &chain);
@@ -154,14 +154,14 @@ impl Maker {
         self.write(&format!("{name}.key"), &certified.key_pem());
     }
 
-    /// Makes the list `NAME.crl` of the authority `issuer`, good for so many days.
+    /// Makes the list `NAME.crl` of the authority `issuer`, valid for this many days.
     pub(crate) fn list(&self, name: &str, issuer: &str, revoked: &[u64], days: i64) {
         let revoked: Vec<SerialNumber> = revoked.iter().map(|&serial| serial.into()).collect();
         let list = self.authority(issuer).revocation_list(&revoked, days_from_now(-10), days_from_now(days));
         self.write(&format!("{name}.crl"), &list);
     }
 
-    /// The configuration that all are asked by: see `kinds` for the routes.
+    /// The configuration for all kinds. The routes are in `kinds`.
     pub(crate) fn config(&self, backend: SocketAddr) -> String {
         let route = |name: &str, keys: &str| {
             let auth = if keys.is_empty() { String::new() } else { format!("[route.client_auth]\n{keys}\n") };

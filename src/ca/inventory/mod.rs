@@ -1,13 +1,13 @@
-//! What was issued, by whom, and what of it no longer counts: `inventory.toml` in the folder of the authorities.
+//! The inventory of issued and revoked certificates: `inventory.toml` in the folder of the authorities.
 //!
-//! [`Store`] has the folder: it lets one command at a time change anything, and changes all files or none, whenever the
-//! process may be killed (see [`transaction`]). [`Inventory`] is the content of the file, and knows no files.
+//! [`Store`] is the folder: one command at a time changes it, and changes all files or none, even if the process is killed
+//! (see [`transaction`]). [`Inventory`] is the content of the file, and does no I/O.
 
-mod recall;
+mod merge;
 mod store;
 mod transaction;
 
-pub use store::{FILE, Notice, Store, StoreError};
+pub use store::{INVENTORY_FILE, Notice, Store, StoreError};
 pub use transaction::Recovered;
 
 use std::fmt;
@@ -18,13 +18,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::identity::{Serial, Sha256};
 use crate::pki::keys;
-use crate::pki::{Certified, Revocation, RevokedFor};
+use crate::pki::{IssuedCertificate, Revocation, RevocationReason};
 
-/// The version of the file's form. A program that does not know it must not touch the file.
+/// The version of the file format. A program that does not know it must not change the file.
 const VERSION: u32 = 1;
 
-/// Where the folder keeps a copy of every certificate issued: what is in a device's own files may have been moved there.
-pub const COPIES: &str = "issued";
+/// The folder with a copy of every certificate issued: a device's own files may have been moved to the device.
+pub const COPIES_FOLDER: &str = "issued";
 
 /// What an authority signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ impl Signs {
     }
 }
 
-/// Whom a certificate is for.
+/// What a certificate is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -72,17 +72,17 @@ impl fmt::Display for Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthorityEntry {
-    /// What it is called here.
+    /// Its name in the inventory.
     pub id: String,
     /// What it signs.
     pub signs: Signs,
     /// Its certificate: a path, relative to the folder or absolute.
     pub certificate: String,
-    /// Its key, likewise.
+    /// Its private key: a path.
     pub key: String,
     /// SHA-256 of the certificate.
     pub fingerprint: String,
-    /// Its revocation list, likewise; nothing if it has none.
+    /// Its revocation list: a path; `None` if it keeps none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation_list: Option<String>,
     /// The number of its latest revocation list.
@@ -90,53 +90,53 @@ pub struct AuthorityEntry {
     pub list_number: u64,
 }
 
-/// A certificate that was issued here, or one that was revoked here.
+/// A certificate that was issued or revoked here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// What it is called: the device's name, or for a server its first name.
+pub struct CertificateEntry {
+    /// The name of the device, or the first name of the gate.
     pub name: String,
-    /// Whom it is for.
+    /// What it is for.
     pub kind: Kind,
     /// The `id` of the authority that signed it.
     pub authority: String,
-    /// Its serial number, in hexadecimal digits.
+    /// Its serial number in hexadecimal digits.
     pub serial: String,
-    /// SHA-256 of it, in hexadecimal digits. Nobody knows it of a certificate that was revoked by its number alone.
+    /// Its SHA-256 in hexadecimal digits. Unknown if the certificate was revoked by its serial number alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// What kind of key it is for.
+    /// The type of its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// When it begins to count.
+    /// When it becomes valid.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub not_before: Option<OffsetDateTime>,
     /// When it expires.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub not_after: Option<OffsetDateTime>,
-    /// When it was issued here; nothing if it was not.
+    /// When it was issued here; `None` if it was not.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<OffsetDateTime>,
     /// The serial number of the certificate that this one renews.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renews: Option<String>,
-    /// Since when it no longer counts.
+    /// When it was revoked.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<OffsetDateTime>,
-    /// Why it no longer counts.
+    /// Why it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked_for: Option<RevokedFor>,
+    pub revoked_for: Option<RevocationReason>,
 }
 
-/// How a certificate stands.
+/// The status of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It counts.
+    /// It is valid.
     Valid,
-    /// It counts until it expires, and there is a newer one of the same name.
+    /// It is valid until it expires, and there is a newer one of the same name.
     Renewed,
-    /// Its time is over.
+    /// It has expired.
     Expired,
     /// It was revoked.
     Revoked,
@@ -153,21 +153,21 @@ impl fmt::Display for Status {
     }
 }
 
-impl Entry {
-    /// What there is to say of a certificate that `authority` signs now.
-    pub fn issued(name: &str, kind: Kind, authority: &str, certified: &Certified) -> Self {
-        let key = X509Certificate::from_der(certified.certificate())
+impl CertificateEntry {
+    /// The entry of a certificate that `authority` signs now.
+    pub fn issued(name: &str, kind: Kind, authority: &str, issued: &IssuedCertificate) -> Self {
+        let key = X509Certificate::from_der(issued.certificate())
             .ok()
             .map(|(_, certificate)| keys::describe(certificate.public_key().raw));
         Self {
             name: name.to_owned(),
             kind,
             authority: authority.to_owned(),
-            serial: Serial::from_be_bytes(certified.serial()).to_string(),
-            fingerprint: Some(Sha256::of(certified.certificate()).to_string()),
+            serial: Serial::from_be_bytes(issued.serial()).to_string(),
+            fingerprint: Some(Sha256::of(issued.certificate()).to_string()),
             key,
-            not_before: Some(certified.not_before()),
-            not_after: Some(certified.not_after()),
+            not_before: Some(issued.not_before()),
+            not_after: Some(issued.not_after()),
             issued_at: Some(now()),
             renews: None,
             revoked_at: None,
@@ -175,8 +175,8 @@ impl Entry {
         }
     }
 
-    /// What there is to say of a certificate of a device of which only the serial number is known, and who has signed it.
-    pub fn unknown(serial: &str, authority: &str) -> Self {
+    /// The entry of a device certificate of which only the serial number and the authority are known.
+    pub fn of_serial(serial: &str, authority: &str) -> Self {
         Self {
             name: "–".to_owned(),
             kind: Kind::Device,
@@ -193,9 +193,9 @@ impl Entry {
         }
     }
 
-    /// Where the folder keeps a copy of it.
-    pub fn copy(&self) -> String {
-        format!("{COPIES}/{}.pem", self.serial)
+    /// The path of the copy that the folder keeps.
+    pub fn copy_path(&self) -> String {
+        format!("{COPIES_FOLDER}/{}.pem", self.serial)
     }
 
     /// The serial number in bytes.
@@ -209,7 +209,7 @@ impl Entry {
     }
 }
 
-/// Now, to the second: what is written down.
+/// The current time, to the second.
 pub fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc().truncate_to_second()
 }
@@ -219,12 +219,12 @@ pub fn now() -> OffsetDateTime {
 #[serde(deny_unknown_fields)]
 pub struct Inventory {
     version: u32,
-    /// The authorities; the first that fits is used unless another is asked for.
+    /// The authorities. The first one that fits is the default.
     #[serde(default, rename = "authority")]
     pub authorities: Vec<AuthorityEntry>,
-    /// The certificates, in the order they came.
+    /// The certificates, in the order in which they were added.
     #[serde(default, rename = "certificate")]
-    pub certificates: Vec<Entry>,
+    pub certificates: Vec<CertificateEntry>,
 }
 
 impl Default for Inventory {
@@ -239,16 +239,16 @@ impl Inventory {
         self.authorities.iter().find(|authority| authority.id == id)
     }
 
-    /// The authority that signs certificates of this kind unless another one is asked for: one that was made for it
-    /// comes before one that signs everything.
+    /// The default authority for certificates of this kind: one that signs only this kind comes before one that signs
+    /// everything.
     pub fn authority_for(&self, kind: Kind) -> Option<&AuthorityEntry> {
         let fits = |authority: &&AuthorityEntry| authority.signs.covers(kind);
         let own = self.authorities.iter().filter(fits).find(|authority| authority.signs != Signs::Everything);
         own.or_else(|| self.authorities.iter().find(fits))
     }
 
-    /// How this certificate stands at this time.
-    pub fn status(&self, entry: &Entry, now: OffsetDateTime) -> Status {
+    /// The status of this certificate at this time.
+    pub fn status(&self, entry: &CertificateEntry, now: OffsetDateTime) -> Status {
         if entry.revoked_at.is_some() {
             Status::Revoked
         } else if entry.not_after.is_some_and(|end| end < now) {
@@ -260,9 +260,9 @@ impl Inventory {
         }
     }
 
-    /// The latest certificate of this name and kind that was issued here and not revoked, expired or not. Names are
-    /// compared without regard to case, for there are file systems that do the same.
-    pub fn current(&self, name: &str, kind: Kind) -> Option<&Entry> {
+    /// The latest certificate of this name and kind that was issued here and is not revoked; it may have expired. Names are
+    /// compared without regard to case, as some file systems do.
+    pub fn current(&self, name: &str, kind: Kind) -> Option<&CertificateEntry> {
         self.certificates.iter().rev().find(|entry| {
             entry.kind == kind
                 && entry.name.eq_ignore_ascii_case(name)
@@ -271,15 +271,15 @@ impl Inventory {
         })
     }
 
-    /// The latest certificate in the place of this one: of the same device, or of the gate, which is one whatever its names.
-    fn latest(&self, entry: &Entry) -> Option<&Entry> {
+    /// The latest certificate of the same device; or of the gate, whatever its names.
+    fn latest(&self, entry: &CertificateEntry) -> Option<&CertificateEntry> {
         match entry.kind {
             Kind::Device => self.current(&entry.name, Kind::Device),
             Kind::Server => self.certificates.iter().rev().find(|other| other.kind == Kind::Server),
         }
     }
 
-    /// What the revocation list of this authority is to say.
+    /// The entries of the revocation list of this authority.
     pub fn revocations(&self, authority: &str) -> Vec<Revocation> {
         let revoked = self.certificates.iter().filter(|entry| entry.authority == authority);
         revoked
@@ -287,7 +287,7 @@ impl Inventory {
                 Some(Revocation {
                     serial: entry.serial_bytes(),
                     at: entry.revoked_at?,
-                    reason: entry.revoked_for.unwrap_or(RevokedFor::Unspecified),
+                    reason: entry.revoked_for.unwrap_or(RevocationReason::Unspecified),
                 })
             })
             .collect()
@@ -300,8 +300,8 @@ mod tests {
 
     use super::*;
 
-    fn entry(name: &str, serial: &str) -> Entry {
-        Entry {
+    fn entry(name: &str, serial: &str) -> CertificateEntry {
+        CertificateEntry {
             name: name.to_owned(),
             kind: Kind::Device,
             authority: "devices".to_owned(),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_certificate_stands() {
+    fn status_follows_renewal_expiry_and_revocation() {
         let certificates = vec![entry("a", "01"), entry("a", "02"), entry("b", "03")];
         let mut inventory = Inventory { certificates, ..Inventory::default() };
         inventory.certificates[2].revoked_at = Some(now());
@@ -331,20 +331,20 @@ mod tests {
         assert_eq!(inventory.current("A", Kind::Device).map(|entry| entry.serial.as_str()), Some("02"));
         assert_eq!(inventory.current("b", Kind::Device), None, "revoked");
         assert_eq!(inventory.current("a", Kind::Server), None);
-        // The older one is all there is if the newer one does not count.
+        // If the newer one is revoked, the older one is not superseded.
         let mut without = inventory.clone();
         without.certificates[1].revoked_at = Some(now());
         assert_eq!(without.status(&without.certificates[0], now()), Status::Valid);
         let revoked = inventory.revocations("devices");
         assert_eq!(revoked.iter().map(|one| &one.serial[..]).collect::<Vec<_>>(), [[3]]);
         assert_eq!(inventory.revocations("mkcert"), []);
-        // One that has expired stays: a gate whose clock is behind would let it in.
+        // An expired one stays on the list: a gate whose clock is slow would admit it.
         inventory.certificates[2].not_after = Some(now() - Duration::days(900));
         assert_eq!(inventory.revocations("devices"), revoked);
     }
 
     #[test]
-    fn days_are_whole_and_negative_once_it_is_over() {
+    fn days_left_are_rounded_down_and_negative_after_expiry() {
         let one = entry("a", "01");
         let left = |after| one.days_left(one.not_after.expect("a date") - after);
         assert_eq!(left(Duration::hours(49)), Some(2));

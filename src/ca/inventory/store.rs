@@ -1,4 +1,4 @@
-//! The folder of the authorities: one command at a time, and all of a change or nothing.
+//! The folder of the authorities: locked by one command at a time, and changed as a whole or not.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -11,61 +11,59 @@ use zeroize::Zeroizing;
 
 use super::transaction::{self, CommitError, Recovered, tidy};
 use super::{AuthorityEntry, Inventory, VERSION};
-use crate::ca::files::{self, Access, Folder, NewFile, Warning, io_error as file_error};
+use crate::files::{self, Access, Folder, NewFile, Warning, io_error as file_error};
 use crate::model::shell;
 use crate::pki::Authority;
 use crate::pki::{self, keys};
 
-/// What the inventory is called in the folder.
-pub const FILE: &str = "inventory.toml";
-/// What whoever changes anything holds.
+/// The file name of the inventory.
+pub const INVENTORY_FILE: &str = "inventory.toml";
+/// The lock file.
 const LOCK: &str = ".lock";
 
-/// What `doorward init` calls the device authority's certificate.
+/// The certificate of the device authority, as `doorward init` names it.
 const AUTHORITY: &str = "clients.pem";
 
-/// What stands at the top of the file.
+/// The beginning of the file.
 const HEAD: &str = "\
-# What was issued, renewed and revoked here. `doorward ca` keeps this file; it holds no secrets, and without it nobody
-# can say which certificates there are. `doorward ca list` shows it.
+# The certificates that were issued, renewed and revoked here. `doorward ca` maintains this file, and needs it to revoke
+# and renew. It has no secrets. To show it: doorward ca list
 ";
 
-/// The folder cannot be used.
+/// The folder of the authorities cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// There is no inventory in it.
+    /// It has no inventory.
     #[error(fmt = missing)]
     Missing(PathBuf),
-    /// The inventory cannot be understood.
-    #[error(
-        "{path} cannot be understood; nothing was changed\n  put back a copy from before, or correct it by hand: {message}"
-    )]
+    /// The inventory cannot be parsed.
+    #[error("cannot parse {path}; nothing was changed\n  restore a copy, or correct it: {message}")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where it cannot be understood.
+        /// Why not.
         message: String,
     },
-    /// A newer program has written the inventory, in a form that this one does not know.
-    #[error("{0} was written by a newer doorward; nothing was changed\n  use that one")]
+    /// The inventory was written by a newer program, in a format that this one does not know.
+    #[error("{0} was written by a newer doorward; nothing was changed\n  use that version")]
     Newer(PathBuf),
     /// The key of an authority is not where the inventory says.
     #[error(
-        "{0} is not here, and only who has the key of an authority can issue and revoke\n  bring it back for this. To shut a \
-         device out without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration"
+        "{0} is missing, and issuing and revoking need the authority's key\n  put it back for this command. To block a \
+         device without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration"
     )]
     KeyAway(PathBuf),
-    /// The system refused something.
+    /// A file operation failed.
     #[error("{}", with_cause(.0))]
     Files(#[from] files::Error),
-    /// A change could not be made; everything is as it was.
+    /// A change could not be made; no file was changed.
     #[error("{}; nothing was changed", with_cause(.0))]
     Unchanged(#[source] files::Error),
-    /// A change is made, and some of its files are not in their places yet.
+    /// A change is made, but some files are not in place yet.
     #[error(
-        "the change is made, but not every file is in its place: {}\n  when this is mended, let it be finished: doorward ca \
-         list --folder {}",
+        "the change is made, but some files are not in place: {}\n  once this is resolved, complete it: doorward ca list \
+         --folder {}",
         with_cause(source),
         shell::path(folder)
     )]
@@ -85,26 +83,25 @@ pub enum StoreError {
     },
 }
 
-/// There is no inventory: whether there are authorities says what to do.
+/// Without an inventory, the remedy depends on whether there are authorities.
 fn missing(folder: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if folder.join(AUTHORITY).exists() {
         write!(
             f,
-            "there are authorities in {folder}, but no {FILE} that says what they have issued\n  put back a copy of that \
-             file; without one this folder is of no use to doorward ca",
+            "{folder} has authorities but no {INVENTORY_FILE}, which lists what they issued\n  restore a copy of that file: \
+             doorward ca cannot use the folder without it",
             folder = folder.display()
         )
     } else {
         write!(
             f,
-            "there is no inventory in {}\n  name the folder of your authorities with --folder, or have them made: \
-             doorward ca init --help",
+            "no inventory in {}\n  name the folder of your authorities with --folder, or create them: doorward ca init --help",
             folder.display()
         )
     }
 }
 
-/// A failure and what the system said.
+/// A failure and its cause.
 fn with_cause(error: &files::Error) -> String {
     match error {
         files::Error::Io { source, .. } => format!("{error}: {source}"),
@@ -112,66 +109,67 @@ fn with_cause(error: &files::Error) -> String {
     }
 }
 
-/// What there is to tell while the folder is used.
+/// What there is to report while the folder is used.
 #[derive(Clone, Copy, Debug)]
 pub enum Notice<'a> {
-    /// Another command has the folder, and is waited for.
+    /// Another command has the folder locked, and is waited for.
     Waiting,
-    /// Something about a file is not as it should be.
+    /// So many certificates are on a revocation list, and the inventory had not recorded them as revoked.
+    RevocationsMerged(usize),
+    /// A file could not be written as it should be.
     Warning(&'a Warning),
 }
 
-/// The folder of the authorities, which no other command changes as long as this is there. Root uses it with the rights of
-/// its owner, see [`Folder`].
+/// The folder of the authorities, locked while this value exists. Root uses it with the rights of its owner, see
+/// [`Folder`].
 #[derive(Debug)]
 pub struct Store {
     folder: Folder,
-    /// Where the user wants files written to, beside the folder.
+    /// Another folder that the user named for files.
     output: Option<PathBuf>,
-    tell: fn(Notice<'_>),
-    /// What the inventory says.
+    notify: fn(Notice<'_>),
+    /// The inventory.
     pub inventory: Inventory,
-    /// What was done about a command that had been killed.
+    /// What was done about an earlier command that was killed.
     pub recovered: Recovered,
-    /// Held; the system releases it however the process ends.
+    /// The kernel releases it when the process ends.
     _lock: File,
 }
 
 impl Store {
-    /// Whether there is an inventory in this folder, or was about to be one.
+    /// Whether this folder has an inventory, or a command that creates one.
     pub fn is_in(folder: &Path) -> bool {
-        folder.join(FILE).exists() || folder.join(LOCK).exists()
+        folder.join(INVENTORY_FILE).exists() || folder.join(LOCK).exists()
     }
 
-    /// Opens the folder, and waits if another command changes it. `tell` is called with what there is to say.
-    pub fn open(folder: &Path, tell: fn(Notice<'_>)) -> Result<Self, StoreError> {
+    /// Opens the folder, and waits while another command has it locked. `notify` is called with what is worth reporting.
+    pub fn open(folder: &Path, notify: fn(Notice<'_>)) -> Result<Self, StoreError> {
         if !Self::is_in(folder) {
             return Err(StoreError::Missing(folder.to_owned()));
         }
         let opened = open_folder(folder)?;
-        Self::lock(opened, tell, |folder| read(folder)?.ok_or_else(|| StoreError::Missing(folder.path().to_owned())))
+        Self::lock(opened, notify, |folder| read(folder)?.ok_or_else(|| StoreError::Missing(folder.path().to_owned())))
     }
 
-    /// Opens the folder, makes it if it is not there, and begins with an empty inventory if there is none.
-    pub fn open_or_create(folder: &Path, tell: fn(Notice<'_>)) -> Result<Self, StoreError> {
+    /// Opens the folder. Creates it if it does not exist, and starts with an empty inventory if it has none.
+    pub fn open_or_create(folder: &Path, notify: fn(Notice<'_>)) -> Result<Self, StoreError> {
         let opened = Folder::create(folder, &mut Vec::new()).map_err(io_error("create the folder", folder))?;
-        Self::lock(opened, tell, |folder| Ok(read(folder)?.unwrap_or_default()))
+        Self::lock(opened, notify, |folder| Ok(read(folder)?.unwrap_or_default()))
     }
 
-    /// Waits for the lock, and finishes what the holder before could not.
+    /// Waits for the lock, and completes what an earlier holder did not.
     fn lock(
         folder: Folder,
-        tell: fn(Notice<'_>),
+        notify: fn(Notice<'_>),
         inventory: impl FnOnce(&Folder) -> Result<Inventory, StoreError>,
     ) -> Result<Self, StoreError> {
-        let lock = lock(&folder, tell).map_err(io_error("lock", &folder.path().join(LOCK)))?;
+        let lock = lock(&folder, notify).map_err(io_error("lock", &folder.path().join(LOCK)))?;
         let recovered = transaction::recover(&folder)?;
-        Ok(Self { inventory: inventory(&folder)?, folder, recovered, output: None, tell, _lock: lock })
+        Ok(Self { inventory: inventory(&folder)?, folder, recovered, output: None, notify, _lock: lock })
     }
 
-    /// What the inventory of a folder says at this moment, if there is one. Nothing is touched, so this works where
-    /// nothing may be written, too.
-    pub fn look(folder: &Path) -> Result<Option<Inventory>, StoreError> {
+    /// The inventory of a folder as it is now, if it has one. Changes nothing, so it works on read-only file systems.
+    pub fn read_inventory(folder: &Path) -> Result<Option<Inventory>, StoreError> {
         match Folder::open(folder) {
             Ok(folder) => read(&folder),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -184,21 +182,21 @@ impl Store {
         self.folder.path()
     }
 
-    /// Files of a change may be written below this folder, too, which the user has named: with the rights of its owner, not
-    /// those of the owner of the folder of the authorities.
+    /// Also allows writing files below this folder, which the user named: with the rights of its owner, not those of the
+    /// owner of the folder of the authorities.
     pub fn set_output(&mut self, folder: Option<PathBuf>) {
         self.output = folder;
     }
 
-    /// Does it with the rights that the folder is used with.
+    /// Runs `call` with the rights of the folder's owner.
     pub fn as_owner<T>(&self, call: impl FnOnce() -> T) -> T {
         self.folder.actor().act(call)
     }
 
-    /// The contents of a file: of a path that the inventory has, or one relative to the folder. Nothing if it is not there.
+    /// The contents of a file, if it exists. `path` is relative to the folder or absolute.
     ///
     /// # Errors
-    /// If it is there and cannot be read, or is not a regular file.
+    /// If it exists and cannot be read, or is not a regular file.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Option<Vec<u8>>, StoreError> {
         let path = tidy(&self.folder.path().join(path));
         match self.read_path(&path) {
@@ -208,7 +206,7 @@ impl Store {
         }
     }
 
-    /// Reads a path as it is shown, with the rights that the folder is used with.
+    /// Reads an absolute path, or one that starts with the folder, with the rights of the folder's owner.
     fn read_path(&self, path: &Path) -> io::Result<Vec<u8>> {
         if let Ok(inside) = path.strip_prefix(self.folder.path()) {
             return self.folder.read(inside);
@@ -217,50 +215,54 @@ impl Store {
         parent.read(Path::new(path.file_name().unwrap_or_default()))
     }
 
-    /// A path of the inventory as one that can be opened.
+    /// A path relative to the folder, as one that can be opened.
     pub fn path(&self, relative: &str) -> PathBuf {
         tidy(&self.folder().join(relative))
     }
 
     /// As [`Store::path`], for a folder that is not open.
-    pub fn shown(folder: &Path, relative: &Path) -> PathBuf {
+    pub fn join(folder: &Path, relative: &Path) -> PathBuf {
         tidy(&folder.join(relative))
     }
 
-    /// Takes over from the revocation lists in the folder what `inventory` does not know of (see [`Inventory::recall`]): how
-    /// many certificates that were.
+    /// Adds to `inventory` what the revocation lists in the folder have and it has not (see
+    /// [`Inventory::merge_revocation_list`]), and notifies of that.
     ///
     /// # Errors
-    /// If there is a list that cannot be read: the next one would be without what is on it.
-    pub fn recall(&self, inventory: &mut Inventory) -> Result<usize, StoreError> {
+    /// If a list exists and cannot be read: the next one would lack its entries.
+    pub fn merge_revocation_lists(&self, inventory: &mut Inventory) -> Result<(), StoreError> {
         let mut count = 0;
         for authority in inventory.authorities.clone() {
             let Some(path) = authority.revocation_list.as_deref() else { continue };
             let Some(list) = self.read(path)? else { continue };
-            // Without its certificate nothing is issued or revoked; whoever tries is told.
+            // Without this certificate nothing can be issued or revoked, and every command that tries reports it.
             let Ok(certificate) = self.authority_certificate(&authority) else { continue };
             let list = CertificateRevocationListDer::from_pem_slice(&list).map_or(list, |list| list.to_vec());
-            count += inventory.recall(&authority.id, &certificate, &list);
+            count += inventory.merge_revocation_list(&authority.id, &certificate, &list);
         }
-        Ok(count)
+        if count > 0 {
+            (self.notify)(Notice::RevocationsMerged(count));
+        }
+        Ok(())
     }
 
-    /// Makes a change: `inventory` and `files`, all of it or nothing. Paths of `files` start at the folder, or are
-    /// absolute.
+    /// Writes `inventory` and `files`, all of them or none. Paths of `files` are relative to the folder, or absolute.
     pub fn commit(&mut self, inventory: Inventory, files: Vec<NewFile>) -> Result<(), StoreError> {
-        let damaged =
-            |error: toml::ser::Error| StoreError::Damaged { path: self.path(FILE), message: error.to_string() };
+        let damaged = |error: toml::ser::Error| StoreError::Damaged {
+            path: self.path(INVENTORY_FILE),
+            message: error.to_string(),
+        };
         let text = toml::to_string_pretty(&inventory).map_err(damaged)?;
         let own = NewFile {
-            path: FILE.into(),
+            path: INVENTORY_FILE.into(),
             contents: format!("{HEAD}\n{text}").into_bytes(),
-            // It names devices, which is nobody else's business.
+            // It names devices, which is private.
             access: Access::Private,
         };
         let all: Vec<NewFile> = std::iter::once(own).chain(files).collect();
         let mut warnings = Vec::new();
         let done = transaction::commit(&self.folder, &all, self.output.as_deref(), &mut warnings);
-        warnings.iter().for_each(|warning| (self.tell)(Notice::Warning(warning)));
+        warnings.iter().for_each(|warning| (self.notify)(Notice::Warning(warning)));
         done.map_err(|error| match error {
             CommitError::Unchanged(error) => StoreError::Unchanged(error),
             CommitError::Unfinished(source) => StoreError::Unfinished { folder: self.folder().to_owned(), source },
@@ -269,14 +271,13 @@ impl Store {
         Ok(())
     }
 
-    /// Which of these files would be replaced, the inventory itself included if `new`.
-    pub fn in_the_way(folder: &Path, files: &[NewFile], new: bool) -> Vec<PathBuf> {
-        let own = new.then(|| folder.join(FILE));
-        let places = files.iter().map(|file| tidy(&folder.join(&file.path)));
-        places.chain(own).filter(|place| fs::symlink_metadata(place).is_ok()).collect()
+    /// Which of these files exist; paths are relative to `folder`.
+    pub fn existing(folder: &Path, files: &[NewFile]) -> Vec<PathBuf> {
+        let paths = files.iter().map(|file| tidy(&folder.join(&file.path)));
+        paths.filter(|path| fs::symlink_metadata(path).is_ok()).collect()
     }
 
-    /// Loads an authority with its key. If that one is encrypted, `passphrase` is asked for how to open it.
+    /// Loads an authority with its key. `passphrase` is called if the key is encrypted.
     pub fn authority<E: From<StoreError>>(
         &self,
         entry: &AuthorityEntry,
@@ -311,46 +312,46 @@ fn open_folder(folder: &Path) -> Result<Folder, StoreError> {
 }
 
 fn read(folder: &Folder) -> Result<Option<Inventory>, StoreError> {
-    let path = folder.path().join(FILE);
-    let text = match folder.read(Path::new(FILE)) {
+    let path = folder.path().join(INVENTORY_FILE);
+    let text = match folder.read(Path::new(INVENTORY_FILE)) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io_error("read", &path)(error)),
     };
     let damaged = |message: String| StoreError::Damaged { path: path.clone(), message };
     let text = String::from_utf8(text).map_err(|error| damaged(error.to_string()))?;
-    // The version first: what else a newer one says cannot be judged.
+    // The version first: the rest of a newer format may not parse.
     let document: toml::Table = text.parse().map_err(|error: toml::de::Error| damaged(error.to_string()))?;
     match document.get("version").and_then(toml::Value::as_integer) {
         Some(version) if version == i64::from(VERSION) => {}
         Some(version) if version > i64::from(VERSION) => return Err(StoreError::Newer(path)),
-        _ => return Err(damaged(format!("it does not begin with version = {VERSION}"))),
+        _ => return Err(damaged(format!("it does not start with version = {VERSION}"))),
     }
     toml::from_str(&text).map(Some).map_err(|error| damaged(error.to_string()))
 }
 
-/// Waits for the lock. The file stays: a lock that is removed and made again can be held twice.
-fn lock(folder: &Folder, tell: fn(Notice<'_>)) -> io::Result<File> {
+/// Waits for the lock. The file is not removed: a lock file that is removed and created again can be held twice.
+fn lock(folder: &Folder, notify: fn(Notice<'_>)) -> io::Result<File> {
     let lock = folder.lock_file(LOCK)?;
     let locked = match lock.try_lock() {
         Ok(()) => Ok(()),
         Err(fs::TryLockError::WouldBlock) => {
-            tell(Notice::Waiting);
+            notify(Notice::Waiting);
             lock.lock()
         }
         Err(fs::TryLockError::Error(error)) => Err(error),
     };
     match locked {
-        // CIFS and FUSE may know none.
-        Err(error) if knows_no_locks(&error) => {
-            tell(Notice::Warning(&Warning::NoLocks { folder: folder.path().to_owned() }));
+        // CIFS and FUSE may not support locks.
+        Err(error) if lacks_locks(&error) => {
+            notify(Notice::Warning(&Warning::NoLocks { folder: folder.path().to_owned() }));
         }
         other => other?,
     }
     Ok(lock)
 }
 
-fn knows_no_locks(error: &io::Error) -> bool {
+fn lacks_locks(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let errno = Errno::from_io_error(error);
     errno.is_some_and(|errno| matches!(errno, Errno::NOTSUP | Errno::NOLCK | Errno::NOSYS | Errno::INVAL))
@@ -365,27 +366,27 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Stor
 mod tests {
     use super::*;
 
-    fn nobody_waits(notice: Notice<'_>) {
-        panic!("nothing to say: {notice:?}");
+    fn no_notice(notice: Notice<'_>) {
+        panic!("unexpected notice: {notice:?}");
     }
 
     #[test]
-    fn what_is_committed_is_read_again() {
+    fn committed_inventory_is_read_back() {
         let home = tempfile::tempdir().expect("a folder");
         let folder = home.path().join("pki");
-        assert!(matches!(Store::open(&folder, nobody_waits), Err(StoreError::Missing(_))));
-        let mut store = Store::open_or_create(&folder, nobody_waits).expect("made");
+        assert!(matches!(Store::open(&folder, no_notice), Err(StoreError::Missing(_))));
+        let mut store = Store::open_or_create(&folder, no_notice).expect("made");
         store.commit(Inventory::default(), Vec::new()).expect("written");
         drop(store);
-        let store = Store::open(&folder, nobody_waits).expect("there");
+        let store = Store::open(&folder, no_notice).expect("there");
         assert_eq!(store.inventory, Inventory::default());
         assert_eq!(store.recovered, Recovered::Nothing);
     }
 
     #[test]
-    fn what_is_not_understood_is_not_touched() {
+    fn inventory_that_does_not_parse_is_not_changed() {
         let home = tempfile::tempdir().expect("a folder");
-        let path = home.path().join(FILE);
+        let path = home.path().join(INVENTORY_FILE);
         for (text, newer) in [
             ("version = 2\nwhatever = 3\n", true),
             ("version = 1\nwhatever = 3\n", false),
@@ -394,7 +395,7 @@ mod tests {
             ("version = 1\n[[certificate]]\nname = 3\n", false),
         ] {
             fs::write(&path, text).expect("written");
-            match Store::open(home.path(), nobody_waits) {
+            match Store::open(home.path(), no_notice) {
                 Err(StoreError::Newer(_)) => assert!(newer, "{text}"),
                 Err(StoreError::Damaged { .. }) => assert!(!newer, "{text}"),
                 other => panic!("{text}: {other:?}"),

@@ -1,8 +1,8 @@
-//! Changing several files as one, whenever the process may be killed.
+//! Changes several files atomically, even if the process is killed.
 //!
-//! All new contents are written to the disk in a folder of their own, `.changes.new`, with a list of where they belong.
-//! Then that folder is renamed to `.changes`: this one step is the change. What remains is to move each file to its
-//! place, which the next command does if this one cannot. So a killed command has changed everything or nothing.
+//! All new contents are written to the folder `.changes.new`, with a list of their destinations. Renaming that folder to
+//! `.changes` commits the change. Then each file is moved to its destination, by the next command if this one is killed. So
+//! a killed command has changed all files or none.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
@@ -12,25 +12,25 @@ use rustix::fs::{FileType, Mode, fchmod, fstat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::ca::files::{self, Access, Folder, Made, NewFile, Replaced, Staged, Warning, io_error};
+use crate::files::{self, Access, Folder, Made, NewFile, Replaced, Staged, Warning, io_error};
 
-/// Where changes are prepared: not there for anybody but who prepares them.
+/// The folder in which a change is prepared.
 const PREPARING: &str = ".changes.new";
-/// Changes that are made, and have to be brought to their places.
+/// The folder of a committed change, whose files have to be moved to their destinations.
 const DECIDED: &str = ".changes";
-/// The list in either.
+/// The list of destinations, in either folder.
 const LIST: &str = "list.json";
 
 /// One file of the change.
 #[derive(Debug, Serialize, Deserialize)]
 struct Move {
-    /// What it is called in the folder of changes.
+    /// Its name in the folder of the change.
     from: String,
-    /// Where it belongs; relative to the folder of the authorities, so that this one may be moved meanwhile.
+    /// Its destination, relative to the folder of the authorities, so that the whole folder may be moved.
     to: PathBuf,
 }
 
-/// Where a change may bring a file: what a list in the folder may say.
+/// The destinations that a list may contain.
 #[derive(Debug)]
 enum Destination<'a> {
     /// In the folder of the authorities, or below it.
@@ -62,7 +62,7 @@ impl<'a> Destination<'a> {
         }
     }
 
-    /// The folder it is in, which is made if `made` is given, and its name there. Used with the rights of `base`.
+    /// The folder of the destination, created if necessary, and the file name. Used with the rights of `base`.
     fn open(&self, base: &Folder, made: &mut Vec<Made>) -> io::Result<(Folder, &'a OsStr)> {
         let (start, path) = match self {
             Self::Inside(path) => (None, path),
@@ -77,20 +77,20 @@ impl<'a> Destination<'a> {
     }
 }
 
-/// A change that was not made, or not to its end.
+/// A change that was not made, or not completed.
 #[derive(Debug)]
 pub(super) enum CommitError {
     /// Nothing was changed.
     Unchanged(files::Error),
-    /// It is made; some files are not in their places yet.
+    /// It is made, but some files are not in place yet.
     Unfinished(files::Error),
 }
 
-/// Makes the change: all of `files`, or none if there is an error before it is decided. Whoever calls holds the lock.
+/// Writes all of `files`, or none if there is an error before the commit. The caller holds the lock.
 ///
-/// The paths of `files` are relative to `folder`, or absolute. What is there already is replaced, and hands on its owner,
-/// group and permissions. Files that the list cannot name are written beside their places before, and renamed when the
-/// change is decided; with the rights of the owner of `folder`, unless they are in `output`, which the user has named.
+/// The paths of `files` are relative to `folder`, or absolute. A replaced file passes on its owner, group and permissions.
+/// Files that the list must not name are written beside their destinations before, and renamed after the commit: with the
+/// rights of the owner of `folder`, unless they are in `output`, which the user named.
 pub(super) fn commit(
     folder: &Folder,
     files: &[NewFile],
@@ -113,7 +113,7 @@ pub(super) fn commit(
             folder.rename(OsStr::new(PREPARING), folder, OsStr::new(DECIDED)).map_err(io_error("write", &decided))
         });
         if let Err(error) = prepared {
-            // What was written so far is worth nothing, and the error says what is to be said.
+            // The first error is the one to report.
             let _ = folder.remove_folder(PREPARING);
             made.iter().rev().for_each(Made::undo);
             return Err(error);
@@ -154,8 +154,8 @@ fn prepare(
     preparing.sync().map_err(io_error("write to disk", &preparing_path))
 }
 
-/// Finds out now what would keep a file from its place when the change is decided, and could not be undone any more; and what
-/// stands there.
+/// Fails now if the file could not be moved to its destination after the commit, when nothing can be undone. Returns the
+/// attributes of the file to be replaced.
 fn check_place(folder: &Folder, path: &Path, made: &mut Vec<Made>) -> io::Result<Option<Replaced>> {
     let destination = Destination::parse(path).ok_or(io::ErrorKind::InvalidInput)?;
     let before = made.len();
@@ -168,18 +168,18 @@ fn check_place(folder: &Folder, path: &Path, made: &mut Vec<Made>) -> io::Result
     Replaced::look(&parent, name)
 }
 
-/// What a command that was killed had left to be done.
+/// What was done about an earlier command that was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovered {
     /// Nothing.
     Nothing,
-    /// Its change was decided, and is complete now.
+    /// Its change was committed, and is complete now.
     Finished,
-    /// Its change was not decided, and nothing of it is left.
+    /// Its change was not committed, and was removed.
     Discarded,
 }
 
-/// Brings what was decided to its place, by this process or by one that was killed, and throws away what was not.
+/// Completes a committed change of an earlier process, and removes one that was not committed.
 pub(super) fn recover(folder: &Folder) -> Result<Recovered, files::Error> {
     let there = |name: &str| {
         let there = folder.stat(OsStr::new(name)).map_err(io_error("look at", &folder.path().join(name)))?;
@@ -196,21 +196,22 @@ pub(super) fn recover(folder: &Folder) -> Result<Recovered, files::Error> {
     })
 }
 
-/// Opens the folder of what is decided, if there is one. Only the owner of the folder of the authorities and this user decide.
+/// Opens the folder of a committed change, if there is one. It must belong to the owner of the folder of the authorities, or
+/// to this user.
 fn decided(folder: &Folder) -> io::Result<Option<Folder>> {
     let Some(there) = folder.stat(OsStr::new(DECIDED))? else { return Ok(None) };
     if FileType::from_raw_mode(there.st_mode) != FileType::Directory {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is no folder: remove it"));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a folder: remove it"));
     }
     let decided = folder.below(Path::new(DECIDED), None)?;
     let (own, above) = (decided.own_stat()?, folder.own_stat()?);
     let by_us = own.st_uid == rustix::process::geteuid().as_raw() || own.st_uid == above.st_uid;
-    // A file system without permissions may let everybody write everywhere.
+    // On a file system without permissions, every folder may be writable by all users.
     let open_to_others = own.st_mode & !above.st_mode & 0o022 != 0;
     if by_us && !open_to_others {
         return Ok(Some(decided));
     }
-    let why = "another user has begun this change: let that user run doorward ca list, or remove it";
+    let why = "another user has started this change: run doorward ca list as that user, or remove it";
     Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
@@ -220,31 +221,31 @@ fn finish(folder: &Folder) -> Result<(), files::Error> {
     let list = path.join(LIST);
     let moves: Vec<Move> = match decided.read(Path::new(LIST)) {
         Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from).map_err(io_error("read", &list))?,
-        // All files are in their places: the list is the first to go.
+        // All files are in place: the list is removed first.
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
             return folder.remove_folder(DECIDED).map_err(io_error("remove", &path));
         }
         Err(other) => return Err(io_error("read", &list)(other)),
     };
-    // All of them before any is moved.
+    // Check all of them before one is moved.
     for Move { from, to } in &moves {
         let plain = from.bytes().all(|byte| byte.is_ascii_digit()) && !from.is_empty();
         if !plain || Destination::parse(to).is_none() {
             let why =
-                format!("doorward ca writes no file to {to:?}: somebody else has made this list; remove {path:?}");
+                format!("doorward ca writes no file to {to:?}, so another program made this list: remove {path:?}");
             return Err(io_error("finish", &list)(io::Error::new(io::ErrorKind::PermissionDenied, why)));
         }
     }
     for Move { from, to } in &moves {
         let shown = tidy(&folder.path().join(to));
-        bring(&decided, from, folder, to).map_err(io_error("write", &shown))?;
+        move_to_destination(&decided, from, folder, to).map_err(io_error("write", &shown))?;
     }
     decided.remove(OsStr::new(LIST)).map_err(io_error("remove", &list))?;
     folder.remove_folder(DECIDED).map_err(io_error("remove", &path))
 }
 
-/// Moves one file to its place, unless it is there already.
-fn bring(decided: &Folder, from: &str, folder: &Folder, to: &Path) -> io::Result<()> {
+/// Moves one file to its destination, unless that is done.
+fn move_to_destination(decided: &Folder, from: &str, folder: &Folder, to: &Path) -> io::Result<()> {
     let destination = Destination::parse(to).ok_or(io::ErrorKind::InvalidInput)?;
     let mut made = Vec::new();
     let (parent, name) = destination.open(folder, &mut made)?;
@@ -254,7 +255,7 @@ fn bring(decided: &Folder, from: &str, folder: &Folder, to: &Path) -> io::Result
         let mut file = plain_file(decided, from)?;
         match decided.rename(from, &parent, name) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                // The place is on another file system: a copy beside it, which then takes it in one step.
+                // Another file system: copy the file beside its destination, and rename the copy.
                 let mut contents = Vec::new();
                 file.read_to_end(&mut contents)?;
                 let private = fstat(&file)?.st_mode & 0o004 == 0;
@@ -273,12 +274,12 @@ fn bring(decided: &Folder, from: &str, folder: &Folder, to: &Path) -> io::Result
     parent.sync()
 }
 
-/// A file as `doorward ca` makes them: a regular one of one name, without execute permission.
+/// A file as `doorward ca` creates it: regular, with one name, without execute permission.
 fn plain_file(decided: &Folder, name: &OsStr) -> io::Result<std::fs::File> {
     let file = decided.open_file(Path::new(name))?;
     let there = fstat(&file)?;
     if there.st_nlink != 1 {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a link to another file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a hard link to another file"));
     }
     if there.st_mode & 0o7111 != 0 {
         let masked = decided.actor().act(|| fchmod(&file, Mode::from_raw_mode(there.st_mode & 0o666)));
@@ -291,7 +292,7 @@ fn plain_file(decided: &Folder, name: &OsStr) -> io::Result<std::fs::File> {
     Ok(file)
 }
 
-/// `pki/../devices/a.pem` as `devices/a.pem`: a folder that is yet to be made has no `..`, and people read it better.
+/// `pki/../devices/a.pem` as `devices/a.pem`: a folder that does not exist yet has no `..`.
 pub(super) fn tidy(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_to_their_places_and_nothing_else_is_left() {
+    fn committed_files_are_in_place_and_nothing_else_is_left() {
         let home = tempfile::tempdir().expect("a folder");
         let folder = home.path().join("pki");
         fs::create_dir(&folder).expect("a folder");
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_decided_is_finished_and_what_was_not_is_thrown_away() {
+    fn committed_change_is_completed_and_uncommitted_is_removed() {
         let home = tempfile::tempdir().expect("a folder");
         let folder = home.path();
         fs::create_dir(folder.join(PREPARING)).expect("a folder");
@@ -380,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_prepared_changes_nothing() {
+    fn change_that_cannot_be_prepared_changes_nothing() {
         let home = tempfile::tempdir().expect("a folder");
         let folder = home.path();
         fs::write(folder.join("a"), "old").expect("written");
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_told_without_detours() {
+    fn paths_are_shown_without_parent_components() {
         for (given, told) in
             [("pki/../devices/a", "devices/a"), ("../devices/a", "../devices/a"), ("/x/./y", "/x/y"), ("a", "a")]
         {

@@ -5,28 +5,32 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::found::{Founding, LimitsArg};
+use super::folder::notify;
+use super::output::{device_text, print, share_command};
+use super::parse::{parse_device, parse_domain};
 use super::passphrase::PassphraseArg;
-use super::{CaError, FolderArg, Format, FoundError, found, parse_device, parse_domain, say};
+use super::{CaError, FolderArg, Format, NameConstraintsArg};
+use crate::ca::device_files::DeviceFiles;
+use crate::ca::found::{DEVICE_AUTHORITY_FILE, FoundingRequest, SERVER_AUTHORITY_FILE, found};
+use crate::ca::{NameConstraintPolicy, server};
 use crate::model::names::{Name, ServerName};
-use crate::pki::Limits;
 use crate::pki::keys::KeyType;
 
 /// The options of `doorward ca init`.
 #[derive(Args, Debug)]
 pub(super) struct InitArgs {
-    /// Your domain. The gate's authority can vouch for it and the names below it, and for nothing else
+    /// Your domain. The gate's authority is limited to it and the names below it
     #[arg(long, value_name = "DOMAIN", value_parser = parse_domain)]
     domain: ServerName,
 
-    /// A first device, as in "alice-phone". May be given again
+    /// A first device, as in "alice-phone". May be repeated
     #[arg(long = "device", value_name = "NAME", value_parser = parse_device)]
     devices: Vec<Name>,
 
     #[command(flatten)]
     folder: FolderArg,
 
-    /// What kind of keys. Browsers and phones take p256 and rsa
+    /// The type of all keys. Browsers and phones accept p256 and rsa
     #[arg(long, value_enum, value_name = "TYPE", default_value_t)]
     key_type: KeyType,
 
@@ -35,101 +39,82 @@ pub(super) struct InitArgs {
     encrypt: bool,
 
     #[command(flatten)]
-    limits: LimitsArg,
+    constraints: NameConstraintsArg,
 
     #[command(flatten)]
     passphrase: PassphraseArg,
 
-    /// Replace what is there. All keys are new: devices set up before are not let in any more
+    /// Replace existing files. All keys are new: devices that were set up before are rejected
     #[arg(long)]
     force: bool,
 
-    /// How to say what was made: for people on stderr, or as JSON on stdout
+    /// Output format: text for people on stderr, or JSON on stdout
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     format: Format,
 }
 
 #[derive(Serialize)]
-struct Made {
+struct Written {
     folder: PathBuf,
     server_authority: PathBuf,
     device_authority: PathBuf,
     server: PathBuf,
-    devices: Vec<super::Device>,
+    devices: Vec<DeviceFiles>,
 }
 
 pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
     let folder = args.folder.new_folder();
     if args.passphrase.is_given() && !args.encrypt {
         return Err(CaError::usage(
-            "a passphrase was given, and the keys were not to be encrypted; nothing was written\n  to have them encrypted \
-             with it: --encrypt",
+            "--passphrase-file was given without --encrypt; nothing was written\n  to encrypt the keys, add --encrypt",
         ));
     }
-    let passphrase = args.encrypt.then(|| args.passphrase.choose()).transpose()?;
-    let founding = Founding {
+    let passphrase = args.encrypt.then(|| args.passphrase.choose()).transpose().map_err(CaError::usage)?;
+    let request = FoundingRequest {
         domain: &args.domain,
         devices: &args.devices,
         server_names: Vec::new(),
         key_type: args.key_type,
-        limits: args.limits.limits(),
+        constraints: args.constraints.policy(),
         passphrase: passphrase.as_ref().map(|text| text.as_str()),
     };
-    let founded = found(&folder, &founding).map_err(failed)?;
-    let made = Made {
-        server_authority: folder.join("server-ca.pem"),
-        device_authority: folder.join("clients.pem"),
-        server: folder.join("server.pem"),
+    let founded = found(&folder, &request)?;
+    let written = Written {
+        server_authority: folder.join(SERVER_AUTHORITY_FILE),
+        device_authority: folder.join(DEVICE_AUTHORITY_FILE),
+        server: folder.join(server::CERTIFICATE_FILE),
         devices: founded.devices.clone(),
         folder: folder.clone(),
     };
-    founded.write(&folder, args.force).map_err(failed)?;
+    let remedy = "choose another --folder, or replace all files with --force";
+    founded.write(&folder, args.force, notify).map_err(CaError::with_remedy(remedy))?;
+    print(args.format, &text(args, &written), &written)
+}
+
+fn text(args: &InitArgs, written: &Written) -> String {
     let mut text = format!(
-        "Two authorities are in {}:\n  {}\n    vouches for the gate, for {}; install it on every device\n  \
-         {}\n    vouches for your devices; the gate's configuration names it under trust\n  {}\n    the gate's own \
-         certificate; the configuration names it under [certificate]\nTheir keys are beside them. Whoever has \
-         clients-key.pem{} can let himself in: the gate does not need it, so keep it elsewhere.\n",
-        folder.display(),
-        made.server_authority.display(),
-        match args.limits.limits() {
-            Limits::Domain => format!("{} and nothing else", args.domain),
-            Limits::None => args.domain.to_string(),
+        "Created two authorities in {}:\n  {}\n    signs the gate's certificates, for {}; install it on every device\n  \
+         {}\n    signs device certificates; the gate's configuration names it under trust\n  {}\n    the gate's own \
+         certificate; the configuration names it under [certificate]\nTheir keys are beside them. A stolen \
+         clients-key.pem{} can issue certificates that the gate admits. The gate does not need this file: keep it \
+         elsewhere.\n",
+        written.folder.display(),
+        written.server_authority.display(),
+        match args.constraints.policy() {
+            NameConstraintPolicy::Domain => format!("{} and nothing else", args.domain),
+            NameConstraintPolicy::Unrestricted => args.domain.to_string(),
         },
-        made.device_authority.display(),
-        made.server.display(),
-        if args.encrypt { " and its passphrase" } else { "" },
+        written.device_authority.display(),
+        written.server.display(),
+        if args.encrypt { " with its passphrase" } else { "" },
     );
-    text.push_str(args.limits.warning());
-    for device in &made.devices {
-        text.push_str(&format!("\n{}:\n{}", device.name, device.text()));
+    text.push_str(args.constraints.warning());
+    for (device, name) in written.devices.iter().zip(&args.devices) {
+        let share = share_command(&written.folder, None, name);
+        text.push_str(&format!("\n{}:\n{}", device.name, device_text(device, share.as_deref())));
     }
-    if made.devices.is_empty() {
+    if written.devices.is_empty() {
         text.push_str("\nNext, a device:\n  doorward ca device alice-phone\n");
     }
-    say(args.format, &text, &made)
-}
-
-fn failed(error: FoundError) -> CaError {
-    match error {
-        FoundError::SameFile(_) => CaError::usage(error.to_string()),
-        FoundError::Exists(paths) => {
-            CaError::exists(paths, "choose another --folder, or replace everything with --force")
-        }
-        FoundError::Enrolment(error) => CaError::from(error),
-        FoundError::Pki(error) => error.into(),
-        FoundError::Store(error) => error.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::exit;
-
-    #[test]
-    fn what_is_in_the_way_has_an_exit_code_of_its_own() {
-        let error = failed(FoundError::Exists(vec!["x".into()]));
-        assert_eq!(error.code, exit::EXISTS);
-        assert!(error.message.contains("nothing was written"), "{error}");
-    }
+    text
 }

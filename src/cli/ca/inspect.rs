@@ -1,4 +1,4 @@
-//! `doorward ca inspect`: what a file is, in words.
+//! `doorward ca inspect`: what a file contains.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt;
@@ -7,24 +7,24 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::output::print_json;
 use super::passphrase;
-use super::{CaError, Format, print_json};
+use super::{CaError, Format};
 use crate::ca::inventory::now;
-use crate::pki::inspect::{self, Contents, Item};
+use crate::pki::inspect::{self, Contents, Item, WELL_KNOWN_PASSWORDS};
 
 /// The options of `doorward ca inspect`.
 #[derive(Args, Debug)]
 pub(super) struct InspectArgs {
-    /// A certificate or a chain of them, a key, a request, a revocation list, a .p12 or .pfx file
+    /// A certificate or chain, a key, a request, a revocation list, or a .p12 or .pfx file
     #[arg(value_name = "FILE")]
     certificate: PathBuf,
 
-    /// The password of a .p12 file is the first line of this file [default: the well-known ones are tried, then it is
-    /// asked for]
+    /// Read the password of a .p12 file from the first line of this file [default: try the well-known ones, then ask]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 
-    /// How to say it
+    /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
     format: Format,
 }
@@ -35,10 +35,7 @@ struct Inspected {
     items: Vec<Item>,
 }
 
-/// What mkcert and Java write, and what is tried before anybody is asked.
-pub(super) const WELL_KNOWN: [&str; 2] = ["changeit", ""];
-
-/// The largest file that is read, in bytes: revocation lists of 100 MB have been seen.
+/// The largest file that is read, in bytes: revocation lists of 100 MB exist.
 const LARGEST: u64 = 256 * 1024 * 1024;
 
 pub(super) fn run(args: &InspectArgs) -> Result<(), CaError> {
@@ -46,10 +43,10 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), CaError> {
     let metadata = std::fs::metadata(&args.certificate);
     let metadata = metadata.map_err(|error| CaError::usage(format!("cannot read {shown}: {error}")))?;
     if !metadata.is_file() {
-        return Err(CaError::usage(format!("{shown} is no file\n  name one of the files in it")));
+        return Err(CaError::usage(format!("{shown} is not a file\n  name one of the files in it")));
     }
     if metadata.len() > LARGEST {
-        return Err(CaError::usage(format!("{shown} is larger than 256 MiB: it is something else")));
+        return Err(CaError::usage(format!("{shown} is larger than 256 MiB: not a certificate or key")));
     }
     let bytes = std::fs::read(&args.certificate);
     let bytes = bytes.map_err(|error| CaError::usage(format!("cannot read {shown}: {error}")))?;
@@ -57,11 +54,11 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), CaError> {
     let items = match inspect::contents(&bytes) {
         None => {
             return Err(CaError::usage(format!(
-                "{shown} is no certificate, key, request, revocation list or .p12 file\n  such files begin with \
-                 \"-----BEGIN ...-----\", or are binary; perhaps this one is damaged"
+                "{shown} is not a certificate, key, request, revocation list or .p12 file\n  such files start with \
+                 \"-----BEGIN ...-----\", or are binary; this one may be damaged"
             )));
         }
-        Some(Contents::Things(things)) => inspect::describe(&things, now(), mode),
+        Some(Contents::Objects(objects)) => inspect::describe(&objects, now(), mode),
         Some(Contents::Archive(bytes)) => archive(args, &bytes, mode)?,
     };
     match args.format {
@@ -77,7 +74,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<(), CaError> {
 fn archive(args: &InspectArgs, bytes: &[u8], mode: u32) -> Result<Vec<Item>, CaError> {
     let describe = |password: &str| inspect::describe_archive(bytes, password, now(), mode);
     if args.password_file.is_none() {
-        for password in WELL_KNOWN {
+        for password in WELL_KNOWN_PASSWORDS {
             match describe(password) {
                 Err(error) if inspect::asks_too_much(&error) => return Err(too_much(args)),
                 Err(_) => {}
@@ -86,12 +83,13 @@ fn archive(args: &InspectArgs, bytes: &[u8], mode: u32) -> Result<Vec<Item>, CaE
         }
     }
     let prompt = format!("Password of {}: ", args.certificate.display());
-    let password = passphrase::get(args.password_file.as_deref(), &prompt, "--password-file")?;
+    let password =
+        passphrase::get(args.password_file.as_deref(), &prompt, "--password-file").map_err(CaError::usage)?;
     describe(&password).map_err(|error| match inspect::asks_too_much(&error) {
         true => too_much(args),
         false => CaError::usage(format!(
-            "{} does not open with this password ({error})\n  passwords of doorward's files have groups of four characters, \
-             with hyphens between them; mkcert's is changeit",
+            "wrong password for {} ({error})\n  passwords of doorward's files are groups of four characters with hyphens; \
+             mkcert's is changeit",
             args.certificate.display()
         )),
     })
@@ -99,8 +97,8 @@ fn archive(args: &InspectArgs, bytes: &[u8], mode: u32) -> Result<Vec<Item>, CaE
 
 fn too_much(args: &InspectArgs) -> CaError {
     CaError::usage(format!(
-        "{} asks for so much work to be opened that it was given up: more than a million rounds for a password, or more than \
-         half a minute\n  who has made it wants to keep a machine busy, or has made a mistake: have it made anew",
+        "opening {} takes too long: it asks for more than a million rounds for the password, or needs more than half a \
+         minute\n  have the file created again with fewer rounds",
         args.certificate.display()
     ))
 }

@@ -7,10 +7,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::{NotShared, command};
-use crate::ca::files::Folder;
 use crate::ca::inventory::{Kind, Store, now};
 use crate::cli::exit;
 use crate::enrolment::{Device, Form};
+use crate::files::Folder;
 use crate::handshake::suites::PROVIDER;
 use crate::model::identity::Identity;
 use crate::model::names::Name;
@@ -36,7 +36,7 @@ pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'sta
             shell::path(&pki)
         )));
     }
-    let Some(inventory) = Store::look(&pki).map_err(|error| unexpected(&error))? else {
+    let Some(inventory) = Store::read_inventory(&pki).map_err(|error| unexpected(&error))? else {
         // The authorities may be kept elsewhere, except for this certificate.
         return root(&pki.join("server-ca.pem"));
     };
@@ -51,7 +51,7 @@ pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'sta
         let pki = pki.display();
         usage(format!("{pki} has no authority for the gate's certificate\n  to make one: doorward ca init --help"))
     })?;
-    root(&Store::shown(&pki, Path::new(&authority.certificate)))
+    root(&Store::join(&pki, Path::new(&authority.certificate)))
 }
 
 /// The certificate and the key of a device.

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::known_gate::known_gate;
+use super::server_names::configured_server_names;
 use super::{Format, exit, failed};
-use crate::enrolment::Kit;
 use crate::enrolment::link::Reach;
+use crate::enrolment::{Gate, Kit, PUBLIC_PORT};
 use crate::model::names::Name;
 use crate::model::shell;
 use crate::pki::Password;
@@ -118,7 +118,8 @@ pub(super) fn new_link_hint(command: &str) -> String {
 fn prepare(args: &ShareArgs) -> Result<(Kit, Password), NotShared> {
     let device = files::device(&args.folder, &args.device).map_err(|error| NotShared::new(exit::USAGE, error))?;
     let root = files::root(&args.folder, &device)?;
-    let gate = known_gate(root, &args.folder.join("doorward.toml"));
+    let server_names = configured_server_names(&args.folder.join("doorward.toml"));
+    let gate = Gate { root, server_names, port: PUBLIC_PORT };
     let password = Password::generate().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     let kit = Kit::new(&gate, &device, &password).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     Ok((kit, password))

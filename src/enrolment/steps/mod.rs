@@ -290,8 +290,8 @@ mod tests {
     use rustls::pki_types::CertificateDer;
 
     use super::*;
+    use crate::ca::{DeviceAuthority, ServerAuthority};
     use crate::model::names::ServerName;
-    use crate::pki::{DeviceAuthority, ServerAuthority};
 
     const LINK: &str = "/0123456789abcdef0123456789abcdef";
 

@@ -1,4 +1,4 @@
-//! A PKCS#12 archive in words.
+//! Describes a PKCS#12 file.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use p12_keystore::error::Error;
 use zeroize::Zeroizing;
 
 use super::key::readable;
-use super::{Item, Thing};
+use super::{Item, Object};
 use crate::model::names::printable;
 use crate::pki::pem;
 
@@ -19,17 +19,17 @@ const RC2_128: &[u8] = b"\x06\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01\x05";
 const TRIPLE_DES: &[u8] = b"\x06\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01\x03";
 const PBES2: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d";
 
-/// How long an archive may take to be opened. It says itself how often its password is hashed, for each thing in it:
-/// p12-keystore takes no more than a million times, and as many things as there are.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time that opening an archive may take. The file says how many rounds its password is hashed for each of its parts:
+/// p12-keystore accepts up to a million rounds, and any number of parts.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What everybody tries first.
-const KNOWN: [&str; 3] = ["", "changeit", "password"];
+/// Passwords that are tried first.
+const GUESSED_PASSWORDS: [&str; 3] = ["", "changeit", "password"];
 
 /// PKCS#12 is a SEQUENCE whose first element is the INTEGER 3 (RFC 7292 section 4).
 pub(super) fn is_one(bytes: &[u8]) -> bool {
     let (Some(0x30), Some(&length)) = (bytes.first(), bytes.get(1)) else { return false };
-    // The length is one byte, or a byte that says how many bytes of length follow.
+    // The length is one byte, or a byte with the number of length bytes that follow.
     let start = if length & 0x80 == 0 { 2 } else { 2 + usize::from(length & 0x7f) };
     bytes.get(start..).is_some_and(|content| content.starts_with(&[0x02, 0x01, 0x03]))
 }
@@ -38,7 +38,7 @@ fn has(bytes: &[u8], oid: &[u8]) -> bool {
     bytes.windows(oid.len()).any(|part| part == oid)
 }
 
-/// The weakest encryption in an archive, if it is too weak: RC2, as mkcert and older systems write it.
+/// The weakest encryption in an archive, if it is broken: RC2, as mkcert and older systems write it.
 pub fn weak_encryption(bytes: &[u8]) -> Option<&'static str> {
     if has(bytes, RC2_40) {
         Some("RC2-40")
@@ -49,28 +49,28 @@ pub fn weak_encryption(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Opens it, or gives up: the work goes on then, until the process ends.
-fn open(bytes: &[u8], password: &str, patience: Duration) -> Result<Pkcs12Archive, Error> {
+/// Opens it, or fails after `timeout`; the thread then works on until the process ends.
+fn open(bytes: &[u8], password: &str, timeout: Duration) -> Result<Pkcs12Archive, Error> {
     let (done, opened) = mpsc::channel();
     let (bytes, password) = (bytes.to_vec(), Zeroizing::new(password.to_owned()));
     thread::Builder::new().spawn(move || done.send(Pkcs12Archive::from_pkcs12(&bytes, &password)))?;
-    opened.recv_timeout(patience).unwrap_or_else(|_| Err(Error::IoError(io::ErrorKind::TimedOut.into())))
+    opened.recv_timeout(timeout).unwrap_or_else(|_| Err(Error::IoError(io::ErrorKind::TimedOut.into())))
 }
 
-/// Whether it is for the work it asks for that an archive does not open: no password helps then.
+/// Whether an archive did not open because that takes too much work, whatever the password.
 pub fn asks_too_much(error: &Error) -> bool {
     match error {
-        // Of p12-keystore's own limits, and of nothing else that an archive of a right form could have.
+        // For a well-formed archive, p12-keystore returns this only for its own limits.
         Error::InvalidParameters => true,
         Error::IoError(error) => error.kind() == io::ErrorKind::TimedOut,
         _ => false,
     }
 }
 
-/// The archive, and what is in it.
-pub(super) fn describe(bytes: &[u8], password: &str, mode: u32) -> Result<(Item, Vec<Thing>), Error> {
-    let archive = open(bytes, password, PATIENCE)?;
-    let mut item = Item::new("archive", "a bundle of certificates and keys (PKCS#12, .p12 or .pfx), with this in it:");
+/// The archive, and its contents.
+pub(super) fn describe(bytes: &[u8], password: &str, mode: u32) -> Result<(Item, Vec<Object>), Error> {
+    let archive = open(bytes, password, OPEN_TIMEOUT)?;
+    let mut item = Item::new("archive", "a PKCS#12 file (.p12 or .pfx) with these certificates and keys:");
     let names: Vec<String> = archive
         .keys
         .iter()
@@ -78,7 +78,7 @@ pub(super) fn describe(bytes: &[u8], password: &str, mode: u32) -> Result<(Item,
         .map(|name| printable(name, super::MAX))
         .collect();
     if !names.is_empty() {
-        item.fact("name", super::some(names));
+        item.fact("name", super::shorten(names));
     }
     let used = [(RC2_40, "RC2-40"), (RC2_128, "RC2-128"), (TRIPLE_DES, "triple DES"), (PBES2, "PBES2 (AES)")];
     let used: Vec<&str> = used.iter().filter(|(oid, _)| has(bytes, oid)).map(|(_, name)| *name).collect();
@@ -86,28 +86,26 @@ pub(super) fn describe(bytes: &[u8], password: &str, mode: u32) -> Result<(Item,
     if let Some(weak) = weak_encryption(bytes) {
         item.warn(
             "weak_encryption",
-            format!(
-                "weak .p12 encryption ({weak}): it hides nothing from who tries, and OpenSSL 3 reads it with -legacy only"
-            ),
+            format!("weak encryption ({weak}) that is easily broken; OpenSSL 3 reads it only with -legacy"),
         );
     } else if has(bytes, TRIPLE_DES) {
         item.note(
             "old_encryption",
-            "older encryption (triple DES), for macOS, iOS and Android: no weakness with a long random password",
+            "older encryption (triple DES), for macOS, iOS and Android: safe with a long random password",
         );
     }
-    if KNOWN.contains(&password) {
+    if GUESSED_PASSWORDS.contains(&password) {
         let shown = if password.is_empty() { "empty".to_owned() } else { format!("{password:?}") };
         item.warn(
             "known_password",
-            format!("its password is {shown}, which everybody tries first: whoever has the file has the key"),
+            format!("its password is {shown}, which is tried first: the file is as good as the key"),
         );
     }
     if !archive.keys.is_empty() {
         readable(&mut item, mode);
     }
-    let certificates = archive.certs.iter().map(|bag| Thing::Certificate(bag.cert.as_der().to_vec().into()));
-    let keys = archive.keys.iter().map(|bag| Thing::Key(pem::encode("PRIVATE KEY", bag.key.as_der()).into_bytes()));
+    let certificates = archive.certs.iter().map(|bag| Object::Certificate(bag.cert.as_der().to_vec().into()));
+    let keys = archive.keys.iter().map(|bag| Object::Key(pem::encode("PRIVATE KEY", bag.key.as_der()).into_bytes()));
     Ok((item, certificates.chain(keys).collect()))
 }
 
@@ -116,11 +114,11 @@ mod tests {
     use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 
     use super::*;
+    use crate::ca::DeviceAuthority;
     use crate::model::names::Name;
-    use crate::pki::DeviceAuthority;
 
     #[test]
-    fn an_archive_that_asks_for_too_much_is_given_up() {
+    fn archive_that_takes_too_long_is_refused() {
         let device = DeviceAuthority::new().expect("an authority").issue(&Name::parse("a").expect("a name"));
         let device = device.expect("a device");
         let mut store = KeyStore::new();
@@ -133,8 +131,8 @@ mod tests {
         let bomb = store.writer("changeit").encryption_iterations(300_000).write().expect("written");
         let given_up = open(&bomb, "changeit", Duration::from_millis(1)).expect_err("no machine is so quick");
         assert!(asks_too_much(&given_up), "{given_up}");
-        assert_eq!(open(&bomb, "changeit", PATIENCE).expect("opened").keys.len(), 4);
-        let other = open(&bomb, "other", PATIENCE).expect_err("another password");
+        assert_eq!(open(&bomb, "changeit", OPEN_TIMEOUT).expect("opened").keys.len(), 4);
+        let other = open(&bomb, "other", OPEN_TIMEOUT).expect_err("another password");
         assert!(!asks_too_much(&other), "{other}");
     }
 }

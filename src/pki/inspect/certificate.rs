@@ -1,4 +1,4 @@
-//! A certificate in words.
+//! Describes a certificate.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use x509_parser::der_parser::asn1_rs::{Any, Class};
 use x509_parser::extensions::{ExtendedKeyUsage, GeneralName};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Item, MAX, date, days, serial, some};
+use super::{Item, MAX, date, days, serial, shorten};
 use crate::explain::detail;
 use crate::model::identity::{Identity, key, text};
 use crate::model::names::{is_wildcard_too_wide, printable, visible};
@@ -16,36 +16,36 @@ use crate::model::rejection::Reason;
 use crate::model::text::counted;
 use crate::pki::{acceptance, keys, public};
 
-/// Apple's limit for servers whose root the owner has installed (<https://support.apple.com/en-us/103769>).
+/// Apple's limit for servers whose root the user has installed (<https://support.apple.com/en-us/103769>).
 const APPLE_DAYS: i64 = 825;
-/// Everybody's limit for servers of public authorities (CA/Browser Forum, until March 2026).
+/// The limit for servers of public authorities (CA/Browser Forum, until March 2026).
 const PUBLIC_DAYS: i64 = 398;
-/// So early is "soon".
+/// A certificate that expires in fewer days expires soon.
 const SOON_DAYS: i64 = 30;
 
-/// What a certificate may be used for.
+/// The extended key usage of a certificate.
 struct Purposes {
     client: bool,
     server: bool,
-    /// It says nothing about it.
-    unsaid: bool,
+    /// It has none.
+    unrestricted: bool,
 }
 
 impl Purposes {
     fn of(usage: Option<&ExtendedKeyUsage<'_>>) -> Self {
         match usage {
-            None => Self { client: true, server: true, unsaid: true },
-            Some(usage) => Self { client: usage.client_auth, server: usage.server_auth, unsaid: false },
+            None => Self { client: true, server: true, unrestricted: true },
+            Some(usage) => Self { client: usage.client_auth, server: usage.server_auth, unrestricted: false },
         }
     }
 
     fn words(usage: Option<&ExtendedKeyUsage<'_>>) -> String {
-        let Some(usage) = usage else { return "not said".to_owned() };
+        let Some(usage) = usage else { return "any (no extended key usage)".to_owned() };
         let named = [
             (usage.client_auth, "client (a device)"),
             (usage.server_auth, "server"),
             (usage.email_protection, "e-mail"),
-            (usage.code_signing, "programs"),
+            (usage.code_signing, "code signing"),
             (usage.any, "any"),
         ];
         let words: Vec<&str> = named.iter().filter(|(said, _)| *said).map(|(_, word)| *word).collect();
@@ -55,10 +55,10 @@ impl Purposes {
 
 pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
     let Ok((_, certificate)) = X509Certificate::from_der(der) else {
-        return Item::new("certificate", "a certificate that cannot be read");
+        return Item::new("certificate", "an unreadable certificate");
     };
     let Ok(identity) = Identity::from_certificate(der, false) else {
-        return Item::new("certificate", "a certificate that cannot be read");
+        return Item::new("certificate", "an unreadable certificate");
     };
     let usage = certificate.extended_key_usage().ok().flatten().map(|extension| extension.value);
     let purposes = Purposes::of(usage);
@@ -70,7 +70,7 @@ pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
     item.fact("issuer", printable(&identity.issuer, MAX));
     let names = names(&certificate);
     if !names.is_empty() {
-        item.fact("names", some(names));
+        item.fact("names", shorten(names));
     }
     item.fact("serial", serial(&identity.serial));
     item.fact("fingerprint", format!("sha256:{}", identity.fingerprint));
@@ -95,7 +95,7 @@ pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
         && objection.cause.reason() == Reason::CertificateInvalid
         && !authority
     {
-        item.warn("invalid", format!("the gate refuses it: {}", printable_text(&detail(&objection.cause))));
+        item.warn("invalid", format!("the gate rejects it: {}", printable_text(&detail(&objection.cause))));
     }
     if authority {
         about_authority(&mut item, &certificate, usage);
@@ -111,12 +111,12 @@ fn title(certificate: &X509Certificate<'_>, purposes: &Purposes, name: &str) -> 
         let kind = if own {
             "the certificate of an authority (a root)"
         } else {
-            "the certificate of an authority below another one"
+            "the certificate of an intermediate authority"
         };
         let name = certificate.subject().iter_common_name().last().map(text::attribute);
         return format!("{kind}: {}", printable(name.as_deref().unwrap_or("without a name"), MAX));
     }
-    let whose = match (purposes.client, purposes.server, purposes.unsaid) {
+    let whose = match (purposes.client, purposes.server, purposes.unrestricted) {
         (_, _, true) => "a certificate for any purpose",
         (true, true, _) => "a certificate for a device and for a server",
         (true, false, _) => "a certificate for a device",
@@ -145,9 +145,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
             GeneralName::Invalid(tag, bytes) => {
                 Some(format!("unreadable ({}): {}", tag.0, printable(&text::bytes(bytes), MAX)))
             }
-            GeneralName::X400Address(_) | GeneralName::EDIPartyName(_) => {
-                Some("a name of a kind that is not in use".to_owned())
-            }
+            GeneralName::X400Address(_) | GeneralName::EDIPartyName(_) => Some("a name of an obsolete type".to_owned()),
         })
         .collect()
 }
@@ -155,7 +153,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
 /// The string in an otherName, such as a UPN; else its bytes.
 fn other_name(value: &[u8]) -> String {
     let inner = Any::from_der(value).ok().map(|(_, any)| any);
-    // The value stands in an explicit tag.
+    // The value has an explicit tag.
     match inner.as_ref().and_then(|any| Any::from_der(any.data).ok()) {
         Some((_, string)) if inner.as_ref().is_some_and(|any| any.class() == Class::ContextSpecific) => {
             text::string(&string)
@@ -164,7 +162,7 @@ fn other_name(value: &[u8]) -> String {
     }
 }
 
-/// Words of ours, in which a certificate's may be quoted.
+/// Our text, which may quote text of the certificate.
 fn printable_text(text: &str) -> String {
     visible(text, 2 * MAX)
 }
@@ -182,14 +180,14 @@ fn dates(item: &mut Item, identity: &Identity, now: i64) {
             format!("it expired {} ago", if ago == 0 { "less than a day".to_owned() } else { plural(ago) }),
         );
     } else if identity.not_before > now {
-        item.warn("not_yet_valid", format!("it is not valid before {}: is a clock wrong?", date(identity.not_before)));
+        item.warn("not_yet_valid", format!("it is not valid before {}; is a clock wrong?", date(identity.not_before)));
     } else if days(now, identity.not_after) < SOON_DAYS {
         item.warn("expires_soon", format!("it expires in {}", plural(days(now, identity.not_after))));
     }
 }
 
 fn strength(item: &mut Item, certificate: &X509Certificate<'_>, identity: &Identity) {
-    // A root is trusted for what it is: its own signature is never checked.
+    // The signature of a root is never checked.
     let root = certificate.is_ca() && certificate.subject().as_raw() == certificate.issuer().as_raw();
     if let Some(what) = key::unsupported_signature(certificate).filter(|_| !root) {
         let id = if what.starts_with("SHA-1") || what.starts_with("MD") {
@@ -197,18 +195,15 @@ fn strength(item: &mut Item, certificate: &X509Certificate<'_>, identity: &Ident
         } else {
             "unsupported_signature"
         };
-        item.warn(id, format!("it is signed with {what}, which the gate does not take"));
+        item.warn(id, format!("it is signed with {what}, which the gate does not accept"));
     }
     if let Some(what) = &identity.unsupported_key {
         let id = if what.starts_with("RSA with") { "weak_key" } else { "unsupported_key" };
-        item.warn(id, format!("its key is {what}, which the gate does not take: it takes {}", key::SUPPORTED));
+        item.warn(id, format!("its key is {what}, which the gate does not accept; it accepts {}", key::SUPPORTED));
     }
     let key = keys::describe(certificate.public_key().raw);
     if key == "ed25519" {
-        item.note(
-            "ed25519",
-            "browsers and phones do not take keys of this kind (Ed25519); curl, OpenSSL and the gate do",
-        );
+        item.note("ed25519", "browsers and phones do not accept Ed25519 keys; curl, OpenSSL and the gate do");
     }
 }
 
@@ -216,7 +211,7 @@ fn about_authority(item: &mut Item, certificate: &X509Certificate<'_>, usage: Op
     if public::is_public(certificate) {
         item.warn(
             "public_authority",
-            "it is a public authority, which gives a certificate to anybody: in trust, it would let in anybody",
+            "it is a public authority, which issues certificates to everyone: in trust, it would admit everyone",
         );
     }
     let key_usage = certificate.key_usage().ok().flatten();
@@ -225,14 +220,14 @@ fn about_authority(item: &mut Item, certificate: &X509Certificate<'_>, usage: Op
     if !limited && key_usage.as_ref().is_some_and(|usage| !usage.value.crl_sign()) {
         item.note(
             "no_crl_sign",
-            "it does not say of itself that it signs revocation lists (cRLSign): OpenSSL refuses its lists, the gate takes \
+            "its key usage does not allow signing revocation lists (cRLSign): OpenSSL rejects its lists, the gate accepts \
              them",
         );
     }
     if key_usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
         item.warn(
             "no_cert_sign",
-            "it says of itself that it does not sign certificates, so nobody takes what it signs",
+            "its key usage does not allow signing certificates (keyCertSign): clients reject what it signs",
         );
     }
     let servers = usage.is_none_or(|usage| usage.server_auth || usage.any);
@@ -246,17 +241,17 @@ fn about_authority(item: &mut Item, certificate: &X509Certificate<'_>, usage: Op
                 })
                 .collect();
             if !domains.is_empty() {
-                item.fact("limited_to", some(domains));
+                item.fact("limited_to", shorten(domains));
             }
         }
         _ if servers => item.note(
             "unlimited",
-            "it can vouch for any site: whoever gets its key can pose as every one of them to a device that trusts it",
+            "it has no name constraints: its key, if stolen, can impersonate any site to devices that trust it",
         ),
         _ => {}
     }
     if servers && certificate.subject().iter_common_name().next().is_none() {
-        item.note("no_common_name", "it has no common name, and iOS does not list such roots where they are trusted");
+        item.note("no_common_name", "it has no common name: iOS does not list such roots in its trust settings");
     }
 }
 
@@ -269,56 +264,60 @@ fn about_leaf(
 ) {
     let mkcert =
         certificate.subject().iter_organization().any(|name| name.as_str() == Ok("mkcert development certificate"));
-    if purposes.unsaid {
-        let gate = if accepted { "; the gate lets it in" } else { "" };
-        item.note("no_purpose", format!("it does not say what it is for, so it is good for everything{gate}"));
+    if purposes.unrestricted {
+        let gate = if accepted { "; the gate admits it" } else { "" };
+        item.note("no_purpose", format!("it has no extended key usage, so it is valid for every purpose{gate}"));
     } else if purposes.client && purposes.server {
         item.warn(
             "both_purposes",
-            "it carries both purposes: whoever steals this device can pose as a server of its names to your other devices",
+            "it is for clients and servers: if the device is stolen, it can impersonate a server of its names to your \
+             other devices",
         );
     } else if purposes.server {
-        item.note("server_only", "this is a server certificate: it does not let a device in");
+        item.note("server_only", "this is a server certificate: the gate does not admit a device with it");
         if mkcert && identity.dns_names.iter().any(|name| name.starts_with('-')) {
             item.warn(
                 "mkcert_option_order",
-                "an option was taken for a name: mkcert wants options before names, as in mkcert -client NAME",
+                "an option became a name: mkcert needs options before names, as in mkcert -client NAME",
             );
         }
     } else if !purposes.client {
-        item.warn("wrong_purpose", "it is for something else altogether: the gate lets nobody in with it");
+        item.warn("wrong_purpose", "it is for another purpose: the gate does not admit a device with it");
     }
-    if purposes.server && !purposes.unsaid {
+    if purposes.server && !purposes.unrestricted {
         if identity.dns_names.is_empty() && identity.ips.is_empty() {
             item.warn(
                 "no_alternative_name",
-                "it has no subject alternative name: clients look for the server's name nowhere else, and refuse it",
+                "it has no subject alternative name: clients read no other name, and reject it",
             );
         }
         if let Some(name) = identity.dns_names.iter().find(|name| is_wildcard_too_wide(name)) {
             item.warn(
                 "wildcard_too_wide",
                 format!(
-                    "{} is directly below a top-level name: OpenSSL and browsers do not take it",
+                    "{} is directly below a top-level domain: OpenSSL and browsers do not accept it",
                     printable(name, MAX)
                 ),
             );
         }
-        // Both ends count.
+        // notBefore and notAfter are both included.
         let length = days(identity.not_before, identity.not_after + 1);
         if length > APPLE_DAYS {
             item.warn(
                 "too_long",
-                format!("it is valid for {length} days: Apple's systems take no server's for more than 825"),
+                format!("it is valid for {length} days: Apple's systems reject server certificates of more than 825"),
             );
         } else if length > PUBLIC_DAYS {
             item.note(
                 "long",
-                format!("it is valid for {length} days: browsers take up to 398 from a public authority, Apple up to 825 from yours"),
+                format!(
+                    "it is valid for {length} days: browsers accept up to 398 from a public authority, Apple up to \
+                 825 from yours"
+                ),
             );
         }
     }
     if certificate.subject().as_raw() == certificate.issuer().as_raw() {
-        item.note("self_signed", "it is signed by itself: nobody vouches for it");
+        item.note("self_signed", "it is self-signed: no authority has signed it");
     }
 }

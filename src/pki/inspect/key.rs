@@ -1,4 +1,4 @@
-//! A private key in words.
+//! Describes a private key.
 
 use rcgen::PublicKeyData;
 
@@ -8,10 +8,10 @@ use crate::pki::keys;
 
 pub(super) fn describe(pem: &[u8], mode: u32) -> Item {
     let Ok(key) = keys::read(pem) else {
-        return Item::new("private_key", "a private key of a kind that cannot be used here");
+        return Item::new("private_key", "a private key of an unsupported type");
     };
     let spki = key.subject_public_key_info();
-    let mut item = Item::new("private_key", "a private key: a secret, never to be sent to anybody");
+    let mut item = Item::new("private_key", "a private key: keep it secret");
     item.fact("key", keys::describe(&spki));
     item.fact("key_fingerprint", format!("spki:{}", Sha256::of(&spki)));
     item.fact("encrypted", "no");
@@ -20,16 +20,16 @@ pub(super) fn describe(pem: &[u8], mode: u32) -> Item {
 }
 
 pub(super) fn encrypted() -> Item {
-    let mut item = Item::new("private_key", "a private key that asks for a passphrase");
+    let mut item = Item::new("private_key", "a private key, encrypted with a passphrase");
     item.fact("encrypted", "yes");
     item
 }
 
-/// Says so if others than the owner may read a secret.
+/// Adds a finding if others than the owner can read the file.
 pub(super) fn readable(item: &mut Item, mode: u32) {
     if mode & 0o004 != 0 {
-        item.warn("readable_by_all", "every user of this machine may read the file: chmod 600");
+        item.warn("readable_by_all", "every user of this machine can read the file: chmod 600");
     } else if mode & 0o040 != 0 {
-        item.note("readable_by_group", "the group of the file may read it");
+        item.note("readable_by_group", "the group of the file can read it");
     }
 }

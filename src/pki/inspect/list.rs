@@ -1,4 +1,4 @@
-//! A revocation list in words.
+//! Describes a revocation list.
 
 use time::OffsetDateTime;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
@@ -12,41 +12,35 @@ const MAX_NUMBER_BITS: u64 = 160;
 
 pub(super) fn describe(der: &[u8], now: OffsetDateTime) -> Item {
     let Ok((_, list)) = CertificateRevocationList::from_der(der) else {
-        return Item::new("revocation_list", "a revocation list that cannot be read");
+        return Item::new("revocation_list", "an unreadable revocation list");
     };
     let count = list.iter_revoked_certificates().count();
     let mut item = Item::new(
         "revocation_list",
         match count {
-            0 => "a revocation list with nothing on it".to_owned(),
-            1 => "a revocation list with one certificate that no longer counts".to_owned(),
-            count => format!("a revocation list with {count} certificates that no longer count"),
+            0 => "a revocation list without entries".to_owned(),
+            1 => "a revocation list with 1 revoked certificate".to_owned(),
+            count => format!("a revocation list with {count} revoked certificates"),
         },
     );
     item.fact("issuer", printable(&text::name(list.issuer()), MAX));
     match list.crl_number() {
-        // In decimal digits, as OpenSSL's readers know it; that takes a while for a number of a million.
+        // In decimal digits, as OpenSSL prints it. That is slow for very long numbers.
         Some(number) if number.bits() <= MAX_NUMBER_BITS => item.fact("number", number.to_string()),
-        Some(_) => {
-            item.warn("long_number", "its number is longer than 20 bytes (RFC 5280 section 5.2.3 allows no more)")
-        }
-        None => {
-            item.warn("no_number", "it has no number (RFC 5280 section 5.2.3): rustls, and so the gate, refuses it")
-        }
+        Some(_) => item.warn("long_number", "its number is longer than the 20 bytes of RFC 5280 section 5.2.3"),
+        None => item.warn("no_number", "it has no number (RFC 5280 section 5.2.3): the gate (rustls) rejects it"),
     }
     item.fact("made", date(list.last_update().timestamp()));
     match list.next_update().map(|at| at.timestamp()) {
-        None => {
-            item.warn("no_next_update", "it does not say until when it is good: rustls, and so the gate, refuses it")
-        }
+        None => item.warn("no_next_update", "it has no nextUpdate: the gate (rustls) rejects it"),
         Some(end) => {
             item.fact("good_until", date(end));
             item.fact("days_left", days(now.unix_timestamp(), end).to_string());
             if end < now.unix_timestamp() {
                 item.warn(
                     "expired",
-                    "it is out of date: a gate with expired_revocation_list = \"deny\" (the default) lets nobody in whom it \
-                     speaks for. A new one: doorward ca revoke",
+                    "it has expired: a gate with expired_revocation_list = \"deny\" (the default) rejects every device of \
+                     this authority. For a new list: doorward ca revoke",
                 );
             }
         }

@@ -1,7 +1,7 @@
-//! What a file is, in words, and what is odd about it.
+//! Describes what a file contains, and what is unusual about it.
 //!
-//! Reads whatever certificates come in: PEM blocks of every kind, DER, PKCS#12. It decides nothing: what the gate thinks
-//! of a certificate is `doorward explain`'s to say.
+//! Reads PEM blocks of every type, DER and PKCS#12. Whether the gate admits a certificate is decided elsewhere, see
+//! `doorward explain`.
 
 mod archive;
 mod certificate;
@@ -23,10 +23,10 @@ use crate::model::identity::Serial;
 use crate::model::names::printable;
 use crate::model::text::date;
 
-/// Text from a certificate is shown up to here, in characters.
+/// The longest text of a certificate that is shown, in characters.
 const MAX: usize = 200;
 
-/// So many names, or certificates on a list, are told.
+/// The number of names, or of entries of a list, that are shown.
 const SHOWN: usize = 20;
 
 /// How much a finding matters.
@@ -35,32 +35,32 @@ const SHOWN: usize = 20;
 pub enum Level {
     /// Good to know.
     Note,
-    /// Somebody will refuse it, or it is a risk.
+    /// Some programs reject it, or it is a risk.
     Warning,
 }
 
-/// Something odd.
+/// Something unusual.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How much it matters.
     pub level: Level,
-    /// What programs go by.
+    /// The identifier, for programs.
     pub id: &'static str,
-    /// What people read.
+    /// The text, for people.
     pub text: String,
 }
 
-/// One thing that is in a file.
+/// The description of one object in a file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Item {
-    /// What kind of thing: `certificate`, `private_key`, `certificate_request`, `revocation_list`, `archive`, `unknown`.
+    /// The type: `certificate`, `private_key`, `certificate_request`, `revocation_list`, `archive`, `unknown`.
     pub kind: &'static str,
     /// What it is, in words.
     pub is: String,
-    /// What it says, in the order to be told.
+    /// Its properties, in the order in which they are shown.
     #[serde(serialize_with = "as_map")]
     pub facts: Vec<(&'static str, String)>,
-    /// What is odd.
+    /// What is unusual about it.
     pub findings: Vec<Finding>,
 }
 
@@ -85,7 +85,7 @@ impl Item {
         self.findings.push(Finding { level: Level::Warning, id, text: text.into() });
     }
 
-    /// For people.
+    /// The text for people.
     pub fn text(&self) -> String {
         let mut out = format!("{}\n", self.is);
         let width = self.facts.iter().map(|(name, _)| name.len()).max().unwrap_or_default() + 1;
@@ -104,154 +104,152 @@ impl Item {
 /// What is in a file.
 #[derive(Clone, Debug)]
 pub enum Contents {
-    /// These things, in their order.
-    Things(Vec<Thing>),
-    /// A PKCS#12 archive, which asks for a password.
+    /// These objects, in their order.
+    Objects(Vec<Object>),
+    /// A PKCS#12 file, which needs a password.
     Archive(Vec<u8>),
 }
 
-/// One thing in a file, not looked into yet.
+/// One object in a file, not parsed yet.
 #[derive(Clone, Debug)]
-pub enum Thing {
+pub enum Object {
     /// A certificate.
     Certificate(CertificateDer<'static>),
-    /// A key that is not encrypted: its PEM.
+    /// An unencrypted key, in PEM.
     Key(Vec<u8>),
-    /// A key that asks for a passphrase.
+    /// An encrypted key.
     EncryptedKey,
-    /// A request for a certificate, in DER.
+    /// A certificate request, in DER.
     Request(Vec<u8>),
     /// A revocation list, in DER.
     List(Vec<u8>),
     /// A public key.
     PublicKey,
-    /// Something else: what its first line says.
+    /// Something else: the label of its first line.
     Other(String),
 }
 
-/// Finds out what is in a file. `None`: nothing that is known here.
+/// What a file contains. `None` if it is not recognised.
 pub fn contents(bytes: &[u8]) -> Option<Contents> {
-    // First: rustls takes an archive for a key.
+    // First, since rustls would read an archive as a key.
     if archive::is_one(bytes) {
         return Some(Contents::Archive(bytes.to_vec()));
     }
-    if let Some(thing) = der(bytes) {
-        return Some(Contents::Things(vec![thing]));
+    if let Some(object) = der(bytes) {
+        return Some(Contents::Objects(vec![object]));
     }
-    let things = pem(bytes);
-    (!things.is_empty()).then_some(Contents::Things(things))
+    let objects = pem(bytes);
+    (!objects.is_empty()).then_some(Contents::Objects(objects))
 }
 
-fn der(bytes: &[u8]) -> Option<Thing> {
+fn der(bytes: &[u8]) -> Option<Object> {
     if X509Certificate::from_der(bytes).is_ok_and(|(rest, _)| rest.is_empty()) {
-        Some(Thing::Certificate(CertificateDer::from(bytes.to_vec())))
+        Some(Object::Certificate(CertificateDer::from(bytes.to_vec())))
     } else if CertificateRevocationList::from_der(bytes).is_ok_and(|(rest, _)| rest.is_empty()) {
-        Some(Thing::List(bytes.to_vec()))
+        Some(Object::List(bytes.to_vec()))
     } else if X509CertificationRequest::from_der(bytes).is_ok_and(|(rest, _)| rest.is_empty()) {
-        Some(Thing::Request(bytes.to_vec()))
+        Some(Object::Request(bytes.to_vec()))
     } else if PrivateKeyDer::try_from(bytes).is_ok() {
-        Some(Thing::Key(super::pem::encode("PRIVATE KEY", bytes).into_bytes()))
+        Some(Object::Key(super::pem::encode("PRIVATE KEY", bytes).into_bytes()))
     } else {
         None
     }
 }
 
-/// The blocks of a PEM file. Those that rustls does not know are found by their first lines.
-fn pem(bytes: &[u8]) -> Vec<Thing> {
-    let mut things = Vec::new();
+/// The blocks of a PEM file. Those that rustls does not know are recognised by their label.
+fn pem(bytes: &[u8]) -> Vec<Object> {
+    let mut objects = Vec::new();
     let text = String::from_utf8_lossy(bytes);
     for block in text.split("-----BEGIN ").skip(1) {
         let Some((label, rest)) = block.split_once("-----") else { continue };
         let end = format!("-----END {label}-----");
         let Some((body, _)) = rest.split_once(&end) else {
-            things.push(Thing::Other(format!("{} without its last line", printable(label, 40))));
+            objects.push(Object::Other(format!("{} without its last line", printable(label, 40))));
             continue;
         };
         let whole = format!("-----BEGIN {label}-----{body}{end}\n");
         let decoded = <(SectionKind, Vec<u8>)>::from_pem_slice(whole.as_bytes()).ok();
-        things.push(match (label, decoded) {
-            (_, Some((SectionKind::Certificate, der))) => Thing::Certificate(der.into()),
-            (_, Some((SectionKind::Crl, der))) => Thing::List(der),
-            (_, Some((SectionKind::Csr, der))) => Thing::Request(der),
-            (_, Some((SectionKind::PublicKey, _))) => Thing::PublicKey,
+        objects.push(match (label, decoded) {
+            (_, Some((SectionKind::Certificate, der))) => Object::Certificate(der.into()),
+            (_, Some((SectionKind::Crl, der))) => Object::List(der),
+            (_, Some((SectionKind::Csr, der))) => Object::Request(der),
+            (_, Some((SectionKind::PublicKey, _))) => Object::PublicKey,
             (_, _) if label == "ENCRYPTED PRIVATE KEY" || body.contains("Proc-Type: 4,ENCRYPTED") => {
-                Thing::EncryptedKey
+                Object::EncryptedKey
             }
             (_, Some((SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey, _))) => {
-                Thing::Key(whole.into_bytes())
+                Object::Key(whole.into_bytes())
             }
             ("EC PARAMETERS", _) => continue,
-            (label, _) => Thing::Other(printable(label, 40)),
+            (label, _) => Object::Other(printable(label, 40)),
         });
     }
-    things
+    objects
 }
 
-/// What there is to say of these things. `mode`: the permissions of the file they are in.
-pub fn describe(things: &[Thing], now: OffsetDateTime, mode: u32) -> Vec<Item> {
-    let mut items: Vec<Item> = things.iter().map(|thing| one(thing, now, mode)).collect();
-    chains(things, &mut items);
-    keys(things, &mut items);
+/// Describes these objects. `mode`: the permissions of the file.
+pub fn describe(objects: &[Object], now: OffsetDateTime, mode: u32) -> Vec<Item> {
+    let mut items: Vec<Item> = objects.iter().map(|object| one(object, now, mode)).collect();
+    chains(objects, &mut items);
+    keys(objects, &mut items);
     items
 }
 
-fn one(thing: &Thing, now: OffsetDateTime, mode: u32) -> Item {
-    match thing {
-        Thing::Certificate(der) => certificate::describe(der, now),
-        Thing::Key(pem) => key::describe(pem, mode),
-        Thing::EncryptedKey => key::encrypted(),
-        Thing::Request(der) => request::describe(der),
-        Thing::List(der) => list::describe(der, now),
-        Thing::PublicKey => Item::new("public_key", "a public key: no secret, and no certificate"),
-        Thing::Other(label) => {
-            Item::new("unknown", format!("something that is not known here (its first line says {label})"))
-        }
+fn one(object: &Object, now: OffsetDateTime, mode: u32) -> Item {
+    match object {
+        Object::Certificate(der) => certificate::describe(der, now),
+        Object::Key(pem) => key::describe(pem, mode),
+        Object::EncryptedKey => key::encrypted(),
+        Object::Request(der) => request::describe(der),
+        Object::List(der) => list::describe(der, now),
+        Object::PublicKey => Item::new("public_key", "a public key: not secret, and not a certificate"),
+        Object::Other(label) => Item::new("unknown", format!("unknown content (its first line says {label})")),
     }
 }
 
-/// The certificates of a file, each with its place.
-fn certificates_of(things: &[Thing]) -> Vec<(usize, &CertificateDer<'static>)> {
-    let numbered = things.iter().enumerate();
+/// The certificates of a file, each with its index.
+fn certificates_of(objects: &[Object]) -> Vec<(usize, &CertificateDer<'static>)> {
+    let numbered = objects.iter().enumerate();
     numbered
-        .filter_map(|(index, thing)| if let Thing::Certificate(der) = thing { Some((index, der)) } else { None })
+        .filter_map(|(index, object)| if let Object::Certificate(der) = object { Some((index, der)) } else { None })
         .collect()
 }
 
-/// Whether a chain goes from the device upwards.
-fn chains(things: &[Thing], items: &mut [Item]) {
-    if let [(index, alone)] = certificates_of(things)[..]
+/// Checks that each certificate of a chain is signed by the next.
+fn chains(objects: &[Object], items: &mut [Item]) {
+    if let [(index, alone)] = certificates_of(objects)[..]
         && let Ok((_, server)) = X509Certificate::from_der(alone)
         && super::public::needs_intermediate(&server)
         && let Some(item) = items.get_mut(index)
     {
         item.warn(
             "intermediate_missing",
-            "an intermediate authority signed it, whose certificate is not behind it in the file: as certificate.chain, it would be \
-             refused by clients that know only the root",
+            "the certificate of the intermediate authority that signed it is missing in the file: used as \
+             certificate.chain, clients that know only the root would reject it",
         );
     }
-    for pair in certificates_of(things).windows(2) {
+    for pair in certificates_of(objects).windows(2) {
         let [(below, lower), (_, upper)] = pair else { continue };
         let Ok((_, lower)) = X509Certificate::from_der(lower) else { continue };
-        // Several roots in one file are a list of whom to trust, not a chain.
+        // Several roots in one file are trust anchors, not a chain.
         let own = lower.subject().as_raw() == lower.issuer().as_raw();
         if let (false, Some(item)) = (own || super::has_signed(upper, &lower), items.get_mut(*below)) {
             item.warn(
                 "chain_broken",
-                "the certificate behind it in the file has not signed it. A chain begins with the device or server; each \
-                 one is signed by the next",
+                "the next certificate in the file has not signed it. A chain starts with the device or server, and each \
+                 certificate is signed by the next",
             );
         }
     }
 }
 
-/// Whether keys belong to the certificate they are with.
-fn keys(things: &[Thing], items: &mut [Item]) {
-    let certificates = certificates_of(things);
+/// Checks that keys match the first certificate.
+fn keys(objects: &[Object], items: &mut [Item]) {
+    let certificates = certificates_of(objects);
     let Some((_, first)) = certificates.first() else { return };
     let Ok((_, first)) = X509Certificate::from_der(first) else { return };
-    for (thing, item) in things.iter().zip(items) {
-        if let Thing::Key(pem) = thing
+    for (object, item) in objects.iter().zip(items) {
+        if let Object::Key(pem) = object
             && let Ok(key) = super::keys::read(pem)
         {
             if super::keys::fits(&key, first.public_key().raw) {
@@ -263,45 +261,48 @@ fn keys(things: &[Thing], items: &mut [Item]) {
     }
 }
 
-/// What there is to say of an archive that opened with `password`, and of what is in it.
+/// Describes an archive that `password` opens, and its contents.
 pub fn describe_archive(
     bytes: &[u8],
     password: &str,
     now: OffsetDateTime,
     mode: u32,
 ) -> Result<Vec<Item>, p12_keystore::error::Error> {
-    let (item, things) = archive::describe(bytes, password, mode)?;
-    // Who may read the archive has been said. Its certificates are no chain: whom to trust may be among them.
-    let mut inside: Vec<Item> = things.iter().map(|thing| one(thing, now, 0o600)).collect();
-    keys(&things, &mut inside);
+    let (item, objects) = archive::describe(bytes, password, mode)?;
+    // The permissions are reported for the archive. Its certificates are no chain: a trust anchor may be among them.
+    let mut inside: Vec<Item> = objects.iter().map(|object| one(object, now, 0o600)).collect();
+    keys(&objects, &mut inside);
     Ok(std::iter::once(item).chain(inside).collect())
 }
 
+/// Passwords of PKCS#12 files that are public knowledge: mkcert and Java write the first.
+pub const WELL_KNOWN_PASSWORDS: [&str; 2] = ["changeit", ""];
+
 /// The certificates in a file, which may be an archive that opens with one of these passwords.
 pub fn certificates(bytes: &[u8], passwords: &[&str]) -> Vec<CertificateDer<'static>> {
-    let things = match contents(bytes) {
-        Some(Contents::Things(things)) => things,
+    let objects = match contents(bytes) {
+        Some(Contents::Objects(objects)) => objects,
         Some(Contents::Archive(bytes)) => {
             let opened = passwords.iter().find_map(|password| archive::describe(&bytes, password, 0o600).ok());
-            opened.map(|(_, things)| things).unwrap_or_default()
+            opened.map(|(_, objects)| objects).unwrap_or_default()
         }
         None => Vec::new(),
     };
-    let certificate = |thing| if let Thing::Certificate(der) = thing { Some(der) } else { None };
-    things.into_iter().filter_map(certificate).collect()
+    let certificate = |object| if let Object::Certificate(der) = object { Some(der) } else { None };
+    objects.into_iter().filter_map(certificate).collect()
 }
 
-/// A serial number, for people: of one that is longer than any may be (RFC 5280 section 4.1.2.2: 20 bytes) the beginning.
+/// A serial number for people, truncated if it is longer than RFC 5280 section 4.1.2.2 allows (20 bytes).
 fn serial(serial: &Serial) -> String {
     printable(&serial.to_string(), MAX)
 }
 
-/// So many of things of a kind are told one by one.
-fn some(mut things: Vec<String>) -> String {
-    let more = things.len().saturating_sub(SHOWN);
-    things.truncate(SHOWN);
-    let told = things.join(", ");
-    if more == 0 { told } else { format!("{told}, and {more} more") }
+/// The first items of a list, and the number of the others.
+fn shorten(mut objects: Vec<String>) -> String {
+    let more = objects.len().saturating_sub(SHOWN);
+    objects.truncate(SHOWN);
+    let shown = objects.join(", ");
+    if more == 0 { shown } else { format!("{shown}, and {more} more") }
 }
 
 /// Whole days between two moments, rounded down.
@@ -312,15 +313,16 @@ const fn days(from: i64, to: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::DeviceAuthority;
     use crate::ca::inventory::now;
     use crate::model::names::Name;
-    use crate::pki::{DeviceAuthority, Revocation, RevokedFor};
+    use crate::pki::{Revocation, RevocationReason};
 
     #[test]
-    fn damaged_files_are_said_to_be_something_or_nothing() {
+    fn damaged_files_are_described_without_panic() {
         let devices = DeviceAuthority::new().expect("an authority");
         let device = devices.issue(&Name::parse("alice-phone").expect("a name")).expect("a device");
-        let revoked = [Revocation { serial: device.serial().to_vec(), at: now(), reason: RevokedFor::Lost }];
+        let revoked = [Revocation { serial: device.serial().to_vec(), at: now(), reason: RevocationReason::Lost }];
         let list = devices.authority().revocation_list(&revoked, 1, devices.authority().not_after()).expect("a list");
         let files = [
             device.certificate().to_vec(),
@@ -332,14 +334,14 @@ mod tests {
         let mut understood = 0;
         for file in files {
             let whole = contents(&file);
-            assert!(matches!(&whole, Some(Contents::Things(things)) if !things.is_empty()), "{whole:?}");
+            assert!(matches!(&whole, Some(Contents::Objects(objects)) if !objects.is_empty()), "{whole:?}");
             for at in 0..file.len() {
                 let mut changed = file.clone();
                 changed[at] ^= 1 << (at % 8);
                 for damaged in [&changed[..], &file[..at]] {
-                    if let Some(Contents::Things(things)) = contents(damaged) {
-                        let items = describe(&things, now(), 0o600);
-                        assert_eq!(items.len(), things.len());
+                    if let Some(Contents::Objects(objects)) = contents(damaged) {
+                        let items = describe(&objects, now(), 0o600);
+                        assert_eq!(items.len(), objects.len());
                         understood += items.iter().filter(|item| !item.text().is_empty()).count();
                     }
                 }

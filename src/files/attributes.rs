@@ -1,7 +1,7 @@
-//! Owner, group, mode and access control list of a file that takes the place of another one.
+//! Owner, group, mode and access control list of a file that replaces another one.
 //!
-//! A gate that runs as a user of its own must still be able to read its key when an administrator has renewed it, so a
-//! replaced file hands these on. A key is never readable by more users than before, nor by every user.
+//! A gate that runs as its own user must still be able to read its key after root has renewed it, so the new file gets the
+//! attributes of the old one. A key never becomes readable by more users than before, nor by every user.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -16,36 +16,36 @@ use rustix::process::{Gid, Uid, geteuid};
 use super::Access;
 use super::folder::{Actor, Folder};
 
-/// Where Linux keeps the access control list of a file (acl(5)).
+/// The extended attribute of the access control list (acl(5)).
 const ACL: &str = "system.posix_acl_access";
 
-/// The longest list that is handed on: some 500 entries.
+/// The longest list that is copied: about 500 entries.
 const ACL_MAX: usize = 4096;
 
 const GROUP: u32 = 0o070;
 const OTHERS: u32 = 0o007;
 
-/// Something about a written file is not as it should be, and the user can mend it.
+/// A file was written, but not with the attributes that it should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {
-    /// The file system does not take permissions.
+    /// The file system does not support permissions.
     NoPermissions {
         /// The folder.
         folder: PathBuf,
-        /// What its files have instead.
+        /// The mode that its files have instead.
         mode: u32,
-        /// What the system said.
+        /// The error of the system.
         error: String,
     },
-    /// Others can read a key, because the file system does not take permissions.
+    /// Others can read a key, because the file system does not support permissions.
     KeyReadable {
         /// The file.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
     },
-    /// Every user could read a key that was replaced; the new one cannot be read so.
+    /// Every user could read a key that was replaced. The new file has stricter permissions.
     KeyWasReadable {
         /// The file.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum Warning {
     OwnerLost {
         /// The file.
         path: PathBuf,
-        /// Who owned it.
+        /// Its user and group before.
         owner: (u32, u32),
         /// Its permissions before.
         mode: u32,
@@ -66,7 +66,7 @@ pub enum Warning {
         /// The file.
         path: PathBuf,
     },
-    /// The file system knows no locks.
+    /// The file system does not support locks.
     NoLocks {
         /// The folder.
         folder: PathBuf,
@@ -78,7 +78,7 @@ impl fmt::Display for Warning {
         match self {
             Self::NoPermissions { folder, mode, error } => write!(
                 f,
-                "the file system of {} does not take permissions ({error}); files there have mode {mode:04o}, which {}",
+                "the file system of {} does not support permissions ({error}); files there have mode {mode:04o}, which {}",
                 folder.display(),
                 match mode {
                     mode if mode & OTHERS != 0 => "lets every user of this machine read them",
@@ -88,53 +88,53 @@ impl fmt::Display for Warning {
             ),
             Self::KeyReadable { path, mode } => write!(
                 f,
-                "{} holds a key, and {} can read it (mode {mode:04o}), for the file system does not take permissions\n  move \
+                "{} holds a key that {} can read (mode {mode:04o}): the file system does not support permissions\n  move \
                  the keys to one that does, or mount this one with umask=077",
                 path.display(),
                 if mode & OTHERS == 0 { "its group" } else { "every user of this machine" },
             ),
             Self::KeyWasReadable { path, mode } => write!(
                 f,
-                "{} holds a key, and every user of this machine could read it; it has mode {mode:04o} now\n  if somebody \
-                 else may have read the old one, make a new key",
+                "{} holds a key that every user of this machine could read; it has mode {mode:04o} now\n  if the old key \
+                 may have been read, make a new one",
                 path.display()
             ),
             Self::OwnerLost { path, owner: (user, group), mode } => write!(
                 f,
-                "{path} belonged to user {user} and group {group}, which only root can keep; if the gate reads it as one of \
-                 them, it cannot now\n  sudo chown {user}:{group} {path} && sudo chmod {mode:o} {path}",
+                "{path} belonged to user {user} and group {group}, which only root can restore; a gate that runs as one of \
+                 them cannot read it now\n  sudo chown {user}:{group} {path} && sudo chmod {mode:o} {path}",
                 path = path.display()
             ),
             Self::AclLost { path } => write!(
                 f,
-                "{} had an access control list, which could not be kept\n  set it again with setfacl; see what it has: \
-                 getfacl {0}",
+                "{} lost its access control list\n  set it again with setfacl; to show it: getfacl {0}",
                 path.display()
             ),
             Self::NoLocks { folder } => write!(
                 f,
-                "the file system of {} knows no locks: do not run two commands there at once",
+                "the file system of {} does not support locks: do not run two commands there at once",
                 folder.display()
             ),
         }
     }
 }
 
-/// What a file has that is to be replaced.
+/// The attributes of a file that is to be replaced.
 #[derive(Debug)]
-pub(in crate::ca) struct Replaced {
+pub(crate) struct Replaced {
     there: Stat,
     acl: Option<Vec<u8>>,
 }
 
 impl Replaced {
-    /// Of the regular file of this name, if there is one. A file of several names may be another user's, linked here.
-    pub(in crate::ca) fn look(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
+    /// Those of the regular file of this name, if it exists. One with several hard links may be another user's, and is
+    /// ignored.
+    pub(crate) fn look(folder: &Folder, name: &OsStr) -> io::Result<Option<Self>> {
         let there = folder
             .stat(name)?
             .filter(|there| FileType::from_raw_mode(there.st_mode) == FileType::RegularFile && there.st_nlink == 1);
         let Some(there) = there else { return Ok(None) };
-        // Who cannot read it cannot keep its list, and is told by the owner's warning.
+        // A user that cannot read it cannot keep its list, and gets the warning about the owner.
         let open = folder.open_file(Path::new(name)).ok();
         let acl = open.and_then(|file| {
             let mut list = vec![0; ACL_MAX];
@@ -146,9 +146,8 @@ impl Replaced {
     }
 }
 
-/// Gives a file that was just made, and is still empty, what it is to have: as `access` says if it is new, otherwise what the
-/// replaced one had. `path` is where it will stand.
-pub(in crate::ca) fn apply(
+/// Sets the attributes of a new, empty file: those of the replaced file, or what `access` says. `path` is its final path.
+pub(crate) fn apply(
     file: &File,
     access: Access,
     replaced: Option<&Replaced>,
@@ -160,7 +159,7 @@ pub(in crate::ca) fn apply(
     let mut given_away = false;
     if let Some(Replaced { there, acl }) = replaced {
         let before = there.st_mode & 0o777;
-        mode = before & access.most() | 0o400;
+        mode = before & access.mask() | 0o400;
         if access == Access::Private && before & OTHERS != 0 {
             warnings.push(Warning::KeyWasReadable { path: path.to_owned(), mode });
         }
@@ -169,14 +168,14 @@ pub(in crate::ca) fn apply(
         let differs = (new.st_uid != there.st_uid, new.st_gid != there.st_gid);
         given_away = differs != (false, false) && geteuid().is_root() && fchown(file, Some(user), Some(group)).is_ok();
         if !given_away && differs != (false, false) {
-            // An ordinary user can keep a group of its own.
+            // Without root, only a group of this user can be kept.
             let group_kept = !differs.1 || actor.act(|| fchown(file, None, Some(group))).is_ok();
             if !group_kept {
                 mode &= !GROUP;
             }
             if !group_kept || differs.0 {
                 let owner = (there.st_uid, there.st_gid);
-                warnings.push(Warning::OwnerLost { path: path.to_owned(), owner, mode: before & access.most() });
+                warnings.push(Warning::OwnerLost { path: path.to_owned(), owner, mode: before & access.mask() });
             }
         }
         if let Some(acl) = acl
@@ -199,7 +198,7 @@ pub(in crate::ca) fn apply(
         let error = changed.err().map_or_else(|| "chmod has no effect".to_owned(), |error| format!("chmod: {error}"));
         let folder = super::parent(path).to_owned();
         let warning = Warning::NoPermissions { folder, mode: now, error };
-        // One is enough: the folders of one command are on one file system, mostly.
+        // Once: the folders of one command are mostly on one file system.
         if !warnings.iter().any(|there| matches!(there, Warning::NoPermissions { .. })) {
             warnings.push(warning);
         }
@@ -207,7 +206,7 @@ pub(in crate::ca) fn apply(
     Ok(())
 }
 
-/// FAT, exFAT, CIFS and FUSE refuse in one of these ways.
+/// FAT, exFAT, CIFS and FUSE report one of these.
 fn refuses_permissions(error: Errno) -> bool {
     matches!(error, Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL | Errno::ACCESS)
 }

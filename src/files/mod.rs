@@ -1,4 +1,4 @@
-//! Writing keys and certificates to disk: the whole set or nothing, and never half a file.
+//! Writes sets of files atomically, with the rights of the folder's owner.
 
 mod attributes;
 mod folder;
@@ -6,8 +6,8 @@ mod folder;
 pub use attributes::Warning;
 pub use folder::Folder;
 
-pub(super) use attributes::Replaced;
-pub(super) use folder::{Actor, Made};
+pub(crate) use attributes::Replaced;
+pub(crate) use folder::{Actor, Made};
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -21,9 +21,9 @@ use self::folder::cannot_sync;
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Its owner alone (0600): keys, and archives with keys.
+    /// The owner (0600): keys, and archives with keys.
     Private,
-    /// Everybody (0644): certificates.
+    /// Every user (0644): certificates.
     Public,
 }
 
@@ -36,8 +36,8 @@ impl Access {
         }
     }
 
-    /// What a file may keep of the permissions of one that it replaces.
-    const fn most(self) -> u32 {
+    /// The permission bits that a file may keep of one that it replaces.
+    const fn mask(self) -> u32 {
         match self {
             Self::Private => 0o660,
             Self::Public => 0o666,
@@ -45,10 +45,10 @@ impl Access {
     }
 }
 
-/// What to do about a file that is there already.
+/// What to do about a file that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// Keep it and write nothing at all.
+    /// Keep it, and write no file.
     Keep,
     /// Replace it.
     Replace,
@@ -57,11 +57,11 @@ pub enum Existing {
 /// A file to be written.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NewFile {
-    /// Where.
+    /// Its path.
     pub path: PathBuf,
-    /// What.
+    /// Its contents.
     pub contents: Vec<u8>,
-    /// For whose eyes.
+    /// Who may read it.
     pub access: Access,
 }
 
@@ -71,22 +71,22 @@ impl fmt::Debug for NewFile {
     }
 }
 
-/// How many of the files in the way are named.
+/// The number of existing files that an error names.
 const SHOWN: usize = 3;
 
 /// Files could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// These are there already. Nothing was written.
-    #[error("would overwrite {}", in_the_way(.0))]
+    /// These files exist. Nothing was written.
+    #[error("would overwrite {}", shorten(.0))]
     Exists(Vec<PathBuf>),
-    /// The system refused something.
+    /// A system call failed.
     #[error("failed to {action} {path}")]
     Io {
-        /// What was tried, as in "failed to … `path`".
+        /// What was attempted, as in "failed to … `path`".
         action: &'static str,
-        /// With which file or folder.
+        /// The file or folder.
         path: PathBuf,
         /// Why not.
         source: io::Error,
@@ -94,7 +94,7 @@ pub enum Error {
 }
 
 /// The first of `paths`, and how many more there are.
-fn in_the_way(paths: &[PathBuf]) -> String {
+fn shorten(paths: &[PathBuf]) -> String {
     let shown: Vec<_> = paths.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
     let shown = shown.join(", ");
     match paths.len().saturating_sub(SHOWN) {
@@ -103,14 +103,13 @@ fn in_the_way(paths: &[PathBuf]) -> String {
     }
 }
 
-/// Writes `files`, and the folders they need with mode 0700. Says what the file systems did not do as they were asked.
+/// Writes `files`, and the folders they need with mode 0700. Returns what the file system did not do as asked.
 ///
-/// Every file is written to the disk under another name beside its place, and only when all of them are there are
-/// they renamed, so that no reader ever sees half a file and a full disk leaves everything as it was. A new file has the
-/// permissions that [`Access`] says, whatever the umask; one that replaces another keeps owner, group, permissions and
-/// access control list of that one. With [`Existing::Keep`] the files appear all or none. With
-/// [`Existing::Replace`] each is replaced in one step; should the system refuse one of these renames, the error names
-/// the file, and those before it in `files` are the new ones.
+/// Every file is written under a temporary name beside its destination. Only when all are on the disk are they renamed, so
+/// no reader sees a partial file, and a full disk changes nothing. A new file has the permissions of [`Access`], whatever
+/// the umask; one that replaces another keeps its owner, group, permissions and access control list. With
+/// [`Existing::Keep`] all files appear or none. With [`Existing::Replace`] each is replaced in one step; if one of these
+/// renames fails, the error names the file, and those before it in `files` are replaced.
 ///
 /// Root writes with the rights of the owner of each folder, see [`folder`].
 pub fn write_all(files: &[NewFile], existing: Existing) -> Result<Vec<Warning>, Error> {
@@ -133,9 +132,9 @@ fn check_places(files: &[NewFile], existing: Existing) -> Result<(), Error> {
     if taken.is_empty() { Ok(()) } else { Err(Error::Exists(taken)) }
 }
 
-/// Files that are on the disk under other names beside their places. What is not placed is removed when this is dropped.
+/// Files on the disk under temporary names beside their destinations. Those not renamed are removed on drop.
 #[derive(Debug, Default)]
-pub(in crate::ca) struct Staged {
+pub(crate) struct Staged {
     files: Vec<StagedFile>,
     made: Vec<Made>,
 }
@@ -146,17 +145,13 @@ struct StagedFile {
     temporary: OsString,
     name: OsString,
     path: PathBuf,
-    /// It stands under its own name now.
+    /// It was renamed to its destination.
     placed: bool,
 }
 
 impl Staged {
-    /// Writes the files to the disk. With the rights of `actor`, if one is given, instead of those of the owner of each folder.
-    pub(in crate::ca) fn prepare(
-        files: &[NewFile],
-        actor: Option<Actor>,
-        warnings: &mut Vec<Warning>,
-    ) -> Result<Self, Error> {
+    /// Writes the files under temporary names, with the rights of `actor` or of the owner of each folder.
+    pub(crate) fn prepare(files: &[NewFile], actor: Option<Actor>, warnings: &mut Vec<Warning>) -> Result<Self, Error> {
         let mut staged = Self::default();
         for file in files {
             let name = file.path.file_name().ok_or(io::ErrorKind::IsADirectory);
@@ -188,11 +183,11 @@ impl Staged {
         Ok(staged)
     }
 
-    /// Gives the files their names.
-    pub(in crate::ca) fn place(mut self, existing: Existing) -> Result<(), Error> {
+    /// Renames the files to their destinations.
+    pub(crate) fn place(mut self, existing: Existing) -> Result<(), Error> {
         for file in &mut self.files {
             let renamed = match existing {
-                // Refuses even a file that has appeared since it was looked for.
+                // Also fails for a file that appeared since the check.
                 Existing::Keep => file.folder.rename_new(&file.temporary, &file.folder, &file.name),
                 Existing::Replace => file.folder.rename(&file.temporary, &file.folder, &file.name),
             };
@@ -210,7 +205,7 @@ impl Staged {
                 }
             }
         }
-        // A rename is on the disk when its folder is.
+        // A rename is durable once its folder is synced.
         for file in &self.files {
             file.folder.sync().map_err(io_error("write to disk", parent(&file.path)))?;
         }
@@ -218,10 +213,10 @@ impl Staged {
         Ok(())
     }
 
-    /// With [`Existing::Keep`] what has appeared already goes again.
+    /// With [`Existing::Keep`], removes the files that were renamed.
     fn undo(&self, existing: Existing) {
         for file in self.files.iter().filter(|file| file.placed && existing == Existing::Keep) {
-            // The error that brought us here is the one to tell.
+            // The first error is the one to report.
             let _ = file.folder.remove(&file.name);
         }
     }
@@ -230,7 +225,7 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         for file in self.files.iter().filter(|file| !file.placed) {
-            // The error that brought us here is the one to tell.
+            // The first error is the one to report.
             let _ = file.folder.remove(&file.temporary);
         }
         for made in self.made.iter().rev() {
@@ -239,14 +234,15 @@ impl Drop for Staged {
     }
 }
 
-/// A name that no file has.
+/// An unused file name.
 fn temporary_name() -> io::Result<OsString> {
-    let random = crate::pki::random::<8>().map_err(io::Error::other)?;
+    let mut random = [0; 8];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random bytes from the system"))?;
     Ok(format!(".doorward-{:016x}", u64::from_be_bytes(random)).into())
 }
 
-/// Writes a file to the disk under `name`; `file.path` is where it will stand.
-pub(in crate::ca) fn write(
+/// Writes a file to the disk under `name`; `file.path` is its destination.
+pub(crate) fn write(
     folder: &Folder,
     name: &OsStr,
     file: &NewFile,
@@ -254,7 +250,7 @@ pub(in crate::ca) fn write(
     warnings: &mut Vec<Warning>,
 ) -> io::Result<()> {
     let mut new = folder.new_file(name)?;
-    // Before there is anything in it to be read.
+    // Before it has contents that could be read.
     attributes::apply(&new, file.access, replaced, folder.actor(), &file.path, warnings)?;
     new.write_all(&file.contents)?;
     match rustix::fs::fsync(&new) {
@@ -263,8 +259,8 @@ pub(in crate::ca) fn write(
     }
 }
 
-/// The folder a file is in.
-pub(in crate::ca) fn parent(path: &Path) -> &Path {
+/// The folder of a file.
+pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) => Path::new("."),
@@ -272,7 +268,7 @@ pub(in crate::ca) fn parent(path: &Path) -> &Path {
     }
 }
 
-pub(in crate::ca) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let path = path.to_owned();
     move |source| Error::Io { action, path, source }
 }
@@ -306,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_private_certificates_public_and_folders_closed() {
+    fn new_files_and_folders_have_their_modes() {
         let folder = tempfile::tempdir().expect("a folder");
         let (key, certificate) = (folder.path().join("a/b/key.pem"), folder.path().join("a/c/certificate.pem"));
         write_all(&[file(&key, "k", Access::Private), file(&certificate, "c", Access::Public)], Existing::Keep)
@@ -319,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_in_the_way_and_nothing_is_written() {
+    fn one_existing_file_prevents_all_writes() {
         let folder = tempfile::tempdir().expect("a folder");
         let taken = folder.path().join("taken");
         fs::write(&taken, "old").expect("written");
@@ -334,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_in_the_way_are_named_but_not_pages_of_them() {
+    fn error_names_few_of_many_existing_files() {
         let exists = |n: usize| Error::Exists((0..n).map(|i| PathBuf::from(i.to_string())).collect()).to_string();
         assert_eq!(exists(1), "would overwrite 0");
         assert_eq!(exists(3), "would overwrite 0, 1, 2");
@@ -342,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dangling_link_is_a_file_in_the_way() {
+    fn dangling_link_counts_as_existing_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).expect("a link");
@@ -353,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_key_keeps_its_mode_but_is_not_for_every_user() {
+    fn replaced_key_keeps_its_mode_without_other_users() {
         let folder = tempfile::tempdir().expect("a folder");
         let key = folder.path().join("key");
         fs::write(&key, "old").expect("written");
@@ -362,13 +358,13 @@ mod tests {
         let warnings = write_new(&key, b"new", Access::Private, Existing::Replace).expect("written");
         assert_eq!(warnings, [Warning::KeyWasReadable { path: key.clone(), mode: 0o660 }]);
         assert_eq!((fs::read_to_string(&key).expect("there").as_str(), mode(&key)), ("new", 0o660));
-        // Whoever had it open still reads the old one to its end: it was replaced, not rewritten.
+        // An open descriptor still reads the old contents: the file was replaced, not rewritten.
         assert_eq!(io::read_to_string(held).expect("readable"), "old");
         assert_eq!(names(folder.path()), ["key"]);
     }
 
     #[test]
-    fn what_cannot_be_finished_leaves_nothing_behind() {
+    fn failed_write_leaves_nothing_behind() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("file"), "").expect("written");
         let good = folder.path().join("a/b/good");
@@ -377,13 +373,13 @@ mod tests {
         assert!(matches!(write_all(&files, Existing::Keep), Err(Error::Io { .. })));
         assert_eq!(names(folder.path()), ["file"]);
 
-        // The same place twice: the second rename is refused when the first file has appeared already.
+        // The same path twice: the second rename fails, since the first file exists.
         assert!(matches!(write_all(&[files[0].clone(), files[0].clone()], Existing::Keep), Err(Error::Exists(_))));
         assert_eq!(names(folder.path()), ["file"]);
     }
 
     #[test]
-    fn a_folder_in_the_place_of_a_file_is_never_replaced() {
+    fn folder_is_never_replaced_by_a_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let place = folder.path().join("key");
         fs::create_dir(&place).expect("a folder");

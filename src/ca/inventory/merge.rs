@@ -1,27 +1,27 @@
-//! What a revocation list says and the inventory does not.
+//! Merges an existing revocation list into the inventory.
 //!
-//! An inventory of yesterday may have been put back, or an authority imported anew. What was revoked since must not come in
-//! again with the next list, so the list that lies there is believed, if the authority has signed it.
+//! If an older inventory was restored, or an authority imported again, certificates that were revoked since must stay
+//! revoked in the next list. So entries of the existing list are taken over, if the authority has signed it.
 
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 use x509_parser::x509::ReasonCode;
 
-use super::{Entry, Inventory};
+use super::{CertificateEntry, Inventory};
 use crate::model::identity::Serial;
-use crate::pki::{RevokedFor, has_signed_list};
+use crate::pki::{RevocationReason, has_signed_list};
 
 impl Inventory {
-    /// Takes over from `list` (DER), which lies in the place of the revocation list of this authority, what is not known
-    /// here: how many certificates that were. Nothing if somebody else has signed it.
-    pub fn recall(&mut self, authority: &str, certificate: &CertificateDer<'_>, list: &[u8]) -> usize {
+    /// Adds the entries of `list` (DER), the existing revocation list of this authority, that the inventory lacks, and
+    /// returns their number. A list that the authority has not signed is ignored.
+    pub fn merge_revocation_list(&mut self, authority: &str, certificate: &CertificateDer<'_>, list: &[u8]) -> usize {
         if !has_signed_list(certificate, list) {
             return 0;
         }
         let Ok((_, list)) = CertificateRevocationList::from_der(list) else { return 0 };
         let Some(entry) = self.authorities.iter_mut().find(|entry| entry.id == authority) else { return 0 };
-        // TOML has signed numbers.
+        // TOML integers are signed.
         let number = list.crl_number().and_then(|number| i64::try_from(number).ok()?.try_into().ok());
         entry.list_number = entry.list_number.max(number.unwrap_or_default());
         let mut count = 0;
@@ -29,7 +29,7 @@ impl Inventory {
             let serial = Serial::from_be_bytes(revoked.raw_serial()).to_string();
             let known = self.certificates.iter().position(|one| one.authority == authority && one.serial == serial);
             let known = known.unwrap_or_else(|| {
-                self.certificates.push(Entry::unknown(&serial, authority));
+                self.certificates.push(CertificateEntry::of_serial(&serial, authority));
                 self.certificates.len() - 1
             });
             if let Some(entry) = self.certificates.get_mut(known)
@@ -45,23 +45,24 @@ impl Inventory {
     }
 }
 
-fn reason(code: Option<ReasonCode>) -> RevokedFor {
+fn reason(code: Option<ReasonCode>) -> RevocationReason {
     match code {
-        Some(ReasonCode::KeyCompromise) => RevokedFor::Lost,
-        Some(ReasonCode::Superseded) => RevokedFor::Replaced,
-        Some(ReasonCode::CessationOfOperation) => RevokedFor::Retired,
-        _ => RevokedFor::Unspecified,
+        Some(ReasonCode::KeyCompromise) => RevocationReason::Lost,
+        Some(ReasonCode::Superseded) => RevocationReason::Replaced,
+        Some(ReasonCode::CessationOfOperation) => RevocationReason::Retired,
+        _ => RevocationReason::Unspecified,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ca::DeviceAuthority;
     use crate::ca::inventory::{AuthorityEntry, Signs, now};
-    use crate::pki::{DeviceAuthority, Revocation};
+    use crate::pki::Revocation;
 
     #[test]
-    fn number_serial_date_and_reason_are_taken_over_once_and_of_nobody_elses_list() {
+    fn only_entries_of_a_list_signed_by_the_authority_are_merged() {
         let (devices, others) = (DeviceAuthority::new().expect("one"), DeviceAuthority::new().expect("another"));
         let mut inventory = Inventory::default();
         inventory.authorities.push(AuthorityEntry {
@@ -73,7 +74,12 @@ mod tests {
             revocation_list: Some("clients.crl".to_owned()),
             list_number: 5,
         });
-        let reasons = [RevokedFor::Lost, RevokedFor::Replaced, RevokedFor::Retired, RevokedFor::Unspecified];
+        let reasons = [
+            RevocationReason::Lost,
+            RevocationReason::Replaced,
+            RevocationReason::Retired,
+            RevocationReason::Unspecified,
+        ];
         let revoked: Vec<Revocation> = reasons
             .iter()
             .zip(1..)
@@ -83,17 +89,17 @@ mod tests {
             by.authority().revocation_list(&revoked, number, by.authority().not_after()).expect("a list")
         };
         let own = devices.authority().certificate();
-        // The same name, another key; and no list at all.
-        assert_eq!(inventory.recall("devices", own, &list(&others, 1 << 40)), 0);
-        assert_eq!(inventory.recall("devices", own, b"none"), 0);
-        assert_eq!(inventory.recall("elsewhere", own, &list(&devices, 1 << 40)), 0);
+        // Another key; no list; another authority.
+        assert_eq!(inventory.merge_revocation_list("devices", own, &list(&others, 1 << 40)), 0);
+        assert_eq!(inventory.merge_revocation_list("devices", own, b"none"), 0);
+        assert_eq!(inventory.merge_revocation_list("elsewhere", own, &list(&devices, 1 << 40)), 0);
         assert_eq!((inventory.revocations("devices"), inventory.authorities[0].list_number), (vec![], 5));
-        assert_eq!(inventory.recall("devices", own, &list(&devices, 1 << 40)), 4);
+        assert_eq!(inventory.merge_revocation_list("devices", own, &list(&devices, 1 << 40)), 4);
         assert_eq!(
             (inventory.revocations("devices"), inventory.authorities[0].list_number),
             (revoked.clone(), 1 << 40)
         );
-        assert_eq!(inventory.recall("devices", own, &list(&devices, 7)), 0, "known by now");
+        assert_eq!(inventory.merge_revocation_list("devices", own, &list(&devices, 7)), 0, "known by now");
         assert_eq!(
             (inventory.revocations("devices"), inventory.authorities[0].list_number),
             (revoked.clone(), 1 << 40)

@@ -2,26 +2,26 @@
 //!
 //! # Threat model
 //!
-//! The folder of the authorities belongs to a user, and `doorward ca` may be run in it by another one: by root, mostly,
-//! for only root reaches the gate. Its owner can rename, link and replace everything in it at any moment. Root must not be
-//! led to read, write, overwrite, give away or change the mode of anything that this owner could not reach alone:
+//! The folder of the authorities belongs to one user, and `doorward ca` may be run by another one, mostly root, since only
+//! root can reach the gate's control socket. The owner can rename, link and replace anything in the folder at any moment.
+//! Root must not be made to read, write, give away or change the mode of anything that the owner could not reach:
 //!
-//! * A path is walked once, component by component from a descriptor (`openat`, `O_NOFOLLOW`); what was opened is what is
-//!   used. Files are made, renamed and removed relative to that descriptor.
-//! * A symbolic link is followed only if it, and the folder it stands in, belong to this user or to root (or to who owns
-//!   `/`, where a container does not know root). A link of anybody else is an error that names it.
-//! * Root acts with the user and group of the owner of the folder ([`crate::sys::credentials`]), and with no other rights,
-//!   for everything that paths of the folder or of the inventory lead to. What is made belongs to that owner. Only a
-//!   descriptor of a file that was just made is worked on as root, to give it the owner of the file it replaces.
-//! * Only regular files are read, and none is waited for: a FIFO or a device in the place of a file is an error.
-//! * What an interrupted change left to be done ([`crate::ca::inventory`]) is believed only from the owner of the folder or
-//!   from this user, and only for names that `doorward ca` itself writes.
+//! * A path is resolved once, component by component, from a descriptor (`openat`, `O_NOFOLLOW`), and the descriptor is used
+//!   from then on. Files are created, renamed and removed relative to it.
+//! * A symbolic link is followed only if the link and its folder belong to this user or to root (or to the owner of `/`,
+//!   where a container does not map root). A link of another user is an error that names it.
+//! * Root acts with the user and group of the folder's owner ([`crate::sys::credentials`]), and no other rights, for
+//!   everything that paths of the folder or of the inventory lead to. New files belong to that owner. Only the descriptor of
+//!   a file just created is used as root, to give it the owner of the file that it replaces.
+//! * Only regular files are read, without blocking: a FIFO or a device instead of a file is an error.
+//! * An interrupted change (see the inventory of [`crate::ca`]) is completed only if it belongs to the folder's owner or to
+//!   this user, and only for the names that `doorward ca` writes.
 //!
-//! A process without the privilege to change its user (a container without `CAP_SETUID`) goes on as it is: it is then not
-//! led over links, but it does act with its own rights.
+//! A process that may not change its user (a container without `CAP_SETUID`) follows no foreign links, but acts with its own
+//! rights.
 //!
-//! Out of scope: a path on the command line (`--output`, `--passphrase-file`) is taken as its user means it; who owns
-//! a folder may delete or exchange what is in it, or hold its lock.
+//! Out of scope: a path on the command line (`--output`, `--passphrase-file`) is used as given, and the owner of a folder
+//! can delete or exchange its contents, or hold its lock.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -39,15 +39,15 @@ use rustix::process::{Gid, Uid, geteuid};
 
 use crate::sys::credentials::act_as;
 
-/// As many links as the kernel follows in one path (path_resolution(7)).
+/// The number of symbolic links that the kernel follows in one path (path_resolution(7)).
 const LINKS: u8 = 40;
 
-/// How a component of a path is opened: nothing but its place, and no link is followed.
+/// How each component of a path is opened: as a location only, and without following links.
 const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// With whose rights something is done.
+/// The user whose rights are used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::ca) enum Actor {
+pub(crate) enum Actor {
     /// Those of this process.
     Myself,
     /// Those of the owner of a folder.
@@ -64,8 +64,8 @@ impl Actor {
         }
     }
 
-    /// Does it with these rights.
-    pub(in crate::ca) fn act<T>(self, call: impl FnOnce() -> T) -> T {
+    /// Runs `call` with these rights.
+    pub(crate) fn act<T>(self, call: impl FnOnce() -> T) -> T {
         match self {
             Self::Myself => call(),
             Self::Owner(user, group) => {
@@ -73,9 +73,9 @@ impl Actor {
                 let done = act_as(user, group, || call.take().map(|call| call()));
                 match (done, call) {
                     (Ok(Some(result)), _) => result,
-                    // Not run: this process may not change its user.
+                    // `call` did not run: this process may not change its user.
                     (_, Some(call)) => call(),
-                    // It either ran and gave its result, or is still there.
+                    // Unreachable: it ran and returned a result, or it did not run.
                     (_, None) => std::process::abort(),
                 }
             }
@@ -91,9 +91,9 @@ pub struct Folder {
     actor: Actor,
 }
 
-/// A folder that was made on the way to another one.
+/// A folder that was created.
 #[derive(Debug)]
-pub(in crate::ca) struct Made {
+pub(crate) struct Made {
     above: OwnedFd,
     name: OsString,
     actor: Actor,
@@ -101,16 +101,16 @@ pub(in crate::ca) struct Made {
 
 impl Made {
     /// Removes it, if it is empty.
-    pub(in crate::ca) fn undo(&self) {
-        // The error that brought us here is the one to tell.
+    pub(crate) fn undo(&self) {
+        // The first error is the one to report.
         let _ = self.actor.act(|| unlinkat(&self.above, &self.name, AtFlags::REMOVEDIR));
     }
 
-    /// Waits until it is on the disk.
-    pub(in crate::ca) fn sync(&self) -> io::Result<()> {
+    /// Writes its name to the disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match self.actor.act(|| openat(&self.above, ".", flags, Mode::empty())).and_then(rustix::fs::fsync) {
-            // A folder that may be entered and not listed cannot be waited for.
+            // A folder that cannot be listed cannot be synced.
             Err(Errno::ACCESS) => Ok(()),
             Err(error) if cannot_sync(error) => Ok(()),
             other => Ok(other?),
@@ -126,42 +126,42 @@ impl Folder {
         walk.folder(path, None)
     }
 
-    /// As [`Folder::open`], and makes what is not there with mode 0700. What was made is added to `made`.
-    pub(in crate::ca) fn create(path: &Path, made: &mut Vec<Made>) -> io::Result<Self> {
+    /// As [`Folder::open`], and creates missing folders with mode 0700. They are added to `made`.
+    pub(crate) fn create(path: &Path, made: &mut Vec<Made>) -> io::Result<Self> {
         let mut walk = Walk::begin(path, Some(made))?;
         walk.descend(path)?;
         walk.folder(path, None)
     }
 
-    /// A folder below this one, which is used with the same rights; made if `made` is given.
-    pub(in crate::ca) fn below(&self, path: &Path, made: Option<&mut Vec<Made>>) -> io::Result<Self> {
+    /// A folder below this one, used with the same rights. Created if `made` is given.
+    pub(crate) fn below(&self, path: &Path, made: Option<&mut Vec<Made>>) -> io::Result<Self> {
         let mut walk = Walk { at: self.descriptor.try_clone()?, links: 0, made, actor: Some(self.actor) };
         self.actor.act(|| walk.descend(path))?;
         walk.folder(&self.path.join(path), Some(self.actor))
     }
 
-    /// Where it is, as it was given.
-    pub(in crate::ca) fn path(&self) -> &Path {
+    /// Its path, as it was given.
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// With whose rights it is used.
-    pub(in crate::ca) const fn actor(&self) -> Actor {
+    /// The user whose rights are used in it.
+    pub(crate) const fn actor(&self) -> Actor {
         self.actor
     }
 
     /// The same folder, used with other rights.
-    pub(in crate::ca) fn with_rights_of(self, actor: Actor) -> Self {
+    pub(crate) fn with_rights_of(self, actor: Actor) -> Self {
         Self { actor, ..self }
     }
 
     /// Owner and mode of the folder itself.
-    pub(in crate::ca) fn own_stat(&self) -> io::Result<Stat> {
+    pub(crate) fn own_stat(&self) -> io::Result<Stat> {
         Ok(fstat(&self.descriptor)?)
     }
 
-    /// Owner, kind and mode of what stands there, itself and not what it leads to; nothing if there is none.
-    pub(in crate::ca) fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
+    /// Owner, type and mode of an entry, without following links; `None` if there is none.
+    pub(crate) fn stat(&self, name: &OsStr) -> io::Result<Option<Stat>> {
         match self.actor.act(|| statat(&self.descriptor, name, AtFlags::SYMLINK_NOFOLLOW)) {
             Ok(there) => Ok(Some(there)),
             Err(Errno::NOENT) => Ok(None),
@@ -170,7 +170,7 @@ impl Folder {
     }
 
     /// Opens a regular file for reading. `path` is relative to the folder, or absolute.
-    pub(in crate::ca) fn open_file(&self, path: &Path) -> io::Result<File> {
+    pub(crate) fn open_file(&self, path: &Path) -> io::Result<File> {
         let mut walk = Walk { at: self.descriptor.try_clone()?, links: 0, made: None, actor: Some(self.actor) };
         self.actor.act(|| walk.open_file(path))
     }
@@ -182,38 +182,37 @@ impl Folder {
         Ok(contents)
     }
 
-    /// The contents of the regular file at `path`, which starts as `folder` does or is absolute: root reads it with the rights
-    /// of the owner of `folder`.
+    /// The contents of the regular file at `path`. Root reads it with the rights of the owner of `folder`.
     pub fn read_beside(folder: &Path, path: &Path) -> io::Result<Vec<u8>> {
         let opened = Self::open(folder)?;
         let inside = path.strip_prefix(folder).map(Path::to_owned);
         opened.read(&inside.or_else(|_| std::path::absolute(path))?)
     }
 
-    /// Makes a file that is not there yet, for its owner alone.
-    pub(in crate::ca) fn new_file(&self, name: &OsStr) -> io::Result<File> {
+    /// Creates a file with mode 0600. Fails if it exists.
+    pub(crate) fn new_file(&self, name: &OsStr) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
         Ok(self.actor.act(|| openat(&self.descriptor, name, flags, mode))?.into())
     }
 
-    /// Opens the file that is locked, and makes it if it is not there.
-    pub(in crate::ca) fn lock_file(&self, name: &str) -> io::Result<File> {
+    /// Opens the lock file, and creates it if necessary.
+    pub(crate) fn lock_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = self.actor.act(|| openat(&self.descriptor, name, flags, Mode::from_raw_mode(0o600)))?;
         regular(file)
     }
 
-    /// Moves a file into another folder, in the place of what is there.
-    pub(in crate::ca) fn rename(&self, from: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
+    /// Moves a file into another folder, and replaces what is there.
+    pub(crate) fn rename(&self, from: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
         Ok(self.actor.act(|| renameat(&self.descriptor, from, &to.descriptor, name))?)
     }
 
-    /// As [`Folder::rename`], but refuses if something is there.
-    pub(in crate::ca) fn rename_new(&self, from: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
+    /// As [`Folder::rename`], but fails if something is there.
+    pub(crate) fn rename_new(&self, from: &OsStr, to: &Self, name: &OsStr) -> io::Result<()> {
         let renamed = || renameat_with(&self.descriptor, from, &to.descriptor, name, RenameFlags::NOREPLACE);
         match self.actor.act(renamed) {
-            // File systems that cannot refuse by themselves (FUSE, CIFS).
+            // File systems without RENAME_NOREPLACE (FUSE, CIFS).
             Err(Errno::INVAL | Errno::NOSYS) if to.stat(name)?.is_none() => self.rename(from, to, name),
             Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::EXIST.into()),
             other => Ok(other?),
@@ -221,18 +220,18 @@ impl Folder {
     }
 
     /// Removes a file or a link.
-    pub(in crate::ca) fn remove(&self, name: &OsStr) -> io::Result<()> {
+    pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(self.actor.act(|| unlinkat(&self.descriptor, name, AtFlags::empty()))?)
     }
 
-    /// Makes a folder in it that is not there yet, for its owner alone.
-    pub(in crate::ca) fn new_folder(&self, name: &str) -> io::Result<Self> {
+    /// Creates a folder in it with mode 0700. Fails if it exists.
+    pub(crate) fn new_folder(&self, name: &str) -> io::Result<Self> {
         self.actor.act(|| mkdirat(&self.descriptor, name, Mode::from_raw_mode(0o700)))?;
         self.below(Path::new(name), None)
     }
 
-    /// Removes a folder with the files in it, if it is there.
-    pub(in crate::ca) fn remove_folder(&self, name: &str) -> io::Result<()> {
+    /// Removes a folder with the files in it, if it exists.
+    pub(crate) fn remove_folder(&self, name: &str) -> io::Result<()> {
         match self.stat(OsStr::new(name))? {
             None => return Ok(()),
             Some(there) if FileType::from_raw_mode(there.st_mode) != FileType::Directory => {
@@ -254,18 +253,18 @@ impl Folder {
         Ok(self.actor.act(|| unlinkat(&self.descriptor, name, AtFlags::REMOVEDIR))?)
     }
 
-    /// Whether files can be made and removed in it.
-    pub(in crate::ca) fn check_writable(&self) -> io::Result<()> {
+    /// Fails if files cannot be created and removed in it.
+    pub(crate) fn check_writable(&self) -> io::Result<()> {
         let wanted = Access::WRITE_OK | Access::EXEC_OK;
         match self.actor.act(|| accessat(&self.descriptor, ".", wanted, AtFlags::EACCESS)) {
-            // Before Linux 5.8 only the real user can be asked about.
+            // Before Linux 5.8 this can only be asked for the real user.
             Err(Errno::NOSYS | Errno::INVAL) => Ok(()),
             other => Ok(other?),
         }
     }
 
-    /// Waits until the names in it are on the disk.
-    pub(in crate::ca) fn sync(&self) -> io::Result<()> {
+    /// Writes the names in it to the disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
         match rustix::fs::fsync(&self.descriptor) {
             Err(error) if cannot_sync(error) || error == Errno::BADF => Ok(()),
             other => Ok(other?),
@@ -279,26 +278,26 @@ impl AsFd for Folder {
     }
 }
 
-/// Whether the file system knows no fsync; then there is nothing to wait for.
-pub(in crate::ca) fn cannot_sync(error: Errno) -> bool {
+/// Whether the file system does not support fsync.
+pub(crate) fn cannot_sync(error: Errno) -> bool {
     matches!(error, Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::ROFS)
 }
 
-/// This file, if it is a regular one.
+/// This file, if it is regular.
 fn regular(file: OwnedFd) -> io::Result<File> {
     if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     Ok(file.into())
 }
 
-/// A path that is being walked.
+/// A path that is resolved component by component.
 struct Walk<'a> {
     at: OwnedFd,
     links: u8,
-    /// Folders that are missing are made and noted here.
+    /// Missing folders are created, and added here.
     made: Option<&'a mut Vec<Made>>,
-    /// With whose rights they are made; nothing: with those of the owner of the folder above.
+    /// The user whose rights create them; `None` for the owner of the folder above.
     actor: Option<Actor>,
 }
 
@@ -348,7 +347,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Where the link of this name leads, if it is one, and one that may be followed.
+    /// The target of a symbolic link. `None` if it is no link.
     fn link(&mut self, name: &OsStr) -> io::Result<Option<PathBuf>> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let link = openat(&self.at, name, flags, Mode::empty())?;
@@ -363,7 +362,7 @@ impl<'a> Walk<'a> {
         if !may_follow(&there, &folder) {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,
-                format!("{name:?} is a symbolic link of another user, and is not followed; name the place it leads to"),
+                format!("{name:?} is a symbolic link of another user, which is not followed: name its target instead"),
             ));
         }
         let target = readlinkat(&link, "", Vec::new())?.into_bytes();
@@ -375,7 +374,7 @@ impl<'a> Walk<'a> {
         if let Some(parent) = path.parent() {
             self.descend(parent)?;
         }
-        // Not blocking: opening a FIFO waits for who writes to it.
+        // Non-blocking: opening a FIFO waits for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         match openat(&self.at, name, flags, Mode::empty()) {
             Ok(file) => regular(file),
@@ -387,26 +386,26 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The folder that was come to.
+    /// The folder that the path led to.
     fn folder(self, path: &Path, actor: Option<Actor>) -> io::Result<Folder> {
         let actor = match actor {
             Some(actor) => actor,
             None => Actor::of(&fstat(&self.at)?),
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        // One that may be entered and not listed does, too.
+        // If it cannot be listed, its location is enough.
         let descriptor = actor.act(|| openat(&self.at, ".", flags, Mode::empty())).unwrap_or(self.at);
         Ok(Folder { descriptor, path: path.to_owned(), actor })
     }
 }
 
-/// Whether a link may be followed that stands in this folder.
+/// Whether a link in this folder may be followed.
 fn may_follow(link: &Stat, folder: &Stat) -> bool {
     const OTHERS_WRITE: u32 = 0o002;
     const STICKY: u32 = 0o1000;
-    let above_all = stat("/").map(|root| root.st_uid).unwrap_or_default();
+    let owner_of_root = stat("/").map(|root| root.st_uid).unwrap_or_default();
     let real = rustix::process::getuid();
-    let trusted = |owner: u32| owner == 0 || owner == real.as_raw() || owner == above_all;
+    let trusted = |owner: u32| owner == 0 || owner == real.as_raw() || owner == owner_of_root;
     let open_to_others = folder.st_mode & OTHERS_WRITE != 0 && folder.st_mode & STICKY == 0;
     trusted(link.st_uid) && trusted(folder.st_uid) && !open_to_others
 }

@@ -1,0 +1,65 @@
+//! The authority that signs device certificates.
+
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PublicKeyData};
+
+use super::{AUTHORITY_DAYS, DEVICE_DAYS, unique_name};
+use crate::model::names::Name;
+use crate::pki::keys::KeyType;
+use crate::pki::{Authority, Error, IssuedCertificate, IssuedCredentials, subject};
+
+/// Signs device certificates. Only the gate trusts it.
+#[derive(Debug)]
+pub struct DeviceAuthority {
+    authority: Authority,
+}
+
+impl DeviceAuthority {
+    /// How the common name begins. The gate sends its trust anchors' names to every client (`certificate_authorities`,
+    /// RFC 8446 section 4.2.4), so this one contains no host, user or domain name.
+    pub const COMMON_NAME: &str = "Doorward devices";
+
+    /// A new authority, with a key of the default type.
+    pub fn new() -> Result<Self, Error> {
+        Self::with_key(KeyType::default().generate()?)
+    }
+
+    /// A new authority.
+    ///
+    /// Its extended key usage is `clientAuth`: if this certificate is installed on a phone by mistake, instead of the server
+    /// authority's, it still vouches for no web site.
+    pub fn with_key(key: KeyPair) -> Result<Self, Error> {
+        let authority = Authority::self_signed(key, &unique_name(Self::COMMON_NAME)?, AUTHORITY_DAYS, |params| {
+            // OpenSSL rejects revocation lists of an authority without cRLSign.
+            params.key_usages.push(KeyUsagePurpose::CrlSign);
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        })?;
+        Ok(Self { authority })
+    }
+
+    /// A certificate for the device `name`, with a key of the default type.
+    pub fn issue(&self, name: &Name) -> Result<IssuedCredentials, Error> {
+        let key = KeyType::default().generate()?;
+        Ok(IssuedCredentials::new(certify_device(&self.authority, name, &key)?, key))
+    }
+
+    /// Certificate and key of the authority.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+}
+
+/// A certificate that binds `key` to the device `name`.
+///
+/// The name is the common name, and there are no alternative names: a device name is no host name, and a certificate that
+/// matches no host cannot be used to impersonate one. In the configuration, `alice-phone` and `cn:alice-phone` both match
+/// it.
+pub fn certify_device(
+    authority: &Authority,
+    name: &Name,
+    key: &impl PublicKeyData,
+) -> Result<IssuedCertificate, Error> {
+    authority.sign(DEVICE_DAYS, key, |params| {
+        params.distinguished_name = subject(name.as_str());
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    })
+}

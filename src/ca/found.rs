@@ -1,0 +1,161 @@
+//! Founds new authorities, with the gate's certificate and the first devices.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::Error;
+use super::authority::{
+    DeviceAuthority, NameConstraintPolicy, ServerAuthority, certify_device, certify_server, default_names,
+};
+use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
+use super::inventory::{AuthorityEntry, CertificateEntry, INVENTORY_FILE, Inventory, Kind, Notice, Signs, Store};
+use super::issue::copy;
+use super::{revoke, server};
+use crate::enrolment::{Gate, PUBLIC_PORT};
+use crate::files::{Access, NewFile};
+use crate::model::identity::Sha256;
+use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::pki::keys::KeyType;
+use crate::pki::{Authority, IssuedCredentials};
+
+/// The certificate of the server authority, in the folder of the authorities.
+pub const SERVER_AUTHORITY_FILE: &str = "server-ca.pem";
+/// The certificate of the device authority.
+pub const DEVICE_AUTHORITY_FILE: &str = "clients.pem";
+/// The revocation list of the device authority.
+const REVOCATION_LIST_FILE: &str = "clients.crl";
+
+/// New authorities.
+#[derive(Debug)]
+pub struct FoundingRequest<'a> {
+    /// The domain of the gate's certificate.
+    pub domain: &'a ServerName,
+    /// The first devices.
+    pub devices: &'a [Name],
+    /// The names that devices can reach, as far as they are known.
+    pub server_names: Vec<ServerNamePattern>,
+    /// The type of all keys.
+    pub key_type: KeyType,
+    /// Whether the server authority is limited to the domain.
+    pub constraints: NameConstraintPolicy,
+    /// The passphrase that encrypts the authorities' keys, if they are to be encrypted.
+    pub passphrase: Option<&'a str>,
+}
+
+/// New authorities that are not written yet.
+#[derive(Debug)]
+pub struct Founded {
+    /// The gate's certificate.
+    pub server: IssuedCredentials,
+    /// The devices, in the order of the request.
+    pub devices: Vec<DeviceFiles>,
+    /// Every file except the inventory; paths are relative to the folder of the authorities.
+    pub files: Vec<NewFile>,
+    inventory: Inventory,
+}
+
+/// Makes two authorities for `folder`, the gate's certificate and the first devices. Writes nothing.
+pub fn found(folder: &Path, request: &FoundingRequest<'_>) -> Result<Founded, Error> {
+    let key = || request.key_type.generate();
+    let servers = ServerAuthority::with_key(request.domain, key()?, request.constraints)?;
+    let devices = DeviceAuthority::with_key(key()?)?;
+    let server_key = key()?;
+    let certificate = certify_server(servers.authority(), &default_names(request.domain), &server_key)?;
+    let server = IssuedCredentials::new(certificate, server_key);
+
+    let mut files = Vec::new();
+    let mut add = |path: &str, contents: String, access| {
+        files.push(NewFile { path: path.into(), contents: contents.into(), access });
+    };
+    let mut inventory = Inventory::default();
+    for (authority, entry) in [
+        (servers.authority(), server_authority_entry(servers.authority())),
+        (devices.authority(), device_authority_entry(devices.authority())),
+    ] {
+        add(&entry.certificate, authority.certificate_pem(), Access::Public);
+        let key = match request.passphrase {
+            Some(passphrase) => authority.encrypted_key_pem(passphrase)?.to_string(),
+            None => authority.key_pem(),
+        };
+        add(&entry.key, key, Access::Private);
+        inventory.authorities.push(entry);
+    }
+    add(server::CERTIFICATE_FILE, server.certificate_pem(), Access::Public);
+    add(server::KEY_FILE, server.key_pem(), Access::Private);
+    let entry = CertificateEntry::issued(request.domain.as_str(), Kind::Server, "servers", server.issued());
+    files.push(copy(&entry, &server.certificate_pem()));
+    inventory.certificates.push(entry);
+    // An empty list from the start: the configuration names it, and need not be changed when the first device is lost.
+    files.extend(revoke::next_list_file(&mut inventory, "devices", devices.authority())?.map(|(file, _)| file));
+
+    let device_folder = DeviceFolder::default();
+    let root = servers.authority().certificate().clone();
+    let gate = Gate { root, server_names: request.server_names.clone(), port: PUBLIC_PORT };
+    if !request.devices.is_empty() {
+        files.push(device_folder.root(&gate));
+    }
+    let mut issued = Vec::new();
+    for name in request.devices {
+        let key = key()?;
+        let credentials = IssuedCredentials::new(certify_device(devices.authority(), name, &key)?, key);
+        let entry = CertificateEntry::issued(name.as_str(), Kind::Device, "devices", credentials.issued());
+        files.push(copy(&entry, &credentials.certificate_pem()));
+        inventory.certificates.push(entry);
+        let (kit, password) = new_kit(name, &credentials, &gate)?;
+        files.extend(kit.files(device_folder.path()));
+        issued.push(DeviceFiles::new(folder, &device_folder, name, &credentials, &password));
+    }
+    let founded = Founded { server, devices: issued, files, inventory };
+    founded.check_distinct(folder)?;
+    Ok(founded)
+}
+
+fn server_authority_entry(authority: &Authority) -> AuthorityEntry {
+    AuthorityEntry {
+        id: "servers".to_owned(),
+        signs: Signs::Servers,
+        certificate: SERVER_AUTHORITY_FILE.to_owned(),
+        key: "server-ca-key.pem".to_owned(),
+        fingerprint: Sha256::of(authority.certificate()).to_string(),
+        revocation_list: None,
+        list_number: 0,
+    }
+}
+
+fn device_authority_entry(authority: &Authority) -> AuthorityEntry {
+    AuthorityEntry {
+        id: "devices".to_owned(),
+        signs: Signs::Devices,
+        certificate: DEVICE_AUTHORITY_FILE.to_owned(),
+        key: "clients-key.pem".to_owned(),
+        fingerprint: Sha256::of(authority.certificate()).to_string(),
+        revocation_list: Some(REVOCATION_LIST_FILE.to_owned()),
+        list_number: 0,
+    }
+}
+
+impl Founded {
+    /// Writes everything, or nothing if one of the files exists and `replace` is not set. `notify`: see [`Store::open`].
+    pub fn write(self, folder: &Path, replace: bool, notify: fn(Notice<'_>)) -> Result<(), Error> {
+        let check = || {
+            let mut existing = Store::existing(folder, &self.files);
+            existing.extend(Some(folder.join(INVENTORY_FILE)).filter(|file| file.symlink_metadata().is_ok()));
+            if replace || existing.is_empty() { Ok(()) } else { Err(Error::Exists(existing)) }
+        };
+        // Once before anything is touched, and once more under the lock.
+        check()?;
+        let mut store = Store::open_or_create(folder, notify)?;
+        check()?;
+        Ok(store.commit(self.inventory, self.files)?)
+    }
+
+    /// The devices `a` and `a-key` would both own `a-key.pem`.
+    fn check_distinct(&self, folder: &Path) -> Result<(), Error> {
+        let mut paths = HashSet::new();
+        // In lower case: some file systems do not distinguish `Alice` from `alice`.
+        match self.files.iter().find(|file| !paths.insert(file.path.to_string_lossy().to_lowercase())) {
+            None => Ok(()),
+            Some(file) => Err(Error::SameFile(Store::join(folder, &file.path))),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Issues a certificate for a new device.
+
+use time::OffsetDateTime;
+
+use super::Error;
+use super::authority::certify_device;
+use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
+use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
+use super::signer::{self, PassphrasePrompt};
+use crate::enrolment::{Form, Gate, Kit, PUBLIC_PORT};
+use crate::files::{Access, NewFile};
+use crate::model::names::{Name, ServerNamePattern};
+use crate::pki::keys::KeyType;
+use crate::pki::{IssuedCredentials, Password};
+
+/// A new device.
+#[derive(Clone, Debug)]
+pub struct DeviceRequest<'a> {
+    /// Its name.
+    pub name: &'a Name,
+    /// The type of its key.
+    pub key_type: KeyType,
+    /// The authority that is to sign; the default one if there is no name.
+    pub authority: Option<&'a str>,
+    /// The folder for its files.
+    pub folder: &'a DeviceFolder,
+    /// Whether files of an earlier device of this name may be replaced.
+    pub replace: bool,
+}
+
+/// A device whose certificate was issued, and whose files were written.
+#[derive(Debug)]
+pub struct IssuedDevice {
+    /// Its files.
+    pub files: DeviceFiles,
+    /// The same, to be handed over by a link.
+    pub kit: Kit,
+    /// The password of the kit.
+    pub password: Password,
+    /// When the certificate expires.
+    pub not_after: OffsetDateTime,
+}
+
+/// Issues a certificate for a new device and writes its files. `server_names` reads from the gate's configuration what the
+/// device can reach; it is called with the rights of the folder's owner.
+pub fn device(
+    store: &mut Store,
+    request: &DeviceRequest<'_>,
+    passphrase: PassphrasePrompt<'_>,
+    server_names: impl FnOnce() -> Vec<ServerNamePattern>,
+) -> Result<IssuedDevice, Error> {
+    let name = request.name;
+    check_name_is_free(&store.inventory, name)?;
+    let authority = signer::select(store, Kind::Device, request.authority)?;
+    let signer = signer::load(store, &authority, passphrase)?;
+    let key = request.key_type.generate()?;
+    let credentials = IssuedCredentials::new(certify_device(&signer, name, &key)?, key);
+    let entry = CertificateEntry::issued(name.as_str(), Kind::Device, &authority.id, credentials.issued());
+
+    let gate = gate(store, server_names)?;
+    store.set_output(request.folder.output());
+    let (kit, password) = new_kit(name, &credentials, &gate)?;
+    let mut files = kit.files(request.folder.path());
+    if !request.replace {
+        let existing = Store::existing(store.folder(), &files);
+        if !existing.is_empty() {
+            return Err(Error::Exists(existing));
+        }
+    }
+    files.extend([request.folder.root(&gate), copy(&entry, &credentials.certificate_pem())]);
+    let mut inventory = store.inventory.clone();
+    inventory.certificates.push(entry);
+    store.commit(inventory, files)?;
+    Ok(IssuedDevice {
+        files: DeviceFiles::new(store.folder(), request.folder, name, &credentials, &password),
+        kit,
+        password,
+        not_after: credentials.not_after(),
+    })
+}
+
+/// The gate as a device sees it.
+pub(super) fn gate(store: &Store, server_names: impl FnOnce() -> Vec<ServerNamePattern>) -> Result<Gate, Error> {
+    let root = store.authority_certificate(&signer::select(store, Kind::Server, None)?)?;
+    Ok(Gate { root, server_names: store.as_owner(server_names), port: PUBLIC_PORT })
+}
+
+/// The copy of a certificate that the folder of the authorities keeps.
+pub(super) fn copy(entry: &CertificateEntry, pem: &str) -> NewFile {
+    NewFile { path: entry.copy_path().into(), contents: pem.into(), access: Access::Public }
+}
+
+/// A name belongs to one device, and so do the names of its files.
+fn check_name_is_free(inventory: &Inventory, name: &Name) -> Result<(), Error> {
+    if let Some(entry) = inventory.current(name.as_str(), Kind::Device) {
+        let (name, not_after) = (entry.name.clone(), entry.not_after);
+        return Err(match inventory.status(entry, now()) {
+            Status::Expired => Error::DeviceExpired { name, not_after },
+            _ => Error::DeviceExists { name, not_after },
+        });
+    }
+    // The devices "a" and "a-key" would both own "a-key.pem".
+    let files = |name: &Name| Form::ALL.map(|form| form.file_name(name).to_ascii_lowercase());
+    let own = files(name);
+    let shares_files = |other: &&CertificateEntry| {
+        other.kind == Kind::Device
+            && other.issued_at.is_some()
+            && !other.name.eq_ignore_ascii_case(name.as_str())
+            && Name::parse(&other.name).is_ok_and(|other| files(&other).iter().any(|file| own.contains(file)))
+    };
+    match inventory.certificates.iter().find(shares_files) {
+        None => Ok(()),
+        Some(other) => Err(Error::FilesOfOtherDevice { name: name.clone(), other: other.name.clone() }),
+    }
+}

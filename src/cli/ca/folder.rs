@@ -1,0 +1,93 @@
+//! Which folder the authorities are in.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::CaError;
+use crate::ca::inventory::{Notice, Recovered, Store};
+use crate::cli::{ConfigArg, FROM_INIT};
+
+/// The folder of the authorities.
+#[derive(Args, Clone, Debug)]
+pub(super) struct FolderArg {
+    /// The folder of the authorities [default: "pki" beside the configuration, or in the current folder]
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(super) config: ConfigArg,
+}
+
+/// The default name of the folder.
+pub(super) const FOLDER: &str = "pki";
+
+impl FolderArg {
+    /// The folder for new authorities.
+    pub(super) fn new_folder(&self) -> PathBuf {
+        let beside = self.config.path().ok().map(|file| beside(&file));
+        self.folder.clone().or(beside).unwrap_or_else(|| FOLDER.into())
+    }
+
+    /// The folder of existing authorities.
+    fn existing(&self) -> PathBuf {
+        if let Some(folder) = &self.folder {
+            return folder.clone();
+        }
+        let beside_config = self.config.path().ok().map(|file| beside(&file));
+        let usual = [FOLDER.into(), beside(Path::new(FROM_INIT))];
+        let mut candidates = beside_config.clone().into_iter().chain(usual);
+        candidates.find(|folder| Store::is_in(folder)).or(beside_config).unwrap_or_else(|| FOLDER.into())
+    }
+
+    /// Opens and locks the folder.
+    pub(super) fn open(&self) -> Result<Store, CaError> {
+        let mut store = Store::open(&self.existing(), notify)?;
+        report_recovery(&store);
+        let mut inventory = store.inventory.clone();
+        store.merge_revocation_lists(&mut inventory)?;
+        store.inventory = inventory;
+        Ok(store)
+    }
+
+    /// As [`FolderArg::open`], and creates the folder if there is none.
+    pub(super) fn open_or_create(&self) -> Result<Store, CaError> {
+        let found = self.existing();
+        let folder = if Store::is_in(&found) { found } else { self.new_folder() };
+        let store = Store::open_or_create(&folder, notify)?;
+        report_recovery(&store);
+        Ok(store)
+    }
+}
+
+fn beside(config: &Path) -> PathBuf {
+    config.with_file_name(FOLDER)
+}
+
+/// Prints what is to be said while the folder is used.
+pub(in crate::cli) fn notify(notice: Notice<'_>) {
+    match notice {
+        Notice::Waiting => errln!("waiting for another doorward command that has this folder locked"),
+        Notice::RevocationsMerged(count) => errln!(
+            "note: {} on the revocation list and not in the inventory (was an older copy restored?); revoked certificates \
+             stay revoked",
+            if count == 1 { "1 certificate was".to_owned() } else { format!("{count} certificates were") }
+        ),
+        Notice::Warning(warning) => errln!("warning: {warning}"),
+    }
+}
+
+fn report_recovery(store: &Store) {
+    match store.recovered {
+        Recovered::Nothing => {}
+        Recovered::Finished => errln!(
+            "note: an earlier command was killed during a change, which is complete now. Passwords that it did not show are \
+             lost: to make new archives: doorward ca renew NAME"
+        ),
+        Recovered::Discarded => {
+            errln!(
+                "note: an earlier command was killed before it had changed anything; its temporary files are removed"
+            );
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Values of command line arguments.
+
+use crate::model::identity::{Serial, Sha256};
+use crate::model::names::{Name, ServerName, ServerNamePattern};
+
+/// A domain.
+pub(in crate::cli) fn parse_domain(text: &str) -> Result<ServerName, String> {
+    let domain = ServerName::parse(text).map_err(|error| error.to_string())?;
+    if domain.parent().is_none() {
+        // RFC 6125 section 7.2: no client accepts "*.local" in a certificate.
+        return Err("a domain needs a dot, as in home.example: clients accept no certificate for less".into());
+    }
+    Ok(domain)
+}
+
+/// The name of a device.
+pub(in crate::cli) fn parse_device(text: &str) -> Result<Name, String> {
+    // In `allow` these words are not names of devices.
+    if ["any", "unverified"].contains(&text) {
+        return Err(format!("{text:?} is reserved: it has a meaning in the configuration"));
+    }
+    Name::parse(text).map_err(|error| error.to_string())
+}
+
+/// A name for a server certificate.
+pub(super) fn parse_server_name(text: &str) -> Result<ServerNamePattern, String> {
+    match ServerNamePattern::parse(text) {
+        Ok(ServerNamePattern::Default) => Err("no client accepts a certificate for every name".to_owned()),
+        Ok(name) => Ok(name),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A serial number.
+pub(super) fn parse_serial(text: &str) -> Result<Serial, String> {
+    Serial::parse(text).ok_or_else(|| "a serial number is hexadecimal digits: 0 to 9 and a to f".to_owned())
+}
+
+/// A fingerprint.
+pub(super) fn parse_fingerprint(text: &str) -> Result<Sha256, String> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    Sha256::parse(digits).ok_or_else(|| "a fingerprint is 64 hexadecimal digits: 0 to 9 and a to f".to_owned())
+}

@@ -1,0 +1,202 @@
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    init: InitArgs,
+}
+
+fn parse(args: &[&str]) -> Result<InitArgs, clap::Error> {
+    Cli::try_parse_from(["init"].iter().chain(args)).map(|cli| cli.init)
+}
+
+/// Arguments for `folder`, with `more` at the end.
+fn args(folder: &Path, more: &[&str]) -> InitArgs {
+    let folder = folder.to_str().expect("UTF-8");
+    let all = ["--domain", "home.example", "--route", "nas=192.168.1.10:5666", "--device", "alice-phone"];
+    parse(&[&all[..], &["--folder", folder], more].concat()).expect("arguments")
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).expect("a file")
+}
+
+#[test]
+fn required_options_and_defaults() {
+    let args = parse(&["--domain", "Home.Example.", "--route", "nas=nas.lan:80", "--device", "a"]).expect("enough");
+    assert_eq!((args.domain.as_str(), args.folder.to_str()), ("home.example", Some("doorward")));
+    assert_eq!((args.listen.to_string().as_str(), args.force, args.format), ("[::]:8443", false, Format::Text));
+    for missing in [
+        &["--route", "nas=nas.lan:80", "--device", "a"][..],
+        &["--domain", "home.example", "--device", "a"],
+        &["--domain", "home.example", "--route", "nas=nas.lan:80"],
+    ] {
+        assert_eq!(parse(missing).expect_err("too little").exit_code(), 2);
+    }
+}
+
+#[test]
+fn backends_of_every_form_are_accepted() {
+    for backend in ["192.168.1.10:5666", "[fd00::1]:22", "nas.lan:445", "localhost:1", "unix:/run/nas.sock"] {
+        let route = parse_route(&format!("nas={backend}")).expect(backend);
+        assert_eq!((route.name.as_str(), route.backend.as_str()), ("nas", backend));
+    }
+}
+
+#[test]
+fn wrong_route_error_shows_an_example() {
+    for (wrong, why) in [
+        ("nas", "missing \"=\""),
+        ("=192.168.1.10:80", "may not be empty"),
+        ("a b=192.168.1.10:80", "may not contain ' '"),
+        ("a.b=192.168.1.10:80", "must not contain a dot"),
+        ("nas=", "missing port"),
+        ("nas=192.168.1.10", "missing port"),
+        ("nas=192.168.1.10:", "from 1 to 65535"),
+        ("nas=192.168.1.10:0", "from 1 to 65535"),
+        ("nas=192.168.1.10:http", "from 1 to 65535"),
+        ("nas=http://192.168.1.10:80", "not a URL"),
+        ("nas=fd00::1:22", "needs brackets"),
+        ("nas=a b:22", "not an address or host name"),
+        ("nas=unix:run/nas.sock", "must start with \"/\""),
+    ] {
+        let message = parse_route(wrong).expect_err(wrong);
+        assert!(message.contains(why), "{wrong}: {message}");
+        assert!(message.ends_with("as in nas=192.168.1.10:5666"), "{wrong}: {message}");
+    }
+    let shown = parse(&["--domain", "home.example", "--route", "nas", "--device", "a"]).expect_err("wrong");
+    assert!(shown.to_string().contains("nas=192.168.1.10:5666"), "{shown}");
+}
+
+#[test]
+fn invalid_and_duplicate_names_are_refused() {
+    assert!(parse_domain("home").expect_err("one label").contains("home.example"));
+    assert!(parse_domain("192.168.1.1").expect_err("an address").contains("IP address"));
+    assert!(parse_domain("*.home.example").is_err());
+    for word in ["any", "unverified", "a:b", "../a", ""] {
+        assert!(parse_device(word).is_err(), "{word}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path().join("new");
+    for (more, why) in [
+        (&["--route", "NAS=192.168.1.11:80"][..], "--route NAS: duplicate name"),
+        (&["--route", "nas-=192.168.1.11:80"], "nas-.home.example is not a host name"),
+        (&["--device", "Alice-phone"], "--device Alice-phone: duplicate name"),
+        (&["--device", "alice-phone-key"], "alice-phone-key.pem"),
+        (&["--device", "alice-phone-compat"], "alice-phone-compat.p12"),
+    ] {
+        let error = create(&args(&folder, more)).expect_err(why);
+        assert!(error.to_string().contains(why), "{error}");
+        assert_eq!(error.exit_code(), 2);
+        assert!(!folder.exists(), "{why}: nothing is written");
+    }
+}
+
+#[test]
+fn configuration_names_the_written_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let more = ["--route", "ssh=[fd00::1]:22", "--device", "bob-laptop", "--listen", "127.0.0.1:4443"];
+    let written = create(&args(folder.path(), &more)).expect("written");
+    let text = read(&written.config);
+    let config: toml::Table = text.parse().expect("TOML");
+    let string = |value: &toml::Value| value.as_str().map(str::to_owned).expect("a string");
+
+    for file in [&config["certificate"]["chain"], &config["certificate"]["key"], &config["client_auth"]["trust"][0]] {
+        assert!(folder.path().join(string(file)).is_file(), "{file}");
+    }
+    assert_eq!(string(&config["client_auth"]["mode"]), "require_and_verify");
+    assert_eq!(config["client_auth"]["deny"].as_array().map(Vec::len), Some(0));
+    assert_eq!(string(&config["control"]["socket"]), "auto");
+    assert_eq!(string(&config["listener"][0]["address"]), "127.0.0.1:4443");
+    let route = |i: usize| {
+        let route = &config["route"][i];
+        ["name", "server_names", "backends", "allow"]
+            .map(|key| route[key].as_array().map_or(route, |a| &a[0]))
+            .map(|value| value.as_str().or_else(|| route["name"].as_str()).expect("a string").to_owned())
+    };
+    assert_eq!(route(0), ["nas", "nas.home.example", "192.168.1.10:5666", "any"]);
+    assert_eq!(route(1), ["ssh", "ssh.home.example", "[fd00::1]:22", "any"]);
+    assert_eq!(written.server_names, ["nas.home.example", "ssh.home.example"]);
+
+    // Commented-out settings are valid.
+    let offered = text.replace("    # \"sha256:", "    \"sha256:").replace("# [groups]", "[groups]");
+    let offered = offered.replace("# family", "family");
+    let config: toml::Table = offered.parse().expect("TOML");
+    let denied: Vec<String> = written.devices.iter().map(|d| format!("sha256:{}", d.fingerprint)).collect();
+    let read: Vec<String> = config["client_auth"]["deny"].as_array().expect("a list").iter().map(string).collect();
+    assert_eq!(read, denied);
+    assert_eq!(config["groups"]["family"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn folder_name_cannot_escape_its_comment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let written = create(&args(&folder.path().join("a\n[[listener]] \"b"), &[])).expect("written");
+    let config: toml::Table = read(&written.config).parse().expect("TOML");
+    assert_eq!(config["listener"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn init_overwrites_nothing_without_force() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = create(&args(folder.path(), &[])).expect("written");
+    let before: Vec<Vec<u8>> = first.files.iter().map(|f| std::fs::read(&f.path).expect("there")).collect();
+
+    std::fs::remove_file(&first.config).expect("removed");
+    let error = create(&args(folder.path(), &[])).expect_err("in the way");
+    assert_eq!(error.exit_code(), exit::EXISTS);
+    let message = error.to_string();
+    assert!(message.contains("server-ca-key.pem") && message.contains("nothing was written"), "{message}");
+    assert!(!message.contains("doorward.toml"), "it is not in the way: {message}");
+    assert!(!first.config.exists());
+    for (file, before) in first.files.iter().zip(&before).filter(|(file, _)| file.path != first.config) {
+        assert_eq!(&std::fs::read(&file.path).expect("there"), before, "{}", file.path.display());
+    }
+
+    let second = create(&args(folder.path(), &["--force"])).expect("replaced");
+    assert_eq!(second.files, first.files);
+    // The ssh configuration does not depend on the certificates.
+    let same = [&first.config, &first.devices[0].ssh_config];
+    for (file, before) in second.files.iter().zip(&before).filter(|(file, _)| !same.contains(&&file.path)) {
+        assert_ne!(&std::fs::read(&file.path).expect("there"), before, "{}", file.path.display());
+    }
+}
+
+#[test]
+fn passwords_are_printed_and_not_stored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let written = create(&args(folder.path(), &["--device", "bob-laptop"])).expect("written");
+    let (text, json) = (written.text(), serde_json::to_value(&written).expect("JSON"));
+    assert_ne!(written.devices[0].password, written.devices[1].password);
+    for (i, device) in written.devices.iter().enumerate() {
+        assert!(text.contains(&device.password), "{text}");
+        assert_eq!(json["devices"][i]["password"], *device.password);
+        assert!(!format!("{written:?}").contains(&device.password));
+        for file in &written.files {
+            let contents = std::fs::read(&file.path).expect("there");
+            let found = contents.windows(device.password.len()).any(|part| part == device.password.as_bytes());
+            assert!(!found, "{} holds a password", file.path.display());
+        }
+    }
+    assert_eq!(json["files"][0]["mode"], "0644");
+    assert_eq!(json["files"][1]["mode"], "0600");
+}
+
+#[test]
+fn text_lists_the_next_steps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = create(&args(folder.path(), &[])).expect("written").text();
+    let folder = folder.path().display();
+    for needed in [
+        format!("doorward run --config {folder}/doorward.toml"),
+        format!("doorward why --config {folder}/doorward.toml"),
+        "to port 8443 of this machine".to_owned(),
+        "nas.home.example".to_owned(),
+        format!("{folder}/devices/alice-phone.html"),
+        format!("doorward share alice-phone --folder {folder}"),
+    ] {
+        assert!(text.contains(&needed), "{needed} is missing in\n{text}");
+    }
+}

@@ -1,0 +1,89 @@
+//! The first configuration of a gate, as `doorward init` writes it.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use time::Date;
+
+use super::services;
+use crate::model::names::ServerName;
+
+/// What the configuration contains.
+#[derive(Clone, Debug)]
+pub struct Starter {
+    /// The configuration file, for the commands in its comments.
+    pub file: PathBuf,
+    /// The domain of the gate's certificate.
+    pub domain: ServerName,
+    /// The address of the listener.
+    pub listen: SocketAddr,
+    /// When the gate's certificate expires.
+    pub server_expires: Date,
+    /// Name and fingerprint of each device.
+    pub devices: Vec<(String, String)>,
+    /// The routes.
+    pub routes: Vec<StarterRoute>,
+}
+
+/// A route that admits every device.
+#[derive(Clone, Debug)]
+pub struct StarterRoute {
+    /// Its name.
+    pub name: String,
+    /// Its server name.
+    pub server_name: String,
+    /// Its backend.
+    pub backend: String,
+}
+
+impl Starter {
+    /// The text of the file.
+    pub fn to_toml(&self) -> String {
+        let mut deny = String::new();
+        for (name, fingerprint) in &self.devices {
+            // Writing to a String cannot fail.
+            let _ = writeln!(deny, "    # \"sha256:{fingerprint}\",   # {name}");
+        }
+        format!(
+            include_str!("starter.toml"),
+            domain = self.domain,
+            // In a comment: a line break in a folder's name must not end it.
+            file = self.file.display().to_string().escape_debug(),
+            listen = quoted(&self.listen.to_string()),
+            server_expiry = self.server_expires,
+            deny = deny,
+            family = self.devices.iter().map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(", "),
+            first_device = self.devices.first().map_or("", |(name, _)| name),
+            routes = self.routes.iter().map(StarterRoute::to_toml).collect::<String>(),
+        )
+    }
+}
+
+impl StarterRoute {
+    fn to_toml(&self) -> String {
+        format!(
+            "\n[[route]]\nname = {}\nserver_names = [{}]\nbackends = [{}]\nallow = [\"any\"]\n{}",
+            quoted(&self.name),
+            quoted(&self.server_name),
+            quoted(&self.backend),
+            self.application_protocols(),
+        )
+    }
+
+    /// The line that rejects browsers at a service that is not HTTP.
+    fn application_protocols(&self) -> String {
+        let port = self.backend.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let Some(protocols) = services::raw_protocols(&self.name, port) else { return String::new() };
+        let quoted: Vec<String> = protocols.iter().map(|protocol| quoted(protocol)).collect();
+        format!(
+            "application_protocols = [{}]   # rejects browsers, see application_protocols in the manual\n",
+            quoted.join(", ")
+        )
+    }
+}
+
+/// `text` as a TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
