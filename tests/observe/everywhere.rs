@@ -14,7 +14,7 @@ use crate::prometheus::{Prometheus, WINDOW, every_panel_has_data, every_rule_has
 use crate::scene::Scene;
 
 /// The panel of the dashboard that tells the reasons apart.
-const PANEL: &str = "Why are connections turned away?";
+const PANEL: &str = "Why are connections refused?";
 
 /// Where a refusal is to be found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
