@@ -109,6 +109,7 @@ pub(super) fn check(
         revocation_lists: lists_read.into_iter().map(|list| list.value).collect(),
         newer_lists: Vec::new(),
         deny,
+        loaded_deny: None,
         expired_revocation_list: expired,
         revocation_check: depth,
         expired_session: sessions,
@@ -288,6 +289,11 @@ pub(super) fn whole_lists(path: &Path) -> Vec<RevocationList> {
         .filter_map(|der| RevocationList::read(der, path))
         .filter(|list| accepted(list.list.clone()).is_ok())
         .collect()
+}
+
+/// Why a load would not take a file of lists.
+pub(super) fn wrong_with_lists(path: &Path) -> Option<Problem> {
+    files::read_named(path).map_err(|error| files::unreadable(path, &error)).and_then(|file| read_lists(&file)).err()
 }
 
 /// The lists in a file, in binary form; those of a file in text form as `parse` finds them.
