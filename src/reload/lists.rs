@@ -157,9 +157,18 @@ impl Inner {
         asked: Instant,
         keep: impl Fn(&mut Vec<Arc<NewerList>>) -> Result<(), String>,
     ) -> Result<Option<Reviewed>, String> {
+        Ok(self.add(tightening, keep)?.then(|| self.gate.review(asked)))
+    }
+
+    /// The same without the review; gives whether anything is new.
+    pub(super) fn add(
+        &self,
+        tightening: &Tightening,
+        keep: impl Fn(&mut Vec<Arc<NewerList>>) -> Result<(), String>,
+    ) -> Result<bool, String> {
         loop {
             let config = Arc::clone(&self.current.borrow().config);
-            let Some(new) = config.tightened(tightening) else { return Ok(None) };
+            let Some(new) = config.tightened(tightening) else { return Ok(false) };
             // Lists may be long. This is done before anything else waits for it.
             let snapshot = Snapshot::build(&new).map_err(|error| error.to_string())?;
             let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,7 +179,7 @@ impl Inner {
             self.gate.snapshot.store(Arc::new(snapshot));
             self.current.send_modify(|current| current.config = Arc::new(new));
             drop(handed);
-            return Ok(Some(self.gate.review(asked)));
+            return Ok(true);
         }
     }
 }

@@ -11,6 +11,7 @@
 
 mod lists;
 pub mod policy_report;
+mod salvage;
 pub(crate) mod watch;
 mod worker;
 
@@ -33,9 +34,9 @@ use self::worker::Worker;
 use self::policy_report::{Change, Difference, OlderList, State};
 use crate::config::checked::{Config, Control, KernelTls, Log, NewerList};
 use crate::config::in_use::InUse;
-use crate::config::lists::Tightening;
+use crate::config::lists::{Salvaged, Tightening};
 use crate::config::seen::Seen;
-use crate::config::{self, ConfigErrors};
+use crate::config::{self, ConfigError, ConfigErrors};
 use crate::explain::moment;
 use crate::gate::{Gate, Reviewed};
 use crate::listener::Listener;
@@ -287,21 +288,19 @@ impl Inner {
         });
         let before = Arc::clone(&self.current.borrow().config);
         let mut refused = Refused { errors, ..Refused::default() };
-        let tightened = caught(|| {
-            let tightening = config::salvage(&before.file, &before);
-            let reviewed = self.tighten(&tightening, asked, |_| Ok(())).map_err(|error| vec![error])?;
-            Ok(reviewed.map(|reviewed| (tightening, reviewed)))
-        });
-        match tightened {
-            Ok(None) => {}
-            Ok(Some((tightening, reviewed))) => {
-                refused.cut = reviewed.cut;
-                let after = Arc::clone(&self.current.borrow().config);
-                refused.in_force = tightening.lists.iter().map(|newer| lists::in_words(&newer.list)).collect();
-                refused.in_force.extend(policy_report::newly_denied(&before, &after));
+        match caught(|| Ok(config::salvage(&before.file, &before))) {
+            Ok(Salvaged { tightening, errors, faults }) => {
+                // Those that the load has come to are among its errors.
+                let untold = |error: &ConfigError| !refused.errors.iter().any(|told| told.contains(&error.message));
+                let untold: Vec<String> =
+                    errors.iter().filter(|error| untold(error)).map(ToString::to_string).collect();
+                refused.errors.extend(untold);
+                refused.errors.extend(faults.iter().map(|file| format!("{}: {FAULT}", file.display())));
+                self.salvage(&tightening, &mut refused, asked);
             }
             Err(errors) => refused.errors.extend(errors),
         }
+        self.current.send_modify(|current| current.errors = Arc::new(refused.errors.clone()));
         refused
     }
 
