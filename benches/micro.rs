@@ -18,6 +18,7 @@ use doorward::model::identity::{Identity, Serial, Sha256, Twins};
 use doorward::model::names::{ServerName, ServerNamePattern};
 use doorward::proxy_protocol;
 use doorward::route::RouteTable;
+use doorward::tls::ja4::Ja4;
 use doorward::tls::record::{Keys, Opened, PLAINTEXT_MAX, Session};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::ClientConnection;
@@ -130,6 +131,7 @@ fn hello(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("client_hello");
     group.bench_function("progress", |bencher| bencher.iter(|| client_hello::progress(black_box(&bytes))));
+    group.bench_function("ja4", |bencher| bencher.iter(|| Ja4::of(black_box(&bytes)).unwrap()));
     group.bench_function("progress and parse", |bencher| {
         bencher.iter(|| {
             let client_hello::Progress::Complete(length) = client_hello::progress(black_box(&bytes)) else {

@@ -1,6 +1,5 @@
 //! Stage 1: sockets. Binds the configured addresses and accepts, whatever happens.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use crate::config::checked;
 use crate::model::names::Name;
@@ -74,7 +74,8 @@ impl AcceptError {
 }
 
 /// An address cannot be bound.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} ({what}): {error}{}", remedy(error))]
 pub struct BindError {
     /// Which one.
     pub address: SocketAddr,
@@ -84,28 +85,23 @@ pub struct BindError {
     pub error: io::Error,
 }
 
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, what, error } = self;
-        write!(f, "cannot listen on {address} ({what}): {error}")?;
-        if is_without_ipv6(error) {
-            return f.write_str("\n  this machine has no IPv6: write an IPv4 address, such as 127.0.0.1 or 0.0.0.0");
+/// What to do about it, on a line of its own; empty if that is not known.
+fn remedy(error: &io::Error) -> &'static str {
+    if is_without_ipv6(error) {
+        return "\n  this machine has no IPv6: write an IPv4 address, such as 127.0.0.1 or 0.0.0.0";
+    }
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "\n  another program listens there: stop it, or choose another port",
+        io::ErrorKind::PermissionDenied => {
+            "\n  ports below 1024 need a privilege: choose a higher one, such as 8443, and let the router forward its \
+             port 443 to it"
         }
-        f.write_str(match error.kind() {
-            io::ErrorKind::AddrInUse => "\n  another program listens there: stop it, or choose another port",
-            io::ErrorKind::PermissionDenied => {
-                "\n  ports below 1024 need a privilege: choose a higher one, such as 8443, and let the router forward its \
-                 port 443 to it"
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                "\n  this machine does not have that address: \"[::]:8443\" listens on all it has"
-            }
-            _ => "",
-        })
+        io::ErrorKind::AddrNotAvailable => {
+            "\n  this machine does not have that address: \"[::]:8443\" listens on all it has"
+        }
+        _ => "",
     }
 }
-
-impl std::error::Error for BindError {}
 
 impl Listener {
     /// Binds and listens. `[::]` takes IPv4 as well, and alone where the machine has no IPv6: see [`Listener::warning`]. To be
@@ -163,6 +159,7 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let socket = TcpListener::from_std(socket.into())?;
+        debug!(listener = %settings.name, %address, shared, "bound");
         Ok(Self {
             name: settings.name.clone(),
             configured: settings.address,

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,21 +61,14 @@ pub enum Access {
 }
 
 /// A route that no handshake could be made for.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("route {:?}: {error}", route.as_str())]
 pub struct InvalidRoute {
     /// Which one.
     pub route: Name,
     /// Why.
     pub error: InvalidTls,
 }
-
-impl fmt::Display for InvalidRoute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "route {:?}: {}", self.route.as_str(), self.error)
-    }
-}
-
-impl std::error::Error for InvalidRoute {}
 
 impl Snapshot {
     /// Builds everything anew from a checked configuration.

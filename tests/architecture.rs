@@ -11,10 +11,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The foundations. The vocabulary imports nothing.
     ("model", &[]),
     ("sys", &[]),
-    ("html", &[]),
+    ("http", &["model"]),
     // Pages of text, and how they are shown.
     ("manual", &[]),
-    ("places", &[]),
     ("tls", &["model"]),
     // All text about a refusal: it takes vocabulary and gives words, so that everything above can use them.
     ("explain", &["model"]),
@@ -24,7 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // `metrics.inventory` names a file that `doorward ca` writes.
     ("config", &["ca", "model", "pki"]),
     // Devices are set up without a gate.
-    ("enrolment", &["ca", "html", "model", "pki", "places", "sys"]),
+    ("enrolment", &["ca", "http", "model", "pki", "sys"]),
     // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
     // a header off the socket, client_hello recognises one.
     ("listener", &["config", "model", "sys"]),
@@ -41,7 +40,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // What is told about connections, and what is kept of them.
     ("sessions", &["config", "explain", "model", "relay"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
-    ("admin", &["explain", "html", "model", "places", "sessions", "telemetry"]),
+    ("admin", &["explain", "http", "model", "sessions", "telemetry"]),
     ("gate", &["admission", "backends", "explain", "model", "relay", "sessions", "snapshot", "telemetry"]),
     // A reload replaces the snapshot; connections only load it.
     ("reload", &["authorize", "config", "explain", "gate", "listener", "model", "snapshot", "sys", "telemetry"]),

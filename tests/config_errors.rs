@@ -101,7 +101,7 @@ fn compare(kind: &str, at_least: usize, say: impl Fn(&Home, &str) -> Result<Stri
 }
 
 #[test]
-fn wrong_configurations_are_refused_in_words_that_help() {
+fn wrong_configurations_are_refused_with_expected_text() {
     compare("wrong", 45, |home, text| match home.load(text) {
         Ok(config) => Err(format!("was taken, with these warnings: {:#?}", config.warnings)),
         Err(errors) => Ok(errors.to_string()),
@@ -109,7 +109,7 @@ fn wrong_configurations_are_refused_in_words_that_help() {
 }
 
 #[test]
-fn odd_configurations_are_taken_with_a_warning() {
+fn odd_configurations_load_with_expected_warnings() {
     compare("warned", 20, |home, text| match home.load(text) {
         Ok(config) if config.warnings.is_empty() => Err("was taken without a warning".to_owned()),
         Ok(config) => {
@@ -127,7 +127,7 @@ fn right(home: &Home, name: &str) -> Config {
 }
 
 #[test]
-fn lists_that_do_what_they_should_are_taken_without_a_warning() {
+fn right_revocation_lists_load_without_a_warning() {
     let home = Home::new();
     for name in names(&folder("right"), "toml").iter().filter(|name| name.starts_with("revocation-")) {
         let config = right(&home, &format!("{name}.toml"));
@@ -151,7 +151,7 @@ fn seconds(seconds: u64) -> Duration {
 }
 
 #[test]
-fn a_minimal_configuration_has_the_defaults() {
+fn minimal_configuration_has_the_defaults() {
     let home = Home::new();
     let config = right(&home, "minimal.toml");
     assert_eq!(config.warnings, []);
@@ -176,7 +176,7 @@ fn a_minimal_configuration_has_the_defaults() {
 }
 
 #[test]
-fn every_value_arrives_as_it_was_written() {
+fn every_value_is_read_as_written() {
     let home = Home::new();
     let pki = home.folder.path().join("pki");
     let config = right(&home, "sample.toml");
@@ -241,7 +241,7 @@ fn every_value_arrives_as_it_was_written() {
         (RevocationCheck::Chain, RevocationCheck::Leaf),
         "its own"
     );
-    assert_eq!(own.deny.serials, default.deny.serials, "whom the default denies, nobody lets in");
+    assert_eq!(own.deny.serials, default.deny.serials, "what the default denies is denied on every route");
     assert_eq!(own.trust[0].file, pki.join("clients.pem"), "of the default");
     assert_eq!(own.revocation_lists.len(), 1, "of the default");
 
@@ -256,7 +256,7 @@ fn every_value_arrives_as_it_was_written() {
 
 /// The sample of the design.
 #[test]
-fn the_sample_of_the_design_is_right() {
+fn sample_of_the_design_loads() {
     let home = Home::new();
     let config = right(&home, "design.toml");
     assert_eq!(config.warnings, []);
@@ -273,7 +273,7 @@ fn the_sample_of_the_design_is_right() {
 }
 
 #[test]
-fn routes_share_what_they_take_from_the_default() {
+fn routes_share_default_certificate_and_client_auth() {
     let home = Home::new();
     let text = fs::read_to_string(folder("right").join("minimal.toml")).expect("the minimal configuration");
     let second = "[[route]]\nname = \"ssh\"\nserver_names = [\"ssh.home.example\"]\nbackends = \
@@ -285,7 +285,7 @@ fn routes_share_what_they_take_from_the_default() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_read_says_why() {
+fn unreadable_configuration_says_why() {
     let home = Home::new();
     let say = |path: &Path| load(path).map(|_| ()).expect_err("no configuration").to_string();
     assert!(say(&home.folder.path().join("nothing.toml")).contains("there is no file"));
@@ -297,7 +297,7 @@ fn a_configuration_that_cannot_be_read_says_why() {
 }
 
 #[test]
-fn a_byte_order_mark_and_carriage_returns_do_not_matter() {
+fn byte_order_mark_and_carriage_returns_are_ignored() {
     let home = Home::new();
     let text = fs::read_to_string(folder("right").join("minimal.toml")).expect("the minimal configuration");
     let windows = format!("\u{feff}{}", text.replace('\n', "\r\n"));
@@ -306,7 +306,7 @@ fn a_byte_order_mark_and_carriage_returns_do_not_matter() {
 
 /// Nesting is where a reader that calls itself runs out of stack.
 #[test]
-fn depth_does_not_exhaust_the_stack() {
+fn deep_nesting_does_not_exhaust_the_stack() {
     let home = Home::new();
     for text in [
         "[".repeat(100_000),
@@ -322,7 +322,7 @@ fn depth_does_not_exhaust_the_stack() {
 
 /// Whatever is done to a configuration, an answer comes back, and a refusal says something.
 #[test]
-fn no_configuration_makes_it_panic() {
+fn mutated_configurations_never_panic() {
     let home = Home::new();
     let sample = fs::read(folder("right").join("sample.toml")).expect("the sample");
     let (mut taken, mut refused) = (0_u32, 0_u32);

@@ -1,4 +1,4 @@
-//! The last half hour, in steps: what the chart of the status page shows.
+//! What was counted in the last half hour, in steps: the data of the status page's chart.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use crate::telemetry::tally::{Counts, Tally};
 /// How long a step is.
 pub(super) const STEP: Duration = Duration::from_secs(10);
 
-/// How many steps are kept; with the one that has not ended yet, one more is shown. Each has 8 bytes for each reason.
+/// How many ended steps are kept; the one that has not ended is shown, too. Each has 8 bytes for each reason.
 pub(super) const STEPS: usize = 179;
 
 /// What was counted in each step.
@@ -18,19 +18,19 @@ pub(super) struct History(Mutex<Steps>);
 
 #[derive(Debug)]
 struct Steps {
-    /// At the end of the last step.
+    /// The counts at the end of the last step.
     last: Counts,
     ended: VecDeque<Counts>,
 }
 
 impl History {
-    /// Begins with the gate. Whatever has been counted by the time the first step ends was counted in it.
+    /// Begins with the gate: the first step has all that is counted until it ends.
     pub(super) fn new() -> Self {
         Self(Mutex::new(Steps { last: Tally::default().now(), ended: VecDeque::with_capacity(STEPS) }))
     }
 
-    /// A step has ended.
-    pub(super) fn step(&self, tally: &Tally) {
+    /// Ends a step and begins the next one.
+    pub(super) fn end_step(&self, tally: &Tally) {
         let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = tally.now();
         let step = now.since(&steps.last);
@@ -41,8 +41,8 @@ impl History {
         steps.last = now;
     }
 
-    /// The counts of now, and what they were made of: each step, the last of which has not ended yet.
-    pub(super) fn shown(&self, tally: &Tally) -> (Counts, Vec<Counts>) {
+    /// The counts of now in all, and in each step, the last of which has not ended yet.
+    pub(super) fn counts(&self, tally: &Tally) -> (Counts, Vec<Counts>) {
         let steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = tally.now();
         let begun = now.since(&steps.last);
@@ -56,22 +56,22 @@ mod tests {
     use crate::model::rejection::Reason;
 
     #[test]
-    fn steps_hold_what_was_added_and_only_so_many_are_kept() {
+    fn steps_hold_differences_and_their_number_is_bounded() {
         let tally = Tally::default();
         tally.admitted();
         let history = History::new();
         tally.admitted();
         tally.rejected(Reason::NotTls);
-        history.step(&tally);
+        history.end_step(&tally);
         tally.admitted();
         tally.admitted();
-        let (total, steps) = history.shown(&tally);
+        let (total, steps) = history.counts(&tally);
         assert_eq!(total.admitted, 4);
         assert_eq!(steps.iter().map(|step| step.admitted).collect::<Vec<_>>(), [2, 2]);
         assert_eq!(steps.iter().map(|step| step.rejected.iter().sum::<u64>()).collect::<Vec<_>>(), [1, 0]);
         for _ in 0..2 * STEPS {
-            history.step(&tally);
+            history.end_step(&tally);
         }
-        assert_eq!(history.shown(&tally).1.len(), STEPS + 1);
+        assert_eq!(history.counts(&tally).1.len(), STEPS + 1);
     }
 }

@@ -1,17 +1,16 @@
-//! The listener for those who watch: `/metrics`, `/healthz`, `/readyz`, and a page for people. Read only, and small: whatever it is met with,
-//! it takes nothing from the gate. It has a thread of its own, which waits for the gate's where processors are scarce, and a
-//! fixed number of places.
+//! The listener for monitoring: `/metrics`, `/healthz`, `/readyz`, and the status page. It is read-only and takes little from
+//! the gate, whatever clients send: a thread of its own with a low priority, and a bounded number of connections.
 
-mod answers;
+mod chart;
 mod history;
 mod page;
+mod responder;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -22,30 +21,28 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::explain::refusals::Refusals;
-use crate::places::{Places, TIMEOUT, http};
+use crate::http::{Load, TIMEOUT, serve_connections, server};
 use crate::sessions::registry::Sessions;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::tally::Tally;
-use answers::Answers;
+use responder::Responder;
 
 /// How many connections wait in the kernel's queue.
 const BACKLOG: i32 = 1024;
 /// Of the thread (setpriority(2)): beside a gate that needs all processors it gets about a tenth of one.
 const NICE: i32 = 10;
 
-/// What there is to be seen of a gate.
+/// What the listener shows of a gate.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct Monitored {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) tally: Arc<Tally>,
-    /// Connections to the listener at once.
-    pub(crate) places: usize,
 }
 
 /// The bound listener, and the thread that answers there until this is dropped.
@@ -58,8 +55,8 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Binds `address`. Who connects waits for [`Admin::start`].
-    pub(crate) fn bind(address: SocketAddr, watched: Watched) -> io::Result<Self> {
+    /// Binds `address`, for at most `connections` at once. They wait in the kernel's queue until [`Admin::start`].
+    pub(crate) fn bind(address: SocketAddr, gate: Monitored, connections: usize) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
@@ -71,16 +68,15 @@ impl Admin {
             TcpListener::from_std(socket.into())?
         };
         let address = listener.local_addr()?;
-        let places = Places::new(watched.places);
         let (start, started) = oneshot::channel();
         let end = CancellationToken::new();
         let ended = end.clone();
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            // Refused or not, it works.
+            // A lower priority is no condition for answering.
             let _ = setpriority_process(None, NICE);
             runtime.block_on(ended.run_until_cancelled(async move {
                 let Ok(stop) = started.await else { return };
-                serve(listener, Arc::new(Answers::new(address, watched, stop)), places).await;
+                serve(listener, connections, Arc::new(Responder::new(address, gate, stop))).await;
             }));
         })?;
         Ok(Self { address, start: Some(start), end, thread: Some(thread) })
@@ -91,7 +87,7 @@ impl Admin {
         self.address
     }
 
-    /// Begins to answer; `stop` only makes it say that the gate is not ready.
+    /// Begins to answer. Once `stop` is cancelled, `/readyz` says that the gate is draining.
     pub(crate) fn start(&mut self, stop: CancellationToken) {
         if let Some(start) = self.start.take() {
             let _ = start.send(stop);
@@ -102,36 +98,26 @@ impl Admin {
 impl Drop for Admin {
     fn drop(&mut self) {
         self.end.cancel();
-        // If it panicked, it has said so, and the gate lives on.
+        // A panic of the thread has been printed, and is no reason for the gate to end.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-async fn serve(listener: TcpListener, answers: Arc<Answers>, places: Places) {
-    tokio::join!(take_connections(listener, &answers, places), answers.remember());
-}
-
-async fn take_connections(listener: TcpListener, answers: &Arc<Answers>, mut places: Places) {
-    loop {
-        // Until there is a place, the others wait in the kernel's queue.
-        places.wait().await;
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let answers = Arc::clone(answers);
-        let crowded = places.crowded();
-        places.take(async move {
-            // Whoever breaks off a request has nobody to hear about it.
-            let _ = timeout(TIMEOUT, answer(stream, answers, crowded)).await;
-        });
-    }
-}
-
-async fn answer(stream: TcpStream, answers: Arc<Answers>, crowded: bool) -> Result<(), hyper::Error> {
-    let respond = service_fn(move |request: Request<Incoming>| {
-        let response = answers.to(&request, crowded);
-        async move { Ok::<_, Infallible>(response) }
+async fn serve(listener: TcpListener, connections: usize, responder: Arc<Responder>) {
+    let connections = serve_connections(listener, connections, |stream, _, load| {
+        let responder = Arc::clone(&responder);
+        Some(async move {
+            // An interrupted request is the client's business.
+            let _ = timeout(TIMEOUT, serve_one(stream, responder, load)).await;
+        })
     });
-    http().serve_connection(TokioIo::new(stream), respond).await
+    tokio::join!(connections, responder.record_history());
+}
+
+async fn serve_one(stream: TcpStream, responder: Arc<Responder>, load: Load) -> Result<(), hyper::Error> {
+    let respond = service_fn(move |request: Request<Incoming>| {
+        let reply = responder.respond(&request, load);
+        async move { Ok::<_, Infallible>(reply) }
+    });
+    server().serve_connection(TokioIo::new(stream), respond).await
 }

@@ -1,6 +1,6 @@
 
 "use strict";
-// Keeps the page as it would be if it were loaded anew, and draws the chart. Without it, the tables say the same.
+// Replaces the content every few seconds and draws the chart. Without this script, the tables have the same numbers.
 const SVG = "http://www.w3.org/2000/svg";
 const EVERY = 5000;
 

@@ -1,393 +1,325 @@
-//! The status page: what a person wants to know about the gate, written out whole, so that it needs no script.
+//! The status page: a document that is complete without its script.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Watched;
-use super::history::{History, STEP, STEPS};
+use super::Monitored;
+use super::chart::{self, Row};
+use super::history::History;
 use crate::explain::refusals::Refusal;
-use crate::explain::{self, advice, counted, lasting, sentence};
-use crate::html::Html;
+use crate::explain::{self, advice, sentence};
+use crate::http::Policy;
 use crate::model::names::printable;
 use crate::model::rejection::{Reason, Side};
 use crate::model::source::Source;
+use crate::model::text::{bytes, counted, date, duration, grouped};
+use crate::telemetry::expiries::Expiry;
 use crate::telemetry::tally::Counts;
 
-/// The page around what is written anew each time: its parts are parted by comments.
-const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Cpath \
+                    fill='%232f7d6b' d='M3 16V5a5 5 0 0 1 10 0v11z'/%3E%3Ccircle cx='10' cy='9' r='1' \
+                    fill='white'/%3E%3C/svg%3E";
 
-/// How many refusals are told, those that are told in the same words as one.
-const TOLD: usize = 25;
+/// How many refusals are listed; those with the same address and the same words count as one.
+const LISTED: usize = 25;
 /// How many sources are ranked.
 const RANKED: usize = 10;
-/// How many of those who are in are named for a route.
+/// How many clients of a route are named.
 const NAMED: usize = 6;
-/// The longest name of somebody who is in.
+/// The longest name of a client.
 const NAME_MAX: usize = 64;
-/// Fewer days left than this are a reason to act.
+/// Fewer days left than this are marked.
 const SOON: i64 = 14;
 const DAY: i64 = 86_400;
 
-/// What the browser may do with the page: its own script and style, whose hashes are named, and questions to the gate.
-pub(super) fn policy() -> String {
-    let hash = |text: &str| STANDARD.encode(digest(&SHA256, text.as_bytes()));
-    format!(
-        "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; connect-src 'self'; img-src data:; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        hash(SCRIPT),
-        hash(STYLE)
-    )
+/// The browser runs the page's own script and style, by their hashes, and connects to the gate only.
+pub(super) fn policy() -> Policy {
+    Policy::new(&format!(
+        "default-src 'none'; script-src {}; style-src {}; connect-src 'self'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+        Policy::hash_source(SCRIPT),
+        Policy::hash_source(STYLE)
+    ))
 }
 
-/// A row of the chart.
-#[derive(Debug, Serialize)]
-struct Row {
-    /// `admitted`, or `stage/reason`.
-    key: String,
-    /// The same in words.
-    words: &'static str,
-    /// Who brought it about.
-    side: Option<&'static str>,
-    /// Since the gate was started.
-    total: u64,
-    /// In each step, the oldest first; the last one has not ended.
-    steps: Vec<u64>,
-}
-
-/// `/status.json`: what the chart is drawn from.
-#[derive(Debug, Serialize)]
-struct Status {
-    /// Now, in seconds since 1970.
-    time: i64,
-    /// How long a step is.
-    step_seconds: u64,
-    /// How many steps the chart is wide.
-    width: usize,
-    rows: Vec<Row>,
-}
-
-/// Let in first, and then each reason that there was, the most frequent of late first.
-fn rows(total: &Counts, steps: &[Counts]) -> Vec<Row> {
-    let mut rows: Vec<Row> = Reason::ALL
-        .iter()
-        .zip(&total.rejected)
-        .enumerate()
-        .filter(|(_, (_, total))| **total > 0)
-        .map(|(index, (reason, total))| Row {
-            key: reason.to_string(),
-            words: explain::words(*reason).short,
-            side: Some(reason.side().label()),
-            total: *total,
-            steps: steps.iter().map(|step| step.rejected.get(index).copied().unwrap_or(0)).collect(),
-        })
-        .collect();
-    rows.sort_by_key(|row| std::cmp::Reverse((row.steps.iter().sum::<u64>(), row.total)));
-    let admitted = Row {
-        key: "admitted".to_owned(),
-        words: "let in",
-        side: None,
-        total: total.admitted,
-        steps: steps.iter().map(|step| step.admitted).collect(),
-    };
-    rows.insert(0, admitted);
-    rows
-}
-
-/// The answer for `/status.json`.
-pub(super) fn json(watched: &Watched, history: &History) -> String {
-    let (total, steps) = history.shown(&watched.tally);
-    let status = Status {
-        time: OffsetDateTime::now_utc().unix_timestamp(),
-        step_seconds: STEP.as_secs(),
-        width: STEPS + 1,
-        rows: rows(&total, &steps),
-    };
-    // Numbers and fixed words are always JSON.
-    serde_json::to_string(&status).unwrap_or_default()
-}
-
-/// The answer for `/`.
-pub(super) fn page(watched: &Watched, history: &History, started: OffsetDateTime) -> String {
-    let mut html = Html::default();
-    for part in TEMPLATE.split_inclusive("-->") {
-        let (markup, place) = part.rsplit_once("<!--").unwrap_or((part, ""));
-        html.raw(markup);
-        match place.trim_end_matches("-->").trim() {
-            "style" => drop(html.raw(STYLE)),
-            "script" => drop(html.raw(SCRIPT)),
-            "live" => live(&mut html, watched, history, started),
-            _ => {}
+/// The body of `/`.
+pub(super) fn page(gate: &Monitored, history: &History, started: OffsetDateTime) -> String {
+    let document = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { "Doorward" }
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" href=(ICON);
+                noscript { meta http-equiv="refresh" content="15"; }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { "Doorward" }
+                    p { "The one door to your network. A client without a certificate of yours is turned away here and \
+                         reaches nothing behind it." }
+                }
+                p #silent role="status" hidden { "The gate does not answer. This page shows what it said last." }
+                main #live { (live(gate, history, started)) }
+                footer {
+                    p { "Numbers for machines: " a href="/metrics" { "/metrics" } ". This page is read-only." }
+                }
+                script { (PreEscaped(SCRIPT)) }
+            }
         }
-    }
-    html.finish()
+    };
+    document.into_string()
 }
 
-fn live(html: &mut Html, watched: &Watched, history: &History, started: OffsetDateTime) {
+/// What the page's script replaces every few seconds.
+fn live(gate: &Monitored, history: &History, started: OffsetDateTime) -> Markup {
     let now = OffsetDateTime::now_utc();
-    let (total, steps) = history.shown(&watched.tally);
-    let refusals = watched.refusals.latest(usize::MAX);
-    refused_configuration(html, watched, now);
-    summary(html, watched, &total, started, now);
-    at_the_door(html, &rows(&total, &steps));
-    inside(html, watched);
-    expiring(html, watched, now);
-    latest(html, &refusals, now);
-    sources(html, &refusals, now);
-}
-
-/// The owner has changed something and may believe that it holds.
-fn refused_configuration(html: &mut Html, watched: &Watched, now: OffsetDateTime) {
-    let Some(refused) = watched.metrics.refused_configuration() else { return };
-    html.raw(
-        "<section class=\"fault\"><h2>The configuration was not taken over</h2><p class=\"quiet\">That was tried ",
-    );
-    ago(html, refused.at, now);
-    html.raw(", and the gate goes on with the one that it had. Mend this, and it is taken over:</p><ul>");
-    for error in &refused.errors {
-        html.raw("<li>").text(error);
+    let (total, steps) = history.counts(&gate.tally);
+    let refusals = gate.refusals.latest(usize::MAX);
+    html! {
+        (refused_configuration(gate, now))
+        (summary(gate, &total, started, now))
+        (reasons(&chart::rows(&total, &steps)))
+        (connected(gate))
+        (expiries(&gate.metrics.expiries(), now))
+        (latest_refusals(&refusals, now))
+        (frequent_sources(&refusals, now))
     }
-    html.raw("</ul></section>");
 }
 
-fn summary(html: &mut Html, watched: &Watched, total: &Counts, started: OffsetDateTime, now: OffsetDateTime) {
-    let figure = |html: &mut Html, figure: String, what: &'static str| {
-        html.raw("<div><dd>").text(figure).raw("</dd><dt>").raw(what).raw("</dt></div>");
-    };
-    html.raw("<dl class=\"figures\">");
-    figure(html, grouped(watched.sessions.count() as u64), "inside now");
-    figure(html, grouped(total.admitted), "let in");
-    figure(html, grouped(total.rejected.iter().sum()), "turned away");
-    html.raw("</dl><p class=\"quiet\">Counted since the gate was started, ");
-    ago(html, started, now);
-    html.raw(".</p>");
-}
-
-fn at_the_door(html: &mut Html, rows: &[Row]) {
-    html.raw(
-        "<section><h2>At the door</h2><table class=\"door\"><thead><tr><th>What happened<th class=\"chart\">\
-         <span>30 minutes ago</span><span>now</span><th class=\"number\">last 30 min<th class=\"number\">in all</thead><tbody>",
-    );
-    for row in rows {
-        let class = match row.side {
-            None => "in",
-            Some(side) if side == Side::Client.label() => "out",
-            Some(_) => "fault",
-        };
-        html.raw("<tr class=\"").raw(class).raw("\"><th scope=\"row\">").raw(row.words);
-        if row.side.is_some() {
-            html.raw(" <code>").text(&row.key).raw("</code>");
+/// First on the page: the owner has changed something and may believe that it is in force.
+fn refused_configuration(gate: &Monitored, now: OffsetDateTime) -> Markup {
+    let Some(refused) = gate.metrics.refused_configuration() else { return Markup::default() };
+    html! {
+        section.fault {
+            h2 { "The changed configuration is not in force" }
+            p.quiet {
+                "Refused " (ago(refused.at, now)) "; the one before is still in force. The gate takes the file over once \
+                 these mistakes are corrected:"
+            }
+            ul { @for error in &refused.errors { li { (error) } } }
         }
-        html.raw("<td class=\"chart\" data-key=\"").text(&row.key).raw("\"><td class=\"number\">");
-        html.text(grouped(row.steps.iter().sum())).raw("<td class=\"number\">").text(grouped(row.total));
     }
-    html.raw("</tbody></table>");
-    if rows.len() == 1 {
-        html.raw("<p class=\"quiet\">Nobody has been turned away yet.</p>");
-    }
-    html.raw("</section>");
 }
 
-/// What the sessions of one route come to.
+fn summary(gate: &Monitored, total: &Counts, started: OffsetDateTime, now: OffsetDateTime) -> Markup {
+    let figures = [
+        (gate.sessions.count() as u64, "connected now"),
+        (total.admitted, "let in"),
+        (total.rejected.iter().sum(), "turned away"),
+    ];
+    html! {
+        dl.figures { @for (figure, what) in figures { div { dd { (grouped(figure)) } dt { (what) } } } }
+        p.quiet { "Counted since the gate was started, " (ago(started, now)) "." }
+    }
+}
+
+fn reasons(rows: &[Row]) -> Markup {
+    let class = |row: &Row| match row.side {
+        None => "in",
+        Some(Side::Client) => "out",
+        Some(_) => "fault",
+    };
+    html! {
+        section {
+            h2 { "Connections" }
+            table.door {
+                thead { tr {
+                    th { "What happened" }
+                    th.chart { span { "30 minutes ago" } span { "now" } }
+                    th.number { "last 30 min" }
+                    th.number { "in all" }
+                } }
+                tbody { @for row in rows { tr class=(class(row)) {
+                    th scope="row" { (row.words) @if row.side.is_some() { " " code { (row.key) } } }
+                    td.chart data-key=(row.key) {}
+                    td.number { (grouped(row.steps.iter().sum())) }
+                    td.number { (grouped(row.total)) }
+                } } }
+            }
+            @if rows.len() == 1 { p.quiet { "No client has been turned away yet." } }
+        }
+    }
+}
+
+/// The open sessions of one route.
 #[derive(Default)]
-struct Inside {
-    sessions: u64,
+struct RouteSessions {
+    count: u64,
     bytes: u64,
-    who: BTreeMap<String, u64>,
+    clients: BTreeMap<String, u64>,
 }
 
-fn inside(html: &mut Html, watched: &Watched) {
-    let names = watched.metrics.route_names();
-    let mut routes: BTreeMap<&str, Inside> = names.iter().map(|name| (name.as_str(), Inside::default())).collect();
-    let (sessions, _) = watched.sessions.newest(usize::MAX);
+fn connected(gate: &Monitored) -> Markup {
+    let names = gate.metrics.route_names();
+    let mut routes: BTreeMap<&str, RouteSessions> =
+        names.iter().map(|name| (name.as_str(), RouteSessions::default())).collect();
+    let (sessions, _) = gate.sessions.newest(usize::MAX);
     for session in &sessions {
         let route = routes.entry(session.route.as_str()).or_default();
-        route.sessions += 1;
+        route.count += 1;
         let moved = session.relay.moved();
         route.bytes += moved.to_backend + moved.to_client;
-        let who = match &session.identity {
+        let client = match &session.identity {
             None => session.source.ip().to_canonical().to_string(),
             Some(identity) => {
                 let name = printable(&identity.display_name(), NAME_MAX);
                 if identity.verified { name } else { format!("{name} (not verified)") }
             }
         };
-        *route.who.entry(who).or_default() += 1;
+        *route.clients.entry(client).or_default() += 1;
     }
-    html.raw(
-        "<section><h2>Inside now</h2><table><thead><tr><th>Route<th class=\"number\">connections<th class=\"number\">\
-         moved<th>who</thead><tbody>",
-    );
-    for (name, route) in routes {
-        html.raw("<tr><th scope=\"row\">").text(name).raw("<td class=\"number\">").text(grouped(route.sessions));
-        html.raw("<td class=\"number\">").text(bytes(route.bytes)).raw("<td class=\"who\">");
-        let names = route.who.len();
-        for (index, (who, count)) in route.who.into_iter().take(NAMED).enumerate() {
-            if index > 0 {
-                html.raw(", ");
-            }
-            html.text(who);
-            if count > 1 {
-                html.raw(" ×").text(count);
+    html! {
+        section {
+            h2 { "Connected now" }
+            table {
+                thead { tr { th { "Route" } th.number { "connections" } th.number { "moved" } th { "clients" } } }
+                tbody { @for (name, route) in routes { tr {
+                    th scope="row" { (name) }
+                    td.number { (grouped(route.count)) }
+                    td.number { (bytes(route.bytes)) }
+                    td.who { (clients(&route.clients)) }
+                } } }
             }
         }
-        if names > NAMED {
-            html.raw(" and ").text(names - NAMED).raw(" more");
-        } else if names == 0 {
-            html.raw("nobody");
-        }
     }
-    html.raw("</tbody></table></section>");
 }
 
-fn expiring(html: &mut Html, watched: &Watched, now: OffsetDateTime) {
-    html.raw(
-        "<section><h2>What expires</h2><p class=\"quiet\">A certificate is a digital identity card. Like one, it is good up \
-         to a date.</p><table><thead><tr><th>What<th class=\"number\">days left<th>good until</thead><tbody>",
-    );
-    let expiries = watched.metrics.expiries();
-    for expiry in &*expiries {
+fn clients(clients: &BTreeMap<String, u64>) -> Markup {
+    html! {
+        @for (index, (name, count)) in clients.iter().take(NAMED).enumerate() {
+            @if index > 0 { ", " }
+            (name)
+            @if *count > 1 { " ×" (count) }
+        }
+        @if clients.len() > NAMED { " and " (clients.len() - NAMED) " more" }
+        @if clients.is_empty() { "none" }
+    }
+}
+
+fn expiries(expiries: &[Expiry], now: OffsetDateTime) -> Markup {
+    let row = |expiry: &Expiry| {
         let left = expiry.at.saturating_sub(now.unix_timestamp());
-        let (class, words) = match left.div_euclid(DAY) {
-            ..0 => ("fault", "expired"),
-            0..SOON => ("out", "soon"),
-            _ => ("in", ""),
+        let days = grouped(left.unsigned_abs() / DAY.unsigned_abs());
+        let (class, days, mark) = match left.div_euclid(DAY) {
+            ..0 => ("fault", "", "expired"),
+            0..SOON => ("out", days.as_str(), "soon"),
+            _ => ("in", days.as_str(), ""),
         };
-        html.raw("<tr class=\"").raw(class).raw("\"><th scope=\"row\">").raw(expiry.kind.words());
-        html.raw(" <code>").text(&expiry.name).raw("</code><td class=\"number\">");
-        if left < 0 {
-            html.raw("<strong>expired</strong>");
-        } else {
-            html.text(grouped(left.unsigned_abs() / DAY.unsigned_abs()));
-            if !words.is_empty() {
-                html.raw(" <strong>").raw(words).raw("</strong>");
+        html! {
+            tr class=(class) {
+                th scope="row" { (expiry.kind.words()) " " code { (expiry.name) } }
+                td.number { (days) @if !mark.is_empty() { " " strong { (mark) } } }
+                td.date { (date(expiry.at)) }
             }
         }
-        html.raw("<td class=\"date\">");
-        match OffsetDateTime::from_unix_timestamp(expiry.at) {
-            Ok(at) => html.text(at.date()),
-            Err(_) => html.raw("no date that a clock can show"),
-        };
+    };
+    html! {
+        section {
+            h2 { "Expiry dates" }
+            p.quiet { "A certificate is a digital identity card. Like one, it is valid up to a date." }
+            table {
+                thead { tr { th { "What" } th.number { "days left" } th { "valid until" } } }
+                tbody {
+                    @for expiry in expiries { (row(expiry)) }
+                    @if expiries.is_empty() { tr { td colspan="3" { "Nothing expires: no route asks for certificates." } } }
+                }
+            }
+        }
     }
-    if expiries.is_empty() {
-        html.raw("<tr><td colspan=\"3\">Nothing: no route asks for certificates.");
-    }
-    html.raw("</tbody></table></section>");
 }
 
-fn latest(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
-    html.raw("<section><h2>Turned away lately</h2>");
-    if refusals.is_empty() {
-        html.raw("<p class=\"quiet\">Nobody yet.</p></section>");
-        return;
-    }
-    html.raw("<table class=\"told\"><thead><tr><th>When<th>Who<th>What happened, and what to do</thead><tbody>");
-    // Whoever tries again and again is told of once.
-    let mut told: Vec<(&Refusal, String, u64)> = Vec::new();
-    let mut places: HashMap<(IpAddr, String), usize> = HashMap::new();
+fn latest_refusals(refusals: &[Arc<Refusal>], now: OffsetDateTime) -> Markup {
+    // A client that tries again and again gets one entry.
+    let mut listed: Vec<(&Refusal, String, u64)> = Vec::new();
+    let mut entries: HashMap<(IpAddr, String), usize> = HashMap::new();
     for refusal in refusals {
         let sentence = sentence(refusal, now);
-        let place = *places.entry((refusal.source.ip(), sentence.clone())).or_insert(told.len());
-        match told.get_mut(place) {
+        let index = *entries.entry((refusal.source.ip(), sentence.clone())).or_insert(listed.len());
+        match listed.get_mut(index) {
             Some((.., times)) => *times += 1,
-            None => told.push((refusal, sentence, 1)),
+            None => listed.push((refusal, sentence, 1)),
         }
     }
-    for (refusal, sentence, times) in told.into_iter().take(TOLD) {
-        html.raw("<tr><td class=\"when\">");
-        ago(html, refusal.at, now);
-        html.raw("<td class=\"who\">").text(refusal.source.ip().to_canonical());
-        html.raw("<td><p>").text(sentence);
-        if times > 1 {
-            html.raw(" <strong>").text(grouped(times)).raw(" times</strong>");
+    html! {
+        section {
+            h2 { "Latest refusals" }
+            @if listed.is_empty() { p.quiet { "None yet." } } @else {
+                table.told {
+                    thead { tr { th { "When" } th { "From" } th { "What happened, and what to do" } } }
+                    tbody { @for (refusal, sentence, times) in listed.iter().take(LISTED) { tr {
+                        td.when { (ago(refusal.at, now)) }
+                        td.who { (refusal.source.ip().to_canonical()) }
+                        td {
+                            p { (sentence) @if *times > 1 { " " strong { (grouped(*times)) " times" } } }
+                            p.quiet { (advice(refusal)) " " code { (refusal.reason()) } }
+                        }
+                    } } }
+                }
+            }
         }
-        html.raw("</p><p class=\"quiet\">").text(advice(refusal));
-        html.raw(" <code>").text(refusal.reason()).raw("</code></p>");
     }
-    html.raw("</tbody></table></section>");
 }
 
-/// The refusals of one source, the latest first.
-struct Turned<'a> {
-    times: u64,
+/// The refusals of one source.
+struct SourceRefusals<'a> {
+    count: u64,
     latest: &'a Refusal,
     reasons: HashMap<Reason, u64>,
 }
 
-fn sources(html: &mut Html, refusals: &[Arc<Refusal>], now: OffsetDateTime) {
-    if refusals.is_empty() {
-        return;
+impl SourceRefusals<'_> {
+    fn most_frequent(&self) -> &'static str {
+        let most = self.reasons.iter().max_by_key(|(reason, count)| (**count, reason.to_string()));
+        most.map_or("", |(reason, _)| explain::words(*reason).short)
     }
-    let mut sources: HashMap<Source, Turned<'_>> = HashMap::new();
+}
+
+/// `refusals` has the latest first.
+fn frequent_sources(refusals: &[Arc<Refusal>], now: OffsetDateTime) -> Markup {
+    let mut sources: HashMap<Source, SourceRefusals<'_>> = HashMap::new();
     for refusal in refusals {
-        let source = sources.entry(refusal.counted_as).or_insert_with(|| Turned {
-            times: 0,
-            latest: refusal,
-            reasons: HashMap::new(),
-        });
-        source.times += 1;
+        let new = || SourceRefusals { count: 0, latest: refusal, reasons: HashMap::new() };
+        let source = sources.entry(refusal.counted_as).or_insert_with(new);
+        source.count += 1;
         *source.reasons.entry(refusal.reason()).or_default() += 1;
     }
-    let mut ranked: Vec<(String, Turned<'_>)> =
-        sources.into_iter().map(|(source, turned)| (source.to_string(), turned)).collect();
-    ranked.sort_by(|(a, one), (b, other)| other.times.cmp(&one.times).then_with(|| a.cmp(b)));
-    html.raw("<section><h2>Turned away most often</h2><p class=\"quiet\">By address, among ");
-    html.text(counted(refusals.len() as u64, "refusal"));
-    html.raw(
-        " that the gate remembers.</p><table><thead><tr><th>Address<th class=\"number\">times\
-         <th>mostly<th>last</thead><tbody>",
-    );
-    for (source, turned) in ranked.into_iter().take(RANKED) {
-        let mostly = turned.reasons.into_iter().max_by_key(|(reason, times)| (*times, reason.to_string()));
-        html.raw("<tr><th scope=\"row\" class=\"who\">").text(source);
-        html.raw("<td class=\"number\">").text(grouped(turned.times)).raw("<td>");
-        html.raw(mostly.map_or("", |(reason, _)| explain::words(reason).short)).raw("<td class=\"when\">");
-        ago(html, turned.latest.at, now);
-    }
-    html.raw("</tbody></table></section>");
-}
-
-/// A moment, as people tell it; the exact one is behind it.
-fn ago(html: &mut Html, at: OffsetDateTime, now: OffsetDateTime) {
-    let exact = at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default();
-    html.raw("<time datetime=\"").text(&exact).raw("\" title=\"").text(&exact).raw("\">");
-    html.text(lasting((now - at).whole_seconds())).raw(" ago</time>");
-}
-
-/// A number with its thousands parted by commas.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
+    let mut ranked: Vec<(String, SourceRefusals<'_>)> =
+        sources.into_iter().map(|(source, refusals)| (source.to_string(), refusals)).collect();
+    ranked.sort_by(|(a, one), (b, other)| other.count.cmp(&one.count).then_with(|| a.cmp(b)));
+    html! {
+        @if !ranked.is_empty() {
+            section {
+                h2 { "Most refused sources" }
+                p.quiet { "By address, among " (counted(refusals.len() as u64, "refusal")) " that the gate remembers." }
+                table {
+                    thead { tr { th { "Address" } th.number { "times" } th { "mostly" } th { "last" } } }
+                    tbody { @for (source, refusals) in ranked.iter().take(RANKED) { tr {
+                        th.who scope="row" { (source) }
+                        td.number { (grouped(refusals.count)) }
+                        td { (refusals.most_frequent()) }
+                        td.when { (ago(refusals.latest.at, now)) }
+                    } } }
+                }
+            }
         }
-        text.push(digit);
     }
-    text
 }
 
-/// An amount of data.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if count < 1000 {
-        return format!("{count} B");
-    }
-    let (mut tenths, mut unit) = (count / 100, 0);
-    while tenths >= 10_000 && unit + 1 < UNITS.len() {
-        tenths /= 1000;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS.get(unit).copied().unwrap_or_default())
+/// How long ago a moment was; the exact time is in the element's title.
+fn ago(at: OffsetDateTime, now: OffsetDateTime) -> Markup {
+    let exact = at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default();
+    html! { time datetime=(exact) title=(exact) { (duration((now - at).whole_seconds())) " ago" } }
 }
 
 #[cfg(test)]
@@ -395,9 +327,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_told_as_people_read_them() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([0, 999, 1000, 1_500_000, 999_999_999].map(bytes), ["0 B", "999 B", "1.0 kB", "1.5 MB", "999.9 MB"]);
-        assert_eq!(bytes(u64::MAX), "18.4 EB");
+    fn names_of_clients_are_text_and_bounded() {
+        let named = |count: usize| (0..count).map(|n| (format!("<b>{n}\"'&</b>"), n as u64 + 1)).collect();
+        assert_eq!(clients(&named(0)).into_string(), "none");
+        assert_eq!(
+            clients(&named(2)).into_string(),
+            "&lt;b&gt;0&quot;'&amp;&lt;/b&gt;, &lt;b&gt;1&quot;'&amp;&lt;/b&gt; ×2"
+        );
+        assert!(clients(&named(NAMED + 3)).into_string().ends_with(" and 3 more"));
     }
 }

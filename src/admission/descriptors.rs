@@ -4,8 +4,6 @@
 //! Where `limits.connections` does not fit, fewer are taken, and that is told at the start, by `doorward check` and at each
 //! reload.
 
-use std::fmt;
-
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::checked::{Backend, Config, Limits};
@@ -53,7 +51,8 @@ pub struct Budget {
 }
 
 /// There are too few descriptors for a gate of any use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the limit of open files is {limit}, and the gate needs at least {needed}\n  raise it, to 65536 say: {RAISE}")]
 pub struct TooFew {
     limit: usize,
     needed: usize,
@@ -61,18 +60,6 @@ pub struct TooFew {
 
 /// How to have more.
 const RAISE: &str = "LimitNOFILE= in a systemd unit, --ulimit nofile= of docker run, ulimit -n in a shell";
-
-impl fmt::Display for TooFew {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limit, needed } = self;
-        write!(
-            f,
-            "the limit of open files is {limit}, and the gate needs at least {needed}\n  raise it, to 65536 say: {RAISE}"
-        )
-    }
-}
-
-impl std::error::Error for TooFew {}
 
 impl Descriptors {
     /// Those of this process: raises the limit as far as it may. The usual soft limit of 1024 is for programs that use

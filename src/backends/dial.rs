@@ -7,6 +7,7 @@ use std::path::Path;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 use crate::authorize::Authorized;
 use crate::backends::resolver::{Resolver, Unresolved};
@@ -161,18 +162,24 @@ async fn tcp(addresses: &[SocketAddr]) -> io::Result<Stream> {
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
+                debug!(%address, "connected");
                 // Small writes leave at once. Keep-alives are for the relay to ask for, once it has lasted.
                 stream.set_nodelay(true)?;
                 return Ok(Stream::Tcp(stream));
             }
-            Err(error) => last = error,
+            Err(error) => {
+                debug!(%address, %error, "not connected");
+                last = error;
+            }
         }
     }
     Err(last)
 }
 
 async fn unix(path: &Path) -> io::Result<Stream> {
-    UnixStream::connect(path).await.map(Stream::Unix)
+    let connected = UnixStream::connect(path).await.map(Stream::Unix);
+    debug!(path = %path.display(), error = connected.as_ref().err().map(tracing::field::display), "dialled");
+    connected
 }
 
 /// Out of descriptors or memory: no fault of the backend's.

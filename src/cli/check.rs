@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{ConfigArg, Format, exit, failed};
 use crate::admission::descriptors::Descriptors;
 use crate::config::checked::Config;
+use crate::model::text;
 use crate::reload::policy_report::{Person, people};
 use crate::snapshot::Snapshot;
 
@@ -80,29 +81,11 @@ fn table(config: &Config) -> Table {
 }
 
 fn text(table: &Table) -> String {
-    let first = table.rows.iter().map(|row| row.identity.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = table
-        .routes
-        .iter()
-        .map(|route| {
-            let cells = table.rows.iter().filter_map(|row| row.access.get(route)).map(|cell| cell.len());
-            cells.chain([route.len()]).max().unwrap_or(0)
-        })
-        .collect();
-    let mut out = format!("{} is in order. Who may go where:\n\n", table.file);
-    let mut line = format!("{:first$}", "");
-    for (route, width) in table.routes.iter().zip(&widths) {
-        line.push_str(&format!("  {route:width$}"));
-    }
-    out.push_str(line.trim_end());
-    out.push('\n');
-    for row in &table.rows {
-        let mut line = format!("{:first$}", row.identity);
-        for (route, width) in table.routes.iter().zip(&widths) {
-            line.push_str(&format!("  {:width$}", row.access.get(route).copied().unwrap_or_default()));
-        }
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
+    let heading = [String::new()].into_iter().chain(table.routes.iter().cloned()).collect();
+    let rows = table.rows.iter().map(|row| {
+        let access = |route| row.access.get(route).copied().unwrap_or_default().to_owned();
+        [row.identity.clone()].into_iter().chain(table.routes.iter().map(access)).collect()
+    });
+    let rows: Vec<Vec<String>> = [heading].into_iter().chain(rows).collect();
+    format!("{} is in order. Who may go where:\n\n{}", table.file, text::table(&rows))
 }

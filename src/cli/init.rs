@@ -1,8 +1,7 @@
 //! `doorward init`: configuration, certificates and the first devices, in one folder and ready to run.
 
 use std::collections::HashSet;
-use std::error::Error as StdError;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use crate::ca::inventory::{COPIES, FILE, Store};
 use crate::config::services;
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::model::shell;
 use crate::pki::Issued;
 use crate::pki::keys::KeyType;
 
@@ -73,15 +73,25 @@ pub struct RouteArg {
 }
 
 /// `doorward init` failed.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
     /// The arguments do not go together.
+    #[error("{0}")]
     Usage(String),
     /// The certificates could not be made, or the files not be written.
-    Found(FoundError),
+    #[error("{error}{}", remedy(.0), error = .0)]
+    Found(#[from] FoundError),
     /// The files were written, but not what there is to say about them.
-    Output(io::Error),
+    #[error("failed to print what was written; the files are complete")]
+    Output(#[source] io::Error),
+}
+
+const fn remedy(error: &FoundError) -> &'static str {
+    match error {
+        FoundError::Exists(_) => ". Choose another --folder, or replace everything with --force",
+        _ => "",
+    }
 }
 
 impl InitError {
@@ -92,35 +102,6 @@ impl InitError {
             Self::Found(FoundError::Exists(_)) => exit::EXISTS,
             Self::Found(_) | Self::Output(_) => exit::UNEXPECTED,
         }
-    }
-}
-
-impl fmt::Display for InitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage(message) => f.write_str(message),
-            Self::Found(error @ FoundError::Exists(_)) => {
-                write!(f, "{error}. Choose another --folder, or replace everything with --force")
-            }
-            Self::Found(error) => write!(f, "{error}"),
-            Self::Output(_) => f.write_str("failed to print what was written; the files are complete"),
-        }
-    }
-}
-
-impl StdError for InitError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            Self::Usage(_) => None,
-            Self::Found(error) => error.source(),
-            Self::Output(error) => Some(error),
-        }
-    }
-}
-
-impl From<FoundError> for InitError {
-    fn from(error: FoundError) -> Self {
-        Self::Found(error)
     }
 }
 
@@ -230,7 +211,7 @@ impl Written {
             out.push_str(format!("  {path:<40} {note}").trim_end());
             out.push('\n');
         }
-        let (config, folder) = (self.config.display(), self.folder.display());
+        let (config, folder) = (shell::path(&self.config), shell::path(&self.folder));
         let first = self.devices.first().map_or("NAME", |device| &device.name);
         let (names, port) = (self.server_names.join(", "), self.listen.port());
         let _ = write!(

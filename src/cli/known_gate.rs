@@ -8,6 +8,7 @@ use crate::config;
 use crate::config::checked::RouteMode;
 use crate::enrolment::{Gate, PUBLIC_PORT};
 use crate::model::names::ServerNamePattern;
+use crate::model::shell;
 
 /// The gate as a device sees it: `root` vouches for it, and what it answers to is in the configuration. Without a right one
 /// the pages for devices do without names.
@@ -18,7 +19,7 @@ pub(super) fn known_gate(root: CertificateDer<'static>, config_file: &Path) -> G
             errln!(
                 "warning: {file} has mistakes, so the page for the device cannot name your services; doorward check \
                  --config {file} tells them",
-                file = config_file.display()
+                file = shell::path(config_file)
             );
             Vec::new()
         }

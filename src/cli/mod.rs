@@ -19,6 +19,7 @@ pub mod ca;
 mod check;
 mod cut;
 mod demo;
+mod diagnostics;
 pub mod exit;
 mod explain;
 mod help;
@@ -182,6 +183,7 @@ pub fn main() -> ExitCode {
     let arguments = help::unnested(std::env::args_os().collect());
     let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
+    diagnostics::start();
     match cli.command {
         Command::Demo(args) => demo::run(&args),
         Command::Init(args) => match init::run(&args) {

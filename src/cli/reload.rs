@@ -9,6 +9,7 @@ use super::asking::Asking;
 use super::{exit, failed};
 use crate::control::ask::{ReloadError, reload};
 use crate::control::{Listening, Reloaded};
+use crate::model::text::table;
 use crate::reload::policy_report::Change;
 
 /// The options of `doorward reload`.
@@ -50,13 +51,11 @@ fn text(reloaded: &Reloaded) -> String {
         ("Who may go where he could not before:", &reloaded.gained),
         ("Who may no longer go where he could:", &reloaded.lost),
     ] {
-        let width = changes.iter().map(|change| change.who.chars().count()).max().unwrap_or(0);
         if !changes.is_empty() {
             let _ = writeln!(out, "{heading}");
         }
-        for Change { who, routes } in changes {
-            let _ = writeln!(out, "  {who:width$}  {}", routes.join(", "));
-        }
+        let row = |Change { who, routes }: &Change| [format!("  {who}"), routes.join(", ")];
+        out.push_str(&table(&changes.iter().map(row).collect::<Vec<_>>()));
     }
     if reloaded.gained.is_empty() && reloaded.lost.is_empty() {
         out.push_str("Everybody may go where he could before, and nowhere else.\n");

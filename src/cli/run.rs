@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArg, exit, failed};
 use crate::config::in_use::InUse;
-use crate::explain::counted;
+use crate::model::text::counted;
 use crate::reload::{Cause, Reloader};
 use crate::server::{Server, StartError, Stopped};
 use crate::telemetry::log::Log;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::asking::Asking;
 use crate::control::{Answer, Request, SESSIONS_MAX, Sessions};
-use crate::explain::{counted, lasting};
+use crate::model::text::{self, bytes, counted, duration};
 
 /// The options of `doorward sessions`.
 #[derive(Args, Debug)]
@@ -40,7 +40,7 @@ pub(super) fn table(sessions: &Sessions) -> String {
             device,
             session.route.clone(),
             session.source.clone(),
-            lasting(i64::try_from(session.seconds).unwrap_or(i64::MAX)),
+            duration(i64::try_from(session.seconds).unwrap_or(i64::MAX)),
             bytes(session.bytes_to_backend),
             bytes(session.bytes_to_client),
             // Its backends are still dialled.
@@ -49,35 +49,12 @@ pub(super) fn table(sessions: &Sessions) -> String {
         ]
     });
     let rows: Vec<[String; 8]> = [heading].into_iter().chain(rows).collect();
-    let mut widths = [0; 8];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut out = String::new();
-    for row in &rows {
-        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        out.push_str(cells.join("  ").trim_end());
-        out.push('\n');
-    }
+    let mut out = text::table(&rows);
     let untold = sessions.open.saturating_sub(sessions.sessions.len());
     if untold > 0 {
         out.push_str(&format!("and {}\n", counted(untold as u64, "older one")));
     }
     out
-}
-
-/// So many bytes, as people tell it.
-fn bytes(count: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match UNITS.iter().find(|(size, _)| count >= *size) {
-        Some((size, unit)) => {
-            let tenths = u128::from(count) * 10 / u128::from(*size);
-            format!("{}.{} {unit}", tenths / 10, tenths % 10)
-        }
-        None => format!("{count} B"),
-    }
 }
 
 #[cfg(test)]
@@ -103,15 +80,6 @@ mod tests {
         for (open, end) in [(1, "copy  1\n"), (2, "\nand 1 older one\n"), (3, "\nand 2 older ones\n")] {
             let told = text(&Sessions { open, sessions: vec![session.clone()] });
             assert!(told.ends_with(end), "{told}");
-        }
-    }
-
-    #[test]
-    fn bytes_are_told_as_people_tell_them() {
-        for (count, text) in
-            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (10 << 30, "10.0 GiB"), (u64::MAX, "16777215.9 TiB")]
-        {
-            assert_eq!(bytes(count), text);
         }
     }
 }

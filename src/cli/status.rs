@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::asking::Asking;
 use crate::control::{Answer, LogError, Request, Status};
-use crate::explain::{counted, lasting};
+use crate::model::text::{counted, duration};
 
 /// The options of `doorward status`.
 #[derive(Args, Debug)]
@@ -28,7 +28,7 @@ pub(super) fn run(args: &StatusArgs) -> ExitCode {
 const EXPIRIES_MAX: usize = 5;
 
 fn text(status: &Status) -> String {
-    let running = lasting(i64::try_from(status.seconds).unwrap_or(i64::MAX));
+    let running = duration(i64::try_from(status.seconds).unwrap_or(i64::MAX));
     let mut out = if status.draining {
         format!(
             "The gate is being stopped and lets nobody in any more. Still open: {}.\n\n",

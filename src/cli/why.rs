@@ -8,7 +8,7 @@ use clap::Args;
 use super::asking::Asking;
 use crate::control::{Answer, REFUSALS_MAX, Refusal, Request, Why};
 use crate::explain::refusals::{InvalidWanted, Wanted};
-use crate::explain::{counted, lasting};
+use crate::model::text::{counted, duration};
 
 /// What stands below the help text.
 pub(super) const EXAMPLE: &str = "\
@@ -91,7 +91,7 @@ fn tell(refusal: &Refusal, out: &mut String) {
     };
     // Nobody reads fractions of a second; whoever looks for the line in the log has the id.
     let second = refusal.time.split('.').next().unwrap_or_default().trim_end_matches('Z');
-    fact("when", &format!("{} ago ({second}Z)", lasting(i64::try_from(refusal.seconds).unwrap_or(i64::MAX))));
+    fact("when", &format!("{} ago ({second}Z)", duration(i64::try_from(refusal.seconds).unwrap_or(i64::MAX))));
     if refusal.times > 1 {
         fact("times", &format!("{}; this is the latest", refusal.times));
     }

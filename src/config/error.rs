@@ -1,10 +1,10 @@
-//! What is wrong with a configuration, for somebody who has never seen a certificate or a TOML file.
+//! What is wrong with a configuration, for readers who have never seen a certificate or a TOML file.
 
-use std::fmt;
 use std::path::PathBuf;
 
 /// One mistake: where it is, what is wrong, and what to write or do instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}\n  wrong: {}\n  fix:   {}", self.place(), indented(message), indented(remedy))]
 pub struct ConfigError {
     /// The configuration file.
     pub file: PathBuf,
@@ -18,21 +18,19 @@ pub struct ConfigError {
     pub remedy: String,
 }
 
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
+impl ConfigError {
+    /// File, line and key, as compilers write them.
+    fn place(&self) -> String {
+        let mut place = self.file.display().to_string();
         if let Some(line) = self.line {
-            write!(f, ":{line}")?;
+            place += &format!(":{line}");
         }
         if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
+            place += &format!(": {}", self.key);
         }
-        write!(f, "\n  wrong: {}", indented(&self.message))?;
-        write!(f, "\n  fix:   {}", indented(&self.remedy))
+        place
     }
 }
-
-impl std::error::Error for ConfigError {}
 
 /// Keeps the lines of a longer text below each other.
 fn indented(text: &str) -> String {
@@ -40,7 +38,12 @@ fn indented(text: &str) -> String {
 }
 
 /// Every mistake of a configuration, in the order of the file; at least one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{}{} in the configuration:\n{}",
+    .0.len(), if .0.len() == 1 { " mistake" } else { " mistakes" },
+    .0.iter().map(|error| format!("\n{error}\n")).collect::<String>()
+)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
@@ -70,15 +73,3 @@ impl<'a> IntoIterator for &'a ConfigErrors {
         self.iter()
     }
 }
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.len() {
-            1 => writeln!(f, "1 mistake in the configuration:")?,
-            count => writeln!(f, "{count} mistakes in the configuration:")?,
-        }
-        self.0.iter().try_for_each(|error| write!(f, "\n{error}\n"))
-    }
-}
-
-impl std::error::Error for ConfigErrors {}

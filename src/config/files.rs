@@ -269,7 +269,7 @@ fn nature(file: &NamedFile, wanted: Wanted) -> (String, Option<String>) {
         ),
         "X509 CRL" => ("it is a revocation list", belongs(wanted, "revocation_lists")),
         "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => (
-            "it is a request for a certificate, which nobody has signed yet",
+            "it is a certificate request (CSR), which is not signed yet",
             Some("write the path of the certificate that came back for this request".to_owned()),
         ),
         "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" => (
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_of_which_a_part_is_lost_is_refused() {
+    fn truncated_pem_bundle_is_refused() {
         let whole = certificate();
         let two = format!("{whole}{whole}");
         assert_eq!(Pem::parse(&named(two.as_bytes())).expect("two").of(SectionKind::Certificate).len(), 2);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_is_instead() {
+    fn file_of_another_kind_is_named() {
         let key = rcgen::KeyPair::generate().expect("a key");
         let der = rcgen::generate_simple_self_signed(["x.example".to_owned()]).expect("a certificate");
         for (bytes, wanted, says) in [
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn why_a_file_cannot_be_read() {
+    fn unreadable_file_has_a_remedy() {
         for (kind, says) in [
             (io::ErrorKind::NotFound, "there is no file /x"),
             (io::ErrorKind::PermissionDenied, "may not be read"),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_ask_for_a_password() {
+    fn encrypted_keys_are_recognised() {
         assert!(is_encrypted_key(b"-----BEGIN ENCRYPTED PRIVATE KEY-----\n"));
         assert!(is_encrypted_key(b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"));
         assert!(!is_encrypted_key(b"-----BEGIN PRIVATE KEY-----\n"));

@@ -52,7 +52,7 @@ fn is_marked(place: &Path) -> io::Result<bool> {
     Ok(!taken(&open(place)?, FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Without waiting for a writer where a FIFO stands in the place of the file.
+/// Does not wait for a writer if the file is a FIFO.
 fn open(place: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(place)
 }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_is_in_use_until_the_mark_is_dropped() {
+    fn configuration_is_in_use_until_its_mark_is_dropped() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("doorward.toml");
         std::fs::write(&file, "").expect("a file");

@@ -3,14 +3,16 @@
 //! | file | does |
 //! |---|---|
 //! | `reader` | one TOML table, key by key; unknown keys, wrong kinds |
-//! | `raw` | the keys of every section |
+//! | `raw` | the keys of every section: the only list of them |
 //! | `values`, `files` | one value, one file |
-//! | `lists` | revocation lists, and those that came another way than by the files |
-//! | `check` | raw to checked, section by section, then what holds among them |
-//! | `in_use` | whether a running gate has a configuration |
-//! | `report`, `error`, `suggest` | every mistake at once, in words that help |
+//! | `check` | raw to checked, section by section, then the relations among sections |
+//! | `checked` | the types of a valid configuration |
+//! | `lists` | revocation lists: those of the files, and newer ones that a running gate was handed |
+//! | `in_use` | whether a running gate uses a configuration |
+//! | `report`, `error` | where mistakes are, and all of them at once |
+//! | `suggest` | what an unknown key or word was probably meant to be |
 //!
-//! Nothing stops at the first mistake. A default that is wrong is told once, however many routes share it.
+//! Reading goes on after a mistake. A mistake in a default is reported once, however many routes share it.
 
 use std::fs::File;
 use std::io::Read;
@@ -80,11 +82,11 @@ pub(crate) fn salvage(file: &Path, in_force: &checked::Config) -> lists::Salvage
 /// # Errors
 /// In words, why it cannot.
 pub(crate) fn usable(list: &checked::RevocationList) -> Result<(), String> {
-    check::client_auth::accepted(list.list.clone())
+    check::revocation_lists::accepted(list.list.clone())
 }
 
-/// Reads the section `[control]` alone: whoever asks a running gate may not be able to read its keys, and what is wrong with
-/// the rest of the file does not concern him.
+/// Reads the section `[control]` alone: a user who may connect to the gate may not be able to read its keys, and mistakes in
+/// the rest of the file do not matter here.
 ///
 /// # Errors
 /// If the file cannot be read, is not TOML, or has mistakes in this section.

@@ -1,9 +1,13 @@
 //! The configuration as it was written: every key known and of the right kind, no value looked at.
 
+use std::cell::RefCell;
+use std::path::Path;
+
 use toml::de::DeTable;
 
-use super::reader::{Scalar, Table};
+use super::reader::{Purpose, Scalar, Table};
 use super::report::{Given, Place, Report, Text};
+use super::suggest::KnownKey;
 
 /// The whole file.
 pub(super) struct Raw {
@@ -113,7 +117,10 @@ pub(super) struct RawLog {
 impl Raw {
     /// Reads the whole document, noting every unknown key and every value of the wrong kind.
     pub(super) fn read(document: &DeTable<'_>, report: &mut Report) -> Self {
-        let mut root = Table::new(document, Place { line: None, key: String::new() });
+        Self::read_root(Table::root(document, Purpose::Read(&known_keys())), report)
+    }
+
+    fn read_root(mut root: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
             control: RawControl::find(&mut root, report),
             kernel_tls: root.text("kernel_tls", "\"auto\"", report),
@@ -138,6 +145,13 @@ impl Raw {
         root.close(report);
         raw
     }
+}
+
+/// Every key there is, with its section: those that the reading below asks for.
+pub(super) fn known_keys() -> Vec<KnownKey> {
+    let keys = RefCell::default();
+    Raw::read_root(Table::root(&DeTable::new(), Purpose::List(&keys)), &mut Report::new(Path::new(""), ""));
+    keys.into_inner()
 }
 
 impl RawListener {
@@ -237,9 +251,9 @@ impl RawLimits {
 }
 
 impl RawControl {
-    /// Reads the section alone: the rest of the document is nobody's business here.
+    /// Reads the section alone: the rest of the document is not looked at.
     pub(super) fn read_alone(document: &DeTable<'_>, report: &mut Report) -> Given<Self> {
-        Self::find(&mut Table::new(document, Place { line: None, key: String::new() }), report)
+        Self::find(&mut Table::root(document, Purpose::Read(&known_keys())), report)
     }
 
     fn find(root: &mut Table<'_>, report: &mut Report) -> Given<Self> {
@@ -272,5 +286,77 @@ impl RawLog {
         };
         table.close(report);
         raw
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::config::parse;
+
+    /// What is told about the unknown key `key` in the section `header`.
+    fn remedy(header: &str, key: &str) -> String {
+        let entry = if header.starts_with("[route.") { "[[route]]\n" } else { "" };
+        let text = format!("{entry}{header}\n{key} = 1\n");
+        let errors = parse(&text, Path::new("/none/doorward.toml")).expect_err(&text);
+        let error = errors.iter().find(|error| error.key.ends_with(key) && error.message.contains("not a key"));
+        error.unwrap_or_else(|| panic!("no unknown key in {text}: {errors}")).remedy.clone()
+    }
+
+    /// The keys of each section, by its header.
+    fn sections() -> HashMap<String, Vec<&'static str>> {
+        let mut sections: HashMap<String, Vec<&'static str>> = HashMap::new();
+        for known in known_keys() {
+            sections.entry(known.section).or_default().push(known.key);
+        }
+        sections
+    }
+
+    #[test]
+    fn mistyped_key_is_answered_with_the_key_of_its_section() {
+        let sections = sections();
+        assert_eq!(sections.len(), 12, "{:?}", sections.keys());
+        for (header, keys) in &sections {
+            for key in keys {
+                // Two neighbours swapped; where they are the same letter, one is left out.
+                let (first, rest) = key.split_at(1);
+                let (second, rest) = rest.split_at(1);
+                let mistyped =
+                    if first == second { format!("{first}{rest}") } else { format!("{second}{first}{rest}") };
+                let said = remedy(header, &mistyped);
+                assert_eq!(said, format!("did you mean \"{key}\"?"), "{header} {mistyped}");
+            }
+        }
+    }
+
+    #[test]
+    fn key_in_another_section_is_answered_with_its_own_sections() {
+        let sections = sections();
+        for (header, keys) in &sections {
+            for known in known_keys().iter().filter(|known| !keys.contains(&known.key)) {
+                let said = remedy(header, known.key);
+                let near = keys.iter().any(|key| said == format!("did you mean \"{key}\"?"));
+                let other_word = said.starts_with("the key is called");
+                let own = known.header.as_deref().unwrap_or(match known.section.as_str() {
+                    "" => "at the top of the file",
+                    section => section,
+                });
+                assert!(near || other_word || said.contains(own), "{header} {}: {said}", known.key);
+                for other in sections.keys().filter(|_| said.contains("belongs under")) {
+                    let has_it = sections[other].contains(&known.key);
+                    let names_it = said.split(' ').any(|word| word == other);
+                    assert_eq!(names_it, has_it, "{header} {}: {said}", known.key);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn words_of_other_programs_lead_to_keys_that_exist() {
+        for (word, key) in crate::config::suggest::OTHER_WORDS {
+            assert!(known_keys().iter().any(|known| known.key == *key), "{word} leads to {key}, which does not exist");
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! Reads one TOML table key by key. Whatever was not asked for when the table is closed is an unknown key.
 
+use std::cell::RefCell;
+
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::report::{At, Given, Place, Problem, Report, Text, quoted};
-use super::suggest;
+use super::suggest::{self, KnownKey};
 
 /// A number or a text: for keys such as `connections_per_source`, which takes `256` or `"off"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +22,26 @@ pub(super) struct Table<'a> {
     entries: &'a DeTable<'a>,
     place: Place,
     asked: Vec<&'static str>,
+    purpose: Purpose<'a>,
+}
+
+/// What the keys of a table are asked for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// To read their values; a key that is not asked for is an unknown one, and these are all that exist.
+    Read(&'a [KnownKey]),
+    /// To list the keys: every section counts as present, and nothing is read.
+    List(&'a RefCell<Vec<KnownKey>>),
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(entries: &'a DeTable<'a>, place: Place) -> Self {
-        Self { entries, place, asked: Vec::new() }
+    /// The whole document.
+    pub(super) fn root(document: &'a DeTable<'a>, purpose: Purpose<'a>) -> Self {
+        Self::new(document, Place { line: None, key: String::new() }, purpose)
+    }
+
+    fn new(entries: &'a DeTable<'a>, place: Place, purpose: Purpose<'a>) -> Self {
+        Self { entries, place, asked: Vec::new(), purpose }
     }
 
     /// Where the table stands.
@@ -75,11 +92,21 @@ impl<'a> Table<'a> {
         read: impl FnOnce(Self, &mut Report) -> T,
         report: &mut Report,
     ) -> Given<T> {
+        if let Purpose::List(keys) = self.purpose {
+            let place = self.place.child(key);
+            let header = format!("[{}]", header(&place.key));
+            keys.borrow_mut().push(KnownKey::section(&self.header(), key, header));
+            read(Table::new(self.entries, place, self.purpose), report);
+            return Given::Absent;
+        }
         let Some((place, value)) = self.find(key, report) else { return Given::Absent };
         let header = header(&place.key);
         let problem = match value.get_ref() {
             DeValue::Table(entries) => {
-                return Given::Value(At { value: read(Table::new(entries, place.clone()), report), place });
+                return Given::Value(At {
+                    value: read(Table::new(entries, place.clone(), self.purpose), report),
+                    place,
+                });
             }
             DeValue::Array(list) if list.iter().all(|entry| entry.get_ref().is_table()) => Problem::new(
                 "this section may be there only once, and double brackets say that there are several",
@@ -93,6 +120,12 @@ impl<'a> Table<'a> {
 
     /// Tables of which there may be several, `[[key]]`. `None` if there is something else in their stead.
     pub(super) fn tables(&mut self, key: &'static str, report: &mut Report) -> Option<Vec<Self>> {
+        if let Purpose::List(keys) = self.purpose {
+            keys.borrow_mut().push(KnownKey::section(&self.header(), key, format!("[[{key}]]")));
+            let place = Place { line: None, key: format!("{key}[1]") };
+            return Some(vec![Table::new(self.entries, place, self.purpose)]);
+        }
+        let purpose = self.purpose;
         let Some((place, value)) = self.find(key, report) else { return Some(Vec::new()) };
         let problem = match value.get_ref() {
             DeValue::Array(list) => {
@@ -100,7 +133,7 @@ impl<'a> Table<'a> {
                     let line = Some(report.line(entry.span().start));
                     let place = Place { line, key: format!("{}[{}]", place.key, index + 1) };
                     match entry.get_ref() {
-                        DeValue::Table(entries) => Some(Table::new(entries, place).called()),
+                        DeValue::Table(entries) => Some(Table::new(entries, place, purpose).called()),
                         other => {
                             report.problem(&place, wrong_section(other, &format!("[[{key}]]")));
                             None
@@ -132,20 +165,34 @@ impl<'a> Table<'a> {
             .collect()
     }
 
-    /// Ends the reading: reports every key that nobody asked for.
+    /// Ends the reading: reports every key that was not asked for.
     pub(super) fn close(self, report: &mut Report) {
+        let Purpose::Read(known) = self.purpose else { return };
         for (key, _) in self.entries {
             let name = key.get_ref().as_ref();
             if !self.asked.contains(&name) {
                 let line = Some(report.line(key.span().start));
                 let place = Place { line, ..self.place.child(&printed(name)) };
                 let message = format!("{} is not a key that is known here", quoted(name));
-                report.error(&place, message, suggest::for_key(name, &self.asked));
+                report.error(&place, message, suggest::for_key(name, &self.asked, known));
             }
         }
     }
 
+    /// The header of the section as it is written; empty for the top of the file.
+    fn header(&self) -> String {
+        match self.place.key.split_once('[') {
+            _ if self.place.key.is_empty() => String::new(),
+            Some((array, rest)) if !rest.contains('.') => format!("[[{array}]]"),
+            _ => format!("[{}]", header(&self.place.key)),
+        }
+    }
+
     fn find(&mut self, key: &'static str, report: &Report) -> Option<(Place, &'a Spanned<DeValue<'a>>)> {
+        if let Purpose::List(keys) = self.purpose {
+            keys.borrow_mut().push(KnownKey::value(&self.header(), key));
+            return None;
+        }
         self.asked.push(key);
         let (name, value) = self.entries.iter().find(|(name, _)| name.get_ref() == key)?;
         Some((Place { line: Some(report.line(name.span().start)), ..self.place.child(key) }, value))
@@ -218,7 +265,7 @@ fn header(key: &str) -> String {
     }
 }
 
-/// A key as it may be shown: one that somebody put quotes around may hold anything.
+/// A key as it may be shown: one in quotes may hold anything.
 fn printed(key: &str) -> String {
     crate::model::names::printable(key, 64)
 }

@@ -36,8 +36,7 @@ pub(super) type Text = At<String>;
 
 /// A key that may be missing.
 ///
-/// A key whose value was refused is not the same as one that is missing: it has been reported already, and telling
-/// the reader to add what stands before his eyes would only confuse him.
+/// A key whose value was refused is not missing: it was reported already, and advice to add it would be wrong.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Given<T> {
     /// The key is not there.
@@ -66,7 +65,7 @@ impl<T> Given<T> {
         }
     }
 
-    /// Whether the key is not there at all.
+    /// Whether the key is missing.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)
     }
@@ -80,7 +79,7 @@ impl<T> Given<T> {
     }
 }
 
-/// What is wrong with a value and what to write instead, before anybody knows where the value stands.
+/// What is wrong with a value and what to write instead, before the place of the value is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) message: String,
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_mistake_is_told_once_and_all_in_the_order_of_the_file() {
+    fn mistakes_are_reported_once_in_file_order() {
         let mut report = Report::new(Path::new("x"), "");
         let (late, early) = (Place { line: Some(9), key: "b".into() }, Place { line: Some(2), key: "a".into() });
         report.error(&late, "late", "x");

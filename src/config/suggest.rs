@@ -1,7 +1,7 @@
 //! "Did you mean": near misses, the words of other programs, and keys in the wrong section.
 
 /// What other programs call our keys (Caddy, nginx, HAProxy, Traefik, ghostunnel, stunnel).
-const OTHER_WORDS: &[(&str, &str)] = &[
+pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("accept", "address"),
     ("alpn", "application_protocols"),
     ("backend", "backends"),
@@ -36,39 +36,55 @@ const OTHER_WORDS: &[(&str, &str)] = &[
     ("upstreams", "backends"),
 ];
 
-/// Every key and the section it lives in. A key after a `[section]` line belongs to that section, so a key in the
-/// wrong section is the most common slip in a TOML file.
-const HOMES: &[(&str, &str)] = &[
-    ("", "kernel_tls listener certificate client_auth groups route timeouts limits metrics log"),
-    ("[[listener]]", "address proxy_protocol_from allow_sources deny_sources"),
-    ("[certificate]", "chain key"),
-    ("[client_auth]", "trust revocation_lists deny expired_revocation_list revocation_check announce_trust"),
-    ("[[route]]", "server_names backends allow application_protocols send_proxy_protocol"),
-    ("[timeouts]", "client_hello handshake dial idle lifetime half_close drain"),
-    (
-        "[limits]",
-        "connections connections_per_source connection_rate_per_source handshakes penalties banned \
-         source_prefix_v4 source_prefix_v6",
-    ),
-    ("[log]", "output format sampling"),
-];
+/// The longest word that is compared.
+const LONGEST_WORD: usize = 100;
 
-/// What to write instead of the unknown key `wrong`, where `known` are the keys of its section.
-pub(super) fn for_key(wrong: &str, known: &[&'static str]) -> String {
+/// A key that exists, and its section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct KnownKey {
+    /// `[log]`, `[[route]]`, `[route.certificate]`; empty for the top of the file.
+    pub(super) section: String,
+    pub(super) key: &'static str,
+    /// How the section of this name is written, if the key is one.
+    pub(super) header: Option<String>,
+}
+
+impl KnownKey {
+    /// A key with a value.
+    pub(super) fn value(section: &str, key: &'static str) -> Self {
+        Self { section: section.to_owned(), key, header: None }
+    }
+
+    /// A key that is a section of its own, below `header`.
+    pub(super) fn section(section: &str, key: &'static str, header: String) -> Self {
+        Self { section: section.to_owned(), key, header: Some(header) }
+    }
+}
+
+/// What to write instead of the unknown key `wrong`, where `here` are the keys of its section and `all` those of every one.
+pub(super) fn for_key(wrong: &str, here: &[&'static str], all: &[KnownKey]) -> String {
     let lower = wrong.to_ascii_lowercase().replace('-', "_");
-    if let Some(key) = nearest(&lower, known) {
+    if let Some(key) = nearest(&lower, here) {
         return format!("did you mean \"{key}\"?");
     }
-    let other = OTHER_WORDS.iter().find(|(word, key)| *word == lower && known.contains(key));
+    let other = OTHER_WORDS.iter().find(|(word, key)| *word == lower && here.contains(key));
     if let Some((_, key)) = other {
         return format!("the key is called \"{key}\" here");
     }
-    let home = HOMES.iter().find(|(_, keys)| keys.split(' ').any(|key| key == lower));
-    match home {
-        Some(("", _)) => format!("\"{lower}\" belongs at the top of the file, before the first line in [brackets]"),
-        Some((section, _)) => format!("\"{lower}\" belongs under {section}"),
-        None => format!("remove it; the keys that are known here are: {}", known.join(", ")),
+    // A key after a [section] line belongs to that section, so a key in the wrong section is a common mistake in TOML.
+    let homes: Vec<&KnownKey> = all.iter().filter(|known| known.key == lower).collect();
+    let headers: Vec<&str> = homes.iter().filter_map(|known| known.header.as_deref()).collect();
+    if !headers.is_empty() {
+        return format!("\"{lower}\" is a section of its own: write {} on a line of its own", headers.join(" or "));
     }
+    if homes.iter().any(|known| known.section.is_empty()) {
+        return format!("\"{lower}\" belongs at the top of the file, before the first line in [brackets]");
+    }
+    if !homes.is_empty() {
+        let sections: Vec<&str> = homes.iter().map(|known| known.section.as_str()).collect();
+        return format!("\"{lower}\" belongs under {}", sections.join(" or "));
+    }
+    format!("remove it; the keys that are known here are: {}", here.join(", "))
 }
 
 /// The one of `known` that `wrong` was probably meant to be.
@@ -79,69 +95,44 @@ pub(super) fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
         3..=4 => 1,
         _ => 2,
     };
-    let (distance, word) = known.iter().map(|word| (distance(wrong, word), *word)).min()?;
+    // Longer than any key or group name is no slip, and the work grows with the square.
+    if wrong.len() > LONGEST_WORD {
+        return None;
+    }
+    let (distance, word) = known.iter().map(|word| (strsim::osa_distance(wrong, word), *word)).min()?;
     (distance <= slips).then_some(word)
-}
-
-/// The number of letters to insert, remove, replace or swap with their neighbour to turn one word into the other
-/// (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    // Both are keys or names; anything longer is no slip of the pen, and the work grows with the square.
-    if a.len() > 100 || b.len() > 100 {
-        return usize::MAX;
-    }
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let at = |rows: &[Vec<usize>], i: usize, j: usize| rows.get(i).and_then(|row| row.get(j)).copied().unwrap_or(0);
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for (i, x) in a.iter().enumerate() {
-        rows.push(vec![i + 1]);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = at(&rows, i, j) + usize::from(x != y);
-            let mut best = replaced.min(at(&rows, i, j + 1) + 1).min(at(&rows, i + 1, j) + 1);
-            if i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x) {
-                best = best.min(at(&rows, i - 1, j - 1) + 1);
-            }
-            if let Some(row) = rows.last_mut() {
-                row.push(best);
-            }
-        }
-    }
-    at(&rows, a.len(), b.len())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn distances() {
-        for (a, b, far) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("kitten", "sitting", 3),
-            ("idle", "idle", 0),
-            ("ab", "ba", 1),
-            ("idel", "idle", 1),
-            ("ca", "abc", 3),
-        ] {
-            assert_eq!(distance(a, b), far, "{a} {b}");
-            assert_eq!(distance(b, a), far, "{b} {a}");
-        }
+    fn all() -> Vec<KnownKey> {
+        vec![
+            KnownKey::value("", "kernel_tls"),
+            KnownKey::value("[timeouts]", "idle"),
+            KnownKey::value("[[listener]]", "address"),
+            KnownKey::value("[metrics]", "address"),
+            KnownKey::section("", "log", "[log]".to_owned()),
+        ]
     }
 
     #[test]
-    fn unknown_keys_are_led_home() {
+    fn unknown_key_is_answered_with_the_key_or_its_section() {
         let route = &["name", "mode", "server_names", "backends", "allow"];
-        assert_eq!(for_key("server_name", route), "did you mean \"server_names\"?");
-        assert_eq!(for_key("Server-Names", route), "did you mean \"server_names\"?");
-        assert_eq!(for_key("upstream", route), "the key is called \"backends\" here");
-        assert_eq!(for_key("idle", route), "\"idle\" belongs under [timeouts]");
-        assert!(for_key("kernel_tls", route).contains("at the top of the file"));
-        assert!(for_key("colour", route).contains("name, mode, server_names"));
+        let answer = |wrong| for_key(wrong, route, &all());
+        assert_eq!(answer("server_name"), "did you mean \"server_names\"?");
+        assert_eq!(answer("Server-Names"), "did you mean \"server_names\"?");
+        assert_eq!(answer("upstream"), "the key is called \"backends\" here");
+        assert_eq!(answer("idle"), "\"idle\" belongs under [timeouts]");
+        assert_eq!(answer("address"), "\"address\" belongs under [[listener]] or [metrics]");
+        assert_eq!(answer("log"), "\"log\" is a section of its own: write [log] on a line of its own");
+        assert!(answer("kernel_tls").contains("at the top of the file"));
+        assert!(answer("colour").contains("name, mode, server_names"));
     }
 
     #[test]
-    fn a_wild_guess_is_none() {
+    fn distant_word_has_no_suggestion() {
         assert_eq!(nearest("xy", &["on", "off"]), None);
         assert_eq!(nearest("v3", &["v1", "v2"]), None);
         assert_eq!(nearest("auot", &["auto", "off"]), Some("auto"));

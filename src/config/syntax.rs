@@ -1,4 +1,4 @@
-//! What a TOML parser says, in words for somebody who does not know TOML.
+//! What a TOML parser says, in words that do not require knowledge of TOML.
 
 use toml::de::Error;
 
@@ -71,7 +71,7 @@ fn hint(line: &str, said: &str) -> String {
     general.to_owned()
 }
 
-/// A line as it stands in the file, but for what could fool a reader. Quotes are the very thing to be looked at here.
+/// A line as it stands in the file, but for what could fool a reader. Quotes stay, for they are often the mistake.
 fn shown(line: &str) -> String {
     crate::model::names::printable(line, 100).replace("\\\"", "\"").replace("\\\\", "\\")
 }
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mistakes_people_make_most() {
+    fn common_syntax_mistakes_have_a_hint() {
         for (text, line, says) in [
             ("a = 1\nidle = 10s", Some(8), "\"10s\""),
             ("address = [::]:8443", Some(0), "\"[::]:8443\""),

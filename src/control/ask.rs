@@ -24,9 +24,10 @@ const LIST_PATIENCE: Duration = Duration::from_secs(60);
 const TEXT_MAX: usize = 64 * 1024;
 
 /// Why there is no answer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum AskError {
     /// No gate answers there.
+    #[error(fmt = no_gate)]
     NoGate {
         /// Where.
         socket: PathBuf,
@@ -34,48 +35,36 @@ pub enum AskError {
         error: io::Error,
     },
     /// What answers there is no gate, or one of another release.
+    #[error(
+        "what answers at {socket} is no gate of this release\n  restart the gate, so that it runs this release: systemctl \
+         restart doorward"
+    )]
     NotUnderstood {
         /// Where.
         socket: PathBuf,
     },
 }
 
-impl fmt::Display for AskError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoGate { socket, error } => {
-                let socket = socket.display();
-                match error.kind() {
-                    io::ErrorKind::NotFound => write!(
-                        f,
-                        "no gate is running there: there is no socket {socket}\n  start it with \"doorward run\", with a \
-                         section [control] in its configuration; or name its socket with --socket, or its configuration \
-                         with --config"
-                    ),
-                    io::ErrorKind::ConnectionRefused => write!(
-                        f,
-                        "no gate is running there: nobody listens at {socket}\n  the gate has ended without removing it. \
-                         Start it again with \"doorward run\""
-                    ),
-                    io::ErrorKind::PermissionDenied => write!(
-                        f,
-                        "you may not ask the gate at {socket}\n  only the user that runs it and root may: put sudo before \
-                         the command"
-                    ),
-                    _ => write!(f, "the gate at {socket} does not answer: {error}\n  look at its log"),
-                }
-            }
-            Self::NotUnderstood { socket } => write!(
-                f,
-                "what answers at {} is no gate of this release\n  restart the gate, so that it runs this release: systemctl \
-                 restart doorward",
-                socket.display()
-            ),
-        }
+fn no_gate(socket: &Path, error: &io::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let socket = socket.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => write!(
+            f,
+            "no gate is running there: there is no socket {socket}\n  start it with \"doorward run\", with a section \
+             [control] in its configuration; or name its socket with --socket, or its configuration with --config"
+        ),
+        io::ErrorKind::ConnectionRefused => write!(
+            f,
+            "no gate is running there: nobody listens at {socket}\n  the gate has ended without removing it. Start it again \
+             with \"doorward run\""
+        ),
+        io::ErrorKind::PermissionDenied => write!(
+            f,
+            "you may not ask the gate at {socket}\n  only the user that runs it and root may: put sudo before the command"
+        ),
+        _ => write!(f, "the gate at {socket} does not answer: {error}\n  look at its log"),
     }
 }
-
-impl std::error::Error for AskError {}
 
 /// Asks the gate at `path`.
 ///
@@ -121,31 +110,24 @@ pub fn take_list(path: &Path, authority: &[u8], list: &[u8]) -> Result<ListTaken
 }
 
 /// Why a gate has not taken a revocation list.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum TakeError {
     /// There is none, or it does not answer.
+    #[error(transparent)]
     Ask(AskError),
     /// It does not take this list, for this reason.
+    #[error("{0}")]
     No(String),
 }
 
-impl fmt::Display for TakeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ask(error) => error.fmt(f),
-            Self::No(error) => f.write_str(error),
-        }
-    }
-}
-
-impl std::error::Error for TakeError {}
-
 /// Why a gate has not taken its configuration over.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// There is none, or it does not answer.
+    #[error(transparent)]
     Ask(AskError),
     /// It goes on with the configuration it has.
+    #[error(fmt = refused)]
     Refused {
         /// The mistakes in the new one, in the words of `doorward check`.
         errors: Vec<String>,
@@ -155,29 +137,20 @@ pub enum ReloadError {
         sessions_cut: usize,
     },
     /// It says no, for another reason.
+    #[error("the gate did not do it: {0}")]
     No(String),
 }
 
-impl fmt::Display for ReloadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ask(error) => error.fmt(f),
-            Self::Refused { errors, in_force, sessions_cut } => {
-                f.write_str("the gate goes on with the configuration it has, because the new one has mistakes")?;
-                if !in_force.is_empty() {
-                    f.write_str(".\nIn force nevertheless, for they take rights away:\n")?;
-                    in_force.iter().try_for_each(|what| writeln!(f, "  {what}"))?;
-                    write!(f, "Connections that were ended: {sessions_cut}. The mistakes")?;
-                }
-                f.write_str(":\n")?;
-                errors.iter().try_for_each(|error| write!(f, "\n{error}\n"))
-            }
-            Self::No(error) => write!(f, "the gate did not do it: {error}"),
-        }
+fn refused(errors: &[String], in_force: &[String], sessions_cut: &usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("the gate goes on with the configuration it has, because the new one has mistakes")?;
+    if !in_force.is_empty() {
+        f.write_str(".\nIn force nevertheless, for they take rights away:\n")?;
+        in_force.iter().try_for_each(|what| writeln!(f, "  {what}"))?;
+        write!(f, "Connections that were ended: {sessions_cut}. The mistakes")?;
     }
+    f.write_str(":\n")?;
+    errors.iter().try_for_each(|error| write!(f, "\n{error}\n"))
 }
-
-impl std::error::Error for ReloadError {}
 
 /// Lets the gate at `socket` take its configuration and all files over that it names, and waits until it has.
 ///

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
+use tracing::debug;
 
 use super::socket::{self, BindError, SocketFile};
 use super::{
@@ -228,6 +229,7 @@ async fn answer(
     reloader: &Reloader,
 ) -> Answer {
     let now = OffsetDateTime::now_utc();
+    debug!(?request, "control request");
     match request {
         Request::Reload => reload(reloader).await,
         Request::InForce { .. } => {

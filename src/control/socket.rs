@@ -1,7 +1,6 @@
 //! The socket's file: made for its owner alone, put in the place of one that a dead gate has left, and never over
 //! anything else.
 
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -11,49 +10,36 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Type};
 
 /// Why the control socket cannot be made.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A gate answers there already.
+    #[error("a running gate answers there\n  stop it, or give this one another path under [control]")]
     InUse,
     /// Something that is no socket, or not ours, stands there.
+    #[error(
+        "there is a file of that name that is no socket of this user, and it is not overwritten\n  remove it yourself, or \
+         choose another path under [control]"
+    )]
     Foreign,
     /// The folder it should be in is not there.
+    #[error(
+        "the folder it should be in is not there\n  make it, or choose another path under [control]; with systemd, \
+         RuntimeDirectory=doorward makes /run/doorward"
+    )]
     NoFolder,
     /// Anything else.
-    Io(io::Error),
+    #[error("{error}{}", remedy(.0), error = .0)]
+    Io(#[from] io::Error),
 }
 
-impl fmt::Display for BindError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InUse => {
-                f.write_str("a running gate answers there\n  stop it, or give this one another path under [control]")
-            }
-            Self::Foreign => f.write_str(
-                "there is a file of that name that is no socket of this user, and it is not overwritten\n  remove it \
-                 yourself, or choose another path under [control]",
-            ),
-            Self::NoFolder => f.write_str(
-                "the folder it should be in is not there\n  make it, or choose another path under [control]; with \
-                 systemd, RuntimeDirectory=doorward makes /run/doorward",
-            ),
-            Self::Io(error) => match error.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => write!(
-                    f,
-                    "{error}\n  choose a folder under [control] that the gate's user may write to; with systemd, \
-                     RuntimeDirectory=doorward makes /run/doorward"
-                ),
-                _ => error.fmt(f),
-            },
+/// What to do about it, on a line of its own; empty if that is not known.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "\n  choose a folder under [control] that the gate's user may write to; with systemd, \
+             RuntimeDirectory=doorward makes /run/doorward"
         }
-    }
-}
-
-impl std::error::Error for BindError {}
-
-impl From<io::Error> for BindError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        _ => "",
     }
 }
 

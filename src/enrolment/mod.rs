@@ -1,14 +1,14 @@
-//! How a device gets its certificate: everything it can be set up with, and a link that hands it over once.
+//! How a device gets its certificate: all files that it can be set up with, and a link that hands them over once.
 //!
 //! [`Kit`] is what one device needs: archives for browsers and phones, a profile for Apple's systems, PEM files and a
-//! snippet for ssh, and a page that says what to do with them, with the owner's own names in it. [`link::Link`] hands one
-//! of the archives to a phone that scans the code which [`code::terminal`] draws.
+//! section for ssh, and a page that says what to do with them, with the owner's own names in it. [`link::Link`] hands one
+//! of the archives to a phone that scans the QR code that [`qr::terminal`] draws.
 //!
-//! The password of the archives stands in none of them, nor in the link: whoever gets hold of a file has nothing.
+//! The password of the archives is neither in a file nor in the link: a file that leaks is worthless.
 
-pub mod code;
 pub mod link;
 mod profile;
+pub mod qr;
 mod steps;
 
 use std::fmt;
@@ -21,29 +21,28 @@ use crate::ca::files::{Access, NewFile};
 use crate::model::identity::{Identity, NotACertificate};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::{self, Password, Profile};
-use steps::Facts;
-pub(crate) use steps::word;
+use steps::Instructions;
 
 /// The port that browsers expect and the router forwards.
 pub const PUBLIC_PORT: u16 = 443;
 
-/// What the certificate of the server authority is called on a device. It is PEM, which every reader takes; but Windows
-/// and Android go by the end of the name.
+/// The file with the certificate of the server authority. It is PEM, which every reader takes; Windows and Android go by the
+/// extension.
 pub const ROOT_FILE: &str = "server-ca.crt";
 
-/// What is to be reached, as a device sees it.
+/// The gate, as a device sees it.
 #[derive(Clone, Debug)]
 pub struct Gate {
     /// The certificate of the authority that vouches for the gate.
     pub root: CertificateDer<'static>,
-    /// What the gate answers to.
+    /// The server names of the gate.
     pub server_names: Vec<ServerNamePattern>,
-    /// Where the router listens: [`PUBLIC_PORT`], as a rule.
+    /// The port that the router forwards: [`PUBLIC_PORT`], as a rule.
     pub port: u16,
 }
 
 impl Gate {
-    /// The names that can be asked for as they are.
+    /// The names that a device can connect to as they are.
     fn exact_names(&self) -> impl Iterator<Item = &ServerName> {
         self.server_names.iter().filter_map(|pattern| match pattern {
             ServerNamePattern::Exact(name) => Some(name),
@@ -60,7 +59,7 @@ impl Gate {
 /// A device that is to be set up.
 #[derive(Debug)]
 pub struct Device {
-    /// What it is called.
+    /// Its name.
     pub name: Name,
     /// Its certificate.
     pub certificate: CertificateDer<'static>,
@@ -68,7 +67,7 @@ pub struct Device {
     pub key: PrivateKeyDer<'static>,
 }
 
-/// The forms in which a device can take its certificate, and what goes with it.
+/// The forms of the files that a device can be set up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
     /// PKCS#12, as current systems read it ([`Profile::Modern`]).
@@ -81,9 +80,9 @@ pub enum Form {
     Certificate,
     /// PEM (PKCS#8), not encrypted.
     Key,
-    /// A part of `~/.ssh/config`.
+    /// A section of `~/.ssh/config`.
     SshConfig,
-    /// What to do with all these, in words.
+    /// The page that says what to do with the others.
     Steps,
 }
 
@@ -92,7 +91,7 @@ impl Form {
     pub const ALL: [Self; 7] =
         [Self::Archive, Self::ArchiveCompat, Self::Profile, Self::Certificate, Self::Key, Self::SshConfig, Self::Steps];
 
-    /// What the file of the device `name` is called.
+    /// The name of the file of the device `name`.
     pub fn file_name(self, name: &Name) -> String {
         let end = match self {
             Self::Archive => ".p12",
@@ -106,7 +105,7 @@ impl Form {
         format!("{name}{end}")
     }
 
-    /// Who may read it: whatever holds the key, if only under a password, is private.
+    /// Who may read it: a file with the key is private, even if it is encrypted.
     pub const fn access(self) -> Access {
         match self {
             Self::Archive | Self::ArchiveCompat | Self::Profile | Self::Key => Access::Private,
@@ -115,20 +114,20 @@ impl Form {
     }
 }
 
-/// Everything that one device needs.
+/// The files that one device is set up with.
 pub struct Kit {
     device: Name,
-    facts: Facts,
+    instructions: Instructions,
     files: Vec<(Form, Vec<u8>)>,
     root_pem: String,
 }
 
 impl Kit {
-    /// Makes it. The archives, the one in the profile included, are encrypted with `password`, and none says it.
+    /// Makes the files. The archives, the one in the profile included, are encrypted with `password`, which is in none.
     pub fn new(gate: &Gate, device: &Device, password: &Password) -> Result<Self, Error> {
         let identity = Identity::from_certificate(&device.certificate, false)?;
         let root = Identity::from_certificate(&gate.root, false)?;
-        let facts = Facts::new(gate, &device.name, &identity, &root);
+        let instructions = Instructions::new(gate, &device.name, &identity, &root);
         let archive = |profile| {
             pki::device_archive(&device.name, &device.certificate, &device.key, &gate.root, profile, password)
         };
@@ -138,16 +137,18 @@ impl Kit {
             let contents = match form {
                 Form::Archive => archive(Profile::Modern)?,
                 Form::ArchiveCompat => compat.clone(),
-                // Of Apple's systems many read nothing newer.
-                Form::Profile => profile::profile(&device.name, &device.certificate, gate, facts.root(), &compat)?,
+                // Many of Apple's systems read nothing newer.
+                Form::Profile => {
+                    profile::profile(&device.name, &device.certificate, gate, instructions.root(), &compat)?
+                }
                 Form::Certificate => pem("CERTIFICATE", &device.certificate).into_bytes(),
                 Form::Key => pem("PRIVATE KEY", device.key.secret_der()).into_bytes(),
-                Form::SshConfig => facts.ssh_config().into_bytes(),
-                Form::Steps => facts.page().into_bytes(),
+                Form::SshConfig => instructions.ssh_config().into_bytes(),
+                Form::Steps => instructions.page().into_bytes(),
             };
             files.push((form, contents));
         }
-        Ok(Self { device: device.name.clone(), facts, files, root_pem: gate.root_pem() })
+        Ok(Self { device: device.name.clone(), instructions, files, root_pem: gate.root_pem() })
     }
 
     /// The files, to be written to `folder`. They name each other, and [`ROOT_FILE`], as files of the same folder.
@@ -160,14 +161,14 @@ impl Kit {
         self.files.iter().map(file).collect()
     }
 
-    /// What people read of the authority that vouches for the gate.
+    /// The name of the authority that vouches for the gate, as it is shown.
     pub fn root(&self) -> &str {
-        self.facts.root()
+        self.instructions.root()
     }
 
     /// Its fingerprint (SHA-256), as systems show it: `0F 3A …`.
     pub fn root_fingerprint(&self) -> &str {
-        self.facts.root_fingerprint()
+        self.instructions.root_fingerprint()
     }
 
     fn contents(&self, wanted: Form) -> &[u8] {
@@ -185,54 +186,19 @@ fn pem(label: &str, der: &[u8]) -> String {
     pem::encode_config(&Pem::new(label, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
-/// What a device is to be set up with could not be made.
-#[derive(Debug)]
+/// The files for a device could not be made.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An archive could not be made.
-    Pki(pki::Error),
-    /// What should be a certificate is none.
-    NotACertificate(NotACertificate),
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
+    /// A certificate could not be parsed.
+    #[error(transparent)]
+    NotACertificate(#[from] NotACertificate),
     /// The configuration profile could not be written.
-    Profile(plist::Error),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Pki(error) => write!(f, "{error}"),
-            Self::NotACertificate(error) => write!(f, "{error}"),
-            Self::Profile(_) => f.write_str("failed to make a configuration profile"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Pki(error) => error.source(),
-            Self::NotACertificate(error) => error.source(),
-            Self::Profile(error) => Some(error),
-        }
-    }
-}
-
-impl From<pki::Error> for Error {
-    fn from(error: pki::Error) -> Self {
-        Self::Pki(error)
-    }
-}
-
-impl From<NotACertificate> for Error {
-    fn from(error: NotACertificate) -> Self {
-        Self::NotACertificate(error)
-    }
-}
-
-impl From<plist::Error> for Error {
-    fn from(error: plist::Error) -> Self {
-        Self::Profile(error)
-    }
+    #[error("failed to make a configuration profile")]
+    Profile(#[from] plist::Error),
 }
 
 #[cfg(test)]
@@ -242,7 +208,7 @@ mod tests {
     use super::*;
     use crate::pki::DeviceAuthority;
 
-    /// An authority that is called `name`, of which `Kit` is made for alice-phone.
+    /// The files for alice-phone, under an authority with this name.
     fn kit(name: &str) -> Kit {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -256,14 +222,14 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_an_authority_is_text_wherever_it_stands() {
+    fn authority_name_is_text_in_page_and_profile() {
         let evil = kit("</p><script>alert('1')</script>&amp; ]]></string> \u{1b}[31m {{device}}");
         let shown = "</p><script>alert('1')</script>&amp; ]]></string> \\u{1b}[31m {{device}}";
         assert_eq!(evil.root(), shown);
         let page = String::from_utf8(evil.contents(Form::Steps).to_vec()).expect("UTF-8");
         assert!(!page.contains("<script") && !page.contains('\u{1b}'), "{page}");
-        assert!(page.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;amp;"), "{page}");
-        // What stands for a word is not looked through for words.
+        assert!(page.contains("&lt;script&gt;alert('1')&lt;/script&gt;&amp;amp;"), "{page}");
+        // Inserted text is not searched for words.
         assert!(page.contains("{{device}}"), "{page}");
         let profile = plist::Value::from_reader_xml(evil.contents(Form::Profile)).expect("a property list");
         let payloads = profile.as_dictionary().and_then(|profile| profile.get("PayloadContent")?.as_array());

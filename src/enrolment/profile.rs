@@ -3,13 +3,12 @@
 //! The keys are those of Apple's documentation, "Device Management", `TopLevel`, `CommonPayloadKeys`, `CertificatePKCS12`
 //! and `CertificateRoot` (<https://developer.apple.com/documentation/devicemanagement/profile-specific-payload-keys>).
 //!
-//! `Password` is left out, as Apple advises: a profile is not encrypted, so whoever got hold of it would have the key. The
-//! device asks for it then.
+//! `Password` is left out, as Apple advises: a profile is not encrypted, so that a leaked one would contain the key. The device
+//! asks for the password.
 //!
-//! The profile is not signed. A signature is worth something where the device can check it, and the only one we could
-//! make is by the very authority that the device does not know before it has the profile: iOS would say "Not Verified"
-//! instead of "Not Signed". Who has a certificate that the device knows (Let's Encrypt's, say) can sign it with
-//! `openssl smime`; the README says how.
+//! The profile is not signed. The only possible signer is the very authority that the device does not know before it has the
+//! profile: iOS would say "Not Verified" instead of "Not Signed". An owner with a certificate that devices trust, such as Let's
+//! Encrypt's, can sign the profile with `openssl smime`; the manual says how.
 
 use plist::{Dictionary, Value};
 use rustls::pki_types::CertificateDer;
@@ -18,7 +17,7 @@ use super::{Form, Gate, ROOT_FILE};
 use crate::model::identity::Sha256;
 use crate::model::names::Name;
 
-/// The profile for a device, as an XML property list. `root_name` is what people read of the root, and `archive` the
+/// The profile for a device, as an XML property list. `root_name` is the name of the authority as it is shown, `archive` the
 /// device's certificate and key.
 pub(super) fn profile(
     device: &Name,
@@ -28,7 +27,7 @@ pub(super) fn profile(
     archive: &[u8],
 ) -> Result<Vec<u8>, plist::Error> {
     let root = Sha256::of(&gate.root).to_string();
-    // Another profile of the same identifier is replaced by this one: that is a renewed certificate of this device.
+    // A device replaces a profile with the same identifier: that of an older certificate of this device.
     let identifier = format!("doorward.{}.{device}", root.get(..16).unwrap_or(&root));
     let payload = |kind: &str, part: &str, name: &str, description: String| {
         let identifier = if part.is_empty() { identifier.clone() } else { format!("{identifier}.{part}") };
@@ -51,7 +50,7 @@ pub(super) fn profile(
         "com.apple.security.pkcs12",
         "identity",
         device.as_str(),
-        format!("The certificate by which {device} is known, and its key"),
+        format!("The certificate of {device} and its key"),
     );
     let authority =
         payload("com.apple.security.root", "root", root_name, "The authority that vouches for your gate".to_owned());
@@ -59,7 +58,7 @@ pub(super) fn profile(
         "Configuration",
         "",
         device.as_str(),
-        format!("Lets {device} in, and has it trust the gate's authority, {root_name}"),
+        format!("Lets {device} in through your gate, and trusts the gate's authority, {root_name}"),
     );
     profile.insert("PayloadRemovalDisallowed".to_owned(), Value::Boolean(false));
     let content = vec![
@@ -73,7 +72,7 @@ pub(super) fn profile(
     Ok(xml)
 }
 
-/// A UUID of a hash (version 8, RFC 9562 section 5.8): the same for the same certificate, and never another's.
+/// A UUID from a hash (version 8, RFC 9562 section 5.8): the same for the same identifier and certificate only.
 fn uuid(identifier: &str, certificate: &[u8]) -> String {
     let hash = Sha256::of(&[identifier.as_bytes(), b"\0", certificate].concat()).0;
     let mut bytes: [u8; 16] = *hash.first_chunk().unwrap_or(&[0; 16]);
@@ -89,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_profile_takes_the_place_of_the_same_devices_under_the_same_authority_and_of_no_other() {
+    fn identifier_is_one_for_each_device_and_authority() {
         let identifier = |device: &str, certificate: &[u8], root: &[u8]| {
             let gate = Gate { root: root.to_vec().into(), server_names: Vec::new(), port: 443 };
             let device = Name::parse(device).expect("a name");
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn uuids_are_well_formed_stable_and_different() {
+    fn uuids_are_well_formed_stable_and_distinct() {
         let one = uuid("doorward.a", b"certificate");
         let parts: Vec<&str> = one.split('-').collect();
         assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{one}");

@@ -8,8 +8,6 @@ pub mod refusals;
 pub mod told;
 mod words;
 
-use time::OffsetDateTime;
-
 pub use self::parts::moment;
 use self::refusals::Refusal;
 pub use self::words::{Words, detail, sentence, words};
@@ -73,34 +71,14 @@ pub fn advice(refusal: &Refusal) -> String {
     }
 }
 
-/// A time in its largest unit, rounded down: how people would say it.
-pub fn lasting(seconds: i64) -> String {
-    let (count, unit) = match seconds {
-        ..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86_400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    counted(u64::try_from(count).unwrap_or(0), unit)
-}
-
-/// So many of what is called `one` if it is one, and gets an s if it is more.
-pub fn counted(count: u64, one: &str) -> String {
-    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
-}
-
-/// A moment as a date.
-fn date(seconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .map_or_else(|_| "a date that no clock can show".to_owned(), |moment| moment.date().to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
     use std::net::SocketAddr;
 
     use super::refusals::Shown;
+    use time::OffsetDateTime;
+
     use super::*;
     use crate::model::identity::Sha256;
     use crate::model::names::Name;
@@ -281,20 +259,5 @@ mod tests {
         let verified = Shown { anchored: true, verified: true, ..shown() };
         let text = said(&refusal(Reason::BackendRefused, Some(verified)));
         assert!(text.starts_with("alice-phone was let in"), "{text}");
-    }
-
-    #[test]
-    fn times_are_told_as_people_tell_them() {
-        for (seconds, text) in [
-            (-5, "0 seconds"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "1 minute"),
-            (7199, "1 hour"),
-            (2 * DAY - 1, "1 day"),
-            (400 * DAY, "400 days"),
-        ] {
-            assert_eq!(lasting(seconds), text);
-        }
     }
 }

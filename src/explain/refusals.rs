@@ -5,7 +5,6 @@
 //! push out what happened to a device, and a device that tries again and again has one entry for each reason.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -187,29 +186,18 @@ pub enum Wanted {
 }
 
 /// Why a text is no [`Wanted`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWanted {
     /// Nothing at all.
+    #[error("write an address, a fingerprint, the name of a device, or the word last")]
     Empty,
     /// `sha256:` and then something else than hexadecimal digits, or fewer than four.
+    #[error("a fingerprint is \"sha256:\" and its 64 hexadecimal digits, or at least the first four of them")]
     Fingerprint,
     /// Longer than anything that is kept.
+    #[error("no address, fingerprint or name is so long")]
     TooLong,
 }
-
-impl fmt::Display for InvalidWanted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "write an address, a fingerprint, the name of a device, or the word last",
-            Self::Fingerprint => {
-                "a fingerprint is \"sha256:\" and its 64 hexadecimal digits, or at least the first four of them"
-            }
-            Self::TooLong => "no address, fingerprint or name is so long",
-        })
-    }
-}
-
-impl std::error::Error for InvalidWanted {}
 
 impl Wanted {
     /// Reads `last`, an IP address, `sha256:…` (colons between the digits do not matter), or the name of a device.

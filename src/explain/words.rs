@@ -4,9 +4,10 @@ use time::OffsetDateTime;
 
 use super::parts;
 use super::refusals::{Refusal, Shown};
-use super::{date, lasting, who};
+use super::who;
 use crate::model::identity::key;
 use crate::model::rejection::{Cause, Protocol, Reason};
+use crate::model::text::{date, duration};
 
 /// The fixed words about a reason.
 #[derive(Clone, Copy, Debug)]
@@ -279,7 +280,7 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         }
         Reason::Expired => match shown.map(|shown| shown.not_after) {
             Some(end) if end < refusal.at.unix_timestamp() => {
-                format!("{certificate} expired {} ago.", lasting(now.unix_timestamp().saturating_sub(end)))
+                format!("{certificate} expired {} ago.", duration(now.unix_timestamp().saturating_sub(end)))
             }
             _ => format!("An authority between {name}'s certificate and trust has expired."),
         },
@@ -287,7 +288,7 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
             Some(begin) if begin > now.unix_timestamp() => format!(
                 "{certificate} is not valid before {}, which is {} from now.",
                 date(begin),
-                lasting(begin.saturating_sub(now.unix_timestamp()))
+                duration(begin.saturating_sub(now.unix_timestamp()))
             ),
             Some(begin) if begin > refusal.at.unix_timestamp() => {
                 format!("{certificate} was not valid before {}; by now it is.", date(begin))

@@ -29,24 +29,15 @@ pub struct RouteTls {
 pub type Judgement = (Option<Arc<Identity>>, Result<(), Cause>);
 
 /// Why no handshake configuration could be built.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum InvalidTls {
     /// rustls refuses the trust anchors or the revocation lists.
+    #[error(transparent)]
     Trust(UnusableTrust),
     /// rustls refuses the rest.
+    #[error(transparent)]
     Rustls(Error),
 }
-
-impl std::fmt::Display for InvalidTls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Trust(error) => error.fmt(f),
-            Self::Rustls(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for InvalidTls {}
 
 impl RouteTls {
     /// Builds everything anew, trust anchor names in the CertificateRequest included: a verifier swapped alone would

@@ -5,4 +5,6 @@ pub mod close;
 pub mod identity;
 pub mod names;
 pub mod rejection;
+pub mod shell;
 pub mod source;
+pub mod text;

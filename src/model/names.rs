@@ -45,32 +45,21 @@ impl fmt::Display for Name {
 }
 
 /// Why a text is not a [`Name`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// Nothing was given.
+    #[error("a name may not be empty")]
     Empty,
     /// More than [`Name::MAX`] bytes.
+    #[error("a name may have at most {} characters", Name::MAX)]
     TooLong,
     /// A character other than ASCII letters, digits, `.`, `_`, `-`.
+    #[error("a name may not contain {0:?}: use letters, digits, \".\", \"_\" and \"-\"")]
     Character(char),
     /// Starts with `.` or `-`, which would read as a hidden file or an option.
+    #[error("a name may not start with \".\" or \"-\"")]
     FirstCharacter,
 }
-
-impl fmt::Display for InvalidName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str("a name may not be empty"),
-            Self::TooLong => write!(f, "a name may have at most {} characters", Name::MAX),
-            Self::Character(c) => {
-                write!(f, "a name may not contain {c:?}: use letters, digits, \".\", \"_\" and \"-\"")
-            }
-            Self::FirstCharacter => f.write_str("a name may not start with \".\" or \"-\""),
-        }
-    }
-}
-
-impl std::error::Error for InvalidName {}
 
 /// A host name as the `server_name` extension carries it (RFC 6066 section 3), in the one form that is
 /// compared: ASCII, lower case, no trailing dot, never an IP address.
@@ -126,24 +115,15 @@ impl fmt::Display for ServerName {
 }
 
 /// Why a text is not a [`ServerName`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidServerName {
     /// An IP address: RFC 6066 section 3 forbids them in `server_name`, so no client could ask for it.
+    #[error("an IP address cannot be a server name (RFC 6066 section 3)")]
     IpAddress,
     /// Not a DNS host name.
+    #[error("not a host name")]
     Syntax,
 }
-
-impl fmt::Display for InvalidServerName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::IpAddress => "an IP address cannot be a server name (RFC 6066 section 3)",
-            Self::Syntax => "not a host name",
-        })
-    }
-}
-
-impl std::error::Error for InvalidServerName {}
 
 /// Whether a name in a certificate is a wildcard directly below a top-level name, as in `*.lan`: OpenSSL and browsers do not
 /// take them, as one could stand for a whole registry.
@@ -225,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn server_names_are_compared_in_the_form_rustls_hands_out() {
+    fn server_names_are_normalised_as_rustls_does() {
         for (given, kept) in [
             ("NAS.Home.Example", "nas.home.example"),
             ("nas.home.example.", "nas.home.example"),
@@ -243,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns() {
+    fn server_name_patterns_are_exact_wildcard_or_default() {
         assert_eq!(ServerNamePattern::parse("*"), Ok(ServerNamePattern::Default));
         assert_eq!(ServerNamePattern::parse("*.X.example").map(|p| p.to_string()), Ok("*.x.example".into()));
         assert!(ServerNamePattern::parse("a.*.example").is_err());
@@ -251,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn printable_lets_nothing_through_that_could_fool_a_reader() {
+    fn printable_escapes_what_could_mislead_a_reader() {
         assert_eq!(printable("a\nb\u{1b}[31m\"\\", 99), r#"a\nb\u{1b}[31m\"\\"#);
         assert_eq!(visible("a\n\"b\\n\"", 99), r#"a\n"b\n""#);
         assert_eq!(printable("\u{202e}evil", 99), "\\u{202e}evil");
@@ -264,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_safe_as_labels_files_and_words() {
+    fn names_are_safe_as_labels_files_and_arguments() {
         assert!(Name::parse("alice-phone").is_ok());
         assert_eq!(Name::parse(""), Err(InvalidName::Empty));
         assert_eq!(Name::parse("a b"), Err(InvalidName::Character(' ')));

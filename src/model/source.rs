@@ -19,7 +19,7 @@ impl Default for Prefixes {
     }
 }
 
-/// All addresses with one prefix, so that nobody is a new source with every connection.
+/// All addresses with one prefix, so that a client is not a new source with every connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
     /// The first of them.

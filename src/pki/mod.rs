@@ -26,85 +26,43 @@ pub(crate) use parts::public_key;
 pub use parts::{Parts, Signed};
 pub use signature::{Algorithms, NotSigned, choose, verify};
 
-use std::fmt;
-
 /// A certificate, list or archive could not be made.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A key could not be generated, or something could not be signed.
-    Sign(rcgen::Error),
+    #[error("failed to make a certificate")]
+    Sign(#[from] rcgen::Error),
     /// A PKCS#12 archive could not be written.
-    Archive(p12_keystore::error::Error),
+    #[error("failed to make a PKCS#12 archive")]
+    Archive(#[from] p12_keystore::error::Error),
     /// The system gave no random bytes.
+    #[error("the system gave no random bytes")]
     Random,
     /// What should be a private key in PEM is none, or is encrypted, or of a kind that is not known.
+    #[error("this is no private key that can be used")]
     NotAKey,
     /// A key could not be encrypted.
+    #[error("failed to encrypt a key")]
     Encrypt,
     /// The passphrase of a key is another one.
+    #[error("the passphrase is not that of this key")]
     WrongPassphrase,
     /// What should be a certificate in PEM is none.
+    #[error("there is no certificate in it (\"-----BEGIN CERTIFICATE-----\")")]
     NotACertificate,
     /// A key and a certificate do not belong together.
+    #[error("the key does not belong to the certificate")]
     KeyDoesNotFit,
     /// What should be the certificate of an authority is none, or one whose name cannot be written again as it is.
+    #[error("this is no certificate of an authority, or of one that cannot be used here")]
     NotAnAuthority,
     /// The clock says this, which cannot be.
+    #[error("the clock of this machine says {}, which cannot be: set it, and try again", .0.date())]
     Clock(time::OffsetDateTime),
     /// An authority has expired: nobody would believe what it signs.
+    #[error("the authority has expired, and nobody would believe what it signs")]
     AuthorityExpired,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Self::Clock(now) = self {
-            return write!(f, "the clock of this machine says {}, which cannot be: set it, and try again", now.date());
-        }
-        f.write_str(match self {
-            Self::Sign(_) => "failed to make a certificate",
-            Self::Archive(_) => "failed to make a PKCS#12 archive",
-            Self::Random => "the system gave no random bytes",
-            Self::NotAKey => "this is no private key that can be used",
-            Self::Encrypt => "failed to encrypt a key",
-            Self::WrongPassphrase => "the passphrase is not that of this key",
-            Self::NotACertificate => "there is no certificate in it (\"-----BEGIN CERTIFICATE-----\")",
-            Self::KeyDoesNotFit => "the key does not belong to the certificate",
-            Self::NotAnAuthority => "this is no certificate of an authority, or of one that cannot be used here",
-            Self::Clock(_) => "the clock of this machine is wrong",
-            Self::AuthorityExpired => "the authority has expired, and nobody would believe what it signs",
-        })
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Sign(error) => Some(error),
-            Self::Archive(error) => Some(error),
-            Self::Random
-            | Self::NotAKey
-            | Self::Encrypt
-            | Self::WrongPassphrase
-            | Self::NotACertificate
-            | Self::KeyDoesNotFit
-            | Self::NotAnAuthority
-            | Self::Clock(_)
-            | Self::AuthorityExpired => None,
-        }
-    }
-}
-
-impl From<rcgen::Error> for Error {
-    fn from(error: rcgen::Error) -> Self {
-        Self::Sign(error)
-    }
-}
-
-impl From<p12_keystore::error::Error> for Error {
-    fn from(error: p12_keystore::error::Error) -> Self {
-        Self::Archive(error)
-    }
 }
 
 /// `N` bytes that nobody can guess.

@@ -26,6 +26,7 @@ use time::OffsetDateTime;
 use tokio::runtime::Handle;
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
+use tracing::debug;
 
 pub(crate) use self::lists::{ListFacts, RouteInForce};
 pub(crate) use self::worker::Lane;
@@ -216,6 +217,7 @@ impl Inner {
     fn reload(&self, asked: Instant) -> Result<Reloaded, Refused> {
         let Current { config: old, listeners: bound, .. } = self.current.borrow().clone();
         let (before, mut seen) = (self.current.borrow().seen.again(), Seen::default());
+        debug!(file = %old.file.display(), "reload: reads the configuration");
         match caught(|| Built::of(&old.file, &bound, &mut seen)) {
             Ok(built) => self.take_over(built, &bound, asked).map_err(|errors| self.refuse(errors, None, asked)),
             // What mends it may stand in a file that was not read any more.
@@ -224,6 +226,7 @@ impl Inner {
     }
 
     fn take_over(&self, built: Built, bound: &[Arc<Listener>], asked: Instant) -> Result<Reloaded, Vec<String>> {
+        debug!("reload: builds the snapshot");
         let Built { config: read, listeners } = built;
         let mut warnings: Vec<String> =
             read.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect();
@@ -259,12 +262,14 @@ impl Inner {
                     ));
                 }
                 drop(handed);
+                debug!("reload: the new snapshot is in force");
                 break ((old, config), before, snapshot);
             }
         };
         let (old, config) = old;
         let Reviewed { kept, cut } =
             in_force_but(&mut warnings, "not every session was judged by it", || self.gate.review(asked));
+        debug!(kept, cut, "reload: reviewed the sessions");
         let olders = in_force_but(&mut warnings, "its lists were not compared with those before", || {
             policy_report::older_lists(&old, &config).iter().map(older).collect::<Vec<_>>()
         });
@@ -280,6 +285,7 @@ impl Inner {
 
     /// Notes why a configuration is not taken over, and puts in force what of it takes rights away.
     fn refuse(&self, errors: Vec<String>, seen: Option<Seen>, asked: Instant) -> Refused {
+        debug!(mistakes = errors.len(), "reload: refused");
         self.current.send_modify(|current| {
             if let Some(seen) = seen {
                 current.seen = Arc::new(seen);

@@ -1,6 +1,5 @@
 //! The running gate: its listeners, and what all of its connections share.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,8 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
-use crate::admin::{Admin, Watched};
+use crate::admin::{Admin, Monitored};
 use crate::admission::Admission;
 use crate::admission::descriptors::{Budget, Descriptors, TooFew};
 use crate::backends::resolver::Resolver;
@@ -54,13 +54,16 @@ pub struct Server {
 }
 
 /// Why a gate cannot start.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A route cannot be used.
+    #[error(transparent)]
     Route(InvalidRoute),
     /// An address cannot be bound.
+    #[error(transparent)]
     Bind(BindError),
     /// The control socket cannot be made.
+    #[error("cannot make the control socket {socket}: {error}")]
     Control {
         /// Where.
         socket: PathBuf,
@@ -68,42 +71,23 @@ pub enum StartError {
         error: control::BindError,
     },
     /// There are too few file descriptors.
+    #[error(transparent)]
     Descriptors(TooFew),
     /// The metrics cannot be registered.
+    #[error(transparent)]
     Metrics(BuildError),
     /// `kernel_tls = "require"`, and the kernel cannot take over all that a client may negotiate: this is missing.
+    #[error(
+        "kernel_tls = \"require\", but the kernel does not take over:{}\n  load its modules: modprobe tls, and for \
+         chacha20poly1305 and gcm alike if only they are missing\n  for every start to come: echo tls > \
+         /etc/modules-load.d/tls.conf\n  a kernel without that module has no TLS: write kernel_tls = \"auto\"",
+        .0.iter().map(|what| format!("\n    {what}")).collect::<String>()
+    )]
     KernelTls(Vec<String>),
     /// The runtime or the log cannot be set up.
+    #[error(transparent)]
     Io(io::Error),
 }
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Route(error) => error.fmt(f),
-            Self::Bind(error) => error.fmt(f),
-            Self::Control { socket, error } => {
-                write!(f, "cannot make the control socket {}: {error}", socket.display())
-            }
-            Self::Descriptors(error) => error.fmt(f),
-            Self::Metrics(error) => error.fmt(f),
-            Self::KernelTls(missing) => {
-                f.write_str("kernel_tls = \"require\", but the kernel does not take over:")?;
-                for what in missing {
-                    write!(f, "\n    {what}")?;
-                }
-                f.write_str(
-                    "\n  load its modules: modprobe tls, and for chacha20poly1305 and gcm alike if only they are missing\n  \
-                     for every start to come: echo tls > /etc/modules-load.d/tls.conf\n  a kernel without that module has \
-                     no TLS: write kernel_tls = \"auto\"",
-                )
-            }
-            Self::Io(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
 
 /// How a gate ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +101,11 @@ impl Server {
     pub fn bind(config: Config, log: Arc<Log>) -> Result<Self, StartError> {
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
-            KernelTls::Auto | KernelTls::Require => Support::found(ktls::probe()),
+            KernelTls::Auto | KernelTls::Require => {
+                let probe = ktls::probe();
+                debug!(suites = ?probe.suites, changes_keys = probe.changes_keys, "probed kernel TLS");
+                Support::found(probe)
+            }
         };
         if config.kernel_tls == KernelTls::Require && !kernel.missing().is_empty() {
             return Err(StartError::KernelTls(kernel.missing().to_vec()));
@@ -126,7 +114,7 @@ impl Server {
         let descriptors = Descriptors::raise();
         let warning = descriptors.warning(&config);
         let budget = descriptors.budget(&config).map_err(StartError::Descriptors)?;
-        let Budget { clients, pipes, metrics: places, look_ups, .. } = budget;
+        let Budget { clients, pipes, metrics: admin_connections, look_ups, .. } = budget;
         splice::allow_pipes(pipes);
         let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
         let listeners = Listener::rebind(&[], &config.listeners).map_err(StartError::Bind)?;
@@ -138,7 +126,7 @@ impl Server {
         let admin = match config.metrics.address {
             None => None,
             Some(address) => {
-                let admin = Admin::bind(address, watched(&gate, places));
+                let admin = Admin::bind(address, monitored(&gate), admin_connections);
                 let what = "metrics".to_owned();
                 Some(admin.map_err(|error| StartError::Bind(BindError { address, what, error }))?)
             }
@@ -251,13 +239,12 @@ impl Server {
 }
 
 /// What the metrics listener shows of a gate.
-fn watched(gate: &Gate, places: usize) -> Watched {
-    Watched {
+fn monitored(gate: &Gate) -> Monitored {
+    Monitored {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
         sessions: Arc::clone(&gate.sessions),
         tally: Arc::clone(&gate.tally),
-        places,
     }
 }
 

@@ -1,6 +1,5 @@
 //! Which sessions somebody means.
 
-use std::fmt;
 use std::net::SocketAddr;
 
 use super::registry::Session;
@@ -23,27 +22,17 @@ pub enum Whom {
 }
 
 /// Why a text is no [`Whom`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWhom {
     /// Nothing at all.
+    #[error(
+        "write the number of a connection, an address, a fingerprint, the name of a device, or route: and the name of a route"
+    )]
     Empty,
     /// Nobody can be meant by it.
+    #[error(transparent)]
     Who(InvalidWanted),
 }
-
-impl fmt::Display for InvalidWhom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => f.write_str(
-                "write the number of a connection, an address, a fingerprint, the name of a device, or route: and the name of \
-                 a route",
-            ),
-            Self::Who(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for InvalidWhom {}
 
 impl Whom {
     /// Reads the number of a session, `route:NAME`, an IP address with or without a port, `sha256:…`, or the name of a device.

@@ -1,4 +1,4 @@
-//! HTTP by hand: what no proper client sends, and answers as they come.
+//! HTTP by hand: requests that no proper client sends, and replies as they are.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use crate::client::connect;
 use crate::common::gate::Gate;
 
-/// An answer.
+/// A reply.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -22,15 +22,15 @@ impl Answer {
     }
 }
 
-/// Sends `request` and reads to the end. `None`: the connection was ended without a whole answer.
+/// Sends `request` and reads to the end. `None`: the connection ended without a whole reply.
 pub(crate) fn exchange(gate: &Gate, request: impl AsRef<[u8]>) -> Option<Answer> {
     let mut stream = connect(gate.metrics_address());
-    // A gate that has heard enough may hang up before all is sent.
+    // The gate may close the connection before all is sent.
     let _ = stream.write_all(request.as_ref());
     read_answer(stream)
 }
 
-/// Reads an answer to the end of the connection.
+/// Reads a reply to the end of the connection.
 fn read_answer(stream: TcpStream) -> Option<Answer> {
     let answer = String::from_utf8(read_to_end(&stream)).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -38,7 +38,7 @@ fn read_answer(stream: TcpStream) -> Option<Answer> {
     Some(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
-/// Reads until the connection ends, one way or the other.
+/// Reads until the connection is closed or reset.
 #[track_caller]
 pub(crate) fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
@@ -48,7 +48,7 @@ pub(crate) fn read_to_end(mut stream: &TcpStream) -> Vec<u8> {
     all
 }
 
-/// `GET path`, as a browser or Prometheus on this machine asks.
+/// `GET path`, as a browser or Prometheus on this machine sends it.
 #[track_caller]
 pub(crate) fn get(gate: &Gate, path: &str) -> Answer {
     let host = gate.metrics_address();

@@ -1,4 +1,4 @@
-//! The metrics listener among strangers (attacks.md, row 27): it answers who asks properly, and the gate notices nothing.
+//! The metrics listener under attack (attacks.md, row 27): it answers proper requests, and the gate is not disturbed.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,17 +20,17 @@ use crate::http::{exchange, get};
 
 const NAS: &str = "nas.home.example";
 
-/// Prometheus gives up a scrape after 10 s, unless it is told otherwise.
+/// The timeout of a scrape, by default.
 const SCRAPE: Duration = Duration::from_secs(10);
 
 /// Far more than the few milliseconds that it takes, for a slow machine with other tests on it.
 const QUICK: Duration = Duration::from_secs(2);
 
-/// How many strangers there are.
-const STRANGERS: usize = 1000;
+/// How many hostile connections there are.
+const HOSTILE: usize = 1000;
 
-/// The most connections that the listener holds, and one that is just being told to go.
-const PLACES: usize = 64 + 1;
+/// The most connections that the listener holds, and one that is being closed.
+const SLOTS: usize = 64 + 1;
 
 struct Scene {
     gate: Gate,
@@ -49,7 +49,7 @@ impl Scene {
         let gate = House::new(&pki).route("nas", backend.address()).open();
         let alice = client(&pki, Some(&pki.client("alice-phone")));
         let mut scene = Self { gate, alice, descriptors: 0, _backend: backend };
-        // What is opened once and kept is open from here on.
+        // Descriptors that are opened once and kept are open from here on.
         scene.serve_alice();
         get(&scene.gate, "/metrics");
         scene.descriptors = wait_until("the descriptors are as many as before", || {
@@ -64,7 +64,7 @@ impl Scene {
         std::fs::read_dir(format!("/proc/{}/fd", self.gate.pid())).unwrap().count()
     }
 
-    /// A good client gets in at once.
+    /// A client with a certificate is admitted at once.
     #[track_caller]
     fn serve_alice(&self) {
         let begun = Instant::now();
@@ -75,11 +75,11 @@ impl Scene {
         assert!(begun.elapsed() < QUICK, "alice waited for {:?}", begun.elapsed());
     }
 
-    /// While `strangers` are connected, alice gets in at once, Prometheus has its answer in time, and the gate holds no
-    /// more of them than it may.
+    /// While the hostile clients are connected, alice is admitted at once, Prometheus has its reply in time, and the gate holds
+    /// no more connections than it may.
     #[track_caller]
-    fn holds(&self, strangers: &[TcpStream]) {
-        assert_eq!(strangers.len(), STRANGERS);
+    fn holds(&self, hostile: &[TcpStream]) {
+        assert_eq!(hostile.len(), HOSTILE);
         for _ in 0..5 {
             self.serve_alice();
         }
@@ -88,60 +88,59 @@ impl Scene {
         assert_eq!(answer.status, 200);
         assert!(answer.body.contains("doorward_build_info{"), "{}", answer.body);
         assert!(begun.elapsed() < SCRAPE, "the scrape took {:?}", begun.elapsed());
-        println!("{STRANGERS} strangers before it: the scrape took {:?}", begun.elapsed());
+        println!("{HOSTILE} connections before it: the scrape took {:?}", begun.elapsed());
         let held = self.descriptors().saturating_sub(self.descriptors);
-        // alice's last connection and its backend's may still be on their way out.
-        assert!(held <= PLACES + 2, "{held} descriptors more than before");
+        // alice's last connection and its backend's may still be closing.
+        assert!(held <= SLOTS + 2, "{held} descriptors more than before");
         for _ in 0..5 {
             self.serve_alice();
         }
     }
 
-    /// Nothing is left of the strangers.
+    /// Nothing is left of the hostile connections.
     #[track_caller]
-    fn ends_clean(self, strangers: Vec<TcpStream>) {
-        drop(strangers);
+    fn ends_clean(self, hostile: Vec<TcpStream>) {
+        drop(hostile);
         self.gate.settled();
         wait_until("the descriptors are back", || (self.descriptors() <= self.descriptors).then_some(()));
         let accepted = self.gate.metrics().sum("doorward_connections_accepted_total", &[]);
-        assert_eq!(accepted, 11.0, "the strangers at the metrics listener are none of the gate's connections");
+        assert_eq!(accepted, 11.0, "connections to the metrics listener are none of the gate's");
     }
 }
 
-/// Each sends `bytes` and waits.
-fn strangers(address: SocketAddr, bytes: &[u8]) -> Vec<TcpStream> {
-    let stranger = || {
+/// Connections that send `bytes` and wait.
+fn hostile(address: SocketAddr, bytes: &[u8]) -> Vec<TcpStream> {
+    let connection = || {
         let mut stream = connect(address);
-        // The first may be gone before the last have come.
+        // The first may be closed before the last are open.
         let _ = stream.write_all(bytes);
         stream
     };
-    std::iter::repeat_with(stranger).take(STRANGERS).collect()
+    std::iter::repeat_with(connection).take(HOSTILE).collect()
 }
 
 #[test]
-fn a_thousand_slow_requests_keep_neither_alice_nor_prometheus_waiting() {
+fn thousand_slow_requests_delay_no_client_and_no_scrape() {
     let scene = Scene::new();
-    let slow = strangers(scene.gate.metrics_address(), b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ");
+    let slow = hostile(scene.gate.metrics_address(), b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ");
     scene.holds(&slow);
     scene.ends_clean(slow);
 }
 
 #[test]
-fn a_thousand_that_say_nothing_keep_neither_alice_nor_prometheus_waiting() {
+fn thousand_silent_connections_delay_no_client_and_no_scrape() {
     let scene = Scene::new();
-    let silent = strangers(scene.gate.metrics_address(), b"");
+    let silent = hostile(scene.gate.metrics_address(), b"");
     scene.holds(&silent);
     scene.ends_clean(silent);
 }
 
-/// They ask, and do not read: with the smallest window there is, an answer does not fit into what the kernel holds for
-/// them.
+/// With the smallest receive window, a reply does not fit into the kernel's buffers.
 #[test]
-fn a_thousand_that_do_not_read_keep_neither_alice_nor_prometheus_waiting() {
+fn thousand_unread_replies_delay_no_client_and_no_scrape() {
     let scene = Scene::new();
     let address = scene.gate.metrics_address();
-    let deaf = || {
+    let not_reading = || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(1).unwrap();
         socket.connect(&address.into()).unwrap();
@@ -149,15 +148,14 @@ fn a_thousand_that_do_not_read_keep_neither_alice_nor_prometheus_waiting() {
         let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
         stream
     };
-    let deaf: Vec<TcpStream> = std::iter::repeat_with(deaf).take(STRANGERS).collect();
-    scene.holds(&deaf);
-    scene.ends_clean(deaf);
+    let not_reading: Vec<TcpStream> = std::iter::repeat_with(not_reading).take(HOSTILE).collect();
+    scene.holds(&not_reading);
+    scene.ends_clean(not_reading);
 }
 
-/// Whoever does not end his request is let go, even if nobody else needs the place; and so is who sends a byte now and
-/// then.
+/// Even if no other connection needs the slot, and even if a byte arrives now and then.
 #[test]
-fn a_request_that_does_not_end_is_ended() {
+fn unfinished_requests_time_out() {
     let scene = Scene::new();
     let begun = Instant::now();
     let mut silent = connect(scene.gate.metrics_address());
@@ -179,14 +177,14 @@ fn a_request_that_does_not_end_is_ended() {
         }
         assert!(begun.elapsed() < SCRAPE, "still there");
     }
-    assert!(begun.elapsed() > Duration::from_secs(4), "after {:?}: a slow client is no stranger", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_secs(4), "after {:?}: a slow client needs more time", begun.elapsed());
     let ended = silent.read_to_end(&mut Vec::new());
-    assert!(ended.is_ok_and(|count| count == 0), "nothing was asked");
+    assert!(ended.is_ok_and(|count| count == 0), "nothing was requested");
     assert!(begun.elapsed() < SCRAPE);
 }
 
 #[test]
-fn what_is_too_large_is_refused_without_being_kept() {
+fn oversized_requests_are_refused_without_using_memory() {
     let scene = Scene::new();
     let host = scene.gate.metrics_address();
     let megabyte = "x".repeat(1 << 20);
@@ -202,7 +200,7 @@ fn what_is_too_large_is_refused_without_being_kept() {
     ] {
         for _ in 0..20 {
             let begun = Instant::now();
-            // The end of a connection with bytes that nobody read is a reset, which may overtake the answer.
+            // Closing a connection with unread bytes resets it, which may overtake the reply.
             let answer = exchange(&scene.gate, &request);
             assert!(
                 answer.as_ref().is_none_or(|answer| [400, 414, 431].contains(&answer.status)),
@@ -214,7 +212,7 @@ fn what_is_too_large_is_refused_without_being_kept() {
     }
     let grown = memory(&scene.gate).saturating_sub(before);
     assert!(grown < 4 << 20, "{grown} bytes more than before");
-    // What is large for a person is nothing for the listener.
+    // Many fields, but fewer than the limit.
     let fine = exchange(&scene.gate, format!("GET /healthz HTTP/1.0\r\nHost: {host}\r\n{}\r\n", fields(60)));
     assert_eq!(fine.unwrap().status, 200);
 }
@@ -226,11 +224,10 @@ fn memory(gate: &Gate) -> usize {
     line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
 }
 
-/// A stream of connections, each reset at once.
 #[test]
-fn connections_that_are_reset_leave_nothing() {
+fn reset_connections_leave_nothing_behind() {
     let scene = Scene::new();
-    for count in 0..STRANGERS {
+    for count in 0..HOSTILE {
         let mut stream = connect(scene.gate.metrics_address());
         if count % 2 == 0 {
             stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! The listener for those who watch: what it says, and what it owes the gate when it is met with strangers.
+//! The monitoring listener: its replies, and that hostile clients of it do not disturb the gate.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -7,7 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-// The clients and the surroundings of the other tests.
+// Clients and gates of other tests.
 #[expect(dead_code, reason = "made for the tests of the journey")]
 #[path = "../journey/client.rs"]
 mod client;

@@ -1,4 +1,4 @@
-//! The metrics as Prometheus' own tool judges them, and how many there are: as many as before, whatever strangers send.
+//! The metrics pass the checks of Prometheus' own tool, and clients cannot add series to them.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -19,10 +19,10 @@ use crate::http::get;
 
 const NAS: &str = "nas.home.example";
 
-/// How many of each kind strangers bring along.
+/// How many different values of each kind are sent.
 const DIFFERENT: usize = 10_000;
 
-/// How many of them come at a time.
+/// How many threads send them.
 const AT_A_TIME: usize = 4;
 
 /// Some traffic of each kind, so that no series is without a value.
@@ -40,7 +40,7 @@ fn traffic(gate: &Gate, pki: &TestPki) {
 }
 
 #[test]
-fn promtool_finds_nothing_wrong_with_the_metrics() {
+fn promtool_accepts_the_metrics() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).route("nas", backend.address()).passthrough("mail", backend.address()).open();
@@ -49,8 +49,8 @@ fn promtool_finds_nothing_wrong_with_the_metrics() {
     let metrics = get(&gate, "/metrics").body;
     let verdict =
         run_with_input(tool("promtool", "prometheus").args(["check", "metrics"]), metrics.as_bytes()).success();
-    assert_eq!((verdict.text().trim(), verdict.stderr.trim()), ("", ""), "promtool has something to say");
-    // It is the kind of program that finds what is wrong.
+    assert_eq!((verdict.text().trim(), verdict.stderr.trim()), ("", ""), "promtool complains");
+    // promtool does find mistakes.
     let wrong = "# TYPE doorward_things counter\ndoorward_things 1\n";
     run_with_input(tool("promtool", "prometheus").args(["check", "metrics"]), wrong.as_bytes()).failure();
 }
@@ -85,7 +85,7 @@ fn address(number: usize) -> IpAddr {
     Ipv4Addr::from(host).into()
 }
 
-/// What strangers send never becomes a label: not a server name, not a source, not what is in a certificate.
+/// Server names, sources and certificates of clients never become labels.
 #[test]
 fn ten_thousand_names_subjects_and_sources_add_no_series() {
     let pki = TestPki::new();
@@ -95,17 +95,17 @@ fn ten_thousand_names_subjects_and_sources_add_no_series() {
     gate.settled();
     let before = series(&gate);
 
-    // Another name from another address each: refused at once.
+    // Each with another server name and from another address: refused at once.
     each(|number| {
         let mut stream = connect_from(address(number), gate.address());
         let hello = Hello::tls13(&format!("{number}\"{{}}.stranger-{number}.example")).records();
         let plain = Hello::tls13(&format!("stranger-{number}.example")).records();
-        // Every eighth name tries to be more than a label.
+        // Every eighth name has characters that would end a label.
         stream.write_all(if number % 8 == 0 { &hello } else { &plain }).unwrap();
         crate::http::read_to_end(&stream);
         reset(stream);
     });
-    // Another certificate each, of the authority that is trusted but of no use, or of another one.
+    // Each with another certificate: of the trusted authority but for servers, or of another authority.
     let impostor = Authority::new("Clients of home.example");
     let key = KeyPair::generate().unwrap();
     let signing = signing_key(key.serialize_der().try_into().unwrap());
@@ -143,7 +143,7 @@ fn refused(pki: &TestPki, stream: std::net::TcpStream, shown: std::sync::Arc<Sho
     let name = rustls::pki_types::ServerName::try_from(NAS).unwrap();
     let connection = rustls::ClientConnection::new(config, name).unwrap();
     let mut tls = rustls::StreamOwned::new(connection, stream);
-    // TLS 1.3: the client believes itself in, and learns of the refusal by reading.
+    // TLS 1.3: the client's handshake succeeds, and it learns of the refusal when it reads.
     let read = std::io::Read::read(&mut tls, &mut [0]);
     assert!(read.is_err(), "let in: {read:?}");
     reset(tls.sock);

@@ -17,7 +17,7 @@ use crate::http::{get, read_to_end};
 const NAS: &str = "nas.home.example";
 const MARKUP: &str = "<script>alert('pwned')</script><img src=x onerror=alert(1)>\"'";
 
-/// A gate that has something to tell.
+/// A gate with refusals and sessions to show.
 struct Scene {
     gate: Gate,
     pki: TestPki,
@@ -39,23 +39,23 @@ impl Scene {
         Self { gate, pki, _backend: backend }
     }
 
-    /// Lets somebody with this certificate in.
+    /// A client with this certificate that is admitted.
     fn admit(&self, certified: &Certified) -> Client {
         Client::admitted(self.gate.address(), &client(&self.pki, Some(certified)), NAS).unwrap()
     }
 
-    /// Turns somebody with this certificate away.
+    /// A client with this certificate, or none, is refused.
     fn refuse(&self, certified: Option<&Certified>, server_name: &str) {
         let config = client(&self.pki, certified);
         Client::admitted(self.gate.address(), &config, server_name).map(drop).expect_err("refused");
     }
 
-    /// Refusals of many kinds, and whoever is in stays in.
+    /// Causes refusals of many kinds, and returns sessions that stay open.
     fn traffic(&self) -> Vec<Client> {
         for _ in 0..3 {
             self.refuse(None, NAS);
         }
-        // A client knows that it is refused a moment before the gate has said so.
+        // A client knows of its refusal a moment before the gate reports it.
         self.gate.wait_rejected("certificate", "required", 3);
         self.refuse(None, "guessed.home.example");
         self.refuse(Some(&self.pki.client("carol-tablet")), "ssh.home.example");
@@ -63,7 +63,7 @@ impl Scene {
         expired.not_before = days_from_now(-400);
         expired.not_after = days_from_now(-3);
         self.refuse(Some(&self.pki.clients.issue(expired)), NAS);
-        // Whoever can have a certificate made chooses what stands in it.
+        // An attacker who can obtain a certificate chooses the text in it.
         let mut server = Certified::for_clients(MARKUP);
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.refuse(Some(&self.pki.clients.issue(server)), NAS);
@@ -83,63 +83,60 @@ impl Scene {
 }
 
 #[test]
-fn the_page_tells_what_happened_in_words() {
+fn page_describes_refusals_sessions_and_expiries() {
     let scene = Scene::new();
     let empty = get(&scene.gate, "/").body;
-    assert!(empty.contains("Nobody has been turned away yet."), "{empty}");
+    assert!(empty.contains("No client has been turned away yet."), "{empty}");
     let inside = scene.traffic();
     let page = get(&scene.gate, "/");
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     for words in [
         "showed no certificate",
         "127.0.0.1 asked for nas.home.example and showed no certificate.",
-        "old-phone&#39;s certificate expired 3 days ago.",
+        "old-phone's certificate expired 3 days ago.",
         "carol-tablet",
         "policy/identity_not_allowed",
         "asked for nas.home.example and showed no certificate. <strong>3 times</strong>",
         "asked for guessed.home.example, and no route has that name.",
         "sent something that is not TLS, but http.",
-        "<th scope=\"row\">nas<td class=\"number\">3<",
-        "<th scope=\"row\">mail<td class=\"number\">0<",
+        "<th scope=\"row\">nas</th><td class=\"number\">3<",
+        "<th scope=\"row\">mail</th><td class=\"number\">0<",
         "alice-phone ×2",
         "the gate's own certificate",
         " <strong>soon</strong>",
         "clients.crl",
-        "Turned away most often",
+        "Most refused sources",
     ] {
         assert!(page.body.contains(words), "{words} in {}", page.body);
     }
-    // Whose TLS is the backend's business has no name here, but an address.
+    // A passthrough session has no name, but an address.
     let mut mail = connect(scene.gate.address());
     let hello = Hello::tls13("mail.home.example").records();
     std::io::Write::write_all(&mut mail, &hello).unwrap();
     std::io::Read::read_exact(&mut mail, &mut vec![0; hello.len()]).unwrap();
     let page = get(&scene.gate, "/").body;
-    let (_, row) = page.split_once("<th scope=\"row\">mail<td class=\"number\">1<").expect(&page);
+    let (_, row) = page.split_once("<th scope=\"row\">mail</th><td class=\"number\">1<").expect(&page);
     let (row, _) = row.split_once("</table>").unwrap();
     assert!(row.contains("<td class=\"who\">127.0.0.1"), "{row}");
     drop(inside);
 }
 
 #[test]
-fn what_strangers_chose_is_text_and_never_markup() {
+fn text_of_clients_is_escaped() {
     let scene = Scene::new();
     let inside = scene.traffic();
     let page = get(&scene.gate, "/").body;
-    assert!(
-        page.contains("&lt;script&gt;alert(&#39;pwned&#39;)&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;"),
-        "{page}"
-    );
+    assert!(page.contains("&lt;script&gt;alert('pwned')&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;"), "{page}");
     assert_eq!(page.matches("<script").count(), 1, "{page}");
     assert!(!page.contains("<img") && !page.contains("a<b>"), "{page}");
-    // The numbers have nothing of strangers in them.
+    // The numbers contain no text of clients.
     let json = get(&scene.gate, "/status.json").body;
     assert!(!json.contains("pwned") && !json.contains("phone"), "{json}");
     drop(inside);
 }
 
 #[test]
-fn the_numbers_of_the_chart_are_those_of_the_metrics() {
+fn chart_and_metrics_have_the_same_numbers() {
     let scene = Scene::new();
     let inside = scene.traffic();
     let answer = get(&scene.gate, "/status.json");
@@ -167,7 +164,7 @@ fn the_numbers_of_the_chart_are_those_of_the_metrics() {
 }
 
 #[test]
-fn browsers_are_told_to_load_and_run_nothing_else() {
+fn page_policy_allows_its_own_script_and_style_only() {
     let scene = Scene::new();
     let page = get(&scene.gate, "/");
     let policy = page.header("content-security-policy").unwrap();
@@ -180,7 +177,7 @@ fn browsers_are_told_to_load_and_run_nothing_else() {
     assert_eq!(page.header("cache-control"), Some("no-store"));
 }
 
-/// Chromium with a page; nothing outside of this machine has an address for it.
+/// Chromium with a page. It can resolve no name outside of this machine.
 fn chromium(scratch: &tempfile::TempDir, options: &[&str], url: &str) -> Finished {
     let mut command: Command = tool("chromium", "chromium");
     command.env("HOME", scratch.path()).args([
@@ -202,8 +199,8 @@ fn chromium(scratch: &tempfile::TempDir, options: &[&str], url: &str) -> Finishe
     run(command.args(options).arg(url)).success()
 }
 
-/// What pages asked for, from Chromium's own record of it. What it asks on its own behalf has no page as its initiator.
-fn asked(scratch: &tempfile::TempDir) -> Vec<String> {
+/// The URLs that pages requested, from Chromium's log. Requests of Chromium itself have no page as their initiator.
+fn requested(scratch: &tempfile::TempDir) -> Vec<String> {
     let text = std::fs::read_to_string(scratch.path().join("net.json")).unwrap();
     let log: Value = serde_json::from_str(&text).unwrap();
     let events = log["events"].as_array().unwrap();
@@ -217,7 +214,7 @@ fn asked(scratch: &tempfile::TempDir) -> Vec<String> {
 const VIOLATION: &str = "Content Security Policy";
 
 #[test]
-fn in_chromium_the_page_draws_its_chart_and_asks_nobody_else() {
+fn chromium_draws_the_chart_and_requests_nothing_elsewhere() {
     let scene = Scene::new();
     let inside = scene.traffic();
     let url = format!("http://{}/", scene.gate.metrics_address());
@@ -228,14 +225,14 @@ fn in_chromium_the_page_draws_its_chart_and_asks_nobody_else() {
     assert!(page.matches("<rect").count() >= 2 * 7, "a line and a bar for each row: {shown}");
     assert!(page.contains("&lt;script&gt;alert('pwned')&lt;/script&gt;"), "{shown}");
     assert!(!shown.stderr.contains(VIOLATION) && !shown.stderr.contains("CONSOLE"), "{shown}");
-    let asked = asked(&scratch);
-    assert!(asked.contains(&format!("{url}status.json")), "{asked:?}");
-    assert!(asked.iter().all(|asked| asked.starts_with(&url)), "{asked:?}");
+    let requested = requested(&scratch);
+    assert!(requested.contains(&format!("{url}status.json")), "{requested:?}");
+    assert!(requested.iter().all(|requested| requested.starts_with(&url)), "{requested:?}");
     drop(inside);
 }
 
 #[test]
-fn in_chromium_without_scripts_the_tables_say_the_same() {
+fn chromium_without_scripts_shows_the_same_tables() {
     let scene = Scene::new();
     let inside = scene.traffic();
     let url = format!("http://{}/", scene.gate.metrics_address());
@@ -246,18 +243,18 @@ fn in_chromium_without_scripts_the_tables_say_the_same() {
         assert!(page.contains(words), "{words} in {shown}");
     }
     assert!(!page.contains("<rect") && !page.contains("class=\"drawn\""), "{shown}");
-    // What stands in noscript counts.
+    // The elements in noscript apply.
     assert!(page.contains("<meta http-equiv=\"refresh\""), "{shown}");
     assert!(!shown.stderr.contains(VIOLATION), "{shown}");
-    let asked = asked(&scratch);
-    assert!(asked.iter().all(|asked| *asked == url), "{asked:?}");
+    let requested = requested(&scratch);
+    assert!(requested.iter().all(|requested| *requested == url), "{requested:?}");
     let picture = Picture::new("no-script");
     chromium(&without_scripts(), &["--window-size=1200,1900", &picture.option()], &url);
     picture.take();
     drop(inside);
 }
 
-/// A new profile in which the user has switched JavaScript off.
+/// A new profile with JavaScript switched off.
 fn without_scripts() -> tempfile::TempDir {
     let scratch = tempfile::tempdir().unwrap();
     let folder = scratch.path().join("profile/Default");
@@ -289,20 +286,20 @@ impl Picture {
     }
 }
 
-/// The tests above would see it if a page did what it must not.
+/// The tests above would notice a violation or a request elsewhere.
 #[test]
-fn chromium_tells_of_violations_and_of_requests_to_others() {
+fn chromium_reports_violations_and_foreign_requests() {
     let page = "<!DOCTYPE html><meta http-equiv=\"Content-Security-Policy\" content=\"script-src 'none'\">\
                 <script>alert(1)</script><img src=\"http://127.0.0.1:9/elsewhere.png\">";
     let backend = Backend::http(page);
     let scratch = tempfile::tempdir().unwrap();
     let shown = chromium(&scratch, &["--dump-dom"], &format!("http://{}/", backend.address()));
     assert!(shown.stderr.contains(VIOLATION), "{shown}");
-    assert!(asked(&scratch).contains(&"http://127.0.0.1:9/elsewhere.png".to_owned()), "{:?}", asked(&scratch));
+    assert!(requested(&scratch).contains(&"http://127.0.0.1:9/elsewhere.png".to_owned()), "{:?}", requested(&scratch));
 }
 
 #[test]
-fn in_chromium_the_page_is_drawn_light_dark_and_on_a_phone() {
+fn chromium_renders_light_dark_and_phone_layouts() {
     let scene = Scene::new();
     let inside = scene.traffic();
     let url = format!("http://{}/", scene.gate.metrics_address());

@@ -1,4 +1,4 @@
-//! Questions that are not asked properly, or not by whom the listener is for.
+//! Requests that are malformed, or come from clients that the listener is not for.
 
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
@@ -13,7 +13,7 @@ fn gate() -> Gate {
 }
 
 #[test]
-fn nothing_but_get_and_head_is_answered() {
+fn methods_other_than_get_and_head_are_refused() {
     let gate = gate();
     let host = gate.metrics_address();
     for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "get", "RELOAD"] {
@@ -41,10 +41,10 @@ fn nothing_but_get_and_head_is_answered() {
     assert_eq!((head.status, head.body.as_str()), (200, ""));
 }
 
-/// A page of a stranger's, opened in a browser on the gate's machine, lets its own name lead to 127.0.0.1 and asks: the
-/// browser believes that it may read the answer.
+/// DNS rebinding: an attacker's page in a browser on the gate's machine makes its own name resolve to 127.0.0.1. The browser
+/// would let it read the reply.
 #[test]
-fn a_name_that_was_made_to_lead_here_is_not_answered() {
+fn foreign_host_names_are_refused_on_loopback() {
     let gate = gate();
     let port = gate.metrics_address().port();
     let ask = |request: String| exchange(&gate, request).unwrap();
@@ -64,13 +64,13 @@ fn a_name_that_was_made_to_lead_here_is_not_answered() {
         let answer = ask(format!("GET /metrics HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n"));
         assert_eq!(answer.status, 200, "{host}");
     }
-    // curl -0, netcat, a load balancer's probe.
+    // As curl -0, netcat and probes of load balancers.
     assert_eq!(ask("GET /healthz HTTP/1.0\r\n\r\n".to_owned()).status, 200);
 }
 
-/// On all addresses it has whatever name its users gave it, `gate:9180` in a compose file, say.
+/// Such as `gate:9180` in a compose file.
 #[test]
-fn where_others_may_connect_any_name_will_do() {
+fn any_host_name_is_served_on_all_addresses() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let config = House::new(&pki).route("nas", backend.address()).config();
@@ -83,7 +83,7 @@ fn where_others_may_connect_any_name_will_do() {
 }
 
 #[test]
-fn every_answer_tells_browsers_to_do_nothing_with_it() {
+fn every_reply_has_the_security_headers() {
     let gate = gate();
     for (path, status) in [("/metrics", 200), ("/healthz", 200), ("/readyz", 200), ("/elsewhere", 404)] {
         let answer = get(&gate, path);

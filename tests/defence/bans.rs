@@ -269,7 +269,9 @@ fn prefixes_say_as_well_who_is_one_source_in_why_on_the_page_and_in_the_log() {
     let (_, page) = gate.get("/");
     for source in ["203.0.113.0/24", "2001:db8:1::/48"] {
         assert!(
-            page.contains(&format!("<th scope=\"row\" class=\"who\">{source}<td class=\"number\">{REFUSED}<td>")),
+            page.contains(&format!(
+                "<th class=\"who\" scope=\"row\">{source}</th><td class=\"number\">{REFUSED}</td><td>"
+            )),
             "{page}"
         );
     }

@@ -1,5 +1,5 @@
-//! Both archives in the hands of those who read such files. Each opens them with the password, finds the device's own
-//! certificate and key, and does not open them with another one.
+//! Both archives, read by the programs that they are for. Each opens them with the password, finds the device's certificate
+//! and key, and does not open them with another password.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::common::backend::Backend;
 use crate::common::process::{Finished, run, run_with_input};
 use crate::home::{ARCHIVES, Home, PAGE, der};
 
-/// What nobody's archive is encrypted with.
+/// Passwords that no archive has.
 const WRONG: [&str; 2] = ["changeit", ""];
 
 /// Runs a reader on both archives with the right password, and on each with wrong ones.
@@ -37,7 +37,7 @@ fn base64(text: &str) -> String {
 }
 
 #[test]
-fn openssl_with_its_legacy_provider_and_without() {
+fn openssl_reads_both_with_and_without_legacy_provider() {
     let home = Home::new();
     for legacy in [&[][..], &["-legacy"]] {
         let read = |archive: &Path, password: &str| {
@@ -66,7 +66,7 @@ fn openssl_with_its_legacy_provider_and_without() {
 }
 
 #[test]
-fn nss_pk12util() {
+fn nss_pk12util_reads_and_imports_both() {
     let home = Home::new();
     let database = home.nss_store();
     let read = |archive: &Path, password: &str| {
@@ -82,7 +82,7 @@ fn nss_pk12util() {
             "{list}"
         );
     });
-    // And into the store, from where the key is to be used.
+    // And imports them into the store that browsers use.
     let import = |archive: &Path, password: &str| {
         let mut pk12util = home.tool("pk12util", "libnss3-tools");
         pk12util.args(["-d", &database, "-K", "", "-W", password, "-i"]).arg(archive);
@@ -97,7 +97,7 @@ fn nss_pk12util() {
 }
 
 #[test]
-fn gnutls_certtool() {
+fn gnutls_certtool_reads_both() {
     let home = Home::new();
     let read = |archive: &Path, password: &str| {
         let mut certtool = home.tool("certtool", "gnutls-bin");
@@ -119,13 +119,13 @@ fn gnutls_certtool() {
 }
 
 #[test]
-fn java_keytool() {
+fn java_keytool_reads_and_copies_both() {
     let home = Home::new();
     for field in ARCHIVES {
         let archive = home.file(field);
         let keytool = |password: &str, more: &[&str]| {
             let mut keytool = home.tool("keytool", "openjdk-17-jre-headless");
-            // Java takes the home from the user database, unless it is told.
+            // By default, Java takes the home from the user database.
             keytool.arg(format!("-J-Duser.home={}", home.path("").display()));
             keytool.args(more).arg(&archive).args(["-storetype", "PKCS12"]);
             if more.contains(&"-srckeystore") {
@@ -143,7 +143,7 @@ fn java_keytool() {
         for wrong in WRONG {
             run_with_input(&mut keytool(wrong, &list), b"\n").failure();
         }
-        // To be copied, the key has to be decrypted.
+        // A copy needs the decrypted key.
         let copy = format!("{field}.copy");
         let import = ["-importkeystore", "-noprompt", "-destkeystore", &copy, "-srckeystore"];
         run(&mut keytool(home.password(), &import)).success();
@@ -169,7 +169,7 @@ for other in archive.additional_certs:
 "#;
 
 #[test]
-fn python_cryptography() {
+fn python_cryptography_reads_both() {
     let home = Home::new();
     let read = |archive: &Path, password: &str| {
         let mut python = home.tool("python3", "python3-cryptography");
@@ -183,7 +183,7 @@ fn python_cryptography() {
 }
 
 #[test]
-fn curl_gets_in_with_either() {
+fn curl_is_admitted_with_either() {
     let home = Home::new();
     let (nas, ssh) = (Backend::http(PAGE), Backend::echo());
     let gate = home.gate(&nas, &ssh);
@@ -203,7 +203,7 @@ fn curl_gets_in_with_either() {
 }
 
 #[test]
-fn chromium_gets_in_with_either() {
+fn chromium_is_admitted_with_either() {
     for field in ARCHIVES {
         let home = Home::new();
         let (nas, ssh) = (Backend::http(PAGE), Backend::echo());
@@ -212,7 +212,7 @@ fn chromium_gets_in_with_either() {
         let mut pk12util = home.tool("pk12util", "libnss3-tools");
         pk12util.args(["-d", &database, "-K", "", "-W", home.password(), "-i"]).arg(home.file(field));
         run(&mut pk12util).success();
-        // The authority came with the archive; NSS lets its owner say that it may vouch for sites.
+        // The archive brings the authority; NSS needs to be told that it may vouch for sites.
         let mut certutil = home.tool("certutil", "libnss3-tools");
         certutil.args(["-M", "-d", &database, "-t", "C,,", "-n", &format!("CN={}", home.authority_name())]);
         run(&mut certutil).success();
@@ -227,7 +227,7 @@ fn chromium_gets_in_with_either() {
 }
 
 #[test]
-fn the_pem_files_say_what_the_archives_say() {
+fn pem_files_have_the_archives_contents() {
     let home = Home::new();
     let pem = std::fs::read_to_string(home.file("certificate")).unwrap();
     let openssl =

@@ -1,5 +1,5 @@
-//! Chromium with somebody who presses its buttons, by the Chrome DevTools Protocol over a pipe
-//! (`--remote-debugging-pipe`: it reads from descriptor 3 and writes to 4, each message with a zero byte behind it).
+//! Chromium, controlled with the Chrome DevTools Protocol over a pipe (`--remote-debugging-pipe`: it reads from descriptor 3
+//! and writes to 4, and each message ends with a zero byte).
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -22,11 +22,11 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Opens `url` and waits until it is there.
+    /// Opens `url` and waits until it is loaded.
     #[track_caller]
     pub(crate) fn open(home: &Home, url: &str) -> Self {
         run(home.tool("mkfifo", "coreutils").args(["to", "from"])).success();
-        // For both, so that nobody waits for the other to open it.
+        // For reading and writing, so that opening it does not wait for the other side.
         let fifo = |name: &str| OpenOptions::new().read(true).write(true).open(home.path(name)).unwrap();
         let (to, held) = (fifo("to"), fifo("from"));
         let pipe = File::open(home.path("from")).unwrap();
@@ -35,7 +35,7 @@ impl Browser {
         let chromium = Daemon::start_until(command.args(["-euc", &chromium]), "it is started", || true);
         let (tell, from) = channel();
         std::thread::spawn(move || {
-            // Ends with Chromium, which is the only one to write.
+            // Ends with Chromium, the only writer.
             for message in BufReader::new(pipe).split(0).map_while(Result::ok) {
                 let Ok(message) = serde_json::from_slice(&message) else { continue };
                 if tell.send(message).is_err() {
@@ -59,7 +59,7 @@ impl Browser {
         browser
     }
 
-    /// What an expression in the page comes to.
+    /// The value of an expression in the page.
     #[track_caller]
     pub(crate) fn evaluate(&mut self, expression: &str) -> Value {
         self.call("Runtime.evaluate", json!({"expression": expression}))["result"]["value"].clone()
@@ -68,7 +68,7 @@ impl Browser {
     /// Waits for a file that it has saved.
     #[track_caller]
     pub(crate) fn saved(&self, name: &str) -> PathBuf {
-        // While it comes it is called otherwise.
+        // During the download it has another name.
         wait_until(&format!("{name} is saved"), || Some(self.downloads.join(name)).filter(|file| file.exists()))
     }
 

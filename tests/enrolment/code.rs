@@ -1,13 +1,13 @@
-//! The code in the terminal, read by a program that reads codes.
+//! The QR code in the terminal, read by zbarimg.
 
-use doorward::enrolment::code::{Colours, terminal};
+use doorward::enrolment::qr::{Colours, terminal};
 
 use crate::common::process::run;
 use crate::common::terminal::on_a_terminal;
 use crate::home::Home;
 use crate::shared::share;
 
-/// So many pixels a side has each module.
+/// Pixels of each side of a module.
 const SCALE: usize = 4;
 
 /// A picture (PGM, plain) of the terminal that shows these lines: `ink` is the grey of a drawn block.
@@ -34,7 +34,7 @@ fn picture(lines: &[&str], ink: u8) -> Vec<u8> {
     image
 }
 
-/// What a reader of codes sees there.
+/// The text that zbarimg reads in the picture.
 #[track_caller]
 fn read(home: &Home, image: &[u8]) -> String {
     std::fs::write(home.path("code.pgm"), image).unwrap();
@@ -46,7 +46,7 @@ fn read(home: &Home, image: &[u8]) -> String {
 }
 
 #[test]
-fn the_code_on_the_screen_says_the_link() {
+fn code_on_the_screen_is_the_link() {
     let home = Home::new();
     let shown = run(share(&home).args(["--address", "127.0.0.1", "--expires", "1s"])).failure().stderr;
     let blocks = |line: &&str| line.chars().count() > 20 && line.chars().all(|c| " █▀▄".contains(c));
@@ -57,10 +57,10 @@ fn the_code_on_the_screen_says_the_link() {
 }
 
 #[test]
-fn in_colours_of_its_own_it_is_black_on_white() {
+fn code_in_its_own_colours_is_black_on_white() {
     let home = Home::new();
     for text in ["http://192.168.178.105:41234/0123456789abcdef0123456789abcdef", "http://[fd00::1234]:1/ffff", "x"] {
-        let code = terminal(text, Colours::Set).unwrap();
+        let code = terminal(text, Colours::BlackOnWhite).unwrap();
         let bare: Vec<&str> =
             code.lines().map(|line| line.split_once('m').unwrap().1.strip_suffix("\x1b[0m").unwrap()).collect();
         assert_eq!(read(&home, &picture(&bare, 0)), text);
@@ -68,7 +68,7 @@ fn in_colours_of_its_own_it_is_black_on_white() {
 }
 
 #[test]
-fn a_terminal_is_told_the_colours() {
+fn code_on_a_terminal_has_its_own_colours() {
     let home = Home::new();
     let (shown, code) = on_a_terminal(share(&home).args(["--address", "127.0.0.1", "--expires", "1s"]), &[]);
     assert_eq!(code, 9, "{shown}");

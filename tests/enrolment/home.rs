@@ -1,4 +1,4 @@
-//! What `doorward init` has written for one device, and a gate on it.
+//! The folder that `doorward init` writes for one device, and a gate that uses it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::process::{own_loopback, run, tool};
 
-/// What the NAS says.
+/// The page of the NAS.
 pub(crate) const PAGE: &str = "<!DOCTYPE html><title>NAS</title><h1 id=marker>The NAS says hello.</h1>";
 
-/// The two forms of an archive, and what their algorithms are called by OpenSSL.
+/// The fields of `init --format json` with the two archives.
 pub(crate) const ARCHIVES: [&str; 2] = ["archive", "archive_compat"];
 
 /// A home directory, with the folder `doorward` in it as `init` wrote it for `alice-phone`.
@@ -43,7 +43,7 @@ impl Home {
         self.path("doorward")
     }
 
-    /// A file of the device, by the name that `init --format json` has for it.
+    /// A file of the device, by its field of `init --format json`.
     pub(crate) fn file(&self, field: &str) -> PathBuf {
         PathBuf::from(self.written["devices"][0][field].as_str().unwrap())
     }
@@ -61,7 +61,7 @@ impl Home {
         subject.trim().strip_prefix("subject=CN=").unwrap().to_owned()
     }
 
-    /// A program that has this home directory, and stands in it.
+    /// A program with this home directory, which is also its working directory.
     pub(crate) fn tool(&self, program: &str, package: &str) -> Command {
         let mut command = tool(program, package);
         for variable in ["XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
@@ -71,7 +71,7 @@ impl Home {
         command
     }
 
-    /// An empty store as Chromium makes it, without a password of its own.
+    /// An empty NSS store as Chromium makes it, without a password.
     pub(crate) fn nss_store(&self) -> String {
         let store = self.path(".pki/nssdb");
         std::fs::create_dir_all(&store).unwrap();
@@ -80,7 +80,7 @@ impl Home {
         database
     }
 
-    /// A gate on these files, on the port that browsers expect, before two backends.
+    /// A gate with these files, on port 443, with two backends.
     pub(crate) fn gate(&self, nas: &Backend, ssh: &Backend) -> Gate {
         let address = SocketAddr::from((own_loopback(), 443));
         let file = |name: &str| self.folder().join(name);
@@ -125,8 +125,8 @@ allow = ["alice-phone"]
         ))
     }
 
-    /// `script` in bash, in the home directory, on a machine where the names of the home lead to `gate` and where policies
-    /// have Chromium show its certificate without asking. It is a mount namespace of its own, and vanishes with the process.
+    /// `script` in bash, in the home directory. The names of the home resolve to `gate`, and a policy makes Chromium show its
+    /// certificate without asking. Both hold in a mount namespace that ends with the process.
     pub(crate) fn bash(&self, gate: &Gate, script: &str) -> Command {
         const AROUND: &str = "mount --bind hosts /etc/hosts && mkdir -p /etc/chromium && mount -t tmpfs none /etc/chromium && \
                               mkdir -p /etc/chromium/policies/managed && \

@@ -1,7 +1,6 @@
-//! How a device is set up: what it is given, as the programs read it that it is for, and the link that hands it over.
+//! How a device is set up: its files, read by the programs that they are for, and the link that hands them over.
 //!
-//! Nothing here is skipped: a program that is not installed fails its test and says which package brings it. All of them
-//! are listed in `tests/packages`.
+//! No test is skipped: if a program is not installed, the test fails and names its package. `tests/packages` lists them.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -17,6 +16,8 @@ mod shared;
 mod archives;
 mod code;
 mod link;
+mod link_address;
+mod link_delivery;
+mod messages;
 mod profile;
 mod steps;
-mod told;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::common::process::run;
 use crate::home::{Home, der};
 
-/// Prints a property list as JSON. Data become `{"data": hex}`, so that nothing else can pass for them.
+/// Prints a property list as JSON. Data become `{"data": hex}`, which no other value does.
 const PYTHON: &str = r#"
 import json, plistlib, sys
 def plain(value):
@@ -43,7 +43,7 @@ fn assert_is_payload(payload: &Value, kind: &str) {
 }
 
 #[test]
-fn it_brings_certificate_key_and_authority_in_one() {
+fn profile_has_certificate_key_and_authority() {
     let home = Home::new();
     let profile = read(&home, &home.file("profile"));
     assert_is_payload(&profile, "Configuration");
@@ -72,7 +72,7 @@ fn it_brings_certificate_key_and_authority_in_one() {
         values.dedup();
         assert_eq!(values.len(), 3, "{key}: {values:?}");
     }
-    // Nothing else stands in it that a device would act upon.
+    // It has no other keys that a device would act upon.
     for payload in payloads {
         for key in payload.as_object().unwrap().keys() {
             assert!(key.starts_with("Payload"), "{key}");
@@ -81,7 +81,7 @@ fn it_brings_certificate_key_and_authority_in_one() {
 }
 
 #[test]
-fn plistutil_reads_the_same() {
+fn plistutil_reads_the_same_values() {
     let home = Home::new();
     let profile = home.file("profile");
     let text = std::fs::read_to_string(&profile).unwrap();
@@ -92,9 +92,9 @@ fn plistutil_reads_the_same() {
     assert_eq!(read(&home, &home.path("binary.plist")), read(&home, &profile));
 }
 
-/// The manual: who has a certificate that the device knows can sign the profile.
+/// The manual: an owner with a certificate that devices trust can sign the profile.
 #[test]
-fn openssl_signs_it_as_the_manual_says() {
+fn openssl_signs_it_with_the_manuals_command() {
     const PAGE: &str = include_str!("../../src/manual/devices.md");
     let home = Home::new();
     let command = PAGE.lines().find(|line| line.starts_with("openssl smime ")).unwrap();

@@ -1,4 +1,4 @@
-//! `doorward share` as a process, and browsers that come to its link.
+//! `doorward share` as a process, and clients of its link.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -14,10 +14,10 @@ use crate::common::DEADLINE;
 use crate::common::process::wait_until;
 use crate::home::{Home, LOOPBACK};
 
-/// A link that is there.
+/// An open link.
 pub(crate) struct Shared {
     child: Child,
-    /// What it has said on stdout.
+    /// Its lines on stdout.
     lines: Arc<Mutex<Vec<Value>>>,
     reader: Option<JoinHandle<()>>,
     address: SocketAddr,
@@ -25,14 +25,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Runs the command and waits until there is a link.
+    /// Runs the command and waits until the link is open.
     #[track_caller]
     pub(crate) fn start(home: &Home, more: &[&str]) -> Self {
         let mut command = share(home);
         Self::start_command(command.args(more))
     }
 
-    /// The same with another command that offers a link.
+    /// The same with another command that opens a link.
     #[track_caller]
     pub(crate) fn start_command(command: &mut Command) -> Self {
         command.args(["--address", &LOOPBACK.to_string(), "--format", "json"]);
@@ -84,12 +84,12 @@ impl Shared {
         stream
     }
 
-    /// As a phone behind which the network is narrow: most of an answer has no room on its way as long as it does not read.
+    /// With the smallest receive buffer: most of a reply is not received as long as the client does not read.
     pub(crate) fn connect_narrowly(&self) -> TcpStream {
         self.connect_by(|socket| socket.set_recv_buffer_size(1))
     }
 
-    /// As a machine of another address.
+    /// From another address.
     pub(crate) fn connect_from(&self, address: Ipv4Addr) -> TcpStream {
         self.connect_by(|socket| socket.bind(&SocketAddr::from((address, 0)).into()))
     }
@@ -113,7 +113,7 @@ impl Shared {
         self.try_ask(method, path, "").unwrap()
     }
 
-    /// One request with more header lines, each with its end; whoever was hung up on gets an error.
+    /// One request with more header lines, each with its end. An error if the connection was closed without a reply.
     pub(crate) fn try_ask(&self, method: &str, path: &str, headers: &str) -> io::Result<Response> {
         let mut stream = TcpStream::connect_timeout(&self.address, DEADLINE)?;
         stream.set_read_timeout(Some(DEADLINE))?;
@@ -123,13 +123,13 @@ impl Shared {
         Response::parse(&bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// Sends a request and leaves the answer to the caller.
+    /// Sends a request without reading the reply.
     pub(crate) fn send(&self, stream: &mut TcpStream, method: &str, path: &str, headers: &str) -> io::Result<()> {
         let Self { address, .. } = self;
         stream.write_all(format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n").as_bytes())
     }
 
-    /// Presses the button for a file, and returns where the file is.
+    /// Presses the button for a file and returns the path of the file.
     #[track_caller]
     pub(crate) fn press(&self, file: &str) -> String {
         let pressed = self.ask("POST", &format!("{}/{file}", self.path));
@@ -137,7 +137,7 @@ impl Shared {
         pressed.header("location").unwrap().to_owned()
     }
 
-    /// Waits for its end: exit code and what it said last.
+    /// Waits for its end: exit code and last line.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> (i32, Value) {
         let status = wait_until("the link is closed", || self.child.try_wait().unwrap());
@@ -154,14 +154,14 @@ impl Drop for Shared {
     }
 }
 
-/// The command, with the device, and without an address.
+/// The command without an address.
 pub(crate) fn share(home: &Home) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
     command.args(["share", "alice-phone", "--folder"]).arg(home.folder());
     command
 }
 
-/// An answer.
+/// A reply.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,

@@ -1,4 +1,4 @@
-//! The page of steps and the part of ssh's configuration: what they say to type works as it stands there.
+//! The page of steps and the section for ssh: their commands work as they are printed.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -7,20 +7,19 @@ use crate::common::backend::Backend;
 use crate::common::process::{run, run_with_input};
 use crate::home::{Home, LOOPBACK, PAGE};
 
-/// What stands between `<pre>` and `</pre>`, as a browser shows it.
+/// The text between `<pre>` and `</pre>`, as a browser shows it.
 fn shown(page: &str) -> Vec<String> {
     let blocks = page.split("<pre>").skip(1).map(|rest| rest.split_once("</pre>").unwrap().0);
     blocks
         .map(|block| {
-            let unescaped =
-                block.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&#39;", "'");
+            let unescaped = block.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
             unescaped.replace("&amp;", "&")
         })
         .collect()
 }
 
 #[test]
-fn what_the_page_says_to_type_works_as_it_stands_there() {
+fn commands_on_the_page_work_as_printed() {
     let home = Home::new();
     let (nas, ssh) = (Backend::http(PAGE), Backend::echo());
     let gate = home.gate(&nas, &ssh);
@@ -38,7 +37,7 @@ fn what_the_page_says_to_type_works_as_it_stands_there() {
     assert_eq!(got.text(), PAGE);
 
     home.nss_store();
-    // Who types it is asked for the password; nobody is here to be asked.
+    // It would ask for the password.
     let answered = nss.replace(" -i alice-phone.p12", &format!(" -i alice-phone.p12 -K '' -W {}", home.password()));
     assert_ne!(answered, nss);
     run(&mut in_folder(&answered)).success();
@@ -51,9 +50,9 @@ fn what_the_page_says_to_type_works_as_it_stands_there() {
 }
 
 #[test]
-fn ssh_speaks_through_the_gate_with_its_part_of_the_configuration() {
+fn ssh_connects_through_the_gate_with_its_section() {
     let home = Home::new();
-    // It says who it is and hangs up: ssh gets no further, but it has spoken with somebody behind the gate.
+    // It sends its version and closes the connection: proof enough that ssh has reached it.
     let nas = Backend::http(PAGE);
     let ssh = Backend::serve((LOOPBACK, 0), |mut stream, _| {
         let _ = stream.write_all(b"SSH-2.0-Doorward_test\r\n");
@@ -75,11 +74,11 @@ fn ssh_speaks_through_the_gate_with_its_part_of_the_configuration() {
     assert_eq!(closed["certificate"]["name"], "alice-phone", "{closed}");
     let elsewhere =
         run(home.tool("ssh", "openssh-client").arg("-G").arg("-F").arg(home.file("ssh_config")).arg("example.org"));
-    assert!(!elsewhere.success().text().contains("proxycommand"), "all of somebody's ssh would go through the gate");
+    assert!(!elsewhere.success().text().contains("proxycommand"), "all ssh connections would go through the gate");
 }
 
 #[test]
-fn a_browser_shows_the_pages() {
+fn chromium_shows_both_pages() {
     let home = Home::new();
     let (nas, ssh) = (Backend::http(PAGE), Backend::echo());
     let gate = home.gate(&nas, &ssh);
@@ -89,7 +88,7 @@ fn a_browser_shows_the_pages() {
         let dom = run(&mut home.bash(&gate, &format!("{} --dump-dom {url}", home.chromium()))).success().text();
         assert!(dom.contains("<h1>Set up alice-phone</h1>"), "{dom}");
         assert_eq!(dom.matches("<button>").count(), buttons, "{dom}");
-        // For people to look at: target/tmp/steps.png, target/tmp/link.png.
+        // To be looked at: target/tmp/steps.png, target/tmp/link.png.
         let name = if buttons == 0 { "steps" } else { "link" };
         let picture = format!("{}/{name}.png", env!("CARGO_TARGET_TMPDIR"));
         let _ = std::fs::remove_file(&picture);

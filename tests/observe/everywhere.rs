@@ -69,8 +69,8 @@ impl Found {
 
         let (status, page) = gate.get("/");
         assert_eq!(status, 200, "{page}");
-        let (chart, lately) = page.split_once("<h2>Turned away lately</h2>").unwrap();
-        if chart.contains(&format!("<code>{key}</code><td class=\"chart\" data-key=\"{key}\">")) {
+        let (chart, lately) = page.split_once("<h2>Latest refusals</h2>").unwrap();
+        if chart.contains(&format!("<code>{key}</code></th><td class=\"chart\" data-key=\"{key}\">")) {
             self.add(Place::Chart, [key.clone()]);
         }
 
@@ -86,7 +86,7 @@ impl Found {
             self.add(Place::Why, [key.clone()]);
         }
         let address = source.rsplit_once(':').unwrap().0;
-        let (who, what) = (format!("<td class=\"who\">{address}<td>"), escaped(word("advice")));
+        let (who, what) = (format!("<td class=\"who\">{address}</td>"), escaped(word("advice")));
         let (what, why) = (format!("<p class=\"quiet\">{what}"), format!("<code>{key}</code></p>"));
         if lately.split("<tr>").any(|row| row.contains(&who) && row.contains(&what) && row.contains(&why)) {
             self.add(Place::Page, [key]);
@@ -148,7 +148,7 @@ fn is_told(text: &str, key: &str, id: u64, advice: &str) -> bool {
 
 /// Text as it stands in HTML.
 fn escaped(text: &str) -> String {
-    let pairs = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;"), ("'", "&#39;")];
+    let pairs = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;")];
     pairs.into_iter().fold(text.to_owned(), |text, (plain, escaped)| text.replace(plain, escaped))
 }
 

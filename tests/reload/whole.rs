@@ -163,7 +163,7 @@ fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
         assert!(status.contains("was not taken over") && status.contains(mistakes.trim()), "{what}: {status}");
         let page = gate.get("/").1;
         assert_eq!(page.matches("<li>").count(), line["errors"].as_array().unwrap().len(), "{what}: {page}");
-        assert!(page.contains("The configuration was not taken over"), "{what}: {page}");
+        assert!(page.contains("The changed configuration is not in force"), "{what}: {page}");
 
         // Nothing has changed: who was in is in, who gets in gets in, and who is out is out.
         guest.ping().unwrap();
@@ -179,7 +179,7 @@ fn what_is_broken_changes_nothing_and_whoever_asked_is_told_as_by_check() {
     let told = reload(&gate, &good).success();
     let status = doorward_at_socket(&gate, &["status"]).text();
     assert!(!status.contains("was not taken over"), "{status}");
-    assert!(!gate.get("/").1.contains("not taken over"));
+    assert!(!gate.get("/").1.contains("is not in force"));
     assert!(told.text().contains("go on: 1. Ended, since they would not be let in any more: 0."), "{told}");
     let metrics = gate.metrics();
     assert_eq!((metrics.sum(RELOADS, &[("outcome", "ok")]), metrics.sum(LAST, &[])), (1.0, 1.0));

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
+use tracing::debug;
 
 /// An answer is good for so long; the resolver does not say what the DNS says about that.
 const FRESH: Duration = Duration::from_secs(30);
@@ -176,8 +177,14 @@ impl Resolver {
                 return;
             };
             drop(state);
+            let started = Instant::now();
             let found = catch_unwind(AssertUnwindSafe(|| (self.0.look_up)(&name)));
             let found = found.unwrap_or_else(|_| Err(io::Error::other("the look-up failed by a fault of the gate")));
+            let took = started.elapsed();
+            match &found {
+                Ok(addresses) => debug!(%name, ?addresses, ?took, "looked up"),
+                Err(error) => debug!(%name, %error, ?took, "look-up failed"),
+            }
             self.found(&name, found, Instant::now());
         }
     }

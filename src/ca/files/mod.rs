@@ -75,12 +75,14 @@ impl fmt::Debug for NewFile {
 const SHOWN: usize = 3;
 
 /// Files could not be written.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// These are there already. Nothing was written.
+    #[error("would overwrite {}", in_the_way(.0))]
     Exists(Vec<PathBuf>),
     /// The system refused something.
+    #[error("failed to {action} {path}")]
     Io {
         /// What was tried, as in "failed to … `path`".
         action: &'static str,
@@ -91,30 +93,13 @@ pub enum Error {
     },
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exists(paths) => {
-                f.write_str("would overwrite ")?;
-                for (i, path) in paths.iter().take(SHOWN).enumerate() {
-                    write!(f, "{}{}", if i > 0 { ", " } else { "" }, path.display())?;
-                }
-                match paths.len().saturating_sub(SHOWN) {
-                    0 => Ok(()),
-                    more => write!(f, " and {more} more"),
-                }
-            }
-            Self::Io { action, path, .. } => write!(f, "failed to {action} {}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Exists(_) => None,
-            Self::Io { source, .. } => Some(source),
-        }
+/// The first of `paths`, and how many more there are.
+fn in_the_way(paths: &[PathBuf]) -> String {
+    let shown: Vec<_> = paths.iter().take(SHOWN).map(|path| path.display().to_string()).collect();
+    let shown = shown.join(", ");
+    match paths.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::transaction::{self, CommitError, Recovered, tidy};
 use super::{AuthorityEntry, Inventory, VERSION};
 use crate::ca::files::{self, Access, Folder, NewFile, Warning, io_error as file_error};
+use crate::model::shell;
 use crate::pki::Authority;
 use crate::pki::{self, keys};
 
@@ -30,12 +31,16 @@ const HEAD: &str = "\
 ";
 
 /// The folder cannot be used.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// There is no inventory in it.
+    #[error(fmt = missing)]
     Missing(PathBuf),
     /// The inventory cannot be understood.
+    #[error(
+        "{path} cannot be understood; nothing was changed\n  put back a copy from before, or correct it by hand: {message}"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -43,14 +48,27 @@ pub enum StoreError {
         message: String,
     },
     /// A newer program has written the inventory, in a form that this one does not know.
+    #[error("{0} was written by a newer doorward; nothing was changed\n  use that one")]
     Newer(PathBuf),
     /// The key of an authority is not where the inventory says.
+    #[error(
+        "{0} is not here, and only who has the key of an authority can issue and revoke\n  bring it back for this. To shut a \
+         device out without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration"
+    )]
     KeyAway(PathBuf),
     /// The system refused something.
-    Files(files::Error),
+    #[error("{}", with_cause(.0))]
+    Files(#[from] files::Error),
     /// A change could not be made; everything is as it was.
-    Unchanged(files::Error),
+    #[error("{}; nothing was changed", with_cause(.0))]
+    Unchanged(#[source] files::Error),
     /// A change is made, and some of its files are not in their places yet.
+    #[error(
+        "the change is made, but not every file is in its place: {}\n  when this is mended, let it be finished: doorward ca \
+         list --folder {}",
+        with_cause(source),
+        shell::path(folder)
+    )]
     Unfinished {
         /// The folder.
         folder: PathBuf,
@@ -58,6 +76,7 @@ pub enum StoreError {
         source: files::Error,
     },
     /// A certificate or key in the folder cannot be used.
+    #[error("{path}: {source}")]
     Pki {
         /// Which.
         path: PathBuf,
@@ -66,63 +85,22 @@ pub enum StoreError {
     },
 }
 
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing(folder) if folder.join(AUTHORITY).exists() => write!(
-                f,
-                "there are authorities in {folder}, but no {FILE} that says what they have issued\n  put back a copy of that \
-                 file; without one this folder is of no use to doorward ca",
-                folder = folder.display()
-            ),
-            Self::Missing(folder) => write!(
-                f,
-                "there is no inventory in {}\n  name the folder of your authorities with --folder, or have them made: \
-                 doorward ca init --help",
-                folder.display()
-            ),
-            Self::Damaged { path, message } => write!(
-                f,
-                "{} cannot be understood; nothing was changed\n  put back a copy from before, or correct it by hand: \
-                 {message}",
-                path.display()
-            ),
-            Self::Newer(path) => {
-                write!(f, "{} was written by a newer doorward; nothing was changed\n  use that one", path.display())
-            }
-            Self::KeyAway(path) => write!(
-                f,
-                "{} is not here, and only who has the key of an authority can issue and revoke\n  bring it back for this. To \
-                 shut a device out without it: deny = [\"sha256:FINGERPRINT\"] in the gate's configuration",
-                path.display()
-            ),
-            Self::Files(error) => f.write_str(&with_cause(error)),
-            Self::Unchanged(error) => write!(f, "{}; nothing was changed", with_cause(error)),
-            Self::Unfinished { folder, source } => write!(
-                f,
-                "the change is made, but not every file is in its place: {}\n  when this is mended, let it be finished: doorward \
-                 ca list --folder {}",
-                with_cause(source),
-                folder.display()
-            ),
-            Self::Pki { path, source } => write!(f, "{}: {source}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Files(error) | Self::Unchanged(error) | Self::Unfinished { source: error, .. } => Some(error),
-            Self::Pki { source, .. } => Some(source),
-            Self::Missing(_) | Self::KeyAway(_) | Self::Damaged { .. } | Self::Newer(_) => None,
-        }
-    }
-}
-
-impl From<files::Error> for StoreError {
-    fn from(error: files::Error) -> Self {
-        Self::Files(error)
+/// There is no inventory: whether there are authorities says what to do.
+fn missing(folder: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if folder.join(AUTHORITY).exists() {
+        write!(
+            f,
+            "there are authorities in {folder}, but no {FILE} that says what they have issued\n  put back a copy of that \
+             file; without one this folder is of no use to doorward ca",
+            folder = folder.display()
+        )
+    } else {
+        write!(
+            f,
+            "there is no inventory in {}\n  name the folder of your authorities with --folder, or have them made: \
+             doorward ca init --help",
+            folder.display()
+        )
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) struct DeviceArgs {
 pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     if args.qr {
         // Before there is a device: what cannot be shown is no reason to have one.
-        share::place(&args.link)?;
+        share::choose_address(&args.link)?;
     }
     let mut store = args.folder.open()?;
     check_free(&store.inventory, &args.name)?;
@@ -96,7 +96,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
     say(args.format, &text, &made)?;
     if args.qr {
         let next = match &made.share {
-            Some(command) => share::for_a_new_link(command),
+            Some(command) => share::new_link_hint(command),
             None => {
                 let folder = Store::shown(store.folder(), places.folder());
                 format!("To bring its files to {} in another way: they are in {}", args.name, folder.display())

@@ -1,7 +1,6 @@
 //! New authorities with what they issue first: for `doorward init` and `doorward ca init`.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -47,62 +46,24 @@ pub(in crate::cli) struct Founded {
 }
 
 /// New authorities could not be made.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FoundError {
     /// Two devices would get the same file.
+    #[error("two devices would be written to {0}: give one of them another name")]
     SameFile(PathBuf),
     /// Files are in the way; nothing was written.
+    #[error("{}; nothing was written", files::Error::Exists(.0.clone()))]
     Exists(Vec<PathBuf>),
     /// A certificate could not be made.
-    Pki(pki::Error),
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
     /// What a device is to be set up with could not be made.
-    Enrolment(enrolment::Error),
+    #[error(transparent)]
+    Enrolment(#[from] enrolment::Error),
     /// The files could not be written.
-    Store(StoreError),
-}
-
-impl fmt::Display for FoundError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SameFile(path) => {
-                write!(f, "two devices would be written to {}: give one of them another name", path.display())
-            }
-            Self::Exists(paths) => write!(f, "{}; nothing was written", files::Error::Exists(paths.clone())),
-            Self::Pki(error) => write!(f, "{error}"),
-            Self::Enrolment(error) => write!(f, "{error}"),
-            Self::Store(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl std::error::Error for FoundError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::SameFile(_) | Self::Exists(_) => None,
-            Self::Pki(error) => Some(error),
-            Self::Enrolment(error) => Some(error),
-            Self::Store(error) => Some(error),
-        }
-    }
-}
-
-impl From<pki::Error> for FoundError {
-    fn from(error: pki::Error) -> Self {
-        Self::Pki(error)
-    }
-}
-
-impl From<enrolment::Error> for FoundError {
-    fn from(error: enrolment::Error) -> Self {
-        Self::Enrolment(error)
-    }
-}
-
-impl From<StoreError> for FoundError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Makes two authorities for `folder`, the gate's certificate and the first devices.

@@ -17,6 +17,7 @@ use crate::control::ask::{self, AskError, ReloadError, TakeError};
 use crate::control::{InForce, RouteInForce};
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, printable};
+use crate::model::shell;
 
 /// What the gate makes of a change.
 #[derive(Debug, Serialize)]
@@ -119,7 +120,7 @@ pub(super) fn tell_gate(args: &FolderArg, store: &Store, changed: Changed<'_>) -
 
 /// What a gate will do with the change that does not run.
 fn not_running(file: &Path, changed: Changed<'_>) -> Told {
-    let shown = file.display();
+    let shown = shell::path(file);
     let Ok(config) = config::load(file) else {
         return Told::unproved(&format!(
             "no gate runs with {shown}, and none could start: it has mistakes or cannot be read by you\n  doorward check \
@@ -180,7 +181,7 @@ fn on_route(route: &Name, config: &Path, list: &List) -> String {
 
 /// Hands the change over, has the files read, and compares.
 fn told_by(gate: &Running, changed: Changed<'_>) -> Told {
-    let (shown, socket) = (gate.config.display(), gate.socket.display());
+    let (shown, socket) = (shell::path(&gate.config), shell::path(&gate.socket));
     let (mut cut, mut problems, mut lasting) = (0, Vec::from_iter(gate.other.clone()), Vec::new());
     if let Changed::Lists(lists) = changed {
         for list in lists {
@@ -260,7 +261,7 @@ fn compare_list(
     mut lasting: Option<&mut Vec<String>>,
 ) {
     let (digest, file) = (Sha256::of(&list.der).to_string(), list.file.display());
-    let shown = config.display();
+    let shown = shell::path(config);
     let read = RevocationList::read(list.der.clone(), &list.file);
     let issuer = read.as_ref().map(|list| printable(&list.issuer_in_words(), NAME_MAX)).unwrap_or_default();
     let number = read.and_then(|list| list.number_in_words());
@@ -317,7 +318,7 @@ fn lost_at_restart(in_force: &InForce, route: &RouteInForce, list: &List, issuer
 
 /// The gate has something else in its file `theirs` than is in `ours`.
 fn copy_over(ours: &Path, theirs: &Path, config: &Path) -> String {
-    let (from, to, shown) = (ours.display(), theirs.display(), config.display());
+    let (from, to, shown) = (shell::path(ours), shell::path(theirs), shell::path(config));
     if real(ours) == real(theirs) {
         return format!(
             "under the name {to} the gate sees another file, as it does where that was mounted into its container as a single \
@@ -346,7 +347,7 @@ fn compare_certificate(
         problems.push(format!("the route {} still shows the certificate of before{why}", route.name));
     }
     if problems.is_empty() && !in_force.routes.iter().any(|route| route.certificates == [new.clone()]) {
-        let shown = config.display();
+        let shown = shell::path(config);
         problems.push(format!(
             "no route of the gate shows this certificate\nIn {shown} it must say\n{}\nand then: doorward reload --config {shown}",
             changed.line()

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{CaError, FolderArg, Format, print_json};
 use crate::ca::inventory::{Entry, Inventory, Status, Store, now};
+use crate::model::text;
 
 /// The options of `doorward ca list`.
 #[derive(Args, Debug)]
@@ -138,7 +139,7 @@ impl Listing {
                 line.serial.clone(),
             ]);
         }
-        let mut out = table(&rows);
+        let mut out = text::table(&rows);
         out.push('\n');
         for authority in &self.authorities {
             out.push_str(&format!(
@@ -151,21 +152,4 @@ impl Listing {
         }
         out
     }
-}
-
-/// Rows as columns, each as wide as it must be.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut widths = [0; N];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut out = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        out.push('\n');
-    }
-    out
 }

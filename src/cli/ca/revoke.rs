@@ -14,6 +14,7 @@ use super::{CaError, FolderArg, Format, load, say};
 use crate::ca::files::{Access, NewFile};
 use crate::ca::inventory::{AuthorityEntry, Entry, Inventory, Kind, Store, now};
 use crate::model::identity::{Identity, Serial, Sha256};
+use crate::model::shell;
 use crate::pki::inspect::{self, Contents};
 use crate::pki::{self, Authority, RevokedFor, keys, pem};
 
@@ -305,7 +306,7 @@ fn by_name(inventory: &Inventory, name: &str) -> Result<Vec<usize>, CaError> {
     names.sort_unstable();
     names.dedup();
     let remedy = if std::path::Path::new(name).exists() {
-        format!("if you mean the file: doorward ca revoke --file {name}")
+        format!("if you mean the file: doorward ca revoke --file {}", shell::word(name))
     } else if names.is_empty() {
         "no device was issued a certificate here".to_owned()
     } else {

@@ -12,6 +12,7 @@ use crate::config::in_use::{is_file_in_use, is_in_use};
 use crate::control::ask::{AskError, ask};
 use crate::control::{Answer, Request};
 use crate::model::names::visible;
+use crate::model::shell;
 
 /// A gate that runs.
 pub(super) struct Running {
@@ -41,7 +42,7 @@ pub(super) fn find(args: &FolderArg, store: &Store) -> Found {
         let service = Path::new(ControlSocket::OF_THE_SERVICE);
         return at(service).map_or_else(Found::Unknown, |gate| gate.map_or(Found::NoConfiguration, Found::Gate));
     };
-    let shown = file.display();
+    let shown = shell::path(&file);
     let Ok(control) = config::load_control(&file) else {
         return Found::Unknown(format!(
             "the gate's socket is not known, for {shown} has mistakes or cannot be read by you\n  doorward check --config \
@@ -94,8 +95,9 @@ fn at(socket: &Path) -> Result<Option<Running>, String> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             return Err(format!(
-                "cannot look at {}: {error}\n  as the user that runs the gate, or with sudo: doorward reload --socket {0}",
-                socket.display()
+                "cannot look at {}: {error}\n  as the user that runs the gate, or with sudo: doorward reload --socket {}",
+                socket.display(),
+                shell::path(socket)
             ));
         }
     }

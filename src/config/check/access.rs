@@ -50,7 +50,7 @@ impl Groups {
                 if list.value.is_empty() {
                     report.error(
                         &list.place,
-                        "the group is empty, so nobody is in it",
+                        "the group is empty",
                         "name at least one member, as in [\"alice-phone\"], or remove the group and its name from \
                          every \"allow\"",
                     );
@@ -122,7 +122,7 @@ pub(super) fn allow(
     if list.value.is_empty() {
         report.error(
             &list.place,
-            "the list is empty, so nobody could ever use this route",
+            "the list is empty, so no client could ever use this route",
             "write allow = [\"any\"] to let in every device with a valid certificate, or name devices or groups; to \
              close the route, remove it",
         );
@@ -169,7 +169,7 @@ pub(super) fn allow(
     Some(allow)
 }
 
-/// A bare word that is no group is taken for the name of a device: a misspelt group would silently let in nobody.
+/// A bare word that is no group is taken for the name of a device: a misspelt group would silently admit no device.
 fn warn_of_near_miss(selector: &Selector, text: &Text, groups: &Groups, report: &mut Report) {
     if !matches!(selector, Selector::AnyName(_)) {
         return;
@@ -188,7 +188,7 @@ fn warn_of_near_miss(selector: &Selector, text: &Text, groups: &Groups, report: 
     }
 }
 
-/// Whether anybody can be let in by `allow` under this mode, and whether every word of it has an effect.
+/// Whether `allow` can admit any client in this mode, and whether each of its entries has an effect.
 fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report) -> Option<()> {
     let verified = allow.any || !allow.selectors.is_empty();
     let word = mode.word();
@@ -197,10 +197,10 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
             report.error(
                 place,
                 format!(
-                    "the mode \"{word}\" verifies nobody, and these entries are for verified devices only: nobody \
-                     could ever use this route"
+                    "the mode \"{word}\" verifies no certificate, and these entries are for verified devices only: no \
+                     client could ever use this route"
                 ),
-                "write mode = \"require_and_verify\" under [client_auth]; or, if you really mean to let in everybody, \
+                "write mode = \"require_and_verify\" under [client_auth]; or, if every client is to be admitted, \
                  allow = [\"unverified\"]",
             );
             return None;
@@ -209,9 +209,9 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
             report.warn(
                 place,
                 format!(
-                    "anybody at all can use this route: in the mode \"{word}\" nobody checks who made a \
+                    "anyone can use this route: the mode \"{word}\" does not verify who issued a \
                      certificate{}; write mode = \"require_and_verify\" unless the service behind it is meant for \
-                     everybody",
+                     everyone",
                     if verified { ", and the entries besides \"unverified\" have no effect" } else { "" }
                 ),
             );
@@ -221,7 +221,7 @@ fn judge(allow: &Allow, mode: ClientAuthMode, place: &Place, report: &mut Report
                 place,
                 format!(
                     "in the mode \"{word}\" every device is verified, and only unverified ones are allowed here: \
-                     nobody could ever use this route"
+                     no client could ever use this route"
                 ),
                 "write allow = [\"any\"], or name devices or groups",
             );
@@ -365,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn selectors() {
+    fn selectors_parse_by_kind() {
         let digest = Sha256::of(b"x");
         for (given, kept) in [
             ("alice-phone", Selector::AnyName("alice-phone".into())),
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_kinds_are_told_all_the_kinds() {
+    fn unknown_selector_kind_is_answered_with_the_known_ones() {
         let problem = selector("fingerprint:abcd").expect_err("no such kind");
         assert!(problem.remedy.contains("did you mean \"sha256:\"?"), "{problem:?}");
         assert!(problem.remedy.contains("cn: ou: dns: email: uri: ip: sha256: spki:"), "{problem:?}");

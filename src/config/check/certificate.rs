@@ -36,7 +36,7 @@ impl Loaded {
     /// Whether clients that ask for `name` will take the certificate (RFC 6125 section 6.4.3).
     pub(super) fn covers(&self, name: &ServerNamePattern) -> bool {
         match name {
-            // Whatever this route is asked for, nobody can have a certificate for all of it.
+            // No certificate can name every server name that this route answers to.
             ServerNamePattern::Default => true,
             ServerNamePattern::Wildcard(_) => self.accepted().any(|dns| *dns == name.to_string()),
             ServerNamePattern::Exact(exact) => {
@@ -129,7 +129,7 @@ fn read_key<'a>(text: &'a Text, file: &NamedFile, report: &mut Report) -> Option
     if files::is_encrypted_key(&file.bytes) {
         report.error(
             &text.place,
-            format!("the key in {shown} asks for a password, and there is nobody to type it when the gate starts"),
+            format!("the key in {shown} is encrypted with a password, which the gate cannot ask for"),
             format!(
                 "take the password off: openssl pkey -in {shown} -out {shown}.plain, chmod 600 {shown}.plain, and \
                  name that file here"
@@ -314,7 +314,7 @@ pub(super) fn warn_of_names(loaded: &Loaded, names: &[ServerNamePattern], route:
         return;
     }
     let has = if loaded.dns_names.is_empty() {
-        "it has no host names at all (a common name alone is not looked at any more)".to_owned()
+        "it has no host names (clients ignore the common name)".to_owned()
     } else {
         let shown: Vec<String> =
             loaded.dns_names.iter().take(8).map(|name| crate::config::report::quoted(name)).collect();

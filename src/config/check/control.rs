@@ -16,7 +16,7 @@ pub(in crate::config) fn check(given: &Given<RawControl>, report: &mut Report) -
         "write socket = \"auto\", or a path such as \"/run/doorward/control.sock\", or \"off\" for none";
     let at = |name: &str| {
         let path = files::folder_of(report.file()).join(name);
-        // The gate and whoever asks it may stand in different folders.
+        // The gate and its commands may run in different folders.
         std::path::absolute(&path).unwrap_or(path)
     };
     let auto = || Control { socket: ControlSocket::Auto(at(ControlSocket::NAME)) };

@@ -22,7 +22,7 @@ pub(super) fn check(raw: &Raw, report: &mut Report) -> Vec<Checked> {
     if listeners.is_empty() {
         report.error(
             &Place { line: None, key: "listener".to_owned() },
-            "there is no listener, so nobody could connect",
+            "there is no listener, so no client could connect",
             "add these lines:\n[[listener]]\nname = \"public\"\naddress = \"[::]:8443\"",
         );
     }
@@ -72,15 +72,15 @@ fn check_one(raw: &RawListener, report: &mut Report) -> Option<Checked> {
     let allow_sources = networks(&raw.allow_sources, report);
     let deny_sources = networks(&raw.deny_sources, report);
     if let Some(list) = raw.allow_sources.value().filter(|list| list.value.is_empty()) {
-        report.warn(&list.place, "the list is empty, which lets everybody connect; to close the listener, remove it");
+        report.warn(&list.place, "the list is empty, so every source may connect; to close the listener, remove it");
     }
     if let (Some(list), Some(networks)) = (raw.proxy_protocol_from.value(), &proxy_protocol_from)
         && networks.iter().any(|network| network.prefix_len() == 0)
     {
         report.warn(
             &list.place,
-            "everybody may say here that he comes from any address he likes; name only the machine that stands before \
-             the gate, as in \"192.168.1.1\"",
+            "every client may claim any source address; name only the proxy in front of the gate, as in \
+             \"192.168.1.1\"",
         );
     }
     let At { value: address, place } = address?;

@@ -1,13 +1,16 @@
 //! Raw to checked: every value looked at, every file read, every mistake noted.
 
 mod access;
+mod anchors;
 mod certificate;
-pub(super) mod client_auth;
+mod client_auth;
 pub(super) mod control;
+mod deny;
 mod inventory;
 mod listener;
 mod public;
 mod relations;
+pub(super) mod revocation_lists;
 mod route;
 pub(super) mod salvage;
 mod trust;
@@ -16,16 +19,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use time::OffsetDateTime;
-
 use super::checked::{Banned, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics, Timeouts};
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
-use super::report::{Given, Place, Problem, Report, quoted};
+use super::report::{At, Given, Place, Problem, Report, Text, quoted};
 use super::seen::Seen;
 use super::{ConfigErrors, files, values};
 use crate::model::names::Name;
 use crate::model::source::Prefixes;
+use crate::model::text::date;
 use access::Groups;
 use certificate::Loaded;
 use route::{Checked, ServerNames};
@@ -264,8 +266,26 @@ fn now() -> i64 {
     }
 }
 
-/// A moment as a date, for people.
-fn date(seconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .map_or_else(|_| "a date that no clock can show".to_owned(), |moment| moment.date().to_string())
+/// Reads every file of a list, or `None` if one of them is wrong. A file that is named has to be right in every mode:
+/// falling back to something else instead is how CVE-2026-27586 came about.
+fn each_file<T>(
+    given: &Given<Vec<Text>>,
+    report: &mut Report,
+    mut read: impl FnMut(&Text, &mut Report) -> Option<Vec<T>>,
+) -> Option<Vec<At<T>>> {
+    let list = match given {
+        Given::Absent => return Some(Vec::new()),
+        Given::Refused => return None,
+        Given::Value(list) => list,
+    };
+    let mut all = Some(Vec::new());
+    for text in &list.value {
+        match (read(text, report), &mut all) {
+            (Some(read), Some(all)) => {
+                all.extend(read.into_iter().map(|value| At { value, place: text.place.clone() }));
+            }
+            _ => all = None,
+        }
+    }
+    all
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::client_auth::named;
+use super::anchors::named;
 use super::route::Checked;
 use crate::config::checked::{RouteMode, Terminate};
 use crate::config::raw::{Raw, RawRoute};
@@ -21,7 +21,7 @@ struct Public {
     by_own_certificate: bool,
 }
 
-/// A public authority gives a certificate to anybody. In `trust`, anybody can get in.
+/// A public authority issues certificates to anyone: in `trust`, anyone is admitted.
 pub(super) fn report_public_authorities(raw: &Raw, routes: &[(&RawRoute, Option<&Checked>)], report: &mut Report) {
     for (raw_route, checked) in routes {
         let Some(Checked { route, place, .. }) = checked else { continue };
@@ -62,12 +62,12 @@ fn tell(at: &Place, route: &Place, file: &Path, found: &Public, any: bool, repor
     let (first, file) = (&found.first, file.display());
     let who = match found.count {
         1 if found.by_own_certificate => format!(
-            "{first} in {file} also issued the gate's own certificate and looks like a public authority, which gives a \
-             certificate to anybody"
+            "{first} in {file} also issued the gate's own certificate and looks like a public authority, which issues \
+             certificates to anyone"
         ),
-        1 => format!("{first} in {file} is a public authority: anybody can get a certificate of it"),
+        1 => format!("{first} in {file} is a public authority: anyone can get a certificate from it"),
         count => format!(
-            "{first} and {} more in {file} are public authorities: anybody can get a certificate of one",
+            "{first} and {} more in {file} are public authorities: anyone can get a certificate from one",
             count - 1
         ),
     };
@@ -75,11 +75,7 @@ fn tell(at: &Place, route: &Place, file: &Path, found: &Public, any: bool, repor
                   \"doorward init\" makes it; with mkcert the file rootCA.pem in the folder that \"mkcert -CAROOT\" prints";
     // What the marks in a certificate say is not certain: an owner's own authority may write them, too.
     if any && !found.by_own_certificate {
-        report.error(
-            at,
-            format!("{who}, and allow = [\"any\"] of {} lets in everybody who has one", route.key),
-            remedy,
-        );
+        report.error(at, format!("{who}, and allow = [\"any\"] of {} admits everyone who has one", route.key), remedy);
     } else {
         report.warn(at, format!("{who}; {remedy}"));
     }

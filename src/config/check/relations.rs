@@ -40,8 +40,8 @@ pub(super) fn report_shared_names(routes: &[(&RawRoute, ServerNames)], report: &
     }
 }
 
-/// The gate cannot see which host a request inside the connection is for, so whoever may use one route to a backend can
-/// reach through it what another route to the same backend would refuse him.
+/// The gate cannot see which host a request inside the connection is for, so a client of one route to a backend can
+/// reach through it what another route to the same backend would refuse.
 pub(super) fn warn_of_shared_backends(routes: &[Checked], report: &mut Report) {
     let mut first: BTreeMap<String, &Checked> = BTreeMap::new();
     for checked in routes {
@@ -51,8 +51,8 @@ pub(super) fn warn_of_shared_backends(routes: &[Checked], report: &mut Report) {
                 report.warn(
                     &checked.backends_place,
                     format!(
-                        "{backend} is also behind {}, which lets in others: whoever may use one of the two routes can \
-                         ask that service for what the other one protects; give both the same \"allow\" and \
+                        "{backend} is also behind {}, which admits other clients: a client of one of the two routes \
+                         can ask that service for what the other one protects; give both the same \"allow\" and \
                          \"client_auth\"",
                         other.place.key
                     ),

@@ -1,4 +1,4 @@
-//! `[[route]]`: what server names lead to, and for whom.
+//! `[[route]]`: what server names lead to, and for which clients.
 
 use super::access::{self, Groups};
 use super::certificate::{self, Loaded};
@@ -247,7 +247,7 @@ fn passthrough(raw: &RawRoute, report: &mut Report) -> Option<(RouteMode, Option
     for (key, place) in lists.chain(tables) {
         let why = match key {
             "allow" => {
-                "nobody is asked for a certificate on a passthrough route, so the gate cannot tell who may use it"
+                "on a passthrough route the gate asks for no certificate, so it cannot tell which device connects"
             }
             "application_protocols" => {
                 "on a passthrough route the backend chooses the application protocol, not the gate"
@@ -255,7 +255,7 @@ fn passthrough(raw: &RawRoute, report: &mut Report) -> Option<(RouteMode, Option
             "certificate" => {
                 "on a passthrough route the backend shows its own certificate, and this one would never be used"
             }
-            _ => "on a passthrough route the gate sees no certificate of anybody, so there is nothing to judge",
+            _ => "on a passthrough route the gate sees no client certificate, so there is nothing to verify",
         };
         report.error(
             &place,
@@ -301,7 +301,7 @@ fn terminate(
         (Given::Absent, Given::Absent) => {
             report.error(
                 &raw.place.child("client_auth"),
-                "nothing says whose certificates let a device in, so nobody could ever use this route",
+                "no authority is trusted to issue device certificates, so no client could ever use this route",
                 "add these lines before the first [[route]] (with the path of your file):\n[client_auth]\ntrust = \
                  [\"pki/clients.pem\"]",
             );

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::client_auth::{self, Denied};
+use super::deny::{self, Denied};
+use super::{anchors, revocation_lists};
 use crate::config::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode};
 use crate::config::lists::{Salvaged, Tightening};
 use crate::config::raw::{Raw, RawClientAuth};
@@ -16,7 +17,7 @@ use crate::model::names::Name;
 /// The lists that `in_force` and `raw` name, as far as they can be read, are not in force yet, and are of an authority that is
 /// in force; and every `deny` entry of `raw` that is right.
 pub(in crate::config) fn salvage(raw: Option<&Raw>, file: &Path, in_force: &Config) -> Salvaged {
-    salvage_with(client_auth::whole_lists, raw, file, in_force)
+    salvage_with(revocation_lists::whole_lists, raw, file, in_force)
 }
 
 /// `read` gives the lists of a file.
@@ -55,7 +56,7 @@ fn salvage_with(
                 auths
                     .iter()
                     .flat_map(|auth| &auth.trust)
-                    .any(|anchor| client_auth::is_named(&anchor.certificate, &list.issuer))
+                    .any(|anchor| anchors::is_named(&anchor.certificate, &list.issuer))
             };
             // Of an intermediate authority only clients show the certificate; a reload takes its list as the file has it.
             if authority.is_some() || (own.contains(path) && !has_anchor_of_that_name()) {
@@ -70,7 +71,7 @@ fn salvage_with(
         if catch_unwind(AssertUnwindSafe(|| read(path).into_iter().for_each(&mut take))).is_err() {
             faults.push(path.to_owned());
         } else if (from_text.is_empty() || from_text.contains(path))
-            && let Some(Problem { message, remedy }) = client_auth::wrong_with_lists(path)
+            && let Some(Problem { message, remedy }) = revocation_lists::wrong_with_lists(path)
         {
             let key = "client_auth.revocation_lists".to_owned();
             errors.push(ConfigError { file: file.to_owned(), line: None, key, message, remedy });
@@ -90,7 +91,7 @@ fn denied(table: &RawClientAuth) -> DenyList {
     let mut deny = DenyList::default();
     let Given::Value(list) = &table.deny else { return deny };
     for text in &list.value {
-        match client_auth::denied(&text.value) {
+        match deny::denied(&text.value) {
             Ok(Denied::Fingerprint(digest)) => drop(deny.fingerprints.insert(digest)),
             Ok(Denied::Serial(serial)) => drop(deny.serials.insert(serial)),
             Err(_) => {}
@@ -149,7 +150,7 @@ mod tests {
         }
         let read = |path: &Path| {
             assert!(!path.ends_with("b.crl"), "a parser stumbles");
-            client_auth::whole_lists(path)
+            revocation_lists::whole_lists(path)
         };
         let Salvaged { tightening, errors, faults } = salvage_with(read, None, &file, &in_force);
         let numbers: Vec<_> = tightening.lists.iter().filter_map(|list| list.list.number_in_words()).collect();

@@ -11,7 +11,7 @@ use crate::pki;
 ///
 /// A device's own certificate must not make its key an authority: its holder could name other devices. So only a
 /// certificate that says that it is an authority's counts as one. Certificates of version 1 cannot say so; roots of old PKIs
-/// are of that form, and a device cannot use one here at all, so one that names itself as its issuer is taken for a root.
+/// are of that form, and a device cannot use one here, so one that names itself as its issuer is taken for a root.
 pub(super) fn kind(certificate: &X509Certificate<'_>) -> Option<TrustKind> {
     if certificate.version() != X509Version::V3 {
         let is_root = certificate.subject().as_raw() == certificate.issuer().as_raw();
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_sign_certificates_is_an_authority() {
+    fn only_certificates_with_ca_rights_are_authorities() {
         use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyCertSign};
         let ca = || IsCa::Ca(BasicConstraints::Unconstrained);
         for (what, params, expected) in [
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_authorities_of_one_name_each_needs_its_list() {
+    fn authorities_of_one_name_each_need_their_own_list() {
         let authority = || {
             let params = params(IsCa::Ca(BasicConstraints::Unconstrained), &[]);
             let key = KeyPair::generate().expect("a key");

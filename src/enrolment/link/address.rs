@@ -1,4 +1,4 @@
-//! Which addresses are of the home, and which of the world.
+//! At which addresses of this machine a link may be: those of the home network, and not those that the internet can reach.
 
 use std::fmt;
 use std::io;
@@ -8,19 +8,19 @@ use serde::Serialize;
 
 use crate::sys::interfaces::{self, InterfaceAddress};
 
-/// How far away who uses the link may be.
+/// Which clients a link answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// In the same network: the link is at a private address, and only private addresses are answered.
-    Home,
-    /// Anywhere.
-    World,
+    /// Those with a private address, and it listens at a private address.
+    Private,
+    /// All.
+    Any,
 }
 
-/// Whether nobody on the internet can have this address, and no packet from there can carry it and be answered: private
+/// Whether no host on the internet can have this address: private
 /// (RFC 1918), unique local (RFC 4193), link-local (RFC 3927, RFC 4291 section 2.5.6) or loopback.
 ///
-/// Carriers' shared addresses (100.64.0.0/10, RFC 6598) are not: behind them are other households.
+/// Carriers' shared addresses (100.64.0.0/10, RFC 6598) are not private: other households have them, too.
 pub fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || v4.is_loopback(),
@@ -28,8 +28,8 @@ pub fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The address that the kernel would send from to the rest of the world. Nothing is sent.
-fn towards_the_world() -> io::Result<IpAddr> {
+/// The source address of the default route. Nothing is sent.
+fn default_route_source() -> io::Result<IpAddr> {
     // Documentation addresses (RFC 5737, RFC 3849), which no host has.
     let ask = |from: SocketAddr, to: SocketAddr| -> io::Result<IpAddr> {
         let socket = UdpSocket::bind(from)?;
@@ -42,13 +42,13 @@ fn towards_the_world() -> io::Result<IpAddr> {
     })
 }
 
-/// What an interface is for, the most likely one for a home network first.
+/// What an interface connects to, the most likely one for a home network first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InterfaceKind {
     /// A network card, or a bridge of them.
     Network,
-    /// Addresses that this machine has for itself.
+    /// This machine only.
     Loopback,
     /// Virtual machines and containers.
     Virtual,
@@ -75,14 +75,14 @@ impl fmt::Display for InterfaceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Network => "network",
-            Self::Loopback => "this machine itself",
+            Self::Loopback => "this machine only",
             Self::Virtual => "virtual machines or containers",
             Self::Tunnel => "VPN",
         })
     }
 }
 
-/// How the interfaces of tunnels are called by WireGuard, OpenVPN, Tailscale, ZeroTier, pppd and others.
+/// Names of interfaces of WireGuard, OpenVPN, Tailscale, ZeroTier, pppd and others.
 const TUNNELS: &[&str] = &[
     "tun",
     "tap",
@@ -114,7 +114,7 @@ const VIRTUAL: &[&str] = &[
     "vmnet", "vboxnet",
 ];
 
-/// Carriers' shared addresses (RFC 6598), which Tailscale takes, too.
+/// Carriers' shared addresses (RFC 6598), which Tailscale uses, too.
 fn is_shared(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64)
 }
@@ -126,27 +126,28 @@ pub struct Candidate {
     pub address: IpAddr,
     /// The interface that has it.
     pub interface: String,
-    /// What that one is for.
+    /// What that interface connects to.
     pub kind: InterfaceKind,
 }
 
-/// The addresses of this machine that a link may be at, the one most likely in the home network first.
+/// The addresses of this machine that a link may be at, the most likely one in the home network first.
 ///
-/// A default route is not what decides: with a VPN it leads into that one, and the phone is not there.
+/// The default route alone does not decide: it may lead into a VPN, in which the phone is not.
 ///
 /// # Errors
 ///
-/// If the machine has no address that suits: that of the default route, to say what is wrong with it, or why there is none.
+/// If no address is suitable and there is no default route. With one, its address is returned, so that [`check`] can say what
+/// is wrong with it.
 pub fn candidates(reach: Reach) -> io::Result<Vec<Candidate>> {
-    let world = towards_the_world();
-    let found = sorted(interfaces::addresses()?, world.as_ref().ok().copied(), reach);
+    let default = default_route_source();
+    let found = sorted(interfaces::addresses()?, default.as_ref().ok().copied(), reach);
     if !found.is_empty() {
         return Ok(found);
     }
-    Ok(vec![Candidate { address: world?, interface: String::new(), kind: InterfaceKind::Network }])
+    Ok(vec![Candidate { address: default?, interface: String::new(), kind: InterfaceKind::Network }])
 }
 
-fn sorted(all: Vec<InterfaceAddress>, towards_the_world: Option<IpAddr>, reach: Reach) -> Vec<Candidate> {
+fn sorted(all: Vec<InterfaceAddress>, default: Option<IpAddr>, reach: Reach) -> Vec<Candidate> {
     let usable = |one: &InterfaceAddress| !one.address.is_loopback() && check(one.address, reach).is_ok();
     let mut found: Vec<Candidate> = all
         .iter()
@@ -154,15 +155,15 @@ fn sorted(all: Vec<InterfaceAddress>, towards_the_world: Option<IpAddr>, reach: 
         .map(|one| Candidate { address: one.address, interface: one.interface.clone(), kind: InterfaceKind::of(one) })
         .collect();
     found.sort_by_key(|one| {
-        let leads_out = one.kind == InterfaceKind::Network && Some(one.address) == towards_the_world;
-        (!is_private(one.address), one.kind, !leads_out, usualness(one.address))
+        let has_default_route = one.kind == InterfaceKind::Network && Some(one.address) == default;
+        (!is_private(one.address), one.kind, !has_default_route, range_rank(one.address))
     });
     found.dedup_by_key(|one| one.address);
     found
 }
 
-/// How usual such an address is in homes; the least is the most usual.
-fn usualness(address: IpAddr) -> u8 {
+/// Ranks ranges of addresses, those that homes use most first.
+fn range_rank(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(v4) if v4.is_link_local() => 4,
         IpAddr::V4(v4) => match v4.octets()[0] {
@@ -175,38 +176,25 @@ fn usualness(address: IpAddr) -> u8 {
 }
 
 /// Why a link cannot be at an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsuitable {
-    /// Anybody on the internet may be able to come there.
+    /// Reachable from the internet.
+    #[error("{0} is not a private address: the internet may be able to reach it")]
     Public(IpAddr),
-    /// It means every address of the machine, and so the public ones.
+    /// It means all addresses of the machine, the public ones included.
+    #[error("an unspecified address means all addresses of this machine, the public ones included")]
     Every,
     /// A link-local IPv6 address needs a zone, which browsers do not take in a URL.
+    #[error("{0} is a link-local IPv6 address, which browsers cannot open")]
     NeedsZone(Ipv6Addr),
 }
-
-impl fmt::Display for Unsuitable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Public(address) => {
-                write!(f, "{address} is no private address: anybody on the internet may be able to come there")
-            }
-            Self::Every => f.write_str("this is every address of the machine: name the one in your home network"),
-            Self::NeedsZone(address) => {
-                write!(f, "browsers cannot open a link-local IPv6 address such as {address}: take another one")
-            }
-        }
-    }
-}
-
-impl std::error::Error for Unsuitable {}
 
 /// Whether a link may be at `address`.
 pub fn check(address: IpAddr, reach: Reach) -> Result<(), Unsuitable> {
     match address.to_canonical() {
         canonical if canonical.is_unspecified() => Err(Unsuitable::Every),
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Err(Unsuitable::NeedsZone(v6)),
-        canonical if reach == Reach::Home && !is_private(canonical) => Err(Unsuitable::Public(address)),
+        canonical if reach == Reach::Private && !is_private(canonical) => Err(Unsuitable::Public(address)),
         _ => Ok(()),
     }
 }
@@ -234,25 +222,25 @@ mod tests {
         let home = || vec![one("lo", "127.0.0.1"), one("docker0", "172.17.0.1"), one("eth0", "192.168.1.5")];
         let with = |more: InterfaceAddress| home().into_iter().chain([more]).collect::<Vec<_>>();
         for vpn in ["tun0", "wg0", "xyz0", "tailscale0", "zt7nnig26"] {
-            let found = first(with(one(vpn, "10.8.0.2")), Some("10.8.0.2"), Reach::Home);
+            let found = first(with(one(vpn, "10.8.0.2")), Some("10.8.0.2"), Reach::Private);
             assert_eq!(found, ["192.168.1.5", "172.17.0.1", "10.8.0.2"], "{vpn}");
         }
         let tailscale = || with(one("tailscale0", "100.101.102.103"));
-        assert_eq!(first(tailscale(), Some("100.101.102.103"), Reach::Home), ["192.168.1.5", "172.17.0.1"]);
+        assert_eq!(first(tailscale(), Some("100.101.102.103"), Reach::Private), ["192.168.1.5", "172.17.0.1"]);
         let all = ["192.168.1.5", "172.17.0.1", "100.101.102.103"];
-        assert_eq!(first(tailscale(), Some("100.101.102.103"), Reach::World), all, "what is public comes last");
-        // Of two networks the one that leads out, if it is not a tunnel.
+        assert_eq!(first(tailscale(), Some("100.101.102.103"), Reach::Any), all, "what is public comes last");
+        // Of two networks, the one with the default route.
         let two = with(one("eth1", "10.0.0.5"));
-        assert_eq!(first(two.clone(), Some("10.0.0.5"), Reach::Home)[..2], ["10.0.0.5", "192.168.1.5"]);
-        assert_eq!(first(two, None, Reach::Home)[..2], ["192.168.1.5", "10.0.0.5"]);
+        assert_eq!(first(two.clone(), Some("10.0.0.5"), Reach::Private)[..2], ["10.0.0.5", "192.168.1.5"]);
+        assert_eq!(first(two, None, Reach::Private)[..2], ["192.168.1.5", "10.0.0.5"]);
         // A machine with a public address, and IPv6.
         let public = || vec![one("eth0", "203.0.113.9"), one("eth0", "fe80::1"), one("eth0", "fd00::5")];
-        assert_eq!(first(public(), Some("203.0.113.9"), Reach::Home), ["fd00::5"]);
-        assert_eq!(first(public(), Some("203.0.113.9"), Reach::World), ["fd00::5", "203.0.113.9"]);
+        assert_eq!(first(public(), Some("203.0.113.9"), Reach::Private), ["fd00::5"]);
+        assert_eq!(first(public(), Some("203.0.113.9"), Reach::Any), ["fd00::5", "203.0.113.9"]);
     }
 
     #[test]
-    fn a_link_is_in_the_home_unless_it_is_told_otherwise() {
+    fn public_addresses_are_refused_unless_allowed() {
         for private in [
             "192.168.1.5",
             "10.0.0.1",
@@ -264,7 +252,7 @@ mod tests {
             "::1",
             "::ffff:10.0.0.1",
         ] {
-            assert_eq!(check(ip(private), Reach::Home), Ok(()), "{private}");
+            assert_eq!(check(ip(private), Reach::Private), Ok(()), "{private}");
         }
         for public in [
             "203.0.113.9",
@@ -277,10 +265,10 @@ mod tests {
             "fec0::1",
             "::ffff:8.8.8.8",
         ] {
-            assert_eq!(check(ip(public), Reach::Home), Err(Unsuitable::Public(ip(public))), "{public}");
-            assert_eq!(check(ip(public), Reach::World), Ok(()), "{public}");
+            assert_eq!(check(ip(public), Reach::Private), Err(Unsuitable::Public(ip(public))), "{public}");
+            assert_eq!(check(ip(public), Reach::Any), Ok(()), "{public}");
         }
-        for reach in [Reach::Home, Reach::World] {
+        for reach in [Reach::Private, Reach::Any] {
             for every in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
                 assert_eq!(check(ip(every), reach), Err(Unsuitable::Every), "{every}");
             }

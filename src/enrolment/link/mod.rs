@@ -1,25 +1,24 @@
-//! A link in the home network that hands a device its certificate: once, for a few minutes, to who knows it.
+//! A link in the home network that hands a device its certificate: once, for a few minutes, to the client that has its URL.
 //!
-//! It is plain HTTP. The device does not know the gate's authority yet, so that with TLS it would warn of the very
-//! certificate it is to learn to trust, and its owner would learn to wave such warnings through. What goes over the wire
-//! is encrypted all the same: archives of which the password stands in the terminal and nowhere else. Nobody can read
-//! the key; but who can tamper with the home's own network could hand out an authority of his own. So the terminal shows the
-//! authority's fingerprint, to be compared on the device before it is trusted.
+//! It is plain HTTP. The device does not know the gate's authority yet: with TLS it would warn of the very certificate that it
+//! is to learn to trust, and its owner would learn to dismiss such warnings. What is sent is encrypted all the same: archives
+//! whose password is shown in the terminal and nowhere else. The key cannot be read on the way. An attacker in the home
+//! network could hand out another authority; so the terminal shows the fingerprint of the right one, to be compared on the
+//! device before it is trusted.
 //!
-//! Looking is free, for previews, scanners and browsers look at links by themselves: only a button of the page, which is a
-//! POST, tells where the file is, and only a whole delivery uses the link up: one of which the device's system has
-//! acknowledged every byte. A delivery that breaks off can be made again, for phones lose their network, and the owner is
-//! told whose it was: who has read everything and resets the connection looks no different.
+//! Reading the page changes nothing, because previews, scanners and browsers open links unasked. Only a button of the page,
+//! which is a POST, gives the URL of the file, and only a complete delivery uses the link up: one of which the device's system
+//! has acknowledged every byte. An interrupted delivery can be repeated, because phones lose their network; the owner is told
+//! its address, because a client that has read everything and resets the connection looks the same.
 
 mod address;
-mod answers;
-mod ticket;
+mod download;
+mod responder;
 
 pub use address::{Candidate, InterfaceKind, Reach, Unsuitable, candidates, check as check_address, is_private};
-pub use ticket::Outcome;
+pub use download::Outcome;
 
 use std::convert::Infallible;
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,246 +34,221 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Form, Kit};
+use crate::http::{TIMEOUT, serve_connections, server};
 use crate::pki;
-use crate::places::{Places, TIMEOUT, http};
 use crate::sys::socket::unacknowledged;
-use answers::Answers;
-use ticket::{Delivery, Ticket};
+use download::{Delivery, Download};
+use responder::Responder;
 
-/// For the client to hang up when it has everything.
+/// Connections at once.
+const CONNECTIONS: usize = 64;
+/// For the client to close the connection when it has everything.
 const LINGER: Duration = Duration::from_secs(5);
-/// How often a client that has nothing to say any more is looked at, whether it has everything.
-const LOOK: Duration = Duration::from_millis(20);
-/// So many of each kind of notice there are: a stranger does not fill the owner's terminal.
-const NOTICES: usize = 16;
+/// How often the kernel is asked whether the client has acknowledged everything.
+const POLL: Duration = Duration::from_millis(20);
+/// Notices of each kind: strangers cannot fill the owner's terminal.
+const NOTICES_MAX: usize = 16;
 
-/// What the owner of a link should know while it is there.
+/// What the owner of a link is told while it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Somebody who has not done so before looks at the page.
+    /// The page was opened from this address for the first time.
     Opened(IpAddr),
-    /// Somebody began to fetch this and, as far as can be told, does not have all of it.
-    BrokenOff(IpAddr, Form),
+    /// A delivery of this file to this address began and, as far as can be known, is incomplete.
+    Interrupted(IpAddr, Form),
 }
 
-/// A link that is there: [`Link::serve`] answers.
+/// A link that is bound: [`Link::serve`] answers.
 #[derive(Debug)]
 pub struct Link {
     listener: TcpListener,
     address: SocketAddr,
     reach: Reach,
-    answers: Arc<Answers>,
-    ticket: Arc<Ticket>,
+    responder: Arc<Responder>,
+    download: Arc<Download>,
     expires: Instant,
 }
 
 impl Link {
-    /// Listens at `address` (port 0: of the kernel's choice) for `lifetime` from now, to hand over `kit`.
+    /// Listens at `address` (port 0: the kernel chooses) for `lifetime` from now, to hand over `kit`.
     pub async fn bind(address: SocketAddr, reach: Reach, lifetime: Duration, kit: Kit) -> Result<Self, Error> {
         address::check(address.ip(), reach).map_err(Error::Unsuitable)?;
         let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
         let address = listener.local_addr().map_err(|source| Error::Bind { address, source })?;
-        let ticket = Arc::new(Ticket::new());
-        let answers = Arc::new(Answers::new(kit, Arc::clone(&ticket)).map_err(Error::Random)?);
-        Ok(Self { listener, address, reach, answers, ticket, expires: Instant::now() + lifetime })
+        let download = Arc::new(Download::new());
+        let responder = Arc::new(Responder::new(kit, Arc::clone(&download)).map_err(Error::Random)?);
+        Ok(Self { listener, address, reach, responder, download, expires: Instant::now() + lifetime })
     }
 
-    /// What the device is to open. Whoever knows it can use it: it is for the screen, and for no log.
+    /// What the device is to open. It is all that a client needs, so it is for the screen and never for a log.
     pub fn url(&self) -> String {
-        format!("http://{}{}", self.address, self.answers.path())
+        format!("http://{}{}", self.address, self.responder.path())
     }
 
-    /// Answers until the file was fetched, the time is over, or `stop` is cancelled. `tell` is called meanwhile.
-    pub async fn serve(self, stop: CancellationToken, tell: impl Fn(Notice) + Send + Sync + 'static) -> Outcome {
-        let Self { listener, reach, answers, ticket, expires, .. } = self;
-        let visitors = Arc::new(Visitors { answers, told: Mutex::default(), tell: Box::new(tell) });
-        let mut outcome = ticket.outcome();
+    /// Answers until the file was fetched, the link has expired, or `stop` is cancelled. `notify` is called meanwhile.
+    pub async fn serve(self, stop: CancellationToken, notify: impl Fn(Notice) + Send + Sync + 'static) -> Outcome {
+        let Self { listener, reach, responder, download, expires, .. } = self;
+        let service = Arc::new(Service { responder, noticed: Mutex::default(), notify: Box::new(notify) });
+        let mut outcome = download.outcome();
         let ended = async {
             match outcome.wait_for(Option::is_some).await {
                 Ok(outcome) => outcome.unwrap_or(Outcome::Stopped(None)),
-                // The ticket lives as long as this function.
+                // Never: the sender lives as long as this function.
                 Err(_) => Outcome::Stopped(None),
             }
         };
         let expired = async {
             sleep_until(expires).await;
-            ticket.close();
-            // Who has begun in time may end.
-            while ticket.delivering().is_some() {
+            download.close();
+            // A delivery that began in time may end.
+            while download.client().is_some() {
                 sleep(Duration::from_millis(50)).await;
             }
             Outcome::Expired
         };
+        let connections = serve_connections(listener, CONNECTIONS, |stream, peer, _| {
+            // A router that forwards all else to one host ("DMZ host") makes a private address public.
+            let allowed = reach == Reach::Any || is_private(peer.ip());
+            allowed.then(|| serve_one(stream, peer.ip().to_canonical(), Arc::clone(&service)))
+        });
         tokio::select! {
             biased;
             outcome = ended => outcome,
             () = stop.cancelled() => {
-                ticket.close();
-                Outcome::Stopped(ticket.delivering())
+                download.close();
+                Outcome::Stopped(download.client())
             }
             outcome = expired => outcome,
-            () = take_connections(listener, reach, &visitors) => Outcome::Stopped(None),
+            never = connections => match never {},
         }
     }
 }
 
-/// Who answers, and who is told.
-struct Visitors {
-    answers: Arc<Answers>,
-    told: Mutex<Told>,
-    tell: Box<dyn Fn(Notice) + Send + Sync>,
+/// The replies, and the notices that come of them.
+struct Service {
+    responder: Arc<Responder>,
+    noticed: Mutex<Noticed>,
+    notify: Box<dyn Fn(Notice) + Send + Sync>,
 }
 
+/// The notices so far.
 #[derive(Debug, Default)]
-struct Told {
+struct Noticed {
     opened: Vec<IpAddr>,
-    broken_off: usize,
+    interrupted: usize,
 }
 
-impl Visitors {
+impl Service {
     fn opened(&self, by: IpAddr) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.opened.len() < NOTICES && !told.opened.contains(&by) {
-            told.opened.push(by);
-            (self.tell)(Notice::Opened(by));
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        if noticed.opened.len() < NOTICES_MAX && !noticed.opened.contains(&by) {
+            noticed.opened.push(by);
+            (self.notify)(Notice::Opened(by));
         }
     }
 
-    fn broken_off(&self, by: IpAddr, form: Form) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.broken_off < NOTICES {
-            told.broken_off += 1;
-            (self.tell)(Notice::BrokenOff(by, form));
+    fn interrupted(&self, by: IpAddr, form: Form) {
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        if noticed.interrupted < NOTICES_MAX {
+            noticed.interrupted += 1;
+            (self.notify)(Notice::Interrupted(by, form));
         }
     }
 }
 
-/// The delivery that one connection is for, once it has asked. Whichever way the connection ends, if the delivery has not
-/// been made by then it has broken off.
-struct Begun {
-    visitors: Arc<Visitors>,
+/// The delivery over one connection, once it is requested. If the connection ends in any way before it is complete, the owner
+/// is told that it was interrupted.
+struct PendingDelivery {
+    service: Arc<Service>,
     delivery: Mutex<Option<Delivery>>,
 }
 
-impl Begun {
+impl PendingDelivery {
     fn delivery(&self) -> MutexGuard<'_, Option<Delivery>> {
         self.delivery.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Begun {
+impl Drop for PendingDelivery {
     fn drop(&mut self) {
         let delivery = self.delivery().take();
-        if let Some((by, form)) = delivery.as_ref().and_then(Delivery::broken_off) {
-            self.visitors.broken_off(by, form);
+        if let Some((by, form)) = delivery.as_ref().and_then(Delivery::interrupted) {
+            self.service.interrupted(by, form);
         }
     }
 }
 
-async fn take_connections(listener: TcpListener, reach: Reach, visitors: &Arc<Visitors>) {
-    let mut places = Places::default();
-    loop {
-        // Until there is a place, the others wait in the kernel's queue.
-        places.wait().await;
-        let Ok((stream, peer)) = listener.accept().await else {
-            sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        // A router that forwards everything it has no rule for ("DMZ host") leads the internet to private addresses.
-        if reach == Reach::World || is_private(peer.ip()) {
-            places.take(visit(stream, peer.ip().to_canonical(), Arc::clone(visitors)));
-        }
-    }
-}
-
-/// One request and its answer.
-async fn visit(stream: TcpStream, by: IpAddr, visitors: Arc<Visitors>) {
-    let begun = Arc::new(Begun { visitors, delivery: Mutex::default() });
-    let asked = Arc::clone(&begun);
+/// One request and its reply.
+async fn serve_one(stream: TcpStream, by: IpAddr, service: Arc<Service>) {
+    let pending = Arc::new(PendingDelivery { service, delivery: Mutex::default() });
+    let requested = Arc::clone(&pending);
     let respond = service_fn(move |request: Request<Incoming>| {
-        let answer = asked.visitors.answers.to(&request, by);
-        if answer.opened {
-            asked.visitors.opened(by);
+        let response = requested.service.responder.respond(&request, by);
+        if response.opened {
+            requested.service.opened(by);
         }
-        *asked.delivery() = answer.delivery;
-        async move { Ok::<_, Infallible>(answer.response) }
+        *requested.delivery() = response.delivery;
+        async move { Ok::<_, Infallible>(response.reply) }
     });
-    let connection = http().serve_connection(TokioIo::new(stream), respond).without_shutdown();
-    // Whoever breaks off a request has nobody to hear about it, and a delivery that was broken off can be tried again.
+    let connection = server().serve_connection(TokioIo::new(stream), respond).without_shutdown();
+    // An interrupted request needs no report, and an interrupted delivery can be repeated.
     let Ok(Ok(parts)) = timeout(TIMEOUT, connection).await else { return };
-    if hang_up(parts.io.into_inner()).await.is_ok()
-        && let Some(delivery) = begun.delivery().take()
+    if close(parts.io.into_inner()).await.is_ok()
+        && let Some(delivery) = pending.delivery().take()
     {
-        delivery.made();
+        delivery.complete();
     }
 }
 
-/// Ends the connection, and says whether the client had everything.
-async fn hang_up(mut stream: TcpStream) -> io::Result<()> {
-    let arrived = part(&mut stream).await;
-    if arrived.is_err() {
-        // Or the system would go on sending for a quarter of an hour, and whoever came back in time would have it after all.
+/// Ends the connection. An error means that the client has not received everything.
+async fn close(mut stream: TcpStream) -> io::Result<()> {
+    let received = wait_until_received(&mut stream).await;
+    if received.is_err() {
+        // Or the kernel would send for another quarter of an hour, and a client that came back would get the rest.
         let _ = stream.set_zero_linger();
     }
-    arrived
+    received
 }
 
-/// Waits for the client to hang up. If it has not had everything, it has reset the connection, or is out of reach: then its
-/// system does not acknowledge what was sent.
-async fn part(stream: &mut TcpStream) -> io::Result<()> {
+/// Waits for the client to close the connection. A client that has not received everything has reset it, or is out of reach
+/// and acknowledges nothing.
+async fn wait_until_received(stream: &mut TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
-    let mut left = [0; 512];
-    let parted = timeout(LINGER, async {
-        while stream.read(&mut left).await? > 0 {}
-        // Some say at once that they have nothing more to say, and have nothing yet.
+    let mut rest = [0; 512];
+    let closed = timeout(LINGER, async {
+        while stream.read(&mut rest).await? > 0 {}
+        // A client may shut down its side before it has received anything.
         while unacknowledged(&*stream)? > 0 {
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
         Ok(())
     })
     .await;
-    match parted {
+    match closed {
         Ok(Ok(())) => stream.take_error()?.map_or(Ok(()), Err),
         Ok(Err(error)) => Err(error),
-        // Who just keeps the connection open has it.
+        // A client that only keeps the connection open has received it.
         Err(_) if unacknowledged(&*stream)? == 0 => Ok(()),
         Err(late) => Err(late.into()),
     }
 }
 
 /// A link could not be made.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Not at this address.
+    #[error(transparent)]
     Unsuitable(Unsuitable),
-    /// The system does not let us listen there.
+    /// The system refuses to listen there.
+    #[error("cannot listen on {address}: {source}")]
     Bind {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
     /// The system gave no random bytes.
+    #[error(transparent)]
     Random(pki::Error),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unsuitable(why) => write!(f, "{why}"),
-            Self::Bind { address, source } => write!(f, "cannot listen on {address}: {source}"),
-            Self::Random(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unsuitable(why) => Some(why),
-            Self::Bind { source, .. } => Some(source),
-            Self::Random(error) => Some(error),
-        }
-    }
 }

@@ -1,111 +1,60 @@
-//! What to do with the files, for each kind of device: one text for the page beside them and for the page behind a link.
+//! What to do with the files, for each kind of device: one text for the page beside them and for the page of the link.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
+mod commands;
+mod platform;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{Form, Gate, PUBLIC_PORT, ROOT_FILE};
-use crate::html::Html;
+use crate::http::Policy;
 use crate::model::identity::{Identity, Sha256};
 use crate::model::names::{Name, ServerNamePattern, printable};
+use crate::model::shell::word;
+use crate::model::text::date;
 
-const PAGE: &str = include_str!("page.html");
-/// How pages look: what stands between `<style>` and `</style>`.
+pub(super) use platform::Platform;
+
+/// How pages look: the text between `<style>` and `</style>`.
 pub(super) const STYLE: &str = include_str!("page.css");
 const PROGRAMS: &str = include_str!("programs.html");
 
-/// The most that is shown of the authority's name, in characters.
+/// The longest name of an authority that is shown, in characters.
 const ROOT_NAME_MAX: usize = 128;
 
-/// How many addresses are offered to be opened.
-const OFFERED: usize = 8;
+/// How many addresses are linked.
+const URLS_MAX: usize = 8;
 
-/// What a page may do (Content Security Policy): look as it does, and send its own forms.
+/// What a browser may do with a page (Content Security Policy): apply its style and send its own forms.
 pub(super) fn policy() -> String {
-    let style = STANDARD.encode(Sha256::of(STYLE.as_bytes()).0);
-    format!("default-src 'none'; style-src 'sha256-{style}'; form-action 'self'; base-uri 'none'")
+    let style = Policy::hash_source(STYLE);
+    format!("default-src 'none'; style-src {style}; form-action 'self'; base-uri 'none'")
 }
 
-/// A kind of device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Platform {
-    Iphone,
-    Mac,
-    Android,
-    Windows,
-    Linux,
-}
-
-impl Platform {
-    const ALL: [Self; 5] = [Self::Iphone, Self::Android, Self::Mac, Self::Windows, Self::Linux];
-
-    const fn title(self) -> &'static str {
-        match self {
-            Self::Iphone => "iPhone, iPad",
-            Self::Mac => "Mac",
-            Self::Android => "Android",
-            Self::Windows => "Windows",
-            Self::Linux => "Linux, Firefox",
-        }
-    }
-
-    const fn steps(self) -> &'static str {
-        match self {
-            Self::Iphone => include_str!("iphone.html"),
-            Self::Mac => include_str!("mac.html"),
-            Self::Android => include_str!("android.html"),
-            Self::Windows => include_str!("windows.html"),
-            Self::Linux => include_str!("linux.html"),
-        }
-    }
-
-    /// Those that a browser which calls itself so may be running on. An iPad says that it is a Mac.
-    pub(super) fn of_user_agent(user_agent: &str) -> &'static [Self] {
-        let says = |word: &str| user_agent.contains(word);
-        if says("iPhone") || says("iPad") || says("iPod") {
-            &[Self::Iphone]
-        } else if says("Macintosh") {
-            &[Self::Mac, Self::Iphone]
-        } else if says("Android") {
-            &[Self::Android]
-        } else if says("Windows") {
-            &[Self::Windows]
-        } else if says("Linux") || says("X11") {
-            &[Self::Linux]
-        } else {
-            &[]
-        }
-    }
-}
-
-/// Where the files are to be had.
+/// Where a page gets the files from.
 #[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
-    /// In the folder of the page.
+enum Source<'a> {
+    /// From the folder that it is in.
     Folder,
-    /// At the one-time link whose path this is.
+    /// From the one-time link with this path.
     Link(&'a str),
 }
 
-/// The owner's own names, and what else the texts are filled with.
-pub(super) struct Facts {
+/// The instructions for one device, with the owner's own names in them.
+pub(super) struct Instructions {
     device: Name,
-    until: Option<String>,
+    valid_until: Option<String>,
     root: String,
     root_fingerprint: String,
-    /// Whether it says of itself that it vouches for certain domains only (RFC 5280 section 4.2.1.10).
-    root_limited: bool,
+    root_is_constrained: bool,
     server_names: Vec<ServerNamePattern>,
     urls: Vec<String>,
     example_url: String,
     port: u16,
 }
 
-impl Facts {
+impl Instructions {
     pub(super) fn new(gate: &Gate, device: &Name, identity: &Identity, root: &Identity) -> Self {
         let end = if gate.port == PUBLIC_PORT { "/".to_owned() } else { format!(":{}/", gate.port) };
         let url = |host: &str| format!("https://{host}{end}");
@@ -121,11 +70,11 @@ impl Facts {
         };
         Self {
             device: device.clone(),
-            until: OffsetDateTime::from_unix_timestamp(identity.not_after).ok().map(|at| at.date().to_string()),
-            // Somebody else's authority is called as somebody else pleased.
+            valid_until: OffsetDateTime::from_unix_timestamp(identity.not_after).ok().map(|_| date(identity.not_after)),
+            // An imported authority may have any name.
             root: printable(&root.display_name(), ROOT_NAME_MAX),
-            root_fingerprint: pairs(&root.fingerprint),
-            root_limited: is_limited(&gate.root),
+            root_fingerprint: spaced_hex(&root.fingerprint),
+            root_is_constrained: is_constrained(&gate.root),
             server_names: gate.server_names.clone(),
             urls,
             example_url,
@@ -133,12 +82,12 @@ impl Facts {
         }
     }
 
-    /// What people read of the root.
+    /// The name of the authority, as it is shown.
     pub(super) fn root(&self) -> &str {
         &self.root
     }
 
-    /// The root's fingerprint as systems show it.
+    /// The authority's fingerprint as operating systems show it.
     pub(super) fn root_fingerprint(&self) -> &str {
         &self.root_fingerprint
     }
@@ -148,213 +97,182 @@ impl Facts {
         self.render(Source::Folder, &[])
     }
 
-    /// The page behind the link with this path, with the steps for `platforms` unfolded and first.
+    /// The page of the link with this path, with the steps for `platforms` first and unfolded.
     pub(super) fn link_page(&self, path: &str, platforms: &[Platform]) -> String {
         self.render(Source::Link(path), platforms)
     }
 
     fn render(&self, source: Source<'_>, open: &[Platform]) -> String {
-        let mut html = Html::default();
-        html.template(PAGE, |html, word| match word {
-            "sections" => {
-                let others = Platform::ALL.iter().filter(|platform| !open.contains(platform));
-                for platform in open.iter().chain(others) {
-                    let opened = open.contains(platform);
-                    self.section(html, source, platform.title(), platform.steps(), opened);
+        let others = Platform::ALL.iter().filter(|platform| !open.contains(platform));
+        let page = html! {
+            (DOCTYPE)
+            html lang="en" {
+                head {
+                    meta charset="utf-8";
+                    meta name="viewport" content="width=device-width, initial-scale=1";
+                    meta name="referrer" content="no-referrer";
+                    meta http-equiv="Content-Security-Policy" content=(policy());
+                    title { "Set up " (self.device) }
+                    style { (PreEscaped(STYLE)) }
                 }
-                // The link has no PEM: that is for those who have the files.
-                if matches!(source, Source::Folder) {
-                    self.section(html, source, "curl, ssh and other programs", PROGRAMS, false);
+                body {
+                    h1 { "Set up " (self.device) }
+                    p {
+                        "The certificate lets this device in through your gate"
+                        @if let Some(date) = &self.valid_until { ", until " (date) } "."
+                    }
+                    p { (self.password(source)) }
+                    @for platform in open.iter().chain(others) {
+                        (self.section(source, platform.title(), platform.steps(), open.contains(platform)))
+                    }
+                    // The link has no PEM files.
+                    @if let Source::Folder = source {
+                        (self.section(source, "curl, ssh and other programs", PROGRAMS, false))
+                    }
+                    p .quiet.last {
+                        (self.authority(source))
+                        @if !self.root_is_constrained { br; (unconstrained()) }
+                    }
                 }
             }
-            "style" => {
-                html.raw(STYLE);
-            }
-            "policy" => {
-                html.text(policy());
-            }
-            word => self.insert(html, source, word),
-        });
-        html.finish()
-    }
-
-    fn section(&self, html: &mut Html, source: Source<'_>, title: &'static str, steps: &'static str, open: bool) {
-        html.raw(if open { "<details open><summary>" } else { "<details><summary>" }).raw(title).raw("</summary>\n");
-        html.template(steps, |html, word| self.insert(html, source, word)).raw("</details>\n");
-    }
-
-    /// What stands for `word` in the texts.
-    fn insert(&self, html: &mut Html, source: Source<'_>, word: &str) {
-        match word {
-            "device" => html.text(&self.device),
-            "root" => html.text(&self.root),
-            "root_file" => html.text(ROOT_FILE),
-            "android_warning" => html.raw(if self.root_limited {
-                "That is true of any authority but this one, which can vouch for your own domain only."
-            } else {
-                UNLIMITED
-            }),
-            // Who could change the page could change what it says here, too.
-            "compare" => html.raw(match source {
-                Source::Folder => "it must be the one at the end of this page",
-                Source::Link(_) => "it must be the one in the terminal",
-            }),
-            "authority" => {
-                self.authority(html, source);
-                if self.root_limited { html } else { html.raw("<br>\n").raw(UNLIMITED) }
-            }
-            "archive" => html.text(self.file(Form::Archive)),
-            "certificate" => html.text(self.file(Form::Certificate)),
-            "key" => html.text(self.file(Form::Key)),
-            "until" => match &self.until {
-                Some(date) => html.raw(", until ").text(date),
-                None => html,
-            },
-            "password" => match source {
-                Source::Folder => html
-                    .raw("The archives ask for the password that was shown when they were made, and that is stored nowhere. Lost? <code>")
-                    .text(format_args!("{SHARE} {}", self.device))
-                    .raw("</code> makes new ones and hands them over."),
-                Source::Link(_) => html.raw("What you get here works once, and asks for the password that stands in the terminal."),
-            },
-            "get_profile" => self.get(html, source, Form::Profile),
-            "get_archive" => self.get(html, source, Form::Archive),
-            "get_archive_compat" => self.get(html, source, Form::ArchiveCompat),
-            "get_root" => {
-                let path = match source {
-                    Source::Folder => Cow::Borrowed(""),
-                    Source::Link(path) => Cow::Owned(format!("{path}/")),
-                };
-                let link = format!("{path}{ROOT_FILE}");
-                html.raw("take <a href=\"").text(link).raw("\">").text(ROOT_FILE).raw("</a>.")
-            }
-            "open" => self.open(html),
-            "nss" => html.text(self.nss()),
-            "curl" => html.text(self.curl()),
-            "curl_archive" => html.text(self.curl_archive()),
-            "ssh" if self.ssh_hosts().next().is_some() => html
-                .raw("<p><b>ssh, sftp, scp, rsync</b>: append <code>")
-                .text(self.file(Form::SshConfig))
-                .raw("</code> to <code>~/.ssh/config</code>:</p>\n<pre>")
-                .text(self.ssh_host())
-                .raw("</pre>"),
-            _ => html,
         };
+        page.into_string()
     }
 
-    fn authority<'a>(&self, html: &'a mut Html, source: Source<'_>) -> &'a mut Html {
-        match source {
-            Source::Folder => html
-                .raw("The authority “")
-                .text(&self.root)
-                .raw("” has this SHA-256 fingerprint. Where a device shows another one, do not go on:<br>\n<code>")
-                .text(&self.root_fingerprint)
-                .raw("</code>"),
-            Source::Link(_) => html
-                .raw("Before this device trusts “")
-                .text(&self.root)
-                .raw("”, compare the authority’s SHA-256 fingerprint with the one in the terminal."),
+    fn section(&self, source: Source<'_>, title: &str, steps: &'static str, open: bool) -> Markup {
+        html! {
+            details open[open] {
+                summary { (title) }
+                (fill(steps, |word| self.value(source, word)))
+            }
         }
     }
 
-    fn get<'a>(&self, html: &'a mut Html, source: Source<'_>, form: Form) -> &'a mut Html {
+    /// What a word in the texts of the steps is replaced with.
+    fn value(&self, source: Source<'_>, word: &str) -> Option<Markup> {
+        Some(match word {
+            "device" => html! { (self.device) },
+            "root" => html! { (self.root) },
+            "root_file" => html! { (ROOT_FILE) },
+            "android_warning" if self.root_is_constrained => html! {
+                "That is true of any authority but this one, which can vouch for your own domain only."
+            },
+            "android_warning" => unconstrained(),
+            // An attacker who can change the page can change a fingerprint in it.
+            "compare" => match source {
+                Source::Folder => html! { "it must be the one at the end of this page" },
+                Source::Link(_) => html! { "it must be the one in the terminal" },
+            },
+            "archive" => html! { (self.file(Form::Archive)) },
+            "certificate" => html! { (self.file(Form::Certificate)) },
+            "key" => html! { (self.file(Form::Key)) },
+            "get_profile" => self.get(source, Form::Profile),
+            "get_archive" => self.get(source, Form::Archive),
+            "get_archive_compat" => self.get(source, Form::ArchiveCompat),
+            "get_root" => {
+                let folder = match source {
+                    Source::Folder => String::new(),
+                    Source::Link(path) => format!("{path}/"),
+                };
+                html! { "take " a href={ (folder) (ROOT_FILE) } { (ROOT_FILE) } "." }
+            }
+            "open" => self.open(),
+            "nss" => html! { (self.nss()) },
+            "curl" => html! { (self.curl()) },
+            "curl_archive" => html! { (self.curl_archive()) },
+            "ssh" => html! {
+                @if self.ssh_hosts().next().is_some() {
+                    p {
+                        b { "ssh, sftp, scp, rsync" } ": append " code { (self.file(Form::SshConfig)) } " to "
+                        code { "~/.ssh/config" } ":"
+                    }
+                    pre { (self.ssh_host()) }
+                }
+            },
+            _ => return None,
+        })
+    }
+
+    fn password(&self, source: Source<'_>) -> Markup {
+        match source {
+            Source::Folder => html! {
+                "The archives ask for the password that was shown when they were made, and that is stored nowhere. Lost? "
+                code { "doorward share " (self.device) } " makes new ones and hands them over."
+            },
+            Source::Link(_) => html! {
+                "You can download one file here, once. It asks for the password that the terminal shows."
+            },
+        }
+    }
+
+    fn authority(&self, source: Source<'_>) -> Markup {
+        match source {
+            Source::Folder => html! {
+                "The authority “" (self.root) "” has this SHA-256 fingerprint. If a device shows another one, do not go on:"
+                br; code { (self.root_fingerprint) }
+            },
+            Source::Link(_) => html! {
+                "Before this device trusts “" (self.root) "”, compare the authority’s SHA-256 fingerprint with the one in the \
+                 terminal."
+            },
+        }
+    }
+
+    fn get(&self, source: Source<'_>, form: Form) -> Markup {
         let file = self.file(form);
         match source {
-            Source::Folder => html.raw("Take <a href=\"").text(&file).raw("\">").text(&file).raw("</a>."),
-            Source::Link(path) => html
-                .raw("<form method=\"post\" action=\"")
-                .text(format_args!("{path}/{file}"))
-                .raw("\"><button>Get ")
-                .text(&file)
-                .raw("</button></form>"),
+            Source::Folder => html! { "Take " a href=(file) { (file) } "." },
+            Source::Link(path) => html! {
+                form method="post" action={ (path) "/" (file) } { button { "Get " (file) } }
+            },
         }
     }
 
-    fn open<'a>(&self, html: &'a mut Html) -> &'a mut Html {
-        html.raw("Open ");
-        if self.urls.is_empty() {
-            return html.raw("what is behind the gate.");
+    fn open(&self) -> Markup {
+        html! {
+            "Open "
+            @if self.urls.is_empty() { "the address of your service" }
+            @for (index, url) in self.urls.iter().take(URLS_MAX).enumerate() {
+                @if index > 0 { ", " }
+                a href=(url) { (url) }
+            }
+            "."
         }
-        for (index, url) in self.urls.iter().take(OFFERED).enumerate() {
-            html.raw(if index > 0 { ", " } else { "" });
-            html.raw("<a href=\"").text(url).raw("\">").text(url).raw("</a>");
-        }
-        html.raw(".")
     }
 
     fn file(&self, form: Form) -> String {
         form.file_name(&self.device)
     }
+}
 
-    /// The commands for the store that Chromium reads on Linux.
-    fn nss(&self) -> String {
-        let archive = self.file(Form::Archive);
-        format!(
-            "pk12util -d sql:$HOME/.pki/nssdb -i {}\ncertutil -d sql:$HOME/.pki/nssdb -A -t C,, -n doorward -i {}",
-            word(&archive),
-            word(ROOT_FILE)
-        )
-    }
-
-    fn curl(&self) -> String {
-        let [certificate, key] = [Form::Certificate, Form::Key].map(|form| self.file(form));
-        format!(
-            "curl --cacert {} --cert {} --key {} {}",
-            word(ROOT_FILE),
-            word(&certificate),
-            word(&key),
-            word(&self.example_url)
-        )
-    }
-
-    fn curl_archive(&self) -> String {
-        let archive = format!("{}:PASSWORD", self.file(Form::Archive));
-        format!(
-            "curl --cacert {} --cert-type P12 --cert {} {}",
-            word(ROOT_FILE),
-            word(&archive),
-            word(&self.example_url)
-        )
-    }
-
-    /// What may stand behind `Host`. A pattern for everything would send all of somebody's ssh through the gate.
-    fn ssh_hosts(&self) -> impl Iterator<Item = &ServerNamePattern> {
-        self.server_names.iter().filter(|pattern| **pattern != ServerNamePattern::Default)
-    }
-
-    /// The part of `~/.ssh/config`. Why each option is there, the README says.
-    fn ssh_host(&self) -> String {
-        let hosts: Vec<String> = self.ssh_hosts().map(ToString::to_string).collect();
-        format!(
-            "Host {}\n  ProxyCommand openssl s_client -quiet -verify_quiet -verify_return_error -verify_hostname %h \
-             -servername %h -connect %h:{} -CAfile ~/doorward/{ROOT_FILE} -cert ~/doorward/{} -key ~/doorward/{}\n",
-            hosts.join(" "),
-            self.port,
-            word(&self.file(Form::Certificate)),
-            word(&self.file(Form::Key)),
-        )
-    }
-
-    /// The same with a word on how to use it.
-    pub(super) fn ssh_config(&self) -> String {
-        let mut out = format!("# OpenSSH on {}. Append this to ~/.ssh/config, and put into ~/doorward:\n", self.device);
-        let [certificate, key] = [Form::Certificate, Form::Key].map(|form| self.file(form));
-        let _ = writeln!(out, "#   {ROOT_FILE} {certificate} {key}");
-        if self.ssh_hosts().next().is_some() {
-            out.push_str(&self.ssh_host());
-        }
-        out
+/// The warning about an authority without name constraints, such as mkcert's.
+fn unconstrained() -> Markup {
+    html! {
+        "Anyone who has the key of this authority can pose as any site to a device that trusts it: keep the key safe. "
+        code { "doorward ca init" } " makes an authority that can vouch for your own domain only."
     }
 }
 
-/// The command that makes new archives and hands them over.
-const SHARE: &str = "doorward share";
+/// Replaces each `{{word}}` in a text of the program. Only markup can be inserted, in which all other text is escaped. A word
+/// without a value stays as it is.
+fn fill(template: &'static str, value: impl Fn(&str) -> Option<Markup>) -> Markup {
+    let (mut filled, mut rest) = (String::new(), template);
+    while let Some((before, (word, after))) =
+        rest.split_once("{{").and_then(|(before, rest)| Some((before, rest.split_once("}}")?)))
+    {
+        filled.push_str(before);
+        match value(word) {
+            Some(PreEscaped(markup)) => filled.push_str(&markup),
+            None => filled.extend(["{{", word, "}}"]),
+        }
+        rest = after;
+    }
+    filled.push_str(rest);
+    PreEscaped(filled)
+}
 
-/// What there is to know about an authority as mkcert's.
-const UNLIMITED: &str = "Whoever has the key of this authority can pose as any site to a device that trusts it: keep the key \
-                         safe. One that can vouch for your own domain only is made by <code>doorward ca init</code>.";
-
-fn is_limited(root: &[u8]) -> bool {
+/// Whether the certificate says that it vouches for certain domains only (RFC 5280 section 4.2.1.10).
+fn is_constrained(root: &[u8]) -> bool {
     let Ok((_, root)) = X509Certificate::from_der(root) else { return false };
     let constraints = root.name_constraints().ok().flatten().and_then(|found| found.value.permitted_subtrees.as_ref());
     constraints.is_some_and(|permitted| {
@@ -362,20 +280,9 @@ fn is_limited(root: &[u8]) -> bool {
     })
 }
 
-/// `0f 3a …`, as systems show fingerprints.
-fn pairs(fingerprint: &Sha256) -> String {
+/// A fingerprint as operating systems show it: `0F 3A …`.
+fn spaced_hex(fingerprint: &Sha256) -> String {
     fingerprint.0.map(|byte| format!("{byte:02X}")).join(" ")
-}
-
-/// `text` as one word of a shell's command line. Names need no quotes by their grammar; should it ever allow more, a
-/// command line still says nothing else.
-pub(crate) fn word(text: &str) -> Cow<'_, str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/' | '%' | '+' | ',' | '@');
-    if !text.is_empty() && text.chars().all(plain) {
-        Cow::Borrowed(text)
-    } else {
-        Cow::Owned(format!("'{}'", text.replace('\'', "'\\''")))
-    }
 }
 
 #[cfg(test)]
@@ -388,7 +295,7 @@ mod tests {
 
     const LINK: &str = "/0123456789abcdef0123456789abcdef";
 
-    fn facts(names: &[&str], port: u16) -> Facts {
+    fn instructions(names: &[&str], port: u16) -> Instructions {
         let domain = ServerName::parse("home.example").expect("a name");
         let root: CertificateDer<'_> =
             ServerAuthority::new(&domain).expect("an authority").authority().certificate().clone();
@@ -397,13 +304,14 @@ mod tests {
         let server_names = names.iter().map(|name| ServerNamePattern::parse(name).expect("a name")).collect();
         let identity = |der: &CertificateDer<'_>| Identity::from_certificate(der, false).expect("a certificate");
         let gate = Gate { root: root.clone(), server_names, port };
-        Facts::new(&gate, &name, &identity(device.certificate()), &identity(&root))
+        Instructions::new(&gate, &name, &identity(device.certificate()), &identity(&root))
     }
 
     #[test]
-    fn both_pages_are_filled_whole_and_say_the_real_names() {
-        let facts = facts(&["nas.home.example", "ssh.home.example", "*.lab.home.example", "*"], PUBLIC_PORT);
-        let (folder, link) = (facts.page(), facts.link_page(LINK, &[Platform::Android]));
+    fn both_pages_are_complete_and_have_the_real_names() {
+        let instructions =
+            instructions(&["nas.home.example", "ssh.home.example", "*.lab.home.example", "*"], PUBLIC_PORT);
+        let (folder, link) = (instructions.page(), instructions.link_page(LINK, &[Platform::Android]));
         for page in [&folder, &link] {
             assert!(!page.contains("{{") && !page.contains("}}"), "{page}");
             for needed in
@@ -418,8 +326,8 @@ mod tests {
         for file in ["alice-phone.p12", "alice-phone-compat.p12", "alice-phone.mobileconfig", "server-ca.crt"] {
             assert!(folder.contains(&format!("<a href=\"{file}\">{file}</a>")), "{folder}");
         }
-        assert!(folder.contains(&facts.root_fingerprint) && facts.root_fingerprint.len() == 3 * 32 - 1);
-        assert!(!link.contains(&facts.root_fingerprint), "whoever tampers with the page would write his own");
+        assert!(folder.contains(&instructions.root_fingerprint) && instructions.root_fingerprint.len() == 3 * 32 - 1);
+        assert!(!link.contains(&instructions.root_fingerprint), "an attacker could change it with the page");
         assert!(folder.contains("doorward share alice-phone") && !folder.contains("<form"), "{folder}");
         for file in ["alice-phone.p12", "alice-phone-compat.p12", "alice-phone.mobileconfig"] {
             assert!(link.contains(&format!("<form method=\"post\" action=\"{LINK}/{file}\">")), "{link}");
@@ -429,8 +337,8 @@ mod tests {
     }
 
     #[test]
-    fn the_steps_for_who_asks_come_first_and_unfolded() {
-        let facts = facts(&["nas.home.example"], PUBLIC_PORT);
+    fn steps_for_the_browsers_platform_are_first_and_unfolded() {
+        let instructions = instructions(&["nas.home.example"], PUBLIC_PORT);
         for (user_agent, first, opened) in [
             (
                 "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Safari/604.1",
@@ -456,7 +364,7 @@ mod tests {
             ("curl/7.88.1", "iPhone, iPad", 0),
             ("", "iPhone, iPad", 0),
         ] {
-            let page = facts.link_page(LINK, Platform::of_user_agent(user_agent));
+            let page = instructions.link_page(LINK, Platform::of_user_agent(user_agent));
             let (_, summary) = page.split_once("<summary>").expect("sections");
             assert!(summary.starts_with(&format!("{first}</summary>")), "{user_agent}: {summary}");
             assert_eq!(page.matches("<details open>").count(), opened, "{user_agent}");
@@ -465,28 +373,25 @@ mod tests {
     }
 
     #[test]
-    fn ssh_goes_through_the_gate_for_its_names_and_no_others() {
-        let config = facts(&["nas.home.example", "*.lab.home.example", "*"], 8443).ssh_config();
+    fn ssh_config_applies_to_the_gates_names_only() {
+        let config = instructions(&["nas.home.example", "*.lab.home.example", "*"], 8443).ssh_config();
         assert!(config.contains("\nHost nas.home.example *.lab.home.example\n"), "{config}");
         assert!(config.contains(" -connect %h:8443 "), "{config}");
-        let none = facts(&["*"], PUBLIC_PORT).ssh_config();
+        let none = instructions(&["*"], PUBLIC_PORT).ssh_config();
         assert!(none.lines().all(|line| line.starts_with('#')), "{none}");
     }
 
     #[test]
-    fn addresses_say_a_port_only_if_they_must() {
-        assert!(facts(&["nas.home.example"], 443).curl().ends_with(" https://nas.home.example/"));
-        assert!(facts(&["nas.home.example"], 8443).curl().ends_with(" https://nas.home.example:8443/"));
-        assert!(facts(&["*.home.example"], 443).curl().ends_with(" https://NAME.home.example/"));
+    fn urls_have_a_port_only_if_it_is_not_443() {
+        assert!(instructions(&["nas.home.example"], 443).curl().ends_with(" https://nas.home.example/"));
+        assert!(instructions(&["nas.home.example"], 8443).curl().ends_with(" https://nas.home.example:8443/"));
+        assert!(instructions(&["*.home.example"], 443).curl().ends_with(" https://NAME.home.example/"));
     }
 
     #[test]
-    fn a_word_stays_one_word() {
-        for text in ["alice-phone.p12", "a b", "$(reboot)", "a'; reboot; '", "", "`x`", "a\nb", "*", "~", "-x"] {
-            let output = std::process::Command::new("sh").args(["-c", &format!("printf '%s' {}", word(text))]).output();
-            let output = output.expect("a shell");
-            assert_eq!(String::from_utf8_lossy(&output.stdout), text, "{}", word(text));
-        }
-        assert_eq!(word("alice-phone.p12"), "alice-phone.p12");
+    fn filled_text_is_escaped_and_unknown_words_stay() {
+        let value = |word: &str| (word == "name").then(|| html! { "<" (word) ">{{x}}'" });
+        let filled = fill("<p>{{name}} {{other}}</p>{{", value).into_string();
+        assert_eq!(filled, "<p>&lt;name&gt;{{x}}' {{other}}</p>{{");
     }
 }

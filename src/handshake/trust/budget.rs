@@ -6,9 +6,10 @@
 //! one name. These draw on an allowance that all clients share, so that a flood of made-up chains costs no more than that.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::pki_types::alg_id;
+use tokio::time::Instant;
 
 use crate::pki;
 

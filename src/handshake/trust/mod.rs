@@ -7,7 +7,6 @@ mod chain_cache;
 mod lists;
 mod path;
 
-use std::fmt;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -58,24 +57,15 @@ pub struct Authorities {
 }
 
 /// The trust anchors or revocation lists cannot be used.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum UnusableTrust {
     /// A certificate is no trust anchor, or there is none.
+    #[error(transparent)]
     Anchor(Error),
     /// A revocation list cannot be read.
+    #[error("a revocation list cannot be used: {0}")]
     List(webpki::Error),
 }
-
-impl fmt::Display for UnusableTrust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anchor(error) => error.fmt(f),
-            Self::List(error) => write!(f, "a revocation list cannot be used: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for UnusableTrust {}
 
 /// A chain that was refused, and the identity in its first certificate, if that could be read.
 type RefusedChain = (Option<Arc<Identity>>, Refused);

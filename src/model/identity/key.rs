@@ -121,7 +121,7 @@ fn is_known(spki: &[u8]) -> bool {
     ALGORITHMS.all.iter().any(|supported| algorithm_of(spki) == Some(supported.public_key_alg_id().as_ref()))
 }
 
-/// Whether keys with this algorithm identifier, without its outer tag, are known at all.
+/// Whether keys with this algorithm identifier, without its outer tag, are known.
 pub fn is_known_algorithm(identifier: &[u8]) -> bool {
     ALGORITHMS.all.iter().any(|supported| supported.public_key_alg_id().as_ref() == identifier)
 }

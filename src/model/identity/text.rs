@@ -31,7 +31,7 @@ pub fn string(value: &Any<'_>) -> String {
         | Tag::GraphicString
         | Tag::ObjectDescriptor
         | Tag::VideotexString => bytes(data),
-        // Not a string at all: its bytes, as RFC 4514 section 2.4 writes them.
+        // Not a string: its bytes, as RFC 4514 section 2.4 writes them.
         _ => data.iter().fold("#".to_owned(), |mut text, byte| {
             let _ = write!(text, "{byte:02x}");
             text
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_string_type_is_decoded_and_what_cannot_be_is_escaped() {
+    fn string_types_are_decoded_and_other_bytes_escaped() {
         for (tag, data, text) in [
             (Tag::Utf8String, "Björn".as_bytes(), "Björn"),
             (Tag::PrintableString, b"alice", "alice"),

@@ -13,6 +13,7 @@ use crate::explain::detail;
 use crate::model::identity::{Identity, key, text};
 use crate::model::names::{is_wildcard_too_wide, printable, visible};
 use crate::model::rejection::Reason;
+use crate::model::text::counted;
 use crate::pki::{acceptance, keys, public};
 
 /// Apple's limit for servers whose root the owner has installed (<https://support.apple.com/en-us/103769>).
@@ -173,7 +174,7 @@ fn unix_time(at: OffsetDateTime) -> UnixTime {
 }
 
 fn dates(item: &mut Item, identity: &Identity, now: i64) {
-    let plural = |days: i64| if days == 1 { "1 day".to_owned() } else { format!("{days} days") };
+    let plural = |days: i64| counted(days.unsigned_abs(), "day");
     if identity.not_after < now {
         let ago = days(identity.not_after, now);
         item.warn(

@@ -21,6 +21,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate, 
 
 use crate::model::identity::Serial;
 use crate::model::names::printable;
+use crate::model::text::date;
 
 /// Text from a certificate is shown up to here, in characters.
 const MAX: usize = 200;
@@ -301,11 +302,6 @@ fn some(mut things: Vec<String>) -> String {
     things.truncate(SHOWN);
     let told = things.join(", ");
     if more == 0 { told } else { format!("{told}, and {more} more") }
-}
-
-/// A date, for people.
-fn date(seconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(seconds).map_or_else(|_| seconds.to_string(), |at| at.date().to_string())
 }
 
 /// Whole days between two moments, rounded down.

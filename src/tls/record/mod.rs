@@ -84,16 +84,9 @@ pub enum Opened {
 }
 
 /// The peer broke the protocol, or somebody tampered with its records. The alert is what the RFC wants it to be told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the client broke the TLS protocol ({0})")]
 pub struct RecordError(pub Alert);
-
-impl fmt::Display for RecordError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the client broke the TLS protocol ({})", self.0)
-    }
-}
-
-impl std::error::Error for RecordError {}
 
 /// No more records may be sealed under the keys: the suite's limit is reached (RFC 8446 section 5.5), and the keys
 /// cannot be changed.

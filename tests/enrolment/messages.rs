@@ -1,4 +1,4 @@
-//! What people are told when there is nothing to hand over, or nobody came: each word of advice is followed.
+//! Error messages of `doorward share`: each command that they advise is run and works.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,14 +9,14 @@ use crate::common::process::{Finished, run};
 use crate::home::{Home, der};
 use crate::shared::{Shared, share};
 
-/// Runs a link that nobody comes to.
+/// Runs a link until it expires unused.
 fn unused(command: &mut Command) -> Finished {
     let shown = run(command.args(["--address", "127.0.0.1", "--expires", "1s"])).failure();
     assert_eq!(shown.status.code(), Some(9), "{shown}");
     shown
 }
 
-/// Nothing is handed over, for this reason.
+/// The command fails with this message.
 #[track_caller]
 fn refused(command: &mut Command, why: &str) -> Finished {
     let refused = run(command.args(["--address", "127.0.0.1"])).failure();
@@ -25,7 +25,7 @@ fn refused(command: &mut Command, why: &str) -> Finished {
     refused
 }
 
-/// The commands that an error message says, each at the end of a line.
+/// The commands in an error message, each at the end of a line.
 fn advice(shown: &Finished) -> Vec<String> {
     let (_, said) = shown.stderr.split_once("error: ").unwrap();
     let lines = said.lines().skip(1).filter_map(|line| {
@@ -35,7 +35,7 @@ fn advice(shown: &Finished) -> Vec<String> {
     lines.collect()
 }
 
-/// A command line, in the folder `at`.
+/// A command line in the folder `at`.
 fn bash(home: &Home, at: &Path, line: &str) -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_doorward")).parent().unwrap();
     let mut bash = home.tool("bash", "bash");
@@ -51,12 +51,12 @@ fn doorward(at: &Path, words: &[&str]) -> Command {
 }
 
 #[test]
-fn a_device_that_is_not_there() {
+fn missing_device_is_reported_with_those_that_exist() {
     let home = Home::new();
     let (above, folder) = (home.path(""), home.folder());
     let shown =
         refused(&mut doorward(&above, &["share", "bob-laptop"]), "no device called bob-laptop in doorward/devices");
-    assert!(shown.stderr.contains("there is: alice-phone\n"), "{shown}");
+    assert!(shown.stderr.contains("devices there: alice-phone\n"), "{shown}");
     let shown = refused(&mut doorward(&folder, &["share", "alice-phone"]), "there is no folder doorward/devices");
     assert_eq!(advice(&shown), ["doorward share alice-phone --folder ."]);
     unused(bash(&home, &folder, &format!("{} \"$@\"", advice(&shown)[0])).arg("bash"));
@@ -66,7 +66,7 @@ fn a_device_that_is_not_there() {
 }
 
 #[test]
-fn a_key_that_is_not_there_or_not_to_be_read() {
+fn missing_or_encrypted_key_is_reported_with_a_remedy() {
     let home = Home::new();
     let key = home.file("key");
     run(home
@@ -78,26 +78,26 @@ fn a_key_that_is_not_there_or_not_to_be_read() {
     .success();
     std::fs::rename(home.path("encrypted"), &key).unwrap();
     let shown = refused(&mut share(&home), "is encrypted");
-    // It would ask for the passphrase; nobody is here to be asked.
+    // It would ask for the passphrase.
     let [decrypt] = <[String; 1]>::try_from(advice(&shown)).unwrap();
     run(&mut bash(&home, &home.path(""), &decrypt.replace("openssl pkcs8", "openssl pkcs8 -passin pass:secret")))
         .success();
     unused(&mut share(&home));
 
     std::fs::remove_file(&key).unwrap();
-    let shown = refused(&mut share(&home), "the key of alice-phone is not in");
+    let shown = refused(&mut share(&home), "the key of alice-phone is missing");
     let [anew] = <[String; 1]>::try_from(advice(&shown)).unwrap();
     run(&mut bash(&home, &home.path(""), &anew)).success();
     unused(&mut share(&home));
 }
 
 #[test]
-fn a_certificate_that_no_longer_counts() {
+fn revoked_or_expired_certificate_is_not_shared() {
     let home = Home::new();
     let pki = home.folder().join("pki");
     let mut renew = doorward(&home.path(""), &["ca", "revoke", "alice-phone", "--folder"]);
     run(renew.arg(&pki)).success();
-    let shown = refused(&mut share(&home), "alice-phone was shut out");
+    let shown = refused(&mut share(&home), "the certificate of alice-phone is revoked");
     let [again] = <[String; 1]>::try_from(advice(&shown)).unwrap();
     run(&mut bash(&home, &home.path(""), &again)).success();
     unused(&mut share(&home));
@@ -115,7 +115,7 @@ fn a_certificate_that_no_longer_counts() {
 }
 
 #[test]
-fn an_authority_that_can_vouch_for_any_site_is_not_said_to_be_harmless() {
+fn authority_without_name_constraints_has_a_warning() {
     let home = Home::new();
     let limited = std::fs::read_to_string(home.file("steps")).unwrap();
     assert!(limited.contains("which can vouch for your own domain only") && !limited.contains("any site"), "{limited}");
@@ -145,7 +145,7 @@ fn an_authority_that_can_vouch_for_any_site_is_not_said_to_be_harmless() {
     assert!(!page.contains("any authority but this one"), "{page}");
     // Beside the step at which Android warns, and at the end of the page.
     assert_eq!(page.matches("can pose as any site").count(), 2, "{page}");
-    // It is this authority that is handed over, and no other.
+    // This authority is handed over, and no other.
     assert!(made.stderr.contains("works once: doorward share dave --folder .\n"), "{made}");
     let mut command = doorward(&at, &["share", "dave", "--folder", "."]);
     let shared = Shared::start_command(&mut command);
@@ -156,13 +156,13 @@ fn an_authority_that_can_vouch_for_any_site_is_not_said_to_be_harmless() {
 }
 
 #[test]
-fn a_new_link_is_to_be_had_as_it_says() {
+fn advised_command_makes_a_new_link() {
     let home = Home::new();
     let strange = home.path("it's $(touch pwned)");
     std::fs::rename(home.folder(), &strange).unwrap();
     let mut first = doorward(&home.path(""), &["share", "alice-phone", "--folder"]);
     let shown = unused(first.arg(&strange));
-    assert!(shown.stderr.contains("in the same network") && shown.stderr.contains("--address"), "nobody came: {shown}");
+    assert!(shown.stderr.contains("in the same network") && shown.stderr.contains("--address"), "{shown}");
     let again = advice(&shown).pop().unwrap();
     unused(bash(&home, &home.path(""), &format!("{again} \"$@\"")).arg("bash"));
 
@@ -173,7 +173,7 @@ fn a_new_link_is_to_be_had_as_it_says() {
     for again in [said.lines().next().unwrap(), &advice(&shown).pop().unwrap()] {
         unused(bash(&home, &home.path(""), &format!("{again} \"$@\"")).arg("bash"));
     }
-    // Where share would not find them, it is not said to.
+    // For files that share does not find, it is not advised.
     let mut device =
         doorward(&home.path(""), &["ca", "device", "carol-laptop", "--qr", "--output", "elsewhere", "--folder"]);
     let shown = unused(device.arg(&pki));
@@ -182,7 +182,7 @@ fn a_new_link_is_to_be_had_as_it_says() {
 }
 
 #[test]
-fn a_device_is_not_made_for_a_link_that_cannot_be() {
+fn device_is_not_issued_for_an_unsuitable_address() {
     let home = Home::new();
     let pki = home.folder().join("pki");
     let device = |more: &[&str]| {
@@ -193,9 +193,9 @@ fn a_device_is_not_made_for_a_link_that_cannot_be() {
     let list = || run(doorward(&home.path(""), &["ca", "list", "--folder"]).arg(&pki)).success();
     let shown = device(&["--address", "203.0.113.9"]);
     assert_eq!(shown.status.code(), Some(2), "{shown}");
-    assert!(shown.stderr.contains("is no private address"), "{shown}");
+    assert!(shown.stderr.contains("is not a private address"), "{shown}");
     assert!(!list().text().contains("bob-laptop"));
-    // What only the system can refuse is not known before, and the device is there.
+    // An address that only the system refuses is not noticed in time: the device is issued.
     let shown = device(&["--address", "203.0.113.9", "--allow-public"]);
     assert_eq!(shown.status.code(), Some(4), "{shown}");
     assert!(list().text().contains("bob-laptop"));
@@ -204,7 +204,7 @@ fn a_device_is_not_made_for_a_link_that_cannot_be() {
 }
 
 #[test]
-fn of_two_devices_neither_takes_a_file_of_the_other() {
+fn devices_with_colliding_file_names_are_refused() {
     let home = Home::new();
     let pki = home.folder().join("pki");
     let device = |name: &str, more: &[&str]| {
@@ -222,7 +222,7 @@ fn of_two_devices_neither_takes_a_file_of_the_other() {
 }
 
 #[test]
-fn who_reads_along_may_leave() {
+fn closed_stderr_does_not_end_the_link() {
     let home = Home::new();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -233,7 +233,7 @@ fn who_reads_along_may_leave() {
 }
 
 #[test]
-fn the_page_names_what_the_certificate_opens_and_nothing_else() {
+fn page_lists_no_passthrough_route() {
     let home = Home::new();
     let file = home.folder().join("doorward.toml");
     let mut configuration = std::fs::read_to_string(&file).unwrap();
@@ -244,12 +244,12 @@ fn the_page_names_what_the_certificate_opens_and_nothing_else() {
     let shared = Shared::start(&home, &[]);
     let page = shared.ask("GET", shared.path()).text();
     assert!(page.contains("https://nas.home.example/") && page.contains("https://ssh.home.example/"), "{page}");
-    // What is behind it asks for no certificate of ours.
+    // It asks for no certificate of this gate.
     assert!(!page.contains("mail.home.example"), "{page}");
 }
 
 #[test]
-fn sharing_changes_nothing_on_the_disk() {
+fn sharing_works_on_a_read_only_folder() {
     let home = Home::new();
     let read_only = "mount --bind doorward doorward && mount -o remount,ro,bind doorward && exec \"$@\"";
     let mut unshare = home.tool("unshare", "util-linux");

@@ -1,0 +1,243 @@
+//! The configuration after every check: types that cannot hold a wrong value.
+
+mod client_auth;
+mod control;
+mod limits;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rustls::sign::CertifiedKey;
+
+use super::seen::Seen;
+use crate::model::names::{Name, ServerNamePattern};
+
+pub use client_auth::{
+    Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
+    RevocationList, Selector, TrustAnchor, TrustKind,
+};
+pub use control::{Control, ControlSocket};
+pub use limits::{Banned, Limits, Rate, Timeouts};
+
+/// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// `kernel_tls`.
+    pub kernel_tls: KernelTls,
+    /// `watch`: whether changed files are loaded without a command.
+    pub watch: bool,
+    /// `[[listener]]`, at least one.
+    pub listeners: Vec<Listener>,
+    /// `[[route]]`, at least one.
+    pub routes: Vec<Route>,
+    /// `[timeouts]`.
+    pub timeouts: Timeouts,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// `[metrics]`.
+    pub metrics: Metrics,
+    /// `[control]`.
+    pub control: Control,
+    /// `[log]`.
+    pub log: Log,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<Warning>,
+    /// Every file that was read for it, and what that looked like before.
+    pub seen: Seen,
+}
+
+/// Whether bytes of terminated routes are encrypted by the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelTls {
+    /// Where the kernel can.
+    Auto,
+    /// Never.
+    Off,
+    /// Always: the gate does not start on a kernel that cannot.
+    Require,
+}
+
+/// A bound address.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its name, a label value.
+    pub name: Name,
+    /// Where it listens; `[::]` takes IPv4 too.
+    pub address: SocketAddr,
+    /// Sources that must send a PROXY protocol header; from all others a header is refused.
+    pub proxy_protocol_from: Vec<IpNet>,
+    /// The only sources that may connect; empty means all.
+    pub allow_sources: Vec<IpNet>,
+    /// Sources that may not connect, whatever `allow_sources` says.
+    pub deny_sources: Vec<IpNet>,
+}
+
+/// What some server names lead to.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name, a label value.
+    pub name: Name,
+    /// What it answers to, at least one.
+    pub server_names: Vec<ServerNamePattern>,
+    /// What it leads to, at least one; tried in this order.
+    pub backends: Vec<Backend>,
+    /// The PROXY protocol header that the backend is sent.
+    pub send_proxy_protocol: SendProxyProtocol,
+    /// Who does TLS, and with what.
+    pub mode: RouteMode,
+}
+
+/// Who does TLS for a route.
+#[derive(Clone, Debug)]
+pub enum RouteMode {
+    /// The gate does: it asks for a certificate and decides.
+    Terminate(Box<Terminate>),
+    /// The backend does; the gate asks for no certificate.
+    Passthrough,
+}
+
+/// What a route needs to do TLS itself.
+#[derive(Clone, Debug)]
+pub struct Terminate {
+    /// The server certificate.
+    pub certificate: Arc<Certificate>,
+    /// How client certificates are judged.
+    pub client_auth: Arc<ClientAuth>,
+    /// Which clients the route admits.
+    pub allow: Allow,
+    /// Application protocols (ALPN, RFC 7301) in order of preference; empty means that none is negotiated.
+    pub application_protocols: Vec<Vec<u8>>,
+}
+
+/// A server certificate whose key fits.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// The file of its chain.
+    pub chain_file: PathBuf,
+    /// The file of its key.
+    pub key_file: PathBuf,
+    /// Chain and key, as rustls wants them.
+    pub certified_key: Arc<CertifiedKey>,
+}
+
+/// Where a backend is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// An address.
+    Address(SocketAddr),
+    /// A host name and a port.
+    Host(String, u16),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Host(host, port) => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The PROXY protocol header that backends are sent (proxy-protocol.txt sections 2.1 and 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendProxyProtocol {
+    /// None.
+    Off,
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+    /// The binary form with the `PP2_TYPE_SSL` TLVs, which say who the client is.
+    V2Tls,
+}
+
+/// The listener for metrics and health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where it listens; `None` if it is off.
+    pub address: Option<SocketAddr>,
+    /// What `doorward ca` has issued, if that is to be shown.
+    pub inventory: Option<Inventory>,
+}
+
+/// The devices that `doorward ca` has given certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inventory {
+    /// The file they stand in.
+    pub file: PathBuf,
+    /// Each with the certificate that it got last, unless that was revoked.
+    pub devices: Vec<Device>,
+}
+
+/// A device and its certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// What it is called.
+    pub name: String,
+    /// When its certificate expires, in seconds since 1970.
+    pub not_after: i64,
+}
+
+/// How verdicts are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Where to.
+    pub output: LogOutput,
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// Whether only some of many rejections of one source are written.
+    pub sampling: bool,
+}
+
+/// Where log lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogOutput {
+    /// Standard output.
+    Stdout,
+    /// systemd's journal, with a field for each thing that is known.
+    Journald,
+    /// A file, which is appended to.
+    File(PathBuf),
+}
+
+/// How a log line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One line of text for people.
+    Text,
+    /// One JSON object a line for machines.
+    Json,
+}
+
+/// Something allowed that is probably not meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The key it is about, as in an error.
+    pub key: String,
+    /// What is odd and what to do.
+    pub message: String,
+}
+
+impl Config {
+    /// Every file of which something is in force.
+    pub fn files(&self) -> BTreeSet<PathBuf> {
+        let mut files = BTreeSet::from([self.file.clone()]);
+        files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));
+        for route in &self.routes {
+            let RouteMode::Terminate(terminate) = &route.mode else { continue };
+            files.extend([terminate.certificate.chain_file.clone(), terminate.certificate.key_file.clone()]);
+            files.extend(terminate.client_auth.trust.iter().map(|anchor| anchor.file.clone()));
+            files.extend(terminate.client_auth.revocation_lists.iter().map(|list| list.file.clone()));
+        }
+        files
+    }
+}
