@@ -2,7 +2,7 @@
 //! the files of the configuration.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
@@ -11,10 +11,15 @@ use x509_parser::oid_registry::{OID_X509_EXT_DELTA_CRL_INDICATOR, OID_X509_EXT_I
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
+use super::ConfigError;
 use super::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode, TrustKind};
 use crate::model::identity::{Serial, Sha256, text};
 use crate::model::names::Name;
 use crate::pki;
+
+/// Entries of `deny` that are kept beside those that were loaded, while a configuration stays broken and its file is changed
+/// again and again. More of them count if the file has more at once.
+const ADDED_MAX: usize = 10_000;
 
 impl RevocationList {
     /// Reads a list in binary form that came from `file`. Whether it is of a kind that a handshake can use is not asked.
@@ -162,6 +167,17 @@ pub struct Tightening {
     pub deny_on: HashMap<Name, DenyList>,
 }
 
+/// What was found of it where a configuration could not be loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Salvaged {
+    /// What takes rights away.
+    pub tightening: Tightening,
+    /// What is wrong with files of lists. The load that failed may not have come to them.
+    pub errors: Vec<ConfigError>,
+    /// Files of lists that could not be read to the end, by a fault of the program.
+    pub faults: Vec<PathBuf>,
+}
+
 impl Tightening {
     /// Adds the entries of another one.
     pub fn extend(&mut self, other: Self) {
@@ -182,6 +198,10 @@ impl DenyList {
     pub fn extend(&mut self, other: Self) {
         self.fingerprints.extend(other.fingerprints);
         self.serials.extend(other.serials);
+    }
+
+    fn len(&self) -> usize {
+        self.fingerprints.len() + self.serials.len()
     }
 
     fn covers(&self, other: &Self) -> bool {
@@ -250,7 +270,15 @@ impl ClientAuth {
                 client_auth.newer_lists.push(newer);
             }
         }
-        client_auth.deny.extend(deny);
+        if !client_auth.deny.covers(&deny) {
+            let loaded = client_auth.loaded_deny.get_or_insert_with(|| Arc::new(self.deny.clone()));
+            client_auth.deny.extend(deny.clone());
+            if client_auth.deny.len() > loaded.len() + ADDED_MAX {
+                // The file may change without end. What it says now counts, and what was loaded.
+                client_auth.deny = DenyList::clone(loaded);
+                client_auth.deny.extend(deny);
+            }
+        }
         Some(Arc::new(client_auth))
     }
 }
@@ -319,6 +347,7 @@ mod tests {
             revocation_lists: Vec::new(),
             newer_lists: Vec::new(),
             deny: DenyList::default(),
+            loaded_deny: None,
             expired_revocation_list: ExpiredRevocationList::Deny,
             revocation_check: RevocationCheck::Chain,
             expired_session: ExpiredSession::Cut,
@@ -351,6 +380,35 @@ mod tests {
             let auth = with(&auth, numbers.map(|number| own.list(number, None)).to_vec()).expect("they are new");
             assert_eq!(held(&auth), ["7", "52"]);
         }
+    }
+
+    #[test]
+    fn denied_entries_that_are_added_again_and_again_do_not_pile_up() {
+        let serials = |numbers: std::ops::Range<u32>| DenyList {
+            serials: numbers.map(|number| Serial::from_be_bytes(&number.to_be_bytes())).collect(),
+            ..DenyList::default()
+        };
+        let denying = |auth: &Arc<ClientAuth>, numbers| {
+            let deny = serials(numbers);
+            // As a route has them that repeats those of the default.
+            auth.tightened(&Tightening { deny: deny.clone(), ..Tightening::default() }, Some(&deny))
+        };
+        let mut auth = trusting(&[&Authority::new()]);
+        Arc::make_mut(&mut auth).deny = serials(0..10);
+        auth = denying(&auth, 5..20).expect("some are new");
+        assert!(auth.deny.len() == 20 && auth.deny.covers(&serials(0..20)));
+        assert!(denying(&auth, 5..20).is_none(), "they are known");
+        // The file is changed, and its configuration cannot be loaded, more often than anybody does that.
+        let most = u32::try_from(ADDED_MAX).expect("it is small");
+        for step in 0..50 {
+            let latest = 1000 * (step + 1)..1000 * (step + 1) + 1500;
+            auth = denying(&auth, latest.clone()).expect("some are new");
+            assert!(auth.deny.covers(&serials(0..10)) && auth.deny.covers(&serials(latest)), "step {step}");
+            assert!(auth.deny.len() <= 10 + ADDED_MAX, "step {step}: {}", auth.deny.len());
+        }
+        // All that the file says at once counts.
+        auth = denying(&auth, 0..2 * most).expect("some are new");
+        assert!(auth.deny.len() == 2 * ADDED_MAX && auth.deny.covers(&serials(0..2 * most)));
     }
 
     #[test]

@@ -16,6 +16,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use toml::de::DeTable;
@@ -64,16 +65,18 @@ pub(crate) fn load_and_see(file: &Path) -> (Result<checked::Config, ConfigErrors
 
 /// What can still be told about rights that are taken away, where the configuration `file` could not be loaded: revocation
 /// lists that are not in force yet, of authorities that `in_force` trusts, and entries of `deny`.
-pub(crate) fn salvage(file: &Path, in_force: &checked::Config) -> lists::Tightening {
-    let text = text_of(file).ok();
-    let Some(text) = text.as_deref().map(|text| text.strip_prefix('\u{feff}').unwrap_or(text)) else {
-        return check::salvage::salvage(None, file, in_force);
+pub(crate) fn salvage(file: &Path, in_force: &checked::Config) -> lists::Salvaged {
+    let from_text = |text: &str| {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        // What is wrong was told by the load that failed.
+        let mut report = Report::new(file, text);
+        let (document, _) = DeTable::parse_recoverable(text);
+        let raw = Raw::read(document.get_ref(), &mut report);
+        check::salvage::salvage(Some(&raw), file, in_force)
     };
-    // What is wrong was told by the load that failed.
-    let mut report = Report::new(file, text);
-    let (document, _) = DeTable::parse_recoverable(text);
-    let raw = Raw::read(document.get_ref(), &mut report);
-    check::salvage::salvage(Some(&raw), file, in_force)
+    // A text that makes a parser panic, as the load that failed has told, leaves the files that are named by what is in force.
+    let read = text_of(file).ok().and_then(|text| catch_unwind(AssertUnwindSafe(|| from_text(&text))).ok());
+    read.unwrap_or_else(|| check::salvage::salvage(None, file, in_force))
 }
 
 /// Whether a handshake can use a revocation list; if not, why.

@@ -13,6 +13,7 @@ mod lists;
 mod outcome;
 pub mod policy_report;
 mod reloader;
+mod salvage;
 pub(crate) mod watch;
 mod worker;
 

@@ -13,14 +13,14 @@ use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, describe_list, older_list_warning};
+use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, older_list_warning};
 use super::policy_report::{self, State};
 use super::worker::Worker;
 use crate::config::checked::{Config, Control, KernelTls, Log, NewerList};
 use crate::config::in_use::InUse;
-use crate::config::lists::Tightening;
+use crate::config::lists::{Salvaged, Tightening};
 use crate::config::seen::Seen;
-use crate::config::{self, ConfigErrors};
+use crate::config::{self, ConfigError, ConfigErrors};
 use crate::gate::Gate;
 use crate::listener::Listener;
 use crate::sessions::review::Reviewed;
@@ -213,21 +213,18 @@ impl Inner {
         });
         let before = Arc::clone(&self.current.borrow().config);
         let mut refused = Refused { errors, ..Refused::default() };
-        let tightened = caught(|| {
-            let tightening = config::salvage(&before.file, &before);
-            let reviewed = self.tighten(&tightening, requested, |_| Ok(())).map_err(|error| vec![error])?;
-            Ok(reviewed.map(|reviewed| (tightening, reviewed)))
-        });
-        match tightened {
-            Ok(None) => {}
-            Ok(Some((tightening, reviewed))) => {
-                refused.cut = reviewed.cut;
-                let after = Arc::clone(&self.current.borrow().config);
-                refused.in_force = tightening.lists.iter().map(|newer| describe_list(&newer.list)).collect();
-                refused.in_force.extend(policy_report::newly_denied(&before, &after));
+        match caught(|| Ok(config::salvage(&before.file, &before))) {
+            Ok(Salvaged { tightening, errors, faults }) => {
+                // The load may have reported some of these errors already.
+                let is_new = |error: &ConfigError| !refused.errors.iter().any(|known| known.contains(&error.message));
+                let new: Vec<String> = errors.iter().filter(|error| is_new(error)).map(ToString::to_string).collect();
+                refused.errors.extend(new);
+                refused.errors.extend(faults.iter().map(|file| format!("{}: {INTERNAL_ERROR}", file.display())));
+                self.salvage(&tightening, &mut refused, requested);
             }
             Err(errors) => refused.errors.extend(errors),
         }
+        self.current.send_modify(|current| current.errors = Arc::new(refused.errors.clone()));
         refused
     }
 
@@ -239,9 +236,18 @@ impl Inner {
         requested: Instant,
         keep: impl Fn(&mut Vec<Arc<NewerList>>) -> Result<(), String>,
     ) -> Result<Option<Reviewed>, String> {
+        Ok(self.add(tightening, keep)?.then(|| self.gate.review(requested)))
+    }
+
+    /// As [`tighten`](Self::tighten), without the review. Whether anything was added.
+    pub(super) fn add(
+        &self,
+        tightening: &Tightening,
+        keep: impl Fn(&mut Vec<Arc<NewerList>>) -> Result<(), String>,
+    ) -> Result<bool, String> {
         loop {
             let config = Arc::clone(&self.current.borrow().config);
-            let Some(new) = config.tightened(tightening) else { return Ok(None) };
+            let Some(new) = config.tightened(tightening) else { return Ok(false) };
             // Before the lock is taken: long lists take time.
             let snapshot = Snapshot::build(&new).map_err(|error| error.to_string())?;
             let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
@@ -252,7 +258,7 @@ impl Inner {
             self.gate.snapshot.store(Arc::new(snapshot));
             self.current.send_modify(|current| current.config = Arc::new(new));
             drop(received);
-            return Ok(Some(self.gate.review(requested)));
+            return Ok(true);
         }
     }
 
@@ -291,7 +297,7 @@ fn not_in<'a>(some: &'a [Arc<Listener>], others: &[Arc<Listener>]) -> Vec<&'a Ar
 }
 
 /// Turns a panic, as of a parser, into an error like any other.
-fn caught<T>(build: impl FnOnce() -> Result<T, Vec<String>>) -> Result<T, Vec<String>> {
+pub(super) fn caught<T>(build: impl FnOnce() -> Result<T, Vec<String>>) -> Result<T, Vec<String>> {
     catch_unwind(AssertUnwindSafe(build)).unwrap_or_else(|_| Err(vec![INTERNAL_ERROR.to_owned()]))
 }
 
@@ -414,8 +420,7 @@ mod tests {
         while Arc::strong_count(&before) == holders {
             std::thread::yield_now();
         }
-        // The thread has read the old configuration, builds, and waits for the lock.
-        std::thread::sleep(std::time::Duration::from_millis(300));
+        // The thread has read the old configuration, and cannot put anything in force before it has the lock.
         let new = Arc::new(before.tightened(&denying(8)).expect("it is new"));
         inner.gate.snapshot.store(Arc::new(Snapshot::build(&new).expect("a snapshot")));
         inner.current.send_modify(|current| current.config = new);

@@ -10,6 +10,7 @@ mod common;
 mod home;
 mod in_force;
 
+mod broken;
 mod browsers;
 mod disk;
 mod encrypted;

@@ -306,6 +306,51 @@ fn row_33_concurrent_lists_and_reloads_lose_no_list() {
     }
 }
 
+/// While the configuration is broken, each list takes the place of the one before, and what that one named stays out.
+#[test]
+fn row_33_20_lists_in_a_row_while_the_configuration_is_broken_all_count() {
+    const DEVICES: u64 = 20;
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let (gate, config) = gate(&pki, &backend);
+    let serials = 100..100 + DEVICES;
+    let lost: Vec<_> =
+        serials.clone().map(|serial| client(&pki, Some(&numbered(&pki.clients, "lost", serial)))).collect();
+    let mine = client(&pki, Some(&numbered(&pki.clients, "alice-phone", 78)));
+    let stays = [NAS, SSH].map(|name| Client::admitted(gate.address(), &mine, name).unwrap());
+    let enter = |device| [NAS, SSH].map(|name| Client::admitted(gate.address(), device, name).unwrap());
+    let mut open: Vec<_> = lost.iter().map(enter).collect();
+    let all_out = |count: usize| {
+        for (name, device) in [NAS, SSH].iter().flat_map(|name| lost[..count].iter().map(move |device| (name, device)))
+        {
+            assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || {
+                Client::admitted(gate.address(), device, name)
+            });
+        }
+        stays.iter().for_each(|session| session.ping().unwrap());
+    };
+    let broken = format!("nonsense = true\n{config}");
+    reload(&gate, &broken).failure();
+    for (done, serial) in serials.enumerate() {
+        let handed = signed(&pki.clients, list(100..=serial, 6 + done as u64));
+        assert_eq!(hand(&gate, &pki.clients, handed.clone()), Ok(2), "list {done}");
+        open.remove(0).into_iter().for_each(|session| drop(session.end()));
+        // Those that are not on it yet go on.
+        open.iter().flatten().for_each(|session| session.ping().unwrap());
+        reload(&gate, &broken).failure();
+        assert_eq!(hand(&gate, &pki.clients, handed), Ok(0), "list {done} again");
+        if done % 5 == 4 {
+            all_out(done + 1);
+        }
+    }
+    // Mended, with the file as it was before the first of them; then with the last one in it.
+    reload(&gate, &config).success();
+    all_out(lost.len());
+    pki.write("clients.crl", pki.clients.sign_list(list(100..100 + DEVICES, 5 + DEVICES)));
+    reload(&gate, &config).success();
+    all_out(lost.len());
+    drop(stays);
+}
+
 /// A reload waits for a file that nothing comes from, as for a network's file system that hangs.
 #[test]
 fn hung_reload_does_not_delay_lists_and_cuts() {

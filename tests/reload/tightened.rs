@@ -153,6 +153,29 @@ fn row_34_half_written_file_its_complete_lists_apply() {
     drop(stays);
 }
 
+/// The text ends before the load comes to the files that it names.
+#[test]
+fn row_34_configuration_that_cannot_be_read_tells_of_lists_that_cannot_either() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    write_list(&pki, &pki.clients, &[], 1);
+    let good = house(&pki, &backend, "deny = [\"serial:4d\"]");
+    let gate = Gate::start(&good);
+    fs::write(pki.path("clients.crl"), "-----BEGIN X509 CRL-----\nAAAA\n").unwrap();
+    // Where the load has come to them, they are told of once as well.
+    for broken in ["[limits\n", "nonsense = true\n"] {
+        let told = reload(&gate, &format!("{broken}{good}")).failure();
+        assert_eq!(told.stderr.matches("clients.crl is damaged").count(), 1, "{told}");
+        let shown = doorward_at_socket(&gate, &["status"]).success();
+        assert_eq!(shown.text().matches("clients.crl is damaged").count(), 1, "{shown}");
+    }
+    fs::remove_file(pki.path("clients.crl")).unwrap();
+    let told = reload(&gate, &format!("[limits\n{good}")).failure();
+    assert_eq!(told.stderr.matches("there is no file").count(), 1, "{told}");
+    write_list(&pki, &pki.clients, &[], 1);
+    let told = reload(&gate, &format!("[limits\n{good}")).failure();
+    assert!(!told.stderr.contains("clients.crl"), "{told}");
+}
+
 /// The list of an authority whose certificate only clients send counts on the routes that name its file.
 #[test]
 fn row_34_copies_of_an_intermediates_list_all_apply() {

@@ -86,6 +86,7 @@ pub(super) fn check(
         revocation_lists: lists_read.into_iter().map(|list| list.value).collect(),
         newer_lists: Vec::new(),
         deny,
+        loaded_deny: None,
         expired_revocation_list: expired,
         revocation_check: depth,
         expired_session: sessions,

@@ -39,6 +39,11 @@ pub(super) fn whole_lists(path: &Path) -> Vec<RevocationList> {
         .collect()
 }
 
+/// Why a load would not take a file of lists.
+pub(super) fn wrong_with_lists(path: &Path) -> Option<Problem> {
+    files::read_named(path).map_err(|error| files::unreadable(path, &error)).and_then(|file| read_lists(&file)).err()
+}
+
 /// The lists in a file, in binary form; those of a file in text form as `parse` finds them.
 fn lists_in(
     file: &NamedFile,

@@ -60,6 +60,8 @@ pub struct ClientAuth {
     pub newer_lists: Vec<Arc<NewerList>>,
     /// Certificates that are rejected without a list: those of the route and those of the default.
     pub deny: DenyList,
+    /// Those of them that were loaded with the configuration, if others were added since.
+    pub loaded_deny: Option<Arc<DenyList>>,
     /// What an expired revocation list means.
     pub expired_revocation_list: ExpiredRevocationList,
     /// Of which certificates a revocation list has to speak.

@@ -138,6 +138,7 @@ fn client_auth() -> ClientAuth {
         revocation_lists: Vec::new(),
         newer_lists: Vec::new(),
         deny: DenyList::default(),
+        loaded_deny: None,
         expired_revocation_list: ExpiredRevocationList::Deny,
         revocation_check: RevocationCheck::Chain,
         expired_session: ExpiredSession::Cut,
