@@ -1,4 +1,5 @@
-//! The one door to a home network: it opens for devices with a certificate of the owner's, and for nobody else.
+//! A mutual-TLS gate for a home network: it relays connections of devices whose certificate the owner issued, and refuses all
+//! others.
 //!
 //! A connection's journey is one straight line. Each stage consumes the value of the one before it, so a wrong order does
 //! not compile, and a backend is reached with an [`Authorized`](authorize::Authorized) value or not at all. The order
@@ -15,9 +16,9 @@
 //! | 6 | [`backends::dial`] | the permit and the backends | [`Dialed`](backends::dial::Dialed) | `backend` |
 //! | 7 | [`relay`] | `Dialed` | [`RelaySummary`](relay::RelaySummary) | closes, never rejects |
 //!
-//! Imports point down only; `tests/architecture.rs` holds the table. The words are those of the README's lexicon.
+//! Imports point down only; `tests/architecture.rs` holds the table. The terms are those of [`manual::words`].
 
-// They panic where nobody reads any more; src/cli/mod.rs has others.
+// They panic when the reader has closed the stream; src/cli/mod.rs has others that do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod admin;

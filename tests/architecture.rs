@@ -315,7 +315,7 @@ fn permits_are_made_in_one_place() {
         if !["authorize", "snapshot"].contains(&module) {
             assert!(
                 !code.contains("PassthroughPolicy::configured"),
-                "{} decides that a route asks nobody for a certificate",
+                "{} decides that a route requires no certificate",
                 path.display()
             );
         }

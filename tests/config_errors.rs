@@ -2,7 +2,7 @@
 //!
 //! `tests/config/wrong/*.toml` are refused, `tests/config/warned/*.toml` are taken with warnings; beside each stands a
 //! file `.expected` with what is said, word for word. After a change on purpose: `DOORWARD_BLESS=1 cargo test --test
-//! config_errors`, then read every difference as somebody who has never seen a certificate.
+//! config_errors`, then read every difference as a reader who has never seen a certificate.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "what fails in a helper fails its test")]
 

@@ -157,7 +157,7 @@ async fn ping(stream: &mut TlsStream<TcpStream>) {
 }
 
 /// Row 29: what was refused leaves nothing behind: 98,000 connections that are no TLS and 2,000 handshakes of clients
-/// without a certificate, from 200 addresses. Nobody is made to wait, so that each is looked at.
+/// without a certificate, from 200 addresses. No source has to wait, so that each is processed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_refused_connections_leave_nothing_behind() {
     let _turn = TURN.lock().await;

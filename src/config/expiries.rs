@@ -1,4 +1,4 @@
-//! When what stands in files expires: certificates, authorities, revocation lists.
+//! When certificates, authorities and revocation lists in files expire.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -398,7 +398,7 @@ mod tests {
         auth = denying(&auth, 5..20).expect("some are new");
         assert!(auth.deny.len() == 20 && auth.deny.covers(&serials(0..20)));
         assert!(denying(&auth, 5..20).is_none(), "they are known");
-        // The file is changed, and its configuration cannot be loaded, more often than anybody does that.
+        // The file is changed more often than an owner would, and its configuration cannot be loaded each time.
         let most = u32::try_from(ADDED_MAX).expect("it is small");
         for step in 0..50 {
             let latest = 1000 * (step + 1)..1000 * (step + 1) + 1500;

@@ -71,7 +71,7 @@ fn hint(line: &str, said: &str) -> String {
     general.to_owned()
 }
 
-/// A line as it stands in the file, but for what could fool a reader. Quotes stay, for they are often the mistake.
+/// A line of the file without characters that could mislead a reader. Quotes stay, because they are often the mistake.
 fn shown(line: &str) -> String {
     crate::model::names::printable(line, 100).replace("\\\"", "\"").replace("\\\\", "\\")
 }

@@ -35,7 +35,7 @@ pub struct Order {
     pub reason: CloseReason,
     /// What happened, if there is more to say.
     pub cause: Option<Box<Cause>>,
-    /// When somebody wanted that which led to it.
+    /// When the change or command was received that led to it.
     pub at: Instant,
 }
 

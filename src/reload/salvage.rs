@@ -157,9 +157,9 @@ mod tests {
         let mut refused = Refused::default();
         inner.salvage(&tightening, &mut refused, Instant::now());
         let [error] = &refused.errors[..] else { panic!("{refused:?}") };
-        assert!(error.starts_with("not in force: the revocation list number 7 of "), "{error}");
+        assert!(error.starts_with("not in force: revocation list number 7 of "), "{error}");
         let [list, deny @ ..] = &refused.in_force[..] else { panic!("{refused:?}") };
-        assert!(list.starts_with("the revocation list number 6 of "), "{list}");
+        assert!(list.starts_with("revocation list number 6 of "), "{list}");
         assert_eq!(deny, ["deny = \"serial:08\"", "deny = \"serial:09\""]);
 
         let config = Arc::clone(&inner.current.borrow().config);

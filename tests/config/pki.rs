@@ -46,7 +46,7 @@ impl Authority {
         Issuer::from_params(&self.params, &self.key)
     }
 
-    /// A list of nobody, whose successor is due in the year given.
+    /// An empty list, whose successor is due in the year given.
     fn list(&self, next_update: i32) -> Vec<u8> {
         list_by(&self.issuer(), next_update)
     }
@@ -155,7 +155,7 @@ pub(crate) fn make(folder: &Path) {
             .as_bytes(),
     );
     write("public.pem", server_key.public_key_pem().as_bytes());
-    // What every PKCS#12 file begins with: enough to tell what it is, and nobody shall read on.
+    // What every PKCS#12 file begins with: enough to tell what it is, and the rest is not read.
     write("server.p12", b"\x30\x82\x01\x00\x02\x01\x03\x30\x82");
     write("empty.pem", b"");
     write("hello.txt", b"hello\n");

@@ -22,7 +22,7 @@ use crate::home::{House, Watch, assert_admitted, assert_refused};
 
 const NAME: &str = "nas.home.example";
 
-/// The same certificate with the other form of its ECDSA signature (P-256): (r, n - s) in the place of (r, s). Whoever has
+/// The same certificate with the other form of its ECDSA signature (P-256): (r, n - s) in the place of (r, s). Anyone with
 /// the certificate can make it; no key is needed.
 fn twin(certificate: &CertificateDer<'_>) -> CertificateDer<'static> {
     /// The order of P-256 (FIPS 186-4 section D.1.2.3).
@@ -99,7 +99,7 @@ pub(super) fn pem_file(pki: &TestPki, name: &str, certificate: &CertificateDer<'
     pki.write(name, pem.stdout)
 }
 
-/// A lost phone, denied by the SHA-256 of its certificate, got in with a certificate of another SHA-256 that anybody can
+/// A lost phone, denied by the SHA-256 of its certificate, got in with a certificate of another SHA-256 that anyone can
 /// make of it.
 #[test]
 fn ecdsa_twin_of_a_denied_certificate_was_let_in() {
@@ -172,7 +172,7 @@ fn unverified_beside_a_name_let_in_verified_certificates() {
 }
 
 /// A route's own list took the place of the default one: a phone denied everywhere was let in wherever a route denied
-/// somebody else, or wrote `deny = []`.
+/// another owner, or wrote `deny = []`.
 #[test]
 fn a_routes_own_deny_replaced_the_default_one() {
     let pki = TestPki::new();

@@ -360,7 +360,7 @@ fn strangers_used_up_the_connection_rate_of_an_address() {
     let alice = client(&pki, Some(&pki.client("alice-phone")));
     let limits = "penalties = \"on\"\nconnection_rate_per_source = \"20/min\"";
     let gate = House::new(&pki).limits(limits).route("nas", backend.address()).open();
-    // Before anybody has shown a certificate there, the limit is one for all.
+    // Before a client has shown a certificate there, the limit is one for all.
     for _ in 0..30 {
         drop(connect(gate.address()));
     }

@@ -136,7 +136,7 @@ fn bad_mac_in_the_handshake_got_more_than_one_alert() {
     scene.end();
 }
 
-/// rustls has no error of its own for this; it was counted as `internal`, a fault of the gate, and anybody could have it
+/// rustls has no error of its own for this; it was counted as `internal`, a fault of the gate, and any client could have it
 /// raise an alarm.
 #[test]
 fn missing_signature_scheme_was_an_internal_error() {

@@ -470,7 +470,7 @@ fn nobody_with_a_malformed_certificate() {
         let shown = chain_of(&alice, vec![CertificateDer::from(der)]);
         scene.refuses(what, Reason::CertificateInvalid, Alert::BAD_CERTIFICATE, &shown);
     }
-    // Its own signature is the last thing in it: as far as anybody can tell, a forged authority has made that.
+    // Its own signature is the last thing in it: as far as a verifier can tell, a forged authority has made that.
     let shown = chain_of(&alice, vec![CertificateDer::from(flipped(whole.len() - 1))]);
     scene.refuses("its signature", Reason::UnknownCa, Alert::UNKNOWN_CA, &shown);
 }

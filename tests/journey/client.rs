@@ -349,7 +349,7 @@ impl Client {
     }
 }
 
-/// Sends these bytes and tells how the gate answers: by the end of the stream, or by an alert that anybody can read.
+/// Sends these bytes and tells how the gate answers: by the end of the stream, or by an alert that is not encrypted.
 pub(crate) fn refused_plainly(mut stream: &TcpStream, bytes: &[u8]) -> End {
     if let Err(error) = stream.write_all(bytes) {
         return error.into();
@@ -357,7 +357,7 @@ pub(crate) fn refused_plainly(mut stream: &TcpStream, bytes: &[u8]) -> End {
     plain_end(stream)
 }
 
-/// Reads to the end: an alert that anybody can read, or nothing.
+/// Reads to the end: an alert that is not encrypted, or nothing.
 #[track_caller]
 pub(crate) fn plain_end(mut stream: &TcpStream) -> End {
     let mut answer = Vec::new();

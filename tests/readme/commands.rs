@@ -112,7 +112,7 @@ fn a_device_gets_in_is_renewed_and_shut_out_as_described() {
         "{made}"
     );
     assert!(made.text().contains("carol-laptop  device  renewed"), "{made}");
-    // Both of its certificates are out, and nobody else.
+    // Both of its certificates are out, and no others.
     for (certificate, answer) in [
         ("devices/carol-laptop.pem", "no: certificate/revoked"),
         ("$(ls -t pki/issued/*.pem | sed -n 2p)", "no: certificate/revoked"),

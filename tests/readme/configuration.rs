@@ -120,7 +120,7 @@ fn the_defaults_are_what_the_table_says() {
                 table => table.as_table_mut().unwrap(),
             };
         }
-        // Two lists cannot be given as they are left out: nobody trusted is refused, and an empty list of allowed sources
+        // Two lists cannot be given as they are left out: an empty trust list is refused, and an empty list of allowed sources
         // earns a warning. The latter means the same, and the former is what AROUND gives.
         if !["client_auth.trust", "listener.allow_sources"].contains(&key) {
             place.insert(last.to_owned(), value);

@@ -99,7 +99,7 @@ impl fmt::Debug for Schedule {
     }
 }
 
-/// What a completed handshake leaves: the traffic keys, not yet given to anybody.
+/// The traffic keys of a completed handshake, before a relay takes them.
 #[derive(Debug)]
 pub struct Keys {
     /// To send with.

@@ -83,7 +83,7 @@ pub enum Opened {
     Alert(Alert),
 }
 
-/// The peer broke the protocol, or somebody tampered with its records. The alert is what the RFC wants it to be told.
+/// A protocol error of the peer, or a record that was tampered with. Holds the alert that the RFC requires as the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the client broke the TLS protocol ({0})")]
 pub struct RecordError(pub Alert);
