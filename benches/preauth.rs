@@ -241,7 +241,7 @@ fn signed_wrongly(pki: &TestPki, key: MakeKey) -> Vec<(&'static str, Vec<Certifi
     vec![
         ("one with the anchor's name as its issuer's", leaf.clone()),
         ("8 of the anchor's name", [leaf.clone(), junk(0)].concat()),
-        ("8 of the anchor's name, 4 kB each", [leaf, junk(3900)].concat()),
+        ("8 of the anchor's name, 3.5 kB each", [leaf, junk(3500)].concat()),
         ("below a genuine intermediate", [impostor.issue(stranger()).chain(), vec![genuine.clone()]].concat()),
         ("below a genuine one, and forged ones", below_both(0)),
         ("below a genuine one, and forged ones of 5 kB", below_both(5000)),
@@ -316,7 +316,7 @@ fn crafted(pki: &TestPki) -> Vec<(&'static str, Vec<CertificateDer<'static>>)> {
         ("one with the anchor's name as its issuer's", leaf(stranger())),
         ("8 of the anchor's name", with(junk(ANCHOR, 0))),
         ("8 of the anchor's name, 1 kB each", with(junk(ANCHOR, 900))),
-        ("8 of the anchor's name, 4 kB each", with(junk(ANCHOR, 3900))),
+        ("8 of the anchor's name, 3.5 kB each", with(junk(ANCHOR, 3500))),
         ("8 of the anchor's name, 7 kB each", with(junk(ANCHOR, 7000))),
         ("8 of one name, below the anchor's name", [middle, junk("Middle", 0)].concat()),
         ("8 of the anchor's name with constraints", with((0..8).map(|_| constrained()).collect())),

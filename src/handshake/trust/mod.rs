@@ -31,7 +31,7 @@ const INTERMEDIATES_MAX: usize = 8;
 
 /// The most bytes that all certificates of a client may have. Real chains have two to ten thousand, with signatures that
 /// resist quantum computers up to twenty thousand.
-const CHAIN_MAX: usize = 36 * 1024;
+const CHAIN_MAX: usize = 32 * 1024;
 
 /// The most DER values in the names and extensions of a certificate that is read for its names although nothing vouches for
 /// it. Real ones have about a hundred.

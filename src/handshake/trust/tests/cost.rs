@@ -100,14 +100,14 @@ fn with_extensions(mut params: CertificateParams, count: u64, bytes: usize) -> C
 }
 
 #[test]
-fn certificates_beyond_36_kib_are_refused_unread() {
+fn certificates_beyond_32_kib_are_refused_unread() {
     let root = Ca::new("Devices");
     let scene = Scene::new(&[&root.certificate], Vec::new());
     let device = |bytes| root.device(with_extensions(params("phone"), 1, bytes));
-    let (large, too_large) = (device(30_000), device(36 * 1024));
+    let (large, too_large) = (device(30_000), device(32 * 1024));
     scene.admits("30 kB", &large, &[]);
     let beside = root.below(with_extensions(authority_params("Beside"), 1, 8_000)).certificate;
-    for (what, leaf, sent) in [("one of 36 KiB", &too_large, vec![]), ("30 kB and 8 kB beside", &large, vec![&beside])]
+    for (what, leaf, sent) in [("one of 32 KiB", &too_large, vec![]), ("30 kB and 8 kB beside", &large, vec![&beside])]
     {
         let (verdict, cost) = scene.judge(leaf, &sent);
         assert_eq!((verdict.err(), cost), (Some(Reason::CertificateInvalid), 0), "{what}");
