@@ -14,7 +14,7 @@ use crate::admission::Admission;
 use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
 use crate::backends::resolver::Resolver;
-use crate::explain::refusals::Refusals;
+use crate::explain::recent::Refusals;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
 use crate::model::names::ServerName;

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::explain::refusals::Refusals;
+use crate::explain::recent::Refusals;
 use crate::http::{Load, TIMEOUT, serve_connections, server};
 use crate::sessions::registry::Sessions;
 use crate::telemetry::metrics::Metrics;

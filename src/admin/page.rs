@@ -12,7 +12,7 @@ use super::Monitored;
 use super::chart::{self, Row};
 use super::history::History;
 use crate::config::expiries::Expiry;
-use crate::explain::refusals::Refusal;
+use crate::explain::recent::Refusal;
 use crate::explain::{self, advice, sentence};
 use crate::http::Policy;
 use crate::model::names::printable;

@@ -20,7 +20,7 @@ pub use self::admitted::{Admitted, Last, Parting, Refused};
 use self::limits::connections::{ConnectionCount, share_without_certificate};
 use self::limits::evicting::{Bounds, EvictingSlots};
 use self::limits::per_source::{SourceCounts, SourceSlot};
-use self::limits::turns::Turns;
+use self::limits::probation::Turns;
 use self::penalties::{SourceStatus, Table, Voucher};
 use self::slots::Probation;
 pub use self::slots::Slots;

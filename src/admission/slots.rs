@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::limits::connections::ConnectionSlot;
 use super::limits::evicting::EvictingSlot;
 use super::limits::per_source::SourceSlot;
-use super::limits::turns::{TURN, Turn};
+use super::limits::probation::{TURN, Turn};
 use super::penalties::Table;
 use crate::model::identity::Identity;
 use crate::model::rejection::{Cause, Rejection};

@@ -2,7 +2,7 @@
 
 use tokio::net::TcpStream;
 
-use super::limits::turns::TURN;
+use super::limits::probation::TURN;
 use super::*;
 use crate::model::rejection::{Alert, HelloFault};
 

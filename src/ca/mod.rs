@@ -4,11 +4,11 @@
 //! [`PassphrasePrompt`](signer::PassphrasePrompt).
 
 pub mod authority;
+pub mod create;
 pub mod device_files;
 pub mod encryption;
 mod error;
 pub mod export;
-pub mod found;
 pub mod import;
 pub mod inventory;
 pub mod issue;

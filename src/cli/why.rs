@@ -8,7 +8,7 @@ use clap::Args;
 use super::control_args::ControlArgs;
 use crate::control::{Answer, REFUSALS_MAX, Refusal, Request, Why};
 use crate::explain::moment;
-use crate::explain::refusals::{InvalidWanted, Wanted};
+use crate::explain::recent::{InvalidWanted, Wanted};
 use crate::model::text::{counted, duration};
 
 /// The examples below the help text.

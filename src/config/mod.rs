@@ -25,13 +25,13 @@ mod check;
 pub mod checked;
 mod error;
 pub mod expiries;
+pub mod file_states;
 mod files;
 pub(crate) mod in_use;
-pub mod lists;
 mod raw;
 mod reader;
 mod report;
-pub mod seen;
+pub mod revocation_lists;
 pub mod services;
 pub mod starter;
 mod suggest;
@@ -39,9 +39,9 @@ mod syntax;
 mod values;
 
 pub use error::{ConfigError, ConfigErrors};
+use file_states::Seen;
 use raw::{Raw, RawControl};
 use report::{Place, Problem, Report};
-use seen::Seen;
 
 /// No configuration is longer; what is must be another file.
 const LONGEST: u64 = 1024 * 1024;
@@ -65,7 +65,7 @@ pub(crate) fn load_and_see(file: &Path) -> (Result<checked::Config, ConfigErrors
 
 /// What can still be told about rights that are taken away, where the configuration `file` could not be loaded: revocation
 /// lists that are not in force yet, of authorities that `in_force` trusts, and entries of `deny`.
-pub(crate) fn salvage(file: &Path, in_force: &checked::Config) -> lists::Salvaged {
+pub(crate) fn salvage(file: &Path, in_force: &checked::Config) -> revocation_lists::Salvaged {
     let from_text = |text: &str| {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         // What is wrong was told by the load that failed.

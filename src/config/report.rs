@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::checked::Warning;
 use super::error::{ConfigError, ConfigErrors};
-use super::seen::Seen;
+use super::file_states::Seen;
 use crate::model::names::printable;
 
 /// Where something stands: what an error names.

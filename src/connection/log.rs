@@ -13,7 +13,7 @@ use crate::backends::dial::Dialed;
 use crate::client_hello::Greeted;
 use crate::config::checked::Backend;
 use crate::explain;
-use crate::explain::refusals::{Circumstances, Refusal};
+use crate::explain::recent::{Circumstances, Refusal};
 use crate::gate::Gate;
 use crate::handshake::{Facts, Secured};
 use crate::listener::Accepted;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::server::{Control, StaticFacts};
 pub use self::socket::BindError;
 pub use crate::explain::certificate::Certificate;
-pub use crate::explain::told::Refusal;
+pub use crate::explain::refusal_json::Refusal;
 use crate::reload::policy_report::Change;
 
 /// The longest request line, in bytes.

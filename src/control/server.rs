@@ -25,7 +25,7 @@ use super::{
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
 use crate::explain::moment;
-use crate::explain::refusals::Wanted;
+use crate::explain::recent::Wanted;
 use crate::gate::Gate;
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Current, Reloader, Trigger};

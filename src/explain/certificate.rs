@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::parts::{STRANGER_MAX, cut, moment};
+use super::fragments::{STRANGER_MAX, cut, moment};
 use crate::model::identity::{Identity, Sha256};
 use crate::model::names::printable;
 

@@ -5,14 +5,14 @@
 //! page.
 
 pub mod certificate;
-mod parts;
-pub mod refusals;
-pub mod told;
-mod words;
+mod fragments;
+pub mod recent;
+pub mod refusal_json;
+mod refusal_texts;
 
-pub use self::parts::moment;
-use self::refusals::Refusal;
-pub use self::words::{Words, detail, sentence, words};
+pub use self::fragments::moment;
+use self::recent::Refusal;
+pub use self::refusal_texts::{Words, detail, sentence, words};
 use crate::model::rejection::{Cause, Reason};
 
 /// Who was let in: a device by its name, any other client by its address.

@@ -14,7 +14,7 @@ use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
 use crate::model::identity::{Chain, Identity};
 use crate::model::rejection::Cause;
-use crate::pki::acceptance::{self, Objection as Refused};
+use crate::pki::validation_errors::{self, Objection as Refused};
 
 /// The verifier of one route.
 #[derive(Debug)]
@@ -56,11 +56,12 @@ impl RouteVerifier {
         now: UnixTime,
     ) -> Judged {
         let verified = self.authorities.verify(end_entity, intermediates, now);
-        let verified = verified.and_then(|(verified, good_until)| match acceptance::own_key(&verified.identity) {
-            Ok(()) => Ok((verified, good_until)),
-            // No CertificateVerify by this key could be checked, whatever issued the certificate.
-            Err(refused) => Err((Some(verified.identity), refused)),
-        });
+        let verified =
+            verified.and_then(|(verified, good_until)| match validation_errors::own_key(&verified.identity) {
+                Ok(()) => Ok((verified, good_until)),
+                // No CertificateVerify by this key could be checked, whatever issued the certificate.
+                Err(refused) => Err((Some(verified.identity), refused)),
+            });
         match verified {
             Ok((Verified { identity, chain, .. }, good_until)) => {
                 let verdict = decide(Some(&identity), &self.policy).map_err(|cause| Refused {

@@ -3,15 +3,15 @@
 //!
 //! X.509 is written by `rcgen` and PKCS#12 by `p12-keystore`; nothing here encodes ASN.1 by hand.
 
-pub mod acceptance;
 mod archive;
 mod authority;
+mod der_fields;
 pub mod inspect;
 pub mod keys;
-mod parts;
 pub(crate) mod pem;
 pub mod public;
 mod signature;
+pub mod validation_errors;
 
 pub use archive::{Password, Profile, device_archive};
 pub use authority::{
@@ -19,8 +19,8 @@ pub use authority::{
 };
 pub(crate) use authority::{fits_common_name, subject};
 
-pub(crate) use parts::public_key;
-pub use parts::{Parts, Signed};
+pub(crate) use der_fields::public_key;
+pub use der_fields::{Parts, Signed};
 pub use signature::{Algorithms, NotSigned, choose, verify};
 
 /// A certificate, key, revocation list or archive could not be read or made.

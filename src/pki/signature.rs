@@ -2,7 +2,7 @@
 
 use rustls::pki_types::SignatureVerificationAlgorithm;
 
-use super::parts::{Signed, public_key};
+use super::der_fields::{Signed, public_key};
 
 /// The algorithms that are accepted.
 pub type Algorithms<'a> = &'a [&'a dyn SignatureVerificationAlgorithm];

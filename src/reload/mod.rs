@@ -9,16 +9,16 @@
 //! added to the configuration in force. Lists from the control socket (`lists.rs`) have their own thread, which reads no
 //! files.
 
-mod lists;
 mod outcome;
 pub mod policy_report;
 mod reloader;
+mod revocation_lists;
 mod salvage;
 pub(crate) mod watch;
 mod worker;
 
-pub(crate) use self::lists::{ListFacts, RouteInForce};
 pub use self::outcome::{Listening, Refused, Reloaded, Trigger};
 pub(crate) use self::reloader::Current;
 pub use self::reloader::Reloader;
+pub(crate) use self::revocation_lists::{ListFacts, RouteInForce};
 pub(crate) use self::worker::TaskThread;

@@ -17,9 +17,9 @@ use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger
 use super::policy_report::{self, State};
 use super::worker::Worker;
 use crate::config::checked::{Config, Control, KernelTls, Log, NewerList};
+use crate::config::file_states::Seen;
 use crate::config::in_use::InUse;
-use crate::config::lists::{Salvaged, Tightening};
-use crate::config::seen::Seen;
+use crate::config::revocation_lists::{Salvaged, Tightening};
 use crate::config::{self, ConfigError, ConfigErrors};
 use crate::gate::Gate;
 use crate::listener::Listener;

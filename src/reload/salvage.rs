@@ -11,7 +11,7 @@ use super::policy_report;
 use super::reloader::{Inner, caught};
 
 use crate::config::checked::{Config, NewerList, RouteMode};
-use crate::config::lists::Tightening;
+use crate::config::revocation_lists::Tightening;
 
 impl Inner {
     /// Puts `tightening` in force, and adds to `refused` what of it is new and what cannot be applied.

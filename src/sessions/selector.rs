@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::registry::Session;
 use crate::explain::certificate::Certificate;
-use crate::explain::refusals::{InvalidWanted, Wanted};
+use crate::explain::recent::{InvalidWanted, Wanted};
 use crate::model::source::Source;
 
 /// Which sessions are selected.

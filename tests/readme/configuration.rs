@@ -27,7 +27,7 @@ impl Home {
         let config = config::load(&file).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         assert!(config.warnings.is_empty(), "{:?}\n{text}", config.warnings);
         // Each time it is another file that was read.
-        Config { seen: config::seen::Seen::default(), ..config }
+        Config { seen: config::file_states::Seen::default(), ..config }
     }
 
     /// The files of `[certificate]` and `[client_auth]` in this table.

@@ -3,4 +3,4 @@
 pub(super) mod connections;
 pub(super) mod evicting;
 pub(super) mod per_source;
-pub(super) mod turns;
+pub(super) mod probation;

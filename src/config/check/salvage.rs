@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::deny::{self, Denied};
 use super::{anchors, revocation_lists};
 use crate::config::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode};
-use crate::config::lists::{Salvaged, Tightening};
 use crate::config::raw::{Raw, RawClientAuth};
 use crate::config::report::{Given, Problem};
+use crate::config::revocation_lists::{Salvaged, Tightening};
 use crate::config::{ConfigError, files};
 use crate::model::names::Name;
 

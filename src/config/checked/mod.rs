@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustls::sign::CertifiedKey;
 
-use super::seen::Seen;
+use super::file_states::Seen;
 use crate::model::names::{Name, ServerNamePattern};
 
 pub use client_auth::{

@@ -3,8 +3,8 @@
 mod anchors;
 mod budget;
 mod chain_cache;
-mod lists;
 mod path;
+mod revocation_lists;
 
 use std::sync::Arc;
 
@@ -17,13 +17,13 @@ use self::anchors::Anchors;
 use self::budget::Allowance;
 use self::chain_cache::ChainCache;
 pub(super) use self::chain_cache::{Validity, Verified};
-use self::lists::Lists;
 use self::path::{KnownIntermediates, Path};
+use self::revocation_lists::Lists;
 use super::suites::PROVIDER;
 use crate::config::checked::ClientAuth;
 use crate::model::identity::{Chain, Identity, Issued, IssuerKey, Serial, Sha256};
 use crate::model::rejection::{Cause, CertificateFault};
-use crate::pki::acceptance::{self, Objection as Refused};
+use crate::pki::validation_errors::{self, Objection as Refused};
 use crate::pki::{Algorithms, Parts};
 
 /// The most certificates a client may send beside its own.
@@ -163,7 +163,7 @@ impl Authorities {
         {
             return Ok(verified);
         }
-        if let Some(refused) = leaf.and_then(|leaf| acceptance::unwieldy(&leaf)) {
+        if let Some(refused) = leaf.and_then(|leaf| validation_errors::unwieldy(&leaf)) {
             return Err((None, refused));
         }
         let own =
@@ -173,7 +173,7 @@ impl Authorities {
         if self.anchors.pins(end_entity) {
             let identity = Arc::new(identity()?);
             let validity = pinned(&identity, end_entity, now).map_err(|error| {
-                let refused = acceptance::objection(Error::InvalidCertificate(error), end_entity, None);
+                let refused = validation_errors::objection(Error::InvalidCertificate(error), end_entity, None);
                 (Some(Arc::clone(&identity)), refused)
             })?;
             let issued = Issued { issuer: leaf.issuer.to_vec(), key: None, serial: identity.serial.clone() };
@@ -197,12 +197,12 @@ impl Authorities {
     }
 }
 
-/// Why there is no path. `issuer_key`: see [`acceptance::objection`].
+/// Why there is no path. `issuer_key`: see [`validation_errors::objection`].
 fn refused(error: webpki::Error, end_entity: &CertificateDer<'_>, issuer_key: Option<&[u8]>) -> Refused {
     if let webpki::Error::MaximumSignatureChecksExceeded = error {
         return Refused { cause: Cause::NoPathInFirst, error: CertificateError::UnknownIssuer };
     }
-    acceptance::objection(Error::InvalidCertificate(certificate_error(error)), end_entity, issuer_key)
+    validation_errors::objection(Error::InvalidCertificate(certificate_error(error)), end_entity, issuer_key)
 }
 
 /// What a certificate says that nothing vouches for.

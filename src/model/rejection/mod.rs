@@ -7,7 +7,7 @@
 #[macro_use]
 mod generate;
 mod alert;
-mod parts;
+mod cause_data;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -15,7 +15,7 @@ pub(crate) mod testing;
 use std::fmt;
 
 pub use self::alert::Alert;
-pub use self::parts::{
+pub use self::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
     Signer, Stage, Text,
 };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Alert;
-use super::parts::{
+use super::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
     Signer, Stage, Text,
 };

@@ -14,7 +14,7 @@ use crate::model::identity::{Identity, key, text};
 use crate::model::names::{is_wildcard_too_wide, printable, visible};
 use crate::model::rejection::Reason;
 use crate::model::text::counted;
-use crate::pki::{acceptance, keys, public};
+use crate::pki::{keys, public, validation_errors};
 
 /// Apple's limit for servers whose root the user has installed (<https://support.apple.com/en-us/103769>).
 const APPLE_DAYS: i64 = 825;
@@ -80,7 +80,7 @@ pub(super) fn describe(der: &CertificateDer<'_>, now: OffsetDateTime) -> Item {
     item.fact("valid_until", date(identity.not_after));
     item.fact("days_left", days(now.unix_timestamp(), identity.not_after).to_string());
     item.fact("purposes", Purposes::words(usage));
-    let as_client = acceptance::alone(der, unix_time(now));
+    let as_client = validation_errors::alone(der, unix_time(now));
     item.fact(
         "as_client",
         match &as_client {

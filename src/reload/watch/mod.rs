@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::config::seen::Seen;
+use crate::config::file_states::Seen;
 use crate::reload::{Current, Reloader, Trigger};
 use crate::sys::inotify::Inotify;
 

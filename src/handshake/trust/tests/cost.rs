@@ -125,7 +125,7 @@ fn certificate_with_65_extensions_is_refused_unread() {
     scene.admits("64 extensions", &device(64 - without), &[]);
     let (verdict, cost) = scene.judge(&device(65 - without), &[]);
     assert_eq!((verdict.err(), cost), (Some(Reason::CertificateInvalid), 0));
-    let refused = acceptance::alone(&device(65 - without), UnixTime::now()).expect_err("the same everywhere");
+    let refused = validation_errors::alone(&device(65 - without), UnixTime::now()).expect_err("the same everywhere");
     assert_eq!(refused.cause.reason(), Reason::CertificateInvalid);
 
     let middle = root.below(with_extensions(authority_params("Middle"), 65, 0));

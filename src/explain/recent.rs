@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::OffsetDateTime;
 
 use super::certificate::Certificate;
-use super::parts::{STRANGER_MAX, cut};
+use super::fragments::{STRANGER_MAX, cut};
 use crate::model::identity::{Identity, Sha256};
 use crate::model::names::{Name, visible};
 use crate::model::rejection::{Alert, Cause, Reason, Rejection};

@@ -10,7 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, Error, RootCertStore};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::parts::{EXTENSIONS_MAX, Parts};
+use super::der_fields::{EXTENSIONS_MAX, Parts};
 use crate::model::identity::{Identity, key};
 use crate::model::rejection::{Cause, CertificateFault, ListFault, Signer, Text};
 

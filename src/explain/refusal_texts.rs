@@ -4,8 +4,8 @@
 use time::OffsetDateTime;
 
 use super::certificate::Certificate;
-use super::parts;
-use super::refusals::Refusal;
+use super::fragments;
+use super::recent::Refusal;
 use super::who;
 use crate::model::identity::key;
 use crate::model::rejection::{Cause, Protocol, Reason};
@@ -354,16 +354,16 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
 pub fn detail(cause: &Cause) -> String {
     match cause {
         Cause::ConnectionLimit { limit } => format!("{limit} connections are open, and no more are taken at once"),
-        Cause::ConnectionShare { share } => parts::share("limits.connections", *share),
+        Cause::ConnectionShare { share } => fragments::share("limits.connections", *share),
         Cause::HandshakeEvicted => {
             "its place was needed, and this was the oldest handshake of the source that had the most".to_owned()
         }
         Cause::SourceLimit { limit } => {
             format!("limits.connections_per_source is {limit}, and this source holds as many")
         }
-        Cause::SourceShare { share } => parts::share("limits.connections_per_source", *share),
+        Cause::SourceShare { share } => fragments::share("limits.connections_per_source", *share),
         Cause::SourceRate => "more connections than limits.connection_rate_per_source allows".to_owned(),
-        Cause::SourceDenied(list) => parts::address_list(*list),
+        Cause::SourceDenied(list) => fragments::address_list(*list),
         Cause::SourceBanned { left } => {
             format!("its connections were rejected too often: {} s left to wait", left.as_secs() + 1)
         }
@@ -372,16 +372,16 @@ pub fn detail(cause: &Cause) -> String {
         }
         Cause::ProxyHeaderEnded => "the connection ended before the header".to_owned(),
         Cause::ProxyHeaderTimeout => "no header within timeouts.client_hello".to_owned(),
-        Cause::ProxyHeaderInvalid(fault) => parts::proxy_header(*fault),
+        Cause::ProxyHeaderInvalid(fault) => fragments::proxy_header(*fault),
         Cause::Draining => "the gate is shutting down".to_owned(),
         Cause::ClientHelloTimeout => "no ClientHello within timeouts.client_hello".to_owned(),
         Cause::ClientHelloEnded => "the connection ended before the ClientHello did".to_owned(),
         Cause::ProxyHeaderIo(error) | Cause::ClientHelloIo(error) | Cause::HandshakeIo(error) => error.text.to_string(),
-        Cause::NotTls(protocol) => parts::protocol(*protocol).to_owned(),
-        Cause::Malformed(fault) => parts::hello(fault),
+        Cause::NotTls(protocol) => fragments::protocol(*protocol).to_owned(),
+        Cause::Malformed(fault) => fragments::hello(fault),
         Cause::TooLarge { most } => format!("a ClientHello of more than {most} bytes"),
         Cause::ServerNameMissing => "no server name; an IP address is not one (RFC 6066 section 3)".to_owned(),
-        Cause::ServerNameUnknown { name } => format!("no route answers to {}", parts::bounded(name)),
+        Cause::ServerNameUnknown { name } => format!("no route answers to {}", fragments::bounded(name)),
         Cause::RouteRemoved { route } | Cause::DefaultRouteRemoved { route } => {
             format!("the route {route} is not in the configuration any more")
         }
@@ -407,39 +407,39 @@ pub fn detail(cause: &Cause) -> String {
                 .to_owned()
         }
         Cause::Expired { not_after, .. } => {
-            format!("the certificate, or one above it, expired at {}", parts::moment(*not_after))
+            format!("the certificate, or one above it, expired at {}", fragments::moment(*not_after))
         }
         Cause::NotYetValid { not_before, .. } => {
-            format!("the certificate, or one above it, is not valid before {}", parts::moment(*not_before))
+            format!("the certificate, or one above it, is not valid before {}", fragments::moment(*not_before))
         }
         Cause::ValidityReversed => "the certificate, or one above it, expires before it begins to be valid".to_owned(),
         Cause::Revoked => "a revocation list has the certificate".to_owned(),
-        Cause::Denied(entry) => parts::deny_entry(entry),
-        Cause::RevocationUnknown { issuer, fault } => parts::list(issuer.as_ref(), *fault),
+        Cause::Denied(entry) => fragments::deny_entry(entry),
+        Cause::RevocationUnknown { issuer, fault } => fragments::list(issuer.as_ref(), *fault),
         Cause::RevocationListExpired { next_update, .. } => {
-            format!("the revocation list has expired: the next one was due at {}", parts::moment(*next_update))
+            format!("the revocation list has expired: the next one was due at {}", fragments::moment(*next_update))
         }
         Cause::WrongPurpose => "its extended key usage does not include client authentication".to_owned(),
         Cause::UnsupportedKey { signer, key } => {
-            format!("{}; the gate takes {}", parts::key(*signer, key.as_ref()), key::SUPPORTED)
+            format!("{}; the gate takes {}", fragments::key(*signer, key.as_ref()), key::SUPPORTED)
         }
         Cause::UnsupportedSignature { signer, algorithm } => {
             format!(
                 "{} is signed with {algorithm}; the gate takes {}",
-                parts::signer(*signer),
+                fragments::signer(*signer),
                 key::SUPPORTED_SIGNATURES
             )
         }
         Cause::BadSignature => "the client's signature was not made with the key of its certificate".to_owned(),
-        Cause::InvalidCertificate(fault) => parts::certificate(fault),
+        Cause::InvalidCertificate(fault) => fragments::certificate(fault),
         Cause::Unverified => "the certificate was not verified, and allow does not have unverified".to_owned(),
-        Cause::NameNotAllowed { name, name_constrained } => parts::not_allowed(name, *name_constrained),
+        Cause::NameNotAllowed { name, name_constrained } => fragments::not_allowed(name, *name_constrained),
         Cause::BackendTimeout { backend } => format!("{backend}: no answer within timeouts.dial"),
         Cause::BackendRefused { backend, error }
         | Cause::BackendTimedOut { backend, error }
         | Cause::BackendUnreachable { backend, error }
         | Cause::Shortage { backend, error } => format!("{backend}: {}", error.text),
-        Cause::Unresolved { backend, error } => format!("{backend}: {}", parts::look_up(error)),
+        Cause::Unresolved { backend, error } => format!("{backend}: {}", fragments::look_up(error)),
         Cause::RouteChanged => "the route was changed while its backends were dialled".to_owned(),
         Cause::NoBackends => "a route without backends".to_owned(),
         Cause::NoVerdict => "the connection ended without a verdict".to_owned(),

@@ -11,7 +11,7 @@ use super::outcome::{INTERNAL_ERROR, describe_list, issuer};
 use super::reloader::{Inner, Reloader};
 use crate::config;
 use crate::config::checked::{ClientAuth, Config, NewerList, RevocationList, RouteMode};
-use crate::config::lists::Tightening;
+use crate::config::revocation_lists::Tightening;
 use crate::model::identity::Sha256;
 use crate::sessions::review::Reviewed;
 use crate::telemetry::log::Event;

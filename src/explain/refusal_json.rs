@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::certificate::Certificate;
-use super::{advice, detail, refusals, sentence};
+use super::{advice, detail, recent, sentence};
 
 /// A rejected connection. The names are those of the log's fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ const fn once() -> u64 {
 
 impl Refusal {
     /// What is told of a refusal at `now`.
-    pub fn new(refusal: &refusals::Refusal, now: OffsetDateTime) -> Self {
+    pub fn new(refusal: &recent::Refusal, now: OffsetDateTime) -> Self {
         let reason = refusal.reason();
         Self {
             explanation: sentence(refusal, now),
