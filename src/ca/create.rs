@@ -1,4 +1,4 @@
-//! Founds new authorities, with the gate's certificate and the first devices.
+//! Creates new authorities, with the gate's certificate and the first devices.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -27,7 +27,7 @@ const REVOCATION_LIST_FILE: &str = "clients.crl";
 
 /// New authorities.
 #[derive(Debug)]
-pub struct FoundingRequest<'a> {
+pub struct CreateRequest<'a> {
     /// The domain of the gate's certificate.
     pub domain: &'a ServerName,
     /// The first devices.
@@ -44,7 +44,7 @@ pub struct FoundingRequest<'a> {
 
 /// New authorities that are not written yet.
 #[derive(Debug)]
-pub struct Founded {
+pub struct Created {
     /// The gate's certificate.
     pub server: IssuedCredentials,
     /// The devices, in the order of the request.
@@ -55,7 +55,7 @@ pub struct Founded {
 }
 
 /// Makes two authorities for `folder`, the gate's certificate and the first devices. Writes nothing.
-pub fn found(folder: &Path, request: &FoundingRequest<'_>) -> Result<Founded, Error> {
+pub fn create(folder: &Path, request: &CreateRequest<'_>) -> Result<Created, Error> {
     let key = || request.key_type.generate();
     let servers = ServerAuthority::with_key(request.domain, key()?, request.constraints)?;
     let devices = DeviceAuthority::with_key(key()?)?;
@@ -105,9 +105,9 @@ pub fn found(folder: &Path, request: &FoundingRequest<'_>) -> Result<Founded, Er
         files.extend(kit.files(device_folder.path()));
         issued.push(DeviceFiles::new(folder, &device_folder, name, &credentials, &password));
     }
-    let founded = Founded { server, devices: issued, files, inventory };
-    founded.check_distinct(folder)?;
-    Ok(founded)
+    let created = Created { server, devices: issued, files, inventory };
+    created.check_distinct(folder)?;
+    Ok(created)
 }
 
 fn server_authority_entry(authority: &Authority) -> AuthorityEntry {
@@ -134,7 +134,7 @@ fn device_authority_entry(authority: &Authority) -> AuthorityEntry {
     }
 }
 
-impl Founded {
+impl Created {
     /// Writes everything, or nothing if one of the files exists and `replace` is not set. `notify`: see [`Store::open`].
     pub fn write(self, folder: &Path, replace: bool, notify: fn(Notice<'_>)) -> Result<(), Error> {
         let check = || {

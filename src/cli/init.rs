@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::ca::{NameConstraintsArg, notify, parse_device, parse_domain};
 use super::{Format, exit};
 use crate::ca;
-use crate::ca::create::{Founded, FoundingRequest, SERVER_AUTHORITY_FILE, found};
+use crate::ca::create::{self, CreateRequest, Created, SERVER_AUTHORITY_FILE};
 use crate::ca::device_files::DeviceFiles;
 use crate::ca::inventory::{COPIES_FOLDER, INVENTORY_FILE, Store};
 use crate::config::starter::{self, StarterRoute};
@@ -126,7 +126,7 @@ pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     let folder = args.folder.join(FOLDER);
     let names = args.routes.iter().map(|route| server_name(route, &args.domain));
     let server_names = names.filter_map(|name| ServerNamePattern::parse(&name).ok()).collect();
-    let request = FoundingRequest {
+    let request = CreateRequest {
         domain: &args.domain,
         devices: &args.devices,
         server_names,
@@ -134,23 +134,23 @@ pub fn create(args: &InitArgs) -> Result<Written, InitError> {
         constraints: args.constraints.policy(),
         passphrase: None,
     };
-    let mut founded = found(&folder, &request)?;
+    let mut created = create::create(&folder, &request)?;
     // The configuration comes last: once it exists, so does every file that it names.
     let config_file = args.folder.join("doorward.toml");
-    founded.files.push(NewFile {
+    created.files.push(NewFile {
         path: "../doorward.toml".into(),
-        contents: configuration(args, &config_file, &founded).into(),
+        contents: configuration(args, &config_file, &created).into(),
         access: Access::Public,
     });
-    let written = written(args, config_file, &founded);
-    founded.write(&folder, args.force, notify)?;
+    let written = written(args, config_file, &created);
+    created.write(&folder, args.force, notify)?;
     Ok(written)
 }
 
-fn written(args: &InitArgs, config: PathBuf, founded: &Founded) -> Written {
+fn written(args: &InitArgs, config: PathBuf, created: &Created) -> Written {
     let folder = args.folder.join(FOLDER);
     let inventory = WrittenFile { path: folder.join(INVENTORY_FILE), mode: mode(Access::Private) };
-    let files = founded
+    let files = created
         .files
         .iter()
         .filter(|file| !file.path.starts_with(COPIES_FOLDER))
@@ -161,9 +161,9 @@ fn written(args: &InitArgs, config: PathBuf, founded: &Founded) -> Written {
         listen: args.listen,
         server_names: args.routes.iter().map(|route| server_name(route, &args.domain)).collect(),
         server_authority: folder.join(SERVER_AUTHORITY_FILE),
-        server_fingerprint: Sha256::of(founded.server.certificate()).to_string(),
-        server_not_after: founded.server.not_after().unix_timestamp(),
-        devices: founded.devices.clone(),
+        server_fingerprint: Sha256::of(created.server.certificate()).to_string(),
+        server_not_after: created.server.not_after().unix_timestamp(),
+        devices: created.devices.clone(),
         files: files.chain([inventory]).collect(),
     }
 }
@@ -305,18 +305,18 @@ fn check_backend(text: &str) -> Result<(), &'static str> {
 }
 
 /// The configuration file.
-fn configuration(args: &InitArgs, file: &Path, founded: &Founded) -> String {
+fn configuration(args: &InitArgs, file: &Path, created: &Created) -> String {
     let routes = args.routes.iter().map(|route| StarterRoute {
         name: route.name.as_str().to_owned(),
         server_name: server_name(route, &args.domain),
         backend: route.backend.clone(),
     });
-    let devices = founded.devices.iter().map(|device| (device.name.clone(), device.fingerprint.clone()));
+    let devices = created.devices.iter().map(|device| (device.name.clone(), device.fingerprint.clone()));
     starter::Starter {
         file: file.to_owned(),
         domain: args.domain.clone(),
         listen: args.listen,
-        server_expires: founded.server.not_after().date(),
+        server_expires: created.server.not_after().date(),
         devices: devices.collect(),
         routes: routes.collect(),
     }

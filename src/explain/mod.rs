@@ -2,7 +2,7 @@
 //! refusals, for those who ask.
 //!
 //! All text about a refusal is made here: the log's `detail`, `doorward why` and `explain`, the control socket, the status
-//! page.
+//! page. A new reason gets its text in `refusal_texts`, which matches all of them.
 
 pub mod certificate;
 mod fragments;

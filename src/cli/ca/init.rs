@@ -10,7 +10,7 @@ use super::output::{device_text, print, share_command};
 use super::parse::{parse_device, parse_domain};
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, NameConstraintsArg};
-use crate::ca::create::{DEVICE_AUTHORITY_FILE, FoundingRequest, SERVER_AUTHORITY_FILE, found};
+use crate::ca::create::{CreateRequest, DEVICE_AUTHORITY_FILE, SERVER_AUTHORITY_FILE, create};
 use crate::ca::device_files::DeviceFiles;
 use crate::ca::{NameConstraintPolicy, server};
 use crate::model::names::{Name, ServerName};
@@ -70,7 +70,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
         ));
     }
     let passphrase = args.encrypt.then(|| args.passphrase.choose()).transpose().map_err(CaError::usage)?;
-    let request = FoundingRequest {
+    let request = CreateRequest {
         domain: &args.domain,
         devices: &args.devices,
         server_names: Vec::new(),
@@ -78,16 +78,16 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
         constraints: args.constraints.policy(),
         passphrase: passphrase.as_ref().map(|text| text.as_str()),
     };
-    let founded = found(&folder, &request)?;
+    let created = create(&folder, &request)?;
     let written = Written {
         server_authority: folder.join(SERVER_AUTHORITY_FILE),
         device_authority: folder.join(DEVICE_AUTHORITY_FILE),
         server: folder.join(server::CERTIFICATE_FILE),
-        devices: founded.devices.clone(),
+        devices: created.devices.clone(),
         folder: folder.clone(),
     };
     let remedy = "choose another --folder, or replace all files with --force";
-    founded.write(&folder, args.force, notify).map_err(CaError::with_remedy(remedy))?;
+    created.write(&folder, args.force, notify).map_err(CaError::with_remedy(remedy))?;
     print(args.format, &text(args, &written), &written)
 }
 

@@ -1,8 +1,13 @@
 //! Why a connection was rejected: vocabulary, without a word for people.
 //!
-//! A [`Reason`] is what is counted; a [`Cause`] is what happened in this case, with its data. Every cause belongs to one
-//! reason, so a [`Rejection`] holds the cause alone and cannot contradict itself. The texts are made in
-//! [`explanation`](crate::explain) and nowhere else.
+//! Four words, each for one thing:
+//! * a [`Reason`] is what is counted: the metric's label, its alert, what it costs the source;
+//! * a [`Cause`] is what happened in this case, with its data; every cause belongs to one reason;
+//! * a [`Rejection`] is a stage's answer: the cause and the alert that was sent. It has no reason of its own that could
+//!   contradict the cause;
+//! * a [`Refusal`](crate::explain::recent::Refusal) is a rejection that is over, with when, where and of which client.
+//!
+//! Reasons and causes are rows of `table.rs`. Their texts are made in [`explain`](crate::explain) and nowhere else.
 
 #[macro_use]
 mod generate;
