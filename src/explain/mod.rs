@@ -14,6 +14,7 @@ pub use self::fragments::moment;
 use self::recent::Refusal;
 pub use self::refusal_texts::{Words, detail, sentence, words};
 use crate::model::rejection::{Cause, Reason};
+use crate::model::shell::word;
 
 /// Who was let in: a device by its name, any other client by its address.
 fn who(refusal: &Refusal) -> String {
@@ -53,17 +54,19 @@ pub fn advice(refusal: &Refusal) -> String {
             format!("If it was not one of your devices, there is nothing to do. If it was: {}", words(refusal.reason()).advice)
         }
         (Reason::Expired, Some(shown)) => format!(
-            "Issue {} a new certificate (doorward ca renew NAME) and install it there. If this one should \
+            "Issue {} a new certificate (doorward ca renew {}) and install it there. If this one should \
              still be valid, the clock of the gate's machine is wrong.",
-            shown.name()
+            shown.name(),
+            word(shown.name())
         ),
         (Reason::Denied, Some(shown)) => format!(
             "If {} should get in again, put a # before its line under deny in doorward.toml.",
             shown.name()
         ),
         (Reason::Revoked, Some(shown)) => format!(
-            "If that was a mistake, or the device is back, issue {} a new certificate (doorward ca device NAME).",
-            shown.name()
+            "If that was a mistake, or the device is back, issue {} a new certificate (doorward ca device {}).",
+            shown.name(),
+            word(shown.name())
         ),
         (Reason::IdentityNotAllowed, Some(shown)) if refusal.cause != Cause::Unverified => format!(
             "If it should get in, add \"{}\" to allow of the route {route}, or to one of its groups.",
