@@ -7,13 +7,13 @@
 //!   contradict the cause;
 //! * a [`Refusal`](crate::explain::recent::Refusal) is a rejection that is over, with when, where and of which client.
 //!
-//! Reasons and causes are rows of `table.rs`. Their texts are made in [`explain`](crate::explain) and nowhere else.
+//! Reasons and causes are rows of `reasons.rs`. Their texts are made in [`explain`](crate::explain) and nowhere else.
 
 #[macro_use]
-mod generate;
+mod macros;
 mod alert;
 mod cause_data;
-mod table;
+mod reasons;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -24,7 +24,7 @@ pub use self::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
     Signer, Stage, Text,
 };
-pub use self::table::{Cause, Reason};
+pub use self::reasons::{Cause, Reason};
 
 /// A rejection: what happened, and what the client was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
