@@ -91,7 +91,9 @@ fn remedy(error: &io::Error) -> &'static str {
         return "\n  this machine has no IPv6: write an IPv4 address, such as 127.0.0.1 or 0.0.0.0";
     }
     match error.kind() {
-        io::ErrorKind::AddrInUse => "\n  another program listens there: stop it, or choose another port",
+        io::ErrorKind::AddrInUse => {
+            "\n  another process listens there (a second doorward run?): stop it, or choose another port"
+        }
         io::ErrorKind::PermissionDenied => {
             "\n  ports below 1024 need a privilege: choose a higher one, such as 8443, and let the router forward its \
              port 443 to it"

@@ -274,7 +274,7 @@ fn sessions_lists_an_open_session_with_its_bytes() {
     assert_eq!(status["pid"], gate.pid());
     assert_eq!(status["config"], gate.folder().join("doorward.toml").to_str().unwrap());
     let text = gate.ask(&["status"]).success().text();
-    assert!(text.contains("2 accepted, 0 refused, 2 open"), "{text}");
+    assert!(text.contains("2 since the start, 0 of them refused; 2 open now"), "{text}");
     for (name, asked) in [("nas", NAME), ("mail", "mail.home.example")] {
         let route = format!("  route          {name}: {asked} leads to {}; 1 open\n", echo.address());
         assert!(text.contains(&route), "{text}");
@@ -415,7 +415,7 @@ fn commands_without_a_running_gate_say_what_to_do() {
     std::fs::write(&config, "[control]\nsockt = \"control.sock\"\n").unwrap();
     let said = by_config();
     assert_eq!(said.status.code(), Some(3));
-    assert!(said.stderr.contains("\"sockt\" is not a key that is known here"), "{said}");
+    assert!(said.stderr.contains("unknown key \"sockt\""), "{said}");
 
     for wrong in [&["why", "sha256:nonsense"][..], &["why", ""], &["why", "--count", "0"], &["why", "-n", "101"]] {
         assert_eq!(doorward(wrong).failure().status.code(), Some(2), "{wrong:?}");
@@ -547,6 +547,21 @@ fn gate_without_a_possible_auto_socket_warns_and_runs() {
     assert!(said.contains("warning: cannot create the control socket /nowhere/control.sock: its folder"), "{said}");
     assert!(said.contains("the gate runs, but commands such as"), "{said}");
     refused_plainly(&connect(made.address.into()), b"GET / HTTP/1.1\r\n\r\n");
+}
+
+/// The owner asks what is wrong just when a file has a mistake.
+#[test]
+fn status_works_while_the_configuration_is_unreadable() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let gate = Gate::start_with_control(&House::new(&pki).route("nas", backend.address()).config());
+    let config = gate.folder().join("doorward.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let broken = text.replace("name = \"nas\"", "name = \"nas");
+    assert_ne!(broken, text);
+    std::fs::write(&config, broken).unwrap();
+    let status = doorward(&["status", "--config", config.to_str().unwrap()]).success().text();
+    assert!(status.contains("The gate has been running"), "{status}");
 }
 
 /// `doorward status | head -0`, or a service whose stderr is closed.

@@ -11,10 +11,10 @@ use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
 use super::inventory::{AuthorityEntry, CertificateEntry, INVENTORY_FILE, Inventory, Kind, Notice, Signs, Store};
 use super::issue::copy;
 use super::{revoke, server};
-use crate::enrolment::{Gate, PUBLIC_PORT};
+use crate::enrolment::{Gate, PUBLIC_PORT, Service};
 use crate::files::{Access, NewFile};
 use crate::model::identity::Sha256;
-use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::model::names::{Name, ServerName};
 use crate::pki::keys::KeyType;
 use crate::pki::{Authority, IssuedCredentials};
 
@@ -33,7 +33,7 @@ pub struct CreateRequest<'a> {
     /// The first devices.
     pub devices: &'a [Name],
     /// The names that devices can reach, as far as they are known.
-    pub server_names: Vec<ServerNamePattern>,
+    pub services: Vec<Service>,
     /// The type of all keys.
     pub key_type: KeyType,
     /// Whether the server authority is limited to the domain.
@@ -90,7 +90,7 @@ pub fn create(folder: &Path, request: &CreateRequest<'_>) -> Result<Created, Err
 
     let device_folder = DeviceFolder::default();
     let root = servers.authority().certificate().clone();
-    let gate = Gate { root, server_names: request.server_names.clone(), port: PUBLIC_PORT };
+    let gate = Gate { root, services: request.services.clone(), port: PUBLIC_PORT };
     if !request.devices.is_empty() {
         files.push(device_folder.root(&gate));
     }

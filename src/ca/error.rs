@@ -178,7 +178,7 @@ impl fmt::Display for Error {
                 if let Some(kind) = kind {
                     write!(f, " signs {kind} certificates")?;
                 }
-                write!(f, "\n  available: {}", known.join(", "))
+                write!(f, "\n  there are: {}", known.join(", "))
             }
             Self::NoAuthority { folder, kind } => write!(
                 f,
@@ -204,7 +204,7 @@ impl fmt::Display for Error {
                 match (is_file, &known[..]) {
                     (true, _) => write!(f, "to revoke the certificate in that file: doorward ca revoke --file {}", shell::word(name)),
                     (false, []) => f.write_str("no device certificate was issued here"),
-                    (false, known) => write!(f, "available: {}", known.join(", ")),
+                    (false, known) => write!(f, "there are: {}", known.join(", ")),
                 }
             }
             Self::InvalidName(error) => write!(f, "{error}"),

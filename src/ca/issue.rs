@@ -7,9 +7,9 @@ use super::authority::certify_device;
 use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
 use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
 use super::signer::{self, PassphrasePrompt};
-use crate::enrolment::{Form, Gate, Kit, PUBLIC_PORT};
+use crate::enrolment::{Form, Gate, Kit, PUBLIC_PORT, Service};
 use crate::files::{Access, NewFile};
-use crate::model::names::{Name, ServerNamePattern};
+use crate::model::names::Name;
 use crate::pki::keys::KeyType;
 use crate::pki::{IssuedCredentials, Password};
 
@@ -41,13 +41,13 @@ pub struct IssuedDevice {
     pub not_after: OffsetDateTime,
 }
 
-/// Issues a certificate for a new device and writes its files. `server_names` reads from the gate's configuration what the
+/// Issues a certificate for a new device and writes its files. `services` reads from the gate's configuration what the
 /// device can reach; it is called with the rights of the folder's owner.
 pub fn device(
     store: &mut Store,
     request: &DeviceRequest<'_>,
     passphrase: PassphrasePrompt<'_>,
-    server_names: impl FnOnce() -> Vec<ServerNamePattern>,
+    services: impl FnOnce() -> Vec<Service>,
 ) -> Result<IssuedDevice, Error> {
     let name = request.name;
     check_name_is_free(&store.inventory, name)?;
@@ -57,11 +57,17 @@ pub fn device(
     let credentials = IssuedCredentials::new(certify_device(&signer, name, &key)?, key);
     let entry = CertificateEntry::issued(name.as_str(), Kind::Device, &authority.id, credentials.issued());
 
-    let gate = gate(store, server_names)?;
+    let gate = gate(store, services)?;
     store.set_output(request.folder.output());
     let (kit, password) = new_kit(name, &credentials, &gate)?;
     let mut files = kit.files(request.folder.path());
-    if !request.replace {
+    // With the certificates of an earlier device of this name, all of them revoked, its files are of no use.
+    let issued_before = store
+        .inventory
+        .certificates
+        .iter()
+        .any(|entry| entry.kind == Kind::Device && entry.name == name.as_str() && entry.issued_at.is_some());
+    if !request.replace && !issued_before {
         let existing = Store::existing(store.folder(), &files);
         if !existing.is_empty() {
             return Err(Error::Exists(existing));
@@ -80,9 +86,9 @@ pub fn device(
 }
 
 /// The gate as a device sees it.
-pub(super) fn gate(store: &Store, server_names: impl FnOnce() -> Vec<ServerNamePattern>) -> Result<Gate, Error> {
+pub(super) fn gate(store: &Store, services: impl FnOnce() -> Vec<Service>) -> Result<Gate, Error> {
     let root = store.authority_certificate(&signer::select(store, Kind::Server, None)?)?;
-    Ok(Gate { root, server_names: store.as_owner(server_names), port: PUBLIC_PORT })
+    Ok(Gate { root, services: store.as_owner(services), port: PUBLIC_PORT })
 }
 
 /// The copy of a certificate that the folder of the authorities keeps.

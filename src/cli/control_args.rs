@@ -88,11 +88,19 @@ impl ControlArgs {
             }
             Err(message) => return Err(failed(exit::NO_GATE, &message)),
         };
-        let control = config::load_control(&file).map_err(|errors| {
-            errln!("{errors}");
-            ExitCode::from(exit::CONFIG)
-        })?;
-        let places = control.socket.places();
+        let places = match config::load_control(&file) {
+            Ok(control) => control.socket.places(),
+            Err(errors) => {
+                // A gate that is running has loaded the file before it was broken, and tells these errors itself.
+                let unreadable = errors.iter().all(|error| error.key.is_empty());
+                let usual = ControlSocket::usual_places(&file);
+                if !unreadable || usual.iter().all(|place| is_missing(place)) {
+                    errln!("{errors}");
+                    return Err(exit::CONFIG.into());
+                }
+                usual
+            }
+        };
         let found = places.iter().find(|place| !is_missing(place)).or_else(|| places.first()).cloned();
         found.ok_or_else(|| {
             let message = format!(

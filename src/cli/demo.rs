@@ -32,6 +32,7 @@ use crate::config;
 use crate::config::checked::ControlSocket;
 use crate::handshake::suites::PROVIDER;
 use crate::model::names::{Name, ServerName};
+use crate::model::text::counted;
 use crate::server::Server;
 use crate::telemetry::log::Log;
 
@@ -140,7 +141,12 @@ async fn show() -> Result<()> {
     serving.abort();
     log.finish();
     folder.close()?;
-    say(&format!("Stopped; {} connections were cut. The files of the demo were removed.", stopped.cut));
+    say(&match stopped.cut {
+        0 => "Stopped. The files of the demo were removed.".to_owned(),
+        cut => {
+            format!("Stopped; {} had to be cut. The files of the demo were removed.", counted(cut as u64, "connection"))
+        }
+    });
     Ok(())
 }
 

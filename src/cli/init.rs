@@ -15,7 +15,9 @@ use crate::ca;
 use crate::ca::create::{self, CreateRequest, Created, SERVER_AUTHORITY_FILE};
 use crate::ca::device_files::DeviceFiles;
 use crate::ca::inventory::{COPIES_FOLDER, INVENTORY_FILE, Store};
+use crate::config::services;
 use crate::config::starter::{self, StarterRoute};
+use crate::enrolment::{Service, ServiceKind};
 use crate::files::{Access, NewFile};
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, ServerName, ServerNamePattern};
@@ -124,12 +126,11 @@ pub fn run(args: &InitArgs) -> Result<(), InitError> {
 pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     check(args)?;
     let folder = args.folder.join(FOLDER);
-    let names = args.routes.iter().map(|route| server_name(route, &args.domain));
-    let server_names = names.filter_map(|name| ServerNamePattern::parse(&name).ok()).collect();
+    let services = args.routes.iter().filter_map(|route| service(route, &args.domain)).collect();
     let request = CreateRequest {
         domain: &args.domain,
         devices: &args.devices,
-        server_names,
+        services,
         key_type: KeyType::default(),
         constraints: args.constraints.policy(),
         passphrase: None,
@@ -243,6 +244,12 @@ The passwords are shown only now and stored nowhere. Keep the files marked secre
         );
         out
     }
+}
+
+fn service(route: &RouteArg, domain: &ServerName) -> Option<Service> {
+    let server_name = ServerNamePattern::parse(&server_name(route, domain)).ok()?;
+    let kind = ServiceKind::of_protocols(services::protocols_of_address(route.name.as_str(), &route.backend));
+    Some(Service { server_name, kind })
 }
 
 fn server_name(route: &RouteArg, domain: &ServerName) -> String {

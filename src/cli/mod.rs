@@ -26,7 +26,7 @@ mod help;
 pub mod init;
 mod reload;
 mod run;
-mod server_names;
+mod services;
 mod sessions;
 mod share;
 mod status;

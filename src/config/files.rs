@@ -263,7 +263,7 @@ fn nature(file: &NamedFile, wanted: Wanted) -> (String, Option<String>) {
             "it is a private key",
             (wanted == Wanted::Certificates).then(|| {
                 "write the path of the certificate that \
-                 belongs to this key; keep the key secret, it is never to be handed out"
+                 belongs to this key; keep the key secret"
                     .to_owned()
             }),
         ),

@@ -42,6 +42,7 @@ pub use error::{ConfigError, ConfigErrors};
 use file_states::Seen;
 use raw::{Raw, RawControl};
 use report::{Place, Problem, Report};
+pub(crate) use suggest::nearest;
 
 /// No configuration is longer; what is must be another file.
 const LONGEST: u64 = 1024 * 1024;

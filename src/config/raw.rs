@@ -301,7 +301,7 @@ mod tests {
         let entry = if header.starts_with("[route.") { "[[route]]\n" } else { "" };
         let text = format!("{entry}{header}\n{key} = 1\n");
         let errors = parse(&text, Path::new("/none/doorward.toml")).expect_err(&text);
-        let error = errors.iter().find(|error| error.key.ends_with(key) && error.message.contains("not a key"));
+        let error = errors.iter().find(|error| error.key.ends_with(key) && error.message.starts_with("unknown key"));
         error.unwrap_or_else(|| panic!("no unknown key in {text}: {errors}")).remedy.clone()
     }
 

@@ -173,7 +173,7 @@ impl<'a> Table<'a> {
             if !self.asked.contains(&name) {
                 let line = Some(report.line(key.span().start));
                 let place = Place { line, ..self.place.child(&printed(name)) };
-                let message = format!("{} is not a key that is known here", quoted(name));
+                let message = format!("unknown key {}", quoted(name));
                 report.error(&place, message, suggest::for_key(name, &self.asked, known));
             }
         }

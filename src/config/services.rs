@@ -93,6 +93,12 @@ pub fn raw_protocols(name: &str, ports: impl IntoIterator<Item = u16>) -> Option
     SERVICES.iter().find(|service| service.words.iter().any(|word| is(word))).map(|service| service.protocols)
 }
 
+/// As [`raw_protocols`], for the address of one backend; empty for a web page.
+pub fn protocols_of_address(name: &str, backend: &str) -> &'static [&'static str] {
+    let port = backend.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    raw_protocols(name, port).unwrap_or_default()
+}
+
 /// As [`raw_protocols`], for the backends of a route.
 pub(super) fn raw_protocols_of(name: &str, backends: &[Backend]) -> Option<&'static [&'static str]> {
     raw_protocols(name, backends.iter().filter_map(port))

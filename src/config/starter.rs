@@ -73,8 +73,10 @@ impl StarterRoute {
 
     /// The line that rejects browsers at a service that is not HTTP.
     fn application_protocols(&self) -> String {
-        let port = self.backend.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-        let Some(protocols) = services::raw_protocols(&self.name, port) else { return String::new() };
+        let protocols = services::protocols_of_address(&self.name, &self.backend);
+        if protocols.is_empty() {
+            return String::new();
+        }
         let quoted: Vec<String> = protocols.iter().map(|protocol| quoted(protocol)).collect();
         format!(
             "application_protocols = [{}]   # rejects browsers, see application_protocols in the manual\n",

@@ -84,11 +84,11 @@ pub(super) fn for_key(wrong: &str, here: &[&'static str], all: &[KnownKey]) -> S
         let sections: Vec<&str> = homes.iter().map(|known| known.section.as_str()).collect();
         return format!("\"{lower}\" belongs under {}", sections.join(" or "));
     }
-    format!("remove it; the keys that are known here are: {}", here.join(", "))
+    format!("remove it; the keys of this section are: {}", here.join(", "))
 }
 
 /// The one of `known` that `wrong` was probably meant to be.
-pub(super) fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wrong: &str, known: &[&'a str]) -> Option<&'a str> {
     // One slip in a short word, two in a longer one; more would guess at anything.
     let slips = match wrong.chars().count() {
         0..=2 => 0,

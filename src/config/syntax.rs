@@ -40,6 +40,10 @@ fn hint(line: &str, said: &str) -> String {
     }
     let Some((key, value)) = line.split_once('=') else {
         return match line.split_once(':') {
+            // A line of a list, whose texts may hold colons.
+            _ if line.matches('"').count() % 2 == 1 => {
+                "a text begins and ends with the same quote: put the missing \" there".to_owned()
+            }
             Some((key, value)) if !key.contains('"') => {
                 format!("write = and not a colon: {} = \"{}\"", plain(key), plain(value))
             }
@@ -95,6 +99,7 @@ mod tests {
             ("name = \"nas", Some(0), "put a \" at its end"),
             ("name =", Some(0), "after the equals sign"),
             ("name: nas", Some(0), "name = \"nas\""),
+            ("deny = [\nsha256:00ff\",  # alice\n]", Some(9), "the missing \""),
             ("name = \u{201c}nas\u{201d}", Some(0), "typographic"),
             ("chain = \"C:\\pki\\x.pem\"", Some(0), "write / in paths"),
             ("[certificate\nx = 1", Some(0), "a section is written"),

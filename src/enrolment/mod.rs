@@ -35,19 +35,63 @@ pub const ROOT_FILE: &str = "server-ca.crt";
 pub struct Gate {
     /// The certificate of the authority that vouches for the gate.
     pub root: CertificateDer<'static>,
-    /// The server names of the gate.
-    pub server_names: Vec<ServerNamePattern>,
+    /// What can be reached through it.
+    pub services: Vec<Service>,
     /// The port that the router forwards: [`PUBLIC_PORT`], as a rule.
     pub port: u16,
 }
 
+/// A service behind the gate, as a device sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The server name that leads to it.
+    pub server_name: ServerNamePattern,
+    /// Which program uses it.
+    pub kind: ServiceKind,
+}
+
+/// Which program uses a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceKind {
+    /// A browser, for all that is known.
+    Web,
+    /// ssh.
+    Ssh,
+    /// Another one; its route refuses browsers.
+    Other,
+}
+
+impl ServiceKind {
+    /// The kind of a route with these application protocols (ALPN); none if any client is admitted.
+    pub fn of_protocols<T: AsRef<[u8]>>(protocols: &[T]) -> Self {
+        let has = |name: &[u8]| protocols.iter().any(|protocol| protocol.as_ref() == name);
+        if protocols.is_empty() || has(b"h2") || has(b"http/1.1") {
+            Self::Web
+        } else if has(b"ssh") {
+            Self::Ssh
+        } else {
+            Self::Other
+        }
+    }
+}
+
 impl Gate {
-    /// The names that a device can connect to as they are.
-    fn exact_names(&self) -> impl Iterator<Item = &ServerName> {
-        self.server_names.iter().filter_map(|pattern| match pattern {
-            ServerNamePattern::Exact(name) => Some(name),
-            ServerNamePattern::Wildcard(_) | ServerNamePattern::Default => None,
+    /// The names that a browser can open as they are.
+    fn web_names(&self) -> impl Iterator<Item = &ServerName> {
+        self.services.iter().filter(|service| service.kind == ServiceKind::Web).filter_map(|service| {
+            match &service.server_name {
+                ServerNamePattern::Exact(name) => Some(name),
+                ServerNamePattern::Wildcard(_) | ServerNamePattern::Default => None,
+            }
         })
+    }
+
+    /// The names that ssh connects to; all names if it is not known which they are. The pattern for every name is left out:
+    /// all ssh connections would go through the gate.
+    fn ssh_names(&self) -> Vec<ServerNamePattern> {
+        let known = self.services.iter().any(|service| service.kind == ServiceKind::Ssh);
+        let used = self.services.iter().filter(|service| !known || service.kind == ServiceKind::Ssh);
+        used.map(|service| service.server_name.clone()).filter(|name| *name != ServerNamePattern::Default).collect()
     }
 
     /// The root as PEM: the contents of [`ROOT_FILE`].
@@ -214,7 +258,8 @@ mod tests {
         params.distinguished_name.push(DnType::CommonName, name);
         let root = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate").der().clone();
         let nas = ServerNamePattern::parse("nas.home.example").expect("a name");
-        let gate = Gate { root, server_names: vec![nas], port: PUBLIC_PORT };
+        let nas = Service { server_name: nas, kind: ServiceKind::Web };
+        let gate = Gate { root, services: vec![nas], port: PUBLIC_PORT };
         let name = Name::parse("alice-phone").expect("a name");
         let issued = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
         let device = Device { name, certificate: issued.certificate().clone(), key: issued.key() };

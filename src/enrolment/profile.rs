@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn identifier_is_one_for_each_device_and_authority() {
         let identifier = |device: &str, certificate: &[u8], root: &[u8]| {
-            let gate = Gate { root: root.to_vec().into(), server_names: Vec::new(), port: 443 };
+            let gate = Gate { root: root.to_vec().into(), services: Vec::new(), port: 443 };
             let device = Name::parse(device).expect("a name");
             let profile = profile(&device, &certificate.into(), &gate, "Doorward", b"archive").expect("a profile");
             let profile = Value::from_reader_xml(&*profile).expect("a property list");

@@ -34,13 +34,13 @@ pub fn advice(refusal: &Refusal) -> String {
             let asked = refusal.server_name.as_deref().unwrap_or_default();
             format!(
                 "If it should lead somewhere, add \"{asked}\" to server_names of a route; otherwise \
-                 correct the name on the device, or leave strangers to guess."
+                 correct the name on the device. If it was a stranger, ignore it."
             )
         }
         (Reason::CertificateRequired, _) => {
             "If this was one of your devices: install its .p12 file there. If it is installed already, the browser or app \
-             did not show it: close it wholly, open it again, and choose the certificate when asked. No client shows one \
-             whose key the gate does not take, such as Ed448 or RSA-PSS."
+             did not show it: close it completely, open it again, and choose the certificate when asked. A certificate that \
+             Doorward did not issue may have a key that the gate does not accept, such as Ed448 or RSA-PSS."
                 .to_owned()
         }
         (

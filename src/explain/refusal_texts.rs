@@ -8,7 +8,7 @@ use super::fragments;
 use super::recent::Refusal;
 use super::who;
 use crate::model::identity::key;
-use crate::model::rejection::{Cause, Protocol, Reason};
+use crate::model::rejection::{Alert, Cause, Protocol, Reason};
 use crate::model::text::{date, duration};
 
 /// The fixed words about a reason.
@@ -58,11 +58,11 @@ pub const fn words(reason: Reason) -> Words {
         Reason::Draining => ("the gate was being stopped", "The gate was being stopped. Try again when it runs."),
         Reason::ClientHelloTimeout => (
             "connected and said nothing",
-            "Most such connections are scanners. A device of yours has a bad link, or does not start TLS at all.",
+            "Most such connections are scanners. If it was one of your devices, its network is bad, or its program does not use TLS.",
         ),
         Reason::ClientHelloClosedEarly => (
             "connected and hung up",
-            "Most such connections are scanners. A device of yours has a bad link, or does not start TLS at all.",
+            "Most such connections are scanners. If it was one of your devices, its network is bad, or its program does not use TLS.",
         ),
         Reason::NotTls => (
             "spoke something other than TLS",
@@ -92,7 +92,8 @@ pub const fn words(reason: Reason) -> Words {
         }
         Reason::NoApplicationProtocol => (
             "speaks none of the route's protocols",
-            "The client offers only protocols that application_protocols of the route does not have.",
+            "Probably a browser was used for a route that is not a web page, such as ssh. Use that service's program, or open the \
+             name of a web route. The protocols that a route accepts: application_protocols in doorward.toml.",
         ),
         Reason::Misbehaved => (
             "broke the rules of TLS",
@@ -100,8 +101,8 @@ pub const fn words(reason: Reason) -> Words {
         ),
         Reason::PeerAlert => (
             "did not trust the gate",
-            "The client refused the gate. Most often it does not trust the gate's certificate: install \
-             pki/server-ca.pem on it.",
+            "The client ended the handshake. Most often it does not trust the gate's certificate: install \
+             devices/server-ca.crt on it.",
         ),
         Reason::HandshakeTimeout => (
             "began and did not finish in time",
@@ -113,8 +114,8 @@ pub const fn words(reason: Reason) -> Words {
         ),
         Reason::CertificateRequired => (
             "showed no certificate",
-            "The device has no certificate installed, or its app cannot show one. Install its .p12 file. TLS \
-             clients also show none whose key is of a kind that the gate does not take, such as Ed448 \
+            "The device has no certificate installed, or its app cannot show one. Install its .p12 file. \
+             A certificate that Doorward did not issue may have a key that the gate does not accept, such as Ed448 \
              or RSA-PSS.",
         ),
         Reason::UnknownCa => (
@@ -155,7 +156,7 @@ pub const fn words(reason: Reason) -> Words {
         ),
         Reason::WrongPurpose => (
             "its certificate is not for devices",
-            "The certificate is not for clients; a server's, say. Issue one for a client (doorward ca device \
+            "The certificate is not for clients: it may be a server's. Issue one for the device (doorward ca device \
              NAME; mkcert: -client before the name).",
         ),
         Reason::UnsupportedKey => (
@@ -180,7 +181,7 @@ pub const fn words(reason: Reason) -> Words {
         ),
         Reason::BackendRefused => (
             "the service behind is not running",
-            "Nothing listens where backends says. Is the service started, and the port right?",
+            "No service answers at the address in backends. Is it running, and is the port right?",
         ),
         Reason::BackendTimeout => (
             "the service behind did not answer",
@@ -265,7 +266,13 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
             format!("{source} asked for {asked}, but speaks none of the protocols that the route {route} offers.")
         }
         Reason::Misbehaved => format!("{source} broke the rules of TLS: {detail}."),
-        Reason::PeerAlert => format!("{source} asked for {asked} and then refused the gate: {detail}."),
+        Reason::PeerAlert => match &refusal.cause {
+            // bad_certificate to certificate_unknown, and unknown_ca (RFC 8446 section 6).
+            Cause::PeerAlert(Alert(42..=46 | 48)) => {
+                format!("{source} asked for {asked} and does not trust the gate's certificate: {detail}.")
+            }
+            _ => format!("{source} asked for {asked} and ended the handshake: {detail}."),
+        },
         Reason::HandshakeTimeout => {
             format!("{source} asked for {asked} and did not finish the TLS handshake in time.")
         }

@@ -36,7 +36,7 @@ fn export_writes_certificate_and_matching_key() {
     assert!(!home.path("stick3/alice-phone-key.pem").exists());
 
     refused(home.ca(&["export", "bob"]), 2, &["no device named \"bob\"", "doorward ca list"]);
-    refused(home.ca(&["export", "--authority", "x"]), 2, &["available: servers, devices"]);
+    refused(home.ca(&["export", "--authority", "x"]), 2, &["there are: servers, devices"]);
 }
 
 #[test]

@@ -209,7 +209,8 @@ fn unknown_state_of_the_gate_is_not_reported_as_stopped() {
     write("[control]\nsocket = \"control.sock\"\n");
     let revoked = home.ca(&["revoke", "alice-phone"]).success();
     assert!(
-        revoked.stderr.contains("No gate is running here") && revoked.stderr.contains("when it starts"),
+        revoked.stderr.contains("No gate is running here")
+            && revoked.stderr.contains("that you start will load the change"),
         "{revoked}"
     );
     let revoked = home.ca(&["revoke", "alice-phone", "--format", "json"]).success();

@@ -114,10 +114,13 @@ fn name_of_a_device_is_unique() {
     refused(home.ca(&["device", "any"]), 2, &["is reserved"]);
     refused(home.ca(&["device", "../up"]), 2, &["may not"]);
     assert_eq!(home.files(), before);
-    // Once revoked, the name is free again, but its files are not overwritten by mistake.
+    // Once revoked, the name is free again, and the files of the revoked certificate are replaced.
     home.ca(&["revoke", "alice-phone"]).not_proved();
-    refused(home.ca(&["device", "alice-phone"]), 7, &["devices/alice-phone.p12", "--force"]);
-    home.ca(&["device", "alice-phone", "--force"]).success();
+    home.ca(&["device", "alice-phone"]).success();
+    let archive = |files: &[(std::path::PathBuf, Vec<u8>)]| {
+        files.iter().find(|(path, _)| path.ends_with("devices/alice-phone.p12")).unwrap().1.clone()
+    };
+    assert_ne!(archive(&home.files()), archive(&before));
     assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone valid"]);
 }
 

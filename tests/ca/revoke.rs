@@ -93,7 +93,7 @@ fn revocation_errors_say_what_to_do() {
     let stranger = stranger.to_str().unwrap();
     let server = home.list()[0]["serial"].as_str().unwrap().to_owned();
     for (arguments, words) in [
-        (&["revoke", "bob-laptop"][..], &["no device named \"bob-laptop\"", "available: alice-phone"][..]),
+        (&["revoke", "bob-laptop"][..], &["no device named \"bob-laptop\"", "there are: alice-phone"][..]),
         (&["revoke", "devices/alice-phone.pem"], &["--file devices/alice-phone.pem"]),
         (&["revoke", "--file", stranger], &["none of the authorities", "deny = [\"sha256:"]),
         (&["revoke", "--file", "devices/alice-phone-key.pem"], &["no certificate found in"]),

@@ -133,7 +133,12 @@ fn an_address_in_use_refuses_the_whole_reload() {
     assert_eq!(refused.status.code(), Some(3), "{refused}");
     let expected = format!("cannot listen on {taken} (listener \"taken\"): Address already in use");
     assert!(refused.stderr.contains(&expected), "{refused}");
-    assert!(refused.stderr.contains("another program listens there: stop it, or choose another port"), "{refused}");
+    assert!(
+        refused
+            .stderr
+            .contains("another process listens there (a second doorward run?): stop it, or choose another port"),
+        "{refused}"
+    );
 
     assert_closed(free);
     let status = doorward_at_socket(&gate, &["status"]).text();

@@ -12,7 +12,7 @@ use crate::ca::device_files::DeviceFolder;
 use crate::ca::inventory::Store;
 use crate::ca::issue::{self, DeviceRequest};
 use crate::cli::exit;
-use crate::cli::server_names::configured_server_names;
+use crate::cli::services::configured_services;
 use crate::cli::share::{self, LinkArgs};
 use crate::model::names::Name;
 use crate::pki::keys::KeyType;
@@ -73,7 +73,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
         replace: args.force,
     };
     let config = store.path("../doorward.toml");
-    let issued = issue::device(&mut store, &request, &args.passphrase.prompt(), || configured_server_names(&config))
+    let issued = issue::device(&mut store, &request, &args.passphrase.prompt(), || configured_services(&config))
         .map_err(CaError::with_remedy(
             "these files are useless to a new device: move them away, or replace them with --force",
         ))?;

@@ -11,7 +11,7 @@ use crate::cli::{ConfigArg, FROM_INIT};
 /// The folder of the authorities.
 #[derive(Args, Clone, Debug)]
 pub(super) struct FolderArg {
-    /// The folder of the authorities [default: "pki" beside the configuration, or in the current folder]
+    /// The folder of the authorities, or the one above it [default: "pki" beside the configuration, or in the current folder]
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
 
@@ -20,7 +20,7 @@ pub(super) struct FolderArg {
 }
 
 /// The default name of the folder.
-pub(super) const FOLDER: &str = "pki";
+pub(in crate::cli) const FOLDER: &str = "pki";
 
 impl FolderArg {
     /// The folder for new authorities.
@@ -32,7 +32,9 @@ impl FolderArg {
     /// The folder of existing authorities.
     fn existing(&self) -> PathBuf {
         if let Some(folder) = &self.folder {
-            return folder.clone();
+            // `doorward init` and `share` take the folder above it.
+            let within = folder.join(FOLDER);
+            return if !Store::is_in(folder) && Store::is_in(&within) { within } else { folder.clone() };
         }
         let beside_config = self.config.path().ok().map(|file| beside(&file));
         let usual = [FOLDER.into(), beside(Path::new(FROM_INIT))];

@@ -120,7 +120,7 @@ fn not_running(file: &Path, change: Change<'_>) -> Outcome {
             "no gate runs with {shown}, and one that starts would not use the change: {missing}"
         ));
     }
-    let text = "No gate is running here. It reads the change when it starts; a gate that runs elsewhere needs: doorward \
+    let text = "No gate is running here. A gate that you start will load the change; one that runs elsewhere needs: doorward \
                 reload\n";
     Outcome { in_force: false, after_restart: true, sessions_cut: 0, text: text.to_owned(), problem: None }
 }

@@ -20,7 +20,7 @@ mod running_gate;
 mod server;
 
 pub use constraints::NameConstraintsArg;
-pub(super) use folder::notify;
+pub(super) use folder::{FOLDER, notify};
 pub(super) use parse::{parse_device, parse_domain};
 
 use std::process::ExitCode;

@@ -11,7 +11,7 @@ use super::output::{device_text, print, share_command};
 use super::server::{self, IssueArgs};
 use crate::ca::device_files::{DeviceFiles, DeviceFolder};
 use crate::ca::renew::{self, RenewalRequest, RenewedDevice};
-use crate::cli::server_names::configured_server_names;
+use crate::cli::services::configured_services;
 
 /// The options of `doorward ca renew`.
 #[derive(Args, Debug)]
@@ -66,7 +66,7 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     };
     let config = store.path("../doorward.toml");
     let passphrase = args.issue.passphrase.prompt();
-    let renewed = renew::device(&mut store, &request, &passphrase, || configured_server_names(&config)).map_err(
+    let renewed = renew::device(&mut store, &request, &passphrase, || configured_services(&config)).map_err(
         CaError::with_remedy(
             "they are not files of this device: choose another --output, or replace them with --force",
         ),

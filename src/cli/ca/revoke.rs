@@ -132,6 +132,9 @@ fn text(revoked: &Revoked) -> String {
             ),
         });
     }
+    if revoked.certificates.is_empty() {
+        out.push_str("No certificate was named, so none was revoked. The revocation lists were written again:\n");
+    }
     for name in &revoked.still_valid {
         out.push_str(&format!(
             "warning: {name} has another certificate, which is still valid (a renewal keeps the key, so it may be on the \

@@ -105,7 +105,7 @@ fn no_device(folder: &Path, devices: &Path, name: &Name) -> String {
     let mut names: Vec<String> =
         files.filter_map(|file| file.file_name().to_str()?.strip_suffix("-key.pem").map(str::to_owned)).collect();
     names.sort_unstable();
-    let there = if names.is_empty() { String::new() } else { format!("\n  devices there: {}", names.join(", ")) };
+    let there = if names.is_empty() { String::new() } else { format!("\n  there are: {}", names.join(", ")) };
     format!(
         "no device called {name} in {}{there}\n  files that were written elsewhere (--output) must be moved there first\n  to \
          issue a new device: doorward ca device {name} --folder {}",

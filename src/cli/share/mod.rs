@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::server_names::configured_server_names;
+use super::services::configured_services;
 use super::{Format, exit, failed};
 use crate::enrolment::link::Reach;
 use crate::enrolment::{Gate, Kit, PUBLIC_PORT};
@@ -118,8 +118,8 @@ pub(super) fn new_link_hint(command: &str) -> String {
 fn prepare(args: &ShareArgs) -> Result<(Kit, Password), NotShared> {
     let device = files::device(&args.folder, &args.device).map_err(|error| NotShared::new(exit::USAGE, error))?;
     let root = files::root(&args.folder, &device)?;
-    let server_names = configured_server_names(&args.folder.join("doorward.toml"));
-    let gate = Gate { root, server_names, port: PUBLIC_PORT };
+    let services = configured_services(&args.folder.join("doorward.toml"));
+    let gate = Gate { root, services, port: PUBLIC_PORT };
     let password = Password::generate().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     let kit = Kit::new(&gate, &device, &password).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     Ok((kit, password))

@@ -321,11 +321,7 @@ fn unknown_kind(text: &str, kind: &str) -> Problem {
     let hint = meant.map(|kind| format!("did you mean \"{kind}:\"? ")).unwrap_or_default();
     let serial = if kind == "serial" { "a serial number may only be denied, under [client_auth]; " } else { "" };
     Problem::new(
-        format!(
-            "{} begins with \"{}:\", which is not a kind of name that is known here",
-            quoted(text),
-            printable(kind, 40)
-        ),
+        format!("{} begins with \"{}:\", which is an unknown kind of name", quoted(text), printable(kind, 40)),
         format!("{hint}{serial}the kinds are {}; or write a name alone, as in \"alice-phone\"", kinds.join(" ")),
     )
 }

@@ -1,7 +1,7 @@
 //! `[control]`: the socket on which a running gate answers.
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The socket on which the running gate answers requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,11 @@ impl ControlSocket {
                 )
             }
         }
+    }
+
+    /// Where a gate with `socket = "auto"` in this configuration file may have made it.
+    pub fn usual_places(config: &Path) -> Vec<PathBuf> {
+        Self::Auto(config.with_file_name(Self::NAME)).places()
     }
 
     /// Where a gate may have made it, most likely path first: for the commands that connect to it.

@@ -118,7 +118,7 @@ pub(in crate::config) fn backend(text: &str, folder: &Path) -> Result<Backend, P
         };
         let host = if host.is_empty() { "192.168.1.10".to_owned() } else { host };
         return Err(Problem::new(
-            format!("{} has no port, so it is not known which service of that machine is meant", quoted(text)),
+            format!("{} has no port", quoted(text)),
             format!(
                 "write the port that the service listens on after the address: {} for SSH, {} for a web page",
                 quoted(&format!("{host}:22")),

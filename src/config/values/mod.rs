@@ -21,10 +21,7 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Proble
     let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     let meant = suggest::nearest(&text.to_ascii_lowercase().replace('-', "_"), &known);
     let hint = meant.map(|word| format!("did you mean \"{word}\"? ")).unwrap_or_default();
-    Err(Problem::new(
-        format!("{} is not a word that is known here", quoted(text)),
-        format!("{hint}write one of {}", listed(&known, "or")),
-    ))
+    Err(Problem::new(format!("unknown value {}", quoted(text)), format!("{hint}write one of {}", listed(&known, "or"))))
 }
 
 /// `"a", "b" or "c"`.

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use super::{Instructions, word};
 use crate::enrolment::{Form, ROOT_FILE};
-use crate::model::names::ServerNamePattern;
 
 impl Instructions {
     /// The commands for the store that Chromium reads on Linux.
@@ -38,14 +37,9 @@ impl Instructions {
         )
     }
 
-    /// The patterns for `Host`. The one for every name is left out: all ssh connections would go through the gate.
-    pub(super) fn ssh_hosts(&self) -> impl Iterator<Item = &ServerNamePattern> {
-        self.server_names.iter().filter(|pattern| **pattern != ServerNamePattern::Default)
-    }
-
     /// The section of `~/.ssh/config`. The manual explains each option.
     pub(super) fn ssh_host(&self) -> String {
-        let hosts: Vec<String> = self.ssh_hosts().map(ToString::to_string).collect();
+        let hosts: Vec<String> = self.ssh_names.iter().map(ToString::to_string).collect();
         format!(
             "Host {}\n  ProxyCommand openssl s_client -quiet -verify_quiet -verify_return_error -verify_hostname %h \
              -servername %h -connect %h:{} -CAfile ~/doorward/{ROOT_FILE} -cert ~/doorward/{} -key ~/doorward/{}\n",
@@ -61,7 +55,7 @@ impl Instructions {
         let mut out = format!("# OpenSSH on {}. Append this to ~/.ssh/config, and put into ~/doorward:\n", self.device);
         let [certificate, key] = [Form::Certificate, Form::Key].map(|form| self.file(form));
         let _ = writeln!(out, "#   {ROOT_FILE} {certificate} {key}");
-        if self.ssh_hosts().next().is_some() {
+        if !self.ssh_names.is_empty() {
             out.push_str(&self.ssh_host());
         }
         out

@@ -48,7 +48,7 @@ pub(super) struct Instructions {
     root: String,
     root_fingerprint: String,
     root_is_constrained: bool,
-    server_names: Vec<ServerNamePattern>,
+    ssh_names: Vec<ServerNamePattern>,
     urls: Vec<String>,
     example_url: String,
     port: u16,
@@ -58,8 +58,8 @@ impl Instructions {
     pub(super) fn new(gate: &Gate, device: &Name, identity: &Identity, root: &Identity) -> Self {
         let end = if gate.port == PUBLIC_PORT { "/".to_owned() } else { format!(":{}/", gate.port) };
         let url = |host: &str| format!("https://{host}{end}");
-        let urls: Vec<String> = gate.exact_names().map(|name| url(name.as_str())).collect();
-        let domain = gate.server_names.iter().find_map(|pattern| match pattern {
+        let urls: Vec<String> = gate.web_names().map(|name| url(name.as_str())).collect();
+        let domain = gate.services.iter().find_map(|service| match &service.server_name {
             ServerNamePattern::Wildcard(domain) => Some(domain),
             ServerNamePattern::Exact(_) | ServerNamePattern::Default => None,
         });
@@ -75,7 +75,7 @@ impl Instructions {
             root: printable(&root.display_name(), ROOT_NAME_MAX),
             root_fingerprint: spaced_hex(&root.fingerprint),
             root_is_constrained: is_constrained(&gate.root),
-            server_names: gate.server_names.clone(),
+            ssh_names: gate.ssh_names(),
             urls,
             example_url,
             port: gate.port,
@@ -181,7 +181,7 @@ impl Instructions {
             "curl" => html! { (self.curl()) },
             "curl_archive" => html! { (self.curl_archive()) },
             "ssh" => html! {
-                @if self.ssh_hosts().next().is_some() {
+                @if !self.ssh_names.is_empty() {
                     p {
                         b { "ssh, sftp, scp, rsync" } ": append " code { (self.file(Form::SshConfig)) } " to "
                         code { "~/.ssh/config" } ":"
@@ -291,6 +291,7 @@ mod tests {
 
     use super::*;
     use crate::ca::{DeviceAuthority, ServerAuthority};
+    use crate::enrolment::{Service, ServiceKind};
     use crate::model::names::ServerName;
 
     const LINK: &str = "/0123456789abcdef0123456789abcdef";
@@ -301,9 +302,13 @@ mod tests {
             ServerAuthority::new(&domain).expect("an authority").authority().certificate().clone();
         let name = Name::parse("alice-phone").expect("a name");
         let device = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
-        let server_names = names.iter().map(|name| ServerNamePattern::parse(name).expect("a name")).collect();
+        let service = |name: &&str| Service {
+            server_name: ServerNamePattern::parse(name).expect("a name"),
+            kind: if name.starts_with("ssh.") { ServiceKind::Ssh } else { ServiceKind::Web },
+        };
+        let services = names.iter().map(service).collect();
         let identity = |der: &CertificateDer<'_>| Identity::from_certificate(der, false).expect("a certificate");
-        let gate = Gate { root: root.clone(), server_names, port };
+        let gate = Gate { root: root.clone(), services, port };
         Instructions::new(&gate, &name, &identity(device.certificate()), &identity(&root))
     }
 

@@ -1,5 +1,7 @@
 //! `doorward check`: every error, every warning, and the table of which clients may use which routes.
 
+mod devices;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -52,11 +54,12 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     // The limit of open files as for a gate started from this shell.
     let descriptors = Descriptors::of_a_gate();
     let warning = descriptors.warning(&config);
-    if let Some(warning) = &warning {
+    let warnings: Vec<String> = devices::warnings(&config).into_iter().chain(warning).collect();
+    for warning in &warnings {
         errln!("warning: {warning}");
     }
     let mut table = table(&config);
-    table.warnings.extend(warning);
+    table.warnings.extend(warnings);
     match args.format {
         Format::Text => outln!("{}", text(&table).trim_end_matches('\n')),
         Format::Json => match serde_json::to_string_pretty(&table) {
