@@ -346,7 +346,7 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
             "{} was let in, but the name of what the route {route} leads to cannot be looked up: {detail}.",
             who(refusal)
         ),
-        Reason::Internal => format!("{source} was turned away by a fault of the gate: {detail}."),
+        Reason::Internal => format!("{source} was refused because of a fault in the gate: {detail}."),
     }
 }
 
@@ -413,7 +413,7 @@ pub fn detail(cause: &Cause) -> String {
             format!("the certificate, or one above it, is not valid before {}", fragments::moment(*not_before))
         }
         Cause::ValidityReversed => "the certificate, or one above it, expires before it begins to be valid".to_owned(),
-        Cause::Revoked => "a revocation list has the certificate".to_owned(),
+        Cause::Revoked => "a revocation list contains the certificate".to_owned(),
         Cause::Denied(entry) => fragments::deny_entry(entry),
         Cause::RevocationUnknown { issuer, fault } => fragments::list(issuer.as_ref(), *fault),
         Cause::RevocationListExpired { next_update, .. } => {
@@ -432,7 +432,7 @@ pub fn detail(cause: &Cause) -> String {
         }
         Cause::BadSignature => "the client's signature was not made with the key of its certificate".to_owned(),
         Cause::InvalidCertificate(fault) => fragments::certificate(fault),
-        Cause::Unverified => "the certificate was not verified, and allow does not have unverified".to_owned(),
+        Cause::Unverified => "the certificate was not verified, and allow does not contain unverified".to_owned(),
         Cause::NameNotAllowed { name, name_constrained } => fragments::not_allowed(name, *name_constrained),
         Cause::BackendTimeout { backend } => format!("{backend}: no answer within timeouts.dial"),
         Cause::BackendRefused { backend, error }
