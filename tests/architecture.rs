@@ -117,8 +117,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("src can be read") {
-        let path = entry.expect("src can be read").path();
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("a readable folder").path();
         if path.is_dir() {
             sources(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -293,6 +293,29 @@ fn modules_of_one_folder_do_not_import_each_other_in_a_circle() {
         }
     }
     assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+/// The most lines of a file: one that grows longer is divided by subject.
+const LINES: usize = 450;
+
+#[test]
+fn files_are_short_enough_to_read() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in ["src", "tests", "benches"] {
+        let before = found.len();
+        sources(&root.join(folder), &mut found);
+        assert!(found.len() > before + 10, "only {} files in {folder}", found.len() - before);
+    }
+    // What `tests/fuzz/run` builds.
+    found.retain(|path| !path.starts_with(root.join("tests/fuzz/target")));
+    let long: Vec<String> = found
+        .iter()
+        .map(|path| (path, fs::read_to_string(path).expect("a source file").lines().count()))
+        .filter(|(_, lines)| *lines > LINES)
+        .map(|(path, lines)| format!("{} has {lines} lines, {LINES} are the most", path.display()))
+        .collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::model::identity::Identity;
 pub enum Kind {
     /// A certificate of the gate's own.
     Server,
-    /// An authority that vouches for clients.
+    /// An authority that signs client certificates.
     TrustAnchor,
     /// An authority's list of certificates that no longer count.
     RevocationList,
@@ -34,7 +34,7 @@ impl Kind {
     pub const fn words(self) -> &'static str {
         match self {
             Self::Server => "the gate's own certificate",
-            Self::TrustAnchor => "the authority that vouches for your devices",
+            Self::TrustAnchor => "the authority that signed your devices' certificates",
             Self::RevocationList => "the list of revoked certificates",
             Self::Device => "the certificate of the device",
         }

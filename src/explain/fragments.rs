@@ -5,7 +5,8 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::model::names::{ServerName, printable};
 use crate::model::rejection::{
-    AddressList, CertificateFault, DenyEntry, HelloFault, ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
+    AddressList, Alert, Cause, CertificateFault, DenyEntry, HelloFault, ListFault, LookUp, Protocol, ProxyHeaderFault,
+    Signer, Text,
 };
 
 /// The longest text of a client's choice, in bytes.
@@ -22,13 +23,13 @@ pub(super) fn cut(mut text: String, max: usize) -> Box<str> {
 }
 
 pub(super) fn share(limit: &str, share: usize) -> String {
-    format!("connections without a valid certificate get half of {limit}, which is {share}, and all of it is in use")
+    format!("connections without a valid certificate may use half of {limit} ({share}), and all of those are in use")
 }
 
 pub(super) fn address_list(list: AddressList) -> String {
     match list {
-        AddressList::Denied(net) => format!("deny_sources has {net}"),
-        AddressList::NotAllowed => "allow_sources does not have this address".to_owned(),
+        AddressList::Denied(net) => format!("deny_sources contains {net}"),
+        AddressList::NotAllowed => "allow_sources does not contain this address".to_owned(),
     }
 }
 
@@ -65,8 +66,8 @@ pub(super) const fn protocol(protocol: Protocol) -> &'static str {
 pub(super) fn hello(fault: &HelloFault) -> String {
     match fault {
         HelloFault::Unreadable(text) => text.to_string(),
-        HelloFault::TrailingBytes => "bytes behind the ClientHello".to_owned(),
-        HelloFault::Truncated => "a ClientHello that is shorter than it says".to_owned(),
+        HelloFault::TrailingBytes => "extra bytes after the ClientHello".to_owned(),
+        HelloFault::Truncated => "a ClientHello that is shorter than its length field says".to_owned(),
     }
 }
 
@@ -82,8 +83,8 @@ pub fn moment(seconds: i64) -> String {
 
 pub(super) fn deny_entry(entry: &DenyEntry) -> String {
     match entry {
-        DenyEntry::Fingerprint(fingerprint) => format!("deny has sha256:{fingerprint}"),
-        DenyEntry::Serial(serial) => format!("deny has serial:{serial}"),
+        DenyEntry::Fingerprint(fingerprint) => format!("deny contains sha256:{fingerprint}"),
+        DenyEntry::Serial(serial) => format!("deny contains serial:{serial}"),
     }
 }
 
@@ -92,21 +93,21 @@ pub(super) fn list(issuer: Option<&Text>, fault: ListFault) -> String {
     match fault {
         ListFault::Missing => format!("no revocation list of {issuer}"),
         ListFault::OtherAuthority => {
-            format!("the revocation list of {issuer} is that of another authority of this name")
+            format!("the revocation list of {issuer} was signed by another authority of the same name")
         }
         ListFault::NotPermitted => {
             format!("the certificate of {issuer} does not permit it to sign revocation lists (cRLSign)")
         }
-        ListFault::OtherScope => format!("no revocation list of {issuer} speaks for this certificate"),
+        ListFault::OtherScope => format!("no revocation list of {issuer} covers this certificate"),
     }
 }
 
 pub(super) fn key(signer: Signer, key: Option<&Text>) -> String {
     match (signer, key) {
         (Signer::Device, Some(key)) => format!("its key is {key}"),
-        (Signer::Device, None) => "its key is of an unknown kind".to_owned(),
+        (Signer::Device, None) => "its key is of an unknown type".to_owned(),
         (Signer::Issuer, Some(key)) => format!("its issuer's key is {key}"),
-        (Signer::Issuer, None) => "an issuer's key is of an unknown kind".to_owned(),
+        (Signer::Issuer, None) => "its issuer's key is of an unknown type".to_owned(),
     }
 }
 
@@ -120,39 +121,37 @@ pub(super) const fn signer(signer: Signer) -> &'static str {
 pub(super) fn certificate(fault: &CertificateFault) -> String {
     match fault {
         CertificateFault::Unreadable => "it cannot be read as an X.509 certificate",
-        CertificateFault::BadEncoding => "it is not encoded as DER requires",
+        CertificateFault::BadEncoding => "its encoding is not valid DER",
         CertificateFault::Version1 => {
-            "it is an X.509 version 1 certificate, as \"openssl x509 -req\" makes them without -extfile, and version 3 is \
-             needed"
+            "it is an X.509 version 1 certificate, as \"openssl x509 -req\" creates without -extfile; version 3 is \
+             required"
         }
-        CertificateFault::AuthorityAsDevice => {
-            "it is the certificate of an authority (CA:TRUE), and no device may show one"
-        }
+        CertificateFault::AuthorityAsDevice => "it is an authority's certificate (CA:TRUE), which devices must not use",
         CertificateFault::IssuerNotAuthority => {
             "its issuer is not an authority (the issuer's certificate lacks CA:TRUE)"
         }
-        CertificateFault::PathLength => {
-            "more authorities are between it and trust than one of them permits (pathlen)"
-        }
-        CertificateFault::NameConstraints => "its names are outside those that an authority above it may vouch for",
+        CertificateFault::PathLength => "its path is longer than an authority in it permits (pathlen)",
+        CertificateFault::NameConstraints => "its names violate the name constraints of an authority above it",
         CertificateFault::CriticalExtension => {
-            "it, or one above it, has a critical extension that is not known here"
+            "it, or a certificate above it, has a critical extension that the gate does not support"
         }
         CertificateFault::EmptyUsage => "its extended key usage is empty",
-        CertificateFault::AlgorithmMismatch => "it names two different signature algorithms",
-        CertificateFault::Extension => "one of its extensions is there twice or cannot be read",
-        CertificateFault::Validity => "it expires before it begins to be valid",
-        CertificateFault::PathDepth => "more than six authorities are between it and trust",
-        CertificateFault::TooMuchWork => "finding its way to trust takes too much work",
+        CertificateFault::AlgorithmMismatch => "it states two different signature algorithms",
+        CertificateFault::Extension => "one of its extensions occurs twice or cannot be read",
+        CertificateFault::Validity => "its validity ends before it begins",
+        CertificateFault::PathDepth => "its path has more than six intermediate certificates",
+        CertificateFault::TooMuchWork => "finding its path takes too many signature checks",
         CertificateFault::TooManyExtensions(most) => return format!("it has more than {most} extensions"),
         CertificateFault::TooManyCertificates(count) => {
-            return format!("{count} certificates beside the client's own");
+            return format!("the client sent {count} certificates beside its own, which is too many");
         }
         CertificateFault::ChainTooLong { bytes, most } => {
-            return format!("{bytes} bytes of certificates, and {most} are the most");
+            return format!("the client sent {bytes} bytes of certificates; the limit is {most}");
         }
         CertificateFault::UnverifiedTooLong(bytes) => {
-            return format!("a certificate of {bytes} bytes that no authority in trust has signed");
+            return format!(
+                "it has {bytes} bytes, which is too many for a certificate that no authority in trust has signed"
+            );
         }
         CertificateFault::Other(text) => return text.to_string(),
     }
@@ -161,16 +160,25 @@ pub(super) fn certificate(fault: &CertificateFault) -> String {
 
 pub(super) fn not_allowed(name: &Text, name_constrained: bool) -> String {
     let why = if name_constrained {
-        "; name constraints of its issuer do not cover the subject, so its common name does not count"
+        "; its issuer has name constraints, which do not cover the subject, so its common name is ignored"
     } else {
         ""
     };
-    format!("allow does not have {name}{why}")
+    format!("allow does not contain {name}{why}")
 }
 
 pub(super) fn look_up(error: &LookUp) -> String {
     match error {
         LookUp::Failed(error) => error.text.to_string(),
-        LookUp::NoAnswer => "the name server has not answered within timeouts.dial".to_owned(),
+        LookUp::NoAnswer => "the name server did not answer within timeouts.dial".to_owned(),
+    }
+}
+
+/// What a client's alert means.
+pub(super) const fn client_alert(cause: &Cause) -> &'static str {
+    match cause {
+        // bad_certificate to certificate_unknown, and unknown_ca (RFC 8446 section 6.2).
+        Cause::PeerAlert(Alert(42..=46 | 48)) => "does not trust the gate's certificate",
+        _ => "ended the handshake",
     }
 }

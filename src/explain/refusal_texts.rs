@@ -8,7 +8,7 @@ use super::fragments;
 use super::recent::Refusal;
 use super::who;
 use crate::model::identity::key;
-use crate::model::rejection::{Alert, Cause, Protocol, Reason};
+use crate::model::rejection::{Cause, Protocol, Reason};
 use crate::model::text::{date, duration};
 
 /// The fixed words about a reason.
@@ -114,9 +114,7 @@ pub const fn words(reason: Reason) -> Words {
         ),
         Reason::CertificateRequired => (
             "showed no certificate",
-            "The device has no certificate installed, or its app cannot show one. Install its .p12 file. \
-             A certificate that Doorward did not issue may have a key that the gate does not accept, such as Ed448 \
-             or RSA-PSS.",
+            "The device has no certificate installed, or its app cannot show one. Install its .p12 file.",
         ),
         Reason::UnknownCa => (
             "showed a certificate that is not yours",
@@ -266,13 +264,9 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
             format!("{source} asked for {asked}, but speaks none of the protocols that the route {route} offers.")
         }
         Reason::Misbehaved => format!("{source} broke the rules of TLS: {detail}."),
-        Reason::PeerAlert => match &refusal.cause {
-            // bad_certificate to certificate_unknown, and unknown_ca (RFC 8446 section 6).
-            Cause::PeerAlert(Alert(42..=46 | 48)) => {
-                format!("{source} asked for {asked} and does not trust the gate's certificate: {detail}.")
-            }
-            _ => format!("{source} asked for {asked} and ended the handshake: {detail}."),
-        },
+        Reason::PeerAlert => {
+            format!("{source} asked for {asked} and {}: {detail}.", fragments::client_alert(&refusal.cause))
+        }
         Reason::HandshakeTimeout => {
             format!("{source} asked for {asked} and did not finish the TLS handshake in time.")
         }
@@ -353,7 +347,7 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
             "{} was let in, but the name of what the route {route} leads to cannot be looked up: {detail}.",
             who(refusal)
         ),
-        Reason::Internal => format!("{source} was turned away by a fault of the gate: {detail}."),
+        Reason::Internal => format!("{source} was refused because of a fault in the gate: {detail}."),
     }
 }
 
@@ -420,7 +414,7 @@ pub fn detail(cause: &Cause) -> String {
             format!("the certificate, or one above it, is not valid before {}", fragments::moment(*not_before))
         }
         Cause::ValidityReversed => "the certificate, or one above it, expires before it begins to be valid".to_owned(),
-        Cause::Revoked => "a revocation list has the certificate".to_owned(),
+        Cause::Revoked => "a revocation list contains the certificate".to_owned(),
         Cause::Denied(entry) => fragments::deny_entry(entry),
         Cause::RevocationUnknown { issuer, fault } => fragments::list(issuer.as_ref(), *fault),
         Cause::RevocationListExpired { next_update, .. } => {
@@ -439,7 +433,7 @@ pub fn detail(cause: &Cause) -> String {
         }
         Cause::BadSignature => "the client's signature was not made with the key of its certificate".to_owned(),
         Cause::InvalidCertificate(fault) => fragments::certificate(fault),
-        Cause::Unverified => "the certificate was not verified, and allow does not have unverified".to_owned(),
+        Cause::Unverified => "the certificate was not verified, and allow does not contain unverified".to_owned(),
         Cause::NameNotAllowed { name, name_constrained } => fragments::not_allowed(name, *name_constrained),
         Cause::BackendTimeout { backend } => format!("{backend}: no answer within timeouts.dial"),
         Cause::BackendRefused { backend, error }

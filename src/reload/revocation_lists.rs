@@ -172,7 +172,7 @@ fn is_in_force(config: &Config, new: &RevocationList, authority: &CertificateDer
         .collect();
     if auths.is_empty() {
         return Err(format!(
-            "{words} is of an authority that no route trusts; add its certificate to trust under [client_auth]"
+            "{words} is signed by an authority that no route trusts; add its certificate to trust under [client_auth]"
         ));
     }
     let lists = || auths.iter().flat_map(|auth| auth.all_lists());

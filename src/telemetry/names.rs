@@ -13,7 +13,7 @@ pub const CONNECTIONS_CLOSED: &str = "doorward_connections_closed_total";
 pub const CONNECTIONS_ACTIVE: &str = "doorward_connections_active";
 /// Handshakes completed. Labels: `route`, `version`, `resumed`.
 pub const HANDSHAKES: &str = "doorward_handshakes_total";
-/// Connections that have not yet been let in or turned away. Labels: `listener`.
+/// Connections that have not yet been admitted or rejected. Labels: `listener`.
 pub const HANDSHAKES_IN_PROGRESS: &str = "doorward_handshakes_in_progress";
 /// Time from ClientHello to the end of the handshake. Labels: `outcome`.
 pub const HANDSHAKE_DURATION: &str = "doorward_handshake_duration_seconds";
@@ -27,11 +27,11 @@ pub const BACKEND_UP: &str = "doorward_backend_up";
 pub const BACKEND_DIAL_DURATION: &str = "doorward_backend_dial_duration_seconds";
 /// When a certificate or revocation list expires. Labels: `kind`, `name`.
 pub const CERTIFICATE_EXPIRY: &str = "doorward_certificate_expiry_timestamp_seconds";
-/// Sessions that were ended because their right to be in was gone. Labels: `reason`.
+/// Sessions that were cut because they are no longer admitted. Labels: `reason`.
 pub const SESSIONS_CUT: &str = "doorward_sessions_cut_total";
-/// Time from the wish to end a session to its end.
+/// Time from the event that cuts a session to its end.
 pub const REVOCATION_LAG: &str = "doorward_revocation_lag_seconds";
-/// Attempts to take a changed configuration over. Labels: `outcome`.
+/// Reloads of the configuration. Labels: `outcome`.
 pub const CONFIG_RELOADS: &str = "doorward_config_reloads_total";
 /// Whether the last one succeeded.
 pub const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "doorward_config_last_reload_successful";
@@ -60,22 +60,22 @@ pub enum Kind {
 /// Every metric with its kind and its help text.
 pub const ALL: &[(&str, Kind, &str)] = &[
     (CONNECTIONS_ACCEPTED, Kind::Counter, "Connections accepted."),
-    (CONNECTIONS_REJECTED, Kind::Counter, "Connections turned away before any payload, by the step and the reason."),
-    (CONNECTIONS_CLOSED, Kind::Counter, "Connections that were let in and have ended, by the reason."),
+    (CONNECTIONS_REJECTED, Kind::Counter, "Connections rejected before any payload, by stage and reason."),
+    (CONNECTIONS_CLOSED, Kind::Counter, "Admitted connections that have ended, by reason."),
     (CONNECTIONS_ACTIVE, Kind::Gauge, "Connections open now; route is none until it is known."),
     (HANDSHAKES, Kind::Counter, "TLS handshakes completed."),
-    (HANDSHAKES_IN_PROGRESS, Kind::Gauge, "Connections neither let in nor turned away yet."),
+    (HANDSHAKES_IN_PROGRESS, Kind::Gauge, "Connections neither admitted nor rejected yet."),
     (HANDSHAKE_DURATION, Kind::Histogram, "Time from the ClientHello to the end of the handshake."),
     (RELAY_BYTES, Kind::Counter, "Payload relayed, without what TLS adds."),
     (RELAYS, Kind::Counter, "Relays begun, by how their bytes are moved."),
     (BACKEND_UP, Kind::Gauge, "1 unless the last attempt to reach the backend failed."),
     (BACKEND_DIAL_DURATION, Kind::Histogram, "Time to reach a backend."),
     (CERTIFICATE_EXPIRY, Kind::Gauge, "When a certificate or revocation list expires, in seconds since 1970."),
-    (SESSIONS_CUT, Kind::Counter, "Connections that were ended because their right to be in was gone, by the reason."),
-    (REVOCATION_LAG, Kind::Histogram, "Time from the wish to end a connection, a reload say, to its end."),
-    (CONFIG_RELOADS, Kind::Counter, "Attempts to take a changed configuration over."),
-    (CONFIG_LAST_RELOAD_SUCCESSFUL, Kind::Gauge, "1 unless the last attempt to take a configuration over failed."),
-    (LOG_WRITABLE, Kind::Gauge, "1 unless the log cannot be written, or not where it belongs."),
+    (SESSIONS_CUT, Kind::Counter, "Connections that were cut because they are no longer admitted, by reason."),
+    (REVOCATION_LAG, Kind::Histogram, "Time from the event that cuts a connection, such as a reload, to its end."),
+    (CONFIG_RELOADS, Kind::Counter, "Reloads of the configuration."),
+    (CONFIG_LAST_RELOAD_SUCCESSFUL, Kind::Gauge, "1 unless the last reload of the configuration failed."),
+    (LOG_WRITABLE, Kind::Gauge, "1 unless the log cannot be written, or is written elsewhere than configured."),
     (LOG_LINES_LOST, Kind::Counter, "Lines of the log that could not be written."),
     (ACCEPT_ERRORS, Kind::Counter, "Connections that could not be accepted."),
     (DESCRIPTORS_LIMIT, Kind::Gauge, "The limit of open files that the gate runs under."),

@@ -20,6 +20,7 @@ mod hostile;
 mod inspect;
 mod issue;
 mod killed;
+mod named_devices;
 mod readers;
 mod revoke;
 mod revoked;

@@ -1,6 +1,6 @@
 //! What every integration test builds on: the gate as a process, certificates of every kind, backends, and other programs.
 //!
-//! * [`gate::Gate`] runs the real binary on a configuration text and reads its log lines and metrics.
+//! * [`gate::Gate`] runs the real binary on a configuration text and reads its log lines and [`metrics::Metrics`].
 //! * [`pki::TestPki`] and [`pki::Authority`] issue certificates and revocation lists, proper ones and odd ones.
 //! * [`backend::Backend`] is a service behind the gate, on a thread of its own.
 //! * [`process::run`] and [`process::Daemon`] are other programs, which never outlive their test.
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub(crate) mod backend;
 pub(crate) mod gate;
+pub(crate) mod metrics;
 pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod terminal;

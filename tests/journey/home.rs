@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::client::{Client, End};
 use crate::common::backend::Backend;
-use crate::common::gate::{Gate, Metrics};
+use crate::common::gate::Gate;
+use crate::common::metrics::Metrics;
 use crate::common::pki::TestPki;
 
 const REJECTED: &str = "doorward_connections_rejected_total";

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::client::{Client, client, connect, plain_end};
 use crate::common::backend::Backend;
-use crate::common::gate::Metrics;
+use crate::common::metrics::Metrics;
 use crate::common::pki::TestPki;
 use crate::common::process::{Daemon, Finished, run, tool, wait_until};
 use crate::home::House;

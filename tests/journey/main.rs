@@ -6,7 +6,8 @@
 //! | `certificates` | client certificates of every kind | 11, 12 (at start), 13, 14 |
 //! | `modes` | the client-auth modes and what `allow` adds | |
 //! | `resumption` | sessions, and that they never outlive their rights | 18 (but for reload), 19 |
-//! | `reasons` | every reason for a rejection and every way to end: metric, log line and alert together | |
+//! | `reasons` | every reason for a rejection: metric, log line and alert together | |
+//! | `close_reasons` | every way in which an admitted connection ends: metric, log line and alert together | |
 //! | `limits` | limits, source addresses; slots are freed | 3, 31 |
 //! | `log` | what the log says, and how much of it under a flood | 30 |
 //! | `proxy` | PROXY protocol, taken and sent | |
@@ -28,8 +29,8 @@
 //! | forms of the server name | `pitfalls::sni_forms_*`; unit: `names`; on the wire: tests/wire |
 //! | ClientHello in pieces | unit: `client_hello::client_hello_in_pieces_*`; on the wire: tests/wire |
 //! | fail open on a missing CA | `pitfalls::fail_open_on_a_missing_ca_*`; the wrong files of tests/config |
-//! | revoked but accepted | `certificates::revoked_but_accepted_*` |
-//! | CA rotation keeps old names | `certificates::certificate_request_names_only_authorities_of_the_route` |
+//! | revoked but accepted | `certificates::authorities::revoked_but_accepted_*` |
+//! | CA rotation keeps old names | `certificates::authorities::certificate_request_names_only_authorities_of_the_route` |
 //! | option interplay | `pitfalls::option_interplay_*`; unit: `authorize`; no backend without an `Authorized` does not compile |
 //! | slow handshakes | `pitfalls::slow_handshakes_*`, `limits::handshake_slots_are_freed_however_handshakes_end`; the hello: tests/wire |
 //! | PROXY spoofing | `proxy::proxy_spoofing_*`; unit: `proxy_protocol::proxy_spoofing_*` |
@@ -37,9 +38,9 @@
 //! | ALPACA | `pitfalls::alpaca_*` |
 //! | a TLS 1.3 client takes the connection to be open before it is refused | `pitfalls::tls13_client_gets_its_alert_after_its_finished` |
 //! | alerts tell little | `reasons::every_reason_is_provoked`: the log tells more than the alert |
-//! | certificate stuffing | `certificates::certificate_stuffing_*`; unit: `authorize::unverified_identity_matches_only_unverified` |
+//! | certificate stuffing | `certificates::identity::certificate_stuffing_*`; unit: `authorize::unverified_identity_matches_only_unverified` |
 //! | a certificate for clients and servers | `certificates::certificate_for_another_purpose_is_refused`: let in, as mkcert makes them |
-//! | no CN | `certificates::no_cn_*` |
+//! | no CN | `certificates::identity::no_cn_*` |
 //! | CGNAT and IPv6 | `proxy::cgnat_and_ipv6_*`; unit: `source::cgnat_and_ipv6_*` |
 //!
 //! Not here: ACME, OCSP and what happens at a reload, which the gate does not have yet; PKCS#12, platforms, SMB, ssh and
@@ -57,6 +58,7 @@ mod home;
 
 mod backends;
 mod certificates;
+mod close_reasons;
 mod endings;
 mod limits;
 mod log;

@@ -11,11 +11,12 @@
 //! | `tickets` | session tickets are void after a reload | 18, 41 |
 //! | `load` | reloads affect no other connection; one revoked device of many is cut | 24 |
 //! | `sessions` | sessions that are no longer admitted are cut on every path, and no others | 25 |
+//! | `expiry` | sessions are cut when their certificate expires, unless the route keeps them | |
 //! | `dialling` | a device revoked while backends are dialled reaches none of them | 39 |
 //! | `clock` | the clock is set | 26 |
 //! | `crafted` | certificates that a chain does not need have no effect | 36 |
 //!
-//! Each reason for which a session is cut is brought about by `tests/journey/reasons.rs`.
+//! Each reason for which a session is cut is brought about by `tests/journey/close_reasons.rs`.
 
 // Tells Clippy that every function here is a test's, not only those with #[test]: unwrap() is how tests fail.
 #![cfg(test)]
@@ -39,6 +40,7 @@ mod clock;
 mod crafted;
 mod crowd;
 mod dialling;
+mod expiry;
 mod handed;
 mod listeners;
 mod load;

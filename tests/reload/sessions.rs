@@ -10,15 +10,12 @@ use doorward::model::identity::Sha256;
 use doorward::model::rejection::Alert;
 use rcgen::SerialNumber;
 use rustls::client::Resumption;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, HandshakeKind};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use tokio::time::Instant;
 
-use crate::client::{Client, End, Shown, TLS13, VERSIONS, client, connect, showing, signing_key};
-use crate::common::DEADLINE;
+use crate::client::{Client, End, VERSIONS, client, connect};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
@@ -26,7 +23,7 @@ use crate::home::House;
 use crate::{NAS, SSH, controlled, doorward, reload};
 
 /// So long it may take from the command to the last byte.
-const AT_ONCE: Duration = Duration::from_secs(1);
+pub(super) const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// A certificate with this serial number.
 fn numbered(pki: &TestPki, name: &str, serial: u64) -> Certified {
@@ -37,7 +34,7 @@ fn numbered(pki: &TestPki, name: &str, serial: u64) -> Certified {
 
 /// Waits for the verdict about the only connection that was closed for this reason.
 #[track_caller]
-fn closed(gate: &Gate, reason: &str) -> Value {
+pub(super) fn closed(gate: &Gate, reason: &str) -> Value {
     gate.wait_for_line(reason, |line| line["event"] == "closed" && line["reason"] == reason)
 }
 
@@ -295,44 +292,6 @@ fn a_busy_relay_is_cut_as_fast_as_an_idle_one() {
     drop(deaf);
 }
 
-/// The clock is not the test's to set; what is done about dates when it jumps is shown by the unit tests of `sessions`.
-#[test]
-fn expired_session_is_cut_unless_its_route_keeps_it() {
-    const LEFT: Duration = Duration::from_secs(3);
-    let pki = TestPki::new();
-    let backend = Backend::echo();
-    let mut params = Certified::for_clients("carol-phone");
-    params.serial_number = Some(SerialNumber::from(7));
-    let begun = Instant::now();
-    params.not_after = time::OffsetDateTime::now_utc() + LEFT;
-    let carol = client(&pki, Some(&pki.clients.issue(params)));
-    let list = |revoked: &[SerialNumber]| {
-        pki.write("clients.crl", pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5)))
-    };
-    let lists = list(&[]);
-    let address = backend.address().to_string();
-    let keep =
-        format!("allow = [\"any\"]\n[route.client_auth]\nexpired_session = \"keep\"\nrevocation_lists = [{lists:?}]");
-    let house = controlled(&House::new(&pki).route("nas", &address).route_with("ssh", &[&address], &keep));
-    let gate = Gate::start(&house);
-    let [goes, stays] = [NAS, SSH].map(|name| Client::admitted(gate.address(), &carol, name).unwrap());
-    assert_eq!(goes.end(), End::Orderly);
-    let lasted = begun.elapsed();
-    assert!(lasted + AT_ONCE >= LEFT && lasted < LEFT + 2 * AT_ONCE, "{lasted:?}");
-    let line = closed(&gate, "expired");
-    assert_eq!(line["route"], "nas", "{line}");
-
-    // It is still in, and would be kept by a reload: but for a reason that the dates hide.
-    stays.ping().unwrap();
-    assert_eq!(gate.hang_up()["sessions_kept"], 1);
-    stays.ping().unwrap();
-    list(&[SerialNumber::from(7)]);
-    assert_eq!(gate.hang_up()["sessions_cut"], 1);
-    assert_eq!(stays.end(), End::Orderly);
-    closed(&gate, "revoked");
-    assert!(begun.elapsed() < DEADLINE);
-}
-
 #[test]
 fn cut_ends_the_selected_sessions_and_no_others() {
     let pki = TestPki::new();
@@ -397,67 +356,4 @@ fn cut_ends_the_selected_sessions_and_no_others() {
         assert_eq!(doorward(&gate, &wrong).failure().status.code(), Some(2), "{wrong:?}");
     }
     assert!(doorward(&gate, &["cut", "alice-phone"]).success().text().starts_with("No open connection matches"));
-}
-
-/// Certificates that a client sends and its chain does not need have no effect: an authority that has expired and is
-/// trusted all the same, as many `.p12` bring it along, or one that it has no use for any more.
-#[test]
-fn an_expired_unneeded_certificate_ends_no_session() {
-    let pki = TestPki::new();
-    let backend = Backend::echo();
-    let mut old = Authority::for_authorities("Old clients of home.example");
-    (old.not_before, old.not_after) = (days_from_now(-9), days_from_now(-2));
-    let old = Authority::custom(old);
-    let house = House::new(&pki).route_with(
-        "nas",
-        &[&backend.address().to_string()],
-        &format!(
-            "allow = [\"any\"]\n[route.client_auth]\ntrust = [{:?}, {:?}]",
-            pki.path("clients.pem"),
-            pki.write("old.pem", old.pem())
-        ),
-    );
-    let gate = Gate::start(&controlled(&house));
-    let old_certificate = CertificateDer::from_pem_slice(old.pem().as_bytes()).unwrap();
-    let guests = [&old, &pki.clients].map(|authority| {
-        let certified = authority.issue(Certified::for_clients("alice-phone"));
-        let chain = [certified.chain(), vec![old_certificate.clone()]].concat();
-        let shown = Shown::new(chain, signing_key(certified.key()));
-        Client::admitted(gate.address(), &showing(&pki, shown, TLS13), NAS).unwrap()
-    });
-    // An expired session ends, which proves that the gate has checked all dates.
-    let mut params = Certified::for_clients("carol-phone");
-    params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(2);
-    let carol = client(&pki, Some(&pki.clients.issue(params)));
-    assert_eq!(Client::admitted(gate.address(), &carol, NAS).unwrap().end(), End::Orderly);
-    closed(&gate, "expired");
-    for guest in &guests {
-        guest.ping().unwrap();
-    }
-    assert_eq!(gate.hang_up()["sessions_kept"], 2);
-    gate.wait_metric("doorward_sessions_cut_total", &[], 1.0);
-}
-
-/// The dates were not verified when the session began, and are after the reload.
-#[test]
-fn unverified_session_is_cut_on_expiry_once_verified() {
-    const LEFT: Duration = Duration::from_secs(3);
-    let pki = TestPki::new();
-    let backend = Backend::echo();
-    let house = |mode: &str, allow: &str| {
-        let keys = format!("allow = [{allow:?}]\n[route.client_auth]\nmode = {mode:?}");
-        controlled(&House::new(&pki).route_with("nas", &[&backend.address().to_string()], &keys))
-    };
-    let gate = Gate::start(&house("require", "unverified"));
-    let mut params = Certified::for_clients("carol-phone");
-    let begun = Instant::now();
-    params.not_after = time::OffsetDateTime::now_utc() + LEFT;
-    let carol = client(&pki, Some(&pki.clients.issue(params)));
-    let carol = Client::admitted(gate.address(), &carol, NAS).unwrap();
-    let output = reload(&gate, &house("require_and_verify", "any")).success();
-    assert!(output.text().contains("kept: 1. Cut"), "{output}");
-    carol.ping().unwrap();
-    assert_eq!(carol.end(), End::Orderly);
-    assert!(begun.elapsed() < LEFT + 2 * AT_ONCE, "{:?}", begun.elapsed());
-    closed(&gate, "expired");
 }

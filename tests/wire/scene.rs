@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use crate::common::DEADLINE;
 use crate::common::backend::Backend;
-use crate::common::gate::{Gate, LOCAL, Metrics};
+use crate::common::gate::{Gate, LOCAL};
+use crate::common::metrics::Metrics;
 use crate::common::pki::TestPki;
 use crate::common::process::wait_until;
 

@@ -54,9 +54,9 @@ pub enum Event {
     Reloaded {
         /// What requested it.
         cause: &'static str,
-        /// Connections that go on.
+        /// Connections that continue.
         sessions_kept: usize,
-        /// Connections that end, since they would not be let in any more.
+        /// Connections that end, since they are no longer admitted.
         sessions_cut: usize,
         /// What is allowed but probably not intended.
         #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -117,7 +117,7 @@ pub enum Event {
         /// SHA-256 of the certificate, if it was of one that a trust anchor signed.
         #[serde(skip_serializing_if = "Option::is_none")]
         fingerprint: Option<String>,
-        /// Where they were rejected; `relay` if they were let in without a certificate.
+        /// Where they were rejected; `relay` if they were admitted without a certificate.
         #[serde(skip_serializing_if = "Option::is_none")]
         stage: Option<&'static str>,
         /// Why they were rejected or closed.

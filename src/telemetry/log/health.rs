@@ -107,7 +107,7 @@ impl Health {
     /// The output does not take lines as fast as they come. What else is wrong with it goes before.
     pub(super) fn overflowed(&self) {
         if self.lock().error.is_none() {
-            self.failed("the log's output does not take lines as fast as they come; some are left out".to_owned());
+            self.failed("the log's output is too slow for the lines that are written; some are left out".to_owned());
         }
     }
 
@@ -121,7 +121,7 @@ impl Health {
         let was_said = std::mem::take(&mut state.is_said);
         drop(state);
         if was_said {
-            to_stderr(b"the log is written again; how many lines are missing in it is told there\n");
+            to_stderr(b"the log is written again; a line in it says how many lines are missing\n");
         }
     }
 

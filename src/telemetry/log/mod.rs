@@ -185,7 +185,7 @@ fn explained(error: &io::Error, what: &str) -> String {
              \"/var/log/doorward/doorward.log\")"
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "\n  make room there; until then lines go to stderr, and how many are missing in the log will be told in it"
+            "\n  free some space; until then lines go to stderr, and a line in the log will say how many are missing"
         }
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             "\n  it does not exist on this machine: write output = \"stdout\" under [log], or another path"

@@ -14,7 +14,7 @@ impl fmt::Display for Event {
             Self::Ready => f.write_str("ready"),
             Self::Draining => f.write_str("draining: no new connections, open ones may end"),
             Self::Reloaded { cause, sessions_kept, sessions_cut, warnings, after_restart, gained, lost } => {
-                write!(f, "reloaded ({cause}): {sessions_kept} connections go on, {sessions_cut} are cut")?;
+                write!(f, "reloaded ({cause}): {sessions_kept} connections continue, {sessions_cut} are cut")?;
                 for (what, list) in [
                     ("may now", gained),
                     ("may no longer", lost),
@@ -39,10 +39,10 @@ impl fmt::Display for Event {
             }
             Self::RevocationList { issuer, number, sessions_cut, .. } => {
                 let number = number.as_deref().map(|number| format!(" number {number}")).unwrap_or_default();
-                write!(f, "revocation_list{number} of {issuer} was handed over: {sessions_cut} connections are cut")
+                write!(f, "revocation_list{number} of {issuer} was received: {sessions_cut} connections are cut")
             }
             Self::AcceptFailed { listener, failures, error } => {
-                write!(f, "accept_failed ({listener}), {failures} since this was told last: {error}")
+                write!(f, "accept_failed ({listener}), {failures} failures since the last such line: {error}")
             }
             Self::LeftOut { lines, source, fingerprint, stage, reason, .. } => {
                 write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;
@@ -54,9 +54,9 @@ impl fmt::Display for Event {
                             (Some(source), None) => f.write_str(source)?,
                             (None, None) => f.write_str("several sources")?,
                         }
-                        write!(f, ": more of the same than is written one by one")
+                        write!(f, ": too many of the same kind to write each one")
                     }
-                    _ => f.write_str(": they could not be written, or not fast enough"),
+                    _ => f.write_str(": the output did not accept them, or not fast enough"),
                 }
             }
         }

@@ -1,19 +1,21 @@
 //! Payload, byte for byte, whatever the version, the suite and the way it ends: attacks.md row 22.
 
+mod flights;
+mod records;
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::thread;
 
 use doorward::model::close::CloseReason;
-use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs::cipher_suite::{
     TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
     TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384,
     TLS13_CHACHA20_POLY1305_SHA256,
 };
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{ClientConfig, HandshakeKind, ServerConfig, ServerConnection, SupportedCipherSuite};
+use rustls::{ClientConfig, ServerConfig, ServerConnection, SupportedCipherSuite};
 use serde_json::Value;
 
 use crate::client::{Client, End, Hello, VERSIONS, client, connect};
@@ -299,208 +301,6 @@ fn nothing_at_all_is_also_delivered() {
             duplex(&pki, way, 1, 0, finish);
             duplex(&pki, way, 0, 1, finish);
         }
-    }
-}
-
-#[test]
-fn many_small_writes_each_a_record() {
-    let pki = TestPki::new();
-    let echo = Backend::echo();
-    let gate = House::new(&pki).route("nas", echo.address()).passthrough("mail", echo.address()).open();
-    for way in ways() {
-        let peer = way.connect(&gate, &pki);
-        let bytes = up(30_000);
-        let (received, end) = thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut rest = bytes;
-                let mut length = 1;
-                while !rest.is_empty() {
-                    let (part, more) = rest.split_at(length.min(rest.len()));
-                    peer.send(part);
-                    rest = more;
-                    length = length % 7 + 1;
-                }
-                peer.finish(Finish::CloseNotify);
-            });
-            peer.read_to_end()
-        });
-        assert_same(&way.name(), &received, &[&way.first(), bytes].concat());
-        assert_eq!(end, End::Orderly, "{}", way.name());
-    }
-}
-
-/// Every record of the client's stands alone in the sizes around the largest one.
-#[test]
-fn records_of_every_awkward_size() {
-    let pki = TestPki::new();
-    let echo = Backend::echo();
-    let gate = House::new(&pki).route("nas", echo.address()).open();
-    for way in SUITES.map(Way::Suite) {
-        let Peer::Tls(client) = way.connect(&gate, &pki) else { unreachable!() };
-        for size in [1, 2, 15, 16, 17, 255, 256, 1399, 4095, 4096, 16_383, 16_384, 16_385, 18_432, 32_768, 262_143] {
-            client.send(up(size)).unwrap();
-            let mut echo = vec![0; size];
-            client.read_exact(&mut echo).unwrap();
-            assert_same(&format!("{}, {size} bytes", way.name()), &echo, up(size));
-        }
-    }
-}
-
-/// A client may change its keys at any time, and ask for new ones in return.
-#[test]
-fn key_updates_in_the_middle_of_everything() {
-    let pki = TestPki::new();
-    let echo = Backend::echo();
-    let gate = House::new(&pki).route("nas", echo.address()).open();
-    for suite in &SUITES[..3] {
-        let client = Client::admitted(gate.address(), &with_suite(&pki, *suite), NAME).unwrap();
-        for _ in 0..50 {
-            client.update_keys();
-            client.ping().unwrap();
-        }
-        let bytes = up(4 * MIB);
-        let mut received = vec![0; bytes.len()];
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                // rustls takes 32 answers without payload between them, and the echo may be late.
-                for chunk in bytes.chunks(200_000) {
-                    client.send(chunk).unwrap();
-                    client.update_keys();
-                }
-            });
-            client.read_exact(&mut received).unwrap();
-        });
-        assert_same("with new keys every 200 kB", &received, bytes);
-        // Some without a byte of payload between them are one's good right; a flood of them is none.
-        client.ping().unwrap();
-        for _ in 0..16 {
-            client.update_keys();
-        }
-        client.ping().unwrap();
-        client.close_notify();
-        assert_eq!(client.end(), End::Orderly);
-    }
-}
-
-#[test]
-fn a_flood_of_key_updates_is_cut_short() {
-    let pki = TestPki::new();
-    let echo = Backend::echo();
-    let gate = House::new(&pki).route("nas", echo.address()).open();
-    let config = client(&pki, Some(&pki.client("alice-phone")));
-    let client = Client::admitted(gate.address(), &config, NAME).unwrap();
-    let watch = Watch::begin(&gate);
-    let end = thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in 0..100_000 {
-                if client.tls(|connection| connection.refresh_traffic_keys()).is_err() || client.flush().is_err() {
-                    return;
-                }
-            }
-        });
-        client.read_to_end().1
-    });
-    drop(client);
-    assert!(matches!(end, End::Alert(_) | End::Reset), "{end:?}");
-    watch.closed(CloseReason::TlsError);
-}
-
-/// What `close_notify` means: nothing more comes from here, and the answer is still expected (RFC 8446 section 6.1).
-#[test]
-fn an_answer_after_close_notify_and_after_a_bare_half_close() {
-    let pki = TestPki::new();
-    let question = up(100_000);
-    let backend = Backend::serve("127.0.0.1:0", move |mut stream, state| {
-        let mut got = Vec::new();
-        // It answers when the question is over, and not before.
-        state.each_read(stream, |bytes| {
-            got.extend_from_slice(bytes);
-            true
-        });
-        let _ = stream.write_all(&got).and_then(|()| stream.write_all(down(200_000)));
-        let _ = stream.shutdown(Shutdown::Write);
-    });
-    let gate = House::new(&pki).route("nas", backend.address()).passthrough("mail", backend.address()).open();
-    for way in ways() {
-        for (by_alert, by_tcp) in [(true, false), (true, true), (false, true)] {
-            let watch = Watch::begin(&gate);
-            let peer = way.connect(&gate, &pki);
-            peer.send(question);
-            match &peer {
-                Peer::Tls(client) => {
-                    if by_alert {
-                        client.close_notify();
-                    }
-                    if by_tcp {
-                        client.shut_tcp();
-                    }
-                }
-                Peer::Raw(_) => peer.finish(Finish::Tcp),
-            }
-            let (received, end) = peer.read_to_end();
-            assert_same(&way.name(), &received, &[&way.first(), question, down(200_000)].concat());
-            assert_eq!(end, End::Orderly, "{}", way.name());
-            drop(peer);
-            watch.closed(CloseReason::ClientClosed);
-        }
-    }
-}
-
-/// Payload in the same segment as the client's last flight belongs to the relay, not to the handshake.
-#[test]
-fn the_first_payload_comes_with_the_last_flight() {
-    let pki = TestPki::new();
-    let echo = Backend::echo();
-    let gate = House::new(&pki).route("nas", echo.address()).open();
-    for suite in SUITES {
-        let mut config = Arc::unwrap_or_clone(with_suite(&pki, suite));
-        config.resumption = Resumption::in_memory_sessions(4);
-        let config = Arc::new(config);
-        // A full handshake, then resumed ones: under TLS 1.2 only these end with the client.
-        for (round, length) in [1, 4, 1000, 16_384, 40_000, 200_000].into_iter().enumerate() {
-            let client = Client::on(connect(gate.address()), &config, NAME);
-            client.send(up(length)).unwrap();
-            client.handshake().unwrap();
-            let mut received = vec![0; length];
-            client.read_exact(&mut received).unwrap();
-            assert_same(&format!("{:?}, {length} bytes", suite.suite()), &received, up(length));
-            let kind = client.tls(|connection| connection.handshake_kind());
-            assert_eq!(kind == Some(HandshakeKind::Resumed), round > 0, "{:?}: {kind:?}", suite.suite());
-            client.close_notify();
-            assert_eq!(client.end(), End::Orderly);
-        }
-    }
-}
-
-/// A whole conversation in one segment: payload and close_notify right behind the last flight.
-#[test]
-fn everything_the_client_has_to_say_comes_with_the_last_flight() {
-    let pki = TestPki::new();
-    let echo = Backend::echo();
-    let gate = House::new(&pki).route("nas", echo.address()).open();
-    let config = client(&pki, Some(&pki.client("alice-phone")));
-    for length in [0, 1, 5_000] {
-        let watch = Watch::begin(&gate);
-        let client = Client::on(connect(gate.address()), &config, NAME);
-        client.flush().unwrap();
-        while !client.tls(|connection| connection.wants_write()) {
-            client.receive_some().unwrap();
-        }
-        client
-            .tls(|connection| {
-                connection.writer().write_all(up(length))?;
-                connection.send_close_notify();
-                Ok::<(), std::io::Error>(())
-            })
-            .unwrap();
-        client.flush().unwrap();
-        client.shut_tcp();
-        let (received, end) = client.read_to_end();
-        assert_same("the echo", &received, up(length));
-        assert_eq!(end, End::Orderly);
-        drop(client);
-        let line = watch.closed_as(&[CloseReason::ClientClosed]);
-        assert_eq!(line["bytes_to_backend"], length, "{line}");
     }
 }
 
