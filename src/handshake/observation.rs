@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::model::identity::{Chain, Identity};
 use crate::model::rejection::Cause;
+use crate::model::ticket::TicketOutcome;
 
 /// What the callbacks have learnt about one connection.
 #[derive(Debug, Default)]
@@ -23,8 +24,12 @@ pub(crate) struct Observation {
     pub(crate) refusal: Option<Cause>,
     /// The client takes no signature that the route's key can make.
     pub(crate) unable_to_sign: bool,
-    /// Up to when, in seconds since 1970, a session may be resumed without looking at the chain again.
+    /// Up to when, in seconds since 1970, the session may be resumed.
     pub(crate) valid_until: Option<u64>,
+    /// The chain in the ticket that the client presented, if the route admits it.
+    pub(crate) restored: Option<Arc<Chain>>,
+    /// The outcome of that ticket, as far as is known before the handshake is over.
+    pub(crate) ticket: Option<TicketOutcome>,
 }
 
 thread_local! {

@@ -32,7 +32,7 @@ pub(super) struct Judged {
     /// The chain that was verified. Where many connections show the same one, they share it.
     pub(super) chain: Option<Arc<Chain>>,
     /// Until when it stays valid, in seconds since 1970, as far as is known now.
-    good_until: u64,
+    pub(super) good_until: u64,
     pub(super) verdict: Result<(), Refused>,
 }
 
@@ -105,6 +105,8 @@ impl ClientCertVerifier for RouteVerifier {
         observation::current(|current| {
             current.valid_until = Some(good_until.min(now.as_secs().saturating_add(tickets::LIFETIME)));
             current.identity = identity;
+            // It has shown a certificate, so no ticket was accepted.
+            current.restored = None;
             match verdict {
                 Ok(()) => {
                     current.chain = chain;
