@@ -105,8 +105,6 @@ impl ClientCertVerifier for RouteVerifier {
         observation::current(|current| {
             current.valid_until = Some(good_until.min(now.as_secs().saturating_add(tickets::LIFETIME)));
             current.identity = identity;
-            // It has shown a certificate, so no ticket was accepted.
-            current.restored = None;
             match verdict {
                 Ok(()) => {
                     current.chain = chain;
