@@ -79,7 +79,7 @@ fn every_two_routes_that_differ_have_different_digests() {
 /// Fields that no configuration changes alone.
 #[test]
 fn every_field_is_in_the_digest() {
-    use crate::config::checked::{RevocationList, TrustAnchor, TrustKind};
+    use crate::config::checked::{Allow, RevocationList, Selector, TrustAnchor, TrustKind};
     use crate::model::identity::Sha256;
 
     let scene = scene();
@@ -105,6 +105,13 @@ fn every_field_is_in_the_digest() {
         assert_ne!(*one, digest(&route), "change {place}");
         assert!(!others[..place].contains(one), "change {place}");
     }
+    // Two selectors that are written alike.
+    let selector = |selector: Selector| {
+        let allow = Allow { selectors: vec![selector], ..Allow::default() };
+        digest(&Terminate { allow, ..route.clone() })
+    };
+    let [word, name] = [Selector::AnyName("cn:alice".to_owned()), Selector::CommonName("alice".to_owned())];
+    assert_ne!(selector(word), selector(name));
     // Values next to each other: none can take a part of its neighbour.
     let protocols = |list: &[&str]| {
         let application_protocols = list.iter().map(|one| one.as_bytes().to_vec()).collect();
