@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use self::config::RouteTls;
 use self::exchange::{Exchange, Failure};
 use self::failure::{alert_sent, cause_of};
-use self::identify::identify;
+use self::identify::{identify, judged};
 pub use self::secured::{Parts, Payload, Secured};
 use crate::admission::{Admitted, Last, Refused};
 use crate::client_hello::{Greeted, Hello};
@@ -108,7 +108,8 @@ fn finish(
     };
     let Exchange { tls: handshake, observation, .. } = *exchange;
     let Finished { facts, chain: shown, keys } = handshake.finish();
-    let judged = observation.identity.zip(observation.chain).filter(|_| observation.refusal.is_none());
+    let resumed = facts.resumed;
+    let judged = judged(observation, resumed, tls);
     let Hello { admitted, server_name, .. } = greeted.decide();
     let keys = match keys {
         Ok(keys) => keys,
@@ -120,7 +121,6 @@ fn finish(
     };
     // Made before anything else can fail, so that the client gets an alert.
     let mut secured = Secured::new(Parts { admitted, server_name, keys, payload, identity: None, chain: None, facts });
-    let resumed = secured.facts.resumed;
     let identified = identify(&shown, judged, tls);
     if resumed {
         *ticket = Some(if identified.is_ok() { TicketOutcome::Resumed } else { TicketOutcome::Refused });

@@ -5,6 +5,7 @@
 //! drives the connection. So the exchange sets the connection's [`Observation`] for the length of that one call.
 //! It decides nothing: a permit always comes from the chain that rustls reports.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::mem;
 use std::sync::Arc;
@@ -27,9 +28,18 @@ pub(crate) struct Observation {
     /// Up to when, in seconds since 1970, the session may be resumed.
     pub(crate) valid_until: Option<u64>,
     /// The chain in the ticket that the client presented, if the route admits it.
-    pub(crate) restored: Option<Arc<Chain>>,
+    pub(super) restored: Option<Restored>,
     /// The outcome of that ticket, as far as is known before the handshake is over.
     pub(crate) ticket: Option<TicketOutcome>,
+}
+
+/// A chain that was restored from a ticket and judged.
+#[derive(Debug)]
+pub(super) struct Restored {
+    pub(super) identity: Arc<Identity>,
+    pub(super) chain: Arc<Chain>,
+    /// The verifier that has judged it, to be compared only.
+    pub(super) by: Arc<dyn Any + Send + Sync>,
 }
 
 thread_local! {

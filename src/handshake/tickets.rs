@@ -10,8 +10,9 @@
 //!    [`RouteVerifier::judge`] says, which judges full handshakes as well: trust, dates, revocation lists, `deny`, `allow`.
 //!    A refused one is ignored. Then the handshake is a full one, in which the client is told what is wrong, or shows the
 //!    certificate that has replaced the refused one.
-//! 3. **The chain that rustls reports** is judged once more after the handshake, by [`identify`](super::identify): the
-//!    permit depends on nothing that is remembered here.
+//! 3. **The chain that rustls reports** after the handshake is what the permit is for. [`identify`](super::identify) takes
+//!    the verdict only if it is about that chain and was given in this handshake, by the verifier of this route in this
+//!    snapshot; else it judges the chain itself.
 //!
 //! What a resumed handshake does not repeat is the proof that the client holds its key, so each ticket contains the time of
 //! its end: twelve hours after that proof, or when its certificate expires. A renewed ticket keeps the end of the first.
@@ -29,15 +30,12 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ProducesTickets;
 
+use super::observation::Restored;
 use super::verifier::{Judged, RouteVerifier};
 use super::{observation, settings_digest};
 use crate::config::checked::Terminate;
-use crate::model::identity::{Chain, Sha256};
+use crate::model::identity::Sha256;
 use crate::model::ticket::TicketOutcome;
-
-/// For how long, in seconds, sessions may be resumed after the handshake in which the client proved that it holds its key.
-/// Tickets are renewed when they are used; without an end, a copied ticket would replace the key for good.
-pub(super) const LIFETIME: u64 = 12 * 60 * 60;
 
 /// The longest session put into a ticket. The client's chain is in it: three certificates take 2 to 5 KB. Clients carry a
 /// ticket in their next ClientHello, and rustls' own stumbles over two that are longer than a record.
@@ -77,8 +75,8 @@ impl Tickets {
         Self { key, verifier }
     }
 
-    /// The session in a ticket, when it ends, and its chain as it is verified now.
-    fn open(&self, ticket: &[u8], now: UnixTime) -> Result<(Vec<u8>, u64, Arc<Chain>), TicketOutcome> {
+    /// The session in a ticket, when it ends, and its chain with the verdict of now.
+    fn open(&self, ticket: &[u8], now: UnixTime) -> Result<(Vec<u8>, u64, Restored), TicketOutcome> {
         let sealed = self.key.sealed.decrypt(ticket).ok_or(TicketOutcome::Unknown)?;
         let Bound { until, places, session } = Bound::read(&sealed).ok_or(TicketOutcome::Unknown)?;
         if now.as_secs() > until {
@@ -87,8 +85,9 @@ impl Tickets {
         let chain: Vec<_> = places.iter().map(|place| CertificateDer::from(at(session, *place))).collect();
         let Some((end_entity, intermediates)) = chain.split_first() else { return Err(TicketOutcome::Unknown) };
         match self.verifier.judge(end_entity, intermediates, now) {
-            Judged { chain: Some(chain), good_until, verdict: Ok(()), .. } => {
-                Ok((session.to_vec(), until.min(good_until), chain))
+            Judged { identity: Some(identity), chain: Some(chain), good_until, verdict: Ok(()) } => {
+                let restored = Restored { identity, chain, by: Arc::<RouteVerifier>::clone(&self.verifier) };
+                Ok((session.to_vec(), until.min(good_until), restored))
             }
             _ => Err(TicketOutcome::Refused),
         }
@@ -110,7 +109,7 @@ impl ProducesTickets for Tickets {
             return None;
         }
         let (until, chain) = observation::current(|now| {
-            let chain = now.chain.as_ref().or(now.restored.as_ref());
+            let chain = now.chain.as_ref().or_else(|| now.restored.as_ref().map(|restored| &restored.chain));
             now.valid_until.zip(chain.map(Arc::clone))
         })?;
         let (end_entity, intermediates) = chain.certificates.split_first()?;
@@ -127,10 +126,10 @@ impl ProducesTickets for Tickets {
         }
         let opened = self.open(ticket, UnixTime::now());
         observation::current(|now| match opened {
-            Ok((session, until, chain)) => {
+            Ok((session, until, restored)) => {
                 now.ticket = Some(TicketOutcome::Unused);
                 now.valid_until = Some(until);
-                now.restored = Some(chain);
+                now.restored = Some(restored);
                 Some(session)
             }
             Err(outcome) => {

@@ -3,7 +3,7 @@
 use rustls::pki_types::UnixTime;
 
 use super::*;
-use crate::handshake::identify::identify;
+use crate::handshake::identify::{identify, judged};
 use crate::handshake::tickets::Tickets;
 use crate::model::rejection::Reason;
 use crate::model::ticket::TicketOutcome;
@@ -59,7 +59,9 @@ fn chain_of_a_resumed_session_is_judged() {
             let finished = finished.expect("a handshake");
             assert!(finished.facts.resumed, "{keys}, {:?}", version.version);
             assert!(observation.identity.is_none() && observation.chain.is_none(), "no verifier was called");
-            let verdict = identify(&finished.chain, None, &strict).map_err(|refused| refused.rejection.reason());
+            assert!(observation.restored.is_some(), "the ticketer is lax");
+            let lax_verdict = judged(observation, true, &strict);
+            let verdict = identify(&finished.chain, lax_verdict, &strict).map_err(|refused| refused.rejection.reason());
             let identity = verdict.map(|named| named.map(|(identity, _)| identity.verified));
             assert_eq!(identity, expected.map_or(Ok(Some(true)), Err), "{keys}, {:?}", version.version);
         }
@@ -128,6 +130,9 @@ fn ticket_outcome_is_known() {
         };
         assert_eq!(visit(&nas, NAS), (None, false));
         assert_eq!(visit(&nas, NAS), (Some(TicketOutcome::Unused), true), "resumed, once it is over");
+        let (finished, observation) = shake(&nas.server, &client, NAS);
+        assert!(finished.expect("it is admitted").facts.resumed);
+        assert!(judged(observation, true, &nas).is_some(), "it need not be judged twice");
         assert_eq!(visit(&twin, NAS), (Some(TicketOutcome::Unknown), false), "another key, the same settings");
     }
     // The session of one name, sent to another one.
