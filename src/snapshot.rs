@@ -73,6 +73,16 @@ pub struct InvalidRoute {
 impl Snapshot {
     /// Builds everything from a checked configuration.
     pub fn build(config: &Config) -> Result<Self, InvalidRoute> {
+        Self::succeeding(None, config)
+    }
+
+    /// As [`build`](Self::build). Session tickets of `former`, which is in force, stay valid on routes that keep their name
+    /// and their settings.
+    pub fn build_after(former: &Self, config: &Config) -> Result<Self, InvalidRoute> {
+        Self::succeeding(Some(former), config)
+    }
+
+    fn succeeding(former: Option<&Self>, config: &Config) -> Result<Self, InvalidRoute> {
         let mut routes = RouteTable::default();
         let mut in_order = Vec::new();
         // By the address of the `client_auth` they are built from: routes without their own share the default one.
@@ -90,7 +100,8 @@ impl Snapshot {
                             Arc::clone(place.insert(Arc::new(new.map_err(invalid)?)))
                         }
                     };
-                    let tls = RouteTls::new(terminate, authorities, Arc::clone(&policy)).map_err(invalid)?;
+                    let former = former.and_then(|former| former.route(&route.name)?.tls());
+                    let tls = RouteTls::new(terminate, authorities, Arc::clone(&policy), former).map_err(invalid)?;
                     RouteAccess::Terminate { tls, policy, expired_session: terminate.client_auth.expired_session }
                 }
             };
@@ -203,6 +214,14 @@ impl Route {
         self.backends == other.backends
             && self.send_proxy_protocol == other.send_proxy_protocol
             && self.terminates() == other.terminates()
+    }
+
+    /// The configuration of its handshakes, if TLS ends at the gate.
+    const fn tls(&self) -> Option<&RouteTls> {
+        match &self.access {
+            RouteAccess::Terminate { tls, .. } => Some(tls),
+            RouteAccess::Passthrough(_) => None,
+        }
     }
 
     /// Whether TLS ends at the gate.

@@ -21,6 +21,7 @@ use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::Name;
 use crate::model::rejection::{Cause, Reason, Rejection, Stage};
+use crate::model::ticket::TicketOutcome;
 use crate::relay::{Handle, Order, Path, RelaySummary};
 use crate::sessions::registry::{PeerCertificate, Session, SessionGuard, Sessions};
 use crate::snapshot::Route;
@@ -113,6 +114,13 @@ impl ConnectionLog {
         let result = handshake.await;
         self.gate.metrics.handshake_took(begun.elapsed(), result.is_ok());
         result
+    }
+
+    /// The outcome of the session ticket that it presented, if it did.
+    pub(crate) fn ticket(&self, outcome: Option<TicketOutcome>) {
+        if let Some(outcome) = outcome {
+            self.gate.metrics.ticket(outcome);
+        }
     }
 
     /// A certificate was shown and refused.

@@ -196,8 +196,11 @@ async fn permit(
     };
 
     let handshake_deadline = greeted.admitted.slots.handshake_deadline(Instant::now() + snapshot.timeouts.handshake);
-    let handshaking = Box::pin(handshake(greeted, tls, gate.kernel.any(), handshake_deadline));
-    let mut secured = match log.handshaking(handshaking).await {
+    let mut ticket = None;
+    let handshaking = Box::pin(handshake(greeted, tls, gate.kernel.any(), handshake_deadline, &mut ticket));
+    let result = log.handshaking(handshaking).await;
+    log.ticket(ticket);
+    let mut secured = match result {
         Ok(secured) => Box::new(secured),
         Err(refused) => {
             log.certificate_refused(&refused);

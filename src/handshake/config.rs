@@ -9,7 +9,7 @@ use rustls::{Error, ServerConfig};
 
 use super::observation;
 use super::suites::PROVIDER;
-use super::tickets::Tickets;
+use super::tickets::{TicketKey, Tickets};
 use super::trust::{Authorities, UnusableTrust};
 use super::verifier::{Judged, RouteVerifier};
 use crate::authorize::Policy;
@@ -22,6 +22,7 @@ use crate::model::rejection::Cause;
 pub struct RouteTls {
     pub(super) server: Arc<ServerConfig>,
     pub(super) verifier: Arc<RouteVerifier>,
+    pub(super) ticket_key: TicketKey,
 }
 
 /// The identity in a chain, and whether it is let in.
@@ -40,8 +41,14 @@ pub enum InvalidTls {
 
 impl RouteTls {
     /// Builds everything anew, with the trust anchor names of the CertificateRequest: a verifier swapped alone would keep
-    /// the old names. `authorities` are those of the route's `client_auth`.
-    pub fn new(route: &Terminate, authorities: Arc<Authorities>, policy: Arc<Policy>) -> Result<Self, InvalidTls> {
+    /// the old names. `authorities` are those of the route's `client_auth`. `former` is of the route of the same name in the
+    /// snapshot before: see [`tickets`](super::tickets).
+    pub fn new(
+        route: &Terminate,
+        authorities: Arc<Authorities>,
+        policy: Arc<Policy>,
+        former: Option<&Self>,
+    ) -> Result<Self, InvalidTls> {
         let verifier = Arc::new(RouteVerifier::new(authorities, policy));
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -49,10 +56,10 @@ impl RouteTls {
             .with_client_cert_verifier(Arc::<RouteVerifier>::clone(&verifier))
             .with_cert_resolver(Arc::new(OneCertificate(Arc::clone(&route.certificate.certified_key))));
         server.alpn_protocols.clone_from(&route.application_protocols);
-        // Sessions live in tickets only, under keys that this route of this snapshot has for itself: no other route
-        // can take them, and a new snapshot makes them void.
+        // Sessions live in tickets only, under a key of this route.
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.ticketer = Arc::new(Tickets::new().map_err(InvalidTls::Rustls)?);
+        let ticket_key = TicketKey::of(route, former.map(|former| &former.ticket_key)).map_err(InvalidTls::Rustls)?;
+        server.ticketer = Arc::new(Tickets::new(ticket_key.clone(), Arc::clone(&verifier)));
         // Two, as usual, would be another key derived and another chain sealed, for a client that comes back over more
         // than one connection at once; it makes full handshakes then.
         server.send_tls13_tickets = 1;
@@ -61,7 +68,7 @@ impl RouteTls {
         server.max_early_data_size = 0;
         // The keys leave rustls after the handshake, for the record layer or for the kernel.
         server.enable_secret_extraction = true;
-        Ok(Self { server: Arc::new(server), verifier })
+        Ok(Self { server: Arc::new(server), verifier, ticket_key })
     }
 
     /// Who vouches for certificates.

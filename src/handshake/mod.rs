@@ -8,6 +8,7 @@ mod hkdf;
 mod identify;
 mod observation;
 mod secured;
+mod settings_digest;
 pub mod suites;
 mod tickets;
 pub mod trust;
@@ -21,17 +22,18 @@ use tokio::time::{Instant, timeout_at};
 use self::config::RouteTls;
 use self::exchange::{Exchange, Failure};
 use self::failure::{alert_sent, cause_of};
-use self::identify::identify;
+use self::identify::{identify, judged};
 pub use self::secured::{Parts, Payload, Secured};
 use crate::admission::{Admitted, Last, Refused};
 use crate::client_hello::{Greeted, Hello};
 use crate::model::rejection::{Alert, Cause, Reason, Rejection, Text};
+use crate::model::ticket::TicketOutcome;
 use crate::sys::ktls;
 pub use crate::tls::driver::Facts;
 use crate::tls::driver::{self, Finished};
 use crate::tls::record::Pending;
 
-/// Runs the handshake until `deadline`.
+/// Runs the handshake until `deadline`. `ticket` is set to the outcome of the client's session ticket, if it presents one.
 ///
 /// With `for_kernel` the socket is made ready for kernel TLS, if it can be: see [`Payload::InSocket`].
 ///
@@ -41,6 +43,7 @@ pub async fn handshake(
     tls: &RouteTls,
     for_kernel: bool,
     deadline: Instant,
+    ticket: &mut Option<TicketOutcome>,
 ) -> Result<Secured, Refused> {
     // Attached now: Linux does not attach it to a socket whose peer has closed.
     let exact = for_kernel && ktls::attach(&greeted.admitted.stream).is_ok();
@@ -53,8 +56,9 @@ pub async fn handshake(
     let outcome = timeout_at(deadline, exchange.run(stream, answered)).await;
     let mark = exchange.wait_for(stream, 1);
     let outcome = outcome.map(|done| done.and_then(|()| mark.map_err(Failure::Io)));
+    *ticket = exchange.observation.ticket;
     let (cause, last, alert) = match outcome {
-        Ok(Ok(())) => return finish(exchange, greeted, tls),
+        Ok(Ok(())) => return finish(exchange, greeted, tls, ticket),
         Ok(Err(Failure::Tls { error, mut alert })) => {
             let unable_to_sign = exchange.observation.unable_to_sign && matches!(error, Error::General(_));
             if alert.is_empty() && unable_to_sign {
@@ -84,7 +88,12 @@ const fn silent(cause: Cause) -> (Cause, Vec<u8>, Option<Alert>) {
 }
 
 /// Takes out of rustls what the later stages need.
-fn finish(mut exchange: Box<Exchange>, greeted: Greeted, tls: &RouteTls) -> Result<Secured, Refused> {
+fn finish(
+    mut exchange: Box<Exchange>,
+    greeted: Greeted,
+    tls: &RouteTls,
+    ticket: &mut Option<TicketOutcome>,
+) -> Result<Secured, Refused> {
     let payload = if exchange.exact {
         let unused = exchange.received.len() - exchange.fed;
         if let Err(error) = exchange.take_off(&greeted.admitted.stream, unused) {
@@ -99,7 +108,8 @@ fn finish(mut exchange: Box<Exchange>, greeted: Greeted, tls: &RouteTls) -> Resu
     };
     let Exchange { tls: handshake, observation, .. } = *exchange;
     let Finished { facts, chain: shown, keys } = handshake.finish();
-    let judged = observation.identity.zip(observation.chain).filter(|_| observation.refusal.is_none());
+    let resumed = facts.resumed;
+    let judged = judged(observation, resumed, tls);
     let Hello { admitted, server_name, .. } = greeted.decide();
     let keys = match keys {
         Ok(keys) => keys,
@@ -111,7 +121,11 @@ fn finish(mut exchange: Box<Exchange>, greeted: Greeted, tls: &RouteTls) -> Resu
     };
     // Made before anything else can fail, so that the client gets an alert.
     let mut secured = Secured::new(Parts { admitted, server_name, keys, payload, identity: None, chain: None, facts });
-    match identify(&shown, judged, tls) {
+    let identified = identify(&shown, judged, tls);
+    if resumed {
+        *ticket = Some(if identified.is_ok() { TicketOutcome::Resumed } else { TicketOutcome::Refused });
+    }
+    match identified {
         Ok(identified) => {
             (secured.identity, secured.chain) = identified.unzip();
             Ok(secured)
@@ -119,3 +133,6 @@ fn finish(mut exchange: Box<Exchange>, greeted: Greeted, tls: &RouteTls) -> Resu
         Err(Refused { rejection, identity, .. }) => Err(Refused { identity, ..secured.refuse(rejection) }),
     }
 }
+
+#[cfg(test)]
+mod tests;

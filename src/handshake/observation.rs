@@ -5,12 +5,14 @@
 //! drives the connection. So the exchange sets the connection's [`Observation`] for the length of that one call.
 //! It decides nothing: a permit always comes from the chain that rustls reports.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::mem;
 use std::sync::Arc;
 
 use crate::model::identity::{Chain, Identity};
 use crate::model::rejection::Cause;
+use crate::model::ticket::TicketOutcome;
 
 /// What the callbacks have learnt about one connection.
 #[derive(Debug, Default)]
@@ -23,8 +25,21 @@ pub(crate) struct Observation {
     pub(crate) refusal: Option<Cause>,
     /// The client takes no signature that the route's key can make.
     pub(crate) unable_to_sign: bool,
-    /// Up to when, in seconds since 1970, a session may be resumed without looking at the chain again.
+    /// Up to when, in seconds since 1970, the session may be resumed.
     pub(crate) valid_until: Option<u64>,
+    /// The chain in the ticket that the client presented, if the route admits it.
+    pub(super) restored: Option<Restored>,
+    /// The outcome of that ticket, as far as is known before the handshake is over.
+    pub(crate) ticket: Option<TicketOutcome>,
+}
+
+/// A chain that was restored from a ticket and judged.
+#[derive(Debug)]
+pub(super) struct Restored {
+    pub(super) identity: Arc<Identity>,
+    pub(super) chain: Arc<Chain>,
+    /// The verifier that has judged it, to be compared only.
+    pub(super) by: Arc<dyn Any + Send + Sync>,
 }
 
 thread_local! {

@@ -8,13 +8,17 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use super::observation;
 use super::suites::PROVIDER;
 use super::trust::{Authorities, Verified};
-use super::{observation, tickets};
 use crate::authorize::{Policy, decide};
 use crate::model::identity::{Chain, Identity};
 use crate::model::rejection::Cause;
 use crate::pki::validation_errors::{self, Objection as Refused};
+
+/// For how long, in seconds, sessions may be resumed after the handshake in which the client proved that it holds its key.
+/// Tickets are renewed when they are used; without an end, a copied ticket would replace the key for good.
+const SESSION_LIFETIME: u64 = 12 * 60 * 60;
 
 /// The verifier of one route.
 #[derive(Debug)]
@@ -32,7 +36,7 @@ pub(super) struct Judged {
     /// The chain that was verified. Where many connections show the same one, they share it.
     pub(super) chain: Option<Arc<Chain>>,
     /// Until when it stays valid, in seconds since 1970, as far as is known now.
-    good_until: u64,
+    pub(super) good_until: u64,
     pub(super) verdict: Result<(), Refused>,
 }
 
@@ -103,7 +107,7 @@ impl ClientCertVerifier for RouteVerifier {
     ) -> Result<ClientCertVerified, Error> {
         let Judged { identity, chain, good_until, verdict } = self.judge(end_entity, intermediates, now);
         observation::current(|current| {
-            current.valid_until = Some(good_until.min(now.as_secs().saturating_add(tickets::LIFETIME)));
+            current.valid_until = Some(good_until.min(now.as_secs().saturating_add(SESSION_LIFETIME)));
             current.identity = identity;
             match verdict {
                 Ok(()) => {

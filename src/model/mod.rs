@@ -9,3 +9,4 @@ pub mod rejection;
 pub mod shell;
 pub mod source;
 pub mod text;
+pub mod ticket;

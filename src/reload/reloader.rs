@@ -158,7 +158,9 @@ impl Inner {
             let lists = self.received.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let tightening = Tightening { lists: lists.clone(), ..Tightening::default() };
             new.config = read.tightened(&tightening).map_or_else(|| Arc::clone(&read), Arc::new);
-            let snapshot = caught(|| Snapshot::build(&new.config).map_err(|error| vec![error.to_string()]))?;
+            let in_force = self.gate.snapshot.load_full();
+            let built = || Snapshot::build_after(&in_force, &new.config).map_err(|error| vec![error.to_string()]);
+            let snapshot = caught(built)?;
             let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
             // A list that was received meanwhile must be among them.
             if received.len() == lists.len() && received.iter().zip(&lists).all(|(one, other)| Arc::ptr_eq(one, other))
@@ -249,7 +251,8 @@ impl Inner {
             let config = Arc::clone(&self.current.borrow().config);
             let Some(new) = config.tightened(tightening) else { return Ok(false) };
             // Before the lock is taken: long lists take time.
-            let snapshot = Snapshot::build(&new).map_err(|error| error.to_string())?;
+            let in_force = self.gate.snapshot.load_full();
+            let snapshot = Snapshot::build_after(&in_force, &new).map_err(|error| error.to_string())?;
             let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
             if !Arc::ptr_eq(&config, &self.current.borrow().config) {
                 continue;

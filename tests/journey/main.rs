@@ -24,7 +24,7 @@
 //!
 //! | pitfall | shown by |
 //! |---|---|
-//! | mTLS bypass by session resumption | `resumption`; unit: `handshake::tickets` |
+//! | mTLS bypass by session resumption | `resumption`; unit: `handshake::tests::resumption` |
 //! | SNI is not Host | `pitfalls::sni_is_not_host_*`; that routes share a backend is a warning of the configuration |
 //! | forms of the server name | `pitfalls::sni_forms_*`; unit: `names`; on the wire: tests/wire |
 //! | ClientHello in pieces | unit: `client_hello::client_hello_in_pieces_*`; on the wire: tests/wire |

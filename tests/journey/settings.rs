@@ -43,6 +43,8 @@ pub(crate) fn settings(pki: &TestPki) -> (Devices, Vec<Setting>) {
     };
     let (revoked, current) = (list("revoked.crl", &[7], 5), list("current.crl", &[8], 5));
     let expired = list("expired.crl", &[8], -1);
+    let server = pki.servers.issue(Certified::for_servers(&["home.example", "*.home.example"]));
+    let (chain, key) = (pki.write("server2.pem", server.chain_pem()), pki.write("server2-key.pem", server.key_pem()));
     let digest = Sha256::of(&own.chain()[0]);
     let any = "allow = [\"any\"]";
     let auth = |keys: &str| format!("{any}\n[route.client_auth]\n{keys}");
@@ -64,6 +66,10 @@ pub(crate) fn settings(pki: &TestPki) -> (Devices, Vec<Setting>) {
         ("listed", auth(&format!("revocation_lists = [{current:?}]")), None, unknown),
         ("imap", format!("{any}\napplication_protocols = [\"imap\"]"), None, unknown),
         ("alice", "allow = [\"alice-phone\"]".to_owned(), None, unknown),
+        ("pair", "allow = [\"alice-phone\", \"bob-laptop\"]".to_owned(), None, unknown),
+        ("leaf", auth("revocation_check = \"leaf\""), None, unknown),
+        ("denies", auth("deny = [\"serial:08\"]"), None, unknown),
+        ("server", format!("{any}\n[route.certificate]\nchain = {chain:?}\nkey = {key:?}"), None, unknown),
         ("other", auth(&format!("trust = [{trust:?}]")), unknown, None),
         ("both", auth(&format!("trust = [{trust:?}, {:?}]", pki.path("clients.pem"))), None, None),
         ("http", format!("{any}\napplication_protocols = [\"http/1.1\"]"), Some(Alert::NO_APPLICATION_PROTOCOL), None),

@@ -57,7 +57,7 @@ fn row_41_no_session_of_a_route_is_resumed_on_another() {
             }
         }
     }
-    assert_eq!(pairs, 2 * (11 + 4) * (settings.len() - 1));
+    assert_eq!(pairs, 2 * (15 + 4) * (settings.len() - 1));
 }
 
 /// OpenSSL sends a session to another name than it is from.

@@ -2,21 +2,25 @@
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use doorward::control::client::{TakeError, in_force, take_list};
 use doorward::model::rejection::{Alert, Reason};
 use rcgen::{CertificateRevocationListParams, SerialNumber};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use crate::client::{Client, client};
+use crate::client::{Client, VERSIONS, client};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::common::process::wait_until;
 use crate::home::{House, assert_admitted, assert_refused};
+use crate::settings::{device, visit};
 use crate::{NAS, SSH, controlled, doorward_at_socket, reload};
 
 const REVOKED: Alert = Alert(44);
@@ -106,6 +110,33 @@ fn row_33_sent_list_applies_at_once_and_after_a_reload() {
     assert_admitted(&gate, || Client::admitted(gate.address(), &lost, NAS));
     assert_refused(&gate, &backend, Reason::Revoked, REVOKED, || Client::admitted(gate.address(), &lost, SSH));
     drop(stays);
+}
+
+/// Where a route names lists, and where it names none.
+#[test]
+fn sent_list_takes_no_ticket_of_a_device_that_is_not_on_it() {
+    for version in VERSIONS {
+        let (pki, backend) = (TestPki::new(), Backend::echo());
+        let (gate, config) = gate(&pki, &backend);
+        let [lost, mine] = [("lost-phone", 77), ("alice-phone", 78)].map(|(name, serial)| {
+            let certified = numbered(&pki.clients, name, serial);
+            [NAS, SSH].map(|name| (device(&pki, &certified, version, Resumption::in_memory_sessions(8)), name))
+        });
+        let visits = |devices: &[(Arc<ClientConfig>, &str)], expected| {
+            for (device, name) in devices {
+                assert_eq!(visit(&gate, device, name), expected, "{name}, {:?}", version.version);
+            }
+        };
+        visits(&lost, (None, false));
+        visits(&mine, (None, false));
+        assert_eq!(hand(&gate, &pki.clients, signed(&pki.clients, list([77], 6))), Ok(0));
+        visits(&mine, (None, true));
+        visits(&lost, (Some(REVOKED), false));
+        reload(&gate, &config).success();
+        visits(&mine, (None, true));
+        visits(&lost, (Some(REVOKED), false));
+        gate.settled();
+    }
 }
 
 #[test]

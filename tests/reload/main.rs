@@ -8,7 +8,7 @@
 //! | `handed` | revocation lists that come over the control socket | 33 |
 //! | `tightened` | a broken configuration does not delay revocations | 34 |
 //! | `mounts` | files on file systems and mounts without inotify events are watched as well | 37 |
-//! | `tickets` | session tickets are void after a reload | 18, 41 |
+//! | `tickets` | session tickets are resumed where the settings and the verdict are the same | 18, 41 |
 //! | `load` | reloads affect no other connection; one revoked device of many is cut | 24 |
 //! | `sessions` | sessions that are no longer admitted are cut on every path, and no others | 25 |
 //! | `expiry` | sessions are cut when their certificate expires, unless the route keeps them | |
@@ -32,7 +32,6 @@ mod client;
 #[expect(dead_code, reason = "made for the tests of the journey")]
 #[path = "../journey/home.rs"]
 mod home;
-#[expect(dead_code, reason = "made for the tests of the journey")]
 #[path = "../journey/settings.rs"]
 mod settings;
 

@@ -26,6 +26,7 @@ use crate::listener::AcceptError;
 use crate::model::close::CloseReason;
 use crate::model::names::Name;
 use crate::model::rejection::Reason;
+use crate::model::ticket::TicketOutcome;
 
 /// Handshakes take from under a millisecond on a LAN to seconds on a phone's bad link; the deadline is 10 s.
 const HANDSHAKE_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -45,6 +46,8 @@ pub struct Metrics {
     active_before_route: Gauge,
     handshake_ok: Histogram,
     handshake_rejected: Histogram,
+    /// In the order of [`TicketOutcome::ALL`].
+    tickets: [Counter; TicketOutcome::ALL.len()],
     accept_errors: Vec<Counter>,
     descriptors_limit: Gauge,
     /// In the order of [`CloseReason::CUT`].
@@ -127,6 +130,8 @@ impl Metrics {
             active_before_route: register.gauge(names::CONNECTIONS_ACTIVE, &[("route", NO_ROUTE)]),
             handshake_ok: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "ok")]),
             handshake_rejected: register.histogram(names::HANDSHAKE_DURATION, &[("outcome", "rejected")]),
+            tickets: TicketOutcome::ALL
+                .map(|outcome| register.counter(names::TICKETS, &[("outcome", outcome.label())])),
             revocation_lag: register.histogram(names::REVOCATION_LAG, &[]),
             log: LogSeries {
                 writable: register.gauge(names::LOG_WRITABLE, &[]),
@@ -213,6 +218,14 @@ impl Metrics {
     /// A handshake took so long; `completed` if it succeeded.
     pub fn handshake_took(&self, time: Duration, completed: bool) {
         if completed { &self.handshake_ok } else { &self.handshake_rejected }.record(time);
+    }
+
+    /// A client has presented a session ticket.
+    pub fn ticket(&self, outcome: TicketOutcome) {
+        let index = TicketOutcome::ALL.iter().position(|other| *other == outcome);
+        if let Some(counter) = index.and_then(|index| self.tickets.get(index)) {
+            counter.increment(1);
+        }
     }
 
     /// The process may have so many files open.
