@@ -66,3 +66,60 @@ fn arranged(suites: &[SupportedCipherSuite], order: &[Aead]) -> Vec<SupportedCip
     let with = |aead| suites.iter().copied().filter(move |suite| Aead::of(suite.suite()) == Some(aead));
     order.iter().flat_map(|aead| with(*aead)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::CipherSuite;
+
+    use super::*;
+
+    const BOTH: [CipherStrength; 2] = [CipherStrength::Bits128, CipherStrength::Bits256];
+
+    #[test]
+    fn each_processor_strength_and_favourite_has_its_order() {
+        use Aead::{Aes128Gcm, Aes256Gcm, Chacha20Poly1305};
+        let chacha20_first: &[&[Aead]] = &[&[Chacha20Poly1305, Aes128Gcm, Aes256Gcm], &[Chacha20Poly1305, Aes256Gcm]];
+        for (has_aes, favours_chacha20, orders) in [
+            (true, false, &[&[Aes128Gcm, Aes256Gcm, Chacha20Poly1305][..], &[Aes256Gcm, Chacha20Poly1305]][..]),
+            (true, true, chacha20_first),
+            (false, false, chacha20_first),
+            (false, true, chacha20_first),
+        ] {
+            for (strength, wanted) in BOTH.into_iter().zip(orders) {
+                let chosen = order(has_aes, strength, favours_chacha20);
+                assert_eq!(chosen, *wanted, "AES {has_aes}, ChaCha20 first {favours_chacha20}, {strength:?}");
+            }
+        }
+    }
+
+    /// In both versions, and for both kinds of server keys.
+    #[test]
+    fn providers_hold_the_suites_of_the_order_and_no_others() {
+        for has_aes in [true, false] {
+            for strength in BOTH {
+                let suites = Suites::on(has_aes, strength);
+                for (provider, favours_chacha20) in [(&suites.usual, false), (&suites.chacha20, true)] {
+                    let order = order(has_aes, strength, favours_chacha20);
+                    for prefix in ["TLS13_", "TLS_ECDHE_ECDSA_WITH_", "TLS_ECDHE_RSA_WITH_"] {
+                        let suites = provider.cipher_suites.iter().map(SupportedCipherSuite::suite);
+                        let named = suites.filter(|suite| suite.as_str().is_some_and(|name| name.starts_with(prefix)));
+                        assert_eq!(named.filter_map(Aead::of).collect::<Vec<_>>(), order, "{prefix}");
+                    }
+                    assert_eq!(provider.cipher_suites.len(), 3 * order.len());
+                    let kinds =
+                        |provider: &CryptoProvider| provider.kx_groups.iter().map(|one| one.name()).collect::<Vec<_>>();
+                    assert_eq!(kinds(provider), kinds(&PROVIDER), "nothing else differs");
+                }
+                assert_eq!(Arc::ptr_eq(&suites.usual, &suites.chacha20), !has_aes);
+            }
+        }
+    }
+
+    #[test]
+    fn every_suite_of_rustls_has_a_known_aead() {
+        for suite in aws_lc_rs::ALL_CIPHER_SUITES {
+            assert!(Aead::of(suite.suite()).is_some(), "{:?} would never be chosen", suite.suite());
+        }
+        assert_eq!(Aead::of(CipherSuite::TLS_RSA_WITH_AES_128_GCM_SHA256), None);
+    }
+}
