@@ -4,7 +4,6 @@
 pub mod config;
 mod exchange;
 mod failure;
-mod hkdf;
 mod identify;
 mod observation;
 mod secured;

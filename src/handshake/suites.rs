@@ -9,14 +9,12 @@ use std::sync::{Arc, LazyLock};
 use rustls::SupportedCipherSuite;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
-use super::hkdf;
 use crate::config::checked::CipherStrength;
 use crate::sys::cpu;
 use crate::tls::record::Aead;
 
 /// The cryptography of every handshake: rustls' defaults on aws-lc-rs, X25519MLKEM768 first.
-pub static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(CryptoProvider { cipher_suites: hkdf::SUITES.clone(), ..aws_lc_rs::default_provider() }));
+pub static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
 
 /// [`PROVIDER`] with its cipher suites in the order in which they are chosen.
 #[derive(Debug)]
