@@ -15,8 +15,9 @@ use crate::model::names::ServerName;
 use crate::model::rejection::{Alert, Cause, HelloFault, Protocol, Reason, Rejection, Text};
 use crate::proxy_protocol;
 use crate::sys::socket::{PEEK_MAX, Peeked, peek_until, take_unread};
-use crate::tls::driver::{HelloError, read_hello};
+use crate::tls::driver::{Greeting, HelloError, read_hello};
 use crate::tls::ja4::Ja4;
+use crate::tls::record::Aead;
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
 const RECORD_HEADER: usize = 5;
@@ -38,6 +39,8 @@ pub struct Hello {
     pub admitted: Admitted,
     /// The requested server name. `None` also for an IP address, which RFC 6066 section 3 forbids.
     pub server_name: Option<ServerName>,
+    /// The AEAD of the client's favourite among the cipher suites that the gate knows.
+    pub favourite: Option<Aead>,
     /// The length of the records that hold the ClientHello.
     pub length: usize,
     /// The fingerprint of the client program. For the log only.
@@ -59,12 +62,12 @@ pub async fn peek(admitted: Admitted) -> Result<Greeted, Refused> {
         Progress::NotTls(protocol) => Peeked::Done(Err((Cause::NotTls(protocol), None, 0))),
         Progress::Complete(length) => {
             let hello = bytes.get(..length).unwrap_or_default();
-            Peeked::Done(parse(hello).map(|name| (name, length, Ja4::of(hello))))
+            Peeked::Done(parse(hello).map(|greeting| (greeting, length, Ja4::of(hello))))
         }
     });
     let (cause, last) = match timeout_at(admitted.hello_deadline, looked).await {
-        Ok(Ok(Some(Ok((server_name, length, ja4))))) => {
-            return Ok(Greeted::new(Hello { admitted, server_name, length, ja4, answered: false }));
+        Ok(Ok(Some(Ok((Greeting { server_name, favourite }, length, ja4))))) => {
+            return Ok(Greeted::new(Hello { admitted, server_name, favourite, length, ja4, answered: false }));
         }
         Ok(Ok(Some(Err((cause, alert, length))))) => (cause, plain_alert(alert, length)),
         Ok(Ok(None)) => (Cause::ClientHelloEnded, Last::Nothing),
@@ -135,7 +138,7 @@ fn plain_alert(alert: Option<Alert>, judged: usize) -> Last<'static> {
 }
 
 /// Has rustls read a complete ClientHello.
-fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
+fn parse(bytes: &[u8]) -> Result<Greeting, Refusal> {
     let refusal = |fault, alert| (Cause::Malformed(fault), alert, bytes.len());
     let malformed = Reason::Malformed.alert();
     read_hello(bytes).map_err(|error| match error {
@@ -158,7 +161,7 @@ fn parse(bytes: &[u8]) -> Result<Option<ServerName>, Refusal> {
 /// What is made of a complete ClientHello, for the fuzzer: the server name, or why it is refused.
 #[doc(hidden)]
 pub fn fuzz_parse(bytes: &[u8]) -> Result<Option<ServerName>, Cause> {
-    parse(bytes).map_err(|(cause, ..)| cause)
+    parse(bytes).map(|greeting| greeting.server_name).map_err(|(cause, ..)| cause)
 }
 
 /// The alert for what is wrong with a ClientHello.

@@ -10,6 +10,7 @@ use rustls::pki_types::UnixTime;
 use crate::authorize::{PassthroughPolicy, Policy, denied};
 use crate::config::checked::{Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts};
 use crate::handshake::config::{InvalidTls, RouteTls};
+use crate::handshake::suites::Suites;
 use crate::handshake::trust::Authorities;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
@@ -85,6 +86,7 @@ impl Snapshot {
     fn succeeding(former: Option<&Self>, config: &Config) -> Result<Self, InvalidRoute> {
         let mut routes = RouteTable::default();
         let mut in_order = Vec::new();
+        let suites = Suites::new(config.strength);
         // By the address of the `client_auth` they are built from: routes without their own share the default one.
         let mut authorities: HashMap<*const ClientAuth, Arc<Authorities>> = HashMap::new();
         for route in &config.routes {
@@ -101,7 +103,8 @@ impl Snapshot {
                         }
                     };
                     let former = former.and_then(|former| former.route(&route.name)?.tls());
-                    let tls = RouteTls::new(terminate, authorities, Arc::clone(&policy), former).map_err(invalid)?;
+                    let tls =
+                        RouteTls::new(terminate, &suites, authorities, Arc::clone(&policy), former).map_err(invalid)?;
                     RouteAccess::Terminate { tls, policy, expired_session: terminate.client_auth.expired_session }
                 }
             };

@@ -443,3 +443,14 @@ fn rustls_connection_types_are_in_two_files() {
     }
     assert_eq!(naming, CONNECTION_FILES.iter().map(|file| (*file).to_owned()).collect());
 }
+
+/// `sys::cpu` asks the library that encrypts what it uses; another copy of it would be asked otherwise.
+#[test]
+fn aws_lc_is_linked_once() {
+    let lock = fs::read_to_string("Cargo.lock").expect("the lock file");
+    assert_eq!(
+        lock.matches("\nname = \"aws-lc-sys\"\n").count(),
+        1,
+        "Cargo.toml asks for another version than aws-lc-rs"
+    );
+}

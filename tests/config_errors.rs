@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, Banned, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, KernelTls, Limits, Log,
-    LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, Selector, SendProxyProtocol, Terminate, Timeouts,
+    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, KernelTls,
+    Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, Selector, SendProxyProtocol, Terminate,
+    Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
@@ -157,6 +158,7 @@ fn minimal_configuration_has_the_defaults() {
     assert_eq!(config.warnings, []);
     assert_eq!(config.file, home.file());
     assert_eq!(config.kernel_tls, KernelTls::Auto);
+    assert_eq!(config.strength, CipherStrength::Bits128);
     assert_eq!(config.log, Log { output: LogOutput::Stdout, format: LogFormat::Text, sampling: true });
     assert_eq!(config.metrics.address, Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)));
     assert_eq!(config.control.socket, ControlSocket::Off);
@@ -182,6 +184,7 @@ fn every_value_is_read_as_written() {
     let config = right(&home, "sample.toml");
 
     assert_eq!(config.kernel_tls, KernelTls::Auto);
+    assert_eq!(config.strength, CipherStrength::Bits256);
     let output = LogOutput::File(home.folder.path().join("doorward.log"));
     assert_eq!(config.log, Log { output, format: LogFormat::Json, sampling: false });
     assert_eq!(config.metrics.address, Some("127.0.0.1:9181".parse().expect("an address")));

@@ -12,6 +12,7 @@ use super::suggest::KnownKey;
 /// The whole file.
 pub(super) struct Raw {
     pub(super) kernel_tls: Given<String>,
+    pub(super) strength: Given<Scalar>,
     pub(super) watch: Given<String>,
     /// `None` if something else stands where the listeners should be.
     pub(super) listeners: Option<Vec<RawListener>>,
@@ -124,6 +125,7 @@ impl Raw {
         let raw = Self {
             control: RawControl::find(&mut root, report),
             kernel_tls: root.text("kernel_tls", "\"auto\"", report),
+            strength: root.scalar("strength", "256", report),
             watch: root.text("watch", "\"on\"", report),
             listeners: root
                 .tables("listener", report)

@@ -1,14 +1,16 @@
-//! What a route's handshakes are made with: one [`ServerConfig`] for each route of each snapshot.
+//! What a route's handshakes are made with: a [`ServerConfig`] for each order of cipher suites, for each route of each
+//! snapshot.
 
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, ServerConfig};
 
 use super::observation;
-use super::suites::PROVIDER;
+use super::suites::Suites;
 use super::tickets::{TicketKey, Tickets};
 use super::trust::{Authorities, UnusableTrust};
 use super::verifier::{Judged, RouteVerifier};
@@ -16,11 +18,15 @@ use crate::authorize::Policy;
 use crate::config::checked::Terminate;
 use crate::model::identity::Identity;
 use crate::model::rejection::Cause;
+use crate::tls::record::Aead;
 
 /// What the handshakes of one route need.
 #[derive(Debug)]
 pub struct RouteTls {
-    pub(super) server: Arc<ServerConfig>,
+    /// For clients that favour AES, or nothing that the gate knows.
+    server: Arc<ServerConfig>,
+    /// For clients that favour ChaCha20. The same but for the order of the suites: a ticket of one is a ticket of the other.
+    chacha20: Arc<ServerConfig>,
     pub(super) verifier: Arc<RouteVerifier>,
     pub(super) ticket_key: TicketKey,
 }
@@ -45,21 +51,43 @@ impl RouteTls {
     /// snapshot before: see [`tickets`](super::tickets).
     pub fn new(
         route: &Terminate,
+        suites: &Suites,
         authorities: Arc<Authorities>,
         policy: Arc<Policy>,
         former: Option<&Self>,
     ) -> Result<Self, InvalidTls> {
         let verifier = Arc::new(RouteVerifier::new(authorities, policy));
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&PROVIDER))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(InvalidTls::Rustls)?
-            .with_client_cert_verifier(Arc::<RouteVerifier>::clone(&verifier))
-            .with_cert_resolver(Arc::new(OneCertificate(Arc::clone(&route.certificate.certified_key))));
+        let former = former.map(|former| &former.ticket_key);
+        let ticket_key = TicketKey::of(route, suites, former).map_err(InvalidTls::Rustls)?;
+        let tickets: Arc<dyn ProducesTickets> = Arc::new(Tickets::new(ticket_key.clone(), Arc::clone(&verifier)));
+        let certificate = Arc::new(OneCertificate(Arc::clone(&route.certificate.certified_key)));
+        let build = |provider| Self::server_config(route, provider, &verifier, &certificate, &tickets);
+        let server = build(&suites.usual).map_err(InvalidTls::Rustls)?;
+        let chacha20 = if Arc::ptr_eq(&suites.usual, &suites.chacha20) {
+            Arc::clone(&server)
+        } else {
+            build(&suites.chacha20).map_err(InvalidTls::Rustls)?
+        };
+        Ok(Self { server, chacha20, verifier, ticket_key })
+    }
+
+    fn server_config(
+        route: &Terminate,
+        provider: &Arc<CryptoProvider>,
+        verifier: &Arc<RouteVerifier>,
+        certificate: &Arc<OneCertificate>,
+        tickets: &Arc<dyn ProducesTickets>,
+    ) -> Result<Arc<ServerConfig>, Error> {
+        let mut server = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_client_cert_verifier(Arc::<RouteVerifier>::clone(verifier))
+            .with_cert_resolver(Arc::<OneCertificate>::clone(certificate));
+        // The provider has the suites in the order in which they are chosen.
+        server.ignore_client_order = true;
         server.alpn_protocols.clone_from(&route.application_protocols);
         // Sessions live in tickets only, under a key of this route.
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        let ticket_key = TicketKey::of(route, former.map(|former| &former.ticket_key)).map_err(InvalidTls::Rustls)?;
-        server.ticketer = Arc::new(Tickets::new(ticket_key.clone(), Arc::clone(&verifier)));
+        server.ticketer = Arc::clone(tickets);
         // Two, as usual, would be another key derived and another chain sealed, for a client that comes back over more
         // than one connection at once; it makes full handshakes then.
         server.send_tls13_tickets = 1;
@@ -68,7 +96,15 @@ impl RouteTls {
         server.max_early_data_size = 0;
         // The keys leave rustls after the handshake, for the record layer or for the kernel.
         server.enable_secret_extraction = true;
-        Ok(Self { server: Arc::new(server), verifier, ticket_key })
+        Ok(Arc::new(server))
+    }
+
+    /// The configuration for a client with this favourite AEAD.
+    pub(super) const fn server(&self, favourite: Option<Aead>) -> &Arc<ServerConfig> {
+        match favourite {
+            Some(Aead::Chacha20Poly1305) => &self.chacha20,
+            Some(Aead::Aes128Gcm | Aead::Aes256Gcm) | None => &self.server,
+        }
     }
 
     /// Who vouches for certificates.

@@ -4,7 +4,6 @@
 pub mod config;
 mod exchange;
 mod failure;
-mod hkdf;
 mod identify;
 mod observation;
 mod secured;
@@ -47,7 +46,7 @@ pub async fn handshake(
 ) -> Result<Secured, Refused> {
     // Attached now: Linux does not attach it to a socket whose peer has closed.
     let exact = for_kernel && ktls::attach(&greeted.admitted.stream).is_ok();
-    let mut exchange = match driver::Handshake::new(Arc::clone(&tls.server)) {
+    let mut exchange = match driver::Handshake::new(Arc::clone(tls.server(greeted.favourite))) {
         // On the heap: it is large, and not needed once the handshake is over.
         Ok(tls) => Box::new(Exchange::new(tls, greeted.length, exact)),
         Err(error) => return Err(greeted.fail(Cause::Tls(Text::new(error)))),

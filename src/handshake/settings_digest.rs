@@ -2,19 +2,22 @@
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use crate::config::checked::{Allow, Certificate, ClientAuth, DenyList, RevocationList, Terminate, TrustAnchor};
+use crate::config::checked::{
+    Allow, Certificate, CipherStrength, ClientAuth, DenyList, RevocationList, Terminate, TrustAnchor,
+};
 use crate::model::identity::{Serial, Sha256};
 
 /// The digest of all settings of a route that concern its handshakes, except for what its revocation lists contain:
 /// [`tickets`](super::tickets) says why. Two routes may have the same one.
 ///
 /// Every field is named here, so that a new one does not compile before it is in the digest or left out with a reason.
-pub(super) fn digest(route: &Terminate) -> Sha256 {
+pub(super) fn digest(route: &Terminate, strength: CipherStrength) -> Sha256 {
     let Terminate { certificate, client_auth, allow, application_protocols } = route;
     let mut settings = Settings(Context::new(&SHA256));
     let Certificate { chain_file: _, key_file: _, certified_key } = &**certificate;
     settings.list(certified_key.cert.iter());
     settings.list(application_protocols.iter());
+    settings.value(format!("{strength:?}").as_bytes());
     let Allow { any, unverified, selectors } = allow;
     settings.value(&[u8::from(*any), u8::from(*unverified)]);
     // As text for programmers, which names the kind of each selector and quotes its value.

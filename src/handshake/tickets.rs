@@ -31,6 +31,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ProducesTickets;
 
 use super::observation::Restored;
+use super::suites::Suites;
 use super::verifier::{Judged, RouteVerifier};
 use super::{observation, settings_digest};
 use crate::config::checked::Terminate;
@@ -51,8 +52,8 @@ pub(super) struct TicketKey {
 impl TicketKey {
     /// The key of `former`, which is of the route of the same name in the snapshot before, if the settings are the same; else
     /// a new one.
-    pub(super) fn of(route: &Terminate, former: Option<&Self>) -> Result<Self, Error> {
-        let settings = settings_digest::digest(route);
+    pub(super) fn of(route: &Terminate, suites: &Suites, former: Option<&Self>) -> Result<Self, Error> {
+        let settings = settings_digest::digest(route, suites.strength);
         match former.filter(|former| former.settings == settings) {
             Some(former) => Ok(former.clone()),
             None => Ok(Self { settings, sealed: Ticketer::new()? }),

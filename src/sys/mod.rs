@@ -1,7 +1,8 @@
-//! System calls that no safe crate offers, or that need care.
+//! System calls and other foreign functions that no safe crate offers, or that need care.
 //!
 //! All `unsafe` code of the crate is here, one call per block.
 
+pub mod cpu;
 pub mod credentials;
 pub mod descriptors;
 pub mod inotify;

@@ -11,7 +11,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, Un
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use crate::model::names::ServerName;
-use crate::tls::record::Keys;
+use crate::tls::record::{Aead, Keys};
 
 /// Why there is no ClientHello in bytes that should be one.
 #[derive(Debug)]
@@ -26,12 +26,21 @@ pub enum HelloError {
     Refused(Error, Vec<u8>),
 }
 
-/// Has rustls read a complete ClientHello: the server name in it.
+/// What is read in a ClientHello before it is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The requested server name.
+    pub server_name: Option<ServerName>,
+    /// The AEAD of the client's favourite among the cipher suites that the gate knows.
+    pub favourite: Option<Aead>,
+}
+
+/// Has rustls read a complete ClientHello.
 ///
 /// # Errors
 ///
 /// The bytes are not one ClientHello, or rustls refuses it.
-pub fn read_hello(bytes: &[u8]) -> Result<Option<ServerName>, HelloError> {
+pub fn read_hello(bytes: &[u8]) -> Result<Greeting, HelloError> {
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -40,7 +49,11 @@ pub fn read_hello(bytes: &[u8]) -> Result<Option<ServerName>, HelloError> {
         match acceptor.accept() {
             Ok(None) => {}
             Ok(Some(accepted)) if rest.is_empty() => {
-                return Ok(accepted.client_hello().server_name().map(ServerName::from_client_hello));
+                let hello = accepted.client_hello();
+                return Ok(Greeting {
+                    server_name: hello.server_name().map(ServerName::from_client_hello),
+                    favourite: hello.cipher_suites().iter().find_map(|suite| Aead::of(*suite)),
+                });
             }
             Ok(Some(_)) => return Err(HelloError::Longer),
             Err((error, mut alert)) => {

@@ -9,6 +9,7 @@ use rcgen::{
     IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
     SubjectPublicKeyInfo,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -92,10 +93,19 @@ impl TestPki {
         identity: Option<&Certified>,
         versions: &[&'static SupportedProtocolVersion],
     ) -> ClientConfig {
+        self.client_config_with(rustls::crypto::aws_lc_rs::default_provider(), identity, versions)
+    }
+
+    /// The same, with another cryptography.
+    pub(crate) fn client_config_with(
+        &self,
+        provider: CryptoProvider,
+        identity: Option<&Certified>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.servers.pem().as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);

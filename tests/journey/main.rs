@@ -13,6 +13,7 @@
 //! | `proxy` | PROXY protocol, taken and sent | |
 //! | `backends` | backends good and bad, several of them, unix sockets | 21 |
 //! | `tickets` | a session of one route is none for another | 41 |
+//! | `suites` | which cipher suite a client gets | |
 //! | `log_output` | a log that cannot be written | 49 |
 //! | `transfer` | payload byte for byte, half-closes, KeyUpdate | 17, 22 |
 //! | `resets` | resets at every stage | 20 |
@@ -70,5 +71,6 @@ mod reasons;
 mod resets;
 mod resumption;
 mod settings;
+mod suites;
 mod tickets;
 mod transfer;

@@ -19,3 +19,4 @@ mod import;
 mod mkcert;
 mod samba;
 mod ssh;
+mod suites;

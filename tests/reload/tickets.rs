@@ -13,7 +13,8 @@ use rustls::client::Resumption;
 
 use crate::client::{Client, VERSIONS};
 use crate::common::backend::Backend;
-use crate::common::gate::{Gate, Metrics};
+use crate::common::gate::Gate;
+use crate::common::metrics::Metrics;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::common::process::{Finished, run_with_input, tool};
 use crate::home::{House, assert_refused};

@@ -19,7 +19,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::checked::{Banned, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics, Timeouts};
+use super::checked::{
+    Banned, CipherStrength, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics, Timeouts,
+};
 use super::file_states::Seen;
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
@@ -68,6 +70,8 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         KernelTls::Auto,
         report,
     );
+    let default = CipherStrength::Bits128;
+    let strength = scalar(&raw.strength, values::strength, default, report);
     let watch = word(&raw.watch, &[("on", true), ("off", false)], true, report);
     let listeners = listener::check(raw, report);
     let routes = check_routes(raw, &listeners, report);
@@ -80,6 +84,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     Some(Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
+        strength: strength?,
         watch: watch?,
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         routes: routes.into_iter().map(|checked| checked.route).collect(),

@@ -30,6 +30,8 @@ pub struct Config {
     pub file: PathBuf,
     /// `kernel_tls`.
     pub kernel_tls: KernelTls,
+    /// `strength`.
+    pub strength: CipherStrength,
     /// `watch`: whether changed files are loaded without a command.
     pub watch: bool,
     /// `[[listener]]`, at least one.
@@ -61,6 +63,15 @@ pub enum KernelTls {
     Off,
     /// Always: the gate does not start on a kernel that cannot.
     Require,
+}
+
+/// The shortest key of the cipher suites that a client may be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CipherStrength {
+    /// AES-128 and longer.
+    Bits128,
+    /// AES-256 and ChaCha20 only.
+    Bits256,
 }
 
 /// A bound address.

@@ -1,8 +1,8 @@
-//! Times, counts, rates and the lengths of prefixes.
+//! Times, counts, rates, and the lengths of prefixes and keys.
 
 use std::time::Duration;
 
-use crate::config::checked::Rate;
+use crate::config::checked::{CipherStrength, Rate};
 use crate::config::reader::Scalar;
 use crate::config::report::{Problem, quoted};
 
@@ -105,6 +105,19 @@ pub(in crate::config) fn prefix(scalar: &Scalar, bits: u8) -> Result<u8, Problem
         Ok(0) => Err(Problem::new("0 would make all addresses one source", remedy)),
         Ok(number) if number <= bits => Ok(number),
         _ => Err(Problem::new(format!("{number} is not a length that a prefix can have here"), remedy)),
+    }
+}
+
+/// 128 or 256, in quotes or not.
+pub(in crate::config) fn strength(scalar: &Scalar) -> Result<CipherStrength, Problem> {
+    let (Scalar::Number(text) | Scalar::Text(text)) = scalar;
+    match text.as_str() {
+        "128" => Ok(CipherStrength::Bits128),
+        "256" => Ok(CipherStrength::Bits256),
+        _ => Err(Problem::new(
+            format!("{} is not the key length of any cipher here", quoted(text)),
+            "write 256 to allow ciphers with keys of 256 bits only, or 128 to allow AES-128 as well",
+        )),
     }
 }
 

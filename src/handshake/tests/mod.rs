@@ -19,10 +19,10 @@ use time::{Duration, OffsetDateTime};
 
 use super::config::RouteTls;
 use super::observation::{Observation, observe};
-use super::suites::PROVIDER;
+use super::suites::{PROVIDER, Suites};
 use super::trust::Authorities;
 use crate::authorize::Policy;
-use crate::config::checked::{RouteMode, Terminate};
+use crate::config::checked::{CipherStrength, RouteMode, Terminate};
 use crate::tls::driver::{Failure, Finished, Handshake, Wants};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
@@ -164,7 +164,8 @@ impl Scene {
     fn tls(&self, keys: &str, former: Option<&RouteTls>) -> RouteTls {
         let route = self.route(keys);
         let authorities = Arc::new(Authorities::new(&route.client_auth).expect("authorities"));
-        RouteTls::new(&route, authorities, Arc::new(Policy::of(&route)), former).expect("a configuration")
+        RouteTls::new(&route, &Suites::new(CipherStrength::Bits128), authorities, Arc::new(Policy::of(&route)), former)
+            .expect("a configuration")
     }
 
     /// A client that shows this certificate and keeps its sessions.

@@ -31,8 +31,8 @@ fn refusals(scene: &Scene) -> (Certified, Vec<(String, Reason)>) {
 
 /// As the configuration of `strict`, but with the tickets of `lax`: a session of the lax route is resumed there.
 fn with_tickets_of(strict: &RouteTls, lax: &RouteTls) -> Arc<ServerConfig> {
-    let mut server = ServerConfig::clone(&strict.server);
-    server.ticketer = Arc::clone(&lax.server.ticketer);
+    let mut server = ServerConfig::clone(strict.server(None));
+    server.ticketer = Arc::clone(&lax.server(None).ticketer);
     Arc::new(server)
 }
 
@@ -54,7 +54,7 @@ fn chain_of_a_resumed_session_is_judged() {
         let server = with_tickets_of(&strict, &lax);
         for version in VERSIONS {
             let client = Arc::new(scene.client(certified, version));
-            assert!(!shake(&lax.server, &client, NAS).0.expect("it is lax").facts.resumed);
+            assert!(!shake(lax.server(None), &client, NAS).0.expect("it is lax").facts.resumed);
             let (finished, observation) = shake(&server, &client, NAS);
             let finished = finished.expect("a handshake");
             assert!(finished.facts.resumed, "{keys}, {:?}", version.version);
@@ -77,12 +77,12 @@ fn ticket_of_a_refused_chain_is_ignored() {
     let cases = refusals.iter().map(|(keys, reason)| (keys.as_str(), Some(*reason)));
     for (keys, expected) in cases.chain([("allow = [\"any\"]", None), ("allow = [\"lost-phone\"]", None)]) {
         let strict = scene.tls(keys, None);
-        let mut server = ServerConfig::clone(&strict.server);
+        let mut server = ServerConfig::clone(strict.server(None));
         server.ticketer = Arc::new(Tickets::new(lax.ticket_key.clone(), Arc::clone(&strict.verifier)));
         let server = Arc::new(server);
         for version in VERSIONS {
             let client = Arc::new(scene.client(&device, version));
-            assert!(!shake(&lax.server, &client, NAS).0.expect("it is lax").facts.resumed);
+            assert!(!shake(lax.server(None), &client, NAS).0.expect("it is lax").facts.resumed);
             let (finished, observation) = shake(&server, &client, NAS);
             let refused = expected.is_some();
             let outcome = if refused { TicketOutcome::Refused } else { TicketOutcome::Unused };
@@ -107,13 +107,13 @@ fn replaced_certificate_is_shown_after_the_old_one_was_refused() {
         let (mut client, shown) = (scene.client(&old, version), Shown::new(&old));
         client.client_auth_cert_resolver = Arc::<Shown>::clone(&shown);
         let client = Arc::new(client);
-        assert!(!shake(&before.server, &client, NAS).0.expect("it is valid").facts.resumed);
+        assert!(!shake(before.server(None), &client, NAS).0.expect("it is valid").facts.resumed);
         shown.set(Some(&new));
-        let (finished, observation) = shake(&after.server, &client, NAS);
+        let (finished, observation) = shake(after.server(None), &client, NAS);
         assert_eq!(observation.ticket, Some(TicketOutcome::Refused));
         let finished = finished.expect("a new certificate");
         assert_eq!((finished.facts.resumed, finished.chain), (false, vec![new.der.clone()]));
-        assert!(shake(&after.server, &client, NAS).0.expect("it is valid").facts.resumed);
+        assert!(shake(after.server(None), &client, NAS).0.expect("it is valid").facts.resumed);
     }
 }
 
@@ -125,12 +125,12 @@ fn ticket_outcome_is_known() {
     for version in VERSIONS {
         let client = Arc::new(scene.client(&device, version));
         let visit = |tls: &RouteTls, name| {
-            let (finished, observation) = shake(&tls.server, &client, name);
+            let (finished, observation) = shake(tls.server(None), &client, name);
             (observation.ticket, finished.expect("it is admitted").facts.resumed)
         };
         assert_eq!(visit(&nas, NAS), (None, false));
         assert_eq!(visit(&nas, NAS), (Some(TicketOutcome::Unused), true), "resumed, once it is over");
-        let (finished, observation) = shake(&nas.server, &client, NAS);
+        let (finished, observation) = shake(nas.server(None), &client, NAS);
         assert!(finished.expect("it is admitted").facts.resumed);
         assert!(judged(observation, true, &nas).is_some(), "it need not be judged twice");
         assert_eq!(visit(&twin, NAS), (Some(TicketOutcome::Unknown), false), "another key, the same settings");
@@ -140,10 +140,10 @@ fn ticket_outcome_is_known() {
         let mut client = scene.client(&device, version);
         client.enable_sni = false;
         let client = Arc::new(client);
-        assert!(!shake(&nas.server, &client, NAS).0.expect("it is admitted").facts.resumed);
+        assert!(!shake(nas.server(None), &client, NAS).0.expect("it is admitted").facts.resumed);
         let mut named = ClientConfig::clone(&client);
         named.enable_sni = true;
-        let (finished, observation) = shake(&nas.server, &Arc::new(named), NAS);
+        let (finished, observation) = shake(nas.server(None), &Arc::new(named), NAS);
         assert_eq!(observation.ticket, Some(TicketOutcome::Unused));
         assert!(!finished.expect("it is admitted").facts.resumed);
     }
@@ -158,14 +158,14 @@ fn client_without_certificate_gets_no_ticket_even_for_another_ticket() {
         let (mut client, shown) = (scene.client(&device, version), Shown::new(&device));
         client.client_auth_cert_resolver = Arc::<Shown>::clone(&shown);
         client.enable_sni = false;
-        assert!(!shake(&open.server, &Arc::new(client.clone()), NAS).0.expect("it is admitted").facts.resumed);
+        assert!(!shake(open.server(None), &Arc::new(client.clone()), NAS).0.expect("it is admitted").facts.resumed);
         client.enable_sni = true;
         shown.set(None);
         let client = Arc::new(client);
-        let (finished, observation) = shake(&open.server, &client, NAS);
+        let (finished, observation) = shake(open.server(None), &client, NAS);
         assert!(finished.expect("it is admitted").chain.is_empty());
         assert_eq!((observation.ticket, observation.restored.is_some()), (Some(TicketOutcome::Unused), true));
-        let (finished, observation) = shake(&open.server, &client, NAS);
+        let (finished, observation) = shake(open.server(None), &client, NAS);
         assert!(!finished.expect("it is admitted").facts.resumed);
         // TLS 1.3 clients use a ticket once; of TLS 1.2 it is still the first one.
         let first = (version.version == rustls::ProtocolVersion::TLSv1_2).then_some(TicketOutcome::Unused);
@@ -177,7 +177,7 @@ fn client_without_certificate_gets_no_ticket_even_for_another_ticket() {
 fn seal(tls: &RouteTls, device: &Certified, until: u64, session: &[u8]) -> Option<Vec<u8>> {
     let chain = Some(Arc::new(crate::model::identity::Chain::new(vec![device.der.clone()], Vec::new(), until)));
     let mut observation = Observation { valid_until: Some(until), chain, ..Observation::default() };
-    observe(&mut observation, || tls.server.ticketer.encrypt(session))
+    observe(&mut observation, || tls.server(None).ticketer.encrypt(session))
 }
 
 #[test]
@@ -191,12 +191,12 @@ fn ticket_ends_with_its_certificate() {
         // A reload does not change that.
         for tls in [&tls, &scene.tls("allow = [\"any\"]", Some(&tls))] {
             let mut later = Observation::default();
-            let restored = observe(&mut later, || tls.server.ticketer.decrypt(&ticket));
+            let restored = observe(&mut later, || tls.server(None).ticketer.decrypt(&ticket));
             assert_eq!(later.ticket, Some(outcome));
             let valid = outcome == TicketOutcome::Unused;
             assert_eq!(restored.as_ref(), valid.then_some(&session));
             assert_eq!(later.valid_until, valid.then_some(until), "a renewed ticket keeps the end of the first");
-            assert_eq!(observe(&mut later, || tls.server.ticketer.encrypt(&session)).is_some(), valid);
+            assert_eq!(observe(&mut later, || tls.server(None).ticketer.encrypt(&session)).is_some(), valid);
         }
     }
     // A list that is newer than the ticket ends sooner.
@@ -205,7 +205,7 @@ fn ticket_ends_with_its_certificate() {
     let tls = scene.tls(listed, None);
     let ticket = seal(&tls, &device, now + 3 * 24 * 3600, &session).expect("a ticket");
     let mut later = Observation::default();
-    assert!(observe(&mut later, || tls.server.ticketer.decrypt(&ticket)).is_some());
+    assert!(observe(&mut later, || tls.server(None).ticketer.decrypt(&ticket)).is_some());
     let left = later.valid_until.expect("an end") - now;
     assert!((23 * 3600..=24 * 3600).contains(&left), "{left}");
 }
@@ -217,7 +217,7 @@ fn ticket_without_its_chain_is_not_given() {
     assert!(seal(&tls, &device, u64::MAX, &device.der).is_some());
     assert_eq!(seal(&tls, &device, u64::MAX, &device.der[1..]), None);
     assert_eq!(seal(&tls, &device, u64::MAX, b""), None);
-    assert_eq!(observe(&mut Observation::default(), || tls.server.ticketer.encrypt(&device.der)), None);
+    assert_eq!(observe(&mut Observation::default(), || tls.server(None).ticketer.encrypt(&device.der)), None);
 }
 
 #[test]
@@ -243,6 +243,7 @@ fn refused_ticket_is_judged_once_in_a_handshake() {
     let [refused, admitted] =
         [&device, &other].map(|device| seal(&tls, device, u64::MAX, &device.der).expect("a ticket"));
     let mut observation = Observation::default();
-    let opened = observe(&mut observation, || [&refused, &admitted].map(|ticket| tls.server.ticketer.decrypt(ticket)));
+    let opened =
+        observe(&mut observation, || [&refused, &admitted].map(|ticket| tls.server(None).ticketer.decrypt(ticket)));
     assert_eq!((opened, observation.ticket), ([None, None], Some(TicketOutcome::Refused)));
 }

@@ -1,7 +1,9 @@
 //! Which settings a route's tickets depend on (attacks.md row 41).
 
 use super::*;
+use crate::config::checked::CipherStrength::{Bits128, Bits256};
 use crate::handshake::settings_digest::digest;
+use crate::handshake::suites::Suites;
 use crate::handshake::tickets::TicketKey;
 
 /// Routes of which each differs from each other one in a setting. At least one pair differs in nothing but one field.
@@ -64,14 +66,25 @@ fn scene() -> Scene {
     scene
 }
 
+fn suites() -> Suites {
+    Suites::new(Bits128)
+}
+
+#[test]
+fn strength_is_in_the_digest() {
+    let scene = scene();
+    let route = scene.route(&variants(&scene)[0]);
+    assert_ne!(digest(&route, Bits128), digest(&route, Bits256));
+}
+
 #[test]
 fn every_two_routes_that_differ_have_different_digests() {
     let scene = scene();
     let routes: Vec<_> = variants(&scene).into_iter().map(|keys| (scene.route(&keys), keys)).collect();
     for (place, (one, keys)) in routes.iter().enumerate() {
-        assert_eq!(digest(one), digest(&scene.route(keys)), "{keys}");
+        assert_eq!(digest(one, Bits128), digest(&scene.route(keys), Bits128), "{keys}");
         for (other, others) in &routes[place + 1..] {
-            assert_ne!(digest(one), digest(other), "{keys} and {others}");
+            assert_ne!(digest(one, Bits128), digest(other, Bits128), "{keys} and {others}");
         }
     }
 }
@@ -90,9 +103,9 @@ fn every_field_is_in_the_digest() {
         let mut route = route.clone();
         let auth = Arc::make_mut(&mut route.client_auth);
         change(&mut auth.revocation_lists[0], &mut auth.trust[0]);
-        digest(&route)
+        digest(&route, Bits128)
     };
-    assert_eq!(changed(&|_, _| {}), digest(&route));
+    assert_eq!(changed(&|_, _| {}), digest(&route, Bits128));
     let others = [
         changed(&|list, _| list.issuer = b"another".to_vec()),
         changed(&|list, _| list.signer = None),
@@ -102,20 +115,20 @@ fn every_field_is_in_the_digest() {
         changed(&|_, anchor| anchor.kind = TrustKind::Pinned),
     ];
     for (place, one) in others.iter().enumerate() {
-        assert_ne!(*one, digest(&route), "change {place}");
+        assert_ne!(*one, digest(&route, Bits128), "change {place}");
         assert!(!others[..place].contains(one), "change {place}");
     }
     // Two selectors that are written alike.
     let selector = |selector: Selector| {
         let allow = Allow { selectors: vec![selector], ..Allow::default() };
-        digest(&Terminate { allow, ..route.clone() })
+        digest(&Terminate { allow, ..route.clone() }, Bits128)
     };
     let [word, name] = [Selector::AnyName("cn:alice".to_owned()), Selector::CommonName("alice".to_owned())];
     assert_ne!(selector(word), selector(name));
     // Values next to each other: none can take a part of its neighbour.
     let protocols = |list: &[&str]| {
         let application_protocols = list.iter().map(|one| one.as_bytes().to_vec()).collect();
-        digest(&Terminate { application_protocols, ..route.clone() })
+        digest(&Terminate { application_protocols, ..route.clone() }, Bits128)
     };
     let split = [&["ab", "c"][..], &["a", "bc"], &["abc"], &["abc", ""], &["", "abc"]].map(protocols);
     for (place, one) in split.iter().enumerate() {
@@ -130,14 +143,15 @@ fn contents_of_revocation_lists_are_not_in_the_digest() {
     let listed = "allow = [\"any\"]\n[route.client_auth]\nrevocation_lists = [\"clients.crl\"]";
     let digests = [(99, 9), (LOST, 9), (LOST, 5), (99, -1)].map(|(revoked, until)| {
         scene.list("clients.crl", revoked, until);
-        digest(&scene.route(listed))
+        digest(&scene.route(listed), Bits128)
     });
     assert!(digests.iter().all(|one| *one == digests[0]));
     // A file that has moved, and the order in which `deny` is written, change nothing.
     std::fs::copy(scene.path("clients.crl"), scene.path("moved.crl")).expect("a file");
-    assert_eq!(digest(&scene.route(&listed.replace("clients.crl", "moved.crl"))), digests[0]);
-    let deny =
-        |serials: &str| digest(&scene.route(&format!("allow = [\"any\"]\n[route.client_auth]\ndeny = [{serials}]")));
+    assert_eq!(digest(&scene.route(&listed.replace("clients.crl", "moved.crl")), Bits128), digests[0]);
+    let deny = |serials: &str| {
+        digest(&scene.route(&format!("allow = [\"any\"]\n[route.client_auth]\ndeny = [{serials}]")), Bits128)
+    };
     assert_eq!(deny("\"serial:07\", \"serial:08\""), deny("\"serial:08\", \"serial:07\""));
 }
 
@@ -146,12 +160,12 @@ fn key_is_kept_with_the_same_settings_only() {
     let scene = scene();
     let variants = variants(&scene);
     let routes: Vec<_> = variants.iter().map(|keys| scene.route(keys)).collect();
-    let keys: Vec<_> = routes.iter().map(|route| TicketKey::of(route, None).expect("a key")).collect();
+    let keys: Vec<_> = routes.iter().map(|route| TicketKey::of(route, &suites(), None).expect("a key")).collect();
     for (place, (route, keys_of_it)) in routes.iter().zip(&variants).enumerate() {
         for (from, former) in keys.iter().enumerate() {
-            let key = TicketKey::of(route, Some(former)).expect("a key");
+            let key = TicketKey::of(route, &suites(), Some(former)).expect("a key");
             assert_eq!(key.is_same(former), place == from, "from {} to {keys_of_it}", variants[from]);
         }
     }
-    assert!(!TicketKey::of(&routes[0], None).expect("a key").is_same(&keys[0]), "two routes have two keys");
+    assert!(!TicketKey::of(&routes[0], &suites(), None).expect("a key").is_same(&keys[0]), "two routes have two keys");
 }
