@@ -53,7 +53,8 @@ fn split_program_runs_and_finds_its_lines_in_the_other_file() {
         run(Command::new(program).arg("--version")).success().stdout
     );
     let sections = |name: &str| {
-        run(tool("objdump", "binutils").arg("-h").arg(folder.path().join(name))).success().text().to_owned()
+        let file = folder.path().join(name);
+        run(tool("objdump", "binutils").arg("-h").arg(file)).success().text()
     };
     assert!(!sections("doorward").contains(".debug_line"));
     assert!(sections("doorward").contains(".gnu_debuglink"));
