@@ -182,7 +182,7 @@ impl Report {
                 let unit = if idle { "KiB" } else { group.unit };
                 let cells = COLUMNS.iter().map(|(_, labels)| {
                     let summaries = labels.iter().filter_map(|label| self.summary(group, line, label));
-                    summaries.map(|summary| summary.least).min_by(f64::total_cmp).map_or("–".to_owned(), short)
+                    summaries.map(|summary| summary.least).min_by(f64::total_cmp).map_or_else(|| "–".to_owned(), short)
                 });
                 let cells = cells.collect::<Vec<_>>().join(" | ");
                 let verdicts = line.bounds.iter().filter_map(|bound| self.verdict(group, line, *bound));
