@@ -157,7 +157,7 @@ fn minimal_configuration_has_the_defaults() {
     let config = right(&home, "minimal.toml");
     assert_eq!(config.warnings, []);
     assert_eq!(config.file, home.file());
-    assert_eq!(config.kernel_tls, KernelTls::Auto);
+    assert_eq!(config.kernel_tls, KernelTls::Off);
     assert_eq!(config.strength, CipherStrength::Bits128);
     assert_eq!(config.log, Log { output: LogOutput::Stdout, format: LogFormat::Text, sampling: true });
     assert_eq!(config.metrics.address, Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)));

@@ -8,6 +8,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::process::{run, tool};
 
@@ -38,4 +39,27 @@ fn systemd_calls_the_unit_hardened() {
     // From 0.0 (nothing can happen) to 10.0; what is left above 0 is mostly that a gate needs the network. In tenths.
     let mut security = tool("systemd-analyze", "systemd");
     run(security.args(["security", "--offline=yes", "--no-pager", "--threshold=15"]).arg(file)).success();
+}
+
+#[test]
+fn split_program_runs_and_finds_its_lines_in_the_other_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_doorward"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/split-symbols");
+    run(Command::new(script).args([program, folder.path()])).success();
+    let installed = folder.path().join("doorward");
+    assert_eq!(
+        run(Command::new(&installed).arg("--version")).success().stdout,
+        run(Command::new(program).arg("--version")).success().stdout
+    );
+    let sections = |name: &str| {
+        let file = folder.path().join(name);
+        run(tool("objdump", "binutils").arg("-h").arg(file)).success().text()
+    };
+    assert!(!sections("doorward").contains(".debug_line"));
+    assert!(sections("doorward").contains(".gnu_debuglink"));
+    assert!(sections("doorward.debug").contains(".debug_line"));
+    // The names stay, or a backtrace would be a list of addresses.
+    let names = run(tool("nm", "binutils").arg("--demangle").arg(&installed)).success();
+    assert!(names.text().contains("doorward::cli::main"));
 }

@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::Result;
 use crate::backend::CHUNK;
-use crate::pki::TERMINATED;
+use crate::pki::{PASSTHROUGH, TERMINATED};
 
 /// How many steps one direction takes before other connections get their turn.
 const TURNS: usize = 16;
@@ -36,10 +36,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         }
         "splice" => relay(Mover::Splice, &pairs(rest)?),
         "tls" => {
-            let (folder, rest) = rest.split_first().ok_or("which folder?")?;
+            let [folder, cores, rest @ ..] = rest else { return Err("which folder, how many cores?".into()) };
             let pairs = pairs(rest)?;
-            let (listen, connect) = pairs.first().ok_or("where to listen?")?;
-            naive(Path::new(folder), *listen, *connect)
+            let [terminated, passthrough] = pairs.as_slice() else { return Err("where to listen?".into()) };
+            naive(Path::new(folder), cores.parse()?, *terminated, *passthrough)
         }
         other => Err(format!("no such child: {other}").into()),
     }
@@ -273,8 +273,13 @@ fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize, flags: SpliceFl
     rustix::pipe::splice(from, None, to, None, most, flags)
 }
 
-/// `accept`, `connect`, `copy_bidirectional`.
-fn naive(folder: &Path, listen: SocketAddr, connect: SocketAddr) -> Result<()> {
+/// `accept`, `connect`, `copy_bidirectional`; for passthrough without the TLS.
+fn naive(
+    folder: &Path,
+    cores: usize,
+    terminated: (SocketAddr, SocketAddr),
+    passthrough: (SocketAddr, SocketAddr),
+) -> Result<()> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(folder.join("clients.pem"))? {
@@ -292,21 +297,60 @@ fn naive(folder: &Path, listen: SocketAddr, connect: SocketAddr) -> Result<()> {
         .with_cert_resolver(Arc::new(names));
     config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = match cores {
+        1 => tokio::runtime::Builder::new_current_thread().enable_all().build()?,
+        _ => tokio::runtime::Builder::new_multi_thread().worker_threads(cores).enable_all().build()?,
+    };
     runtime.block_on(async {
-        let socket = tokio::net::TcpSocket::new_v4()?;
-        socket.bind(listen)?;
-        let listener = socket.listen(4096)?;
+        let listener = |(address, _)| {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind(address)?;
+            socket.listen(4096)
+        };
+        let (secure, raw) = (listener(terminated)?, listener(passthrough)?);
+        tokio::spawn(async move {
+            loop {
+                let Ok((client, _)) = raw.accept().await else { continue };
+                tokio::spawn(pass(client, passthrough.1));
+            }
+        });
         loop {
-            let (client, _) = listener.accept().await?;
+            let (client, _) = secure.accept().await?;
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 client.set_nodelay(true)?;
                 let mut client = acceptor.accept(client).await?;
-                let mut backend = tokio::net::TcpStream::connect(connect).await?;
+                let mut backend = tokio::net::TcpStream::connect(terminated.1).await?;
                 backend.set_nodelay(true)?;
                 tokio::io::copy_bidirectional(&mut client, &mut backend).await
             });
         }
     })
+}
+
+/// Reads the ClientHello with rustls, and passes everything on if it has the right name.
+async fn pass(mut client: tokio::net::TcpStream, connect: SocketAddr) -> Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    client.set_nodelay(true)?;
+    let mut acceptor = rustls::server::Acceptor::default();
+    let mut read = Vec::with_capacity(4096);
+    let accepted = loop {
+        let known = read.len();
+        if client.read_buf(&mut read).await? == 0 {
+            return Ok(());
+        }
+        acceptor.read_tls(&mut read.get(known..).unwrap_or_default())?;
+        if let Some(accepted) = acceptor.accept().map_err(|(error, _)| error)? {
+            break accepted;
+        }
+    };
+    if accepted.client_hello().server_name() != Some(PASSTHROUGH) {
+        return Ok(());
+    }
+    let mut backend = tokio::net::TcpStream::connect(connect).await?;
+    backend.set_nodelay(true)?;
+    backend.write_all(&read).await?;
+    tokio::io::copy_bidirectional(&mut client, &mut backend).await?;
+    Ok(())
 }

@@ -12,7 +12,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{ClientSessionMemoryCache, Resumption};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, SignatureScheme, SupportedCipherSuite,
+};
 
 use crate::Result;
 use crate::backend::{BOTH, CHUNK, DOWN, ECHO, RAW, UP};
@@ -39,15 +41,50 @@ pub(crate) struct Session {
     tls: Option<Box<ClientConnection>>,
 }
 
-/// TLS 1.3 with one suite and one group, so that all gates do the same cryptography.
-pub(crate) fn config(certified: Option<&Certified>, resumption: bool) -> Result<Arc<ClientConfig>> {
+/// The cipher suites that the clients offer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Suites {
+    /// Those of rustls, in its order: AES-256 first
+    #[default]
+    Default,
+    /// The same, AES-128 first
+    Aes128,
+    /// The same, ChaCha20 first
+    Chacha20,
+    /// Only AES-256 with SHA-384, of TLS 1.3
+    Aes256Only,
+}
+
+impl Suites {
+    fn of(self, provider: &CryptoProvider) -> Vec<SupportedCipherSuite> {
+        use aws_lc_rs::cipher_suite::{
+            TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+        };
+        let first = match self {
+            Self::Default => return provider.cipher_suites.clone(),
+            Self::Aes256Only => return vec![TLS13_AES_256_GCM_SHA384],
+            Self::Aes128 => TLS13_AES_128_GCM_SHA256,
+            Self::Chacha20 => TLS13_CHACHA20_POLY1305_SHA256,
+        };
+        let others = provider.cipher_suites.iter().copied().filter(|suite| *suite != first);
+        std::iter::once(first).chain(others).collect()
+    }
+}
+
+/// Only X25519, because not all gates have a hybrid group: all agree on keys in the same way.
+pub(crate) fn config(certified: Option<&Certified>, suites: Suites, resumption: bool) -> Result<Arc<ClientConfig>> {
+    let provider = aws_lc_rs::default_provider();
     let provider = CryptoProvider {
-        cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384],
+        cipher_suites: suites.of(&provider),
         kx_groups: vec![aws_lc_rs::kx_group::X25519],
-        ..aws_lc_rs::default_provider()
+        ..provider
+    };
+    let versions: &[_] = match suites {
+        Suites::Aes256Only => &[&rustls::version::TLS13],
+        _ => rustls::DEFAULT_VERSIONS,
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_protocol_versions(versions)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Trusting));
     let mut config = match certified {

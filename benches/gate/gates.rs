@@ -1,24 +1,26 @@
 //! The gates, each configured for speed as its documentation advises.
 //!
-//! All of them: one thread or worker (the gate has one CPU), no access log, `TCP_NODELAY`, session tickets, the same
+//! All of them: one thread or worker for each CPU of the gate, no access log, `TCP_NODELAY`, session tickets, the same
 //! certificates, TLS 1.2 and 1.3. Doorward keeps its metrics and formats its log lines; they go to `/dev/null`.
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::Result;
 use crate::backend::Backend;
+use crate::client::Suites;
 use crate::measure::Processes;
 use crate::pki::{PASSTHROUGH, Pki, TERMINATED};
+use crate::plan::Column;
 
 /// Whether the gate terminates TLS or passes it through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub(crate) enum Mode {
 pub(crate) enum Kind {
     /// This program.
     Doorward,
+    /// Another build of it, given with `--beside`.
+    Beside,
     /// `haproxy`, with buffers of 64 KiB.
     Haproxy,
     /// `nginx`, its stream module, with buffers of 64 KiB.
@@ -55,6 +59,7 @@ impl Kind {
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Doorward => "doorward",
+            Self::Beside => "doorward-beside",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Stunnel => "stunnel",
@@ -63,6 +68,11 @@ impl Kind {
             Self::Copy256 => "copy-256k",
             Self::Splice => "splice",
         }
+    }
+
+    /// Whether it is a build of this program.
+    pub(crate) const fn is_doorward(self) -> bool {
+        matches!(self, Self::Doorward | Self::Beside)
     }
 
     /// Whether it only moves bytes.
@@ -74,7 +84,7 @@ impl Kind {
     pub(crate) const fn can(self, mode: Mode) -> bool {
         match mode {
             Mode::Terminated => true,
-            Mode::Passthrough => !matches!(self, Self::Stunnel | Self::Naive),
+            Mode::Passthrough => !matches!(self, Self::Stunnel),
         }
     }
 }
@@ -99,6 +109,8 @@ impl Setup {
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) kind: Kind,
+    /// What its clients offer, if not what all do.
+    pub(crate) suites: Option<Suites>,
     pub(crate) terminated: SocketAddr,
     pub(crate) passthrough: SocketAddr,
     pub(crate) processes: Processes,
@@ -114,35 +126,73 @@ pub(crate) struct Gate {
 #[derive(Debug)]
 struct Process(Child);
 
-/// The CPU of the gate, and the CPU of everything else.
-pub(crate) const GATE_CPU: usize = 0;
-/// See [`GATE_CPU`].
-pub(crate) const OTHER_CPU: usize = 1;
+/// Where the processes run.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    /// The CPUs of the gates.
+    gates: CpuSet,
+    /// The CPUs of the generator and the backends.
+    others: CpuSet,
+    /// How many CPUs a gate has.
+    pub(crate) cores: usize,
+    /// Whether the gates and the generator share CPUs, because there are no others.
+    pub(crate) shared: bool,
+    /// Another build of Doorward.
+    pub(crate) beside: Option<PathBuf>,
+}
 
-/// Pins the calling thread, and the threads and processes that it starts, to one CPU.
-pub(crate) fn pin(cpu: usize) -> Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).map_err(|error| format!("cannot keep to CPU {cpu} (two are needed): {error}").into())
+impl Machine {
+    /// The gates get the first `cores` CPUs that this process may use, everything else the rest.
+    pub(crate) fn new(cores: usize, beside: Option<PathBuf>) -> Result<Self> {
+        let usable = sched_getaffinity(None)?;
+        let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| usable.is_set(*cpu)).collect();
+        if cores == 0 || cpus.len() < cores {
+            return Err(format!("--cores {cores}: this process may use {} CPUs", cpus.len()).into());
+        }
+        let (first, rest) = cpus.split_at(cores);
+        let set = |cpus: &[usize]| {
+            let mut set = CpuSet::new();
+            cpus.iter().for_each(|cpu| set.set(*cpu));
+            set
+        };
+        let shared = rest.is_empty();
+        Ok(Self { gates: set(first), others: set(if shared { first } else { rest }), cores, shared, beside })
+    }
+
+    /// Keeps the calling thread, and the threads and processes that it starts, to the CPUs of the generator.
+    pub(crate) fn keep_off(&self) -> Result<()> {
+        sched_setaffinity(None, &self.others).map_err(|error| format!("cannot keep to some CPUs: {error}").into())
+    }
+
+    /// A child inherits the CPUs of the thread that starts it.
+    fn spawn(&self, command: &mut Command) -> Result<Child> {
+        sched_setaffinity(None, &self.gates)?;
+        let spawned = command.spawn();
+        self.keep_off()?;
+        spawned.map_err(|error| format!("cannot start {:?}: {error}", command.get_program()).into())
+    }
 }
 
 impl Gate {
     /// Starts a gate and waits until it listens.
-    pub(crate) fn start(kind: Kind, setup: Setup, pki: &Pki, plain: Backend, tls: Backend) -> Result<Self> {
+    pub(crate) fn start(column: &Column, machine: &Machine, pki: &Pki, plain: Backend, tls: Backend) -> Result<Self> {
+        let &Column { kind, setup, suites, .. } = column;
         let folder = tempfile::tempdir()?;
         let terminated = free_address()?;
-        let passthrough = if kind == Kind::Doorward { terminated } else { free_address()? };
-        let places =
-            Places { pki, folder: folder.path(), terminated, passthrough, plain: plain.address, tls: tls.address };
+        let passthrough = if kind.is_doorward() { terminated } else { free_address()? };
+        let places = Places {
+            pki,
+            machine,
+            folder: folder.path(),
+            terminated,
+            passthrough,
+            plain: plain.address,
+            tls: tls.address,
+        };
         let mut command = places.command(kind, setup)?;
         let errors = folder.path().join("stderr");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&errors)?);
-        // A child inherits the CPU of the thread that starts it.
-        pin(GATE_CPU)?;
-        let spawned = command.spawn();
-        pin(OTHER_CPU)?;
-        let mut process =
-            Process(spawned.map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?);
+        let mut process = Process(machine.spawn(&mut command)?);
         let deadline = Instant::now() + Duration::from_secs(120);
         while TcpStream::connect(terminated).is_err() {
             let ended = process.0.try_wait()?;
@@ -152,8 +202,8 @@ impl Gate {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        // nginx listens before it has its worker.
-        let count = if kind == Kind::Nginx { 2 } else { 1 };
+        // nginx listens before it has its workers.
+        let count = if kind == Kind::Nginx { 1 + machine.cores } else { 1 };
         let processes = loop {
             let processes = Processes::of(process.0.id(), kind == Kind::Stunnel)?;
             if processes.count() >= count {
@@ -168,6 +218,7 @@ impl Gate {
         let idle_descriptors = processes.descriptors()?;
         Ok(Self {
             kind,
+            suites,
             terminated,
             passthrough,
             processes,
@@ -201,6 +252,7 @@ fn free_address() -> Result<SocketAddr> {
 
 struct Places<'a> {
     pki: &'a Pki,
+    machine: &'a Machine,
     folder: &'a Path,
     terminated: SocketAddr,
     passthrough: SocketAddr,
@@ -226,17 +278,22 @@ impl Places<'_> {
             Ok(command)
         };
         match kind {
-            Kind::Doorward => {
+            Kind::Doorward | Kind::Beside => {
+                let own = Path::new(env!("CARGO_BIN_EXE_doorward"));
+                let program = match (kind, &self.machine.beside) {
+                    (Kind::Beside, Some(other)) => other,
+                    _ => own,
+                };
                 let file = self.folder.join("doorward.toml");
                 std::fs::write(&file, self.doorward(setup)?)?;
-                let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+                let mut command = Command::new(program);
                 command.args(["run", "--config"]).arg(file);
                 Ok(command)
             }
             Kind::Haproxy => with_file("/usr/sbin/haproxy", Some("-f"), "haproxy.cfg", self.haproxy()?),
             Kind::Nginx => with_file("/usr/sbin/nginx", Some("-c"), "nginx.conf", self.nginx()),
             Kind::Stunnel => with_file("/usr/bin/stunnel4", None, "stunnel.conf", self.stunnel()),
-            Kind::Naive => own(&["tls", &self.pki.folder().to_string_lossy()]),
+            Kind::Naive => own(&["tls", &self.pki.folder().to_string_lossy(), &self.machine.cores.to_string()]),
             Kind::Copy64 => own(&["copy", "65536"]),
             Kind::Copy256 => own(&["copy", "262144"]),
             Kind::Splice => own(&["splice"]),
@@ -292,11 +349,11 @@ impl Places<'_> {
     /// `strict-sni` rejects a name without a certificate at the ClientHello. The session cache has 20,000 entries by
     /// default, splicing is enabled.
     fn haproxy(&self) -> Result<String> {
-        let Self { pki, folder, terminated, passthrough, plain, tls } = self;
+        let Self { pki, machine, folder, terminated, passthrough, plain, tls } = self;
         let list = folder.join("certificates");
         std::fs::write(&list, format!("{} {TERMINATED}\n", pki.path("both.pem").display()))?;
         Ok(format!(
-            "global\n  nbthread 1\n  maxconn 9700\n  maxpipes 100\n  tune.bufsize 65536\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
+            "global\n  nbthread {}\n  maxconn 9700\n  maxpipes 100\n  tune.bufsize 65536\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
              defaults\n  mode tcp\n  option splice-auto\n  timeout connect 5s\n  timeout client 10m\n  timeout server 10m\n\
              frontend terminated\n  bind {terminated} backlog 4096 ssl crt-list {} strict-sni ca-file {} verify required\n  \
              default_backend plain\n\
@@ -305,25 +362,29 @@ impl Places<'_> {
              use_backend tls if {{ req.ssl_sni -i {PASSTHROUGH} }}\n\
              backend plain\n  server plain {plain}\n\
              backend tls\n  server tls {tls}\n",
+            machine.cores,
             list.display(),
             pki.path("clients.pem").display(),
         ))
     }
 
     fn nginx(&self) -> String {
-        let Self { pki, folder, terminated, passthrough, plain, tls } = self;
+        let Self { pki, machine, folder, terminated, passthrough, plain, tls } = self;
+        // Its documentation advises a socket for each worker, where there are several.
+        let reuse = if machine.cores > 1 { " reuseport" } else { "" };
         format!(
             "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\nuser root;\ndaemon off;\npid {}/nginx.pid;\n\
-             error_log /dev/null crit;\nworker_processes 1;\nworker_rlimit_nofile 20000;\n\
+             error_log /dev/null crit;\nworker_processes {};\nworker_rlimit_nofile 20000;\n\
              events {{ use epoll; worker_connections 20000; multi_accept on; accept_mutex off; }}\n\
              stream {{\n  access_log off;\n  tcp_nodelay on;\n  proxy_buffer_size 64k;\n  proxy_timeout 10m;\n  \
              ssl_protocols TLSv1.2 TLSv1.3;\n  ssl_session_cache shared:bench:32m;\n  ssl_session_tickets on;\n  \
              map $ssl_preread_server_name $to {{ {PASSTHROUGH} {tls}; }}\n  \
-             server {{\n    listen {terminated} ssl backlog=4096;\n    ssl_certificate {};\n    \
+             server {{\n    listen {terminated} ssl backlog=4096{reuse};\n    ssl_certificate {};\n    \
              ssl_certificate_key {};\n    ssl_client_certificate {};\n    ssl_verify_client on;\n    \
              proxy_pass {plain};\n  }}\n  \
-             server {{\n    listen {passthrough} backlog=4096;\n    ssl_preread on;\n    proxy_pass $to;\n  }}\n}}\n",
+             server {{\n    listen {passthrough} backlog=4096{reuse};\n    ssl_preread on;\n    proxy_pass $to;\n  }}\n}}\n",
             folder.display(),
+            machine.cores,
             pki.path("server.pem").display(),
             pki.path("server-key.pem").display(),
             pki.path("clients.pem").display(),

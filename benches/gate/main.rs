@@ -6,10 +6,10 @@
 //! DOORWARD_BENCH_SMOKE=1 cargo bench --bench gate                   seconds: only shows that everything works
 //! ```
 //!
-//! Needs two CPUs and the Debian packages of `benches/packages`. The gates run on CPU 0, the generator and the backends on
-//! the other one. All gates of a group run at the same time and take turns, operation by operation; each round starts new
+//! Needs two CPUs and the Debian packages of `benches/packages`. The gates run on the first CPU, or the first `--cores`, the
+//! generator and the backends on the others, or on the same ones if there are no others. All gates of a group run at the same time and take turns, operation by operation; each round starts new
 //! processes. Other load only adds CPU time, so the least of the rounds is the better estimate, and the median is the
-//! typical value. Ratios are given for both.
+//! typical value. Ratios are given for both. `--check` judges CPU time by the least, memory and descriptors by the median.
 
 mod backend;
 mod children;
@@ -21,6 +21,7 @@ mod pki;
 mod plan;
 mod report;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ use rustls::ServerConfig;
 use tokio::time::Instant;
 
 use crate::backend::Backend;
-use crate::gates::{Gate, Mode, OTHER_CPU, pin};
+use crate::client::Suites;
+use crate::gates::{Gate, Kind, Machine, Mode};
 use crate::operations::{Amounts, Clients};
 use crate::pki::Pki;
 use crate::plan::{Group, plan};
@@ -56,6 +58,18 @@ struct Arguments {
     /// MiB of each bulk transfer [default: 1024; 256 with --quick]
     #[arg(long)]
     mebibytes: Option<u64>,
+    /// CPUs of a gate; the generator has the others, or the same ones if there are no others
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cores: usize,
+    /// Cipher suites that the clients offer
+    #[arg(long, value_enum, default_value_t)]
+    suites: Suites,
+    /// Another build of doorward, which gets a column
+    #[arg(long, value_name = "PROGRAM")]
+    beside: Option<PathBuf>,
+    /// Fail if a bound is exceeded: by the least of the rounds for CPU time, by the median for memory and descriptors
+    #[arg(long)]
+    check: bool,
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -68,6 +82,7 @@ struct Arguments {
 enum Format {
     Text,
     Json,
+    Markdown,
 }
 
 /// The timeout of a run.
@@ -100,6 +115,9 @@ fn bench(arguments: &Arguments) -> Result<()> {
         None => Size::Full,
     };
     let rounds = if size == Size::Smoke { 1 } else { arguments.rounds.max(1) };
+    if arguments.check && size == Size::Smoke {
+        return Err("a smoke run has too few operations for --check".into());
+    }
     let groups = selected(plan(size), arguments);
     if groups.is_empty() {
         return Err("nothing has such a name".into());
@@ -108,24 +126,34 @@ fn bench(arguments: &Arguments) -> Result<()> {
     if let Some(mebibytes) = arguments.mebibytes {
         amounts.bulk_bytes = mebibytes << 20;
     }
-    pin(OTHER_CPU)?;
-    let pki = Arc::new(Pki::new()?);
+    let machine = Machine::new(arguments.cores, arguments.beside.clone())?;
+    if machine.shared {
+        eprintln!("the generator and the gates share {} CPUs: rates are of both together", machine.cores);
+    }
+    machine.keep_off()?;
+    let pki = Pki::new()?;
     let strangers = groups.iter().any(Group::needs_strangers);
-    let clients = Clients::new(Arc::clone(&pki), amounts, strangers)?;
+    let clients = Clients::new(&pki, amounts, arguments.suites, strangers)?;
 
     let mut report = Report::new(rounds);
-    let measured = measure(&groups, &clients, &pki, &mut report);
+    let measured = measure(&groups, &clients, &machine, &pki, &mut report);
     // Results measured before a failure are printed.
     match arguments.format {
         // The smoke test has too few operations for any figure to be meaningful.
         _ if size == Size::Smoke => println!("smoke run: {} measurements were possible", report.count()),
-        Format::Text => print!("{}", report.text(&groups)),
+        Format::Text => print!("{}", report.text(&groups, arguments.cores > 1)),
+        Format::Markdown => print!("{}", report.markdown(&groups)),
         Format::Json => println!("{}", report.json(&groups)?),
     }
-    measured
+    measured?;
+    let exceeded = report.exceeded(&groups);
+    if arguments.check && !exceeded.is_empty() {
+        return Err(format!("{} bounds are exceeded:\n{}", exceeded.len(), exceeded.join("\n")).into());
+    }
+    Ok(())
 }
 
-fn measure(groups: &[Group], clients: &Clients, pki: &Pki, report: &mut Report) -> Result<()> {
+fn measure(groups: &[Group], clients: &Clients, machine: &Machine, pki: &Pki, report: &mut Report) -> Result<()> {
     let server = server(pki)?;
     let runtime = backend::runtime()?;
     let begun = Instant::now();
@@ -136,7 +164,7 @@ fn measure(groups: &[Group], clients: &Clients, pki: &Pki, report: &mut Report) 
             for column in &group.columns {
                 let plain = Backend::start(&runtime, None)?;
                 let tls = Backend::start(&runtime, Some(Arc::clone(&server)))?;
-                let gate = Gate::start(column.kind, column.setup, pki, plain, tls)?;
+                let gate = Gate::start(column, machine, pki, plain, tls)?;
                 let held = clients.hold(&gate, Mode::Terminated, column.sessions)?;
                 // In this order, so that no connection delays the stop of the gate.
                 gates.push((held, gate, column));
@@ -144,8 +172,8 @@ fn measure(groups: &[Group], clients: &Clients, pki: &Pki, report: &mut Report) 
             for line in &group.lines {
                 for (_, gate, column) in &gates {
                     if line.operation.applies_to(gate.kind) {
-                        let value = clients.measure(line.operation, gate)?;
-                        report.add(Measured { group: group.name, line: line.name, column: column.label, value });
+                        let figure = clients.measure(line.operation, gate)?;
+                        report.add(Measured { group: group.name, line: line.name, column: column.label, figure });
                     }
                 }
             }
@@ -162,7 +190,10 @@ fn selected(groups: Vec<Group>, arguments: &Arguments) -> Vec<Group> {
             if !wanted(&arguments.only, group.name) {
                 group.lines.retain(|line| wanted(&arguments.only, line.name));
             }
-            group.columns.retain(|column| wanted(&arguments.gate, column.label));
+            group.columns.retain(|column| match column.kind {
+                Kind::Beside => arguments.beside.is_some(),
+                _ => wanted(&arguments.gate, column.label),
+            });
             group
         })
         .filter(|group| !group.lines.is_empty() && !group.columns.is_empty())

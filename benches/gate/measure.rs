@@ -6,6 +6,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::Result;
@@ -15,6 +16,65 @@ use crate::Result;
 pub(crate) struct Processes {
     pids: Vec<u32>,
     threads_end: bool,
+}
+
+/// What was spent on one operation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Figure {
+    /// In the unit of the line.
+    pub(crate) value: f64,
+    /// How the threads of the gate shared the work; only of CPU time.
+    pub(crate) threads: Option<Sharing>,
+}
+
+/// How the threads of a gate shared the work.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Sharing {
+    /// How often a thread slept until another one or the kernel woke it up, for each operation.
+    pub(crate) wake_ups: f64,
+    /// The share of the busiest thread of the CPU time.
+    pub(crate) busiest: f64,
+    /// Operations in a second, as limited by the gate or the generator.
+    pub(crate) rate: f64,
+}
+
+/// A moment in the life of a gate's threads.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    cpu: Cpu,
+    /// By the number of the thread: nanoseconds, and how often it has slept.
+    threads: HashMap<u32, (u64, u64)>,
+    at: Instant,
+}
+
+impl From<f64> for Figure {
+    fn from(value: f64) -> Self {
+        Self { value, threads: None }
+    }
+}
+
+impl Moment {
+    /// The CPU time since `earlier`, and how the threads shared `operations`, which took until `done`.
+    pub(crate) fn since(&self, earlier: &Self, operations: f64, done: Instant) -> (Duration, Sharing) {
+        let grown = self.threads.iter().map(|(thread, (spent, slept))| {
+            let (spent_before, slept_before) = earlier.threads.get(thread).copied().unwrap_or_default();
+            (spent.saturating_sub(spent_before), slept.saturating_sub(slept_before))
+        });
+        let (mut all, mut most, mut sleeps) = (0, 0, 0);
+        for (spent, slept) in grown {
+            all += spent;
+            most = most.max(spent);
+            sleeps += slept;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+        let [all, most, sleeps] = [all, most, sleeps].map(|number: u64| number as f64);
+        let sharing = Sharing {
+            wake_ups: sleeps / operations,
+            busiest: most / all.max(1.0),
+            rate: operations / done.saturating_duration_since(earlier.at).as_secs_f64(),
+        };
+        (self.cpu.since(earlier.cpu), sharing)
+    }
 }
 
 /// The CPU time used so far.
@@ -108,6 +168,29 @@ impl Processes {
             last = now;
         }
         Ok(last)
+    }
+
+    /// As [`Processes::quiet`], with every thread by itself.
+    pub(crate) fn moment(&self) -> Result<Moment> {
+        let cpu = self.quiet()?;
+        let mut threads = HashMap::new();
+        for &pid in &self.pids {
+            for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+                let folder = task?.path();
+                // The thread may have ended.
+                let (Ok(spent), Ok(status)) =
+                    (fs::read_to_string(folder.join("schedstat")), fs::read_to_string(folder.join("status")))
+                else {
+                    continue;
+                };
+                let spent = spent.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0);
+                let slept = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+                let slept = slept.and_then(|number| number.trim().parse().ok()).unwrap_or(0);
+                let thread = folder.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+                threads.insert(thread.ok_or("an odd name in /proc/PID/task")?, (spent, slept));
+            }
+        }
+        Ok(Moment { cpu, threads, at: Instant::now() })
     }
 
     /// The proportional set size in KiB: private memory and a share of shared memory.

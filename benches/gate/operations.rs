@@ -6,12 +6,14 @@ use std::thread;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::time::Instant;
 
 use crate::Result;
 use crate::backend::{BOTH, DOWN, ECHO, UP};
-use crate::client::{self, Manner, Session, Transfer, parallel};
+use crate::client::{self, Manner, Session, Suites, Transfer, parallel};
 use crate::gates::{Gate, Kind, Mode};
-use crate::pki::{PASSTHROUGH, Pki, TERMINATED};
+use crate::measure::Figure;
+use crate::pki::{Certified, PASSTHROUGH, Pki, TERMINATED};
 
 /// The number of concurrent clients.
 const WORKERS: usize = 16;
@@ -85,12 +87,12 @@ impl Operation {
             Self::Handshake(Mode::Terminated, Who::Stranger | Who::Resumed) => !kind.is_floor(),
             // nginx 1.22 and stunnel check the name after the handshake or never.
             Self::Refusal(Wrong::UnknownName | Wrong::NoName) => {
-                matches!(kind, Kind::Doorward | Kind::Haproxy | Kind::Naive)
+                kind.is_doorward() || matches!(kind, Kind::Haproxy | Kind::Naive)
             }
             Self::Refusal(_) => !kind.is_floor(),
             Self::Handshake(mode, _) | Self::Bulk(mode, _) | Self::RoundTrip(mode, _) => kind.can(mode),
             Self::Idle(mode, _) => kind.can(mode) && !kind.is_floor(),
-            Self::GrowthMemory(_) | Self::GrowthDescriptors => matches!(kind, Kind::Doorward),
+            Self::GrowthMemory(_) | Self::GrowthDescriptors => kind.is_doorward(),
         }
     }
 }
@@ -108,28 +110,32 @@ pub(crate) struct Amounts {
 /// The clients, created before the measurement.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    pki: Arc<Pki>,
     amounts: Amounts,
-    returning: Arc<ClientConfig>,
-    no_certificate: Arc<ClientConfig>,
-    other_authority: Arc<ClientConfig>,
-    strangers: Vec<Arc<ClientConfig>>,
+    suites: Suites,
+    returning: Certified,
+    other_authority: Certified,
+    strangers: Vec<Certified>,
 }
 
 impl Clients {
-    pub(crate) fn new(pki: Arc<Pki>, amounts: Amounts, strangers: bool) -> Result<Self> {
+    /// Clients that offer `suites` to every gate whose column does not say otherwise.
+    pub(crate) fn new(pki: &Pki, amounts: Amounts, suites: Suites, strangers: bool) -> Result<Self> {
         let count = if strangers { amounts.handshakes } else { 0 };
-        let strangers = (0..count)
-            .map(|index| client::config(Some(&pki.client(&format!("client {index}"))?), false))
-            .collect::<Result<_>>()?;
         Ok(Self {
             amounts,
-            returning: client::config(Some(&pki.client("alice-phone")?), false)?,
-            no_certificate: client::config(None, false)?,
-            other_authority: client::config(Some(&pki.other_client()?), false)?,
-            strangers,
-            pki,
+            suites,
+            returning: pki.client("alice-phone")?,
+            other_authority: pki.other_client()?,
+            strangers: (0..count).map(|index| pki.client(&format!("client {index}"))).collect::<Result<_>>()?,
         })
+    }
+
+    fn config(&self, gate: &Gate, certified: Option<&Certified>, resumption: bool) -> Result<Arc<ClientConfig>> {
+        client::config(certified, gate.suites.unwrap_or(self.suites), resumption)
+    }
+
+    fn returning(&self, gate: &Gate, mode: Mode) -> Result<Manner> {
+        self.manner(gate, mode, &self.config(gate, Some(&self.returning), false)?)
     }
 
     /// The protocol of a client of this gate.
@@ -142,20 +148,20 @@ impl Clients {
     }
 
     /// Measures `operation` once.
-    pub(crate) fn measure(&self, operation: Operation, gate: &Gate) -> Result<f64> {
+    pub(crate) fn measure(&self, operation: Operation, gate: &Gate) -> Result<Figure> {
         let measured = match operation {
             Operation::Handshake(mode, who) => self.handshake(gate, mode, who),
             Operation::Refusal(wrong) => self.refusal(gate, wrong),
             Operation::Bulk(mode, way) => self.bulk(gate, mode, way),
             Operation::RoundTrip(mode, streams) => self.round_trip(gate, mode, streams),
-            Operation::Idle(mode, count) => self.idle(gate, mode, count),
-            Operation::GrowthMemory(count) => self.growth_memory(gate, count),
-            Operation::GrowthDescriptors => self.growth_descriptors(gate),
+            Operation::Idle(mode, count) => self.idle(gate, mode, count).map(Figure::from),
+            Operation::GrowthMemory(count) => self.growth_memory(gate, count).map(Figure::from),
+            Operation::GrowthDescriptors => self.growth_descriptors(gate).map(Figure::from),
         };
         measured.map_err(|error| format!("{}, {operation:?}: {error}", gate.kind.label()).into())
     }
 
-    fn handshake(&self, gate: &Gate, mode: Mode, who: Who) -> Result<f64> {
+    fn handshake(&self, gate: &Gate, mode: Mode, who: Who) -> Result<Figure> {
         let count = self.amounts.handshakes;
         let address = address(gate, mode);
         let once = |manner: &Manner| -> Result<bool> {
@@ -165,7 +171,7 @@ impl Clients {
             session.close()?;
             Ok(resumed)
         };
-        let returning = self.manner(gate, mode, &self.returning)?;
+        let returning = self.returning(gate, mode)?;
         let warm_up = || parallel(WORKERS, WARM_UP.min(count), |_, _| once(&returning).map(drop));
         match who {
             Who::Returning => {
@@ -174,8 +180,11 @@ impl Clients {
             }
             Who::Stranger => {
                 warm_up()?;
-                let manners: Vec<Manner> =
-                    self.strangers.iter().map(|config| self.manner(gate, mode, config)).collect::<Result<_>>()?;
+                let manners: Vec<Manner> = self
+                    .strangers
+                    .iter()
+                    .map(|stranger| self.manner(gate, mode, &self.config(gate, Some(stranger), false)?))
+                    .collect::<Result<_>>()?;
                 micros(gate, count, || {
                     parallel(WORKERS, count, |_, turn| {
                         once(manners.get(turn).ok_or("more connections than certificates")?).map(drop)
@@ -184,15 +193,14 @@ impl Clients {
             }
             Who::Resumed => {
                 // Each worker has its own session store with a ticket of an earlier connection.
-                let alice = self.pki.client("alice-laptop")?;
                 let manners: Vec<Manner> = (0..WORKERS)
-                    .map(|_| self.manner(gate, mode, &client::config(Some(&alice), true)?))
+                    .map(|_| self.manner(gate, mode, &self.config(gate, Some(&self.returning), true)?))
                     .collect::<Result<_>>()?;
                 for manner in &manners {
                     once(manner)?;
                 }
                 let full = Mutex::new(0);
-                let micros = micros(gate, count, || {
+                let figure = micros(gate, count, || {
                     parallel(WORKERS, count, |worker, _| {
                         if !once(manners.get(worker).ok_or("more workers than clients")?)? {
                             *full.lock().unwrap_or_else(PoisonError::into_inner) += 1;
@@ -204,12 +212,12 @@ impl Clients {
                 if full * 20 > count {
                     return Err(format!("{full} of {count} handshakes were full ones").into());
                 }
-                Ok(micros)
+                Ok(figure)
             }
         }
     }
 
-    fn refusal(&self, gate: &Gate, wrong: Wrong) -> Result<f64> {
+    fn refusal(&self, gate: &Gate, wrong: Wrong) -> Result<Figure> {
         let count = self.amounts.refusals;
         let once = self.refused(gate, wrong)?;
         parallel(WORKERS, WARM_UP.min(count), |_, _| once())?;
@@ -219,22 +227,22 @@ impl Clients {
     /// Connects to a gate in a way that is rejected.
     fn refused(&self, gate: &Gate, wrong: Wrong) -> Result<Box<dyn Fn() -> Result<()> + Sync>> {
         let address = gate.terminated;
-        let (config, name) = match wrong {
-            Wrong::UnknownName => (&self.returning, ServerName::try_from("unknown.bench.example")?),
+        let (certified, name) = match wrong {
+            Wrong::UnknownName => (Some(&self.returning), ServerName::try_from("unknown.bench.example")?),
             // rustls sends no name for an address (RFC 6066 section 3).
-            Wrong::NoName => (&self.returning, ServerName::from(std::net::IpAddr::from([192, 0, 2, 1]))),
-            Wrong::NoCertificate => (&self.no_certificate, ServerName::try_from(TERMINATED)?),
-            Wrong::OtherAuthority => (&self.other_authority, ServerName::try_from(TERMINATED)?),
+            Wrong::NoName => (Some(&self.returning), ServerName::from(std::net::IpAddr::from([192, 0, 2, 1]))),
+            Wrong::NoCertificate => (None, ServerName::try_from(TERMINATED)?),
+            Wrong::OtherAuthority => (Some(&self.other_authority), ServerName::try_from(TERMINATED)?),
             Wrong::NotTls => {
                 let request = b"GET / HTTP/1.1\r\nHost: nas.bench.example\r\n\r\n";
                 return Ok(Box::new(move || client::expect_end(address, request)));
             }
         };
-        let manner = Manner::Terminated(Arc::clone(config), name);
+        let manner = Manner::Terminated(self.config(gate, certified, false)?, name);
         Ok(Box::new(move || client::expect_refusal(address, &manner)))
     }
 
-    fn bulk(&self, gate: &Gate, mode: Mode, way: Way) -> Result<f64> {
+    fn bulk(&self, gate: &Gate, mode: Mode, way: Way) -> Result<Figure> {
         let kind = match way {
             Way::Down => DOWN,
             Way::Up => UP,
@@ -242,27 +250,27 @@ impl Clients {
         };
         let streams = u64::try_from(STREAMS)?;
         let each = self.amounts.bulk_bytes / streams / if way == Way::Both { 2 } else { 1 };
-        let manner = self.manner(gate, mode, &self.returning)?;
+        let manner = self.returning(gate, mode)?;
         let open = |length| -> Result<Transfer> { Session::open(address(gate, mode), &manner)?.prepare(kind, length) };
         open(each.min(1 << 20))?.run()?;
         let transfers = (0..STREAMS).map(|_| open(each)).collect::<Result<Vec<_>>>()?;
         let bytes = each * streams * if way == Way::Both { 2 } else { 1 };
-        let before = gate.processes.quiet()?;
+        let before = gate.processes.moment()?;
         thread::scope(|scope| {
             let running: Vec<_> = transfers.into_iter().map(|transfer| scope.spawn(move || transfer.run())).collect();
             running.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a client's thread panicked")?)
         })?;
-        let cpu = gate.processes.quiet()?.since(before);
-        // Exact below 2^53.
-        #[expect(clippy::cast_precision_loss, reason = "no run moves so many bytes")]
+        let done = Instant::now();
+        #[expect(clippy::cast_precision_loss, reason = "exact below 2^53, and no run moves so many bytes")]
         let gigabytes = bytes as f64 / 1e9;
-        Ok(cpu.as_secs_f64() / gigabytes)
+        let (cpu, threads) = gate.processes.moment()?.since(&before, gigabytes, done);
+        Ok(Figure { value: cpu.as_secs_f64() / gigabytes, threads: Some(threads) })
     }
 
-    fn round_trip(&self, gate: &Gate, mode: Mode, streams: usize) -> Result<f64> {
+    fn round_trip(&self, gate: &Gate, mode: Mode, streams: usize) -> Result<Figure> {
         let [one, many] = self.amounts.trips;
         let count = if streams == 1 { one } else { many };
-        let manner = self.manner(gate, mode, &self.returning)?;
+        let manner = self.returning(gate, mode)?;
         let message = [ECHO; MESSAGE];
         let mut sessions = Vec::new();
         for _ in 0..streams {
@@ -282,7 +290,7 @@ impl Clients {
 
     /// Opens `count` connections and leaves them idle.
     pub(crate) fn hold(&self, gate: &Gate, mode: Mode, count: usize) -> Result<Vec<TcpStream>> {
-        let manner = self.manner(gate, mode, &self.returning)?;
+        let manner = self.returning(gate, mode)?;
         let held = Mutex::new(Vec::with_capacity(count));
         parallel(WORKERS, count, |_, _| {
             let mut session = Session::open(address(gate, mode), &manner)?;
@@ -330,11 +338,12 @@ impl Clients {
 }
 
 /// Runs `work` and returns the gate's CPU time in microseconds for each of `count` operations.
-fn micros(gate: &Gate, count: usize, work: impl FnOnce() -> Result<()>) -> Result<f64> {
-    let before = gate.processes.quiet()?;
+fn micros(gate: &Gate, count: usize, work: impl FnOnce() -> Result<()>) -> Result<Figure> {
+    let before = gate.processes.moment()?;
     work()?;
-    let cpu = gate.processes.quiet()?.since(before);
-    Ok(cpu.as_secs_f64() * 1e6 / number(count))
+    let done = Instant::now();
+    let (cpu, threads) = gate.processes.moment()?.since(&before, number(count), done);
+    Ok(Figure { value: cpu.as_secs_f64() * 1e6 / number(count), threads: Some(threads) })
 }
 
 fn address(gate: &Gate, mode: Mode) -> std::net::SocketAddr {

@@ -124,7 +124,7 @@ impl Raw {
     fn read_root(mut root: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
             control: RawControl::find(&mut root, report),
-            kernel_tls: root.text("kernel_tls", "\"auto\"", report),
+            kernel_tls: root.text("kernel_tls", "\"off\"", report),
             strength: root.scalar("strength", "256", report),
             watch: root.text("watch", "\"on\"", report),
             listeners: root

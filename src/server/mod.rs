@@ -80,7 +80,7 @@ pub enum StartError {
     #[error(
         "kernel_tls = \"require\", but the kernel does not support:{}\n  load the modules: modprobe tls (and chacha20poly1305, \
          gcm if only these are missing)\n  at every boot: echo tls > /etc/modules-load.d/tls.conf\n  if the kernel has no such \
-         module, set kernel_tls = \"auto\"",
+         module, remove kernel_tls: the gate then encrypts",
         .0.iter().map(|what| format!("\n    {what}")).collect::<String>()
     )]
     KernelTls(Vec<String>),

@@ -198,7 +198,7 @@ fn reload_lists_what_needs_a_restart_and_applies_the_rest() {
     let config = controlled(&house)
         .replace("format = \"json\"", "format = \"text\"")
         .replace("control.sock", "elsewhere.sock")
-        .replace("[[listener]]", "kernel_tls = \"off\"\n[[listener]]");
+        .replace("[[listener]]", "kernel_tls = \"auto\"\n[[listener]]");
     fs::write(gate.folder().join("doorward.toml"), config).unwrap();
     let socket = gate.folder().join("control.sock");
     let arguments = ["reload", "--format", "json", "--socket", socket.to_str().unwrap()];

@@ -30,7 +30,8 @@ fn denied_sessions_are_cut_within_a_second() {
         );
         let house = |keys: &str| {
             let house = House::new(&pki).client_auth(keys).route("nas", echo.address()).route("tv", chatter.address());
-            house.config()
+            // The default is "off".
+            format!("kernel_tls = \"auto\"\n{}", house.config())
         };
         let gate = Gate::start(&house(""));
         let (lost, mine) = (pki.client("lost-phone"), pki.client("alice-phone"));

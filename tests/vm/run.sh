@@ -103,7 +103,7 @@ boot() {
   local kernel=$1 log=$cache/$1-$2.log
   shift 2
   root=$(mktemp -d "$cache/root.XXXXXX")
-  mkdir -p "$root"/{bin,dev,proc,sys,tmp}
+  mkdir -p "$root"/{bin,dev,proc,scratch,sys,tmp}
   cp /bin/busybox "$root/bin/"
   for applet in sh mount insmod ip cat poweroff uname mkdir sed; do ln -s busybox "$root/bin/$applet"; done
   cp -r "$cache/$kernel/modules" "$root/modules"
@@ -111,12 +111,13 @@ boot() {
   {
     cat <<'INIT'
 #!/bin/sh
-mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev; mount -t tmpfs none /tmp
+mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev; mount -t tmpfs none /scratch
 ip link set lo up
 while read -r module; do insmod /modules/$module; done < /modules/order
 echo "kernel $(uname -r), ULPs: $(cat /proc/sys/net/ipv4/tcp_available_ulp)"
-export TMPDIR=/tmp HOME=/tmp RUST_BACKTRACE=1 GATE_REQUIRE_KTLS=1
-cd /tmp
+# Not /tmp: a working tree there has its programs at the same path.
+export TMPDIR=/scratch HOME=/scratch RUST_BACKTRACE=1 GATE_REQUIRE_KTLS=1
+cd /scratch
 status=0
 INIT
     sed 's/$/ || status=1/'

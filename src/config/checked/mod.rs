@@ -59,7 +59,7 @@ pub struct Config {
 pub enum KernelTls {
     /// Where the kernel can.
     Auto,
-    /// Never.
+    /// Never: the default.
     Off,
     /// Always: the gate does not start on a kernel that cannot.
     Require,
