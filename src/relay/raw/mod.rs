@@ -12,6 +12,9 @@ use crate::model::rejection::Side;
 use crate::sys::splice::Pipe;
 use crate::sys::stream::Stream;
 
+/// How many steps one direction takes before the other direction and other connections get their turn: up to 2 MiB.
+const STEPS_MAX: usize = 4;
+
 /// A connection of a passthrough route.
 #[derive(Debug)]
 pub(super) struct Splice {
@@ -69,7 +72,7 @@ impl Direction {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..STEPS_MAX {
             if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
                 match to.try_io(Interest::WRITABLE, || pipe.empty(to)) {
                     Ok(moved) => self.moved += u64::try_from(moved).unwrap_or(u64::MAX),
@@ -85,7 +88,7 @@ impl Direction {
                 self.pipe = Some(take_pipe());
             }
             let Some(pipe) = self.pipe.as_mut() else { continue };
-            match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+            match from.try_io(Interest::READABLE, || pipe.fill(from, usize::MAX)) {
                 Ok(0) => {
                     self.ended = true;
                     return_pipe(&mut self.pipe);
