@@ -17,8 +17,8 @@ const LARGE_MAX: usize = 32;
 /// The capacity of the others.
 const SMALL: usize = 256 * 1024;
 
-/// The size of a buffer: one TLS record.
-const BUFFER: usize = 16 * 1024;
+/// The size of a buffer: about one TLS record.
+pub const BUFFER: usize = 16 * 1024;
 
 /// How many pipes are open, how many may be (each takes two descriptors), and how many of them are [`LARGE`].
 static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -30,7 +30,7 @@ pub fn allow_pipes(count: usize) {
     OPEN_MAX.store(count, Ordering::Relaxed);
 }
 
-/// Holds bytes on their way between two sockets: a pipe, or a buffer when no more pipes may be opened.
+/// Holds bytes on their way between two sockets: a pipe; or a buffer, for few bytes or when no more pipes may be opened.
 #[derive(Debug)]
 pub struct Pipe {
     storage: Storage,
@@ -91,13 +91,17 @@ impl Storage {
 }
 
 impl Pipe {
-    /// A new, empty pipe.
-    #[expect(clippy::new_without_default, reason = "it takes descriptors")]
-    pub fn new() -> Self {
-        Self { storage: Storage::pipe().unwrap_or_else(Storage::buffer), held: 0 }
+    /// A new, empty pipe. `None` when no more pipes may be opened.
+    pub fn open() -> Option<Self> {
+        Some(Self { storage: Storage::pipe()?, held: 0 })
     }
 
-    /// Whether it is a pipe, which is worth keeping for another connection, and not a buffer.
+    /// A new, empty buffer. A message costs less through it than through a pipe.
+    pub fn buffer() -> Self {
+        Self { storage: Storage::buffer(), held: 0 }
+    }
+
+    /// Whether it is a pipe and not a buffer.
     pub const fn is_pipe(&self) -> bool {
         matches!(self.storage, Storage::Pipe { .. })
     }
