@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
@@ -13,6 +13,7 @@ use crate::authorize::Authorized;
 use crate::backends::resolver::{Resolver, Unresolved};
 use crate::config::checked::Backend;
 use crate::model::rejection::{Cause, LookUp, Rejection, Text};
+use crate::sys::socket;
 use crate::sys::stream::Stream;
 
 /// An open connection to a backend, with the PROXY protocol header already written if the route sends one.
@@ -26,7 +27,16 @@ pub struct Dialed {
     pub backend: usize,
 }
 
-/// Connects to the first backend that answers by `deadline`, in the order of the configuration, and writes `header` to it.
+/// What is sent to a backend first.
+#[derive(Clone, Copy, Debug)]
+pub struct First<'a> {
+    /// The PROXY protocol header, if the route sends one.
+    pub header: &'a [u8],
+    /// The client's first bytes are already there, and follow at once.
+    pub payload_waits: bool,
+}
+
+/// Connects to the first backend that answers by `deadline`, in the order of the configuration, and writes the header to it.
 /// Calls `report` with the index of each backend tried and whether it answered.
 ///
 /// A right can be revoked during a dial, so `allowed` is asked before each connection and before each write of the header.
@@ -34,7 +44,7 @@ pub struct Dialed {
 pub async fn dial(
     authorized: Authorized,
     backends: &[Backend],
-    header: &[u8],
+    first: First<'_>,
     deadline: Instant,
     resolver: &Resolver,
     allowed: impl Fn() -> Result<(), Rejection>,
@@ -47,7 +57,7 @@ pub async fn dial(
         let rest = u32::try_from(backends.len() - index).unwrap_or(u32::MAX);
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / rest;
-        let failure = match connect_in_time(backend, header, resolver, share, &allowed).await {
+        let failure = match connect_in_time(backend, first, resolver, share, &allowed).await {
             Ok(stream) => {
                 report(index, true);
                 return Ok(Dialed { authorized, stream, backend: index });
@@ -81,14 +91,14 @@ impl From<io::Error> for Failure {
 /// Resolves the name, connects, and writes the header, by `deadline`.
 async fn connect_in_time(
     backend: &Backend,
-    header: &[u8],
+    first: First<'_>,
     resolver: &Resolver,
     deadline: Instant,
     allowed: &impl Fn() -> Result<(), Rejection>,
 ) -> Result<Stream, Failure> {
     let connect = async |addresses: &[SocketAddr]| {
-        let stream = tcp(addresses).await?;
-        send_header(&stream, header, allowed).await.map(|()| stream)
+        let stream = tcp(addresses, first.payload_waits).await?;
+        send_header(&stream, first.header, allowed).await.map(|()| stream)
     };
     let connected = match backend {
         Backend::Address(address) => timeout_at(deadline, connect(&[*address])).await,
@@ -100,7 +110,7 @@ async fn connect_in_time(
         Backend::Unix(path) => {
             let connect = async {
                 let stream = unix(path).await?;
-                send_header(&stream, header, allowed).await.map(|()| stream)
+                send_header(&stream, first.header, allowed).await.map(|()| stream)
             };
             timeout_at(deadline, connect).await
         }
@@ -157,14 +167,12 @@ impl Drop for ResetUnlessFinished<'_> {
 }
 
 /// Connects to the first address that accepts.
-async fn tcp(addresses: &[SocketAddr]) -> io::Result<Stream> {
+async fn tcp(addresses: &[SocketAddr], data_follows: bool) -> io::Result<Stream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses {
-        match TcpStream::connect(address).await {
+        match socket::connect(*address, data_follows).await {
             Ok(stream) => {
                 debug!(%address, "connected");
-                // Small writes leave at once. Keep-alives are for the relay to ask for, once it has lasted.
-                stream.set_nodelay(true)?;
                 return Ok(Stream::Tcp(stream));
             }
             Err(error) => {
@@ -231,6 +239,10 @@ mod tests {
         PassthroughPolicy::configured().permit()
     }
 
+    fn first(header: &[u8]) -> First<'_> {
+        First { header, payload_waits: false }
+    }
+
     /// A backend that does not read yet.
     fn backend() -> (std::net::TcpListener, Backend) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -265,7 +277,8 @@ mod tests {
         };
         let header = vec![7; HEADER];
         let backends = [backend.clone(), backend];
-        let dialed = dial(permit(), &backends, &header, deadline, &Resolver::system(1), allowed, |_, _| {}).await;
+        let dialed =
+            dial(permit(), &backends, first(&header), deadline, &Resolver::system(1), allowed, |_, _| {}).await;
         assert_eq!(dialed.map(|_| ()), Err(lost()));
         let (bytes, reset) = received(&listener);
         assert!(bytes < HEADER && reset, "{bytes} bytes, then a reset: {reset}");
@@ -285,7 +298,7 @@ mod tests {
         let (backends, resolver) = ([backend], Resolver::system(1));
         {
             let mut dialing =
-                std::pin::pin!(dial(permit(), &backends, &header, deadline, &resolver, allowed, |_, _| {}));
+                std::pin::pin!(dial(permit(), &backends, first(&header), deadline, &resolver, allowed, |_, _| {}));
             // Until the socket's buffer is full.
             while asked.get() < 3 {
                 let _ = tokio::time::timeout(Duration::from_millis(50), &mut dialing).await;
@@ -304,7 +317,8 @@ mod tests {
             asked.set(asked.get() + 1);
             if asked.get() > 1 { Err(lost()) } else { Ok(()) }
         };
-        let dialed = dial(permit(), &[backend], b"alice", deadline, &Resolver::system(1), allowed, |_, _| {}).await;
+        let dialed =
+            dial(permit(), &[backend], first(b"alice"), deadline, &Resolver::system(1), allowed, |_, _| {}).await;
         assert_eq!(dialed.map(|_| ()), Err(lost()));
         assert_eq!(received(&listener), (0, true));
     }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use self::log::ConnectionLog;
 use crate::admission::{Admitted, Last, Parting, Refused, Slots};
 use crate::authorize::{Authorized, authorize};
-use crate::backends::dial::{Dialed, dial};
+use crate::backends::dial::{Dialed, First, dial};
 use crate::client_hello::{self, Hello};
 use crate::config::checked::{SendProxyProtocol, Timeouts};
 use crate::gate::Gate;
@@ -248,6 +248,8 @@ async fn reach(
             (hello.server_name.clone(), None, header)
         }
     };
+    // The ClientHello of a passthrough route is for the backend.
+    let first = First { header: &header, payload_waits: matches!(client, Client::Raw(_)) };
     let path = client.path(gate);
 
     // From here on, whatever takes its right away finds it; what did so before is found by asking.
@@ -255,7 +257,7 @@ async fn reach(
     let allowed = || gate.still_admits(server_name.as_ref(), &route, chain.as_deref());
     let begun = log.dialing();
     let tried = |backend, up| log.tried(backend, up);
-    let dialing = dial(authorized, &route.backends, &header, begun + timeouts.dial, &gate.resolver, &allowed, tried);
+    let dialing = dial(authorized, &route.backends, first, begun + timeouts.dial, &gate.resolver, &allowed, tried);
     let dialed = tokio::select! {
         biased;
         order = told.wait_for_order() => Err(Interrupted::Order(order)),

@@ -8,7 +8,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::time::sleep;
 
-use super::{KernelTls, RECORDS_MAX, TCP_POLL_MAX, TCP_POLL_MIN, client_reset, set_key};
+use super::{FILL_MAX, KernelTls, RECORDS_MAX, TCP_POLL_MAX, TCP_POLL_MIN, client_reset, set_key};
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
 use crate::relay::pipes::{return_pipe, take_pipe};
@@ -160,7 +160,7 @@ impl KernelTls {
                 down.pipe = Some(take_pipe());
             }
             let Some(pipe) = down.pipe.as_mut() else { return Poll::Ready(Ok(())) };
-            backend.try_io(Interest::READABLE, || pipe.fill(&*backend))
+            backend.try_io(Interest::READABLE, || pipe.fill(&*backend, FILL_MAX))
         };
         match filled {
             Ok(0) => {

@@ -38,7 +38,7 @@ use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
 use crate::sys::ktls::{self, Cipher, Direction, Key, Received, Version};
 use crate::sys::socket::reset_on_close_beyond;
-use crate::sys::splice::{CAPACITY, Pipe};
+use crate::sys::splice::Pipe;
 use crate::sys::stream::Stream;
 use crate::tls::record::{
     Aead, InboundState, Keys, PLAINTEXT_MAX, RESERVED_RECORDS, RecordError, Schedule, Secret, content,
@@ -51,8 +51,11 @@ const BATCH_RECORDS: usize = 3;
 /// How many bytes of a record that is not data are read at once. Only a ClientHello of a renegotiation can be longer.
 const MESSAGE_MAX: usize = 4096;
 
+/// How many bytes a pipe is filled with at most.
+const FILL_MAX: usize = 256 * 1024;
+
 /// The most records into which the content of one pipe is sealed: each but the last is full, or ends at a page boundary.
-const RECORDS_MAX: u64 = (CAPACITY / PLAINTEXT_MAX + CAPACITY / 4096 + 1) as u64;
+const RECORDS_MAX: u64 = (FILL_MAX / PLAINTEXT_MAX + FILL_MAX / 4096 + 1) as u64;
 
 /// The interval at which the gate asks whether TCP has been handed everything; doubled each time.
 const TCP_POLL_MIN: Duration = Duration::from_millis(5);

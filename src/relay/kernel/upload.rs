@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
-use super::{AfterCloseNotify, BATCH_RECORDS, KernelTls, MESSAGE_MAX, client_reset, set_key, truncation};
+use super::{AfterCloseNotify, BATCH_RECORDS, FILL_MAX, KernelTls, MESSAGE_MAX, client_reset, set_key, truncation};
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
 use crate::relay::pipes::{return_pipe, take_pipe};
@@ -81,7 +81,7 @@ impl KernelTls {
     fn take_record(&mut self) -> Result<(), End> {
         let Self { client, up, .. } = self;
         let Some(pipe) = up.pipe.as_mut() else { return Ok(()) };
-        let taken = client.try_io(Interest::READABLE, || match pipe.fill(&**client) {
+        let taken = client.try_io(Interest::READABLE, || match pipe.fill(&**client, FILL_MAX) {
             // `WouldBlock` can also mean that the pipe is full; it concerns the socket only if the pipe is empty.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !pipe.is_empty() => Ok(None),
             result => result.map(Some),

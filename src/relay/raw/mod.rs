@@ -1,16 +1,19 @@
-//! Passthrough routes: every byte is forwarded unchanged by `splice(2)`.
+//! Passthrough routes: every byte is forwarded unchanged, much of it by `splice(2)`.
 
 use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::Interest;
 
-use super::pipes::{return_pipe, take_pipe};
+use super::pipes::{return_pipe, take_buffer, take_pipe};
 use super::{End, Engine, Moved, Path, ROUNDS_MAX};
 use crate::model::close::CloseReason;
 use crate::model::rejection::Side;
-use crate::sys::splice::Pipe;
+use crate::sys::splice::{BUFFER, Pipe};
 use crate::sys::stream::Stream;
+
+/// How many steps one direction takes before the other direction and other connections get their turn: up to 2 MiB.
+const STEPS_MAX: usize = 4;
 
 /// A connection of a passthrough route.
 #[derive(Debug)]
@@ -26,18 +29,33 @@ pub(super) struct Splice {
     write_error: Option<io::Error>,
 }
 
-/// One direction. A pipe is held only while bytes are in it.
+/// One direction. A pipe, or a buffer for few bytes, is held only while bytes are in it.
 #[derive(Debug, Default)]
 struct Direction {
     pipe: Option<Pipe>,
     moved: u64,
     ended: bool,
+    /// The last bytes filled a buffer, so the next ones take a pipe.
+    bulk: bool,
 }
 
 /// Which socket of a direction failed.
 enum SpliceError {
     Source(io::Error),
     Destination(io::Error),
+}
+
+/// Fills a pipe or buffer. Few bytes leave the socket empty, so tokio waits for the next event, which saves the system call
+/// that would return `WouldBlock`. A short move into a pipe says nothing: it may be full of small fragments.
+fn fill(pipe: &mut Pipe, from: &Stream) -> io::Result<usize> {
+    let mut filled = None;
+    let tried = from.try_io(Interest::READABLE, || {
+        let bytes = pipe.fill(from, usize::MAX)?;
+        filled = Some(bytes);
+        let emptied = !pipe.is_pipe() && (1..BUFFER).contains(&bytes);
+        if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(bytes) }
+    });
+    filled.map_or(tried, Ok)
 }
 
 impl Splice {
@@ -69,7 +87,7 @@ impl Direction {
         if self.ended {
             return Poll::Ready(Ok(()));
         }
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..STEPS_MAX {
             if let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
                 match to.try_io(Interest::WRITABLE, || pipe.empty(to)) {
                     Ok(moved) => self.moved += u64::try_from(moved).unwrap_or(u64::MAX),
@@ -80,12 +98,16 @@ impl Direction {
                 }
                 continue;
             }
+            // After a buffer has been filled, a pipe; a buffer again once little comes.
+            if self.pipe.as_ref().is_some_and(|pipe| pipe.is_pipe() != self.bulk) {
+                return_pipe(&mut self.pipe);
+            }
             if self.pipe.is_none() {
                 ready!(from.poll_read_ready(cx)).map_err(SpliceError::Source)?;
-                self.pipe = Some(take_pipe());
+                self.pipe = Some(if self.bulk { take_pipe() } else { take_buffer() });
             }
             let Some(pipe) = self.pipe.as_mut() else { continue };
-            match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+            match fill(pipe, from) {
                 Ok(0) => {
                     self.ended = true;
                     return_pipe(&mut self.pipe);
@@ -93,10 +115,8 @@ impl Direction {
                     let _ = to.shutdown_write();
                     return Poll::Ready(Ok(()));
                 }
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return_pipe(&mut self.pipe);
-                }
+                Ok(bytes) => self.bulk = bytes >= BUFFER,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return_pipe(&mut self.pipe),
                 Err(error) => return Poll::Ready(Err(SpliceError::Source(error))),
             }
         }
