@@ -44,7 +44,7 @@ pub(crate) struct ConnectionLog {
     identity: Option<Arc<Identity>>,
     chain: Option<Arc<Chain>>,
     /// On the heap, as passthrough connections have none.
-    facts: Option<Box<Facts>>,
+    tls: Option<Box<Tls>>,
     backend: Option<usize>,
     session: Option<SessionGuard>,
     in_progress: bool,
@@ -73,7 +73,7 @@ impl ConnectionLog {
             steps: Steps::begin(accepted.at),
             identity: None,
             chain: None,
-            facts: None,
+            tls: None,
             backend: None,
             session: None,
             in_progress: true,
@@ -135,7 +135,8 @@ impl ConnectionLog {
         if let Some(metrics) = self.route_metrics() {
             metrics.handshake(secured.facts.version == "TLSv1.3", secured.facts.resumed);
         }
-        self.facts = Some(Box::new(secured.facts.clone()));
+        let Facts { version, cipher_suite, resumed, .. } = secured.facts;
+        self.tls = Some(Box::new(Tls { version, cipher_suite, resumed }));
         self.no_longer_in_progress();
     }
 
@@ -145,8 +146,9 @@ impl ConnectionLog {
             Arc::new(self.route_metrics().map_or_else(Handle::default, |metrics| Handle::new(metrics.meter.clone())));
         let Some((route, _)) = &self.route else { return handle };
         let certificate = PeerCertificate { identity: self.identity.clone(), chain: self.chain.take() };
-        let session = Session::new(self.id, self.client, self.listener.clone(), route.name.clone(), certificate, path);
-        self.session = Some(Sessions::register(&self.gate.sessions, Session { relay: Arc::clone(&handle), ..session }));
+        let (listener, route) = (self.listener.clone(), route.name.clone());
+        let session = Session::new(self.id, self.client, listener, route, certificate, path, Arc::clone(&handle));
+        self.session = Some(Sessions::register(&self.gate.sessions, session));
         handle
     }
 
@@ -314,21 +316,17 @@ impl ConnectionLog {
     }
 
     /// The fields that every line has.
-    fn line(&self) -> Verdict {
+    fn line(&self) -> Verdict<'_> {
         let now = Instant::now();
         Verdict {
             id: self.id,
-            listener: self.listener.to_string(),
+            listener: self.listener.as_str(),
             source: self.client.to_string(),
-            server_name: self.server_name.as_deref().map(str::to_owned),
+            server_name: self.server_name.as_deref(),
             ja4: self.ja4.map(|ja4| ja4.to_string()),
-            route: self.route.as_ref().map(|(route, _)| route.name.to_string()),
+            route: self.route.as_ref().map(|(route, _)| route.name.as_str()),
             certificate: self.identity.clone(),
-            tls: self.facts.as_ref().map(|facts| Tls {
-                version: facts.version,
-                cipher_suite: facts.cipher_suite.clone(),
-                resumed: facts.resumed,
-            }),
+            tls: self.tls.as_deref().copied(),
             durations: self.steps.durations(now),
             seconds: self.steps.whole(now).as_secs_f64(),
             ..Verdict::default()

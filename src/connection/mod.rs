@@ -378,7 +378,7 @@ fn session(keys: Keys) -> Result<Box<Session>, Rejection> {
 fn proxy_header(form: SendProxyProtocol, secured: &Secured) -> Vec<u8> {
     let facts = TlsFacts {
         version: secured.facts.version,
-        cipher_suite: &secured.facts.cipher_suite,
+        cipher_suite: secured.facts.cipher_suite,
         identity: secured.identity.as_deref(),
         resumed: secured.facts.resumed,
         server_name: secured.server_name.as_ref().map(|name| name.as_str()),

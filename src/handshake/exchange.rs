@@ -21,6 +21,12 @@ const RECEIVED_MAX: usize = 96 * 1024;
 /// send sixty for a chain of 30 kB; each costs as much as hundreds of bytes do.
 const RECORDS_MAX: usize = 128;
 
+/// How many bytes are read at once, at least.
+const READ: usize = 4096;
+
+/// Room for the gate's flight with one certificate.
+const FLIGHT: usize = 2048;
+
 /// The header of a record.
 const RECORD_HEADER: usize = 5;
 
@@ -76,7 +82,7 @@ impl Exchange {
         Self {
             tls,
             // The ClientHello fits the first read, and so does what comes right behind it.
-            received: Vec::with_capacity(hello + RECORD_HEADER),
+            received: Vec::with_capacity(READ.max(hello + RECORD_HEADER)),
             fed: 0,
             exact,
             peeked: 0,
@@ -103,7 +109,7 @@ impl Exchange {
             let read = stream.try_read(&mut self.received);
             self.received.truncate(read.unwrap_or_default());
         }
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(FLIGHT);
         loop {
             match self.advance(&mut out)? {
                 // The kernel numbers its records from the first one on that has not been sent.
@@ -146,7 +152,7 @@ impl Exchange {
                 let _ = SockRef::from(stream).set_tcp_quickack(true);
             }
             stream.readable().await?;
-            self.received.reserve(missing.max(4096));
+            self.received.reserve(missing.max(READ));
             let read = if self.exact { self.peek(stream) } else { socket::read(stream, &mut self.received) };
             match read {
                 Ok(0) => return Err(Failure::Closed),

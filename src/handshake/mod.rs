@@ -106,9 +106,10 @@ fn finish(
         Payload::Here(Pending { received, unsent })
     };
     let Exchange { tls: handshake, observation, .. } = *exchange;
-    let Finished { facts, chain: shown, keys } = handshake.finish();
-    let resumed = facts.resumed;
+    let resumed = handshake.is_resumed();
     let judged = judged(observation, resumed, tls);
+    let identified = identify(handshake.client_chain(), judged, tls);
+    let Finished { facts, keys } = handshake.finish();
     let Hello { admitted, server_name, .. } = greeted.decide();
     let keys = match keys {
         Ok(keys) => keys,
@@ -118,9 +119,8 @@ fn finish(
             return Err(admitted.refuse(rejection, Last::Nothing));
         }
     };
-    // Made before anything else can fail, so that the client gets an alert.
+    // Made before the identity is looked at, so that the client gets an alert.
     let mut secured = Secured::new(Parts { admitted, server_name, keys, payload, identity: None, chain: None, facts });
-    let identified = identify(&shown, judged, tls);
     if resumed {
         *ticket = Some(if identified.is_ok() { TicketOutcome::Resumed } else { TicketOutcome::Refused });
     }

@@ -60,10 +60,10 @@ impl Session {
         route: Name,
         PeerCertificate { identity, chain }: PeerCertificate,
         path: Path,
+        relay: Arc<Handle>,
     ) -> Self {
         let since = OffsetDateTime::now_utc();
-        let (relay, backend) = (Arc::default(), OnceLock::new());
-        Self { id, since, source, listener, route, identity, chain, backend, path, relay }
+        Self { id, since, source, listener, route, identity, chain, backend: OnceLock::new(), path, relay }
     }
 
     /// The last second, since 1970, in which the certificate is valid; `None` if there is none, or no end.
@@ -202,7 +202,7 @@ mod tests {
     fn session(id: u64) -> Session {
         let name = |text| Name::parse(text).expect("a name");
         let source = SocketAddr::from(([192, 0, 2, 7], 4711));
-        Session::new(id, source, name("public"), name("nas"), PeerCertificate::default(), Path::Copy)
+        Session::new(id, source, name("public"), name("nas"), PeerCertificate::default(), Path::Copy, Arc::default())
     }
 
     #[test]

@@ -111,7 +111,7 @@ mod tests {
         });
         let session = |id: u64, route: &str, chain: Option<Arc<Chain>>| {
             let certificate = PeerCertificate { identity: None, chain };
-            Session::new(id, source, name("public"), name(route), certificate, Path::Copy)
+            Session::new(id, source, name("public"), name(route), certificate, Path::Copy, Arc::default())
         };
         let mut judged = Vec::new();
         let mut verdicts = Verdicts::new(|session: &Session| {
@@ -172,7 +172,15 @@ mod tests {
                 Issued { issuer: parts.subject.to_vec(), key: Some(key), serial: Serial::from_be_bytes(&[serial]) };
             let chain = Arc::new(Chain::new(vec![vec![serial].into()], vec![issued], u64::MAX));
             let certificate = PeerCertificate { identity: None, chain: Some(chain) };
-            let session = Session::new(serial.into(), source, name("public"), name("nas"), certificate, Path::Copy);
+            let session = Session::new(
+                serial.into(),
+                source,
+                name("public"),
+                name("nas"),
+                certificate,
+                Path::Copy,
+                Arc::default(),
+            );
             Sessions::register(&sessions, session)
         });
         let reviewed = review(&sessions, &snapshot, UnixTime::now(), Instant::now());
@@ -186,8 +194,17 @@ mod tests {
     fn row_44_a_session_whose_review_panics_is_cut() {
         let name = |text| Name::parse(text).expect("a name");
         let source = SocketAddr::from(([192, 0, 2, 7], 4711));
-        let session =
-            |id| Session::new(id, source, name("public"), name("nas"), PeerCertificate::default(), Path::Copy);
+        let session = |id| {
+            Session::new(
+                id,
+                source,
+                name("public"),
+                name("nas"),
+                PeerCertificate::default(),
+                Path::Copy,
+                Arc::default(),
+            )
+        };
         let sessions = [1, 2, 3].map(session).map(Arc::new);
         let cut: Vec<bool> = sessions
             .iter()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{Acceptor, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, InsufficientSizeError, UnbufferedStatus};
-use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use crate::model::names::ServerName;
 use crate::tls::record::{Aead, Keys};
@@ -98,7 +98,7 @@ pub struct Facts {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
     /// The cipher suite as registered with IANA.
-    pub cipher_suite: String,
+    pub cipher_suite: &'static str,
     /// The application protocol (ALPN).
     pub application_protocol: Option<Vec<u8>>,
     /// Whether the session was resumed from a ticket.
@@ -110,8 +110,6 @@ pub struct Facts {
 pub struct Finished {
     /// What was negotiated.
     pub facts: Facts,
-    /// The chain that the client has, as rustls reports it: shown now, or in the handshake that is resumed.
-    pub chain: Vec<CertificateDer<'static>>,
     /// The traffic keys.
     pub keys: Result<Keys, Error>,
 }
@@ -190,24 +188,31 @@ impl Handshake {
         !self.0.is_handshaking() && self.0.protocol_version() == Some(ProtocolVersion::TLSv1_3)
     }
 
+    /// The chain that the client has, as rustls reports it: shown now, or in the handshake that is resumed.
+    pub fn client_chain(&self) -> &[CertificateDer<'static>] {
+        self.0.peer_certificates().unwrap_or_default()
+    }
+
+    /// Whether the session was resumed from a ticket.
+    pub fn is_resumed(&self) -> bool {
+        self.0.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
     /// Takes out of rustls what the rest of the journey needs, once the handshake wants nothing more.
     pub fn finish(self) -> Finished {
+        let resumed = self.is_resumed();
         let connection = self.0;
         let facts = Facts {
             version: match connection.protocol_version() {
                 Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
                 _ => "TLSv1.2",
             },
-            cipher_suite: connection
-                .negotiated_cipher_suite()
-                .and_then(|suite| suite.suite().as_str().map(|name| name.replacen("TLS13_", "TLS_", 1)))
-                .unwrap_or_default(),
+            cipher_suite: connection.negotiated_cipher_suite().map(|suite| name(suite.suite())).unwrap_or_default(),
             application_protocol: connection.alpn_protocol().map(<[u8]>::to_vec),
-            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            resumed,
         };
-        let chain = connection.peer_certificates().unwrap_or_default().to_vec();
         let keys = connection.dangerous_into_kernel_connection();
-        Finished { facts, chain, keys: keys.map(|(secrets, schedule)| Keys::new(secrets, schedule)) }
+        Finished { facts, keys: keys.map(|(secrets, schedule)| Keys::new(secrets, schedule)) }
     }
 }
 
@@ -215,6 +220,16 @@ impl std::fmt::Debug for Handshake {
     /// Keys are never printed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handshake").finish_non_exhaustive()
+    }
+}
+
+/// The name of a cipher suite, as IANA has it. rustls tells those of TLS 1.3 apart by another prefix.
+fn name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or_default(),
     }
 }
 

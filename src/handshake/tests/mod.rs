@@ -23,7 +23,7 @@ use super::suites::{PROVIDER, Suites};
 use super::trust::Authorities;
 use crate::authorize::Policy;
 use crate::config::checked::{CipherStrength, RouteMode, Terminate};
-use crate::tls::driver::{Failure, Finished, Handshake, Wants};
+use crate::tls::driver::{Facts, Failure, Handshake, Wants};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
@@ -183,12 +183,19 @@ impl Scene {
     }
 }
 
+/// What is left of a handshake.
+struct Shaken {
+    facts: Facts,
+    /// The client's, as rustls reports it.
+    chain: Vec<CertificateDer<'static>>,
+}
+
 /// A handshake for this server name, to the end.
 fn shake(
     server: &Arc<ServerConfig>,
     client: &Arc<ClientConfig>,
     name: &'static str,
-) -> (Result<Finished, Failure>, Observation) {
+) -> (Result<Shaken, Failure>, Observation) {
     let name = ServerName::try_from(name).expect("a name");
     let mut client = ClientConnection::new(Arc::clone(client), name).expect("a client");
     let mut handshake = Handshake::new(Arc::clone(server)).expect("a handshake");
@@ -210,5 +217,6 @@ fn shake(
         }
         out.clear();
     }
-    (Ok(handshake.finish()), observation)
+    let chain = handshake.client_chain().to_vec();
+    (Ok(Shaken { chain, facts: handshake.finish().facts }), observation)
 }

@@ -33,12 +33,15 @@ impl fmt::Display for Sha256 {
 /// half of what such a line cost.
 pub(crate) fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| DIGITS.get(usize::from(value & 0xf)).copied().map_or('0', char::from);
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        text.extend([digit(byte >> 4), digit(*byte)]);
+    let digit = |value: u8| DIGITS.get(usize::from(value & 0xf)).copied().unwrap_or(b'0');
+    for part in bytes.chunks(32) {
+        let mut text = [0; 64];
+        for ([high, low], byte) in text.as_chunks_mut().0.iter_mut().zip(part) {
+            (*high, *low) = (digit(byte >> 4), digit(*byte));
+        }
+        f.write_str(text.get(..2 * part.len()).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default())?;
     }
-    f.write_str(&text)
+    Ok(())
 }
 
 impl fmt::Debug for Sha256 {

@@ -138,24 +138,24 @@ pub enum LeftOutCause {
 
 /// The line of one verdict.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Verdict {
+pub struct Verdict<'a> {
     /// `rejected` or `closed`.
     pub event: &'static str,
     /// A number for the connection, unique while the gate runs.
     pub id: u64,
     /// Where it arrived.
-    pub listener: String,
+    pub listener: &'a str,
     /// Who connected: address and port.
     pub source: String,
     /// The server name as the client sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_name: Option<String>,
+    pub server_name: Option<&'a str>,
     /// The JA4 fingerprint of its ClientHello.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ja4: Option<String>,
     /// The route, once it was known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub route: Option<String>,
+    pub route: Option<&'a str>,
     /// Where in the journey it was rejected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<&'static str>,
@@ -215,12 +215,12 @@ pub struct Durations {
 }
 
 /// What a handshake negotiated, in a line.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Tls {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
     /// The cipher suite.
-    pub cipher_suite: String,
+    pub cipher_suite: &'static str,
     /// Whether the session was resumed.
     pub resumed: bool,
 }
@@ -267,7 +267,7 @@ impl Line for Event {
     }
 }
 
-impl Line for Verdict {
+impl Line for Verdict<'_> {
     fn priority(&self) -> Priority {
         match self.side {
             None => Priority::Info,

@@ -1,5 +1,7 @@
 //! How a line is written: for people, for machines, or for the journal.
 
+use std::io::Write as _;
+
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -18,22 +20,28 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// A line of this moment, with its end.
-    pub(super) fn line(self, content: &impl Line) -> String {
+    /// Appends a line of this moment, with its end.
+    pub(super) fn append(self, lines: &mut Vec<u8>, content: &impl Line) {
         #[derive(Serialize)]
         struct Timed<'a, T> {
             time: &'a str,
             #[serde(flatten)]
             content: &'a T,
         }
-        let time = || OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
-        let mut line = match self {
-            Self::Line(LogFormat::Json) => serde_json::to_string(&Timed { time: &time(), content }).unwrap_or_default(),
-            Self::Line(LogFormat::Text) => format!("{} {content}", time()),
-            Self::Entry => return journal::entry(&content.to_string(), content.priority(), content),
-        };
-        line.push('\n');
-        line
+        let now = OffsetDateTime::now_utc();
+        // Neither formatting nor writing to a Vec can fail.
+        match self {
+            Self::Line(LogFormat::Json) => {
+                let time = now.format(&Rfc3339).unwrap_or_default();
+                let _ = serde_json::to_writer(&mut *lines, &Timed { time: &time, content });
+                lines.push(b'\n');
+            }
+            Self::Line(LogFormat::Text) => {
+                let _ = now.format_into(lines, &Rfc3339);
+                let _ = writeln!(lines, " {content}");
+            }
+            Self::Entry => lines.extend(journal::entry(&content.to_string(), content.priority(), content).as_bytes()),
+        }
     }
 
     /// How many lines of the log these are.

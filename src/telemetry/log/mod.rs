@@ -139,7 +139,7 @@ impl Log {
     }
 
     /// Writes the line of a verdict.
-    pub fn verdict(&self, verdict: &Verdict) {
+    pub fn verdict(&self, verdict: &Verdict<'_>) {
         self.queue.send(verdict);
     }
 

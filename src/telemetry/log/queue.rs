@@ -1,5 +1,6 @@
 //! The queue between connections and the thread that writes the log. Connections do not wait for the log.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,8 +16,12 @@ use super::health::{Health, to_stderr};
 pub(super) const WAITING_MAX: usize = 4 * 1024 * 1024;
 
 /// How long lines are collected before they are written together. Waking the writer for each line costs more than writing
-/// it.
+/// it. A line that comes after a pause is written at once; while lines keep coming, the time is doubled up to the second one.
 const COLLECTING: Duration = Duration::from_millis(2);
+const COLLECTING_MAX: Duration = Duration::from_millis(16);
+
+/// How many bytes are written without collecting more.
+const PLENTY: usize = 64 * 1024;
 
 /// How often the output is checked, with or without lines.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,9 +58,19 @@ pub(super) struct Waiting {
     pub(super) left_out: u64,
     /// Of the lines that tell of others that were left out: where each ends, and of how many.
     told: Vec<(usize, u64)>,
+    /// How many bytes the writer waits for. Waking it when it does not is a system call for nothing.
+    awaited: Option<usize>,
     finished: bool,
     ended: bool,
 }
+
+thread_local! {
+    /// Where a line is made, so that it takes no allocation.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How much room is kept for the next line. Few are longer.
+const LINE_ROOM: usize = 4096;
 
 impl Queue {
     /// Nothing is to be written at first.
@@ -71,7 +86,15 @@ impl Queue {
 
     /// Puts a line in, if there is room.
     pub(super) fn send(&self, content: &impl Line) {
-        let line = self.form.line(content);
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            self.form.append(line, content);
+            self.put(line);
+            line.shrink_to(LINE_ROOM);
+        });
+    }
+
+    fn put(&self, line: &[u8]) {
         let mut waiting = self.lock();
         if waiting.lines.len() + line.len() > WAITING_MAX {
             waiting.left_out += 1;
@@ -80,11 +103,12 @@ impl Queue {
             self.health.overflowed();
             return;
         }
-        let was_empty = waiting.lines.is_empty();
         self.tell_missing(&mut waiting);
-        waiting.lines.extend(line.as_bytes());
+        waiting.lines.extend_from_slice(line);
+        let length = waiting.lines.len();
+        let awaited = waiting.awaited.take_if(|bytes| length >= *bytes);
         drop(waiting);
-        if was_empty {
+        if awaited.is_some() {
             self.changed.notify_one();
         }
     }
@@ -104,7 +128,7 @@ impl Queue {
     fn tell_missing(&self, waiting: &mut Waiting) {
         let missing = std::mem::take(&mut waiting.left_out);
         if missing > 0 {
-            waiting.lines.extend(self.form.line(&Event::not_taken(missing)).as_bytes());
+            self.form.append(&mut waiting.lines, &Event::not_taken(missing));
             let end = waiting.lines.len();
             waiting.told.push((end, missing));
         }
@@ -118,9 +142,11 @@ impl Queue {
     pub(super) fn write_to(&self, mut out: impl Output) {
         let mut lines = Vec::new();
         let mut torn = false;
+        let mut collecting = COLLECTING;
         let (mut looked, mut misplaced) = (Instant::now(), None);
         loop {
-            let (finished, told) = self.take(&mut lines);
+            let Taken { waited, finished, told } = self.take(&mut lines);
+            collecting = if waited { COLLECTING } else { COLLECTING_MAX.min(2 * collecting) };
             if looked.elapsed() >= CHECK_INTERVAL {
                 looked = Instant::now();
                 misplaced = out.look().err();
@@ -165,21 +191,43 @@ impl Queue {
                 self.ended.notify_all();
                 return;
             }
-            std::thread::sleep(COLLECTING);
+            drop(self.wait(collecting, PLENTY));
         }
     }
 
-    /// Waits for lines, no longer than until the output is to be looked at, and takes them. Says whether there will be no
-    /// more, and which of them tell of others.
-    fn take(&self, lines: &mut Vec<u8>) -> (bool, Vec<(usize, u64)>) {
-        let nothing = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.finished;
-        let waited = self.changed.wait_timeout_while(self.lock(), CHECK_INTERVAL, nothing);
+    /// Waits until so many bytes are to be written, or the log ends. Says whether there was anything to wait for.
+    fn wait(&self, most: Duration, bytes: usize) -> (bool, MutexGuard<'_, Waiting>) {
+        let missing = |waiting: &mut Waiting| {
+            let missing = waiting.lines.len() < bytes && !waiting.finished;
+            waiting.awaited = missing.then_some(bytes);
+            missing
+        };
+        let mut waiting = self.lock();
+        let waits = missing(&mut waiting);
+        let waited = self.changed.wait_timeout_while(waiting, most, missing);
         let (mut waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        waiting.awaited = None;
+        (waits, waiting)
+    }
+
+    /// Waits for lines, no longer than until the output is to be looked at, and takes them.
+    fn take(&self, lines: &mut Vec<u8>) -> Taken {
+        let (waited, mut waiting) = self.wait(CHECK_INTERVAL, 1);
         // The output may work again without a new line to show it.
         self.tell_missing(&mut waiting);
         std::mem::swap(&mut waiting.lines, lines);
-        (waiting.finished, std::mem::take(&mut waiting.told))
+        Taken { waited, finished: waiting.finished, told: std::mem::take(&mut waiting.told) }
     }
+}
+
+/// Lines that are taken to be written.
+struct Taken {
+    /// There were none at first.
+    waited: bool,
+    /// There will be no more.
+    finished: bool,
+    /// See [`Waiting::told`].
+    told: Vec<(usize, u64)>,
 }
 
 /// Writes as much as possible; returns how much that was and the error, if any. If it ends within a line, `torn` is set, and

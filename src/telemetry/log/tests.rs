@@ -51,6 +51,35 @@ fn every_line_is_written_and_in_order() {
     assert!(ids.eq(0..1000));
 }
 
+/// Each write is a wake-up of the writer.
+#[test]
+fn lines_that_keep_coming_are_written_together() {
+    #[derive(Clone, Default)]
+    struct Counted(Written, Arc<Mutex<u32>>);
+    impl io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            *self.1.lock().expect("a lock") += 1;
+            self.0.write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let counted = Counted::default();
+    let log = Log::new(LogFormat::Text, counted.clone()).expect("a log");
+    let (begun, mut sent) = (Instant::now(), 0);
+    while begun.elapsed() < Duration::from_millis(400) {
+        log.verdict(&Verdict::default());
+        sent += 1;
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    let took = begun.elapsed();
+    log.finish();
+    assert_eq!(counted.0.lines().len(), sent);
+    let writes = *counted.1.lock().expect("a lock");
+    assert!(u128::from(writes) < took.as_millis() / 6, "{writes} writes in {took:?}");
+}
+
 /// 5,000 a second for 30 s, as a scanner sends them that the limits of connections do not stop.
 #[test]
 fn flood_of_rejections_takes_little_room_and_is_counted() {
@@ -67,7 +96,7 @@ fn flood_of_rejections_takes_little_room_and_is_counted() {
                     log.verdict(&Verdict {
                         event: "rejected",
                         source: SocketAddr::new(client, 65_535).to_string(),
-                        server_name: Some("x".repeat(STRANGER_MAX)),
+                        server_name: Some(&"x".repeat(STRANGER_MAX)),
                         detail: Some("x".repeat(DETAIL_MAX)),
                         ..Verdict::default()
                     });

@@ -63,7 +63,7 @@ impl fmt::Display for Event {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Verdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.event, self.source)?;
         match (&self.route, &self.server_name) {
