@@ -15,15 +15,15 @@ use crate::{Block, blocks, table, word};
 fn the_fields_of_the_log_are_those_of_its_lines() {
     let device = Authority::new("House").issue(Certified::for_clients("alice-phone"));
     let full = Verdict {
-        server_name: Some(String::new()),
+        server_name: Some(""),
         ja4: Some(String::new()),
-        route: Some(String::new()),
+        route: Some(""),
         stage: Some(""),
         side: Some(""),
         detail: Some(String::new()),
         alert: Some(String::new()),
         certificate: Some(Arc::new(Identity::from_certificate(&device.chain()[0], true).unwrap())),
-        tls: Some(Tls { version: "", cipher_suite: String::new(), resumed: false }),
+        tls: Some(Tls { version: "", cipher_suite: "", resumed: false }),
         backend: Some(String::new()),
         path: Some(""),
         bytes_to_backend: Some(0),
