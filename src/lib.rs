@@ -16,7 +16,7 @@
 //! | 6 | [`backends::dial`] | the permit and the backends | [`Dialed`](backends::dial::Dialed) | `backend` |
 //! | 7 | [`relay`] | `Dialed` | [`RelaySummary`](relay::RelaySummary) | closes, never rejects |
 //!
-//! Imports point down only; `tests/architecture.rs` holds the table. The terms are those of [`manual::words`].
+//! Imports point down only; `tests/architecture` holds the table. The terms are those of [`manual::words`].
 
 // They panic when the reader has closed the stream; src/cli/mod.rs has others that do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]

@@ -1,6 +1,6 @@
 //! rustls' side of a connection, without I/O: reads a ClientHello, and makes a handshake out of bytes that come and go.
 //!
-//! All that knows rustls' connection types is here and in `tls/record/keys.rs`; `tests/architecture.rs` sees to that.
+//! All that knows rustls' connection types is here and in `tls/record/keys.rs`; `tests/architecture` sees to that.
 
 use std::io;
 use std::sync::Arc;

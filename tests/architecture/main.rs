@@ -2,9 +2,13 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use source::{Source, files, named_behind, siblings, sources};
 
 /// What each module of the crate imports beside itself, from the bottom up: a module may name those above its own line only.
 const IMPORTS: &[(&str, &[&str])] = &[
@@ -116,77 +120,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
 ];
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a readable folder") {
-        let path = entry.expect("a readable folder").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
-/// A file below `src`.
-struct Source {
-    path: PathBuf,
-    /// The path of its module in the crate, as in `["config", "check", "route"]`. A `mod.rs` is its folder.
-    module: Vec<String>,
-    /// Its text without comments and without the tests in it.
-    code: String,
-}
-
-impl Source {
-    /// Whether it is test code in a file or folder of its own, which looks at what it is about.
-    fn is_test(&self) -> bool {
-        self.module.iter().any(|part| part.contains("test"))
-    }
-
-    /// The top-level module it belongs to.
-    fn top(&self) -> &str {
-        self.module.first().map_or("", String::as_str)
-    }
-}
-
-fn files() -> Vec<Source> {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    sources(&src, &mut found);
-    assert!(found.len() > 30, "only {} files: the test looks in the wrong place", found.len());
-    found
-        .into_iter()
-        .map(|path| {
-            let below = path.strip_prefix(&src).expect("below src").with_extension("");
-            let mut module: Vec<String> = below.iter().map(|part| part.to_str().expect("a name").to_owned()).collect();
-            if module.last().is_some_and(|last| last == "mod") {
-                module.pop();
-            }
-            let text = fs::read_to_string(&path).expect("a source file");
-            let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
-            let code: String = code
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"))
-                .fold(String::new(), |all, line| all + line + "\n");
-            Source { path, module, code }
-        })
-        .collect()
-}
-
-/// The paths named behind `prefix`, as `["names", "Name"]` in `use crate::names::Name`. One that goes on in braces ends before
-/// them.
-fn named_behind(code: &str, prefix: &str) -> BTreeSet<Vec<String>> {
-    let mut named = BTreeSet::new();
-    for (at, _) in code.match_indices(prefix) {
-        if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
-            continue;
-        }
-        let rest = &code[at + prefix.len()..];
-        let path: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
-        named.insert(path.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect());
-    }
-    named
-}
-
 #[test]
 fn imports_are_those_of_the_table() {
     let table: BTreeMap<&str, &[&str]> = IMPORTS.iter().copied().collect();
@@ -228,18 +161,6 @@ fn the_table_points_down_only() {
         }
         above.insert(module);
     }
-}
-
-/// The modules of one folder that a file of it names, by their path in the crate or from `super`, in whatever place the file is.
-fn siblings(source: &Source, folder: &[String]) -> BTreeSet<String> {
-    let mut named = BTreeSet::new();
-    let crate_paths = named_behind(&source.code, "crate::");
-    named.extend(crate_paths.iter().filter_map(|path| path.strip_prefix(folder)?.first().cloned()));
-    // `super` of a module below an entry of the folder leads up to the folder once it is repeated often enough.
-    let above = source.module.len() - folder.len();
-    let super_paths = named_behind(&source.code, &"super::".repeat(above));
-    named.extend(super_paths.iter().filter_map(|path| path.first().cloned()));
-    named
 }
 
 #[test]
