@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     AlertDescription, ClientConfig, ClientConnection, ConnectionTrafficSecrets, Error, StreamOwned,
@@ -160,7 +160,7 @@ fn missing_signature_scheme_was_an_internal_error() {
     scene.end();
 }
 
-/// A record of TLS 1.2 under AES-256-GCM (RFC 5288 section 3).
+/// A record of TLS 1.2 under AES-128-GCM (RFC 5288 section 3).
 fn sealed(key: &LessSafeKey, salt: [u8; 4], sequence: u64, kind: u8, payload: &[u8]) -> Vec<u8> {
     let explicit = sequence.to_be_bytes();
     let nonce: [u8; 12] = [&salt[..], &explicit].concat().try_into().unwrap();
@@ -185,10 +185,10 @@ fn renegotiation_between_payload_accumulated_alerts() {
     tls.read_exact(&mut [0; 4]).unwrap();
     let (client, mut stream) = tls.into_parts();
     let secrets = client.dangerous_extract_secrets().unwrap();
-    let (first, ConnectionTrafficSecrets::Aes256Gcm { key, iv }) = secrets.tx else {
-        panic!("not the cipher suite that rustls prefers");
+    let (first, ConnectionTrafficSecrets::Aes128Gcm { key, iv }) = secrets.tx else {
+        panic!("not the cipher suite that the gate prefers");
     };
-    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_ref()).unwrap());
+    let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, key.as_ref()).unwrap());
     let salt = *iv.as_ref().first_chunk().unwrap();
     let request = Hello::tls12(NAS).message();
     let all: Vec<u8> = (0..2 * REQUESTS)

@@ -227,7 +227,7 @@ fn row_49_a_full_disk_costs_lines_and_not_the_service() {
         gate.refuse(1);
         (gate.metric("doorward_log_lines_lost_total") > 0.0).then_some(())
     });
-    gate.wait_failed(&["cannot write the log to ", "No space left on device", "make room there"]);
+    gate.wait_failed(&["cannot write the log to ", "No space left on device", "free some space"]);
     gate.serves();
     gate.refuse(2);
     let lost = gate.metric("doorward_log_lines_lost_total");
