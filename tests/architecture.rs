@@ -50,7 +50,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["authorize", "config", "explain", "gate", "listener", "model", "sessions", "snapshot", "sys", "telemetry"],
     ),
     // The control socket asks; no stage knows of it.
-    ("control", &["config", "explain", "gate", "model", "reload", "sessions"]),
+    ("control", &["config", "explain", "gate", "model", "reload", "sessions", "sys"]),
     // The one module that knows the order of the stages.
     (
         "connection",

@@ -22,7 +22,7 @@ use crate::admission::descriptors::{Budget, Descriptors, TooFew};
 use crate::backends::resolver::Resolver;
 use crate::config::checked::{Config, ControlSocket, KernelTls};
 use crate::connection;
-use crate::control::{self, Control, StaticFacts};
+use crate::control::{self, Control, Permitted, StaticFacts};
 use crate::gate::Gate;
 use crate::listener::{self, AcceptError, BindError, Listener};
 use crate::model::close::CloseReason;
@@ -140,7 +140,8 @@ impl Server {
             None => None,
             Some(socket) => {
                 let metrics = admin.as_ref().map(Admin::local_address);
-                let bound = Control::bind(&socket, StaticFacts::of(&config, metrics));
+                let permitted = Permitted::at(&socket, runtime_folders.as_deref());
+                let bound = Control::bind(&socket, permitted, StaticFacts::of(&config, metrics));
                 match bound.map_err(|error| StartError::Control { socket, error }) {
                     Ok(control) => Some(control),
                     Err(error) if matches!(config.control.socket, ControlSocket::Auto(_)) => {
