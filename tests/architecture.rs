@@ -26,6 +26,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ca", &["enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes.
     ("config", &["ca", "model", "pki"]),
+    // Copies what the gate needs to where its service finds it, and knows afterwards where that is.
+    ("install", &["config", "files", "model"]),
     // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
     // a header off the socket, client_hello recognises one.
     ("listener", &["config", "model", "sys"]),
@@ -103,6 +105,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "files",
             "handshake",
+            "install",
             "manual",
             "model",
             "pki",

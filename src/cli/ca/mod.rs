@@ -1,5 +1,6 @@
 //! `doorward ca`: the life of certificates. One module a command; the work is done by [`crate::ca`].
 
+mod change;
 mod constraints;
 mod device;
 mod encryption;
@@ -14,13 +15,14 @@ mod list;
 mod output;
 mod parse;
 mod passphrase;
+mod published;
 mod renew;
 mod revoke;
 mod running_gate;
 mod server;
 
 pub use constraints::NameConstraintsArg;
-pub(super) use folder::notify;
+pub(super) use folder::{FOLDER, notify};
 pub(super) use parse::{parse_device, parse_domain};
 
 use std::process::ExitCode;
