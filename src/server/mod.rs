@@ -1,5 +1,7 @@
 //! Starts the gate, runs its listeners, and drains it.
 
+pub(crate) mod service_manager;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use self::service_manager::{Heartbeat, Message, report, tell};
 use crate::admin::{Admin, Monitored};
 use crate::admission::Admission;
 use crate::admission::descriptors::{Budget, Descriptors, TooFew};
@@ -210,13 +213,19 @@ impl Server {
         }
         // Before the gate logs that it is ready.
         let mut running = vec![watch_thread.run(watch(reloader.clone())).await];
+        let mut heartbeat = None;
         if let Some(control) = control {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
-            running.push(control_thread.run(control.run(Arc::clone(&gate), reloader.clone())).await);
+            let beat = Arc::<Heartbeat>::default();
+            heartbeat = Some(Arc::clone(&beat));
+            let (serve, beat) = (control.run(Arc::clone(&gate), reloader.clone()), beat.beat());
+            running.push(control_thread.run(async { _ = tokio::join!(serve, beat) }).await);
         }
         tasks.spawn(tidy(Arc::clone(&gate)));
         tasks.spawn(cut_expired(Arc::clone(&gate)));
+        tasks.spawn(report(Arc::clone(&gate), reloader.current(), heartbeat));
         gate.log.event(&Event::Ready);
+        tell(Message::Ready).await;
 
         stop.cancelled().await;
         gate.log.event(&Event::Draining);
@@ -225,6 +234,7 @@ impl Server {
         reloader.current().borrow().close();
         connections.close();
         let drain = gate.snapshot.load().timeouts.drain;
+        tell(Message::Stopping { drain }).await;
         let ended = now.run_until_cancelled(timeout(drain, connections.wait())).await;
         let mut cut = 0;
         if !matches!(ended, Some(Ok(()))) {
