@@ -14,6 +14,8 @@ mod client;
 #[path = "journey/home.rs"]
 mod home;
 
+use std::io::Write;
+use std::net::{SocketAddrV4, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use common::DEADLINE;
 use common::backend::Backend;
 use common::gate::Gate;
 use common::pki::TestPki;
+use common::process::{Daemon, own_loopback, tool, wait_until};
 use home::House;
 use rustix::process::Signal;
 use tokio::time::Instant;
@@ -142,4 +145,35 @@ fn without_a_watchdog_none_is_fed() {
     while let Ok(length) = manager.socket.recv(&mut buffer) {
         assert!(!buffer[..length].starts_with(b"WATCHDOG"));
     }
+}
+
+/// The gate, as `systemd-socket-activate` starts it at the first connection, with a socket of this name.
+fn activated(name: &str, config: &str, address: SocketAddrV4) -> (tempfile::TempDir, Daemon) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("doorward.toml");
+    std::fs::write(&file, config).unwrap();
+    let mut command = tool("systemd-socket-activate", "systemd");
+    command.arg(format!("--listen={address}")).arg(format!("--fdname={name}"));
+    command.arg(env!("CARGO_BIN_EXE_doorward")).args(["run", "--config"]).arg(file);
+    (folder, Daemon::start(&mut command, address))
+}
+
+#[test]
+fn socket_of_systemd_is_the_listener_of_its_name() {
+    let (pki, address) = (TestPki::new(), SocketAddrV4::new(own_loopback(), 8443));
+    let config = config(&pki).replacen("127.0.0.1:0", &address.to_string(), 1);
+    let document: toml::Table = config.parse().unwrap();
+    let name = document["listener"][0]["name"].as_str().unwrap();
+
+    let (_folder, gate) = activated(name, &config, address);
+    // The connection that starts it waits in the queue of the socket.
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    wait_until("the first connection is refused", || gate.output().contains("\"rejected\"").then_some(()));
+    assert!(gate.output().contains(&format!("\"address\":\"{address}\"")), "{}", gate.output());
+    drop(gate);
+
+    let (_folder, gate) = activated("wrong", &config, address);
+    let _client = TcpStream::connect(address).unwrap();
+    wait_until("it does not start", || gate.output().contains("no listener has this name").then_some(()));
 }

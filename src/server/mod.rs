@@ -33,7 +33,7 @@ use crate::relay::{Order, Support};
 use crate::reload::watch::watch;
 use crate::reload::{Current, Reloader, TaskThread};
 use crate::snapshot::{InvalidRoute, Snapshot};
-use crate::sys::{ktls, splice};
+use crate::sys::{activation, ktls, splice};
 use crate::telemetry::log::{Event, Log};
 use crate::telemetry::metrics::Metrics;
 
@@ -123,7 +123,9 @@ impl Server {
         let Budget { clients, pipes, metrics: admin_connections, look_ups, .. } = budget;
         splice::allow_pipes(pipes);
         let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
-        let listeners = Listener::rebind(&[], &config.listeners).map_err(StartError::Bind)?;
+        let passed = activation::take().map_err(StartError::Io)?;
+        let passed = Listener::adopt(passed, &config.listeners).map_err(StartError::Bind)?;
+        let listeners = Listener::rebind(&passed, &config.listeners).map_err(StartError::Bind)?;
         metrics.descriptors(descriptors.limit());
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
