@@ -276,12 +276,20 @@ fn links_in_the_owners_folder_lead_root_nowhere() {
         fs::write(&shadow, fs::read(&path).unwrap()).unwrap();
         fs::set_permissions(&shadow, fs::Permissions::from_mode(0o600)).unwrap();
         fs::remove_file(&path).unwrap();
-        symlink(&shadow, &path).unwrap();
-        image.give(&path);
-        let before = image.contents();
-        let refused = image.install(&[]).failure();
-        assert_eq!(image.contents(), before, "{file}: {refused}");
-        assert_eq!(fs::metadata(&shadow).unwrap().uid(), 0, "{file}");
+        // A hard link is a file of root in the owner's folder, where the kernel permits that (fs.protected_hardlinks).
+        for hard in [false, true] {
+            if hard {
+                fs::hard_link(&shadow, &path).unwrap();
+            } else {
+                symlink(&shadow, &path).unwrap();
+                image.give(&path);
+            }
+            let before = image.contents();
+            let refused = image.install(&[]).failure();
+            assert_eq!(image.contents(), before, "{file}: {refused}");
+            assert_eq!(fs::metadata(&shadow).unwrap().uid(), 0, "{file}");
+            fs::remove_file(&path).unwrap();
+        }
     }
     // A folder in the place of another one, and a FIFO that would be waited for.
     let image = Image::new();
