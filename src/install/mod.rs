@@ -10,7 +10,7 @@
 //! | the authorities' keys | the owner | 0600 | they stay in the owner's folder, which `/etc/doorward/authority` names |
 //! | `/run/doorward/control.sock` | `doorward` | 0660 | the group `doorward` may ask and cut |
 //!
-//! Everything is a [`Step`](step::Step) of a plan: `--dry-run` prints the steps that the real run prints and takes. Steps whose
+//! Everything is a [`Step`] of a plan: `--dry-run` prints the steps that the real run prints and takes. Steps whose
 //! result is there already are not in the plan, so a second run has none.
 //!
 //! | file | does |

@@ -209,3 +209,23 @@ fn gates_user_can_write_neither_lists_nor_trust_and_other_users_reach_nothing() 
     machine.run("root", "/", &["id", "doorward"]).failure();
     machine.run("root", "/", &["test", "-e", "/etc/doorward"]).failure();
 }
+
+#[test]
+fn authority_that_was_installed_as_well_is_used_from_any_folder() {
+    let (machine, backend) = (Machine::new(), Backend::http("the page"));
+    machine.init(&backend);
+    machine.run("root", "/home/alice", &[UNPACKED, "install", "--with-authority"]).success();
+    // The copy is all there is now, but for what this test's client needs.
+    machine.run("root", "/home/alice", &["mv", "doorward/pki/clients-key.pem", "/run"]).success();
+    let _gate = machine.gate();
+    assert!(machine.is_admitted("alice-phone"));
+    let doorward =
+        |arguments: &[&str]| machine.run("alice", "/tmp", &[&["/usr/local/bin/doorward"], arguments].concat());
+    let revoked = doorward(&["ca", "revoke", "alice-phone"]).success();
+    assert!(revoked.stderr.contains("The gate has applied the change. "), "{revoked}");
+    assert!(!machine.is_admitted("alice-phone"));
+    let device = doorward(&["ca", "device", "carol-phone"]).success();
+    assert!(device.stderr.contains("/etc/doorward/devices/carol-phone.html"), "{device}");
+    machine.run("doorward", "/", &["cat", "/etc/doorward/pki/clients-key.pem"]).failure();
+    machine.run("doorward", "/", &["ls", "/etc/doorward/devices"]).failure();
+}
