@@ -37,6 +37,7 @@ pub mod files;
 mod gate;
 pub mod handshake;
 mod http;
+pub mod install;
 pub mod listener;
 pub mod manual;
 pub mod model;

@@ -36,6 +36,8 @@ pub struct Listener {
     settings: ArcSwap<checked::Listener>,
     socket: TcpListener,
     closed: CancellationToken,
+    /// systemd has opened the socket, and keeps it open for the next start.
+    passed: bool,
 }
 
 /// An accepted connection, before any decision.
@@ -170,6 +172,57 @@ impl Listener {
             settings: ArcSwap::from_pointee(settings.clone()),
             socket,
             closed: CancellationToken::new(),
+            passed: false,
+        })
+    }
+
+    /// The listeners of sockets that systemd has opened, each with the name of a listener of the configuration.
+    ///
+    /// # Errors
+    /// If there is no such listener, or it has another address: a client would be served under the wrong rules, or not at all.
+    pub fn adopt(passed: Vec<(String, Socket)>, wanted: &[checked::Listener]) -> Result<Vec<Arc<Self>>, BindError> {
+        let mut adopted: Vec<Arc<Self>> = Vec::new();
+        for (name, socket) in passed {
+            let local = socket.local_addr().ok().and_then(|address| address.as_socket());
+            let address = local.unwrap_or_else(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
+            let listener = (|| {
+                let listens = local.is_some() && socket.is_listener()? && socket.r#type()? == Type::STREAM;
+                if !listens {
+                    return Err(io::Error::other("it does not listen for TCP connections: use ListenStream="));
+                }
+                let settings = wanted.iter().find(|one| one.name.as_str() == name).ok_or_else(|| {
+                    io::Error::other("no listener has this name: FileDescriptorName= must be that of one")
+                })?;
+                if settings.address != address {
+                    return Err(io::Error::other(format!(
+                        "the configuration has {}: ListenStream= and address must be the same",
+                        settings.address
+                    )));
+                }
+                if adopted.iter().any(|other| other.name == settings.name) {
+                    return Err(io::Error::other("another socket has this name: one ListenStream= for each"));
+                }
+                Self::from_passed(settings, socket, address)
+            })();
+            let what = || format!("socket {name:?} of systemd");
+            adopted.push(Arc::new(listener.map_err(|error| BindError { address, what: what(), error })?));
+        }
+        Ok(adopted)
+    }
+
+    fn from_passed(settings: &checked::Listener, socket: Socket, address: SocketAddr) -> io::Result<Self> {
+        sys::socket::prepare(&socket)?;
+        socket.set_nonblocking(true)?;
+        // systemd's default may be shorter.
+        socket.listen(BACKLOG)?;
+        Ok(Self {
+            name: settings.name.clone(),
+            configured: settings.address,
+            address,
+            settings: ArcSwap::from_pointee(settings.clone()),
+            socket: TcpListener::from_std(socket.into())?,
+            closed: CancellationToken::new(),
+            passed: true,
         })
     }
 
@@ -205,9 +258,13 @@ impl Listener {
         self.settings.store(Arc::new(settings.clone()));
     }
 
-    /// Stops accepting. Connections in the kernel's queue are reset.
+    /// Stops accepting. Connections in the kernel's queue are reset; those of a socket that systemd has opened wait for the
+    /// next start.
     pub fn close(&self) {
         self.closed.cancel();
+        if self.passed {
+            return;
+        }
         // The socket stays open while it is referenced, but refuses connections.
         let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
     }
@@ -285,6 +342,35 @@ mod tests {
             allow_sources: Vec::new(),
             deny_sources: Vec::new(),
         }
+    }
+
+    #[tokio::test]
+    async fn passed_socket_stays_open_for_the_next_start() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = socket.local_addr().expect("an address");
+        // As systemd keeps it.
+        let kept = socket.try_clone().expect("a copy");
+        let wanted = [settings("public", &address.to_string())];
+        let passed = |name: &str| vec![(name.to_owned(), Socket::from(socket.try_clone().expect("a copy")))];
+        let adopted = Listener::adopt(passed("public"), &wanted).expect("adopted");
+        let listeners = Listener::rebind(&adopted, &wanted).expect("nothing to bind");
+        assert!(listeners.len() == 1 && listeners.iter().zip(&adopted).all(|(one, other)| Arc::ptr_eq(one, other)));
+        assert_accepts(listeners.first().expect("one"), address).await;
+        listeners.iter().for_each(|listener| listener.close());
+        drop((listeners, adopted));
+        let client = TcpStream::connect(address).await.expect("it waits for the next start");
+        kept.set_nonblocking(false).expect("set");
+        let (_, peer) = kept.accept().expect("the same connection");
+        assert_eq!(peer, client.local_addr().expect("an address"));
+
+        let refused = |name: &str, wanted: &[checked::Listener]| {
+            Listener::adopt(passed(name), wanted).expect_err("it does not fit").to_string()
+        };
+        assert!(refused("other", &wanted).contains("no listener has this name"));
+        assert!(refused("public", &[settings("public", "127.0.0.1:1")]).contains("the configuration has 127.0.0.1:1"));
+        let twice = passed("public").into_iter().chain(passed("public")).collect();
+        let error = Listener::adopt(twice, &wanted).expect_err("two").to_string();
+        assert!(error.contains("another socket has this name"), "{error}");
     }
 
     async fn assert_accepts(listener: &Listener, at: SocketAddr) {

@@ -28,7 +28,10 @@ fn systemd_finds_no_mistake_in_the_unit() {
     let folder = tempfile::tempdir().unwrap();
     let verified = run(tool("systemd-analyze", "systemd").arg("verify").arg(unit(folder.path()))).success();
     // It exits with 0 in spite of keys that it does not know, and only mentions them.
-    assert_eq!(verified.stderr, "", "{verified}");
+    // Before 253 it does not know notify-reload, and keeps the Type= of the line before.
+    let unknown = "Failed to parse service type, ignoring: notify-reload";
+    let rest: Vec<&str> = verified.stderr.lines().filter(|line| !line.ends_with(unknown)).collect();
+    assert_eq!(rest, [""; 0], "{verified}");
     assert_eq!(verified.text(), "", "{verified}");
 }
 
@@ -38,7 +41,7 @@ fn systemd_calls_the_unit_hardened() {
     let file = unit(folder.path());
     // From 0.0 (nothing can happen) to 10.0; what is left above 0 is mostly that a gate needs the network. In tenths.
     let mut security = tool("systemd-analyze", "systemd");
-    run(security.args(["security", "--offline=yes", "--no-pager", "--threshold=15"]).arg(file)).success();
+    run(security.args(["security", "--offline=yes", "--no-pager", "--threshold=12"]).arg(file)).success();
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub struct RevokedCertificate {
 }
 
 /// A revocation list that was written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct WrittenList {
     /// Its file.
     pub file: PathBuf,

@@ -224,6 +224,8 @@ impl Written {
 Next:
   1. Start the gate on this machine:
        doorward run --config {config}
+     Or as a service, which starts with the machine:
+       sudo doorward install {folder}
   2. Forward TCP port 443 of your router to port {port} of this machine, and point these names to the router:
        {names}
   3. Set up each device. Its page has the instructions for every system; the files are in the same folder:

@@ -24,6 +24,7 @@ pub mod exit;
 mod explain;
 mod help;
 pub mod init;
+mod install;
 mod reload;
 mod run;
 mod services;
@@ -38,6 +39,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, checked::Config};
+use crate::install::Installed;
 
 /// A mutual-TLS gate for your home network: it admits devices with a certificate you issued, and refuses all other clients.
 ///
@@ -63,6 +65,13 @@ enum Command {
     /// is lost, the same certificate and key are in the folder as .pem files.
     #[command(after_help = init::EXAMPLE)]
     Init(init::InitArgs),
+    /// Install the gate as a service: its user, its files, and what starts it
+    ///
+    /// Run it as root. It copies what the gate needs from the folder that "doorward init" wrote to /etc/doorward. The keys of
+    /// your authorities stay in that folder, where "doorward ca" finds them from any other one. A second run changes what has
+    /// changed, and nothing else.
+    #[command(after_help = install::EXAMPLE)]
+    Install(install::InstallArgs),
     /// Certificates: issue, renew, revoke and inspect them
     Ca(ca::CaArgs),
     /// Send a device its certificate over a link that works once
@@ -120,7 +129,7 @@ enum Command {
 /// Which configuration.
 #[derive(clap::Args, Clone, Debug)]
 struct ConfigArg {
-    /// The configuration file [default: doorward.toml here, else /etc/doorward/doorward.toml]
+    /// The configuration file [default: doorward.toml here, else the one in "doorward" here, else /etc/doorward/doorward.toml]
     #[arg(long = "config", short, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -134,8 +143,8 @@ pub enum Format {
     Json,
 }
 
-/// The configuration files that are tried without `--config`, in this order.
-const DEFAULT_FILES: [&str; 2] = ["doorward.toml", "/etc/doorward/doorward.toml"];
+/// The configuration files that are tried without `--config`, in this order. `doorward init` writes the second one.
+const DEFAULT_FILES: [&str; 3] = ["doorward.toml", FROM_INIT, "/etc/doorward/doorward.toml"];
 
 /// The configuration file that `doorward init` writes by default.
 const FROM_INIT: &str = "doorward/doorward.toml";
@@ -146,16 +155,14 @@ impl ConfigArg {
         if let Some(file) = &self.file {
             return Ok(file.clone());
         }
-        if let Some(file) = DEFAULT_FILES.iter().map(Path::new).find(|file| file.exists()) {
-            return Ok(file.to_owned());
-        }
-        let [here, system] = DEFAULT_FILES;
-        let remedy = if Path::new(FROM_INIT).exists() {
-            format!("give the one that \"doorward init\" wrote: --config {FROM_INIT}")
-        } else {
-            "give yours with --config FILE, or create one: doorward init --help".to_owned()
-        };
-        Err(format!("no configuration found: neither {here} in this folder nor {system}\n  {remedy}"))
+        let found = DEFAULT_FILES.iter().map(Path::new).find(|file| file.exists());
+        found.map(in_place_of).ok_or_else(|| {
+            let [here, below, system] = DEFAULT_FILES;
+            format!(
+                "no configuration found: neither {here} nor {below} in this folder, nor {system}\n  give yours with --config \
+                 FILE, or create one: doorward init --help"
+            )
+        })
     }
 
     /// Loads it. Prints every error and warning to stderr.
@@ -176,6 +183,12 @@ impl ConfigArg {
     }
 }
 
+/// The installed configuration in place of the one that `doorward install` copied it from, else `file`.
+fn in_place_of(file: &Path) -> PathBuf {
+    let installed = Installed::find().filter(|installed| installed.is_of(&file.with_file_name(ca::FOLDER)));
+    installed.map_or_else(|| file.to_owned(), |installed| installed.config())
+}
+
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
     let mut command = help::with_topics(Cli::command());
@@ -189,6 +202,7 @@ pub fn main() -> ExitCode {
             Ok(()) => exit::OK.into(),
             Err(error) => failed(error.exit_code(), &error),
         },
+        Command::Install(args) => install::run(&args),
         Command::Ca(args) => ca::run(args),
         Command::Share(args) => share::run(&args),
         Command::Run(args) => run::run(&args),

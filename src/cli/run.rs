@@ -12,6 +12,7 @@ use super::{ConfigArg, exit, failed};
 use crate::config::in_use::InUse;
 use crate::model::text::counted;
 use crate::reload::{Reloader, Trigger};
+use crate::server::service_manager::{Message, tell};
 use crate::server::{Server, StartError, Stopped};
 use crate::telemetry::log::Log;
 
@@ -98,7 +99,9 @@ fn hangups(reloader: Reloader) -> io::Result<impl Future<Output = ()> + Send + '
     let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
         while hangup.recv().await.is_some() {
+            tell(Message::Reloading).await;
             let _ = reloader.reload(Trigger::Signal).await;
+            tell(Message::Ready).await;
         }
     })
 }

@@ -2,10 +2,19 @@
 
 use std::path::Path;
 
-use crate::config;
-use crate::config::checked::RouteMode;
+use crate::config::checked::{Config, RouteMode};
+use crate::config::{self, ConfigErrors};
 use crate::enrolment::{Service, ServiceKind};
+use crate::install::Installed;
 use crate::model::shell;
+
+/// Loads a configuration. If it is that of the installed gate, whose key only the gate may read, the owner's files are enough.
+fn load_as_owner(file: &Path) -> Result<Config, ConfigErrors> {
+    config::load(file).or_else(|errors| match Installed::find().filter(|gate| gate.config() == file) {
+        Some(gate) => gate.load_with_owners_files(),
+        None => Err(errors),
+    })
+}
 
 /// The services of all routes that ask for a certificate. None if there is no valid configuration: the pages for
 /// devices then name no services.
@@ -13,7 +22,7 @@ pub(super) fn configured_services(config_file: &Path) -> Vec<Service> {
     if !config_file.exists() {
         return Vec::new();
     }
-    let Ok(config) = config::load(config_file) else {
+    let Ok(config) = load_as_owner(config_file) else {
         errln!(
             "warning: {file} has errors, so the page for the device cannot name your services; to see them: doorward check \
              --config {file}",

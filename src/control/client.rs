@@ -57,8 +57,8 @@ fn no_gate(socket: &Path, error: &io::Error, f: &mut fmt::Formatter<'_>) -> fmt:
         ),
         io::ErrorKind::PermissionDenied => write!(
             f,
-            "permission denied for the control socket {socket}\n  only the gate's user and root may use it: run the command \
-             with sudo"
+            "permission denied for the control socket {socket}\n  only the gate's user, members of the group of its service (\"doorward\"), and root may use it: run the \
+             command with sudo, or log in again if you were added to the group just now"
         ),
         _ => write!(f, "the gate at {socket} does not answer: {error}\n  see its log"),
     }

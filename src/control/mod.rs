@@ -1,6 +1,6 @@
 //! The control socket: `doorward status`, `sessions`, `why`, `reload`, `cut` and `ca` send requests to the running gate.
 //!
-//! A unix socket for the gate's user and root. One connection is one request: a line of JSON each way ([`Request`],
+//! A unix socket for the gate's user and root, and for the group of a folder that the service manager made for it. One connection is one request: a line of JSON each way ([`Request`],
 //! [`Answer`]), both limited in size and time. Some requests are followed by as many bytes as they announce.
 
 pub mod client;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::server::{Control, StaticFacts};
 pub use self::socket::BindError;
+pub(crate) use self::socket::Permitted;
 pub use crate::explain::certificate::Certificate;
 pub use crate::explain::refusal_json::Refusal;
 use crate::reload::policy_report::Change;

@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::socket::{self, BindError, SocketFile};
+use super::socket::{self, BindError, Permitted, SocketFile};
 use super::{
     AUTHORITY_MAX, Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, LIST_MAX, ListInForce, ListTaken, Listening,
     LogError, NOT_UNDERSTOOD, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteInForce, RouteStatus,
@@ -32,6 +32,7 @@ use crate::reload::{self, Current, Reloader, Trigger};
 use crate::sessions::registry;
 use crate::sessions::review::Reviewed;
 use crate::sessions::selector::SessionSelector;
+use crate::sys::credentials::peer_groups;
 
 /// The most connections at once. One more closes the oldest: an honest client sends its request at once.
 const CONNECTIONS: usize = 8;
@@ -71,17 +72,28 @@ impl StaticFacts {
 pub(crate) struct Control {
     listener: std::os::unix::net::UnixListener,
     facts: Arc<StaticFacts>,
-    own_user: u32,
+    admitted: Admitted,
     path: PathBuf,
     _file: SocketFile,
 }
 
+/// Who may send requests, besides root.
+#[derive(Clone, Copy, Debug)]
+struct Admitted {
+    user: u32,
+    group: Option<u32>,
+}
+
 impl Control {
     /// Creates the socket.
-    pub(crate) fn bind(path: &Path, facts: StaticFacts) -> Result<Self, BindError> {
+    pub(crate) fn bind(path: &Path, permitted: Permitted, facts: StaticFacts) -> Result<Self, BindError> {
         let (listener, file) = socket::bind(path)?;
-        let own_user = rustix::process::geteuid().as_raw();
-        Ok(Self { listener, facts: Arc::new(facts), own_user, path: path.to_owned(), _file: file })
+        let group = match permitted {
+            Permitted::User => None,
+            Permitted::GroupOfFolder => socket::admit_group_of_folder(path)?,
+        };
+        let admitted = Admitted { user: rustix::process::geteuid().as_raw(), group };
+        Ok(Self { listener, facts: Arc::new(facts), admitted, path: path.to_owned(), _file: file })
     }
 
     /// Its path.
@@ -91,7 +103,7 @@ impl Control {
 
     /// Answers requests. Does not return.
     pub(crate) async fn run(self, gate: Arc<Gate>, reloader: Reloader) {
-        let Self { listener, facts, own_user, _file, .. } = self;
+        let Self { listener, facts, admitted, _file, .. } = self;
         // Registered with the runtime that serves it. This fails only without memory.
         let Ok(listener) = UnixListener::from_std(listener) else { return };
         let mut connections = JoinSet::new();
@@ -108,7 +120,7 @@ impl Control {
             {
                 oldest.abort();
             }
-            let allowed = stream.peer_cred().is_ok_and(|peer| is_allowed(peer.uid(), own_user));
+            let allowed = is_allowed(&stream, admitted);
             let (gate, facts, reloader) = (Arc::clone(&gate), Arc::clone(&facts), reloader.clone());
             in_order.push_back(connections.spawn(async move {
                 // A client that closed the connection needs no answer.
@@ -118,10 +130,21 @@ impl Control {
     }
 }
 
-/// Whether this user may send requests. The file's mode says the same, but it can be changed.
-const fn is_allowed(user: u32, own_user: u32) -> bool {
+/// Whether this client may send requests. The file's mode says the same, but it can be changed.
+fn is_allowed(stream: &UnixStream, admitted: Admitted) -> bool {
+    stream.peer_cred().is_ok_and(|peer| {
+        // Read only where it matters.
+        admits(admitted, peer.uid(), || {
+            let mut groups = peer_groups(stream).unwrap_or_default();
+            groups.push(peer.gid());
+            groups
+        })
+    })
+}
+
+fn admits(admitted: Admitted, user: u32, groups: impl FnOnce() -> Vec<u32>) -> bool {
     const ROOT: u32 = 0;
-    user == own_user || user == ROOT
+    user == admitted.user || user == ROOT || admitted.group.is_some_and(|group| groups().contains(&group))
 }
 
 async fn handle(
@@ -144,7 +167,10 @@ async fn handle(
             Err(_) => Answer::Error("the request did not arrive in time".to_owned()),
         }
     } else {
-        Answer::Error("permission denied: only the gate's user and root may use the control socket".to_owned())
+        Answer::Error(
+            "permission denied: only the gate's user, the group of its socket, and root may use the control socket"
+                .to_owned(),
+        )
     };
     let mut line = serde_json::to_vec(&answer).map_err(io::Error::other)?;
     line.push(b'\n');
@@ -379,8 +405,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_gates_user_and_root_are_allowed() {
-        assert!(is_allowed(1000, 1000) && is_allowed(0, 1000) && is_allowed(0, 0));
-        assert!(!is_allowed(1001, 1000) && !is_allowed(1000, 0));
+    fn only_the_gates_user_its_group_and_root_are_allowed() {
+        let allows = |admitted: (u32, Option<u32>), user, groups: &[u32]| {
+            admits(Admitted { user: admitted.0, group: admitted.1 }, user, || groups.to_vec())
+        };
+        assert!(allows((1000, None), 1000, &[]) && allows((1000, None), 0, &[]) && allows((0, None), 0, &[]));
+        assert!(!allows((1000, None), 1001, &[1000]) && !allows((0, None), 1000, &[0]));
+        assert!(allows((998, Some(997)), 1000, &[1000, 997]));
+        assert!(!allows((998, Some(997)), 1000, &[1000, 998]));
     }
 }

@@ -1,11 +1,15 @@
-//! The socket's file: created for its owner alone. It replaces a socket that a dead gate has left, and nothing else.
+//! The socket's file: created for its owner alone, or also for the group of a folder that the service manager made for the gate.
+//! It replaces a socket that a dead gate has left, and nothing else.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::process::Gid;
 use socket2::{Domain, SockAddr, Type};
 
 /// Why the control socket cannot be created.
@@ -62,13 +66,33 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
-/// Creates the socket at `path` for its owner alone.
+/// Who may connect to the socket, besides root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Permitted {
+    /// The gate's user.
+    User,
+    /// The group of its folder as well, if that folder admits the group and no others.
+    GroupOfFolder,
+}
+
+impl Permitted {
+    /// For a socket at `path` of a gate that was given these runtime folders (`RuntimeDirectory=`, systemd.exec(5)). The service
+    /// manager sets the mode of such a folder for this purpose (`RuntimeDirectoryMode=`); that of another folder says nothing
+    /// about the gate.
+    pub(crate) fn at(path: &Path, runtime_folders: Option<&OsStr>) -> Self {
+        let mut folders = runtime_folders.into_iter().flat_map(std::env::split_paths);
+        let is_runtime_folder = folders.any(|folder| folder.is_absolute() && path.parent() == Some(&folder));
+        if is_runtime_folder { Self::GroupOfFolder } else { Self::User }
+    }
+}
+
+/// Creates the socket at `path`.
 pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
     remove_stale(path)?;
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Before the file exists: Linux creates it with the mode of the socket. A chmod of the path could be redirected by a
     // user who may write to the folder.
-    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600)).map_err(io::Error::from)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600)).map_err(io::Error::from)?;
     socket.bind(&SockAddr::unix(path)?).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => BindError::NoFolder,
         _ => BindError::Io(error),
@@ -77,6 +101,30 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError>
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok((UnixListener::from(std::os::fd::OwnedFd::from(socket)), file))
+}
+
+/// Lets the group of the socket's folder connect. Returns the group, or `None` if the folder is closed to its group.
+///
+/// The folder must belong to this user, and be writable for no other: then the name still means this socket, and every group
+/// that its mode admits was meant to be admitted.
+pub(super) fn admit_group_of_folder(path: &Path) -> io::Result<Option<u32>> {
+    const GROUP_ENTERS: u32 = 0o010;
+    const OTHERS_WRITE: u32 = 0o022;
+    const OTHERS: u32 = 0o007;
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::openat(rustix::fs::CWD, folder, flags, Mode::empty())?;
+    let there = rustix::fs::fstat(&folder)?;
+    if there.st_uid != rustix::process::geteuid().as_raw()
+        || there.st_mode & GROUP_ENTERS == 0
+        || there.st_mode & (OTHERS_WRITE | OTHERS) != 0
+    {
+        return Ok(None);
+    }
+    let group = Gid::from_raw(there.st_gid);
+    rustix::fs::chownat(&folder, name, None, Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chmodat(&folder, name, Mode::from_raw_mode(0o660), AtFlags::empty())?;
+    Ok(Some(group.as_raw()))
 }
 
 /// Connections that wait to be accepted. More get EAGAIN.
@@ -121,6 +169,39 @@ mod tests {
         assert!(matches!(bind(&path), Err(BindError::InUse)));
         drop((listener, file));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn only_a_runtime_folder_decides_for_its_group() {
+        let at = |path, folders: Option<&str>| Permitted::at(Path::new(path), folders.map(OsStr::new));
+        assert_eq!(at("/run/doorward/control.sock", Some("/run/a:/run/doorward")), Permitted::GroupOfFolder);
+        for (path, folders) in [
+            ("/home/a/control.sock", Some("/run/doorward")),
+            ("/run/doorward/control.sock", None),
+            ("/run/doorward/below/control.sock", Some("/run/doorward")),
+            ("control.sock", Some("")),
+        ] {
+            assert_eq!(at(path, folders), Permitted::User, "{path}");
+        }
+    }
+
+    #[test]
+    fn group_of_a_folder_is_admitted_only_where_the_folder_admits_it_alone() {
+        let folder = folder();
+        let path = folder.path().join("control.sock");
+        let _socket = bind(&path).expect("a socket");
+        let mode = || fs::symlink_metadata(&path).expect("the file").permissions().mode() & 0o777;
+        for closed in [0o700, 0o755, 0o770, 0o777, 0o705] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(closed)).expect("set");
+            assert_eq!(admit_group_of_folder(&path).expect("looked at"), None, "{closed:o}");
+            assert_eq!(mode(), 0o600, "{closed:o}");
+        }
+        for open in [0o710, 0o750] {
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(open)).expect("set");
+            let group = fs::metadata(folder.path()).expect("the folder").gid();
+            assert_eq!(admit_group_of_folder(&path).expect("done"), Some(group), "{open:o}");
+            assert_eq!(mode(), 0o660, "{open:o}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod attributes;
 mod folder;
+pub mod placed;
 
 pub use attributes::Warning;
 pub use folder::Folder;
@@ -235,7 +236,7 @@ impl Drop for Staged {
 }
 
 /// An unused file name.
-fn temporary_name() -> io::Result<OsString> {
+pub(crate) fn temporary_name() -> io::Result<OsString> {
     let mut random = [0; 8];
     aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random bytes from the system"))?;
     Ok(format!(".doorward-{:016x}", u64::from_be_bytes(random)).into())

@@ -1,5 +1,7 @@
 //! Starts the gate, runs its listeners, and drains it.
 
+pub(crate) mod service_manager;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 
+use self::service_manager::{Heartbeat, Message, report, tell};
 use crate::admin::{Admin, Monitored};
 use crate::admission::Admission;
 use crate::admission::descriptors::{Budget, Descriptors, TooFew};
 use crate::backends::resolver::Resolver;
 use crate::config::checked::{Config, ControlSocket, KernelTls};
 use crate::connection;
-use crate::control::{self, Control, StaticFacts};
+use crate::control::{self, Control, Permitted, StaticFacts};
 use crate::gate::Gate;
 use crate::listener::{self, AcceptError, BindError, Listener};
 use crate::model::close::CloseReason;
@@ -30,7 +33,7 @@ use crate::relay::{Order, Support};
 use crate::reload::watch::watch;
 use crate::reload::{Current, Reloader, TaskThread};
 use crate::snapshot::{InvalidRoute, Snapshot};
-use crate::sys::{ktls, splice};
+use crate::sys::{activation, ktls, splice};
 use crate::telemetry::log::{Event, Log};
 use crate::telemetry::metrics::Metrics;
 
@@ -120,7 +123,9 @@ impl Server {
         let Budget { clients, pipes, metrics: admin_connections, look_ups, .. } = budget;
         splice::allow_pipes(pipes);
         let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
-        let listeners = Listener::rebind(&[], &config.listeners).map_err(StartError::Bind)?;
+        let passed = activation::take().map_err(StartError::Io)?;
+        let passed = Listener::adopt(passed, &config.listeners).map_err(StartError::Bind)?;
+        let listeners = Listener::rebind(&passed, &config.listeners).map_err(StartError::Bind)?;
         metrics.descriptors(descriptors.limit());
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
@@ -140,7 +145,8 @@ impl Server {
             None => None,
             Some(socket) => {
                 let metrics = admin.as_ref().map(Admin::local_address);
-                let bound = Control::bind(&socket, StaticFacts::of(&config, metrics));
+                let permitted = Permitted::at(&socket, runtime_folders.as_deref());
+                let bound = Control::bind(&socket, permitted, StaticFacts::of(&config, metrics));
                 match bound.map_err(|error| StartError::Control { socket, error }) {
                     Ok(control) => Some(control),
                     Err(error) if matches!(config.control.socket, ControlSocket::Auto(_)) => {
@@ -209,13 +215,19 @@ impl Server {
         }
         // Before the gate logs that it is ready.
         let mut running = vec![watch_thread.run(watch(reloader.clone())).await];
+        let mut heartbeat = None;
         if let Some(control) = control {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
-            running.push(control_thread.run(control.run(Arc::clone(&gate), reloader.clone())).await);
+            let beat = Arc::<Heartbeat>::default();
+            heartbeat = Some(Arc::clone(&beat));
+            let (serve, beat) = (control.run(Arc::clone(&gate), reloader.clone()), beat.beat());
+            running.push(control_thread.run(async { _ = tokio::join!(serve, beat) }).await);
         }
         tasks.spawn(tidy(Arc::clone(&gate)));
         tasks.spawn(cut_expired(Arc::clone(&gate)));
+        tasks.spawn(report(Arc::clone(&gate), reloader.current(), heartbeat));
         gate.log.event(&Event::Ready);
+        tell(Message::Ready).await;
 
         stop.cancelled().await;
         gate.log.event(&Event::Draining);
@@ -224,6 +236,7 @@ impl Server {
         reloader.current().borrow().close();
         connections.close();
         let drain = gate.snapshot.load().timeouts.drain;
+        tell(Message::Stopping { drain }).await;
         let ended = now.run_until_cancelled(timeout(drain, connections.wait())).await;
         let mut cut = 0;
         if !matches!(ended, Some(Ok(()))) {

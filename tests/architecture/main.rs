@@ -30,6 +30,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ca", &["enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes.
     ("config", &["ca", "model", "pki"]),
+    // Copies what the gate needs to where its service finds it, and knows afterwards where that is.
+    ("install", &["config", "files", "model"]),
     // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
     // a header off the socket, client_hello recognises one.
     ("listener", &["config", "model", "sys"]),
@@ -54,7 +56,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["authorize", "config", "explain", "gate", "listener", "model", "sessions", "snapshot", "sys", "telemetry"],
     ),
     // The control socket asks; no stage knows of it.
-    ("control", &["config", "explain", "gate", "model", "reload", "sessions"]),
+    ("control", &["config", "explain", "gate", "model", "reload", "sessions", "sys"]),
     // The one module that knows the order of the stages.
     (
         "connection",
@@ -107,6 +109,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "files",
             "handshake",
+            "install",
             "manual",
             "model",
             "pki",

@@ -187,10 +187,15 @@ fn control_socket_works_with_the_configuration_of_init() {
     refused_plainly(&connect(made.address.into()), b"GET / HTTP/1.1\r\n\r\n");
     wait_until("why tells of it", || why().contains("sent something that is not TLS, but http.").then_some(()));
 
-    // In the folder where init was run, the error names the configuration.
-    let said = made.doorward("", &["why"]).failure();
+    // The same in the folder where init was run; elsewhere, the error says where was looked.
+    assert!(made.doorward("", &["why"]).success().text().contains("not TLS, but http."));
+    std::fs::create_dir(made.path("elsewhere")).unwrap();
+    let said = made.doorward("elsewhere", &["why"]).failure();
     assert_eq!(said.status.code(), Some(8), "{said}");
-    assert!(said.stderr.contains("--config doorward/doorward.toml"), "{said}");
+    assert!(
+        said.stderr.contains("neither doorward.toml nor doorward/doorward.toml in this folder, nor /etc"),
+        "{said}"
+    );
     made.doorward("", &["status", "--config", "doorward/doorward.toml"]).success();
 }
 

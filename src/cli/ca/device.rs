@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::folder::config_of;
 use super::output::{device_text, print, share_command};
 use super::parse::parse_device;
 use super::passphrase::PassphraseArg;
-use super::{CaError, FolderArg, Format};
+use super::{CaError, FolderArg, Format, published};
 use crate::ca::device_files::DeviceFolder;
 use crate::ca::inventory::Store;
 use crate::ca::issue::{self, DeviceRequest};
@@ -72,11 +73,12 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
         folder: &folder,
         replace: args.force,
     };
-    let config = store.path("../doorward.toml");
+    let config = config_of(&store);
     let issued = issue::device(&mut store, &request, &args.passphrase.prompt(), || configured_services(&config))
         .map_err(CaError::with_remedy(
             "these files are useless to a new device: move them away, or replace them with --force",
         ))?;
+    published::inventory(&store);
     let share = share_command(store.folder(), args.output.as_deref(), &args.name);
     let text = format!(
         "Issued a certificate for {}, valid until {}:\n{}",

@@ -7,11 +7,13 @@ use clap::Args;
 use super::CaError;
 use crate::ca::inventory::{Notice, Recovered, Store};
 use crate::cli::{ConfigArg, FROM_INIT};
+use crate::install::Installed;
 
 /// The folder of the authorities.
 #[derive(Args, Clone, Debug)]
 pub(super) struct FolderArg {
-    /// The folder of the authorities, or the one above it [default: "pki" beside the configuration, or in the current folder]
+    /// The folder of the authorities, or the one above it [default: the one that "doorward install" was given, else "pki"
+    /// beside the configuration, or in the current folder]
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
 
@@ -36,7 +38,16 @@ impl FolderArg {
             let within = folder.join(FOLDER);
             return if !Store::is_in(folder) && Store::is_in(&within) { within } else { folder.clone() };
         }
-        let beside_config = self.config.path().ok().map(|file| beside(&file));
+        let config = self.config.path().ok();
+        // The folder that was installed from, unless other authorities, or another gate's configuration, are here.
+        let installed = Installed::find()
+            .filter(|installed| config.as_ref().is_none_or(|config| *config == installed.config()))
+            .filter(|_| self.config.file.is_some() || !Store::is_in(Path::new(FOLDER)))
+            .map(|installed| installed.authority().to_owned());
+        if let Some(installed) = installed {
+            return installed;
+        }
+        let beside_config = config.map(|file| beside(&file));
         let usual = [FOLDER.into(), beside(Path::new(FROM_INIT))];
         let mut candidates = beside_config.clone().into_iter().chain(usual);
         candidates.find(|folder| Store::is_in(folder)).or(beside_config).unwrap_or_else(|| FOLDER.into())
@@ -60,6 +71,12 @@ impl FolderArg {
         report_recovery(&store);
         Ok(store)
     }
+}
+
+/// The configuration of the gate that uses these authorities: the installed one, else the one beside them. It may not exist.
+pub(super) fn config_of(store: &Store) -> PathBuf {
+    let installed = Installed::find().filter(|installed| installed.is_of(store.folder()));
+    installed.map_or_else(|| store.path("../doorward.toml"), |installed| installed.config())
 }
 
 fn beside(config: &Path) -> PathBuf {

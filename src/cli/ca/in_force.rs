@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::change::{Change, canonical, quoted};
+use super::published::{Published, publish};
 use super::running_gate::{GateSearch, RunningGate, find};
 use super::{CaError, FolderArg};
 use crate::ca::inventory::Store;
@@ -14,6 +16,7 @@ use crate::config;
 use crate::config::checked::{Config, RevocationList, RouteMode};
 use crate::control::client::{self as ask, AskError, ReloadError, TakeError};
 use crate::control::{InForce, RouteInForce};
+use crate::install::Installed;
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, printable};
 use crate::model::shell;
@@ -51,45 +54,38 @@ fn not_in_force(message: String) -> CaError {
     CaError { code: exit::NOT_IN_FORCE, message }
 }
 
-/// What was written.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Change<'a> {
-    /// Revocation lists.
-    Lists(&'a [WrittenList]),
-    /// The gate's certificate.
-    Certificate {
-        /// Its file.
-        file: &'a PathBuf,
-        /// Its fingerprint.
-        new: Sha256,
-        /// The fingerprint of the one that it replaces.
-        old: Option<Sha256>,
-    },
-}
-
-impl Change<'_> {
-    fn files(self) -> Vec<PathBuf> {
-        match self {
-            Self::Lists(lists) => lists.iter().map(|list| list.file.clone()).collect(),
-            Self::Certificate { file, .. } => vec![file.clone()],
-        }
-    }
-
-    /// The lines that the configuration needs.
-    fn config_lines(self) -> String {
-        let files: Vec<String> = self.files().iter().map(|file| quoted(&canonical(file))).collect();
-        match self {
-            Self::Lists(_) => format!("  [client_auth]\n  revocation_lists = [{}]", files.join(", ")),
-            Self::Certificate { .. } => format!("  [certificate]\n  chain = {}", files.join("")),
-        }
-    }
-}
-
-/// Has a running gate read the change, and asks it what is in force.
+/// Writes the change to the installed gate's files, has a running gate read it, and asks what is in force.
 pub(super) fn apply(args: &FolderArg, store: &Store, change: Change<'_>) -> Outcome {
+    let Published { lists, certificate, text, failures } = publish(store, change);
+    let mut outcome = match change {
+        Change::Lists(_) => apply_placed(args, store, Change::Lists(&lists), change, failures),
+        Change::Certificate { .. } if !failures.is_empty() => Outcome::unverified(&failures.join("\n")),
+        Change::Certificate { file, new_key, new, old } => {
+            let file = certificate.as_ref().unwrap_or(file);
+            apply_placed(args, store, Change::Certificate { file, new_key, new, old }, change, failures)
+        }
+    };
+    outcome.text.insert_str(0, &text);
+    outcome
+}
+
+/// The same for a change in the files that the gate reads; `own` is the change in those of the owner. `failures` says which of
+/// the gate's files could not be written.
+fn apply_placed(
+    args: &FolderArg,
+    store: &Store,
+    change: Change<'_>,
+    own: Change<'_>,
+    failures: Vec<String>,
+) -> Outcome {
     match find(args, store) {
-        GateSearch::Running(gate) => apply_to(&gate, change),
-        GateSearch::NotRunning(config) => not_running(&config, change),
+        GateSearch::Running(gate) => apply_to(&gate, change, failures),
+        GateSearch::NotRunning(config) if !failures.is_empty() => Outcome::unverified(&format!(
+            "no gate runs with {}, and one that starts would not use the change: {}",
+            shell::path(&config),
+            failures.join("\n")
+        )),
+        GateSearch::NotRunning(config) => not_running(&config, store, change, own),
         GateSearch::NoConfiguration if matches!(change, Change::Certificate { old: None, .. }) => Outcome {
             in_force: false,
             after_restart: false,
@@ -107,9 +103,14 @@ pub(super) fn apply(args: &FolderArg, store: &Store, change: Change<'_>) -> Outc
 }
 
 /// The outcome if no gate runs: whether it reads the change when it starts.
-fn not_running(file: &Path, change: Change<'_>) -> Outcome {
+fn not_running(file: &Path, store: &Store, change: Change<'_>, own: Change<'_>) -> Outcome {
     let shown = shell::path(file);
-    let Ok(config) = config::load(file) else {
+    let loaded = config::load(file).map(|config| (config, change)).or_else(|errors| {
+        // Only the installed gate may read its key. The files that it names were copied from the owner's.
+        let gate = Installed::find().filter(|gate| gate.config() == file && gate.is_of(store.folder()));
+        gate.map_or(Err(errors), |gate| gate.load_with_owners_files().map(|config| (config, own)))
+    });
+    let Ok((config, change)) = loaded else {
         return Outcome::unverified(&format!(
             "no gate runs with {shown}, and none could start: the file has errors or is not readable\n  to see them: \
              doorward check --config {shown}"
@@ -168,9 +169,9 @@ fn not_on_route(route: &Name, config: &Path, list: &WrittenList) -> String {
 }
 
 /// Sends the lists, has the files read, and compares what is in force.
-fn apply_to(gate: &RunningGate, change: Change<'_>) -> Outcome {
+fn apply_to(gate: &RunningGate, change: Change<'_>, failures: Vec<String>) -> Outcome {
     let (shown, socket) = (shell::path(&gate.config), shell::path(&gate.socket));
-    let (mut cut, mut problems, mut lasting) = (0, Vec::from_iter(gate.other_gate.clone()), Vec::new());
+    let (mut cut, mut problems, mut lasting) = (0, Vec::from_iter(gate.other_gate.clone()), failures);
     if let Change::Lists(lists) = change {
         for list in lists {
             match ask::take_list(&gate.socket, &list.authority, &list.der) {
@@ -202,7 +203,7 @@ fn apply_to(gate: &RunningGate, change: Change<'_>) -> Outcome {
             compare_list(&in_force, list, &gate.config, &mut problems, reloaded.then_some(&mut lasting));
             Ok::<_, AskError>(())
         }),
-        Change::Certificate { file, new, old } => ask::in_force(&gate.socket, &[]).map(|in_force| {
+        Change::Certificate { file, new, old, .. } => ask::in_force(&gate.socket, &[]).map(|in_force| {
             compare_certificate(&in_force, change, (file, new, old), &gate.config, &mut problems, reloaded)
         }),
     };
@@ -352,14 +353,6 @@ fn compare_certificate(
 
 /// The gate truncates the names of authorities in its answers to this length, in characters.
 const NAME_MAX: usize = 200;
-
-fn quoted(path: &Path) -> String {
-    format!("{:?}", path.display().to_string())
-}
-
-fn canonical(file: &Path) -> PathBuf {
-    file.canonicalize().or_else(|_| std::path::absolute(file)).unwrap_or_else(|_| file.to_owned())
-}
 
 fn is_among<'a>(files: impl IntoIterator<Item = &'a PathBuf>, wanted: &Path) -> bool {
     let wanted = canonical(wanted);

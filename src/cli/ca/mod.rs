@@ -1,5 +1,6 @@
 //! `doorward ca`: the life of certificates. One module a command; the work is done by [`crate::ca`].
 
+mod change;
 mod constraints;
 mod device;
 mod encryption;
@@ -14,6 +15,7 @@ mod list;
 mod output;
 mod parse;
 mod passphrase;
+mod published;
 mod renew;
 mod revoke;
 mod running_gate;

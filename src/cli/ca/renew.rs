@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::CaError;
-use super::in_force::{Change, Outcome, apply};
+use super::change::Change;
+use super::folder::config_of;
+use super::in_force::{Outcome, apply};
 use super::output::{device_text, print, share_command};
 use super::server::{self, IssueArgs};
+use super::{CaError, published};
 use crate::ca::device_files::{DeviceFiles, DeviceFolder};
 use crate::ca::renew::{self, RenewalRequest, RenewedDevice};
 use crate::cli::services::configured_services;
@@ -64,13 +66,14 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
         folder: &folder,
         replace: args.issue.force,
     };
-    let config = store.path("../doorward.toml");
+    let config = config_of(&store);
     let passphrase = args.issue.passphrase.prompt();
     let renewed = renew::device(&mut store, &request, &passphrase, || configured_services(&config)).map_err(
         CaError::with_remedy(
             "they are not files of this device: choose another --output, or replace them with --force",
         ),
     )?;
+    published::inventory(&store);
     let share = share_command(store.folder(), args.output.as_deref(), &renewed.name);
     let mut text = text(&renewed, share.as_deref());
     let outcome = renewed.list.as_ref().map(|list| {

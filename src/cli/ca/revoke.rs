@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::change::Change;
 use super::import::NO_CRL_SIGN;
-use super::in_force::{Change, Outcome, apply};
+use super::in_force::{Outcome, apply};
 use super::output::print;
 use super::parse::{parse_fingerprint, parse_serial};
 use super::passphrase::PassphraseArg;

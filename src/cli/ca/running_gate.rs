@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::FolderArg;
+use super::folder::config_of;
 use crate::ca::inventory::Store;
 use crate::config;
 use crate::config::checked::ControlSocket;
@@ -35,8 +36,8 @@ pub(super) enum GateSearch {
     Unknown(String),
 }
 
-/// Looks for the gate of the configuration that `--config` names, else of the one beside the folder of the authorities, else
-/// of the default one.
+/// Looks for the gate of the configuration that `--config` names, else of the gate that was installed from the folder of the
+/// authorities, else of the configuration beside that folder, else of the default one.
 pub(super) fn find(args: &FolderArg, store: &Store) -> GateSearch {
     let Some(file) = config_file(args, store) else {
         return match gate_at(Path::new(ControlSocket::OF_THE_SERVICE)) {
@@ -121,7 +122,11 @@ fn gate_at(socket: &Path) -> Result<Option<RunningGate>, String> {
 }
 
 fn config_file(args: &FolderArg, store: &Store) -> Option<PathBuf> {
-    let beside = || Some(store.path("../doorward.toml")).filter(|file| file.exists());
     let default = || args.config.path().ok();
-    if args.config.file.is_some() { default() } else { beside().or_else(default) }.filter(|file| file.exists())
+    let file = if args.config.file.is_some() {
+        default()
+    } else {
+        Some(config_of(store)).filter(|file| file.exists()).or_else(default)
+    };
+    file.filter(|file| file.exists())
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::in_force::{Change, Outcome, apply};
+use super::change::Change;
+use super::in_force::{Outcome, apply};
 use super::output::print;
 use super::parse::parse_server_name;
 use super::passphrase::PassphraseArg;
@@ -77,7 +78,12 @@ pub(super) fn issue(names: &[ServerNamePattern], args: &IssueArgs) -> Result<(),
     let issued = server::issue(&mut store, &request, &args.passphrase.prompt()).map_err(CaError::with_remedy(
         "this certificate was not issued here: move it and its key away, or replace both with --force",
     ))?;
-    let change = Change::Certificate { file: &issued.certificate, new: issued.fingerprint, old: issued.replaced };
+    let change = Change::Certificate {
+        file: &issued.certificate,
+        new_key: issued.new_key.then_some(&issued.key),
+        new: issued.fingerprint,
+        old: issued.replaced,
+    };
     let outcome = apply(&args.folder, &store, change);
     let names: Vec<String> = issued.names.iter().map(ToString::to_string).collect();
     let text = format!(

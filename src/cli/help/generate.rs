@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Subcommand};
 use clap_complete::{Shell, generate_to};
 
+use crate::cli::install::place;
 use crate::cli::{Cli, exit, failed};
+use crate::install::Page;
 use crate::manual::{TOPICS, roff};
 
 /// The options of `doorward generate`.
@@ -41,6 +43,21 @@ pub(in crate::cli) fn run(args: &GenerateArgs) -> ExitCode {
         Ok(()) => exit::OK.into(),
         Err(error) => failed(exit::UNEXPECTED, &format!("cannot write to {}: {error}", folder.display())),
     }
+}
+
+/// The man pages and completions, each with its place in a system.
+pub(in crate::cli) fn pages() -> io::Result<Vec<Page>> {
+    let folder = tempfile::tempdir()?;
+    man(folder.path())?;
+    completions(folder.path())?;
+    let mut entries: Vec<_> = fs::read_dir(folder.path())?.collect::<io::Result<_>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    let mut pages = Vec::new();
+    for entry in entries {
+        let contents = fs::read(entry.path())?;
+        pages.extend(entry.file_name().to_str().and_then(|name| place(name, contents)));
+    }
+    Ok(pages)
 }
 
 fn man(folder: &Path) -> io::Result<()> {

@@ -13,7 +13,7 @@ use clap::{Args, Command, CommandFactory as _};
 use super::{Cli, exit};
 use crate::manual::{TOPICS, terminal};
 
-pub(super) use generate::{GenerateArgs, run as generate};
+pub(super) use generate::{GenerateArgs, pages, run as generate};
 
 /// The options of `doorward help`.
 #[derive(Args, Debug)]

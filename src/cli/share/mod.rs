@@ -13,9 +13,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::services::configured_services;
-use super::{Format, exit, failed};
+use super::{Format, exit, failed, in_place_of};
 use crate::enrolment::link::Reach;
 use crate::enrolment::{Gate, Kit, PUBLIC_PORT};
+use crate::install::Installed;
 use crate::model::names::Name;
 use crate::model::shell;
 use crate::pki::Password;
@@ -39,8 +40,10 @@ pub(super) struct ShareArgs {
     device: Name,
 
     /// The folder that "doorward init" wrote
-    #[arg(long, value_name = "FOLDER", default_value = FOLDER)]
-    folder: PathBuf,
+    ///
+    /// Without this option: "doorward" here, else the one that "doorward install" was given.
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
 
     #[command(flatten)]
     link: LinkArgs,
@@ -90,9 +93,21 @@ impl NotShared {
     }
 }
 
+impl ShareArgs {
+    fn folder(&self) -> PathBuf {
+        let installed = || {
+            let here = Path::new(FOLDER).exists();
+            Installed::find().filter(|_| !here)?.authority().parent().map(Path::to_owned)
+        };
+        self.folder.clone().or_else(installed).unwrap_or_else(|| FOLDER.into())
+    }
+}
+
 pub(super) fn run(args: &ShareArgs) -> ExitCode {
-    let next = new_link_hint(&command(&args.device, &args.folder));
-    match prepare(args).and_then(|(kit, password)| offer(&args.link, args.format, &args.device, kit, &password, &next))
+    let folder = args.folder();
+    let next = new_link_hint(&command(&args.device, &folder));
+    match prepare(args, &folder)
+        .and_then(|(kit, password)| offer(&args.link, args.format, &args.device, kit, &password, &next))
     {
         Ok(()) => exit::OK.into(),
         Err(error) => failed(error.code, &error.message),
@@ -115,10 +130,10 @@ pub(super) fn new_link_hint(command: &str) -> String {
 }
 
 /// Makes the device's archives anew, with a new password.
-fn prepare(args: &ShareArgs) -> Result<(Kit, Password), NotShared> {
-    let device = files::device(&args.folder, &args.device).map_err(|error| NotShared::new(exit::USAGE, error))?;
-    let root = files::root(&args.folder, &device)?;
-    let services = configured_services(&args.folder.join("doorward.toml"));
+fn prepare(args: &ShareArgs, folder: &Path) -> Result<(Kit, Password), NotShared> {
+    let device = files::device(folder, &args.device).map_err(|error| NotShared::new(exit::USAGE, error))?;
+    let root = files::root(folder, &device)?;
+    let services = configured_services(&in_place_of(&folder.join("doorward.toml")));
     let gate = Gate { root, services, port: PUBLIC_PORT };
     let password = Password::generate().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     let kit = Kit::new(&gate, &device, &password).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;

@@ -1,0 +1,88 @@
+//! The steps that undo an installation.
+
+use std::path::{Path, PathBuf};
+
+use super::step::Step;
+use super::system::System;
+use super::{CONFIG, Error, FOLDER, PAGES, PROGRAM, Plan, UNIT_FILE, USER, read_error};
+use crate::config::in_use::is_in_use;
+
+/// What is to be removed.
+#[derive(Clone, Debug)]
+pub struct Removal {
+    /// The system: `/`, or the folder of an image.
+    pub root: PathBuf,
+    /// Whether the configuration and the gate's user are removed as well.
+    pub purge: bool,
+    /// The paths of man pages and completions.
+    pub pages: Vec<PathBuf>,
+}
+
+/// Looks at the system, and plans what is to be removed.
+///
+/// # Errors
+/// If the system cannot be looked at.
+pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
+    let system = System::look(&wanted.root).map_err(read_error(&wanted.root))?;
+    let mut plan = Plan::new(&wanted.root);
+    if system.is_packaged() {
+        return Err(Error::Usage(
+            "this program belongs to a package, which the package manager removes\n  on Debian: apt remove doorward, or apt \
+             purge doorward"
+                .to_owned(),
+        ));
+    }
+    let systemctl = system.tool("systemctl").filter(|_| system.runs_systemd());
+    let config = system.path(FOLDER).join(CONFIG);
+    // Its user cannot be removed while it runs.
+    if systemctl.is_none() && is_in_use(&config).unwrap_or(false) {
+        return Err(Error::Usage(format!(
+            "a gate runs with {}, and systemd does not run here to end it\n  end it first; doorward status says its process",
+            config.display()
+        )));
+    }
+    let unit = Step::remove(&system, Path::new(UNIT_FILE))?;
+    if let (Some(_), Some(systemctl)) = (&unit, &systemctl) {
+        plan.add(Some(Step::run(systemctl.clone(), &["disable", "--now", "doorward.service"], "ends the gate")));
+    }
+    if plan.add(unit)
+        && let Some(systemctl) = systemctl
+    {
+        plan.add(Some(Step::run(systemctl, &["daemon-reload"], "")));
+    }
+    let mut pages = Vec::new();
+    for page in &wanted.pages {
+        pages.extend(Step::remove(&system, page)?);
+    }
+    plan.add(Step::several(pages, &format!("remove man pages and shell completions from {PAGES}")));
+    plan.add(Step::remove(&system, Path::new(PROGRAM))?);
+    let configured = system.path(FOLDER).exists();
+    if !wanted.purge {
+        if configured {
+            // Without the user, another one could get its number, and with it the gate's key.
+            plan.notes.push(format!("{FOLDER} and the user {USER} stay; to remove them as well: --purge"));
+        }
+        return Ok(plan);
+    }
+    plan.add(Step::remove_folder(&system, FOLDER, "the configuration and the gate's key")?);
+    let prefix = system.other_root().map(|root| root.display().to_string());
+    let prefix: Vec<&str> = prefix.iter().flat_map(|root| ["--prefix", root]).collect();
+    let mut remove = |(tool, options): (&str, &[&str]), busybox: &str, note: &str| {
+        let [program, busybox_program] = [tool, busybox].map(|tool| system.tool(tool));
+        if let Some(program) = program {
+            plan.steps.push(Step::run(program, &[&prefix[..], options, &[USER]].concat(), note));
+        } else if let Some(program) = busybox_program {
+            plan.steps.push(Step::run(program, &[USER], note));
+        } else {
+            plan.notes.push(format!("{note} stays: neither {tool} nor {busybox} is on this system"));
+        }
+    };
+    // The group first, by force: whether userdel removes it depends on the settings of the system.
+    if system.accounts.group(USER).is_some() {
+        remove(("groupdel", &["--force"]), "delgroup", "the group of the control socket");
+    }
+    if system.accounts.user(USER).is_some() {
+        remove(("userdel", &[]), "deluser", "the gate's user");
+    }
+    Ok(plan)
+}
