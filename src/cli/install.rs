@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Format, exit, failed, help};
-use crate::install::{Error, PAGES, Page, Plan, Removal, Wanted, plan, removal};
+use crate::install::{Error, Plan, Removal, Wanted, plan, removal};
 use crate::model::text::counted;
 
 /// The end of the help text.
@@ -141,16 +141,4 @@ fn print_json(plan: &Plan, args: &InstallArgs) {
     if let Ok(json) = serde_json::to_string_pretty(&report) {
         outln!("{json}");
     }
-}
-
-/// Where the man page or completion `name` of [`help::pages`] belongs.
-pub(super) fn place(name: &str, contents: Vec<u8>) -> Option<Page> {
-    let path = match name.rsplit_once('.') {
-        Some((_, section @ ("1" | "7"))) => format!("{PAGES}/man/man{section}/{name}"),
-        Some((_, "bash")) => format!("{PAGES}/bash-completion/completions/doorward"),
-        Some((_, "fish")) => format!("{PAGES}/fish/vendor_completions.d/{name}"),
-        None if name.starts_with('_') => format!("{PAGES}/zsh/site-functions/{name}"),
-        _ => return None,
-    };
-    Some(Page { path: path.into(), contents })
 }

@@ -17,12 +17,13 @@
 //! |---|---|
 //! | `installed` | what other commands need to know of an installed gate; hands it new lists and certificates |
 //! | `source` | reads the owner's folder with the owner's rights |
-//! | `accounts` | users and groups |
+//! | `accounts`, `page` | users and groups; man pages and completions |
 //! | `step`, `system` | one step; what is there |
 //! | `plan`, `removal` | the steps of an installation, and of its end |
 
 mod accounts;
 mod installed;
+mod page;
 mod plan;
 mod removal;
 mod source;
@@ -30,7 +31,8 @@ mod step;
 mod system;
 
 pub use installed::Installed;
-pub use plan::{Page, Plan, Wanted, plan};
+pub use page::Page;
+pub use plan::{Plan, Wanted, plan};
 pub use removal::{Removal, removal};
 pub use step::Step;
 

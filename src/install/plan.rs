@@ -11,22 +11,13 @@ use super::source::{Kind, Named, Source};
 use super::step::{Owner, Step};
 use super::system::System;
 use super::{
-    CONFIG, Error, FOLDER, Installed, PACKAGED, PAGES, PKI, PROGRAM, RECORD, UNIT, UNIT_FILE, USER, read_error,
+    CONFIG, Error, FOLDER, Installed, PACKAGED, PAGES, PKI, PROGRAM, Page, RECORD, UNIT, UNIT_FILE, USER, read_error,
 };
 use crate::config;
 use crate::config::checked::RevocationList;
 use crate::files::Actor;
 use crate::files::placed::{self, Attributes, Placed};
 use crate::model::shell;
-
-/// A man page or completion, and where it belongs.
-#[derive(Clone, Debug)]
-pub struct Page {
-    /// Its absolute path.
-    pub path: PathBuf,
-    /// Its text.
-    pub contents: Vec<u8>,
-}
 
 /// What is to be installed.
 #[derive(Clone, Debug)]

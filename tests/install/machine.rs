@@ -131,7 +131,7 @@ fn device_revoked_by_the_owner_stays_out_after_a_restart() {
     // Without a gate, the list counts at its next start.
     drop(gate);
     let revoked = doorward(&["ca", "revoke", "alice-phone"]).success();
-    assert!(revoked.stderr.contains("It reads the change when it starts"), "{revoked}");
+    assert!(revoked.stderr.contains("A gate that you start will load the change"), "{revoked}");
     let _gate = machine.gate();
     assert!(!machine.is_admitted("alice-phone"));
     // In the folder itself the leftover configuration does not count.

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Subcommand};
 use clap_complete::{Shell, generate_to};
 
-use crate::cli::install::place;
 use crate::cli::{Cli, exit, failed};
 use crate::install::Page;
 use crate::manual::{TOPICS, roff};
@@ -55,7 +54,7 @@ pub(in crate::cli) fn pages() -> io::Result<Vec<Page>> {
     let mut pages = Vec::new();
     for entry in entries {
         let contents = fs::read(entry.path())?;
-        pages.extend(entry.file_name().to_str().and_then(|name| place(name, contents)));
+        pages.extend(entry.file_name().to_str().and_then(|name| Page::placed(name, contents)));
     }
     Ok(pages)
 }
