@@ -11,6 +11,7 @@ use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::metrics::Metrics;
 use crate::common::pki::TestPki;
+use crate::common::process::wait_until;
 
 const REJECTED: &str = "doorward_connections_rejected_total";
 const CLOSED: &str = "doorward_connections_closed_total";
@@ -114,7 +115,18 @@ impl<'a> Watch<'a> {
     /// Looks at the gate.
     #[track_caller]
     pub(crate) fn begin(gate: &'a Gate) -> Self {
-        Self { gate, verdicts: verdicts(gate).len(), metrics: gate.metrics() }
+        let metrics = gate.metrics();
+        let counted = ["rejected", "closed"]
+            .map(|event| metrics.sum(&format!("doorward_connections_{event}_total"), &[]))
+            .iter()
+            .sum::<f64>();
+        // The log may write lines a little later, which are not those of what comes next. A sampled one leaves some out.
+        let config = std::fs::read_to_string(gate.folder().join("doorward.toml")).unwrap();
+        let sampled = !config.contains("sampling = \"off\"");
+        wait_until("the log has what was counted", || {
+            (sampled || verdicts(gate).len() as f64 >= counted).then_some(())
+        });
+        Self { gate, verdicts: verdicts(gate).len(), metrics }
     }
 
     /// Waits for the next verdict. It must be this rejection; one counter, this one, went up by one; and the log tells of
