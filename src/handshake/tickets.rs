@@ -10,7 +10,7 @@
 //!    [`RouteVerifier::judge`] says, which judges full handshakes as well: trust, dates, revocation lists, `deny`, `allow`.
 //!    A refused one is ignored. Then the handshake is a full one, in which the client is told what is wrong, or shows the
 //!    certificate that has replaced the refused one.
-//! 3. **The chain that rustls reports** after the handshake is what the permit is for. [`identify`](super::identify) takes
+//! 3. **The chain that rustls reports** after the handshake is what the permit is for. [`identify`](mod@super::identify) takes
 //!    the verdict only if it is about that chain and was given in this handshake, by the verifier of this route in this
 //!    snapshot; else it judges the chain itself.
 //!
