@@ -125,7 +125,8 @@ async fn show() -> Result<()> {
     for line in metrics.render().lines().filter(|line| is_shown(line)) {
         say(&format!("   {line}"));
     }
-    say(&format!("   All metrics: http://{metrics_address}/metrics\n"));
+    say(&format!("   All metrics: http://{metrics_address}/metrics"));
+    say(&format!("   The same for people, the status page: http://{metrics_address}/\n"));
 
     let shown = folder.path().display();
     say("The gate runs until you press Ctrl-C. Try it with and without the certificate:\n");
