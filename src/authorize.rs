@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn certificate_stuffing_an_unverified_identity_matches_no_selector() {
+    fn certificate_stuffing_unverified_identity_matches_nothing() {
         let bob = Identity { verified: false, ..identity() };
         let mut policy = policy(vec![Selector::CommonName("Bob".into())]);
         policy.mode = ClientAuthMode::Request;
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_allow_admits_no_identity() {
+    fn empty_allow_admits_no_identity() {
         assert_eq!(reason(Some(&identity()), &policy(Vec::new())), Some(Reason::IdentityNotAllowed));
     }
 }

@@ -298,7 +298,7 @@ mod tests {
 
     /// A connection that an earlier snapshot admitted may be registered after the review.
     #[test]
-    fn a_device_denied_after_its_handshake_reaches_no_backend() {
+    fn device_denied_after_its_handshake_reaches_no_backend() {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
         let key = rcgen::KeyPair::generate().expect("a key");

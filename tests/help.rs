@@ -107,7 +107,7 @@ fn topics_are_not_named_like_commands() {
 }
 
 #[test]
-fn an_unknown_topic_is_answered_with_a_suggestion() {
+fn unknown_topic_is_answered_with_a_suggestion() {
     for (arguments, suggestion) in [
         (&["help", "confguration"][..], "'configuration'"),
         (&["help", "statsu"], "'status'"),

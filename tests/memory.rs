@@ -106,7 +106,7 @@ async fn echo_backend() -> SocketAddr {
 /// Row 28: 10,000 idle connections, or as many as the limit on descriptors gives: each takes two of the gate's, and two of
 /// this process, which is all the clients and the backend.
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_idle_connections_take_bounded_memory_and_give_it_back() {
+async fn ten_thousand_idle_connections_take_bounded_memory() {
     let _turn = TURN.lock().await;
     let count = 10_000.min((descriptors() - 100) / 2);
     assert!(count >= 1000, "ulimit -Hn is too low to say anything");
@@ -159,7 +159,7 @@ async fn ping(stream: &mut TlsStream<TcpStream>) {
 /// Row 29: what was refused leaves nothing behind: 98,000 connections that are no TLS and 2,000 handshakes of clients
 /// without a certificate, from 200 addresses. No source has to wait, so that each is processed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_thousand_refused_connections_leave_nothing_behind() {
+async fn hundred_thousand_refused_connections_leave_nothing_behind() {
     let _turn = TURN.lock().await;
     descriptors();
     let pki = TestPki::new();

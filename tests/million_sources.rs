@@ -21,7 +21,7 @@ fn memory() -> usize {
 }
 
 #[test]
-fn a_million_sources_take_bounded_memory() {
+fn million_sources_take_bounded_memory() {
     let source = |number: u64| {
         let address = (0x2001_0db8_u128 << 96) + (u128::from(number) << 64);
         Source::of(IpAddr::V6(Ipv6Addr::from_bits(address)), Prefixes::default())

@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn denied_entries_that_are_added_again_and_again_do_not_pile_up() {
+    fn denied_entries_added_repeatedly_do_not_pile_up() {
         let serials = |numbers: std::ops::Range<u32>| DenyList {
             serials: numbers.map(|number| Serial::from_be_bytes(&number.to_be_bytes())).collect(),
             ..DenyList::default()
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn list_whose_distribution_point_cannot_be_parsed_has_no_readable_scope() {
+    fn list_with_unreadable_distribution_point_has_no_scope() {
         let own = Authority::new();
         let uri = "http://one.example/";
         assert!(own.list(1, None).list.has_readable_scope());

@@ -223,7 +223,7 @@ async fn give_up(
 }
 
 #[tokio::test]
-async fn a_client_given_up_with_its_permit_gets_an_alert() {
+async fn client_given_up_with_its_permit_gets_an_alert() {
     let scene = Scene::new();
     for version in VERSIONS {
         for fate in [Fate::Dropped, Fate::DroppedByAPanic, Fate::Drained] {
@@ -257,7 +257,7 @@ async fn greeted(scene: &Scene, gate: &Gate) -> (client_hello::Greeted, JoinHand
 }
 
 #[tokio::test]
-async fn a_client_given_up_after_its_hello_gets_an_alert() {
+async fn client_given_up_after_its_hello_gets_an_alert() {
     let scene = Scene::new();
     let gate = Gate::testing(&scene.config);
     let (given_up, client) = greeted(&scene, &gate).await;

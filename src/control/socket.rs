@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn group_of_a_folder_is_admitted_only_where_the_folder_admits_it_alone() {
+    fn group_is_admitted_only_where_the_folder_admits_it_alone() {
         let folder = folder();
         let path = folder.path().join("control.sock");
         let _socket = bind(&path).expect("a socket");

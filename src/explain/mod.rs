@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_and_dates_of_the_case_are_told() {
+    fn names_and_dates_of_the_case_are_told() {
         let shown = || Certificate { anchored: true, ..shown() };
         let expired = Certificate { not_after: NOW - 3 * DAY, ..shown() };
         let text = said(&refusal(Reason::Expired, Some(expired)));

@@ -363,7 +363,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_becomes_an_error() {
+    fn panic_becomes_an_error() {
         assert_eq!(caught::<()>(|| panic!("a parser stumbles")), Err(vec![INTERNAL_ERROR.to_owned()]));
         assert_eq!(caught(|| Ok(7)), Ok(7));
     }
@@ -384,7 +384,7 @@ mod tests {
 
     /// Two threads tighten and reload. What one puts in force while the other builds must not be lost.
     #[tokio::test]
-    async fn a_change_made_while_a_list_is_read_stays_in_force() {
+    async fn change_made_while_a_list_is_read_stays_in_force() {
         use crate::admission::Admission;
         use crate::config::checked::{DenyList, LogFormat, RouteMode};
         use crate::model::identity::Serial;

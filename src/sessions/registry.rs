@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_takes_little_memory() {
+    fn session_takes_little_memory() {
         // The certificate is shared by all sessions of its device, and the names by all of the configuration.
         let arc = |size| size + 2 * size_of::<usize>();
         let size = arc(size_of::<Session>()) + arc(size_of::<Handle>());
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_ends_at_the_next_expiry_or_after_a_minute() {
+    fn wait_ends_at_the_next_expiry_or_after_a_minute() {
         let seconds = |next, now| expiry_wait(next, now).as_secs();
         assert_eq!(seconds(Some(100), 90), 11);
         assert_eq!(seconds(Some(100), 0), 60);
@@ -248,7 +248,7 @@ mod tests {
 
     /// Each check goes through all sessions, and a client may reconnect with an expired certificate as often as it likes.
     #[test]
-    fn a_certificate_expired_before_its_session_causes_no_check() {
+    fn certificate_expired_before_its_session_causes_no_check() {
         let sessions = Arc::new(Sessions::default());
         let _in = Sessions::register(&sessions, dated(1, 100));
         assert_eq!(sessions.lock().next_expiry, None);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_earlier_expiry_shortens_the_wait() {
+    async fn earlier_expiry_shortens_the_wait() {
         let sessions = Arc::new(Sessions::default());
         let (waiting, begun) = (Arc::clone(&sessions), tokio::time::Instant::now());
         let wait = tokio::spawn(async move {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_added_after_end_all_is_ordered_to_end() {
+    fn session_added_after_end_all_is_ordered_to_end() {
         let sessions = Arc::new(Sessions::default());
         let early = Sessions::register(&sessions, session(1));
         sessions.end_all(&Order { reason: CloseReason::DrainDeadline, cause: None, at: tokio::time::Instant::now() });
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_registered_as_long_as_its_guard_lives() {
+    fn session_is_registered_as_long_as_its_guard_lives() {
         let sessions = Arc::new(Sessions::default());
         let first = Sessions::register(&sessions, session(1));
         let second = Sessions::register(&sessions, session(2));

@@ -156,7 +156,7 @@ fn imports_are_those_of_the_table() {
 }
 
 #[test]
-fn the_table_points_down_only() {
+fn table_points_down_only() {
     let mut above = BTreeSet::new();
     for (module, imports) in IMPORTS {
         for import in *imports {

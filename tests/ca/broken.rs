@@ -8,7 +8,7 @@ use crate::gate::{config, stay, visit};
 use crate::home::Home;
 
 #[test]
-fn row_34_20_devices_revoked_while_the_configuration_is_broken_all_stay_out() {
+fn row_34_devices_revoked_under_a_broken_file_stay_out() {
     const DEVICES: usize = 20;
     let (home, backend) = (Home::with_authorities(), Backend::echo());
     let names: Vec<String> = (0..DEVICES).map(|number| format!("lost-{number}")).collect();

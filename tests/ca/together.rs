@@ -38,7 +38,7 @@ fn concurrent_commands_lose_nothing() {
 
 /// Each list takes the place of the one before in the gate, and each command must find its own there.
 #[test]
-fn row_33_revocations_at_the_same_time_are_all_in_force_and_each_is_told_so() {
+fn row_33_simultaneous_revocations_are_all_in_force() {
     const DEVICES: usize = 6;
     let (home, backend) = (Home::with_authorities(), Backend::echo());
     let names: Vec<String> = (0..2 * DEVICES).map(|number| format!("lost-{number}")).collect();
@@ -80,7 +80,7 @@ fn row_33_revocations_at_the_same_time_are_all_in_force_and_each_is_told_so() {
 
 /// Otherwise the second list could take the place of the first before that was compared with what is in force.
 #[test]
-fn row_33_revocation_keeps_the_folder_until_the_gate_has_answered() {
+fn row_33_revocation_locks_the_folder_until_the_answer() {
     let (home, backend) = (Home::with_authorities(), Backend::echo());
     for name in ["alice-phone", "bob-laptop"] {
         home.ca(&["device", name]).success();

@@ -87,7 +87,7 @@ fn row_47_unusual_certificates_do_not_ban_a_household() {
 /// From an address that is banned, nothing but a valid certificate counts, and nothing makes the ban longer; others are
 /// served.
 #[test]
-fn a_banned_address_is_refused_at_once_and_others_are_not() {
+fn banned_address_is_refused_at_once_and_others_are_not() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki)
@@ -154,7 +154,7 @@ fn admission_without_a_valid_certificate_is_no_voucher() {
 }
 
 #[test]
-fn a_browser_that_reconnects_to_ask_is_not_penalised() {
+fn browser_that_reconnects_to_ask_is_not_penalised() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
@@ -179,7 +179,7 @@ fn a_browser_that_reconnects_to_ask_is_not_penalised() {
 
 /// An app that tries again and again with a certificate that has expired, at the address of those who have good ones.
 #[test]
-fn an_expired_phone_does_not_ban_its_household() {
+fn expired_phone_does_not_ban_its_household() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).limits(DEFAULT).route("nas", backend.address()).open();
@@ -200,7 +200,7 @@ fn an_expired_phone_does_not_ban_its_household() {
 }
 
 #[test]
-fn a_banned_address_is_closed_or_reset_as_configured() {
+fn banned_address_is_closed_or_reset_as_configured() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     for (word, end) in [("close", End::Truncated), ("drop", End::Reset)] {
@@ -289,7 +289,7 @@ fn prefixes_define_one_source_in_why_page_and_log() {
 
 /// Behind a proxy, its clients are banned, and not the proxy.
 #[test]
-fn a_proxy_is_not_penalised_for_its_clients() {
+fn proxy_is_not_penalised_for_its_clients() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki)

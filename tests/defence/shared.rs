@@ -221,7 +221,7 @@ fn row_43_strangers_with_all_connections_give_way() {
 
 /// The trust that a device has brought its address goes with its right.
 #[test]
-fn a_voucher_ends_when_its_device_is_no_longer_admitted() {
+fn voucher_ends_when_its_device_is_no_longer_admitted() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = |allow: &str| {

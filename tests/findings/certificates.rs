@@ -174,7 +174,7 @@ fn unverified_beside_a_name_let_in_verified_certificates() {
 /// A route's own list took the place of the default one: a phone denied everywhere was let in wherever a route denied
 /// another owner, or wrote `deny = []`.
 #[test]
-fn a_routes_own_deny_replaced_the_default_one() {
+fn routes_own_deny_replaced_the_default_one() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let serial = |name: &str, number: u64| {

@@ -213,7 +213,7 @@ fn send_with_urgent_byte(mut stream: &TcpStream, bytes: &[u8], place: usize) {
 /// One urgent byte (`MSG_OOB`, tcp(7)) inside a ClientHello, and a thread of the gate looked at the bytes before it again
 /// and again until the deadline: as many connections as there are processors, and the gate stood still.
 #[test]
-fn an_urgent_byte_inside_a_hello_made_the_gate_spin() {
+fn urgent_byte_inside_a_hello_made_the_gate_spin() {
     let scene = Scene::with(&format!("[timeouts]\nclient_hello = \"{}s\"\n", PATIENCE.as_secs()));
     let hello = Hello::tls13(NAS).records();
     for place in [1, 3, 5, 100] {
@@ -233,7 +233,7 @@ fn an_urgent_byte_inside_a_hello_made_the_gate_spin() {
 
 /// The same with a PROXY protocol header, from an address that has to send one.
 #[test]
-fn an_urgent_byte_inside_a_proxy_header_made_the_gate_spin() {
+fn urgent_byte_inside_a_proxy_header_made_the_gate_spin() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki)
@@ -285,7 +285,7 @@ fn limit_descriptors(gate: &Gate, limit: Option<u64>) {
 /// Out of descriptors, the gate must live on, wait instead of trying again and again, and take connections as soon as it
 /// can.
 #[test]
-fn a_gate_out_of_descriptors_waits_and_recovers() {
+fn gate_out_of_descriptors_waits_and_recovers() {
     raise_descriptor_limit();
     let mut scene = Scene::new();
     let limit = leave_descriptors(&scene.gate, 3);
@@ -319,7 +319,7 @@ fn a_gate_out_of_descriptors_waits_and_recovers() {
 /// A dial that failed because the gate had no descriptor left was reported as `backend/unreachable`, and the backend as
 /// down, until the next connection to it.
 #[test]
-fn a_dial_without_a_descriptor_was_the_backends_fault() {
+fn dial_without_a_descriptor_was_the_backends_fault() {
     raise_descriptor_limit();
     let scene = Scene::new();
     let up = || scene.gate.metrics().sum("doorward_backend_up", &[("route", "nas")]);

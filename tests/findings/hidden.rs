@@ -133,7 +133,7 @@ fn made_up_certificates_hid_the_refusal_of_a_lost_device() {
 
 /// One lost device that tries again and again has some lines, a count of the rest, and one entry: it hides no other device.
 #[test]
-fn a_lost_device_that_tries_all_the_time_hides_no_other() {
+fn lost_device_that_tries_all_the_time_hides_no_other() {
     const TIMES: usize = 700;
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let mut gate = open(&pki, &backend);
@@ -170,7 +170,7 @@ fn a_lost_device_that_tries_all_the_time_hides_no_other() {
 /// Anything that has seen a certificate can show it. It is told as the device's, but not as proved, and what the device
 /// itself meets has an entry of its own.
 #[test]
-fn a_copied_certificate_hides_nothing_of_the_device_itself() {
+fn copied_certificate_hides_nothing_of_the_device_itself() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let gate = open(&pki, &backend);
     let (alice, mallory) = (pki.client("alice-phone"), pki.client("mallory"));

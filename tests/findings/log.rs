@@ -28,7 +28,7 @@ const LINE_MAX: usize = 2048;
 /// A certificate for 12,000 purposes made a line of 120 kB, and one whose signature algorithm had long parameters a line
 /// as long as they were: with neither an authority's word nor a key of one's own, the disk could be filled.
 #[test]
-fn a_strangers_certificate_made_lines_of_any_length() {
+fn strangers_certificate_made_lines_of_any_length() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).route("nas", backend.address()).open();
@@ -185,7 +185,7 @@ fn fields(line: &str) -> [String; 2] {
 /// The reader of the log stopped (a pager, a collector that hangs), and the gate did not end when it was told to: it
 /// waited for its last lines to be written, for as long as that took, and heard no further signal.
 #[test]
-fn a_reader_that_stands_still_kept_the_gate_from_ending() {
+fn reader_that_stands_still_kept_the_gate_from_ending() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let address = std::net::SocketAddrV4::new(own_loopback(), 24_444);

@@ -98,7 +98,7 @@ fn steps(finished: &Finished) -> Vec<&str> {
 }
 
 #[test]
-fn every_file_has_its_owner_and_mode_and_the_authorities_keys_stay_out() {
+fn files_have_owner_and_mode_and_authority_keys_stay_out() {
     let image = Image::new();
     image.install(&[]).success();
     let gate = image.gate();

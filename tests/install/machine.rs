@@ -171,7 +171,7 @@ fn revocation_that_the_next_start_would_not_find_is_no_success() {
 }
 
 #[test]
-fn gates_user_can_write_neither_lists_nor_trust_and_other_users_reach_nothing() {
+fn gate_user_can_write_neither_lists_nor_trust() {
     let (machine, backend) = (Machine::new(), Backend::http("the page"));
     machine.init(&backend);
     machine.run("root", "/home/alice", &[UNPACKED, "install"]).success();
@@ -211,7 +211,7 @@ fn gates_user_can_write_neither_lists_nor_trust_and_other_users_reach_nothing() 
 }
 
 #[test]
-fn authority_that_was_installed_as_well_is_used_from_any_folder() {
+fn installed_authority_is_used_from_any_folder() {
     let (machine, backend) = (Machine::new(), Backend::http("the page"));
     machine.init(&backend);
     machine.run("root", "/home/alice", &[UNPACKED, "install", "--with-authority"]).success();

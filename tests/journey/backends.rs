@@ -30,7 +30,7 @@ pub(crate) fn once(serve: impl FnOnce(TcpStream) + Send + 'static) -> SocketAddr
 
 /// Dead in three ways; each is told within `timeouts.dial`, and never to the client as success.
 #[test]
-fn a_dead_backend_is_told_within_the_dial_timeout() {
+fn dead_backend_is_told_within_the_dial_timeout() {
     let pki = TestPki::new();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let full = FullBacklog::new();
@@ -86,7 +86,7 @@ fn backend_reset_is_not_an_orderly_end() {
 
 /// Bytes go on as they come; none waits for more of them.
 #[test]
-fn a_slow_backend_is_as_slow_as_it_is_and_no_slower() {
+fn slow_backend_is_as_slow_as_it_is_and_no_slower() {
     let pki = TestPki::new();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let (next, wanted) = mpsc::channel::<u8>();
@@ -111,7 +111,7 @@ fn a_slow_backend_is_as_slow_as_it_is_and_no_slower() {
 
 /// The backend has said all it had to say and goes on listening.
 #[test]
-fn a_half_close_of_the_backend_leaves_the_other_direction_open() {
+fn half_close_of_the_backend_leaves_the_other_direction_open() {
     let pki = TestPki::new();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let (told, tell) = mpsc::channel();
@@ -138,7 +138,7 @@ fn a_half_close_of_the_backend_leaves_the_other_direction_open() {
 
 /// It accepts and neither sends nor reads: the connection stays until one side ends it.
 #[test]
-fn a_mute_backend_keeps_nobody_but_its_own_client() {
+fn mute_backend_holds_up_its_own_client_only() {
     let pki = TestPki::new();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let (mute, echo) = (Backend::mute(), Backend::echo());

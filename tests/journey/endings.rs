@@ -62,7 +62,7 @@ fn bytes_one_way_keep_a_connection_alive() {
 }
 
 #[test]
-fn a_lifetime_ends_whatever_happens() {
+fn lifetime_ends_whatever_happens() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let gate = House::new(&pki)
@@ -103,7 +103,7 @@ fn mail_hello() -> Vec<u8> {
 /// The backend stays, the client has gone without a word: half closed for as long as `half_close` and no longer; bytes
 /// that still come prolong it.
 #[test]
-fn a_half_closed_connection_ends_sooner_than_an_idle_one() {
+fn half_closed_connection_ends_sooner_than_an_idle_one() {
     let pki = TestPki::new();
     let backend = Backend::serve("127.0.0.1:0", |mut stream, state| {
         state.each_read(stream, |bytes| std::io::Write::write_all(&mut stream, bytes).is_ok());
@@ -180,7 +180,7 @@ fn sigterm_lets_relays_end_and_nobody_else_in() {
 }
 
 #[test]
-fn a_second_signal_cuts_what_is_left() {
+fn second_signal_cuts_what_is_left() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     for second in [Signal::TERM, Signal::INT] {
@@ -199,7 +199,7 @@ fn a_second_signal_cuts_what_is_left() {
 }
 
 #[test]
-fn the_end_of_the_drain_cuts_what_is_left() {
+fn end_of_the_drain_cuts_what_is_left() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let begun = Instant::now();

@@ -82,7 +82,7 @@ fn one_source_cannot_take_the_places_of_others() {
 }
 
 #[test]
-fn a_source_in_a_hurry_waits_and_others_do_not() {
+fn source_in_a_hurry_waits_and_others_do_not() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).limits("connection_rate_per_source = \"3/s\"").route("nas", backend.address()).open();

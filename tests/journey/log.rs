@@ -158,7 +158,7 @@ fn line_has_durations_and_ja4() {
 }
 
 #[test]
-fn a_file_takes_the_lines_and_is_followed_when_it_is_renamed() {
+fn file_takes_the_lines_and_is_followed_when_it_is_renamed() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let address = SocketAddrV4::new(own_loopback(), 24_444);

@@ -52,7 +52,7 @@ fn through_a_proxy(gate: &Gate, config: &Arc<ClientConfig>, header: &[u8]) -> Re
 }
 
 #[test]
-fn a_known_proxy_speaks_for_its_clients_in_every_form() {
+fn known_proxy_speaks_for_its_clients_in_every_form() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).listener(FROM_HERE).route("nas", backend.address()).open();
@@ -82,7 +82,7 @@ fn a_known_proxy_speaks_for_its_clients_in_every_form() {
 }
 
 #[test]
-fn a_header_may_come_byte_by_byte_and_the_hello_after_it() {
+fn header_may_come_byte_by_byte_and_the_hello_after_it() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki).listener(FROM_HERE).route("nas", backend.address()).open();
@@ -140,7 +140,7 @@ fn proxy_spoofing_a_second_header_is_refused() {
 }
 
 #[test]
-fn a_known_proxy_must_speak_and_must_speak_well() {
+fn known_proxy_must_speak_and_must_speak_well() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = House::new(&pki)
@@ -346,7 +346,7 @@ fn backends_are_told_the_clients_address_in_each_version() {
 
 /// What a proxy in front said about the client is what the backend is told.
 #[test]
-fn a_proxys_word_is_passed_on() {
+fn proxys_word_is_passed_on() {
     let pki = TestPki::new();
     let (backend, told) = listening();
     let address = &*backend.address().to_string();

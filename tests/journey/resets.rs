@@ -84,7 +84,7 @@ fn three_hundred_resets_leave_nothing_behind() {
 
 /// The backend is told by a reset, too: what it got is not the whole.
 #[test]
-fn a_reset_in_mid_transfer_is_passed_on_as_one() {
+fn reset_in_mid_transfer_is_passed_on_as_one() {
     let pki = TestPki::new();
     for route in ["nas", "mail"] {
         let (told, tell) = std::sync::mpsc::channel();

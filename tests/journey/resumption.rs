@@ -108,7 +108,7 @@ impl Device {
 }
 
 #[test]
-fn a_session_is_resumed_and_still_says_who_it_is() {
+fn session_is_resumed_and_still_says_who_it_is() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate =

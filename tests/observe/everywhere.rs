@@ -194,7 +194,7 @@ fn every_reason_is_found_again_wherever_somebody_might_look() {
 }
 
 #[test]
-fn the_text_of_why_is_read_as_people_read_it() {
+fn text_of_why_is_read_as_people_read_it() {
     let text = "A client.\nDo this.\n\n  when          now\n  reason        a/b: c\n  log           id 7\n\nOther.\nNothing.\n\n  \
                 reason        a/c: d\n  log           id 71\n";
     assert!(is_told(text, "a/b", 7, "Do this.") && is_told(text, "a/c", 71, "Nothing."));

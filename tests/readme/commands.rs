@@ -20,7 +20,7 @@ fn commands() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_commands_are_those_that_there_are() {
+fn commands_are_those_that_there_are() {
     let commands = commands();
     let documented: BTreeSet<String> =
         table("command").iter().map(|row| word(&row[0]).strip_prefix("doorward ").unwrap().to_owned()).collect();
@@ -50,7 +50,7 @@ fn the_commands_are_those_that_there_are() {
 }
 
 #[test]
-fn the_exit_codes_are_those_of_the_program() {
+fn exit_codes_are_those_of_the_program() {
     let help = doorward(&["--help"]);
     let codes: Vec<String> =
         help.lines().skip_while(|line| *line != "Exit codes:").skip(1).map(|line| line.trim().to_owned()).collect();
@@ -75,7 +75,7 @@ fn the_exit_codes_are_those_of_the_program() {
 }
 
 #[test]
-fn the_line_for_ssh_is_the_one_that_is_tested() {
+fn line_for_ssh_is_the_one_that_is_tested() {
     const TESTED: &str = include_str!("../real/ssh.rs");
     let line = TEXT.lines().find_map(|line| line.trim_start().strip_prefix("ProxyCommand ")).unwrap();
     // As a format string: with places for the address and for the files.
@@ -93,7 +93,7 @@ fn the_line_for_ssh_is_the_one_that_is_tested() {
 }
 
 #[test]
-fn a_device_gets_in_is_renewed_and_shut_out_as_described() {
+fn device_gets_in_is_renewed_and_shut_out_as_described() {
     let block = blocks().into_iter().find(|block| block.before == "<!-- run in the folder of init -->").unwrap();
     let home = tempfile::tempdir().unwrap();
     let mut init = Command::new(env!("CARGO_BIN_EXE_doorward"));

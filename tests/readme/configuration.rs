@@ -98,7 +98,7 @@ fn every_sample_configuration_is_right() {
 }
 
 #[test]
-fn the_defaults_are_what_the_table_says() {
+fn defaults_are_what_the_table_says() {
     let home = Home::new();
     let mut document: toml::Table = AROUND.parse().unwrap();
     let left_out = format!("{:?}", home.load(&document.to_string()));

@@ -12,7 +12,7 @@ use crate::common::pki::{Authority, Certified};
 use crate::{Block, blocks, table, word};
 
 #[test]
-fn the_fields_of_the_log_are_those_of_its_lines() {
+fn fields_of_the_log_are_those_of_its_lines() {
     let device = Authority::new("House").issue(Certified::for_clients("alice-phone"));
     let full = Verdict {
         server_name: Some(""),

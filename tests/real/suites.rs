@@ -87,7 +87,7 @@ impl Scene {
 }
 
 #[test]
-fn clients_get_the_suite_of_the_gate_or_chacha20_if_it_is_first() {
+fn clients_get_the_suite_of_the_gate_or_chacha20_first() {
     let (files, backend) = (Walkthrough::new(), Backend::http(PAGE));
     let gate = files.gate(&route("nas", &[NAME], backend.address(), &["any"]));
     let scene = Scene { files, gate };

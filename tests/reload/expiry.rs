@@ -57,7 +57,7 @@ fn expired_session_is_cut_unless_its_route_keeps_it() {
 /// Certificates that a client sends and its chain does not need have no effect: an authority that has expired and is
 /// trusted all the same, as many `.p12` bring it along, or one that it has no use for any more.
 #[test]
-fn an_expired_unneeded_certificate_ends_no_session() {
+fn expired_unneeded_certificate_ends_no_session() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let mut old = Authority::for_authorities("Old clients of home.example");

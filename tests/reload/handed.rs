@@ -339,7 +339,7 @@ fn row_33_concurrent_lists_and_reloads_lose_no_list() {
 
 /// While the configuration is broken, each list takes the place of the one before, and what that one named stays out.
 #[test]
-fn row_33_20_lists_in_a_row_while_the_configuration_is_broken_all_count() {
+fn row_33_lists_in_a_row_under_a_broken_file_all_count() {
     const DEVICES: u64 = 20;
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (gate, config) = gate(&pki, &backend);

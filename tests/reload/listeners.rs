@@ -112,7 +112,7 @@ fn listeners_are_added_moved_and_removed() {
 }
 
 #[test]
-fn an_address_in_use_refuses_the_whole_reload() {
+fn address_in_use_refuses_the_whole_reload() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let alice = client(&pki, Some(&pki.client("alice-phone")));

@@ -19,7 +19,7 @@ use crate::{NAS, SSH};
 
 /// attacks.md row 24: 100 reloads under load, half of them broken.
 #[test]
-fn a_hundred_reloads_lose_and_refuse_no_connection() {
+fn hundred_reloads_lose_and_refuse_no_connection() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let address = backend.address();
@@ -110,7 +110,7 @@ async fn revoking_one_of_many_devices_cuts_it_and_no_other() {
 
 /// A long list is read while connections come and go without delay.
 #[test]
-fn a_long_list_delays_no_connection() {
+fn long_list_delays_no_connection() {
     const REVOKED: u64 = 30_000;
     let pki = TestPki::new();
     let backend = Backend::echo();

@@ -100,7 +100,7 @@ fn revoked_device_is_cut_at_once_and_no_other() {
 
 /// attacks.md row 25: a session stays open if the route of the same name would admit it now, and not otherwise.
 #[test]
-fn a_session_stays_exactly_if_it_would_be_admitted_now() {
+fn session_stays_exactly_if_it_would_be_admitted_now() {
     let pki = TestPki::new();
     let (backend, elsewhere) = (Backend::echo(), Backend::echo());
     let alice = client(&pki, Some(&pki.client("alice-phone")));
@@ -194,7 +194,7 @@ fn session_without_certificate_stays_if_none_is_needed() {
 /// The reload falls between the client's hello and the end of its handshake: the old configuration lets it in, and no
 /// backend ever hears of it.
 #[test]
-fn a_handshake_begun_before_the_reload_does_not_evade_it() {
+fn handshake_begun_before_the_reload_does_not_evade_it() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let lost = pki.client("lost-phone");
@@ -215,7 +215,7 @@ fn a_handshake_begun_before_the_reload_does_not_evade_it() {
 /// It falls between the end of the handshake and the answer of the backend: the dial ends, and a backend that answers later
 /// hears nothing.
 #[test]
-fn a_slow_backend_does_not_evade_a_reload() {
+fn slow_backend_does_not_evade_a_reload() {
     let pki = TestPki::new();
     // Its queue holds one connection, which is taken: the next one is not answered.
     let backend = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -253,7 +253,7 @@ fn a_slow_backend_does_not_evade_a_reload() {
 
 /// Whatever a relay is doing at that moment: nothing, moving bytes, or waiting for a peer that does not read.
 #[test]
-fn a_busy_relay_is_cut_as_fast_as_an_idle_one() {
+fn busy_relay_is_cut_as_fast_as_an_idle_one() {
     let pki = TestPki::new();
     let chatter = Backend::serve("127.0.0.1:0", |mut stream, _| {
         // Until the gate hangs up.

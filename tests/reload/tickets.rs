@@ -104,7 +104,7 @@ fn ticket_is_resumed_after_a_reload_that_leaves_its_route() {
 
 /// A new list takes the tickets of the devices that it names, and of no other.
 #[test]
-fn mtls_bypass_rustls_ticket_of_a_revoked_device_after_a_reload() {
+fn mtls_bypass_ticket_of_a_revoked_device_after_a_reload() {
     for version in VERSIONS {
         let pki = TestPki::new();
         let backend = Backend::echo();
@@ -146,7 +146,7 @@ fn mtls_bypass_rustls_ticket_of_a_revoked_device_after_a_reload() {
 
 /// A reload that changes one of two routes, and 1,000 devices that have tickets.
 #[test]
-fn thousand_devices_make_full_handshakes_on_the_changed_route_only() {
+fn thousand_devices_resume_but_on_the_changed_route() {
     const DEVICES: usize = 1_000;
     const ON_SSH: usize = 100;
     let (pki, backend) = (TestPki::new(), Backend::echo());
@@ -235,7 +235,7 @@ fn mtls_bypass_openssl_ticket_of_a_revoked_device() {
 /// Every route goes from each setting to each other one, and back to its own: a ticket is resumed where the settings are the
 /// same, and nowhere else. Where the device is refused, it is told so in a full handshake.
 #[test]
-fn row_41_ticket_is_resumed_after_a_reload_to_the_same_settings_only() {
+fn row_41_ticket_is_resumed_only_with_the_same_settings() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let (devices, settings) = settings(&pki);
     let address = backend.address().to_string();

@@ -155,7 +155,7 @@ fn row_34_half_written_file_its_complete_lists_apply() {
 
 /// The text ends before the load comes to the files that it names.
 #[test]
-fn row_34_configuration_that_cannot_be_read_tells_of_lists_that_cannot_either() {
+fn row_34_unreadable_configuration_tells_of_unreadable_lists() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     write_list(&pki, &pki.clients, &[], 1);
     let good = house(&pki, &backend, "deny = [\"serial:4d\"]");

@@ -138,7 +138,7 @@ fn each_kind_of_file_change_is_detected() {
 }
 
 #[test]
-fn a_burst_is_one_reload_and_an_error_is_logged_once() {
+fn burst_is_one_reload_and_an_error_is_logged_once() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = House::new(&pki).route("nas", backend.address());

@@ -281,7 +281,7 @@ fn reload_reports_access_gained_and_lost() {
 
 /// As after a restored backup. The list is accepted, since that may be intended, with a warning in the log.
 #[test]
-fn a_list_older_than_the_one_in_force_causes_a_warning() {
+fn list_older_than_the_one_in_force_causes_a_warning() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let list = |made: i64, revoked: &[SerialNumber]| {
@@ -329,7 +329,7 @@ fn sessions_are_cut_before_the_access_report_is_made() {
 
 /// The state of sources is not part of the configuration.
 #[test]
-fn a_ban_outlasts_a_reload() {
+fn ban_outlasts_a_reload() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let house = |limits: &str| {

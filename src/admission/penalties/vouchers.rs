@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_without_vouchers_takes_no_more_room_for_them() {
+    fn source_without_vouchers_takes_no_more_room_for_them() {
         assert!(size_of::<(crate::model::source::Source, super::super::SourceRecord)>() <= 64);
     }
 

@@ -112,7 +112,7 @@ mod tests {
     use crate::config;
 
     #[test]
-    fn a_file_that_makes_a_parser_panic_holds_up_no_other() {
+    fn file_that_makes_a_parser_panic_holds_up_no_other() {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, contents: String| std::fs::write(folder.path().join(name), contents).expect("a file");
         let key = KeyPair::generate().expect("a key");

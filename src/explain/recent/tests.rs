@@ -120,7 +120,7 @@ fn refusals_of_a_device_outlast_any_number_of_self_made_ones() {
 }
 
 #[test]
-fn a_device_that_tries_again_has_one_entry_for_each_reason() {
+fn device_that_tries_again_has_one_entry_for_each_reason() {
     let refusals = Refusals::default();
     let (alice, bob) = ("alice-phone", "bob-phone");
     let device = |name: &str| Identity { anchored: true, ..identity(name) };

@@ -150,7 +150,7 @@ fn ticket_outcome_is_known() {
 }
 
 #[test]
-fn client_without_certificate_gets_no_ticket_even_for_another_ticket() {
+fn client_without_certificate_gets_no_ticket_for_a_ticket() {
     let scene = Scene::new();
     let device = scene.device("alice-phone", 1, 9);
     let open = scene.tls(LAX, None);
@@ -221,7 +221,7 @@ fn ticket_without_its_chain_is_not_given() {
 }
 
 #[test]
-fn a_ticket_fits_into_one_record() {
+fn ticket_fits_into_one_record() {
     const MOST: usize = 12 * 1024;
     let scene = Scene::new();
     let (tls, device) = (scene.tls("allow = [\"any\"]", None), scene.device("alice-phone", 1, 9));

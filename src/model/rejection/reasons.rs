@@ -379,7 +379,7 @@ mod tests {
     use crate::model::rejection::testing::every_cause;
 
     #[test]
-    fn a_stage_and_a_label_name_one_reason() {
+    fn stage_and_a_label_name_one_reason() {
         let mut seen = HashSet::new();
         for reason in Reason::ALL {
             assert!(seen.insert((reason.stage(), reason.label())), "{reason} stands twice");
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_stays_small() {
+    fn cause_stays_small() {
         assert!(size_of::<Cause>() <= 40, "{} bytes", size_of::<Cause>());
     }
 }

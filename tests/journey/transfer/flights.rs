@@ -16,7 +16,7 @@ use crate::home::{House, Watch};
 
 /// What `close_notify` means: nothing more comes from here, and the answer is still expected (RFC 8446 section 6.1).
 #[test]
-fn an_answer_after_close_notify_and_after_a_bare_half_close() {
+fn answer_after_close_notify_and_after_a_bare_half_close() {
     let pki = TestPki::new();
     let question = up(100_000);
     let backend = Backend::serve("127.0.0.1:0", move |mut stream, state| {
@@ -57,7 +57,7 @@ fn an_answer_after_close_notify_and_after_a_bare_half_close() {
 
 /// Payload in the same segment as the client's last flight belongs to the relay, not to the handshake.
 #[test]
-fn the_first_payload_comes_with_the_last_flight() {
+fn first_payload_comes_with_the_last_flight() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let gate = House::new(&pki).route("nas", echo.address()).open();

@@ -91,7 +91,7 @@ fn key_updates_in_the_middle_of_everything() {
 }
 
 #[test]
-fn a_flood_of_key_updates_is_cut_short() {
+fn flood_of_key_updates_is_cut_short() {
     let pki = TestPki::new();
     let echo = Backend::echo();
     let gate = House::new(&pki).route("nas", echo.address()).open();
