@@ -10,7 +10,7 @@ use super::{Error, USER};
 use crate::files::placed::{self, Attributes, Placed};
 use crate::model::shell;
 
-/// To whom a file or folder belongs.
+/// The owner of a file or folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     Root,
