@@ -313,6 +313,18 @@ mod tests {
     }
 
     #[test]
+    fn ssh_section_has_the_ssh_routes_or_else_all_names() {
+        let host = |names: &[&str]| {
+            let section = instructions(names, PUBLIC_PORT).ssh_host();
+            section.lines().next().map(str::to_owned).expect("a line")
+        };
+        assert_eq!(host(&["nas.home.example", "ssh.home.example", "*"]), "Host ssh.home.example");
+        assert_eq!(host(&["nas.home.example", "*.lab.home.example", "*"]), "Host nas.home.example *.lab.home.example");
+        let urls = instructions(&["nas.home.example", "ssh.home.example"], PUBLIC_PORT).urls;
+        assert_eq!(urls, ["https://nas.home.example/"]);
+    }
+
+    #[test]
     fn both_pages_are_complete_and_have_the_real_names() {
         let instructions =
             instructions(&["nas.home.example", "ssh.home.example", "*.lab.home.example", "*"], PUBLIC_PORT);
