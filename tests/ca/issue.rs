@@ -124,6 +124,19 @@ fn name_of_a_device_is_unique() {
     assert_eq!(home.devices(), ["alice-phone revoked", "alice-phone valid"]);
 }
 
+/// Files are replaced for a device that was issued here before, and whose certificates are revoked; not for any name.
+#[test]
+fn files_of_a_name_never_issued_are_not_overwritten() {
+    let home = Home::with_authorities();
+    home.ca(&["device", "alice-phone"]).success();
+    home.ca(&["revoke", "alice-phone"]).not_proved();
+    let archive = home.path("devices/carol-phone.p12");
+    std::fs::write(&archive, "of another house").unwrap();
+    refused(home.ca(&["device", "carol-phone"]), 7, &["devices/carol-phone.p12", "--force"]);
+    assert_eq!(std::fs::read_to_string(&archive).unwrap(), "of another house");
+    assert_eq!(home.devices(), ["alice-phone revoked"]);
+}
+
 #[test]
 fn renewal_keeps_the_key_and_the_old_certificate_valid() {
     let home = Home::with_authorities();
