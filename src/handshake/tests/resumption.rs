@@ -117,6 +117,24 @@ fn replaced_certificate_is_shown_after_the_old_one_was_refused() {
     }
 }
 
+/// What the verifier said of one certificate admits no other that is reported beside it.
+#[test]
+fn verdict_on_one_leaf_admits_no_other() {
+    let scene = Scene::new();
+    let [alice, mallory] = [("alice-phone", 1), ("mallory", 2)].map(|(name, number)| scene.device(name, number, 9).der);
+    let tls = scene.tls("allow = [\"alice-phone\"]", None);
+    let verdict = || {
+        let judged = tls.verifier.judge(&alice, &[], UnixTime::now());
+        assert!(judged.verdict.is_ok());
+        judged.identity.zip(judged.chain)
+    };
+    assert!(matches!(identify(&[alice.clone()], verdict(), &tls), Ok(Some(_))));
+    for reported in [vec![mallory.clone()], vec![mallory.clone(), alice.clone()]] {
+        let refused = identify(&reported, verdict(), &tls).map(drop).expect_err("mallory is not allowed");
+        assert_eq!(refused.rejection.reason(), Reason::IdentityNotAllowed);
+    }
+}
+
 #[test]
 fn ticket_outcome_is_known() {
     let scene = Scene::new();
