@@ -44,6 +44,11 @@ fn check_warns_of_a_denied_certificate_with_a_successor() {
     );
     edit(&home, &first, &newer);
     assert_eq!(check(&home).stderr, "");
+    // The same by serial number.
+    let serial = home.list().iter().find(|line| line["name"] == "alice-phone").unwrap()["serial"].to_string();
+    edit(&home, &format!("sha256:{newer}"), &format!("serial:{}", serial.trim_matches('"')));
+    let said = check(&home);
+    assert!(said.stderr.contains("alice-phone is still admitted") && said.stderr.contains(&newer), "{said}");
 }
 
 #[test]

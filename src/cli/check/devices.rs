@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::ca::inventory::{Inventory, Kind, Status, Store, now};
+use crate::ca::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
 use crate::cli::ca::FOLDER;
-use crate::config::checked::{Config, RouteMode, Selector, Terminate};
+use crate::config::checked::{Config, Route, RouteMode, Selector, Terminate};
 use crate::config::nearest;
-use crate::model::identity::Sha256;
+use crate::model::identity::{Serial, Sha256};
 use crate::model::names::printable;
 
 /// The longest name that a warning shows, in characters.
@@ -19,14 +19,14 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     match Store::read_inventory(&folder) {
         Ok(Some(inventory)) => {
             let routes: Vec<&Terminate> = config.routes.iter().filter_map(terminated).collect();
-            misspelt(&routes, &inventory).chain(outdated(&routes, &inventory)).collect()
+            [misspelt(&routes, &inventory), outdated(&routes, &inventory)].concat()
         }
         // Other users than the owner may not read it, and the gate does not need it.
         Ok(None) | Err(_) => Vec::new(),
     }
 }
 
-fn terminated(route: &crate::config::checked::Route) -> Option<&Terminate> {
+fn terminated(route: &Route) -> Option<&Terminate> {
     match &route.mode {
         RouteMode::Terminate(terminate) => Some(terminate),
         RouteMode::Passthrough => None,
@@ -34,7 +34,7 @@ fn terminated(route: &crate::config::checked::Route) -> Option<&Terminate> {
 }
 
 /// Names under `allow` that no device has, but for a slip. Other names may be of another authority's devices.
-fn misspelt(routes: &[&Terminate], inventory: &Inventory) -> impl Iterator<Item = String> {
+fn misspelt(routes: &[&Terminate], inventory: &Inventory) -> Vec<String> {
     let devices: Vec<&str> = inventory
         .certificates
         .iter()
@@ -50,39 +50,40 @@ fn misspelt(routes: &[&Terminate], inventory: &Inventory) -> impl Iterator<Item 
         })
         .filter(|name| !devices.contains(name))
         .collect();
-    let warnings: Vec<String> = names
+    names
         .into_iter()
         .filter_map(|name| {
             let device = nearest(name, &devices)?;
             let [name, device] = [name, device].map(|name| printable(name, NAME_MAX));
             Some(format!("allow: no device has the name {name:?}; did you mean {device:?}?"))
         })
-        .collect();
-    warnings.into_iter()
+        .collect()
 }
 
 /// Denied certificates of devices that have a newer one, which is not denied.
-fn outdated(routes: &[&Terminate], inventory: &Inventory) -> impl Iterator<Item = String> {
-    let denied: BTreeSet<Sha256> =
-        routes.iter().flat_map(|route| &route.client_auth.deny.fingerprints).copied().collect();
-    let fingerprint = |text: &Option<String>| text.as_deref().and_then(Sha256::parse);
-    let warnings: Vec<String> = inventory
+fn outdated(routes: &[&Terminate], inventory: &Inventory) -> Vec<String> {
+    let fingerprint = |entry: &CertificateEntry| entry.fingerprint.as_deref().and_then(Sha256::parse);
+    let denies = |entry: &CertificateEntry| {
+        let (fingerprint, serial) = (fingerprint(entry), Serial::parse(&entry.serial));
+        routes.iter().map(|route| &route.client_auth.deny).any(|deny| {
+            fingerprint.is_some_and(|own| deny.fingerprints.contains(&own))
+                || serial.as_ref().is_some_and(|own| deny.serials.contains(own))
+        })
+    };
+    inventory
         .certificates
         .iter()
-        .filter(|entry| entry.kind == Kind::Device)
-        .filter(|entry| fingerprint(&entry.fingerprint).is_some_and(|own| denied.contains(&own)))
+        .filter(|entry| entry.kind == Kind::Device && denies(entry))
         .filter_map(|entry| {
             let current = inventory.current(&entry.name, Kind::Device)?;
-            let newer = fingerprint(&current.fingerprint)?;
-            if denied.contains(&newer) || inventory.status(current, now()) == Status::Expired {
+            if denies(current) || inventory.status(current, now()) == Status::Expired {
                 return None;
             }
-            let name = printable(&entry.name, NAME_MAX);
+            let (name, newer) = (printable(&entry.name, NAME_MAX), fingerprint(current)?);
             Some(format!(
                 "deny: {name} is still admitted: the entry is for an earlier certificate of this device; its current one \
                  is \"sha256:{newer}\""
             ))
         })
-        .collect();
-    warnings.into_iter()
+        .collect()
 }
