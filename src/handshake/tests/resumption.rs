@@ -128,7 +128,7 @@ fn verdict_on_one_leaf_admits_no_other() {
         assert!(judged.verdict.is_ok());
         judged.identity.zip(judged.chain)
     };
-    assert!(matches!(identify(&[alice.clone()], verdict(), &tls), Ok(Some(_))));
+    assert!(matches!(identify(std::slice::from_ref(&alice), verdict(), &tls), Ok(Some(_))));
     for reported in [vec![mallory.clone()], vec![mallory.clone(), alice.clone()]] {
         let refused = identify(&reported, verdict(), &tls).map(drop).expect_err("mallory is not allowed");
         assert_eq!(refused.rejection.reason(), Reason::IdentityNotAllowed);
