@@ -53,8 +53,8 @@ pub struct Hello {
 type Refusal = (Cause, Option<Alert>, usize);
 
 /// Waits for a ClientHello and reads the server name in it.
-pub async fn peek(admitted: Admitted) -> Result<Greeted, Refused> {
-    let looked = peek_until(&admitted.stream, |bytes| match progress(bytes) {
+pub async fn peek(mut admitted: Admitted) -> Result<Greeted, Refused> {
+    let looked = peek_until(&mut admitted.stream, |bytes| match progress(bytes) {
         Progress::Incomplete(total) if total <= HELLO_MAX => Peeked::NeedsBytes(total),
         Progress::Incomplete(_) | Progress::TooLarge => {
             Peeked::Done(Err((Cause::TooLarge { most: HELLO_MAX }, Reason::TooLarge.alert(), bytes.len())))

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -15,6 +14,7 @@ use tracing::debug;
 use crate::config::checked;
 use crate::model::names::Name;
 use crate::sys;
+use crate::sys::accepted::{AcceptedStream, ListeningSocket};
 
 /// How many connections the kernel queues until they are accepted. Linux caps it at `net.core.somaxconn`; tokio's default of
 /// 128 would drop connections in a burst.
@@ -34,7 +34,7 @@ pub struct Listener {
     address: SocketAddr,
     /// A reload can change everything but name and address.
     settings: ArcSwap<checked::Listener>,
-    socket: TcpListener,
+    socket: ListeningSocket,
     closed: CancellationToken,
     /// systemd has opened the socket, and keeps it open for the next start.
     passed: bool,
@@ -44,7 +44,7 @@ pub struct Listener {
 #[derive(Debug)]
 pub struct Accepted {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: AcceptedStream,
     /// The address of the peer; an IPv4 address is not IPv4-mapped, even on a dual-stack socket.
     pub peer: SocketAddr,
     /// The settings of the listener that accepted it.
@@ -134,7 +134,7 @@ impl Listener {
         // Linux lets sockets of one user share a port if each sets SO_REUSEPORT (socket(7)). Set only here, so that a second
         // gate that is started by mistake gets an error.
         for one in &conflicting {
-            let _ = SockRef::from(&one.socket).set_reuse_port(true);
+            let _ = one.socket.get().set_reuse_port(true);
         }
         let shared = !conflicting.is_empty();
         let bound = Self::try_bind(settings, settings.address, shared).or_else(|error| {
@@ -163,12 +163,13 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        let socket = TcpListener::from_std(socket.into())?;
+        let address = bound_address(&socket)?;
+        let socket = ListeningSocket::new(socket)?;
         debug!(listener = %settings.name, %address, shared, "bound");
         Ok(Self {
             name: settings.name.clone(),
             configured: settings.address,
-            address: socket.local_addr()?,
+            address,
             settings: ArcSwap::from_pointee(settings.clone()),
             socket,
             closed: CancellationToken::new(),
@@ -220,7 +221,7 @@ impl Listener {
             configured: settings.address,
             address,
             settings: ArcSwap::from_pointee(settings.clone()),
-            socket: TcpListener::from_std(socket.into())?,
+            socket: ListeningSocket::new(socket)?,
             closed: CancellationToken::new(),
             passed: true,
         })
@@ -266,7 +267,7 @@ impl Listener {
             return;
         }
         // The socket stays open while it is referenced, but refuses connections.
-        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Both);
+        let _ = self.socket.get().shutdown(Shutdown::Both);
     }
 
     fn has_port(&self, port: u16) -> bool {
@@ -282,7 +283,6 @@ impl Listener {
         loop {
             match self.closed.run_until_cancelled(self.socket.accept()).await? {
                 Ok((stream, peer)) => {
-                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     return Some(Accepted { stream, peer, listener: self.settings.load_full(), at: Instant::now() });
                 }
                 // The error is caused by close().
@@ -296,6 +296,11 @@ impl Listener {
             }
         }
     }
+}
+
+/// The address that a socket is bound to.
+fn bound_address(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 /// Whether the error means that the kernel has no IPv6 (`ipv6.disable=1`, or not built in).

@@ -4,12 +4,12 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::checked::SendProxyProtocol;
 use crate::model::identity::Identity;
 use crate::model::rejection::{Cause, ProxyHeaderFault, Rejection};
+use crate::sys::accepted::AcceptedStream;
 use crate::sys::socket::{Peeked, discard, peek_until};
 
 /// The first bytes of a version 2 header (section 2.2).
@@ -49,7 +49,7 @@ pub enum Parsed {
 }
 
 /// Waits for a header and removes it from the socket.
-pub async fn receive(stream: &TcpStream, deadline: Instant) -> Result<Header, Rejection> {
+pub async fn receive(stream: &mut AcceptedStream, deadline: Instant) -> Result<Header, Rejection> {
     let looked = timeout_at(
         deadline,
         peek_until(stream, |bytes| match parse(bytes) {

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::slots::{Probation, Slots};
@@ -11,13 +10,14 @@ use crate::config::checked;
 use crate::model::identity::Identity;
 use crate::model::rejection::{Alert, Rejection};
 use crate::model::source::Source;
+use crate::sys::accepted::AcceptedStream;
 use crate::sys::socket::{self, Farewell};
 
 /// A connection within all limits.
 #[derive(Debug)]
 pub struct Admitted {
     /// The socket; a PROXY protocol header has been taken off it.
-    pub stream: TcpStream,
+    pub stream: AcceptedStream,
     /// The client's address; from the PROXY protocol header where one is required.
     pub client: SocketAddr,
     /// What the client connected to, if a PROXY protocol header has it.
@@ -58,16 +58,23 @@ pub struct Refused {
 /// A client that has been sent its last bytes.
 #[derive(Debug)]
 pub struct Parting {
-    pub(super) stream: TcpStream,
+    pub(super) stream: AcceptedStream,
     pub(super) source: Source,
-    /// The client has not read them yet.
-    pub(super) lingers: bool,
+    /// How the connection is closed.
+    pub(super) farewell: Farewell,
 }
 
 impl Parting {
     /// Closes the connection, unless its client is to get time to read.
     pub fn lingers(self) -> Option<Self> {
-        self.lingers.then_some(self)
+        match self.farewell {
+            Farewell::Close => None,
+            Farewell::Shutdown => {
+                socket::shutdown_and_close(self.stream);
+                None
+            }
+            Farewell::Linger => Some(self),
+        }
     }
 }
 
@@ -87,8 +94,8 @@ impl Admitted {
     pub fn refuse(self, rejection: Rejection, last: Last<'_>) -> Refused {
         match self.slots.probation.as_deref() {
             Some(Probation { refused, reset, heard: false, .. }) => {
-                if *reset {
-                    socket::reset_on_close(&self.stream);
+                if *reset && let Ok(socket) = self.stream.socket() {
+                    socket::reset_on_close(&socket);
                 }
                 let rejection = refused.clone();
                 Refused { rejection, identity: None, parting: Some(self.part(Last::Nothing).1) }
@@ -113,7 +120,7 @@ impl Admitted {
             }
             Last::Records(records, alert) => (socket::send_last(&stream, records), alert),
         };
-        let lingers = sent.as_ref().is_ok_and(|farewell| *farewell == Farewell::Linger);
-        (alert.filter(|_| sent.is_ok()), Parting { stream, source, lingers })
+        let alert = alert.filter(|_| sent.is_ok());
+        (alert, Parting { stream, source, farewell: sent.unwrap_or(Farewell::Close) })
     }
 }

@@ -157,11 +157,11 @@ impl Admission {
     ) -> Result<Admitted, Rejection> {
         let rules = self.rules.load_full();
         let limits = &rules.limits;
-        let Accepted { stream, peer, listener, at } = accepted;
+        let Accepted { mut stream, peer, listener, at } = accepted;
         let connection =
             self.connections.take(limits.connections).ok_or(Cause::ConnectionLimit { limit: limits.connections })?;
         let (client, destination) = if listener.proxy_protocol_from.iter().any(|net| net.contains(&peer.ip())) {
-            match proxy_protocol::receive(&stream, deadline).await? {
+            match proxy_protocol::receive(&mut stream, deadline).await? {
                 // LOCAL: the proxy's own connection, for a health check (proxy-protocol.txt 2.2).
                 proxy_protocol::Header::Local => (peer, None),
                 proxy_protocol::Header::Proxied { source, destination } => (source, Some(destination)),
@@ -245,11 +245,11 @@ impl Admission {
     }
 
     /// Gives a client that was refused time to read its alert. At the limit, the oldest such client is closed.
-    pub async fn linger(&self, Parting { stream, source, .. }: Parting) {
+    pub async fn linger(&self, Parting { mut stream, source, .. }: Parting) {
         let bounds = Bounds { all: self.rules.load().limits.handshakes, per_source: LINGERING };
         let slot = EvictingSlots::take(&self.lingering, source, false, bounds);
         tokio::select! {
-            () = socket::linger(&stream) => {}
+            () = socket::linger(&mut stream) => {}
             () = slot.evicted.notified() => {}
         }
     }

@@ -5,6 +5,7 @@ use tokio::net::TcpStream;
 use super::limits::probation::TURN;
 use super::*;
 use crate::model::rejection::{Alert, HelloFault};
+use crate::sys::socket::Farewell;
 
 #[tokio::test]
 async fn half_of_the_limits_is_for_connections_without_certificate() {
@@ -70,7 +71,7 @@ async fn on_probation(gate: &(Admission, Arc<checked::Listener>)) -> Result<Admi
     let _client = TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client");
     let (stream, peer) = socket.accept().await.expect("a connection");
     let at = Instant::now();
-    let accepted = Accepted { stream, peer, listener: Arc::clone(&gate.1), at };
+    let accepted = Accepted { stream: stream.into(), peer, listener: Arc::clone(&gate.1), at };
     gate.0.admit(accepted, at, |_| {}).await.map_err(|rejection| rejection.reason())
 }
 
@@ -204,7 +205,11 @@ async fn source_has_16_lingering_clients_at_most() {
         clients.push(TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client"));
         let (stream, peer) = socket.accept().await.expect("a connection");
         let source = admission.source(peer.ip());
-        lingering.push(Box::pin(admission.linger(Parting { stream, source, lingers: true })));
+        lingering.push(Box::pin(admission.linger(Parting {
+            stream: stream.into(),
+            source,
+            farewell: Farewell::Linger,
+        })));
     }
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     // The last one takes a slot, and the first one is evicted.

@@ -248,8 +248,7 @@ async fn reach(
             (hello.server_name.clone(), None, header)
         }
     };
-    // The ClientHello of a passthrough route is for the backend.
-    let first = First { header: &header, payload_waits: matches!(client, Client::Raw(_)) };
+    let first = First { header: &header, payload_waits: client.payload_waits() };
     let path = client.path(gate);
 
     // From here on, whatever takes its right away finds it; what did so before is found by asking.
@@ -317,6 +316,17 @@ impl Client {
         }
     }
 
+    /// The backend is sent something as soon as it is connected.
+    fn payload_waits(&self) -> bool {
+        match self {
+            Self::Secured(secured) => {
+                matches!(&secured.payload, Payload::Here(pending) if pending.has_record())
+            }
+            // The ClientHello.
+            Self::Raw(_) => true,
+        }
+    }
+
     /// How its bytes will be moved.
     fn path(&self, gate: &Gate) -> Path {
         match self {
@@ -365,7 +375,8 @@ impl Client {
                 (admitted, tls)
             }
         };
-        let Admitted { stream: client, slots, .. } = admitted;
+        let Admitted { stream, slots, .. } = admitted;
+        let client = stream.into_watched().map_err(|error| Rejection::silent(Cause::ClientHelloIo(error.into())))?;
         Ok(Established { client, dialed, tls, limits, told, slots })
     }
 }

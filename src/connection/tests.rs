@@ -76,7 +76,7 @@ impl Scene {
         let client = thread::spawn(move || look(address, Arc::new(config)));
         let (stream, peer) = listener.accept().await.expect("a connection");
         let listener = Arc::new(self.config.listeners.first().expect("a listener").clone());
-        (Accepted { stream, peer, listener, at: Instant::now() }, client)
+        (Accepted { stream: stream.into(), peer, listener, at: Instant::now() }, client)
     }
 }
 

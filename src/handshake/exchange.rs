@@ -3,14 +3,14 @@
 use std::io;
 use std::sync::Arc;
 
+use rustix::net::RecvFlags;
 use rustls::Error;
 use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
 use super::observation::{Observation, observe};
 use crate::model::identity::Identity;
-use crate::sys::socket::{self, send};
+use crate::sys::accepted::AcceptedStream;
+use crate::sys::socket;
 use crate::tls::driver::{self, Wants};
 use crate::tls::record::RECORD_MAX;
 
@@ -102,11 +102,12 @@ impl Exchange {
     }
 
     /// Runs the handshake. The whole ClientHello has arrived. `answered` is set before anything is sent.
-    pub(super) async fn run(&mut self, stream: &TcpStream, answered: &mut bool) -> Result<(), Failure> {
+    pub(super) async fn run(&mut self, stream: &mut AcceptedStream, answered: &mut bool) -> Result<(), Failure> {
         if self.exact {
             // The ClientHello is rustls' for certain, so it need not be peeked at again.
             self.received.resize(self.hello, 0);
-            let read = stream.try_read(&mut self.received);
+            let read = stream
+                .try_reading(|socket| Ok(rustix::net::recv(socket, &mut self.received[..], RecvFlags::DONTWAIT)?.1));
             self.received.truncate(read.unwrap_or_default());
         }
         let mut out = Vec::with_capacity(FLIGHT);
@@ -116,7 +117,7 @@ impl Exchange {
                 Wants::Send if self.tls.only_tickets_are_left() && !self.exact => self.unsent.append(&mut out),
                 Wants::Send => {
                     *answered = true;
-                    send(stream, &out).await?;
+                    stream.send(&out).await?;
                     out.clear();
                 }
                 Wants::Receive => self.receive(stream).await?,
@@ -126,7 +127,9 @@ impl Exchange {
     }
 
     /// Takes one more record, from what has been received or from the socket.
-    async fn receive(&mut self, stream: &TcpStream) -> Result<(), Failure> {
+    async fn receive(&mut self, stream: &mut AcceptedStream) -> Result<(), Failure> {
+        // The ClientHello is there.
+        let mut may_be_there = self.hello > 0;
         loop {
             let rest = self.received.get(self.fed..).unwrap_or_default();
             let mut missing = 1;
@@ -149,11 +152,13 @@ impl Exchange {
             if self.records > 0 {
                 // A client with Nagle's algorithm holds the end of its flight back until the beginning is acknowledged,
                 // which Linux does 40 ms later. Without it the client only waits.
-                let _ = SockRef::from(stream).set_tcp_quickack(true);
+                let _ = SockRef::from(&stream.socket()?).set_tcp_quickack(true);
             }
-            stream.readable().await?;
+            if !std::mem::take(&mut may_be_there) {
+                stream.readable().await?;
+            }
             self.received.reserve(missing.max(READ));
-            let read = if self.exact { self.peek(stream) } else { socket::read(stream, &mut self.received) };
+            let read = if self.exact { self.peek(stream) } else { stream.try_read(&mut self.received) };
             match read {
                 Ok(0) => return Err(Failure::Closed),
                 Ok(_) => {}
@@ -174,27 +179,27 @@ impl Exchange {
 
     /// Makes the socket readable only when so many bytes have arrived, or the end: a record wakes the task once, however
     /// small the pieces it arrives in.
-    pub(super) fn wait_for(&mut self, stream: &TcpStream, bytes: usize) -> io::Result<()> {
+    pub(super) fn wait_for(&mut self, stream: &AcceptedStream, bytes: usize) -> io::Result<()> {
         if self.mark != bytes {
-            socket::set_receive_low_water_mark(stream, bytes)?;
+            socket::set_receive_low_water_mark(stream.socket()?, bytes)?;
             self.mark = bytes;
         }
         Ok(())
     }
 
     /// Appends a copy of the head of the socket to what was received.
-    fn peek(&mut self, stream: &TcpStream) -> io::Result<usize> {
+    fn peek(&mut self, stream: &AcceptedStream) -> io::Result<usize> {
         let start = self.received.len();
         self.received.resize(self.received.capacity(), 0);
-        let peeked = stream
-            .try_io(Interest::READABLE, || socket::peek(stream, self.received.get_mut(start..).unwrap_or_default()));
+        let peeked =
+            stream.try_reading(|socket| socket::peek(socket, self.received.get_mut(start..).unwrap_or_default()));
         self.peeked = peeked.as_ref().copied().unwrap_or_default();
         self.received.truncate(start + self.peeked);
         peeked
     }
 
     /// Takes what was peeked at off the socket, except the last `left` bytes.
-    pub(super) fn take_off(&mut self, stream: &TcpStream, left: usize) -> io::Result<()> {
+    pub(super) fn take_off(&mut self, stream: &AcceptedStream, left: usize) -> io::Result<()> {
         let done = self.peeked.saturating_sub(left);
         self.peeked -= done;
         socket::discard(stream, done)

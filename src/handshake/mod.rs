@@ -45,7 +45,7 @@ pub async fn handshake(
     ticket: &mut Option<TicketOutcome>,
 ) -> Result<Secured, Refused> {
     // Attached now: Linux does not attach it to a socket whose peer has closed.
-    let exact = for_kernel && ktls::attach(&greeted.admitted.stream).is_ok();
+    let exact = for_kernel && greeted.admitted.stream.socket().is_ok_and(|socket| ktls::attach(socket).is_ok());
     let mut exchange = match driver::Handshake::new(Arc::clone(tls.server(greeted.favourite))) {
         // On the heap: it is large, and not needed once the handshake is over.
         Ok(tls) => Box::new(Exchange::new(tls, greeted.length, exact)),

@@ -1,5 +1,8 @@
 //! Listeners on sockets of this machine.
 
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
 use super::*;
 
 fn settings(name: &str, address: &str) -> checked::Listener {
@@ -52,7 +55,8 @@ async fn accepted_sockets_have_nodelay_and_keep_alive() {
     let listener = Listener::bind(&settings("public", "127.0.0.1:0")).expect("a listener");
     let client = TcpStream::connect(listener.address()).await.expect("a connection");
     let accepted = listener.accept(|_, error| panic!("{error:?}")).await.expect("a connection");
-    let socket = SockRef::from(&accepted.stream);
+    let socket = accepted.stream.socket().expect("it is open");
+    let socket = SockRef::from(&socket);
     assert!(socket.tcp_nodelay().expect("an option"));
     assert!(socket.keepalive().expect("an option"));
     assert_eq!(socket.tcp_keepalive_time().expect("an option"), Duration::from_secs(60));

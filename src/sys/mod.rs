@@ -2,6 +2,7 @@
 //!
 //! All `unsafe` code of the crate is here, one call per block.
 
+pub mod accepted;
 pub mod activation;
 pub mod cpu;
 pub mod credentials;

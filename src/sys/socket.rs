@@ -1,17 +1,18 @@
 //! Calls on TCP sockets: options, peeking, reading, sending and lingering.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+
+use super::accepted::AcceptedStream;
 
 /// Copies the first bytes of the receive queue into `buffer` and leaves them there (`MSG_PEEK`). 0 is the end of the stream.
 pub fn peek(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
@@ -78,7 +79,7 @@ pub fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
 }
 
 /// Makes the close of `socket` a reset: undelivered bytes are discarded, and the other side sees no orderly end.
-pub fn reset_on_close(socket: &TcpStream) {
+pub fn reset_on_close(socket: &impl AsFd) {
     // If it fails, the close is an orderly one.
     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
@@ -106,30 +107,13 @@ pub fn reset_on_close_beyond(socket: &TcpStream, bytes: u64) {
     }
 }
 
-/// Reads into the free capacity of `buffer`. A short read clears tokio's readiness, as its `AsyncRead` does, which saves the
-/// system call that would return `WouldBlock`.
-pub fn read(stream: &TcpStream, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    let room = buffer.capacity() - buffer.len();
-    let mut read = None;
-    let tried = stream.try_io(Interest::READABLE, || {
-        let length = rustix::net::recv(stream, spare_capacity(buffer), RecvFlags::DONTWAIT)?.1;
-        read = Some(length);
-        if (1..room).contains(&length) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(length) }
-    });
-    read.map_or(tried, Ok)
-}
-
-/// Sends all of `bytes`.
-pub async fn send(stream: &TcpStream, bytes: &[u8]) -> io::Result<()> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        match stream.try_write(rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
+/// Sends as much of `buffers` as the socket takes at once. A shutdown follows when all is sent: the kernel may keep the bytes
+/// for it (`MSG_MORE`), so that they leave in one packet.
+pub fn try_write_before_shutdown(stream: &TcpStream, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
+    stream.try_io(Interest::WRITABLE, || {
+        Ok(rustix::net::sendmsg(stream, buffers, &mut SendAncillaryBuffer::default(), flags)?)
+    })
 }
 
 /// How long a client gets to read its alert, and how many bytes it may send meanwhile: a TLS 1.3 client considers the
@@ -143,31 +127,47 @@ const END_DELAY: Duration = Duration::from_millis(300);
 /// How a socket is closed after the last bytes were sent to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Farewell {
-    /// At once: no unread bytes are left, so the close is an orderly one.
+    /// At once: nothing was sent.
     Close,
+    /// By [`shutdown_and_close`], with which the last bytes leave: no unread bytes are left, so the close is an orderly one.
+    Shutdown,
     /// See [`linger`].
     Linger,
 }
 
 /// Sends the last bytes to a client, if the socket accepts them at once. An error means that they were not sent.
-pub fn send_last(stream: &TcpStream, last: &[u8]) -> io::Result<Farewell> {
+pub fn send_last(stream: &AcceptedStream, last: &[u8]) -> io::Result<Farewell> {
     let written = stream.try_write(last)?;
     if written == last.len() { Ok(Farewell::Linger) } else { Err(io::ErrorKind::WouldBlock.into()) }
 }
 
 /// As [`send_last`], as the answer to the `judged` bytes that were peeked at, which are first removed from the socket. If no
-/// byte follows them, the socket can be closed at once.
-pub fn send_answer(stream: &TcpStream, judged: usize, last: &[u8]) -> io::Result<Farewell> {
+/// byte follows them, the socket need not linger.
+pub fn send_answer(stream: &AcceptedStream, judged: usize, last: &[u8]) -> io::Result<Farewell> {
     // One byte more is requested: if there is none, nothing unread is left and the close is an orderly one.
-    let taken = remove(stream, judged + 1)?;
+    let taken = remove(stream.socket()?, judged + 1)?;
     discard(stream, judged.saturating_sub(taken))?;
-    let farewell = send_last(stream, last)?;
-    Ok(if taken == judged && judged < PEEK_MAX { Farewell::Close } else { farewell })
+    if taken != judged || judged >= PEEK_MAX {
+        return send_last(stream, last);
+    }
+    let socket = stream.socket()?;
+    if rustix::net::send(socket, last, SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE)? < last.len() {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    Ok(Farewell::Shutdown)
+}
+
+/// Sends the end of the stream, in one packet with the last bytes, and closes the socket. A close alone would discard them if
+/// the client has sent more by now.
+pub fn shutdown_and_close(stream: AcceptedStream) {
+    // Fails only if the client is already gone.
+    let _ = stream.socket().and_then(|socket| SockRef::from(&socket).shutdown(Shutdown::Write));
 }
 
 /// Waits, for at most a second, until the client closes: closing a socket with unread bytes causes a reset (RFC 1122 section
 /// 4.2.2.13), which could overtake what was sent.
-pub async fn linger(stream: &TcpStream) {
+pub async fn linger(stream: &mut AcceptedStream) {
+    let Ok(stream) = stream.watched() else { return };
     let deadline = Instant::now() + LINGER;
     // Chromium never reads the alert if the stream ends before it has sent its request, so the end is delayed. Most clients
     // close as soon as they have read the alert.
@@ -196,9 +196,9 @@ async fn drain(stream: &TcpStream, left: &mut usize) -> io::Result<()> {
 
 /// Throws away what has come and was not read, [`PEEK_MAX`] bytes of it at most: the close of a socket with unread bytes is a
 /// reset, which overtakes what was sent. For a socket that is to be closed without waiting for its client.
-pub fn take_unread(stream: &TcpStream) {
+pub fn take_unread(stream: &AcceptedStream) {
     // There need not be any.
-    let _ = remove(stream, PEEK_MAX);
+    let _ = stream.socket().and_then(|socket| remove(socket, PEEK_MAX));
 }
 
 /// The most bytes [`peek_until`] looks at.
@@ -224,30 +224,29 @@ thread_local! {
 /// the requested number of bytes has arrived (`SO_RCVLOWAT`), so a client that sends byte by byte costs no more than others.
 /// Not cancel-safe: the low-water mark may stay.
 pub async fn peek_until<T>(
-    stream: &TcpStream,
+    stream: &mut AcceptedStream,
     mut decide: impl FnMut(&mut [u8]) -> Peeked<T>,
 ) -> io::Result<Option<T>> {
-    let mut mark = 1;
+    let (mut mark, mut ended) = (1, false);
     let answer = loop {
-        let ready = stream.ready(Interest::READABLE).await?;
-        let look = stream.try_io(Interest::READABLE, || {
+        let look = stream.try_reading(|socket| {
             PEEK_BUFFER.with_borrow_mut(|buffer| {
                 buffer.resize(PEEK_MAX, 0);
-                let length = peek(stream, buffer)?;
+                let length = peek(socket, buffer)?;
                 let Some(bytes) = buffer.get_mut(..length).filter(|bytes| !bytes.is_empty()) else {
                     return Ok(None);
                 };
                 match decide(bytes) {
                     Peeked::Done(answer) => Ok(Some(answer)),
                     // The stream has ended, so the missing bytes cannot arrive.
-                    Peeked::NeedsBytes(_) if ready.is_read_closed() => Ok(None),
+                    Peeked::NeedsBytes(_) if ended => Ok(None),
                     Peeked::NeedsBytes(total) => {
                         let wanted = total.clamp(length + 1, PEEK_MAX);
                         // Set only if it differs: setting the mark wakes the task if the kernel counts enough bytes, and it
                         // counts those behind an urgent byte (tcp(7), MSG_OOB), which a peek never reaches. A client could
                         // cause an endless loop.
                         if wanted != mark {
-                            set_receive_low_water_mark(stream, wanted)?;
+                            set_receive_low_water_mark(socket, wanted)?;
                             mark = wanted;
                         }
                         // A peek leaves the socket readable, so tokio's readiness must be cleared.
@@ -260,29 +259,30 @@ pub async fn peek_until<T>(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             other => break other?,
         }
+        ended = stream.readable().await?.is_read_closed();
     };
     if mark > 1 {
-        set_receive_low_water_mark(stream, 1)?;
+        set_receive_low_water_mark(stream.socket()?, 1)?;
     }
     Ok(answer)
 }
 
 /// Removes `length` bytes that were peeked at from the socket.
-pub fn discard(stream: &TcpStream, length: usize) -> io::Result<()> {
+pub fn discard(stream: &AcceptedStream, length: usize) -> io::Result<()> {
     let mut left = length;
     while left > 0 {
-        left -= remove(stream, left)?.min(left);
+        left -= remove(stream.socket()?, left)?.min(left);
     }
     Ok(())
 }
 
 /// Removes at most `most` bytes from the socket and returns how many. The end of the stream is an error.
-fn remove(stream: &TcpStream, most: usize) -> io::Result<usize> {
+fn remove(socket: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     PEEK_BUFFER.with_borrow_mut(|buffer| {
         buffer.resize(PEEK_MAX, 0);
         let space = buffer.get_mut(..most.min(PEEK_MAX)).unwrap_or_default();
         // MSG_TRUNC: TCP discards the bytes without copying them (tcp(7)).
-        match rustix::net::recv(stream, space, RecvFlags::DONTWAIT | RecvFlags::TRUNC)? {
+        match rustix::net::recv(socket, space, RecvFlags::DONTWAIT | RecvFlags::TRUNC)? {
             (_, 0) => Err(io::ErrorKind::UnexpectedEof.into()),
             (_, taken) => Ok(taken),
         }
@@ -291,39 +291,10 @@ fn remove(stream: &TcpStream, most: usize) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use tokio::net::TcpListener;
+    use std::io::{Read, Write};
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
-
-    #[tokio::test]
-    async fn short_read_clears_the_readiness() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let mut peer = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
-        let (stream, _) = listener.accept().await.expect("a connection");
-        let mut buffer = Vec::with_capacity(10);
-        let more = |bytes: &[u8], peer: &mut std::net::TcpStream| peer.write_all(bytes).expect("sent");
-
-        more(b"hello", &mut peer);
-        stream.readable().await.expect("bytes");
-        assert_eq!(read(&stream, &mut buffer).expect("bytes"), 5);
-        // tokio has not been notified of these bytes, so only a system call would find them.
-        more(b", you", &mut peer);
-        let error = read(&stream, &mut buffer).expect_err("no system call is made");
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-
-        // A full read does not clear the readiness, and the end is not missed.
-        stream.readable().await.expect("bytes");
-        more(b"!", &mut peer);
-        assert_eq!(read(&stream, &mut buffer).expect("bytes"), 5);
-        assert_eq!(buffer, b"hello, you");
-        buffer.clear();
-        assert_eq!(read(&stream, &mut buffer).expect("bytes"), 1);
-        drop(peer);
-        stream.readable().await.expect("the end");
-        assert_eq!(read(&stream, &mut buffer).expect("the end"), 0);
-    }
 
     /// Whether a listener has the connection as soon as `connect` returns, before anything is sent. `None` if that took so long
     /// that it says nothing.
@@ -362,5 +333,49 @@ mod tests {
             let error = connect(address, data_follows).await.expect_err("it is closed");
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         }
+    }
+
+    /// Without a runtime nothing can be registered with epoll.
+    #[test]
+    fn bytes_that_are_there_need_no_registration() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        peer.write_all(b"hello").expect("sent");
+        let (stream, _) = listener.accept().expect("a connection");
+        while stream.peek(&mut [0; 8]).expect("bytes") < 5 {}
+        stream.set_nonblocking(true).expect("an option");
+        let mut stream = AcceptedStream::from(stream);
+        {
+            let looked = std::pin::pin!(peek_until(&mut stream, |bytes| Peeked::Done(bytes.len())));
+            let polled = looked.poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(polled, Poll::Ready(Ok(Some(5)))), "{polled:?}");
+        }
+        assert_eq!(send_answer(&stream, 5, b"bye").expect("sent"), Farewell::Shutdown);
+        peer.set_nonblocking(true).expect("an option");
+        assert_eq!(peer.read(&mut [0; 8]).expect_err("it waits").kind(), io::ErrorKind::WouldBlock);
+        // The client may have sent more by now.
+        peer.write_all(b"more").expect("sent");
+        shutdown_and_close(stream);
+        peer.set_nonblocking(false).expect("an option");
+        let mut answer = Vec::new();
+        peer.read_to_end(&mut answer).expect("the end");
+        assert_eq!(answer, b"bye");
+    }
+
+    #[tokio::test]
+    async fn last_bytes_leave_with_the_shutdown() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let stream = connect(listener.local_addr().expect("an address"), false).await.expect("a connection");
+        let (mut peer, _) = listener.accept().expect("a connection");
+        peer.set_nonblocking(true).expect("an option");
+        let buffers = [IoSlice::new(b"by"), IoSlice::new(b""), IoSlice::new(b"e")];
+        assert_eq!(try_write_before_shutdown(&stream, &buffers).expect("sent"), 3);
+        // On the loopback interface, what was sent is there when the call returns.
+        let error = peer.read(&mut [0; 8]).expect_err("it waits");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        SockRef::from(&stream).shutdown(Shutdown::Write).expect("an open socket");
+        let mut last = Vec::new();
+        peer.read_to_end(&mut last).expect("the end");
+        assert_eq!(last, b"bye");
     }
 }

@@ -63,7 +63,8 @@ async fn connection_without_a_verdict_is_rejected_as_internal() {
         let _client = TcpStream::connect(address).await.expect("a client");
         let (stream, peer) = socket.accept().await.expect("a connection");
         let listener = Arc::new(config.listeners[0].clone());
-        let mut record = ConnectionLog::open(&gate, &Accepted { stream, peer, listener, at: Instant::now() });
+        let mut record =
+            ConnectionLog::open(&gate, &Accepted { stream: stream.into(), peer, listener, at: Instant::now() });
         if routed {
             let name = ServerName::from_client_hello("mail.home.example");
             record.routed(gate.snapshot.load().routes.find(Some(&name)).expect("the route"));
@@ -116,7 +117,8 @@ async fn reason_that_a_route_lacks_is_counted_without_route() {
     let _client = TcpStream::connect(socket.local_addr().expect("an address")).await.expect("a client");
     let (stream, peer) = socket.accept().await.expect("a connection");
     let listener = Arc::new(config.listeners[0].clone());
-    let mut record = ConnectionLog::open(&gate, &Accepted { stream, peer, listener, at: Instant::now() });
+    let mut record =
+        ConnectionLog::open(&gate, &Accepted { stream: stream.into(), peer, listener, at: Instant::now() });
     let name = ServerName::from_client_hello("mail.home.example");
     record.routed(gate.snapshot.load().routes.find(Some(&name)).expect("the route"));
     record.rejected(&Rejection::silent(Cause::Malformed(HelloFault::Truncated)));

@@ -13,6 +13,7 @@ use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
 use crate::relay::buffers::{Buffer, Size};
 use crate::relay::{End, ROUNDS_MAX, client_reset};
+use crate::sys::socket::try_write_before_shutdown;
 use crate::tls::record::{PLAINTEXT_MAX, Session};
 
 /// From the backend to the client.
@@ -53,7 +54,8 @@ impl TlsCopy {
 
     fn poll_write_client(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         loop {
-            match self.send() {
+            // Once the backend has ended, the end of our stream is all that follows.
+            match self.send(self.down.ended) {
                 Ok(()) => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready!(self.client.poll_write_ready(cx)).map_err(client_reset)?;
@@ -68,14 +70,17 @@ impl TlsCopy {
         }
     }
 
-    /// Sends what is sealed, as much as the socket accepts at once.
-    pub(super) fn send(&mut self) -> io::Result<()> {
+    /// Sends what is sealed, as much as the socket accepts at once. `last` if a shutdown follows.
+    pub(super) fn send(&mut self, last: bool) -> io::Result<()> {
         let Self { client, session, down, control, unsent, moved, .. } = self;
         let sealed = down.buffer.as_ref().and_then(|buffer| buffer.get(down.sealed.clone())).unwrap_or_default();
-        let mut written = if unsent.is_empty() && control.is_empty() {
+        let buffers = [IoSlice::new(unsent), IoSlice::new(sealed), IoSlice::new(control)];
+        let mut written = if last {
+            try_write_before_shutdown(client, &buffers)?
+        } else if unsent.is_empty() && control.is_empty() {
             client.try_write(sealed)?
         } else {
-            client.try_write_vectored(&[IoSlice::new(unsent), IoSlice::new(sealed), IoSlice::new(control)])?
+            client.try_write_vectored(&buffers)?
         };
         if !unsent.is_empty() {
             let taken = written.min(unsent.len());

@@ -77,7 +77,7 @@ impl TlsCopy {
     /// Sends what the socket accepts at once and shuts it down. What the client has sent meanwhile is read first: closing a
     /// socket with unread bytes causes a reset, which could overtake what was sent.
     fn close_client(&mut self) {
-        if !self.down.shut && self.send().is_ok() {
+        if !self.down.shut && self.send(true).is_ok() {
             let _ = SockRef::from(&self.client).shutdown(Shutdown::Write);
         }
         let mut sink = [0; 4096];

@@ -103,6 +103,14 @@ pub struct Pending {
     pub unsent: Vec<u8>,
 }
 
+impl Pending {
+    /// Whether a record of the client's is there as a whole. Most likely it is payload.
+    pub fn has_record(&self) -> bool {
+        let Some(&[_, _, _, high, low]) = self.received.first_chunk() else { return false };
+        self.received.len() >= HEADER + usize::from(u16::from_be_bytes([high, low]))
+    }
+}
+
 /// An established session: the keys of both directions and rustls' key schedule.
 pub struct Session {
     seal: TrafficKey,

@@ -246,3 +246,16 @@ fn mutated_records_never_panic() {
         }
     }
 }
+
+#[test]
+fn pending_record_is_seen_when_it_is_whole() {
+    let record = [23, 3, 3, 0, 2, 7, 7];
+    for length in 0..record.len() {
+        let pending = Pending { received: record[..length].to_vec(), ..Pending::default() };
+        assert!(!pending.has_record(), "{length}");
+    }
+    for behind in [&[][..], &[23, 3]] {
+        let pending = Pending { received: [&record[..], behind].concat(), ..Pending::default() };
+        assert!(pending.has_record(), "{behind:?}");
+    }
+}
