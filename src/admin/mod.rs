@@ -9,6 +9,7 @@ mod responder;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -47,6 +48,7 @@ pub(crate) struct Monitored {
 #[derive(Debug)]
 pub(crate) struct Admin {
     address: SocketAddr,
+    socket: OwnedFd,
     start: Option<oneshot::Sender<CancellationToken>>,
     end: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -59,7 +61,13 @@ impl Admin {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        Self::on(socket, gate, connections)
+    }
+
+    /// The same with a socket that listens already.
+    pub(crate) fn on(socket: Socket, gate: Monitored, connections: usize) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        let duplicate = socket.try_clone()?.into();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _context = runtime.enter();
@@ -77,7 +85,12 @@ impl Admin {
                 serve(listener, connections, Arc::new(Responder::new(address, gate, stop))).await;
             }));
         })?;
-        Ok(Self { address, start: Some(start), end, thread: Some(thread) })
+        Ok(Self { address, socket: duplicate, start: Some(start), end, thread: Some(thread) })
+    }
+
+    /// Its socket, for a process that answers there as well.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// The bound address.
