@@ -9,7 +9,7 @@ mod responder;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -48,7 +48,7 @@ pub(crate) struct Monitored {
 #[derive(Debug)]
 pub(crate) struct Admin {
     address: SocketAddr,
-    socket: OwnedFd,
+    socket: Option<OwnedFd>,
     start: Option<oneshot::Sender<CancellationToken>>,
     end: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -80,17 +80,17 @@ impl Admin {
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             // A lower priority is no condition for answering.
             let _ = setpriority_process(None, NICE);
-            runtime.block_on(ended.run_until_cancelled(async move {
-                let Ok(stop) = started.await else { return };
-                serve(listener, connections, Arc::new(Responder::new(address, gate, stop))).await;
-            }));
+            runtime.block_on(async move {
+                let Some(Ok(stop)) = ended.run_until_cancelled(started).await else { return };
+                serve(listener, connections, Arc::new(Responder::new(address, gate, stop)), ended).await;
+            });
         })?;
-        Ok(Self { address, socket: duplicate, start: Some(start), end, thread: Some(thread) })
+        Ok(Self { address, socket: Some(duplicate), start: Some(start), end, thread: Some(thread) })
     }
 
-    /// Its socket, for a process that answers there as well.
-    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    /// Another descriptor of its socket, for a process that answers there as well. It can be taken once.
+    pub(crate) const fn take_socket(&mut self) -> Option<OwnedFd> {
+        self.socket.take()
     }
 
     /// The bound address.
@@ -114,15 +114,18 @@ impl Drop for Admin {
     }
 }
 
-async fn serve(listener: TcpListener, connections: usize, responder: Arc<Responder>) {
-    let connections = serve_connections(listener, connections, |stream, _, load| {
+async fn serve(listener: TcpListener, connections: usize, responder: Arc<Responder>, ended: CancellationToken) {
+    let connections = serve_connections(listener, connections, &ended, |stream, _, load| {
         let responder = Arc::clone(&responder);
         Some(async move {
             // An interrupted request is the client's business.
             let _ = timeout(TIMEOUT, serve_one(stream, responder, load)).await;
         })
     });
-    tokio::join!(connections, responder.record_history());
+    tokio::select! {
+        () = connections => {}
+        () = responder.record_history() => {}
+    }
 }
 
 async fn serve_one(stream: TcpStream, responder: Arc<Responder>, load: Load) -> Result<(), hyper::Error> {

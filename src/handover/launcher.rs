@@ -307,11 +307,15 @@ impl Running {
     }
 }
 
-/// The last error in a text of several lines, or its last line.
+/// The last error in a text of several lines, else its last line: each with the lines behind it that are indented.
 fn last_error(text: &str) -> Option<String> {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let begin = lines.iter().rposition(|line| line.starts_with("error:")).unwrap_or(lines.len().saturating_sub(1));
-    let error = lines.get(begin..).unwrap_or_default().join("; ");
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = |is: fn(&str) -> bool| lines.iter().rposition(|line| is(line));
+    let begin = last(|line| line.starts_with("error:"))
+        .or_else(|| last(|line| line.contains("panicked at")))
+        .or_else(|| last(|line| !line.starts_with(' ')))
+        .unwrap_or_default();
+    let error = lines.get(begin..).unwrap_or_default().iter().map(|line| line.trim()).collect::<Vec<_>>().join("; ");
     // Room for the rest of the message.
     let error: String = error.chars().take(1024).collect();
     (!error.is_empty()).then_some(error)
@@ -325,7 +329,10 @@ mod tests {
     fn last_error_is_the_last_block_that_says_error() {
         let text = "warning: a\nerror: old\nerror: cannot listen\n  choose another port\n\n";
         assert_eq!(last_error(text).as_deref(), Some("error: cannot listen; choose another port"));
-        assert_eq!(last_error("a\nthread 'main' panicked\n").as_deref(), Some("thread 'main' panicked"));
+        let panic = "thread 'main' panicked at a.rs:\nfault\nnote: run\n";
+        assert_eq!(last_error(panic).as_deref(), Some("thread 'main' panicked at a.rs:; fault; note: run"));
+        let mistake = "1 mistake in the configuration:\n\na.toml:1: nonsense\n  unknown key\n  fix: remove it\n\n";
+        assert_eq!(last_error(mistake).as_deref(), Some("a.toml:1: nonsense; unknown key; fix: remove it"));
         assert_eq!(last_error(" \n"), None);
     }
 }

@@ -13,6 +13,7 @@ use super::accept::accept_on_current_listeners;
 use super::service_manager::{Heartbeat, Message, report, tell};
 use super::upgrade::{Replaceable, Replaced};
 use super::{Server, Stopped, retired, successor};
+use crate::admin::Admin;
 use crate::gate::Gate;
 use crate::model::close::CloseReason;
 use crate::relay::Order;
@@ -78,7 +79,8 @@ impl Server {
         tell(Message::Ready).await;
 
         let mut replaceable = Replaceable::new(Arc::clone(&context), launcher);
-        (replaceable.metrics, replaceable.control) = (admin.as_ref().zip(admin_configured), socket);
+        replaceable.metrics = admin_configured.zip(admin.as_mut().and_then(Admin::take_socket));
+        replaceable.control = socket;
         let replaced = loop {
             let request = tokio::select! {
                 biased;
@@ -106,12 +108,12 @@ impl Server {
                 file.belongs_to_this_process(false);
             }
             closed.cancel();
+            // Joins a thread, when the requests that it has accepted are answered.
+            let admin = tokio::task::spawn_blocking(move || drop(admin));
             let Replaced { channel, until, answer } = proven.commit(&context).await;
-            drop(replaceable);
+            let _ = admin.await;
             let _ = request.send(Ok(answer));
-            drop(upgrades);
-            // Joins a thread.
-            let _ = tokio::task::spawn_blocking(move || drop(admin)).await;
+            drop((replaceable, upgrades));
             let stopped = retired::run(&context, channel, connections, until, now).await;
             drop(running);
             return stopped;

@@ -15,7 +15,6 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
 
 use super::service_manager::{Message, tell};
-use crate::admin::Admin;
 use crate::admission::penalties;
 use crate::config::checked::{Config, NewerList};
 use crate::control::earlier::{MAX, exchange};
@@ -36,11 +35,11 @@ const END_TIMEOUT: Duration = Duration::from_secs(3);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a new process needs of this one.
-pub(super) struct Replaceable<'a> {
+pub(super) struct Replaceable {
     context: Arc<Context>,
     launcher: Result<Connected, Unavailable>,
     /// The listener of the metrics, and its address in the configuration.
-    pub(super) metrics: Option<(&'a Admin, SocketAddr)>,
+    pub(super) metrics: Option<(SocketAddr, OwnedFd)>,
     pub(super) control: Option<(PathBuf, OwnedFd)>,
 }
 
@@ -64,7 +63,7 @@ pub(super) struct Replaced {
     pub(super) answer: Upgraded,
 }
 
-impl<'a> Replaceable<'a> {
+impl Replaceable {
     pub(super) fn new(context: Arc<Context>, launcher: Result<Launcher, Unavailable>) -> Self {
         let connected = launcher.and_then(|launcher| launcher.connect().map_err(Unavailable::from));
         Self { context, launcher: connected, metrics: None, control: None }
@@ -87,7 +86,7 @@ impl<'a> Replaceable<'a> {
         let channel = Channel::new(near).map_err(failed)?;
         let config = Arc::clone(&self.context.reloader.current().borrow().config);
         let mut launched = launcher.launch(far).await.map_err(|error| error.to_string())?;
-        let sockets = Sockets { context: &self.context, metrics: self.metrics, control: self.control.as_ref() };
+        let sockets = Sockets { context: &self.context, metrics: self.metrics.as_ref(), control: self.control.as_ref() };
         let outcome = tokio::select! {
             outcome = sockets.hand_over(&channel) => outcome,
             ended = launched.ended() => return Err(ended_early(ended)),
@@ -119,7 +118,7 @@ fn ended_early(ended: Result<String, LaunchError>) -> String {
 /// The sockets of this process.
 struct Sockets<'a> {
     context: &'a Context,
-    metrics: Option<(&'a Admin, SocketAddr)>,
+    metrics: Option<&'a (SocketAddr, OwnedFd)>,
     control: Option<&'a (PathBuf, OwnedFd)>,
 }
 
@@ -160,8 +159,8 @@ impl Sockets<'_> {
             let message = ToSuccessor::Listener { name, address, passed: listener.is_passed() };
             channel.send(&message, Some(listener.socket())).await?;
         }
-        if let Some((admin, address)) = self.metrics {
-            channel.send(&ToSuccessor::Metrics { address }, Some(admin.socket())).await?;
+        if let Some((address, socket)) = self.metrics {
+            channel.send(&ToSuccessor::Metrics { address: *address }, Some(socket.as_fd())).await?;
         }
         if let Some((path, socket)) = self.control {
             channel.send(&ToSuccessor::Control { path: path.clone() }, Some(socket.as_fd())).await?;
