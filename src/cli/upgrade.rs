@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::control_args::ControlArgs;
 use super::{exit, failed};
-use crate::control::client::{UpgradeError, upgrade};
 use crate::control::Upgraded;
+use crate::control::client::{UpgradeError, upgrade};
 use crate::model::text::counted;
 
 /// The options of `doorward upgrade`.

@@ -1,15 +1,16 @@
 //! What the gate answers, from its own state.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::server::StaticFacts;
 use super::{
-    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, REFUSALS_MAX, Refusal, Reloaded,
-    RouteInForce, RouteStatus, SESSIONS_MAX, Session, Sessions, Status, Why,
+    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, REFUSALS_MAX, Refusal,
+    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, Session, Sessions, Status, Why,
 };
+use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
 use crate::explain::moment;
 use crate::explain::recent::Wanted;
@@ -21,6 +22,26 @@ use crate::sessions::selector::SessionSelector;
 
 /// The most errors in an answer.
 const ERRORS_MAX: usize = 1000;
+
+/// What a status answer says and does not change while the gate runs.
+#[derive(Debug)]
+pub(crate) struct StaticFacts {
+    config: PathBuf,
+    pub(crate) since: OffsetDateTime,
+    metrics: Option<String>,
+}
+
+impl StaticFacts {
+    /// Of a gate that starts now with this configuration.
+    pub(crate) fn of(config: &Config, metrics: Option<SocketAddr>) -> Self {
+        Self {
+            // Absolute: the client may have another working directory.
+            config: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
+            since: OffsetDateTime::now_utc(),
+            metrics: metrics.map(|address| address.to_string()),
+        }
+    }
+}
 
 pub(super) fn reloaded(result: Result<reload::Reloaded, reload::Refused>) -> Answer {
     match result {

@@ -99,7 +99,10 @@ impl EarlierProcesses {
     /// How many sessions they serve, as far as they answer.
     pub(crate) async fn sessions(&self) -> usize {
         let answers = self.ask(&Request::Status, &[]).await;
-        answers.iter().map(|(_, answer)| if let Ok(Answer::Status(status)) = answer { status.sessions } else { 0 }).sum()
+        answers
+            .iter()
+            .map(|(_, answer)| if let Ok(Answer::Status(status)) = answer { status.sessions } else { 0 })
+            .sum()
     }
 
     /// Has them load their configuration. Their log lines say what they have cut.

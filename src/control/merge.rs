@@ -33,7 +33,9 @@ pub(super) fn merged(own: Answer, others: Vec<EarlierAnswer>) -> Answer {
                 match answer {
                     // A route without one is not concerned.
                     Ok(Answer::InForce(theirs)) => {
-                        in_force.routes.extend(theirs.routes.into_iter().filter(|route| route.verifies && route.trusts));
+                        in_force
+                            .routes
+                            .extend(theirs.routes.into_iter().filter(|route| route.verifies && route.trusts));
                     }
                     answer => return Answer::Error(words(&process, &answer, "what is in force there is not known")),
                 }

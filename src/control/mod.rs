@@ -13,8 +13,8 @@ pub(crate) mod upgrades;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::answers::rfc3339;
-pub(crate) use self::server::{Context, Control, StaticFacts};
+pub(crate) use self::answers::{StaticFacts, rfc3339};
+pub(crate) use self::server::{Context, Control};
 pub use self::socket::BindError;
 pub(crate) use self::socket::Permitted;
 pub use crate::explain::certificate::Certificate;

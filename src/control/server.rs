@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,12 +16,12 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::answers::StaticFacts;
 use super::earlier::EarlierProcesses;
 use super::merge::merged;
 use super::socket::{self, BindError, Permitted, SocketFile};
 use super::upgrades::Upgrades;
 use super::{AUTHORITY_MAX, Answer, LIST_MAX, ListTaken, NOT_UNDERSTOOD, REQUEST_MAX, Request, answers};
-use crate::config::checked::Config;
 use crate::gate::Gate;
 use crate::reload::{Reloader, Trigger};
 use crate::sessions::review::Reviewed;
@@ -39,26 +38,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a reload. It goes on after this timeout.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// What a status answer says and does not change while the gate runs.
-#[derive(Debug)]
-pub(crate) struct StaticFacts {
-    pub(super) config: PathBuf,
-    pub(crate) since: OffsetDateTime,
-    pub(super) metrics: Option<String>,
-}
-
-impl StaticFacts {
-    /// Of a gate that starts now with this configuration.
-    pub(crate) fn of(config: &Config, metrics: Option<SocketAddr>) -> Self {
-        Self {
-            // Absolute: the client may have another working directory.
-            config: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
-            since: OffsetDateTime::now_utc(),
-            metrics: metrics.map(|address| address.to_string()),
-        }
-    }
-}
 
 /// What answers are made of.
 #[derive(Debug)]
@@ -108,12 +87,7 @@ impl Control {
         Ok(Self::new(listener, file, path, group))
     }
 
-    fn new(
-        listener: std::os::unix::net::UnixListener,
-        file: SocketFile,
-        path: &Path,
-        group: Option<u32>,
-    ) -> Self {
+    fn new(listener: std::os::unix::net::UnixListener, file: SocketFile, path: &Path, group: Option<u32>) -> Self {
         let admitted = Admitted { user: rustix::process::geteuid().as_raw(), group };
         Self { listener, admitted, path: path.to_owned(), file: Arc::new(file) }
     }

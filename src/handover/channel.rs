@@ -74,7 +74,8 @@ impl Channel {
             if bytes.is_empty() {
                 return Ok(None);
             }
-            let message = serde_json::from_slice(&bytes).map_err(|_| io::Error::other("the message is not understood"))?;
+            let message =
+                serde_json::from_slice(&bytes).map_err(|_| io::Error::other("the message is not understood"))?;
             return Ok(Some((message, descriptor)));
         }
     }

@@ -170,7 +170,7 @@ impl Connected {
 
 impl Launched<'_> {
     /// Waits for the end of the process. Returns its exit status and its last error.
-    pub(crate) async fn ended(&mut self) -> Result<String, LaunchError> {
+    pub(crate) async fn ended(&self) -> Result<String, LaunchError> {
         match self.launcher.answer().await.map_err(LaunchError::Launcher)? {
             FromLauncher::Ended { status, error } => {
                 Ok(error.map_or_else(|| status.clone(), |error| format!("{status}: {error}")))
@@ -180,7 +180,7 @@ impl Launched<'_> {
     }
 
     /// Kills the process, and returns its last error.
-    pub(crate) async fn kill(mut self) -> Result<String, LaunchError> {
+    pub(crate) async fn kill(self) -> Result<String, LaunchError> {
         self.launcher.channel.send(&ToLauncher::Kill, None).await.map_err(LaunchError::Launcher)?;
         self.ended().await
     }

@@ -60,8 +60,7 @@ pub(crate) async fn serve_connections<Served>(
     slots: usize,
     closed: &CancellationToken,
     mut serve: impl FnMut(TcpStream, SocketAddr, Load) -> Option<Served>,
-)
-where
+) where
     Served: Future<Output = ()> + Send + 'static,
 {
     let mut slots = ConnectionSlots::new(slots);

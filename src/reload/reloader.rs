@@ -1,7 +1,6 @@
 //! The reload itself: read, build, put in force, review.
 
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +15,9 @@ use tracing::debug;
 
 use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, older_list_warning};
 use super::policy_report::{self, State};
+use super::startup::StartupSettings;
 use super::worker::Worker;
-use crate::config::checked::{Config, Control, KernelTls, Log, NewerList};
+use crate::config::checked::{Config, NewerList};
 use crate::config::file_states::Seen;
 use crate::config::in_use::InUse;
 use crate::config::revocation_lists::{Salvaged, Tightening};
@@ -77,15 +77,6 @@ pub(super) struct Inner {
     in_use: Mutex<InUse>,
     /// Another process has the listeners: see [`Reloader::retire`].
     pub(super) retired: AtomicBool,
-}
-
-/// The settings that only a start puts into effect, as they were at the start.
-#[derive(Debug)]
-struct StartupSettings {
-    kernel_tls: KernelTls,
-    metrics: Option<SocketAddr>,
-    control: Control,
-    log: Log,
 }
 
 impl Reloader {
@@ -359,32 +350,6 @@ impl Built {
             Some(bound) => Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?,
         };
         Ok(Self { config, listeners })
-    }
-}
-
-impl StartupSettings {
-    fn of(config: &Config) -> Self {
-        Self {
-            kernel_tls: config.kernel_tls,
-            metrics: config.metrics.address,
-            control: config.control.clone(),
-            log: config.log.clone(),
-        }
-    }
-
-    /// The settings of `new` that differ: sockets, and what concerns the whole process.
-    fn differences(&self, new: &Config) -> Vec<String> {
-        let mut changed = Vec::new();
-        let mut compare = |same: bool, key: &str| {
-            if !same {
-                changed.push(key.to_owned());
-            }
-        };
-        compare(self.kernel_tls == new.kernel_tls, "kernel_tls");
-        compare(self.metrics == new.metrics.address, "metrics.address");
-        compare(self.control == new.control, "control.socket");
-        compare(self.log == new.log, "[log]");
-        changed
     }
 }
 

@@ -188,7 +188,8 @@ impl Server {
         let mut bound = Listener::adopt(passed, &config.listeners).map_err(StartError::Bind)?;
         if let Some(taken) = &mut taken {
             let sockets = std::mem::take(&mut taken.listeners).into_iter();
-            let sockets = sockets.map(|TakenListener { name, address, passed, socket }| (name, address, passed, socket));
+            let sockets =
+                sockets.map(|TakenListener { name, address, passed, socket }| (name, address, passed, socket));
             bound.extend(Listener::take_over(sockets.collect(), &config.listeners).map_err(StartError::Bind)?);
         }
         let listeners = Listener::rebind(&bound, &config.listeners).map_err(StartError::Bind)?;

@@ -2,18 +2,21 @@
 
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Stopped;
-use super::running::cut_all;
 use super::upgrade::send_text;
 use crate::control::Context;
+use crate::gate::Gate;
 use crate::handover::{Channel, ToPredecessor, ToSuccessor};
+use crate::model::close::CloseReason;
+use crate::relay::Order;
 use crate::reload::TaskThread;
 
 /// Waits until all connections have ended, and cuts the rest at `until` or when `now` is cancelled. Meanwhile the new process
@@ -61,6 +64,13 @@ pub(super) async fn run(
     let _ = send_text(&channel, &ToSuccessor::Final, &context.gate.metrics.render()).await;
     drop((thread, task));
     Stopped { cut }
+}
+
+/// Cuts every session.
+pub(super) async fn cut_all(gate: &Gate, connections: &TaskTracker) {
+    gate.sessions.end_all(&Order { reason: CloseReason::DrainDeadline, cause: None, at: Instant::now() });
+    // Each session ends when its task runs next.
+    let _ = timeout(Duration::from_secs(5), connections.wait()).await;
 }
 
 /// Answers requests until the other process has ended.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,8 +15,6 @@ use super::upgrade::{Replaceable, Replaced};
 use super::{Server, Stopped, retired, successor};
 use crate::admin::Admin;
 use crate::gate::Gate;
-use crate::model::close::CloseReason;
-use crate::relay::Order;
 use crate::reload::watch::watch;
 use crate::telemetry::log::Event;
 
@@ -132,7 +130,7 @@ impl Server {
         let mut cut = 0;
         if !matches!(ended, Some(Ok(_))) {
             cut = connections.len() + context.earlier.sessions().await;
-            cut_all(gate, &connections).await;
+            retired::cut_all(gate, &connections).await;
         }
         // Last: the control socket answers until here. Its file is removed with it.
         for task in running {
@@ -140,13 +138,6 @@ impl Server {
         }
         Stopped { cut }
     }
-}
-
-/// Cuts every session.
-pub(super) async fn cut_all(gate: &Gate, connections: &TaskTracker) {
-    gate.sessions.end_all(&Order { reason: CloseReason::DrainDeadline, cause: None, at: Instant::now() });
-    // Each session ends when its task runs next.
-    let _ = timeout(Duration::from_secs(5), connections.wait()).await;
 }
 
 async fn tidy(gate: Arc<Gate>) {

@@ -29,7 +29,8 @@ pub(super) fn explained(error: StartError, file: &Path, control: &ControlSocket)
 
 /// The process of the gate that runs with the configuration `file`.
 fn running(file: &Path, control: &ControlSocket) -> Option<u32> {
-    let same = |other: &str| file.canonicalize().ok().is_some_and(|file| Path::new(other).canonicalize().ok() == Some(file));
+    let same =
+        |other: &str| file.canonicalize().ok().is_some_and(|file| Path::new(other).canonicalize().ok() == Some(file));
     let answering = control.places().into_iter().find_map(|socket| match ask(&socket, &Request::Status) {
         Ok(Answer::Status(status)) if same(&status.config) => Some(status.pid),
         _ => None,

@@ -20,8 +20,8 @@ use crate::config::checked::{Config, NewerList};
 use crate::control::earlier::{MAX, exchange};
 use crate::control::{Answer, Context, Request, Upgraded, rfc3339};
 use crate::handover::{
-    Channel, Connected, LaunchError, Launched, Launcher, Penalty, Process, State, ToPredecessor, ToSuccessor, Unavailable,
-    pair,
+    Channel, Connected, LaunchError, Launched, Launcher, Penalty, Process, State, ToPredecessor, ToSuccessor,
+    Unavailable, pair,
 };
 use crate::telemetry::log::Event;
 
@@ -85,8 +85,9 @@ impl Replaceable {
         let (near, far) = pair().map_err(failed)?;
         let channel = Channel::new(near).map_err(failed)?;
         let config = Arc::clone(&self.context.reloader.current().borrow().config);
-        let mut launched = launcher.launch(far).await.map_err(|error| error.to_string())?;
-        let sockets = Sockets { context: &self.context, metrics: self.metrics.as_ref(), control: self.control.as_ref() };
+        let launched = launcher.launch(far).await.map_err(|error| error.to_string())?;
+        let sockets =
+            Sockets { context: &self.context, metrics: self.metrics.as_ref(), control: self.control.as_ref() };
         let outcome = tokio::select! {
             outcome = sockets.hand_over(&channel) => outcome,
             ended = launched.ended() => return Err(ended_early(ended)),
@@ -135,8 +136,9 @@ impl Sockets<'_> {
             }
         };
         let seconds = READY_TIMEOUT.as_secs();
-        let version =
-            timeout(READY_TIMEOUT, ready).await.map_err(late(format!("it was not ready within {seconds} seconds")))??;
+        let version = timeout(READY_TIMEOUT, ready)
+            .await
+            .map_err(late(format!("it was not ready within {seconds} seconds")))??;
         let serving = async {
             let lists = self.context.reloader.received();
             hand_over_lists(channel, &lists).await?;
@@ -231,20 +233,16 @@ impl Proven<'_> {
             sessions_kept: sessions,
             until: until.clone(),
         });
-        let answer = Upgraded {
-            pid,
-            version,
-            earlier_pid: process.pid,
-            earlier_sessions: sessions,
-            earlier_until: until,
-        };
+        let answer =
+            Upgraded { pid, version, earlier_pid: process.pid, earlier_sessions: sessions, earlier_until: until };
         // If the new process ends meanwhile, these fail, and this one notices that when it serves it.
         for earlier in context.earlier.hand_over() {
             let message = ToSuccessor::Earlier(earlier.process.clone());
             let _ = channel.send(&message, Some(earlier.channel().as_fd())).await;
         }
         let since: Vec<_> = context.reloader.received();
-        let new: Vec<_> = since.into_iter().filter(|list| !lists.iter().any(|other| Arc::ptr_eq(list, other))).collect();
+        let new: Vec<_> =
+            since.into_iter().filter(|list| !lists.iter().any(|other| Arc::ptr_eq(list, other))).collect();
         let _ = hand_over_lists(&channel, &new).await;
         let ended = gate.metrics.take_earlier();
         let counters = serde_json::to_string(&[gate.metrics.render(), ended]).unwrap_or_default();

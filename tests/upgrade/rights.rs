@@ -5,10 +5,10 @@ use std::sync::Arc;
 use doorward::control::RouteInForce;
 use doorward::control::client::{in_force, take_list};
 use rcgen::{CertificateRevocationListParams, SerialNumber};
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{Client, client};
 use crate::common::backend::Backend;

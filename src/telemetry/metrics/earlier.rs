@@ -32,7 +32,7 @@ struct Family {
 impl EarlierCounts {
     /// A process that runs has counted so much by now.
     pub(super) fn count(&mut self, process: u32, text: &str) {
-        self.running.insert(process, read(text, |name, kind| counts(name, kind)));
+        self.running.insert(process, read(text, counts));
     }
 
     /// A process has ended, with these counters; `None` if it could not say: then those that it had last.
