@@ -29,6 +29,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 const LIST_TIMEOUT: Duration = Duration::from_secs(50);
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// For an answer that says no more than that a process is not stuck.
+const ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long the end of a process is waited for that does not answer.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -201,6 +204,14 @@ impl Earlier {
             Request::TakeList { .. } => LIST_TIMEOUT,
             _ => ANSWER_TIMEOUT,
         };
+        if within > ANSWER_TIMEOUT {
+            // While it works on such a request it answers others. One that is stuck is not waited for as long.
+            self.ask_within(ALIVE_TIMEOUT, &Request::Status, &[]).await?;
+        }
+        self.ask_within(within, request, payload).await
+    }
+
+    async fn ask_within(&self, within: Duration, request: &Request, payload: &[&[u8]]) -> io::Result<Answer> {
         timeout(within, async {
             let (stream, theirs) = UnixStream::pair()?;
             self.channel.send(&ToPredecessor::Request, Some(theirs.as_fd())).await?;

@@ -24,8 +24,8 @@ const COMMAND: &str = "launcher";
 /// How much of what a process has written to stderr is kept.
 const KEPT: usize = 8 * 1024;
 
-/// How long the rest of its stderr is waited for after its end.
-const REST_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the rest of its stderr is waited for after its end, and the end of the launcher.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the service manager says to one process and not to another.
 const OF_ONE_PROCESS: [&str; 4] = ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_PID"];
@@ -189,7 +189,7 @@ impl Launched<'_> {
     pub(crate) async fn release(self) {
         let _ = self.launcher.channel.send(&ToLauncher::Release, None).await;
         if let Some(mut child) = self.launcher.child.take() {
-            let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+            let _ = timeout(END_TIMEOUT, tokio::task::spawn_blocking(move || child.wait())).await;
         }
     }
 }
@@ -302,7 +302,7 @@ impl Running {
     }
 
     async fn last_error(self) -> Option<String> {
-        let _ = timeout(REST_TIMEOUT, self.all_written).await;
+        let _ = timeout(END_TIMEOUT, self.all_written).await;
         last_error(&String::from_utf8_lossy(&self.written.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 }

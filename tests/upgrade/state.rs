@@ -52,6 +52,8 @@ fn counters_and_open_connections_of_all_processes_are_on_metrics() {
             assert_eq!(metrics.sum(name, &[]), f64::from(round), "{name}");
         }
     }
+    let (_, page) = gate.get("/");
+    assert!(page.contains("3 more connections with a process that an upgrade has left"), "{page}");
     drop(sessions.remove(0));
     gate.wait_metric("doorward_connections_closed_total", &[], 1.0);
     gate.wait_metric("doorward_connections_active", &[], 2.0);
@@ -92,6 +94,29 @@ fn banned_source_is_banned_after_an_upgrade() {
     wait_until("it is banned there", || banned(before + 1).then_some(()));
     // Others are not.
     Client::admitted(gate.address(), &device, NAS).unwrap();
+    gate.end_after_upgrades();
+}
+
+#[test]
+fn fifth_process_is_refused_until_an_earlier_one_has_ended() {
+    let pki = TestPki::new();
+    let backend = Backend::echo();
+    let device = client(&pki, Some(&pki.client("alice-phone")));
+    let gate = Gate::start(&config(&House::new(&pki).route("nas", backend.address())));
+    let mut sessions = Vec::new();
+    for _ in 0..4 {
+        sessions.push(Client::admitted(gate.address(), &device, NAS).unwrap());
+        upgrade(&gate);
+    }
+    let refused = gate.ask(&["upgrade"]).failure();
+    assert_eq!(refused.status.code(), Some(4));
+    assert!(refused.stderr.contains("4 processes of earlier upgrades"), "{refused}");
+    sessions.iter().for_each(|session| session.ping().unwrap());
+    drop(sessions.remove(1));
+    wait_for_earlier(&gate, 3);
+    upgrade(&gate);
+    drop(sessions);
+    wait_for_earlier(&gate, 0);
     gate.end_after_upgrades();
 }
 

@@ -43,6 +43,15 @@ impl EarlierCounts {
         add(&mut self.ended, &last);
     }
 
+    /// How many connections are open in those that run.
+    pub(super) fn active(&self) -> u64 {
+        let families = self.running.values().filter_map(|series| series.get(names::CONNECTIONS_ACTIVE));
+        let active: f64 = families.flat_map(|family| family.values.values()).sum();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of connections")]
+        let active = active as u64;
+        active
+    }
+
     /// Takes all of it, for another process that answers from now on.
     pub(super) fn take(&mut self) -> String {
         let mut text = String::new();
@@ -168,7 +177,7 @@ mod tests {
         others.count(7, &text(10, 20, 30));
         others.count(8, &text(100, 200, 300));
         others.count(8, &text(101, 199, 300));
-        assert_eq!(others.added_to(text(1, 2, 3)), text(112, 221, 3));
+        assert_eq!((others.added_to(text(1, 2, 3)), others.active()), (text(112, 221, 3), 219));
         // One ends in order; the other is killed with sessions open.
         others.end(7, Some(&text(30, 0, 30)));
         assert_eq!(others.added_to(text(1, 2, 3)), text(132, 201, 3));

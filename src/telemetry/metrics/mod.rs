@@ -264,6 +264,11 @@ impl Metrics {
         self.earlier().end(process, counters);
     }
 
+    /// How many connections are open in earlier processes of the gate.
+    pub fn active_in_earlier(&self) -> u64 {
+        self.earlier().active()
+    }
+
     /// Takes what ended processes have counted, for another process that answers from now on.
     pub fn take_earlier(&self) -> String {
         self.earlier().take()
