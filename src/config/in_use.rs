@@ -111,15 +111,15 @@ mod tests {
     fn configuration_is_in_use_until_its_mark_is_dropped() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("doorward.toml");
-        std::fs::write(&file, "").expect("a file");
+        fs::write(&file, "").expect("a file");
         let in_use = || is_in_use(&file).expect("it can be seen");
         assert!(!in_use());
         let (one, other) = (InUse::mark(&file), InUse::mark(&file));
         assert!(in_use());
         drop(one);
         // Another file in its place changes nothing.
-        std::fs::remove_file(&file).expect("removed");
-        std::fs::write(&file, "").expect("a file");
+        fs::remove_file(&file).expect("removed");
+        fs::write(&file, "").expect("a file");
         assert!(in_use());
         drop(other);
         assert!(!in_use());

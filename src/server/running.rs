@@ -54,7 +54,8 @@ impl Server {
             admin.start(stop.clone());
         }
         // Before the gate logs that it is ready.
-        let mut running = vec![watch_thread.run(watch(reloader.clone())).await];
+        let watching = watch_thread.run(watch(reloader.clone())).await;
+        let mut answering = None;
         let (mut heartbeat, mut socket, closed) = (None, None, CancellationToken::new());
         if let Some(control) = control {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
@@ -68,7 +69,7 @@ impl Server {
                     () = beat => {}
                 }
             };
-            running.push(control_thread.run(task).await);
+            answering = Some(control_thread.run(task).await);
         }
         tasks.spawn(tidy(Arc::clone(gate)));
         tasks.spawn(cut_expired(Arc::clone(gate)));
@@ -113,7 +114,11 @@ impl Server {
             let _ = request.send(Ok(answer));
             drop((replaceable, upgrades));
             let stopped = retired::run(&context, channel, connections, until, now).await;
-            drop(running);
+            drop(watching);
+            if let Some(answering) = answering {
+                // The answer to the upgrade.
+                answering.finish().await;
+            }
             return stopped;
         }
 
@@ -133,7 +138,7 @@ impl Server {
             retired::cut_all(gate, &connections).await;
         }
         // Last: the control socket answers until here. Its file is removed with it.
-        for task in running {
+        for task in [Some(watching), answering].into_iter().flatten() {
             task.end().await;
         }
         Stopped { cut }

@@ -85,7 +85,7 @@ fn sigterm_ends_a_gate_whose_upgrade_is_in_progress() {
     let backend = Backend::echo();
     let (mut gate, _folder, program) = with_own_program(&config(&House::new(&pki).route("nas", backend.address())));
     let marker = program.with_extension("pid");
-    replace(&program, &format!("echo $$ > {}; exec sleep 1000", marker.display()));
+    replace(&program, &format!("echo $$ > {}; exec sleep 1000 >/dev/null", marker.display()));
     gate.signal(Signal::USR2);
     let new: u64 = wait_until("the new process runs", || std::fs::read_to_string(&marker).ok()?.trim().parse().ok());
     gate.signal(Signal::TERM);
