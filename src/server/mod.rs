@@ -1,5 +1,6 @@
 //! Starts the gate, runs its listeners, and drains it.
 
+mod manager_socket;
 pub(crate) mod service_manager;
 
 use std::io;
@@ -105,6 +106,7 @@ impl Server {
     /// # Errors
     /// If any of it fails; then nothing stays bound.
     pub fn bind(config: Config, log: Arc<Log>) -> Result<Self, StartError> {
+        service_manager::connect();
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
             KernelTls::Auto | KernelTls::Require => {

@@ -18,7 +18,11 @@ pub fn take() -> io::Result<Vec<(String, Socket)>> {
         return Ok(Vec::new());
     }
     // Checks `$LISTEN_PID`, and that each descriptor is open.
-    let passed = sd_notify::listen_fds_with_names()?;
+    let passed = sd_notify::listen_fds_with_names().map_err(|error| {
+        let message =
+            "the sockets of systemd cannot be taken: LISTEN_FDS and LISTEN_FDNAMES do not fit what was passed";
+        io::Error::new(error.kind(), format!("{message} ({error})"))
+    })?;
     let own = |(descriptor, name)| {
         #[expect(unsafe_code, reason = "descriptors of systemd are numbers")]
         // SAFETY: the descriptor is open, as `listen_fds_with_names` has seen. systemd opened it for this process, which
