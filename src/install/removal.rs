@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::service;
 use super::step::Step;
 use super::system::System;
 use super::{CONFIG, Error, FOLDER, PAGES, PROGRAM, Plan, UNIT_FILE, USER, read_error};
@@ -45,6 +46,7 @@ pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
     if let (Some(_), Some(systemctl)) = (&unit, &systemctl) {
         plan.add(Some(Step::run(systemctl.clone(), &["disable", "--now", "doorward.service"], "ends the gate")));
     }
+    service::remove_settings(&system, &mut plan)?;
     if plan.add(unit)
         && let Some(systemctl) = systemctl
     {

@@ -419,19 +419,27 @@ starts_with_the_machine() {
   [ -e /sys/module/tls ]
 }
 
+no_unit_is_left() {
+  local files units
+  files=$(systemctl list-unit-files --no-legend 'doorward*') || true
+  units=$(systemctl list-units --all --no-legend 'doorward*') || true
+  echo "unit files: $files, units: $units"
+  find /etc/systemd /usr/lib/systemd /run/systemd -name '*doorward*'
+  [ -z "$files$units" ]
+  [ -z "$(find /etc/systemd /usr/lib/systemd -name '*doorward*')" ]
+}
+
 uninstall_leaves_no_unit() {
   doorward install --uninstall 2>&1 | tee /run/removed
   grep -qx 'run systemctl disable --now doorward.service: ends the gate' /run/removed
-  [ -z "$(systemctl list-unit-files --no-legend 'doorward*')" ]
-  [ -z "$(systemctl list-units --all --no-legend 'doorward*')" ]
-  [ -z "$(find / -xdev -name 'doorward.service*' -not -path '/proc/*')" ]
+  no_unit_is_left
   ! pgrep -x doorward
   # The configuration stays, and another installation has it again.
   (cd /home/alice && /home/doorward install)
   admitted alice-phone
   refused bob-laptop
   doorward install --uninstall --purge
-  [ -z "$(systemctl list-unit-files --no-legend 'doorward*')" ]
+  no_unit_is_left
   [ -z "$(find /etc /usr /run /var/lib -xdev -name '*doorward*' -not -path '/var/lib/systemd/*')" ]
   ! getent passwd doorward
   ! getent group doorward
