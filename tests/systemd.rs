@@ -26,7 +26,7 @@ use common::DEADLINE;
 use common::backend::Backend;
 use common::gate::Gate;
 use common::pki::TestPki;
-use common::process::{Daemon, own_loopback, tool, wait_until};
+use common::process::{Daemon, own_loopback, run, tool, wait_until};
 use home::House;
 use rustix::process::Signal;
 use tokio::time::Instant;
@@ -316,4 +316,42 @@ fn sockets_of_another_process_are_not_taken() {
     });
     manager.wait("READY=1");
     TcpStream::connect(gate.address()).unwrap();
+}
+
+/// `LoadCredential=gate.key:…`: the file is in a folder that only the service knows.
+#[test]
+fn key_is_taken_from_the_folder_of_credentials() {
+    let (pki, echo) = (TestPki::new(), Backend::echo());
+    let mut document: toml::Table = House::new(&pki).route("nas", echo.address()).config().parse().unwrap();
+    let certificate = document["certificate"].as_table_mut().unwrap();
+    let [chain, key] = ["chain", "key"].map(|name| certificate[name].as_str().unwrap().to_owned());
+    certificate["key"] = "credential:gate.key".into();
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::rename(&key, credentials.path().join("gate.key")).unwrap();
+    let text = document.to_string();
+    let gate = Gate::start_with(&text, |command| {
+        command.env("CREDENTIALS_DIRECTORY", credentials.path());
+    });
+    let phone = pki.client_config(Some(&pki.client("phone")), &client::VERSIONS);
+    client::Client::admitted(gate.address(), &phone.into(), "nas.home.example").unwrap();
+
+    // Outside of the service.
+    let file = gate.folder().join("doorward.toml");
+    let check = |options: &[&OsStr]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        run(command.arg("check").arg("--config").arg(&file).args(options).env_remove("CREDENTIALS_DIRECTORY"))
+    };
+    let refused = check(&[]).failure();
+    assert!(refused.stderr.contains("exists only in the service"), "{refused}");
+    check(&[OsStr::new("--credentials"), credentials.path().as_os_str()]).success();
+
+    // A renewal with a new key: the service has the old one until it starts again.
+    let other_pki = TestPki::new();
+    let other: toml::Table = config(&other_pki).parse().unwrap();
+    std::fs::copy(other["certificate"]["chain"].as_str().unwrap(), &chain).unwrap();
+    let reply = gate.reload(&text);
+    assert!(
+        reply.to_string().contains("if the credential gate.key is a new one: systemctl restart doorward"),
+        "{reply}"
+    );
 }

@@ -76,6 +76,7 @@ systemd_machine() { # KERNEL SUITE LOG
   version=$(modinfo -F vermagic "$cache/$1/modules/tls.ko" | cut -d' ' -f1)
   mkdir -p "$base/root/usr/lib/modules/$version"
   cp "$cache/$1/modules"/*.ko "$base/root/usr/lib/modules/$version"
+  touch "$base/root/usr/lib/modules/$version"/modules.{order,builtin,builtin.modinfo}
   depmod -b "$base/root" "$version"
   objcopy --strip-debug "$program" "$base/root/home/doorward"
   rm -f "$disk"
