@@ -45,7 +45,8 @@ boot_disk() {
   timeout "${VM_TIMEOUT:-600}" qemu-system-x86_64 -M q35 -accel tcg,thread=multi -cpu max -smp 2 -m 1024 \
     -nodefaults -no-user-config -display none -serial stdio -no-reboot -kernel "$cache/$1/vmlinuz" -initrd "$2.initrd" \
     -drive "file=$2,if=virtio,format=raw,cache=unsafe" \
-    -append "console=ttyS0 panic=-1 quiet systemd.show_status=no systemd.log_target=journal-or-kmsg systemd.log_color=0" </dev/null | sed -u 's/\r//g' |
+    -append "console=ttyS0 panic=-1 quiet systemd.show_status=no systemd.log_target=journal-or-kmsg systemd.log_color=0 \
+      guest.tests=$(tr ' ' , <<< "${VM_TESTS:-}")" </dev/null | sed -u 's/\r//g' |
     tee -a "$3" || true
 }
 
@@ -70,7 +71,6 @@ INIT
 
 systemd_machine() { # KERNEL SUITE LOG
   local disk=$cache/disk.$2 base=$cache/systemd-$2 version
-  fetch_root "$2"
   install -m 755 tests/vm/systemd/guest.sh /bin/busybox "$base/root/"
   rm -rf "$base/root/usr/lib/modules"
   version=$(modinfo -F vermagic "$cache/$1/modules/tls.ko" | cut -d' ' -f1)
@@ -91,12 +91,20 @@ systemd_machine() { # KERNEL SUITE LOG
 }
 
 systemd() {
-  local program suite failed=0
+  local program suite failed=0 machines=()
   cargo build --locked --quiet
   program=$target/debug/doorward
+  for suite in $systemd_suites; do fetch_root "$suite"; done
+  # Mostly they wait.
   for suite in $systemd_suites; do
-    printf -- '-- systemd of %s (%s s)\n' "$suite" "$SECONDS"
-    systemd_machine "${kernels[0]}" "$suite" "$cache/systemd-$suite.log" || { echo "failed: $cache/systemd-$suite.log"; failed=1; }
+    systemd_machine "${kernels[0]}" "$suite" "$cache/systemd-$suite.log" > "$cache/systemd-$suite.out" 2>&1 &
+    machines+=("$!")
+  done
+  for suite in $systemd_suites; do
+    printf -- '-- systemd of %s\n' "$suite"
+    wait "${machines[0]}" || { echo "failed: $cache/systemd-$suite.log"; failed=1; }
+    machines=("${machines[@]:1}")
+    cat "$cache/systemd-$suite.out"
   done
   return "$failed"
 }
