@@ -256,7 +256,7 @@ impl Listener {
                     configured,
                     address,
                     settings: ArcSwap::from_pointee(settings),
-                    socket: TcpListener::from_std(socket.into())?,
+                    socket: ListeningSocket::new(socket)?,
                     closed: CancellationToken::new(),
                     passed,
                 })
@@ -279,7 +279,7 @@ impl Listener {
 
     /// Its socket, for a process that accepts connections there as well.
     pub fn socket(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.get().as_fd()
     }
 
     /// The listener's name.

@@ -14,44 +14,81 @@ mod client;
 #[path = "journey/home.rs"]
 mod home;
 
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::net::{SocketAddrV4, TcpStream};
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::process::Command;
 use std::time::Duration;
 
 use common::DEADLINE;
 use common::backend::Backend;
 use common::gate::Gate;
 use common::pki::TestPki;
-use common::process::{Daemon, own_loopback, tool, wait_until};
+use common::process::{Daemon, own_loopback, run, tool, wait_until};
 use home::House;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
 /// The socket of a service manager.
 struct Manager {
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
+    /// `$NOTIFY_SOCKET`.
+    name: OsString,
     socket: UnixDatagram,
 }
 
 impl Manager {
+    /// One whose socket is a file, as systemd's.
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        Self { folder, socket }
+        Self { _folder: folder, name: path.into_os_string(), socket }
+    }
+
+    /// One whose socket is a name in the abstract namespace, as that of some container managers.
+    fn with_abstract_socket() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let name = folder.path().join("notify").into_os_string();
+        let address = SocketAddr::from_abstract_name(name.as_encoded_bytes()).unwrap();
+        let socket = UnixDatagram::bind_addr(&address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let name = [OsStr::new("@"), &name].iter().copied().collect();
+        Self { _folder: folder, name, socket }
     }
 
     /// The gate as its service: with the variables that systemd sets.
     fn start(&self, config: &str, watchdog: Option<Duration>) -> Gate {
-        Gate::start_with(config, |command| {
-            command.env("NOTIFY_SOCKET", self.folder.path().join("notify"));
-            // Without $WATCHDOG_PID, it is for each process.
-            match watchdog {
-                Some(within) => command.env("WATCHDOG_USEC", within.as_micros().to_string()).env_remove("WATCHDOG_PID"),
-                None => command.env_remove("WATCHDOG_USEC"),
-            };
+        self.start_with(config, |command| {
+            if let Some(within) = watchdog {
+                // Without $WATCHDOG_PID, it is for each process.
+                command.env("WATCHDOG_USEC", within.as_micros().to_string());
+            }
         })
+    }
+
+    /// The same with other variables.
+    fn start_with(&self, config: &str, change: impl FnOnce(&mut Command)) -> Gate {
+        Gate::start_with(config, |command| {
+            command.env("NOTIFY_SOCKET", &self.name).env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
+            change(command);
+        })
+    }
+
+    /// Whether a message to keep the watchdog quiet comes within this time.
+    fn is_fed_within(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        let mut buffer = [0; 4096];
+        let mut fed = false;
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero() && !fed) {
+            self.socket.set_read_timeout(Some(left)).unwrap();
+            fed = self.socket.recv(&mut buffer).is_ok_and(|length| buffer[..length].starts_with(b"WATCHDOG=1"));
+        }
+        self.socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        fed
     }
 
     /// The next message, one assignment a line.
@@ -137,43 +174,184 @@ fn watchdog_is_fed_in_time_and_not_by_a_stopped_process() {
 
 #[test]
 fn without_a_watchdog_none_is_fed() {
-    let (manager, pki) = (Manager::new(), TestPki::new());
-    let _gate = manager.start(&config(&pki), None);
-    manager.wait("READY=1");
-    manager.socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let mut buffer = [0; 4096];
-    while let Ok(length) = manager.socket.recv(&mut buffer) {
-        assert!(!buffer[..length].starts_with(b"WATCHDOG"));
+    let pki = TestPki::new();
+    let variables: [&[(&str, &str)]; 4] = [
+        &[],
+        // Of another process: a child that inherited the variables.
+        &[("WATCHDOG_USEC", "300000"), ("WATCHDOG_PID", "1")],
+        // systemd writes neither.
+        &[("WATCHDOG_USEC", "0")],
+        &[("WATCHDOG_USEC", "soon")],
+    ];
+    for variables in variables {
+        let manager = Manager::new();
+        let _gate = manager.start_with(&config(&pki), |command| {
+            command.envs(variables.iter().copied());
+        });
+        manager.wait("READY=1");
+        assert!(!manager.is_fed_within(Duration::from_secs(1)), "{variables:?}");
     }
 }
 
-/// The gate, as `systemd-socket-activate` starts it at the first connection, with a socket of this name.
-fn activated(name: &str, config: &str, address: SocketAddrV4) -> (tempfile::TempDir, Daemon) {
+#[test]
+fn watchdog_of_this_process_is_fed_at_half_the_interval() {
+    let (manager, pki) = (Manager::new(), TestPki::new());
+    let within = Duration::from_secs(6);
+    // A shell knows the number that the gate will have.
+    let script = "export WATCHDOG_PID=$$ WATCHDOG_USEC=6000000; exec \"$@\"";
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("doorward.toml");
-    std::fs::write(&file, config).unwrap();
-    let mut command = tool("systemd-socket-activate", "systemd");
-    command.arg(format!("--listen={address}")).arg(format!("--fdname={name}"));
-    command.arg(env!("CARGO_BIN_EXE_doorward")).args(["run", "--config"]).arg(file);
-    (folder, Daemon::start(&mut command, address))
+    std::fs::write(&file, config(&pki)).unwrap();
+    let mut command = tool("bash", "bash");
+    command.args(["-euc", script, "bash", env!("CARGO_BIN_EXE_doorward"), "run", "--config"]).arg(file);
+    let _gate = Daemon::start_until(command.env("NOTIFY_SOCKET", &manager.name), "it starts", || true);
+    manager.wait("READY=1");
+    for _ in 0..2 {
+        assert!(manager.is_fed_within(within / 2));
+    }
 }
 
 #[test]
-fn socket_of_systemd_is_the_listener_of_its_name() {
-    let (pki, address) = (TestPki::new(), SocketAddrV4::new(own_loopback(), 8443));
-    let config = config(&pki).replacen("127.0.0.1:0", &address.to_string(), 1);
-    let document: toml::Table = config.parse().unwrap();
-    let name = document["listener"][0]["name"].as_str().unwrap();
+fn abstract_notify_socket_is_told_the_same() {
+    let (manager, pki) = (Manager::with_abstract_socket(), TestPki::new());
+    let mut gate = manager.start(&config(&pki), Some(Duration::from_secs(3)));
+    manager.wait("READY=1");
+    manager.wait("WATCHDOG=1");
+    gate.hang_up();
+    manager.wait("RELOADING=1");
+    manager.wait("READY=1");
+    gate.signal(Signal::TERM);
+    manager.wait("STOPPING=1");
+    gate.wait_for_end();
+}
 
-    let (_folder, gate) = activated(name, &config, address);
-    // The connection that starts it waits in the queue of the socket.
-    let mut client = TcpStream::connect(address).unwrap();
-    client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    wait_until("the first connection is refused", || gate.output().contains("\"rejected\"").then_some(()));
-    assert!(gate.output().contains(&format!("\"address\":\"{address}\"")), "{}", gate.output());
-    drop(gate);
+/// A configuration with these listeners, whose addresses nothing else on this machine has.
+struct Activated {
+    folder: tempfile::TempDir,
+    _pki: TestPki,
+    addresses: Vec<SocketAddrV4>,
+}
 
-    let (_folder, gate) = activated("wrong", &config, address);
-    let _client = TcpStream::connect(address).unwrap();
-    wait_until("it does not start", || gate.output().contains("no listener has this name").then_some(()));
+impl Activated {
+    fn new(names: &[&str]) -> Self {
+        let (folder, pki) = (tempfile::tempdir().unwrap(), TestPki::new());
+        let addresses: Vec<_> = names.iter().map(|_| SocketAddrV4::new(own_loopback(), 8443)).collect();
+        let mut document: toml::Table = config(&pki).parse().unwrap();
+        let listeners = document["listener"].as_array_mut().unwrap();
+        let first = listeners[0].clone();
+        *listeners = names.iter().map(|_| first.clone()).collect();
+        for (listener, (name, address)) in listeners.iter_mut().zip(names.iter().zip(&addresses)) {
+            listener["name"] = (*name).into();
+            listener["address"] = address.to_string().into();
+        }
+        std::fs::write(folder.path().join("doorward.toml"), document.to_string()).unwrap();
+        Self { folder, _pki: pki, addresses }
+    }
+
+    /// The gate, as `systemd-socket-activate` starts it at the first connection with these sockets, after a script that may
+    /// change what systemd has set. `$LISTEN_PID` is right: a shell and what it executes have the same number.
+    fn start(&self, options: &[&str], script: &str) -> Daemon {
+        let mut command = tool("systemd-socket-activate", "systemd");
+        command.args(self.addresses.iter().map(|address| format!("--listen={address}"))).args(options);
+        command.args([
+            "bash",
+            "-euc",
+            &format!("{script}\nexec \"$@\""),
+            "bash",
+            env!("CARGO_BIN_EXE_doorward"),
+            "run",
+        ]);
+        command.arg("--config").arg(self.folder.path().join("doorward.toml"));
+        Daemon::start(&mut command, self.addresses[0])
+    }
+
+    /// Starts it, which fails with this message.
+    fn fails(&self, options: &[&str], script: &str, message: &str) {
+        let gate = self.start(options, script);
+        let _client = TcpStream::connect(self.addresses[0]).unwrap();
+        wait_until("it does not start", || gate.output().contains(message).then_some(()));
+    }
+}
+
+/// The connection that starts the gate waits in the queue of the socket, as those to the other sockets do.
+#[test]
+fn sockets_of_systemd_are_the_listeners_of_their_names() {
+    let activated = Activated::new(&["public", "local"]);
+    let gate = activated.start(&["--fdname=public:local"], "");
+    let clients = [0, 1].map(|index| {
+        let mut client = TcpStream::connect(activated.addresses[index]).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        client
+    });
+    for (name, address) in ["public", "local"].iter().zip(&activated.addresses) {
+        let listening = format!("\"listener\":\"{name}\",\"address\":\"{address}\"");
+        let refused = |line: &&str| line.contains("\"rejected\"") && line.contains(&format!("\"listener\":\"{name}\""));
+        wait_until("both connections are refused", || gate.output().lines().find(refused).map(|_| ()));
+        assert!(gate.output().contains(&listening), "{}", gate.output());
+    }
+    drop(clients);
+}
+
+#[test]
+fn sockets_that_do_not_fit_keep_the_gate_from_starting() {
+    let activated = Activated::new(&["public"]);
+    activated.fails(&["--fdname=wrong"], "", "no listener has this name: FileDescriptorName= must be that of one");
+    // systemd-socket-activate and old versions of systemd set no names.
+    activated.fails(&[], "unset LISTEN_FDNAMES", "no listener has this name");
+    let does_not_fit = "LISTEN_FDS and LISTEN_FDNAMES do not fit what was passed";
+    activated.fails(&["--fdname=public"], "export LISTEN_FDNAMES=public:local", does_not_fit);
+    activated.fails(&["--fdname=public"], "export LISTEN_FDS=200", does_not_fit);
+    activated.fails(&["--fdname=public"], "export LISTEN_FDS=many", does_not_fit);
+    let two = Activated::new(&["public", "local"]);
+    two.fails(&["--fdname=public:public"], "", "ListenStream= and address must be the same");
+    two.fails(&["--fdname=public:local"], "exec 4</dev/null", "it does not listen for TCP connections");
+}
+
+/// A process that inherited the variables, and none of the sockets, listens on its own.
+#[test]
+fn sockets_of_another_process_are_not_taken() {
+    let (manager, pki) = (Manager::new(), TestPki::new());
+    let gate = manager.start_with(&config(&pki), |command| {
+        command.envs([("LISTEN_PID", "1"), ("LISTEN_FDS", "1"), ("LISTEN_FDNAMES", "public")]);
+    });
+    manager.wait("READY=1");
+    TcpStream::connect(gate.address()).unwrap();
+}
+
+/// `LoadCredential=gate.key:…`: the file is in a folder that only the service knows.
+#[test]
+fn key_is_taken_from_the_folder_of_credentials() {
+    let (pki, echo) = (TestPki::new(), Backend::echo());
+    let mut document: toml::Table = House::new(&pki).route("nas", echo.address()).config().parse().unwrap();
+    let certificate = document["certificate"].as_table_mut().unwrap();
+    let [chain, key] = ["chain", "key"].map(|name| certificate[name].as_str().unwrap().to_owned());
+    certificate["key"] = "credential:gate.key".into();
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::rename(&key, credentials.path().join("gate.key")).unwrap();
+    let text = document.to_string();
+    let gate = Gate::start_with(&text, |command| {
+        command.env("CREDENTIALS_DIRECTORY", credentials.path());
+    });
+    let phone = pki.client_config(Some(&pki.client("phone")), &client::VERSIONS);
+    client::Client::admitted(gate.address(), &phone.into(), "nas.home.example").unwrap();
+
+    // Outside of the service.
+    let file = gate.folder().join("doorward.toml");
+    let check = |options: &[&OsStr]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+        run(command.arg("check").arg("--config").arg(&file).args(options).env_remove("CREDENTIALS_DIRECTORY"))
+    };
+    let refused = check(&[]).failure();
+    assert!(refused.stderr.contains("exists only in the service"), "{refused}");
+    check(&[OsStr::new("--credentials"), credentials.path().as_os_str()]).success();
+
+    // A renewal with a new key: the service has the old one until it starts again.
+    let other_pki = TestPki::new();
+    let other: toml::Table = config(&other_pki).parse().unwrap();
+    std::fs::copy(other["certificate"]["chain"].as_str().unwrap(), &chain).unwrap();
+    let reply = gate.reload(&text);
+    assert!(
+        reply.to_string().contains("if the credential gate.key is a new one: systemctl restart doorward"),
+        "{reply}"
+    );
 }

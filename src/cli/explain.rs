@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::Serialize;
 
-use super::{ConfigArg, Format, exit, failed};
+use super::{ConfigArg, CredentialsArg, Format, exit, failed};
 use crate::explain::{detail, words};
 use crate::model::names::{ServerName, printable};
 use crate::model::rejection::{Cause, Reason};
@@ -24,6 +24,9 @@ Example, in the folder that \"doorward init\" created:
 pub(super) struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArg,
+
+    #[command(flatten)]
+    credentials: CredentialsArg,
 
     /// The device's certificate as a .pem file, followed by its intermediate certificates if there are any. Without this
     /// option: a client without a certificate
@@ -57,7 +60,7 @@ struct Explanation {
 }
 
 pub(super) fn run(args: &ExplainArgs) -> ExitCode {
-    let config = match args.config.load() {
+    let config = match args.config.load_with(args.credentials.credentials()) {
         Ok(config) => config,
         Err(code) => return code,
     };

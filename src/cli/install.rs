@@ -37,6 +37,11 @@ pub(super) struct InstallArgs {
     #[arg(long, conflicts_with = "uninstall")]
     with_authority: bool,
 
+    /// Have systemd hand the gate's own keys to the service when it starts (LoadCredential=): their files are root's, and the
+    /// gate's user may not read them. A gate that is installed in this way remains so
+    #[arg(long, conflicts_with = "uninstall")]
+    load_credential: bool,
+
     /// Stop the gate and remove what was installed, except for the configuration
     #[arg(long)]
     uninstall: bool,
@@ -95,6 +100,7 @@ fn install(args: &InstallArgs) -> Result<(), Error> {
             root: args.root.clone(),
             replace_config: args.replace_config,
             with_authority: args.with_authority,
+            load_credential: args.load_credential,
             pages,
         })?
     };

@@ -39,7 +39,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, checked::Config};
+use crate::config;
+use crate::config::checked::Config;
+use crate::config::credentials::Credentials;
 use crate::install::Installed;
 
 /// A mutual-TLS gate for your home network: it admits devices with a certificate you issued, and refuses all other clients.
@@ -145,6 +147,21 @@ struct ConfigArg {
     file: Option<PathBuf>,
 }
 
+/// Where the keys are that the configuration names as credentials.
+#[derive(clap::Args, Clone, Debug)]
+struct CredentialsArg {
+    /// The folder of the service's credentials, for keys such as "credential:gate.key" [default: that of the running service,
+    /// which root may read]
+    #[arg(long, value_name = "FOLDER")]
+    credentials: Option<PathBuf>,
+}
+
+impl CredentialsArg {
+    fn credentials(&self) -> Option<Credentials> {
+        self.credentials.clone().map(Credentials::in_folder)
+    }
+}
+
 /// The format of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -178,8 +195,17 @@ impl ConfigArg {
 
     /// Loads it. Prints every error and warning to stderr.
     fn load(&self) -> Result<Config, ExitCode> {
+        self.load_with(None)
+    }
+
+    /// The same with these credentials, else those that this user finds.
+    fn load_with(&self, credentials: Option<Credentials>) -> Result<Config, ExitCode> {
         let file = self.path().map_err(|message| failed(exit::CONFIG, &message))?;
-        match config::load(&file) {
+        let credentials = credentials.unwrap_or_else(|| {
+            let installed = Installed::find().filter(|installed| installed.config() == file);
+            installed.map_or_else(Credentials::of_service, |installed| installed.credentials())
+        });
+        match config::load_with(&file, &credentials) {
             Ok(config) => {
                 for warning in &config.warnings {
                     errln!("warning: {}: {}", warning.key, warning.message);

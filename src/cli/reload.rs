@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::control_args::ControlArgs;
 use super::{exit, failed};
@@ -17,9 +18,28 @@ use crate::reload::policy_report::Change;
 pub(super) struct ReloadArgs {
     #[command(flatten)]
     control: ControlArgs,
+
+    /// If no gate answers on a control socket, send this process SIGHUP: for the unit, whose configuration may have no [control]
+    #[arg(long, value_name = "PID", hide = true)]
+    or_signal: Option<i32>,
 }
 
 pub(super) fn run(args: &ReloadArgs) -> ExitCode {
+    let code = ask(args);
+    let Some(process) = args.or_signal.and_then(Pid::from_raw).filter(|_| code == exit::NO_GATE.into()) else {
+        return code;
+    };
+    match kill_process(process, Signal::HUP) {
+        Ok(()) => {
+            errln!("SIGHUP was sent instead. The log has the result of the reload.");
+            exit::OK.into()
+        }
+        Err(error) => failed(exit::NO_GATE, &format!("cannot send SIGHUP to {}: {error}", process.as_raw_nonzero())),
+    }
+}
+
+/// Asks on the control socket.
+fn ask(args: &ReloadArgs) -> ExitCode {
     let socket = match args.control.socket() {
         Ok(socket) => socket,
         Err(code) => return code,

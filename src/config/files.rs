@@ -9,6 +9,7 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
+use super::credentials::{NotFound, credential_name};
 use super::report::{Problem, Report, Text, quoted};
 
 /// Revocation lists of 100 MB have been seen in the wild; nothing else comes near.
@@ -64,7 +65,63 @@ pub(super) fn read(text: &Text, report: &mut Report) -> Option<NamedFile> {
         report.error(&text.place, "the path is empty", "write the path of a file, as in \"pki/server.pem\"");
         return None;
     }
-    let path = folder_of(report.file()).join(&text.value);
+    read_at(folder_of(report.file()).join(&text.value), text, report)
+}
+
+/// The same for a key, which may be a credential of the service.
+pub(super) fn read_key(text: &Text, report: &mut Report) -> Option<NamedFile> {
+    let Some(name) = credential_name(&text.value) else {
+        let path = folder_of(report.file()).join(&text.value);
+        if let Some(copy) = report.credentials.owners_copy(&path)
+            && File::open(&path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+            && let Ok(file) = read_named(&copy)
+        {
+            report.warn(
+                &text.place,
+                format!(
+                    "only the gate and root may read {}, so its copy {} was checked instead; to check the one that the gate \
+                     uses: sudo doorward check",
+                    path.display(),
+                    copy.display()
+                ),
+            );
+            return Some(NamedFile { path, ..file });
+        }
+        return read(text, report);
+    };
+    let found = report.credentials.find(name).map_err(|why| no_credential(name, why));
+    match report.taken(&text.place, found)? {
+        (path, Some(bytes)) => Some(NamedFile { path, bytes, world_readable: false }),
+        (path, None) => read_at(path, text, report),
+    }
+}
+
+/// Why there is no credential of this name.
+fn no_credential(name: &str, why: NotFound) -> Problem {
+    let shown = quoted(name);
+    match why {
+        NotFound::NoName => Problem::new(
+            format!("{shown} cannot be the name of a credential"),
+            "write credential: and the name that LoadCredential= gives it in the unit, as in \"credential:gate.key\"",
+        ),
+        NotFound::OutsideOfTheService => Problem::new(
+            format!("the credential {shown} exists only in the service, and this command does not run in it"),
+            format!(
+                "run it as root while the service runs: sudo doorward check; or name a folder that has it: --credentials \
+                 FOLDER. The service gets it by a line of its unit: LoadCredential={name}:FILE"
+            ),
+        ),
+        NotFound::NotHandedOver => Problem::new(
+            format!("the service has no credential {shown}"),
+            format!(
+                "add a line to the unit (systemctl edit doorward): LoadCredential={name}:FILE; and restart the service, since \
+                 systemd hands credentials over when a service starts"
+            ),
+        ),
+    }
+}
+
+fn read_at(path: PathBuf, text: &Text, report: &mut Report) -> Option<NamedFile> {
     report.look_at(&path);
     let result = read_path(&path).map_err(|error| unreadable(&path, &error));
     let (bytes, world_readable) = report.taken(&text.place, result)?;

@@ -5,6 +5,7 @@
 //! | `reader` | one TOML table, key by key; unknown keys, wrong kinds |
 //! | `raw` | the keys of every section: the only list of them |
 //! | `values`, `files` | one value, one file |
+//! | `credentials` | keys that a service manager hands over |
 //! | `check` | raw to checked, section by section, then the relations among sections |
 //! | `checked` | the types of a valid configuration |
 //! | `lists` | revocation lists: those of the files, and newer ones that a running gate was handed |
@@ -23,6 +24,7 @@ use toml::de::DeTable;
 
 mod check;
 pub mod checked;
+pub mod credentials;
 mod error;
 pub mod expiries;
 pub mod file_states;
@@ -38,6 +40,7 @@ mod suggest;
 mod syntax;
 mod values;
 
+use credentials::Credentials;
 pub use error::{ConfigError, ConfigErrors};
 use file_states::Seen;
 use raw::{Raw, RawControl};
@@ -55,12 +58,24 @@ pub fn load(file: &Path) -> Result<checked::Config, ConfigErrors> {
     load_and_see(file).0
 }
 
+/// The same, with these credentials instead of those of this service.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(file: &Path, credentials: &Credentials) -> Result<checked::Config, ConfigErrors> {
+    load_and_see_with(file, credentials).0
+}
+
 /// The same, and every file that was read, with what it looked like before: also if something is wrong, for it may be right in
 /// a moment.
 pub(crate) fn load_and_see(file: &Path) -> (Result<checked::Config, ConfigErrors>, Seen) {
+    load_and_see_with(file, &Credentials::of_service())
+}
+
+fn load_and_see_with(file: &Path, credentials: &Credentials) -> (Result<checked::Config, ConfigErrors>, Seen) {
     let mut seen = Seen::default();
     seen.look_at(file);
-    let config = text_of(file).and_then(|text| parse_and_see(&text, file, &mut seen));
+    let config = text_of(file).and_then(|text| parse_and_see(&text, file, credentials, &mut seen));
     (config.map(|config| checked::Config { seen: seen.clone(), ..config }), seen)
 }
 
@@ -119,11 +134,25 @@ fn text_of(file: &Path) -> Result<String, ConfigErrors> {
 /// # Errors
 /// Every mistake in it, and in the files it names, in the order of the lines.
 pub fn parse(text: &str, file: &Path) -> Result<checked::Config, ConfigErrors> {
-    parse_and_see(text, file, &mut Seen::default())
+    parse_with(text, file, &Credentials::of_service())
 }
 
-fn parse_and_see(text: &str, file: &Path, seen: &mut Seen) -> Result<checked::Config, ConfigErrors> {
+/// The same, with these credentials instead of those of this service.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with(text: &str, file: &Path, credentials: &Credentials) -> Result<checked::Config, ConfigErrors> {
+    parse_and_see(text, file, credentials, &mut Seen::default())
+}
+
+fn parse_and_see(
+    text: &str,
+    file: &Path,
+    credentials: &Credentials,
+    seen: &mut Seen,
+) -> Result<checked::Config, ConfigErrors> {
     read_document(text, file, |document, report| {
+        report.credentials = credentials.clone();
         let raw = Raw::read(document, report);
         let config = check::check(&raw, report);
         *seen = std::mem::take(seen).and(report.seen());

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::checked::Warning;
+use super::credentials::Credentials;
 use super::error::{ConfigError, ConfigErrors};
 use super::file_states::Seen;
 use crate::model::names::printable;
@@ -105,13 +106,22 @@ pub(super) struct Report {
     warnings: Vec<(Option<usize>, Warning)>,
     /// The files that were read.
     seen: Seen,
+    /// Where keys are that a service manager hands over.
+    pub(super) credentials: Credentials,
 }
 
 impl Report {
     /// For the configuration `file` that holds `text`.
     pub(super) fn new(file: &Path, text: &str) -> Self {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { file: file.to_owned(), line_starts, errors: Vec::new(), warnings: Vec::new(), seen: Seen::default() }
+        Self {
+            file: file.to_owned(),
+            line_starts,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            seen: Seen::default(),
+            credentials: Credentials::default(),
+        }
     }
 
     /// The configuration file.

@@ -149,7 +149,10 @@ pub(super) fn admit_group_of_folder(path: &Path) -> io::Result<Option<u32>> {
         return Ok(None);
     }
     let group = Gid::from_raw(there.st_gid);
-    rustix::fs::chownat(&folder, name, None, Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+    // A service of systemd has this group already, and the unit forbids the call.
+    if rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_gid != there.st_gid {
+        rustix::fs::chownat(&folder, name, None, Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+    }
     rustix::fs::chmodat(&folder, name, Mode::from_raw_mode(0o660), AtFlags::empty())?;
     Ok(Some(group.as_raw()))
 }

@@ -6,8 +6,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::credentials::KEYS;
 use super::{CONFIG, FOLDER, PKI, RECORD};
 use crate::config::checked::Config;
+use crate::config::credentials::Credentials;
 use crate::config::{self, ConfigErrors};
 use crate::files::{Access, Existing, NewFile, Warning, write_all};
 
@@ -49,6 +51,24 @@ impl Installed {
         self.folder.join(CONFIG)
     }
 
+    /// Whether systemd hands the gate's keys to the service, which has to start again for a new one.
+    pub fn has_credentials(&self) -> bool {
+        self.folder.join(Path::new(KEYS).file_name().unwrap_or_default()).exists()
+    }
+
+    /// Where this user finds the gate's keys. Only the gate and root may read them, but the owner has the files that they were
+    /// copied from.
+    pub fn credentials(&self) -> Credentials {
+        let service = Credentials::of_service();
+        // Root reads what is in force, and nothing that another user may have put in its place.
+        if rustix::process::geteuid().is_root() {
+            return service;
+        }
+        let own = Credentials::in_folder(self.authority.clone());
+        let owners = self.authority.parent().unwrap_or(&self.authority).to_owned();
+        service.or(own).with_owners_keys(self.folder.clone(), owners)
+    }
+
     /// The gate's configuration, for a user who may not read the gate's key: the files that it names in its own folder are read
     /// in the owner's folder, where they came from.
     ///
@@ -58,7 +78,8 @@ impl Installed {
         let (file, own) = (self.config(), self.authority.with_file_name(CONFIG));
         // If it cannot be read, the error is that of the usual way.
         let Ok(text) = std::fs::read_to_string(&file) else { return config::load(&file) };
-        Ok(Config { file, ..config::parse(&text, &own)? })
+        let credentials = Credentials::of_service().or(Credentials::in_folder(self.authority.clone()));
+        Ok(Config { file, ..config::parse_with(&text, &own, &credentials)? })
     }
 
     /// Whether `folder` is the folder of the gate's authorities.

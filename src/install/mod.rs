@@ -7,6 +7,7 @@
 //! | `/etc/doorward`, `doorward.toml` | root | 0755, 0644 | only root changes the configuration |
 //! | `/etc/doorward/pki` and the certificates and lists in it | the owner of the authorities' folder | 0755, 0644 | `doorward ca revoke` replaces the list without root, for the next start; the gate cannot |
 //! | the gate's key | `doorward` | 0400 | only the gate reads it; not the group, which may use the control socket |
+//! | the same with `--load-credential`, in `/etc/doorward/credentials` | root | 0600 | not even the gate's user reads the file |
 //! | the authorities' keys | the owner | 0600 | they stay in the owner's folder, which `/etc/doorward/authority` names |
 //! | `/run/doorward/control.sock` | `doorward` | 0660 | the group `doorward` may ask and cut |
 //!
@@ -19,13 +20,16 @@
 //! | `source` | reads the owner's folder with the owner's rights |
 //! | `accounts`, `page` | users and groups; man pages and completions |
 //! | `step`, `system` | one step; what is there |
+//! | `service`, `credentials` | what the service needs for this configuration: ports, kernel TLS, keys that systemd hands over |
 //! | `plan`, `removal` | the steps of an installation, and of its end |
 
 mod accounts;
+mod credentials;
 mod installed;
 mod page;
 mod plan;
 mod removal;
+mod service;
 mod source;
 mod step;
 mod system;

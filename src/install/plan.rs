@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Gid, Uid};
 use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::source::{Kind, Named, Source};
+use super::credentials::Keys;
+use super::service;
+use super::source::{Kind, Named, Source, named_by_installed};
 use super::step::{Owner, Step};
 use super::system::System;
 use super::{
     CONFIG, Error, FOLDER, Installed, PACKAGED, PAGES, PKI, PROGRAM, Page, RECORD, UNIT, UNIT_FILE, USER, read_error,
 };
-use crate::config;
 use crate::config::checked::RevocationList;
-use crate::files::Actor;
-use crate::files::placed::{self, Attributes, Placed};
+use crate::files::placed;
 use crate::model::shell;
 
 /// What is to be installed.
@@ -30,6 +29,8 @@ pub struct Wanted {
     pub replace_config: bool,
     /// Whether the authorities' keys and the devices' files are copied too.
     pub with_authority: bool,
+    /// Whether the gate's keys become credentials that systemd hands to the service.
+    pub load_credential: bool,
     /// Man pages and completions.
     pub pages: Vec<Page>,
 }
@@ -57,6 +58,16 @@ impl Plan {
         added
     }
 
+    /// Adds the missing folders above a file.
+    pub(super) fn add_missing_folders(&mut self, system: &System, file: &Path) -> Result<(), Error> {
+        for step in Step::folders_above(system, file)? {
+            if !self.steps.contains(&step) {
+                self.steps.push(step);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the steps. `before` is called with each one.
     ///
     /// # Errors
@@ -79,8 +90,8 @@ pub fn plan(wanted: &Wanted) -> Result<Plan, Error> {
     let source = source(wanted, &system)?;
     accounts(&system, source.as_ref(), &mut plan)?;
     let program = program(&system, &mut plan)?;
-    configuration(wanted, &system, source.as_ref(), &mut plan)?;
-    let unit = unit(&system, program.0, &mut plan)?;
+    let settings = configuration(wanted, &system, source.as_ref(), &mut plan)?;
+    let unit = unit(&system, program.0, settings, &mut plan)?;
     pages(wanted, &system, &mut plan)?;
     start(&system, program.0, program.1 || unit, &mut plan);
     Ok(plan)
@@ -183,36 +194,25 @@ fn program(system: &System, plan: &mut Plan) -> Result<(&'static str, bool), Err
     // The file that this process runs, whatever its name leads to now.
     let own = Path::new("/proc/self/exe");
     let contents = std::fs::read(own).map_err(read_error(own))?;
-    folders(system, Path::new(PROGRAM), plan)?;
+    plan.add_missing_folders(system, Path::new(PROGRAM))?;
     let changed = plan.add(Step::file(system, Path::new(PROGRAM), contents, (Owner::Root, 0o755), "this program")?);
     Ok((PROGRAM, changed))
 }
 
-/// The missing folders above a file.
-fn folders(system: &System, file: &Path, plan: &mut Plan) -> Result<(), Error> {
-    let mut above: Vec<&Path> = file.ancestors().skip(1).filter(|path| *path != Path::new("/")).collect();
-    above.reverse();
-    for path in above {
-        let path = path.to_string_lossy();
-        let step = Step::folder_if_missing(system, &path)?;
-        if let Some(step) = step.filter(|step| !plan.steps.contains(step)) {
-            plan.steps.push(step);
-        }
-    }
-    Ok(())
-}
-
-/// The configuration, the files that it names, and the record of the authorities.
-fn configuration(wanted: &Wanted, system: &System, source: Option<&Source>, plan: &mut Plan) -> Result<(), Error> {
+/// The configuration, the files that it names, the record of the authorities, and what the service needs for it: whether the
+/// service has to be started again.
+fn configuration(wanted: &Wanted, system: &System, source: Option<&Source>, plan: &mut Plan) -> Result<bool, Error> {
     let file = system.path(Path::new(FOLDER).join(CONFIG));
     let installed = match placed::contents(&file) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(read_error(&file)(error)),
     };
-    let (text, named) = match (installed, source) {
+    let mut keys = Keys::wanted(wanted, system)?;
+    let (text, mut named) = match (installed, source) {
         (Some(text), source) if source.is_none() || !wanted.replace_config => {
-            if let Some(source) = source.filter(|source| source.config().is_ok_and(|(other, _)| other != text)) {
+            let differs = |source: &&Source| Keys::differs(keys.as_ref(), source, &text);
+            if let Some(source) = source.filter(differs) {
                 let own = source.path().join(CONFIG);
                 plan.notes.push(format!(
                     "{} stays as it is, and differs from {}; to replace it: --replace-config",
@@ -220,7 +220,9 @@ fn configuration(wanted: &Wanted, system: &System, source: Option<&Source>, plan
                     own.display()
                 ));
             }
-            let named = named_by_installed(system, &file, source, plan)?;
+            // Read now: these keys are root's.
+            let credentials = Keys::credentials(keys.as_ref(), system);
+            let named = named_by_installed(system, &file, source, &credentials, &mut plan.notes)?;
             (text, named)
         }
         (_, Some(source)) => {
@@ -234,8 +236,12 @@ fn configuration(wanted: &Wanted, system: &System, source: Option<&Source>, plan
             )));
         }
     };
-    folders(system, Path::new(FOLDER), plan)?;
+    plan.add_missing_folders(system, Path::new(FOLDER))?;
     plan.add(Step::folder(system, FOLDER, Owner::Root, 0o755)?);
+    let (text, changed) = match &mut keys {
+        Some(keys) => keys.take_over(system, source, &text, &mut named, plan)?,
+        None => (text, false),
+    };
     let files = gather(wanted, source, &named)?;
     place(system, source, files, plan)?;
     plan.add(Step::file(system, &Path::new(FOLDER).join(CONFIG), text, (Owner::Root, 0o644), "the configuration")?);
@@ -244,7 +250,8 @@ fn configuration(wanted: &Wanted, system: &System, source: Option<&Source>, plan
             plan.notes.push(format!("{} stays where it is; the user {USER} must be able to read it", path.display()));
         }
     }
-    let Some(source) = source else { return Ok(()) };
+    let settings = service::settings(system, &named, keys.as_ref(), plan)? || changed;
+    let Some(source) = source else { return Ok(settings) };
     let authority = if wanted.with_authority { Path::new(FOLDER).join(PKI) } else { source.authority() };
     let record = Installed::record(&authority);
     let note = "where \"doorward ca\" finds the authorities";
@@ -255,38 +262,7 @@ fn configuration(wanted: &Wanted, system: &System, source: Option<&Source>, plan
             shell::path(&authority)
         ));
     }
-    Ok(())
-}
-
-/// The files that the installed configuration names.
-///
-/// Loading it reads them, and another user may have put links there: that is done with the rights of the gate, or as root if the
-/// folder is root's. If they cannot be used, as when a mode is wrong, those of the owner's configuration are put in their place.
-fn named_by_installed(system: &System, file: &Path, source: Option<&Source>, plan: &mut Plan) -> Result<Named, Error> {
-    let folder = system.path(FOLDER);
-    let load = || config::load(file);
-    let loaded = match system.gate() {
-        Some(gate) => rights_of(gate).act(load),
-        None => load(),
-    };
-    let root_owns =
-        matches!(placed::look(&folder.join(PKI)), Ok(Placed::Nothing | Placed::Folder(Attributes { user: 0, .. })));
-    let loaded = if loaded.is_err() && root_owns { load() } else { loaded };
-    match (loaded, source) {
-        (Ok(config), _) => Named::of(&config, &folder),
-        (Err(_), Some(source)) => {
-            plan.notes.push(format!(
-                "{} could not be used as it was; to see whether it can now: doorward check",
-                file.display()
-            ));
-            Named::of(&source.config()?.1, source.path())
-        }
-        (Err(errors), None) => Err(Error::Config(errors)),
-    }
-}
-
-fn rights_of((user, group): (u32, u32)) -> Actor {
-    Actor::Owner(Uid::from_raw(user), Gid::from_raw(group))
+    Ok(settings)
 }
 
 /// A file to be placed; without contents, those that are there.
@@ -379,14 +355,14 @@ fn refuse_older(place: &Path, new: &[u8], from: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The unit; whether it changes.
-fn unit(system: &System, program: &str, plan: &mut Plan) -> Result<bool, Error> {
-    if system.has_packaged_unit() || !system.has_systemd() {
-        return Ok(false);
+/// The unit; whether it, or `settings` for it, changes.
+fn unit(system: &System, program: &str, settings: bool, plan: &mut Plan) -> Result<bool, Error> {
+    let mut changed = settings;
+    if !system.has_packaged_unit() && system.has_systemd() {
+        let contents = UNIT.replace(PROGRAM, program).into_bytes();
+        plan.add_missing_folders(system, Path::new(UNIT_FILE))?;
+        changed |= plan.add(Step::file(system, Path::new(UNIT_FILE), contents, (Owner::Root, 0o644), "the service")?);
     }
-    let contents = UNIT.replace(PROGRAM, program).into_bytes();
-    folders(system, Path::new(UNIT_FILE), plan)?;
-    let changed = plan.add(Step::file(system, Path::new(UNIT_FILE), contents, (Owner::Root, 0o644), "the service")?);
     if changed && system.runs_systemd() {
         plan.add(system.tool("systemctl").map(|program| Step::run(program, &["daemon-reload"], "")));
     }
@@ -400,7 +376,7 @@ fn pages(wanted: &Wanted, system: &System, plan: &mut Plan) -> Result<(), Error>
     }
     let mut steps = Vec::new();
     for page in &wanted.pages {
-        folders(system, &page.path, plan)?;
+        plan.add_missing_folders(system, &page.path)?;
         steps.extend(Step::file(system, &page.path, page.contents.clone(), (Owner::Root, 0o644), "")?);
     }
     plan.add(Step::several(steps, &format!("write man pages and shell completions to {PAGES}")));

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::service;
 use super::step::Step;
 use super::system::System;
 use super::{CONFIG, Error, FOLDER, PAGES, PROGRAM, Plan, UNIT_FILE, USER, read_error};
@@ -45,6 +46,7 @@ pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
     if let (Some(_), Some(systemctl)) = (&unit, &systemctl) {
         plan.add(Some(Step::run(systemctl.clone(), &["disable", "--now", "doorward.service"], "ends the gate")));
     }
+    service::remove_settings(&system, &mut plan)?;
     if plan.add(unit)
         && let Some(systemctl) = systemctl
     {
@@ -67,22 +69,23 @@ pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
     plan.add(Step::remove_folder(&system, FOLDER, "the configuration and the gate's key")?);
     let prefix = system.other_root().map(|root| root.display().to_string());
     let prefix: Vec<&str> = prefix.iter().flat_map(|root| ["--prefix", root]).collect();
-    let mut remove = |(tool, options): (&str, &[&str]), busybox: &str, note: &str| {
-        let [program, busybox_program] = [tool, busybox].map(|tool| system.tool(tool));
-        if let Some(program) = program {
+    let (has_group, has_user) = (system.accounts.group(USER).is_some(), system.accounts.user(USER).is_some());
+    let mut remove = |(tool, options): (&str, &[&str]), busybox: Option<&str>, note: &str| {
+        if let Some(program) = system.tool(tool) {
             plan.steps.push(Step::run(program, &[&prefix[..], options, &[USER]].concat(), note));
-        } else if let Some(program) = busybox_program {
+        } else if let Some(program) = busybox.and_then(|busybox| system.tool(busybox)) {
             plan.steps.push(Step::run(program, &[USER], note));
-        } else {
+        } else if let Some(busybox) = busybox {
             plan.notes.push(format!("{note} stays: neither {tool} nor {busybox} is on this system"));
         }
     };
-    // The group first, by force: whether userdel removes it depends on the settings of the system.
-    if system.accounts.group(USER).is_some() {
-        remove(("groupdel", &["--force"]), "delgroup", "the group of the control socket");
+    // The group first, by force: whether userdel removes it depends on the settings of the system. Busybox does it the other way:
+    // delgroup refuses the group of a user, and deluser removes it as well.
+    if has_group {
+        remove(("groupdel", &["--force"]), (!has_user).then_some("delgroup"), "the group of the control socket");
     }
-    if system.accounts.user(USER).is_some() {
-        remove(("userdel", &[]), "deluser", "the gate's user");
+    if has_user {
+        remove(("userdel", &[]), Some("deluser"), "the gate's user");
     }
     Ok(plan)
 }

@@ -7,10 +7,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::{CONFIG, Error, PKI, read_error};
+use super::system::System;
+use super::{CONFIG, Error, FOLDER, PKI, read_error};
+use rustix::process::{Gid, Uid};
+
 use crate::config;
-use crate::config::checked::{Config, RouteMode};
-use crate::files::Folder;
+use crate::config::checked::{Config, KernelTls, RouteMode};
+use crate::config::credentials::Credentials;
+use crate::files::placed::{self, Attributes, Placed};
+use crate::files::{Actor, Folder};
 
 /// A file that the gate's configuration names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,15 +31,39 @@ pub(super) enum Kind {
 }
 
 /// The files of a configuration that are in its own folder, by their path in it; and those that are elsewhere.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Named {
+    /// The folder.
+    pub(super) folder: PathBuf,
     pub(super) inside: BTreeSet<(PathBuf, Kind)>,
     pub(super) outside: BTreeSet<PathBuf>,
+    /// Those keys of the gate's certificates that may be credentials of the service.
+    pub(super) server_keys: BTreeSet<PathBuf>,
+    /// The ports that the gate listens on.
+    pub(super) ports: BTreeSet<u16>,
+    /// Whether the kernel encrypts.
+    pub(super) kernel_tls: KernelTls,
 }
 
 impl Named {
     pub(super) fn of(config: &Config, folder: &Path) -> Result<Self, Error> {
-        let mut named = Self::default();
+        let addresses = config.listeners.iter().map(|listener| listener.address).chain(config.metrics.address);
+        let mut named = Self {
+            folder: folder.to_owned(),
+            inside: BTreeSet::new(),
+            outside: BTreeSet::new(),
+            server_keys: BTreeSet::new(),
+            ports: addresses.map(|address| address.port()).collect(),
+            kernel_tls: config.kernel_tls,
+        };
+        named.server_keys = config
+            .routes
+            .iter()
+            .filter_map(|route| match &route.mode {
+                RouteMode::Terminate(terminate) => Some(terminate.certificate.key_file.clone()),
+                RouteMode::Passthrough => None,
+            })
+            .collect();
         let mut add = |path: &Path, kind: Kind| match path.strip_prefix(folder) {
             Ok(inside) if inside.components().any(|part| part == Component::ParentDir) => Err(Error::Usage(format!(
                 "the configuration names {}, which is outside its folder\n  write the whole path of that file",
@@ -65,6 +94,49 @@ impl Named {
         named.inside.retain(|(path, kind)| *kind == Kind::Key || !keys.contains(path));
         Ok(named)
     }
+
+    /// The key in the folder, of a certificate of the gate, whose file has this name: its path in the folder.
+    pub(super) fn server_key(&self, name: &str) -> Option<PathBuf> {
+        let mut keys = self.server_keys.iter().filter_map(|key| key.strip_prefix(&self.folder).ok());
+        keys.find(|key| key.file_name() == Some(OsStr::new(name))).map(Path::to_owned)
+    }
+}
+
+/// The files that the installed configuration names.
+///
+/// Loading it reads them, and another user may have put links there: that is done with the rights of the gate, or as root if the
+/// folder is root's. If they cannot be used, as when a mode is wrong, those of the owner's configuration are put in their place.
+pub(super) fn named_by_installed(
+    system: &System,
+    file: &Path,
+    source: Option<&Source>,
+    credentials: &Credentials,
+    notes: &mut Vec<String>,
+) -> Result<Named, Error> {
+    let folder = system.path(FOLDER);
+    let load = || config::load_with(file, credentials);
+    let loaded = match system.gate() {
+        Some(gate) => rights_of(gate).act(load),
+        None => load(),
+    };
+    let root_owns =
+        matches!(placed::look(&folder.join(PKI)), Ok(Placed::Nothing | Placed::Folder(Attributes { user: 0, .. })));
+    let loaded = if loaded.is_err() && root_owns { load() } else { loaded };
+    match (loaded, source) {
+        (Ok(config), _) => Named::of(&config, &folder),
+        (Err(_), Some(source)) => {
+            notes.push(format!(
+                "{} could not be used as it was; to see whether it can now: doorward check",
+                file.display()
+            ));
+            Named::of(&source.config()?.1, source.path())
+        }
+        (Err(errors), None) => Err(Error::Config(errors)),
+    }
+}
+
+fn rights_of((user, group): (u32, u32)) -> Actor {
+    Actor::Owner(Uid::from_raw(user), Gid::from_raw(group))
 }
 
 /// The owner's folder.

@@ -130,6 +130,14 @@ impl Step {
         }
     }
 
+    /// Creates the missing folders above a file.
+    pub(super) fn folders_above(system: &System, file: &Path) -> Result<Vec<Self>, Error> {
+        let mut above: Vec<&Path> = file.ancestors().skip(1).filter(|path| *path != Path::new("/")).collect();
+        above.reverse();
+        let steps = above.into_iter().map(|path| Self::folder_if_missing(system, &path.to_string_lossy()));
+        steps.filter_map(Result::transpose).collect()
+    }
+
     /// Writes a file. `None` if it is as it should be.
     pub(super) fn file(
         system: &System,

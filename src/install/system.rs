@@ -80,6 +80,11 @@ impl System {
         folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| path.exists())
     }
 
+    /// Whether a program that changes nothing succeeds.
+    pub(super) fn succeeds(&self, program: &Path, arguments: &[&str]) -> bool {
+        Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+    }
+
     /// Whether `systemctl` says yes.
     pub(super) fn systemctl_says(&self, question: &str) -> bool {
         self.runs_systemd()

@@ -11,6 +11,7 @@
 //! | `service_manager` | systemd |
 
 mod accept;
+mod manager_socket;
 mod retired;
 mod running;
 mod second_run;
@@ -167,6 +168,7 @@ impl Server {
 
     fn try_bind(config: Config, log: Arc<Log>, inherited: Inherited) -> Result<Self, StartError> {
         let Inherited { passed, mut taken, launcher } = inherited;
+        service_manager::connect();
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
             KernelTls::Auto | KernelTls::Require => {

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{MissedTickBehavior, interval};
+use tracing::debug;
 
+use super::manager_socket::{self, send};
 use crate::control::Context;
 use crate::model::text::counted;
 
@@ -39,6 +41,13 @@ pub(crate) enum Message {
 /// Whether another process is the service.
 static REPLACED: AtomicBool = AtomicBool::new(false);
 
+/// Connects to the service manager's socket, before a sandbox forbids that.
+pub(crate) fn connect() {
+    if let Err(error) = manager_socket::connect() {
+        debug!(%error, "the service manager cannot be told anything");
+    }
+}
+
 /// Sends a message. The socket may be full if systemd is stuck: no worker waits for that.
 pub(crate) async fn tell(message: Message) {
     let was_replaced = match message {
@@ -49,16 +58,16 @@ pub(crate) async fn tell(message: Message) {
         return;
     }
     let sent = tokio::task::spawn_blocking(move || match message {
-        Message::Ready => sd_notify::notify(&[NotifyState::Ready]),
+        Message::Ready => send(&[NotifyState::Ready]),
         // In one message: systemd takes neither without the other.
-        Message::Reloading => sd_notify::notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?]),
+        Message::Reloading => send(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?]),
         Message::Stopping { drain } => {
             let longer = u32::try_from((drain + AFTER_DRAIN).as_micros()).unwrap_or(u32::MAX);
-            sd_notify::notify(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(longer)])
+            send(&[NotifyState::Stopping, NotifyState::ExtendTimeoutUsec(longer)])
         }
-        Message::Status(text) => sd_notify::notify(&[NotifyState::Status(&text)]),
-        Message::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
-        Message::Replaced { by } => sd_notify::notify(&[NotifyState::MainPid(by)]),
+        Message::Status(text) => send(&[NotifyState::Status(&text)]),
+        Message::Alive => send(&[NotifyState::Watchdog]),
+        Message::Replaced { by } => send(&[NotifyState::MainPid(by)]),
     });
     // There is no other way to say that this one fails.
     let _ = sent.await;
@@ -84,7 +93,8 @@ impl Heartbeat {
 
 /// How often systemd is told that the gate is not stuck: three times in the time after which it would restart the gate.
 fn every() -> Option<Duration> {
-    sd_notify::watchdog_enabled().map(|within| within / 3)
+    // A service manager does not write 0; there is no such interval.
+    sd_notify::watchdog_enabled().filter(|within| !within.is_zero()).map(|within| within / 3)
 }
 
 /// Reports status and liveness. Does not return.

@@ -17,8 +17,17 @@ pub fn take() -> io::Result<Vec<(String, Socket)>> {
     if TAKEN.swap(true, Ordering::SeqCst) {
         return Ok(Vec::new());
     }
-    // Checks `$LISTEN_PID`, and that each descriptor is open.
-    let passed = sd_notify::listen_fds_with_names()?;
+    // Both check `$LISTEN_PID`, and that each descriptor is open. Names without descriptors are those of another process, whose
+    // variables this one inherited.
+    let passed = sd_notify::listen_fds().and_then(|passed| match passed.len() {
+        0 => Ok(Vec::new()),
+        _ => Ok(sd_notify::listen_fds_with_names()?.collect()),
+    });
+    let passed = passed.map_err(|error| {
+        let message =
+            "the sockets of systemd cannot be taken: LISTEN_FDS and LISTEN_FDNAMES do not fit what was passed";
+        io::Error::new(error.kind(), format!("{message} ({error})"))
+    })?;
     let own = |(descriptor, name)| {
         #[expect(unsafe_code, reason = "descriptors of systemd are numbers")]
         // SAFETY: the descriptor is open, as `listen_fds_with_names` has seen. systemd opened it for this process, which
@@ -26,5 +35,5 @@ pub fn take() -> io::Result<Vec<(String, Socket)>> {
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
         (name, Socket::from(descriptor))
     };
-    Ok(passed.map(own).collect())
+    Ok(passed.into_iter().map(own).collect())
 }

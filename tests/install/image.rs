@@ -9,15 +9,15 @@ use std::process::Command;
 use crate::common::process::{Finished, run, tool};
 
 /// The owner of the folder that `doorward init` wrote: a user without a name.
-const OWNER: u32 = 23_456;
+pub(super) const OWNER: u32 = 23_456;
 
 /// An image with users and systemd, and a folder of its owner.
-struct Image {
+pub(super) struct Image {
     folder: tempfile::TempDir,
 }
 
 impl Image {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let image = Self { folder: tempfile::tempdir().unwrap() };
         // The owner has to reach the own folder.
         fs::set_permissions(image.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -36,30 +36,30 @@ impl Image {
     }
 
     /// Gives a folder and all that is in it to the owner.
-    fn give(&self, path: &Path) {
+    pub(super) fn give(&self, path: &Path) {
         run(tool("chown", "coreutils").arg("-hR").arg(format!("{OWNER}:{OWNER}")).arg(path)).success();
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub(super) fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
     }
 
-    fn installed(&self, path: &str) -> PathBuf {
+    pub(super) fn installed(&self, path: &str) -> PathBuf {
         self.path("root/etc/doorward").join(path)
     }
 
     /// In the folder of the owner, as root.
-    fn doorward(&self, arguments: &[&str]) -> Finished {
+    pub(super) fn doorward(&self, arguments: &[&str]) -> Finished {
         run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(arguments).current_dir(self.path("home")))
     }
 
-    fn install(&self, arguments: &[&str]) -> Finished {
+    pub(super) fn install(&self, arguments: &[&str]) -> Finished {
         let root = self.path("root");
         self.doorward(&[&["install", "--root", root.to_str().unwrap()], arguments].concat())
     }
 
     /// Every file and folder of the image: owner, mode, and contents.
-    fn contents(&self) -> BTreeMap<PathBuf, (u32, u32, Vec<u8>)> {
+    pub(super) fn contents(&self) -> BTreeMap<PathBuf, (u32, u32, Vec<u8>)> {
         fn below(folder: &Path, found: &mut BTreeMap<PathBuf, (u32, u32, Vec<u8>)>) {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
@@ -77,13 +77,13 @@ impl Image {
     }
 
     /// Owner, group and mode of an installed file.
-    fn attributes(&self, path: &str) -> (u32, u32, u32) {
+    pub(super) fn attributes(&self, path: &str) -> (u32, u32, u32) {
         let there = fs::symlink_metadata(self.installed(path)).unwrap();
         (there.uid(), there.gid(), there.mode() & 0o7777)
     }
 
     /// Numbers of the gate's user and group.
-    fn gate(&self) -> (u32, u32) {
+    pub(super) fn gate(&self) -> (u32, u32) {
         let passwd = fs::read_to_string(self.path("root/etc/passwd")).unwrap();
         let line = passwd.lines().find(|line| line.starts_with("doorward:")).unwrap();
         let fields: Vec<&str> = line.split(':').collect();
@@ -92,7 +92,7 @@ impl Image {
 }
 
 /// The steps of an output: what was written to stderr, without notes, sum and advice.
-fn steps(finished: &Finished) -> Vec<&str> {
+pub(super) fn steps(finished: &Finished) -> Vec<&str> {
     let verbs = ["run ", "create ", "write ", "replace ", "set ", "remove "];
     finished.stderr.lines().filter(|line| verbs.iter().any(|verb| line.starts_with(verb))).collect()
 }

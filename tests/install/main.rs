@@ -9,3 +9,4 @@ mod common;
 
 mod image;
 mod machine;
+mod service;

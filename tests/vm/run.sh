@@ -1,9 +1,10 @@
 #!/bin/bash
-# Runs the tests of the kernel path in virtual machines with Debian's kernels, which have TLS.
+# Runs tests in virtual machines: those of the kernel path with Debian's kernels, which have TLS, and those of the service
+# with Debian's systemd (tests/vm/systemd/run.sh).
 #
-#   tests/vm/run.sh                  every kernel: functional tests, then the cost in instructions
+#   tests/vm/run.sh                  every kernel: functional tests, the cost in instructions; then the service
 #   tests/vm/run.sh 6.1 …            only these kernels: 6.1 and 6.12 of Debian 12, and newest, which is Debian 13's backport
-#   VM_ONLY=functional|cost          only this part
+#   VM_ONLY=functional|cost|systemd  only this part
 #   VM_TESTS="filter…"               only functional tests whose names contain one of these
 #
 # qemu emulates the machine (TCG), so the host needs no KVM, and instructions can be counted.
@@ -18,6 +19,9 @@ mkdir -p "$cache"
 # Names differ between kernels, so a missing one is no error here; the tests then fail for its cipher.
 modules="tls gcm aesni_intel ghash_clmulni_intel chacha20poly1305 chacha chacha_x86_64 poly1305_x86_64"
 
+# The disk of a guest with systemd.
+disk_modules="virtio_pci virtio_blk ext4"
+
 # Debian 12's kernels come from this machine's package sources; the newest one, which can change keys (6.14 and later), from
 # the same mirror's backports to Debian 13, with separate package lists, so that nothing of it is installed by accident.
 meta() {
@@ -28,14 +32,19 @@ meta() {
   esac
 }
 
+# Prints the Debian mirror of this machine.
+mirror() {
+  awk '/^(URIs:|deb )/ { for (at = 2; at <= NF; at++) if ($at ~ "^[a-z]+://.*/debian/?$" && !seen++) print $at }
+    END { if (!seen) { print "no Debian mirror in /etc/apt" > "/dev/stderr"; exit 1 } }' \
+    $(find /etc/apt -name '*.list' -o -name '*.sources')
+}
+
 choose_lists() {
   lists=(-o APT::Sandbox::User=root)
   [ "$1" = newest ] || return 0
   mkdir -p "$cache/backports/lists/partial" "$cache/backports/cache/archives/partial"
   local mirror
-  mirror=$(awk '/^(URIs:|deb )/ { for (at = 2; at <= NF; at++) if ($at ~ "^[a-z]+://.*/debian/?$" && !seen++) print $at }' \
-    $(find /etc/apt -name '*.list' -o -name '*.sources'))
-  [ -n "$mirror" ] || { echo "no Debian mirror in /etc/apt" >&2; return 1; }
+  mirror=$(mirror)
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie-backports main" > "$cache/backports/sources.list"
   lists+=(-o Dir::Etc::sourcelist="$cache/backports/sources.list" -o Dir::Etc::sourceparts=-
     -o Dir::State::lists="$cache/backports/lists" -o Dir::Cache="$cache/backports/cache")
@@ -51,6 +60,22 @@ parts_of() {
   echo "${parts:-$1}"
 }
 
+# unpack_modules LIST MODULE…: copies these and what they depend on from $work/root, and lists them in their load order.
+unpack_modules() {
+  local list=$work/new/modules/$1 file
+  shift
+  for module in "$@"; do
+    modprobe -d "$work/root" -S "$version" --show-depends "$module" 2>/dev/null || true
+  done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
+    case $file in
+      *.xz) xz -dc "$file" ;;
+      *.zst) zstd -qdc "$file" ;;
+      *) cat "$file" ;;
+    esac > "$work/new/modules/$(basename "${file%.*}" .ko).ko"
+    echo "$(basename "${file%.*}" .ko).ko" >> "$list"
+  done
+}
+
 # Creates $cache/$1 with vmlinuz and the modules in their load order.
 fetch_kernel() {
   local package image part work version kernel
@@ -59,7 +84,7 @@ fetch_kernel() {
   image=$(image_of "$package")
   [ -n "$image" ] || { apt-get "${lists[@]}" update -qq; image=$(image_of "$package"); }
   [ -n "$image" ] || { echo "no package $package for kernel $1: this wants Debian 12" >&2; return 1; }
-  [ "$(cat "$cache/$1/package" 2>/dev/null)" = "$image" ] && return
+  [ "$(cat "$cache/$1/package" 2>/dev/null)" = "$image" ] && [ -e "$cache/$1/modules/order.disk" ] && return
   work=$(mktemp -d "$cache/fetch.XXXXXX")
   # A subshell runs the download in the folder of the file.
   download() (cd "$work" && for part in $(parts_of "$1"); do apt-get "${lists[@]}" download -qq "$part" >/dev/null; done)
@@ -72,16 +97,8 @@ fetch_kernel() {
   depmod -b "$work/root" "$version"
   mkdir -p "$work/new/modules"
   cp "$kernel" "$work/new/vmlinuz"
-  for module in $modules; do
-    modprobe -d "$work/root" -S "$version" --show-depends "$module" 2>/dev/null || true
-  done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
-    case $file in
-      *.xz) xz -dc "$file" ;;
-      *.zst) zstd -qdc "$file" ;;
-      *) cat "$file" ;;
-    esac > "$work/new/modules/$(basename "${file%.*}" .ko).ko"
-    echo "$(basename "${file%.*}" .ko).ko" >> "$work/new/modules/order"
-  done
+  unpack_modules order $modules
+  unpack_modules order.disk $disk_modules
   echo "$image" > "$work/new/package"
   rm -rf "${cache:?}/$1"
   mv "$work/new" "$cache/$1"
@@ -190,16 +207,19 @@ EOF_COMMANDS
   done
 }
 
+. tests/vm/systemd/run.sh
+
 kernels=("$@")
 if [ $# -eq 0 ]; then
   kernels=(6.1 6.12 newest)
   # Without a cost limit, because this kernel changes every few weeks.
   [ "${VM_ONLY:-}" != cost ] || kernels=(6.1 6.12)
+  [ "${VM_ONLY:-}" != systemd ] || kernels=(6.12)
 fi
-trap 'rm -rf "$cache"/root.* "$cache"/fetch.*' EXIT
+trap 'rm -rf "$cache"/root.* "$cache"/fetch.* "$cache"/disk.*' EXIT
 for kernel in "${kernels[@]}"; do fetch_kernel "$kernel"; done
 case ${VM_ONLY:-} in
-  '') functional; kernels=(6.1 6.12); cost ;;
-  functional | cost) "$VM_ONLY" ;;
-  *) echo "VM_ONLY is functional or cost" >&2; exit 2 ;;
+  '') functional; kernels=(6.1 6.12); cost; systemd ;;
+  functional | cost | systemd) "$VM_ONLY" ;;
+  *) echo "VM_ONLY is functional, cost or systemd" >&2; exit 2 ;;
 esac

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{ConfigArg, Format, exit, failed};
+use super::{ConfigArg, CredentialsArg, Format, exit, failed};
 use crate::admission::descriptors::Descriptors;
 use crate::config::checked::Config;
 use crate::model::text;
@@ -20,6 +20,9 @@ use crate::snapshot::Snapshot;
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArg,
+
+    #[command(flatten)]
+    credentials: CredentialsArg,
 
     /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
@@ -43,7 +46,7 @@ struct Row {
 }
 
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
-    let config = match args.config.load() {
+    let config = match args.config.load_with(args.credentials.credentials()) {
         Ok(config) => config,
         Err(code) => return code,
     };

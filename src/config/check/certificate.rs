@@ -12,6 +12,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{date, now};
 use crate::config::checked::Certificate;
+use crate::config::credentials::credential_name;
 use crate::config::files::{self, NamedFile, Pem, Wanted};
 use crate::config::raw::RawCertificate;
 use crate::config::report::{At, Place, Problem, Report, Text};
@@ -60,7 +61,7 @@ pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut 
     }
     // Both are read before either is given up, so that what is wrong with both is told at once.
     let chain = raw.chain.value().and_then(|chain| Some((chain, files::read(chain, report)?)));
-    let key = raw.key.value().and_then(|key| Some((key, files::read(key, report)?)));
+    let key = raw.key.value().and_then(|key| Some((key, files::read_key(key, report)?)));
     let key_file = key.as_ref().map(|(_, file)| file.path.clone());
     if let (Some((chain_text, chain)), Some((_, key))) = (&chain, &key)
         && are_swapped(chain, key)
@@ -82,7 +83,18 @@ pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut 
     warn_of_leaf(leaf, &chain_text.place, report);
     warn_of_order(&certificates, &chain_text.place, report);
     warn_of_intermediates(&certificates, &chain_file.path, &chain_text.place, report);
-    let certified_key = fit(certificates, key).map_err(|problem| report.problem(&key_text.place, problem)).ok()?;
+    let fitting = fit(certificates, key).map_err(|problem| match credential_name(&key_text.value) {
+        Some(name) => Problem::new(
+            problem.message,
+            format!(
+                "if the credential {name} is a new one: systemctl restart doorward, since systemd hands credentials over \
+                 when a service starts; else {}",
+                problem.remedy
+            ),
+        ),
+        None => problem,
+    });
+    let certified_key = fitting.map_err(|problem| report.problem(&key_text.place, problem)).ok()?;
     Some(Loaded {
         certificate: Arc::new(Certificate {
             chain_file: chain_file.path,
