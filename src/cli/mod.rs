@@ -121,7 +121,7 @@ enum Command {
     /// The manual is part of the program: nothing is read from elsewhere. On a terminal it is shown by the program that
     /// $PAGER names, or less.
     Help(help::HelpArgs),
-    /// Write man pages and shell completions, for packages
+    /// Write man pages and shell completions, for packages; and key files for session tickets that several gates share
     #[command(hide = true)]
     Generate(help::GenerateArgs),
 }

@@ -3,121 +3,19 @@
 use std::fs;
 use std::io;
 use std::net::TcpStream;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use rcgen::SerialNumber;
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::ClientConfig;
 
+use crate::NAS;
 use crate::client::{Client, End, client};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Certified, TestPki};
 use crate::common::process::{tool, wait_until};
-use crate::{deploy, list};
-
-const NAS: &str = "nas.home.example";
-
-/// A mounted ConfigMap or Secret, as kubelet's AtomicWriter makes it: the name of a file is a link through the link `..data`
-/// to a folder that is named after the time, and never changes.
-pub(crate) struct Volume {
-    folder: PathBuf,
-    /// Of its files: `defaultMode`.
-    mode: u32,
-    versions: u32,
-}
-
-impl Volume {
-    pub(crate) fn mount(folder: PathBuf, mode: u32, files: &[(&str, String)]) -> Self {
-        fs::create_dir(&folder).unwrap();
-        let mut volume = Self { folder, mode, versions: 0 };
-        volume.update(files);
-        for (name, _) in files {
-            symlink(Path::new("..data").join(name), volume.folder.join(name)).unwrap();
-        }
-        volume
-    }
-
-    /// Replaces all files at once: a new folder, a new link to it, renamed over the old one; the old folder is removed.
-    pub(crate) fn update(&mut self, files: &[(&str, String)]) {
-        self.versions += 1;
-        let new = format!("..2026_11_28_10_40_{:02}.{:09}", self.versions % 60, self.versions);
-        let folder = self.folder.join(&new);
-        fs::create_dir(&folder).unwrap();
-        for (name, contents) in files {
-            let file = folder.join(name);
-            fs::write(&file, contents).unwrap();
-            fs::set_permissions(file, fs::Permissions::from_mode(self.mode)).unwrap();
-        }
-        let (data, temporary) = (self.folder.join("..data"), self.folder.join("..data_tmp"));
-        let old = fs::read_link(&data).ok();
-        symlink(&new, &temporary).unwrap();
-        fs::rename(temporary, data).unwrap();
-        if let Some(old) = old {
-            fs::remove_dir_all(self.folder.join(old)).unwrap();
-        }
-    }
-}
-
-/// The configuration of the example for this machine, whose NAS is at `backend`.
-pub(crate) fn configuration(backend: &Backend, folder: &Path) -> String {
-    let example = fs::read_to_string(deploy().join("example/config/doorward.toml")).unwrap();
-    let socket = format!("{:?}", folder.join("control.sock"));
-    let mut text = format!("{example}\n[limits]\nconnection_rate_per_source = \"off\"\npenalties = \"off\"\n");
-    for (from, to) in [
-        ("\"[::]:8443\"", "\"127.0.0.1:0\""),
-        ("\"[::]:9180\"", "\"127.0.0.1:0\""),
-        ("\"/run/doorward/control.sock\"", socket.as_str()),
-        ("192.168.1.10:5666", &backend.address().to_string()),
-    ] {
-        assert!(text.contains(from), "{from}");
-        text = text.replace(from, to);
-    }
-    text
-}
-
-/// A pod of the example.
-pub(crate) struct Pod {
-    config: Volume,
-    clients: Volume,
-    server: Volume,
-    pub(crate) text: String,
-    pub(crate) gate: Gate,
-    _folder: tempfile::TempDir,
-}
-
-impl Pod {
-    /// `change`s its process.
-    fn start(pki: &TestPki, backend: &Backend, change: impl FnOnce(&mut Command)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let text = configuration(backend, folder.path());
-        let config = Volume::mount(at("config"), 0o644, &[("doorward.toml", text.clone())]);
-        let clients = Volume::mount(at("clients"), 0o644, &clients(pki, &[]));
-        let server = Volume::mount(at("server"), 0o440, &server(pki).1);
-        let file = at("config").join("doorward.toml");
-        let gate = Gate::start_with("", |command| {
-            *command = Command::new(env!("CARGO_BIN_EXE_doorward"));
-            command.args(["run", "--config"]).arg(file);
-            change(command);
-        });
-        Self { config, clients, server, text, gate, _folder: folder }
-    }
-}
-
-/// The files of the ConfigMap doorward-clients.
-fn clients(pki: &TestPki, revoked: &[u64]) -> [(&'static str, String); 2] {
-    [("clients.pem", pki.clients.pem().to_owned()), ("clients.crl", list(pki, revoked))]
-}
-
-/// A new certificate for the gate, and the files of the Secret doorward-server.
-fn server(pki: &TestPki) -> (Vec<u8>, [(&'static str, String); 2]) {
-    let issued = pki.servers.issue(Certified::for_servers(&["*.home.example"]));
-    (issued.chain()[0].to_vec(), [("tls.crt", issued.chain_pem()), ("tls.key", issued.key_pem())])
-}
+use crate::pod::{Keys, Pod, clients, server};
 
 fn device(pki: &TestPki, serial: u64) -> Arc<ClientConfig> {
     let mut params = Certified::for_clients(&format!("device-{serial}"));
@@ -148,7 +46,7 @@ fn wait_reloads(gate: &Gate, event: &str, count: usize) {
 fn swapped_volumes_are_in_force_and_cut_revoked_devices_only() {
     const ROUNDS: u64 = 4;
     let (pki, backend) = (TestPki::new(), Backend::echo());
-    let mut pod = Pod::start(&pki, &backend, |_| ());
+    let mut pod = Pod::start(&pki, &backend, &Keys::new(), |_| ());
     let address = pod.gate.address();
     let devices: Vec<_> = (1..=ROUNDS + 2).map(|serial| device(&pki, serial)).collect();
     let mut sessions: Vec<Client> =
@@ -208,7 +106,7 @@ fn swapped_volumes_are_in_force_and_cut_revoked_devices_only() {
 
 /// The gate in a namespace of its own, where the kernel delivers to it what it has asked for and nothing else.
 fn as_process_1(pki: &TestPki, backend: &Backend) -> (Pod, Pid) {
-    let pod = Pod::start(pki, backend, |command| {
+    let pod = Pod::start(pki, backend, &Keys::new(), |command| {
         let mut unshare = tool("unshare", "util-linux");
         unshare.args(["--pid", "--fork", "--kill-child"]).arg(command.get_program()).args(command.get_args());
         *command = unshare;

@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `manifests` | kubectl builds the manifests, the published schemas accept them, and faults are found |
 //! | `relations` | labels, ports, folders, times and networks of the manifests fit each other and the gate |
+//! | `pod` | (what the next two build on) |
 //! | `kubelet` | mounted ConfigMaps and Secrets change while sessions are open; a pod is ended |
+//! | `tickets` | replicas with shared keys resume the sessions of each other, while the keys are replaced |
 //!
 //! `tests/reload/watched.rs` changes one link of this kind among other changes of files.
 
@@ -19,14 +21,21 @@ mod common;
 #[expect(dead_code, reason = "made for the tests of the journey")]
 #[path = "../journey/client.rs"]
 mod client;
+#[expect(dead_code, reason = "made for the tests of the journey")]
+#[path = "../journey/settings.rs"]
+mod settings;
 
 mod kubelet;
 mod manifests;
+mod pod;
 mod relations;
+mod tickets;
 
 use std::path::{Path, PathBuf};
 
 use common::pki::{TestPki, days_from_now};
+
+const NAS: &str = "nas.home.example";
 
 /// What `deploy/kubernetes` has.
 fn deploy() -> PathBuf {

@@ -12,6 +12,7 @@ use crate::common::gate::{Gate, LOCAL};
 use crate::common::pki::{Certified, TestPki};
 use crate::deploy;
 use crate::manifests::example;
+use crate::pod::Keys;
 
 /// The documents by kind and name.
 struct Manifests(BTreeMap<(String, String), Value>);
@@ -58,6 +59,11 @@ fn load(pki: &TestPki, manifests: &Manifests, root: &Path) -> Config {
     std::fs::write(server.join("tls.key"), issued.key_pem()).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o440);
     std::fs::set_permissions(server.join("tls.key"), mode).unwrap();
+    let tickets = folder("tickets");
+    for (name, contents) in Keys::new().files() {
+        std::fs::write(tickets.join(name), contents).unwrap();
+        std::fs::set_permissions(tickets.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    }
     config::load(&root.join("config/doorward.toml")).unwrap()
 }
 

@@ -18,7 +18,7 @@ use crate::common::metrics::Metrics;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::common::process::{Finished, run_with_input, tool};
 use crate::home::{House, assert_refused};
-use crate::settings::{Setting, device, settings, visit};
+use crate::settings::{Setting, device, settings, shared_key, visit};
 use crate::{NAS, SSH, controlled, reload};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: nas\r\n\r\n";
@@ -236,18 +236,31 @@ fn mtls_bypass_openssl_ticket_of_a_revoked_device() {
 /// same, and nowhere else. Where the device is refused, it is told so in a full handshake.
 #[test]
 fn row_41_ticket_is_resumed_only_with_the_same_settings() {
-    let (pki, backend) = (TestPki::new(), Backend::echo());
-    let (devices, settings) = settings(&pki);
+    assert_resumed_only_with_the_same_settings(&TestPki::new(), "");
+}
+
+/// A shared key is the same under all settings, and what each route derives from it is not.
+#[test]
+fn row_41_ticket_under_a_shared_key_is_resumed_only_with_the_same_settings() {
+    let pki = TestPki::new();
+    let key = shared_key(&pki);
+    assert_resumed_only_with_the_same_settings(&pki, &format!("[tickets]\nkeys = [{key:?}]\n"));
+}
+
+#[track_caller]
+fn assert_resumed_only_with_the_same_settings(pki: &TestPki, tickets: &str) {
+    let backend = Backend::echo();
+    let (devices, settings) = settings(pki);
     let address = backend.address().to_string();
     // Route i has setting i + shift.
     let setting = |route: usize, shift: usize| &settings[(route + shift) % settings.len()];
     let name = |route: usize| format!("route-{route}.home.example");
     let config = |shift| {
         let routes = 0..settings.len();
-        let house = routes.fold(House::new(&pki), |house, route| {
+        let house = routes.fold(House::new(pki), |house, route| {
             house.route_with(&format!("route-{route}"), &[&address], &setting(route, shift).keys)
         });
-        controlled(&house)
+        controlled(&house) + tickets
     };
     let gate = Gate::start(&config(0));
     let resumed = || gate.settled().sum("doorward_handshakes_total", &[("resumed", "true")]);
@@ -262,7 +275,7 @@ fn row_41_ticket_is_resumed_only_with_the_same_settings() {
                     continue;
                 }
                 for version in VERSIONS {
-                    let device = device(&pki, certified, version, Resumption::in_memory_sessions(8));
+                    let device = device(pki, certified, version, Resumption::in_memory_sessions(8));
                     assert_eq!(visit(&gate, &device, &name(route)), (None, false), "{}", from.name);
                     tried.push((route, device, told(setting(route, shift)), version));
                 }
