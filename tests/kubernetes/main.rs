@@ -6,6 +6,7 @@
 //! | `relations` | labels, ports, folders, times and networks of the manifests fit each other and the gate |
 //! | `pod` | (what the next two build on) |
 //! | `kubelet` | mounted ConfigMaps and Secrets change while sessions are open; a pod is ended |
+//! | `keys` | `doorward generate ticket-key`, and what a gate says of its files |
 //! | `tickets` | replicas with shared keys resume the sessions of each other, while the keys are replaced |
 //!
 //! `tests/reload/watched.rs` changes one link of this kind among other changes of files.
@@ -25,6 +26,7 @@ mod client;
 #[path = "../journey/settings.rs"]
 mod settings;
 
+mod keys;
 mod kubelet;
 mod manifests;
 mod pod;

@@ -43,6 +43,8 @@ fn commands_are_those_that_there_are() {
                 "ca" | "generate" => doorward(&[command, words.next().unwrap(), "--help"]),
                 _ => doorward(&[command, "--help"]),
             };
+            // Also at the end of a line.
+            let help = help.replace('\n', " \n");
             for option in words.filter(|word| word.starts_with("--")) {
                 assert!(help.contains(&format!("{option} ")), "{option} in {line}");
             }
