@@ -68,7 +68,7 @@ fn new_keys(args: &TicketKeyArgs) -> Result<Keys, (u8, String)> {
         return Ok((args.files.iter().map(|_| new()).collect::<Result<_, _>>()?, Existing::Keep));
     }
     let mut keys = vec![new()?];
-    let (last, others) = args.files.split_last().ok_or((exit::USAGE, "no file is given".to_owned()))?;
+    let (last, others) = args.files.split_last().ok_or_else(|| (exit::USAGE, "no file is given".to_owned()))?;
     for file in others {
         keys.push(read(file).map_err(|error| (exit::USAGE, error))?);
     }
