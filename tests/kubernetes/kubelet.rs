@@ -83,6 +83,8 @@ fn swapped_volumes_are_in_force_and_cut_revoked_devices_only() {
         sessions.iter().for_each(|session| session.ping().unwrap());
     }
 
+    assert!(pod.exec(&["sessions"]).success().text().contains(&format!("device-{}", ROUNDS + 1)));
+
     // As kubelet does when it looks at a pod: all volumes, one right after the other. One of them has a mistake.
     let failed = pod.gate.lines().iter().filter(|line| line["event"] == "reload_failed").count();
     revoked.push(ROUNDS + 1);

@@ -67,12 +67,15 @@ fn validate(built: &Path, version: &str) -> Finished {
     run(program.args(["--strict", "--kubernetes-version", version]).arg(built))
 }
 
-/// The example's documents.
-pub(crate) fn example(pki: &TestPki) -> Vec<Value> {
-    let copy = copied(pki);
-    let built = copy.path().join("built.yaml");
-    std::fs::write(&built, kustomize(&copy.path().join("example")).success().stdout).unwrap();
-    serde_json::from_slice(&documents(&built).success().stdout).unwrap()
+/// The example's documents, built once for all tests.
+pub(crate) fn example() -> &'static [Value] {
+    static EXAMPLE: OnceLock<Vec<Value>> = OnceLock::new();
+    EXAMPLE.get_or_init(|| {
+        let copy = copied(&TestPki::new());
+        let built = copy.path().join("built.yaml");
+        std::fs::write(&built, kustomize(&copy.path().join("example")).success().stdout).unwrap();
+        serde_json::from_slice(&documents(&built).success().stdout).unwrap()
+    })
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rustix::process::geteuid;
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Certified, TestPki};
-use crate::common::process::run;
+use crate::common::process::{Finished, run};
 use crate::{deploy, list};
 
 /// A mounted ConfigMap or Secret, as kubelet's AtomicWriter makes it: the name of a file is a link through the link `..data`
@@ -92,7 +92,7 @@ impl Keys {
 /// The configuration of the example for this machine, whose NAS is at `backend`.
 fn configuration(backend: &Backend, folder: &Path) -> String {
     let example = fs::read_to_string(deploy().join("example/config/doorward.toml")).unwrap();
-    let socket = format!("{:?}", folder.join("control.sock"));
+    let socket = format!("{:?}", folder.join("run/control.sock"));
     let mut text = format!("{example}\n[limits]\nconnection_rate_per_source = \"off\"\npenalties = \"off\"\n");
     for (from, to) in [
         ("\"[::]:8443\"", "\"127.0.0.1:0\""),
@@ -114,7 +114,7 @@ pub(crate) struct Pod {
     pub(crate) tickets: Volume,
     pub(crate) text: String,
     pub(crate) gate: Gate,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Pod {
@@ -130,13 +130,22 @@ impl Pod {
         let server = server.map(|(name, file)| (name, fs::read(pki.path(file)).unwrap()));
         let server = Volume::mount(at("server"), secret_mode(), &server);
         let tickets = Volume::mount(at("tickets"), secret_mode(), &keys.files());
+        // An emptyDir, as kubelet makes it for a pod with an fsGroup.
+        fs::create_dir(at("run")).unwrap();
+        fs::set_permissions(at("run"), fs::Permissions::from_mode(0o2777)).unwrap();
         let file = at("config").join("doorward.toml");
         let gate = Gate::start_with("", |command| {
             *command = Command::new(env!("CARGO_BIN_EXE_doorward"));
-            command.args(["run", "--config"]).arg(file);
+            command.args(["run", "--config"]).arg(file).env("RUNTIME_DIRECTORY", at("run"));
             change(command);
         });
-        Self { config, clients, server, tickets, text, gate, _folder: folder }
+        Self { config, clients, server, tickets, text, gate, folder }
+    }
+
+    /// `kubectl exec POD -- doorward ARGUMENTS --socket …`
+    pub(crate) fn exec(&self, arguments: &[&str]) -> Finished {
+        let socket = self.folder.path().join("run/control.sock");
+        run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(arguments).arg("--socket").arg(socket))
     }
 }
 

@@ -15,27 +15,27 @@ use crate::manifests::example;
 use crate::pod::Keys;
 
 /// The documents by kind and name.
-struct Manifests(BTreeMap<(String, String), Value>);
+struct Manifests(BTreeMap<(String, String), &'static Value>);
 
 impl Manifests {
-    fn of(pki: &TestPki) -> Self {
+    fn example() -> Self {
         let key = |document: &Value| {
             let text = |value: &Value| value.as_str().unwrap().to_owned();
             (text(&document["kind"]), text(&document["metadata"]["name"]))
         };
-        Self(example(pki).into_iter().map(|document| (key(&document), document)).collect())
+        Self(example().iter().map(|document| (key(document), document)).collect())
     }
 
     #[track_caller]
-    fn get(&self, kind: &str, name: &str) -> &Value {
-        &self.0[&(kind.to_owned(), name.to_owned())]
+    fn get(&self, kind: &str, name: &str) -> &'static Value {
+        self.0[&(kind.to_owned(), name.to_owned())]
     }
 
-    fn pod(&self) -> &Value {
+    fn pod(&self) -> &'static Value {
         &self.get("Deployment", "doorward")["spec"]["template"]
     }
 
-    fn container(&self) -> &Value {
+    fn container(&self) -> &'static Value {
         &self.pod()["spec"]["containers"][0]
     }
 }
@@ -69,7 +69,7 @@ fn load(pki: &TestPki, manifests: &Manifests, root: &Path) -> Config {
 
 #[test]
 fn every_selector_selects_the_pods_of_the_gate() {
-    let manifests = Manifests::of(&TestPki::new());
+    let manifests = Manifests::example();
     let labels = manifests.pod()["metadata"]["labels"].clone();
     assert_eq!(labels, json!({"app.kubernetes.io/name": "doorward"}));
     let [deployment, service, budget, policy, monitor] =
@@ -102,7 +102,7 @@ fn every_selector_selects_the_pods_of_the_gate() {
 #[test]
 fn ports_and_networks_are_those_of_the_configuration() {
     let (pki, root) = (TestPki::new(), tempfile::tempdir().unwrap());
-    let manifests = Manifests::of(&pki);
+    let manifests = Manifests::example();
     let config = load(&pki, &manifests, root.path());
     // The NetworkPolicy is the firewall of this warning.
     let warned: Vec<&str> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
@@ -151,7 +151,7 @@ fn ports_and_networks_are_those_of_the_configuration() {
 #[test]
 fn mounted_folders_are_whole_and_have_what_the_configuration_names() {
     let (pki, root) = (TestPki::new(), tempfile::tempdir().unwrap());
-    let manifests = Manifests::of(&pki);
+    let manifests = Manifests::example();
     let config = load(&pki, &manifests, root.path());
     let (container, volumes) = (manifests.container(), &manifests.pod()["spec"]["volumes"]);
     let mut folders = BTreeMap::new();
@@ -187,7 +187,7 @@ fn mounted_folders_are_whole_and_have_what_the_configuration_names() {
 #[test]
 fn grace_period_is_longer_than_the_drain() {
     let (pki, root) = (TestPki::new(), tempfile::tempdir().unwrap());
-    let manifests = Manifests::of(&pki);
+    let manifests = Manifests::example();
     let drain = load(&pki, &manifests, root.path()).timeouts.drain.as_secs();
     let stop = manifests.container()["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
     let grace = manifests.pod()["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
@@ -198,7 +198,7 @@ fn grace_period_is_longer_than_the_drain() {
 /// The profile "restricted" of the Pod Security Standards, rule by rule, and what goes beyond it.
 #[test]
 fn pod_is_confined() {
-    let manifests = Manifests::of(&TestPki::new());
+    let manifests = Manifests::example();
     let (pod, container) = (&manifests.pod()["spec"], manifests.container());
     assert_eq!(pod["containers"].as_array().unwrap().len(), 1);
     for absent in ["initContainers", "hostNetwork", "hostPID", "hostIPC", "hostAliases"] {
@@ -230,7 +230,7 @@ fn pod_is_confined() {
 #[test]
 fn probes_are_answered_and_the_autoscaler_has_its_metric() {
     let pki = TestPki::new();
-    let manifests = Manifests::of(&pki);
+    let manifests = Manifests::example();
     let gate = Gate::start(&format!(
         "{LOCAL}{}\n[[route]]\nname = \"nas\"\nserver_names = [\"nas.home.example\"]\nbackends = [\"127.0.0.1:1\"]\n\
          allow = [\"any\"]\n",

@@ -26,7 +26,7 @@ enum What {
     Man(Folder),
     /// Completions for bash, zsh and fish
     Completions(Folder),
-    /// Key files for session tickets that several gates share ([tickets] keys)
+    /// Key files for session tickets that several gates share (tickets.keys)
     TicketKey(TicketKeyArgs),
 }
 
