@@ -36,6 +36,11 @@ fn list(pki: &TestPki, revoked: &[SerialNumber]) -> String {
     format!("revocation_lists = [{:?}]", pki.write("clients.crl", list))
 }
 
+/// `[tickets]` with a key that gates share, or nothing: keys of the gate's own.
+fn keys(pki: &TestPki, shared: bool) -> String {
+    if shared { format!("[tickets]\nkeys = [{:?}]\n", shared_key(pki)) } else { String::new() }
+}
+
 /// A visit at the NAS: whether a session was resumed.
 #[track_caller]
 fn resumes(gate: &Gate, device: &Arc<ClientConfig>) -> bool {
@@ -105,11 +110,12 @@ fn ticket_is_resumed_after_a_reload_that_leaves_its_route() {
 /// A new list takes the tickets of the devices that it names, and of no other.
 #[test]
 fn mtls_bypass_ticket_of_a_revoked_device_after_a_reload() {
-    for version in VERSIONS {
+    for (version, shared) in VERSIONS.into_iter().flat_map(|version| [(version, false), (version, true)]) {
         let pki = TestPki::new();
         let backend = Backend::echo();
         let lists = list(&pki, &[]);
-        let config = controlled(&House::new(&pki).client_auth(&lists).route("nas", backend.address()));
+        let keys = keys(&pki, shared);
+        let config = controlled(&House::new(&pki).client_auth(&lists).route("nas", backend.address())) + &keys;
         let gate = Gate::start(&config);
         let [lost, alice] = [lost(&pki), pki.client("alice-phone")]
             .map(|certified| device(&pki, &certified, version, Resumption::in_memory_sessions(8)));
@@ -133,7 +139,7 @@ fn mtls_bypass_ticket_of_a_revoked_device_after_a_reload() {
         reload(&gate, &config).success();
         assert!([resumes(&gate, &lost), resumes(&gate, &lost)][1]);
         pki.write("clients.pem", Authority::new("Another house").pem());
-        reload(&gate, &controlled(&House::new(&pki).route("nas", backend.address()))).success();
+        reload(&gate, &(controlled(&House::new(&pki).route("nas", backend.address())) + &keys)).success();
         let before = tickets(&gate);
         for device in [&lost, &alice] {
             assert_refused(&gate, &backend, Reason::UnknownCa, Alert(48), || {
@@ -194,10 +200,16 @@ fn thousand_devices_resume_but_on_the_changed_route() {
 
 #[test]
 fn mtls_bypass_openssl_ticket_of_a_revoked_device() {
+    [false, true].into_iter().for_each(assert_openssl_ticket_of_a_revoked_device_is_refused);
+}
+
+#[track_caller]
+fn assert_openssl_ticket_of_a_revoked_device_is_refused(shared: bool) {
     let pki = TestPki::new();
     let backend = Backend::http(PAGE);
     let lists = list(&pki, &[]);
     let config = controlled(&House::new(&pki).client_auth(&lists).route("nas", backend.address()));
+    let config = config + &keys(&pki, shared);
     let gate = Gate::start(&config);
     let lost = lost(&pki);
     let (certificate, key) = (pki.write("lost.pem", lost.chain_pem()), pki.write("lost-key.pem", lost.key_pem()));
@@ -243,8 +255,7 @@ fn row_41_ticket_is_resumed_only_with_the_same_settings() {
 #[test]
 fn row_41_ticket_under_a_shared_key_is_resumed_only_with_the_same_settings() {
     let pki = TestPki::new();
-    let key = shared_key(&pki);
-    assert_resumed_only_with_the_same_settings(&pki, &format!("[tickets]\nkeys = [{key:?}]\n"));
+    assert_resumed_only_with_the_same_settings(&pki, &keys(&pki, true));
 }
 
 #[track_caller]
