@@ -46,6 +46,10 @@ use crate::model::ticket::TicketOutcome;
 /// ticket in their next ClientHello, and rustls' own stumbles over two that are longer than a record.
 const SESSION_MAX: usize = 12 * 1024;
 
+/// How many tickets of one ClientHello are looked at. Clients send one; hundreds fit, and each costs some cryptography before
+/// anything is known of the client.
+const TRIED_MAX: u8 = 4;
+
 /// The key of one route's tickets.
 #[derive(Clone, Debug)]
 pub(super) struct TicketKey {
@@ -139,8 +143,12 @@ impl ProducesTickets for Tickets {
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        // A ClientHello may have many tickets, and a verdict has its price.
-        if observation::current(|now| now.ticket == Some(TicketOutcome::Refused)) {
+        let look = observation::current(|now| {
+            now.tickets_tried = now.tickets_tried.saturating_add(1);
+            // A verdict has its price as well.
+            now.tickets_tried <= TRIED_MAX && now.ticket != Some(TicketOutcome::Refused)
+        });
+        if !look {
             return None;
         }
         let opened = self.open(ticket, UnixTime::now());

