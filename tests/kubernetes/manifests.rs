@@ -48,7 +48,16 @@ fn tools() -> &'static Path {
         let environment = folder.join("python");
         run(tool("python3", "python3-venv").args(["-m", "venv", "--clear"]).arg(&environment)).success();
         let mut pip = Command::new(environment.join("bin/pip"));
-        pip.args(["install", "--quiet", "--only-binary", ":all:", "--require-hashes", "-r", "requirements.txt"]);
+        pip.args([
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+            "-r",
+            "requirements.txt",
+        ]);
         run(pip.current_dir(&folder)).success();
         std::fs::write(installed, wanted).unwrap();
         folder

@@ -223,6 +223,8 @@ fn pod_is_confined() {
     });
     assert_eq!(container["securityContext"], own);
     assert_eq!(pod["automountServiceAccountToken"], false);
+    let image = container["image"].as_str().unwrap();
+    assert!(image.ends_with(concat!("/doorward:", env!("CARGO_PKG_VERSION"))), "{image}");
     let enforced = &manifests.get("Namespace", "doorward")["metadata"]["labels"];
     assert_eq!(enforced["pod-security.kubernetes.io/enforce"], "restricted");
 }
