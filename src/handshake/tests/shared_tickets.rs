@@ -83,7 +83,7 @@ fn gate_with(scene: &Scene, secret: &TicketSecret) -> RouteTls {
     gate(scene, ANY, std::slice::from_ref(secret))
 }
 
-/// Whoever has the key can seal any session. What is in it is judged like any chain, and is read without a panic.
+/// With the key, any session can be sealed. What is in it is judged like any chain, and is read without a panic.
 #[test]
 fn forged_ticket_admits_no_chain_that_a_handshake_would_not() {
     let scene = Scene::new();
