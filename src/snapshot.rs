@@ -9,7 +9,7 @@ use rustls::pki_types::UnixTime;
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
 use crate::config::checked::{Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts};
-use crate::handshake::config::{InvalidTls, RouteTls};
+use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
 use crate::handshake::trust::Authorities;
 use crate::model::close::CloseReason;
@@ -103,8 +103,9 @@ impl Snapshot {
                         }
                     };
                     let former = former.and_then(|former| former.route(&route.name)?.tls());
-                    let tls =
-                        RouteTls::new(terminate, &suites, authorities, Arc::clone(&policy), former).map_err(invalid)?;
+                    let tickets = TicketSource { route: &route.name, shared: &config.tickets.keys, former };
+                    let tls = RouteTls::new(terminate, &suites, authorities, Arc::clone(&policy), tickets);
+                    let tls = tls.map_err(invalid)?;
                     RouteAccess::Terminate { tls, policy, expired_session: terminate.client_auth.expired_session }
                 }
             };

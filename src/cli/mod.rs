@@ -134,7 +134,7 @@ enum Command {
     /// Start this program again when the process at stdin asks for it: a part of "doorward run"
     #[command(hide = true)]
     Launcher(run::LauncherArgs),
-    /// Write man pages and shell completions, for packages
+    /// Write man pages and shell completions, for packages; and key files for session tickets that several gates share
     #[command(hide = true)]
     Generate(help::GenerateArgs),
 }

@@ -23,8 +23,17 @@ pub(super) struct NamedFile {
     /// Where it is; a relative path of the configuration starts at the configuration's folder.
     pub(super) path: PathBuf,
     pub(super) bytes: Vec<u8>,
+    /// The number of the user that it belongs to.
+    pub(super) owner: u32,
+    /// Its permission bits.
+    pub(super) mode: u32,
+}
+
+impl NamedFile {
     /// Whether every user of the machine may read it.
-    pub(super) world_readable: bool,
+    pub(super) const fn is_world_readable(&self) -> bool {
+        self.mode & 0o004 != 0
+    }
 }
 
 /// What a file should hold.
@@ -124,17 +133,15 @@ fn no_credential(name: &str, why: NotFound) -> Problem {
 fn read_at(path: PathBuf, text: &Text, report: &mut Report) -> Option<NamedFile> {
     report.look_at(&path);
     let result = read_path(&path).map_err(|error| unreadable(&path, &error));
-    let (bytes, world_readable) = report.taken(&text.place, result)?;
-    Some(NamedFile { path, bytes, world_readable })
+    report.taken(&text.place, result)
 }
 
 /// Reads a file by its path.
 pub(super) fn read_named(path: &Path) -> io::Result<NamedFile> {
-    let (bytes, world_readable) = read_path(path)?;
-    Ok(NamedFile { path: path.to_owned(), bytes, world_readable })
+    read_path(path)
 }
 
-fn read_path(path: &Path) -> io::Result<(Vec<u8>, bool)> {
+fn read_path(path: &Path) -> io::Result<NamedFile> {
     // Looked at before it is opened: opening a pipe would wait for a writer for ever.
     let metadata = std::fs::metadata(path)?;
     if metadata.is_dir() {
@@ -144,11 +151,14 @@ fn read_path(path: &Path) -> io::Result<(Vec<u8>, bool)> {
         return Err(io::ErrorKind::Unsupported.into());
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    let file = File::open(path)?;
+    // Of the file that is read, whatever has its name by now.
+    let metadata = file.metadata()?;
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST) {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    Ok((bytes, metadata.mode() & 0o004 != 0))
+    Ok(NamedFile { path: path.to_owned(), bytes, owner: metadata.uid(), mode: metadata.mode() & 0o7777 })
 }
 
 /// Why a file could not be read.
@@ -361,7 +371,7 @@ mod tests {
     use super::*;
 
     fn named(bytes: &[u8]) -> NamedFile {
-        NamedFile { path: PathBuf::from("/x"), bytes: bytes.to_vec(), world_readable: false }
+        NamedFile { path: PathBuf::from("/x"), bytes: bytes.to_vec(), owner: 0, mode: 0o600 }
     }
 
     fn certificate() -> String {
@@ -429,9 +439,12 @@ mod tests {
         ] {
             assert!(unreadable(Path::new("/x"), &kind.into()).message.contains(says), "{kind:?}");
         }
-        assert_eq!(read_path(Path::new("/dev/null")).map_err(|e| e.kind()), Err(io::ErrorKind::Unsupported));
-        assert_eq!(read_path(Path::new("/")).map_err(|e| e.kind()), Err(io::ErrorKind::IsADirectory));
-        assert_eq!(read_path(Path::new("/dev/null/x")).map_err(|e| e.kind()), Err(io::ErrorKind::NotADirectory));
+        assert_eq!(read_path(Path::new("/dev/null")).map(drop).map_err(|e| e.kind()), Err(io::ErrorKind::Unsupported));
+        assert_eq!(read_path(Path::new("/")).map(drop).map_err(|e| e.kind()), Err(io::ErrorKind::IsADirectory));
+        assert_eq!(
+            read_path(Path::new("/dev/null/x")).map(drop).map_err(|e| e.kind()),
+            Err(io::ErrorKind::NotADirectory)
+        );
     }
 
     #[test]

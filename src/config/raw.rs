@@ -21,6 +21,7 @@ pub(super) struct Raw {
     pub(super) groups: Vec<(Text, Given<Vec<Text>>)>,
     /// `None` if something else stands where the routes should be.
     pub(super) routes: Option<Vec<RawRoute>>,
+    pub(super) tickets: Given<RawTickets>,
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
     pub(super) metrics: RawMetrics,
@@ -68,6 +69,11 @@ pub(super) struct RawRoute {
     pub(super) send_proxy_protocol: Given<String>,
     pub(super) certificate: Given<RawCertificate>,
     pub(super) client_auth: Given<RawClientAuth>,
+}
+
+/// `[tickets]`
+pub(super) struct RawTickets {
+    pub(super) keys: Given<Vec<Text>>,
 }
 
 /// `[timeouts]`
@@ -139,6 +145,7 @@ impl Raw {
             routes: root
                 .tables("route", report)
                 .map(|tables| tables.into_iter().map(|table| RawRoute::read(table, report)).collect()),
+            tickets: root.table("tickets", RawTickets::read, report),
             timeouts: root.table("timeouts", RawTimeouts::read, report).into_value().unwrap_or_default(),
             limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
             metrics: root.table("metrics", RawMetrics::read, report).into_value().unwrap_or_default(),
@@ -213,6 +220,14 @@ impl RawRoute {
             certificate: table.table("certificate", RawCertificate::read, report),
             client_auth: table.table("client_auth", RawClientAuth::read, report),
         };
+        table.close(report);
+        raw
+    }
+}
+
+impl RawTickets {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self { keys: table.texts("keys", "\"tickets.key\"", report) };
         table.close(report);
         raw
     }
@@ -319,7 +334,7 @@ mod tests {
     #[test]
     fn mistyped_key_is_answered_with_the_key_of_its_section() {
         let sections = sections();
-        assert_eq!(sections.len(), 12, "{:?}", sections.keys());
+        assert_eq!(sections.len(), 13, "{:?}", sections.keys());
         for (header, keys) in &sections {
             for key in keys {
                 // Two neighbours swapped; where they are the same letter, one is left out.

@@ -1,7 +1,7 @@
 //! Revocation lists as such: reading them, whose they are, which of two is newer, and lists that came another way than by
 //! the files of the configuration.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -165,6 +165,8 @@ pub struct Tightening {
     pub deny: DenyList,
     /// What is denied on one route.
     pub deny_on: HashMap<Name, DenyList>,
+    /// Keys of session tickets that no file has any more.
+    pub withdrawn_keys: HashSet<Sha256>,
 }
 
 /// What was found of it where a configuration could not be loaded.
@@ -190,6 +192,7 @@ impl Tightening {
         for (route, deny) in other.deny_on {
             self.deny_on.entry(route).or_default().extend(deny);
         }
+        self.withdrawn_keys.extend(other.withdrawn_keys);
     }
 }
 
@@ -235,7 +238,10 @@ impl Config {
             }
             routes.push(route);
         }
-        changed.then(|| Self { routes, ..self.clone() })
+        let mut tickets = self.tickets.clone();
+        tickets.keys.retain(|key| !tightening.withdrawn_keys.contains(&key.id));
+        changed |= tickets != self.tickets;
+        changed.then(|| Self { routes, tickets, ..self.clone() })
     }
 }
 

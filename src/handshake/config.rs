@@ -15,10 +15,22 @@ use super::tickets::{TicketKey, Tickets};
 use super::trust::{Authorities, UnusableTrust};
 use super::verifier::{Judged, RouteVerifier};
 use crate::authorize::Policy;
-use crate::config::checked::Terminate;
+use crate::config::checked::{Terminate, TicketSecret};
 use crate::model::identity::Identity;
+use crate::model::names::Name;
 use crate::model::rejection::Cause;
 use crate::tls::record::Aead;
+
+/// Where the key of a route's tickets comes from: see [`tickets`](super::tickets).
+#[derive(Clone, Copy, Debug)]
+pub struct TicketSource<'a> {
+    /// The name of the route.
+    pub route: &'a Name,
+    /// Keys that gates share.
+    pub shared: &'a [TicketSecret],
+    /// The route of the same name in the snapshot before.
+    pub former: Option<&'a RouteTls>,
+}
 
 /// What the handshakes of one route need.
 #[derive(Debug)]
@@ -47,18 +59,18 @@ pub enum InvalidTls {
 
 impl RouteTls {
     /// Builds everything anew, with the trust anchor names of the CertificateRequest: a verifier swapped alone would keep
-    /// the old names. `authorities` are those of the route's `client_auth`. `former` is of the route of the same name in the
-    /// snapshot before: see [`tickets`](super::tickets).
+    /// the old names. `authorities` are those of the route's `client_auth`.
     pub fn new(
         route: &Terminate,
         suites: &Suites,
         authorities: Arc<Authorities>,
         policy: Arc<Policy>,
-        former: Option<&Self>,
+        tickets: TicketSource<'_>,
     ) -> Result<Self, InvalidTls> {
         let verifier = Arc::new(RouteVerifier::new(authorities, policy));
-        let former = former.map(|former| &former.ticket_key);
-        let ticket_key = TicketKey::of(route, suites, former).map_err(InvalidTls::Rustls)?;
+        let TicketSource { route: name, shared, former } = tickets;
+        let ticket_key = TicketKey::of(name, route, suites, shared, former.map(|former| &former.ticket_key))
+            .map_err(InvalidTls::Rustls)?;
         let tickets: Arc<dyn ProducesTickets> = Arc::new(Tickets::new(ticket_key.clone(), Arc::clone(&verifier)));
         let certificate = Arc::new(OneCertificate(Arc::clone(&route.certificate.certified_key)));
         let build = |provider| Self::server_config(route, provider, &verifier, &certificate, &tickets);

@@ -8,6 +8,7 @@ mod identify;
 mod observation;
 mod secured;
 mod settings_digest;
+mod shared_tickets;
 pub mod suites;
 mod tickets;
 pub mod trust;

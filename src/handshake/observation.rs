@@ -29,6 +29,8 @@ pub(crate) struct Observation {
     pub(crate) valid_until: Option<u64>,
     /// The chain in the ticket that the client presented, if the route admits it.
     pub(super) restored: Option<Restored>,
+    /// How many tickets the client has presented.
+    pub(super) tickets_tried: u8,
     /// The outcome of that ticket, as far as is known before the handshake is over.
     pub(crate) ticket: Option<TicketOutcome>,
 }

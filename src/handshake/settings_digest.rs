@@ -28,18 +28,23 @@ pub(super) fn digest(route: &Terminate, strength: CipherStrength) -> Sha256 {
     Sha256(digest)
 }
 
+/// The same on every processor: gates may share the keys of their tickets.
+fn number(count: usize) -> [u8; 8] {
+    (count as u64).to_be_bytes()
+}
+
 /// What has been hashed so far.
 struct Settings(Context);
 
 impl Settings {
     /// With its length, so that two sets of values cannot be cut from the same bytes in different places.
     fn value(&mut self, bytes: &[u8]) {
-        self.0.update(&bytes.len().to_be_bytes());
+        self.0.update(&number(bytes.len()));
         self.0.update(bytes);
     }
 
     fn list(&mut self, values: impl ExactSizeIterator<Item: AsRef<[u8]>>) {
-        self.value(&values.len().to_be_bytes());
+        self.value(&number(values.len()));
         values.for_each(|value| self.value(value.as_ref()));
     }
 
@@ -62,7 +67,7 @@ impl Settings {
         self.list(trust.iter().map(|TrustAnchor { file: _, certificate, kind }| {
             [format!("{kind:?} ").as_bytes(), certificate.as_ref()].concat()
         }));
-        self.value(&revocation_lists.len().to_be_bytes());
+        self.value(&number(revocation_lists.len()));
         for list in revocation_lists {
             self.authority_of(list);
         }

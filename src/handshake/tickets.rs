@@ -6,6 +6,8 @@
 //! 1. **The key.** It belongs to one route, by name, and to one [digest](settings_digest::digest) of its settings. A reload
 //!    keeps it for the route of the same name with the same digest, and for no other: a ticket resumes nothing under other
 //!    settings, nor on another route. The process has no other copy of it, and there are as many keys as routes in force.
+//!    With `[tickets]`, keys are [derived](super::shared_tickets) from name, digest and a file that gates share, so the same
+//!    holds among those gates.
 //! 2. **The verdict.** A ticket is honoured only if the verifier of the snapshot in force admits the chain in it now, as
 //!    [`RouteVerifier::judge`] says, which judges full handshakes as well: trust, dates, revocation lists, `deny`, `allow`.
 //!    A refused one is ignored. Then the handshake is a full one, in which the client is told what is wrong, or shows the
@@ -31,32 +33,52 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ProducesTickets;
 
 use super::observation::Restored;
+use super::shared_tickets::SharedTicketer;
 use super::suites::Suites;
 use super::verifier::{Judged, RouteVerifier};
 use super::{observation, settings_digest};
-use crate::config::checked::Terminate;
+use crate::config::checked::{Terminate, TicketSecret};
 use crate::model::identity::Sha256;
+use crate::model::names::Name;
 use crate::model::ticket::TicketOutcome;
 
 /// The longest session put into a ticket. The client's chain is in it: three certificates take 2 to 5 KB. Clients carry a
 /// ticket in their next ClientHello, and rustls' own stumbles over two that are longer than a record.
 const SESSION_MAX: usize = 12 * 1024;
 
+/// How many tickets of one ClientHello are looked at. Clients send one; hundreds fit, and each costs some cryptography before
+/// anything is known of the client.
+const TRIED_MAX: u8 = 4;
+
 /// The key of one route's tickets.
 #[derive(Clone, Debug)]
 pub(super) struct TicketKey {
     settings: Sha256,
+    /// Whether other gates have it as well.
+    shared: bool,
     sealed: Arc<dyn ProducesTickets>,
 }
 
 impl TicketKey {
-    /// The key of `former`, which is of the route of the same name in the snapshot before, if the settings are the same; else
-    /// a new one.
-    pub(super) fn of(route: &Terminate, suites: &Suites, former: Option<&Self>) -> Result<Self, Error> {
+    /// The key of the route of this name: one from the `shared` ones, if there are any; else that of `former`, which is of the
+    /// route of the same name in the snapshot before, if the settings are the same; else a new one.
+    pub(super) fn of(
+        name: &Name,
+        route: &Terminate,
+        suites: &Suites,
+        shared: &[TicketSecret],
+        former: Option<&Self>,
+    ) -> Result<Self, Error> {
         let settings = settings_digest::digest(route, suites.strength);
-        match former.filter(|former| former.settings == settings) {
+        if !shared.is_empty() {
+            let ticketer = SharedTicketer::new(shared, name, &settings);
+            let ticketer = ticketer.map_err(|error| Error::General(format!("session tickets: {error}")))?;
+            return Ok(Self { settings, shared: true, sealed: Arc::new(ticketer) });
+        }
+        // A shared key that is not in the configuration any more opens nothing.
+        match former.filter(|former| !former.shared && former.settings == settings) {
             Some(former) => Ok(former.clone()),
-            None => Ok(Self { settings, sealed: Ticketer::new()? }),
+            None => Ok(Self { settings, shared: false, sealed: Ticketer::new()? }),
         }
     }
 }
@@ -121,8 +143,12 @@ impl ProducesTickets for Tickets {
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        // A ClientHello may have many tickets, and a verdict has its price.
-        if observation::current(|now| now.ticket == Some(TicketOutcome::Refused)) {
+        let look = observation::current(|now| {
+            now.tickets_tried = now.tickets_tried.saturating_add(1);
+            // A verdict has its price as well.
+            now.tickets_tried <= TRIED_MAX && now.ticket != Some(TicketOutcome::Refused)
+        });
+        if !look {
             return None;
         }
         let opened = self.open(ticket, UnixTime::now());
@@ -186,7 +212,9 @@ fn at(session: &[u8], [start, length]: Place) -> &[u8] {
 impl TicketKey {
     /// Whether tickets of one can be opened with the other.
     pub(super) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.sealed, &other.sealed)
+        const SESSION: &[u8] = b"a session";
+        let sealed = self.sealed.encrypt(SESSION).expect("a ticket");
+        other.sealed.decrypt(&sealed).as_deref() == Some(SESSION)
     }
 }
 

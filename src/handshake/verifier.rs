@@ -18,7 +18,7 @@ use crate::pki::validation_errors::{self, Objection as Refused};
 
 /// For how long, in seconds, sessions may be resumed after the handshake in which the client proved that it holds its key.
 /// Tickets are renewed when they are used; without an end, a copied ticket would replace the key for good.
-const SESSION_LIFETIME: u64 = 12 * 60 * 60;
+pub(super) const SESSION_LIFETIME: u64 = 12 * 60 * 60;
 
 /// The verifier of one route.
 #[derive(Debug)]

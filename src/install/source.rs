@@ -81,6 +81,7 @@ impl Named {
         if let Some(inventory) = &config.metrics.inventory {
             add(&inventory.file, Kind::Inventory)?;
         }
+        config.tickets.keys.iter().try_for_each(|key| add(&key.file, Kind::Key))?;
         for route in &config.routes {
             let RouteMode::Terminate(terminate) = &route.mode else { continue };
             add(&terminate.certificate.chain_file, Kind::Public)?;

@@ -40,6 +40,7 @@ topics! {
     refusals "refusals" "why a connection was rejected or closed, and what to do",
     configuration "configuration" "every key of doorward.toml, with defaults and samples",
     operations "operations" "commands, exit codes, questions to a running gate, reloads",
+    kubernetes "kubernetes" "several replicas in Kubernetes: manifests, changes, what each replica has for itself",
     log "log" "the lines of the log and their fields",
     metrics "metrics" "counters and gauges for Prometheus, and their listener",
     page "page" "the status page",

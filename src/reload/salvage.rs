@@ -26,12 +26,21 @@ impl Inner {
         let new = tightening.lists.iter().filter(|list| has(&after, list) && !has(&before, list));
         refused.in_force.extend(new.map(|list| in_words(list)));
         refused.in_force.extend(policy_report::newly_denied(&before, &after));
+        let keys = before.tickets.keys.iter().filter(|key| !after.tickets.keys.contains(key));
+        refused.in_force.extend(
+            keys.map(|key| {
+                format!("session tickets are no longer taken under the former key of {}", key.file.display())
+            }),
+        );
     }
 
     fn salvage_parts(&self, tightening: &Tightening, refused: &mut Refused, requested: Instant) {
         for part in parts(tightening) {
             if let Err(errors) = caught(|| self.add(&part, |_| Ok(())).map_err(|error| vec![error])) {
-                let what = part.lists.first().map_or_else(|| "entries of deny".to_owned(), |list| in_words(list));
+                let what = part.lists.first().map_or_else(
+                    || if part.withdrawn_keys.is_empty() { "entries of deny" } else { "keys of [tickets]" }.to_owned(),
+                    |list| in_words(list),
+                );
                 refused.errors.push(format!("not in force: {what}: {}", errors.join("; ")));
             }
         }
@@ -43,10 +52,13 @@ impl Inner {
     }
 }
 
-/// The `deny` entries of the default, those of each route, and each list. Lists come last, because they need a parser.
+/// The `deny` entries of the default, the keys of tickets, the `deny` entries of each route, and each list. Lists come last, because they need a parser.
 fn parts(tightening: &Tightening) -> Vec<Tightening> {
-    let Tightening { lists, deny, deny_on } = tightening;
-    let mut parts = vec![Tightening { deny: deny.clone(), ..Tightening::default() }];
+    let Tightening { lists, deny, deny_on, withdrawn_keys } = tightening;
+    let mut parts = vec![
+        Tightening { deny: deny.clone(), ..Tightening::default() },
+        Tightening { withdrawn_keys: withdrawn_keys.clone(), ..Tightening::default() },
+    ];
     parts.extend(deny_on.iter().map(|(route, deny)| {
         let deny_on = HashMap::from([(route.clone(), deny.clone())]);
         Tightening { deny_on, ..Tightening::default() }
@@ -153,6 +165,7 @@ mod tests {
             lists: vec![newer(odd), newer(list(6, None))],
             deny: denied(8),
             deny_on: HashMap::from([(Name::parse("nas").expect("a name"), denied(9))]),
+            ..Tightening::default()
         };
         let mut refused = Refused::default();
         inner.salvage(&tightening, &mut refused, Instant::now());

@@ -128,6 +128,15 @@ pub(crate) fn make(folder: &Path) {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect(name);
     };
 
+    // Different bytes, as random ones are.
+    let random: Vec<u8> = (100..180).collect();
+    write("tickets-key", &random);
+    write("tickets-48-key", &random[..48]);
+    write("tickets-short-key", &random[..32]);
+    write("tickets-zero-key", &[0; 80]);
+    write("tickets-text-key", "0123456789abcdef".repeat(5).as_bytes());
+    write("tickets-public", &random);
+
     let server_ca = Authority::new("Home servers", |_| {});
     let server_names = ["nas.home.example", "ssh.home.example"];
     let (server, server_key) = server_ca.sign(&leaf(&server_names, ExtendedKeyUsagePurpose::ServerAuth));

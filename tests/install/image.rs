@@ -263,6 +263,29 @@ fn authority_is_copied_only_if_told() {
 }
 
 /// The owner is no more than a user: root must not read or give away what the owner could not.
+/// As the gate's own key, and not as the keys of the authorities.
+#[test]
+fn key_for_session_tickets_is_copied_for_the_gate_only() {
+    let image = Image::new();
+    let folder = image.path("home/doorward");
+    let key = folder.join("tickets/current.key");
+    image.doorward(&["generate", "ticket-key", key.to_str().unwrap()]).success();
+    let mut config = fs::read_to_string(folder.join("doorward.toml")).unwrap();
+    config.push_str("\n[tickets]\nkeys = [\"tickets/current.key\"]\n");
+    fs::write(folder.join("doorward.toml"), config).unwrap();
+    image.give(&folder);
+    image.install(&[]).success();
+    let (user, group) = image.gate();
+    assert_eq!(image.attributes("tickets/current.key"), (user, group, 0o400));
+    let installed = image.installed("tickets/current.key");
+    assert_eq!(fs::read(&installed).unwrap(), fs::read(&key).unwrap());
+    // Replaced by its owner, and installed once more.
+    image.doorward(&["generate", "ticket-key", "--rotate", key.to_str().unwrap()]).success();
+    image.install(&[]).success();
+    assert_eq!(image.attributes("tickets/current.key"), (user, group, 0o400));
+    assert_eq!(fs::read(installed).unwrap(), fs::read(&key).unwrap());
+}
+
 #[test]
 fn links_in_the_owners_folder_lead_root_nowhere() {
     let secret = tempfile::tempdir().unwrap();

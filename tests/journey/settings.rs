@@ -1,6 +1,8 @@
 //! Every setting by which two routes may differ in what they let in, for tests of sessions that go from one to another
 //! (attacks.md row 41).
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 
 use doorward::model::identity::Sha256;
@@ -12,6 +14,7 @@ use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
 use crate::client::{Client, End, Shown, showing};
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
+use crate::common::process::run;
 
 /// What a device is told: nothing, or this alert.
 pub(crate) type Told = Option<Alert>;
@@ -84,6 +87,13 @@ pub(crate) fn settings(pki: &TestPki) -> (Devices, Vec<Setting>) {
         Setting { name, keys, own, strange }
     });
     (Devices { own, strange: other.issue(Certified::for_clients("alice-phone")) }, settings.into())
+}
+
+/// A new file for `[tickets] keys`.
+pub(crate) fn shared_key(pki: &TestPki) -> PathBuf {
+    let file = pki.path("tickets.key");
+    run(Command::new(env!("CARGO_BIN_EXE_doorward")).args(["generate", "ticket-key"]).arg(&file)).success();
+    file
 }
 
 /// A client that shows this certificate, speaks this version and the protocol imap, and keeps its sessions in `resumption`.

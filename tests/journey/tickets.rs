@@ -12,13 +12,14 @@ use crate::common::pki::TestPki;
 use crate::common::process::{Finished, run_with_input, tool};
 use crate::home::House;
 use crate::resumption::Everywhere;
-use crate::settings::{Setting, device, settings, visit};
+use crate::settings::{Setting, device, settings, shared_key, visit};
 
 /// A gate with a route for each setting.
-fn open(pki: &TestPki, backend: &Backend, settings: &[Setting]) -> Gate {
+fn open(pki: &TestPki, backend: &Backend, settings: &[Setting], tickets: &str) -> Gate {
     let address = backend.address().to_string();
     let house = House::new(pki).limits("connection_rate_per_source = \"off\"");
-    settings.iter().fold(house, |house, one| house.route_with(one.name, &[&address], &one.keys)).open()
+    let house = settings.iter().fold(house, |house, one| house.route_with(one.name, &[&address], &one.keys));
+    Gate::start(&(house.config() + tickets))
 }
 
 fn server_name(setting: &Setting) -> String {
@@ -27,9 +28,22 @@ fn server_name(setting: &Setting) -> String {
 
 #[test]
 fn row_41_no_session_of_a_route_is_resumed_on_another() {
-    let (pki, backend) = (TestPki::new(), Backend::echo());
-    let (devices, settings) = settings(&pki);
-    let gate = open(&pki, &backend, &settings);
+    assert_resumed_on_its_own_route_only(&TestPki::new(), "");
+}
+
+/// Keys that gates share are the same for all routes, and what each route derives from them is not.
+#[test]
+fn row_41_no_session_under_a_shared_key_is_resumed_on_another_route() {
+    let pki = TestPki::new();
+    let key = shared_key(&pki);
+    assert_resumed_on_its_own_route_only(&pki, &format!("[tickets]\nkeys = [{key:?}]\n"));
+}
+
+#[track_caller]
+fn assert_resumed_on_its_own_route_only(pki: &TestPki, tickets: &str) {
+    let backend = Backend::echo();
+    let (devices, settings) = settings(pki);
+    let gate = open(pki, &backend, &settings, tickets);
     let resumed = || gate.metrics().sum("doorward_handshakes_total", &[("resumed", "true")]);
     let mut pairs = 0;
     for version in VERSIONS {
@@ -38,7 +52,7 @@ fn row_41_no_session_of_a_route_is_resumed_on_another() {
             for from in settings.iter().filter(|from| told(from).is_none()) {
                 let before = resumed();
                 let sessions = Resumption::store(Arc::new(Everywhere(ClientSessionMemoryCache::new(8))));
-                let device = device(&pki, certified, version, sessions);
+                let device = device(pki, certified, version, sessions);
                 assert_eq!(visit(&gate, &device, &server_name(from)), (None, false), "{}", from.name);
                 assert_eq!(visit(&gate, &device, &server_name(from)), (None, true), "{}", from.name);
                 for to in settings.iter().filter(|to| to.name != from.name) {
@@ -66,7 +80,7 @@ fn row_41_openssl_sess_in_from_a_lax_route_opens_no_strict_one() {
     const PAGE: &str = "the page of the NAS";
     let (pki, backend) = (TestPki::new(), Backend::http(PAGE));
     let (devices, settings) = settings(&pki);
-    let gate = open(&pki, &backend, &settings);
+    let gate = open(&pki, &backend, &settings, "");
     let (chain, key) = (devices.own.chain_pem(), devices.own.key_pem());
     let (certificate, key) = (pki.write("own.pem", chain), pki.write("own-key.pem", key));
     let connect = |version: &str, setting: &Setting, session: (&str, &Path)| -> Finished {

@@ -7,10 +7,14 @@ use std::net::{SocketAddrV4, TcpStream};
 use doorward::telemetry::names;
 use serde_json::Value;
 
+use crate::client::{Client, client, connect};
 use crate::common::DEADLINE;
+use crate::common::backend::Backend;
+use crate::common::pki::TestPki;
 use crate::common::process::{Daemon, own_loopback, run, tool, wait_until};
 use crate::dashboard::{metrics_in, queries};
 use crate::deploy;
+use crate::home::House;
 
 /// Over which the queries look back: longer than the test takes, so that whatever happened is still seen.
 pub(crate) const WINDOW: &str = "10m";
@@ -155,6 +159,35 @@ fn operands(expression: &str) -> Vec<String> {
 fn what_an_alert_compares_is_found() {
     let found = operands("sum by (a) (doorward_x{b=\" > \"}) > 0 and doorward_y - time() < 14 * 86400");
     assert_eq!(found, ["sum by (a) (doorward_x{b=\" > \"})", "doorward_y - time()"]);
+}
+
+/// The metric of the autoscaler, as prometheus-adapter asks for it: its template with labels in place of its variables.
+#[test]
+fn autoscaler_counts_sessions_and_not_unknown_clients() {
+    let values = std::fs::read_to_string(deploy("kubernetes/components/autoscaling/prometheus-adapter.values.yaml"));
+    let values = values.unwrap();
+    let line =
+        |key: &str| values.lines().find_map(|line| line.trim().trim_start_matches("- ").strip_prefix(key)).unwrap();
+    let series = line("seriesQuery: ").split_once('{').unwrap().0;
+    // Here, Prometheus' own labels are in the place of a pod's.
+    let query = line("metricsQuery: ")
+        .replace("<<.GroupBy>>", "job")
+        .replace("<<.Series>>", series)
+        .replace("<<.LabelMatchers>>", "job=~\".+\"");
+    assert!(!query.contains("<<"), "{query}");
+
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let gate = House::new(&pki).route("nas", backend.address()).open();
+    let prometheus = Prometheus::watch(&gate.metrics_address().to_string());
+    let unknown: Vec<_> = (0..5).map(|_| connect(gate.address())).collect();
+    let alice = client(&pki, Some(&pki.client("alice-phone")));
+    let sessions: Vec<_> =
+        (0..2).map(|_| Client::admitted(gate.address(), &alice, "nas.home.example").unwrap()).collect();
+    prometheus.wait_for(&format!("{series}{{route=\"none\"}} == {}", unknown.len()));
+    let counted = prometheus.wait_for(&format!("{query} > 0"));
+    assert_eq!(counted.len(), 1, "{counted:?}");
+    assert_eq!(counted[0]["value"][1], sessions.len().to_string());
+    drop((unknown, sessions));
 }
 
 fn promtool(arguments: &[&str]) {

@@ -96,6 +96,7 @@ fn keys() -> BTreeSet<String> {
             "RawCertificate" => "certificate.",
             "RawClientAuth" => "client_auth.",
             "RawRoute" => "route.",
+            "RawTickets" => "tickets.",
             "RawTimeouts" => "timeouts.",
             "RawLimits" => "limits.",
             "RawControl" => "control.",

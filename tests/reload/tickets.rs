@@ -18,7 +18,7 @@ use crate::common::metrics::Metrics;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::common::process::{Finished, run_with_input, tool};
 use crate::home::{House, assert_refused};
-use crate::settings::{Setting, device, settings, visit};
+use crate::settings::{Setting, device, settings, shared_key, visit};
 use crate::{NAS, SSH, controlled, reload};
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: nas\r\n\r\n";
@@ -34,6 +34,11 @@ fn lost(pki: &TestPki) -> Certified {
 fn list(pki: &TestPki, revoked: &[SerialNumber]) -> String {
     let list = pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5));
     format!("revocation_lists = [{:?}]", pki.write("clients.crl", list))
+}
+
+/// `[tickets]` with a key that gates share, or nothing: keys of the gate's own.
+fn keys(pki: &TestPki, shared: bool) -> String {
+    if shared { format!("[tickets]\nkeys = [{:?}]\n", shared_key(pki)) } else { String::new() }
 }
 
 /// A visit at the NAS: whether a session was resumed.
@@ -105,11 +110,12 @@ fn ticket_is_resumed_after_a_reload_that_leaves_its_route() {
 /// A new list takes the tickets of the devices that it names, and of no other.
 #[test]
 fn mtls_bypass_ticket_of_a_revoked_device_after_a_reload() {
-    for version in VERSIONS {
+    for (version, shared) in VERSIONS.into_iter().flat_map(|version| [(version, false), (version, true)]) {
         let pki = TestPki::new();
         let backend = Backend::echo();
         let lists = list(&pki, &[]);
-        let config = controlled(&House::new(&pki).client_auth(&lists).route("nas", backend.address()));
+        let keys = keys(&pki, shared);
+        let config = controlled(&House::new(&pki).client_auth(&lists).route("nas", backend.address())) + &keys;
         let gate = Gate::start(&config);
         let [lost, alice] = [lost(&pki), pki.client("alice-phone")]
             .map(|certified| device(&pki, &certified, version, Resumption::in_memory_sessions(8)));
@@ -133,7 +139,7 @@ fn mtls_bypass_ticket_of_a_revoked_device_after_a_reload() {
         reload(&gate, &config).success();
         assert!([resumes(&gate, &lost), resumes(&gate, &lost)][1]);
         pki.write("clients.pem", Authority::new("Another house").pem());
-        reload(&gate, &controlled(&House::new(&pki).route("nas", backend.address()))).success();
+        reload(&gate, &(controlled(&House::new(&pki).route("nas", backend.address())) + &keys)).success();
         let before = tickets(&gate);
         for device in [&lost, &alice] {
             assert_refused(&gate, &backend, Reason::UnknownCa, Alert(48), || {
@@ -194,10 +200,16 @@ fn thousand_devices_resume_but_on_the_changed_route() {
 
 #[test]
 fn mtls_bypass_openssl_ticket_of_a_revoked_device() {
+    [false, true].into_iter().for_each(assert_openssl_ticket_of_a_revoked_device_is_refused);
+}
+
+#[track_caller]
+fn assert_openssl_ticket_of_a_revoked_device_is_refused(shared: bool) {
     let pki = TestPki::new();
     let backend = Backend::http(PAGE);
     let lists = list(&pki, &[]);
     let config = controlled(&House::new(&pki).client_auth(&lists).route("nas", backend.address()));
+    let config = config + &keys(&pki, shared);
     let gate = Gate::start(&config);
     let lost = lost(&pki);
     let (certificate, key) = (pki.write("lost.pem", lost.chain_pem()), pki.write("lost-key.pem", lost.key_pem()));
@@ -236,18 +248,30 @@ fn mtls_bypass_openssl_ticket_of_a_revoked_device() {
 /// same, and nowhere else. Where the device is refused, it is told so in a full handshake.
 #[test]
 fn row_41_ticket_is_resumed_only_with_the_same_settings() {
-    let (pki, backend) = (TestPki::new(), Backend::echo());
-    let (devices, settings) = settings(&pki);
+    assert_resumed_only_with_the_same_settings(&TestPki::new(), "");
+}
+
+/// A shared key is the same under all settings, and what each route derives from it is not.
+#[test]
+fn row_41_ticket_under_a_shared_key_is_resumed_only_with_the_same_settings() {
+    let pki = TestPki::new();
+    assert_resumed_only_with_the_same_settings(&pki, &keys(&pki, true));
+}
+
+#[track_caller]
+fn assert_resumed_only_with_the_same_settings(pki: &TestPki, tickets: &str) {
+    let backend = Backend::echo();
+    let (devices, settings) = settings(pki);
     let address = backend.address().to_string();
     // Route i has setting i + shift.
     let setting = |route: usize, shift: usize| &settings[(route + shift) % settings.len()];
     let name = |route: usize| format!("route-{route}.home.example");
     let config = |shift| {
         let routes = 0..settings.len();
-        let house = routes.fold(House::new(&pki), |house, route| {
+        let house = routes.fold(House::new(pki), |house, route| {
             house.route_with(&format!("route-{route}"), &[&address], &setting(route, shift).keys)
         });
-        controlled(&house)
+        controlled(&house) + tickets
     };
     let gate = Gate::start(&config(0));
     let resumed = || gate.settled().sum("doorward_handshakes_total", &[("resumed", "true")]);
@@ -262,7 +286,7 @@ fn row_41_ticket_is_resumed_only_with_the_same_settings() {
                     continue;
                 }
                 for version in VERSIONS {
-                    let device = device(&pki, certified, version, Resumption::in_memory_sessions(8));
+                    let device = device(pki, certified, version, Resumption::in_memory_sessions(8));
                     assert_eq!(visit(&gate, &device, &name(route)), (None, false), "{}", from.name);
                     tried.push((route, device, told(setting(route, shift)), version));
                 }

@@ -1,4 +1,4 @@
-//! `doorward generate`: man pages and completions, for those who package the program.
+//! `doorward generate`: man pages and completions, for those who package the program; key files for several gates.
 
 use std::fs;
 use std::io;
@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Subcommand};
 use clap_complete::{Shell, generate_to};
 
+use super::ticket_key::{self, TicketKeyArgs};
 use crate::cli::{Cli, exit, failed};
 use crate::install::Page;
 use crate::manual::{TOPICS, roff};
@@ -25,6 +26,8 @@ enum What {
     Man(Folder),
     /// Completions for bash, zsh and fish
     Completions(Folder),
+    /// Key files for session tickets that several gates share (tickets.keys)
+    TicketKey(TicketKeyArgs),
 }
 
 #[derive(Args, Debug)]
@@ -37,6 +40,7 @@ pub(in crate::cli) fn run(args: &GenerateArgs) -> ExitCode {
     let (done, folder) = match &args.what {
         What::Man(Folder { folder }) => (man(folder), folder),
         What::Completions(Folder { folder }) => (completions(folder), folder),
+        What::TicketKey(args) => return ticket_key::run(args),
     };
     match done {
         Ok(()) => exit::OK.into(),

@@ -2,6 +2,7 @@
 
 mod generate;
 mod pager;
+mod ticket_key;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

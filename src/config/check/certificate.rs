@@ -163,7 +163,7 @@ fn read_key<'a>(text: &'a Text, file: &NamedFile, report: &mut Report) -> Option
         );
         return None;
     }
-    if file.world_readable {
+    if file.is_world_readable() {
         report.warn(
             &text.place,
             format!(

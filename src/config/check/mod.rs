@@ -13,6 +13,7 @@ mod relations;
 pub(super) mod revocation_lists;
 mod route;
 pub(super) mod salvage;
+mod tickets;
 mod trust;
 
 use std::collections::BTreeMap;
@@ -76,6 +77,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let watch = word(&raw.watch, &[("on", true), ("off", false)], true, report);
     let listeners = listener::check(raw, report);
     let routes = check_routes(raw, &listeners, report);
+    let tickets = tickets::check(&raw.tickets, report);
     let timeouts = timeouts(&raw.timeouts, report);
     let limits = limits(&raw.limits, report);
     let address = listener::metrics(&raw.metrics.address, &listeners, report);
@@ -89,6 +91,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         watch: watch?,
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         routes: routes.into_iter().map(|checked| checked.route).collect(),
+        tickets: tickets?,
         timeouts: timeouts?,
         limits: limits?,
         metrics: Metrics { address: address?, inventory: inventory? },

@@ -1,17 +1,18 @@
 //! What a configuration that cannot be loaded still says about rights that are taken away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::deny::{self, Denied};
-use super::{anchors, revocation_lists};
+use super::{anchors, revocation_lists, tickets};
 use crate::config::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode};
 use crate::config::raw::{Raw, RawClientAuth};
 use crate::config::report::{Given, Problem};
 use crate::config::revocation_lists::{Salvaged, Tightening};
 use crate::config::{ConfigError, files};
+use crate::model::identity::Sha256;
 use crate::model::names::Name;
 
 /// The lists that `in_force` and `raw` name, as far as they can be read, are not in force yet, and are of an authority that is
@@ -77,7 +78,21 @@ fn salvage_with(
             errors.push(ConfigError { file: file.to_owned(), line: None, key, message, remedy });
         }
     }
+    tightening.withdrawn_keys = withdrawn_keys(raw, file, in_force);
     Salvaged { tightening, errors, faults }
+}
+
+/// The keys of session tickets in force that are in no file which the configuration names; or, if that cannot be told, in none
+/// that the configuration in force names. A file that is not right has no key.
+fn withdrawn_keys(raw: Option<&Raw>, file: &Path, in_force: &Config) -> HashSet<Sha256> {
+    let named = raw.and_then(|raw| raw.tickets.value()).and_then(|tickets| tickets.value.keys.value());
+    let named: Vec<PathBuf> = match named {
+        Some(named) => named.value.iter().map(|text| files::folder_of(file).join(&text.value)).collect(),
+        None => in_force.tickets.keys.iter().map(|key| key.file.clone()).collect(),
+    };
+    let there = named.iter().filter_map(|path| tickets::secret(&files::read_named(path).ok()?).ok());
+    let there: HashSet<Sha256> = there.map(|key| key.id).collect();
+    in_force.tickets.keys.iter().map(|key| key.id).filter(|id| !there.contains(id)).collect()
 }
 
 fn client_auth_of(route: &crate::config::checked::Route) -> Option<&ClientAuth> {

@@ -3,6 +3,7 @@
 mod client_auth;
 mod control;
 mod limits;
+mod tickets;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,6 +23,7 @@ pub use client_auth::{
 };
 pub use control::{Control, ControlSocket};
 pub use limits::{Banned, Limits, Rate, Timeouts};
+pub use tickets::{TicketSecret, Tickets, WeakSecret};
 
 /// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// `[[route]]`, at least one.
     pub routes: Vec<Route>,
+    /// `[tickets]`.
+    pub tickets: Tickets,
     /// `[timeouts]`.
     pub timeouts: Timeouts,
     /// `[limits]`.
@@ -243,6 +247,7 @@ impl Config {
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::from([self.file.clone()]);
         files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));
+        files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
         for route in &self.routes {
             let RouteMode::Terminate(terminate) = &route.mode else { continue };
             files.extend([terminate.certificate.chain_file.clone(), terminate.certificate.key_file.clone()]);

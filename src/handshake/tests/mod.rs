@@ -2,6 +2,7 @@
 
 mod resumption;
 mod settings;
+mod shared_tickets;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -17,12 +18,13 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Signat
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
 
-use super::config::RouteTls;
+use super::config::{RouteTls, TicketSource};
 use super::observation::{Observation, observe};
 use super::suites::{PROVIDER, Suites};
 use super::trust::Authorities;
 use crate::authorize::Policy;
-use crate::config::checked::{CipherStrength, RouteMode, Terminate};
+use crate::config::checked::{CipherStrength, RouteMode, Terminate, TicketSecret};
+use crate::model::names::Name;
 use crate::tls::driver::{Facts, Failure, Handshake, Wants};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
@@ -162,9 +164,14 @@ impl Scene {
 
     /// What the handshakes of such a route are made with, after a configuration in which `former` was of that name.
     fn tls(&self, keys: &str, former: Option<&RouteTls>) -> RouteTls {
+        self.tls_with(keys, TicketSource { route: &name("nas"), shared: &[], former })
+    }
+
+    /// The same, with tickets of this source.
+    fn tls_with(&self, keys: &str, tickets: TicketSource<'_>) -> RouteTls {
         let route = self.route(keys);
         let authorities = Arc::new(Authorities::new(&route.client_auth).expect("authorities"));
-        RouteTls::new(&route, &Suites::new(CipherStrength::Bits128), authorities, Arc::new(Policy::of(&route)), former)
+        RouteTls::new(&route, &Suites::new(CipherStrength::Bits128), authorities, Arc::new(Policy::of(&route)), tickets)
             .expect("a configuration")
     }
 
@@ -181,6 +188,16 @@ impl Scene {
         client.resumption = Resumption::in_memory_sessions(8);
         client
     }
+}
+
+/// The name of a route.
+fn name(name: &str) -> Name {
+    Name::parse(name).expect("a name")
+}
+
+/// A key that gates share.
+fn secret() -> TicketSecret {
+    TicketSecret::new(PathBuf::new(), &TicketSecret::generate().expect("random bytes")).expect("a key")
 }
 
 /// What is left of a handshake.

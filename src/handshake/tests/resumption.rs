@@ -265,3 +265,20 @@ fn refused_ticket_is_judged_once_in_a_handshake() {
         observe(&mut observation, || [&refused, &admitted].map(|ticket| tls.server(None).ticketer.decrypt(ticket)));
     assert_eq!((opened, observation.ticket), ([None, None], Some(TicketOutcome::Refused)));
 }
+
+#[test]
+fn only_the_first_tickets_of_a_handshake_are_looked_at() {
+    let scene = Scene::new();
+    let (tls, device) = (scene.tls("allow = [\"any\"]", None), scene.device("alice-phone", 1, 9));
+    let ticket = seal(&tls, &device, u64::MAX, &device.der).expect("a ticket");
+    for (junk, opened) in [(0, true), (3, true), (4, false), (300, false)] {
+        let mut observation = Observation::default();
+        let last = observe(&mut observation, || {
+            (0..junk).for_each(|_| assert_eq!(tls.server(None).ticketer.decrypt(&[7; 80]), None));
+            tls.server(None).ticketer.decrypt(&ticket)
+        });
+        assert_eq!(last.is_some(), opened, "after {junk} others");
+        let outcome = if opened { TicketOutcome::Unused } else { TicketOutcome::Unknown };
+        assert_eq!(observation.ticket, Some(outcome));
+    }
+}

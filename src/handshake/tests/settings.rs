@@ -155,17 +155,28 @@ fn contents_of_revocation_lists_are_not_in_the_digest() {
     assert_eq!(deny("\"serial:07\", \"serial:08\""), deny("\"serial:08\", \"serial:07\""));
 }
 
+/// Keys of the process, and keys that gates share.
 #[test]
 fn key_is_kept_with_the_same_settings_only() {
     let scene = scene();
     let variants = variants(&scene);
     let routes: Vec<_> = variants.iter().map(|keys| scene.route(keys)).collect();
-    let keys: Vec<_> = routes.iter().map(|route| TicketKey::of(route, &suites(), None).expect("a key")).collect();
-    for (place, (route, keys_of_it)) in routes.iter().zip(&variants).enumerate() {
-        for (from, former) in keys.iter().enumerate() {
-            let key = TicketKey::of(route, &suites(), Some(former)).expect("a key");
-            assert_eq!(key.is_same(former), place == from, "from {} to {keys_of_it}", variants[from]);
+    let nas = name("nas");
+    for shared in [vec![], vec![secret()]] {
+        let of = |route, former| TicketKey::of(&nas, route, &suites(), &shared, former).expect("a key");
+        let keys: Vec<_> = routes.iter().map(|route| of(route, None)).collect();
+        for (place, (route, keys_of_it)) in routes.iter().zip(&variants).enumerate() {
+            for (from, former) in keys.iter().enumerate() {
+                let key = of(route, Some(former));
+                assert_eq!(key.is_same(former), place == from, "from {} to {keys_of_it}", variants[from]);
+            }
         }
+        // Two routes, or two gates.
+        assert_eq!(of(&routes[0], None).is_same(&keys[0]), !shared.is_empty());
+        let ssh = TicketKey::of(&name("ssh"), &routes[0], &suites(), &shared, None).expect("a key");
+        assert!(!ssh.is_same(&keys[0]) && !keys[0].is_same(&ssh));
+        let strict = Suites::new(Bits256);
+        let strict = TicketKey::of(&nas, &routes[0], &strict, &shared, Some(&keys[0])).expect("a key");
+        assert!(!strict.is_same(&keys[0]) && !keys[0].is_same(&strict));
     }
-    assert!(!TicketKey::of(&routes[0], &suites(), None).expect("a key").is_same(&keys[0]), "two routes have two keys");
 }
