@@ -9,6 +9,8 @@ mod socket;
 
 use serde::{Deserialize, Serialize};
 
+#[doc(hidden)]
+pub use self::server::fuzz_read;
 pub(crate) use self::server::{Control, StaticFacts};
 pub use self::socket::BindError;
 pub(crate) use self::socket::Permitted;
