@@ -33,8 +33,8 @@ const OFTEN: usize = 8;
 /// The first ban of a source (`doorward help refusals`).
 const BAN: Duration = Duration::from_secs(60);
 
-/// How long a client waits for the end of a connection that the gate has to close. Its timeouts are 3 seconds each.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a client waits for the end of a connection that the gate has to close: more than its timeouts.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The clients that are shown a certificate request.
 struct Clients {

@@ -61,6 +61,8 @@ pub(super) struct Change {
     pub(super) deny: bool,
     /// A mistake.
     pub(super) broken: bool,
+    /// A ClientHello may take long.
+    pub(super) patient: bool,
 }
 
 /// What the flaky service does; each follows the one before.
@@ -285,10 +287,11 @@ pub(super) async fn finished(mut command: Command) -> Result<Value, String> {
 
 fn config(home: &Home, [steady, flaky]: [SocketAddr; 2], denied: &str, change: Change) -> String {
     let path = |file: &str| home.path(file).display().to_string();
+    let client_hello = if change.patient { "1m" } else { "4s" };
     let mut text = format!(
         "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[metrics]\naddress = \"127.0.0.1:0\"\n\
          [log]\nformat = \"json\"\noutput = {:?}\n[control]\nsocket = \"control.sock\"\n\
-         [timeouts]\nclient_hello = \"3s\"\nhandshake = \"3s\"\nidle = \"30s\"\n\
+         [timeouts]\nclient_hello = \"{client_hello}\"\nidle = \"30s\"\n\
          [limits]\nconnections = {CONNECTIONS}\nconnections_per_source = {PER_SOURCE}\nhandshakes = {HANDSHAKES}\n\
          [certificate]\nchain = {:?}\nkey = {:?}\n\
          [client_auth]\ntrust = [{:?}]\nrevocation_lists = [{:?}]\n",

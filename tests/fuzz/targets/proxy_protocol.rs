@@ -29,7 +29,11 @@ fn same_as_ppp(bytes: &[u8], header: Header) {
     use ppp::v1::Addresses as V1;
     use ppp::v2::Addresses as V2;
     let (theirs, local) = if bytes.starts_with(V2_SIGNATURE) {
-        let read = ppp::v2::Header::try_from(bytes).expect("a header of version 2");
+        // A connection of the proxy's own may say anything about addresses.
+        let read = match ppp::v2::Header::try_from(bytes) {
+            Err(_) if header == Header::Local => return,
+            read => read.expect("a header of version 2"),
+        };
         let local = read.command == ppp::v2::Command::Local;
         let theirs = match read.addresses {
             V2::IPv4(a) => Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port))),
@@ -38,7 +42,10 @@ fn same_as_ppp(bytes: &[u8], header: Header) {
         };
         (theirs, local)
     } else {
-        let read = ppp::v1::Header::try_from(bytes).expect("a header of version 1");
+        let read = match ppp::v1::Header::try_from(bytes) {
+            Err(_) if header == Header::Local => return,
+            read => read.expect("a header of version 1"),
+        };
         let theirs = match read.addresses {
             V1::Tcp4(a) => Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port))),
             V1::Tcp6(a) => Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port))),

@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
         assert!(rest.is_empty());
         assert_eq!(list.issuer, parsed.issuer().as_raw());
         assert!(!list.is_newer_than(list), "no list is newer than itself");
-        assert_eq!(has_signed_list(&ISSUER, bytes), Signed::read(bytes).is_some_and(|one| SIGNED.contains(one.message)));
+        assert!(!has_signed_list(&ISSUER, bytes) || is_signed(bytes), "a forged list counts as signed");
         let _ = (list.number_in_words(), list.issuer_in_words());
         same_serials(bytes, &parsed);
     } else if !bytes.starts_with(b"-----BEGIN ") {
@@ -53,12 +53,15 @@ fuzz_target!(|bytes: &[u8]| -> Corpus {
         let doorward::config::checked::RouteMode::Terminate(route) = &config.routes[0].mode else { unreachable!() };
         Authorities::new(&route.client_auth).unwrap();
         for list in &route.client_auth.revocation_lists {
-            let signed = Signed::read(&list.list).is_some_and(|one| SIGNED.contains(one.message));
-            assert!(list.signer.is_none() || signed, "a list that the authority has not signed");
+            assert!(list.signer.is_none() || is_signed(&list.list), "a forged list counts as signed");
         }
     }
     Corpus::Keep
 });
+
+fn is_signed(list: &[u8]) -> bool {
+    Signed::read(list).is_some_and(|list| SIGNED.contains(list.message))
+}
 
 /// webpki judges certificates by the list, and the gate looks serial numbers up: both must find the same.
 fn same_serials(bytes: &[u8], parsed: &CertificateRevocationList<'_>) {
