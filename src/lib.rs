@@ -53,3 +53,9 @@ pub mod snapshot;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
+
+/// What only the fuzz targets use.
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::admin::FuzzedListener;
+}

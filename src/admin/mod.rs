@@ -19,12 +19,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustix::process::setpriority_process;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::checked::Config;
 use crate::explain::recent::Refusals;
 use crate::http::{Load, TIMEOUT, serve_connections, server};
 use crate::sessions::registry::Sessions;
@@ -128,10 +130,43 @@ async fn serve(listener: TcpListener, connections: usize, responder: Arc<Respond
     }
 }
 
-async fn serve_one(stream: TcpStream, responder: Arc<Responder>, load: Load) -> Result<(), hyper::Error> {
+async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    responder: Arc<Responder>,
+    load: Load,
+) -> Result<(), hyper::Error> {
     let respond = service_fn(move |request: Request<Incoming>| {
         let reply = responder.respond(&request, load);
         async move { Ok::<_, Infallible>(reply) }
     });
     server().serve_connection(TokioIo::new(stream), respond).await
+}
+
+/// A listener without a socket, for the fuzzer.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct FuzzedListener(Arc<Responder>);
+
+impl FuzzedListener {
+    /// At this address, of a gate that has accepted nothing.
+    pub fn new(address: SocketAddr, config: &Config) -> Option<Self> {
+        let metrics = Arc::new(Metrics::new(config).ok()?);
+        let gate = Monitored { metrics, refusals: Arc::default(), sessions: Arc::default() };
+        Some(Self(Arc::new(Responder::new(address, gate, CancellationToken::new()))))
+    }
+
+    /// What a client receives that sends these bytes and ends.
+    pub async fn answer(&self, bytes: &[u8]) -> Vec<u8> {
+        let (mut client, server) = tokio::io::duplex(1 << 20);
+        let served = serve_one(server, Arc::clone(&self.0), Load::High);
+        let asked = async {
+            let mut answer = Vec::new();
+            // The listener may close before it has read everything.
+            let _ = client.write_all(bytes).await;
+            let _ = client.shutdown().await;
+            let _ = client.read_to_end(&mut answer).await;
+            answer
+        };
+        tokio::join!(served, asked).1
+    }
 }

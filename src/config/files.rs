@@ -100,7 +100,8 @@ pub(super) fn read_key(text: &Text, report: &mut Report) -> Option<NamedFile> {
     };
     let found = report.credentials.find(name).map_err(|why| no_credential(name, why));
     match report.taken(&text.place, found)? {
-        (path, Some(bytes)) => Some(NamedFile { path, bytes, world_readable: false }),
+        // With the rights that systemd gives it.
+        (path, Some(bytes)) => Some(NamedFile { path, bytes, owner: 0, mode: 0o400 }),
         (path, None) => read_at(path, text, report),
     }
 }

@@ -13,6 +13,8 @@ pub(crate) mod upgrades;
 
 use serde::{Deserialize, Serialize};
 
+#[doc(hidden)]
+pub use self::server::fuzz_read;
 pub(crate) use self::answers::{StaticFacts, rfc3339};
 pub(crate) use self::server::{Context, Control};
 pub use self::socket::BindError;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -198,7 +198,7 @@ async fn reload(reloader: &Reloader) -> Answer {
 }
 
 /// Reads up to the end of the line or of the stream. Returns the line, and what was read after it.
-async fn read_line(stream: &mut UnixStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
+async fn read_line(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let mut line = Vec::new();
     let mut buffer = [0; 512];
     loop {
@@ -217,7 +217,11 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Reads the data after a request line: a certificate and a list. `begun` was read with the line.
-async fn payload(request: &Request, begun: Vec<u8>, stream: &mut UnixStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
+async fn payload(
+    request: &Request,
+    begun: Vec<u8>,
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (authority, list) = match *request {
         Request::InForce { authority_bytes } => (authority_bytes, 0),
         Request::TakeList { authority_bytes, list_bytes } => (authority_bytes, list_bytes),
@@ -240,6 +244,15 @@ async fn payload(request: &Request, begun: Vec<u8>, stream: &mut UnixStream) -> 
     }
     let list = bytes.split_off(authority);
     Ok((bytes, list))
+}
+
+/// The request in the bytes of a client, and the data after it, for the fuzzer.
+#[doc(hidden)]
+pub async fn fuzz_read(mut bytes: &[u8]) -> Option<(Request, Vec<u8>, Vec<u8>)> {
+    let (line, rest) = read_line(&mut bytes).await.ok()?;
+    let request = serde_json::from_slice(&line).ok()?;
+    let (authority, list) = payload(&request, rest, &mut bytes).await.ok()?;
+    Some((request, authority, list))
 }
 
 /// The answer of this process and of the earlier ones.

@@ -45,6 +45,7 @@ topics! {
     metrics "metrics" "counters and gauges for Prometheus, and their listener",
     page "page" "the status page",
     security "security" "what the gate promises, and what it does not",
+    threats "threats" "who may attack, what is promised against each, and which test shows it",
     cost "cost" "measured CPU time and memory, also under attack",
     words "words" "the terms that the manual uses",
     developing "developing" "the source tree, and what a change has to pass",

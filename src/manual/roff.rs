@@ -46,6 +46,8 @@ fn start(name: &str, section: &str) -> Roff {
     let mut roff = Roff::new();
     let source = concat!("doorward ", env!("CARGO_PKG_VERSION"));
     roff.control("TH", [name, section, "\"\"", source, "Doorward Manual"]);
+    // Ragged lines: names of files and tests are too long to fill every line, and troff warns of each that it cannot.
+    roff.control("ad", ["l"]);
     roff
 }
 

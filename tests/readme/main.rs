@@ -12,6 +12,7 @@ mod configuration;
 mod links;
 mod log;
 mod tables;
+mod threats;
 
 use std::sync::LazyLock;
 

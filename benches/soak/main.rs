@@ -1,0 +1,169 @@
+//! Hours in a home, in which everything happens at once; at the end, the gate is as it was at the beginning.
+//!
+//! ```text
+//! cargo bench --bench soak -- --minutes 60           # as root or not; about a fifth of a core
+//! cargo bench --bench soak -- --minutes 60 --check   # fails if a bound is exceeded
+//! DOORWARD_BENCH_SMOKE=1 cargo bench --bench soak    # 20 seconds with --check
+//! ```
+//!
+//! Devices connect, resume, upload, download, hold idle sessions and ping; strangers, former devices and broken clients do what
+//! they do; the owner reloads good and broken configurations, revokes and reinstates a device, denies one, cuts, rotates the
+//! log; a service is closed and opened. Whatever a device receives is compared with what was sent.
+//!
+//! Memory is measured over the last three quarters of the time: heap is anonymous memory, and its growth the slope of a line
+//! through all samples. At the end, every slot is taken once more, which shows that none was lost.
+//!
+//! `--upgrade` adds `doorward upgrade`, for builds that have it. Then counters and memory are those of the last process.
+
+// Makes Clippy treat this as test code, which may use unwrap(): a benchmark that cannot measure fails by panicking.
+#![cfg(test)]
+
+#[expect(dead_code, reason = "shared with the bench attack, and this one needs a part of it")]
+#[path = "../attack/attackers.rs"]
+mod attackers;
+#[expect(dead_code, reason = "shared with the integration tests: a bench does not need everything")]
+#[path = "../../tests/common/mod.rs"]
+mod common;
+#[expect(dead_code, reason = "shared with the integration tests: a bench does not need everything")]
+#[path = "../../tests/ca/home.rs"]
+mod home;
+#[path = "../attack/junk.rs"]
+mod junk;
+
+mod backend;
+mod ending;
+mod good;
+mod hostile;
+mod owner;
+mod random;
+mod sample;
+mod scene;
+mod tally;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backend::Service;
+use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sample::Sample;
+use scene::{MAIL, NAS, Scene};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// The number of certificates in a crafted chain, without the leaf.
+const JUNK: usize = 8;
+
+/// Good and hostile traffic for hours.
+#[derive(Debug, Parser)]
+struct Plan {
+    /// How long
+    #[arg(long, default_value_t = 60.0)]
+    minutes: f64,
+    /// 1 is about 35 connections a second
+    #[arg(long, default_value_t = 1.0)]
+    load: f64,
+    /// Fail if a bound is exceeded, and not only say so
+    #[arg(long)]
+    check: bool,
+    /// Also `doorward upgrade`, again and again
+    #[arg(long)]
+    upgrade: bool,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Plan {
+    fn read() -> Self {
+        if std::env::var_os("DOORWARD_BENCH_SMOKE").is_some_and(|value| value == "1") {
+            return Self { minutes: 0.3, load: 1.0, check: true, upgrade: false, bench: true };
+        }
+        let plan = Self::parse();
+        assert!(plan.minutes > 0.0 && plan.load > 0.0, "nothing to do");
+        plan
+    }
+
+    fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.minutes * 60.0)
+    }
+
+    /// Between two things that the owner does: each at least once.
+    fn pause(&self) -> Duration {
+        (self.duration() / 30).min(Duration::from_secs_f64(5.0 / self.load))
+    }
+}
+
+fn main() {
+    let plan = Plan::read();
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let wrong = runtime.block_on(soak(&plan));
+    for line in &wrong {
+        println!("MISS: {line}");
+    }
+    assert!(wrong.is_empty() || !plan.check, "{} bounds are exceeded", wrong.len());
+}
+
+/// Runs the bench, and returns what is wrong.
+async fn soak(plan: &Plan) -> Vec<String> {
+    let (steady, flaky) = (Service::open().await, Service::open().await);
+    let scene = tokio::task::block_in_place(|| Scene::open(&steady, &flaky));
+    let scene = Arc::new(scene);
+    // One that stays revoked.
+    scene.in_force(&["revoke", "mallory"]).await.unwrap();
+    // What is needed once, such as threads and descriptors of the first connections, does not count.
+    let mut random = random::Random::new(7);
+    for route in [NAS, scene::FLAKY, scene::PAIR] {
+        good::visit(&scene, "alice", &scene.fresh("alice"), route, &mut random).await.unwrap();
+    }
+    ending::settled(&scene).await.unwrap();
+    let pid = scene.status().await.unwrap().pid;
+    let begin = Sample::at_rest(pid).await;
+    let descriptors = sample::descriptors(pid);
+
+    let over = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    good::start(&scene, &over, plan.load, &mut tasks);
+    hostile::start(&scene, &over, plan.load, &mut tasks);
+    tasks.spawn(owner::work(Arc::clone(&scene), over.clone(), plan.pause(), plan.upgrade, flaky));
+    let samples = watch(&scene, plan).await;
+    over.cancel();
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap()
+        }
+    };
+    timeout(Duration::from_secs(90), all).await.expect("what was begun does not end");
+    ending::examine(scene, steady, (begin, descriptors), &samples, plan).await
+}
+
+/// Samples until the time is over.
+async fn watch(scene: &Scene, plan: &Plan) -> Vec<Sample> {
+    let begun = Instant::now();
+    let pause = (plan.duration() / 360).max(Duration::from_millis(500));
+    let (mut samples, mut said) = (Vec::new(), 0);
+    while begun.elapsed() < plan.duration() {
+        sleep(pause).await;
+        let Ok(status) = scene.status().await else { continue };
+        let sample = Sample::now(status.pid);
+        let minutes = begun.elapsed().as_secs() / 60;
+        if minutes >= said + 5 {
+            said = minutes;
+            println!(
+                "{minutes:>4} min: PSS {} KiB, heap {} KiB, {} descriptors, {} threads, {} connections, {} refused, {} open",
+                sample.pss_kib,
+                sample.heap_kib,
+                sample.descriptors,
+                sample.threads,
+                status.accepted,
+                status.rejected,
+                status.sessions
+            );
+        }
+        samples.push(sample);
+    }
+    samples
+}
