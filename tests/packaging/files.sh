@@ -62,3 +62,16 @@ refuse "amtool refuses a mistake in it" amtool check-config "$work/alertmanager.
 listens=$(sed -n 's/.*--web.listen-address=\(.*:9093\)$/\1/p' deploy/compose.yaml)
 check "Prometheus sends alerts to where Alertmanager listens" grep -qF "\"$listens\"" deploy/prometheus/prometheus.yml
 check "version of the Debian package is that of Cargo.toml" grep -q "^doorward ($version-" packaging/debian/changelog
+
+# The crates of the program, as cargo itself tells them.
+python3 - "$out/doorward-$version.cdx.json" > "$work/crates" <<'PYTHON'
+import json, sys
+document = json.load(open(sys.argv[1]))
+assert (document["bomFormat"], document["metadata"]["component"]["name"]) == ("CycloneDX", "doorward")
+for crate in document["components"]:
+    assert crate["purl"] and crate["licenses"], crate
+    print(crate["name"], crate["version"])
+PYTHON
+check "list of crates has a known one" grep -qx "rustls $(sed -n '/^name = "rustls"$/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock)" "$work/crates"
+refuse "list of crates has none that only tests need" grep -q '^criterion ' "$work/crates"
+refuse "list of crates does not name the folder of the build" grep -qF "$repository" "$out/doorward-$version.cdx.json"

@@ -31,6 +31,7 @@ image() {
 }
 
 files() {
+  built sbom
   bash -euo pipefail -c '. tests/packaging/lib.sh; . tests/packaging/files.sh; echo "$passed passed, 0 failed"'
 }
 

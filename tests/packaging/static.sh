@@ -14,6 +14,10 @@ for triple in x86_64-unknown-linux-musl aarch64-unknown-linux-musl; do
   refuse "$triple: no library" grep -q NEEDED <(readelf --dynamic --wide "$program")
   check "$triple: position independent" grep -q 'Type: *DYN' <(readelf --file-header "$program")
   check "$triple: stack is not executable" grep -qE 'GNU_STACK.* RW ' <(readelf --program-headers --wide "$program")
+  # Messages of panics name the source files of crates.
+  same "$triple: crates in it are all in the notices" "" "$(grep -aoE 'index\.crates\.io-[0-9a-f]+/[a-z0-9_-]+-[0-9]+\.[0-9]+\.[0-9a-z.+-]+/' "$program" |
+    sed -E 's|^[^/]*/||; s|/$||; s|-([0-9]+\.[0-9]+\.)| \1|' | sort -u |
+    grep -vxFf <(zcat "$work/static/$name/third-party.gz" | sed -n 's/^\([^ ]* [0-9][^ :]*\): .*/\1/p') || true)"
   check "$triple: names of functions stay" grep -q ' \.symtab' <(readelf --section-headers --wide "$program")
   check "$triple: lines are in the other file" grep -q debug_line <(readelf --section-headers --wide "$out/$name.debug")
 done
