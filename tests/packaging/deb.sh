@@ -46,7 +46,8 @@ files() { # all but what dpkg, apt and the accounts' tools write for each packag
 accounts() { cat "$root/etc/passwd" "$root/etc/group"; }
 before=$(files) accounts_before=$(accounts)
 
-gate() { pgrep --uid "$(inside id -u doorward)" --full 'doorward run' | head -1; }
+gate() { inside doorward status --socket /run/doorward/control.sock --format json 2>/dev/null | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p' | sed -n 1p; } # the process that accepts
+processes() { pgrep --uid "$(inside id -u doorward)" || true; }
 admitted() { # a device, from outside
   (cd "$root/root" && curl --silent --show-error --max-time 10 --cert "doorward/devices/$1.pem" --key "doorward/devices/$1-key.pem" \
     --cacert doorward/pki/server-ca.pem --resolve nas.home.example:8443:127.0.0.1 https://nas.home.example:8443/) | grep -q 'web page'
@@ -153,7 +154,7 @@ check "device is admitted after the restart" admitted bob-laptop
 
 # Removal.
 check "removal" inside apt-get remove --yes doorward
-same "no gate after the removal" "" "$(gate)"
+same "no process after the removal" "" "$(processes)"
 refuse "no program after the removal" test -e "$root/usr/bin/doorward"
 check "configuration stays" test -s "$root$config" -a -s "$root/etc/doorward/pki/server-key.pem"
 check "user stays" inside id doorward

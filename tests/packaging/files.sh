@@ -50,7 +50,7 @@ refuse "docker-compose refuses a mistake in it" docker-compose --file deploy/com
 rm deploy/compose.wrong.yaml
 resolved=$(docker-compose --file deploy/compose.yaml config)
 version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
-same "compose.yaml starts this version" "doorward:$version" "$(sed -n 's/^ *image: \(doorward:.*\)/\1/p' <<< "$resolved")"
+same "compose.yaml starts this version" "localhost/doorward:$version" "$(sed -n 's/^ *image: \(localhost.doorward:.*\)/\1/p' <<< "$resolved")"
 same "compose.yaml has four services" "alertmanager gate grafana prometheus" \
   "$(docker-compose --file deploy/compose.yaml config --services | sort | tr '\n' ' ' | sed 's/ $//')"
 for key in "read_only: true" "cap_drop:" "no-new-privileges:true" "stop_grace_period: 45s"; do

@@ -77,6 +77,8 @@ same "session is open" "before" "$(say before)"
 doorward ca revoke alice-phone > "$work/said" 2>&1 || { cat "$work/said"; fail "revocation, mounted folder"; }
 check "revocation is in force" grep -q 'The gate has applied the change' "$work/said"
 same "session of the revoked device is cut" "closed" "$(say after)"
+exec {session[1]}>&-
+wait "$session_PID" || true
 refuse "revoked device stays out" admitted alice-phone
 check "other device is admitted" admitted bob-laptop
 same "SIGTERM ends it with 0" 0 "$(stopped)"

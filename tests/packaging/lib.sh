@@ -2,7 +2,7 @@
 
 repository=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../..")
 work=$repository/target/packaging
-out=$repository/target/packages
+out=${PACKAGING_OUT:-$repository/target/packages}
 mkdir -p "$work"
 passed=0
 
