@@ -72,6 +72,9 @@ pub const PAGES: &str = "/usr/local/share";
 /// Where the unit is installed.
 const UNIT_FILE: &str = "/etc/systemd/system/doorward.service";
 
+/// The script by which a package starts the gate where there is no systemd; its files are the package's.
+const INIT_SCRIPT: &str = "/etc/init.d/doorward";
+
 /// The unit, for a program at [`PROGRAM`].
 const UNIT: &str = include_str!("../../deploy/doorward.service");
 

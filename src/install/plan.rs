@@ -395,6 +395,14 @@ fn start(system: &System, program: &str, changed: bool, plan: &mut Plan) {
             let note = "the program or its unit has changed";
             plan.steps.push(Step::run(systemctl, &["restart", "doorward.service"], note));
         }
+    } else if let Some(script) = system.init_script() {
+        let script_says = |action, note| Step::run(script.clone(), &[action], note);
+        if system.has_to_be_enabled() {
+            plan.steps.push(script_says("enable", "starts with the system"));
+        }
+        if !system.gate_runs() {
+            plan.steps.push(script_says("start", "starts now"));
+        }
     } else if system.is_running() {
         plan.next.push(format!(
             "systemd does not run here: to start the gate, as root or from your init system:\n  install -d -o {USER} -g {USER} \

@@ -6,7 +6,6 @@ use super::service;
 use super::step::Step;
 use super::system::System;
 use super::{CONFIG, Error, FOLDER, PAGES, PROGRAM, Plan, UNIT_FILE, USER, read_error};
-use crate::config::in_use::is_in_use;
 
 /// What is to be removed.
 #[derive(Clone, Debug)]
@@ -34,12 +33,11 @@ pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
         ));
     }
     let systemctl = system.tool("systemctl").filter(|_| system.runs_systemd());
-    let config = system.path(FOLDER).join(CONFIG);
     // Its user cannot be removed while it runs.
-    if systemctl.is_none() && is_in_use(&config).unwrap_or(false) {
+    if systemctl.is_none() && system.gate_runs() {
         return Err(Error::Usage(format!(
             "a gate runs with {}, and systemd does not run here to end it\n  end it first; doorward status says its process",
-            config.display()
+            system.path(FOLDER).join(CONFIG).display()
         )));
     }
     let unit = Step::remove(&system, Path::new(UNIT_FILE))?;

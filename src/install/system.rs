@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::accounts::{Accounts, User};
-use super::{PACKAGED, UNIT_FILE, USER};
+use super::{CONFIG, FOLDER, INIT_SCRIPT, PACKAGED, UNIT_FILE, USER};
+use crate::config::in_use::is_in_use;
 
 /// The system below a folder, mostly `/`.
 #[derive(Clone, Debug)]
@@ -54,6 +55,22 @@ impl System {
     pub(super) fn has_packaged_unit(&self) -> bool {
         let name = Path::new(UNIT_FILE).file_name().unwrap_or_default();
         ["/usr/lib/systemd/system", "/lib/systemd/system"].iter().any(|folder| self.path(folder).join(name).exists())
+    }
+
+    /// The script that starts the gate of a package on the running system. Not one that a removed package left.
+    pub(super) fn init_script(&self) -> Option<PathBuf> {
+        Some(PathBuf::from(INIT_SCRIPT)).filter(|script| self.is_packaged() && script.exists())
+    }
+
+    /// Whether the script has yet to be told that it starts with the system (OpenWrt).
+    pub(super) fn has_to_be_enabled(&self) -> bool {
+        self.path("/etc/rc.common").exists()
+            && !Command::new(INIT_SCRIPT).arg("enabled").output().is_ok_and(|output| output.status.success())
+    }
+
+    /// Whether a gate runs with the installed configuration.
+    pub(super) fn gate_runs(&self) -> bool {
+        is_in_use(&self.path(FOLDER).join(CONFIG)).unwrap_or(false)
     }
 
     /// The name of a user: from the files, else from where the running system looks (LDAP, for example).

@@ -33,6 +33,7 @@ macro_rules! topics {
 }
 
 topics! {
+    installation "installation" "the program as a Debian package, a static program, a container image, or on OpenWrt",
     setup "setup" "certificates, the one open port, and the first start",
     devices "devices" "hand certificates to devices; renew and revoke them",
     from_caddy "from-caddy" "use the certificates of mkcert and Caddy's client_auth as they are",

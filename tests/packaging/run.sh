@@ -1,0 +1,46 @@
+#!/bin/bash
+# Builds the packages and tests them, as root:
+#
+#   tests/packaging/run.sh              all of them
+#   tests/packaging/run.sh deb          the Debian package in an empty Debian: installed, started, upgraded, removed, purged
+#   tests/packaging/run.sh static       the static programs: on an old Debian without its libraries, and for arm64
+#   tests/packaging/run.sh image        the container image: built, started, revoked in, stopped
+#   tests/packaging/run.sh files        scripts and configuration files for routers and containers
+#
+# PACKAGING_TARGETS=x86_64-unknown-linux-musl: without the static program for arm64.
+# PACKAGING_BUILT=yes: with the packages that are in target/packages.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. tests/packaging/lib.sh
+
+built() { [ "${PACKAGING_BUILT:-}" = yes ] || packaging/release "$@"; }
+
+deb() {
+  built deb
+  built repacked 9.0-1 "$out/upgrade"
+  alone deb.sh
+}
+
+static() {
+  # shellcheck disable=SC2086
+  built static ${PACKAGING_TARGETS:-x86_64-unknown-linux-musl aarch64-unknown-linux-musl}
+  alone static.sh
+}
+
+image() {
+  built image
+  alone image.sh
+}
+
+files() {
+  built sbom
+  bash -euo pipefail -c '. tests/packaging/lib.sh; . tests/packaging/files.sh; echo "$passed passed, 0 failed"'
+}
+
+[ $# -gt 0 ] || set -- files deb static image
+for part in "$@"; do
+  case $part in
+    files | deb | static | image) printf -- '-- %s (%s s)\n' "$part" "$SECONDS"; "$part" ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  esac
+done
