@@ -59,6 +59,8 @@ pub struct Server {
     /// Its address in the configuration.
     admin_configured: Option<SocketAddr>,
     control: Option<Control>,
+    /// That of the gate that this process replaces, if it is elsewhere.
+    former_control: Option<Control>,
     control_error: Option<StartError>,
     /// Threads of their own, so that connections cannot delay a revocation.
     watch_thread: TaskThread,
@@ -236,9 +238,12 @@ impl Server {
                 }
             }
         };
+        let mut former_control = None;
         if let Some(taken) = &mut taken {
-            // This configuration has none.
-            (taken.metrics, taken.control) = (None, None);
+            // This configuration has them elsewhere, or not at all.
+            taken.metrics = None;
+            former_control =
+                taken.control.take().and_then(|(path, socket)| Control::adopt(&path, socket, Permitted::User).ok());
         }
         let reloader = Reloader::new(Arc::clone(&gate), config, listeners).map_err(StartError::Io)?;
         let watch_thread = TaskThread::start("watch").map_err(StartError::Io)?;
@@ -254,6 +259,7 @@ impl Server {
             admin,
             admin_configured,
             control,
+            former_control,
             control_error,
             watch_thread,
             control_thread,

@@ -26,7 +26,7 @@ impl Server {
     /// rest. `now` ends the wait. If an upgrade replaces this process meanwhile, it waits in the same way.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
         let Self { context, mut upgrades, launcher, taken, mut admin, admin_configured, control, .. } = self;
-        let Self { watch_thread, control_thread, clients, .. } = self;
+        let Self { former_control, watch_thread, control_thread, clients, .. } = self;
         let (gate, reloader) = (&context.gate, &context.reloader);
         let connections = TaskTracker::new();
         // Tasks that run as long as the gate. Dropping the set ends them.
@@ -47,6 +47,10 @@ impl Server {
             successor::serving(taken, &context).await;
             if let Some(file) = &file {
                 file.belongs_to_this_process(true);
+            }
+            if let Some(former) = former_control {
+                // Removes its file.
+                former.file().belongs_to_this_process(true);
             }
         }
         if let Some(admin) = &mut admin {
