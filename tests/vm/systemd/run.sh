@@ -71,7 +71,7 @@ INIT
 
 systemd_machine() { # KERNEL SUITE LOG
   local disk=$cache/disk.$2 base=$cache/systemd-$2 version
-  install -m 755 tests/vm/systemd/guest.sh /bin/busybox "$base/root/"
+  install -m 755 tests/vm/systemd/guest.sh tests/vm/systemd/tests.sh /bin/busybox "$base/root/"
   rm -rf "$base/root/usr/lib/modules"
   version=$(modinfo -F vermagic "$cache/$1/modules/tls.ko" | cut -d' ' -f1)
   mkdir -p "$base/root/usr/lib/modules/$version"
