@@ -63,8 +63,8 @@ status_line_shows_sessions() {
   eventually property_has StatusText "0 open connections"
 }
 
-# hold THREAD…: stops these threads at their next system call; the tracer that would resume them is stopped. Nor does SIGCONT, which
-# systemd sends with the signal of a reload.
+# hold THREAD…: stops these threads at their next system call; the tracer that would resume them is stopped. SIGCONT, which
+# systemd sends with the signal of a reload, does not.
 hold() {
   rm -f /run/trace
   # shellcheck disable=SC2046
