@@ -19,7 +19,7 @@ pub(super) struct ReloadArgs {
     #[command(flatten)]
     control: ControlArgs,
 
-    /// If no gate answers on a control socket, send this process SIGHUP: for the unit, whose configuration may have no [control]
+    /// If no gate answers on a control socket, send this process SIGHUP: for the unit, whose configuration may have no control socket
     #[arg(long, value_name = "PID", hide = true)]
     or_signal: Option<i32>,
 }

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
@@ -81,16 +83,17 @@ pub(super) fn read(text: &Text, report: &mut Report) -> Option<NamedFile> {
 pub(super) fn read_key(text: &Text, report: &mut Report) -> Option<NamedFile> {
     let Some(name) = credential_name(&text.value) else {
         let path = folder_of(report.file()).join(&text.value);
-        if let Some(copy) = report.credentials.owners_copy(&path)
-            && File::open(&path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-            && let Ok(file) = read_named(&copy)
-        {
+        let copy = report.credentials.owners_copy(&path);
+        if let Some(copy) = copy.filter(|_| access(&path, Access::READ_OK) == Err(Errno::ACCESS)) {
+            let why = format!("only the gate and root may read {}", path.display());
+            let Ok(file) = read_named(&copy) else {
+                report.error(&text.place, why, "run this command as root: sudo doorward check");
+                return None;
+            };
             report.warn(
                 &text.place,
                 format!(
-                    "only the gate and root may read {}, so its copy {} was checked instead; to check the one that the gate \
-                     uses: sudo doorward check",
-                    path.display(),
+                    "{why}, so its copy {} was checked instead; to check the one that the gate uses: sudo doorward check",
                     copy.display()
                 ),
             );

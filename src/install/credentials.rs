@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::source::{Named, Source};
 use super::step::{Owner, Step};
 use super::system::System;
-use super::{Error, FOLDER, Plan, Wanted, read_error};
+use super::{Error, FOLDER, Installed, PKI, Plan, Wanted, read_error};
 use crate::config::credentials::{Credentials, OF_THE_RUNNING_SERVICE, credential_name, credential_value};
 use crate::files::placed;
 
@@ -49,13 +49,21 @@ impl Keys {
         }
         if wanted.load_credential && !system.has_systemd() {
             return Err(Error::Usage(
-                "--load-credential needs systemd, which is not on this system
-  without it, only the gate's user and root may \
+                "--load-credential needs systemd, which is not on this system\n  without it, only the gate's user and root may \
                  read the gate's key"
                     .to_owned(),
             ));
         }
-        Ok((wanted.load_credential || !files.is_empty()).then_some(Self { files }))
+        let keys = (wanted.load_credential || !files.is_empty()).then_some(Self { files });
+        let in_place = Installed::in_folder(&system.path(FOLDER))
+            .is_some_and(|installed| installed.authority() == Path::new(FOLDER).join(PKI));
+        if keys.is_some() && (wanted.with_authority || in_place) {
+            return Err(Error::Usage(format!(
+                "--with-authority and --load-credential exclude each other: with the first one, the owner has the gate's key in \
+                 {FOLDER}/{PKI}; with the second one, only root has it in {KEYS}"
+            )));
+        }
+        Ok(keys)
     }
 
     /// Where a configuration finds them now; those of the running service as well.

@@ -45,6 +45,10 @@ pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
         plan.add(Some(Step::run(systemctl.clone(), &["disable", "--now", "doorward.service"], "ends the gate")));
     }
     service::remove_settings(&system, &mut plan)?;
+    if system.path(service::SOCKET_UNIT).exists() {
+        let socket = service::SOCKET_UNIT;
+        plan.notes.push(format!("{socket} is yours and stays; to end it: systemctl disable --now doorward.socket"));
+    }
     if plan.add(unit)
         && let Some(systemctl) = systemctl
     {

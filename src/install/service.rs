@@ -14,7 +14,7 @@ use crate::config::checked::KernelTls;
 const DROP_INS: &str = "/etc/systemd/system/doorward.service.d";
 
 /// The unit of sockets that systemd opens (socket activation), which the owner may have written.
-const SOCKET_UNIT: &str = "/etc/systemd/system/doorward.socket";
+pub(super) const SOCKET_UNIT: &str = "/etc/systemd/system/doorward.socket";
 
 /// The modules that are loaded at the start of the system: the service may load none.
 const MODULES: &str = "/etc/modules-load.d/doorward.conf";

@@ -229,3 +229,28 @@ fn installed_authority_is_used_from_any_folder() {
     machine.run("doorward", "/", &["cat", "/etc/doorward/pki/clients-key.pem"]).failure();
     machine.run("doorward", "/", &["ls", "/etc/doorward/devices"]).failure();
 }
+
+/// Only the gate and root may read its key. The owner has a copy; another member of the group has none, and is told what to do.
+#[test]
+fn owner_checks_and_explains_the_installed_configuration() {
+    let (machine, backend) = (Machine::new(), Backend::http("the page"));
+    machine.init(&backend);
+    machine.run("root", "/home/alice", &[UNPACKED, "install"]).success();
+    let doorward =
+        |user, arguments: &[&str]| machine.run(user, "/tmp", &[&["/usr/local/bin/doorward"], arguments].concat());
+    let checked = doorward("alice", &["check"]).success();
+    assert!(checked.text().contains("/etc/doorward/doorward.toml has no errors"), "{checked}");
+    let copy = "only the gate and root may read /etc/doorward/pki/server-key.pem, so its copy /home/alice/doorward/pki/server-key.pem";
+    assert!(checked.stderr.contains(copy), "{checked}");
+    let certificate = "/home/alice/doorward/devices/bob-laptop.pem";
+    let explain = ["explain", "--server-name", "nas.home.example", "--cert", certificate];
+    doorward("alice", &explain).success();
+    doorward("alice", &["ca", "revoke", "bob-laptop"]).success();
+    let refused = doorward("alice", &explain).failure();
+    assert_eq!(refused.status.code(), Some(6), "{refused}");
+
+    machine.run("root", "/", &["useradd", "--user-group", "--groups", "doorward", "carol"]).success();
+    machine.run("root", "/", &["chmod", "700", "/home/alice"]).success();
+    let refused = doorward("carol", &["check"]).failure();
+    assert!(refused.stderr.contains("run this command as root: sudo doorward check"), "{refused}");
+}

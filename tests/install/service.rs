@@ -148,3 +148,20 @@ fn credentials_need_systemd() {
     assert_eq!(refused.status.code(), Some(2), "{refused}");
     assert!(refused.stderr.contains("--load-credential needs systemd"), "{refused}");
 }
+
+#[test]
+fn credentials_and_authority_exclude_each_other() {
+    let refused = |image: &Image, arguments: &[&str]| {
+        let refused = image.install(arguments).failure();
+        assert_eq!(refused.status.code(), Some(2), "{refused}");
+        assert!(refused.stderr.contains("exclude each other"), "{refused}");
+    };
+    let image = Image::new();
+    refused(&image, &["--load-credential", "--with-authority"]);
+    assert!(!image.installed("").exists());
+    image.install(&["--with-authority"]).success();
+    refused(&image, &["--load-credential"]);
+    let image = Image::new();
+    image.install(&["--load-credential"]).success();
+    refused(&image, &["--with-authority"]);
+}
