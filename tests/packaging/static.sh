@@ -23,15 +23,16 @@ for triple in ${PACKAGING_TARGETS:-x86_64-unknown-linux-musl}; do
 done
 
 # What doorward does in a folder of this machine: a device is admitted, revoked and refused.
-python3 "$repository/tests/packaging/peer.py" backend 5666 > "$work/backend" &
-until_true "the backend listens" grep -q ready "$work/backend"
+backend
 journey() { # WHAT FOLDER COMMAND…: with this program, and a folder that it sees as /root
   local what=$1 seen=$2 gate; shift 2
   admitted() { (cd "$seen" && curl --silent --max-time 20 --cert doorward/devices/alice-phone.pem --key doorward/devices/alice-phone-key.pem \
     --cacert doorward/pki/server-ca.pem --resolve nas.home.example:8443:127.0.0.1 https://nas.home.example:8443/) | grep -q 'web page'; }
   check "$what: version" grep -qx "doorward $version" <("$@" --version)
   check "$what: init" "$@" init --domain home.example --route nas=localhost:5666 --device alice-phone
-  "$@" run --config doorward/doorward.toml > "$work/gate" 2>&1 &
+  # Not the lines of the gate before.
+  : > "$work/gate"
+  "$@" run --config doorward/doorward.toml >> "$work/gate" 2>&1 &
   gate=$!
   until_true "the gate is ready" grep -q ' ready$' "$work/gate"
   check "$what: device is admitted, and the backend's name was found" admitted
