@@ -35,8 +35,7 @@ same "version is that of the changelog" "$(dpkg-parsechangelog -l "$repository/p
 # Installation, in an empty Debian.
 copy_of "$(debian bookworm)"
 cp "$deb" "$upgrade" "$root/root/"
-python3 "$repository/tests/packaging/peer.py" backend 5666 > "$work/backend" &
-until_true "the backend listens" grep -q ready "$work/backend"
+backend
 
 files() { # all but what dpkg, apt and the accounts' tools write for each package
   (cd "$root" && find . -path ./proc -prune -o -path ./run -prune -o -path ./dev -prune -o -path ./root -prune -o -path ./tmp -prune \

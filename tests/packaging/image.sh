@@ -19,8 +19,7 @@ for layer in "$store"/saved/*; do tar -C "$tree" -xf "$layer" 2>/dev/null || tru
 same "image holds the program and the licences, and nothing else" "LICENSE-APACHE LICENSE-MIT doorward third-party.gz" \
   "$(cd "$tree" && find . -type f -printf '%P\n' | LC_ALL=C sort | tr '\n' ' ' | sed 's/ $//')"
 
-python3 "$repository/tests/packaging/peer.py" backend 5666 > "$work/backend" &
-until_true "the backend listens" grep -q ready "$work/backend"
+backend
 
 # The command line is that of the image as well: no other program is needed on the machine.
 home=$store/home

@@ -60,3 +60,10 @@ alone() {
     'ip link set lo up; . "$0/tests/packaging/lib.sh"; . "$0/tests/packaging/$1"; echo "$passed passed, 0 failed"' \
     "$repository" "$1"
 }
+
+# Starts the web page of the NAS.
+backend() {
+  : > "$work/backend"
+  python3 "$repository/tests/packaging/peer.py" backend 5666 >> "$work/backend" &
+  until_true "the backend listens" grep -q ready "$work/backend"
+}

@@ -3,11 +3,11 @@
 #
 #   tests/packaging/run.sh              all of them
 #   tests/packaging/run.sh deb          the Debian package in an empty Debian: installed, started, upgraded, removed, purged
-#   tests/packaging/run.sh static       the static programs: on an old Debian without its libraries, and for arm64
+#   tests/packaging/run.sh static       the static programs: on an old Debian, in an empty folder, and for arm64 if told
 #   tests/packaging/run.sh image        the container image: built, started, revoked in, stopped
 #   tests/packaging/run.sh files        scripts and configuration files for routers and containers
 #
-# PACKAGING_TARGETS=x86_64-unknown-linux-musl: without the static program for arm64.
+# PACKAGING_TARGETS="x86_64-unknown-linux-musl aarch64-unknown-linux-musl": with the static program for arm64.
 # PACKAGING_BUILT=yes: with the packages that are in target/packages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -23,7 +23,7 @@ deb() {
 
 static() {
   # shellcheck disable=SC2086
-  built static ${PACKAGING_TARGETS:-x86_64-unknown-linux-musl aarch64-unknown-linux-musl}
+  built static ${PACKAGING_TARGETS:-x86_64-unknown-linux-musl}
   alone static.sh
 }
 
