@@ -51,6 +51,7 @@ pub(crate) struct Gate {
     /// Notified after the sessions have been reviewed by another snapshot.
     pub(crate) reviewed: Notify,
     ids: AtomicU64,
+    first_id: AtomicU64,
 }
 
 impl Gate {
@@ -75,12 +76,26 @@ impl Gate {
             draining: CancellationToken::new(),
             reviewed: Notify::new(),
             ids: AtomicU64::new(1),
+            first_id: AtomicU64::new(1),
         }
     }
 
     /// How many connections have been accepted: each has taken an id.
     pub(crate) fn accepted(&self) -> u64 {
-        self.ids.load(Ordering::Relaxed) - 1
+        self.ids.load(Ordering::Relaxed) - self.first_id.load(Ordering::Relaxed)
+    }
+
+    /// The first id that a process may give that replaces this one, which accepts connections a moment longer.
+    pub(crate) fn first_id_of_successor(&self) -> u64 {
+        const GAP: u64 = 10_000;
+        self.ids.load(Ordering::Relaxed).saturating_add(GAP)
+    }
+
+    /// Counts ids from `first` on: those before it are of the process that this one replaces. To be called before connections
+    /// are accepted.
+    pub(crate) fn continue_ids(&self, first: u64) {
+        self.first_id.store(first, Ordering::Relaxed);
+        self.ids.store(first, Ordering::Relaxed);
     }
 
     /// Cuts every session that the current snapshot does not admit; `requested` is when the change was asked for.

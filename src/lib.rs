@@ -35,6 +35,7 @@ pub mod enrolment;
 pub mod explain;
 pub mod files;
 mod gate;
+pub mod handover;
 pub mod handshake;
 mod http;
 pub mod install;

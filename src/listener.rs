@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -227,6 +228,60 @@ impl Listener {
         })
     }
 
+    /// The listeners of sockets that another process of the gate has handed over: each with its name, its address in the
+    /// configuration of that one, and whether systemd has opened it. Those that `wanted` does not have are for
+    /// [`rebind`](Self::rebind), and are then to be dropped: the other process listens on them until it has ended its part.
+    pub fn take_over(
+        handed: Vec<(String, SocketAddr, bool, Socket)>,
+        wanted: &[checked::Listener],
+    ) -> Result<Vec<Arc<Self>>, BindError> {
+        let take = |(name, configured, passed, socket): (String, SocketAddr, bool, Socket)| {
+            let listener = || {
+                let name = Name::parse(&name).map_err(io::Error::other)?;
+                if !(socket.is_listener()? && socket.r#type()? == Type::STREAM) {
+                    return Err(io::Error::other("it does not listen for TCP connections"));
+                }
+                let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                let of_configuration = wanted.iter().find(|one| one.name == name && one.address == configured);
+                let settings = of_configuration.cloned().unwrap_or_else(|| checked::Listener {
+                    name: name.clone(),
+                    address: configured,
+                    proxy_protocol_from: Vec::new(),
+                    allow_sources: Vec::new(),
+                    deny_sources: Vec::new(),
+                });
+                socket.set_nonblocking(true)?;
+                Ok(Self {
+                    name,
+                    configured,
+                    address,
+                    settings: ArcSwap::from_pointee(settings),
+                    socket: TcpListener::from_std(socket.into())?,
+                    closed: CancellationToken::new(),
+                    passed,
+                })
+            };
+            let what = || format!("socket {name:?} of the running gate");
+            listener().map(Arc::new).map_err(|error| BindError { address: configured, what: what(), error })
+        };
+        handed.into_iter().map(take).collect()
+    }
+
+    /// Its address in the configuration, possibly with port 0.
+    pub const fn configured(&self) -> SocketAddr {
+        self.configured
+    }
+
+    /// Whether systemd has opened the socket.
+    pub const fn is_passed(&self) -> bool {
+        self.passed
+    }
+
+    /// Its socket, for a process that accepts connections there as well.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// The listener's name.
     pub const fn name(&self) -> &Name {
         &self.name
@@ -268,6 +323,12 @@ impl Listener {
         }
         // The socket stays open while it is referenced, but refuses connections.
         let _ = self.socket.get().shutdown(Shutdown::Both);
+    }
+
+    /// Stops accepting and leaves the socket as it is, for another process that has it. Connections in the kernel's queue wait
+    /// for that one.
+    pub fn release(&self) {
+        self.closed.cancel();
     }
 
     fn has_port(&self, port: u16) -> bool {

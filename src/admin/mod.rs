@@ -9,6 +9,7 @@ mod responder;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -47,6 +48,7 @@ pub(crate) struct Monitored {
 #[derive(Debug)]
 pub(crate) struct Admin {
     address: SocketAddr,
+    socket: Option<OwnedFd>,
     start: Option<oneshot::Sender<CancellationToken>>,
     end: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -59,7 +61,13 @@ impl Admin {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        Self::on(socket, gate, connections)
+    }
+
+    /// The same with a socket that listens already.
+    pub(crate) fn on(socket: Socket, gate: Monitored, connections: usize) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        let duplicate = socket.try_clone()?.into();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _context = runtime.enter();
@@ -72,12 +80,17 @@ impl Admin {
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             // A lower priority is no condition for answering.
             let _ = setpriority_process(None, NICE);
-            runtime.block_on(ended.run_until_cancelled(async move {
-                let Ok(stop) = started.await else { return };
-                serve(listener, connections, Arc::new(Responder::new(address, gate, stop))).await;
-            }));
+            runtime.block_on(async move {
+                let Some(Ok(stop)) = ended.run_until_cancelled(started).await else { return };
+                serve(listener, connections, Arc::new(Responder::new(address, gate, stop)), ended).await;
+            });
         })?;
-        Ok(Self { address, start: Some(start), end, thread: Some(thread) })
+        Ok(Self { address, socket: Some(duplicate), start: Some(start), end, thread: Some(thread) })
+    }
+
+    /// Another descriptor of its socket, for a process that answers there as well. It can be taken once.
+    pub(crate) const fn take_socket(&mut self) -> Option<OwnedFd> {
+        self.socket.take()
     }
 
     /// The bound address.
@@ -101,15 +114,18 @@ impl Drop for Admin {
     }
 }
 
-async fn serve(listener: TcpListener, connections: usize, responder: Arc<Responder>) {
-    let connections = serve_connections(listener, connections, |stream, _, load| {
+async fn serve(listener: TcpListener, connections: usize, responder: Arc<Responder>, ended: CancellationToken) {
+    let connections = serve_connections(listener, connections, &ended, |stream, _, load| {
         let responder = Arc::clone(&responder);
         Some(async move {
             // An interrupted request is the client's business.
             let _ = timeout(TIMEOUT, serve_one(stream, responder, load)).await;
         })
     });
-    tokio::join!(connections, responder.record_history());
+    tokio::select! {
+        () = connections => {}
+        () = responder.record_history() => {}
+    }
 }
 
 async fn serve_one(stream: TcpStream, responder: Arc<Responder>, load: Load) -> Result<(), hyper::Error> {

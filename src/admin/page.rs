@@ -114,7 +114,7 @@ fn refused_configuration(gate: &Monitored, now: OffsetDateTime) -> Markup {
 
 fn summary(gate: &Monitored, total: &Counts, started: OffsetDateTime, now: OffsetDateTime) -> Markup {
     let figures = [
-        (gate.sessions.count() as u64, "connected now"),
+        (gate.sessions.count() as u64 + gate.metrics.active_in_earlier(), "connected now"),
         (total.admitted, "let in"),
         (total.rejected.iter().sum(), "turned away"),
     ];
@@ -179,6 +179,7 @@ fn connected(gate: &Monitored) -> Markup {
         };
         *route.clients.entry(client).or_default() += 1;
     }
+    let earlier = gate.metrics.active_in_earlier();
     html! {
         section {
             h2 { "Connected now" }
@@ -190,6 +191,9 @@ fn connected(gate: &Monitored) -> Markup {
                     td.number { (bytes(route.bytes)) }
                     td.who { (clients(&route.clients)) }
                 } } }
+            }
+            @if earlier > 0 {
+                p.quiet { (counted(earlier, "more connection")) " with a process that an upgrade has left: doorward sessions" }
             }
         }
     }

@@ -10,8 +10,8 @@ use crate::config::checked::{Backend, Config, Limits};
 use crate::sys;
 
 /// What a gate holds from its start on beside its listeners: standard streams, runtimes, signals, inotify, control socket,
-/// log.
-const OWN: usize = 20;
+/// log; for an upgrade the launcher, and copies of the sockets of control and metrics.
+const OWN: usize = 23;
 /// Of these it holds so many before it binds anything, which is when they are counted. What is more was inherited.
 const BEFORE: usize = 10;
 /// The listener for metrics and its runtime.

@@ -21,7 +21,7 @@ use self::limits::connections::{ConnectionCount, share_without_certificate};
 use self::limits::evicting::{Bounds, EvictingSlots};
 use self::limits::per_source::{SourceCounts, SourceSlot};
 use self::limits::probation::Turns;
-use self::penalties::{SourceStatus, Table, Voucher};
+use self::penalties::{Penalty, SourceStatus, Table, Voucher};
 use self::slots::Probation;
 pub use self::slots::Slots;
 use crate::config::checked::{self, Banned};
@@ -127,6 +127,16 @@ impl Admission {
     /// Ends the trust that these devices gave their sources.
     pub fn withdraw(&self, devices: &[Voucher]) {
         self.penalties.withdraw(devices);
+    }
+
+    /// The sources that are banned or owe something, for another process.
+    pub fn penalties(&self) -> Vec<Penalty> {
+        self.penalties.penalties(Instant::now())
+    }
+
+    /// Adds those of another process.
+    pub fn add_penalties(&self, penalties: impl IntoIterator<Item = Penalty>) {
+        self.penalties.add(Instant::now(), penalties);
     }
 
     /// A connection of `client` was rejected: its source may be banned for that.

@@ -8,7 +8,7 @@ pub const UNEXPECTED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// The configuration has errors.
 pub const CONFIG: u8 = 3;
-/// The gate cannot start, for example because an address is in use.
+/// The gate cannot start, for example because an address is in use; `upgrade`: it was not replaced.
 pub const START: u8 = 4;
 /// The gate stopped, but had to cut connections that did not end in time.
 pub const CUT: u8 = 5;
@@ -16,7 +16,7 @@ pub const CUT: u8 = 5;
 pub const REFUSED: u8 = 6;
 /// `init`, `ca`: files exist already, and nothing was written.
 pub const EXISTS: u8 = 7;
-/// `why`, `status`, `sessions`, `reload`, `cut`: no gate answers, or it refused the request; stderr says what to do.
+/// `why`, `status`, `sessions`, `reload`, `cut`, `upgrade`: no gate answers, or it refused the request; stderr says what to do.
 pub const NO_GATE: u8 = 8;
 /// `share`, `ca device --qr`: the link was closed before the certificate was fetched.
 pub const NOT_FETCHED: u8 = 9;
@@ -31,11 +31,11 @@ Exit codes:
   1  unexpected error
   2  the command line is wrong, or a file it names
   3  the configuration has errors
-  4  the gate cannot start, for example because an address is in use
+  4  the gate cannot start, for example because an address is in use; upgrade: it was not replaced
   5  the gate stopped, but had to cut connections that did not end in time
   6  explain: no
   7  init, ca: files exist already, and nothing was written
-  8  why, status, sessions, reload, cut: no gate answers, or permission was denied
+  8  why, status, sessions, reload, cut, upgrade: no gate answers, or permission was denied
   9  share, ca device --qr: the link was closed before it was used
   10  ca revoke, ca renew, ca server: written, but not known to be in force at the gate";
 

@@ -31,6 +31,7 @@ mod services;
 mod sessions;
 mod share;
 mod status;
+mod upgrade;
 mod why;
 
 use std::path::{Path, PathBuf};
@@ -84,7 +85,8 @@ enum Command {
     /// Run the gate
     ///
     /// Logs one line on stdout for every connection that was refused or has ended. SIGTERM or SIGINT (Ctrl-C) stops it:
-    /// open connections have timeouts.drain (30 seconds) to end; a second signal cuts them at once. SIGHUP reloads.
+    /// open connections have timeouts.drain (30 seconds) to end; a second signal cuts them at once. SIGHUP reloads, SIGUSR2
+    /// upgrades.
     Run(run::RunArgs),
     /// Check the configuration, and show which clients may use which routes
     ///
@@ -116,11 +118,20 @@ enum Command {
     /// Cut open connections: of a device, an address, a route, or all
     #[command(after_help = cut::EXAMPLE)]
     Cut(cut::CutArgs),
+    /// Replace the running gate by a new process of its program, without a lost connection
+    ///
+    /// For a new version of the program, and for settings that a reload does not change. The new process reads the configuration
+    /// and takes the listening sockets; no connection is refused. Open connections stay with the old process until they end, for
+    /// timeouts.drain (30 seconds) at most. If the new process does not start, the old one continues and says why.
+    Upgrade(upgrade::UpgradeArgs),
     /// Show a page of the manual, or the help of a command
     ///
     /// The manual is part of the program: nothing is read from elsewhere. On a terminal it is shown by the program that
     /// $PAGER names, or less.
     Help(help::HelpArgs),
+    /// Start this program again when the process at stdin asks for it: a part of "doorward run"
+    #[command(hide = true)]
+    Launcher(run::LauncherArgs),
     /// Write man pages and shell completions, for packages
     #[command(hide = true)]
     Generate(help::GenerateArgs),
@@ -213,6 +224,8 @@ pub fn main() -> ExitCode {
         Command::Sessions(args) => sessions::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Cut(args) => cut::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
+        Command::Launcher(args) => run::launch(&args),
         Command::Help(args) => help::run(&args),
         Command::Generate(args) => help::generate(&args),
     }

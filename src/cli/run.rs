@@ -1,6 +1,8 @@
 //! `doorward run`: the gate.
 
+use std::ffi::OsString;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArg, exit, failed};
 use crate::config::in_use::InUse;
+use crate::handover::{HandOver, Launcher, launcher};
 use crate::model::text::counted;
-use crate::reload::{Reloader, Trigger};
 use crate::server::service_manager::{Message, tell};
-use crate::server::{Server, StartError, Stopped};
+use crate::server::{Inherited, Requests, Server, StartError, Stopped};
+use crate::sys::activation;
 use crate::telemetry::log::Log;
 
 /// The options of `doorward run`.
@@ -23,7 +26,28 @@ pub(super) struct RunArgs {
     config: ConfigArg,
 }
 
+/// The program that the launcher starts, and its arguments.
+#[derive(Args, Debug)]
+pub(super) struct LauncherArgs {
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+pub(super) fn launch(LauncherArgs { command }: &LauncherArgs) -> ExitCode {
+    let Some((program, arguments)) = command.split_first() else { return exit::USAGE.into() };
+    match launcher(Path::new(program), arguments) {
+        Ok(()) => exit::OK.into(),
+        Err(error) => failed(exit::UNEXPECTED, &error),
+    }
+}
+
 pub(super) fn run(args: &RunArgs) -> ExitCode {
+    // Before there are threads, and before anything is read: the launcher is to have nothing of the gate.
+    let (passed, hand_over) = match activation::take().and_then(|passed| Ok((passed, HandOver::of_this_process()?))) {
+        Ok(given) => given,
+        Err(error) => return failed(exit::START, &error),
+    };
+    let launcher = Launcher::start();
     // Before anything is read: changes by other commands may come too late for this read.
     let starting = args.config.path().ok().map(|file| InUse::mark(&file));
     let config = match args.config.load() {
@@ -38,7 +62,11 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         runtime.block_on(async {
             let stop = CancellationToken::new();
             let now = CancellationToken::new();
-            let server = Server::bind(config, Arc::clone(&log))?;
+            let taken = match hand_over {
+                Some(hand_over) => Some(hand_over.take().await.map_err(StartError::HandOver)?),
+                None => None,
+            };
+            let mut server = Server::bind_with(config, Arc::clone(&log), Inherited { passed, taken, launcher })?;
             // The server has marked the configuration itself by now.
             drop(starting);
             for warning in server.warnings() {
@@ -51,10 +79,11 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
                 errln!("warning: {warning}");
             }
             let signals = tokio::task::spawn(signals(stop.clone(), now.clone()).map_err(StartError::Io)?);
-            let hangups = tokio::task::spawn(hangups(server.reloader()).map_err(StartError::Io)?);
+            let requests = tokio::task::spawn(requests(server.requests()).map_err(StartError::Io)?);
+            server.take_over().await?;
             let stopped = server.run(stop, now).await;
             signals.abort();
-            hangups.abort();
+            requests.abort();
             Ok(stopped)
         })
     });
@@ -94,14 +123,23 @@ pub(super) fn signals(
     })
 }
 
-/// Reloads the configuration on each SIGHUP. The result is in the log.
-fn hangups(reloader: Reloader) -> io::Result<impl Future<Output = ()> + Send + 'static> {
+/// Reloads the configuration on each SIGHUP, and has the gate replaced on each SIGUSR2. The result is in the log.
+fn requests(gate: Requests) -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut upgrade = signal(SignalKind::user_defined2())?;
     Ok(async move {
-        while hangup.recv().await.is_some() {
-            tell(Message::Reloading).await;
-            let _ = reloader.reload(Trigger::Signal).await;
-            tell(Message::Ready).await;
-        }
+        let reloads = async {
+            while hangup.recv().await.is_some() {
+                tell(Message::Reloading).await;
+                gate.reload().await;
+                tell(Message::Ready).await;
+            }
+        };
+        let upgrades = async {
+            while upgrade.recv().await.is_some() {
+                gate.upgrade().await;
+            }
+        };
+        tokio::join!(reloads, upgrades);
     })
 }

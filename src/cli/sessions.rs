@@ -1,5 +1,6 @@
 //! `doorward sessions`: the open connections.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -24,7 +25,18 @@ pub(super) fn run(args: &SessionsArgs) -> ExitCode {
 }
 
 fn text(sessions: &Sessions) -> String {
-    if sessions.sessions.is_empty() { "No connection is open.\n".to_owned() } else { table(sessions) }
+    if sessions.sessions.is_empty() {
+        return "No connection is open.\n".to_owned();
+    }
+    let mut out = table(sessions);
+    let mut earlier: BTreeMap<u32, u64> = BTreeMap::new();
+    for process in sessions.sessions.iter().filter_map(|session| session.process) {
+        *earlier.entry(process).or_default() += 1;
+    }
+    for (process, count) in earlier {
+        out.push_str(&format!("{} with process {process}, which an upgrade has left\n", counted(count, "connection")));
+    }
+    out
 }
 
 /// One line for each session.
@@ -76,6 +88,7 @@ mod tests {
             path: "copy".to_owned(),
             bytes_to_backend: 0,
             bytes_to_client: 0,
+            process: None,
         };
         for (open, end) in [(1, "copy  1\n"), (2, "\nand 1 older one\n"), (3, "\nand 2 older ones\n")] {
             let shown = text(&Sessions { open, sessions: vec![session.clone()] });

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::control_args::ControlArgs;
-use crate::control::{Answer, LogError, Request, Status};
+use crate::control::{Answer, EarlierProcess, LogError, Request, Status};
 use crate::model::text::{counted, duration};
 
 /// The options of `doorward status`.
@@ -60,6 +60,13 @@ fn text(status: &Status) -> String {
             status.accepted, status.rejected, status.sessions
         ),
     );
+    for EarlierProcess { pid, version, until, sessions, .. } in &status.earlier {
+        let serves = match sessions {
+            Some(sessions) => format!("serves {}", counted(*sessions as u64, "open connection")),
+            None => "does not answer".to_owned(),
+        };
+        fact("earlier", &format!("process {pid} (version {version}) {serves}, until {until} at most"));
+    }
     for route in &status.routes {
         let (names, backends) = (route.server_names.join(", "), route.backends.join(", then "));
         let lead = if route.server_names.len() == 1 { "leads" } else { "lead" };
@@ -81,6 +88,9 @@ fn text(status: &Status) -> String {
         for error in &status.config_errors {
             let _ = write!(out, "\n{error}\n");
         }
+    }
+    if let Some(error) = &status.upgrade_error {
+        let _ = write!(out, "\nThe latest upgrade failed, and nothing has changed:\n{error}\n");
     }
     if status.rejected > 0 {
         out.push_str("\nFor the latest refusal: doorward why\n");
@@ -123,6 +133,8 @@ mod tests {
             accepted: 2,
             rejected: 1,
             sessions: 1,
+            earlier: Vec::new(),
+            upgrade_error: None,
         };
         let shown = text(&status);
         assert!(shown.starts_with("The gate has been running for 1 minute.\n"), "{shown}");

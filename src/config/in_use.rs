@@ -1,9 +1,9 @@
 //! Whether a running gate uses a configuration: it holds a lock on the file and on its folder (flock(2)), which shows whatever
 //! namespaces the gate runs in, and whether or not it has a control socket.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -46,6 +46,23 @@ pub(crate) fn is_in_use(file: &Path) -> io::Result<bool> {
 /// If that cannot be seen.
 pub(crate) fn is_file_in_use(file: &Path) -> io::Result<bool> {
     is_marked(file)
+}
+
+/// The process of this program that runs with this very file, by the kernel's table of locks (proc(5), `/proc/locks`); `None`
+/// if there is none, or it is not visible from here.
+pub(crate) fn process(file: &Path) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino();
+    let name = |process: &str| fs::read_to_string(format!("/proc/{process}/comm")).ok();
+    let (own, own_name) = (std::process::id(), name("self")?);
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "READ", process, place, ..] = *fields.as_slice() else { return None };
+        // The number of the device may be another one than that of its files (btrfs).
+        let (_, number) = place.rsplit_once(':')?;
+        let pid = process.parse().ok().filter(|pid| *pid != own)?;
+        (number.parse() == Ok(inode) && name(process)? == own_name).then_some(pid)
+    })
 }
 
 fn is_marked(place: &Path) -> io::Result<bool> {
@@ -94,15 +111,15 @@ mod tests {
     fn configuration_is_in_use_until_its_mark_is_dropped() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("doorward.toml");
-        std::fs::write(&file, "").expect("a file");
+        fs::write(&file, "").expect("a file");
         let in_use = || is_in_use(&file).expect("it can be seen");
         assert!(!in_use());
         let (one, other) = (InUse::mark(&file), InUse::mark(&file));
         assert!(in_use());
         drop(one);
         // Another file in its place changes nothing.
-        std::fs::remove_file(&file).expect("removed");
-        std::fs::write(&file, "").expect("a file");
+        fs::remove_file(&file).expect("removed");
+        fs::write(&file, "").expect("a file");
         assert!(in_use());
         drop(other);
         assert!(!in_use());

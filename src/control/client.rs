@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::time::Instant;
 
-use super::{ANSWER_MAX, Answer, InForce, ListTaken, NOT_UNDERSTOOD, Reloaded, Request};
+use super::{ANSWER_MAX, Answer, InForce, ListTaken, NOT_UNDERSTOOD, Reloaded, Request, Upgraded};
 use crate::model::names::visible;
 
 /// For each step. A gate answers in milliseconds.
@@ -19,6 +19,9 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// For the answer to a revocation list.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// For the answer to an upgrade: the new process may read lists with millions of entries.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest text of an answer that is shown, in characters.
 const TEXT_MAX: usize = 64 * 1024;
@@ -169,12 +172,44 @@ pub fn reload(socket: &Path) -> Result<Reloaded, ReloadError> {
     }
 }
 
+/// Why the gate was not replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum UpgradeError {
+    /// No gate of this release answers.
+    #[error(transparent)]
+    Ask(AskError),
+    /// The new process has not taken over.
+    #[error("the gate was not replaced, and continues as before\n  {0}")]
+    Failed(String),
+    /// The gate refuses the request, with this message.
+    #[error("the gate refused the request: {0}")]
+    No(String),
+}
+
+/// Has the gate at `socket` replaced by a new process of its program, and waits until that accepts connections.
+///
+/// # Errors
+/// If no gate of this release answers, or the new process does not take over.
+pub fn upgrade(socket: &Path) -> Result<Upgraded, UpgradeError> {
+    match ask(socket, &Request::Upgrade).map_err(UpgradeError::Ask)? {
+        Answer::Upgraded(upgraded) => Ok(upgraded),
+        // Escaped, so that no answer can control the terminal.
+        Answer::NotUpgraded { error } => {
+            let lines: Vec<String> = error.lines().map(|line| visible(line, TEXT_MAX)).collect();
+            Err(UpgradeError::Failed(lines.join("\n")))
+        }
+        Answer::Error(error) if error != NOT_UNDERSTOOD => Err(UpgradeError::No(visible(&error, TEXT_MAX))),
+        _ => Err(UpgradeError::Ask(AskError::NotUnderstood { socket: socket.to_owned() })),
+    }
+}
+
 fn exchange(path: &Path, request: &Request, payload: &[&[u8]]) -> io::Result<String> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.connect_timeout(&SockAddr::unix(path)?, TIMEOUT)?;
     let answer_timeout = match request {
         Request::Reload => RELOAD_TIMEOUT,
         Request::TakeList { .. } => LIST_TIMEOUT,
+        Request::Upgrade => UPGRADE_TIMEOUT,
         _ => TIMEOUT,
     };
     socket.set_write_timeout(Some(TIMEOUT))?;

@@ -3,13 +3,18 @@
 //! A unix socket for the gate's user and root, and for the group of a folder that the service manager made for it. One connection is one request: a line of JSON each way ([`Request`],
 //! [`Answer`]), both limited in size and time. Some requests are followed by as many bytes as they announce.
 
+mod answers;
 pub mod client;
+pub(crate) mod earlier;
+mod merge;
 pub(crate) mod server;
 mod socket;
+pub(crate) mod upgrades;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::server::{Control, StaticFacts};
+pub(crate) use self::answers::{StaticFacts, rfc3339};
+pub(crate) use self::server::{Context, Control};
 pub use self::socket::BindError;
 pub(crate) use self::socket::Permitted;
 pub use crate::explain::certificate::Certificate;
@@ -82,6 +87,10 @@ pub enum Request {
         /// The length of the list; at most [`LIST_MAX`].
         list_bytes: usize,
     },
+    /// Start the program of the gate again, and hand it the listening sockets.
+    Upgrade,
+    /// The counters as on `/metrics`. Processes of one gate ask each other.
+    Counters,
 }
 
 /// An answer.
@@ -113,6 +122,15 @@ pub enum Answer {
     InForce(InForce),
     /// To [`Request::TakeList`], when the list is in force.
     ListTaken(ListTaken),
+    /// To [`Request::Upgrade`], when the new process accepts connections.
+    Upgraded(Upgraded),
+    /// To [`Request::Upgrade`], when the gate was not replaced: why. It continues as before.
+    NotUpgraded {
+        /// Why.
+        error: String,
+    },
+    /// To [`Request::Counters`].
+    Counters(String),
     /// To any request: why it was refused.
     Error(String),
 }
@@ -188,6 +206,36 @@ pub struct ListTaken {
     pub sessions_cut: usize,
 }
 
+/// A gate that was replaced by a new process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// The process that accepts connections now.
+    pub pid: u32,
+    /// Its release.
+    pub version: String,
+    /// The process that did before.
+    pub earlier_pid: u32,
+    /// How many sessions stay open there.
+    pub earlier_sessions: usize,
+    /// When they are cut (RFC 3339).
+    pub earlier_until: String,
+}
+
+/// A process that an upgrade has left: it accepts no connections, and ends with its sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlierProcess {
+    /// Its process id.
+    pub pid: u32,
+    /// Its release.
+    pub version: String,
+    /// When it started (RFC 3339).
+    pub since: String,
+    /// When its sessions are cut (RFC 3339).
+    pub until: String,
+    /// Its open sessions; `None` if it does not answer.
+    pub sessions: Option<usize>,
+}
+
 /// The state of a gate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -225,8 +273,14 @@ pub struct Status {
     pub accepted: u64,
     /// Connections refused since the start.
     pub rejected: u64,
-    /// Open sessions.
+    /// Open sessions, those of earlier processes included.
     pub sessions: usize,
+    /// Processes that upgrades have left, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<EarlierProcess>,
+    /// Why the latest upgrade failed, unless one has succeeded since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_error: Option<String>,
 }
 
 /// Something that expires.
@@ -311,6 +365,9 @@ pub struct Session {
     pub bytes_to_backend: u64,
     /// Payload from the backend to the client so far, in bytes.
     pub bytes_to_client: u64,
+    /// The process that serves it, if that is not the one that accepts connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<u32>,
 }
 
 /// Refusals of a client.

@@ -2,34 +2,28 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::answers::StaticFacts;
+use super::earlier::EarlierProcesses;
+use super::merge::merged;
 use super::socket::{self, BindError, Permitted, SocketFile};
-use super::{
-    AUTHORITY_MAX, Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, LIST_MAX, ListInForce, ListTaken, Listening,
-    LogError, NOT_UNDERSTOOD, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteInForce, RouteStatus,
-    SESSIONS_MAX, Session, Sessions, Status, Why,
-};
-use crate::config::checked::Config;
-use crate::config::expiries::Expiry;
-use crate::explain::moment;
-use crate::explain::recent::Wanted;
+use super::upgrades::Upgrades;
+use super::{AUTHORITY_MAX, Answer, LIST_MAX, ListTaken, NOT_UNDERSTOOD, REQUEST_MAX, Request, answers};
 use crate::gate::Gate;
-use crate::reload::policy_report::Difference;
-use crate::reload::{self, Current, Reloader, Trigger};
-use crate::sessions::registry;
+use crate::reload::{Reloader, Trigger};
 use crate::sessions::review::Reviewed;
 use crate::sessions::selector::SessionSelector;
 use crate::sys::credentials::peer_groups;
@@ -38,8 +32,6 @@ use crate::sys::credentials::peer_groups;
 const CONNECTIONS: usize = 8;
 /// For the request line.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// The most errors in an answer.
-const ERRORS_MAX: usize = 1000;
 /// For sending the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the data after a request line.
@@ -47,34 +39,24 @@ const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a reload. It goes on after this timeout.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What a status answer says and does not change while the gate runs.
+/// What answers are made of.
 #[derive(Debug)]
-pub(crate) struct StaticFacts {
-    config: PathBuf,
-    since: OffsetDateTime,
-    metrics: Option<String>,
-}
-
-impl StaticFacts {
-    /// Of a gate that starts now with this configuration.
-    pub(crate) fn of(config: &Config, metrics: Option<SocketAddr>) -> Self {
-        Self {
-            // Absolute: the client may have another working directory.
-            config: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
-            since: OffsetDateTime::now_utc(),
-            metrics: metrics.map(|address| address.to_string()),
-        }
-    }
+pub(crate) struct Context {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) reloader: Reloader,
+    pub(crate) facts: StaticFacts,
+    /// Processes that upgrades have left: they are asked as well.
+    pub(crate) earlier: Arc<EarlierProcesses>,
+    pub(crate) upgrades: Upgrades,
 }
 
 /// The bound socket.
 #[derive(Debug)]
 pub(crate) struct Control {
     listener: std::os::unix::net::UnixListener,
-    facts: Arc<StaticFacts>,
     admitted: Admitted,
     path: PathBuf,
-    _file: SocketFile,
+    file: Arc<SocketFile>,
 }
 
 /// Who may send requests, besides root.
@@ -86,14 +68,28 @@ struct Admitted {
 
 impl Control {
     /// Creates the socket.
-    pub(crate) fn bind(path: &Path, permitted: Permitted, facts: StaticFacts) -> Result<Self, BindError> {
+    pub(crate) fn bind(path: &Path, permitted: Permitted) -> Result<Self, BindError> {
         let (listener, file) = socket::bind(path)?;
         let group = match permitted {
             Permitted::User => None,
             Permitted::GroupOfFolder => socket::admit_group_of_folder(path)?,
         };
+        Ok(Self::new(listener, file, path, group))
+    }
+
+    /// Takes the socket of the process that this one replaces.
+    pub(crate) fn adopt(path: &Path, socket: socket2::Socket, permitted: Permitted) -> io::Result<Self> {
+        let (listener, file) = socket::adopt(path, socket)?;
+        let group = match permitted {
+            Permitted::User => None,
+            Permitted::GroupOfFolder => socket::admitted_group(path)?,
+        };
+        Ok(Self::new(listener, file, path, group))
+    }
+
+    fn new(listener: std::os::unix::net::UnixListener, file: SocketFile, path: &Path, group: Option<u32>) -> Self {
         let admitted = Admitted { user: rustix::process::geteuid().as_raw(), group };
-        Ok(Self { listener, facts: Arc::new(facts), admitted, path: path.to_owned(), _file: file })
+        Self { listener, admitted, path: path.to_owned(), file: Arc::new(file) }
     }
 
     /// Its path.
@@ -101,15 +97,25 @@ impl Control {
         &self.path
     }
 
-    /// Answers requests. Does not return.
-    pub(crate) async fn run(self, gate: Arc<Gate>, reloader: Reloader) {
-        let Self { listener, facts, admitted, _file, .. } = self;
+    /// Its file, which is removed when the last of these is dropped.
+    pub(crate) fn file(&self) -> Arc<SocketFile> {
+        Arc::clone(&self.file)
+    }
+
+    /// Another descriptor of the socket.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.listener.try_clone().map(OwnedFd::from)
+    }
+
+    /// Answers requests until `closed` is cancelled; then the socket is closed, and those that have been accepted are answered.
+    pub(crate) async fn run(self, context: Arc<Context>, closed: CancellationToken) {
+        let Self { listener, admitted, file, .. } = self;
         // Registered with the runtime that serves it. This fails only without memory.
         let Ok(listener) = UnixListener::from_std(listener) else { return };
         let mut connections = JoinSet::new();
         let mut in_order: VecDeque<AbortHandle> = VecDeque::new();
-        loop {
-            let Ok((stream, _)) = listener.accept().await else {
+        while let Some(accepted) = closed.run_until_cancelled(listener.accept()).await {
+            let Ok((stream, _)) = accepted else {
                 sleep(Duration::from_millis(100)).await;
                 continue;
             };
@@ -121,12 +127,11 @@ impl Control {
                 oldest.abort();
             }
             let allowed = is_allowed(&stream, admitted);
-            let (gate, facts, reloader) = (Arc::clone(&gate), Arc::clone(&facts), reloader.clone());
-            in_order.push_back(connections.spawn(async move {
-                // A client that closed the connection needs no answer.
-                let _ = handle(stream, allowed, &gate, &facts, &reloader).await;
-            }));
+            let context = Arc::clone(&context);
+            in_order.push_back(connections.spawn(async move { context.serve(stream, allowed).await }));
         }
+        drop((listener, file));
+        while connections.join_next().await.is_some() {}
     }
 }
 
@@ -147,18 +152,20 @@ fn admits(admitted: Admitted, user: u32, groups: impl FnOnce() -> Vec<u32>) -> b
     user == admitted.user || user == ROOT || admitted.group.is_some_and(|group| groups().contains(&group))
 }
 
-async fn handle(
-    mut stream: UnixStream,
-    allowed: bool,
-    gate: &Gate,
-    facts: &StaticFacts,
-    reloader: &Reloader,
-) -> io::Result<()> {
+impl Context {
+    /// Answers the request of a client that is `allowed` to ask, or refuses it.
+    pub(crate) async fn serve(&self, stream: UnixStream, allowed: bool) {
+        // A client that closed the connection needs no answer.
+        let _ = handle(stream, allowed, self).await;
+    }
+}
+
+async fn handle(mut stream: UnixStream, allowed: bool, context: &Context) -> io::Result<()> {
     let answer = if allowed {
         match timeout(REQUEST_TIMEOUT, read_line(&mut stream)).await {
             Ok(Ok((line, rest))) => match serde_json::from_slice(&line) {
                 Ok(request) => match payload(&request, rest, &mut stream).await {
-                    Ok(payload) => answer(&request, payload, gate, facts, reloader).await,
+                    Ok(payload) => answer(&request, payload, context).await,
                     Err(error) => Answer::Error(format!("cannot read the data after the request: {error}")),
                 },
                 Err(_) => Answer::Error(NOT_UNDERSTOOD.to_owned()),
@@ -183,22 +190,7 @@ async fn handle(
 
 async fn reload(reloader: &Reloader) -> Answer {
     match timeout(RELOAD_TIMEOUT, reloader.reload(Trigger::Command)).await {
-        Ok(Ok(reload::Reloaded { warnings, after_restart, opened, closed, difference, kept, cut })) => {
-            let Difference { gained, lost } = difference;
-            Answer::Reloaded(Reloaded {
-                warnings,
-                after_restart,
-                opened: opened.iter().map(listening).collect(),
-                closed: closed.iter().map(listening).collect(),
-                gained,
-                lost,
-                sessions_kept: kept,
-                sessions_cut: cut,
-            })
-        }
-        Ok(Err(reload::Refused { errors, in_force, cut })) => {
-            Answer::NotReloaded { errors: limited(&errors), in_force: limited(&in_force), sessions_cut: cut }
-        }
+        Ok(result) => answers::reloaded(result),
         Err(_) => {
             Answer::Error("the reload takes too long to wait for; its result will be in the gate's log".to_owned())
         }
@@ -250,21 +242,28 @@ async fn payload(request: &Request, begun: Vec<u8>, stream: &mut UnixStream) -> 
     Ok((bytes, list))
 }
 
-async fn answer(
-    request: &Request,
-    (authority, list): (Vec<u8>, Vec<u8>),
-    gate: &Gate,
-    facts: &StaticFacts,
-    reloader: &Reloader,
-) -> Answer {
-    let now = OffsetDateTime::now_utc();
+/// The answer of this process and of the earlier ones.
+async fn answer(request: &Request, payload: (Vec<u8>, Vec<u8>), context: &Context) -> Answer {
     debug!(?request, "control request");
+    if !context.earlier.are_concerned(request) {
+        return own_answer(request, payload, context).await;
+    }
+    let sent = payload.clone();
+    let sent = [sent.0.as_slice(), &sent.1];
+    let others = context.earlier.ask(request, &sent);
+    let (own, others) = tokio::join!(own_answer(request, payload, context), others);
+    merged(own, others)
+}
+
+async fn own_answer(request: &Request, (authority, list): (Vec<u8>, Vec<u8>), context: &Context) -> Answer {
+    let now = OffsetDateTime::now_utc();
+    let Context { gate, reloader, facts, .. } = context;
     match request {
         Request::Reload => reload(reloader).await,
         Request::InForce { .. } => {
             let authority = CertificateDer::from(authority);
-            let routes = reloader.in_force(Some(&authority).filter(|authority| !authority.is_empty()));
-            Answer::InForce(InForce { routes: routes.into_iter().map(in_force).collect() })
+            let authority = Some(&authority).filter(|authority| !authority.is_empty());
+            answers::everything_in_force(reloader.in_force(authority))
         }
         Request::TakeList { .. } => match reloader.take_list(list, authority).await {
             Ok(Reviewed { cut, .. }) => Answer::ListTaken(ListTaken { sessions_cut: cut }),
@@ -272,132 +271,22 @@ async fn answer(
         },
         Request::Cut { selector } => match SessionSelector::parse(selector) {
             Err(error) => Answer::Error(error.to_string()),
-            Ok(selector) => cut(gate, &selector, now),
+            Ok(selector) => answers::cut(gate, &selector, now),
         },
-        Request::CutAll => cut(gate, &SessionSelector::All, now),
-        Request::Status => Answer::Status(status(gate, facts, &reloader.current().borrow(), now)),
-        Request::Sessions { count } => {
-            let (sessions, open) = gate.sessions.newest((*count).min(SESSIONS_MAX));
-            Answer::Sessions(Sessions { open, sessions: sessions.iter().map(|one| session(one, now)).collect() })
+        Request::CutAll => answers::cut(gate, &SessionSelector::All, now),
+        Request::Status => {
+            let mut status = answers::status(gate, facts, &reloader.current().borrow(), now);
+            status.upgrade_error = context.upgrades.error();
+            Answer::Status(status)
         }
-        Request::Why { wanted, count } => match Wanted::parse(wanted) {
-            Err(error) => Answer::Error(error.to_string()),
-            Ok(wanted) => {
-                let (refusals, known) = gate.refusals.find(&wanted, (*count).min(REFUSALS_MAX));
-                Answer::Why(Why {
-                    known,
-                    rejected: gate.refusals.total(),
-                    refusals: refusals.iter().map(|one| Refusal::new(one, now)).collect(),
-                })
-            }
+        Request::Sessions { count } => answers::sessions(gate, *count, now),
+        Request::Why { wanted, count } => answers::why(gate, wanted, *count, now),
+        Request::Upgrade => match context.upgrades.request().await {
+            Ok(upgraded) => Answer::Upgraded(upgraded),
+            Err(error) => Answer::NotUpgraded { error },
         },
+        Request::Counters => Answer::Counters(gate.metrics.render()),
     }
-}
-
-fn in_force(route: reload::RouteInForce) -> RouteInForce {
-    let list = |list: reload::ListFacts| ListInForce {
-        issuer: list.issuer,
-        number: list.number,
-        this_update: moment(list.this_update),
-        sha256: list.sha256.to_string(),
-        file: list.file.as_deref().map(absolute),
-    };
-    RouteInForce {
-        name: route.name,
-        verifies: route.verifies,
-        trusts: route.trusts,
-        certificate_file: absolute(&route.certificate_file),
-        certificates: route.certificates.iter().map(ToString::to_string).collect(),
-        revocation_lists: route.lists.into_iter().map(list).collect(),
-    }
-}
-
-/// An absolute path, for clients with another working directory.
-fn absolute(path: &Path) -> String {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
-}
-
-/// As many errors as fit into an answer.
-fn limited(errors: &[String]) -> Vec<String> {
-    let more = errors.len().saturating_sub(ERRORS_MAX);
-    let rest = (more > 0).then(|| format!("and {more} more: \"doorward check\" shows them all"));
-    errors.iter().take(ERRORS_MAX).cloned().chain(rest).collect()
-}
-
-fn cut(gate: &Gate, selector: &SessionSelector, now: OffsetDateTime) -> Answer {
-    let cut = gate.cut(selector);
-    let shown = cut.iter().take(SESSIONS_MAX).map(|one| session(one, now)).collect();
-    Answer::Cut(Sessions { open: cut.len(), sessions: shown })
-}
-
-fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: OffsetDateTime) -> Status {
-    let (sessions, open) = gate.sessions.newest(usize::MAX);
-    let snapshot = gate.snapshot.load();
-    let routes = snapshot.in_order.iter().map(|route| RouteStatus {
-        name: route.name.to_string(),
-        server_names: route.server_names.iter().map(ToString::to_string).collect(),
-        backends: route.backends.iter().map(ToString::to_string).collect(),
-        sessions: sessions.iter().filter(|session| session.route == route.name).count(),
-    });
-    Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        since: rfc3339(facts.since),
-        seconds: seconds(facts.since, now),
-        draining: gate.draining.is_cancelled(),
-        config: facts.config.display().to_string(),
-        config_since: rfc3339(current.since),
-        config_errors: limited(&current.errors),
-        log_error: gate.log.error().map(|error| LogError { since: rfc3339(error.since), error: error.what }),
-        listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
-        metrics: facts.metrics.clone(),
-        routes: routes.collect(),
-        expiries: gate.metrics.expiries().iter().take(EXPIRIES_MAX).map(|one| expiring(one, now)).collect(),
-        accepted: gate.accepted(),
-        rejected: gate.refusals.total(),
-        sessions: open,
-    }
-}
-
-fn listening(reload::Listening { name, address }: &reload::Listening) -> Listening {
-    Listening { name: name.to_string(), address: address.to_string() }
-}
-
-fn expiring(expiry: &Expiry, now: OffsetDateTime) -> Expiring {
-    const DAY: i64 = 24 * 60 * 60;
-    Expiring {
-        kind: expiry.kind.label().to_owned(),
-        what: expiry.kind.words().to_owned(),
-        name: expiry.name.clone(),
-        at: moment(expiry.at),
-        days_left: expiry.at.saturating_sub(now.unix_timestamp()).div_euclid(DAY),
-    }
-}
-
-fn session(session: &registry::Session, now: OffsetDateTime) -> Session {
-    let moved = session.relay.moved();
-    Session {
-        id: session.id,
-        since: rfc3339(session.since),
-        seconds: seconds(session.since, now),
-        source: session.source.to_string(),
-        listener: session.listener.to_string(),
-        route: session.route.to_string(),
-        certificate: session.identity.as_deref().map(Certificate::from),
-        backend: session.backend.get().map(ToString::to_string),
-        path: session.path.label().to_owned(),
-        bytes_to_backend: moved.to_backend,
-        bytes_to_client: moved.to_client,
-    }
-}
-
-fn rfc3339(at: OffsetDateTime) -> String {
-    at.format(&Rfc3339).unwrap_or_default()
-}
-
-/// How long ago, in seconds; 0 if the clock was set back.
-fn seconds(since: OffsetDateTime, now: OffsetDateTime) -> u64 {
-    u64::try_from((now - since).whole_seconds()).unwrap_or(0)
 }
 
 #[cfg(test)]

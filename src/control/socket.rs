@@ -4,9 +4,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::Gid;
@@ -45,17 +47,25 @@ fn remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// The file of a bound socket, removed on drop.
+/// The file of a bound socket, removed on drop by the process that it belongs to.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     /// Device and inode: another process may have replaced the file.
     identity: (u64, u64),
+    is_own: AtomicBool,
+}
+
+impl SocketFile {
+    /// It belongs to this process now, or to another one.
+    pub(crate) fn belongs_to_this_process(&self, yes: bool) {
+        self.is_own.store(yes, Ordering::SeqCst);
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+        if self.is_own.load(Ordering::SeqCst) && identity(&self.path).is_ok_and(|now| now == self.identity) {
             // If this fails, the next gate replaces the file.
             let _ = fs::remove_file(&self.path);
         }
@@ -97,10 +107,27 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), BindError>
         io::ErrorKind::NotFound => BindError::NoFolder,
         _ => BindError::Io(error),
     })?;
-    let file = SocketFile { path: path.to_owned(), identity: identity(path)? };
+    let file = SocketFile { path: path.to_owned(), identity: identity(path)?, is_own: true.into() };
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok((UnixListener::from(std::os::fd::OwnedFd::from(socket)), file))
+    Ok((UnixListener::from(OwnedFd::from(socket)), file))
+}
+
+/// The socket of the process that this one replaces. Its file belongs to that one until it says otherwise.
+pub(super) fn adopt(path: &Path, socket: socket2::Socket) -> io::Result<(UnixListener, SocketFile)> {
+    let listens = socket.is_listener()? && socket.domain()? == Domain::UNIX;
+    if !listens || socket.local_addr()?.as_pathname() != Some(path) {
+        return Err(io::Error::other("the running gate has handed over another socket"));
+    }
+    socket.set_nonblocking(true)?;
+    let file = SocketFile { path: path.to_owned(), identity: identity(path)?, is_own: false.into() };
+    Ok((UnixListener::from(OwnedFd::from(socket)), file))
+}
+
+/// The group that may connect to the socket at `path`, as [`admit_group_of_folder`] has left it.
+pub(super) fn admitted_group(path: &Path) -> io::Result<Option<u32>> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.mode() & 0o060 == 0o060).then(|| file.gid()))
 }
 
 /// Lets the group of the socket's folder connect. Returns the group, or `None` if the folder is closed to its group.

@@ -1,7 +1,6 @@
 //! The connections of a small HTTP listener: how many there are at once, how long each lasts, and how large a request is.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,7 +9,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// More open connections than this are a high load. Prometheus needs one, a browser a few.
 const HIGH_LOAD: usize = 8;
@@ -23,6 +23,8 @@ const GRACE: Duration = Duration::from_millis(100);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a request and its reply. Prometheus waits for 10 s at most by default.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// For requests that were accepted when the listener is closed. A reply takes milliseconds.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
 /// After an error of accept(2), such as EMFILE, which the next call would return at once.
 const RETRY: Duration = Duration::from_millis(100);
 /// The most a request may have before its head ends; hyper takes no less.
@@ -50,21 +52,26 @@ pub(crate) enum Load {
     High,
 }
 
-/// Accepts connections, at most `slots` at once. `serve` returns the task of one, or `None` to close it at once. The task is
-/// aborted when its slot is needed and it has had it for long enough.
+/// Accepts connections, at most `slots` at once, until `closed` is cancelled; then the listener is closed, and those that were
+/// accepted get a moment to end. `serve` returns the task of one, or `None` to close it at once. The task is aborted when its
+/// slot is needed and it has had it for long enough.
 pub(crate) async fn serve_connections<Served>(
     listener: TcpListener,
     slots: usize,
+    closed: &CancellationToken,
     mut serve: impl FnMut(TcpStream, SocketAddr, Load) -> Option<Served>,
-) -> Infallible
-where
+) where
     Served: Future<Output = ()> + Send + 'static,
 {
     let mut slots = ConnectionSlots::new(slots);
     loop {
-        // Until a slot is free, new connections wait in the kernel's queue.
-        slots.wait().await;
-        let Ok((stream, peer)) = listener.accept().await else {
+        let next = async {
+            // Until a slot is free, new connections wait in the kernel's queue.
+            slots.wait().await;
+            listener.accept().await
+        };
+        let Some(accepted) = closed.run_until_cancelled(next).await else { break };
+        let Ok((stream, peer)) = accepted else {
             sleep(RETRY).await;
             continue;
         };
@@ -72,6 +79,8 @@ where
             slots.spawn(served);
         }
     }
+    drop(listener);
+    let _ = timeout(END_TIMEOUT, async { while slots.tasks.join_next().await.is_some() {} }).await;
 }
 
 /// The slots of a listener and the connections that hold them.
@@ -120,8 +129,6 @@ impl ConnectionSlots {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
-
-    use tokio::time::timeout;
 
     use super::*;
 

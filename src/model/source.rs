@@ -43,6 +43,11 @@ impl Source {
         }
     }
 
+    /// Its first address, and how many leading bits its addresses share: [`Source::of`] makes it again.
+    pub const fn parts(self) -> (IpAddr, u8) {
+        (self.address, self.bits)
+    }
+
     /// Whether `address` belongs to it.
     pub fn contains(self, address: IpAddr) -> bool {
         // Only the length for the family of `address` is used.

@@ -14,6 +14,7 @@ pub mod policy_report;
 mod reloader;
 mod revocation_lists;
 mod salvage;
+mod startup;
 pub(crate) mod watch;
 mod worker;
 

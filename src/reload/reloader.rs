@@ -1,9 +1,9 @@
 //! The reload itself: read, build, put in force, review.
 
 use std::io;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::UnixTime;
@@ -15,8 +15,9 @@ use tracing::debug;
 
 use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, older_list_warning};
 use super::policy_report::{self, State};
+use super::startup::StartupSettings;
 use super::worker::Worker;
-use crate::config::checked::{Config, Control, KernelTls, Log, NewerList};
+use crate::config::checked::{Config, NewerList};
 use crate::config::file_states::Seen;
 use crate::config::in_use::InUse;
 use crate::config::revocation_lists::{Salvaged, Tightening};
@@ -74,15 +75,8 @@ pub(super) struct Inner {
     runtime: Handle,
     /// Marks the configuration as in use, for other commands.
     in_use: Mutex<InUse>,
-}
-
-/// The settings that only a start puts into effect, as they were at the start.
-#[derive(Debug)]
-struct StartupSettings {
-    kernel_tls: KernelTls,
-    metrics: Option<SocketAddr>,
-    control: Control,
-    log: Log,
+    /// Another process has the listeners: see [`Reloader::retire`].
+    pub(super) retired: AtomicBool,
 }
 
 impl Reloader {
@@ -92,8 +86,24 @@ impl Reloader {
         let in_use = Mutex::new(InUse::mark(&config.file));
         let current = channel::Sender::new(Current::new(config, listeners));
         let (files, lists) = (Worker::start("reload")?, Worker::start("revocation")?);
-        let (received, runtime) = (Mutex::default(), Handle::current());
-        Ok(Self(Arc::new(Inner { gate, startup, current, received, files, lists, runtime, in_use })))
+        let (received, runtime, retired) = (Mutex::default(), Handle::current(), AtomicBool::new(false));
+        Ok(Self(Arc::new(Inner { gate, startup, current, received, files, lists, runtime, in_use, retired })))
+    }
+
+    /// Stops accepting connections, for another process that has the listeners. From now on reloads concern open sessions only,
+    /// and that process reports them.
+    pub(crate) fn retire(&self) {
+        self.0.retired.store(true, Ordering::SeqCst);
+        self.0.current.send_modify(|current| {
+            for listener in std::mem::take(&mut current.listeners) {
+                listener.release();
+            }
+        });
+    }
+
+    /// The lists that came over the control socket and are in force.
+    pub(crate) fn received(&self) -> Vec<Arc<NewerList>> {
+        self.0.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The configuration in force, now and after each change.
@@ -124,7 +134,8 @@ impl Inner {
     fn finish(&self, trigger: Trigger, before: &Current, result: &Result<Reloaded, Refused>) {
         let changed = result.as_ref().map_or_else(|refused| !refused.in_force.is_empty(), |_| true);
         // An automatic retry that fails with the same errors is not reported again.
-        if trigger != Trigger::Watch || changed || !self.failed_as(before) {
+        let told = trigger != Trigger::Watch || changed || !self.failed_as(before);
+        if told && !self.retired.load(Ordering::SeqCst) {
             outcome::report(&self.gate, trigger, result);
         }
         // The file may have been replaced.
@@ -135,7 +146,8 @@ impl Inner {
         let Current { config: old, listeners: bound, .. } = self.current.borrow().clone();
         let (before, mut seen) = (self.current.borrow().seen.again(), Seen::default());
         debug!(file = %old.file.display(), "reload: reads the configuration");
-        match caught(|| Built::of(&old.file, &bound, &mut seen)) {
+        let binds = !self.retired.load(Ordering::SeqCst);
+        match caught(|| Built::of(&old.file, binds.then_some(&bound), &mut seen)) {
             Ok(built) => self.apply(built, &bound, requested).map_err(|errors| self.refuse(errors, None, requested)),
             // The files before are watched as well: the error may have kept some from being read.
             Err(errors) => Err(self.refuse(errors, Some(seen.and(&before)), requested)),
@@ -285,6 +297,12 @@ impl Inner {
         if self.gate.draining.is_cancelled() {
             current.close();
         }
+        drop(current);
+        if self.retired.load(Ordering::SeqCst) {
+            self.current.send_modify(|current| {
+                std::mem::take(&mut current.listeners).iter().for_each(|listener| listener.release());
+            });
+        }
     }
 
     /// Whether a reload has failed with the same errors as before, on the same files.
@@ -319,42 +337,19 @@ struct Built {
 }
 
 impl Built {
-    /// Reads the configuration and binds its listeners, as at the start. The `bound` ones that it still has stay. `seen` is
-    /// set to the files that were read, even if that fails.
-    fn of(file: &Path, bound: &[Arc<Listener>], seen: &mut Seen) -> Result<Self, Vec<String>> {
+    /// Reads the configuration and binds its listeners, as at the start. The `bound` ones that it still has stay; without them,
+    /// none is bound. `seen` is set to the files that were read, even if that fails.
+    fn of(file: &Path, bound: Option<&Vec<Arc<Listener>>>, seen: &mut Seen) -> Result<Self, Vec<String>> {
         let lines = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
         let (config, read) = config::load_and_see(file);
         *seen = read;
         let config = config.map_err(lines)?;
         // Last: this is visible from outside.
-        let listeners = Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?;
-        Ok(Self { config, listeners })
-    }
-}
-
-impl StartupSettings {
-    fn of(config: &Config) -> Self {
-        Self {
-            kernel_tls: config.kernel_tls,
-            metrics: config.metrics.address,
-            control: config.control.clone(),
-            log: config.log.clone(),
-        }
-    }
-
-    /// The settings of `new` that differ: sockets, and what concerns the whole process.
-    fn differences(&self, new: &Config) -> Vec<String> {
-        let mut changed = Vec::new();
-        let mut compare = |same: bool, key: &str| {
-            if !same {
-                changed.push(key.to_owned());
-            }
+        let listeners = match bound {
+            None => Vec::new(),
+            Some(bound) => Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?,
         };
-        compare(self.kernel_tls == new.kernel_tls, "kernel_tls");
-        compare(self.metrics == new.metrics.address, "metrics.address");
-        compare(self.control == new.control, "control.socket");
-        compare(self.log == new.log, "[log]");
-        changed
+        Ok(Self { config, listeners })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Revocation lists from the control socket, and which lists and certificates are in force.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use rustls::pki_types::CertificateDer;
@@ -121,12 +122,14 @@ impl Inner {
             if let Some(reviewed) =
                 self.tighten(&tightening, requested, |received| keep(received, Arc::clone(&list)))?
             {
-                self.gate.log.event(&Event::RevocationList {
-                    issuer: issuer(&list.list),
-                    number: list.list.number_in_words(),
-                    sha256: list.list.sha256.to_string(),
-                    sessions_cut: reviewed.cut,
-                });
+                if !self.retired.load(Ordering::SeqCst) {
+                    self.gate.log.event(&Event::RevocationList {
+                        issuer: issuer(&list.list),
+                        number: list.list.number_in_words(),
+                        sha256: list.list.sha256.to_string(),
+                        sessions_cut: reviewed.cut,
+                    });
+                }
                 return Ok(reviewed);
             }
             let mut received = self.received.lock().unwrap_or_else(PoisonError::into_inner);

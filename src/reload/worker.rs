@@ -103,6 +103,13 @@ pub(crate) struct RunningTask {
 }
 
 impl RunningTask {
+    /// Waits a moment for a task that is about to end, then ends it.
+    pub(crate) async fn finish(self) {
+        let Self { stop, ended } = self;
+        let _ = timeout(START_STOP_TIMEOUT, ended).await;
+        drop(stop);
+    }
+
     /// Ends the task, and waits until it has been dropped.
     pub(crate) async fn end(self) {
         drop(self.stop);

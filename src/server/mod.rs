@@ -1,59 +1,87 @@
-//! Starts the gate, runs its listeners, and drains it.
+//! Starts the gate, runs its listeners, drains it, and hands it over to a new process.
+//!
+//! | file | does |
+//! |---|---|
+//! | `accept` | accepts connections |
+//! | `running` | from the start to the drain |
+//! | `upgrade` | replaces this process by a new one |
+//! | `retired` | what this process does after that |
+//! | `successor` | the new process: takes over from the one before |
+//! | `second_run` | says that the gate is running already |
+//! | `service_manager` | systemd |
 
+mod accept;
+mod retired;
+mod running;
+mod second_run;
 pub(crate) mod service_manager;
+mod successor;
+mod upgrade;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use metrics_exporter_prometheus::BuildError;
-use rustls::pki_types::UnixTime;
-use tokio::sync::Semaphore;
-use tokio::sync::watch::Receiver;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use socket2::Socket;
+use tokio::sync::mpsc;
 use tracing::debug;
 
-use self::service_manager::{Heartbeat, Message, report, tell};
 use crate::admin::{Admin, Monitored};
 use crate::admission::Admission;
 use crate::admission::descriptors::{Budget, Descriptors, TooFew};
 use crate::backends::resolver::Resolver;
 use crate::config::checked::{Config, ControlSocket, KernelTls};
-use crate::connection;
-use crate::control::{self, Control, Permitted, StaticFacts};
+use crate::control::earlier::EarlierProcesses;
+use crate::control::upgrades::{UpgradeRequest, Upgrades};
+use crate::control::{self, Context, Control, Permitted, StaticFacts};
 use crate::gate::Gate;
-use crate::listener::{self, AcceptError, BindError, Listener};
-use crate::model::close::CloseReason;
-use crate::relay::{Order, Support};
-use crate::reload::watch::watch;
-use crate::reload::{Current, Reloader, TaskThread};
+use crate::handover::{Launcher, Taken, TakenListener, Unavailable};
+use crate::listener::{BindError, Listener};
+use crate::relay::Support;
+use crate::reload::{Reloader, TaskThread, Trigger};
 use crate::snapshot::{InvalidRoute, Snapshot};
-use crate::sys::{activation, ktls, splice};
-use crate::telemetry::log::{Event, Log};
+use crate::sys::{ktls, splice};
+use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
-
-/// How often expired state is removed.
-const TIDY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A gate whose listeners are bound.
 #[derive(Debug)]
 pub struct Server {
-    gate: Arc<Gate>,
+    context: Arc<Context>,
+    upgrades: mpsc::Receiver<UpgradeRequest>,
+    launcher: Result<Launcher, Unavailable>,
+    /// The gate that this process replaces.
+    taken: Option<Taken>,
     admin: Option<Admin>,
+    /// Its address in the configuration.
+    admin_configured: Option<SocketAddr>,
     control: Option<Control>,
     control_error: Option<StartError>,
-    reloader: Reloader,
     /// Threads of their own, so that connections cannot delay a revocation.
     watch_thread: TaskThread,
     control_thread: TaskThread,
     /// How many clients may be connected at once, including those about to be refused.
     clients: usize,
     warning: Option<String>,
+}
+
+/// What a process is given at its start besides the configuration.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Sockets that systemd has opened, each with its name.
+    pub passed: Vec<(String, Socket)>,
+    /// The sockets of the gate that this process replaces.
+    pub taken: Option<Taken>,
+    /// What starts the process that will replace this one.
+    pub launcher: Result<Launcher, Unavailable>,
+}
+
+impl Default for Inherited {
+    fn default() -> Self {
+        Self { passed: Vec::new(), taken: None, launcher: Err(Unavailable::default()) }
+    }
 }
 
 /// Why a gate cannot start.
@@ -87,6 +115,22 @@ pub enum StartError {
         .0.iter().map(|what| format!("\n    {what}")).collect::<String>()
     )]
     KernelTls(Vec<String>),
+    /// The gate itself is running.
+    #[error(
+        "this gate is running already: process {pid} has {file}, so another one cannot {what}\n  to see it: doorward status; to \
+         replace it by this version of the program: doorward upgrade; to stop it: kill {pid}"
+    )]
+    Running {
+        /// Its process id.
+        pid: u32,
+        /// The configuration of both.
+        file: PathBuf,
+        /// What this process could not do.
+        what: String,
+    },
+    /// The gate that this process was to replace has not handed over.
+    #[error("the running gate was not replaced: {0}")]
+    HandOver(io::Error),
     /// The runtime or the log cannot be set up.
     #[error(transparent)]
     Io(io::Error),
@@ -105,6 +149,24 @@ impl Server {
     /// # Errors
     /// If any of it fails; then nothing stays bound.
     pub fn bind(config: Config, log: Arc<Log>) -> Result<Self, StartError> {
+        Self::bind_with(config, log, Inherited::default())
+    }
+
+    /// The same with sockets that listen already, and with what can start another process of this program.
+    ///
+    /// # Errors
+    /// If any of it fails; then nothing stays bound.
+    pub fn bind_with(config: Config, log: Arc<Log>, inherited: Inherited) -> Result<Self, StartError> {
+        let (file, control) = (config.file.clone(), config.control.socket.clone());
+        let takes_over = inherited.taken.is_some();
+        Self::try_bind(config, log, inherited).map_err(|error| {
+            // An address in use is explained by another process of the same configuration.
+            if takes_over { error } else { second_run::explained(error, &file, &control) }
+        })
+    }
+
+    fn try_bind(config: Config, log: Arc<Log>, inherited: Inherited) -> Result<Self, StartError> {
+        let Inherited { passed, mut taken, launcher } = inherited;
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
             KernelTls::Auto | KernelTls::Require => {
@@ -123,30 +185,45 @@ impl Server {
         let Budget { clients, pipes, metrics: admin_connections, look_ups, .. } = budget;
         splice::allow_pipes(pipes);
         let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
-        let passed = activation::take().map_err(StartError::Io)?;
-        let passed = Listener::adopt(passed, &config.listeners).map_err(StartError::Bind)?;
-        let listeners = Listener::rebind(&passed, &config.listeners).map_err(StartError::Bind)?;
+        let mut bound = Listener::adopt(passed, &config.listeners).map_err(StartError::Bind)?;
+        if let Some(taken) = &mut taken {
+            let sockets = std::mem::take(&mut taken.listeners).into_iter();
+            let sockets =
+                sockets.map(|TakenListener { name, address, passed, socket }| (name, address, passed, socket));
+            bound.extend(Listener::take_over(sockets.collect(), &config.listeners).map_err(StartError::Bind)?);
+        }
+        let listeners = Listener::rebind(&bound, &config.listeners).map_err(StartError::Bind)?;
+        drop(bound);
         metrics.descriptors(descriptors.limit());
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
         let gate = Arc::new(gate);
-        let admin = match config.metrics.address {
+        let admin_configured = config.metrics.address;
+        let admin = match admin_configured {
             None => None,
             Some(address) => {
-                let admin = Admin::bind(address, monitored(&gate), admin_connections);
+                let socket = taken.as_mut().and_then(|taken| taken.metrics.take_if(|(same, _)| *same == address));
+                let admin = match socket {
+                    Some((_, socket)) => Admin::on(socket, monitored(&gate), admin_connections),
+                    None => Admin::bind(address, monitored(&gate), admin_connections),
+                };
                 let what = "metrics".to_owned();
                 Some(admin.map_err(|error| StartError::Bind(BindError { address, what, error }))?)
             }
         };
         let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
+        let facts = StaticFacts::of(&config, admin.as_ref().map(Admin::local_address));
         let mut control_error = None;
         let control = match config.control.socket.path(runtime_folders.as_deref()) {
             None => None,
             Some(socket) => {
-                let metrics = admin.as_ref().map(Admin::local_address);
                 let permitted = Permitted::at(&socket, runtime_folders.as_deref());
-                let bound = Control::bind(&socket, permitted, StaticFacts::of(&config, metrics));
+                let handed = taken.as_mut().and_then(|taken| taken.control.take_if(|(path, _)| *path == socket));
+                let bound = match handed {
+                    Some((_, handed)) => Control::adopt(&socket, handed, permitted).map_err(control::BindError::Io),
+                    None => Control::bind(&socket, permitted),
+                };
                 match bound.map_err(|error| StartError::Control { socket, error }) {
                     Ok(control) => Some(control),
                     Err(error) if matches!(config.control.socket, ControlSocket::Auto(_)) => {
@@ -157,15 +234,35 @@ impl Server {
                 }
             }
         };
+        if let Some(taken) = &mut taken {
+            // This configuration has none.
+            (taken.metrics, taken.control) = (None, None);
+        }
         let reloader = Reloader::new(Arc::clone(&gate), config, listeners).map_err(StartError::Io)?;
         let watch_thread = TaskThread::start("watch").map_err(StartError::Io)?;
         let control_thread = TaskThread::start("control").map_err(StartError::Io)?;
-        Ok(Self { gate, admin, control, control_error, reloader, watch_thread, control_thread, clients, warning })
+        let earlier = Arc::new(EarlierProcesses::none(Arc::clone(&gate.metrics)));
+        let (asked, upgrades) = Upgrades::new();
+        let context = Arc::new(Context { gate, reloader, facts, earlier, upgrades: asked });
+        Ok(Self {
+            context,
+            upgrades,
+            launcher,
+            taken,
+            admin,
+            admin_configured,
+            control,
+            control_error,
+            watch_thread,
+            control_thread,
+            clients,
+            warning,
+        })
     }
 
     /// The addresses of the listeners, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.reloader.current().borrow().listeners.iter().map(|listener| listener.address()).collect()
+        self.context.reloader.current().borrow().listeners.iter().map(|listener| listener.address()).collect()
     }
 
     /// The address of the metrics listener.
@@ -175,7 +272,7 @@ impl Server {
 
     /// Warnings about the listeners.
     pub fn warnings(&self) -> Vec<String> {
-        self.reloader.current().borrow().listeners.iter().filter_map(|listener| listener.warning()).collect()
+        self.context.reloader.current().borrow().listeners.iter().filter_map(|listener| listener.warning()).collect()
     }
 
     /// Why there is no control socket, with `control.socket = "auto"`.
@@ -190,66 +287,34 @@ impl Server {
 
     /// The handle that reloads the configuration while the gate runs.
     pub fn reloader(&self) -> Reloader {
-        self.reloader.clone()
+        self.context.reloader.clone()
+    }
+
+    /// What signals ask for while the gate runs.
+    pub fn requests(&self) -> Requests {
+        Requests(Arc::clone(&self.context))
     }
 
     /// The metrics that `/metrics` shows.
     pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.gate.metrics)
+        Arc::clone(&self.context.gate.metrics)
+    }
+}
+
+/// Requests to a gate that runs, as its control socket takes them.
+#[derive(Clone, Debug)]
+pub struct Requests(Arc<Context>);
+
+impl Requests {
+    /// Has the gate load its configuration, and the processes that upgrades have left as well. The result is in the log.
+    pub async fn reload(&self) {
+        let own = self.0.reloader.reload(Trigger::Signal);
+        let _ = tokio::join!(own, self.0.earlier.reload());
     }
 
-    /// Accepts connections until `stop` is cancelled, waits up to `timeouts.drain` for the open ones to end, then cuts the
-    /// rest. `now` ends the wait.
-    pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, mut admin, control, reloader, watch_thread, control_thread, clients, .. } = self;
-        let connections = TaskTracker::new();
-        // Tasks that run as long as the gate. Dropping the set ends them.
-        let mut tasks = JoinSet::new();
-        for listener in &reloader.current().borrow().listeners {
-            gate.log.event(&Event::Listening { listener: listener.name().to_string(), address: listener.address() });
-        }
-        tasks.spawn(accept_on_current_listeners(reloader.current(), Arc::clone(&gate), connections.clone(), clients));
-        if let Some(admin) = &mut admin {
-            gate.log.event(&Event::Metrics { address: admin.local_address() });
-            admin.start(stop.clone());
-        }
-        // Before the gate logs that it is ready.
-        let mut running = vec![watch_thread.run(watch(reloader.clone())).await];
-        let mut heartbeat = None;
-        if let Some(control) = control {
-            gate.log.event(&Event::Control { socket: control.path().display().to_string() });
-            let beat = Arc::<Heartbeat>::default();
-            heartbeat = Some(Arc::clone(&beat));
-            let (serve, beat) = (control.run(Arc::clone(&gate), reloader.clone()), beat.beat());
-            running.push(control_thread.run(async { _ = tokio::join!(serve, beat) }).await);
-        }
-        tasks.spawn(tidy(Arc::clone(&gate)));
-        tasks.spawn(cut_expired(Arc::clone(&gate)));
-        tasks.spawn(report(Arc::clone(&gate), reloader.current(), heartbeat));
-        gate.log.event(&Event::Ready);
-        tell(Message::Ready).await;
-
-        stop.cancelled().await;
-        gate.log.event(&Event::Draining);
-        gate.draining.cancel();
-        // After `draining` is cancelled: a reload that opens listeners later sees that, and closes them itself.
-        reloader.current().borrow().close();
-        connections.close();
-        let drain = gate.snapshot.load().timeouts.drain;
-        tell(Message::Stopping { drain }).await;
-        let ended = now.run_until_cancelled(timeout(drain, connections.wait())).await;
-        let mut cut = 0;
-        if !matches!(ended, Some(Ok(()))) {
-            cut = connections.len();
-            gate.sessions.end_all(&Order { reason: CloseReason::DrainDeadline, cause: None, at: Instant::now() });
-            // Each session ends when its task runs next.
-            let _ = timeout(Duration::from_secs(5), connections.wait()).await;
-        }
-        // Last: the control socket answers until here. Its file is removed with it.
-        for task in running {
-            task.end().await;
-        }
-        Stopped { cut }
+    /// Has the gate replaced by a new process. The result is in the log.
+    pub async fn upgrade(&self) {
+        let _ = self.0.upgrades.request().await;
     }
 }
 
@@ -259,94 +324,5 @@ fn monitored(gate: &Gate) -> Monitored {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
         sessions: Arc::clone(&gate.sessions),
-    }
-}
-
-/// Accepts connections on the current listeners, across reloads.
-async fn accept_on_current_listeners(
-    mut current: Receiver<Current>,
-    gate: Arc<Gate>,
-    connections: TaskTracker,
-    clients: usize,
-) {
-    let (clients, failures) = (Arc::new(Semaphore::new(clients)), Arc::<AcceptFailures>::default());
-    let mut known: Vec<Arc<Listener>> = Vec::new();
-    let mut accepting = JoinSet::new();
-    loop {
-        let now = current.borrow_and_update().listeners.clone();
-        for listener in now.iter().filter(|new| !known.iter().any(|old| Arc::ptr_eq(old, new))) {
-            let shared = (Arc::clone(&clients), Arc::clone(&failures));
-            accepting.spawn(accept_connections(Arc::clone(listener), Arc::clone(&gate), connections.clone(), shared));
-        }
-        known = now;
-        while accepting.try_join_next().is_some() {}
-        if current.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn accept_connections(
-    listener: Arc<Listener>,
-    gate: Arc<Gate>,
-    connections: TaskTracker,
-    (clients, failures): (Arc<Semaphore>, Arc<AcceptFailures>),
-) {
-    let failed = |kind, error: &io::Error| {
-        gate.metrics.accept_failed(kind);
-        if kind == AcceptError::Resources
-            && let Some(failures) = failures.count_and_report(Instant::now())
-        {
-            let listener = listener.name().to_string();
-            gate.log.event(&Event::AcceptFailed { listener, failures, error: listener::describe_accept_error(error) });
-        }
-    };
-    // The permit comes first: a connection that is about to be refused needs a descriptor as well.
-    while let Ok(permit) = Arc::clone(&clients).acquire_owned().await
-        && let Some(accepted) = listener.accept(failed).await
-    {
-        let serving = connection::serve(accepted, Arc::clone(&gate));
-        connections.spawn(async move {
-            serving.await;
-            drop(permit);
-        });
-    }
-}
-
-/// Counts accepts that failed for lack of descriptors or memory, for one log line a minute.
-#[derive(Debug, Default)]
-struct AcceptFailures(Mutex<(Option<Instant>, u64)>);
-
-impl AcceptFailures {
-    /// Counts a failure. Returns how many there were since the last line if another one is due.
-    fn count_and_report(&self, now: Instant) -> Option<u64> {
-        const INTERVAL: Duration = Duration::from_secs(60);
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (reported, failures) = &mut *state;
-        *failures += 1;
-        if reported.is_some_and(|reported| now.saturating_duration_since(reported) < INTERVAL) {
-            return None;
-        }
-        *reported = Some(now);
-        Some(std::mem::take(failures))
-    }
-}
-
-async fn tidy(gate: Arc<Gate>) {
-    let mut ticks = tokio::time::interval(TIDY_INTERVAL);
-    loop {
-        ticks.tick().await;
-        gate.metrics.tidy();
-        gate.admission.tidy();
-        gate.withdraw_expired_vouchers(UnixTime::now());
-        gate.log.tidy();
-    }
-}
-
-/// Cuts sessions whose certificate expires.
-async fn cut_expired(gate: Arc<Gate>) {
-    loop {
-        gate.sessions.wait_for_expiry(UnixTime::now().as_secs()).await;
-        gate.cut_expired(UnixTime::now());
     }
 }

@@ -4,16 +4,14 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::sync::watch::Receiver;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::gate::Gate;
+use crate::control::Context;
 use crate::model::text::counted;
-use crate::reload::Current;
 
 /// How often the line of status is compared with what was sent.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
@@ -34,11 +32,20 @@ pub(crate) enum Message {
     Status(String),
     /// It is not stuck.
     Alive,
+    /// Another process is the service from now on. This one sends nothing any more.
+    Replaced { by: u32 },
 }
+
+/// Whether another process is the service.
+static REPLACED: AtomicBool = AtomicBool::new(false);
 
 /// Sends a message. The socket may be full if systemd is stuck: no worker waits for that.
 pub(crate) async fn tell(message: Message) {
-    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+    let was_replaced = match message {
+        Message::Replaced { .. } => REPLACED.swap(true, Ordering::SeqCst),
+        _ => REPLACED.load(Ordering::SeqCst),
+    };
+    if was_replaced || std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
     }
     let sent = tokio::task::spawn_blocking(move || match message {
@@ -51,6 +58,7 @@ pub(crate) async fn tell(message: Message) {
         }
         Message::Status(text) => sd_notify::notify(&[NotifyState::Status(&text)]),
         Message::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
+        Message::Replaced { by } => sd_notify::notify(&[NotifyState::MainPid(by)]),
     });
     // There is no other way to say that this one fails.
     let _ = sent.await;
@@ -83,12 +91,12 @@ fn every() -> Option<Duration> {
 ///
 /// The runtime of the connections runs this task: if all of its workers are stuck, it does not run. `control` counts on the
 /// thread of the control socket, which takes rights away: if that one is stuck, nothing is sent.
-pub(crate) async fn report(gate: Arc<Gate>, current: Receiver<Current>, control: Option<Arc<Heartbeat>>) {
+pub(crate) async fn report(context: Arc<Context>, control: Option<Arc<Heartbeat>>) {
     let feed = every();
     let mut told = String::new();
     let alive = feed.is_some();
     watch_over(feed.map_or(STATUS_INTERVAL, |feed| feed.min(STATUS_INTERVAL)), control, move |moves| {
-        let text = status(&gate, &current.borrow());
+        let text = status(&context);
         let changed = (text != told).then(|| Message::Status(text.clone()));
         told = text;
         let messages = changed.into_iter().chain((moves && alive).then_some(Message::Alive)).collect::<Vec<_>>();
@@ -119,7 +127,8 @@ async fn watch_over<F: Future<Output = ()>>(
 }
 
 /// Sessions, and what is wrong.
-fn status(gate: &Gate, current: &Current) -> String {
+fn status(context: &Context) -> String {
+    let gate = &context.gate;
     let (_, sessions) = gate.sessions.newest(0);
     let mut text = counted(sessions as u64, "open connection");
     if gate.draining.is_cancelled() {
@@ -129,8 +138,15 @@ fn status(gate: &Gate, current: &Current) -> String {
     if let Some(error) = gate.log.error() {
         let _ = write!(text, "; the log cannot be written: {}", error.what.lines().next().unwrap_or_default());
     }
-    if !current.errors.is_empty() {
+    if !context.reloader.current().borrow().errors.is_empty() {
         text.push_str("; the latest reload was refused, see doorward status");
+    }
+    let earlier = context.earlier.all().len();
+    if earlier > 0 {
+        let _ = write!(text, "; more in {earlier} earlier {}", if earlier == 1 { "process" } else { "processes" });
+    }
+    if let Some(error) = context.upgrades.error() {
+        let _ = write!(text, "; the latest upgrade failed: {}", error.lines().next().unwrap_or_default());
     }
     text
 }

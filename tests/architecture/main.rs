@@ -16,6 +16,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("sys", &[]),
     ("http", &["model"]),
+    // Processes of one gate: only what goes from one to the other.
+    ("handover", &[]),
     // Pages of text, and how they are shown.
     ("manual", &[]),
     ("tls", &["model"]),
@@ -56,7 +58,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &["authorize", "config", "explain", "gate", "listener", "model", "sessions", "snapshot", "sys", "telemetry"],
     ),
     // The control socket asks; no stage knows of it.
-    ("control", &["config", "explain", "gate", "model", "reload", "sessions", "sys"]),
+    ("control", &["config", "explain", "gate", "handover", "model", "reload", "sessions", "sys", "telemetry"]),
     // The one module that knows the order of the stages.
     (
         "connection",
@@ -89,6 +91,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "connection",
             "control",
             "gate",
+            "handover",
             "listener",
             "model",
             "relay",
@@ -108,6 +111,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "enrolment",
             "explain",
             "files",
+            "handover",
             "handshake",
             "install",
             "manual",
@@ -117,6 +121,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "server",
             "sessions",
             "snapshot",
+            "sys",
             "telemetry",
         ],
     ),

@@ -25,3 +25,4 @@ mod readers;
 mod revoke;
 mod revoked;
 mod together;
+mod upgraded;

@@ -338,6 +338,39 @@ impl Gate {
         self.wait_for_lines("the result of the reload", before + 1, reported).swap_remove(before)
     }
 
+    /// Ends a gate that upgrades have replaced, and checks what a drop checks: no connection is open, and SIGTERM ends the
+    /// process that accepts connections. The processes before it must have ended.
+    #[track_caller]
+    pub(crate) fn end_after_upgrades(mut self) {
+        self.settled();
+        let first = self.wait_for_end_of(self.child.id());
+        assert!(first.is_none_or(|status| status.success()), "the first process has ended with {first:?}");
+        let last = *self.upgraded().last().unwrap();
+        kill_process(last, Signal::TERM).unwrap();
+        // The launcher and every process before it have this pipe as well.
+        wait_until("every process has ended", || self.log.stdout().ended.then_some(()));
+        self.stopped = true;
+        assert!(!self.stderr().contains("panicked at"), "a thread of the gate panicked:\n{}", self.stderr());
+        let strange: Vec<Value> = self.lines().into_iter().filter(Value::is_string).collect();
+        assert!(strange.is_empty(), "lines on stdout that are no JSON: {strange:?}");
+    }
+
+    /// Waits until a process has ended. Returns how, if it is the first one.
+    #[track_caller]
+    pub(crate) fn wait_for_end_of(&mut self, pid: u32) -> Option<ExitStatus> {
+        if pid == self.child.id() {
+            return Some(wait_until("the first process has ended", || self.child.try_wait().unwrap()));
+        }
+        let path = format!("/proc/{pid}");
+        wait_until("the process has ended", || (!Path::new(&path).exists()).then_some(None))
+    }
+
+    /// The processes that upgrades have started, in this order.
+    pub(crate) fn upgraded(&self) -> Vec<Pid> {
+        let pids = self.lines().into_iter().filter(|line| line["event"] == "upgraded");
+        pids.filter_map(|line| Pid::from_raw(line["pid"].as_i64()?.try_into().ok()?)).collect()
+    }
+
     /// Waits for its end, after the test itself has asked for it, and returns how it ended. Nothing is checked.
     #[track_caller]
     pub(crate) fn wait_for_end(&mut self) -> ExitStatus {
@@ -365,6 +398,9 @@ impl Drop for Gate {
             return;
         }
         if thread::panicking() {
+            for pid in self.upgraded() {
+                let _ = kill_process(pid, Signal::KILL);
+            }
             let _ = self.child.kill();
             let _ = self.child.wait();
             let lines = self.lines();

@@ -78,6 +78,14 @@ fn fields_of_the_log_are_those_of_its_lines() {
     assert!(named.remove("event"));
     assert_eq!(documented, named);
 
+    let [version, until, error] = [(); 3].map(|()| String::new());
+    let mut named =
+        fields_of(&serde_json::to_value(Event::Upgraded { pid: 1, version, sessions_kept: 0, until }).unwrap());
+    named.extend(fields_of(&serde_json::to_value(Event::UpgradeFailed { error }).unwrap()));
+    assert!(named.remove("event"));
+    let rows = table("field of an upgrade");
+    assert_eq!(rows.iter().map(|row| word(&row[0]).to_owned()).collect::<BTreeSet<_>>(), named);
+
     let (issuer, number, sha256) = (String::new(), Some(String::new()), String::new());
     let list = Event::RevocationList { issuer, number, sha256, sessions_cut: 0 };
     let documented: BTreeSet<String> =

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::model::identity::{Chain, Identity, Sha256};
 use crate::model::rate_limit::{Rate, RateLimiter, nanoseconds};
+use crate::model::source::Source;
 
 pub use table::{SourceStatus, Table};
 pub use vouchers::Voucher;
@@ -31,6 +32,19 @@ const LONGEST_BAN: Duration = Duration::from_secs(10 * 60);
 
 /// After so long without a ban, the next one is a first one again.
 const MEMORY: Duration = Duration::from_secs(60 * 60);
+
+/// What a source owes, for the table of another process. Durations are from now on; what has passed is zero.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Penalty {
+    /// The source.
+    pub source: Source,
+    /// Until the cost of its rejections has passed.
+    pub settled: Duration,
+    /// Until its ban ends.
+    pub banned: Duration,
+    /// How often it was banned.
+    pub bans: u8,
+}
 
 /// What is known about one source. Times are nanoseconds since the table was made.
 #[derive(Clone, Debug, Default)]

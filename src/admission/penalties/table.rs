@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{SourceRecord, Voucher};
+use super::{LONGEST_BAN, Penalty, SourceRecord, THRESHOLD, Voucher};
 use crate::model::identity::{Chain, Identity, Sha256};
 use crate::model::rate_limit::{Rate, nanoseconds};
 use crate::model::source::Source;
@@ -119,6 +119,34 @@ impl Table {
                     !of_device.is_some_and(|refused| refused.iter().any(|refused| refused.is(voucher)))
                 });
             }
+        }
+    }
+
+    /// The sources that are banned or owe something, for another table. Those that a device vouches for are not among them.
+    pub fn penalties(&self, now: Instant) -> Vec<Penalty> {
+        let now = self.since_began(now);
+        let mut found = Vec::new();
+        for bucket in &self.buckets {
+            for (source, record) in lock(bucket).iter().filter(|(_, record)| !record.is_trusted(now)) {
+                let bans = if now < record.remembered() { record.bans } else { 0 };
+                let [settled, banned] = [record.settled, record.banned].map(|at| at.saturating_sub(now));
+                if bans > 0 || settled > 0 {
+                    let (settled, banned) = (Duration::from_nanos(settled), Duration::from_nanos(banned));
+                    found.push(Penalty { source: *source, settled, banned, bans });
+                }
+            }
+        }
+        found
+    }
+
+    /// Adds what another table has given. No ban is made longer than it can be here.
+    pub fn add(&self, now: Instant, penalties: impl IntoIterator<Item = Penalty>) {
+        for Penalty { source, settled, banned, bans } in penalties {
+            self.with(source, now, |record, now| {
+                record.settled = now.saturating_add(nanoseconds(settled.min(THRESHOLD)));
+                record.banned = now.saturating_add(nanoseconds(banned.min(LONGEST_BAN)));
+                record.bans = bans;
+            });
         }
     }
 
@@ -271,6 +299,37 @@ mod tests {
             table.penalize(source(2), now, seconds(5));
         }
         assert!(is_banned(&table, source(2), now));
+    }
+
+    #[test]
+    fn bans_and_costs_are_the_same_in_another_table() {
+        let now = Instant::now();
+        let table = Table::new(now - seconds(1000));
+        let phone = device(1);
+        for _ in 0..12 {
+            table.penalize(source(1), now, seconds(5));
+            table.penalize(source(3), now, seconds(5));
+        }
+        table.penalize(source(2), now, seconds(59));
+        table.vouch(source(3), now, &phone.identity, &phone.chain);
+        let other = Table::new(now);
+        let penalties = table.penalties(now + seconds(10));
+        assert_eq!(penalties.len(), 2, "{penalties:?}");
+        other.add(now + seconds(10), penalties);
+        let status = |number, at| other.connects(source(number), at, None);
+        assert_eq!(status(1, now + seconds(10)), SourceStatus::Banned(seconds(50)));
+        assert_eq!(status(1, now + seconds(60)), SourceStatus::Allowed { trusted: false });
+        // What it owes counts, and so does its first ban.
+        other.penalize(source(2), now + seconds(10), seconds(11));
+        assert!(is_banned(&other, source(2), now + seconds(10)));
+        for _ in 0..12 {
+            other.penalize(source(1), now + seconds(60), seconds(5));
+        }
+        assert_eq!(status(1, now + seconds(60)), SourceStatus::Banned(seconds(120)));
+        // Whatever another process sends.
+        let forged = Penalty { source: source(4), settled: Duration::MAX, banned: Duration::MAX, bans: u8::MAX };
+        other.add(now, [forged]);
+        assert_eq!(status(4, now), SourceStatus::Banned(LONGEST_BAN));
     }
 
     #[test]

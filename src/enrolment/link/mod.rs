@@ -106,7 +106,7 @@ impl Link {
             }
             Outcome::Expired
         };
-        let connections = serve_connections(listener, CONNECTIONS, |stream, peer, _| {
+        let connections = serve_connections(listener, CONNECTIONS, &stop, |stream, peer, _| {
             // A router that forwards all else to one host ("DMZ host") makes a private address public.
             let allowed = reach == Reach::Any || is_private(peer.ip());
             allowed.then(|| serve_one(stream, peer.ip().to_canonical(), Arc::clone(&service)))
@@ -119,7 +119,7 @@ impl Link {
                 Outcome::Stopped(download.client())
             }
             outcome = expired => outcome,
-            never = connections => match never {},
+            () = connections => Outcome::Stopped(download.client()),
         }
     }
 }

@@ -96,6 +96,22 @@ pub enum Event {
         /// Sessions that end because of it.
         sessions_cut: usize,
     },
+    /// A new process accepts connections; those that are open stay with this one.
+    Upgraded {
+        /// The new process.
+        pid: u32,
+        /// Its release.
+        version: String,
+        /// Sessions that stay here.
+        sessions_kept: usize,
+        /// When they are cut (RFC 3339).
+        until: String,
+    },
+    /// A new process did not take over; this one continues.
+    UpgradeFailed {
+        /// Why.
+        error: String,
+    },
     /// Connections could not be accepted for lack of descriptors or memory: reported once a minute.
     AcceptFailed {
         /// The listener of the last failure.
@@ -254,9 +270,9 @@ pub(super) trait Line: Serialize + fmt::Display {
 impl Line for Event {
     fn priority(&self) -> Priority {
         match self {
-            Self::ReloadFailed { .. } => Priority::Error,
+            Self::ReloadFailed { .. } | Self::UpgradeFailed { .. } => Priority::Error,
             Self::LeftOut { .. } | Self::AcceptFailed { .. } => Priority::Warning,
-            Self::Reloaded { .. } | Self::RevocationList { .. } => Priority::Notice,
+            Self::Reloaded { .. } | Self::RevocationList { .. } | Self::Upgraded { .. } => Priority::Notice,
             Self::Listening { .. }
             | Self::ListenerClosed { .. }
             | Self::Metrics { .. }

@@ -41,6 +41,12 @@ impl fmt::Display for Event {
                 let number = number.as_deref().map(|number| format!(" number {number}")).unwrap_or_default();
                 write!(f, "revocation_list{number} of {issuer} was received: {sessions_cut} connections are cut")
             }
+            Self::Upgraded { pid, version, sessions_kept, until } => write!(
+                f,
+                "upgraded: process {pid} (version {version}) accepts connections; {sessions_kept} stay with this one, until \
+                 {until} at most"
+            ),
+            Self::UpgradeFailed { error } => write!(f, "upgrade_failed, nothing has changed: {error}"),
             Self::AcceptFailed { listener, failures, error } => {
                 write!(f, "accept_failed ({listener}), {failures} failures since the last such line: {error}")
             }

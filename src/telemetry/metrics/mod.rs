@@ -1,13 +1,14 @@
 //! Handles to every series. They are made once, at 0, so that `rate()` sees the first event and a connection never looks a
 //! series up by text. Label values come from the configuration or from closed enums and from nowhere else.
 
+mod earlier;
 mod register;
 mod route;
 pub mod totals;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -15,6 +16,7 @@ use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use time::OffsetDateTime;
 
+use self::earlier::EarlierCounts;
 use self::register::{Register, Rejected, describe};
 pub use self::route::RouteMetrics;
 use self::totals::Totals;
@@ -61,6 +63,8 @@ pub struct Metrics {
     not_reloaded: ArcSwapOption<NotReloaded>,
     /// Counts of verdicts that the program reads back.
     pub totals: Totals,
+    /// What processes have counted that upgrades have left.
+    earlier: Mutex<EarlierCounts>,
 }
 
 /// A configuration that was refused by a reload.
@@ -142,6 +146,7 @@ impl Metrics {
             last_reload_successful,
             not_reloaded: ArcSwapOption::empty(),
             totals: Totals::default(),
+            earlier: Mutex::default(),
             handle: lasting.handle(),
             descriptors_limit: register.gauge(names::DESCRIPTORS_LIMIT, &[]),
             accept_errors,
@@ -242,11 +247,40 @@ impl Metrics {
         }
     }
 
-    /// All series in the text format of Prometheus.
+    /// All series in the text format of Prometheus, with what earlier processes of the gate have counted.
     pub fn render(&self) -> String {
         let mut text = self.handle.render();
         text.push_str(&self.of_config.load().things.render());
-        text
+        self.earlier().added_to(text)
+    }
+
+    /// An earlier process of the gate, which runs, has counted so much: its own [`render`](Self::render).
+    pub fn count_earlier(&self, process: u32, counters: &str) {
+        self.earlier().count(process, counters);
+    }
+
+    /// An earlier process has ended, with these counters; `None` if it could not tell.
+    pub fn earlier_ended(&self, process: u32, counters: Option<&str>) {
+        self.earlier().end(process, counters);
+    }
+
+    /// How many connections are open in earlier processes of the gate.
+    pub fn active_in_earlier(&self) -> u64 {
+        self.earlier().active()
+    }
+
+    /// Takes what ended processes have counted, for another process that answers from now on.
+    pub fn take_earlier(&self) -> String {
+        self.earlier().take()
+    }
+
+    /// Adds what [`take_earlier`](Self::take_earlier) gave in another process.
+    pub fn put_earlier(&self, counters: &str) {
+        self.earlier().put(counters);
+    }
+
+    fn earlier(&self) -> MutexGuard<'_, EarlierCounts> {
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sorts observations into their buckets. To be called every few seconds: they accumulate until then.

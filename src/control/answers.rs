@@ -1,0 +1,197 @@
+//! What the gate answers, from its own state.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{
+    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, REFUSALS_MAX, Refusal,
+    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, Session, Sessions, Status, Why,
+};
+use crate::config::checked::Config;
+use crate::config::expiries::Expiry;
+use crate::explain::moment;
+use crate::explain::recent::Wanted;
+use crate::gate::Gate;
+use crate::reload::policy_report::Difference;
+use crate::reload::{self, Current};
+use crate::sessions::registry;
+use crate::sessions::selector::SessionSelector;
+
+/// The most errors in an answer.
+const ERRORS_MAX: usize = 1000;
+
+/// What a status answer says and does not change while the gate runs.
+#[derive(Debug)]
+pub(crate) struct StaticFacts {
+    config: PathBuf,
+    pub(crate) since: OffsetDateTime,
+    metrics: Option<String>,
+}
+
+impl StaticFacts {
+    /// Of a gate that starts now with this configuration.
+    pub(crate) fn of(config: &Config, metrics: Option<SocketAddr>) -> Self {
+        Self {
+            // Absolute: the client may have another working directory.
+            config: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
+            since: OffsetDateTime::now_utc(),
+            metrics: metrics.map(|address| address.to_string()),
+        }
+    }
+}
+
+pub(super) fn reloaded(result: Result<reload::Reloaded, reload::Refused>) -> Answer {
+    match result {
+        Ok(reload::Reloaded { warnings, after_restart, opened, closed, difference, kept, cut }) => {
+            let Difference { gained, lost } = difference;
+            Answer::Reloaded(Reloaded {
+                warnings,
+                after_restart,
+                opened: opened.iter().map(listening).collect(),
+                closed: closed.iter().map(listening).collect(),
+                gained,
+                lost,
+                sessions_kept: kept,
+                sessions_cut: cut,
+            })
+        }
+        Err(reload::Refused { errors, in_force, cut }) => {
+            Answer::NotReloaded { errors: limited(&errors), in_force: limited(&in_force), sessions_cut: cut }
+        }
+    }
+}
+
+pub(super) fn sessions(gate: &Gate, count: usize, now: OffsetDateTime) -> Answer {
+    let (sessions, open) = gate.sessions.newest(count.min(SESSIONS_MAX));
+    Answer::Sessions(Sessions { open, sessions: sessions.iter().map(|one| session(one, now)).collect() })
+}
+
+pub(super) fn why(gate: &Gate, wanted: &str, count: usize, now: OffsetDateTime) -> Answer {
+    match Wanted::parse(wanted) {
+        Err(error) => Answer::Error(error.to_string()),
+        Ok(wanted) => {
+            let (refusals, known) = gate.refusals.find(&wanted, count.min(REFUSALS_MAX));
+            Answer::Why(Why {
+                known,
+                rejected: gate.refusals.total(),
+                refusals: refusals.iter().map(|one| Refusal::new(one, now)).collect(),
+            })
+        }
+    }
+}
+
+pub(super) fn everything_in_force(routes: Vec<reload::RouteInForce>) -> Answer {
+    Answer::InForce(InForce { routes: routes.into_iter().map(in_force).collect() })
+}
+
+fn in_force(route: reload::RouteInForce) -> RouteInForce {
+    let list = |list: reload::ListFacts| ListInForce {
+        issuer: list.issuer,
+        number: list.number,
+        this_update: moment(list.this_update),
+        sha256: list.sha256.to_string(),
+        file: list.file.as_deref().map(absolute),
+    };
+    RouteInForce {
+        name: route.name,
+        verifies: route.verifies,
+        trusts: route.trusts,
+        certificate_file: absolute(&route.certificate_file),
+        certificates: route.certificates.iter().map(ToString::to_string).collect(),
+        revocation_lists: route.lists.into_iter().map(list).collect(),
+    }
+}
+
+/// An absolute path, for clients with another working directory.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+/// As many errors as fit into an answer.
+fn limited(errors: &[String]) -> Vec<String> {
+    let more = errors.len().saturating_sub(ERRORS_MAX);
+    let rest = (more > 0).then(|| format!("and {more} more: \"doorward check\" shows them all"));
+    errors.iter().take(ERRORS_MAX).cloned().chain(rest).collect()
+}
+
+pub(super) fn cut(gate: &Gate, selector: &SessionSelector, now: OffsetDateTime) -> Answer {
+    let cut = gate.cut(selector);
+    let shown = cut.iter().take(SESSIONS_MAX).map(|one| session(one, now)).collect();
+    Answer::Cut(Sessions { open: cut.len(), sessions: shown })
+}
+
+pub(super) fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: OffsetDateTime) -> Status {
+    let (sessions, open) = gate.sessions.newest(usize::MAX);
+    let snapshot = gate.snapshot.load();
+    let routes = snapshot.in_order.iter().map(|route| RouteStatus {
+        name: route.name.to_string(),
+        server_names: route.server_names.iter().map(ToString::to_string).collect(),
+        backends: route.backends.iter().map(ToString::to_string).collect(),
+        sessions: sessions.iter().filter(|session| session.route == route.name).count(),
+    });
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        since: rfc3339(facts.since),
+        seconds: seconds(facts.since, now),
+        draining: gate.draining.is_cancelled(),
+        config: facts.config.display().to_string(),
+        config_since: rfc3339(current.since),
+        config_errors: limited(&current.errors),
+        log_error: gate.log.error().map(|error| LogError { since: rfc3339(error.since), error: error.what }),
+        listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
+        metrics: facts.metrics.clone(),
+        routes: routes.collect(),
+        expiries: gate.metrics.expiries().iter().take(EXPIRIES_MAX).map(|one| expiring(one, now)).collect(),
+        accepted: gate.accepted(),
+        rejected: gate.refusals.total(),
+        sessions: open,
+        earlier: Vec::new(),
+        upgrade_error: None,
+    }
+}
+
+fn listening(reload::Listening { name, address }: &reload::Listening) -> Listening {
+    Listening { name: name.to_string(), address: address.to_string() }
+}
+
+fn expiring(expiry: &Expiry, now: OffsetDateTime) -> Expiring {
+    const DAY: i64 = 24 * 60 * 60;
+    Expiring {
+        kind: expiry.kind.label().to_owned(),
+        what: expiry.kind.words().to_owned(),
+        name: expiry.name.clone(),
+        at: moment(expiry.at),
+        days_left: expiry.at.saturating_sub(now.unix_timestamp()).div_euclid(DAY),
+    }
+}
+
+fn session(session: &registry::Session, now: OffsetDateTime) -> Session {
+    let moved = session.relay.moved();
+    Session {
+        id: session.id,
+        since: rfc3339(session.since),
+        seconds: seconds(session.since, now),
+        source: session.source.to_string(),
+        listener: session.listener.to_string(),
+        route: session.route.to_string(),
+        certificate: session.identity.as_deref().map(Certificate::from),
+        backend: session.backend.get().map(ToString::to_string),
+        path: session.path.label().to_owned(),
+        bytes_to_backend: moved.to_backend,
+        bytes_to_client: moved.to_client,
+        process: None,
+    }
+}
+
+pub(crate) fn rfc3339(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_default()
+}
+
+/// How long ago, in seconds; 0 if the clock was set back.
+fn seconds(since: OffsetDateTime, now: OffsetDateTime) -> u64 {
+    u64::try_from((now - since).whole_seconds()).unwrap_or(0)
+}

@@ -1,0 +1,28 @@
+//! How a running gate is replaced by a new process of its program, without a connection that is refused or lost.
+//!
+//! ```text
+//!  gate ── Start ──▶ launcher ── starts ──▶ new gate      the same program, the same arguments
+//!  gate ── its listening sockets ─────────▶ new gate      reads the configuration, binds nothing that it was handed
+//!  gate ◀───────────────────────── Ready ── new gate
+//!  gate ── bans, ticket keys, Go ─────────▶ new gate      accepts connections from now on, as the old one still does
+//!  gate ◀─────────────────────── Serving ── new gate
+//!  gate ── Committed ─────────────────────▶ new gate      the old one accepts no more, and lives on for its sessions
+//! ```
+//!
+//! The *launcher* is a small process that `doorward run` starts before it has read anything. It can start the program that
+//! its own file is, with the arguments of this run, and nothing else. So the gate itself never executes a file, and a sandbox
+//! that it enters does not bind the new process.
+//!
+//! Until `Committed` the old gate serves as before, whatever the new one does. Afterwards the channel carries requests of the
+//! control socket to the old one, and tells each when the other has ended.
+
+mod channel;
+mod launcher;
+mod messages;
+mod taken;
+
+pub(crate) use self::channel::{Channel, pair};
+pub(crate) use self::launcher::{Connected, LaunchError, Launched};
+pub use self::launcher::{Launcher, Unavailable, launcher};
+pub(crate) use self::messages::{Penalty, Process, State, ToPredecessor, ToSuccessor};
+pub use self::taken::{HandOver, Taken, TakenListener};

@@ -1,0 +1,94 @@
+//! What a process is handed that was started to replace a gate.
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use socket2::Socket;
+
+use super::channel::{Channel, is_end};
+use super::messages::{ToPredecessor, ToSuccessor};
+
+/// Set for a process that is started to replace a gate: its stdin is the channel to that one.
+pub(super) const VARIABLE: &str = "DOORWARD_HANDOVER";
+
+/// The end of a hand-over in the process that was started for it.
+#[derive(Debug)]
+pub struct HandOver(OwnedFd);
+
+/// The sockets of the gate that this process replaces.
+#[derive(Debug)]
+pub struct Taken {
+    pub(crate) channel: Channel,
+    pub(crate) listeners: Vec<TakenListener>,
+    /// The socket of the metrics, with its address in the configuration.
+    pub(crate) metrics: Option<(SocketAddr, Socket)>,
+    pub(crate) control: Option<(PathBuf, Socket)>,
+    stderr: Option<OwnedFd>,
+}
+
+/// The socket of a listener.
+#[derive(Debug)]
+pub struct TakenListener {
+    /// The listener's name.
+    pub name: String,
+    /// Its address in the configuration.
+    pub address: SocketAddr,
+    /// systemd has opened it.
+    pub passed: bool,
+    /// It listens.
+    pub socket: Socket,
+}
+
+impl HandOver {
+    /// If this process was started to replace a gate. To be called before there are threads: stdin is replaced.
+    ///
+    /// # Errors
+    /// Those of dup(2).
+    pub fn of_this_process() -> io::Result<Option<Self>> {
+        if std::env::var_os(VARIABLE).is_none() || !is_end(rustix::stdio::stdin()) {
+            return Ok(None);
+        }
+        let end = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        Ok(Some(Self(end)))
+    }
+
+    /// Takes the sockets. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If the gate does not send them.
+    pub async fn take(self) -> io::Result<Taken> {
+        let channel = Channel::new(self.0)?;
+        let mut taken = Taken { channel, listeners: Vec::new(), metrics: None, control: None, stderr: None };
+        loop {
+            match taken.channel.receive::<ToSuccessor>().await? {
+                Some((ToSuccessor::Listener { name, address, passed }, Some(socket))) => {
+                    taken.listeners.push(TakenListener { name, address, passed, socket: socket.into() });
+                }
+                Some((ToSuccessor::Metrics { address }, Some(socket))) => {
+                    taken.metrics = Some((address, socket.into()));
+                }
+                Some((ToSuccessor::Control { path }, Some(socket))) => taken.control = Some((path, socket.into())),
+                Some((ToSuccessor::Stderr, stderr)) => taken.stderr = stderr,
+                Some((ToSuccessor::Offered, _)) => return Ok(taken),
+                Some(_) => return Err(io::Error::other("the running gate sends another message than expected")),
+                None => return Err(io::Error::other("the running gate has ended the upgrade")),
+            }
+        }
+    }
+}
+
+impl Taken {
+    /// Tells the running gate that everything is built. From now on errors go where that one writes its own: the process that
+    /// has read those before ends with the hand-over.
+    pub(crate) async fn ready(&mut self) -> io::Result<()> {
+        if let Some(stderr) = self.stderr.take() {
+            rustix::stdio::dup2_stderr(stderr)?;
+        }
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        self.channel.send(&ToPredecessor::Ready { version }, None).await
+    }
+}

@@ -1,0 +1,40 @@
+//! Settings that a reload does not change.
+
+use std::net::SocketAddr;
+
+use crate::config::checked::{Config, Control, KernelTls, Log};
+
+/// The settings that only a start puts into effect, as they were at the start.
+#[derive(Debug)]
+pub(super) struct StartupSettings {
+    kernel_tls: KernelTls,
+    metrics: Option<SocketAddr>,
+    control: Control,
+    log: Log,
+}
+
+impl StartupSettings {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            kernel_tls: config.kernel_tls,
+            metrics: config.metrics.address,
+            control: config.control.clone(),
+            log: config.log.clone(),
+        }
+    }
+
+    /// The settings of `new` that differ: sockets, and what concerns the whole process.
+    pub(super) fn differences(&self, new: &Config) -> Vec<String> {
+        let mut changed = Vec::new();
+        let mut compare = |same: bool, key: &str| {
+            if !same {
+                changed.push(key.to_owned());
+            }
+        };
+        compare(self.kernel_tls == new.kernel_tls, "kernel_tls");
+        compare(self.metrics == new.metrics.address, "metrics.address");
+        compare(self.control == new.control, "control.socket");
+        compare(self.log == new.log, "[log]");
+        changed
+    }
+}

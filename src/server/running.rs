@@ -1,0 +1,165 @@
+//! From the start to the end of a gate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::UnixTime;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::accept::accept_on_current_listeners;
+use super::service_manager::{Heartbeat, Message, report, tell};
+use super::upgrade::{Replaceable, Replaced};
+use super::{Server, Stopped, retired, successor};
+use crate::admin::Admin;
+use crate::gate::Gate;
+use crate::reload::watch::watch;
+use crate::telemetry::log::Event;
+
+/// How often expired state is removed.
+const TIDY_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Server {
+    /// Accepts connections until `stop` is cancelled, waits up to `timeouts.drain` for the open ones to end, then cuts the
+    /// rest. `now` ends the wait. If an upgrade replaces this process meanwhile, it waits in the same way.
+    pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
+        let Self { context, mut upgrades, launcher, taken, mut admin, admin_configured, control, .. } = self;
+        let Self { watch_thread, control_thread, clients, .. } = self;
+        let (gate, reloader) = (&context.gate, &context.reloader);
+        let connections = TaskTracker::new();
+        // Tasks that run as long as the gate. Dropping the set ends them.
+        let mut tasks = JoinSet::new();
+        for listener in &reloader.current().borrow().listeners {
+            gate.log.event(&Event::Listening { listener: listener.name().to_string(), address: listener.address() });
+        }
+        let no_more = CancellationToken::new();
+        let accepting = tokio::spawn(accept_on_current_listeners(
+            reloader.current(),
+            Arc::clone(gate),
+            connections.clone(),
+            clients,
+            no_more.clone(),
+        ));
+        let file = control.as_ref().map(|control| control.file());
+        if let Some(taken) = taken {
+            successor::serving(taken, &context).await;
+            if let Some(file) = &file {
+                file.belongs_to_this_process(true);
+            }
+        }
+        if let Some(admin) = &mut admin {
+            gate.log.event(&Event::Metrics { address: admin.local_address() });
+            admin.start(stop.clone());
+        }
+        // Before the gate logs that it is ready.
+        let watching = watch_thread.run(watch(reloader.clone())).await;
+        let mut answering = None;
+        let (mut heartbeat, mut socket, closed) = (None, None, CancellationToken::new());
+        if let Some(control) = control {
+            gate.log.event(&Event::Control { socket: control.path().display().to_string() });
+            socket = control.duplicate().ok().map(|socket| (control.path().to_owned(), socket));
+            let beat = Arc::<Heartbeat>::default();
+            heartbeat = Some(Arc::clone(&beat));
+            let (serve, beat) = (control.run(Arc::clone(&context), closed.clone()), beat.beat());
+            let task = async move {
+                tokio::select! {
+                    () = serve => {}
+                    () = beat => {}
+                }
+            };
+            answering = Some(control_thread.run(task).await);
+        }
+        tasks.spawn(tidy(Arc::clone(gate)));
+        tasks.spawn(cut_expired(Arc::clone(gate)));
+        let reporting = tasks.spawn(report(Arc::clone(&context), heartbeat));
+        gate.log.event(&Event::Ready);
+        tell(Message::Ready).await;
+
+        let mut replaceable = Replaceable::new(Arc::clone(&context), launcher);
+        replaceable.metrics = admin_configured.zip(admin.as_mut().and_then(Admin::take_socket));
+        replaceable.control = socket;
+        let replaced = loop {
+            let request = tokio::select! {
+                biased;
+                () = stop.cancelled() => break None,
+                request = upgrades.recv() => request,
+            };
+            let Some(request) = request else { continue };
+            match stop.run_until_cancelled(replaceable.start_successor()).await {
+                None => break None,
+                Some(Err(error)) => {
+                    gate.log.event(&Event::UpgradeFailed { error: error.clone() });
+                    context.upgrades.set_error(Some(error.clone()));
+                    let _ = request.send(Err(error));
+                }
+                Some(Ok(proven)) => break Some((proven, request)),
+            }
+        };
+        if let Some((proven, request)) = replaced {
+            // It can accept until here, and the other one does already.
+            no_more.cancel();
+            let _ = accepting.await;
+            reloader.retire();
+            reporting.abort();
+            if let Some(file) = &file {
+                file.belongs_to_this_process(false);
+            }
+            closed.cancel();
+            // Joins a thread, when the requests that it has accepted are answered.
+            let admin = tokio::task::spawn_blocking(move || drop(admin));
+            let Replaced { channel, until, answer } = proven.commit(&context).await;
+            let _ = admin.await;
+            let _ = request.send(Ok(answer));
+            drop((replaceable, upgrades));
+            let stopped = retired::run(&context, channel, connections, until, now).await;
+            drop(watching);
+            if let Some(answering) = answering {
+                // The answer to the upgrade.
+                answering.finish().await;
+            }
+            return stopped;
+        }
+
+        gate.log.event(&Event::Draining);
+        gate.draining.cancel();
+        // After `draining` is cancelled: a reload that opens listeners later sees that, and closes them itself.
+        reloader.current().borrow().close();
+        connections.close();
+        let drain = gate.snapshot.load().timeouts.drain;
+        tell(Message::Stopping { drain }).await;
+        // Earlier processes end with this one.
+        let all = async { tokio::join!(connections.wait(), context.earlier.ended()) };
+        let ended = now.run_until_cancelled(timeout(drain, all)).await;
+        let mut cut = 0;
+        if !matches!(ended, Some(Ok(_))) {
+            cut = connections.len() + context.earlier.sessions().await;
+            retired::cut_all(gate, &connections).await;
+        }
+        // Last: the control socket answers until here. Its file is removed with it.
+        for task in [Some(watching), answering].into_iter().flatten() {
+            task.end().await;
+        }
+        Stopped { cut }
+    }
+}
+
+async fn tidy(gate: Arc<Gate>) {
+    let mut ticks = tokio::time::interval(TIDY_INTERVAL);
+    loop {
+        ticks.tick().await;
+        gate.metrics.tidy();
+        gate.admission.tidy();
+        gate.withdraw_expired_vouchers(UnixTime::now());
+        gate.log.tidy();
+    }
+}
+
+/// Cuts sessions whose certificate expires.
+async fn cut_expired(gate: Arc<Gate>) {
+    loop {
+        gate.sessions.wait_for_expiry(UnixTime::now().as_secs()).await;
+        gate.cut_expired(UnixTime::now());
+    }
+}
