@@ -46,6 +46,7 @@ pub mod proxy_protocol;
 pub mod relay;
 pub mod reload;
 pub mod route;
+pub mod sandbox;
 pub mod server;
 pub mod sessions;
 pub mod snapshot;

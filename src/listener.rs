@@ -40,6 +40,15 @@ pub struct Listener {
     passed: bool,
 }
 
+/// A socket that listens, and has no runtime yet: the gate opens them before it starts threads.
+#[derive(Debug)]
+pub struct Opened {
+    settings: checked::Listener,
+    address: SocketAddr,
+    socket: Socket,
+    passed: bool,
+}
+
 /// An accepted connection, before any decision.
 #[derive(Debug)]
 pub struct Accepted {
@@ -126,9 +135,45 @@ impl Listener {
         wanted.iter().map(listener).collect()
     }
 
+    /// Opens the sockets of `wanted` but for those that systemd has `passed`, which are adopted: each has the name of a listener.
+    ///
+    /// # Errors
+    /// If an address cannot be bound, or a socket that was passed fits no listener.
+    pub fn open(passed: Vec<(String, Socket)>, wanted: &[checked::Listener]) -> Result<Vec<Opened>, BindError> {
+        let mut adopted = Self::adopt(passed, wanted)?;
+        let mut open = |one: &checked::Listener| match adopted.iter().position(|other| other.settings.name == one.name)
+        {
+            Some(at) => Ok(adopted.swap_remove(at)),
+            None => Self::open_beside(one, &[]),
+        };
+        wanted.iter().map(&mut open).collect()
+    }
+
+    /// The listener of an open socket. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If the runtime does not take it.
+    pub fn start(opened: Opened) -> Result<Self, BindError> {
+        let Opened { settings, address, socket, passed } = opened;
+        let error = |error| BindError { address, what: describe(&settings), error };
+        Ok(Self {
+            name: settings.name.clone(),
+            configured: settings.address,
+            address: socket.local_addr().map_err(error)?.as_socket().unwrap_or(address),
+            socket: TcpListener::from_std(socket.into()).map_err(error)?,
+            closed: CancellationToken::new(),
+            passed,
+            settings: ArcSwap::from_pointee(settings),
+        })
+    }
+
     /// Binds while listeners on the same port, which are about to close, are still open: `[::]:8443` conflicts with
     /// `127.0.0.1:8443`.
     fn bind_beside(settings: &checked::Listener, closing: &[&Self]) -> Result<Self, BindError> {
+        Self::open_beside(settings, closing).and_then(Self::start)
+    }
+
+    fn open_beside(settings: &checked::Listener, closing: &[&Self]) -> Result<Opened, BindError> {
         let conflicting: Vec<&Self> =
             closing.iter().copied().filter(|one| one.has_port(settings.address.port())).collect();
         // Linux lets sockets of one user share a port if each sets SO_REUSEPORT (socket(7)). Set only here, so that a second
@@ -146,11 +191,10 @@ impl Listener {
                 Err(error)
             }
         });
-        let what = || format!("listener {:?}", settings.name.as_str());
-        bound.map_err(|error| BindError { address: settings.address, what: what(), error })
+        bound.map_err(|error| BindError { address: settings.address, what: describe(settings), error })
     }
 
-    fn try_bind(settings: &checked::Listener, address: SocketAddr, shared: bool) -> io::Result<Self> {
+    fn try_bind(settings: &checked::Listener, address: SocketAddr, shared: bool) -> io::Result<Opened> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
@@ -163,25 +207,16 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        let socket = TcpListener::from_std(socket.into())?;
         debug!(listener = %settings.name, %address, shared, "bound");
-        Ok(Self {
-            name: settings.name.clone(),
-            configured: settings.address,
-            address: socket.local_addr()?,
-            settings: ArcSwap::from_pointee(settings.clone()),
-            socket,
-            closed: CancellationToken::new(),
-            passed: false,
-        })
+        Ok(Opened { settings: settings.clone(), address, socket, passed: false })
     }
 
-    /// The listeners of sockets that systemd has opened, each with the name of a listener of the configuration.
+    /// The sockets that systemd has opened, each with the name of a listener of the configuration.
     ///
     /// # Errors
     /// If there is no such listener, or it has another address: a client would be served under the wrong rules, or not at all.
-    pub fn adopt(passed: Vec<(String, Socket)>, wanted: &[checked::Listener]) -> Result<Vec<Arc<Self>>, BindError> {
-        let mut adopted: Vec<Arc<Self>> = Vec::new();
+    fn adopt(passed: Vec<(String, Socket)>, wanted: &[checked::Listener]) -> Result<Vec<Opened>, BindError> {
+        let mut adopted: Vec<Opened> = Vec::new();
         for (name, socket) in passed {
             let local = socket.local_addr().ok().and_then(|address| address.as_socket());
             let address = local.unwrap_or_else(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
@@ -199,31 +234,19 @@ impl Listener {
                         settings.address
                     )));
                 }
-                if adopted.iter().any(|other| other.name == settings.name) {
+                if adopted.iter().any(|other| other.settings.name == settings.name) {
                     return Err(io::Error::other("another socket has this name: one ListenStream= for each"));
                 }
-                Self::from_passed(settings, socket, address)
+                sys::socket::prepare(&socket)?;
+                socket.set_nonblocking(true)?;
+                // systemd's default may be shorter.
+                socket.listen(BACKLOG)?;
+                Ok(Opened { settings: settings.clone(), address, socket, passed: true })
             })();
             let what = || format!("socket {name:?} of systemd");
-            adopted.push(Arc::new(listener.map_err(|error| BindError { address, what: what(), error })?));
+            adopted.push(listener.map_err(|error| BindError { address, what: what(), error })?);
         }
         Ok(adopted)
-    }
-
-    fn from_passed(settings: &checked::Listener, socket: Socket, address: SocketAddr) -> io::Result<Self> {
-        sys::socket::prepare(&socket)?;
-        socket.set_nonblocking(true)?;
-        // systemd's default may be shorter.
-        socket.listen(BACKLOG)?;
-        Ok(Self {
-            name: settings.name.clone(),
-            configured: settings.address,
-            address,
-            settings: ArcSwap::from_pointee(settings.clone()),
-            socket: TcpListener::from_std(socket.into())?,
-            closed: CancellationToken::new(),
-            passed: true,
-        })
     }
 
     /// The listener's name.
@@ -296,6 +319,11 @@ impl Listener {
             }
         }
     }
+}
+
+/// A listener in an error.
+fn describe(settings: &checked::Listener) -> String {
+    format!("listener {:?}", settings.name.as_str())
 }
 
 /// Whether the error means that the kernel has no IPv6 (`ipv6.disable=1`, or not built in).

@@ -53,13 +53,18 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Binds `address`, for at most `connections` at once. They wait in the kernel's queue until [`Admin::start`].
-    pub(crate) fn bind(address: SocketAddr, gate: Monitored, connections: usize) -> io::Result<Self> {
+    /// Binds `address`. Connections wait in the kernel's queue until [`Admin::start`].
+    pub(crate) fn open(address: SocketAddr) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    /// Starts the thread of an open socket, for at most `connections` at once.
+    pub(crate) fn new(socket: Socket, gate: Monitored, connections: usize) -> io::Result<Self> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _context = runtime.enter();

@@ -1,6 +1,7 @@
 //! `doorward run`: the gate.
 
 use std::io;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,9 +13,10 @@ use super::{ConfigArg, exit, failed};
 use crate::config::in_use::InUse;
 use crate::model::text::counted;
 use crate::reload::{Reloader, Trigger};
+use crate::sandbox::Sandbox;
 use crate::server::service_manager::{Message, tell};
-use crate::server::{Server, StartError, Stopped};
-use crate::telemetry::log::Log;
+use crate::server::{Opened, Server, StartError, Stopped};
+use crate::telemetry::log::{self, Log};
 
 /// The options of `doorward run`.
 #[derive(Args, Debug)]
@@ -30,15 +32,30 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let log = match Log::open(&config.log) {
+    let output = match log::Opened::new(&config.log) {
+        Ok(output) => output,
+        Err(error) => return failed(exit::START, &error),
+    };
+    let opened = match Opened::new(&config) {
+        Ok(opened) => opened,
+        Err(error) => return failed(exit::START, &error),
+    };
+    // Asked for before the files that say how many processors a container may use are out of reach.
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    // While this is the only thread: those that are started later inherit what is given up.
+    let sandbox = match Sandbox::enter(&config) {
+        Ok(sandbox) => Arc::new(sandbox),
+        Err(error) => return failed(exit::START, &StartError::Sandbox(error)),
+    };
+    let log = match Log::of(output) {
         Ok(log) => Arc::new(log),
         Err(error) => return failed(exit::START, &error),
     };
-    let started = runtime().map_err(StartError::Io).and_then(|runtime| {
+    let started = workers_runtime(workers).map_err(StartError::Io).and_then(|runtime| {
         runtime.block_on(async {
             let stop = CancellationToken::new();
             let now = CancellationToken::new();
-            let server = Server::bind(config, Arc::clone(&log))?;
+            let server = Server::new(config, Arc::clone(&log), opened, sandbox)?;
             // The server has marked the configuration itself by now.
             drop(starting);
             for warning in server.warnings() {
@@ -70,6 +87,10 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         }
         Err(error) => failed(exit::START, &error),
     }
+}
+
+fn workers_runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
 }
 
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {

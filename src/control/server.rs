@@ -20,7 +20,7 @@ use super::socket::{self, BindError, Permitted, SocketFile};
 use super::{
     AUTHORITY_MAX, Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, LIST_MAX, ListInForce, ListTaken, Listening,
     LogError, NOT_UNDERSTOOD, REFUSALS_MAX, REQUEST_MAX, Refusal, Reloaded, Request, RouteInForce, RouteStatus,
-    SESSIONS_MAX, Session, Sessions, Status, Why,
+    SESSIONS_MAX, SandboxStatus, Session, Sessions, Status, Why,
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
@@ -29,6 +29,7 @@ use crate::explain::recent::Wanted;
 use crate::gate::Gate;
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Current, Reloader, Trigger};
+use crate::sandbox::{Restrictions, Sandbox};
 use crate::sessions::registry;
 use crate::sessions::review::Reviewed;
 use crate::sessions::selector::SessionSelector;
@@ -53,12 +54,14 @@ pub(crate) struct StaticFacts {
     config: PathBuf,
     since: OffsetDateTime,
     metrics: Option<String>,
+    sandbox: Arc<Sandbox>,
 }
 
 impl StaticFacts {
     /// Of a gate that starts now with this configuration.
-    pub(crate) fn of(config: &Config, metrics: Option<SocketAddr>) -> Self {
+    pub(crate) fn of(config: &Config, metrics: Option<SocketAddr>, sandbox: Arc<Sandbox>) -> Self {
         Self {
+            sandbox,
             // Absolute: the client may have another working directory.
             config: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
             since: OffsetDateTime::now_utc(),
@@ -71,7 +74,6 @@ impl StaticFacts {
 #[derive(Debug)]
 pub(crate) struct Control {
     listener: std::os::unix::net::UnixListener,
-    facts: Arc<StaticFacts>,
     admitted: Admitted,
     path: PathBuf,
     _file: SocketFile,
@@ -86,14 +88,14 @@ struct Admitted {
 
 impl Control {
     /// Creates the socket.
-    pub(crate) fn bind(path: &Path, permitted: Permitted, facts: StaticFacts) -> Result<Self, BindError> {
+    pub(crate) fn bind(path: &Path, permitted: Permitted) -> Result<Self, BindError> {
         let (listener, file) = socket::bind(path)?;
         let group = match permitted {
             Permitted::User => None,
             Permitted::GroupOfFolder => socket::admit_group_of_folder(path)?,
         };
         let admitted = Admitted { user: rustix::process::geteuid().as_raw(), group };
-        Ok(Self { listener, facts: Arc::new(facts), admitted, path: path.to_owned(), _file: file })
+        Ok(Self { listener, admitted, path: path.to_owned(), _file: file })
     }
 
     /// Its path.
@@ -102,8 +104,9 @@ impl Control {
     }
 
     /// Answers requests. Does not return.
-    pub(crate) async fn run(self, gate: Arc<Gate>, reloader: Reloader) {
-        let Self { listener, facts, admitted, _file, .. } = self;
+    pub(crate) async fn run(self, gate: Arc<Gate>, reloader: Reloader, facts: StaticFacts) {
+        let Self { listener, admitted, _file, .. } = self;
+        let facts = Arc::new(facts);
         // Registered with the runtime that serves it. This fails only without memory.
         let Ok(listener) = UnixListener::from_std(listener) else { return };
         let mut connections = JoinSet::new();
@@ -349,6 +352,7 @@ fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: OffsetDateTi
         config_since: rfc3339(current.since),
         config_errors: limited(&current.errors),
         log_error: gate.log.error().map(|error| LogError { since: rfc3339(error.since), error: error.what }),
+        sandbox: sandbox(facts.sandbox.in_force()),
         listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),
         routes: routes.collect(),
@@ -357,6 +361,17 @@ fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: OffsetDateTi
         rejected: gate.refusals.total(),
         sessions: open,
     }
+}
+
+fn sandbox(Restrictions { mode, parts, capabilities, landlock, lacks }: &Restrictions) -> Option<SandboxStatus> {
+    let owned = |words: &[&'static str]| words.iter().map(|word| (*word).to_owned()).collect();
+    mode.map(|mode| SandboxStatus {
+        mode: mode.to_owned(),
+        in_force: owned(parts),
+        capabilities: owned(capabilities),
+        landlock: *landlock,
+        missing: lacks.clone(),
+    })
 }
 
 fn listening(reload::Listening { name, address }: &reload::Listening) -> Listening {

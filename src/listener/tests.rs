@@ -20,24 +20,25 @@ async fn passed_socket_stays_open_for_the_next_start() {
     let kept = socket.try_clone().expect("a copy");
     let wanted = [settings("public", &address.to_string())];
     let passed = |name: &str| vec![(name.to_owned(), Socket::from(socket.try_clone().expect("a copy")))];
-    let adopted = Listener::adopt(passed("public"), &wanted).expect("adopted");
-    let listeners = Listener::rebind(&adopted, &wanted).expect("nothing to bind");
-    assert!(listeners.len() == 1 && listeners.iter().zip(&adopted).all(|(one, other)| Arc::ptr_eq(one, other)));
+    let opened = Listener::open(passed("public"), &wanted).expect("adopted");
+    assert!(opened.len() == 1 && opened.iter().all(|opened| opened.passed), "nothing is bound");
+    let listeners: Vec<Listener> =
+        opened.into_iter().map(|opened| Listener::start(opened).expect("a listener")).collect();
     assert_accepts(listeners.first().expect("one"), address).await;
-    listeners.iter().for_each(|listener| listener.close());
-    drop((listeners, adopted));
+    listeners.iter().for_each(Listener::close);
+    drop(listeners);
     let client = TcpStream::connect(address).await.expect("it waits for the next start");
     kept.set_nonblocking(false).expect("set");
     let (_, peer) = kept.accept().expect("the same connection");
     assert_eq!(peer, client.local_addr().expect("an address"));
 
     let refused = |name: &str, wanted: &[checked::Listener]| {
-        Listener::adopt(passed(name), wanted).expect_err("it does not fit").to_string()
+        Listener::open(passed(name), wanted).expect_err("it does not fit").to_string()
     };
     assert!(refused("other", &wanted).contains("no listener has this name"));
     assert!(refused("public", &[settings("public", "127.0.0.1:1")]).contains("the configuration has 127.0.0.1:1"));
     let twice = passed("public").into_iter().chain(passed("public")).collect();
-    let error = Listener::adopt(twice, &wanted).expect_err("two").to_string();
+    let error = Listener::open(twice, &wanted).expect_err("two").to_string();
     assert!(error.contains("another socket has this name"), "{error}");
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::UnixTime;
@@ -16,13 +17,14 @@ use tracing::debug;
 use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, older_list_warning};
 use super::policy_report::{self, State};
 use super::worker::Worker;
-use crate::config::checked::{Config, Control, KernelTls, Log, NewerList};
+use crate::config::checked::{self, Config, Control, KernelTls, Log, NewerList};
 use crate::config::file_states::Seen;
 use crate::config::in_use::InUse;
 use crate::config::revocation_lists::{Salvaged, Tightening};
-use crate::config::{self, ConfigError, ConfigErrors};
+use crate::config::{self, ConfigError, ConfigErrors, MayRead, START_ANEW};
 use crate::gate::Gate;
 use crate::listener::Listener;
+use crate::sandbox::Sandbox;
 use crate::sessions::review::Reviewed;
 use crate::snapshot::Snapshot;
 use crate::sys::splice;
@@ -74,6 +76,7 @@ pub(super) struct Inner {
     runtime: Handle,
     /// Marks the configuration as in use, for other commands.
     in_use: Mutex<InUse>,
+    sandbox: Arc<Sandbox>,
 }
 
 /// The settings that only a start puts into effect, as they were at the start.
@@ -87,13 +90,18 @@ struct StartupSettings {
 
 impl Reloader {
     /// Starts the threads. New listeners will run in the runtime of the caller.
-    pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<Listener>>) -> io::Result<Self> {
+    pub(crate) fn new(
+        gate: Arc<Gate>,
+        config: Config,
+        listeners: Vec<Arc<Listener>>,
+        sandbox: Arc<Sandbox>,
+    ) -> io::Result<Self> {
         let startup = StartupSettings::of(&config);
         let in_use = Mutex::new(InUse::mark(&config.file));
         let current = channel::Sender::new(Current::new(config, listeners));
         let (files, lists) = (Worker::start("reload")?, Worker::start("revocation")?);
         let (received, runtime) = (Mutex::default(), Handle::current());
-        Ok(Self(Arc::new(Inner { gate, startup, current, received, files, lists, runtime, in_use })))
+        Ok(Self(Arc::new(Inner { gate, startup, current, received, files, lists, runtime, in_use, sandbox })))
     }
 
     /// The configuration in force, now and after each change.
@@ -135,7 +143,7 @@ impl Inner {
         let Current { config: old, listeners: bound, .. } = self.current.borrow().clone();
         let (before, mut seen) = (self.current.borrow().seen.again(), Seen::default());
         debug!(file = %old.file.display(), "reload: reads the configuration");
-        match caught(|| Built::of(&old.file, &bound, &mut seen)) {
+        match caught(|| Built::of(&old.file, &bound, &mut seen, &self.sandbox)) {
             Ok(built) => self.apply(built, &bound, requested).map_err(|errors| self.refuse(errors, None, requested)),
             // The files before are watched as well: the error may have kept some from being read.
             Err(errors) => Err(self.refuse(errors, Some(seen.and(&before)), requested)),
@@ -321,11 +329,28 @@ struct Built {
 impl Built {
     /// Reads the configuration and binds its listeners, as at the start. The `bound` ones that it still has stay. `seen` is
     /// set to the files that were read, even if that fails.
-    fn of(file: &Path, bound: &[Arc<Listener>], seen: &mut Seen) -> Result<Self, Vec<String>> {
+    fn of(file: &Path, bound: &[Arc<Listener>], seen: &mut Seen, sandbox: &Arc<Sandbox>) -> Result<Self, Vec<String>> {
         let lines = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let (config, read) = config::load_and_see(file);
+        let within = Arc::clone(sandbox);
+        let may_read: MayRead = Rc::new(move |file| within.fence().may_read(file));
+        let (config, read) = config::load_within(file, &may_read);
         *seen = read;
         let config = config.map_err(lines)?;
+        let is_bound = |name: &str, address| {
+            let matches = |one: &&checked::Listener| one.name.as_str() == name && one.address == address;
+            config.listeners.iter().find(matches).is_some_and(|one| bound.iter().any(|bound| bound.matches(one)))
+        };
+        let outside = sandbox.fence().outside(&sandbox.needs_of(&config), is_bound);
+        if !outside.is_empty() {
+            let error = |(key, message)| ConfigError {
+                file: file.to_owned(),
+                line: None,
+                key,
+                message,
+                remedy: START_ANEW.to_owned(),
+            };
+            return Err(outside.into_iter().map(|one| error(one).to_string()).collect());
+        }
         // Last: this is visible from outside.
         let listeners = Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?;
         Ok(Self { config, listeners })
@@ -414,7 +439,7 @@ mod tests {
             let deny = DenyList { serials: [Serial::from_be_bytes(&[serial])].into(), ..DenyList::default() };
             Tightening { deny, ..Tightening::default() }
         };
-        let inner = Arc::clone(&Reloader::new(gate, config, Vec::new()).expect("threads").0);
+        let inner = Arc::clone(&Reloader::new(gate, config, Vec::new(), Arc::default()).expect("threads").0);
         let received = inner.received.lock().expect("the lists");
         let before = Arc::clone(&inner.current.borrow().config);
         let holders = Arc::strong_count(&before);

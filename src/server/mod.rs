@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::BuildError;
 use rustls::pki_types::UnixTime;
+use socket2::Socket;
 use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinSet;
@@ -32,6 +33,7 @@ use crate::model::close::CloseReason;
 use crate::relay::{Order, Support};
 use crate::reload::watch::watch;
 use crate::reload::{Current, Reloader, TaskThread};
+use crate::sandbox::{Incomplete, Restrictions, Sandbox};
 use crate::snapshot::{InvalidRoute, Snapshot};
 use crate::sys::{activation, ktls, splice};
 use crate::telemetry::log::{Event, Log};
@@ -40,12 +42,17 @@ use crate::telemetry::metrics::Metrics;
 /// How often expired state is removed.
 const TIDY_INTERVAL: Duration = Duration::from_secs(5);
 
+/// The metrics listener in an error.
+const METRICS: &str = "metrics";
+
 /// A gate whose listeners are bound.
 #[derive(Debug)]
 pub struct Server {
     gate: Arc<Gate>,
     admin: Option<Admin>,
     control: Option<Control>,
+    facts: StaticFacts,
+    sandbox: Arc<Sandbox>,
     control_error: Option<StartError>,
     reloader: Reloader,
     /// Threads of their own, so that connections cannot delay a revocation.
@@ -54,6 +61,18 @@ pub struct Server {
     /// How many clients may be connected at once, including those about to be refused.
     clients: usize,
     warning: Option<String>,
+}
+
+/// What a gate opens before it starts threads and gives up rights: sockets, and what the kernel and its limits are like.
+#[derive(Debug)]
+pub struct Opened {
+    kernel: Support,
+    descriptors: Descriptors,
+    budget: Budget,
+    listeners: Vec<listener::Opened>,
+    metrics: Option<(SocketAddr, Socket)>,
+    control: Option<Control>,
+    control_error: Option<StartError>,
 }
 
 /// Why a gate cannot start.
@@ -87,6 +106,9 @@ pub enum StartError {
         .0.iter().map(|what| format!("\n    {what}")).collect::<String>()
     )]
     KernelTls(Vec<String>),
+    /// `[sandbox] mode = "require"`, and not all of it is in force.
+    #[error(transparent)]
+    Sandbox(Incomplete),
     /// The runtime or the log cannot be set up.
     #[error(transparent)]
     Io(io::Error),
@@ -99,12 +121,12 @@ pub struct Stopped {
     pub cut: usize,
 }
 
-impl Server {
-    /// Builds everything and binds every address.
+impl Opened {
+    /// Opens what a gate with this configuration needs.
     ///
     /// # Errors
     /// If any of it fails; then nothing stays bound.
-    pub fn bind(config: Config, log: Arc<Log>) -> Result<Self, StartError> {
+    pub fn new(config: &Config) -> Result<Self, StartError> {
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
             KernelTls::Auto | KernelTls::Require => {
@@ -116,38 +138,22 @@ impl Server {
         if config.kernel_tls == KernelTls::Require && !kernel.missing().is_empty() {
             return Err(StartError::KernelTls(kernel.missing().to_vec()));
         }
-        let snapshot = Snapshot::build(&config).map_err(StartError::Route)?;
         let descriptors = Descriptors::raise();
-        let warning = descriptors.warning(&config);
-        let budget = descriptors.budget(&config).map_err(StartError::Descriptors)?;
-        let Budget { clients, pipes, metrics: admin_connections, look_ups, .. } = budget;
-        splice::allow_pipes(pipes);
-        let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
+        let budget = descriptors.budget(config).map_err(StartError::Descriptors)?;
         let passed = activation::take().map_err(StartError::Io)?;
-        let passed = Listener::adopt(passed, &config.listeners).map_err(StartError::Bind)?;
-        let listeners = Listener::rebind(&passed, &config.listeners).map_err(StartError::Bind)?;
-        metrics.descriptors(descriptors.limit());
-        let admission = Admission::new(budget.limits(&config.limits));
-        let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
-        (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
-        let gate = Arc::new(gate);
-        let admin = match config.metrics.address {
-            None => None,
-            Some(address) => {
-                let admin = Admin::bind(address, monitored(&gate), admin_connections);
-                let what = "metrics".to_owned();
-                Some(admin.map_err(|error| StartError::Bind(BindError { address, what, error }))?)
-            }
-        };
+        let listeners = Listener::open(passed, &config.listeners).map_err(StartError::Bind)?;
+        let metrics = config.metrics.address.map(|address| match Admin::open(address) {
+            Ok(socket) => Ok((address, socket)),
+            Err(error) => Err(StartError::Bind(BindError { address, what: METRICS.to_owned(), error })),
+        });
+        let metrics = metrics.transpose()?;
         let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
         let mut control_error = None;
         let control = match config.control.socket.path(runtime_folders.as_deref()) {
             None => None,
             Some(socket) => {
-                let metrics = admin.as_ref().map(Admin::local_address);
                 let permitted = Permitted::at(&socket, runtime_folders.as_deref());
-                let bound = Control::bind(&socket, permitted, StaticFacts::of(&config, metrics));
-                match bound.map_err(|error| StartError::Control { socket, error }) {
+                match Control::bind(&socket, permitted).map_err(|error| StartError::Control { socket, error }) {
                     Ok(control) => Some(control),
                     Err(error) if matches!(config.control.socket, ControlSocket::Auto(_)) => {
                         control_error = Some(error);
@@ -157,10 +163,55 @@ impl Server {
                 }
             }
         };
-        let reloader = Reloader::new(Arc::clone(&gate), config, listeners).map_err(StartError::Io)?;
+        Ok(Self { kernel, descriptors, budget, listeners, metrics, control, control_error })
+    }
+}
+
+impl Server {
+    /// Builds everything, on what was opened, for a process with these rights.
+    ///
+    /// # Errors
+    /// If any of it fails; then nothing stays bound.
+    pub fn new(config: Config, log: Arc<Log>, opened: Opened, sandbox: Arc<Sandbox>) -> Result<Self, StartError> {
+        let Opened { kernel, descriptors, budget, listeners, metrics: admin, control, control_error } = opened;
+        let snapshot = Snapshot::build(&config).map_err(StartError::Route)?;
+        let warning = descriptors.warning(&config);
+        let Budget { clients, pipes, metrics: admin_connections, look_ups, .. } = budget;
+        splice::allow_pipes(pipes);
+        let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
+        let listeners = listeners.into_iter().map(|opened| Listener::start(opened).map(Arc::new));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>().map_err(StartError::Bind)?;
+        metrics.descriptors(descriptors.limit());
+        let admission = Admission::new(budget.limits(&config.limits));
+        let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
+        (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
+        let gate = Arc::new(gate);
+        let admin = match admin {
+            None => None,
+            Some((address, socket)) => {
+                let admin = Admin::new(socket, monitored(&gate), admin_connections);
+                let what = METRICS.to_owned();
+                Some(admin.map_err(|error| StartError::Bind(BindError { address, what, error }))?)
+            }
+        };
+        let facts = StaticFacts::of(&config, admin.as_ref().map(Admin::local_address), Arc::clone(&sandbox));
+        let reloader =
+            Reloader::new(Arc::clone(&gate), config, listeners, Arc::clone(&sandbox)).map_err(StartError::Io)?;
         let watch_thread = TaskThread::start("watch").map_err(StartError::Io)?;
         let control_thread = TaskThread::start("control").map_err(StartError::Io)?;
-        Ok(Self { gate, admin, control, control_error, reloader, watch_thread, control_thread, clients, warning })
+        Ok(Self {
+            gate,
+            admin,
+            control,
+            facts,
+            sandbox,
+            control_error,
+            reloader,
+            watch_thread,
+            control_thread,
+            clients,
+            warning,
+        })
     }
 
     /// The addresses of the listeners, in the order of the configuration.
@@ -201,7 +252,8 @@ impl Server {
     /// Accepts connections until `stop` is cancelled, waits up to `timeouts.drain` for the open ones to end, then cuts the
     /// rest. `now` ends the wait.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { gate, mut admin, control, reloader, watch_thread, control_thread, clients, .. } = self;
+        let Self { gate, mut admin, control, facts, sandbox, reloader, watch_thread, control_thread, clients, .. } =
+            self;
         let connections = TaskTracker::new();
         // Tasks that run as long as the gate. Dropping the set ends them.
         let mut tasks = JoinSet::new();
@@ -220,8 +272,11 @@ impl Server {
             gate.log.event(&Event::Control { socket: control.path().display().to_string() });
             let beat = Arc::<Heartbeat>::default();
             heartbeat = Some(Arc::clone(&beat));
-            let (serve, beat) = (control.run(Arc::clone(&gate), reloader.clone()), beat.beat());
+            let (serve, beat) = (control.run(Arc::clone(&gate), reloader.clone(), facts), beat.beat());
             running.push(control_thread.run(async { _ = tokio::join!(serve, beat) }).await);
+        }
+        if let Some(event) = sandbox_event(sandbox.in_force()) {
+            gate.log.event(&event);
         }
         tasks.spawn(tidy(Arc::clone(&gate)));
         tasks.spawn(cut_expired(Arc::clone(&gate)));
@@ -251,6 +306,12 @@ impl Server {
         }
         Stopped { cut }
     }
+}
+
+/// The line of the log about the sandbox.
+fn sandbox_event(in_force: &Restrictions) -> Option<Event> {
+    let Restrictions { mode, parts, capabilities, lacks, .. } = in_force.clone();
+    mode.map(|mode| Event::Sandbox { mode, in_force: parts, capabilities, missing: lacks })
 }
 
 /// What the metrics listener shows.

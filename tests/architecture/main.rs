@@ -45,6 +45,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("backends", &["authorize", "config", "model", "sys"]),
     ("relay", &["model", "sys", "tls"]),
     ("snapshot", &["authorize", "config", "handshake", "model", "route"]),
+    // The rights of the process, as the configuration needs them.
+    ("sandbox", &["config"]),
     // What is told about connections, and what is kept of them.
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
@@ -53,10 +55,22 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // A reload replaces the snapshot; connections only load it.
     (
         "reload",
-        &["authorize", "config", "explain", "gate", "listener", "model", "sessions", "snapshot", "sys", "telemetry"],
+        &[
+            "authorize",
+            "config",
+            "explain",
+            "gate",
+            "listener",
+            "model",
+            "sandbox",
+            "sessions",
+            "snapshot",
+            "sys",
+            "telemetry",
+        ],
     ),
     // The control socket asks; no stage knows of it.
-    ("control", &["config", "explain", "gate", "model", "reload", "sessions", "sys"]),
+    ("control", &["config", "explain", "gate", "model", "reload", "sandbox", "sessions", "sys"]),
     // The one module that knows the order of the stages.
     (
         "connection",
@@ -93,6 +107,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "model",
             "relay",
             "reload",
+            "sandbox",
             "snapshot",
             "sys",
             "telemetry",
@@ -114,6 +129,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "model",
             "pki",
             "reload",
+            "sandbox",
             "server",
             "sessions",
             "snapshot",
