@@ -8,6 +8,16 @@ mod capabilities;
 mod fence;
 mod landlock;
 mod needs;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+mod system_calls;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+mod system_calls {
+    //! For other architectures there is no filter.
+
+    pub(super) fn restrict() -> Result<(), String> {
+        Err("there is no filter for this architecture; that of the systemd unit applies, if there is one".to_owned())
+    }
+}
 
 use std::ffi::OsString;
 use std::fs;
@@ -136,6 +146,11 @@ fn enter(needs: &Needs, in_force: &mut Restrictions, fence: &mut Fence) {
         } else {
             parts.push("abstract_sockets");
         }
+    }
+    let calls = system_calls::restrict();
+    match calls {
+        Ok(()) => parts.push("system_calls"),
+        Err(why) => lacks.push(format!("system calls are not restricted: {why}")),
     }
     *fence = Fence::new(needs, restricted.files(), restricted.ports(), first_port);
 }

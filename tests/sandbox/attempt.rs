@@ -96,9 +96,15 @@ impl Rule {
     /// Asserts, in the test, that `attempt` has this outcome in the sandbox, and succeeds outside of it.
     #[track_caller]
     pub(crate) fn forbids(&self, attempt: fn(&Scene) -> io::Result<()>, expected: Outcome) {
+        self.differs(attempt, Outcome::Done, expected);
+    }
+
+    /// Asserts, in the test, that `attempt` has these outcomes without the sandbox and in it.
+    #[track_caller]
+    pub(crate) fn differs(&self, attempt: fn(&Scene) -> io::Result<()>, without: Outcome, within: Outcome) {
         in_process(attempt);
-        assert_eq!(self.outcome("off"), Outcome::Done, "without the sandbox");
-        assert_eq!(self.outcome("auto"), expected, "in the sandbox");
+        assert_eq!(self.outcome("off"), without, "without the sandbox");
+        assert_eq!(self.outcome("auto"), within, "in the sandbox");
     }
 
     /// Asserts that `attempt` succeeds in the sandbox.

@@ -10,6 +10,9 @@ use crate::attempt::{Outcome, Rule, Scene, write};
 
 const DENIED: Outcome = Outcome::Failed(Errno::ACCESS);
 
+/// No part of the gate makes such a call.
+const UNKNOWN: Outcome = Outcome::Failed(Errno::NOSYS);
+
 #[test]
 fn file_outside_cannot_be_read() {
     Rule::of("files::file_outside_cannot_be_read").forbids(|scene| File::open(scene.outside()).map(drop), DENIED);
@@ -25,7 +28,7 @@ fn folder_outside_cannot_be_listed() {
 fn link_inside_does_not_lead_outside() {
     // Links can be neither made nor followed.
     let make = |scene: &Scene| symlink(scene.outside(), scene.inside().with_file_name("link"));
-    Rule::of("files::link_inside_does_not_lead_outside").forbids(make, DENIED);
+    Rule::of("files::link_inside_does_not_lead_outside").forbids(make, UNKNOWN);
 }
 
 #[test]
@@ -66,11 +69,11 @@ fn file_cannot_be_truncated() {
         let path = std::ffi::CString::new(scene.outside().into_os_string().into_encoded_bytes())?;
         crate::system::call(libc::SYS_truncate, [path.as_ptr() as usize, 0, 0, 0, 0])
     };
-    Rule::of("files::file_cannot_be_truncated").forbids(truncate, DENIED);
+    Rule::of("files::file_cannot_be_truncated").forbids(truncate, UNKNOWN);
 }
 
 #[test]
 fn file_of_another_user_cannot_be_given_away() {
     let give = |scene: &Scene| -> io::Result<()> { std::os::unix::fs::chown(scene.outside(), Some(1), Some(1)) };
-    Rule::of("files::file_of_another_user_cannot_be_given_away").forbids(give, Outcome::Failed(Errno::PERM));
+    Rule::of("files::file_of_another_user_cannot_be_given_away").forbids(give, UNKNOWN);
 }

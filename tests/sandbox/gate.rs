@@ -35,6 +35,7 @@ fn every_thread_has_given_up_its_rights() {
         ("CapEff", "0000000000000000"),
         ("CapBnd", "0000000000000000"),
         ("CapAmb", "0000000000000000"),
+        ("Seccomp", "2"),
     ] {
         let found = of_threads(&gate, field);
         assert!(found.len() > 5, "threads of workers, reloads, log: {found:?}");
