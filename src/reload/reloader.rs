@@ -3,8 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::pki_types::UnixTime;
@@ -14,14 +12,15 @@ use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::built::Built;
 use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, older_list_warning};
 use super::policy_report::{self, State};
 use super::worker::Worker;
-use crate::config::checked::{self, Config, Control, KernelTls, Log, NewerList};
+use crate::config::checked::{Config, Control, KernelTls, Log, NewerList, SandboxMode};
 use crate::config::file_states::Seen;
 use crate::config::in_use::InUse;
 use crate::config::revocation_lists::{Salvaged, Tightening};
-use crate::config::{self, ConfigError, ConfigErrors, MayRead, START_ANEW};
+use crate::config::{self, ConfigError};
 use crate::gate::Gate;
 use crate::listener::Listener;
 use crate::sandbox::Sandbox;
@@ -86,6 +85,7 @@ struct StartupSettings {
     metrics: Option<SocketAddr>,
     control: Control,
     log: Log,
+    sandbox: SandboxMode,
 }
 
 impl Reloader {
@@ -320,43 +320,6 @@ fn in_force_but<T: Default>(warnings: &mut Vec<String>, but: &str, step: impl Fn
     })
 }
 
-/// What replaces the configuration in force.
-struct Built {
-    config: Config,
-    listeners: Vec<Arc<Listener>>,
-}
-
-impl Built {
-    /// Reads the configuration and binds its listeners, as at the start. The `bound` ones that it still has stay. `seen` is
-    /// set to the files that were read, even if that fails.
-    fn of(file: &Path, bound: &[Arc<Listener>], seen: &mut Seen, sandbox: &Arc<Sandbox>) -> Result<Self, Vec<String>> {
-        let lines = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let within = Arc::clone(sandbox);
-        let may_read: MayRead = Rc::new(move |file| within.fence().may_read(file));
-        let (config, read) = config::load_within(file, &may_read);
-        *seen = read;
-        let config = config.map_err(lines)?;
-        let is_bound = |name: &str, address| {
-            let matches = |one: &&checked::Listener| one.name.as_str() == name && one.address == address;
-            config.listeners.iter().find(matches).is_some_and(|one| bound.iter().any(|bound| bound.matches(one)))
-        };
-        let outside = sandbox.fence().outside(&sandbox.needs_of(&config), is_bound);
-        if !outside.is_empty() {
-            let error = |(key, message)| ConfigError {
-                file: file.to_owned(),
-                line: None,
-                key,
-                message,
-                remedy: START_ANEW.to_owned(),
-            };
-            return Err(outside.into_iter().map(|one| error(one).to_string()).collect());
-        }
-        // Last: this is visible from outside.
-        let listeners = Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?;
-        Ok(Self { config, listeners })
-    }
-}
-
 impl StartupSettings {
     fn of(config: &Config) -> Self {
         Self {
@@ -364,6 +327,7 @@ impl StartupSettings {
             metrics: config.metrics.address,
             control: config.control.clone(),
             log: config.log.clone(),
+            sandbox: config.sandbox,
         }
     }
 
@@ -379,6 +343,7 @@ impl StartupSettings {
         compare(self.metrics == new.metrics.address, "metrics.address");
         compare(self.control == new.control, "control.socket");
         compare(self.log == new.log, "[log]");
+        compare(self.sandbox == new.sandbox, "[sandbox]");
         changed
     }
 }

@@ -19,6 +19,16 @@ use crate::home::House;
 /// The folder of the scene, for a test that is to be the process.
 const FOLDER: &str = "DOORWARD_TEST_SCENE";
 
+/// The version of Landlock's interface that this kernel has; 0 for none. tests/vm/run.sh says which one its kernels must have.
+pub(crate) fn landlock() -> u32 {
+    // LANDLOCK_CREATE_RULESET_VERSION.
+    let version = crate::system::number(libc::SYS_landlock_create_ruleset, [0, 0, 1, 0, 0]).unwrap_or(0);
+    let version = u32::try_from(version).unwrap();
+    let required = env::var("DOORWARD_REQUIRE_LANDLOCK").map_or(0, |text| text.parse().unwrap());
+    assert!(version >= required, "this kernel has version {version} of Landlock, and should have {required}");
+    version
+}
+
 /// What a process finds that tries something.
 pub(crate) struct Scene {
     folder: PathBuf,
@@ -57,7 +67,6 @@ pub(crate) struct Rule {
     backend: String,
     listener: SocketAddr,
     note: String,
-    keys: String,
     in_namespace: bool,
 }
 
@@ -65,7 +74,7 @@ impl Rule {
     pub(crate) fn of(test: &'static str) -> Self {
         let listener = SocketAddr::from(([127, 0, 0, 1], 8443));
         let backend = "127.0.0.1:5666".to_owned();
-        Self { test, backend, listener, note: String::new(), keys: String::new(), in_namespace: false }
+        Self { test, backend, listener, note: String::new(), in_namespace: false }
     }
 
     /// The backend of the configuration.
@@ -76,11 +85,6 @@ impl Rule {
     /// The listener of the configuration.
     pub(crate) fn listener(self, listener: SocketAddr) -> Self {
         Self { listener, ..self }
-    }
-
-    /// Further sections of the configuration.
-    pub(crate) fn keys(self, keys: &str) -> Self {
-        Self { keys: keys.to_owned(), ..self }
     }
 
     /// A text for the process.
@@ -96,6 +100,15 @@ impl Rule {
     /// Asserts, in the test, that `attempt` has this outcome in the sandbox, and succeeds outside of it.
     #[track_caller]
     pub(crate) fn forbids(&self, attempt: fn(&Scene) -> io::Result<()>, expected: Outcome) {
+        self.differs(attempt, Outcome::Done, expected);
+    }
+
+    /// As [`Rule::forbids`], where Landlock has this version; an older one does not forbid it.
+    #[track_caller]
+    pub(crate) fn forbids_since(&self, version: u32, attempt: fn(&Scene) -> io::Result<()>, expected: Outcome) {
+        // The process is restricted.
+        let is_process = env::var_os(FOLDER).is_some();
+        let expected = if is_process || landlock() >= version { expected } else { Outcome::Done };
         self.differs(attempt, Outcome::Done, expected);
     }
 
@@ -127,8 +140,7 @@ impl Rule {
         let config = House::new(&pki).route("nas", &self.backend).config();
         let config = config.replace("127.0.0.1:0\"\n\n\n[metrics]", &format!("{}\"\n\n[metrics]", self.listener));
         assert!(config.contains(&self.listener.to_string()), "{config}");
-        fs::write(at("inside/doorward.toml"), format!("{config}\n{}\n[sandbox]\nmode = \"{mode}\"\n", self.keys))
-            .unwrap();
+        fs::write(at("inside/doorward.toml"), format!("{config}\n[sandbox]\nmode = \"{mode}\"\n")).unwrap();
         let this = env::current_exe().unwrap();
         let mut command = if self.in_namespace {
             let mut command = crate::common::process::tool("unshare", "util-linux");

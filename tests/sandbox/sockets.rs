@@ -29,7 +29,7 @@ fn tcp_reaches_ports_of_backends_only() {
     let address = |listener: &TcpListener| listener.local_addr().unwrap();
     let rule = Rule::of("sockets::tcp_reaches_ports_of_backends_only").backend(&address(&backend).to_string());
     rule.clone().note(address(&backend)).allows(connect);
-    rule.note(address(&other)).forbids(connect, DENIED);
+    rule.note(address(&other)).forbids_since(4, connect, DENIED);
 }
 
 #[test]
@@ -37,8 +37,8 @@ fn tcp_binds_ports_of_listeners_only() {
     let (listener, other) = (free(), free());
     let rule = Rule::of("sockets::tcp_binds_ports_of_listeners_only").listener(listener);
     rule.clone().note(listener).allows(bind);
-    rule.clone().note("127.0.0.1:0").forbids(bind, DENIED);
-    rule.note(other).forbids(bind, DENIED);
+    rule.clone().note("127.0.0.1:0").forbids_since(4, bind, DENIED);
+    rule.note(other).forbids_since(4, bind, DENIED);
 }
 
 #[test]
@@ -52,6 +52,6 @@ fn abstract_socket_of_another_process_is_out_of_reach() {
         UnixStream::connect_addr(&address).map(drop)
     };
     let rule = Rule::of("sockets::abstract_socket_of_another_process_is_out_of_reach");
-    rule.note(name).forbids(connect, Outcome::Failed(Errno::PERM));
+    rule.note(name).forbids_since(6, connect, Outcome::Failed(Errno::PERM));
     drop(listener);
 }

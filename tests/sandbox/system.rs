@@ -10,11 +10,16 @@ use crate::attempt::{Outcome, Rule, Scene};
 
 /// A system call by its number: no crate offers all of these.
 #[expect(unsafe_code, reason = "what an attacker would do")]
-pub(crate) fn call(number: libc::c_long, arguments: [usize; 5]) -> io::Result<()> {
+pub(crate) fn number(number: libc::c_long, arguments: [usize; 5]) -> io::Result<libc::c_long> {
     let [a, b, c, d, e] = arguments;
     // SAFETY: the callers pass numbers, null, or the address of what outlives the call.
-    let result = unsafe { libc::syscall(number, a, b, c, d, e, 0) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, 0_usize) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// The same, for its success.
+pub(crate) fn call(call: libc::c_long, arguments: [usize; 5]) -> io::Result<()> {
+    number(call, arguments).map(drop)
 }
 
 /// The signal of a call that ends the process.
