@@ -33,6 +33,10 @@ pub(super) fn give_up(needs: &Needs) -> Result<Vec<&'static str>> {
         Err(error) => return Err(error),
     }
     let none = CapabilitySet::empty();
+    if before.permitted.is_empty() && before.inheritable.is_empty() {
+        // The filter of a service manager may refuse the call, which would have no effect.
+        return Ok(Vec::new());
+    }
     set_capabilities(None, CapabilitySets { effective: none, ..before })?;
     let kept = indispensable(needs) & before.permitted;
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: none })?;
