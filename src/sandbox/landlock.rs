@@ -53,15 +53,18 @@ impl Restricted {
     }
 }
 
-/// Restricts this thread, and those that it starts, to what `needs` names. With `abstract_sockets`, those of other processes stay
-/// within reach.
+/// Restricts this thread, and those that it starts, to what `needs` names.
 ///
 /// # Errors
 /// Why nothing is restricted.
-pub(super) fn restrict(needs: &Needs, abstract_sockets: bool) -> Result<Restricted, String> {
-    let status = rules(needs, abstract_sockets).map_err(|error| error.to_string())?;
+pub(super) fn restrict(needs: &Needs) -> Result<Restricted, String> {
+    let status = rules(needs).map_err(|error| error.to_string())?;
     match status {
-        LandlockStatus::Available { effective_abi, .. } => Ok(Restricted { version: effective_abi as u32 }),
+        LandlockStatus::Available { effective_abi, kernel_abi } => {
+            // One that is newer than the crate restricts at least as much.
+            let version = kernel_abi.and_then(|version| u32::try_from(version).ok()).unwrap_or(effective_abi as u32);
+            Ok(Restricted { version })
+        }
         LandlockStatus::NotEnabled => {
             Err("the kernel has Landlock, but it is not enabled: add landlock to lsm= of the kernel's \
                                            command line"
@@ -71,7 +74,7 @@ pub(super) fn restrict(needs: &Needs, abstract_sockets: bool) -> Result<Restrict
     }
 }
 
-fn rules(needs: &Needs, abstract_sockets: bool) -> Result<LandlockStatus, RulesetError> {
+fn rules(needs: &Needs) -> Result<LandlockStatus, RulesetError> {
     const VERSION: ABI = ABI::V6;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let log = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::MakeReg;
@@ -81,11 +84,10 @@ fn rules(needs: &Needs, abstract_sockets: bool) -> Result<LandlockStatus, Rulese
     let ports = |ports: std::collections::BTreeSet<u16>, access| {
         ports.into_iter().map(move |port| Ok::<_, RulesetError>(NetPort::new(port, access)))
     };
-    let scopes = if abstract_sockets { Scope::Signal.into() } else { Scope::from_all(VERSION) };
     let status = Ruleset::default()
         .handle_access(AccessFs::from_all(VERSION))?
         .handle_access(AccessNet::from_all(VERSION))?
-        .scope(scopes)?
+        .scope(Scope::from_all(VERSION))?
         .create()?
         .add_rules(path_beneath_rules(needs.reads(), read))?
         .add_rules(path_beneath_rules(needs.log_folders(), log))?

@@ -32,8 +32,9 @@ fn link_inside_does_not_lead_outside() {
 }
 
 #[test]
-fn password_file_cannot_be_read() {
-    Rule::of("files::password_file_cannot_be_read").forbids(|_| File::open("/etc/shadow").map(drop), DENIED);
+fn other_process_cannot_be_looked_at() {
+    let open = |_: &Scene| File::open("/proc/1/status").map(drop);
+    Rule::of("files::other_process_cannot_be_looked_at").forbids(open, DENIED);
 }
 
 #[test]

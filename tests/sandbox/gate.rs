@@ -151,8 +151,8 @@ fn require_starts_only_where_all_of_it_is_in_force() {
             "no_dump",
             "files",
             "tcp_ports",
-            "signals",
             "abstract_sockets",
+            "signals",
             "system_calls",
         ];
         assert_eq!(line["in_force"], serde_json::json!(all), "{line}");
