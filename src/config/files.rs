@@ -65,8 +65,7 @@ pub(super) fn read(text: &Text, report: &mut Report) -> Option<NamedFile> {
         return None;
     }
     let path = folder_of(report.file()).join(&text.value);
-    report.look_at(&path);
-    let result = read_path(&path).map_err(|error| unreadable(&path, &error));
+    let result = report.look_at(&path).and_then(|()| read_path(&path).map_err(|error| unreadable(&path, &error)));
     let (bytes, world_readable) = report.taken(&text.place, result)?;
     Some(NamedFile { path, bytes, world_readable })
 }

@@ -26,6 +26,7 @@ pub(super) struct Raw {
     pub(super) metrics: RawMetrics,
     pub(super) control: Given<RawControl>,
     pub(super) log: RawLog,
+    pub(super) sandbox: RawSandbox,
 }
 
 /// `[[listener]]`
@@ -115,6 +116,12 @@ pub(super) struct RawLog {
     pub(super) sampling: Given<String>,
 }
 
+/// `[sandbox]`
+#[derive(Default)]
+pub(super) struct RawSandbox {
+    pub(super) mode: Given<String>,
+}
+
 impl Raw {
     /// Reads the whole document, noting every unknown key and every value of the wrong kind.
     pub(super) fn read(document: &DeTable<'_>, report: &mut Report) -> Self {
@@ -143,6 +150,7 @@ impl Raw {
             limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
             metrics: root.table("metrics", RawMetrics::read, report).into_value().unwrap_or_default(),
             log: root.table("log", RawLog::read, report).into_value().unwrap_or_default(),
+            sandbox: root.table("sandbox", RawSandbox::read, report).into_value().unwrap_or_default(),
         };
         root.close(report);
         raw
@@ -291,6 +299,14 @@ impl RawLog {
     }
 }
 
+impl RawSandbox {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self { mode: table.text("mode", "\"auto\"", report) };
+        table.close(report);
+        raw
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -319,7 +335,7 @@ mod tests {
     #[test]
     fn mistyped_key_is_answered_with_the_key_of_its_section() {
         let sections = sections();
-        assert_eq!(sections.len(), 12, "{:?}", sections.keys());
+        assert_eq!(sections.len(), 13, "{:?}", sections.keys());
         for (header, keys) in &sections {
             for key in keys {
                 // Two neighbours swapped; where they are the same letter, one is left out.

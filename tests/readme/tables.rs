@@ -101,6 +101,7 @@ fn keys() -> BTreeSet<String> {
             "RawControl" => "control.",
             "RawMetrics" => "metrics.",
             "RawLog" => "log.",
+            "RawSandbox" => "sandbox.",
             _ => return None,
         })
     };
