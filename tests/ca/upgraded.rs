@@ -16,7 +16,9 @@ fn revocation_is_in_force_only_when_the_earlier_process_says_so() {
         home.ca(&["device", name]).success();
     }
     let backend = Backend::echo();
-    let mut gate = Gate::start_with_control(&config(&home, &backend));
+    // So that each process learns of a list by the command alone.
+    let mut gate =
+        Gate::start_with_control(&format!("watch = \"off\"\ntimeouts.drain = \"5m\"\n{}", config(&home, &backend)));
     let mut sessions = ["alice-phone", "bob-laptop"].map(|name| stay(&home, &gate, name));
     gate.ask(&["upgrade"]).success();
     let mut new = stay(&home, &gate, "alice-phone");

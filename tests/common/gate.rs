@@ -345,14 +345,18 @@ impl Gate {
         self.settled();
         let first = self.wait_for_end_of(self.child.id());
         assert!(first.is_none_or(|status| status.success()), "the first process has ended with {first:?}");
-        let last = *self.upgraded().last().unwrap();
-        kill_process(last, Signal::TERM).unwrap();
+        self.signal_serving(Signal::TERM);
         // The launcher and every process before it have this pipe as well.
         wait_until("every process has ended", || self.log.stdout().ended.then_some(()));
         self.stopped = true;
         assert!(!self.stderr().contains("panicked at"), "a thread of the gate panicked:\n{}", self.stderr());
         let strange: Vec<Value> = self.lines().into_iter().filter(Value::is_string).collect();
         assert!(strange.is_empty(), "lines on stdout that are no JSON: {strange:?}");
+    }
+
+    /// Sends a signal to the process that the latest upgrade has started.
+    pub(crate) fn signal_serving(&self, signal: Signal) {
+        kill_process(*self.upgraded().last().unwrap(), signal).unwrap();
     }
 
     /// Waits until a process has ended. Returns how, if it is the first one.

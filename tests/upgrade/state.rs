@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 
+use rustix::process::Signal;
+
 use crate::client::{Client, client, connect_from};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
@@ -140,9 +142,16 @@ fn new_process_follows_the_new_configuration() {
     for address in [gate.address(), second] {
         Client::admitted(address, &device, NAS).unwrap();
     }
-    // A listener that the configuration no longer has refuses connections once it is handed over.
-    std::fs::write(gate.folder().join("doorward.toml"), before.replacen("public", "other", 1)).unwrap();
-    upgrade(&gate);
+    // A listener that the configuration no longer has refuses connections once it is handed over. The same for the control
+    // socket, whose file is gone.
+    let moved = before.replacen("public", "other", 1).replacen("control.sock", "moved.sock", 1);
+    let upgraded = gate.upgraded().len();
+    std::fs::write(gate.folder().join("doorward.toml"), moved).unwrap();
+    gate.signal_serving(Signal::USR2);
+    wait_until("it is replaced", || (gate.upgraded().len() > upgraded).then_some(()));
+    let former = gate.folder().join("control.sock");
+    wait_until("the former socket is removed", || (!former.exists()).then_some(()));
+    wait_until("the other one answers", || gate.ask(&["status"]).status.success().then_some(()));
     for gone in [gate.address(), second] {
         wait_until("it is closed", || std::net::TcpStream::connect(gone).is_err().then_some(()));
     }
