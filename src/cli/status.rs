@@ -163,7 +163,7 @@ mod tests {
             landlock: 1,
             missing: vec!["TCP ports are not restricted: that takes Linux 6.7".to_owned()],
         };
-        status.sandbox = Some(sandbox.clone());
+        status.sandbox = Some(Box::new(sandbox.clone()));
         let shown = text(&status);
         for line in [
             "  sandbox        capabilities, files\n",
@@ -173,7 +173,7 @@ mod tests {
             assert!(shown.contains(line), "{line} in {shown}");
         }
         sandbox = SandboxStatus { mode: "off".to_owned(), in_force: Vec::new(), missing: Vec::new(), ..sandbox };
-        status.sandbox = Some(SandboxStatus { capabilities: Vec::new(), ..sandbox });
+        status.sandbox = Some(Box::new(SandboxStatus { capabilities: Vec::new(), ..sandbox }));
         assert!(text(&status).contains("  sandbox        off\n"), "{}", text(&status));
         status.draining = true;
         assert!(text(&status).contains("Still open: 1 connection.\n"));

@@ -213,7 +213,7 @@ pub struct Status {
     pub log_error: Option<LogError>,
     /// The rights that it has given up; `None` from a gate of an older release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sandbox: Option<SandboxStatus>,
+    pub sandbox: Option<Box<SandboxStatus>>,
     /// Its listeners.
     pub listeners: Vec<Listening>,
     /// The address of its metrics.

@@ -363,14 +363,16 @@ fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: OffsetDateTi
     }
 }
 
-fn sandbox(Restrictions { mode, parts, capabilities, landlock, lacks }: &Restrictions) -> Option<SandboxStatus> {
+fn sandbox(Restrictions { mode, parts, capabilities, landlock, lacks }: &Restrictions) -> Option<Box<SandboxStatus>> {
     let owned = |words: &[&'static str]| words.iter().map(|word| (*word).to_owned()).collect();
-    mode.map(|mode| SandboxStatus {
-        mode: mode.to_owned(),
-        in_force: owned(parts),
-        capabilities: owned(capabilities),
-        landlock: *landlock,
-        missing: lacks.clone(),
+    mode.map(|mode| {
+        Box::new(SandboxStatus {
+            mode: mode.to_owned(),
+            in_force: owned(parts),
+            capabilities: owned(capabilities),
+            landlock: *landlock,
+            missing: lacks.clone(),
+        })
     })
 }
 
