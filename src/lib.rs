@@ -47,6 +47,7 @@ pub mod proxy_protocol;
 pub mod relay;
 pub mod reload;
 pub mod route;
+pub mod sandbox;
 pub mod server;
 pub mod sessions;
 pub mod snapshot;

@@ -41,6 +41,26 @@ pub struct Listener {
     passed: bool,
 }
 
+/// A socket that listens, and has no runtime yet: the gate opens them before it starts threads.
+#[derive(Debug)]
+pub struct Opened {
+    settings: checked::Listener,
+    /// With the port that the kernel chose.
+    address: SocketAddr,
+    socket: Socket,
+    passed: bool,
+}
+
+impl Opened {
+    /// Whether these are settings of this socket: name and address are equal.
+    fn matches(&self, settings: &checked::Listener) -> bool {
+        self.settings.name == settings.name && self.settings.address == settings.address
+    }
+}
+
+/// A socket that is about to be closed, and its address.
+type Closing<'a> = (&'a Socket, SocketAddr);
+
 /// An accepted connection, before any decision.
 #[derive(Debug)]
 pub struct Accepted {
@@ -112,30 +132,67 @@ impl Listener {
     /// Binds and listens. `[::]` accepts IPv4 too, and falls back to IPv4 on a machine without IPv6: see
     /// [`Listener::warning`]. Must be called within a tokio runtime.
     pub fn bind(settings: &checked::Listener) -> Result<Self, BindError> {
-        Self::bind_beside(settings, &[])
+        Self::open_beside(settings, &[]).and_then(Self::start)
     }
 
     /// The listeners for `wanted`: those of `bound` that match, and new ones. The caller then applies the new settings and
     /// closes the listeners that are no longer wanted; until then all of `bound` continue.
     pub fn rebind(bound: &[Arc<Self>], wanted: &[checked::Listener]) -> Result<Vec<Arc<Self>>, BindError> {
-        let closing: Vec<&Self> =
-            bound.iter().map(AsRef::as_ref).filter(|bound| !wanted.iter().any(|one| bound.matches(one))).collect();
+        let closing: Vec<Closing<'_>> = bound
+            .iter()
+            .filter(|bound| !wanted.iter().any(|one| bound.matches(one)))
+            .map(|bound| (bound.socket.get(), bound.address))
+            .collect();
         let listener = |one| match bound.iter().find(|bound| bound.matches(one)) {
             Some(stays) => Ok(Arc::clone(stays)),
-            None => Self::bind_beside(one, &closing).map(Arc::new),
+            None => Self::open_beside(one, &closing).and_then(Self::start).map(Arc::new),
         };
         wanted.iter().map(listener).collect()
     }
 
+    /// Opens the sockets of `wanted` but for those that are among `given`, which may have others as well: these are closed here.
+    ///
+    /// # Errors
+    /// If an address cannot be bound.
+    pub fn open(given: Vec<Opened>, wanted: &[checked::Listener]) -> Result<Vec<Opened>, BindError> {
+        let (mut stay, close): (Vec<Opened>, Vec<Opened>) =
+            given.into_iter().partition(|given| wanted.iter().any(|one| given.matches(one)));
+        let closing: Vec<Closing<'_>> = close.iter().map(|one| (&one.socket, one.address)).collect();
+        let open = |one: &checked::Listener| match stay.iter().position(|given| given.matches(one)) {
+            Some(at) => Ok(stay.swap_remove(at)),
+            None => Self::open_beside(one, &closing),
+        };
+        wanted.iter().map(open).collect()
+    }
+
+    /// The listener of an open socket. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If the runtime does not take it.
+    pub fn start(opened: Opened) -> Result<Self, BindError> {
+        let Opened { settings, address, socket, passed } = opened;
+        let error = |error| BindError { address, what: describe(&settings), error };
+        Ok(Self {
+            name: settings.name.clone(),
+            configured: settings.address,
+            address,
+            socket: ListeningSocket::new(socket).map_err(error)?,
+            closed: CancellationToken::new(),
+            passed,
+            settings: ArcSwap::from_pointee(settings),
+        })
+    }
+
     /// Binds while listeners on the same port, which are about to close, are still open: `[::]:8443` conflicts with
     /// `127.0.0.1:8443`.
-    fn bind_beside(settings: &checked::Listener, closing: &[&Self]) -> Result<Self, BindError> {
-        let conflicting: Vec<&Self> =
-            closing.iter().copied().filter(|one| one.has_port(settings.address.port())).collect();
+    fn open_beside(settings: &checked::Listener, closing: &[Closing<'_>]) -> Result<Opened, BindError> {
+        let port = settings.address.port();
+        let conflicting: Vec<&Socket> =
+            closing.iter().filter(|(_, address)| address.port() == port).map(|(socket, _)| *socket).collect();
         // Linux lets sockets of one user share a port if each sets SO_REUSEPORT (socket(7)). Set only here, so that a second
         // gate that is started by mistake gets an error.
         for one in &conflicting {
-            let _ = one.socket.get().set_reuse_port(true);
+            let _ = one.set_reuse_port(true);
         }
         let shared = !conflicting.is_empty();
         let bound = Self::try_bind(settings, settings.address, shared).or_else(|error| {
@@ -147,11 +204,10 @@ impl Listener {
                 Err(error)
             }
         });
-        let what = || format!("listener {:?}", settings.name.as_str());
-        bound.map_err(|error| BindError { address: settings.address, what: what(), error })
+        bound.map_err(|error| BindError { address: settings.address, what: describe(settings), error })
     }
 
-    fn try_bind(settings: &checked::Listener, address: SocketAddr, shared: bool) -> io::Result<Self> {
+    fn try_bind(settings: &checked::Listener, address: SocketAddr, shared: bool) -> io::Result<Opened> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED))?;
@@ -165,25 +221,16 @@ impl Listener {
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         let address = bound_address(&socket)?;
-        let socket = ListeningSocket::new(socket)?;
         debug!(listener = %settings.name, %address, shared, "bound");
-        Ok(Self {
-            name: settings.name.clone(),
-            configured: settings.address,
-            address,
-            settings: ArcSwap::from_pointee(settings.clone()),
-            socket,
-            closed: CancellationToken::new(),
-            passed: false,
-        })
+        Ok(Opened { settings: settings.clone(), address, socket, passed: false })
     }
 
-    /// The listeners of sockets that systemd has opened, each with the name of a listener of the configuration.
+    /// The sockets that systemd has opened, each with the name of a listener of the configuration.
     ///
     /// # Errors
     /// If there is no such listener, or it has another address: a client would be served under the wrong rules, or not at all.
-    pub fn adopt(passed: Vec<(String, Socket)>, wanted: &[checked::Listener]) -> Result<Vec<Arc<Self>>, BindError> {
-        let mut adopted: Vec<Arc<Self>> = Vec::new();
+    pub fn adopt(passed: Vec<(String, Socket)>, wanted: &[checked::Listener]) -> Result<Vec<Opened>, BindError> {
+        let mut adopted: Vec<Opened> = Vec::new();
         for (name, socket) in passed {
             let local = socket.local_addr().ok().and_then(|address| address.as_socket());
             let address = local.unwrap_or_else(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
@@ -201,47 +248,38 @@ impl Listener {
                         settings.address
                     )));
                 }
-                if adopted.iter().any(|other| other.name == settings.name) {
+                if adopted.iter().any(|other| other.settings.name == settings.name) {
                     return Err(io::Error::other("another socket has this name: one ListenStream= for each"));
                 }
-                Self::from_passed(settings, socket, address)
+                sys::socket::prepare(&socket)?;
+                socket.set_nonblocking(true)?;
+                // systemd's default may be shorter.
+                socket.listen(BACKLOG)?;
+                Ok(Opened { settings: settings.clone(), address, socket, passed: true })
             })();
             let what = || format!("socket {name:?} of systemd");
-            adopted.push(Arc::new(listener.map_err(|error| BindError { address, what: what(), error })?));
+            adopted.push(listener.map_err(|error| BindError { address, what: what(), error })?);
         }
         Ok(adopted)
     }
 
-    fn from_passed(settings: &checked::Listener, socket: Socket, address: SocketAddr) -> io::Result<Self> {
-        sys::socket::prepare(&socket)?;
-        socket.set_nonblocking(true)?;
-        // systemd's default may be shorter.
-        socket.listen(BACKLOG)?;
-        Ok(Self {
-            name: settings.name.clone(),
-            configured: settings.address,
-            address,
-            settings: ArcSwap::from_pointee(settings.clone()),
-            socket: ListeningSocket::new(socket)?,
-            closed: CancellationToken::new(),
-            passed: true,
-        })
-    }
-
-    /// The listeners of sockets that another process of the gate has handed over: each with its name, its address in the
-    /// configuration of that one, and whether systemd has opened it. Those that `wanted` does not have are for
-    /// [`rebind`](Self::rebind), and are then to be dropped: the other process listens on them until it has ended its part.
+    /// The sockets that another process of the gate has handed over: each with its name, its address in the configuration of
+    /// that one, and whether systemd has opened it. Those that `wanted` does not have are for [`open`](Self::open), which closes
+    /// them: the other process listens on them until it has ended its part.
+    ///
+    /// # Errors
+    /// If one does not listen for TCP connections.
     pub fn take_over(
         handed: Vec<(String, SocketAddr, bool, Socket)>,
         wanted: &[checked::Listener],
-    ) -> Result<Vec<Arc<Self>>, BindError> {
+    ) -> Result<Vec<Opened>, BindError> {
         let take = |(name, configured, passed, socket): (String, SocketAddr, bool, Socket)| {
-            let listener = || {
+            let opened = || {
                 let name = Name::parse(&name).map_err(io::Error::other)?;
                 if !(socket.is_listener()? && socket.r#type()? == Type::STREAM) {
                     return Err(io::Error::other("it does not listen for TCP connections"));
                 }
-                let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+                let address = bound_address(&socket)?;
                 let of_configuration = wanted.iter().find(|one| one.name == name && one.address == configured);
                 let settings = of_configuration.cloned().unwrap_or_else(|| checked::Listener {
                     name: name.clone(),
@@ -251,18 +289,10 @@ impl Listener {
                     deny_sources: Vec::new(),
                 });
                 socket.set_nonblocking(true)?;
-                Ok(Self {
-                    name,
-                    configured,
-                    address,
-                    settings: ArcSwap::from_pointee(settings),
-                    socket: ListeningSocket::new(socket)?,
-                    closed: CancellationToken::new(),
-                    passed,
-                })
+                Ok(Opened { settings, address, socket, passed })
             };
             let what = || format!("socket {name:?} of the running gate");
-            listener().map(Arc::new).map_err(|error| BindError { address: configured, what: what(), error })
+            opened().map_err(|error| BindError { address: configured, what: what(), error })
         };
         handed.into_iter().map(take).collect()
     }
@@ -331,10 +361,6 @@ impl Listener {
         self.closed.cancel();
     }
 
-    fn has_port(&self, port: u16) -> bool {
-        self.address.port() == port
-    }
-
     /// Waits for the next connection. `None` once the listener is closed. Cancel-safe.
     ///
     /// Failures are passed to `failed` and never end the loop, or a gate that once ran out of descriptors would stay closed.
@@ -362,6 +388,11 @@ impl Listener {
 /// The address that a socket is bound to.
 fn bound_address(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// A listener in an error.
+fn describe(settings: &checked::Listener) -> String {
+    format!("listener {:?}", settings.name.as_str())
 }
 
 /// Whether the error means that the kernel has no IPv6 (`ipv6.disable=1`, or not built in).

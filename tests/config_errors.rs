@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use doorward::config::checked::{
     Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, KernelTls,
-    Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, Selector, SendProxyProtocol, Terminate,
-    Timeouts,
+    Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol,
+    Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
@@ -162,6 +162,7 @@ fn minimal_configuration_has_the_defaults() {
     assert_eq!(config.log, Log { output: LogOutput::Stdout, format: LogFormat::Text, sampling: true });
     assert_eq!(config.metrics.address, Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)));
     assert_eq!(config.control.socket, ControlSocket::Off);
+    assert_eq!(config.sandbox, SandboxMode::Auto);
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
     let listener = &config.listeners[0];
@@ -188,6 +189,7 @@ fn every_value_is_read_as_written() {
     let output = LogOutput::File(home.folder.path().join("doorward.log"));
     assert_eq!(config.log, Log { output, format: LogFormat::Json, sampling: false });
     assert_eq!(config.metrics.address, Some("127.0.0.1:9181".parse().expect("an address")));
+    assert_eq!(config.sandbox, SandboxMode::Require);
     assert_eq!(config.control.socket, ControlSocket::At(home.folder.path().join("run/control.sock")));
     let listener = &config.listeners[0];
     assert_eq!(listener.name.as_str(), "public");

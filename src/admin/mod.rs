@@ -57,17 +57,17 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
-    /// Binds `address`, for at most `connections` at once. They wait in the kernel's queue until [`Admin::start`].
-    pub(crate) fn bind(address: SocketAddr, gate: Monitored, connections: usize) -> io::Result<Self> {
+    /// Binds `address`. Connections wait in the kernel's queue until [`Admin::start`].
+    pub(crate) fn open(address: SocketAddr) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        Self::on(socket, gate, connections)
+        Ok(socket)
     }
 
-    /// The same with a socket that listens already.
-    pub(crate) fn on(socket: Socket, gate: Monitored, connections: usize) -> io::Result<Self> {
+    /// Starts the thread of a socket that listens, for at most `connections` at once.
+    pub(crate) fn new(socket: Socket, gate: Monitored, connections: usize) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let duplicate = socket.try_clone()?.into();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;

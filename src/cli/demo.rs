@@ -33,7 +33,7 @@ use crate::config::checked::ControlSocket;
 use crate::handshake::suites::PROVIDER;
 use crate::model::names::{Name, ServerName};
 use crate::model::text::counted;
-use crate::server::Server;
+use crate::server::{Inherited, Opened, Server};
 use crate::telemetry::log::Log;
 
 const DOMAIN: &str = "home.example";
@@ -81,7 +81,9 @@ async fn show() -> Result<()> {
     config.control.socket = ControlSocket::Off;
     let log_lines = LogLines::default();
     let log = Arc::new(Log::new(config.log.format, Prefixed(log_lines.clone()))?);
-    let server = Server::bind(config, Arc::clone(&log))?;
+    let opened = Opened::new(&config, Inherited::default())?;
+    // It makes devices and files while it runs.
+    let server = Server::new(config, Arc::clone(&log), opened, Arc::default())?;
     let gate = *server.addresses().first().ok_or("no listener")?;
     let metrics_address = server.metrics_address().ok_or("no metrics listener")?;
     let metrics = server.metrics();

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use super::{ConfigArg, exit, failed};
 use crate::config::in_use::InUse;
 use crate::handover::{HandOver, Launcher, launcher};
 use crate::model::text::counted;
+use crate::sandbox::Sandbox;
 use crate::server::service_manager::{Message, tell};
-use crate::server::{Inherited, Requests, Server, StartError, Stopped};
+use crate::server::{Inherited, Opened, Requests, Server, StartError, Stopped};
 use crate::sys::activation;
-use crate::telemetry::log::Log;
+use crate::telemetry::log::{self, Log};
 
 /// The options of `doorward run`.
 #[derive(Args, Debug)]
@@ -42,7 +44,8 @@ pub(super) fn launch(LauncherArgs { command }: &LauncherArgs) -> ExitCode {
 }
 
 pub(super) fn run(args: &RunArgs) -> ExitCode {
-    // Before there are threads, and before anything is read: the launcher is to have nothing of the gate.
+    // Before there are threads, and before anything is read: the launcher is to have nothing of the gate. And before the sandbox,
+    // which the launcher would pass on to the process that replaces this one.
     let (passed, hand_over) = match activation::take().and_then(|passed| Ok((passed, HandOver::of_this_process()?))) {
         Ok(given) => given,
         Err(error) => return failed(exit::START, &error),
@@ -54,19 +57,34 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    let log = match Log::open(&config.log) {
+    let taken = match hand_over.map(HandOver::take).transpose() {
+        Ok(taken) => taken,
+        Err(error) => return failed(exit::START, &StartError::HandOver(error)),
+    };
+    let output = match log::Opened::new(&config.log) {
+        Ok(output) => output,
+        Err(error) => return failed(exit::START, &error),
+    };
+    let opened = match Opened::new(&config, Inherited { passed, taken, launcher }) {
+        Ok(opened) => opened,
+        Err(error) => return failed(exit::START, &error),
+    };
+    // Asked for before the files that say how many processors a container may use are out of reach.
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    // While this is the only thread: those that are started later inherit what is given up.
+    let sandbox = match Sandbox::enter(&config, opened.former_control()) {
+        Ok(sandbox) => Arc::new(sandbox),
+        Err(error) => return failed(exit::START, &StartError::Sandbox(error)),
+    };
+    let log = match Log::of(output) {
         Ok(log) => Arc::new(log),
         Err(error) => return failed(exit::START, &error),
     };
-    let started = runtime().map_err(StartError::Io).and_then(|runtime| {
+    let started = workers_runtime(workers).map_err(StartError::Io).and_then(|runtime| {
         runtime.block_on(async {
             let stop = CancellationToken::new();
             let now = CancellationToken::new();
-            let taken = match hand_over {
-                Some(hand_over) => Some(hand_over.take().await.map_err(StartError::HandOver)?),
-                None => None,
-            };
-            let mut server = Server::bind_with(config, Arc::clone(&log), Inherited { passed, taken, launcher })?;
+            let mut server = Server::new(config, Arc::clone(&log), opened, sandbox)?;
             // The server has marked the configuration itself by now.
             drop(starting);
             for warning in server.warnings() {
@@ -99,6 +117,10 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
         }
         Err(error) => failed(exit::START, &error),
     }
+}
+
+fn workers_runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
 }
 
 pub(super) fn runtime() -> io::Result<tokio::runtime::Runtime> {

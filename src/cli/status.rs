@@ -47,6 +47,15 @@ fn text(status: &Status) -> String {
     fact("version", &status.version);
     fact("process", &status.pid.to_string());
     fact("configuration", &format!("{}, loaded at {}", status.config, status.config_since));
+    if let Some(sandbox) = &status.sandbox {
+        fact("sandbox", &if sandbox.mode == "off" { "off".to_owned() } else { sandbox.in_force.join(", ") });
+        if !sandbox.capabilities.is_empty() {
+            fact("keeps", &format!("{}, to use files of another user", sandbox.capabilities.join(", ")));
+        }
+        for missing in &sandbox.missing {
+            fact("not in force", missing);
+        }
+    }
     for listener in &status.listeners {
         fact("listens on", &format!("{} ({})", listener.address, listener.name));
     }
@@ -101,7 +110,7 @@ fn text(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Expiring, RouteStatus};
+    use crate::control::{Expiring, RouteStatus, SandboxStatus};
 
     fn expiring(days_left: i64) -> Expiring {
         let [kind, what, name] = ["device", "the certificate of the device", "alice-phone"].map(str::to_owned);
@@ -126,6 +135,7 @@ mod tests {
             config_since: String::new(),
             config_errors: Vec::new(),
             log_error: None,
+            sandbox: None,
             listeners: Vec::new(),
             metrics: Some("127.0.0.1:9180".to_owned()),
             routes: vec![route(&["nas.home.example"], 1), route(&["a.home.example", "b.home.example"], 0)],
@@ -158,6 +168,25 @@ mod tests {
             shown.contains("minute.\n\nThe log has not been written since 2026-11-24T00:00:00Z:\nthe disk"),
             "{shown}"
         );
+        let mut sandbox = SandboxStatus {
+            mode: "auto".to_owned(),
+            in_force: vec!["capabilities".to_owned(), "files".to_owned()],
+            capabilities: vec!["CAP_DAC_READ_SEARCH".to_owned()],
+            landlock: 1,
+            missing: vec!["TCP ports are not restricted: that takes Linux 6.7".to_owned()],
+        };
+        status.sandbox = Some(Box::new(sandbox.clone()));
+        let shown = text(&status);
+        for line in [
+            "  sandbox        capabilities, files\n",
+            "  keeps          CAP_DAC_READ_SEARCH, to use files of another user\n",
+            "  not in force   TCP ports are not restricted: that takes Linux 6.7\n",
+        ] {
+            assert!(shown.contains(line), "{line} in {shown}");
+        }
+        sandbox = SandboxStatus { mode: "off".to_owned(), in_force: Vec::new(), missing: Vec::new(), ..sandbox };
+        status.sandbox = Some(Box::new(SandboxStatus { capabilities: Vec::new(), ..sandbox }));
+        assert!(text(&status).contains("  sandbox        off\n"), "{}", text(&status));
         status.draining = true;
         assert!(text(&status).contains("Still open: 1 connection.\n"));
         status.sessions = 2;

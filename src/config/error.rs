@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+/// What to do about a file or a port that the sandbox of the running gate does not allow.
+pub(crate) const START_ANEW: &str =
+    "start the gate anew: doorward upgrade keeps its connections, systemctl restart doorward ends them";
+
 /// One mistake: where it is, what is wrong, and what to write or do instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}\n  wrong: {}\n  fix:   {}", self.place(), indented(message), indented(remedy))]

@@ -135,8 +135,7 @@ fn no_credential(name: &str, why: NotFound) -> Problem {
 }
 
 fn read_at(path: PathBuf, text: &Text, report: &mut Report) -> Option<NamedFile> {
-    report.look_at(&path);
-    let result = read_path(&path).map_err(|error| unreadable(&path, &error));
+    let result = report.look_at(&path).and_then(|()| read_path(&path).map_err(|error| unreadable(&path, &error)));
     report.taken(&text.place, result)
 }
 

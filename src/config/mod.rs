@@ -8,6 +8,7 @@
 //! | `credentials` | keys that a service manager hands over |
 //! | `check` | raw to checked, section by section, then the relations among sections |
 //! | `checked` | the types of a valid configuration |
+//! | `folders` | the folders that the path of a file leads through |
 //! | `lists` | revocation lists: those of the files, and newer ones that a running gate was handed |
 //! | `in_use` | whether a running gate uses a configuration |
 //! | `report`, `error` | where mistakes are, and all of them at once |
@@ -19,6 +20,7 @@ use std::fs::File;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::rc::Rc;
 
 use toml::de::DeTable;
 
@@ -29,6 +31,7 @@ mod error;
 pub mod expiries;
 pub mod file_states;
 mod files;
+pub(crate) mod folders;
 pub(crate) mod in_use;
 mod raw;
 mod reader;
@@ -41,9 +44,11 @@ mod syntax;
 mod values;
 
 use credentials::Credentials;
+pub(crate) use error::START_ANEW;
 pub use error::{ConfigError, ConfigErrors};
 use file_states::Seen;
 use raw::{Raw, RawControl};
+pub(crate) use report::MayRead;
 use report::{Place, Problem, Report};
 pub(crate) use suggest::nearest;
 
@@ -63,19 +68,29 @@ pub fn load(file: &Path) -> Result<checked::Config, ConfigErrors> {
 /// # Errors
 /// As [`load`].
 pub fn load_with(file: &Path, credentials: &Credentials) -> Result<checked::Config, ConfigErrors> {
-    load_and_see_with(file, credentials).0
+    load_and_see_with(file, credentials, &everything()).0
 }
 
 /// The same, and every file that was read, with what it looked like before: also if something is wrong, for it may be right in
 /// a moment.
 pub(crate) fn load_and_see(file: &Path) -> (Result<checked::Config, ConfigErrors>, Seen) {
-    load_and_see_with(file, &Credentials::of_service())
+    load_and_see_with(file, &Credentials::of_service(), &everything())
 }
 
-fn load_and_see_with(file: &Path, credentials: &Credentials) -> (Result<checked::Config, ConfigErrors>, Seen) {
+/// The same in a sandbox, which lets some files be read: every other one is reported as that.
+pub(crate) fn load_within(file: &Path, may_read: &MayRead) -> (Result<checked::Config, ConfigErrors>, Seen) {
+    load_and_see_with(file, &Credentials::of_service(), may_read)
+}
+
+fn load_and_see_with(
+    file: &Path,
+    credentials: &Credentials,
+    may_read: &MayRead,
+) -> (Result<checked::Config, ConfigErrors>, Seen) {
     let mut seen = Seen::default();
     seen.look_at(file);
-    let config = text_of(file).and_then(|text| parse_and_see(&text, file, credentials, &mut seen));
+    let text = if may_read(file) { text_of(file) } else { Err(unreadable(file, report::outside(file))) };
+    let config = text.and_then(|text| parse_and_see(&text, file, credentials, &mut seen, may_read));
     (config.map(|config| checked::Config { seen: seen.clone(), ..config }), seen)
 }
 
@@ -109,7 +124,7 @@ pub(crate) fn usable(list: &checked::RevocationList) -> Result<(), String> {
 /// # Errors
 /// If the file cannot be read, is not TOML, or has mistakes in this section.
 pub fn load_control(file: &Path) -> Result<checked::Control, ConfigErrors> {
-    read_document(&text_of(file)?, file, |document, report| {
+    read_document(&text_of(file)?, file, &everything(), |document, report| {
         let raw = RawControl::read_alone(document, report);
         let control = check::control::check(&raw, report);
         report.finish()?;
@@ -118,15 +133,16 @@ pub fn load_control(file: &Path) -> Result<checked::Control, ConfigErrors> {
 }
 
 fn text_of(file: &Path) -> Result<String, ConfigErrors> {
-    read(file).map_err(|problem| {
-        ConfigErrors::new(vec![ConfigError {
-            file: file.to_owned(),
-            line: None,
-            key: String::new(),
-            message: problem.message,
-            remedy: problem.remedy,
-        }])
-    })
+    read(file).map_err(|problem| unreadable(file, problem))
+}
+
+fn unreadable(file: &Path, Problem { message, remedy }: Problem) -> ConfigErrors {
+    ConfigErrors::new(vec![ConfigError { file: file.to_owned(), line: None, key: String::new(), message, remedy }])
+}
+
+/// No sandbox.
+fn everything() -> MayRead {
+    Rc::new(|_| true)
 }
 
 /// Checks `text` as if it stood in `file`: relative paths start at its folder. The files it names are read.
@@ -142,7 +158,7 @@ pub fn parse(text: &str, file: &Path) -> Result<checked::Config, ConfigErrors> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_with(text: &str, file: &Path, credentials: &Credentials) -> Result<checked::Config, ConfigErrors> {
-    parse_and_see(text, file, credentials, &mut Seen::default())
+    parse_and_see(text, file, credentials, &mut Seen::default(), &everything())
 }
 
 fn parse_and_see(
@@ -150,8 +166,9 @@ fn parse_and_see(
     file: &Path,
     credentials: &Credentials,
     seen: &mut Seen,
+    may_read: &MayRead,
 ) -> Result<checked::Config, ConfigErrors> {
-    read_document(text, file, |document, report| {
+    read_document(text, file, may_read, |document, report| {
         report.credentials = credentials.clone();
         let raw = Raw::read(document, report);
         let config = check::check(&raw, report);
@@ -163,11 +180,12 @@ fn parse_and_see(
 fn read_document<T>(
     text: &str,
     file: &Path,
+    may_read: &MayRead,
     understand: impl FnOnce(&DeTable<'_>, &mut Report) -> Result<T, ConfigErrors>,
 ) -> Result<T, ConfigErrors> {
     // An editor on Windows puts a byte order mark before the first line.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut report = Report::new(file, text);
+    let mut report = Report::within(Rc::clone(may_read), file, text);
     match DeTable::parse(text) {
         Ok(document) => understand(document.get_ref(), &mut report),
         Err(error) => {

@@ -27,6 +27,7 @@ pub(super) struct Raw {
     pub(super) metrics: RawMetrics,
     pub(super) control: Given<RawControl>,
     pub(super) log: RawLog,
+    pub(super) sandbox: RawSandbox,
 }
 
 /// `[[listener]]`
@@ -121,6 +122,12 @@ pub(super) struct RawLog {
     pub(super) sampling: Given<String>,
 }
 
+/// `[sandbox]`
+#[derive(Default)]
+pub(super) struct RawSandbox {
+    pub(super) mode: Given<String>,
+}
+
 impl Raw {
     /// Reads the whole document, noting every unknown key and every value of the wrong kind.
     pub(super) fn read(document: &DeTable<'_>, report: &mut Report) -> Self {
@@ -150,6 +157,7 @@ impl Raw {
             limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
             metrics: root.table("metrics", RawMetrics::read, report).into_value().unwrap_or_default(),
             log: root.table("log", RawLog::read, report).into_value().unwrap_or_default(),
+            sandbox: root.table("sandbox", RawSandbox::read, report).into_value().unwrap_or_default(),
         };
         root.close(report);
         raw
@@ -301,6 +309,14 @@ impl RawLog {
             format: table.text("format", "\"text\"", report),
             sampling: table.text("sampling", "\"on\"", report),
         };
+        table.close(report);
+        raw
+    }
+}
+
+impl RawSandbox {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self { mode: table.text("mode", "\"auto\"", report) };
         table.close(report);
         raw
     }

@@ -1,10 +1,11 @@
 //! Where values stand in the file, and the list that every mistake and every warning goes to.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::checked::Warning;
 use super::credentials::Credentials;
-use super::error::{ConfigError, ConfigErrors};
+use super::error::{ConfigError, ConfigErrors, START_ANEW};
 use super::file_states::Seen;
 use crate::model::names::printable;
 
@@ -108,20 +109,24 @@ pub(super) struct Report {
     seen: Seen,
     /// Where keys are that a service manager hands over.
     pub(super) credentials: Credentials,
+    may_read: MayRead,
 }
 
+/// Says of a file whether the sandbox of this process lets it be read.
+pub(crate) type MayRead = Rc<dyn Fn(&Path) -> bool>;
+
 impl Report {
-    /// For the configuration `file` that holds `text`.
+    /// For the configuration `file` that holds `text`, outside of any sandbox.
     pub(super) fn new(file: &Path, text: &str) -> Self {
+        Self::within(Rc::new(|_| true), file, text)
+    }
+
+    /// For the configuration `file` that holds `text`.
+    pub(super) fn within(may_read: MayRead, file: &Path, text: &str) -> Self {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self {
-            file: file.to_owned(),
-            line_starts,
-            errors: Vec::new(),
-            warnings: Vec::new(),
-            seen: Seen::default(),
-            credentials: Credentials::default(),
-        }
+        let (errors, warnings, seen) = (Vec::new(), Vec::new(), Seen::default());
+        let credentials = Credentials::default();
+        Self { file: file.to_owned(), line_starts, errors, warnings, seen, credentials, may_read }
     }
 
     /// The configuration file.
@@ -134,9 +139,10 @@ impl Report {
         self.line_starts.partition_point(|&start| start <= offset)
     }
 
-    /// Notes that a file is about to be read.
-    pub(super) fn look_at(&mut self, file: &Path) {
+    /// Notes that a file is about to be read. Says so where the sandbox would refuse it.
+    pub(super) fn look_at(&mut self, file: &Path) -> Result<(), Problem> {
         self.seen.look_at(file);
+        if (self.may_read)(file) { Ok(()) } else { Err(outside(file)) }
     }
 
     /// The files that were read so far.
@@ -194,6 +200,15 @@ impl Report {
             Err(ConfigErrors::new(errors))
         }
     }
+}
+
+/// Why the sandbox does not let a file be read.
+pub(super) fn outside(file: &Path) -> Problem {
+    let file = file.display();
+    Problem::new(
+        format!("the sandbox of the running gate does not allow it to read {file}, which was not named at its start"),
+        format!("{START_ANEW}; or put the file into a folder that was named then"),
+    )
 }
 
 #[cfg(test)]

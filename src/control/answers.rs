@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
     Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, REFUSALS_MAX, Refusal,
-    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, Session, Sessions, Status, Why,
+    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status, Why,
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
@@ -17,6 +18,7 @@ use crate::explain::recent::Wanted;
 use crate::gate::Gate;
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Current};
+use crate::sandbox::{Restrictions, Sandbox};
 use crate::sessions::registry;
 use crate::sessions::selector::SessionSelector;
 
@@ -29,12 +31,14 @@ pub(crate) struct StaticFacts {
     config: PathBuf,
     pub(crate) since: OffsetDateTime,
     metrics: Option<String>,
+    pub(crate) sandbox: Arc<Sandbox>,
 }
 
 impl StaticFacts {
     /// Of a gate that starts now with this configuration.
-    pub(crate) fn of(config: &Config, metrics: Option<SocketAddr>) -> Self {
+    pub(crate) fn of(config: &Config, metrics: Option<SocketAddr>, sandbox: Arc<Sandbox>) -> Self {
         Self {
+            sandbox,
             // Absolute: the client may have another working directory.
             config: std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()),
             since: OffsetDateTime::now_utc(),
@@ -142,6 +146,7 @@ pub(super) fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: O
         config_since: rfc3339(current.since),
         config_errors: limited(&current.errors),
         log_error: gate.log.error().map(|error| LogError { since: rfc3339(error.since), error: error.what }),
+        sandbox: sandbox(facts.sandbox.in_force()),
         listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),
         routes: routes.collect(),
@@ -152,6 +157,19 @@ pub(super) fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: O
         earlier: Vec::new(),
         upgrade_error: None,
     }
+}
+
+fn sandbox(Restrictions { mode, parts, capabilities, landlock, lacks }: &Restrictions) -> Option<Box<SandboxStatus>> {
+    let owned = |words: &[&'static str]| words.iter().map(|word| (*word).to_owned()).collect();
+    mode.map(|mode| {
+        Box::new(SandboxStatus {
+            mode: mode.to_owned(),
+            in_force: owned(parts),
+            capabilities: owned(capabilities),
+            landlock: *landlock,
+            missing: lacks.clone(),
+        })
+    })
 }
 
 fn listening(reload::Listening { name, address }: &reload::Listening) -> Listening {

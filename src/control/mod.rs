@@ -13,9 +13,9 @@ pub(crate) mod upgrades;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::answers::{StaticFacts, rfc3339};
 #[doc(hidden)]
 pub use self::server::fuzz_read;
-pub(crate) use self::answers::{StaticFacts, rfc3339};
 pub(crate) use self::server::{Context, Control};
 pub use self::socket::BindError;
 pub(crate) use self::socket::Permitted;
@@ -261,6 +261,9 @@ pub struct Status {
     /// Why its log cannot be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_error: Option<LogError>,
+    /// The rights that it has given up; `None` from a gate of an older release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Box<SandboxStatus>>,
     /// Its listeners.
     pub listeners: Vec<Listening>,
     /// The address of its metrics.
@@ -320,6 +323,21 @@ pub struct RouteStatus {
     pub backends: Vec<String>,
     /// Open sessions.
     pub sessions: usize,
+}
+
+/// The rights that a gate has given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxStatus {
+    /// The value of `sandbox.mode`.
+    pub mode: String,
+    /// The parts that are in force.
+    pub in_force: Vec<String>,
+    /// Capabilities that the gate cannot do without.
+    pub capabilities: Vec<String>,
+    /// The version of the kernel's Landlock interface; 0 for none.
+    pub landlock: u32,
+    /// What is not in force, and why.
+    pub missing: Vec<String>,
 }
 
 /// Why the log cannot be written.

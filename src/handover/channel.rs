@@ -4,6 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -71,14 +72,37 @@ impl Channel {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 received => received?,
             };
-            if bytes.is_empty() {
-                return Ok(None);
-            }
-            let message =
-                serde_json::from_slice(&bytes).map_err(|_| io::Error::other("the message is not understood"))?;
-            return Ok(Some((message, descriptor)));
+            return understood(&bytes, descriptor);
         }
     }
+}
+
+/// The next message of an end that has no runtime, as [`Channel::receive`] returns it. Blocks until there is one.
+pub(super) fn wait_for<T: DeserializeOwned>(end: BorrowedFd<'_>) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+    loop {
+        match poll(&mut [PollFd::from_borrowed_fd(end, PollFlags::IN)], None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        match receive(end) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            received => {
+                let (bytes, descriptor) = received?;
+                return understood(&bytes, descriptor);
+            }
+        }
+    }
+}
+
+fn understood<T: DeserializeOwned>(
+    bytes: &[u8],
+    descriptor: Option<OwnedFd>,
+) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(bytes).map_err(|_| io::Error::other("the message is not understood"))?;
+    Ok(Some((message, descriptor)))
 }
 
 impl AsFd for Channel {
@@ -127,7 +151,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
-    use super::{Channel, is_end, pair};
+    use super::{Channel, is_end, pair, wait_for};
     use std::os::fd::AsFd;
 
     #[tokio::test]
@@ -149,5 +173,26 @@ mod tests {
         assert!(text == "without" && descriptor.is_none());
         drop(one);
         assert!(other.receive::<String>().await.expect("the end").is_none());
+    }
+
+    #[test]
+    fn message_is_waited_for_without_a_runtime() {
+        let (one, other) = pair().expect("a pair");
+        let (mut near, far) = UnixStream::pair().expect("a pair");
+        let sender = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+            runtime.block_on(async {
+                let one = Channel::new(one).expect("a channel");
+                one.send(&"with", Some(far.as_fd())).await.expect("sent");
+            });
+        });
+        let (text, descriptor): (String, _) = wait_for(other.as_fd()).expect("received").expect("a message");
+        assert_eq!(text, "with");
+        UnixStream::from(descriptor.expect("a descriptor")).write_all(b"through").expect("written");
+        sender.join().expect("no panic");
+        let mut through = String::new();
+        near.read_to_string(&mut through).expect("read");
+        assert_eq!(through, "through");
+        assert!(wait_for::<String>(other.as_fd()).expect("the end").is_none());
     }
 }

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use socket2::Socket;
 
-use super::channel::{Channel, is_end};
+use super::channel::{Channel, is_end, wait_for};
 use super::messages::{ToPredecessor, ToSuccessor};
 
 /// Set for a process that is started to replace a gate: its stdin is the channel to that one.
@@ -21,11 +21,17 @@ pub struct HandOver(OwnedFd);
 /// The sockets of the gate that this process replaces.
 #[derive(Debug)]
 pub struct Taken {
-    pub(crate) channel: Channel,
+    pub(crate) predecessor: Predecessor,
     pub(crate) listeners: Vec<TakenListener>,
     /// The socket of the metrics, with its address in the configuration.
     pub(crate) metrics: Option<(SocketAddr, Socket)>,
     pub(crate) control: Option<(PathBuf, Socket)>,
+}
+
+/// The gate that this process replaces.
+#[derive(Debug)]
+pub(crate) struct Predecessor {
+    end: OwnedFd,
     stderr: Option<OwnedFd>,
 }
 
@@ -56,15 +62,16 @@ impl HandOver {
         Ok(Some(Self(end)))
     }
 
-    /// Takes the sockets. Must be called within a tokio runtime.
+    /// Takes the sockets. Starts no thread: this process is to enter its sandbox afterwards. Blocks until it has them all; the
+    /// running gate ends a process for which that takes too long.
     ///
     /// # Errors
     /// If the gate does not send them.
-    pub async fn take(self) -> io::Result<Taken> {
-        let channel = Channel::new(self.0)?;
-        let mut taken = Taken { channel, listeners: Vec::new(), metrics: None, control: None, stderr: None };
+    pub fn take(self) -> io::Result<Taken> {
+        let predecessor = Predecessor { end: self.0, stderr: None };
+        let mut taken = Taken { predecessor, listeners: Vec::new(), metrics: None, control: None };
         loop {
-            match taken.channel.receive::<ToSuccessor>().await? {
+            match wait_for::<ToSuccessor>(taken.predecessor.end.as_fd())? {
                 Some((ToSuccessor::Listener { name, address, passed }, Some(socket))) => {
                     taken.listeners.push(TakenListener { name, address, passed, socket: socket.into() });
                 }
@@ -72,7 +79,7 @@ impl HandOver {
                     taken.metrics = Some((address, socket.into()));
                 }
                 Some((ToSuccessor::Control { path }, Some(socket))) => taken.control = Some((path, socket.into())),
-                Some((ToSuccessor::Stderr, stderr)) => taken.stderr = stderr,
+                Some((ToSuccessor::Stderr, stderr)) => taken.predecessor.stderr = stderr,
                 Some((ToSuccessor::Offered, _)) => return Ok(taken),
                 Some(_) => return Err(io::Error::other("the running gate sends another message than expected")),
                 None => return Err(io::Error::other("the running gate has ended the upgrade")),
@@ -81,14 +88,16 @@ impl HandOver {
     }
 }
 
-impl Taken {
-    /// Tells the running gate that everything is built. From now on errors go where that one writes its own: the process that
-    /// has read those before ends with the hand-over.
-    pub(crate) async fn ready(&mut self) -> io::Result<()> {
-        if let Some(stderr) = self.stderr.take() {
+impl Predecessor {
+    /// Tells the running gate that everything is built, and returns the channel to it. From now on errors go where that one
+    /// writes its own: the process that has read those before ends with the hand-over. Must be called within a tokio runtime.
+    pub(crate) async fn ready(self) -> io::Result<Channel> {
+        if let Some(stderr) = self.stderr {
             rustix::stdio::dup2_stderr(stderr)?;
         }
+        let channel = Channel::new(self.end)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        self.channel.send(&ToPredecessor::Ready { version }, None).await
+        channel.send(&ToPredecessor::Ready { version }, None).await?;
+        Ok(channel)
     }
 }

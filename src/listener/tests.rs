@@ -24,11 +24,13 @@ async fn passed_socket_stays_open_for_the_next_start() {
     let wanted = [settings("public", &address.to_string())];
     let passed = |name: &str| vec![(name.to_owned(), Socket::from(socket.try_clone().expect("a copy")))];
     let adopted = Listener::adopt(passed("public"), &wanted).expect("adopted");
-    let listeners = Listener::rebind(&adopted, &wanted).expect("nothing to bind");
-    assert!(listeners.len() == 1 && listeners.iter().zip(&adopted).all(|(one, other)| Arc::ptr_eq(one, other)));
+    let opened = Listener::open(adopted, &wanted).expect("nothing to bind");
+    assert!(opened.len() == 1 && opened.iter().all(|opened| opened.passed), "nothing is bound");
+    let listeners: Vec<Listener> =
+        opened.into_iter().map(|opened| Listener::start(opened).expect("a listener")).collect();
     assert_accepts(listeners.first().expect("one"), address).await;
-    listeners.iter().for_each(|listener| listener.close());
-    drop((listeners, adopted));
+    listeners.iter().for_each(Listener::close);
+    drop(listeners);
     let client = TcpStream::connect(address).await.expect("it waits for the next start");
     kept.set_nonblocking(false).expect("set");
     let (_, peer) = kept.accept().expect("the same connection");

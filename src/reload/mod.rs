@@ -9,6 +9,7 @@
 //! added to the configuration in force. Lists from the control socket (`lists.rs`) have their own thread, which reads no
 //! files.
 
+mod built;
 mod outcome;
 pub mod policy_report;
 mod reloader;

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +12,7 @@ use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::built::Built;
 use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, older_list_warning};
 use super::policy_report::{self, State};
 use super::startup::StartupSettings;
@@ -21,9 +21,10 @@ use crate::config::checked::{Config, NewerList};
 use crate::config::file_states::Seen;
 use crate::config::in_use::InUse;
 use crate::config::revocation_lists::{Salvaged, Tightening};
-use crate::config::{self, ConfigError, ConfigErrors};
+use crate::config::{self, ConfigError};
 use crate::gate::Gate;
 use crate::listener::Listener;
+use crate::sandbox::Sandbox;
 use crate::sessions::review::Reviewed;
 use crate::snapshot::Snapshot;
 use crate::sys::splice;
@@ -77,17 +78,24 @@ pub(super) struct Inner {
     in_use: Mutex<InUse>,
     /// Another process has the listeners: see [`Reloader::retire`].
     pub(super) retired: AtomicBool,
+    /// What this process may still read, bind and connect to.
+    sandbox: Arc<Sandbox>,
 }
 
 impl Reloader {
     /// Starts the threads. New listeners will run in the runtime of the caller.
-    pub(crate) fn new(gate: Arc<Gate>, config: Config, listeners: Vec<Arc<Listener>>) -> io::Result<Self> {
+    pub(crate) fn new(
+        gate: Arc<Gate>,
+        config: Config,
+        listeners: Vec<Arc<Listener>>,
+        sandbox: Arc<Sandbox>,
+    ) -> io::Result<Self> {
         let startup = StartupSettings::of(&config);
         let in_use = Mutex::new(InUse::mark(&config.file));
         let current = channel::Sender::new(Current::new(config, listeners));
         let (files, lists) = (Worker::start("reload")?, Worker::start("revocation")?);
         let (received, runtime, retired) = (Mutex::default(), Handle::current(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Inner { gate, startup, current, received, files, lists, runtime, in_use, retired })))
+        Ok(Self(Arc::new(Inner { gate, startup, current, received, files, lists, runtime, in_use, retired, sandbox })))
     }
 
     /// Stops accepting connections, for another process that has the listeners. From now on reloads concern open sessions only,
@@ -147,7 +155,7 @@ impl Inner {
         let (before, mut seen) = (self.current.borrow().seen.again(), Seen::default());
         debug!(file = %old.file.display(), "reload: reads the configuration");
         let binds = !self.retired.load(Ordering::SeqCst);
-        match caught(|| Built::of(&old.file, binds.then_some(&bound), &mut seen)) {
+        match caught(|| Built::of(&old.file, binds.then_some(&*bound), &mut seen, &self.sandbox)) {
             Ok(built) => self.apply(built, &bound, requested).map_err(|errors| self.refuse(errors, None, requested)),
             // The files before are watched as well: the error may have kept some from being read.
             Err(errors) => Err(self.refuse(errors, Some(seen.and(&before)), requested)),
@@ -330,29 +338,6 @@ fn in_force_but<T: Default>(warnings: &mut Vec<String>, but: &str, step: impl Fn
     })
 }
 
-/// What replaces the configuration in force.
-struct Built {
-    config: Config,
-    listeners: Vec<Arc<Listener>>,
-}
-
-impl Built {
-    /// Reads the configuration and binds its listeners, as at the start. The `bound` ones that it still has stay; without them,
-    /// none is bound. `seen` is set to the files that were read, even if that fails.
-    fn of(file: &Path, bound: Option<&Vec<Arc<Listener>>>, seen: &mut Seen) -> Result<Self, Vec<String>> {
-        let lines = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let (config, read) = config::load_and_see(file);
-        *seen = read;
-        let config = config.map_err(lines)?;
-        // Last: this is visible from outside.
-        let listeners = match bound {
-            None => Vec::new(),
-            Some(bound) => Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?,
-        };
-        Ok(Self { config, listeners })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,7 +394,7 @@ mod tests {
             let deny = DenyList { serials: [Serial::from_be_bytes(&[serial])].into(), ..DenyList::default() };
             Tightening { deny, ..Tightening::default() }
         };
-        let inner = Arc::clone(&Reloader::new(gate, config, Vec::new()).expect("threads").0);
+        let inner = Arc::clone(&Reloader::new(gate, config, Vec::new(), Arc::default()).expect("threads").0);
         let received = inner.received.lock().expect("the lists");
         let before = Arc::clone(&inner.current.borrow().config);
         let holders = Arc::strong_count(&before);

@@ -128,7 +128,7 @@ mod tests {
             Arc::new(Metrics::new(&config).expect("metrics")),
             Arc::new(Log::new(LogFormat::Json, io::sink()).expect("a log")),
         ));
-        let inner = Arc::clone(&Reloader::new(gate, config, Vec::new()).expect("threads").0);
+        let inner = Arc::clone(&Reloader::new(gate, config, Vec::new(), Arc::default()).expect("threads").0);
 
         let list = |number: u64, point: Option<&str>| {
             let now = OffsetDateTime::now_utc();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::config::checked::{Config, Control, KernelTls, Log};
+use crate::config::checked::{Config, Control, KernelTls, Log, SandboxMode};
 
 /// The settings that only a start puts into effect, as they were at the start.
 #[derive(Debug)]
@@ -11,6 +11,7 @@ pub(super) struct StartupSettings {
     metrics: Option<SocketAddr>,
     control: Control,
     log: Log,
+    sandbox: SandboxMode,
 }
 
 impl StartupSettings {
@@ -20,6 +21,7 @@ impl StartupSettings {
             metrics: config.metrics.address,
             control: config.control.clone(),
             log: config.log.clone(),
+            sandbox: config.sandbox,
         }
     }
 
@@ -35,6 +37,7 @@ impl StartupSettings {
         compare(self.metrics == new.metrics.address, "metrics.address");
         compare(self.control == new.control, "control.socket");
         compare(self.log == new.log, "[log]");
+        compare(self.sandbox == new.sandbox, "[sandbox]");
         changed
     }
 }

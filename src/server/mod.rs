@@ -2,6 +2,7 @@
 //!
 //! | file | does |
 //! |---|---|
+//! | `opened` | what is opened before there are threads, and before the sandbox |
 //! | `accept` | accepts connections |
 //! | `running` | from the start to the drain |
 //! | `upgrade` | replaces this process by a new one |
@@ -12,6 +13,7 @@
 
 mod accept;
 mod manager_socket;
+mod opened;
 mod retired;
 mod running;
 mod second_run;
@@ -25,25 +27,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::BuildError;
-use socket2::Socket;
 use tokio::sync::mpsc;
-use tracing::debug;
 
+use self::opened::METRICS;
+pub use self::opened::{Inherited, Opened};
 use crate::admin::{Admin, Monitored};
 use crate::admission::Admission;
-use crate::admission::descriptors::{Budget, Descriptors, TooFew};
+use crate::admission::descriptors::{Budget, TooFew};
 use crate::backends::resolver::Resolver;
-use crate::config::checked::{Config, ControlSocket, KernelTls};
+use crate::config::checked::Config;
 use crate::control::earlier::EarlierProcesses;
 use crate::control::upgrades::{UpgradeRequest, Upgrades};
-use crate::control::{self, Context, Control, Permitted, StaticFacts};
+use crate::control::{self, Context, Control, StaticFacts};
 use crate::gate::Gate;
-use crate::handover::{Launcher, Taken, TakenListener, Unavailable};
+use crate::handover::{Channel, Launcher, Predecessor, Unavailable};
 use crate::listener::{BindError, Listener};
-use crate::relay::Support;
 use crate::reload::{Reloader, TaskThread, Trigger};
+use crate::sandbox::{Incomplete, Sandbox};
 use crate::snapshot::{InvalidRoute, Snapshot};
-use crate::sys::{ktls, splice};
+use crate::sys::splice;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 
@@ -54,7 +56,9 @@ pub struct Server {
     upgrades: mpsc::Receiver<UpgradeRequest>,
     launcher: Result<Launcher, Unavailable>,
     /// The gate that this process replaces.
-    taken: Option<Taken>,
+    predecessor: Option<Predecessor>,
+    /// The channel to it, once it has handed everything over.
+    channel: Option<Channel>,
     admin: Option<Admin>,
     /// Its address in the configuration.
     admin_configured: Option<SocketAddr>,
@@ -68,23 +72,6 @@ pub struct Server {
     /// How many clients may be connected at once, including those about to be refused.
     clients: usize,
     warning: Option<String>,
-}
-
-/// What a process is given at its start besides the configuration.
-#[derive(Debug)]
-pub struct Inherited {
-    /// Sockets that systemd has opened, each with its name.
-    pub passed: Vec<(String, Socket)>,
-    /// The sockets of the gate that this process replaces.
-    pub taken: Option<Taken>,
-    /// What starts the process that will replace this one.
-    pub launcher: Result<Launcher, Unavailable>,
-}
-
-impl Default for Inherited {
-    fn default() -> Self {
-        Self { passed: Vec::new(), taken: None, launcher: Err(Unavailable::default()) }
-    }
 }
 
 /// Why a gate cannot start.
@@ -134,6 +121,9 @@ pub enum StartError {
     /// The gate that this process was to replace has not handed over.
     #[error("the running gate was not replaced: {0}")]
     HandOver(io::Error),
+    /// `[sandbox] mode = "require"`, and not all of it is in force.
+    #[error(transparent)]
+    Sandbox(Incomplete),
     /// The runtime or the log cannot be set up.
     #[error(transparent)]
     Io(io::Error),
@@ -147,105 +137,36 @@ pub struct Stopped {
 }
 
 impl Server {
-    /// Builds everything and binds every address.
+    /// Builds everything, on what was opened, for a process with these rights.
     ///
     /// # Errors
     /// If any of it fails; then nothing stays bound.
-    pub fn bind(config: Config, log: Arc<Log>) -> Result<Self, StartError> {
-        Self::bind_with(config, log, Inherited::default())
-    }
-
-    /// The same with sockets that listen already, and with what can start another process of this program.
-    ///
-    /// # Errors
-    /// If any of it fails; then nothing stays bound.
-    pub fn bind_with(config: Config, log: Arc<Log>, inherited: Inherited) -> Result<Self, StartError> {
-        let (file, control) = (config.file.clone(), config.control.socket.clone());
-        let takes_over = inherited.taken.is_some();
-        Self::try_bind(config, log, inherited).map_err(|error| {
-            // An address in use is explained by another process of the same configuration.
-            if takes_over { error } else { second_run::explained(error, &file, &control) }
-        })
-    }
-
-    fn try_bind(config: Config, log: Arc<Log>, inherited: Inherited) -> Result<Self, StartError> {
-        let Inherited { passed, mut taken, launcher } = inherited;
-        service_manager::connect();
-        let kernel = match config.kernel_tls {
-            KernelTls::Off => Support::none(),
-            KernelTls::Auto | KernelTls::Require => {
-                let probe = ktls::probe();
-                debug!(suites = ?probe.suites, changes_keys = probe.changes_keys, "probed kernel TLS");
-                Support::found(probe)
-            }
-        };
-        if config.kernel_tls == KernelTls::Require && !kernel.missing().is_empty() {
-            return Err(StartError::KernelTls(kernel.missing().to_vec()));
-        }
+    pub fn new(config: Config, log: Arc<Log>, opened: Opened, sandbox: Arc<Sandbox>) -> Result<Self, StartError> {
+        let Opened { kernel, descriptors, budget, listeners, metrics: admin, .. } = opened;
+        let Opened { control, former_control, control_error, predecessor, launcher, .. } = opened;
         let snapshot = Snapshot::build(&config).map_err(StartError::Route)?;
-        let descriptors = Descriptors::raise();
         let warning = descriptors.warning(&config);
-        let budget = descriptors.budget(&config).map_err(StartError::Descriptors)?;
         let Budget { clients, pipes, metrics: admin_connections, look_ups, .. } = budget;
         splice::allow_pipes(pipes);
         let metrics = Arc::new(Metrics::new(&config).map_err(StartError::Metrics)?);
-        let mut bound = Listener::adopt(passed, &config.listeners).map_err(StartError::Bind)?;
-        if let Some(taken) = &mut taken {
-            let sockets = std::mem::take(&mut taken.listeners).into_iter();
-            let sockets =
-                sockets.map(|TakenListener { name, address, passed, socket }| (name, address, passed, socket));
-            bound.extend(Listener::take_over(sockets.collect(), &config.listeners).map_err(StartError::Bind)?);
-        }
-        let listeners = Listener::rebind(&bound, &config.listeners).map_err(StartError::Bind)?;
-        drop(bound);
+        let listeners = listeners.into_iter().map(|opened| Listener::start(opened).map(Arc::new));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>().map_err(StartError::Bind)?;
         metrics.descriptors(descriptors.limit());
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
         let gate = Arc::new(gate);
         let admin_configured = config.metrics.address;
-        let admin = match admin_configured {
+        let admin = match admin {
             None => None,
-            Some(address) => {
-                let socket = taken.as_mut().and_then(|taken| taken.metrics.take_if(|(same, _)| *same == address));
-                let admin = match socket {
-                    Some((_, socket)) => Admin::on(socket, monitored(&gate), admin_connections),
-                    None => Admin::bind(address, monitored(&gate), admin_connections),
-                };
-                let what = "metrics".to_owned();
+            Some((address, socket)) => {
+                let admin = Admin::new(socket, monitored(&gate), admin_connections);
+                let what = METRICS.to_owned();
                 Some(admin.map_err(|error| StartError::Bind(BindError { address, what, error }))?)
             }
         };
-        let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
-        let facts = StaticFacts::of(&config, admin.as_ref().map(Admin::local_address));
-        let mut control_error = None;
-        let control = match config.control.socket.path(runtime_folders.as_deref()) {
-            None => None,
-            Some(socket) => {
-                let permitted = Permitted::at(&socket, runtime_folders.as_deref());
-                let handed = taken.as_mut().and_then(|taken| taken.control.take_if(|(path, _)| *path == socket));
-                let bound = match handed {
-                    Some((_, handed)) => Control::adopt(&socket, handed, permitted).map_err(control::BindError::Io),
-                    None => Control::bind(&socket, permitted),
-                };
-                match bound.map_err(|error| StartError::Control { socket, error }) {
-                    Ok(control) => Some(control),
-                    Err(error) if matches!(config.control.socket, ControlSocket::Auto(_)) => {
-                        control_error = Some(error);
-                        None
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
-        };
-        let mut former_control = None;
-        if let Some(taken) = &mut taken {
-            // This configuration has them elsewhere, or not at all.
-            taken.metrics = None;
-            former_control =
-                taken.control.take().and_then(|(path, socket)| Control::adopt(&path, socket, Permitted::User).ok());
-        }
-        let reloader = Reloader::new(Arc::clone(&gate), config, listeners).map_err(StartError::Io)?;
+        let facts = StaticFacts::of(&config, admin.as_ref().map(Admin::local_address), Arc::clone(&sandbox));
+        let reloader = Reloader::new(Arc::clone(&gate), config, listeners, sandbox).map_err(StartError::Io)?;
         let watch_thread = TaskThread::start("watch").map_err(StartError::Io)?;
         let control_thread = TaskThread::start("control").map_err(StartError::Io)?;
         let earlier = Arc::new(EarlierProcesses::none(Arc::clone(&gate.metrics)));
@@ -255,7 +176,8 @@ impl Server {
             context,
             upgrades,
             launcher,
-            taken,
+            predecessor,
+            channel: None,
             admin,
             admin_configured,
             control,

@@ -16,6 +16,7 @@ use super::{Server, Stopped, retired, successor};
 use crate::admin::Admin;
 use crate::gate::Gate;
 use crate::reload::watch::watch;
+use crate::sandbox::Restrictions;
 use crate::telemetry::log::Event;
 
 /// How often expired state is removed.
@@ -25,7 +26,7 @@ impl Server {
     /// Accepts connections until `stop` is cancelled, waits up to `timeouts.drain` for the open ones to end, then cuts the
     /// rest. `now` ends the wait. If an upgrade replaces this process meanwhile, it waits in the same way.
     pub async fn run(self, stop: CancellationToken, now: CancellationToken) -> Stopped {
-        let Self { context, mut upgrades, launcher, taken, mut admin, admin_configured, control, .. } = self;
+        let Self { context, mut upgrades, launcher, channel, mut admin, admin_configured, control, .. } = self;
         let Self { former_control, watch_thread, control_thread, clients, .. } = self;
         let (gate, reloader) = (&context.gate, &context.reloader);
         let connections = TaskTracker::new();
@@ -43,8 +44,8 @@ impl Server {
             no_more.clone(),
         ));
         let file = control.as_ref().map(|control| control.file());
-        if let Some(taken) = taken {
-            successor::serving(taken, &context).await;
+        if let Some(channel) = channel {
+            successor::serving(channel, &context).await;
             if let Some(file) = &file {
                 file.belongs_to_this_process(true);
             }
@@ -74,6 +75,9 @@ impl Server {
                 }
             };
             answering = Some(control_thread.run(task).await);
+        }
+        if let Some(event) = sandbox_event(context.facts.sandbox.in_force()) {
+            gate.log.event(&event);
         }
         tasks.spawn(tidy(Arc::clone(gate)));
         tasks.spawn(cut_expired(Arc::clone(gate)));
@@ -147,6 +151,12 @@ impl Server {
         }
         Stopped { cut }
     }
+}
+
+/// The line of the log about the sandbox.
+fn sandbox_event(in_force: &Restrictions) -> Option<Event> {
+    let Restrictions { mode, parts, capabilities, lacks, .. } = in_force.clone();
+    mode.map(|mode| Event::Sandbox { mode, in_force: parts, capabilities, missing: lacks })
 }
 
 async fn tidy(gate: Arc<Gate>) {

@@ -13,7 +13,7 @@ use super::{Server, StartError};
 use crate::admission::penalties;
 use crate::control::Context;
 use crate::control::earlier::read_all;
-use crate::handover::{Channel, Counters, Penalty, State, Taken, ToPredecessor, ToSuccessor};
+use crate::handover::{Channel, Counters, Penalty, Predecessor, State, ToPredecessor, ToSuccessor};
 use crate::model::source::{Prefixes, Source};
 use crate::reload::Trigger;
 
@@ -27,20 +27,21 @@ impl Server {
     /// # Errors
     /// If that gate has ended the upgrade.
     pub async fn take_over(&mut self) -> Result<(), StartError> {
-        let Some(taken) = &mut self.taken else { return Ok(()) };
-        take_over(taken, &self.context).await.map_err(StartError::HandOver)
+        let Some(predecessor) = self.predecessor.take() else { return Ok(()) };
+        self.channel = Some(take_over(predecessor, &self.context).await.map_err(StartError::HandOver)?);
+        Ok(())
     }
 }
 
-async fn take_over(taken: &mut Taken, context: &Arc<Context>) -> io::Result<()> {
-    taken.ready().await?;
+async fn take_over(predecessor: Predecessor, context: &Arc<Context>) -> io::Result<Channel> {
+    let channel = predecessor.ready().await?;
     loop {
-        match taken.channel.receive().await? {
+        match channel.receive().await? {
             Some((ToSuccessor::Request, Some(stream))) => serve(context, stream),
             Some((ToSuccessor::Go, Some(stream))) => {
                 let state = serde_json::from_str(&read_all(stream.into()).await?)?;
                 apply(context, state);
-                return Ok(());
+                return Ok(channel);
             }
             Some(_) => return Err(io::Error::other("it sends another message than expected")),
             None => return Err(io::Error::other("it has ended the upgrade")),
@@ -50,10 +51,10 @@ async fn take_over(taken: &mut Taken, context: &Arc<Context>) -> io::Result<()> 
 
 /// Says that connections are accepted, and waits until the other process has stopped accepting them. If that one dies, this is
 /// the gate nevertheless.
-pub(super) async fn serving(taken: Taken, context: &Arc<Context>) {
+pub(super) async fn serving(channel: Channel, context: &Arc<Context>) {
     // If this fails, so does what follows.
-    let _ = taken.channel.send(&ToPredecessor::Serving, None).await;
-    let _ = timeout(COMMIT_TIMEOUT, committed(taken.channel, context)).await;
+    let _ = channel.send(&ToPredecessor::Serving, None).await;
+    let _ = timeout(COMMIT_TIMEOUT, committed(channel, context)).await;
 }
 
 async fn committed(channel: Channel, context: &Arc<Context>) -> io::Result<()> {

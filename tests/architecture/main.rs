@@ -47,6 +47,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("backends", &["authorize", "config", "model", "sys"]),
     ("relay", &["model", "sys", "tls"]),
     ("snapshot", &["authorize", "config", "handshake", "model", "route"]),
+    // The rights of the process, as the configuration needs them.
+    ("sandbox", &["config"]),
     // What is told about connections, and what is kept of them.
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
@@ -55,10 +57,25 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // A reload replaces the snapshot; connections only load it.
     (
         "reload",
-        &["authorize", "config", "explain", "gate", "listener", "model", "sessions", "snapshot", "sys", "telemetry"],
+        &[
+            "authorize",
+            "config",
+            "explain",
+            "gate",
+            "listener",
+            "model",
+            "sandbox",
+            "sessions",
+            "snapshot",
+            "sys",
+            "telemetry",
+        ],
     ),
     // The control socket asks; no stage knows of it.
-    ("control", &["config", "explain", "gate", "handover", "model", "reload", "sessions", "sys", "telemetry"]),
+    (
+        "control",
+        &["config", "explain", "gate", "handover", "model", "reload", "sandbox", "sessions", "sys", "telemetry"],
+    ),
     // The one module that knows the order of the stages.
     (
         "connection",
@@ -96,6 +113,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "model",
             "relay",
             "reload",
+            "sandbox",
             "snapshot",
             "sys",
             "telemetry",
@@ -118,6 +136,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "model",
             "pki",
             "reload",
+            "sandbox",
             "server",
             "sessions",
             "snapshot",

@@ -187,7 +187,8 @@ fn file_takes_the_lines_and_is_followed_when_it_is_renamed() {
 
     refused();
     wait_until("the refusal is in the file", || (rejected(&log) == 1).then_some(()));
-    assert!(lines(&log).iter().any(|line| line["event"] == "ready"));
+    // A connection may wait for the gate, and is then refused while it starts.
+    wait_until("the gate is ready", || lines(&log).iter().any(|line| line["event"] == "ready").then_some(()));
     let mode = std::fs::metadata(&log).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
 

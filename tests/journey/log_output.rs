@@ -220,8 +220,12 @@ fn row_49_a_full_disk_costs_lines_and_not_the_service() {
     wait_until("it is in the log", || (gate.counted(&[gate.log()]).0 == 1).then_some(()));
     let kept = gate.logs.join("kept.log");
     fs::rename(gate.log(), &kept).unwrap();
-    // Every write to it fails as on a full disk.
-    symlink("/dev/full", gate.log()).unwrap();
+    // Every write to it fails as on a full disk. This is /dev/full, where the gate's sandbox lets it open files.
+    let full = gate.logs.join("full");
+    let device = rustix::fs::makedev(1, 7);
+    rustix::fs::mknodat(rustix::fs::CWD, &full, rustix::fs::FileType::CharacterDevice, 0o666.into(), device).unwrap();
+    fs::set_permissions(&full, Permissions::from_mode(0o666)).unwrap();
+    symlink("full", gate.log()).unwrap();
     let on_stderr = || gate.gate.output().lines().filter(|line| line.contains("\"event\":\"rejected\"")).count();
     wait_until("a line is not written", || {
         gate.refuse(1);

@@ -122,7 +122,7 @@ boot() {
   root=$(mktemp -d "$cache/root.XXXXXX")
   mkdir -p "$root"/{bin,dev,proc,scratch,sys,tmp}
   cp /bin/busybox "$root/bin/"
-  for applet in sh mount insmod ip cat poweroff uname mkdir sed; do ln -s busybox "$root/bin/$applet"; done
+  for applet in sh mount insmod ip cat poweroff uname mkdir sed true; do ln -s busybox "$root/bin/$applet"; done
   cp -r "$cache/$kernel/modules" "$root/modules"
   for file in "${executables[@]}"; do add "$file"; done
   {
@@ -166,8 +166,9 @@ built() {
 executable() { printf '%s\n' "${executables[@]}" | grep "/deps/$1-"; }
 
 functional() {
-  mapfile -t executables < <(built --lib --test vm)
-  [ "${#executables[@]}" -eq 3 ] || { echo "built ${executables[*]}"; return 1; }
+  mapfile -t executables < <(built --lib --test vm --test sandbox)
+  [ "${#executables[@]}" -eq 4 ] || { echo "built ${executables[*]}"; return 1; }
+  executables+=(/usr/bin/unshare)
   local failed=0 pair
   # Each guest has two emulated processors, so two guests run at a time.
   for ((pair = 0; pair < ${#kernels[@]}; pair += 2)); do
@@ -176,12 +177,22 @@ functional() {
   return "$failed"
 }
 
+# The version of Landlock's interface that a kernel has at least.
+landlock_of() {
+  case $1 in
+    6.1) echo 2 ;;
+    6.12) echo 6 ;;
+    newest) echo 7 ;;
+  esac
+}
+
 functional_at_once() {
   local running=() failed=0 kernel
   for kernel in "$@"; do
     boot "$kernel" functional -accel tcg,thread=multi -cpu max -smp 2 > "$cache/$kernel.out" 2>&1 <<EOF_COMMANDS &
 $(executable doorward) ${VM_TESTS:-sys:: relay::kernel relay::raw handshake::}
 $(executable vm) ${VM_TESTS:-}
+DOORWARD_REQUIRE_LANDLOCK=$(landlock_of "$kernel") $(executable sandbox) ${VM_TESTS:-}
 EOF_COMMANDS
     running+=("$!")
   done

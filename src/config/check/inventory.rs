@@ -20,8 +20,7 @@ pub(super) fn check(given: &Given<String>, report: &mut Report) -> Option<Option
         return None;
     }
     let path = files::folder_of(report.file()).join(&text.value);
-    report.look_at(&path);
-    let devices = read(&path).unwrap_or_else(|Problem { message, remedy }| {
+    let devices = report.look_at(&path).and_then(|()| read(&path)).unwrap_or_else(|Problem { message, remedy }| {
         report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
         Vec::new()
     });

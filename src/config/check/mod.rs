@@ -21,7 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::checked::{
-    Banned, CipherStrength, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics, Timeouts,
+    Banned, CipherStrength, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics, SandboxMode,
+    Timeouts,
 };
 use super::file_states::Seen;
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
@@ -84,6 +85,12 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let inventory = inventory::check(&raw.metrics.inventory, report);
     let control = control::check(&raw.control, report);
     let log = log(&raw.log, report);
+    let sandbox = word(
+        &raw.sandbox.mode,
+        &[("auto", SandboxMode::Auto), ("require", SandboxMode::Require), ("off", SandboxMode::Off)],
+        SandboxMode::Auto,
+        report,
+    );
     Some(Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
@@ -97,6 +104,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         metrics: Metrics { address: address?, inventory: inventory? },
         control: control?,
         log: log?,
+        sandbox: sandbox?,
         warnings: Vec::new(),
         seen: Seen::default(),
     })

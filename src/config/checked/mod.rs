@@ -52,6 +52,8 @@ pub struct Config {
     pub control: Control,
     /// `[log]`.
     pub log: Log,
+    /// `[sandbox]`.
+    pub sandbox: SandboxMode,
     /// What is allowed but probably not meant.
     pub warnings: Vec<Warning>,
     /// Every file that was read for it, and what that looked like before.
@@ -67,6 +69,17 @@ pub enum KernelTls {
     Off,
     /// Always: the gate does not start on a kernel that cannot.
     Require,
+}
+
+/// Whether the gate takes rights away from itself after its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxMode {
+    /// As many as the kernel can take away: the default.
+    Auto,
+    /// All of them, or the gate does not start.
+    Require,
+    /// None.
+    Off,
 }
 
 /// The shortest key of the cipher suites that a client may be given.

@@ -5,8 +5,6 @@
 //! inotify events (NFS, CIFS, FUSE, overlayfs, a bind-mounted file), and these cannot be told apart reliably, so every file
 //! is also checked every two seconds. That costs one system call a file.
 
-mod folders;
-
 use std::collections::BTreeSet;
 use std::future::pending;
 use std::io::{self, ErrorKind};
@@ -19,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::config::file_states::Seen;
+use crate::config::folders;
 use crate::reload::{Current, Reloader, Trigger};
 use crate::sys::inotify::Inotify;
 

@@ -46,6 +46,19 @@ pub enum Event {
         /// Where.
         socket: String,
     },
+    /// The rights that the gate has given up.
+    Sandbox {
+        /// The value of `sandbox.mode`.
+        mode: &'static str,
+        /// The parts that are in force.
+        in_force: Vec<&'static str>,
+        /// Capabilities that it cannot do without.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        capabilities: Vec<&'static str>,
+        /// What is not in force, and why.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        missing: Vec<String>,
+    },
     /// Connections are accepted.
     Ready,
     /// No more connections are accepted; open ones may end.
@@ -273,7 +286,9 @@ impl Line for Event {
             Self::ReloadFailed { .. } | Self::UpgradeFailed { .. } => Priority::Error,
             Self::LeftOut { .. } | Self::AcceptFailed { .. } => Priority::Warning,
             Self::Reloaded { .. } | Self::RevocationList { .. } | Self::Upgraded { .. } => Priority::Notice,
+            Self::Sandbox { missing, .. } if !missing.is_empty() => Priority::Warning,
             Self::Listening { .. }
+            | Self::Sandbox { .. }
             | Self::ListenerClosed { .. }
             | Self::Metrics { .. }
             | Self::Control { .. }

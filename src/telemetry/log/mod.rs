@@ -12,6 +12,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,11 +40,24 @@ pub struct Log {
     queue: Arc<Queue>,
 }
 
-impl Log {
-    /// The log that the configuration asks for. An error says what to do.
-    pub fn open(settings: &checked::Log) -> io::Result<Self> {
-        let log = match &settings.output {
-            LogOutput::Stdout => Self::start(Form::Line(settings.format), Other { out: io::stdout(), name: "stdout" })?,
+/// An open output, to which nothing is written yet.
+pub struct Opened {
+    form: Form,
+    out: Box<dyn Output + Send>,
+    sampling: bool,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
+    }
+}
+
+impl Opened {
+    /// The output that the configuration asks for. An error says what to do.
+    pub fn new(settings: &checked::Log) -> io::Result<Self> {
+        let out: Box<dyn Output + Send> = match &settings.output {
+            LogOutput::Stdout => Box::new(Other { out: io::stdout(), name: "stdout" }),
             LogOutput::File(path) => {
                 let file = LogFile::open(path).map_err(|error| {
                     io::Error::new(
@@ -51,11 +65,37 @@ impl Log {
                         explained(&error, &format!("cannot write the log to {}", path.display())),
                     )
                 })?;
-                Self::start(Form::Line(settings.format), file)?
+                Box::new(file)
             }
-            LogOutput::Journald => Self::to_journal(Path::new(journal::SOCKET))?,
+            LogOutput::Journald => Box::new(journal(Path::new(journal::SOCKET))?),
         };
-        Ok(if settings.sampling { log.sampled() } else { log })
+        let form = match settings.output {
+            LogOutput::Journald => Form::Entry,
+            LogOutput::Stdout | LogOutput::File(_) => Form::Line(settings.format),
+        };
+        Ok(Self { form, out, sampling: settings.sampling })
+    }
+}
+
+/// The way to the journald that listens at `socket`.
+fn journal(socket: &Path) -> io::Result<Other<Journal>> {
+    let journal = Journal::connect(socket).map_err(|error| {
+        io::Error::new(error.kind(), explained(&error, &format!("cannot reach journald at {}", socket.display())))
+    })?;
+    Ok(Other { out: journal, name: "journald" })
+}
+
+impl Log {
+    /// The log that the configuration asks for. An error says what to do.
+    pub fn open(settings: &checked::Log) -> io::Result<Self> {
+        Self::of(Opened::new(settings)?)
+    }
+
+    /// Starts the thread that writes to an open output.
+    pub fn of(opened: Opened) -> io::Result<Self> {
+        let Opened { form, out, sampling } = opened;
+        let log = Self::start(form, out)?;
+        Ok(if sampling { log.sampled() } else { log })
     }
 
     /// Lines in `format` to `out`, written by a thread of their own.
@@ -65,10 +105,7 @@ impl Log {
 
     /// Entries with fields to the journald that listens at `socket`. An error says what to do.
     pub fn to_journal(socket: &Path) -> io::Result<Self> {
-        let journal = Journal::connect(socket).map_err(|error| {
-            io::Error::new(error.kind(), explained(&error, &format!("cannot reach journald at {}", socket.display())))
-        })?;
-        Self::start(Form::Entry, Other { out: journal, name: "journald" })
+        Self::start(Form::Entry, journal(socket)?)
     }
 
     fn start(form: Form, out: impl Output + Send + 'static) -> io::Result<Self> {

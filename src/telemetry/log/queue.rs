@@ -37,6 +37,16 @@ pub(in crate::telemetry) trait Output: io::Write {
     fn name(&self) -> String;
 }
 
+impl Output for Box<dyn Output + Send> {
+    fn look(&mut self) -> Result<(), String> {
+        (**self).look()
+    }
+
+    fn name(&self) -> String {
+        (**self).name()
+    }
+}
+
 /// How long the gate waits at its end for the last lines to be written. Their reader may have stopped reading.
 const FINISHING: Duration = Duration::from_secs(5);
 

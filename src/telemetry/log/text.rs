@@ -11,6 +11,14 @@ impl fmt::Display for Event {
             Self::ListenerClosed { listener, address } => write!(f, "no longer listening on {address} ({listener})"),
             Self::Metrics { address } => write!(f, "metrics on http://{address}/metrics"),
             Self::Control { socket } => write!(f, "control socket at {socket}"),
+            Self::Sandbox { mode: "off", .. } => f.write_str("sandbox off"),
+            Self::Sandbox { in_force, capabilities, missing, .. } => {
+                write!(f, "sandbox: {}", in_force.join(", "))?;
+                if !capabilities.is_empty() {
+                    write!(f, "; keeps {}", capabilities.join(", "))?;
+                }
+                missing.iter().try_for_each(|missing| write!(f, "; not in force: {missing}"))
+            }
             Self::Ready => f.write_str("ready"),
             Self::Draining => f.write_str("draining: no new connections, open ones may end"),
             Self::Reloaded { cause, sessions_kept, sessions_cut, warnings, after_restart, gained, lost } => {

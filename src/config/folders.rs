@@ -1,4 +1,5 @@
-//! Which folders to watch for changes of a file: every folder on the way that its path and its links lead.
+//! The folders on the way that the path of a file and its links lead: where to watch for its changes, and where its next contents
+//! may be.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
@@ -8,10 +9,29 @@ use std::path::{Component, Path, PathBuf};
 /// How many links Linux follows (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
+/// A folder on the way to a file.
+struct Stop {
+    folder: PathBuf,
+    /// Whether the next part of the path is a link that leads out of this folder.
+    leaves: bool,
+    /// Whether the file itself, or a link in its place, is in this folder.
+    is_last: bool,
+}
+
 /// The folders in which there is an event when `file` is written, replaced, removed or created, or when a link on its path
 /// gets another target: certbot keeps links in `live/` to files in `archive/`, Kubernetes a link to a folder of links.
-pub(super) fn to_watch(file: &Path) -> BTreeSet<PathBuf> {
-    let mut folders = BTreeSet::new();
+pub(crate) fn to_watch(file: &Path) -> BTreeSet<PathBuf> {
+    stops(file).into_iter().map(|stop| stop.folder).collect()
+}
+
+/// The folders in which the contents of `file` may be after it, or a link to it, is replaced. The folder of a link that leads
+/// elsewhere on the way, such as `/var` for `/var/run/doorward/key.pem`, is none of them.
+pub(crate) fn to_read(file: &Path) -> BTreeSet<PathBuf> {
+    stops(file).into_iter().filter(|stop| stop.is_last || !stop.leaves).map(|stop| stop.folder).collect()
+}
+
+fn stops(file: &Path) -> Vec<Stop> {
+    let mut stops = Vec::new();
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let mut ahead: VecDeque<OsString> = absolute.components().map(|part| part.as_os_str().to_owned()).collect();
     let mut here = PathBuf::from("/");
@@ -24,7 +44,8 @@ pub(super) fn to_watch(file: &Path) -> BTreeSet<PathBuf> {
             _ => here.join(&part),
         };
         if let Ok(target) = fs::read_link(&there) {
-            folders.insert(here.clone());
+            let stays = target.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            stops.push(Stop { folder: here.clone(), leaves: !stays, is_last: ahead.is_empty() });
             links += 1;
             if links > LINKS_MAX {
                 break;
@@ -36,12 +57,12 @@ pub(super) fn to_watch(file: &Path) -> BTreeSet<PathBuf> {
         }
         if ahead.is_empty() || !there.exists() {
             // The file, or the first missing part of the path, which may be created.
-            folders.insert(here);
+            stops.push(Stop { folder: here, leaves: false, is_last: true });
             break;
         }
         here = there;
     }
-    folders
+    stops
 }
 
 #[cfg(test)]
@@ -79,5 +100,14 @@ mod tests {
         // A missing file may be created.
         assert_eq!(found("plain/none.pem"), [at("plain")]);
         assert_eq!(found("plain/none/none.pem"), [at("plain")]);
+
+        let read = |name: &str| {
+            let found = to_read(&at(name));
+            found.into_iter().filter(|folder| folder.starts_with(root.path())).collect::<Vec<_>>()
+        };
+        assert_eq!(read("live/home/key.pem"), [at("archive/home"), at("live/home")]);
+        assert_eq!(read("k8s/key.pem"), [at("k8s"), at("k8s/..2026_11")]);
+        // The link on the way leads to another folder, which is read; the one that it is in is not.
+        assert_eq!(read("plain/shallow/er/key.pem"), [at("deep/er")]);
     }
 }

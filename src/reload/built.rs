@@ -1,0 +1,57 @@
+//! Reads and checks what is to replace the configuration in force.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::config::checked::{self, Config};
+use crate::config::file_states::Seen;
+use crate::config::{self, ConfigError, ConfigErrors, MayRead, START_ANEW};
+use crate::listener::Listener;
+use crate::sandbox::Sandbox;
+
+/// What replaces the configuration in force.
+pub(super) struct Built {
+    pub(super) config: Config,
+    pub(super) listeners: Vec<Arc<Listener>>,
+}
+
+impl Built {
+    /// Reads the configuration and binds its listeners, as at the start. The `bound` ones that it still has stay; without them,
+    /// none is bound. `seen` is set to the files that were read, even if that fails.
+    pub(super) fn of(
+        file: &Path,
+        bound: Option<&[Arc<Listener>]>,
+        seen: &mut Seen,
+        sandbox: &Arc<Sandbox>,
+    ) -> Result<Self, Vec<String>> {
+        let lines = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let within = Arc::clone(sandbox);
+        let may_read: MayRead = Rc::new(move |file| within.fence().may_read(file));
+        let (config, read) = config::load_within(file, &may_read);
+        *seen = read;
+        let config = config.map_err(lines)?;
+        let is_bound = |name: &str, address| {
+            let Some(bound) = bound else { return true };
+            let matches = |one: &&checked::Listener| one.name.as_str() == name && one.address == address;
+            config.listeners.iter().find(matches).is_some_and(|one| bound.iter().any(|bound| bound.matches(one)))
+        };
+        let outside = sandbox.fence().outside(&sandbox.needs_of(&config), is_bound);
+        if !outside.is_empty() {
+            let error = |(key, message)| ConfigError {
+                file: file.to_owned(),
+                line: None,
+                key,
+                message,
+                remedy: START_ANEW.to_owned(),
+            };
+            return Err(outside.into_iter().map(|one| error(one).to_string()).collect());
+        }
+        // Last: this is visible from outside.
+        let listeners = match bound {
+            None => Vec::new(),
+            Some(bound) => Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?,
+        };
+        Ok(Self { config, listeners })
+    }
+}

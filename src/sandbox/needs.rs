@@ -1,0 +1,157 @@
+//! What a configuration needs of the system once the gate runs: the one list that the sandbox allows at the start, and that a
+//! reload is compared with.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::config::checked::{Backend, Config, LogOutput};
+use crate::config::folders;
+
+/// The files that getaddrinfo(3) reads: their folders are where an editor, a DHCP client or a resolver puts the next ones.
+const NAME_SERVICE_FILES: &[&str] = &[
+    "/etc/gai.conf",
+    "/etc/host.conf",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/nsswitch.conf",
+    "/etc/resolv.conf",
+    "/etc/services",
+];
+
+/// Where the modules that nsswitch.conf names are, with their libraries and their data.
+const NAME_SERVICE_FOLDERS: &[&str] = &[
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/run/systemd/resolve",
+    "/var/cache/nscd",
+    "/var/lib/sss",
+];
+
+/// How many processors there are, which the C library's allocator asks when there are many threads.
+const PROCESSORS: &str = "/sys/devices/system/cpu";
+
+/// DNS over TCP, for answers that are too long for a datagram.
+const DNS: u16 = 53;
+
+/// What the gate uses after its start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Needs {
+    /// Files of the configuration, which are read again by each reload.
+    pub(super) files: BTreeSet<PathBuf>,
+    /// The log, if it is a file.
+    pub(super) log: Option<PathBuf>,
+    /// The control socket, whose file the gate removes when it stops.
+    pub(super) control: Option<PathBuf>,
+    /// That of a gate that this process replaces, if it is another one: its file is removed when that one accepts no more.
+    pub(super) former_control: Option<PathBuf>,
+    /// Listeners. The metrics listener is never bound again.
+    pub(super) listeners: Vec<(String, SocketAddr)>,
+    /// Backends by the name of their route.
+    pub(super) backends: Vec<(String, Backend)>,
+}
+
+impl Needs {
+    /// Those of a gate with this configuration, and these runtime folders of the service manager.
+    pub(crate) fn of(config: &Config, runtime_folders: Option<&OsStr>) -> Self {
+        let mut files: BTreeSet<PathBuf> = config.seen.files().map(Path::to_owned).collect();
+        files.extend(config.files());
+        let log = match &config.log.output {
+            LogOutput::File(path) => Some(path.clone()),
+            LogOutput::Stdout | LogOutput::Journald => None,
+        };
+        let backends = config
+            .routes
+            .iter()
+            .flat_map(|route| route.backends.iter().map(|backend| (route.name.to_string(), backend.clone())));
+        Self {
+            files,
+            log,
+            control: config.control.socket.path(runtime_folders),
+            former_control: None,
+            listeners: config.listeners.iter().map(|one| (one.name.to_string(), one.address)).collect(),
+            backends: backends.collect(),
+        }
+    }
+
+    /// Whether names of hosts are looked up.
+    pub(super) fn looks_up_names(&self) -> bool {
+        self.backends.iter().any(|(_, backend)| matches!(backend, Backend::Host(..)))
+    }
+
+    /// The ports that TCP connections are made to.
+    pub(super) fn connect_ports(&self) -> BTreeSet<u16> {
+        let ports = self.backends.iter().filter_map(|(_, backend)| port(backend));
+        ports.chain(self.looks_up_names().then_some(DNS)).collect()
+    }
+
+    /// The ports that listeners are bound to.
+    pub(super) fn bind_ports(&self) -> BTreeSet<u16> {
+        self.listeners.iter().map(|(_, address)| address.port()).collect()
+    }
+
+    /// What is read: files, and the folders in which their next contents may be.
+    pub(super) fn reads(&self) -> BTreeSet<PathBuf> {
+        let mut reads: BTreeSet<PathBuf> = self.files.iter().flat_map(|file| readable(file)).collect();
+        reads.insert(PathBuf::from(PROCESSORS));
+        if self.looks_up_names() {
+            reads.extend(NAME_SERVICE_FILES.iter().flat_map(|file| readable(Path::new(file))));
+            reads.extend(NAME_SERVICE_FOLDERS.iter().map(PathBuf::from));
+        }
+        reads
+    }
+
+    /// The folders that a log file is written and made anew in.
+    pub(super) fn log_folders(&self) -> BTreeSet<PathBuf> {
+        self.log.iter().flat_map(|file| folders::to_read(file)).filter(|folder| folder.parent().is_some()).collect()
+    }
+}
+
+/// The port of a backend with TCP.
+pub(super) fn port(backend: &Backend) -> Option<u16> {
+    match backend {
+        Backend::Address(address) => Some(address.port()),
+        Backend::Host(_, port) => Some(*port),
+        Backend::Unix(_) => None,
+    }
+}
+
+/// A file and the folders in which its next contents may be. A folder `/` would be every file of the machine: a file in it can
+/// be changed, but not replaced.
+fn readable(file: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let folders = folders::to_read(file).into_iter().filter(|folder| folder.parent().is_some());
+    folders.chain([file.to_owned()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(backend: Backend) -> Needs {
+        Needs { backends: vec![("nas".to_owned(), backend)], ..Needs::default() }
+    }
+
+    #[test]
+    fn folder_of_a_file_is_read_but_never_the_root() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("doorward.toml");
+        std::fs::write(&file, "").expect("a file");
+        let needs = Needs { files: [file.clone(), PathBuf::from("/doorward.toml")].into(), ..Needs::default() };
+        let reads = needs.reads();
+        assert!(reads.contains(folder.path()) && reads.contains(&file), "{reads:?}");
+        assert!(!reads.contains(Path::new("/")), "{reads:?}");
+    }
+
+    #[test]
+    fn files_of_the_resolver_are_read_only_for_names() {
+        let address = backend(Backend::Address(([192, 168, 1, 10], 5666).into()));
+        assert_eq!((address.reads(), address.connect_ports()), ([PathBuf::from(PROCESSORS)].into(), [5666].into()));
+        let name = backend(Backend::Host("nas.lan".to_owned(), 22));
+        assert!(name.reads().contains(Path::new("/etc")), "{:?}", name.reads());
+        assert_eq!(name.connect_ports(), [22, DNS].into());
+    }
+}

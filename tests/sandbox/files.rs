@@ -1,0 +1,80 @@
+//! Files that the gate reads and writes, and all others.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::symlink;
+
+use rustix::io::Errno;
+
+use crate::attempt::{Outcome, Rule, Scene, write};
+
+const DENIED: Outcome = Outcome::Failed(Errno::ACCESS);
+
+/// No part of the gate makes such a call.
+const UNKNOWN: Outcome = Outcome::Failed(Errno::NOSYS);
+
+#[test]
+fn file_outside_cannot_be_read() {
+    Rule::of("files::file_outside_cannot_be_read").forbids(|scene| File::open(scene.outside()).map(drop), DENIED);
+}
+
+#[test]
+fn folder_outside_cannot_be_listed() {
+    let list = |scene: &Scene| fs::read_dir(scene.outside().parent().unwrap()).map(drop);
+    Rule::of("files::folder_outside_cannot_be_listed").forbids(list, DENIED);
+}
+
+#[test]
+fn link_inside_does_not_lead_outside() {
+    // Links can be neither made nor followed.
+    let make = |scene: &Scene| symlink(scene.outside(), scene.inside().with_file_name("link"));
+    Rule::of("files::link_inside_does_not_lead_outside").forbids(make, UNKNOWN);
+}
+
+#[test]
+fn other_process_cannot_be_looked_at() {
+    let open = |_: &Scene| File::open("/proc/1/status").map(drop);
+    Rule::of("files::other_process_cannot_be_looked_at").forbids(open, DENIED);
+}
+
+#[test]
+fn configuration_can_be_replaced_and_read() {
+    let read = |scene: &Scene| fs::read(scene.inside()).map(drop);
+    Rule::of("files::configuration_can_be_replaced_and_read").allows(read);
+}
+
+#[test]
+fn file_outside_cannot_be_written() {
+    Rule::of("files::file_outside_cannot_be_written").forbids(|scene| write(&scene.outside()), DENIED);
+}
+
+#[test]
+fn configuration_cannot_be_written() {
+    Rule::of("files::configuration_cannot_be_written").forbids(|scene| write(&scene.inside()), DENIED);
+}
+
+#[test]
+fn file_beside_the_configuration_cannot_be_made() {
+    let make = |scene: &Scene| write(&scene.inside().with_file_name("new"));
+    Rule::of("files::file_beside_the_configuration_cannot_be_made").forbids(make, DENIED);
+}
+
+#[test]
+fn file_cannot_be_removed() {
+    Rule::of("files::file_cannot_be_removed").forbids(|scene| fs::remove_file(scene.inside()), DENIED);
+}
+
+#[test]
+fn file_cannot_be_truncated() {
+    let truncate = |scene: &Scene| {
+        let path = std::ffi::CString::new(scene.outside().into_os_string().into_encoded_bytes())?;
+        crate::system::call(libc::SYS_truncate, [path.as_ptr() as usize, 0, 0, 0, 0])
+    };
+    Rule::of("files::file_cannot_be_truncated").forbids(truncate, UNKNOWN);
+}
+
+#[test]
+fn file_of_another_user_cannot_be_given_away() {
+    let give = |scene: &Scene| -> io::Result<()> { std::os::unix::fs::chown(scene.outside(), Some(1), Some(1)) };
+    Rule::of("files::file_of_another_user_cannot_be_given_away").forbids(give, UNKNOWN);
+}
