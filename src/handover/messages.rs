@@ -54,8 +54,7 @@ pub(crate) enum ToSuccessor {
     Go,
     /// A process that an upgrade before this one has left: the channel to it.
     Earlier(Process),
-    /// The sender accepts no more connections and is the process behind this channel. A stream with its counters and those of
-    /// processes before it, as a JSON array of two texts.
+    /// The sender accepts no more connections and is the process behind this channel. A stream with [`Counters`] as JSON.
     Committed {
         /// The sender.
         process: Process,
@@ -79,6 +78,17 @@ pub(crate) enum ToPredecessor {
     Serving,
     /// A connection of the control socket: a request, and its answer.
     Request,
+}
+
+/// What the processes of a gate have counted, as texts of Prometheus' format.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Counters {
+    /// The sender itself.
+    pub(crate) own: String,
+    /// Those that have ended.
+    pub(crate) ended: String,
+    /// Those that run, by process id.
+    pub(crate) running: Vec<(u32, String)>,
 }
 
 /// What a new process takes over besides sockets. It is never written to a disk.

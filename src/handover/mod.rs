@@ -24,6 +24,6 @@ mod taken;
 pub(crate) use self::channel::{Channel, pair};
 pub(crate) use self::launcher::{Connected, LaunchError, Launched};
 pub use self::launcher::{Launcher, Unavailable, launcher};
-pub(crate) use self::messages::{Penalty, Process, State, ToPredecessor, ToSuccessor};
+pub(crate) use self::messages::{Counters, Penalty, Process, State, ToPredecessor, ToSuccessor};
 pub(crate) use self::taken::Predecessor;
 pub use self::taken::{HandOver, Taken, TakenListener};

@@ -13,7 +13,7 @@ use super::{Server, StartError};
 use crate::admission::penalties;
 use crate::control::Context;
 use crate::control::earlier::read_all;
-use crate::handover::{Channel, Penalty, Predecessor, State, ToPredecessor, ToSuccessor};
+use crate::handover::{Channel, Counters, Penalty, Predecessor, State, ToPredecessor, ToSuccessor};
 use crate::model::source::{Prefixes, Source};
 use crate::reload::Trigger;
 
@@ -67,9 +67,11 @@ async fn committed(channel: Channel, context: &Arc<Context>) -> io::Result<()> {
             Some((ToSuccessor::Committed { process, reload }, Some(stream))) => {
                 // Without them, the counters begin at 0.
                 let counters = read_all(stream.into()).await.unwrap_or_default();
-                let [own, ended] = serde_json::from_str(&counters).unwrap_or_default();
-                let (own, ended): (String, String) = (own, ended);
+                let Counters { own, ended, running } = serde_json::from_str(&counters).unwrap_or_default();
                 context.gate.metrics.put_earlier(&ended);
+                for (process, counters) in running {
+                    context.gate.metrics.count_earlier_if_running(process, &counters);
+                }
                 context.earlier.add(process, channel, &own);
                 if reload {
                     let _ = context.reloader.reload(Trigger::Watch).await;

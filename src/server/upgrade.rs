@@ -20,7 +20,7 @@ use crate::config::checked::{Config, NewerList};
 use crate::control::earlier::{MAX, exchange};
 use crate::control::{Answer, Context, Request, Upgraded, rfc3339};
 use crate::handover::{
-    Channel, Connected, LaunchError, Launched, Launcher, Penalty, Process, State, ToPredecessor, ToSuccessor,
+    Channel, Connected, Counters, LaunchError, Launched, Launcher, Penalty, Process, State, ToPredecessor, ToSuccessor,
     Unavailable, pair,
 };
 use crate::telemetry::log::Event;
@@ -244,8 +244,9 @@ impl Proven<'_> {
         let new: Vec<_> =
             since.into_iter().filter(|list| !lists.iter().any(|other| Arc::ptr_eq(list, other))).collect();
         let _ = hand_over_lists(&channel, &new).await;
-        let ended = gate.metrics.take_earlier();
-        let counters = serde_json::to_string(&[gate.metrics.render(), ended]).unwrap_or_default();
+        let (ended, running) = gate.metrics.take_earlier();
+        let counters = Counters { own: gate.metrics.render(), ended, running };
+        let counters = serde_json::to_string(&counters).unwrap_or_default();
         let reload = !Arc::ptr_eq(&config, &context.reloader.current().borrow().config);
         let _ = send_text(&channel, &ToSuccessor::Committed { process, reload }, &counters).await;
         Replaced { channel, until: Instant::now() + drain, answer }

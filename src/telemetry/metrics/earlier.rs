@@ -35,6 +35,13 @@ impl EarlierCounts {
         self.running.insert(process, read(text, counts));
     }
 
+    /// The same, unless the process has ended meanwhile.
+    pub(super) fn count_if_running(&mut self, process: u32, text: &str) {
+        if let Some(series) = self.running.get_mut(&process) {
+            *series = read(text, counts);
+        }
+    }
+
     /// A process has ended, with these counters; `None` if it could not say: then those that it had last.
     pub(super) fn end(&mut self, process: u32, text: Option<&str>) {
         let last = self.running.remove(&process);
@@ -52,22 +59,14 @@ impl EarlierCounts {
         active
     }
 
-    /// Takes all of it, for another process that answers from now on.
-    pub(super) fn take(&mut self) -> String {
-        let mut text = String::new();
-        // Those that run go on being asked, by the other process.
-        let Self { ended, .. } = std::mem::take(self);
-        for (name, Family { kind, values }) in ended {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "# TYPE {name} {kind}");
-            for (series, value) in values {
-                let _ = writeln!(text, "{series} {value}");
-            }
-        }
-        text
+    /// Takes all of it, for another process that answers from now on: what ended ones have counted, and what those that run
+    /// had counted last, by process id.
+    pub(super) fn take(&mut self) -> (String, Vec<(u32, String)>) {
+        let Self { ended, running } = std::mem::take(self);
+        (write(ended), running.into_iter().map(|(process, series)| (process, write(series))).collect())
     }
 
-    /// As [`take`](Self::take) gave it in another process.
+    /// What ended processes have counted, as [`take`](Self::take) gave it in another process.
     pub(super) fn put(&mut self, text: &str) {
         add(&mut self.ended, &read(text, |_, _| true));
     }
@@ -146,6 +145,19 @@ fn read(text: &str, wanted: impl Fn(&str, &str) -> bool) -> Series {
     all
 }
 
+/// The text of these families.
+fn write(all: Series) -> String {
+    let mut text = String::new();
+    for (name, Family { kind, values }) in all {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "# TYPE {name} {kind}");
+        for (series, value) in values {
+            let _ = writeln!(text, "{series} {value}");
+        }
+    }
+    text
+}
+
 fn add(to: &mut Series, more: &Series) {
     for (name, Family { kind, values }) in more {
         let family = to.entry(name.clone()).or_default();
@@ -183,9 +195,14 @@ mod tests {
         assert_eq!(others.added_to(text(1, 2, 3)), text(132, 201, 3));
         others.end(8, None);
         assert_eq!(others.added_to(text(1, 2, 3)), text(132, 2, 3));
+        others.count(9, &text(7, 5, 3));
+        assert_eq!(others.added_to(text(1, 2, 3)), text(139, 7, 3));
         let mut next = EarlierCounts::default();
-        next.put(&others.take());
+        let (ended, running) = others.take();
+        next.put(&ended);
         assert_eq!(next.added_to(text(1, 2, 3)), text(132, 2, 3));
+        running.iter().for_each(|(process, counters)| next.count(*process, counters));
+        assert_eq!(next.added_to(text(1, 2, 3)), text(139, 7, 3));
         assert_eq!(others.added_to(text(1, 2, 3)), text(1, 2, 3));
     }
 

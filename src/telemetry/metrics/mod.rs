@@ -259,6 +259,11 @@ impl Metrics {
         self.earlier().count(process, counters);
     }
 
+    /// The same, unless the process has ended meanwhile.
+    pub fn count_earlier_if_running(&self, process: u32, counters: &str) {
+        self.earlier().count_if_running(process, counters);
+    }
+
     /// An earlier process has ended, with these counters; `None` if it could not tell.
     pub fn earlier_ended(&self, process: u32, counters: Option<&str>) {
         self.earlier().end(process, counters);
@@ -269,12 +274,13 @@ impl Metrics {
         self.earlier().active()
     }
 
-    /// Takes what ended processes have counted, for another process that answers from now on.
-    pub fn take_earlier(&self) -> String {
+    /// Takes what ended processes have counted, and what those that run had counted last, by process id: for another process
+    /// that answers from now on.
+    pub fn take_earlier(&self) -> (String, Vec<(u32, String)>) {
         self.earlier().take()
     }
 
-    /// Adds what [`take_earlier`](Self::take_earlier) gave in another process.
+    /// Adds what ended processes have counted, as [`take_earlier`](Self::take_earlier) gave it in another process.
     pub fn put_earlier(&self, counters: &str) {
         self.earlier().put(counters);
     }
