@@ -49,7 +49,8 @@ pub(super) fn merged(own: Answer, others: Vec<EarlierAnswer>) -> Answer {
                         reloaded.sessions_kept += theirs.sessions_kept;
                         reloaded.sessions_cut += theirs.sessions_cut;
                     }
-                    // The same configuration is in force here, so its release does not understand all of it.
+                    // The same configuration is in force here, so its release does not understand all of it, or its sandbox does
+                    // not let it read a file.
                     Ok(Answer::NotReloaded { errors, sessions_cut, .. }) => {
                         reloaded.sessions_cut += sessions_cut;
                         reloaded.warnings.push(format!(

@@ -31,27 +31,35 @@ impl Built {
         let (config, read) = config::load_within(file, &may_read);
         *seen = read;
         let config = config.map_err(lines)?;
-        let is_bound = |name: &str, address| {
-            let Some(bound) = bound else { return true };
-            let matches = |one: &&checked::Listener| one.name.as_str() == name && one.address == address;
-            config.listeners.iter().find(matches).is_some_and(|one| bound.iter().any(|bound| bound.matches(one)))
-        };
-        let outside = sandbox.fence().outside(&sandbox.needs_of(&config), is_bound);
-        if !outside.is_empty() {
-            let error = |(key, message)| ConfigError {
-                file: file.to_owned(),
-                line: None,
-                key,
-                message,
-                remedy: START_ANEW.to_owned(),
-            };
-            return Err(outside.into_iter().map(|one| error(one).to_string()).collect());
-        }
-        // Last: this is visible from outside.
         let listeners = match bound {
+            // It takes no more clients. That its sessions are reviewed counts for more than a backend that it cannot reach.
             None => Vec::new(),
-            Some(bound) => Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?,
+            Some(bound) => {
+                check_within(sandbox, &config, bound)?;
+                // Last: this is visible from outside.
+                Listener::rebind(bound, &config.listeners).map_err(|error| vec![error.to_string()])?
+            }
         };
         Ok(Self { config, listeners })
     }
+}
+
+/// What the sandbox does not allow, as the errors of the configuration.
+fn check_within(sandbox: &Sandbox, config: &Config, bound: &[Arc<Listener>]) -> Result<(), Vec<String>> {
+    let is_bound = |name: &str, address| {
+        let matches = |one: &&checked::Listener| one.name.as_str() == name && one.address == address;
+        config.listeners.iter().find(matches).is_some_and(|one| bound.iter().any(|bound| bound.matches(one)))
+    };
+    let error = |(key, message)| ConfigError {
+        file: config.file.clone(),
+        line: None,
+        key,
+        message,
+        remedy: START_ANEW.to_owned(),
+    };
+    let outside = sandbox.fence().outside(&sandbox.needs_of(config), is_bound);
+    if outside.is_empty() {
+        return Ok(());
+    }
+    Err(outside.into_iter().map(|one| error(one).to_string()).collect())
 }

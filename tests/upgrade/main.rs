@@ -6,6 +6,7 @@
 //! | `rights` | cut, revoke and reload reach the sessions of processes that upgrades have left |
 //! | `broken` | a new process that ends, hangs or has another configuration leaves the old one serving |
 //! | `ends` | SIGTERM, and the end of processes |
+//! | `sandboxed` | each process enters a sandbox of its own, and the launcher has none |
 //! | `state` | what is handed over: counters, bans, ids, descriptors, listeners |
 //! | `manager` | systemd's view, with a socket that is read as systemd reads its own |
 //! | `second` | a second `run` names the process of the first; process 1 is not replaced |
@@ -29,6 +30,7 @@ mod ends;
 mod load;
 mod manager;
 mod rights;
+mod sandboxed;
 mod scene;
 mod second;
 mod state;
