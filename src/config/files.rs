@@ -5,13 +5,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
-use rustix::io::Errno;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
-use super::credentials::{NotFound, credential_name};
 use super::report::{Problem, Report, Text, quoted};
 
 /// Revocation lists of 100 MB have been seen in the wild; nothing else comes near.
@@ -79,62 +76,8 @@ pub(super) fn read(text: &Text, report: &mut Report) -> Option<NamedFile> {
     read_at(folder_of(report.file()).join(&text.value), text, report)
 }
 
-/// The same for a key, which may be a credential of the service.
-pub(super) fn read_key(text: &Text, report: &mut Report) -> Option<NamedFile> {
-    let Some(name) = credential_name(&text.value) else {
-        let path = folder_of(report.file()).join(&text.value);
-        let copy = report.credentials.owners_copy(&path);
-        if let Some(copy) = copy.filter(|_| access(&path, Access::READ_OK) == Err(Errno::ACCESS)) {
-            let why = format!("only the gate and root may read {}", path.display());
-            let Ok(file) = read_named(&copy) else {
-                report.error(&text.place, why, "run this command as root: sudo doorward check");
-                return None;
-            };
-            report.warn(
-                &text.place,
-                format!(
-                    "{why}, so its copy {} was checked instead; to check the one that the gate uses: sudo doorward check",
-                    copy.display()
-                ),
-            );
-            return Some(NamedFile { path, ..file });
-        }
-        return read(text, report);
-    };
-    let found = report.credentials.find(name).map_err(|why| no_credential(name, why));
-    match report.taken(&text.place, found)? {
-        // With the rights that systemd gives it.
-        (path, Some(bytes)) => Some(NamedFile { path, bytes, owner: 0, mode: 0o400 }),
-        (path, None) => read_at(path, text, report),
-    }
-}
-
-/// Why there is no credential of this name.
-fn no_credential(name: &str, why: NotFound) -> Problem {
-    let shown = quoted(name);
-    match why {
-        NotFound::NoName => Problem::new(
-            format!("{shown} cannot be the name of a credential"),
-            "write credential: and the name that LoadCredential= gives it in the unit, as in \"credential:gate.key\"",
-        ),
-        NotFound::OutsideOfTheService => Problem::new(
-            format!("the credential {shown} exists only in the service, and this command does not run in it"),
-            format!(
-                "run it as root while the service runs: sudo doorward check; or name a folder that has it: --credentials \
-                 FOLDER. The service gets it by a line of its unit: LoadCredential={name}:FILE"
-            ),
-        ),
-        NotFound::NotHandedOver => Problem::new(
-            format!("the service has no credential {shown}"),
-            format!(
-                "add a line to the unit (systemctl edit doorward): LoadCredential={name}:FILE; and restart the service, since \
-                 systemd hands credentials over when a service starts"
-            ),
-        ),
-    }
-}
-
-fn read_at(path: PathBuf, text: &Text, report: &mut Report) -> Option<NamedFile> {
+/// Reads a file that the value `text` leads to.
+pub(super) fn read_at(path: PathBuf, text: &Text, report: &mut Report) -> Option<NamedFile> {
     let result = report.look_at(&path).and_then(|()| read_path(&path).map_err(|error| unreadable(&path, &error)));
     report.taken(&text.place, result)
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `reader` | one TOML table, key by key; unknown keys, wrong kinds |
 //! | `raw` | the keys of every section: the only list of them |
-//! | `values`, `files` | one value, one file |
+//! | `values`, `files`, `key_file` | one value, one file, one key |
 //! | `credentials` | keys that a service manager hands over |
 //! | `check` | raw to checked, section by section, then the relations among sections |
 //! | `checked` | the types of a valid configuration |
@@ -33,6 +33,7 @@ pub mod file_states;
 mod files;
 pub(crate) mod folders;
 pub(crate) mod in_use;
+mod key_file;
 mod raw;
 mod reader;
 mod report;

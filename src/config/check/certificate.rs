@@ -14,6 +14,7 @@ use super::{date, now};
 use crate::config::checked::Certificate;
 use crate::config::credentials::credential_name;
 use crate::config::files::{self, NamedFile, Pem, Wanted};
+use crate::config::key_file;
 use crate::config::raw::RawCertificate;
 use crate::config::report::{At, Place, Problem, Report, Text};
 use crate::model::identity::{Identity, key, text};
@@ -61,7 +62,7 @@ pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut 
     }
     // Both are read before either is given up, so that what is wrong with both is told at once.
     let chain = raw.chain.value().and_then(|chain| Some((chain, files::read(chain, report)?)));
-    let key = raw.key.value().and_then(|key| Some((key, files::read_key(key, report)?)));
+    let key = raw.key.value().and_then(|key| Some((key, key_file::read_key(key, report)?)));
     let key_file = key.as_ref().map(|(_, file)| file.path.clone());
     if let (Some((chain_text, chain)), Some((_, key))) = (&chain, &key)
         && are_swapped(chain, key)
