@@ -19,6 +19,9 @@ use crate::model::close::CloseReason;
 use crate::relay::Order;
 use crate::reload::TaskThread;
 
+/// How long the answers are waited for that are under way when the last connection has ended.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Waits until all connections have ended, and cuts the rest at `until` or when `now` is cancelled. Meanwhile the new process
 /// asks over `channel` what its control socket is asked.
 ///
@@ -30,14 +33,14 @@ pub(super) async fn run(
     until: Instant,
     now: CancellationToken,
 ) -> Stopped {
-    let gone = CancellationToken::new();
+    let (gone, answers) = (CancellationToken::new(), TaskTracker::new());
     let requests = channel.duplicate();
     let answering = {
-        let (context, gone) = (Arc::clone(context), gone.clone());
+        let (context, gone, answers) = (Arc::clone(context), gone.clone(), answers.clone());
         async move {
             // Registered with the runtime that serves it.
             if let Ok(channel) = requests.and_then(Channel::new) {
-                serve(channel, context).await;
+                serve(channel, context, answers).await;
             }
             gone.cancel();
         }
@@ -60,6 +63,9 @@ pub(super) async fn run(
         context.gate.draining.cancel();
         cut_all(&context.gate, &connections).await;
     }
+    // The request that has cut the last connection is answered, too.
+    answers.close();
+    let _ = timeout(ANSWER_TIMEOUT, answers.wait()).await;
     // Its last word.
     let _ = send_text(&channel, &ToSuccessor::Final, &context.gate.metrics.render()).await;
     drop((thread, task));
@@ -74,7 +80,7 @@ pub(super) async fn cut_all(gate: &Gate, connections: &TaskTracker) {
 }
 
 /// Answers requests until the other process has ended.
-async fn serve(channel: Channel, context: Arc<Context>) {
+async fn serve(channel: Channel, context: Arc<Context>, answers: TaskTracker) {
     let mut requests = JoinSet::new();
     while let Ok(Some((ToPredecessor::Request, Some(stream)))) = channel.receive().await {
         while requests.try_join_next().is_some() {}
@@ -83,7 +89,7 @@ async fn serve(channel: Channel, context: Arc<Context>) {
             && let Ok(stream) = UnixStream::from_std(stream)
         {
             let context = Arc::clone(&context);
-            requests.spawn(async move { context.serve(stream, true).await });
+            requests.spawn(answers.track_future(async move { context.serve(stream, true).await }));
         }
     }
 }
