@@ -83,7 +83,7 @@ fn doorward_log_prints_events_and_nothing_else_changes() {
     let talking = stderr_of_a_gate(Some("debug"));
     for event in [
         "DEBUG doorward::listener: bound",
-        "DEBUG doorward::server: probed kernel TLS",
+        "DEBUG doorward::server::opened: probed kernel TLS",
         "DEBUG doorward::backends::resolver: looked up name=localhost",
         "DEBUG doorward::backends::dial: not connected",
         "DEBUG doorward::control::server: control request request=Status",

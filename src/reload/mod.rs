@@ -13,6 +13,7 @@ mod built;
 mod outcome;
 pub mod policy_report;
 mod reloader;
+mod review;
 mod revocation_lists;
 mod salvage;
 mod startup;

@@ -15,6 +15,7 @@ use tracing::debug;
 use super::built::Built;
 use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, older_list_warning};
 use super::policy_report::{self, State};
+use super::review::LastReview;
 use super::startup::StartupSettings;
 use super::worker::Worker;
 use crate::config::checked::{Config, NewerList};
@@ -24,6 +25,7 @@ use crate::config::revocation_lists::{Salvaged, Tightening};
 use crate::config::{self, ConfigError};
 use crate::gate::Gate;
 use crate::listener::Listener;
+use crate::model::identity::Sha256;
 use crate::sandbox::Sandbox;
 use crate::sessions::review::Reviewed;
 use crate::snapshot::Snapshot;
@@ -80,6 +82,7 @@ pub(super) struct Inner {
     pub(super) retired: AtomicBool,
     /// What this process may still read, bind and connect to.
     sandbox: Arc<Sandbox>,
+    pub(super) last_review: Mutex<LastReview>,
 }
 
 impl Reloader {
@@ -95,7 +98,20 @@ impl Reloader {
         let current = channel::Sender::new(Current::new(config, listeners));
         let (files, lists) = (Worker::start("reload")?, Worker::start("revocation")?);
         let (received, runtime, retired) = (Mutex::default(), Handle::current(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Inner { gate, startup, current, received, files, lists, runtime, in_use, retired, sandbox })))
+        let last_review = Mutex::default();
+        Ok(Self(Arc::new(Inner {
+            gate,
+            startup,
+            current,
+            received,
+            files,
+            lists,
+            runtime,
+            in_use,
+            retired,
+            sandbox,
+            last_review,
+        })))
     }
 
     /// Stops accepting connections, for another process that has the listeners. From now on reloads concern open sessions only,
@@ -208,7 +224,7 @@ impl Inner {
         };
         let (old, config) = old;
         let Reviewed { kept, cut } =
-            in_force_but(&mut warnings, "open sessions were not all reviewed", || self.gate.review(requested));
+            in_force_but(&mut warnings, "open sessions were not all reviewed", || self.review(requested, None));
         debug!(kept, cut, "reload: reviewed the sessions");
         let older =
             in_force_but(&mut warnings, "its revocation lists were not compared with the previous ones", || {
@@ -250,18 +266,19 @@ impl Inner {
         refused
     }
 
-    /// Adds revocations and denials to the configuration in force, and reviews the sessions. `keep` stores what has to
-    /// outlast the next reload, or says why it cannot. `None` if all of them are in force already.
-    pub(super) fn tighten(
-        &self,
-        tightening: &Tightening,
-        requested: Instant,
-        keep: impl Fn(&mut Vec<Arc<NewerList>>) -> Result<(), String>,
-    ) -> Result<Option<Reviewed>, String> {
-        Ok(self.add(tightening, keep)?.then(|| self.gate.review(requested)))
+    /// Cuts the sessions that the configuration in force does not admit. One review at a time: a caller that waited for another
+    /// one finds the sessions cut. If a command has `sent` a list, and the watch of the files was faster, the sessions that it has
+    /// cut are among those that are returned.
+    pub(super) fn review(&self, requested: Instant, sent: Option<&Sha256>) -> Reviewed {
+        let mut last = self.last_review.lock().unwrap_or_else(PoisonError::into_inner);
+        let reviewed = self.gate.review(requested);
+        last.done(&self.current.borrow().config, reviewed.cut);
+        let cut = sent.and_then(|list| last.told(list)).unwrap_or(reviewed.cut);
+        Reviewed { cut, ..reviewed }
     }
 
-    /// As [`tighten`](Self::tighten), without the review. Whether anything was added.
+    /// Adds revocations and denials to the configuration in force. `keep` stores what has to outlast the next reload, or says why
+    /// it cannot. False if all of them are in force already. The sessions have to be reviewed then.
     pub(super) fn add(
         &self,
         tightening: &Tightening,
@@ -399,7 +416,7 @@ mod tests {
         let before = Arc::clone(&inner.current.borrow().config);
         let holders = Arc::strong_count(&before);
         let other = Arc::clone(&inner);
-        let tightening = std::thread::spawn(move || other.tighten(&denying(7), Instant::now(), |_| Ok(())));
+        let tightening = std::thread::spawn(move || other.add(&denying(7), |_| Ok(())));
         while Arc::strong_count(&before) == holders {
             std::thread::yield_now();
         }
@@ -408,7 +425,7 @@ mod tests {
         inner.gate.snapshot.store(Arc::new(Snapshot::build(&new).expect("a snapshot")));
         inner.current.send_modify(|current| current.config = new);
         drop(received);
-        assert!(tightening.join().expect("no panic").expect("no error").is_some());
+        assert!(tightening.join().expect("no panic").expect("no error"));
         let config = Arc::clone(&inner.current.borrow().config);
         let RouteMode::Terminate(nas) = &config.routes[0].mode else { panic!("it asks for certificates") };
         let serials = &nas.client_auth.deny.serials;

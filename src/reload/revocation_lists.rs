@@ -119,9 +119,8 @@ impl Inner {
         let list = Arc::new(NewerList::new(new, Some(authority.clone())));
         let tightening = Tightening { lists: vec![Arc::clone(&list)], ..Tightening::default() };
         loop {
-            if let Some(reviewed) =
-                self.tighten(&tightening, requested, |received| keep(received, Arc::clone(&list)))?
-            {
+            if self.add(&tightening, |received| keep(received, Arc::clone(&list)))? {
+                let reviewed = self.review(requested, Some(&list.list.sha256));
                 if !self.retired.load(Ordering::SeqCst) {
                     self.gate.log.event(&Event::RevocationList {
                         issuer: issuer(&list.list),
@@ -138,8 +137,11 @@ impl Inner {
             if config.tightened(&tightening).is_none() {
                 is_in_force(&config, &list.list, &authority)?;
                 // Kept, because the next reload may find an older list in the files.
+                let sha256 = list.list.sha256;
                 keep(&mut received, list)?;
-                return Ok(Reviewed::default());
+                drop(received);
+                // The other reload may not have cut the sessions yet.
+                return Ok(self.review(requested, Some(&sha256)));
             }
         }
     }

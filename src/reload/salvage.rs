@@ -18,8 +18,12 @@ impl Inner {
     pub(super) fn salvage(&self, tightening: &Tightening, refused: &mut Refused, requested: Instant) {
         let before = Arc::clone(&self.current.borrow().config);
         // In one step if possible: each step builds all routes and reviews all sessions.
-        match caught(|| self.tighten(tightening, requested, |_| Ok(())).map_err(|error| vec![error])) {
-            Ok(reviewed) => refused.cut = reviewed.map(|reviewed| reviewed.cut).unwrap_or_default(),
+        let step = || {
+            let added = self.add(tightening, |_| Ok(())).map_err(|error| vec![error])?;
+            Ok(added.then(|| self.review(requested, None)))
+        };
+        match caught(step) {
+            Ok(reviewed) => refused.cut = reviewed.map_or(0, |reviewed| reviewed.cut),
             Err(_) => self.salvage_parts(tightening, refused, requested),
         }
         let after = Arc::clone(&self.current.borrow().config);
@@ -45,7 +49,7 @@ impl Inner {
             }
         }
         // Also if nothing was added: the step that failed may have been the review.
-        match caught(|| Ok(self.gate.review(requested))) {
+        match caught(|| Ok(self.review(requested, None))) {
             Ok(reviewed) => refused.cut = reviewed.cut,
             Err(_) => refused.errors.push(format!("open sessions were not all reviewed: {INTERNAL_ERROR}")),
         }

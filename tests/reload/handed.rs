@@ -64,6 +64,27 @@ fn gate(pki: &TestPki, backend: &Backend) -> (Gate, String) {
     (Gate::start(&config), config)
 }
 
+/// "ca revoke" writes the file before it sends the list: the watch may be faster, and "No open connection was affected" was said.
+#[test]
+fn sessions_that_the_watch_has_cut_are_told_to_the_sender() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let file = pki.write("clients.crl", pki.clients.sign_list(list([], 5)));
+    let house = House::new(&pki).client_auth(&format!("revocation_lists = [{file:?}]")).route("nas", backend.address());
+    let config = controlled(&house);
+    let gate = Gate::start(&config);
+    let lost = client(&pki, Some(&numbered(&pki.clients, "lost-phone", 77)));
+    let open = Client::admitted(gate.address(), &lost, NAS).unwrap();
+
+    let params = list([77], 6);
+    let pem = pki.clients.sign_list(params);
+    let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
+    pki.write("clients.crl", pem);
+    reload(&gate, &config).success();
+    drop(open.end());
+    assert_eq!(hand(&gate, &pki.clients, der.clone()), Ok(1));
+    assert_eq!(hand(&gate, &pki.clients, der), Ok(0), "they are told once");
+}
+
 #[test]
 fn row_33_sent_list_applies_at_once_and_after_a_reload() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
