@@ -13,7 +13,9 @@ use std::path::Path;
 
 use doorward::control::Request;
 use doorward::proxy_protocol::{TlsFacts, v1, v2};
-use p12_keystore::{Certificate, EncryptionAlgorithm, KeyStore, KeyStoreEntry, MacAlgorithm, PrivateKey, PrivateKeyChain};
+use p12_keystore::{
+    Certificate, EncryptionAlgorithm, KeyStore, KeyStoreEntry, MacAlgorithm, PrivateKey, PrivateKeyChain,
+};
 use pki::{Authority, Certified, days_from_now};
 use rcgen::{
     CertificateParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, GeneralSubtree, KeyPair,
@@ -139,7 +141,8 @@ fn archives(clients: &Authority) {
         let key = PrivateKey::from_der(device.key().secret_der()).unwrap();
         let chain = [certificate(&device.chain()[0]), certificate(&der_of(clients))];
         let mut store = KeyStore::new();
-        store.add_entry("alice-phone", KeyStoreEntry::PrivateKeyChain(PrivateKeyChain::new([7].as_slice(), key, chain)));
+        store
+            .add_entry("alice-phone", KeyStoreEntry::PrivateKeyChain(PrivateKeyChain::new([7].as_slice(), key, chain)));
         let written = store
             .writer(PASSWORD)
             .encryption_algorithm(encryption)

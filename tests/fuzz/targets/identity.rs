@@ -25,8 +25,7 @@ fuzz_target!(|der: &[u8]| {
     let certificate = CertificateDer::from(der);
     let identity = Identity::from_certificate(der, false);
     // What one of them cannot read is refused.
-    if let (Ok(theirs), Some(parts), Ok(identity)) =
-        (webpki::EndEntityCert::try_from(&certificate), &parts, &identity)
+    if let (Ok(theirs), Some(parts), Ok(identity)) = (webpki::EndEntityCert::try_from(&certificate), &parts, &identity)
     {
         assert_eq!(parts.key, &*theirs.subject_public_key_info());
         for name in theirs.valid_dns_names() {

@@ -36,8 +36,12 @@ fn same_as_ppp(bytes: &[u8], header: Header) {
         };
         let local = read.command == ppp::v2::Command::Local;
         let theirs = match read.addresses {
-            V2::IPv4(a) => Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port))),
-            V2::IPv6(a) => Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port))),
+            V2::IPv4(a) => {
+                Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port)))
+            }
+            V2::IPv6(a) => {
+                Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port)))
+            }
             V2::Unspecified | V2::Unix(_) => None,
         };
         (theirs, local)
@@ -47,8 +51,12 @@ fn same_as_ppp(bytes: &[u8], header: Header) {
             read => read.expect("a header of version 1"),
         };
         let theirs = match read.addresses {
-            V1::Tcp4(a) => Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port))),
-            V1::Tcp6(a) => Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port))),
+            V1::Tcp4(a) => {
+                Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port)))
+            }
+            V1::Tcp6(a) => {
+                Some(((a.source_address.into(), a.source_port), (a.destination_address.into(), a.destination_port)))
+            }
             V1::Unknown => None,
         };
         (theirs, false)

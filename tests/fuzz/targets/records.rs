@@ -15,8 +15,8 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use rustls::CipherSuite;
 
-use self::differences::{Action, perform, difference};
-use self::pair::{RustlsSide, GateSide, Setting, Side, State};
+use self::differences::{Action, difference, perform};
+use self::pair::{GateSide, RustlsSide, Setting, Side, State};
 
 /// TLS 1.2 and TLS 1.3.
 static SETTINGS: LazyLock<[Setting; 2]> = LazyLock::new(|| {
