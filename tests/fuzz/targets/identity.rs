@@ -18,8 +18,9 @@ fuzz_target!(|der: &[u8]| {
     }
     if let (Some(parts), Ok(([], read))) = (&parts, X509Certificate::from_der(der)) {
         assert_eq!(parts.serial, read.raw_serial());
-        assert_eq!(parts.issuer, read.issuer().as_raw());
-        assert_eq!(parts.subject, read.subject().as_raw());
+        // x509-parser leaves out of a name what begins where it cannot read on.
+        assert!(parts.issuer.starts_with(read.issuer().as_raw()), "{:x?}", parts.issuer);
+        assert!(parts.subject.starts_with(read.subject().as_raw()), "{:x?}", parts.subject);
         assert_eq!(parts.key, read.public_key().raw);
     }
     let certificate = CertificateDer::from(der);
@@ -28,11 +29,14 @@ fuzz_target!(|der: &[u8]| {
     if let (Ok(theirs), Some(parts), Ok(identity)) = (webpki::EndEntityCert::try_from(&certificate), &parts, &identity)
     {
         assert_eq!(parts.key, &*theirs.subject_public_key_info());
-        for name in theirs.valid_dns_names() {
-            assert!(identity.dns_names.iter().any(|one| one == name), "{name} is not in {:?}", identity.dns_names);
-        }
-        for name in theirs.valid_uri_names() {
-            assert!(identity.uris.iter().any(|one| one == name), "{name} is not in {:?}", identity.uris);
+        // With a mistake anywhere in the extension, the identity has none of its names: it is less, and nothing else.
+        if !(identity.dns_names.is_empty() && identity.uris.is_empty()) {
+            for name in theirs.valid_dns_names() {
+                assert!(identity.dns_names.iter().any(|one| one == name), "{name} is not in {:?}", identity.dns_names);
+            }
+            for name in theirs.valid_uri_names() {
+                assert!(identity.uris.iter().any(|one| one == name), "{name} is not in {:?}", identity.uris);
+            }
         }
     }
     let Ok(identity) = identity else { return };
