@@ -22,19 +22,15 @@ fn no_descriptor_is_left_over_after_upgrades() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let gate = Gate::start(&config(&House::new(&pki).route("nas", backend.address())));
-    let mut counts = vec![descriptors(gate.pid().into())];
-    for round in 0..4 {
+    let first = descriptors(gate.pid().into());
+    // A successor has one descriptor more than the first process at most: the pipe
+    // of its standard input. Anything that each upgrade leaves over goes beyond that.
+    for _ in 0..4 {
         let pid = upgrade(&gate)["pid"].as_u64().unwrap();
         wait_for_earlier(&gate, 0);
-        // A request to the control socket is being closed.
-        let expected = counts.last().copied().unwrap();
-        if round > 0 {
-            wait_until("as many descriptors as before", || (descriptors(pid) == expected).then_some(()));
-        }
-        counts.push(descriptors(pid));
+        // A request to the control socket may still be about to be closed.
+        wait_until("as many descriptors as before", || (descriptors(pid) <= first + 1).then_some(()));
     }
-    // The first one has not taken anything over: two descriptors more or less.
-    assert!(counts[0].abs_diff(counts[1]) <= 2, "{counts:?}");
     gate.end_after_upgrades();
 }
 
