@@ -65,7 +65,7 @@ pub(super) async fn work(scene: Arc<Scene>, over: CancellationToken, plan: Plan,
         }
     }
     for (name, step) in STEPS.iter().cycle() {
-        if matches!(step, Step::Upgrade) && begun.elapsed() > plan.upgrades() {
+        if matches!(step, Step::Upgrade) && (!plan.upgrade || begun.elapsed() > plan.upgrades()) {
             continue;
         }
         let result = owner.perform(*step, &mut flaky).await;
