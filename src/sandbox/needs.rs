@@ -83,6 +83,11 @@ impl Needs {
         self.backends.iter().any(|(_, backend)| matches!(backend, Backend::Host(..)))
     }
 
+    /// Whether Unix sockets are connected to that are no datagram sockets: a backend, or a service that the resolver asks.
+    pub(super) fn connects_unix_streams(&self) -> bool {
+        self.looks_up_names() || self.backends.iter().any(|(_, backend)| matches!(backend, Backend::Unix(_)))
+    }
+
     /// The ports that TCP connections are made to.
     pub(super) fn connect_ports(&self) -> BTreeSet<u16> {
         let ports = self.backends.iter().filter_map(|(_, backend)| port(backend));
