@@ -18,12 +18,14 @@ built() { [ "${PACKAGING_BUILT:-}" = yes ] || packaging/release "$@"; }
 deb() {
   built deb
   built repacked 9.0-1 "$out/upgrade"
+  debian bookworm >/dev/null
   alone deb.sh
 }
 
 static() {
   # shellcheck disable=SC2086
   built static ${PACKAGING_TARGETS:-x86_64-unknown-linux-musl}
+  debian bullseye >/dev/null
   alone static.sh
 }
 

@@ -46,7 +46,7 @@ journey() { # WHAT FOLDER COMMAND…: with this program, and a folder that it se
 
 # The oldest Debian that Debian's mirrors have. They have no Debian 10 any more, whose glibc is 2.28: without a loader and
 # without libraries, the libraries do not matter, and so they are taken away as well.
-copy_of "$(debian bullseye)"
+copy_of bullseye
 cp "$work/static/doorward-$version-x86_64-unknown-linux-musl/doorward" "$root/root/"
 same "system is Debian 11" 11 "$(sed 's/\..*//' "$root/etc/debian_version")"
 echo "127.0.0.1 localhost" > "$root/etc/hosts"
