@@ -5,6 +5,7 @@
 #   tests/vm/run.sh                  every kernel: functional tests, the cost in instructions; then the service
 #   tests/vm/run.sh 6.1 …            only these kernels: 6.1 and 6.12 of Debian 12, and newest, which is Debian 13's backport
 #   VM_ONLY=functional|cost|systemd  only this part
+#   VM_ONLY=package                  the Debian package that packaging/release has built, under systemd (tests/packaging/run.sh)
 #   VM_TESTS="filter…"               only functional tests whose names contain one of these
 #
 # qemu emulates the machine (TCG), so the host needs no KVM, and instructions can be counted.
@@ -245,11 +246,11 @@ if [ $# -eq 0 ]; then
   kernels=(6.1 6.12 newest)
   # Without a cost limit, because this kernel changes every few weeks.
   [ "${VM_ONLY:-}" != cost ] || kernels=(6.1 6.12)
-  [ "${VM_ONLY:-}" != systemd ] || kernels=(6.12)
+  [[ "${VM_ONLY:-}" != @(systemd|package) ]] || kernels=(6.12)
 fi
 for kernel in "${kernels[@]}"; do once fetch_kernel "$kernel"; done
 case ${VM_ONLY:-} in
   '') functional; kernels=(6.1 6.12); cost; systemd ;;
-  functional | cost | systemd) "$VM_ONLY" ;;
-  *) echo "VM_ONLY is functional, cost or systemd" >&2; exit 2 ;;
+  functional | cost | systemd | package) "$VM_ONLY" ;;
+  *) echo "VM_ONLY is functional, cost, systemd or package" >&2; exit 2 ;;
 esac

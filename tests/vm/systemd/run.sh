@@ -5,8 +5,8 @@
 # Debian's releases. The first machine runs all tests of guest.sh, the second one those that depend on systemd's version.
 systemd_suites="${VM_SUITES:-trixie bookworm}"
 
-# Besides systemd: clients, a stuck thread (strace), a reader of an abstract socket (socat), modprobe.
-systemd_packages="systemd-sysv,dbus,curl,openssl,strace,socat,jq,kmod"
+# Besides systemd: clients, a stuck thread (strace), a reader of an abstract socket (socat), modprobe, what the Debian package needs.
+systemd_packages="systemd-sysv,dbus,curl,openssl,strace,socat,jq,kmod,adduser"
 
 # Creates $cache/systemd-$1, the root folder of a machine, unless it is there.
 fetch_root() {
@@ -72,17 +72,24 @@ INIT
   rm -rf "$root"
 }
 
-# disk_of KERNEL SUITE DISK: makes a disk of the root folder, with the program and the tests.
+# disk_of KERNEL SUITE DISK: makes a disk of the root folder, with the program or the packages, and the tests.
 disk_of() {
   local base=$cache/systemd-$2 version
-  install -m 755 tests/vm/systemd/guest.sh tests/vm/systemd/tests.sh /bin/busybox "$base/root/"
+  install -m 755 tests/vm/systemd/{guest,tests,package}.sh /bin/busybox "$base/root/"
   rm -rf "$base/root/usr/lib/modules"
   version=$(modinfo -F vermagic "$cache/$1/modules/tls.ko" | cut -d' ' -f1)
   mkdir -p "$base/root/usr/lib/modules/$version"
   cp "$cache/$1/modules"/*.ko "$base/root/usr/lib/modules/$version"
   touch "$base/root/usr/lib/modules/$version"/modules.{order,builtin,builtin.modinfo}
   depmod -b "$base/root" "$version"
-  objcopy --strip-debug "$program" "$base/root/home/doorward"
+  rm -f "$base/root/home/doorward" "$base"/root/*.deb
+  if [ -n "$program" ]; then
+    objcopy --strip-debug "$program" "$base/root/home/doorward"
+  else
+    local packages=${PACKAGING_OUT:-target/packages}
+    cp "$packages"/doorward_*.deb "$base/root/doorward.deb"
+    cp "$packages"/upgrade/doorward_*.deb "$base/root/upgrade.deb"
+  fi
   mkfs.ext4 -qq -E nodiscard,lazy_itable_init=1 -d "$base/root" "$3" 1500M
 }
 
@@ -93,15 +100,25 @@ systemd_machine() { # KERNEL SUITE LOG
   : > "$3"
   boot_disk "$1" "$disk" "$3"
   # The second boot, of the system that the first one left.
-  grep -q '^VM-RESULT' "$3" || boot_disk "$1" "$disk" "$3"
+  grep -q '^VM-RESULT' "$3" || [ -z "$program" ] || boot_disk "$1" "$disk" "$3"
   rm -f "$disk" "$disk.initrd"
   grep -q '^VM-RESULT 0$' "$3"
 }
 
 systemd() {
-  local program suite failed=0 machines=()
+  local program=$target/debug/doorward
   cargo build --locked --quiet
-  program=$target/debug/doorward
+  systemd_machines
+}
+
+# The packages that packaging/release has built.
+package() {
+  local program=""
+  systemd_machines
+}
+
+systemd_machines() {
+  local suite failed=0 machines=()
   for suite in $systemd_suites; do once fetch_root "$suite"; done
   # Mostly they wait.
   for suite in $systemd_suites; do

@@ -164,6 +164,33 @@ stop_drains() {
   admitted alice-phone
 }
 
+# systemd follows the new main process, and the session stays with the old one.
+new_program_takes_over() {
+  local pid restarts
+  pid=$(property MainPID)
+  restarts=$(property NRestarts)
+  cp /home/doorward /home/next
+  echo next >> /home/next
+  open_session alice-phone
+  cd /home/alice
+  /home/next install 2>&1 | tee /run/output
+  grep -q '^run doorward upgrade --config /etc/doorward/doorward.toml: ' /run/output
+  ! grep -q 'systemctl restart' /run/output
+  say still-there
+  property_is ActiveState active
+  property_is NRestarts "$restarts"
+  eventually property_is SubState running
+  [ "$(property MainPID)" != "$pid" ]
+  cmp "/proc/$(property MainPID)/exe" /home/next
+  admitted alice-phone
+  [ -d "/proc/$pid" ]
+  /home/next install 2>&1 | grep -q 'Everything is installed already'
+  close_session
+  eventually test ! -d "/proc/$pid"
+  systemctl reload doorward
+  admitted alice-phone
+}
+
 with_drop_in() {
   mkdir -p /etc/systemd/system/doorward.service.d
   cat > /etc/systemd/system/doorward.service.d/test.conf
@@ -309,8 +336,10 @@ key_is_handed_over_by_systemd() {
   [ ! -e /etc/doorward/pki/server-key.pem ]
   ! runuser -u doorward -- cat "$key" > /dev/null
   admitted alice-phone
-  # In the unit, as root, and as the owner.
+  # In the unit, after an upgrade, as root, and as the owner.
   systemctl reload doorward
+  doorward upgrade
+  admitted alice-phone
   doorward check
   as_alice doorward check
   as_alice doorward ca device carol-phone
