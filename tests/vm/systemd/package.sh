@@ -44,7 +44,9 @@ upgrade_keeps_sessions() {
   restarts=$(property NRestarts)
   open_session alice-phone
   version /upgrade.deb 'accepts connections now'
+  # timeouts.drain is 30 s.
   say still-there
+  close_session
   [ "$(property MainPID)" != "$pid" ]
   is_current
   property_is NRestarts "$restarts"
@@ -52,7 +54,6 @@ upgrade_keeps_sessions() {
   property_is NeedDaemonReload no
   admitted alice-phone
   refused bob-laptop
-  close_session
   eventually test ! -d "/proc/$pid"
 }
 
@@ -62,8 +63,8 @@ upgrade_keeps_sessions_with_credentials() {
   open_session alice-phone
   version /doorward.deb 'accepts connections now'
   say still-there
-  is_current
   close_session
+  is_current
   admitted alice-phone
 }
 
