@@ -161,6 +161,13 @@ same "no process after the removal" "" "$(processes)"
 refuse "no program after the removal" test -e "$root/usr/bin/doorward"
 check "configuration stays" test -s "$root$config" -a -s "$root/etc/doorward/pki/server-key.pem"
 check "user stays" inside id doorward
+mkdir -p "$root/etc/systemd/system"
+echo "[Unit]" > "$root/etc/systemd/system/doorward.service"
+inside apt-get purge --yes doorward > "$work/said" 2>&1 || fail "purge, with another program installed"
+check "purge says what is kept for another program" grep -q 'are kept, for /etc/systemd/system/doorward.service' "$work/said"
+check "configuration of another program stays" test -s "$root$config" -a -s "$root/etc/doorward/pki/server-key.pem"
+check "user of another program stays" inside id doorward
+rm "$root/etc/systemd/system/doorward.service"
 check "reinstallation starts the gate" inside "apt-get install --yes ./$(basename "$deb")"
 until_true "the gate admits" admitted bob-laptop
 
@@ -186,4 +193,5 @@ inside apt-get purge --yes doorward > "$work/said" 2>&1 || fail "purge"
 check "purge says that the authorities are kept" grep -q '/etc/doorward/pki holds the keys of your authorities, and is kept' "$work/said"
 check "keys of the authorities are kept" test -s "$root/etc/doorward/pki/clients-key.pem" -a -s "$root/etc/doorward/devices/bob-laptop-key.pem"
 refuse "configuration is gone" test -e "$root$config"
-same "nothing belongs to a user that is gone" "" "$(find "$root/etc/doorward" -nouser -o -nogroup)"
+same "nothing belongs to a user that is gone" "" "$(chroot "$root" find /etc/doorward -nouser -o -nogroup)"
+check "user stays for its files" inside id doorward
