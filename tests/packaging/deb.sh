@@ -135,8 +135,7 @@ refuse "gate is another process" test "$pid" = "$(gate)"
 same "gate runs the new program" "$(stat -c %d:%i "$root/usr/bin/doorward")" "$(stat -L -c %d:%i "/proc/$(gate)/exe")"
 same "session goes on after the upgrade" "after" "$(say after)"
 check "earlier process has the session" test -d "/proc/$pid"
-same "installation has nothing to do after the upgrade" "Everything is installed already. Nothing was changed." \
-  "$(inside doorward install 2>&1 | grep -v '^next: ')"
+check "installation has nothing to do after the upgrade" grep -q '^Everything is installed already' <(inside doorward install 2>&1)
 exec {session[1]}>&-
 wait "$session_PID" || true
 until_true "earlier process ends with its session" test ! -d "/proc/$pid"
