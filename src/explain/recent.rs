@@ -233,11 +233,12 @@ impl Refusals {
         all
     }
 
-    /// The latest `n` that are meant, the newest first, and how many are known in all. By a name, those of certificates that
-    /// a trust anchor signed come before those of others: anything can call itself by it.
-    pub fn find(&self, wanted: &Wanted, n: usize) -> (Vec<Arc<Refusal>>, usize) {
+    /// The first `n` that are meant, by their rank and then the newest first, and how many are known in all. By a name, those
+    /// of certificates that a trust anchor signed come before all others: anything can call itself by it.
+    pub fn find(&self, wanted: &Wanted, n: usize, rank: impl Fn(&Refusal) -> u8) -> (Vec<Arc<Refusal>>, usize) {
         let mut found = self.all();
         found.retain(|refusal| wanted.means(refusal));
+        found.sort_by_key(|refusal| rank(refusal));
         if let Wanted::Name(_) = wanted {
             found.sort_by_key(|refusal| refusal.device_key().is_none());
         }

@@ -2,7 +2,9 @@
 //! the crate.
 
 pub mod close;
+pub mod expiry;
 pub mod identity;
+pub mod impostor;
 pub mod names;
 pub mod rate_limit;
 pub mod rejection;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use crate::ca::inventory::{self, Kind};
-use crate::config::checked::{Device, Inventory};
+use crate::config::checked::{Device, Inventory, RevokedCertificate};
 use crate::config::files;
 use crate::config::report::{Given, Problem, Report};
+use crate::model::identity::{Serial, Sha256};
 
 /// The devices, if they are to be shown. Nothing in the file's folder is touched. They are only shown, so a file that cannot be
 /// read is no mistake: none are shown then, and a warning says why.
@@ -20,14 +21,15 @@ pub(super) fn check(given: &Given<String>, report: &mut Report) -> Option<Option
         return None;
     }
     let path = files::folder_of(report.file()).join(&text.value);
-    let devices = report.look_at(&path).and_then(|()| read(&path)).unwrap_or_else(|Problem { message, remedy }| {
-        report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
-        Vec::new()
-    });
-    Some(Some(Inventory { file: path, devices }))
+    let (devices, revoked) =
+        report.look_at(&path).and_then(|()| read(&path)).unwrap_or_else(|Problem { message, remedy }| {
+            report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
+            (Vec::new(), Vec::new())
+        });
+    Some(Some(Inventory { file: path, devices, revoked }))
 }
 
-fn read(path: &Path) -> Result<Vec<Device>, Problem> {
+fn read(path: &Path) -> Result<(Vec<Device>, Vec<RevokedCertificate>), Problem> {
     let file = files::read_named(path).map_err(|error| files::unreadable(path, &error))?;
     let content = std::str::from_utf8(&file.bytes).ok().map(toml::from_str::<inventory::Inventory>);
     let Some(Ok(content)) = content else {
@@ -44,5 +46,22 @@ fn read(path: &Path) -> Result<Vec<Device>, Problem> {
         }
     }
     devices.reverse();
-    Ok(devices)
+    Ok((devices, revoked(&content)))
+}
+
+/// The certificates of devices that were revoked.
+fn revoked(inventory: &inventory::Inventory) -> Vec<RevokedCertificate> {
+    let revoked = inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device);
+    let revoked = revoked.filter_map(|entry| {
+        let authority = inventory.authorities.iter().find(|authority| authority.id == entry.authority)?;
+        Some(RevokedCertificate {
+            name: entry.name.clone(),
+            serial: Serial::parse(&entry.serial)?,
+            fingerprint: entry.fingerprint.as_deref().and_then(Sha256::parse),
+            authority: Sha256::parse(&authority.fingerprint)?,
+            revoked_at: entry.revoked_at?.unix_timestamp(),
+            not_after: entry.not_after.map_or(i64::MAX, time::OffsetDateTime::unix_timestamp),
+        })
+    });
+    revoked.collect()
 }

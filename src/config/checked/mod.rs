@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use rustls::sign::CertifiedKey;
 
 use super::file_states::Seen;
+use crate::model::identity::{Serial, Sha256};
 use crate::model::names::{Name, ServerNamePattern};
 
 pub use client_auth::{
@@ -204,6 +205,8 @@ pub struct Inventory {
     pub file: PathBuf,
     /// Each with the certificate that it got last, unless that was revoked.
     pub devices: Vec<Device>,
+    /// The certificates of devices that were revoked.
+    pub revoked: Vec<RevokedCertificate>,
 }
 
 /// A device and its certificate.
@@ -212,6 +215,23 @@ pub struct Device {
     /// What it is called.
     pub name: String,
     /// When its certificate expires, in seconds since 1970.
+    pub not_after: i64,
+}
+
+/// A device's certificate that was revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedCertificate {
+    /// What the device is called.
+    pub name: String,
+    /// The certificate's serial number.
+    pub serial: Serial,
+    /// SHA-256 of the certificate, if it is known.
+    pub fingerprint: Option<Sha256>,
+    /// SHA-256 of the certificate of the authority that signed it.
+    pub authority: Sha256,
+    /// When it was revoked, in seconds since 1970.
+    pub revoked_at: i64,
+    /// When it expires, in seconds since 1970.
     pub not_after: i64,
 }
 

@@ -40,6 +40,11 @@ fn counted(id: u64, source: &str, prefixes: Prefixes, identity: Option<&Identity
     Refusal::new(&circumstances, &Rejection::silent(Cause::NotTls(Protocol::Http)))
 }
 
+/// No rank: the newest first.
+fn newest(_: &Refusal) -> u8 {
+    0
+}
+
 fn ids(found: &[Arc<Refusal>]) -> Vec<u64> {
     found.iter().map(|refusal| refusal.id).collect()
 }
@@ -68,10 +73,10 @@ fn refusals_are_found_newest_first_by_address_and_name() {
         (&digits, vec![2]),
         ("sha256:00000000", vec![]),
     ] {
-        let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9);
+        let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9, newest);
         assert_eq!((ids(&found), known), (expected.clone(), expected.len()), "{text}");
     }
-    assert_eq!(refusals.find(&Wanted::Last, 2).1, 4);
+    assert_eq!(refusals.find(&Wanted::Last, 2, newest).1, 4);
     for wrong in ["", "  ", "sha256:12", "sha256:xyzxyz", &"x".repeat(300)] {
         assert!(Wanted::parse(wrong).is_err(), "{wrong:?}");
     }
@@ -85,7 +90,7 @@ fn who_was_counted_as_one_source_is_found_as_one() {
         refusals.remember(counted(id, source, wide, None));
     }
     for (text, expected) in [("192.0.2.200", 1), ("192.0.3.1", 2), ("2001:db8:0:ffff::1", 3), ("2001:db8:1::", 4)] {
-        let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9);
+        let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9, newest);
         assert_eq!((ids(&found), known), (vec![expected], 1), "{text}");
     }
 }
@@ -100,7 +105,7 @@ fn flood_of_strangers_displaces_no_refusal_of_a_device() {
     }
     assert_eq!(refusals.latest(usize::MAX).len(), KEPT_OF_EACH + 1);
     assert_eq!(refusals.total(), 9_999);
-    let (found, _) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 1);
+    let (found, _) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 1, newest);
     assert_eq!(ids(&found), [1]);
     assert_eq!(ids(&refusals.latest(1)), [9_999]);
 }
@@ -114,7 +119,7 @@ fn refusals_of_a_device_outlast_any_number_of_self_made_ones() {
     for id in 2..2000 {
         refusals.remember(refusal(id, "203.0.113.9", Some(&forged)));
     }
-    let (found, known) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 2);
+    let (found, known) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 2, newest);
     assert_eq!((ids(&found), known), (vec![1, 1999], 1 + KEPT_OF_EACH), "its own come first");
     assert_eq!(ids(&refusals.latest(1)), [1999]);
 }
