@@ -27,7 +27,7 @@ pub(super) struct WhyArgs {
     #[arg(value_name = "CLIENT", value_parser = checked)]
     wanted: Option<String>,
 
-    /// How many refusals to show, the most important first
+    /// How many refusals to show: of a client, the newest first
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 1, value_parser = count)]
     count: usize,
 
@@ -52,8 +52,8 @@ fn count(text: &str) -> Result<usize, String> {
 
 pub(super) fn run(args: &WhyArgs) -> ExitCode {
     let wanted = args.wanted.as_deref().unwrap_or(LAST);
-    // The latest one is asked for by its word only.
-    let ranked = args.wanted.as_deref() != Some(LAST);
+    // Of one client, the newest comes first.
+    let ranked = args.wanted.is_none();
     let request = Request::Why { wanted: wanted.to_owned(), count: args.count, ranked };
     let expected = |answer| match answer {
         Answer::Why(why) => Some(why),
