@@ -8,10 +8,8 @@ use time::OffsetDateTime;
 
 use crate::explain::clock::Clock;
 use crate::explain::finding::told::Report;
-use crate::explain::finding::{Attempts, DeviceFacts, Facts, LogFault, is_trouble};
+use crate::explain::finding::{Attempts, DeviceFacts, Facts, LogFault, is_trouble, pretended};
 use crate::explain::recent::{Refusal, Refusals};
-use crate::model::impostor::Claim;
-use crate::model::rejection::Reason;
 use crate::sessions::registry::Sessions;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
@@ -98,7 +96,7 @@ fn impostors(refusals: &[Arc<Refusal>]) -> Vec<Attempts> {
             continue;
         }
         found.push(Attempts {
-            name,
+            name: name.to_owned(),
             claim,
             source,
             first: refusal.at,
@@ -109,11 +107,4 @@ fn impostors(refusals: &[Arc<Refusal>]) -> Vec<Attempts> {
         });
     }
     found
-}
-
-/// The device that a refused client pretended to be, and how.
-fn pretended(refusal: &Refusal) -> Option<(String, Option<Claim>)> {
-    // Its own certificate without its key: that of somebody who has seen it.
-    let shown = refusal.certificate.as_ref().filter(|shown| shown.anchored)?;
-    (refusal.reason() == Reason::BadSignature).then(|| (shown.name().to_owned(), None))
 }

@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod clock;
 pub mod finding;
 mod fragments;
+pub mod impostor;
 pub mod recent;
 pub mod refusal_json;
 mod refusal_texts;
@@ -29,6 +30,9 @@ fn who(refusal: &Refusal) -> String {
 
 /// What to do about a refusal, with the names of this case where they help.
 pub fn advice(refusal: &Refusal) -> String {
+    if let Some(impostor) = &refusal.impostor {
+        return impostor::advice(impostor);
+    }
     let shown = refusal.certificate.as_ref();
     let route = refusal.route.as_ref().map_or("none", |route| route.as_str());
     match (refusal.reason(), shown) {
@@ -110,6 +114,7 @@ mod tests {
             not_after: NOW + 100 * DAY,
             verified: false,
             anchored: false,
+            of_other_authority: false,
         }
     }
 
@@ -131,6 +136,7 @@ mod tests {
             cause,
             alert: None,
             certificate,
+            impostor: None,
             times: 1,
         }
     }

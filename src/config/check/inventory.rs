@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use crate::ca::inventory::{self, Kind};
-use crate::config::checked::{Device, Inventory, RevokedCertificate};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use crate::ca::inventory::{self, CertificateEntry, Kind};
+use crate::config::checked::{Device, Inventory, IssuedToDevice, RevokedCertificate};
 use crate::config::files;
 use crate::config::report::{Given, Problem, Report};
 use crate::model::identity::{Serial, Sha256};
@@ -21,15 +24,15 @@ pub(super) fn check(given: &Given<String>, report: &mut Report) -> Option<Option
         return None;
     }
     let path = files::folder_of(report.file()).join(&text.value);
-    let (devices, revoked) =
-        report.look_at(&path).and_then(|()| read(&path)).unwrap_or_else(|Problem { message, remedy }| {
-            report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
-            (Vec::new(), Vec::new())
-        });
-    Some(Some(Inventory { file: path, devices, revoked }))
+    let read = report.look_at(&path).and_then(|()| read(&path));
+    let inventory = read.unwrap_or_else(|Problem { message, remedy }| {
+        report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
+        Inventory { file: path, devices: Vec::new(), issued: Vec::new(), authorities: Vec::new(), revoked: Vec::new() }
+    });
+    Some(Some(inventory))
 }
 
-fn read(path: &Path) -> Result<(Vec<Device>, Vec<RevokedCertificate>), Problem> {
+fn read(path: &Path) -> Result<Inventory, Problem> {
     let file = files::read_named(path).map_err(|error| files::unreadable(path, &error))?;
     let content = std::str::from_utf8(&file.bytes).ok().map(toml::from_str::<inventory::Inventory>);
     let Some(Ok(content)) = content else {
@@ -46,7 +49,22 @@ fn read(path: &Path) -> Result<(Vec<Device>, Vec<RevokedCertificate>), Problem> 
         }
     }
     devices.reverse();
-    Ok((devices, revoked(&content)))
+    let issued = content.certificates.iter().filter(|entry| entry.kind == Kind::Device).filter_map(issued).collect();
+    let pem = |text: &String| CertificateDer::from_pem_slice(text.as_bytes()).ok();
+    let authorities = content.known.iter().filter_map(pem).collect();
+    let revoked = revoked(&content);
+    Ok(Inventory { file: path.to_owned(), devices, issued, authorities, revoked })
+}
+
+fn issued(entry: &CertificateEntry) -> Option<IssuedToDevice> {
+    let digest = |text: &Option<String>| text.as_deref().and_then(Sha256::parse);
+    Some(IssuedToDevice {
+        device: entry.name.clone(),
+        serial: Serial::parse(&entry.serial)?,
+        fingerprint: digest(&entry.fingerprint),
+        spki: digest(&entry.spki),
+        canary: entry.canary,
+    })
 }
 
 /// The certificates of devices that were revoked.

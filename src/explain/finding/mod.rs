@@ -281,9 +281,7 @@ fn impostors(attempts: &[Attempts], now: OffsetDateTime) -> Vec<Impostor> {
 
 /// Whether the refusal of a device's own certificate is trouble of the device: it was the certificate, or what it may do.
 pub fn is_trouble(refusal: &Refusal) -> bool {
-    matches!(refusal.reason().stage(), Stage::Certificate | Stage::Policy)
-        && refusal.reason() != Reason::BadSignature
-        && refusal.certificate.as_ref().is_some_and(|shown| shown.anchored)
+    matches!(refusal.reason().stage(), Stage::Certificate | Stage::Policy) && refusal.is_of_device()
 }
 
 /// What keeps a device out, if something does.
@@ -322,18 +320,25 @@ fn down(service: &Service, all: &[Service], now: OffsetDateTime) -> Option<Servi
     (now - tried < DOWN).then_some(ServiceDown { route, backend, since, tried, seen, failed, neighbour })
 }
 
+/// The name that a refused client tried to be taken for, and how: see [`Attempts::claim`].
+pub fn pretended(refusal: &Refusal) -> Option<(&str, Option<Claim>)> {
+    if let Some(impostor) = &refusal.impostor {
+        return Some((&impostor.name, Some(impostor.claim)));
+    }
+    let shown = refusal.certificate.as_ref().filter(|shown| shown.anchored)?;
+    (refusal.reason() == Reason::BadSignature).then(|| (shown.name(), None))
+}
+
 /// The order of refusals, as the findings have it: what an impostor tried in the last day, then what keeps devices out, then
 /// services that do not answer, then the rest. What is older has the last rank.
 pub fn rank_of_refusal(refusal: &Refusal, now: OffsetDateTime) -> u8 {
-    let anchored = refusal.certificate.as_ref().is_some_and(|shown| shown.anchored);
-    let reason = refusal.reason();
     if now - refusal.at >= IMPOSTOR {
         3
-    } else if anchored && reason == Reason::BadSignature {
+    } else if pretended(refusal).is_some() {
         0
     } else if is_trouble(refusal) {
         1
-    } else if reason.stage() == Stage::Backend {
+    } else if refusal.reason().stage() == Stage::Backend {
         2
     } else {
         3

@@ -6,6 +6,7 @@ use time::macros::datetime;
 use super::*;
 use crate::explain::clock::{Clock, Zone};
 use crate::model::identity::Sha256;
+use crate::model::impostor as model;
 use crate::model::names::Name;
 use crate::model::rejection::testing::every_cause;
 use crate::model::rejection::{Cause, Protocol, Text};
@@ -33,6 +34,7 @@ fn shown(name: &str, anchored: bool) -> Certificate {
         not_after: ago(3 * DAY).unix_timestamp(),
         verified: false,
         anchored,
+        of_other_authority: false,
     }
 }
 
@@ -48,6 +50,7 @@ fn refusal(cause: Cause, seconds: i64, shown: Option<Certificate>) -> Refusal {
         cause,
         alert: None,
         certificate: shown,
+        impostor: None,
         times: 14,
     }
 }
@@ -319,12 +322,25 @@ fn refusals_are_ranked_as_the_findings_are() {
         refusal(backend, 2, Some(shown("alice-phone", true))),
         refusal(cause(Reason::Expired), 3, Some(shown("bob-tablet", true))),
         refusal(cause(Reason::BadSignature), 4, Some(shown("alice-phone", true))),
+        Refusal {
+            impostor: Some(model::Impostor { name: "alice-phone".into(), claim: Claim::Name }),
+            ..refusal(cause(Reason::UnknownCa), 5, Some(shown("alice-phone", false)))
+        },
+        refusal(cause(Reason::UnknownCa), 6, Some(shown("stranger", false))),
         refusal(cause(Reason::Revoked), 25 * HOUR, Some(shown("dave-phone", true))),
     ];
     refusals.sort_by_key(|refusal| (rank_of_refusal(refusal, NOW), std::cmp::Reverse(refusal.at)));
     let reasons: Vec<Reason> = refusals.iter().map(Refusal::reason).collect();
     assert_eq!(
         reasons,
-        [Reason::BadSignature, Reason::Expired, Reason::BackendTimeout, Reason::NotTls, Reason::Revoked]
+        [
+            Reason::BadSignature,
+            Reason::UnknownCa,
+            Reason::Expired,
+            Reason::BackendTimeout,
+            Reason::NotTls,
+            Reason::UnknownCa,
+            Reason::Revoked
+        ]
     );
 }

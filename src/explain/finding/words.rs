@@ -2,9 +2,9 @@
 
 use super::{Facts, Finding, Impostor, ServiceDown, Trouble, Verdict};
 use crate::explain::clock::Clock;
-use crate::explain::{self, words};
+use crate::explain::{self, impostor, words};
 use crate::model::expiry::{Expiry, Kind};
-use crate::model::impostor::Claim;
+use crate::model::impostor::{self as model, Claim};
 use crate::model::rejection::Reason;
 use crate::model::shell::word;
 use crate::model::text::{counted, grouped, in_words};
@@ -64,7 +64,7 @@ impl Finding {
                 "The gate takes the file over once the mistakes are corrected; this shows them all: doorward check."
                     .to_owned()
             }
-            Self::Impostor(found) => found.advice().to_owned(),
+            Self::Impostor(found) => found.advice(),
             Self::Device(found) => explain::advice(&found.refusal),
             Self::ServiceDown(found) => format!("{} Then check: {CHECK}.", found.advice()),
             Self::Expiry(found) => expiry_advice(found),
@@ -138,18 +138,15 @@ impl Impostor {
         )
     }
 
-    const fn advice(&self) -> &'static str {
+    fn advice(&self) -> String {
         match self.claim {
-            Some(Claim::Name | Claim::Serial) => "Nothing to do: what was known is public, and the key was not known.",
-            Some(Claim::Key) => {
-                "Nothing to do if the device is in your hands: its public key is no secret. If it was lost, revoke it."
-            }
-            Some(Claim::Canary) => "Somebody reads files where you have put it. Look at that machine first.",
-            Some(Claim::CanaryRoute) => "Somebody guesses or knows names of yours. The address is banned for a while.",
-            None => {
-                "If it was not the device itself: its certificate was seen by somebody, which is no secret, and its key \
-                 was not."
-            }
+            Some(claim) => impostor::advice(&model::Impostor { name: self.name.as_str().into(), claim }),
+            None => format!(
+                "It was refused and reached nothing. Certificates are no secret, keys are. If it was {} itself, issue it a new \
+                 certificate (doorward ca device {}).",
+                self.name,
+                word(&self.name)
+            ),
         }
     }
 }
