@@ -43,6 +43,7 @@ pub mod install;
 pub mod listener;
 pub mod manual;
 pub mod model;
+pub(crate) mod overview;
 pub mod pki;
 pub mod proxy_protocol;
 pub mod relay;

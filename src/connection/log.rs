@@ -158,12 +158,12 @@ impl ConnectionLog {
         self.steps.next(Step::Dial)
     }
 
-    /// A backend was dialled; `up` if it answered.
-    pub(crate) fn tried(&self, backend: usize, up: bool) {
+    /// A backend was dialled, and answered or did not.
+    pub(crate) fn tried(&self, backend: usize, answered: Result<(), Reason>) {
         if let Some((route, Some(metrics))) = &self.route
             && let Some(backend) = route.backends.get(backend)
         {
-            metrics.backend(backend, up);
+            metrics.backend(backend, answered);
         }
     }
 

@@ -6,6 +6,8 @@
 
 mod cause_texts;
 pub mod certificate;
+pub mod clock;
+pub mod finding;
 mod fragments;
 pub mod impostor;
 pub mod recent;

@@ -231,7 +231,9 @@ impl Inner {
                 policy_report::older_lists(&old, &config).iter().map(older_list_warning).collect::<Vec<_>>()
             });
         warnings.extend(older);
-        warnings.extend(self.gate.descriptors.warning(&config));
+        let descriptors = self.gate.descriptors.warning(&config);
+        self.gate.metrics.descriptors_warning(descriptors.clone());
+        warnings.extend(descriptors);
         // Last, because it may take long: there may be thousands of devices and millions of revoked certificates.
         let difference = in_force_but(&mut warnings, "its effect on access is not known", || {
             let before = State { config: &old, snapshot: &before };
@@ -296,6 +298,7 @@ impl Inner {
             }
             keep(&mut received)?;
             self.gate.snapshot.store(Arc::new(snapshot));
+            self.gate.metrics.follow_revocations(&new);
             self.current.send_modify(|current| current.config = Arc::new(new));
             drop(received);
             return Ok(true);

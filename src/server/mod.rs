@@ -27,11 +27,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::BuildError;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use self::opened::METRICS;
 pub use self::opened::{Inherited, Opened};
-use crate::admin::{Admin, Monitored};
+use crate::admin::Admin;
 use crate::admission::Admission;
 use crate::admission::descriptors::{Budget, TooFew};
 use crate::backends::resolver::Resolver;
@@ -42,6 +43,7 @@ use crate::control::{self, Context, Control, StaticFacts};
 use crate::gate::Gate;
 use crate::handover::{Channel, Launcher, Predecessor, Unavailable};
 use crate::listener::{BindError, Listener};
+use crate::overview::Overview;
 use crate::reload::{Reloader, TaskThread, Trigger};
 use crate::sandbox::{Incomplete, Sandbox};
 use crate::snapshot::{InvalidRoute, Snapshot};
@@ -152,15 +154,17 @@ impl Server {
         let listeners = listeners.into_iter().map(|opened| Listener::start(opened).map(Arc::new));
         let listeners = listeners.collect::<Result<Vec<_>, _>>().map_err(StartError::Bind)?;
         metrics.descriptors(descriptors.limit());
+        metrics.descriptors_warning(warning.clone());
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
         let gate = Arc::new(gate);
+        let overview = Arc::new(overview(&gate, &sandbox));
         let admin_configured = config.metrics.address;
         let admin = match admin {
             None => None,
             Some((address, socket)) => {
-                let admin = Admin::new(socket, monitored(&gate), admin_connections);
+                let admin = Admin::new(socket, Arc::clone(&overview), admin_connections);
                 let what = METRICS.to_owned();
                 Some(admin.map_err(|error| StartError::Bind(BindError { address, what, error }))?)
             }
@@ -171,7 +175,7 @@ impl Server {
         let control_thread = TaskThread::start("control").map_err(StartError::Io)?;
         let earlier = Arc::new(EarlierProcesses::none(Arc::clone(&gate.metrics)));
         let (asked, upgrades) = Upgrades::new();
-        let context = Arc::new(Context { gate, reloader, facts, earlier, upgrades: asked });
+        let context = Arc::new(Context { gate, overview, reloader, facts, earlier, upgrades: asked });
         Ok(Self {
             context,
             upgrades,
@@ -248,11 +252,14 @@ impl Requests {
     }
 }
 
-/// What the metrics listener shows.
-fn monitored(gate: &Gate) -> Monitored {
-    Monitored {
+/// What the owner is told about.
+fn overview(gate: &Gate, sandbox: &Sandbox) -> Overview {
+    Overview {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
         sessions: Arc::clone(&gate.sessions),
+        log: Arc::clone(&gate.log),
+        sandbox: sandbox.in_force().lacks.clone(),
+        started: OffsetDateTime::now_utc(),
     }
 }

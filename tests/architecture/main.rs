@@ -30,8 +30,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("enrolment", &["files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.
     ("ca", &["enrolment", "files", "model", "pki"]),
-    // `metrics.inventory` names a file that `doorward ca` writes.
-    ("config", &["ca", "model", "pki"]),
+    // `metrics.inventory` names a file that `doorward ca` writes. A revocation without effect is a finding.
+    ("config", &["ca", "explain", "model", "pki"]),
     // Copies what the gate needs to where its service finds it, and knows afterwards where that is.
     ("install", &["config", "files", "model"]),
     // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
@@ -54,7 +54,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // What is told about connections, and what is kept of them.
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
-    ("admin", &["config", "explain", "http", "model", "sessions", "telemetry"]),
+    // All that is known of a running gate, for what tells the owner something.
+    ("overview", &["explain", "model", "sessions", "telemetry"]),
+    ("admin", &["config", "explain", "http", "model", "overview", "telemetry"]),
     ("gate", &["admission", "backends", "explain", "model", "relay", "sessions", "snapshot", "telemetry"]),
     // A reload replaces the snapshot; connections only load it.
     (
@@ -76,7 +78,19 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The control socket asks; no stage knows of it.
     (
         "control",
-        &["config", "explain", "gate", "handover", "model", "reload", "sandbox", "sessions", "sys", "telemetry"],
+        &[
+            "config",
+            "explain",
+            "gate",
+            "handover",
+            "model",
+            "overview",
+            "reload",
+            "sandbox",
+            "sessions",
+            "sys",
+            "telemetry",
+        ],
     ),
     // The one module that knows the order of the stages.
     (
@@ -113,6 +127,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "handover",
             "listener",
             "model",
+            "overview",
             "relay",
             "reload",
             "sandbox",

@@ -221,6 +221,8 @@ pub struct Inventory {
     pub issued: Vec<IssuedToDevice>,
     /// The certificates of its authorities, and of former ones.
     pub authorities: Vec<CertificateDer<'static>>,
+    /// The certificates of devices that were revoked.
+    pub revoked: Vec<RevokedCertificate>,
 }
 
 /// A certificate that a device was given, whatever has become of it.
@@ -244,6 +246,23 @@ pub struct Device {
     /// What it is called.
     pub name: String,
     /// When its certificate expires, in seconds since 1970.
+    pub not_after: i64,
+}
+
+/// A device's certificate that was revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedCertificate {
+    /// What the device is called.
+    pub name: String,
+    /// The certificate's serial number.
+    pub serial: Serial,
+    /// SHA-256 of the certificate, if it is known.
+    pub fingerprint: Option<Sha256>,
+    /// SHA-256 of the certificate of the authority that signed it.
+    pub authority: Sha256,
+    /// When it was revoked, in seconds since 1970.
+    pub revoked_at: i64,
+    /// When it expires, in seconds since 1970.
     pub not_after: i64,
 }
 
