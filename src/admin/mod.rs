@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::checked::Config;
 use crate::explain::recent::Refusals;
+use crate::history::History;
 use crate::http::{Load, TIMEOUT, serve_connections, server};
 use crate::sessions::registry::Sessions;
 use crate::telemetry::metrics::Metrics;
@@ -43,6 +44,8 @@ const NICE: i32 = 10;
 pub(crate) struct Monitored {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) refusals: Arc<Refusals>,
+    /// Across restarts.
+    pub(crate) history: Arc<History>,
     pub(crate) sessions: Arc<Sessions>,
 }
 

@@ -253,6 +253,7 @@ fn monitored(gate: &Gate) -> Monitored {
     Monitored {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
+        history: Arc::clone(&gate.history),
         sessions: Arc::clone(&gate.sessions),
     }
 }

@@ -50,10 +50,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     // What is told about connections, and what is kept of them.
+    ("history", &["explain", "model"]),
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
-    ("admin", &["config", "explain", "http", "model", "sessions", "telemetry"]),
-    ("gate", &["admission", "backends", "explain", "model", "relay", "sessions", "snapshot", "telemetry"]),
+    ("admin", &["config", "explain", "history", "http", "model", "sessions", "telemetry"]),
+    ("gate", &["admission", "backends", "explain", "history", "model", "relay", "sessions", "snapshot", "telemetry"]),
     // A reload replaces the snapshot; connections only load it.
     (
         "reload",
