@@ -154,7 +154,7 @@ impl FuzzedListener {
     /// At this address, of a gate that has accepted nothing.
     pub fn new(address: SocketAddr, config: &Config) -> Option<Self> {
         let metrics = Arc::new(Metrics::new(config).ok()?);
-        let gate = Monitored { metrics, refusals: Arc::default(), sessions: Arc::default() };
+        let gate = Monitored { metrics, refusals: Arc::default(), history: Arc::default(), sessions: Arc::default() };
         Some(Self(Arc::new(Responder::new(address, gate, CancellationToken::new()))))
     }
 
