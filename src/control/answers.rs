@@ -16,6 +16,7 @@ use crate::config::expiries::Expiry;
 use crate::explain::moment;
 use crate::explain::recent::Wanted;
 use crate::gate::Gate;
+use crate::history::Trouble;
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Current};
 use crate::sandbox::{Restrictions, Sandbox};
@@ -146,6 +147,7 @@ pub(super) fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: O
         config_since: rfc3339(current.since),
         config_errors: limited(&current.errors),
         log_error: gate.log.error().map(|error| LogError { since: rfc3339(error.since), error: error.what }),
+        history_error: gate.history.trouble().map(|Trouble { since, error }| LogError { since: rfc3339(since), error }),
         sandbox: sandbox(facts.sandbox.in_force()),
         listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),

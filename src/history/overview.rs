@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use time::serde::timestamp;
 
+use super::forms::{self, is_zero};
 use crate::model::names::Name;
 use crate::model::rejection::Reason;
 
@@ -43,71 +46,86 @@ pub struct Trouble {
 }
 
 /// A device, by the name in its certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// The name.
     pub name: Box<str>,
     /// When it was admitted for the first time ever.
+    #[serde(default, with = "timestamp::option")]
     pub first_seen: Option<OffsetDateTime>,
     /// When, where to and from where it was admitted last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Seen>,
     /// Its refusals for one reason, the latest. It is over if the device was admitted [later](Device::is_refused).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<DeviceRefused>,
 }
 
 /// A connection that was admitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// When.
+    #[serde(with = "timestamp")]
     pub at: OffsetDateTime,
     /// Where to.
+    #[serde(with = "forms::name")]
     pub route: Name,
     /// From where.
     pub address: IpAddr,
 }
 
 /// Refusals of one device for one reason, without another reason between them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRefused {
     /// Why.
+    #[serde(with = "forms::reason")]
     pub reason: Reason,
     /// The route, if it was known by then.
+    #[serde(default, with = "forms::name_if_any")]
     pub route: Option<Name>,
     /// The address of the last one.
     pub address: IpAddr,
     /// When the first one was.
+    #[serde(with = "timestamp")]
     pub first: OffsetDateTime,
     /// When the last one was.
+    #[serde(with = "timestamp")]
     pub last: OffsetDateTime,
     /// How many there were.
     pub times: u64,
 }
 
 /// Connections of one device to one route from one address, with no long pause between them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Visit {
     /// The device.
     pub device: Box<str>,
     /// The route.
+    #[serde(with = "forms::name")]
     pub route: Name,
     /// The address.
     pub address: IpAddr,
     /// When the first connection was admitted.
+    #[serde(with = "timestamp")]
     pub since: OffsetDateTime,
     /// When the last one ended; while one is open, what is known of it.
+    #[serde(with = "timestamp")]
     pub until: OffsetDateTime,
     /// How many connections.
     pub connections: u64,
     /// How many of them are open. Those of a process that an upgrade has replaced are not counted.
+    #[serde(skip)]
     pub open: u64,
     /// Payload of those that have ended, in bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub to_backend: u64,
     /// The same from the backend.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub to_client: u64,
 }
 
 /// Certificates that carried the name of a device and that its authority did not sign, from one source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Impostor {
     /// The device's name.
     pub device: Box<str>,
@@ -116,12 +134,16 @@ pub struct Impostor {
     /// The latest address.
     pub address: IpAddr,
     /// The route that was asked for, if it was known by then.
+    #[serde(default, with = "forms::name_if_any")]
     pub route: Option<Name>,
     /// Why it was refused.
+    #[serde(with = "forms::reason")]
     pub reason: Reason,
     /// When the first attempt was.
+    #[serde(with = "timestamp")]
     pub first: OffsetDateTime,
     /// When the last attempt was.
+    #[serde(with = "timestamp")]
     pub last: OffsetDateTime,
     /// How many there were.
     pub times: u64,
@@ -134,17 +156,20 @@ pub struct Impostor {
 }
 
 /// A backend of a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     /// The route.
+    #[serde(with = "forms::name")]
     pub route: Name,
     /// The backend, as in the configuration.
     pub backend: Box<str>,
     /// Whether it answered when it was dialled last.
     pub up: bool,
     /// Since when: of one that was never seen otherwise, since it was dialled first.
+    #[serde(with = "timestamp")]
     pub since: OffsetDateTime,
     /// Connections of devices to the route that failed since it is down. 0 while it is up.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub failed: u64,
 }
 
