@@ -147,6 +147,7 @@ impl FuzzedListener {
             metrics: Arc::new(Metrics::new(config).ok()?),
             refusals: Arc::default(),
             sessions: Arc::default(),
+            history: Arc::default(),
             log: Arc::new(Log::new(LogFormat::Json, io::sink()).ok()?),
             sandbox: Vec::new(),
             started: OffsetDateTime::now_utc(),
