@@ -79,6 +79,14 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, key: &'static str, example: &str, report: &mut Report) -> Given<bool> {
+        self.read(key, report, |value| match value {
+            DeValue::Boolean(value) => Ok(*value),
+            other => Err(wrong_type(other, "true or false, without quotes", key, example)),
+        })
+    }
+
     /// A list of texts in quotes. `example` is one right entry as it would be written.
     pub(super) fn texts(&mut self, key: &'static str, example: &str, report: &mut Report) -> Given<Vec<Text>> {
         let Some((place, value)) = self.find(key, report) else { return Given::Absent };

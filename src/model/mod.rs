@@ -6,6 +6,7 @@ pub mod identity;
 pub mod names;
 pub mod rate_limit;
 pub mod rejection;
+pub mod service;
 pub mod shell;
 pub mod source;
 pub mod text;

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use crate::ca::inventory::{self, Kind};
-use crate::config::checked::{Device, Inventory};
+use crate::ca::inventory::{self, Kind, Status, now};
+use crate::config::checked::{Device, DeviceCertificate, Inventory};
 use crate::config::files;
 use crate::config::report::{Given, Problem, Report};
+use crate::model::identity::{Serial, Sha256};
 
 /// The devices, if they are to be shown. Nothing in the file's folder is touched. They are only shown, so a file that cannot be
 /// read is no mistake: none are shown then, and a warning says why.
@@ -20,14 +21,15 @@ pub(super) fn check(given: &Given<String>, report: &mut Report) -> Option<Option
         return None;
     }
     let path = files::folder_of(report.file()).join(&text.value);
-    let devices = report.look_at(&path).and_then(|()| read(&path)).unwrap_or_else(|Problem { message, remedy }| {
-        report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
-        Vec::new()
-    });
-    Some(Some(Inventory { file: path, devices }))
+    let (devices, certificates) =
+        report.look_at(&path).and_then(|()| read(&path)).unwrap_or_else(|Problem { message, remedy }| {
+            report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
+            (Vec::new(), Vec::new())
+        });
+    Some(Some(Inventory { file: path, devices, certificates }))
 }
 
-fn read(path: &Path) -> Result<Vec<Device>, Problem> {
+fn read(path: &Path) -> Result<(Vec<Device>, Vec<DeviceCertificate>), Problem> {
     let file = files::read_named(path).map_err(|error| files::unreadable(path, &error))?;
     let content = std::str::from_utf8(&file.bytes).ok().map(toml::from_str::<inventory::Inventory>);
     let Some(Ok(content)) = content else {
@@ -44,5 +46,14 @@ fn read(path: &Path) -> Result<Vec<Device>, Problem> {
         }
     }
     devices.reverse();
-    Ok(devices)
+    let valid = content
+        .certificates
+        .iter()
+        .filter(|entry| entry.kind == Kind::Device)
+        .filter(|entry| matches!(content.status(entry, now()), Status::Valid | Status::Renewed));
+    let certificates = valid.filter_map(|entry| {
+        let fingerprint = entry.fingerprint.as_deref().and_then(Sha256::parse)?;
+        Some(DeviceCertificate { device: entry.name.clone(), fingerprint, serial: Serial::parse(&entry.serial)? })
+    });
+    Ok((devices, certificates.collect()))
 }

@@ -2,6 +2,7 @@
 
 mod client_auth;
 mod control;
+mod expect;
 mod limits;
 mod tickets;
 
@@ -15,13 +16,16 @@ use ipnet::IpNet;
 use rustls::sign::CertifiedKey;
 
 use super::file_states::Seen;
+use crate::model::identity::{Serial, Sha256};
 use crate::model::names::{Name, ServerNamePattern};
+use crate::model::service::ServiceKind;
 
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
     RevocationList, Selector, TrustAnchor, TrustKind,
 };
 pub use control::{Control, ControlSocket};
+pub use expect::{AllowEntry, Expectation, ExpectedClients};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
 
@@ -36,10 +40,14 @@ pub struct Config {
     pub strength: CipherStrength,
     /// `watch`: whether changed files are loaded without a command.
     pub watch: bool,
+    /// `public_port`: what devices dial, as a rule a router's forwarded port.
+    pub public_port: u16,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
     /// `[[route]]`, at least one.
     pub routes: Vec<Route>,
+    /// `[[expect]]`: what the policy is asserted to be.
+    pub expectations: Vec<Expectation>,
     /// `[tickets]`.
     pub tickets: Tickets,
     /// `[timeouts]`.
@@ -119,6 +127,10 @@ pub struct Route {
     pub send_proxy_protocol: SendProxyProtocol,
     /// Who does TLS, and with what.
     pub mode: RouteMode,
+    /// Which program uses it. It decides what the pages for devices offer, and nothing else.
+    pub kind: ServiceKind,
+    /// The entries of `allow` one by one; none on a passthrough route.
+    pub allow_entries: Vec<AllowEntry>,
 }
 
 /// Who does TLS for a route.
@@ -204,6 +216,19 @@ pub struct Inventory {
     pub file: PathBuf,
     /// Each with the certificate that it got last, unless that was revoked.
     pub devices: Vec<Device>,
+    /// Every certificate of a device that is neither revoked nor expired: several of one device after a renewal.
+    pub certificates: Vec<DeviceCertificate>,
+}
+
+/// A certificate of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceCertificate {
+    /// The device.
+    pub device: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Sha256,
+    /// Its serial number.
+    pub serial: Serial,
 }
 
 /// A device and its certificate.
