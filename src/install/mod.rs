@@ -25,6 +25,7 @@
 
 mod accounts;
 mod credentials;
+mod gate_user;
 mod installed;
 mod page;
 mod plan;
@@ -34,6 +35,7 @@ mod source;
 mod step;
 mod system;
 
+pub use gate_user::GateUser;
 pub use installed::Installed;
 pub use page::Page;
 pub use plan::{Plan, Wanted, plan};
