@@ -14,6 +14,7 @@ pub(super) struct Raw {
     pub(super) kernel_tls: Given<String>,
     pub(super) strength: Given<Scalar>,
     pub(super) watch: Given<String>,
+    pub(super) public_port: Given<Scalar>,
     /// `None` if something else stands where the listeners should be.
     pub(super) listeners: Option<Vec<RawListener>>,
     pub(super) certificate: Given<RawCertificate>,
@@ -21,6 +22,7 @@ pub(super) struct Raw {
     pub(super) groups: Vec<(Text, Given<Vec<Text>>)>,
     /// `None` if something else stands where the routes should be.
     pub(super) routes: Option<Vec<RawRoute>>,
+    pub(super) expectations: Vec<RawExpectation>,
     pub(super) tickets: Given<RawTickets>,
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
@@ -65,6 +67,7 @@ pub(super) struct RawRoute {
     pub(super) name: Given<String>,
     pub(super) mode: Given<String>,
     pub(super) canary: Given<bool>,
+    pub(super) kind: Given<String>,
     pub(super) server_names: Given<Vec<Text>>,
     pub(super) backends: Given<Vec<Text>>,
     pub(super) allow: Given<Vec<Text>>,
@@ -72,6 +75,15 @@ pub(super) struct RawRoute {
     pub(super) send_proxy_protocol: Given<String>,
     pub(super) certificate: Given<RawCertificate>,
     pub(super) client_auth: Given<RawClientAuth>,
+}
+
+/// `[[expect]]`
+pub(super) struct RawExpectation {
+    pub(super) place: Place,
+    pub(super) device: Given<String>,
+    pub(super) group: Given<String>,
+    pub(super) route: Given<String>,
+    pub(super) allowed: Given<bool>,
 }
 
 /// `[tickets]`
@@ -149,6 +161,7 @@ impl Raw {
             kernel_tls: root.text("kernel_tls", "\"off\"", report),
             strength: root.scalar("strength", "256", report),
             watch: root.text("watch", "\"on\"", report),
+            public_port: root.scalar("public_port", "443", report),
             listeners: root
                 .tables("listener", report)
                 .map(|tables| tables.into_iter().map(|table| RawListener::read(table, report)).collect()),
@@ -161,6 +174,10 @@ impl Raw {
             routes: root
                 .tables("route", report)
                 .map(|tables| tables.into_iter().map(|table| RawRoute::read(table, report)).collect()),
+            expectations: root
+                .tables("expect", report)
+                .map(|tables| tables.into_iter().map(|table| RawExpectation::read(table, report)).collect())
+                .unwrap_or_default(),
             tickets: root.table("tickets", RawTickets::read, report),
             timeouts: root.table("timeouts", RawTimeouts::read, report).into_value().unwrap_or_default(),
             limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
@@ -230,7 +247,8 @@ impl RawRoute {
             place: table.place().clone(),
             name: table.text("name", "\"nas\"", report),
             mode: table.text("mode", "\"terminate\"", report),
-            canary: table.flag("canary", report),
+            canary: table.boolean("canary", "true", report),
+            kind: table.text("kind", "\"http\"", report),
             server_names: table.texts("server_names", "\"nas.home.example\"", report),
             backends: table.texts("backends", "\"192.168.1.10:5666\"", report),
             allow: table.texts("allow", "\"any\"", report),
@@ -238,6 +256,20 @@ impl RawRoute {
             send_proxy_protocol: table.text("send_proxy_protocol", "\"off\"", report),
             certificate: table.table("certificate", RawCertificate::read, report),
             client_auth: table.table("client_auth", RawClientAuth::read, report),
+        };
+        table.close(report);
+        raw
+    }
+}
+
+impl RawExpectation {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            place: table.place().clone(),
+            device: table.text("device", "\"alice-phone\"", report),
+            group: table.text("group", "\"family\"", report),
+            route: table.text("route", "\"nas\"", report),
+            allowed: table.boolean("allowed", "false", report),
         };
         table.close(report);
         raw
@@ -395,7 +427,10 @@ mod tests {
                     "" => "at the top of the file",
                     section => section,
                 });
-                assert!(near || other_word || said.contains(own), "{header} {}: {said}", known.key);
+                // "route" is a section, and a key of [[expect]]: the section is told.
+                let section = known_keys().iter().any(|other| other.key == known.key && other.header.is_some())
+                    && said.contains("is a section of its own");
+                assert!(near || other_word || section || said.contains(own), "{header} {}: {said}", known.key);
                 for other in sections.keys().filter(|_| said.contains("belongs under")) {
                     let has_it = sections[other].contains(&known.key);
                     let names_it = said.split(' ').any(|word| word == other);

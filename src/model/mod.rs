@@ -8,6 +8,7 @@ pub mod impostor;
 pub mod names;
 pub mod rate_limit;
 pub mod rejection;
+pub mod service;
 pub mod shell;
 pub mod source;
 pub mod text;

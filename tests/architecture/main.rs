@@ -153,6 +153,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "manual",
             "model",
             "pki",
+            // `check --connect` sends a backend the header that the gate would.
+            "proxy_protocol",
             "reload",
             "sandbox",
             "server",

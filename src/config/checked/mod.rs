@@ -2,6 +2,7 @@
 
 mod client_auth;
 mod control;
+mod expect;
 mod history;
 mod limits;
 mod tickets;
@@ -19,12 +20,14 @@ use rustls::sign::CertifiedKey;
 use super::file_states::Seen;
 use crate::model::identity::{Serial, Sha256};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::model::service::ServiceKind;
 
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
     RevocationList, Selector, TrustAnchor, TrustKind,
 };
 pub use control::{Control, ControlSocket};
+pub use expect::{AllowEntry, Expectation, ExpectedClients};
 pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
@@ -40,12 +43,16 @@ pub struct Config {
     pub strength: CipherStrength,
     /// `watch`: whether changed files are loaded without a command.
     pub watch: bool,
+    /// `public_port`: what devices dial, as a rule a router's forwarded port.
+    pub public_port: u16,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
     /// `[[route]]`, at least one, but for canaries.
     pub routes: Vec<Route>,
     /// `[[route]]` with `canary = true`.
     pub canaries: Vec<CanaryRoute>,
+    /// `[[expect]]`: what the policy is asserted to be.
+    pub expectations: Vec<Expectation>,
     /// `[tickets]`.
     pub tickets: Tickets,
     /// `[timeouts]`.
@@ -127,6 +134,10 @@ pub struct Route {
     pub send_proxy_protocol: SendProxyProtocol,
     /// Who does TLS, and with what.
     pub mode: RouteMode,
+    /// Which program uses it. It decides what the pages for devices offer, and nothing else.
+    pub kind: ServiceKind,
+    /// The entries of `allow` one by one; none on a passthrough route.
+    pub allow_entries: Vec<AllowEntry>,
 }
 
 /// A route that leads nowhere: no device is told its names, so that a client that asks for one betrays itself.
@@ -223,6 +234,8 @@ pub struct Inventory {
     pub devices: Vec<Device>,
     /// Every certificate that a device was ever given.
     pub issued: Vec<IssuedToDevice>,
+    /// Every certificate of a device that is neither revoked nor expired: several of one device after a renewal.
+    pub certificates: Vec<DeviceCertificate>,
     /// The certificates of its authorities, and of former ones.
     pub authorities: Vec<CertificateDer<'static>>,
     /// The certificates of devices that were revoked.
@@ -242,6 +255,17 @@ pub struct IssuedToDevice {
     pub spki: Option<Sha256>,
     /// It was issued as bait: no device uses it.
     pub canary: bool,
+}
+
+/// A certificate of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceCertificate {
+    /// The device.
+    pub device: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Sha256,
+    /// Its serial number.
+    pub serial: Serial,
 }
 
 /// A device and its certificate.

@@ -9,7 +9,9 @@ impl fmt::Display for Event {
         match self {
             Self::Listening { listener, address } => write!(f, "listening on {address} ({listener})"),
             Self::ListenerClosed { listener, address } => write!(f, "no longer listening on {address} ({listener})"),
-            Self::Metrics { address } => write!(f, "metrics on http://{address}/metrics"),
+            Self::Metrics { address } => {
+                write!(f, "status page on http://{address}/, metrics on http://{address}/metrics")
+            }
             Self::Control { socket } => write!(f, "control socket at {socket}"),
             Self::Sandbox { mode: "off", .. } => f.write_str("sandbox off"),
             Self::Sandbox { in_force, capabilities, missing, .. } => {
