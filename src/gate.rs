@@ -19,6 +19,7 @@ use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
 use crate::model::names::ServerName;
 use crate::model::rejection::Rejection;
+use crate::notify::Notices;
 use crate::relay::{Order, Support};
 use crate::sessions::registry::{Session, Sessions};
 use crate::sessions::review::{self, Reviewed};
@@ -44,6 +45,8 @@ pub(crate) struct Gate {
     pub(crate) log: Arc<Log>,
     /// The latest refusals.
     pub(crate) refusals: Arc<Refusals>,
+    /// What the owner is sent messages about.
+    pub(crate) notices: Arc<Notices>,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
     /// Cancelled when no more connections are admitted. Open sessions go on.
@@ -72,6 +75,7 @@ impl Gate {
             metrics,
             log,
             refusals: Arc::default(),
+            notices: Arc::default(),
             sessions: Arc::default(),
             draining: CancellationToken::new(),
             reviewed: Notify::new(),

@@ -42,6 +42,7 @@ pub mod install;
 pub mod listener;
 pub mod manual;
 pub mod model;
+pub mod notify;
 pub mod pki;
 pub mod proxy_protocol;
 pub mod relay;

@@ -20,8 +20,10 @@ use crate::listener::Accepted;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::Name;
+use crate::model::notice::NoticeEvent;
 use crate::model::rejection::{Cause, Reason, Rejection, Stage};
 use crate::model::ticket::TicketOutcome;
+use crate::notify::texts;
 use crate::relay::{Handle, Order, Path, RelaySummary};
 use crate::sessions::registry::{PeerCertificate, Session, SessionGuard, Sessions};
 use crate::snapshot::Route;
@@ -161,8 +163,15 @@ impl ConnectionLog {
     pub(crate) fn tried(&self, backend: usize, up: bool) {
         if let Some((route, Some(metrics))) = &self.route
             && let Some(backend) = route.backends.get(backend)
+            && metrics.backend(backend, up)
         {
-            metrics.backend(backend, up);
+            let (event, text): (_, fn(&str, &str) -> _) = if up {
+                (NoticeEvent::BackendUp, texts::backend_up)
+            } else {
+                (NoticeEvent::BackendDown, texts::backend_down)
+            };
+            let backend = backend.to_string();
+            self.gate.notices.tell(event, &backend, || text(route.name.as_str(), &backend));
         }
     }
 

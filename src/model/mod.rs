@@ -4,6 +4,7 @@
 pub mod close;
 pub mod identity;
 pub mod names;
+pub mod notice;
 pub mod rate_limit;
 pub mod rejection;
 pub mod shell;

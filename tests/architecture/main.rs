@@ -49,11 +49,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("snapshot", &["authorize", "config", "handshake", "model", "route"]),
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
+    // Messages to the owner, and the process that sends them.
+    ("notify", &["config", "handover", "model", "sandbox"]),
     // What is told about connections, and what is kept of them.
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     ("admin", &["config", "explain", "http", "model", "sessions", "telemetry"]),
-    ("gate", &["admission", "backends", "explain", "model", "relay", "sessions", "snapshot", "telemetry"]),
+    ("gate", &["admission", "backends", "explain", "model", "notify", "relay", "sessions", "snapshot", "telemetry"]),
     // A reload replaces the snapshot; connections only load it.
     (
         "reload",
@@ -64,6 +66,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "gate",
             "listener",
             "model",
+            "notify",
             "sandbox",
             "sessions",
             "snapshot",
@@ -74,7 +77,19 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The control socket asks; no stage knows of it.
     (
         "control",
-        &["config", "explain", "gate", "handover", "model", "reload", "sandbox", "sessions", "sys", "telemetry"],
+        &[
+            "config",
+            "explain",
+            "gate",
+            "handover",
+            "model",
+            "notify",
+            "reload",
+            "sandbox",
+            "sessions",
+            "sys",
+            "telemetry",
+        ],
     ),
     // The one module that knows the order of the stages.
     (
@@ -90,6 +105,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "handshake",
             "listener",
             "model",
+            "notify",
             "proxy_protocol",
             "relay",
             "sessions",
@@ -111,6 +127,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "handover",
             "listener",
             "model",
+            "notify",
             "relay",
             "reload",
             "sandbox",
@@ -134,6 +151,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "install",
             "manual",
             "model",
+            "notify",
             "pki",
             "reload",
             "sandbox",

@@ -8,6 +8,7 @@ pub(super) mod control;
 mod deny;
 mod inventory;
 mod listener;
+pub(crate) mod notify;
 mod public;
 mod relations;
 pub(super) mod revocation_lists;
@@ -25,7 +26,7 @@ use super::checked::{
     Timeouts,
 };
 use super::file_states::Seen;
-use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
+use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawSandbox, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{At, Given, Place, Problem, Report, Text, quoted};
 use super::{ConfigErrors, files, values};
@@ -85,12 +86,8 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let inventory = inventory::check(&raw.metrics.inventory, report);
     let control = control::check(&raw.control, report);
     let log = log(&raw.log, report);
-    let sandbox = word(
-        &raw.sandbox.mode,
-        &[("auto", SandboxMode::Auto), ("require", SandboxMode::Require), ("off", SandboxMode::Off)],
-        SandboxMode::Auto,
-        report,
-    );
+    let notify = notify::check(&raw.notify, report);
+    let sandbox = sandbox_mode(&raw.sandbox, report);
     Some(Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
@@ -104,10 +101,16 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         metrics: Metrics { address: address?, inventory: inventory? },
         control: control?,
         log: log?,
+        notify: notify?,
         sandbox: sandbox?,
         warnings: Vec::new(),
         seen: Seen::default(),
     })
+}
+
+pub(super) fn sandbox_mode(raw: &RawSandbox, report: &mut Report) -> Option<SandboxMode> {
+    let modes = &[("auto", SandboxMode::Auto), ("require", SandboxMode::Require), ("off", SandboxMode::Off)];
+    word(&raw.mode, modes, SandboxMode::Auto, report)
 }
 
 fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report) -> Vec<Checked> {

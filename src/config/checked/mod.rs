@@ -3,6 +3,7 @@
 mod client_auth;
 mod control;
 mod limits;
+mod notify;
 mod tickets;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ pub use client_auth::{
 };
 pub use control::{Control, ControlSocket};
 pub use limits::{Banned, Limits, Rate, Timeouts};
+pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
 
 /// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
@@ -52,6 +54,8 @@ pub struct Config {
     pub control: Control,
     /// `[log]`.
     pub log: Log,
+    /// `[notify]`.
+    pub notify: Notify,
     /// `[sandbox]`.
     pub sandbox: SandboxMode,
     /// What is allowed but probably not meant.
@@ -256,10 +260,24 @@ pub struct Warning {
 }
 
 impl Config {
+    /// The domain that all server names are in; `None` if they have none in common.
+    pub fn domain(&self) -> Option<String> {
+        let names = self.routes.iter().flat_map(|route| &route.server_names).filter_map(|pattern| match pattern {
+            ServerNamePattern::Exact(name) => name.parent().or(Some(name.as_str())),
+            ServerNamePattern::Wildcard(name) => Some(name.as_str()),
+            ServerNamePattern::Default => None,
+        });
+        let common = names.map(|name| name.rsplit('.').collect::<Vec<_>>()).reduce(|common, name| {
+            common.into_iter().zip(name).take_while(|(one, other)| one == other).map(|(one, _)| one).collect()
+        })?;
+        (!common.is_empty()).then(|| common.into_iter().rev().collect::<Vec<_>>().join("."))
+    }
+
     /// Every file of which something is in force.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::from([self.file.clone()]);
         files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));
+        files.extend(self.notify.files.iter().cloned());
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
         for route in &self.routes {
             let RouteMode::Terminate(terminate) = &route.mode else { continue };

@@ -149,12 +149,12 @@ impl RouteMetrics {
         .increment(1);
     }
 
-    /// Notes whether a backend answered.
-    pub fn backend(&self, backend: &Backend, up: bool) {
-        if let Some(metrics) = self.of(backend) {
+    /// Notes whether a backend answered. Returns whether that is new.
+    pub fn backend(&self, backend: &Backend, up: bool) -> bool {
+        self.of(backend).is_some_and(|metrics| {
             metrics.gauge.set(if up { 1 } else { 0 });
-            metrics.up.store(up, Ordering::Relaxed);
-        }
+            metrics.up.swap(up, Ordering::Relaxed) != up
+        })
     }
 
     fn of(&self, backend: &Backend) -> Option<&BackendMetrics> {
