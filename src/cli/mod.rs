@@ -26,6 +26,7 @@ mod explain;
 mod help;
 pub mod init;
 mod install;
+mod notify;
 mod reload;
 mod run;
 mod services;
@@ -128,6 +129,11 @@ enum Command {
     /// and takes the listening sockets; no connection is refused. Open connections stay with the old process until they end, for
     /// timeouts.drain (30 seconds) at most. If the new process does not start, the old one continues and says why.
     Upgrade(upgrade::UpgradeArgs),
+    /// Try the receivers of messages to you: [notify] of the configuration
+    ///
+    /// Sends a message that says that it is a test, and prints the answer. The exit code is 11 if a receiver does not take it.
+    #[command(after_help = notify::EXAMPLE)]
+    Notify(notify::NotifyArgs),
     /// Show a page of the manual, or the help of a command
     ///
     /// The manual is part of the program: nothing is read from elsewhere. On a terminal it is shown by the program that
@@ -136,6 +142,9 @@ enum Command {
     /// Start this program again when the process at stdin asks for it: a part of "doorward run"
     #[command(hide = true)]
     Launcher(run::LauncherArgs),
+    /// Send messages to the owner for the process at stdin: a part of "doorward run"
+    #[command(hide = true)]
+    Notifier(notify::NotifierArgs),
     /// Write man pages and shell completions, for packages; and key files for session tickets that several gates share
     #[command(hide = true)]
     Generate(help::GenerateArgs),
@@ -263,6 +272,8 @@ pub fn main() -> ExitCode {
         Command::Cut(args) => cut::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Launcher(args) => run::launch(&args),
+        Command::Notify(args) => notify::run(&args),
+        Command::Notifier(args) => notify::send(&args),
         Command::Help(args) => help::run(&args),
         Command::Generate(args) => help::generate(&args),
     }

@@ -45,6 +45,7 @@ mod suggest;
 mod syntax;
 mod values;
 
+pub(crate) use check::notify::topic as ntfy_topic;
 use credentials::Credentials;
 pub(crate) use error::START_ANEW;
 pub use error::{ConfigError, ConfigErrors};
@@ -131,6 +132,21 @@ pub fn load_control(file: &Path) -> Result<checked::Control, ConfigErrors> {
         let control = check::control::check(&raw, report);
         report.finish()?;
         control.ok_or_else(|| ConfigErrors::new(Vec::new()))
+    })
+}
+
+/// Reads the section `[notify]`, the files that it names, and `sandbox.mode`, and nothing else: the process that sends messages
+/// is to know no key of the gate.
+///
+/// # Errors
+/// As [`load_control`].
+pub fn load_notify(file: &Path) -> Result<(checked::Notify, checked::SandboxMode), ConfigErrors> {
+    read_document(&text_of(file)?, file, &everything(), |document, report| {
+        report.credentials = Credentials::of_service();
+        let (notify, sandbox) = raw::notify_alone(document, report);
+        let (notify, sandbox) = (check::notify::check(&notify, report), check::sandbox_mode(&sandbox, report));
+        report.finish()?;
+        notify.zip(sandbox).ok_or_else(|| ConfigErrors::new(Vec::new()))
     })
 }
 

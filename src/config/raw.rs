@@ -30,6 +30,7 @@ pub(super) struct Raw {
     pub(super) control: Given<RawControl>,
     pub(super) log: RawLog,
     pub(super) history: RawHistory,
+    pub(super) notify: Given<RawNotify>,
     pub(super) sandbox: RawSandbox,
 }
 
@@ -143,6 +144,17 @@ pub(super) struct RawHistory {
     pub(super) days: Given<Scalar>,
 }
 
+/// `[notify]`
+pub(super) struct RawNotify {
+    pub(super) webhook: Given<String>,
+    pub(super) webhook_file: Given<String>,
+    pub(super) format: Given<String>,
+    pub(super) token_file: Given<String>,
+    pub(super) trust: Given<String>,
+    pub(super) command: Given<Vec<Text>>,
+    pub(super) events: Given<Vec<Text>>,
+}
+
 /// `[sandbox]`
 #[derive(Default)]
 pub(super) struct RawSandbox {
@@ -158,6 +170,7 @@ impl Raw {
     fn read_root(mut root: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
             control: RawControl::find(&mut root, report),
+            notify: RawNotify::find(&mut root, report),
             kernel_tls: root.text("kernel_tls", "\"off\"", report),
             strength: root.scalar("strength", "256", report),
             watch: root.text("watch", "\"on\"", report),
@@ -189,6 +202,14 @@ impl Raw {
         root.close(report);
         raw
     }
+}
+
+/// Reads the sections `[notify]` and `[sandbox]` alone: the rest of the document is not looked at.
+pub(super) fn notify_alone(document: &DeTable<'_>, report: &mut Report) -> (Given<RawNotify>, RawSandbox) {
+    let known = known_keys();
+    let mut root = Table::root(document, Purpose::Read(&known));
+    let notify = RawNotify::find(&mut root, report);
+    (notify, root.table("sandbox", RawSandbox::read, report).into_value().unwrap_or_default())
 }
 
 /// Every key there is, with its section: those that the reading below asks for.
@@ -331,6 +352,25 @@ impl RawControl {
             raw
         };
         root.table("control", read, report)
+    }
+}
+
+impl RawNotify {
+    fn find(root: &mut Table<'_>, report: &mut Report) -> Given<Self> {
+        let read = |mut table: Table<'_>, report: &mut Report| {
+            let raw = Self {
+                webhook: table.text("webhook", "\"https://ntfy.sh/YOUR-TOPIC\"", report),
+                webhook_file: table.text("webhook_file", "\"webhook.url\"", report),
+                format: table.text("format", "\"ntfy\"", report),
+                token_file: table.text("token_file", "\"webhook.token\"", report),
+                trust: table.text("trust", "\"pki/receiver.pem\"", report),
+                command: table.texts("command", "\"/usr/local/bin/tell\"", report),
+                events: table.texts("events", "\"impostor\"", report),
+            };
+            table.close(report);
+            raw
+        };
+        root.table("notify", read, report)
     }
 }
 

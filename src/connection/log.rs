@@ -22,8 +22,10 @@ use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::impostor::{Claim, Impostor};
 use crate::model::names::Name;
+use crate::model::notice::NoticeEvent;
 use crate::model::rejection::{Cause, Reason, Rejection, Stage};
 use crate::model::ticket::TicketOutcome;
+use crate::notify::texts;
 use crate::relay::{Handle, Order, Path, RelaySummary};
 use crate::sessions::registry::{PeerCertificate, Session, SessionGuard, Sessions};
 use crate::snapshot::Route;
@@ -164,8 +166,18 @@ impl ConnectionLog {
         if let Some((route, Some(metrics))) = &self.route
             && let Some(backend) = route.backends.get(backend)
         {
-            metrics.backend(backend, answered);
-            self.gate.history.dialled(&route.name, backend, answered.is_ok());
+            let up = answered.is_ok();
+            self.gate.history.dialled(&route.name, backend, up);
+            if !metrics.backend(backend, answered) {
+                return;
+            }
+            let (event, text): (_, fn(&str, &str) -> _) = if up {
+                (NoticeEvent::BackendUp, texts::backend_up)
+            } else {
+                (NoticeEvent::BackendDown, texts::backend_down)
+            };
+            let backend = backend.to_string();
+            self.gate.notices.tell(event, &backend, || text(route.name.as_str(), &backend));
         }
     }
 

@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, REFUSALS_MAX, Refusal,
-    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status, Why,
+    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, NoticeReceiver,
+    REFUSALS_MAX, Refusal, Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status,
+    Why,
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
@@ -19,6 +20,7 @@ use crate::explain::moment;
 use crate::explain::recent::{self, Wanted};
 use crate::gate::Gate;
 use crate::history::Trouble;
+use crate::notify::ReceiverState;
 use crate::overview::Overview;
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Current};
@@ -53,7 +55,7 @@ impl StaticFacts {
 
 pub(super) fn reloaded(result: Result<reload::Reloaded, reload::Refused>) -> Answer {
     match result {
-        Ok(reload::Reloaded { warnings, after_restart, opened, closed, difference, kept, cut }) => {
+        Ok(reload::Reloaded { warnings, after_restart, opened, closed, difference, kept, cut, .. }) => {
             let Difference { gained, lost } = difference;
             Answer::Reloaded(Reloaded {
                 warnings,
@@ -66,7 +68,7 @@ pub(super) fn reloaded(result: Result<reload::Reloaded, reload::Refused>) -> Ans
                 sessions_cut: cut,
             })
         }
-        Err(reload::Refused { errors, in_force, cut }) => {
+        Err(reload::Refused { errors, in_force, cut, .. }) => {
             Answer::NotReloaded { errors: limited(&errors), in_force: limited(&in_force), sessions_cut: cut }
         }
     }
@@ -169,9 +171,15 @@ pub(super) fn status(
         accepted: gate.accepted(),
         rejected: gate.refusals.total(),
         sessions: open,
+        notices: gate.notices.receivers().into_iter().map(notice_receiver).collect(),
         earlier: Vec::new(),
         upgrade_error: None,
     }
+}
+
+fn notice_receiver(ReceiverState { name, error, waiting }: ReceiverState) -> NoticeReceiver {
+    let (error, failing_since) = error.map(|(error, since)| (error, rfc3339(since))).unzip();
+    NoticeReceiver { receiver: name, error, failing_since, waiting }
 }
 
 fn sandbox(Restrictions { mode, parts, capabilities, landlock, lacks }: &Restrictions) -> Option<Box<SandboxStatus>> {

@@ -293,12 +293,30 @@ pub struct Status {
     pub rejected: u64,
     /// Open sessions, those of earlier processes included.
     pub sessions: usize,
+    /// The receivers of messages to the owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<NoticeReceiver>,
     /// Processes that upgrades have left, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EarlierProcess>,
     /// Why the latest upgrade failed, unless one has succeeded since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade_error: Option<String>,
+}
+
+/// A receiver of messages to the owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeReceiver {
+    /// Scheme and host of a URL, or the path of a program.
+    pub receiver: String,
+    /// Why it does not take messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Since when (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<String>,
+    /// Messages that wait for it.
+    pub waiting: usize,
 }
 
 /// Something that expires.

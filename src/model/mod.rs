@@ -6,6 +6,7 @@ pub mod expiry;
 pub mod identity;
 pub mod impostor;
 pub mod names;
+pub mod notice;
 pub mod rate_limit;
 pub mod rejection;
 pub mod service;

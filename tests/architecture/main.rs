@@ -51,6 +51,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("snapshot", &["authorize", "config", "handshake", "impostors", "model", "route"]),
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
+    // Messages to the owner, and the process that sends them.
+    ("notify", &["config", "handover", "model", "sandbox"]),
     // What is told about connections, and what is kept of them.
     ("history", &["explain", "model"]),
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
@@ -58,7 +60,21 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // All that is known of a running gate, for what tells the owner something.
     ("overview", &["explain", "history", "model", "sessions", "telemetry"]),
     ("admin", &["config", "explain", "http", "model", "overview", "telemetry"]),
-    ("gate", &["admission", "backends", "explain", "history", "model", "relay", "sessions", "snapshot", "telemetry"]),
+    (
+        "gate",
+        &[
+            "admission",
+            "backends",
+            "explain",
+            "history",
+            "model",
+            "notify",
+            "relay",
+            "sessions",
+            "snapshot",
+            "telemetry",
+        ],
+    ),
     // A reload replaces the snapshot; connections only load it.
     (
         "reload",
@@ -69,6 +85,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "gate",
             "listener",
             "model",
+            "notify",
             "sandbox",
             "sessions",
             "snapshot",
@@ -85,6 +102,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "gate",
             "handover",
             "model",
+            "notify",
             "overview",
             "reload",
             "sandbox",
@@ -107,6 +125,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "handshake",
             "listener",
             "model",
+            "notify",
             "proxy_protocol",
             "relay",
             "sessions",
@@ -128,6 +147,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "handover",
             "listener",
             "model",
+            "notify",
             "overview",
             "relay",
             "reload",
@@ -152,6 +172,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "install",
             "manual",
             "model",
+            "notify",
             "pki",
             // `check --connect` sends a backend the header that the gate would.
             "proxy_protocol",

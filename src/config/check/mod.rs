@@ -10,6 +10,7 @@ mod expect;
 mod history;
 mod inventory;
 mod listener;
+pub(crate) mod notify;
 mod public;
 mod relations;
 pub(super) mod revocation_lists;
@@ -27,7 +28,7 @@ use super::checked::{
     Metrics, SandboxMode, Timeouts,
 };
 use super::file_states::Seen;
-use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
+use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawSandbox, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{At, Given, Place, Problem, Report, Text, quoted};
 use super::{ConfigErrors, files, values};
@@ -92,12 +93,8 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let control = control::check(&raw.control, report);
     let log = log(&raw.log, report);
     let history = history::check(&raw.history, report);
-    let sandbox = word(
-        &raw.sandbox.mode,
-        &[("auto", SandboxMode::Auto), ("require", SandboxMode::Require), ("off", SandboxMode::Off)],
-        SandboxMode::Auto,
-        report,
-    );
+    let notify = notify::check(&raw.notify, report);
+    let sandbox = sandbox_mode(&raw.sandbox, report);
     Some(Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
@@ -115,6 +112,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         control: control?,
         log: log?,
         history: history?,
+        notify: notify?,
         sandbox: sandbox?,
         warnings: Vec::new(),
         seen: Seen::default(),
@@ -128,6 +126,11 @@ fn check_canaries(raw: &Raw, report: &mut Report) -> Option<Vec<CanaryRoute>> {
     let checked: Vec<_> =
         routes.iter().filter(|route| route::is_canary(route)).map(|route| route::canary(route, report)).collect();
     checked.into_iter().collect()
+}
+
+pub(super) fn sandbox_mode(raw: &RawSandbox, report: &mut Report) -> Option<SandboxMode> {
+    let modes = &[("auto", SandboxMode::Auto), ("require", SandboxMode::Require), ("off", SandboxMode::Off)];
+    word(&raw.mode, modes, SandboxMode::Auto, report)
 }
 
 fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report) -> (Vec<Checked>, Vec<Expectation>) {

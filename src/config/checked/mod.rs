@@ -5,6 +5,7 @@ mod control;
 mod expect;
 mod history;
 mod limits;
+mod notify;
 mod tickets;
 
 use std::collections::BTreeSet;
@@ -30,6 +31,7 @@ pub use control::{Control, ControlSocket};
 pub use expect::{AllowEntry, Expectation, ExpectedClients};
 pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
+pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
 
 /// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
@@ -67,6 +69,8 @@ pub struct Config {
     pub log: Log,
     /// `[history]`.
     pub history: History,
+    /// `[notify]`.
+    pub notify: Notify,
     /// `[sandbox]`.
     pub sandbox: SandboxMode,
     /// What is allowed but probably not meant.
@@ -341,10 +345,24 @@ impl Config {
         issued.filter(|issued| issued.canary).filter_map(|issued| issued.fingerprint)
     }
 
+    /// The domain that all server names are in; `None` if they have none in common.
+    pub fn domain(&self) -> Option<String> {
+        let names = self.routes.iter().flat_map(|route| &route.server_names).filter_map(|pattern| match pattern {
+            ServerNamePattern::Exact(name) => name.parent().or(Some(name.as_str())),
+            ServerNamePattern::Wildcard(name) => Some(name.as_str()),
+            ServerNamePattern::Default => None,
+        });
+        let common = names.map(|name| name.rsplit('.').collect::<Vec<_>>()).reduce(|common, name| {
+            common.into_iter().zip(name).take_while(|(one, other)| one == other).map(|(one, _)| one).collect()
+        })?;
+        (!common.is_empty()).then(|| common.into_iter().rev().collect::<Vec<_>>().join("."))
+    }
+
     /// Every file of which something is in force.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::from([self.file.clone()]);
         files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));
+        files.extend(self.notify.files.iter().cloned());
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
         for route in &self.routes {
             let RouteMode::Terminate(terminate) = &route.mode else { continue };

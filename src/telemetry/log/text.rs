@@ -57,6 +57,12 @@ impl fmt::Display for Event {
                  {until} at most"
             ),
             Self::UpgradeFailed { error } => write!(f, "upgrade_failed, nothing has changed: {error}"),
+            Self::NoticesFailing { receiver, error } => {
+                write!(f, "notices_failing: {receiver} does not take messages to the owner: {error}")
+            }
+            Self::NoticesDelivered { receiver } => {
+                write!(f, "notices_delivered: {receiver} takes messages to the owner again")
+            }
             Self::AcceptFailed { listener, failures, error } => {
                 write!(f, "accept_failed ({listener}), {failures} failures since the last such line: {error}")
             }
