@@ -17,6 +17,7 @@ mod tickets;
 mod trust;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,7 +29,7 @@ use super::file_states::Seen;
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{At, Given, Place, Problem, Report, Text, quoted};
-use super::{ConfigErrors, files, values};
+use super::{ConfigErrors, files, folders, values};
 use crate::model::names::Name;
 use crate::model::source::Prefixes;
 use crate::model::text::date;
@@ -91,7 +92,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         SandboxMode::Auto,
         report,
     );
-    Some(Config {
+    let config = Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
         strength: strength?,
@@ -107,7 +108,24 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         sandbox: sandbox?,
         warnings: Vec::new(),
         seen: Seen::default(),
-    })
+    };
+    warn_of_log(&config, &raw.log, report);
+    Some(config)
+}
+
+/// The sandbox does not open the folder of the configuration to a gate that was taken over: see `Needs::log_folders`.
+fn warn_of_log(config: &Config, raw: &RawLog, report: &mut Report) {
+    let (LogOutput::File(log), Some(text)) = (&config.log.output, raw.output.value()) else { return };
+    let folders = folders::to_read(log);
+    let shares = |file: &PathBuf| folders.iter().any(|folder| folders::is_above(folder, file));
+    if config.sandbox != SandboxMode::Off && config.files().iter().any(shares) {
+        report.warn(
+            &text.place,
+            "files of the configuration are in the folder of the log or below it, so the sandbox lets the gate write to this file, \
+             but not make a new one after a rotation; write the path of a file in a folder of its own, or have logrotate use \
+             copytruncate",
+        );
+    }
 }
 
 fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report) -> Vec<Checked> {
