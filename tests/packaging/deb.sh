@@ -181,6 +181,8 @@ for file in systemd/system/doorward.service.d/install.conf modules-load.d/doorwa
 done
 authority=$(cd "$root/root" && find doorward -type f -exec sha256sum {} + | sort)
 inside apt-get purge --yes doorward > "$work/said" 2>&1 || fail "purge"
+# systemd's, and empty.
+rmdir "$root/etc/modules-load.d"
 check "purge says where the authorities are" grep -q 'the authorities in /root/doorward/pki are kept' "$work/said"
 same "folder of the owner is as it was" "$authority" "$(cd "$root/root" && find doorward -type f -exec sha256sum {} + | sort)"
 same "no file is left" "$before" "$(files)"
