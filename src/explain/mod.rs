@@ -5,6 +5,7 @@
 //! page. A new reason gets its text in `refusal_texts`, which matches all of them.
 
 pub mod certificate;
+pub mod clock;
 mod fragments;
 pub mod recent;
 pub mod refusal_json;

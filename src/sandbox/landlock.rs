@@ -79,7 +79,8 @@ fn rules(needs: &Needs) -> Result<LandlockStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let log = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::MakeReg;
     // Files are made there, replaced and removed.
-    let history = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile;
+    let history =
+        AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile;
     // Their files were made before. They are removed at the end, or at the end of a hand-over.
     let control: BitFlags<AccessFs> = AccessFs::RemoveFile.into();
     let sockets = needs.control.iter().chain(&needs.former_control);

@@ -50,7 +50,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     // What is told about connections, and what is kept of them.
-    ("history", &["explain", "model"]),
+    ("history", &["config", "explain", "model"]),
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     ("admin", &["config", "explain", "history", "http", "model", "sessions", "telemetry"]),
@@ -89,6 +89,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "gate",
             "handshake",
+            "history",
             "listener",
             "model",
             "proxy_protocol",
@@ -110,6 +111,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "control",
             "gate",
             "handover",
+            "history",
             "listener",
             "model",
             "relay",
@@ -132,6 +134,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "files",
             "handover",
             "handshake",
+            "history",
             "install",
             "manual",
             "model",

@@ -6,7 +6,7 @@ mod certificate;
 mod client_auth;
 pub(super) mod control;
 mod deny;
-mod history;
+pub(super) mod history;
 mod inventory;
 mod listener;
 mod public;
