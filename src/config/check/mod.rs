@@ -7,7 +7,7 @@ mod client_auth;
 pub(super) mod control;
 mod deny;
 mod expect;
-mod history;
+pub(super) mod history;
 mod inventory;
 mod listener;
 pub(crate) mod notify;
