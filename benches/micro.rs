@@ -175,6 +175,7 @@ fn policy(criterion: &mut Criterion) {
     let identity = Identity {
         verified: true,
         anchored: true,
+        of_other_authority: false,
         emails: vec!["bob@home.example".to_owned()],
         uris: Vec::new(),
         dns_names: vec!["bob-laptop".to_owned()],

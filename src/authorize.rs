@@ -25,6 +25,13 @@ impl Policy {
         Self { mode: auth.mode, allow: route.allow.clone(), deny: auth.deny.clone() }
     }
 
+    /// The same, which also refuses these certificates, by their SHA-256: canaries, if their revocation list is not in force.
+    #[must_use]
+    pub fn denying(mut self, certificates: impl IntoIterator<Item = Sha256>) -> Self {
+        self.deny.fingerprints.extend(certificates);
+        self
+    }
+
     /// Whether a client without a certificate is refused: by the mode, or because `allow` would refuse it anyway. The handshake
     /// asks this, because only then does the alert say so.
     pub const fn requires_certificate(&self) -> bool {
@@ -156,6 +163,7 @@ mod tests {
         Identity {
             verified: true,
             anchored: true,
+            of_other_authority: false,
             emails: vec!["bob@Home.example".into()],
             uris: vec!["spiffe://home.example/bob".into()],
             dns_names: vec!["bob-laptop".into()],

@@ -95,12 +95,8 @@ impl Greeted {
     }
 
     /// Turns the client away because of the name it asked for, with the alert that belongs to that.
-    pub fn refuse(self) -> Refused {
-        let Hello { admitted, server_name, length, .. } = self.decide();
-        let cause = match server_name {
-            None => Cause::ServerNameMissing,
-            Some(name) => Cause::ServerNameUnknown { name },
-        };
+    pub fn refuse(self, cause: Cause) -> Refused {
+        let Hello { admitted, length, .. } = self.decide();
         let alert = cause.reason().alert();
         admitted.refuse(cause.into(), plain_alert(alert, length))
     }

@@ -38,6 +38,7 @@ mod gate;
 pub mod handover;
 pub mod handshake;
 mod http;
+pub mod impostors;
 pub mod install;
 pub mod listener;
 pub mod manual;

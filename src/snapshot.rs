@@ -5,13 +5,16 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
-use crate::config::checked::{Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts};
+use crate::config::checked::{
+    Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind,
+};
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
-use crate::handshake::trust::Authorities;
+use crate::handshake::trust::{Authorities, OtherAuthorities};
+use crate::impostors::Impostors;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
@@ -26,8 +29,12 @@ pub struct Snapshot {
     /// The routes in the order of the configuration.
     pub in_order: Vec<Arc<Route>>,
     by_name: HashMap<Name, Arc<Route>>,
+    /// The server names of canaries.
+    canaries: HashMap<ServerName, Name>,
     /// How long each phase may take.
     pub timeouts: Timeouts,
+    /// Tells impostors from devices among the clients that are refused.
+    pub impostors: Impostors,
 }
 
 /// A route, ready to be used.
@@ -71,6 +78,17 @@ pub struct InvalidRoute {
     pub error: InvalidTls,
 }
 
+/// The authorities of the owner: those that any route trusts, and those of the inventory.
+fn known_authorities(config: &Config) -> impl Iterator<Item = &CertificateDer<'static>> {
+    let terminating = config.routes.iter().filter_map(|route| match &route.mode {
+        RouteMode::Terminate(terminate) => Some(terminate),
+        RouteMode::Passthrough => None,
+    });
+    let trusted = terminating.flat_map(|terminate| &terminate.client_auth.trust);
+    let of_inventory = config.metrics.inventory.iter().flat_map(|inventory| &inventory.authorities);
+    trusted.filter(|anchor| anchor.kind == TrustKind::Authority).map(|anchor| &anchor.certificate).chain(of_inventory)
+}
+
 impl Snapshot {
     /// Builds everything from a checked configuration.
     pub fn build(config: &Config) -> Result<Self, InvalidRoute> {
@@ -88,18 +106,20 @@ impl Snapshot {
         let mut in_order = Vec::new();
         let suites = Suites::new(config.strength);
         // By the address of the `client_auth` they are built from: routes without their own share the default one.
+        let others = Arc::new(OtherAuthorities::new(known_authorities(config)));
         let mut authorities: HashMap<*const ClientAuth, Arc<Authorities>> = HashMap::new();
         for route in &config.routes {
             let invalid = |error| InvalidRoute { route: route.name.clone(), error };
             let access = match &route.mode {
                 RouteMode::Passthrough => RouteAccess::Passthrough(PassthroughPolicy::configured()),
                 RouteMode::Terminate(terminate) => {
-                    let policy = Arc::new(Policy::of(terminate));
+                    let policy = Arc::new(Policy::of(terminate).denying(config.canary_certificates()));
                     let authorities = match authorities.entry(Arc::as_ptr(&terminate.client_auth)) {
                         Entry::Occupied(there) => Arc::clone(there.get()),
                         Entry::Vacant(place) => {
                             let new = Authorities::new(&terminate.client_auth).map_err(InvalidTls::Trust);
-                            Arc::clone(place.insert(Arc::new(new.map_err(invalid)?)))
+                            let new = new.map_err(invalid)?.beside(Arc::clone(&others));
+                            Arc::clone(place.insert(Arc::new(new)))
                         }
                     };
                     let former = former.and_then(|former| former.route(&route.name)?.tls());
@@ -122,7 +142,28 @@ impl Snapshot {
             in_order.push(built);
         }
         let by_name = in_order.iter().map(|route| (route.name.clone(), Arc::clone(route))).collect();
-        Ok(Self { routes, in_order, by_name, timeouts: config.timeouts.clone() })
+        let canaries = config.canaries.iter().flat_map(|canary| {
+            canary.server_names.iter().map(|server_name| (server_name.clone(), canary.name.clone()))
+        });
+        Ok(Self {
+            routes,
+            in_order,
+            by_name,
+            canaries: canaries.collect(),
+            timeouts: config.timeouts.clone(),
+            impostors: Impostors::of(config),
+        })
+    }
+
+    /// The route for a client's server name, or why there is none.
+    pub fn find(&self, server_name: Option<&ServerName>) -> Result<&Arc<Route>, Cause> {
+        if let Some(route) = server_name.and_then(|name| self.canaries.get(name)) {
+            return Err(Cause::CanaryRoute { route: route.clone() });
+        }
+        self.routes.find(server_name).map_err(|_| match server_name {
+            None => Cause::ServerNameMissing,
+            Some(name) => Cause::ServerNameUnknown { name: name.clone() },
+        })
     }
 
     /// The route of this name.

@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, KernelTls,
-    Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol,
-    Terminate, Timeouts,
+    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, Format,
+    KernelTls, Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, SandboxMode, Selector,
+    SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
+use doorward::model::notice::NoticeEvent;
 use doorward::model::source::Prefixes;
 
 #[path = "config/pki.rs"]
@@ -190,6 +191,10 @@ fn every_value_is_read_as_written() {
     assert_eq!(config.log, Log { output, format: LogFormat::Json, sampling: false });
     assert_eq!(config.metrics.address, Some("127.0.0.1:9181".parse().expect("an address")));
     assert_eq!(config.sandbox, SandboxMode::Require);
+    let webhook = config.notify.webhook.as_ref().expect("a webhook");
+    assert_eq!((webhook.url.to_string().as_str(), webhook.format), ("http://192.168.1.10:8080", Format::Ntfy));
+    assert_eq!(config.notify.command.as_deref().map(<[String]>::len), Some(3));
+    assert_eq!(config.notify.events, [NoticeEvent::Impostor, NoticeEvent::Expiring].into());
     assert_eq!(config.control.socket, ControlSocket::At(home.folder.path().join("run/control.sock")));
     let listener = &config.listeners[0];
     assert_eq!(listener.name.as_str(), "public");

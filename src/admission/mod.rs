@@ -148,6 +148,11 @@ impl Admission {
         }
     }
 
+    /// Bans the source of `client` at once, whatever `limits.penalties` says, unless a device vouches for it.
+    pub fn ban(&self, client: IpAddr) {
+        self.penalties.penalize(self.source(client), Instant::now(), penalties::AT_ONCE);
+    }
+
     /// The source that `client` is counted as.
     pub fn source(&self, client: IpAddr) -> Source {
         self.rules.load().source(client)

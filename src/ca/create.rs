@@ -78,6 +78,9 @@ pub fn create(folder: &Path, request: &CreateRequest<'_>) -> Result<Created, Err
             None => authority.key_pem(),
         };
         add(&entry.key, key, Access::Private);
+        if entry.signs.covers(Kind::Device) {
+            inventory.remember(authority.certificate());
+        }
         inventory.authorities.push(entry);
     }
     add(server::CERTIFICATE_FILE, server.certificate_pem(), Access::Public);
@@ -136,7 +139,7 @@ fn device_authority_entry(authority: &Authority) -> AuthorityEntry {
 
 impl Created {
     /// Writes everything, or nothing if one of the files exists and `replace` is not set. `notify`: see [`Store::open`].
-    pub fn write(self, folder: &Path, replace: bool, notify: fn(Notice<'_>)) -> Result<(), Error> {
+    pub fn write(mut self, folder: &Path, replace: bool, notify: fn(Notice<'_>)) -> Result<(), Error> {
         let check = || {
             let mut existing = Store::existing(folder, &self.files);
             existing.extend(Some(folder.join(INVENTORY_FILE)).filter(|file| file.symlink_metadata().is_ok()));
@@ -146,6 +149,10 @@ impl Created {
         check()?;
         let mut store = Store::open_or_create(folder, notify)?;
         check()?;
+        let own = std::mem::replace(&mut self.inventory.known, store.inventory.known.clone());
+        for pem in own {
+            self.inventory.remember_pem(pem);
+        }
         Ok(store.commit(self.inventory, self.files)?)
     }
 

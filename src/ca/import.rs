@@ -108,6 +108,7 @@ pub fn import(store: &mut Store, root: &MkcertRoot, passphrase: PassphrasePrompt
         }
     };
     let signer = signer::load(store, &entry, passphrase)?;
+    inventory.remember(signer.certificate());
     // There may be a revocation list of this authority from an earlier import.
     store.merge_revocation_lists(&mut inventory)?;
     let file = revoke::next_list_file(&mut inventory, &entry.id, &signer)?.map(|(file, _)| file);

@@ -6,12 +6,13 @@ use super::Error;
 use super::authority::certify_device;
 use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
 use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
+use super::revoke::{WrittenList, next_list};
 use super::signer::{self, PassphrasePrompt};
 use crate::enrolment::{Form, Gate, Kit, PUBLIC_PORT, Service};
 use crate::files::{Access, NewFile};
 use crate::model::names::Name;
 use crate::pki::keys::KeyType;
-use crate::pki::{IssuedCredentials, Password};
+use crate::pki::{IssuedCredentials, Password, RevocationReason};
 
 /// A new device.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct DeviceRequest<'a> {
     pub folder: &'a DeviceFolder,
     /// Whether files of an earlier device of this name may be replaced.
     pub replace: bool,
+    /// Whether it is bait: its certificate is revoked at once, so that it is never admitted, and a gate reports its use.
+    pub canary: bool,
 }
 
 /// A device whose certificate was issued, and whose files were written.
@@ -39,6 +42,8 @@ pub struct IssuedDevice {
     pub password: Password,
     /// When the certificate expires.
     pub not_after: OffsetDateTime,
+    /// The revocation list that names a canary.
+    pub lists: Vec<WrittenList>,
 }
 
 /// Issues a certificate for a new device and writes its files. `services` reads from the gate's configuration what the
@@ -55,7 +60,15 @@ pub fn device(
     let signer = signer::load(store, &authority, passphrase)?;
     let key = request.key_type.generate()?;
     let credentials = IssuedCredentials::new(certify_device(&signer, name, &key)?, key);
-    let entry = CertificateEntry::issued(name.as_str(), Kind::Device, &authority.id, credentials.issued());
+    let mut entry = CertificateEntry::issued(name.as_str(), Kind::Device, &authority.id, credentials.issued());
+    if request.canary {
+        if authority.revocation_list.is_none() {
+            return Err(Error::NoRevocationList(authority.id));
+        }
+        entry.canary = true;
+        entry.revoked_at = entry.issued_at;
+        entry.revoked_for = Some(RevocationReason::Unspecified);
+    }
 
     let gate = gate(store, services)?;
     store.set_output(request.folder.output());
@@ -76,12 +89,17 @@ pub fn device(
     files.extend([request.folder.root(&gate), copy(&entry, &credentials.certificate_pem())]);
     let mut inventory = store.inventory.clone();
     inventory.certificates.push(entry);
+    // In the same transaction: there is no moment at which the certificate of a canary is valid.
+    let list = if request.canary { next_list(store, &mut inventory, &authority.id, &signer)? } else { None };
+    let (lists, list_files): (Vec<_>, Vec<_>) = list.into_iter().unzip();
+    files.extend(list_files);
     store.commit(inventory, files)?;
     Ok(IssuedDevice {
         files: DeviceFiles::new(store.folder(), request.folder, name, &credentials, &password),
         kit,
         password,
         not_after: credentials.not_after(),
+        lists,
     })
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{ConfigArg, CredentialsArg, Format, exit, failed};
 use crate::explain::{detail, words};
 use crate::model::names::{ServerName, printable};
-use crate::model::rejection::{Cause, Reason};
+use crate::model::rejection::Reason;
 use crate::snapshot::{RouteAccess, Snapshot};
 
 /// The examples below the help text.
@@ -122,10 +122,10 @@ fn explain(snapshot: &Snapshot, server_name: Option<&ServerName>, chain: &[Certi
         advice: Some(words(reason).advice),
     };
     let asked = server_name.map_or_else(|| "a client without a server name".to_owned(), |name| name.to_string());
-    let route = match snapshot.routes.find(server_name) {
+    let route = match snapshot.find(server_name) {
         Ok(route) => route,
-        Err(reason) => {
-            let cause = server_name.cloned().map_or(Cause::ServerNameMissing, |name| Cause::ServerNameUnknown { name });
+        Err(cause) => {
+            let reason = cause.reason();
             let hint = if server_name.is_none() { " (set it with --server-name)" } else { "" };
             return no(None, None, reason, format!("{}{hint}", detail(&cause)));
         }

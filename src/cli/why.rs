@@ -141,6 +141,7 @@ mod tests {
             detail: "the detail".to_owned(),
             alert: None,
             certificate: None,
+            impostor: None,
             times: 1,
         };
         for (known, end) in [(2, "1 earlier one"), (3, "2 earlier ones")] {

@@ -70,6 +70,14 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &'static str, report: &mut Report) -> Given<bool> {
+        self.read(key, report, |value| match value {
+            DeValue::Boolean(flag) => Ok(*flag),
+            other => Err(wrong_type(other, "true or false, without quotes", key, "true")),
+        })
+    }
+
     /// A number, or a word in quotes.
     pub(super) fn scalar(&mut self, key: &'static str, example: &str, report: &mut Report) -> Given<Scalar> {
         self.read(key, report, |value| match value {

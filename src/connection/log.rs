@@ -19,6 +19,7 @@ use crate::handshake::{Facts, Secured};
 use crate::listener::Accepted;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
+use crate::model::impostor::{Claim, Impostor};
 use crate::model::names::Name;
 use crate::model::notice::NoticeEvent;
 use crate::model::rejection::{Cause, Reason, Rejection, Stage};
@@ -205,11 +206,20 @@ impl ConnectionLog {
         self.decided = true;
         self.end_session(None);
         let reason = rejection.reason();
+        let impostor = self.impostor(&rejection.cause);
+        match (&rejection.cause, &self.route) {
+            (Cause::CanaryRoute { route }, _) => self.gate.metrics.impostor(route),
+            (_, Some((route, _))) if impostor.is_some() => self.gate.metrics.impostor(&route.name),
+            _ => {}
+        }
         self.select_series(reason);
         if let (Stage::Certificate | Stage::Policy, Some(identity)) = (reason.stage(), &self.identity) {
             self.gate.recheck_voucher(self.client.ip(), &identity.fingerprint);
         }
         self.gate.admission.rejected(self.client.ip(), reason);
+        if impostor.as_ref().is_some_and(|impostor| impostor.claim.is_canary()) {
+            self.gate.admission.ban(self.client.ip());
+        }
         // Before the counter and the line: a reader of those can ask about it.
         let counted_as = self.gate.admission.source(self.client.ip());
         let circumstances = Circumstances {
@@ -220,8 +230,21 @@ impl ConnectionLog {
             server_name: self.server_name.as_deref(),
             route: self.route.as_ref().map(|(route, _)| &route.name),
             identity: self.identity.as_deref(),
+            impostor: impostor.as_ref(),
         };
-        self.gate.refusals.remember(Refusal::new(&circumstances, rejection));
+        let refusal = Refusal::new(&circumstances, rejection);
+        if let Some(impostor) = &impostor {
+            let route = refusal.route.as_ref().map(ToString::to_string);
+            self.gate.notices.tell(NoticeEvent::Impostor, &impostor.name, || {
+                let told = format!(
+                    "{} {}",
+                    explain::impostor::sentence(impostor, &refusal),
+                    explain::impostor::advice(impostor)
+                );
+                texts::impostor(&impostor.name, told, self.client.ip(), route)
+            });
+        }
+        self.gate.refusals.remember(refusal);
         match (self.route_metrics(), &self.listener_metrics) {
             (Some(route), _) => route.rejected(&self.listener, reason),
             (None, Some(listener)) => listener.rejected(reason),
@@ -230,9 +253,10 @@ impl ConnectionLog {
         self.gate.metrics.totals.rejected(reason);
         // Asked first: under a flood, lines that are left out need not be made.
         let device = self.identity.as_ref().filter(|identity| identity.anchored);
-        let taken = match device {
-            Some(identity) => self.gate.log.takes_device(identity.fingerprint, reason),
-            None => self.gate.log.takes(counted_as, reason),
+        let taken = match (&impostor, device) {
+            (Some(impostor), _) => self.gate.log.takes_impostor(&impostor.name, reason),
+            (None, Some(identity)) => self.gate.log.takes_device(identity.fingerprint, reason),
+            (None, None) => self.gate.log.takes(counted_as, reason),
         };
         if !taken {
             return;
@@ -244,8 +268,17 @@ impl ConnectionLog {
             side: Some(reason.side().label()),
             detail: Some(detail(&explain::detail(&rejection.cause))),
             alert: rejection.alert.map(|alert| alert.to_string()),
+            impostor: impostor.as_ref().map(Into::into),
             ..self.line()
         });
+    }
+
+    /// What the client pretended to be, by the devices of the configuration that is in force.
+    fn impostor(&self, cause: &Cause) -> Option<Impostor> {
+        if let Cause::CanaryRoute { route } = cause {
+            return Some(Impostor { name: route.as_str().into(), claim: Claim::CanaryRoute });
+        }
+        self.gate.snapshot.load().impostors.find(self.identity.as_deref()?, cause)
     }
 
     /// The verdict: admitted, and closed.

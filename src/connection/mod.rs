@@ -172,9 +172,9 @@ async fn permit(
     let mut greeted = client_hello::peek(admitted).await?;
     log.greeted(&greeted);
 
-    let route = match snapshot.routes.find(greeted.server_name.as_ref()) {
+    let route = match snapshot.find(greeted.server_name.as_ref()) {
         Ok(route) => Arc::clone(route),
-        Err(_) => return Err(greeted.refuse()),
+        Err(cause) => return Err(greeted.refuse(cause)),
     };
     if let Err(rejection) = gate.admission.turn(&mut greeted.admitted.slots, route.terminates()).await {
         return Err(greeted.decide().admitted.refuse(rejection, Last::Nothing));

@@ -36,6 +36,9 @@ pub struct Certificate {
     /// An authority in `trust` signed it, whether or not the client has its key: see [`Identity::anchored`].
     #[serde(default)]
     pub anchored: bool,
+    /// Another authority of the owner signed it: see [`Identity::of_other_authority`].
+    #[serde(default)]
+    pub of_other_authority: bool,
 }
 
 impl Certificate {
@@ -65,13 +68,14 @@ impl From<&Identity> for Certificate {
             not_after: identity.not_after,
             verified: identity.verified,
             anchored: identity.anchored,
+            of_other_authority: identity.of_other_authority,
         }
     }
 }
 
 impl Serialize for Certificate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Certificate", 9)?;
+        let mut fields = serializer.serialize_struct("Certificate", 10)?;
         fields.serialize_field("name", self.name())?;
         fields.serialize_field("names", &self.names)?;
         fields.serialize_field("fingerprint", &self.fingerprint.to_string())?;
@@ -81,6 +85,7 @@ impl Serialize for Certificate {
         fields.serialize_field("not_after", &moment(self.not_after))?;
         fields.serialize_field("verified", &self.verified)?;
         fields.serialize_field("anchored", &self.anchored)?;
+        fields.serialize_field("of_other_authority", &self.of_other_authority)?;
         fields.end()
     }
 }
@@ -113,6 +118,7 @@ mod tests {
                 not_after,
                 verified: false,
                 anchored: true,
+                of_other_authority: false,
             };
             let json = serde_json::to_value(&certificate).expect("JSON");
             assert_eq!(json["name"], "alice-phone");

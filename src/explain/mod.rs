@@ -6,6 +6,7 @@
 
 pub mod certificate;
 mod fragments;
+pub mod impostor;
 pub mod recent;
 pub mod refusal_json;
 mod refusal_texts;
@@ -27,6 +28,9 @@ fn who(refusal: &Refusal) -> String {
 
 /// What to do about a refusal, with the names of this case where they help.
 pub fn advice(refusal: &Refusal) -> String {
+    if let Some(impostor) = &refusal.impostor {
+        return impostor::advice(impostor);
+    }
     let shown = refusal.certificate.as_ref();
     let route = refusal.route.as_ref().map_or("none", |route| route.as_str());
     match (refusal.reason(), shown) {
@@ -108,6 +112,7 @@ mod tests {
             not_after: NOW + 100 * DAY,
             verified: false,
             anchored: false,
+            of_other_authority: false,
         }
     }
 
@@ -129,6 +134,7 @@ mod tests {
             cause,
             alert: None,
             certificate,
+            impostor: None,
             times: 1,
         }
     }

@@ -1,8 +1,9 @@
 //! The latest refusals, kept in memory for `doorward why` and the status page.
 //!
 //! A fixed number of entries, each of bounded size, so that a flood costs only older entries. Certificates that a trust
-//! anchor signed, other certificates, and connections without one have rings of their own: strangers cannot displace the
-//! refusals of a device, and a device that retries has one entry for each reason.
+//! anchor signed, impostors, other certificates, and connections without one have rings of their own: strangers cannot
+//! displace the refusals of a device, and a device that retries has one entry for each reason. So has an impostor for each
+//! source and device.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,7 @@ use time::OffsetDateTime;
 use super::certificate::Certificate;
 use super::fragments::{STRANGER_MAX, cut};
 use crate::model::identity::{Identity, Sha256};
+use crate::model::impostor::{Claim, Impostor};
 use crate::model::names::{Name, visible};
 use crate::model::rejection::{Alert, Cause, Reason, Rejection};
 use crate::model::source::Source;
@@ -44,6 +46,8 @@ pub struct Refusal {
     pub alert: Option<Alert>,
     /// The certificate that was shown.
     pub certificate: Option<Certificate>,
+    /// What the client pretended to be.
+    pub impostor: Option<Impostor>,
     /// How many refusals this entry stands for: of an anchored certificate only the latest for each reason is kept.
     pub times: u64,
 }
@@ -65,6 +69,8 @@ pub struct Circumstances<'a> {
     pub route: Option<&'a Name>,
     /// The certificate that was shown.
     pub identity: Option<&'a Identity>,
+    /// What the client pretended to be.
+    pub impostor: Option<&'a Impostor>,
 }
 
 impl Refusal {
@@ -81,10 +87,17 @@ impl Refusal {
             cause: rejection.cause.clone(),
             alert: rejection.alert,
             certificate: circumstances.identity.map(Certificate::from),
+            impostor: circumstances.impostor.cloned(),
             times: 1,
         }
     }
 }
+
+/// Impostors kept: sources and the devices that they pretended to be.
+pub const IMPOSTORS_KEPT: usize = 128;
+
+/// The key of entries of impostors.
+type ImpostorKey = (Source, Box<str>, Claim);
 
 /// The key of entries of anchored certificates. With and without proof of the key are two entries: a copied certificate must
 /// not hide the refusals of the device.
@@ -99,6 +112,10 @@ impl Refusal {
     fn device_key(&self) -> Option<DeviceKey> {
         let shown = self.certificate.as_ref().filter(|shown| shown.anchored)?;
         Some((shown.fingerprint, shown.verified, self.reason()))
+    }
+
+    fn impostor_key(&self) -> Option<ImpostorKey> {
+        self.impostor.as_ref().map(|impostor| (self.counted_as, impostor.name.clone(), impostor.claim))
     }
 }
 
@@ -165,9 +182,13 @@ impl Wanted {
         Ok(Self::Name(cut(visible(text, STRANGER_MAX), STRANGER_MAX).into_string()))
     }
 
-    /// Whether it means this refusal.
+    /// Whether it means this refusal: by a name also those of clients that pretended to be that device.
     pub fn means(&self, refusal: &Refusal) -> bool {
-        self.means_one(refusal.counted_as, refusal.certificate.as_ref())
+        let pretended = || match (self, &refusal.impostor) {
+            (Self::Name(name), Some(impostor)) => impostor.name.eq_ignore_ascii_case(name),
+            _ => false,
+        };
+        self.means_one(refusal.counted_as, refusal.certificate.as_ref()) || pretended()
     }
 
     /// Whether it means a client that is counted as this source and showed this certificate.
@@ -193,34 +214,58 @@ pub struct Refusals {
 struct Kept {
     /// The number of the next one.
     next: u64,
-    of_devices: VecDeque<(DeviceKey, u64, Arc<Refusal>)>,
+    of_devices: Latest<DeviceKey>,
+    of_impostors: Latest<ImpostorKey>,
     with_certificate: VecDeque<(u64, Arc<Refusal>)>,
     without: VecDeque<(u64, Arc<Refusal>)>,
 }
 
+/// The latest refusal for each key, the oldest first.
+#[derive(Debug)]
+struct Latest<K>(VecDeque<(K, u64, Arc<Refusal>)>);
+
+impl<K> Default for Latest<K> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<K: PartialEq> Latest<K> {
+    /// Replaces the entry of the same key, which the new one stands for from now on. In a full ring, the oldest is dropped.
+    /// Returns what is to be freed.
+    fn remember(&mut self, key: K, number: u64, mut refusal: Refusal, most: usize) -> Option<Arc<Refusal>> {
+        let before = self.0.iter().position(|(other, ..)| *other == key);
+        let full = self.0.len() == most;
+        let gone = before.or_else(|| full.then_some(0)).and_then(|index| self.0.remove(index));
+        if let (Some(_), Some((.., earlier))) = (before, &gone) {
+            refusal.times = earlier.times.saturating_add(1);
+        }
+        self.0.push_back((key, number, Arc::new(refusal)));
+        gone.map(|(.., refusal)| refusal)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u64, Arc<Refusal>)> {
+        self.0.iter().map(|(_, number, refusal)| (*number, Arc::clone(refusal)))
+    }
+}
+
 impl Refusals {
     /// Remembers one; in a full ring, the oldest is dropped.
-    pub fn remember(&self, mut refusal: Refusal) {
-        let device = refusal.device_key();
+    pub fn remember(&self, refusal: Refusal) {
+        let (device, impostor) = (refusal.device_key(), refusal.impostor_key());
         let mut kept = self.lock();
         let number = kept.next;
         kept.next += 1;
-        if let Some(key) = device {
-            let before = kept.of_devices.iter().position(|(other, ..)| *other == key);
-            let full = kept.of_devices.len() == KEPT_OF_EACH;
-            let gone = before.or_else(|| full.then_some(0)).and_then(|index| kept.of_devices.remove(index));
-            if let (Some(_), Some((.., earlier))) = (before, &gone) {
-                refusal.times = earlier.times.saturating_add(1);
+        let gone = match (impostor, device) {
+            (Some(key), _) => kept.of_impostors.remember(key, number, refusal, IMPOSTORS_KEPT),
+            (None, Some(key)) => kept.of_devices.remember(key, number, refusal, KEPT_OF_EACH),
+            (None, None) => {
+                let ring = if refusal.certificate.is_some() { &mut kept.with_certificate } else { &mut kept.without };
+                let gone = if ring.len() == KEPT_OF_EACH { ring.pop_front() } else { None };
+                ring.push_back((number, Arc::new(refusal)));
+                gone.map(|(_, refusal)| refusal)
             }
-            kept.of_devices.push_back((key, number, Arc::new(refusal)));
-            drop(kept);
-            drop(gone);
-            return;
-        }
-        let refusal = Arc::new(refusal);
-        let ring = if refusal.certificate.is_some() { &mut kept.with_certificate } else { &mut kept.without };
-        let gone = if ring.len() == KEPT_OF_EACH { ring.pop_front() } else { None };
-        ring.push_back((number, refusal));
+        };
         drop(kept);
         // Freed when the lock is no longer held.
         drop(gone);
@@ -234,12 +279,12 @@ impl Refusals {
     }
 
     /// The latest `n` that are meant, the newest first, and how many are known in all. By a name, those of certificates that
-    /// a trust anchor signed come before those of others: anything can call itself by it.
+    /// a trust anchor signed come first, and then those of impostors: anything can call itself by it.
     pub fn find(&self, wanted: &Wanted, n: usize) -> (Vec<Arc<Refusal>>, usize) {
         let mut found = self.all();
         found.retain(|refusal| wanted.means(refusal));
         if let Wanted::Name(_) = wanted {
-            found.sort_by_key(|refusal| refusal.device_key().is_none());
+            found.sort_by_key(|refusal| (refusal.impostor.is_some(), refusal.device_key().is_none()));
         }
         let known = found.len();
         found.truncate(n);
@@ -255,8 +300,8 @@ impl Refusals {
     fn all(&self) -> Vec<Arc<Refusal>> {
         let mut all: Vec<(u64, Arc<Refusal>)> = {
             let kept = self.lock();
-            let of_devices = kept.of_devices.iter().map(|(_, number, refusal)| (*number, Arc::clone(refusal)));
-            of_devices.chain(kept.with_certificate.iter().chain(&kept.without).cloned()).collect()
+            let others = kept.with_certificate.iter().chain(&kept.without).cloned();
+            kept.of_devices.all().chain(kept.of_impostors.all()).chain(others).collect()
         };
         all.sort_unstable_by_key(|(number, _)| std::cmp::Reverse(*number));
         all.into_iter().map(|(_, refusal)| refusal).collect()

@@ -6,6 +6,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::certificate::Certificate;
 use super::{advice, detail, recent, sentence};
+use crate::model::impostor;
 
 /// A rejected connection. The names are those of the log's fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,10 +45,28 @@ pub struct Refusal {
     /// The certificate that was shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// What the client pretended to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impostor: Option<Impostor>,
     /// How many refusals this stands for: of a certificate that an authority in `trust` signed, only the latest for each
-    /// reason is kept.
+    /// reason is kept; of an impostor, only the latest for each source.
     #[serde(default = "once")]
     pub times: u64,
+}
+
+/// An impostor as it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Impostor {
+    /// The device, or the route that is a canary.
+    pub name: String,
+    /// What gave it away: `name`, `serial`, `key`, `canary` or `canary_route`.
+    pub claim: String,
+}
+
+impl From<&impostor::Impostor> for Impostor {
+    fn from(impostor: &impostor::Impostor) -> Self {
+        Self { name: impostor.name.to_string(), claim: impostor.claim.label().to_owned() }
+    }
 }
 
 const fn once() -> u64 {
@@ -75,6 +94,7 @@ impl Refusal {
             detail: detail(&refusal.cause),
             alert: refusal.alert.map(|alert| alert.to_string()),
             certificate: refusal.certificate.clone(),
+            impostor: refusal.impostor.as_ref().map(Impostor::from),
             times: refusal.times,
         }
     }

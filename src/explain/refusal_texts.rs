@@ -4,9 +4,9 @@
 use time::OffsetDateTime;
 
 use super::certificate::Certificate;
-use super::fragments;
 use super::recent::Refusal;
 use super::who;
+use super::{fragments, impostor};
 use crate::model::identity::key;
 use crate::model::rejection::{Cause, Protocol, Reason};
 use crate::model::text::{date, duration};
@@ -200,6 +200,9 @@ pub const fn words(reason: Reason) -> Words {
 
 /// What happened in this case, in a sentence. Dates are told as they are at `now`.
 pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
+    if let Some(impostor) = &refusal.impostor {
+        return impostor::sentence(impostor, refusal);
+    }
     let source = refusal.source.ip().to_canonical().to_string();
     let detail = detail(&refusal.cause);
     let asked = refusal.server_name.as_deref().unwrap_or("no name in particular");
@@ -276,6 +279,11 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         Reason::CertificateRequired => format!("{source} asked for {asked} and showed no certificate."),
         Reason::UnknownCa => {
             let issuer = shown.map_or("unknown", |shown| &*shown.issuer);
+            if shown.is_some_and(|shown| shown.of_other_authority) {
+                return format!(
+                    "{name}'s certificate is from an authority of yours that the route {route} does not trust: {issuer}."
+                );
+            }
             format!(
                 "{source} showed a certificate that calls itself {name}, and no authority in trust has issued it. It names \
                  this one as its issuer: {issuer}."
@@ -383,6 +391,7 @@ pub fn detail(cause: &Cause) -> String {
         Cause::TooLarge { most } => format!("a ClientHello of more than {most} bytes"),
         Cause::ServerNameMissing => "no server name; an IP address is not one (RFC 6066 section 3)".to_owned(),
         Cause::ServerNameUnknown { name } => format!("no route answers to {}", fragments::bounded(name)),
+        Cause::CanaryRoute { route } => format!("the route {route} is a canary: no device is told its name"),
         Cause::RouteRemoved { route } | Cause::DefaultRouteRemoved { route } => {
             format!("the route {route} is not in the configuration any more")
         }

@@ -3,6 +3,7 @@
 
 pub mod close;
 pub mod identity;
+pub mod impostor;
 pub mod names;
 pub mod notice;
 pub mod rate_limit;

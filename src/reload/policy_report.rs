@@ -103,6 +103,7 @@ fn nameless_identity() -> Identity {
     Identity {
         verified: true,
         anchored: true,
+        of_other_authority: false,
         emails: Vec::new(),
         uris: Vec::new(),
         dns_names: Vec::new(),

@@ -157,6 +157,7 @@ impl Server {
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
+        gate.notices.want(&config.notify.events);
         let gate = Arc::new(gate);
         let admin_configured = config.metrics.address;
         let admin = match admin {

@@ -15,6 +15,8 @@ pub const CONNECTIONS_ACTIVE: &str = "doorward_connections_active";
 pub const HANDSHAKES: &str = "doorward_handshakes_total";
 /// Session tickets that clients presented. Labels: `outcome`.
 pub const TICKETS: &str = "doorward_tickets_total";
+/// Refused clients that pretended to be a device, or took a bait. Labels: `route`.
+pub const IMPOSTORS: &str = "doorward_impostors_total";
 /// Connections that have not yet been admitted or rejected. Labels: `listener`.
 pub const HANDSHAKES_IN_PROGRESS: &str = "doorward_handshakes_in_progress";
 /// Time from ClientHello to the end of the handshake. Labels: `outcome`.
@@ -69,6 +71,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (CONNECTIONS_ACTIVE, Kind::Gauge, "Connections open now; route is none until it is known."),
     (HANDSHAKES, Kind::Counter, "TLS handshakes completed."),
     (TICKETS, Kind::Counter, "Session tickets that clients presented, by outcome."),
+    (IMPOSTORS, Kind::Counter, "Refused clients that pretended to be a device, or used a canary."),
     (HANDSHAKES_IN_PROGRESS, Kind::Gauge, "Connections neither admitted nor rejected yet."),
     (HANDSHAKE_DURATION, Kind::Histogram, "Time from the ClientHello to the end of the handshake."),
     (RELAY_BYTES, Kind::Counter, "Payload relayed, without what TLS adds."),

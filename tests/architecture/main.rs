@@ -46,7 +46,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("handshake", &["admission", "authorize", "client_hello", "config", "model", "pki", "sys", "tls"]),
     ("backends", &["authorize", "config", "model", "sys"]),
     ("relay", &["model", "sys", "tls"]),
-    ("snapshot", &["authorize", "config", "handshake", "model", "route"]),
+    // What a refused client pretended to be.
+    ("impostors", &["config", "model"]),
+    ("snapshot", &["authorize", "config", "handshake", "impostors", "model", "route"]),
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     // Messages to the owner, and the process that sends them.

@@ -24,6 +24,9 @@ pub(crate) use vouchers::testing;
 /// A source that owes so much is banned. A device with a problem that tries again once a second never owes so much.
 const THRESHOLD: Duration = Duration::from_secs(60);
 
+/// The cost of what is banned at once.
+pub const AT_ONCE: Duration = THRESHOLD;
+
 /// The first ban; each one after it is twice as long.
 const FIRST_BAN: Duration = Duration::from_secs(60);
 

@@ -118,6 +118,7 @@ pub(crate) mod testing {
         let identity = Identity {
             verified: true,
             anchored: true,
+            of_other_authority: false,
             unsupported_key: None,
             name_constrained: false,
             emails: Vec::new(),

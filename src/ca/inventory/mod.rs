@@ -17,8 +17,8 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::model::identity::{Serial, Sha256};
-use crate::pki::keys;
 use crate::pki::{IssuedCertificate, Revocation, RevocationReason};
+use crate::pki::{keys, pem};
 
 /// The version of the file format. A program that does not know it must not change the file.
 const VERSION: u32 = 1;
@@ -108,6 +108,12 @@ pub struct CertificateEntry {
     /// The type of its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// SHA-256 of its SubjectPublicKeyInfo in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spki: Option<String>,
+    /// It was issued as bait: no device uses it, so that its use betrays a thief.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub canary: bool,
     /// When it becomes valid.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub not_before: Option<OffsetDateTime>,
@@ -156,16 +162,17 @@ impl fmt::Display for Status {
 impl CertificateEntry {
     /// The entry of a certificate that `authority` signs now.
     pub fn issued(name: &str, kind: Kind, authority: &str, issued: &IssuedCertificate) -> Self {
-        let key = X509Certificate::from_der(issued.certificate())
-            .ok()
-            .map(|(_, certificate)| keys::describe(certificate.public_key().raw));
+        let read = X509Certificate::from_der(issued.certificate()).ok();
+        let spki = read.as_ref().map(|(_, certificate)| certificate.public_key().raw);
         Self {
             name: name.to_owned(),
             kind,
             authority: authority.to_owned(),
             serial: Serial::from_be_bytes(issued.serial()).to_string(),
             fingerprint: Some(Sha256::of(issued.certificate()).to_string()),
-            key,
+            key: spki.map(keys::describe),
+            spki: spki.map(|spki| Sha256::of(spki).to_string()),
+            canary: false,
             not_before: Some(issued.not_before()),
             not_after: Some(issued.not_after()),
             issued_at: Some(now()),
@@ -184,6 +191,8 @@ impl CertificateEntry {
             serial: serial.to_owned(),
             fingerprint: None,
             key: None,
+            spki: None,
+            canary: false,
             not_before: None,
             not_after: None,
             issued_at: None,
@@ -222,6 +231,10 @@ pub struct Inventory {
     /// The authorities. The first one that fits is the default.
     #[serde(default, rename = "authority")]
     pub authorities: Vec<AuthorityEntry>,
+    /// The certificates (PEM) of all authorities that have signed devices, of those that were replaced as well: a gate tells
+    /// what they signed from a forgery.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known: Vec<String>,
     /// The certificates, in the order in which they were added.
     #[serde(default, rename = "certificate")]
     pub certificates: Vec<CertificateEntry>,
@@ -229,11 +242,26 @@ pub struct Inventory {
 
 impl Default for Inventory {
     fn default() -> Self {
-        Self { version: VERSION, authorities: Vec::new(), certificates: Vec::new() }
+        Self { version: VERSION, authorities: Vec::new(), known: Vec::new(), certificates: Vec::new() }
     }
 }
 
 impl Inventory {
+    /// Remembers an authority that signs devices.
+    pub fn remember(&mut self, authority: &[u8]) {
+        self.remember_pem(pem::encode(pem::CERTIFICATE, authority));
+    }
+
+    /// The same, by its certificate as PEM.
+    pub fn remember_pem(&mut self, pem: String) {
+        /// Enough for a home; the oldest is forgotten.
+        const KNOWN_MAX: usize = 16;
+        if !self.known.contains(&pem) {
+            self.known.push(pem);
+        }
+        self.known.drain(..self.known.len().saturating_sub(KNOWN_MAX));
+    }
+
     /// The authority of this name.
     pub fn authority(&self, id: &str) -> Option<&AuthorityEntry> {
         self.authorities.iter().find(|authority| authority.id == id)
@@ -308,6 +336,8 @@ mod tests {
             serial: serial.to_owned(),
             fingerprint: None,
             key: None,
+            spki: None,
+            canary: false,
             not_before: Some(now()),
             not_after: Some(now() + Duration::days(2)),
             issued_at: Some(now()),

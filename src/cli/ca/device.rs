@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::change::Change;
 use super::folder::config_of;
+use super::in_force::apply;
 use super::output::{device_text, print, share_command};
 use super::parse::parse_device;
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, published};
 use crate::ca::device_files::DeviceFolder;
 use crate::ca::inventory::Store;
-use crate::ca::issue::{self, DeviceRequest};
+use crate::ca::issue::{self, DeviceRequest, IssuedDevice};
 use crate::cli::exit;
 use crate::cli::services::configured_services;
 use crate::cli::share::{self, LinkArgs};
@@ -47,6 +49,12 @@ pub(super) struct DeviceArgs {
     #[arg(long)]
     force: bool,
 
+    /// Make a canary: a device that does not exist. Keep its files where only a thief finds them, with your backups or passwords
+    /// for example. Its certificate is revoked from the start; if a client shows it, the gate reports an impostor and bans its
+    /// address
+    #[arg(long, conflicts_with = "qr")]
+    canary: bool,
+
     /// Also let the device download its files by a link that works once: shows a QR code to scan
     #[arg(long)]
     qr: bool,
@@ -72,6 +80,7 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
         authority: args.authority.as_deref(),
         folder: &folder,
         replace: args.force,
+        canary: args.canary,
     };
     let config = config_of(&store);
     let issued = issue::device(&mut store, &request, &args.passphrase.prompt(), || configured_services(&config))
@@ -79,6 +88,9 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
             "these files are useless to a new device: move them away, or replace them with --force",
         ))?;
     published::inventory(&store);
+    if args.canary {
+        return canary(args, &store, &issued);
+    }
     let share = share_command(store.folder(), args.output.as_deref(), &args.name);
     let text = format!(
         "Issued a certificate for {}, valid until {}:\n{}",
@@ -108,4 +120,18 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
         })?;
     }
     Ok(())
+}
+
+/// What a canary has that a device has not: the gate has to know that its certificate is revoked.
+fn canary(args: &DeviceArgs, store: &Store, issued: &IssuedDevice) -> Result<(), CaError> {
+    let mut outcome = apply(&args.folder, store, Change::Lists(&issued.lists));
+    let text = format!(
+        "{} is a canary: its certificate is revoked, and its use is reported as an impostor and bans the address. Move its \
+         files to where only a thief finds them:\n{}{}",
+        args.name,
+        device_text(&issued.files, None),
+        outcome.text
+    );
+    print(args.format, &text, &issued.files)?;
+    outcome.result()
 }

@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
-use crate::ca::inventory::{self, Kind};
-use crate::config::checked::{Device, Inventory};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use crate::ca::inventory::{self, CertificateEntry, Kind};
+use crate::config::checked::{Device, Inventory, IssuedToDevice};
 use crate::config::files;
 use crate::config::report::{Given, Problem, Report};
+use crate::model::identity::{Serial, Sha256};
 
 /// The devices, if they are to be shown. Nothing in the file's folder is touched. They are only shown, so a file that cannot be
 /// read is no mistake: none are shown then, and a warning says why.
@@ -20,14 +24,15 @@ pub(super) fn check(given: &Given<String>, report: &mut Report) -> Option<Option
         return None;
     }
     let path = files::folder_of(report.file()).join(&text.value);
-    let devices = report.look_at(&path).and_then(|()| read(&path)).unwrap_or_else(|Problem { message, remedy }| {
+    let read = report.look_at(&path).and_then(|()| read(&path));
+    let inventory = read.unwrap_or_else(|Problem { message, remedy }| {
         report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
-        Vec::new()
+        Inventory { file: path, devices: Vec::new(), issued: Vec::new(), authorities: Vec::new() }
     });
-    Some(Some(Inventory { file: path, devices }))
+    Some(Some(inventory))
 }
 
-fn read(path: &Path) -> Result<Vec<Device>, Problem> {
+fn read(path: &Path) -> Result<Inventory, Problem> {
     let file = files::read_named(path).map_err(|error| files::unreadable(path, &error))?;
     let content = std::str::from_utf8(&file.bytes).ok().map(toml::from_str::<inventory::Inventory>);
     let Some(Ok(content)) = content else {
@@ -44,5 +49,19 @@ fn read(path: &Path) -> Result<Vec<Device>, Problem> {
         }
     }
     devices.reverse();
-    Ok(devices)
+    let issued = content.certificates.iter().filter(|entry| entry.kind == Kind::Device).filter_map(issued).collect();
+    let pem = |text: &String| CertificateDer::from_pem_slice(text.as_bytes()).ok();
+    let authorities = content.known.iter().filter_map(pem).collect();
+    Ok(Inventory { file: path.to_owned(), devices, issued, authorities })
+}
+
+fn issued(entry: &CertificateEntry) -> Option<IssuedToDevice> {
+    let digest = |text: &Option<String>| text.as_deref().and_then(Sha256::parse);
+    Some(IssuedToDevice {
+        device: entry.name.clone(),
+        serial: Serial::parse(&entry.serial)?,
+        fingerprint: digest(&entry.fingerprint),
+        spki: digest(&entry.spki),
+        canary: entry.canary,
+    })
 }

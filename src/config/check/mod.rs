@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::checked::{
-    Banned, CipherStrength, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics, SandboxMode,
-    Timeouts,
+    Banned, CanaryRoute, CipherStrength, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics,
+    SandboxMode, Timeouts,
 };
 use super::file_states::Seen;
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawSandbox, RawTimeouts};
@@ -78,6 +78,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let strength = scalar(&raw.strength, values::strength, default, report);
     let watch = word(&raw.watch, &[("on", true), ("off", false)], true, report);
     let listeners = listener::check(raw, report);
+    let canaries = check_canaries(raw, report);
     let routes = check_routes(raw, &listeners, report);
     let tickets = tickets::check(&raw.tickets, report);
     let timeouts = timeouts(&raw.timeouts, report);
@@ -95,6 +96,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         watch: watch?,
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         routes: routes.into_iter().map(|checked| checked.route).collect(),
+        canaries: canaries?,
         tickets: tickets?,
         timeouts: timeouts?,
         limits: limits?,
@@ -113,6 +115,15 @@ pub(super) fn sandbox_mode(raw: &RawSandbox, report: &mut Report) -> Option<Sand
     word(&raw.mode, modes, SandboxMode::Auto, report)
 }
 
+/// The routes that are canaries; `None` if one is wrong.
+fn check_canaries(raw: &Raw, report: &mut Report) -> Option<Vec<CanaryRoute>> {
+    let routes = raw.routes.as_deref().unwrap_or_default();
+    // All of them are looked at, so that everything wrong is told.
+    let checked: Vec<_> =
+        routes.iter().filter(|route| route::is_canary(route)).map(|route| route::canary(route, report)).collect();
+    checked.into_iter().collect()
+}
+
 fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report) -> Vec<Checked> {
     // The defaults are checked even if no route uses them: a file that is named has to be right.
     let certificate = raw.certificate.value().and_then(|default| certificate::check(default, report));
@@ -123,7 +134,7 @@ fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report)
         .value()
         .and_then(|default| client_auth::check(None, Some(&default.value), &default.place, in_use, report));
     let mut groups = Groups::check(&raw.groups, report);
-    if raw.routes.as_ref().is_some_and(Vec::is_empty) {
+    if raw.routes.as_ref().is_some_and(|routes| routes.iter().all(route::is_canary)) {
         report.error(
             &Place { line: None, key: "route".to_owned() },
             "there is no route, so nothing could be reached",
@@ -135,11 +146,17 @@ fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report)
     let mut names: Vec<(&RawRoute, ServerNames)> = Vec::new();
     let mut all = Vec::new();
     for route in routes {
+        if route::is_canary(route) {
+            names.push((route, route::silent_names(route)));
+            all.push(None);
+            continue;
+        }
         let (route_names, right) = route::check(route, &checks, &mut groups, report);
         names.push((route, route_names));
         all.push(right);
     }
-    let pairs: Vec<(&RawRoute, Option<&Checked>)> = routes.iter().zip(all.iter().map(Option::as_ref)).collect();
+    let pairs: Vec<(&RawRoute, Option<&Checked>)> =
+        routes.iter().zip(all.iter().map(Option::as_ref)).filter(|(route, _)| !route::is_canary(route)).collect();
     public::report_public_authorities(raw, &pairs, report);
     let checked: Vec<Checked> = all.into_iter().flatten().collect();
     report_twins(routes.iter().map(|route| &route.name), "route", report);

@@ -4,7 +4,7 @@ use super::access::{self, Groups};
 use super::certificate::{self, Loaded};
 use super::client_auth;
 use super::{Checks, name};
-use crate::config::checked::{Backend, Route, RouteMode, SendProxyProtocol, Terminate};
+use crate::config::checked::{Backend, CanaryRoute, Route, RouteMode, SendProxyProtocol, Terminate};
 use crate::config::raw::RawRoute;
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
 use crate::config::{files, values};
@@ -77,6 +77,57 @@ pub(super) fn check(
     };
     let checked = build();
     (names, checked)
+}
+
+/// Whether it is a route that leads nowhere.
+pub(super) fn is_canary(raw: &RawRoute) -> bool {
+    raw.canary.value().is_some_and(|canary| canary.value)
+}
+
+/// The names of a canary that are right. [`canary`] reports the others.
+pub(super) fn silent_names(raw: &RawRoute) -> ServerNames {
+    let list = raw.server_names.value().map(|list| list.value.as_slice()).unwrap_or_default();
+    let names = list.iter().filter_map(|text| Some((ServerNamePattern::parse(&text.value).ok()?, &text.place)));
+    names.map(|(value, place)| At { value, place: place.clone() }).collect()
+}
+
+/// Checks a route that is a canary: it has a name and the server names that are its bait, and nothing else.
+pub(super) fn canary(raw: &RawRoute, report: &mut Report) -> Option<CanaryRoute> {
+    let name = route_name(raw, report);
+    let (names, mut all_right) = server_names(raw, report);
+    let mut exact = Vec::new();
+    for At { value, place } in names {
+        match value {
+            ServerNamePattern::Exact(name) => exact.push(name),
+            ServerNamePattern::Wildcard(_) | ServerNamePattern::Default => {
+                report.error(
+                    &place,
+                    "a canary is one name that no device is told, and a wildcard answers to names that devices mistype",
+                    "write the whole name, as in \"backup-admin.home.example\"",
+                );
+                all_right = false;
+            }
+        }
+    }
+    let keys = [
+        ("mode", !raw.mode.is_absent()),
+        ("backends", !raw.backends.is_absent()),
+        ("allow", !raw.allow.is_absent()),
+        ("application_protocols", !raw.application_protocols.is_absent()),
+        ("send_proxy_protocol", !raw.send_proxy_protocol.is_absent()),
+        ("certificate", !raw.certificate.is_absent()),
+        ("client_auth", !raw.client_auth.is_absent()),
+    ];
+    for (key, _) in keys.into_iter().filter(|(_, given)| *given) {
+        report.error(
+            &raw.place.child(key),
+            "a canary leads nowhere: a client that asks for its name is refused and banned",
+            format!("remove \"{key}\", or remove canary = true"),
+        );
+        all_right = false;
+    }
+    all_right.then_some(())?;
+    Some(CanaryRoute { name: name?, server_names: exact })
 }
 
 fn route_name(raw: &RawRoute, report: &mut Report) -> Option<crate::model::names::Name> {

@@ -13,10 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 use super::file_states::Seen;
-use crate::model::names::{Name, ServerNamePattern};
+use crate::model::identity::{Serial, Sha256};
+use crate::model::names::{Name, ServerName, ServerNamePattern};
 
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
@@ -40,8 +42,10 @@ pub struct Config {
     pub watch: bool,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
-    /// `[[route]]`, at least one.
+    /// `[[route]]`, at least one, but for canaries.
     pub routes: Vec<Route>,
+    /// `[[route]]` with `canary = true`.
+    pub canaries: Vec<CanaryRoute>,
     /// `[tickets]`.
     pub tickets: Tickets,
     /// `[timeouts]`.
@@ -123,6 +127,15 @@ pub struct Route {
     pub send_proxy_protocol: SendProxyProtocol,
     /// Who does TLS, and with what.
     pub mode: RouteMode,
+}
+
+/// A route that leads nowhere: no device is told its names, so that a client that asks for one betrays itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CanaryRoute {
+    /// Its name in the configuration.
+    pub name: Name,
+    /// The names that are its bait.
+    pub server_names: Vec<ServerName>,
 }
 
 /// Who does TLS for a route.
@@ -208,6 +221,25 @@ pub struct Inventory {
     pub file: PathBuf,
     /// Each with the certificate that it got last, unless that was revoked.
     pub devices: Vec<Device>,
+    /// Every certificate that a device was ever given.
+    pub issued: Vec<IssuedToDevice>,
+    /// The certificates of its authorities, and of former ones.
+    pub authorities: Vec<CertificateDer<'static>>,
+}
+
+/// A certificate that a device was given, whatever has become of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuedToDevice {
+    /// The name of the device.
+    pub device: String,
+    /// Its serial number.
+    pub serial: Serial,
+    /// SHA-256 of it, if it is known.
+    pub fingerprint: Option<Sha256>,
+    /// SHA-256 of its SubjectPublicKeyInfo, if it is known.
+    pub spki: Option<Sha256>,
+    /// It was issued as bait: no device uses it.
+    pub canary: bool,
 }
 
 /// A device and its certificate.
@@ -271,6 +303,12 @@ impl Config {
             common.into_iter().zip(name).take_while(|(one, other)| one == other).map(|(one, _)| one).collect()
         })?;
         (!common.is_empty()).then(|| common.into_iter().rev().collect::<Vec<_>>().join("."))
+    }
+
+    /// SHA-256 of the certificates that were issued as canaries.
+    pub fn canary_certificates(&self) -> impl Iterator<Item = Sha256> {
+        let issued = self.metrics.inventory.iter().flat_map(|inventory| &inventory.issued);
+        issued.filter(|issued| issued.canary).filter_map(|issued| issued.fingerprint)
     }
 
     /// Every file of which something is in force.

@@ -9,6 +9,7 @@ fn identity(name: &str) -> Identity {
     Identity {
         verified: false,
         anchored: false,
+        of_other_authority: false,
         emails: Vec::new(),
         uris: Vec::new(),
         dns_names: Vec::new(),
@@ -35,8 +36,16 @@ fn counted(id: u64, source: &str, prefixes: Prefixes, identity: Option<&Identity
     let listener = Name::parse("public").expect("a name");
     let source = SocketAddr::new(source.parse().expect("an address"), 4711);
     let counted_as = Source::of(source.ip(), prefixes);
-    let circumstances =
-        Circumstances { id, source, counted_as, listener: &listener, server_name: None, route: None, identity };
+    let circumstances = Circumstances {
+        id,
+        source,
+        counted_as,
+        listener: &listener,
+        server_name: None,
+        route: None,
+        identity,
+        impostor: None,
+    };
     Refusal::new(&circumstances, &Rejection::silent(Cause::NotTls(Protocol::Http)))
 }
 
@@ -197,6 +206,7 @@ fn three_megabytes_are_enough_for_any_refusals() {
                 server_name: Some(&long),
                 route: Some(&name),
                 identity,
+                impostor: None,
             };
             refusals.remember(Refusal::new(&circumstances, &rejection));
         }
@@ -206,7 +216,7 @@ fn three_megabytes_are_enough_for_any_refusals() {
     let (rings, entries) = {
         let kept = refusals.lock();
         let places = kept.with_certificate.capacity() + kept.without.capacity();
-        let of_devices = kept.of_devices.capacity() * size_of::<(DeviceKey, u64, Arc<Refusal>)>();
+        let of_devices = kept.of_devices.0.capacity() * size_of::<(DeviceKey, u64, Arc<Refusal>)>();
         (of_devices + places * size_of::<(u64, Arc<Refusal>)>(), all.iter().map(|refusal| size(refusal)).sum::<usize>())
     };
     eprintln!("{} bytes for {} refusals", rings + entries, all.len());
@@ -226,4 +236,34 @@ fn what_a_stranger_chose_is_escaped() {
 fn long_text_is_cut_between_characters() {
     assert_eq!(&*cut("ä".repeat(10), 9), "äää…");
     assert_eq!(&*cut("ä".repeat(4), 8), "ääää");
+}
+
+#[test]
+fn impostors_have_a_ring_of_their_own_and_come_after_the_device() {
+    let refusals = Refusals::default();
+    let forged = |id: u64, source: &str, claim| Refusal {
+        impostor: Some(Impostor { name: "alice-phone".into(), claim }),
+        ..refusal(id, source, Some(&identity("other")))
+    };
+    refusals.remember(refusal(1, "192.0.2.7", Some(&Identity { anchored: true, ..identity("alice-phone") })));
+    for id in 2..12 {
+        refusals.remember(forged(id, "198.51.100.66", Claim::Name));
+    }
+    refusals.remember(forged(12, "198.51.100.66", Claim::Serial));
+    refusals.remember(forged(13, "198.51.100.67", Claim::Name));
+    // Scanners push neither out.
+    for id in 100..100 + 3 * KEPT_OF_EACH as u64 {
+        refusals.remember(refusal(id, "203.0.113.9", None));
+        refusals.remember(refusal(id, "203.0.113.9", Some(&identity("scanner"))));
+    }
+    let (found, known) = refusals.find(&Wanted::parse("Alice-Phone").expect("a name"), usize::MAX);
+    assert_eq!((ids(&found), known), (vec![1, 13, 12, 11], 4));
+    assert_eq!(found.iter().map(|refusal| refusal.times).collect::<Vec<_>>(), [1, 1, 1, 10]);
+    // Any number of sources.
+    for id in 0..10_000_u32 {
+        refusals.remember(forged(id.into(), &std::net::Ipv4Addr::from(id).to_string(), Claim::Name));
+    }
+    let (found, _) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), usize::MAX);
+    assert_eq!(found.len(), 1 + IMPOSTORS_KEPT);
+    assert_eq!(found.first().map(|refusal| refusal.id), Some(1));
 }

@@ -87,10 +87,10 @@ impl Allowance {
         self.limiter().allows(Self::RATE, self.now())
     }
 
-    fn take(&self) {
+    /// Takes one; says whether there was one. At the limit nothing is counted: the allowance does not go into debt.
+    pub(super) fn take(&self) -> bool {
         let now = self.now();
-        // At the limit nothing is counted: the allowance does not go into debt.
-        self.limiter().take(Self::RATE, now);
+        self.limiter().take(Self::RATE, now)
     }
 
     fn now(&self) -> u64 {

@@ -3,6 +3,7 @@
 mod anchors;
 mod budget;
 mod chain_cache;
+mod others;
 mod path;
 mod revocation_lists;
 
@@ -17,6 +18,7 @@ use self::anchors::Anchors;
 use self::budget::Allowance;
 use self::chain_cache::ChainCache;
 pub(super) use self::chain_cache::{Validity, Verified};
+pub use self::others::OtherAuthorities;
 use self::path::{KnownIntermediates, Path};
 use self::revocation_lists::Lists;
 use super::suites::PROVIDER;
@@ -53,6 +55,7 @@ pub struct Authorities {
     intermediates: KnownIntermediates,
     allowance: Allowance,
     algorithms: Algorithms<'static>,
+    others: Arc<OtherAuthorities>,
 }
 
 /// The trust anchors or revocation lists cannot be used.
@@ -94,7 +97,14 @@ impl Authorities {
             intermediates: KnownIntermediates::default(),
             allowance: Allowance::default(),
             algorithms,
+            others: Arc::default(),
         })
+    }
+
+    /// The same, which tells certificates of the owner's other authorities from those of strangers.
+    #[must_use]
+    pub fn beside(self, others: Arc<OtherAuthorities>) -> Self {
+        Self { others, ..self }
     }
 
     /// The names of the trust anchors, for the CertificateRequest.
@@ -182,8 +192,10 @@ impl Authorities {
         }
         let found = path::find(leaf, sent, &self.anchors, self.algorithms, &self.intermediates, &self.allowance, now);
         let path = found.map_err(|none| {
-            let anchored =
-                |identity: Arc<Identity>| Arc::new(Identity { anchored: none.anchored, ..Identity::clone(&identity) });
+            let of_other_authority = !none.anchored && self.others.vouch_for(&leaf, sent);
+            let anchored = |identity: Arc<Identity>| {
+                Arc::new(Identity { anchored: none.anchored, of_other_authority, ..Identity::clone(&identity) })
+            };
             let error = path::alone(&own, now).err().unwrap_or(none.error);
             (named().map(anchored), refused(error, end_entity, none.key))
         })?;

@@ -31,6 +31,8 @@ pub struct Identity {
     /// are refused (revoked, expired, …) as well. It says nothing about the client: a refused client of TLS 1.3 has not
     /// proved yet that it holds the key, so anything that has seen the certificate can show it.
     pub anchored: bool,
+    /// Another authority of the owner signed it, which the route does not trust: the certificate is a device's own, or was.
+    pub of_other_authority: bool,
     /// `rfc822Name` alternative names.
     pub emails: Vec<String>,
     /// `uniformResourceIdentifier` alternative names.
@@ -80,6 +82,7 @@ impl Identity {
         let mut identity = Self {
             verified,
             anchored: verified,
+            of_other_authority: false,
             emails: Vec::new(),
             uris: Vec::new(),
             dns_names: Vec::new(),

@@ -183,6 +183,11 @@ causes! {
         /// The name that was asked for.
         name: ServerName
     } = ServerNameUnknown;
+    /// The name of a route that is a canary. The client is answered as for a name that no route has.
+    CanaryRoute {
+        /// The route.
+        route: Name
+    } = ServerNameUnknown;
     /// The route was removed while the connection was on its way, and its client named a server.
     RouteRemoved {
         /// The route.

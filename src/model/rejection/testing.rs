@@ -42,6 +42,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::TooLarge { most: 16_384 },
         Cause::ServerNameMissing,
         Cause::ServerNameUnknown { name: ServerName::parse("nas.home.example").expect("a name") },
+        Cause::CanaryRoute { route: route() },
         Cause::RouteRemoved { route: route() },
         Cause::DefaultRouteRemoved { route: route() },
         Cause::ServerNameMoved { route: route() },

@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::explain::moment;
 use crate::model::identity::Identity;
+use crate::model::impostor::Impostor;
 use crate::model::names::{printable, visible};
 use crate::telemetry::journal::Priority;
 
@@ -214,6 +215,9 @@ pub struct Verdict<'a> {
     /// The certificate that was shown.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "certificate")]
     pub certificate: Option<Arc<Identity>>,
+    /// What the client pretended to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impostor: Option<LoggedImpostor<'a>>,
     /// What the handshake negotiated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -233,6 +237,21 @@ pub struct Verdict<'a> {
     pub durations: Durations,
     /// From accept to the verdict, in seconds.
     pub seconds: f64,
+}
+
+/// An impostor, in a line.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LoggedImpostor<'a> {
+    /// The device, or the route that is a canary.
+    pub name: &'a str,
+    /// What gave it away: `name`, `serial`, `key`, `canary` or `canary_route`.
+    pub claim: &'static str,
+}
+
+impl<'a> From<&'a Impostor> for LoggedImpostor<'a> {
+    fn from(impostor: &'a Impostor) -> Self {
+        Self { name: &impostor.name, claim: impostor.claim.label() }
+    }
 }
 
 /// How long the steps took that a connection reached, in seconds.

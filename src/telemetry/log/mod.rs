@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-pub use self::fields::{Durations, Event, LeftOutCause, Tls, Verdict, detail, stranger};
+pub use self::fields::{Durations, Event, LeftOutCause, LoggedImpostor, Tls, Verdict, detail, stranger};
 use self::form::Form;
 pub use self::health::{LogError, LogSeries};
 pub(super) use self::queue::Output;
@@ -136,6 +136,11 @@ impl Log {
     /// The same for the refusal of a certificate that a trust anchor signed.
     pub fn takes_device(&self, fingerprint: Sha256, kind: impl Into<Kind>) -> bool {
         self.sampler.as_ref().is_none_or(|sampler| sampler.takes_device(fingerprint, kind, Instant::now()))
+    }
+
+    /// The same for an impostor: each device that is pretended has a quota.
+    pub fn takes_impostor(&self, name: &str, kind: impl Into<Kind>) -> bool {
+        self.takes_device(Sha256::of(name.as_bytes()), kind)
     }
 
     /// Reports lines that were left out, once a minute. To be called now and then.

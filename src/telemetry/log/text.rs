@@ -101,6 +101,9 @@ impl fmt::Display for Verdict<'_> {
                 f.write_str("(unverified)")?;
             }
         }
+        if let Some(impostor) = &self.impostor {
+            write!(f, " impostor=\"{}\"({})", impostor.name, impostor.claim)?;
+        }
         if let Some(path) = self.path {
             write!(f, " path={path}")?;
         }

@@ -23,7 +23,7 @@ pub use self::route::RouteMetrics;
 use self::totals::Totals;
 use super::log::LogSeries;
 use super::names::{self, NO_ROUTE};
-use crate::config::checked::Config;
+use crate::config::checked::{Config, RouteMode};
 use crate::config::expiries::{Expiry, expiries};
 use crate::listener::AcceptError;
 use crate::model::close::CloseReason;
@@ -85,6 +85,8 @@ struct OfConfig {
     listeners: HashMap<Name, Arc<ListenerMetrics>>,
     /// Of former configurations as well: connections that began under them are counted to their end.
     routes: HashMap<Name, Arc<RouteMetrics>>,
+    /// By route; of former configurations as well.
+    impostors: HashMap<Name, Counter>,
     /// The routes of this configuration, sorted by name.
     route_names: Vec<Name>,
     /// Gauges of backends, certificates and lists of this configuration only.
@@ -174,6 +176,13 @@ impl Metrics {
     /// The series of a route of this configuration or of a former one.
     pub fn route(&self, name: &Name) -> Option<Arc<RouteMetrics>> {
         self.of_config.load().routes.get(name).cloned()
+    }
+
+    /// Counts a client that pretended to be a device on this route, or asked for the name of a canary.
+    pub fn impostor(&self, route: &Name) {
+        if let Some(counter) = self.of_config.load().impostors.get(route) {
+            counter.increment(1);
+        }
     }
 
     /// The routes of the configuration, sorted by name.
@@ -339,6 +348,12 @@ impl OfConfig {
             let metrics = RouteMetrics::new(lasting, &things, listeners.keys(), route, former);
             routes.insert(route.name.clone(), Arc::new(metrics));
         }
+        let mut impostors = former.map(|former| former.impostors.clone()).unwrap_or_default();
+        let verifying = config.routes.iter().filter(|route| matches!(route.mode, RouteMode::Terminate(_)));
+        for name in verifying.map(|route| &route.name).chain(config.canaries.iter().map(|canary| &canary.name)) {
+            let new = || lasting.counter(names::IMPOSTORS, &[("route", name.as_str())]);
+            impostors.entry(name.clone()).or_insert_with(new);
+        }
         let expiries = expiries(config);
         for expiry in &expiries {
             let gauge =
@@ -348,6 +363,6 @@ impl OfConfig {
         }
         let mut route_names: Vec<Name> = config.routes.iter().map(|route| route.name.clone()).collect();
         route_names.sort_unstable();
-        Self { listeners, routes, route_names, things: recorder.handle(), expiries: Arc::new(expiries) }
+        Self { listeners, routes, impostors, route_names, things: recorder.handle(), expiries: Arc::new(expiries) }
     }
 }
