@@ -15,6 +15,7 @@ use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
 use crate::backends::resolver::Resolver;
 use crate::explain::recent::Refusals;
+use crate::history::History;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
 use crate::model::names::ServerName;
@@ -45,6 +46,8 @@ pub(crate) struct Gate {
     pub(crate) log: Arc<Log>,
     /// The latest refusals.
     pub(crate) refusals: Arc<Refusals>,
+    /// What happened in each hour, across restarts.
+    pub(crate) history: Arc<History>,
     /// What the owner is sent messages about.
     pub(crate) notices: Arc<Notices>,
     /// The open sessions.
@@ -75,6 +78,7 @@ impl Gate {
             metrics,
             log,
             refusals: Arc::default(),
+            history: Arc::default(),
             notices: Arc::default(),
             sessions: Arc::default(),
             draining: CancellationToken::new(),

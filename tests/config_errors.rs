@@ -14,13 +14,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, Format,
-    KernelTls, Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, SandboxMode, Selector,
-    SendProxyProtocol, Terminate, Timeouts,
+    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpectedClients,
+    ExpiredRevocationList, Format, KernelTls, Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode,
+    SandboxMode, Selector, SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
 use doorward::model::notice::NoticeEvent;
+use doorward::model::service::ServiceKind;
 use doorward::model::source::Prefixes;
 
 #[path = "config/pki.rs"]
@@ -164,6 +165,8 @@ fn minimal_configuration_has_the_defaults() {
     assert_eq!(config.metrics.address, Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)));
     assert_eq!(config.control.socket, ControlSocket::Off);
     assert_eq!(config.sandbox, SandboxMode::Auto);
+    assert_eq!(config.public_port, 443);
+    assert_eq!(config.expectations, []);
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
     let listener = &config.listeners[0];
@@ -203,6 +206,14 @@ fn every_value_is_read_as_written() {
     assert_eq!(texts(&listener.allow_sources), ["0.0.0.0/0", "192.168.1.0/24"]);
     assert_eq!(texts(&listener.deny_sources), ["203.0.113.0/24", "2001:db8::5/128"]);
 
+    assert_eq!(config.public_port, 4443);
+    let expected: Vec<_> =
+        config.expectations.iter().map(|one| (one.key.as_str(), one.route.as_str(), one.allowed)).collect();
+    assert_eq!(expected, [("expect[1]", "ssh", false), ("expect[2]", "nas", true)]);
+    assert_eq!(config.expectations[0].clients, ExpectedClients::Device(Selector::AnyName("carol-phone".to_owned())));
+    let ExpectedClients::Group { name, members } = &config.expectations[1].clients else { panic!("a group") };
+    assert_eq!((name.as_str(), members.len()), ("family", 2));
+
     let timeouts = &config.timeouts;
     assert_eq!(timeouts.client_hello, Duration::from_millis(500));
     assert_eq!((timeouts.handshake, timeouts.dial), (seconds(11), seconds(6)));
@@ -216,6 +227,8 @@ fn every_value_is_read_as_written() {
 
     let [nas, ssh, mail] = config.routes.as_slice() else { panic!("three routes") };
     assert_eq!([&nas.name, &ssh.name, &mail.name].map(doorward::model::names::Name::as_str), ["nas", "ssh", "mail"]);
+    let kinds = [nas, ssh, mail].map(|route| route.kind);
+    assert_eq!(kinds, [ServiceKind::Other, ServiceKind::Ssh, ServiceKind::Other], "one is given");
     assert_eq!(texts(&nas.server_names), ["nas.home.example"]);
     assert_eq!(nas.backends, [Backend::Address("192.168.1.10:5666".parse().expect("an address"))]);
     assert_eq!(terminate(&config, 0).allow, Allow { any: true, ..Allow::default() });

@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rustix::process::setpriority_process;
 use socket2::{Domain, Protocol, Socket, Type};
+use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::runtime;
@@ -26,10 +27,10 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::checked::Config;
-use crate::explain::recent::Refusals;
+use crate::config::checked::{Config, LogFormat};
 use crate::http::{Load, TIMEOUT, serve_connections, server};
-use crate::sessions::registry::Sessions;
+use crate::overview::Overview;
+use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
 use responder::Responder;
 
@@ -37,14 +38,6 @@ use responder::Responder;
 const BACKLOG: i32 = 1024;
 /// Of the thread (setpriority(2)): beside a gate that needs all processors it gets about a tenth of one.
 const NICE: i32 = 10;
-
-/// What the listener shows of a gate.
-#[derive(Debug)]
-pub(crate) struct Monitored {
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) refusals: Arc<Refusals>,
-    pub(crate) sessions: Arc<Sessions>,
-}
 
 /// The bound listener, and the thread that answers there until this is dropped.
 #[derive(Debug)]
@@ -67,7 +60,7 @@ impl Admin {
     }
 
     /// Starts the thread of a socket that listens, for at most `connections` at once.
-    pub(crate) fn new(socket: Socket, gate: Monitored, connections: usize) -> io::Result<Self> {
+    pub(crate) fn new(socket: Socket, gate: Arc<Overview>, connections: usize) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let duplicate = socket.try_clone()?.into();
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -150,9 +143,16 @@ pub struct FuzzedListener(Arc<Responder>);
 impl FuzzedListener {
     /// At this address, of a gate that has accepted nothing.
     pub fn new(address: SocketAddr, config: &Config) -> Option<Self> {
-        let metrics = Arc::new(Metrics::new(config).ok()?);
-        let gate = Monitored { metrics, refusals: Arc::default(), sessions: Arc::default() };
-        Some(Self(Arc::new(Responder::new(address, gate, CancellationToken::new()))))
+        let gate = Overview {
+            metrics: Arc::new(Metrics::new(config).ok()?),
+            refusals: Arc::default(),
+            sessions: Arc::default(),
+            history: Arc::default(),
+            log: Arc::new(Log::new(LogFormat::Json, io::sink()).ok()?),
+            sandbox: Vec::new(),
+            started: OffsetDateTime::now_utc(),
+        };
+        Some(Self(Arc::new(Responder::new(address, Arc::new(gate), CancellationToken::new()))))
     }
 
     /// What a client receives that sends these bytes and ends.

@@ -8,7 +8,6 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Monitored;
 use super::chart::{self, Row};
 use super::history::History;
 use crate::config::expiries::Expiry;
@@ -19,6 +18,7 @@ use crate::model::names::printable;
 use crate::model::rejection::{Reason, Side};
 use crate::model::source::Source;
 use crate::model::text::{bytes, counted, date, duration, grouped};
+use crate::overview::Overview;
 use crate::telemetry::metrics::totals::Counts;
 
 const STYLE: &str = include_str!("page.css");
@@ -50,7 +50,7 @@ pub(super) fn policy() -> Policy {
 }
 
 /// The body of `/`.
-pub(super) fn page(gate: &Monitored, history: &History, started: OffsetDateTime) -> String {
+pub(super) fn page(gate: &Overview, history: &History, started: OffsetDateTime) -> String {
     let document = html! {
         (DOCTYPE)
         html lang="en" {
@@ -82,7 +82,7 @@ pub(super) fn page(gate: &Monitored, history: &History, started: OffsetDateTime)
 }
 
 /// What the page's script replaces every few seconds.
-fn live(gate: &Monitored, history: &History, started: OffsetDateTime) -> Markup {
+fn live(gate: &Overview, history: &History, started: OffsetDateTime) -> Markup {
     let now = OffsetDateTime::now_utc();
     let (total, steps) = history.counts(&gate.metrics.totals);
     let refusals = gate.refusals.latest(usize::MAX);
@@ -98,7 +98,7 @@ fn live(gate: &Monitored, history: &History, started: OffsetDateTime) -> Markup 
 }
 
 /// First on the page: the owner has changed something and may believe that it is in force.
-fn refused_configuration(gate: &Monitored, now: OffsetDateTime) -> Markup {
+fn refused_configuration(gate: &Overview, now: OffsetDateTime) -> Markup {
     let Some(refused) = gate.metrics.refused_configuration() else { return Markup::default() };
     html! {
         section.fault {
@@ -112,7 +112,7 @@ fn refused_configuration(gate: &Monitored, now: OffsetDateTime) -> Markup {
     }
 }
 
-fn summary(gate: &Monitored, total: &Counts, started: OffsetDateTime, now: OffsetDateTime) -> Markup {
+fn summary(gate: &Overview, total: &Counts, started: OffsetDateTime, now: OffsetDateTime) -> Markup {
     let figures = [
         (gate.sessions.count() as u64 + gate.metrics.active_in_earlier(), "connected now"),
         (total.admitted, "let in"),
@@ -160,7 +160,7 @@ struct RouteSessions {
     clients: BTreeMap<String, u64>,
 }
 
-fn connected(gate: &Monitored) -> Markup {
+fn connected(gate: &Overview) -> Markup {
     let names = gate.metrics.route_names();
     let mut routes: BTreeMap<&str, RouteSessions> =
         names.iter().map(|name| (name.as_str(), RouteSessions::default())).collect();

@@ -1,7 +1,7 @@
 //! The replies of the monitoring listener.
 
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -11,10 +11,10 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use super::Monitored;
 use super::history::{History, STEP};
 use super::{chart, page};
 use crate::http::{HTML, JSON, Load, Policy, Reply, TEXT, reply};
+use crate::overview::Overview;
 
 /// The format's own version (Prometheus, "Exposition formats").
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -27,7 +27,7 @@ const MAX_AGE: Duration = Duration::from_secs(1);
 pub(super) struct Responder {
     /// Only this machine can connect, so that a request for another host comes from a browser that was tricked.
     loopback: bool,
-    gate: Monitored,
+    gate: Arc<Overview>,
     history: History,
     started: OffsetDateTime,
     page_policy: Policy,
@@ -60,7 +60,7 @@ impl CachedBody {
 
 impl Responder {
     /// For a listener that is bound to `address`; once `stop` is cancelled the gate is not ready.
-    pub(super) fn new(address: SocketAddr, gate: Monitored, stop: CancellationToken) -> Self {
+    pub(super) fn new(address: SocketAddr, gate: Arc<Overview>, stop: CancellationToken) -> Self {
         Self {
             loopback: address.ip().to_canonical().is_loopback(),
             history: History::new(),

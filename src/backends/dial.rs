@@ -12,7 +12,7 @@ use tracing::debug;
 use crate::authorize::Authorized;
 use crate::backends::resolver::{Resolver, Unresolved};
 use crate::config::checked::Backend;
-use crate::model::rejection::{Cause, LookUp, Rejection, Text};
+use crate::model::rejection::{Cause, LookUp, Reason, Rejection, Text};
 use crate::sys::socket;
 use crate::sys::stream::Stream;
 
@@ -37,7 +37,7 @@ pub struct First<'a> {
 }
 
 /// Connects to the first backend that answers by `deadline`, in the order of the configuration, and writes the header to it.
-/// Calls `report` with the index of each backend tried and whether it answered.
+/// Calls `report` with the index of each backend tried, and why it did not answer if it did not.
 ///
 /// A right can be revoked during a dial, so `allowed` is asked before each connection and before each write of the header.
 /// Its refusal ends the dial.
@@ -48,7 +48,7 @@ pub async fn dial(
     deadline: Instant,
     resolver: &Resolver,
     allowed: impl Fn() -> Result<(), Rejection>,
-    mut report: impl FnMut(usize, bool),
+    mut report: impl FnMut(usize, Result<(), Reason>),
 ) -> Result<Dialed, Rejection> {
     let mut last = Cause::NoBackends;
     for (index, backend) in backends.iter().enumerate() {
@@ -59,7 +59,7 @@ pub async fn dial(
         let share = now + deadline.saturating_duration_since(now) / rest;
         let failure = match connect_in_time(backend, first, resolver, share, &allowed).await {
             Ok(stream) => {
-                report(index, true);
+                report(index, Ok(()));
                 return Ok(Dialed { authorized, stream, backend: index });
             }
             Err(Failure::Refused(rejection)) => return Err(rejection),
@@ -67,7 +67,7 @@ pub async fn dial(
         };
         last = cause_of(failure, Text::new(backend));
         if !matches!(last, Cause::Shortage { .. }) {
-            report(index, false);
+            report(index, Err(last.reason()));
         }
     }
     Err(last.into())

@@ -17,6 +17,7 @@ macro_rules! errln {
 pub mod ca;
 mod check;
 mod control_args;
+mod corrections;
 mod cut;
 mod demo;
 mod diagnostics;
@@ -44,6 +45,7 @@ use crate::config;
 use crate::config::checked::Config;
 use crate::config::credentials::Credentials;
 use crate::install::Installed;
+use crate::reload::expectations;
 
 /// A mutual-TLS gate for your home network: it admits devices with a certificate you issued, and refuses all other clients.
 ///
@@ -214,7 +216,8 @@ impl ConfigArg {
             let installed = Installed::find().filter(|installed| installed.config() == file);
             installed.map_or_else(Credentials::of_service, |installed| installed.credentials())
         });
-        match config::load_with(&file, &credentials) {
+        let loaded = config::load_with(&file, &credentials);
+        match loaded.and_then(|config| expectations::check(&config).map(|()| config)) {
             Ok(config) => {
                 for warning in &config.warnings {
                     errln!("warning: {}: {}", warning.key, warning.message);
@@ -238,8 +241,16 @@ fn in_place_of(file: &Path) -> PathBuf {
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
     let mut command = help::with_topics(Cli::command());
-    let arguments = help::unnested(std::env::args_os().collect());
-    let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
+    let mut arguments = help::unnested(std::env::args_os().collect());
+    if init::asks(&arguments) {
+        arguments = match init::answered(arguments) {
+            Ok(arguments) => arguments,
+            Err(error) => return failed(exit::USAGE, &error),
+        };
+    }
+    let matches = command
+        .try_get_matches_from_mut(arguments.clone())
+        .unwrap_or_else(|error| corrections::corrected(error, &mut command, &arguments).exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     diagnostics::start();
     match cli.command {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::control_args::ControlArgs;
-use crate::control::{Answer, EarlierProcess, LogError, NoticeReceiver, Request, Status};
+use crate::control::{Answer, EarlierProcess, LogError, NoticeReceiver, Request, Status, ToldFinding};
 use crate::model::text::{counted, duration};
 
 /// The options of `doorward status`.
@@ -37,8 +37,13 @@ fn text(status: &Status) -> String {
     } else {
         format!("The gate has been running for {running}.\n\n")
     };
-    if let Some(LogError { since, error }) = &status.log_error {
+    out.insert_str(0, &findings(status));
+    // A gate of an older release has no findings.
+    if let (None, Some(LogError { since, error })) = (&status.verdict, &status.log_error) {
         let _ = write!(out, "The log has not been written since {since}:\n{error}\n\n");
+    }
+    if let Some(LogError { since, error }) = &status.history_error {
+        let _ = write!(out, "The history has not been written since {since}:\n{error}\n\n");
     }
     for NoticeReceiver { receiver, error, failing_since, waiting } in &status.notices {
         let Some(error) = error else { continue };
@@ -121,6 +126,37 @@ fn text(status: &Status) -> String {
     out
 }
 
+/// What comes first: the verdict, and what else needs the owner.
+fn findings(status: &Status) -> String {
+    let Some(verdict) = &status.verdict else { return String::new() };
+    let mut out = format!("{}.\n  {}\n", verdict.headline, verdict.sentence);
+    let is_note = |finding: &&ToldFinding| finding.tone == "note";
+    let mut important = status.findings.iter().filter(|finding| !is_note(finding));
+    let act = |out: &mut String, finding: &ToldFinding| {
+        if let Some(command) = &finding.command {
+            let _ = writeln!(out, "    {command}");
+        }
+    };
+    let first = if verdict.state == "new" { None } else { important.next() };
+    if let Some(first) = first {
+        if let Some(advice) = &first.advice {
+            let _ = writeln!(out, "  {advice}");
+        }
+        act(&mut out, first);
+    }
+    for (index, finding) in important.enumerate() {
+        out.push_str(if index == 0 { "\nNeeds you as well:\n" } else { "" });
+        let _ = writeln!(out, "  {}. {}", finding.headline, finding.sentence);
+        act(&mut out, finding);
+    }
+    for (index, finding) in status.findings.iter().filter(is_note).enumerate() {
+        out.push_str(if index == 0 { "\n" } else { "" });
+        let _ = writeln!(out, "{}: {}", finding.headline, finding.sentence);
+    }
+    out.push('\n');
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,10 +181,13 @@ mod tests {
             since: String::new(),
             seconds: 60,
             draining: false,
+            verdict: None,
+            findings: Vec::new(),
             config: String::new(),
             config_since: String::new(),
             config_errors: Vec::new(),
             log_error: None,
+            history_error: None,
             sandbox: None,
             listeners: Vec::new(),
             metrics: Some("127.0.0.1:9180".to_owned()),

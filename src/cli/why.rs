@@ -14,7 +14,8 @@ use crate::model::text::{counted, duration};
 /// The examples below the help text.
 pub(super) const EXAMPLE: &str = "\
 Examples:
-  doorward why                     the latest refusal
+  doorward why                     the refusal that matters most, as on the status page
+  doorward why last                the latest refusal
   doorward why 203.0.113.9         of this address (IPv6: of its network)
   doorward why sha256:2951d183     of the certificate whose fingerprint starts with these digits
   doorward why alice-phone         of a certificate with this name";
@@ -23,16 +24,19 @@ Examples:
 #[derive(Args, Debug)]
 pub(super) struct WhyArgs {
     /// An IP address, a fingerprint (sha256:...) or its first digits, a device name, or "last"
-    #[arg(value_name = "CLIENT", default_value = "last", value_parser = checked)]
-    wanted: String,
+    #[arg(value_name = "CLIENT", value_parser = checked)]
+    wanted: Option<String>,
 
-    /// How many refusals to show, the newest first
+    /// How many refusals to show: of a client, the newest first
     #[arg(long, short = 'n', value_name = "COUNT", default_value_t = 1, value_parser = count)]
     count: usize,
 
     #[command(flatten)]
     control: ControlArgs,
 }
+
+/// The word for all clients.
+const LAST: &str = "last";
 
 /// Refuses a text that matches no client before the gate is asked.
 fn checked(text: &str) -> Result<String, InvalidWanted> {
@@ -47,12 +51,15 @@ fn count(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn run(args: &WhyArgs) -> ExitCode {
-    let request = Request::Why { wanted: args.wanted.clone(), count: args.count };
+    let wanted = args.wanted.as_deref().unwrap_or(LAST);
+    // Of one client, the newest comes first.
+    let ranked = args.wanted.is_none();
+    let request = Request::Why { wanted: wanted.to_owned(), count: args.count, ranked };
     let expected = |answer| match answer {
         Answer::Why(why) => Some(why),
         _ => None,
     };
-    args.control.run(&request, expected, |why| text(&args.wanted, why))
+    args.control.run(&request, expected, |why| text(wanted, why))
 }
 
 fn text(wanted: &str, why: &Why) -> String {

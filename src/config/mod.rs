@@ -38,6 +38,7 @@ mod raw;
 mod reader;
 mod report;
 pub mod revocation_lists;
+pub mod revoked;
 pub mod services;
 pub mod starter;
 mod suggest;

@@ -16,6 +16,7 @@ use crate::explain;
 use crate::explain::recent::{Circumstances, Refusal};
 use crate::gate::Gate;
 use crate::handshake::{Facts, Secured};
+use crate::history::Admitted;
 use crate::listener::Accepted;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
@@ -160,12 +161,16 @@ impl ConnectionLog {
         self.steps.next(Step::Dial)
     }
 
-    /// A backend was dialled; `up` if it answered.
-    pub(crate) fn tried(&self, backend: usize, up: bool) {
+    /// A backend was dialled, and answered or did not.
+    pub(crate) fn tried(&self, backend: usize, answered: Result<(), Reason>) {
         if let Some((route, Some(metrics))) = &self.route
             && let Some(backend) = route.backends.get(backend)
-            && metrics.backend(backend, up)
         {
+            let up = answered.is_ok();
+            self.gate.history.dialled(&route.name, backend, up);
+            if !metrics.backend(backend, answered) {
+                return;
+            }
             let (event, text): (_, fn(&str, &str) -> _) = if up {
                 (NoticeEvent::BackendUp, texts::backend_up)
             } else {
@@ -194,6 +199,16 @@ impl ConnectionLog {
         }
         if let (Some(entered), Some(backend)) = (&self.session, self.backend()) {
             let _ = entered.session().backend.set(backend.clone());
+        }
+        if let Some(entered) = &self.session {
+            let session = entered.session();
+            let is_new = self.gate.history.began(&admitted(session));
+            if let Some(identity) = session.identity.as_ref().filter(|_| is_new) {
+                let name = identity.display_name();
+                self.gate.notices.tell(NoticeEvent::NewDevice, &name, || {
+                    texts::new_device(&name, session.source.ip(), session.route.as_str())
+                });
+            }
         }
     }
 
@@ -244,6 +259,7 @@ impl ConnectionLog {
                 texts::impostor(&impostor.name, told, self.client.ip(), route)
             });
         }
+        self.gate.history.refused(&refusal);
         self.gate.refusals.remember(refusal);
         match (self.route_metrics(), &self.listener_metrics) {
             (Some(route), _) => route.rejected(&self.listener, reason),
@@ -288,6 +304,10 @@ impl ConnectionLog {
 
     fn close(&mut self, summary: &RelaySummary) {
         self.decided = true;
+        if let Some(entered) = &self.session {
+            let moved = summary.moved;
+            self.gate.history.ended(&admitted(entered.session()), moved.to_backend, moved.to_client);
+        }
         self.end_session(Some(summary.reason));
         if let Some(metrics) = self.route_metrics() {
             metrics.closed(summary.reason);
@@ -390,6 +410,15 @@ impl ConnectionLog {
         {
             metrics.handshakes_in_progress.decrement(1);
         }
+    }
+}
+
+fn admitted(session: &Session) -> Admitted<'_> {
+    Admitted {
+        identity: session.identity.as_deref(),
+        route: &session.route,
+        address: session.source.ip(),
+        since: session.since,
     }
 }
 

@@ -255,7 +255,7 @@ async fn reach(
     let told = log.begins_session(path);
     let allowed = || gate.still_admits(server_name.as_ref(), &route, chain.as_deref());
     let begun = log.dialing();
-    let tried = |backend, up| log.tried(backend, up);
+    let tried = |backend, answered| log.tried(backend, answered);
     let dialing = dial(authorized, &route.backends, first, begun + timeouts.dial, &gate.resolver, &allowed, tried);
     let dialed = tokio::select! {
         biased;

@@ -14,10 +14,14 @@ use super::{
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
+use crate::explain::clock::{Clock, Zone};
+use crate::explain::finding::rank_of_refusal;
 use crate::explain::moment;
-use crate::explain::recent::Wanted;
+use crate::explain::recent::{self, Wanted};
 use crate::gate::Gate;
+use crate::history::Trouble;
 use crate::notify::ReceiverState;
+use crate::overview::Overview;
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Current};
 use crate::sandbox::{Restrictions, Sandbox};
@@ -75,11 +79,12 @@ pub(super) fn sessions(gate: &Gate, count: usize, now: OffsetDateTime) -> Answer
     Answer::Sessions(Sessions { open, sessions: sessions.iter().map(|one| session(one, now)).collect() })
 }
 
-pub(super) fn why(gate: &Gate, wanted: &str, count: usize, now: OffsetDateTime) -> Answer {
+pub(super) fn why(gate: &Gate, wanted: &str, count: usize, ranked: bool, now: OffsetDateTime) -> Answer {
     match Wanted::parse(wanted) {
         Err(error) => Answer::Error(error.to_string()),
         Ok(wanted) => {
-            let (refusals, known) = gate.refusals.find(&wanted, count.min(REFUSALS_MAX));
+            let rank = |refusal: &recent::Refusal| if ranked { rank_of_refusal(refusal, now) } else { 0 };
+            let (refusals, known) = gate.refusals.find(&wanted, count.min(REFUSALS_MAX), rank);
             Answer::Why(Why {
                 known,
                 rejected: gate.refusals.total(),
@@ -129,7 +134,14 @@ pub(super) fn cut(gate: &Gate, selector: &SessionSelector, now: OffsetDateTime) 
     Answer::Cut(Sessions { open: cut.len(), sessions: shown })
 }
 
-pub(super) fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: OffsetDateTime) -> Status {
+pub(super) fn status(
+    gate: &Gate,
+    overview: &Overview,
+    facts: &StaticFacts,
+    current: &Current,
+    now: OffsetDateTime,
+) -> Status {
+    let report = overview.report(&Clock::new(now, Zone::system()));
     let (sessions, open) = gate.sessions.newest(usize::MAX);
     let snapshot = gate.snapshot.load();
     let routes = snapshot.in_order.iter().map(|route| RouteStatus {
@@ -144,10 +156,13 @@ pub(super) fn status(gate: &Gate, facts: &StaticFacts, current: &Current, now: O
         since: rfc3339(facts.since),
         seconds: seconds(facts.since, now),
         draining: gate.draining.is_cancelled(),
+        verdict: Some(report.verdict),
+        findings: report.findings,
         config: facts.config.display().to_string(),
         config_since: rfc3339(current.since),
         config_errors: limited(&current.errors),
         log_error: gate.log.error().map(|error| LogError { since: rfc3339(error.since), error: error.what }),
+        history_error: gate.history.trouble().map(|Trouble { since, error }| LogError { since: rfc3339(since), error }),
         sandbox: sandbox(facts.sandbox.in_force()),
         listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),

@@ -20,6 +20,7 @@ pub(crate) use self::server::{Context, Control};
 pub use self::socket::BindError;
 pub(crate) use self::socket::Permitted;
 pub use crate::explain::certificate::Certificate;
+pub use crate::explain::finding::told::{ToldFinding, ToldVerdict};
 pub use crate::explain::refusal_json::Refusal;
 use crate::reload::policy_report::Change;
 
@@ -62,8 +63,11 @@ pub enum Request {
     Why {
         /// `last`, an IP address, `sha256:…`, or the name of a device.
         wanted: String,
-        /// How many, the newest first; at most [`REFUSALS_MAX`].
+        /// How many; at most [`REFUSALS_MAX`].
         count: usize,
+        /// The most important first, instead of the newest: see [`finding`](crate::explain::finding).
+        #[serde(default)]
+        ranked: bool,
     },
     /// Reload the configuration.
     Reload,
@@ -251,6 +255,12 @@ pub struct Status {
     pub seconds: u64,
     /// Whether it is stopping, and accepts no more connections.
     pub draining: bool,
+    /// Whether all is well; `None` from a gate of an older release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<ToldVerdict>,
+    /// What the owner has to know, the most important first.
+    #[serde(default)]
+    pub findings: Vec<ToldFinding>,
     /// Its configuration file.
     pub config: String,
     /// When the configuration came into force (RFC 3339).
@@ -261,6 +271,9 @@ pub struct Status {
     /// Why its log cannot be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_error: Option<LogError>,
+    /// Why its history cannot be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_error: Option<LogError>,
     /// The rights that it has given up; `None` from a gate of an older release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Box<SandboxStatus>>,
@@ -358,7 +371,7 @@ pub struct SandboxStatus {
     pub missing: Vec<String>,
 }
 
-/// Why the log cannot be written.
+/// Why the log or the history cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogError {
     /// Since when (RFC 3339).
@@ -415,6 +428,6 @@ pub struct Why {
     pub known: usize,
     /// How many connections were refused since the start, of all clients.
     pub rejected: u64,
-    /// The matching refusals, the newest first.
+    /// The matching refusals, in the order that was asked for.
     pub refusals: Vec<Refusal>,
 }

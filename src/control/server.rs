@@ -23,6 +23,7 @@ use super::socket::{self, BindError, Permitted, SocketFile};
 use super::upgrades::Upgrades;
 use super::{AUTHORITY_MAX, Answer, LIST_MAX, ListTaken, NOT_UNDERSTOOD, REQUEST_MAX, Request, answers};
 use crate::gate::Gate;
+use crate::overview::Overview;
 use crate::reload::{Reloader, Trigger};
 use crate::sessions::review::Reviewed;
 use crate::sessions::selector::SessionSelector;
@@ -43,6 +44,7 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) gate: Arc<Gate>,
+    pub(crate) overview: Arc<Overview>,
     pub(crate) reloader: Reloader,
     pub(crate) facts: StaticFacts,
     /// Processes that upgrades have left: they are asked as well.
@@ -270,7 +272,7 @@ async fn answer(request: &Request, payload: (Vec<u8>, Vec<u8>), context: &Contex
 
 async fn own_answer(request: &Request, (authority, list): (Vec<u8>, Vec<u8>), context: &Context) -> Answer {
     let now = OffsetDateTime::now_utc();
-    let Context { gate, reloader, facts, .. } = context;
+    let Context { gate, overview, reloader, facts, .. } = context;
     match request {
         Request::Reload => reload(reloader).await,
         Request::InForce { .. } => {
@@ -288,12 +290,12 @@ async fn own_answer(request: &Request, (authority, list): (Vec<u8>, Vec<u8>), co
         },
         Request::CutAll => answers::cut(gate, &SessionSelector::All, now),
         Request::Status => {
-            let mut status = answers::status(gate, facts, &reloader.current().borrow(), now);
+            let mut status = answers::status(gate, overview, facts, &reloader.current().borrow(), now);
             status.upgrade_error = context.upgrades.error();
             Answer::Status(status)
         }
         Request::Sessions { count } => answers::sessions(gate, *count, now),
-        Request::Why { wanted, count } => answers::why(gate, wanted, *count, now),
+        Request::Why { wanted, count, ranked } => answers::why(gate, wanted, *count, *ranked, now),
         Request::Upgrade => match context.upgrades.request().await {
             Ok(upgraded) => Answer::Upgraded(upgraded),
             Err(error) => Answer::NotUpgraded { error },

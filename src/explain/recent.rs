@@ -114,6 +114,12 @@ impl Refusal {
         Some((shown.fingerprint, shown.verified, self.reason()))
     }
 
+    /// Whether its certificate is a device's own, and nothing says that another client used it.
+    pub fn is_of_device(&self) -> bool {
+        let own = |shown: &Certificate| shown.anchored || shown.of_other_authority;
+        self.certificate.as_ref().is_some_and(own) && self.impostor.is_none() && self.reason() != Reason::BadSignature
+    }
+
     fn impostor_key(&self) -> Option<ImpostorKey> {
         self.impostor.as_ref().map(|impostor| (self.counted_as, impostor.name.clone(), impostor.claim))
     }
@@ -278,13 +284,14 @@ impl Refusals {
         all
     }
 
-    /// The latest `n` that are meant, the newest first, and how many are known in all. By a name, those of certificates that
-    /// a trust anchor signed come first, and then those of impostors: anything can call itself by it.
-    pub fn find(&self, wanted: &Wanted, n: usize) -> (Vec<Arc<Refusal>>, usize) {
+    /// The first `n` that are meant, by their rank and then the newest first, and how many are known in all. By a name, those of
+    /// the device's own certificate come first, and then those of impostors: anything can call itself by it.
+    pub fn find(&self, wanted: &Wanted, n: usize, rank: impl Fn(&Refusal) -> u8) -> (Vec<Arc<Refusal>>, usize) {
         let mut found = self.all();
         found.retain(|refusal| wanted.means(refusal));
+        found.sort_by_key(|refusal| rank(refusal));
         if let Wanted::Name(_) = wanted {
-            found.sort_by_key(|refusal| (refusal.impostor.is_some(), refusal.device_key().is_none()));
+            found.sort_by_key(|refusal| (!refusal.is_of_device(), refusal.impostor.is_none()));
         }
         let known = found.len();
         found.truncate(n);

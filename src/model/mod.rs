@@ -2,12 +2,14 @@
 //! the crate.
 
 pub mod close;
+pub mod expiry;
 pub mod identity;
 pub mod impostor;
 pub mod names;
 pub mod notice;
 pub mod rate_limit;
 pub mod rejection;
+pub mod service;
 pub mod shell;
 pub mod source;
 pub mod text;

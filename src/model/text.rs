@@ -14,6 +14,17 @@ pub fn duration(seconds: i64) -> String {
     counted(u64::try_from(count).unwrap_or(0), unit)
 }
 
+/// How long something still lasts: hours for a day, days for two years, as in `9 days`, `2 years`. A negative one counts as none.
+pub fn in_words(seconds: i64) -> String {
+    const DAY: i64 = 86_400;
+    const YEAR: i64 = 365 * DAY;
+    match seconds {
+        ..DAY => duration(seconds),
+        _ if seconds < 2 * YEAR => counted(u64::try_from(seconds / DAY).unwrap_or(0), "day"),
+        _ => counted(u64::try_from(seconds / YEAR).unwrap_or(0), "year"),
+    }
+}
+
 /// A number of things, as in `1 connection` and `2 connections`. The plural of `singular` must end with its `s`.
 pub fn counted(count: u64, singular: &str) -> String {
     format!("{count} {singular}{}", if count == 1 { "" } else { "s" })
@@ -101,6 +112,15 @@ mod tests {
         ] {
             assert_eq!(duration(seconds), text);
         }
+    }
+
+    #[test]
+    fn long_times_are_told_in_years() {
+        let day = 86_400;
+        assert_eq!(
+            [9 * day + 5, 729 * day, 738 * day, 3600].map(in_words),
+            ["9 days", "729 days", "2 years", "1 hour"]
+        );
     }
 
     #[test]

@@ -233,7 +233,9 @@ impl Inner {
             });
         warnings.extend(older);
         let not_in_force = warnings.get(before_review..).unwrap_or_default().to_vec();
-        warnings.extend(self.gate.descriptors.warning(&config));
+        let descriptors = self.gate.descriptors.warning(&config);
+        self.gate.metrics.descriptors_warning(descriptors.clone());
+        warnings.extend(descriptors);
         // Last, because it may take long: there may be thousands of devices and millions of revoked certificates.
         let difference = in_force_but(&mut warnings, "its effect on access is not known", || {
             let before = State { config: &old, snapshot: &before };
@@ -305,6 +307,7 @@ impl Inner {
             }
             keep(&mut received)?;
             self.gate.snapshot.store(Arc::new(snapshot));
+            self.gate.metrics.follow_revocations(&new);
             self.current.send_modify(|current| current.config = Arc::new(new));
             drop(received);
             return Ok(true);
@@ -315,6 +318,7 @@ impl Inner {
         // First, so that every connection finds the metrics of its listener and its route.
         self.gate.metrics.follow(&new.config);
         self.gate.notices.want(&new.config.notify.events);
+        self.gate.history.follow(&new.config);
         // With too few descriptors for the listeners, the limits stay; the warning says so.
         if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
             splice::allow_pipes(budget.pipes);

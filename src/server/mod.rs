@@ -29,11 +29,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::BuildError;
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use self::opened::METRICS;
 pub use self::opened::{Inherited, Opened};
-use crate::admin::{Admin, Monitored};
+use crate::admin::Admin;
 use crate::admission::Admission;
 use crate::admission::descriptors::{Budget, TooFew};
 use crate::backends::resolver::Resolver;
@@ -44,6 +45,7 @@ use crate::control::{self, Context, Control, StaticFacts};
 use crate::gate::Gate;
 use crate::handover::{Channel, Launcher, Predecessor, Unavailable};
 use crate::listener::{BindError, Listener};
+use crate::overview::Overview;
 use crate::reload::{Reloader, TaskThread, Trigger};
 use crate::sandbox::{Incomplete, Sandbox};
 use crate::snapshot::{InvalidRoute, Snapshot};
@@ -145,7 +147,7 @@ impl Server {
     /// If any of it fails; then nothing stays bound.
     pub fn new(config: Config, log: Arc<Log>, opened: Opened, sandbox: Arc<Sandbox>) -> Result<Self, StartError> {
         let Opened { kernel, descriptors, budget, listeners, metrics: admin, .. } = opened;
-        let Opened { control, former_control, control_error, predecessor, launcher, .. } = opened;
+        let Opened { control, former_control, control_error, history, predecessor, launcher, .. } = opened;
         let snapshot = Snapshot::build(&config).map_err(StartError::Route)?;
         let warning = descriptors.warning(&config);
         let Budget { clients, pipes, metrics: admin_connections, look_ups, .. } = budget;
@@ -154,16 +156,19 @@ impl Server {
         let listeners = listeners.into_iter().map(|opened| Listener::start(opened).map(Arc::new));
         let listeners = listeners.collect::<Result<Vec<_>, _>>().map_err(StartError::Bind)?;
         metrics.descriptors(descriptors.limit());
+        metrics.descriptors_warning(warning.clone());
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
         gate.notices.want(&config.notify.events);
+        gate.history.keep(history, config.history.days);
         let gate = Arc::new(gate);
+        let overview = Arc::new(overview(&gate, &sandbox));
         let admin_configured = config.metrics.address;
         let admin = match admin {
             None => None,
             Some((address, socket)) => {
-                let admin = Admin::new(socket, monitored(&gate), admin_connections);
+                let admin = Admin::new(socket, Arc::clone(&overview), admin_connections);
                 let what = METRICS.to_owned();
                 Some(admin.map_err(|error| StartError::Bind(BindError { address, what, error }))?)
             }
@@ -174,7 +179,7 @@ impl Server {
         let control_thread = TaskThread::start("control").map_err(StartError::Io)?;
         let earlier = Arc::new(EarlierProcesses::none(Arc::clone(&gate.metrics)));
         let (asked, upgrades) = Upgrades::new();
-        let context = Arc::new(Context { gate, reloader, facts, earlier, upgrades: asked });
+        let context = Arc::new(Context { gate, overview, reloader, facts, earlier, upgrades: asked });
         Ok(Self {
             context,
             upgrades,
@@ -251,11 +256,15 @@ impl Requests {
     }
 }
 
-/// What the metrics listener shows.
-fn monitored(gate: &Gate) -> Monitored {
-    Monitored {
+/// What the owner is told about.
+fn overview(gate: &Gate, sandbox: &Sandbox) -> Overview {
+    Overview {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
+        history: Arc::clone(&gate.history),
         sessions: Arc::clone(&gate.sessions),
+        log: Arc::clone(&gate.log),
+        sandbox: sandbox.in_force().lacks.clone(),
+        started: OffsetDateTime::now_utc(),
     }
 }

@@ -30,8 +30,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("enrolment", &["files", "http", "model", "pki", "sys"]),
     // A certificate and the files that a device is set up with are written in one transaction.
     ("ca", &["enrolment", "files", "model", "pki"]),
-    // `metrics.inventory` names a file that `doorward ca` writes.
-    ("config", &["ca", "model", "pki"]),
+    // `metrics.inventory` names a file that `doorward ca` writes. A revocation without effect is a finding.
+    ("config", &["ca", "explain", "model", "pki"]),
     // Copies what the gate needs to where its service finds it, and knows afterwards where that is.
     ("install", &["config", "files", "model"]),
     // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
@@ -54,10 +54,27 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // Messages to the owner, and the process that sends them.
     ("notify", &["config", "handover", "model", "sandbox"]),
     // What is told about connections, and what is kept of them.
+    ("history", &["explain", "model"]),
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
-    ("admin", &["config", "explain", "http", "model", "sessions", "telemetry"]),
-    ("gate", &["admission", "backends", "explain", "model", "notify", "relay", "sessions", "snapshot", "telemetry"]),
+    // All that is known of a running gate, for what tells the owner something.
+    ("overview", &["explain", "history", "model", "sessions", "telemetry"]),
+    ("admin", &["config", "explain", "http", "model", "overview", "telemetry"]),
+    (
+        "gate",
+        &[
+            "admission",
+            "backends",
+            "explain",
+            "history",
+            "model",
+            "notify",
+            "relay",
+            "sessions",
+            "snapshot",
+            "telemetry",
+        ],
+    ),
     // A reload replaces the snapshot; connections only load it.
     (
         "reload",
@@ -86,6 +103,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "handover",
             "model",
             "notify",
+            "overview",
             "reload",
             "sandbox",
             "sessions",
@@ -130,6 +148,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "listener",
             "model",
             "notify",
+            "overview",
             "relay",
             "reload",
             "sandbox",
@@ -155,6 +174,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "model",
             "notify",
             "pki",
+            // `check --connect` sends a backend the header that the gate would.
+            "proxy_protocol",
             "reload",
             "sandbox",
             "server",

@@ -26,7 +26,7 @@ fn explained(gate: &Gate, reason: Reason, attempt: impl FnOnce() -> End) -> Stri
     let end = attempt();
     let line = watch.rejected(reason, &end);
 
-    let why = json(gate, &["why"]);
+    let why = json(gate, &["why", "last"]);
     let shown = &why["refusals"][0];
     for field in ["id", "listener", "source", "server_name", "route", "stage", "reason", "side", "detail", "alert"] {
         assert_eq!(shown[field], line[field], "{field}: {shown} {line}");
@@ -36,7 +36,7 @@ fn explained(gate: &Gate, reason: Reason, attempt: impl FnOnce() -> End) -> Stri
     }
     let (explanation, advice) = (shown["explanation"].as_str().unwrap(), shown["advice"].as_str().unwrap());
 
-    let text = gate.ask(&["why"]).success().text();
+    let text = gate.ask(&["why", "last"]).success().text();
     assert!(text.starts_with(&format!("{explanation}\n{advice}\n\n")), "{text}");
     assert!(text.contains(&format!("{reason}: ")), "{text}");
     for field in ["source", "server_name", "alert"] {

@@ -6,6 +6,8 @@ mod certificate;
 mod client_auth;
 pub(super) mod control;
 mod deny;
+mod expect;
+mod history;
 mod inventory;
 mod listener;
 pub(crate) mod notify;
@@ -22,8 +24,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::checked::{
-    Banned, CanaryRoute, CipherStrength, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics,
-    SandboxMode, Timeouts,
+    Banned, CanaryRoute, CipherStrength, ClientAuth, Config, Expectation, KernelTls, Limits, Log, LogFormat, LogOutput,
+    Metrics, SandboxMode, Timeouts,
 };
 use super::file_states::Seen;
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawSandbox, RawTimeouts};
@@ -31,6 +33,7 @@ use super::reader::Scalar;
 use super::report::{At, Given, Place, Problem, Report, Text, quoted};
 use super::{ConfigErrors, files, values};
 use crate::model::names::Name;
+use crate::model::service::PUBLIC_PORT;
 use crate::model::source::Prefixes;
 use crate::model::text::date;
 use access::Groups;
@@ -53,7 +56,8 @@ pub(super) fn check(raw: &Raw, report: &mut Report) -> Result<Config, ConfigErro
     // Whatever could not be built has been reported above; were it not, going on without it would be the worst answer.
     let built = config.as_ref().is_some_and(|config| {
         raw.listeners.as_ref().is_some_and(|raw| raw.len() == config.listeners.len())
-            && raw.routes.as_ref().is_some_and(|raw| raw.len() == config.routes.len())
+            && raw.routes.as_ref().is_some_and(|raw| raw.len() == config.routes.len() + config.canaries.len())
+            && raw.expectations.len() == config.expectations.len()
     });
     if !built && report.is_clean() {
         report.error(
@@ -79,7 +83,8 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let watch = word(&raw.watch, &[("on", true), ("off", false)], true, report);
     let listeners = listener::check(raw, report);
     let canaries = check_canaries(raw, report);
-    let routes = check_routes(raw, &listeners, report);
+    let public_port = scalar(&raw.public_port, values::port, PUBLIC_PORT, report);
+    let (routes, expectations) = check_routes(raw, &listeners, report);
     let tickets = tickets::check(&raw.tickets, report);
     let timeouts = timeouts(&raw.timeouts, report);
     let limits = limits(&raw.limits, report);
@@ -87,6 +92,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let inventory = inventory::check(&raw.metrics.inventory, report);
     let control = control::check(&raw.control, report);
     let log = log(&raw.log, report);
+    let history = history::check(&raw.history, report);
     let notify = notify::check(&raw.notify, report);
     let sandbox = sandbox_mode(&raw.sandbox, report);
     Some(Config {
@@ -94,25 +100,23 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         kernel_tls: kernel_tls?,
         strength: strength?,
         watch: watch?,
+        public_port: public_port?,
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         routes: routes.into_iter().map(|checked| checked.route).collect(),
         canaries: canaries?,
+        expectations,
         tickets: tickets?,
         timeouts: timeouts?,
         limits: limits?,
         metrics: Metrics { address: address?, inventory: inventory? },
         control: control?,
         log: log?,
+        history: history?,
         notify: notify?,
         sandbox: sandbox?,
         warnings: Vec::new(),
         seen: Seen::default(),
     })
-}
-
-pub(super) fn sandbox_mode(raw: &RawSandbox, report: &mut Report) -> Option<SandboxMode> {
-    let modes = &[("auto", SandboxMode::Auto), ("require", SandboxMode::Require), ("off", SandboxMode::Off)];
-    word(&raw.mode, modes, SandboxMode::Auto, report)
 }
 
 /// The routes that are canaries; `None` if one is wrong.
@@ -124,7 +128,12 @@ fn check_canaries(raw: &Raw, report: &mut Report) -> Option<Vec<CanaryRoute>> {
     checked.into_iter().collect()
 }
 
-fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report) -> Vec<Checked> {
+pub(super) fn sandbox_mode(raw: &RawSandbox, report: &mut Report) -> Option<SandboxMode> {
+    let modes = &[("auto", SandboxMode::Auto), ("require", SandboxMode::Require), ("off", SandboxMode::Off)];
+    word(&raw.mode, modes, SandboxMode::Auto, report)
+}
+
+fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report) -> (Vec<Checked>, Vec<Expectation>) {
     // The defaults are checked even if no route uses them: a file that is named has to be right.
     let certificate = raw.certificate.value().and_then(|default| certificate::check(default, report));
     let routes = raw.routes.as_deref().unwrap_or_default();
@@ -165,7 +174,8 @@ fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report)
     relations::warn_of_browsers(&checked, report);
     relations::warn_of_coalescing(&checked, report);
     groups.warn_of_unused(report);
-    checked
+    let expectations = expect::check(&raw.expectations, routes, &groups, report);
+    (checked, expectations)
 }
 
 fn is_passthrough(route: &RawRoute) -> bool {

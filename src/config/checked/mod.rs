@@ -2,6 +2,8 @@
 
 mod client_auth;
 mod control;
+mod expect;
+mod history;
 mod limits;
 mod notify;
 mod tickets;
@@ -19,12 +21,15 @@ use rustls::sign::CertifiedKey;
 use super::file_states::Seen;
 use crate::model::identity::{Serial, Sha256};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::model::service::ServiceKind;
 
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
     RevocationList, Selector, TrustAnchor, TrustKind,
 };
 pub use control::{Control, ControlSocket};
+pub use expect::{AllowEntry, Expectation, ExpectedClients};
+pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
@@ -40,12 +45,16 @@ pub struct Config {
     pub strength: CipherStrength,
     /// `watch`: whether changed files are loaded without a command.
     pub watch: bool,
+    /// `public_port`: what devices dial, as a rule a router's forwarded port.
+    pub public_port: u16,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
     /// `[[route]]`, at least one, but for canaries.
     pub routes: Vec<Route>,
     /// `[[route]]` with `canary = true`.
     pub canaries: Vec<CanaryRoute>,
+    /// `[[expect]]`: what the policy is asserted to be.
+    pub expectations: Vec<Expectation>,
     /// `[tickets]`.
     pub tickets: Tickets,
     /// `[timeouts]`.
@@ -58,6 +67,8 @@ pub struct Config {
     pub control: Control,
     /// `[log]`.
     pub log: Log,
+    /// `[history]`.
+    pub history: History,
     /// `[notify]`.
     pub notify: Notify,
     /// `[sandbox]`.
@@ -127,6 +138,10 @@ pub struct Route {
     pub send_proxy_protocol: SendProxyProtocol,
     /// Who does TLS, and with what.
     pub mode: RouteMode,
+    /// Which program uses it. It decides what the pages for devices offer, and nothing else.
+    pub kind: ServiceKind,
+    /// The entries of `allow` one by one; none on a passthrough route.
+    pub allow_entries: Vec<AllowEntry>,
 }
 
 /// A route that leads nowhere: no device is told its names, so that a client that asks for one betrays itself.
@@ -223,8 +238,12 @@ pub struct Inventory {
     pub devices: Vec<Device>,
     /// Every certificate that a device was ever given.
     pub issued: Vec<IssuedToDevice>,
+    /// Every certificate of a device that is neither revoked nor expired: several of one device after a renewal.
+    pub certificates: Vec<DeviceCertificate>,
     /// The certificates of its authorities, and of former ones.
     pub authorities: Vec<CertificateDer<'static>>,
+    /// The certificates of devices that were revoked.
+    pub revoked: Vec<RevokedCertificate>,
 }
 
 /// A certificate that a device was given, whatever has become of it.
@@ -242,12 +261,40 @@ pub struct IssuedToDevice {
     pub canary: bool,
 }
 
+/// A certificate of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceCertificate {
+    /// The device.
+    pub device: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Sha256,
+    /// Its serial number.
+    pub serial: Serial,
+}
+
 /// A device and its certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     /// What it is called.
     pub name: String,
     /// When its certificate expires, in seconds since 1970.
+    pub not_after: i64,
+}
+
+/// A device's certificate that was revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevokedCertificate {
+    /// What the device is called.
+    pub name: String,
+    /// The certificate's serial number.
+    pub serial: Serial,
+    /// SHA-256 of the certificate, if it is known.
+    pub fingerprint: Option<Sha256>,
+    /// SHA-256 of the certificate of the authority that signed it.
+    pub authority: Sha256,
+    /// When it was revoked, in seconds since 1970.
+    pub revoked_at: i64,
+    /// When it expires, in seconds since 1970.
     pub not_after: i64,
 }
 
@@ -292,6 +339,12 @@ pub struct Warning {
 }
 
 impl Config {
+    /// SHA-256 of the certificates that were issued as canaries.
+    pub fn canary_certificates(&self) -> impl Iterator<Item = Sha256> {
+        let issued = self.metrics.inventory.iter().flat_map(|inventory| &inventory.issued);
+        issued.filter(|issued| issued.canary).filter_map(|issued| issued.fingerprint)
+    }
+
     /// The domain that all server names are in; `None` if they have none in common.
     pub fn domain(&self) -> Option<String> {
         let names = self.routes.iter().flat_map(|route| &route.server_names).filter_map(|pattern| match pattern {
@@ -303,12 +356,6 @@ impl Config {
             common.into_iter().zip(name).take_while(|(one, other)| one == other).map(|(one, _)| one).collect()
         })?;
         (!common.is_empty()).then(|| common.into_iter().rev().collect::<Vec<_>>().join("."))
-    }
-
-    /// SHA-256 of the certificates that were issued as canaries.
-    pub fn canary_certificates(&self) -> impl Iterator<Item = Sha256> {
-        let issued = self.metrics.inventory.iter().flat_map(|inventory| &inventory.issued);
-        issued.filter(|issued| issued.canary).filter_map(|issued| issued.fingerprint)
     }
 
     /// Every file of which something is in force.

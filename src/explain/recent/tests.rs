@@ -49,6 +49,11 @@ fn counted(id: u64, source: &str, prefixes: Prefixes, identity: Option<&Identity
     Refusal::new(&circumstances, &Rejection::silent(Cause::NotTls(Protocol::Http)))
 }
 
+/// No rank: the newest first.
+fn newest(_: &Refusal) -> u8 {
+    0
+}
+
 fn ids(found: &[Arc<Refusal>]) -> Vec<u64> {
     found.iter().map(|refusal| refusal.id).collect()
 }
@@ -77,10 +82,10 @@ fn refusals_are_found_newest_first_by_address_and_name() {
         (&digits, vec![2]),
         ("sha256:00000000", vec![]),
     ] {
-        let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9);
+        let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9, newest);
         assert_eq!((ids(&found), known), (expected.clone(), expected.len()), "{text}");
     }
-    assert_eq!(refusals.find(&Wanted::Last, 2).1, 4);
+    assert_eq!(refusals.find(&Wanted::Last, 2, newest).1, 4);
     for wrong in ["", "  ", "sha256:12", "sha256:xyzxyz", &"x".repeat(300)] {
         assert!(Wanted::parse(wrong).is_err(), "{wrong:?}");
     }
@@ -94,7 +99,7 @@ fn who_was_counted_as_one_source_is_found_as_one() {
         refusals.remember(counted(id, source, wide, None));
     }
     for (text, expected) in [("192.0.2.200", 1), ("192.0.3.1", 2), ("2001:db8:0:ffff::1", 3), ("2001:db8:1::", 4)] {
-        let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9);
+        let (found, known) = refusals.find(&Wanted::parse(text).expect(text), 9, newest);
         assert_eq!((ids(&found), known), (vec![expected], 1), "{text}");
     }
 }
@@ -109,7 +114,7 @@ fn flood_of_strangers_displaces_no_refusal_of_a_device() {
     }
     assert_eq!(refusals.latest(usize::MAX).len(), KEPT_OF_EACH + 1);
     assert_eq!(refusals.total(), 9_999);
-    let (found, _) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 1);
+    let (found, _) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 1, newest);
     assert_eq!(ids(&found), [1]);
     assert_eq!(ids(&refusals.latest(1)), [9_999]);
 }
@@ -123,7 +128,7 @@ fn refusals_of_a_device_outlast_any_number_of_self_made_ones() {
     for id in 2..2000 {
         refusals.remember(refusal(id, "203.0.113.9", Some(&forged)));
     }
-    let (found, known) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 2);
+    let (found, known) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), 2, newest);
     assert_eq!((ids(&found), known), (vec![1, 1999], 1 + KEPT_OF_EACH), "its own come first");
     assert_eq!(ids(&refusals.latest(1)), [1999]);
 }
@@ -256,14 +261,14 @@ fn impostors_have_a_ring_of_their_own_and_come_after_the_device() {
         refusals.remember(refusal(id, "203.0.113.9", None));
         refusals.remember(refusal(id, "203.0.113.9", Some(&identity("scanner"))));
     }
-    let (found, known) = refusals.find(&Wanted::parse("Alice-Phone").expect("a name"), usize::MAX);
+    let (found, known) = refusals.find(&Wanted::parse("Alice-Phone").expect("a name"), usize::MAX, newest);
     assert_eq!((ids(&found), known), (vec![1, 13, 12, 11], 4));
     assert_eq!(found.iter().map(|refusal| refusal.times).collect::<Vec<_>>(), [1, 1, 1, 10]);
     // Any number of sources.
     for id in 0..10_000_u32 {
         refusals.remember(forged(id.into(), &std::net::Ipv4Addr::from(id).to_string(), Claim::Name));
     }
-    let (found, _) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), usize::MAX);
+    let (found, _) = refusals.find(&Wanted::parse("alice-phone").expect("a name"), usize::MAX, newest);
     assert_eq!(found.len(), 1 + IMPOSTORS_KEPT);
     assert_eq!(found.first().map(|refusal| refusal.id), Some(1));
 }

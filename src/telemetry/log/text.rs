@@ -9,7 +9,9 @@ impl fmt::Display for Event {
         match self {
             Self::Listening { listener, address } => write!(f, "listening on {address} ({listener})"),
             Self::ListenerClosed { listener, address } => write!(f, "no longer listening on {address} ({listener})"),
-            Self::Metrics { address } => write!(f, "metrics on http://{address}/metrics"),
+            Self::Metrics { address } => {
+                write!(f, "status page on http://{address}/, metrics on http://{address}/metrics")
+            }
             Self::Control { socket } => write!(f, "control socket at {socket}"),
             Self::Sandbox { mode: "off", .. } => f.write_str("sandbox off"),
             Self::Sandbox { in_force, capabilities, missing, .. } => {
@@ -64,6 +66,10 @@ impl fmt::Display for Event {
             Self::AcceptFailed { listener, failures, error } => {
                 write!(f, "accept_failed ({listener}), {failures} failures since the last such line: {error}")
             }
+            Self::History { error: Some(text), .. } | Self::History { message: Some(text), .. } => {
+                write!(f, "history: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
+            }
+            Self::History { .. } => f.write_str("history: its files are written again"),
             Self::LeftOut { lines, source, fingerprint, stage, reason, .. } => {
                 write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;
                 match (stage, reason) {

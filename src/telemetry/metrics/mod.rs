@@ -23,8 +23,10 @@ pub use self::route::RouteMetrics;
 use self::totals::Totals;
 use super::log::LogSeries;
 use super::names::{self, NO_ROUTE};
-use crate::config::checked::{Config, RouteMode};
+use crate::config::checked::{Config, Device, RouteMode};
 use crate::config::expiries::{Expiry, expiries};
+use crate::config::revoked::not_in_force;
+use crate::explain::finding::{NotInForce, RefusedConfiguration, Service};
 use crate::listener::AcceptError;
 use crate::model::close::CloseReason;
 use crate::model::names::Name;
@@ -63,20 +65,15 @@ pub struct Metrics {
     reloads_failed: Counter,
     last_reload_successful: Gauge,
     /// Why that gauge is 0.
-    not_reloaded: ArcSwapOption<NotReloaded>,
+    not_reloaded: ArcSwapOption<RefusedConfiguration>,
+    /// Revocations of the inventory that have no effect.
+    not_in_force: ArcSwap<Vec<NotInForce>>,
+    /// The warning about the limit of open files.
+    too_few_descriptors: ArcSwapOption<String>,
     /// Counts of verdicts that the program reads back.
     pub totals: Totals,
     /// What processes have counted that upgrades have left.
     earlier: Mutex<EarlierCounts>,
-}
-
-/// A configuration that was refused by a reload.
-#[derive(Debug)]
-pub struct NotReloaded {
-    /// When.
-    pub at: OffsetDateTime,
-    /// What is wrong with it, or the first few errors.
-    pub errors: Vec<String>,
 }
 
 /// Series that follow the configuration.
@@ -92,6 +89,7 @@ struct OfConfig {
     /// Gauges of backends, certificates and lists of this configuration only.
     things: PrometheusHandle,
     expiries: Arc<Vec<Expiry>>,
+    devices: Arc<Vec<Device>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -150,6 +148,8 @@ impl Metrics {
             reloads_failed: reloads("failed"),
             last_reload_successful,
             not_reloaded: ArcSwapOption::empty(),
+            not_in_force: ArcSwap::from_pointee(not_in_force(config)),
+            too_few_descriptors: ArcSwapOption::empty(),
             totals: Totals::default(),
             earlier: Mutex::default(),
             handle: lasting.handle(),
@@ -166,6 +166,12 @@ impl Metrics {
         let former = self.of_config.load();
         let new = OfConfig::new(config, &Register(&self.lasting), Some(&former));
         self.of_config.store(Arc::new(new));
+        self.follow_revocations(config);
+    }
+
+    /// Follows the revocation lists and the `deny` of a configuration.
+    pub fn follow_revocations(&self, config: &Config) {
+        self.not_in_force.store(Arc::new(not_in_force(config)));
     }
 
     /// The series of a listener of this configuration or of a former one.
@@ -195,6 +201,33 @@ impl Metrics {
         Arc::clone(&self.of_config.load().expiries)
     }
 
+    /// What the routes of the configuration lead to, and whether that answers.
+    pub fn services(&self) -> Vec<Service> {
+        let config = self.of_config.load();
+        let service = |name: &Name| config.routes.get(name).map(|route| route.service(name));
+        config.route_names.iter().filter_map(service).collect()
+    }
+
+    /// The devices of the inventory.
+    pub fn devices(&self) -> Arc<Vec<Device>> {
+        Arc::clone(&self.of_config.load().devices)
+    }
+
+    /// Revocations of the inventory that have no effect.
+    pub fn revocations_not_in_force(&self) -> Arc<Vec<NotInForce>> {
+        self.not_in_force.load_full()
+    }
+
+    /// The limit of open files is too low, or is not.
+    pub fn descriptors_warning(&self, warning: Option<String>) {
+        self.too_few_descriptors.store(warning.map(Arc::new));
+    }
+
+    /// The warning about the limit of open files.
+    pub fn too_few_descriptors(&self) -> Option<Arc<String>> {
+        self.too_few_descriptors.load_full()
+    }
+
     /// What the log reports to.
     pub fn log(&self) -> LogSeries {
         self.log.clone()
@@ -211,11 +244,11 @@ impl Metrics {
     pub fn not_reloaded(&self, errors: Vec<String>) {
         self.reloads_failed.increment(1);
         self.last_reload_successful.set(0);
-        self.not_reloaded.store(Some(Arc::new(NotReloaded { at: OffsetDateTime::now_utc(), errors })));
+        self.not_reloaded.store(Some(Arc::new(RefusedConfiguration { at: OffsetDateTime::now_utc(), errors })));
     }
 
     /// The refused configuration, if the last reload failed.
-    pub fn refused_configuration(&self) -> Option<Arc<NotReloaded>> {
+    pub fn refused_configuration(&self) -> Option<Arc<RefusedConfiguration>> {
         self.not_reloaded.load_full()
     }
 
@@ -363,6 +396,15 @@ impl OfConfig {
         }
         let mut route_names: Vec<Name> = config.routes.iter().map(|route| route.name.clone()).collect();
         route_names.sort_unstable();
-        Self { listeners, routes, impostors, route_names, things: recorder.handle(), expiries: Arc::new(expiries) }
+        let devices = config.metrics.inventory.iter().flat_map(|inventory| inventory.devices.iter().cloned()).collect();
+        Self {
+            listeners,
+            routes,
+            impostors,
+            route_names,
+            things: recorder.handle(),
+            expiries: Arc::new(expiries),
+            devices: Arc::new(devices),
+        }
     }
 }

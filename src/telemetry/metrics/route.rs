@@ -1,12 +1,14 @@
 //! The series of one route.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram};
+use time::OffsetDateTime;
 
 use super::register::{Register, Rejected};
 use crate::config::checked::{Backend, Route, RouteMode};
+use crate::explain::finding::{self, BackendState, Service};
 use crate::model::close::CloseReason;
 use crate::model::names::Name;
 use crate::model::rejection::{Reason, Stage};
@@ -36,7 +38,13 @@ pub struct RouteMetrics {
 struct BackendMetrics {
     backend: Backend,
     gauge: Gauge,
-    up: AtomicBool,
+    state: Mutex<BackendState>,
+}
+
+impl BackendMetrics {
+    fn state(&self) -> BackendState {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl RouteMetrics {
@@ -73,10 +81,10 @@ impl RouteMetrics {
                     let labels = [("route", name), ("backend", &backend.to_string())];
                     let gauge = things.gauge(names::BACKEND_UP, &labels);
                     // What is known of one that stays, stays known.
-                    let up =
-                        former.and_then(|former| former.of(backend)).is_none_or(|was| was.up.load(Ordering::Relaxed));
-                    gauge.set(if up { 1 } else { 0 });
-                    BackendMetrics { backend: backend.clone(), gauge, up: AtomicBool::new(up) }
+                    let state = former.and_then(|former| former.of(backend)).map(BackendMetrics::state);
+                    let state = state.unwrap_or(BackendState::Untried);
+                    gauge.set(if matches!(state, BackendState::Down { .. }) { 0 } else { 1 });
+                    BackendMetrics { backend: backend.clone(), gauge, state: Mutex::new(state) }
                 })
                 .collect(),
             closed: CloseReason::ALL
@@ -149,12 +157,23 @@ impl RouteMetrics {
         .increment(1);
     }
 
-    /// Notes whether a backend answered. Returns whether that is new.
-    pub fn backend(&self, backend: &Backend, up: bool) -> bool {
-        self.of(backend).is_some_and(|metrics| {
-            metrics.gauge.set(if up { 1 } else { 0 });
-            metrics.up.swap(up, Ordering::Relaxed) != up
-        })
+    /// Notes whether a backend answered, or why it did not. Returns whether it has gone down or come back.
+    pub fn backend(&self, backend: &Backend, answered: Result<(), Reason>) -> bool {
+        let Some(metrics) = self.of(backend) else { return false };
+        metrics.gauge.set(if answered.is_ok() { 1 } else { 0 });
+        let mut state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_down = matches!(*state, BackendState::Down { .. });
+        *state = state.after(answered, OffsetDateTime::now_utc());
+        was_down == answered.is_ok()
+    }
+
+    /// What it leads to, and whether that answers.
+    pub fn service(&self, name: &Name) -> Service {
+        let backend = |metrics: &BackendMetrics| finding::Backend {
+            address: metrics.backend.to_string(),
+            state: metrics.state(),
+        };
+        Service { route: name.to_string(), backends: self.backends.iter().map(backend).collect() }
     }
 
     fn of(&self, backend: &Backend) -> Option<&BackendMetrics> {

@@ -163,7 +163,7 @@ fn requests(clients: &Authority) {
     let requests = [
         ("status", Request::Status),
         ("sessions", Request::Sessions { count: 1000 }),
-        ("why", Request::Why { wanted: "alice-phone".to_owned(), count: 5 }),
+        ("why", Request::Why { wanted: "alice-phone".to_owned(), count: 5, ranked: false }),
         ("reload", Request::Reload),
         ("cut", Request::Cut { selector: "route:nas".to_owned() }),
         ("cut-all", Request::CutAll),

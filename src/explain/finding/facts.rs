@@ -1,0 +1,222 @@
+//! What is known about a gate, from which the findings are made.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+
+use crate::explain::certificate::Certificate;
+use crate::explain::recent::Refusal;
+use crate::model::expiry::Expiry;
+use crate::model::impostor::Claim;
+use crate::model::rejection::Reason;
+
+/// What is known about a gate.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The configuration that the latest reload refused.
+    pub refused_configuration: Option<RefusedConfiguration>,
+    /// Revocations of the inventory that have no effect.
+    pub not_in_force: Vec<NotInForce>,
+    /// Attempts to be taken for a device.
+    pub impostors: Vec<Attempts>,
+    /// Devices of the inventory, and others that were refused.
+    pub devices: Vec<DeviceFacts>,
+    /// What the routes lead to.
+    pub services: Vec<Service>,
+    /// All that expires, the next first.
+    pub expiries: Vec<Expiry>,
+    /// Why the log cannot be written.
+    pub log: Option<LogFault>,
+    /// The warning about the limit of open files.
+    pub descriptors: Option<String>,
+    /// The parts of the sandbox that are not in force, and why.
+    pub sandbox: Vec<String>,
+    /// Whether a device has ever connected.
+    pub has_met_a_device: bool,
+    /// Since when impostors are remembered.
+    pub remembers_since: OffsetDateTime,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            refused_configuration: None,
+            not_in_force: Vec::new(),
+            impostors: Vec::new(),
+            devices: Vec::new(),
+            services: Vec::new(),
+            expiries: Vec::new(),
+            log: None,
+            descriptors: None,
+            sandbox: Vec::new(),
+            has_met_a_device: false,
+            remembers_since: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+}
+
+/// A configuration that was refused by a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedConfiguration {
+    /// When.
+    pub at: OffsetDateTime,
+    /// What is wrong with it, or the first few errors.
+    pub errors: Vec<String>,
+}
+
+/// A certificate that the inventory calls revoked, and that a route still accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotInForce {
+    /// The device.
+    pub device: String,
+    /// The serial number of the certificate.
+    pub serial: String,
+    /// When it was revoked, in seconds since 1970.
+    pub revoked_at: i64,
+    /// When it expires, in seconds since 1970.
+    pub not_after: i64,
+    /// The routes that accept it.
+    pub routes: Vec<String>,
+}
+
+/// Attempts from one address to be taken for one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempts {
+    /// The device; of [`Claim::CanaryRoute`], the route.
+    pub name: String,
+    /// What gave the client away. `None`: it showed the device's own certificate, and could not prove that it has the key.
+    pub claim: Option<Claim>,
+    /// Who.
+    pub source: IpAddr,
+    /// When it tried first.
+    pub first: OffsetDateTime,
+    /// When it tried last.
+    pub last: OffsetDateTime,
+    /// How often.
+    pub times: u64,
+    /// Where to.
+    pub route: Option<String>,
+    /// What it showed last.
+    pub shown: Option<Certificate>,
+}
+
+/// What is known of a device.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceFacts {
+    /// Its name.
+    pub name: String,
+    /// When a connection of it was admitted last; now, if it is connected.
+    pub last_seen: Option<OffsetDateTime>,
+    /// The refusals of its own certificates that are remembered, the latest for each reason.
+    pub refusals: Vec<Arc<Refusal>>,
+    /// Its certificate lasts for hours, and is not renewed.
+    pub is_guest: bool,
+}
+
+/// What a route leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The name of the route.
+    pub route: String,
+    /// Its backends, in the order of the configuration.
+    pub backends: Vec<Backend>,
+}
+
+/// A backend, and whether it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its address, as in the configuration.
+    pub address: String,
+    /// Whether it answers.
+    pub state: BackendState,
+}
+
+/// Whether a backend answers. It is dialled when a device connects, and not otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendState {
+    /// It has not been dialled since the gate was started.
+    Untried,
+    /// It answered the last time.
+    Up {
+        /// Since when.
+        since: OffsetDateTime,
+    },
+    /// It did not answer the last time.
+    Down {
+        /// Since when.
+        since: OffsetDateTime,
+        /// When it was dialled last.
+        tried: OffsetDateTime,
+        /// What was seen, as it is counted.
+        seen: Reason,
+        /// How often it was dialled in vain since then.
+        failed: u64,
+    },
+}
+
+/// Why the log cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFault {
+    /// Since when.
+    pub since: OffsetDateTime,
+    /// The error, and what to do.
+    pub error: String,
+}
+
+impl BackendState {
+    /// The state after the backend was dialled `now`, and answered or did not.
+    #[must_use]
+    pub const fn after(self, answered: Result<(), Reason>, now: OffsetDateTime) -> Self {
+        match (answered, self) {
+            (Ok(()), Self::Up { since }) => Self::Up { since },
+            (Ok(()), _) => Self::Up { since: now },
+            (Err(seen), Self::Down { since, failed, .. }) => {
+                Self::Down { since, tried: now, seen, failed: failed.saturating_add(1) }
+            }
+            (Err(seen), _) => Self::Down { since: now, tried: now, seen, failed: 1 },
+        }
+    }
+}
+
+impl Service {
+    /// The state of the service: up if one of its backends is.
+    pub fn state(&self) -> BackendState {
+        let states = || self.backends.iter().map(|backend| backend.state);
+        let up = states().filter_map(|state| if let BackendState::Up { since } = state { Some(since) } else { None });
+        if let Some(since) = up.min() {
+            return BackendState::Up { since };
+        }
+        if states().any(|state| state == BackendState::Untried) {
+            return BackendState::Untried;
+        }
+        // Down since the last of them went down; what is told is the last word of the one that was dialled last.
+        let down = || states().filter(|state| matches!(state, BackendState::Down { .. }));
+        let key = |state: &BackendState, of_since: bool| match *state {
+            BackendState::Down { since, tried, .. } => {
+                if of_since {
+                    since
+                } else {
+                    tried
+                }
+            }
+            _ => OffsetDateTime::UNIX_EPOCH,
+        };
+        let latest = down().max_by_key(|state| key(state, false));
+        match (latest, down().map(|state| key(&state, true)).max()) {
+            (Some(BackendState::Down { tried, seen, failed, .. }), Some(since)) => {
+                BackendState::Down { since, tried, seen, failed }
+            }
+            _ => BackendState::Untried,
+        }
+    }
+
+    /// The backend that was dialled last.
+    pub fn dialled_last(&self) -> Option<&Backend> {
+        self.backends.iter().max_by_key(|backend| match backend.state {
+            BackendState::Untried => OffsetDateTime::UNIX_EPOCH,
+            BackendState::Up { since } => since,
+            BackendState::Down { tried, .. } => tried,
+        })
+    }
+}

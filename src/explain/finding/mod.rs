@@ -1,0 +1,349 @@
+//! What the owner has to know, the most important first: the one ranking that the status page, `doorward status`, `doorward why`
+//! and the notices share.
+
+mod facts;
+pub mod told;
+mod words;
+
+use std::net::IpAddr;
+
+use time::{Duration, OffsetDateTime};
+
+pub use self::facts::{
+    Attempts, Backend, BackendState, DeviceFacts, Facts, LogFault, NotInForce, RefusedConfiguration, Service,
+};
+pub use self::words::{seen, verdict_sentence};
+use super::recent::Refusal;
+use crate::explain::certificate::Certificate;
+use crate::model::expiry::{Expiry, Kind};
+use crate::model::impostor::Claim;
+use crate::model::rejection::{Reason, Stage};
+
+/// How long an impostor's last attempt leads.
+pub const IMPOSTOR: Duration = Duration::hours(24);
+/// How long the refusal of a device whose certificate does not work is trouble, if it does not get in meanwhile.
+const TROUBLE: Duration = Duration::days(7);
+/// How long the refusal of a device that is shut out on purpose is.
+const SHUT_OUT: Duration = Duration::hours(24);
+/// How long a backend that did not answer counts as down, if it is not dialled again.
+const DOWN: Duration = Duration::hours(24);
+/// How long before its end an expiry is one.
+pub const SOON: Duration = Duration::days(14);
+
+/// Something that the owner has to know. It has data; the words are made of them when they are told.
+#[derive(Clone, Debug)]
+pub enum Finding {
+    /// A certificate that was revoked still works.
+    RevocationNotInForce(NotInForce),
+    /// A change of the configuration is not in force.
+    ConfigurationRefused(RefusedConfiguration),
+    /// Somebody tried to be taken for a device.
+    Impostor(Impostor),
+    /// A device cannot connect.
+    Device(Trouble),
+    /// A service does not answer.
+    ServiceDown(ServiceDown),
+    /// Something expires soon, or has expired.
+    Expiry(Expiry),
+    /// The log cannot be written.
+    Log(LogFault),
+    /// The limit of open files is lower than what is configured.
+    Descriptors(String),
+    /// A part of the sandbox is not in force.
+    Sandbox(String),
+}
+
+/// Attempts to be taken for one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Impostor {
+    /// The device; of [`Claim::CanaryRoute`], the route.
+    pub name: String,
+    /// What gave the client away last: see [`Attempts::claim`].
+    pub claim: Option<Claim>,
+    /// The address of the last attempt.
+    pub source: IpAddr,
+    /// How many other addresses there were.
+    pub others: usize,
+    /// When it was tried last.
+    pub last: OffsetDateTime,
+    /// How often.
+    pub times: u64,
+    /// What was shown last.
+    pub shown: Option<Certificate>,
+}
+
+/// A device that is refused.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// The device.
+    pub device: String,
+    /// Its latest refusal.
+    pub refusal: Refusal,
+}
+
+/// A service that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceDown {
+    /// The name of the route.
+    pub route: String,
+    /// The backend that was dialled last.
+    pub backend: String,
+    /// Since when.
+    pub since: OffsetDateTime,
+    /// When it was dialled last.
+    pub tried: OffsetDateTime,
+    /// What was seen, as it is counted.
+    pub seen: Reason,
+    /// How often it was dialled in vain since then.
+    pub failed: u64,
+    /// A service on the same machine that answers.
+    pub neighbour: Option<String>,
+}
+
+/// How much a finding matters for the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tone {
+    /// It is as it is; the verdict does not change.
+    Note,
+    /// It needs the owner soon.
+    Warn,
+    /// It needs the owner now.
+    Bad,
+}
+
+impl Tone {
+    /// The word in JSON and as a class of the page.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warn => "warn",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// Whether all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing needs the owner.
+    Ok,
+    /// Something needs the owner soon.
+    Warn,
+    /// Something needs the owner now.
+    Bad,
+    /// No device has connected yet.
+    New,
+}
+
+impl Verdict {
+    /// The word in JSON and as a class of the page.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Bad => "bad",
+            Self::New => "new",
+        }
+    }
+
+    /// Of these findings, at a gate that has met a device or not.
+    pub fn of(findings: &[Finding], has_met_a_device: bool, now: OffsetDateTime) -> Self {
+        match findings.iter().map(|finding| finding.tone(now)).max() {
+            Some(Tone::Bad) => Self::Bad,
+            _ if !has_met_a_device => Self::New,
+            Some(Tone::Warn) => Self::Warn,
+            Some(Tone::Note) | None => Self::Ok,
+        }
+    }
+}
+
+impl Finding {
+    /// What matters more has the smaller rank: a right that should be gone and is not, a forged identity, a device in trouble,
+    /// a service that is down, an expiry, the gate's own trouble.
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::RevocationNotInForce(_) => 0,
+            Self::ConfigurationRefused(_) => 1,
+            Self::Impostor(_) => 2,
+            Self::Device(_) => 3,
+            Self::ServiceDown(_) => 4,
+            Self::Expiry(_) => 5,
+            Self::Log(_) => 6,
+            Self::Descriptors(_) => 7,
+            Self::Sandbox(_) => 8,
+        }
+    }
+
+    /// The word in JSON.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::RevocationNotInForce(_) => "revocation_not_in_force",
+            Self::ConfigurationRefused(_) => "configuration_refused",
+            Self::Impostor(_) => "impostor",
+            Self::Device(_) => "device",
+            Self::ServiceDown(_) => "service_down",
+            Self::Expiry(_) => "expiry",
+            Self::Log(_) => "log",
+            Self::Descriptors(_) => "descriptors",
+            Self::Sandbox(_) => "sandbox",
+        }
+    }
+
+    /// How much it matters for the verdict.
+    pub fn tone(&self, now: OffsetDateTime) -> Tone {
+        match self {
+            Self::RevocationNotInForce(_)
+            | Self::ConfigurationRefused(_)
+            | Self::Impostor(_)
+            | Self::Device(_)
+            | Self::ServiceDown(_) => Tone::Bad,
+            // A device that does not connect may have been put away.
+            Self::Expiry(expiry) if expiry.kind != Kind::Device && expiry.at < now.unix_timestamp() => Tone::Bad,
+            Self::Expiry(_) | Self::Log(_) | Self::Descriptors(_) => Tone::Warn,
+            Self::Sandbox(_) => Tone::Note,
+        }
+    }
+
+    /// What it is about: the name of a device, of a route or of a file.
+    pub fn subject(&self) -> Option<&str> {
+        match self {
+            Self::RevocationNotInForce(found) => Some(&found.device),
+            Self::Impostor(found) => Some(&found.name),
+            Self::Device(found) => Some(&found.device),
+            Self::ServiceDown(found) => Some(&found.route),
+            Self::Expiry(found) => Some(&found.name),
+            Self::ConfigurationRefused(_) | Self::Log(_) | Self::Descriptors(_) | Self::Sandbox(_) => None,
+        }
+    }
+
+    /// Of those of one rank, what matters more comes first: what happened last, and what expires first.
+    fn recency(&self) -> i64 {
+        match self {
+            Self::RevocationNotInForce(found) => -found.revoked_at,
+            Self::Impostor(found) => -found.last.unix_timestamp(),
+            Self::Device(found) => -found.refusal.at.unix_timestamp(),
+            Self::ServiceDown(found) => -found.since.unix_timestamp(),
+            Self::Expiry(found) => found.at,
+            Self::ConfigurationRefused(_) | Self::Log(_) | Self::Descriptors(_) | Self::Sandbox(_) => 0,
+        }
+    }
+}
+
+/// All findings, the most important first.
+pub fn findings(facts: &Facts, now: OffsetDateTime) -> Vec<Finding> {
+    let seconds = now.unix_timestamp();
+    let mut found: Vec<Finding> = Vec::new();
+    let in_effect = facts.not_in_force.iter().filter(|one| one.not_after >= seconds);
+    found.extend(in_effect.cloned().map(Finding::RevocationNotInForce));
+    found.extend(facts.refused_configuration.clone().map(Finding::ConfigurationRefused));
+    found.extend(impostors(&facts.impostors, now).into_iter().map(Finding::Impostor));
+    let troubles: Vec<Trouble> = facts.devices.iter().filter_map(|device| trouble(device, now)).collect();
+    let expiries = facts.expiries.iter().filter(|expiry| {
+        let is_told = |name: &str| troubles.iter().any(|trouble| trouble.device == name && trouble.is_expiry());
+        let is_guest = |name: &str| facts.devices.iter().any(|device| device.name == name && device.is_guest);
+        let old = expiry.at.saturating_add(SOON.whole_seconds()) < seconds;
+        expiry.at.saturating_sub(seconds) < SOON.whole_seconds()
+            && !(expiry.kind == Kind::Device && (old || is_told(&expiry.name) || is_guest(&expiry.name)))
+    });
+    found.extend(expiries.cloned().map(Finding::Expiry));
+    found.extend(troubles.into_iter().map(Finding::Device));
+    found.extend(facts.services.iter().filter_map(|one| down(one, &facts.services, now)).map(Finding::ServiceDown));
+    found.extend(facts.log.clone().map(Finding::Log));
+    found.extend(facts.descriptors.clone().map(Finding::Descriptors));
+    found.extend(facts.sandbox.iter().cloned().map(Finding::Sandbox));
+    found.sort_by_key(|finding| (finding.rank(), finding.recency()));
+    found
+}
+
+/// The latest attempts, by device.
+fn impostors(attempts: &[Attempts], now: OffsetDateTime) -> Vec<Impostor> {
+    let mut latest: Vec<&Attempts> = attempts.iter().filter(|attempt| now - attempt.last < IMPOSTOR).collect();
+    latest.sort_by_key(|attempt| std::cmp::Reverse(attempt.last));
+    let mut found: Vec<Impostor> = Vec::new();
+    for attempt in latest {
+        if let Some(known) = found.iter_mut().find(|known| known.name == attempt.name) {
+            known.others += usize::from(known.source != attempt.source);
+            known.times = known.times.saturating_add(attempt.times);
+            continue;
+        }
+        found.push(Impostor {
+            name: attempt.name.clone(),
+            claim: attempt.claim,
+            source: attempt.source,
+            others: 0,
+            last: attempt.last,
+            times: attempt.times,
+            shown: attempt.shown.clone(),
+        });
+    }
+    found
+}
+
+/// Whether the refusal of a device's own certificate is trouble of the device: it was the certificate, or what it may do.
+pub fn is_trouble(refusal: &Refusal) -> bool {
+    matches!(refusal.reason().stage(), Stage::Certificate | Stage::Policy) && refusal.is_of_device()
+}
+
+/// What keeps a device out, if something does.
+fn trouble(device: &DeviceFacts, now: OffsetDateTime) -> Option<Trouble> {
+    let current = device.refusals.iter().filter(|refusal| is_trouble(refusal)).filter(|refusal| {
+        let age = now - refusal.at;
+        match refusal.reason() {
+            // What else it may do does not matter.
+            Reason::IdentityNotAllowed => age < SHUT_OUT,
+            Reason::Revoked | Reason::Denied => age < SHUT_OUT && device.last_seen.is_none_or(|seen| seen < refusal.at),
+            _ => age < TROUBLE && device.last_seen.is_none_or(|seen| seen < refusal.at),
+        }
+    });
+    let refusal = current.max_by_key(|refusal| (refusal.at, refusal.id))?;
+    Some(Trouble { device: device.name.clone(), refusal: Refusal::clone(refusal) })
+}
+
+impl Trouble {
+    /// Whether its certificate has expired.
+    pub fn is_expiry(&self) -> bool {
+        self.refusal.reason() == Reason::Expired
+    }
+}
+
+fn down(service: &Service, all: &[Service], now: OffsetDateTime) -> Option<ServiceDown> {
+    let BackendState::Down { since, tried, seen, failed } = service.state() else { return None };
+    let backend = service.dialled_last()?.address.clone();
+    let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_owned());
+    let neighbour = all.iter().find(|other| {
+        let answers = |other: &&Backend| matches!(other.state, BackendState::Up { .. });
+        other.route != service.route
+            && other.backends.iter().filter(answers).any(|one| host(&one.address) == host(&backend))
+    });
+    let neighbour = neighbour.map(|other| other.route.clone());
+    let route = service.route.clone();
+    (now - tried < DOWN).then_some(ServiceDown { route, backend, since, tried, seen, failed, neighbour })
+}
+
+/// The name that a refused client tried to be taken for, and how: see [`Attempts::claim`].
+pub fn pretended(refusal: &Refusal) -> Option<(&str, Option<Claim>)> {
+    if let Some(impostor) = &refusal.impostor {
+        return Some((&impostor.name, Some(impostor.claim)));
+    }
+    let shown = refusal.certificate.as_ref().filter(|shown| shown.anchored)?;
+    (refusal.reason() == Reason::BadSignature).then(|| (shown.name(), None))
+}
+
+/// The order of refusals, as the findings have it: what an impostor tried in the last day, then what keeps devices out, then
+/// services that do not answer, then the rest. What is older has the last rank.
+pub fn rank_of_refusal(refusal: &Refusal, now: OffsetDateTime) -> u8 {
+    if now - refusal.at >= IMPOSTOR {
+        3
+    } else if pretended(refusal).is_some() {
+        0
+    } else if is_trouble(refusal) {
+        1
+    } else if refusal.reason().stage() == Stage::Backend {
+        2
+    } else {
+        3
+    }
+}
+
+#[cfg(test)]
+mod tests;
