@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use doorward::config::checked::{
     Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpectedClients,
-    ExpiredRevocationList, KernelTls, Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, SandboxMode,
-    Selector, SendProxyProtocol, Terminate, Timeouts,
+    ExpiredRevocationList, Format, KernelTls, Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode,
+    SandboxMode, Selector, SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
+use doorward::model::notice::NoticeEvent;
 use doorward::model::service::ServiceKind;
 use doorward::model::source::Prefixes;
 
@@ -193,6 +194,10 @@ fn every_value_is_read_as_written() {
     assert_eq!(config.log, Log { output, format: LogFormat::Json, sampling: false });
     assert_eq!(config.metrics.address, Some("127.0.0.1:9181".parse().expect("an address")));
     assert_eq!(config.sandbox, SandboxMode::Require);
+    let webhook = config.notify.webhook.as_ref().expect("a webhook");
+    assert_eq!((webhook.url.to_string().as_str(), webhook.format), ("http://192.168.1.10:8080", Format::Ntfy));
+    assert_eq!(config.notify.command.as_deref().map(<[String]>::len), Some(3));
+    assert_eq!(config.notify.events, [NoticeEvent::Impostor, NoticeEvent::Expiring].into());
     assert_eq!(config.control.socket, ControlSocket::At(home.folder.path().join("run/control.sock")));
     let listener = &config.listeners[0];
     assert_eq!(listener.name.as_str(), "public");

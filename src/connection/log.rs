@@ -201,7 +201,14 @@ impl ConnectionLog {
             let _ = entered.session().backend.set(backend.clone());
         }
         if let Some(entered) = &self.session {
-            self.gate.history.began(&admitted(entered.session()));
+            let session = entered.session();
+            let is_new = self.gate.history.began(&admitted(session));
+            if let Some(identity) = session.identity.as_ref().filter(|_| is_new) {
+                let name = identity.display_name();
+                self.gate.notices.tell(NoticeEvent::NewDevice, &name, || {
+                    texts::new_device(&name, session.source.ip(), session.route.as_str())
+                });
+            }
         }
     }
 
@@ -241,6 +248,17 @@ impl ConnectionLog {
             impostor: impostor.as_ref(),
         };
         let refusal = Refusal::new(&circumstances, rejection);
+        if let Some(impostor) = &impostor {
+            let route = refusal.route.as_ref().map(ToString::to_string);
+            self.gate.notices.tell(NoticeEvent::Impostor, &impostor.name, || {
+                let told = format!(
+                    "{} {}",
+                    explain::impostor::sentence(impostor, &refusal),
+                    explain::impostor::advice(impostor)
+                );
+                texts::impostor(&impostor.name, told, self.client.ip(), route)
+            });
+        }
         self.gate.history.refused(&refusal);
         self.gate.refusals.remember(refusal);
         match (self.route_metrics(), &self.listener_metrics) {

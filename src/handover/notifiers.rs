@@ -100,6 +100,8 @@ impl Notifier {
         for name in OF_ONE_PROCESS {
             command.env_remove(name);
         }
+        // It writes to stderr only.
+        command.stdout(Stdio::null());
         let spawned = self.stdin.try_clone().and_then(|stdin| command.stdin(Stdio::from(stdin)).spawn());
         match spawned {
             Ok(child) => self.child = Some(child),

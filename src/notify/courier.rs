@@ -81,7 +81,8 @@ impl Courier {
     }
 
     /// Whether nothing waits.
-    pub(super) fn is_idle(&self) -> bool {
+    #[cfg(test)]
+    fn is_idle(&self) -> bool {
         self.waiting.is_empty()
     }
 

@@ -46,7 +46,7 @@ pub(crate) struct Notice {
 
 /// From the gate to a notifier.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "message", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum ToNotifier {
     /// Something has happened.
     Notice(Notice),
@@ -250,6 +250,9 @@ pub(super) mod tests {
             assert!(text.chars().count() <= MESSAGE_MAX, "{text}");
             assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
         }
-        assert!(serde_json::to_vec(&ToNotifier::Notice(bounded)).expect("JSON").len() < 16 * 1024);
+        let sent = serde_json::to_vec(&ToNotifier::Notice(bounded.clone())).expect("JSON");
+        assert!(sent.len() < 16 * 1024);
+        let ToNotifier::Notice(received) = serde_json::from_slice(&sent).expect("a message");
+        assert_eq!(received, bounded);
     }
 }

@@ -30,6 +30,6 @@ pub(crate) mod texts;
 mod webhook;
 
 pub(crate) use self::message::{FromNotifier, Notice, ToNotifier};
-pub(crate) use self::notices::{Notices, ReceiverState, Text};
+pub(crate) use self::notices::{Notices, ReceiverState};
 pub use self::process::{NotifierError, notifier};
 pub(crate) use self::receiver::Receiver;

@@ -89,6 +89,11 @@ impl Notices {
         self.wake.notified().await;
     }
 
+    /// Ends the next wait at once.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
     /// Takes what has happened, and how many events had no room.
     pub(crate) fn take(&self) -> (Vec<Notice>, Vec<(NoticeEvent, u64)>) {
         let Pending { notices, dropped } = std::mem::take(&mut *self.pending());

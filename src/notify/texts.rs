@@ -1,5 +1,7 @@
 //! What is told about each event.
 
+use std::net::IpAddr;
+
 use super::notices::Text;
 use crate::config::expiries::{Expiry, Kind};
 use crate::model::text::{counted, date};
@@ -9,6 +11,29 @@ const DAY: i64 = 24 * 60 * 60;
 
 /// The most errors that are told.
 const ERRORS_MAX: usize = 5;
+
+/// A client has pretended to be a device, or used a canary; `told` says how.
+pub(crate) fn impostor(name: &str, told: String, source: IpAddr, route: Option<String>) -> Text {
+    Text {
+        title: format!("Somebody pretended to be {name}"),
+        message: told,
+        route,
+        source: Some(source.to_canonical().to_string()),
+    }
+}
+
+/// A device has connected for the first time.
+pub(crate) fn new_device(name: &str, source: IpAddr, route: &str) -> Text {
+    let source = source.to_canonical();
+    Text {
+        title: format!("{name} has connected for the first time"),
+        message: format!(
+            "{name} connected for the first time, from {source} to {route}. If that was not you: doorward ca revoke {name}"
+        ),
+        route: Some(route.to_owned()),
+        source: Some(source.to_string()),
+    }
+}
 
 /// A backend of a route does not answer.
 pub(crate) fn backend_down(route: &str, backend: &str) -> Text {

@@ -285,6 +285,11 @@ mod tests {
         }
     }
 
+    /// Waits for the server, and lets the runtime close the connection meanwhile.
+    async fn joined(server: thread::JoinHandle<String>) {
+        tokio::task::spawn_blocking(|| server.join().expect("no panic")).await.expect("no panic");
+    }
+
     #[tokio::test]
     async fn endless_answer_is_not_read_to_its_end() {
         let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -292,13 +297,13 @@ mod tests {
         let (poster, server) = answered(endless);
         let answer = poster.deliver(&notice(NoticeEvent::Impostor, "phone", 1)).await.expect("delivered");
         assert!(answer.starts_with("200 OK: hello") && answer.len() < 300, "{answer}");
-        server.join().expect("no panic");
+        joined(server).await;
         // A head without an end.
         let endless: &'static [u8] = Vec::leak([&b"HTTP/1.1 200 OK\r\nA: "[..], &[b'a'; 1_000_000]].concat());
         let (poster, server) = answered(endless);
         let failure = poster.deliver(&notice(NoticeEvent::Impostor, "phone", 1)).await.expect_err("too long");
         assert!(failure.error.starts_with("it does not answer in HTTP/1.1"), "{failure:?}");
-        server.join().expect("no panic");
+        joined(server).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -160,6 +160,7 @@ impl Server {
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
+        gate.notices.want(&config.notify.events);
         gate.history.keep(history, config.history.days);
         let gate = Arc::new(gate);
         let overview = Arc::new(overview(&gate, &sandbox));

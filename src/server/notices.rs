@@ -38,23 +38,26 @@ pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, St
     let (mut links, mut told) = (Links::default(), BTreeMap::new());
     let mut hours = interval(EXPIRIES_INTERVAL);
     hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut config = Arc::clone(&current.borrow_and_update().config);
-    links.follow(gate, &config.notify, &starter).await;
     loop {
+        // Before anything is handed over: it is for the receivers of this configuration.
+        let config = Arc::clone(&current.borrow_and_update().config);
+        if config.notify != links.notify {
+            links.follow(gate, &config.notify, &starter).await;
+        }
         tokio::select! {
             changed = current.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                config = Arc::clone(&current.borrow_and_update().config);
-                if config.notify != links.notify {
-                    links.follow(gate, &config.notify, &starter).await;
-                }
             }
             _ = hours.tick() => tell_expiries(gate, &mut told),
             () = gate.notices.wait() => {
-                links.hand_over(gate, &config).await;
-                sleep(PAUSE).await;
+                if !current.has_changed().unwrap_or(false) {
+                    links.hand_over(gate, &config).await;
+                    sleep(PAUSE).await;
+                } else {
+                    gate.notices.wake();
+                }
             }
         }
     }
@@ -89,7 +92,6 @@ impl Links {
         let program = notify.command.iter().filter_map(|command| command.first().cloned()).next();
         let receivers: Vec<_> =
             webhook.into_iter().chain(program.map(|program| (ReceiverKind::Command, program))).collect();
-        gate.notices.want(&notify.events);
         gate.notices.set_receivers(receivers.iter().map(|(_, name)| name.clone()));
         for (index, (kind, name)) in receivers.into_iter().enumerate() {
             match start(kind, starter).await {
