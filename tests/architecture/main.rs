@@ -55,7 +55,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     // All that is known of a running gate, for what tells the owner something.
-    ("overview", &["explain", "model", "sessions", "telemetry"]),
+    ("overview", &["explain", "sessions", "telemetry"]),
     ("admin", &["config", "explain", "http", "model", "overview", "telemetry"]),
     ("gate", &["admission", "backends", "explain", "model", "relay", "sessions", "snapshot", "telemetry"]),
     // A reload replaces the snapshot; connections only load it.

@@ -69,7 +69,8 @@ fn issued(entry: &CertificateEntry) -> Option<IssuedToDevice> {
 
 /// The certificates of devices that were revoked.
 fn revoked(inventory: &inventory::Inventory) -> Vec<RevokedCertificate> {
-    let revoked = inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device);
+    // A canary is refused whatever the lists say.
+    let revoked = inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device && !entry.canary);
     let revoked = revoked.filter_map(|entry| {
         let authority = inventory.authorities.iter().find(|authority| authority.id == entry.authority)?;
         Some(RevokedCertificate {
