@@ -15,6 +15,7 @@ use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
 use crate::backends::resolver::Resolver;
 use crate::explain::recent::Refusals;
+use crate::history::History;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
 use crate::model::names::ServerName;
@@ -44,6 +45,8 @@ pub(crate) struct Gate {
     pub(crate) log: Arc<Log>,
     /// The latest refusals.
     pub(crate) refusals: Arc<Refusals>,
+    /// What happened in each hour, across restarts.
+    pub(crate) history: Arc<History>,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
     /// Cancelled when no more connections are admitted. Open sessions go on.
@@ -72,6 +75,7 @@ impl Gate {
             metrics,
             log,
             refusals: Arc::default(),
+            history: Arc::default(),
             sessions: Arc::default(),
             draining: CancellationToken::new(),
             reviewed: Notify::new(),

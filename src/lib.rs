@@ -37,6 +37,7 @@ pub mod files;
 mod gate;
 pub mod handover;
 pub mod handshake;
+pub mod history;
 mod http;
 pub mod impostors;
 pub mod install;

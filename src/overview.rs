@@ -10,6 +10,7 @@ use crate::explain::clock::Clock;
 use crate::explain::finding::told::Report;
 use crate::explain::finding::{Attempts, DeviceFacts, Facts, LogFault, is_trouble, pretended};
 use crate::explain::recent::{Refusal, Refusals};
+use crate::history::History;
 use crate::sessions::registry::Sessions;
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
@@ -19,6 +20,8 @@ use crate::telemetry::metrics::Metrics;
 pub(crate) struct Overview {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) refusals: Arc<Refusals>,
+    /// What happened in each hour, across restarts.
+    pub(crate) history: Arc<History>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) log: Arc<Log>,
     /// The parts of the sandbox that are not in force, and why.

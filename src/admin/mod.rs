@@ -146,6 +146,7 @@ impl FuzzedListener {
         let gate = Overview {
             metrics: Arc::new(Metrics::new(config).ok()?),
             refusals: Arc::default(),
+            history: Arc::default(),
             sessions: Arc::default(),
             log: Arc::new(Log::new(LogFormat::Json, io::sink()).ok()?),
             sandbox: Vec::new(),

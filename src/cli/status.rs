@@ -42,6 +42,9 @@ fn text(status: &Status) -> String {
     if let (None, Some(LogError { since, error })) = (&status.verdict, &status.log_error) {
         let _ = write!(out, "The log has not been written since {since}:\n{error}\n\n");
     }
+    if let Some(LogError { since, error }) = &status.history_error {
+        let _ = write!(out, "The history has not been written since {since}:\n{error}\n\n");
+    }
     let mut fact = |what: &str, text: &str| {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "  {what:<13}  {text}");
@@ -170,6 +173,7 @@ mod tests {
             config_since: String::new(),
             config_errors: Vec::new(),
             log_error: None,
+            history_error: None,
             sandbox: None,
             listeners: Vec::new(),
             metrics: Some("127.0.0.1:9180".to_owned()),

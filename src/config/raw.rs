@@ -27,6 +27,7 @@ pub(super) struct Raw {
     pub(super) metrics: RawMetrics,
     pub(super) control: Given<RawControl>,
     pub(super) log: RawLog,
+    pub(super) history: RawHistory,
     pub(super) sandbox: RawSandbox,
 }
 
@@ -123,6 +124,13 @@ pub(super) struct RawLog {
     pub(super) sampling: Given<String>,
 }
 
+/// `[history]`
+#[derive(Default)]
+pub(super) struct RawHistory {
+    pub(super) folder: Given<String>,
+    pub(super) days: Given<Scalar>,
+}
+
 /// `[sandbox]`
 #[derive(Default)]
 pub(super) struct RawSandbox {
@@ -158,6 +166,7 @@ impl Raw {
             limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
             metrics: root.table("metrics", RawMetrics::read, report).into_value().unwrap_or_default(),
             log: root.table("log", RawLog::read, report).into_value().unwrap_or_default(),
+            history: root.table("history", RawHistory::read, report).into_value().unwrap_or_default(),
             sandbox: root.table("sandbox", RawSandbox::read, report).into_value().unwrap_or_default(),
         };
         root.close(report);
@@ -316,6 +325,14 @@ impl RawLog {
     }
 }
 
+impl RawHistory {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self { folder: table.text("folder", "\"auto\"", report), days: table.scalar("days", "90", report) };
+        table.close(report);
+        raw
+    }
+}
+
 impl RawSandbox {
     fn read(mut table: Table<'_>, report: &mut Report) -> Self {
         let raw = Self { mode: table.text("mode", "\"auto\"", report) };
@@ -352,7 +369,7 @@ mod tests {
     #[test]
     fn mistyped_key_is_answered_with_the_key_of_its_section() {
         let sections = sections();
-        assert_eq!(sections.len(), 14, "{:?}", sections.keys());
+        assert_eq!(sections.len(), 15, "{:?}", sections.keys());
         for (header, keys) in &sections {
             for key in keys {
                 // Two neighbours swapped; where they are the same letter, one is left out.

@@ -15,6 +15,7 @@ use crate::config::checked::Backend;
 use crate::explain;
 use crate::explain::recent::{Circumstances, Refusal};
 use crate::gate::Gate;
+use crate::history::Admitted;
 use crate::handshake::{Facts, Secured};
 use crate::listener::Accepted;
 use crate::model::close::CloseReason;
@@ -164,6 +165,7 @@ impl ConnectionLog {
             && let Some(backend) = route.backends.get(backend)
         {
             metrics.backend(backend, answered);
+            self.gate.history.dialled(&route.name, backend, answered.is_ok());
         }
     }
 
@@ -185,6 +187,9 @@ impl ConnectionLog {
         }
         if let (Some(entered), Some(backend)) = (&self.session, self.backend()) {
             let _ = entered.session().backend.set(backend.clone());
+        }
+        if let Some(entered) = &self.session {
+            self.gate.history.began(&admitted(entered.session()));
         }
     }
 
@@ -223,7 +228,9 @@ impl ConnectionLog {
             identity: self.identity.as_deref(),
             impostor: impostor.as_ref(),
         };
-        self.gate.refusals.remember(Refusal::new(&circumstances, rejection));
+        let refusal = Refusal::new(&circumstances, rejection);
+        self.gate.history.refused(&refusal);
+        self.gate.refusals.remember(refusal);
         match (self.route_metrics(), &self.listener_metrics) {
             (Some(route), _) => route.rejected(&self.listener, reason),
             (None, Some(listener)) => listener.rejected(reason),
@@ -267,6 +274,10 @@ impl ConnectionLog {
 
     fn close(&mut self, summary: &RelaySummary) {
         self.decided = true;
+        if let Some(entered) = &self.session {
+            let moved = summary.moved;
+            self.gate.history.ended(&admitted(entered.session()), moved.to_backend, moved.to_client);
+        }
         self.end_session(Some(summary.reason));
         if let Some(metrics) = self.route_metrics() {
             metrics.closed(summary.reason);
@@ -369,6 +380,15 @@ impl ConnectionLog {
         {
             metrics.handshakes_in_progress.decrement(1);
         }
+    }
+}
+
+fn admitted(session: &Session) -> Admitted<'_> {
+    Admitted {
+        identity: session.identity.as_deref(),
+        route: &session.route,
+        address: session.source.ip(),
+        since: session.since,
     }
 }
 

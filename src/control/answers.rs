@@ -18,6 +18,7 @@ use crate::explain::finding::rank_of_refusal;
 use crate::explain::moment;
 use crate::explain::recent::{self, Wanted};
 use crate::gate::Gate;
+use crate::history::Trouble;
 use crate::overview::Overview;
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Current};
@@ -159,6 +160,7 @@ pub(super) fn status(
         config_since: rfc3339(current.since),
         config_errors: limited(&current.errors),
         log_error: gate.log.error().map(|error| LogError { since: rfc3339(error.since), error: error.what }),
+        history_error: gate.history.trouble().map(|Trouble { since, error }| LogError { since: rfc3339(since), error }),
         sandbox: sandbox(facts.sandbox.in_force()),
         listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),

@@ -271,6 +271,9 @@ pub struct Status {
     /// Why its log cannot be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_error: Option<LogError>,
+    /// Why its history cannot be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history_error: Option<LogError>,
     /// The rights that it has given up; `None` from a gate of an older release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Box<SandboxStatus>>,
@@ -350,7 +353,7 @@ pub struct SandboxStatus {
     pub missing: Vec<String>,
 }
 
-/// Why the log cannot be written.
+/// Why the log or the history cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogError {
     /// Since when (RFC 3339).

@@ -48,9 +48,17 @@ impl Certificate {
     }
 }
 
+/// The name of its holder, as [`Certificate::name`] gives it.
+pub fn holder(identity: &Identity) -> Box<str> {
+    bounded(&identity.display_name())
+}
+
+fn bounded(text: &str) -> Box<str> {
+    cut(printable(text, STRANGER_MAX), STRANGER_MAX)
+}
+
 impl From<&Identity> for Certificate {
     fn from(identity: &Identity) -> Self {
-        let bounded = |text: &str| cut(printable(text, STRANGER_MAX), STRANGER_MAX);
         let first = identity.display_name();
         let others = [&identity.emails, &identity.uris, &identity.dns_names].into_iter().flatten();
         let mut names: Vec<Box<str>> = vec![bounded(&first)];

@@ -308,6 +308,7 @@ impl Inner {
     fn swap(&self, new: Current, snapshot: Arc<Snapshot>) {
         // First, so that every connection finds the metrics of its listener and its route.
         self.gate.metrics.follow(&new.config);
+        self.gate.history.follow(&new.config);
         // With too few descriptors for the listeners, the limits stay; the warning says so.
         if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
             splice::allow_pipes(budget.pipes);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::config::checked::{Config, Control, KernelTls, Log, SandboxMode};
+use crate::config::checked::{Config, Control, HistoryFolder, KernelTls, Log, SandboxMode};
 
 /// The settings that only a start puts into effect, as they were at the start.
 #[derive(Debug)]
@@ -11,6 +11,7 @@ pub(super) struct StartupSettings {
     metrics: Option<SocketAddr>,
     control: Control,
     log: Log,
+    history: HistoryFolder,
     sandbox: SandboxMode,
 }
 
@@ -21,6 +22,7 @@ impl StartupSettings {
             metrics: config.metrics.address,
             control: config.control.clone(),
             log: config.log.clone(),
+            history: config.history.folder.clone(),
             sandbox: config.sandbox,
         }
     }
@@ -37,6 +39,7 @@ impl StartupSettings {
         compare(self.metrics == new.metrics.address, "metrics.address");
         compare(self.control == new.control, "control.socket");
         compare(self.log == new.log, "[log]");
+        compare(self.history == new.history.folder, "history.folder");
         compare(self.sandbox == new.sandbox, "[sandbox]");
         changed
     }

@@ -78,6 +78,8 @@ fn rules(needs: &Needs) -> Result<LandlockStatus, RulesetError> {
     const VERSION: ABI = ABI::V6;
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let log = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::MakeReg;
+    // Files are made there, replaced and removed.
+    let history = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile;
     // Their files were made before. They are removed at the end, or at the end of a hand-over.
     let control: BitFlags<AccessFs> = AccessFs::RemoveFile.into();
     let sockets = needs.control.iter().chain(&needs.former_control);
@@ -93,6 +95,7 @@ fn rules(needs: &Needs) -> Result<LandlockStatus, RulesetError> {
         .add_rules(path_beneath_rules(needs.reads(), read))?
         .add_rules(path_beneath_rules(needs.log_folders(), log))?
         .add_rules(path_beneath_rules(needs.log.iter(), AccessFs::ReadFile | AccessFs::WriteFile))?
+        .add_rules(path_beneath_rules(needs.history.iter(), history))?
         .add_rules(path_beneath_rules(control_folders, control))?
         .add_rules(ports(needs.connect_ports(), AccessNet::ConnectTcp))?
         .add_rules(ports(needs.bind_ports(), AccessNet::BindTcp))?

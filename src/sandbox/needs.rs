@@ -45,6 +45,8 @@ pub(crate) struct Needs {
     pub(super) files: BTreeSet<PathBuf>,
     /// The log, if it is a file.
     pub(super) log: Option<PathBuf>,
+    /// The folder of the history, if it is there.
+    pub(super) history: Option<PathBuf>,
     /// The control socket, whose file the gate removes when it stops.
     pub(super) control: Option<PathBuf>,
     /// That of a gate that this process replaces, if it is another one: its file is removed when that one accepts no more.
@@ -71,6 +73,7 @@ impl Needs {
         Self {
             files,
             log,
+            history: config.history.folder.of_this_process(),
             control: config.control.socket.path(runtime_folders),
             former_control: None,
             listeners: config.listeners.iter().map(|one| (one.name.to_string(), one.address)).collect(),

@@ -67,6 +67,12 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getdents64,
     libc::SYS_getcwd,
     libc::SYS_unlinkat,
+    // A day of the history is written beside and then renamed.
+    #[cfg(not(target_arch = "riscv64"))]
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
     libc::SYS_fchmod,
     libc::SYS_flock,
     libc::SYS_inotify_init1,
@@ -131,6 +137,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_readlink,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_unlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     #[cfg(target_arch = "x86_64")]

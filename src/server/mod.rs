@@ -145,7 +145,7 @@ impl Server {
     /// If any of it fails; then nothing stays bound.
     pub fn new(config: Config, log: Arc<Log>, opened: Opened, sandbox: Arc<Sandbox>) -> Result<Self, StartError> {
         let Opened { kernel, descriptors, budget, listeners, metrics: admin, .. } = opened;
-        let Opened { control, former_control, control_error, predecessor, launcher, .. } = opened;
+        let Opened { control, former_control, control_error, history, predecessor, launcher, .. } = opened;
         let snapshot = Snapshot::build(&config).map_err(StartError::Route)?;
         let warning = descriptors.warning(&config);
         let Budget { clients, pipes, metrics: admin_connections, look_ups, .. } = budget;
@@ -158,6 +158,7 @@ impl Server {
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
+        gate.history.keep(history, config.history.days);
         let gate = Arc::new(gate);
         let overview = Arc::new(overview(&gate, &sandbox));
         let admin_configured = config.metrics.address;
@@ -257,6 +258,7 @@ fn overview(gate: &Gate, sandbox: &Sandbox) -> Overview {
     Overview {
         metrics: Arc::clone(&gate.metrics),
         refusals: Arc::clone(&gate.refusals),
+        history: Arc::clone(&gate.history),
         sessions: Arc::clone(&gate.sessions),
         log: Arc::clone(&gate.log),
         sandbox: sandbox.in_force().lacks.clone(),

@@ -1,7 +1,7 @@
 //! What a gate opens before it starts threads and gives up rights.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use socket2::Socket;
 use tracing::debug;
@@ -12,6 +12,7 @@ use crate::admission::descriptors::{Budget, Descriptors};
 use crate::config::checked::{Config, ControlSocket, KernelTls};
 use crate::control::{self, Control, Permitted};
 use crate::handover::{Launcher, Predecessor, Taken, TakenListener, Unavailable};
+use crate::history;
 use crate::listener::{self, BindError, Listener};
 use crate::relay::Support;
 use crate::sys::ktls;
@@ -48,6 +49,8 @@ pub struct Opened {
     /// That of the gate that this process replaces, if it is elsewhere.
     pub(super) former_control: Option<Control>,
     pub(super) control_error: Option<StartError>,
+    /// The folder of the history.
+    pub(super) history: Option<PathBuf>,
     pub(super) predecessor: Option<Predecessor>,
     pub(super) launcher: Result<Launcher, Unavailable>,
 }
@@ -97,6 +100,11 @@ impl Opened {
             }
         });
         let metrics = metrics.transpose()?;
+        let history = config.history.folder.of_this_process();
+        if let Some(folder) = &history {
+            // In the sandbox no folder can be made. If this fails, the gate says so when it cannot write.
+            let _ = history::make_folder(folder);
+        }
         let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
         let mut control_error = None;
         let control = match config.control.socket.path(runtime_folders.as_deref()) {
@@ -134,6 +142,7 @@ impl Opened {
             control,
             former_control,
             control_error,
+            history,
             predecessor,
             launcher,
         })

@@ -15,6 +15,7 @@ use super::upgrade::{Replaceable, Replaced};
 use super::{Server, Stopped, retired, successor};
 use crate::admin::Admin;
 use crate::gate::Gate;
+use crate::history::News;
 use crate::reload::watch::watch;
 use crate::sandbox::Restrictions;
 use crate::telemetry::log::Event;
@@ -35,6 +36,12 @@ impl Server {
         for listener in &reloader.current().borrow().listeners {
             gate.log.event(&Event::Listening { listener: listener.name().to_string(), address: listener.address() });
         }
+        // Before connections are accepted: which devices are new is known then.
+        if channel.is_some() {
+            gate.history.read();
+        } else {
+            keep_history(gate);
+        }
         let no_more = CancellationToken::new();
         let accepting = tokio::spawn(accept_on_current_listeners(
             reloader.current(),
@@ -46,6 +53,8 @@ impl Server {
         let file = control.as_ref().map(|control| control.file());
         if let Some(channel) = channel {
             successor::serving(channel, &context).await;
+            // The other process no more than appends by now.
+            keep_history(gate);
             if let Some(file) = &file {
                 file.belongs_to_this_process(true);
             }
@@ -117,11 +126,14 @@ impl Server {
             closed.cancel();
             // Joins a thread, when the requests that it has accepted are answered.
             let admin = tokio::task::spawn_blocking(move || drop(admin));
+            // Before the new process is told that it is the one that writes.
+            gate.history.retire();
             let Replaced { channel, until, answer } = proven.commit(&context).await;
             let _ = admin.await;
             let _ = request.send(Ok(answer));
             drop((replaceable, upgrades));
             let stopped = retired::run(&context, channel, connections, until, now).await;
+            gate.history.finish();
             drop(watching);
             if let Some(answering) = answering {
                 // The answer to the upgrade.
@@ -145,11 +157,30 @@ impl Server {
             cut = connections.len() + context.earlier.sessions().await;
             retired::cut_all(gate, &connections).await;
         }
+        gate.history.finish();
         // Last: the control socket answers until here. Its file is removed with it.
         for task in [Some(watching), answering].into_iter().flatten() {
             task.end().await;
         }
         Stopped { cut }
+    }
+}
+
+/// Begins to write the history. Without a thread for it, what is noted is written when the gate stops.
+fn keep_history(gate: &Gate) {
+    let _ = gate.history.start();
+}
+
+/// Writes to the log what is new about the history's files: that they cannot be written, and once they can again.
+fn report_history(gate: &Gate, before: &mut Option<String>) {
+    let News { trouble, messages } = gate.history.news();
+    let error = trouble.map(|trouble| trouble.error);
+    if error != *before {
+        gate.log.event(&Event::History { error: error.clone(), message: None });
+        *before = error;
+    }
+    for message in messages {
+        gate.log.event(&Event::History { error: None, message: Some(message) });
     }
 }
 
@@ -160,13 +191,15 @@ fn sandbox_event(in_force: &Restrictions) -> Option<Event> {
 }
 
 async fn tidy(gate: Arc<Gate>) {
-    let mut ticks = tokio::time::interval(TIDY_INTERVAL);
+    let (mut ticks, mut history) = (tokio::time::interval(TIDY_INTERVAL), None);
     loop {
         ticks.tick().await;
         gate.metrics.tidy();
         gate.admission.tidy();
         gate.withdraw_expired_vouchers(UnixTime::now());
         gate.log.tidy();
+        gate.history.tidy();
+        report_history(&gate, &mut history);
     }
 }
 

@@ -52,12 +52,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     // What is told about connections, and what is kept of them.
+    ("history", &["explain", "model"]),
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     // All that is known of a running gate, for what tells the owner something.
-    ("overview", &["explain", "sessions", "telemetry"]),
+    ("overview", &["explain", "history", "model", "sessions", "telemetry"]),
     ("admin", &["config", "explain", "http", "model", "overview", "telemetry"]),
-    ("gate", &["admission", "backends", "explain", "model", "relay", "sessions", "snapshot", "telemetry"]),
+    ("gate", &["admission", "backends", "explain", "history", "model", "relay", "sessions", "snapshot", "telemetry"]),
     // A reload replaces the snapshot; connections only load it.
     (
         "reload",

@@ -6,6 +6,7 @@ mod certificate;
 mod client_auth;
 pub(super) mod control;
 mod deny;
+mod history;
 mod inventory;
 mod listener;
 mod public;
@@ -86,6 +87,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let inventory = inventory::check(&raw.metrics.inventory, report);
     let control = control::check(&raw.control, report);
     let log = log(&raw.log, report);
+    let history = history::check(&raw.history, report);
     let sandbox = word(
         &raw.sandbox.mode,
         &[("auto", SandboxMode::Auto), ("require", SandboxMode::Require), ("off", SandboxMode::Off)],
@@ -106,6 +108,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         metrics: Metrics { address: address?, inventory: inventory? },
         control: control?,
         log: log?,
+        history: history?,
         sandbox: sandbox?,
         warnings: Vec::new(),
         seen: Seen::default(),

@@ -2,6 +2,7 @@
 
 mod client_auth;
 mod control;
+mod history;
 mod limits;
 mod tickets;
 
@@ -24,6 +25,7 @@ pub use client_auth::{
     RevocationList, Selector, TrustAnchor, TrustKind,
 };
 pub use control::{Control, ControlSocket};
+pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub control: Control,
     /// `[log]`.
     pub log: Log,
+    /// `[history]`.
+    pub history: History,
     /// `[sandbox]`.
     pub sandbox: SandboxMode,
     /// What is allowed but probably not meant.

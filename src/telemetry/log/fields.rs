@@ -135,6 +135,15 @@ pub enum Event {
         /// The last error, and what to do about it.
         error: String,
     },
+    /// About the files of the history.
+    History {
+        /// Why they are not written; without it and without a message they are written again.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// What has happened.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
     /// Lines that were left out.
     LeftOut {
         /// How many.
@@ -303,7 +312,7 @@ impl Line for Event {
     fn priority(&self) -> Priority {
         match self {
             Self::ReloadFailed { .. } | Self::UpgradeFailed { .. } => Priority::Error,
-            Self::LeftOut { .. } | Self::AcceptFailed { .. } => Priority::Warning,
+            Self::LeftOut { .. } | Self::AcceptFailed { .. } | Self::History { .. } => Priority::Warning,
             Self::Reloaded { .. } | Self::RevocationList { .. } | Self::Upgraded { .. } => Priority::Notice,
             Self::Sandbox { missing, .. } if !missing.is_empty() => Priority::Warning,
             Self::Listening { .. }

@@ -58,6 +58,10 @@ impl fmt::Display for Event {
             Self::AcceptFailed { listener, failures, error } => {
                 write!(f, "accept_failed ({listener}), {failures} failures since the last such line: {error}")
             }
+            Self::History { error: Some(text), .. } | Self::History { message: Some(text), .. } => {
+                write!(f, "history: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
+            }
+            Self::History { .. } => f.write_str("history: its files are written again"),
             Self::LeftOut { lines, source, fingerprint, stage, reason, .. } => {
                 write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;
                 match (stage, reason) {
