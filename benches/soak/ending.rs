@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use doorward::control::{Answer, Request};
-use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
@@ -16,13 +15,32 @@ use crate::backend::Service;
 use crate::common::DEADLINE;
 use crate::common::metrics::Metrics;
 use crate::good::{session, visit};
+use crate::owner::UPGRADE;
 use crate::random::Random;
 use crate::sample::{self, PIPE, Sample, growth_per_hour, without_pipes};
-use crate::scene::{CONNECTIONS, Change, FLAKY, HANDSHAKES, NAS, PAIR, PER_SOURCE, Scene, logs};
+use crate::scene::{CONNECTIONS, Change, FLAKY, HANDSHAKES, NAS, PAIR, PER_SOURCE, Scene};
 
-const COUNTERS: [&str; 3] =
+pub(super) const COUNTERS: [&str; 3] =
     ["doorward_connections_accepted_total", "doorward_connections_rejected_total", "doorward_connections_closed_total"];
 const GAUGES: [&str; 2] = ["doorward_connections_active", "doorward_handshakes_in_progress"];
+
+/// What the traffic has to be refused for.
+const REASONS: [(&str, &str); 14] = [
+    ("admission", "source_banned"),
+    ("client_hello", "timeout"),
+    ("client_hello", "closed_early"),
+    ("client_hello", "not_tls"),
+    ("client_hello", "malformed"),
+    ("client_hello", "too_large"),
+    ("route", "server_name_unknown"),
+    ("handshake", "closed_early"),
+    ("certificate", "required"),
+    ("certificate", "unknown_ca"),
+    ("certificate", "expired"),
+    ("certificate", "revoked"),
+    ("certificate", "denied"),
+    ("backend", "refused"),
+];
 
 const BACKEND_UP: &str = "doorward_backend_up";
 
@@ -54,16 +72,46 @@ pub(super) async fn settled(scene: &Scene) -> Result<Metrics, String> {
     }
 }
 
+/// Waits until no process is left that an upgrade has replaced, and returns how many belong to the gate.
+pub(super) async fn without_earlier(scene: &Scene) -> Result<usize, String> {
+    let begun = Instant::now();
+    loop {
+        let earlier = scene.status().await?.earlier;
+        let all = scene.processes();
+        // The gate and its launcher.
+        if earlier.is_empty() && all.len() <= 2 {
+            return Ok(all.len());
+        }
+        if begun.elapsed() > DEADLINE {
+            return Err(format!("the processes {all:?} run, and no session is left: {earlier:?}"));
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// How the gate was before the traffic.
+#[derive(Debug)]
+pub(super) struct Before {
+    pub(super) begin: Sample,
+    pub(super) descriptors: BTreeMap<String, usize>,
+    pub(super) processes: usize,
+}
+
 /// Compares the gate with how it was at the beginning; what is wrong.
 pub(super) async fn examine(
     scene: Arc<Scene>,
     steady: Service,
-    (begin, descriptors): (Sample, BTreeMap<String, usize>),
+    Before { begin, descriptors, processes }: Before,
     samples: &[Sample],
     plan: &Plan,
 ) -> Vec<String> {
     let mut wrong = Vec::new();
     let last_traffic = settled(&scene).await;
+    match without_earlier(&scene).await {
+        Ok(now) if now == processes => {}
+        Ok(now) => wrong.push(format!("{now} processes, and {processes} at the beginning")),
+        Err(why) => wrong.push(why),
+    }
     let pid = scene.status().await.unwrap().pid;
     let end = Sample::settled(pid, &descriptors, begin.threads).await;
     sleep(Duration::from_secs(2)).await;
@@ -72,9 +120,7 @@ pub(super) async fn examine(
     report_resources(begin, end, samples, plan, &mut wrong);
     let now = sample::descriptors(pid);
     let pipes = |kinds: &BTreeMap<String, usize>| kinds.get(PIPE).copied().unwrap_or_default();
-    // After an upgrade it is another process, which has opened what it was not given.
-    let changed = without_pipes(&now) != without_pipes(&descriptors) && !plan.upgrade;
-    if changed || pipes(&now) > pipes(&descriptors) + FREE_PIPES {
+    if without_pipes(&now) != without_pipes(&descriptors) || pipes(&now) > pipes(&descriptors) + FREE_PIPES {
         wrong.push(format!("the descriptors are {now:?}, and were {descriptors:?} at the beginning"));
     }
     println!("CPU time of the gate in an idle second: {} ms", idle.as_millis());
@@ -103,9 +149,21 @@ pub(super) async fn examine(
 }
 
 fn report_resources(begin: Sample, end: Sample, samples: &[Sample], plan: &Plan, wrong: &mut Vec<String>) {
-    // The last process, if there were upgrades: its CPU time began at 0.
-    let first = samples.windows(2).rposition(|pair| pair[1].cpu < pair[0].cpu).map_or(0, |place| place + 1);
-    let samples = &samples[first..];
+    let minutes = |samples: &[Sample]| {
+        let [Some(first), Some(last)] = [samples.first(), samples.last()] else { return 0.0 };
+        (last.at - first.at).as_secs_f64() / 60.0
+    };
+    if minutes(samples) < 0.8 * plan.minutes {
+        wrong.push(format!("only {} samples in {:.1} minutes", samples.len(), minutes(samples)));
+    }
+    // The last process, if there were upgrades.
+    let processes: Vec<&[Sample]> = samples.chunk_by(|one, next| one.pid == next.pid).collect();
+    println!("\n| process | minutes | heap at its end, KiB |\n|--------:|--------:|---------------------:|");
+    for samples in &processes {
+        println!("| {:>7} | {:>7.1} | {:>20} |", samples[0].pid, minutes(samples), samples[samples.len() - 1].heap_kib);
+    }
+    let samples = processes.last().copied().unwrap_or_default();
+    let minutes = minutes(samples);
     let warm = &samples[samples.len() / 4..];
     let row = |what: &str, figure: &dyn Fn(&Sample) -> u64| {
         let peak = samples.iter().map(figure).max().unwrap_or_default();
@@ -124,14 +182,16 @@ fn report_resources(begin: Sample, end: Sample, samples: &[Sample], plan: &Plan,
     row("descriptors", &|sample| sample.descriptors as u64);
     row("threads", &|sample| sample.threads as u64);
     println!();
-    let spent = samples.last().map_or(Duration::ZERO, |last| last.cpu.saturating_sub(begin.cpu));
-    println!("CPU time of the gate: {:.1} s in {} minutes", spent.as_secs_f64(), plan.minutes);
+    let spent = samples.last().map_or(Duration::ZERO, |last| {
+        last.cpu.saturating_sub(if last.pid == begin.pid { begin.cpu } else { Duration::ZERO })
+    });
+    println!("CPU time of the gate: {:.1} s in {minutes:.1} minutes", spent.as_secs_f64());
     let growth = growth_per_hour(warm, |sample| sample.heap_kib);
-    if plan.minutes >= 10.0 && growth > GROWTH_MAX {
+    if minutes >= 10.0 && growth > GROWTH_MAX {
         wrong.push(format!("the heap grows by {growth:.0} KiB an hour"));
     }
     let grown = end.heap_kib.saturating_sub(begin.heap_kib);
-    if plan.minutes < 10.0 && grown > SHORT_GROWTH_MAX {
+    if minutes < 10.0 && grown > SHORT_GROWTH_MAX {
         wrong.push(format!("the heap has grown by {grown} KiB"));
     }
     if end.threads > begin.threads {
@@ -143,6 +203,18 @@ fn report_resources(begin: Sample, end: Sample, samples: &[Sample], plan: &Plan,
 fn counters(scene: &Scene, metrics: &Metrics, wrong: &mut Vec<String>) {
     let [accepted, rejected, closed] = COUNTERS.map(|name| metrics.sum(name, &[]));
     println!("accepted {accepted} = rejected {rejected} + closed {closed}, active 0\n");
+    let (connected, begun) = scene.connections();
+    if !(connected as f64..=begun as f64).contains(&accepted) {
+        wrong.push(format!("{accepted} connections were accepted; clients have made {connected} of {begun}"));
+    }
+    for (stage, reason) in REASONS {
+        if metrics.sum(COUNTERS[1], &[("stage", stage), ("reason", reason)]) == 0.0 {
+            wrong.push(format!("nothing was refused for {stage}/{reason}"));
+        }
+    }
+    if metrics.sum(COUNTERS[1], &[("stage", "internal")]) > 0.0 {
+        wrong.push("the gate has refused connections for a mistake of its own".to_owned());
+    }
     let resumed = metrics.sum("doorward_handshakes_total", &[("resumed", "true")]);
     for (what, value, expected) in [
         ("log lines lost", metrics.sum("doorward_log_lines_lost_total", &[]), 0.0),
@@ -220,6 +292,7 @@ async fn stop(scene: Arc<Scene>, metrics: &Metrics, plan: &Plan, wrong: &mut Vec
             wrong.push(format!("{name} does not answer at the end: {why}"));
         }
     }
+    let serving = scene.status().await.unwrap().pid;
     match scene.metrics().await {
         Ok(now) => {
             let (up, all) = (now.sum(BACKEND_UP, &[]), now.label_values(BACKEND_UP, "backend").len());
@@ -229,33 +302,23 @@ async fn stop(scene: Arc<Scene>, metrics: &Metrics, plan: &Plan, wrong: &mut Vec
         }
         Err(error) => wrong.push(format!("no metrics at the end: {error}")),
     }
-    let stderr = scene.stderr();
-    if stderr.contains("panicked at") {
-        wrong.push(format!("a thread of the gate panicked:\n{stderr}"));
-    }
     let [accepted, ..] = COUNTERS.map(|name| metrics.sum(name, &[]));
     let Ok(scene) = Arc::try_unwrap(scene) else { return wrong.push("a task still uses the scene".to_owned()) };
-    let (home, tally) = tokio::task::spawn_blocking(|| scene.stop()).await.unwrap();
-    let files = logs(&home.path("logs"));
-    let (mut written, mut left_out) = (0_u64, 0);
-    for file in &files {
-        for line in std::fs::read_to_string(file).unwrap().lines() {
-            let line: Value = serde_json::from_str(line).unwrap_or_default();
-            match line["event"].as_str() {
-                Some("rejected" | "closed") => written += 1,
-                Some("left_out") => left_out += line["lines"].as_u64().unwrap_or_default(),
-                Some(_) => {}
-                None => wrong.push(format!("a line of {} is no JSON", file.display())),
-            }
-        }
+    let (tally, told, stderr) = tokio::task::spawn_blocking(move || scene.stop(serving)).await.unwrap();
+    // The start of each process warns of the service that has two routes.
+    let strange: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("warning: route[")).collect();
+    if !strange.is_empty() {
+        wrong.push(format!("the gate has written to stderr: {strange:?}"));
     }
+    wrong.extend(told.report());
     // The last visits were after the metrics were read.
-    let expected = accepted + visits.len() as f64;
-    println!("the log: {} files, {written} verdicts, {left_out} more counted in left_out lines", files.len());
-    // Each process counts its own connections, and all write one log.
-    let told = (written + left_out) as f64;
-    if told < expected || told > expected && !plan.upgrade {
-        wrong.push(format!("the log tells of {} connections, and {expected} were accepted", written + left_out));
+    let expected = accepted as u64 + visits.len() as u64;
+    if told.verdicts() != expected {
+        wrong.push(format!("the log tells of {} connections, and {expected} were accepted", told.verdicts()));
+    }
+    let upgrades = tally.of(UPGRADE) + u64::from(plan.upgrade);
+    if told.of("upgraded") != upgrades {
+        wrong.push(format!("{} lines \"upgraded\", and there were {upgrades} upgrades", told.of("upgraded")));
     }
     println!();
     wrong.extend(tally.report());

@@ -10,10 +10,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::Plan;
 use crate::backend::{DIGEST, DOWNLOAD, ECHO, UPLOAD};
 use crate::common::DEADLINE;
 use crate::random::Random;
-use crate::scene::{FLAKY, Flap, NAS, PAIR, Scene, Session, home_of};
+use crate::scene::{DRAIN, FLAKY, Flap, NAS, PAIR, Scene, Session, home_of};
+
+const RESUMED: &str = "  of them resumed";
+const OUTLIVED: &str = "session cut when its process has to end";
 
 /// The most bytes in a short exchange.
 const SHORT: usize = 40_000;
@@ -118,12 +122,16 @@ pub(super) async fn download(
 }
 
 /// Starts what the devices do, until `over`. The pauses are those of a load of 1.
-pub(super) fn start(scene: &Arc<Scene>, over: &CancellationToken, load: f64, tasks: &mut tokio::task::JoinSet<()>) {
-    let every = |milliseconds: f64| Duration::from_secs_f64(milliseconds / 1000.0 / load);
+pub(super) fn start(scene: &Arc<Scene>, over: &CancellationToken, plan: &Plan, tasks: &mut tokio::task::JoinSet<()>) {
+    let every = |milliseconds: f64| Duration::from_secs_f64(milliseconds / 1000.0 / plan.load);
     // Each starts with other numbers.
     let mut seed = 0;
     let mut again = |name: &'static str, pause: Duration, work: Work| {
         seed += 1;
+        // It takes half a minute.
+        if !matches!(work, Work::Abandoned) || plan.minutes >= 2.0 {
+            scene.tally.expect(name);
+        }
         let (scene, over, mut random) = (Arc::clone(scene), over.clone(), Random::new(seed));
         tasks.spawn(async move {
             let state = State::new(&scene);
@@ -149,12 +157,30 @@ pub(super) fn start(scene: &Arc<Scene>, over: &CancellationToken, load: f64, tas
     again("route whose backend is closed at times", every(400.0), Work::Flaky);
     again("route with a second backend", every(400.0), Work::Pair);
     again("session until the idle timeout", every(20_000.0), Work::Abandoned);
+    scene.tally.expect(RESUMED);
+    // An earlier process that still has sessions at its drain deadline cuts them. Without upgrades they last the whole bench.
+    let lasting = if plan.upgrade { DRAIN / 3 } else { Duration::MAX };
+    let mut hold = |held: Held| {
+        scene.tally.expect(held.name);
+        tasks.spawn(hold(held, Arc::clone(scene), over.clone()));
+    };
     for _ in 0..20 {
-        tasks.spawn(hold("idle session", "bob", Arc::clone(scene), over.clone(), every(12_000.0), 32));
+        hold(Held { name: "idle session", device: "bob", pause: every(12_000.0), size: 32, lasting });
     }
     for number in 0..10 {
         let pause = every(800.0 + 40.0 * f64::from(number));
-        tasks.spawn(hold("session with pings", "carol", Arc::clone(scene), over.clone(), pause, 64));
+        hold(Held { name: "session with pings", device: "carol", pause, size: 64, lasting });
+    }
+    if plan.upgrade {
+        if plan.upgrades() > DRAIN + Duration::from_secs(60) {
+            scene.tally.expect(OUTLIVED);
+        }
+        let (scene, over) = (Arc::clone(scene), over.clone());
+        tasks.spawn(async move {
+            while let Some(result) = over.run_until_cancelled(outlived(&scene)).await {
+                scene.tally.count(OUTLIVED, result);
+            }
+        });
     }
 }
 
@@ -206,7 +232,7 @@ async fn work_once(name: &'static str, work: Work, scene: &Scene, state: &State,
             let config = if matches!(work, Work::Resumed) { &state.both } else { &state.old };
             let kind = visit(scene, "alice", config, NAS, random).await;
             if kind == Ok(HandshakeKind::Resumed) {
-                tally.done("  of them resumed");
+                tally.done(RESUMED);
             }
             kind.map(|_| ())
         }
@@ -269,31 +295,66 @@ async fn abandoned(scene: &Scene, config: &Arc<ClientConfig>) -> Result<(), Stri
     }
 }
 
-/// A session that lasts the whole bench.
-async fn hold(
+/// A session that is never cut.
+#[derive(Clone, Copy)]
+struct Held {
     name: &'static str,
     device: &'static str,
-    scene: Arc<Scene>,
-    over: CancellationToken,
+    /// Between two exchanges of so many bytes.
     pause: Duration,
     size: usize,
-) {
+    /// How long before the client closes it and begins another one.
+    lasting: Duration,
+}
+
+async fn hold(held: Held, scene: Arc<Scene>, over: CancellationToken) {
+    while !over.is_cancelled() {
+        if let Err(why) = hold_once(held, &scene, &over).await {
+            return scene.tally.failed(held.name, why);
+        }
+    }
+}
+
+async fn hold_once(held: Held, scene: &Scene, over: &CancellationToken) -> Result<(), String> {
+    let Held { name, device, pause, size, lasting } = held;
     let mut random = Random::new(pause.as_micros() as u64);
-    let mut stream = match session(&scene, device, &scene.fresh(device), NAS).await {
-        Ok(stream) => stream,
-        Err(why) => return scene.tally.failed(name, why),
-    };
+    let mut stream = session(scene, device, &scene.fresh(device), NAS).await?;
+    let begun = Instant::now();
     // Their idle timeout is 30 seconds.
     let pause = pause.min(Duration::from_secs(20));
-    while !over.is_cancelled() {
+    while !over.is_cancelled() && begun.elapsed() < lasting {
         tokio::select! { () = sleep(pause) => {}, () = over.cancelled() => {} }
         let bytes = random.bytes(size);
-        if let Err(why) = echo(&mut stream, &bytes).await {
-            return scene.tally.failed(name, why);
-        }
+        echo(&mut stream, &bytes).await?;
         scene.tally.done(name);
     }
-    if let Err(why) = close(stream).await {
-        scene.tally.failed(name, why);
+    close(stream).await
+}
+
+/// A session that goes on until the gate cuts it: `timeouts.drain` after its process was replaced, not before.
+async fn outlived(scene: &Scene) -> Result<(), String> {
+    const LATE: Duration = Duration::from_secs(10);
+    let (mut stream, pid) = loop {
+        let before = scene.status().await?.pid;
+        let stream = session(scene, "frank", &scene.fresh("frank"), NAS).await?;
+        // Otherwise it is not known which process serves it.
+        if scene.status().await?.pid == before && scene.replaced(before).is_none() {
+            break (stream, before);
+        }
+        close(stream).await?;
+    };
+    let mut random = Random::new(u64::from(pid));
+    let why = loop {
+        sleep(Duration::from_secs(1)).await;
+        if let Err(why) = echo(&mut stream, &random.bytes(1000)).await {
+            break why;
+        }
+        if scene.replaced(pid).is_some_and(|at| at.elapsed() > DRAIN + LATE) {
+            return Err(format!("not cut {} s after the upgrade", (DRAIN + LATE).as_secs()));
+        }
+    };
+    match scene.replaced(pid).map(|at| at.elapsed()) {
+        Some(after) if after >= DRAIN => Ok(()),
+        after => Err(format!("ended {after:?} after the upgrade: {why}")),
     }
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorward::control::{Answer, Request};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,7 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::Plan;
 use crate::attackers::hello;
+use crate::common::DEADLINE;
 use crate::common::pki::{Authority, Certified, days_from_now};
 use crate::junk::Junk;
 use crate::random::Random;
@@ -32,6 +33,9 @@ const OFTEN: usize = 8;
 
 /// The first ban of a source (`doorward help refusals`).
 const BAN: Duration = Duration::from_secs(60);
+
+const BANNED: &str = "ban of a source";
+const BAN_ENDED: &str = "  of them ended after a minute";
 
 /// How long a client waits for the end of a connection that the gate has to close: more than its timeouts.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -108,9 +112,16 @@ const ACTS: [(&str, Act); 15] = [
 ];
 
 /// Starts the strangers, until `over`.
-pub(super) fn start(scene: &Arc<Scene>, over: &CancellationToken, load: f64, tasks: &mut JoinSet<()>) {
+pub(super) fn start(scene: &Arc<Scene>, over: &CancellationToken, plan: &Plan, tasks: &mut JoinSet<()>) {
     let clients = Arc::new(Clients::new(scene));
-    let pause = Duration::from_secs_f64(0.06 / load);
+    let pause = Duration::from_secs_f64(0.06 / plan.load);
+    for (name, _) in ACTS {
+        scene.tally.expect(name);
+    }
+    scene.tally.expect(BANNED);
+    if plan.minutes >= 2.0 {
+        scene.tally.expect(BAN_ENDED);
+    }
     let (attacked, ending) = (Arc::clone(scene), over.clone());
     tasks.spawn(async move {
         let slots = Arc::new(Semaphore::new(AT_ONCE));
@@ -166,7 +177,7 @@ async fn perform(
     if matches!(act, Act::UnknownName) {
         return refused(scene, source, &clients.none, name).await;
     }
-    let Ok(mut stream) = scene.connect(source).await else { return Ok(()) };
+    let mut stream = reach(scene, source).await?;
     let half = 1 + random.below(clients.hello.len() - 1);
     let sent = match act {
         Act::NotTls => stream.write_all(b"GET / HTTP/1.1\r\nHost: nas\r\n\r\n").await,
@@ -214,6 +225,11 @@ fn reset(stream: TcpStream) -> Result<(), String> {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).map_err(|error| error.to_string())
 }
 
+/// Connects. The kernel does so for everybody, also while the gate is replaced.
+async fn reach(scene: &Scene, source: Ipv4Addr) -> Result<TcpStream, String> {
+    scene.connect(source).await.map_err(|error| format!("cannot connect: {error}"))
+}
+
 /// A TLS client that must not be served.
 async fn refused(
     scene: &Scene,
@@ -221,7 +237,8 @@ async fn refused(
     config: &Arc<ClientConfig>,
     name: &'static str,
 ) -> Result<(), String> {
-    let Ok(mut stream) = scene.enter(source, config, name).await else { return Ok(()) };
+    let stream = reach(scene, source).await?;
+    let Ok(Ok(mut stream)) = timeout(DEADLINE, Scene::shake_hands(stream, config, name)).await else { return Ok(()) };
     let _ = stream.write_all(b"e?").await;
     match timeout(PATIENCE, stream.read(&mut [0; 16])).await {
         Ok(Ok(count @ 1..)) => Err(format!("{count} bytes of the service")),
@@ -257,9 +274,9 @@ async fn bans(scene: Arc<Scene>, over: CancellationToken) {
         let banned: Result<Instant, String> = banned.await;
         let at = match banned {
             Ok(at) => at,
-            Err(why) => return scene.tally.failed("ban of a source", why),
+            Err(why) => return scene.tally.failed(BANNED, why),
         };
-        scene.tally.done("ban of a source");
+        scene.tally.done(BANNED);
         tokio::select! {
             () = tokio::time::sleep_until(at + BAN + Duration::from_secs(2)) => {}
             () = over.cancelled() => return,
@@ -268,17 +285,15 @@ async fn bans(scene: Arc<Scene>, over: CancellationToken) {
             Ok("not_tls") => Ok(()),
             other => Err(format!("{other:?} after {} s", at.elapsed().as_secs())),
         };
-        scene.tally.count("  of them ended after a minute", after);
+        scene.tally.count(BAN_ENDED, after);
     }
 }
 
 /// Why the gate refuses this source now.
 async fn reason_of(scene: &Scene, source: Ipv4Addr) -> Result<String, String> {
-    let mut stream = scene.connect(source).await.map_err(|error| error.to_string())?;
+    let mut stream = reach(scene, source).await?;
     let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
+    let client = stream.local_addr().unwrap();
     plain_end(stream).await?;
-    match scene.ask(Request::Why { wanted: source.to_string(), count: 1 }).await? {
-        Answer::Why(why) => Ok(why.refusals.first().map_or_else(String::new, |refusal| refusal.reason.clone())),
-        other => Err(format!("{other:?}")),
-    }
+    scene.why(client).await
 }

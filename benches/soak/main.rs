@@ -13,7 +13,9 @@
 //! Memory is measured over the last three quarters of the time: heap is anonymous memory, and its growth the slope of a line
 //! through all samples. At the end, every slot is taken once more, which shows that none was lost.
 //!
-//! `--upgrade` adds `doorward upgrade`, for builds that have it. Then counters and memory are those of the last process.
+//! `--upgrade` adds `doorward upgrade` in the first half of the time; sessions then last less than `timeouts.drain`, except for one
+//! that is cut at it. Memory is that of the last process, from its beginning; it is compared with another process that an
+//! upgrade has started. Counters and log are those of all processes.
 
 // Makes Clippy treat this as test code, which may use unwrap(): a benchmark that cannot measure fails by panicking.
 #![cfg(test)]
@@ -34,7 +36,9 @@ mod backend;
 mod ending;
 mod good;
 mod hostile;
+mod log;
 mod owner;
+mod processes;
 mod random;
 mod sample;
 mod scene;
@@ -56,7 +60,7 @@ use tokio_util::sync::CancellationToken;
 const JUNK: usize = 8;
 
 /// Good and hostile traffic for hours.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 struct Plan {
     /// How long
     #[arg(long, default_value_t = 60.0)]
@@ -89,6 +93,11 @@ impl Plan {
         Duration::from_secs_f64(self.minutes * 60.0)
     }
 
+    /// For how long there are upgrades.
+    fn upgrades(&self) -> Duration {
+        self.duration() / 2
+    }
+
     /// Between two things that the owner does: each at least once.
     fn pause(&self) -> Duration {
         (self.duration() / 30).min(Duration::from_secs_f64(5.0 / self.load))
@@ -119,16 +128,22 @@ async fn soak(plan: &Plan) -> Vec<String> {
     for route in [NAS, scene::FLAKY, scene::PAIR] {
         good::visit(&scene, "alice", &scene.fresh("alice"), route, &mut random).await.unwrap();
     }
+    if plan.upgrade {
+        // Also at the end it is a process that was not given everything that the first one has opened.
+        owner::upgrade(&scene).await.unwrap();
+        good::visit(&scene, "alice", &scene.fresh("alice"), NAS, &mut random).await.unwrap();
+    }
     ending::settled(&scene).await.unwrap();
+    let processes = ending::without_earlier(&scene).await.unwrap();
     let pid = scene.status().await.unwrap().pid;
     let begin = Sample::at_rest(pid).await;
     let descriptors = sample::descriptors(pid);
 
     let over = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    good::start(&scene, &over, plan.load, &mut tasks);
-    hostile::start(&scene, &over, plan.load, &mut tasks);
-    tasks.spawn(owner::work(Arc::clone(&scene), over.clone(), plan.pause(), plan.upgrade, flaky));
+    good::start(&scene, &over, plan, &mut tasks);
+    hostile::start(&scene, &over, plan, &mut tasks);
+    tasks.spawn(owner::work(Arc::clone(&scene), over.clone(), plan.clone(), flaky));
     let samples = watch(&scene, plan).await;
     over.cancel();
     let all = async {
@@ -137,29 +152,47 @@ async fn soak(plan: &Plan) -> Vec<String> {
         }
     };
     timeout(Duration::from_secs(90), all).await.expect("what was begun does not end");
-    ending::examine(scene, steady, (begin, descriptors), &samples, plan).await
+    let before = ending::Before { begin, descriptors, processes };
+    ending::examine(scene, steady, before, &samples, plan).await
+}
+
+const SAMPLE: &str = "counters compared with those before";
+
+/// No counter goes back, also not at an upgrade.
+async fn watched(scene: &Scene, before: &mut [f64; 3]) -> Result<(), String> {
+    let metrics = scene.metrics().await.map_err(|error| error.to_string())?;
+    let now = ending::COUNTERS.map(|name| metrics.sum(name, &[]));
+    let fallen = now.iter().zip(before.iter()).any(|(now, before)| now < before);
+    let before = std::mem::replace(before, now);
+    if fallen { Err(format!("accepted, rejected, closed: {now:?}, and {before:?} before")) } else { Ok(()) }
 }
 
 /// Samples until the time is over.
 async fn watch(scene: &Scene, plan: &Plan) -> Vec<Sample> {
     let begun = Instant::now();
     let pause = (plan.duration() / 360).max(Duration::from_millis(500));
-    let (mut samples, mut said) = (Vec::new(), 0);
+    let (mut samples, mut said, mut counters) = (Vec::new(), 0, [0.0; 3]);
+    scene.tally.expect(SAMPLE);
     while begun.elapsed() < plan.duration() {
         sleep(pause).await;
+        let counted = watched(scene, &mut counters).await;
+        scene.tally.count(SAMPLE, counted);
         let Ok(status) = scene.status().await else { continue };
-        let sample = Sample::now(status.pid);
+        // It may be replaced just now.
+        let Some(sample) = Sample::of(status.pid) else { continue };
         let minutes = begun.elapsed().as_secs() / 60;
         if minutes >= said + 5 {
             said = minutes;
             println!(
-                "{minutes:>4} min: PSS {} KiB, heap {} KiB, {} descriptors, {} threads, {} connections, {} refused, {} open",
+                "{minutes:>4} min: process {}, {} earlier ones, PSS {} KiB, heap {} KiB, {} descriptors, {} threads, {:?} accepted, \
+                 rejected, closed, {} open",
+                sample.pid,
+                status.earlier.len(),
                 sample.pss_kib,
                 sample.heap_kib,
                 sample.descriptors,
                 sample.threads,
-                status.accepted,
-                status.rejected,
+                counters,
                 status.sessions
             );
         }

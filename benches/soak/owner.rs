@@ -10,13 +10,17 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::Plan;
 use crate::backend::Service;
 use crate::common::DEADLINE;
 use crate::good::session;
-use crate::scene::{Change, NAS, Scene, Session, finished, home_of};
+use crate::scene::{Change, DRAIN, NAS, Scene, Session, finished, home_of};
 
 /// How soon a session ends after its right is gone. The bench `attack` measures it; here the machine may be busy.
 const CUT: Duration = Duration::from_secs(5);
+
+/// The most processes that upgrades may have left (`doorward help operations`).
+const EARLIER_MAX: usize = 4;
 
 /// The steps, in this order, again and again.
 #[derive(Clone, Copy)]
@@ -34,31 +38,36 @@ enum Step {
     Upgrade,
 }
 
-const STEPS: [(&str, Step); 10] = [
+pub(super) const UPGRADE: &str = "upgrade";
+
+const STEPS: [(&str, Step); 12] = [
     ("reload by the control socket", Step::Reload),
     ("device revoked, and given a new certificate", Step::Revoke),
+    (UPGRADE, Step::Upgrade),
     ("service closed and opened", Step::Flap),
     ("reload by SIGHUP", Step::Signal),
     ("log rotated", Step::Rotate),
     ("broken configuration refused", Step::Broken),
     ("device denied, and allowed again", Step::Deny),
+    (UPGRADE, Step::Upgrade),
     ("reload of a changed file", Step::Watch),
     ("sessions cut by hand", Step::Cut),
     ("status, sessions, why", Step::Ask),
 ];
 
 /// Works until `over`; at the end the service is open and the configuration as it was.
-pub(super) async fn work(
-    scene: Arc<Scene>,
-    over: CancellationToken,
-    pause: Duration,
-    upgrade: bool,
-    mut flaky: Service,
-) {
+pub(super) async fn work(scene: Arc<Scene>, over: CancellationToken, plan: Plan, mut flaky: Service) {
     let mut owner = Owner { scene: Arc::clone(&scene), route: false, rotated: 0 };
-    let upgrades = upgrade.then_some(("upgrade", Step::Upgrade));
-    let steps: Vec<_> = STEPS.into_iter().chain(upgrades).collect();
-    for (name, step) in steps.iter().cycle() {
+    let (begun, pause) = (Instant::now(), plan.pause());
+    for (name, step) in STEPS {
+        if plan.upgrade || !matches!(step, Step::Upgrade) {
+            scene.tally.expect(name);
+        }
+    }
+    for (name, step) in STEPS.iter().cycle() {
+        if matches!(step, Step::Upgrade) && (!plan.upgrade || begun.elapsed() > plan.upgrades()) {
+            continue;
+        }
         let result = owner.perform(*step, &mut flaky).await;
         scene.tally.count(name, result);
         tokio::select! { () = sleep(pause) => {}, () = over.cancelled() => break }
@@ -171,23 +180,30 @@ impl Owner {
         session(&self.scene, device, &self.scene.fresh(device), NAS).await
     }
 
-    /// The device has no right any more: its session ends, and it does not get another one.
-    async fn gone(&self, device: &str, mut held: Session) -> Result<(), String> {
+    /// The device has no right any more: its session ends, and it does not get another one, for this reason.
+    async fn gone(&self, device: &str, mut held: Session, reason: &str) -> Result<(), String> {
         ended(&mut held).await?;
-        match self.scene.enter(home_of(device), &self.scene.fresh(device), NAS).await {
-            Err(_) => Ok(()),
-            // Under TLS 1.3 the alert comes after the handshake.
-            Ok(mut stream) => match timeout(DEADLINE, stream.read(&mut [0])).await {
-                Ok(Err(_)) => Ok(()),
-                other => Err(format!("{device} still gets in: {other:?}")),
-            },
+        let stream = self.scene.connect(home_of(device)).await.map_err(|error| error.to_string())?;
+        let client = stream.local_addr().unwrap();
+        let config = self.scene.fresh(device);
+        let entered = timeout(DEADLINE, Scene::shake_hands(stream, &config, NAS)).await;
+        // Under TLS 1.3 the alert comes after the handshake.
+        if let Ok(mut stream) = entered.map_err(|_| "no answer in time")? {
+            match timeout(DEADLINE, stream.read(&mut [0])).await {
+                Ok(Err(_)) => {}
+                other => return Err(format!("{device} still gets in: {other:?}")),
+            }
+        }
+        match self.scene.why(client).await? {
+            why if why == reason => Ok(()),
+            why => Err(format!("{device} is refused for {why:?}")),
         }
     }
 
     async fn deny(&self) -> Result<(), String> {
         let held = self.session("denied").await?;
         self.reload_to(Change { deny: true, ..self.change() }).await?;
-        self.gone("denied", held).await?;
+        self.gone("denied", held, "denied").await?;
         self.reload().await?;
         self.session("denied").await.map(|_| ())
     }
@@ -195,7 +211,7 @@ impl Owner {
     async fn revoke(&self) -> Result<(), String> {
         let held = self.session("victim").await?;
         self.scene.in_force(&["revoke", "victim"]).await?;
-        self.gone("victim", held).await?;
+        self.gone("victim", held, "revoked").await?;
         self.scene.command(&["ca", "device", "victim", "--force"]).await?;
         self.session("victim").await.map(|_| ())
     }
@@ -214,15 +230,23 @@ impl Owner {
         self.rotated += 1;
         let log = self.scene.home.path("logs/doorward.log");
         let old = self.scene.home.path(&format!("logs/doorward.log.{}", self.rotated));
-        std::fs::rename(&log, old).map_err(|error| error.to_string())?;
+        std::fs::rename(&log, &old).map_err(|error| error.to_string())?;
         let begun = Instant::now();
-        while !log.exists() {
-            if begun.elapsed() > DEADLINE {
-                return Err("no new log".to_owned());
+        // A process looks after its log once a second, if it has something to write: earlier ones may write to the old file
+        // for a while.
+        loop {
+            let (scene, file) = (Arc::clone(&self.scene), old.clone());
+            let writing = tokio::task::spawn_blocking(move || scene.with_open(&file)).await.unwrap();
+            if log.exists() && writing.is_empty() {
+                break;
             }
-            sleep(Duration::from_millis(50)).await;
+            if begun.elapsed() > DEADLINE {
+                return Err(format!("{writing:?} still write to the log that was renamed"));
+            }
+            sleep(Duration::from_millis(100)).await;
         }
-        Ok(())
+        self.scene.count_log(&old);
+        std::fs::remove_file(old).map_err(|error| error.to_string())
     }
 
     async fn look(&self) -> Result<(), String> {
@@ -241,19 +265,31 @@ impl Owner {
 
     /// `doorward upgrade`: another process takes over, and the sessions continue.
     async fn upgrade(&self) -> Result<(), String> {
-        let before = self.scene.status().await?.pid;
-        let mut command = self.scene.home.doorward();
-        command.arg("upgrade");
-        finished(command).await?;
-        let begun = Instant::now();
-        while self.scene.status().await.map_or(before, |status| status.pid) == before {
-            if begun.elapsed() > DEADLINE {
-                return Err("the same process answers".to_owned());
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
+        upgrade(&self.scene).await
     }
+}
+
+/// The same, when there is room for one more earlier process.
+pub(super) async fn upgrade(scene: &Scene) -> Result<(), String> {
+    let begun = Instant::now();
+    let before = loop {
+        let status = scene.status().await?;
+        if status.earlier.len() < EARLIER_MAX {
+            break status.pid;
+        }
+        if begun.elapsed() > DRAIN + DEADLINE {
+            return Err(format!("{} earlier processes have not ended", status.earlier.len()));
+        }
+        sleep(Duration::from_millis(500)).await;
+    };
+    scene.replaces(before);
+    let said = scene.command(&["upgrade"]).await?;
+    // The command says so when the new process answers.
+    let now = scene.status().await?.pid;
+    if (&said["earlier_pid"], &said["pid"]) != (&before.into(), &now.into()) {
+        return Err(format!("{now} is there after {before}: {said}"));
+    }
+    Ok(())
 }
 
 /// Waits until the gate ends this session.

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub(super) at: Instant,
+    pub(super) pid: u32,
     pub(super) rss_kib: u64,
     pub(super) pss_kib: u64,
     /// Anonymous memory: heap and stacks.
@@ -21,23 +22,29 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// Of a process: proc(5), `smaps_rollup`, `fd`, `task` and `stat`.
+    /// Of a process that runs.
     pub(super) fn now(pid: u32) -> Self {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        Self::of(pid).unwrap()
+    }
+
+    /// Of a process, unless it has ended: proc(5), `smaps_rollup`, `fd`, `task` and `stat`.
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().filter(|text| !text.is_empty())?;
         let field = |name: &str| {
             let line = rollup.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
         };
-        let count = |folder: &str| fs::read_dir(format!("/proc/{pid}/{folder}")).unwrap().count();
-        Self {
+        let count = |folder: &str| Some(fs::read_dir(format!("/proc/{pid}/{folder}")).ok()?.count());
+        Some(Self {
             at: Instant::now(),
+            pid,
             rss_kib: field("Rss:"),
             pss_kib: field("Pss:"),
             heap_kib: field("Anonymous:"),
-            descriptors: count("fd"),
-            threads: count("task"),
-            cpu: cpu_time(pid),
-        }
+            descriptors: count("fd")?,
+            threads: count("task")?,
+            cpu: cpu_time(pid)?,
+        })
     }
 
     /// When descriptors and threads have been the same for two seconds.
@@ -91,11 +98,11 @@ pub(super) fn descriptors(pid: u32) -> BTreeMap<String, usize> {
 pub(super) const PIPE: &str = "pipe";
 
 /// User and system time, in hundredths of a second.
-pub(super) fn cpu_time(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses; utime and stime are the 14th and the 15th.
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    Duration::from_millis(10 * fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum::<u64>())
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    Some(Duration::from_millis(10 * fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum::<u64>()))
 }
 
 /// How a figure grows in an hour: the slope of the line with the least squares.

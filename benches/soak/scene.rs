@@ -1,15 +1,18 @@
 //! A home with a gate, its devices and services.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use doorward::control::client::ask;
 use doorward::control::{Answer, Request, Status};
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -17,15 +20,17 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::backend::{Counts, Service};
 use crate::common::DEADLINE;
 use crate::common::metrics::Metrics;
-use crate::common::process::{Daemon, run};
+use crate::common::process::{Daemon, run, wait_until};
 use crate::home::Home;
+use crate::log::Told;
+use crate::processes;
 use crate::tally::Tally;
 
 /// A route to a service that is always there.
@@ -41,6 +46,9 @@ pub(super) const MAIL: &str = "mail.home.example";
 pub(super) const PER_SOURCE: usize = 100;
 pub(super) const CONNECTIONS: usize = 3 * PER_SOURCE;
 pub(super) const HANDSHAKES: usize = 64;
+
+/// `timeouts.drain`: longer than every session that an upgrade must not cut.
+pub(super) const DRAIN: Duration = Duration::from_secs(90);
 
 /// The devices, each with an address of its own.
 pub(super) const DEVICES: [&str; 10] =
@@ -102,6 +110,12 @@ pub(super) struct Scene {
     /// How often the [`Flap`] of the second service has changed.
     flaps: AtomicU64,
     denied: String,
+    /// Connections that clients have begun, and those that the kernel has completed.
+    begun: AtomicU64,
+    connected: AtomicU64,
+    /// When processes were replaced, by process id.
+    replaced: Mutex<HashMap<u32, Instant>>,
+    told: Mutex<Told>,
 }
 
 pub(super) type Session = TlsStream<TcpStream>;
@@ -141,6 +155,10 @@ impl Scene {
             counts: [Arc::clone(&steady.counts), Arc::clone(&flaky.counts)],
             flaps: AtomicU64::new(0),
             denied,
+            begun: AtomicU64::new(0),
+            connected: AtomicU64::new(0),
+            replaced: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -236,7 +254,9 @@ impl Scene {
         // Otherwise the ports of one address could run out by those in TIME_WAIT.
         socket.set_reuseaddr(true)?;
         socket.bind((source, 0).into())?;
+        self.begun.fetch_add(1, Ordering::SeqCst);
         let stream = timeout(DEADLINE, socket.connect(self.address)).await??;
+        self.connected.fetch_add(1, Ordering::SeqCst);
         stream.set_nodelay(true)?;
         Ok(stream)
     }
@@ -249,8 +269,32 @@ impl Scene {
         name: &'static str,
     ) -> io::Result<Session> {
         let tcp = self.connect(source).await?;
+        timeout(DEADLINE, Self::shake_hands(tcp, config, name)).await?
+    }
+
+    pub(super) async fn shake_hands(
+        tcp: TcpStream,
+        config: &Arc<ClientConfig>,
+        name: &'static str,
+    ) -> io::Result<Session> {
         let name = ServerName::try_from(name).unwrap();
-        timeout(DEADLINE, TlsConnector::from(Arc::clone(config)).connect(name, tcp)).await?
+        TlsConnector::from(Arc::clone(config)).connect(name, tcp).await
+    }
+
+    /// Why the gate refused this connection, which it records after it has sent an alert.
+    pub(super) async fn why(&self, client: SocketAddr) -> Result<String, String> {
+        let begun = Instant::now();
+        while begun.elapsed() < DEADLINE {
+            let refusals = match self.ask(Request::Why { wanted: client.ip().to_string(), count: 10 }).await? {
+                Answer::Why(why) => why.refusals,
+                other => return Err(format!("{other:?}")),
+            };
+            if let Some(refusal) = refusals.into_iter().find(|refusal| refusal.source == client.to_string()) {
+                return Ok(refusal.reason);
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Err(format!("nothing is known about the refusal of {client}"))
     }
 
     /// How often the [`Flap`] of the flaky service has changed so far.
@@ -263,16 +307,48 @@ impl Scene {
         self.flaps.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// What the gate has written to stderr.
-    pub(super) fn stderr(&self) -> String {
-        self.gate.output()
+    /// The fewest and the most connections that the gate can have accepted: those of which the client knows, and those that
+    /// it has begun.
+    pub(super) fn connections(&self) -> (u64, u64) {
+        (self.connected.load(Ordering::SeqCst), self.begun.load(Ordering::SeqCst))
     }
 
-    /// Stops the gate, and leaves the folder with its log.
-    pub(super) fn stop(self) -> (Home, Tally) {
-        let Self { gate, home, tally, .. } = self;
-        drop(gate);
-        (home, tally)
+    /// This process is being replaced.
+    pub(super) fn replaces(&self, pid: u32) {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).insert(pid, Instant::now());
+    }
+
+    /// When the replacement of this process began.
+    pub(super) fn replaced(&self, pid: u32) -> Option<Instant> {
+        self.replaced.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).copied()
+    }
+
+    /// The processes of the gate.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        processes::of_group(self.gate.group())
+    }
+
+    /// Those of them that have this file open.
+    pub(super) fn with_open(&self, file: &Path) -> Vec<u32> {
+        processes::with_open(self.gate.group(), file)
+    }
+
+    /// Counts the lines of a file of the log that no process has open.
+    pub(super) fn count_log(&self, file: &Path) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).read(file);
+    }
+
+    /// Stops the process that accepts connections, which has to end, and what it has started with it. Counts the rest of its
+    /// log. Returns the tally, what the log tells, and what was written to stderr.
+    pub(super) fn stop(self, serving: u32) -> (Tally, Told, String) {
+        kill_process(Pid::from_raw(serving.cast_signed()).unwrap(), Signal::TERM).unwrap();
+        // Not killed with its group, as it would be otherwise after an upgrade: its last lines count what it left out.
+        wait_until("every process of the gate has ended", || self.processes().is_empty().then_some(()));
+        for file in logs(&self.home.path("logs")) {
+            self.count_log(&file);
+        }
+        let stderr = self.gate.output();
+        (self.tally, self.told.into_inner().unwrap_or_else(PoisonError::into_inner), stderr)
     }
 }
 
@@ -291,11 +367,12 @@ fn config(home: &Home, [steady, flaky]: [SocketAddr; 2], denied: &str, change: C
     let mut text = format!(
         "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[metrics]\naddress = \"127.0.0.1:0\"\n\
          [log]\nformat = \"json\"\noutput = {:?}\n[control]\nsocket = \"control.sock\"\n\
-         [timeouts]\nclient_hello = \"{client_hello}\"\nidle = \"30s\"\n\
+         [timeouts]\nclient_hello = \"{client_hello}\"\nidle = \"30s\"\ndrain = \"{}s\"\n\
          [limits]\nconnections = {CONNECTIONS}\nconnections_per_source = {PER_SOURCE}\nhandshakes = {HANDSHAKES}\n\
          [certificate]\nchain = {:?}\nkey = {:?}\n\
          [client_auth]\ntrust = [{:?}]\nrevocation_lists = [{:?}]\n",
         path("logs/doorward.log"),
+        DRAIN.as_secs(),
         path("pki/server.pem"),
         path("pki/server-key.pem"),
         path("pki/clients.pem"),

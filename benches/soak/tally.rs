@@ -11,6 +11,8 @@ struct Line {
     done: u64,
     failed: u64,
     described: Vec<String>,
+    /// If it was never done, a check of it could not fail.
+    expected: bool,
 }
 
 /// The tally of a run.
@@ -37,6 +39,11 @@ impl Tally {
         }
     }
 
+    /// This has to be done at least once.
+    pub(super) fn expect(&self, what: &'static str) {
+        self.lines().entry(what).or_default().expected = true;
+    }
+
     pub(super) fn count(&self, what: &'static str, result: Result<(), String>) {
         match result {
             Ok(()) => self.done(what),
@@ -54,8 +61,11 @@ impl Tally {
         println!("| {:<44} | {:>9} | {:>6} |", "what", "done", "failed");
         println!("|{:-<46}|{:->10}:|{:->7}:|", "", "", "");
         let mut failures = Vec::new();
-        for (what, Line { done, failed, described }) in self.lines().iter() {
+        for (what, Line { done, failed, described, expected }) in self.lines().iter() {
             println!("| {what:<44} | {done:>9} | {failed:>6} |");
+            if *expected && *done == 0 {
+                failures.push(format!("{what}: never done"));
+            }
             failures.extend(described.iter().map(|why| format!("{what}: {why}")));
         }
         println!();

@@ -1,13 +1,17 @@
 //! `doorward install`: the gate as a service of this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::{Format, exit, failed, help};
-use crate::install::{Error, Plan, Removal, Wanted, plan, removal};
+use crate::config::checked::ControlSocket;
+use crate::config::load_control;
+use crate::control::client::ask;
+use crate::control::{Answer, Request};
+use crate::install::{Error, Plan, Removal, Wanted, configuration, plan, removal};
 use crate::model::text::counted;
 
 /// The end of the help text.
@@ -102,6 +106,7 @@ fn install(args: &InstallArgs) -> Result<(), Error> {
             with_authority: args.with_authority,
             load_credential: args.load_credential,
             pages,
+            gate: (args.root == Path::new("/")).then(running).flatten(),
         })?
     };
     let text = args.format == Format::Text;
@@ -121,6 +126,18 @@ fn install(args: &InstallArgs) -> Result<(), Error> {
         print_json(&plan, args)
     }
     Ok(())
+}
+
+/// The process of the installed gate that accepts connections, if it answers.
+fn running() -> Option<u32> {
+    let file = configuration();
+    let places =
+        load_control(&file).map_or_else(|_| ControlSocket::usual_places(&file), |control| control.socket.places());
+    places.into_iter().find_map(|socket| match ask(&socket, &Request::Status) {
+        // Another gate may have the socket.
+        Ok(Answer::Status(status)) if Path::new(&status.config) == file => Some(status.pid),
+        _ => None,
+    })
 }
 
 /// What is said after the steps.

@@ -30,6 +30,11 @@ pub(crate) fn to_read(file: &Path) -> BTreeSet<PathBuf> {
     stops(file).into_iter().filter(|stop| stop.is_last || !stop.leaves).map(|stop| stop.folder).collect()
 }
 
+/// Whether `file` is in `folder` or below it, which contains no links.
+pub(crate) fn is_above(folder: &Path, file: &Path) -> bool {
+    to_read(file).iter().any(|at| at.starts_with(folder))
+}
+
 fn stops(file: &Path) -> Vec<Stop> {
     let mut stops = Vec::new();
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
@@ -107,6 +112,11 @@ mod tests {
         };
         assert_eq!(read("live/home/key.pem"), [at("archive/home"), at("live/home")]);
         assert_eq!(read("k8s/key.pem"), [at("k8s"), at("k8s/..2026_11")]);
+        for (folder, above) in
+            [("plain", false), ("live", true), ("archive", true), ("archive/home", true), ("k8s", false)]
+        {
+            assert_eq!(is_above(&at(folder), &at("live/home/key.pem")), above, "{folder}");
+        }
         // The link on the way leads to another folder, which is read; the one that it is in is not.
         assert_eq!(read("plain/shallow/er/key.pem"), [at("deep/er")]);
     }

@@ -2,8 +2,9 @@
 //! refusals, for those who ask.
 //!
 //! All text about a refusal is made here: the log's `detail`, `doorward why` and `explain`, the control socket, the status
-//! page. A new reason gets its text in `refusal_texts`, which matches all of them.
+//! page. A new reason gets its text in `refusal_texts`, a new cause in `cause_texts`, which match all of them.
 
+mod cause_texts;
 pub mod certificate;
 pub mod clock;
 pub mod finding;
@@ -13,9 +14,10 @@ pub mod recent;
 pub mod refusal_json;
 mod refusal_texts;
 
+pub use self::cause_texts::detail;
 pub use self::fragments::moment;
 use self::recent::Refusal;
-pub use self::refusal_texts::{Words, detail, sentence, words};
+pub use self::refusal_texts::{Words, sentence, words};
 use crate::model::rejection::{Cause, Reason};
 use crate::model::shell::word;
 

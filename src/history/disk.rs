@@ -46,7 +46,9 @@ pub(super) enum DiskError {
     Load(#[from] LoadError),
     #[error("another gate writes its history to {0}\n  give each gate a folder of its own: history.folder")]
     Owned(String),
-    #[error("cannot write the history to {folder}: {error}\n  connections are not affected; the history is complete in memory")]
+    #[error(
+        "cannot write the history to {folder}: {error}\n  connections are not affected; the history is complete in memory"
+    )]
     Write { folder: String, error: io::Error },
 }
 
@@ -142,8 +144,7 @@ impl Disk {
             return Vec::new();
         }
         let read = self.folder.read(self.current, self.known.bytes, u64::MAX);
-        let (true, true, Ok((place, text))) =
-            (place.inode == self.known.inode, place.bytes > self.known.bytes, read)
+        let (true, true, Ok((place, text))) = (place.inode == self.known.inode, place.bytes > self.known.bytes, read)
         else {
             self.dirty.insert(self.current);
             return Vec::new();

@@ -79,8 +79,7 @@ impl Folder {
     pub(super) fn read(&self, day: i64, offset: u64, most: u64) -> io::Result<(Place, Vec<u8>)> {
         // Neither a link nor a FIFO is followed or waited for.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut file =
-            OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(self.file(day))?;
+        let mut file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(self.file(day))?;
         let metadata = file.metadata()?;
         if !metadata.is_file() || metadata.len() > FILE_MAX {
             return Err(io::ErrorKind::InvalidData.into());
@@ -100,11 +99,8 @@ impl Folder {
     /// Adds text to the file of a day, which is there.
     pub(super) fn append(&self, day: i64, text: &[u8]) -> io::Result<Place> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .custom_flags(flags.bits().cast_signed())
-            .open(self.file(day))?;
+        let mut file =
+            OpenOptions::new().read(true).append(true).custom_flags(flags.bits().cast_signed()).open(self.file(day))?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::ErrorKind::InvalidData.into());
@@ -163,7 +159,8 @@ impl Folder {
 
     /// Makes this process the only one that writes here until the result is dropped. `None` if another one is that.
     pub(super) fn own(&self) -> io::Result<Option<File>> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(self.0.join(OWNER))?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(self.0.join(OWNER))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -228,7 +225,8 @@ mod tests {
         let (elsewhere, folder) = (folder.path().join("elsewhere"), Folder::new(folder.path()));
         fs::write(&elsewhere, "x\n").expect("a file");
         std::os::unix::fs::symlink(&elsewhere, folder.file(1)).expect("a link");
-        rustix::fs::mknodat(rustix::fs::CWD, folder.file(2), rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a FIFO");
+        rustix::fs::mknodat(rustix::fs::CWD, folder.file(2), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .expect("a FIFO");
         for day in [1, 2] {
             assert!(folder.read(day, 0, 9).is_err() && folder.append(day, b"y\n").is_err(), "{day}");
         }

@@ -102,7 +102,10 @@ mod tests {
     #[test]
     fn text_cut_at_any_byte_gives_its_whole_lines() {
         let lines = [
-            Line::Header(Header { format: FORMAT, hours: Some(vec![Summary { hour: 7, noise: 9, ..Summary::default() }]) }),
+            Line::Header(Header {
+                format: FORMAT,
+                hours: Some(vec![Summary { hour: 7, noise: 9, ..Summary::default() }]),
+            }),
             Line::State(Checkpoint::default()),
             Line::Add(Batch::default()),
         ];

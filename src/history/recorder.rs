@@ -161,8 +161,7 @@ impl History {
     pub fn ended(&self, admitted: &Admitted<'_>, to_backend: u64, to_client: u64) {
         let (device, now) = (admitted.device(), OffsetDateTime::now_utc());
         let pair = Pair { to_backend, to_client, ..admitted.pair(device.clone()) };
-        let note =
-            device.map(|device| VisitNote { ended: 1, to_backend, to_client, ..admitted.visit(device, now) });
+        let note = device.map(|device| VisitNote { ended: 1, to_backend, to_client, ..admitted.visit(device, now) });
         let mut hot = self.hot();
         hot.batch.hour(now).add_pair(pair);
         if let Some(note) = note {
@@ -285,7 +284,11 @@ fn all_visits(folder: Option<&Folder>, mut found: Vec<Visit>, since: OffsetDateT
 ///
 /// # Errors
 /// Why that is not possible.
-pub fn visits_of_folder(folder: &std::path::Path, since: OffsetDateTime, now: OffsetDateTime) -> io::Result<Vec<Visit>> {
+pub fn visits_of_folder(
+    folder: &std::path::Path,
+    since: OffsetDateTime,
+    now: OffsetDateTime,
+) -> io::Result<Vec<Visit>> {
     let folder = Folder::new(folder);
     let loaded = load(&folder, now).map_err(io::Error::other)?;
     all_visits(Some(&folder), loaded.state.now.visits, since)
@@ -453,7 +456,14 @@ impl History {
         self.take_notes(&mut kept);
         let Batch { visits, refused, impostors, backends, .. } = &kept.unwritten;
         let only_counts = visits.is_empty() && refused.is_empty() && impostors.is_empty() && backends.is_empty();
-        waited >= if retired { PERIOD_OF_RETIRED } else if only_counts || failed { PERIOD } else { PERIOD_OF_DEVICES }
+        waited
+            >= if retired {
+                PERIOD_OF_RETIRED
+            } else if only_counts || failed {
+                PERIOD
+            } else {
+                PERIOD_OF_DEVICES
+            }
     }
 }
 

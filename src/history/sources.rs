@@ -61,9 +61,9 @@ impl Sources {
 
     fn bits(&self) -> impl Iterator<Item = u16> {
         let words = self.0.iter().flat_map(|words| words.iter());
-        words.zip(0_u16..).flat_map(|(word, index)| {
-            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| index * 64 + bit)
-        })
+        words
+            .zip(0_u16..)
+            .flat_map(|(word, index)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| index * 64 + bit))
     }
 }
 

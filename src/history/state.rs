@@ -131,8 +131,7 @@ impl Checkpoint {
         if let Some(device) = self.device(&note.device, note.until) {
             device.first_seen = Some(device.first_seen.map_or(note.since, |first| first.min(note.since)));
             if device.last_seen.as_ref().is_none_or(|seen| seen.at <= note.until) {
-                device.last_seen =
-                    Some(Seen { at: note.until, route: note.route.clone(), address: note.address });
+                device.last_seen = Some(Seen { at: note.until, route: note.route.clone(), address: note.address });
             }
         }
         let same = |known: &&mut Visit| {

@@ -21,6 +21,7 @@
 //! | `accounts`, `page` | users and groups; man pages and completions |
 //! | `step`, `system` | one step; what is there |
 //! | `service`, `credentials` | what the service needs for this configuration: ports, kernel TLS, keys that systemd hands over |
+//! | `starting` | how the gate comes to run what was installed |
 //! | `plan`, `removal` | the steps of an installation, and of its end |
 
 mod accounts;
@@ -31,6 +32,7 @@ mod plan;
 mod removal;
 mod service;
 mod source;
+mod starting;
 mod step;
 mod system;
 
@@ -106,6 +108,11 @@ pub enum Error {
         /// Why it failed.
         message: String,
     },
+}
+
+/// The configuration of the installed gate, whether or not there is one.
+pub fn configuration() -> PathBuf {
+    PathBuf::from(FOLDER).join(CONFIG)
 }
 
 fn read_error(path: &std::path::Path) -> impl FnOnce(io::Error) -> Error + use<> {

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use super::credentials::Keys;
 use super::service;
 use super::source::{Kind, Named, Source, named_by_installed};
+use super::starting::{Changes, start};
 use super::step::{Owner, Step};
 use super::system::System;
 use super::{
@@ -33,6 +34,8 @@ pub struct Wanted {
     pub load_credential: bool,
     /// Man pages and completions.
     pub pages: Vec<Page>,
+    /// The process of the installed gate that accepts connections, if it answers on its control socket.
+    pub gate: Option<u32>,
 }
 
 /// The steps that are left to do, and what there is to know.
@@ -89,11 +92,11 @@ pub fn plan(wanted: &Wanted) -> Result<Plan, Error> {
     let mut plan = Plan::new(&wanted.root);
     let source = source(wanted, &system)?;
     accounts(&system, source.as_ref(), &mut plan)?;
-    let program = program(&system, &mut plan)?;
+    let (program, changed) = program(&system, &mut plan)?;
     let settings = configuration(wanted, &system, source.as_ref(), &mut plan)?;
-    let unit = unit(&system, program.0, settings, &mut plan)?;
+    let unit = unit(&system, program, settings, &mut plan)?;
     pages(wanted, &system, &mut plan)?;
-    start(&system, program.0, program.1 || unit, &mut plan);
+    start(&system, program, wanted.gate, Changes { program: changed, unit, settings }, &mut plan);
     Ok(plan)
 }
 
@@ -355,15 +358,15 @@ fn refuse_older(place: &Path, new: &[u8], from: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// The unit; whether it, or `settings` for it, changes.
+/// The unit; whether it changes. systemd reads it and the `settings` for it again.
 fn unit(system: &System, program: &str, settings: bool, plan: &mut Plan) -> Result<bool, Error> {
-    let mut changed = settings;
+    let mut changed = false;
     if !system.has_packaged_unit() && system.has_systemd() {
         let contents = UNIT.replace(PROGRAM, program).into_bytes();
         plan.add_missing_folders(system, Path::new(UNIT_FILE))?;
-        changed |= plan.add(Step::file(system, Path::new(UNIT_FILE), contents, (Owner::Root, 0o644), "the service")?);
+        changed = plan.add(Step::file(system, Path::new(UNIT_FILE), contents, (Owner::Root, 0o644), "the service")?);
     }
-    if changed && system.runs_systemd() {
+    if (changed || settings) && system.runs_systemd() {
         plan.add(system.tool("systemctl").map(|program| Step::run(program, &["daemon-reload"], "")));
     }
     Ok(changed)
@@ -381,35 +384,4 @@ fn pages(wanted: &Wanted, system: &System, plan: &mut Plan) -> Result<(), Error>
     }
     plan.add(Step::several(steps, &format!("write man pages and shell completions to {PAGES}")));
     Ok(())
-}
-
-/// Starts the service, or says what to start.
-fn start(system: &System, program: &str, changed: bool, plan: &mut Plan) {
-    if let Some(systemctl) = system.tool("systemctl").filter(|_| system.runs_systemd()) {
-        let active = system.systemctl_says("is-active");
-        if !active || !system.systemctl_says("is-enabled") {
-            let arguments = ["enable", "--now", "doorward.service"];
-            plan.steps.push(Step::run(systemctl.clone(), &arguments, "starts now and with the system"));
-        }
-        if active && changed {
-            let note = "the program or its unit has changed";
-            plan.steps.push(Step::run(systemctl, &["restart", "doorward.service"], note));
-        }
-    } else if let Some(script) = system.init_script() {
-        let script_says = |action, note| Step::run(script.clone(), &[action], note);
-        if system.has_to_be_enabled() {
-            plan.steps.push(script_says("enable", "starts with the system"));
-        }
-        if !system.gate_runs() {
-            plan.steps.push(script_says("start", "starts now"));
-        }
-    } else if system.is_running() {
-        plan.next.push(format!(
-            "systemd does not run here: to start the gate, as root or from your init system:\n  install -d -o {USER} -g {USER} \
-             -m 0750 /run/doorward\n  RUNTIME_DIRECTORY=/run/doorward setpriv --reuid {USER} --regid {USER} --init-groups \
-             --no-new-privs \\\n    {program} run --config {FOLDER}/{CONFIG}"
-        ));
-    } else {
-        plan.next.push("in the system itself, run \"systemctl enable --now doorward\"".to_owned());
-    }
 }

@@ -1,11 +1,21 @@
 //! The steps that undo an installation.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::service;
 use super::step::Step;
 use super::system::System;
-use super::{CONFIG, Error, FOLDER, PAGES, PROGRAM, Plan, UNIT_FILE, USER, read_error};
+use super::{CONFIG, Error, FOLDER, Installed, PAGES, PKI, PROGRAM, Plan, RECORD, UNIT_FILE, USER, read_error};
+
+/// What `systemctl enable` makes.
+const ENABLED: &str = "/etc/systemd/system/multi-user.target.wants/doorward.service";
+
+/// The folder of the control socket. systemd makes and removes it; elsewhere it is made by hand.
+const RUNTIME: &str = "/run/doorward";
+
+/// What the service keeps.
+const STATE: &str = "/var/lib/doorward";
 
 /// What is to be removed.
 #[derive(Clone, Debug)]
@@ -40,6 +50,10 @@ pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
             system.path(FOLDER).join(CONFIG).display()
         )));
     }
+    if wanted.purge {
+        keys_of_authorities(&system)?;
+    }
+    let systemctl_is_missing = systemctl.is_none();
     let unit = Step::remove(&system, Path::new(UNIT_FILE))?;
     if let (Some(_), Some(systemctl)) = (&unit, &systemctl) {
         plan.add(Some(Step::run(systemctl.clone(), &["disable", "--now", "doorward.service"], "ends the gate")));
@@ -54,11 +68,11 @@ pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
     {
         plan.add(Some(Step::run(systemctl, &["daemon-reload"], "")));
     }
-    let mut pages = Vec::new();
-    for page in &wanted.pages {
-        pages.extend(Step::remove(&system, page)?);
+    if systemctl_is_missing {
+        plan.add(Step::remove(&system, Path::new(ENABLED))?);
+        plan.add(Step::remove_folder(&system, RUNTIME, "the folder of the control socket")?);
     }
-    plan.add(Step::several(pages, &format!("remove man pages and shell completions from {PAGES}")));
+    pages(&system, &wanted.pages, &mut plan)?;
     plan.add(Step::remove(&system, Path::new(PROGRAM))?);
     let configured = system.path(FOLDER).exists();
     if !wanted.purge {
@@ -69,6 +83,7 @@ pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
         return Ok(plan);
     }
     plan.add(Step::remove_folder(&system, FOLDER, "the configuration and the gate's key")?);
+    plan.add(Step::remove_folder(&system, STATE, "what the gate has kept")?);
     let prefix = system.other_root().map(|root| root.display().to_string());
     let prefix: Vec<&str> = prefix.iter().flat_map(|root| ["--prefix", root]).collect();
     let (has_group, has_user) = (system.accounts.group(USER).is_some(), system.accounts.user(USER).is_some());
@@ -90,4 +105,43 @@ pub fn removal(wanted: &Removal) -> Result<Plan, Error> {
         remove(("userdel", &[]), Some("deluser"), "the gate's user");
     }
     Ok(plan)
+}
+
+/// Man pages, completions, and the folders that are empty without them.
+fn pages(system: &System, paths: &[PathBuf], plan: &mut Plan) -> Result<(), Error> {
+    let mut steps = Vec::new();
+    for page in paths {
+        steps.extend(Step::remove(system, page)?);
+    }
+    if !steps.is_empty() {
+        // The system has a folder for man pages itself.
+        let kept = Path::new(PAGES).join("man");
+        let folders: BTreeSet<&Path> = paths.iter().flat_map(|page| page.ancestors().skip(1)).collect();
+        // Those within others first.
+        for folder in folders.into_iter().rev().filter(|path| path.starts_with(PAGES) && *path != Path::new(PAGES)) {
+            if folder != kept {
+                steps.extend(Step::remove_empty(system, folder)?);
+            }
+        }
+    }
+    plan.add(Step::several(steps, &format!("remove man pages and shell completions from {PAGES}")));
+    Ok(())
+}
+
+/// Without those keys, their owner can neither revoke a device nor add one: they are not deleted with the rest.
+fn keys_of_authorities(system: &System) -> Result<(), Error> {
+    let folder = Path::new(FOLDER).join(PKI);
+    let installed = Installed::in_folder(&system.path(FOLDER));
+    let entries = std::fs::read_dir(system.path(&folder)).into_iter().flatten().filter_map(Result::ok);
+    // That of the gate's certificate is all that an installation without --with-authority has.
+    let is_key = |name: String| name.ends_with("-key.pem") && name != "server-key.pem";
+    let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    if installed.is_some_and(|installed| installed.authority() == folder) || names.any(is_key) {
+        return Err(Error::Usage(format!(
+            "{0} holds keys of authorities, which --purge would delete\n  move them elsewhere (and remove {FOLDER}/{RECORD}, if it \
+             names {0}), or leave out --purge",
+            folder.display()
+        )));
+    }
+    Ok(())
 }

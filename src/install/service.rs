@@ -102,11 +102,9 @@ fn modules(system: &System, kernel_tls: KernelTls, plan: &mut Plan) -> Result<()
 
 /// Removes what [`settings`] wrote.
 pub(super) fn remove_settings(system: &System, plan: &mut Plan) -> Result<(), Error> {
-    let file = Step::remove(system, Path::new(DROP_IN))?;
-    let entries = std::fs::read_dir(system.path(DROP_INS)).map(Iterator::count).unwrap_or_default();
-    // Those of systemctl edit stay.
-    let step = if file.is_some() && entries == 1 { Step::remove_folder(system, DROP_INS, "")? } else { file };
-    plan.add(step);
+    plan.add(Step::remove(system, Path::new(DROP_IN))?);
+    // The settings of systemctl edit are in this folder as well, and stay.
+    plan.add(Step::remove_empty(system, Path::new(DROP_INS))?);
     plan.add(Step::remove(system, Path::new(MODULES))?);
     Ok(())
 }

@@ -65,6 +65,7 @@ enum Action {
     File { path: PathBuf, contents: Vec<u8>, owner: Owner, mode: u32, exists: bool },
     Remove { path: PathBuf },
     RemoveFolder { path: PathBuf },
+    RemoveEmpty { path: PathBuf },
     Several(Vec<Step>),
 }
 
@@ -93,6 +94,7 @@ impl fmt::Display for Step {
             }
             Action::Remove { path } => write!(f, "remove {}", path.display())?,
             Action::RemoveFolder { path } => write!(f, "remove {} and all that is in it", path.display())?,
+            Action::RemoveEmpty { path } => write!(f, "remove {} if it is empty", path.display())?,
             Action::Several(_) => {}
         }
         if let Action::Several(steps) = &self.action {
@@ -172,6 +174,13 @@ impl Step {
         Ok(there.then(|| Self { action: Action::RemoveFolder { path }, note: note.to_owned() }))
     }
 
+    /// Removes a folder if an earlier step has left nothing in it. `None` if there is none.
+    pub(super) fn remove_empty(system: &System, path: &Path) -> Result<Option<Self>, Error> {
+        let path = system.path(path);
+        let there = matches!(look(&path)?, Placed::Folder(_));
+        Ok(there.then(|| Self { action: Action::RemoveEmpty { path }, note: String::new() }))
+    }
+
     /// Many steps of one kind, told as one. `None` if there are none.
     pub(super) fn several(steps: Vec<Self>, what: &str) -> Option<Self> {
         (!steps.is_empty()).then(|| Self { action: Action::Several(steps), note: what.to_owned() })
@@ -212,6 +221,10 @@ impl Step {
             }
             // Does not follow links, also if a user replaces a folder by one meanwhile.
             Action::RemoveFolder { path } => std::fs::remove_dir_all(path).map_err(io),
+            Action::RemoveEmpty { path } => match std::fs::remove_dir(path) {
+                Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error.to_string()),
+                _ => Ok(()),
+            },
         }
     }
 }

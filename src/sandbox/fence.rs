@@ -22,18 +22,35 @@ pub(crate) struct Fence {
     /// Ports below this one can no longer be bound.
     first_port: u16,
     looks_up_names: bool,
+    /// Which sockets can be made.
+    sockets: Option<Sockets>,
+}
+
+/// What the kernel restricts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Restricts {
+    pub(super) files: bool,
+    pub(super) ports: bool,
+    pub(super) sockets: bool,
+}
+
+/// Sockets that can be made besides those of TCP.
+#[derive(Clone, Copy, Debug)]
+struct Sockets {
+    unix_streams: bool,
 }
 
 impl Fence {
-    /// For what `needs` were allowed, as far as `files` and `ports` are restricted. Ports below `first_port` need a privilege that
-    /// is gone.
-    pub(super) fn new(needs: &Needs, files: bool, ports: bool, first_port: u16) -> Self {
+    /// For what `needs` were allowed, as far as the kernel restricts it. Ports below `first_port` need a privilege that is gone.
+    pub(super) fn new(needs: &Needs, restricts: Restricts, first_port: u16) -> Self {
+        let Restricts { files, ports, sockets } = restricts;
         Self {
             reads: files.then(|| needs.reads().iter().filter_map(|path| identity(path)).collect()),
             connect: ports.then(|| needs.connect_ports()),
             bind: ports.then(|| needs.bind_ports()),
             first_port,
             looks_up_names: needs.looks_up_names(),
+            sockets: sockets.then(|| Sockets { unix_streams: needs.connects_unix_streams() }),
         }
     }
 
@@ -70,8 +87,14 @@ impl Fence {
             if let Some(port) = port {
                 refused(format!("connect to TCP port {port}"));
             }
-            if matches!(backend, Backend::Host(..)) && !self.looks_up_names && self.reads.is_some() {
-                refused("read the files of the resolver".to_owned());
+            match backend {
+                Backend::Host(..) if self.looks_up_names => {}
+                Backend::Host(..) if self.reads.is_some() => refused("read the files of the resolver".to_owned()),
+                Backend::Host(..) if self.sockets.is_some() => refused("ask name servers".to_owned()),
+                Backend::Unix(_) if self.sockets.is_some_and(|allowed| !allowed.unix_streams) => {
+                    refused("connect to Unix sockets".to_owned());
+                }
+                _ => {}
             }
         }
         outside
@@ -91,6 +114,9 @@ fn identity(path: &Path) -> Option<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: Restricts = Restricts { files: true, ports: true, sockets: true };
+    const NONE: Restricts = Restricts { files: false, ports: false, sockets: false };
 
     fn needs(listener: SocketAddr, backends: &[Backend]) -> Needs {
         let backends = backends.iter().map(|backend| ("nas".to_owned(), backend.clone())).collect();
@@ -113,7 +139,7 @@ mod tests {
         }
         std::os::unix::fs::symlink(at("outside/b"), at("inside/link")).expect("a link");
         let allowed = Needs { files: [at("inside/a")].into(), ..Needs::default() };
-        let fence = Fence::new(&allowed, true, true, 0);
+        let fence = Fence::new(&allowed, ALL, 0);
         for (file, may) in [
             ("inside/a", true),
             ("inside/deep/c", true),
@@ -129,14 +155,14 @@ mod tests {
         fs::write(at("inside/a"), "").expect("a file");
         assert!(!fence.may_read(&at("inside/a")));
         assert!(fence.may_read(&at("before/a")));
-        assert!(Fence::new(&allowed, false, false, 0).may_read(&at("outside/b")));
+        assert!(Fence::new(&allowed, NONE, 0).may_read(&at("outside/b")));
     }
 
     #[test]
     fn ports_outside_are_named_with_their_key() {
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let start = needs(address(8443), &[Backend::Address(address(80))]);
-        let fence = Fence::new(&start, true, true, 1024);
+        let fence = Fence::new(&start, ALL, 1024);
         assert_eq!(refused(&fence, &start), Vec::<String>::new());
         let other = needs(address(8444), &[Backend::Address(address(81)), Backend::Host("nas".to_owned(), 80)]);
         let said = refused(&fence, &other);
@@ -152,11 +178,40 @@ mod tests {
 
         // An allowed port is not enough where it takes a privilege.
         let low = needs(address(443), &[]);
-        let said = refused(&Fence::new(&low, true, true, 1024), &low);
+        let said = refused(&Fence::new(&low, ALL, 1024), &low);
         assert!(
             said.iter().all(|said| said.contains("no privilege left to bind port 443")) && said.len() == 1,
             "{said:?}"
         );
-        assert_eq!(refused(&Fence::new(&low, true, false, 0), &low), Vec::<String>::new());
+        assert_eq!(refused(&Fence::new(&low, Restricts { ports: false, ..ALL }, 0), &low), Vec::<String>::new());
+    }
+
+    #[test]
+    fn first_backend_of_another_kind_is_named() {
+        let nas = Backend::Address(SocketAddr::from(([127, 0, 0, 1], 80)));
+        let (unix, host) = (Backend::Unix("/run/app.sock".into()), Backend::Host("nas".to_owned(), 80));
+        let listener = SocketAddr::from(([127, 0, 0, 1], 8443));
+        let said = |start: &Backend, restricts, next: &Backend| {
+            refused(
+                &Fence::new(&needs(listener, std::slice::from_ref(start)), restricts, 0),
+                &needs(listener, std::slice::from_ref(next)),
+            )
+        };
+        let sockets = Restricts { sockets: true, ..NONE };
+        for (start, next, restricts, part) in [
+            (&nas, &unix, ALL, Some("connect to Unix sockets, which unix:/run/app.sock needs")),
+            (&nas, &unix, sockets, Some("connect to Unix sockets")),
+            (&nas, &unix, Restricts { sockets: false, ..ALL }, None),
+            (&unix, &unix, ALL, None),
+            (&host, &unix, ALL, None),
+            (&nas, &host, sockets, Some("ask name servers, which nas:80 needs")),
+            (&unix, &host, sockets, Some("ask name servers")),
+            (&host, &host, sockets, None),
+            (&nas, &host, NONE, None),
+        ] {
+            let said = said(start, restricts, next);
+            assert_eq!(said.len(), usize::from(part.is_some()), "{said:?}");
+            assert!(part.is_none_or(|part| said[0].contains(part)), "{said:?}");
+        }
     }
 }

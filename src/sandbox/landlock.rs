@@ -1,7 +1,5 @@
 //! The kernel's restriction of files, TCP ports, abstract sockets and signals (landlock(7)).
 
-use std::path::PathBuf;
-
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetError, Scope, path_beneath_rules,
@@ -79,11 +77,10 @@ fn rules(needs: &Needs) -> Result<LandlockStatus, RulesetError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let log = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::MakeReg;
     // Files are made there, replaced and removed.
-    let history = AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile;
+    let history =
+        AccessFs::ReadFile | AccessFs::ReadDir | AccessFs::WriteFile | AccessFs::MakeReg | AccessFs::RemoveFile;
     // Their files were made before. They are removed at the end, or at the end of a hand-over.
     let control: BitFlags<AccessFs> = AccessFs::RemoveFile.into();
-    let sockets = needs.control.iter().chain(&needs.former_control);
-    let control_folders = sockets.filter_map(|socket| socket.parent()).map(PathBuf::from);
     let ports = |ports: std::collections::BTreeSet<u16>, access| {
         ports.into_iter().map(move |port| Ok::<_, RulesetError>(NetPort::new(port, access)))
     };
@@ -96,7 +93,7 @@ fn rules(needs: &Needs) -> Result<LandlockStatus, RulesetError> {
         .add_rules(path_beneath_rules(needs.log_folders(), log))?
         .add_rules(path_beneath_rules(needs.log.iter(), AccessFs::ReadFile | AccessFs::WriteFile))?
         .add_rules(path_beneath_rules(needs.history.iter(), history))?
-        .add_rules(path_beneath_rules(control_folders, control))?
+        .add_rules(path_beneath_rules(needs.control_folders(), control))?
         .add_rules(ports(needs.connect_ports(), AccessNet::ConnectTcp))?
         .add_rules(ports(needs.bind_ports(), AccessNet::BindTcp))?
         .restrict_self()?;

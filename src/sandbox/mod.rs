@@ -14,7 +14,7 @@ mod system_calls;
 mod system_calls {
     //! For other architectures there is no filter.
 
-    pub(super) fn restrict() -> Result<(), String> {
+    pub(super) fn restrict(_: &super::Needs) -> Result<(), String> {
         Err("there is no filter for this architecture; that of the systemd unit applies, if there is one".to_owned())
     }
 }
@@ -27,6 +27,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::set_no_new_privs;
 
 pub(crate) use self::fence::Fence;
+use self::fence::Restricts;
 use self::landlock::Restricted;
 pub(crate) use self::needs::Needs;
 use crate::config::checked::{Config, SandboxMode};
@@ -148,11 +149,13 @@ fn enter(needs: &Needs, in_force: &mut Restrictions, fence: &mut Fence) {
     ] {
         parts.extend(is_in_force.then_some(name));
     }
-    match system_calls::restrict() {
+    let filtered = system_calls::restrict(needs);
+    let sockets = filtered.is_ok();
+    match filtered {
         Ok(()) => parts.push("system_calls"),
         Err(why) => lacks.push(format!("system calls are not restricted: {why}")),
     }
-    *fence = Fence::new(needs, restricted.files(), restricted.ports(), first_port);
+    *fence = Fence::new(needs, Restricts { files: restricted.files(), ports: restricted.ports(), sockets }, first_port);
 }
 
 /// Ports below this one take CAP_NET_BIND_SERVICE (ip(7)).

@@ -86,6 +86,11 @@ impl Needs {
         self.backends.iter().any(|(_, backend)| matches!(backend, Backend::Host(..)))
     }
 
+    /// Whether Unix sockets are connected to that are no datagram sockets: a backend, or a service that the resolver asks.
+    pub(super) fn connects_unix_streams(&self) -> bool {
+        self.looks_up_names() || self.backends.iter().any(|(_, backend)| matches!(backend, Backend::Unix(_)))
+    }
+
     /// The ports that TCP connections are made to.
     pub(super) fn connect_ports(&self) -> BTreeSet<u16> {
         let ports = self.backends.iter().filter_map(|(_, backend)| port(backend));
@@ -110,7 +115,21 @@ impl Needs {
 
     /// The folders that a log file is written and made anew in.
     pub(super) fn log_folders(&self) -> BTreeSet<PathBuf> {
-        self.log.iter().flat_map(|file| folders::to_read(file)).filter(|folder| folder.parent().is_some()).collect()
+        self.log.iter().flat_map(|file| folders::to_read(file)).filter(|folder| self.may_change(folder)).collect()
+    }
+
+    /// The folders that control sockets are removed from.
+    pub(super) fn control_folders(&self) -> BTreeSet<PathBuf> {
+        let sockets = self.control.iter().chain(&self.former_control);
+        sockets.flat_map(|socket| folders::to_read(socket)).filter(|folder| self.may_change(folder)).collect()
+    }
+
+    /// Whether what is in the folder may be changed, or files be made in it or removed: a right to a folder is one to all that is
+    /// below. So it may contain neither the configuration, which can turn off the sandbox of the next process, nor the program.
+    fn may_change(&self, folder: &Path) -> bool {
+        let program = std::env::current_exe().ok();
+        let keeps_out = |file: &PathBuf| !folders::is_above(folder, file);
+        folder.parent().is_some() && self.files.iter().chain(&program).all(keeps_out)
     }
 }
 
@@ -147,6 +166,38 @@ mod tests {
         let reads = needs.reads();
         assert!(reads.contains(folder.path()) && reads.contains(&file), "{reads:?}");
         assert!(!reads.contains(Path::new("/")), "{reads:?}");
+    }
+
+    #[test]
+    fn folder_of_the_configuration_is_never_changed() {
+        let root = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| root.path().join(name);
+        for folder in ["etc", "etc/log", "var"] {
+            std::fs::create_dir(at(folder)).expect("a folder");
+        }
+        std::fs::write(at("etc/doorward.toml"), "").expect("a file");
+        std::os::unix::fs::symlink(at("etc"), at("var/link")).expect("a link");
+        let program = std::env::current_exe().expect("a program");
+        let beside_the_program = program.with_file_name("doorward.log");
+        for (file, folder) in [
+            (at("etc/log/doorward.log"), Some("etc/log")),
+            (at("var/doorward.log"), Some("var")),
+            (at("etc/doorward.log"), None),
+            (at("var/link/doorward.log"), None),
+            (at("doorward.log"), None),
+            (beside_the_program, None),
+            (PathBuf::from("/doorward.log"), None),
+        ] {
+            let files = [at("etc/doorward.toml")].into();
+            let needs = Needs { files, log: Some(file.clone()), control: Some(file.clone()), ..Needs::default() };
+            let expected: BTreeSet<PathBuf> = folder.into_iter().map(at).collect();
+            assert_eq!(
+                (needs.log_folders(), needs.control_folders()),
+                (expected.clone(), expected),
+                "{}",
+                file.display()
+            );
+        }
     }
 
     #[test]

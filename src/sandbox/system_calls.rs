@@ -6,7 +6,11 @@
 //! makes them, and it must not go on with the gate's keys. The service manager then starts the gate anew.
 //!
 //! Since Linux 5.11 the kernel remembers which calls are allowed whatever their arguments, and runs no filter for them
-//! (kernel/seccomp.c, `seccomp_cache_check_allow`). So what connections need has no conditions, except `socket` and `ioctl`.
+//! (kernel/seccomp.c, `seccomp_cache_check_allow`). So what connections need has no conditions, except `socket`, `ioctl`, `sendto`
+//! and `sendmsg`.
+//!
+//! Landlock checks the port of connect(2), and of TCP only. So there are no sockets of other protocols that a TCP server answers
+//! (MPTCP), and no call that connects while it sends (TCP Fast Open). It does not check which Unix socket is connected to at all.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -15,6 +19,8 @@ use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch, apply_filter_all_threads,
 };
+
+use super::needs::Needs;
 
 type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
 
@@ -48,10 +54,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
     libc::SYS_setsockopt,
-    libc::SYS_sendto,
-    libc::SYS_sendmsg,
-    // The resolver asks for both families at once.
-    libc::SYS_sendmmsg,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
     libc::SYS_shutdown,
@@ -198,16 +200,24 @@ const PRCTLS: &[libc::c_int] = &[libc::PR_SET_NAME, libc::PR_GET_NAME, PR_SET_VM
 /// include/uapi/linux/prctl.h; the C library names its arenas.
 const PR_SET_VMA: libc::c_int = 0x5356_4d41;
 
-/// Families of sockets.
-const FAMILIES: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+/// Where the flags of a call that sends are among its arguments.
+const FLAGS: &[(libc::c_long, u8)] = &[
+    (libc::SYS_sendto, 3),
+    (libc::SYS_sendmsg, 2),
+    // The resolver asks for both families at once.
+    (libc::SYS_sendmmsg, 3),
+];
 
-/// Leaves this process, with all its threads, the system calls that a gate makes.
+/// The bits of a socket's type that are not flags (include/linux/net.h, `SOCK_TYPE_MASK`).
+const SOCKET_TYPE: u64 = 0xf;
+
+/// Leaves this process, with all its threads, the system calls that a gate with these needs makes.
 ///
 /// # Errors
 /// Why none is taken away.
-pub(super) fn restrict() -> Result<(), String> {
+pub(super) fn restrict(needs: &Needs) -> Result<(), String> {
     let architecture = TargetArch::try_from(ARCH).map_err(|error| error.to_string())?;
-    let (allowed, fatal) = filters(architecture).map_err(|error| error.to_string())?;
+    let (allowed, fatal) = filters(architecture, needs).map_err(|error| error.to_string())?;
     // The other one does not allow another filter.
     for filter in [fatal, allowed] {
         apply_filter_all_threads(&filter).map_err(|error| error.to_string())?;
@@ -215,9 +225,9 @@ pub(super) fn restrict() -> Result<(), String> {
     Ok(())
 }
 
-fn filters(architecture: TargetArch) -> Result<(BpfProgram, BpfProgram), BackendError> {
+fn filters(architecture: TargetArch, needs: &Needs) -> Result<(BpfProgram, BpfProgram), BackendError> {
     let mut allowed: Rules = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
-    allowed.extend(conditional()?);
+    allowed.extend(conditional(needs)?);
     let errno = u32::try_from(libc::ENOSYS).unwrap_or(0);
     let allowed = SeccompFilter::new(allowed, SeccompAction::Errno(errno), SeccompAction::Allow, architecture)?;
     let fatal = FATAL.iter().map(|call| (*call, Vec::new())).collect();
@@ -226,7 +236,7 @@ fn filters(architecture: TargetArch) -> Result<(BpfProgram, BpfProgram), Backend
 }
 
 /// Allowed with some arguments only.
-fn conditional() -> Result<Rules, BackendError> {
+fn conditional(needs: &Needs) -> Result<Rules, BackendError> {
     let equal = |argument, value| condition(argument, SeccompCmpOp::Eq, value);
     let process = u64::from(std::process::id());
     let thread = u64::try_from(libc::CLONE_THREAD).unwrap_or(u64::MAX);
@@ -234,9 +244,13 @@ fn conditional() -> Result<Rules, BackendError> {
         values.map(|value| SeccompRule::new(vec![equal(argument, value)?])).collect()
     };
     let number = |value: &libc::c_int| u64::from(value.cast_unsigned());
-    let families = || any_of(0, &mut FAMILIES.iter().map(number));
-    Ok(Rules::from([
-        (libc::SYS_socket, families()?),
+    let sending = FLAGS.iter().map(|(call, flags)| {
+        let fast_open = SeccompCmpOp::MaskedEq(number(&libc::MSG_FASTOPEN));
+        Ok((*call, vec![SeccompRule::new(vec![condition(*flags, fast_open, 0)?])?]))
+    });
+    let sending: Rules = sending.collect::<Result<_, BackendError>>()?;
+    let mut rules = Rules::from([
+        (libc::SYS_socket, sockets(needs)?),
         (libc::SYS_socketpair, any_of(0, &mut [number(&libc::AF_UNIX)].into_iter())?),
         (libc::SYS_ioctl, any_of(1, &mut IOCTLS.iter().copied())?),
         (libc::SYS_prctl, any_of(0, &mut PRCTLS.iter().map(number))?),
@@ -247,7 +261,34 @@ fn conditional() -> Result<Rules, BackendError> {
         (libc::SYS_tgkill, any_of(0, &mut [process].into_iter())?),
         // Limits are read, not changed.
         (libc::SYS_prlimit64, vec![SeccompRule::new(vec![equal_long(2, 0)?])?]),
-    ]))
+    ]);
+    rules.extend(sending);
+    Ok(rules)
+}
+
+/// The sockets that may be made: TCP, datagrams to journald and the service manager, and what backends and the resolver need.
+fn sockets(needs: &Needs) -> Result<Vec<SeccompRule>, BackendError> {
+    let number = |value: libc::c_int| u64::from(value.cast_unsigned());
+    let of = |family, kind| {
+        let kind = condition(1, SeccompCmpOp::MaskedEq(SOCKET_TYPE), number(kind))?;
+        Ok::<_, BackendError>(vec![condition(0, SeccompCmpOp::Eq, number(family))?, kind])
+    };
+    let mut rules = Vec::new();
+    let datagrams = needs.looks_up_names().then_some((libc::SOCK_DGRAM, libc::IPPROTO_UDP));
+    for (kind, protocol) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP)].into_iter().chain(datagrams) {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            // 0 is the usual one of the type, which is this one.
+            for protocol in [0, protocol] {
+                let protocol = condition(2, SeccompCmpOp::Eq, number(protocol))?;
+                rules.push(SeccompRule::new([of(family, kind)?, vec![protocol]].concat())?);
+            }
+        }
+    }
+    rules.push(SeccompRule::new(of(libc::AF_UNIX, libc::SOCK_DGRAM)?)?);
+    if needs.connects_unix_streams() {
+        rules.push(SeccompRule::new(of(libc::AF_UNIX, libc::SOCK_STREAM)?)?);
+    }
+    Ok(rules)
 }
 
 fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, BackendError> {
@@ -267,7 +308,7 @@ mod tests {
 
     #[test]
     fn no_call_is_both_allowed_and_fatal() {
-        let conditional = conditional().expect("valid conditions");
+        let conditional = conditional(&Needs::default()).expect("valid conditions");
         let allowed: BTreeSet<_> = ALLOWED.iter().chain(conditional.keys()).collect();
         assert_eq!(allowed.len(), ALLOWED.len() + conditional.len(), "each call once");
         assert_eq!(FATAL.iter().filter(|call| allowed.contains(call)).count(), 0);
@@ -278,7 +319,7 @@ mod tests {
     fn filters_exist_for_each_architecture() {
         for architecture in ["x86_64", "aarch64", "riscv64"] {
             let architecture = TargetArch::try_from(architecture).expect("a known architecture");
-            let (allowed, fatal) = filters(architecture).expect("valid filters");
+            let (allowed, fatal) = filters(architecture, &Needs::default()).expect("valid filters");
             // The most instructions that the kernel takes.
             assert!((1..4096).contains(&allowed.len()) && (1..4096).contains(&fatal.len()));
         }

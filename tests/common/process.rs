@@ -208,6 +208,11 @@ impl Daemon {
         daemon
     }
 
+    /// Its process group, to which the processes belong that it starts.
+    pub(crate) fn group(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has written so far, to stdout and stderr.
     pub(crate) fn output(&self) -> String {
         String::from_utf8_lossy(&self.output.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()

@@ -1,36 +1,23 @@
 // node check.mjs DEPLOY: whether Grafana and compose would take what is in deploy/. Says what they would not, and exits
 // with 1 then.
 
-import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import Ajv from "ajv";
 import { parse } from "yaml";
+import { checkTypes, complaints, conclude, here } from "./typed.mjs";
 
-const here = dirname(fileURLToPath(import.meta.url));
 const deploy = process.argv[2];
-const complaints = [];
 const yaml = (path) => parse(readFileSync(join(deploy, path), "utf8"));
 
-// The dashboard, written down as TypeScript: a literal with its type is checked for fields that do not exist.
+// The dashboard, written down as TypeScript.
 const { panels, ...rest } = JSON.parse(readFileSync(join(deploy, "grafana/dashboards/doorward.json"), "utf8"));
 const lines = ['import type { Panels, WithoutPanels } from "./types";'];
 lines.push(`export const dashboard: WithoutPanels = ${JSON.stringify(rest, null, 2)};`);
 for (const panel of panels) {
   lines.push(`export const panel${panel.id}: Panels[${JSON.stringify(panel.type)}] = ${JSON.stringify(panel, null, 2)};`);
 }
-const source = join(here, `dashboard-${process.pid}.ts`);
-writeFileSync(source, lines.join("\n"));
-const tsc = join(here, "node_modules/typescript/bin/tsc");
-const options = ["--noEmit", "--strict", "--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler"];
-try {
-  execFileSync(process.execPath, [tsc, ...options, source], { cwd: here, encoding: "utf8" });
-} catch (error) {
-  complaints.push(error.stdout);
-} finally {
-  unlinkSync(source);
-}
+checkTypes("dashboard", lines.join("\n"));
 
 // Compose.
 const compose = yaml("compose.yaml");
@@ -62,7 +49,4 @@ if (!compose.services.grafana.volumes.includes(`./grafana/dashboards:${path}:ro`
 const pace = yaml("prometheus/prometheus.yml").global.scrape_interval;
 if (datasource.jsonData.timeInterval !== pace) complaints.push(`Prometheus reads every ${pace}`);
 
-if (complaints.length > 0) {
-  console.log(complaints.join("\n"));
-  process.exit(1);
-}
+conclude();

@@ -16,6 +16,7 @@ mod client;
 #[path = "../ca/home.rs"]
 mod home;
 
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -93,6 +94,15 @@ impl Scene {
         end
     }
 
+    /// Checks that the forger's address is banned: a connection that shows no valid certificate is closed.
+    #[track_caller]
+    fn assert_banned(&self) {
+        let mut stream = connect_from(FORGER, self.gate.address());
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n").and_then(|()| stream.read_to_end(&mut Vec::new()));
+        self.gate.settled();
+        assert_eq!(self.why("last")[0]["reason"], "source_banned");
+    }
+
     fn why(&self, wanted: &str) -> Vec<Value> {
         let said = self.gate.ask(&["why", wanted, "--count", "20", "--format", "json"]).success();
         let said: Value = serde_json::from_slice(&said.stdout).unwrap();
@@ -107,12 +117,11 @@ impl Scene {
     #[track_caller]
     fn assert_impostor(&self, name: &str, claim: &str, sentence: &str, counted: f64) {
         let expected = json!({ "name": name, "claim": claim });
-        let lines = self.gate.lines();
-        let line = lines.iter().rev().find(|line| line["event"] == "rejected").unwrap();
-        assert_eq!(line["impostor"], expected, "{line}");
         let last = self.why("last").remove(0);
         assert_eq!(last["impostor"], expected, "{last}");
         assert!(last["explanation"].as_str().unwrap().starts_with(sentence), "{last}");
+        let line = self.gate.wait_for_line("the line", |line| line["id"] == last["id"] && line["event"] == "rejected");
+        assert_eq!(line["impostor"], expected, "{line}");
         let named = self.why(name);
         assert!(named.iter().any(|refusal| refusal["impostor"] == expected), "{named:?}");
         let (_, page) = self.gate.get("/");
@@ -139,7 +148,6 @@ fn row_42_forged_certificates_are_said_to_be_impostors() {
     let listed = scene.home.list();
     let alice = listed.iter().find(|entry| entry["name"] == "alice-phone").unwrap();
     let serial = Serial::parse(alice["serial"].as_str().unwrap()).unwrap();
-    let unknown_ca = End::Alert(Alert::UNKNOWN_CA);
     let pretended = "Somebody at 127.0.0.66 pretended to be alice-phone";
     let common_name = |params: &mut CertificateParams, name: &str| {
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -189,7 +197,7 @@ fn row_42_forged_certificates_are_said_to_be_impostors() {
         "devices/forged.pem",
     ];
     scene.home.openssl(&made).success();
-    assert_eq!(scene.refused(&scene.device("forged"), FORGER, NAS), unknown_ca);
+    scene.refused(&scene.device("forged"), FORGER, NAS);
     scene.assert_impostor("alice-phone", "name", pretended, 7.0);
 
     // The device itself is not affected, and its own refusals come first.
@@ -227,16 +235,21 @@ fn row_42_own_certificates_of_former_authorities_are_no_impostors() {
     scene.assert_impostor("alice-phone", "name", "Somebody at 127.0.0.66 pretended to be alice-phone", 1.0);
 
     // Another route trusts the other authority: there the certificate is good, here it is the owner's and no forgery.
+    for file in ["clients.pem", "clients.crl"] {
+        // Into a folder that the gate's sandbox lets it read.
+        std::fs::copy(others.path(&format!("pki/{file}")), scene.home.path(&format!("pki/other-{file}"))).unwrap();
+    }
     let file = scene.gate.folder().join("doorward.toml");
     let was = std::fs::read_to_string(&file).unwrap();
     let route = format!(
         "[[route]]\nname = \"ssh\"\nserver_names = [\"ssh.home.example\"]\nbackends = [\"{}\"]\nallow = [\"any\"]\n\
          [route.client_auth]\ntrust = [{:?}]\nrevocation_lists = [{:?}]\n",
         scene.backend.address(),
-        others.path("pki/clients.pem").display().to_string(),
-        others.path("pki/clients.crl").display().to_string(),
+        scene.home.path("pki/other-clients.pem").display().to_string(),
+        scene.home.path("pki/other-clients.crl").display().to_string(),
     );
-    scene.gate.reload(&was.replacen("[[route]]", &format!("{route}[[route]]"), 1));
+    let reloaded = scene.gate.reload(&was.replacen("[[route]]", &format!("{route}[[route]]"), 1));
+    assert_eq!(reloaded["event"], "reloaded", "{reloaded}");
     assert_eq!(scene.refused(&elsewhere, DEVICE, NAS), End::Alert(Alert::UNKNOWN_CA));
     assert_eq!(scene.why("last")[0]["impostor"], Value::Null);
     assert_eq!(scene.impostors("nas"), 1.0);
@@ -260,8 +273,7 @@ fn row_42_canary_certificate_is_refused_reported_and_banned() {
         1.0,
     );
     // Its source is banned, although penalties are off; devices of other sources are not.
-    scene.refused(&scene.forged(|_| ()), FORGER, NAS);
-    assert_eq!(scene.why("last")[0]["reason"], "source_banned");
+    scene.assert_banned();
     let alice = Client::on(connect_from(DEVICE, scene.gate.address()), &scene.device("alice-phone"), NAS);
     alice.handshake().and_then(|()| alice.ping()).unwrap();
 }
@@ -291,8 +303,7 @@ fn row_42_canary_route_answers_as_an_unknown_name_and_bans() {
     assert_eq!(scene.refused(&alice, FORGER, CANARY), unknown);
     assert_eq!(unknown, End::Alert(Alert::UNRECOGNIZED_NAME));
     scene.assert_impostor("trap", "canary_route", &format!("Somebody at 127.0.0.66 asked for {CANARY}."), 1.0);
-    scene.refused(&scene.forged(|_| ()), FORGER, NAS);
-    assert_eq!(scene.why("last")[0]["reason"], "source_banned");
+    scene.assert_banned();
 }
 
 #[test]

@@ -8,11 +8,11 @@ use crate::common::backend::Backend;
 use crate::common::process::{Daemon, Finished, own_loopback, run, tool, wait_until};
 
 /// A machine: a mount namespace.
-struct Machine {
+pub(super) struct Machine {
     _folder: tempfile::TempDir,
     _holder: Daemon,
     pid: u32,
-    address: SocketAddrV4,
+    pub(super) address: SocketAddrV4,
 }
 
 /// Gives the namespace folders of its own, and an owner. The gate's user has a number that no other test's has: userdel looks at
@@ -31,10 +31,10 @@ exec sleep infinity
 ";
 
 /// Another program than that of a package.
-const UNPACKED: &str = "/home/doorward";
+pub(super) const UNPACKED: &str = "/home/doorward";
 
 impl Machine {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut holder = tool("unshare", "util-linux");
         holder.args(["--mount", "bash", "-euc", PREPARE]).arg(folder.path()).arg(env!("CARGO_BIN_EXE_doorward"));
@@ -48,7 +48,7 @@ impl Machine {
     }
 
     /// A command on the machine: as root, or as a user who has just logged in, in a folder.
-    fn command(&self, user: &str, folder: &str, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, user: &str, folder: &str, arguments: &[&str]) -> Command {
         let mut command = tool("nsenter", "util-linux");
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.pid));
         command.args(["bash", "-euc", "cd \"$0\"; exec \"$@\"", folder]);
@@ -59,23 +59,30 @@ impl Machine {
         command
     }
 
-    fn run(&self, user: &str, folder: &str, arguments: &[&str]) -> Finished {
+    pub(super) fn run(&self, user: &str, folder: &str, arguments: &[&str]) -> Finished {
         run(&mut self.command(user, folder, arguments))
     }
 
     /// `doorward init` by alice, with a backend.
     fn init(&self, backend: &Backend) {
-        let (route, listen) = (format!("nas={}", backend.address()), self.address.to_string());
+        self.init_with(&[("nas", backend)]);
+    }
+
+    /// The same with routes.
+    pub(super) fn init_with(&self, routes: &[(&str, &Backend)]) {
+        let listen = self.address.to_string();
+        let routes: Vec<_> = routes.iter().map(|(name, backend)| format!("{name}={}", backend.address())).collect();
         let init = ["init", "--domain", "home.example", "--device", "alice-phone", "--device", "bob-laptop"];
-        let more = ["--route", &route, "--listen", &listen];
-        self.run("alice", "/home/alice", &[&[UNPACKED], &init[..], &more].concat()).success();
+        let mut arguments = [&[UNPACKED], &init[..], &["--listen", &listen]].concat();
+        arguments.extend(routes.iter().flat_map(|route| ["--route", route]));
+        self.run("alice", "/home/alice", &arguments).success();
         // The default metrics port is the same for all gates on this machine.
         let edit = ["sed", "-i", "s/127.0.0.1:9180/127.0.0.1:0/", "doorward/doorward.toml"];
         self.run("alice", "/home/alice", &edit).success();
     }
 
     /// The gate, as the advice for a machine without systemd has it.
-    fn gate(&self) -> Daemon {
+    pub(super) fn gate(&self) -> Daemon {
         let runtime = ["install", "-d", "-o", "doorward", "-g", "doorward", "-m", "0750", "/run/doorward"];
         self.run("root", "/", &runtime).success();
         let run = ["/usr/local/bin/doorward", "run", "--config", "/etc/doorward/doorward.toml"];
@@ -87,7 +94,7 @@ impl Machine {
     }
 
     /// Whether a device gets the backend's page.
-    fn is_admitted(&self, device: &str) -> bool {
+    pub(super) fn is_admitted(&self, device: &str) -> bool {
         let (address, port) = (self.address.ip().to_string(), self.address.port());
         let files = ["--cert", ".pem", "--key", "-key.pem"].chunks(2);
         let files: Vec<String> = files

@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod handover;
 mod image;
 mod machine;
 mod service;

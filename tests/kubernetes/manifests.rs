@@ -25,9 +25,10 @@ fn tools() -> &'static Path {
         let installed = folder.join("installed");
         std::fs::create_dir_all(&folder).unwrap();
         let mut wanted = Vec::new();
-        for file in ["package.json", "package-lock.json", "requirements.txt", "check.mjs"] {
+        let files = ["package.json", "package-lock.json", "requirements.txt", "check.mjs", "../common/typed.mjs"];
+        for file in files.map(Path::new) {
             let contents = std::fs::read(sources.join(file)).unwrap();
-            std::fs::write(folder.join(file), &contents).unwrap();
+            std::fs::write(folder.join(file.file_name().unwrap()), &contents).unwrap();
             wanted.extend(contents);
         }
         if std::fs::read(&installed).ok() == Some(wanted.clone()) {

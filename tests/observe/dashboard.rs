@@ -92,8 +92,8 @@ fn checker() -> PathBuf {
     let lock = std::fs::read(sources.join("package-lock.json")).unwrap();
     let installed = folder.join("installed");
     std::fs::create_dir_all(&folder).unwrap();
-    for file in ["package.json", "package-lock.json", "types.ts", "check.mjs"] {
-        std::fs::copy(sources.join(file), folder.join(file)).unwrap();
+    for file in ["package.json", "package-lock.json", "types.ts", "check.mjs", "../common/typed.mjs"].map(Path::new) {
+        std::fs::copy(sources.join(file), folder.join(file.file_name().unwrap())).unwrap();
     }
     if std::fs::read(&installed).ok().as_ref() != Some(&lock) {
         // Exactly what the lock file names, by its hash, and none of it is run while it is installed.

@@ -16,7 +16,7 @@ dpkg-deb --extract "$symbols" "$work/contents"
 build_id=$(readelf --notes "$work/contents/usr/bin/doorward" | sed -n 's/.*Build ID: //p')
 debug=$work/contents/usr/lib/debug/.build-id/${build_id:0:2}/${build_id:2}.debug
 check "symbols are those of the program" test -n "$build_id" -a -s "$debug"
-check "symbols have the lines of the source" grep -q debug_line <(readelf --section-headers --wide "$debug")
+check "symbols have the lines of the source" grep -q debug_line <(readelf --section-headers --wide "$debug" 2>/dev/null)
 refuse "program has no symbols of its own" grep -qE '\.(symtab|debug_line) ' <(readelf --section-headers --wide "$work/contents/usr/bin/doorward")
 for page in man1/doorward.1 man1/doorward-ca-revoke.1 man7/doorward-setup.7; do
   check "man page $page" gzip --test "$work/contents/usr/share/man/$page.gz"
@@ -33,7 +33,7 @@ same "version is that of the changelog" "$(dpkg-parsechangelog -l "$repository/p
   "$(dpkg-deb --field "$deb" Version)"
 
 # Installation, in an empty Debian.
-copy_of "$(debian bookworm)"
+copy_of bookworm
 cp "$deb" "$upgrade" "$root/root/"
 backend
 
@@ -121,21 +121,24 @@ check "another device is admitted" admitted bob-laptop
 
 # An upgrade with an open session. A device that was revoked stays out, and what the administrator changed stays as it is.
 sed -i 's/weekly/daily/' "$root/etc/logrotate.d/doorward"
-inside "sed -i 's/^\[metrics\]/[timeouts]\ndrain = \"3s\"\n[metrics]/' $config"
+inside "sed -i 's/^\[metrics\]/[timeouts]\ndrain = \"10m\"\n[metrics]/' $config"
 coproc session { python3 "$repository/tests/packaging/peer.py" session 8443 "$root/root/doorward" bob-laptop; }
 say() { echo "$1" >&"${session[1]}"; read -r -t 20 answer <&"${session[0]}" || answer="no answer"; echo "$answer"; }
 same "session is open before the upgrade" "before" "$(say before)"
 configured=$(cd "$root/etc/doorward" && sha256sum doorward.toml pki/*)
 inside "apt-get install --yes ./$(basename "$upgrade")" > "$work/upgrade" 2>&1 || { cat "$work/upgrade"; fail upgrade; }
 same "version after the upgrade" 9.0-1 "$(inside dpkg-query -W -f '\${Version}' doorward)"
-until_true "a gate runs after the upgrade" admitted bob-laptop
+check "upgrade says which process accepts connections" grep -q 'accepts connections now' "$work/upgrade"
+check "a gate runs after the upgrade" admitted bob-laptop
 refuse "revoked device stays out" admitted alice-phone
 refuse "gate is another process" test "$pid" = "$(gate)"
-if inside doorward upgrade --help >/dev/null 2>&1; then
-  same "session goes on after the upgrade" "after" "$(say after)"
-else
-  same "session has ended with the old gate" "closed" "$(say after)"
-fi
+same "gate runs the new program" "$(stat -c %d:%i "$root/usr/bin/doorward")" "$(stat -L -c %d:%i "/proc/$(gate)/exe")"
+same "session goes on after the upgrade" "after" "$(say after)"
+check "earlier process has the session" test -d "/proc/$pid"
+check "installation has nothing to do after the upgrade" grep -q '^Everything is installed already' <(inside doorward install 2>&1)
+exec {session[1]}>&-
+wait "$session_PID" || true
+until_true "earlier process ends with its session" test ! -d "/proc/$pid"
 same "configuration is as it was" "$configured" "$(cd "$root/etc/doorward" && sha256sum doorward.toml pki/*)"
 check "changed configuration file is kept" grep -q daily "$root/etc/logrotate.d/doorward"
 
@@ -144,7 +147,7 @@ pid=$(gate)
 cp "$root$config" "$work/good.toml"
 echo 'mistake = 1' >> "$root$config"
 inside "apt-get install --yes --allow-downgrades ./$(basename "$deb")" > "$work/said" 2>&1 || fail "upgrade with a mistake in the configuration"
-check "upgrade says that the gate was not restarted" grep -q 'the gate runs on as the version before' "$work/said"
+check "upgrade says that the gate was not replaced" grep -q 'the gate runs on as the version before' "$work/said"
 check "gate runs on" admitted bob-laptop
 same "gate is the same process" "$pid" "$(gate)"
 cat "$work/good.toml" > "$root$config"
@@ -157,10 +160,24 @@ same "no process after the removal" "" "$(processes)"
 refuse "no program after the removal" test -e "$root/usr/bin/doorward"
 check "configuration stays" test -s "$root$config" -a -s "$root/etc/doorward/pki/server-key.pem"
 check "user stays" inside id doorward
+mkdir -p "$root/etc/systemd/system"
+echo "[Unit]" > "$root/etc/systemd/system/doorward.service"
+inside apt-get purge --yes doorward > "$work/said" 2>&1 || fail "purge, with another program installed"
+check "purge says what is kept for another program" grep -q 'are kept, for /etc/systemd/system/doorward.service' "$work/said"
+check "configuration of another program stays" test -s "$root$config" -a -s "$root/etc/doorward/pki/server-key.pem"
+check "user of another program stays" inside id doorward
+rm "$root/etc/systemd/system/doorward.service"
 check "reinstallation starts the gate" inside "apt-get install --yes ./$(basename "$deb")"
 until_true "the gate admits" admitted bob-laptop
 
-# Purge.
+# Purge, with what "doorward install" writes where there is systemd.
+touch "$root/usr/lib/systemd/systemd"
+inside "sed -i 's/:8443\"/:443\"/; 1i kernel_tls = \"auto\"' $config && doorward install --load-credential" > "$work/said" 2>&1 ||
+  { cat "$work/said"; fail "installation with credentials"; }
+rm "$root/usr/lib/systemd/systemd"
+for file in systemd/system/doorward.service.d/install.conf modules-load.d/doorward.conf doorward/credentials/server-key.pem; do
+  check "there before the purge: $file" test -s "$root/etc/$file"
+done
 authority=$(cd "$root/root" && find doorward -type f -exec sha256sum {} + | sort)
 inside apt-get purge --yes doorward > "$work/said" 2>&1 || fail "purge"
 check "purge says where the authorities are" grep -q 'the authorities in /root/doorward/pki are kept' "$work/said"
@@ -175,4 +192,5 @@ inside apt-get purge --yes doorward > "$work/said" 2>&1 || fail "purge"
 check "purge says that the authorities are kept" grep -q '/etc/doorward/pki holds the keys of your authorities, and is kept' "$work/said"
 check "keys of the authorities are kept" test -s "$root/etc/doorward/pki/clients-key.pem" -a -s "$root/etc/doorward/devices/bob-laptop-key.pem"
 refuse "configuration is gone" test -e "$root$config"
-same "nothing belongs to a user that is gone" "" "$(find "$root/etc/doorward" -nouser -o -nogroup)"
+same "nothing belongs to a user that is gone" "" "$(chroot "$root" find /etc/doorward -nouser -o -nogroup)"
+check "user stays for its files" inside id doorward

@@ -45,9 +45,8 @@ same "router: user and group" "$(printf '%s\n' 'group doorward' 'user doorward  
 
 # Compose.
 check "docker-compose reads compose.yaml" docker-compose --file deploy/compose.yaml config --quiet
-sed 's/cap_drop/drop_cap/' deploy/compose.yaml > deploy/compose.wrong.yaml
-refuse "docker-compose refuses a mistake in it" docker-compose --file deploy/compose.wrong.yaml config --quiet
-rm deploy/compose.wrong.yaml
+sed 's/cap_drop/drop_cap/' deploy/compose.yaml > "$work/compose.yaml"
+refuse "docker-compose refuses a mistake in it" docker-compose --file "$work/compose.yaml" config --quiet
 resolved=$(docker-compose --file deploy/compose.yaml config)
 version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 same "compose.yaml starts this version" "localhost/doorward:$version" "$(sed -n 's/^ *image: \(localhost.doorward:.*\)/\1/p' <<< "$resolved")"

@@ -23,7 +23,7 @@ until_true() {
   done
 }
 
-# An empty Debian of a suite, made once: prints its folder.
+# An empty Debian of a suite, made once: prints its folder. It comes from a mirror, which is out of reach in "alone".
 debian() {
   local suite=$1 base=$work/$1 mirror
   if [ ! -e "$base.done" ]; then
@@ -36,13 +36,15 @@ debian() {
   echo "$base"
 }
 
-# In a mount namespace: a copy of an empty Debian, of which only the changes take space, at $root.
+# In a mount namespace: a copy of the empty Debian of a suite, of which only the changes take space, at $root.
 copy_of() {
+  local base
+  base=$(debian "$1")
   root=$work/root
   mkdir -p "$root" "$work/changes"
   mount -t tmpfs tmpfs "$work/changes"
   mkdir "$work/changes/upper" "$work/changes/work"
-  mount -t overlay -o "lowerdir=$1,upperdir=$work/changes/upper,workdir=$work/changes/work" overlay "$root"
+  mount -t overlay -o "lowerdir=$base,upperdir=$work/changes/upper,workdir=$work/changes/work" overlay "$root"
   mount -t proc proc "$root/proc"
   mount -t tmpfs -o mode=755 tmpfs "$root/run"
   for device in null zero random urandom; do

@@ -18,6 +18,9 @@ for triple in ${PACKAGING_TARGETS:-x86_64-unknown-linux-musl}; do
   same "$triple: crates in it are all in the notices" "" "$(grep -aoE 'index\.crates\.io-[0-9a-f]+/[a-z0-9_-]+-[0-9]+\.[0-9]+\.[0-9a-z.+-]+/' "$program" |
     sed -E 's|^[^/]*/||; s|/$||; s|-([0-9]+\.[0-9]+\.)| \1|' | sort -u |
     grep -vxFf <(zcat "$work/static/$name/third-party.gz" | sed -n 's/^\([^ ]* [0-9][^ :]*\): .*/\1/p') || true)"
+  for library in "Rust's standard library" musl; do
+    check "$triple: notices have $library" grep -qxF "$library" <(zcat "$work/static/$name/third-party.gz")
+  done
   check "$triple: names of functions stay" grep -q ' \.symtab' <(readelf --section-headers --wide "$program")
   check "$triple: lines are in the other file" grep -q debug_line <(readelf --section-headers --wide "$out/$name.debug")
 done
@@ -46,7 +49,7 @@ journey() { # WHAT FOLDER COMMAND…: with this program, and a folder that it se
 
 # The oldest Debian that Debian's mirrors have. They have no Debian 10 any more, whose glibc is 2.28: without a loader and
 # without libraries, the libraries do not matter, and so they are taken away as well.
-copy_of "$(debian bullseye)"
+copy_of bullseye
 cp "$work/static/doorward-$version-x86_64-unknown-linux-musl/doorward" "$root/root/"
 same "system is Debian 11" 11 "$(sed 's/\..*//' "$root/etc/debian_version")"
 echo "127.0.0.1 localhost" > "$root/etc/hosts"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use doorward::model::close::CloseReason;
 use doorward::model::identity::Identity;
 use doorward::model::rejection::Reason;
-use doorward::telemetry::log::{Durations, Event, LeftOutCause, Tls, Verdict};
+use doorward::telemetry::log::{Durations, Event, LeftOutCause, LoggedImpostor, Tls, Verdict};
 
 use crate::common::pki::{Authority, Certified};
 use crate::{Block, blocks, table, word};
@@ -23,6 +23,7 @@ fn fields_of_the_log_are_those_of_its_lines() {
         detail: Some(String::new()),
         alert: Some(String::new()),
         certificate: Some(Arc::new(Identity::from_certificate(&device.chain()[0], true).unwrap())),
+        impostor: Some(LoggedImpostor { name: "", claim: "" }),
         tls: Some(Tls { version: "", cipher_suite: "", resumed: false }),
         backend: Some(String::new()),
         path: Some(""),

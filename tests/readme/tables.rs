@@ -110,9 +110,15 @@ fn keys() -> BTreeSet<String> {
     for (index, part) in RAW.split("\nimpl ").enumerate().skip(1) {
         let title = part.split_once(' ').unwrap().0;
         let section = section(title).unwrap_or_else(|| panic!("raw.rs has a part {index} that is new: {title}"));
-        for call in
-            ["table.text(\"", "table.texts(\"", "table.scalar(\"", "root.text(\"", "root.scalar(\"", "duration(\""]
-        {
+        for call in [
+            "table.text(\"",
+            "table.texts(\"",
+            "table.scalar(\"",
+            "root.text(\"",
+            "root.scalar(\"",
+            "duration(\"",
+            "table.flag(\"",
+        ] {
             keys.extend(part.split(call).skip(1).map(|rest| format!("{section}{}", rest.split_once('"').unwrap().0)));
         }
     }

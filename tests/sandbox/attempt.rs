@@ -68,13 +68,15 @@ pub(crate) struct Rule {
     listener: SocketAddr,
     note: String,
     in_namespace: bool,
+    log: &'static str,
+    control: &'static str,
 }
 
 impl Rule {
     pub(crate) fn of(test: &'static str) -> Self {
         let listener = SocketAddr::from(([127, 0, 0, 1], 8443));
         let backend = "127.0.0.1:5666".to_owned();
-        Self { test, backend, listener, note: String::new(), in_namespace: false }
+        Self { test, backend, listener, note: String::new(), in_namespace: false, log: "stdout", control: "off" }
     }
 
     /// The backend of the configuration.
@@ -85,6 +87,16 @@ impl Rule {
     /// The listener of the configuration.
     pub(crate) fn listener(self, listener: SocketAddr) -> Self {
         Self { listener, ..self }
+    }
+
+    /// The output of the log, relative to the configuration; a file is there already.
+    pub(crate) fn log(self, log: &'static str) -> Self {
+        Self { log, ..self }
+    }
+
+    /// The control socket, relative to the configuration.
+    pub(crate) fn control(self, control: &'static str) -> Self {
+        Self { control, ..self }
     }
 
     /// A text for the process.
@@ -131,7 +143,7 @@ impl Rule {
     fn outcome(&self, mode: &str) -> Outcome {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        for name in ["inside", "outside"] {
+        for name in ["inside", "outside", "inside/logs", "inside/run"] {
             fs::create_dir(at(name)).unwrap();
         }
         fs::write(at("outside/file"), "secret").unwrap();
@@ -140,7 +152,14 @@ impl Rule {
         let config = House::new(&pki).route("nas", &self.backend).config();
         let config = config.replace("127.0.0.1:0\"\n\n\n[metrics]", &format!("{}\"\n\n[metrics]", self.listener));
         assert!(config.contains(&self.listener.to_string()), "{config}");
-        fs::write(at("inside/doorward.toml"), format!("{config}\n[sandbox]\nmode = \"{mode}\"\n")).unwrap();
+        let config = config.replace("format = \"json\"", &format!("format = \"json\"\noutput = {:?}", self.log));
+        if self.log != "stdout" {
+            fs::write(at("inside").join(self.log), "").unwrap();
+        }
+        fs::write(at("inside/run/control.sock"), "").unwrap();
+        let control = format!("[control]\nsocket = {:?}\n", self.control);
+        let config = format!("{config}\n{control}[sandbox]\nmode = {mode:?}\n");
+        fs::write(at("inside/doorward.toml"), config).unwrap();
         let this = env::current_exe().unwrap();
         let mut command = if self.in_namespace {
             let mut command = crate::common::process::tool("unshare", "util-linux");

@@ -1,8 +1,9 @@
 //! Files that the gate reads and writes, and all others.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use rustix::io::Errno;
 
@@ -77,4 +78,54 @@ fn file_cannot_be_truncated() {
 fn file_of_another_user_cannot_be_given_away() {
     let give = |scene: &Scene| -> io::Result<()> { std::os::unix::fs::chown(scene.outside(), Some(1), Some(1)) };
     Rule::of("files::file_of_another_user_cannot_be_given_away").forbids(give, UNKNOWN);
+}
+
+const LOG: &str = "./doorward.log";
+
+/// A log in a folder of its own.
+const APART: &str = "./logs/doorward.log";
+
+/// Writes a byte without truncating the file, which not even the log may be.
+fn overwrite(path: &Path) -> io::Result<()> {
+    OpenOptions::new().create(true).truncate(false).write(true).open(path)?.write_all(b"x")
+}
+
+#[test]
+fn log_in_a_folder_of_its_own_can_be_made_anew() {
+    let rule = Rule::of("files::log_in_a_folder_of_its_own_can_be_made_anew").log(APART);
+    rule.allows(|scene| {
+        overwrite(&scene.inside().with_file_name(APART))?;
+        overwrite(&scene.inside().with_file_name("logs/doorward.log.1"))
+    });
+}
+
+#[test]
+fn log_beside_the_configuration_can_be_written() {
+    let rule = Rule::of("files::log_beside_the_configuration_can_be_written").log(LOG);
+    rule.allows(|scene| overwrite(&scene.inside().with_file_name(LOG)));
+}
+
+#[test]
+fn log_beside_the_configuration_does_not_open_it() {
+    // A new process would read it, and may be told there to have no sandbox.
+    let rule = Rule::of("files::log_beside_the_configuration_does_not_open_it").log(LOG);
+    rule.forbids(|scene| overwrite(&scene.inside()), DENIED);
+}
+
+#[test]
+fn log_beside_the_configuration_makes_no_file() {
+    let rule = Rule::of("files::log_beside_the_configuration_makes_no_file").log(LOG);
+    rule.forbids(|scene| overwrite(&scene.inside().with_file_name("new")), DENIED);
+}
+
+#[test]
+fn socket_beside_the_configuration_removes_nothing_else() {
+    let rule = Rule::of("files::socket_beside_the_configuration_removes_nothing_else").control("control.sock");
+    rule.forbids(|scene| fs::remove_file(scene.inside()), DENIED);
+}
+
+#[test]
+fn socket_in_a_folder_of_its_own_can_be_removed() {
+    let rule = Rule::of("files::socket_in_a_folder_of_its_own_can_be_removed").control("run/control.sock");
+    rule.allows(|scene| fs::remove_file(scene.inside().with_file_name("run/control.sock")));
 }

@@ -115,6 +115,16 @@ fn reload_that_needs_another_port_says_so_and_changes_nothing() {
 }
 
 #[test]
+fn reload_that_needs_the_first_unix_socket_says_so() {
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let config = |backend: &dyn std::fmt::Display| House::new(&pki).route("nas", backend).config();
+    let gate = Gate::start(&config(&backend.address()));
+    let error = refused(&gate, &config(&"unix:/run/app.sock"));
+    assert!(error.contains("does not allow it to connect to Unix sockets, which unix:/run/app.sock needs"), "{error}");
+    assert_eq!(gate.reload(&config(&backend.address()))["event"], "reloaded");
+}
+
+#[test]
 fn reload_that_needs_a_file_outside_names_it() {
     let (pki, elsewhere, backend) = (TestPki::new(), TestPki::new(), Backend::echo());
     let gate = House::new(&pki).route("nas", backend.address()).open();

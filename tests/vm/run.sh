@@ -5,15 +5,35 @@
 #   tests/vm/run.sh                  every kernel: functional tests, the cost in instructions; then the service
 #   tests/vm/run.sh 6.1 …            only these kernels: 6.1 and 6.12 of Debian 12, and newest, which is Debian 13's backport
 #   VM_ONLY=functional|cost|systemd  only this part
+#   VM_ONLY=package                  the Debian package that packaging/release has built, under systemd (tests/packaging/run.sh)
 #   VM_TESTS="filter…"               only functional tests whose names contain one of these
 #
 # qemu emulates the machine (TCG), so the host needs no KVM, and instructions can be counted.
-# Kernels come from Debian's mirrors, are unpacked but not installed, and are cached in target/vm.
+# Kernels come from Debian's mirrors, are unpacked but not installed, and are cached in target/vm. Disks and logs of a run are in
+# target/vm/run.*, of which the logs of failed tests remain.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 cache=$target/vm
 mkdir -p "$cache"
+
+# Several runs at once share what is cached, and nothing else.
+run=$(mktemp -d "$cache/run.XXXXXX")
+finish() {
+  local code=$?
+  [ "$code" -ne 0 ] || rm -rf "$run"
+  # The logs stay.
+  rm -rf "$run"/root.* "$run"/fetch.* "$run"/disk.* "$run"/new.*
+}
+trap finish EXIT
+
+# once FUNCTION ARGUMENT…: calls it while no other run does.
+once() {
+  exec 9> "$cache/lock"
+  flock 9
+  "$@"
+  exec 9>&-
+}
 
 # The TLS module and those of its ciphers. A guest has no modprobe: /init loads them and their dependencies.
 # Names differ between kernels, so a missing one is no error here; the tests then fail for its cipher.
@@ -85,7 +105,7 @@ fetch_kernel() {
   [ -n "$image" ] || { apt-get "${lists[@]}" update -qq; image=$(image_of "$package"); }
   [ -n "$image" ] || { echo "no package $package for kernel $1: this wants Debian 12" >&2; return 1; }
   [ "$(cat "$cache/$1/package" 2>/dev/null)" = "$image" ] && [ -e "$cache/$1/modules/order.disk" ] && return
-  work=$(mktemp -d "$cache/fetch.XXXXXX")
+  work=$(mktemp -d "$run/fetch.XXXXXX")
   # A subshell runs the download in the folder of the file.
   download() (cd "$work" && for part in $(parts_of "$1"); do apt-get "${lists[@]}" download -qq "$part" >/dev/null; done)
   download "$image" || { apt-get "${lists[@]}" update -qq; image=$(image_of "$package"); download "$image"; }
@@ -117,9 +137,9 @@ add() {
 
 # boot KERNEL NAME QEMU-OPTIONS… < COMMANDS: runs the commands in a guest; succeeds if all of them do.
 boot() {
-  local kernel=$1 log=$cache/$1-$2.log
+  local kernel=$1 log=$run/$1-$2.log
   shift 2
-  root=$(mktemp -d "$cache/root.XXXXXX")
+  root=$(mktemp -d "$run/root.XXXXXX")
   mkdir -p "$root"/{bin,dev,proc,scratch,sys,tmp}
   cp /bin/busybox "$root/bin/"
   for applet in sh mount insmod ip cat poweroff uname mkdir sed true; do ln -s busybox "$root/bin/$applet"; done
@@ -190,7 +210,7 @@ landlock_of() {
 functional_at_once() {
   local running=() failed=0 kernel
   for kernel in "$@"; do
-    boot "$kernel" functional -accel tcg,thread=multi -cpu max -smp 2 > "$cache/$kernel.out" 2>&1 <<EOF_COMMANDS &
+    boot "$kernel" functional -accel tcg,thread=multi -cpu max -smp 2 > "$run/$kernel.out" 2>&1 <<EOF_COMMANDS &
 $(executable doorward) ${VM_TESTS:-sys:: relay::kernel relay::raw handshake::}
 $(executable vm) ${VM_TESTS:-}
 DOORWARD_REQUIRE_LANDLOCK=$(landlock_of "$kernel") $(executable sandbox) ${VM_TESTS:-}
@@ -201,7 +221,7 @@ EOF_COMMANDS
     printf -- '-- kernel %s: functional\n' "$kernel"
     wait "${running[0]}" || failed=1
     running=("${running[@]:1}")
-    cat "$cache/$kernel.out"
+    cat "$run/$kernel.out"
   done
   return "$failed"
 }
@@ -226,12 +246,11 @@ if [ $# -eq 0 ]; then
   kernels=(6.1 6.12 newest)
   # Without a cost limit, because this kernel changes every few weeks.
   [ "${VM_ONLY:-}" != cost ] || kernels=(6.1 6.12)
-  [ "${VM_ONLY:-}" != systemd ] || kernels=(6.12)
+  [[ "${VM_ONLY:-}" != @(systemd|package) ]] || kernels=(6.12)
 fi
-trap 'rm -rf "$cache"/root.* "$cache"/fetch.* "$cache"/disk.*' EXIT
-for kernel in "${kernels[@]}"; do fetch_kernel "$kernel"; done
+for kernel in "${kernels[@]}"; do once fetch_kernel "$kernel"; done
 case ${VM_ONLY:-} in
   '') functional; kernels=(6.1 6.12); cost; systemd ;;
-  functional | cost | systemd) "$VM_ONLY" ;;
-  *) echo "VM_ONLY is functional, cost or systemd" >&2; exit 2 ;;
+  functional | cost | systemd | package) "$VM_ONLY" ;;
+  *) echo "VM_ONLY is functional, cost, systemd or package" >&2; exit 2 ;;
 esac

@@ -41,7 +41,8 @@ fn folder(given: &Given<String>, report: &mut Report) -> Option<HistoryFolder> {
     } else {
         return Some(HistoryFolder::At(path));
     };
-    let remedy = "write folder = \"auto\", or the path of a folder for it alone, or \"off\" for no history across restarts";
+    let remedy =
+        "write folder = \"auto\", or the path of a folder for it alone, or \"off\" for no history across restarts";
     report.error(&text.place, message, remedy);
     None
 }

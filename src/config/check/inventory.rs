@@ -45,7 +45,12 @@ fn read(path: &Path) -> Result<Inventory, Problem> {
     for entry in content.certificates.iter().rev().filter(|entry| entry.kind == Kind::Device) {
         let current = content.current(&entry.name, Kind::Device).is_some_and(|current| current.serial == entry.serial);
         if let Some(end) = entry.not_after.filter(|_| current) {
-            devices.push(Device { name: entry.name.clone(), not_after: end.unix_timestamp() });
+            devices.push(Device {
+                name: entry.name.clone(),
+                not_before: entry.not_before.map(time::OffsetDateTime::unix_timestamp),
+                not_after: end.unix_timestamp(),
+                canary: entry.canary,
+            });
         }
     }
     devices.reverse();

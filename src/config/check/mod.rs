@@ -53,7 +53,7 @@ pub(super) fn check(raw: &Raw, report: &mut Report) -> Result<Config, ConfigErro
     // Whatever could not be built has been reported above; were it not, going on without it would be the worst answer.
     let built = config.as_ref().is_some_and(|config| {
         raw.listeners.as_ref().is_some_and(|raw| raw.len() == config.listeners.len())
-            && raw.routes.as_ref().is_some_and(|raw| raw.len() == config.routes.len())
+            && raw.routes.as_ref().is_some_and(|raw| raw.len() == config.routes.len() + config.canaries.len())
     });
     if !built && report.is_clean() {
         report.error(

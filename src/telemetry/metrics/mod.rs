@@ -24,6 +24,7 @@ use super::log::LogSeries;
 use super::names::{self, NO_ROUTE};
 use crate::config::checked::{Config, Device, RouteMode};
 use crate::config::expiries::{Expiry, expiries};
+use crate::config::public_side::PublicSide;
 use crate::config::revoked::not_in_force;
 use crate::explain::finding::{NotInForce, RefusedConfiguration, Service};
 use crate::listener::AcceptError;
@@ -87,6 +88,7 @@ struct OfConfig {
     things: PrometheusHandle,
     expiries: Arc<Vec<Expiry>>,
     devices: Arc<Vec<Device>>,
+    public_side: Arc<PublicSide>,
 }
 
 impl fmt::Debug for Metrics {
@@ -207,6 +209,11 @@ impl Metrics {
     /// The devices of the inventory.
     pub fn devices(&self) -> Arc<Vec<Device>> {
         Arc::clone(&self.of_config.load().devices)
+    }
+
+    /// Where the gate is reached.
+    pub fn public_side(&self) -> Arc<PublicSide> {
+        Arc::clone(&self.of_config.load().public_side)
     }
 
     /// Revocations of the inventory that have no effect.
@@ -396,6 +403,7 @@ impl OfConfig {
             things: recorder.handle(),
             expiries: Arc::new(expiries),
             devices: Arc::new(devices),
+            public_side: Arc::new(PublicSide::of(config)),
         }
     }
 }

@@ -5,14 +5,14 @@
 # Debian's releases. The first machine runs all tests of guest.sh, the second one those that depend on systemd's version.
 systemd_suites="${VM_SUITES:-trixie bookworm}"
 
-# Besides systemd: clients, a stuck thread (strace), a reader of an abstract socket (socat), modprobe.
-systemd_packages="systemd-sysv,dbus,curl,openssl,strace,socat,jq,kmod"
+# Besides systemd: clients, a stuck thread (strace), a reader of an abstract socket (socat), modprobe, what the Debian package needs.
+systemd_packages="systemd-sysv,dbus,curl,openssl,strace,socat,jq,kmod,adduser"
 
 # Creates $cache/systemd-$1, the root folder of a machine, unless it is there.
 fetch_root() {
-  local suite=$1 base=$cache/systemd-$1 new log=$cache/systemd-$1-debootstrap.log
+  local suite=$1 base=$cache/systemd-$1 new log=$run/systemd-$1-debootstrap.log
   [ "$(cat "$base/packages" 2>/dev/null)" = "$systemd_packages" ] && return
-  new=$(mktemp -d "$cache/fetch.XXXXXX")
+  new=$(mktemp -d "$run/fetch.XXXXXX")
   debootstrap --variant=minbase --include="$systemd_packages" "$suite" "$new/root" "$(mirror)" > "$log" 2>&1 ||
     { tail "$log"; return 1; }
   rm -rf "$new/root/var/cache/apt" "$new/root/var/lib/apt/lists" "$new/root/usr/share/doc" "$new/root/usr/share/locale"
@@ -56,7 +56,7 @@ boot_disk() {
 # An initial system that mounts the disk.
 disk_initrd() {
   local root
-  root=$(mktemp -d "$cache/root.XXXXXX")
+  root=$(mktemp -d "$run/root.XXXXXX")
   mkdir -p "$root"/{bin,dev,proc,disk}
   cp /bin/busybox "$root/bin/"
   cp -r "$cache/$1/modules" "$root/modules"
@@ -72,42 +72,64 @@ INIT
   rm -rf "$root"
 }
 
-systemd_machine() { # KERNEL SUITE LOG
-  local disk=$cache/disk.$2 base=$cache/systemd-$2 version
-  install -m 755 tests/vm/systemd/guest.sh tests/vm/systemd/tests.sh /bin/busybox "$base/root/"
+# disk_of KERNEL SUITE DISK: makes a disk of the root folder, with the program or the packages, and the tests.
+disk_of() {
+  local base=$cache/systemd-$2 version
+  install -m 755 tests/vm/systemd/{guest,tests,package}.sh /bin/busybox "$base/root/"
   rm -rf "$base/root/usr/lib/modules"
   version=$(modinfo -F vermagic "$cache/$1/modules/tls.ko" | cut -d' ' -f1)
   mkdir -p "$base/root/usr/lib/modules/$version"
   cp "$cache/$1/modules"/*.ko "$base/root/usr/lib/modules/$version"
   touch "$base/root/usr/lib/modules/$version"/modules.{order,builtin,builtin.modinfo}
   depmod -b "$base/root" "$version"
-  objcopy --strip-debug "$program" "$base/root/home/doorward"
-  rm -f "$disk"
-  mkfs.ext4 -qq -E nodiscard,lazy_itable_init=1 -d "$base/root" "$disk" 1500M
+  rm -f "$base/root/home/doorward" "$base"/root/*.deb
+  if [ -n "$program" ]; then
+    objcopy --strip-debug "$program" "$base/root/home/doorward"
+  else
+    local packages=${PACKAGING_OUT:-target/packages}
+    cp "$packages"/doorward_*.deb "$base/root/doorward.deb"
+    cp "$packages"/upgrade/doorward_*.deb "$base/root/upgrade.deb"
+  fi
+  mkfs.ext4 -qq -E nodiscard,lazy_itable_init=1 -d "$base/root" "$3" 1500M
+}
+
+systemd_machine() { # KERNEL SUITE LOG
+  local disk=$run/disk.$2
+  once disk_of "$1" "$2" "$disk"
   disk_initrd "$1" "$disk.initrd"
   : > "$3"
   boot_disk "$1" "$disk" "$3"
   # The second boot, of the system that the first one left.
-  grep -q '^VM-RESULT' "$3" || boot_disk "$1" "$disk" "$3"
+  grep -q '^VM-RESULT' "$3" || [ -z "$program" ] || boot_disk "$1" "$disk" "$3"
   rm -f "$disk" "$disk.initrd"
   grep -q '^VM-RESULT 0$' "$3"
 }
 
 systemd() {
-  local program suite failed=0 machines=()
+  local program=$target/debug/doorward
   cargo build --locked --quiet
-  program=$target/debug/doorward
-  for suite in $systemd_suites; do fetch_root "$suite"; done
+  systemd_machines
+}
+
+# The packages that packaging/release has built.
+package() {
+  local program=""
+  systemd_machines
+}
+
+systemd_machines() {
+  local suite failed=0 machines=()
+  for suite in $systemd_suites; do once fetch_root "$suite"; done
   # Mostly they wait.
   for suite in $systemd_suites; do
-    systemd_machine "${kernels[0]}" "$suite" "$cache/systemd-$suite.log" > "$cache/systemd-$suite.out" 2>&1 &
+    systemd_machine "${kernels[0]}" "$suite" "$run/systemd-$suite.log" > "$run/systemd-$suite.out" 2>&1 &
     machines+=("$!")
   done
   for suite in $systemd_suites; do
     printf -- '-- systemd of %s\n' "$suite"
-    wait "${machines[0]}" || { echo "failed: $cache/systemd-$suite.log"; failed=1; }
+    wait "${machines[0]}" || { echo "failed: $run/systemd-$suite.log"; failed=1; }
     machines=("${machines[@]:1}")
-    cat "$cache/systemd-$suite.out"
+    cat "$run/systemd-$suite.out"
   done
   return "$failed"
 }
