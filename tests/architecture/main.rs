@@ -58,7 +58,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     // All that is known of a running gate, for what tells the owner something.
-    ("overview", &["explain", "history", "model", "sessions", "telemetry"]),
+    ("overview", &["config", "explain", "history", "model", "sessions", "telemetry"]),
     ("admin", &["config", "explain", "http", "model", "overview", "telemetry"]),
     (
         "gate",
