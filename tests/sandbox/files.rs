@@ -148,3 +148,15 @@ fn socket_in_a_folder_of_its_own_can_be_removed() {
     let rule = Rule::of("files::socket_in_a_folder_of_its_own_can_be_removed").control("run/control.sock");
     rule.allows(|scene| fs::remove_file(scene.inside().with_file_name("run/control.sock")));
 }
+
+#[test]
+fn log_cannot_be_truncated() {
+    let rule = Rule::of("files::log_cannot_be_truncated").log(APART);
+    rule.forbids_since(3, |scene| write(&scene.inside().with_file_name(APART)), DENIED);
+}
+
+#[test]
+fn log_cannot_be_removed() {
+    let rule = Rule::of("files::log_cannot_be_removed").log(APART);
+    rule.forbids(|scene| fs::remove_file(scene.inside().with_file_name(APART)), DENIED);
+}
