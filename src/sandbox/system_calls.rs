@@ -34,7 +34,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_pread64,
     libc::SYS_close,
     libc::SYS_lseek,
-    libc::SYS_fcntl,
     libc::SYS_dup,
     // A hand-over replaces stderr.
     libc::SYS_dup3,
@@ -68,7 +67,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getdents64,
     libc::SYS_getcwd,
     libc::SYS_unlinkat,
-    libc::SYS_fchmod,
     libc::SYS_flock,
     libc::SYS_inotify_init1,
     libc::SYS_inotify_add_watch,
@@ -183,6 +181,25 @@ const FATAL: &[libc::c_long] = &[
 /// (FIONBIO, FIONREAD, TIOCOUTQ, TCGETS; `libc` has them as another type for each C library.)
 const IOCTLS: &[u64] = &[0x5421, 0x541b, 0x5411, 0x5401];
 
+/// Commands of `fcntl`: none that has the kernel send signals, to any process of the user.
+const FCNTLS: &[libc::c_int] = &[
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    // Libraries of the resolver may lock files.
+    libc::F_GETLK,
+    libc::F_SETLK,
+    libc::F_SETLKW,
+    libc::F_OFD_GETLK,
+    libc::F_OFD_SETLK,
+    libc::F_OFD_SETLKW,
+    libc::F_GETPIPE_SZ,
+    libc::F_SETPIPE_SZ,
+];
+
 /// Operations of `prctl`: names of threads and of memory.
 const PRCTLS: &[libc::c_int] = &[libc::PR_SET_NAME, libc::PR_GET_NAME, PR_SET_VMA];
 
@@ -255,6 +272,7 @@ fn conditional(needs: &Needs) -> Result<Rules, BackendError> {
         (libc::SYS_socket, sockets(needs)?),
         (libc::SYS_socketpair, any_of(0, &mut [number(&libc::AF_UNIX)].into_iter())?),
         (libc::SYS_ioctl, any_of(1, &mut IOCTLS.iter().copied())?),
+        (libc::SYS_fcntl, any_of(1, &mut FCNTLS.iter().map(number))?),
         (libc::SYS_prctl, any_of(0, &mut PRCTLS.iter().map(number))?),
         // A thread, not a process or a namespace. `clone3` passes its flags in memory, where no filter sees them: without it the C
         // library uses this one.
@@ -265,6 +283,10 @@ fn conditional(needs: &Needs) -> Result<Rules, BackendError> {
         (libc::SYS_prlimit64, vec![SeccompRule::new(vec![equal_long(2, 0)?])?]),
     ]);
     rules.extend(without);
+    if needs.log.is_some() {
+        // A new log file has its own mode, whatever the umask.
+        rules.insert(libc::SYS_fchmod, Vec::new());
+    }
     Ok(rules)
 }
 
@@ -310,7 +332,8 @@ mod tests {
 
     #[test]
     fn no_call_is_both_allowed_and_fatal() {
-        let conditional = conditional(&Needs::default()).expect("valid conditions");
+        let conditional =
+            conditional(&Needs { log: Some("log".into()), ..Needs::default() }).expect("valid conditions");
         let allowed: BTreeSet<_> = ALLOWED.iter().chain(conditional.keys()).collect();
         assert_eq!(allowed.len(), ALLOWED.len() + conditional.len(), "each call once");
         assert_eq!(FATAL.iter().filter(|call| allowed.contains(call)).count(), 0);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -102,6 +102,12 @@ fn without_a_log_no_file_is_opened_to_be_changed() {
         Err(Errno::NOSYS.into())
     };
     Rule::of("files::without_a_log_no_file_is_opened_to_be_changed").forbids(change, UNKNOWN);
+}
+
+#[test]
+fn without_a_log_no_mode_is_changed() {
+    let change = |scene: &Scene| File::open(scene.inside())?.set_permissions(fs::Permissions::from_mode(0o666));
+    Rule::of("files::without_a_log_no_mode_is_changed").forbids(change, UNKNOWN);
 }
 
 /// Writes a byte without truncating the file, which not even the log may be.
