@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Format, exit, failed, help};
 use crate::install::{Error, Plan, Removal, Wanted, plan, removal};
 use crate::model::text::counted;
+use crate::reload::expectations;
 
 /// The end of the help text.
 pub(super) const EXAMPLE: &str = "\
@@ -102,6 +103,7 @@ fn install(args: &InstallArgs) -> Result<(), Error> {
             with_authority: args.with_authority,
             load_credential: args.load_credential,
             pages,
+            accept: expectations::check,
         })?
     };
     let text = args.format == Format::Text;

@@ -136,8 +136,7 @@ enum Command {
     /// Start this program again when the process at stdin asks for it: a part of "doorward run"
     #[command(hide = true)]
     Launcher(run::LauncherArgs),
-    /// Write man pages and shell completions, for packages; and key files for session tickets that several gates share
-    #[command(hide = true)]
+    /// Make a key file for session tickets that several gates share; and man pages and shell completions
     Generate(help::GenerateArgs),
 }
 
