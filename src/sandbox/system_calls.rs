@@ -228,8 +228,6 @@ const REPLACING: &[libc::c_long] = &[
     #[cfg(not(target_arch = "riscv64"))]
     libc::SYS_renameat,
     libc::SYS_renameat2,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_rename,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
 ];
