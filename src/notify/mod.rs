@@ -16,11 +16,12 @@
 //! | `message` | how receivers want it |
 //! | `ledger` | one message for each subject and hour, and a digest of the rest |
 //! | `courier` | what waits for the receiver, and when it is tried again |
-//! | `webhook`, `command` | the receivers |
+//! | `receiver`, `webhook`, `command`, `failure` | the receivers, and why they do not take a message |
 //! | `process` | the notifier |
 
 mod command;
 mod courier;
+mod failure;
 mod ledger;
 mod message;
 mod notices;
