@@ -273,7 +273,7 @@ fn every_value_is_read_as_written() {
     assert_eq!(mail.send_proxy_protocol, SendProxyProtocol::V1);
 
     let warned: Vec<&str> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
-    let expected = ["route[2] \"ssh\".server_names", "route[2] \"ssh\".allow"];
+    let expected = ["route[2] \"ssh\".server_names", "route[2] \"ssh\".allow", "log.output"];
     assert_eq!(warned, expected, "{:#?}", config.warnings);
 }
 

@@ -146,8 +146,8 @@ impl FuzzedListener {
         let gate = Overview {
             metrics: Arc::new(Metrics::new(config).ok()?),
             refusals: Arc::default(),
-            sessions: Arc::default(),
             history: Arc::default(),
+            sessions: Arc::default(),
             log: Arc::new(Log::new(LogFormat::Json, io::sink()).ok()?),
             sandbox: Vec::new(),
             started: OffsetDateTime::now_utc(),

@@ -24,6 +24,7 @@ mod diagnostics;
 pub mod exit;
 mod explain;
 mod help;
+mod history;
 pub mod init;
 mod install;
 mod notify;
@@ -114,6 +115,12 @@ enum Command {
     ///
     /// One line for each, the newest first, with the bytes it has sent and received.
     Sessions(sessions::SessionsArgs),
+    /// List which devices were admitted, from where, and how much they moved
+    ///
+    /// One line for the connections of a device to a route from one address, the latest first. Asks the running gate; while none
+    /// runs, the files of its history are read.
+    #[command(after_help = history::EXAMPLE)]
+    History(history::HistoryArgs),
     /// Have the running gate reload its configuration
     ///
     /// Reads the file and all files it names: certificates, trust, revocation lists. If there is an error, the gate keeps
@@ -268,6 +275,7 @@ pub fn main() -> ExitCode {
         Command::Why(args) => why::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Sessions(args) => sessions::run(&args),
+        Command::History(args) => history::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Cut(args) => cut::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),

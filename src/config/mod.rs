@@ -34,6 +34,7 @@ mod files;
 pub(crate) mod folders;
 pub(crate) mod in_use;
 mod key_file;
+pub mod public_side;
 mod raw;
 mod reader;
 mod report;
@@ -50,7 +51,7 @@ use credentials::Credentials;
 pub(crate) use error::START_ANEW;
 pub use error::{ConfigError, ConfigErrors};
 use file_states::Seen;
-use raw::{Raw, RawControl};
+use raw::{Raw, RawControl, RawHistory};
 pub(crate) use report::MayRead;
 use report::{Place, Problem, Report};
 pub(crate) use suggest::nearest;
@@ -147,6 +148,19 @@ pub fn load_notify(file: &Path) -> Result<(checked::Notify, checked::SandboxMode
         let (notify, sandbox) = (check::notify::check(&notify, report), check::sandbox_mode(&sandbox, report));
         report.finish()?;
         notify.zip(sandbox).ok_or_else(|| ConfigErrors::new(Vec::new()))
+    })
+}
+
+/// Reads the section `[history]` alone.
+///
+/// # Errors
+/// If the file cannot be read, or the section is wrong.
+pub fn load_history(file: &Path) -> Result<checked::History, ConfigErrors> {
+    read_document(&text_of(file)?, file, &everything(), |document, report| {
+        let raw = RawHistory::read_alone(document, report);
+        let history = check::history::check(&raw, report);
+        report.finish()?;
+        history.ok_or_else(|| ConfigErrors::new(Vec::new()))
     })
 }
 

@@ -398,6 +398,13 @@ impl RawLog {
 }
 
 impl RawHistory {
+    /// Reads the section alone: the rest of the document is not looked at.
+    pub(super) fn read_alone(document: &DeTable<'_>, report: &mut Report) -> Self {
+        let known = known_keys();
+        let mut root = Table::root(document, Purpose::Read(&known));
+        root.table("history", Self::read, report).into_value().unwrap_or_default()
+    }
+
     fn read(mut table: Table<'_>, report: &mut Report) -> Self {
         let raw = Self { folder: table.text("folder", "\"auto\"", report), days: table.scalar("days", "90", report) };
         table.close(report);

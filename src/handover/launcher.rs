@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -181,6 +182,8 @@ impl Launched<'_> {
 /// # Errors
 /// If stdin is no channel.
 pub fn launcher(program: &Path, arguments: &[OsString]) -> io::Result<()> {
+    // It has no sandbox, so a gate that was taken over must not write to its memory. Where there is Landlock, that forbids it, too.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let end = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     if !super::channel::is_end(&end) {
         return Err(io::Error::other("\"doorward run\" starts this command"));

@@ -54,11 +54,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // Messages to the owner, and the process that sends them.
     ("notify", &["config", "handover", "model", "sandbox"]),
     // What is told about connections, and what is kept of them.
-    ("history", &["explain", "model"]),
+    ("history", &["config", "explain", "model"]),
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     // All that is known of a running gate, for what tells the owner something.
-    ("overview", &["explain", "history", "model", "sessions", "telemetry"]),
+    ("overview", &["config", "explain", "history", "model", "sessions", "telemetry"]),
     ("admin", &["config", "explain", "http", "model", "overview", "telemetry"]),
     (
         "gate",
@@ -123,6 +123,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "gate",
             "handshake",
+            "history",
             "listener",
             "model",
             "notify",
@@ -145,6 +146,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "control",
             "gate",
             "handover",
+            "history",
             "listener",
             "model",
             "notify",
@@ -169,6 +171,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "files",
             "handover",
             "handshake",
+            "history",
             "install",
             "manual",
             "model",

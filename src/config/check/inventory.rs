@@ -52,7 +52,12 @@ fn read(path: &Path) -> Result<Inventory, Problem> {
     for entry in content.certificates.iter().rev().filter(|entry| entry.kind == Kind::Device) {
         let current = content.current(&entry.name, Kind::Device).is_some_and(|current| current.serial == entry.serial);
         if let Some(end) = entry.not_after.filter(|_| current) {
-            devices.push(Device { name: entry.name.clone(), not_after: end.unix_timestamp() });
+            devices.push(Device {
+                name: entry.name.clone(),
+                not_before: entry.not_before.map(time::OffsetDateTime::unix_timestamp),
+                not_after: end.unix_timestamp(),
+                canary: entry.canary,
+            });
         }
     }
     devices.reverse();
@@ -91,7 +96,8 @@ fn issued(entry: &CertificateEntry) -> Option<IssuedToDevice> {
 
 /// The certificates of devices that were revoked.
 fn revoked(inventory: &inventory::Inventory) -> Vec<RevokedCertificate> {
-    let revoked = inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device);
+    // A canary is refused whatever the lists say.
+    let revoked = inventory.certificates.iter().filter(|entry| entry.kind == Kind::Device && !entry.canary);
     let revoked = revoked.filter_map(|entry| {
         let authority = inventory.authorities.iter().find(|authority| authority.id == entry.authority)?;
         Some(RevokedCertificate {

@@ -7,7 +7,7 @@ mod client_auth;
 pub(super) mod control;
 mod deny;
 mod expect;
-mod history;
+pub(super) mod history;
 mod inventory;
 mod listener;
 pub(crate) mod notify;
@@ -20,6 +20,7 @@ mod tickets;
 mod trust;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +32,7 @@ use super::file_states::Seen;
 use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawSandbox, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{At, Given, Place, Problem, Report, Text, quoted};
-use super::{ConfigErrors, files, values};
+use super::{ConfigErrors, files, folders, values};
 use crate::model::names::Name;
 use crate::model::service::PUBLIC_PORT;
 use crate::model::source::Prefixes;
@@ -95,7 +96,7 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let history = history::check(&raw.history, report);
     let notify = notify::check(&raw.notify, report);
     let sandbox = sandbox_mode(&raw.sandbox, report);
-    Some(Config {
+    let config = Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
         strength: strength?,
@@ -116,7 +117,24 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         sandbox: sandbox?,
         warnings: Vec::new(),
         seen: Seen::default(),
-    })
+    };
+    warn_of_log(&config, &raw.log, report);
+    Some(config)
+}
+
+/// The sandbox does not open the folder of the configuration to a gate that was taken over: see `Needs::log_folders`.
+fn warn_of_log(config: &Config, raw: &RawLog, report: &mut Report) {
+    let (LogOutput::File(log), Some(text)) = (&config.log.output, raw.output.value()) else { return };
+    let folders = folders::to_read(log);
+    let shares = |file: &PathBuf| folders.iter().any(|folder| folders::is_above(folder, file));
+    if config.sandbox != SandboxMode::Off && config.files().iter().any(shares) {
+        report.warn(
+            &text.place,
+            "files of the configuration are in the folder of the log or below it, so the sandbox lets the gate write to this file, \
+             but not make a new one after a rotation; write the path of a file in a folder of its own, or have logrotate use \
+             copytruncate",
+        );
+    }
 }
 
 /// The routes that are canaries; `None` if one is wrong.

@@ -277,8 +277,12 @@ pub struct DeviceCertificate {
 pub struct Device {
     /// What it is called.
     pub name: String,
+    /// When its certificate becomes valid, in seconds since 1970, if that is known.
+    pub not_before: Option<i64>,
     /// When its certificate expires, in seconds since 1970.
     pub not_after: i64,
+    /// It is bait, which no device uses.
+    pub canary: bool,
 }
 
 /// A device's certificate that was revoked.

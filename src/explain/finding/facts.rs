@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use crate::explain::certificate::Certificate;
 use crate::explain::recent::Refusal;
 use crate::model::expiry::Expiry;
 use crate::model::impostor::Claim;
@@ -28,6 +27,8 @@ pub struct Facts {
     pub expiries: Vec<Expiry>,
     /// Why the log cannot be written.
     pub log: Option<LogFault>,
+    /// Why the history cannot be written.
+    pub history: Option<LogFault>,
     /// The warning about the limit of open files.
     pub descriptors: Option<String>,
     /// The parts of the sandbox that are not in force, and why.
@@ -48,6 +49,7 @@ impl Default for Facts {
             services: Vec::new(),
             expiries: Vec::new(),
             log: None,
+            history: None,
             descriptors: None,
             sandbox: Vec::new(),
             has_met_a_device: false,
@@ -98,7 +100,16 @@ pub struct Attempts {
     /// Where to.
     pub route: Option<String>,
     /// What it showed last.
-    pub shown: Option<Certificate>,
+    pub shown: Option<Shown>,
+}
+
+/// The certificate of an impostor. What it chose is escaped and cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The issuer that it names.
+    pub issuer: String,
+    /// When it claims to have been made, in seconds since 1970.
+    pub not_before: i64,
 }
 
 /// What is known of a device.
@@ -108,10 +119,48 @@ pub struct DeviceFacts {
     pub name: String,
     /// When a connection of it was admitted last; now, if it is connected.
     pub last_seen: Option<OffsetDateTime>,
-    /// The refusals of its own certificates that are remembered, the latest for each reason.
-    pub refusals: Vec<Arc<Refusal>>,
-    /// Its certificate lasts for hours, and is not renewed.
+    /// The refusals of its own certificates, by reason.
+    pub refusals: Vec<DeviceRefusal>,
+    /// It is connected.
+    pub is_connected: bool,
+    /// It is in the inventory.
+    pub is_enrolled: bool,
+    /// Its certificate lasts for hours or days, and is not renewed.
     pub is_guest: bool,
+    /// It is bait, which no device uses.
+    pub is_canary: bool,
+    /// When its certificate expires, in seconds since 1970, if that is known.
+    pub expires: Option<i64>,
+}
+
+/// Refusals of a device's own certificate for one reason.
+#[derive(Clone, Debug)]
+pub struct DeviceRefusal {
+    /// Why.
+    pub reason: Reason,
+    /// The route, if it was known by then.
+    pub route: Option<String>,
+    /// The address of the last one.
+    pub source: IpAddr,
+    /// When the last one was.
+    pub at: OffsetDateTime,
+    /// How many there were.
+    pub times: u64,
+    /// The last one, unless the gate was restarted since.
+    pub latest: Option<Arc<Refusal>>,
+}
+
+impl From<&Arc<Refusal>> for DeviceRefusal {
+    fn from(refusal: &Arc<Refusal>) -> Self {
+        Self {
+            reason: refusal.reason(),
+            route: refusal.route.as_ref().map(ToString::to_string),
+            source: refusal.source.ip().to_canonical(),
+            at: refusal.at,
+            times: refusal.times,
+            latest: Some(Arc::clone(refusal)),
+        }
+    }
 }
 
 /// What a route leads to.
@@ -148,14 +197,14 @@ pub enum BackendState {
         since: OffsetDateTime,
         /// When it was dialled last.
         tried: OffsetDateTime,
-        /// What was seen, as it is counted.
-        seen: Reason,
+        /// What was seen, as it is counted; `None` if the gate was restarted since.
+        seen: Option<Reason>,
         /// How often it was dialled in vain since then.
         failed: u64,
     },
 }
 
-/// Why the log cannot be written.
+/// Why the log, or the history, cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFault {
     /// Since when.
@@ -172,9 +221,9 @@ impl BackendState {
             (Ok(()), Self::Up { since }) => Self::Up { since },
             (Ok(()), _) => Self::Up { since: now },
             (Err(seen), Self::Down { since, failed, .. }) => {
-                Self::Down { since, tried: now, seen, failed: failed.saturating_add(1) }
+                Self::Down { since, tried: now, seen: Some(seen), failed: failed.saturating_add(1) }
             }
-            (Err(seen), _) => Self::Down { since: now, tried: now, seen, failed: 1 },
+            (Err(seen), _) => Self::Down { since: now, tried: now, seen: Some(seen), failed: 1 },
         }
     }
 }

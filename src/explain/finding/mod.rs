@@ -10,11 +10,11 @@ use std::net::IpAddr;
 use time::{Duration, OffsetDateTime};
 
 pub use self::facts::{
-    Attempts, Backend, BackendState, DeviceFacts, Facts, LogFault, NotInForce, RefusedConfiguration, Service,
+    Attempts, Backend, BackendState, DeviceFacts, DeviceRefusal, Facts, LogFault, NotInForce, RefusedConfiguration,
+    Service, Shown,
 };
 pub use self::words::{seen, verdict_sentence};
 use super::recent::Refusal;
-use crate::explain::certificate::Certificate;
 use crate::model::expiry::{Expiry, Kind};
 use crate::model::impostor::Claim;
 use crate::model::rejection::{Reason, Stage};
@@ -47,6 +47,8 @@ pub enum Finding {
     Expiry(Expiry),
     /// The log cannot be written.
     Log(LogFault),
+    /// The history cannot be written.
+    History(LogFault),
     /// The limit of open files is lower than what is configured.
     Descriptors(String),
     /// A part of the sandbox is not in force.
@@ -69,7 +71,7 @@ pub struct Impostor {
     /// How often.
     pub times: u64,
     /// What was shown last.
-    pub shown: Option<Certificate>,
+    pub shown: Option<Shown>,
 }
 
 /// A device that is refused.
@@ -77,8 +79,8 @@ pub struct Impostor {
 pub struct Trouble {
     /// The device.
     pub device: String,
-    /// Its latest refusal.
-    pub refusal: Refusal,
+    /// Its latest refusals.
+    pub refusal: DeviceRefusal,
 }
 
 /// A service that does not answer.
@@ -92,8 +94,8 @@ pub struct ServiceDown {
     pub since: OffsetDateTime,
     /// When it was dialled last.
     pub tried: OffsetDateTime,
-    /// What was seen, as it is counted.
-    pub seen: Reason,
+    /// What was seen, as it is counted; `None` if the gate was restarted since.
+    pub seen: Option<Reason>,
     /// How often it was dialled in vain since then.
     pub failed: u64,
     /// A service on the same machine that answers.
@@ -169,8 +171,9 @@ impl Finding {
             Self::ServiceDown(_) => 4,
             Self::Expiry(_) => 5,
             Self::Log(_) => 6,
-            Self::Descriptors(_) => 7,
-            Self::Sandbox(_) => 8,
+            Self::History(_) => 7,
+            Self::Descriptors(_) => 8,
+            Self::Sandbox(_) => 9,
         }
     }
 
@@ -184,6 +187,7 @@ impl Finding {
             Self::ServiceDown(_) => "service_down",
             Self::Expiry(_) => "expiry",
             Self::Log(_) => "log",
+            Self::History(_) => "history",
             Self::Descriptors(_) => "descriptors",
             Self::Sandbox(_) => "sandbox",
         }
@@ -199,7 +203,7 @@ impl Finding {
             | Self::ServiceDown(_) => Tone::Bad,
             // A device that does not connect may have been put away.
             Self::Expiry(expiry) if expiry.kind != Kind::Device && expiry.at < now.unix_timestamp() => Tone::Bad,
-            Self::Expiry(_) | Self::Log(_) | Self::Descriptors(_) => Tone::Warn,
+            Self::Expiry(_) | Self::Log(_) | Self::History(_) | Self::Descriptors(_) => Tone::Warn,
             Self::Sandbox(_) => Tone::Note,
         }
     }
@@ -212,7 +216,11 @@ impl Finding {
             Self::Device(found) => Some(&found.device),
             Self::ServiceDown(found) => Some(&found.route),
             Self::Expiry(found) => Some(&found.name),
-            Self::ConfigurationRefused(_) | Self::Log(_) | Self::Descriptors(_) | Self::Sandbox(_) => None,
+            Self::ConfigurationRefused(_)
+            | Self::Log(_)
+            | Self::History(_)
+            | Self::Descriptors(_)
+            | Self::Sandbox(_) => None,
         }
     }
 
@@ -224,7 +232,11 @@ impl Finding {
             Self::Device(found) => -found.refusal.at.unix_timestamp(),
             Self::ServiceDown(found) => -found.since.unix_timestamp(),
             Self::Expiry(found) => found.at,
-            Self::ConfigurationRefused(_) | Self::Log(_) | Self::Descriptors(_) | Self::Sandbox(_) => 0,
+            Self::ConfigurationRefused(_)
+            | Self::Log(_)
+            | Self::History(_)
+            | Self::Descriptors(_)
+            | Self::Sandbox(_) => 0,
         }
     }
 }
@@ -240,7 +252,8 @@ pub fn findings(facts: &Facts, now: OffsetDateTime) -> Vec<Finding> {
     let troubles: Vec<Trouble> = facts.devices.iter().filter_map(|device| trouble(device, now)).collect();
     let expiries = facts.expiries.iter().filter(|expiry| {
         let is_told = |name: &str| troubles.iter().any(|trouble| trouble.device == name && trouble.is_expiry());
-        let is_guest = |name: &str| facts.devices.iter().any(|device| device.name == name && device.is_guest);
+        let lapses = |device: &DeviceFacts| device.is_guest || device.is_canary;
+        let is_guest = |name: &str| facts.devices.iter().any(|device| device.name == name && lapses(device));
         let old = expiry.at.saturating_add(SOON.whole_seconds()) < seconds;
         expiry.at.saturating_sub(seconds) < SOON.whole_seconds()
             && !(expiry.kind == Kind::Device && (old || is_told(&expiry.name) || is_guest(&expiry.name)))
@@ -249,6 +262,7 @@ pub fn findings(facts: &Facts, now: OffsetDateTime) -> Vec<Finding> {
     found.extend(troubles.into_iter().map(Finding::Device));
     found.extend(facts.services.iter().filter_map(|one| down(one, &facts.services, now)).map(Finding::ServiceDown));
     found.extend(facts.log.clone().map(Finding::Log));
+    found.extend(facts.history.clone().map(Finding::History));
     found.extend(facts.descriptors.clone().map(Finding::Descriptors));
     found.extend(facts.sandbox.iter().cloned().map(Finding::Sandbox));
     found.sort_by_key(|finding| (finding.rank(), finding.recency()));
@@ -281,28 +295,33 @@ fn impostors(attempts: &[Attempts], now: OffsetDateTime) -> Vec<Impostor> {
 
 /// Whether the refusal of a device's own certificate is trouble of the device: it was the certificate, or what it may do.
 pub fn is_trouble(refusal: &Refusal) -> bool {
-    matches!(refusal.reason().stage(), Stage::Certificate | Stage::Policy) && refusal.is_of_device()
+    is_of_certificate(refusal.reason()) && refusal.is_of_device()
+}
+
+const fn is_of_certificate(reason: Reason) -> bool {
+    matches!(reason.stage(), Stage::Certificate | Stage::Policy) && !matches!(reason, Reason::BadSignature)
 }
 
 /// What keeps a device out, if something does.
 fn trouble(device: &DeviceFacts, now: OffsetDateTime) -> Option<Trouble> {
-    let current = device.refusals.iter().filter(|refusal| is_trouble(refusal)).filter(|refusal| {
+    let current = device.refusals.iter().filter(|refusal| {
         let age = now - refusal.at;
-        match refusal.reason() {
+        match refusal.reason {
+            _ if !is_of_certificate(refusal.reason) => false,
             // What else it may do does not matter.
             Reason::IdentityNotAllowed => age < SHUT_OUT,
             Reason::Revoked | Reason::Denied => age < SHUT_OUT && device.last_seen.is_none_or(|seen| seen < refusal.at),
             _ => age < TROUBLE && device.last_seen.is_none_or(|seen| seen < refusal.at),
         }
     });
-    let refusal = current.max_by_key(|refusal| (refusal.at, refusal.id))?;
-    Some(Trouble { device: device.name.clone(), refusal: Refusal::clone(refusal) })
+    let refusal = current.max_by_key(|refusal| refusal.at)?;
+    Some(Trouble { device: device.name.clone(), refusal: refusal.clone() })
 }
 
 impl Trouble {
     /// Whether its certificate has expired.
     pub fn is_expiry(&self) -> bool {
-        self.refusal.reason() == Reason::Expired
+        self.refusal.reason == Reason::Expired
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use time::macros::datetime;
 
 use super::*;
+use crate::explain::certificate::Certificate;
 use crate::explain::clock::{Clock, Zone};
 use crate::model::identity::Sha256;
 use crate::model::impostor as model;
@@ -60,7 +61,7 @@ fn cause(reason: Reason) -> Cause {
 }
 
 fn device(name: &str, reason: Reason, seconds: i64) -> DeviceFacts {
-    let refusals = vec![Arc::new(refusal(cause(reason), seconds, Some(shown(name, true))))];
+    let refusals = vec![(&Arc::new(refusal(cause(reason), seconds, Some(shown(name, true))))).into()];
     DeviceFacts { name: name.to_owned(), refusals, ..DeviceFacts::default() }
 }
 
@@ -73,7 +74,7 @@ fn attempts(name: &str, source: [u8; 4], seconds: i64) -> Attempts {
         last: ago(seconds),
         times: 3,
         route: Some("nas".to_owned()),
-        shown: Some(shown(name, false)),
+        shown: None,
     }
 }
 
@@ -83,7 +84,7 @@ fn service(route: &str, port: u16, state: BackendState) -> Service {
 }
 
 fn down(seconds: i64) -> BackendState {
-    BackendState::Down { since: ago(seconds), tried: ago(60), seen: Reason::BackendRefused, failed: 4 }
+    BackendState::Down { since: ago(seconds), tried: ago(60), seen: Some(Reason::BackendRefused), failed: 4 }
 }
 
 fn expiry(kind: Kind, name: &str, days: i64) -> Expiry {
@@ -95,6 +96,7 @@ fn everything() -> Facts {
     Facts {
         sandbox: vec!["TCP ports are not restricted: that takes Linux 6.7".to_owned()],
         descriptors: Some("limits.connections: 9999 connections do not fit".to_owned()),
+        history: None,
         log: Some(LogFault { since: ago(60), error: "the disk is full".to_owned() }),
         expiries: vec![
             expiry(Kind::Device, "bob-tablet", -3),
@@ -243,11 +245,17 @@ fn trouble_of_a_device_is_over_once_it_gets_in() {
         let device = DeviceFacts { last_seen, ..device("bob-tablet", reason, hours * HOUR) };
         assert_eq!(found(device), expected, "{reason} {hours} hours ago, seen {last_seen:?}");
     }
+    // After a restart.
+    let mut device = device("bob-tablet", Reason::Expired, HOUR);
+    device.refusals[0].latest = None;
+    let facts = Facts { devices: vec![device], has_met_a_device: true, ..Facts::default() };
+    assert_eq!(
+        findings(&facts, NOW)[0].sentence(&clock()),
+        "bob-tablet: its certificate has expired. Refused 14 times, last today 20:14:05 from 203.0.113.87."
+    );
     // A forger's certificate is no word about the device.
-    let forged = refusal(cause(Reason::Expired), HOUR, Some(shown("bob-tablet", false)));
-    let device =
-        DeviceFacts { name: "bob-tablet".to_owned(), refusals: vec![Arc::new(forged)], ..DeviceFacts::default() };
-    assert_eq!(found(device), 0);
+    assert!(is_trouble(&refusal(cause(Reason::Expired), HOUR, Some(shown("bob-tablet", true)))));
+    assert!(!is_trouble(&refusal(cause(Reason::Expired), HOUR, Some(shown("bob-tablet", false)))));
 }
 
 #[test]
@@ -296,7 +304,7 @@ fn service_is_down_only_if_none_of_its_backends_answered() {
     assert_eq!(states(&[long_down, BackendState::Untried]).state(), BackendState::Untried);
     assert_eq!(states(&[long_down, down(60)]).state(), down(60));
     let stale =
-        BackendState::Down { since: ago(3 * DAY), tried: ago(2 * DAY), seen: Reason::BackendTimeout, failed: 1 };
+        BackendState::Down { since: ago(3 * DAY), tried: ago(2 * DAY), seen: Some(Reason::BackendTimeout), failed: 1 };
     assert_eq!(headlines(&Facts { services: vec![states(&[stale])], ..Facts::default() }), [] as [&str; 0]);
 }
 
@@ -310,7 +318,7 @@ fn what_was_seen_of_a_backend_is_told_by_its_kind() {
         ("nas.local:22", Reason::BackendUnresolved, "The name nas.local cannot be looked up."),
         ("nas.local:22", Reason::BackendUnreachable, "nas.local:22 cannot be reached."),
     ] {
-        assert_eq!(seen(backend, reason), text);
+        assert_eq!(seen(backend, Some(reason)), text);
     }
 }
 

@@ -20,6 +20,7 @@ impl Finding {
             Self::ServiceDown(found) => format!("{}: down since {}", found.route, clock.since(found.since)),
             Self::Expiry(found) => expiry_headline(found, clock),
             Self::Log(found) => format!("The log has not been written since {}", clock.since(found.since)),
+            Self::History(found) => format!("The history has not been written since {}", clock.since(found.since)),
             Self::Descriptors(_) => "The limit of open files is too low".to_owned(),
             Self::Sandbox(_) => "A part of the sandbox is not in force".to_owned(),
         }
@@ -48,7 +49,7 @@ impl Finding {
             Self::Device(found) => found.sentence(clock),
             Self::ServiceDown(found) => found.sentence(clock),
             Self::Expiry(found) => expiry_sentence(found, clock),
-            Self::Log(found) => found.error.clone(),
+            Self::Log(found) | Self::History(found) => found.error.clone(),
             Self::Descriptors(text) => with_full_stop(text),
             Self::Sandbox(text) => with_full_stop(text),
         }
@@ -65,10 +66,10 @@ impl Finding {
                     .to_owned()
             }
             Self::Impostor(found) => found.advice(),
-            Self::Device(found) => explain::advice(&found.refusal),
+            Self::Device(found) => found.advice(),
             Self::ServiceDown(found) => format!("{} Then check: {CHECK}.", found.advice()),
             Self::Expiry(found) => expiry_advice(found),
-            Self::Log(_) | Self::Descriptors(_) | Self::Sandbox(_) => return None,
+            Self::Log(_) | Self::History(_) | Self::Descriptors(_) | Self::Sandbox(_) => return None,
         })
     }
 
@@ -81,7 +82,7 @@ impl Finding {
             Self::Device(found) => found.command(),
             Self::ServiceDown(_) => CHECK.to_owned(),
             Self::Expiry(found) => expiry_command(found),
-            Self::Log(_) | Self::Descriptors(_) | Self::Sandbox(_) => return None,
+            Self::Log(_) | Self::History(_) | Self::Descriptors(_) | Self::Sandbox(_) => return None,
         })
     }
 }
@@ -154,7 +155,7 @@ impl Impostor {
 impl Trouble {
     fn headline(&self) -> String {
         let device = &self.device;
-        match self.refusal.reason() {
+        match self.refusal.reason {
             Reason::Expired => format!("{device}: certificate has expired"),
             Reason::Revoked => format!("{device}: was revoked, and still tries"),
             Reason::Denied => format!("{device}: is shut out by deny, and still tries"),
@@ -167,14 +168,24 @@ impl Trouble {
     }
 
     fn sentence(&self, clock: &Clock) -> String {
-        let what = explain::sentence(&self.refusal, clock.now());
+        let what = match &self.refusal.latest {
+            Some(latest) => explain::sentence(latest, clock.now()),
+            None => format!("{}: {}.", self.device, words(self.refusal.reason).short),
+        };
         format!("{what} {}", self.occasions(clock))
+    }
+
+    fn advice(&self) -> String {
+        match &self.refusal.latest {
+            Some(latest) => explain::advice(latest),
+            None => words(self.refusal.reason).advice.to_owned(),
+        }
     }
 
     /// How often it was refused, and when last.
     pub fn occasions(&self, clock: &Clock) -> String {
         let (times, at) = (self.refusal.times, clock.moment(self.refusal.at));
-        let source = self.refusal.source.ip().to_canonical();
+        let source = self.refusal.source;
         match times {
             1 => format!("Refused once, {at} from {source}."),
             _ => format!("Refused {} times, last {at} from {source}.", grouped(times)),
@@ -183,7 +194,7 @@ impl Trouble {
 
     /// What it needs, in a few words.
     pub fn need(&self) -> &'static str {
-        match self.refusal.reason() {
+        match self.refusal.reason {
             Reason::Revoked | Reason::Denied => "Nothing, if you shut it out on purpose.",
             Reason::IdentityNotAllowed => "A right, if it should have it.",
             Reason::NotYetValid => "A clock that is right.",
@@ -195,7 +206,7 @@ impl Trouble {
     /// The command that gives it what it needs.
     pub fn command(&self) -> String {
         let device = word(&self.device);
-        match self.refusal.reason() {
+        match self.refusal.reason {
             Reason::Expired => format!("doorward ca renew {device}"),
             Reason::RevocationListExpired => "doorward ca revoke".to_owned(),
             Reason::Revoked | Reason::WrongPurpose | Reason::UnsupportedKey | Reason::CertificateInvalid => {
@@ -207,7 +218,8 @@ impl Trouble {
 }
 
 /// What was seen of a backend that does not answer.
-pub fn seen(backend: &str, reason: Reason) -> String {
+pub fn seen(backend: &str, reason: Option<Reason>) -> String {
+    let Some(reason) = reason else { return format!("{backend} did not answer before the gate was restarted.") };
     match (reason, backend.rsplit_once(':').filter(|_| !backend.starts_with("unix:"))) {
         (Reason::BackendRefused, Some((host, port))) => format!("{host} answers, but refuses port {port}."),
         (Reason::BackendRefused, None) => format!("Nothing listens at {backend}."),
@@ -232,8 +244,8 @@ impl ServiceDown {
 
     fn advice(&self) -> &'static str {
         match (self.seen, &self.neighbour) {
-            (Reason::BackendRefused, _) => "Start the service, or correct the port in backends.",
-            (Reason::BackendUnresolved, _) => "Correct the name in backends, or write the address.",
+            (Some(Reason::BackendRefused), _) => "Start the service, or correct the port in backends.",
+            (Some(Reason::BackendUnresolved), _) => "Correct the name in backends, or write the address.",
             (_, Some(_)) => "The machine is on; look at the service, and at its port.",
             (_, None) => "Switch the machine on, and see that its address is still the same.",
         }

@@ -25,6 +25,7 @@ use super::log::LogSeries;
 use super::names::{self, NO_ROUTE};
 use crate::config::checked::{Config, Device, RouteMode};
 use crate::config::expiries::{Expiry, expiries};
+use crate::config::public_side::PublicSide;
 use crate::config::revoked::not_in_force;
 use crate::explain::finding::{NotInForce, RefusedConfiguration, Service};
 use crate::listener::AcceptError;
@@ -90,6 +91,7 @@ struct OfConfig {
     things: PrometheusHandle,
     expiries: Arc<Vec<Expiry>>,
     devices: Arc<Vec<Device>>,
+    public_side: Arc<PublicSide>,
 }
 
 impl fmt::Debug for Metrics {
@@ -211,6 +213,11 @@ impl Metrics {
     /// The devices of the inventory.
     pub fn devices(&self) -> Arc<Vec<Device>> {
         Arc::clone(&self.of_config.load().devices)
+    }
+
+    /// Where the gate is reached.
+    pub fn public_side(&self) -> Arc<PublicSide> {
+        Arc::clone(&self.of_config.load().public_side)
     }
 
     /// Revocations of the inventory that have no effect.
@@ -405,6 +412,7 @@ impl OfConfig {
             things: recorder.handle(),
             expiries: Arc::new(expiries),
             devices: Arc::new(devices),
+            public_side: Arc::new(PublicSide::of(config)),
         }
     }
 }
