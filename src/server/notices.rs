@@ -1,16 +1,17 @@
 //! Hands what the owner is to be told to the notifiers, which the launcher starts for the receivers of `[notify]`.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::config::checked::{Config, Notify};
-use crate::config::expiries::Expiry;
 use crate::control::Context;
+use crate::explain::clock::Clock;
+use crate::explain::finding::Finding;
 use crate::gate::Gate;
 use crate::handover::{Channel, ReceiverKind, Starter, pair};
 use crate::model::notice::{NoticeEvent, NoticeOutcome};
@@ -23,21 +24,21 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a notifier may take to read a message; it does nothing else but wait for one.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often is looked at what expires.
-const EXPIRIES_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often is looked at what lasts: what expires, and revocations without effect.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What expires within this time is told, in seconds.
 const EXPIRES_SOON: i64 = 14 * 24 * 60 * 60;
 
 /// How often it is told.
-const EXPIRY_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Hands messages over as long as the gate accepts connections. Nothing waits for this.
 pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, String>) {
     let (gate, mut current) = (&context.gate, context.reloader.current());
-    let (mut links, mut told) = (Links::default(), BTreeMap::new());
-    let mut hours = interval(EXPIRIES_INTERVAL);
-    hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut links, mut lasting) = (Links::default(), Lasting::default());
+    let mut looks = interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Before anything is handed over: it is for the receivers of this configuration.
         let config = Arc::clone(&current.borrow_and_update().config);
@@ -50,7 +51,7 @@ pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, St
                     return;
                 }
             }
-            _ = hours.tick() => tell_expiries(gate, &mut told),
+            _ = looks.tick() => lasting.tell(gate),
             () = gate.notices.wait() => {
                 if !current.has_changed().unwrap_or(false) {
                     links.hand_over(gate, &config).await;
@@ -63,14 +64,46 @@ pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, St
     }
 }
 
-/// Tells what expires soon, each thing once a day.
-fn tell_expiries(gate: &Gate, told: &mut BTreeMap<Expiry, Instant>) {
-    let now = OffsetDateTime::now_utc().unix_timestamp();
-    told.retain(|_, at| at.elapsed() < EXPIRY_AGAIN - EXPIRIES_INTERVAL / 2);
-    for expiry in gate.metrics.expiries().iter().take_while(|expiry| expiry.at.saturating_sub(now) < EXPIRES_SOON) {
-        if !told.contains_key(expiry) {
-            told.insert(expiry.clone(), Instant::now());
-            gate.notices.tell(NoticeEvent::Expiring, &expiry.name, || texts::expiring(expiry, now));
+/// What was found that lasts, and when it was told.
+#[derive(Default)]
+struct Lasting {
+    told: BTreeMap<(NoticeEvent, String), Instant>,
+    /// Revocations without effect at the look before: `doorward ca revoke` writes its list before it hands it over.
+    without_effect: BTreeSet<String>,
+}
+
+impl Lasting {
+    /// Tells each thing once a day.
+    fn tell(&mut self, gate: &Gate) {
+        let clock = Clock::system();
+        let now = clock.now().unix_timestamp();
+        self.told.retain(|_, at| at.elapsed() < AGAIN - LOOK_INTERVAL / 2);
+        let expiries = gate.metrics.expiries();
+        for expiry in expiries.iter().take_while(|expiry| expiry.at.saturating_sub(now) < EXPIRES_SOON) {
+            self.tell_once(gate, &clock, NoticeEvent::Expiring, &expiry.name, || Finding::Expiry(expiry.clone()));
+        }
+        let mut without_effect = BTreeSet::new();
+        for revocation in gate.metrics.revocations_not_in_force().iter() {
+            if self.without_effect.contains(&revocation.serial) {
+                let finding = || Finding::RevocationNotInForce(revocation.clone());
+                self.tell_once(gate, &clock, NoticeEvent::RevocationNotInForce, &revocation.device, finding);
+            }
+            without_effect.insert(revocation.serial.clone());
+        }
+        self.without_effect = without_effect;
+    }
+
+    fn tell_once(
+        &mut self,
+        gate: &Gate,
+        clock: &Clock,
+        event: NoticeEvent,
+        subject: &str,
+        finding: impl FnOnce() -> Finding,
+    ) {
+        if let Entry::Vacant(new) = self.told.entry((event, subject.to_owned())) {
+            new.insert(Instant::now());
+            gate.notices.tell(event, subject, || texts::found(&finding(), clock));
         }
     }
 }
