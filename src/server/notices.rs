@@ -1,21 +1,18 @@
 //! Hands what the owner is to be told to the notifiers, which the launcher starts for the receivers of `[notify]`.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::config::checked::{Config, Notify};
 use crate::control::Context;
 use crate::explain::clock::Clock;
-use crate::explain::finding::Finding;
 use crate::gate::Gate;
 use crate::handover::{Channel, ReceiverKind, Starter, pair};
-use crate::model::notice::{NoticeEvent, NoticeOutcome};
-use crate::notify::{FromNotifier, Notice, ToNotifier, texts};
+use crate::model::notice::NoticeOutcome;
+use crate::notify::{FromNotifier, LOOK_INTERVAL, Lasting, Notice, ToNotifier};
 use crate::telemetry::log::Event;
 
 /// The least time between two looks at what has happened: a flood is counted meanwhile.
@@ -23,15 +20,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a notifier may take to read a message; it does nothing else but wait for one.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How often is looked at what lasts: what expires, and revocations without effect.
-const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-
-/// What expires within this time is told, in seconds.
-const EXPIRES_SOON: i64 = 14 * 24 * 60 * 60;
-
-/// How often it is told.
-const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Hands messages over as long as the gate accepts connections. Nothing waits for this.
 pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, String>) {
@@ -51,7 +39,10 @@ pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, St
                     return;
                 }
             }
-            _ = looks.tick() => lasting.tell(gate),
+            _ = looks.tick() => {
+                let (expiries, without_effect) = (gate.metrics.expiries(), gate.metrics.revocations_not_in_force());
+                lasting.tell(&gate.notices, &expiries, &without_effect, &Clock::system());
+            }
             () = gate.notices.wait() => {
                 if !current.has_changed().unwrap_or(false) {
                     links.hand_over(gate, &config).await;
@@ -60,50 +51,6 @@ pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, St
                     gate.notices.wake();
                 }
             }
-        }
-    }
-}
-
-/// What was found that lasts, and when it was told.
-#[derive(Default)]
-struct Lasting {
-    told: BTreeMap<(NoticeEvent, String), Instant>,
-    /// Revocations without effect at the look before: `doorward ca revoke` writes its list before it hands it over.
-    without_effect: BTreeSet<String>,
-}
-
-impl Lasting {
-    /// Tells each thing once a day.
-    fn tell(&mut self, gate: &Gate) {
-        let clock = Clock::system();
-        let now = clock.now().unix_timestamp();
-        self.told.retain(|_, at| at.elapsed() < AGAIN - LOOK_INTERVAL / 2);
-        let expiries = gate.metrics.expiries();
-        for expiry in expiries.iter().take_while(|expiry| expiry.at.saturating_sub(now) < EXPIRES_SOON) {
-            self.tell_once(gate, &clock, NoticeEvent::Expiring, &expiry.name, || Finding::Expiry(expiry.clone()));
-        }
-        let mut without_effect = BTreeSet::new();
-        for revocation in gate.metrics.revocations_not_in_force().iter() {
-            if self.without_effect.contains(&revocation.serial) {
-                let finding = || Finding::RevocationNotInForce(revocation.clone());
-                self.tell_once(gate, &clock, NoticeEvent::RevocationNotInForce, &revocation.device, finding);
-            }
-            without_effect.insert(revocation.serial.clone());
-        }
-        self.without_effect = without_effect;
-    }
-
-    fn tell_once(
-        &mut self,
-        gate: &Gate,
-        clock: &Clock,
-        event: NoticeEvent,
-        subject: &str,
-        finding: impl FnOnce() -> Finding,
-    ) {
-        if let Entry::Vacant(new) = self.told.entry((event, subject.to_owned())) {
-            new.insert(Instant::now());
-            gate.notices.tell(event, subject, || texts::found(&finding(), clock));
         }
     }
 }

@@ -250,3 +250,30 @@ fn refused_configuration_and_expiring_certificate_are_told() {
     assert_eq!(posted["event"], "revocation_not_in_force", "{posted}");
     assert!(posted["message"].as_str().unwrap().contains("broken.crl"), "{posted}");
 }
+
+#[test]
+fn first_connection_of_a_device_is_told_once() {
+    let (scene, receiver) = (Scene::new(), Receiver::start());
+    let gate =
+        Gate::start(&scene.config(&format!(
+            "webhook = \"http://{}/\"\nevents = [\"new_device\", \"backend_down\"]",
+            receiver.address()
+        )));
+    scene.connect(&gate);
+    let posted = receiver.wait(1).body;
+    for (field, value) in [
+        ("event", "new_device"),
+        ("subject", "alice-phone"),
+        ("title", "alice-phone has connected for the first time"),
+        ("source", "127.0.0.1"),
+        ("route", "nas"),
+    ] {
+        assert_eq!(posted[field], value, "{field}: {posted}");
+    }
+    // Another message, which would come behind it.
+    scene.connect(&gate);
+    let mut scene = scene;
+    scene.down(&gate);
+    assert_eq!(receiver.wait(2).body["event"], "backend_down");
+    gate.wait_metric(NOTICES, &[("event", "new_device")], 1.0);
+}
