@@ -52,7 +52,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     // Messages to the owner, and the process that sends them.
-    ("notify", &["config", "handover", "model", "sandbox"]),
+    ("notify", &["config", "explain", "handover", "model", "sandbox"]),
     // What is told about connections, and what is kept of them.
     ("history", &["config", "explain", "model"]),
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
@@ -144,6 +144,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
             "connection",
             "control",
+            "explain",
             "gate",
             "handover",
             "history",
