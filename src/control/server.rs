@@ -21,7 +21,7 @@ use super::earlier::EarlierProcesses;
 use super::merge::merged;
 use super::socket::{self, BindError, Permitted, SocketFile};
 use super::upgrades::Upgrades;
-use super::{AUTHORITY_MAX, Answer, LIST_MAX, ListTaken, NOT_UNDERSTOOD, REQUEST_MAX, Request, answers};
+use super::{AUTHORITY_MAX, Answer, LIST_MAX, ListTaken, NOT_UNDERSTOOD, REQUEST_MAX, Request, answers, history};
 use crate::gate::Gate;
 use crate::reload::{Reloader, Trigger};
 use crate::sessions::review::Reviewed;
@@ -296,7 +296,7 @@ async fn own_answer(request: &Request, (authority, list): (Vec<u8>, Vec<u8>), co
         Request::History { seconds, device, count } => {
             let since =
                 i64::try_from(*seconds).ok().and_then(|seconds| now.checked_sub(time::Duration::seconds(seconds)));
-            answers::history(gate, since.unwrap_or(OffsetDateTime::UNIX_EPOCH), device.as_deref(), *count)
+            history::answer(gate, since.unwrap_or(OffsetDateTime::UNIX_EPOCH), device.as_deref(), *count)
         }
         Request::Why { wanted, count } => answers::why(gate, wanted, *count, now),
         Request::Upgrade => match context.upgrades.request().await {

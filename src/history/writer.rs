@@ -32,11 +32,22 @@ const NEWS_MAX: usize = 8;
 
 /// What the server does with it.
 impl History {
-    /// Where it is kept, and for how many days. To be called before it is started.
-    pub fn keep(&self, folder: Option<PathBuf>, days: u16) {
+    /// Where it is kept, and for how many days; with the error, if the folder could not be made. To be called before it is
+    /// started.
+    pub fn keep(&self, folder: Option<PathBuf>, days: u16, not_made: Option<&io::Error>) {
         self.set_days(days);
         self.kept().has_folder = folder.is_some();
-        self.disk().folder = folder;
+        let mut place = self.disk();
+        let made = |folder: &PathBuf| {
+            let error = not_made?;
+            Some(format!(
+                "cannot make the folder {} for the history: {error}\n  connections are not affected; make it for the gate's user, or \
+                 give history.folder another path or \"off\"",
+                folder.display()
+            ))
+        };
+        place.not_made = folder.as_ref().and_then(made);
+        place.folder = folder;
     }
 
     /// For how many days it is kept.
@@ -124,7 +135,11 @@ impl History {
         let disk = match &mut place.disk {
             Some(disk) => disk,
             none => {
-                let (disk, state, news) = Disk::open(folder, now)?;
+                let opened = Disk::open(folder, now);
+                let (disk, state, news) = match (opened, &place.not_made) {
+                    (Err(_), Some(why)) if !folder.is_dir() => return Err(DiskError::NotMade(why.clone())),
+                    (opened, _) => opened?,
+                };
                 self.set_state(state);
                 self.tell(news);
                 none.insert(disk)

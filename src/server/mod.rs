@@ -155,7 +155,8 @@ impl Server {
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
-        gate.history.keep(history, config.history.days);
+        let (history, not_made) = history.unzip();
+        gate.history.keep(history, config.history.days, not_made.flatten().as_ref());
         let gate = Arc::new(gate);
         let admin_configured = config.metrics.address;
         let admin = match admin {

@@ -75,7 +75,19 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The control socket asks; no stage knows of it.
     (
         "control",
-        &["config", "explain", "gate", "handover", "model", "reload", "sandbox", "sessions", "sys", "telemetry"],
+        &[
+            "config",
+            "explain",
+            "gate",
+            "handover",
+            "history",
+            "model",
+            "reload",
+            "sandbox",
+            "sessions",
+            "sys",
+            "telemetry",
+        ],
     ),
     // The one module that knows the order of the stages.
     (

@@ -63,7 +63,7 @@ fn full_disk_is_told_once_and_costs_no_connection() {
 fn folder_that_cannot_be_made_is_told_and_the_gate_serves() {
     let (pki, backend, home) = (TestPki::new(), Backend::echo(), tempfile::tempdir().unwrap());
     let gate = Gate::start(&config(&pki, &backend, &home.path().join("missing/history")));
-    wait_told(&gate, Some("cannot write the history to"));
+    wait_told(&gate, Some("cannot make the folder"));
     visit(&gate, &pki, "alice-phone");
     gate.settled();
     assert_eq!(told(&gate).len(), 1);
