@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, KernelTls,
-    Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol,
-    Terminate, Timeouts,
+    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, History,
+    HistoryFolder, KernelTls, Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, SandboxMode,
+    Selector, SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
@@ -163,6 +163,8 @@ fn minimal_configuration_has_the_defaults() {
     assert_eq!(config.metrics.address, Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)));
     assert_eq!(config.control.socket, ControlSocket::Off);
     assert_eq!(config.sandbox, SandboxMode::Auto);
+    let folder = HistoryFolder::Auto(home.folder.path().join("history"));
+    assert_eq!(config.history, History { folder, days: 90 });
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
     let listener = &config.listeners[0];
@@ -190,6 +192,8 @@ fn every_value_is_read_as_written() {
     assert_eq!(config.log, Log { output, format: LogFormat::Json, sampling: false });
     assert_eq!(config.metrics.address, Some("127.0.0.1:9181".parse().expect("an address")));
     assert_eq!(config.sandbox, SandboxMode::Require);
+    let folder = HistoryFolder::At(home.folder.path().join("kept/history"));
+    assert_eq!(config.history, History { folder, days: 30 });
     assert_eq!(config.control.socket, ControlSocket::At(home.folder.path().join("run/control.sock")));
     let listener = &config.listeners[0];
     assert_eq!(listener.name.as_str(), "public");

@@ -192,6 +192,9 @@ fn written_history_is_read_as_it_was() {
         if hour % 12 == 0 {
             refuse(&mut batch, "bob-tablet", Reason::Expired, begin);
         }
+        if hour % 20 == 0 {
+            refuse(&mut batch, "carol-phone", Reason::Revoked, begin);
+        }
         if hour % 30 == 0 {
             pretend(&mut batch, "alice-phone", u32::try_from(hour + 200).expect("positive"), begin);
         }
@@ -219,6 +222,17 @@ fn written_history_is_read_as_it_was() {
     let tablet = after.devices.iter().find(|device| &*device.name == "bob-tablet").expect("a device");
     let refused = tablet.is_refused().expect("no admission since");
     assert_eq!((refused.reason, refused.times, refused.first), (Reason::Expired, 14, at(-7 * 86_400)));
+    let phone = after.devices.iter().find(|device| &*device.name == "carol-phone").expect("a device");
+    assert_eq!(phone.is_refused().map(|refused| (refused.reason, refused.times)), Some((Reason::Revoked, 8)));
+    assert_eq!(after.impostors.first().map(|one| one.last), Some(at(-30 * 3600)));
+    assert_eq!(
+        after
+            .hours
+            .iter()
+            .map(|hour| (hour.devices_refused, hour.impostors))
+            .fold((0, 0), |sum, one| { (sum.0 + one.0, sum.1 + one.1) }),
+        (22, 5)
+    );
 }
 
 #[test]

@@ -102,6 +102,7 @@ fn keys() -> BTreeSet<String> {
             "RawControl" => "control.",
             "RawMetrics" => "metrics.",
             "RawLog" => "log.",
+            "RawHistory" => "history.",
             "RawSandbox" => "sandbox.",
             _ => return None,
         })
