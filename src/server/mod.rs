@@ -162,7 +162,8 @@ impl Server {
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
         gate.notices.want(&config.notify.events);
-        gate.history.keep(history, config.history.days);
+        let (history, not_made) = history.unzip();
+        gate.history.keep(history, config.history.days, not_made.flatten().as_ref());
         let gate = Arc::new(gate);
         let overview = Arc::new(overview(&gate, &sandbox));
         let admin_configured = config.metrics.address;

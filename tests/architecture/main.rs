@@ -101,6 +101,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "gate",
             "handover",
+            "history",
             "model",
             "notify",
             "overview",
