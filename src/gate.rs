@@ -20,6 +20,7 @@ use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
 use crate::model::names::ServerName;
 use crate::model::rejection::Rejection;
+use crate::notify::Notices;
 use crate::relay::{Order, Support};
 use crate::sessions::registry::{Session, Sessions};
 use crate::sessions::review::{self, Reviewed};
@@ -47,6 +48,8 @@ pub(crate) struct Gate {
     pub(crate) refusals: Arc<Refusals>,
     /// What happened in each hour, across restarts.
     pub(crate) history: Arc<History>,
+    /// What the owner is sent messages about.
+    pub(crate) notices: Arc<Notices>,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
     /// Cancelled when no more connections are admitted. Open sessions go on.
@@ -76,6 +79,7 @@ impl Gate {
             log,
             refusals: Arc::default(),
             history: Arc::default(),
+            notices: Arc::default(),
             sessions: Arc::default(),
             draining: CancellationToken::new(),
             reviewed: Notify::new(),

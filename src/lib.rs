@@ -44,6 +44,7 @@ pub mod install;
 pub mod listener;
 pub mod manual;
 pub mod model;
+pub mod notify;
 pub(crate) mod overview;
 pub mod pki;
 pub mod proxy_protocol;

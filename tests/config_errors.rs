@@ -14,12 +14,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpiredRevocationList, KernelTls,
-    Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol,
-    Terminate, Timeouts,
+    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpectedClients,
+    ExpiredRevocationList, Format, KernelTls, Limits, Log, LogFormat, LogOutput, Rate, RevocationCheck, RouteMode,
+    SandboxMode, Selector, SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
+use doorward::model::notice::NoticeEvent;
+use doorward::model::service::ServiceKind;
 use doorward::model::source::Prefixes;
 
 #[path = "config/pki.rs"]
@@ -163,6 +165,8 @@ fn minimal_configuration_has_the_defaults() {
     assert_eq!(config.metrics.address, Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9180)));
     assert_eq!(config.control.socket, ControlSocket::Off);
     assert_eq!(config.sandbox, SandboxMode::Auto);
+    assert_eq!(config.public_port, 443);
+    assert_eq!(config.expectations, []);
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
     let listener = &config.listeners[0];
@@ -190,6 +194,10 @@ fn every_value_is_read_as_written() {
     assert_eq!(config.log, Log { output, format: LogFormat::Json, sampling: false });
     assert_eq!(config.metrics.address, Some("127.0.0.1:9181".parse().expect("an address")));
     assert_eq!(config.sandbox, SandboxMode::Require);
+    let webhook = config.notify.webhook.as_ref().expect("a webhook");
+    assert_eq!((webhook.url.to_string().as_str(), webhook.format), ("http://192.168.1.10:8080", Format::Ntfy));
+    assert_eq!(config.notify.command.as_deref().map(<[String]>::len), Some(3));
+    assert_eq!(config.notify.events, [NoticeEvent::Impostor, NoticeEvent::Expiring].into());
     assert_eq!(config.control.socket, ControlSocket::At(home.folder.path().join("run/control.sock")));
     let listener = &config.listeners[0];
     assert_eq!(listener.name.as_str(), "public");
@@ -197,6 +205,14 @@ fn every_value_is_read_as_written() {
     assert_eq!(texts(&listener.proxy_protocol_from), ["192.168.1.1/32"]);
     assert_eq!(texts(&listener.allow_sources), ["0.0.0.0/0", "192.168.1.0/24"]);
     assert_eq!(texts(&listener.deny_sources), ["203.0.113.0/24", "2001:db8::5/128"]);
+
+    assert_eq!(config.public_port, 4443);
+    let expected: Vec<_> =
+        config.expectations.iter().map(|one| (one.key.as_str(), one.route.as_str(), one.allowed)).collect();
+    assert_eq!(expected, [("expect[1]", "ssh", false), ("expect[2]", "nas", true)]);
+    assert_eq!(config.expectations[0].clients, ExpectedClients::Device(Selector::AnyName("carol-phone".to_owned())));
+    let ExpectedClients::Group { name, members } = &config.expectations[1].clients else { panic!("a group") };
+    assert_eq!((name.as_str(), members.len()), ("family", 2));
 
     let timeouts = &config.timeouts;
     assert_eq!(timeouts.client_hello, Duration::from_millis(500));
@@ -211,6 +227,8 @@ fn every_value_is_read_as_written() {
 
     let [nas, ssh, mail] = config.routes.as_slice() else { panic!("three routes") };
     assert_eq!([&nas.name, &ssh.name, &mail.name].map(doorward::model::names::Name::as_str), ["nas", "ssh", "mail"]);
+    let kinds = [nas, ssh, mail].map(|route| route.kind);
+    assert_eq!(kinds, [ServiceKind::Other, ServiceKind::Ssh, ServiceKind::Other], "one is given");
     assert_eq!(texts(&nas.server_names), ["nas.home.example"]);
     assert_eq!(nas.backends, [Backend::Address("192.168.1.10:5666".parse().expect("an address"))]);
     assert_eq!(terminate(&config, 0).allow, Allow { any: true, ..Allow::default() });
@@ -255,7 +273,7 @@ fn every_value_is_read_as_written() {
     assert_eq!(mail.send_proxy_protocol, SendProxyProtocol::V1);
 
     let warned: Vec<&str> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
-    let expected = ["route[2] \"ssh\".server_names", "route[2] \"ssh\".allow"];
+    let expected = ["route[2] \"ssh\".server_names", "route[2] \"ssh\".allow", "log.output"];
     assert_eq!(warned, expected, "{:#?}", config.warnings);
 }
 

@@ -47,9 +47,15 @@ impl Made {
 fn args(folder: &Path) -> InitArgs {
     InitArgs {
         domain: ServerName::parse("home.example").expect("a domain"),
-        routes: vec![RouteArg { name: Name::parse("nas").expect("a name"), backend: "192.168.1.10:5666".to_owned() }],
+        routes: vec![RouteArg {
+            name: Name::parse("nas").expect("a name"),
+            backend: "192.168.1.10:5666".to_owned(),
+            kind: None,
+        }],
         devices: vec![Name::parse("alice-phone").expect("a name"), Name::parse("bob-laptop").expect("a name")],
         folder: folder.to_owned(),
+        public_port: 443,
+        no_wildcard: false,
         listen: "[::]:8443".parse().expect("an address"),
         constraints: NameConstraintsArg::default(),
         force: false,

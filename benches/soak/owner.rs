@@ -254,7 +254,7 @@ impl Owner {
             Answer::Sessions(sessions) if sessions.open == sessions.sessions.len() => {}
             other => return Err(format!("{other:?}")),
         }
-        match self.scene.ask(Request::Why { wanted: "last".to_owned(), count: 100 }).await? {
+        match self.scene.ask(Request::Why { wanted: "last".to_owned(), count: 100, ranked: false }).await? {
             Answer::Why(_) => {}
             other => return Err(format!("{other:?}")),
         }

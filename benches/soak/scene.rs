@@ -285,10 +285,11 @@ impl Scene {
     pub(super) async fn why(&self, client: SocketAddr) -> Result<String, String> {
         let begun = Instant::now();
         while begun.elapsed() < DEADLINE {
-            let refusals = match self.ask(Request::Why { wanted: client.ip().to_string(), count: 10 }).await? {
-                Answer::Why(why) => why.refusals,
-                other => return Err(format!("{other:?}")),
-            };
+            let refusals =
+                match self.ask(Request::Why { wanted: client.ip().to_string(), count: 10, ranked: false }).await? {
+                    Answer::Why(why) => why.refusals,
+                    other => return Err(format!("{other:?}")),
+                };
             if let Some(refusal) = refusals.into_iter().find(|refusal| refusal.source == client.to_string()) {
                 return Ok(refusal.reason);
             }

@@ -11,7 +11,7 @@ use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
 use super::inventory::{AuthorityEntry, CertificateEntry, INVENTORY_FILE, Inventory, Kind, Notice, Signs, Store};
 use super::issue::copy;
 use super::{revoke, server};
-use crate::enrolment::{Gate, PUBLIC_PORT, Service};
+use crate::enrolment::{Gate, Reachable};
 use crate::files::{Access, NewFile};
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, ServerName};
@@ -32,8 +32,8 @@ pub struct CreateRequest<'a> {
     pub domain: &'a ServerName,
     /// The first devices.
     pub devices: &'a [Name],
-    /// The names that devices can reach, as far as they are known.
-    pub services: Vec<Service>,
+    /// What devices can reach, as far as it is known.
+    pub reachable: Reachable,
     /// The type of all keys.
     pub key_type: KeyType,
     /// Whether the server authority is limited to the domain.
@@ -93,7 +93,7 @@ pub fn create(folder: &Path, request: &CreateRequest<'_>) -> Result<Created, Err
 
     let device_folder = DeviceFolder::default();
     let root = servers.authority().certificate().clone();
-    let gate = Gate { root, services: request.services.clone(), port: PUBLIC_PORT };
+    let gate = Gate::new(root, request.reachable.clone());
     if !request.devices.is_empty() {
         files.push(device_folder.root(&gate));
     }

@@ -8,7 +8,7 @@ use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
 use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
 use super::revoke::{WrittenList, next_list};
 use super::signer::{self, PassphrasePrompt};
-use crate::enrolment::{Form, Gate, Kit, PUBLIC_PORT, Service};
+use crate::enrolment::{Form, Gate, Kit, Reachable};
 use crate::files::{Access, NewFile};
 use crate::model::names::Name;
 use crate::pki::keys::KeyType;
@@ -46,13 +46,13 @@ pub struct IssuedDevice {
     pub lists: Vec<WrittenList>,
 }
 
-/// Issues a certificate for a new device and writes its files. `services` reads from the gate's configuration what the
+/// Issues a certificate for a new device and writes its files. `reachable` reads from the gate's configuration what the
 /// device can reach; it is called with the rights of the folder's owner.
 pub fn device(
     store: &mut Store,
     request: &DeviceRequest<'_>,
     passphrase: PassphrasePrompt<'_>,
-    services: impl FnOnce() -> Vec<Service>,
+    reachable: impl FnOnce() -> Reachable,
 ) -> Result<IssuedDevice, Error> {
     let name = request.name;
     check_name_is_free(&store.inventory, name)?;
@@ -70,7 +70,7 @@ pub fn device(
         entry.revoked_for = Some(RevocationReason::Unspecified);
     }
 
-    let gate = gate(store, services)?;
+    let gate = gate(store, reachable)?;
     store.set_output(request.folder.output());
     let (kit, password) = new_kit(name, &credentials, &gate)?;
     let mut files = kit.files(request.folder.path());
@@ -104,9 +104,9 @@ pub fn device(
 }
 
 /// The gate as a device sees it.
-pub(super) fn gate(store: &Store, services: impl FnOnce() -> Vec<Service>) -> Result<Gate, Error> {
+pub(super) fn gate(store: &Store, reachable: impl FnOnce() -> Reachable) -> Result<Gate, Error> {
     let root = store.authority_certificate(&signer::select(store, Kind::Server, None)?)?;
-    Ok(Gate { root, services: store.as_owner(services), port: PUBLIC_PORT })
+    Ok(Gate::new(root, store.as_owner(reachable)))
 }
 
 /// The copy of a certificate that the folder of the authorities keeps.

@@ -15,7 +15,7 @@ use super::inventory::{CertificateEntry, Inventory, Kind, Store, now};
 use super::issue::{copy, gate};
 use super::revoke::{self, WrittenList};
 use super::signer::{self, PassphrasePrompt};
-use crate::enrolment::{Form, Service};
+use crate::enrolment::{Form, Reachable};
 use crate::files::{Access, NewFile};
 use crate::model::identity::Sha256;
 use crate::model::names::Name;
@@ -60,12 +60,12 @@ pub struct RenewedDevice {
     pub list: Option<WrittenList>,
 }
 
-/// Issues a new certificate for a device, and writes its files. `services`: see [`super::issue::device`].
+/// Issues a new certificate for a device, and writes its files. `reachable`: see [`super::issue::device`].
 pub fn device(
     store: &mut Store,
     request: &RenewalRequest<'_>,
     passphrase: PassphrasePrompt<'_>,
-    services: impl FnOnce() -> Vec<Service>,
+    reachable: impl FnOnce() -> Reachable,
 ) -> Result<RenewedDevice, Error> {
     let old = find(&store.inventory, request.name)?;
     let name = Name::parse(&old.name).map_err(Error::InvalidName)?;
@@ -89,7 +89,7 @@ pub fn device(
             None
         }
         Some(credentials) => {
-            let gate = gate(store, services)?;
+            let gate = gate(store, reachable)?;
             let (kit, password) = new_kit(&name, credentials, &gate)?;
             files.extend(kit.files(folder.path()));
             files.push(folder.root(&gate));

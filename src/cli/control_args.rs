@@ -75,6 +75,11 @@ impl ControlArgs {
         exit::OK.into()
     }
 
+    /// The configuration.
+    pub(super) const fn config(&self) -> &ConfigArg {
+        &self.config
+    }
+
     /// The path of the control socket.
     pub(super) fn socket(&self) -> Result<PathBuf, ExitCode> {
         if let Some(socket) = &self.socket {

@@ -30,6 +30,7 @@ use super::{Format, exit, failed, run};
 use crate::ca::DeviceAuthority;
 use crate::config;
 use crate::config::checked::ControlSocket;
+use crate::enrolment::PUBLIC_PORT;
 use crate::handshake::suites::PROVIDER;
 use crate::model::names::{Name, ServerName};
 use crate::model::text::counted;
@@ -68,10 +69,12 @@ async fn show() -> Result<()> {
     say("2. The gate in front of it, with certificates made for this demo: one for the gate, one for a phone.");
     let files = init::create(&InitArgs {
         domain: ServerName::parse(DOMAIN)?,
-        routes: vec![RouteArg { name: Name::parse("nas")?, backend: nas_address.to_string() }],
+        routes: vec![RouteArg { name: Name::parse("nas")?, backend: nas_address.to_string(), kind: None }],
         devices: vec![Name::parse(DEVICE)?],
         folder: folder.path().to_owned(),
         listen: LOOPBACK,
+        public_port: PUBLIC_PORT,
+        no_wildcard: false,
         constraints: Default::default(),
         force: false,
         format: Format::Text,
@@ -127,8 +130,11 @@ async fn show() -> Result<()> {
     for line in metrics.render().lines().filter(|line| is_shown(line)) {
         say(&format!("   {line}"));
     }
-    say(&format!("   All metrics: http://{metrics_address}/metrics"));
-    say(&format!("   The same for people, the status page: http://{metrics_address}/\n"));
+    say(&format!("   All of them: http://{metrics_address}/metrics\n"));
+    say(
+        "8. The page of the gate: who is connected, and who was refused and why. Open it in a browser on this machine:",
+    );
+    say(&format!("   http://{metrics_address}/\n"));
 
     let shown = folder.path().display();
     say("The gate runs until you press Ctrl-C. Try it with and without the certificate:\n");

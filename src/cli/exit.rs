@@ -23,6 +23,8 @@ pub const NOT_FETCHED: u8 = 9;
 /// `ca revoke`, `ca renew`, `ca server`: written, but not known to be in force at the gate now and after its restart; stderr
 /// says what to do.
 pub const NOT_IN_FORCE: u8 = 10;
+/// `notify`: a receiver did not take the message.
+pub const NOT_DELIVERED: u8 = 11;
 
 /// The table for `--help`.
 pub(super) const HELP: &str = "\
@@ -37,7 +39,8 @@ Exit codes:
   7  init, ca: files exist already, and nothing was written
   8  why, status, sessions, reload, cut, upgrade: no gate answers, or permission was denied
   9  share, ca device --qr: the link was closed before it was used
-  10  ca revoke, ca renew, ca server: written, but not known to be in force at the gate";
+  10  ca revoke, ca renew, ca server: written, but not known to be in force at the gate
+  11  notify: a receiver did not take the message";
 
 /// The same, code by code.
 pub(super) fn codes() -> Vec<(&'static str, &'static str)> {

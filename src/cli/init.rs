@@ -1,15 +1,21 @@
 //! `doorward init`: a configuration, its certificates and the first devices, in one folder and ready to run.
 
+mod ask;
+mod parse;
+mod text;
+
+pub(super) use ask::{answered, asks};
+pub(super) use parse::NO_DOMAIN;
+
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
-use super::ca::{NameConstraintsArg, notify, parse_device, parse_domain};
+use super::ca::{NameConstraintsArg, notify, parse_device};
 use super::{Format, exit};
 use crate::ca;
 use crate::ca::create::{self, CreateRequest, Created, SERVER_AUTHORITY_FILE};
@@ -17,29 +23,42 @@ use crate::ca::device_files::DeviceFiles;
 use crate::ca::inventory::{COPIES_FOLDER, INVENTORY_FILE, Store};
 use crate::config::services;
 use crate::config::starter::{self, StarterRoute};
-use crate::enrolment::{Service, ServiceKind};
+use crate::enrolment::{PUBLIC_PORT, Reachable, Service, ServiceKind};
 use crate::files::{Access, NewFile};
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, ServerName, ServerNamePattern};
-use crate::model::shell;
 use crate::pki::keys::KeyType;
+use parse::{parse_domain, parse_listen, parse_route};
+
+/// Where the status page is: on this machine only.
+const PAGE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9180);
 
 /// The folder of the authorities, below that of the configuration.
 const FOLDER: &str = "pki";
 
 /// The end of the help text.
 pub(super) const EXAMPLE: &str = "\
+Without options, and in a terminal, it asks.
+
 Example:
   doorward init --domain home.example --route nas=192.168.1.10:5666 --device alice-phone";
 
 /// The options of `doorward init`.
 #[derive(Args, Clone, Debug)]
 pub struct InitArgs {
-    /// Your domain. Routes get names below it, and the certificates are limited to it
+    /// Your domain, or a name from a dynamic DNS service. Routes get names below it, and the certificates are limited to it
     #[arg(long, value_name = "DOMAIN", value_parser = parse_domain)]
     pub domain: ServerName,
 
+    /// No names below the domain lead to your router, only the domain itself, as with some dynamic DNS services: the one
+    /// route gets that name
+    #[arg(long)]
+    pub no_wildcard: bool,
+
     /// A service behind the gate: with "nas=192.168.1.10:5666", nas.DOMAIN leads there. May be repeated
+    ///
+    /// The port says which program uses it. For a port that is not the usual one: "shell=192.168.1.10:2222,kind=ssh". The kinds
+    /// are http (browsers), ssh, smb and other.
     #[arg(long = "route", value_name = "NAME=BACKEND", required = true, value_parser = parse_route)]
     pub routes: Vec<RouteArg>,
 
@@ -51,9 +70,13 @@ pub struct InitArgs {
     #[arg(long, value_name = "FOLDER", default_value = "doorward")]
     pub folder: PathBuf,
 
-    /// The address on which the gate listens
-    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443")]
+    /// The address on which the gate listens, or its port alone
+    #[arg(long, value_name = "ADDRESS", default_value = "[::]:8443", value_parser = parse_listen)]
     pub listen: SocketAddr,
+
+    /// The port of your router that leads to the gate: what devices dial
+    #[arg(long, value_name = "PORT", default_value_t = PUBLIC_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub public_port: u16,
 
     /// Whether the gate's authority has name constraints.
     #[command(flatten)]
@@ -75,6 +98,14 @@ pub struct RouteArg {
     pub name: Name,
     /// The backend: `host:port`, `[v6]:port` or `unix:/path`.
     pub backend: String,
+    /// Which program uses it, if that was given.
+    pub kind: Option<ServiceKind>,
+}
+
+impl RouteArg {
+    fn kind(&self) -> ServiceKind {
+        self.kind.unwrap_or_else(|| services::kind_of_address(self.name.as_str(), &self.backend))
+    }
 }
 
 /// `doorward init` failed.
@@ -126,11 +157,11 @@ pub fn run(args: &InitArgs) -> Result<(), InitError> {
 pub fn create(args: &InitArgs) -> Result<Written, InitError> {
     check(args)?;
     let folder = args.folder.join(FOLDER);
-    let services = args.routes.iter().filter_map(|route| service(route, &args.domain)).collect();
+    let services = args.routes.iter().filter_map(|route| service(args, route)).collect();
     let request = CreateRequest {
         domain: &args.domain,
         devices: &args.devices,
-        services,
+        reachable: Reachable { services, port: args.public_port },
         key_type: KeyType::default(),
         constraints: args.constraints.policy(),
         passphrase: None,
@@ -160,7 +191,10 @@ fn written(args: &InitArgs, config: PathBuf, created: &Created) -> Written {
         folder: args.folder.clone(),
         config,
         listen: args.listen,
-        server_names: args.routes.iter().map(|route| server_name(route, &args.domain)).collect(),
+        server_names: args.routes.iter().map(|route| server_name(args, route)).collect(),
+        no_wildcard: args.no_wildcard,
+        public_port: args.public_port,
+        page: format!("http://{PAGE}/"),
         server_authority: folder.join(SERVER_AUTHORITY_FILE),
         server_fingerprint: Sha256::of(created.server.certificate()).to_string(),
         server_not_after: created.server.not_after().unix_timestamp(),
@@ -184,6 +218,12 @@ pub struct Written {
     pub listen: SocketAddr,
     /// The server names of the routes, in their order.
     pub server_names: Vec<String>,
+    /// Whether the domain itself is the only name.
+    pub no_wildcard: bool,
+    /// The port that devices dial.
+    pub public_port: u16,
+    /// The address of the status page, once the gate runs.
+    pub page: String,
     /// The certificate of the authority that devices must trust.
     pub server_authority: PathBuf,
     /// SHA-256 of the gate's certificate in hexadecimal digits.
@@ -205,64 +245,28 @@ pub struct WrittenFile {
     pub mode: String,
 }
 
-impl Written {
-    /// What was written and what to do next, as text for people.
-    pub fn text(&self) -> String {
-        let mut out = format!("Created in {}:\n", self.folder.display());
-        for file in &self.files {
-            let path = file.path.strip_prefix(&self.folder).unwrap_or(&file.path).display().to_string();
-            let note = if file.mode == "0600" { "secret" } else { "" };
-            out.push_str(format!("  {path:<40} {note}").trim_end());
-            out.push('\n');
-        }
-        let (config, folder) = (shell::path(&self.config), shell::path(&self.folder));
-        let first = self.devices.first().map_or("NAME", |device| &device.name);
-        let (names, port) = (self.server_names.join(", "), self.listen.port());
-        let _ = write!(
-            out,
-            "
-Next:
-  1. Start the gate on this machine:
-       doorward run --config {config}
-     Or as a service, which starts with the machine:
-       sudo doorward install {folder}
-  2. Forward TCP port 443 of your router to port {port} of this machine, and point these names to the router:
-       {names}
-  3. Set up each device. Its page has the instructions for every system; the files are in the same folder:
-"
-        );
-        for device in &self.devices {
-            let _ = writeln!(out, "       {}\n         password  {}", device.steps.display(), device.password);
-        }
-        let _ = write!(
-            out,
-            "     Or let a device download its files in your home network, by a link that works once:
-       doorward share {first} --folder {folder}
-  4. If a device is rejected, ask the gate why:
-       doorward why --config {config}
-
-The passwords are shown only now and stored nowhere. Keep the files marked secret private.
-"
-        );
-        out
-    }
+fn service(args: &InitArgs, route: &RouteArg) -> Option<Service> {
+    let server_name = ServerNamePattern::parse(&server_name(args, route)).ok()?;
+    Some(Service { server_name, kind: route.kind() })
 }
 
-fn service(route: &RouteArg, domain: &ServerName) -> Option<Service> {
-    let server_name = ServerNamePattern::parse(&server_name(route, domain)).ok()?;
-    let kind = ServiceKind::of_protocols(services::protocols_of_address(route.name.as_str(), &route.backend));
-    Some(Service { server_name, kind })
-}
-
-fn server_name(route: &RouteArg, domain: &ServerName) -> String {
-    format!("{}.{domain}", route.name).to_ascii_lowercase()
+fn server_name(args: &InitArgs, route: &RouteArg) -> String {
+    let domain = &args.domain;
+    if args.no_wildcard { domain.to_string() } else { format!("{}.{domain}", route.name).to_ascii_lowercase() }
 }
 
 /// Checks that involve several arguments.
 fn check(args: &InitArgs) -> Result<(), InitError> {
     let mut names = HashSet::new();
+    if args.no_wildcard && args.routes.len() > 1 {
+        return Err(InitError::Usage(format!(
+            "with --no-wildcard there is one name, {}, and a name leads to one route: give one --route\n  for more, names below \
+             your domain have to lead to your router. DuckDNS and deSEC, for example, offer that: then leave out --no-wildcard",
+            args.domain
+        )));
+    }
     for route in &args.routes {
-        let name = server_name(route, &args.domain);
+        let name = server_name(args, route);
         if let Err(error) = ServerName::parse(&name) {
             return Err(InitError::Usage(format!("--route {}: {name} is {error}", route.name)));
         }
@@ -277,54 +281,21 @@ fn check(args: &InitArgs) -> Result<(), InitError> {
     }
 }
 
-fn parse_route(text: &str) -> Result<RouteArg, String> {
-    const EXAMPLE: &str = "write NAME=ADDRESS:PORT, as in nas=192.168.1.10:5666";
-    let Some((name, backend)) = text.split_once('=') else {
-        return Err(format!("missing \"=\": {EXAMPLE}"));
-    };
-    let name = Name::parse(name).map_err(|error| format!("{error}: {EXAMPLE}"))?;
-    if name.as_str().contains('.') {
-        return Err(format!(
-            "the name must not contain a dot, since the certificate covers one label below the domain: {EXAMPLE}"
-        ));
-    }
-    check_backend(backend).map_err(|problem| format!("{problem}: {EXAMPLE}"))?;
-    Ok(RouteArg { name, backend: backend.to_owned() })
-}
-
-fn check_backend(text: &str) -> Result<(), &'static str> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return if path.starts_with('/') { Ok(()) } else { Err("the path of a unix socket must start with \"/\"") };
-    }
-    if text.contains("://") {
-        return Err("a backend is not a URL: leave out the scheme and what follows the port");
-    }
-    let Some((host, port)) = text.rsplit_once(':') else { return Err("missing port") };
-    if !port.parse::<u16>().is_ok_and(|port| port != 0) {
-        return Err("the port must be a number from 1 to 65535");
-    }
-    if text.parse::<SocketAddr>().is_ok() || ServerName::parse(host).is_ok() {
-        return Ok(());
-    }
-    Err(if host.contains(':') {
-        "an IPv6 address needs brackets, as in [fd00::1]:22"
-    } else {
-        "not an address or host name before the port"
-    })
-}
-
 /// The configuration file.
 fn configuration(args: &InitArgs, file: &Path, created: &Created) -> String {
     let routes = args.routes.iter().map(|route| StarterRoute {
         name: route.name.as_str().to_owned(),
-        server_name: server_name(route, &args.domain),
+        server_name: server_name(args, route),
         backend: route.backend.clone(),
+        kind: route.kind,
     });
     let devices = created.devices.iter().map(|device| (device.name.clone(), device.fingerprint.clone()));
     starter::Starter {
         file: file.to_owned(),
         domain: args.domain.clone(),
         listen: args.listen,
+        public_port: args.public_port,
+        page: PAGE,
         server_expires: created.server.not_after().date(),
         devices: devices.collect(),
         routes: routes.collect(),

@@ -17,14 +17,17 @@ macro_rules! errln {
 pub mod ca;
 mod check;
 mod control_args;
+mod corrections;
 mod cut;
 mod demo;
 mod diagnostics;
 pub mod exit;
 mod explain;
 mod help;
+mod history;
 pub mod init;
 mod install;
+mod notify;
 mod reload;
 mod run;
 mod services;
@@ -43,6 +46,7 @@ use crate::config;
 use crate::config::checked::Config;
 use crate::config::credentials::Credentials;
 use crate::install::Installed;
+use crate::reload::expectations;
 
 /// A mutual-TLS gate for your home network: it admits devices with a certificate you issued, and refuses all other clients.
 ///
@@ -111,6 +115,12 @@ enum Command {
     ///
     /// One line for each, the newest first, with the bytes it has sent and received.
     Sessions(sessions::SessionsArgs),
+    /// List which devices were admitted, from where, and how much they moved
+    ///
+    /// One line for the connections of a device to a route from one address, the latest first. Asks the running gate; while none
+    /// runs, the files of its history are read.
+    #[command(after_help = history::EXAMPLE)]
+    History(history::HistoryArgs),
     /// Have the running gate reload its configuration
     ///
     /// Reads the file and all files it names: certificates, trust, revocation lists. If there is an error, the gate keeps
@@ -126,6 +136,11 @@ enum Command {
     /// and takes the listening sockets; no connection is refused. Open connections stay with the old process until they end, for
     /// timeouts.drain (30 seconds) at most. If the new process does not start, the old one continues and says why.
     Upgrade(upgrade::UpgradeArgs),
+    /// Try the receivers of messages to you: [notify] of the configuration
+    ///
+    /// Sends a message that says that it is a test, and prints the answer. The exit code is 11 if a receiver does not take it.
+    #[command(after_help = notify::EXAMPLE)]
+    Notify(notify::NotifyArgs),
     /// Show a page of the manual, or the help of a command
     ///
     /// The manual is part of the program: nothing is read from elsewhere. On a terminal it is shown by the program that
@@ -134,6 +149,9 @@ enum Command {
     /// Start this program again when the process at stdin asks for it: a part of "doorward run"
     #[command(hide = true)]
     Launcher(run::LauncherArgs),
+    /// Send messages to the owner for the process at stdin: a part of "doorward run"
+    #[command(hide = true)]
+    Notifier(notify::NotifierArgs),
     /// Write man pages and shell completions, for packages; and key files for session tickets that several gates share
     #[command(hide = true)]
     Generate(help::GenerateArgs),
@@ -205,7 +223,8 @@ impl ConfigArg {
             let installed = Installed::find().filter(|installed| installed.config() == file);
             installed.map_or_else(Credentials::of_service, |installed| installed.credentials())
         });
-        match config::load_with(&file, &credentials) {
+        let loaded = config::load_with(&file, &credentials);
+        match loaded.and_then(|config| expectations::check(&config).map(|()| config)) {
             Ok(config) => {
                 for warning in &config.warnings {
                     errln!("warning: {}: {}", warning.key, warning.message);
@@ -229,8 +248,16 @@ fn in_place_of(file: &Path) -> PathBuf {
 /// Runs the command that the command line names.
 pub fn main() -> ExitCode {
     let mut command = help::with_topics(Cli::command());
-    let arguments = help::unnested(std::env::args_os().collect());
-    let matches = command.try_get_matches_from_mut(arguments).unwrap_or_else(|error| error.exit());
+    let mut arguments = help::unnested(std::env::args_os().collect());
+    if init::asks(&arguments) {
+        arguments = match init::answered(arguments) {
+            Ok(arguments) => arguments,
+            Err(error) => return failed(exit::USAGE, &error),
+        };
+    }
+    let matches = command
+        .try_get_matches_from_mut(arguments.clone())
+        .unwrap_or_else(|error| corrections::corrected(error, &mut command, &arguments).exit());
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
     diagnostics::start();
     match cli.command {
@@ -248,10 +275,13 @@ pub fn main() -> ExitCode {
         Command::Why(args) => why::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Sessions(args) => sessions::run(&args),
+        Command::History(args) => history::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Cut(args) => cut::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Launcher(args) => run::launch(&args),
+        Command::Notify(args) => notify::run(&args),
+        Command::Notifier(args) => notify::send(&args),
         Command::Help(args) => help::run(&args),
         Command::Generate(args) => help::generate(&args),
     }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -27,6 +27,13 @@ use crate::telemetry::log::{self, Log};
 pub(super) struct RunArgs {
     #[command(flatten)]
     config: ConfigArg,
+}
+
+impl RunArgs {
+    /// The configuration file.
+    pub(super) fn config(&self) -> Result<PathBuf, String> {
+        self.config.path()
+    }
 }
 
 /// The program that the launcher starts, and its arguments.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::checked::{Config, RouteMode};
 use crate::config::{self, ConfigErrors};
-use crate::enrolment::{Service, ServiceKind};
+use crate::enrolment::{Reachable, Service};
 use crate::install::Installed;
 use crate::model::shell;
 
@@ -16,11 +16,11 @@ fn load_as_owner(file: &Path) -> Result<Config, ConfigErrors> {
     })
 }
 
-/// The services of all routes that ask for a certificate. None if there is no valid configuration: the pages for
-/// devices then name no services.
-pub(super) fn configured_services(config_file: &Path) -> Vec<Service> {
+/// The services of all routes that ask for a certificate, and the public port. No services if there is no valid configuration:
+/// the pages for devices then name none.
+pub(super) fn configured_services(config_file: &Path) -> Reachable {
     if !config_file.exists() {
-        return Vec::new();
+        return Reachable::default();
     }
     let Ok(config) = load_as_owner(config_file) else {
         errln!(
@@ -28,14 +28,14 @@ pub(super) fn configured_services(config_file: &Path) -> Vec<Service> {
              --config {file}",
             file = shell::path(config_file)
         );
-        return Vec::new();
+        return Reachable::default();
     };
     let mut services = Vec::new();
     for route in config.routes {
-        if let RouteMode::Terminate(terminate) = route.mode {
-            let kind = ServiceKind::of_protocols(&terminate.application_protocols);
+        if let RouteMode::Terminate(_) = route.mode {
+            let kind = route.kind;
             services.extend(route.server_names.into_iter().map(|server_name| Service { server_name, kind }));
         }
     }
-    services
+    Reachable { services, port: config.public_port }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::control_args::ControlArgs;
-use crate::control::{Answer, EarlierProcess, LogError, Request, Status, ToldFinding};
+use crate::control::{Answer, EarlierProcess, LogError, NoticeReceiver, Request, Status, ToldFinding};
 use crate::model::text::{counted, duration};
 
 /// The options of `doorward status`.
@@ -45,6 +45,16 @@ fn text(status: &Status) -> String {
     if let Some(LogError { since, error }) = &status.history_error {
         let _ = write!(out, "The history has not been written since {since}:\n{error}\n\n");
     }
+    for NoticeReceiver { receiver, error, failing_since, waiting } in &status.notices {
+        let Some(error) = error else { continue };
+        let since = failing_since.as_deref().unwrap_or_default();
+        let waiting =
+            if *waiting > 0 { format!(" Waiting: {}.", counted(*waiting as u64, "message")) } else { String::new() };
+        let _ = write!(
+            out,
+            "You have not been sent messages since {since}: {receiver}: {error}.{waiting}\nTo try it: doorward notify --test\n\n"
+        );
+    }
     let mut fact = |what: &str, text: &str| {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "  {what:<13}  {text}");
@@ -80,6 +90,10 @@ fn text(status: &Status) -> String {
             None => "does not answer".to_owned(),
         };
         fact("earlier", &format!("process {pid} (version {version}) {serves}, until {until} at most"));
+    }
+    let receivers: Vec<&str> = status.notices.iter().map(|notice| notice.receiver.as_str()).collect();
+    if !receivers.is_empty() {
+        fact("messages to", &receivers.join(", "));
     }
     for route in &status.routes {
         let (names, backends) = (route.server_names.join(", "), route.backends.join(", then "));
@@ -182,6 +196,7 @@ mod tests {
             accepted: 2,
             rejected: 1,
             sessions: 1,
+            notices: Vec::new(),
             earlier: Vec::new(),
             upgrade_error: None,
         };
@@ -205,6 +220,24 @@ mod tests {
         let shown = text(&status);
         assert!(
             shown.contains("minute.\n\nThe log has not been written since 2026-11-24T00:00:00Z:\nthe disk"),
+            "{shown}"
+        );
+        let receiver = |error: Option<&str>| NoticeReceiver {
+            receiver: "https://ntfy.sh".to_owned(),
+            error: error.map(str::to_owned),
+            failing_since: error.map(|_| "2026-11-24T00:00:00Z".to_owned()),
+            waiting: 2,
+        };
+        status.notices = vec![receiver(None)];
+        let shown = text(&status);
+        assert!(shown.contains("  messages to    https://ntfy.sh\n") && !shown.contains("not been sent"), "{shown}");
+        status.notices = vec![receiver(Some("it answers 503"))];
+        let shown = text(&status);
+        assert!(
+            shown.contains(
+                "\n\nYou have not been sent messages since 2026-11-24T00:00:00Z: https://ntfy.sh: it answers 503. Waiting: 2 \
+                 messages.\nTo try it: doorward notify --test\n\n"
+            ),
             "{shown}"
         );
         let mut sandbox = SandboxStatus {

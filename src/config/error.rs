@@ -51,6 +51,14 @@ fn indented(text: &str) -> String {
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
+    /// These, or nothing if there is none.
+    ///
+    /// # Errors
+    /// If there is one.
+    pub(crate) fn of(errors: Vec<ConfigError>) -> Result<(), Self> {
+        if errors.is_empty() { Ok(()) } else { Err(Self::new(errors)) }
+    }
+
     /// Sorts by line. The same mistake reached twice (two routes that share the default certificate, say) is told once.
     pub(super) fn new(mut errors: Vec<ConfigError>) -> Self {
         errors.sort_by_key(|error| error.line);

@@ -46,11 +46,12 @@ mod suggest;
 mod syntax;
 mod values;
 
+pub(crate) use check::notify::topic as ntfy_topic;
 use credentials::Credentials;
 pub(crate) use error::START_ANEW;
 pub use error::{ConfigError, ConfigErrors};
 use file_states::Seen;
-use raw::{Raw, RawControl};
+use raw::{Raw, RawControl, RawHistory};
 pub(crate) use report::MayRead;
 use report::{Place, Problem, Report};
 pub(crate) use suggest::nearest;
@@ -132,6 +133,34 @@ pub fn load_control(file: &Path) -> Result<checked::Control, ConfigErrors> {
         let control = check::control::check(&raw, report);
         report.finish()?;
         control.ok_or_else(|| ConfigErrors::new(Vec::new()))
+    })
+}
+
+/// Reads the section `[notify]`, the files that it names, and `sandbox.mode`, and nothing else: the process that sends messages
+/// is to know no key of the gate.
+///
+/// # Errors
+/// As [`load_control`].
+pub fn load_notify(file: &Path) -> Result<(checked::Notify, checked::SandboxMode), ConfigErrors> {
+    read_document(&text_of(file)?, file, &everything(), |document, report| {
+        report.credentials = Credentials::of_service();
+        let (notify, sandbox) = raw::notify_alone(document, report);
+        let (notify, sandbox) = (check::notify::check(&notify, report), check::sandbox_mode(&sandbox, report));
+        report.finish()?;
+        notify.zip(sandbox).ok_or_else(|| ConfigErrors::new(Vec::new()))
+    })
+}
+
+/// Reads the section `[history]` alone.
+///
+/// # Errors
+/// If the file cannot be read, or the section is wrong.
+pub fn load_history(file: &Path) -> Result<checked::History, ConfigErrors> {
+    read_document(&text_of(file)?, file, &everything(), |document, report| {
+        let raw = RawHistory::read_alone(document, report);
+        let history = check::history::check(&raw, report);
+        report.finish()?;
+        history.ok_or_else(|| ConfigErrors::new(Vec::new()))
     })
 }
 

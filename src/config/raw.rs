@@ -14,6 +14,7 @@ pub(super) struct Raw {
     pub(super) kernel_tls: Given<String>,
     pub(super) strength: Given<Scalar>,
     pub(super) watch: Given<String>,
+    pub(super) public_port: Given<Scalar>,
     /// `None` if something else stands where the listeners should be.
     pub(super) listeners: Option<Vec<RawListener>>,
     pub(super) certificate: Given<RawCertificate>,
@@ -21,6 +22,7 @@ pub(super) struct Raw {
     pub(super) groups: Vec<(Text, Given<Vec<Text>>)>,
     /// `None` if something else stands where the routes should be.
     pub(super) routes: Option<Vec<RawRoute>>,
+    pub(super) expectations: Vec<RawExpectation>,
     pub(super) tickets: Given<RawTickets>,
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
@@ -28,6 +30,7 @@ pub(super) struct Raw {
     pub(super) control: Given<RawControl>,
     pub(super) log: RawLog,
     pub(super) history: RawHistory,
+    pub(super) notify: Given<RawNotify>,
     pub(super) sandbox: RawSandbox,
 }
 
@@ -65,6 +68,7 @@ pub(super) struct RawRoute {
     pub(super) name: Given<String>,
     pub(super) mode: Given<String>,
     pub(super) canary: Given<bool>,
+    pub(super) kind: Given<String>,
     pub(super) server_names: Given<Vec<Text>>,
     pub(super) backends: Given<Vec<Text>>,
     pub(super) allow: Given<Vec<Text>>,
@@ -72,6 +76,15 @@ pub(super) struct RawRoute {
     pub(super) send_proxy_protocol: Given<String>,
     pub(super) certificate: Given<RawCertificate>,
     pub(super) client_auth: Given<RawClientAuth>,
+}
+
+/// `[[expect]]`
+pub(super) struct RawExpectation {
+    pub(super) place: Place,
+    pub(super) device: Given<String>,
+    pub(super) group: Given<String>,
+    pub(super) route: Given<String>,
+    pub(super) allowed: Given<bool>,
 }
 
 /// `[tickets]`
@@ -131,6 +144,17 @@ pub(super) struct RawHistory {
     pub(super) days: Given<Scalar>,
 }
 
+/// `[notify]`
+pub(super) struct RawNotify {
+    pub(super) webhook: Given<String>,
+    pub(super) webhook_file: Given<String>,
+    pub(super) format: Given<String>,
+    pub(super) token_file: Given<String>,
+    pub(super) trust: Given<String>,
+    pub(super) command: Given<Vec<Text>>,
+    pub(super) events: Given<Vec<Text>>,
+}
+
 /// `[sandbox]`
 #[derive(Default)]
 pub(super) struct RawSandbox {
@@ -146,9 +170,11 @@ impl Raw {
     fn read_root(mut root: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
             control: RawControl::find(&mut root, report),
+            notify: RawNotify::find(&mut root, report),
             kernel_tls: root.text("kernel_tls", "\"off\"", report),
             strength: root.scalar("strength", "256", report),
             watch: root.text("watch", "\"on\"", report),
+            public_port: root.scalar("public_port", "443", report),
             listeners: root
                 .tables("listener", report)
                 .map(|tables| tables.into_iter().map(|table| RawListener::read(table, report)).collect()),
@@ -161,6 +187,10 @@ impl Raw {
             routes: root
                 .tables("route", report)
                 .map(|tables| tables.into_iter().map(|table| RawRoute::read(table, report)).collect()),
+            expectations: root
+                .tables("expect", report)
+                .map(|tables| tables.into_iter().map(|table| RawExpectation::read(table, report)).collect())
+                .unwrap_or_default(),
             tickets: root.table("tickets", RawTickets::read, report),
             timeouts: root.table("timeouts", RawTimeouts::read, report).into_value().unwrap_or_default(),
             limits: root.table("limits", RawLimits::read, report).into_value().unwrap_or_default(),
@@ -172,6 +202,14 @@ impl Raw {
         root.close(report);
         raw
     }
+}
+
+/// Reads the sections `[notify]` and `[sandbox]` alone: the rest of the document is not looked at.
+pub(super) fn notify_alone(document: &DeTable<'_>, report: &mut Report) -> (Given<RawNotify>, RawSandbox) {
+    let known = known_keys();
+    let mut root = Table::root(document, Purpose::Read(&known));
+    let notify = RawNotify::find(&mut root, report);
+    (notify, root.table("sandbox", RawSandbox::read, report).into_value().unwrap_or_default())
 }
 
 /// Every key there is, with its section: those that the reading below asks for.
@@ -230,7 +268,8 @@ impl RawRoute {
             place: table.place().clone(),
             name: table.text("name", "\"nas\"", report),
             mode: table.text("mode", "\"terminate\"", report),
-            canary: table.flag("canary", report),
+            canary: table.boolean("canary", "true", report),
+            kind: table.text("kind", "\"http\"", report),
             server_names: table.texts("server_names", "\"nas.home.example\"", report),
             backends: table.texts("backends", "\"192.168.1.10:5666\"", report),
             allow: table.texts("allow", "\"any\"", report),
@@ -238,6 +277,20 @@ impl RawRoute {
             send_proxy_protocol: table.text("send_proxy_protocol", "\"off\"", report),
             certificate: table.table("certificate", RawCertificate::read, report),
             client_auth: table.table("client_auth", RawClientAuth::read, report),
+        };
+        table.close(report);
+        raw
+    }
+}
+
+impl RawExpectation {
+    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+        let raw = Self {
+            place: table.place().clone(),
+            device: table.text("device", "\"alice-phone\"", report),
+            group: table.text("group", "\"family\"", report),
+            route: table.text("route", "\"nas\"", report),
+            allowed: table.boolean("allowed", "false", report),
         };
         table.close(report);
         raw
@@ -302,6 +355,25 @@ impl RawControl {
     }
 }
 
+impl RawNotify {
+    fn find(root: &mut Table<'_>, report: &mut Report) -> Given<Self> {
+        let read = |mut table: Table<'_>, report: &mut Report| {
+            let raw = Self {
+                webhook: table.text("webhook", "\"https://ntfy.sh/YOUR-TOPIC\"", report),
+                webhook_file: table.text("webhook_file", "\"webhook.url\"", report),
+                format: table.text("format", "\"ntfy\"", report),
+                token_file: table.text("token_file", "\"webhook.token\"", report),
+                trust: table.text("trust", "\"pki/receiver.pem\"", report),
+                command: table.texts("command", "\"/usr/local/bin/tell\"", report),
+                events: table.texts("events", "\"impostor\"", report),
+            };
+            table.close(report);
+            raw
+        };
+        root.table("notify", read, report)
+    }
+}
+
 impl RawMetrics {
     fn read(mut table: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
@@ -326,6 +398,13 @@ impl RawLog {
 }
 
 impl RawHistory {
+    /// Reads the section alone: the rest of the document is not looked at.
+    pub(super) fn read_alone(document: &DeTable<'_>, report: &mut Report) -> Self {
+        let known = known_keys();
+        let mut root = Table::root(document, Purpose::Read(&known));
+        root.table("history", Self::read, report).into_value().unwrap_or_default()
+    }
+
     fn read(mut table: Table<'_>, report: &mut Report) -> Self {
         let raw = Self { folder: table.text("folder", "\"auto\"", report), days: table.scalar("days", "90", report) };
         table.close(report);
@@ -342,73 +421,4 @@ impl RawSandbox {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use crate::config::parse;
-
-    /// What is told about the unknown key `key` in the section `header`.
-    fn remedy(header: &str, key: &str) -> String {
-        let entry = if header.starts_with("[route.") { "[[route]]\n" } else { "" };
-        let text = format!("{entry}{header}\n{key} = 1\n");
-        let errors = parse(&text, Path::new("/none/doorward.toml")).expect_err(&text);
-        let error = errors.iter().find(|error| error.key.ends_with(key) && error.message.starts_with("unknown key"));
-        error.unwrap_or_else(|| panic!("no unknown key in {text}: {errors}")).remedy.clone()
-    }
-
-    /// The keys of each section, by its header.
-    fn sections() -> HashMap<String, Vec<&'static str>> {
-        let mut sections: HashMap<String, Vec<&'static str>> = HashMap::new();
-        for known in known_keys() {
-            sections.entry(known.section).or_default().push(known.key);
-        }
-        sections
-    }
-
-    #[test]
-    fn mistyped_key_is_answered_with_the_key_of_its_section() {
-        let sections = sections();
-        assert_eq!(sections.len(), 15, "{:?}", sections.keys());
-        for (header, keys) in &sections {
-            for key in keys {
-                // Two neighbours swapped; where they are the same letter, one is left out.
-                let (first, rest) = key.split_at(1);
-                let (second, rest) = rest.split_at(1);
-                let mistyped =
-                    if first == second { format!("{first}{rest}") } else { format!("{second}{first}{rest}") };
-                let said = remedy(header, &mistyped);
-                assert_eq!(said, format!("did you mean \"{key}\"?"), "{header} {mistyped}");
-            }
-        }
-    }
-
-    #[test]
-    fn key_in_another_section_is_answered_with_its_own_sections() {
-        let sections = sections();
-        for (header, keys) in &sections {
-            for known in known_keys().iter().filter(|known| !keys.contains(&known.key)) {
-                let said = remedy(header, known.key);
-                let near = keys.iter().any(|key| said == format!("did you mean \"{key}\"?"));
-                let other_word = said.starts_with("the key is called");
-                let own = known.header.as_deref().unwrap_or(match known.section.as_str() {
-                    "" => "at the top of the file",
-                    section => section,
-                });
-                assert!(near || other_word || said.contains(own), "{header} {}: {said}", known.key);
-                for other in sections.keys().filter(|_| said.contains("belongs under")) {
-                    let has_it = sections[other].contains(&known.key);
-                    let names_it = said.split(' ').any(|word| word == other);
-                    assert_eq!(names_it, has_it, "{header} {}: {said}", known.key);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn words_of_other_programs_lead_to_keys_that_exist() {
-        for (word, key) in crate::config::suggest::OTHER_WORDS {
-            assert!(known_keys().iter().any(|known| known.key == *key), "{word} leads to {key}, which does not exist");
-        }
-    }
-}
+mod tests;

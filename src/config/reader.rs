@@ -70,20 +70,20 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// `true` or `false`.
-    pub(super) fn flag(&mut self, key: &'static str, report: &mut Report) -> Given<bool> {
-        self.read(key, report, |value| match value {
-            DeValue::Boolean(flag) => Ok(*flag),
-            other => Err(wrong_type(other, "true or false, without quotes", key, "true")),
-        })
-    }
-
     /// A number, or a word in quotes.
     pub(super) fn scalar(&mut self, key: &'static str, example: &str, report: &mut Report) -> Given<Scalar> {
         self.read(key, report, |value| match value {
             DeValue::String(text) => Ok(Scalar::Text(text.clone().into_owned())),
             DeValue::Integer(number) if number.radix() == 10 => Ok(Scalar::Number(number.as_str().to_owned())),
             other => Err(wrong_type(other, "a number or a text in quotes", key, example)),
+        })
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, key: &'static str, example: &str, report: &mut Report) -> Given<bool> {
+        self.read(key, report, |value| match value {
+            DeValue::Boolean(value) => Ok(*value),
+            other => Err(wrong_type(other, "true or false, without quotes", key, example)),
         })
     }
 

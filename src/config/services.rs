@@ -6,7 +6,8 @@
 //! (ALPN, RFC 7301), so a route that has other application protocols refuses it, and a client that offers none, as OpenSSL,
 //! stunnel and most programs do, gets in.
 
-use super::checked::Backend;
+use super::checked::{Backend, Route, RouteMode};
+use crate::model::service::ServiceKind;
 
 /// A kind of service.
 #[derive(Debug)]
@@ -99,9 +100,42 @@ pub fn protocols_of_address(name: &str, backend: &str) -> &'static [&'static str
     raw_protocols(name, port).unwrap_or_default()
 }
 
-/// As [`raw_protocols`], for the backends of a route.
-pub(super) fn raw_protocols_of(name: &str, backends: &[Backend]) -> Option<&'static [&'static str]> {
-    raw_protocols(name, backends.iter().filter_map(port))
+/// As [`protocols_of_address`], for a route whose kind may be given.
+pub fn protocols_of_kind(kind: Option<ServiceKind>, name: &str, backend: &str) -> &'static [&'static str] {
+    match kind {
+        Some(ServiceKind::Http) => &[],
+        Some(ServiceKind::Ssh) => &["ssh"],
+        Some(ServiceKind::Smb) => &["smb"],
+        Some(ServiceKind::Other) | None => protocols_of_address(name, backend),
+    }
+}
+
+/// As [`raw_protocols`], for a route, whose kind may have been given.
+pub(super) fn raw_protocols_of(route: &Route) -> Option<&'static [&'static str]> {
+    match route.kind {
+        ServiceKind::Http => None,
+        ServiceKind::Ssh => Some(&["ssh"]),
+        ServiceKind::Smb => Some(&["smb"]),
+        ServiceKind::Other => raw_protocols(route.name.as_str(), route.backends.iter().filter_map(port)),
+    }
+}
+
+/// The kind of a route whose configuration does not name one: its application protocols say it, else its port and name.
+pub(super) fn default_kind(name: &str, backends: &[Backend], mode: &RouteMode) -> ServiceKind {
+    let protocols = match mode {
+        RouteMode::Terminate(terminate) => ServiceKind::of_protocols(&terminate.application_protocols),
+        RouteMode::Passthrough => None,
+    };
+    protocols.unwrap_or_else(|| kind(raw_protocols(name, backends.iter().filter_map(port))))
+}
+
+/// The kind of a route with this name, from the address of its backend.
+pub fn kind_of_address(name: &str, backend: &str) -> ServiceKind {
+    kind(Some(protocols_of_address(name, backend)))
+}
+
+fn kind(protocols: Option<&'static [&'static str]>) -> ServiceKind {
+    ServiceKind::of_protocols(protocols.unwrap_or_default()).unwrap_or(ServiceKind::Http)
 }
 
 const fn port(backend: &Backend) -> Option<u16> {

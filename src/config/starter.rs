@@ -8,6 +8,7 @@ use time::Date;
 
 use super::services;
 use crate::model::names::ServerName;
+use crate::model::service::ServiceKind;
 
 /// What the configuration contains.
 #[derive(Clone, Debug)]
@@ -18,6 +19,10 @@ pub struct Starter {
     pub domain: ServerName,
     /// The address of the listener.
     pub listen: SocketAddr,
+    /// The port that devices dial.
+    pub public_port: u16,
+    /// The address of the status page.
+    pub page: SocketAddr,
     /// When the gate's certificate expires.
     pub server_expires: Date,
     /// Name and fingerprint of each device.
@@ -35,6 +40,8 @@ pub struct StarterRoute {
     pub server_name: String,
     /// Its backend.
     pub backend: String,
+    /// Which program uses it, if that is not to be known by the port.
+    pub kind: Option<ServiceKind>,
 }
 
 impl Starter {
@@ -51,6 +58,8 @@ impl Starter {
             // In a comment: a line break in a folder's name must not end it.
             file = self.file.display().to_string().escape_debug(),
             listen = quoted(&self.listen.to_string()),
+            public_port = self.public_port,
+            page = self.page,
             server_expiry = self.server_expires,
             deny = deny,
             family = self.devices.iter().map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(", "),
@@ -63,17 +72,18 @@ impl Starter {
 impl StarterRoute {
     fn to_toml(&self) -> String {
         format!(
-            "\n[[route]]\nname = {}\nserver_names = [{}]\nbackends = [{}]\nallow = [\"any\"]\n{}",
+            "\n[[route]]\nname = {}\nserver_names = [{}]\nbackends = [{}]\nallow = [\"any\"]\n{}{}",
             quoted(&self.name),
             quoted(&self.server_name),
             quoted(&self.backend),
+            self.kind.map(|kind| format!("kind = \"{kind}\"\n")).unwrap_or_default(),
             self.application_protocols(),
         )
     }
 
     /// The line that rejects browsers at a service that is not HTTP.
     fn application_protocols(&self) -> String {
-        let protocols = services::protocols_of_address(&self.name, &self.backend);
+        let protocols = services::protocols_of_kind(self.kind, &self.name, &self.backend);
         if protocols.is_empty() {
             return String::new();
         }

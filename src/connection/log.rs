@@ -22,8 +22,10 @@ use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::impostor::{Claim, Impostor};
 use crate::model::names::Name;
+use crate::model::notice::NoticeEvent;
 use crate::model::rejection::{Cause, Reason, Rejection, Stage};
 use crate::model::ticket::TicketOutcome;
+use crate::notify::texts;
 use crate::relay::{Handle, Order, Path, RelaySummary};
 use crate::sessions::registry::{PeerCertificate, Session, SessionGuard, Sessions};
 use crate::snapshot::Route;
@@ -164,8 +166,18 @@ impl ConnectionLog {
         if let Some((route, Some(metrics))) = &self.route
             && let Some(backend) = route.backends.get(backend)
         {
-            metrics.backend(backend, answered);
-            self.gate.history.dialled(&route.name, backend, answered.is_ok());
+            let up = answered.is_ok();
+            self.gate.history.dialled(&route.name, backend, up);
+            if !metrics.backend(backend, answered) {
+                return;
+            }
+            let (event, text): (_, fn(&str, &str) -> _) = if up {
+                (NoticeEvent::BackendUp, texts::backend_up)
+            } else {
+                (NoticeEvent::BackendDown, texts::backend_down)
+            };
+            let backend = backend.to_string();
+            self.gate.notices.tell(event, &backend, || text(route.name.as_str(), &backend));
         }
     }
 
@@ -189,7 +201,14 @@ impl ConnectionLog {
             let _ = entered.session().backend.set(backend.clone());
         }
         if let Some(entered) = &self.session {
-            self.gate.history.began(&admitted(entered.session()));
+            let session = entered.session();
+            let is_new = self.gate.history.began(&admitted(session));
+            if let Some(identity) = session.identity.as_ref().filter(|_| is_new) {
+                let name = identity.display_name();
+                self.gate.notices.tell(NoticeEvent::NewDevice, &name, || {
+                    texts::new_device(&name, session.source.ip(), session.route.as_str())
+                });
+            }
         }
     }
 
@@ -229,6 +248,17 @@ impl ConnectionLog {
             impostor: impostor.as_ref(),
         };
         let refusal = Refusal::new(&circumstances, rejection);
+        if let Some(impostor) = &impostor {
+            let route = refusal.route.as_ref().map(ToString::to_string);
+            self.gate.notices.tell(NoticeEvent::Impostor, &impostor.name, || {
+                let told = format!(
+                    "{} {}",
+                    explain::impostor::sentence(impostor, &refusal),
+                    explain::impostor::advice(impostor)
+                );
+                texts::impostor(&impostor.name, told, self.client.ip(), route)
+            });
+        }
         self.gate.history.refused(&refusal);
         self.gate.refusals.remember(refusal);
         match (self.route_metrics(), &self.listener_metrics) {

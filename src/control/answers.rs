@@ -8,8 +8,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, REFUSALS_MAX, Refusal,
-    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status, Why,
+    Answer, Certificate, EXPIRIES_MAX, Expiring, History, InForce, ListInForce, Listening, LogError, NoticeReceiver,
+    REFUSALS_MAX, Refusal, Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status,
+    VISITS_MAX, Visit, Why,
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
@@ -18,7 +19,8 @@ use crate::explain::finding::rank_of_refusal;
 use crate::explain::moment;
 use crate::explain::recent::{self, Wanted};
 use crate::gate::Gate;
-use crate::history::Trouble;
+use crate::history::{self, Trouble};
+use crate::notify::ReceiverState;
 use crate::overview::Overview;
 use crate::reload::policy_report::Difference;
 use crate::reload::{self, Current};
@@ -53,7 +55,7 @@ impl StaticFacts {
 
 pub(super) fn reloaded(result: Result<reload::Reloaded, reload::Refused>) -> Answer {
     match result {
-        Ok(reload::Reloaded { warnings, after_restart, opened, closed, difference, kept, cut }) => {
+        Ok(reload::Reloaded { warnings, after_restart, opened, closed, difference, kept, cut, .. }) => {
             let Difference { gained, lost } = difference;
             Answer::Reloaded(Reloaded {
                 warnings,
@@ -66,7 +68,7 @@ pub(super) fn reloaded(result: Result<reload::Reloaded, reload::Refused>) -> Ans
                 sessions_cut: cut,
             })
         }
-        Err(reload::Refused { errors, in_force, cut }) => {
+        Err(reload::Refused { errors, in_force, cut, .. }) => {
             Answer::NotReloaded { errors: limited(&errors), in_force: limited(&in_force), sessions_cut: cut }
         }
     }
@@ -75,6 +77,36 @@ pub(super) fn reloaded(result: Result<reload::Reloaded, reload::Refused>) -> Ans
 pub(super) fn sessions(gate: &Gate, count: usize, now: OffsetDateTime) -> Answer {
     let (sessions, open) = gate.sessions.newest(count.min(SESSIONS_MAX));
     Answer::Sessions(Sessions { open, sessions: sessions.iter().map(|one| session(one, now)).collect() })
+}
+
+pub(super) fn history(gate: &Gate, since: OffsetDateTime, device: Option<&str>, count: usize) -> Answer {
+    match gate.history.visits(since) {
+        Ok(visits) => Answer::History(history_of(visits, device, count)),
+        Err(error) => Answer::Error(format!("cannot read the history: {error}")),
+    }
+}
+
+/// An answer of these visits.
+pub(crate) fn history_of(mut visits: Vec<history::Visit>, device: Option<&str>, count: usize) -> History {
+    visits.retain(|visit| device.is_none_or(|device| visit.device.eq_ignore_ascii_case(device)));
+    let known = visits.len();
+    let shown = visits.into_iter().take(count.min(VISITS_MAX)).map(|visit| Visit {
+        device: visit.device.into(),
+        route: visit.route.to_string(),
+        address: visit.address.to_string(),
+        since: rfc3339(visit.since),
+        until: rfc3339(visit.until),
+        connections: visit.connections,
+        open: visit.open,
+        bytes_to_backend: visit.to_backend,
+        bytes_to_client: visit.to_client,
+    });
+    History { known, visits: shown.collect() }
+}
+
+/// A moment of an answer.
+pub(crate) fn moment_of(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 pub(super) fn why(gate: &Gate, wanted: &str, count: usize, ranked: bool, now: OffsetDateTime) -> Answer {
@@ -169,9 +201,15 @@ pub(super) fn status(
         accepted: gate.accepted(),
         rejected: gate.refusals.total(),
         sessions: open,
+        notices: gate.notices.receivers().into_iter().map(notice_receiver).collect(),
         earlier: Vec::new(),
         upgrade_error: None,
     }
+}
+
+fn notice_receiver(ReceiverState { name, error, waiting }: ReceiverState) -> NoticeReceiver {
+    let (error, failing_since) = error.map(|(error, since)| (error, rfc3339(since))).unzip();
+    NoticeReceiver { receiver: name, error, failing_since, waiting }
 }
 
 fn sandbox(Restrictions { mode, parts, capabilities, landlock, lacks }: &Restrictions) -> Option<Box<SandboxStatus>> {

@@ -125,7 +125,8 @@ impl EarlierProcesses {
             | Request::TakeList { .. } => true,
             // Without an authority, it is about server certificates, which only new connections see.
             Request::InForce { authority_bytes } => *authority_bytes > 0,
-            Request::Upgrade | Request::Counters => false,
+            // What they do is in the files as well.
+            Request::Upgrade | Request::Counters | Request::History { .. } => false,
         };
         concerns && !self.processes.borrow().is_empty()
     }

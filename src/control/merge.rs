@@ -80,7 +80,11 @@ pub(super) fn merged(own: Answer, others: Vec<EarlierAnswer>) -> Answer {
             }
             Answer::NotReloaded { errors, in_force, sessions_cut }
         }
-        own @ (Answer::Upgraded(_) | Answer::NotUpgraded { .. } | Answer::Counters(_) | Answer::Error(_)) => own,
+        own @ (Answer::Upgraded(_)
+        | Answer::NotUpgraded { .. }
+        | Answer::Counters(_)
+        | Answer::History(_)
+        | Answer::Error(_)) => own,
     }
 }
 

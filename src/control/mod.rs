@@ -13,7 +13,7 @@ pub(crate) mod upgrades;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::answers::{StaticFacts, rfc3339};
+pub(crate) use self::answers::{StaticFacts, history_of, moment_of, rfc3339};
 #[doc(hidden)]
 pub use self::server::fuzz_read;
 pub(crate) use self::server::{Context, Control};
@@ -38,6 +38,9 @@ const AUTHORITY_MAX: usize = 64 * 1024;
 
 /// The most sessions in one answer.
 pub const SESSIONS_MAX: usize = 1000;
+
+/// The most visits in one answer.
+pub const VISITS_MAX: usize = 5000;
 
 /// The most refusals in one answer.
 pub const REFUSALS_MAX: usize = 100;
@@ -68,6 +71,16 @@ pub enum Request {
         /// The most important first, instead of the newest: see [`finding`](crate::explain::finding).
         #[serde(default)]
         ranked: bool,
+    },
+    /// Which devices were admitted.
+    History {
+        /// How far back, in seconds.
+        seconds: u64,
+        /// One device, or all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<String>,
+        /// How many visits, the latest first; at most [`VISITS_MAX`].
+        count: usize,
     },
     /// Reload the configuration.
     Reload,
@@ -109,6 +122,8 @@ pub enum Answer {
     Sessions(Sessions),
     /// To [`Request::Why`].
     Why(Why),
+    /// To [`Request::History`].
+    History(History),
     /// To [`Request::Reload`], when it was done.
     Reloaded(Reloaded),
     /// To [`Request::Reload`], when it was refused.
@@ -293,12 +308,30 @@ pub struct Status {
     pub rejected: u64,
     /// Open sessions, those of earlier processes included.
     pub sessions: usize,
+    /// The receivers of messages to the owner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<NoticeReceiver>,
     /// Processes that upgrades have left, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<EarlierProcess>,
     /// Why the latest upgrade failed, unless one has succeeded since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade_error: Option<String>,
+}
+
+/// A receiver of messages to the owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeReceiver {
+    /// Scheme and host of a URL, or the path of a program.
+    pub receiver: String,
+    /// Why it does not take messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Since when (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<String>,
+    /// Messages that wait for it.
+    pub waiting: usize,
 }
 
 /// Something that expires.
@@ -401,6 +434,38 @@ pub struct Session {
     /// The process that serves it, if that is not the one that accepts connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<u32>,
+}
+
+/// Which devices were admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// How many visits are known of the time that was asked for.
+    pub known: usize,
+    /// The latest of them, the latest first.
+    pub visits: Vec<Visit>,
+}
+
+/// Connections of one device to one route from one address, with no long pause between them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// The device.
+    pub device: String,
+    /// The route.
+    pub route: String,
+    /// The client's address.
+    pub address: String,
+    /// When the first connection was admitted (RFC 3339).
+    pub since: String,
+    /// When the last one ended (RFC 3339); if one is open, what is known of it.
+    pub until: String,
+    /// How many connections.
+    pub connections: u64,
+    /// How many of them are open.
+    pub open: u64,
+    /// Payload from the client to the backend of those that have ended, in bytes.
+    pub bytes_to_backend: u64,
+    /// Payload from the backend to the client of those that have ended, in bytes.
+    pub bytes_to_client: u64,
 }
 
 /// Refusals of a client.

@@ -295,6 +295,11 @@ async fn own_answer(request: &Request, (authority, list): (Vec<u8>, Vec<u8>), co
             Answer::Status(status)
         }
         Request::Sessions { count } => answers::sessions(gate, *count, now),
+        Request::History { seconds, device, count } => {
+            let since =
+                i64::try_from(*seconds).ok().and_then(|seconds| now.checked_sub(time::Duration::seconds(seconds)));
+            answers::history(gate, since.unwrap_or(OffsetDateTime::UNIX_EPOCH), device.as_deref(), *count)
+        }
         Request::Why { wanted, count, ranked } => answers::why(gate, wanted, *count, *ranked, now),
         Request::Upgrade => match context.upgrades.request().await {
             Ok(upgraded) => Answer::Upgraded(upgraded),

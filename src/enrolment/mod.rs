@@ -20,11 +20,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::files::{Access, NewFile};
 use crate::model::identity::{Identity, NotACertificate};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
+pub use crate::model::service::{PUBLIC_PORT, ServiceKind};
 use crate::pki::{self, Password, Profile};
 use steps::Instructions;
-
-/// The port that browsers expect and the router forwards.
-pub const PUBLIC_PORT: u16 = 443;
 
 /// The file with the certificate of the server authority. It is PEM, which every reader takes; Windows and Android go by the
 /// extension.
@@ -41,6 +39,21 @@ pub struct Gate {
     pub port: u16,
 }
 
+/// What can be reached through the gate, and at which port.
+#[derive(Clone, Debug)]
+pub struct Reachable {
+    /// The services, as far as they are known.
+    pub services: Vec<Service>,
+    /// The port that the router forwards.
+    pub port: u16,
+}
+
+impl Default for Reachable {
+    fn default() -> Self {
+        Self { services: Vec::new(), port: PUBLIC_PORT }
+    }
+}
+
 /// A service behind the gate, as a device sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -50,35 +63,15 @@ pub struct Service {
     pub kind: ServiceKind,
 }
 
-/// Which program uses a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceKind {
-    /// A browser, for all that is known.
-    Web,
-    /// ssh.
-    Ssh,
-    /// Another one; its route refuses browsers.
-    Other,
-}
-
-impl ServiceKind {
-    /// The kind of a route with these application protocols (ALPN); none if any client is admitted.
-    pub fn of_protocols<T: AsRef<[u8]>>(protocols: &[T]) -> Self {
-        let has = |name: &[u8]| protocols.iter().any(|protocol| protocol.as_ref() == name);
-        if protocols.is_empty() || has(b"h2") || has(b"http/1.1") {
-            Self::Web
-        } else if has(b"ssh") {
-            Self::Ssh
-        } else {
-            Self::Other
-        }
-    }
-}
-
 impl Gate {
+    /// The gate that the authority with this certificate vouches for.
+    pub fn new(root: CertificateDer<'static>, Reachable { services, port }: Reachable) -> Self {
+        Self { root, services, port }
+    }
+
     /// The names that a browser can open as they are.
     fn web_names(&self) -> impl Iterator<Item = &ServerName> {
-        self.services.iter().filter(|service| service.kind == ServiceKind::Web).filter_map(|service| {
+        self.services.iter().filter(|service| service.kind == ServiceKind::Http).filter_map(|service| {
             match &service.server_name {
                 ServerNamePattern::Exact(name) => Some(name),
                 ServerNamePattern::Wildcard(_) | ServerNamePattern::Default => None,
@@ -86,12 +79,10 @@ impl Gate {
         })
     }
 
-    /// The names that ssh connects to; all names if it is not known which they are. The pattern for every name is left out:
-    /// all ssh connections would go through the gate.
+    /// The names that ssh connects to. The pattern for every name is left out: all ssh connections would go through the gate.
     fn ssh_names(&self) -> Vec<ServerNamePattern> {
-        let known = self.services.iter().any(|service| service.kind == ServiceKind::Ssh);
-        let used = self.services.iter().filter(|service| !known || service.kind == ServiceKind::Ssh);
-        used.map(|service| service.server_name.clone()).filter(|name| *name != ServerNamePattern::Default).collect()
+        let ssh = self.services.iter().filter(|service| service.kind == ServiceKind::Ssh);
+        ssh.map(|service| service.server_name.clone()).filter(|name| *name != ServerNamePattern::Default).collect()
     }
 
     /// The root as PEM: the contents of [`ROOT_FILE`].
@@ -258,7 +249,7 @@ mod tests {
         params.distinguished_name.push(DnType::CommonName, name);
         let root = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate").der().clone();
         let nas = ServerNamePattern::parse("nas.home.example").expect("a name");
-        let nas = Service { server_name: nas, kind: ServiceKind::Web };
+        let nas = Service { server_name: nas, kind: ServiceKind::Http };
         let gate = Gate { root, services: vec![nas], port: PUBLIC_PORT };
         let name = Name::parse("alice-phone").expect("a name");
         let issued = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");

@@ -30,7 +30,7 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Whether this is an end of such a pair.
-pub(super) fn is_end(descriptor: impl AsFd) -> bool {
+pub(crate) fn is_end(descriptor: impl AsFd) -> bool {
     let of_kind = sockopt::socket_type(&descriptor).is_ok_and(|kind| kind == SocketType::SEQPACKET);
     of_kind && sockopt::socket_domain(&descriptor).is_ok_and(|family| family == AddressFamily::UNIX)
 }

@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::channel::{Channel, pair};
+use super::notifiers::{Notifiers, Starter};
+use super::requests::{FromLauncher, OF_ONE_PROCESS, ToLauncher};
 use super::taken::VARIABLE;
 
 /// The command that a launcher is started with.
@@ -26,35 +28,6 @@ const KEPT: usize = 8 * 1024;
 
 /// How long the rest of its stderr is waited for after its end, and the end of the launcher.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// What the service manager says to one process and not to another.
-const OF_ONE_PROCESS: [&str; 4] = ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_PID"];
-
-/// A request to the launcher.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ToLauncher {
-    /// Where the next process writes its errors, as a descriptor.
-    Stderr,
-    /// Start a process, with the descriptor as its stdin.
-    Start,
-    /// Kill it.
-    Kill,
-    /// It stays, and the launcher ends: the process becomes a child of the service manager.
-    Release,
-}
-
-/// An answer of the launcher.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum FromLauncher {
-    /// A process runs.
-    Started { pid: u32 },
-    /// It could not be started.
-    Failed { error: String },
-    /// It has ended.
-    Ended { status: String, error: Option<String> },
-}
 
 /// Why there is no launcher.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -89,6 +62,8 @@ pub(crate) enum LaunchError {
 pub struct Launcher {
     end: OwnedFd,
     child: Child,
+    /// Whether another gate may be started.
+    upgrades: Result<(), Unavailable>,
 }
 
 impl Launcher {
@@ -98,25 +73,32 @@ impl Launcher {
     /// # Errors
     /// Why this gate cannot be replaced.
     pub fn start() -> Result<Self, Unavailable> {
-        if std::process::id() == 1 {
-            return Err(Unavailable(
+        let upgrades = match std::process::id() {
+            1 => Err(Unavailable(
                 "this gate is process 1, and its container ends with it: replace the container".to_owned(),
-            ));
-        }
+            )),
+            _ => Ok(()),
+        };
         let start = || {
             let program = own_program()?;
             let (end, other) = pair()?;
             let mut command = Command::new(&program);
             command.arg(COMMAND).arg("--").arg(&program).args(std::env::args_os().skip(1));
             command.env_remove(VARIABLE).stdin(Stdio::from(other));
-            Ok(Self { end, child: command.spawn()? })
+            Ok(Self { end, child: command.spawn()?, upgrades })
         };
         start().map_err(|error: io::Error| Unavailable::from(error))
     }
 
     /// Must be called within a tokio runtime.
-    pub(crate) fn connect(self) -> io::Result<Connected> {
+    pub(crate) fn connect(self) -> Result<Connected, Unavailable> {
+        self.upgrades?;
         Ok(Connected { channel: Channel::new(self.end)?, child: Some(self.child) })
+    }
+
+    /// What has it start notifiers. Must be called within a tokio runtime.
+    pub(crate) fn starter(&self) -> io::Result<Starter> {
+        Ok(Starter::new(Channel::new(self.end.try_clone()?)?))
     }
 }
 
@@ -200,6 +182,8 @@ impl Launched<'_> {
 /// # Errors
 /// If stdin is no channel.
 pub fn launcher(program: &Path, arguments: &[OsString]) -> io::Result<()> {
+    // It has no sandbox, so a gate that was taken over must not write to its memory. Where there is Landlock, that forbids it, too.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     let end = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
     if !super::channel::is_end(&end) {
         return Err(io::Error::other("\"doorward run\" starts this command"));
@@ -223,7 +207,9 @@ async fn serve(channel: &Channel, program: &Path, arguments: &[OsString]) -> io:
     }
     let mut children = signal(SignalKind::child())?;
     let (mut running, mut stderr) = (None::<Running>, None);
+    let mut notifiers = Notifiers::new(program, arguments);
     loop {
+        let due = notifiers.due();
         tokio::select! {
             message = channel.receive() => match message? {
                 Some((ToLauncher::Stderr, descriptor)) => stderr = descriptor,
@@ -243,7 +229,8 @@ async fn serve(channel: &Channel, program: &Path, arguments: &[OsString]) -> io:
                         let _ = running.child.kill();
                     }
                 }
-                Some((ToLauncher::Start | ToLauncher::Release, _)) => return Ok(()),
+                Some((ToLauncher::Notifier { receiver }, Some(stdin))) => notifiers.start(receiver, stdin),
+                Some((ToLauncher::Start | ToLauncher::Notifier { .. } | ToLauncher::Release, _)) => return Ok(()),
                 None => {
                     // The gate has ended before the other process could take over.
                     if let Some(running) = &mut running {
@@ -253,7 +240,9 @@ async fn serve(channel: &Channel, program: &Path, arguments: &[OsString]) -> io:
                 }
             },
             _ = children.recv() => {}
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
+        notifiers.look_after();
         if let Some(child) = &mut running
             && let Some(status) = child.child.try_wait()?
             && let Some(running) = running.take()

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The *launcher* is a small process that `doorward run` starts before it has read anything. It can start the program that
-//! its own file is, with the arguments of this run, and nothing else. So the gate itself never executes a file, and a sandbox
-//! that it enters does not bind the new process.
+//! its own file is, with the arguments of this run, as a gate or as a notifier (`[notify]`), and nothing else. So the gate itself
+//! never executes a file, and a sandbox that it enters does not bind the new process.
 //!
 //! Until `Committed` the old gate serves as before, whatever the new one does. Afterwards the channel carries requests of the
 //! control socket to the old one, and tells each when the other has ended.
@@ -19,11 +19,15 @@
 mod channel;
 mod launcher;
 mod messages;
+mod notifiers;
+mod requests;
 mod taken;
 
-pub(crate) use self::channel::{Channel, pair};
+pub(crate) use self::channel::{Channel, is_end as is_channel, pair};
 pub(crate) use self::launcher::{Connected, LaunchError, Launched};
 pub use self::launcher::{Launcher, Unavailable, launcher};
 pub(crate) use self::messages::{Counters, Penalty, Process, State, ToPredecessor, ToSuccessor};
+pub(crate) use self::notifiers::Starter;
+pub use self::requests::ReceiverKind;
 pub(crate) use self::taken::Predecessor;
 pub use self::taken::{HandOver, Taken, TakenListener};

@@ -39,23 +39,25 @@ pub(super) struct Batch {
 /// Admitted connections of one device to one route from one address, that began or ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct VisitNote {
+    #[serde(rename = "d")]
     pub(super) device: Box<str>,
-    #[serde(with = "forms::name")]
+    #[serde(rename = "r", with = "forms::name")]
     pub(super) route: Name,
+    #[serde(rename = "a")]
     pub(super) address: IpAddr,
     /// When the first of them began.
-    #[serde(with = "timestamp")]
+    #[serde(rename = "s", with = "timestamp")]
     pub(super) since: OffsetDateTime,
     /// When the last of them began or ended.
-    #[serde(with = "timestamp")]
+    #[serde(rename = "u", with = "timestamp")]
     pub(super) until: OffsetDateTime,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(rename = "b", default, skip_serializing_if = "is_zero")]
     pub(super) began: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(rename = "e", default, skip_serializing_if = "is_zero")]
     pub(super) ended: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(rename = "out", default, skip_serializing_if = "is_zero")]
     pub(super) to_backend: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(rename = "in", default, skip_serializing_if = "is_zero")]
     pub(super) to_client: u64,
 }
 

@@ -88,17 +88,14 @@ impl Disk {
         }
         let mut news = Vec::new();
         for (day, fault) in faults {
-            if day > today - DETAILED_DAYS && fault != Fault::Future {
+            if day > today - DETAILED_DAYS {
+                // This drops the rest of a line.
                 self.dirty.insert(day);
             }
-            let why = match fault {
-                // The next write drops the rest of a line.
-                Fault::Torn => continue,
-                Fault::Damaged => "is damaged",
-                Fault::Future => "is of a day that is yet to come: the clock was wrong",
-            };
-            let aside = self.folder.set_aside(day).map_err(|error| self.failed(error))?;
-            news.push(format!("a file of the history {why}, and was renamed to {}", aside.display()));
+            if fault == Fault::Damaged {
+                let aside = self.folder.set_aside(day).map_err(|error| self.failed(error))?;
+                news.push(format!("a file of the history is damaged, and was renamed to {}", aside.display()));
+            }
         }
         // Tells at once whether the folder can be written.
         self.dirty.insert(self.current);
@@ -132,6 +129,11 @@ impl Disk {
             self.folder.append(day, &text_of(batch)).map(drop)
         };
         append().map_err(|error| self.failed(error))
+    }
+
+    /// Whether other processes have appended something.
+    pub(super) fn has_others(&self) -> bool {
+        !self.is_retired() && self.folder.place(self.current).is_ok_and(|place| place != self.known)
     }
 
     /// Reads what other processes have appended. It is to be added to what is known before anything is written.
@@ -195,12 +197,17 @@ impl Disk {
         Ok(())
     }
 
-    /// Whether the clock was set back by more than a day since the file of the day was begun.
-    pub(super) fn is_ahead_of(&self, now: OffsetDateTime) -> bool {
-        self.current > day(now) + 1
+    /// Whether the clock was set back or forth since everything was read, so that other files are those of the last days.
+    pub(super) fn is_of_another_time(&self, now: OffsetDateTime) -> Result<bool, DiskError> {
+        let today = day(now);
+        if self.current > today + 1 {
+            return Ok(true);
+        }
+        let days = self.folder.days().map_err(|error| self.failed(error))?;
+        Ok(days.iter().any(|(day, _)| (self.current + 1..=today).contains(day)))
     }
 
-    /// Sets aside what is of the future, and reads the rest again.
+    /// Reads everything again.
     pub(super) fn reload(&mut self, now: OffsetDateTime) -> Result<(State, Vec<News>), DiskError> {
         self.load(now)
     }

@@ -10,7 +10,6 @@ use super::batch::{Batch, VisitNote};
 use super::counts::{HOUR, HourCounts, Summary};
 use super::folder::{Folder, Place, day};
 use super::lines::{self, Contents, FORMAT, Header, Line};
-use super::overview::Visit;
 use super::state::{DETAILED_DAYS, State};
 
 /// Enough for the first line of a file.
@@ -33,8 +32,6 @@ pub(super) enum Fault {
     Torn,
     /// Lines of it cannot be read, or all of it.
     Damaged,
-    /// Of a day that is yet to come: the clock was wrong.
-    Future,
 }
 
 /// Why a folder is not read.
@@ -46,33 +43,27 @@ pub(super) enum LoadError {
     Later(PathBuf),
 }
 
-/// Reads everything that is kept in memory.
+/// Reads everything that is kept in memory. Files of days that are yet to come stay as they are: the clock is wrong, or was.
 pub(super) fn load(folder: &Folder, now: OffsetDateTime) -> Result<Loaded, LoadError> {
     let today = day(now);
     let mut loaded = Loaded::default();
-    let days: Vec<i64> = folder.days()?.into_iter().map(|(day, _)| day).collect();
+    let days: Vec<i64> = folder.days()?.into_iter().map(|(day, _)| day).filter(|day| *day <= today + 1).collect();
     let with_files: BTreeSet<i64> = days.iter().copied().collect();
     let mut has_state = false;
     for day in days {
-        if day > today + 1 {
-            loaded.faults.push((day, Fault::Future));
-            continue;
-        }
         let detailed = day > today - DETAILED_DAYS;
         let most = if detailed { u64::MAX } else { HEADER_MAX };
         let Ok((mut place, text)) = folder.read(day, 0, most) else {
             loaded.faults.push((day, Fault::Damaged));
             continue;
         };
-        let mut contents = lines::read(&text);
-        if let Some(Line::Header(Header { format, .. })) = contents.lines.first()
-            && *format > FORMAT
-        {
+        let header = lines::header(&text);
+        if header.as_ref().is_some_and(|header| header.format > FORMAT) {
             return Err(LoadError::Later(folder.path().to_owned()));
         }
         if !detailed {
-            match contents.header() {
-                Some(Header { hours: Some(hours), .. }) => loaded.state.add_older(hours),
+            match header {
+                Some(Header { hours: Some(hours), .. }) => loaded.state.add_older(&hours),
                 // The gate did not run when the day was over.
                 Some(_) => {
                     if let Ok((_, text)) = folder.read(day, 0, u64::MAX) {
@@ -83,12 +74,13 @@ pub(super) fn load(folder: &Folder, now: OffsetDateTime) -> Result<Loaded, LoadE
             }
             continue;
         }
-        if contents.damaged > 0 || contents.header().is_none() {
+        let contents = lines::read(&text);
+        if contents.damaged > 0 || header.is_none() {
             loaded.faults.push((day, Fault::Damaged));
         } else if contents.torn {
             loaded.faults.push((day, Fault::Torn));
         }
-        for line in contents.lines.drain(..) {
+        for line in contents.lines {
             match line {
                 Line::State(checkpoint) => {
                     loaded.state.now = checkpoint.checked();
@@ -143,18 +135,4 @@ fn seen(hour: &HourCounts) -> Batch {
         })
     });
     Batch { visits: visits.collect(), ..Batch::default() }
-}
-
-/// The visits that ended between these days, both included, of days that are over.
-pub(super) fn visits(folder: &Folder, from: i64, to: i64) -> io::Result<Vec<Visit>> {
-    let mut found = Vec::new();
-    for (day, _) in folder.days()?.into_iter().filter(|(day, _)| (from..=to).contains(day)) {
-        let Ok((_, text)) = folder.read(day, 0, u64::MAX) else { continue };
-        for line in lines::read(&text).lines {
-            if let Line::Visits(visits) = line {
-                found.extend(visits);
-            }
-        }
-    }
-    Ok(found)
 }

@@ -5,13 +5,14 @@
 //!
 //! | file | has |
 //! |---|---|
-//! | `recorder` | what connections note, and the thread that writes it |
+//! | `recorder` | what connections note |
+//! | `writer` | the thread that writes it, and what the server does with it |
 //! | `overview`, `answers` | what the history tells |
 //! | `counts`, `sources` | counts of one hour |
 //! | `batch` | what is noted between two writes |
 //! | `state` | the sum of all batches |
 //! | `lines`, `forms` | the form of the files |
-//! | `folder`, `load`, `disk` | the files, read and written |
+//! | `folder`, `load`, `disk`, `visits` | the files, read and written |
 
 mod answers;
 mod batch;
@@ -25,6 +26,10 @@ mod overview;
 mod recorder;
 mod sources;
 mod state;
+#[cfg(test)]
+mod tests;
+mod visits;
+mod writer;
 
 /// Makes a folder for a history, unless it is there.
 ///
@@ -35,4 +40,5 @@ pub fn make_folder(path: &std::path::Path) -> std::io::Result<()> {
 }
 
 pub use self::overview::{Backend, Device, DeviceRefused, Hour, Impostor, Noise, Overview, Seen, Trouble, Visit};
-pub use self::recorder::{Admitted, History, News, visits_of_folder};
+pub use self::recorder::{Admitted, History, News};
+pub use self::visits::visits_of_folder;

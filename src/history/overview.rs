@@ -99,28 +99,31 @@ pub struct DeviceRefused {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Visit {
     /// The device.
+    #[serde(rename = "d")]
     pub device: Box<str>,
     /// The route.
-    #[serde(with = "forms::name")]
+    #[serde(rename = "r", with = "forms::name")]
     pub route: Name,
     /// The address.
+    #[serde(rename = "a")]
     pub address: IpAddr,
     /// When the first connection was admitted.
-    #[serde(with = "timestamp")]
+    #[serde(rename = "s", with = "timestamp")]
     pub since: OffsetDateTime,
     /// When the last one ended; while one is open, what is known of it.
-    #[serde(with = "timestamp")]
+    #[serde(rename = "u", with = "timestamp")]
     pub until: OffsetDateTime,
     /// How many connections.
+    #[serde(rename = "n")]
     pub connections: u64,
     /// How many of them are open. Those of a process that an upgrade has replaced are not counted.
     #[serde(skip)]
     pub open: u64,
     /// Payload of those that have ended, in bytes.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(rename = "out", default, skip_serializing_if = "is_zero")]
     pub to_backend: u64,
     /// The same from the backend.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(rename = "in", default, skip_serializing_if = "is_zero")]
     pub to_client: u64,
 }
 

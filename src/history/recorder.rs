@@ -3,77 +3,66 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
-use std::{io, mem, thread};
+use std::sync::atomic::AtomicI64;
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use std::{io, mem};
 
 use time::OffsetDateTime;
 
 use super::batch::{BackendNote, Batch, FailedNote, RefusedNote, VisitNote};
 use super::counts::Pair;
-use super::disk::{Disk, DiskError};
-use super::folder::{Folder, day};
-use super::load::{load, visits};
-use super::overview::{DeviceRefused, Overview, Trouble, Visit};
+use super::disk::Disk;
+use super::folder::Folder;
+use super::overview::{DeviceRefused, Impostor, Overview, Trouble, Visit};
 use super::state::{DEVICES_MAX, State};
-use crate::config::checked::{Backend, Config, History as Settings};
+use super::visits;
+use crate::config::checked::{Backend, History as Settings};
 use crate::explain::certificate::holder;
 use crate::explain::recent::Refusal;
 use crate::model::identity::Identity;
 use crate::model::names::Name;
 use crate::model::rejection::Stage;
 
-/// How long counts of strangers wait to be written.
-const PERIOD: Duration = Duration::from_secs(60);
-/// How long anything else does.
-const PERIOD_OF_DEVICES: Duration = Duration::from_secs(10);
-/// How long it does in a process that another one has replaced.
-const PERIOD_OF_RETIRED: Duration = Duration::from_secs(1);
-/// How often the thread looks.
-const TICK: Duration = Duration::from_secs(5);
-/// The most messages for the log that wait.
-const NEWS_MAX: usize = 8;
-
 /// The history of a gate.
 #[derive(Debug)]
 pub struct History {
     /// What connections note. Nothing that takes time is done while it is locked.
-    hot: Mutex<Hot>,
-    kept: Mutex<Kept>,
+    pub(super) hot: Mutex<Hot>,
+    pub(super) kept: Mutex<Kept>,
     /// Locked while files are read or written, before `kept`.
-    disk: Mutex<Place>,
-    days: AtomicI64,
+    pub(super) disk: Mutex<Place>,
+    pub(super) days: AtomicI64,
     /// Ends the thread when it is dropped.
-    thread: Mutex<Option<Sender<()>>>,
+    pub(super) thread: Mutex<Option<Sender<()>>>,
 }
 
 #[derive(Debug, Default)]
-struct Hot {
-    batch: Batch,
+pub(super) struct Hot {
+    pub(super) batch: Batch,
     /// Devices that were admitted before.
-    known: HashSet<Box<str>>,
+    pub(super) known: HashSet<Box<str>>,
     /// Whether each backend answered last.
-    backends: Vec<(Name, Backend, bool)>,
+    pub(super) backends: Vec<(Name, Backend, bool)>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    state: State,
+pub(super) struct Kept {
+    pub(super) state: State,
     /// Empty unless there is a folder.
-    unwritten: Batch,
-    has_folder: bool,
-    trouble: Option<Trouble>,
-    is_kept: bool,
-    news: Vec<String>,
+    pub(super) unwritten: Batch,
+    pub(super) has_folder: bool,
+    pub(super) trouble: Option<Trouble>,
+    pub(super) is_kept: bool,
+    pub(super) news: Vec<String>,
 }
 
 #[derive(Debug, Default)]
-struct Place {
-    folder: Option<PathBuf>,
-    disk: Option<Disk>,
-    written: Option<Instant>,
+pub(super) struct Place {
+    pub(super) folder: Option<PathBuf>,
+    pub(super) disk: Option<Disk>,
+    pub(super) written: Option<Instant>,
 }
 
 /// What has to be told about the files.
@@ -194,6 +183,27 @@ impl History {
         hot.batch.refusal(RefusedNote { device: device.name().into(), refused });
     }
 
+    /// A connection was refused that pretended to be this device, by this claim: in place of [`refused`](Self::refused).
+    pub fn pretended(&self, refusal: &Refusal, device: &str, claim: &str) {
+        let (reason, at, shown) = (refusal.reason(), whole(refusal.at), refusal.certificate.as_ref());
+        let impostor = Impostor {
+            device: device.into(),
+            claim: claim.into(),
+            address: refusal.source.ip().to_canonical(),
+            route: refusal.route.clone(),
+            reason,
+            first: at,
+            last: at,
+            times: 1,
+            issuer: shown.map(|shown| shown.issuer.clone()).unwrap_or_default(),
+            not_before: shown.map_or(0, |shown| shown.not_before),
+            fingerprint: shown.map(|shown| shown.fingerprint.to_string().into_boxed_str()).unwrap_or_default(),
+        };
+        let mut hot = self.hot();
+        hot.batch.hour(at).impostors.add(reason, 1);
+        hot.batch.impostor(impostor);
+    }
+
     /// A backend was dialled; `up` if it answered.
     pub fn dialled(&self, route: &Name, backend: &Backend, up: bool) {
         let mut hot = self.hot();
@@ -207,7 +217,7 @@ impl History {
         hot.batch.backend(BackendNote { route: route.clone(), backend, up, at });
     }
 
-    fn hot(&self) -> MutexGuard<'_, Hot> {
+    pub(super) fn hot(&self) -> MutexGuard<'_, Hot> {
         self.hot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -233,7 +243,7 @@ impl History {
             kept.state.now.visits.clone()
         };
         let folder = self.disk().disk.as_ref().map(|disk| Folder::new(disk.path()));
-        all_visits(folder.as_ref(), in_memory, since)
+        visits::all(folder.as_ref(), in_memory, since)
     }
 
     /// Why the history is not written.
@@ -248,7 +258,7 @@ impl History {
     }
 
     /// Adds what connections have noted to what is known.
-    fn take_notes(&self, kept: &mut Kept) {
+    pub(super) fn take_notes(&self, kept: &mut Kept) {
         let batch = mem::take(&mut self.hot().batch);
         if !batch.is_empty() {
             kept.state.add(&batch);
@@ -258,223 +268,11 @@ impl History {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn disk(&self) -> MutexGuard<'_, Place> {
+    pub(super) fn disk(&self) -> MutexGuard<'_, Place> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The visits of memory, and those before them that the files of days that are over have.
-fn all_visits(folder: Option<&Folder>, mut found: Vec<Visit>, since: OffsetDateTime) -> io::Result<Vec<Visit>> {
-    let oldest = found.iter().map(|visit| visit.until).min();
-    if let Some(folder) = folder {
-        let to = oldest.map_or(i64::MAX, day);
-        let earlier = visits(folder, day(since), to)?;
-        found.extend(earlier.into_iter().filter(|visit| oldest.is_none_or(|oldest| visit.until < oldest)));
-    }
-    found.retain(|visit| visit.open > 0 || visit.until >= since);
-    found.sort_by_key(|visit| std::cmp::Reverse(visit.until));
-    Ok(found)
-}
-
-/// Reads the visits since then from the folder of a gate that does not run.
-///
-/// # Errors
-/// Why that is not possible.
-pub fn visits_of_folder(
-    folder: &std::path::Path,
-    since: OffsetDateTime,
-    now: OffsetDateTime,
-) -> io::Result<Vec<Visit>> {
-    let folder = Folder::new(folder);
-    let loaded = load(&folder, now).map_err(io::Error::other)?;
-    all_visits(Some(&folder), loaded.state.now.visits, since)
-}
-
-/// What the server does with it.
-impl History {
-    /// Where it is kept, and for how many days. To be called before it is started.
-    pub fn keep(&self, folder: Option<PathBuf>, days: u16) {
-        self.set_days(days);
-        self.kept().has_folder = folder.is_some();
-        self.disk().folder = folder;
-    }
-
-    /// For how many days it is kept.
-    fn set_days(&self, days: u16) {
-        self.days.store(days.into(), Ordering::Relaxed);
-    }
-
-    /// Forgets what is too old, where nothing is written.
-    pub fn tidy(&self) {
-        let mut kept = self.kept();
-        self.take_notes(&mut kept);
-        if !kept.has_folder {
-            kept.state.forget(OffsetDateTime::now_utc(), self.days.load(Ordering::Relaxed));
-        }
-    }
-
-    /// Follows another configuration: its days, and its backends.
-    pub fn follow(&self, config: &Config) {
-        let has = |route: &Name, is_backend: &dyn Fn(&Backend) -> bool| {
-            config.routes.iter().any(|of| of.name == *route && of.backends.iter().any(is_backend))
-        };
-        self.set_days(config.history.days);
-        self.hot().backends.retain(|(route, backend, _)| has(route, &|one| one == backend));
-        let mut kept = self.kept();
-        kept.state.now.keep_backends(|route, backend| has(route, &|one| one.to_string() == backend));
-    }
-
-    /// Reads what another process has written that still does so.
-    pub fn read(&self) {
-        let Some(folder) = self.disk().folder.clone() else { return };
-        if let Ok(loaded) = load(&Folder::new(&folder), OffsetDateTime::now_utc()) {
-            self.set_state(loaded.state);
-        }
-    }
-
-    /// Begins to write, with a thread of its own.
-    ///
-    /// # Errors
-    /// If there is no thread to be had.
-    pub fn start(self: &Arc<Self>) -> io::Result<()> {
-        if self.disk().folder.is_none() {
-            return Ok(());
-        }
-        self.write();
-        let (sender, receiver) = channel();
-        let history = Arc::downgrade(self);
-        thread::Builder::new().name("history".to_owned()).spawn(move || run(&history, &receiver))?;
-        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        Ok(())
-    }
-
-    /// Another process writes from now on. This one appends what its connections still do.
-    pub fn retire(&self) {
-        self.write();
-        if let Some(disk) = &mut self.disk().disk {
-            disk.retire();
-        }
-    }
-
-    /// Writes for the last time.
-    pub fn finish(&self) {
-        drop(self.thread.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.write();
-    }
-
-    /// Writes what was noted.
-    fn write(&self) {
-        let mut place = self.disk();
-        let Some(folder) = place.folder.clone() else { return };
-        place.written = Some(Instant::now());
-        let now = OffsetDateTime::now_utc();
-        let result = self.write_to(&mut place, &folder, now);
-        let mut kept = self.kept();
-        match result {
-            Ok(()) => (kept.trouble, kept.is_kept) = (None, true),
-            Err(error) => {
-                let since = kept.trouble.as_ref().map_or(now, |trouble| trouble.since);
-                kept.trouble = Some(Trouble { since, error: error.to_string() });
-            }
-        }
-    }
-
-    fn write_to(&self, place: &mut Place, folder: &std::path::Path, now: OffsetDateTime) -> Result<(), DiskError> {
-        let days = self.days.load(Ordering::Relaxed);
-        let disk = match &mut place.disk {
-            Some(disk) => disk,
-            none => {
-                let (disk, state, news) = Disk::open(folder, now)?;
-                self.set_state(state);
-                self.tell(news);
-                none.insert(disk)
-            }
-        };
-        if disk.is_retired() {
-            let batch = {
-                let mut kept = self.kept();
-                self.take_notes(&mut kept);
-                mem::take(&mut kept.unwritten)
-            };
-            if batch.is_empty() {
-                return Ok(());
-            }
-            return disk.append(&batch).inspect_err(|_| {
-                // Tried again with what is noted until then.
-                let mut kept = self.kept();
-                let later = mem::replace(&mut kept.unwritten, batch);
-                kept.unwritten.add(later);
-            });
-        }
-        let _locked = disk.lock()?;
-        if disk.is_ahead_of(now) {
-            let (state, news) = disk.reload(now)?;
-            self.set_state(state);
-            self.tell(news);
-        }
-        let others = disk.others();
-        let mut kept = self.kept();
-        others.iter().for_each(|batch| kept.state.add(batch));
-        self.take_notes(&mut kept);
-        let batch = mem::take(&mut kept.unwritten);
-        // After an error, all is written anew from what is known.
-        disk.write(&batch, &kept.state, now)?;
-        kept.state.forget(now, days);
-        drop(kept);
-        disk.trim(days)
-    }
-
-    /// Takes what was read, and adds what it does not have yet.
-    fn set_state(&self, state: State) {
-        let mut kept = self.kept();
-        self.take_notes(&mut kept);
-        kept.state = state;
-        let unwritten = kept.unwritten.clone();
-        kept.state.add(&unwritten);
-        let known = kept.state.now.devices.iter().filter(|device| device.first_seen.is_some());
-        let known: Vec<Box<str>> = known.map(|device| device.name.clone()).collect();
-        self.hot().known.extend(known);
-    }
-
-    fn tell(&self, news: Vec<String>) {
-        let mut kept = self.kept();
-        kept.news.extend(news);
-        kept.news.truncate(NEWS_MAX);
-    }
-
-    /// Whether it is time to write.
-    fn is_due(&self) -> bool {
-        let place = self.disk();
-        let waited = place.written.map_or(Duration::MAX, |written| written.elapsed());
-        let retired = place.disk.as_ref().is_some_and(Disk::is_retired);
-        let mut kept = self.kept();
-        let failed = kept.trouble.is_some();
-        self.take_notes(&mut kept);
-        let Batch { visits, refused, impostors, backends, .. } = &kept.unwritten;
-        let only_counts = visits.is_empty() && refused.is_empty() && impostors.is_empty() && backends.is_empty();
-        waited
-            >= if retired {
-                PERIOD_OF_RETIRED
-            } else if only_counts || failed {
-                PERIOD
-            } else {
-                PERIOD_OF_DEVICES
-            }
-    }
-}
-
-fn run(history: &Weak<History>, ends: &Receiver<()>) {
-    let mut tick = TICK;
-    while ends.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
-        let Some(history) = history.upgrade() else { return };
-        if history.is_due() {
-            history.write();
-        }
-        let retired = history.disk().disk.as_ref().is_some_and(Disk::is_retired);
-        tick = if retired { PERIOD_OF_RETIRED } else { TICK };
     }
 }

@@ -69,6 +69,11 @@ impl Accounts {
         self.groups.iter().find(|group| group.name == name)
     }
 
+    /// The numbers of the groups that the user is in.
+    pub(super) fn groups_of<'a>(&'a self, user: &'a User) -> impl Iterator<Item = u32> + 'a {
+        self.groups.iter().filter(|group| self.is_member(user, group)).map(|group| group.id)
+    }
+
     /// Whether the user is in the group.
     pub(super) fn is_member(&self, user: &User, group: &Group) -> bool {
         user.group == group.id || group.members.contains(&user.name)

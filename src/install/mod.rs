@@ -26,6 +26,7 @@
 
 mod accounts;
 mod credentials;
+mod gate_user;
 mod installed;
 mod page;
 mod plan;
@@ -36,6 +37,7 @@ mod starting;
 mod step;
 mod system;
 
+pub use gate_user::GateUser;
 pub use installed::Installed;
 pub use page::Page;
 pub use plan::{Plan, Wanted, plan};

@@ -81,6 +81,8 @@ impl Named {
         if let Some(inventory) = &config.metrics.inventory {
             add(&inventory.file, Kind::Inventory)?;
         }
+        // They hold secrets.
+        config.notify.files.iter().try_for_each(|file| add(file, Kind::Key))?;
         config.tickets.keys.iter().try_for_each(|key| add(&key.file, Kind::Key))?;
         for route in &config.routes {
             let RouteMode::Terminate(terminate) = &route.mode else { continue };

@@ -45,6 +45,7 @@ topics! {
     log "log" "the lines of the log and their fields",
     metrics "metrics" "counters and gauges for Prometheus, and their listener",
     page "page" "the status page",
+    notices "notices" "messages to you: ntfy, Gotify, Slack, any webhook or program",
     security "security" "what the gate promises, and what it does not",
     threats "threats" "who may attack, what is promised against each, and which test shows it",
     cost "cost" "measured CPU time and memory, also under attack",

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::expectations;
+
 use crate::config::checked::{self, Config};
 use crate::config::file_states::Seen;
 use crate::config::{self, ConfigError, ConfigErrors, MayRead, START_ANEW};
@@ -31,6 +33,7 @@ impl Built {
         let (config, read) = config::load_within(file, &may_read);
         *seen = read;
         let config = config.map_err(lines)?;
+        expectations::check(&config).map_err(lines)?;
         let listeners = match bound {
             // It takes no more clients. That its sessions are reviewed counts for more than a backend that it cannot reach.
             None => Vec::new(),

@@ -10,6 +10,7 @@
 //! files.
 
 mod built;
+pub mod expectations;
 mod outcome;
 pub mod policy_report;
 mod reloader;

@@ -9,6 +9,8 @@ use crate::explain::moment;
 use crate::gate::Gate;
 use crate::listener::Listener;
 use crate::model::names::{Name, printable};
+use crate::model::notice::NoticeEvent;
+use crate::notify::texts;
 use crate::telemetry::log::Event;
 
 /// The longest name of an authority in a message, in characters.
@@ -17,6 +19,9 @@ const NAME_MAX: usize = 200;
 /// What is said where the gate itself is at fault.
 pub(super) const INTERNAL_ERROR: &str =
     "internal error, please report it together with what the gate has written to its standard error";
+
+/// The subject of messages to the owner about reloads.
+const CONFIGURATION: &str = "configuration";
 
 /// What asked for a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub struct Reloaded {
     pub kept: usize,
     /// Sessions that were cut.
     pub cut: usize,
+    /// Those of the warnings that say that a revocation is no longer in force, or that a session was not cut.
+    pub not_in_force: Vec<String>,
 }
 
 /// A reload that was refused. The gate keeps its configuration, except that revocations and denials take effect.
@@ -68,6 +75,8 @@ pub struct Refused {
     pub in_force: Vec<String>,
     /// Sessions that were cut because of those.
     pub cut: usize,
+    /// Those of the errors that keep a revocation or a denial from taking effect.
+    pub not_in_force: Vec<String>,
 }
 
 /// A listener and its bound address.
@@ -89,8 +98,9 @@ impl From<&Arc<Listener>> for Listening {
 pub(super) fn report(gate: &Gate, trigger: Trigger, result: &Result<Reloaded, Refused>) {
     let (metrics, log, cause) = (&gate.metrics, &gate.log, trigger.label());
     match result {
-        Ok(Reloaded { warnings, after_restart, opened, closed, difference, kept, cut }) => {
+        Ok(Reloaded { warnings, after_restart, opened, closed, difference, kept, cut, not_in_force }) => {
             metrics.reloaded();
+            tell_not_in_force(gate, not_in_force);
             for Listening { name, address } in opened {
                 log.event(&Event::Listening { listener: name.to_string(), address: *address });
             }
@@ -107,13 +117,21 @@ pub(super) fn report(gate: &Gate, trigger: Trigger, result: &Result<Reloaded, Re
                 lost: first(&difference.lost, describe_change),
             });
         }
-        Err(Refused { errors, in_force, cut }) => {
+        Err(Refused { errors, in_force, cut, not_in_force }) => {
+            tell_not_in_force(gate, not_in_force);
+            gate.notices.tell(NoticeEvent::ReloadFailed, CONFIGURATION, || texts::reload_failed(errors));
             let errors = first(errors, String::clone);
             metrics.not_reloaded(errors.clone());
             let in_force = first(in_force, String::clone);
             let sessions_cut = (!in_force.is_empty()).then_some(*cut);
             log.event(&Event::ReloadFailed { cause, errors, in_force, sessions_cut });
         }
+    }
+}
+
+fn tell_not_in_force(gate: &Gate, why: &[String]) {
+    if !why.is_empty() {
+        gate.notices.tell(NoticeEvent::RevocationNotInForce, CONFIGURATION, || texts::revocation_not_in_force(why));
     }
 }
 

@@ -9,9 +9,10 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::authorize::{Policy, decide};
-use crate::config::checked::{Config, RevocationList, Route, RouteMode, Selector, Terminate};
+use crate::config::checked::{Allow, Config, DeviceCertificate, RevocationList, Route, RouteMode, Selector, Terminate};
 use crate::model::identity::{Chain, Identity, Serial, Sha256, Twins};
 use crate::model::names::printable;
+use crate::model::rejection::Cause;
 use crate::snapshot::{RouteAccess, Snapshot};
 
 /// The longest name of a client, in characters.
@@ -56,7 +57,7 @@ pub struct SampleClient {
 
 impl SampleClient {
     /// A verified certificate that matches `selector` and no other.
-    fn selected_by(selector: &Selector) -> Self {
+    pub(super) fn selected_by(selector: &Selector) -> Self {
         let mut identity = nameless_identity();
         match selector {
             Selector::AnyName(name) | Selector::CommonName(name) => identity.common_name = Some(name.clone()),
@@ -74,6 +75,35 @@ impl SampleClient {
     fn with_serial(serial: &Serial) -> Self {
         let identity = Identity { serial: serial.clone(), ..nameless_identity() };
         Self { name: format!("serial:{serial}"), identity: Some(identity) }
+    }
+
+    /// The same client with this certificate.
+    pub(super) fn with_certificate(&self, certificate: &DeviceCertificate) -> Self {
+        let DeviceCertificate { fingerprint, serial, .. } = certificate;
+        let with =
+            |identity: &Identity| Identity { fingerprint: *fingerprint, serial: serial.clone(), ..identity.clone() };
+        Self { name: self.name.clone(), identity: self.identity.as_ref().map(with) }
+    }
+
+    /// The clients that no selector matches, each with whether its certificate is verified.
+    pub(super) fn others() -> [(bool, Self); 3] {
+        other_clients(false).map(|client| (client.identity.as_ref().is_some_and(|identity| identity.verified), client))
+    }
+
+    /// Whether `route` would admit such a client if its `allow` were this one.
+    pub(super) fn is_admitted_by(&self, route: &Route, allow: &Allow) -> bool {
+        let policy = policy(route).map(|policy| Policy { allow: allow.clone(), ..policy });
+        self.decision_by(policy.as_ref()) == Decision::Admitted
+    }
+
+    /// Why `route` refuses such a client, if it does.
+    pub(super) fn refusal(&self, route: &Route) -> Option<Cause> {
+        decide(self.identity.as_ref(), &policy(route)?).err()
+    }
+
+    /// Whether `deny` of the route names the certificate.
+    pub(super) fn is_denied(&self, route: &Route) -> bool {
+        matches!(self.refusal(route), Some(Cause::Denied(_)))
     }
 
     /// What `route` answers to such a client.

@@ -223,6 +223,7 @@ impl Inner {
             }
         };
         let (old, config) = old;
+        let before_review = warnings.len();
         let Reviewed { kept, cut } =
             in_force_but(&mut warnings, "open sessions were not all reviewed", || self.review(requested, None));
         debug!(kept, cut, "reload: reviewed the sessions");
@@ -231,6 +232,7 @@ impl Inner {
                 policy_report::older_lists(&old, &config).iter().map(older_list_warning).collect::<Vec<_>>()
             });
         warnings.extend(older);
+        let not_in_force = warnings.get(before_review..).unwrap_or_default().to_vec();
         let descriptors = self.gate.descriptors.warning(&config);
         self.gate.metrics.descriptors_warning(descriptors.clone());
         warnings.extend(descriptors);
@@ -239,7 +241,7 @@ impl Inner {
             let before = State { config: &old, snapshot: &before };
             policy_report::difference(before, State { config: &config, snapshot: &snapshot }, &devices, UnixTime::now())
         });
-        Ok(Reloaded { warnings, after_restart, opened, closed, difference, kept, cut })
+        Ok(Reloaded { warnings, after_restart, opened, closed, difference, kept, cut, not_in_force })
     }
 
     /// Records why a configuration was refused, and puts its revocations and denials in force.
@@ -259,10 +261,17 @@ impl Inner {
                 let is_new = |error: &ConfigError| !refused.errors.iter().any(|known| known.contains(&error.message));
                 let new: Vec<String> = errors.iter().filter(|error| is_new(error)).map(ToString::to_string).collect();
                 refused.errors.extend(new);
-                refused.errors.extend(faults.iter().map(|file| format!("{}: {INTERNAL_ERROR}", file.display())));
+                let faults: Vec<String> =
+                    faults.iter().map(|file| format!("{}: {INTERNAL_ERROR}", file.display())).collect();
+                refused.errors.extend(faults.iter().cloned());
+                // What could not be salvaged: a list that cannot be read, or an entry of deny.
+                refused.not_in_force = errors.iter().map(ToString::to_string).chain(faults).collect();
                 self.salvage(&tightening, &mut refused, requested);
             }
-            Err(errors) => refused.errors.extend(errors),
+            Err(errors) => {
+                refused.not_in_force.clone_from(&errors);
+                refused.errors.extend(errors);
+            }
         }
         self.current.send_modify(|current| current.errors = Arc::new(refused.errors.clone()));
         refused
@@ -308,6 +317,7 @@ impl Inner {
     fn swap(&self, new: Current, snapshot: Arc<Snapshot>) {
         // First, so that every connection finds the metrics of its listener and its route.
         self.gate.metrics.follow(&new.config);
+        self.gate.notices.want(&new.config.notify.events);
         self.gate.history.follow(&new.config);
         // With too few descriptors for the listeners, the limits stay; the warning says so.
         if let Ok(budget) = self.gate.descriptors.budget(&new.config) {

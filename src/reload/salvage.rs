@@ -45,13 +45,19 @@ impl Inner {
                     || if part.withdrawn_keys.is_empty() { "entries of deny" } else { "keys of [tickets]" }.to_owned(),
                     |list| in_words(list),
                 );
-                refused.errors.push(format!("not in force: {what}: {}", errors.join("; ")));
+                let error = format!("not in force: {what}: {}", errors.join("; "));
+                refused.not_in_force.push(error.clone());
+                refused.errors.push(error);
             }
         }
         // Also if nothing was added: the step that failed may have been the review.
         match caught(|| Ok(self.review(requested, None))) {
             Ok(reviewed) => refused.cut = reviewed.cut,
-            Err(_) => refused.errors.push(format!("open sessions were not all reviewed: {INTERNAL_ERROR}")),
+            Err(_) => {
+                let error = format!("open sessions were not all reviewed: {INTERNAL_ERROR}");
+                refused.not_in_force.push(error.clone());
+                refused.errors.push(error);
+            }
         }
     }
 }

@@ -72,20 +72,32 @@ impl Sandbox {
     /// With `mode = "require"`, if any part is not in force.
     pub fn enter(config: &Config, former_control: Option<&Path>) -> Result<Self, Incomplete> {
         let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
-        let mode = match config.sandbox {
+        let former_control = former_control.map(Path::to_owned);
+        let needs = Needs { former_control, ..Needs::of(config, runtime_folders.as_deref()) };
+        Self::enter_for(config.sandbox, &needs, runtime_folders)
+    }
+
+    /// Gives up what a process does not need that connects to this host and port, and does nothing else.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub fn enter_to_reach(mode: SandboxMode, host: &str, port: u16) -> Result<Self, Incomplete> {
+        Self::enter_for(mode, &Needs::to_reach(host, port), None)
+    }
+
+    fn enter_for(mode: SandboxMode, needs: &Needs, runtime_folders: Option<OsString>) -> Result<Self, Incomplete> {
+        let word = match mode {
             SandboxMode::Auto => "auto",
             SandboxMode::Require => "require",
             SandboxMode::Off => "off",
         };
         let (mut in_force, mut fence) =
-            (Restrictions { mode: Some(mode), ..Restrictions::default() }, Fence::default());
-        if config.sandbox == SandboxMode::Off {
+            (Restrictions { mode: Some(word), ..Restrictions::default() }, Fence::default());
+        if mode == SandboxMode::Off {
             return Ok(Self { in_force, fence, runtime_folders });
         }
-        let former_control = former_control.map(Path::to_owned);
-        let needs = Needs { former_control, ..Needs::of(config, runtime_folders.as_deref()) };
-        enter(&needs, &mut in_force, &mut fence);
-        if config.sandbox == SandboxMode::Require && !in_force.lacks.is_empty() {
+        enter(needs, &mut in_force, &mut fence);
+        if mode == SandboxMode::Require && !in_force.lacks.is_empty() {
             return Err(Incomplete(in_force.lacks));
         }
         Ok(Self { in_force, fence, runtime_folders })

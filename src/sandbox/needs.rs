@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::config::checked::{Backend, Config, LogOutput};
@@ -79,6 +79,14 @@ impl Needs {
             listeners: config.listeners.iter().map(|one| (one.name.to_string(), one.address)).collect(),
             backends: backends.collect(),
         }
+    }
+
+    /// Those of a process that connects to this host and port.
+    pub(super) fn to_reach(host: &str, port: u16) -> Self {
+        let backend = host
+            .parse::<IpAddr>()
+            .map_or_else(|_| Backend::Host(host.to_owned(), port), |address| Backend::Address((address, port).into()));
+        Self { backends: vec![("notify".to_owned(), backend)], ..Self::default() }
     }
 
     /// Whether names of hosts are looked up.

@@ -58,7 +58,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_recvmsg,
     libc::SYS_shutdown,
     // Files, as far as Landlock allows them.
-    libc::SYS_openat,
     libc::SYS_newfstatat,
     libc::SYS_fstat,
     libc::SYS_statx,
@@ -127,8 +126,6 @@ const ALLOWED: &[libc::c_long] = &[
     // The older forms of calls above, which only this architecture has.
     #[cfg(target_arch = "x86_64")]
     libc::SYS_dup2,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_open,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_stat,
     #[cfg(target_arch = "x86_64")]
@@ -201,12 +198,22 @@ const PRCTLS: &[libc::c_int] = &[libc::PR_SET_NAME, libc::PR_GET_NAME, PR_SET_VM
 const PR_SET_VMA: libc::c_int = 0x5356_4d41;
 
 /// Where the flags of a call that sends are among its arguments.
-const FLAGS: &[(libc::c_long, u8)] = &[
+const SENDING: &[(libc::c_long, u8)] = &[
     (libc::SYS_sendto, 3),
     (libc::SYS_sendmsg, 2),
     // The resolver asks for both families at once.
     (libc::SYS_sendmmsg, 3),
 ];
+
+/// Where the flags of a call that opens are among its arguments.
+const OPENING: &[(libc::c_long, u8)] = &[
+    (libc::SYS_openat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1),
+];
+
+/// What a file is not opened with if there is no log to write. Kernels without Landlock restrict no files otherwise.
+const CHANGING: libc::c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
 
 /// The bits of a socket's type that are not flags (include/linux/net.h, `SOCK_TYPE_MASK`).
 const SOCKET_TYPE: u64 = 0xf;
@@ -244,11 +251,14 @@ fn conditional(needs: &Needs) -> Result<Rules, BackendError> {
         values.map(|value| SeccompRule::new(vec![equal(argument, value)?])).collect()
     };
     let number = |value: &libc::c_int| u64::from(value.cast_unsigned());
-    let sending = FLAGS.iter().map(|(call, flags)| {
-        let fast_open = SeccompCmpOp::MaskedEq(number(&libc::MSG_FASTOPEN));
-        Ok((*call, vec![SeccompRule::new(vec![condition(*flags, fast_open, 0)?])?]))
+    let changing = if needs.log.is_some() { 0 } else { CHANGING };
+    let sending = SENDING.iter().map(|(call, flags)| (*call, *flags, libc::MSG_FASTOPEN));
+    let opening = OPENING.iter().map(|(call, flags)| (*call, *flags, changing));
+    let without = sending.chain(opening).map(|(call, flags, not)| {
+        let none = condition(flags, SeccompCmpOp::MaskedEq(number(&not)), 0)?;
+        Ok((call, vec![SeccompRule::new(vec![none])?]))
     });
-    let sending: Rules = sending.collect::<Result<_, BackendError>>()?;
+    let without: Rules = without.collect::<Result<_, BackendError>>()?;
     let mut rules = Rules::from([
         (libc::SYS_socket, sockets(needs)?),
         (libc::SYS_socketpair, any_of(0, &mut [number(&libc::AF_UNIX)].into_iter())?),
@@ -262,7 +272,7 @@ fn conditional(needs: &Needs) -> Result<Rules, BackendError> {
         // Limits are read, not changed.
         (libc::SYS_prlimit64, vec![SeccompRule::new(vec![equal_long(2, 0)?])?]),
     ]);
-    rules.extend(sending);
+    rules.extend(without);
     Ok(rules)
 }
 

@@ -10,9 +10,11 @@
 //! | `successor` | the new process: takes over from the one before |
 //! | `second_run` | says that the gate is running already |
 //! | `service_manager` | systemd |
+//! | `notices` | hands messages to the owner over to the processes that send them |
 
 mod accept;
 mod manager_socket;
+mod notices;
 mod opened;
 mod retired;
 mod running;
@@ -158,6 +160,7 @@ impl Server {
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
+        gate.notices.want(&config.notify.events);
         gate.history.keep(history, config.history.days);
         let gate = Arc::new(gate);
         let overview = Arc::new(overview(&gate, &sandbox));

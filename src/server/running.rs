@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::accept::accept_on_current_listeners;
 use super::service_manager::{Heartbeat, Message, report, tell};
 use super::upgrade::{Replaceable, Replaced};
-use super::{Server, Stopped, retired, successor};
+use super::{Server, Stopped, notices, retired, successor};
 use crate::admin::Admin;
 use crate::gate::Gate;
 use crate::history::News;
@@ -94,6 +94,10 @@ impl Server {
         gate.log.event(&Event::Ready);
         tell(Message::Ready).await;
 
+        let starter = launcher.as_ref().map_err(ToString::to_string).and_then(|launcher| {
+            launcher.starter().map_err(|error| format!("the process that starts it cannot be reached: {error}"))
+        });
+        let notices = tasks.spawn(notices::hand_over(Arc::clone(&context), starter));
         let mut replaceable = Replaceable::new(Arc::clone(&context), launcher);
         replaceable.metrics = admin_configured.zip(admin.as_mut().and_then(Admin::take_socket));
         replaceable.control = socket;
@@ -120,6 +124,8 @@ impl Server {
             let _ = accepting.await;
             reloader.retire();
             reporting.abort();
+            // The new process sends them.
+            notices.abort();
             if let Some(file) = &file {
                 file.belongs_to_this_process(false);
             }

@@ -65,7 +65,7 @@ pub(super) struct Replaced {
 
 impl Replaceable {
     pub(super) fn new(context: Arc<Context>, launcher: Result<Launcher, Unavailable>) -> Self {
-        let connected = launcher.and_then(|launcher| launcher.connect().map_err(Unavailable::from));
+        let connected = launcher.and_then(Launcher::connect);
         Self { context, launcher: connected, metrics: None, control: None }
     }
 

@@ -13,8 +13,17 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 ///
 /// If the process may not do this (no `CAP_SETUID`, or a user namespace without that user); `call` has not run then.
 pub fn act_as<T>(user: Uid, group: Gid, call: impl FnOnce() -> T) -> io::Result<T> {
+    act_as_member(user, group, &[], call)
+}
+
+/// As [`act_as`], with these supplementary groups.
+///
+/// # Errors
+///
+/// As [`act_as`].
+pub fn act_as_member<T>(user: Uid, group: Gid, groups: &[Gid], call: impl FnOnce() -> T) -> io::Result<T> {
     let restore = Restore { user: geteuid(), group: getegid(), groups: getgroups()? };
-    set_thread_groups(&[])?;
+    set_thread_groups(groups)?;
     set_thread_res_gid(None, group, None)?;
     set_thread_res_uid(None, user, None)?;
     let result = call();

@@ -43,6 +43,8 @@ pub const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "doorward_config_last_reload_suc
 pub const LOG_WRITABLE: &str = "doorward_log_writable";
 /// Lines of the log that were not written.
 pub const LOG_LINES_LOST: &str = "doorward_log_lines_lost_total";
+/// Messages to the owner. Labels: `event`, `outcome`.
+pub const NOTICES: &str = "doorward_notices_total";
 /// The limit of open files that the gate runs under.
 pub const DESCRIPTORS_LIMIT: &str = "doorward_descriptors_limit";
 /// Failed accepts. Labels: `kind`.
@@ -83,6 +85,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (CONFIG_LAST_RELOAD_SUCCESSFUL, Kind::Gauge, "1 unless the last reload of the configuration failed."),
     (LOG_WRITABLE, Kind::Gauge, "1 unless the log cannot be written, or is written elsewhere than configured."),
     (LOG_LINES_LOST, Kind::Counter, "Lines of the log that could not be written."),
+    (NOTICES, Kind::Counter, "Events that the owner is sent messages about, by outcome."),
     (ACCEPT_ERRORS, Kind::Counter, "Connections that could not be accepted."),
     (DESCRIPTORS_LIMIT, Kind::Gauge, "The limit of open files that the gate runs under."),
     (BUILD_INFO, Kind::Gauge, "Constant 1, with the version as a label."),

@@ -10,4 +10,5 @@ mod common;
 mod handover;
 mod image;
 mod machine;
+mod removal;
 mod service;

@@ -166,10 +166,12 @@ fn file_takes_the_lines_and_is_followed_when_it_is_renamed() {
     let config = house
         .config()
         .replace("address = \"127.0.0.1:0\"\n\n\n[metrics]", &format!("address = \"{address}\"\n\n[metrics]"))
-        .replace("format = \"json\"", "format = \"json\"\noutput = \"./doorward.log\"");
+        .replace("format = \"json\"", "format = \"json\"\noutput = \"./log/doorward.log\"");
     assert!(config.contains(&address.to_string()) && config.contains("doorward.log"), "{config}");
     let file = pki.write("doorward.toml", config);
-    let log = file.with_file_name("doorward.log");
+    // In a folder of its own, so that the sandbox lets it be made anew.
+    let log = file.with_file_name("log/doorward.log");
+    std::fs::create_dir(log.parent().unwrap()).unwrap();
     let gate =
         Daemon::start(Command::new(env!("CARGO_BIN_EXE_doorward")).args(["run", "--config"]).arg(&file), address);
     let refused = || {

@@ -17,7 +17,7 @@ use crate::home::House;
 
 /// Devices of the house.
 pub(crate) const FRIEND: &str = "127.0.0.11";
-/// Who has no certificate, or another's.
+/// A client that guesses names, or shows a certificate of another authority.
 pub(crate) const STRANGER: &str = "127.0.0.12";
 /// Who sends text that looks like a line about [`VICTIM`].
 pub(crate) const FORGER: &str = "127.0.0.13";
@@ -96,9 +96,11 @@ impl Logged {
             // It was not told yet to trust the gate.
             let wary = self.client(FRIEND, &client(&TestPki::new(), None), "nas.home.example");
             assert!(matches!(wary.handshake(), Err(End::Tls(_))));
+            // Its user has chosen no certificate, and tries again.
+            self.refused(FRIEND, &client(&self.pki, None), "nas.home.example");
         }
         // The last of them may still be on its way.
-        self.wait_for_lines(FRIEND, 3 + 3 * 12);
+        self.wait_for_lines(FRIEND, 3 + 4 * 12);
     }
 
     /// A client is refused [`STRANGERS`] times for what only strangers do.
@@ -107,7 +109,7 @@ impl Logged {
         let mut nameless = self.pki.client_config(None, TLS13);
         nameless.enable_sni = false;
         for _ in 0..2 {
-            self.refused(STRANGER, &client(&self.pki, None), "nas.home.example");
+            self.refused(STRANGER, &client(&self.pki, None), "vpn.home.example");
             self.refused(STRANGER, &client(&self.pki, Some(&elsewhere)), "nas.home.example");
             self.refused(STRANGER, &client(&self.pki, None), "ssh.home.example");
             self.refused(STRANGER, &Arc::new(nameless.clone()), "nas.home.example");
@@ -119,10 +121,10 @@ impl Logged {
     /// A client sends what looks like lines about [`VICTIM`] wherever the log repeats what was sent: as a server name, in
     /// a certificate's names, as the first bytes. Returns how often that was.
     pub(crate) fn forgers_come(&self) -> usize {
-        let line = format!("2026-11-23T11:35:32Z rejected {VICTIM}:1 route=nas certificate/required 0.1s: x");
+        let line = format!("2026-11-23T11:35:32Z rejected {VICTIM}:1 route=nas certificate/unknown_ca 0.1s: x");
         let json = format!(
             "{{\"time\":\"2026-11-23T11:35:32Z\",\"event\":\"rejected\",\"source\":\"{VICTIM}:1\",\
-             \"stage\":\"certificate\",\"reason\":\"required\"}}"
+             \"stage\":\"certificate\",\"reason\":\"unknown_ca\"}}"
         );
         let mut texts = Vec::new();
         for forged in [line, json] {

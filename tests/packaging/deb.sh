@@ -160,7 +160,8 @@ same "no process after the removal" "" "$(processes)"
 refuse "no program after the removal" test -e "$root/usr/bin/doorward"
 check "configuration stays" test -s "$root$config" -a -s "$root/etc/doorward/pki/server-key.pem"
 check "user stays" inside id doorward
-mkdir -p "$root/etc/systemd/system"
+# In place of the link that masks the unit of the removed package, as "doorward install" writes it.
+rm "$root/etc/systemd/system/doorward.service"
 echo "[Unit]" > "$root/etc/systemd/system/doorward.service"
 inside apt-get purge --yes doorward > "$work/said" 2>&1 || fail "purge, with another program installed"
 check "purge says what is kept for another program" grep -q 'are kept, for /etc/systemd/system/doorward.service' "$work/said"
@@ -180,6 +181,8 @@ for file in systemd/system/doorward.service.d/install.conf modules-load.d/doorwa
 done
 authority=$(cd "$root/root" && find doorward -type f -exec sha256sum {} + | sort)
 inside apt-get purge --yes doorward > "$work/said" 2>&1 || fail "purge"
+# systemd's, and empty.
+rmdir "$root/etc/modules-load.d"
 check "purge says where the authorities are" grep -q 'the authorities in /root/doorward/pki are kept' "$work/said"
 same "folder of the owner is as it was" "$authority" "$(cd "$root/root" && find doorward -type f -exec sha256sum {} + | sort)"
 same "no file is left" "$before" "$(files)"

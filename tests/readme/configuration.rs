@@ -26,8 +26,10 @@ impl Home {
         std::fs::write(&file, text).unwrap();
         let config = config::load(&file).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
         assert!(config.warnings.is_empty(), "{:?}\n{text}", config.warnings);
-        // Each time it is another file that was read.
-        Config { seen: config::file_states::Seen::default(), ..config }
+        // Each time it is another file that was read, with other lines.
+        let mut config = Config { seen: config::file_states::Seen::default(), ..config };
+        config.routes.iter_mut().flat_map(|route| &mut route.allow_entries).for_each(|entry| entry.line = None);
+        config
     }
 
     /// The files of `[certificate]` and `[client_auth]` in this table.

@@ -96,6 +96,7 @@ fn keys() -> BTreeSet<String> {
             "RawCertificate" => "certificate.",
             "RawClientAuth" => "client_auth.",
             "RawRoute" => "route.",
+            "RawExpectation" => "expect.",
             "RawTickets" => "tickets.",
             "RawTimeouts" => "timeouts.",
             "RawLimits" => "limits.",
@@ -114,10 +115,10 @@ fn keys() -> BTreeSet<String> {
             "table.text(\"",
             "table.texts(\"",
             "table.scalar(\"",
+            "table.boolean(\"",
             "root.text(\"",
             "root.scalar(\"",
             "duration(\"",
-            "table.flag(\"",
         ] {
             keys.extend(part.split(call).skip(1).map(|rest| format!("{section}{}", rest.split_once('"').unwrap().0)));
         }

@@ -1,13 +1,18 @@
 //! Each process of a gate enters a sandbox of its own, and what starts the next one has none.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use serde_json::Value;
 
 use crate::client::{Client, client};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::TestPki;
+use crate::common::process::wait_until;
 use crate::home::House;
 use crate::scene::{NAS, ask, config, upgrade, wait_for_earlier};
 
@@ -158,4 +163,21 @@ fn reload_reviews_sessions_of_a_process_whose_sandbox_lacks_a_port() {
     drop(bobs);
     wait_for_earlier(&gate, 0);
     gate.end_after_upgrades();
+}
+
+/// Without Landlock, a gate that was taken over may open files of its user in /proc: the memory of its launcher, which has no
+/// sandbox, must not be one of them.
+#[test]
+fn memory_of_the_launcher_belongs_to_root() {
+    const NOBODY: u32 = 65_534;
+    let flags = SocketFlags::CLOEXEC;
+    let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(["launcher", "--", "/bin/true"]).stdin(far).uid(NOBODY).gid(NOBODY);
+    let mut launcher = command.spawn().unwrap();
+    drop(command);
+    let memory = format!("/proc/{}/mem", launcher.id());
+    wait_until("the memory is root's", || (fs::metadata(&memory).unwrap().uid() == 0).then_some(()));
+    drop(near);
+    assert!(launcher.wait().unwrap().success());
 }

@@ -123,7 +123,11 @@ fn new_process_follows_the_new_configuration() {
     let pki = TestPki::new();
     let backend = Backend::echo();
     let device = client(&pki, Some(&pki.client("alice-phone")));
+    // In a folder of its own, so that the sandbox lets it be removed.
+    let former = pki.path("run/control.sock");
+    std::fs::create_dir(former.parent().unwrap()).unwrap();
     let before = config(&House::new(&pki).route("nas", backend.address()));
+    let before = before.replacen("\"control.sock\"", &format!("{former:?}"), 1);
     let gate = Gate::start(&before);
     let session = Client::admitted(gate.address(), &device, NAS).unwrap();
     // Another listener beside the one that is handed over, and settings that a reload does not change.
@@ -145,7 +149,6 @@ fn new_process_follows_the_new_configuration() {
     std::fs::write(gate.folder().join("doorward.toml"), moved).unwrap();
     gate.signal_serving(Signal::USR2);
     wait_until("it is replaced", || (gate.upgraded().len() > upgraded).then_some(()));
-    let former = gate.folder().join("control.sock");
     wait_until("the former socket is removed", || (!former.exists()).then_some(()));
     wait_until("the other one answers", || gate.ask(&["status"]).status.success().then_some(()));
     for gone in [gate.address(), second] {

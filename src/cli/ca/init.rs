@@ -73,7 +73,7 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CaError> {
     let request = CreateRequest {
         domain: &args.domain,
         devices: &args.devices,
-        services: Vec::new(),
+        reachable: Default::default(),
         key_type: args.key_type,
         constraints: args.constraints.policy(),
         passphrase: passphrase.as_ref().map(|text| text.as_str()),

@@ -1,6 +1,9 @@
 //! `doorward check`: every error, every warning, and the table of which clients may use which routes.
 
+mod connect;
 mod devices;
+mod outside;
+mod readable;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -14,6 +17,7 @@ use crate::config::checked::Config;
 use crate::model::text;
 use crate::reload::policy_report::{SampleClient, sample_clients};
 use crate::snapshot::Snapshot;
+use connect::Dialled;
 
 /// The options of `doorward check`.
 #[derive(Args, Debug)]
@@ -23,6 +27,22 @@ pub(super) struct CheckArgs {
 
     #[command(flatten)]
     credentials: CredentialsArg,
+
+    /// Check that this user can read every file: the one that the gate runs as. Only root can [default, as root and for the
+    /// installed configuration: the user of the service]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+
+    /// Connect to every backend, and say what answers there
+    ///
+    /// A web server is asked for the head of its page, and each backend is sent the beginning of a TLS handshake; nothing else is
+    /// sent.
+    #[arg(long)]
+    connect: bool,
+
+    /// Say how to test from outside whether the port is open
+    #[arg(long)]
+    from_outside: bool,
 
     /// Output format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
@@ -36,6 +56,12 @@ struct Table {
     routes: Vec<String>,
     rows: Vec<Row>,
     warnings: Vec<String>,
+    /// The user whose rights the files were read with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    /// What is at each backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backends: Option<Vec<Dialled>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,14 +83,42 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     // The limit of open files as for a gate started from this shell.
     let descriptors = Descriptors::of_a_gate();
     let warning = descriptors.warning(&config);
-    let warnings: Vec<String> = devices::warnings(&config).into_iter().chain(warning).collect();
+    let mut warnings: Vec<String> = devices::warnings(&config).into_iter().chain(warning).collect();
+    let mut table = table(&config);
+    match readable::user(args.user.as_deref(), &config.file) {
+        Err(error) => return failed(exit::USAGE, &error),
+        Ok(None) => {}
+        Ok(Some(user)) => match readable::check(&config, &user) {
+            Err(error) => warnings.push(format!("cannot check what the user {} may read: {error}", user.name)),
+            Ok(found) => {
+                for error in &found.errors {
+                    errln!("error: {error}");
+                }
+                if !found.errors.is_empty() {
+                    errln!("{}", readable::REMEDY);
+                    return exit::CONFIG.into();
+                }
+                warnings.extend(found.warnings);
+                table.user = Some(user.name);
+            }
+        },
+    }
+    if args.connect {
+        let dialled = connect::dial(&config);
+        warnings.extend(dialled.iter().filter_map(|dialled| dialled.warning.clone()));
+        table.backends = Some(dialled);
+    }
     for warning in &warnings {
         errln!("warning: {warning}");
     }
-    let mut table = table(&config);
     table.warnings.extend(warnings);
     match args.format {
-        Format::Text => outln!("{}", text(&table).trim_end_matches('\n')),
+        Format::Text => {
+            outln!("{}", text(&table).trim_end_matches('\n'));
+            if args.from_outside {
+                outln!("\n{}", outside::text(&config).trim_end_matches('\n'));
+            }
+        }
         Format::Json => match serde_json::to_string_pretty(&table) {
             Ok(json) => outln!("{json}"),
             Err(error) => return failed(exit::UNEXPECTED, &error),
@@ -83,6 +137,8 @@ fn table(config: &Config) -> Table {
         routes: config.routes.iter().map(|route| route.name.to_string()).collect(),
         rows: sample_clients(config).iter().map(row).collect(),
         warnings: config.warnings.iter().map(|warning| format!("{}: {}", warning.key, warning.message)).collect(),
+        user: None,
+        backends: None,
     }
 }
 
@@ -93,5 +149,23 @@ fn text(table: &Table) -> String {
         [row.identity.clone()].into_iter().chain(table.routes.iter().map(access)).collect()
     });
     let rows: Vec<Vec<String>> = [heading].into_iter().chain(rows).collect();
-    format!("{} has no errors. Access to each route:\n\n{}", table.file, text::table(&rows))
+    let mut out = format!("{} has no errors. Access to each route:\n\n{}", table.file, text::table(&rows));
+    if let Some(user) = &table.user {
+        out.push_str(&format!("\nThe gate's user, {user}, can read every file that it needs.\n"));
+    }
+    if let Some(backends) = &table.backends {
+        let rows: Vec<Vec<String>> = backends
+            .iter()
+            .map(|dialled| {
+                let resolved = dialled.address.as_ref().filter(|address| **address != dialled.backend);
+                let backend = match resolved {
+                    Some(address) => format!("{} ({address})", dialled.backend),
+                    None => dialled.backend.clone(),
+                };
+                vec![dialled.route.clone(), backend, dialled.answer.clone()]
+            })
+            .collect();
+        out.push_str(&format!("\nBackends:\n\n{}", text::table(&rows)));
+    }
+    out
 }

@@ -1,6 +1,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::config;
 
 #[derive(Parser)]
 struct Cli {
@@ -131,6 +132,75 @@ fn configuration_names_the_written_files() {
 }
 
 #[test]
+fn configuration_is_valid_and_has_the_page_with_the_devices() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let more = ["--route", "shell=192.168.1.10:2222,kind=ssh", "--public-port", "8443"];
+    let written = create(&args(folder.path(), &more)).expect("written");
+    let config = config::load(&written.config).expect("a configuration");
+    assert_eq!(config.warnings, []);
+    assert_eq!(config.metrics.address, Some(PAGE));
+    let inventory = config.metrics.inventory.expect("the devices");
+    assert_eq!(inventory.devices.iter().map(|device| device.name.as_str()).collect::<Vec<_>>(), ["alice-phone"]);
+    assert_eq!(written.page, "http://127.0.0.1:9180/");
+    assert_eq!(config.public_port, 8443);
+    assert_eq!(config.routes.iter().map(|route| route.kind).collect::<Vec<_>>(), [ServiceKind::Http, ServiceKind::Ssh]);
+    let (page, ssh) = (read(&written.devices[0].steps), read(&written.devices[0].ssh_config));
+    for text in [&page, &ssh] {
+        assert!(text.contains("Host shell.home.example\n") && text.contains(" -connect %h:8443 "), "{text}");
+    }
+    assert!(page.contains("https://nas.home.example:8443/"), "{page}");
+    assert!(!page.contains("https://shell."), "no browser can open it: {page}");
+}
+
+#[test]
+fn without_a_wildcard_the_route_gets_the_domain_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = |more: &[&str]| {
+        let all =
+            ["--domain", "alice.duckdns.org", "--no-wildcard", "--route", "nas=192.168.1.10:5666", "--device", "a"];
+        let folder = ["--folder", folder.path().to_str().expect("UTF-8")];
+        create(&parse(&[&all[..], &folder, more].concat()).expect("arguments"))
+    };
+    let error = one(&["--route", "ssh=192.168.1.10:22"]).expect_err("two routes for one name");
+    assert!(error.to_string().contains("give one --route") && error.exit_code() == 2, "{error}");
+    let written = one(&[]).expect("written");
+    assert_eq!(written.server_names, ["alice.duckdns.org"]);
+    let config = config::load(&written.config).expect("a configuration");
+    assert_eq!(
+        (config.warnings.len(), config.routes[0].server_names[0].to_string()),
+        (0, "alice.duckdns.org".to_owned())
+    );
+    assert!(read(&written.devices[0].steps).contains("https://alice.duckdns.org/"));
+    assert!(written.text().contains("Point the name to your router"), "{}", written.text());
+}
+
+#[test]
+fn options_in_other_forms_are_understood_or_corrected() {
+    for (given, right) in [
+        ("https://home.example/", "home.example"),
+        ("http://Home.Example/photos?x=1", "home.example"),
+        ("home.example/", "home.example"),
+    ] {
+        assert_eq!(parse_domain(given).expect(given).as_str(), right);
+    }
+    assert!(
+        parse_domain("https://home.example:8443/")
+            .expect_err("a port")
+            .ends_with("--domain home.example --public-port 8443")
+    );
+    assert!(parse_domain("home.example:443").expect_err("a port").ends_with("write --domain home.example"));
+    assert!(parse_domain("http://192.0.2.7/").expect_err("an address").contains("DuckDNS"));
+    for (given, right) in [("8443", "[::]:8443"), (":443", "[::]:443"), ("192.168.1.5:1", "192.168.1.5:1")] {
+        assert_eq!(parse_listen(given).map(|address| address.to_string()), Ok(right.to_owned()));
+    }
+    assert!(parse_listen("192.168.1.5").expect_err("no port").ends_with("write 192.168.1.5:8443"));
+    assert!(parse_listen("::1").expect_err("no port").ends_with("write [::1]:8443"));
+    assert!(parse_listen("nas").expect_err("a name").contains("as in 8443"));
+    let unknown = parse_route("ssh=192.168.1.10:22,kind=shh").expect_err("no kind");
+    assert!(unknown.contains("http, ssh, smb, other; did you mean ssh?"), "{unknown}");
+}
+
+#[test]
 fn folder_name_cannot_escape_its_comment() {
     let folder = tempfile::tempdir().expect("a folder");
     let written = create(&args(&folder.path().join("a\n[[listener]] \"b"), &[])).expect("written");
@@ -189,6 +259,9 @@ fn text_lists_the_next_steps() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = create(&args(folder.path(), &[])).expect("written").text();
     let folder = folder.path().display();
+    let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} is missing in\n{text}"));
+    let order = ["http://127.0.0.1:9180/", "  1. Start", "  2. In your router", "  3. Set up", "Created in"].map(at);
+    assert!(order.is_sorted(), "{text}");
     for needed in [
         format!("doorward run --config {folder}/doorward.toml"),
         format!("doorward why --config {folder}/doorward.toml"),

@@ -15,7 +15,7 @@ use clap::Args;
 use super::services::configured_services;
 use super::{Format, exit, failed, in_place_of};
 use crate::enrolment::link::Reach;
-use crate::enrolment::{Gate, Kit, PUBLIC_PORT};
+use crate::enrolment::{Gate, Kit};
 use crate::install::Installed;
 use crate::model::names::Name;
 use crate::model::shell;
@@ -133,8 +133,8 @@ pub(super) fn new_link_hint(command: &str) -> String {
 fn prepare(args: &ShareArgs, folder: &Path) -> Result<(Kit, Password), NotShared> {
     let device = files::device(folder, &args.device).map_err(|error| NotShared::new(exit::USAGE, error))?;
     let root = files::root(folder, &device)?;
-    let services = configured_services(&in_place_of(&folder.join("doorward.toml")));
-    let gate = Gate { root, services, port: PUBLIC_PORT };
+    let reachable = configured_services(&in_place_of(&folder.join("doorward.toml")));
+    let gate = Gate::new(root, reachable);
     let password = Password::generate().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     let kit = Kit::new(&gate, &device, &password).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     Ok((kit, password))

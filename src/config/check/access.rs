@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::config::checked::{Allow, ClientAuthMode, Selector};
+use crate::config::checked::{Allow, AllowEntry, ClientAuthMode, Selector};
 use crate::config::raw::RawRoute;
 use crate::config::report::{Given, Place, Problem, Report, Text, quoted};
 use crate::config::suggest;
@@ -65,6 +65,16 @@ impl Groups {
         Self { groups }
     }
 
+    /// The names of all groups.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.groups.keys().map(String::as_str)
+    }
+
+    /// The members of a group, or `Some(None)` if one of them is wrong; `None` if there is no such group.
+    pub(super) fn members(&self, name: &str) -> Option<Option<&[Selector]>> {
+        self.groups.get(name).map(|group| group.members.as_deref())
+    }
+
     /// Warns of groups that no route names: probably their name was misspelt there.
     pub(super) fn warn_of_unused(&self, report: &mut Report) {
         for (name, group) in self.groups.iter().filter(|(_, group)| !group.used) {
@@ -105,7 +115,7 @@ pub(super) fn allow(
     mode: Option<ClientAuthMode>,
     groups: &mut Groups,
     report: &mut Report,
-) -> Option<Allow> {
+) -> Option<(Allow, Vec<AllowEntry>)> {
     let list = match &raw.allow {
         Given::Value(list) => list,
         Given::Refused => return None,
@@ -129,27 +139,33 @@ pub(super) fn allow(
         return None;
     }
     let mut allow = Allow::default();
+    let mut entries = Vec::new();
     let mut all_right = true;
     for text in &list.value {
-        let named: Vec<Selector> = match text.value.as_str() {
+        let mut add = |admits: Allow, is_group: bool| {
+            entries.push(AllowEntry { text: text.value.clone(), line: text.place.line, is_group, admits });
+        };
+        let (named, is_group): (Vec<Selector>, bool) = match text.value.as_str() {
             "any" => {
                 allow.any = true;
+                add(Allow { any: true, ..Allow::default() }, false);
                 continue;
             }
             "unverified" => {
                 allow.unverified = true;
+                add(Allow { unverified: true, ..Allow::default() }, false);
                 continue;
             }
             word => match groups.groups.get_mut(word) {
                 Some(group) => {
                     group.used = true;
                     all_right &= group.members.is_some();
-                    group.members.clone().unwrap_or_default()
+                    (group.members.clone().unwrap_or_default(), true)
                 }
                 None => match report.taken(&text.place, selector(word)) {
                     Some(selector) => {
                         warn_of_near_miss(&selector, text, groups, report);
-                        vec![selector]
+                        (vec![selector], false)
                     }
                     None => {
                         all_right = false;
@@ -158,6 +174,7 @@ pub(super) fn allow(
                 },
             },
         };
+        add(Allow { selectors: named.clone(), ..Allow::default() }, is_group);
         for selector in named {
             if !allow.selectors.contains(&selector) {
                 allow.selectors.push(selector);
@@ -166,7 +183,7 @@ pub(super) fn allow(
     }
     all_right.then_some(())?;
     judge(&allow, mode?, &list.place, report)?;
-    Some(allow)
+    Some((allow, entries))
 }
 
 /// A bare word that is no group is taken for the name of a device: a misspelt group would silently admit no device.

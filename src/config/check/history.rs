@@ -11,7 +11,7 @@ use crate::config::values;
 /// The most days. The size of the folder is limited in any case.
 const DAYS_MAX: u16 = 1000;
 
-pub(super) fn check(raw: &RawHistory, report: &mut Report) -> Option<History> {
+pub(in crate::config) fn check(raw: &RawHistory, report: &mut Report) -> Option<History> {
     let folder = folder(&raw.folder, report);
     let days = scalar(&raw.days, days, History::DAYS, report);
     Some(History { folder: folder?, days: days? })

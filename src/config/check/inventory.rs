@@ -5,8 +5,8 @@ use std::path::Path;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use crate::ca::inventory::{self, CertificateEntry, Kind};
-use crate::config::checked::{Device, Inventory, IssuedToDevice, RevokedCertificate};
+use crate::ca::inventory::{self, CertificateEntry, Kind, Status, now};
+use crate::config::checked::{Device, DeviceCertificate, Inventory, IssuedToDevice, RevokedCertificate};
 use crate::config::files;
 use crate::config::report::{Given, Problem, Report};
 use crate::model::identity::{Serial, Sha256};
@@ -27,7 +27,14 @@ pub(super) fn check(given: &Given<String>, report: &mut Report) -> Option<Option
     let read = report.look_at(&path).and_then(|()| read(&path));
     let inventory = read.unwrap_or_else(|Problem { message, remedy }| {
         report.warn(&text.place, format!("no devices are shown: {message}; {remedy}"));
-        Inventory { file: path, devices: Vec::new(), issued: Vec::new(), authorities: Vec::new(), revoked: Vec::new() }
+        Inventory {
+            file: path,
+            devices: Vec::new(),
+            certificates: Vec::new(),
+            issued: Vec::new(),
+            authorities: Vec::new(),
+            revoked: Vec::new(),
+        }
     });
     Some(Some(inventory))
 }
@@ -58,7 +65,22 @@ fn read(path: &Path) -> Result<Inventory, Problem> {
     let pem = |text: &String| CertificateDer::from_pem_slice(text.as_bytes()).ok();
     let authorities = content.known.iter().filter_map(pem).collect();
     let revoked = revoked(&content);
-    Ok(Inventory { file: path.to_owned(), devices, issued, authorities, revoked })
+    let certificates = valid(&content);
+    Ok(Inventory { file: path.to_owned(), devices, certificates, issued, authorities, revoked })
+}
+
+/// The certificates of devices that are neither revoked nor expired.
+fn valid(inventory: &inventory::Inventory) -> Vec<DeviceCertificate> {
+    let valid = inventory
+        .certificates
+        .iter()
+        .filter(|entry| entry.kind == Kind::Device)
+        .filter(|entry| matches!(inventory.status(entry, now()), Status::Valid | Status::Renewed));
+    let certificates = valid.filter_map(|entry| {
+        let fingerprint = entry.fingerprint.as_deref().and_then(Sha256::parse)?;
+        Some(DeviceCertificate { device: entry.name.clone(), fingerprint, serial: Serial::parse(&entry.serial)? })
+    });
+    certificates.collect()
 }
 
 fn issued(entry: &CertificateEntry) -> Option<IssuedToDevice> {

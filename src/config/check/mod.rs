@@ -6,9 +6,11 @@ mod certificate;
 mod client_auth;
 pub(super) mod control;
 mod deny;
-mod history;
+mod expect;
+pub(super) mod history;
 mod inventory;
 mod listener;
+pub(crate) mod notify;
 mod public;
 mod relations;
 pub(super) mod revocation_lists;
@@ -18,19 +20,21 @@ mod tickets;
 mod trust;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::checked::{
-    Banned, CanaryRoute, CipherStrength, ClientAuth, Config, KernelTls, Limits, Log, LogFormat, LogOutput, Metrics,
-    SandboxMode, Timeouts,
+    Banned, CanaryRoute, CipherStrength, ClientAuth, Config, Expectation, KernelTls, Limits, Log, LogFormat, LogOutput,
+    Metrics, SandboxMode, Timeouts,
 };
 use super::file_states::Seen;
-use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawTimeouts};
+use super::raw::{Raw, RawLimits, RawLog, RawRoute, RawSandbox, RawTimeouts};
 use super::reader::Scalar;
 use super::report::{At, Given, Place, Problem, Report, Text, quoted};
-use super::{ConfigErrors, files, values};
+use super::{ConfigErrors, files, folders, values};
 use crate::model::names::Name;
+use crate::model::service::PUBLIC_PORT;
 use crate::model::source::Prefixes;
 use crate::model::text::date;
 use access::Groups;
@@ -54,6 +58,7 @@ pub(super) fn check(raw: &Raw, report: &mut Report) -> Result<Config, ConfigErro
     let built = config.as_ref().is_some_and(|config| {
         raw.listeners.as_ref().is_some_and(|raw| raw.len() == config.listeners.len())
             && raw.routes.as_ref().is_some_and(|raw| raw.len() == config.routes.len() + config.canaries.len())
+            && raw.expectations.len() == config.expectations.len()
     });
     if !built && report.is_clean() {
         report.error(
@@ -79,7 +84,8 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let watch = word(&raw.watch, &[("on", true), ("off", false)], true, report);
     let listeners = listener::check(raw, report);
     let canaries = check_canaries(raw, report);
-    let routes = check_routes(raw, &listeners, report);
+    let public_port = scalar(&raw.public_port, values::port, PUBLIC_PORT, report);
+    let (routes, expectations) = check_routes(raw, &listeners, report);
     let tickets = tickets::check(&raw.tickets, report);
     let timeouts = timeouts(&raw.timeouts, report);
     let limits = limits(&raw.limits, report);
@@ -88,20 +94,18 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
     let control = control::check(&raw.control, report);
     let log = log(&raw.log, report);
     let history = history::check(&raw.history, report);
-    let sandbox = word(
-        &raw.sandbox.mode,
-        &[("auto", SandboxMode::Auto), ("require", SandboxMode::Require), ("off", SandboxMode::Off)],
-        SandboxMode::Auto,
-        report,
-    );
-    Some(Config {
+    let notify = notify::check(&raw.notify, report);
+    let sandbox = sandbox_mode(&raw.sandbox, report);
+    let config = Config {
         file: report.file().to_owned(),
         kernel_tls: kernel_tls?,
         strength: strength?,
         watch: watch?,
+        public_port: public_port?,
         listeners: listeners.into_iter().map(|listener| listener.value).collect(),
         routes: routes.into_iter().map(|checked| checked.route).collect(),
         canaries: canaries?,
+        expectations,
         tickets: tickets?,
         timeouts: timeouts?,
         limits: limits?,
@@ -109,10 +113,28 @@ fn check_all(raw: &Raw, report: &mut Report) -> Option<Config> {
         control: control?,
         log: log?,
         history: history?,
+        notify: notify?,
         sandbox: sandbox?,
         warnings: Vec::new(),
         seen: Seen::default(),
-    })
+    };
+    warn_of_log(&config, &raw.log, report);
+    Some(config)
+}
+
+/// The sandbox does not open the folder of the configuration to a gate that was taken over: see `Needs::log_folders`.
+fn warn_of_log(config: &Config, raw: &RawLog, report: &mut Report) {
+    let (LogOutput::File(log), Some(text)) = (&config.log.output, raw.output.value()) else { return };
+    let folders = folders::to_read(log);
+    let shares = |file: &PathBuf| folders.iter().any(|folder| folders::is_above(folder, file));
+    if config.sandbox != SandboxMode::Off && config.files().iter().any(shares) {
+        report.warn(
+            &text.place,
+            "files of the configuration are in the folder of the log or below it, so the sandbox lets the gate write to this file, \
+             but not make a new one after a rotation; write the path of a file in a folder of its own, or have logrotate use \
+             copytruncate",
+        );
+    }
 }
 
 /// The routes that are canaries; `None` if one is wrong.
@@ -124,7 +146,12 @@ fn check_canaries(raw: &Raw, report: &mut Report) -> Option<Vec<CanaryRoute>> {
     checked.into_iter().collect()
 }
 
-fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report) -> Vec<Checked> {
+pub(super) fn sandbox_mode(raw: &RawSandbox, report: &mut Report) -> Option<SandboxMode> {
+    let modes = &[("auto", SandboxMode::Auto), ("require", SandboxMode::Require), ("off", SandboxMode::Off)];
+    word(&raw.mode, modes, SandboxMode::Auto, report)
+}
+
+fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report) -> (Vec<Checked>, Vec<Expectation>) {
     // The defaults are checked even if no route uses them: a file that is named has to be right.
     let certificate = raw.certificate.value().and_then(|default| certificate::check(default, report));
     let routes = raw.routes.as_deref().unwrap_or_default();
@@ -165,7 +192,8 @@ fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report)
     relations::warn_of_browsers(&checked, report);
     relations::warn_of_coalescing(&checked, report);
     groups.warn_of_unused(report);
-    checked
+    let expectations = expect::check(&raw.expectations, routes, &groups, report);
+    (checked, expectations)
 }
 
 fn is_passthrough(route: &RawRoute) -> bool {

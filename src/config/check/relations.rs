@@ -104,7 +104,7 @@ fn same_auth(a: &ClientAuth, b: &ClientAuth) -> bool {
 pub(super) fn warn_of_browsers(routes: &[Checked], report: &mut Report) {
     for checked in routes {
         let RouteMode::Terminate(terminate) = &checked.route.mode else { continue };
-        let Some(protocols) = raw_protocols_of(checked.route.name.as_str(), &checked.route.backends) else { continue };
+        let Some(protocols) = raw_protocols_of(&checked.route) else { continue };
         if terminate.application_protocols.is_empty() {
             report.warn(
                 &checked.place,

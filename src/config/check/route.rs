@@ -4,11 +4,12 @@ use super::access::{self, Groups};
 use super::certificate::{self, Loaded};
 use super::client_auth;
 use super::{Checks, name};
-use crate::config::checked::{Backend, CanaryRoute, Route, RouteMode, SendProxyProtocol, Terminate};
+use crate::config::checked::{AllowEntry, Backend, CanaryRoute, Route, RouteMode, SendProxyProtocol, Terminate};
 use crate::config::raw::RawRoute;
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
-use crate::config::{files, values};
+use crate::config::{files, services, values};
 use crate::model::names::{InvalidServerName, ServerNamePattern};
+use crate::model::service::ServiceKind;
 
 const SEND_PROXY_PROTOCOL: &[(&str, SendProxyProtocol)] = &[
     ("off", SendProxyProtocol::Off),
@@ -34,6 +35,13 @@ pub(super) struct Checked {
     pub(super) loaded: Option<Loaded>,
 }
 
+/// The part of a route that its mode decides about.
+struct CheckedMode {
+    mode: RouteMode,
+    loaded: Option<Loaded>,
+    allow_entries: Vec<AllowEntry>,
+}
+
 /// A route's server names, right ones only, and where each stands. They are compared even if the rest of the route is
 /// wrong.
 pub(super) type ServerNames = Vec<At<ServerNamePattern>>;
@@ -57,6 +65,7 @@ pub(super) fn check(
     let (names, names_right) = server_names(raw, report);
     let backends = backends(raw, checks, report);
     let send_proxy_protocol = send_proxy_protocol(raw, mode, report);
+    let kind = kind(raw, report);
     let checked_mode = match mode {
         Some(Mode::Terminate) => terminate(raw, &names, checks, groups, report),
         Some(Mode::Passthrough) => passthrough(raw, report),
@@ -64,14 +73,18 @@ pub(super) fn check(
     };
     let build = || {
         let (backends, backends_place) = backends?;
-        let (mode, loaded) = checked_mode?;
+        let CheckedMode { mode, loaded, allow_entries } = checked_mode?;
         names_right.then_some(())?;
+        let name = name?;
+        let kind = kind?.unwrap_or_else(|| services::default_kind(name.as_str(), &backends, &mode));
         let route = Route {
-            name: name?,
+            name,
             server_names: names.iter().map(|name| name.value.clone()).collect(),
             backends,
             send_proxy_protocol: send_proxy_protocol?,
             mode,
+            kind,
+            allow_entries,
         };
         Some(Checked { route, place: raw.place.clone(), backends_place, loaded })
     };
@@ -111,6 +124,7 @@ pub(super) fn canary(raw: &RawRoute, report: &mut Report) -> Option<CanaryRoute>
     }
     let keys = [
         ("mode", !raw.mode.is_absent()),
+        ("kind", !raw.kind.is_absent()),
         ("backends", !raw.backends.is_absent()),
         ("allow", !raw.allow.is_absent()),
         ("application_protocols", !raw.application_protocols.is_absent()),
@@ -283,7 +297,16 @@ fn send_proxy_protocol(raw: &RawRoute, mode: Option<Mode>, report: &mut Report) 
     Some(word)
 }
 
-fn passthrough(raw: &RawRoute, report: &mut Report) -> Option<(RouteMode, Option<Loaded>)> {
+/// The kind of service, if it is given.
+fn kind(raw: &RawRoute, report: &mut Report) -> Option<Option<ServiceKind>> {
+    match &raw.kind {
+        Given::Absent => Some(None),
+        Given::Refused => None,
+        Given::Value(text) => report.taken(&text.place, values::word(&text.value, &ServiceKind::WORDS)).map(Some),
+    }
+}
+
+fn passthrough(raw: &RawRoute, report: &mut Report) -> Option<CheckedMode> {
     let mut all_right = true;
     let lists = [("allow", &raw.allow), ("application_protocols", &raw.application_protocols)];
     let lists = lists
@@ -315,7 +338,7 @@ fn passthrough(raw: &RawRoute, report: &mut Report) -> Option<(RouteMode, Option
         );
         all_right = false;
     }
-    all_right.then_some((RouteMode::Passthrough, None))
+    all_right.then(|| CheckedMode { mode: RouteMode::Passthrough, loaded: None, allow_entries: Vec::new() })
 }
 
 fn terminate(
@@ -324,7 +347,7 @@ fn terminate(
     checks: &Checks<'_>,
     groups: &mut Groups,
     report: &mut Report,
-) -> Option<(RouteMode, Option<Loaded>)> {
+) -> Option<CheckedMode> {
     let loaded = match (&raw.certificate, &checks.raw.certificate) {
         (Given::Value(own), _) => certificate::check(own, report),
         (Given::Absent, Given::Value(_)) => checks.certificate.clone(),
@@ -362,13 +385,14 @@ fn terminate(
     let mode = client_auth.as_ref().map(|client_auth| client_auth.mode);
     let allow = access::allow(raw, mode, groups, report);
     let application_protocols = application_protocols(&raw.application_protocols, report);
+    let (allow, allow_entries) = allow?;
     let terminate = Terminate {
         certificate: loaded.as_ref()?.certificate.clone(),
         client_auth: client_auth?,
-        allow: allow?,
+        allow,
         application_protocols: application_protocols?,
     };
-    Some((RouteMode::Terminate(Box::new(terminate)), loaded))
+    Some(CheckedMode { mode: RouteMode::Terminate(Box::new(terminate)), loaded, allow_entries })
 }
 
 /// Protocol names of 1 to 255 bytes (RFC 7301 section 3.1).

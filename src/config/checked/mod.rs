@@ -2,8 +2,10 @@
 
 mod client_auth;
 mod control;
+mod expect;
 mod history;
 mod limits;
+mod notify;
 mod tickets;
 
 use std::collections::BTreeSet;
@@ -19,14 +21,17 @@ use rustls::sign::CertifiedKey;
 use super::file_states::Seen;
 use crate::model::identity::{Serial, Sha256};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::model::service::ServiceKind;
 
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
     RevocationList, Selector, TrustAnchor, TrustKind,
 };
 pub use control::{Control, ControlSocket};
+pub use expect::{AllowEntry, Expectation, ExpectedClients};
 pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
+pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
 
 /// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
@@ -40,12 +45,16 @@ pub struct Config {
     pub strength: CipherStrength,
     /// `watch`: whether changed files are loaded without a command.
     pub watch: bool,
+    /// `public_port`: what devices dial, as a rule a router's forwarded port.
+    pub public_port: u16,
     /// `[[listener]]`, at least one.
     pub listeners: Vec<Listener>,
     /// `[[route]]`, at least one, but for canaries.
     pub routes: Vec<Route>,
     /// `[[route]]` with `canary = true`.
     pub canaries: Vec<CanaryRoute>,
+    /// `[[expect]]`: what the policy is asserted to be.
+    pub expectations: Vec<Expectation>,
     /// `[tickets]`.
     pub tickets: Tickets,
     /// `[timeouts]`.
@@ -60,6 +69,8 @@ pub struct Config {
     pub log: Log,
     /// `[history]`.
     pub history: History,
+    /// `[notify]`.
+    pub notify: Notify,
     /// `[sandbox]`.
     pub sandbox: SandboxMode,
     /// What is allowed but probably not meant.
@@ -127,6 +138,10 @@ pub struct Route {
     pub send_proxy_protocol: SendProxyProtocol,
     /// Who does TLS, and with what.
     pub mode: RouteMode,
+    /// Which program uses it. It decides what the pages for devices offer, and nothing else.
+    pub kind: ServiceKind,
+    /// The entries of `allow` one by one; none on a passthrough route.
+    pub allow_entries: Vec<AllowEntry>,
 }
 
 /// A route that leads nowhere: no device is told its names, so that a client that asks for one betrays itself.
@@ -223,6 +238,8 @@ pub struct Inventory {
     pub devices: Vec<Device>,
     /// Every certificate that a device was ever given.
     pub issued: Vec<IssuedToDevice>,
+    /// Every certificate of a device that is neither revoked nor expired: several of one device after a renewal.
+    pub certificates: Vec<DeviceCertificate>,
     /// The certificates of its authorities, and of former ones.
     pub authorities: Vec<CertificateDer<'static>>,
     /// The certificates of devices that were revoked.
@@ -242,6 +259,17 @@ pub struct IssuedToDevice {
     pub spki: Option<Sha256>,
     /// It was issued as bait: no device uses it.
     pub canary: bool,
+}
+
+/// A certificate of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceCertificate {
+    /// The device.
+    pub device: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Sha256,
+    /// Its serial number.
+    pub serial: Serial,
 }
 
 /// A device and its certificate.
@@ -321,10 +349,24 @@ impl Config {
         issued.filter(|issued| issued.canary).filter_map(|issued| issued.fingerprint)
     }
 
+    /// The domain that all server names are in; `None` if they have none in common.
+    pub fn domain(&self) -> Option<String> {
+        let names = self.routes.iter().flat_map(|route| &route.server_names).filter_map(|pattern| match pattern {
+            ServerNamePattern::Exact(name) => name.parent().or(Some(name.as_str())),
+            ServerNamePattern::Wildcard(name) => Some(name.as_str()),
+            ServerNamePattern::Default => None,
+        });
+        let common = names.map(|name| name.rsplit('.').collect::<Vec<_>>()).reduce(|common, name| {
+            common.into_iter().zip(name).take_while(|(one, other)| one == other).map(|(one, _)| one).collect()
+        })?;
+        (!common.is_empty()).then(|| common.into_iter().rev().collect::<Vec<_>>().join("."))
+    }
+
     /// Every file of which something is in force.
     pub fn files(&self) -> BTreeSet<PathBuf> {
         let mut files = BTreeSet::from([self.file.clone()]);
         files.extend(self.metrics.inventory.iter().map(|inventory| inventory.file.clone()));
+        files.extend(self.notify.files.iter().cloned());
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
         for route in &self.routes {
             let RouteMode::Terminate(terminate) = &route.mode else { continue };

@@ -11,7 +11,7 @@ use super::suggest;
 use crate::model::shell;
 
 pub(super) use address::{backend, listen_address, network, overlap, reaches};
-pub(super) use quantity::{count, count_or_off, duration, duration_or_off, prefix, rate_or_off, strength};
+pub(super) use quantity::{count, count_or_off, duration, duration_or_off, port, prefix, rate_or_off, strength};
 
 /// One of some words.
 pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Problem> {

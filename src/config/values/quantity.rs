@@ -94,6 +94,22 @@ pub(in crate::config) fn count(scalar: &Scalar) -> Result<usize, Problem> {
     }
 }
 
+/// A TCP port, without quotes.
+pub(in crate::config) fn port(scalar: &Scalar) -> Result<u16, Problem> {
+    let (Scalar::Number(text) | Scalar::Text(text)) = scalar;
+    let port = text.parse::<u16>().ok().filter(|port| *port != 0);
+    match (scalar, port) {
+        (Scalar::Number(_), Some(port)) => Ok(port),
+        (Scalar::Text(_), Some(port)) => {
+            Err(Problem::new("the number is in quotes", format!("write it without them: {port}")))
+        }
+        (_, None) => Err(Problem::new(
+            format!("{} is no port: that is a number from 1 to 65535", quoted(text)),
+            "write the port that your router forwards to this machine, as in 443",
+        )),
+    }
+}
+
 /// How many bits of an address of `bits` bits are looked at: 1 to all of them.
 pub(in crate::config) fn prefix(scalar: &Scalar, bits: u8) -> Result<u8, Problem> {
     let remedy = format!("write how many bits of the address are looked at: 1 to {bits}");
@@ -207,6 +223,15 @@ mod tests {
         assert!(count(&text("off")).is_err());
         assert_eq!(count_or_off(&text("off")), Ok(None));
         assert_eq!(count_or_off(&number("7")), Ok(Some(7)));
+    }
+
+    #[test]
+    fn ports_are_numbers_without_quotes() {
+        assert_eq!(port(&number("443")), Ok(443));
+        assert!(port(&text("443")).expect_err("quotes").remedy.ends_with("443"));
+        for wrong in ["0", "65536", "-1", "4_43"] {
+            assert!(port(&number(wrong)).expect_err(wrong).message.contains("is no port"), "{wrong}");
+        }
     }
 
     #[test]

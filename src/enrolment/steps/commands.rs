@@ -55,9 +55,15 @@ impl Instructions {
         let mut out = format!("# OpenSSH on {}. Append this to ~/.ssh/config, and put into ~/doorward:\n", self.device);
         let [certificate, key] = [Form::Certificate, Form::Key].map(|form| self.file(form));
         let _ = writeln!(out, "#   {ROOT_FILE} {certificate} {key}");
-        if !self.ssh_names.is_empty() {
-            out.push_str(&self.ssh_host());
+        if self.ssh_names.is_empty() {
+            return format!(
+                "# OpenSSH on {}: none of your routes leads to an SSH server, so there is nothing to append to ~/.ssh/config.\n\
+                 # If one does, write kind = \"ssh\" below its [[route]], and: doorward ca renew {}\n",
+                self.device,
+                word(self.device.as_str())
+            );
         }
+        out.push_str(&self.ssh_host());
         out
     }
 }

@@ -304,7 +304,11 @@ mod tests {
         let device = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
         let service = |name: &&str| Service {
             server_name: ServerNamePattern::parse(name).expect("a name"),
-            kind: if name.starts_with("ssh.") { ServiceKind::Ssh } else { ServiceKind::Web },
+            kind: match name.split('.').next() {
+                Some("ssh") => ServiceKind::Ssh,
+                Some("smb") => ServiceKind::Smb,
+                _ => ServiceKind::Http,
+            },
         };
         let services = names.iter().map(service).collect();
         let identity = |der: &CertificateDer<'_>| Identity::from_certificate(der, false).expect("a certificate");
@@ -313,14 +317,16 @@ mod tests {
     }
 
     #[test]
-    fn ssh_section_has_the_ssh_routes_or_else_all_names() {
-        let host = |names: &[&str]| {
-            let section = instructions(names, PUBLIC_PORT).ssh_host();
-            section.lines().next().map(str::to_owned).expect("a line")
-        };
-        assert_eq!(host(&["nas.home.example", "ssh.home.example", "*"]), "Host ssh.home.example");
-        assert_eq!(host(&["nas.home.example", "*.lab.home.example", "*"]), "Host nas.home.example *.lab.home.example");
-        let urls = instructions(&["nas.home.example", "ssh.home.example"], PUBLIC_PORT).urls;
+    fn ssh_section_has_the_ssh_routes_and_no_other() {
+        let config = |names: &[&str]| instructions(names, PUBLIC_PORT).ssh_config();
+        assert!(config(&["nas.home.example", "ssh.home.example", "*"]).contains("\nHost ssh.home.example\n"));
+        for names in [&["nas.home.example", "*.lab.home.example"][..], &["smb.home.example"], &[]] {
+            let config = config(names);
+            assert!(config.lines().all(|line| line.starts_with('#')), "{config}");
+            assert!(config.contains("kind = \"ssh\"") && config.contains("doorward ca renew alice-phone"), "{config}");
+            assert!(!instructions(names, PUBLIC_PORT).page().contains("ProxyCommand"));
+        }
+        let urls = instructions(&["nas.home.example", "ssh.home.example", "smb.home.example"], PUBLIC_PORT).urls;
         assert_eq!(urls, ["https://nas.home.example/"]);
     }
 
@@ -391,8 +397,8 @@ mod tests {
 
     #[test]
     fn ssh_config_applies_to_the_gates_names_only() {
-        let config = instructions(&["nas.home.example", "*.lab.home.example", "*"], 8443).ssh_config();
-        assert!(config.contains("\nHost nas.home.example *.lab.home.example\n"), "{config}");
+        let config = instructions(&["ssh.home.example", "nas.home.example", "*"], 8443).ssh_config();
+        assert!(config.contains("\nHost ssh.home.example\n"), "{config}");
         assert!(config.contains(" -connect %h:8443 "), "{config}");
         let none = instructions(&["*"], PUBLIC_PORT).ssh_config();
         assert!(none.lines().all(|line| line.starts_with('#')), "{none}");

@@ -126,6 +126,18 @@ pub enum Event {
         /// Why.
         error: String,
     },
+    /// A receiver of messages to the owner does not take them.
+    NoticesFailing {
+        /// Scheme and host of a URL, or the path of a program.
+        receiver: String,
+        /// Why.
+        error: String,
+    },
+    /// It takes them again.
+    NoticesDelivered {
+        /// The same.
+        receiver: String,
+    },
     /// Connections could not be accepted for lack of descriptors or memory: reported once a minute.
     AcceptFailed {
         /// The listener of the last failure.
@@ -312,7 +324,9 @@ impl Line for Event {
     fn priority(&self) -> Priority {
         match self {
             Self::ReloadFailed { .. } | Self::UpgradeFailed { .. } => Priority::Error,
-            Self::LeftOut { .. } | Self::AcceptFailed { .. } | Self::History { .. } => Priority::Warning,
+            Self::LeftOut { .. } | Self::AcceptFailed { .. } | Self::History { .. } | Self::NoticesFailing { .. } => {
+                Priority::Warning
+            }
             Self::Reloaded { .. } | Self::RevocationList { .. } | Self::Upgraded { .. } => Priority::Notice,
             Self::Sandbox { missing, .. } if !missing.is_empty() => Priority::Warning,
             Self::Listening { .. }
@@ -320,6 +334,7 @@ impl Line for Event {
             | Self::ListenerClosed { .. }
             | Self::Metrics { .. }
             | Self::Control { .. }
+            | Self::NoticesDelivered { .. }
             | Self::Ready
             | Self::Draining => Priority::Info,
         }

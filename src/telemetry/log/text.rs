@@ -9,7 +9,9 @@ impl fmt::Display for Event {
         match self {
             Self::Listening { listener, address } => write!(f, "listening on {address} ({listener})"),
             Self::ListenerClosed { listener, address } => write!(f, "no longer listening on {address} ({listener})"),
-            Self::Metrics { address } => write!(f, "metrics on http://{address}/metrics"),
+            Self::Metrics { address } => {
+                write!(f, "status page on http://{address}/, metrics on http://{address}/metrics")
+            }
             Self::Control { socket } => write!(f, "control socket at {socket}"),
             Self::Sandbox { mode: "off", .. } => f.write_str("sandbox off"),
             Self::Sandbox { in_force, capabilities, missing, .. } => {
@@ -55,6 +57,12 @@ impl fmt::Display for Event {
                  {until} at most"
             ),
             Self::UpgradeFailed { error } => write!(f, "upgrade_failed, nothing has changed: {error}"),
+            Self::NoticesFailing { receiver, error } => {
+                write!(f, "notices_failing: {receiver} does not take messages to the owner: {error}")
+            }
+            Self::NoticesDelivered { receiver } => {
+                write!(f, "notices_delivered: {receiver} takes messages to the owner again")
+            }
             Self::AcceptFailed { listener, failures, error } => {
                 write!(f, "accept_failed ({listener}), {failures} failures since the last such line: {error}")
             }

@@ -2,6 +2,7 @@
 //! series up by text. Label values come from the configuration or from closed enums and from nowhere else.
 
 mod earlier;
+mod notices;
 mod register;
 mod route;
 pub mod totals;
@@ -30,6 +31,7 @@ use crate::explain::finding::{NotInForce, RefusedConfiguration, Service};
 use crate::listener::AcceptError;
 use crate::model::close::CloseReason;
 use crate::model::names::Name;
+use crate::model::notice::{NoticeEvent, NoticeOutcome};
 use crate::model::rejection::Reason;
 use crate::model::ticket::TicketOutcome;
 
@@ -54,6 +56,7 @@ pub struct Metrics {
     /// In the order of [`TicketOutcome::ALL`].
     tickets: [Counter; TicketOutcome::ALL.len()],
     accept_errors: Vec<Counter>,
+    notices: notices::Notices,
     descriptors_limit: Gauge,
     /// In the order of [`CloseReason::CUT`].
     cut: Vec<Counter>,
@@ -154,6 +157,7 @@ impl Metrics {
             handle: lasting.handle(),
             descriptors_limit: register.gauge(names::DESCRIPTORS_LIMIT, &[]),
             accept_errors,
+            notices: notices::Notices::new(&register),
             cut,
             lasting,
         })
@@ -286,6 +290,11 @@ impl Metrics {
     pub fn descriptors(&self, limit: usize) {
         #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
         self.descriptors_limit.set(limit as f64);
+    }
+
+    /// So many events that the owner is sent messages about had this outcome.
+    pub fn notices(&self, event: NoticeEvent, outcome: NoticeOutcome, count: u64) {
+        self.notices.count(event, outcome, count);
     }
 
     /// An accept failed.

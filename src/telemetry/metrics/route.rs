@@ -157,13 +157,14 @@ impl RouteMetrics {
         .increment(1);
     }
 
-    /// Notes whether a backend answered, or why it did not.
-    pub fn backend(&self, backend: &Backend, answered: Result<(), Reason>) {
-        if let Some(metrics) = self.of(backend) {
-            metrics.gauge.set(if answered.is_ok() { 1 } else { 0 });
-            let mut state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
-            *state = state.after(answered, OffsetDateTime::now_utc());
-        }
+    /// Notes whether a backend answered, or why it did not. Returns whether it has gone down or come back.
+    pub fn backend(&self, backend: &Backend, answered: Result<(), Reason>) -> bool {
+        let Some(metrics) = self.of(backend) else { return false };
+        metrics.gauge.set(if answered.is_ok() { 1 } else { 0 });
+        let mut state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_down = matches!(*state, BackendState::Down { .. });
+        *state = state.after(answered, OffsetDateTime::now_utc());
+        was_down == answered.is_ok()
     }
 
     /// What it leads to, and whether that answers.

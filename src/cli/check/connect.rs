@@ -1,0 +1,368 @@
+//! `doorward check --connect`: every backend is resolved and dialled, and what answers is told.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::ServerName as TlsServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use serde::Serialize;
+
+use crate::config::checked::{Backend, Config, Route, RouteMode};
+use crate::handshake::suites::PROVIDER;
+use crate::model::names::printable;
+use crate::model::service::ServiceKind;
+use crate::proxy_protocol;
+
+/// How long a service has to speak first: ssh and mail servers do so at once.
+const BANNER: Duration = Duration::from_millis(700);
+/// How long it has to answer a question.
+const ANSWER: Duration = Duration::from_secs(2);
+/// The most addresses of one host name that are dialled.
+const ADDRESSES_MAX: usize = 8;
+/// The longest first line that is shown, in characters.
+const LINE_MAX: usize = 80;
+
+/// What is at an address of a backend.
+#[derive(Debug, Serialize)]
+pub(super) struct Dialled {
+    /// The route.
+    pub(super) route: String,
+    /// The backend, as it is written.
+    pub(super) backend: String,
+    /// The address that was dialled; none if the name does not resolve.
+    pub(super) address: Option<String>,
+    /// Whether it took the connection.
+    pub(super) connected: bool,
+    /// What answers, or why nothing does.
+    pub(super) answer: String,
+    /// What does not fit the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) warning: Option<String>,
+}
+
+/// Dials every backend of every route.
+pub(super) fn dial(config: &Config) -> Vec<Dialled> {
+    let limit = config.timeouts.dial;
+    thread::scope(|scope| {
+        let backends =
+            config.routes.iter().flat_map(|route| route.backends.iter().map(move |backend| (route, backend)));
+        let dialling: Vec<_> =
+            backends.map(|(route, backend)| scope.spawn(move || one(route, backend, limit))).collect();
+        dialling.into_iter().flat_map(|dialled| dialled.join().unwrap_or_default()).collect()
+    })
+}
+
+fn one(route: &Route, backend: &Backend, limit: Duration) -> Vec<Dialled> {
+    let dialled = |address: Option<String>, found: Result<Answer, String>| {
+        let connected = found.is_ok();
+        let warning = found.as_ref().ok().and_then(|answer| mismatch(route, answer));
+        let answer = found.map_or_else(|why| why, |answer| answer.to_string());
+        Dialled { route: route.name.to_string(), backend: backend.to_string(), address, connected, answer, warning }
+    };
+    let addresses = match backend {
+        Backend::Unix(path) => {
+            let connect = || UnixStream::connect(path).map(Socket::Unix);
+            return vec![dialled(Some(backend.to_string()), probe(route, connect))];
+        }
+        Backend::Address(address) => vec![*address],
+        Backend::Host(host, port) => match (host.as_str(), *port).to_socket_addrs() {
+            Ok(addresses) => addresses.take(ADDRESSES_MAX).collect(),
+            Err(error) => return vec![dialled(None, Err(format!("{host} does not resolve: {error}")))],
+        },
+    };
+    if addresses.is_empty() {
+        return vec![dialled(None, Err("the name has no address".to_owned()))];
+    }
+    let at = |address: SocketAddr| {
+        let connect = || TcpStream::connect_timeout(&address, limit).map(Socket::Tcp);
+        dialled(Some(address.to_string()), probe(route, connect))
+    };
+    addresses.into_iter().map(at).collect()
+}
+
+/// A connection to a backend.
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn read(&mut self, buffer: &mut [u8], limit: Duration) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_read_timeout(Some(limit))?;
+                stream.read(buffer)
+            }
+            Self::Unix(stream) => {
+                stream.set_read_timeout(Some(limit))?;
+                stream.read(buffer)
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_write_timeout(Some(ANSWER))?;
+                stream.write_all(bytes)
+            }
+            Self::Unix(stream) => {
+                stream.set_write_timeout(Some(ANSWER))?;
+                stream.write_all(bytes)
+            }
+        }
+    }
+
+    /// The PROXY protocol header of the route, from this machine.
+    fn header(&self, route: &Route) -> io::Result<Vec<u8>> {
+        let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (own, other) = match self {
+            Self::Tcp(stream) => (stream.local_addr()?, stream.peer_addr()?),
+            Self::Unix(_) => (unspecified, unspecified),
+        };
+        Ok(proxy_protocol::header(route.send_proxy_protocol, own, || other, None))
+    }
+}
+
+/// What a backend answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    /// It speaks first: its first line.
+    Banner(String),
+    /// TLS.
+    Tls,
+    /// HTTP: the name of the program, if it tells.
+    Http(Option<String>),
+    /// It closes the connection at once.
+    Closes,
+    /// It waits.
+    Silent,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Banner(line) => write!(f, "answers: {line}"),
+            Self::Tls => f.write_str("answers: TLS"),
+            Self::Http(None) => f.write_str("answers: HTTP"),
+            Self::Http(Some(server)) => write!(f, "answers: HTTP ({server})"),
+            Self::Closes => f.write_str("takes the connection and closes it at once"),
+            Self::Silent => f.write_str("takes the connection and waits for the client to speak"),
+        }
+    }
+}
+
+/// Waits for the service to speak; then says "hello" in TLS, and then asks in HTTP, each over a connection of its own.
+fn probe(route: &Route, connect: impl Fn() -> io::Result<Socket>) -> Result<Answer, String> {
+    let connected = || {
+        let mut socket = connect()?;
+        let header = socket.header(route)?;
+        socket.write(&header).map(|()| socket)
+    };
+    let started = Instant::now();
+    let mut socket = connected().map_err(|error| no_connection(&error, started.elapsed()))?;
+    let mut first = [0; 512];
+    match socket.read(&mut first, BANNER) {
+        Ok(0) => return Ok(Answer::Closes),
+        Ok(length) => return Ok(Answer::Banner(line(first.get(..length).unwrap_or_default()))),
+        Err(error) if is_timeout(&error) => {}
+        Err(_) => return Ok(Answer::Closes),
+    }
+    let ask = |question: &[u8]| -> Vec<u8> {
+        let answer = connected().and_then(|mut socket| {
+            socket.write(question)?;
+            let mut answer = vec![0; 4096];
+            let length = socket.read(&mut answer, ANSWER)?;
+            answer.truncate(length);
+            Ok(answer)
+        });
+        // No answer is one.
+        answer.unwrap_or_default()
+    };
+    let answer = ask(&client_hello());
+    // A handshake or an alert (RFC 8446 section 5.1).
+    if matches!(answer[..], [0x16 | 0x15, 3, ..]) {
+        return Ok(Answer::Tls);
+    }
+    if answer.starts_with(b"HTTP/") || route.kind == ServiceKind::Http {
+        let name = route.server_names.first().map(ToString::to_string).unwrap_or_default();
+        let answer = ask(format!("HEAD / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").as_bytes());
+        if answer.starts_with(b"HTTP/") {
+            return Ok(Answer::Http(server(&answer)));
+        }
+    }
+    Ok(Answer::Silent)
+}
+
+fn no_connection(error: &io::Error, after: Duration) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "nothing listens there (connection refused)".to_owned(),
+        _ if is_timeout(error) => format!("no answer within {} s", after.as_secs().max(1)),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            format!("that machine cannot be reached: {error}")
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// The first line, as it may be shown.
+fn line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    printable(text.lines().next().unwrap_or_default().trim_end(), LINE_MAX)
+}
+
+/// The program that an answer in HTTP names.
+fn server(answer: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(answer);
+    let named =
+        text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.eq_ignore_ascii_case("server"));
+    named.map(|(_, value)| printable(value.trim(), LINE_MAX)).filter(|value| !value.is_empty())
+}
+
+/// The first message of a client. It is not answered to, so nothing is verified and nothing is sent.
+fn client_hello() -> Vec<u8> {
+    let mut hello = Vec::new();
+    let client = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_safe_default_protocol_versions()
+        .map(|builder| builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+        .and_then(|config| {
+            Ok(ClientConnection::new(
+                Arc::new(config),
+                TlsServerName::try_from("localhost").map_err(|_| rustls::Error::UnsupportedNameType)?,
+            )?)
+        });
+    if let Ok(mut client) = client {
+        // Writing to a Vec cannot fail.
+        let _ = client.write_tls(&mut hello);
+    }
+    hello
+}
+
+/// What does not fit the route.
+fn mismatch(route: &Route, answer: &Answer) -> Option<String> {
+    let name = route.name.as_str();
+    match (&route.mode, answer) {
+        (RouteMode::Terminate(_), Answer::Tls) => Some(format!(
+            "route {name:?}: the backend expects TLS, and the gate passes on what is inside of the device's TLS: the device gets an \
+             error; name the port of the service that takes plain connections, or write mode = \"passthrough\""
+        )),
+        (RouteMode::Passthrough, Answer::Http(_) | Answer::Banner(_)) => Some(format!(
+            "route {name:?}: mode = \"passthrough\" leaves TLS to the backend, which does not speak it; write mode = \"terminate\""
+        )),
+        (RouteMode::Terminate(_), answer) => {
+            let ssh = matches!(answer, Answer::Banner(line) if line.starts_with("SSH-"));
+            let fits = match route.kind {
+                ServiceKind::Ssh => ssh,
+                ServiceKind::Http => !matches!(answer, Answer::Banner(_)),
+                ServiceKind::Smb => !matches!(answer, Answer::Banner(_) | Answer::Http(_)),
+                ServiceKind::Other => true,
+            };
+            (!fits).then(|| {
+                format!(
+                    "route {name:?}: kind is \"{}\", and the backend {answer}: check its port, or write the right kind",
+                    route.kind
+                )
+            })
+        }
+        (RouteMode::Passthrough, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::config::checked::SendProxyProtocol;
+    use crate::model::names::{Name, ServerNamePattern};
+
+    fn route(kind: ServiceKind, backend: SocketAddr, mode: RouteMode) -> Route {
+        Route {
+            name: Name::parse("it").expect("a name"),
+            server_names: vec![ServerNamePattern::parse("it.home.example").expect("a name")],
+            backends: vec![Backend::Address(backend)],
+            send_proxy_protocol: SendProxyProtocol::Off,
+            mode,
+            kind,
+            allow_entries: Vec::new(),
+        }
+    }
+
+    /// What is said of a service that answers each of its connections with what `answer` makes of the first bytes; `None`: it is
+    /// silent. One that speaks first is given no bytes.
+    fn dialled(kind: ServiceKind, speaks_first: bool, answer: fn(&[u8]) -> Option<Vec<u8>>) -> Dialled {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let route = route(kind, listener.local_addr().expect("an address"), RouteMode::Passthrough);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                thread::spawn(move || {
+                    let mut asked = [0; 4096];
+                    let length = if speaks_first { 0 } else { stream.read(&mut asked).unwrap_or(0) };
+                    if let Some(answer) = answer(&asked[..length]) {
+                        let _ = stream.write_all(&answer);
+                    }
+                    // Until the other side has seen enough.
+                    let _ = stream.read(&mut asked);
+                });
+            }
+        });
+        one(&route, &route.backends[0], Duration::from_secs(5)).pop().expect("an answer")
+    }
+
+    #[test]
+    fn services_are_recognised_by_what_they_answer() {
+        let ssh = dialled(ServiceKind::Ssh, true, |_| Some(b"SSH-2.0-OpenSSH_9.2p1\x1b[31m\r\n".to_vec()));
+        assert_eq!(ssh.answer, "answers: SSH-2.0-OpenSSH_9.2p1\\u{1b}[31m");
+        let tls = dialled(ServiceKind::Http, false, |asked| {
+            Some(if asked.first() == Some(&0x16) {
+                vec![0x15, 3, 3, 0, 2, 2, 40]
+            } else {
+                b"HTTP/1.1 400 \r\n\r\n".to_vec()
+            })
+        });
+        assert_eq!((tls.answer.as_str(), tls.connected), ("answers: TLS", true));
+        let http = dialled(ServiceKind::Http, false, |asked| {
+            let ok = asked.starts_with(b"HEAD / HTTP/1.1\r\nHost: it.home.example\r\n");
+            Some(if ok {
+                b"HTTP/1.1 200 OK\r\nServer: nginx\r\n\r\n".to_vec()
+            } else {
+                b"HTTP/1.1 400 \r\n\r\n".to_vec()
+            })
+        });
+        assert_eq!(http.answer, "answers: HTTP (nginx)");
+        let silent = dialled(ServiceKind::Smb, false, |_| Some(Vec::new()));
+        assert!(silent.answer.contains("waits for the client"), "{}", silent.answer);
+        let refused = {
+            let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+            let route = route(ServiceKind::Http, port, RouteMode::Passthrough);
+            one(&route, &route.backends[0], Duration::from_secs(5)).pop().expect("an answer")
+        };
+        assert!(!refused.connected && refused.answer.contains("nothing listens there"), "{}", refused.answer);
+    }
+
+    #[test]
+    fn name_without_address_is_told() {
+        let nowhere = Backend::Host("nas.invalid".to_owned(), 80);
+        let mut route = route(ServiceKind::Http, SocketAddr::from(([127, 0, 0, 1], 1)), RouteMode::Passthrough);
+        route.backends = vec![nowhere.clone()];
+        let said = one(&route, &nowhere, Duration::from_secs(5)).pop().expect("an answer");
+        assert!(!said.connected && said.answer.starts_with("nas.invalid does not resolve"), "{}", said.answer);
+    }
+
+    #[test]
+    fn plain_service_behind_passthrough_is_a_mismatch() {
+        let route = route(ServiceKind::Http, SocketAddr::from(([127, 0, 0, 1], 1)), RouteMode::Passthrough);
+        assert!(mismatch(&route, &Answer::Http(None)).expect("a warning").contains("does not speak it"));
+        assert_eq!(mismatch(&route, &Answer::Tls), None);
+    }
+}

@@ -1,0 +1,54 @@
+//! What a gate asks of its launcher.
+
+use serde::{Deserialize, Serialize};
+
+/// What the service manager says to one process and not to another.
+pub(super) const OF_ONE_PROCESS: [&str; 4] = ["LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_PID"];
+
+/// A request to the launcher.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ToLauncher {
+    /// Where the next process writes its errors, as a descriptor.
+    Stderr,
+    /// Start a process, with the descriptor as its stdin.
+    Start,
+    /// Kill it.
+    Kill,
+    /// It stays, and the launcher ends: the process becomes a child of the service manager.
+    Release,
+    /// Start a notifier for a receiver, with the descriptor as its stdin. There is no answer: it speaks for itself there.
+    Notifier { receiver: ReceiverKind },
+}
+
+/// An answer of the launcher.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FromLauncher {
+    /// A process runs.
+    Started { pid: u32 },
+    /// It could not be started.
+    Failed { error: String },
+    /// It has ended.
+    Ended { status: String, error: Option<String> },
+}
+
+/// What a notifier delivers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiverKind {
+    /// `notify.webhook`.
+    Webhook,
+    /// `notify.command`.
+    Command,
+}
+
+impl ReceiverKind {
+    /// Its word on the command line of a notifier.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Webhook => "webhook",
+            Self::Command => "command",
+        }
+    }
+}
