@@ -94,9 +94,8 @@ class Page {
   }
 
   /// As on a screen so wide, in a colour scheme.
-  async look(width, scheme, height = 900) {
-    const mobile = width < 500;
-    const metrics = { width, height, deviceScaleFactor: mobile ? 2 : 1, mobile };
+  async look(width, scheme, height = 900, deviceScaleFactor = width < 500 ? 2 : 1) {
+    const metrics = { width, height, deviceScaleFactor, mobile: width < 500 };
     await this.send("Emulation.setDeviceMetricsOverride", metrics);
     await this.send("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
   }

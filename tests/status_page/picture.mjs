@@ -9,6 +9,6 @@ await withPage(async (page) => {
   await page.goto(url);
   // The height of the page, so that the picture has no more.
   const height = await page.evaluate("document.documentElement.scrollHeight");
-  await page.look(Number(width), scheme, height);
+  await page.look(Number(width), scheme, height, 1);
   writeFileSync(file, await page.picture());
 });

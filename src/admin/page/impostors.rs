@@ -59,7 +59,7 @@ fn line(view: &View, attempts: &Attempts, is_new: bool) -> Markup {
                 @if is_new {
                     br;
                     span.quiet.small {
-                        @if let Some(advice) = advice(view, attempts) { (advice) " " }
+                        (advice(view, attempts)) " "
                         "More: " code { "doorward why " (attempts.source) }
                     }
                 }
@@ -108,7 +108,14 @@ fn shown(clock: &Clock, attempts: &Attempts) -> Markup {
     }
 }
 
-fn advice(view: &View, attempts: &Attempts) -> Option<String> {
+fn advice(view: &View, attempts: &Attempts) -> String {
+    match attempts.claim {
+        Some(Claim::Name) => return "Nothing to do: the name was known, the key was not.".to_owned(),
+        Some(Claim::Serial | Claim::Key) | None => {
+            return "Nothing to do: a certificate is no secret, its key is.".to_owned();
+        }
+        Some(Claim::Canary | Claim::CanaryRoute) => {}
+    }
     let of = |finding: &&Finding| matches!(finding, Finding::Impostor(found) if found.name == attempts.name);
-    view.findings.iter().find(of).and_then(Finding::advice)
+    view.findings.iter().find(of).and_then(Finding::advice).unwrap_or_default()
 }

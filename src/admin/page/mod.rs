@@ -142,17 +142,4 @@ fn icon(verdict: Verdict) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn title_names_the_domain_and_the_verdict() {
-        for (domain, headline, expected) in [
-            (Some("home.example"), "All is well", "home.example: all is well · Doorward"),
-            (Some("home.example"), "Alice: may not", "home.example: Alice: may not · Doorward"),
-            (None, "All is well", "All is well · Doorward"),
-        ] {
-            assert_eq!(title(domain, headline), expected);
-        }
-    }
-}
+mod tests;

@@ -107,7 +107,7 @@ fn steps(view: &View) -> Markup {
                     p { "✓ Done: a connection from outside has arrived." }
                 } @else {
                     p {
-                        "In your router: the public TCP port to this machine"
+                        "In your router: TCP port " (view.public_side.port) " to this machine"
                         @if let Some(address) = address { ", port " (address.port()) }
                         ". Nothing else."
                     }
@@ -125,7 +125,7 @@ fn steps(view: &View) -> Markup {
                 h3 { "Try it from outside" }
                 p {
                     "Switch the phone’s Wi-Fi off and open "
-                    @if let Some(name) = name { "https://" (name) } @else { "a name of yours" }
+                    @if let Some(name) = name { "https://" (name) @if view.public_side.port != 443 { ":" (view.public_side.port) } } @else { "a name of yours" }
                     ". Then the device appears under “Connected now”."
                 }
             }

@@ -136,9 +136,13 @@ impl Impostor {
 
     fn advice(&self) -> String {
         match self.claim {
-            Some(claim) => impostor::advice(&model::Impostor { name: self.name.as_str().into(), claim }),
+            Some(claim) => {
+                // The sentence says that already.
+                let advice = impostor::advice(&model::Impostor { name: self.name.as_str().into(), claim });
+                advice.strip_prefix("It was refused and reached nothing. ").unwrap_or(&advice).to_owned()
+            }
             None => format!(
-                "It was refused and reached nothing. Certificates are no secret, keys are. If it was {} itself, issue it a new \
+                "Certificates are no secret, keys are. If it was {} itself, issue it a new \
                  certificate (doorward ca device {}).",
                 self.name,
                 word(&self.name)
