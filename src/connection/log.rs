@@ -171,13 +171,16 @@ impl ConnectionLog {
             if !metrics.backend(backend, answered) {
                 return;
             }
-            let (event, text): (_, fn(&str, &str) -> _) = if up {
-                (NoticeEvent::BackendUp, texts::backend_up)
-            } else {
-                (NoticeEvent::BackendDown, texts::backend_down)
-            };
-            let backend = backend.to_string();
-            self.gate.notices.tell(event, &backend, || text(route.name.as_str(), &backend));
+            let (route, backend) = (route.name.as_str(), backend.to_string());
+            match answered {
+                Ok(()) => {
+                    self.gate.notices.tell(NoticeEvent::BackendUp, &backend, || texts::backend_up(route, &backend));
+                }
+                Err(reason) => {
+                    let text = || texts::backend_down(route, &backend, reason);
+                    self.gate.notices.tell(NoticeEvent::BackendDown, &backend, text);
+                }
+            }
         }
     }
 
@@ -255,7 +258,7 @@ impl ConnectionLog {
                     explain::impostor::sentence(impostor, &refusal),
                     explain::impostor::advice(impostor)
                 );
-                texts::impostor(&impostor.name, told, self.client.ip(), route)
+                texts::impostor(impostor, told, self.client.ip(), route)
             });
         }
         self.gate.history.refused(&refusal);

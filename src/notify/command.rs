@@ -9,8 +9,8 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::failure::{Failure, LIMIT};
 use super::message::Notice;
-use super::receiver::{Failure, LIMIT};
 use crate::model::names::visible;
 
 /// How much of what it writes to stderr is read, in bytes.

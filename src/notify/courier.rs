@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::failure::Failure;
 use super::ledger::Ledger;
 use super::message::{FromNotifier, Notice};
-use super::receiver::Failure;
 use crate::model::notice::NoticeOutcome;
 
 /// The most messages that wait. What comes then is left for a digest.

@@ -12,15 +12,18 @@
 //! | file | does |
 //! |---|---|
 //! | `notices` | in the gate: collects events. Never waits |
+//! | `lasting` | in the gate: what lasts is told once a day |
 //! | `texts` | what is told |
 //! | `message` | how receivers want it |
 //! | `ledger` | one message for each subject and hour, and a digest of the rest |
 //! | `courier` | what waits for the receiver, and when it is tried again |
-//! | `webhook`, `command` | the receivers |
+//! | `receiver`, `webhook`, `command`, `failure` | the receivers, and why they do not take a message |
 //! | `process` | the notifier |
 
 mod command;
 mod courier;
+mod failure;
+mod lasting;
 mod ledger;
 mod message;
 mod notices;
@@ -29,6 +32,7 @@ mod receiver;
 pub(crate) mod texts;
 mod webhook;
 
+pub(crate) use self::lasting::{LOOK_INTERVAL, Lasting};
 pub(crate) use self::message::{FromNotifier, Notice, ToNotifier};
 pub(crate) use self::notices::{Notices, ReceiverState};
 pub use self::process::{NotifierError, notifier};

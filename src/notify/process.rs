@@ -11,8 +11,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::command::Program;
 use super::courier::Courier;
+use super::failure::Failure;
 use super::message::{FromNotifier, ToNotifier};
-use super::receiver::{Failure, Receiver};
+use super::receiver::Receiver;
 use super::webhook::Poster;
 use crate::config::{self, ConfigErrors};
 use crate::handover::{Channel, ReceiverKind, is_channel};

@@ -1,14 +1,10 @@
-//! A receiver of messages, and why it does not take one.
-
-use std::time::Duration;
+//! A receiver of messages.
 
 use super::command::Program;
+use super::failure::Failure;
 use super::message::Notice;
 use super::webhook::Poster;
 use crate::config::checked::Notify;
-
-/// How long one attempt may take.
-pub(super) const LIMIT: Duration = Duration::from_secs(10);
 
 /// A receiver.
 #[derive(Clone, Debug)]
@@ -17,29 +13,6 @@ pub(crate) enum Receiver {
     Webhook(Poster),
     /// A program.
     Command(Program),
-}
-
-/// Why a message was not delivered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// In words. It holds nothing that the URL holds beside its host.
-    pub(crate) error: String,
-    /// Another attempt with this message would be of no use.
-    pub(crate) permanent: bool,
-    /// The receiver wants no attempt before.
-    pub(crate) retry_after: Option<Duration>,
-}
-
-impl Failure {
-    /// One that may pass.
-    pub(super) fn passing(error: impl Into<String>) -> Self {
-        Self { error: error.into(), permanent: false, retry_after: None }
-    }
-
-    /// One that stays.
-    pub(super) fn permanent(error: impl Into<String>) -> Self {
-        Self { error: error.into(), permanent: true, retry_after: None }
-    }
 }
 
 impl Receiver {

@@ -22,8 +22,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::failure::{Failure, LIMIT};
 use super::message::Notice;
-use super::receiver::{Failure, LIMIT};
 use crate::config::checked::{Format, Secret, SecretUrl, Webhook};
 use crate::model::names::visible;
 

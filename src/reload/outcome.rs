@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use super::policy_report::{Change, Difference, OlderList};
 use crate::config::checked::RevocationList;
+use crate::explain::clock::Clock;
+use crate::explain::finding::Finding;
 use crate::explain::moment;
 use crate::gate::Gate;
 use crate::listener::Listener;
@@ -119,9 +121,13 @@ pub(super) fn report(gate: &Gate, trigger: Trigger, result: &Result<Reloaded, Re
         }
         Err(Refused { errors, in_force, cut, not_in_force }) => {
             tell_not_in_force(gate, not_in_force);
-            gate.notices.tell(NoticeEvent::ReloadFailed, CONFIGURATION, || texts::reload_failed(errors));
             let errors = first(errors, String::clone);
             metrics.not_reloaded(errors.clone());
+            if let Some(refused) = metrics.refused_configuration() {
+                let finding = Finding::ConfigurationRefused((*refused).clone());
+                let text = || texts::found(&finding, &Clock::system());
+                gate.notices.tell(NoticeEvent::ReloadFailed, CONFIGURATION, text);
+            }
             let in_force = first(in_force, String::clone);
             let sessions_cut = (!in_force.is_empty()).then_some(*cut);
             log.event(&Event::ReloadFailed { cause, errors, in_force, sessions_cut });
@@ -161,7 +167,7 @@ pub(super) fn describe_list(list: &RevocationList) -> String {
 pub(super) fn older_list_warning(OlderList { file, this_update, previous }: &OlderList) -> String {
     format!(
         "client_auth.revocation_lists: {} was issued at {}, but the list it replaces at {}: certificates revoked in between are \
-         accepted again; restore the newer list, or issue another: doorward ca revoke",
+         accepted again; restore the newer list, or issue another: doorward ca revoke --lists",
         file.display(),
         moment(*this_update),
         moment(*previous)

@@ -58,6 +58,11 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
+    /// Whether there is a file to write: a log or a history.
+    pub(super) const fn writes_files(&self) -> bool {
+        self.log.is_some() || self.history.is_some()
+    }
+
     /// Those of a gate with this configuration, and these runtime folders of the service manager.
     pub(crate) fn of(config: &Config, runtime_folders: Option<&OsStr>) -> Self {
         let mut files: BTreeSet<PathBuf> = config.seen.files().map(Path::to_owned).collect();

@@ -27,6 +27,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::BuildError;
 use time::OffsetDateTime;
@@ -248,6 +249,13 @@ impl Requests {
     pub async fn reload(&self) {
         let own = self.0.reloader.reload(Trigger::Signal);
         let _ = tokio::join!(own, self.0.earlier.reload());
+    }
+
+    /// The open connections, those of processes that upgrades have left included, and how long they have to end once the gate is
+    /// stopped.
+    pub async fn draining(&self) -> (usize, Duration) {
+        let gate = &self.0.gate;
+        (gate.sessions.count() + self.0.earlier.sessions().await, gate.snapshot.load().timeouts.drain)
     }
 
     /// Has the gate replaced by a new process. The result is in the log.

@@ -1,20 +1,18 @@
 //! Hands what the owner is to be told to the notifiers, which the launcher starts for the receivers of `[notify]`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::config::checked::{Config, Notify};
-use crate::config::expiries::Expiry;
 use crate::control::Context;
+use crate::explain::clock::Clock;
 use crate::gate::Gate;
 use crate::handover::{Channel, ReceiverKind, Starter, pair};
-use crate::model::notice::{NoticeEvent, NoticeOutcome};
-use crate::notify::{FromNotifier, Notice, ToNotifier, texts};
+use crate::model::notice::NoticeOutcome;
+use crate::notify::{FromNotifier, LOOK_INTERVAL, Lasting, Notice, ToNotifier};
 use crate::telemetry::log::Event;
 
 /// The least time between two looks at what has happened: a flood is counted meanwhile.
@@ -23,21 +21,12 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a notifier may take to read a message; it does nothing else but wait for one.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often is looked at what expires.
-const EXPIRIES_INTERVAL: Duration = Duration::from_secs(3600);
-
-/// What expires within this time is told, in seconds.
-const EXPIRES_SOON: i64 = 14 * 24 * 60 * 60;
-
-/// How often it is told.
-const EXPIRY_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Hands messages over as long as the gate accepts connections. Nothing waits for this.
 pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, String>) {
     let (gate, mut current) = (&context.gate, context.reloader.current());
-    let (mut links, mut told) = (Links::default(), BTreeMap::new());
-    let mut hours = interval(EXPIRIES_INTERVAL);
-    hours.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut links, mut lasting) = (Links::default(), Lasting::default());
+    let mut looks = interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         // Before anything is handed over: it is for the receivers of this configuration.
         let config = Arc::clone(&current.borrow_and_update().config);
@@ -50,7 +39,10 @@ pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, St
                     return;
                 }
             }
-            _ = hours.tick() => tell_expiries(gate, &mut told),
+            _ = looks.tick() => {
+                let (expiries, without_effect) = (gate.metrics.expiries(), gate.metrics.revocations_not_in_force());
+                lasting.tell(&gate.notices, &expiries, &without_effect, &Clock::system());
+            }
             () = gate.notices.wait() => {
                 if !current.has_changed().unwrap_or(false) {
                     links.hand_over(gate, &config).await;
@@ -59,18 +51,6 @@ pub(super) async fn hand_over(context: Arc<Context>, starter: Result<Starter, St
                     gate.notices.wake();
                 }
             }
-        }
-    }
-}
-
-/// Tells what expires soon, each thing once a day.
-fn tell_expiries(gate: &Gate, told: &mut BTreeMap<Expiry, Instant>) {
-    let now = OffsetDateTime::now_utc().unix_timestamp();
-    told.retain(|_, at| at.elapsed() < EXPIRY_AGAIN - EXPIRIES_INTERVAL / 2);
-    for expiry in gate.metrics.expiries().iter().take_while(|expiry| expiry.at.saturating_sub(now) < EXPIRES_SOON) {
-        if !told.contains_key(expiry) {
-            told.insert(expiry.clone(), Instant::now());
-            gate.notices.tell(NoticeEvent::Expiring, &expiry.name, || texts::expiring(expiry, now));
         }
     }
 }

@@ -52,7 +52,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     // Messages to the owner, and the process that sends them.
-    ("notify", &["config", "handover", "model", "sandbox"]),
+    ("notify", &["config", "explain", "handover", "model", "sandbox"]),
     // What is told about connections, and what is kept of them.
     ("history", &["config", "explain", "model"]),
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
@@ -144,6 +144,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
             "connection",
             "control",
+            "explain",
             "gate",
             "handover",
             "history",
@@ -419,8 +420,9 @@ const CONNECTION_TYPES: &[&str] = &[
     "unbuffered",
 ];
 
-/// Where they may be named. The demonstration plays the devices, which are clients of rustls' like any other program.
-const CONNECTION_FILES: &[&str] = &["cli/demo.rs", "tls/driver.rs", "tls/record/keys.rs"];
+/// Where they may be named. The demonstration plays the devices, and `check --connect` says a client's first words: both are clients
+/// of rustls' like any other program.
+const CONNECTION_FILES: &[&str] = &["cli/check/connect.rs", "cli/demo.rs", "tls/driver.rs", "tls/record/keys.rs"];
 
 #[test]
 fn rustls_connection_types_are_in_two_files() {

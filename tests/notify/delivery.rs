@@ -56,7 +56,7 @@ fn each_format_is_posted_as_its_receivers_take_it() {
     ] {
         assert_eq!(body[field], value, "{field}: {body}");
     }
-    assert!(body["message"].as_str().unwrap().starts_with(&scene.backend_address()), "{body}");
+    assert!(body["message"].as_str().unwrap().starts_with("127.0.0.1 answers, but refuses port "), "{body}");
     assert!(body["time"].as_str().unwrap().ends_with('Z') && body["tags"].is_array(), "{body}");
     assert_eq!(body.as_object().unwrap().len(), 13, "{body}");
 
@@ -237,7 +237,7 @@ fn refused_configuration_and_expiring_certificate_are_told() {
     let gate = Gate::start(&config);
     let posted = receiver.wait(1).body;
     assert_eq!((&posted["event"], &posted["subject"]), (&json!("expiring"), &json!(ending.display().to_string())));
-    assert!(posted["message"].as_str().unwrap().contains(" expires on "), "{posted}");
+    assert!(posted["message"].as_str().unwrap().starts_with("It ends on "), "{posted}");
     assert_eq!(gate.reload(&config.replace("[[route]]", "[[route]]\nnonsense = 1"))["event"], "reload_failed");
     let posted = receiver.wait(2).body;
     assert_eq!(posted["event"], "reload_failed", "{posted}");
@@ -249,4 +249,31 @@ fn refused_configuration_and_expiring_certificate_are_told() {
     let posted = receiver.wait(3).body;
     assert_eq!(posted["event"], "revocation_not_in_force", "{posted}");
     assert!(posted["message"].as_str().unwrap().contains("broken.crl"), "{posted}");
+}
+
+#[test]
+fn first_connection_of_a_device_is_told_once() {
+    let (scene, receiver) = (Scene::new(), Receiver::start());
+    let gate =
+        Gate::start(&scene.config(&format!(
+            "webhook = \"http://{}/\"\nevents = [\"new_device\", \"backend_down\"]",
+            receiver.address()
+        )));
+    scene.connect(&gate);
+    let posted = receiver.wait(1).body;
+    for (field, value) in [
+        ("event", "new_device"),
+        ("subject", "alice-phone"),
+        ("title", "alice-phone has connected for the first time"),
+        ("source", "127.0.0.1"),
+        ("route", "nas"),
+    ] {
+        assert_eq!(posted[field], value, "{field}: {posted}");
+    }
+    // Another message, which would come behind it.
+    scene.connect(&gate);
+    let mut scene = scene;
+    scene.down(&gate);
+    assert_eq!(receiver.wait(2).body["event"], "backend_down");
+    gate.wait_metric(NOTICES, &[("event", "new_device")], 1.0);
 }

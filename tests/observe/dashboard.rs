@@ -85,6 +85,73 @@ fn every_panel_has_a_place_of_its_own_and_says_what_it_answers() {
     }
 }
 
+/// The verdict for these series, by promtool: nine days after their beginning, which is 1970.
+#[track_caller]
+fn verdict(series: &[(&str, &str)], expected: u8) {
+    let mut found = queries("5m").into_iter().filter(|query| query.panel == "Does anything need you?");
+    let expression = found.next().unwrap().expression;
+    let series: Vec<Value> =
+        series.iter().map(|(series, values)| serde_json::json!({"series": series, "values": values})).collect();
+    let test = serde_json::json!({"evaluation_interval": "1h", "tests": [{
+        "interval": "1h",
+        "input_series": series,
+        "promql_expr_test": [
+            {"expr": expression, "eval_time": "216h", "exp_samples": [{"labels": "{}", "value": expected}]}
+        ],
+    }]});
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("test.yml");
+    std::fs::write(&file, test.to_string()).unwrap();
+    run(tool("promtool", "prometheus").args(["test", "rules"]).arg(file)).success();
+}
+
+#[test]
+fn verdict_is_what_matters_most() {
+    const DAY: u64 = 86_400;
+    let (later, soon, over) = (60 * DAY, 20 * DAY, 8 * DAY);
+    let expires = |kind: &str| format!("doorward_certificate_expiry_timestamp_seconds{{kind=\"{kind}\",name=\"x\"}}");
+    let constant = |value: u64| format!("{value}x220");
+    let (server, device) = (expires("server"), expires("device"));
+    let (impostors, reloaded) = ("doorward_impostors_total{route=\"nas\"}", "doorward_config_last_reload_successful");
+    let (first, second) =
+        ("doorward_backend_up{route=\"nas\",backend=\"a\"}", "doorward_backend_up{route=\"nas\",backend=\"b\"}");
+    let well: Vec<(&str, String)> = vec![
+        ("up{job=\"doorward\"}", constant(1)),
+        (&server, constant(later)),
+        (&device, constant(later)),
+        (impostors, constant(3)),
+        (reloaded, constant(1)),
+        (first, constant(1)),
+        (second, constant(1)),
+    ];
+    for (changed, value, expected) in [
+        ("", String::new(), 0),
+        // One of two backends of a route.
+        (second, constant(0), 0),
+        (&device, constant(soon), 1),
+        (&device, constant(over), 1),
+        (&server, constant(soon), 1),
+        (&server, constant(over), 2),
+        (impostors, "0x210 1x10".to_owned(), 2),
+        // Over a day ago.
+        (impostors, "0x180 1x40".to_owned(), 0),
+        (reloaded, constant(0), 2),
+        ("up{job=\"doorward\"}", constant(0), 2),
+    ] {
+        let series: Vec<(&str, &str)> = well
+            .iter()
+            .map(|(series, values)| (*series, if *series == changed { value.as_str() } else { values.as_str() }))
+            .collect();
+        verdict(&series, expected);
+    }
+    verdict(&[("up{job=\"doorward\"}", "0x220"), (impostors, "_x220")], 2);
+    let both_down: Vec<(&str, &str)> = well
+        .iter()
+        .map(|(series, values)| (*series, if series.contains("backend") { "0x220" } else { values.as_str() }))
+        .collect();
+    verdict(&both_down, 2);
+}
+
 /// Grafana's published types and what checks with them, in a folder below `target/` that later runs find again.
 fn checker() -> PathBuf {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/grafana");

@@ -15,6 +15,7 @@ mod client;
 #[path = "../journey/home.rs"]
 mod home;
 
+mod alertmanager;
 mod crowdsec;
 mod dashboard;
 mod everywhere;

@@ -122,7 +122,7 @@ pub(crate) fn every_rule_has_data(prometheus: &Prometheus) {
         rules.all(|rule| rule["health"] == "ok").then_some(())
     });
     // With the traffic above some of them fire, and it shows on Prometheus' own page.
-    for expected in ["DoorwardHandshakeLimitReached", "DoorwardKnownNameTried", "DoorwardCertificateExpired"] {
+    for expected in ["DoorwardDeviceRefused", "DoorwardCertificateExpired"] {
         wait_until(&format!("{expected} fires"), || {
             let alerts = prometheus.api("alerts").unwrap();
             let mut alerts = alerts["alerts"].as_array().unwrap().iter();

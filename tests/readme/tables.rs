@@ -103,6 +103,7 @@ fn keys() -> BTreeSet<String> {
             "RawControl" => "control.",
             "RawMetrics" => "metrics.",
             "RawLog" => "log.",
+            "RawNotify" => "notify.",
             "RawSandbox" => "sandbox.",
             _ => return None,
         })

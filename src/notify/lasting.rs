@@ -1,0 +1,105 @@
+//! What lasts: each thing is told once a day.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::notices::Notices;
+use super::texts;
+use crate::explain::clock::Clock;
+use crate::explain::finding::{Finding, NotInForce, SOON};
+use crate::model::expiry::Expiry;
+use crate::model::notice::NoticeEvent;
+
+/// How often is looked.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often it is told.
+const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What was found, and when it was told.
+#[derive(Debug, Default)]
+pub(crate) struct Lasting {
+    told: BTreeMap<(NoticeEvent, String), Instant>,
+    /// Revocations without effect at the look before: `doorward ca revoke` writes its list before it hands it over.
+    without_effect: BTreeSet<String>,
+}
+
+impl Lasting {
+    /// Tells what expires soon, the next first, and revocations that had no effect at the look before either.
+    pub(crate) fn tell(
+        &mut self,
+        notices: &Notices,
+        expiries: &[Expiry],
+        without_effect: &[NotInForce],
+        clock: &Clock,
+    ) {
+        let soon = clock.now().unix_timestamp().saturating_add(SOON.whole_seconds());
+        self.told.retain(|_, at| at.elapsed() < AGAIN - LOOK_INTERVAL / 2);
+        for expiry in expiries.iter().take_while(|expiry| expiry.at < soon) {
+            self.tell_once(notices, clock, NoticeEvent::Expiring, &expiry.name, || Finding::Expiry(expiry.clone()));
+        }
+        let now = without_effect.iter().map(|one| one.serial.clone()).collect();
+        let before = std::mem::replace(&mut self.without_effect, now);
+        for revocation in without_effect.iter().filter(|one| before.contains(&one.serial)) {
+            let finding = || Finding::RevocationNotInForce(revocation.clone());
+            self.tell_once(notices, clock, NoticeEvent::RevocationNotInForce, &revocation.device, finding);
+        }
+    }
+
+    fn tell_once(
+        &mut self,
+        notices: &Notices,
+        clock: &Clock,
+        event: NoticeEvent,
+        subject: &str,
+        finding: impl FnOnce() -> Finding,
+    ) {
+        if let Entry::Vacant(new) = self.told.entry((event, subject.to_owned())) {
+            new.insert(Instant::now());
+            notices.tell(event, subject, || texts::found(&finding(), clock));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::explain::clock::Zone;
+    use crate::model::expiry::Kind;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_lasts_is_told_once_a_day() {
+        const DAY: i64 = 86_400;
+        let (notices, mut lasting) = (Notices::default(), Lasting::default());
+        notices.want(&[NoticeEvent::Expiring, NoticeEvent::RevocationNotInForce].into());
+        let expiry = |days: i64, name: &str| Expiry { at: days * DAY, kind: Kind::Device, name: name.to_owned() };
+        let expiries = [expiry(-1, "old"), expiry(5, "soon"), expiry(15, "later")];
+        let revoked = NotInForce {
+            device: "lost-phone".to_owned(),
+            serial: "4a6f".to_owned(),
+            revoked_at: 0,
+            not_after: 100 * DAY,
+            routes: vec!["nas".to_owned()],
+        };
+        let clock = Clock::new(OffsetDateTime::UNIX_EPOCH, Zone::utc());
+        let mut look = |revoked: &[NotInForce]| -> Vec<String> {
+            lasting.tell(&notices, &expiries, revoked, &clock);
+            notices.take().0.into_iter().map(|notice| notice.subject).collect()
+        };
+        let some = std::slice::from_ref(&revoked);
+        assert_eq!(look(some), ["old", "soon"], "the revocation may have an effect in a moment");
+        tokio::time::advance(LOOK_INTERVAL).await;
+        assert_eq!(look(&[]), Vec::<String>::new());
+        assert_eq!(look(some), Vec::<String>::new(), "it had an effect");
+        assert_eq!(look(some), ["lost-phone"]);
+        tokio::time::advance(AGAIN / 2).await;
+        assert_eq!(look(some), Vec::<String>::new());
+        tokio::time::advance(AGAIN / 2).await;
+        assert_eq!(look(some), ["old", "soon", "lost-phone"]);
+    }
+}
