@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArg, exit, failed};
 use crate::config::in_use::InUse;
+use crate::explain::clock::Zone;
 use crate::handover::{HandOver, Launcher, launcher};
 use crate::model::text::counted;
 use crate::sandbox::Sandbox;
@@ -79,6 +80,8 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     };
     // Asked for before the files that say how many processors a container may use are out of reach.
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    // So is the file of the time zone.
+    let _ = Zone::system();
     // While this is the only thread: those that are started later inherit what is given up.
     let sandbox = match Sandbox::enter(&config, opened.former_control()) {
         Ok(sandbox) => Arc::new(sandbox),
