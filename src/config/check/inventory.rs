@@ -9,7 +9,7 @@ use crate::ca::inventory::{self, CertificateEntry, Kind, Status, now};
 use crate::config::checked::{Device, DeviceCertificate, Inventory, IssuedToDevice, RevokedCertificate};
 use crate::config::files;
 use crate::config::report::{Given, Problem, Report};
-use crate::model::identity::{Serial, Sha256};
+use crate::model::identity::{GuestPass, Serial, Sha256};
 
 /// The devices, if they are to be shown. Nothing in the file's folder is touched. They are only shown, so a file that cannot be
 /// read is no mistake: none are shown then, and a warning says why.
@@ -52,7 +52,11 @@ fn read(path: &Path) -> Result<Inventory, Problem> {
     for entry in content.certificates.iter().rev().filter(|entry| entry.kind == Kind::Device) {
         let current = content.current(&entry.name, Kind::Device).is_some_and(|current| current.serial == entry.serial);
         if let Some(end) = entry.not_after.filter(|_| current) {
-            devices.push(Device { name: entry.name.clone(), not_after: end.unix_timestamp() });
+            devices.push(Device {
+                name: entry.name.clone(),
+                not_after: end.unix_timestamp(),
+                guest: !entry.routes.is_empty(),
+            });
         }
     }
     devices.reverse();
@@ -73,7 +77,12 @@ fn valid(inventory: &inventory::Inventory) -> Vec<DeviceCertificate> {
         .filter(|entry| matches!(inventory.status(entry, now()), Status::Valid | Status::Renewed));
     let certificates = valid.filter_map(|entry| {
         let fingerprint = entry.fingerprint.as_deref().and_then(Sha256::parse)?;
-        Some(DeviceCertificate { device: entry.name.clone(), fingerprint, serial: Serial::parse(&entry.serial)? })
+        Some(DeviceCertificate {
+            device: entry.name.clone(),
+            fingerprint,
+            serial: Serial::parse(&entry.serial)?,
+            guest_pass: GuestPass::of_names(&entry.routes),
+        })
     });
     certificates.collect()
 }

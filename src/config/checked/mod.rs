@@ -19,7 +19,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 use super::file_states::Seen;
-use crate::model::identity::{Serial, Sha256};
+use crate::model::identity::{GuestPass, Serial, Sha256};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
 
@@ -270,6 +270,8 @@ pub struct DeviceCertificate {
     pub fingerprint: Sha256,
     /// Its serial number.
     pub serial: Serial,
+    /// The routes it is limited to, if it is a guest pass.
+    pub guest_pass: Option<GuestPass>,
 }
 
 /// A device and its certificate.
@@ -279,6 +281,8 @@ pub struct Device {
     pub name: String,
     /// When its certificate expires, in seconds since 1970.
     pub not_after: i64,
+    /// Its certificate is a guest pass, which is meant to expire.
+    pub guest: bool,
 }
 
 /// A device's certificate that was revoked.
