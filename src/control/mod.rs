@@ -1,7 +1,8 @@
 //! The control socket: `doorward status`, `sessions`, `why`, `reload`, `cut` and `ca` send requests to the running gate.
 //!
-//! A unix socket for the gate's user and root, and for the group of a folder that the service manager made for it. One connection is one request: a line of JSON each way ([`Request`],
-//! [`Answer`]), both limited in size and time. Some requests are followed by as many bytes as they announce.
+//! A unix socket for the gate's user and root, and for the group of a folder that the service manager made for it. One
+//! connection is one request: a line of JSON each way ([`Request`], [`Answer`]), both limited in size and time, and some followed
+//! by as many bytes as they announce.
 
 mod answers;
 pub mod client;
