@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::pki_types::ServerName as TlsServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -67,7 +67,7 @@ fn one(route: &Route, backend: &Backend, limit: Duration) -> Vec<Dialled> {
     let addresses = match backend {
         Backend::Unix(path) => {
             let connect = || UnixStream::connect(path).map(Socket::Unix);
-            return vec![dialled(Some(backend.to_string()), probe(route, connect))];
+            return vec![dialled(Some(backend.to_string()), probe(route, limit, connect))];
         }
         Backend::Address(address) => vec![*address],
         Backend::Host(host, port) => match (host.as_str(), *port).to_socket_addrs() {
@@ -80,7 +80,7 @@ fn one(route: &Route, backend: &Backend, limit: Duration) -> Vec<Dialled> {
     }
     let at = |address: SocketAddr| {
         let connect = || TcpStream::connect_timeout(&address, limit).map(Socket::Tcp);
-        dialled(Some(address.to_string()), probe(route, connect))
+        dialled(Some(address.to_string()), probe(route, limit, connect))
     };
     addresses.into_iter().map(at).collect()
 }
@@ -158,14 +158,13 @@ impl fmt::Display for Answer {
 }
 
 /// Waits for the service to speak; then says "hello" in TLS, and then asks in HTTP, each over a connection of its own.
-fn probe(route: &Route, connect: impl Fn() -> io::Result<Socket>) -> Result<Answer, String> {
+fn probe(route: &Route, limit: Duration, connect: impl Fn() -> io::Result<Socket>) -> Result<Answer, String> {
     let connected = || {
         let mut socket = connect()?;
         let header = socket.header(route)?;
         socket.write(&header).map(|()| socket)
     };
-    let started = Instant::now();
-    let mut socket = connected().map_err(|error| no_connection(&error, started.elapsed()))?;
+    let mut socket = connected().map_err(|error| no_connection(&error, limit))?;
     let mut first = [0; 512];
     match socket.read(&mut first, BANNER) {
         Ok(0) => return Ok(Answer::Closes),
@@ -199,10 +198,10 @@ fn probe(route: &Route, connect: impl Fn() -> io::Result<Socket>) -> Result<Answ
     Ok(Answer::Silent)
 }
 
-fn no_connection(error: &io::Error, after: Duration) -> String {
+fn no_connection(error: &io::Error, limit: Duration) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "nothing listens there (connection refused)".to_owned(),
-        _ if is_timeout(error) => format!("no answer within {} s", after.as_secs().max(1)),
+        _ if is_timeout(error) => format!("no answer within timeouts.dial ({} s)", limit.as_secs_f64()),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             format!("that machine cannot be reached: {error}")
         }
@@ -235,10 +234,8 @@ fn client_hello() -> Vec<u8> {
         .with_safe_default_protocol_versions()
         .map(|builder| builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
         .and_then(|config| {
-            Ok(ClientConnection::new(
-                Arc::new(config),
-                TlsServerName::try_from("localhost").map_err(|_| rustls::Error::UnsupportedNameType)?,
-            )?)
+            let name = TlsServerName::try_from("localhost").map_err(|_| rustls::Error::UnsupportedNameType)?;
+            ClientConnection::new(Arc::new(config), name)
         });
     if let Ok(mut client) = client {
         // Writing to a Vec cannot fail.
