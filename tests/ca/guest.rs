@@ -50,10 +50,16 @@ fn guest_pass_opens_its_routes_and_no_other() {
     let [line] = <[Value; 1]>::try_from(gate.wait_rejected("policy", "identity_not_allowed", 1)).unwrap();
     assert_eq!(line["detail"], "guest has a guest pass, which is for the route photos only", "{line}");
     let why = gate.ask(&["why", "guest"]).success().text();
-    assert!(why.contains("guest has a guest pass, which is for the route photos only. The route nas refused it."), "{why}");
+    assert!(
+        why.contains("guest has a guest pass, which is for the route photos only. The route nas refused it."),
+        "{why}"
+    );
     assert!(why.contains("there is nothing to do"), "{why}");
     let told = explain(&home, "photos", "guest").success();
-    assert!(told.text().starts_with("yes: photos.home.example leads to route \"photos\", which admits guest"), "{told}");
+    assert!(
+        told.text().starts_with("yes: photos.home.example leads to route \"photos\", which admits guest"),
+        "{told}"
+    );
     let told = explain(&home, "nas", "guest").failure();
     assert!(told.text().contains("guest pass, which is for the route photos only"), "{told}");
     gate.wait_closed("photos", 1);
@@ -76,7 +82,7 @@ fn guest_pass_is_listed_and_replaced_but_not_renewed() {
     home.ca(&["device", "guest", "--for", "1d", "--route", "photos", "--route", "nas"]).success();
     home.ca(&["device", "guest"]).success();
     refused(home.ca(&["device", "guest", "--for", "1h", "--route", "nas"]), 2, &["doorward ca renew guest"]);
-    home.ca(&["revoke", "guest"]).not_proved();
+    home.ca(&["revoke", "guest"]).success();
     assert_eq!(home.devices(), ["guest revoked"; 3]);
 }
 
@@ -107,7 +113,10 @@ fn device_that_no_route_admits_is_issued_with_the_line_to_add() {
     let issue = |arguments: &[&str]| home.ca(&[&["device"], arguments].concat()).success();
     let made = issue(&["carol"]);
     let line = "allow = [\"bob\", \"carol\"]";
-    assert!(made.stderr.contains("warning: no route admits carol; to change that, write below the [[route]] \"nas\" in"), "{made}");
+    assert!(
+        made.stderr.contains("warning: no route admits carol; to change that, write below the [[route]] \"nas\" in"),
+        "{made}"
+    );
     assert!(made.stderr.contains(&format!("\n  {line}\n")), "{made}");
     let made = issue(&["guest", "--for", "1h", "--route", "photos"]);
     assert!(made.stderr.contains("warning: the route photos does not admit guest"), "{made}");
