@@ -6,6 +6,7 @@ use crate::config::checked::{Config, Route, RouteMode};
 use crate::config::{self, ConfigErrors, nearest};
 use crate::enrolment::{PUBLIC_PORT, Reachable, Service, ServiceKind};
 use crate::install::Installed;
+use crate::model::device_name::DeviceName;
 use crate::model::identity::GuestPass;
 use crate::model::names::{Name, ServerNamePattern, printable};
 use crate::model::shell;
@@ -152,6 +153,6 @@ fn address(name: &ServerNamePattern, kind: ServiceKind, port: u16) -> String {
 }
 
 /// A device with this name and pass, as the gate will see it.
-pub(super) fn sample(name: &Name, guest: Option<&GuestPass>) -> SampleClient {
+pub(super) fn sample(name: &DeviceName, guest: Option<&GuestPass>) -> SampleClient {
     SampleClient::device(name.as_str(), guest.cloned())
 }

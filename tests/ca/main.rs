@@ -23,6 +23,7 @@ mod inspect;
 mod issue;
 mod killed;
 mod named_devices;
+mod names;
 mod readers;
 mod revoke;
 mod revoked;

@@ -5,8 +5,8 @@ use rcgen::{ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PublicKeyData, Sa
 use time::Duration;
 
 use super::{AUTHORITY_DAYS, DEVICE_DAYS, unique_name};
+use crate::model::device_name::DeviceName;
 use crate::model::identity::GuestPass;
-use crate::model::names::Name;
 use crate::pki::keys::KeyType;
 use crate::pki::{Authority, Error, IssuedCertificate, IssuedCredentials, Lifetime, subject};
 
@@ -40,7 +40,7 @@ impl DeviceAuthority {
     }
 
     /// A certificate for the device `name`, with a key of the default type.
-    pub fn issue(&self, name: &Name) -> Result<IssuedCredentials, Error> {
+    pub fn issue(&self, name: &DeviceName) -> Result<IssuedCredentials, Error> {
         let key = KeyType::default().generate()?;
         Ok(IssuedCredentials::new(certify_device(&self.authority, name, &key, None)?, key))
     }
@@ -67,7 +67,7 @@ pub struct Guest {
 /// it. A guest pass names the routes that it is for in addition.
 pub fn certify_device(
     authority: &Authority,
-    name: &Name,
+    name: &DeviceName,
     key: &impl PublicKeyData,
     guest: Option<&Guest>,
 ) -> Result<IssuedCertificate, Error> {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::model::device_name::is_called;
 use crate::model::identity::{Serial, Sha256};
 use crate::pki::{IssuedCertificate, Revocation, RevocationReason};
 use crate::pki::{keys, pem};
@@ -294,11 +295,11 @@ impl Inventory {
     }
 
     /// The latest certificate of this name and kind that was issued here and is not revoked; it may have expired. Names are
-    /// compared without regard to case, as some file systems do.
+    /// compared without regard to case, as some file systems do; the name of a device's files is taken as well.
     pub fn current(&self, name: &str, kind: Kind) -> Option<&CertificateEntry> {
         self.certificates.iter().rev().find(|entry| {
             entry.kind == kind
-                && entry.name.eq_ignore_ascii_case(name)
+                && is_called(&entry.name, name)
                 && entry.issued_at.is_some()
                 && entry.revoked_at.is_none()
         })

@@ -20,6 +20,7 @@ use crate::cli::exit;
 use crate::cli::services::{Configured, sample};
 use crate::cli::share::{self, LinkArgs};
 use crate::explain::clock::Clock;
+use crate::model::device_name::DeviceName;
 use crate::model::identity::GuestPass;
 use crate::model::names::Name;
 use crate::pki::keys::KeyType;
@@ -27,9 +28,9 @@ use crate::pki::keys::KeyType;
 /// The options of `doorward ca device`.
 #[derive(Args, Debug)]
 pub(super) struct DeviceArgs {
-    /// Its name, as in "alice-phone": in the log, and in "allow" of the configuration
+    /// Its name, as in "alice-phone" or "Omas Tablet": in the log, and in "allow" of the configuration
     #[arg(value_name = "NAME", value_parser = parse_device)]
-    name: Name,
+    name: DeviceName,
 
     #[command(flatten)]
     folder: FolderArg,

@@ -10,7 +10,7 @@ use super::folder::FOLDER;
 use crate::ca::device_files::DeviceFiles;
 use crate::ca::inventory::Store;
 use crate::cli::{Format, share};
-use crate::model::names::Name;
+use crate::model::device_name::DeviceName;
 
 /// Prints text for people to stderr, or JSON to stdout.
 pub(super) fn print(format: Format, text: &str, json: &impl Serialize) -> Result<(), CaError> {
@@ -28,7 +28,7 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), CaError> {
 }
 
 /// The command that shares the files of a device by a link, if it would find them: they are in the default folder.
-pub(super) fn share_command(authorities: &Path, output: Option<&Path>, name: &Name) -> Option<String> {
+pub(super) fn share_command(authorities: &Path, output: Option<&Path>, name: &DeviceName) -> Option<String> {
     let found = output.is_none() && std::path::absolute(authorities).ok()?.ends_with(FOLDER);
     found.then(|| share::command(name, &Store::join(authorities, Path::new(".."))))
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::NotShared;
 use crate::cli::{Format, exit};
 use crate::enrolment::link::{Candidate, Notice, Outcome};
-use crate::model::names::Name;
+use crate::model::device_name::DeviceName;
 
 /// A line of `--format json`.
 #[derive(Debug, Serialize)]
@@ -53,7 +53,7 @@ impl Event<'_> {
 }
 
 /// Reports an event while the link is open.
-pub(super) fn report(format: Format, device: &Name, notice: Notice) {
+pub(super) fn report(format: Format, device: &DeviceName, notice: Notice) {
     // A reader that is gone does not end the link.
     let _ = match (format, notice) {
         (Format::Text, Notice::Opened(by)) => writeln!(io::stderr().lock(), "{by} has opened the page."),
@@ -89,7 +89,7 @@ pub(super) enum Progress {
 /// Reports how the link at `address` ended. `next` is what to do for another try.
 pub(super) fn report_end(
     format: Format,
-    device: &Name,
+    device: &DeviceName,
     outcome: Outcome,
     progress: Progress,
     address: IpAddr,

@@ -18,7 +18,7 @@ use crate::ca::inventory::Store;
 use crate::enrolment::link::Reach;
 use crate::enrolment::{Gate, Kit};
 use crate::install::Installed;
-use crate::model::names::Name;
+use crate::model::device_name::DeviceName;
 use crate::model::shell;
 use crate::pki::Password;
 
@@ -37,8 +37,8 @@ const FOLDER: &str = "doorward";
 #[derive(Args, Debug)]
 pub(super) struct ShareArgs {
     /// The device, by the name that it was given
-    #[arg(value_name = "NAME", value_parser = Name::parse)]
-    device: Name,
+    #[arg(value_name = "NAME", value_parser = DeviceName::parse)]
+    device: DeviceName,
 
     /// The folder that "doorward init" wrote, or the one of the authorities in it, "pki"
     ///
@@ -121,12 +121,13 @@ pub(super) fn run(args: &ShareArgs) -> ExitCode {
 }
 
 /// The command that hands `device` its certificate from `folder`.
-pub(super) fn command(device: &Name, folder: &Path) -> String {
+pub(super) fn command(device: &DeviceName, folder: &Path) -> String {
+    let word = shell::word(device.as_str());
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     if folder == Path::new(FOLDER) {
-        format!("doorward share {device}")
+        format!("doorward share {word}")
     } else {
-        format!("doorward share {device} --folder {}", shell::path(folder))
+        format!("doorward share {word} --folder {}", shell::path(folder))
     }
 }
 

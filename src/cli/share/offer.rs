@@ -13,7 +13,7 @@ use crate::cli::{Format, exit};
 use crate::enrolment::Kit;
 use crate::enrolment::link::{self, Link, Notice, Outcome};
 use crate::enrolment::qr::{self, Colours};
-use crate::model::names::Name;
+use crate::model::device_name::DeviceName;
 use crate::pki::Password;
 
 /// Hands over `kit` to the client of the link at the address `chosen`. `next` is what to do for another try.
@@ -21,7 +21,7 @@ pub(in crate::cli) fn offer(
     args: &LinkArgs,
     chosen: &LinkAddress,
     format: Format,
-    device: &Name,
+    device: &DeviceName,
     kit: Kit,
     password: &Password,
     next: &str,
@@ -35,7 +35,7 @@ pub(in crate::cli) fn offer(
 async fn serve(
     args: &LinkArgs,
     format: Format,
-    device: &Name,
+    device: &DeviceName,
     chosen: &LinkAddress,
     kit: Kit,
     password: &Password,
@@ -81,7 +81,7 @@ async fn serve(
 /// Prints the QR code and what the user has to know.
 fn show(
     args: &LinkArgs,
-    device: &Name,
+    device: &DeviceName,
     chosen: &LinkAddress,
     url: &str,
     password: &Password,

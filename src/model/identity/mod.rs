@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::device_name::nfc;
 pub use chain::{Chain, Issued, IssuerKey};
 pub use digest::Sha256;
 pub(crate) use digest::write_hex;
@@ -83,6 +84,8 @@ impl Identity {
         if !rest.is_empty() {
             return Err(NotACertificate);
         }
+        // As `allow` has it.
+        let name = |attribute| nfc(&text::attribute(attribute)).into_owned();
         let mut identity = Self {
             verified,
             anchored: verified,
@@ -91,8 +94,8 @@ impl Identity {
             uris: Vec::new(),
             dns_names: Vec::new(),
             ips: Vec::new(),
-            common_name: certificate.subject().iter_common_name().last().map(text::attribute),
-            organizational_units: certificate.subject().iter_organizational_unit().map(text::attribute).collect(),
+            common_name: certificate.subject().iter_common_name().last().map(name),
+            organizational_units: certificate.subject().iter_organizational_unit().map(name).collect(),
             name_constrained: false,
             guest_pass: None,
             fingerprint: Sha256::of(der),

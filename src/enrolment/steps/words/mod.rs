@@ -158,7 +158,9 @@ mod tests {
     #[test]
     fn placeholders_and_elements_are_those_of_the_english_text() {
         for language in Language::ALL {
-            for ((name, english), (_, text)) in Language::English.words().texts().into_iter().zip(language.words().texts()) {
+            for ((name, english), (_, text)) in
+                Language::English.words().texts().into_iter().zip(language.words().texts())
+            {
                 assert_eq!(between(text, "{{", "}}"), between(english, "{{", "}}"), "{language:?}, {name}");
                 // Sentences differ in how many words they emphasise.
                 let elements = |text| {
