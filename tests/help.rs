@@ -25,15 +25,18 @@ fn names(folder: &Path) -> BTreeSet<String> {
     std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// The commands, and those of `ca` as `ca-device`, as clap's help lists them.
+/// The commands, and those of `ca` and `generate` as `ca-device`, as clap's help lists them.
 fn commands() -> BTreeSet<String> {
     let listed = |arguments: &[&str]| -> Vec<String> {
         let help = doorward(arguments).success().text();
         let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
         lines.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
     };
-    let nested = listed(&["ca", "--help"]).into_iter().filter(|name| name != "help").map(|name| format!("ca-{name}"));
-    listed(&["--help"]).into_iter().chain(nested).collect()
+    let nested = |command: &str| -> Vec<String> {
+        let names = listed(&[command, "--help"]).into_iter().filter(|name| name != "help");
+        names.map(|name| format!("{command}-{name}")).collect()
+    };
+    [listed(&["--help"]), nested("ca"), nested("generate")].concat().into_iter().collect()
 }
 
 #[test]
@@ -86,7 +89,7 @@ fn help_without_a_topic_lists_commands_and_topics() {
     for name in TOPICS.iter().map(|topic| topic.name).chain(["demo", "ca", "help"]) {
         assert!(listed(name), "{name} is not in {shown}");
     }
-    assert!(!listed("generate"), "{shown}");
+    assert!(listed("generate") && !listed("launcher"), "{shown}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Hours in a home, in which everything happens at once; at the end, the gate is as it was at the beginning.
 //!
 //! ```text
-//! cargo bench --bench soak -- --minutes 60           # as root or not; about a fifth of a core
+//! cargo bench --bench soak -- --minutes 60           # as root; about a fifth of a core
 //! cargo bench --bench soak -- --minutes 60 --check   # fails if a bound is exceeded
 //! DOORWARD_BENCH_SMOKE=1 cargo bench --bench soak    # 20 seconds with --check
 //! ```
@@ -10,8 +10,8 @@
 //! they do; the owner reloads good and broken configurations, revokes and reinstates a device, denies one, cuts, rotates the
 //! log; a service is closed and opened. Whatever a device receives is compared with what was sent.
 //!
-//! Memory is measured over the last three quarters of the time: heap is anonymous memory, and its growth the slope of a line
-//! through all samples. At the end, every slot is taken once more, which shows that none was lost.
+//! Memory is measured over the last three quarters of the time: heap is anonymous memory, and its growth the median slope
+//! between two samples. At the end, every slot is taken once more, which shows that none was lost.
 //!
 //! `--upgrade` adds `doorward upgrade` in the first half of the time; sessions then last less than `timeouts.drain`, except for one
 //! that is cut at it. Memory is that of the last process, from its beginning; it is compared with another process that an
@@ -49,7 +49,7 @@ use std::time::Duration;
 
 use backend::Service;
 use clap::Parser;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, setrlimit};
 use sample::Sample;
 use scene::{MAIL, NAS, Scene};
 use tokio::task::JoinSet;
@@ -106,6 +106,7 @@ impl Plan {
 
 fn main() {
     let plan = Plan::read();
+    assert!(geteuid().is_root(), "only root sees the memory and the descriptors of a gate in its sandbox");
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

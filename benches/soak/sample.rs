@@ -105,17 +105,17 @@ fn cpu_time(pid: u32) -> Option<Duration> {
     Some(Duration::from_millis(10 * fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum::<u64>()))
 }
 
-/// How a figure grows in an hour: the slope of the line with the least squares.
+/// How a figure grows in an hour: the median of the slopes between all pairs of samples (Theil and Sen). One buffer more in a
+/// pool, which is kept, is a step and no growth; what is lost with each connection is growth.
 #[expect(clippy::cast_precision_loss, reason = "figures far below 2^52")]
 pub(super) fn growth_per_hour(samples: &[Sample], figure: impl Fn(&Sample) -> u64) -> f64 {
-    let Some(first) = samples.first() else { return 0.0 };
-    let points: Vec<(f64, f64)> =
-        samples.iter().map(|sample| ((sample.at - first.at).as_secs_f64() / 3600.0, figure(sample) as f64)).collect();
-    let count = points.len() as f64;
-    let (x, y) = points.iter().fold((0.0, 0.0), |sum, point| (sum.0 + point.0, sum.1 + point.1));
-    let (x, y) = (x / count, y / count);
-    let (covariance, variance) = points
-        .iter()
-        .fold((0.0, 0.0), |sum, point| (sum.0 + (point.0 - x) * (point.1 - y), sum.1 + (point.0 - x).powi(2)));
-    if variance == 0.0 { 0.0 } else { covariance / variance }
+    let mut slopes = Vec::new();
+    for (number, one) in samples.iter().enumerate() {
+        for other in &samples[number + 1..] {
+            let hours = (other.at - one.at).as_secs_f64() / 3600.0;
+            slopes.push((figure(other) as f64 - figure(one) as f64) / hours);
+        }
+    }
+    slopes.sort_by(f64::total_cmp);
+    slopes.get(slopes.len() / 2).copied().unwrap_or_default()
 }

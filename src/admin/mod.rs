@@ -1,8 +1,6 @@
 //! The listener for monitoring: `/metrics`, `/healthz`, `/readyz`, and the status page. It is read-only and takes little from
 //! the gate, whatever clients send: a thread of its own with a low priority, and a bounded number of connections.
 
-mod chart;
-mod history;
 mod page;
 mod responder;
 
@@ -110,17 +108,14 @@ impl Drop for Admin {
 }
 
 async fn serve(listener: TcpListener, connections: usize, responder: Arc<Responder>, ended: CancellationToken) {
-    let connections = serve_connections(listener, connections, &ended, |stream, _, load| {
+    serve_connections(listener, connections, &ended, |stream, _, load| {
         let responder = Arc::clone(&responder);
         Some(async move {
             // An interrupted request is the client's business.
             let _ = timeout(TIMEOUT, serve_one(stream, responder, load)).await;
         })
-    });
-    tokio::select! {
-        () = connections => {}
-        () = responder.record_history() => {}
-    }
+    })
+    .await;
 }
 
 async fn serve_one(

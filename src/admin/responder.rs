@@ -7,12 +7,15 @@ use std::time::Duration;
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode, Version};
+use serde::Serialize;
 use time::OffsetDateTime;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::history::{History, STEP};
-use super::{chart, page};
+use super::page;
+use crate::explain::clock::{Clock, Zone};
+use crate::explain::finding::told::{Report, ToldFinding, ToldVerdict};
 use crate::http::{HTML, JSON, Load, Policy, Reply, TEXT, reply};
 use crate::overview::Overview;
 
@@ -28,13 +31,23 @@ pub(super) struct Responder {
     /// Only this machine can connect, so that a request for another host comes from a browser that was tricked.
     loopback: bool,
     gate: Arc<Overview>,
-    history: History,
-    started: OffsetDateTime,
+    /// In which the page tells times.
+    zone: Zone,
     page_policy: Policy,
     metrics: CachedBody,
     page: CachedBody,
     json: CachedBody,
     stop: CancellationToken,
+}
+
+/// `/status.json`.
+#[derive(Debug, Serialize)]
+struct Status {
+    /// When (RFC 3339).
+    time: String,
+    verdict: ToldVerdict,
+    /// The most important first.
+    findings: Vec<ToldFinding>,
 }
 
 /// The last body of a kind, and when it was rendered.
@@ -52,7 +65,7 @@ impl CachedBody {
             return body.clone();
         }
         let body = Bytes::from(render());
-        // It is some 30 kB, and not kept longer than the load lasts.
+        // It is some 50 kB, and not kept longer than the load lasts.
         *last = (load == Load::High).then(|| (Instant::now(), body.clone()));
         body
     }
@@ -63,9 +76,9 @@ impl Responder {
     pub(super) fn new(address: SocketAddr, gate: Arc<Overview>, stop: CancellationToken) -> Self {
         Self {
             loopback: address.ip().to_canonical().is_loopback(),
-            history: History::new(),
             gate,
-            started: OffsetDateTime::now_utc(),
+            // Read at the start: /etc/localtime may be out of reach by now.
+            zone: Zone::system(),
             page_policy: page::policy(),
             metrics: CachedBody::default(),
             page: CachedBody::default(),
@@ -74,14 +87,17 @@ impl Responder {
         }
     }
 
-    /// Records the history; never returns.
-    pub(super) async fn record_history(&self) {
-        let mut steps = interval_at(Instant::now() + STEP, STEP);
-        steps.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        loop {
-            steps.tick().await;
-            self.history.end_step(&self.gate.metrics.totals);
-        }
+    fn clock(&self) -> Clock {
+        Clock::new(OffsetDateTime::now_utc(), self.zone.clone())
+    }
+
+    /// The verdict and the findings for programs.
+    fn json(&self) -> String {
+        let clock = self.clock();
+        let Report { verdict, findings } = self.gate.report(&clock);
+        let time = clock.now().format(&Rfc3339).unwrap_or_default();
+        // Text and numbers are always JSON.
+        serde_json::to_string(&Status { time, verdict, findings }).unwrap_or_default()
     }
 
     /// The reply to a request.
@@ -101,15 +117,12 @@ impl Responder {
         }
         match request.uri().path() {
             "/" => {
-                let render = || page::page(&self.gate, &self.history, self.started);
+                let render = || page::page(&self.gate.view(self.clock()));
                 let mut reply = reply(StatusCode::OK, HTML, self.page.get(load, render));
                 self.page_policy.apply(&mut reply);
                 reply
             }
-            "/status.json" => {
-                let render = || chart::json(&self.gate.metrics.totals, &self.history);
-                reply(StatusCode::OK, JSON, self.json.get(load, render))
-            }
+            "/status.json" => reply(StatusCode::OK, JSON, self.json.get(load, || self.json())),
             "/metrics" => reply(StatusCode::OK, METRICS, self.metrics.get(load, || self.gate.metrics.render())),
             "/healthz" => reply(StatusCode::OK, TEXT, "ok\n"),
             "/readyz" if self.stop.is_cancelled() => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "draining\n"),

@@ -92,6 +92,7 @@ async fn show() -> Result<()> {
     let metrics = server.metrics();
     let (stop, now) = (CancellationToken::new(), CancellationToken::new());
     let signals = tokio::task::spawn(run::signals(stop.clone(), now.clone())?);
+    tokio::task::spawn(run::tell_of_drain(server.requests(), stop.clone()));
     let running = tokio::task::spawn(server.run(stop.clone(), now));
     log_lines.wait(3).await;
     say("   Lines that start with \"gate |\" are its log.\n");

@@ -13,6 +13,7 @@ use crate::control::client::ask;
 use crate::control::{Answer, Request};
 use crate::install::{Error, Plan, Removal, Wanted, configuration, plan, removal};
 use crate::model::text::counted;
+use crate::reload::expectations;
 
 /// The end of the help text.
 pub(super) const EXAMPLE: &str = "\
@@ -107,6 +108,7 @@ fn install(args: &InstallArgs) -> Result<(), Error> {
             load_credential: args.load_credential,
             pages,
             gate: (args.root == Path::new("/")).then(running).flatten(),
+            accept: expectations::check,
         })?
     };
     let text = args.format == Format::Text;

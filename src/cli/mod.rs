@@ -152,8 +152,7 @@ enum Command {
     /// Send messages to the owner for the process at stdin: a part of "doorward run"
     #[command(hide = true)]
     Notifier(notify::NotifierArgs),
-    /// Write man pages and shell completions, for packages; and key files for session tickets that several gates share
-    #[command(hide = true)]
+    /// Make a key file for session tickets that several gates share; and man pages and shell completions
     Generate(help::GenerateArgs),
 }
 

@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConfigArg, exit, failed};
 use crate::config::in_use::InUse;
+use crate::explain::clock::Zone;
 use crate::handover::{HandOver, Launcher, launcher};
 use crate::model::text::counted;
 use crate::sandbox::Sandbox;
@@ -78,6 +80,8 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
     };
     // Asked for before the files that say how many processors a container may use are out of reach.
     let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    // So is the file of the time zone.
+    let _ = Zone::system();
     // While this is the only thread: those that are started later inherit what is given up.
     let sandbox = match Sandbox::enter(&config, opened.former_control()) {
         Ok(sandbox) => Arc::new(sandbox),
@@ -105,6 +109,7 @@ pub(super) fn run(args: &RunArgs) -> ExitCode {
             }
             let signals = tokio::task::spawn(signals(stop.clone(), now.clone()).map_err(StartError::Io)?);
             let requests = tokio::task::spawn(requests(server.requests()).map_err(StartError::Io)?);
+            tokio::task::spawn(tell_of_drain(server.requests(), stop.clone()));
             server.take_over().await?;
             let stopped = server.run(stop, now).await;
             signals.abort();
@@ -150,6 +155,26 @@ pub(super) fn signals(
             token.cancel();
         }
     })
+}
+
+/// Once the gate is stopped, says how long open connections have, and how to cut them at once.
+pub(super) async fn tell_of_drain(gate: Requests, stop: CancellationToken) {
+    stop.cancelled().await;
+    let (connections, drain) = gate.draining().await;
+    if connections > 0 {
+        // On a thread that nothing waits for: stderr may be blocked.
+        std::thread::spawn(move || {
+            errln!(
+                "stopping: {} may end within {}; a second Ctrl-C (or SIGTERM) cuts what is open",
+                counted(connections as u64, "connection"),
+                shown(drain)
+            );
+        });
+    }
+}
+
+fn shown(drain: Duration) -> String {
+    if drain.subsec_millis() == 0 { format!("{} s", drain.as_secs()) } else { format!("{} ms", drain.as_millis()) }
 }
 
 /// Reloads the configuration on each SIGHUP, and has the gate replaced on each SIGUSR2. The result is in the log.

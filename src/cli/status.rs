@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::control_args::ControlArgs;
 use crate::control::{Answer, EarlierProcess, LogError, NoticeReceiver, Request, Status, ToldFinding};
+use crate::explain::clock::Clock;
 use crate::model::text::{counted, duration};
 
 /// The options of `doorward status`.
@@ -21,13 +22,13 @@ pub(super) fn run(args: &StatusArgs) -> ExitCode {
         Answer::Status(status) => Some(status),
         _ => None,
     };
-    args.control.run(&Request::Status, expected, text)
+    args.control.run(&Request::Status, expected, |status| text(status, &Clock::system()))
 }
 
 /// How many expiries are shown.
 const EXPIRIES_MAX: usize = 5;
 
-fn text(status: &Status) -> String {
+fn text(status: &Status, clock: &Clock) -> String {
     let running = duration(i64::try_from(status.seconds).unwrap_or(i64::MAX));
     let mut out = if status.draining {
         format!(
@@ -42,12 +43,12 @@ fn text(status: &Status) -> String {
     if let (None, Some(LogError { since, error })) = (&status.verdict, &status.log_error) {
         let _ = write!(out, "The log has not been written since {since}:\n{error}\n\n");
     }
-    if let Some(LogError { since, error }) = &status.history_error {
+    if let (None, Some(LogError { since, error })) = (&status.verdict, &status.history_error) {
         let _ = write!(out, "The history has not been written since {since}:\n{error}\n\n");
     }
     for NoticeReceiver { receiver, error, failing_since, waiting } in &status.notices {
         let Some(error) = error else { continue };
-        let since = failing_since.as_deref().unwrap_or_default();
+        let since = clock.full_of(failing_since.as_deref().unwrap_or_default());
         let waiting =
             if *waiting > 0 { format!(" Waiting: {}.", counted(*waiting as u64, "message")) } else { String::new() };
         let _ = write!(
@@ -61,7 +62,7 @@ fn text(status: &Status) -> String {
     };
     fact("version", &status.version);
     fact("process", &status.pid.to_string());
-    fact("configuration", &format!("{}, loaded at {}", status.config, status.config_since));
+    fact("configuration", &format!("{}, loaded at {}", status.config, clock.full_of(&status.config_since)));
     if let Some(sandbox) = &status.sandbox {
         fact("sandbox", &if sandbox.mode == "off" { "off".to_owned() } else { sandbox.in_force.join(", ") });
         if !sandbox.capabilities.is_empty() {
@@ -89,7 +90,7 @@ fn text(status: &Status) -> String {
             Some(sessions) => format!("serves {}", counted(*sessions as u64, "open connection")),
             None => "does not answer".to_owned(),
         };
-        fact("earlier", &format!("process {pid} (version {version}) {serves}, until {until} at most"));
+        fact("earlier", &format!("process {pid} (version {version}) {serves}, until {} at most", clock.full_of(until)));
     }
     let receivers: Vec<&str> = status.notices.iter().map(|notice| notice.receiver.as_str()).collect();
     if !receivers.is_empty() {
@@ -159,8 +160,15 @@ fn findings(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+
     use super::*;
     use crate::control::{Expiring, RouteStatus, SandboxStatus};
+    use crate::explain::clock::Zone;
+
+    fn clock() -> Clock {
+        Clock::new(OffsetDateTime::UNIX_EPOCH, Zone::utc())
+    }
 
     fn expiring(days_left: i64) -> Expiring {
         let [kind, what, name] = ["device", "the certificate of the device", "alice-phone"].map(str::to_owned);
@@ -200,7 +208,7 @@ mod tests {
             earlier: Vec::new(),
             upgrade_error: None,
         };
-        let shown = text(&status);
+        let shown = text(&status, &clock());
         assert!(shown.starts_with("The gate has been running for 1 minute.\n"), "{shown}");
         for line in [
             "  status page    http://127.0.0.1:9180/ (for Prometheus: http://127.0.0.1:9180/metrics)\n",
@@ -217,7 +225,7 @@ mod tests {
         }
         status.log_error =
             Some(LogError { since: "2026-11-24T00:00:00Z".to_owned(), error: "the disk is full".to_owned() });
-        let shown = text(&status);
+        let shown = text(&status, &clock());
         assert!(
             shown.contains("minute.\n\nThe log has not been written since 2026-11-24T00:00:00Z:\nthe disk"),
             "{shown}"
@@ -229,10 +237,10 @@ mod tests {
             waiting: 2,
         };
         status.notices = vec![receiver(None)];
-        let shown = text(&status);
+        let shown = text(&status, &clock());
         assert!(shown.contains("  messages to    https://ntfy.sh\n") && !shown.contains("not been sent"), "{shown}");
         status.notices = vec![receiver(Some("it answers 503"))];
-        let shown = text(&status);
+        let shown = text(&status, &clock());
         assert!(
             shown.contains(
                 "\n\nYou have not been sent messages since 2026-11-24T00:00:00Z: https://ntfy.sh: it answers 503. Waiting: 2 \
@@ -248,7 +256,7 @@ mod tests {
             missing: vec!["TCP ports are not restricted: that takes Linux 6.7".to_owned()],
         };
         status.sandbox = Some(Box::new(sandbox.clone()));
-        let shown = text(&status);
+        let shown = text(&status, &clock());
         for line in [
             "  sandbox        capabilities, files\n",
             "  keeps          CAP_DAC_READ_SEARCH, to use files of another user\n",
@@ -258,10 +266,10 @@ mod tests {
         }
         sandbox = SandboxStatus { mode: "off".to_owned(), in_force: Vec::new(), missing: Vec::new(), ..sandbox };
         status.sandbox = Some(Box::new(SandboxStatus { capabilities: Vec::new(), ..sandbox }));
-        assert!(text(&status).contains("  sandbox        off\n"), "{}", text(&status));
+        assert!(text(&status, &clock()).contains("  sandbox        off\n"), "{}", text(&status, &clock()));
         status.draining = true;
-        assert!(text(&status).contains("Still open: 1 connection.\n"));
+        assert!(text(&status, &clock()).contains("Still open: 1 connection.\n"));
         status.sessions = 2;
-        assert!(text(&status).contains("Still open: 2 connections.\n"));
+        assert!(text(&status, &clock()).contains("Still open: 2 connections.\n"));
     }
 }

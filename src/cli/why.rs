@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::control_args::ControlArgs;
 use crate::control::{Answer, REFUSALS_MAX, Refusal, Request, Why};
+use crate::explain::clock::Clock;
 use crate::explain::moment;
 use crate::explain::recent::{InvalidWanted, Wanted};
 use crate::model::text::{counted, duration};
@@ -59,10 +60,10 @@ pub(super) fn run(args: &WhyArgs) -> ExitCode {
         Answer::Why(why) => Some(why),
         _ => None,
     };
-    args.control.run(&request, expected, |why| text(wanted, why))
+    args.control.run(&request, expected, |why| text(wanted, why, &Clock::system()))
 }
 
-fn text(wanted: &str, why: &Why) -> String {
+fn text(wanted: &str, why: &Why, clock: &Clock) -> String {
     if why.refusals.is_empty() {
         return match (wanted, why.rejected) {
             (_, 0) => "No connection has been refused since the gate was started.\n".to_owned(),
@@ -80,7 +81,7 @@ fn text(wanted: &str, why: &Why) -> String {
         if !out.is_empty() {
             out.push('\n');
         }
-        describe(refusal, &mut out);
+        describe(refusal, clock, &mut out);
     }
     let hidden = why.known.saturating_sub(why.refusals.len());
     if hidden > 0 && wanted != "last" {
@@ -90,16 +91,16 @@ fn text(wanted: &str, why: &Why) -> String {
     out
 }
 
-fn describe(refusal: &Refusal, out: &mut String) {
+fn describe(refusal: &Refusal, clock: &Clock, out: &mut String) {
     let Refusal { explanation, advice, .. } = refusal;
     // Writing to a String cannot fail.
     let _ = write!(out, "{explanation}\n{advice}\n\n");
     let mut fact = |what: &str, text: &str| {
         let _ = writeln!(out, "  {what:<12}  {text}");
     };
-    // Without fractions of a second. The id finds the line in the log.
-    let second = refusal.time.split('.').next().unwrap_or_default().trim_end_matches('Z');
-    fact("when", &format!("{} ago ({second}Z)", duration(i64::try_from(refusal.seconds).unwrap_or(i64::MAX))));
+    // The log has it in UTC; the id finds the line there.
+    let at = clock.full_of(&refusal.time);
+    fact("when", &format!("{} ago ({at})", duration(i64::try_from(refusal.seconds).unwrap_or(i64::MAX))));
     if refusal.times > 1 {
         fact("times", &format!("{}; this is the latest", refusal.times));
     }
@@ -120,18 +121,28 @@ fn describe(refusal: &Refusal, out: &mut String) {
         };
         fact("certificate", &format!("{}{claimed}", certificate.names.join(", ")));
         fact("issued by", &certificate.issuer);
-        fact("valid", &format!("from {} to {}", moment(certificate.not_before), moment(certificate.not_after)));
+        fact(
+            "valid",
+            &format!("from {} to {}", local(clock, certificate.not_before), local(clock, certificate.not_after)),
+        );
         fact("fingerprint", &format!("sha256:{}", certificate.fingerprint));
     }
     fact("log", &format!("id {}", refusal.id));
 }
 
+/// Seconds since 1970 in the zone, or as they are if no calendar goes so far.
+fn local(clock: &Clock, seconds: i64) -> String {
+    clock.of_seconds(seconds).map_or_else(|| moment(seconds), |at| clock.full(at))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::explain::clock::Zone;
 
     #[test]
     fn counts_of_one_are_singular() {
+        let clock = Clock::new(time::OffsetDateTime::UNIX_EPOCH, Zone::fixed(1));
         let refusal = Refusal {
             explanation: "What happened.".to_owned(),
             advice: "What to do.".to_owned(),
@@ -152,12 +163,12 @@ mod tests {
             times: 1,
         };
         for (known, end) in [(2, "1 earlier one"), (3, "2 earlier ones")] {
-            let shown = text("192.0.2.7", &Why { known, rejected: 9, refusals: vec![refusal.clone()] });
-            assert!(shown.contains("  when          1 minute ago (2026-11-24T20:36:06Z)\n"), "{shown}");
+            let shown = text("192.0.2.7", &Why { known, rejected: 9, refusals: vec![refusal.clone()] }, &clock);
+            assert!(shown.contains("  when          1 minute ago (2026-11-24 21:36:06 +01:00)\n"), "{shown}");
             assert!(shown.ends_with(&format!("\nThe gate remembers {end}: --count shows more.\n")), "{shown}");
         }
         for (rejected, count) in [(1, "1 connection."), (2, "2 connections.")] {
-            let shown = text("192.0.2.7", &Why { known: 0, rejected, refusals: Vec::new() });
+            let shown = text("192.0.2.7", &Why { known: 0, rejected, refusals: Vec::new() }, &clock);
             assert!(shown.contains(&format!("Refused since it was started: {count} Earlier")), "{shown}");
         }
     }

@@ -2,6 +2,7 @@
 //! systemd.exec(5)).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// What a value begins with that names a credential instead of a file.
@@ -11,7 +12,7 @@ const PREFIX: &str = "credential:";
 pub const OF_THE_RUNNING_SERVICE: &str = "/run/credentials/doorward.service";
 
 /// Where credentials are found.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Credentials {
     /// The first one that has a file of the name.
     folders: Vec<PathBuf>,
@@ -19,6 +20,14 @@ pub struct Credentials {
     known: BTreeMap<String, (PathBuf, Vec<u8>)>,
     /// The folder of the installed configuration, and the owner's folder that its files were copied from.
     owners: Option<(PathBuf, PathBuf)>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without what is in the files.
+        let known = self.known.keys();
+        f.debug_struct("Credentials").field("folders", &self.folders).field("known", &known).finish_non_exhaustive()
+    }
 }
 
 impl Credentials {
@@ -112,6 +121,15 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contents_of_credentials_are_not_shown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("gate.key");
+        std::fs::write(&path, [77; 4]).expect("written");
+        let shown = format!("{:?}", Credentials::read([("gate.key".to_owned(), path)]));
+        assert!(shown.contains("gate.key") && !shown.contains("77"), "{shown}");
+    }
 
     #[test]
     fn name_of_a_credential_is_that_of_a_file_in_its_folder() {

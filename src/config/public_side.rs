@@ -12,6 +12,8 @@ pub struct PublicSide {
     pub domain: Option<String>,
     /// The first server name that a client can ask for.
     pub server_name: Option<String>,
+    /// `public_port`: what devices dial.
+    pub port: u16,
     /// The addresses of the listeners.
     pub listeners: Vec<SocketAddr>,
     /// Whether a route verifies client certificates: only then there are devices.
@@ -35,6 +37,7 @@ impl PublicSide {
         Self {
             domain: common_domain(&names),
             server_name: exact,
+            port: config.public_port,
             listeners: config.listeners.iter().map(|listener| listener.address).collect(),
             verifies: config.routes.iter().any(|route| match &route.mode {
                 RouteMode::Terminate(terminate) => terminate.client_auth.mode.verifies(),

@@ -196,7 +196,6 @@ impl ConnectionLog {
     /// The relay begins.
     pub(crate) fn relay_begins(&mut self, path: Path) {
         self.steps.next(Step::Relay);
-        self.gate.metrics.totals.admitted();
         if let Some(metrics) = self.route_metrics() {
             metrics.relay_begins(path);
         }
@@ -269,7 +268,6 @@ impl ConnectionLog {
             (None, Some(listener)) => listener.rejected(reason),
             (None, None) => {}
         }
-        self.gate.metrics.totals.rejected(reason);
         // Asked first: under a flood, lines that are left out need not be made.
         let device = self.identity.as_ref().filter(|identity| identity.anchored);
         let taken = match (&impostor, device) {

@@ -8,9 +8,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Answer, Certificate, EXPIRIES_MAX, Expiring, History, InForce, ListInForce, Listening, LogError, NoticeReceiver,
+    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, NoticeReceiver,
     REFUSALS_MAX, Refusal, Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status,
-    VISITS_MAX, Visit, Why,
+    Why,
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
@@ -19,7 +19,7 @@ use crate::explain::finding::rank_of_refusal;
 use crate::explain::moment;
 use crate::explain::recent::{self, Wanted};
 use crate::gate::Gate;
-use crate::history::{self, Trouble};
+use crate::history::Trouble;
 use crate::notify::ReceiverState;
 use crate::overview::Overview;
 use crate::reload::policy_report::Difference;
@@ -77,36 +77,6 @@ pub(super) fn reloaded(result: Result<reload::Reloaded, reload::Refused>) -> Ans
 pub(super) fn sessions(gate: &Gate, count: usize, now: OffsetDateTime) -> Answer {
     let (sessions, open) = gate.sessions.newest(count.min(SESSIONS_MAX));
     Answer::Sessions(Sessions { open, sessions: sessions.iter().map(|one| session(one, now)).collect() })
-}
-
-pub(super) fn history(gate: &Gate, since: OffsetDateTime, device: Option<&str>, count: usize) -> Answer {
-    match gate.history.visits(since) {
-        Ok(visits) => Answer::History(history_of(visits, device, count)),
-        Err(error) => Answer::Error(format!("cannot read the history: {error}")),
-    }
-}
-
-/// An answer of these visits.
-pub(crate) fn history_of(mut visits: Vec<history::Visit>, device: Option<&str>, count: usize) -> History {
-    visits.retain(|visit| device.is_none_or(|device| visit.device.eq_ignore_ascii_case(device)));
-    let known = visits.len();
-    let shown = visits.into_iter().take(count.min(VISITS_MAX)).map(|visit| Visit {
-        device: visit.device.into(),
-        route: visit.route.to_string(),
-        address: visit.address.to_string(),
-        since: rfc3339(visit.since),
-        until: rfc3339(visit.until),
-        connections: visit.connections,
-        open: visit.open,
-        bytes_to_backend: visit.to_backend,
-        bytes_to_client: visit.to_client,
-    });
-    History { known, visits: shown.collect() }
-}
-
-/// A moment of an answer.
-pub(crate) fn moment_of(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 pub(super) fn why(gate: &Gate, wanted: &str, count: usize, ranked: bool, now: OffsetDateTime) -> Answer {

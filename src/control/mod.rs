@@ -6,6 +6,7 @@
 mod answers;
 pub mod client;
 pub(crate) mod earlier;
+mod history;
 mod merge;
 pub(crate) mod server;
 mod socket;
@@ -13,7 +14,9 @@ pub(crate) mod upgrades;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::answers::{StaticFacts, history_of, moment_of, rfc3339};
+pub(crate) use self::answers::{StaticFacts, rfc3339};
+pub use self::history::{History, Visit};
+pub(crate) use self::history::{history_of, moment_of};
 #[doc(hidden)]
 pub use self::server::fuzz_read;
 pub(crate) use self::server::{Context, Control};
@@ -434,38 +437,6 @@ pub struct Session {
     /// The process that serves it, if that is not the one that accepts connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<u32>,
-}
-
-/// Which devices were admitted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
-    /// How many visits are known of the time that was asked for.
-    pub known: usize,
-    /// The latest of them, the latest first.
-    pub visits: Vec<Visit>,
-}
-
-/// Connections of one device to one route from one address, with no long pause between them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Visit {
-    /// The device.
-    pub device: String,
-    /// The route.
-    pub route: String,
-    /// The client's address.
-    pub address: String,
-    /// When the first connection was admitted (RFC 3339).
-    pub since: String,
-    /// When the last one ended (RFC 3339); if one is open, what is known of it.
-    pub until: String,
-    /// How many connections.
-    pub connections: u64,
-    /// How many of them are open.
-    pub open: u64,
-    /// Payload from the client to the backend of those that have ended, in bytes.
-    pub bytes_to_backend: u64,
-    /// Payload from the backend to the client of those that have ended, in bytes.
-    pub bytes_to_client: u64,
 }
 
 /// Refusals of a client.

@@ -202,6 +202,26 @@ mod tests {
     }
 
     #[test]
+    fn only_a_socket_that_listens_at_its_path_is_adopted() {
+        let folder = folder();
+        let (path, other) = (folder.path().join("control.sock"), folder.path().join("other.sock"));
+        let (listener, file) = bind(&path).expect("a socket");
+        let _other = bind(&other).expect("a socket");
+        let handed = || listener.try_clone().expect("a copy").into();
+        let (_adopted, former) = adopt(&path, handed()).expect("it is the one");
+        assert!(adopt(&other, handed()).is_err());
+        let silent = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
+        assert!(adopt(&path, silent).is_err());
+        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        assert!(adopt(&path, port.into()).is_err());
+        // Its file belongs to the other process.
+        drop(former);
+        assert!(path.exists());
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
     fn only_a_runtime_folder_decides_for_its_group() {
         let at = |path, folders: Option<&str>| Permitted::at(Path::new(path), folders.map(OsStr::new));
         assert_eq!(at("/run/doorward/control.sock", Some("/run/a:/run/doorward")), Permitted::GroupOfFolder);

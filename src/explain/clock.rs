@@ -106,6 +106,11 @@ impl Clock {
         format!("{} {} {}", self.local(at).date(), self.seconds(at), offset(self.local(at).offset()))
     }
 
+    /// The same of a time as in RFC 3339; another text stays as it is.
+    pub fn full_of(&self, time: &str) -> String {
+        OffsetDateTime::parse(time, &Rfc3339).map_or_else(|_| time.to_owned(), |at| self.full(at))
+    }
+
     /// The day of a moment: `2026-11-27`.
     pub fn day(&self, at: OffsetDateTime) -> Date {
         self.local(at).date()
@@ -174,6 +179,8 @@ mod tests {
         assert_eq!(clock.datetime(datetime!(2026-10-14 01:12:55.5 UTC)), "2026-10-14T03:12:55+02:00");
         assert_eq!(clock.full(datetime!(2026-11-27 18:42:07 UTC)), "2026-11-27 19:42:07 +01:00");
         assert_eq!(clock.zone(), "UTC+01:00");
+        assert_eq!(clock.full_of("2026-11-27T18:42:07.123456789Z"), "2026-11-27 19:42:07 +01:00");
+        assert_eq!(clock.full_of("soon"), "soon");
     }
 
     #[test]

@@ -147,7 +147,7 @@ pub const fn words(reason: Reason) -> Words {
         ),
         Reason::RevocationListExpired => (
             "a revocation list is out of date",
-            "The revocation list is out of date. Renew it (doorward ca revoke); until then no certificate of its \
+            "The revocation list is out of date. Renew it (doorward ca revoke --lists); until then no certificate of its \
              authority is accepted. expired_revocation_list = \"warn\" would accept them with the old \
              list.",
         ),

@@ -4,7 +4,7 @@
 //!  gate ── Start ──▶ launcher ── starts ──▶ new gate      the same program, the same arguments
 //!  gate ── its listening sockets ─────────▶ new gate      reads the configuration, binds nothing that it was handed
 //!  gate ◀───────────────────────── Ready ── new gate
-//!  gate ── bans, ticket keys, Go ─────────▶ new gate      accepts connections from now on, as the old one still does
+//!  gate ── bans, Go ──────────────────────▶ new gate      accepts connections from now on, as the old one still does
 //!  gate ◀─────────────────────── Serving ── new gate
 //!  gate ── Committed ─────────────────────▶ new gate      the old one accepts no more, and lives on for its sessions
 //! ```

@@ -15,7 +15,8 @@ use super::system::System;
 use super::{
     CONFIG, Error, FOLDER, Installed, PACKAGED, PAGES, PKI, PROGRAM, Page, RECORD, UNIT, UNIT_FILE, USER, read_error,
 };
-use crate::config::checked::RevocationList;
+use crate::config::ConfigErrors;
+use crate::config::checked::{Config, RevocationList};
 use crate::files::placed;
 use crate::model::shell;
 
@@ -36,6 +37,8 @@ pub struct Wanted {
     pub pages: Vec<Page>,
     /// The process of the installed gate that accepts connections, if it answers on its control socket.
     pub gate: Option<u32>,
+    /// Whether the gate would take this configuration, for what only the gate's own rules tell.
+    pub accept: fn(&Config) -> Result<(), ConfigErrors>,
 }
 
 /// The steps that are left to do, and what there is to know.
@@ -230,6 +233,7 @@ fn configuration(wanted: &Wanted, system: &System, source: Option<&Source>, plan
         }
         (_, Some(source)) => {
             let (text, config) = source.config()?;
+            (wanted.accept)(&config).map_err(Error::Config)?;
             (text, Named::of(&config, source.path())?)
         }
         (_, None) => {
@@ -351,7 +355,7 @@ fn refuse_older(place: &Path, new: &[u8], from: &str) -> Result<(), Error> {
     if installed.issuer_in_words() == new.issuer_in_words() && installed.is_newer_than(&new) {
         return Err(Error::Usage(format!(
             "{} is newer than {from}: to install that one would admit revoked devices again\n  was an older copy of the folder \
-             restored? Copy the newer list there, then: doorward ca revoke",
+             restored? Copy the newer list there, then: doorward ca revoke --lists",
             place.display()
         )));
     }

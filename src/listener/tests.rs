@@ -126,3 +126,20 @@ async fn kept_listener_is_reused_and_used_port_is_an_error() {
     assert!(error.starts_with(&expected), "{error}");
     assert_accepts(&bound[0], bound[0].address()).await;
 }
+
+#[test]
+fn only_a_tcp_socket_that_listens_is_taken_over() {
+    let wanted = [settings("public", "127.0.0.1:0")];
+    let taken = |socket: Socket| {
+        let configured = wanted[0].address;
+        Listener::take_over(vec![("public".to_owned(), configured, false, socket)], &wanted).map(|opened| opened.len())
+    };
+    let listens = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let connected = std::net::TcpStream::connect(listens.local_addr().expect("an address")).expect("connected");
+    assert!(taken(connected.into()).is_err());
+    assert!(taken(std::net::UdpSocket::bind("127.0.0.1:0").expect("a port").into()).is_err());
+    let folder = tempfile::tempdir().expect("a folder");
+    let unix = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).expect("bound");
+    assert!(taken(unix.into()).is_err());
+    assert_eq!(taken(listens.into()).expect("it listens"), 1);
+}

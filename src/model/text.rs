@@ -30,6 +30,11 @@ pub fn counted(count: u64, singular: &str) -> String {
     format!("{count} {singular}{}", if count == 1 { "" } else { "s" })
 }
 
+/// How often: `once`, or `3 times`.
+pub fn times(count: u64) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{} times", grouped(count)) }
+}
+
 /// A number with commas between groups of three digits, as in `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -43,7 +48,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// An amount of data in binary units (IEC 80000-13), rounded down to a tenth, as in `512 B` and `1.5 KiB`.
+/// An amount of data in binary units (IEC 80000-13), rounded down, below 100 to a tenth, as in `512 B`, `1.5 KiB` and `212 MiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     // In units of 1 / 1024 of the one that is shown, so that nothing overflows.
@@ -56,6 +61,7 @@ pub fn bytes(count: u64) -> String {
         unit = Some(larger);
     }
     match unit {
+        Some(unit) if parts >= 100 << 10 => format!("{} {unit}", parts >> 10),
         Some(unit) if count >= 1 << 10 => format!("{}.{} {unit}", parts >> 10, ((parts & 0x3ff) * 10) >> 10),
         _ => format!("{count} B"),
     }
@@ -141,7 +147,9 @@ mod tests {
             (1023, "1023 B"),
             (1024, "1.0 KiB"),
             (1536, "1.5 KiB"),
-            ((1 << 20) - 1, "1023.9 KiB"),
+            (102_399, "99.9 KiB"),
+            (102_400, "100 KiB"),
+            ((1 << 20) - 1, "1023 KiB"),
             (1 << 20, "1.0 MiB"),
             (10 << 30, "10.0 GiB"),
             (3 << 39, "1.5 TiB"),

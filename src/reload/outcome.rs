@@ -167,7 +167,7 @@ pub(super) fn describe_list(list: &RevocationList) -> String {
 pub(super) fn older_list_warning(OlderList { file, this_update, previous }: &OlderList) -> String {
     format!(
         "client_auth.revocation_lists: {} was issued at {}, but the list it replaces at {}: certificates revoked in between are \
-         accepted again; restore the newer list, or issue another: doorward ca revoke",
+         accepted again; restore the newer list, or issue another: doorward ca revoke --lists",
         file.display(),
         moment(*this_update),
         moment(*previous)

@@ -158,7 +158,7 @@ fn acceptable(new: &RevocationList, authority: &CertificateDer<'_>) -> Result<()
         return Err(format!("{words} is not signed by the authority that was sent with it"));
     }
     if new.next_update.is_some_and(|next| next <= OffsetDateTime::now_utc().unix_timestamp()) {
-        return Err(format!("{words} has expired; issue a new one: doorward ca revoke"));
+        return Err(format!("{words} has expired; issue a new one: doorward ca revoke --lists"));
     }
     Ok(())
 }

@@ -97,9 +97,7 @@ impl Sandbox {
             return Ok(Self { in_force, fence, runtime_folders });
         }
         enter(needs, &mut in_force, &mut fence);
-        if mode == SandboxMode::Require && !in_force.lacks.is_empty() {
-            return Err(Incomplete(in_force.lacks));
-        }
+        sufficient(mode, &in_force)?;
         Ok(Self { in_force, fence, runtime_folders })
     }
 
@@ -116,6 +114,14 @@ impl Sandbox {
     /// What another configuration needs.
     pub(crate) fn needs_of(&self, config: &Config) -> Needs {
         Needs::of(config, self.runtime_folders.as_deref())
+    }
+}
+
+/// Whether what is in force is as much as the mode wants.
+fn sufficient(mode: SandboxMode, in_force: &Restrictions) -> Result<(), Incomplete> {
+    match mode {
+        SandboxMode::Require if !in_force.lacks.is_empty() => Err(Incomplete(in_force.lacks.clone())),
+        SandboxMode::Require | SandboxMode::Auto | SandboxMode::Off => Ok(()),
     }
 }
 
@@ -174,4 +180,19 @@ fn enter(needs: &Needs, in_force: &mut Restrictions, fence: &mut Fence) {
 fn first_unprivileged_port() -> u16 {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap_or_default();
     text.trim().parse().unwrap_or(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn require_is_refused_if_anything_is_missing() {
+        let whole = Restrictions { parts: vec!["files"], landlock: 6, ..Restrictions::default() };
+        let lacks = Restrictions { lacks: vec!["no files".to_owned()], ..whole.clone() };
+        assert!(sufficient(SandboxMode::Require, &whole).is_ok());
+        let error = sufficient(SandboxMode::Require, &lacks).expect_err("it is required").to_string();
+        assert!(error.contains("\n    no files\n"), "{error}");
+        assert!(sufficient(SandboxMode::Auto, &lacks).is_ok());
+    }
 }

@@ -58,6 +58,11 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
+    /// Whether there is a file to write: a log or a history.
+    pub(super) const fn writes_files(&self) -> bool {
+        self.log.is_some() || self.history.is_some()
+    }
+
     /// Those of a gate with this configuration, and these runtime folders of the service manager.
     pub(crate) fn of(config: &Config, runtime_folders: Option<&OsStr>) -> Self {
         let mut files: BTreeSet<PathBuf> = config.seen.files().map(Path::to_owned).collect();
@@ -119,6 +124,15 @@ impl Needs {
             reads.extend(NAME_SERVICE_FOLDERS.iter().map(PathBuf::from));
         }
         reads
+    }
+
+    /// The folder of the history, if nothing that the gate must not change is in it: a right to a folder is one to all that is below.
+    pub(super) fn history_folder(&self) -> Option<&Path> {
+        let folder = self.history.as_deref()?;
+        let real = folder.canonicalize().ok()?;
+        let program = std::env::current_exe().ok();
+        let keeps_out = |file: &PathBuf| file.canonicalize().is_ok_and(|file| !file.starts_with(&real));
+        self.files.iter().chain(&program).all(keeps_out).then_some(folder)
     }
 
     /// The folders that a log file is written and made anew in.

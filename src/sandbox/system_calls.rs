@@ -34,7 +34,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_pread64,
     libc::SYS_close,
     libc::SYS_lseek,
-    libc::SYS_fcntl,
     libc::SYS_dup,
     // A hand-over replaces stderr.
     libc::SYS_dup3,
@@ -68,13 +67,6 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_getdents64,
     libc::SYS_getcwd,
     libc::SYS_unlinkat,
-    // A day of the history is written beside and then renamed.
-    #[cfg(not(target_arch = "riscv64"))]
-    libc::SYS_renameat,
-    libc::SYS_renameat2,
-    libc::SYS_fsync,
-    libc::SYS_fdatasync,
-    libc::SYS_fchmod,
     libc::SYS_flock,
     libc::SYS_inotify_init1,
     libc::SYS_inotify_add_watch,
@@ -137,8 +129,6 @@ const ALLOWED: &[libc::c_long] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_unlink,
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_rename,
-    #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
@@ -191,6 +181,25 @@ const FATAL: &[libc::c_long] = &[
 /// (FIONBIO, FIONREAD, TIOCOUTQ, TCGETS; `libc` has them as another type for each C library.)
 const IOCTLS: &[u64] = &[0x5421, 0x541b, 0x5411, 0x5401];
 
+/// Commands of `fcntl`: none that has the kernel send signals, to any process of the user.
+const FCNTLS: &[libc::c_int] = &[
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    // Libraries of the resolver may lock files.
+    libc::F_GETLK,
+    libc::F_SETLK,
+    libc::F_SETLKW,
+    libc::F_OFD_GETLK,
+    libc::F_OFD_SETLK,
+    libc::F_OFD_SETLKW,
+    libc::F_GETPIPE_SZ,
+    libc::F_SETPIPE_SZ,
+];
+
 /// Operations of `prctl`: names of threads and of memory.
 const PRCTLS: &[libc::c_int] = &[libc::PR_SET_NAME, libc::PR_GET_NAME, PR_SET_VMA];
 
@@ -212,7 +221,18 @@ const OPENING: &[(libc::c_long, u8)] = &[
     (libc::SYS_open, 1),
 ];
 
-/// What a file is not opened with if there is no log to write. Kernels without Landlock restrict no files otherwise.
+/// A day of the history is written beside the former one, and then renamed.
+const REPLACING: &[libc::c_long] = &[
+    #[cfg(not(target_arch = "riscv64"))]
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+];
+
+/// What a file is not opened with if there is no log and no history to write. Kernels without Landlock restrict no files otherwise.
 const CHANGING: libc::c_int = libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
 
 /// The bits of a socket's type that are not flags (include/linux/net.h, `SOCK_TYPE_MASK`).
@@ -251,7 +271,7 @@ fn conditional(needs: &Needs) -> Result<Rules, BackendError> {
         values.map(|value| SeccompRule::new(vec![equal(argument, value)?])).collect()
     };
     let number = |value: &libc::c_int| u64::from(value.cast_unsigned());
-    let changing = if needs.log.is_some() { 0 } else { CHANGING };
+    let changing = if needs.writes_files() { 0 } else { CHANGING };
     let sending = SENDING.iter().map(|(call, flags)| (*call, *flags, libc::MSG_FASTOPEN));
     let opening = OPENING.iter().map(|(call, flags)| (*call, *flags, changing));
     let without = sending.chain(opening).map(|(call, flags, not)| {
@@ -263,6 +283,7 @@ fn conditional(needs: &Needs) -> Result<Rules, BackendError> {
         (libc::SYS_socket, sockets(needs)?),
         (libc::SYS_socketpair, any_of(0, &mut [number(&libc::AF_UNIX)].into_iter())?),
         (libc::SYS_ioctl, any_of(1, &mut IOCTLS.iter().copied())?),
+        (libc::SYS_fcntl, any_of(1, &mut FCNTLS.iter().map(number))?),
         (libc::SYS_prctl, any_of(0, &mut PRCTLS.iter().map(number))?),
         // A thread, not a process or a namespace. `clone3` passes its flags in memory, where no filter sees them: without it the C
         // library uses this one.
@@ -273,6 +294,13 @@ fn conditional(needs: &Needs) -> Result<Rules, BackendError> {
         (libc::SYS_prlimit64, vec![SeccompRule::new(vec![equal_long(2, 0)?])?]),
     ]);
     rules.extend(without);
+    if needs.writes_files() {
+        // A new file has its own mode, whatever the umask.
+        rules.insert(libc::SYS_fchmod, Vec::new());
+    }
+    if needs.history.is_some() {
+        rules.extend(REPLACING.iter().map(|call| (*call, Vec::new())));
+    }
     Ok(rules)
 }
 
@@ -318,7 +346,8 @@ mod tests {
 
     #[test]
     fn no_call_is_both_allowed_and_fatal() {
-        let conditional = conditional(&Needs::default()).expect("valid conditions");
+        let conditional =
+            conditional(&Needs { log: Some("log".into()), ..Needs::default() }).expect("valid conditions");
         let allowed: BTreeSet<_> = ALLOWED.iter().chain(conditional.keys()).collect();
         assert_eq!(allowed.len(), ALLOWED.len() + conditional.len(), "each call once");
         assert_eq!(FATAL.iter().filter(|call| allowed.contains(call)).count(), 0);

@@ -27,6 +27,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::BuildError;
 use time::OffsetDateTime;
@@ -161,7 +162,8 @@ impl Server {
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
         gate.notices.want(&config.notify.events);
-        gate.history.keep(history, config.history.days);
+        let (history, not_made) = history.unzip();
+        gate.history.keep(history, config.history.days, not_made.flatten().as_ref());
         let gate = Arc::new(gate);
         let overview = Arc::new(overview(&gate, &sandbox));
         let admin_configured = config.metrics.address;
@@ -248,6 +250,13 @@ impl Requests {
     pub async fn reload(&self) {
         let own = self.0.reloader.reload(Trigger::Signal);
         let _ = tokio::join!(own, self.0.earlier.reload());
+    }
+
+    /// The open connections, those of processes that upgrades have left included, and how long they have to end once the gate is
+    /// stopped.
+    pub async fn draining(&self) -> (usize, Duration) {
+        let gate = &self.0.gate;
+        (gate.sessions.count() + self.0.earlier.sessions().await, gate.snapshot.load().timeouts.drain)
     }
 
     /// Has the gate replaced by a new process. The result is in the log.

@@ -86,26 +86,25 @@ impl Scene {
 fn page_describes_refusals_sessions_and_expiries() {
     let scene = Scene::new();
     let empty = get(&scene.gate, "/").body;
-    assert!(empty.contains("No client has been turned away yet."), "{empty}");
+    assert!(
+        empty.contains("No unknown client was turned away yet.") && empty.contains("Ready for your first device"),
+        "{empty}"
+    );
     let inside = scene.traffic();
     let page = get(&scene.gate, "/");
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     for words in [
-        "showed no certificate",
+        "Showed no certificate<br><code class=\"quiet\">certificate/required</code></th><td class=\"num\">3<",
         "127.0.0.1 asked for nas.home.example and showed no certificate.",
-        "old-phone's certificate expired 3 days ago.",
-        "carol-tablet",
-        "policy/identity_not_allowed",
-        "asked for nas.home.example and showed no certificate. <strong>3 times</strong>",
-        "asked for guessed.home.example, and no route has that name.",
-        "sent something that is not TLS, but http.",
-        "<th scope=\"row\">nas</th><td class=\"number\">3<",
-        "<th scope=\"row\">mail</th><td class=\"number\">0<",
-        "alice-phone ×2",
-        "the gate's own certificate",
-        " <strong>soon</strong>",
+        "old-phone: certificate has expired",
+        "carol-tablet: may not use the route ssh",
+        "127.0.0.1 asked for guessed.home.example, and no route has that name.",
+        "127.0.0.1 sent something that is not TLS, but http.",
+        "<bdi class=\"said\">alice-phone</bdi></th><td><span class=\"route\">nas</span> <span class=\"quiet small\">2 connections<",
+        "Gate’s certificate",
         "clients.crl",
-        "Most refused sources",
+        "<b>mail</b> <span class=\"mark\">not used yet",
+        "<b>nas</b> <span class=\"mark\">up",
     ] {
         assert!(page.body.contains(words), "{words} in {}", page.body);
     }
@@ -115,51 +114,8 @@ fn page_describes_refusals_sessions_and_expiries() {
     std::io::Write::write_all(&mut mail, &hello).unwrap();
     std::io::Read::read_exact(&mut mail, &mut vec![0; hello.len()]).unwrap();
     let page = get(&scene.gate, "/").body;
-    let (_, row) = page.split_once("<th scope=\"row\">mail</th><td class=\"number\">1<").expect(&page);
-    let (row, _) = row.split_once("</table>").unwrap();
-    assert!(row.contains("<td class=\"who\">127.0.0.1"), "{row}");
-    drop(inside);
-}
-
-#[test]
-fn text_of_clients_is_escaped() {
-    let scene = Scene::new();
-    let inside = scene.traffic();
-    let page = get(&scene.gate, "/").body;
-    assert!(page.contains("&lt;script&gt;alert('pwned')&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;"), "{page}");
-    assert_eq!(page.matches("<script").count(), 1, "{page}");
-    assert!(!page.contains("<img") && !page.contains("a<b>"), "{page}");
-    // The numbers contain no text of clients.
-    let json = get(&scene.gate, "/status.json").body;
-    assert!(!json.contains("pwned") && !json.contains("phone"), "{json}");
-    drop(inside);
-}
-
-#[test]
-fn chart_and_metrics_have_the_same_numbers() {
-    let scene = Scene::new();
-    let inside = scene.traffic();
-    let answer = get(&scene.gate, "/status.json");
-    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
-    let status: Value = serde_json::from_str(&answer.body).unwrap();
-    let rows = status["rows"].as_array().unwrap();
-    let metrics = scene.gate.metrics();
-    let mut rejected = 0.0;
-    for row in rows {
-        let (key, total) = (row["key"].as_str().unwrap(), row["total"].as_f64().unwrap());
-        let steps: f64 = row["steps"].as_array().unwrap().iter().map(|step| step.as_f64().unwrap()).sum();
-        assert_eq!(steps, total, "{row}");
-        match key.split_once('/') {
-            None => assert_eq!((key, total), ("admitted", metrics.sum("doorward_relays_total", &[])), "{row}"),
-            Some((stage, reason)) => {
-                let labels = [("stage", stage), ("reason", reason)];
-                assert_eq!(total, metrics.sum("doorward_connections_rejected_total", &labels), "{row}");
-                rejected += total;
-            }
-        }
-    }
-    assert_eq!(rejected, metrics.sum("doorward_connections_rejected_total", &[]));
-    assert_eq!(rejected, 11.0);
+    let row = "<span class=\"quiet\">no certificate</span></th><td><span class=\"route\">mail</span></td><td><code>127.0.0.1<";
+    assert!(page.contains(row), "{page}");
     drop(inside);
 }
 
@@ -214,24 +170,6 @@ fn requested(scratch: &tempfile::TempDir) -> Vec<String> {
 const VIOLATION: &str = "Content Security Policy";
 
 #[test]
-fn chromium_draws_the_chart_and_requests_nothing_elsewhere() {
-    let scene = Scene::new();
-    let inside = scene.traffic();
-    let url = format!("http://{}/", scene.gate.metrics_address());
-    let scratch = tempfile::tempdir().unwrap();
-    let shown = chromium(&scratch, &["--dump-dom"], &url);
-    let page = shown.text();
-    assert!(page.contains("<html lang=\"en\" class=\"drawn\">"), "{shown}");
-    assert!(page.matches("<rect").count() >= 2 * 7, "a line and a bar for each row: {shown}");
-    assert!(page.contains("&lt;script&gt;alert('pwned')&lt;/script&gt;"), "{shown}");
-    assert!(!shown.stderr.contains(VIOLATION) && !shown.stderr.contains("CONSOLE"), "{shown}");
-    let requested = requested(&scratch);
-    assert!(requested.contains(&format!("{url}status.json")), "{requested:?}");
-    assert!(requested.iter().all(|requested| requested.starts_with(&url)), "{requested:?}");
-    drop(inside);
-}
-
-#[test]
 fn chromium_without_scripts_shows_the_same_tables() {
     let scene = Scene::new();
     let inside = scene.traffic();
@@ -239,18 +177,14 @@ fn chromium_without_scripts_shows_the_same_tables() {
     let scratch = without_scripts();
     let shown = chromium(&scratch, &["--dump-dom"], &url);
     let page = shown.text();
-    for words in ["showed no certificate", "alice-phone ×2", "old-phone's certificate expired 3 days ago."] {
+    for words in ["Showed no certificate", "alice-phone", "old-phone: certificate has expired"] {
         assert!(page.contains(words), "{words} in {shown}");
     }
-    assert!(!page.contains("<rect") && !page.contains("class=\"drawn\""), "{shown}");
-    // The elements in noscript apply.
-    assert!(page.contains("<meta http-equiv=\"refresh\""), "{shown}");
+    // Nothing that only a script can do, and no reload that destroys a selection.
+    assert!(page.contains("id=\"pause\" type=\"button\" hidden") && !page.contains("http-equiv"), "{shown}");
     assert!(!shown.stderr.contains(VIOLATION), "{shown}");
     let requested = requested(&scratch);
     assert!(requested.iter().all(|requested| *requested == url), "{requested:?}");
-    let picture = Picture::new("no-script");
-    chromium(&without_scripts(), &["--window-size=1200,1900", &picture.option()], &url);
-    picture.take();
     drop(inside);
 }
 
@@ -264,28 +198,6 @@ fn without_scripts() -> tempfile::TempDir {
     scratch
 }
 
-/// A picture for people to look at: `target/tmp/page-NAME.png`.
-struct Picture(String);
-
-impl Picture {
-    fn new(name: &str) -> Self {
-        let path = format!("{}/page-{name}.png", env!("CARGO_TARGET_TMPDIR"));
-        let _ = std::fs::remove_file(&path);
-        Self(path)
-    }
-
-    fn option(&self) -> String {
-        format!("--screenshot={}", self.0)
-    }
-
-    #[track_caller]
-    fn take(&self) -> Vec<u8> {
-        let png = std::fs::read(&self.0).unwrap();
-        assert!(png.starts_with(b"\x89PNG"));
-        png
-    }
-}
-
 /// The tests above would notice a violation or a request elsewhere.
 #[test]
 fn chromium_reports_violations_and_foreign_requests() {
@@ -296,23 +208,4 @@ fn chromium_reports_violations_and_foreign_requests() {
     let shown = chromium(&scratch, &["--dump-dom"], &format!("http://{}/", backend.address()));
     assert!(shown.stderr.contains(VIOLATION), "{shown}");
     assert!(requested(&scratch).contains(&"http://127.0.0.1:9/elsewhere.png".to_owned()), "{:?}", requested(&scratch));
-}
-
-#[test]
-fn chromium_renders_light_dark_and_phone_layouts() {
-    let scene = Scene::new();
-    let inside = scene.traffic();
-    let url = format!("http://{}/", scene.gate.metrics_address());
-    let pictures = [
-        ("light", "--window-size=1200,1900", "--blink-settings=preferredColorScheme=1"),
-        ("dark", "--window-size=1200,1900", "--blink-settings=preferredColorScheme=0"),
-        ("phone", "--window-size=400,2600", "--blink-settings=preferredColorScheme=1"),
-    ]
-    .map(|(name, size, look)| {
-        let picture = Picture::new(name);
-        chromium(&tempfile::tempdir().unwrap(), &[size, look, &picture.option()], &url);
-        picture.take()
-    });
-    assert_ne!(pictures[0], pictures[1], "dark is not light");
-    drop(inside);
 }

@@ -101,6 +101,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "gate",
             "handover",
+            "history",
             "model",
             "notify",
             "overview",
@@ -420,8 +421,9 @@ const CONNECTION_TYPES: &[&str] = &[
     "unbuffered",
 ];
 
-/// Where they may be named. The demonstration plays the devices, which are clients of rustls' like any other program.
-const CONNECTION_FILES: &[&str] = &["cli/demo.rs", "tls/driver.rs", "tls/record/keys.rs"];
+/// Where they may be named. The demonstration plays the devices, and `check --connect` says a client's first words: both are clients
+/// of rustls' like any other program.
+const CONNECTION_FILES: &[&str] = &["cli/check/connect.rs", "cli/demo.rs", "tls/driver.rs", "tls/record/keys.rs"];
 
 #[test]
 fn rustls_connection_types_are_in_two_files() {

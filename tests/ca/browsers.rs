@@ -9,7 +9,7 @@ use crate::home::Home;
 fn gate(home: &Home) -> Gate {
     let written = std::fs::read_to_string(home.path("doorward/doorward.toml")).unwrap();
     let (_, routes) = written.split_once("\n[[route]]").unwrap();
-    let (routes, _) = routes.split_once("\n# A status page").unwrap();
+    let (routes, _) = routes.split_once("\n# The status page").unwrap();
     let path = |file: &str| home.path("doorward/pki").join(file).display().to_string();
     Gate::start(&format!(
         "{LOCAL}\n[certificate]\nchain = {:?}\nkey = {:?}\n[client_auth]\ntrust = [{:?}]\n[[route]]{routes}",

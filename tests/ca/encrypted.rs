@@ -105,7 +105,7 @@ fn passphrase_prompt_does_not_echo() {
     assert!(!home.path("b").exists());
     let (seen, code) = on_a_terminal(&home, &["one thing", "one thing"], &init);
     assert_eq!(code, 0, "{seen}");
-    home.openssl(&["pkey", "-in", "b/clients-key.pem", "-passin", "pass:one thing", "-noout"]).success();
+    home.openssl(&["pkey", "-in", "b/pki/clients-key.pem", "-passin", "pass:one thing", "-noout"]).success();
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod in_force;
 
 mod broken;
 mod browsers;
+mod checked;
 mod disk;
 mod encrypted;
 mod folder;

@@ -1,6 +1,7 @@
 //! What `doorward check` says about devices that a configuration names, and the folder that `doorward ca` takes.
 
 use crate::common::process::{Finished, run};
+use crate::common::terminal::answering;
 use crate::home::Home;
 
 /// A folder as `doorward init` leaves it, with alice-phone and bob-laptop.
@@ -52,11 +53,28 @@ fn check_warns_of_a_denied_certificate_with_a_successor() {
 }
 
 #[test]
-fn check_warns_of_an_allowed_name_with_a_slip() {
+fn check_warns_of_names_that_no_device_has() {
     let home = initialised();
     edit(&home, "allow = [\"any\"]", "allow = [\"alice-fone\", \"bob-laptop\", \"somebody.else\"]");
     let said = check(&home).stderr;
-    assert_eq!(said, "warning: allow: no device has the name \"alice-fone\"; did you mean \"alice-phone\"?\n");
+    let expected = "warning: allow: no device has the name \"alice-fone\"; did you mean \"alice-phone\"?\n\
+                    warning: allow: no device has the name \"somebody.else\"; to make it: doorward ca device somebody.else\n";
+    assert_eq!(said, expected);
+
+    // An authority of somebody else may have issued certificates for other names.
+    let other = Home::with_authorities();
+    std::fs::copy(other.path("pki/clients.pem"), home.path("pki/others.pem")).unwrap();
+    edit(&home, "trust = [\"pki/clients.pem\"]", "trust = [\"pki/clients.pem\", \"pki/others.pem\"]");
+    let said = check(&home).stderr;
+    assert!(said.contains("alice-fone") && !said.contains("somebody.else"), "{said}");
+}
+
+#[test]
+fn check_warns_of_an_expectation_about_no_device() {
+    let home = initialised();
+    edit(&home, "[control]", "[[expect]]\ndevice = \"bob-labtop\"\nroute = \"nas\"\nallowed = true\n\n[control]");
+    let said = check(&home).stderr;
+    assert_eq!(said, "warning: expect[1]: no device has the name \"bob-labtop\"; did you mean \"bob-laptop\"?\n");
 }
 
 #[test]
@@ -70,9 +88,77 @@ fn folder_of_the_authorities_may_be_the_one_above() {
 }
 
 #[test]
-fn revocation_without_a_name_says_that_none_was_revoked() {
+fn folder_means_the_same_to_every_command() {
+    let home = Home::new();
+    home.ca(&["init", "--domain", "home.example", "--folder", "a"]).success();
+    assert!(home.path("a/pki/clients.pem").exists() && !home.path("a/clients.pem").exists());
+    home.ca(&["init", "--domain", "home.example", "--folder", "b/pki"]).success();
+    for folder in ["a", "a/pki", "b", "b/pki"] {
+        let name = folder.replace('/', "-");
+        home.ca(&["device", &name, "--folder", folder]).success();
+        let above = folder.split('/').next().unwrap();
+        assert!(home.path(&format!("{above}/devices/{name}.pem")).exists(), "{folder}");
+        let mut share = home.doorward();
+        share.args(["share", &name, "--folder", folder, "--address", "127.0.0.1", "--expires", "1s"]);
+        let shared = run(&mut share).failure();
+        assert_eq!(shared.status.code(), Some(9), "the link was made, and not used: {shared}");
+    }
+}
+
+#[test]
+fn revocation_without_a_name_lists_the_devices() {
     let home = initialised();
-    let said = home.ca(&["revoke"]).success();
-    assert!(said.stderr.starts_with("No certificate was named, so none was revoked."), "{said}");
+    let said = home.ca(&["revoke"]).failure();
+    assert_eq!(said.status.code(), Some(2), "{said}");
+    for needed in [
+        "error: no device is named, so none was revoked. The devices are:\n  alice-phone              until 20",
+        "\n  bob-laptop               until 20",
+        "doorward ca revoke NAME\n",
+        "doorward ca revoke --lists\n",
+    ] {
+        assert!(said.stderr.contains(needed), "{needed}: {said}");
+    }
+    let said = home.ca(&["revoke", "--lists"]).success();
+    assert!(said.stderr.starts_with("No certificate was revoked. The revocation lists were written again:"), "{said}");
     assert_eq!(home.devices(), ["alice-phone valid", "bob-laptop valid"]);
+}
+
+#[test]
+fn revocation_without_a_name_asks_on_a_terminal() {
+    let home = initialised();
+    let asked = |typed: &[&str]| answering(home.doorward().args(["ca", "revoke"]), typed);
+    let (seen, code) = asked(&[" "]);
+    assert!(code == 2 && seen.contains("none was revoked"), "{seen}");
+    let (seen, code) = asked(&["alice-fone", "alice-phone"]);
+    assert!(code == 0 && seen.contains("did you mean alice-phone?") && seen.contains(") is revoked."), "{seen}");
+    assert_eq!(home.devices(), ["alice-phone revoked", "bob-laptop valid"]);
+    let (seen, code) = asked(&["alice-phone", "bob-laptop"]);
+    assert!(code == 0 && !seen.contains("  alice-phone") && seen.contains("there is no device"), "{seen}");
+    home.ca(&["revoke"]).failure();
+}
+
+#[test]
+fn init_asks_on_a_terminal_and_only_there() {
+    let home = Home::new();
+    let typed = ["", "https://alice.duckdns.org/", "no", "nas=127.0.0.1:9", "alice-phone", "", "8443"];
+    let (seen, code) = answering(home.doorward().arg("init"), &typed);
+    assert_eq!(code, 0, "{seen}");
+    for needed in [
+        "DuckDNS",
+        "doorward init --domain alice.duckdns.org --no-wildcard --route nas=127.0.0.1:9 --device alice-phone --public-port 8443",
+        "http://127.0.0.1:9180/",
+        "forward TCP port 8443 to port 8443",
+    ] {
+        assert!(seen.contains(needed), "{needed} is missing in\n{seen}");
+    }
+    let page = std::fs::read_to_string(home.path("doorward/devices/alice-phone.html")).unwrap();
+    assert!(page.contains("https://alice.duckdns.org:8443/"), "{page}");
+    let (seen, code) = answering(home.doorward().arg("init"), &["elsewhere.example"]);
+    assert!(code == 2 && seen.contains("already") && !seen.contains("1. "), "{seen}");
+
+    let home = Home::new();
+    let said = run(home.doorward().arg("init")).failure();
+    assert!(said.status.code() == Some(2) && said.stderr.contains("--domain <DOMAIN>"), "{said}");
+    assert!(said.stderr.contains("DuckDNS"), "{said}");
+    assert_eq!(home.files(), []);
 }

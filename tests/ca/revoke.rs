@@ -76,7 +76,7 @@ fn revocation_list_numbers_increase() {
             inventory.replace(&format!("list_number = {last}\n"), "list_number = 7\n"),
         )
         .unwrap();
-        home.ca(&["revoke"]).not_proved();
+        home.ca(&["revoke", "--lists"]).not_proved();
         assert!(number() > last && number() >= seconds);
         last = number();
     }

@@ -66,7 +66,7 @@ fn restored_inventory_keeps_revocations_of_the_list() {
     // A revoked device cannot be renewed.
     refused(home.ca(&["renew", "alice-phone"]), 2, &["is revoked"]);
     // Known entries are not reported again.
-    let again = home.ca(&["revoke"]).not_proved();
+    let again = home.ca(&["revoke", "--lists"]).not_proved();
     assert!(!again.stderr.contains("on the revocation list"), "{again}");
 }
 
@@ -97,7 +97,7 @@ fn list_of_another_authority_is_ignored() {
     elsewhere.ca(&["revoke", "--serial", &serial(&home, "alice-phone")]).not_proved();
     // Another key of an authority with the same role.
     std::fs::copy(elsewhere.path("pki/clients.crl"), home.path("pki/clients.crl")).unwrap();
-    home.ca(&["revoke"]).not_proved();
+    home.ca(&["revoke", "--lists"]).not_proved();
     assert_eq!(home.devices(), ["alice-phone valid"]);
     assert!(counts(&home, "devices/alice-phone.pem"));
 }
@@ -169,6 +169,6 @@ fn authority_without_list_revokes_nothing() {
     let inventory = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, inventory.replace("revocation_list = \"clients.crl\"\n", "")).unwrap();
     refused(home.ca(&["revoke", "alice-phone"]), 2, &["\"devices\"", "has no revocation list"]);
-    refused(home.ca(&["revoke"]), 2, &["keeps a revocation list"]);
+    refused(home.ca(&["revoke", "--lists"]), 2, &["keeps a revocation list"]);
     assert_eq!(home.devices(), ["alice-phone valid"]);
 }

@@ -125,7 +125,15 @@ impl Scene {
         let named = self.why(name);
         assert!(named.iter().any(|refusal| refusal["impostor"] == expected), "{named:?}");
         let (_, page) = self.gate.get("/");
-        assert!(page.contains(sentence), "{sentence:?} is not on the page");
+        let headline = match claim {
+            "canary" => format!("Somebody used the canary {name}"),
+            "canary_route" => format!("Somebody asked for the canary route {name}"),
+            _ => format!("Somebody pretended to be {name}"),
+        };
+        assert!(
+            page.contains(&format!("<title>home.example: s{} ", &headline[1..])),
+            "{headline:?} is not on the page"
+        );
         let routes = if claim == "canary_route" { "trap" } else { "nas" };
         assert_eq!(self.impostors(routes), counted, "{claim}");
     }

@@ -110,6 +110,7 @@ fn files_have_owner_and_mode_and_authority_keys_stay_out() {
         ("pki/server.pem", (OWNER, OWNER, 0o644)),
         ("pki/clients.pem", (OWNER, OWNER, 0o644)),
         ("pki/clients.crl", (OWNER, OWNER, 0o644)),
+        ("pki/inventory.toml", (OWNER, gate.1, 0o640)),
         ("pki/server-key.pem", (gate.0, gate.1, 0o400)),
     ] {
         assert_eq!(image.attributes(path), wanted, "{path}");
@@ -117,7 +118,7 @@ fn files_have_owner_and_mode_and_authority_keys_stay_out() {
     let mut names: Vec<_> =
         fs::read_dir(image.installed("pki")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["clients.crl", "clients.pem", "server-key.pem", "server.pem"]);
+    assert_eq!(names, ["clients.crl", "clients.pem", "inventory.toml", "server-key.pem", "server.pem"]);
     for file in ["pki/server-key.pem", "pki/clients.crl", "doorward.toml"] {
         assert_eq!(fs::read(image.installed(file)).unwrap(), fs::read(image.path("home/doorward").join(file)).unwrap());
     }
@@ -163,9 +164,10 @@ fn second_run_changes_what_has_changed_and_nothing_else() {
     fs::set_permissions(image.installed("pki/server-key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
     image.doorward(&["ca", "server", "--folder", "doorward/pki", "--config", "doorward/doorward.toml"]).success();
     let mended = image.install(&[]).success();
-    let places = ["pki/server-key.pem", "pki/server.pem"].map(|file| image.installed(file).display().to_string());
+    let places = ["pki/inventory.toml", "pki/server-key.pem", "pki/server.pem"]
+        .map(|file| image.installed(file).display().to_string());
     let changed = steps(&mended);
-    assert_eq!(changed.len(), 2, "{mended}");
+    assert_eq!(changed.len(), 3, "{mended}");
     for (step, place) in changed.iter().zip(&places) {
         assert!(step.starts_with(&format!("replace {place} ")), "{step}");
     }
@@ -218,13 +220,14 @@ fn authority_is_copied_only_if_told() {
     for (path, mode) in [
         ("pki/clients-key.pem", 0o600),
         ("pki/server-ca-key.pem", 0o600),
-        ("pki/inventory.toml", 0o600),
         ("pki/server-ca.pem", 0o644),
         ("devices", 0o700),
         ("devices/alice-phone-key.pem", 0o600),
     ] {
         assert_eq!(image.attributes(path), (OWNER, OWNER, mode), "{path}");
     }
+    // The gate shows when the certificates of devices expire.
+    assert_eq!(image.attributes("pki/inventory.toml").2, 0o640);
     assert_eq!(image.attributes("pki/server-key.pem").2, 0o400);
     assert_eq!(fs::read_to_string(image.installed("authority")).unwrap(), "/etc/doorward/pki\n");
     // The folder is a copy that gets older from now on.

@@ -172,9 +172,9 @@ fn revocation_that_the_next_start_would_not_find_is_no_success() {
     );
     assert!(!machine.is_admitted("bob-laptop"));
     // Root can: in the folder of its owner, as that owner.
-    machine.run("root", "/", &["/usr/local/bin/doorward", "ca", "revoke"]).success();
+    machine.run("root", "/", &["/usr/local/bin/doorward", "ca", "revoke", "--lists"]).success();
     machine.run("root", "/", &["/usr/local/bin/doorward", "install"]).success();
-    machine.run("alice", "/tmp", &["/usr/local/bin/doorward", "ca", "revoke"]).success();
+    machine.run("alice", "/tmp", &["/usr/local/bin/doorward", "ca", "revoke", "--lists"]).success();
 }
 
 #[test]

@@ -59,9 +59,9 @@ fn key_that_systemd_hands_over_is_roots_alone() {
         .doorward(&["ca", "server", "--new-key", "--folder", "doorward/pki", "--config", "doorward/doorward.toml"])
         .success();
     let renewed = image.install(&[]).success();
-    let places =
-        ["credentials/server-key.pem", "pki/server.pem"].map(|file| image.installed(file).display().to_string());
-    assert_eq!(steps(&renewed).len(), 2, "{renewed}");
+    let places = ["credentials/server-key.pem", "pki/inventory.toml", "pki/server.pem"]
+        .map(|file| image.installed(file).display().to_string());
+    assert_eq!(steps(&renewed).len(), 3, "{renewed}");
     assert!(places.iter().all(|place| renewed.stderr.contains(&format!("replace {place} "))), "{renewed}");
     image.install(&["--replace-config"]).success();
     no_steps(&image.install(&[]).success());

@@ -11,6 +11,7 @@
 //! | `tickets` | session tickets are resumed where the settings and the verdict are the same | 18, 41 |
 //! | `load` | reloads affect no other connection; one revoked device of many is cut | 24 |
 //! | `sessions` | sessions that are no longer admitted are cut on every path, and no others | 25 |
+//! | `expected` | a configuration that breaks an `[[expect]]` is refused | |
 //! | `expiry` | sessions are cut when their certificate expires, unless the route keeps them | |
 //! | `dialling` | a device revoked while backends are dialled reaches none of them | 39 |
 //! | `clock` | the clock is set | 26 |
@@ -39,6 +40,7 @@ mod clock;
 mod crafted;
 mod crowd;
 mod dialling;
+mod expected;
 mod expiry;
 mod handed;
 mod listeners;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -104,6 +104,12 @@ fn without_a_log_no_file_is_opened_to_be_changed() {
     Rule::of("files::without_a_log_no_file_is_opened_to_be_changed").forbids(change, UNKNOWN);
 }
 
+#[test]
+fn without_a_log_no_mode_is_changed() {
+    let change = |scene: &Scene| File::open(scene.inside())?.set_permissions(fs::Permissions::from_mode(0o666));
+    Rule::of("files::without_a_log_no_mode_is_changed").forbids(change, UNKNOWN);
+}
+
 /// Writes a byte without truncating the file, which not even the log may be.
 fn overwrite(path: &Path) -> io::Result<()> {
     OpenOptions::new().create(true).truncate(false).write(true).open(path)?.write_all(b"x")
@@ -147,4 +153,16 @@ fn socket_beside_the_configuration_removes_nothing_else() {
 fn socket_in_a_folder_of_its_own_can_be_removed() {
     let rule = Rule::of("files::socket_in_a_folder_of_its_own_can_be_removed").control("run/control.sock");
     rule.allows(|scene| fs::remove_file(scene.inside().with_file_name("run/control.sock")));
+}
+
+#[test]
+fn log_cannot_be_truncated() {
+    let rule = Rule::of("files::log_cannot_be_truncated").log(APART);
+    rule.forbids_since(3, |scene| write(&scene.inside().with_file_name(APART)), DENIED);
+}
+
+#[test]
+fn log_cannot_be_removed() {
+    let rule = Rule::of("files::log_cannot_be_removed").log(APART);
+    rule.forbids(|scene| fs::remove_file(scene.inside().with_file_name(APART)), DENIED);
 }

@@ -1,8 +1,9 @@
 //! The running gate: what it has given up, what it says about that, and what a reload outside of it says.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -11,7 +12,7 @@ use crate::client::{Client, client};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::TestPki;
-use crate::common::process::run;
+use crate::common::process::{run, wait_until};
 use crate::home::House;
 
 /// A line of proc(5)'s `status` for each thread of the gate.
@@ -48,6 +49,31 @@ fn every_thread_has_given_up_its_rights() {
         assert!(found.iter().all(|value| value == expected), "{field}: {found:?}");
     }
     drop(guest);
+}
+
+#[test]
+fn memory_of_the_gate_belongs_to_root() {
+    // As a user of its own: /proc says so only then.
+    const NOBODY: u32 = 65_534;
+    let (pki, backend) = (TestPki::new(), Backend::echo());
+    let file = pki.write("doorward.toml", House::new(&pki).route("nas", backend.address()).config());
+    let folder = file.parent().unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    for entry in fs::read_dir(folder).unwrap() {
+        std::os::unix::fs::chown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    command.args(["run", "--config"]).arg(&file).uid(NOBODY).gid(NOBODY);
+    let mut gate = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let of = |file: &str| format!("/proc/{}/{file}", gate.id());
+    wait_until("it is in its sandbox", || {
+        let status = fs::read_to_string(of("status")).unwrap();
+        status.contains("\nSeccomp:\t2\n").then_some(())
+    });
+    let owner = fs::metadata(of("mem")).unwrap().uid();
+    gate.kill().unwrap();
+    gate.wait().unwrap();
+    assert_eq!(owner, 0);
 }
 
 #[test]

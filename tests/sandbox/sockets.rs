@@ -35,6 +35,14 @@ fn tcp_reaches_ports_of_backends_only() {
 }
 
 #[test]
+fn tcp_does_not_reach_ports_of_listeners() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let rule = Rule::of("sockets::tcp_does_not_reach_ports_of_listeners").listener(address);
+    rule.note(address).forbids_since(4, connect, DENIED);
+}
+
+#[test]
 fn tcp_binds_ports_of_listeners_only() {
     let (listener, other) = (free(), free());
     let rule = Rule::of("sockets::tcp_binds_ports_of_listeners_only").listener(listener);

@@ -67,6 +67,16 @@ fn thread_of_another_process_cannot_be_signalled() {
 }
 
 #[test]
+fn descriptor_cannot_have_others_signalled() {
+    // With F_SETSIG and O_ASYNC, the kernel sends the owner any signal once there is something to read.
+    let own = |_: &Scene| {
+        let parent = usize::try_from(getppid().unwrap().as_raw_nonzero().get()).unwrap();
+        call(libc::SYS_fcntl, [0, usize::try_from(libc::F_SETOWN).unwrap(), parent, 0, 0])
+    };
+    Rule::of("system::descriptor_cannot_have_others_signalled").forbids(own, UNKNOWN);
+}
+
+#[test]
 fn own_threads_can_be_signalled() {
     // As abort(3) does.
     let signal = |_: &Scene| call(libc::SYS_tgkill, [this(), this(), usize::try_from(libc::SIGURG).unwrap(), 0, 0]);

@@ -1,11 +1,18 @@
 //! Each process of a gate enters a sandbox of its own, and what starts the next one has none.
 
 use std::fs;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Child, Command};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
+    sendmsg, socketpair,
+};
+use rustix::pipe::pipe;
 use serde_json::Value;
 
 use crate::client::{Client, client};
@@ -165,19 +172,48 @@ fn reload_reviews_sessions_of_a_process_whose_sandbox_lacks_a_port() {
     gate.end_after_upgrades();
 }
 
+/// A launcher for `/bin/cat`, and the end of the gate.
+fn launcher_alone() -> (Child, OwnedFd) {
+    const NOBODY: u32 = 65_534;
+    let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    let launcher = command.args(["launcher", "--", "/bin/cat"]).stdin(far).uid(NOBODY).gid(NOBODY).spawn().unwrap();
+    (launcher, near)
+}
+
 /// Without Landlock, a gate that was taken over may open files of its user in /proc: the memory of its launcher, which has no
 /// sandbox, must not be one of them.
 #[test]
 fn memory_of_the_launcher_belongs_to_root() {
-    const NOBODY: u32 = 65_534;
-    let flags = SocketFlags::CLOEXEC;
-    let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
-    command.args(["launcher", "--", "/bin/true"]).stdin(far).uid(NOBODY).gid(NOBODY);
-    let mut launcher = command.spawn().unwrap();
-    drop(command);
+    let (mut launcher, gate) = launcher_alone();
     let memory = format!("/proc/{}/mem", launcher.id());
     wait_until("the memory is root's", || (fs::metadata(&memory).unwrap().uid() == 0).then_some(()));
-    drop(near);
+    drop(gate);
     assert!(launcher.wait().unwrap().success());
+}
+
+#[test]
+fn launcher_starts_one_process_at_a_time() {
+    let (mut launcher, gate) = launcher_alone();
+    let (stdin, keeps_it_running) = pipe().unwrap();
+    let answer = || {
+        let mut bytes = [0; 1024];
+        let (_, length) = recv(&gate, &mut bytes, RecvFlags::empty()).unwrap();
+        String::from_utf8(bytes[..length].to_vec()).unwrap()
+    };
+    let start = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [stdin.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+        sendmsg(&gate, &[IoSlice::new(b"\"start\"")], &mut control, SendFlags::NOSIGNAL).unwrap();
+    };
+    start();
+    let first = answer();
+    assert!(first.starts_with("{\"started\":"), "{first}");
+    start();
+    // It ends instead.
+    assert_eq!(answer(), "");
+    assert!(launcher.wait().unwrap().success());
+    drop(keeps_it_running);
 }

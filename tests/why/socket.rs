@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use doorward::sys::credentials::act_as;
+use rustix::process::{Gid, Uid};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -217,4 +219,21 @@ fn gate_without_a_possible_auto_socket_warns_and_runs() {
     assert!(said.contains("warning: cannot create the control socket /nowhere/control.sock: its folder"), "{said}");
     assert!(said.contains("the gate runs, but commands such as"), "{said}");
     refused_plainly(&connect(made.address.into()), b"GET / HTTP/1.1\r\n\r\n");
+}
+
+#[test]
+fn other_user_is_refused_whatever_the_mode_of_the_file() {
+    let pki = TestPki::new();
+    let echo = Backend::echo();
+    let gate = Gate::start_with_control(&House::new(&pki).route("nas", echo.address()).config());
+    let socket = control_socket(&gate);
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(gate.folder(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    // Debian's nobody and nogroup.
+    let (user, group) = (Uid::from_raw(65_534), Gid::from_raw(65_534));
+    for request in ["{\"command\":\"status\"}\n", "{\"command\":\"upgrade\"}\n"] {
+        let answer = act_as(user, group, || raw(&socket, request.as_bytes())).unwrap();
+        assert!(answer["error"].as_str().unwrap().starts_with("permission denied: only the gate's user"), "{answer}");
+    }
+    assert_eq!(raw(&socket, b"{\"command\":\"counters\"}\n")["error"], Value::Null);
 }

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::CaError;
-use crate::ca::inventory::{Notice, Recovered, Store};
+use crate::ca::inventory::{Inventory, Notice, Recovered, Store};
 use crate::cli::{ConfigArg, FROM_INIT};
 use crate::install::Installed;
 
 /// The folder of the authorities.
 #[derive(Args, Clone, Debug)]
 pub(super) struct FolderArg {
-    /// The folder of the authorities, or the one above it [default: the one that "doorward install" was given, else "pki"
-    /// beside the configuration, or in the current folder]
+    /// The folder that "doorward init" wrote, or the one of the authorities in it, "pki" [default: the one that "doorward install"
+    /// was given, else that of the configuration, or the current folder]
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
 
@@ -27,8 +27,12 @@ pub(in crate::cli) const FOLDER: &str = "pki";
 impl FolderArg {
     /// The folder for new authorities.
     pub(super) fn new_folder(&self) -> PathBuf {
+        if let Some(folder) = &self.folder {
+            let is_it = folder.file_name().is_some_and(|name| name == FOLDER) || Store::is_in(folder);
+            return if is_it { folder.clone() } else { folder.join(FOLDER) };
+        }
         let beside = self.config.path().ok().map(|file| beside(&file));
-        self.folder.clone().or(beside).unwrap_or_else(|| FOLDER.into())
+        beside.unwrap_or_else(|| FOLDER.into())
     }
 
     /// The folder of existing authorities.
@@ -51,6 +55,11 @@ impl FolderArg {
         let usual = [FOLDER.into(), beside(Path::new(FROM_INIT))];
         let mut candidates = beside_config.clone().into_iter().chain(usual);
         candidates.find(|folder| Store::is_in(folder)).or(beside_config).unwrap_or_else(|| FOLDER.into())
+    }
+
+    /// The inventory as it is now, if it can be read.
+    pub(super) fn inventory(&self) -> Option<Inventory> {
+        Store::read_inventory(&self.existing()).ok().flatten()
     }
 
     /// Opens and locks the folder.

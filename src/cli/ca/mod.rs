@@ -64,7 +64,8 @@ enum Command {
     Renew(renew::RenewArgs),
     /// Revoke the certificates of a device: add them to the revocation list
     ///
-    /// Without a name, serial number, fingerprint or file, the lists are written again and nothing is revoked.
+    /// Without a name, serial number, fingerprint or file, it asks which device. With --lists, the lists are written again and
+    /// nothing is revoked.
     Revoke(revoke::RevokeArgs),
     /// Show what a file contains, and what is unusual about it
     ///

@@ -1,5 +1,7 @@
 //! `doorward ca revoke`: revokes a device's certificates.
 
+use std::collections::BTreeSet;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -12,8 +14,11 @@ use super::output::print;
 use super::parse::{parse_fingerprint, parse_serial};
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format};
+use crate::ca::inventory::{Inventory, Kind, Status, now};
 use crate::ca::revoke::{Revoked, RevokedCertificate, Target, WrittenList, revoke};
+use crate::config::nearest;
 use crate::model::identity::{Serial, Sha256};
+use crate::model::names::printable;
 use crate::pki::RevocationReason;
 
 /// The options of `doorward ca revoke`.
@@ -35,6 +40,10 @@ pub(super) struct RevokeArgs {
     #[arg(long = "file", value_name = "FILE", group = "which")]
     certificate: Option<PathBuf>,
 
+    /// None: only write the revocation lists again
+    #[arg(long, group = "which")]
+    lists: bool,
+
     /// Why it is revoked; "lost" means that the key may be in other hands
     #[arg(long, value_enum, value_name = "REASON", default_value_t = RevocationReason::Lost)]
     reason: RevocationReason,
@@ -55,8 +64,9 @@ pub(super) struct RevokeArgs {
 }
 
 impl RevokeArgs {
-    fn target(&self) -> Target<'_> {
-        if let Some(name) = &self.name {
+    /// What is to be revoked, where `answer` is the device that was named when that was asked.
+    fn target<'a>(&'a self, answer: Option<&'a str>) -> Target<'a> {
+        if let Some(name) = self.name.as_deref().or(answer) {
             Target::Device(name)
         } else if let Some(fingerprint) = self.fingerprint {
             Target::Fingerprint(fingerprint)
@@ -68,6 +78,62 @@ impl RevokeArgs {
             Target::None
         }
     }
+
+    /// Asks for a device where none was named.
+    fn answer(&self) -> Result<Option<String>, CaError> {
+        if self.lists || !matches!(self.target(None), Target::None) {
+            return Ok(None);
+        }
+        // What cannot be read is told when the folder is opened.
+        let devices = self.folder.inventory().map(|inventory| valid_devices(&inventory)).unwrap_or_default();
+        let to_the_lists = "to write the revocation lists again, and revoke nothing: doorward ca revoke --lists";
+        if devices.is_empty() {
+            return Err(CaError::usage(format!(
+                "there is no device whose certificate could be revoked\n  {to_the_lists}"
+            )));
+        }
+        let listed: String = devices.iter().map(|(name, until)| format!("  {name:<24} until {until}\n")).collect();
+        if self.format != Format::Text || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Err(CaError::usage(format!(
+                "no device is named, so none was revoked. The devices are:\n{listed}  to revoke one: doorward ca revoke NAME\n  \
+                 {to_the_lists}"
+            )));
+        }
+        errln!("The devices, and how long their certificates are valid:\n{listed}");
+        let names: Vec<&str> = devices.iter().map(|(name, _)| name.as_str()).collect();
+        loop {
+            let _ = write!(io::stderr(), "Name of the one to be revoked, as lost or sold (Enter alone: none): ");
+            let mut line = String::new();
+            let read = io::stdin().read_line(&mut line).unwrap_or(0);
+            match line.trim() {
+                "" if read > 0 => return Err(CaError::usage("no device was named, so none was revoked")),
+                "" => return Err(CaError::usage("the question was not answered, so no device was revoked")),
+                name if names.contains(&name) => return Ok(Some(name.to_owned())),
+                name => {
+                    let meant = nearest(name, &names).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+                    errln!("there is no device {:?}{meant}", printable(name, 64));
+                }
+            }
+        }
+    }
+}
+
+/// The devices that have a certificate which is valid, and until when.
+fn valid_devices(inventory: &Inventory) -> Vec<(String, String)> {
+    let names: BTreeSet<&str> = inventory
+        .certificates
+        .iter()
+        .filter(|entry| entry.kind == Kind::Device)
+        .map(|entry| entry.name.as_str())
+        .collect();
+    let current = names.into_iter().filter_map(|name| inventory.current(name, Kind::Device));
+    let valid = current.filter(|entry| matches!(inventory.status(entry, now()), Status::Valid | Status::Renewed));
+    valid
+        .map(|entry| {
+            let until = entry.not_after.map_or_else(|| "an unknown day".to_owned(), |end| end.date().to_string());
+            (printable(&entry.name, 64), until)
+        })
+        .collect()
 }
 
 #[derive(Serialize)]
@@ -101,8 +167,10 @@ impl From<RevokedCertificate> for WrittenCertificate {
 }
 
 pub(super) fn run(args: &RevokeArgs) -> Result<(), CaError> {
+    // Before the folder is locked: an answer may take long.
+    let answer = args.answer()?;
     let mut store = args.folder.open()?;
-    let revoked = revoke(&mut store, args.target(), args.reason, &args.passphrase.prompt())?;
+    let revoked = revoke(&mut store, args.target(answer.as_deref()), args.reason, &args.passphrase.prompt())?;
     let mut text = text(&revoked);
     let outcome = (!revoked.lists.is_empty()).then(|| {
         let outcome = apply(&args.folder, &store, Change::Lists(&revoked.lists));
@@ -134,7 +202,7 @@ fn text(revoked: &Revoked) -> String {
         });
     }
     if revoked.certificates.is_empty() {
-        out.push_str("No certificate was named, so none was revoked. The revocation lists were written again:\n");
+        out.push_str("No certificate was revoked. The revocation lists were written again:\n");
     }
     for name in &revoked.still_valid {
         out.push_str(&format!(

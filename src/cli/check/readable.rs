@@ -47,18 +47,18 @@ pub(super) fn user(named: Option<&str>, config: &Path) -> Result<Option<GateUser
 pub(super) fn check(config: &Config, user: &GateUser) -> io::Result<Findings> {
     let (id, group) = (Uid::from_raw(user.user), Gid::from_raw(user.group));
     let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-    let inventory = config.metrics.inventory.as_ref().map(|inventory| inventory.file.clone());
     // systemd reads these as root, and hands them over.
     let files = config.files().into_iter().filter(|file| !file.starts_with(OF_THE_RUNNING_SERVICE));
-    let files: Vec<PathBuf> = files.collect();
+    // The service does not start in the current folder, so the folders above it count as well.
+    let files: Vec<PathBuf> = files.map(|file| std::path::absolute(&file).unwrap_or(file)).collect();
     let unreadable = act_as_member(id, group, &groups, || {
         files.iter().filter_map(|file| unreadable(file).map(|why| (file, why))).collect::<Vec<_>>()
     })?;
     let mut findings = Findings { errors: Vec::new(), warnings: Vec::new() };
     for (file, why) in unreadable {
-        let text =
-            format!("{}: the gate's user, {}, cannot read {}: {why}", key_of(config, file), user.name, file.display());
-        if inventory.as_ref() == Some(file) { findings.warnings.push(text) } else { findings.errors.push(text) }
+        let key = key_of(config, file);
+        let text = format!("{key}: the gate's user, {}, cannot read {}: {why}", user.name, file.display());
+        if key == INVENTORY { findings.warnings.push(text) } else { findings.errors.push(text) }
     }
     Ok(findings)
 }
@@ -81,32 +81,35 @@ fn unreadable(file: &Path) -> Option<String> {
     })
 }
 
-/// The key that names the file.
-fn key_of(config: &Config, file: &Path) -> String {
-    if file == config.file {
-        return "the configuration".to_owned();
+/// The key that names the inventory.
+const INVENTORY: &str = "metrics.inventory";
+
+/// The key that names the file, whose path is absolute.
+fn key_of(config: &Config, file: &Path) -> &'static str {
+    let is = |named: &Path| std::path::absolute(named).is_ok_and(|named| named == file);
+    if is(&config.file) {
+        return "the configuration";
     }
-    if config.metrics.inventory.as_ref().is_some_and(|inventory| inventory.file == file) {
-        return "metrics.inventory".to_owned();
+    if config.metrics.inventory.as_ref().is_some_and(|inventory| is(&inventory.file)) {
+        return INVENTORY;
     }
-    if config.tickets.keys.iter().any(|key| key.file == file) {
-        return "tickets.keys".to_owned();
+    if config.tickets.keys.iter().any(|key| is(&key.file)) {
+        return "tickets.keys";
     }
     let named = config.routes.iter().find_map(|route| {
         let RouteMode::Terminate(terminate) = &route.mode else { return None };
         let auth = &terminate.client_auth;
-        let key = if terminate.certificate.key_file == file {
-            "certificate.key"
-        } else if terminate.certificate.chain_file == file {
-            "certificate.chain"
-        } else if auth.trust.iter().any(|anchor| anchor.file == file) {
-            "client_auth.trust"
-        } else if auth.revocation_lists.iter().any(|list| list.file == file) {
-            "client_auth.revocation_lists"
+        if is(&terminate.certificate.key_file) {
+            Some("certificate.key")
+        } else if is(&terminate.certificate.chain_file) {
+            Some("certificate.chain")
+        } else if auth.trust.iter().any(|anchor| is(&anchor.file)) {
+            Some("client_auth.trust")
+        } else if auth.revocation_lists.iter().any(|list| is(&list.file)) {
+            Some("client_auth.revocation_lists")
         } else {
-            return None;
-        };
-        Some(key.to_owned())
+            None
+        }
     });
-    named.unwrap_or_else(|| "a file".to_owned())
+    named.unwrap_or("a file")
 }

@@ -22,12 +22,12 @@ pub(in crate::cli) struct GenerateArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Make key files for session tickets that several gates share (tickets.keys), or replace them
+    TicketKey(TicketKeyArgs),
     /// Man pages: a page a command, doorward-COMMAND(1), and a page a topic, doorward-TOPIC(7)
     Man(Folder),
     /// Completions for bash, zsh and fish
     Completions(Folder),
-    /// Key files for session tickets that several gates share (tickets.keys)
-    TicketKey(TicketKeyArgs),
 }
 
 #[derive(Args, Debug)]

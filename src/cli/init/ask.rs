@@ -31,7 +31,9 @@ pub(in crate::cli) fn answered(mut arguments: Vec<OsString>) -> Result<Vec<OsStr
     let options = Questions { input: io::stdin().lock(), output: &mut said }
         .ask()
         .map_err(|_| "the questions were not answered; nothing was written".to_owned())?;
-    let shown: Vec<_> = options.iter().map(|option| shell::word(option)).collect();
+    let plain = |option: &str| option.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:,=/".contains(c));
+    let shown: Vec<_> =
+        options.iter().map(|option| if plain(option) { option.into() } else { shell::word(option) }).collect();
     // A closed terminal has been noticed by the questions.
     let _ = writeln!(said, "\nThe same without questions:\n  doorward init {}\n", shown.join(" "));
     arguments.extend(options.into_iter().map(OsString::from));
@@ -61,8 +63,8 @@ impl<I: BufRead, O: io::Write> Questions<I, O> {
 
         writeln!(
             self.output,
-            "\n2. Do names below it lead there as well, such as nas.{domain}? With a DNS record for *.{domain} they do, and with most\n   \
-             dynamic DNS services."
+            "\n2. Do names below it lead there as well, such as nas.{domain}?\n   With a DNS record for *.{domain} they do, and with \
+             most dynamic DNS services."
         )?;
         let wildcard = self.one("   yes or no [yes]: ", |answer| match answer.to_ascii_lowercase().as_str() {
             "" | "y" | "yes" => Ok(true),

@@ -14,6 +14,7 @@ use clap::Args;
 
 use super::services::configured_services;
 use super::{Format, exit, failed, in_place_of};
+use crate::ca::inventory::Store;
 use crate::enrolment::link::Reach;
 use crate::enrolment::{Gate, Kit};
 use crate::install::Installed;
@@ -39,7 +40,7 @@ pub(super) struct ShareArgs {
     #[arg(value_name = "NAME", value_parser = Name::parse)]
     device: Name,
 
-    /// The folder that "doorward init" wrote
+    /// The folder that "doorward init" wrote, or the one of the authorities in it, "pki"
     ///
     /// Without this option: "doorward" here, else the one that "doorward install" was given.
     #[arg(long, value_name = "FOLDER")]
@@ -99,7 +100,11 @@ impl ShareArgs {
             let here = Path::new(FOLDER).exists();
             Installed::find().filter(|_| !here)?.authority().parent().map(Path::to_owned)
         };
-        self.folder.clone().or_else(installed).unwrap_or_else(|| FOLDER.into())
+        let given = self.folder.as_ref().map(|folder| {
+            let above = folder.parent().filter(|_| Store::is_in(folder));
+            above.map_or_else(|| folder.clone(), Path::to_owned)
+        });
+        given.or_else(installed).unwrap_or_else(|| FOLDER.into())
     }
 }
 

@@ -62,7 +62,7 @@ fn read_lists(file: &NamedFile) -> Result<Vec<RevocationList>, Problem> {
         let damaged = |why: &str| {
             Problem::new(
                 format!("the revocation list in {shown} cannot be used: {why}"),
-                "make it anew: doorward ca revoke; with OpenSSL: openssl ca -gencrl, with crl_extensions that give it \
+                "make it anew: doorward ca revoke --lists; with OpenSSL: openssl ca -gencrl, with crl_extensions that give it \
                  a crlNumber",
             )
         };
@@ -133,7 +133,7 @@ pub(super) fn lint(
             report.warn(
                 place,
                 format!(
-                    "the revocation list in {shown} expired on {}; {consequence}; make a new one: doorward ca revoke",
+                    "the revocation list in {shown} expired on {}; {consequence}; make a new one: doorward ca revoke --lists",
                     date(next_update)
                 ),
             );
@@ -180,7 +180,7 @@ pub(super) fn lint(
                     "the revocation list in {shown} was not signed by the authority whose name it bears (or in a way \
                      that is not accepted any more), so every device would be turned away"
                 ),
-                "make it anew with the key of that authority: doorward ca revoke",
+                "make it anew with the key of that authority: doorward ca revoke --lists",
             );
         } else if issuers.iter().any(|(_, anchor)| is_mkcert(anchor)) {
             report.warn(

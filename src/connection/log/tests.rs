@@ -96,8 +96,6 @@ async fn connection_without_a_verdict_is_rejected_as_internal() {
     // What `doorward why` and the status page are answered from.
     let remembered: Vec<_> = gate.refusals.latest(3).iter().map(|refusal| (refusal.id, refusal.reason())).collect();
     assert_eq!(remembered, [(2, Reason::Internal), (1, Reason::Internal)]);
-    let internal = Reason::ALL.iter().position(|reason| *reason == Reason::Internal).expect("a reason");
-    assert_eq!(gate.metrics.totals.now().rejected[internal], 2);
     assert!(metrics.contains("doorward_connections_accepted_total{listener=\"public\"} 2\n"), "{metrics}");
     assert!(metrics.contains("doorward_handshakes_in_progress{listener=\"public\"} 0\n"), "{metrics}");
 }

@@ -7,7 +7,7 @@ use crate::model::expiry::{Expiry, Kind};
 use crate::model::impostor::{self as model, Claim};
 use crate::model::rejection::Reason;
 use crate::model::shell::word;
-use crate::model::text::{counted, grouped, in_words};
+use crate::model::text::{counted, grouped, in_words, times};
 
 impl Finding {
     /// What is the matter, in a few words without a full stop.
@@ -101,11 +101,6 @@ fn with_full_stop(text: &str) -> String {
     if text.ends_with(['.', ')']) { text.to_owned() } else { format!("{text}.") }
 }
 
-/// `once`, or `3 times`.
-pub(crate) fn times(count: u64) -> String {
-    if count == 1 { "once".to_owned() } else { format!("{} times", grouped(count)) }
-}
-
 impl Impostor {
     fn headline(&self) -> String {
         match self.claim {
@@ -141,9 +136,13 @@ impl Impostor {
 
     fn advice(&self) -> String {
         match self.claim {
-            Some(claim) => impostor::advice(&model::Impostor { name: self.name.as_str().into(), claim }),
+            Some(claim) => {
+                // The sentence says that already.
+                let advice = impostor::advice(&model::Impostor { name: self.name.as_str().into(), claim });
+                advice.strip_prefix("It was refused and reached nothing. ").unwrap_or(&advice).to_owned()
+            }
             None => format!(
-                "It was refused and reached nothing. Certificates are no secret, keys are. If it was {} itself, issue it a new \
+                "Certificates are no secret, keys are. If it was {} itself, issue it a new \
                  certificate (doorward ca device {}).",
                 self.name,
                 word(&self.name)
@@ -190,6 +189,17 @@ impl Trouble {
             1 => format!("Refused once, {at} from {source}."),
             _ => format!("Refused {} times, last {at} from {source}.", grouped(times)),
         }
+    }
+
+    /// Why it is refused, in a sentence.
+    pub fn reason(&self) -> String {
+        let text = match (self.refusal.reason, &self.refusal.route) {
+            (Reason::IdentityNotAllowed, Some(route)) => format!("it may not use the route {route}"),
+            (reason, _) => words(reason).short.to_owned(),
+        };
+        let mut characters = text.chars();
+        let first = characters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+        format!("{first}{}.", characters.as_str())
     }
 
     /// What it needs, in a few words.
@@ -242,7 +252,8 @@ impl ServiceDown {
         )
     }
 
-    fn advice(&self) -> &'static str {
+    /// What to do first.
+    pub fn advice(&self) -> &'static str {
         match (self.seen, &self.neighbour) {
             (Some(Reason::BackendRefused), _) => "Start the service, or correct the port in backends.",
             (Some(Reason::BackendUnresolved), _) => "Correct the name in backends, or write the address.",

@@ -40,7 +40,7 @@ pub(super) fn describe(der: &[u8], now: OffsetDateTime) -> Item {
                 item.warn(
                     "expired",
                     "it has expired: a gate with expired_revocation_list = \"deny\" (the default) rejects every device of \
-                     this authority. For a new list: doorward ca revoke",
+                     this authority. For a new list: doorward ca revoke --lists",
                 );
             }
         }

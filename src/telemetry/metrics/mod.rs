@@ -5,7 +5,6 @@ mod earlier;
 mod notices;
 mod register;
 mod route;
-pub mod totals;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,7 +19,6 @@ use time::OffsetDateTime;
 use self::earlier::EarlierCounts;
 use self::register::{Register, Rejected, describe};
 pub use self::route::RouteMetrics;
-use self::totals::Totals;
 use super::log::LogSeries;
 use super::names::{self, NO_ROUTE};
 use crate::config::checked::{Config, Device, RouteMode};
@@ -71,8 +69,6 @@ pub struct Metrics {
     not_in_force: ArcSwap<Vec<NotInForce>>,
     /// The warning about the limit of open files.
     too_few_descriptors: ArcSwapOption<String>,
-    /// Counts of verdicts that the program reads back.
-    pub totals: Totals,
     /// What processes have counted that upgrades have left.
     earlier: Mutex<EarlierCounts>,
 }
@@ -152,7 +148,6 @@ impl Metrics {
             not_reloaded: ArcSwapOption::empty(),
             not_in_force: ArcSwap::from_pointee(not_in_force(config)),
             too_few_descriptors: ArcSwapOption::empty(),
-            totals: Totals::default(),
             earlier: Mutex::default(),
             handle: lasting.handle(),
             descriptors_limit: register.gauge(names::DESCRIPTORS_LIMIT, &[]),
