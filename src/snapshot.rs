@@ -113,7 +113,7 @@ impl Snapshot {
             let access = match &route.mode {
                 RouteMode::Passthrough => RouteAccess::Passthrough(PassthroughPolicy::configured()),
                 RouteMode::Terminate(terminate) => {
-                    let policy = Arc::new(Policy::of(terminate).denying(config.canary_certificates()));
+                    let policy = Arc::new(Policy::of(&route.name, terminate).denying(config.canary_certificates()));
                     let authorities = match authorities.entry(Arc::as_ptr(&terminate.client_auth)) {
                         Entry::Occupied(there) => Arc::clone(there.get()),
                         Entry::Vacant(place) => {

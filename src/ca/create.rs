@@ -100,7 +100,7 @@ pub fn create(folder: &Path, request: &CreateRequest<'_>) -> Result<Created, Err
     let mut issued = Vec::new();
     for name in request.devices {
         let key = key()?;
-        let credentials = IssuedCredentials::new(certify_device(devices.authority(), name, &key)?, key);
+        let credentials = IssuedCredentials::new(certify_device(devices.authority(), name, &key, None)?, key);
         let entry = CertificateEntry::issued(name.as_str(), Kind::Device, "devices", credentials.issued());
         files.push(copy(&entry, &credentials.certificate_pem()));
         inventory.certificates.push(entry);

@@ -79,6 +79,13 @@ pub enum Error {
         /// When it expired.
         not_after: Option<OffsetDateTime>,
     },
+    /// A guest pass is not renewed.
+    GuestPass {
+        /// The device.
+        name: String,
+        /// The routes that it is for.
+        routes: Vec<String>,
+    },
     /// A new device: its files would be named as those of another one.
     FilesOfOtherDevice {
         /// The new device.
@@ -220,6 +227,15 @@ impl fmt::Display for Error {
                 "the certificate of {name} expired on {}\n  renew it: doorward ca renew {name}",
                 date(*not_after)
             ),
+            Self::GuestPass { name, routes } => {
+                let routes: Vec<String> = routes.iter().map(|route| format!(" --route {}", shell::word(route))).collect();
+                write!(
+                    f,
+                    "{name} has a guest pass, which cannot be renewed\n  make another one: doorward ca device {} --for 3h{}",
+                    shell::word(name),
+                    routes.concat()
+                )
+            }
             Self::FilesOfOtherDevice { name, other } => {
                 write!(f, "{name} would overwrite files of {other}\n  choose another name")
             }

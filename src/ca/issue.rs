@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 
 use super::Error;
+pub use super::authority::Guest;
 use super::authority::certify_device;
 use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
 use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
@@ -29,6 +30,8 @@ pub struct DeviceRequest<'a> {
     pub replace: bool,
     /// Whether it is bait: its certificate is revoked at once, so that it is never admitted, and a gate reports its use.
     pub canary: bool,
+    /// Whether its certificate is a guest pass, and for what.
+    pub guest: Option<&'a Guest>,
 }
 
 /// A device whose certificate was issued, and whose files were written.
@@ -59,8 +62,9 @@ pub fn device(
     let authority = signer::select(store, Kind::Device, request.authority)?;
     let signer = signer::load(store, &authority, passphrase)?;
     let key = request.key_type.generate()?;
-    let credentials = IssuedCredentials::new(certify_device(&signer, name, &key)?, key);
+    let credentials = IssuedCredentials::new(certify_device(&signer, name, &key, request.guest)?, key);
     let mut entry = CertificateEntry::issued(name.as_str(), Kind::Device, &authority.id, credentials.issued());
+    entry.routes = request.guest.iter().flat_map(|guest| guest.pass.routes()).map(str::to_owned).collect();
     if request.canary {
         if authority.revocation_list.is_none() {
             return Err(Error::NoRevocationList(authority.id));
@@ -116,7 +120,9 @@ pub(super) fn copy(entry: &CertificateEntry, pem: &str) -> NewFile {
 
 /// A name belongs to one device, and so do the names of its files.
 fn check_name_is_free(inventory: &Inventory, name: &Name) -> Result<(), Error> {
-    if let Some(entry) = inventory.current(name.as_str(), Kind::Device) {
+    // A guest may get another pass, or become a device for longer.
+    let current = inventory.current(name.as_str(), Kind::Device).filter(|entry| entry.routes.is_empty());
+    if let Some(entry) = current {
         let (name, not_after) = (entry.name.clone(), entry.not_after);
         return Err(match inventory.status(entry, now()) {
             Status::Expired => Error::DeviceExpired { name, not_after },

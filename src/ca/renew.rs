@@ -68,6 +68,9 @@ pub fn device(
     reachable: impl FnOnce() -> Reachable,
 ) -> Result<RenewedDevice, Error> {
     let old = find(&store.inventory, request.name)?;
+    if !old.routes.is_empty() {
+        return Err(Error::GuestPass { name: old.name, routes: old.routes });
+    }
     let name = Name::parse(&old.name).map_err(Error::InvalidName)?;
     let authority = signer::select(store, Kind::Device, Some(&old.authority))?;
     let signer = signer::load(store, &authority, passphrase)?;
@@ -187,7 +190,7 @@ fn certify(
 ) -> Result<(IssuedCertificate, Option<IssuedCredentials>), Error> {
     if request.new_key {
         let key = request.key_type.generate()?;
-        let issued = certify_device(signer, name, &key)?;
+        let issued = certify_device(signer, name, &key, None)?;
         return Ok((issued.clone(), Some(IssuedCredentials::new(issued, key))));
     }
     let certificate: CertificateDer<'_> = store.certificate(&old.copy_path())?;
@@ -195,7 +198,7 @@ fn certify(
         .map(|(_, parsed)| parsed.public_key().raw.to_vec())
         .map_err(|_| pki::Error::NotACertificate)?;
     let public = SubjectPublicKeyInfo::from_der(&spki).map_err(pki::Error::from)?;
-    let issued = certify_device(signer, name, &public)?;
+    let issued = certify_device(signer, name, &public, None)?;
     let key = request.folder.read(store, &request.folder.file(Form::Key, name))?;
     let key = key.and_then(|pem| keys::read(&pem).ok()).filter(|key| keys::fits(key, &spki));
     Ok((issued.clone(), key.map(|key| IssuedCredentials::new(issued, key))))

@@ -81,11 +81,11 @@ enum Command {
     Install(install::InstallArgs),
     /// Certificates: issue, renew, revoke and inspect them
     Ca(ca::CaArgs),
-    /// Send a device its certificate over a link that works once
+    /// Send a device its certificate over a link in the home network
     ///
     /// Shows a QR code and a password. The link has instructions for each kind of device and a new archive under that
-    /// password, which is not stored. It is reachable in your home network only, works once, expires after minutes, and
-    /// ends with the command.
+    /// password, which is not stored. It is reachable in your home network only, for one device, expires after minutes,
+    /// and ends with the command.
     #[command(after_help = share::EXAMPLE)]
     Share(share::ShareArgs),
     /// Run the gate

@@ -17,6 +17,7 @@ mod disk;
 mod encrypted;
 mod folder;
 mod gate;
+mod guest;
 mod hostile;
 mod inspect;
 mod issue;

@@ -114,6 +114,9 @@ pub struct CertificateEntry {
     /// It was issued as bait: no device uses it, so that its use betrays a thief.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub canary: bool,
+    /// The routes it is limited to, if it is a guest pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
     /// When it becomes valid.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub not_before: Option<OffsetDateTime>,
@@ -173,6 +176,7 @@ impl CertificateEntry {
             key: spki.map(keys::describe),
             spki: spki.map(|spki| Sha256::of(spki).to_string()),
             canary: false,
+            routes: Vec::new(),
             not_before: Some(issued.not_before()),
             not_after: Some(issued.not_after()),
             issued_at: Some(now()),
@@ -193,6 +197,7 @@ impl CertificateEntry {
             key: None,
             spki: None,
             canary: false,
+            routes: Vec::new(),
             not_before: None,
             not_after: None,
             issued_at: None,
@@ -338,6 +343,7 @@ mod tests {
             key: None,
             spki: None,
             canary: false,
+            routes: Vec::new(),
             not_before: Some(now()),
             not_after: Some(now() + Duration::days(2)),
             issued_at: Some(now()),

@@ -36,7 +36,7 @@ pub(super) fn share_command(authorities: &Path, output: Option<&Path>, name: &Na
 /// Where the files of a device are, and their password.
 pub(super) fn device_text(files: &DeviceFiles, share: Option<&str>) -> String {
     let share = match share {
-        Some(share) => format!("To send the files to the device by a link that works once: {share}\n"),
+        Some(share) => format!("To send the files to the device by a link: {share}\n"),
         None => String::new(),
     };
     format!(

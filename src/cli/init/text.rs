@@ -32,7 +32,7 @@ Next:
         let first = self.devices.first().map_or("NAME", |device| &device.name);
         let _ = write!(
             out,
-            "     Or let a device download its files in your home network, by a link that works once:
+            "     Or let a device download its files in your home network, by a link:
        doorward share {first} --folder {folder}
      The passwords are shown only now and stored nowhere.
 

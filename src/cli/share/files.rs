@@ -17,6 +17,7 @@ use crate::model::names::Name;
 use crate::model::shell;
 use crate::model::text::date;
 use crate::pki::keys;
+use crate::reload::policy_report::SampleClient;
 
 /// The certificate of the gate's authority. An error if the device's certificate is expired or revoked.
 pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotShared> {
@@ -52,6 +53,12 @@ pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'sta
         usage(format!("{pki} has no authority for the gate's certificate\n  to make one: doorward ca init --help"))
     })?;
     root(&Store::join(&pki, Path::new(&authority.certificate)))
+}
+
+/// The device as the gate sees it.
+pub(super) fn holder(device: &Device) -> Result<SampleClient, NotShared> {
+    let identity = Identity::from_certificate(&device.certificate, false);
+    identity.map(SampleClient::holder_of).map_err(|error| NotShared::new(exit::UNEXPECTED, error))
 }
 
 /// The certificate and the key of a device.

@@ -1,4 +1,4 @@
-//! `doorward share`: hands a device its certificate over a link that works once.
+//! `doorward share`: hands a device its certificate over a link.
 
 mod address;
 mod events;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::services::configured_services;
+use super::services::Configured;
 use super::{Format, exit, failed, in_place_of};
 use crate::ca::inventory::Store;
 use crate::enrolment::link::Reach;
@@ -111,9 +111,10 @@ impl ShareArgs {
 pub(super) fn run(args: &ShareArgs) -> ExitCode {
     let folder = args.folder();
     let next = new_link_hint(&command(&args.device, &folder));
-    match prepare(args, &folder)
-        .and_then(|(kit, password)| offer(&args.link, args.format, &args.device, kit, &password, &next))
-    {
+    match prepare(args, &folder).and_then(|(kit, password)| {
+        let address = choose_address(&args.link, args.format)?;
+        offer(&args.link, &address, args.format, &args.device, kit, &password, &next)
+    }) {
         Ok(()) => exit::OK.into(),
         Err(error) => failed(error.code, &error.message),
     }
@@ -138,7 +139,12 @@ pub(super) fn new_link_hint(command: &str) -> String {
 fn prepare(args: &ShareArgs, folder: &Path) -> Result<(Kit, Password), NotShared> {
     let device = files::device(folder, &args.device).map_err(|error| NotShared::new(exit::USAGE, error))?;
     let root = files::root(folder, &device)?;
-    let reachable = configured_services(&in_place_of(&folder.join("doorward.toml")));
+    let configured = Configured::load(&in_place_of(&folder.join("doorward.toml")));
+    let holder = files::holder(&device)?;
+    let reachable = configured.reachable(&holder);
+    if let Some(warning) = configured.warning(args.device.as_str(), None, &holder) {
+        errln!("warning: {warning}");
+    }
     let gate = Gate::new(root, reachable);
     let password = Password::generate().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     let kit = Kit::new(&gate, &device, &password).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;

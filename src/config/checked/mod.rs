@@ -19,7 +19,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 use super::file_states::Seen;
-use crate::model::identity::{Serial, Sha256};
+use crate::model::identity::{GuestPass, Serial, Sha256};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
 
@@ -270,6 +270,8 @@ pub struct DeviceCertificate {
     pub fingerprint: Sha256,
     /// Its serial number.
     pub serial: Serial,
+    /// The routes it is limited to, if it is a guest pass.
+    pub guest_pass: Option<GuestPass>,
 }
 
 /// A device and its certificate.
@@ -283,6 +285,8 @@ pub struct Device {
     pub not_after: i64,
     /// It is bait, which no device uses.
     pub canary: bool,
+    /// Its certificate is a guest pass, which is meant to expire.
+    pub guest: bool,
 }
 
 /// A device's certificate that was revoked.

@@ -74,9 +74,9 @@ impl Responder {
         let form = file.and_then(|file| OFFERED.into_iter().find(|form| form.file_name(device) == file));
         let method = request.method();
         match (self.token.is(first), self.claim.is(first), file, form) {
-            (true, _, None, _) if is_read(method) => self.page(request),
+            (true, _, None, _) if is_read(method) => self.page(request, by),
             (true, _, Some(ROOT_FILE), _) if is_read(method) => self.root(),
-            (true, _, Some(_), Some(form)) if method == Method::POST => self.claim(form),
+            (true, _, Some(_), Some(form)) if method == Method::POST => self.claim(form, by),
             // HEAD downloads nothing.
             (_, true, Some(_), Some(form)) if method == Method::GET => self.deliver(form, by),
             (true, _, None, _) | (true, _, Some(ROOT_FILE), _) => not_allowed("GET, HEAD"),
@@ -92,9 +92,9 @@ impl Responder {
     }
 
     /// The page with the buttons. Reading it changes nothing.
-    fn page<B>(&self, request: &Request<B>) -> Response {
-        if let Err(Unavailable::Closed) = self.download.check() {
-            return unavailable(Unavailable::Closed);
+    fn page<B>(&self, request: &Request<B>, by: IpAddr) -> Response {
+        if let Err(reason @ (Unavailable::Closed | Unavailable::OtherDevice)) = self.download.check(by) {
+            return unavailable(reason);
         }
         let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let page = self.kit.instructions.link_page(&self.path(), Platform::of_user_agent(user_agent));
@@ -108,8 +108,8 @@ impl Responder {
 
     /// A button was pressed: redirects to the file. Some browsers fetch a download twice, but only with GET, and Safari hands
     /// a profile on to the system only then.
-    fn claim(&self, form: Form) -> Response {
-        if let Err(reason) = self.download.check() {
+    fn claim(&self, form: Form, by: IpAddr) -> Response {
+        if let Err(reason) = self.download.check(by) {
             return unavailable(reason);
         }
         let location = format!("/{}/{}", self.claim.as_str(), form.file_name(&self.kit.device));
@@ -138,11 +138,14 @@ fn is_read(method: &Method) -> bool {
 fn unavailable(reason: Unavailable) -> Response {
     match reason {
         Unavailable::Busy => message(StatusCode::CONFLICT, "The file is being downloaded at this moment."),
-        Unavailable::Closed => message(
-            StatusCode::GONE,
-            "This link was used or has expired. If it was not you who used it: the file is worthless without its password, but \
-             read what the terminal says. For a new link, run the command again.",
+        Unavailable::OtherDevice => message(
+            StatusCode::FORBIDDEN,
+            "Another device has downloaded its file here, and the link works for that device only. If it is not yours: the file \
+             is worthless without its password, but read what the terminal says. For a new link, run the command again.",
         ),
+        Unavailable::Closed => {
+            message(StatusCode::GONE, "This link was closed or has expired. For a new link, run the command again.")
+        }
     }
 }
 
