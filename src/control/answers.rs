@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, NoticeReceiver,
-    REFUSALS_MAX, Refusal, Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status,
-    Why,
+    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, REFUSALS_MAX, Refusal,
+    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status, Why,
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
@@ -30,6 +30,21 @@ use crate::sessions::selector::SessionSelector;
 
 /// The most errors in an answer.
 const ERRORS_MAX: usize = 1000;
+
+/// A receiver of messages to the owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeReceiver {
+    /// Scheme and host of a URL, or the path of a program.
+    pub receiver: String,
+    /// Why it does not take messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Since when (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<String>,
+    /// Messages that wait for it.
+    pub waiting: usize,
+}
 
 /// What a status answer says and does not change while the gate runs.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ pub(crate) mod upgrades;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::answers::NoticeReceiver;
 pub(crate) use self::answers::{StaticFacts, rfc3339};
 pub use self::history::{History, Visit};
 pub(crate) use self::history::{history_of, moment_of};
@@ -321,21 +322,6 @@ pub struct Status {
     /// Why the latest upgrade failed, unless one has succeeded since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade_error: Option<String>,
-}
-
-/// A receiver of messages to the owner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NoticeReceiver {
-    /// Scheme and host of a URL, or the path of a program.
-    pub receiver: String,
-    /// Why it does not take messages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Since when (RFC 3339).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failing_since: Option<String>,
-    /// Messages that wait for it.
-    pub waiting: usize,
 }
 
 /// Something that expires.

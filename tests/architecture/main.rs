@@ -51,7 +51,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("snapshot", &["authorize", "config", "handshake", "impostors", "model", "route"]),
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
-    // Messages to the owner, and the process that sends them.
     ("notify", &["config", "explain", "handover", "model", "sandbox"]),
     // What is told about connections, and what is kept of them.
     ("history", &["config", "explain", "model"]),
