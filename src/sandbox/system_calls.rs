@@ -187,9 +187,9 @@ const FATAL: &[libc::c_long] = &[
     libc::SYS_clock_settime,
 ];
 
-/// Requests of `ioctl`: blocking or not, bytes that wait to be read or to be acknowledged, whether it is a terminal.
-/// (FIONBIO, FIONREAD, TIOCOUTQ, TCGETS; `libc` has them as another type for each C library.)
-const IOCTLS: &[u64] = &[0x5421, 0x541b, 0x5411, 0x5401];
+/// Requests of `ioctl`: blocking or not, bytes that wait to be read or to be acknowledged, whether it is a terminal, the number of a
+/// network interface. (FIONBIO, FIONREAD, TIOCOUTQ, TCGETS, SIOCGIFINDEX; `libc` has them as another type for each C library.)
+const IOCTLS: &[u64] = &[0x5421, 0x541b, 0x5411, 0x5401, 0x8933];
 
 /// Operations of `prctl`: names of threads and of memory.
 const PRCTLS: &[libc::c_int] = &[libc::PR_SET_NAME, libc::PR_GET_NAME, PR_SET_VMA];
