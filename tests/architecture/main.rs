@@ -31,7 +31,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // A certificate and the files that a device is set up with are written in one transaction.
     ("ca", &["enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes. A revocation without effect is a finding.
-    ("config", &["ca", "explain", "model", "pki"]),
+    ("config", &["ca", "explain", "model", "pki", "sys"]),
     // Copies what the gate needs to where its service finds it, and knows afterwards where that is.
     ("install", &["config", "files", "model"]),
     // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
@@ -48,7 +48,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("relay", &["model", "sys", "tls"]),
     // What a refused client pretended to be.
     ("impostors", &["config", "model"]),
-    ("snapshot", &["authorize", "config", "handshake", "impostors", "model", "route"]),
+    ("snapshot", &["authorize", "backends", "config", "handshake", "impostors", "model", "route"]),
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     ("notify", &["config", "explain", "handover", "model", "sandbox"]),
@@ -64,6 +64,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "admission",
             "backends",
+            "config",
             "explain",
             "history",
             "model",

@@ -279,7 +279,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::config::checked::SendProxyProtocol;
+    use crate::config::checked::{SendProxyProtocol, Strategy};
     use crate::model::names::{Name, ServerNamePattern};
 
     fn route(kind: ServiceKind, backend: SocketAddr, mode: RouteMode) -> Route {
@@ -287,6 +287,7 @@ mod tests {
             name: Name::parse("it").expect("a name"),
             server_names: vec![ServerNamePattern::parse("it.home.example").expect("a name")],
             backends: vec![Backend::Address(backend)],
+            strategy: Strategy::First,
             send_proxy_protocol: SendProxyProtocol::Off,
             mode,
             kind,

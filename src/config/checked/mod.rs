@@ -134,6 +134,8 @@ pub struct Route {
     pub server_names: Vec<ServerNamePattern>,
     /// What it leads to, at least one; tried in this order.
     pub backends: Vec<Backend>,
+    /// Which of them it uses.
+    pub strategy: Strategy,
     /// The PROXY protocol header that the backend is sent.
     pub send_proxy_protocol: SendProxyProtocol,
     /// Who does TLS, and with what.
@@ -151,6 +153,17 @@ pub struct CanaryRoute {
     pub name: Name,
     /// The names that are its bait.
     pub server_names: Vec<ServerName>,
+}
+
+/// Which of its backends a route uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The first one that answers: the default.
+    First,
+    /// Each in turn.
+    RoundRobin,
+    /// The one with the fewest connections.
+    LeastConnections,
 }
 
 /// Who does TLS for a route.
