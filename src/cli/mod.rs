@@ -42,6 +42,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::ca::inventory::Store;
 use crate::config;
 use crate::config::checked::Config;
 use crate::config::credentials::Credentials;
@@ -242,6 +243,16 @@ impl ConfigArg {
 fn in_place_of(file: &Path) -> PathBuf {
     let installed = Installed::find().filter(|installed| installed.is_of(&file.with_file_name(ca::FOLDER)));
     installed.map_or_else(|| file.to_owned(), |installed| installed.config())
+}
+
+/// The folder that `doorward init` wrote, if `folder` is that of the authorities in it; else `folder`.
+fn folder_of_init(folder: &Path) -> PathBuf {
+    let above =
+        folder.parent().filter(|_| Store::is_in(folder) && folder.file_name().is_some_and(|name| name == ca::FOLDER));
+    above.map_or_else(
+        || folder.to_owned(),
+        |above| if above.as_os_str().is_empty() { ".".into() } else { above.to_owned() },
+    )
 }
 
 /// Runs the command that the command line names.

@@ -40,7 +40,7 @@ pub(super) struct Dialled {
     pub(super) connected: bool,
     /// What answers, or why nothing does.
     pub(super) answer: String,
-    /// What does not fit the route.
+    /// That nothing answers, or what does not fit the route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) warning: Option<String>,
 }
@@ -60,7 +60,10 @@ pub(super) fn dial(config: &Config) -> Vec<Dialled> {
 fn one(route: &Route, backend: &Backend, limit: Duration) -> Vec<Dialled> {
     let dialled = |address: Option<String>, found: Result<Answer, String>| {
         let connected = found.is_ok();
-        let warning = found.as_ref().ok().and_then(|answer| mismatch(route, answer));
+        let warning = match &found {
+            Ok(answer) => mismatch(route, answer),
+            Err(why) => Some(format!("route {:?}: no connection to {backend}: {why}", route.name.as_str())),
+        };
         let answer = found.map_or_else(|why| why, |answer| answer.to_string());
         Dialled { route: route.name.to_string(), backend: backend.to_string(), address, connected, answer, warning }
     };
@@ -346,6 +349,9 @@ mod tests {
             one(&route, &route.backends[0], Duration::from_secs(5)).pop().expect("an answer")
         };
         assert!(!refused.connected && refused.answer.contains("nothing listens there"), "{}", refused.answer);
+        assert!(
+            refused.warning.is_some_and(|warning| warning.starts_with("route \"it\": no connection to 127.0.0.1:"))
+        );
     }
 
     #[test]

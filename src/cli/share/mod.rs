@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::services::Configured;
-use super::{Format, exit, failed, in_place_of};
+use super::{Format, exit, failed, folder_of_init, in_place_of};
 use crate::ca::inventory::Store;
 use crate::enrolment::link::Reach;
 use crate::enrolment::{Gate, Kit};
@@ -100,10 +100,7 @@ impl ShareArgs {
             let here = Path::new(FOLDER).exists();
             Installed::find().filter(|_| !here)?.authority().parent().map(Path::to_owned)
         };
-        let given = self.folder.as_ref().map(|folder| {
-            let above = folder.parent().filter(|_| Store::is_in(folder));
-            above.map_or_else(|| folder.clone(), Path::to_owned)
-        });
+        let given = self.folder.as_deref().map(folder_of_init);
         given.or_else(installed).unwrap_or_else(|| FOLDER.into())
     }
 }
