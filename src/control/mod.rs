@@ -122,7 +122,7 @@ pub enum Request {
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// To [`Request::Sessions`].
     Sessions(Sessions),
     /// To [`Request::Why`].

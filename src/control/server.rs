@@ -294,7 +294,7 @@ async fn own_answer(request: &Request, (authority, list): (Vec<u8>, Vec<u8>), co
         Request::Status => {
             let mut status = answers::status(gate, overview, facts, &reloader.current().borrow(), now);
             status.upgrade_error = context.upgrades.error();
-            Answer::Status(status)
+            Answer::Status(Box::new(status))
         }
         Request::Sessions { count } => answers::sessions(gate, *count, now),
         Request::History { seconds, device, count } => {

@@ -1,9 +1,9 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
+use tokio::time::Instant;
 
 use super::batch::{BackendNote, Batch, FailedNote, RefusedNote, VisitNote};
 use super::counts::Pair;

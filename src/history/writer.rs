@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{io, mem, thread};
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::batch::Batch;
 use super::disk::{Disk, DiskError, append, text};

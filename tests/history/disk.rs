@@ -12,7 +12,7 @@ fn wait_told(gate: &Gate, error: Option<&str>) {
     gate.wait_for_line("the state of the history", |line| {
         let told = line["error"].as_str();
         line["event"] == "history"
-            && error.map_or(told.is_none(), |error| told.is_some_and(|told| told.contains(error)))
+            && error.map_or_else(|| told.is_none(), |error| told.is_some_and(|told| told.contains(error)))
     });
 }
 
