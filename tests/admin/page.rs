@@ -103,7 +103,7 @@ fn page_describes_refusals_sessions_and_expiries() {
         "<bdi class=\"said\">alice-phone</bdi></th><td><span class=\"route\">nas</span> <span class=\"quiet small\">2 connections<",
         "Gate’s certificate",
         "clients.crl",
-        "<b>mail</b> <span class=\"mark\">not used yet",
+        "<b>mail</b> <span class=\"mark\">unused",
         "<b>nas</b> <span class=\"mark\">up",
     ] {
         assert!(page.body.contains(words), "{words} in {}", page.body);

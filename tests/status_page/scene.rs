@@ -24,13 +24,13 @@ const SCANNER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 99));
 pub(crate) const MARKUP: &str = "<script>alert('pwned')</script><img src=x onerror=alert(1)>\"'";
 
 pub(crate) struct Scene {
+    /// Connections that stay open. They end before the gate, which waits for them.
+    open: Vec<Client>,
     pub(crate) home: Home,
     pki: TestPki,
     pub(crate) gate: Gate,
     /// The gate dials it.
     _backend: Backend,
-    /// Connections that stay open.
-    open: Vec<Client>,
 }
 
 impl Scene {
@@ -59,7 +59,6 @@ impl Scene {
     /// device, and a forged certificate before all that.
     pub(crate) fn trouble() -> Self {
         let mut scene = Self::with_devices(&["alice-phone", "bob-tablet", "dave-phone"]);
-        scene.connect("alice-phone");
         let mut forged = Certified::for_clients("alice-phone");
         forged.distinguished_name.push(DnType::CommonName, "alice-phone");
         let forged = Authority::new("Another house").issue(forged);
@@ -72,6 +71,7 @@ impl Scene {
         scene.refused(&scene.device("dave-phone"), DEVICE, NAS);
         scene.refused(&scene.device("alice-phone"), DEVICE, "photos.home.example");
         scene.noise();
+        scene.connect("alice-phone");
         scene
     }
 
@@ -84,7 +84,9 @@ impl Scene {
     /// A connection with a device's own files is admitted.
     pub(crate) fn is_admitted(&self, device: &str) -> bool {
         let client = Client::on(connect_from(DEVICE, self.gate.address()), &self.device(device), NAS);
-        client.handshake().and_then(|()| client.ping()).is_ok()
+        let end = client.handshake().and_then(|()| client.ping());
+        println!("{device}: {end:?}");
+        end.is_ok()
     }
 
     /// The client with a device's own files.
@@ -150,7 +152,11 @@ impl Scene {
 
     /// Has the gate take this file for the list of what was revoked.
     pub(crate) fn list(&self, file: &str) {
-        self.gate.reload(&config(&self.home, &self.pki, &self._backend, file));
+        let config = std::fs::read_to_string(self.gate.folder().join("doorward.toml")).unwrap();
+        let (before, rest) = config.split_once("revocation_lists = [").unwrap();
+        let (_, rest) = rest.split_once(']').unwrap();
+        let list = self.home.path(file).display().to_string();
+        self.gate.reload(&format!("{before}revocation_lists = [{list:?}]{rest}"));
     }
 }
 

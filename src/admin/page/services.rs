@@ -25,8 +25,8 @@ pub(super) fn card(view: &View) -> Markup {
     let rest = services.len() - are_down - up;
     let answer = match (are_down, rest) {
         (0, 0) => format!("{up} up"),
-        (0, rest) if up == 0 => format!("{rest} not used yet"),
-        (0, rest) => format!("{up} up, {rest} not used yet"),
+        (0, rest) if up == 0 => format!("{rest} unused"),
+        (0, rest) => format!("{up} up, {rest} unused"),
         (1, _) => format!("1 of {} is down", services.len()),
         (are_down, _) => format!("{are_down} of {} are down", services.len()),
     };
@@ -62,8 +62,8 @@ fn line(view: &View, service: &Service, down: Option<(&ServiceDown, &Finding)>) 
                 span.quiet.small.r { "last tried " (since(clock, tried)) }
             },
             BackendState::Untried => li.off {
-                b { (service.route) } " " span.mark { "not used yet" } " "
-                span.quiet.small.r { "a device that connects shows it" }
+                b { (service.route) } " " span.mark { "unused" } " "
+                span.quiet.small.r { "by devices so far" }
             },
         }
     }
