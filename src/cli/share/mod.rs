@@ -14,7 +14,6 @@ use clap::Args;
 
 use super::services::Configured;
 use super::{Format, exit, failed, folder_of_init, in_place_of};
-use crate::ca::inventory::Store;
 use crate::enrolment::link::Reach;
 use crate::enrolment::{Gate, Kit};
 use crate::install::Installed;
