@@ -15,7 +15,7 @@ use doorward::authorize::{Policy, decide};
 use doorward::client_hello;
 use doorward::config::checked::{Allow, ClientAuthMode, DenyList, Selector};
 use doorward::model::identity::{Identity, Serial, Sha256, Twins};
-use doorward::model::names::{ServerName, ServerNamePattern};
+use doorward::model::names::{Name, ServerName, ServerNamePattern};
 use doorward::proxy_protocol;
 use doorward::route::RouteTable;
 use doorward::tls::ja4::Ja4;
@@ -183,6 +183,7 @@ fn policy(criterion: &mut Criterion) {
         common_name: Some("Bob".to_owned()),
         organizational_units: vec!["family".to_owned()],
         name_constrained: false,
+        guest_pass: None,
         fingerprint: Sha256([1; 32]),
         unsupported_key: None,
         spki: Sha256([2; 32]),
@@ -202,7 +203,8 @@ fn policy(criterion: &mut Criterion) {
     };
     let mut group = criterion.benchmark_group("authorize::decide");
     for (what, allow) in [("any", any), ("the last of 5", names(5)), ("the last of 100", names(100))] {
-        let policy = Policy { mode: ClientAuthMode::RequireAndVerify, allow, deny: DenyList::default() };
+        let route = Name::parse("nas").expect("a name");
+        let policy = Policy { route, mode: ClientAuthMode::RequireAndVerify, allow, deny: DenyList::default() };
         assert_eq!(decide(Some(&identity), &policy), Ok(()));
         group.bench_function(what, |bencher| bencher.iter(|| decide(Some(black_box(&identity)), &policy).is_ok()));
     }

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use crate::config::checked::{Allow, ClientAuthMode, DenyList, Selector, Terminate};
 use crate::model::identity::{Identity, Sha256};
-use crate::model::names::printable;
+use crate::model::names::{Name, printable};
 use crate::model::rejection::{Cause, DenyEntry, Rejection, Text};
 
 /// Which clients a route admits.
 #[derive(Debug)]
 pub struct Policy {
+    /// The route, as guest passes name it.
+    pub route: Name,
     /// Whether a certificate is required, and whether it must be verified.
     pub mode: ClientAuthMode,
     /// The identities that are admitted.
@@ -19,10 +21,10 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The policy of a route that terminates TLS.
-    pub fn of(route: &Terminate) -> Self {
+    /// The policy of the route called `name`, which terminates TLS.
+    pub fn of(name: &Name, route: &Terminate) -> Self {
         let auth = &route.client_auth;
-        Self { mode: auth.mode, allow: route.allow.clone(), deny: auth.deny.clone() }
+        Self { route: name.clone(), mode: auth.mode, allow: route.allow.clone(), deny: auth.deny.clone() }
     }
 
     /// The same, which also refuses these certificates, by their SHA-256: canaries, if their revocation list is not in force.
@@ -92,6 +94,13 @@ pub fn decide(identity: Option<&Identity>, policy: &Policy) -> Result<(), Cause>
         // Where certificates are verified, one that is not has been refused already. This holds if it has not.
         return if policy.allow.unverified && !verifies { Ok(()) } else { Err(Cause::Unverified) };
     }
+    // Before `allow`: a guest pass is for its routes only, whatever they are opened to.
+    if let Some(pass) = &identity.guest_pass
+        && !pass.covers(&policy.route)
+    {
+        let name = Text::new(printable(&identity.display_name(), 64));
+        return Err(Cause::GuestElsewhere { name, routes: Text::new(printable(&pass.to_string(), 128)) });
+    }
     // `unverified` admits no verified identity: that needs its name, or `any`.
     if policy.allow.any || policy.allow.selectors.iter().any(|selector| matches(selector, identity)) {
         return Ok(());
@@ -156,7 +165,7 @@ fn has_email(identity: &Identity, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::identity::{Serial, Twins};
+    use crate::model::identity::{GuestPass, Serial, Twins};
     use crate::model::rejection::Reason;
 
     fn identity() -> Identity {
@@ -171,6 +180,7 @@ mod tests {
             common_name: Some("Bob".into()),
             organizational_units: vec!["family".into()],
             name_constrained: false,
+            guest_pass: None,
             fingerprint: Sha256([1; 32]),
             twins: Twins::known(vec![Sha256([9; 32])]),
             unsupported_key: None,
@@ -182,9 +192,13 @@ mod tests {
         }
     }
 
+    fn route() -> Name {
+        Name::parse("photos").expect("a name")
+    }
+
     fn policy(selectors: Vec<Selector>) -> Policy {
         let mode = ClientAuthMode::RequireAndVerify;
-        Policy { mode, allow: Allow { selectors, ..Allow::default() }, deny: DenyList::default() }
+        Policy { route: route(), mode, allow: Allow { selectors, ..Allow::default() }, deny: DenyList::default() }
     }
 
     fn reason(identity: Option<&Identity>, policy: &Policy) -> Option<Reason> {
@@ -274,7 +288,7 @@ mod tests {
         ] {
             for (admits_unverified, expected) in [(false, any), (true, both)] {
                 let allow = Allow { any: true, unverified: admits_unverified, ..Allow::default() };
-                let policy = Policy { mode, allow, deny: DenyList::default() };
+                let policy = Policy { route: route(), mode, allow, deny: DenyList::default() };
                 let clients = [None, Some(&unverified), Some(&verified)];
                 assert_eq!(clients.map(|client| reason(client, &policy)), expected, "{mode:?}, {admits_unverified}");
             }
@@ -305,6 +319,33 @@ mod tests {
         policy.deny.serials.insert(Serial::from_be_bytes(&[0, 3]));
         assert_eq!(reason(Some(&bob), &policy), Some(Reason::Denied));
         assert_eq!(reason(None, &policy), None);
+    }
+
+    #[test]
+    fn guest_pass_is_for_its_routes_and_gives_no_right() {
+        let other = Name::parse("ssh").expect("a name");
+        let guest = |routes: &[Name]| Identity { guest_pass: Some(GuestPass::new(routes)), ..identity() };
+        let admitted = |guest: &Identity, policy: &Policy| match decide(Some(guest), policy) {
+            Ok(()) => true,
+            Err(Cause::GuestElsewhere { .. } | Cause::NameNotAllowed { .. }) => false,
+            Err(other) => panic!("{other:?}"),
+        };
+        let by_name = policy(vec![Selector::CommonName("Bob".into())]);
+        let mut any = policy(Vec::new());
+        any.allow.any = true;
+        any.mode = ClientAuthMode::VerifyIfGiven;
+        for policy in [&by_name, &any] {
+            assert!(admitted(&guest(&[route()]), policy) && admitted(&guest(&[other.clone(), route()]), policy));
+            assert!(!admitted(&guest(std::slice::from_ref(&other)), policy) && !admitted(&guest(&[]), policy));
+        }
+        let (mut by_fingerprint, bob) = (policy(vec![Selector::Fingerprint(Sha256([1; 32]))]), guest(&[other]));
+        by_fingerprint.allow.unverified = true;
+        assert!(!admitted(&bob, &by_fingerprint), "the owner's own entry widens no pass");
+        let cause = decide(Some(&bob), &by_name).expect_err("a refusal");
+        assert_eq!(cause.reason(), Reason::IdentityNotAllowed);
+        assert!(matches!(cause, Cause::GuestElsewhere { routes, .. } if routes.to_string() == "ssh"));
+        // It is no entry of `allow`.
+        assert!(!admitted(&guest(&[route()]), &policy(Vec::new())));
     }
 
     #[test]

@@ -13,14 +13,16 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
-use crate::backends::resolver::Resolver;
+use crate::backends::dial::Directory;
+use crate::config::checked::Backend;
 use crate::explain::recent::Refusals;
 use crate::history::History;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
-use crate::model::names::ServerName;
-use crate::model::rejection::Rejection;
-use crate::notify::Notices;
+use crate::model::names::{Name, ServerName};
+use crate::model::notice::NoticeEvent;
+use crate::model::rejection::{Reason, Rejection};
+use crate::notify::{Notices, texts};
 use crate::relay::{Order, Support};
 use crate::sessions::registry::{Session, Sessions};
 use crate::sessions::review::{self, Reviewed};
@@ -40,8 +42,8 @@ pub(crate) struct Gate {
     pub(crate) kernel: Support,
     /// The limit of open files.
     pub(crate) descriptors: Descriptors,
-    /// Resolves the names of backends. Its cache is kept across reloads.
-    pub(crate) resolver: Resolver,
+    /// What is known of backends, kept across reloads.
+    pub(crate) directory: Directory,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<Log>,
     /// The latest refusals.
@@ -74,7 +76,7 @@ impl Gate {
             admission,
             kernel,
             descriptors: Descriptors::of_a_gate(),
-            resolver: Resolver::system(1),
+            directory: Directory::new(1),
             metrics,
             log,
             refusals: Arc::default(),
@@ -130,6 +132,30 @@ impl Gate {
                 && session.relay.order(Order { reason: CloseReason::CutByHand, cause: None, at })
         });
         sessions
+    }
+
+    /// Notes that a backend of a route was dialled, and answered or did not.
+    pub(crate) fn backend_dialed(&self, route: &Name, backend: &Backend, answered: Result<(), Reason>) {
+        let up = answered.is_ok();
+        self.history.dialled(route, backend, up);
+        if !self.metrics.route(route).is_some_and(|metrics| metrics.backend(backend, answered)) {
+            return;
+        }
+        let (route, backend) = (route.as_str(), backend.to_string());
+        match answered {
+            Ok(()) => self.notices.tell(NoticeEvent::BackendUp, &backend, || texts::backend_up(route, &backend)),
+            Err(reason) => {
+                let text = || texts::backend_down(route, &backend, reason);
+                self.notices.tell(NoticeEvent::BackendDown, &backend, text);
+            }
+        }
+    }
+
+    /// Notes that a backend that did not answer does so again.
+    pub(crate) fn backend_came_back(&self, backend: &Backend) {
+        for route in self.snapshot.load().in_order.iter().filter(|route| route.backends.contains(backend)) {
+            self.backend_dialed(&route.name, backend, Ok(()));
+        }
     }
 
     /// Whether a connection that was admitted to `route` may still reach its backends, by the current snapshot.

@@ -8,9 +8,8 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
-use crate::config::checked::{
-    Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind,
-};
+use crate::backends::pool::Backends;
+use crate::config::checked::{ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind};
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
 use crate::handshake::trust::{Authorities, OtherAuthorities};
@@ -45,7 +44,7 @@ pub struct Route {
     /// The server names it serves.
     pub server_names: Vec<ServerNamePattern>,
     /// Its backends, in the order in which they are tried.
-    pub backends: Vec<Backend>,
+    pub backends: Backends,
     /// The PROXY protocol header that its backends are sent.
     pub send_proxy_protocol: SendProxyProtocol,
     /// How it decides about clients.
@@ -113,7 +112,7 @@ impl Snapshot {
             let access = match &route.mode {
                 RouteMode::Passthrough => RouteAccess::Passthrough(PassthroughPolicy::configured()),
                 RouteMode::Terminate(terminate) => {
-                    let policy = Arc::new(Policy::of(terminate).denying(config.canary_certificates()));
+                    let policy = Arc::new(Policy::of(&route.name, terminate).denying(config.canary_certificates()));
                     let authorities = match authorities.entry(Arc::as_ptr(&terminate.client_auth)) {
                         Entry::Occupied(there) => Arc::clone(there.get()),
                         Entry::Vacant(place) => {
@@ -132,7 +131,7 @@ impl Snapshot {
             let built = Arc::new(Route {
                 name: route.name.clone(),
                 server_names: route.server_names.clone(),
-                backends: route.backends.clone(),
+                backends: Backends::new(route.backends.clone(), route.strategy),
                 send_proxy_protocol: route.send_proxy_protocol,
                 access,
             });
@@ -256,7 +255,7 @@ impl Snapshot {
 impl Route {
     /// Whether it has the backends of `other` and reaches them in the same way.
     fn has_backends_of(&self, other: &Self) -> bool {
-        self.backends == other.backends
+        *self.backends == *other.backends
             && self.send_proxy_protocol == other.send_proxy_protocol
             && self.terminates() == other.terminates()
     }

@@ -14,7 +14,7 @@ use crate::Plan;
 use crate::backend::Service;
 use crate::common::DEADLINE;
 use crate::common::metrics::Metrics;
-use crate::good::{session, visit};
+use crate::good::{OUTLIVED, session, visit};
 use crate::owner::UPGRADE;
 use crate::random::Random;
 use crate::sample::{self, PIPE, Sample, growth_per_hour, without_pipes};
@@ -41,6 +41,9 @@ const REASONS: [(&str, &str); 14] = [
     ("certificate", "denied"),
     ("backend", "refused"),
 ];
+
+/// What a process says whose last connection has not ended within `timeouts.drain`.
+const CUT_AT_DRAIN: &str = "stopped; cut because they did not end in time: 1 connection";
 
 const BACKEND_UP: &str = "doorward_backend_up";
 
@@ -308,9 +311,13 @@ async fn stop(scene: Arc<Scene>, metrics: &Metrics, plan: &Plan, wrong: &mut Vec
     let Ok(scene) = Arc::try_unwrap(scene) else { return wrong.push("a task still uses the scene".to_owned()) };
     let (tally, told, stderr) = tokio::task::spawn_blocking(move || scene.stop(serving)).await.unwrap();
     // The start of each process warns of the service that has two routes.
-    let strange: Vec<&str> = stderr.lines().filter(|line| !line.starts_with("warning: route[")).collect();
+    let lines = stderr.lines().filter(|line| !line.starts_with("warning: route["));
+    let (cut, strange): (Vec<&str>, Vec<&str>) = lines.partition(|line| *line == CUT_AT_DRAIN);
     if !strange.is_empty() {
         wrong.push(format!("the gate has written to stderr: {strange:?}"));
+    }
+    if cut.len() as u64 != tally.of(OUTLIVED) {
+        wrong.push(format!("{} processes have cut a connection, and {} were cut", cut.len(), tally.of(OUTLIVED)));
     }
     wrong.extend(told.report());
     // The last visits were after the metrics were read.

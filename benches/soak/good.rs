@@ -17,7 +17,7 @@ use crate::random::Random;
 use crate::scene::{DRAIN, FLAKY, Flap, NAS, PAIR, Scene, Session, home_of};
 
 const RESUMED: &str = "  of them resumed";
-const OUTLIVED: &str = "session cut when its process has to end";
+pub(super) const OUTLIVED: &str = "session cut when its process has to end";
 
 /// The most bytes in a short exchange.
 const SHORT: usize = 40_000;

@@ -9,8 +9,10 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
+use super::eyeballs::{self, Attempt};
+use super::pool::{Backends, Pool, Slot};
+use super::resolver::{Resolver, Unresolved};
 use crate::authorize::Authorized;
-use crate::backends::resolver::{Resolver, Unresolved};
 use crate::config::checked::Backend;
 use crate::model::rejection::{Cause, LookUp, Reason, Rejection, Text};
 use crate::sys::socket;
@@ -25,6 +27,24 @@ pub struct Dialed {
     pub stream: Stream,
     /// The index of the backend among those of the route.
     pub backend: usize,
+    /// Its place among the connections of the backend, if those are counted.
+    pub slot: Option<Slot>,
+}
+
+/// What is known of backends, and how their names are resolved. Outlives configurations.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    /// Their addresses.
+    pub resolver: Resolver,
+    /// Which of them answer, and how many connections they have.
+    pub pool: Pool,
+}
+
+impl Directory {
+    /// With the system's resolver and at most `threads` look-ups at the same time.
+    pub fn new(threads: usize) -> Self {
+        Self { resolver: Resolver::system(threads), pool: Pool::default() }
+    }
 }
 
 /// What is sent to a backend first.
@@ -36,41 +56,55 @@ pub struct First<'a> {
     pub payload_waits: bool,
 }
 
-/// Connects to the first backend that answers by `deadline`, in the order of the configuration, and writes the header to it.
+/// Connects to the first backend that answers by `deadline`, in the order of the route's strategy, and writes the header to it.
 /// Calls `report` with the index of each backend tried, and why it did not answer if it did not.
 ///
 /// A right can be revoked during a dial, so `allowed` is asked before each connection and before each write of the header.
 /// Its refusal ends the dial.
 pub async fn dial(
     authorized: Authorized,
-    backends: &[Backend],
+    backends: &Backends,
     first: First<'_>,
     deadline: Instant,
-    resolver: &Resolver,
+    directory: &Directory,
     allowed: impl Fn() -> Result<(), Rejection>,
     mut report: impl FnMut(usize, Result<(), Reason>),
 ) -> Result<Dialed, Rejection> {
     let mut last = Cause::NoBackends;
-    for (index, backend) in backends.iter().enumerate() {
+    let order = directory.pool.order(backends);
+    for (place, &index) in order.iter().enumerate() {
+        let Some(backend) = backends.get(index) else { continue };
         allowed()?;
         // The remaining time is divided, so that a backend that drops packets leaves time for the next one.
-        let rest = u32::try_from(backends.len() - index).unwrap_or(u32::MAX);
+        let rest = u32::try_from(order.len() - place).unwrap_or(u32::MAX);
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / rest;
-        let failure = match connect_in_time(backend, first, resolver, share, &allowed).await {
+        let mut tried = Vec::new();
+        let failure = match connect_in_time(backend, first, &directory.resolver, share, &allowed, &mut tried).await {
             Ok(stream) => {
                 report(index, Ok(()));
-                return Ok(Dialed { authorized, stream, backend: index });
+                let slot = directory.pool.connected(backends, index);
+                return Ok(Dialed { authorized, stream, backend: index, slot });
             }
             Err(Failure::Refused(rejection)) => return Err(rejection),
             Err(failure) => failure,
         };
-        last = cause_of(failure, Text::new(backend));
+        last = cause_of(failure, label(backend, &tried));
         if !matches!(last, Cause::Shortage { .. }) {
             report(index, Err(last.reason()));
+            directory.pool.failed(backends, index, &directory.resolver);
         }
     }
     Err(last.into())
+}
+
+/// The backend as it is told: with the addresses that were tried, if it has several.
+fn label(backend: &Backend, tried: &[Attempt]) -> Text {
+    if tried.len() < 2 {
+        return Text::new(backend);
+    }
+    let tried: Vec<String> = tried.iter().map(ToString::to_string).collect();
+    Text::new(format!("{backend} ({})", tried.join("; ")))
 }
 
 enum Failure {
@@ -80,6 +114,15 @@ enum Failure {
     TimedOut,
     /// The right was revoked during the dial.
     Refused(Rejection),
+}
+
+impl From<eyeballs::Failed> for Failure {
+    fn from(failed: eyeballs::Failed) -> Self {
+        match failed {
+            eyeballs::Failed::Io(error) => Self::Io(error),
+            eyeballs::Failed::Refused(rejection) => Self::Refused(rejection),
+        }
+    }
 }
 
 impl From<io::Error> for Failure {
@@ -95,17 +138,27 @@ async fn connect_in_time(
     resolver: &Resolver,
     deadline: Instant,
     allowed: &impl Fn() -> Result<(), Rejection>,
+    tried: &mut Vec<Attempt>,
 ) -> Result<Stream, Failure> {
-    let connect = async |addresses: &[SocketAddr]| {
-        let stream = tcp(addresses, first.payload_waits).await?;
-        send_header(&stream, first.header, allowed).await.map(|()| stream)
-    };
     let connected = match backend {
-        Backend::Address(address) => timeout_at(deadline, connect(&[*address])).await,
+        Backend::Address(address) => {
+            let connect = async {
+                let stream = Stream::Tcp(socket::connect(*address, first.payload_waits).await?);
+                debug!(%address, "connected");
+                send_header(&stream, first.header, allowed).await.map(|()| stream)
+            };
+            timeout_at(deadline, connect).await
+        }
         Backend::Host(host, port) => {
             let found = resolver.resolve(host, deadline).await.map_err(Failure::Unresolved)?;
             let addresses: Vec<SocketAddr> = found.iter().map(|address| with_port(*address, *port)).collect();
-            timeout_at(deadline, connect(&addresses)).await
+            let connect = async {
+                let (stream, address) = eyeballs::connect(&addresses, first.payload_waits, allowed, tried).await?;
+                resolver.prefer(host, address.ip());
+                let stream = Stream::Tcp(stream);
+                send_header(&stream, first.header, allowed).await.map(|()| stream)
+            };
+            timeout_at(deadline, connect).await
         }
         Backend::Unix(path) => {
             let connect = async {
@@ -116,6 +169,13 @@ async fn connect_in_time(
         }
     };
     connected.unwrap_or(Err(Failure::TimedOut))
+}
+
+/// Whether a backend accepts a connection by `deadline`. The connection is closed at once.
+pub(super) async fn reaches(backend: &Backend, resolver: &Resolver, deadline: Instant) -> bool {
+    let nothing = First { header: &[], payload_waits: false };
+    let connected = connect_in_time(backend, nothing, resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
+    connected.is_ok()
 }
 
 const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
@@ -166,24 +226,6 @@ impl Drop for ResetUnlessFinished<'_> {
     }
 }
 
-/// Connects to the first address that accepts.
-async fn tcp(addresses: &[SocketAddr], data_follows: bool) -> io::Result<Stream> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for address in addresses {
-        match socket::connect(*address, data_follows).await {
-            Ok(stream) => {
-                debug!(%address, "connected");
-                return Ok(Stream::Tcp(stream));
-            }
-            Err(error) => {
-                debug!(%address, %error, "not connected");
-                last = error;
-            }
-        }
-    }
-    Err(last)
-}
-
 async fn unix(path: &Path) -> io::Result<Stream> {
     let connected = UnixStream::connect(path).await.map(Stream::Unix);
     debug!(path = %path.display(), error = connected.as_ref().err().map(tracing::field::display), "dialled");
@@ -227,6 +269,7 @@ mod tests {
 
     use super::*;
     use crate::authorize::PassthroughPolicy;
+    use crate::config::checked::Strategy;
 
     /// The size of a PROXY header that no socket buffer holds.
     const HEADER: usize = 64 * 1024 * 1024;
@@ -276,9 +319,8 @@ mod tests {
             if asked.get() > 2 { Err(lost()) } else { Ok(()) }
         };
         let header = vec![7; HEADER];
-        let backends = [backend.clone(), backend];
-        let dialed =
-            dial(permit(), &backends, first(&header), deadline, &Resolver::system(1), allowed, |_, _| {}).await;
+        let backends = Backends::new([backend.clone(), backend], Strategy::First);
+        let dialed = dial(permit(), &backends, first(&header), deadline, &Directory::new(1), allowed, |_, _| {}).await;
         assert_eq!(dialed.map(|_| ()), Err(lost()));
         let (bytes, reset) = received(&listener);
         assert!(bytes < HEADER && reset, "{bytes} bytes, then a reset: {reset}");
@@ -295,10 +337,10 @@ mod tests {
             asked.set(asked.get() + 1);
             Ok(())
         };
-        let (backends, resolver) = ([backend], Resolver::system(1));
+        let (backends, directory) = (Backends::new([backend], Strategy::First), Directory::new(1));
         {
             let mut dialing =
-                std::pin::pin!(dial(permit(), &backends, first(&header), deadline, &resolver, allowed, |_, _| {}));
+                std::pin::pin!(dial(permit(), &backends, first(&header), deadline, &directory, allowed, |_, _| {}));
             // Until the socket's buffer is full.
             while asked.get() < 3 {
                 let _ = tokio::time::timeout(Duration::from_millis(50), &mut dialing).await;
@@ -317,8 +359,16 @@ mod tests {
             asked.set(asked.get() + 1);
             if asked.get() > 1 { Err(lost()) } else { Ok(()) }
         };
-        let dialed =
-            dial(permit(), &[backend], first(b"alice"), deadline, &Resolver::system(1), allowed, |_, _| {}).await;
+        let dialed = dial(
+            permit(),
+            &Backends::new([backend], Strategy::First),
+            first(b"alice"),
+            deadline,
+            &Directory::new(1),
+            allowed,
+            |_, _| {},
+        )
+        .await;
         assert_eq!(dialed.map(|_| ()), Err(lost()));
         assert_eq!(received(&listener), (0, true));
     }

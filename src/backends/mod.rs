@@ -1,4 +1,6 @@
 //! Backends: resolving their names and connecting to them.
 
 pub mod dial;
+mod eyeballs;
+pub mod pool;
 pub mod resolver;

@@ -13,8 +13,9 @@ use super::issue::copy;
 use super::{revoke, server};
 use crate::enrolment::{Gate, Reachable};
 use crate::files::{Access, NewFile};
+use crate::model::device_name::DeviceName;
 use crate::model::identity::Sha256;
-use crate::model::names::{Name, ServerName};
+use crate::model::names::ServerName;
 use crate::pki::keys::KeyType;
 use crate::pki::{Authority, IssuedCredentials};
 
@@ -31,7 +32,7 @@ pub struct CreateRequest<'a> {
     /// The domain of the gate's certificate.
     pub domain: &'a ServerName,
     /// The first devices.
-    pub devices: &'a [Name],
+    pub devices: &'a [DeviceName],
     /// What devices can reach, as far as it is known.
     pub reachable: Reachable,
     /// The type of all keys.
@@ -99,8 +100,11 @@ pub fn create(folder: &Path, request: &CreateRequest<'_>) -> Result<Created, Err
     }
     let mut issued = Vec::new();
     for name in request.devices {
+        if let Some(other) = request.devices.iter().find(|other| name.is_confusable_with(other.as_str())) {
+            return Err(Error::Confusable { name: name.clone(), other: other.to_string() });
+        }
         let key = key()?;
-        let credentials = IssuedCredentials::new(certify_device(devices.authority(), name, &key)?, key);
+        let credentials = IssuedCredentials::new(certify_device(devices.authority(), name, &key, None)?, key);
         let entry = CertificateEntry::issued(name.as_str(), Kind::Device, "devices", credentials.issued());
         files.push(copy(&entry, &credentials.certificate_pem()));
         inventory.certificates.push(entry);

@@ -10,8 +10,8 @@ use super::Error;
 use super::inventory::{Store, StoreError};
 use crate::enrolment::{self, Form, Gate, Kit, ROOT_FILE};
 use crate::files::{self, Access, Folder, NewFile};
+use crate::model::device_name::DeviceName;
 use crate::model::identity::{Serial, Sha256};
-use crate::model::names::Name;
 use crate::pki::{IssuedCredentials, Password};
 
 /// The files of one device, as they are reported once they are written.
@@ -54,7 +54,7 @@ impl DeviceFiles {
     pub(super) fn new(
         authorities: &Path,
         folder: &DeviceFolder,
-        name: &Name,
+        name: &DeviceName,
         credentials: &IssuedCredentials,
         password: &Password,
     ) -> Self {
@@ -127,7 +127,7 @@ impl DeviceFolder {
     }
 
     /// One of the files of this device.
-    pub(super) fn file(&self, form: Form, name: &Name) -> PathBuf {
+    pub(super) fn file(&self, form: Form, name: &DeviceName) -> PathBuf {
         self.path.join(form.file_name(name))
     }
 
@@ -145,7 +145,7 @@ impl Default for DeviceFolder {
 
 /// Everything that a device is set up with, with a new password.
 pub(super) fn new_kit(
-    name: &Name,
+    name: &DeviceName,
     credentials: &IssuedCredentials,
     gate: &Gate,
 ) -> Result<(Kit, Password), enrolment::Error> {

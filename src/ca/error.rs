@@ -9,8 +9,9 @@ use time::{Date, OffsetDateTime};
 use super::inventory::{Kind, StoreError};
 use crate::enrolment;
 use crate::files;
+use crate::model::device_name::{DeviceName, InvalidDeviceName};
 use crate::model::identity::{Serial, Sha256};
-use crate::model::names::{InvalidName, Name, ServerName, ServerNamePattern};
+use crate::model::names::{ServerName, ServerNamePattern};
 use crate::model::shell;
 use crate::pki;
 
@@ -64,7 +65,7 @@ pub enum Error {
         is_file: bool,
     },
     /// The inventory has a name that no device can have.
-    InvalidName(InvalidName),
+    InvalidName(InvalidDeviceName),
     /// A new device: one of this name has a valid certificate.
     DeviceExists {
         /// The device.
@@ -79,10 +80,24 @@ pub enum Error {
         /// When it expired.
         not_after: Option<OffsetDateTime>,
     },
+    /// A guest pass is not renewed.
+    GuestPass {
+        /// The device.
+        name: String,
+        /// The routes that it is for.
+        routes: Vec<String>,
+    },
+    /// A new device: its name looks like another one's.
+    Confusable {
+        /// The new device.
+        name: DeviceName,
+        /// The other one.
+        other: String,
+    },
     /// A new device: its files would be named as those of another one.
     FilesOfOtherDevice {
         /// The new device.
-        name: Name,
+        name: DeviceName,
         /// The other one.
         other: String,
     },
@@ -159,6 +174,11 @@ pub enum Error {
     PathNotUtf8(PathBuf),
 }
 
+/// A name with every character outside ASCII as its number.
+fn escaped(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!("[U+{:04X}]", u32::from(c)) }).collect()
+}
+
 /// How to block a device without its authority's key.
 const DENY: &str = "in the gate's configuration";
 
@@ -210,15 +230,32 @@ impl fmt::Display for Error {
             Self::InvalidName(error) => write!(f, "{error}"),
             Self::DeviceExists { name, not_after } => write!(
                 f,
-                "{name} already has a certificate, valid until {}\n  to extend it: doorward ca renew {name}\n  if the \
-                 device is lost: doorward ca revoke {name}, then run this command again\n  for another device, choose \
+                "{name} already has a certificate, valid until {}\n  to extend it: doorward ca renew {word}\n  if the \
+                 device is lost: doorward ca revoke {word}, then run this command again\n  for another device, choose \
                  another name",
-                date(*not_after)
+                date(*not_after),
+                word = shell::word(name),
             ),
             Self::DeviceExpired { name, not_after } => write!(
                 f,
-                "the certificate of {name} expired on {}\n  renew it: doorward ca renew {name}",
-                date(*not_after)
+                "the certificate of {name} expired on {}\n  renew it: doorward ca renew {word}",
+                date(*not_after),
+                word = shell::word(name),
+            ),
+            Self::GuestPass { name, routes } => {
+                let routes: Vec<String> = routes.iter().map(|route| format!(" --route {}", shell::word(route))).collect();
+                write!(
+                    f,
+                    "{name} has a guest pass, which cannot be renewed\n  make another one: doorward ca device {} --for 3h{}",
+                    shell::word(name),
+                    routes.concat()
+                )
+            }
+            Self::Confusable { name, other } => write!(
+                f,
+                "{name} looks like {other}, which is another device: {} and {}\n  choose another name",
+                escaped(name.as_str()),
+                escaped(other)
             ),
             Self::FilesOfOtherDevice { name, other } => {
                 write!(f, "{name} would overwrite files of {other}\n  choose another name")
@@ -233,7 +270,8 @@ impl fmt::Display for Error {
             ),
             Self::Revoked(name) => write!(
                 f,
-                "the certificate of {name} is revoked\n  issue a new one with a new key: doorward ca device {name}"
+                "the certificate of {name} is revoked\n  issue a new one with a new key: doorward ca device {word}",
+                word = shell::word(name),
             ),
             Self::NoServerNames => f.write_str(
                 "the names for the certificate are not known\n  name them, as in: doorward ca server home.example \

@@ -7,7 +7,7 @@ use super::device_files::DeviceFolder;
 use super::inventory::{Kind, Store, StoreError};
 use crate::enrolment::Form;
 use crate::files::{self, Access, Existing, NewFile, Warning};
-use crate::model::names::Name;
+use crate::model::device_name::DeviceName;
 use crate::pki::{keys, pem};
 
 /// A certificate that is to be exported.
@@ -18,6 +18,8 @@ pub struct Export {
     /// The certificate as PEM.
     pub certificate_pem: String,
     key: Option<Vec<u8>>,
+    /// The name for its files.
+    file: String,
 }
 
 /// The files that were written.
@@ -39,7 +41,12 @@ pub fn authority(store: &Store, id: &str) -> Result<Export, Error> {
         known: store.inventory.authorities.iter().map(|one| one.id.clone()).collect(),
     })?;
     let certificate = store.certificate(&authority.certificate)?;
-    Ok(Export { name: id.to_owned(), certificate_pem: pem::encode(pem::CERTIFICATE, &certificate), key: None })
+    Ok(Export {
+        file: id.to_owned(),
+        name: id.to_owned(),
+        certificate_pem: pem::encode(pem::CERTIFICATE, &certificate),
+        key: None,
+    })
 }
 
 /// The latest certificate of a device, and its key if that is in the default folder.
@@ -47,13 +54,14 @@ pub fn device(store: &Store, name: &str) -> Result<Export, Error> {
     let entry = store.inventory.current(name, Kind::Device).ok_or_else(|| Error::UnknownDevice(name.to_owned()))?;
     let certificate = store.certificate(&entry.copy_path())?;
     let spki = x509_parser::parse_x509_certificate(&certificate).map(|(_, parsed)| parsed.public_key().raw.to_vec());
-    let device = Name::parse(&entry.name).map_err(Error::InvalidName)?;
+    let device = DeviceName::parse(&entry.name).map_err(Error::InvalidName)?;
     let folder = DeviceFolder::default();
     let key = folder
         .read(store, &folder.file(Form::Key, &device))?
         .and_then(|pem| Some((keys::read(&pem).ok()?, pem)))
         .filter(|(key, _)| spki.is_ok_and(|spki| keys::fits(key, &spki)));
     Ok(Export {
+        file: device.slug().to_owned(),
         name: entry.name.clone(),
         certificate_pem: pem::encode(pem::CERTIFICATE, &certificate),
         key: key.map(|(_, pem)| pem),
@@ -63,8 +71,8 @@ pub fn device(store: &Store, name: &str) -> Result<Export, Error> {
 impl Export {
     /// Writes `NAME.pem`, and `NAME-key.pem` if the key is known, into `folder`.
     pub fn write(self, folder: &Path, existing: Existing) -> Result<ExportedFiles, Error> {
-        let certificate = folder.join(format!("{}.pem", self.name));
-        let key = self.key.as_ref().map(|_| folder.join(format!("{}-key.pem", self.name)));
+        let certificate = folder.join(format!("{}.pem", self.file));
+        let key = self.key.as_ref().map(|_| folder.join(format!("{}-key.pem", self.file)));
         let contents = self.certificate_pem.into();
         let mut new = vec![NewFile { path: certificate.clone(), contents, access: Access::Public }];
         new.extend(self.key.zip(key.clone()).map(|(contents, path)| NewFile {

@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 
 use super::Error;
+pub use super::authority::Guest;
 use super::authority::certify_device;
 use super::device_files::{DeviceFiles, DeviceFolder, new_kit};
 use super::inventory::{CertificateEntry, Inventory, Kind, Status, Store, now};
@@ -10,7 +11,7 @@ use super::revoke::{WrittenList, next_list};
 use super::signer::{self, PassphrasePrompt};
 use crate::enrolment::{Form, Gate, Kit, Reachable};
 use crate::files::{Access, NewFile};
-use crate::model::names::Name;
+use crate::model::device_name::{DeviceName, is_same};
 use crate::pki::keys::KeyType;
 use crate::pki::{IssuedCredentials, Password, RevocationReason};
 
@@ -18,7 +19,7 @@ use crate::pki::{IssuedCredentials, Password, RevocationReason};
 #[derive(Clone, Debug)]
 pub struct DeviceRequest<'a> {
     /// Its name.
-    pub name: &'a Name,
+    pub name: &'a DeviceName,
     /// The type of its key.
     pub key_type: KeyType,
     /// The authority that is to sign; the default one if there is no name.
@@ -29,6 +30,8 @@ pub struct DeviceRequest<'a> {
     pub replace: bool,
     /// Whether it is bait: its certificate is revoked at once, so that it is never admitted, and a gate reports its use.
     pub canary: bool,
+    /// Whether its certificate is a guest pass, and for what.
+    pub guest: Option<&'a Guest>,
 }
 
 /// A device whose certificate was issued, and whose files were written.
@@ -59,8 +62,9 @@ pub fn device(
     let authority = signer::select(store, Kind::Device, request.authority)?;
     let signer = signer::load(store, &authority, passphrase)?;
     let key = request.key_type.generate()?;
-    let credentials = IssuedCredentials::new(certify_device(&signer, name, &key)?, key);
+    let credentials = IssuedCredentials::new(certify_device(&signer, name, &key, request.guest)?, key);
     let mut entry = CertificateEntry::issued(name.as_str(), Kind::Device, &authority.id, credentials.issued());
+    entry.routes = request.guest.iter().flat_map(|guest| guest.pass.routes()).map(str::to_owned).collect();
     if request.canary {
         if authority.revocation_list.is_none() {
             return Err(Error::NoRevocationList(authority.id));
@@ -115,8 +119,10 @@ pub(super) fn copy(entry: &CertificateEntry, pem: &str) -> NewFile {
 }
 
 /// A name belongs to one device, and so do the names of its files.
-fn check_name_is_free(inventory: &Inventory, name: &Name) -> Result<(), Error> {
-    if let Some(entry) = inventory.current(name.as_str(), Kind::Device) {
+fn check_name_is_free(inventory: &Inventory, name: &DeviceName) -> Result<(), Error> {
+    // A guest may get another pass, or become a device for longer.
+    let current = inventory.current(name.as_str(), Kind::Device).filter(|entry| entry.routes.is_empty());
+    if let Some(entry) = current {
         let (name, not_after) = (entry.name.clone(), entry.not_after);
         return Err(match inventory.status(entry, now()) {
             Status::Expired => Error::DeviceExpired { name, not_after },
@@ -124,13 +130,22 @@ fn check_name_is_free(inventory: &Inventory, name: &Name) -> Result<(), Error> {
         });
     }
     // The devices "a" and "a-key" would both own "a-key.pem".
-    let files = |name: &Name| Form::ALL.map(|form| form.file_name(name).to_ascii_lowercase());
+    let confusable = |other: &&CertificateEntry| {
+        other.kind == Kind::Device
+            && other.issued_at.is_some()
+            && other.revoked_at.is_none()
+            && name.is_confusable_with(&other.name)
+    };
+    if let Some(other) = inventory.certificates.iter().find(confusable) {
+        return Err(Error::Confusable { name: name.clone(), other: other.name.clone() });
+    }
+    let files = |name: &DeviceName| Form::ALL.map(|form| form.file_name(name).to_ascii_lowercase());
     let own = files(name);
     let shares_files = |other: &&CertificateEntry| {
         other.kind == Kind::Device
             && other.issued_at.is_some()
-            && !other.name.eq_ignore_ascii_case(name.as_str())
-            && Name::parse(&other.name).is_ok_and(|other| files(&other).iter().any(|file| own.contains(file)))
+            && !is_same(&other.name, name.as_str())
+            && DeviceName::parse(&other.name).is_ok_and(|other| files(&other).iter().any(|file| own.contains(file)))
     };
     match inventory.certificates.iter().find(shares_files) {
         None => Ok(()),

@@ -46,6 +46,9 @@ pub struct ListedCertificate {
     pub kind: String,
     /// The authority that signed it.
     pub authority: String,
+    /// The routes it is limited to, if it is a guest pass.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
     /// Its state.
     pub status: Status,
     /// Its serial number.
@@ -102,6 +105,7 @@ fn certificate(inventory: &Inventory, entry: &CertificateEntry, now: OffsetDateT
         name: entry.name.clone(),
         kind: entry.kind.to_string(),
         authority: entry.authority.clone(),
+        routes: entry.routes.clone(),
         status: inventory.status(entry, now),
         serial: entry.serial.clone(),
         fingerprint: entry.fingerprint.clone(),

@@ -17,8 +17,8 @@ use super::revoke::{self, WrittenList};
 use super::signer::{self, PassphrasePrompt};
 use crate::enrolment::{Form, Reachable};
 use crate::files::{Access, NewFile};
+use crate::model::device_name::{DeviceName, is_called, is_same};
 use crate::model::identity::Sha256;
-use crate::model::names::Name;
 use crate::pki::keys::{self, KeyType};
 use crate::pki::{self, Authority, IssuedCertificate, IssuedCredentials, RevocationReason};
 
@@ -43,7 +43,7 @@ pub struct RenewalRequest<'a> {
 #[derive(Debug)]
 pub struct RenewedDevice {
     /// The device.
-    pub name: Name,
+    pub name: DeviceName,
     /// The serial number of the new certificate.
     pub serial: String,
     /// When the new certificate expires.
@@ -68,7 +68,10 @@ pub fn device(
     reachable: impl FnOnce() -> Reachable,
 ) -> Result<RenewedDevice, Error> {
     let old = find(&store.inventory, request.name)?;
-    let name = Name::parse(&old.name).map_err(Error::InvalidName)?;
+    if !old.routes.is_empty() {
+        return Err(Error::GuestPass { name: old.name, routes: old.routes });
+    }
+    let name = DeviceName::parse(&old.name).map_err(Error::InvalidName)?;
     let authority = signer::select(store, Kind::Device, Some(&old.authority))?;
     let signer = signer::load(store, &authority, passphrase)?;
     let folder = request.folder;
@@ -130,7 +133,7 @@ fn find(inventory: &Inventory, name: &str) -> Result<CertificateEntry, Error> {
     if let Some(entry) = inventory.current(name, Kind::Device) {
         return Ok(entry.clone());
     }
-    let mut of_this_name = inventory.certificates.iter().filter(|entry| entry.name.eq_ignore_ascii_case(name));
+    let mut of_this_name = inventory.certificates.iter().filter(|entry| is_called(&entry.name, name));
     let name = name.to_owned();
     Err(match of_this_name.next_back() {
         Some(entry) if entry.kind == Kind::Server => Error::IsServer(name),
@@ -145,7 +148,7 @@ fn revoke_all(inventory: &mut Inventory, old: &CertificateEntry) -> Vec<String> 
     let of_the_device = |entry: &&mut CertificateEntry| {
         entry.kind == Kind::Device
             && entry.authority == old.authority
-            && entry.name.eq_ignore_ascii_case(&old.name)
+            && is_same(&entry.name, &old.name)
             && entry.revoked_at.is_none()
     };
     let certificates = inventory.certificates.iter_mut().filter(of_the_device);
@@ -160,16 +163,14 @@ fn revoke_all(inventory: &mut Inventory, old: &CertificateEntry) -> Vec<String> 
 
 /// Only files of this device may be replaced: in another folder, files of the same names may belong to something else, as
 /// the gate's own do.
-fn check_ownership(store: &Store, folder: &DeviceFolder, name: &Name, files: &[NewFile]) -> Result<(), Error> {
+fn check_ownership(store: &Store, folder: &DeviceFolder, name: &DeviceName, files: &[NewFile]) -> Result<(), Error> {
     let certificate = folder.read(store, &folder.file(Form::Certificate, name))?;
     let certificate = certificate.and_then(|pem| CertificateDer::from_pem_slice(&pem).ok());
     let fingerprint = certificate.map(|der| Sha256::of(&der).to_string());
     let mut known = store.inventory.certificates.iter();
     let is_own = fingerprint.is_some()
         && known.any(|entry| {
-            entry.kind == Kind::Device
-                && entry.fingerprint == fingerprint
-                && entry.name.eq_ignore_ascii_case(name.as_str())
+            entry.kind == Kind::Device && entry.fingerprint == fingerprint && is_same(&entry.name, name.as_str())
         });
     let of_the_device = Form::ALL.map(|form| folder.file(form, name));
     let files: Vec<NewFile> = files.iter().filter(|file| of_the_device.contains(&file.path)).cloned().collect();
@@ -182,12 +183,12 @@ fn certify(
     request: &RenewalRequest<'_>,
     store: &Store,
     old: &CertificateEntry,
-    name: &Name,
+    name: &DeviceName,
     signer: &Authority,
 ) -> Result<(IssuedCertificate, Option<IssuedCredentials>), Error> {
     if request.new_key {
         let key = request.key_type.generate()?;
-        let issued = certify_device(signer, name, &key)?;
+        let issued = certify_device(signer, name, &key, None)?;
         return Ok((issued.clone(), Some(IssuedCredentials::new(issued, key))));
     }
     let certificate: CertificateDer<'_> = store.certificate(&old.copy_path())?;
@@ -195,7 +196,7 @@ fn certify(
         .map(|(_, parsed)| parsed.public_key().raw.to_vec())
         .map_err(|_| pki::Error::NotACertificate)?;
     let public = SubjectPublicKeyInfo::from_der(&spki).map_err(pki::Error::from)?;
-    let issued = certify_device(signer, name, &public)?;
+    let issued = certify_device(signer, name, &public, None)?;
     let key = request.folder.read(store, &request.folder.file(Form::Key, name))?;
     let key = key.and_then(|pem| keys::read(&pem).ok()).filter(|key| keys::fits(key, &spki));
     Ok((issued.clone(), key.map(|key| IssuedCredentials::new(issued, key))))

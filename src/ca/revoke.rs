@@ -11,6 +11,7 @@ use super::Error;
 use super::inventory::{AuthorityEntry, CertificateEntry, Inventory, Kind, Store, now};
 use super::signer::{self, PassphrasePrompt};
 use crate::files::{Access, NewFile};
+use crate::model::device_name::{is_called, is_same};
 use crate::model::identity::{Identity, Serial, Sha256};
 use crate::model::names::printable;
 use crate::pki::inspect::{self, Contents, WELL_KNOWN_PASSWORDS};
@@ -178,7 +179,7 @@ fn still_valid(inventory: &Inventory, chosen: &[usize]) -> Vec<String> {
     };
     let names = revoked.filter_map(|revoked| {
         let mut others = inventory.certificates.iter().filter(is_valid);
-        others.find(|other| other.name.eq_ignore_ascii_case(&revoked.name)).map(|other| other.name.clone())
+        others.find(|other| is_same(&other.name, &revoked.name)).map(|other| other.name.clone())
     });
     names.collect::<BTreeSet<_>>().into_iter().collect()
 }
@@ -215,7 +216,7 @@ fn device_only((index, entry): (usize, &CertificateEntry)) -> Result<Vec<usize>,
 
 fn by_name(inventory: &Inventory, name: &str) -> Result<Vec<usize>, Error> {
     let devices = || inventory.certificates.iter().enumerate().filter(|(_, entry)| entry.kind == Kind::Device);
-    let of_this_name = || devices().filter(|(_, entry)| entry.name.eq_ignore_ascii_case(name));
+    let of_this_name = || devices().filter(|(_, entry)| is_called(&entry.name, name));
     let valid: Vec<usize> =
         of_this_name().filter(|(_, entry)| entry.revoked_at.is_none()).map(|(index, _)| index).collect();
     if !valid.is_empty() {

@@ -32,6 +32,7 @@ use crate::config;
 use crate::config::checked::ControlSocket;
 use crate::enrolment::PUBLIC_PORT;
 use crate::handshake::suites::PROVIDER;
+use crate::model::device_name::DeviceName;
 use crate::model::names::{Name, ServerName};
 use crate::model::text::counted;
 use crate::server::{Inherited, Opened, Server};
@@ -70,7 +71,7 @@ async fn show() -> Result<()> {
     let files = init::create(&InitArgs {
         domain: ServerName::parse(DOMAIN)?,
         routes: vec![RouteArg { name: Name::parse("nas")?, backend: nas_address.to_string(), kind: None }],
-        devices: vec![Name::parse(DEVICE)?],
+        devices: vec![DeviceName::parse(DEVICE)?],
         folder: folder.path().to_owned(),
         listen: LOOPBACK,
         public_port: PUBLIC_PORT,
@@ -265,7 +266,7 @@ impl ClientCertificate {
     }
 
     fn of_another_authority() -> Result<Self> {
-        let issued = DeviceAuthority::new()?.issue(&Name::parse(DEVICE)?)?;
+        let issued = DeviceAuthority::new()?.issue(&DeviceName::parse(DEVICE)?)?;
         Ok(Self { chain: vec![issued.certificate().clone()], key: issued.key() })
     }
 }

@@ -16,7 +16,7 @@ pub const CUT: u8 = 5;
 pub const REFUSED: u8 = 6;
 /// `init`, `ca`: files exist already, and nothing was written.
 pub const EXISTS: u8 = 7;
-/// `why`, `status`, `sessions`, `reload`, `cut`, `upgrade`: no gate answers, or it refused the request; stderr says what to do.
+/// `why`, `status`, `sessions`, `history`, `reload`, `cut`, `upgrade`: no gate answers, or it refused the request; stderr says what to do.
 pub const NO_GATE: u8 = 8;
 /// `share`, `ca device --qr`: the link was closed before the certificate was fetched.
 pub const NOT_FETCHED: u8 = 9;
@@ -37,7 +37,7 @@ Exit codes:
   5  the gate stopped, but had to cut connections that did not end in time
   6  explain: no
   7  init, ca: files exist already, and nothing was written
-  8  why, status, sessions, reload, cut, upgrade: no gate answers, or permission was denied
+  8  why, status, sessions, history, reload, cut, upgrade: no gate answers, or permission was denied
   9  share, ca device --qr: the link was closed before it was used
   10  ca revoke, ca renew, ca server: written, but not known to be in force at the gate
   11  notify: a receiver did not take the message";

@@ -25,6 +25,7 @@ use crate::config::services;
 use crate::config::starter::{self, StarterRoute};
 use crate::enrolment::{PUBLIC_PORT, Reachable, Service, ServiceKind};
 use crate::files::{Access, NewFile};
+use crate::model::device_name::DeviceName;
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::pki::keys::KeyType;
@@ -64,7 +65,7 @@ pub struct InitArgs {
 
     /// A device that the gate admits, as in "alice-phone". May be repeated
     #[arg(long = "device", value_name = "NAME", required = true, value_parser = parse_device)]
-    pub devices: Vec<Name>,
+    pub devices: Vec<DeviceName>,
 
     /// The folder to write to. It is created if there is none
     #[arg(long, value_name = "FOLDER", default_value = "doorward")]
@@ -134,7 +135,7 @@ impl InitError {
     /// The exit code of the process: 1, 2 for usage, or 7 if files would be overwritten.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Ca(ca::Error::SameFile(_)) => exit::USAGE,
+            Self::Usage(_) | Self::Ca(ca::Error::SameFile(_) | ca::Error::Confusable { .. }) => exit::USAGE,
             Self::Ca(ca::Error::Exists(_)) => exit::EXISTS,
             Self::Ca(_) | Self::Output(_) => exit::UNEXPECTED,
         }
@@ -275,7 +276,7 @@ fn check(args: &InitArgs) -> Result<(), InitError> {
         }
     }
     let mut devices = HashSet::new();
-    match args.devices.iter().find(|name| !devices.insert(name.as_str().to_ascii_lowercase())) {
+    match args.devices.iter().find(|name| !devices.insert(name.as_str().to_lowercase())) {
         None => Ok(()),
         Some(name) => Err(InitError::Usage(format!("--device {name}: duplicate name"))),
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Format, exit, failed, help};
+use super::{Format, exit, failed, folder_of_init, help};
 use crate::config::checked::ControlSocket;
 use crate::config::load_control;
 use crate::control::client::ask;
@@ -101,7 +101,7 @@ fn install(args: &InstallArgs) -> Result<(), Error> {
         removal(&Removal { root: args.root.clone(), purge: args.purge, pages })?
     } else {
         plan(&Wanted {
-            folder: args.folder.clone(),
+            folder: args.folder.as_deref().map(folder_of_init),
             root: args.root.clone(),
             replace_config: args.replace_config,
             with_authority: args.with_authority,

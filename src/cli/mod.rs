@@ -42,6 +42,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::ca::inventory::Store;
 use crate::config;
 use crate::config::checked::Config;
 use crate::config::credentials::Credentials;
@@ -81,11 +82,11 @@ enum Command {
     Install(install::InstallArgs),
     /// Certificates: issue, renew, revoke and inspect them
     Ca(ca::CaArgs),
-    /// Send a device its certificate over a link that works once
+    /// Send a device its certificate over a link in the home network
     ///
     /// Shows a QR code and a password. The link has instructions for each kind of device and a new archive under that
-    /// password, which is not stored. It is reachable in your home network only, works once, expires after minutes, and
-    /// ends with the command.
+    /// password, which is not stored. It is reachable in your home network only, for one device, expires after minutes,
+    /// and ends with the command.
     #[command(after_help = share::EXAMPLE)]
     Share(share::ShareArgs),
     /// Run the gate
@@ -242,6 +243,16 @@ impl ConfigArg {
 fn in_place_of(file: &Path) -> PathBuf {
     let installed = Installed::find().filter(|installed| installed.is_of(&file.with_file_name(ca::FOLDER)));
     installed.map_or_else(|| file.to_owned(), |installed| installed.config())
+}
+
+/// The folder that `doorward init` wrote, if `folder` is that of the authorities in it; else `folder`.
+fn folder_of_init(folder: &Path) -> PathBuf {
+    let above =
+        folder.parent().filter(|_| Store::is_in(folder) && folder.file_name().is_some_and(|name| name == ca::FOLDER));
+    above.map_or_else(
+        || folder.to_owned(),
+        |above| if above.as_os_str().is_empty() { ".".into() } else { above.to_owned() },
+    )
 }
 
 /// Runs the command that the command line names.

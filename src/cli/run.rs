@@ -16,7 +16,7 @@ use super::{ConfigArg, exit, failed};
 use crate::config::in_use::InUse;
 use crate::explain::clock::Zone;
 use crate::handover::{HandOver, Launcher, launcher};
-use crate::model::text::counted;
+use crate::model::text::{self, counted};
 use crate::sandbox::Sandbox;
 use crate::server::service_manager::{Message, tell};
 use crate::server::{Inherited, Opened, Requests, Server, StartError, Stopped};
@@ -174,7 +174,10 @@ pub(super) async fn tell_of_drain(gate: Requests, stop: CancellationToken) {
 }
 
 fn shown(drain: Duration) -> String {
-    if drain.subsec_millis() == 0 { format!("{} s", drain.as_secs()) } else { format!("{} ms", drain.as_millis()) }
+    match i64::try_from(drain.as_secs()) {
+        Ok(seconds) if drain.subsec_millis() == 0 => text::duration(seconds),
+        _ => format!("{} ms", drain.as_millis()),
+    }
 }
 
 /// Reloads the configuration on each SIGHUP, and has the gate replaced on each SIGUSR2. The result is in the log.

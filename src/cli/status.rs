@@ -19,7 +19,7 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs) -> ExitCode {
     let expected = |answer| match answer {
-        Answer::Status(status) => Some(status),
+        Answer::Status(status) => Some(*status),
         _ => None,
     };
     args.control.run(&Request::Status, expected, |status| text(status, &Clock::system()))

@@ -36,7 +36,9 @@ pub fn expiries(config: &Config) -> Vec<Expiry> {
             }
         }
     }
-    let devices = config.metrics.inventory.iter().flat_map(|inventory| &inventory.devices);
+    // That a guest pass expires is what it is for.
+    let devices =
+        config.metrics.inventory.iter().flat_map(|inventory| &inventory.devices).filter(|device| !device.guest);
     all.extend(devices.map(|device| Expiry { at: device.not_after, kind: Kind::Device, name: device.name.clone() }));
     all.sort();
     all.dedup();

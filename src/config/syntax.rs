@@ -7,7 +7,8 @@ use super::report::Problem;
 /// Where in `text` the mistake is, if that is known, and what it is.
 pub(super) fn explain(text: &str, error: &Error) -> (Option<usize>, Problem) {
     let offset = error.span().map(|span| span.start.min(text.len()));
-    let line = offset.map(|offset| line_around(text, offset)).unwrap_or_default().trim();
+    // The path of a webhook is a password, and this goes into the log.
+    let line = &without_paths(offset.map(|offset| line_around(text, offset)).unwrap_or_default().trim());
     let said = error.message().lines().collect::<Vec<_>>().join("; ");
     let message = if line.is_empty() {
         format!("this is not a configuration: {said}")
@@ -15,6 +16,20 @@ pub(super) fn explain(text: &str, error: &Error) -> (Option<usize>, Problem) {
         format!("this line cannot be read ({said}):\n{}", shown(line))
     };
     (offset, Problem::new(message, hint(line, &said)))
+}
+
+/// A line with nothing of a URL but its scheme and host.
+fn without_paths(line: &str) -> String {
+    let ends_text = |c: char| matches!(c, '"' | '\'' | ' ');
+    let (mut kept, mut rest) = (String::with_capacity(line.len()), line);
+    while let Some((before, url)) = rest.split_once("://") {
+        let (url, after) = url.split_at(url.find(ends_text).unwrap_or(url.len()));
+        let (host, path) = url.split_at(url.find(['/', '?', '#']).unwrap_or(url.len()));
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        kept.extend([before, "://", host, if path.is_empty() { "" } else { "/…" }]);
+        rest = after;
+    }
+    kept + rest
 }
 
 /// The line of `text` that holds the byte at `offset`.
@@ -89,6 +104,22 @@ mod tests {
     use toml::de::DeTable;
 
     use super::*;
+
+    #[test]
+    fn path_of_a_url_is_not_shown() {
+        for (line, shown) in [
+            ("webhook = \"https://ntfy.sh/topic", "webhook = \"https://ntfy.sh/…"),
+            ("webhook = https://ntfy.sh/topic", "webhook = https://ntfy.sh/…"),
+            ("webhook = \"https://me:pass@ntfy.sh?auth=x\" y", "webhook = \"https://ntfy.sh/…\" y"),
+            ("a = \"http://one/x\", \"http://two:80\"", "a = \"http://one/…\", \"http://two:80\""),
+            ("name = \"nas\"", "name = \"nas\""),
+        ] {
+            assert_eq!(without_paths(line), shown);
+        }
+        let text = "webhook = https://ntfy.sh/topic";
+        let (_, problem) = explain(text, &DeTable::parse(text).expect_err("no quotes"));
+        assert!(!format!("{problem:?}").contains("topic"), "{problem:?}");
+    }
 
     #[test]
     fn common_syntax_mistakes_have_a_hint() {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::steps::{Step, Steps};
 use crate::admission::Refused;
 use crate::backends::dial::Dialed;
+use crate::backends::pool::Slot;
 use crate::client_hello::Greeted;
 use crate::config::checked::Backend;
 use crate::explain;
@@ -50,6 +51,7 @@ pub(crate) struct ConnectionLog {
     /// On the heap, as passthrough connections have none.
     tls: Option<Box<Tls>>,
     backend: Option<usize>,
+    slot: Option<Slot>,
     session: Option<SessionGuard>,
     in_progress: bool,
     decided: bool,
@@ -79,6 +81,7 @@ impl ConnectionLog {
             chain: None,
             tls: None,
             backend: None,
+            slot: None,
             session: None,
             in_progress: true,
             decided: false,
@@ -163,25 +166,16 @@ impl ConnectionLog {
 
     /// A backend was dialled, and answered or did not.
     pub(crate) fn tried(&self, backend: usize, answered: Result<(), Reason>) {
-        if let Some((route, Some(metrics))) = &self.route
+        if let Some((route, _)) = &self.route
             && let Some(backend) = route.backends.get(backend)
         {
-            let up = answered.is_ok();
-            self.gate.history.dialled(&route.name, backend, up);
-            if !metrics.backend(backend, answered) {
-                return;
-            }
-            let (route, backend) = (route.name.as_str(), backend.to_string());
-            match answered {
-                Ok(()) => {
-                    self.gate.notices.tell(NoticeEvent::BackendUp, &backend, || texts::backend_up(route, &backend));
-                }
-                Err(reason) => {
-                    let text = || texts::backend_down(route, &backend, reason);
-                    self.gate.notices.tell(NoticeEvent::BackendDown, &backend, text);
-                }
-            }
+            self.gate.backend_dialed(&route.name, backend, answered);
         }
+    }
+
+    /// Holds its place among the connections of its backend to the end.
+    pub(crate) fn holds(&mut self, slot: Option<Slot>) {
+        self.slot = slot;
     }
 
     /// Dialling is over; `None` if no backend answered.

@@ -256,7 +256,7 @@ async fn reach(
     let allowed = || gate.still_admits(server_name.as_ref(), &route, chain.as_deref());
     let begun = log.dialing();
     let tried = |backend, answered| log.tried(backend, answered);
-    let dialing = dial(authorized, &route.backends, first, begun + timeouts.dial, &gate.resolver, &allowed, tried);
+    let dialing = dial(authorized, &route.backends, first, begun + timeouts.dial, &gate.directory, &allowed, tried);
     let dialed = tokio::select! {
         biased;
         order = told.wait_for_order() => Err(Interrupted::Order(order)),
@@ -267,7 +267,10 @@ async fn reach(
     log.dialed(dialed.as_ref().ok(), begun);
 
     match dialed {
-        Ok(dialed) => Ok(client.established(path, dialed, limits, told)?),
+        Ok(mut dialed) => {
+            log.holds(dialed.slot.take());
+            Ok(client.established(path, dialed, limits, told)?)
+        }
         Err(Interrupted::Order(Order { reason: CloseReason::CutByHand, .. })) => {
             let summary = RelaySummary {
                 reason: CloseReason::CutByHand,

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Answer, Certificate, EXPIRIES_MAX, Expiring, History, InForce, ListInForce, Listening, LogError, NoticeReceiver,
-    REFUSALS_MAX, Refusal, Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status,
-    VISITS_MAX, Visit, Why,
+    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, REFUSALS_MAX, Refusal,
+    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status, Why,
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
@@ -19,7 +19,7 @@ use crate::explain::finding::rank_of_refusal;
 use crate::explain::moment;
 use crate::explain::recent::{self, Wanted};
 use crate::gate::Gate;
-use crate::history::{self, Trouble};
+use crate::history::Trouble;
 use crate::notify::ReceiverState;
 use crate::overview::Overview;
 use crate::reload::policy_report::Difference;
@@ -30,6 +30,21 @@ use crate::sessions::selector::SessionSelector;
 
 /// The most errors in an answer.
 const ERRORS_MAX: usize = 1000;
+
+/// A receiver of messages to the owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeReceiver {
+    /// Scheme and host of a URL, or the path of a program.
+    pub receiver: String,
+    /// Why it does not take messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Since when (RFC 3339).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing_since: Option<String>,
+    /// Messages that wait for it.
+    pub waiting: usize,
+}
 
 /// What a status answer says and does not change while the gate runs.
 #[derive(Debug)]
@@ -77,36 +92,6 @@ pub(super) fn reloaded(result: Result<reload::Reloaded, reload::Refused>) -> Ans
 pub(super) fn sessions(gate: &Gate, count: usize, now: OffsetDateTime) -> Answer {
     let (sessions, open) = gate.sessions.newest(count.min(SESSIONS_MAX));
     Answer::Sessions(Sessions { open, sessions: sessions.iter().map(|one| session(one, now)).collect() })
-}
-
-pub(super) fn history(gate: &Gate, since: OffsetDateTime, device: Option<&str>, count: usize) -> Answer {
-    match gate.history.visits(since) {
-        Ok(visits) => Answer::History(history_of(visits, device, count)),
-        Err(error) => Answer::Error(format!("cannot read the history: {error}")),
-    }
-}
-
-/// An answer of these visits.
-pub(crate) fn history_of(mut visits: Vec<history::Visit>, device: Option<&str>, count: usize) -> History {
-    visits.retain(|visit| device.is_none_or(|device| visit.device.eq_ignore_ascii_case(device)));
-    let known = visits.len();
-    let shown = visits.into_iter().take(count.min(VISITS_MAX)).map(|visit| Visit {
-        device: visit.device.into(),
-        route: visit.route.to_string(),
-        address: visit.address.to_string(),
-        since: rfc3339(visit.since),
-        until: rfc3339(visit.until),
-        connections: visit.connections,
-        open: visit.open,
-        bytes_to_backend: visit.to_backend,
-        bytes_to_client: visit.to_client,
-    });
-    History { known, visits: shown.collect() }
-}
-
-/// A moment of an answer.
-pub(crate) fn moment_of(text: &str) -> Option<OffsetDateTime> {
-    OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
 pub(super) fn why(gate: &Gate, wanted: &str, count: usize, ranked: bool, now: OffsetDateTime) -> Answer {

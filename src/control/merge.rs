@@ -9,7 +9,7 @@ use crate::handover::Process;
 /// unless each of them has done it.
 pub(super) fn merged(own: Answer, others: Vec<EarlierAnswer>) -> Answer {
     match own {
-        Answer::Status(status) => Answer::Status(with_status(status, others)),
+        Answer::Status(status) => Answer::Status(Box::new(with_status(*status, others))),
         Answer::Sessions(sessions) => Answer::Sessions(with_sessions(sessions, others)),
         Answer::Why(why) => Answer::Why(with_refusals(why, others)),
         Answer::Cut(cut) => match failure(&others, "its connections were not cut") {
@@ -111,7 +111,7 @@ fn failure(others: &[EarlierAnswer], so: &str) -> Option<String> {
 fn with_status(mut status: Status, others: Vec<EarlierAnswer>) -> Status {
     for (process, answer) in others {
         let theirs = match answer {
-            Ok(Answer::Status(theirs)) => Some(theirs),
+            Ok(Answer::Status(theirs)) => Some(*theirs),
             _ => None,
         };
         if let Some(theirs) = &theirs {

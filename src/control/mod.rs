@@ -1,11 +1,13 @@
 //! The control socket: `doorward status`, `sessions`, `why`, `reload`, `cut` and `ca` send requests to the running gate.
 //!
-//! A unix socket for the gate's user and root, and for the group of a folder that the service manager made for it. One connection is one request: a line of JSON each way ([`Request`],
-//! [`Answer`]), both limited in size and time. Some requests are followed by as many bytes as they announce.
+//! A unix socket for the gate's user and root, and for the group of a folder that the service manager made for it. One
+//! connection is one request: a line of JSON each way ([`Request`], [`Answer`]), both limited in size and time, and some followed
+//! by as many bytes as they announce.
 
 mod answers;
 pub mod client;
 pub(crate) mod earlier;
+mod history;
 mod merge;
 pub(crate) mod server;
 mod socket;
@@ -13,7 +15,10 @@ pub(crate) mod upgrades;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::answers::{StaticFacts, history_of, moment_of, rfc3339};
+pub use self::answers::NoticeReceiver;
+pub(crate) use self::answers::{StaticFacts, rfc3339};
+pub use self::history::{History, Visit};
+pub(crate) use self::history::{history_of, moment_of};
 #[doc(hidden)]
 pub use self::server::fuzz_read;
 pub(crate) use self::server::{Context, Control};
@@ -117,7 +122,7 @@ pub enum Request {
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// To [`Request::Sessions`].
     Sessions(Sessions),
     /// To [`Request::Why`].
@@ -319,21 +324,6 @@ pub struct Status {
     pub upgrade_error: Option<String>,
 }
 
-/// A receiver of messages to the owner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NoticeReceiver {
-    /// Scheme and host of a URL, or the path of a program.
-    pub receiver: String,
-    /// Why it does not take messages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
-    /// Since when (RFC 3339).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failing_since: Option<String>,
-    /// Messages that wait for it.
-    pub waiting: usize,
-}
-
 /// Something that expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expiring {
@@ -434,38 +424,6 @@ pub struct Session {
     /// The process that serves it, if that is not the one that accepts connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<u32>,
-}
-
-/// Which devices were admitted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
-    /// How many visits are known of the time that was asked for.
-    pub known: usize,
-    /// The latest of them, the latest first.
-    pub visits: Vec<Visit>,
-}
-
-/// Connections of one device to one route from one address, with no long pause between them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Visit {
-    /// The device.
-    pub device: String,
-    /// The route.
-    pub route: String,
-    /// The client's address.
-    pub address: String,
-    /// When the first connection was admitted (RFC 3339).
-    pub since: String,
-    /// When the last one ended (RFC 3339); if one is open, what is known of it.
-    pub until: String,
-    /// How many connections.
-    pub connections: u64,
-    /// How many of them are open.
-    pub open: u64,
-    /// Payload from the client to the backend of those that have ended, in bytes.
-    pub bytes_to_backend: u64,
-    /// Payload from the backend to the client of those that have ended, in bytes.
-    pub bytes_to_client: u64,
 }
 
 /// Refusals of a client.

@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -21,7 +21,7 @@ use super::earlier::EarlierProcesses;
 use super::merge::merged;
 use super::socket::{self, BindError, Permitted, SocketFile};
 use super::upgrades::Upgrades;
-use super::{AUTHORITY_MAX, Answer, LIST_MAX, ListTaken, NOT_UNDERSTOOD, REQUEST_MAX, Request, answers};
+use super::{AUTHORITY_MAX, Answer, LIST_MAX, ListTaken, NOT_UNDERSTOOD, REQUEST_MAX, Request, answers, history};
 use crate::gate::Gate;
 use crate::overview::Overview;
 use crate::reload::{Reloader, Trigger};
@@ -37,6 +37,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the data after a request line.
 const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// For reading the files of the history.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(8);
 /// For a reload. It goes on after this timeout.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -292,13 +294,20 @@ async fn own_answer(request: &Request, (authority, list): (Vec<u8>, Vec<u8>), co
         Request::Status => {
             let mut status = answers::status(gate, overview, facts, &reloader.current().borrow(), now);
             status.upgrade_error = context.upgrades.error();
-            Answer::Status(status)
+            Answer::Status(Box::new(status))
         }
         Request::Sessions { count } => answers::sessions(gate, *count, now),
         Request::History { seconds, device, count } => {
             let since =
                 i64::try_from(*seconds).ok().and_then(|seconds| now.checked_sub(time::Duration::seconds(seconds)));
-            answers::history(gate, since.unwrap_or(OffsetDateTime::UNIX_EPOCH), device.as_deref(), *count)
+            let (gate, device, count) = (Arc::clone(gate), device.clone(), *count);
+            let since = since.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+            // A disk that does not answer must not keep other requests waiting.
+            let read = spawn_blocking(move || history::answer(&gate, since, device.as_deref(), count));
+            match timeout(HISTORY_TIMEOUT, read).await {
+                Ok(Ok(answer)) => answer,
+                _ => Answer::Error("the files of the history cannot be read in time".to_owned()),
+            }
         }
         Request::Why { wanted, count, ranked } => answers::why(gate, wanted, *count, *ranked, now),
         Request::Upgrade => match context.upgrades.request().await {

@@ -18,8 +18,9 @@ use pem::{EncodeConfig, LineEnding, Pem};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::files::{Access, NewFile};
+use crate::model::device_name::DeviceName;
 use crate::model::identity::{Identity, NotACertificate};
-use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::model::names::{ServerName, ServerNamePattern};
 pub use crate::model::service::{PUBLIC_PORT, ServiceKind};
 use crate::pki::{self, Password, Profile};
 use steps::Instructions;
@@ -95,7 +96,7 @@ impl Gate {
 #[derive(Debug)]
 pub struct Device {
     /// Its name.
-    pub name: Name,
+    pub name: DeviceName,
     /// Its certificate.
     pub certificate: CertificateDer<'static>,
     /// Its key (PKCS#8).
@@ -126,8 +127,8 @@ impl Form {
     pub const ALL: [Self; 7] =
         [Self::Archive, Self::ArchiveCompat, Self::Profile, Self::Certificate, Self::Key, Self::SshConfig, Self::Steps];
 
-    /// The name of the file of the device `name`.
-    pub fn file_name(self, name: &Name) -> String {
+    /// The name of the file of the device `name`: ASCII, as not every device takes other names.
+    pub fn file_name(self, name: &DeviceName) -> String {
         let end = match self {
             Self::Archive => ".p12",
             Self::ArchiveCompat => "-compat.p12",
@@ -137,7 +138,7 @@ impl Form {
             Self::SshConfig => "-ssh.conf",
             Self::Steps => ".html",
         };
-        format!("{name}{end}")
+        format!("{}{end}", name.slug())
     }
 
     /// Who may read it: a file with the key is private, even if it is encrypted.
@@ -151,7 +152,7 @@ impl Form {
 
 /// The files that one device is set up with.
 pub struct Kit {
-    device: Name,
+    device: DeviceName,
     instructions: Instructions,
     files: Vec<(Form, Vec<u8>)>,
     root_pem: String,
@@ -251,7 +252,7 @@ mod tests {
         let nas = ServerNamePattern::parse("nas.home.example").expect("a name");
         let nas = Service { server_name: nas, kind: ServiceKind::Http };
         let gate = Gate { root, services: vec![nas], port: PUBLIC_PORT };
-        let name = Name::parse("alice-phone").expect("a name");
+        let name = DeviceName::parse("alice-phone").expect("a name");
         let issued = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
         let device = Device { name, certificate: issued.certificate().clone(), key: issued.key() };
         Kit::new(&gate, &device, &Password::generate().expect("random bytes")).expect("a kit")
@@ -277,6 +278,6 @@ mod tests {
     #[test]
     fn debug_output_holds_no_key() {
         let text = format!("{:?}", kit("Doorward"));
-        assert_eq!(text, "Kit { device: Name(\"alice-phone\"), .. }");
+        assert_eq!(text, "Kit { device: DeviceName(\"alice-phone\"), .. }");
     }
 }

@@ -14,13 +14,13 @@ use plist::{Dictionary, Value};
 use rustls::pki_types::CertificateDer;
 
 use super::{Form, Gate, ROOT_FILE};
+use crate::model::device_name::DeviceName;
 use crate::model::identity::Sha256;
-use crate::model::names::Name;
 
 /// The profile for a device, as an XML property list. `root_name` is the name of the authority as it is shown, `archive` the
 /// device's certificate and key.
 pub(super) fn profile(
-    device: &Name,
+    device: &DeviceName,
     certificate: &CertificateDer<'_>,
     gate: &Gate,
     root_name: &str,
@@ -28,7 +28,7 @@ pub(super) fn profile(
 ) -> Result<Vec<u8>, plist::Error> {
     let root = Sha256::of(&gate.root).to_string();
     // A device replaces a profile with the same identifier: that of an older certificate of this device.
-    let identifier = format!("doorward.{}.{device}", root.get(..16).unwrap_or(&root));
+    let identifier = format!("doorward.{}.{}", root.get(..16).unwrap_or(&root), device.slug());
     let payload = |kind: &str, part: &str, name: &str, description: String| {
         let identifier = if part.is_empty() { identifier.clone() } else { format!("{identifier}.{part}") };
         Dictionary::from_iter([
@@ -91,7 +91,7 @@ mod tests {
     fn identifier_is_one_for_each_device_and_authority() {
         let identifier = |device: &str, certificate: &[u8], root: &[u8]| {
             let gate = Gate { root: root.to_vec().into(), services: Vec::new(), port: 443 };
-            let device = Name::parse(device).expect("a name");
+            let device = DeviceName::parse(device).expect("a name");
             let profile = profile(&device, &certificate.into(), &gate, "Doorward", b"archive").expect("a profile");
             let profile = Value::from_reader_xml(&*profile).expect("a property list");
             let identifier = profile.as_dictionary().and_then(|profile| profile.get("PayloadIdentifier"));

@@ -89,6 +89,9 @@ pub fn detail(cause: &Cause) -> String {
         Cause::InvalidCertificate(fault) => fragments::certificate(fault),
         Cause::Unverified => "the certificate was not verified, and allow does not contain unverified".to_owned(),
         Cause::NameNotAllowed { name, name_constrained } => fragments::not_allowed(name, *name_constrained),
+        Cause::GuestElsewhere { name, routes } => {
+            format!("{name} has a guest pass, which is for {} only", fragments::routes(routes))
+        }
         Cause::BackendTimeout { backend } => format!("{backend}: no answer within timeouts.dial"),
         Cause::BackendRefused { backend, error }
         | Cause::BackendTimedOut { backend, error }

@@ -39,6 +39,9 @@ pub struct Certificate {
     /// Another authority of the owner signed it: see [`Identity::of_other_authority`].
     #[serde(default)]
     pub of_other_authority: bool,
+    /// It is a guest pass: see [`Identity::guest_pass`].
+    #[serde(default)]
+    pub guest: bool,
 }
 
 impl Certificate {
@@ -77,13 +80,14 @@ impl From<&Identity> for Certificate {
             verified: identity.verified,
             anchored: identity.anchored,
             of_other_authority: identity.of_other_authority,
+            guest: identity.guest_pass.is_some(),
         }
     }
 }
 
 impl Serialize for Certificate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Certificate", 10)?;
+        let mut fields = serializer.serialize_struct("Certificate", 11)?;
         fields.serialize_field("name", self.name())?;
         fields.serialize_field("names", &self.names)?;
         fields.serialize_field("fingerprint", &self.fingerprint.to_string())?;
@@ -94,6 +98,11 @@ impl Serialize for Certificate {
         fields.serialize_field("verified", &self.verified)?;
         fields.serialize_field("anchored", &self.anchored)?;
         fields.serialize_field("of_other_authority", &self.of_other_authority)?;
+        if self.guest {
+            fields.serialize_field("guest", &true)?;
+        } else {
+            fields.skip_field("guest")?;
+        }
         fields.end()
     }
 }
@@ -127,6 +136,7 @@ mod tests {
                 verified: false,
                 anchored: true,
                 of_other_authority: false,
+                guest: true,
             };
             let json = serde_json::to_value(&certificate).expect("JSON");
             assert_eq!(json["name"], "alice-phone");

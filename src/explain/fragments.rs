@@ -167,6 +167,12 @@ pub(super) fn not_allowed(name: &Text, name_constrained: bool) -> String {
     format!("allow does not contain {name}{why}")
 }
 
+/// The routes of a guest pass.
+pub(super) fn routes(names: &Text) -> String {
+    let names = names.to_string();
+    if names.contains(", ") { format!("the routes {names}") } else { format!("the route {names}") }
+}
+
 pub(super) fn look_up(error: &LookUp) -> String {
     match error {
         LookUp::Failed(error) => error.text.to_string(),

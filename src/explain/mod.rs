@@ -15,6 +15,7 @@ pub mod refusal_json;
 mod refusal_texts;
 
 pub use self::cause_texts::detail;
+use self::certificate::Certificate;
 pub use self::fragments::moment;
 use self::recent::Refusal;
 pub use self::refusal_texts::{Words, sentence, words};
@@ -61,6 +62,11 @@ pub fn advice(refusal: &Refusal) -> String {
         ) if !shown.anchored => {
             format!("If it was not one of your devices, there is nothing to do. If it was: {}", words(refusal.reason()).advice)
         }
+        (_, Some(shown)) if is_guest(refusal) => format!(
+            "A guest pass is for some hours and some routes: there is nothing to do. For another one: doorward ca device {} --for \
+             3h --route ROUTE.",
+            word(shown.name())
+        ),
         (Reason::Expired, Some(shown)) => format!(
             "Issue {} a new certificate (doorward ca renew {}) and install it there. If this one should \
              still be valid, the clock of the gate's machine is wrong.",
@@ -84,6 +90,13 @@ pub fn advice(refusal: &Refusal) -> String {
     }
 }
 
+/// Whether a guest pass was refused for what it is: it has ended, or is for other routes.
+pub(crate) fn is_guest(refusal: &Refusal) -> bool {
+    let is_pass = |shown: &Certificate| shown.guest && (shown.anchored || shown.of_other_authority);
+    refusal.certificate.as_ref().is_some_and(is_pass)
+        && matches!(refusal.cause, Cause::Expired { .. } | Cause::GuestElsewhere { .. })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -91,7 +104,6 @@ mod tests {
 
     use time::OffsetDateTime;
 
-    use super::certificate::Certificate;
     use super::*;
     use crate::model::identity::Sha256;
     use crate::model::names::Name;
@@ -117,6 +129,7 @@ mod tests {
             verified: false,
             anchored: false,
             of_other_authority: false,
+            guest: false,
         }
     }
 

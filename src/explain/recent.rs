@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use super::certificate::Certificate;
 use super::fragments::{STRANGER_MAX, cut};
+use crate::model::device_name::{is_same, nfc};
 use crate::model::identity::{Identity, Sha256};
 use crate::model::impostor::{Claim, Impostor};
 use crate::model::names::{Name, visible};
@@ -185,13 +186,13 @@ impl Wanted {
             return Ok(Self::Fingerprint(lower.chars().filter(|&c| c != ':').collect()));
         }
         // As in the log, where it may be escaped already.
-        Ok(Self::Name(cut(visible(text, STRANGER_MAX), STRANGER_MAX).into_string()))
+        Ok(Self::Name(cut(visible(&nfc(text), STRANGER_MAX), STRANGER_MAX).into_string()))
     }
 
     /// Whether it means this refusal: by a name also those of clients that pretended to be that device.
     pub fn means(&self, refusal: &Refusal) -> bool {
         let pretended = || match (self, &refusal.impostor) {
-            (Self::Name(name), Some(impostor)) => impostor.name.eq_ignore_ascii_case(name),
+            (Self::Name(name), Some(impostor)) => is_same(&impostor.name, name),
             _ => false,
         };
         self.means_one(refusal.counted_as, refusal.certificate.as_ref()) || pretended()
@@ -205,7 +206,7 @@ impl Wanted {
             Self::Fingerprint(digits) => {
                 shown.is_some_and(|shown| shown.fingerprint.to_string().starts_with(digits.as_str()))
             }
-            Self::Name(name) => shown.is_some_and(|shown| shown.names.iter().any(|one| one.eq_ignore_ascii_case(name))),
+            Self::Name(name) => shown.is_some_and(|shown| shown.names.iter().any(|one| is_same(one, name))),
         }
     }
 }

@@ -333,6 +333,10 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
                 "{source} showed a certificate that calls itself {name}. It was not verified, and the route {route} does not \
                  accept unverified certificates."
             ),
+            Some(_) if let Cause::GuestElsewhere { routes, .. } = &refusal.cause => format!(
+                "{name} has a guest pass, which is for {} only. The route {route} refused it.",
+                fragments::routes(routes)
+            ),
             Some(_) => format!("{name}'s certificate is a good one, but the route {route} does not let {name} in."),
             None => {
                 format!("{source} showed no certificate, and the route {route} does not let a client in without one.")

@@ -176,7 +176,12 @@ mod tests {
             announce_trust: true,
         };
         let allow = Allow { any: true, unverified: !mode.verifies(), ..Allow::default() };
-        let policy = Arc::new(Policy { mode, allow, deny: DenyList::default() });
+        let policy = Arc::new(Policy {
+            route: crate::model::names::Name::parse("nas").expect("a name"),
+            mode,
+            allow,
+            deny: DenyList::default(),
+        });
         RouteVerifier::new(Arc::new(Authorities::new(&client_auth).expect("an anchor")), policy)
     }
 

@@ -28,7 +28,7 @@ pub(super) const BYTES_MAX: u64 = 7_500_000;
 pub(super) struct Disk {
     folder: Folder,
     /// Held while this process is the one that writes files anew.
-    owner: Option<File>,
+    _owner: File,
     /// The day whose file is appended to.
     current: i64,
     /// That file, after what has been read or written.
@@ -60,13 +60,15 @@ impl Disk {
     pub(super) fn open(path: &Path, now: OffsetDateTime) -> Result<(Self, State, Vec<News>), DiskError> {
         let folder = Folder::new(path);
         let failed = |error| DiskError::Write { folder: path.display().to_string(), error };
-        // It may have been removed since the start.
-        folder.make().map_err(failed)?;
+        // The sandbox lets no folder be made.
+        if !path.is_dir() {
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        }
         let owner = folder.own().map_err(failed)?.ok_or_else(|| DiskError::Owned(path.display().to_string()))?;
         let locked = folder.lock().map_err(failed)?;
         let mut disk = Self {
             folder,
-            owner: Some(owner),
+            _owner: owner,
             current: day(now),
             known: Place::default(),
             compact: 0,
@@ -111,29 +113,9 @@ impl Disk {
         DiskError::Write { folder: self.folder.path().display().to_string(), error }
     }
 
-    /// From now on another process writes files anew; this one only appends.
-    pub(super) fn retire(&mut self) {
-        self.owner = None;
-    }
-
-    /// Whether this process only appends.
-    pub(super) const fn is_retired(&self) -> bool {
-        self.owner.is_none()
-    }
-
-    /// Appends a batch, as an earlier process. The day's file is that which the other process appends to.
-    pub(super) fn append(&self, batch: &Batch) -> Result<(), DiskError> {
-        let append = || {
-            let _locked = self.folder.lock()?;
-            let (day, _) = self.folder.days()?.pop().ok_or(io::ErrorKind::NotFound)?;
-            self.folder.append(day, &text_of(batch)).map(drop)
-        };
-        append().map_err(|error| self.failed(error))
-    }
-
     /// Whether other processes have appended something.
     pub(super) fn has_others(&self) -> bool {
-        !self.is_retired() && self.folder.place(self.current).is_ok_and(|place| place != self.known)
+        self.folder.place(self.current).is_ok_and(|place| place != self.known)
     }
 
     /// Reads what other processes have appended. It is to be added to what is known before anything is written.
@@ -162,8 +144,14 @@ impl Disk {
         self.folder.lock().map_err(|error| self.failed(error))
     }
 
-    /// Writes a batch, which `state` has. After an error everything is written anew at the next call.
-    pub(super) fn write(&mut self, batch: &Batch, state: &State, now: OffsetDateTime) -> Result<(), DiskError> {
+    /// Writes a batch. After an error everything is written anew at the next call. `text` makes the file of a day in its shortest
+    /// form, by the current day, of what is known: with the batch.
+    pub(super) fn write(
+        &mut self,
+        batch: &Batch,
+        now: OffsetDateTime,
+        text: impl Fn(i64, i64) -> Vec<u8>,
+    ) -> Result<(), DiskError> {
         mark(&mut self.dirty, self.current, batch);
         if !self.dirty.contains(&self.current) && !batch.is_empty() {
             match self.folder.append(self.current, &text_of(batch)) {
@@ -186,7 +174,7 @@ impl Disk {
         while let Some(day) = self.dirty.last().copied() {
             // Of days before, memory has no more than the totals.
             if day > today - DETAILED_DAYS {
-                let replaced = self.folder.replace(day, &text(state, day, self.current));
+                let replaced = self.folder.replace(day, &text(day, self.current));
                 let place = replaced.map_err(|error| self.failed(error))?;
                 if day == self.current {
                     (self.known, self.compact) = (place, place.bytes);
@@ -231,11 +219,17 @@ impl Disk {
         };
         trim().map_err(|error| self.failed(error))
     }
+}
 
-    /// The folder.
-    pub(super) fn path(&self) -> &Path {
-        self.folder.path()
-    }
+/// Appends a batch, as a process that an upgrade has left. The day's file is that which the newer process appends to.
+pub(super) fn append(folder: &Path, batch: &Batch) -> Result<(), DiskError> {
+    let folder = Folder::new(folder);
+    let append = || {
+        let _locked = folder.lock()?;
+        let (day, _) = folder.days()?.pop().ok_or(io::ErrorKind::NotFound)?;
+        folder.append(day, &text_of(batch)).map(drop)
+    };
+    append().map_err(|error| DiskError::Write { folder: folder.path().display().to_string(), error })
 }
 
 /// Marks the days before the current one that a batch changes.
@@ -250,7 +244,7 @@ fn text_of(batch: &Batch) -> Vec<u8> {
 }
 
 /// The file of a day in its shortest form.
-fn text(state: &State, day: i64, current: i64) -> Vec<u8> {
+pub(super) fn text(state: &State, day: i64, current: i64) -> Vec<u8> {
     let mut text = Vec::new();
     let is_over = day < current;
     let hours = is_over.then(|| state.of_day(day).map(Summary::from).collect());

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime};
 
@@ -127,7 +128,11 @@ impl Folder {
         let written = || {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&temporary)?;
             file.write_all(text)?;
-            file.sync_data()?;
+            match file.sync_data() {
+                // Some file systems cannot.
+                Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
+                _ => {}
+            }
             fs::rename(&temporary, self.file(day))?;
             Ok(Place { inode: file.metadata()?.ino(), bytes: text.len() as u64 })
         };
@@ -166,18 +171,22 @@ impl Folder {
         let file =
             OpenOptions::new().write(true).create(true).truncate(false).mode(FILE_MODE).open(self.0.join(OWNER))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            locked => locked.or_else(without_locks).map(|()| Some(file)),
         }
     }
 
     /// Keeps other processes of this gate from writing until the result is dropped.
     pub(super) fn lock(&self) -> io::Result<File> {
         let folder = File::open(&self.0)?;
-        flock(&folder, FlockOperation::LockExclusive)?;
+        flock(&folder, FlockOperation::LockExclusive).or_else(without_locks)?;
         Ok(folder)
     }
+}
+
+/// Some file systems have no locks.
+fn without_locks(error: Errno) -> io::Result<()> {
+    if matches!(error, Errno::OPNOTSUPP | Errno::INVAL | Errno::NOLCK) { Ok(()) } else { Err(error.into()) }
 }
 
 /// The day of a moment, since 1970.

@@ -4,16 +4,14 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, SyncSender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 use std::{io, mem};
 
 use time::OffsetDateTime;
 
 use super::batch::{BackendNote, Batch, FailedNote, RefusedNote, VisitNote};
 use super::counts::Pair;
-use super::disk::Disk;
 use super::folder::Folder;
 use super::overview::{DeviceRefused, Impostor, Overview, Trouble, Visit};
 use super::state::{DEVICES_MAX, State};
@@ -31,11 +29,9 @@ pub struct History {
     /// What connections note. Nothing that takes time is done while it is locked.
     pub(super) hot: Mutex<Hot>,
     pub(super) kept: Mutex<Kept>,
-    /// Locked while files are read or written, before `kept`.
-    pub(super) disk: Mutex<Place>,
     pub(super) days: AtomicI64,
-    /// Ends the thread when it is dropped.
-    pub(super) thread: Mutex<Option<Sender<()>>>,
+    /// To the thread that writes, which ends when this is dropped.
+    pub(super) thread: Mutex<Option<Sender<Order>>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,17 +48,10 @@ pub(super) struct Kept {
     pub(super) state: State,
     /// Empty unless there is a folder.
     pub(super) unwritten: Batch,
-    pub(super) has_folder: bool,
+    pub(super) folder: Option<PathBuf>,
     pub(super) trouble: Option<Trouble>,
     pub(super) is_kept: bool,
     pub(super) news: Vec<String>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Place {
-    pub(super) folder: Option<PathBuf>,
-    pub(super) disk: Option<Disk>,
-    pub(super) written: Option<Instant>,
 }
 
 /// What has to be told about the files.
@@ -124,11 +113,31 @@ impl Default for History {
         Self {
             hot: Mutex::default(),
             kept: Mutex::default(),
-            disk: Mutex::default(),
             days: AtomicI64::new(i64::from(Settings::DAYS)),
             thread: Mutex::default(),
         }
     }
+}
+
+/// What the thread is told to do.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) role: Role,
+    /// Sent to when it is done.
+    pub(super) done: SyncSender<()>,
+}
+
+/// What this process is for the folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Another process writes, which this one will replace.
+    Successor,
+    /// The one that writes files anew.
+    Owner,
+    /// Another process has replaced this one, which appends what its connections still do.
+    Retired,
+    /// This process ends.
+    Ended,
 }
 
 /// What connections note.
@@ -237,12 +246,11 @@ impl History {
     /// # Errors
     /// If the folder cannot be read.
     pub fn visits(&self, since: OffsetDateTime) -> io::Result<Vec<Visit>> {
-        let in_memory = {
+        let (in_memory, folder) = {
             let mut kept = self.kept();
             self.take_notes(&mut kept);
-            kept.state.now.visits.clone()
+            (kept.state.now.visits.clone(), kept.folder.as_deref().filter(|_| kept.is_kept).map(Folder::new))
         };
-        let folder = self.disk().disk.as_ref().map(|disk| Folder::new(disk.path()));
         visits::all(folder.as_ref(), in_memory, since)
     }
 
@@ -262,7 +270,7 @@ impl History {
         let batch = mem::take(&mut self.hot().batch);
         if !batch.is_empty() {
             kept.state.add(&batch);
-            if kept.has_folder {
+            if kept.folder.is_some() {
                 kept.unwritten.add(batch);
             }
         }
@@ -270,9 +278,5 @@ impl History {
 
     pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn disk(&self) -> MutexGuard<'_, Place> {
-        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,13 +1,13 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::time::Instant;
 
 use time::{Duration, OffsetDateTime};
+use tokio::time::Instant;
 
 use super::batch::{BackendNote, Batch, FailedNote, RefusedNote, VisitNote};
 use super::counts::Pair;
-use super::disk::Disk;
+use super::disk::{Disk, append, text};
 use super::folder::Folder;
 use super::lines::{self, Line};
 use super::load::load;
@@ -111,7 +111,7 @@ impl Kept {
 
     fn write(&mut self, batch: &Batch, now: OffsetDateTime) {
         self.state.add(batch);
-        self.disk.write(batch, &self.state, now).expect("written");
+        self.disk.write(batch, now, |day, current| text(&self.state, day, current)).expect("written");
         self.state.forget(now, 90);
         self.disk.trim(90).expect("trimmed");
     }
@@ -159,7 +159,7 @@ fn year_stays_within_its_bound_and_is_read_at_once() {
         let now = begin + Duration::hours(hour) + Duration::minutes(30);
         let batch = hour_of_a_home(begin + Duration::hours(hour));
         state.add(&batch);
-        disk.write(&batch, &state, now).expect("written");
+        disk.write(&batch, now, |day, current| text(&state, day, current)).expect("written");
         state.forget(now, 365);
         if hour % 24 == 0 {
             disk.trim(365).expect("trimmed");
@@ -192,6 +192,9 @@ fn written_history_is_read_as_it_was() {
         if hour % 12 == 0 {
             refuse(&mut batch, "bob-tablet", Reason::Expired, begin);
         }
+        if hour % 20 == 0 {
+            refuse(&mut batch, "carol-phone", Reason::Revoked, begin);
+        }
         if hour % 30 == 0 {
             pretend(&mut batch, "alice-phone", u32::try_from(hour + 200).expect("positive"), begin);
         }
@@ -219,6 +222,17 @@ fn written_history_is_read_as_it_was() {
     let tablet = after.devices.iter().find(|device| &*device.name == "bob-tablet").expect("a device");
     let refused = tablet.is_refused().expect("no admission since");
     assert_eq!((refused.reason, refused.times, refused.first), (Reason::Expired, 14, at(-7 * 86_400)));
+    let phone = after.devices.iter().find(|device| &*device.name == "carol-phone").expect("a device");
+    assert_eq!(phone.is_refused().map(|refused| (refused.reason, refused.times)), Some((Reason::Revoked, 8)));
+    assert_eq!(after.impostors.first().map(|one| one.last), Some(at(-30 * 3600)));
+    assert_eq!(
+        after
+            .hours
+            .iter()
+            .map(|hour| (hour.devices_refused, hour.impostors))
+            .fold((0, 0), |sum, one| { (sum.0 + one.0, sum.1 + one.1) }),
+        (22, 5)
+    );
 }
 
 #[test]
@@ -333,14 +347,14 @@ fn earlier_process_appends_and_the_other_one_reads_that() {
     admit(&mut batch, "alice-phone", "nas", at(0), at(1));
     old.write(&batch, at(2));
     assert!(Disk::open(folder.path(), at(3)).is_err_and(|error| error.to_string().contains("another gate")));
-    old.disk.retire();
+    drop(old);
     let mut new = Kept::open(folder.path(), at(3));
     new.write(&Batch::default(), at(3));
     for second in 4..8 {
         let mut batch = Batch::default();
         admit(&mut batch, if second % 2 == 0 { "alice-phone" } else { "bob-laptop" }, "nas", at(second), at(second));
         if second % 2 == 0 {
-            old.disk.append(&batch).expect("appended");
+            append(folder.path(), &batch).expect("appended");
             for other in new.disk.others() {
                 new.state.add(&other);
             }
@@ -354,7 +368,7 @@ fn earlier_process_appends_and_the_other_one_reads_that() {
     new.write(&Batch::default(), at(86_400));
     let mut late = Batch::default();
     admit(&mut late, "alice-phone", "nas", at(86_390), at(86_401));
-    old.disk.append(&late).expect("appended");
+    append(folder.path(), &late).expect("appended");
     for other in new.disk.others() {
         new.state.add(&other);
     }

@@ -52,7 +52,7 @@ impl GateUser {
             .iter()
             .filter(|file| file.path().extension().is_some_and(|end| end == "conf"))
             .filter_map(|file| std::fs::read_to_string(file.path()).ok());
-        let name = unit.into_iter().chain(additions).filter_map(|text| user_of(&text)).last();
+        let name = unit.into_iter().chain(additions).filter_map(|text| user_of(&text)).next_back();
         Self::in_system(root, name.as_deref().unwrap_or(USER))
     }
 
@@ -67,7 +67,7 @@ impl GateUser {
 /// `User=` of a unit, the last one.
 fn user_of(unit: &str) -> Option<String> {
     let values = unit.lines().filter_map(|line| line.trim().strip_prefix("User="));
-    values.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()).last()
+    values.map(|value| value.trim().to_owned()).rfind(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! the crate.
 
 pub mod close;
+pub mod device_name;
 pub mod expiry;
 pub mod identity;
 pub mod impostor;

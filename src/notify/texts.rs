@@ -17,7 +17,7 @@ pub(crate) fn found(finding: &Finding, clock: &Clock) -> Text {
     let message = [Some(finding.sentence(clock)), finding.advice()];
     Text {
         title: finding.headline(clock),
-        message: message.into_iter().flatten().collect::<Vec<_>>().join(" "),
+        message: message.into_iter().flatten().collect::<Vec<_>>().join("\n"),
         ..Text::default()
     }
 }

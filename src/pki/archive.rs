@@ -8,8 +8,8 @@ use p12_keystore::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{Error, random};
+use crate::model::device_name::DeviceName;
 use crate::model::identity::Sha256;
-use crate::model::names::Name;
 
 /// How an archive is encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl fmt::Debug for Password {
 ///
 /// Systems show `name` for the key (`friendlyName`); `p12-keystore` names certificates by their subject.
 pub fn device_archive(
-    name: &Name,
+    name: &DeviceName,
     certificate: &CertificateDer<'_>,
     key: &PrivateKeyDer<'_>,
     root: &CertificateDer<'_>,
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn archive_opens_only_with_its_password() {
-        let name = Name::parse("alice-phone").expect("a name");
+        let name = DeviceName::parse("alice-phone").expect("a name");
         let servers = ServerAuthority::new(&ServerName::parse("home.example").expect("a name")).expect("an authority");
         let root = servers.authority().certificate();
         let device = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");

@@ -15,7 +15,8 @@ pub mod validation_errors;
 
 pub use archive::{Password, Profile, device_archive};
 pub use authority::{
-    Authority, IssuedCertificate, IssuedCredentials, Revocation, RevocationReason, has_signed, has_signed_list,
+    Authority, IssuedCertificate, IssuedCredentials, Lifetime, Revocation, RevocationReason, has_signed,
+    has_signed_list,
 };
 pub(crate) use authority::{fits_common_name, subject};
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authorize::{Policy, decide};
 use crate::config::checked::{Allow, Config, DeviceCertificate, RevocationList, Route, RouteMode, Selector, Terminate};
-use crate::model::identity::{Chain, Identity, Serial, Sha256, Twins};
+use crate::model::identity::{Chain, GuestPass, Identity, Serial, Sha256, Twins};
 use crate::model::names::printable;
 use crate::model::rejection::Cause;
 use crate::snapshot::{RouteAccess, Snapshot};
@@ -72,6 +72,18 @@ impl SampleClient {
         Self { name: selector.to_string(), identity: Some(identity) }
     }
 
+    /// A device of the owner's: a verified certificate with this common name, which may be a guest pass.
+    pub fn device(name: &str, guest_pass: Option<GuestPass>) -> Self {
+        let identity = Identity { common_name: Some(name.to_owned()), guest_pass, ..nameless_identity() };
+        Self { name: name.to_owned(), identity: Some(identity) }
+    }
+
+    /// A device with this certificate, if an authority that the route trusts has signed it.
+    pub fn holder_of(identity: Identity) -> Self {
+        let identity = Identity { verified: true, anchored: true, ..identity };
+        Self { name: identity.display_name(), identity: Some(identity) }
+    }
+
     fn with_serial(serial: &Serial) -> Self {
         let identity = Identity { serial: serial.clone(), ..nameless_identity() };
         Self { name: format!("serial:{serial}"), identity: Some(identity) }
@@ -79,9 +91,13 @@ impl SampleClient {
 
     /// The same client with this certificate.
     pub(super) fn with_certificate(&self, certificate: &DeviceCertificate) -> Self {
-        let DeviceCertificate { fingerprint, serial, .. } = certificate;
-        let with =
-            |identity: &Identity| Identity { fingerprint: *fingerprint, serial: serial.clone(), ..identity.clone() };
+        let DeviceCertificate { fingerprint, serial, guest_pass, .. } = certificate;
+        let with = |identity: &Identity| Identity {
+            fingerprint: *fingerprint,
+            serial: serial.clone(),
+            guest_pass: guest_pass.clone(),
+            ..identity.clone()
+        };
         Self { name: self.name.clone(), identity: self.identity.as_ref().map(with) }
     }
 
@@ -123,7 +139,7 @@ impl SampleClient {
 /// The policy of a route; `None` if the route is passthrough.
 fn policy(route: &Route) -> Option<Policy> {
     match &route.mode {
-        RouteMode::Terminate(terminate) => Some(Policy::of(terminate)),
+        RouteMode::Terminate(terminate) => Some(Policy::of(&route.name, terminate)),
         RouteMode::Passthrough => None,
     }
 }
@@ -141,6 +157,7 @@ fn nameless_identity() -> Identity {
         common_name: None,
         organizational_units: Vec::new(),
         name_constrained: false,
+        guest_pass: None,
         fingerprint: Sha256([0; 32]),
         twins: Twins::known(Vec::new()),
         unsupported_key: None,
@@ -152,9 +169,19 @@ fn nameless_identity() -> Identity {
     }
 }
 
-/// One sample for each selector in `allow`, and samples for the clients that no selector matches.
+/// One sample for each selector in `allow`, and samples for the clients that no selector matches. Devices that have a guest pass,
+/// by the inventory, are limited to its routes.
 pub fn sample_clients(config: &Config) -> Vec<SampleClient> {
     let mut clients = selected_clients([config].into_iter());
+    for client in &mut clients {
+        let Some(identity) = &mut client.identity else { continue };
+        let issued = config.metrics.inventory.iter().flat_map(|inventory| &inventory.certificates);
+        let newest = issued.filter(|own| identity.common_name.as_ref() == Some(&own.device)).last();
+        if let Some(pass) = newest.and_then(|own| own.guest_pass.clone()) {
+            client.name = format!("{} (guest)", client.name);
+            identity.guest_pass = Some(pass);
+        }
+    }
     clients.extend(other_clients(clients.is_empty()));
     clients
 }

@@ -126,6 +126,15 @@ impl Needs {
         reads
     }
 
+    /// The folder of the history, if nothing that the gate must not change is in it: a right to a folder is one to all that is below.
+    pub(super) fn history_folder(&self) -> Option<&Path> {
+        let folder = self.history.as_deref()?;
+        let real = folder.canonicalize().ok()?;
+        let program = std::env::current_exe().ok();
+        let keeps_out = |file: &PathBuf| file.canonicalize().is_ok_and(|file| !file.starts_with(&real));
+        self.files.iter().chain(&program).all(keeps_out).then_some(folder)
+    }
+
     /// The folders that a log file is written and made anew in.
     pub(super) fn log_folders(&self) -> BTreeSet<PathBuf> {
         self.log.iter().flat_map(|file| folders::to_read(file)).filter(|folder| self.may_change(folder)).collect()

@@ -177,9 +177,9 @@ const FATAL: &[libc::c_long] = &[
     libc::SYS_clock_settime,
 ];
 
-/// Requests of `ioctl`: blocking or not, bytes that wait to be read or to be acknowledged, whether it is a terminal.
-/// (FIONBIO, FIONREAD, TIOCOUTQ, TCGETS; `libc` has them as another type for each C library.)
-const IOCTLS: &[u64] = &[0x5421, 0x541b, 0x5411, 0x5401];
+/// Requests of `ioctl`: blocking or not, bytes that wait to be read or to be acknowledged, whether it is a terminal, the number of a
+/// network interface. (FIONBIO, FIONREAD, TIOCOUTQ, TCGETS, SIOCGIFINDEX; `libc` has them as another type for each C library.)
+const IOCTLS: &[u64] = &[0x5421, 0x541b, 0x5411, 0x5401, 0x8933];
 
 /// Commands of `fcntl`: none that has the kernel send signals, to any process of the user.
 const FCNTLS: &[libc::c_int] = &[

@@ -38,7 +38,7 @@ pub use self::opened::{Inherited, Opened};
 use crate::admin::Admin;
 use crate::admission::Admission;
 use crate::admission::descriptors::{Budget, TooFew};
-use crate::backends::resolver::Resolver;
+use crate::backends::dial::Directory;
 use crate::config::checked::Config;
 use crate::control::earlier::EarlierProcesses;
 use crate::control::upgrades::{UpgradeRequest, Upgrades};
@@ -160,10 +160,17 @@ impl Server {
         metrics.descriptors_warning(warning.clone());
         let admission = Admission::new(budget.limits(&config.limits));
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
-        (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
+        (gate.descriptors, gate.directory) = (descriptors, Directory::new(look_ups));
         gate.notices.want(&config.notify.events);
-        gate.history.keep(history, config.history.days);
+        let (history, not_made) = history.unzip();
+        gate.history.keep(history, config.history.days, not_made.flatten().as_ref());
         let gate = Arc::new(gate);
+        let told = Arc::downgrade(&gate);
+        gate.directory.pool.report_to(move |backend| {
+            if let Some(gate) = told.upgrade() {
+                gate.backend_came_back(backend);
+            }
+        });
         let overview = Arc::new(overview(&gate, &sandbox));
         let admin_configured = config.metrics.address;
         let admin = match admin {

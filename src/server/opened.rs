@@ -1,5 +1,6 @@
 //! What a gate opens before it starts threads and gives up rights.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -49,8 +50,8 @@ pub struct Opened {
     /// That of the gate that this process replaces, if it is elsewhere.
     pub(super) former_control: Option<Control>,
     pub(super) control_error: Option<StartError>,
-    /// The folder of the history.
-    pub(super) history: Option<PathBuf>,
+    /// The folder of the history, and why it could not be made.
+    pub(super) history: Option<(PathBuf, Option<io::Error>)>,
     pub(super) predecessor: Option<Predecessor>,
     pub(super) launcher: Result<Launcher, Unavailable>,
 }
@@ -101,10 +102,11 @@ impl Opened {
         });
         let metrics = metrics.transpose()?;
         let history = config.history.folder.of_this_process();
-        if let Some(folder) = &history {
-            // In the sandbox no folder can be made. If this fails, the gate says so when it cannot write.
-            let _ = history::make_folder(folder);
-        }
+        // In the sandbox no folder can be made. If it cannot here, the gate says so and serves.
+        let history = history.map(|folder| {
+            let made = history::make_folder(&folder);
+            (folder, made.err())
+        });
         let runtime_folders = std::env::var_os("RUNTIME_DIRECTORY");
         let mut control_error = None;
         let control = match config.control.socket.path(runtime_folders.as_deref()) {

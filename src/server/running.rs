@@ -37,11 +37,8 @@ impl Server {
             gate.log.event(&Event::Listening { listener: listener.name().to_string(), address: listener.address() });
         }
         // Before connections are accepted: which devices are new is known then.
-        if channel.is_some() {
-            gate.history.read();
-        } else {
-            keep_history(gate);
-        }
+        // Without a thread for it, the history is in memory only.
+        let _ = gate.history.start(channel.is_some());
         let no_more = CancellationToken::new();
         let accepting = tokio::spawn(accept_on_current_listeners(
             reloader.current(),
@@ -54,7 +51,7 @@ impl Server {
         if let Some(channel) = channel {
             successor::serving(channel, &context).await;
             // The other process no more than appends by now.
-            keep_history(gate);
+            gate.history.own();
             if let Some(file) = &file {
                 file.belongs_to_this_process(true);
             }
@@ -170,11 +167,6 @@ impl Server {
         }
         Stopped { cut }
     }
-}
-
-/// Begins to write the history. Without a thread for it, what is noted is written when the gate stops.
-fn keep_history(gate: &Gate) {
-    let _ = gate.history.start();
 }
 
 /// Writes to the log what is new about the history's files: that they cannot be written, and once they can again.

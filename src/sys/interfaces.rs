@@ -1,9 +1,11 @@
-//! The addresses of this machine's network interfaces.
+//! This machine's network interfaces: their addresses and numbers.
 
 use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
+
+use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
 /// An address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +18,16 @@ pub struct InterfaceAddress {
     pub point_to_point: bool,
     /// The interface is a loopback.
     pub loopback: bool,
+}
+
+/// The number of the interface of this name (netdevice(7), `SIOCGIFINDEX`). Numbers change when interfaces come and go.
+///
+/// # Errors
+/// `ENODEV` if there is none.
+pub fn index(name: &str) -> io::Result<u32> {
+    let any = socket(AddressFamily::INET6, SocketType::STREAM, None);
+    let any = any.or_else(|_| socket(AddressFamily::INET, SocketType::STREAM, None))?;
+    Ok(netdevice::name_to_index(any, name)?)
 }
 
 /// A list allocated by getifaddrs(3).
@@ -86,6 +98,14 @@ fn address(address: *const libc::sockaddr) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn loopback_has_a_number_and_unknown_names_have_none() {
+        assert!(index("lo").expect("every machine has it") > 0);
+        for unknown in ["", "nowhere0", "a name that is far too long"] {
+            assert!(index(unknown).is_err(), "{unknown}");
+        }
+    }
 
     #[test]
     fn loopback_is_among_the_interfaces() {

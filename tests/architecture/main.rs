@@ -31,7 +31,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // A certificate and the files that a device is set up with are written in one transaction.
     ("ca", &["enrolment", "files", "model", "pki"]),
     // `metrics.inventory` names a file that `doorward ca` writes. A revocation without effect is a finding.
-    ("config", &["ca", "explain", "model", "pki"]),
+    ("config", &["ca", "explain", "model", "pki", "sys"]),
     // Copies what the gate needs to where its service finds it, and knows afterwards where that is.
     ("install", &["config", "files", "model"]),
     // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
@@ -48,10 +48,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("relay", &["model", "sys", "tls"]),
     // What a refused client pretended to be.
     ("impostors", &["config", "model"]),
-    ("snapshot", &["authorize", "config", "handshake", "impostors", "model", "route"]),
+    ("snapshot", &["authorize", "backends", "config", "handshake", "impostors", "model", "route"]),
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
-    // Messages to the owner, and the process that sends them.
     ("notify", &["config", "explain", "handover", "model", "sandbox"]),
     // What is told about connections, and what is kept of them.
     ("history", &["config", "explain", "model"]),
@@ -59,12 +58,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     // All that is known of a running gate, for what tells the owner something.
     ("overview", &["config", "explain", "history", "model", "sessions", "telemetry"]),
-    ("admin", &["config", "explain", "http", "model", "overview", "telemetry"]),
+    ("admin", &["config", "explain", "history", "http", "model", "overview", "telemetry"]),
     (
         "gate",
         &[
             "admission",
             "backends",
+            "config",
             "explain",
             "history",
             "model",
@@ -101,6 +101,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "gate",
             "handover",
+            "history",
             "model",
             "notify",
             "overview",

@@ -29,7 +29,12 @@ struct State {
 impl Backend {
     /// Sends back what it receives, and ends when the other side has ended.
     pub(crate) fn echo() -> Self {
-        Self::serve(LOOPBACK, |mut stream, state| {
+        Self::echo_at(LOOPBACK)
+    }
+
+    /// The same, at an address of the caller's choice.
+    pub(crate) fn echo_at(address: impl ToSocketAddrs) -> Self {
+        Self::serve(address, |mut stream, state| {
             state.each_read(stream, |bytes| stream.write_all(bytes).is_ok());
             let _ = stream.shutdown(Shutdown::Write);
         })

@@ -1,4 +1,4 @@
-//! Requests to the link: replies, limits, and what they use up.
+//! Requests to the link: replies and limits.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -24,7 +24,7 @@ pub(crate) fn assert_not_kept(response: &Response) {
 }
 
 #[test]
-fn reading_the_page_uses_nothing_up() {
+fn reading_the_page_delivers_nothing() {
     let home = Home::new();
     let mut shared = Shared::start(&home, &[]);
     let path = shared.path().to_owned();
@@ -52,7 +52,7 @@ fn reading_the_page_uses_nothing_up() {
     assert!(!place.contains(&path), "the link gives away the URL of the file");
     assert_eq!(shared.ask("HEAD", &place).status, 405);
     assert_eq!(shared.ask("GET", &place).status, 200);
-    assert_eq!(shared.wait().0, 0);
+    assert_eq!(shared.wait_and_close().0, 0);
 }
 
 #[test]

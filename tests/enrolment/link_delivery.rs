@@ -1,4 +1,4 @@
-//! One delivery uses the link up; interrupted ones, expiry, signals, and what the owner is told.
+//! Deliveries: to one device, again if need be; interrupted ones, expiry, signals, and what the owner is told.
 
 use std::io::Read;
 use std::net::{Ipv4Addr, Shutdown};
@@ -22,7 +22,7 @@ const ANDROID: &str =
     "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Mobile Safari/537.36";
 
 #[test]
-fn phone_gets_its_file_once() {
+fn phone_gets_its_file() {
     let home = Home::new();
     for (user_agent, file, kind, disposition) in [
         (IPHONE, "alice-phone.mobileconfig", "application/x-apple-aspen-config", None),
@@ -57,9 +57,9 @@ fn phone_gets_its_file_once() {
         assert_not_kept(&got);
         assert!(!contains(&got.body, shared.password().as_bytes()), "the password travels with its file");
 
-        assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": file})));
+        assert_eq!(shared.wait_and_close(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": file})));
         let events: Vec<_> = shared.lines().iter().map(|line| line["event"].as_str().unwrap().to_owned()).collect();
-        assert_eq!(events, ["ready", "opened", "fetched"]);
+        assert_eq!(events, ["ready", "opened", "fetched", "stopped"]);
 
         // The archive is the device's own, under the password of the terminal, and not under the one of init.
         if file.ends_with(".p12") {
@@ -81,21 +81,20 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 #[test]
-fn one_of_many_simultaneous_downloads_succeeds() {
+fn one_of_many_simultaneous_clients_gets_a_file() {
     let home = Home::new();
     let mut shared = Shared::start(&home, &[]);
     let places: Vec<String> =
         ["alice-phone.p12", "alice-phone.mobileconfig"].iter().map(|file| shared.press(file)).collect();
-    const MANY: usize = 16;
-    let start = Barrier::new(MANY);
+    const MANY: u8 = 16;
+    let start = Barrier::new(usize::from(MANY));
     let statuses: Vec<Option<u16>> = std::thread::scope(|scope| {
-        let downloads: Vec<_> = (0..MANY)
+        let downloads: Vec<_> = (1..=MANY)
             .map(|index| {
-                let (shared, place, start) = (&shared, &places[index % places.len()], &start);
+                let (shared, place, start) = (&shared, &places[usize::from(index) % places.len()], &start);
                 scope.spawn(move || {
                     start.wait();
-                    // The link may be closed by then.
-                    shared.try_ask("GET", place, "").ok().map(|response| response.status)
+                    shared.ask_from(Ipv4Addr::new(127, 0, 2, index), "GET", place).map(|response| response.status)
                 })
             })
             .collect();
@@ -103,8 +102,34 @@ fn one_of_many_simultaneous_downloads_succeeds() {
     });
     let made = statuses.iter().filter(|status| **status == Some(200)).count();
     assert_eq!(made, 1, "{statuses:?}");
-    assert!(statuses.iter().all(|status| matches!(status, None | Some(200 | 409 | 410))), "{statuses:?}");
-    assert_eq!(shared.wait().1["event"], "fetched");
+    assert!(statuses.iter().all(|status| matches!(status, Some(200 | 403 | 409))), "{statuses:?}");
+    assert_eq!(shared.wait_and_close().0, 0);
+}
+
+#[test]
+fn downloads_can_be_repeated_by_the_same_address_only() {
+    let home = Home::new();
+    let mut shared = Shared::start(&home, &["--expires", "8s"]);
+    let (path, place) = (shared.path().to_owned(), shared.press("alice-phone.p12"));
+    let other = Ipv4Addr::new(127, 0, 0, 2);
+    let first = shared.ask("GET", &place);
+    shared.wait_fetched(1);
+    // Everything of the link, for another address.
+    for (method, path) in [("GET", path.clone()), ("POST", format!("{path}/alice-phone.p12")), ("GET", place.clone())] {
+        let refused = shared.ask_from(other, method, &path).unwrap();
+        assert_eq!(refused.status, 403, "{method} {path}");
+        assert!(refused.text().contains("Another device") && refused.header("location").is_none(), "{refused:?}");
+    }
+    // The browser discarded the file; then it is the wrong one for the system.
+    assert_eq!(shared.ask("GET", &path).status, 200);
+    let again = shared.ask("GET", &shared.press("alice-phone.p12"));
+    assert!(again.status == 200 && again.body == first.body, "{}", again.status);
+    shared.wait_fetched(2);
+    assert_eq!(shared.ask("GET", &shared.press("alice-phone.mobileconfig")).status, 200);
+    let files: Vec<_> = shared.wait_fetched(3).into_iter().map(|line| line["file"].clone()).collect();
+    assert_eq!(files, ["alice-phone.p12", "alice-phone.p12", "alice-phone.mobileconfig"]);
+    // A link that has served its purpose expires without an error.
+    assert_eq!(shared.wait(), (0, json!({"event": "expired"})));
 }
 
 #[test]
@@ -116,7 +141,7 @@ fn interrupted_delivery_can_be_repeated() {
     break_off(&shared, &place, LOOPBACK);
     let again = wait_until("it may be tried again", || Some(shared.ask("GET", &place)).filter(|got| got.status == 200));
     assert!(again.body.len() > 1000);
-    assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.p12"})));
+    assert_eq!(shared.wait_and_close(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.p12"})));
 }
 
 #[test]
@@ -141,7 +166,10 @@ fn unreachable_phone_has_not_fetched_the_file() {
         assert!(lost.read_to_end(&mut rest).is_err(), "it got {} bytes", rest.len());
     }
     assert_eq!(shared.ask("GET", &place).status, 200);
-    assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.mobileconfig"})));
+    assert_eq!(
+        shared.wait_and_close(),
+        (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.mobileconfig"}))
+    );
 }
 
 #[test]
@@ -151,7 +179,7 @@ fn file_is_fetched_even_if_the_client_stays_connected() {
     let place = shared.press("alice-phone.p12");
     let mut stays = shared.connect();
     shared.send(&mut stays, "GET", &place, "").unwrap();
-    assert_eq!(shared.wait().1["event"], "fetched");
+    shared.wait_fetched(1);
     drop(stays);
 }
 
@@ -168,7 +196,7 @@ fn owner_is_told_of_readers_and_interrupted_downloads() {
     // A client that reads everything and then resets the connection has the file, too.
     break_off(&shared, &place, Ipv4Addr::new(127, 0, 0, 3));
     wait_until("it may be tried again", || Some(shared.ask("GET", &place)).filter(|got| got.status == 200));
-    assert_eq!(shared.wait().0, 0);
+    assert_eq!(shared.wait_and_close().0, 0);
     let told = &shared.lines()[1..];
     assert_eq!(
         told,
@@ -177,6 +205,7 @@ fn owner_is_told_of_readers_and_interrupted_downloads() {
             json!({"event": "opened", "by": "127.0.0.2"}),
             json!({"event": "broken_off", "by": "127.0.0.3", "file": "alice-phone.p12"}),
             json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.p12"}),
+            json!({"event": "stopped"}),
         ]
     );
 }
@@ -203,7 +232,7 @@ fn number_of_notices_is_bounded() {
         wait_until("it may be tried again", || (shared.ask("POST", &button).status == 303).then_some(()));
     }
     assert_eq!(shared.ask("GET", &place).status, 200);
-    assert_eq!(shared.wait().1["event"], "fetched");
+    shared.wait_fetched(1);
     let told = |event: &str| shared.lines().iter().filter(|line| line["event"] == event).count();
     assert_eq!((told("opened"), told("broken_off")), (16, 16));
 }
@@ -254,7 +283,8 @@ fn download_begun_in_time_may_end_after_expiry() {
     let mut answer = Vec::new();
     late.read_to_end(&mut answer).unwrap();
     assert!(answer.ends_with(b"</plist>"), "{}", String::from_utf8_lossy(&answer));
-    assert_eq!(shared.wait().1["event"], "fetched");
+    assert_eq!(shared.wait(), (0, json!({"event": "expired"})));
+    assert_eq!(shared.wait_fetched(1).len(), 1);
 }
 
 #[test]
@@ -295,9 +325,9 @@ fn terminal_shows_password_token_once_and_fingerprint() {
     shared.ask("GET", shared.path());
     let place = shared.press("alice-phone.p12");
     shared.ask("GET", &place);
-    shared.wait();
+    shared.wait_and_close();
     let told: Vec<String> = shared.lines()[1..].iter().map(ToString::to_string).collect();
-    assert_eq!(told.len(), 2);
+    assert_eq!(told.len(), 3);
     let claim = place.split('/').nth(1).unwrap();
     assert!(told.iter().all(|line| !line.contains(&shared.path()[1..]) && !line.contains(claim)), "{told:?}");
 }
@@ -318,7 +348,7 @@ fn curl_follows_the_button_to_the_file() {
         &button,
     ]))
     .success();
-    assert_eq!(shared.wait().0, 0);
+    assert_eq!(shared.wait_and_close().0, 0);
     let mut openssl = home.tool("openssl", "openssl");
     openssl.args(["pkcs12", "-noout", "-in", "alice-phone.p12", "-passin", &format!("pass:{}", shared.password())]);
     run(&mut openssl).success();
@@ -365,7 +395,7 @@ fn chromium_saves_the_file_when_the_button_is_pressed() {
     assert_eq!(browser.evaluate("document.querySelector('details[open] summary').textContent"), "Linux, Firefox");
     assert_eq!(browser.evaluate("getComputedStyle(document.querySelector('details')).borderRadius != '0px'"), true);
     browser.evaluate("document.querySelector('details[open] button').click()");
-    assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.p12"})));
+    assert_eq!(shared.wait_and_close(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "alice-phone.p12"})));
     let saved = browser.saved("alice-phone.p12");
     let mut openssl = home.tool("openssl", "openssl");
     openssl.args(["pkcs12", "-noout", "-passin", &format!("pass:{}", shared.password()), "-in"]);
@@ -388,7 +418,7 @@ fn ca_device_qr_issues_and_shares_in_one_command() {
     let page = shared.ask("GET", shared.path()).text();
     assert!(page.contains("Set up bob-laptop") && !page.contains("https://ssh.home.example/"), "{page}");
     let got = shared.ask("GET", &shared.press("bob-laptop.p12"));
-    assert_eq!(shared.wait(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "bob-laptop.p12"})));
+    assert_eq!(shared.wait_and_close(), (0, json!({"event": "fetched", "by": "127.0.0.1", "file": "bob-laptop.p12"})));
     // The same archive as in the folder, with the same password.
     let kept = std::fs::read(home.folder().join("devices/bob-laptop.p12")).unwrap();
     assert!(got.body == kept, "another archive");

@@ -15,6 +15,7 @@ mod shared;
 
 mod archives;
 mod code;
+mod languages;
 mod link;
 mod link_address;
 mod link_delivery;

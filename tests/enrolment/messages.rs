@@ -146,7 +146,7 @@ fn authority_without_name_constraints_has_a_warning() {
     // Beside the step at which Android warns, and at the end of the page.
     assert_eq!(page.matches("can pose as any site").count(), 2, "{page}");
     // This authority is handed over, and no other.
-    assert!(made.stderr.contains("works once: doorward share dave --folder .\n"), "{made}");
+    assert!(made.stderr.contains("by a link: doorward share dave --folder .\n"), "{made}");
     let mut command = doorward(&at, &["share", "dave", "--folder", "."]);
     let shared = Shared::start_command(&mut command);
     let page = shared.ask("GET", shared.path()).text();
@@ -169,7 +169,7 @@ fn advised_command_makes_a_new_link() {
     let pki = strange.join("pki");
     let mut device = doorward(&home.path(""), &["ca", "device", "bob-laptop", "--qr", "--folder"]);
     let shown = unused(device.arg(&pki));
-    let (_, said) = shown.stderr.split_once("works once: ").unwrap();
+    let (_, said) = shown.stderr.split_once("by a link: ").unwrap();
     for again in [said.lines().next().unwrap(), &advice(&shown).pop().unwrap()] {
         unused(bash(&home, &home.path(""), &format!("{again} \"$@\"")).arg("bash"));
     }

@@ -123,6 +123,15 @@ impl Shared {
         Response::parse(&bytes).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
+    /// One request from another address.
+    pub(crate) fn ask_from(&self, address: Ipv4Addr, method: &str, path: &str) -> Option<Response> {
+        let mut stream = self.connect_from(address);
+        self.send(&mut stream, method, path, "").ok()?;
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).ok()?;
+        Response::parse(&bytes)
+    }
+
     /// Sends a request without reading the reply.
     pub(crate) fn send(&self, stream: &mut TcpStream, method: &str, path: &str, headers: &str) -> io::Result<()> {
         let Self { address, .. } = self;
@@ -135,6 +144,26 @@ impl Shared {
         let pressed = self.ask("POST", &format!("{}/{file}", self.path));
         assert_eq!(pressed.status, 303, "{pressed:?}");
         pressed.header("location").unwrap().to_owned()
+    }
+
+    /// Waits until `count` files were fetched.
+    #[track_caller]
+    pub(crate) fn wait_fetched(&self, count: usize) -> Vec<Value> {
+        wait_until("the files are fetched", || {
+            let fetched: Vec<Value> = self.lines().into_iter().filter(|line| line["event"] == "fetched").collect();
+            (fetched.len() >= count).then_some(fetched)
+        })
+    }
+
+    /// Waits until a file was fetched and closes the link: exit code and what was fetched.
+    #[track_caller]
+    pub(crate) fn wait_and_close(&mut self) -> (i32, Value) {
+        let fetched = self.wait_fetched(1);
+        self.signal(Signal::INT);
+        let (code, last) = self.wait();
+        assert_eq!(last, serde_json::json!({"event": "stopped"}), "{:?}", self.lines());
+        assert_eq!(fetched.len(), 1, "{fetched:?}");
+        (code, fetched.into_iter().next().unwrap())
     }
 
     /// Waits for its end: exit code and last line.

@@ -24,6 +24,7 @@ mod scene;
 
 mod der;
 
+mod backends;
 mod certificates;
 mod descriptors;
 mod exhaustion;

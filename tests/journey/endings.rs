@@ -13,6 +13,7 @@ use crate::client::{Client, End, VERSIONS, client, connect, plain_end};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::TestPki;
+use crate::common::process::wait_until;
 use crate::home::{House, Watch, verdicts};
 
 const NAME: &str = "nas.home.example";
@@ -171,6 +172,8 @@ fn sigterm_lets_relays_end_and_nobody_else_in() {
     for _ in 0..5 {
         relay.ping().unwrap();
     }
+    let said = "stopping: 1 connection may end within 1 hour; a second Ctrl-C (or SIGTERM) cuts what is open\n";
+    wait_until("it says how long the connection has", || gate.stderr().contains(said).then_some(()));
     relay.close_notify();
     assert_eq!(relay.end(), End::Orderly);
     assert_eq!(gate.wait_for_end().code(), Some(0));

@@ -104,6 +104,7 @@ fn keys() -> BTreeSet<String> {
             "RawMetrics" => "metrics.",
             "RawLog" => "log.",
             "RawNotify" => "notify.",
+            "RawHistory" => "history.",
             "RawSandbox" => "sandbox.",
             _ => return None,
         })

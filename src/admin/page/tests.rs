@@ -53,6 +53,7 @@ fn refusals() -> Vec<Arc<Refusal>> {
             verified: false,
             anchored: number % 3 == 0,
             of_other_authority: false,
+            guest: false,
         };
         refusals.remember(Refusal {
             at: ago(i64::from(100_000 - number)),

@@ -121,6 +121,7 @@ pub(crate) mod testing {
             of_other_authority: false,
             unsupported_key: None,
             name_constrained: false,
+            guest_pass: None,
             emails: Vec::new(),
             uris: Vec::new(),
             dns_names: Vec::new(),

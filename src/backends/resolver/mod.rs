@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -69,6 +69,8 @@ struct State {
 struct Entry {
     answer: Option<(Addresses, Instant)>,
     failure: Option<(Arc<io::Error>, Instant)>,
+    /// The address that accepted last, and is tried first.
+    preferred: Option<IpAddr>,
     lookup: Option<Lookup>,
 }
 
@@ -116,6 +118,18 @@ impl Resolver {
             if timeout_at(until, end.changed()).await.is_err() {
                 return earlier.map(|(addresses, _)| addresses).ok_or(Unresolved::NoAnswer);
             }
+        }
+    }
+
+    /// Puts this address of `name` before the others from now on, as long as the name has it: it has just accepted a connection
+    /// (RFC 8305 section 4 lets a client use what it knows of former connections).
+    pub(super) fn prefer(&self, name: &str, address: IpAddr) {
+        let mut state = self.state();
+        let Some(entry) = state.names.get_mut(name) else { return };
+        if entry.preferred.replace(address) != Some(address)
+            && let Some((addresses, _)) = &mut entry.answer
+        {
+            *addresses = preferring(addresses, Some(address)).into();
         }
     }
 
@@ -196,7 +210,10 @@ impl Resolver {
         });
         if let Some(entry) = self.state().names.get_mut(name) {
             match found {
-                Ok(addresses) => (entry.answer, entry.failure) = (Some((addresses.into(), now)), None),
+                Ok(addresses) => {
+                    let addresses = preferring(&addresses, entry.preferred).into();
+                    (entry.answer, entry.failure) = (Some((addresses, now)), None);
+                }
                 Err(error) => entry.failure = Some((Arc::new(error), now)),
             }
             entry.lookup = None;
@@ -206,6 +223,13 @@ impl Resolver {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The addresses in their order, but for this one, which is the first.
+fn preferring(addresses: &[SocketAddr], first: Option<IpAddr>) -> Vec<SocketAddr> {
+    let mut ordered = addresses.to_vec();
+    ordered.sort_by_key(|address| Some(address.ip()) != first);
+    ordered
 }
 
 impl Entry {

@@ -1,11 +1,14 @@
 //! The authority that signs device certificates.
 
-use rcgen::{ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PublicKeyData};
+use rcgen::string::Ia5String;
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PublicKeyData, SanType};
+use time::Duration;
 
 use super::{AUTHORITY_DAYS, DEVICE_DAYS, unique_name};
-use crate::model::names::Name;
+use crate::model::device_name::DeviceName;
+use crate::model::identity::GuestPass;
 use crate::pki::keys::KeyType;
-use crate::pki::{Authority, Error, IssuedCertificate, IssuedCredentials, subject};
+use crate::pki::{Authority, Error, IssuedCertificate, IssuedCredentials, Lifetime, subject};
 
 /// Signs device certificates. Only the gate trusts it.
 #[derive(Debug)]
@@ -37,9 +40,9 @@ impl DeviceAuthority {
     }
 
     /// A certificate for the device `name`, with a key of the default type.
-    pub fn issue(&self, name: &Name) -> Result<IssuedCredentials, Error> {
+    pub fn issue(&self, name: &DeviceName) -> Result<IssuedCredentials, Error> {
         let key = KeyType::default().generate()?;
-        Ok(IssuedCredentials::new(certify_device(&self.authority, name, &key)?, key))
+        Ok(IssuedCredentials::new(certify_device(&self.authority, name, &key, None)?, key))
     }
 
     /// Certificate and key of the authority.
@@ -48,18 +51,34 @@ impl DeviceAuthority {
     }
 }
 
+/// What makes the certificate of a device a guest pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// The routes it is for.
+    pub pass: GuestPass,
+    /// How long it is valid from now.
+    pub lifetime: Duration,
+}
+
 /// A certificate that binds `key` to the device `name`.
 ///
 /// The name is the common name, and there are no alternative names: a device name is no host name, and a certificate that
 /// matches no host cannot be used to impersonate one. In the configuration, `alice-phone` and `cn:alice-phone` both match
-/// it.
+/// it. A guest pass names the routes that it is for in addition.
 pub fn certify_device(
     authority: &Authority,
-    name: &Name,
+    name: &DeviceName,
     key: &impl PublicKeyData,
+    guest: Option<&Guest>,
 ) -> Result<IssuedCertificate, Error> {
-    authority.sign(DEVICE_DAYS, key, |params| {
+    let mut routes = Vec::new();
+    for uri in guest.iter().flat_map(|guest| guest.pass.uris()) {
+        routes.push(SanType::URI(Ia5String::try_from(uri)?));
+    }
+    let lifetime = guest.map_or(Lifetime::Days(DEVICE_DAYS), |guest| Lifetime::FromNow(guest.lifetime));
+    authority.sign(lifetime, key, |params| {
         params.distinguished_name = subject(name.as_str());
+        params.subject_alt_names = routes;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     })
 }

@@ -7,7 +7,7 @@
 mod device;
 mod server;
 
-pub use device::{DeviceAuthority, certify_device};
+pub use device::{DeviceAuthority, Guest, certify_device};
 pub use server::{NameConstraintPolicy, ServerAuthority, certify_server, default_names};
 
 use crate::pki::{Error, random};

@@ -5,7 +5,7 @@ use rcgen::{CidrSubnet, ExtendedKeyUsagePurpose, GeneralSubtree, KeyPair, NameCo
 use super::{AUTHORITY_DAYS, SERVER_DAYS, unique_name};
 use crate::model::names::{ServerName, ServerNamePattern};
 use crate::pki::keys::KeyType;
-use crate::pki::{Authority, Error, IssuedCertificate, IssuedCredentials, fits_common_name, subject};
+use crate::pki::{Authority, Error, IssuedCertificate, IssuedCredentials, Lifetime, fits_common_name, subject};
 
 /// Whether the server authority's certificate carries name constraints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub fn certify_server(
 ) -> Result<IssuedCertificate, Error> {
     let alternative =
         names.iter().map(|name| Ok(SanType::DnsName(name.to_string().try_into()?))).collect::<Result<_, Error>>()?;
-    authority.sign(SERVER_DAYS, key, |params| {
+    authority.sign(Lifetime::Days(SERVER_DAYS), key, |params| {
         params.distinguished_name = subject(&names.first().map(ToString::to_string).unwrap_or_default());
         params.subject_alt_names = alternative;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

@@ -1,8 +1,9 @@
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
+use crate::model::device_name::DeviceName;
 use crate::model::identity::Identity;
-use crate::model::names::{Name, ServerName};
+use crate::model::names::ServerName;
 
 fn domain(text: &str) -> ServerName {
     ServerName::parse(text).expect("a domain")
@@ -20,7 +21,8 @@ fn days(der: &[u8]) -> i64 {
 
 #[test]
 fn device_certificate_has_its_name_and_client_usage_only() {
-    let device = DeviceAuthority::new().expect("an authority").issue(&Name::parse("alice-phone").expect("a name"));
+    let device =
+        DeviceAuthority::new().expect("an authority").issue(&DeviceName::parse("alice-phone").expect("a name"));
     let device = device.expect("a device");
     let identity = Identity::from_certificate(device.certificate(), true).expect("an identity");
     assert_eq!(identity.display_name(), "alice-phone");

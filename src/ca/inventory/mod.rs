@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::model::device_name::is_called;
 use crate::model::identity::{Serial, Sha256};
 use crate::pki::{IssuedCertificate, Revocation, RevocationReason};
 use crate::pki::{keys, pem};
@@ -114,6 +115,9 @@ pub struct CertificateEntry {
     /// It was issued as bait: no device uses it, so that its use betrays a thief.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub canary: bool,
+    /// The routes it is limited to, if it is a guest pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<String>,
     /// When it becomes valid.
     #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
     pub not_before: Option<OffsetDateTime>,
@@ -173,6 +177,7 @@ impl CertificateEntry {
             key: spki.map(keys::describe),
             spki: spki.map(|spki| Sha256::of(spki).to_string()),
             canary: false,
+            routes: Vec::new(),
             not_before: Some(issued.not_before()),
             not_after: Some(issued.not_after()),
             issued_at: Some(now()),
@@ -193,6 +198,7 @@ impl CertificateEntry {
             key: None,
             spki: None,
             canary: false,
+            routes: Vec::new(),
             not_before: None,
             not_after: None,
             issued_at: None,
@@ -289,11 +295,11 @@ impl Inventory {
     }
 
     /// The latest certificate of this name and kind that was issued here and is not revoked; it may have expired. Names are
-    /// compared without regard to case, as some file systems do.
+    /// compared without regard to case, as some file systems do; the name of a device's files is taken as well.
     pub fn current(&self, name: &str, kind: Kind) -> Option<&CertificateEntry> {
         self.certificates.iter().rev().find(|entry| {
             entry.kind == kind
-                && entry.name.eq_ignore_ascii_case(name)
+                && is_called(&entry.name, name)
                 && entry.issued_at.is_some()
                 && entry.revoked_at.is_none()
         })
@@ -338,6 +344,7 @@ mod tests {
             key: None,
             spki: None,
             canary: false,
+            routes: Vec::new(),
             not_before: Some(now()),
             not_after: Some(now() + Duration::days(2)),
             issued_at: Some(now()),

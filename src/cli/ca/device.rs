@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde::Serialize;
+use time::Duration;
 
 use super::change::Change;
 use super::folder::config_of;
@@ -11,21 +13,24 @@ use super::output::{device_text, print, share_command};
 use super::parse::parse_device;
 use super::passphrase::PassphraseArg;
 use super::{CaError, FolderArg, Format, published};
-use crate::ca::device_files::DeviceFolder;
+use crate::ca::device_files::{DeviceFiles, DeviceFolder};
 use crate::ca::inventory::Store;
-use crate::ca::issue::{self, DeviceRequest, IssuedDevice};
+use crate::ca::issue::{self, DeviceRequest, Guest, IssuedDevice};
 use crate::cli::exit;
-use crate::cli::services::configured_services;
+use crate::cli::services::{Configured, sample};
 use crate::cli::share::{self, LinkArgs};
+use crate::explain::clock::Clock;
+use crate::model::device_name::DeviceName;
+use crate::model::identity::GuestPass;
 use crate::model::names::Name;
 use crate::pki::keys::KeyType;
 
 /// The options of `doorward ca device`.
 #[derive(Args, Debug)]
 pub(super) struct DeviceArgs {
-    /// Its name, as in "alice-phone": in the log, and in "allow" of the configuration
+    /// Its name, as in "alice-phone" or "Omas Tablet": in the log, and in "allow" of the configuration
     #[arg(value_name = "NAME", value_parser = parse_device)]
-    name: Name,
+    name: DeviceName,
 
     #[command(flatten)]
     folder: FolderArg,
@@ -52,10 +57,19 @@ pub(super) struct DeviceArgs {
     /// Make a canary: a device that does not exist. Keep its files where only a thief finds them, with your backups or passwords
     /// for example. Its certificate is revoked from the start; if a client shows it, the gate reports an impostor and bans its
     /// address
-    #[arg(long, conflicts_with = "qr")]
+    #[arg(long, conflicts_with_all = ["qr", "lifetime"])]
     canary: bool,
 
-    /// Also let the device download its files by a link that works once: shows a QR code to scan
+    /// Make a guest pass: a certificate that is valid for this time only, with --route. Minutes, hours or days, as in "30m", "3h"
+    /// or "2d"; at most 30 days
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_guest_time, requires = "route")]
+    lifetime: Option<Duration>,
+
+    /// A route that the guest pass is for; all others refuse it. "allow" of the route must admit the device as well
+    #[arg(long, value_name = "ROUTE", value_parser = Name::parse, requires = "lifetime")]
+    route: Vec<Name>,
+
+    /// Also let the device download its files by a link, for a few minutes: shows a QR code to scan
     #[arg(long)]
     qr: bool,
 
@@ -67,13 +81,42 @@ pub(super) struct DeviceArgs {
     format: Format,
 }
 
-pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
-    if args.qr {
-        // Before the device exists: if the link cannot work, nothing is issued.
-        share::choose_address(&args.link)?;
+/// What `--format json` prints.
+#[derive(Serialize)]
+struct Issued<'a> {
+    #[serde(flatten)]
+    files: &'a DeviceFiles,
+    /// The routes that admit the device; nothing if there is no valid configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    routes: Option<Vec<String>>,
+}
+
+/// The longest guest pass, in days.
+const GUEST_DAYS_MAX: i64 = 30;
+
+/// Parses `30m`, `3h` or `2d`.
+fn parse_guest_time(text: &str) -> Result<Duration, String> {
+    let of = |unit: char, minutes: i64| {
+        let count: u32 = text.strip_suffix(unit)?.parse().ok()?;
+        i64::from(count).checked_mul(minutes).map(Duration::minutes)
+    };
+    match of('m', 1).or_else(|| of('h', 60)).or_else(|| of('d', 24 * 60)) {
+        Some(time) if time >= Duration::MINUTE && time <= Duration::days(GUEST_DAYS_MAX) => Ok(time),
+        Some(_) => Err(format!("must be from 1m to {GUEST_DAYS_MAX}d")),
+        None => Err("expected a number and a unit: 30m for minutes, 3h for hours, 2d for days".to_owned()),
     }
+}
+
+pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
+    // Before the device exists: if the link cannot work, nothing is issued.
+    let address = args.qr.then(|| share::choose_address(&args.link, args.format)).transpose()?;
     let mut store = args.folder.open()?;
     let folder = DeviceFolder::new(args.output.as_deref())?;
+    let configured = store.as_owner(|| Configured::load(&config_of(&store)));
+    configured.check_routes(&args.route).map_err(CaError::usage)?;
+    let guest = args.lifetime.map(|lifetime| Guest { pass: GuestPass::new(&args.route), lifetime });
+    let pass = guest.as_ref().map(|guest| &guest.pass);
+    let device = sample(&args.name, pass);
     let request = DeviceRequest {
         name: &args.name,
         key_type: args.key_type,
@@ -81,9 +124,9 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
         folder: &folder,
         replace: args.force,
         canary: args.canary,
+        guest: guest.as_ref(),
     };
-    let config = config_of(&store);
-    let issued = issue::device(&mut store, &request, &args.passphrase.prompt(), || configured_services(&config))
+    let issued = issue::device(&mut store, &request, &args.passphrase.prompt(), || configured.reachable(&device))
         .map_err(CaError::with_remedy(
             "these files are useless to a new device: move them away, or replace them with --force",
         ))?;
@@ -92,14 +135,18 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
         return canary(args, &store, &issued);
     }
     let share = share_command(store.folder(), args.output.as_deref(), &args.name);
-    let text = format!(
-        "Issued a certificate for {}, valid until {}:\n{}",
-        args.name,
-        issued.not_after.date(),
-        device_text(&issued.files, share.as_deref())
-    );
-    print(args.format, &text, &issued.files)?;
-    if args.qr {
+    let what = match pass {
+        Some(pass) => {
+            format!("a guest pass for {pass} to {}, valid until {}", args.name, Clock::system().full(issued.not_after))
+        }
+        None => format!("a certificate for {}, valid until {}", args.name, issued.not_after.date()),
+    };
+    let text = format!("Issued {what}:\n{}{}", device_text(&issued.files, share.as_deref()), configured.text(&device));
+    if let Some(warning) = configured.warning(args.name.as_str(), pass, &device) {
+        errln!("warning: {warning}");
+    }
+    print(args.format, &text, &Issued { files: &issued.files, routes: configured.admitting(&device) })?;
+    if let Some(address) = address {
         let next = match &share {
             Some(command) => share::new_link_hint(command),
             None => {
@@ -109,15 +156,17 @@ pub(super) fn run(args: &DeviceArgs) -> Result<(), CaError> {
         };
         // Unlocks the folder while the device is awaited.
         drop(store);
-        share::offer(&args.link, args.format, &args.name, issued.kit, &issued.password, &next).map_err(|error| {
-            let explained = error.code == exit::NOT_FETCHED;
-            let error = CaError::from(error);
-            if explained {
-                error
-            } else {
-                error.with_line(&format!("the certificate of {} is issued. {next}", args.name))
-            }
-        })?;
+        share::offer(&args.link, &address, args.format, &args.name, issued.kit, &issued.password, &next).map_err(
+            |error| {
+                let explained = error.code == exit::NOT_FETCHED;
+                let error = CaError::from(error);
+                if explained {
+                    error
+                } else {
+                    error.with_line(&format!("the certificate of {} is issued. {next}", args.name))
+                }
+            },
+        )?;
     }
     Ok(())
 }
@@ -134,4 +183,19 @@ fn canary(args: &DeviceArgs, store: &Store, issued: &IssuedDevice) -> Result<(),
     );
     print(args.format, &text, &issued.files)?;
     outcome.result()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guest_times_have_a_unit_and_bounds() {
+        for (text, minutes) in [("1m", 1), ("90m", 90), ("3h", 180), ("2d", 2880), ("30d", 43_200)] {
+            assert_eq!(parse_guest_time(text), Ok(Duration::minutes(minutes)), "{text}");
+        }
+        for wrong in ["", "3", "h", "0m", "31d", "-3h", "3 h", "1w", "3s", "4294967295d", "4294967296h", "1.5h"] {
+            assert!(parse_guest_time(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -13,7 +13,8 @@ use super::{CaError, FolderArg, Format, NameConstraintsArg};
 use crate::ca::create::{CreateRequest, DEVICE_AUTHORITY_FILE, SERVER_AUTHORITY_FILE, create};
 use crate::ca::device_files::DeviceFiles;
 use crate::ca::{NameConstraintPolicy, server};
-use crate::model::names::{Name, ServerName};
+use crate::model::device_name::DeviceName;
+use crate::model::names::ServerName;
 use crate::pki::keys::KeyType;
 
 /// The options of `doorward ca init`.
@@ -25,7 +26,7 @@ pub(super) struct InitArgs {
 
     /// A first device, as in "alice-phone". May be repeated
     #[arg(long = "device", value_name = "NAME", value_parser = parse_device)]
-    devices: Vec<Name>,
+    devices: Vec<DeviceName>,
 
     #[command(flatten)]
     folder: FolderArg,

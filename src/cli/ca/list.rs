@@ -8,6 +8,7 @@ use super::output::print_json;
 use super::{CaError, FolderArg, Format};
 use crate::ca::inventory::Status;
 use crate::ca::list::{Listing, list};
+use crate::explain::clock::Clock;
 use crate::model::text::table;
 
 /// The options of `doorward ca list`.
@@ -36,6 +37,16 @@ fn text(listing: &Listing) -> String {
         let at = seconds.and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
         at.map_or_else(|| "–".to_owned(), |at| at.date().to_string())
     };
+    let clock = Clock::system();
+    // A guest pass is valid for minutes or hours.
+    let minute = |seconds: Option<i64>| {
+        seconds.map_or_else(
+            || "–".to_owned(),
+            |seconds| {
+                clock.of_seconds(seconds).map_or_else(String::new, |at| format!("{} {}", at.date(), clock.minutes(at)))
+            },
+        )
+    };
     let heading = ["name", "for", "status", "days left", "expires", "issued", "renewed", "key", "serial"];
     let mut rows = vec![heading.map(str::to_owned)];
     for line in &listing.certificates {
@@ -45,10 +56,10 @@ fn text(listing: &Listing) -> String {
         };
         rows.push([
             line.name.clone(),
-            line.kind.clone(),
+            if line.routes.is_empty() { line.kind.clone() } else { format!("guest: {}", line.routes.join(", ")) },
             status,
             line.days_left.map_or_else(|| "–".to_owned(), |days| days.to_string()),
-            date(line.not_after),
+            if line.routes.is_empty() { date(line.not_after) } else { minute(line.not_after) },
             date(line.issued_at),
             date(line.last_renewal),
             line.key.clone().unwrap_or_else(|| "–".to_owned()),

@@ -10,7 +10,7 @@ use super::folder::FOLDER;
 use crate::ca::device_files::DeviceFiles;
 use crate::ca::inventory::Store;
 use crate::cli::{Format, share};
-use crate::model::names::Name;
+use crate::model::device_name::DeviceName;
 
 /// Prints text for people to stderr, or JSON to stdout.
 pub(super) fn print(format: Format, text: &str, json: &impl Serialize) -> Result<(), CaError> {
@@ -28,7 +28,7 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), CaError> {
 }
 
 /// The command that shares the files of a device by a link, if it would find them: they are in the default folder.
-pub(super) fn share_command(authorities: &Path, output: Option<&Path>, name: &Name) -> Option<String> {
+pub(super) fn share_command(authorities: &Path, output: Option<&Path>, name: &DeviceName) -> Option<String> {
     let found = output.is_none() && std::path::absolute(authorities).ok()?.ends_with(FOLDER);
     found.then(|| share::command(name, &Store::join(authorities, Path::new(".."))))
 }
@@ -36,7 +36,7 @@ pub(super) fn share_command(authorities: &Path, output: Option<&Path>, name: &Na
 /// Where the files of a device are, and their password.
 pub(super) fn device_text(files: &DeviceFiles, share: Option<&str>) -> String {
     let share = match share {
-        Some(share) => format!("To send the files to the device by a link that works once: {share}\n"),
+        Some(share) => format!("To send the files to the device by a link: {share}\n"),
         None => String::new(),
     };
     format!(

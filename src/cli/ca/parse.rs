@@ -1,7 +1,8 @@
 //! Values of command line arguments.
 
+use crate::model::device_name::DeviceName;
 use crate::model::identity::{Serial, Sha256};
-use crate::model::names::{Name, ServerName, ServerNamePattern};
+use crate::model::names::{ServerName, ServerNamePattern};
 
 /// A domain.
 pub(in crate::cli) fn parse_domain(text: &str) -> Result<ServerName, String> {
@@ -14,12 +15,12 @@ pub(in crate::cli) fn parse_domain(text: &str) -> Result<ServerName, String> {
 }
 
 /// The name of a device.
-pub(in crate::cli) fn parse_device(text: &str) -> Result<Name, String> {
+pub(in crate::cli) fn parse_device(text: &str) -> Result<DeviceName, String> {
     // In `allow` these words are not names of devices.
     if ["any", "unverified"].contains(&text) {
         return Err(format!("{text:?} is reserved: it has a meaning in the configuration"));
     }
-    Name::parse(text).map_err(|error| error.to_string())
+    DeviceName::parse(text).map_err(|error| error.to_string())
 }
 
 /// A name for a server certificate.

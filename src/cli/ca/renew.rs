@@ -13,7 +13,8 @@ use super::server::{self, IssueArgs};
 use super::{CaError, published};
 use crate::ca::device_files::{DeviceFiles, DeviceFolder};
 use crate::ca::renew::{self, RenewalRequest, RenewedDevice};
-use crate::cli::services::configured_services;
+use crate::cli::services::Configured;
+use crate::reload::policy_report::SampleClient;
 
 /// The options of `doorward ca renew`.
 #[derive(Args, Debug)]
@@ -68,11 +69,12 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     };
     let config = config_of(&store);
     let passphrase = args.issue.passphrase.prompt();
-    let renewed = renew::device(&mut store, &request, &passphrase, || configured_services(&config)).map_err(
-        CaError::with_remedy(
-            "they are not files of this device: choose another --output, or replace them with --force",
-        ),
-    )?;
+    let renewed = renew::device(&mut store, &request, &passphrase, || {
+        Configured::load(&config).reachable(&SampleClient::device(name, None))
+    })
+    .map_err(CaError::with_remedy(
+        "they are not files of this device: choose another --output, or replace them with --force",
+    ))?;
     published::inventory(&store);
     let share = share_command(store.folder(), args.output.as_deref(), &renewed.name);
     let mut text = text(&renewed, share.as_deref());

@@ -19,6 +19,7 @@ use crate::ca::revoke::{Revoked, RevokedCertificate, Target, WrittenList, revoke
 use crate::config::nearest;
 use crate::model::identity::{Serial, Sha256};
 use crate::model::names::printable;
+use crate::model::shell::word;
 use crate::pki::RevocationReason;
 
 /// The options of `doorward ca revoke`.
@@ -207,7 +208,8 @@ fn text(revoked: &Revoked) -> String {
     for name in &revoked.still_valid {
         out.push_str(&format!(
             "warning: {name} has another certificate, which is still valid (a renewal keeps the key, so it may be on the \
-             same device). To revoke all its certificates: doorward ca revoke {name}\n"
+             same device). To revoke all its certificates: doorward ca revoke {}\n",
+            word(name)
         ));
     }
     for WrittenList { file, not_after, signs_lists, .. } in &revoked.lists {

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::pki_types::ServerName as TlsServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -40,7 +40,7 @@ pub(super) struct Dialled {
     pub(super) connected: bool,
     /// What answers, or why nothing does.
     pub(super) answer: String,
-    /// What does not fit the route.
+    /// That nothing answers, or what does not fit the route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) warning: Option<String>,
 }
@@ -60,14 +60,17 @@ pub(super) fn dial(config: &Config) -> Vec<Dialled> {
 fn one(route: &Route, backend: &Backend, limit: Duration) -> Vec<Dialled> {
     let dialled = |address: Option<String>, found: Result<Answer, String>| {
         let connected = found.is_ok();
-        let warning = found.as_ref().ok().and_then(|answer| mismatch(route, answer));
+        let warning = match &found {
+            Ok(answer) => mismatch(route, answer),
+            Err(why) => Some(format!("route {:?}: no connection to {backend}: {why}", route.name.as_str())),
+        };
         let answer = found.map_or_else(|why| why, |answer| answer.to_string());
         Dialled { route: route.name.to_string(), backend: backend.to_string(), address, connected, answer, warning }
     };
     let addresses = match backend {
         Backend::Unix(path) => {
             let connect = || UnixStream::connect(path).map(Socket::Unix);
-            return vec![dialled(Some(backend.to_string()), probe(route, connect))];
+            return vec![dialled(Some(backend.to_string()), probe(route, limit, connect))];
         }
         Backend::Address(address) => vec![*address],
         Backend::Host(host, port) => match (host.as_str(), *port).to_socket_addrs() {
@@ -80,7 +83,7 @@ fn one(route: &Route, backend: &Backend, limit: Duration) -> Vec<Dialled> {
     }
     let at = |address: SocketAddr| {
         let connect = || TcpStream::connect_timeout(&address, limit).map(Socket::Tcp);
-        dialled(Some(address.to_string()), probe(route, connect))
+        dialled(Some(address.to_string()), probe(route, limit, connect))
     };
     addresses.into_iter().map(at).collect()
 }
@@ -158,14 +161,13 @@ impl fmt::Display for Answer {
 }
 
 /// Waits for the service to speak; then says "hello" in TLS, and then asks in HTTP, each over a connection of its own.
-fn probe(route: &Route, connect: impl Fn() -> io::Result<Socket>) -> Result<Answer, String> {
+fn probe(route: &Route, limit: Duration, connect: impl Fn() -> io::Result<Socket>) -> Result<Answer, String> {
     let connected = || {
         let mut socket = connect()?;
         let header = socket.header(route)?;
         socket.write(&header).map(|()| socket)
     };
-    let started = Instant::now();
-    let mut socket = connected().map_err(|error| no_connection(&error, started.elapsed()))?;
+    let mut socket = connected().map_err(|error| no_connection(&error, limit))?;
     let mut first = [0; 512];
     match socket.read(&mut first, BANNER) {
         Ok(0) => return Ok(Answer::Closes),
@@ -199,10 +201,10 @@ fn probe(route: &Route, connect: impl Fn() -> io::Result<Socket>) -> Result<Answ
     Ok(Answer::Silent)
 }
 
-fn no_connection(error: &io::Error, after: Duration) -> String {
+fn no_connection(error: &io::Error, limit: Duration) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "nothing listens there (connection refused)".to_owned(),
-        _ if is_timeout(error) => format!("no answer within {} s", after.as_secs().max(1)),
+        _ if is_timeout(error) => format!("no answer within timeouts.dial ({} s)", limit.as_secs_f64()),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             format!("that machine cannot be reached: {error}")
         }
@@ -235,10 +237,8 @@ fn client_hello() -> Vec<u8> {
         .with_safe_default_protocol_versions()
         .map(|builder| builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
         .and_then(|config| {
-            Ok(ClientConnection::new(
-                Arc::new(config),
-                TlsServerName::try_from("localhost").map_err(|_| rustls::Error::UnsupportedNameType)?,
-            )?)
+            let name = TlsServerName::try_from("localhost").map_err(|_| rustls::Error::UnsupportedNameType)?;
+            ClientConnection::new(Arc::new(config), name)
         });
     if let Ok(mut client) = client {
         // Writing to a Vec cannot fail.
@@ -282,7 +282,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::config::checked::SendProxyProtocol;
+    use crate::config::checked::{SendProxyProtocol, Strategy};
     use crate::model::names::{Name, ServerNamePattern};
 
     fn route(kind: ServiceKind, backend: SocketAddr, mode: RouteMode) -> Route {
@@ -290,6 +290,7 @@ mod tests {
             name: Name::parse("it").expect("a name"),
             server_names: vec![ServerNamePattern::parse("it.home.example").expect("a name")],
             backends: vec![Backend::Address(backend)],
+            strategy: Strategy::First,
             send_proxy_protocol: SendProxyProtocol::Off,
             mode,
             kind,
@@ -348,6 +349,9 @@ mod tests {
             one(&route, &route.backends[0], Duration::from_secs(5)).pop().expect("an answer")
         };
         assert!(!refused.connected && refused.answer.contains("nothing listens there"), "{}", refused.answer);
+        assert!(
+            refused.warning.is_some_and(|warning| warning.starts_with("route \"it\": no connection to 127.0.0.1:"))
+        );
     }
 
     #[test]

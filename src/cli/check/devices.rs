@@ -8,6 +8,7 @@ use crate::config::checked::{Config, ExpectedClients, Route, RouteMode, Selector
 use crate::config::nearest;
 use crate::model::identity::{Serial, Sha256};
 use crate::model::names::printable;
+use crate::model::shell::word;
 
 /// The longest name that a warning shows, in characters.
 const NAME_MAX: usize = 64;
@@ -60,7 +61,8 @@ fn unknown(config: &Config, routes: &[&Terminate], inventory: &Inventory) -> Vec
                 warnings.push(format!("{key}: no device has the name {shown:?}; did you mean {device:?}?"));
             }
             None if only_own => {
-                let make = parse_device(name).map(|name| format!("; to make it: doorward ca device {name}"));
+                let make =
+                    parse_device(name).map(|name| format!("; to make it: doorward ca device {}", word(name.as_str())));
                 warnings.push(format!("{key}: no device has the name {shown:?}{}", make.unwrap_or_default()));
             }
             None => {}

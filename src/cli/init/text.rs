@@ -27,12 +27,16 @@ Next:
             self.router(),
         );
         for device in &self.devices {
-            let _ = writeln!(out, "       {}\n         password  {}", device.steps.display(), device.password);
+            // The files have names in ASCII.
+            let is_in_path = device.steps.file_stem().is_some_and(|stem| stem == device.name.as_str());
+            let name = if is_in_path { String::new() } else { format!("   for {}", device.name) };
+            let _ = writeln!(out, "       {}{name}\n         password  {}", device.steps.display(), device.password);
         }
         let first = self.devices.first().map_or("NAME", |device| &device.name);
+        let first = shell::word(first);
         let _ = write!(
             out,
-            "     Or let a device download its files in your home network, by a link that works once:
+            "     Or let a device download its files in your home network, by a link:
        doorward share {first} --folder {folder}
      The passwords are shown only now and stored nowhere.
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::NotShared;
 use crate::cli::{Format, exit};
 use crate::enrolment::link::{Candidate, Notice, Outcome};
-use crate::model::names::Name;
+use crate::model::device_name::DeviceName;
 
 /// A line of `--format json`.
 #[derive(Debug, Serialize)]
@@ -53,7 +53,7 @@ impl Event<'_> {
 }
 
 /// Reports an event while the link is open.
-pub(super) fn report(format: Format, device: &Name, notice: Notice) {
+pub(super) fn report(format: Format, device: &DeviceName, notice: Notice) {
     // A reader that is gone does not end the link.
     let _ = match (format, notice) {
         (Format::Text, Notice::Opened(by)) => writeln!(io::stderr().lock(), "{by} has opened the page."),
@@ -61,50 +61,61 @@ pub(super) fn report(format: Format, device: &Name, notice: Notice) {
             let file = form.file_name(device);
             writeln!(io::stderr().lock(), "{by} has interrupted its download of {file}. The link still works.")
         }
+        (Format::Text, Notice::Fetched(by, form)) => {
+            let file = form.file_name(device);
+            writeln!(
+                io::stderr().lock(),
+                "{by} has downloaded {file}. It can do so again until the link expires; no other address can. If that was not \
+                 {device}: press Ctrl-C; the file is worthless without the password."
+            )
+        }
         (Format::Json, Notice::Opened(by)) => Event::Opened { by }.print(),
         (Format::Json, Notice::Interrupted(by, form)) => Event::BrokenOff { by, file: &form.file_name(device) }.print(),
+        (Format::Json, Notice::Fetched(by, form)) => Event::Fetched { by, file: &form.file_name(device) }.print(),
     };
 }
 
-/// Reports how the link ended. `next` is what to do for another try. If the page was never opened, `unopened` is the address
-/// of the link.
+/// What clients have done with the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Progress {
+    /// Nothing.
+    Untouched,
+    /// The page was opened.
+    Opened,
+    /// A file was downloaded.
+    Fetched,
+}
+
+/// Reports how the link at `address` ended. `next` is what to do for another try.
 pub(super) fn report_end(
     format: Format,
-    device: &Name,
+    device: &DeviceName,
     outcome: Outcome,
-    unopened: Option<IpAddr>,
+    progress: Progress,
+    address: IpAddr,
     next: &str,
 ) -> Result<(), NotShared> {
-    let file = match outcome {
-        Outcome::Fetched(_, form) => form.file_name(device),
-        _ => String::new(),
-    };
     if format == Format::Json {
         let event = match outcome {
-            Outcome::Fetched(by, _) => Event::Fetched { by, file: &file },
             Outcome::Expired => Event::Expired,
             Outcome::Guessed(by) => Event::Guessed { by },
             Outcome::Stopped(fetching) => Event::Stopped { fetching },
         };
         event.print().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     }
-    let why = match outcome {
-        Outcome::Fetched(by, _) => {
-            if format == Format::Text {
-                // A reader that is gone does not undo the delivery.
-                let _ = writeln!(
-                    io::stderr().lock(),
-                    "{by} has downloaded {file}, and the link is closed. If that was not {device}: the file is worthless \
-                     without the password. {next}"
-                );
-            }
-            return Ok(());
+    if progress == Progress::Fetched && matches!(outcome, Outcome::Expired | Outcome::Stopped(None)) {
+        if format == Format::Text {
+            // A reader that is gone does not undo the delivery.
+            let _ = writeln!(io::stderr().lock(), "The link is closed. {next}");
         }
+        return Ok(());
+    }
+    let why = match outcome {
         Outcome::Expired => {
             let why = "the link has expired; no file was downloaded";
-            match unopened {
-                None => why.to_owned(),
-                Some(address) => format!(
+            match progress {
+                Progress::Opened | Progress::Fetched => why.to_owned(),
+                Progress::Untouched => format!(
                     "{why}\n  If the device could not open the link: it must be in the same network as {address}. Choose \
                      another address of this machine with --address, or with --port a port that the firewall allows."
                 ),

@@ -7,16 +7,17 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
 use super::{NotShared, command};
-use crate::ca::inventory::{Kind, Store, now};
+use crate::ca::inventory::{CertificateEntry, Kind, Store, now};
 use crate::cli::exit;
 use crate::enrolment::{Device, Form};
 use crate::files::Folder;
 use crate::handshake::suites::PROVIDER;
+use crate::model::device_name::{DeviceName, is_called};
 use crate::model::identity::Identity;
-use crate::model::names::Name;
 use crate::model::shell;
 use crate::model::text::date;
 use crate::pki::keys;
+use crate::reload::policy_report::SampleClient;
 
 /// The certificate of the gate's authority. An error if the device's certificate is expired or revoked.
 pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'static>, NotShared> {
@@ -28,10 +29,11 @@ pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'sta
         certificate(folder, file).map_err(needed)
     };
     let (name, pki) = (&device.name, folder.join("pki"));
+    let word = shell::word(name.as_str());
     let identity = Identity::from_certificate(&device.certificate, false).map_err(|error| unexpected(&error))?;
     if identity.not_after < now().unix_timestamp() {
         return Err(usage(format!(
-            "the certificate of {name} expired on {}\n  to renew it: doorward ca renew {name} --folder {}",
+            "the certificate of {name} expired on {}\n  to renew it: doorward ca renew {word} --folder {}",
             date(identity.not_after),
             shell::path(&pki)
         )));
@@ -43,7 +45,7 @@ pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'sta
     let serial = identity.serial.to_string();
     if inventory.certificates.iter().any(|entry| entry.serial == serial && entry.revoked_at.is_some()) {
         return Err(usage(format!(
-            "the certificate of {name} is revoked\n  to issue a new one: doorward ca device {name} --force --folder {}",
+            "the certificate of {name} is revoked\n  to issue a new one: doorward ca device {word} --force --folder {}",
             shell::path(&pki)
         )));
     }
@@ -54,8 +56,14 @@ pub(super) fn root(folder: &Path, device: &Device) -> Result<CertificateDer<'sta
     root(&Store::join(&pki, Path::new(&authority.certificate)))
 }
 
+/// The device as the gate sees it.
+pub(super) fn holder(device: &Device) -> Result<SampleClient, NotShared> {
+    let identity = Identity::from_certificate(&device.certificate, false);
+    identity.map(SampleClient::holder_of).map_err(|error| NotShared::new(exit::UNEXPECTED, error))
+}
+
 /// The certificate and the key of a device.
-pub(super) fn device(folder: &Path, name: &Name) -> Result<Device, String> {
+pub(super) fn device(folder: &Path, name: &DeviceName) -> Result<Device, String> {
     let devices = folder.join("devices");
     let file = |form: Form| devices.join(form.file_name(name));
     let (certificate_file, key_file) = (file(Form::Certificate), file(Form::Key));
@@ -67,7 +75,8 @@ pub(super) fn device(folder: &Path, name: &Name) -> Result<Device, String> {
     if !key_file.exists() {
         return Err(format!(
             "the key of {name} is missing: there is no file {shown}\n  to renew the certificate with a new key: doorward ca \
-             renew {name} --new-key --folder {}",
+             renew {} --new-key --folder {}",
+            shell::word(name.as_str()),
             shell::path(&folder.join("pki"))
         ));
     }
@@ -91,7 +100,8 @@ fn in_place(command: &str, file: &str) -> String {
 }
 
 /// Why there is no such device, and which devices there are.
-fn no_device(folder: &Path, devices: &Path, name: &Name) -> String {
+fn no_device(folder: &Path, devices: &Path, name: &DeviceName) -> String {
+    let word = shell::word(name.as_str());
     if !devices.is_dir() {
         // In the folder itself, a user may not know that it has to be given.
         let advice = if Path::new("devices").is_dir() && Path::new("pki").is_dir() {
@@ -104,11 +114,21 @@ fn no_device(folder: &Path, devices: &Path, name: &Name) -> String {
     let files = std::fs::read_dir(devices).into_iter().flatten().flatten();
     let mut names: Vec<String> =
         files.filter_map(|file| file.file_name().to_str()?.strip_suffix("-key.pem").map(str::to_owned)).collect();
+    // The files have names in ASCII.
+    if let Ok(Some(inventory)) = Store::read_inventory(&folder.join("pki")) {
+        let is_device = |entry: &&CertificateEntry| entry.kind == Kind::Device;
+        for file in &mut names {
+            let entries = inventory.certificates.iter().rev();
+            if let Some(entry) = entries.filter(is_device).find(|entry| is_called(&entry.name, file)) {
+                file.clone_from(&entry.name);
+            }
+        }
+    }
     names.sort_unstable();
     let there = if names.is_empty() { String::new() } else { format!("\n  there are: {}", names.join(", ")) };
     format!(
         "no device called {name} in {}{there}\n  files that were written elsewhere (--output) must be moved there first\n  to \
-         issue a new device: doorward ca device {name} --folder {}",
+         issue a new device: doorward ca device {word} --folder {}",
         devices.display(),
         shell::path(&folder.join("pki"))
     )

@@ -1,4 +1,4 @@
-//! `doorward share`: hands a device its certificate over a link that works once.
+//! `doorward share`: hands a device its certificate over a link.
 
 mod address;
 mod events;
@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::services::configured_services;
-use super::{Format, exit, failed, in_place_of};
-use crate::ca::inventory::Store;
+use super::services::Configured;
+use super::{Format, exit, failed, folder_of_init, in_place_of};
 use crate::enrolment::link::Reach;
 use crate::enrolment::{Gate, Kit};
 use crate::install::Installed;
-use crate::model::names::Name;
+use crate::model::device_name::DeviceName;
 use crate::model::shell;
 use crate::pki::Password;
 
@@ -37,8 +36,8 @@ const FOLDER: &str = "doorward";
 #[derive(Args, Debug)]
 pub(super) struct ShareArgs {
     /// The device, by the name that it was given
-    #[arg(value_name = "NAME", value_parser = Name::parse)]
-    device: Name,
+    #[arg(value_name = "NAME", value_parser = DeviceName::parse)]
+    device: DeviceName,
 
     /// The folder that "doorward init" wrote, or the one of the authorities in it, "pki"
     ///
@@ -100,10 +99,7 @@ impl ShareArgs {
             let here = Path::new(FOLDER).exists();
             Installed::find().filter(|_| !here)?.authority().parent().map(Path::to_owned)
         };
-        let given = self.folder.as_ref().map(|folder| {
-            let above = folder.parent().filter(|_| Store::is_in(folder));
-            above.map_or_else(|| folder.clone(), Path::to_owned)
-        });
+        let given = self.folder.as_deref().map(folder_of_init);
         given.or_else(installed).unwrap_or_else(|| FOLDER.into())
     }
 }
@@ -111,21 +107,23 @@ impl ShareArgs {
 pub(super) fn run(args: &ShareArgs) -> ExitCode {
     let folder = args.folder();
     let next = new_link_hint(&command(&args.device, &folder));
-    match prepare(args, &folder)
-        .and_then(|(kit, password)| offer(&args.link, args.format, &args.device, kit, &password, &next))
-    {
+    match prepare(args, &folder).and_then(|(kit, password)| {
+        let address = choose_address(&args.link, args.format)?;
+        offer(&args.link, &address, args.format, &args.device, kit, &password, &next)
+    }) {
         Ok(()) => exit::OK.into(),
         Err(error) => failed(error.code, &error.message),
     }
 }
 
 /// The command that hands `device` its certificate from `folder`.
-pub(super) fn command(device: &Name, folder: &Path) -> String {
+pub(super) fn command(device: &DeviceName, folder: &Path) -> String {
+    let word = shell::word(device.as_str());
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     if folder == Path::new(FOLDER) {
-        format!("doorward share {device}")
+        format!("doorward share {word}")
     } else {
-        format!("doorward share {device} --folder {}", shell::path(folder))
+        format!("doorward share {word} --folder {}", shell::path(folder))
     }
 }
 
@@ -138,7 +136,12 @@ pub(super) fn new_link_hint(command: &str) -> String {
 fn prepare(args: &ShareArgs, folder: &Path) -> Result<(Kit, Password), NotShared> {
     let device = files::device(folder, &args.device).map_err(|error| NotShared::new(exit::USAGE, error))?;
     let root = files::root(folder, &device)?;
-    let reachable = configured_services(&in_place_of(&folder.join("doorward.toml")));
+    let configured = Configured::load(&in_place_of(&folder.join("doorward.toml")));
+    let holder = files::holder(&device)?;
+    let reachable = configured.reachable(&holder);
+    if let Some(warning) = configured.warning(args.device.as_str(), None, &holder) {
+        errln!("warning: {warning}");
+    }
     let gate = Gate::new(root, reachable);
     let password = Password::generate().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
     let kit = Kit::new(&gate, &device, &password).map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;

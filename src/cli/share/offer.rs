@@ -1,46 +1,45 @@
 //! Opens the link, shows its QR code and waits for its end.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::address::{LinkAddress, choose, unsuitable};
-use super::events::{Event, report, report_end};
+use super::address::{LinkAddress, unsuitable};
+use super::events::{Event, Progress, report, report_end};
 use super::{LinkArgs, NotShared};
 use crate::cli::run::{runtime, signals};
 use crate::cli::{Format, exit};
 use crate::enrolment::Kit;
-use crate::enrolment::link::{self, Link, Outcome};
+use crate::enrolment::link::{self, Link, Notice, Outcome};
 use crate::enrolment::qr::{self, Colours};
-use crate::model::names::Name;
+use crate::model::device_name::DeviceName;
 use crate::pki::Password;
 
-/// Hands over `kit` to the client of the link. `next` is what to do for another try.
+/// Hands over `kit` to the client of the link at the address `chosen`. `next` is what to do for another try.
 pub(in crate::cli) fn offer(
     args: &LinkArgs,
+    chosen: &LinkAddress,
     format: Format,
-    device: &Name,
+    device: &DeviceName,
     kit: Kit,
     password: &Password,
     next: &str,
 ) -> Result<(), NotShared> {
-    let chosen = choose(args)?;
     let address = chosen.address;
     let runtime = runtime().map_err(|error| NotShared::new(exit::UNEXPECTED, error))?;
-    let (outcome, opened) = runtime.block_on(serve(args, format, device, &chosen, kit, password))?;
-    report_end(format, device, outcome, (!opened).then_some(address.ip()), next)
+    let (outcome, progress) = runtime.block_on(serve(args, format, device, chosen, kit, password))?;
+    report_end(format, device, outcome, progress, address.ip(), next)
 }
 
 async fn serve(
     args: &LinkArgs,
     format: Format,
-    device: &Name,
+    device: &DeviceName,
     chosen: &LinkAddress,
     kit: Kit,
     password: &Password,
-) -> Result<(Outcome, bool), NotShared> {
+) -> Result<(Outcome, Progress), NotShared> {
     let unexpected = |error: io::Error| NotShared::new(exit::UNEXPECTED, error);
     let (authority, fingerprint) = (kit.root().to_owned(), kit.root_fingerprint().to_owned());
     let link = Link::bind(chosen.address, args.reach(), args.expires, kit).await.map_err(|error| match error {
@@ -65,21 +64,24 @@ async fn serve(
         .print(),
     }
     .map_err(unexpected)?;
-    let (name, opened) = (device.clone(), Arc::new(AtomicBool::new(false)));
-    let noticed = Arc::clone(&opened);
+    let (name, progress) = (device.clone(), Arc::new(Mutex::new(Progress::Untouched)));
+    let noticed = Arc::clone(&progress);
     let notify = move |notice| {
-        noticed.store(true, Ordering::Relaxed);
+        let made = if matches!(notice, Notice::Fetched(..)) { Progress::Fetched } else { Progress::Opened };
+        let mut progress = noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        *progress = made.max(*progress);
         report(format, &name, notice);
     };
     let outcome = link.serve(stop, notify).await;
     signals.abort();
-    Ok((outcome, opened.load(Ordering::Relaxed)))
+    let progress = *progress.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok((outcome, progress))
 }
 
 /// Prints the QR code and what the user has to know.
 fn show(
     args: &LinkArgs,
-    device: &Name,
+    device: &DeviceName,
     chosen: &LinkAddress,
     url: &str,
     password: &Password,
@@ -102,8 +104,8 @@ Scan this with {device}, which must be in the same network as this machine.
   or open   {url}
   password  {password}
 
-{others}The link hands {device} its certificate once, and works for {time}. The file asks for the password, which is shown
-here only. Before {device} trusts \"{authority}\", compare the SHA-256 fingerprint there with this one:
+{others}The link works for {time}, and only for the first device that downloads a file. Chrome and Edge may say that the
+download is not secure: choose Keep, the file is encrypted. It asks for the password, which is shown here only. Before {device} trusts \"{authority}\", compare the SHA-256 fingerprint there with this one:
   {fingerprint}
 
 Waiting. Ctrl-C closes the link.

@@ -7,6 +7,7 @@ use crate::config::checked::{Allow, AllowEntry, ClientAuthMode, Selector};
 use crate::config::raw::RawRoute;
 use crate::config::report::{Given, Place, Problem, Report, Text, quoted};
 use crate::config::suggest;
+use crate::model::device_name::nfc;
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, ServerNamePattern, printable};
 
@@ -287,7 +288,7 @@ pub(super) fn selector(text: &str) -> Result<Selector, Problem> {
             "" => {
                 Err(Problem::new("the entry is empty", "write the name of a device or a group, as in \"alice-phone\""))
             }
-            word => Ok(Selector::AnyName(word.to_owned())),
+            word => Ok(Selector::AnyName(nfc(word).into_owned())),
         };
     };
     let value = value.trim();
@@ -301,8 +302,8 @@ pub(super) fn selector(text: &str) -> Result<Selector, Problem> {
         Problem::new(format!("{} is not {why}", quoted(value)), format!("write it like this: \"{}\"", example(kind)))
     };
     match kind {
-        "cn" => Ok(Selector::CommonName(value.to_owned())),
-        "ou" => Ok(Selector::OrganizationalUnit(value.to_owned())),
+        "cn" => Ok(Selector::CommonName(nfc(value).into_owned())),
+        "ou" => Ok(Selector::OrganizationalUnit(nfc(value).into_owned())),
         "dns" => match ServerNamePattern::parse(value) {
             Ok(ServerNamePattern::Exact(name)) => Ok(Selector::Dns(name.to_string())),
             Ok(ServerNamePattern::Wildcard(_) | ServerNamePattern::Default) => Err(Problem::new(

@@ -1,5 +1,7 @@
 //! `[history]`: what is kept of connections across restarts.
 
+use std::path::Path;
+
 use super::scalar;
 use crate::config::checked::{History, HistoryFolder};
 use crate::config::files;
@@ -38,6 +40,9 @@ fn folder(given: &Given<String>, report: &mut Report) -> Option<HistoryFolder> {
         "this is no path".to_owned()
     } else if path.exists() && !path.is_dir() {
         format!("{} is no folder", path.display())
+    } else if is_above(&path, report.file()) {
+        // In the sandbox the gate may write there, and to what is below.
+        format!("{} contains the configuration, and a history has a folder of its own", path.display())
     } else {
         return Some(HistoryFolder::At(path));
     };
@@ -45,6 +50,11 @@ fn folder(given: &Given<String>, report: &mut Report) -> Option<HistoryFolder> {
         "write folder = \"auto\", or the path of a folder for it alone, or \"off\" for no history across restarts";
     report.error(&text.place, message, remedy);
     None
+}
+
+fn is_above(folder: &Path, file: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    real(file).starts_with(real(folder))
 }
 
 fn days(scalar: &Scalar) -> Result<u16, Problem> {

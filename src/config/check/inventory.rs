@@ -9,7 +9,7 @@ use crate::ca::inventory::{self, CertificateEntry, Kind, Status, now};
 use crate::config::checked::{Device, DeviceCertificate, Inventory, IssuedToDevice, RevokedCertificate};
 use crate::config::files;
 use crate::config::report::{Given, Problem, Report};
-use crate::model::identity::{Serial, Sha256};
+use crate::model::identity::{GuestPass, Serial, Sha256};
 
 /// The devices, if they are to be shown. Nothing in the file's folder is touched. They are only shown, so a file that cannot be
 /// read is no mistake: none are shown then, and a warning says why.
@@ -57,6 +57,7 @@ fn read(path: &Path) -> Result<Inventory, Problem> {
                 not_before: entry.not_before.map(time::OffsetDateTime::unix_timestamp),
                 not_after: end.unix_timestamp(),
                 canary: entry.canary,
+                guest: !entry.routes.is_empty(),
             });
         }
     }
@@ -78,7 +79,12 @@ fn valid(inventory: &inventory::Inventory) -> Vec<DeviceCertificate> {
         .filter(|entry| matches!(inventory.status(entry, now()), Status::Valid | Status::Renewed));
     let certificates = valid.filter_map(|entry| {
         let fingerprint = entry.fingerprint.as_deref().and_then(Sha256::parse)?;
-        Some(DeviceCertificate { device: entry.name.clone(), fingerprint, serial: Serial::parse(&entry.serial)? })
+        Some(DeviceCertificate {
+            device: entry.name.clone(),
+            fingerprint,
+            serial: Serial::parse(&entry.serial)?,
+            guest_pass: GuestPass::of_names(&entry.routes),
+        })
     });
     certificates.collect()
 }

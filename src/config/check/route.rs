@@ -3,8 +3,10 @@
 use super::access::{self, Groups};
 use super::certificate::{self, Loaded};
 use super::client_auth;
-use super::{Checks, name};
-use crate::config::checked::{AllowEntry, Backend, CanaryRoute, Route, RouteMode, SendProxyProtocol, Terminate};
+use super::{Checks, name, word};
+use crate::config::checked::{
+    AllowEntry, Backend, CanaryRoute, Route, RouteMode, SendProxyProtocol, Strategy, Terminate,
+};
 use crate::config::raw::RawRoute;
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
 use crate::config::{files, services, values};
@@ -16,6 +18,12 @@ const SEND_PROXY_PROTOCOL: &[(&str, SendProxyProtocol)] = &[
     ("v1", SendProxyProtocol::V1),
     ("v2", SendProxyProtocol::V2),
     ("v2-tls", SendProxyProtocol::V2Tls),
+];
+
+const STRATEGIES: &[(&str, Strategy)] = &[
+    ("first", Strategy::First),
+    ("round_robin", Strategy::RoundRobin),
+    ("least_connections", Strategy::LeastConnections),
 ];
 
 /// Who does TLS.
@@ -64,6 +72,7 @@ pub(super) fn check(
     };
     let (names, names_right) = server_names(raw, report);
     let backends = backends(raw, checks, report);
+    let strategy = word(&raw.strategy, STRATEGIES, Strategy::First, report);
     let send_proxy_protocol = send_proxy_protocol(raw, mode, report);
     let kind = kind(raw, report);
     let checked_mode = match mode {
@@ -81,6 +90,7 @@ pub(super) fn check(
             name,
             server_names: names.iter().map(|name| name.value.clone()).collect(),
             backends,
+            strategy: strategy?,
             send_proxy_protocol: send_proxy_protocol?,
             mode,
             kind,
@@ -126,6 +136,7 @@ pub(super) fn canary(raw: &RawRoute, report: &mut Report) -> Option<CanaryRoute>
         ("mode", !raw.mode.is_absent()),
         ("kind", !raw.kind.is_absent()),
         ("backends", !raw.backends.is_absent()),
+        ("strategy", !raw.strategy.is_absent()),
         ("allow", !raw.allow.is_absent()),
         ("application_protocols", !raw.application_protocols.is_absent()),
         ("send_proxy_protocol", !raw.send_proxy_protocol.is_absent()),

@@ -19,7 +19,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 
 use super::file_states::Seen;
-use crate::model::identity::{Serial, Sha256};
+use crate::model::identity::{GuestPass, Serial, Sha256};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
 
@@ -134,6 +134,8 @@ pub struct Route {
     pub server_names: Vec<ServerNamePattern>,
     /// What it leads to, at least one; tried in this order.
     pub backends: Vec<Backend>,
+    /// Which of them it uses.
+    pub strategy: Strategy,
     /// The PROXY protocol header that the backend is sent.
     pub send_proxy_protocol: SendProxyProtocol,
     /// Who does TLS, and with what.
@@ -151,6 +153,17 @@ pub struct CanaryRoute {
     pub name: Name,
     /// The names that are its bait.
     pub server_names: Vec<ServerName>,
+}
+
+/// Which of its backends a route uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// The first one that answers: the default.
+    First,
+    /// Each in turn.
+    RoundRobin,
+    /// The one with the fewest connections.
+    LeastConnections,
 }
 
 /// Who does TLS for a route.
@@ -270,6 +283,8 @@ pub struct DeviceCertificate {
     pub fingerprint: Sha256,
     /// Its serial number.
     pub serial: Serial,
+    /// The routes it is limited to, if it is a guest pass.
+    pub guest_pass: Option<GuestPass>,
 }
 
 /// A device and its certificate.
@@ -283,6 +298,8 @@ pub struct Device {
     pub not_after: i64,
     /// It is bait, which no device uses.
     pub canary: bool,
+    /// Its certificate is a guest pass, which is meant to expire.
+    pub guest: bool,
 }
 
 /// A device's certificate that was revoked.

@@ -1,5 +1,6 @@
 //! Addresses to listen on, networks, and where backends are.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -8,12 +9,29 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::config::checked::Backend;
 use crate::config::report::{Problem, quoted};
 use crate::model::names::ServerName;
+use crate::sys::interfaces;
 
 /// The longest path of a unix socket on Linux (unix(7): `sun_path` has 108 bytes, one of them the closing zero).
 const LONGEST_SOCKET_PATH: usize = 107;
 
-/// An address to listen on: `[::]:8443`, `127.0.0.1:0`.
+/// Replaces the name of an interface in a link-local address by its number: `[fe80::10%eth0]:22` (RFC 4007 section 11).
+fn with_number_of_interface(text: &str) -> Result<Cow<'_, str>, Problem> {
+    let zone = text.split_once('%').and_then(|(address, rest)| Some((address, rest.split_once(']')?)));
+    let Some((address, (name, port))) = zone.filter(|(_, (name, _))| name.parse::<u32>().is_err()) else {
+        return Ok(text.into());
+    };
+    let number = interfaces::index(name).map_err(|_| {
+        Problem::new(
+            format!("this machine has no network interface named {}", quoted(name)),
+            "write the name of the interface that leads there; \"ip link\" lists them",
+        )
+    })?;
+    Ok(format!("{address}%{number}]{port}").into())
+}
+
+/// An address to listen on: `[::]:8443`, `127.0.0.1:0`, `[fe80::1%eth0]:8443`.
 pub(in crate::config) fn listen_address(text: &str) -> Result<SocketAddr, Problem> {
+    let text = &*with_number_of_interface(text)?;
     if let Ok(address) = text.parse::<SocketAddr>() {
         let scoped = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
         return match unusable(address.ip()).filter(|_| !scoped) {
@@ -50,8 +68,8 @@ pub(in crate::config) fn listen_address(text: &str) -> Result<SocketAddr, Proble
 fn unusable(ip: IpAddr) -> Option<String> {
     match ip.to_canonical() {
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Some(format!(
-            "{ip} is a link-local address, which means nothing without the number of its interface, as in \"[{ip}%2]\" \
-             (\"ip link\" shows it)"
+            "{ip} is a link-local address, which means nothing without its network interface, as in \"[{ip}%eth0]\" \
+             (\"ip link\" lists them)"
         )),
         ip if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) => {
             Some(format!("{ip} is an address of many machines at once, and TCP goes to one"))
@@ -88,6 +106,7 @@ pub(in crate::config) fn backend(text: &str, folder: &Path) -> Result<Backend, P
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_backend(text, path, folder);
     }
+    let text = &*with_number_of_interface(text)?;
     if let Some((scheme, rest)) = text.split_once("://") {
         let rest = rest.split('/').next().unwrap_or_default();
         let port = match scheme {
@@ -147,7 +166,13 @@ pub(in crate::config) fn backend(text: &str, folder: &Path) -> Result<Backend, P
             ));
         }
         if let Some(why) = unusable(ip) {
-            return Err(Problem::new(why, "write the address, or the host name, that the service is reached by"));
+            let instead = match ip {
+                IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                    format!("write \"[{ip}%eth0]:{port}\", with the interface that leads there")
+                }
+                _ => "write the address, or the host name, that the service is reached by".to_owned(),
+            };
+            return Err(Problem::new(why, instead));
         }
         return Ok(Backend::Address(SocketAddr::new(ip.to_canonical(), port)));
     }
@@ -274,6 +299,7 @@ mod tests {
             ("192.168.1.10:5666", "192.168.1.10:5666"),
             ("[fd00::10]:22", "[fd00::10]:22"),
             ("[fe80::10%2]:22", "[fe80::10%2]:22"),
+            ("[fe80::10%lo]:22", "[fe80::10%1]:22"),
             ("[::ffff:10.0.0.1]:22", "10.0.0.1:22"),
             ("NAS.local:445", "nas.local:445"),
             ("smb_server:445", "smb_server:445"),
@@ -291,6 +317,8 @@ mod tests {
             ("https://nas.local", "\"nas.local:443\""),
             ("192.168.1.300:22", "0 to 255"),
             ("[nas]:22", "brackets"),
+            ("[fe80::10%nowhere0]:22", "ip link"),
+            ("[fe80::10]:22", "%eth0"),
             ("a b:22", "host name"),
             ("0.0.0.0:22", "127.0.0.1:22"),
             ("[::]:22", "127.0.0.1:22"),

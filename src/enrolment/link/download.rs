@@ -1,4 +1,4 @@
-//! The one download that a link is for, and the token that authorizes it.
+//! The downloads that a link is for, all of one device, and the token that authorizes them.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -42,8 +42,6 @@ impl fmt::Debug for Token {
 /// How a link has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// This address has fetched this file.
-    Fetched(IpAddr, Form),
     /// It has expired.
     Expired,
     /// There were too many requests for other paths; the last one came from this address.
@@ -52,7 +50,7 @@ pub enum Outcome {
     Stopped(Option<IpAddr>),
 }
 
-/// The state of the one download.
+/// The state of the downloads.
 #[derive(Debug)]
 pub(super) struct Download {
     state: Mutex<State>,
@@ -63,14 +61,17 @@ pub(super) struct Download {
 struct State {
     /// The client of the delivery that is under way.
     client: Option<IpAddr>,
+    /// The first client that has received a whole file. From then on the link is for this one only.
+    device: Option<IpAddr>,
     closed: bool,
     wrong_paths: u32,
 }
 
 impl State {
-    const fn check(&self) -> Result<(), Unavailable> {
+    fn check(&self, by: IpAddr) -> Result<(), Unavailable> {
         match self {
             Self { closed: true, .. } => Err(Unavailable::Closed),
+            Self { device: Some(device), .. } if *device != by => Err(Unavailable::OtherDevice),
             Self { client: Some(_), .. } => Err(Unavailable::Busy),
             Self { .. } => Ok(()),
         }
@@ -82,7 +83,9 @@ impl State {
 pub(super) enum Unavailable {
     /// Another one is under way.
     Busy,
-    /// One is complete, or the link has ended in another way.
+    /// Another address has received a file.
+    OtherDevice,
+    /// The link has ended.
     Closed,
 }
 
@@ -105,15 +108,15 @@ impl Download {
         self.state().client
     }
 
-    /// Whether a delivery could begin now.
-    pub(super) fn check(&self) -> Result<(), Unavailable> {
-        self.state().check()
+    /// Whether a delivery to the address `by` could begin now.
+    pub(super) fn check(&self, by: IpAddr) -> Result<(), Unavailable> {
+        self.state().check(by)
     }
 
     /// Begins a delivery; there is one at a time.
     pub(super) fn begin(self: &Arc<Self>, by: IpAddr, form: Form) -> Result<Delivery, Unavailable> {
         let mut state = self.state();
-        state.check()?;
+        state.check(by)?;
         state.client = Some(by);
         drop(state);
         Ok(Delivery { download: Arc::clone(self), by, form })
@@ -136,8 +139,8 @@ impl Download {
     }
 }
 
-/// A delivery that is under way. If it is dropped before it is [`complete`](Self::complete), another one can begin: phones
-/// lose their network.
+/// A delivery that is under way. When it is dropped another one can begin: to any client, or only to this one if it was
+/// [`complete`](Self::complete).
 #[derive(Debug)]
 pub(super) struct Delivery {
     download: Arc<Download>,
@@ -147,14 +150,14 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// The client has received the whole file.
-    pub(super) fn complete(self) {
-        self.download.close();
-        self.download.outcome.send_replace(Some(Outcome::Fetched(self.by, self.form)));
+    pub(super) fn complete(&self) -> (IpAddr, Form) {
+        self.download.state().device.get_or_insert(self.by);
+        (self.by, self.form)
     }
 
     /// The client and the file, if the link is still open to another attempt.
     pub(super) fn interrupted(&self) -> Option<(IpAddr, Form)> {
-        (self.download.check() != Err(Unavailable::Closed)).then_some((self.by, self.form))
+        (!self.download.state().closed).then_some((self.by, self.form))
     }
 }
 
@@ -172,6 +175,7 @@ mod tests {
     use super::*;
 
     const PHONE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 23));
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 24));
 
     #[test]
     fn tokens_are_128_bits_distinct_and_hidden_in_debug_output() {
@@ -193,16 +197,26 @@ mod tests {
     }
 
     #[test]
-    fn one_delivery_at_a_time_and_one_complete_in_all() {
+    fn one_delivery_at_a_time_and_one_device_in_all() {
         let download = Arc::new(Download::new());
         let first = download.begin(PHONE, Form::Profile).expect("free");
         assert_eq!(download.begin(PHONE, Form::Profile).err(), Some(Unavailable::Busy));
         // It was interrupted.
         drop(first);
         let second = download.begin(PHONE, Form::Archive).expect("free again");
-        assert_eq!(*download.outcome().borrow(), None);
-        second.complete();
-        assert_eq!(*download.outcome().borrow(), Some(Outcome::Fetched(PHONE, Form::Archive)));
+        assert_eq!(download.check(OTHER), Err(Unavailable::Busy), "a delivery that is under way binds nothing");
+        assert_eq!(second.complete(), (PHONE, Form::Archive));
+        drop(second);
+        // The browser has discarded the file, or it was the wrong one.
+        assert_eq!((download.check(PHONE), *download.outcome().borrow()), (Ok(()), None));
+        assert_eq!(download.begin(OTHER, Form::Archive).err(), Some(Unavailable::OtherDevice));
+        drop(download.begin(PHONE, Form::ArchiveCompat).expect("free for this device"));
+        assert_eq!(
+            download.check(OTHER),
+            Err(Unavailable::OtherDevice),
+            "an interrupted delivery frees it for no other"
+        );
+        download.close();
         assert_eq!(download.begin(PHONE, Form::Archive).err(), Some(Unavailable::Closed));
     }
 
@@ -212,7 +226,7 @@ mod tests {
         for _ in 1..WRONG_PATHS_MAX {
             download.count_wrong_path(PHONE);
         }
-        assert_eq!((download.check(), *download.outcome().borrow()), (Ok(()), None));
+        assert_eq!((download.check(PHONE), *download.outcome().borrow()), (Ok(()), None));
         download.count_wrong_path(PHONE);
         assert_eq!(*download.outcome().borrow(), Some(Outcome::Guessed(PHONE)));
         assert_eq!(download.begin(PHONE, Form::Archive).err(), Some(Unavailable::Closed));

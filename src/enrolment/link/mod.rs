@@ -1,4 +1,4 @@
-//! A link in the home network that hands a device its certificate: once, for a few minutes, to the client that has its URL.
+//! A link in the home network that hands a device its certificate: for a few minutes, to the first client that has its URL.
 //!
 //! It is plain HTTP. The device does not know the gate's authority yet: with TLS it would warn of the very certificate that it
 //! is to learn to trust, and its owner would learn to dismiss such warnings. What is sent is encrypted all the same: archives
@@ -7,9 +7,15 @@
 //! device before it is trusted.
 //!
 //! Reading the page changes nothing, because previews, scanners and browsers open links unasked. Only a button of the page,
-//! which is a POST, gives the URL of the file, and only a complete delivery uses the link up: one of which the device's system
+//! which is a POST, gives the URL of the file, and only a complete delivery binds the link: one of which the device's system
 //! has acknowledged every byte. An interrupted delivery can be repeated, because phones lose their network; the owner is told
 //! its address, because a client that has read everything and resets the connection looks the same.
+//!
+//! A complete delivery binds the link to its source address. The same device can fetch again until the link expires: browsers
+//! discard downloads over HTTP unless the user chooses "Keep", and the first file may be the wrong one for the system. No other
+//! address gets a file. The address is not what keeps strangers out, so that it can be one that several devices share behind a
+//! router: a client also needs the random path, and the password to use the file. A cookie would tell such devices apart, but
+//! the download managers of some phones send none.
 
 mod address;
 mod download;
@@ -56,6 +62,8 @@ pub enum Notice {
     Opened(IpAddr),
     /// A delivery of this file to this address began and, as far as can be known, is incomplete.
     Interrupted(IpAddr, Form),
+    /// This address has received this file. The link is now for this address only.
+    Fetched(IpAddr, Form),
 }
 
 /// A link that is bound: [`Link::serve`] answers.
@@ -85,7 +93,7 @@ impl Link {
         format!("http://{}{}", self.address, self.responder.path())
     }
 
-    /// Answers until the file was fetched, the link has expired, or `stop` is cancelled. `notify` is called meanwhile.
+    /// Answers until the link has expired or `stop` is cancelled. `notify` is called meanwhile.
     pub async fn serve(self, stop: CancellationToken, notify: impl Fn(Notice) + Send + Sync + 'static) -> Outcome {
         let Self { listener, reach, responder, download, expires, .. } = self;
         let service = Arc::new(Service { responder, noticed: Mutex::default(), notify: Box::new(notify) });
@@ -136,6 +144,7 @@ struct Service {
 struct Noticed {
     opened: Vec<IpAddr>,
     interrupted: usize,
+    fetched: usize,
 }
 
 impl Service {
@@ -152,6 +161,14 @@ impl Service {
         if noticed.interrupted < NOTICES_MAX {
             noticed.interrupted += 1;
             (self.notify)(Notice::Interrupted(by, form));
+        }
+    }
+
+    fn fetched(&self, by: IpAddr, form: Form) {
+        let mut noticed = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
+        if noticed.fetched < NOTICES_MAX {
+            noticed.fetched += 1;
+            (self.notify)(Notice::Fetched(by, form));
         }
     }
 }
@@ -196,7 +213,9 @@ async fn serve_one(stream: TcpStream, by: IpAddr, service: Arc<Service>) {
     if close(parts.io.into_inner()).await.is_ok()
         && let Some(delivery) = pending.delivery().take()
     {
-        delivery.complete();
+        // The delivery ends after the notice: an expired link waits for it.
+        let (by, form) = delivery.complete();
+        pending.service.fetched(by, form);
     }
 }
 

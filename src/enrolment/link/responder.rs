@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hyper::body::{Body, Bytes};
-use hyper::header::{ALLOW, CONTENT_DISPOSITION, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use hyper::header::{ACCEPT_LANGUAGE, ALLOW, CONTENT_DISPOSITION, HeaderName, HeaderValue, LOCATION, USER_AGENT, VARY};
 use hyper::{Method, Request, StatusCode};
 use maud::{DOCTYPE, PreEscaped, html};
 
 use super::download::{Delivery, Download, Token, Unavailable};
-use crate::enrolment::steps::{self, Platform};
+use crate::enrolment::steps::{self, Language, Platform, Words};
 use crate::enrolment::{Form, Kit, ROOT_FILE};
 use crate::http::{HTML, Policy, Reply, reply};
 use crate::pki;
@@ -58,46 +58,49 @@ impl Responder {
     pub(super) fn respond<B: Body>(&self, request: &Request<B>, by: IpAddr) -> Response {
         let mut response = self.route(request, by);
         self.policy.apply(&mut response.reply);
+        response.reply.headers_mut().insert(VARY, HeaderValue::from_static("accept-language, user-agent"));
         response
     }
 
     fn route<B: Body>(&self, request: &Request<B>, by: IpAddr) -> Response {
         let path = request.uri().path();
+        let language = Language::of_accept_language(header(request, ACCEPT_LANGUAGE));
+        let words = language.words();
         let (first, file) = match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
             Some((first, file)) => (first, Some(file)),
             None => (path.strip_prefix('/').unwrap_or(path), None),
         };
         if !request.body().is_end_stream() {
-            return message(StatusCode::PAYLOAD_TOO_LARGE, "This link accepts no data.");
+            return message(StatusCode::PAYLOAD_TOO_LARGE, words, words.no_data);
         }
         let device = &self.kit.device;
         let form = file.and_then(|file| OFFERED.into_iter().find(|form| form.file_name(device) == file));
         let method = request.method();
         match (self.token.is(first), self.claim.is(first), file, form) {
-            (true, _, None, _) if is_read(method) => self.page(request),
+            (true, _, None, _) if is_read(method) => self.page(request, by, language),
             (true, _, Some(ROOT_FILE), _) if is_read(method) => self.root(),
-            (true, _, Some(_), Some(form)) if method == Method::POST => self.claim(form),
+            (true, _, Some(_), Some(form)) if method == Method::POST => self.claim(form, by, words),
             // HEAD downloads nothing.
-            (_, true, Some(_), Some(form)) if method == Method::GET => self.deliver(form, by),
-            (true, _, None, _) | (true, _, Some(ROOT_FILE), _) => not_allowed("GET, HEAD"),
-            (true, _, Some(_), Some(_)) => not_allowed("POST"),
-            (_, true, Some(_), Some(_)) => not_allowed("GET"),
+            (_, true, Some(_), Some(form)) if method == Method::GET => self.deliver(form, by, words),
+            (true, _, None, _) | (true, _, Some(ROOT_FILE), _) => not_allowed("GET, HEAD", words),
+            (true, _, Some(_), Some(_)) => not_allowed("POST", words),
+            (_, true, Some(_), Some(_)) => not_allowed("GET", words),
             _ => {
                 if !BROWSER_PATHS.contains(&path) {
                     self.download.count_wrong_path(by);
                 }
-                message(StatusCode::NOT_FOUND, "There is nothing here.")
+                message(StatusCode::NOT_FOUND, words, words.not_found)
             }
         }
     }
 
     /// The page with the buttons. Reading it changes nothing.
-    fn page<B>(&self, request: &Request<B>) -> Response {
-        if let Err(Unavailable::Closed) = self.download.check() {
-            return unavailable(Unavailable::Closed);
+    fn page<B>(&self, request: &Request<B>, by: IpAddr, language: Language) -> Response {
+        if let Err(reason @ (Unavailable::Closed | Unavailable::OtherDevice)) = self.download.check(by) {
+            return unavailable(reason, language.words());
         }
-        let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let page = self.kit.instructions.link_page(&self.path(), Platform::of_user_agent(user_agent));
+        let platforms = Platform::of_user_agent(header(request, USER_AGENT));
+        let page = self.kit.instructions.link_page(&self.path(), platforms, language);
         Response { opened: request.method() == Method::GET, ..ok(HTML, page) }
     }
 
@@ -108,18 +111,18 @@ impl Responder {
 
     /// A button was pressed: redirects to the file. Some browsers fetch a download twice, but only with GET, and Safari hands
     /// a profile on to the system only then.
-    fn claim(&self, form: Form) -> Response {
-        if let Err(reason) = self.download.check() {
-            return unavailable(reason);
+    fn claim(&self, form: Form, by: IpAddr, words: &Words) -> Response {
+        if let Err(reason) = self.download.check(by) {
+            return unavailable(reason, words);
         }
         let location = format!("/{}/{}", self.claim.as_str(), form.file_name(&self.kit.device));
-        with_header(message(StatusCode::SEE_OTHER, "The download begins."), LOCATION, &location)
+        with_header(message(StatusCode::SEE_OTHER, words, words.begins), LOCATION, &location)
     }
 
-    fn deliver(&self, form: Form, by: IpAddr) -> Response {
+    fn deliver(&self, form: Form, by: IpAddr, words: &Words) -> Response {
         let delivery = match self.download.begin(by, form) {
             Ok(delivery) => delivery,
-            Err(reason) => return unavailable(reason),
+            Err(reason) => return unavailable(reason, words),
         };
         let contents = self.kit.contents(form).to_vec();
         let response = match form {
@@ -135,27 +138,28 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-fn unavailable(reason: Unavailable) -> Response {
+/// A header of the request; empty if there is none that is text.
+fn header<B>(request: &Request<B>, name: HeaderName) -> &str {
+    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn unavailable(reason: Unavailable, words: &Words) -> Response {
     match reason {
-        Unavailable::Busy => message(StatusCode::CONFLICT, "The file is being downloaded at this moment."),
-        Unavailable::Closed => message(
-            StatusCode::GONE,
-            "This link was used or has expired. If it was not you who used it: the file is worthless without its password, but \
-             read what the terminal says. For a new link, run the command again.",
-        ),
+        Unavailable::Busy => message(StatusCode::CONFLICT, words, words.busy),
+        Unavailable::OtherDevice => message(StatusCode::FORBIDDEN, words, words.other_device),
+        Unavailable::Closed => message(StatusCode::GONE, words, words.closed),
     }
 }
 
-fn not_allowed(allowed: &'static str) -> Response {
-    let text = "Open the link itself, and use the buttons of its page.";
-    with_header(message(StatusCode::METHOD_NOT_ALLOWED, text), ALLOW, allowed)
+fn not_allowed(allowed: &'static str, words: &Words) -> Response {
+    with_header(message(StatusCode::METHOD_NOT_ALLOWED, words, words.use_buttons), ALLOW, allowed)
 }
 
 /// A sentence that is readable on a phone.
-fn message(status: StatusCode, text: &str) -> Response {
+fn message(status: StatusCode, words: &Words, text: &str) -> Response {
     let page = html! {
         (DOCTYPE)
-        html lang="en" {
+        html lang=(words.lang) {
             head {
                 meta charset="utf-8";
                 title { "Doorward" }

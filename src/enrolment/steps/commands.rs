@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Instructions, word};
+use super::Instructions;
 use crate::enrolment::{Form, ROOT_FILE};
+use crate::model::shell::word;
 
 impl Instructions {
     /// The commands for the store that Chromium reads on Linux.

@@ -1,24 +1,27 @@
 //! What to do with the files, for each kind of device: one text for the page beside them and for the page of the link.
 
 mod commands;
+mod page;
 mod platform;
+mod words;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, PreEscaped};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::{Form, Gate, PUBLIC_PORT, ROOT_FILE};
+use super::{Form, Gate, PUBLIC_PORT};
 use crate::http::Policy;
+use crate::model::device_name::DeviceName;
 use crate::model::identity::{Identity, Sha256};
-use crate::model::names::{Name, ServerNamePattern, printable};
-use crate::model::shell::word;
+use crate::model::names::{ServerNamePattern, printable};
 use crate::model::text::date;
 
+use page::{Page, Source};
 pub(super) use platform::Platform;
+pub(super) use words::{Language, Words};
 
 /// How pages look: the text between `<style>` and `</style>`.
 pub(super) const STYLE: &str = include_str!("page.css");
-const PROGRAMS: &str = include_str!("programs.html");
 
 /// The longest name of an authority that is shown, in characters.
 const ROOT_NAME_MAX: usize = 128;
@@ -32,18 +35,9 @@ pub(super) fn policy() -> String {
     format!("default-src 'none'; style-src {style}; form-action 'self'; base-uri 'none'")
 }
 
-/// Where a page gets the files from.
-#[derive(Clone, Copy)]
-enum Source<'a> {
-    /// From the folder that it is in.
-    Folder,
-    /// From the one-time link with this path.
-    Link(&'a str),
-}
-
 /// The instructions for one device, with the owner's own names in them.
 pub(super) struct Instructions {
-    device: Name,
+    device: DeviceName,
     valid_until: Option<String>,
     root: String,
     root_fingerprint: String,
@@ -55,7 +49,7 @@ pub(super) struct Instructions {
 }
 
 impl Instructions {
-    pub(super) fn new(gate: &Gate, device: &Name, identity: &Identity, root: &Identity) -> Self {
+    pub(super) fn new(gate: &Gate, device: &DeviceName, identity: &Identity, root: &Identity) -> Self {
         let end = if gate.port == PUBLIC_PORT { "/".to_owned() } else { format!(":{}/", gate.port) };
         let url = |host: &str| format!("https://{host}{end}");
         let urls: Vec<String> = gate.web_names().map(|name| url(name.as_str())).collect();
@@ -92,164 +86,20 @@ impl Instructions {
         &self.root_fingerprint
     }
 
-    /// The page that lies beside the files.
+    /// The page that lies beside the files. It is in English: who will read it is not known.
     pub(super) fn page(&self) -> String {
-        self.render(Source::Folder, &[])
+        let words = Language::English.words();
+        Page { instructions: self, source: Source::Folder, words }.render(&[])
     }
 
     /// The page of the link with this path, with the steps for `platforms` first and unfolded.
-    pub(super) fn link_page(&self, path: &str, platforms: &[Platform]) -> String {
-        self.render(Source::Link(path), platforms)
-    }
-
-    fn render(&self, source: Source<'_>, open: &[Platform]) -> String {
-        let others = Platform::ALL.iter().filter(|platform| !open.contains(platform));
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="referrer" content="no-referrer";
-                    meta http-equiv="Content-Security-Policy" content=(policy());
-                    title { "Set up " (self.device) }
-                    style { (PreEscaped(STYLE)) }
-                }
-                body {
-                    h1 { "Set up " (self.device) }
-                    p {
-                        "The certificate lets this device in through your gate"
-                        @if let Some(date) = &self.valid_until { ", until " (date) } "."
-                    }
-                    p { (self.password(source)) }
-                    @for platform in open.iter().chain(others) {
-                        (self.section(source, platform.title(), platform.steps(), open.contains(platform)))
-                    }
-                    // The link has no PEM files.
-                    @if let Source::Folder = source {
-                        (self.section(source, "curl, ssh and other programs", PROGRAMS, false))
-                    }
-                    p .quiet.last {
-                        (self.authority(source))
-                        @if !self.root_is_constrained { br; (unconstrained()) }
-                    }
-                }
-            }
-        };
-        page.into_string()
-    }
-
-    fn section(&self, source: Source<'_>, title: &str, steps: &'static str, open: bool) -> Markup {
-        html! {
-            details open[open] {
-                summary { (title) }
-                (fill(steps, |word| self.value(source, word)))
-            }
-        }
-    }
-
-    /// What a word in the texts of the steps is replaced with.
-    fn value(&self, source: Source<'_>, word: &str) -> Option<Markup> {
-        Some(match word {
-            "device" => html! { (self.device) },
-            "root" => html! { (self.root) },
-            "root_file" => html! { (ROOT_FILE) },
-            "android_warning" if self.root_is_constrained => html! {
-                "That is true of any authority but this one, which can vouch for your own domain only."
-            },
-            "android_warning" => unconstrained(),
-            // An attacker who can change the page can change a fingerprint in it.
-            "compare" => match source {
-                Source::Folder => html! { "it must be the one at the end of this page" },
-                Source::Link(_) => html! { "it must be the one in the terminal" },
-            },
-            "archive" => html! { (self.file(Form::Archive)) },
-            "certificate" => html! { (self.file(Form::Certificate)) },
-            "key" => html! { (self.file(Form::Key)) },
-            "get_profile" => self.get(source, Form::Profile),
-            "get_archive" => self.get(source, Form::Archive),
-            "get_archive_compat" => self.get(source, Form::ArchiveCompat),
-            "get_root" => {
-                let folder = match source {
-                    Source::Folder => String::new(),
-                    Source::Link(path) => format!("{path}/"),
-                };
-                html! { "take " a href={ (folder) (ROOT_FILE) } { (ROOT_FILE) } "." }
-            }
-            "open" => self.open(),
-            "nss" => html! { (self.nss()) },
-            "curl" => html! { (self.curl()) },
-            "curl_archive" => html! { (self.curl_archive()) },
-            "ssh" => html! {
-                @if !self.ssh_names.is_empty() {
-                    p {
-                        b { "ssh, sftp, scp, rsync" } ": append " code { (self.file(Form::SshConfig)) } " to "
-                        code { "~/.ssh/config" } ":"
-                    }
-                    pre { (self.ssh_host()) }
-                }
-            },
-            _ => return None,
-        })
-    }
-
-    fn password(&self, source: Source<'_>) -> Markup {
-        match source {
-            Source::Folder => html! {
-                "The archives ask for the password that was shown when they were made, and that is stored nowhere. Lost? "
-                code { "doorward share " (self.device) } " makes new ones and hands them over."
-            },
-            Source::Link(_) => html! {
-                "You can download one file here, once. It asks for the password that the terminal shows."
-            },
-        }
-    }
-
-    fn authority(&self, source: Source<'_>) -> Markup {
-        match source {
-            Source::Folder => html! {
-                "The authority “" (self.root) "” has this SHA-256 fingerprint. If a device shows another one, do not go on:"
-                br; code { (self.root_fingerprint) }
-            },
-            Source::Link(_) => html! {
-                "Before this device trusts “" (self.root) "”, compare the authority’s SHA-256 fingerprint with the one in the \
-                 terminal."
-            },
-        }
-    }
-
-    fn get(&self, source: Source<'_>, form: Form) -> Markup {
-        let file = self.file(form);
-        match source {
-            Source::Folder => html! { "Take " a href=(file) { (file) } "." },
-            Source::Link(path) => html! {
-                form method="post" action={ (path) "/" (file) } { button { "Get " (file) } }
-            },
-        }
-    }
-
-    fn open(&self) -> Markup {
-        html! {
-            "Open "
-            @if self.urls.is_empty() { "the address of your service" }
-            @for (index, url) in self.urls.iter().take(URLS_MAX).enumerate() {
-                @if index > 0 { ", " }
-                a href=(url) { (url) }
-            }
-            "."
-        }
+    pub(super) fn link_page(&self, path: &str, platforms: &[Platform], language: Language) -> String {
+        let words = language.words();
+        Page { instructions: self, source: Source::Link(path), words }.render(platforms)
     }
 
     fn file(&self, form: Form) -> String {
         form.file_name(&self.device)
-    }
-}
-
-/// The warning about an authority without name constraints, such as mkcert's.
-fn unconstrained() -> Markup {
-    html! {
-        "Anyone who has the key of this authority can pose as any site to a device that trusts it: keep the key safe. "
-        code { "doorward ca init" } " makes an authority that can vouch for your own domain only."
     }
 }
 
@@ -287,6 +137,7 @@ fn spaced_hex(fingerprint: &Sha256) -> String {
 
 #[cfg(test)]
 mod tests {
+    use maud::html;
     use rustls::pki_types::CertificateDer;
 
     use super::*;
@@ -300,7 +151,7 @@ mod tests {
         let domain = ServerName::parse("home.example").expect("a name");
         let root: CertificateDer<'_> =
             ServerAuthority::new(&domain).expect("an authority").authority().certificate().clone();
-        let name = Name::parse("alice-phone").expect("a name");
+        let name = DeviceName::parse("alice-phone").expect("a name");
         let device = DeviceAuthority::new().expect("an authority").issue(&name).expect("a device");
         let service = |name: &&str| Service {
             server_name: ServerNamePattern::parse(name).expect("a name"),
@@ -334,7 +185,8 @@ mod tests {
     fn both_pages_are_complete_and_have_the_real_names() {
         let instructions =
             instructions(&["nas.home.example", "ssh.home.example", "*.lab.home.example", "*"], PUBLIC_PORT);
-        let (folder, link) = (instructions.page(), instructions.link_page(LINK, &[Platform::Android]));
+        let (folder, link) =
+            (instructions.page(), instructions.link_page(LINK, &[Platform::Android], Language::English));
         for page in [&folder, &link] {
             assert!(!page.contains("{{") && !page.contains("}}"), "{page}");
             for needed in
@@ -357,6 +209,24 @@ mod tests {
         }
         assert!(link.contains(&format!("<a href=\"{LINK}/server-ca.crt\">")), "{link}");
         assert!(!link.contains("ProxyCommand") && !link.contains("alice-phone-key.pem"), "no PEM behind a link");
+    }
+
+    #[test]
+    fn link_page_is_complete_in_each_language() {
+        let instructions = instructions(&["nas.home.example"], PUBLIC_PORT);
+        for (header, lang, heading, button) in [
+            ("en", "en", "Set up alice-phone", "Get alice-phone.p12"),
+            ("de-DE,en;q=0.5", "de", "alice-phone einrichten", "alice-phone.p12 laden"),
+            ("zh-CN", "zh-Hans", "设置 alice-phone", "下载 alice-phone.p12"),
+        ] {
+            let page = instructions.link_page(LINK, &[], Language::of_accept_language(header));
+            assert!(page.contains(&format!("<html lang=\"{lang}\">")), "{page}");
+            assert!(page.contains(&format!("<title>{heading}</title>")), "{page}");
+            assert!(page.contains(&format!("<h1>{heading}</h1>")), "{page}");
+            assert!(page.contains(&format!("<button>{button}</button>")), "{page}");
+            assert!(!page.contains("{{") && page.matches("<form").count() == 5, "{page}");
+            assert_eq!(page.matches("https://nas.home.example/\"").count(), Platform::ALL.len(), "{page}");
+        }
     }
 
     #[test]
@@ -387,7 +257,7 @@ mod tests {
             ("curl/7.88.1", "iPhone, iPad", 0),
             ("", "iPhone, iPad", 0),
         ] {
-            let page = instructions.link_page(LINK, Platform::of_user_agent(user_agent));
+            let page = instructions.link_page(LINK, Platform::of_user_agent(user_agent), Language::English);
             let (_, summary) = page.split_once("<summary>").expect("sections");
             assert!(summary.starts_with(&format!("{first}</summary>")), "{user_agent}: {summary}");
             assert_eq!(page.matches("<details open>").count(), opened, "{user_agent}");

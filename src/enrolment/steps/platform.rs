@@ -23,16 +23,6 @@ impl Platform {
         }
     }
 
-    pub(super) const fn steps(self) -> &'static str {
-        match self {
-            Self::Iphone => include_str!("iphone.html"),
-            Self::Mac => include_str!("mac.html"),
-            Self::Android => include_str!("android.html"),
-            Self::Windows => include_str!("windows.html"),
-            Self::Linux => include_str!("linux.html"),
-        }
-    }
-
     /// What a browser with this `User-Agent` may run on. An iPad says that it is a Mac.
     pub(in crate::enrolment) fn of_user_agent(user_agent: &str) -> &'static [Self] {
         let says = |word: &str| user_agent.contains(word);

@@ -16,6 +16,7 @@ pub use self::facts::{
 };
 pub use self::words::{seen, verdict_sentence};
 use super::recent::Refusal;
+use crate::explain::is_guest;
 use crate::model::expiry::{Expiry, Kind};
 use crate::model::impostor::Claim;
 use crate::model::rejection::{Reason, Stage};
@@ -305,9 +306,10 @@ fn impostors(attempts: &[Attempts], now: OffsetDateTime) -> Vec<Impostor> {
     found
 }
 
-/// Whether the refusal of a device's own certificate is trouble of the device: it was the certificate, or what it may do.
+/// Whether the refusal of a device's own certificate is trouble of the device: it was the certificate, or what it may do. That a
+/// guest pass has ended, or is for other routes, is as its owner wants it.
 pub fn is_trouble(refusal: &Refusal) -> bool {
-    is_of_certificate(refusal.reason()) && refusal.is_of_device()
+    is_of_certificate(refusal.reason()) && refusal.is_of_device() && !is_guest(refusal)
 }
 
 const fn is_of_certificate(reason: Reason) -> bool {

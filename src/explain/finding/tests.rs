@@ -36,6 +36,7 @@ fn shown(name: &str, anchored: bool) -> Certificate {
         verified: false,
         anchored,
         of_other_authority: false,
+        guest: false,
     }
 }
 

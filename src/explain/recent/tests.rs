@@ -17,6 +17,7 @@ fn identity(name: &str) -> Identity {
         common_name: Some(name.to_owned()),
         organizational_units: Vec::new(),
         name_constrained: false,
+        guest_pass: None,
         fingerprint: Sha256::of(name.as_bytes()),
         twins: Twins::known(Vec::new()),
         unsupported_key: None,

@@ -171,7 +171,8 @@ impl Scene {
     fn tls_with(&self, keys: &str, tickets: TicketSource<'_>) -> RouteTls {
         let route = self.route(keys);
         let authorities = Arc::new(Authorities::new(&route.client_auth).expect("authorities"));
-        RouteTls::new(&route, &Suites::new(CipherStrength::Bits128), authorities, Arc::new(Policy::of(&route)), tickets)
+        let policy = Arc::new(Policy::of(&name("nas"), &route));
+        RouteTls::new(&route, &Suites::new(CipherStrength::Bits128), authorities, policy, tickets)
             .expect("a configuration")
     }
 

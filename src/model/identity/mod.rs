@@ -2,6 +2,7 @@
 
 mod chain;
 mod digest;
+mod guest;
 pub mod key;
 mod serial;
 pub mod text;
@@ -12,9 +13,11 @@ use std::net::IpAddr;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::device_name::nfc;
 pub use chain::{Chain, Issued, IssuerKey};
 pub use digest::Sha256;
 pub(crate) use digest::write_hex;
+pub use guest::GuestPass;
 pub use serial::Serial;
 pub use twins::Twins;
 
@@ -35,7 +38,7 @@ pub struct Identity {
     pub of_other_authority: bool,
     /// `rfc822Name` alternative names.
     pub emails: Vec<String>,
-    /// `uniformResourceIdentifier` alternative names.
+    /// `uniformResourceIdentifier` alternative names, but for those of a guest pass.
     pub uris: Vec<String>,
     /// `dNSName` alternative names.
     pub dns_names: Vec<String>,
@@ -48,6 +51,8 @@ pub struct Identity {
     /// An issuer in its chain may vouch for certain names only (name constraints). Such constraints do not reach the
     /// subject, so neither the common name nor an organizational unit is a selector.
     pub name_constrained: bool,
+    /// The routes that it is limited to; `None` for all.
+    pub guest_pass: Option<GuestPass>,
     /// SHA-256 of the certificate.
     pub fingerprint: Sha256,
     /// SHA-256 of certificates that differ from this one in nothing but the form of their issuer's signature, and are as
@@ -79,6 +84,8 @@ impl Identity {
         if !rest.is_empty() {
             return Err(NotACertificate);
         }
+        // As `allow` has it.
+        let name = |attribute| nfc(&text::attribute(attribute)).into_owned();
         let mut identity = Self {
             verified,
             anchored: verified,
@@ -87,9 +94,10 @@ impl Identity {
             uris: Vec::new(),
             dns_names: Vec::new(),
             ips: Vec::new(),
-            common_name: certificate.subject().iter_common_name().last().map(text::attribute),
-            organizational_units: certificate.subject().iter_organizational_unit().map(text::attribute).collect(),
+            common_name: certificate.subject().iter_common_name().last().map(name),
+            organizational_units: certificate.subject().iter_organizational_unit().map(name).collect(),
             name_constrained: false,
+            guest_pass: None,
             fingerprint: Sha256::of(der),
             twins: Twins::of(der),
             unsupported_key: key::unsupported(certificate.public_key().raw).map(String::into_boxed_str),
@@ -117,6 +125,7 @@ impl Identity {
                 }
             }
         }
+        (identity.uris, identity.guest_pass) = GuestPass::take_from(identity.uris);
         Ok(identity)
     }
 

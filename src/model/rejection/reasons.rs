@@ -302,6 +302,13 @@ causes! {
         /// The common name does not count, since the issuer's name constraints do not cover it.
         name_constrained: bool
     } = IdentityNotAllowed;
+    /// The certificate is a guest pass for other routes.
+    GuestElsewhere {
+        /// What its holder is called.
+        name: Text,
+        /// The routes it is for.
+        routes: Text
+    } = IdentityNotAllowed;
 
     /// The backend refused or reset the connection.
     BackendRefused {

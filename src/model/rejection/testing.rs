@@ -74,6 +74,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::Unverified,
         Cause::NameNotAllowed { name: text(), name_constrained: false },
         Cause::NameNotAllowed { name: text(), name_constrained: true },
+        Cause::GuestElsewhere { name: text(), routes: text() },
         Cause::BackendRefused { backend: backend(), error: error() },
         Cause::BackendTimeout { backend: backend() },
         Cause::BackendTimedOut { backend: backend(), error: error() },

@@ -34,6 +34,15 @@ const BACKDATED: Duration = Duration::hours(1);
 /// the clock is set.
 const EARLIEST: OffsetDateTime = datetime!(2026-01-01 0:00 UTC);
 
+/// How long a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// So many days from its `notBefore`, which is set back: what clients count.
+    Days(i64),
+    /// So long from now.
+    FromNow(Duration),
+}
+
 /// A certificate with its key, which signs other certificates and revocation lists.
 pub struct Authority {
     certificate: CertificateDer<'static>,
@@ -99,16 +108,23 @@ impl Authority {
         if list.issuer().as_raw() == own.subject().as_raw() { Ok(()) } else { Err(Error::NotAnAuthority) }
     }
 
-    /// An end-entity certificate for `key`, valid for `days`, or for less if the authority expires first. `describe` adds
+    /// An end-entity certificate for `key`, valid for so long, or for less if the authority expires first. `describe` adds
     /// subject, alternative names and extended key usage.
     pub(crate) fn sign(
         &self,
-        days: i64,
+        lifetime: Lifetime,
         key: &impl PublicKeyData,
         describe: impl FnOnce(&mut CertificateParams),
     ) -> Result<IssuedCertificate, Error> {
         let now = self.now()?;
-        let mut params = template(now, days)?;
+        let mut params = match lifetime {
+            Lifetime::Days(days) => template(now, days)?,
+            Lifetime::FromNow(time) => {
+                let mut params = template(now, 1)?;
+                params.not_after = now.truncate_to_second() + time;
+                params
+            }
+        };
         // No client accepts it for longer than its issuer.
         params.not_after = params.not_after.min(self.not_after);
         if params.not_after <= params.not_before {

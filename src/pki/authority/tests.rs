@@ -8,7 +8,8 @@ fn authority() -> Authority {
 
 fn issue(authority: &Authority) -> Result<IssuedCredentials, Error> {
     let key = KeyPair::generate().expect("a key");
-    let issued = authority.sign(825, &key, |params| params.distinguished_name = subject("alice-phone"))?;
+    let issued =
+        authority.sign(Lifetime::Days(825), &key, |params| params.distinguished_name = subject("alice-phone"))?;
     Ok(IssuedCredentials::new(issued, key))
 }
 

@@ -1,0 +1,283 @@
+//! What a gate knows of its backends: which answer, and how many connections each has. It outlives configurations.
+//!
+//! A backend that does not answer is dialled last, and in the background, so that no client pays for finding out that it is back.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tracing::debug;
+
+use super::dial::reaches;
+use super::resolver::Resolver;
+use crate::config::checked::{Backend, Strategy};
+
+/// How long after a failure a backend is dialled again; twice as long after each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// No pause is longer.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// How long a backend has to answer then.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A backend that no client was sent to for so long is not dialled any longer.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
+
+/// The backends of a route.
+#[derive(Debug)]
+pub struct Backends {
+    list: Vec<Backend>,
+    strategy: Strategy,
+    /// Whose turn it is.
+    turn: AtomicUsize,
+}
+
+impl Backends {
+    /// These, chosen by this strategy.
+    pub fn new(list: impl Into<Vec<Backend>>, strategy: Strategy) -> Self {
+        Self { list: list.into(), strategy, turn: AtomicUsize::new(0) }
+    }
+}
+
+impl Deref for Backends {
+    type Target = [Backend];
+
+    fn deref(&self) -> &[Backend] {
+        &self.list
+    }
+}
+
+/// What is known of one backend.
+#[derive(Debug, Default)]
+struct Known {
+    /// It did not answer the last time.
+    down: AtomicBool,
+    /// The connections that it has.
+    open: AtomicUsize,
+    /// When a client was last sent there in vain; `None` while it is not dialled in the background.
+    wanted: Mutex<Option<Instant>>,
+}
+
+/// Told when a backend that did not answer does so in the background.
+type CameBack = dyn Fn(&Backend) + Send + Sync;
+
+/// All that is known.
+#[derive(Clone, Default)]
+pub struct Pool(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    known: Mutex<HashMap<Backend, Arc<Known>>>,
+    came_back: Mutex<Option<Box<CameBack>>>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").finish_non_exhaustive()
+    }
+}
+
+/// A place among the connections of a backend.
+#[derive(Debug)]
+pub struct Slot(Arc<Known>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Pool {
+    /// Calls `came_back` when a backend that did not answer does so in the background.
+    pub fn report_to(&self, came_back: impl Fn(&Backend) + Send + Sync + 'static) {
+        *self.0.came_back.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(came_back));
+    }
+
+    /// The indices of the backends in the order in which they are to be dialled: by the strategy, but those that did not answer the
+    /// last time come last.
+    pub(super) fn order(&self, backends: &Backends) -> Vec<usize> {
+        let count = backends.list.len();
+        let mut order: Vec<usize> = (0..count).collect();
+        if count < 2 {
+            return order;
+        }
+        let known: Vec<Option<Arc<Known>>> = {
+            let all = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+            backends.list.iter().map(|backend| all.get(backend).cloned()).collect()
+        };
+        let known = |index: &usize| known.get(*index).and_then(Option::as_ref);
+        if backends.strategy != Strategy::First {
+            order.rotate_left(backends.turn.fetch_add(1, Ordering::Relaxed) % count);
+        }
+        if backends.strategy == Strategy::LeastConnections {
+            // Stable: of those with as few, the one whose turn it is.
+            order.sort_by_key(|index| known(index).map_or(0, |known| known.open.load(Ordering::Relaxed)));
+        }
+        order.sort_by_key(|index| known(index).is_some_and(|known| known.down.load(Ordering::Relaxed)));
+        order
+    }
+
+    /// A client was connected. Returns its place, if connections are counted.
+    pub(super) fn connected(&self, backends: &Backends, index: usize) -> Option<Slot> {
+        if backends.list.len() < 2 {
+            return None;
+        }
+        let counts = backends.strategy == Strategy::LeastConnections;
+        let backend = backends.list.get(index)?;
+        let known = if counts { Some(self.known(backend)) } else { self.if_known(backend) }?;
+        known.down.store(false, Ordering::Relaxed);
+        counts.then(|| {
+            known.open.fetch_add(1, Ordering::Relaxed);
+            Slot(known)
+        })
+    }
+
+    /// A backend did not answer a client. If there are others, it is dialled in the background from now on.
+    pub(super) fn failed(&self, backends: &Backends, index: usize, resolver: &Resolver) {
+        let Some(backend) = backends.list.get(index).filter(|_| backends.list.len() > 1) else { return };
+        let known = self.known(backend);
+        known.down.store(true, Ordering::Relaxed);
+        let before = known.wanted.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
+        if before.is_none() {
+            tokio::spawn(retry(self.clone(), known, backend.clone(), resolver.clone()));
+        }
+    }
+
+    /// Forgets backends that no configuration names.
+    pub fn keep(&self, mut is_named: impl FnMut(&Backend) -> bool) {
+        let mut all = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|backend, _| is_named(backend));
+    }
+
+    fn is_kept(&self, backend: &Backend, known: &Arc<Known>) -> bool {
+        self.if_known(backend).is_some_and(|kept| Arc::ptr_eq(&kept, known))
+    }
+
+    fn if_known(&self, backend: &Backend) -> Option<Arc<Known>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner).get(backend).cloned()
+    }
+
+    fn known(&self, backend: &Backend) -> Arc<Known> {
+        let mut all = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(backend.clone()).or_default())
+    }
+}
+
+/// Dials a backend until it answers, or a client has been connected to it, or none wants it any longer.
+async fn retry(pool: Pool, known: Arc<Known>, backend: Backend, resolver: Resolver) {
+    let mut pause = FIRST_RETRY;
+    loop {
+        sleep(pause).await;
+        pause = (2 * pause).min(LAST_RETRY);
+        let forgotten = || {
+            let wanted = *known.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            wanted.is_none_or(|wanted| wanted.elapsed() > FORGOTTEN_AFTER)
+        };
+        if !known.down.load(Ordering::Relaxed) || forgotten() || !pool.is_kept(&backend, &known) {
+            break;
+        }
+        let answers = timeout(RETRY_TIMEOUT, reaches(&backend, &resolver, Instant::now() + RETRY_TIMEOUT)).await;
+        debug!(%backend, ?answers, "dialled in the background");
+        if answers == Ok(true) {
+            known.down.store(false, Ordering::Relaxed);
+            if let Some(came_back) = &*pool.0.came_back.lock().unwrap_or_else(PoisonError::into_inner) {
+                came_back(&backend);
+            }
+            break;
+        }
+    }
+    *known.wanted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn backends(strategy: Strategy) -> Backends {
+        let backend = |port| Backend::Address(([192, 0, 2, 1], port).into());
+        Backends::new([backend(1), backend(2), backend(3)], strategy)
+    }
+
+    fn down(pool: &Pool, backends: &Backends, index: usize) {
+        pool.known(&backends[index]).down.store(true, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn first_backend_is_first_until_it_does_not_answer() {
+        let (pool, backends) = (Pool::default(), backends(Strategy::First));
+        assert_eq!(pool.order(&backends), [0, 1, 2]);
+        down(&pool, &backends, 0);
+        assert_eq!(pool.order(&backends), [1, 2, 0], "still dialled if no other answers");
+        down(&pool, &backends, 1);
+        down(&pool, &backends, 2);
+        assert_eq!(pool.order(&backends), [0, 1, 2]);
+        assert!(pool.connected(&backends, 0).is_none());
+        assert_eq!(pool.order(&backends), [0, 1, 2]);
+        assert!(pool.connected(&backends, 2).is_none());
+        assert_eq!(pool.order(&backends), [0, 2, 1]);
+    }
+
+    #[test]
+    fn round_robin_takes_turns_among_those_that_answer() {
+        let (pool, backends) = (Pool::default(), backends(Strategy::RoundRobin));
+        let firsts = |pool: &Pool| (0..6).map(|_| pool.order(&backends)[0]).collect::<Vec<_>>();
+        assert_eq!(firsts(&pool), [0, 1, 2, 0, 1, 2]);
+        down(&pool, &backends, 1);
+        let firsts = firsts(&pool);
+        assert!(!firsts.contains(&1) && firsts.contains(&0) && firsts.contains(&2), "{firsts:?}");
+    }
+
+    #[test]
+    fn least_connections_counts_places_until_they_are_dropped() {
+        let (pool, backends) = (Pool::default(), backends(Strategy::LeastConnections));
+        let mut taken: Vec<(usize, Slot)> = Vec::new();
+        for _ in 0..30 {
+            let index = pool.order(&backends)[0];
+            taken.push((index, pool.connected(&backends, index).expect("a place")));
+        }
+        let count = |index| taken.iter().filter(|(of, _)| *of == index).count();
+        assert_eq!([0, 1, 2].map(count), [10, 10, 10]);
+        taken.retain(|(index, _)| *index != 1);
+        for _ in 0..10 {
+            let index = pool.order(&backends)[0];
+            assert_eq!(index, 1);
+            taken.push((index, pool.connected(&backends, index).expect("a place")));
+        }
+    }
+
+    #[test]
+    fn backends_of_former_configurations_are_forgotten() {
+        let (pool, backends) = (Pool::default(), backends(Strategy::First));
+        down(&pool, &backends, 0);
+        pool.keep(|backend| *backend != backends[0]);
+        assert_eq!(pool.order(&backends), [0, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn backend_that_is_back_is_found_in_the_background() {
+        let port = {
+            let gone = TcpListener::bind("127.0.0.1:0").expect("a port");
+            gone.local_addr().expect("an address")
+        };
+        let other = Backend::Address(([192, 0, 2, 1], 1).into());
+        let backends = Backends::new([Backend::Address(port), other], Strategy::First);
+        let pool = Pool::default();
+        let (tell, told) = std::sync::mpsc::channel();
+        pool.report_to(move |backend| drop(tell.send(backend.clone())));
+        for _ in 0..3 {
+            pool.failed(&backends, 0, &Resolver::system(1));
+        }
+        assert_eq!(pool.order(&backends), [1, 0]);
+        let _listener = TcpListener::bind(port).expect("the port of before");
+        let back = tokio::task::spawn_blocking(move || told.recv_timeout(Duration::from_secs(30))).await;
+        assert_eq!(back.expect("a task"), Ok(backends[0].clone()));
+        assert_eq!(pool.order(&backends), [0, 1]);
+        while pool.known(&backends[0]).wanted.lock().expect("a lock").is_some() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
