@@ -243,7 +243,7 @@ mod tests {
         let shown = text(&status, &clock());
         assert!(
             shown.contains(
-                "\n\nYou have not been sent messages since 2026-11-24T00:00:00Z: https://ntfy.sh: it answers 503. Waiting: 2 \
+                "\n\nYou have not been sent messages since 2026-11-24 00:00:00 UTC: https://ntfy.sh: it answers 503. Waiting: 2 \
                  messages.\nTo try it: doorward notify --test\n\n"
             ),
             "{shown}"

@@ -44,7 +44,7 @@ impl Scene {
         for device in devices {
             home.ca(&["device", device]).success();
         }
-        let gate = Gate::start_with_control(&config(&home, &pki, &backend, "pki/clients.crl"));
+        let gate = Gate::start_with_control(&config(&home, &pki, &backend));
         Self { home, pki, gate, _backend: backend, open: Vec::new() }
     }
 
@@ -84,9 +84,7 @@ impl Scene {
     /// A connection with a device's own files is admitted.
     pub(crate) fn is_admitted(&self, device: &str) -> bool {
         let client = Client::on(connect_from(DEVICE, self.gate.address()), &self.device(device), NAS);
-        let end = client.handshake().and_then(|()| client.ping());
-        println!("{device}: {end:?}");
-        end.is_ok()
+        client.handshake().and_then(|()| client.ping()).is_ok()
     }
 
     /// The client with a device's own files.
@@ -149,15 +147,6 @@ impl Scene {
         assert_eq!(status, 200);
         page
     }
-
-    /// Has the gate take this file for the list of what was revoked.
-    pub(crate) fn list(&self, file: &str) {
-        let config = std::fs::read_to_string(self.gate.folder().join("doorward.toml")).unwrap();
-        let (before, rest) = config.split_once("revocation_lists = [").unwrap();
-        let (_, rest) = rest.split_once(']').unwrap();
-        let list = self.home.path(file).display().to_string();
-        self.gate.reload(&format!("{before}revocation_lists = [{list:?}]{rest}"));
-    }
 }
 
 /// One client that speaks something else, until it is refused.
@@ -167,7 +156,7 @@ pub(crate) fn scan(gate: SocketAddr) {
     let _ = client.read(&mut [0]);
 }
 
-fn config(home: &Home, pki: &TestPki, backend: &Backend, list: &str) -> String {
+fn config(home: &Home, pki: &TestPki, backend: &Backend) -> String {
     let path = |file: &str| home.path(file).display().to_string();
     let local = LOCAL.replace("[metrics]\n", &format!("[metrics]\ninventory = {:?}\n", path("pki/inventory.toml")));
     let [chain, key] = ["server.pem", "server-key.pem"].map(|file| pki.path(file).display().to_string());
@@ -178,7 +167,7 @@ fn config(home: &Home, pki: &TestPki, backend: &Backend, list: &str) -> String {
          [[route]]\nname = \"photos\"\nserver_names = [\"photos.home.example\"]\nbackends = [\"127.0.0.1:1\"]\n\
          allow = [\"any\"]\n",
         path("pki/clients.pem"),
-        path(list),
+        path("pki/clients.crl"),
         backend.address(),
     )
 }

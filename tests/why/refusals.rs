@@ -50,7 +50,10 @@ fn explained(gate: &Gate, reason: Reason, attempt: impl FnOnce() -> End) -> Stri
     if let Some(fingerprint) = line["certificate"]["fingerprint"].as_str() {
         assert_eq!(&by(&format!("sha256:{fingerprint}")), id);
         assert_eq!(&by(&format!("sha256:{}", &fingerprint[..8])), id);
-        assert_eq!(&by(line["certificate"]["name"].as_str().unwrap()), id);
+        // By its name, a device's own refusals come before those of a copy of its certificate.
+        if reason != Reason::BadSignature {
+            assert_eq!(&by(line["certificate"]["name"].as_str().unwrap()), id);
+        }
         assert!(text.contains(&format!("sha256:{fingerprint}")), "{text}");
     }
     text

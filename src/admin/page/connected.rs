@@ -1,5 +1,6 @@
 //! Who is connected, and who was in the last day.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use maud::{Markup, html};
@@ -15,7 +16,7 @@ use crate::overview::View;
 /// How many rows are shown.
 const ROWS: usize = 20;
 /// How many that have ended are shown.
-const ENDED: usize = 50;
+const ENDED: usize = 30;
 
 /// The open connections of one device on one route from one address.
 struct Row {
@@ -30,37 +31,27 @@ struct Row {
 
 fn rows(view: &View) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
+    let mut places: HashMap<(Option<String>, &str, IpAddr), usize> = HashMap::new();
     for session in &view.sessions {
         let shown = session.identity.as_deref().map(Certificate::from);
         let device = shown.as_ref().map(|shown| cut(shown.name()));
         let (route, address) = (session.route.as_str(), session.source.ip().to_canonical());
         let moved = session.relay.moved();
         let moved = moved.to_backend.saturating_add(moved.to_client);
-        let same = |row: &&mut Row| row.device == device && row.route == route && row.address == address;
-        if let Some(row) = rows.iter_mut().find(same) {
+        let place = *places.entry((device.clone(), route, address)).or_insert(rows.len());
+        if let Some(row) = rows.get_mut(place) {
             row.connections += 1;
             row.moved = row.moved.saturating_add(moved);
             row.since = row.since.min(session.since);
             continue;
         }
-        let verified = shown.is_none_or(|shown| shown.verified);
-        rows.push(Row {
-            device,
-            verified,
-            route: route.to_owned(),
-            address,
-            since: session.since,
-            connections: 1,
-            moved,
-        });
+        let (verified, since) = (shown.is_none_or(|shown| shown.verified), session.since);
+        rows.push(Row { device, verified, route: route.to_owned(), address, since, connections: 1, moved });
     }
     // What the device did just before belongs to it.
     for visit in view.history.visits.iter().filter(|visit| visit.open > 0) {
-        let device = Some(cut(&visit.device));
-        let same = |row: &&mut Row| {
-            row.device == device && row.route == visit.route.as_str() && row.address == visit.address.to_canonical()
-        };
-        if let Some(row) = rows.iter_mut().find(same) {
+        let key = (Some(cut(&visit.device)), visit.route.as_str(), visit.address.to_canonical());
+        if let Some(row) = places.get(&key).and_then(|place| rows.get_mut(*place)) {
             row.since = row.since.min(visit.since);
             row.moved = row.moved.saturating_add(visit.to_backend).saturating_add(visit.to_client);
         }

@@ -1,6 +1,7 @@
 //! The devices: when they were seen last, when their certificates expire, and what they need.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use maud::{Markup, html};
 
@@ -11,16 +12,21 @@ use crate::model::text::in_words;
 use crate::overview::View;
 
 /// How many rows are shown.
-const ROWS: usize = 100;
+const ROWS: usize = 60;
 
-/// The finding about a device, if there is one.
-fn finding<'a>(view: &'a View, name: &str) -> Option<&'a Finding> {
-    view.findings.iter().find(|finding| match finding {
-        Finding::RevocationNotInForce(found) => found.device == name,
-        Finding::Device(found) => found.device == name,
-        Finding::Expiry(found) => found.kind == Kind::Device && found.name == name,
-        _ => false,
-    })
+/// The most important finding about each device that has one.
+fn by_device(view: &View) -> HashMap<&str, &Finding> {
+    let mut found = HashMap::new();
+    for finding in &view.findings {
+        let device = match finding {
+            Finding::RevocationNotInForce(found) => &found.device,
+            Finding::Device(found) => &found.device,
+            Finding::Expiry(found) if found.kind == Kind::Device => &found.name,
+            _ => continue,
+        };
+        found.entry(device.as_str()).or_insert(finding);
+    }
+    found
 }
 
 struct Row<'a> {
@@ -31,6 +37,7 @@ struct Row<'a> {
 
 pub(super) fn card(view: &View) -> Markup {
     let now = view.clock.now();
+    let findings = by_device(view);
     // Without an inventory, those that were met.
     let has_inventory = view.facts.devices.iter().any(|device| device.is_enrolled);
     let mut rows: Vec<Row<'_>> = view
@@ -38,7 +45,7 @@ pub(super) fn card(view: &View) -> Markup {
         .devices
         .iter()
         .map(|device| {
-            let finding = finding(view, &device.name);
+            let finding = findings.get(device.name.as_str()).copied();
             Row { device, finding, tone: finding.map(|finding| finding.tone(now)) }
         })
         .filter(|row| {

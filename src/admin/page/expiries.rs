@@ -1,5 +1,6 @@
 //! What expires next.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use maud::{Markup, html};
@@ -16,17 +17,22 @@ const ROWS: usize = 12;
 
 pub(super) fn card(view: &View) -> Markup {
     let now = view.clock.now().unix_timestamp();
-    let lapses = |name: &str| {
-        view.facts.devices.iter().any(|device| device.name == name && (device.is_guest || device.is_canary))
-    };
+    let lapsing: HashSet<&str> = view
+        .facts
+        .devices
+        .iter()
+        .filter(|device| device.is_guest || device.is_canary)
+        .map(|device| device.name.as_str())
+        .collect();
     let expiries = || view.facts.expiries.iter();
     // Of the devices those that need something, and the next one.
-    let devices: Vec<&Expiry> =
-        expiries().filter(|expiry| expiry.kind == Kind::Device && expiry.at >= now && !lapses(&expiry.name)).collect();
+    let devices: Vec<&Expiry> = expiries()
+        .filter(|expiry| expiry.kind == Kind::Device && expiry.at >= now && !lapsing.contains(expiry.name.as_str()))
+        .collect();
     let soon = devices.iter().filter(|device| device.at - now < SOON.whole_seconds()).count();
     let later = devices.len().saturating_sub(soon + 1);
     let shown = |expiry: &&Expiry| {
-        expiry.kind != Kind::Device || devices.iter().take(soon + 1).any(|device| *device == *expiry)
+        expiry.kind != Kind::Device || devices.iter().take((soon + 1).min(ROWS)).any(|device| *device == *expiry)
     };
     let rows: Vec<&Expiry> = expiries().filter(shown).collect();
     let body = html! {

@@ -7,7 +7,7 @@ use crate::explain::finding::{Backend, BackendState, Finding, Service, ServiceDo
 use crate::overview::View;
 
 /// How many are shown.
-const ROWS: usize = 100;
+const ROWS: usize = 40;
 
 pub(super) fn card(view: &View) -> Markup {
     let down = |service: &Service| {

@@ -179,7 +179,7 @@ fn page_is_small_after_a_year_and_many_refusals() {
     let took = begun.elapsed();
     println!("{} bytes in {took:?}", page.len());
     assert!(page.len() <= MOST, "{} bytes", page.len());
-    // Generously: this build is not optimized, and other tests run beside it. A release takes a fiftieth.
+    // Generously: this build is not optimized, and other tests run beside it.
     assert!(took.as_secs() < 10, "{took:?}");
     // All that may be long has a place.
     for part in ["doorward ca list", "doorward sessions", "and 59 earlier", "7 days", "Needs you"] {

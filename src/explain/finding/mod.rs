@@ -5,6 +5,7 @@ mod facts;
 pub mod told;
 mod words;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use time::{Duration, OffsetDateTime};
@@ -226,13 +227,13 @@ impl Finding {
     }
 
     /// Of those of one rank, what matters more comes first: what happened last, and what expires first.
-    fn recency(&self) -> i64 {
+    fn recency(&self) -> i128 {
         match self {
-            Self::RevocationNotInForce(found) => -found.revoked_at,
-            Self::Impostor(found) => -found.last.unix_timestamp(),
-            Self::Device(found) => -found.refusal.at.unix_timestamp(),
-            Self::ServiceDown(found) => -found.since.unix_timestamp(),
-            Self::Expiry(found) => found.at,
+            Self::RevocationNotInForce(found) => -i128::from(found.revoked_at),
+            Self::Impostor(found) => -found.last.unix_timestamp_nanos(),
+            Self::Device(found) => -found.refusal.at.unix_timestamp_nanos(),
+            Self::ServiceDown(found) => -found.since.unix_timestamp_nanos(),
+            Self::Expiry(found) => i128::from(found.at),
             Self::ConfigurationRefused(_)
             | Self::Log(_)
             | Self::History(_)
@@ -251,15 +252,26 @@ pub fn findings(facts: &Facts, now: OffsetDateTime) -> Vec<Finding> {
     found.extend(facts.refused_configuration.clone().map(Finding::ConfigurationRefused));
     found.extend(impostors(&facts.impostors, now).into_iter().map(Finding::Impostor));
     let troubles: Vec<Trouble> = facts.devices.iter().filter_map(|device| trouble(device, now)).collect();
-    let expiries = facts.expiries.iter().filter(|expiry| {
-        let is_told = |name: &str| troubles.iter().any(|trouble| trouble.device == name && trouble.is_expiry());
-        let lapses = |device: &DeviceFacts| device.is_guest || device.is_canary;
-        let is_guest = |name: &str| facts.devices.iter().any(|device| device.name == name && lapses(device));
-        let old = expiry.at.saturating_add(SOON.whole_seconds()) < seconds;
-        expiry.at.saturating_sub(seconds) < SOON.whole_seconds()
-            && !(expiry.kind == Kind::Device && (old || is_told(&expiry.name) || is_guest(&expiry.name)))
-    });
-    found.extend(expiries.cloned().map(Finding::Expiry));
+    let told: HashSet<&str> =
+        troubles.iter().filter(|trouble| trouble.is_expiry()).map(|trouble| trouble.device.as_str()).collect();
+    // A guest's is not renewed, and a canary is used by no device.
+    let lapsing: HashSet<&str> = facts
+        .devices
+        .iter()
+        .filter(|device| device.is_guest || device.is_canary)
+        .map(|device| device.name.as_str())
+        .collect();
+    let expiries: Vec<&Expiry> = facts
+        .expiries
+        .iter()
+        .filter(|expiry| {
+            let old = expiry.at.saturating_add(SOON.whole_seconds()) < seconds;
+            expiry.at.saturating_sub(seconds) < SOON.whole_seconds()
+                && !(expiry.kind == Kind::Device
+                    && (old || told.contains(&*expiry.name) || lapsing.contains(&*expiry.name)))
+        })
+        .collect();
+    found.extend(expiries.into_iter().cloned().map(Finding::Expiry));
     found.extend(troubles.into_iter().map(Finding::Device));
     found.extend(facts.services.iter().filter_map(|one| down(one, &facts.services, now)).map(Finding::ServiceDown));
     found.extend(facts.log.clone().map(Finding::Log));
