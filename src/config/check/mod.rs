@@ -9,6 +9,7 @@ mod deny;
 mod expect;
 mod inventory;
 mod listener;
+mod own_authority;
 mod public;
 mod relations;
 pub(super) mod revocation_lists;
@@ -144,6 +145,7 @@ fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report)
     }
     let pairs: Vec<(&RawRoute, Option<&Checked>)> = routes.iter().zip(all.iter().map(Option::as_ref)).collect();
     public::report_public_authorities(raw, &pairs, report);
+    own_authority::warn(raw, &pairs, report);
     let checked: Vec<Checked> = all.into_iter().flatten().collect();
     report_twins(routes.iter().map(|route| &route.name), "route", report);
     relations::report_shared_names(&names, report);
