@@ -156,7 +156,7 @@ impl Server {
         let mut gate = Gate::new(snapshot, admission, kernel, metrics, log);
         (gate.descriptors, gate.resolver) = (descriptors, Resolver::system(look_ups));
         let (history, not_made) = history.unzip();
-        gate.history.keep(history, config.history.days, not_made.flatten().as_ref());
+        gate.history.keep(history, &config, not_made.flatten().as_ref());
         let gate = Arc::new(gate);
         let admin_configured = config.metrics.address;
         let admin = match admin {
