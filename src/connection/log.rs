@@ -255,7 +255,10 @@ impl ConnectionLog {
                 texts::impostor(impostor, told, self.client.ip(), route)
             });
         }
-        self.gate.history.refused(&refusal);
+        match &refusal.impostor {
+            Some(impostor) => self.gate.history.pretended(&refusal, &impostor.name, impostor.claim.label()),
+            None => self.gate.history.refused(&refusal),
+        }
         self.gate.refusals.remember(refusal);
         match (self.route_metrics(), &self.listener_metrics) {
             (Some(route), _) => route.rejected(&self.listener, reason),

@@ -58,7 +58,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     // All that is known of a running gate, for what tells the owner something.
     ("overview", &["config", "explain", "history", "model", "sessions", "telemetry"]),
-    ("admin", &["config", "explain", "history", "http", "model", "overview", "telemetry"]),
+    ("admin", &["config", "explain", "history", "http", "model", "overview", "relay", "sessions", "telemetry"]),
     (
         "gate",
         &[
