@@ -13,6 +13,7 @@ use doorward::cli::Format;
 use doorward::cli::ca::NameConstraintsArg;
 use doorward::cli::exit;
 use doorward::cli::init::{self, InitArgs, RouteArg, Written};
+use doorward::model::device_name::DeviceName;
 use doorward::model::names::{Name, ServerName};
 use doorward::pki::{Revocation, RevocationReason};
 use rustls::pki_types::pem::PemObject;
@@ -52,7 +53,10 @@ fn args(folder: &Path) -> InitArgs {
             backend: "192.168.1.10:5666".to_owned(),
             kind: None,
         }],
-        devices: vec![Name::parse("alice-phone").expect("a name"), Name::parse("bob-laptop").expect("a name")],
+        devices: vec![
+            DeviceName::parse("alice-phone").expect("a name"),
+            DeviceName::parse("bob-laptop").expect("a name"),
+        ],
         folder: folder.to_owned(),
         public_port: 443,
         no_wildcard: false,
@@ -268,7 +272,7 @@ fn openssl_reads_revocation_lists() {
     let devices = DeviceAuthority::new().expect("an authority");
     fs::write(folder.path().join("ca.pem"), devices.authority().certificate_pem()).expect("written");
     let [lost, kept] = ["lost", "kept"].map(|name| {
-        let device = devices.issue(&Name::parse(name).expect("a name")).expect("a device");
+        let device = devices.issue(&DeviceName::parse(name).expect("a name")).expect("a device");
         fs::write(folder.path().join(format!("{name}.pem")), device.certificate_pem()).expect("written");
         device
     });
@@ -329,7 +333,7 @@ fn rustls_completes_a_handshake_with_what_is_issued_in_memory() {
     let servers = ServerAuthority::new(&ServerName::parse("home.example").expect("a domain")).expect("an authority");
     let devices = DeviceAuthority::new().expect("an authority");
     let strangers = DeviceAuthority::new().expect("an authority");
-    let name = Name::parse("alice-phone").expect("a name");
+    let name = DeviceName::parse("alice-phone").expect("a name");
     let server = servers.issue().expect("a server");
     let server_config = || {
         let verifier = WebPkiClientVerifier::builder(roots(devices.authority().certificate())).build();

@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::ca::DeviceAuthority;
-    use crate::model::names::Name;
+    use crate::model::device_name::DeviceName;
 
     /// The fuzz target `archive` reports memory of a thread that is about to end as lost.
     #[test]
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn archive_that_takes_too_long_is_refused() {
-        let device = DeviceAuthority::new().expect("an authority").issue(&Name::parse("a").expect("a name"));
+        let device = DeviceAuthority::new().expect("an authority").issue(&DeviceName::parse("a").expect("a name"));
         let device = device.expect("a device");
         let mut store = KeyStore::new();
         for index in 0..4 {

@@ -315,13 +315,13 @@ mod tests {
     use super::*;
     use crate::ca::DeviceAuthority;
     use crate::ca::inventory::now;
-    use crate::model::names::Name;
+    use crate::model::device_name::DeviceName;
     use crate::pki::{Revocation, RevocationReason};
 
     #[test]
     fn damaged_files_are_described_without_panic() {
         let devices = DeviceAuthority::new().expect("an authority");
-        let device = devices.issue(&Name::parse("alice-phone").expect("a name")).expect("a device");
+        let device = devices.issue(&DeviceName::parse("alice-phone").expect("a name")).expect("a device");
         let revoked = [Revocation { serial: device.serial().to_vec(), at: now(), reason: RevocationReason::Lost }];
         let list = devices.authority().revocation_list(&revoked, 1, devices.authority().not_after()).expect("a list");
         let files = [
