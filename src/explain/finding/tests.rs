@@ -249,6 +249,16 @@ fn trouble_of_a_device_is_over_once_it_gets_in() {
     let device =
         DeviceFacts { name: "bob-tablet".to_owned(), refusals: vec![Arc::new(forged)], ..DeviceFacts::default() };
     assert_eq!(found(device), 0);
+    // A guest pass ends as its owner wants it.
+    let pass = Certificate { guest: true, ..shown("bob-tablet", true) };
+    let ended = refusal(cause(Reason::Expired), HOUR, Some(pass.clone()));
+    let elsewhere = Cause::GuestElsewhere { name: Text::new("bob-tablet"), routes: Text::new("photos") };
+    let elsewhere = refusal(elsewhere, HOUR, Some(pass.clone()));
+    let revoked = refusal(cause(Reason::Revoked), HOUR, Some(pass));
+    for (refusal, expected) in [(ended, 0), (elsewhere, 0), (revoked, 1)] {
+        let refusals = vec![Arc::new(refusal)];
+        assert_eq!(found(DeviceFacts { name: "bob-tablet".to_owned(), refusals, ..DeviceFacts::default() }), expected);
+    }
 }
 
 #[test]
