@@ -25,6 +25,7 @@ fn refusal(cause: Cause, anchored: bool) -> Refusal {
         server_name: None,
         route: Some(&route),
         identity: Some(&identity),
+        impostor: None,
     };
     Refusal::new(&circumstances, &Rejection::silent(cause))
 }
