@@ -143,7 +143,7 @@ fn findings_are_ranked_as_the_design_says() {
             "bob-tablet: certificate has expired",
             "dave-phone: was revoked, and still tries",
             "nas: down since today 20:32:05",
-            "carol-phone: certificate expires in 9 days",
+            "carol-phone: expires in 9 days",
             "The log has not been written since today 21:13:05",
             "The limit of open files is too low",
             "A part of the sandbox is not in force",
