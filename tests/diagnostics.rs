@@ -85,7 +85,7 @@ fn doorward_log_prints_events_and_nothing_else_changes() {
         "DEBUG doorward::listener: bound",
         "DEBUG doorward::server::opened: probed kernel TLS",
         "DEBUG doorward::backends::resolver: looked up name=localhost",
-        "DEBUG doorward::backends::dial: not connected",
+        "DEBUG doorward::backends::eyeballs: not connected",
         "DEBUG doorward::control::server: control request request=Status",
         "DEBUG doorward::reload::reloader: reload: reads the configuration",
         "DEBUG doorward::reload::reloader: reload: the new snapshot is in force",

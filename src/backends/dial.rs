@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::eyeballs::{self, Attempt};
-use super::pool::{Backends, Pool, Slot};
+use super::pool::{Backends, Pool, RETRY_TIMEOUT, Slot};
 use super::resolver::{Resolver, Unresolved};
 use crate::authorize::Authorized;
 use crate::config::checked::Backend;
@@ -92,7 +92,10 @@ pub async fn dial(
         last = cause_of(failure, label(backend, &tried));
         if !matches!(last, Cause::Shortage { .. }) {
             report(index, Err(last.reason()));
-            directory.pool.failed(backends, index, &directory.resolver);
+            if let Some(retry) = directory.pool.failed(backends, index) {
+                let resolver = directory.resolver.clone();
+                tokio::spawn(retry.run(move |backend| reaches(backend, resolver.clone())));
+            }
         }
     }
     Err(last.into())
@@ -171,10 +174,11 @@ async fn connect_in_time(
     connected.unwrap_or(Err(Failure::TimedOut))
 }
 
-/// Whether a backend accepts a connection by `deadline`. The connection is closed at once.
-pub(super) async fn reaches(backend: &Backend, resolver: &Resolver, deadline: Instant) -> bool {
+/// Whether a backend accepts a connection, which is closed at once.
+async fn reaches(backend: Backend, resolver: Resolver) -> bool {
+    let deadline = Instant::now() + RETRY_TIMEOUT;
     let nothing = First { header: &[], payload_waits: false };
-    let connected = connect_in_time(backend, nothing, resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
+    let connected = connect_in_time(&backend, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
     connected.is_ok()
 }
 

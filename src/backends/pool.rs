@@ -9,11 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::dial::reaches;
-use super::resolver::Resolver;
 use crate::config::checked::{Backend, Strategy};
 
 /// How long after a failure a backend is dialled again; twice as long after each further one.
@@ -21,7 +19,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// No pause is longer.
 const LAST_RETRY: Duration = Duration::from_secs(30);
 /// How long a backend has to answer then.
-const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const RETRY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A backend that no client was sent to for so long is not dialled any longer.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 
@@ -134,15 +132,14 @@ impl Pool {
         })
     }
 
-    /// A backend did not answer a client. If there are others, it is dialled in the background from now on.
-    pub(super) fn failed(&self, backends: &Backends, index: usize, resolver: &Resolver) {
-        let Some(backend) = backends.list.get(index).filter(|_| backends.list.len() > 1) else { return };
+    /// A backend did not answer a client. If there are others, it is to be dialled in the background from now on, unless it is
+    /// already.
+    pub(super) fn failed(&self, backends: &Backends, index: usize) -> Option<Retry> {
+        let backend = backends.list.get(index).filter(|_| backends.list.len() > 1)?;
         let known = self.known(backend);
         known.down.store(true, Ordering::Relaxed);
         let before = known.wanted.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
-        if before.is_none() {
-            tokio::spawn(retry(self.clone(), known, backend.clone(), resolver.clone()));
-        }
+        before.is_none().then(|| Retry { pool: self.clone(), known, backend: backend.clone() })
     }
 
     /// Forgets backends that no configuration names.
@@ -165,30 +162,40 @@ impl Pool {
     }
 }
 
-/// Dials a backend until it answers, or a client has been connected to it, or none wants it any longer.
-async fn retry(pool: Pool, known: Arc<Known>, backend: Backend, resolver: Resolver) {
-    let mut pause = FIRST_RETRY;
-    loop {
-        sleep(pause).await;
-        pause = (2 * pause).min(LAST_RETRY);
-        let forgotten = || {
+/// A backend that is to be dialled in the background.
+#[derive(Debug)]
+pub(super) struct Retry {
+    pool: Pool,
+    known: Arc<Known>,
+    /// The backend.
+    pub(super) backend: Backend,
+}
+
+impl Retry {
+    /// Dials it with `reaches` until it answers, or a client has been connected to it, or none wants it any longer.
+    pub(super) async fn run<F: Future<Output = bool>>(self, reaches: impl Fn(Backend) -> F) {
+        let Self { pool, known, backend } = self;
+        let mut pause = FIRST_RETRY;
+        loop {
+            sleep(pause).await;
+            pause = (2 * pause).min(LAST_RETRY);
             let wanted = *known.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-            wanted.is_none_or(|wanted| wanted.elapsed() > FORGOTTEN_AFTER)
-        };
-        if !known.down.load(Ordering::Relaxed) || forgotten() || !pool.is_kept(&backend, &known) {
-            break;
-        }
-        let answers = timeout(RETRY_TIMEOUT, reaches(&backend, &resolver, Instant::now() + RETRY_TIMEOUT)).await;
-        debug!(%backend, ?answers, "dialled in the background");
-        if answers == Ok(true) {
-            known.down.store(false, Ordering::Relaxed);
-            if let Some(came_back) = &*pool.0.came_back.lock().unwrap_or_else(PoisonError::into_inner) {
-                came_back(&backend);
+            let forgotten = wanted.is_none_or(|wanted| wanted.elapsed() > FORGOTTEN_AFTER);
+            if !known.down.load(Ordering::Relaxed) || forgotten || !pool.is_kept(&backend, &known) {
+                break;
             }
-            break;
+            let answers = reaches(backend.clone()).await;
+            debug!(%backend, answers, "dialled in the background");
+            if answers {
+                known.down.store(false, Ordering::Relaxed);
+                if let Some(came_back) = &*pool.0.came_back.lock().unwrap_or_else(PoisonError::into_inner) {
+                    came_back(&backend);
+                }
+                break;
+            }
         }
+        *known.wanted.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
-    *known.wanted.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
 #[cfg(test)]
@@ -268,9 +275,9 @@ mod tests {
         let pool = Pool::default();
         let (tell, told) = std::sync::mpsc::channel();
         pool.report_to(move |backend| drop(tell.send(backend.clone())));
-        for _ in 0..3 {
-            pool.failed(&backends, 0, &Resolver::system(1));
-        }
+        let retry = pool.failed(&backends, 0).expect("it is to be dialled");
+        assert!(pool.failed(&backends, 0).is_none(), "it is dialled already");
+        tokio::spawn(retry.run(move |_| async move { tokio::net::TcpStream::connect(port).await.is_ok() }));
         assert_eq!(pool.order(&backends), [1, 0]);
         let _listener = TcpListener::bind(port).expect("the port of before");
         let back = tokio::task::spawn_blocking(move || told.recv_timeout(Duration::from_secs(30))).await;

@@ -11,7 +11,8 @@ use super::revoke::{WrittenList, next_list};
 use super::signer::{self, PassphrasePrompt};
 use crate::enrolment::{Form, Gate, Kit, Reachable};
 use crate::files::{Access, NewFile};
-use crate::model::device_name::{DeviceName, is_same};
+use crate::model::device_name::DeviceName;
+use crate::model::unicode::is_same;
 use crate::pki::keys::KeyType;
 use crate::pki::{IssuedCredentials, Password, RevocationReason};
 

@@ -17,8 +17,9 @@ use super::revoke::{self, WrittenList};
 use super::signer::{self, PassphrasePrompt};
 use crate::enrolment::{Form, Reachable};
 use crate::files::{Access, NewFile};
-use crate::model::device_name::{DeviceName, is_called, is_same};
+use crate::model::device_name::{DeviceName, is_called};
 use crate::model::identity::Sha256;
+use crate::model::unicode::is_same;
 use crate::pki::keys::{self, KeyType};
 use crate::pki::{self, Authority, IssuedCertificate, IssuedCredentials, RevocationReason};
 

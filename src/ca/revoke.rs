@@ -11,9 +11,10 @@ use super::Error;
 use super::inventory::{AuthorityEntry, CertificateEntry, Inventory, Kind, Store, now};
 use super::signer::{self, PassphrasePrompt};
 use crate::files::{Access, NewFile};
-use crate::model::device_name::{is_called, is_same};
+use crate::model::device_name::is_called;
 use crate::model::identity::{Identity, Serial, Sha256};
 use crate::model::names::printable;
+use crate::model::unicode::is_same;
 use crate::pki::inspect::{self, Contents, WELL_KNOWN_PASSWORDS};
 use crate::pki::{self, Authority, RevocationReason, keys, pem};
 

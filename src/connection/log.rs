@@ -173,17 +173,14 @@ impl ConnectionLog {
         }
     }
 
-    /// Holds its place among the connections of its backend to the end.
-    pub(crate) fn holds(&mut self, slot: Option<Slot>) {
-        self.slot = slot;
-    }
-
-    /// Dialling is over; `None` if no backend answered.
-    pub(crate) fn dialed(&mut self, dialed: Option<&Dialed>, begun: Instant) {
+    /// Dialling is over; `None` if no backend answered. Holds the place among the connections of the backend to the end.
+    pub(crate) fn dialed(&mut self, dialed: Option<&mut Dialed>, begun: Instant) {
         self.no_longer_in_progress();
-        self.backend = dialed.map(|dialed| dialed.backend);
         if let Some(metrics) = self.route_metrics() {
             if dialed.is_some() { &metrics.dial_ok } else { &metrics.dial_failed }.record(begun.elapsed());
+        }
+        if let Some(dialed) = dialed {
+            (self.backend, self.slot) = (Some(dialed.backend), dialed.slot.take());
         }
     }
 

@@ -257,20 +257,17 @@ async fn reach(
     let begun = log.dialing();
     let tried = |backend, answered| log.tried(backend, answered);
     let dialing = dial(authorized, &route.backends, first, begun + timeouts.dial, &gate.directory, &allowed, tried);
-    let dialed = tokio::select! {
+    let mut dialed = tokio::select! {
         biased;
         order = told.wait_for_order() => Err(Interrupted::Order(order)),
         () = gate.draining.cancelled() => Err(Interrupted::Refused(draining())),
         rejection = until_refused(gate, &allowed) => Err(Interrupted::Refused(rejection)),
         dialed = dialing => dialed.map_err(Interrupted::Refused),
     };
-    log.dialed(dialed.as_ref().ok(), begun);
+    log.dialed(dialed.as_mut().ok(), begun);
 
     match dialed {
-        Ok(mut dialed) => {
-            log.holds(dialed.slot.take());
-            Ok(client.established(path, dialed, limits, told)?)
-        }
+        Ok(dialed) => Ok(client.established(path, dialed, limits, told)?),
         Err(Interrupted::Order(Order { reason: CloseReason::CutByHand, .. })) => {
             let summary = RelaySummary {
                 reason: CloseReason::CutByHand,

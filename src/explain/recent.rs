@@ -13,12 +13,12 @@ use time::OffsetDateTime;
 
 use super::certificate::Certificate;
 use super::fragments::{STRANGER_MAX, cut};
-use crate::model::device_name::{is_same, nfc};
 use crate::model::identity::{Identity, Sha256};
 use crate::model::impostor::{Claim, Impostor};
 use crate::model::names::{Name, visible};
 use crate::model::rejection::{Alert, Cause, Reason, Rejection};
 use crate::model::source::Source;
+use crate::model::unicode::{is_same, nfc};
 
 /// Refusals kept of anchored certificates, as many of other certificates, and as many of connections that showed none.
 pub const KEPT_OF_EACH: usize = 512;

@@ -26,7 +26,7 @@ pub struct Overview {
     pub visits: Vec<Visit>,
     /// Impostors, the latest first.
     pub impostors: Vec<Impostor>,
-    /// The backends that were dialled, by route and address. One that the configuration no longer has is still listed.
+    /// The backends of the configuration that were dialled, by route and address.
     pub backends: Vec<Backend>,
     /// Connections of strangers that were refused, in the last 24 hours.
     pub day: Noise,

@@ -21,7 +21,7 @@ use crate::explain::certificate::holder;
 use crate::explain::recent::Refusal;
 use crate::model::identity::Identity;
 use crate::model::names::Name;
-use crate::model::rejection::Stage;
+use crate::model::rejection::{Reason, Stage};
 
 /// The history of a gate.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub(super) struct Kept {
     /// Empty unless there is a folder.
     pub(super) unwritten: Batch,
     pub(super) folder: Option<PathBuf>,
+    /// The backends of the configuration.
+    pub(super) configured: Vec<(Name, Box<str>)>,
     pub(super) trouble: Option<Trouble>,
     pub(super) is_kept: bool,
     pub(super) news: Vec<String>,
@@ -169,8 +171,13 @@ impl History {
 
     /// A connection was refused.
     pub fn refused(&self, refusal: &Refusal) {
+        if let Some(impostor) = &refusal.impostor {
+            return self.pretended(refusal, &impostor.name, impostor.claim.label());
+        }
         let reason = refusal.reason();
-        let device = refusal.certificate.as_ref().filter(|shown| shown.anchored);
+        // With another key than the device's, it was not the device that showed its certificate.
+        let is_device = reason != Reason::BadSignature;
+        let device = refusal.certificate.as_ref().filter(|shown| shown.anchored && is_device);
         let mut hot = self.hot();
         let counts = hot.batch.hour(refusal.at);
         if reason.stage() == Stage::Backend {
@@ -280,3 +287,6 @@ impl History {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

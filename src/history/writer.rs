@@ -17,7 +17,7 @@ use super::load::load;
 use super::overview::Trouble;
 use super::recorder::{History, Order, Role};
 use super::state::State;
-use crate::config::checked::{Backend, Config};
+use crate::config::checked::{Backend, Config, Route};
 use crate::model::names::Name;
 
 /// How long counts of strangers wait to be written.
@@ -36,10 +36,9 @@ const WAIT: Duration = Duration::from_secs(5);
 
 /// What the server does with it.
 impl History {
-    /// Where it is kept, and for how many days; with the error, if the folder could not be made. To be called before it is
-    /// started.
-    pub fn keep(&self, folder: Option<PathBuf>, days: u16, not_made: Option<&io::Error>) {
-        self.days.store(days.into(), Ordering::Relaxed);
+    /// Where it is kept, by this configuration; with the error, if the folder could not be made. To be called before it is started.
+    pub fn keep(&self, folder: Option<PathBuf>, config: &Config, not_made: Option<&io::Error>) {
+        self.follow(config);
         let mut kept = self.kept();
         if let (Some(folder), Some(error)) = (&folder, not_made) {
             let error = format!(
@@ -52,15 +51,18 @@ impl History {
         kept.folder = folder;
     }
 
-    /// Follows another configuration: its days, and its backends.
+    /// Follows a configuration: its days, and its backends.
     pub fn follow(&self, config: &Config) {
-        let has = |route: &Name, is_backend: &dyn Fn(&Backend) -> bool| {
-            config.routes.iter().any(|of| of.name == *route && of.backends.iter().any(is_backend))
+        let backends = |route: &Route| {
+            let named = |backend: &Backend| (route.name.clone(), backend.to_string().into_boxed_str());
+            route.backends.iter().map(named).collect::<Vec<_>>()
         };
+        let configured: Vec<_> = config.routes.iter().flat_map(backends).collect();
         self.days.store(config.history.days.into(), Ordering::Relaxed);
-        self.hot().backends.retain(|(route, backend, _)| has(route, &|one| one == backend));
+        self.hot().backends.retain(|(route, backend, _)| is_among(&configured, route, &backend.to_string()));
         let mut kept = self.kept();
-        kept.state.now.keep_backends(|route, backend| has(route, &|one| one.to_string() == backend));
+        kept.state.now.keep_backends(|route, backend| is_among(&configured, route, backend));
+        kept.configured = configured;
     }
 
     /// Forgets what is too old, where nothing is written.
@@ -117,6 +119,9 @@ impl History {
         kept.state = state;
         let unwritten = kept.unwritten.clone();
         kept.state.add(&unwritten);
+        let configured = mem::take(&mut kept.configured);
+        kept.state.now.keep_backends(|route, backend| is_among(&configured, route, backend));
+        kept.configured = configured;
         kept.state.forget(OffsetDateTime::now_utc(), self.days.load(Ordering::Relaxed));
         let known = kept.state.now.devices.iter().filter(|device| device.first_seen.is_some());
         let known: Vec<Box<str>> = known.map(|device| device.name.clone()).collect();
@@ -135,6 +140,10 @@ impl History {
         kept.news.extend(news);
         kept.news.truncate(NEWS_MAX);
     }
+}
+
+fn is_among(configured: &[(Name, Box<str>)], route: &Name, backend: &str) -> bool {
+    configured.iter().any(|(of, known)| of == route && **known == *backend)
 }
 
 /// The thread's own. No lock is held while it reads or writes files.

@@ -1,14 +1,14 @@
 //! The names of devices, as people write them: with spaces and in any script.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
-use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use super::identity::Sha256;
 use super::names::{Name, printable};
+use super::unicode::{is_same, nfc};
 
 /// The name of a device: the common name of its certificate, and an entry of `allow`.
 ///
@@ -98,19 +98,6 @@ fn slug(name: &str) -> String {
     let kept = if kept.is_empty() { "device" } else { kept.trim_end_matches(['-', '.']) };
     let digest = Sha256::of(name.as_bytes()).to_string();
     format!("{kept}-{}", digest.get(..8).unwrap_or(&digest))
-}
-
-/// `text` in Normalization Form C.
-pub fn nfc(text: &str) -> Cow<'_, str> {
-    match is_nfc_quick(text.chars()) {
-        IsNormalized::Yes => Cow::Borrowed(text),
-        IsNormalized::No | IsNormalized::Maybe => Cow::Owned(text.nfc().collect()),
-    }
-}
-
-/// Whether two names are one device's: they differ in case at most, as names of files on some file systems.
-pub fn is_same(one: &str, other: &str) -> bool {
-    one == other || nfc(one).to_lowercase() == nfc(other).to_lowercase()
 }
 
 /// Whether `text` is what a person may call the device `name`: its name, or that of its files.

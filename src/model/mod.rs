@@ -15,3 +15,4 @@ pub mod shell;
 pub mod source;
 pub mod text;
 pub mod ticket;
+pub mod unicode;

@@ -38,11 +38,13 @@ impl Courier {
     pub(super) fn take(&mut self, notice: Notice, now: Instant) {
         let event = notice.event;
         let (send, mut later) = self.ledger.take(notice, now);
-        if let Some(notice) = send
-            && let Err(notice) = self.wait(notice, now)
-        {
-            later += notice.count;
-            self.ledger.put_back(notice, now);
+        if let Some(notice) = send {
+            if self.has_room() {
+                self.waiting.push_back((now, notice));
+            } else {
+                later += notice.count;
+                self.ledger.put_back(notice, now);
+            }
         }
         if later > 0 {
             self.reports.push(FromNotifier::Outcome { event, outcome: NoticeOutcome::Digested, count: later });
@@ -51,20 +53,15 @@ impl Courier {
 
     /// Makes the digests that are due; all of them at the end.
     pub(super) fn digest(&mut self, now: Instant, end: bool) {
-        while self.waiting.len() < WAITING_MAX
+        while self.has_room()
             && let Some(digest) = self.ledger.digest(now, end)
         {
-            // There is room.
-            let _ = self.wait(digest, now);
+            self.waiting.push_back((now, digest));
         }
     }
 
-    fn wait(&mut self, notice: Notice, now: Instant) -> Result<(), Notice> {
-        if self.waiting.len() >= WAITING_MAX {
-            return Err(notice);
-        }
-        self.waiting.push_back((now, notice));
-        Ok(())
+    fn has_room(&self) -> bool {
+        self.waiting.len() < WAITING_MAX
     }
 
     /// The message that is to be delivered now.
@@ -75,7 +72,7 @@ impl Courier {
 
     /// When there is something to do.
     pub(super) fn due(&self) -> Option<Instant> {
-        let digest = self.ledger.due().filter(|_| self.waiting.len() < WAITING_MAX);
+        let digest = self.ledger.due().filter(|_| self.has_room());
         let retry = self.next.filter(|_| !self.waiting.is_empty());
         digest.into_iter().chain(retry).min()
     }

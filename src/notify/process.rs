@@ -96,7 +96,7 @@ async fn serve(channel: &Channel, receiver: Receiver) -> io::Result<()> {
     }
     let (mut courier, mut delivery) = (Courier::default(), JoinSet::new());
     loop {
-        deliver_next(&mut courier, &mut delivery, &receiver);
+        deliver_next(&courier, &mut delivery, &receiver);
         for report in courier.reports() {
             // A gate that reads nothing does not stop the messages.
             let _ = timeout(REPORT_TIMEOUT, channel.send(&report, None)).await;
@@ -116,10 +116,10 @@ async fn serve(channel: &Channel, receiver: Receiver) -> io::Result<()> {
     // The gate has ended. What can be delivered is.
     let rest = async {
         courier.digest(Instant::now(), true);
-        deliver_next(&mut courier, &mut delivery, &receiver);
+        deliver_next(&courier, &mut delivery, &receiver);
         while let Some(result) = delivery.join_next().await {
             courier.delivered(flat(result), Instant::now());
-            deliver_next(&mut courier, &mut delivery, &receiver);
+            deliver_next(&courier, &mut delivery, &receiver);
         }
     };
     let _ = timeout(END_TIMEOUT, rest).await;
@@ -129,7 +129,7 @@ async fn serve(channel: &Channel, receiver: Receiver) -> io::Result<()> {
 type Delivery = JoinSet<Result<(), Failure>>;
 
 /// Begins the next delivery, if none is under way.
-fn deliver_next(courier: &mut Courier, delivery: &mut Delivery, receiver: &Receiver) {
+fn deliver_next(courier: &Courier, delivery: &mut Delivery, receiver: &Receiver) {
     if delivery.is_empty()
         && let Some(notice) = courier.next(Instant::now())
     {

@@ -127,9 +127,9 @@ fn refused(client: &Client, route: &Route) -> (String, String) {
     let entries: Vec<String> = route.allow_entries.iter().map(|entry| format!("{:?}", entry.text)).collect();
     let line = route.allow_entries.first().and_then(|entry| entry.line);
     let message = format!(
-        "the route {route_name:?} must admit {shown}, and refuses it: {cause} (its allow{} is [{}])",
-        on_line(line),
-        entries.join(", ")
+        "the route {route_name:?} must admit {shown}, and refuses it: {cause}; its allow is [{}]{}",
+        entries.join(", "),
+        on_line(line)
     );
     let remedy = if sample.is_denied(route) {
         "remove the entry from deny; or write allowed = false if it is to be refused".to_owned()
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn broken_expectation_names_the_entry_that_admits_or_refuses() {
         let carol = "device = \"carol-phone\"";
-        holds("\"alice-phone\"", carol, false, "is [\"alice-phone\"])");
+        holds("\"alice-phone\"", carol, false, "its allow is [\"alice-phone\"] (line 17)");
         holds("\"family\"", carol, true, "admits it: by the group \"family\" in its allow (line 17)");
         holds("\"carol-phone\"", carol, true, "admits it: by \"carol-phone\" in its allow");
         holds("\"bob\", \"any\"", carol, true, "in place of \"any\"");

@@ -176,7 +176,7 @@ pub fn sample_clients(config: &Config) -> Vec<SampleClient> {
     for client in &mut clients {
         let Some(identity) = &mut client.identity else { continue };
         let issued = config.metrics.inventory.iter().flat_map(|inventory| &inventory.certificates);
-        let newest = issued.filter(|own| identity.common_name.as_ref() == Some(&own.device)).last();
+        let newest = issued.rev().find(|own| identity.common_name.as_ref() == Some(&own.device));
         if let Some(pass) = newest.and_then(|own| own.guest_pass.clone()) {
             client.name = format!("{} (guest)", client.name);
             identity.guest_pass = Some(pass);

@@ -163,7 +163,7 @@ impl Server {
         (gate.descriptors, gate.directory) = (descriptors, Directory::new(look_ups));
         gate.notices.want(&config.notify.events);
         let (history, not_made) = history.unzip();
-        gate.history.keep(history, config.history.days, not_made.flatten().as_ref());
+        gate.history.keep(history, &config, not_made.flatten().as_ref());
         let gate = Arc::new(gate);
         let told = Arc::downgrade(&gate);
         gate.directory.pool.report_to(move |backend| {

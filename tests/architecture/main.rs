@@ -16,7 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("sys", &[]),
     ("http", &["model"]),
-    // Processes of one gate: only what goes from one to the other.
+    // What goes from one process of a gate to another.
     ("handover", &[]),
     // Pages of text, and how they are shown.
     ("manual", &[]),
@@ -24,7 +24,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // All text about a refusal: it takes vocabulary and gives words, so that everything above can use them.
     ("explain", &["model"]),
     ("pki", &["explain", "model"]),
-    // Root writes files with the rights of the folder's owner.
     ("files", &["sys"]),
     // Devices are set up without a gate.
     ("enrolment", &["files", "http", "model", "pki", "sys"]),

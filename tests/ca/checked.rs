@@ -65,8 +65,7 @@ fn backends_are_dialled_and_what_answers_is_told() {
             let _ = stream.write_all(b"SSH-2.0-Test\r\n");
         }
     });
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let routes = [format!("shell={ssh_at},kind=ssh"), format!("web={ssh_at},kind=http"), format!("off={closed}")];
+    let routes = [format!("shell={ssh_at},kind=ssh"), format!("web={ssh_at},kind=http"), "off=127.0.0.1:9".to_owned()];
     let home = initialised(&routes);
     let said = check(&home, &["--connect"]).success();
     let text = said.text();

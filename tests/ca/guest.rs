@@ -44,7 +44,12 @@ fn guest_pass_opens_its_routes_and_no_other() {
     assert!(text.contains("URI:doorward-route:photos\n"), "{text}");
     assert!(!text.contains("Subject Alternative Name: critical"), "{text}");
 
-    let gate = Gate::start_with_control(&config);
+    home.ca(&["device", "alice-phone"]).success();
+    let inventory = format!("[metrics]\ninventory = {:?}", home.path("pki/inventory.toml").display().to_string());
+    let gate = Gate::start_with_control(&config.replace("[metrics]", &inventory));
+    // It is meant to expire, so that no alert waits for it.
+    let metrics = gate.get("/metrics").1;
+    assert!(metrics.contains("\"alice-phone\"") && !metrics.contains("\"guest\""), "{metrics}");
     assert_eq!(visit_at(&home, &gate, "photos", "guest").success().text(), "hello");
     visit_at(&home, &gate, "nas", "guest").failure();
     let [line] = <[Value; 1]>::try_from(gate.wait_rejected("policy", "identity_not_allowed", 1)).unwrap();

@@ -189,6 +189,14 @@ pub(crate) fn make(folder: &Path) {
     write("nameless-key.pem", nameless_key.serialize_pem().as_bytes());
     write("ca-as-server.pem", server_ca.certificate.pem().as_bytes());
     write("ca-as-server-key.pem", server_ca.key.serialize_pem().as_bytes());
+    // As "doorward init" makes it.
+    let for_servers = Authority::new("Doorward home.example", |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    let (of_servers, of_servers_key) = for_servers.sign(&leaf(&server_names, ExtendedKeyUsagePurpose::ServerAuth));
+    write("for-servers.pem", for_servers.certificate.pem().as_bytes());
+    write("of-servers.pem", of_servers.pem().as_bytes());
+    write("of-servers-key.pem", of_servers_key.serialize_pem().as_bytes());
     write("open-key.pem", server_key.serialize_pem().as_bytes());
     fs::set_permissions(folder.join("open-key.pem"), fs::Permissions::from_mode(0o644)).expect("open-key.pem");
 

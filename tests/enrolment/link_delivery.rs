@@ -109,13 +109,13 @@ fn one_of_many_simultaneous_clients_gets_a_file() {
 #[test]
 fn downloads_can_be_repeated_by_the_same_address_only() {
     let home = Home::new();
-    let mut shared = Shared::start(&home, &["--expires", "8s"]);
+    let mut shared = Shared::start(&home, &[]);
     let (path, place) = (shared.path().to_owned(), shared.press("alice-phone.p12"));
     let other = Ipv4Addr::new(127, 0, 0, 2);
     let first = shared.ask("GET", &place);
     shared.wait_fetched(1);
     // Everything of the link, for another address.
-    for (method, path) in [("GET", path.clone()), ("POST", format!("{path}/alice-phone.p12")), ("GET", place.clone())] {
+    for (method, path) in [("GET", path.clone()), ("POST", format!("{path}/alice-phone.p12")), ("GET", place)] {
         let refused = shared.ask_from(other, method, &path).unwrap();
         assert_eq!(refused.status, 403, "{method} {path}");
         assert!(refused.text().contains("Another device") && refused.header("location").is_none(), "{refused:?}");
@@ -128,8 +128,9 @@ fn downloads_can_be_repeated_by_the_same_address_only() {
     assert_eq!(shared.ask("GET", &shared.press("alice-phone.mobileconfig")).status, 200);
     let files: Vec<_> = shared.wait_fetched(3).into_iter().map(|line| line["file"].clone()).collect();
     assert_eq!(files, ["alice-phone.p12", "alice-phone.p12", "alice-phone.mobileconfig"]);
-    // A link that has served its purpose expires without an error.
-    assert_eq!(shared.wait(), (0, json!({"event": "expired"})));
+    // A link that has served its purpose is closed without an error.
+    shared.signal(Signal::INT);
+    assert_eq!(shared.wait(), (0, json!({"event": "stopped"})));
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn unreachable_phone_has_not_fetched_the_file() {
 #[test]
 fn file_is_fetched_even_if_the_client_stays_connected() {
     let home = Home::new();
-    let mut shared = Shared::start(&home, &[]);
+    let shared = Shared::start(&home, &[]);
     let place = shared.press("alice-phone.p12");
     let mut stays = shared.connect();
     shared.send(&mut stays, "GET", &place, "").unwrap();
@@ -221,7 +222,7 @@ fn break_off(shared: &Shared, place: &str, from: Ipv4Addr) {
 #[test]
 fn number_of_notices_is_bounded() {
     let home = Home::new();
-    let mut shared = Shared::start(&home, &[]);
+    let shared = Shared::start(&home, &[]);
     let (path, place) = (shared.path().to_owned(), shared.press("alice-phone.p12"));
     for last in 1..=20 {
         let mut stream = shared.connect_from(Ipv4Addr::new(127, 0, 1, last));

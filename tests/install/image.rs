@@ -177,6 +177,21 @@ fn second_run_changes_what_has_changed_and_nothing_else() {
 }
 
 #[test]
+fn configuration_that_breaks_an_expectation_is_not_installed() {
+    let image = Image::new();
+    let file = image.path("home/doorward/doorward.toml");
+    let right = fs::read_to_string(&file).unwrap();
+    let expected = "\n[[expect]]\ndevice = \"alice-phone\"\nroute = \"nas\"\nallowed = false\n";
+    fs::write(&file, format!("{right}{expected}")).unwrap();
+    let refused = image.install(&[]).failure();
+    assert_eq!(refused.status.code(), Some(3), "{refused}");
+    assert!(refused.stderr.contains("must refuse alice-phone, and admits it: by \"any\" in its allow"), "{refused}");
+    assert!(!image.installed("doorward.toml").exists());
+    fs::write(&file, format!("{right}{}", expected.replace("false", "true"))).unwrap();
+    image.install(&[]).success();
+}
+
+#[test]
 fn changed_configuration_is_kept_unless_it_is_to_be_replaced() {
     let image = Image::new();
     image.install(&[]).success();

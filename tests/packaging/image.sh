@@ -2,9 +2,9 @@
 # shellcheck shell=bash
 
 archive=$(ls "$out"/doorward-*-image.tar)
-store=$work/storage
 user=23456:23456
-mkdir -p "$store"
+# A short path, wherever the source is: podman wants less than 50 characters. Only these namespaces see the mount.
+store=/mnt
 mount -t tmpfs tmpfs "$store"
 # The limits that this machine allows; podman asks for more.
 limits="--ulimit nofile=$(ulimit -Hn):$(ulimit -Hn) --ulimit nproc=1000:1000"

@@ -1,7 +1,6 @@
 //! The noise in one line that unfolds: what has nothing to do with the owner's devices.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use maud::{Markup, html};
 use time::{Duration, OffsetDateTime};
@@ -11,6 +10,7 @@ use crate::explain::finding::{is_trouble, pretended};
 use crate::explain::recent::Refusal;
 use crate::explain::{advice, sentence, words};
 use crate::model::rejection::{Reason, Stage};
+use crate::model::source::Source;
 use crate::model::text::{grouped, times};
 use crate::overview::View;
 
@@ -223,12 +223,12 @@ struct Latest<'a> {
 /// Without devices, impostors and services that do not answer.
 fn latest(view: &View) -> Vec<Latest<'_>> {
     let mut found: Vec<Latest<'_>> = Vec::new();
-    let mut places: HashMap<(IpAddr, Reason), usize> = HashMap::new();
+    let mut places: HashMap<(Source, Reason), usize> = HashMap::new();
     for refusal in &view.refusals {
         if is_trouble(refusal) || pretended(refusal).is_some() || refusal.reason().stage() == Stage::Backend {
             continue;
         }
-        let place = *places.entry((refusal.source.ip().to_canonical(), refusal.reason())).or_insert(found.len());
+        let place = *places.entry((refusal.counted_as, refusal.reason())).or_insert(found.len());
         match found.get_mut(place) {
             Some(latest) => latest.times = latest.times.saturating_add(refusal.times),
             None => found.push(Latest { refusal, times: refusal.times }),
@@ -242,7 +242,7 @@ fn table_of(view: &View, latest: &[Latest<'_>]) -> Markup {
     let clock = &view.clock;
     html! {
         table.latest.stack {
-            caption { "Latest refusals. The same address and reason is listed once." }
+            caption { "Latest refusals. The same source and reason is listed once; of IPv6 a source is a network." }
             thead { tr {
                 th scope="col" { "When" }
                 th scope="col" { "From" }
@@ -250,7 +250,7 @@ fn table_of(view: &View, latest: &[Latest<'_>]) -> Markup {
             } }
             tbody { @for Latest { refusal, times: count } in latest { tr {
                 td.nowrap { (short(clock, refusal.at)) br; " " span.quiet.small { (times(*count)) } }
-                td { code { (refusal.source.ip().to_canonical()) } }
+                td { code { (refusal.counted_as) } }
                 td {
                     bdi.said { (sentence(refusal, clock.now())) } " " code.quiet { (refusal.reason()) } br;
                     span.quiet { bdi.said { (advice(refusal)) } }

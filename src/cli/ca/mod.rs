@@ -23,7 +23,7 @@ mod server;
 
 pub use constraints::NameConstraintsArg;
 pub(super) use folder::{FOLDER, notify};
-pub(super) use parse::{parse_device, parse_domain};
+pub(super) use parse::{host_of, parse_device, parse_domain};
 
 use std::process::ExitCode;
 

@@ -4,14 +4,20 @@ use crate::model::device_name::DeviceName;
 use crate::model::identity::{Serial, Sha256};
 use crate::model::names::{ServerName, ServerNamePattern};
 
-/// A domain.
+/// A domain. An address as a browser shows it is understood.
 pub(in crate::cli) fn parse_domain(text: &str) -> Result<ServerName, String> {
-    let domain = ServerName::parse(text).map_err(|error| error.to_string())?;
+    let domain = ServerName::parse(host_of(text)).map_err(|error| error.to_string())?;
     if domain.parent().is_none() {
         // RFC 6125 section 7.2: no client accepts "*.local" in a certificate.
         return Err("a domain needs a dot, as in home.example: clients accept no certificate for less".into());
     }
     Ok(domain)
+}
+
+/// The host, and the port if there is one, of an address such as `https://home.example/photos`.
+pub(in crate::cli) fn host_of(text: &str) -> &str {
+    let host = text.split_once("://").map_or(text, |(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    host.trim_end_matches('/')
 }
 
 /// The name of a device.

@@ -12,6 +12,7 @@ use super::output::{device_text, print, share_command};
 use super::server::{self, IssueArgs};
 use super::{CaError, published};
 use crate::ca::device_files::{DeviceFiles, DeviceFolder};
+use crate::ca::inventory::Kind;
 use crate::ca::renew::{self, RenewalRequest, RenewedDevice};
 use crate::cli::services::Configured;
 use crate::reload::policy_report::SampleClient;
@@ -69,12 +70,13 @@ pub(super) fn run(args: &RenewArgs) -> Result<(), CaError> {
     };
     let config = config_of(&store);
     let passphrase = args.issue.passphrase.prompt();
-    let renewed = renew::device(&mut store, &request, &passphrase, || {
-        Configured::load(&config).reachable(&SampleClient::device(name, None))
-    })
-    .map_err(CaError::with_remedy(
-        "they are not files of this device: choose another --output, or replace them with --force",
-    ))?;
+    // It may be given as the name of its files.
+    let current = store.inventory.current(name, Kind::Device);
+    let device = SampleClient::device(current.map_or(name, |entry| entry.name.as_str()), None);
+    let renewed = renew::device(&mut store, &request, &passphrase, || Configured::load(&config).reachable(&device))
+        .map_err(CaError::with_remedy(
+            "they are not files of this device: choose another --output, or replace them with --force",
+        ))?;
     published::inventory(&store);
     let share = share_command(store.folder(), args.output.as_deref(), &renewed.name);
     let mut text = text(&renewed, share.as_deref());

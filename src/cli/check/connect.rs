@@ -21,7 +21,7 @@ use crate::proxy_protocol;
 /// How long a service has to speak first: ssh and mail servers do so at once.
 const BANNER: Duration = Duration::from_millis(700);
 /// How long it has to answer a question.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(3);
 /// The most addresses of one host name that are dialled.
 const ADDRESSES_MAX: usize = 8;
 /// The longest first line that is shown, in characters.
@@ -191,6 +191,10 @@ fn probe(route: &Route, limit: Duration, connect: impl Fn() -> io::Result<Socket
     if matches!(answer[..], [0x16 | 0x15, 3, ..]) {
         return Ok(Answer::Tls);
     }
+    // It was about to speak first, and took its time: sshd may look up a name before.
+    if !answer.is_empty() && !answer.starts_with(b"HTTP/") && is_text(&answer) {
+        return Ok(Answer::Banner(line(&answer)));
+    }
     if answer.starts_with(b"HTTP/") || route.kind == ServiceKind::Http {
         let name = route.server_names.first().map(ToString::to_string).unwrap_or_default();
         let answer = ask(format!("HEAD / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n").as_bytes());
@@ -214,6 +218,12 @@ fn no_connection(error: &io::Error, limit: Duration) -> String {
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// Whether the answer begins with a line of text.
+fn is_text(answer: &[u8]) -> bool {
+    let mut line = answer.split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default().iter();
+    line.len() > 0 && line.all(|byte| (b' '..=b'~').contains(byte))
 }
 
 /// The first line, as it may be shown.
@@ -343,9 +353,10 @@ mod tests {
         assert_eq!(http.answer, "answers: HTTP (nginx)");
         let silent = dialled(ServiceKind::Smb, false, |_| Some(Vec::new()));
         assert!(silent.answer.contains("waits for the client"), "{}", silent.answer);
+        let slow = dialled(ServiceKind::Ssh, false, |_| Some(b"SSH-2.0-Slow\r\n".to_vec()));
+        assert_eq!(slow.answer, "answers: SSH-2.0-Slow");
         let refused = {
-            let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-            let route = route(ServiceKind::Http, port, RouteMode::Passthrough);
+            let route = route(ServiceKind::Http, SocketAddr::from(([127, 0, 0, 1], 9)), RouteMode::Passthrough);
             one(&route, &route.backends[0], Duration::from_secs(5)).pop().expect("an answer")
         };
         assert!(!refused.connected && refused.answer.contains("nothing listens there"), "{}", refused.answer);

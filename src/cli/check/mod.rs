@@ -88,7 +88,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     match readable::user(args.user.as_deref(), &config.file) {
         Err(error) => return failed(exit::USAGE, &error),
         Ok(None) => {}
-        Ok(Some(user)) => match readable::check(&config, &user) {
+        Ok(Some(user)) => match readable::check(&config, &user, args.credentials.credentials.as_deref()) {
             Err(error) => warnings.push(format!("cannot check what the user {} may read: {error}", user.name)),
             Ok(found) => {
                 for error in &found.errors {

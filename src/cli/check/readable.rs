@@ -40,15 +40,21 @@ pub(super) fn user(named: Option<&str>, config: &Path) -> Result<Option<GateUser
     }
 }
 
-/// Opens every file as `user`.
+/// Opens every file as `user`, but for those of the folder of `credentials`.
 ///
 /// # Errors
 /// If this process may not become that user.
-pub(super) fn check(config: &Config, user: &GateUser) -> io::Result<Findings> {
+pub(super) fn check(config: &Config, user: &GateUser, credentials: Option<&Path>) -> io::Result<Findings> {
     let (id, group) = (Uid::from_raw(user.user), Gid::from_raw(user.group));
     let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
     // systemd reads these as root, and hands them over.
-    let files = config.files().into_iter().filter(|file| !file.starts_with(OF_THE_RUNNING_SERVICE));
+    let handed_over = |file: &Path| {
+        [Some(Path::new(OF_THE_RUNNING_SERVICE)), credentials]
+            .into_iter()
+            .flatten()
+            .any(|folder| file.starts_with(folder))
+    };
+    let files = config.files().into_iter().filter(|file| !handed_over(file));
     // The service does not start in the current folder, so the folders above it count as well.
     let files: Vec<PathBuf> = files.map(|file| std::path::absolute(&file).unwrap_or(file)).collect();
     let unreadable = act_as_member(id, group, &groups, || {

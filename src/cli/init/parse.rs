@@ -16,12 +16,7 @@ pub(in crate::cli) const NO_DOMAIN: &str = "no domain? A dynamic DNS service giv
 
 /// A domain. An address as a browser shows it is understood.
 pub(super) fn parse_domain(text: &str) -> Result<ServerName, String> {
-    let (scheme, rest) = text.split_once("://").map_or((None, text), |(scheme, rest)| (Some(scheme), rest));
-    let host = if scheme.is_some() {
-        rest.split(['/', '?', '#']).next().unwrap_or_default()
-    } else {
-        rest.trim_end_matches('/')
-    };
+    let host = ca::host_of(text);
     if host.parse::<IpAddr>().is_ok() {
         return Err(format!("{host} is an IP address, and the gate needs a name\n  {NO_DOMAIN}"));
     }

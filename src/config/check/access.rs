@@ -7,9 +7,9 @@ use crate::config::checked::{Allow, AllowEntry, ClientAuthMode, Selector};
 use crate::config::raw::RawRoute;
 use crate::config::report::{Given, Place, Problem, Report, Text, quoted};
 use crate::config::suggest;
-use crate::model::device_name::nfc;
 use crate::model::identity::Sha256;
 use crate::model::names::{Name, ServerNamePattern, printable};
+use crate::model::unicode::nfc;
 
 /// The prefixes of selectors, in the order in which they are told.
 const PREFIXES: &[&str] = &["cn", "ou", "dns", "email", "uri", "ip", "sha256", "spki"];

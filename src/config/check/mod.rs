@@ -11,6 +11,7 @@ pub(super) mod history;
 mod inventory;
 mod listener;
 pub(crate) mod notify;
+mod own_authority;
 mod public;
 mod relations;
 pub(super) mod revocation_lists;
@@ -185,6 +186,7 @@ fn check_routes(raw: &Raw, listeners: &[listener::Checked], report: &mut Report)
     let pairs: Vec<(&RawRoute, Option<&Checked>)> =
         routes.iter().zip(all.iter().map(Option::as_ref)).filter(|(route, _)| !route::is_canary(route)).collect();
     public::report_public_authorities(raw, &pairs, report);
+    own_authority::warn(raw, &pairs, report);
     let checked: Vec<Checked> = all.into_iter().flatten().collect();
     report_twins(routes.iter().map(|route| &route.name), "route", report);
     relations::report_shared_names(&names, report);

@@ -100,7 +100,11 @@ impl SecretUrl {
 
     /// The port.
     pub fn port(&self) -> u16 {
-        self.0.port_u16().unwrap_or(if self.is_encrypted() { 443 } else { 80 })
+        match self.0.port_u16() {
+            Some(port) => port,
+            None if self.is_encrypted() => 443,
+            None => 80,
+        }
     }
 }
 

@@ -257,6 +257,12 @@ fn trouble_of_a_device_is_over_once_it_gets_in() {
     // A forger's certificate is no word about the device.
     assert!(is_trouble(&refusal(cause(Reason::Expired), HOUR, Some(shown("bob-tablet", true)))));
     assert!(!is_trouble(&refusal(cause(Reason::Expired), HOUR, Some(shown("bob-tablet", false)))));
+    // A guest pass ends as its owner wants it.
+    let pass = Certificate { guest: true, ..shown("bob-tablet", true) };
+    let elsewhere = Cause::GuestElsewhere { name: Text::new("bob-tablet"), routes: Text::new("photos") };
+    for (cause, expected) in [(cause(Reason::Expired), false), (elsewhere, false), (cause(Reason::Revoked), true)] {
+        assert_eq!(is_trouble(&refusal(cause, HOUR, Some(pass.clone()))), expected);
+    }
 }
 
 #[test]

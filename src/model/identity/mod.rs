@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::device_name::nfc;
+use super::unicode::nfc;
 pub use chain::{Chain, Issued, IssuerKey};
 pub use digest::Sha256;
 pub(crate) use digest::write_hex;
