@@ -183,7 +183,7 @@ impl Scene {
 
     pub(super) async fn status(&self) -> Result<Status, String> {
         match self.ask(Request::Status).await? {
-            Answer::Status(status) => Ok(status),
+            Answer::Status(status) => Ok(*status),
             other => Err(format!("{other:?}")),
         }
     }
