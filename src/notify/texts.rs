@@ -105,7 +105,7 @@ mod tests {
         let clock = Clock::new(OffsetDateTime::UNIX_EPOCH, Zone::utc());
         let expiry = Expiry { at: 5 * 86_400 + 7, kind: Kind::Device, name: "alice phone".to_owned() };
         let told = found(&Finding::Expiry(expiry), &clock);
-        assert_eq!(told.title, "alice phone: certificate expires in 5 days");
+        assert_eq!(told.title, "alice phone: expires in 5 days");
         assert!(
             told.message.ends_with("install it on the device: doorward ca renew 'alice phone'."),
             "{}",

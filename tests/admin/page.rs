@@ -99,7 +99,7 @@ fn page_describes_refusals_sessions_and_expiries() {
         "old-phone: certificate has expired",
         "carol-tablet: may not use the route ssh",
         "127.0.0.1 asked for guessed.home.example, and no route has that name.",
-        "127.0.0.1 sent something that is not TLS, but http.",
+        "127.0.0.1 sent something that is not TLS, but ",
         "<bdi class=\"said\">alice-phone</bdi></th><td><span class=\"route\">nas</span> <span class=\"quiet small\">2 connections<",
         "Gate’s certificate",
         "clients.crl",

@@ -40,7 +40,7 @@ export async function withPage(work) {
   } finally {
     process.kill();
     await ended;
-    rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+    rmSync(profile, { recursive: true, force: true, maxRetries: 50 });
   }
 }
 

@@ -1,5 +1,7 @@
 //! Whether all is well, in words; what else needs the owner; and the first steps of a new installation.
 
+use std::net::IpAddr;
+
 use maud::{Markup, html};
 
 use super::parts::{command, unbroken};
@@ -134,19 +136,24 @@ fn steps(view: &View) -> Markup {
 }
 
 /// Whether an address is one of the internet's.
-const fn is_outside(address: std::net::IpAddr) -> bool {
-    match address {
-        std::net::IpAddr::V4(address) => {
+const fn is_outside(address: IpAddr) -> bool {
+    let is_inside = match address {
+        IpAddr::V4(address) => {
             let [first, second, ..] = address.octets();
-            // 100.64.0.0/10 is shared by the customers of a provider (RFC 6598).
-            !(address.is_private() || address.is_loopback() || address.is_link_local() || address.is_unspecified())
-                && !(first == 100 && second & 0xc0 == 64)
+            // Shared by the customers of a provider (RFC 6598).
+            let is_shared = first == 100 && second & 0xc0 == 64;
+            is_shared
+                || address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_unspecified()
         }
-        std::net::IpAddr::V6(address) => {
-            !(address.is_loopback()
+        IpAddr::V6(address) => {
+            address.is_loopback()
                 || address.is_unspecified()
                 || address.is_unique_local()
-                || address.is_unicast_link_local())
+                || address.is_unicast_link_local()
         }
-    }
+    };
+    !is_inside
 }

@@ -143,7 +143,7 @@ fn findings_are_ranked_as_the_design_says() {
             "bob-tablet: certificate has expired",
             "dave-phone: was revoked, and still tries",
             "nas: down since today 20:32:05",
-            "carol-phone: certificate expires in 9 days",
+            "carol-phone: expires in 9 days",
             "The log has not been written since today 21:13:05",
             "The limit of open files is too low",
             "A part of the sandbox is not in force",
@@ -332,7 +332,7 @@ fn what_was_seen_of_a_backend_is_told_by_its_kind() {
 #[test]
 fn refusals_are_ranked_as_the_findings_are() {
     let backend = Cause::BackendTimeout { backend: Text::new("nas:1") };
-    let mut refusals = vec![
+    let mut refusals = [
         refusal(Cause::NotTls(Protocol::Http), 1, None),
         refusal(backend, 2, Some(shown("alice-phone", true))),
         refusal(cause(Reason::Expired), 3, Some(shown("bob-tablet", true))),

@@ -275,7 +275,11 @@ fn what_expires(expiry: &Expiry) -> String {
 fn expiry_headline(expiry: &Expiry, clock: &Clock) -> String {
     let left = expiry.at.saturating_sub(clock.now().unix_timestamp());
     let what = what_expires(expiry);
-    if left < 0 { format!("{what} has expired") } else { format!("{what} expires in {}", in_words(left)) }
+    match expiry.kind {
+        _ if left < 0 => format!("{what} has expired"),
+        Kind::Device => format!("{}: expires in {}", expiry.name, in_words(left)),
+        _ => format!("{what} expires in {}", in_words(left)),
+    }
 }
 
 fn expiry_sentence(expiry: &Expiry, clock: &Clock) -> String {
