@@ -171,9 +171,6 @@ impl History {
 
     /// A connection was refused.
     pub fn refused(&self, refusal: &Refusal) {
-        if let Some(impostor) = &refusal.impostor {
-            return self.pretended(refusal, &impostor.name, impostor.claim.label());
-        }
         let reason = refusal.reason();
         // With another key than the device's, it was not the device that showed its certificate.
         let is_device = reason != Reason::BadSignature;

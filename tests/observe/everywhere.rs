@@ -27,12 +27,9 @@ enum Place {
     Why,
     /// `doorward why ADDRESS --format json`: that connection.
     WhyJson,
-    /// The row of the status page's chart.
-    Chart,
-    /// The status page's latest refusals: that address, and what to do.
+    /// The status page's latest refusals: that address, and what to do. Refusals of devices and of services that do not answer are
+    /// among its findings instead.
     Page,
-    /// What the chart is drawn from.
-    StatusJson,
     /// A Prometheus that scrapes the gate.
     Prometheus,
     /// The query of [`PANEL`].
@@ -40,17 +37,8 @@ enum Place {
 }
 
 impl Place {
-    const ALL: [Self; 9] = [
-        Self::Metrics,
-        Self::Log,
-        Self::Why,
-        Self::WhyJson,
-        Self::Chart,
-        Self::Page,
-        Self::StatusJson,
-        Self::Prometheus,
-        Self::Dashboard,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Metrics, Self::Log, Self::Why, Self::WhyJson, Self::Page, Self::Prometheus, Self::Dashboard];
 }
 
 /// What was found where, as `stage/reason`.
@@ -69,11 +57,6 @@ impl Found {
 
         let (status, page) = gate.get("/");
         assert_eq!(status, 200, "{page}");
-        let (chart, lately) = page.split_once("<h2>Latest refusals</h2>").unwrap();
-        if chart.contains(&format!("<code>{key}</code></th><td class=\"chart\" data-key=\"{key}\">")) {
-            self.add(Place::Chart, [key.clone()]);
-        }
-
         let source = line["source"].as_str().unwrap();
         let ask = |more: &[&str]| gate.ask(&[&["why", source, "--count", "100"], more].concat()).success().text();
         let told: Value = serde_json::from_str(&ask(&["--format", "json"])).unwrap();
@@ -86,9 +69,10 @@ impl Found {
             self.add(Place::Why, [key.clone()]);
         }
         let address = source.rsplit_once(':').unwrap().0;
-        let (who, what) = (format!("<td class=\"who\">{address}</td>"), escaped(word("advice")));
-        let (what, why) = (format!("<p class=\"quiet\">{what}"), format!("<code>{key}</code></p>"));
-        if lately.split("<tr>").any(|row| row.contains(&who) && row.contains(&what) && row.contains(&why)) {
+        let (who, what) = (format!("<td><code>{address}</code></td>"), escaped(word("advice")));
+        let why = format!("<code class=\"quiet\">{key}</code>");
+        let is_listed = page.split("<tr>").any(|row| row.contains(&who) && row.contains(&what) && row.contains(&why));
+        if is_listed || is_a_finding(gate, line) {
             self.add(Place::Page, [key]);
         }
     }
@@ -101,12 +85,6 @@ impl Found {
             metrics.sum(CONNECTIONS_REJECTED, &labels) > 0.0
         });
         self.add(Place::Metrics, counted.map(ToString::to_string));
-        let (status, body) = gate.get("/status.json");
-        assert_eq!(status, 200, "{body}");
-        let body: Value = serde_json::from_str(&body).unwrap();
-        let rows = body["rows"].as_array().unwrap().iter().filter(|row| row["total"].as_u64().unwrap() > 0);
-        let keys = rows.map(|row| row["key"].as_str().unwrap().to_owned());
-        self.add(Place::StatusJson, keys.filter(|key| key != "admitted"));
     }
 
     /// What comes with the next scrape, or with the one after it.
@@ -144,6 +122,19 @@ fn is_told(text: &str, key: &str, id: u64, advice: &str) -> bool {
         let is_it = fact("log ") == Some(&format!("id {id}"));
         is_it && said.ends_with(advice) && fact("reason ").is_some_and(|fact| fact.starts_with(&format!("{key}: ")))
     })
+}
+
+/// Whether the page's findings have the device or the service that this line is about.
+fn is_a_finding(gate: &Gate, line: &Value) -> bool {
+    let (kind, subject) = match line["stage"].as_str() {
+        Some("backend") => ("service_down", &line["route"]),
+        Some("certificate" | "policy") => ("device", &line["certificate"]["name"]),
+        _ => return false,
+    };
+    let (status, body) = gate.get("/status.json");
+    assert_eq!(status, 200, "{body}");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    body["findings"].as_array().unwrap().iter().any(|finding| finding["kind"] == kind && finding["subject"] == *subject)
 }
 
 /// Text as it is in HTML.

@@ -157,7 +157,8 @@ impl Rule {
             fs::write(at("inside").join(self.log), "").unwrap();
         }
         fs::write(at("inside/run/control.sock"), "").unwrap();
-        let control = format!("[control]\nsocket = {:?}\n", self.control);
+        // A history has a folder to write to.
+        let control = format!("[history]\nfolder = \"off\"\n[control]\nsocket = {:?}\n", self.control);
         let config = format!("{config}\n{control}[sandbox]\nmode = {mode:?}\n");
         fs::write(at("inside/doorward.toml"), config).unwrap();
         let this = env::current_exe().unwrap();
