@@ -125,13 +125,17 @@ pub(super) fn start(scene: &Arc<Scene>, over: &CancellationToken, plan: &Plan, t
     let (attacked, ending) = (Arc::clone(scene), over.clone());
     tasks.spawn(async move {
         let slots = Arc::new(Semaphore::new(AT_ONCE));
-        let (mut random, mut running) = (Random::new(99), JoinSet::new());
+        let (mut random, mut running, mut number) = (Random::new(99), JoinSet::new(), 0);
         while !ending.is_cancelled() {
             tokio::select! { () = sleep(pause) => {}, () = ending.cancelled() => break }
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
             while running.try_join_next().is_some() {}
-            let (name, act) = ACTS[random.below(ACTS.len())];
-            let source = source(&mut random);
+            // Each once, and then at random.
+            let ((name, act), source) = match ACTS.get(number) {
+                Some(act) => (*act, seldom(number)),
+                None => (ACTS[random.below(ACTS.len())], source(&mut random)),
+            };
+            number += 1;
             let (scene, clients, mut random) =
                 (Arc::clone(&attacked), Arc::clone(&clients), Random::new(random.next()));
             running.spawn(async move {
@@ -150,8 +154,12 @@ fn source(random: &mut Random) -> Ipv4Addr {
     match random.below(20) {
         0..=2 => Ipv4Addr::from_bits(0x7f03_0001 + random.below(OFTEN) as u32),
         3 => home_of(["alice", "bob", "carol", "dave"][random.below(4)]),
-        _ => Ipv4Addr::from_bits(0x7f10_0001 + random.below(SELDOM) as u32),
+        _ => seldom(random.below(SELDOM)),
     }
+}
+
+const fn seldom(number: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0x7f10_0001 + number as u32)
 }
 
 /// An error is a broken promise: the gate sent more than TLS, or kept the connection.
