@@ -49,7 +49,7 @@ const BACKEND_UP: &str = "doorward_backend_up";
 
 /// The most that the heap may grow in an hour, in KiB, if one process was measured for this many minutes or more. What the gate
 /// has allocated and not freed is constant after two minutes (heaptrack). What the allocator keeps for its threads grows by
-/// 1.7 MiB an hour in the first 20 minutes, and by a quarter of that later.
+/// 1.7 MiB an hour in the first 20 minutes, and by 0.4 to 1 MiB in the rest of the hour.
 const GROWTH_MAX: f64 = 2048.0;
 const MEASURED_MIN: f64 = 25.0;
 /// The most that the heap may be larger at the end, in KiB: 7 MiB of free buffers (`src/relay/buffers.rs`); 2 MiB of refusals,
