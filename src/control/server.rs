@@ -178,6 +178,8 @@ async fn handle(mut stream: UnixStream, allowed: bool, context: &Context) -> io:
             Err(_) => Answer::Error("the request did not arrive in time".to_owned()),
         }
     } else {
+        // Read all the same: closing a socket with unread bytes is a reset, which takes the answer back.
+        let _ = timeout(REQUEST_TIMEOUT, read_line(&mut stream)).await;
         Answer::Error(
             "permission denied: only the gate's user, the group of its socket, and root may use the control socket"
                 .to_owned(),

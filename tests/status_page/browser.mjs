@@ -12,34 +12,49 @@ const OPTIONS = [
   "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ];
 
-/// Runs `work` with a page, and ends the browser.
-export async function withPage(work) {
-  const profile = mkdtempSync(join(tmpdir(), "doorward-page-"));
+/// How long a browser has to say where it can be driven. Some starts never do.
+const START_MS = 20_000;
+
+/// Starts a browser. `undefined` if it does not say in time where it can be driven.
+async function start(profile) {
   const process = spawn("chromium", [...OPTIONS, `--user-data-dir=${profile}`, "about:blank"], {
     env: { ...globalThis.process.env, HOME: profile },
     stdio: ["ignore", "ignore", "pipe"],
   });
   const ended = new Promise((resolve) => process.on("exit", resolve));
-  try {
-    const address = await new Promise((resolve, reject) => {
-      let said = "";
-      process.stderr.on("data", (data) => {
-        said += data;
-        const found = said.match(/DevTools listening on (ws:\S+)/);
-        if (found) resolve(found[1]);
-      });
-      process.on("error", reject);
-      process.on("exit", () => reject(new Error(`Chromium has ended: ${said}`)));
+  const address = await new Promise((resolve, reject) => {
+    let said = "";
+    process.stderr.on("data", (data) => {
+      said += data;
+      const found = said.match(/DevTools listening on (ws:\S+)/);
+      if (found) resolve(found[1]);
     });
-    const socket = new WebSocket(address);
+    process.on("error", reject);
+    process.on("exit", () => reject(new Error(`Chromium has ended: ${said}`)));
+    setTimeout(resolve, START_MS).unref();
+  });
+  const stop = async () => {
+    process.kill("SIGKILL");
+    await ended;
+  };
+  if (address) return { address, stop };
+  await stop();
+}
+
+/// Runs `work` with a page, and ends the browser.
+export async function withPage(work) {
+  const profile = mkdtempSync(join(tmpdir(), "doorward-page-"));
+  const browser = (await start(profile)) ?? (await start(profile));
+  if (!browser) throw new Error("Chromium did not start, twice");
+  try {
+    const socket = new WebSocket(browser.address);
     await new Promise((resolve, reject) => socket.on("open", resolve).on("error", reject));
     const page = await Page.open(socket);
     const result = await work(page);
     socket.close();
     return result;
   } finally {
-    process.kill();
-    await ended;
+    await browser.stop();
     rmSync(profile, { recursive: true, force: true, maxRetries: 50 });
   }
 }
@@ -83,6 +98,8 @@ class Page {
     const id = this.#next++;
     const message = { id, method, params, sessionId: this.#session };
     return new Promise((resolve, reject) => {
+      // So that what hangs has a name.
+      setTimeout(() => reject(new Error(`no answer to ${method}`)), 60_000).unref();
       this.#waiting.set(id, { resolve, reject });
       this.#socket.send(JSON.stringify(message));
     });
