@@ -167,6 +167,8 @@ poweroff -f
 INIT
   } > "$root/init"
   chmod +x "$root/init"
+  # A test starts a gate as another user.
+  chmod 755 "$root"
   (cd "$root" && find . | cpio -o -H newc --quiet | gzip -1) > "$root.img"
   rm -rf "$root"
   # On a busy host, the emulated timer is too slow for the kernel's test of it.
