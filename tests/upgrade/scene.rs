@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::client::{Client, End};
 use crate::common::gate::Gate;
+use crate::common::process::{run, tool};
 use crate::home::House;
 
 pub(crate) const NAS: &str = "nas.home.example";
@@ -49,7 +50,8 @@ pub(crate) fn wait_for_earlier(gate: &Gate, count: usize) {
 pub(crate) fn with_own_program(config: &str) -> (Gate, tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("doorward");
-    std::fs::copy(env!("CARGO_BIN_EXE_doorward"), &program).unwrap();
+    // By another process: a child of a test beside this one could hold the open file, and the program would be "busy" (ETXTBSY).
+    run(tool("cp", "coreutils").arg(env!("CARGO_BIN_EXE_doorward")).arg(&program)).success();
     let gate = Gate::start_with(config, |command| {
         let mut own = Command::new(&program);
         own.args(command.get_args());
