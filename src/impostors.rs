@@ -46,7 +46,6 @@ impl Impostors {
             for selector in &terminate.allow.selectors {
                 known.selected(selector);
             }
-            known.own.extend(&terminate.client_auth.deny.fingerprints);
         }
         known
     }

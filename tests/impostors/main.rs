@@ -20,7 +20,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use doorward::model::identity::Serial;
+use doorward::model::identity::{Identity, Serial};
 use doorward::model::rejection::Alert;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType, SerialNumber};
 use rustls::ClientConfig;
@@ -208,6 +208,15 @@ fn row_42_forged_certificates_are_said_to_be_impostors() {
     scene.refused(&scene.device("forged"), FORGER, NAS);
     scene.assert_impostor("alice-phone", "name", pretended, 7.0);
 
+    // A forgery that the owner denies by its fingerprint, as from the log, is one all the same.
+    let file = scene.gate.folder().join("doorward.toml");
+    let shown = scene.why("last")[0]["certificate"]["fingerprint"].as_str().unwrap().to_owned();
+    let config = std::fs::read_to_string(file).unwrap();
+    let denied = config.replace("[client_auth]\n", &format!("[client_auth]\ndeny = [\"sha256:{shown}\"]\n"));
+    assert_eq!(scene.gate.reload(&denied)["event"], "reloaded");
+    scene.refused(&scene.device("forged"), FORGER, NAS);
+    scene.assert_impostor("alice-phone", "name", pretended, 8.0);
+
     // The device itself is not affected, and its own refusals come first.
     scene.home.ca(&["revoke", "alice-phone", "--folder", &scene.home.path("pki").display().to_string()]);
     scene.gate.hang_up();
@@ -218,6 +227,20 @@ fn row_42_forged_certificates_are_said_to_be_impostors() {
     assert_eq!(told[1]["impostor"]["claim"], "name");
     let text = scene.gate.ask(&["why", "alice-phone"]).success().text();
     assert!(text.starts_with("alice-phone's certificate was revoked"), "{text}");
+}
+
+/// The name of an authority is no secret: only its signature tells its certificates from forged ones.
+#[test]
+fn row_42_forgery_that_names_an_authority_of_the_owner_is_an_impostor() {
+    let scene = Scene::new();
+    let authority = std::fs::read(scene.home.path("pki/clients.pem")).unwrap();
+    let authority = CertificateDer::from_pem_slice(&authority).unwrap();
+    let name = Identity::from_certificate(&authority, true).unwrap().common_name.unwrap();
+    let forged = Authority::new(&name).issue(Certified::for_clients("alice-phone"));
+    scene.refused(&showing(&scene.pki, Shown::certificate(&forged), &VERSIONS), FORGER, NAS);
+    let certificate = scene.why("last").remove(0)["certificate"].clone();
+    assert_eq!(certificate["issuer"], format!("CN={name}"), "{certificate}");
+    scene.assert_impostor("alice-phone", "name", "Somebody at 127.0.0.66 pretended to be alice-phone", 1.0);
 }
 
 #[test]
