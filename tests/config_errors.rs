@@ -26,6 +26,8 @@ use doorward::model::source::Prefixes;
 
 #[path = "config/pki.rs"]
 mod pki;
+#[path = "config/reprint.rs"]
+mod reprint;
 
 /// A folder with a `pki` in it, as a configuration finds it.
 struct Home {
@@ -135,6 +137,20 @@ fn right_revocation_lists_load_without_a_warning() {
     for name in names(&folder("right"), "toml").iter().filter(|name| name.starts_with("revocation-")) {
         let config = right(&home, &format!("{name}.toml"));
         assert!(config.warnings.is_empty(), "{name}: {:?}", config.warnings);
+    }
+}
+
+#[test]
+fn configuration_printed_by_another_program_is_the_same() {
+    let home = Home::new();
+    for kind in ["right", "warned"] {
+        let folder = folder(kind);
+        for name in names(&folder, "toml") {
+            let text = fs::read_to_string(folder.join(&name).with_added_extension("toml")).expect(&name);
+            // The file is compared, too: whether it is watched depends on it.
+            fs::write(home.file(), &text).expect("a configuration");
+            reprint::parse_twice(&text, &home.file()).unwrap_or_else(|errors| panic!("{kind}/{name}: {errors}"));
+        }
     }
 }
 
