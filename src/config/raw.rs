@@ -1,10 +1,13 @@
 //! The configuration as it was written: every key known and of the right kind, no value looked at.
 
+mod route;
+
 use std::cell::RefCell;
 use std::path::Path;
 
 use toml::de::DeTable;
 
+pub(super) use self::route::RawRoute;
 use super::reader::{Purpose, Scalar, Table};
 use super::report::{Given, Place, Report, Text};
 use super::suggest::KnownKey;
@@ -60,23 +63,6 @@ pub(super) struct RawClientAuth {
     pub(super) revocation_check: Given<String>,
     pub(super) expired_session: Given<String>,
     pub(super) announce_trust: Given<String>,
-}
-
-/// `[[route]]`
-pub(super) struct RawRoute {
-    pub(super) place: Place,
-    pub(super) name: Given<String>,
-    pub(super) mode: Given<String>,
-    pub(super) canary: Given<bool>,
-    pub(super) kind: Given<String>,
-    pub(super) server_names: Given<Vec<Text>>,
-    pub(super) backends: Given<Vec<Text>>,
-    pub(super) strategy: Given<String>,
-    pub(super) allow: Given<Vec<Text>>,
-    pub(super) application_protocols: Given<Vec<Text>>,
-    pub(super) send_proxy_protocol: Given<String>,
-    pub(super) certificate: Given<RawCertificate>,
-    pub(super) client_auth: Given<RawClientAuth>,
 }
 
 /// `[[expect]]`
@@ -236,7 +222,7 @@ impl RawListener {
 }
 
 impl RawCertificate {
-    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
+    pub(super) fn read(mut table: Table<'_>, report: &mut Report) -> Self {
         let raw = Self {
             chain: table.text("chain", "\"pki/server.pem\"", report),
             key: table.text("key", "\"pki/server-key.pem\"", report),
@@ -257,28 +243,6 @@ impl RawClientAuth {
             revocation_check: table.text("revocation_check", "\"chain\"", report),
             expired_session: table.text("expired_session", "\"cut\"", report),
             announce_trust: table.text("announce_trust", "\"on\"", report),
-        };
-        table.close(report);
-        raw
-    }
-}
-
-impl RawRoute {
-    fn read(mut table: Table<'_>, report: &mut Report) -> Self {
-        let raw = Self {
-            place: table.place().clone(),
-            name: table.text("name", "\"nas\"", report),
-            mode: table.text("mode", "\"terminate\"", report),
-            canary: table.boolean("canary", "true", report),
-            kind: table.text("kind", "\"http\"", report),
-            server_names: table.texts("server_names", "\"nas.home.example\"", report),
-            backends: table.texts("backends", "\"192.168.1.10:5666\"", report),
-            strategy: table.text("strategy", "\"first\"", report),
-            allow: table.texts("allow", "\"any\"", report),
-            application_protocols: table.texts("application_protocols", "\"http/1.1\"", report),
-            send_proxy_protocol: table.text("send_proxy_protocol", "\"off\"", report),
-            certificate: table.table("certificate", RawCertificate::read, report),
-            client_auth: table.table("client_auth", RawClientAuth::read, report),
         };
         table.close(report);
         raw

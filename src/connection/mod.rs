@@ -1,5 +1,6 @@
 //! The life of a connection. Read [`establish`], [`permit`] and [`reach`] from top to bottom to know the product.
 
+mod client;
 mod log;
 mod steps;
 
@@ -11,18 +12,18 @@ use std::task::{Poll, ready};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use self::client::Client;
 use self::log::ConnectionLog;
 use crate::admission::{Admitted, Last, Parting, Refused, Slots};
 use crate::authorize::{Authorized, authorize};
 use crate::backends::dial::{Dialed, First, dial};
-use crate::client_hello::{self, Hello};
-use crate::config::checked::{SendProxyProtocol, Timeouts};
+use crate::client_hello;
+use crate::config::checked::Timeouts;
 use crate::gate::Gate;
-use crate::handshake::{Parts, Payload, Secured, handshake};
+use crate::handshake::{Parts, handshake};
 use crate::listener::Accepted;
 use crate::model::close::CloseReason;
-use crate::model::rejection::{Cause, Rejection, Text};
-use crate::proxy_protocol::{self, TlsFacts};
+use crate::model::rejection::{Cause, Rejection};
 use crate::relay::{self, Handle, Limits, Moved, Order, Path, RelaySummary};
 use crate::snapshot::{Route, RouteAccess, Snapshot};
 use crate::tls::record::{Keys, Pending, Session};
@@ -32,14 +33,6 @@ struct Permitted {
     authorized: Authorized,
     route: Arc<Route>,
     client: Client,
-}
-
-/// What the gate holds of a client that may go on.
-enum Client {
-    /// TLS ends here.
-    Secured(Box<Secured>),
-    /// The backend does TLS.
-    Raw(Box<Hello>),
 }
 
 /// An admitted connection with an open backend.
@@ -237,17 +230,8 @@ async fn reach(
     let Permitted { authorized, route, client } = permitted;
     let admitted = client.admitted();
     let limits = limits(timeouts, admitted.at);
-    let (server_name, chain, header) = match &client {
-        Client::Secured(secured) => {
-            let header = proxy_header(route.send_proxy_protocol, secured);
-            (secured.server_name.clone(), secured.chain.clone(), header)
-        }
-        Client::Raw(hello) => {
-            let local = || admitted.destination();
-            let header = proxy_protocol::header(route.send_proxy_protocol, admitted.client, local, None);
-            (hello.server_name.clone(), None, header)
-        }
-    };
+    let (server_name, chain) = (client.server_name().cloned(), client.chain().cloned());
+    let header = client.proxy_header(route.send_proxy_protocol);
     let first = First { header: &header, payload_waits: client.payload_waits() };
     let path = client.path(gate);
 
@@ -306,96 +290,6 @@ async fn until_refused(gate: &Gate, allowed: &impl Fn() -> Result<(), Rejection>
 /// What a connection is turned away for that was told to end before payload moved.
 fn refusal(Order { reason, cause, .. }: Order) -> Rejection {
     cause.map_or(Cause::Ordered(reason), |cause| *cause).into()
-}
-
-impl Client {
-    fn admitted(&self) -> &Admitted {
-        match self {
-            Self::Secured(secured) => &secured.admitted,
-            Self::Raw(hello) => &hello.admitted,
-        }
-    }
-
-    /// The backend is sent something as soon as it is connected.
-    fn payload_waits(&self) -> bool {
-        match self {
-            Self::Secured(secured) => {
-                matches!(&secured.payload, Payload::Here(pending) if pending.has_record())
-            }
-            // The ClientHello.
-            Self::Raw(_) => true,
-        }
-    }
-
-    /// How its bytes will be moved.
-    fn path(&self, gate: &Gate) -> Path {
-        match self {
-            Self::Secured(secured)
-                if matches!(secured.payload, Payload::InSocket) && gate.kernel.fits(&secured.keys) =>
-            {
-                Path::Kernel
-            }
-            Self::Secured(_) => Path::Copy,
-            Self::Raw(_) => Path::Raw,
-        }
-    }
-
-    /// Turns it away. What speaks TLS with the backend can be told nothing.
-    fn refuse(self, rejection: Rejection) -> Refused {
-        match self {
-            Self::Secured(secured) => secured.refuse(rejection),
-            Self::Raw(hello) => hello.admitted.refuse(rejection, Last::Nothing),
-        }
-    }
-
-    /// Ends it in order.
-    fn close(self) -> Parting {
-        match self {
-            Self::Secured(secured) => secured.close(),
-            Self::Raw(hello) => hello.admitted.part(Last::Nothing).1,
-        }
-    }
-
-    fn established(
-        self,
-        path: Path,
-        dialed: Dialed,
-        limits: Limits,
-        told: Arc<Handle>,
-    ) -> Result<Established, Rejection> {
-        let (admitted, tls) = match self {
-            Self::Raw(hello) => (hello.admitted, Tls::Passthrough),
-            Self::Secured(secured) => {
-                let Parts { admitted, keys, payload, .. } = secured.decide();
-                let tls = match (path, payload) {
-                    (Path::Kernel, _) => Tls::Kernel(Box::new(keys)),
-                    (_, Payload::InSocket) => Tls::Terminated(session(keys)?, Pending::default()),
-                    (_, Payload::Here(pending)) => Tls::Terminated(session(keys)?, pending),
-                };
-                (admitted, tls)
-            }
-        };
-        let Admitted { stream, slots, .. } = admitted;
-        let client = stream.into_watched().map_err(|error| Rejection::silent(Cause::ClientHelloIo(error.into())))?;
-        Ok(Established { client, dialed, tls, limits, told, slots })
-    }
-}
-
-fn session(keys: Keys) -> Result<Box<Session>, Rejection> {
-    let session = Session::new(keys).map_err(|error| Rejection::silent(Cause::Tls(Text::new(error))));
-    session.map(Box::new)
-}
-
-fn proxy_header(form: SendProxyProtocol, secured: &Secured) -> Vec<u8> {
-    let facts = TlsFacts {
-        version: secured.facts.version,
-        cipher_suite: secured.facts.cipher_suite,
-        identity: secured.identity.as_deref(),
-        resumed: secured.facts.resumed,
-        server_name: secured.server_name.as_ref().map(|name| name.as_str()),
-        application_protocol: secured.facts.application_protocol.as_deref(),
-    };
-    proxy_protocol::header(form, secured.admitted.client, || secured.admitted.destination(), Some(facts))
 }
 
 fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {

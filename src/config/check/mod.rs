@@ -2,6 +2,7 @@
 
 mod access;
 mod anchors;
+mod backends;
 mod certificate;
 mod client_auth;
 pub(super) mod control;
@@ -41,6 +42,15 @@ use crate::model::text::date;
 use access::Groups;
 use certificate::Loaded;
 use route::{Checked, ServerNames};
+
+/// Where the TLS of a route's clients ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// In the gate.
+    Terminate,
+    /// In the backend.
+    Passthrough,
+}
 
 /// What the routes are checked against.
 struct Checks<'a> {

@@ -3,35 +3,13 @@
 use super::access::{self, Groups};
 use super::certificate::{self, Loaded};
 use super::client_auth;
-use super::{Checks, name, word};
-use crate::config::checked::{
-    AllowEntry, Backend, CanaryRoute, Route, RouteMode, SendProxyProtocol, Strategy, Terminate,
-};
+use super::{Checks, Mode, backends, name};
+use crate::config::checked::{AllowEntry, CanaryRoute, Route, RouteMode, Terminate};
 use crate::config::raw::RawRoute;
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
-use crate::config::{files, services, values};
+use crate::config::{services, values};
 use crate::model::names::{InvalidServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
-
-const SEND_PROXY_PROTOCOL: &[(&str, SendProxyProtocol)] = &[
-    ("off", SendProxyProtocol::Off),
-    ("v1", SendProxyProtocol::V1),
-    ("v2", SendProxyProtocol::V2),
-    ("v2-tls", SendProxyProtocol::V2Tls),
-];
-
-const STRATEGIES: &[(&str, Strategy)] = &[
-    ("first", Strategy::First),
-    ("round_robin", Strategy::RoundRobin),
-    ("least_connections", Strategy::LeastConnections),
-];
-
-/// Who does TLS.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Terminate,
-    Passthrough,
-}
 
 /// A route that is right, and what is needed to compare it with others.
 pub(super) struct Checked {
@@ -71,9 +49,9 @@ pub(super) fn check(
         ),
     };
     let (names, names_right) = server_names(raw, report);
-    let backends = backends(raw, checks, report);
-    let strategy = word(&raw.strategy, STRATEGIES, Strategy::First, report);
-    let send_proxy_protocol = send_proxy_protocol(raw, mode, report);
+    let backends = backends::check(raw, checks, report);
+    let strategy = backends::strategy(raw, report);
+    let send_proxy_protocol = backends::send_proxy_protocol(raw, mode, report);
     let kind = kind(raw, report);
     let checked_mode = match mode {
         Some(Mode::Terminate) => terminate(raw, &names, checks, groups, report),
@@ -237,75 +215,6 @@ fn report_server_name(text: &Text, error: InvalidServerName, report: &mut Report
             report.error(&text.place, format!("{shown} is not a host name"), hint);
         }
     }
-}
-
-fn backends(raw: &RawRoute, checks: &Checks<'_>, report: &mut Report) -> Option<(Vec<Backend>, Place)> {
-    let list = match &raw.backends {
-        Given::Refused => return None,
-        Given::Value(list) => list,
-        Given::Absent => {
-            report.error(
-                &raw.place.child("backends"),
-                "\"backends\" is missing, so it is not known where this route leads",
-                "add a line: backends = [\"192.168.1.10:5666\"] with the address and the port of the service",
-            );
-            return None;
-        }
-    };
-    if list.value.is_empty() {
-        report.error(
-            &list.place,
-            "the list is empty, so this route leads nowhere",
-            "name at least one backend, as in [\"192.168.1.10:5666\"]",
-        );
-        return None;
-    }
-    let folder = files::folder_of(report.file()).to_owned();
-    let mut backends: Vec<Backend> = Vec::new();
-    let mut all_right = true;
-    for text in &list.value {
-        let Some(backend) = report.taken(&text.place, values::backend(&text.value, &folder)) else {
-            all_right = false;
-            continue;
-        };
-        let own = checks.listeners.iter().find(|listener| values::reaches(&backend, listener.value.address));
-        if let Some(listener) = own {
-            report.error(
-                &text.place,
-                format!(
-                    "{} is the listener \"{}\" of this gate itself: every connection would loop for ever",
-                    quoted(&text.value),
-                    listener.value.name
-                ),
-                "write the address and the port that the service behind the gate listens on",
-            );
-            all_right = false;
-        }
-        if backends.contains(&backend) {
-            report.error(&text.place, format!("{} is in the list twice", quoted(&text.value)), "remove one of the two");
-            all_right = false;
-        }
-        backends.push(backend);
-    }
-    all_right.then(|| (backends, list.place.clone()))
-}
-
-fn send_proxy_protocol(raw: &RawRoute, mode: Option<Mode>, report: &mut Report) -> Option<SendProxyProtocol> {
-    let text = match &raw.send_proxy_protocol {
-        Given::Absent => return Some(SendProxyProtocol::Off),
-        Given::Refused => return None,
-        Given::Value(text) => text,
-    };
-    let word = report.taken(&text.place, values::word(&text.value, SEND_PROXY_PROTOCOL))?;
-    if word == SendProxyProtocol::V2Tls && mode == Some(Mode::Passthrough) {
-        report.error(
-            &text.place,
-            "\"v2-tls\" tells the backend whose certificate was shown, and on a passthrough route the gate sees none",
-            "write \"v2\", or mode = \"terminate\"",
-        );
-        return None;
-    }
-    Some(word)
 }
 
 /// The kind of service, if it is given.

@@ -1,0 +1,134 @@
+//! What the gate holds of a client that may go on to a backend.
+
+use std::sync::Arc;
+
+use super::{Established, Tls};
+use crate::admission::{Admitted, Last, Parting, Refused};
+use crate::backends::dial::Dialed;
+use crate::client_hello::Hello;
+use crate::config::checked::SendProxyProtocol;
+use crate::gate::Gate;
+use crate::handshake::{Parts, Payload, Secured};
+use crate::model::identity::Chain;
+use crate::model::names::ServerName;
+use crate::model::rejection::{Cause, Rejection, Text};
+use crate::proxy_protocol::{self, TlsFacts};
+use crate::relay::{Handle, Limits, Path};
+use crate::tls::record::{Keys, Pending, Session};
+
+/// What the gate holds of a client that may go on.
+pub(super) enum Client {
+    /// TLS ends here.
+    Secured(Box<Secured>),
+    /// The backend does TLS.
+    Raw(Box<Hello>),
+}
+
+impl Client {
+    pub(super) fn admitted(&self) -> &Admitted {
+        match self {
+            Self::Secured(secured) => &secured.admitted,
+            Self::Raw(hello) => &hello.admitted,
+        }
+    }
+
+    /// The backend is sent something as soon as it is connected.
+    pub(super) fn payload_waits(&self) -> bool {
+        match self {
+            Self::Secured(secured) => {
+                matches!(&secured.payload, Payload::Here(pending) if pending.has_record())
+            }
+            // The ClientHello.
+            Self::Raw(_) => true,
+        }
+    }
+
+    /// How its bytes will be moved.
+    pub(super) fn path(&self, gate: &Gate) -> Path {
+        match self {
+            Self::Secured(secured)
+                if matches!(secured.payload, Payload::InSocket) && gate.kernel.fits(&secured.keys) =>
+            {
+                Path::Kernel
+            }
+            Self::Secured(_) => Path::Copy,
+            Self::Raw(_) => Path::Raw,
+        }
+    }
+
+    /// Turns it away. What speaks TLS with the backend can be told nothing.
+    pub(super) fn refuse(self, rejection: Rejection) -> Refused {
+        match self {
+            Self::Secured(secured) => secured.refuse(rejection),
+            Self::Raw(hello) => hello.admitted.refuse(rejection, Last::Nothing),
+        }
+    }
+
+    /// Ends it in order.
+    pub(super) fn close(self) -> Parting {
+        match self {
+            Self::Secured(secured) => secured.close(),
+            Self::Raw(hello) => hello.admitted.part(Last::Nothing).1,
+        }
+    }
+
+    pub(super) fn established(
+        self,
+        path: Path,
+        dialed: Dialed,
+        limits: Limits,
+        told: Arc<Handle>,
+    ) -> Result<Established, Rejection> {
+        let (admitted, tls) = match self {
+            Self::Raw(hello) => (hello.admitted, Tls::Passthrough),
+            Self::Secured(secured) => {
+                let Parts { admitted, keys, payload, .. } = secured.decide();
+                let tls = match (path, payload) {
+                    (Path::Kernel, _) => Tls::Kernel(Box::new(keys)),
+                    (_, Payload::InSocket) => Tls::Terminated(session(keys)?, Pending::default()),
+                    (_, Payload::Here(pending)) => Tls::Terminated(session(keys)?, pending),
+                };
+                (admitted, tls)
+            }
+        };
+        let Admitted { stream, slots, .. } = admitted;
+        let client = stream.into_watched().map_err(|error| Rejection::silent(Cause::ClientHelloIo(error.into())))?;
+        Ok(Established { client, dialed, tls, limits, told, slots })
+    }
+
+    pub(super) fn server_name(&self) -> Option<&ServerName> {
+        match self {
+            Self::Secured(secured) => secured.server_name.as_ref(),
+            Self::Raw(hello) => hello.server_name.as_ref(),
+        }
+    }
+
+    /// The verified chain, if it showed one.
+    pub(super) fn chain(&self) -> Option<&Arc<Chain>> {
+        match self {
+            Self::Secured(secured) => secured.chain.as_ref(),
+            Self::Raw(_) => None,
+        }
+    }
+
+    /// The PROXY protocol header for its backend.
+    pub(super) fn proxy_header(&self, form: SendProxyProtocol) -> Vec<u8> {
+        let facts = match self {
+            Self::Secured(secured) => Some(TlsFacts {
+                version: secured.facts.version,
+                cipher_suite: secured.facts.cipher_suite,
+                identity: secured.identity.as_deref(),
+                resumed: secured.facts.resumed,
+                server_name: secured.server_name.as_ref().map(|name| name.as_str()),
+                application_protocol: secured.facts.application_protocol.as_deref(),
+            }),
+            Self::Raw(_) => None,
+        };
+        proxy_protocol::header(form, self.admitted().client, || self.admitted().destination(), facts)
+    }
+}
+
+fn session(keys: Keys) -> Result<Box<Session>, Rejection> {
+    let session = Session::new(keys).map_err(|error| Rejection::silent(Cause::Tls(Text::new(error))));
+    session.map(Box::new)
+}
