@@ -38,15 +38,12 @@ pub struct BackendTls {
     /// With the sessions that can be resumed.
     client: Arc<ArcSwap<ClientConfig>>,
     verifier: Arc<Verifier>,
-    /// The name of each backend.
-    server_names: Vec<ServerName<'static>>,
-    /// Where the PROXY protocol header goes.
-    pub header: HeaderPlace,
+    config: Arc<checked::BackendTls>,
 }
 
 impl std::fmt::Debug for BackendTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BackendTls").field("server_names", &self.server_names).finish_non_exhaustive()
+        f.debug_struct("BackendTls").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -57,7 +54,7 @@ impl BackendTls {
     /// # Errors
     ///
     /// Those of rustls, if the trusted certificates or the gate's own cannot be used.
-    pub fn new(config: &checked::BackendTls, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
+    pub fn new(config: &Arc<checked::BackendTls>, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
         let verifier = Arc::new(Verifier::new(&config.trust, Arc::clone(provider))?);
         Self::with(config, provider, verifier)
     }
@@ -76,11 +73,11 @@ impl BackendTls {
             header: HeaderPlace::Before,
             files: Vec::new(),
         };
-        Self::with(&config, provider, verifier)
+        Self::with(&Arc::new(config), provider, verifier)
     }
 
     fn with(
-        config: &checked::BackendTls,
+        config: &Arc<checked::BackendTls>,
         provider: &Arc<CryptoProvider>,
         verifier: Arc<Verifier>,
     ) -> Result<Self, Error> {
@@ -89,16 +86,13 @@ impl BackendTls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<_>);
         let mut client = match &config.certificate {
-            Some(certified) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified)))),
+            Some(certified) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified))))
+            }
             None => builder.with_no_client_auth(),
         };
         client.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
-        Ok(Self {
-            client: Arc::new(ArcSwap::from_pointee(client)),
-            verifier,
-            server_names: config.server_names.clone(),
-            header: config.header,
-        })
+        Ok(Self { client: Arc::new(ArcSwap::from_pointee(client)), verifier, config: Arc::clone(config) })
     }
 
     /// Begins TLS on a connection to the backend of this index. `protocol` is the application protocol that the client has chosen:
@@ -113,7 +107,7 @@ impl BackendTls {
         backend: usize,
         protocol: Option<&[u8]>,
     ) -> Result<Box<TlsStream>, BackendTlsFault> {
-        let Some(name) = self.server_names.get(backend) else {
+        let Some(name) = self.config.server_names.get(backend) else {
             return Err(BackendTlsFault::Other(Text::new("a backend without a name")));
         };
         let offered = protocol.map(<[u8]>::to_vec).into_iter().collect();
@@ -145,6 +139,20 @@ impl BackendTls {
 }
 
 impl BackendTls {
+    /// Where the PROXY protocol header goes.
+    pub fn header(&self) -> HeaderPlace {
+        self.config.header
+    }
+
+    /// Whether a backend that `other` has accepted would be accepted, and sent the same.
+    pub fn has_settings_of(&self, other: &Self) -> bool {
+        let certificate = |one: &Self| one.config.certificate.as_ref().map(|certified| certified.cert.clone());
+        self.config.trust == other.config.trust
+            && self.config.server_names == other.config.server_names
+            && self.config.header == other.config.header
+            && certificate(self) == certificate(other)
+    }
+
     /// The next handshakes are full ones, in which the backend shows the certificate that it has by now.
     fn forget_sessions(&self) {
         let mut client = ClientConfig::clone(&self.client.load());
@@ -179,5 +187,7 @@ fn fault_of(error: &io::Error) -> BackendTlsFault {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

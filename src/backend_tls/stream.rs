@@ -38,6 +38,12 @@ impl TlsStream {
         &self.tls.get_ref().0.stream
     }
 
+    /// Whether a buffer for reading is held.
+    #[cfg(test)]
+    pub(crate) fn holds_something(&self) -> bool {
+        !self.tls.get_ref().0.bytes.is_empty()
+    }
+
     /// Writes all of this and sends it, as the first bytes inside TLS.
     ///
     /// # Errors

@@ -13,14 +13,19 @@ pub(super) fn fault(fault: &BackendTlsFault) -> String {
                     "its certificate has another fingerprint than trust of backend_tls: sha256:{seen}; {accepted}"
                 ),
                 BackendCertificateFault::NotTrusted => {
-                    format!("trust of backend_tls has neither its certificate nor the authority that signed it; {accepted}")
+                    format!(
+                        "trust of backend_tls has neither its certificate nor the authority that signed it; {accepted}"
+                    )
                 }
                 BackendCertificateFault::Name { expected, names } => format!(
                     "its certificate is not for {expected}, but for {names}: write server_name = \"…\" with one of its \
                      names into backend_tls; {accepted}"
                 ),
                 BackendCertificateFault::Expired { not_after } => {
-                    format!("its certificate, or one above it, expired at {}; {accepted}", fragments::moment(*not_after))
+                    format!(
+                        "its certificate, or one above it, expired at {}; {accepted}",
+                        fragments::moment(*not_after)
+                    )
                 }
                 BackendCertificateFault::NotYetValid { not_before } => format!(
                     "its certificate, or one above it, is not valid before {}; {accepted}",

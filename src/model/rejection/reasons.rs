@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Alert, BackendTlsFault};
 use super::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
     Signer, Stage, Text,
 };
+use super::{Alert, BackendTlsFault};
 use crate::model::close::CloseReason;
 use crate::model::names::{Name, ServerName};
 

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::{
-    AddressList, BackendCertificateFault, BackendTlsFault, Alert, Cause, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol,
-    ProxyHeaderFault, Signer, Text,
+    AddressList, Alert, BackendCertificateFault, BackendTlsFault, Cause, CertificateFault, DenyEntry, HelloFault,
+    IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
 };
 use crate::model::close::CloseReason;
 use crate::model::identity::{Serial, Sha256};

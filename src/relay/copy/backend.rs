@@ -21,11 +21,7 @@ pub(in crate::relay) trait Backend: Unpin {
 
     /// Reads into several buffers, each of them whole before the next one. Pending says that nothing is there; the task is woken only
     /// once [`poll_read_ready`](Self::poll_read_ready) was asked.
-    fn poll_read_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        buffers: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>>;
+    fn poll_read_vectored(&mut self, cx: &mut Context<'_>, buffers: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>>;
 
     /// Writes some of this.
     fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;

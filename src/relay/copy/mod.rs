@@ -147,3 +147,5 @@ impl<B: Backend> Engine for TlsCopy<B> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
