@@ -19,6 +19,7 @@ pub(crate) mod metrics;
 pub(crate) mod pki;
 pub(crate) mod process;
 pub(crate) mod terminal;
+pub(crate) mod tls_backend;
 
 /// How long anything may take that should take milliseconds. Generous, because test machines are slow and busy: it only
 /// decides how late a broken test fails.

@@ -67,7 +67,13 @@ impl Scene {
             .route("slow", full.address)
             .route("gone", "unix:/nowhere/service.sock")
             // RFC 6761 section 6.4: no such name exists.
-            .route("unresolved", "no-such-host.invalid:22");
+            .route("unresolved", "no-such-host.invalid:22")
+            // It speaks no TLS.
+            .route_with(
+                "untls",
+                &[&echo_address],
+                &format!("allow = [\"any\"]\nbackend_tls = {{ trust = \"sha256:{}\" }}", "00".repeat(32)),
+            );
         let gate = Gate::start_with_control(&house.config());
         Self { gate, pki, without_list, with_old_list, lost, _echo: echo, _full: full }
     }
@@ -246,6 +252,7 @@ impl Scene {
             Reason::BackendTimeout => self.refused(&self.good(), "slow"),
             Reason::BackendUnreachable => self.refused(&self.good(), "gone"),
             Reason::BackendUnresolved => self.refused(&self.good(), "unresolved"),
+            Reason::BackendTls => self.refused(&self.good(), "untls"),
         }
     }
 
