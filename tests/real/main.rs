@@ -12,6 +12,7 @@ mod common;
 
 mod walkthrough;
 
+mod backend_tls;
 mod caddy;
 mod chromium;
 mod clients;
