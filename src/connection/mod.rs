@@ -16,8 +16,8 @@ use self::client::Client;
 use self::log::ConnectionLog;
 use crate::admission::{Admitted, Last, Parting, Refused, Slots};
 use crate::authorize::{Authorized, authorize};
-use crate::backend_tls::TlsStream;
 use crate::backends::dial::{First, dial};
+use crate::backends::opened::{Stream, TlsStream};
 use crate::client_hello;
 use crate::config::checked::Timeouts;
 use crate::gate::Gate;
@@ -27,7 +27,6 @@ use crate::model::close::CloseReason;
 use crate::model::rejection::{Cause, Rejection};
 use crate::relay::{self, Handle, Limits, Moved, Order, Path, RelaySummary};
 use crate::snapshot::{Route, RouteAccess, Snapshot};
-use crate::sys::stream::Stream;
 use crate::tls::record::{Keys, Pending, Session};
 
 /// A connection that may go on to a backend.

@@ -33,8 +33,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("config", &["ca", "explain", "model", "pki", "sys"]),
     // Copies what the gate needs to where its service finds it, and knows afterwards where that is.
     ("install", &["config", "files", "model"]),
-    // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format: admission takes
-    // a header off the socket, client_hello recognises one.
+    // The stages: each takes the output of the one before, and none knows telemetry. proxy_protocol is a format.
     ("listener", &["config", "model", "sys"]),
     ("proxy_protocol", &["config", "model", "sys"]),
     ("admission", &["config", "listener", "model", "proxy_protocol", "sys"]),
@@ -43,7 +42,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("authorize", &["config", "model"]),
     // The verifier asks authorize's pure function: only during the handshake can the client be told by an alert of TLS 1.2.
     ("handshake", &["admission", "authorize", "client_hello", "config", "model", "pki", "sys", "tls"]),
-    // TLS to a backend, which the dial begins and the relay goes on with.
     ("backend_tls", &["config", "model", "sys"]),
     ("backends", &["authorize", "backend_tls", "config", "model", "sys"]),
     ("relay", &["backend_tls", "model", "sys", "tls"]),
@@ -119,7 +117,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "admission",
             "authorize",
-            "backend_tls",
             "backends",
             "client_hello",
             "config",
@@ -134,7 +131,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "relay",
             "sessions",
             "snapshot",
-            "sys",
             "telemetry",
             "tls",
         ],
@@ -168,7 +164,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "admission",
-            // `check --connect` makes the handshake that the gate would.
             "backend_tls",
             "ca",
             "config",
@@ -184,7 +179,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "model",
             "notify",
             "pki",
-            // `check --connect` sends a backend the header that the gate would.
+            // `check --connect` sends a backend what the gate would.
             "proxy_protocol",
             "reload",
             "sandbox",
@@ -426,8 +421,7 @@ const CONNECTION_TYPES: &[&str] = &[
     "unbuffered",
 ];
 
-/// Where they may be named. The demonstration plays the devices, and `check --connect` says a client's first words: both are clients
-/// of rustls' like any other program.
+/// Where they may be named. The demonstration and `check --connect` are clients of rustls' like any other program.
 const CONNECTION_FILES: &[&str] = &["cli/check/connect.rs", "cli/demo.rs", "tls/driver.rs", "tls/record/keys.rs"];
 
 #[test]
