@@ -368,7 +368,13 @@ impl Listener {
     pub async fn accept(&self, failed: impl Fn(AcceptError, &io::Error)) -> Option<Accepted> {
         let mut backoff = BACKOFF_MIN;
         loop {
-            match self.closed.run_until_cancelled(self.socket.accept()).await? {
+            let accepted = tokio::select! {
+                // First: once it is closed, a connection in the queue of a socket that systemd has opened is for the next start.
+                biased;
+                () = self.closed.cancelled() => return None,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
                 Ok((stream, peer)) => {
                     return Some(Accepted { stream, peer, listener: self.settings.load_full(), at: Instant::now() });
                 }

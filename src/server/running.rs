@@ -146,8 +146,11 @@ impl Server {
         }
 
         gate.log.event(&Event::Draining);
+        // Before the open handshakes are told, which may be many: a client that is accepted meanwhile would be refused, and could
+        // have waited in the queue of a socket that systemd has opened.
+        reloader.current().borrow().close();
         gate.draining.cancel();
-        // After `draining` is cancelled: a reload that opens listeners later sees that, and closes them itself.
+        // Those of a reload meanwhile. One that opens listeners later sees `draining`, and closes them itself.
         reloader.current().borrow().close();
         connections.close();
         let drain = gate.snapshot.load().timeouts.drain;
