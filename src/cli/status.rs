@@ -81,7 +81,7 @@ fn text(status: &Status, clock: &Clock) -> String {
     fact(
         "connections",
         &format!(
-            "{} since the start, {} of them refused; {} open now",
+            "{} since this process started, {} of them refused; {} open now",
             status.accepted, status.rejected, status.sessions
         ),
     );
@@ -212,7 +212,7 @@ mod tests {
         assert!(shown.starts_with("The gate has been running for 1 minute.\n"), "{shown}");
         for line in [
             "  status page    http://127.0.0.1:9180/ (for Prometheus: http://127.0.0.1:9180/metrics)\n",
-            "  connections    2 since the start, 1 of them refused; 1 open now\n",
+            "  connections    2 since this process started, 1 of them refused; 1 open now\n",
             "nas.home.example leads to 192.168.1.10:5666, then 192.168.1.11:5666; 1 open\n",
             "a.home.example, b.home.example lead to ",
             "  expires        the certificate of the device alice-phone: EXPIRED on 2026-11-24\n",

@@ -307,9 +307,9 @@ pub struct Status {
     /// What expires next, the first first; limited in number.
     #[serde(default)]
     pub expiries: Vec<Expiring>,
-    /// Connections accepted since the start.
+    /// Connections that this process has accepted.
     pub accepted: u64,
-    /// Connections refused since the start.
+    /// Connections that this process has refused.
     pub rejected: u64,
     /// Open sessions, those of earlier processes included.
     pub sessions: usize,
