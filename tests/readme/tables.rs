@@ -86,9 +86,9 @@ fn labels(cell: &str) -> BTreeSet<&str> {
     cell.split(", ").map(word).filter(|label| *label != "–").collect()
 }
 
-/// The keys that `config/raw.rs` reads, as in `listener.name`.
+/// The keys that `config/raw.rs` and `config/raw/route.rs` read, as in `listener.name`.
 fn keys() -> BTreeSet<String> {
-    const RAW: &str = include_str!("../../src/config/raw.rs");
+    const RAW: &str = concat!(include_str!("../../src/config/raw.rs"), include_str!("../../src/config/raw/route.rs"));
     let section = |title: &str| {
         Some(match title {
             "Raw" => "",
