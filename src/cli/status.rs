@@ -46,7 +46,8 @@ fn text(status: &Status, clock: &Clock) -> String {
     if let (None, Some(LogError { since, error })) = (&status.verdict, &status.history_error) {
         let _ = write!(out, "The history has not been written since {since}:\n{error}\n\n");
     }
-    for NoticeReceiver { receiver, error, failing_since, waiting } in &status.notices {
+    let of_older = status.notices.iter().filter(|_| status.verdict.is_none());
+    for NoticeReceiver { receiver, error, failing_since, waiting } in of_older {
         let Some(error) = error else { continue };
         let since = clock.full_of(failing_since.as_deref().unwrap_or_default());
         let waiting =

@@ -279,6 +279,7 @@ fn overview(gate: &Gate, sandbox: &Sandbox) -> Overview {
         history: Arc::clone(&gate.history),
         sessions: Arc::clone(&gate.sessions),
         log: Arc::clone(&gate.log),
+        notices: Arc::clone(&gate.notices),
         sandbox: sandbox.in_force().lacks.clone(),
         started: OffsetDateTime::now_utc(),
     }

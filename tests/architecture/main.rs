@@ -56,7 +56,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     // All that is known of a running gate, for what tells the owner something.
-    ("overview", &["config", "explain", "history", "model", "sessions", "telemetry"]),
+    ("overview", &["config", "explain", "history", "model", "notify", "sessions", "telemetry"]),
     ("admin", &["config", "explain", "history", "http", "model", "overview", "relay", "sessions", "telemetry"]),
     (
         "gate",

@@ -25,6 +25,8 @@ pub struct Facts {
     pub services: Vec<Service>,
     /// All that expires, the next first.
     pub expiries: Vec<Expiry>,
+    /// The receivers of messages that do not take them.
+    pub receivers: Vec<ReceiverFault>,
     /// Why the log cannot be written.
     pub log: Option<LogFault>,
     /// Why the history cannot be written.
@@ -48,6 +50,7 @@ impl Default for Facts {
             devices: Vec::new(),
             services: Vec::new(),
             expiries: Vec::new(),
+            receivers: Vec::new(),
             log: None,
             history: None,
             descriptors: None,
@@ -202,6 +205,19 @@ pub enum BackendState {
         /// How often it was dialled in vain since then.
         failed: u64,
     },
+}
+
+/// A receiver of messages to the owner that does not take them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiverFault {
+    /// The scheme and host of its URL, or the path of its program.
+    pub receiver: String,
+    /// Since when.
+    pub since: OffsetDateTime,
+    /// Why, without a full stop.
+    pub error: String,
+    /// How many messages wait for it.
+    pub waiting: usize,
 }
 
 /// Why the log, or the history, cannot be written.
