@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
+use crate::backend_tls::BackendTls;
 use crate::backends::pool::Backends;
 use crate::config::checked::{ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind};
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
@@ -128,10 +129,12 @@ impl Snapshot {
                     RouteAccess::Terminate { tls, policy, expired_session: terminate.client_auth.expired_session }
                 }
             };
+            let backend_tls = route.backend_tls.as_ref().map(|tls| BackendTls::new(tls, suites.provider()));
+            let backend_tls = backend_tls.transpose().map_err(|error| invalid(InvalidTls::Rustls(error)))?;
             let built = Arc::new(Route {
                 name: route.name.clone(),
                 server_names: route.server_names.clone(),
-                backends: Backends::new(route.backends.clone(), route.strategy),
+                backends: Backends::new(route.backends.clone(), route.strategy).with_tls(backend_tls),
                 send_proxy_protocol: route.send_proxy_protocol,
                 access,
             });
@@ -256,6 +259,7 @@ impl Route {
     /// Whether it has the backends of `other` and reaches them in the same way.
     fn has_backends_of(&self, other: &Self) -> bool {
         *self.backends == *other.backends
+            && self.backends.has_tls_of(&other.backends)
             && self.send_proxy_protocol == other.send_proxy_protocol
             && self.terminates() == other.terminates()
     }

@@ -2,5 +2,6 @@
 
 pub mod dial;
 mod eyeballs;
+pub mod opened;
 pub mod pool;
 pub mod resolver;

@@ -192,6 +192,11 @@ pub const fn words(reason: Reason) -> Words {
             "the service's name is not known",
             "The backend's name cannot be looked up. Correct it, or write its address.",
         ),
+        Reason::BackendTls => (
+            "no TLS with the service behind",
+            "The gate and the backend did not agree on TLS; the detail says why. If the backend got another certificate, \
+             doorward check --connect shows its fingerprint for trust of backend_tls.",
+        ),
         Reason::Internal => ("a fault of the gate", "This is a fault of the gate. Please report it with the log line."),
     };
     Words { short, advice }
@@ -356,6 +361,10 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         }
         Reason::BackendUnresolved => format!(
             "{} was let in, but the name of what the route {route} leads to cannot be looked up: {detail}.",
+            who(refusal)
+        ),
+        Reason::BackendTls => format!(
+            "{} was let in, but the gate and what the route {route} leads to do not agree on TLS: {detail}.",
             who(refusal)
         ),
         Reason::Internal => format!("{source} was refused because of a fault in the gate: {detail}."),

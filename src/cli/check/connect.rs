@@ -301,6 +301,7 @@ mod tests {
             server_names: vec![ServerNamePattern::parse("it.home.example").expect("a name")],
             backends: vec![Backend::Address(backend)],
             strategy: Strategy::First,
+            backend_tls: None,
             send_proxy_protocol: SendProxyProtocol::Off,
             mode,
             kind,

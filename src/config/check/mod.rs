@@ -2,6 +2,7 @@
 
 mod access;
 mod anchors;
+mod backend_tls;
 mod backends;
 mod certificate;
 mod client_auth;

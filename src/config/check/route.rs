@@ -3,7 +3,7 @@
 use super::access::{self, Groups};
 use super::certificate::{self, Loaded};
 use super::client_auth;
-use super::{Checks, Mode, backends, name};
+use super::{Checks, Mode, backend_tls, backends, name};
 use crate::config::checked::{AllowEntry, CanaryRoute, Route, RouteMode, Terminate};
 use crate::config::raw::RawRoute;
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
@@ -52,6 +52,7 @@ pub(super) fn check(
     let backends = backends::check(raw, checks, report);
     let strategy = backends::strategy(raw, report);
     let send_proxy_protocol = backends::send_proxy_protocol(raw, mode, report);
+    let backend_tls = backend_tls::check(raw, mode, backends.as_ref().map(|(list, _)| list.as_slice()), report);
     let kind = kind(raw, report);
     let checked_mode = match mode {
         Some(Mode::Terminate) => terminate(raw, &names, checks, groups, report),
@@ -69,6 +70,7 @@ pub(super) fn check(
             server_names: names.iter().map(|name| name.value.clone()).collect(),
             backends,
             strategy: strategy?,
+            backend_tls: backend_tls?,
             send_proxy_protocol: send_proxy_protocol?,
             mode,
             kind,
@@ -117,6 +119,7 @@ pub(super) fn canary(raw: &RawRoute, report: &mut Report) -> Option<CanaryRoute>
         ("strategy", !raw.strategy.is_absent()),
         ("allow", !raw.allow.is_absent()),
         ("application_protocols", !raw.application_protocols.is_absent()),
+        ("backend_tls", !raw.backend_tls.is_absent()),
         ("send_proxy_protocol", !raw.send_proxy_protocol.is_absent()),
         ("certificate", !raw.certificate.is_absent()),
         ("client_auth", !raw.client_auth.is_absent()),

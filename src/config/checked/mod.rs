@@ -1,5 +1,6 @@
 //! The configuration after every check: types that cannot hold a wrong value.
 
+mod backend_tls;
 mod client_auth;
 mod control;
 mod expect;
@@ -23,6 +24,7 @@ use crate::model::identity::{GuestPass, Serial, Sha256};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
 
+pub use backend_tls::{BackendTls, BackendTrust, HeaderPlace, backend_name};
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
     RevocationList, Selector, TrustAnchor, TrustKind,
@@ -136,6 +138,8 @@ pub struct Route {
     pub backends: Vec<Backend>,
     /// Which of them it uses.
     pub strategy: Strategy,
+    /// TLS to them, if they speak it and the gate terminates that of the clients.
+    pub backend_tls: Option<Arc<BackendTls>>,
     /// The PROXY protocol header that the backend is sent.
     pub send_proxy_protocol: SendProxyProtocol,
     /// Who does TLS, and with what.
@@ -386,6 +390,7 @@ impl Config {
         files.extend(self.notify.files.iter().cloned());
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
         for route in &self.routes {
+            files.extend(route.backend_tls.iter().flat_map(|tls| tls.files.iter().cloned()));
             let RouteMode::Terminate(terminate) = &route.mode else { continue };
             files.extend([terminate.certificate.chain_file.clone(), terminate.certificate.key_file.clone()]);
             files.extend(terminate.client_auth.trust.iter().map(|anchor| anchor.file.clone()));

@@ -1,6 +1,6 @@
 //! `[[route]]` as it is written.
 
-use super::{RawCertificate, RawClientAuth};
+use super::{RawBackendTls, RawCertificate, RawClientAuth};
 use crate::config::reader::Table;
 use crate::config::report::{Given, Place, Report, Text};
 
@@ -17,6 +17,7 @@ pub(in crate::config) struct RawRoute {
     pub(in crate::config) allow: Given<Vec<Text>>,
     pub(in crate::config) application_protocols: Given<Vec<Text>>,
     pub(in crate::config) send_proxy_protocol: Given<String>,
+    pub(in crate::config) backend_tls: Given<RawBackendTls>,
     pub(in crate::config) certificate: Given<RawCertificate>,
     pub(in crate::config) client_auth: Given<RawClientAuth>,
 }
@@ -35,6 +36,7 @@ impl RawRoute {
             allow: table.texts("allow", "\"any\"", report),
             application_protocols: table.texts("application_protocols", "\"http/1.1\"", report),
             send_proxy_protocol: table.text("send_proxy_protocol", "\"off\"", report),
+            backend_tls: table.table("backend_tls", RawBackendTls::read, report),
             certificate: table.table("certificate", RawCertificate::read, report),
             client_auth: table.table("client_auth", RawClientAuth::read, report),
         };

@@ -337,6 +337,7 @@ fn what_was_seen_of_a_backend_is_told_by_its_kind() {
         ("unix:/run/app.sock", Reason::BackendRefused, "Nothing listens at unix:/run/app.sock."),
         ("nas.local:22", Reason::BackendTimeout, "nas.local:22 does not answer."),
         ("nas.local:22", Reason::BackendUnresolved, "The name nas.local cannot be looked up."),
+        ("nas.local:22", Reason::BackendTls, "The gate and nas.local:22 do not agree on TLS."),
         ("nas.local:22", Reason::BackendUnreachable, "nas.local:22 cannot be reached."),
     ] {
         assert_eq!(seen(backend, Some(reason)), text);

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Alert;
 use super::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
     Signer, Stage, Text,
 };
+use super::{Alert, BackendTlsFault};
 use crate::model::close::CloseReason;
 use crate::model::names::{Name, ServerName};
 
@@ -109,6 +109,8 @@ reasons! {
     BackendUnreachable = Backend, "unreachable", Backend, Some(Alert::INTERNAL_ERROR), 0;
     /// No backend's name could be resolved.
     BackendUnresolved = Backend, "unresolved", Backend, Some(Alert::INTERNAL_ERROR), 0;
+    /// TLS with the backend did not come about: most often its certificate is not the one that `backend_tls` asks for.
+    BackendTls = Backend, "tls", Backend, Some(Alert::INTERNAL_ERROR), 0;
 
     /// A fault of the gate: no decision was reached about the connection.
     Internal = Internal, "internal", Gate, Some(Alert::INTERNAL_ERROR), 0;
@@ -343,6 +345,13 @@ causes! {
         /// Why.
         error: LookUp
     } = BackendUnresolved;
+    /// TLS with the backend did not come about.
+    BackendTls {
+        /// The backend.
+        backend: Text,
+        /// Why.
+        fault: Box<BackendTlsFault>
+    } = BackendTls;
     /// A reload changed the route while its backends were dialled.
     RouteChanged = BackendUnreachable;
 
