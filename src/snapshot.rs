@@ -9,7 +9,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
 use crate::backends::pool::Backends;
-use crate::config::checked::{ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind};
+use crate::config::checked::{
+    ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind, Wake,
+};
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
 use crate::handshake::trust::{Authorities, OtherAuthorities};
@@ -47,6 +49,8 @@ pub struct Route {
     pub backends: Backends,
     /// The PROXY protocol header that its backends are sent.
     pub send_proxy_protocol: SendProxyProtocol,
+    /// How the machine of its only backend is woken, if it is.
+    pub wake: Option<Wake>,
     /// How it decides about clients.
     pub access: RouteAccess,
 }
@@ -133,6 +137,7 @@ impl Snapshot {
                 server_names: route.server_names.clone(),
                 backends: Backends::new(route.backends.clone(), route.strategy),
                 send_proxy_protocol: route.send_proxy_protocol,
+                wake: route.wake.clone(),
                 access,
             });
             for pattern in &route.server_names {
@@ -257,6 +262,7 @@ impl Route {
     fn has_backends_of(&self, other: &Self) -> bool {
         *self.backends == *other.backends
             && self.send_proxy_protocol == other.send_proxy_protocol
+            && self.wake == other.wake
             && self.terminates() == other.terminates()
     }
 

@@ -68,8 +68,22 @@ pub async fn dial(
     deadline: Instant,
     directory: &Directory,
     allowed: impl Fn() -> Result<(), Rejection>,
-    mut report: impl FnMut(usize, Result<(), Reason>),
+    report: impl FnMut(usize, Result<(), Reason>),
 ) -> Result<Dialed, Rejection> {
+    let connected = connect(&authorized, backends, first, deadline, directory, allowed, report).await;
+    connected.map(|(stream, backend, slot)| Dialed { authorized, stream, backend, slot })
+}
+
+/// As [`dial`], for the holder of this permit.
+pub(super) async fn connect(
+    _permit: &Authorized,
+    backends: &Backends,
+    first: First<'_>,
+    deadline: Instant,
+    directory: &Directory,
+    allowed: impl Fn() -> Result<(), Rejection>,
+    mut report: impl FnMut(usize, Result<(), Reason>),
+) -> Result<(Stream, usize, Option<Slot>), Rejection> {
     let mut last = Cause::NoBackends;
     let order = directory.pool.order(backends);
     for (place, &index) in order.iter().enumerate() {
@@ -84,7 +98,7 @@ pub async fn dial(
             Ok(stream) => {
                 report(index, Ok(()));
                 let slot = directory.pool.connected(backends, index);
-                return Ok(Dialed { authorized, stream, backend: index, slot });
+                return Ok((stream, index, slot));
             }
             Err(Failure::Refused(rejection)) => return Err(rejection),
             Err(failure) => failure,
@@ -94,7 +108,10 @@ pub async fn dial(
             report(index, Err(last.reason()));
             if let Some(retry) = directory.pool.failed(backends, index) {
                 let resolver = directory.resolver.clone();
-                tokio::spawn(retry.run(move |backend| reaches(backend, resolver.clone())));
+                tokio::spawn(retry.run(move |backend| {
+                    let deadline = Instant::now() + RETRY_TIMEOUT;
+                    reaches(backend, resolver.clone(), deadline)
+                }));
             }
         }
     }
@@ -174,9 +191,8 @@ async fn connect_in_time(
     connected.unwrap_or(Err(Failure::TimedOut))
 }
 
-/// Whether a backend accepts a connection, which is closed at once.
-async fn reaches(backend: Backend, resolver: Resolver) -> bool {
-    let deadline = Instant::now() + RETRY_TIMEOUT;
+/// Whether a backend accepts a connection by `deadline`. It is closed at once.
+pub(super) async fn reaches(backend: Backend, resolver: Resolver, deadline: Instant) -> bool {
     let nothing = First { header: &[], payload_waits: false };
     let connected = connect_in_time(&backend, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
     connected.is_ok()

@@ -192,6 +192,11 @@ pub const fn words(reason: Reason) -> Words {
             "the service's name is not known",
             "The backend's name cannot be looked up. Correct it, or write its address.",
         ),
+        Reason::BackendWakeTimeout => (
+            "the machine of the service did not wake up",
+            "Is the machine plugged in, is Wake-on-LAN switched on in its settings, and are mac and broadcast in wake right? (doorward \
+             help operations)",
+        ),
         Reason::Internal => ("a fault of the gate", "This is a fault of the gate. Please report it with the log line."),
     };
     Words { short, advice }
@@ -358,6 +363,9 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
             "{} was let in, but the name of what the route {route} leads to cannot be looked up: {detail}.",
             who(refusal)
         ),
+        Reason::BackendWakeTimeout => {
+            format!("{} was let in, but what the route {route} leads to did not wake up: {detail}.", who(refusal))
+        }
         Reason::Internal => format!("{source} was refused because of a fault in the gate: {detail}."),
     }
 }

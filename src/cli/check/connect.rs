@@ -302,6 +302,7 @@ mod tests {
             backends: vec![Backend::Address(backend)],
             strategy: Strategy::First,
             send_proxy_protocol: SendProxyProtocol::Off,
+            wake: None,
             mode,
             kind,
             allow_entries: Vec::new(),
