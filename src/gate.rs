@@ -14,7 +14,8 @@ use crate::admission::Admission;
 use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
 use crate::backends::dial::Directory;
-use crate::config::checked::Backend;
+use crate::backends::wake::{self, Wakes};
+use crate::config::checked::{self, Backend};
 use crate::explain::recent::Refusals;
 use crate::history::History;
 use crate::model::close::CloseReason;
@@ -22,13 +23,14 @@ use crate::model::identity::{Chain, Sha256};
 use crate::model::names::{Name, ServerName};
 use crate::model::notice::NoticeEvent;
 use crate::model::rejection::{Reason, Rejection};
+use crate::model::wake::WakeOutcome;
 use crate::notify::{Notices, texts};
 use crate::relay::{Order, Support};
 use crate::sessions::registry::{Session, Sessions};
 use crate::sessions::review::{self, Reviewed};
 use crate::sessions::selector::SessionSelector;
 use crate::snapshot::{Route, Snapshot};
-use crate::telemetry::log::Log;
+use crate::telemetry::log::{Event, Log};
 use crate::telemetry::metrics::Metrics;
 
 /// What all connections of a running gate share.
@@ -44,6 +46,8 @@ pub(crate) struct Gate {
     pub(crate) descriptors: Descriptors,
     /// What is known of backends, kept across reloads.
     pub(crate) directory: Directory,
+    /// Which machines of backends are being woken.
+    pub(crate) wakes: Wakes,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<Log>,
     /// The latest refusals.
@@ -77,6 +81,7 @@ impl Gate {
             kernel,
             descriptors: Descriptors::of_a_gate(),
             directory: Directory::new(1),
+            wakes: Wakes::default(),
             metrics,
             log,
             refusals: Arc::default(),
@@ -136,9 +141,15 @@ impl Gate {
 
     /// Notes that a backend of a route was dialled, and answered or did not.
     pub(crate) fn backend_dialed(&self, route: &Name, backend: &Backend, answered: Result<(), Reason>) {
-        let up = answered.is_ok();
-        self.history.dialled(route, backend, up);
-        if !self.metrics.route(route).is_some_and(|metrics| metrics.backend(backend, answered)) {
+        let metrics = self.metrics.route(route);
+        // A machine that sleeps as it is meant to is no trouble.
+        if let (Err(reason), Some(metrics)) = (answered, &metrics)
+            && metrics.sleeps(backend, reason)
+        {
+            return;
+        }
+        self.history.dialled(route, backend, answered.is_ok());
+        if !metrics.is_some_and(|metrics| metrics.backend(backend, answered)) {
             return;
         }
         let (route, backend) = (route.as_str(), backend.to_string());
@@ -156,6 +167,45 @@ impl Gate {
         for route in self.snapshot.load().in_order.iter().filter(|route| route.backends.contains(backend)) {
             self.backend_dialed(&route.name, backend, Ok(()));
         }
+    }
+
+    /// Forgets backends and machines that none of these routes names.
+    pub(crate) fn keep_backends(&self, routes: &[checked::Route]) {
+        self.directory.pool.keep(|backend| routes.iter().any(|route| route.backends.contains(backend)));
+        self.wakes.keep(|backend, wake| {
+            routes.iter().any(|route| route.wake.as_ref() == Some(wake) && route.backends.contains(backend))
+        });
+    }
+
+    /// Notes that the machine of a backend is being woken, or how that has ended.
+    pub(crate) fn waking(&self, news: &wake::News<'_>) {
+        let wake::News { route, backend, wake, ended } = news;
+        // Before its connections go on: what is shown then is what they found.
+        let snapshot = self.snapshot.load();
+        let concerned = |one: &&Arc<Route>| one.wake.as_ref() == Some(wake) && one.backends.contains(backend);
+        for one in snapshot.in_order.iter().filter(concerned) {
+            if let Some(metrics) = self.metrics.route(&one.name) {
+                metrics.waking(backend, ended.is_none());
+            }
+            if ended.as_ref().is_some_and(|ended| ended.outcome == WakeOutcome::Abandoned) {
+                self.backend_dialed(&one.name, backend, Err(Reason::BackendTimeout));
+            }
+        }
+        let (name, backend) = (route.to_string(), backend.to_string());
+        let Some(ended) = ended else {
+            let (mac, broadcast) = (wake.mac.to_string(), wake.broadcast);
+            return self.log.event(&Event::Waking { route: name, backend, mac, broadcast });
+        };
+        if let Some(metrics) = self.metrics.route(route) {
+            metrics.woke(ended.outcome);
+        }
+        self.log.event(&Event::WakeEnded {
+            route: name,
+            backend,
+            outcome: ended.outcome.label(),
+            seconds: ended.after.as_secs_f64(),
+            error: ended.error.map(ToString::to_string),
+        });
     }
 
     /// Whether a connection that was admitted to `route` may still reach its backends, by the current snapshot.
@@ -202,7 +252,7 @@ mod tests {
 
     impl Gate {
         /// A gate that logs to nowhere, and moves payload without the kernel.
-        pub(crate) fn testing(config: &crate::config::checked::Config) -> Arc<Self> {
+        pub(crate) fn testing(config: &checked::Config) -> Arc<Self> {
             let log = Log::new(LogFormat::Json, std::io::sink());
             Arc::new(Self::new(
                 Snapshot::build(config).expect("a snapshot"),

@@ -10,7 +10,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use crate::authorize::{PassthroughPolicy, Policy, denied};
 use crate::backend_tls::BackendTls;
 use crate::backends::pool::Backends;
-use crate::config::checked::{ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind};
+use crate::config::checked::{
+    ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind, Wake,
+};
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
 use crate::handshake::trust::{Authorities, OtherAuthorities};
@@ -48,6 +50,8 @@ pub struct Route {
     pub backends: Backends,
     /// The PROXY protocol header that its backends are sent.
     pub send_proxy_protocol: SendProxyProtocol,
+    /// How the machine of its only backend is woken, if it is.
+    pub wake: Option<Wake>,
     /// How it decides about clients.
     pub access: RouteAccess,
 }
@@ -136,6 +140,7 @@ impl Snapshot {
                 server_names: route.server_names.clone(),
                 backends: Backends::new(route.backends.clone(), route.strategy).with_tls(backend_tls),
                 send_proxy_protocol: route.send_proxy_protocol,
+                wake: route.wake.clone(),
                 access,
             });
             for pattern in &route.server_names {
@@ -261,6 +266,7 @@ impl Route {
         *self.backends == *other.backends
             && self.backends.has_tls_of(&other.backends)
             && self.send_proxy_protocol == other.send_proxy_protocol
+            && self.wake == other.wake
             && self.terminates() == other.terminates()
     }
 

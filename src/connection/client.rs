@@ -1,6 +1,9 @@
 //! What the gate holds of a client that may go on to a backend.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::{Established, Tls};
 use crate::admission::{Admitted, Last, Parting, Refused};
@@ -10,11 +13,13 @@ use crate::client_hello::Hello;
 use crate::config::checked::SendProxyProtocol;
 use crate::gate::Gate;
 use crate::handshake::{Parts, Payload, Secured};
+use crate::model::close::CloseReason;
 use crate::model::identity::Chain;
 use crate::model::names::ServerName;
 use crate::model::rejection::{Cause, Rejection, Text};
 use crate::proxy_protocol::{self, TlsFacts};
 use crate::relay::{Handle, Limits, Path};
+use crate::sys::socket::{self, PeerState};
 use crate::tls::record::{Keys, Pending, Session};
 
 /// What the gate holds of a client that may go on.
@@ -113,6 +118,21 @@ impl Client {
         let Admitted { stream, slots, .. } = admitted;
         let client = stream.into_watched().map_err(|error| Rejection::silent(Cause::ClientHelloIo(error.into())))?;
         Ok(Established { client, tls, limits, told, slots })
+    }
+
+    /// Waits until the client has left, and returns how it did.
+    pub(super) async fn until_left(&self) -> CloseReason {
+        const EVERY: Duration = Duration::from_secs(1);
+        loop {
+            sleep(EVERY).await;
+            let payload_waits = self.payload_waits();
+            match self.admitted().stream.socket().map_or(PeerState::Gone, socket::peer_state) {
+                PeerState::Gone => return CloseReason::ClientReset,
+                PeerState::Ended if !payload_waits => return CloseReason::ClientClosed,
+                // What it has sent before may be all of its request: it then waits for the answer.
+                PeerState::Ended | PeerState::Open => {}
+            }
+        }
     }
 
     pub(super) fn server_name(&self) -> Option<&ServerName> {

@@ -27,6 +27,7 @@ use crate::reload::{self, Current};
 use crate::sandbox::{Restrictions, Sandbox};
 use crate::sessions::registry;
 use crate::sessions::selector::SessionSelector;
+use crate::snapshot::Route;
 
 /// The most errors in an answer.
 const ERRORS_MAX: usize = 1000;
@@ -159,7 +160,13 @@ pub(super) fn status(
     let report = overview.report(&Clock::new(now, Zone::system()));
     let (sessions, open) = gate.sessions.newest(usize::MAX);
     let snapshot = gate.snapshot.load();
+    let services = gate.metrics.services();
+    let machine = |route: &Route| {
+        let service = services.iter().find(|service| service.route == route.name.as_str())?;
+        route.wake.is_some().then(|| service.state().label().to_owned())
+    };
     let routes = snapshot.in_order.iter().map(|route| RouteStatus {
+        machine: machine(route),
         name: route.name.to_string(),
         server_names: route.server_names.iter().map(ToString::to_string).collect(),
         backends: route.backends.iter().map(ToString::to_string).collect(),

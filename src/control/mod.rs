@@ -357,6 +357,9 @@ pub struct RouteStatus {
     pub server_names: Vec<String>,
     /// Its backends.
     pub backends: Vec<String>,
+    /// Whether the machine of its backend is `up`, `asleep`, `waking`, `down` or `unused` so far, if the route wakes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     /// Open sessions.
     pub sessions: usize,
 }

@@ -197,6 +197,11 @@ pub const fn words(reason: Reason) -> Words {
             "The gate and the backend did not agree on TLS; the detail says why. If the backend got another certificate, \
              doorward check --connect shows its fingerprint for trust of backend_tls.",
         ),
+        Reason::BackendWakeTimeout => (
+            "the machine of the service did not wake up",
+            "Is the machine plugged in, is Wake-on-LAN switched on in its settings, and are mac and broadcast in wake right? (doorward \
+              help operations)",
+        ),
         Reason::Internal => ("a fault of the gate", "This is a fault of the gate. Please report it with the log line."),
     };
     Words { short, advice }
@@ -367,6 +372,9 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
             "{} was let in, but the gate and what the route {route} leads to do not agree on TLS: {detail}.",
             who(refusal)
         ),
+        Reason::BackendWakeTimeout => {
+            format!("{} was let in, but what the route {route} leads to did not wake up: {detail}.", who(refusal))
+        }
         Reason::Internal => format!("{source} was refused because of a fault in the gate: {detail}."),
     }
 }

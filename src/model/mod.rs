@@ -16,3 +16,4 @@ pub mod source;
 pub mod text;
 pub mod ticket;
 pub mod unicode;
+pub mod wake;

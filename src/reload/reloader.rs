@@ -319,8 +319,7 @@ impl Inner {
         self.gate.metrics.follow(&new.config);
         self.gate.notices.want(&new.config.notify.events);
         self.gate.history.follow(&new.config);
-        let named = |backend: &_| new.config.routes.iter().any(|route| route.backends.contains(backend));
-        self.gate.directory.pool.keep(named);
+        self.gate.keep_backends(&new.config.routes);
         // With too few descriptors for the listeners, the limits stay; the warning says so.
         if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
             splice::allow_pipes(budget.pipes);

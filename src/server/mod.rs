@@ -171,6 +171,12 @@ impl Server {
                 gate.backend_came_back(backend);
             }
         });
+        let told = Arc::downgrade(&gate);
+        gate.wakes.report_to(move |news| {
+            if let Some(gate) = told.upgrade() {
+                gate.waking(news);
+            }
+        });
         let overview = Arc::new(overview(&gate, &sandbox));
         let admin_configured = config.metrics.address;
         let admin = match admin {

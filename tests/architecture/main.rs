@@ -107,6 +107,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "reload",
             "sandbox",
             "sessions",
+            "snapshot",
             "sys",
             "telemetry",
         ],

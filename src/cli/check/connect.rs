@@ -303,6 +303,7 @@ mod tests {
             strategy: Strategy::First,
             backend_tls: None,
             send_proxy_protocol: SendProxyProtocol::Off,
+            wake: None,
             mode,
             kind,
             allow_entries: Vec::new(),

@@ -21,6 +21,7 @@ mod route;
 pub(super) mod salvage;
 mod tickets;
 mod trust;
+mod wake;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

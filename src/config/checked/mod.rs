@@ -8,6 +8,7 @@ mod history;
 mod limits;
 mod notify;
 mod tickets;
+mod wake;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -35,6 +36,7 @@ pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
+pub use wake::{Mac, Wake};
 
 /// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
 #[derive(Clone, Debug)]
@@ -142,6 +144,8 @@ pub struct Route {
     pub backend_tls: Option<Arc<BackendTls>>,
     /// The PROXY protocol header that the backend is sent.
     pub send_proxy_protocol: SendProxyProtocol,
+    /// How the machine of its only backend is woken, if it is.
+    pub wake: Option<Wake>,
     /// Who does TLS, and with what.
     pub mode: RouteMode,
     /// Which program uses it. It decides what the pages for devices offer, and nothing else.

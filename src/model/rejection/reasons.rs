@@ -111,6 +111,8 @@ reasons! {
     BackendUnresolved = Backend, "unresolved", Backend, Some(Alert::INTERNAL_ERROR), 0;
     /// TLS with the backend did not come about: most often its certificate is not the one that `backend_tls` asks for.
     BackendTls = Backend, "tls", Backend, Some(Alert::INTERNAL_ERROR), 0;
+    /// The machine of the backend sleeps, and could not be woken within `wake.timeout`.
+    BackendWakeTimeout = Backend, "wake_timeout", Backend, Some(Alert::INTERNAL_ERROR), 0;
 
     /// A fault of the gate: no decision was reached about the connection.
     Internal = Internal, "internal", Gate, Some(Alert::INTERNAL_ERROR), 0;
@@ -352,6 +354,20 @@ causes! {
         /// Why.
         fault: Box<BackendTlsFault>
     } = BackendTls;
+    /// The machine of the backend was sent packets to wake it, and the backend did not answer within `wake.timeout`.
+    WakeTimeout {
+        /// The backend.
+        backend: Text,
+        /// How long it was waited for, in seconds.
+        seconds: u64
+    } = BackendWakeTimeout;
+    /// The packet that wakes the machine of the backend could not be sent.
+    WakeNotSent {
+        /// The backend.
+        backend: Text,
+        /// The error.
+        error: Box<IoError>
+    } = BackendWakeTimeout;
     /// A reload changed the route while its backends were dialled.
     RouteChanged = BackendUnreachable;
 

@@ -81,6 +81,8 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::BackendUnreachable { backend: backend(), error: error() },
         Cause::Unresolved { backend: backend(), error: LookUp::Failed(error()) },
         Cause::Unresolved { backend: backend(), error: LookUp::NoAnswer },
+        Cause::WakeTimeout { backend: backend(), seconds: 90 },
+        Cause::WakeNotSent { backend: backend(), error: error() },
         Cause::RouteChanged,
         Cause::Shortage { backend: backend(), error: error() },
         Cause::NoBackends,
