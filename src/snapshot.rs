@@ -9,7 +9,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
 use crate::backends::pool::Backends;
-use crate::config::checked::{ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind};
+use crate::config::checked::{
+    self, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind,
+};
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
 use crate::handshake::trust::{Authorities, OtherAuthorities};
@@ -18,6 +20,7 @@ use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::rejection::{Cause, Reason};
+use crate::model::starttls::Starttls;
 use crate::route::RouteTable;
 
 /// The routes and timeouts of one configuration. Built whole or not at all, and never changed.
@@ -28,6 +31,8 @@ pub struct Snapshot {
     /// The routes in the order of the configuration.
     pub in_order: Vec<Arc<Route>>,
     by_name: HashMap<Name, Arc<Route>>,
+    /// Whether a route has clients that ask for TLS by this protocol.
+    starttls: Option<Starttls>,
     /// The server names of canaries.
     canaries: HashMap<ServerName, Name>,
     /// How long each phase may take.
@@ -47,6 +52,8 @@ pub struct Route {
     pub backends: Backends,
     /// The PROXY protocol header that its backends are sent.
     pub send_proxy_protocol: SendProxyProtocol,
+    /// The protocol by which its clients may ask for TLS.
+    pub starttls: Option<Starttls>,
     /// How it decides about clients.
     pub access: RouteAccess,
 }
@@ -133,6 +140,7 @@ impl Snapshot {
                 server_names: route.server_names.clone(),
                 backends: Backends::new(route.backends.clone(), route.strategy),
                 send_proxy_protocol: route.send_proxy_protocol,
+                starttls: route.starttls(),
                 access,
             });
             for pattern in &route.server_names {
@@ -148,6 +156,7 @@ impl Snapshot {
             routes,
             in_order,
             by_name,
+            starttls: config.routes.iter().find_map(checked::Route::starttls),
             canaries: canaries.collect(),
             timeouts: config.timeouts.clone(),
             impostors: Impostors::of(config),
@@ -163,6 +172,20 @@ impl Snapshot {
             None => Cause::ServerNameMissing,
             Some(name) => Cause::ServerNameUnknown { name: name.clone() },
         })
+    }
+
+    /// The protocol by which clients may ask for TLS: the answer is due before their route is known.
+    pub const fn starttls(&self) -> Option<Starttls> {
+        self.starttls
+    }
+
+    /// As [`find`](Self::find), for a client that has perhaps asked for TLS.
+    pub fn find_asked(&self, server_name: Option<&ServerName>, asked: Option<Starttls>) -> Result<&Arc<Route>, Cause> {
+        let route = self.find(server_name)?;
+        if asked.is_some() && asked != route.starttls {
+            return Err(Cause::NoStarttls { route: route.name.clone() });
+        }
+        Ok(route)
     }
 
     /// The route of this name.
