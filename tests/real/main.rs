@@ -17,6 +17,7 @@ mod chromium;
 mod clients;
 mod import;
 mod mkcert;
+mod receivers;
 mod samba;
 mod ssh;
 mod suites;
