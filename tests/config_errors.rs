@@ -23,6 +23,7 @@ use doorward::model::identity::{Serial, Sha256};
 use doorward::model::notice::NoticeEvent;
 use doorward::model::service::ServiceKind;
 use doorward::model::source::Prefixes;
+use doorward::model::starttls::Starttls;
 
 #[path = "config/pki.rs"]
 mod pki;
@@ -198,6 +199,7 @@ fn minimal_configuration_has_the_defaults() {
     assert!(terminate.client_auth.revocation_lists.is_empty());
     assert!(terminate.client_auth.deny.fingerprints.is_empty() && terminate.client_auth.deny.serials.is_empty());
     assert!(terminate.application_protocols.is_empty());
+    assert_eq!(terminate.starttls, None);
 }
 
 #[test]
@@ -267,7 +269,7 @@ fn every_value_is_read_as_written() {
     assert_eq!(texts(&ssh.server_names), ["ssh.home.example", "ssh.home.example.org"]);
     let socket = format!("unix:{}", home.folder.path().join("run/ssh.sock").display());
     assert_eq!(texts(&ssh.backends), ["127.0.0.1:22", "[fd00::22]:22", "nas.local:22", &socket]);
-    assert_eq!(ssh.send_proxy_protocol, SendProxyProtocol::V2Tls);
+    assert_eq!(ssh.send_proxy_protocol, SendProxyProtocol::V2Tls { certificate: false });
     let selectors = [
         Selector::AnyName("alice-phone".to_owned()),
         Selector::Email("bob@home.example".to_owned()),
@@ -295,6 +297,19 @@ fn every_value_is_read_as_written() {
     let warned: Vec<&str> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
     let expected = ["route[2] \"ssh\".server_names", "route[2] \"ssh\".allow", "log.output"];
     assert_eq!(warned, expected, "{:#?}", config.warnings);
+}
+
+#[test]
+fn route_of_a_database_is_read_as_written() {
+    let home = Home::new();
+    let config = right(&home, "database.toml");
+    assert_eq!(config.warnings, []);
+    let starttls = [0, 1].map(|route| terminate(&config, route).starttls);
+    assert_eq!(starttls, [Some(Starttls::Postgres); 2]);
+    assert_eq!(terminate(&config, 0).application_protocols, [b"postgresql".to_vec()], "by default");
+    assert_eq!(terminate(&config, 1).application_protocols, [b"x".to_vec(), b"postgresql".to_vec()]);
+    assert_eq!(config.routes[0].send_proxy_protocol, SendProxyProtocol::V2Tls { certificate: true });
+    assert_eq!(config.routes[1].send_proxy_protocol, SendProxyProtocol::V2);
 }
 
 /// The sample of the design.

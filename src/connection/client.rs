@@ -157,6 +157,7 @@ impl Client {
                 version: secured.facts.version,
                 cipher_suite: secured.facts.cipher_suite,
                 identity: secured.identity.as_deref(),
+                certificate: secured.certificate(),
                 resumed: secured.facts.resumed,
                 server_name: secured.server_name.as_ref().map(|name| name.as_str()),
                 application_protocol: secured.facts.application_protocol.as_deref(),

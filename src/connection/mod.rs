@@ -166,10 +166,10 @@ async fn permit(
     snapshot: &Snapshot,
     log: &mut ConnectionLog,
 ) -> Result<Permitted, Refused> {
-    let mut greeted = client_hello::peek(admitted).await?;
+    let mut greeted = client_hello::peek(admitted, snapshot.starttls()).await?;
     log.greeted(&greeted);
 
-    let route = match snapshot.find(greeted.server_name.as_ref()) {
+    let route = match snapshot.find_asked(greeted.server_name.as_ref(), greeted.starttls) {
         Ok(route) => Arc::clone(route),
         Err(cause) => return Err(greeted.refuse(cause)),
     };

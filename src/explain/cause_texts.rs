@@ -41,6 +41,9 @@ pub fn detail(cause: &Cause) -> String {
             format!("the route {route} is not in the configuration any more")
         }
         Cause::ServerNameMoved { route } => format!("the server name leads to the route {route} by now"),
+        Cause::NoStarttls { route } => {
+            format!("a PostgreSQL client asked for the route {route}, which lacks starttls = \"postgres\"")
+        }
         Cause::OldVersion { version } => format!("the client supports {version} at most"),
         Cause::NoSharedVersion(text) | Cause::NoSharedParameters(text) | Cause::Misbehaved(text) => text.to_string(),
         Cause::Tls(text) => text.to_string(),

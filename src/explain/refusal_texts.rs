@@ -262,12 +262,19 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         }
         Reason::NotTls => match refusal.cause {
             Cause::NotTls(Protocol::Other) => format!("{source} sent something that is not TLS."),
+            Cause::NotTls(Protocol::Postgres) => format!(
+                "{source} is a PostgreSQL client and did not begin with TLS. Routes for such clients have starttls = \
+                 \"postgres\", and the clients sslmode=require."
+            ),
             _ => format!("{source} sent something that is not TLS, but {detail}."),
         },
         Reason::Malformed => format!("{source} began a TLS connection in a way that cannot be read."),
         Reason::TooLarge => format!("{source} began a TLS connection with far more bytes than any device needs."),
         Reason::ServerNameMissing => format!("{source} did not say which server name it wants."),
-        Reason::ServerNameUnknown => format!("{source} asked for {asked}, and no route has that name."),
+        Reason::ServerNameUnknown => match &refusal.cause {
+            Cause::NoStarttls { .. } => format!("{source} asked for {asked}: {detail}."),
+            _ => format!("{source} asked for {asked}, and no route has that name."),
+        },
         Reason::ProtocolVersion => format!("{source} speaks no version of TLS that is still safe: {detail}."),
         Reason::NoSharedParameters => {
             format!("{source} knows no way to encrypt that is still safe, so it and the gate have none in common.")

@@ -18,6 +18,7 @@ pub(crate) mod gate;
 pub(crate) mod metrics;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod proxy_header;
 pub(crate) mod terminal;
 
 /// How long anything may take that should take milliseconds. Generous, because test machines are slow and busy: it only

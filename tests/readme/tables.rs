@@ -88,7 +88,8 @@ fn labels(cell: &str) -> BTreeSet<&str> {
 
 /// The keys that `config/raw.rs` and `config/raw/route.rs` read, as in `listener.name`.
 fn keys() -> BTreeSet<String> {
-    const RAW: &str = concat!(include_str!("../../src/config/raw.rs"), include_str!("../../src/config/raw/route.rs"));
+    const RAW: &str =
+        concat!(include_str!("../../src/config/raw.rs"), "\n", include_str!("../../src/config/raw/route.rs"));
     let section = |title: &str| {
         Some(match title {
             "Raw" => "",
@@ -96,6 +97,7 @@ fn keys() -> BTreeSet<String> {
             "RawCertificate" => "certificate.",
             "RawClientAuth" => "client_auth.",
             "RawRoute" => "route.",
+            "RawSendProxyProtocol" => "route.send_proxy_protocol.",
             "RawExpectation" => "expect.",
             "RawTickets" => "tickets.",
             "RawTimeouts" => "timeouts.",
@@ -115,6 +117,7 @@ fn keys() -> BTreeSet<String> {
         let section = section(title).unwrap_or_else(|| panic!("raw.rs has a part {index} that is new: {title}"));
         for call in [
             "table.text(\"",
+            "table.text_or_table(\n                \"",
             "table.texts(\"",
             "table.scalar(\"",
             "table.boolean(\"",

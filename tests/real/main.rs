@@ -17,6 +17,8 @@ mod chromium;
 mod clients;
 mod import;
 mod mkcert;
+mod postgres;
+mod receivers;
 mod samba;
 mod ssh;
 mod suites;

@@ -14,6 +14,7 @@ mod inventory;
 mod listener;
 pub(crate) mod notify;
 mod own_authority;
+mod protocols;
 mod public;
 mod relations;
 pub(super) mod revocation_lists;

@@ -24,6 +24,7 @@ use super::file_states::Seen;
 use crate::model::identity::{GuestPass, Serial, Sha256};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
+use crate::model::starttls::Starttls;
 
 pub use backend_tls::{BackendTls, BackendTrust, HeaderPlace, backend_name};
 pub use client_auth::{
@@ -154,6 +155,16 @@ pub struct Route {
     pub allow_entries: Vec<AllowEntry>,
 }
 
+impl Route {
+    /// The protocol by which its clients may ask for TLS.
+    pub fn starttls(&self) -> Option<Starttls> {
+        match &self.mode {
+            RouteMode::Terminate(terminate) => terminate.starttls,
+            RouteMode::Passthrough => None,
+        }
+    }
+}
+
 /// A route that leads nowhere: no device is told its names, so that a client that asks for one betrays itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CanaryRoute {
@@ -194,6 +205,8 @@ pub struct Terminate {
     pub allow: Allow,
     /// Application protocols (ALPN, RFC 7301) in order of preference; empty means that none is negotiated.
     pub application_protocols: Vec<Vec<u8>>,
+    /// The protocol by which clients may ask for TLS before they begin it.
+    pub starttls: Option<Starttls>,
 }
 
 /// A server certificate whose key fits.
@@ -238,7 +251,10 @@ pub enum SendProxyProtocol {
     /// The binary form.
     V2,
     /// The binary form with the `PP2_TYPE_SSL` TLVs, which say who the client is.
-    V2Tls,
+    V2Tls {
+        /// The client's certificate itself is among them.
+        certificate: bool,
+    },
 }
 
 /// The listener for metrics and health.

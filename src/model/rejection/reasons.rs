@@ -48,7 +48,7 @@ reasons! {
     ClientHelloClosedEarly = ClientHello, "closed_early", Client, None, 0;
     /// The first bytes are not a TLS record.
     NotTls = ClientHello, "not_tls", Client, None, 2;
-    /// A TLS record came, but no ClientHello that can be read.
+    /// A TLS record or a request for TLS came, but no ClientHello that can be read.
     Malformed = ClientHello, "malformed", Client, Some(Alert::DECODE_ERROR), 5;
     /// The ClientHello is longer than the gate is willing to look at.
     TooLarge = ClientHello, "too_large", Client, Some(Alert::DECODE_ERROR), 5;
@@ -205,6 +205,12 @@ causes! {
     /// The server name leads to another route since.
     ServerNameMoved {
         /// The route that it leads to.
+        route: Name
+    } = ServerNameUnknown;
+
+    /// The client asked for TLS as a database client does, and the name is that of a route that has no `starttls`.
+    NoStarttls {
+        /// The route.
         route: Name
     } = ServerNameUnknown;
 

@@ -39,6 +39,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::Malformed(HelloFault::Unreadable(text())),
         Cause::Malformed(HelloFault::TrailingBytes),
         Cause::Malformed(HelloFault::Truncated),
+        Cause::Malformed(HelloFault::BytesBehindRequest),
         Cause::TooLarge { most: 16_384 },
         Cause::ServerNameMissing,
         Cause::ServerNameUnknown { name: ServerName::parse("nas.home.example").expect("a name") },
@@ -46,6 +47,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::RouteRemoved { route: route() },
         Cause::DefaultRouteRemoved { route: route() },
         Cause::ServerNameMoved { route: route() },
+        Cause::NoStarttls { route: route() },
         Cause::OldVersion { version: "TLS 1.1" },
         Cause::NoSharedVersion(text()),
         Cause::NoSharedParameters(text()),
@@ -125,6 +127,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
             Protocol::Smb,
             Protocol::Rdp,
             Protocol::Socks,
+            Protocol::Postgres,
             Protocol::ProxyHeader,
             Protocol::OtherTls,
         ]
