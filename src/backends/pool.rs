@@ -193,9 +193,8 @@ impl Retry {
             sleep(pause).await;
             pause = (2 * pause).min(LAST_RETRY);
             let is_kept = pool.is_kept(&backend, &known);
-            let ends = |wanted: Instant| {
-                !known.down.load(Ordering::Relaxed) || wanted.elapsed() > FORGOTTEN_AFTER || !is_kept
-            };
+            let ends =
+                |wanted: Instant| !known.down.load(Ordering::Relaxed) || wanted.elapsed() > FORGOTTEN_AFTER || !is_kept;
             if known.end_retries_if(ends) {
                 return;
             }

@@ -321,6 +321,7 @@ impl Inner {
         self.gate.history.follow(&new.config);
         let named = |backend: &_| new.config.routes.iter().any(|route| route.backends.contains(backend));
         self.gate.directory.pool.keep(named);
+        self.gate.directory.resolver.follow(new.config.host_names());
         // With too few descriptors for the listeners, the limits stay; the warning says so.
         if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
             splice::allow_pipes(budget.pipes);

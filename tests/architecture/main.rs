@@ -56,8 +56,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sessions", &["config", "explain", "model", "relay", "snapshot"]),
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     // All that is known of a running gate, for what tells the owner something.
-    ("overview", &["config", "explain", "history", "model", "sessions", "telemetry"]),
-    ("admin", &["config", "explain", "history", "http", "model", "overview", "relay", "sessions", "telemetry"]),
+    ("overview", &["backends", "config", "explain", "history", "model", "sessions", "telemetry"]),
+    (
+        "admin",
+        &["backends", "config", "explain", "history", "http", "model", "overview", "relay", "sessions", "telemetry"],
+    ),
     (
         "gate",
         &[
@@ -174,6 +177,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "handshake",
             "history",
             "install",
+            // `check` says where the gate will listen on a machine without IPv6.
+            "listener",
             "manual",
             "model",
             "notify",

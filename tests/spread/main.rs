@@ -16,6 +16,7 @@ mod client;
 mod home;
 
 mod killed;
+mod rows;
 
 /// The server name of the route `nas`.
 const NAS: &str = "nas.home.example";
@@ -36,5 +37,32 @@ impl Strategy {
             Self::RoundRobin => "round_robin",
             Self::LeastConnections => "least_connections",
         }
+    }
+}
+
+/// How a route treats its backends.
+#[derive(Clone, Copy, Debug)]
+struct Kind {
+    strategy: Strategy,
+    /// Further keys of the route.
+    keys: &'static str,
+}
+
+/// Each kind.
+const KINDS: [Kind; 3] = [
+    Kind { strategy: Strategy::First, keys: "" },
+    Kind { strategy: Strategy::RoundRobin, keys: "" },
+    Kind { strategy: Strategy::LeastConnections, keys: "" },
+];
+
+impl Kind {
+    /// The keys of a route.
+    fn keys(self) -> String {
+        format!("allow = [\"any\"]\nstrategy = \"{}\"\n{}", self.strategy.word(), self.keys)
+    }
+
+    /// Whether two sessions go to two backends.
+    fn spreads(self) -> bool {
+        self.strategy != Strategy::First
     }
 }

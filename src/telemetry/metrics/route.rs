@@ -10,6 +10,7 @@ use super::register::{Register, Rejected};
 use crate::config::checked::{Backend, Route, RouteMode};
 use crate::explain::finding::{self, BackendState, Service};
 use crate::model::close::CloseReason;
+use crate::model::look_up::HostName;
 use crate::model::names::Name;
 use crate::model::rejection::{Reason, Stage};
 use crate::relay::{Meter, Path};
@@ -38,6 +39,8 @@ pub struct RouteMetrics {
 struct BackendMetrics {
     backend: Backend,
     gauge: Gauge,
+    /// How many addresses its host name has; of one that has no host name, no series.
+    resolved: Gauge,
     state: Mutex<BackendState>,
 }
 
@@ -84,7 +87,11 @@ impl RouteMetrics {
                     let state = former.and_then(|former| former.of(backend)).map(BackendMetrics::state);
                     let state = state.unwrap_or(BackendState::Untried);
                     gauge.set(if matches!(state, BackendState::Down { .. }) { 0 } else { 1 });
-                    BackendMetrics { backend: backend.clone(), gauge, state: Mutex::new(state) }
+                    let resolved = match backend {
+                        Backend::Host(..) => things.gauge(names::BACKEND_RESOLVED_ADDRESSES, &labels),
+                        Backend::Address(_) | Backend::Unix(_) => Gauge::noop(),
+                    };
+                    BackendMetrics { backend: backend.clone(), gauge, resolved, state: Mutex::new(state) }
                 })
                 .collect(),
             closed: CloseReason::ALL
@@ -165,6 +172,16 @@ impl RouteMetrics {
         let was_down = matches!(*state, BackendState::Down { .. });
         *state = state.after(answered, OffsetDateTime::now_utc());
         was_down == answered.is_ok()
+    }
+
+    /// The host name has so many addresses.
+    pub(super) fn resolved(&self, host: &HostName) {
+        let named =
+            |metrics: &&BackendMetrics| matches!(&metrics.backend, Backend::Host(name, _) if *name == host.name);
+        for metrics in self.backends.iter().filter(named) {
+            #[expect(clippy::cast_precision_loss, reason = "at most 16")]
+            metrics.resolved.set(host.addresses.len() as f64);
+        }
     }
 
     /// What it leads to, and whether that answers.
