@@ -14,7 +14,7 @@ use crate::admission::Admission;
 use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
 use crate::backends::dial::Directory;
-use crate::config::checked::Backend;
+use crate::config::checked::{Backend, Config};
 use crate::explain::recent::Refusals;
 use crate::history::History;
 use crate::model::close::CloseReason;
@@ -156,6 +156,12 @@ impl Gate {
         for route in self.snapshot.load().in_order.iter().filter(|route| route.backends.contains(backend)) {
             self.backend_dialed(&route.name, backend, Ok(()));
         }
+    }
+
+    /// Follows the backends of a new configuration: those that it does not name are forgotten.
+    pub(crate) fn follow_backends(&self, config: &Config) {
+        self.directory.pool.keep(|backend| config.routes.iter().any(|route| route.backends.contains(backend)));
+        self.directory.resolver.follow(config.host_names());
     }
 
     /// Whether a connection that was admitted to `route` may still reach its backends, by the current snapshot.

@@ -25,7 +25,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::backends::resolver::Resolver;
 use crate::config::checked::{Config, LogFormat};
 use crate::http::{Load, TIMEOUT, serve_connections, server};
 use crate::overview::Overview;
@@ -145,7 +144,7 @@ impl FuzzedListener {
             history: Arc::default(),
             sessions: Arc::default(),
             log: Arc::new(Log::new(LogFormat::Json, io::sink()).ok()?),
-            resolver: Resolver::system(1),
+            resolver: Default::default(),
             sandbox: Vec::new(),
             started: OffsetDateTime::now_utc(),
         };

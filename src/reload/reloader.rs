@@ -319,9 +319,7 @@ impl Inner {
         self.gate.metrics.follow(&new.config);
         self.gate.notices.want(&new.config.notify.events);
         self.gate.history.follow(&new.config);
-        let named = |backend: &_| new.config.routes.iter().any(|route| route.backends.contains(backend));
-        self.gate.directory.pool.keep(named);
-        self.gate.directory.resolver.follow(new.config.host_names());
+        self.gate.follow_backends(&new.config);
         // With too few descriptors for the listeners, the limits stay; the warning says so.
         if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
             splice::allow_pipes(budget.pipes);

@@ -57,10 +57,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "explain", "listener", "model", "relay"]),
     // All that is known of a running gate, for what tells the owner something.
     ("overview", &["backends", "config", "explain", "history", "model", "sessions", "telemetry"]),
-    (
-        "admin",
-        &["backends", "config", "explain", "history", "http", "model", "overview", "relay", "sessions", "telemetry"],
-    ),
+    ("admin", &["config", "explain", "history", "http", "model", "overview", "relay", "sessions", "telemetry"]),
     (
         "gate",
         &[
@@ -77,7 +74,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    // A reload replaces the snapshot; connections only load it.
     (
         "reload",
         &[
@@ -177,7 +173,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "handshake",
             "history",
             "install",
-            // `check` says where the gate will listen on a machine without IPv6.
             "listener",
             "manual",
             "model",

@@ -16,6 +16,7 @@ mod client;
 mod home;
 
 mod killed;
+mod names;
 mod rows;
 
 /// The server name of the route `nas`.

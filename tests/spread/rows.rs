@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, LazyLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -212,15 +212,22 @@ fn row_21_half_closes_are_kept_in_both_directions() {
     }
 }
 
-/// Bytes that look like no others.
-fn noise(mut state: u64, length: usize) -> Vec<u8> {
-    let mut next = || {
+/// Bytes that look like no others (xorshift64).
+static NOISE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut bytes = vec![0; 64 * MIB];
+    for chunk in bytes.chunks_exact_mut(8) {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state
-    };
-    (0..length / 8).flat_map(|_| next().to_be_bytes()).collect()
+        chunk.copy_from_slice(&state.to_be_bytes());
+    }
+    bytes
+});
+
+/// So many of them, other ones for each client.
+fn noise(client: usize, length: usize) -> &'static [u8] {
+    &NOISE[client * 4 * MIB..][..length]
 }
 
 #[test]
@@ -242,7 +249,7 @@ fn row_22_twenty_mib_come_back_from_each_backend() {
                 });
                 scope.spawn(|| {
                     let (received, end) = client.read_to_end();
-                    assert!(received == *sent, "{kind:?}: {} bytes", received.len());
+                    assert!(received == **sent, "{kind:?}: {} bytes", received.len());
                     assert_eq!(end, End::Orderly, "{kind:?}");
                 });
             }
@@ -259,11 +266,11 @@ fn row_22_duplex_ends_in_mid_flight_without_close_notify() {
     for kind in KINDS {
         let (up, down) = (noise(1, 10 * MIB), noise(2, 54 * MIB));
         let (keep, got) = mpsc::channel();
-        let (keep, sends) = (std::sync::Mutex::new(keep), down.clone());
+        let keep = std::sync::Mutex::new(keep);
         let duplex = serving(move |stream| {
             thread::scope(|scope| {
                 scope.spawn(|| {
-                    let _ = (&stream).write_all(&sends);
+                    let _ = (&stream).write_all(down);
                     let _ = stream.shutdown(Shutdown::Write);
                 });
                 let mut all = Vec::new();
@@ -278,7 +285,7 @@ fn row_22_duplex_ends_in_mid_flight_without_close_notify() {
         let client = Client::handshaken(gate.address(), &scene.alice(), &name("nas")).unwrap();
         let (received, end) = thread::scope(|scope| {
             scope.spawn(|| {
-                client.send(&up).unwrap();
+                client.send(up).unwrap();
                 client.shut_tcp();
             });
             client.read_to_end()

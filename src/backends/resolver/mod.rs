@@ -123,6 +123,12 @@ impl fmt::Debug for Resolver {
     }
 }
 
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::system(1)
+    }
+}
+
 impl Resolver {
     /// The system's resolver, with at most `threads` look-ups at the same time.
     pub fn system(threads: usize) -> Self {
