@@ -15,7 +15,7 @@ use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
 use crate::backends::dial::Directory;
 use crate::backends::wake::{self, Wakes};
-use crate::config::checked::{self, Backend};
+use crate::config::checked::{Backend, Config};
 use crate::explain::recent::Refusals;
 use crate::history::History;
 use crate::model::close::CloseReason;
@@ -169,9 +169,11 @@ impl Gate {
         }
     }
 
-    /// Forgets backends and machines that none of these routes names.
-    pub(crate) fn keep_backends(&self, routes: &[checked::Route]) {
+    /// Follows the backends of a new configuration: those that it does not name are forgotten, and machines as well.
+    pub(crate) fn follow_backends(&self, config: &Config) {
+        let routes = &config.routes;
         self.directory.pool.keep(|backend| routes.iter().any(|route| route.backends.contains(backend)));
+        self.directory.resolver.follow(config.host_names());
         self.wakes.keep(|backend, wake| {
             routes.iter().any(|route| route.wake.as_ref() == Some(wake) && route.backends.contains(backend))
         });
@@ -252,7 +254,7 @@ mod tests {
 
     impl Gate {
         /// A gate that logs to nowhere, and moves payload without the kernel.
-        pub(crate) fn testing(config: &checked::Config) -> Arc<Self> {
+        pub(crate) fn testing(config: &Config) -> Arc<Self> {
             let log = Log::new(LogFormat::Json, std::io::sink());
             Arc::new(Self::new(
                 Snapshot::build(config).expect("a snapshot"),

@@ -103,6 +103,9 @@ fn text(status: &Status, clock: &Clock) -> String {
         let machine = route.machine.as_ref().map(|state| format!(" ({state})")).unwrap_or_default();
         fact("route", &format!("{}: {names} {lead} to {backends}{machine}; {} open", route.name, route.sessions));
     }
+    for host in &status.host_names {
+        fact("host name", &format!("{}: {}", host.name, host.text));
+    }
     for expiring in status.expiries.iter().take(EXPIRIES_MAX) {
         let date = expiring.at.split('T').next().unwrap_or_default();
         let when = match expiring.days_left {
@@ -203,6 +206,7 @@ mod tests {
             listeners: Vec::new(),
             metrics: Some("127.0.0.1:9180".to_owned()),
             routes: vec![route(&["nas.home.example"], 1), route(&["a.home.example", "b.home.example"], 0)],
+            host_names: Vec::new(),
             expiries: [-1, 0, 1, 2, 3, 4].map(expiring).into(),
             accepted: 2,
             rejected: 1,

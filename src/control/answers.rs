@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{
     Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, REFUSALS_MAX, Refusal,
-    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status, Why,
+    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status, ToldName, Why,
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
@@ -189,6 +189,7 @@ pub(super) fn status(
         listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),
         routes: routes.collect(),
+        host_names: gate.directory.resolver.names().iter().map(|host| ToldName::new(host, now)).collect(),
         expiries: gate.metrics.expiries().iter().take(EXPIRIES_MAX).map(|one| expiring(one, now)).collect(),
         accepted: gate.accepted(),
         rejected: gate.refusals.total(),

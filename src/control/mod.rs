@@ -26,6 +26,7 @@ pub use self::socket::BindError;
 pub(crate) use self::socket::Permitted;
 pub use crate::explain::certificate::Certificate;
 pub use crate::explain::finding::told::{ToldFinding, ToldVerdict};
+pub use crate::explain::look_up::ToldName;
 pub use crate::explain::refusal_json::Refusal;
 use crate::reload::policy_report::Change;
 
@@ -304,6 +305,9 @@ pub struct Status {
     pub metrics: Option<String>,
     /// Its routes.
     pub routes: Vec<RouteStatus>,
+    /// The host names of its backends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_names: Vec<ToldName>,
     /// What expires next, the first first; limited in number.
     #[serde(default)]
     pub expiries: Vec<Expiring>,

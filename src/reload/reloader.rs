@@ -319,7 +319,7 @@ impl Inner {
         self.gate.metrics.follow(&new.config);
         self.gate.notices.want(&new.config.notify.events);
         self.gate.history.follow(&new.config);
-        self.gate.keep_backends(&new.config.routes);
+        self.gate.follow_backends(&new.config);
         // With too few descriptors for the listeners, the limits stay; the warning says so.
         if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
             splice::allow_pipes(budget.pipes);

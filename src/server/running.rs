@@ -87,6 +87,7 @@ impl Server {
         }
         tasks.spawn(tidy(Arc::clone(gate)));
         tasks.spawn(cut_expired(Arc::clone(gate)));
+        let refreshing = tasks.spawn(gate.directory.resolver.clone().refresh());
         let reporting = tasks.spawn(report(Arc::clone(&context), heartbeat));
         gate.log.event(&Event::Ready);
         tell(Message::Ready).await;
@@ -121,6 +122,8 @@ impl Server {
             let _ = accepting.await;
             reloader.retire();
             reporting.abort();
+            // It dials no backend any more.
+            refreshing.abort();
             // The new process sends them.
             notices.abort();
             if let Some(file) = &file {

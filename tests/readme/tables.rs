@@ -41,8 +41,8 @@ fn every_metric_stands_in_its_table_with_its_type_and_labels() {
     let client_auth = format!("{}revocation_lists = [{list:?}]\n", pki.config());
     let backend = Backend::echo();
     let gate = Gate::start(&format!(
-        "{LOCAL}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"home.example\"]\nbackends = [\"{}\"]\n\
-         allow = [\"any\"]\n",
+        "{LOCAL}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"home.example\"]\n\
+         backends = [\"{}\", \"localhost:9\"]\nallow = [\"any\"]\n",
         backend.address()
     ));
     let (_, scrape) = gate.get("/metrics");

@@ -390,6 +390,14 @@ impl Config {
         issued.filter(|issued| issued.canary).filter_map(|issued| issued.fingerprint)
     }
 
+    /// The host names of backends, each once.
+    pub fn host_names(&self) -> BTreeSet<&str> {
+        let backends = self.routes.iter().flat_map(|route| &route.backends);
+        backends
+            .filter_map(|backend| if let Backend::Host(host, _) = backend { Some(host.as_str()) } else { None })
+            .collect()
+    }
+
     /// The domain that all server names are in; `None` if they have none in common.
     pub fn domain(&self) -> Option<String> {
         let names = self.routes.iter().flat_map(|route| &route.server_names).filter_map(|pattern| match pattern {

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use crate::explain::recent::Refusal;
 use crate::model::expiry::Expiry;
 use crate::model::impostor::Claim;
+use crate::model::look_up::HostName;
 use crate::model::rejection::Reason;
 
 /// What is known about a gate.
@@ -23,6 +24,8 @@ pub struct Facts {
     pub devices: Vec<DeviceFacts>,
     /// What the routes lead to.
     pub services: Vec<Service>,
+    /// The host names of backends.
+    pub host_names: Vec<HostName>,
     /// All that expires, the next first.
     pub expiries: Vec<Expiry>,
     /// The receivers of messages that do not take them.
@@ -49,6 +52,7 @@ impl Default for Facts {
             impostors: Vec::new(),
             devices: Vec::new(),
             services: Vec::new(),
+            host_names: Vec::new(),
             expiries: Vec::new(),
             receivers: Vec::new(),
             log: None,

@@ -110,6 +110,7 @@ fn everything() -> Facts {
             expiry(Kind::Device, "carol-phone", 9),
             expiry(Kind::RevocationList, "clients.crl", 900),
         ],
+        host_names: Vec::new(),
         services: vec![
             service("nas", 5666, down(42 * 60)),
             service("smb", 445, BackendState::Up { since: ago(DAY) }),
