@@ -15,7 +15,7 @@ mod client;
 mod home;
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -322,6 +322,37 @@ fn restart_ends_handshakes_and_admits_clients_that_wait() {
     waiting.handshake().and_then(|()| waiting.ping()).unwrap();
     assert!(gate.output().contains("the first has ended"), "{}", gate.output());
     assert_eq!(gate.output().lines().filter(|line| refused(line)).count(), 1, "{}", gate.output());
+}
+
+/// A connection to the status page starts the gate, whose listener has the other socket.
+#[test]
+fn socket_of_the_metrics_is_that_of_systemd() {
+    let mut activated = Activated::new(&["public"]);
+    let metrics = SocketAddrV4::new(own_loopback(), 9180);
+    activated.addresses.push(metrics);
+    let file = activated.folder.path().join("doorward.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let with = |address: &str| {
+        let mut document: toml::Table = text.parse().unwrap();
+        document["metrics"]["address"] = address.into();
+        std::fs::write(&file, document.to_string()).unwrap();
+    };
+    let does_not_fit =
+        "\"metrics\" of systemd): the configuration has 127.0.0.1:9181: ListenStream= and address must be the same";
+    with("127.0.0.1:9181");
+    activated.fails(&["--fdname=public:metrics"], "", does_not_fit);
+    with("off");
+    activated.fails(&["--fdname=public:metrics"], "", "no listener has this name");
+    with(&metrics.to_string());
+    let gate = activated.start(&["--fdname=public:metrics"], "");
+    let mut page = TcpStream::connect(metrics).unwrap();
+    page.set_read_timeout(Some(DEADLINE)).unwrap();
+    page.write_all(format!("GET /readyz HTTP/1.1\r\nHost: {metrics}\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    page.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer} {}", gate.output());
+    let phone = activated.pki.client_config(Some(&activated.pki.client("phone")), client::TLS13).into();
+    client::Client::admitted(activated.addresses[0].into(), &phone, "nas.home.example").unwrap();
 }
 
 #[test]
