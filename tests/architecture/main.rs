@@ -123,7 +123,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "gate",
             "handshake",
-            "history",
             "listener",
             "model",
             "notify",
