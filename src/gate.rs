@@ -17,7 +17,7 @@ use crate::backends::dial::Directory;
 use crate::backends::wake::{self, Wakes};
 use crate::config::checked::{Backend, Config};
 use crate::explain::recent::Refusals;
-use crate::history::History;
+use crate::history::{Admitted, History};
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
 use crate::model::names::{Name, ServerName};
@@ -139,6 +139,15 @@ impl Gate {
         sessions
     }
 
+    /// Notes in the history what open sessions have moved, of those that have moved at least so many bytes more.
+    pub(crate) fn note_payload(&self, least: u64) {
+        let (sessions, _) = self.sessions.newest(usize::MAX);
+        for session in sessions.iter().filter(|session| session.has_to_note(least)) {
+            let moved = session.note(session.relay.moved());
+            self.history.moved(&admitted(session), moved.to_backend, moved.to_client);
+        }
+    }
+
     /// Notes that a backend of a route was dialled, and answered or did not.
     pub(crate) fn backend_dialed(&self, route: &Name, backend: &Backend, answered: Result<(), Reason>) {
         let metrics = self.metrics.route(route);
@@ -244,6 +253,16 @@ impl Gate {
     /// The id for a new connection.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A session, as the history has it.
+pub(crate) fn admitted(session: &Session) -> Admitted<'_> {
+    Admitted {
+        identity: session.identity.as_deref(),
+        route: &session.route,
+        address: session.source.ip(),
+        since: session.since,
     }
 }
 

@@ -442,4 +442,7 @@ pub struct Why {
     pub rejected: u64,
     /// The matching refusals, in the order that was asked for.
     pub refusals: Vec<Refusal>,
+    /// If there are none: what the history knows of the client since before the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<ToldFinding>,
 }

@@ -41,9 +41,14 @@ impl History {
         self.follow(config);
         let mut kept = self.kept();
         if let (Some(folder), Some(error)) = (&folder, not_made) {
+            let remedy = if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+                "in a container, mount a folder of the gate's user there"
+            } else {
+                "make it for the gate's user"
+            };
             let error = format!(
-                "cannot make the folder {} for the history: {error}\n  connections are not affected; make it for the gate's user, or \
-                 give history.folder another path or \"off\"",
+                "cannot make the folder {} for the history: {error}\n  it is in memory only, and connections are not affected; \
+                 {remedy}, or give history.folder another path or \"off\"",
                 folder.display()
             );
             kept.trouble = Some(Trouble { since: OffsetDateTime::now_utc(), error });

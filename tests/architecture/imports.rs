@@ -113,7 +113,6 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "explain",
             "gate",
             "handshake",
-            "history",
             "listener",
             "model",
             "notify",

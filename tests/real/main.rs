@@ -12,6 +12,7 @@ mod common;
 
 mod walkthrough;
 
+mod answers;
 mod caddy;
 mod chromium;
 mod clients;

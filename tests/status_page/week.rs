@@ -229,7 +229,12 @@ fn week_is_told_in_one_order_on_every_surface() {
     // The one of days ago is remembered, and leads no longer.
     assert_in_order(card("impostors"), &["alice-phone", "bob-tablet", &days_ago(5)]);
     assert_in_order(card("services"), &["photos", "down", "nas", "up"]);
-    assert!(card("noise").contains("2 unknown clients turned away in 24 h"), "{page}");
+    let noise = card("noise");
+    assert!(noise.contains("2 unknown clients turned away in 24 h") && noise.contains("<details"), "{page}");
+    assert!(
+        !noise.contains("class=\"bad") && !noise.contains("class=\"warn"),
+        "noise has no colour of trouble: {noise}"
+    );
 
     let why = week.told(&["why", "--count", "9"]);
     let reasons: Vec<&str> =
@@ -241,6 +246,19 @@ fn week_is_told_in_one_order_on_every_surface() {
     let why = week.told(&["why", "alice-phone", "--count", "9"]);
     let reasons: Vec<&Value> = why["refusals"].as_array().unwrap().iter().map(|one| &one["reason"]).collect();
     assert_eq!(reasons, ["refused", "unknown_ca"], "{why}");
+
+    // Two days ago the gate was another process.
+    let why = gate.ask(&["why", "BOB-tablet"]).success().text();
+    assert!(why.starts_with("bob-tablet: certificate has expired.\nRefused once, "), "{why}");
+    assert!(why.contains("doorward ca renew bob-tablet") && why.contains("The log may have more"), "{why}");
+
+    // What a person reads is in local time, without fractions of a second.
+    let history = gate.ask(&["history", "--since", "9d"]).success().text();
+    for text in [&status, &why, &history, &page, &gate.ask(&["why", "--count", "9"]).success().text()] {
+        let fraction =
+            text.split('.').skip(1).find(|rest| rest.len() > 3 && rest.chars().take(4).all(|c| c.is_ascii_digit()));
+        assert!(fraction.is_none(), "a fraction of a second: {}", fraction.unwrap_or_default());
+    }
 
     let visits = week.told(&["history", "--since", "9d"]);
     let visits: Vec<[&str; 3]> = visits["visits"]

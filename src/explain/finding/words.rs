@@ -188,7 +188,7 @@ impl Trouble {
         match &self.refusal.latest {
             Some(latest) => format!("{} {}", explain::sentence(latest, clock.now()), self.occasions(clock)),
             // The headline has all that the history knows.
-            None => format!("{} The gate was started since: its log has more.", self.occasions(clock)),
+            None => self.occasions(clock),
         }
     }
 
