@@ -107,7 +107,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "reload",
             "sandbox",
             "sessions",
-            "snapshot",
             "sys",
             "telemetry",
         ],

@@ -42,7 +42,8 @@ fn every_metric_stands_in_its_table_with_its_type_and_labels() {
     let backend = Backend::echo();
     let gate = Gate::start(&format!(
         "{LOCAL}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"home.example\"]\nbackends = [\"{}\"]\n\
-         allow = [\"any\"]\n",
+         allow = [\"any\"]\n\n[[route]]\nname = \"sleeper\"\nserver_names = [\"sleeper.home.example\"]\n\
+         backends = [\"192.0.2.1:22\"]\nallow = [\"any\"]\nwake = {{ mac = \"3e:ec:ef:12:34:56\" }}\n",
         backend.address()
     ));
     let (_, scrape) = gate.get("/metrics");
@@ -88,7 +89,7 @@ fn labels(cell: &str) -> BTreeSet<&str> {
 
 /// The keys that `config/raw.rs` reads, as in `listener.name`.
 fn keys() -> BTreeSet<String> {
-    const RAW: &str = include_str!("../../src/config/raw.rs");
+    const RAW: &str = concat!(include_str!("../../src/config/raw.rs"), include_str!("../../src/config/raw/route.rs"));
     let section = |title: &str| {
         Some(match title {
             "Raw" => "",
@@ -96,6 +97,7 @@ fn keys() -> BTreeSet<String> {
             "RawCertificate" => "certificate.",
             "RawClientAuth" => "client_auth.",
             "RawRoute" => "route.",
+            "RawWake" => "route.wake.",
             "RawExpectation" => "expect.",
             "RawTickets" => "tickets.",
             "RawTimeouts" => "timeouts.",

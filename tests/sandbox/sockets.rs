@@ -159,11 +159,22 @@ fn sendmmsg_does_not_connect_to_other_ports() {
 }
 
 #[test]
-fn datagrams_are_for_look_ups_only() {
-    let send = |scene: &Scene| UdpSocket::bind("127.0.0.1:0")?.send_to(b"x", scene.note()).map(drop);
+fn datagrams_are_for_look_ups_and_wake_ups_only() {
+    let send = |scene: &Scene| {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_broadcast(true)?;
+        socket.send_to(b"x", scene.note()).map(drop)
+    };
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let rule = Rule::of("sockets::datagrams_are_for_look_ups_only").note(other.local_addr().unwrap());
+    let rule = Rule::of("sockets::datagrams_are_for_look_ups_and_wake_ups_only").note(other.local_addr().unwrap());
     rule.clone().backend("nas.home.example:22").allows(send);
+    let wakes = rule.clone().backend("192.168.1.10:22").keys("wake = { mac = \"3e:ec:ef:12:34:56\" }");
+    wakes.allows(send);
+    // Other protocols stay closed.
+    wakes.note("127.0.0.1:9").forbids(
+        |_| Socket::new(Domain::IPV4, Type::from(libc::SOCK_RAW), Some(libc::IPPROTO_UDP.into())).map(drop),
+        UNKNOWN,
+    );
     rule.forbids(send, UNKNOWN);
 }
 
