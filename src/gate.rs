@@ -268,8 +268,12 @@ pub(crate) fn admitted(session: &Session) -> Admitted<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
     use super::*;
-    use crate::config::checked::LogFormat;
+    use crate::config::checked::{LogFormat, Mac, Wake};
+    use crate::explain::finding::BackendState;
 
     impl Gate {
         /// A gate that logs to nowhere, and moves payload without the kernel.
@@ -282,6 +286,58 @@ mod tests {
                 Arc::new(Metrics::new(config).expect("metrics")),
                 Arc::new(log.expect("a log")),
             ))
+        }
+    }
+
+    #[test]
+    fn machine_that_sleeps_is_trouble_only_if_it_does_not_wake_up() {
+        let text = "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"nas\"\n\
+                    mode = \"passthrough\"\nserver_names = [\"nas.home.example\"]\nbackends = [\"192.0.2.1:22\"]\n";
+        let mut config = crate::config::parse(text, Path::new("/doorward.toml")).expect("a configuration");
+        let broadcast = ([192, 0, 2, 255], 9).into();
+        let wake = Wake { mac: Mac([2; 6]), broadcast, timeout: Duration::from_secs(9) };
+        config.routes[0].wake = Some(wake.clone());
+        let gate = Gate::testing(&config);
+        gate.notices.want(&NoticeEvent::ALL.into());
+        let (route, backend) = (&config.routes[0].name, &config.routes[0].backends[0]);
+        let told = || gate.notices.take().0.iter().map(|notice| notice.event).collect::<Vec<_>>();
+        let state = || gate.metrics.services()[0].state();
+        let waking = |outcome: Option<WakeOutcome>| {
+            let ended = outcome.map(|outcome| wake::Ended { outcome, after: Duration::ZERO, error: None });
+            gate.waking(&wake::News { route, backend, wake: &wake, ended });
+        };
+        // As a check of its health finds it.
+        gate.backend_dialed(route, backend, Err(Reason::BackendTimeout));
+        assert!(matches!(state(), BackendState::Asleep { .. }), "{:?}", state());
+        waking(None);
+        assert!(matches!(state(), BackendState::Waking { .. }), "{:?}", state());
+        waking(Some(WakeOutcome::Abandoned));
+        assert!(matches!(state(), BackendState::Asleep { .. }), "{:?}", state());
+        assert_eq!(
+            (told(), gate.metrics.render().contains("doorward_backend_up{route=\"nas\",backend=\"192.0.2.1:22\"} 1")),
+            (vec![], true)
+        );
+
+        waking(None);
+        waking(Some(WakeOutcome::Timeout));
+        gate.backend_dialed(route, backend, Err(Reason::BackendWakeTimeout));
+        assert!(matches!(state(), BackendState::Down { .. }), "{:?}", state());
+        assert_eq!(told(), [NoticeEvent::BackendDown]);
+        // It is told once, and stays so until it answers.
+        waking(None);
+        waking(Some(WakeOutcome::Abandoned));
+        gate.backend_dialed(route, backend, Err(Reason::BackendWakeTimeout));
+        assert!(matches!(state(), BackendState::Down { .. }), "{:?}", state());
+        assert_eq!(told(), []);
+        waking(None);
+        waking(Some(WakeOutcome::Woken));
+        gate.backend_dialed(route, backend, Ok(()));
+        assert!(matches!(state(), BackendState::Up { .. }), "{:?}", state());
+        assert_eq!(told(), [NoticeEvent::BackendUp]);
+        let counted = gate.metrics.render();
+        for (outcome, count) in [("abandoned", 2), ("timeout", 1), ("woken", 1), ("not_sent", 0)] {
+            let line = format!("doorward_wakes_total{{route=\"nas\",outcome=\"{outcome}\"}} {count}\n");
+            assert!(counted.contains(&line), "{line} in {counted}");
         }
     }
 }

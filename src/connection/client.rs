@@ -19,7 +19,6 @@ use crate::model::names::ServerName;
 use crate::model::rejection::{Cause, Rejection, Text};
 use crate::proxy_protocol::{self, TlsFacts};
 use crate::relay::{Handle, Limits, Path};
-use crate::sys::socket::{self, PeerState};
 use crate::tls::record::{Keys, Pending, Session};
 
 /// What the gate holds of a client that may go on.
@@ -126,11 +125,13 @@ impl Client {
         loop {
             sleep(EVERY).await;
             let payload_waits = self.payload_waits();
-            match self.admitted().stream.socket().map_or(PeerState::Gone, socket::peer_state) {
-                PeerState::Gone => return CloseReason::ClientReset,
-                PeerState::Ended if !payload_waits => return CloseReason::ClientClosed,
-                // What it has sent before may be all of its request: it then waits for the answer.
-                PeerState::Ended | PeerState::Open => {}
+            let stream = &self.admitted().stream;
+            if stream.is_gone() {
+                return CloseReason::ClientReset;
+            }
+            // What it has sent before may be all of its request: it then waits for the answer.
+            if stream.has_ended() && !payload_waits {
+                return CloseReason::ClientClosed;
             }
         }
     }

@@ -27,7 +27,6 @@ use crate::reload::{self, Current};
 use crate::sandbox::{Restrictions, Sandbox};
 use crate::sessions::registry;
 use crate::sessions::selector::SessionSelector;
-use crate::snapshot::Route;
 
 /// The most errors in an answer.
 const ERRORS_MAX: usize = 1000;
@@ -177,12 +176,11 @@ pub(super) fn status(
     let (sessions, open) = gate.sessions.newest(usize::MAX);
     let snapshot = gate.snapshot.load();
     let services = gate.metrics.services();
-    let machine = |route: &Route| {
-        let service = services.iter().find(|service| service.route == route.name.as_str())?;
-        route.wake.is_some().then(|| service.state().label().to_owned())
-    };
     let routes = snapshot.in_order.iter().map(|route| RouteStatus {
-        machine: machine(route),
+        machine: services
+            .iter()
+            .find(|service| route.wake.is_some() && service.route == route.name.as_str())
+            .map(|service| service.state().label().to_owned()),
         name: route.name.to_string(),
         server_names: route.server_names.iter().map(ToString::to_string).collect(),
         backends: route.backends.iter().map(ToString::to_string).collect(),

@@ -6,7 +6,6 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
@@ -19,31 +18,6 @@ use super::accepted::AcceptedStream;
 pub fn peek(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     let (_, length) = rustix::net::recv(socket, buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
     Ok(length)
-}
-
-/// What is known of the other side of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerState {
-    /// It may send more.
-    Open,
-    /// It has ended its stream, and nothing that it sent is left to be read.
-    Ended,
-    /// The connection was reset, or has ended in both directions.
-    Gone,
-}
-
-/// What is known of the other side, without taking anything off the socket.
-pub fn peer_state(socket: impl AsFd) -> PeerState {
-    let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
-    // Errors and the end of both directions are always told (poll(2)).
-    let found = poll(&mut polled, Some(&Timespec::default())).map(|_| polled.map(|one| one.revents()));
-    match found {
-        Ok([events]) if events.intersects(PollFlags::ERR | PollFlags::HUP) => PeerState::Gone,
-        Ok([events]) if events.contains(PollFlags::RDHUP) && matches!(peek(&socket, &mut [0]), Ok(0)) => {
-            PeerState::Ended
-        }
-        _ => PeerState::Open,
-    }
 }
 
 /// Sets how many bytes make the socket readable (`SO_RCVLOWAT`, socket(7)). The end of the stream and errors do so too.

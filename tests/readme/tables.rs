@@ -42,7 +42,9 @@ fn every_metric_stands_in_its_table_with_its_type_and_labels() {
     let backend = Backend::echo();
     let gate = Gate::start(&format!(
         "{LOCAL}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"home.example\"]\n\
-         backends = [\"{}\", \"localhost:9\"]\nallow = [\"any\"]\n",
+         backends = [\"{}\", \"localhost:9\"]\nallow = [\"any\"]\n\n\
+         [[route]]\nname = \"sleeper\"\nserver_names = [\"sleeper.home.example\"]\n\
+         backends = [\"192.0.2.1:22\"]\nallow = [\"any\"]\nwake = {{ mac = \"3e:ec:ef:12:34:56\" }}\n",
         backend.address()
     ));
     let (_, scrape) = gate.get("/metrics");
@@ -98,6 +100,7 @@ fn keys() -> BTreeSet<String> {
             "RawClientAuth" => "client_auth.",
             "RawRoute" => "route.",
             "RawSendProxyProtocol" => "route.send_proxy_protocol.",
+            "RawWake" => "route.wake.",
             "RawExpectation" => "expect.",
             "RawTickets" => "tickets.",
             "RawTimeouts" => "timeouts.",

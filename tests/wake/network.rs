@@ -66,6 +66,8 @@ impl Network {
         ip(&format!("link add home type veth peer name nas netns {thread}"));
         ip("addr add 10.77.0.1/24 brd + dev home");
         ip("link set home up");
+        // At once, and not when it is known that no other machine has it.
+        ip("addr add fe80::77/64 dev home nodad");
         ip("link add wan type veth peer name internet");
         ip("link set internet up");
         ip("addr add 198.51.100.2/24 dev wan");

@@ -50,7 +50,7 @@ impl Task {
         let error = error.map(Arc::new);
         self.report(Some(Ended { outcome, after, error: error.as_deref() }));
         let woken = match (outcome, error) {
-            (WakeOutcome::Woken, _) => Woken::Answers,
+            (WakeOutcome::Woken, _) => Woken::Answers(Instant::now()),
             (_, Some(error)) => Woken::NotSent(error),
             (_, None) => Woken::StaysDark,
         };

@@ -101,15 +101,13 @@ struct Attempt {
     /// Each connection that waits for it has one; without any it is given up.
     waiting: Weak<()>,
     result: watch::Receiver<Option<Woken>>,
-    /// When it will have ended.
-    deadline: Instant,
 }
 
 /// The result of an attempt.
 #[derive(Clone, Debug)]
 enum Woken {
-    /// The backend answers.
-    Answers,
+    /// The backend answers, since then.
+    Answers(Instant),
     /// It does not.
     StaysDark,
     /// No packet could be sent.
@@ -138,8 +136,10 @@ impl Wakes {
 
     /// Forgets machines that no configuration names.
     pub fn keep(&self, mut is_named: impl FnMut(&Backend, &Wake) -> bool) {
-        lock(&self.0.machines).retain(|(backend, wake), _| is_named(backend, wake));
-        lock(&self.0.sent).retain(|_, at| at.elapsed() < RESEND);
+        let mut machines = lock(&self.0.machines);
+        machines.retain(|(backend, wake), _| is_named(backend, wake));
+        let is_left = |mac: &Mac| machines.keys().any(|(_, wake)| wake.mac == *mac);
+        lock(&self.0.sent).retain(|mac, at| is_left(mac) || at.elapsed() < RESEND);
     }
 
     fn machine(&self, backend: &Backend, wake: &Wake) -> Arc<Machine> {
@@ -156,32 +156,43 @@ impl Wakes {
         due
     }
 
+    /// Whether a machine may be starting: it was sent a packet, and its services come up one after the other.
+    fn is_starting(&self, wake: &Wake) -> bool {
+        lock(&self.0.sent).get(&wake.mac).is_some_and(|at| at.elapsed() < wake.timeout)
+    }
+
     fn report(&self, news: &News<'_>) {
         if let Some(report) = &*lock(&self.0.report) {
             report(news);
         }
     }
 
-    /// Joins the attempt to wake the machine, or begins one, for the holder of this permit.
+    /// Joins the attempt to wake the machine, or begins one, for the holder of this permit. One that has succeeded since
+    /// `dialed_at` is joined as well.
     fn join(
         &self,
         _permit: &Authorized,
+        dialed_at: Instant,
         machine: &Arc<Machine>,
         sleeper: (&Name, &Backend, &Wake),
         tls: Option<&BackendTls>,
         directory: &Directory,
     ) -> Waiting {
         let mut attempt = lock(&machine.attempt);
-        if let Some(current) = &*attempt
-            && current.result.borrow().is_none()
-            && let Some(counted) = current.waiting.upgrade()
-        {
-            return Waiting { _counted: counted, result: current.result.clone() };
+        if let Some(current) = &*attempt {
+            let counted = match &*current.result.borrow() {
+                None => current.waiting.upgrade(),
+                Some(Woken::Answers(at)) if *at >= dialed_at => Some(Arc::default()),
+                Some(_) => None,
+            };
+            if let Some(counted) = counted {
+                return Waiting { _counted: counted, result: current.result.clone() };
+            }
         }
         let (counted, (tell, result)) = (Arc::new(()), watch::channel(None));
         let (route, backend, wake) = sleeper;
         let deadline = Instant::now() + wake.timeout;
-        *attempt = Some(Attempt { waiting: Arc::downgrade(&counted), result: result.clone(), deadline });
+        *attempt = Some(Attempt { waiting: Arc::downgrade(&counted), result: result.clone() });
         let task = attempt::Task {
             wakes: self.clone(),
             machine: Arc::clone(machine),
@@ -196,13 +207,6 @@ impl Wakes {
         };
         tokio::spawn(task.run());
         Waiting { _counted: counted, result }
-    }
-}
-
-impl Machine {
-    /// Whether it was woken a moment ago: its services may start one after the other.
-    fn is_starting(&self) -> bool {
-        lock(&self.attempt).as_ref().is_some_and(|attempt| Instant::now() < attempt.deadline)
     }
 }
 
@@ -230,10 +234,12 @@ pub async fn dial(
         return dial::dial(authorized, backends, first, Instant::now() + limit, directory, allowed, report).await;
     };
     let machine = wakes.machine(backend, wake);
-    let join = || {
+    let join = |dialed_at| {
         allowed()?;
-        Ok::<_, Rejection>(wakes.join(&authorized, &machine, (route, backend, wake), backends.tls(), directory))
+        let sleeper = (route, backend, wake);
+        Ok::<_, Rejection>(wakes.join(&authorized, dialed_at, &machine, sleeper, backends.tls(), directory))
     };
+    let begun = Instant::now();
     let try_once = || {
         let deadline = Instant::now() + limit;
         Box::pin(dial::connect(&authorized, backends, first, deadline, directory, &allowed, |_, _| {}))
@@ -242,20 +248,20 @@ pub async fn dial(
     let mut result = None;
     let mut waiting = None;
     if machine.is_dark.load(Ordering::Relaxed) {
-        waiting = Some(join()?);
+        waiting = Some(join(begun)?);
     } else {
         let mut dialing = try_once();
         tokio::select! {
             biased;
             dialed = &mut dialing => result = Some(dialed),
             () = sleep(PATIENCE) => {
-                let mut place = join()?;
+                let mut place = join(begun)?;
                 tokio::select! {
                     biased;
                     dialed = &mut dialing => result = Some(dialed),
                     woken = place.result() => match woken {
                         // A dial from before has to wait until its next packet is due, which may take seconds.
-                        Woken::Answers => {}
+                        Woken::Answers(_) => {}
                         Woken::StaysDark | Woken::NotSent(_) => result = Some(dialing.await),
                     },
                 }
@@ -268,17 +274,18 @@ pub async fn dial(
         Some(Ok(_)) => false,
         Some(Err(rejection)) => match rejection.reason() {
             Reason::BackendTimeout | Reason::BackendUnreachable | Reason::BackendUnresolved => true,
-            Reason::BackendRefused => waiting.is_some() || machine.is_starting(),
+            Reason::BackendRefused => waiting.is_some() || wakes.is_starting(wake),
             _ => false,
         },
     };
     if sleeps {
         let mut place = match waiting {
             Some(place) => place,
-            None => join()?,
+            // Now: what has answered before has refused this one.
+            None => join(Instant::now())?,
         };
         result = Some(match place.result().await {
-            Woken::Answers => try_once().await,
+            Woken::Answers(_) => try_once().await,
             Woken::StaysDark => {
                 let seconds = wake.timeout.as_secs();
                 Err(Cause::WakeTimeout { backend: Text::new(backend), seconds }.into())

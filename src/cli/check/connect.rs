@@ -167,7 +167,7 @@ fn probe(route: &Route, limit: Duration, connect: impl Fn() -> io::Result<Socket
         let header = socket.header(route)?;
         socket.write(&header).map(|()| socket)
     };
-    let mut socket = connected().map_err(|error| no_connection(&error, limit))?;
+    let mut socket = connected().map_err(|error| no_connection(&error, limit, route.wake.is_some()))?;
     let mut first = [0; 512];
     match socket.read(&mut first, BANNER) {
         Ok(0) => return Ok(Answer::Closes),
@@ -205,15 +205,19 @@ fn probe(route: &Route, limit: Duration, connect: impl Fn() -> io::Result<Socket
     Ok(Answer::Silent)
 }
 
-fn no_connection(error: &io::Error, limit: Duration) -> String {
-    match error.kind() {
+fn no_connection(error: &io::Error, limit: Duration, sleeps: bool) -> String {
+    let said = match error.kind() {
         io::ErrorKind::ConnectionRefused => "nothing listens there (connection refused)".to_owned(),
         _ if is_timeout(error) => format!("no answer within timeouts.dial ({} s)", limit.as_secs_f64()),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             format!("that machine cannot be reached: {error}")
         }
         _ => error.to_string(),
+    };
+    if sleeps && error.kind() != io::ErrorKind::ConnectionRefused {
+        return format!("{said}; it may be asleep: the gate wakes it when a device connects");
     }
+    said
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -157,9 +157,9 @@ fn broadcast(wake: &RawWake, place: &Place, backend: &Backend, report: &mut Repo
             Backend::Address(SocketAddr::V6(_)) => {
                 report.error(
                     &place.child("broadcast"),
-                    format!("{backend} is an IPv6 address, which does not say where its network has a broadcast address"),
-                    "add the IPv4 broadcast address of that network, as in broadcast = \"192.168.1.255:9\", or all machines behind \
-                     an interface: broadcast = \"[ff02::1%eth0]:9\"",
+                    format!("{backend} is an IPv6 address, and IPv6 has no broadcast addresses"),
+                    "add the IPv4 broadcast address of the same network, as in broadcast = \"192.168.1.255:9\", or the address of \
+                     all machines behind an interface: broadcast = \"[ff02::1%eth0]:9\"",
                 );
                 None
             }
