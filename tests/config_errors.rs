@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpectedClients,
-    ExpiredRevocationList, Format, History, HistoryFolder, KernelTls, Limits, Log, LogFormat, LogOutput, Mac, Rate,
-    RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol, Terminate, Timeouts, Wake,
+    Allow, Backend, BackendTls, BackendTrust, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket,
+    ExpectedClients, ExpiredRevocationList, Format, HeaderPlace, History, HistoryFolder, KernelTls, Limits, Log,
+    LogFormat, LogOutput, Mac, Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol, Terminate,
+    Timeouts, Wake,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
@@ -313,6 +314,26 @@ fn route_of_a_database_is_read_as_written() {
     assert_eq!(terminate(&config, 1).application_protocols, [b"x".to_vec(), b"postgresql".to_vec()]);
     assert_eq!(config.routes[0].send_proxy_protocol, SendProxyProtocol::V2Tls { certificate: true });
     assert_eq!(config.routes[1].send_proxy_protocol, SendProxyProtocol::V2);
+}
+
+#[test]
+fn backend_tls_is_what_is_written() {
+    let home = Home::new();
+    let config = right(&home, "backend-tls.toml");
+    assert!(config.warnings.is_empty(), "{:#?}", config.warnings);
+    let tls: Vec<&BackendTls> = config.routes.iter().map(|route| route.backend_tls.as_deref().expect("TLS")).collect();
+    let names = |tls: &BackendTls| tls.server_names.iter().map(|name| name.to_str().into_owned()).collect::<Vec<_>>();
+    assert!(
+        matches!(&tls[0].trust, BackendTrust::Certificates { own, authorities } if own.len() == 1 && authorities.is_empty())
+    );
+    assert_eq!((names(tls[0]), tls[0].header), (vec!["nas.local".to_owned()], HeaderPlace::Before));
+    assert_eq!(tls[1].trust, BackendTrust::Fingerprint(Sha256([0x5a; 32])));
+    assert_eq!((names(tls[1]), tls[1].header), (vec!["192.168.1.10".to_owned()], HeaderPlace::Inside));
+    assert!(matches!(&tls[2].trust, BackendTrust::Certificates { authorities, .. } if authorities.len() == 1));
+    assert_eq!(names(tls[2]), ["nas.local", "192.168.1.10"]);
+    assert!(tls[2].certificate.is_some());
+    let pki = home.folder.path().join("pki");
+    assert_eq!(tls[2].files, ["clients.pem", "server.pem", "server-key.pem"].map(|name| pki.join(name)));
 }
 
 /// The sample of the design.

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::ServerName;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, Error, HandshakeKind};
 use tokio_rustls::TlsConnector;
@@ -22,7 +22,7 @@ use self::stream::ReadAhead;
 pub use self::stream::TlsStream;
 pub use self::verifier::Seen;
 use self::verifier::{Refused, Verifier};
-use crate::config::checked::{self, HeaderPlace};
+use crate::config::checked::{self, BackendTrust, HeaderPlace};
 use crate::model::rejection::{Alert, BackendTlsFault, Text};
 use crate::sys::stream::Stream;
 
@@ -67,13 +67,19 @@ impl BackendTls {
     pub fn looking(name: ServerName<'static>, provider: &Arc<CryptoProvider>) -> Result<Self, Error> {
         let verifier = Arc::new(Verifier::accepting_all(Arc::clone(provider)));
         let config = checked::BackendTls {
-            trust: checked::BackendTrust::System(Vec::new()),
+            trust: BackendTrust::System(Vec::new()),
             server_names: vec![name],
             certificate: None,
             header: HeaderPlace::Before,
             files: Vec::new(),
         };
         Self::with(&Arc::new(config), provider, verifier)
+    }
+
+    /// Whether a backend of this name may show these certificates, its own first.
+    pub fn accepts(trust: &BackendTrust, shown: &[CertificateDer<'_>], name: &ServerName<'_>) -> bool {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        Verifier::new(trust, provider).is_ok_and(|verifier| verifier.verify(shown, name).is_ok())
     }
 
     fn with(

@@ -6,6 +6,7 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustls::pki_types::CertificateDer;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_rustls::client;
@@ -36,6 +37,17 @@ impl TlsStream {
     /// The connection below.
     pub fn socket(&self) -> &Stream {
         &self.tls.get_ref().0.stream
+    }
+
+    /// The certificates that the backend has shown, its own first.
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        self.tls.get_ref().1.peer_certificates().unwrap_or_default()
+    }
+
+    /// Whether an earlier session was resumed.
+    #[cfg(test)]
+    pub(super) fn is_resumed(&self) -> bool {
+        self.tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }
 
     /// Whether a buffer for reading is held.

@@ -3,35 +3,27 @@
 use super::fragments;
 use crate::model::rejection::{Alert, BackendCertificateFault, BackendTlsFault};
 
-/// Why TLS with a backend did not come about: of a certificate, with the line that would accept it.
+/// Why TLS with a backend did not come about: of a certificate, with its fingerprint, which `trust` takes.
 pub(super) fn fault(fault: &BackendTlsFault) -> String {
     match fault {
+        // The fingerprint first: the log bounds the text, and the rest is the backend's choice.
         BackendTlsFault::Certificate { seen, fault } => {
-            let accepted = format!("if that is its right certificate: backend_tls = {{ trust = \"sha256:{seen}\" }}");
+            let its = format!("its certificate is sha256:{seen}");
             match fault {
-                BackendCertificateFault::OtherFingerprint => format!(
-                    "its certificate has another fingerprint than trust of backend_tls: sha256:{seen}; {accepted}"
-                ),
+                BackendCertificateFault::OtherFingerprint => format!("{its}, and trust of backend_tls has another one"),
                 BackendCertificateFault::NotTrusted => {
-                    format!(
-                        "trust of backend_tls has neither its certificate nor the authority that signed it; {accepted}"
-                    )
+                    format!("{its}; neither it nor an authority that signed it is in trust of backend_tls")
                 }
-                BackendCertificateFault::Name { expected, names } => format!(
-                    "its certificate is not for {expected}, but for {names}: write server_name = \"…\" with one of its \
-                     names into backend_tls; {accepted}"
-                ),
+                BackendCertificateFault::Name { expected, names } => {
+                    format!("{its}, not for {expected}, but for {names}")
+                }
                 BackendCertificateFault::Expired { not_after } => {
-                    format!(
-                        "its certificate, or one above it, expired at {}; {accepted}",
-                        fragments::moment(*not_after)
-                    )
+                    format!("{its}; it, or one above it, expired at {}", fragments::moment(*not_after))
                 }
-                BackendCertificateFault::NotYetValid { not_before } => format!(
-                    "its certificate, or one above it, is not valid before {}; {accepted}",
-                    fragments::moment(*not_before)
-                ),
-                BackendCertificateFault::Other(text) => format!("its certificate cannot be used: {text}"),
+                BackendCertificateFault::NotYetValid { not_before } => {
+                    format!("{its}; it, or one above it, is not valid before {}", fragments::moment(*not_before))
+                }
+                BackendCertificateFault::Other(text) => format!("{its}, which cannot be used: {text}"),
             }
         }
         // certificate_required, and bad_certificate to certificate_unknown, and unknown_ca (RFC 8446 section 6.2).

@@ -194,8 +194,8 @@ pub const fn words(reason: Reason) -> Words {
         ),
         Reason::BackendTls => (
             "no TLS with the service behind",
-            "The gate and the backend did not agree on TLS; the detail says why. If the backend got another certificate, \
-             doorward check --connect shows its fingerprint for trust of backend_tls.",
+            "The gate does not accept the certificate of the backend, or the backend does not speak TLS. If its certificate was \
+             replaced by you, write its new fingerprint into trust of backend_tls; doorward check --connect shows it.",
         ),
         Reason::BackendWakeTimeout => (
             "the machine of the service did not wake up",

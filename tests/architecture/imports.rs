@@ -33,11 +33,13 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     ("authorize", &["config", "model"]),
     // The verifier asks authorize's pure function: only during the handshake can the client be told by an alert of TLS 1.2.
     ("handshake", &["admission", "authorize", "client_hello", "config", "model", "pki", "sys", "tls"]),
-    ("backends", &["authorize", "config", "model", "sys"]),
-    ("relay", &["model", "sys", "tls"]),
+    // TLS to a backend, which the dial begins and the relay goes on with.
+    ("backend_tls", &["config", "model", "sys"]),
+    ("backends", &["authorize", "backend_tls", "config", "model", "sys"]),
+    ("relay", &["backend_tls", "model", "sys", "tls"]),
     // What a refused client pretended to be.
     ("impostors", &["config", "model"]),
-    ("snapshot", &["authorize", "backends", "config", "handshake", "impostors", "model", "route"]),
+    ("snapshot", &["authorize", "backend_tls", "backends", "config", "handshake", "impostors", "model", "route"]),
     // The rights of the process, as the configuration needs them.
     ("sandbox", &["config"]),
     ("notify", &["config", "explain", "handover", "model", "sandbox"]),
@@ -107,6 +109,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "admission",
             "authorize",
+            "backend_tls",
             "backends",
             "client_hello",
             "config",
@@ -120,6 +123,7 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "relay",
             "sessions",
             "snapshot",
+            "sys",
             "telemetry",
             "tls",
         ],
@@ -153,6 +157,8 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "admission",
+            // `check --connect` makes the handshake that the gate would.
+            "backend_tls",
             "ca",
             "config",
             "control",

@@ -13,6 +13,7 @@ mod common;
 mod walkthrough;
 
 mod answers;
+mod backend_tls;
 mod caddy;
 mod chromium;
 mod clients;
