@@ -61,8 +61,22 @@ pub async fn dial(
     deadline: Instant,
     directory: &Directory,
     allowed: impl Fn() -> Result<(), Rejection>,
-    mut report: impl FnMut(usize, Result<(), Reason>),
+    report: impl FnMut(usize, Result<(), Reason>),
 ) -> Result<Dialed, Rejection> {
+    let connected = connect(&authorized, backends, first, deadline, directory, allowed, report).await;
+    connected.map(|(connection, backend, slot)| Dialed { authorized, connection, backend, slot })
+}
+
+/// As [`dial`], for the holder of this permit.
+pub(super) async fn connect(
+    _permit: &Authorized,
+    backends: &Backends,
+    first: First<'_>,
+    deadline: Instant,
+    directory: &Directory,
+    allowed: impl Fn() -> Result<(), Rejection>,
+    mut report: impl FnMut(usize, Result<(), Reason>),
+) -> Result<(Connection, usize, Option<Slot>), Rejection> {
     let mut last = Cause::NoBackends;
     let order = directory.pool.order(backends);
     for (place, &index) in order.iter().enumerate() {
@@ -79,7 +93,7 @@ pub async fn dial(
             Ok(connection) => {
                 report(index, Ok(()));
                 let slot = directory.pool.connected(backends, index);
-                return Ok(Dialed { authorized, connection, backend: index, slot });
+                return Ok((connection, index, slot));
             }
             Err(Failure::Refused(rejection)) => return Err(rejection),
             Err(failure) => failure,
@@ -89,7 +103,10 @@ pub async fn dial(
             report(index, Err(last.reason()));
             if let Some(retry) = directory.pool.failed(backends, index) {
                 let (resolver, tls) = (directory.resolver.clone(), backends.tls().cloned());
-                tokio::spawn(retry.run(move |backend| reaches(backend, index, tls.clone(), resolver.clone())));
+                tokio::spawn(retry.run(move |backend| {
+                    let deadline = Instant::now() + RETRY_TIMEOUT;
+                    reaches(backend, tls.clone().map(|tls| (tls, index)), resolver.clone(), deadline)
+                }));
             }
         }
     }
@@ -182,11 +199,16 @@ async fn connect_in_time(
     connected.unwrap_or(Err(Failure::TimedOut))
 }
 
-/// Whether a backend accepts a connection, and TLS if it is to speak it. The connection is closed at once.
-async fn reaches(backend: Backend, index: usize, tls: Option<BackendTls>, resolver: Resolver) -> bool {
-    let deadline = Instant::now() + RETRY_TIMEOUT;
+/// Whether a backend accepts a connection by `deadline`, and TLS if it is to speak it: as the backend of this index. The connection
+/// is closed at once.
+pub(super) async fn reaches(
+    backend: Backend,
+    tls: Option<(BackendTls, usize)>,
+    resolver: Resolver,
+    deadline: Instant,
+) -> bool {
     let nothing = First { header: &[], protocol: None, payload_waits: false };
-    let tls = tls.as_ref().map(|tls| Tls { tls, backend: index });
+    let tls = tls.as_ref().map(|(tls, index)| Tls { tls, backend: *index });
     let connected = connect_in_time(&backend, tls, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
     connected.is_ok()
 }

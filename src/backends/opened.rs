@@ -3,11 +3,10 @@
 use std::future::poll_fn;
 use std::io;
 
-use crate::backend_tls::BackendTls;
-pub use crate::backend_tls::TlsStream;
+use crate::backend_tls::{BackendTls, TlsStream};
 use crate::config::checked::HeaderPlace;
 use crate::model::rejection::{BackendTlsFault, Rejection};
-pub use crate::sys::stream::Stream;
+use crate::sys::stream::Stream;
 
 /// What is sent to a backend first.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub(super) use self::backend_tls::RawBackendTls;
-pub(super) use self::route::RawRoute;
+pub(super) use self::route::{RawRoute, RawWake};
 use super::reader::{Purpose, Scalar, Table};
 use super::report::{Given, Place, Report, Text};
 use super::suggest::KnownKey;

@@ -1,6 +1,9 @@
 //! What the gate holds of a client that may go on to a backend.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::{Established, Tls};
 use crate::admission::{Admitted, Last, Parting, Refused};
@@ -10,6 +13,7 @@ use crate::client_hello::Hello;
 use crate::config::checked::SendProxyProtocol;
 use crate::gate::Gate;
 use crate::handshake::{Parts, Payload, Secured};
+use crate::model::close::CloseReason;
 use crate::model::identity::Chain;
 use crate::model::names::ServerName;
 use crate::model::rejection::{Cause, Rejection, Text};
@@ -115,6 +119,23 @@ impl Client {
         Ok(Established { client, tls, limits, told, slots })
     }
 
+    /// Waits until the client has left, and returns how it did.
+    pub(super) async fn until_left(&self) -> CloseReason {
+        const EVERY: Duration = Duration::from_secs(1);
+        loop {
+            sleep(EVERY).await;
+            let payload_waits = self.payload_waits();
+            let stream = &self.admitted().stream;
+            if stream.is_gone() {
+                return CloseReason::ClientReset;
+            }
+            // What it has sent before may be all of its request: it then waits for the answer.
+            if stream.has_ended() && !payload_waits {
+                return CloseReason::ClientClosed;
+            }
+        }
+    }
+
     pub(super) fn server_name(&self) -> Option<&ServerName> {
         match self {
             Self::Secured(secured) => secured.server_name.as_ref(),
@@ -137,6 +158,7 @@ impl Client {
                 version: secured.facts.version,
                 cipher_suite: secured.facts.cipher_suite,
                 identity: secured.identity.as_deref(),
+                certificate: secured.certificate(),
                 resumed: secured.facts.resumed,
                 server_name: secured.server_name.as_ref().map(|name| name.as_str()),
                 application_protocol: secured.facts.application_protocol.as_deref(),

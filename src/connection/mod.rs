@@ -16,8 +16,9 @@ use self::client::Client;
 use self::log::ConnectionLog;
 use crate::admission::{Admitted, Last, Parting, Refused, Slots};
 use crate::authorize::{Authorized, authorize};
-use crate::backends::dial::{First, dial};
-use crate::backends::opened::{Stream, TlsStream};
+use crate::backend_tls::TlsStream;
+use crate::backends::dial::First;
+use crate::backends::wake::{self, Sleeper};
 use crate::client_hello;
 use crate::config::checked::Timeouts;
 use crate::gate::Gate;
@@ -27,6 +28,7 @@ use crate::model::close::CloseReason;
 use crate::model::rejection::{Cause, Rejection};
 use crate::relay::{self, Handle, Limits, Moved, Order, Path, RelaySummary};
 use crate::snapshot::{Route, RouteAccess, Snapshot};
+use crate::sys::stream::Stream;
 use crate::tls::record::{Keys, Pending, Session};
 
 /// A connection that may go on to a backend.
@@ -51,7 +53,7 @@ struct Established {
 enum Ended {
     /// It is refused.
     Refused(Refused),
-    /// It was admitted, and cut while its backends were dialled.
+    /// It was admitted, and cut while its backends were dialled, or its client left.
     Cut(RelaySummary, Parting),
 }
 
@@ -164,10 +166,10 @@ async fn permit(
     snapshot: &Snapshot,
     log: &mut ConnectionLog,
 ) -> Result<Permitted, Refused> {
-    let mut greeted = client_hello::peek(admitted).await?;
+    let mut greeted = client_hello::peek(admitted, snapshot.starttls()).await?;
     log.greeted(&greeted);
 
-    let route = match snapshot.find(greeted.server_name.as_ref()) {
+    let route = match snapshot.find_asked(greeted.server_name.as_ref(), greeted.starttls) {
         Ok(route) => Arc::clone(route),
         Err(cause) => return Err(greeted.refuse(cause)),
     };
@@ -242,26 +244,24 @@ async fn reach(
     let allowed = || gate.still_admits(server_name.as_ref(), &route, chain.as_deref());
     let begun = log.dialing();
     let tried = |backend, answered| log.tried(backend, answered);
-    let dialing = dial(authorized, &route.backends, first, begun + timeouts.dial, &gate.directory, &allowed, tried);
+    let sleeper = Sleeper { route: &route.name, wake: route.wake.as_ref(), wakes: &gate.wakes };
+    let limit = timeouts.dial;
+    let dialing = wake::dial(authorized, sleeper, &route.backends, first, limit, &gate.directory, &allowed, tried);
     let mut dialed = tokio::select! {
         biased;
         order = told.wait_for_order() => Err(Interrupted::Order(order)),
         () = gate.draining.cancelled() => Err(Interrupted::Refused(draining())),
         rejection = until_refused(gate, &allowed) => Err(Interrupted::Refused(rejection)),
+        // Looked for where it may be held for minutes.
+        reason = client.until_left(), if route.wake.is_some() => Err(Interrupted::Left(reason)),
         dialed = dialing => dialed.map_err(Interrupted::Refused),
     };
     log.dialed(dialed.as_mut().ok(), begun);
 
     match dialed {
         Ok(dialed) => Ok(client.established(path, dialed, limits, told)?),
-        Err(Interrupted::Order(Order { reason: CloseReason::CutByHand, .. })) => {
-            let summary = RelaySummary {
-                reason: CloseReason::CutByHand,
-                cause: None,
-                detail: None,
-                path,
-                moved: Moved::default(),
-            };
+        Err(Interrupted::Order(Order { reason: reason @ CloseReason::CutByHand, .. }) | Interrupted::Left(reason)) => {
+            let summary = RelaySummary { reason, cause: None, detail: None, path, moved: Moved::default() };
             Err(Ended::Cut(summary, client.close()))
         }
         // What is wrong by now is told exactly.
@@ -275,6 +275,8 @@ enum Interrupted {
     Order(Order),
     /// No backend can be reached, or the client is no longer authorized.
     Refused(Rejection),
+    /// The client has left.
+    Left(CloseReason),
 }
 
 /// Asks again whenever a reload has been done.

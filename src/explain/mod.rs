@@ -11,6 +11,7 @@ pub mod clock;
 pub mod finding;
 mod fragments;
 pub mod impostor;
+pub mod look_up;
 pub mod recent;
 pub mod refusal_json;
 mod refusal_texts;

@@ -141,11 +141,12 @@ fn probe(
             if tls::header_comes_first(route.backend_tls.as_deref()) { socket.header(route)? } else { Vec::new() };
         socket.write(&header).map(|()| socket)
     };
+    let no_connection = |error: &io::Error| no_connection(error, limit, route.wake.is_some());
     let handshake = |socket| Answer::Tls(tls::handshake(route, index, strength, socket, limit));
     if route.backend_tls.is_some() {
-        return connected().map(handshake).map_err(|error| no_connection(&error, limit));
+        return connected().map(handshake).map_err(|error| no_connection(&error));
     }
-    let mut socket = connected().map_err(|error| no_connection(&error, limit))?;
+    let mut socket = connected().map_err(|error| no_connection(&error))?;
     let mut first = [0; 512];
     match socket.read(&mut first, BANNER) {
         Ok(0) => return Ok(Answer::Closes),
@@ -188,15 +189,19 @@ fn probe(
     Ok(Answer::Silent)
 }
 
-fn no_connection(error: &io::Error, limit: Duration) -> String {
-    match error.kind() {
+fn no_connection(error: &io::Error, limit: Duration, sleeps: bool) -> String {
+    let said = match error.kind() {
         io::ErrorKind::ConnectionRefused => "nothing listens there (connection refused)".to_owned(),
         _ if is_timeout(error) => format!("no answer within timeouts.dial ({} s)", limit.as_secs_f64()),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             format!("that machine cannot be reached: {error}")
         }
         _ => error.to_string(),
+    };
+    if sleeps && error.kind() != io::ErrorKind::ConnectionRefused {
+        return format!("{said}; it may be asleep: the gate wakes it when a device connects");
     }
+    said
 }
 
 fn is_timeout(error: &io::Error) -> bool {
@@ -295,6 +300,7 @@ mod tests {
             strategy: Strategy::First,
             backend_tls: None,
             send_proxy_protocol: SendProxyProtocol::Off,
+            wake: None,
             mode,
             kind,
             allow_entries: Vec::new(),
