@@ -110,7 +110,8 @@ pub(super) async fn connect(
                 let resolver = directory.resolver.clone();
                 tokio::spawn(retry.run(move |backend| {
                     let deadline = Instant::now() + RETRY_TIMEOUT;
-                    reaches(backend, resolver.clone(), deadline)
+                    let probing = probe(backend, resolver.clone(), deadline);
+                    async { probing.await == Probed::Accepts }
                 }));
             }
         }
@@ -191,11 +192,25 @@ async fn connect_in_time(
     connected.unwrap_or(Err(Failure::TimedOut))
 }
 
-/// Whether a backend accepts a connection by `deadline`. It is closed at once.
-pub(super) async fn reaches(backend: Backend, resolver: Resolver, deadline: Instant) -> bool {
+/// What a backend does with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probed {
+    /// It accepts it.
+    Accepts,
+    /// Its machine refuses it.
+    Refuses,
+    /// It does not answer, or cannot be reached.
+    Silent,
+}
+
+/// What a backend does with a connection by `deadline`, which is closed at once.
+pub(super) async fn probe(backend: Backend, resolver: Resolver, deadline: Instant) -> Probed {
     let nothing = First { header: &[], payload_waits: false };
-    let connected = connect_in_time(&backend, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
-    connected.is_ok()
+    match connect_in_time(&backend, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await {
+        Ok(_) => Probed::Accepts,
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Probed::Refuses,
+        Err(_) => Probed::Silent,
+    }
 }
 
 const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
