@@ -15,9 +15,9 @@ use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
 use crate::backends::dial::Directory;
 use crate::backends::wake::{self, Wakes};
-use crate::config::checked::{self, Backend};
+use crate::config::checked::{Backend, Config};
 use crate::explain::recent::Refusals;
-use crate::history::History;
+use crate::history::{Admitted, History};
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
 use crate::model::names::{Name, ServerName};
@@ -139,6 +139,15 @@ impl Gate {
         sessions
     }
 
+    /// Notes in the history what open sessions have moved, of those that have moved at least so many bytes more.
+    pub(crate) fn note_payload(&self, least: u64) {
+        let (sessions, _) = self.sessions.newest(usize::MAX);
+        for session in sessions.iter().filter(|session| session.has_to_note(least)) {
+            let moved = session.note(session.relay.moved());
+            self.history.moved(&admitted(session), moved.to_backend, moved.to_client);
+        }
+    }
+
     /// Notes that a backend of a route was dialled, and answered or did not.
     pub(crate) fn backend_dialed(&self, route: &Name, backend: &Backend, answered: Result<(), Reason>) {
         let metrics = self.metrics.route(route);
@@ -169,9 +178,11 @@ impl Gate {
         }
     }
 
-    /// Forgets backends and machines that none of these routes names.
-    pub(crate) fn keep_backends(&self, routes: &[checked::Route]) {
+    /// Follows the backends of a new configuration: those that it does not name are forgotten, and machines as well.
+    pub(crate) fn follow_backends(&self, config: &Config) {
+        let routes = &config.routes;
         self.directory.pool.keep(|backend| routes.iter().any(|route| route.backends.contains(backend)));
+        self.directory.resolver.follow(config.host_names());
         self.wakes.keep(|backend, wake| {
             routes.iter().any(|route| route.wake.as_ref() == Some(wake) && route.backends.contains(backend))
         });
@@ -245,6 +256,16 @@ impl Gate {
     }
 }
 
+/// A session, as the history has it.
+pub(crate) fn admitted(session: &Session) -> Admitted<'_> {
+    Admitted {
+        identity: session.identity.as_deref(),
+        route: &session.route,
+        address: session.source.ip(),
+        since: session.since,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -256,7 +277,7 @@ mod tests {
 
     impl Gate {
         /// A gate that logs to nowhere, and moves payload without the kernel.
-        pub(crate) fn testing(config: &checked::Config) -> Arc<Self> {
+        pub(crate) fn testing(config: &Config) -> Arc<Self> {
             let log = Log::new(LogFormat::Json, std::io::sink());
             Arc::new(Self::new(
                 Snapshot::build(config).expect("a snapshot"),

@@ -2,6 +2,7 @@
 
 pub mod dial;
 mod eyeballs;
+pub mod opened;
 pub mod pool;
 pub mod resolver;
 pub mod wake;

@@ -16,7 +16,8 @@ use self::client::Client;
 use self::log::ConnectionLog;
 use crate::admission::{Admitted, Last, Parting, Refused, Slots};
 use crate::authorize::{Authorized, authorize};
-use crate::backends::dial::{Dialed, First};
+use crate::backend_tls::TlsStream;
+use crate::backends::dial::First;
 use crate::backends::wake::{self, Sleeper};
 use crate::client_hello;
 use crate::config::checked::Timeouts;
@@ -27,6 +28,7 @@ use crate::model::close::CloseReason;
 use crate::model::rejection::{Cause, Rejection};
 use crate::relay::{self, Handle, Limits, Moved, Order, Path, RelaySummary};
 use crate::snapshot::{Route, RouteAccess, Snapshot};
+use crate::sys::stream::Stream;
 use crate::tls::record::{Keys, Pending, Session};
 
 /// A connection that may go on to a backend.
@@ -39,7 +41,6 @@ struct Permitted {
 /// An admitted connection with an open backend.
 struct Established {
     client: TcpStream,
-    dialed: Dialed,
     tls: Tls,
     limits: Limits,
     /// The handle by which the connection can be ended.
@@ -68,14 +69,16 @@ impl From<Rejection> for Ended {
     }
 }
 
-/// Where the connection's TLS ends.
+/// Where the connection's TLS ends, and its backend.
 enum Tls {
     /// In the kernel, with these keys.
-    Kernel(Box<Keys>),
+    Kernel(Box<Keys>, Stream),
     /// In the gate; with the bytes that came right behind the handshake, and those that wait to be sent.
-    Terminated(Box<Session>, Pending),
+    Terminated(Box<Session>, Pending, Stream),
+    /// In the gate, which speaks TLS with the backend as well.
+    TerminatedToTls(Box<Session>, Pending, Box<TlsStream>),
     /// In the backend.
-    Passthrough,
+    Passthrough(Stream),
 }
 
 /// The rest of a connection: its relay, or a refused client that has not read its alert yet. On the heap and no larger than
@@ -163,10 +166,10 @@ async fn permit(
     snapshot: &Snapshot,
     log: &mut ConnectionLog,
 ) -> Result<Permitted, Refused> {
-    let mut greeted = client_hello::peek(admitted).await?;
+    let mut greeted = client_hello::peek(admitted, snapshot.starttls()).await?;
     log.greeted(&greeted);
 
-    let route = match snapshot.find(greeted.server_name.as_ref()) {
+    let route = match snapshot.find_asked(greeted.server_name.as_ref(), greeted.starttls) {
         Ok(route) => Arc::clone(route),
         Err(cause) => return Err(greeted.refuse(cause)),
     };
@@ -233,8 +236,8 @@ async fn reach(
     let limits = limits(timeouts, admitted.at);
     let (server_name, chain) = (client.server_name().cloned(), client.chain().cloned());
     let header = client.proxy_header(route.send_proxy_protocol);
-    let first = First { header: &header, payload_waits: client.payload_waits() };
-    let path = client.path(gate);
+    let first = First { header: &header, protocol: client.protocol(), payload_waits: client.payload_waits() };
+    let path = client.path(gate, route.backends.tls().is_some());
 
     // From here on, whatever takes its right away finds it; what did so before is found by asking.
     let told = log.begins_session(path);
@@ -303,18 +306,21 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
 
 /// Moves payload until both sides have ended.
 fn relay(established: Established, gate: &Gate, mut log: ConnectionLog) -> Rest {
-    let Established { client, dialed, tls, limits, slots, told } = established;
-    let backend = dialed.stream;
+    let Established { client, tls, limits, slots, told } = established;
     match tls {
-        Tls::Kernel(keys) => {
+        Tls::Kernel(keys, backend) => {
             log.relay_begins(Path::Kernel);
             to_the_end(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, told), slots, log)
         }
-        Tls::Terminated(session, payload) => {
+        Tls::Terminated(session, payload, backend) => {
             log.relay_begins(Path::Copy);
             to_the_end(relay::terminated(client, session, payload, backend, limits, told), slots, log)
         }
-        Tls::Passthrough => {
+        Tls::TerminatedToTls(session, payload, backend) => {
+            log.relay_begins(Path::Copy);
+            to_the_end(relay::terminated_to_tls(client, session, payload, backend, limits, told), slots, log)
+        }
+        Tls::Passthrough(backend) => {
             log.relay_begins(Path::Raw);
             to_the_end(relay::passthrough(client, backend, limits, told), slots, log)
         }

@@ -72,7 +72,13 @@ impl Scene {
             .route("gone", "unix:/nowhere/service.sock")
             // RFC 6761 section 6.4: no such name exists.
             .route("unresolved", "no-such-host.invalid:22")
-            .route_with("asleep", &["no-such-host.invalid:23"], ASLEEP);
+            .route_with("asleep", &["no-such-host.invalid:23"], ASLEEP)
+            // It speaks no TLS.
+            .route_with(
+                "untls",
+                &[&echo_address],
+                &format!("allow = [\"any\"]\nbackend_tls = {{ trust = \"sha256:{}\" }}", "00".repeat(32)),
+            );
         let gate = Gate::start_with_control(&house.config());
         Self { gate, pki, without_list, with_old_list, lost, _echo: echo, _full: full }
     }
@@ -252,6 +258,7 @@ impl Scene {
             Reason::BackendUnreachable => self.refused(&self.good(), "gone"),
             Reason::BackendUnresolved => self.refused(&self.good(), "unresolved"),
             Reason::BackendWakeTimeout => self.refused(&self.good(), "asleep"),
+            Reason::BackendTls => self.refused(&self.good(), "untls"),
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::{Ended, Machine, News, Wakes, Woken, lock, packet};
+use crate::backend_tls::BackendTls;
 use crate::backends::dial::{Probed, probe};
 use crate::backends::resolver::Resolver;
 use crate::config::checked::{Backend, Wake};
@@ -31,6 +32,8 @@ pub(super) struct Task {
     pub(super) route: Name,
     pub(super) backend: Backend,
     pub(super) wake: Wake,
+    /// What the backend speaks TLS with, as the backend of this index.
+    pub(super) tls: Option<(BackendTls, usize)>,
     pub(super) resolver: Resolver,
     pub(super) waiting: Weak<()>,
     pub(super) deadline: Instant,
@@ -74,16 +77,17 @@ impl Task {
             }
             let now = Instant::now();
             let deadline = (now + PROBE_TIMEOUT).min(self.deadline);
-            let probed = probe(self.backend.clone(), self.resolver.clone(), deadline).await;
+            let probed = probe(self.backend.clone(), self.tls.clone(), self.resolver.clone(), deadline).await;
             // It may fall asleep again, or be switched off.
             self.is_on = probed != Probed::Silent;
-            if probed == Probed::Accepts {
+            // What is wrong with its TLS, the next dial tells.
+            if matches!(probed, Probed::Accepts | Probed::Faulty) {
                 return (WakeOutcome::Woken, None);
             }
+            sleep_until((now + PROBE_EVERY).min(self.deadline)).await;
             if Instant::now() >= self.deadline {
                 return (WakeOutcome::Timeout, None);
             }
-            sleep_until((now + PROBE_EVERY).min(self.deadline)).await;
         }
     }
 

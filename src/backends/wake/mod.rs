@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use super::dial::{self, Dialed, Directory, First};
 use super::pool::Backends;
 use crate::authorize::Authorized;
+use crate::backend_tls::BackendTls;
 use crate::config::checked::{Backend, Mac, Wake};
 use crate::model::names::Name;
 use crate::model::rejection::{Cause, Reason, Rejection, Stage, Text};
@@ -178,6 +179,7 @@ impl Wakes {
         (dialed_at, is_on): (Instant, bool),
         machine: &Arc<Machine>,
         sleeper: (&Name, &Backend, &Wake),
+        tls: Option<&BackendTls>,
         directory: &Directory,
     ) -> Waiting {
         let mut attempt = lock(&machine.attempt);
@@ -201,6 +203,7 @@ impl Wakes {
             route: route.clone(),
             backend: backend.clone(),
             wake: wake.clone(),
+            tls: tls.map(|tls| (tls.clone(), 0)),
             resolver: directory.resolver.clone(),
             waiting: Arc::downgrade(&counted),
             deadline,
@@ -238,7 +241,8 @@ pub async fn dial(
     let machine = wakes.machine(backend, wake);
     let join = |dialed_at, is_on| {
         allowed()?;
-        Ok::<_, Rejection>(wakes.join(&authorized, (dialed_at, is_on), &machine, (route, backend, wake), directory))
+        let (since, sleeper) = ((dialed_at, is_on), (route, backend, wake));
+        Ok::<_, Rejection>(wakes.join(&authorized, since, &machine, sleeper, backends.tls(), directory))
     };
     let begun = Instant::now();
     let try_once = || {
@@ -298,10 +302,10 @@ pub async fn dial(
         });
     }
     match result.unwrap_or_else(|| Err(Cause::NoBackends.into())) {
-        Ok((stream, index, slot)) => {
+        Ok((connection, index, slot)) => {
             machine.is_dark.store(false, Ordering::Relaxed);
             report(index, Ok(()));
-            Ok(Dialed { authorized, stream, backend: index, slot })
+            Ok(Dialed { authorized, connection, backend: index, slot })
         }
         Err(rejection) => {
             // A right that was lost is no failure of the backend.

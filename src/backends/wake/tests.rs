@@ -49,7 +49,7 @@ impl Scene {
     async fn dial(&self, authorized: Authorized) -> Result<(), Reason> {
         let route = Name::parse("nas").expect("a name");
         let sleeper = Sleeper { route: &route, wake: Some(&self.wake), wakes: &self.wakes };
-        let first = First { header: &[], payload_waits: false };
+        let first = First { header: &[], protocol: None, payload_waits: false };
         let limit = Duration::from_secs(30);
         let dialed =
             dial(authorized, sleeper, &self.backends, first, limit, &self.directory, || Ok(()), |_, _| {}).await;

@@ -2,6 +2,7 @@
 
 mod access;
 mod anchors;
+mod backend_tls;
 mod backends;
 mod certificate;
 mod client_auth;
@@ -13,6 +14,7 @@ mod inventory;
 mod listener;
 pub(crate) mod notify;
 mod own_authority;
+mod protocols;
 mod public;
 mod relations;
 pub(super) mod revocation_lists;

@@ -115,9 +115,17 @@ pub(in crate::config) fn backend(text: &str, folder: &Path) -> Result<Backend, P
             _ => ":22",
         };
         let port = if host_and_port(rest).is_some() { "" } else { port };
+        let address = quoted(&format!("{rest}{port}"));
+        let remedy = match scheme {
+            "https" | "wss" => format!(
+                "write {address}, and add a line to the route, since this service speaks TLS: backend_tls = {{ trust = \
+                 \"sha256:…\" }}; without that line, \"doorward check --connect\" shows it with the fingerprint filled in"
+            ),
+            _ => format!("write {address}"),
+        };
         return Err(Problem::new(
             format!("{} is a web address, and a backend is only a machine and a port", quoted(text)),
-            format!("write {}", quoted(&format!("{rest}{port}"))),
+            remedy,
         ));
     }
     if let Some((_, port)) = text.rsplit_once(':').filter(|(host, _)| !host.contains(':'))

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use crate::explain::recent::Refusal;
 use crate::model::expiry::Expiry;
 use crate::model::impostor::Claim;
+use crate::model::look_up::HostName;
 use crate::model::rejection::Reason;
 
 /// What is known about a gate.
@@ -23,8 +24,12 @@ pub struct Facts {
     pub devices: Vec<DeviceFacts>,
     /// What the routes lead to.
     pub services: Vec<Service>,
+    /// The host names of backends.
+    pub host_names: Vec<HostName>,
     /// All that expires, the next first.
     pub expiries: Vec<Expiry>,
+    /// The receivers of messages that do not take them.
+    pub receivers: Vec<ReceiverFault>,
     /// Why the log cannot be written.
     pub log: Option<LogFault>,
     /// Why the history cannot be written.
@@ -47,7 +52,9 @@ impl Default for Facts {
             impostors: Vec::new(),
             devices: Vec::new(),
             services: Vec::new(),
+            host_names: Vec::new(),
             expiries: Vec::new(),
+            receivers: Vec::new(),
             log: None,
             history: None,
             descriptors: None,
@@ -212,6 +219,19 @@ pub enum BackendState {
         /// Since when.
         since: OffsetDateTime,
     },
+}
+
+/// A receiver of messages to the owner that does not take them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiverFault {
+    /// The scheme and host of its URL, or the path of its program.
+    pub receiver: String,
+    /// Since when.
+    pub since: OffsetDateTime,
+    /// Why, without a full stop.
+    pub error: String,
+    /// How many messages wait for it.
+    pub waiting: usize,
 }
 
 /// Why the log, or the history, cannot be written.

@@ -10,6 +10,7 @@ use super::register::{Register, Rejected};
 use crate::config::checked::{Backend, Route, RouteMode};
 use crate::explain::finding::{self, BackendState, Service};
 use crate::model::close::CloseReason;
+use crate::model::look_up::HostName;
 use crate::model::names::Name;
 use crate::model::rejection::{Reason, Stage};
 use crate::model::wake::WakeOutcome;
@@ -41,6 +42,8 @@ pub struct RouteMetrics {
 struct BackendMetrics {
     backend: Backend,
     gauge: Gauge,
+    /// How many addresses its host name has; of one that has no host name, no series.
+    resolved: Gauge,
     /// Its machine sleeps at times.
     sleeps: bool,
     /// The same under all configurations: what is known of one that stays, stays known.
@@ -98,8 +101,12 @@ impl RouteMetrics {
                     let former = former.and_then(|former| former.of(backend)).map(|former| Arc::clone(&former.state));
                     let new = State { answers: BackendState::Untried, waking: None };
                     let state = former.unwrap_or_else(|| Arc::new(Mutex::new(new)));
+                    let resolved = match backend {
+                        Backend::Host(..) => things.gauge(names::BACKEND_RESOLVED_ADDRESSES, &labels),
+                        Backend::Address(_) | Backend::Unix(_) => Gauge::noop(),
+                    };
                     let sleeps = route.wake.is_some();
-                    let metrics = BackendMetrics { backend: backend.clone(), gauge, sleeps, state };
+                    let metrics = BackendMetrics { backend: backend.clone(), gauge, resolved, sleeps, state };
                     let is_down = matches!(metrics.state().answers, BackendState::Down { .. });
                     metrics.gauge.set(if is_down { 0 } else { 1 });
                     metrics
@@ -210,6 +217,16 @@ impl RouteMetrics {
     pub fn waking(&self, backend: &Backend, waking: bool) {
         if let Some(metrics) = self.of(backend) {
             metrics.state().waking = waking.then(OffsetDateTime::now_utc);
+        }
+    }
+
+    /// The host name has so many addresses.
+    pub(super) fn resolved(&self, host: &HostName) {
+        let named =
+            |metrics: &&BackendMetrics| matches!(&metrics.backend, Backend::Host(name, _) if *name == host.name);
+        for metrics in self.backends.iter().filter(named) {
+            #[expect(clippy::cast_precision_loss, reason = "at most 16")]
+            metrics.resolved.set(host.addresses.len() as f64);
         }
     }
 
