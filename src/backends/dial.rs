@@ -105,7 +105,8 @@ pub(super) async fn connect(
                 let (resolver, tls) = (directory.resolver.clone(), backends.tls().cloned());
                 tokio::spawn(retry.run(move |backend| {
                     let deadline = Instant::now() + RETRY_TIMEOUT;
-                    reaches(backend, tls.clone().map(|tls| (tls, index)), resolver.clone(), deadline)
+                    let probing = probe(backend, tls.clone().map(|tls| (tls, index)), resolver.clone(), deadline);
+                    async { probing.await == Probed::Accepts }
                 }));
             }
         }
@@ -199,18 +200,34 @@ async fn connect_in_time(
     connected.unwrap_or(Err(Failure::TimedOut))
 }
 
-/// Whether a backend accepts a connection by `deadline`, and TLS if it is to speak it: as the backend of this index. The connection
-/// is closed at once.
-pub(super) async fn reaches(
+/// What a backend does with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probed {
+    /// It accepts it, and speaks TLS if it is to.
+    Accepts,
+    /// It accepts it, and TLS fails.
+    Faulty,
+    /// Its machine refuses it.
+    Refuses,
+    /// It does not answer, or cannot be reached.
+    Silent,
+}
+
+/// What a backend, which is that of this index, does with a connection by `deadline`. It is closed at once.
+pub(super) async fn probe(
     backend: Backend,
     tls: Option<(BackendTls, usize)>,
     resolver: Resolver,
     deadline: Instant,
-) -> bool {
+) -> Probed {
     let nothing = First { header: &[], protocol: None, payload_waits: false };
     let tls = tls.as_ref().map(|(tls, index)| Tls { tls, backend: *index });
-    let connected = connect_in_time(&backend, tls, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
-    connected.is_ok()
+    match connect_in_time(&backend, tls, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await {
+        Ok(_) => Probed::Accepts,
+        Err(Failure::Tls(_)) => Probed::Faulty,
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Probed::Refuses,
+        Err(_) => Probed::Silent,
+    }
 }
 
 const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
