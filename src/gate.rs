@@ -208,7 +208,7 @@ mod tests {
 
     impl Gate {
         /// A gate that logs to nowhere, and moves payload without the kernel.
-        pub(crate) fn testing(config: &crate::config::checked::Config) -> Arc<Self> {
+        pub(crate) fn testing(config: &Config) -> Arc<Self> {
             let log = Log::new(LogFormat::Json, std::io::sink());
             Arc::new(Self::new(
                 Snapshot::build(config).expect("a snapshot"),
