@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use crate::backends::resolver::Resolver;
 use crate::config::public_side::PublicSide;
 use crate::explain::clock::Clock;
 use crate::explain::finding::told::Report;
@@ -28,6 +29,8 @@ pub(crate) struct Overview {
     pub(crate) log: Arc<Log>,
     /// Whether the receivers of messages take them.
     pub(crate) notices: Arc<Notices>,
+    /// The host names of backends.
+    pub(crate) resolver: Resolver,
     /// The parts of the sandbox that are not in force, and why.
     pub(crate) sandbox: Vec<String>,
     /// When the gate was started.
@@ -97,6 +100,7 @@ impl Overview {
             not_in_force: self.metrics.revocations_not_in_force().to_vec(),
             impostors: gathered::impostors(refusals, &history.impostors),
             devices: gathered::devices(&self.metrics.devices(), refusals, &history.devices, &connected, now),
+            host_names: self.resolver.names(),
             services: gathered::services(self.metrics.services(), &history.backends),
             expiries: self.metrics.expiries().to_vec(),
             receivers: self.notices.receivers().into_iter().filter_map(fault).collect(),

@@ -91,6 +91,7 @@ impl Server {
         }
         tasks.spawn(tidy(Arc::clone(gate)));
         tasks.spawn(cut_expired(Arc::clone(gate)));
+        let refreshing = tasks.spawn(gate.directory.resolver.clone().refresh());
         let reporting = tasks.spawn(report(Arc::clone(&context), heartbeat));
         gate.log.event(&Event::Ready);
         tell(Message::Ready).await;
@@ -125,6 +126,8 @@ impl Server {
             let _ = accepting.await;
             reloader.retire();
             reporting.abort();
+            // It dials no backend any more.
+            refreshing.abort();
             // The new process sends them.
             notices.abort();
             if let Some(file) = &file {
@@ -150,8 +153,11 @@ impl Server {
         }
 
         gate.log.event(&Event::Draining);
+        // Before the open handshakes are told, which may be many: a client that is accepted meanwhile would be refused, and could
+        // have waited in the queue of a socket that systemd has opened.
+        reloader.current().borrow().close();
         gate.draining.cancel();
-        // After `draining` is cancelled: a reload that opens listeners later sees that, and closes them itself.
+        // Those of a reload meanwhile. One that opens listeners later sees `draining`, and closes them itself.
         reloader.current().borrow().close();
         connections.close();
         let drain = gate.snapshot.load().timeouts.drain;

@@ -110,6 +110,7 @@ fn everything() -> Facts {
             expiry(Kind::Device, "carol-phone", 9),
             expiry(Kind::RevocationList, "clients.crl", 900),
         ],
+        host_names: Vec::new(),
         services: vec![
             service("nas", 5666, down(42 * 60)),
             service("smb", 445, BackendState::Up { since: ago(DAY) }),
@@ -324,6 +325,13 @@ fn service_is_down_only_if_none_of_its_backends_answered() {
     let stale =
         BackendState::Down { since: ago(3 * DAY), tried: ago(2 * DAY), seen: Some(Reason::BackendTimeout), failed: 1 };
     assert_eq!(headlines(&Facts { services: vec![states(&[stale])], ..Facts::default() }), [] as [&str; 0]);
+    // A machine that sleeps as it is meant to is no trouble.
+    for state in [BackendState::Asleep { since: ago(DAY) }, BackendState::Waking { since: ago(9) }] {
+        assert_eq!(states(&[state]).state(), state);
+        let facts = Facts { services: vec![states(&[state])], has_met_a_device: true, ..Facts::default() };
+        let found = findings(&facts, NOW);
+        assert!(found.is_empty() && Verdict::of(&found, true, NOW) == Verdict::Ok, "{found:?}");
+    }
 }
 
 #[test]
@@ -333,7 +341,9 @@ fn what_was_seen_of_a_backend_is_told_by_its_kind() {
         ("[fd00::1]:22", Reason::BackendRefused, "[fd00::1] answers, but refuses port 22."),
         ("unix:/run/app.sock", Reason::BackendRefused, "Nothing listens at unix:/run/app.sock."),
         ("nas.local:22", Reason::BackendTimeout, "nas.local:22 does not answer."),
+        ("nas.local:22", Reason::BackendWakeTimeout, "The machine of nas.local:22 sleeps, and did not wake up."),
         ("nas.local:22", Reason::BackendUnresolved, "The name nas.local cannot be looked up."),
+        ("nas.local:22", Reason::BackendTls, "The gate and nas.local:22 do not agree on TLS."),
         ("nas.local:22", Reason::BackendUnreachable, "nas.local:22 cannot be reached."),
     ] {
         assert_eq!(seen(backend, Some(reason)), text);

@@ -252,6 +252,8 @@ pub fn seen(backend: &str, reason: Option<Reason>) -> String {
         (Reason::BackendRefused, Some((host, port))) => format!("{host} answers, but refuses port {port}."),
         (Reason::BackendRefused, None) => format!("Nothing listens at {backend}."),
         (Reason::BackendTimeout, _) => format!("{backend} does not answer."),
+        (Reason::BackendTls, _) => format!("The gate and {backend} do not agree on TLS."),
+        (Reason::BackendWakeTimeout, _) => format!("The machine of {backend} sleeps, and did not wake up."),
         (Reason::BackendUnresolved, Some((host, _))) => format!("The name {host} cannot be looked up."),
         _ => format!("{backend} cannot be reached."),
     }
@@ -274,6 +276,13 @@ impl ServiceDown {
     pub fn advice(&self) -> &'static str {
         match (self.seen, &self.neighbour) {
             (Some(Reason::BackendRefused), _) => "Start the service, or correct the port in backends.",
+            (Some(Reason::BackendTls), _) => {
+                "Run doorward check --connect: it shows which certificate the service has, and what to write into backend_tls."
+            }
+            (Some(Reason::BackendWakeTimeout), _) => {
+                "See that the machine is plugged in, that Wake-on-LAN is switched on in its settings, and that mac and broadcast in \
+                 wake are right."
+            }
             (Some(Reason::BackendUnresolved), _) => "Correct the name in backends, or write the address.",
             (_, Some(_)) => "The machine is on; look at the service, and at its port.",
             (_, None) => "Switch the machine on, and see that its address is still the same.",
