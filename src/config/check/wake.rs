@@ -183,6 +183,6 @@ mod tests {
         {
             assert_eq!(parse_mac(wrong), None, "{wrong}");
         }
-        assert_eq!(mac.expect("one").to_string(), "3c:ec:ef:12:34:56");
+        assert_eq!(Mac([0x3c, 0xec, 0xef, 0x12, 0x34, 0x56]).to_string(), "3c:ec:ef:12:34:56");
     }
 }
