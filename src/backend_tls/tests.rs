@@ -123,7 +123,8 @@ async fn file_trusts_its_certificates_and_what_its_authorities_signed() {
 
 #[tokio::test]
 async fn certificate_of_an_authority_needs_the_name_the_dates_and_the_purpose() {
-    let cases: [(fn(&mut CertificateParams), fn(&Fault) -> bool); 4] = [
+    type Case = (fn(&mut CertificateParams), fn(&Fault) -> bool);
+    let cases: [Case; 4] = [
         (
             |params| {
                 params.subject_alt_names = vec![rcgen::SanType::DnsName("other.local".try_into().expect("a name"))]

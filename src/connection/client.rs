@@ -109,7 +109,7 @@ impl Client {
                 let tls = match backend {
                     Connection::Plain(backend) if in_kernel => Tls::Kernel(Box::new(keys), backend),
                     Connection::Plain(backend) => Tls::Terminated(session(keys)?, pending(payload), backend),
-                    Connection::Tls(backend) => Tls::TerminatedToTls(session(keys)?, pending(payload), backend),
+                    Connection::Tls(backend) => Tls::Both(session(keys)?, pending(payload), backend),
                 };
                 (admitted, tls)
             }

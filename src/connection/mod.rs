@@ -76,7 +76,7 @@ enum Tls {
     /// In the gate; with the bytes that came right behind the handshake, and those that wait to be sent.
     Terminated(Box<Session>, Pending, Stream),
     /// In the gate, which speaks TLS with the backend as well.
-    TerminatedToTls(Box<Session>, Pending, Box<TlsStream>),
+    Both(Box<Session>, Pending, Box<TlsStream>),
     /// In the backend.
     Passthrough(Stream),
 }
@@ -316,7 +316,7 @@ fn relay(established: Established, gate: &Gate, mut log: ConnectionLog) -> Rest 
             log.relay_begins(Path::Copy);
             to_the_end(relay::terminated(client, session, payload, backend, limits, told), slots, log)
         }
-        Tls::TerminatedToTls(session, payload, backend) => {
+        Tls::Both(session, payload, backend) => {
             log.relay_begins(Path::Copy);
             to_the_end(relay::terminated_to_tls(client, session, payload, backend, limits, told), slots, log)
         }
