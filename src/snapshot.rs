@@ -8,9 +8,10 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
+use crate::backend_tls::BackendTls;
 use crate::backends::pool::Backends;
 use crate::config::checked::{
-    self, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind,
+    self, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind, Wake,
 };
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
@@ -52,6 +53,8 @@ pub struct Route {
     pub backends: Backends,
     /// The PROXY protocol header that its backends are sent.
     pub send_proxy_protocol: SendProxyProtocol,
+    /// How the machine of its only backend is woken, if it is.
+    pub wake: Option<Wake>,
     /// The protocol by which its clients may ask for TLS.
     pub starttls: Option<Starttls>,
     /// How it decides about clients.
@@ -135,11 +138,14 @@ impl Snapshot {
                     RouteAccess::Terminate { tls, policy, expired_session: terminate.client_auth.expired_session }
                 }
             };
+            let backend_tls = route.backend_tls.as_ref().map(|tls| BackendTls::new(tls, suites.provider()));
+            let backend_tls = backend_tls.transpose().map_err(|error| invalid(InvalidTls::Rustls(error)))?;
             let built = Arc::new(Route {
                 name: route.name.clone(),
                 server_names: route.server_names.clone(),
-                backends: Backends::new(route.backends.clone(), route.strategy),
+                backends: Backends::new(route.backends.clone(), route.strategy).with_tls(backend_tls),
                 send_proxy_protocol: route.send_proxy_protocol,
+                wake: route.wake.clone(),
                 starttls: route.starttls(),
                 access,
             });
@@ -279,7 +285,9 @@ impl Route {
     /// Whether it has the backends of `other` and reaches them in the same way.
     fn has_backends_of(&self, other: &Self) -> bool {
         *self.backends == *other.backends
+            && self.backends.has_tls_of(&other.backends)
             && self.send_proxy_protocol == other.send_proxy_protocol
+            && self.wake == other.wake
             && self.terminates() == other.terminates()
     }
 

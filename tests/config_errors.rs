@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpectedClients,
-    ExpiredRevocationList, Format, History, HistoryFolder, KernelTls, Limits, Log, LogFormat, LogOutput, Rate,
-    RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol, Terminate, Timeouts,
+    Allow, Backend, BackendTls, BackendTrust, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket,
+    ExpectedClients, ExpiredRevocationList, Format, HeaderPlace, History, HistoryFolder, KernelTls, Limits, Log,
+    LogFormat, LogOutput, Mac, Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol, Terminate,
+    Timeouts, Wake,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
@@ -253,6 +254,9 @@ fn every_value_is_read_as_written() {
     assert_eq!(kinds, [ServiceKind::Other, ServiceKind::Ssh, ServiceKind::Other], "one is given");
     assert_eq!(texts(&nas.server_names), ["nas.home.example"]);
     assert_eq!(nas.backends, [Backend::Address("192.168.1.10:5666".parse().expect("an address"))]);
+    let (mac, broadcast) = (Mac([0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]), ([192, 168, 1, 255], 9).into());
+    assert_eq!(nas.wake, Some(Wake { mac, broadcast, timeout: seconds(120) }));
+    assert_eq!((&ssh.wake, &mail.wake), (&None, &None));
     assert_eq!(terminate(&config, 0).allow, Allow { any: true, ..Allow::default() });
     assert_eq!(terminate(&config, 0).application_protocols, [b"http/1.1".to_vec()]);
     assert_eq!(terminate(&config, 0).certificate.chain_file, pki.join("server.pem"));
@@ -310,6 +314,26 @@ fn route_of_a_database_is_read_as_written() {
     assert_eq!(terminate(&config, 1).application_protocols, [b"x".to_vec(), b"postgresql".to_vec()]);
     assert_eq!(config.routes[0].send_proxy_protocol, SendProxyProtocol::V2Tls { certificate: true });
     assert_eq!(config.routes[1].send_proxy_protocol, SendProxyProtocol::V2);
+}
+
+#[test]
+fn backend_tls_is_what_is_written() {
+    let home = Home::new();
+    let config = right(&home, "backend-tls.toml");
+    assert!(config.warnings.is_empty(), "{:#?}", config.warnings);
+    let tls: Vec<&BackendTls> = config.routes.iter().map(|route| route.backend_tls.as_deref().expect("TLS")).collect();
+    let names = |tls: &BackendTls| tls.server_names.iter().map(|name| name.to_str().into_owned()).collect::<Vec<_>>();
+    assert!(
+        matches!(&tls[0].trust, BackendTrust::Certificates { own, authorities } if own.len() == 1 && authorities.is_empty())
+    );
+    assert_eq!((names(tls[0]), tls[0].header), (vec!["nas.local".to_owned()], HeaderPlace::Before));
+    assert_eq!(tls[1].trust, BackendTrust::Fingerprint(Sha256([0x5a; 32])));
+    assert_eq!((names(tls[1]), tls[1].header), (vec!["192.168.1.10".to_owned()], HeaderPlace::Inside));
+    assert!(matches!(&tls[2].trust, BackendTrust::Certificates { authorities, .. } if authorities.len() == 1));
+    assert_eq!(names(tls[2]), ["nas.local", "192.168.1.10"]);
+    assert!(tls[2].certificate.is_some());
+    let pki = home.folder.path().join("pki");
+    assert_eq!(tls[2].files, ["clients.pem", "server.pem", "server-key.pem"].map(|name| pki.join(name)));
 }
 
 /// The sample of the design.

@@ -6,7 +6,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::checked::{Backend, Config, Limits};
+use crate::config::checked::{Config, Limits};
 use crate::sys;
 
 /// What a gate holds from its start on beside its listeners: standard streams, runtimes, signals, inotify, control socket,
@@ -99,7 +99,8 @@ impl Descriptors {
         let asking = (limit / 64).clamp(1, 6) + 3;
         let own = OWN + config.listeners.len() + METRICS;
         // A reload opens its new listeners before the old ones are closed.
-        let reserve = RELOAD + config.listeners.len() + asking + metrics + LOOK_UP * look_ups.min(hosts(config));
+        let reserve =
+            RELOAD + config.listeners.len() + asking + metrics + LOOK_UP * look_ups.min(config.host_names().len());
         let free = limit.checked_sub(own + held.saturating_sub(BEFORE))?.checked_sub(reserve)?;
         // Those about to be refused, and the one that each listener is about to take.
         let refused = (free / 16).clamp(2, 8) + config.listeners.len();
@@ -182,20 +183,6 @@ impl Budget {
         let handshakes = configured.handshakes.min(proportion.max(self.connections / 4)).max(1);
         Limits { connections: self.connections, handshakes, ..configured.clone() }
     }
-}
-
-/// Distinct names that are looked up.
-fn hosts(config: &Config) -> usize {
-    let backends = config.routes.iter().flat_map(|route| &route.backends);
-    let mut hosts: Vec<&str> = backends
-        .filter_map(|backend| match backend {
-            Backend::Host(host, _) => Some(host.as_str()),
-            Backend::Address(_) | Backend::Unix(_) => None,
-        })
-        .collect();
-    hosts.sort_unstable();
-    hosts.dedup();
-    hosts.len()
 }
 
 fn count(limit: Option<u64>) -> usize {

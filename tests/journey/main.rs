@@ -58,6 +58,7 @@ mod common;
 mod client;
 mod home;
 
+mod backend_tls;
 mod backends;
 mod certificates;
 mod close_reasons;

@@ -12,6 +12,8 @@ mod common;
 
 mod walkthrough;
 
+mod answers;
+mod backend_tls;
 mod caddy;
 mod chromium;
 mod clients;

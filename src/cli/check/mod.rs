@@ -4,6 +4,8 @@ mod connect;
 mod devices;
 mod outside;
 mod readable;
+mod socket;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -14,6 +16,7 @@ use serde::Serialize;
 use super::{ConfigArg, CredentialsArg, Format, exit, failed};
 use crate::admission::descriptors::Descriptors;
 use crate::config::checked::Config;
+use crate::listener::Listener;
 use crate::model::text;
 use crate::reload::policy_report::{SampleClient, sample_clients};
 use crate::snapshot::Snapshot;
@@ -83,7 +86,8 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     // The limit of open files as for a gate started from this shell.
     let descriptors = Descriptors::of_a_gate();
     let warning = descriptors.warning(&config);
-    let mut warnings: Vec<String> = devices::warnings(&config).into_iter().chain(warning).collect();
+    let listeners = config.listeners.iter().filter_map(Listener::expected_warning);
+    let mut warnings: Vec<String> = devices::warnings(&config).into_iter().chain(warning).chain(listeners).collect();
     let mut table = table(&config);
     match readable::user(args.user.as_deref(), &config.file) {
         Err(error) => return failed(exit::USAGE, &error),

@@ -2,6 +2,7 @@
 
 mod access;
 mod anchors;
+mod backend_tls;
 mod backends;
 mod certificate;
 mod client_auth;
@@ -21,6 +22,7 @@ mod route;
 pub(super) mod salvage;
 mod tickets;
 mod trust;
+mod wake;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 use super::access::{self, Groups};
 use super::certificate::{self, Loaded};
 use super::client_auth;
-use super::{Checks, Mode, backends, name, protocols};
+use super::{Checks, Mode, backend_tls, backends, name, protocols, wake};
 use crate::config::checked::{AllowEntry, CanaryRoute, Route, RouteMode, Terminate};
 use crate::config::raw::RawRoute;
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
@@ -52,16 +52,19 @@ pub(super) fn check(
     let backends = backends::check(raw, checks, report);
     let strategy = backends::strategy(raw, report);
     let send_proxy_protocol = backends::send_proxy_protocol(raw, mode, report);
+    let backend_tls = backend_tls::check(raw, mode, backends.as_ref().map(|(list, _)| list.as_slice()), report);
+    let wake = wake::check(raw, mode, backends.as_ref(), report);
     let kind = kind(raw, report);
     let checked_mode = match mode {
         Some(Mode::Terminate) => terminate(raw, &names, checks, groups, report),
         Some(Mode::Passthrough) => passthrough(raw, report),
         None => None,
     };
+    let wakes = checked_mode.as_ref().is_none_or(|checked| wake::is_for_devices_only(raw, &checked.mode, report));
     let build = || {
         let (backends, backends_place) = backends?;
         let CheckedMode { mode, loaded, allow_entries } = checked_mode?;
-        names_right.then_some(())?;
+        (names_right && wakes).then_some(())?;
         let name = name?;
         let kind = kind?.unwrap_or_else(|| services::default_kind(name.as_str(), &backends, &mode));
         let route = Route {
@@ -69,7 +72,9 @@ pub(super) fn check(
             server_names: names.iter().map(|name| name.value.clone()).collect(),
             backends,
             strategy: strategy?,
+            backend_tls: backend_tls?,
             send_proxy_protocol: send_proxy_protocol?,
+            wake: wake?,
             mode,
             kind,
             allow_entries,
@@ -117,8 +122,10 @@ pub(super) fn canary(raw: &RawRoute, report: &mut Report) -> Option<CanaryRoute>
         ("strategy", !raw.strategy.is_absent()),
         ("allow", !raw.allow.is_absent()),
         ("application_protocols", !raw.application_protocols.is_absent()),
+        ("backend_tls", !raw.backend_tls.is_absent()),
         ("starttls", !raw.starttls.is_absent()),
         ("send_proxy_protocol", !raw.send_proxy_protocol.is_absent()),
+        ("wake", !raw.wake.is_absent()),
         ("certificate", !raw.certificate.is_absent()),
         ("client_auth", !raw.client_auth.is_absent()),
     ];

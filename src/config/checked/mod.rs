@@ -1,5 +1,6 @@
 //! The configuration after every check: types that cannot hold a wrong value.
 
+mod backend_tls;
 mod client_auth;
 mod control;
 mod expect;
@@ -7,6 +8,7 @@ mod history;
 mod limits;
 mod notify;
 mod tickets;
+mod wake;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,6 +26,7 @@ use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
 use crate::model::starttls::Starttls;
 
+pub use backend_tls::{BackendTls, BackendTrust, HeaderPlace, backend_name};
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
     RevocationList, Selector, TrustAnchor, TrustKind,
@@ -34,6 +37,7 @@ pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
+pub use wake::{Mac, Wake};
 
 /// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
 #[derive(Clone, Debug)]
@@ -137,8 +141,12 @@ pub struct Route {
     pub backends: Vec<Backend>,
     /// Which of them it uses.
     pub strategy: Strategy,
+    /// TLS to them, if they speak it and the gate terminates that of the clients.
+    pub backend_tls: Option<Arc<BackendTls>>,
     /// The PROXY protocol header that the backend is sent.
     pub send_proxy_protocol: SendProxyProtocol,
+    /// How the machine of its only backend is woken, if it is.
+    pub wake: Option<Wake>,
     /// Who does TLS, and with what.
     pub mode: RouteMode,
     /// Which program uses it. It decides what the pages for devices offer, and nothing else.
@@ -382,6 +390,14 @@ impl Config {
         issued.filter(|issued| issued.canary).filter_map(|issued| issued.fingerprint)
     }
 
+    /// The host names of backends, each once.
+    pub fn host_names(&self) -> BTreeSet<&str> {
+        let backends = self.routes.iter().flat_map(|route| &route.backends);
+        backends
+            .filter_map(|backend| if let Backend::Host(host, _) = backend { Some(host.as_str()) } else { None })
+            .collect()
+    }
+
     /// The domain that all server names are in; `None` if they have none in common.
     pub fn domain(&self) -> Option<String> {
         let names = self.routes.iter().flat_map(|route| &route.server_names).filter_map(|pattern| match pattern {
@@ -402,6 +418,7 @@ impl Config {
         files.extend(self.notify.files.iter().cloned());
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
         for route in &self.routes {
+            files.extend(route.backend_tls.iter().flat_map(|tls| tls.files.iter().cloned()));
             let RouteMode::Terminate(terminate) = &route.mode else { continue };
             files.extend([terminate.certificate.chain_file.clone(), terminate.certificate.key_file.clone()]);
             files.extend(terminate.client_auth.trust.iter().map(|anchor| anchor.file.clone()));
