@@ -199,8 +199,7 @@ fn minimal_configuration_has_the_defaults() {
     assert_eq!(terminate.client_auth.expired_revocation_list, ExpiredRevocationList::Deny);
     assert!(terminate.client_auth.revocation_lists.is_empty());
     assert!(terminate.client_auth.deny.fingerprints.is_empty() && terminate.client_auth.deny.serials.is_empty());
-    assert!(terminate.application_protocols.is_empty());
-    assert_eq!(terminate.starttls, None);
+    assert!(terminate.application_protocols.is_empty() && terminate.starttls.is_none());
 }
 
 #[test]
@@ -308,12 +307,11 @@ fn route_of_a_database_is_read_as_written() {
     let home = Home::new();
     let config = right(&home, "database.toml");
     assert_eq!(config.warnings, []);
-    let starttls = [0, 1].map(|route| terminate(&config, route).starttls);
-    assert_eq!(starttls, [Some(Starttls::Postgres); 2]);
+    assert_eq!([0, 1].map(|route| terminate(&config, route).starttls), [Some(Starttls::Postgres); 2]);
     assert_eq!(terminate(&config, 0).application_protocols, [b"postgresql".to_vec()], "by default");
     assert_eq!(terminate(&config, 1).application_protocols, [b"x".to_vec(), b"postgresql".to_vec()]);
-    assert_eq!(config.routes[0].send_proxy_protocol, SendProxyProtocol::V2Tls { certificate: true });
-    assert_eq!(config.routes[1].send_proxy_protocol, SendProxyProtocol::V2);
+    let sent = [SendProxyProtocol::V2Tls { certificate: true }, SendProxyProtocol::V2];
+    assert_eq!([0, 1].map(|route| config.routes[route].send_proxy_protocol), sent);
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub(super) const OTHER_WORDS: &[(&str, &str)] = &[
     ("listen", "address"),
     ("max_connections", "connections"),
     ("private_key", "key"),
+    ("protocol", "starttls"),
     ("proxy_protocol", "send_proxy_protocol"),
     ("server_name", "server_names"),
     ("sni", "server_names"),

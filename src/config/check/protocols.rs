@@ -16,7 +16,16 @@ pub(super) fn starttls(raw: &RawRoute, report: &mut Report) -> Option<Option<Sta
                     .to_owned(),
                 ..problem
             });
-            report.taken(&text.place, word).map(Some)
+            let starttls = report.taken(&text.place, word)?;
+            if let Some(tls) = raw.backend_tls.value() {
+                report.warn(
+                    &tls.place,
+                    "the gate begins TLS with a backend at once, and a PostgreSQL server expects to be asked first; over its own TLS it \
+                     also offers channel binding, which fails through the gate. It works with a TLS forwarder in front of the \
+                     server, such as stunnel; otherwise remove backend_tls, and let the server take plain connections from the gate",
+                );
+            }
+            Some(Some(starttls))
         }
     }
 }
