@@ -234,21 +234,10 @@ impl Listener {
             let local = socket.local_addr().ok().and_then(|address| address.as_socket());
             let address = local.unwrap_or_else(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
             let listener = (|| {
-                let listens = local.is_some() && socket.is_listener()? && socket.r#type()? == Type::STREAM;
-                if !listens {
-                    return Err(io::Error::other("it does not listen for TCP connections: use ListenStream="));
-                }
                 let settings = wanted.iter().find(|one| one.name.as_str() == name).ok_or_else(|| {
                     io::Error::other("no listener has this name: FileDescriptorName= must be that of one")
                 })?;
-                // For a ListenStream= without an address, systemd does the same as the gate.
-                let falls_back = without_ipv6(settings.address) == Some(address) && machine_has_none();
-                if settings.address != address && !falls_back {
-                    return Err(io::Error::other(format!(
-                        "the configuration has {}: ListenStream= and address must be the same",
-                        settings.address
-                    )));
-                }
+                check_passed(&socket, settings.address)?;
                 if adopted.iter().any(|other| other.settings.name == settings.name) {
                     return Err(io::Error::other("another socket has this name: one ListenStream= for each"));
                 }
@@ -377,7 +366,13 @@ impl Listener {
     pub async fn accept(&self, failed: impl Fn(AcceptError, &io::Error)) -> Option<Accepted> {
         let mut backoff = BACKOFF_MIN;
         loop {
-            match self.closed.run_until_cancelled(self.socket.accept()).await? {
+            let accepted = tokio::select! {
+                // First: once it is closed, a connection in the queue of a socket that systemd has opened is for the next start.
+                biased;
+                () = self.closed.cancelled() => return None,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
                 Ok((stream, peer)) => {
                     return Some(Accepted { stream, peer, listener: self.settings.load_full(), at: Instant::now() });
                 }
@@ -392,6 +387,24 @@ impl Listener {
             }
         }
     }
+}
+
+/// Whether a socket that systemd has opened is one for this address of the configuration.
+///
+/// # Errors
+/// If not: why.
+pub(crate) fn check_passed(socket: &Socket, configured: SocketAddr) -> io::Result<()> {
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+    if address.is_none() || !socket.is_listener()? || socket.r#type()? != Type::STREAM {
+        return Err(io::Error::other("it does not listen for TCP connections: use ListenStream="));
+    }
+    // For a ListenStream= without an address, systemd does the same as the gate.
+    let falls_back = address.is_some() && without_ipv6(configured) == address && machine_has_none();
+    if address != Some(configured) && !falls_back {
+        let message = format!("the configuration has {configured}: ListenStream= and address must be the same");
+        return Err(io::Error::other(message));
+    }
+    Ok(())
 }
 
 /// The address that a socket is bound to.

@@ -8,8 +8,11 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
+use crate::backend_tls::BackendTls;
 use crate::backends::pool::Backends;
-use crate::config::checked::{ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind};
+use crate::config::checked::{
+    self, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind, Wake,
+};
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
 use crate::handshake::trust::{Authorities, OtherAuthorities};
@@ -18,6 +21,7 @@ use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::rejection::{Cause, Reason};
+use crate::model::starttls::Starttls;
 use crate::route::RouteTable;
 
 /// The routes and timeouts of one configuration. Built whole or not at all, and never changed.
@@ -28,6 +32,8 @@ pub struct Snapshot {
     /// The routes in the order of the configuration.
     pub in_order: Vec<Arc<Route>>,
     by_name: HashMap<Name, Arc<Route>>,
+    /// Whether a route has clients that ask for TLS by this protocol.
+    starttls: Option<Starttls>,
     /// The server names of canaries.
     canaries: HashMap<ServerName, Name>,
     /// How long each phase may take.
@@ -47,6 +53,10 @@ pub struct Route {
     pub backends: Backends,
     /// The PROXY protocol header that its backends are sent.
     pub send_proxy_protocol: SendProxyProtocol,
+    /// How the machine of its only backend is woken, if it is.
+    pub wake: Option<Wake>,
+    /// The protocol by which its clients may ask for TLS.
+    pub starttls: Option<Starttls>,
     /// How it decides about clients.
     pub access: RouteAccess,
 }
@@ -128,11 +138,15 @@ impl Snapshot {
                     RouteAccess::Terminate { tls, policy, expired_session: terminate.client_auth.expired_session }
                 }
             };
+            let backend_tls = route.backend_tls.as_ref().map(|tls| BackendTls::new(tls, suites.provider()));
+            let backend_tls = backend_tls.transpose().map_err(|error| invalid(InvalidTls::Rustls(error)))?;
             let built = Arc::new(Route {
                 name: route.name.clone(),
                 server_names: route.server_names.clone(),
-                backends: Backends::new(route.backends.clone(), route.strategy),
+                backends: Backends::new(route.backends.clone(), route.strategy).with_tls(backend_tls),
                 send_proxy_protocol: route.send_proxy_protocol,
+                wake: route.wake.clone(),
+                starttls: route.starttls(),
                 access,
             });
             for pattern in &route.server_names {
@@ -148,6 +162,7 @@ impl Snapshot {
             routes,
             in_order,
             by_name,
+            starttls: config.routes.iter().find_map(checked::Route::starttls),
             canaries: canaries.collect(),
             timeouts: config.timeouts.clone(),
             impostors: Impostors::of(config),
@@ -163,6 +178,20 @@ impl Snapshot {
             None => Cause::ServerNameMissing,
             Some(name) => Cause::ServerNameUnknown { name: name.clone() },
         })
+    }
+
+    /// The protocol by which clients may ask for TLS: the answer is due before their route is known.
+    pub const fn starttls(&self) -> Option<Starttls> {
+        self.starttls
+    }
+
+    /// As [`find`](Self::find), for a client that has perhaps asked for TLS.
+    pub fn find_asked(&self, server_name: Option<&ServerName>, asked: Option<Starttls>) -> Result<&Arc<Route>, Cause> {
+        let route = self.find(server_name)?;
+        if asked.is_some() && asked != route.starttls {
+            return Err(Cause::NoStarttls { route: route.name.clone() });
+        }
+        Ok(route)
     }
 
     /// The route of this name.
@@ -256,7 +285,9 @@ impl Route {
     /// Whether it has the backends of `other` and reaches them in the same way.
     fn has_backends_of(&self, other: &Self) -> bool {
         *self.backends == *other.backends
+            && self.backends.has_tls_of(&other.backends)
             && self.send_proxy_protocol == other.send_proxy_protocol
+            && self.wake == other.wake
             && self.terminates() == other.terminates()
     }
 

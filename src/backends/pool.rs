@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use crate::backend_tls::BackendTls;
 use crate::config::checked::{Backend, Strategy};
 
 /// How long after a failure a backend is dialled again; twice as long after each further one.
@@ -27,6 +28,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug)]
 pub struct Backends {
     list: Vec<Backend>,
+    /// TLS to them, if they speak it.
+    tls: Option<BackendTls>,
     strategy: Strategy,
     /// Whose turn it is.
     turn: AtomicUsize,
@@ -35,7 +38,27 @@ pub struct Backends {
 impl Backends {
     /// These, chosen by this strategy.
     pub fn new(list: impl Into<Vec<Backend>>, strategy: Strategy) -> Self {
-        Self { list: list.into(), strategy, turn: AtomicUsize::new(0) }
+        Self { list: list.into(), tls: None, strategy, turn: AtomicUsize::new(0) }
+    }
+
+    /// These, which speak TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<BackendTls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Whether the same TLS is spoken with these backends as with those of `other`, or with both none.
+    pub fn has_tls_of(&self, other: &Self) -> bool {
+        match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.has_settings_of(other),
+            _ => false,
+        }
+    }
+
+    /// TLS to them, if they speak it.
+    pub fn tls(&self) -> Option<&BackendTls> {
+        self.tls.as_ref()
     }
 }
 

@@ -311,9 +311,9 @@ pub struct Status {
     /// What expires next, the first first; limited in number.
     #[serde(default)]
     pub expiries: Vec<Expiring>,
-    /// Connections accepted since the start.
+    /// Connections that this process has accepted.
     pub accepted: u64,
-    /// Connections refused since the start.
+    /// Connections that this process has refused.
     pub rejected: u64,
     /// Open sessions, those of earlier processes included.
     pub sessions: usize,
@@ -361,6 +361,9 @@ pub struct RouteStatus {
     pub server_names: Vec<String>,
     /// Its backends.
     pub backends: Vec<String>,
+    /// Whether the machine of its backend is `up`, `asleep`, `waking`, `down` or `unused` so far, if the route wakes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     /// Open sessions.
     pub sessions: usize,
 }
@@ -439,4 +442,7 @@ pub struct Why {
     pub rejected: u64,
     /// The matching refusals, in the order that was asked for.
     pub refusals: Vec<Refusal>,
+    /// If there are none: what the history knows of the client since before the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<ToldFinding>,
 }

@@ -4,6 +4,7 @@
 //! All text about a refusal is made here: the log's `detail`, `doorward why` and `explain`, the control socket, the status
 //! page. A new reason gets its text in `refusal_texts`, a new cause in `cause_texts`, which match all of them.
 
+mod backend_tls;
 mod cause_texts;
 pub mod certificate;
 pub mod clock;

@@ -14,6 +14,8 @@ pub mod rejection;
 pub mod service;
 pub mod shell;
 pub mod source;
+pub mod starttls;
 pub mod text;
 pub mod ticket;
 pub mod unicode;
+pub mod wake;

@@ -12,7 +12,7 @@ use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::built::Built;
+use super::built::{Built, may_read};
 use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, older_list_warning};
 use super::policy_report::{self, State};
 use super::review::LastReview;
@@ -255,7 +255,7 @@ impl Inner {
         });
         let before = Arc::clone(&self.current.borrow().config);
         let mut refused = Refused { errors, ..Refused::default() };
-        match caught(|| Ok(config::salvage(&before.file, &before))) {
+        match caught(|| Ok(config::salvage(&before.file, &before, &may_read(&self.sandbox)))) {
             Ok(Salvaged { tightening, errors, faults }) => {
                 // The load may have reported some of these errors already.
                 let is_new = |error: &ConfigError| !refused.errors.iter().any(|known| known.contains(&error.message));

@@ -31,6 +31,8 @@ pub const BACKEND_UP: &str = "doorward_backend_up";
 pub const BACKEND_RESOLVED_ADDRESSES: &str = "doorward_backend_resolved_addresses";
 /// Time to reach a backend. Labels: `route`, `outcome`.
 pub const BACKEND_DIAL_DURATION: &str = "doorward_backend_dial_duration_seconds";
+/// Attempts to wake the machine of a backend that have ended. Labels: `route`, `outcome`.
+pub const WAKES: &str = "doorward_wakes_total";
 /// When a certificate or revocation list expires. Labels: `kind`, `name`.
 pub const CERTIFICATE_EXPIRY: &str = "doorward_certificate_expiry_timestamp_seconds";
 /// Sessions that were cut because they are no longer admitted. Labels: `reason`.
@@ -85,6 +87,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
         "Addresses in use of a backend that has a host name; 0 until it is resolved.",
     ),
     (BACKEND_DIAL_DURATION, Kind::Histogram, "Time to reach a backend."),
+    (WAKES, Kind::Counter, "Attempts to wake the machine of a backend, by outcome."),
     (CERTIFICATE_EXPIRY, Kind::Gauge, "When a certificate or revocation list expires, in seconds since 1970."),
     (SESSIONS_CUT, Kind::Counter, "Connections that were cut because they are no longer admitted, by reason."),
     (REVOCATION_LAG, Kind::Histogram, "Time from the event that cuts a connection, such as a reload, to its end."),

@@ -42,7 +42,9 @@ fn every_metric_stands_in_its_table_with_its_type_and_labels() {
     let backend = Backend::echo();
     let gate = Gate::start(&format!(
         "{LOCAL}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"home.example\"]\n\
-         backends = [\"{}\", \"localhost:9\"]\nallow = [\"any\"]\n",
+         backends = [\"{}\", \"localhost:9\"]\nallow = [\"any\"]\n\n\
+         [[route]]\nname = \"sleeper\"\nserver_names = [\"sleeper.home.example\"]\n\
+         backends = [\"192.0.2.1:22\"]\nallow = [\"any\"]\nwake = {{ mac = \"3e:ec:ef:12:34:56\" }}\n",
         backend.address()
     ));
     let (_, scrape) = gate.get("/metrics");
@@ -86,9 +88,10 @@ fn labels(cell: &str) -> BTreeSet<&str> {
     cell.split(", ").map(word).filter(|label| *label != "–").collect()
 }
 
-/// The keys that `config/raw.rs` reads, as in `listener.name`.
+/// The keys that `config/raw.rs` and `config/raw/route.rs` read, as in `listener.name`.
 fn keys() -> BTreeSet<String> {
-    const RAW: &str = include_str!("../../src/config/raw.rs");
+    const RAW: &str =
+        concat!(include_str!("../../src/config/raw.rs"), "\n", include_str!("../../src/config/raw/route.rs"));
     let section = |title: &str| {
         Some(match title {
             "Raw" => "",
@@ -96,6 +99,8 @@ fn keys() -> BTreeSet<String> {
             "RawCertificate" => "certificate.",
             "RawClientAuth" => "client_auth.",
             "RawRoute" => "route.",
+            "RawSendProxyProtocol" => "route.send_proxy_protocol.",
+            "RawWake" => "route.wake.",
             "RawExpectation" => "expect.",
             "RawTickets" => "tickets.",
             "RawTimeouts" => "timeouts.",
@@ -115,6 +120,7 @@ fn keys() -> BTreeSet<String> {
         let section = section(title).unwrap_or_else(|| panic!("raw.rs has a part {index} that is new: {title}"));
         for call in [
             "table.text(\"",
+            "table.text_or_table(\n                \"",
             "table.texts(\"",
             "table.scalar(\"",
             "table.boolean(\"",

@@ -68,6 +68,14 @@ fn line(view: &View, service: &Service, down: Option<(&ServiceDown, &Finding)>) 
                 b { (service.route) } " " span.mark { "no answer" } " "
                 span.quiet.small.r { "last tried " (since(clock, tried)) }
             },
+            BackendState::Asleep { since: at } => li.off {
+                b { (service.route) } " " span.mark { "asleep" } " "
+                span.quiet.small.r { "since " (since(clock, at)) }
+            },
+            BackendState::Waking { since: at } => li.off {
+                b { (service.route) } " " span.mark { "waking" } " "
+                span.quiet.small.r { "since " (since(clock, at)) }
+            },
             BackendState::Untried => li.off {
                 b { (service.route) } " " span.mark { "unused" } " "
                 span.quiet.small.r { "by devices so far" }

@@ -4,6 +4,8 @@ mod connect;
 mod devices;
 mod outside;
 mod readable;
+mod socket;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::{
-    AddressList, Alert, Cause, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol,
-    ProxyHeaderFault, Signer, Text,
+    AddressList, Alert, BackendCertificateFault, BackendTlsFault, Cause, CertificateFault, DenyEntry, HelloFault,
+    IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
 };
 use crate::model::close::CloseReason;
 use crate::model::identity::{Serial, Sha256};
@@ -39,6 +39,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::Malformed(HelloFault::Unreadable(text())),
         Cause::Malformed(HelloFault::TrailingBytes),
         Cause::Malformed(HelloFault::Truncated),
+        Cause::Malformed(HelloFault::BytesBehindRequest),
         Cause::TooLarge { most: 16_384 },
         Cause::ServerNameMissing,
         Cause::ServerNameUnknown { name: ServerName::parse("nas.home.example").expect("a name") },
@@ -46,6 +47,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::RouteRemoved { route: route() },
         Cause::DefaultRouteRemoved { route: route() },
         Cause::ServerNameMoved { route: route() },
+        Cause::NoStarttls { route: route() },
         Cause::OldVersion { version: "TLS 1.1" },
         Cause::NoSharedVersion(text()),
         Cause::NoSharedParameters(text()),
@@ -81,6 +83,8 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::BackendUnreachable { backend: backend(), error: error() },
         Cause::Unresolved { backend: backend(), error: LookUp::Failed(error()) },
         Cause::Unresolved { backend: backend(), error: LookUp::NoAnswer },
+        Cause::WakeTimeout { backend: backend(), seconds: 90 },
+        Cause::WakeNotSent { backend: backend(), error: error() },
         Cause::RouteChanged,
         Cause::Shortage { backend: backend(), error: error() },
         Cause::NoBackends,
@@ -88,6 +92,24 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::NoVerdict,
         Cause::NotJudged,
     ];
+    let backend_certificate = |fault| BackendTlsFault::Certificate { seen: Sha256([7; 32]), fault };
+    all.extend(
+        [
+            backend_certificate(BackendCertificateFault::OtherFingerprint),
+            backend_certificate(BackendCertificateFault::NotTrusted),
+            backend_certificate(BackendCertificateFault::Name { expected: text(), names: text() }),
+            backend_certificate(BackendCertificateFault::Expired { not_after: 1 }),
+            backend_certificate(BackendCertificateFault::NotYetValid { not_before: i64::MAX }),
+            backend_certificate(BackendCertificateFault::Other(text())),
+            BackendTlsFault::Alert(Alert::UNKNOWN_CA),
+            BackendTlsFault::NotTls,
+            BackendTlsFault::Ended,
+            BackendTlsFault::Protocol { asked: text() },
+            BackendTlsFault::Io(error()),
+            BackendTlsFault::Other(text()),
+        ]
+        .map(|fault| Cause::BackendTls { backend: backend(), fault: Box::new(fault) }),
+    );
     all.extend(CloseReason::ALL.iter().copied().map(Cause::Ordered));
     all.extend(
         [ListFault::Missing, ListFault::OtherAuthority, ListFault::NotPermitted, ListFault::OtherScope]
@@ -105,6 +127,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
             Protocol::Smb,
             Protocol::Rdp,
             Protocol::Socks,
+            Protocol::Postgres,
             Protocol::ProxyHeader,
             Protocol::OtherTls,
         ]

@@ -1,7 +1,7 @@
 //! The series of one route.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram};
 use time::OffsetDateTime;
@@ -13,6 +13,7 @@ use crate::model::close::CloseReason;
 use crate::model::look_up::HostName;
 use crate::model::names::Name;
 use crate::model::rejection::{Reason, Stage};
+use crate::model::wake::WakeOutcome;
 use crate::relay::{Meter, Path};
 use crate::telemetry::names;
 
@@ -31,6 +32,8 @@ pub struct RouteMetrics {
     backends: Vec<BackendMetrics>,
     closed: Vec<Counter>,
     relays: Vec<Counter>,
+    /// In the order of [`WakeOutcome::ALL`]; empty if the route wakes no machine, and did not under a former configuration.
+    wakes: Vec<Counter>,
     handshakes: [[Counter; 2]; 2],
     /// By listener.
     rejected: HashMap<Name, Rejected>,
@@ -41,12 +44,24 @@ struct BackendMetrics {
     gauge: Gauge,
     /// How many addresses its host name has; of one that has no host name, no series.
     resolved: Gauge,
-    state: Mutex<BackendState>,
+    /// Its machine sleeps at times.
+    sleeps: bool,
+    /// The same under all configurations: what is known of one that stays, stays known.
+    state: Arc<Mutex<State>>,
+}
+
+/// Whether a backend answers.
+#[derive(Clone, Copy)]
+struct State {
+    /// By the last dial that was not about waking it.
+    answers: BackendState,
+    /// Since when it is being woken.
+    waking: Option<OffsetDateTime>,
 }
 
 impl BackendMetrics {
-    fn state(&self) -> BackendState {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,15 +98,18 @@ impl RouteMetrics {
                 .map(|backend| {
                     let labels = [("route", name), ("backend", &backend.to_string())];
                     let gauge = things.gauge(names::BACKEND_UP, &labels);
-                    // What is known of one that stays, stays known.
-                    let state = former.and_then(|former| former.of(backend)).map(BackendMetrics::state);
-                    let state = state.unwrap_or(BackendState::Untried);
-                    gauge.set(if matches!(state, BackendState::Down { .. }) { 0 } else { 1 });
+                    let former = former.and_then(|former| former.of(backend)).map(|former| Arc::clone(&former.state));
+                    let new = State { answers: BackendState::Untried, waking: None };
+                    let state = former.unwrap_or_else(|| Arc::new(Mutex::new(new)));
                     let resolved = match backend {
                         Backend::Host(..) => things.gauge(names::BACKEND_RESOLVED_ADDRESSES, &labels),
                         Backend::Address(_) | Backend::Unix(_) => Gauge::noop(),
                     };
-                    BackendMetrics { backend: backend.clone(), gauge, resolved, state: Mutex::new(state) }
+                    let sleeps = route.wake.is_some();
+                    let metrics = BackendMetrics { backend: backend.clone(), gauge, resolved, sleeps, state };
+                    let is_down = matches!(metrics.state().answers, BackendState::Down { .. });
+                    metrics.gauge.set(if is_down { 0 } else { 1 });
+                    metrics
                 })
                 .collect(),
             closed: CloseReason::ALL
@@ -104,6 +122,14 @@ impl RouteMetrics {
                 .iter()
                 .map(|path| register.counter(names::RELAYS, &[("route", name), ("path", path.label())]))
                 .collect(),
+            wakes: if route.wake.is_some() || former.is_some_and(|former| !former.wakes.is_empty()) {
+                let counter = |outcome: &WakeOutcome| {
+                    register.counter(names::WAKES, &[("route", name), ("outcome", outcome.label())])
+                };
+                WakeOutcome::ALL.iter().map(counter).collect()
+            } else {
+                Vec::new()
+            },
             handshakes: ["TLSv1.2", "TLSv1.3"].map(handshakes),
             rejected: listeners
                 .map(|listener| {
@@ -168,10 +194,30 @@ impl RouteMetrics {
     pub fn backend(&self, backend: &Backend, answered: Result<(), Reason>) -> bool {
         let Some(metrics) = self.of(backend) else { return false };
         metrics.gauge.set(if answered.is_ok() { 1 } else { 0 });
-        let mut state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_down = matches!(*state, BackendState::Down { .. });
-        *state = state.after(answered, OffsetDateTime::now_utc());
+        let mut state = metrics.state();
+        let was_down = matches!(state.answers, BackendState::Down { .. });
+        state.answers = state.answers.after(answered, OffsetDateTime::now_utc());
         was_down == answered.is_ok()
+    }
+
+    /// Whether a backend that did not answer for this reason may just sleep, as its machine does at times. That it cannot be woken
+    /// is another reason, and stays one until it answers.
+    pub fn sleeps(&self, backend: &Backend, seen: Reason) -> bool {
+        let dark = matches!(seen, Reason::BackendTimeout | Reason::BackendUnreachable | Reason::BackendUnresolved);
+        let Some(metrics) = self.of(backend).filter(|metrics| metrics.sleeps && dark) else { return false };
+        let mut state = metrics.state();
+        state.answers = match state.answers {
+            same @ (BackendState::Asleep { .. } | BackendState::Down { .. }) => same,
+            _ => BackendState::Asleep { since: OffsetDateTime::now_utc() },
+        };
+        true
+    }
+
+    /// The machine of a backend is being woken, or is not any more.
+    pub fn waking(&self, backend: &Backend, waking: bool) {
+        if let Some(metrics) = self.of(backend) {
+            metrics.state().waking = waking.then(OffsetDateTime::now_utc);
+        }
     }
 
     /// The host name has so many addresses.
@@ -184,11 +230,20 @@ impl RouteMetrics {
         }
     }
 
+    /// Counts an attempt to wake the machine of a backend, which has ended.
+    pub fn woke(&self, outcome: WakeOutcome) {
+        let index = WakeOutcome::ALL.iter().position(|other| *other == outcome);
+        if let Some(counter) = index.and_then(|index| self.wakes.get(index)) {
+            counter.increment(1);
+        }
+    }
+
     /// What it leads to, and whether that answers.
     pub fn service(&self, name: &Name) -> Service {
-        let backend = |metrics: &BackendMetrics| finding::Backend {
-            address: metrics.backend.to_string(),
-            state: metrics.state(),
+        let backend = |metrics: &BackendMetrics| {
+            let State { answers, waking } = *metrics.state();
+            let state = waking.map_or(answers, |since| BackendState::Waking { since });
+            finding::Backend { address: metrics.backend.to_string(), state }
         };
         Service { route: name.to_string(), backends: self.backends.iter().map(backend).collect() }
     }
