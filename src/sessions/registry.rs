@@ -253,7 +253,8 @@ mod tests {
         // The certificate is shared by all sessions of its device, and the names by all of the configuration.
         let arc = |size| size + 2 * size_of::<usize>();
         let size = arc(size_of::<Session>()) + arc(size_of::<Handle>());
-        assert!(size <= 280, "{size} bytes");
+        // Two of its counters say what the history has: 160 KB for 10,000 sessions.
+        assert!(size <= 296, "{size} bytes");
     }
 
     fn dated(id: u64, good_until: u64) -> Session {
