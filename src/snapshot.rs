@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
+use crate::backends::health::{Check, Checked};
 use crate::backends::pool::Backends;
 use crate::config::checked::{ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind};
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
@@ -107,6 +108,8 @@ impl Snapshot {
         // By the address of the `client_auth` they are built from: routes without their own share the default one.
         let others = Arc::new(OtherAuthorities::new(known_authorities(config)));
         let mut authorities: HashMap<*const ClientAuth, Arc<Authorities>> = HashMap::new();
+        // What is known of backends that are checked as before stays known.
+        let mut checks: Vec<Arc<Checked>> = former.map(Self::checks).unwrap_or_default();
         for route in &config.routes {
             let invalid = |error| InvalidRoute { route: route.name.clone(), error };
             let access = match &route.mode {
@@ -131,7 +134,9 @@ impl Snapshot {
             let built = Arc::new(Route {
                 name: route.name.clone(),
                 server_names: route.server_names.clone(),
-                backends: Backends::new(route.backends.clone(), route.strategy),
+                backends: Backends::new(route.backends.clone(), route.strategy)
+                    .checked(Check::of(route).into_iter().map(|check| shared(check, &mut checks)).collect())
+                    .limited(route.connections_per_backend),
                 send_proxy_protocol: route.send_proxy_protocol,
                 access,
             });
@@ -152,6 +157,17 @@ impl Snapshot {
             timeouts: config.timeouts.clone(),
             impostors: Impostors::of(config),
         })
+    }
+
+    /// The backends that are checked, each once for each way in which it is.
+    pub fn checks(&self) -> Vec<Arc<Checked>> {
+        let mut checks: Vec<Arc<Checked>> = Vec::new();
+        for checked in self.in_order.iter().flat_map(|route| route.backends.checks()) {
+            if !checks.iter().any(|other| Arc::ptr_eq(other, checked)) {
+                checks.push(Arc::clone(checked));
+            }
+        }
+        checks
     }
 
     /// The route for a client's server name, or why there is none.
@@ -286,6 +302,16 @@ impl Route {
         };
         tls.judge(certificates, at).1
     }
+}
+
+/// The backend among `known` that is checked in this way.
+fn shared(check: Check, known: &mut Vec<Arc<Checked>>) -> Arc<Checked> {
+    if let Some(checked) = known.iter().find(|checked| *checked.check() == check) {
+        return Arc::clone(checked);
+    }
+    let checked = Arc::new(Checked::new(check));
+    known.push(Arc::clone(&checked));
+    checked
 }
 
 /// Why a session ends whose certificate would be refused for this reason.

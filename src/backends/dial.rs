@@ -4,13 +4,16 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::eyeballs::{self, Attempt};
-use super::pool::{Backends, Pool, RETRY_TIMEOUT, Slot};
+use super::health::Checked;
+use super::pool::{Backends, Full, Pool, RETRY_TIMEOUT, Slot};
 use super::resolver::{Resolver, Unresolved};
 use crate::authorize::Authorized;
 use crate::config::checked::Backend;
@@ -38,12 +41,14 @@ pub struct Directory {
     pub resolver: Resolver,
     /// Which of them answer, and how many connections they have.
     pub pool: Pool,
+    /// Those that are checked.
+    pub checks: watch::Sender<Vec<Arc<Checked>>>,
 }
 
 impl Directory {
     /// With the system's resolver and at most `threads` look-ups at the same time.
     pub fn new(threads: usize) -> Self {
-        Self { resolver: Resolver::system(threads), pool: Pool::default() }
+        Self { resolver: Resolver::system(threads), pool: Pool::default(), checks: watch::Sender::default() }
     }
 }
 
@@ -71,10 +76,21 @@ pub async fn dial(
     mut report: impl FnMut(usize, Result<(), Reason>),
 ) -> Result<Dialed, Rejection> {
     let mut last = Cause::NoBackends;
-    let order = directory.pool.order(backends);
+    let order = backends.healthy(directory.pool.order(backends))?;
     for (place, &index) in order.iter().enumerate() {
         let Some(backend) = backends.get(index) else { continue };
         allowed()?;
+        // Taken before the connection is made, so that there are never more, however many clients come at once.
+        let slot = match directory.pool.reserve(backends, index) {
+            Ok(slot) => slot,
+            Err(Full { limit }) => {
+                // What another one failed for says more.
+                if matches!(last, Cause::NoBackends) {
+                    last = Cause::BackendFull { backend: Text::new(backend), limit };
+                }
+                continue;
+            }
+        };
         // The remaining time is divided, so that a backend that drops packets leaves time for the next one.
         let rest = u32::try_from(order.len() - place).unwrap_or(u32::MAX);
         let now = Instant::now();
@@ -83,12 +99,13 @@ pub async fn dial(
         let failure = match connect_in_time(backend, first, &directory.resolver, share, &allowed, &mut tried).await {
             Ok(stream) => {
                 report(index, Ok(()));
-                let slot = directory.pool.connected(backends, index);
-                return Ok(Dialed { authorized, stream, backend: index, slot });
+                let counted = directory.pool.connected(backends, index, slot);
+                return Ok(Dialed { authorized, stream, backend: index, slot: counted });
             }
             Err(Failure::Refused(rejection)) => return Err(rejection),
             Err(failure) => failure,
         };
+        drop(slot);
         last = cause_of(failure, label(backend, &tried));
         if !matches!(last, Cause::Shortage { .. }) {
             report(index, Err(last.reason()));
@@ -172,6 +189,19 @@ async fn connect_in_time(
         }
     };
     connected.unwrap_or(Err(Failure::TimedOut))
+}
+
+/// Connects to a backend for no client, as [`dial`] does for one. Only health checks do, which send nothing of a client and
+/// relay nothing.
+pub(super) async fn connect_unasked(
+    backend: &Backend,
+    first: First<'_>,
+    resolver: &Resolver,
+    deadline: Instant,
+) -> Result<Stream, Cause> {
+    let mut tried = Vec::new();
+    let connected = connect_in_time(backend, first, resolver, deadline, &|| Ok(()), &mut tried).await;
+    connected.map_err(|failure| cause_of(failure, label(backend, &tried)))
 }
 
 /// Whether a backend accepts a connection, which is closed at once.

@@ -1,6 +1,8 @@
-//! Backends: resolving their names and connecting to them.
+//! Backends: resolving their names, checking their health, and connecting to them.
 
 pub mod dial;
 mod eyeballs;
+pub mod health;
 pub mod pool;
+pub mod probe;
 pub mod resolver;

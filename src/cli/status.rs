@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::control_args::ControlArgs;
-use crate::control::{Answer, EarlierProcess, LogError, NoticeReceiver, Request, Status, ToldFinding};
+use crate::control::{Answer, BackendHealth, EarlierProcess, LogError, NoticeReceiver, Request, Status, ToldFinding};
 use crate::explain::clock::Clock;
 use crate::model::text::{counted, duration};
 
@@ -100,6 +100,12 @@ fn text(status: &Status, clock: &Clock) -> String {
         let (names, backends) = (route.server_names.join(", "), route.backends.join(", then "));
         let lead = if route.server_names.len() == 1 { "leads" } else { "lead" };
         fact("route", &format!("{}: {names} {lead} to {backends}; {} open", route.name, route.sessions));
+        for BackendHealth { backend, health, since, failure, .. } in &route.health {
+            let since = since.as_ref().map(|since| format!(" since {}", clock.full_of(since)));
+            let failure = failure.as_ref().map(|failure| format!(": {failure}"));
+            let (since, failure) = (since.unwrap_or_default(), failure.unwrap_or_default());
+            fact("", &format!("{backend} {health}{since}{failure}"));
+        }
     }
     for expiring in status.expiries.iter().take(EXPIRIES_MAX) {
         let date = expiring.at.split('T').next().unwrap_or_default();
@@ -181,6 +187,7 @@ mod tests {
             name: "nas".to_owned(),
             server_names: names.iter().map(|name| (*name).to_owned()).collect(),
             backends: vec!["192.168.1.10:5666".to_owned(), "192.168.1.11:5666".to_owned()],
+            health: Vec::new(),
             sessions,
         };
         let mut status = Status {

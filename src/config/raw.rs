@@ -1,5 +1,6 @@
 //! The configuration as it was written: every key known and of the right kind, no value looked at.
 
+mod health;
 mod route;
 
 use std::cell::RefCell;
@@ -7,6 +8,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub(super) use self::health::RawHealth;
 pub(super) use self::route::RawRoute;
 use super::reader::{Purpose, Scalar, Table};
 use super::report::{Given, Place, Report, Text};

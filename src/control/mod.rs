@@ -7,6 +7,7 @@
 mod answers;
 pub mod client;
 pub(crate) mod earlier;
+mod health;
 mod history;
 mod merge;
 pub(crate) mod server;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::answers::NoticeReceiver;
 pub(crate) use self::answers::{StaticFacts, rfc3339};
+pub use self::health::BackendHealth;
 pub use self::history::{History, Visit};
 pub(crate) use self::history::{history_of, moment_of};
 #[doc(hidden)]
@@ -357,6 +359,9 @@ pub struct RouteStatus {
     pub server_names: Vec<String>,
     /// Its backends.
     pub backends: Vec<String>,
+    /// What their health checks say; none if they are not checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<BackendHealth>,
     /// Open sessions.
     pub sessions: usize,
 }

@@ -1,6 +1,6 @@
 //! All words about a cause: the log's detail.
 
-use super::fragments;
+use super::{check_texts, fragments};
 use crate::model::identity::key;
 use crate::model::rejection::Cause;
 
@@ -98,6 +98,10 @@ pub fn detail(cause: &Cause) -> String {
         | Cause::BackendUnreachable { backend, error }
         | Cause::Shortage { backend, error } => format!("{backend}: {}", error.text),
         Cause::Unresolved { backend, error } => format!("{backend}: {}", fragments::look_up(error)),
+        Cause::Unhealthy(failed) => format!("health checks fail: {}", check_texts::failed_checks(failed)),
+        Cause::BackendFull { backend, limit } => {
+            format!("{backend} has {limit} connections, which is what connections_per_backend allows")
+        }
         Cause::RouteChanged => "the route was changed while its backends were dialled".to_owned(),
         Cause::NoBackends => "a route without backends".to_owned(),
         Cause::NoVerdict => "the connection ended without a verdict".to_owned(),

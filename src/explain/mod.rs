@@ -6,6 +6,7 @@
 
 mod cause_texts;
 pub mod certificate;
+mod check_texts;
 pub mod clock;
 pub mod finding;
 mod fragments;
@@ -16,6 +17,7 @@ mod refusal_texts;
 
 pub use self::cause_texts::detail;
 use self::certificate::Certificate;
+pub use self::check_texts::{check_advice, check_failure};
 pub use self::fragments::moment;
 use self::recent::Refusal;
 pub use self::refusal_texts::{Words, sentence, words};

@@ -319,8 +319,6 @@ impl Inner {
         self.gate.metrics.follow(&new.config);
         self.gate.notices.want(&new.config.notify.events);
         self.gate.history.follow(&new.config);
-        let named = |backend: &_| new.config.routes.iter().any(|route| route.backends.contains(backend));
-        self.gate.directory.pool.keep(named);
         // With too few descriptors for the listeners, the limits stay; the warning says so.
         if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
             splice::allow_pipes(budget.pipes);
@@ -330,6 +328,7 @@ impl Inner {
             listener.set_settings(settings);
         }
         self.gate.snapshot.store(snapshot);
+        self.gate.follow_backends();
         // Last: from now on, new listeners accept connections.
         let old = self.current.send_replace(new);
         let current = self.current.borrow();

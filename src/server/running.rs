@@ -14,6 +14,8 @@ use super::service_manager::{Heartbeat, Message, report, tell};
 use super::upgrade::{Replaceable, Replaced};
 use super::{Server, Stopped, notices, retired, successor};
 use crate::admin::Admin;
+use crate::backends::health::{self, Checked};
+use crate::backends::probe::probe;
 use crate::gate::Gate;
 use crate::history::News;
 use crate::reload::watch::watch;
@@ -87,6 +89,8 @@ impl Server {
         }
         tasks.spawn(tidy(Arc::clone(gate)));
         tasks.spawn(cut_expired(Arc::clone(gate)));
+        gate.follow_backends();
+        let checking = tasks.spawn(check_backends(Arc::clone(gate)));
         let reporting = tasks.spawn(report(Arc::clone(&context), heartbeat));
         gate.log.event(&Event::Ready);
         tell(Message::Ready).await;
@@ -121,6 +125,7 @@ impl Server {
             let _ = accepting.await;
             reloader.retire();
             reporting.abort();
+            checking.abort();
             // The new process sends them.
             notices.abort();
             if let Some(file) = &file {
@@ -147,6 +152,7 @@ impl Server {
 
         gate.log.event(&Event::Draining);
         gate.draining.cancel();
+        checking.abort();
         // After `draining` is cancelled: a reload that opens listeners later sees that, and closes them itself.
         reloader.current().borrow().close();
         connections.close();
@@ -199,6 +205,16 @@ async fn tidy(gate: Arc<Gate>) {
         gate.history.tidy();
         report_history(&gate, &mut history);
     }
+}
+
+/// Checks the backends that the configuration in force wants checked.
+async fn check_backends(gate: Arc<Gate>) {
+    let (wanted, resolver) = (gate.directory.checks.subscribe(), gate.directory.resolver.clone());
+    let probe = move |checked: Arc<Checked>| {
+        let resolver = resolver.clone();
+        async move { probe(checked.check(), &resolver).await }
+    };
+    health::run(wanted, probe, move |checked, change| gate.backend_checked(checked, change)).await;
 }
 
 /// Cuts sessions whose certificate expires.

@@ -300,6 +300,8 @@ mod tests {
             name: Name::parse("it").expect("a name"),
             server_names: vec![ServerNamePattern::parse("it.home.example").expect("a name")],
             backends: vec![Backend::Address(backend)],
+            health: None,
+            connections_per_backend: None,
             strategy: Strategy::First,
             send_proxy_protocol: SendProxyProtocol::Off,
             mode,

@@ -3,6 +3,7 @@
 mod client_auth;
 mod control;
 mod expect;
+mod health;
 mod history;
 mod limits;
 mod notify;
@@ -29,6 +30,7 @@ pub use client_auth::{
 };
 pub use control::{Control, ControlSocket};
 pub use expect::{AllowEntry, Expectation, ExpectedClients};
+pub use health::Health;
 pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
@@ -136,6 +138,10 @@ pub struct Route {
     pub backends: Vec<Backend>,
     /// Which of them it uses.
     pub strategy: Strategy,
+    /// How they are checked; `None` if they are not.
+    pub health: Option<Health>,
+    /// The most connections that each may have; `None` is without limit.
+    pub connections_per_backend: Option<usize>,
     /// The PROXY protocol header that the backend is sent.
     pub send_proxy_protocol: SendProxyProtocol,
     /// Who does TLS, and with what.

@@ -8,6 +8,7 @@ use super::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
     Signer, Stage, Text,
 };
+use super::check::FailedCheck;
 use crate::model::close::CloseReason;
 use crate::model::names::{Name, ServerName};
 
@@ -109,6 +110,10 @@ reasons! {
     BackendUnreachable = Backend, "unreachable", Backend, Some(Alert::INTERNAL_ERROR), 0;
     /// No backend's name could be resolved.
     BackendUnresolved = Backend, "unresolved", Backend, Some(Alert::INTERNAL_ERROR), 0;
+    /// The health checks of every backend fail.
+    BackendUnhealthy = Backend, "unhealthy", Backend, Some(Alert::INTERNAL_ERROR), 0;
+    /// Every backend that answers has as many connections as `connections_per_backend` allows.
+    BackendFull = Backend, "full", Gate, Some(Alert::INTERNAL_ERROR), 0;
 
     /// A fault of the gate: no decision was reached about the connection.
     Internal = Internal, "internal", Gate, Some(Alert::INTERNAL_ERROR), 0;
@@ -343,6 +348,15 @@ causes! {
         /// Why.
         error: LookUp
     } = BackendUnresolved;
+    /// The health checks of every backend fail, so none was dialled.
+    Unhealthy(Box<[FailedCheck]>) = BackendUnhealthy;
+    /// Every backend that may be dialled has as many connections as `connections_per_backend` allows.
+    BackendFull {
+        /// The last one.
+        backend: Text,
+        /// How many that is.
+        limit: usize
+    } = BackendFull;
     /// A reload changed the route while its backends were dialled.
     RouteChanged = BackendUnreachable;
 

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::{
-    AddressList, Alert, Cause, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol,
-    ProxyHeaderFault, Signer, Text,
+    AddressList, Alert, Answer, Cause, CertificateFault, CheckFailure, DenyEntry, FailedCheck, HelloFault, IoError,
+    ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
 };
 use crate::model::close::CloseReason;
 use crate::model::identity::{Serial, Sha256};
@@ -81,6 +81,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::BackendUnreachable { backend: backend(), error: error() },
         Cause::Unresolved { backend: backend(), error: LookUp::Failed(error()) },
         Cause::Unresolved { backend: backend(), error: LookUp::NoAnswer },
+        Cause::BackendFull { backend: backend(), limit: 7 },
         Cause::RouteChanged,
         Cause::Shortage { backend: backend(), error: error() },
         Cause::NoBackends,
@@ -88,6 +89,10 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::NoVerdict,
         Cause::NotJudged,
     ];
+    all.extend(every_check_failure().into_iter().map(|failure| {
+        let failed = || FailedCheck { backend: backend(), failure: failure.clone() };
+        Cause::Unhealthy([failed(), failed()].into())
+    }));
     all.extend(CloseReason::ALL.iter().copied().map(Cause::Ordered));
     all.extend(
         [ListFault::Missing, ListFault::OtherAuthority, ListFault::NotPermitted, ListFault::OtherScope]
@@ -150,4 +155,25 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         .map(Cause::InvalidCertificate),
     );
     all
+}
+
+/// Every variant of [`CheckFailure`].
+pub(crate) fn every_check_failure() -> Vec<CheckFailure> {
+    let text = || Text::new("a text");
+    let error = || IoError { kind: ErrorKind::ConnectionReset, errno: Some(104), text: text() };
+    let backend = || Text::new("192.168.1.10:5666");
+    let (after, answer, expected) =
+        (Duration::from_secs(2), || Answer::new(b"HTTP/1.1 400"), || Some(Answer::new(b"SSH-")));
+    vec![
+        CheckFailure::NotReached(Box::new(Cause::BackendRefused { backend: backend(), error: error().into() })),
+        CheckFailure::NotReached(Box::new(Cause::BackendTimeout { backend: backend() })),
+        CheckFailure::NotReached(Box::new(Cause::Unresolved { backend: backend(), error: LookUp::NoAnswer })),
+        CheckFailure::Silent { after, expected: expected() },
+        CheckFailure::Silent { after, expected: None },
+        CheckFailure::Closed { received: answer(), expected: expected(), error: None },
+        CheckFailure::Closed { received: Answer::new(b""), expected: expected(), error: None },
+        CheckFailure::Closed { received: Answer::new(b""), expected: None, error: Some(error()) },
+        CheckFailure::Answered { received: answer(), expected: Answer::new(b"SSH-") },
+        CheckFailure::Tls(text()),
+    ]
 }

@@ -1,17 +1,17 @@
 //! The series of one route.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram};
 use time::OffsetDateTime;
 
 use super::register::{Register, Rejected};
-use crate::config::checked::{Backend, Route, RouteMode};
+use crate::config::checked::{self, Backend, Route, RouteMode};
 use crate::explain::finding::{self, BackendState, Service};
 use crate::model::close::CloseReason;
 use crate::model::names::Name;
-use crate::model::rejection::{Reason, Stage};
+use crate::model::rejection::{Health, Reason, Stage};
 use crate::relay::{Meter, Path};
 use crate::telemetry::names;
 
@@ -38,12 +38,50 @@ pub struct RouteMetrics {
 struct BackendMetrics {
     backend: Backend,
     gauge: Gauge,
-    state: Mutex<BackendState>,
+    healthy: Option<Gauge>,
+    state: Mutex<State>,
+}
+
+/// What is known of a backend.
+#[derive(Clone)]
+struct State {
+    /// By its last dial.
+    dialled: BackendState,
+    /// By its health checks, if it is checked.
+    health: Option<Health>,
+}
+
+impl State {
+    const fn is_down(&self) -> bool {
+        matches!(self.dialled, BackendState::Down { .. }) || matches!(self.health, Some(Health::Unhealthy { .. }))
+    }
 }
 
 impl BackendMetrics {
-    fn state(&self) -> BackendState {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Registers its series. What is known of one that stays, stays known.
+    fn new(
+        things: &Register<'_>,
+        route: &str,
+        backend: &Backend,
+        health: Option<&checked::Health>,
+        former: Option<&Self>,
+    ) -> Self {
+        let labels = [("route", route), ("backend", &backend.to_string())];
+        let gauge = things.gauge(names::BACKEND_UP, &labels);
+        let dialled = former.map_or(BackendState::Untried, |former| former.state().dialled);
+        gauge.set(if matches!(dialled, BackendState::Down { .. }) { 0 } else { 1 });
+        let known = former.and_then(|former| former.state().health.clone()).unwrap_or(Health::Unchecked);
+        let health = health.map(|_| known);
+        let healthy = health.as_ref().map(|health| {
+            let gauge = things.gauge(names::BACKEND_HEALTHY, &labels);
+            gauge.set(if matches!(health, Health::Unhealthy { .. }) { 0 } else { 1 });
+            gauge
+        });
+        Self { backend: backend.clone(), gauge, healthy, state: Mutex::new(State { dialled, health }) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -78,13 +116,8 @@ impl RouteMetrics {
                 .backends
                 .iter()
                 .map(|backend| {
-                    let labels = [("route", name), ("backend", &backend.to_string())];
-                    let gauge = things.gauge(names::BACKEND_UP, &labels);
-                    // What is known of one that stays, stays known.
-                    let state = former.and_then(|former| former.of(backend)).map(BackendMetrics::state);
-                    let state = state.unwrap_or(BackendState::Untried);
-                    gauge.set(if matches!(state, BackendState::Down { .. }) { 0 } else { 1 });
-                    BackendMetrics { backend: backend.clone(), gauge, state: Mutex::new(state) }
+                    let former = former.and_then(|former| former.of(backend));
+                    BackendMetrics::new(things, name, backend, route.health.as_ref(), former)
                 })
                 .collect(),
             closed: CloseReason::ALL
@@ -161,17 +194,34 @@ impl RouteMetrics {
     pub fn backend(&self, backend: &Backend, answered: Result<(), Reason>) -> bool {
         let Some(metrics) = self.of(backend) else { return false };
         metrics.gauge.set(if answered.is_ok() { 1 } else { 0 });
-        let mut state = metrics.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_down = matches!(*state, BackendState::Down { .. });
-        *state = state.after(answered, OffsetDateTime::now_utc());
-        was_down == answered.is_ok()
+        let mut state = metrics.state();
+        let was_down = state.is_down();
+        state.dialled = state.dialled.after(answered, OffsetDateTime::now_utc());
+        was_down != state.is_down()
+    }
+
+    /// Notes what the health checks of a backend say. Returns whether it has gone down or come back.
+    pub fn health(&self, backend: &Backend, health: Health) -> bool {
+        let Some(metrics) = self.of(backend) else { return false };
+        if let Some(gauge) = &metrics.healthy {
+            gauge.set(if matches!(health, Health::Unhealthy { .. }) { 0 } else { 1 });
+        }
+        let mut state = metrics.state();
+        let was_down = state.is_down();
+        state.health = Some(health);
+        was_down != state.is_down()
+    }
+
+    /// Whether the last dial of a backend failed.
+    pub fn did_not_answer(&self, backend: &Backend) -> bool {
+        self.of(backend).is_some_and(|metrics| matches!(metrics.state().dialled, BackendState::Down { .. }))
     }
 
     /// What it leads to, and whether that answers.
     pub fn service(&self, name: &Name) -> Service {
-        let backend = |metrics: &BackendMetrics| finding::Backend {
-            address: metrics.backend.to_string(),
-            state: metrics.state(),
+        let backend = |metrics: &BackendMetrics| {
+            let State { dialled, health } = metrics.state().clone();
+            finding::Backend { address: metrics.backend.to_string(), state: dialled, health }
         };
         Service { route: name.to_string(), backends: self.backends.iter().map(backend).collect() }
     }

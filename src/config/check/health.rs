@@ -1,0 +1,146 @@
+//! `health` of a route: how its backends are checked. And how many connections each may have.
+
+use std::time::Duration;
+
+use super::{Mode, scalar};
+use crate::config::checked::Health;
+use crate::config::raw::{RawHealth, RawRoute};
+use crate::config::reader::Scalar;
+use crate::config::report::{At, Given, Place, Problem, Report, Text, quoted};
+use crate::config::values;
+
+const EVERY: Duration = Duration::from_secs(10);
+/// A check may not become a load: ten a second are for tests.
+const EVERY_MIN: Duration = Duration::from_millis(100);
+const EVERY_MAX: Duration = Duration::from_secs(60 * 60);
+const TIMEOUT: Duration = Duration::from_secs(2);
+const RISE: u32 = 2;
+const FALL: u32 = 3;
+/// The most checks in a row.
+const IN_A_ROW_MAX: u32 = 100;
+/// The longest `send`, in bytes.
+const SEND_MAX: usize = 1024;
+/// The longest `expect`, in bytes.
+const EXPECT_MAX: usize = 256;
+
+/// The checks of a route; `Some(None)` if it has none.
+pub(super) fn check(raw: &RawRoute, mode: Option<Mode>, report: &mut Report) -> Option<Option<Health>> {
+    let At { value: raw, place } = match &raw.health {
+        Given::Absent => return Some(None),
+        Given::Refused => return None,
+        Given::Value(health) => health,
+    };
+    let every = scalar(&raw.every, every, EVERY, report);
+    let timeout = timeout(raw, every, report);
+    let rise = scalar(&raw.rise, in_a_row, RISE, report);
+    let fall = scalar(&raw.fall, in_a_row, FALL, report);
+    let send = bytes(&raw.send, SEND_MAX, report);
+    let expect = bytes(&raw.expect, EXPECT_MAX, report);
+    let tls = tls(raw, mode, report);
+    if let (Some(Some(_)), Some(None)) = (&send, &expect) {
+        report.error(
+            &place.child("send"),
+            "the check sends something and waits for no answer, so it would pass whatever the service does",
+            "add expect with the beginning of the answer, as in expect = \"HTTP/1.\"",
+        );
+        return None;
+    }
+    let text = |text: Option<String>| text.map(String::into_bytes).unwrap_or_default();
+    Some(Some(Health {
+        every: every?,
+        rise: rise?,
+        fall: fall?,
+        timeout: timeout?,
+        send: text(send?),
+        expect: text(expect?),
+        tls: tls?,
+    }))
+}
+
+fn every(scalar: &Scalar) -> Result<Duration, Problem> {
+    let every = values::duration(scalar)?;
+    if every < EVERY_MIN {
+        return Err(Problem::new(
+            "checks that often would be a load of their own",
+            "write \"100ms\" or more; \"10s\" is usual",
+        ));
+    }
+    if every > EVERY_MAX {
+        return Err(Problem::new(
+            "a backend that fails would be noticed after hours only",
+            "write \"1h\" or less; \"10s\" is usual",
+        ));
+    }
+    Ok(every)
+}
+
+/// The time of one check. It must be over before the next one begins.
+fn timeout(raw: &RawHealth, every: Option<Duration>, report: &mut Report) -> Option<Duration> {
+    let timeout = match &raw.timeout {
+        Given::Absent => return Some(every.unwrap_or(EVERY).min(TIMEOUT)),
+        Given::Refused => return None,
+        Given::Value(timeout) => timeout,
+    };
+    let value = report.taken(&timeout.place, values::duration(&timeout.value))?;
+    if every.is_some_and(|every| value > every) {
+        report.error(
+            &timeout.place,
+            "a check could take longer than the time to the next one",
+            "write a shorter timeout, or a longer every",
+        );
+        return None;
+    }
+    Some(value)
+}
+
+fn in_a_row(scalar: &Scalar) -> Result<u32, Problem> {
+    let (Scalar::Number(text) | Scalar::Text(text)) = scalar;
+    let number = text.parse::<u32>().ok().filter(|number| (1..=IN_A_ROW_MAX).contains(number));
+    match (scalar, number) {
+        (Scalar::Number(_), Some(number)) => Ok(number),
+        (Scalar::Text(_), Some(number)) => {
+            Err(Problem::new("the number is in quotes", format!("write it without them: {number}")))
+        }
+        (_, None) => Err(Problem::new(
+            format!("{} is not a number of checks in a row", quoted(text)),
+            format!("write a number from 1 to {IN_A_ROW_MAX}; rise = {RISE} and fall = {FALL} are usual"),
+        )),
+    }
+}
+
+fn bytes(given: &Given<String>, most: usize, report: &mut Report) -> Option<Option<String>> {
+    let text: &Text = match given {
+        Given::Absent => return Some(None),
+        Given::Refused => return None,
+        Given::Value(text) => text,
+    };
+    let wrong = match text.value.len() {
+        0 => "the text is empty".to_owned(),
+        length if length > most => format!("the text has {length} bytes, and {most} are the most"),
+        _ => return Some(Some(text.value.clone())),
+    };
+    report.error(&text.place, wrong, "remove it, or write a line, as in \"SSH-\"; \\r\\n is the end of a line");
+    None
+}
+
+fn tls(raw: &RawHealth, mode: Option<Mode>, report: &mut Report) -> Option<bool> {
+    let (tls, place): (bool, &Place) = match &raw.tls {
+        Given::Absent => return Some(false),
+        Given::Refused => return None,
+        Given::Value(tls) => (tls.value, &tls.place),
+    };
+    if tls && mode == Some(Mode::Terminate) {
+        report.error(
+            place,
+            "the gate sends the backend of this route no TLS, so a check that does would say nothing about it",
+            "remove \"tls\"; it is for routes with mode = \"passthrough\", where the backend speaks TLS",
+        );
+        return None;
+    }
+    Some(tls)
+}
+
+/// `connections_per_backend`; `Some(None)` is without limit.
+pub(super) fn connections_per_backend(raw: &RawRoute, report: &mut Report) -> Option<Option<usize>> {
+    scalar(&raw.connections_per_backend, values::count_or_off, None, report)
+}
