@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use doorward::config::checked::{
     Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpectedClients,
-    ExpiredRevocationList, Format, History, HistoryFolder, KernelTls, Limits, Log, LogFormat, LogOutput, Rate,
+    ExpiredRevocationList, Format, Health, History, HistoryFolder, KernelTls, Limits, Log, LogFormat, LogOutput, Rate,
     RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol, Terminate, Timeouts,
 };
 use doorward::config::{ConfigErrors, load, parse};
@@ -192,6 +192,7 @@ fn minimal_configuration_has_the_defaults() {
     assert!(listener.deny_sources.is_empty());
     let route = &config.routes[0];
     assert_eq!(route.send_proxy_protocol, SendProxyProtocol::Off);
+    assert_eq!((&route.health, route.connections_per_backend), (&None, None));
     let terminate = terminate(&config, 0);
     assert_eq!(terminate.client_auth.mode, ClientAuthMode::RequireAndVerify);
     assert_eq!(terminate.client_auth.expired_revocation_list, ExpiredRevocationList::Deny);
@@ -268,6 +269,12 @@ fn every_value_is_read_as_written() {
     let socket = format!("unix:{}", home.folder.path().join("run/ssh.sock").display());
     assert_eq!(texts(&ssh.backends), ["127.0.0.1:22", "[fd00::22]:22", "nas.local:22", &socket]);
     assert_eq!(ssh.send_proxy_protocol, SendProxyProtocol::V2Tls);
+    let health = |every, rise, fall, timeout, send: &str, expect: &str, tls| {
+        let (every, timeout) = (Duration::from_secs(every), Duration::from_secs(timeout));
+        Some(Health { every, rise, fall, timeout, send: send.into(), expect: expect.into(), tls })
+    };
+    assert_eq!(ssh.health, health(30, 1, 5, 3, "", "SSH-", false));
+    assert_eq!(ssh.connections_per_backend, Some(100));
     let selectors = [
         Selector::AnyName("alice-phone".to_owned()),
         Selector::Email("bob@home.example".to_owned()),
@@ -291,6 +298,7 @@ fn every_value_is_read_as_written() {
     assert!(matches!(mail.mode, RouteMode::Passthrough));
     assert_eq!(texts(&mail.server_names), ["mail.home.example", "*.mail.home.example"]);
     assert_eq!(mail.send_proxy_protocol, SendProxyProtocol::V1);
+    assert_eq!(mail.health, health(10, 2, 3, 2, "a001 NOOP\r\n", "* OK", true));
 
     let warned: Vec<&str> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
     let expected = ["route[2] \"ssh\".server_names", "route[2] \"ssh\".allow", "log.output"];

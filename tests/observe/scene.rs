@@ -67,7 +67,9 @@ impl Scene {
             .route("slow", full.address)
             .route("gone", "unix:/nowhere/service.sock")
             // RFC 6761 section 6.4: no such name exists.
-            .route("unresolved", "no-such-host.invalid:22");
+            .route("unresolved", "no-such-host.invalid:22")
+            .route_with("unhealthy", &["unix:/nowhere/checked.sock"], "allow = [\"any\"]\nhealth = { every = \"100ms\" }")
+            .route_with("full", &[&echo_address], "allow = [\"any\"]\nconnections_per_backend = 1");
         let gate = Gate::start_with_control(&house.config());
         Self { gate, pki, without_list, with_old_list, lost, _echo: echo, _full: full }
     }
@@ -246,6 +248,15 @@ impl Scene {
             Reason::BackendTimeout => self.refused(&self.good(), "slow"),
             Reason::BackendUnreachable => self.refused(&self.good(), "gone"),
             Reason::BackendUnresolved => self.refused(&self.good(), "unresolved"),
+            Reason::BackendUnhealthy => {
+                self.gate.wait_metric("doorward_backend_healthy", &[("route", "unhealthy")], 0.0);
+                self.refused(&self.good(), "unhealthy");
+            }
+            Reason::BackendFull => {
+                let held = Client::admitted(self.address(), &self.good(), "full.home.example").unwrap();
+                held.ping().unwrap();
+                self.refused(&self.good(), "full");
+            }
         }
     }
 

@@ -14,6 +14,7 @@ const EVERY: Duration = Duration::from_secs(10);
 const EVERY_MIN: Duration = Duration::from_millis(100);
 const EVERY_MAX: Duration = Duration::from_secs(60 * 60);
 const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 const RISE: u32 = 2;
 const FALL: u32 = 3;
 /// The most checks in a row.
@@ -31,7 +32,7 @@ pub(super) fn check(raw: &RawRoute, mode: Option<Mode>, report: &mut Report) -> 
         Given::Value(health) => health,
     };
     let every = scalar(&raw.every, every, EVERY, report);
-    let timeout = timeout(raw, every, report);
+    let timeout = scalar(&raw.timeout, timeout, TIMEOUT, report);
     let rise = scalar(&raw.rise, in_a_row, RISE, report);
     let fall = scalar(&raw.fall, in_a_row, FALL, report);
     let send = bytes(&raw.send, SEND_MAX, report);
@@ -74,23 +75,16 @@ fn every(scalar: &Scalar) -> Result<Duration, Problem> {
     Ok(every)
 }
 
-/// The time of one check. It must be over before the next one begins.
-fn timeout(raw: &RawHealth, every: Option<Duration>, report: &mut Report) -> Option<Duration> {
-    let timeout = match &raw.timeout {
-        Given::Absent => return Some(every.unwrap_or(EVERY).min(TIMEOUT)),
-        Given::Refused => return None,
-        Given::Value(timeout) => timeout,
-    };
-    let value = report.taken(&timeout.place, values::duration(&timeout.value))?;
-    if every.is_some_and(|every| value > every) {
-        report.error(
-            &timeout.place,
-            "a check could take longer than the time to the next one",
-            "write a shorter timeout, or a longer every",
-        );
-        return None;
+/// The time of one check. If it is longer than `every`, a slow check holds up the next one.
+fn timeout(scalar: &Scalar) -> Result<Duration, Problem> {
+    let timeout = values::duration(scalar)?;
+    if timeout > TIMEOUT_MAX {
+        return Err(Problem::new(
+            "a backend that hangs would be noticed after minutes only",
+            "write \"1m\" or less; \"2s\" is usual",
+        ));
     }
-    Some(value)
+    Ok(timeout)
 }
 
 fn in_a_row(scalar: &Scalar) -> Result<u32, Problem> {

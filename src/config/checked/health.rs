@@ -11,7 +11,7 @@ pub struct Health {
     pub rise: u32,
     /// So many checks in a row must fail for a healthy backend to be unhealthy.
     pub fall: u32,
-    /// How long a check may take; at most `every`.
+    /// How long a check may take.
     pub timeout: Duration,
     /// What the backend is sent.
     pub send: Vec<u8>,

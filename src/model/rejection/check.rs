@@ -120,7 +120,7 @@ mod tests {
     fn answer_is_a_line_without_anything_that_misleads() {
         let shown = |bytes: &[u8]| Answer::new(bytes).to_string();
         assert_eq!(shown(b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n"), "\"HTTP/1.1 400 Bad Request\"");
-        assert_eq!(shown(b"a\x1b[31m\"\xff"), "\"a\\u{1b}[31m\\\"\u{fffd}\"");
+        assert_eq!(shown(b"a\x1b[31m\"\xff"), r#""a\u{1b}[31m\"\u{fffd}""#);
         assert_eq!(shown(b"\r\n"), "\"\\r\\n\"");
         assert!(Answer::new(b"").is_empty());
         assert!(shown(&[b'x'; 500]).chars().count() <= SHOWN + 3);
