@@ -10,7 +10,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use crate::authorize::{PassthroughPolicy, Policy, denied};
 use crate::backends::health::{Check, Checked};
 use crate::backends::pool::Backends;
-use crate::config::checked::{ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind};
+use crate::config::checked::{
+    Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind,
+};
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
 use crate::handshake::trust::{Authorities, OtherAuthorities};
@@ -18,7 +20,7 @@ use crate::impostors::Impostors;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
-use crate::model::rejection::{Cause, Reason};
+use crate::model::rejection::{Cause, Health, Reason};
 use crate::route::RouteTable;
 
 /// The routes and timeouts of one configuration. Built whole or not at all, and never changed.
@@ -274,6 +276,11 @@ impl Route {
         *self.backends == *other.backends
             && self.send_proxy_protocol == other.send_proxy_protocol
             && self.terminates() == other.terminates()
+    }
+
+    /// What the health checks of its backends say; none if they are not checked.
+    pub fn health(&self) -> impl Iterator<Item = (&Backend, Health)> {
+        self.backends.checks().iter().map(|checked| (&checked.check().backend, checked.health()))
     }
 
     /// The configuration of its handshakes, if TLS ends at the gate.

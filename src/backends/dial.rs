@@ -198,10 +198,31 @@ pub(super) async fn connect_unasked(
     first: First<'_>,
     resolver: &Resolver,
     deadline: Instant,
-) -> Result<Stream, Cause> {
-    let mut tried = Vec::new();
-    let connected = connect_in_time(backend, first, resolver, deadline, &|| Ok(()), &mut tried).await;
-    connected.map_err(|failure| cause_of(failure, label(backend, &tried)))
+) -> Result<Stream, Unconnected> {
+    let connected = connect_in_time(backend, first, resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
+    connected.map_err(|failure| match failure {
+        Failure::Io(error) if is_shortage(error.raw_os_error()) => Unconnected::Shortage,
+        Failure::Io(error) => Unconnected::Io(error),
+        Failure::TimedOut => Unconnected::TimedOut,
+        Failure::Unresolved(Unresolved::NoAnswer) => Unconnected::Unresolved(LookUp::NoAnswer),
+        Failure::Unresolved(Unresolved::Failed(error)) if is_shortage(error.raw_os_error()) => Unconnected::Shortage,
+        Failure::Unresolved(Unresolved::Failed(error)) => Unconnected::Unresolved(LookUp::Failed((&*error).into())),
+        // There is no right that could be revoked.
+        Failure::Refused(_) => Unconnected::Shortage,
+    })
+}
+
+/// Why there is no connection for a health check.
+#[derive(Debug)]
+pub(super) enum Unconnected {
+    /// This machine is out of descriptors or memory.
+    Shortage,
+    /// The backend did not accept it in time.
+    TimedOut,
+    /// Its name has no address.
+    Unresolved(LookUp),
+    /// It failed.
+    Io(io::Error),
 }
 
 /// Whether a backend accepts a connection, which is closed at once.

@@ -13,10 +13,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::dial::{self, First};
+use super::dial::{self, First, Unconnected};
 use super::health::{Check, Failed};
 use super::resolver::Resolver;
-use crate::model::rejection::{Answer, Cause, CheckFailure, Text};
+use crate::model::rejection::{Answer, CheckFailure, Text};
 use crate::sys::stream::Stream;
 
 /// So much of an answer is read at once, so that it can be shown.
@@ -28,8 +28,10 @@ pub async fn probe(check: &Check, resolver: &Resolver) -> Result<(), Failed> {
     let first = First { header: check.header, payload_waits: false };
     let stream = match dial::connect_unasked(&check.backend, first, resolver, deadline).await {
         Ok(stream) => stream,
-        Err(Cause::Shortage { .. }) => return Err(Failed::Gate),
-        Err(cause) => return Err(Failed::Backend(CheckFailure::NotReached(Box::new(cause)))),
+        Err(Unconnected::Shortage) => return Err(Failed::Gate),
+        Err(Unconnected::TimedOut) => return Err(Failed::Backend(CheckFailure::NotAccepted)),
+        Err(Unconnected::Unresolved(error)) => return Err(Failed::Backend(CheckFailure::Unresolved(error))),
+        Err(Unconnected::Io(error)) => return Err(Failed::Backend(CheckFailure::NotReached(error.into()))),
     };
     let failed = match stream {
         Stream::Tcp(stream) => converse(stream, check, deadline).await,

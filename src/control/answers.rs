@@ -13,7 +13,6 @@ use super::{
     REFUSALS_MAX, Refusal, Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status,
     Why,
 };
-use crate::backends::health::Checked;
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
 use crate::explain::clock::{Clock, Zone};
@@ -165,7 +164,7 @@ pub(super) fn status(
         name: route.name.to_string(),
         server_names: route.server_names.iter().map(ToString::to_string).collect(),
         backends: route.backends.iter().map(ToString::to_string).collect(),
-        health: health(route.backends.checks()),
+        health: route.health().map(|(backend, health)| BackendHealth::new(backend, &health, rfc3339)).collect(),
         sessions: sessions.iter().filter(|session| session.route == route.name).count(),
     });
     Status {
@@ -193,12 +192,6 @@ pub(super) fn status(
         earlier: Vec::new(),
         upgrade_error: None,
     }
-}
-
-fn health(checks: &[Arc<Checked>]) -> Vec<BackendHealth> {
-    let one =
-        |checked: &Arc<Checked>| BackendHealth::new(checked.check().backend.to_string(), &checked.health(), rfc3339);
-    checks.iter().map(one).collect()
 }
 
 fn notice_receiver(ReceiverState { name, error, waiting }: ReceiverState) -> NoticeReceiver {

@@ -26,14 +26,14 @@ pub struct BackendHealth {
 
 impl BackendHealth {
     /// What is known of a backend; `moment` writes a time.
-    pub(super) fn new(backend: String, health: &Health, moment: fn(OffsetDateTime) -> String) -> Self {
+    pub(super) fn new(backend: impl ToString, health: &Health, moment: fn(OffsetDateTime) -> String) -> Self {
         let (word, since, checked, failure) = match health {
             Health::Unchecked => ("unchecked", None, None, None),
             Health::Healthy { since } => ("healthy", Some(since), None, None),
             Health::Unhealthy { since, checked, failure } => ("unhealthy", Some(since), Some(checked), Some(failure)),
         };
         Self {
-            backend,
+            backend: backend.to_string(),
             health: word.to_owned(),
             since: since.copied().map(moment),
             checked: checked.copied().map(moment),

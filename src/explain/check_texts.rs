@@ -1,22 +1,17 @@
 //! All words about a failed health check.
 
-use super::{detail, fragments};
-use crate::model::rejection::{Cause, CheckFailure, FailedCheck, LookUp};
+use super::fragments;
+use crate::model::rejection::{CheckFailure, FailedCheck, LookUp};
 
 /// Why a health check failed, to be read behind the name of the backend.
 pub fn check_failure(failure: &CheckFailure) -> String {
     match failure {
-        CheckFailure::NotReached(cause) => match &**cause {
-            Cause::BackendTimeout { .. } => "did not accept the connection in time".to_owned(),
-            Cause::BackendRefused { error, .. }
-            | Cause::BackendTimedOut { error, .. }
-            | Cause::BackendUnreachable { error, .. } => format!("cannot be reached: {}", error.text),
-            Cause::Unresolved { error: LookUp::NoAnswer, .. } => {
-                "cannot be reached: the name server did not answer in time".to_owned()
-            }
-            Cause::Unresolved { error, .. } => format!("cannot be reached: {}", fragments::look_up(error)),
-            other => format!("cannot be reached: {}", detail(other)),
-        },
+        CheckFailure::NotAccepted => "did not accept the connection in time".to_owned(),
+        CheckFailure::NotReached(error) => format!("cannot be reached: {}", error.text),
+        CheckFailure::Unresolved(LookUp::NoAnswer) => {
+            "cannot be reached: the name server did not answer in time".to_owned()
+        }
+        CheckFailure::Unresolved(error) => format!("cannot be reached: {}", fragments::look_up(error)),
         CheckFailure::Silent { after, expected } => {
             let what = expected.as_ref().map_or_else(
                 || "finish the TLS handshake".to_owned(),
@@ -43,7 +38,10 @@ pub fn check_failure(failure: &CheckFailure) -> String {
 /// What to do about it.
 pub const fn check_advice(failure: &CheckFailure) -> &'static str {
     match failure {
-        CheckFailure::NotReached(_) => "Switch the machine on, start the service, and see that its address is right.",
+        CheckFailure::Unresolved(_) => "Correct the name in backends, or write the address.",
+        CheckFailure::NotAccepted | CheckFailure::NotReached(_) => {
+            "Switch the machine on, start the service, and see that its address is right."
+        }
         CheckFailure::Silent { expected: None, .. } | CheckFailure::Tls(_) => {
             "See that the service speaks TLS there; if it does not, correct health of the route."
         }

@@ -43,8 +43,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("authorize", &["config", "model"]),
     // The verifier asks authorize's pure function: only during the handshake can the client be told by an alert of TLS 1.2.
     ("handshake", &["admission", "authorize", "client_hello", "config", "model", "pki", "sys", "tls"]),
-    // A health check begins with the header that its backend expects.
-    ("backends", &["authorize", "config", "model", "proxy_protocol", "sys"]),
+    ("backends", &["authorize", "config", "model", "proxy_protocol", "sys"]), // A health check has a header of its own.
     ("relay", &["model", "sys", "tls"]),
     // What a refused client pretended to be.
     ("impostors", &["config", "model"]),
@@ -97,7 +96,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "control",
         &[
-            "backends",
             "config",
             "explain",
             "gate",

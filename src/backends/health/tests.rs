@@ -79,7 +79,7 @@ fn last_failure_and_the_begin_are_kept() {
     let at = |seconds| NOW + Duration::from_secs(seconds);
     it.ended(Err(failed()), at(1));
     it.ended(Err(failed()), at(2));
-    let closed = || CheckFailure::NotReached(Box::new(Cause::NoBackends));
+    let closed = || CheckFailure::NotAccepted;
     it.ended(Err(Failed::Backend(closed())), at(3));
     assert_eq!(it.health(), Health::Unhealthy { since: at(2), checked: at(3), failure: closed() });
     it.ended(Ok(()), at(4));
@@ -152,7 +152,9 @@ fn scripted(checks: Vec<Arc<Checked>>, takes: Duration, results: &str) -> Script
             }
         }
     };
-    let told = move |checked: &Arc<Checked>, change| drop(end.send((port(checked), change)));
+    let told = move |checked: &Arc<Checked>, change| {
+        let _ = end.send((port(checked), change));
+    };
     Scripted { running: tokio::spawn(run(receiver, probe, told)), wanted, begun, ended }
 }
 

@@ -38,7 +38,9 @@ fn answer(text: &str) -> Answer {
 #[tokio::test]
 async fn connection_alone_passes_and_is_closed() {
     let (end, ended_there) = mpsc::channel();
-    let address = service(move |mut stream| drop(end.send(stream.read(&mut [0; 1]).expect("an end"))));
+    let address = service(move |mut stream| {
+        let _ = end.send(stream.read(&mut [0; 1]).expect("an end"));
+    });
     assert_eq!(ended(&check(Backend::Address(address), "", "")).await, Ok(()));
     assert_eq!(ended_there.recv().expect("it was dialled"), 0);
 }
@@ -96,8 +98,8 @@ async fn service_that_hangs_fails_within_the_time_limit() {
 async fn nothing_that_listens_is_told_as_for_a_dial() {
     let gone = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let failure = ended(&check(Backend::Address(gone), "", "")).await.expect_err("nothing listens");
-    let CheckFailure::NotReached(cause) = failure else { panic!("{failure:?}") };
-    assert!(matches!(*cause, Cause::BackendRefused { .. }), "{cause:?}");
+    let CheckFailure::NotReached(error) = failure else { panic!("{failure:?}") };
+    assert_eq!(error.kind, io::ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]

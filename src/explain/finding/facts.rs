@@ -188,12 +188,12 @@ impl Backend {
     #[must_use]
     pub fn judged(self) -> Self {
         let state = match (&self.health, self.state) {
-            (Some(Health::Unhealthy { since, checked, failure }), dialled) => {
+            (Some(Health::Unhealthy { since, checked, .. }), dialled) => {
                 let (since, failed) = match dialled {
                     BackendState::Down { since: earlier, failed, .. } => (earlier.min(*since), failed),
                     BackendState::Untried | BackendState::Up { .. } => (*since, 0),
                 };
-                BackendState::Down { since, tried: *checked, seen: Some(failure.reason()), failed }
+                BackendState::Down { since, tried: *checked, seen: Some(Reason::BackendUnhealthy), failed }
             }
             (Some(Health::Healthy { since }), BackendState::Untried) => BackendState::Up { since: *since },
             (_, state) => state,

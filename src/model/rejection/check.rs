@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::cause_data::{IoError, Text};
-use super::reasons::{Cause, Reason};
+use super::cause_data::{IoError, LookUp, Text};
 use crate::model::names::printable;
 
 /// The longest part of an answer that is shown, in characters.
@@ -36,8 +35,12 @@ pub enum Health {
 /// Why a health check of a backend failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckFailure {
-    /// There was no connection to it.
-    NotReached(Box<Cause>),
+    /// It did not accept the connection in time.
+    NotAccepted,
+    /// It cannot be reached.
+    NotReached(IoError),
+    /// Its host name could not be resolved.
+    Unresolved(LookUp),
     /// It accepted the connection, and the check was not over in time.
     Silent {
         /// The time that a check has.
@@ -98,18 +101,6 @@ pub struct FailedCheck {
     pub backend: Text,
     /// Why the last check failed.
     pub failure: CheckFailure,
-}
-
-impl CheckFailure {
-    /// The reason that a refusal would have for it.
-    pub const fn reason(&self) -> Reason {
-        match self {
-            Self::NotReached(cause) => cause.reason(),
-            Self::Silent { .. } | Self::Closed { .. } | Self::Answered { .. } | Self::Tls(_) => {
-                Reason::BackendUnhealthy
-            }
-        }
-    }
 }
 
 #[cfg(test)]

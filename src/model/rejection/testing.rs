@@ -161,13 +161,13 @@ pub(crate) fn every_cause() -> Vec<Cause> {
 pub(crate) fn every_check_failure() -> Vec<CheckFailure> {
     let text = || Text::new("a text");
     let error = || IoError { kind: ErrorKind::ConnectionReset, errno: Some(104), text: text() };
-    let backend = || Text::new("192.168.1.10:5666");
     let (after, answer, expected) =
         (Duration::from_secs(2), || Answer::new(b"HTTP/1.1 400"), || Some(Answer::new(b"SSH-")));
     vec![
-        CheckFailure::NotReached(Box::new(Cause::BackendRefused { backend: backend(), error: error().into() })),
-        CheckFailure::NotReached(Box::new(Cause::BackendTimeout { backend: backend() })),
-        CheckFailure::NotReached(Box::new(Cause::Unresolved { backend: backend(), error: LookUp::NoAnswer })),
+        CheckFailure::NotAccepted,
+        CheckFailure::NotReached(error()),
+        CheckFailure::Unresolved(LookUp::NoAnswer),
+        CheckFailure::Unresolved(LookUp::Failed(Box::new(IoError { text: Text::new("no such name"), ..error() }))),
         CheckFailure::Silent { after, expected: expected() },
         CheckFailure::Silent { after, expected: None },
         CheckFailure::Closed { received: answer(), expected: expected(), error: None },
