@@ -42,7 +42,7 @@ fn every_metric_stands_in_its_table_with_its_type_and_labels() {
     let backend = Backend::echo();
     let gate = Gate::start(&format!(
         "{LOCAL}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"home.example\"]\nbackends = [\"{}\"]\n\
-         allow = [\"any\"]\n",
+         allow = [\"any\"]\nhealth = {{}}\n",
         backend.address()
     ));
     let (_, scrape) = gate.get("/metrics");
@@ -86,9 +86,13 @@ fn labels(cell: &str) -> BTreeSet<&str> {
     cell.split(", ").map(word).filter(|label| *label != "–").collect()
 }
 
-/// The keys that `config/raw.rs` reads, as in `listener.name`.
+/// The keys that `config/raw.rs` and the files below it read, as in `listener.name`.
 fn keys() -> BTreeSet<String> {
-    const RAW: &str = include_str!("../../src/config/raw.rs");
+    const RAW: &str = concat!(
+        include_str!("../../src/config/raw.rs"),
+        include_str!("../../src/config/raw/health.rs"),
+        include_str!("../../src/config/raw/route.rs"),
+    );
     let section = |title: &str| {
         Some(match title {
             "Raw" => "",
@@ -96,6 +100,7 @@ fn keys() -> BTreeSet<String> {
             "RawCertificate" => "certificate.",
             "RawClientAuth" => "client_auth.",
             "RawRoute" => "route.",
+            "RawHealth" => "route.health.",
             "RawExpectation" => "expect.",
             "RawTickets" => "tickets.",
             "RawTimeouts" => "timeouts.",
