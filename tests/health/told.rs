@@ -84,6 +84,16 @@ fn unhealthy_backend_is_told_everywhere_with_the_reason() {
     let escaped = WRONG.replace('"', "&quot;");
     assert_eq!(page.matches(&format!("{address} {escaped}.")).count(), 3, "{page}");
 
+    // Before it is configured, `check` does the same check.
+    let checked = gate.ask(&["check", "--connect"]).success();
+    let warning = format!("warning: route \"nas\": the health check of {address} fails: it {WRONG}\n");
+    assert!(checked.stderr.contains(&warning), "{}", checked.stderr);
+    let rows = String::from_utf8(checked.stdout).unwrap();
+    assert!(
+        rows.contains(&format!("; its health check fails: {WRONG}\n")) && rows.contains("; its health check passes\n"),
+        "{rows}"
+    );
+
     // A client that is refused is counted with it.
     let alice = client(&pki, Some(&pki.client("alice-phone")));
     Client::admitted(gate.address(), &alice, NAS).map(|_| ()).unwrap_err();

@@ -178,3 +178,36 @@ async fn service_without_tls_fails_the_handshake() {
     assert_eq!(ended(&mute).await, Err(CheckFailure::Silent { after: Duration::from_millis(200), expected: None }));
     drop(held);
 }
+
+/// Without an `Authorized` value, only a check connects, and its connection does not leave the file.
+#[test]
+fn connection_of_a_check_does_not_leave_the_probe() {
+    fn sources(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    sources(&root, &mut all);
+    let names = |path: &&std::path::PathBuf| {
+        let text = std::fs::read_to_string(path).expect("a source file");
+        !path.ends_with("probe/tests.rs") && text.contains("connect_unasked")
+    };
+    let mut naming: Vec<_> = all
+        .iter()
+        .filter(names)
+        .map(|path| path.strip_prefix(&root).expect("below src").display().to_string())
+        .collect();
+    naming.sort_unstable();
+    assert_eq!(naming, ["backends/dial.rs", "backends/probe.rs"]);
+    // What the file offers to others gives a result without a stream.
+    let offered: Vec<&str> =
+        include_str!("../probe.rs").lines().filter(|line| line.starts_with("pub") && line.contains("fn ")).collect();
+    assert_eq!(offered, ["pub async fn probe(check: &Check, resolver: &Resolver) -> Result<(), Failed> {"]);
+}

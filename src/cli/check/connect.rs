@@ -40,6 +40,9 @@ pub(super) struct Dialled {
     pub(super) connected: bool,
     /// What answers, or why nothing does.
     pub(super) answer: String,
+    /// Whether its health check passes, or why it does not; none if it has no check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) health: Option<String>,
     /// That nothing answers, or what does not fit the route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) warning: Option<String>,
@@ -65,7 +68,8 @@ fn one(route: &Route, backend: &Backend, limit: Duration) -> Vec<Dialled> {
             Err(why) => Some(format!("route {:?}: no connection to {backend}: {why}", route.name.as_str())),
         };
         let answer = found.map_or_else(|why| why, |answer| answer.to_string());
-        Dialled { route: route.name.to_string(), backend: backend.to_string(), address, connected, answer, warning }
+        let (route, backend) = (route.name.to_string(), backend.to_string());
+        Dialled { route, backend, address, connected, answer, health: None, warning }
     };
     let addresses = match backend {
         Backend::Unix(path) => {

@@ -2,6 +2,7 @@
 
 mod connect;
 mod devices;
+mod health;
 mod outside;
 mod readable;
 
@@ -104,8 +105,9 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         },
     }
     if args.connect {
-        let dialled = connect::dial(&config);
+        let mut dialled = connect::dial(&config);
         warnings.extend(dialled.iter().filter_map(|dialled| dialled.warning.clone()));
+        warnings.extend(health::check(&config, &mut dialled));
         table.backends = Some(dialled);
     }
     for warning in &warnings {
@@ -162,7 +164,8 @@ fn text(table: &Table) -> String {
                     Some(address) => format!("{} ({address})", dialled.backend),
                     None => dialled.backend.clone(),
                 };
-                vec![dialled.route.clone(), backend, dialled.answer.clone()]
+                let health = dialled.health.as_ref().map(|health| format!("; its health check {health}"));
+                vec![dialled.route.clone(), backend, format!("{}{}", dialled.answer, health.unwrap_or_default())]
             })
             .collect();
         out.push_str(&format!("\nBackends:\n\n{}", text::table(&rows)));
