@@ -173,6 +173,11 @@ mod tests {
         pub(crate) fn testing() -> Self {
             Self { identity: None }
         }
+
+        /// That of a verified device.
+        pub(crate) fn of_device() -> Self {
+            Self { identity: Some(Arc::new(identity())) }
+        }
     }
 
     fn identity() -> Identity {

@@ -3,6 +3,9 @@
 //! The server name, and with it the route, comes from rustls' parser only. This file itself reads just the length of the
 //! message, to know when rustls can parse it. If the two disagree on whether it is complete, the client is rejected.
 
+pub mod starttls;
+
+use std::io;
 use std::ops::{Deref, DerefMut};
 
 use tokio::time::timeout_at;
@@ -13,11 +16,13 @@ use scopeguard::ScopeGuard;
 use crate::admission::{Admitted, Last, Refused};
 use crate::model::names::ServerName;
 use crate::model::rejection::{Alert, Cause, HelloFault, Protocol, Reason, Rejection, Text};
+use crate::model::starttls::Starttls;
 use crate::proxy_protocol;
 use crate::sys::socket::{PEEK_MAX, Peeked, peek_until, take_unread};
 use crate::tls::driver::{Greeting, HelloError, read_hello};
 use crate::tls::ja4::Ja4;
 use crate::tls::record::Aead;
+use starttls::{Negotiation, Request};
 
 /// The header of a record (RFC 8446 section 5.1) and of a handshake message (section 4).
 const RECORD_HEADER: usize = 5;
@@ -45,6 +50,8 @@ pub struct Hello {
     pub length: usize,
     /// The fingerprint of the client program. For the log only.
     pub ja4: Option<Ja4>,
+    /// The protocol by which the client has asked for TLS, if it did.
+    pub starttls: Option<Starttls>,
     /// The gate has begun to answer. From then on keys may be in use, which are rustls' until the handshake is over.
     pub answered: bool,
 }
@@ -52,22 +59,35 @@ pub struct Hello {
 /// Why a ClientHello is refused, the alert that the client is sent, and how many bytes of the socket have been judged.
 type Refusal = (Cause, Option<Alert>, usize);
 
-/// Waits for a ClientHello and reads the server name in it.
-pub async fn peek(mut admitted: Admitted) -> Result<Greeted, Refused> {
-    let looked = peek_until(&mut admitted.stream, |bytes| match progress(bytes) {
-        Progress::Incomplete(total) if total <= HELLO_MAX => Peeked::NeedsBytes(total),
-        Progress::Incomplete(_) | Progress::TooLarge => {
-            Peeked::Done(Err((Cause::TooLarge { most: HELLO_MAX }, Reason::TooLarge.alert(), bytes.len())))
-        }
-        Progress::NotTls(protocol) => Peeked::Done(Err((Cause::NotTls(protocol), None, 0))),
-        Progress::Complete(length) => {
-            let hello = bytes.get(..length).unwrap_or_default();
-            Peeked::Done(parse(hello).map(|greeting| (greeting, length, Ja4::of(hello))))
+/// What the first bytes are.
+#[derive(Debug)]
+enum Seen {
+    /// A ClientHello, its length, and its fingerprint; or bytes that are refused.
+    Hello(Result<(Greeting, usize, Option<Ja4>), Refusal>),
+    /// The client asks whether it may begin TLS.
+    Asks(Request),
+}
+
+/// Waits for a ClientHello and reads the server name in it. Clients may ask for TLS first by the protocol `answers`.
+pub async fn peek(mut admitted: Admitted, answers: Option<Starttls>) -> Result<Greeted, Refused> {
+    let mut negotiation = Negotiation::new(answers);
+    let deadline = admitted.hello_deadline;
+    let stream = &mut admitted.stream;
+    let looked = timeout_at(deadline, async {
+        loop {
+            match peek_until(stream, |bytes| negotiation.look(bytes).unwrap_or_else(|| look(bytes))).await? {
+                Some(Seen::Asks(request)) => negotiation.answer(request, stream).await?,
+                Some(Seen::Hello(hello)) => return Ok(Some(hello)),
+                None => return Ok(None),
+            }
         }
     });
-    let (cause, last) = match timeout_at(admitted.hello_deadline, looked).await {
+    let looked: Result<io::Result<_>, _> = looked.await;
+    let (cause, last) = match looked {
         Ok(Ok(Some(Ok((Greeting { server_name, favourite }, length, ja4))))) => {
-            return Ok(Greeted::new(Hello { admitted, server_name, favourite, length, ja4, answered: false }));
+            let starttls = negotiation.agreed;
+            let hello = Hello { admitted, server_name, favourite, length, ja4, starttls, answered: false };
+            return Ok(Greeted::new(hello));
         }
         Ok(Ok(Some(Err((cause, alert, length))))) => (cause, plain_alert(alert, length)),
         Ok(Ok(None)) => (Cause::ClientHelloEnded, Last::Nothing),
@@ -75,6 +95,22 @@ pub async fn peek(mut admitted: Admitted) -> Result<Greeted, Refused> {
         Err(_) => (Cause::ClientHelloTimeout, Last::Nothing),
     };
     Err(admitted.refuse(cause.into(), last))
+}
+
+/// Looks for a ClientHello at the start of `bytes`.
+fn look(bytes: &[u8]) -> Peeked<Seen> {
+    let refused = |cause, alert, judged| Peeked::Done(Seen::Hello(Err((cause, alert, judged))));
+    match progress(bytes) {
+        Progress::Incomplete(total) if total <= HELLO_MAX => Peeked::NeedsBytes(total),
+        Progress::Incomplete(_) | Progress::TooLarge => {
+            refused(Cause::TooLarge { most: HELLO_MAX }, Reason::TooLarge.alert(), bytes.len())
+        }
+        Progress::NotTls(protocol) => refused(Cause::NotTls(protocol), None, 0),
+        Progress::Complete(length) => {
+            let hello = bytes.get(..length).unwrap_or_default();
+            Peeked::Done(Seen::Hello(parse(hello).map(|greeting| (greeting, length, Ja4::of(hello)))))
+        }
+    }
 }
 
 impl Greeted {
@@ -286,6 +322,7 @@ fn protocol_of(bytes: &[u8]) -> Protocol {
         [0, _, _, _, 0xfe | 0xff, b'S', b'M', b'B', ..] => Protocol::Smb,
         [3, 0, _, _, _, 0xe0, ..] => Protocol::Rdp,
         [5, 1..=8, ..] | [4, 1 | 2, ..] => Protocol::Socks,
+        _ if starttls::request(bytes).is_some() => Protocol::Postgres,
         [20 | 21 | 23 | 24, 3, ..] | [0x80..=0xff, _, 1, ..] => Protocol::OtherTls,
         _ => Protocol::Other,
     }
@@ -362,6 +399,9 @@ mod tests {
             (b"\0\0\0\x90\xffSMBr\0", Protocol::Smb),
             (b"\x03\0\0\x13\x0e\xe0\0\0", Protocol::Rdp),
             (b"\x05\x01\0", Protocol::Socks),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", Protocol::Postgres),
+            (b"\0\0\0\x08\x04\xd2\x16\x30", Protocol::Postgres),
+            (b"\0\0\0\x29\0\x03\0\0user\0bob\0", Protocol::Postgres),
             (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 1\r\n", Protocol::ProxyHeader),
             (proxy_protocol::V2_SIGNATURE, Protocol::ProxyHeader),
             (b"\x80\x2e\x01\0\x02", Protocol::OtherTls),

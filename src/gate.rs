@@ -15,15 +15,17 @@ use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
 use crate::backends::dial::Directory;
 use crate::backends::health::{Change, Checked};
-use crate::config::checked::Backend;
+use crate::backends::wake::{self, Wakes};
+use crate::config::checked::{Backend, Config};
 use crate::explain;
 use crate::explain::recent::Refusals;
-use crate::history::History;
+use crate::history::{Admitted, History};
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
 use crate::model::names::{Name, ServerName};
 use crate::model::notice::NoticeEvent;
 use crate::model::rejection::{Health, Reason, Rejection};
+use crate::model::wake::WakeOutcome;
 use crate::notify::{Notices, texts};
 use crate::relay::{Order, Support};
 use crate::sessions::registry::{Session, Sessions};
@@ -46,6 +48,8 @@ pub(crate) struct Gate {
     pub(crate) descriptors: Descriptors,
     /// What is known of backends, kept across reloads.
     pub(crate) directory: Directory,
+    /// Which machines of backends are being woken.
+    pub(crate) wakes: Wakes,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<Log>,
     /// The latest refusals.
@@ -79,6 +83,7 @@ impl Gate {
             kernel,
             descriptors: Descriptors::of_a_gate(),
             directory: Directory::new(1),
+            wakes: Wakes::default(),
             metrics,
             log,
             refusals: Arc::default(),
@@ -136,11 +141,26 @@ impl Gate {
         sessions
     }
 
+    /// Notes in the history what open sessions have moved, of those that have moved at least so many bytes more.
+    pub(crate) fn note_payload(&self, least: u64) {
+        let (sessions, _) = self.sessions.newest(usize::MAX);
+        for session in sessions.iter().filter(|session| session.has_to_note(least)) {
+            let moved = session.note(session.relay.moved());
+            self.history.moved(&admitted(session), moved.to_backend, moved.to_client);
+        }
+    }
+
     /// Notes that a backend of a route was dialled, and answered or did not.
     pub(crate) fn backend_dialed(&self, route: &Name, backend: &Backend, answered: Result<(), Reason>) {
-        let up = answered.is_ok();
-        self.history.dialled(route, backend, up);
-        if !self.metrics.route(route).is_some_and(|metrics| metrics.backend(backend, answered)) {
+        let metrics = self.metrics.route(route);
+        // A machine that sleeps as it is meant to is no trouble.
+        if let (Err(reason), Some(metrics)) = (answered, &metrics)
+            && metrics.sleeps(backend, reason)
+        {
+            return;
+        }
+        self.history.dialled(route, backend, answered.is_ok());
+        if !metrics.is_some_and(|metrics| metrics.backend(backend, answered)) {
             return;
         }
         let (route, backend) = (route.as_str(), backend.to_string());
@@ -153,10 +173,15 @@ impl Gate {
         }
     }
 
-    /// Follows the snapshot in force: forgets backends that it does not have, and has those checked that are to be checked.
-    pub(crate) fn follow_backends(&self) {
+    /// Puts the snapshot of a new configuration in force.
+    pub(crate) fn put_in_force(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(snapshot);
+        self.check_backends();
+    }
+
+    /// Has those backends checked that the snapshot in force wants checked, and no others.
+    pub(crate) fn check_backends(&self) {
         let snapshot = self.snapshot.load();
-        self.directory.pool.keep(|backend| snapshot.in_order.iter().any(|route| route.backends.contains(backend)));
         for route in &snapshot.in_order {
             let Some(metrics) = self.metrics.route(&route.name) else { continue };
             for checked in route.backends.checks() {
@@ -224,6 +249,47 @@ impl Gate {
         }
     }
 
+    /// Follows the backends of a new configuration: those that it does not name are forgotten, and machines as well.
+    pub(crate) fn follow_backends(&self, config: &Config) {
+        let routes = &config.routes;
+        self.directory.pool.keep(|backend| routes.iter().any(|route| route.backends.contains(backend)));
+        self.directory.resolver.follow(config.host_names());
+        self.wakes.keep(|backend, wake| {
+            routes.iter().any(|route| route.wake.as_ref() == Some(wake) && route.backends.contains(backend))
+        });
+    }
+
+    /// Notes that the machine of a backend is being woken, or how that has ended.
+    pub(crate) fn waking(&self, news: &wake::News<'_>) {
+        let wake::News { route, backend, wake, ended } = news;
+        // Before its connections go on: what is shown then is what they found.
+        let snapshot = self.snapshot.load();
+        let concerned = |one: &&Arc<Route>| one.wake.as_ref() == Some(wake) && one.backends.contains(backend);
+        for one in snapshot.in_order.iter().filter(concerned) {
+            if let Some(metrics) = self.metrics.route(&one.name) {
+                metrics.waking(backend, ended.is_none());
+            }
+            if ended.as_ref().is_some_and(|ended| ended.outcome == WakeOutcome::Abandoned) {
+                self.backend_dialed(&one.name, backend, Err(Reason::BackendTimeout));
+            }
+        }
+        let (name, backend) = (route.to_string(), backend.to_string());
+        let Some(ended) = ended else {
+            let (mac, broadcast) = (wake.mac.to_string(), wake.broadcast);
+            return self.log.event(&Event::Waking { route: name, backend, mac, broadcast });
+        };
+        if let Some(metrics) = self.metrics.route(route) {
+            metrics.woke(ended.outcome);
+        }
+        self.log.event(&Event::WakeEnded {
+            route: name,
+            backend,
+            outcome: ended.outcome.label(),
+            seconds: ended.after.as_secs_f64(),
+            error: ended.error.map(ToString::to_string),
+        });
+    }
+
     /// Whether a connection that was admitted to `route` may still reach its backends, by the current snapshot.
     pub(crate) fn still_admits(
         &self,
@@ -261,14 +327,28 @@ impl Gate {
     }
 }
 
+/// A session, as the history has it.
+pub(crate) fn admitted(session: &Session) -> Admitted<'_> {
+    Admitted {
+        identity: session.identity.as_deref(),
+        route: &session.route,
+        address: session.source.ip(),
+        since: session.since,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
     use super::*;
-    use crate::config::checked::LogFormat;
+    use crate::config::checked::{LogFormat, Mac, Wake};
+    use crate::explain::finding::BackendState;
 
     impl Gate {
         /// A gate that logs to nowhere, and moves payload without the kernel.
-        pub(crate) fn testing(config: &crate::config::checked::Config) -> Arc<Self> {
+        pub(crate) fn testing(config: &Config) -> Arc<Self> {
             let log = Log::new(LogFormat::Json, std::io::sink());
             Arc::new(Self::new(
                 Snapshot::build(config).expect("a snapshot"),
@@ -277,6 +357,58 @@ mod tests {
                 Arc::new(Metrics::new(config).expect("metrics")),
                 Arc::new(log.expect("a log")),
             ))
+        }
+    }
+
+    #[test]
+    fn machine_that_sleeps_is_trouble_only_if_it_does_not_wake_up() {
+        let text = "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"nas\"\n\
+                    mode = \"passthrough\"\nserver_names = [\"nas.home.example\"]\nbackends = [\"192.0.2.1:22\"]\n";
+        let mut config = crate::config::parse(text, Path::new("/doorward.toml")).expect("a configuration");
+        let broadcast = ([192, 0, 2, 255], 9).into();
+        let wake = Wake { mac: Mac([2; 6]), broadcast, timeout: Duration::from_secs(9) };
+        config.routes[0].wake = Some(wake.clone());
+        let gate = Gate::testing(&config);
+        gate.notices.want(&NoticeEvent::ALL.into());
+        let (route, backend) = (&config.routes[0].name, &config.routes[0].backends[0]);
+        let told = || gate.notices.take().0.iter().map(|notice| notice.event).collect::<Vec<_>>();
+        let state = || gate.metrics.services()[0].state();
+        let waking = |outcome: Option<WakeOutcome>| {
+            let ended = outcome.map(|outcome| wake::Ended { outcome, after: Duration::ZERO, error: None });
+            gate.waking(&wake::News { route, backend, wake: &wake, ended });
+        };
+        // As a check of its health finds it.
+        gate.backend_dialed(route, backend, Err(Reason::BackendTimeout));
+        assert!(matches!(state(), BackendState::Asleep { .. }), "{:?}", state());
+        waking(None);
+        assert!(matches!(state(), BackendState::Waking { .. }), "{:?}", state());
+        waking(Some(WakeOutcome::Abandoned));
+        assert!(matches!(state(), BackendState::Asleep { .. }), "{:?}", state());
+        assert_eq!(
+            (told(), gate.metrics.render().contains("doorward_backend_up{route=\"nas\",backend=\"192.0.2.1:22\"} 1")),
+            (vec![], true)
+        );
+
+        waking(None);
+        waking(Some(WakeOutcome::Timeout));
+        gate.backend_dialed(route, backend, Err(Reason::BackendWakeTimeout));
+        assert!(matches!(state(), BackendState::Down { .. }), "{:?}", state());
+        assert_eq!(told(), [NoticeEvent::BackendDown]);
+        // It is told once, and stays so until it answers.
+        waking(None);
+        waking(Some(WakeOutcome::Abandoned));
+        gate.backend_dialed(route, backend, Err(Reason::BackendWakeTimeout));
+        assert!(matches!(state(), BackendState::Down { .. }), "{:?}", state());
+        assert_eq!(told(), []);
+        waking(None);
+        waking(Some(WakeOutcome::Woken));
+        gate.backend_dialed(route, backend, Ok(()));
+        assert!(matches!(state(), BackendState::Up { .. }), "{:?}", state());
+        assert_eq!(told(), [NoticeEvent::BackendUp]);
+        let counted = gate.metrics.render();
+        for (outcome, count) in [("abandoned", 2), ("timeout", 1), ("woken", 1), ("not_sent", 0)] {
+            let line = format!("doorward_wakes_total{{route=\"nas\",outcome=\"{outcome}\"}} {count}\n");
+            assert!(counted.contains(&line), "{line} in {counted}");
         }
     }
 }

@@ -24,6 +24,7 @@
 mod admin;
 pub mod admission;
 pub mod authorize;
+pub mod backend_tls;
 pub mod backends;
 pub mod ca;
 pub mod cli;

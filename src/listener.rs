@@ -1,5 +1,7 @@
 //! Stage 1: binds the configured addresses and accepts connections.
 
+mod no_ipv6;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use self::no_ipv6::{ipv4_only, is_missing, machine_has_none, without_ipv6};
 use crate::config::checked;
 use crate::model::names::Name;
 use crate::sys;
@@ -110,7 +113,7 @@ pub struct BindError {
 
 /// What to do about it, on a line of its own; empty if that is not known.
 fn remedy(error: &io::Error) -> &'static str {
-    if has_no_ipv6(error) {
+    if is_missing(error) {
         return "\n  this machine has no IPv6: write an IPv4 address, such as 127.0.0.1 or 0.0.0.0";
     }
     match error.kind() {
@@ -195,15 +198,11 @@ impl Listener {
             let _ = one.set_reuse_port(true);
         }
         let shared = !conflicting.is_empty();
-        let bound = Self::try_bind(settings, settings.address, shared).or_else(|error| {
-            let all_interfaces = settings.address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-            if all_interfaces && has_no_ipv6(&error) {
-                let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), settings.address.port());
-                Self::try_bind(settings, address, shared)
-            } else {
-                Err(error)
-            }
-        });
+        let bound =
+            Self::try_bind(settings, settings.address, shared).or_else(|error| match without_ipv6(settings.address) {
+                Some(address) if is_missing(&error) => Self::try_bind(settings, address, shared),
+                _ => Err(error),
+            });
         bound.map_err(|error| BindError { address: settings.address, what: describe(settings), error })
     }
 
@@ -235,19 +234,10 @@ impl Listener {
             let local = socket.local_addr().ok().and_then(|address| address.as_socket());
             let address = local.unwrap_or_else(|| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0));
             let listener = (|| {
-                let listens = local.is_some() && socket.is_listener()? && socket.r#type()? == Type::STREAM;
-                if !listens {
-                    return Err(io::Error::other("it does not listen for TCP connections: use ListenStream="));
-                }
                 let settings = wanted.iter().find(|one| one.name.as_str() == name).ok_or_else(|| {
                     io::Error::other("no listener has this name: FileDescriptorName= must be that of one")
                 })?;
-                if settings.address != address {
-                    return Err(io::Error::other(format!(
-                        "the configuration has {}: ListenStream= and address must be the same",
-                        settings.address
-                    )));
-                }
+                check_passed(&socket, settings.address)?;
                 if adopted.iter().any(|other| other.settings.name == settings.name) {
                     return Err(io::Error::other("another socket has this name: one ListenStream= for each"));
                 }
@@ -324,13 +314,21 @@ impl Listener {
 
     /// A warning for the owner if it listens elsewhere than configured.
     pub fn warning(&self) -> Option<String> {
-        (self.address.is_ipv4() && self.configured.is_ipv6()).then(|| {
-            format!(
-                "this machine has no IPv6: listener {:?} accepts IPv4 only, on {} instead of {}",
-                self.name.as_str(),
-                self.address,
-                self.configured
-            )
+        (self.address.is_ipv4() && self.configured.is_ipv6())
+            .then(|| ipv4_only(self.name.as_str(), self.address, self.configured))
+    }
+
+    /// What a gate that starts on this machine will say about this listener: the same warning, or why it cannot start.
+    pub fn expected_warning(settings: &checked::Listener) -> Option<String> {
+        if !settings.address.is_ipv6() || !machine_has_none() {
+            return None;
+        }
+        Some(match without_ipv6(settings.address) {
+            Some(address) => ipv4_only(settings.name.as_str(), address, settings.address),
+            None => {
+                let error = io::Error::from(rustix::io::Errno::AFNOSUPPORT);
+                BindError { address: settings.address, what: describe(settings), error }.to_string()
+            }
         })
     }
 
@@ -368,7 +366,13 @@ impl Listener {
     pub async fn accept(&self, failed: impl Fn(AcceptError, &io::Error)) -> Option<Accepted> {
         let mut backoff = BACKOFF_MIN;
         loop {
-            match self.closed.run_until_cancelled(self.socket.accept()).await? {
+            let accepted = tokio::select! {
+                // First: once it is closed, a connection in the queue of a socket that systemd has opened is for the next start.
+                biased;
+                () = self.closed.cancelled() => return None,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
                 Ok((stream, peer)) => {
                     return Some(Accepted { stream, peer, listener: self.settings.load_full(), at: Instant::now() });
                 }
@@ -385,6 +389,24 @@ impl Listener {
     }
 }
 
+/// Whether a socket that systemd has opened is one for this address of the configuration.
+///
+/// # Errors
+/// If not: why.
+pub(crate) fn check_passed(socket: &Socket, configured: SocketAddr) -> io::Result<()> {
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+    if address.is_none() || !socket.is_listener()? || socket.r#type()? != Type::STREAM {
+        return Err(io::Error::other("it does not listen for TCP connections: use ListenStream="));
+    }
+    // For a ListenStream= without an address, systemd does the same as the gate.
+    let falls_back = address.is_some() && without_ipv6(configured) == address && machine_has_none();
+    if address != Some(configured) && !falls_back {
+        let message = format!("the configuration has {configured}: ListenStream= and address must be the same");
+        return Err(io::Error::other(message));
+    }
+    Ok(())
+}
+
 /// The address that a socket is bound to.
 fn bound_address(socket: &Socket) -> io::Result<SocketAddr> {
     socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
@@ -393,11 +415,6 @@ fn bound_address(socket: &Socket) -> io::Result<SocketAddr> {
 /// A listener in an error.
 fn describe(settings: &checked::Listener) -> String {
     format!("listener {:?}", settings.name.as_str())
-}
-
-/// Whether the error means that the kernel has no IPv6 (`ipv6.disable=1`, or not built in).
-fn has_no_ipv6(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
 /// Whether the error concerns only the connection that was being accepted (accept(2), "Error handling").

@@ -1,16 +1,17 @@
 //! The PROXY protocol (proxy-protocol.txt, version 2.2 of 2020): received from a proxy in front of the gate, and sent to
 //! backends.
 
-use std::fmt::Write as _;
+mod sent;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::checked::SendProxyProtocol;
-use crate::model::identity::Identity;
 use crate::model::rejection::{Cause, ProxyHeaderFault, Rejection};
 use crate::sys::accepted::AcceptedStream;
 use crate::sys::socket::{Peeked, discard, peek_until};
+
+pub use sent::{TlsFacts, header, local, v1, v2};
 
 /// The first bytes of a version 2 header (section 2.2).
 pub const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -176,138 +177,6 @@ fn parse_v2(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// The TLS parameters in a version 2 header (section 2.2.6, `PP2_TYPE_SSL`).
-#[derive(Clone, Copy, Debug)]
-pub struct TlsFacts<'a> {
-    /// `TLSv1.2` or `TLSv1.3`.
-    pub version: &'a str,
-    /// The cipher suite's name.
-    pub cipher_suite: &'a str,
-    /// The identity in the client's certificate, if it presented one.
-    pub identity: Option<&'a Identity>,
-    /// Whether the session was resumed, so that the certificate was presented in an earlier connection.
-    pub resumed: bool,
-    /// The server name the client asked for.
-    pub server_name: Option<&'a str>,
-    /// The application protocol (ALPN), if one was negotiated.
-    pub application_protocol: Option<&'a [u8]>,
-}
-
-/// The header for the backends of a route; empty if they get none. `local` is the address that the client connected to.
-pub fn header(
-    form: SendProxyProtocol,
-    client: SocketAddr,
-    local: impl FnOnce() -> SocketAddr,
-    tls: Option<TlsFacts<'_>>,
-) -> Vec<u8> {
-    match form {
-        SendProxyProtocol::Off => Vec::new(),
-        SendProxyProtocol::V1 => v1(client, local()),
-        SendProxyProtocol::V2 => v2(client, local(), None),
-        SendProxyProtocol::V2Tls => v2(client, local(), tls),
-    }
-}
-
-/// The header of a connection that the gate makes for itself, as a health check; empty if they get none. Its receiver uses the
-/// real addresses, or none.
-pub const fn local(form: SendProxyProtocol) -> &'static [u8] {
-    match form {
-        SendProxyProtocol::Off => b"",
-        // Section 2.1.
-        SendProxyProtocol::V1 => b"PROXY UNKNOWN\r\n",
-        // Section 2.2: version 2, command LOCAL, family and protocol UNSPEC, no addresses.
-        SendProxyProtocol::V2 | SendProxyProtocol::V2Tls => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
-    }
-}
-
-/// A version 1 header.
-pub fn v1(client: SocketAddr, local: SocketAddr) -> Vec<u8> {
-    let mut line = String::with_capacity(V1_MAX);
-    // Writing to a String cannot fail.
-    let _ = match same_family(client, local) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            write!(line, "PROXY TCP4 {source} {destination} {} {}\r\n", client.port(), local.port())
-        }
-        (source, destination) => {
-            write!(line, "PROXY TCP6 {source} {destination} {} {}\r\n", client.port(), local.port())
-        }
-    };
-    line.into_bytes()
-}
-
-/// A version 2 header, with TLVs for `tls`, if it is given.
-pub fn v2(client: SocketAddr, local: SocketAddr, tls: Option<TlsFacts<'_>>) -> Vec<u8> {
-    let mut payload = Vec::with_capacity(64);
-    let family = match same_family(client, local) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            payload.extend(source.octets());
-            payload.extend(destination.octets());
-            0x11
-        }
-        (source, destination) => {
-            payload.extend(to_v6(source).octets());
-            payload.extend(to_v6(destination).octets());
-            0x21
-        }
-    };
-    payload.extend(client.port().to_be_bytes());
-    payload.extend(local.port().to_be_bytes());
-    if let Some(tls) = tls {
-        if let Some(protocol) = tls.application_protocol {
-            tlv(&mut payload, 0x01, protocol); // PP2_TYPE_ALPN
-        }
-        if let Some(name) = tls.server_name {
-            tlv(&mut payload, 0x02, name.as_bytes()); // PP2_TYPE_AUTHORITY
-        }
-        tlv(&mut payload, 0x20, &ssl_tlv(tls)); // PP2_TYPE_SSL
-    }
-    let mut header = Vec::with_capacity(16 + payload.len());
-    header.extend(V2_SIGNATURE);
-    header.extend([0x21, family]);
-    header.extend(u16::try_from(payload.len()).unwrap_or(u16::MAX).to_be_bytes());
-    header.extend(payload);
-    header
-}
-
-fn ssl_tlv(tls: TlsFacts<'_>) -> Vec<u8> {
-    // PP2_CLIENT_SSL, and for a certificate PP2_CLIENT_CERT_CONN (this connection) or PP2_CLIENT_CERT_SESS (an earlier one).
-    let client = match (tls.identity, tls.resumed) {
-        (None, _) => 0x01,
-        (Some(_), false) => 0x01 | 0x02,
-        (Some(_), true) => 0x01 | 0x04,
-    };
-    let mut value = vec![client];
-    // `verify` is zero only if a certificate was presented and verified.
-    value.extend(u32::from(!tls.identity.is_some_and(|identity| identity.verified)).to_be_bytes());
-    tlv(&mut value, 0x21, tls.version.as_bytes()); // PP2_SUBTYPE_SSL_VERSION
-    if let Some(identity) = tls.identity {
-        tlv(&mut value, 0x22, identity.common_name.clone().unwrap_or_else(|| identity.display_name()).as_bytes()); // _CN
-    }
-    tlv(&mut value, 0x23, tls.cipher_suite.as_bytes()); // PP2_SUBTYPE_SSL_CIPHER
-    value
-}
-
-fn tlv(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
-    // Bounds names from certificates, which can be longer than a backend accepts.
-    let value = value.get(..1024).unwrap_or(value);
-    out.push(kind);
-    out.extend(u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
-    out.extend(value);
-}
-
-/// Both addresses in one family: IPv6 if they differ.
-fn same_family(client: SocketAddr, local: SocketAddr) -> (IpAddr, IpAddr) {
-    let (client, local) = (client.ip().to_canonical(), local.ip().to_canonical());
-    if client.is_ipv4() == local.is_ipv4() { (client, local) } else { (to_v6(client).into(), to_v6(local).into()) }
-}
-
-fn to_v6(ip: IpAddr) -> Ipv6Addr {
-    match ip {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,6 +193,7 @@ mod tests {
                 version: "TLSv1.3",
                 cipher_suite: "TLS13_AES_256_GCM_SHA384",
                 identity: None,
+                certificate: None,
                 resumed: false,
                 server_name: Some("nas.home.example"),
                 application_protocol: Some(b"http/1.1"),

@@ -8,10 +8,11 @@ use std::time::Duration;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
+use crate::backend_tls::BackendTls;
 use crate::backends::health::{Check, Checked};
 use crate::backends::pool::Backends;
 use crate::config::checked::{
-    Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind,
+    self, Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind, Wake,
 };
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
@@ -21,6 +22,7 @@ use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::rejection::{Cause, Health, Reason};
+use crate::model::starttls::Starttls;
 use crate::route::RouteTable;
 
 /// The routes and timeouts of one configuration. Built whole or not at all, and never changed.
@@ -31,6 +33,8 @@ pub struct Snapshot {
     /// The routes in the order of the configuration.
     pub in_order: Vec<Arc<Route>>,
     by_name: HashMap<Name, Arc<Route>>,
+    /// Whether a route has clients that ask for TLS by this protocol.
+    starttls: Option<Starttls>,
     /// The server names of canaries.
     canaries: HashMap<ServerName, Name>,
     /// How long each phase may take.
@@ -50,6 +54,10 @@ pub struct Route {
     pub backends: Backends,
     /// The PROXY protocol header that its backends are sent.
     pub send_proxy_protocol: SendProxyProtocol,
+    /// How the machine of its only backend is woken, if it is.
+    pub wake: Option<Wake>,
+    /// The protocol by which its clients may ask for TLS.
+    pub starttls: Option<Starttls>,
     /// How it decides about clients.
     pub access: RouteAccess,
 }
@@ -133,13 +141,18 @@ impl Snapshot {
                     RouteAccess::Terminate { tls, policy, expired_session: terminate.client_auth.expired_session }
                 }
             };
+            let backend_tls = route.backend_tls.as_ref().map(|tls| BackendTls::new(tls, suites.provider()));
+            let backend_tls = backend_tls.transpose().map_err(|error| invalid(InvalidTls::Rustls(error)))?;
             let built = Arc::new(Route {
                 name: route.name.clone(),
                 server_names: route.server_names.clone(),
                 backends: Backends::new(route.backends.clone(), route.strategy)
-                    .checked(Check::of(route).into_iter().map(|check| shared(check, &mut checks)).collect())
-                    .limited(route.connections_per_backend),
+                    .checked(shared(Check::of(route, backend_tls.as_ref()), &mut checks))
+                    .limited(route.connections_per_backend)
+                    .with_tls(backend_tls),
                 send_proxy_protocol: route.send_proxy_protocol,
+                wake: route.wake.clone(),
+                starttls: route.starttls(),
                 access,
             });
             for pattern in &route.server_names {
@@ -155,6 +168,7 @@ impl Snapshot {
             routes,
             in_order,
             by_name,
+            starttls: config.routes.iter().find_map(checked::Route::starttls),
             canaries: canaries.collect(),
             timeouts: config.timeouts.clone(),
             impostors: Impostors::of(config),
@@ -181,6 +195,20 @@ impl Snapshot {
             None => Cause::ServerNameMissing,
             Some(name) => Cause::ServerNameUnknown { name: name.clone() },
         })
+    }
+
+    /// The protocol by which clients may ask for TLS: the answer is due before their route is known.
+    pub const fn starttls(&self) -> Option<Starttls> {
+        self.starttls
+    }
+
+    /// As [`find`](Self::find), for a client that has perhaps asked for TLS.
+    pub fn find_asked(&self, server_name: Option<&ServerName>, asked: Option<Starttls>) -> Result<&Arc<Route>, Cause> {
+        let route = self.find(server_name)?;
+        if asked.is_some() && asked != route.starttls {
+            return Err(Cause::NoStarttls { route: route.name.clone() });
+        }
+        Ok(route)
     }
 
     /// The route of this name.
@@ -274,7 +302,9 @@ impl Route {
     /// Whether it has the backends of `other` and reaches them in the same way.
     fn has_backends_of(&self, other: &Self) -> bool {
         *self.backends == *other.backends
+            && self.backends.has_tls_of(&other.backends)
             && self.send_proxy_protocol == other.send_proxy_protocol
+            && self.wake == other.wake
             && self.terminates() == other.terminates()
     }
 
@@ -311,14 +341,17 @@ impl Route {
     }
 }
 
-/// The backend among `known` that is checked in this way.
-fn shared(check: Check, known: &mut Vec<Arc<Checked>>) -> Arc<Checked> {
-    if let Some(checked) = known.iter().find(|checked| *checked.check() == check) {
-        return Arc::clone(checked);
-    }
-    let checked = Arc::new(Checked::new(check));
-    known.push(Arc::clone(&checked));
-    checked
+/// The backends among `known` that are checked in these ways; new ones are added.
+fn shared(checks: Vec<Check>, known: &mut Vec<Arc<Checked>>) -> Vec<Arc<Checked>> {
+    let one = |check: Check| {
+        if let Some(checked) = known.iter().find(|checked| *checked.check() == check) {
+            return Arc::clone(checked);
+        }
+        let checked = Arc::new(Checked::new(check));
+        known.push(Arc::clone(&checked));
+        checked
+    };
+    checks.into_iter().map(one).collect()
 }
 
 /// Why a session ends whose certificate would be refused for this reason.

@@ -14,15 +14,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use doorward::config::checked::{
-    Allow, Backend, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket, ExpectedClients,
-    ExpiredRevocationList, Format, Health, History, HistoryFolder, KernelTls, Limits, Log, LogFormat, LogOutput, Rate,
-    RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol, Terminate, Timeouts,
+    Allow, Backend, BackendTls, BackendTrust, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket,
+    ExpectedClients, ExpiredRevocationList, Format, HeaderPlace, Health, History, HistoryFolder, KernelTls, Limits,
+    Log, LogFormat, LogOutput, Mac, Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol,
+    Terminate, Timeouts, Wake,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
 use doorward::model::notice::NoticeEvent;
 use doorward::model::service::ServiceKind;
 use doorward::model::source::Prefixes;
+use doorward::model::starttls::Starttls;
 
 #[path = "config/pki.rs"]
 mod pki;
@@ -199,6 +201,7 @@ fn minimal_configuration_has_the_defaults() {
     assert!(terminate.client_auth.revocation_lists.is_empty());
     assert!(terminate.client_auth.deny.fingerprints.is_empty() && terminate.client_auth.deny.serials.is_empty());
     assert!(terminate.application_protocols.is_empty());
+    assert_eq!(terminate.starttls, None);
 }
 
 #[test]
@@ -252,6 +255,9 @@ fn every_value_is_read_as_written() {
     assert_eq!(kinds, [ServiceKind::Other, ServiceKind::Ssh, ServiceKind::Other], "one is given");
     assert_eq!(texts(&nas.server_names), ["nas.home.example"]);
     assert_eq!(nas.backends, [Backend::Address("192.168.1.10:5666".parse().expect("an address"))]);
+    let (mac, broadcast) = (Mac([0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff]), ([192, 168, 1, 255], 9).into());
+    assert_eq!(nas.wake, Some(Wake { mac, broadcast, timeout: seconds(120) }));
+    assert_eq!((&ssh.wake, &mail.wake), (&None, &None));
     assert_eq!(terminate(&config, 0).allow, Allow { any: true, ..Allow::default() });
     assert_eq!(terminate(&config, 0).application_protocols, [b"http/1.1".to_vec()]);
     assert_eq!(terminate(&config, 0).certificate.chain_file, pki.join("server.pem"));
@@ -268,7 +274,7 @@ fn every_value_is_read_as_written() {
     assert_eq!(texts(&ssh.server_names), ["ssh.home.example", "ssh.home.example.org"]);
     let socket = format!("unix:{}", home.folder.path().join("run/ssh.sock").display());
     assert_eq!(texts(&ssh.backends), ["127.0.0.1:22", "[fd00::22]:22", "nas.local:22", &socket]);
-    assert_eq!(ssh.send_proxy_protocol, SendProxyProtocol::V2Tls);
+    assert_eq!(ssh.send_proxy_protocol, SendProxyProtocol::V2Tls { certificate: false });
     let health = |every, rise, fall, timeout, send: &str, expect: &str, tls| {
         let (every, timeout) = (Duration::from_secs(every), Duration::from_secs(timeout));
         Some(Health { every, rise, fall, timeout, send: send.into(), expect: expect.into(), tls })
@@ -303,6 +309,39 @@ fn every_value_is_read_as_written() {
     let warned: Vec<&str> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
     let expected = ["route[2] \"ssh\".server_names", "route[2] \"ssh\".allow", "log.output"];
     assert_eq!(warned, expected, "{:#?}", config.warnings);
+}
+
+#[test]
+fn route_of_a_database_is_read_as_written() {
+    let home = Home::new();
+    let config = right(&home, "database.toml");
+    assert_eq!(config.warnings, []);
+    let starttls = [0, 1].map(|route| terminate(&config, route).starttls);
+    assert_eq!(starttls, [Some(Starttls::Postgres); 2]);
+    assert_eq!(terminate(&config, 0).application_protocols, [b"postgresql".to_vec()], "by default");
+    assert_eq!(terminate(&config, 1).application_protocols, [b"x".to_vec(), b"postgresql".to_vec()]);
+    assert_eq!(config.routes[0].send_proxy_protocol, SendProxyProtocol::V2Tls { certificate: true });
+    assert_eq!(config.routes[1].send_proxy_protocol, SendProxyProtocol::V2);
+}
+
+#[test]
+fn backend_tls_is_what_is_written() {
+    let home = Home::new();
+    let config = right(&home, "backend-tls.toml");
+    assert!(config.warnings.is_empty(), "{:#?}", config.warnings);
+    let tls: Vec<&BackendTls> = config.routes.iter().map(|route| route.backend_tls.as_deref().expect("TLS")).collect();
+    let names = |tls: &BackendTls| tls.server_names.iter().map(|name| name.to_str().into_owned()).collect::<Vec<_>>();
+    assert!(
+        matches!(&tls[0].trust, BackendTrust::Certificates { own, authorities } if own.len() == 1 && authorities.is_empty())
+    );
+    assert_eq!((names(tls[0]), tls[0].header), (vec!["nas.local".to_owned()], HeaderPlace::Before));
+    assert_eq!(tls[1].trust, BackendTrust::Fingerprint(Sha256([0x5a; 32])));
+    assert_eq!((names(tls[1]), tls[1].header), (vec!["192.168.1.10".to_owned()], HeaderPlace::Inside));
+    assert!(matches!(&tls[2].trust, BackendTrust::Certificates { authorities, .. } if authorities.len() == 1));
+    assert_eq!(names(tls[2]), ["nas.local", "192.168.1.10"]);
+    assert!(tls[2].certificate.is_some());
+    let pki = home.folder.path().join("pki");
+    assert_eq!(tls[2].files, ["clients.pem", "server.pem", "server-key.pem"].map(|name| pki.join(name)));
 }
 
 /// The sample of the design.

@@ -15,7 +15,7 @@ mod client;
 mod home;
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddrV4, TcpStream};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -28,7 +28,7 @@ use common::gate::Gate;
 use common::pki::TestPki;
 use common::process::{Daemon, own_loopback, run, tool, wait_until};
 use home::House;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::Instant;
 
 /// The socket of a service manager.
@@ -228,15 +228,16 @@ fn abstract_notify_socket_is_told_the_same() {
 /// A configuration with these listeners, whose addresses nothing else on this machine has.
 struct Activated {
     folder: tempfile::TempDir,
-    _pki: TestPki,
+    pki: TestPki,
+    _backend: Backend,
     addresses: Vec<SocketAddrV4>,
 }
 
 impl Activated {
     fn new(names: &[&str]) -> Self {
-        let (folder, pki) = (tempfile::tempdir().unwrap(), TestPki::new());
+        let (folder, pki, backend) = (tempfile::tempdir().unwrap(), TestPki::new(), Backend::echo());
         let addresses: Vec<_> = names.iter().map(|_| SocketAddrV4::new(own_loopback(), 8443)).collect();
-        let mut document: toml::Table = config(&pki).parse().unwrap();
+        let mut document: toml::Table = House::new(&pki).route("nas", backend.address()).config().parse().unwrap();
         let listeners = document["listener"].as_array_mut().unwrap();
         let first = listeners[0].clone();
         *listeners = names.iter().map(|_| first.clone()).collect();
@@ -245,7 +246,7 @@ impl Activated {
             listener["address"] = address.to_string().into();
         }
         std::fs::write(folder.path().join("doorward.toml"), document.to_string()).unwrap();
-        Self { folder, _pki: pki, addresses }
+        Self { folder, pki, _backend: backend, addresses }
     }
 
     /// The gate, as `systemd-socket-activate` starts it at the first connection with these sockets, after a script that may
@@ -290,6 +291,68 @@ fn sockets_of_systemd_are_the_listeners_of_their_names() {
         assert!(gate.output().contains(&listening), "{}", gate.output());
     }
     drop(clients);
+}
+
+/// As without these sockets, a stop ends handshakes and lets relays end. What differs: a client that connects meanwhile is
+/// neither reset nor refused, and the next start admits it.
+#[test]
+fn restart_ends_handshakes_and_admits_clients_that_wait() {
+    let activated = Activated::new(&["public"]);
+    // As systemd: it keeps the socket, and starts the gate a second time.
+    let twice = "trap : TERM; (export LISTEN_PID=$BASHPID; exec \"$@\"); echo the first has ended";
+    let gate = activated.start(&["--fdname=public"], twice);
+    let (address, name) = (activated.addresses[0].into(), "nas.home.example");
+    let phone = activated.pki.client_config(Some(&activated.pki.client("phone")), client::TLS13).into();
+    let relay = client::Client::admitted(address, &phone, name).unwrap();
+    let handshake = client::Client::on(client::connect(address), &phone, name);
+    handshake.flush().unwrap();
+    handshake.receive_some().unwrap();
+
+    let group = Pid::from_raw(gate.group().cast_signed()).unwrap();
+    kill_process_group(group, Signal::TERM).unwrap();
+    let refused = |line: &str| line.contains("\"rejected\"") && line.contains("\"reason\":\"draining\"");
+    wait_until("the handshake is ended", || gate.output().lines().any(refused).then_some(()));
+    assert!(handshake.handshake().and_then(|()| handshake.ping()).is_err());
+    // The relay keeps the first process, which accepts nothing more.
+    let waiting = client::Client::on(client::connect(address), &phone, name);
+    waiting.flush().unwrap();
+    relay.ping().unwrap();
+    relay.close_notify();
+    assert_eq!(relay.end(), client::End::Orderly);
+    waiting.handshake().and_then(|()| waiting.ping()).unwrap();
+    assert!(gate.output().contains("the first has ended"), "{}", gate.output());
+    assert_eq!(gate.output().lines().filter(|line| refused(line)).count(), 1, "{}", gate.output());
+}
+
+/// A connection to the status page starts the gate, whose listener has the other socket.
+#[test]
+fn socket_of_the_metrics_is_that_of_systemd() {
+    let mut activated = Activated::new(&["public"]);
+    let metrics = SocketAddrV4::new(own_loopback(), 9180);
+    activated.addresses.push(metrics);
+    let file = activated.folder.path().join("doorward.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let with = |address: &str| {
+        let mut document: toml::Table = text.parse().unwrap();
+        document["metrics"]["address"] = address.into();
+        std::fs::write(&file, document.to_string()).unwrap();
+    };
+    let does_not_fit =
+        "\"metrics\" of systemd): the configuration has 127.0.0.1:9181: ListenStream= and address must be the same";
+    with("127.0.0.1:9181");
+    activated.fails(&["--fdname=public:metrics"], "", does_not_fit);
+    with("off");
+    activated.fails(&["--fdname=public:metrics"], "", "no listener has this name");
+    with(&metrics.to_string());
+    let gate = activated.start(&["--fdname=public:metrics"], "");
+    let mut page = TcpStream::connect(metrics).unwrap();
+    page.set_read_timeout(Some(DEADLINE)).unwrap();
+    page.write_all(format!("GET /readyz HTTP/1.1\r\nHost: {metrics}\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    page.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer} {}", gate.output());
+    let phone = activated.pki.client_config(Some(&activated.pki.client("phone")), client::TLS13).into();
+    client::Client::admitted(activated.addresses[0].into(), &phone, "nas.home.example").unwrap();
 }
 
 #[test]

@@ -144,6 +144,8 @@ impl FuzzedListener {
             history: Arc::default(),
             sessions: Arc::default(),
             log: Arc::new(Log::new(LogFormat::Json, io::sink()).ok()?),
+            notices: Arc::default(),
+            resolver: Default::default(),
             sandbox: Vec::new(),
             started: OffsetDateTime::now_utc(),
         };

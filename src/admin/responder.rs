@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::page;
 use crate::explain::clock::{Clock, Zone};
 use crate::explain::finding::told::{Report, ToldFinding, ToldVerdict};
+use crate::explain::look_up::ToldName;
 use crate::http::{HTML, JSON, Load, Policy, Reply, TEXT, reply};
 use crate::overview::Overview;
 
@@ -48,6 +49,8 @@ struct Status {
     verdict: ToldVerdict,
     /// The most important first.
     findings: Vec<ToldFinding>,
+    /// The host names of backends.
+    host_names: Vec<ToldName>,
 }
 
 /// The last body of a kind, and when it was rendered.
@@ -94,10 +97,12 @@ impl Responder {
     /// The verdict and the findings for programs.
     fn json(&self) -> String {
         let clock = self.clock();
-        let Report { verdict, findings } = self.gate.report(&clock);
+        let facts = self.gate.view(clock.clone()).facts;
+        let Report { verdict, findings } = Report::new(&facts, &clock);
+        let host_names = facts.host_names.iter().map(|host| ToldName::new(host, clock.now())).collect();
         let time = clock.now().format(&Rfc3339).unwrap_or_default();
         // Text and numbers are always JSON.
-        serde_json::to_string(&Status { time, verdict, findings }).unwrap_or_default()
+        serde_json::to_string(&Status { time, verdict, findings, host_names }).unwrap_or_default()
     }
 
     /// The reply to a request.

@@ -6,7 +6,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::checked::{Backend, Config, Limits};
+use crate::config::checked::{Config, Limits};
 use crate::sys;
 
 /// What a gate holds from its start on beside its listeners: standard streams, runtimes, signals, inotify, control socket,
@@ -101,7 +101,7 @@ impl Descriptors {
         // A reload opens its new listeners before the old ones are closed.
         // A backend has one check at a time. Of very many, those that find no descriptor count neither way.
         let checks = (limit / 64).clamp(1, 16).min(checked(config));
-        let look_ups_reserve = LOOK_UP * look_ups.min(hosts(config));
+        let look_ups_reserve = LOOK_UP * look_ups.min(config.host_names().len());
         let reserve = RELOAD + config.listeners.len() + asking + metrics + checks + look_ups_reserve;
         let free = limit.checked_sub(own + held.saturating_sub(BEFORE))?.checked_sub(reserve)?;
         // Those about to be refused, and the one that each listener is about to take.
@@ -190,20 +190,6 @@ impl Budget {
 /// Backends whose health is checked.
 fn checked(config: &Config) -> usize {
     config.routes.iter().filter(|route| route.health.is_some()).map(|route| route.backends.len()).sum()
-}
-
-/// Distinct names that are looked up.
-fn hosts(config: &Config) -> usize {
-    let backends = config.routes.iter().flat_map(|route| &route.backends);
-    let mut hosts: Vec<&str> = backends
-        .filter_map(|backend| match backend {
-            Backend::Host(host, _) => Some(host.as_str()),
-            Backend::Address(_) | Backend::Unix(_) => None,
-        })
-        .collect();
-    hosts.sort_unstable();
-    hosts.dedup();
-    hosts.len()
 }
 
 fn count(limit: Option<u64>) -> usize {

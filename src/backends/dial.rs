@@ -1,6 +1,5 @@
 //! Stage 6: connects to a backend of the route. Only the holder of an [`Authorized`] value can do so.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,11 +12,13 @@ use tracing::debug;
 
 use super::eyeballs::{self, Attempt};
 use super::health::Checked;
+use super::opened::{self, Connection, Tls, open};
 use super::pool::{Backends, Full, Pool, RETRY_TIMEOUT, Slot};
 use super::resolver::{Resolver, Unresolved};
 use crate::authorize::Authorized;
+use crate::backend_tls::BackendTls;
 use crate::config::checked::Backend;
-use crate::model::rejection::{Cause, LookUp, Reason, Rejection, Text};
+use crate::model::rejection::{BackendTlsFault, Cause, LookUp, Reason, Rejection, Text};
 use crate::sys::socket;
 use crate::sys::stream::Stream;
 
@@ -27,7 +28,7 @@ pub struct Dialed {
     /// The permit that led here.
     pub authorized: Authorized,
     /// The connection.
-    pub stream: Stream,
+    pub connection: Connection,
     /// The index of the backend among those of the route.
     pub backend: usize,
     /// Its place among the connections of the backend, if those are counted.
@@ -57,6 +58,8 @@ impl Directory {
 pub struct First<'a> {
     /// The PROXY protocol header, if the route sends one.
     pub header: &'a [u8],
+    /// The application protocol that the client has chosen, for a backend with TLS.
+    pub protocol: Option<&'a [u8]>,
     /// The client's first bytes are already there, and follow at once.
     pub payload_waits: bool,
 }
@@ -73,8 +76,22 @@ pub async fn dial(
     deadline: Instant,
     directory: &Directory,
     allowed: impl Fn() -> Result<(), Rejection>,
-    mut report: impl FnMut(usize, Result<(), Reason>),
+    report: impl FnMut(usize, Result<(), Reason>),
 ) -> Result<Dialed, Rejection> {
+    let connected = connect(&authorized, backends, first, deadline, directory, allowed, report).await;
+    connected.map(|(connection, backend, slot)| Dialed { authorized, connection, backend, slot })
+}
+
+/// As [`dial`], for the holder of this permit.
+pub(super) async fn connect(
+    _permit: &Authorized,
+    backends: &Backends,
+    first: First<'_>,
+    deadline: Instant,
+    directory: &Directory,
+    allowed: impl Fn() -> Result<(), Rejection>,
+    mut report: impl FnMut(usize, Result<(), Reason>),
+) -> Result<(Connection, usize, Option<Slot>), Rejection> {
     let mut last = Cause::NoBackends;
     let order = backends.healthy(directory.pool.order(backends))?;
     for (place, &index) in order.iter().enumerate() {
@@ -96,11 +113,13 @@ pub async fn dial(
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / rest;
         let mut tried = Vec::new();
-        let failure = match connect_in_time(backend, first, &directory.resolver, share, &allowed, &mut tried).await {
-            Ok(stream) => {
+        let tls = backends.tls().map(|tls| Tls { tls, backend: index });
+        let failure = match connect_in_time(backend, tls, first, &directory.resolver, share, &allowed, &mut tried).await
+        {
+            Ok(connection) => {
                 report(index, Ok(()));
                 let counted = directory.pool.connected(backends, index, slot);
-                return Ok(Dialed { authorized, stream, backend: index, slot: counted });
+                return Ok((connection, index, counted));
             }
             Err(Failure::Refused(rejection)) => return Err(rejection),
             Err(failure) => failure,
@@ -110,8 +129,11 @@ pub async fn dial(
         if !matches!(last, Cause::Shortage { .. }) {
             report(index, Err(last.reason()));
             if let Some(retry) = directory.pool.failed(backends, index) {
-                let resolver = directory.resolver.clone();
-                tokio::spawn(retry.run(move |backend| reaches(backend, resolver.clone())));
+                let (resolver, tls) = (directory.resolver.clone(), backends.tls().cloned());
+                tokio::spawn(retry.run(move |backend| {
+                    let deadline = Instant::now() + RETRY_TIMEOUT;
+                    reaches(backend, tls.clone().map(|tls| (tls, index)), resolver.clone(), deadline)
+                }));
             }
         }
     }
@@ -130,6 +152,8 @@ fn label(backend: &Backend, tried: &[Attempt]) -> Text {
 enum Failure {
     Unresolved(Unresolved),
     Io(io::Error),
+    /// No TLS with it.
+    Tls(BackendTlsFault),
     /// No connection within the time limit.
     TimedOut,
     /// The right was revoked during the dial.
@@ -145,27 +169,38 @@ impl From<eyeballs::Failed> for Failure {
     }
 }
 
+impl From<opened::Failed> for Failure {
+    fn from(failed: opened::Failed) -> Self {
+        match failed {
+            opened::Failed::Io(error) => Self::Io(error),
+            opened::Failed::Tls(fault) => Self::Tls(fault),
+            opened::Failed::Refused(rejection) => Self::Refused(rejection),
+        }
+    }
+}
+
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-/// Resolves the name, connects, and writes the header, by `deadline`.
+/// Resolves the name, connects, speaks TLS if the backend does, and writes the header, by `deadline`.
 async fn connect_in_time(
     backend: &Backend,
+    tls: Option<Tls<'_>>,
     first: First<'_>,
     resolver: &Resolver,
     deadline: Instant,
     allowed: &impl Fn() -> Result<(), Rejection>,
     tried: &mut Vec<Attempt>,
-) -> Result<Stream, Failure> {
+) -> Result<Connection, Failure> {
     let connected = match backend {
         Backend::Address(address) => {
             let connect = async {
                 let stream = Stream::Tcp(socket::connect(*address, first.payload_waits).await?);
                 debug!(%address, "connected");
-                send_header(&stream, first.header, allowed).await.map(|()| stream)
+                Ok(open(stream, tls, first, allowed).await?)
             };
             timeout_at(deadline, connect).await
         }
@@ -176,14 +211,14 @@ async fn connect_in_time(
                 let (stream, address) = eyeballs::connect(&addresses, first.payload_waits, allowed, tried).await?;
                 resolver.prefer(host, address.ip());
                 let stream = Stream::Tcp(stream);
-                send_header(&stream, first.header, allowed).await.map(|()| stream)
+                Ok(open(stream, tls, first, allowed).await?)
             };
             timeout_at(deadline, connect).await
         }
         Backend::Unix(path) => {
             let connect = async {
                 let stream = unix(path).await?;
-                send_header(&stream, first.header, allowed).await.map(|()| stream)
+                Ok(open(stream, tls, first, allowed).await?)
             };
             timeout_at(deadline, connect).await
         }
@@ -195,15 +230,17 @@ async fn connect_in_time(
 /// relay nothing.
 pub(super) async fn connect_unasked(
     backend: &Backend,
+    tls: Option<Tls<'_>>,
     first: First<'_>,
     resolver: &Resolver,
     deadline: Instant,
-) -> Result<Stream, Unconnected> {
-    let connected = connect_in_time(backend, first, resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
+) -> Result<Connection, Unconnected> {
+    let connected = connect_in_time(backend, tls, first, resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
     connected.map_err(|failure| match failure {
         Failure::Io(error) if is_shortage(error.raw_os_error()) => Unconnected::Shortage,
         Failure::Io(error) => Unconnected::Io(error),
         Failure::TimedOut => Unconnected::TimedOut,
+        Failure::Tls(fault) => Unconnected::Tls(fault),
         Failure::Unresolved(Unresolved::NoAnswer) => Unconnected::Unresolved(LookUp::NoAnswer),
         Failure::Unresolved(Unresolved::Failed(error)) if is_shortage(error.raw_os_error()) => Unconnected::Shortage,
         Failure::Unresolved(Unresolved::Failed(error)) => Unconnected::Unresolved(LookUp::Failed((&*error).into())),
@@ -221,64 +258,29 @@ pub(super) enum Unconnected {
     TimedOut,
     /// Its name has no address.
     Unresolved(LookUp),
+    /// No TLS with it.
+    Tls(BackendTlsFault),
     /// It failed.
     Io(io::Error),
 }
 
-/// Whether a backend accepts a connection, which is closed at once.
-async fn reaches(backend: Backend, resolver: Resolver) -> bool {
-    let deadline = Instant::now() + RETRY_TIMEOUT;
-    let nothing = First { header: &[], payload_waits: false };
-    let connected = connect_in_time(&backend, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
+/// Whether a backend accepts a connection by `deadline`, and TLS if it is to speak it: as the backend of this index. The connection
+/// is closed at once.
+pub(super) async fn reaches(
+    backend: Backend,
+    tls: Option<(BackendTls, usize)>,
+    resolver: Resolver,
+    deadline: Instant,
+) -> bool {
+    let nothing = First { header: &[], protocol: None, payload_waits: false };
+    let tls = tls.as_ref().map(|(tls, index)| Tls { tls, backend: *index });
+    let connected = connect_in_time(&backend, tls, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
     connected.is_ok()
 }
 
 const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {
     address.set_port(port);
     address
-}
-
-/// Writes the header while that is allowed. An unfinished header ends in a reset, so that undelivered parts of it are
-/// discarded.
-async fn send_header(
-    stream: &Stream,
-    header: &[u8],
-    allowed: &impl Fn() -> Result<(), Rejection>,
-) -> Result<(), Failure> {
-    let unfinished = ResetUnlessFinished(Some(stream));
-    let mut rest = header;
-    loop {
-        allowed().map_err(Failure::Refused)?;
-        if rest.is_empty() {
-            break;
-        }
-        match stream.try_write(rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                poll_fn(|cx| stream.poll_write_ready(cx)).await?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    unfinished.finish();
-    Ok(())
-}
-
-/// Resets the connection when dropped, unless [`finish`](Self::finish) was called.
-struct ResetUnlessFinished<'a>(Option<&'a Stream>);
-
-impl ResetUnlessFinished<'_> {
-    fn finish(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for ResetUnlessFinished<'_> {
-    fn drop(&mut self) {
-        if let Some(stream) = self.0 {
-            stream.reset_on_close();
-        }
-    }
 }
 
 async fn unix(path: &Path) -> io::Result<Stream> {
@@ -296,6 +298,7 @@ const fn is_shortage(error: Option<i32>) -> bool {
 fn cause_of(failure: Failure, backend: Text) -> Cause {
     match failure {
         Failure::Refused(rejection) => rejection.cause,
+        Failure::Tls(fault) => Cause::BackendTls { backend, fault: Box::new(fault) },
         Failure::TimedOut => Cause::BackendTimeout { backend },
         Failure::Unresolved(Unresolved::NoAnswer) => Cause::Unresolved { backend, error: LookUp::NoAnswer },
         Failure::Unresolved(Unresolved::Failed(error)) if is_shortage(error.raw_os_error()) => {

@@ -18,6 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
+use crate::backend_tls::BackendTls;
 use crate::config::checked::{Backend, Health as Settings, Route};
 use crate::model::names::ServerNamePattern;
 use crate::model::rejection::{CheckFailure, Health};
@@ -27,7 +28,7 @@ use crate::proxy_protocol;
 const SPREAD: Duration = Duration::from_secs(1);
 
 /// A backend, and how it is checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Check {
     /// The backend.
     pub backend: Backend,
@@ -37,19 +38,35 @@ pub struct Check {
     pub(super) header: &'static [u8],
     /// The server name of the TLS handshake, if it is sent one.
     pub(super) server_name: Option<String>,
+    /// TLS with it, if the gate speaks that for clients, and its index among the backends of the route.
+    pub(super) tls: Option<(BackendTls, usize)>,
+}
+
+impl PartialEq for Check {
+    fn eq(&self, other: &Self) -> bool {
+        let same_tls = match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some((one, _)), Some((other, _))) => one.has_settings_of(other),
+            _ => false,
+        };
+        let of =
+            |check: &Self| (check.backend.clone(), check.settings.clone(), check.header, check.server_name.clone());
+        same_tls && of(self) == of(other)
+    }
 }
 
 impl Check {
-    /// The checks of a route, one for each of its backends; none if they are not checked.
-    pub fn of(route: &Route) -> Vec<Self> {
+    /// The checks of a route, one for each of its backends, to which the gate speaks this TLS; none if they are not checked.
+    pub fn of(route: &Route, tls: Option<&BackendTls>) -> Vec<Self> {
         let Some(settings) = &route.health else { return Vec::new() };
-        let check = |backend: &Backend| Self {
+        let check = |(index, backend): (usize, &Backend)| Self {
             backend: backend.clone(),
+            tls: tls.map(|tls| (tls.clone(), index)),
             settings: settings.clone(),
             header: proxy_protocol::local(route.send_proxy_protocol),
             server_name: if settings.tls { server_name(&route.server_names) } else { None },
         };
-        route.backends.iter().map(check).collect()
+        route.backends.iter().enumerate().map(check).collect()
     }
 }
 

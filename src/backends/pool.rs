@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use super::health::Checked;
+use crate::backend_tls::BackendTls;
 use crate::config::checked::{Backend, Strategy};
 use crate::model::rejection::{Cause, FailedCheck, Health, Text};
 
@@ -29,6 +30,8 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug)]
 pub struct Backends {
     list: Vec<Backend>,
+    /// TLS to them, if they speak it.
+    tls: Option<BackendTls>,
     strategy: Strategy,
     /// Whose turn it is.
     turn: AtomicUsize,
@@ -47,7 +50,7 @@ pub(super) struct Full {
 impl Backends {
     /// These, chosen by this strategy.
     pub fn new(list: impl Into<Vec<Backend>>, strategy: Strategy) -> Self {
-        Self { list: list.into(), strategy, turn: AtomicUsize::new(0), checks: Vec::new(), limit: None }
+        Self { list: list.into(), tls: None, strategy, turn: AtomicUsize::new(0), checks: Vec::new(), limit: None }
     }
 
     /// With a check for each of them, or none.
@@ -83,6 +86,26 @@ impl Backends {
         });
         if order.is_empty() { Err(Cause::Unhealthy(failed.into())) } else { Ok(order) }
     }
+
+    /// These, which speak TLS.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<BackendTls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Whether the same TLS is spoken with these backends as with those of `other`, or with both none.
+    pub fn has_tls_of(&self, other: &Self) -> bool {
+        match (&self.tls, &other.tls) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.has_settings_of(other),
+            _ => false,
+        }
+    }
+
+    /// TLS to them, if they speak it.
+    pub fn tls(&self) -> Option<&BackendTls> {
+        self.tls.as_ref()
+    }
 }
 
 impl Deref for Backends {
@@ -100,8 +123,18 @@ struct Known {
     down: AtomicBool,
     /// The connections that it has.
     open: AtomicUsize,
-    /// When a client was last sent there in vain; `None` while it is not dialled in the background.
+    /// When a client was last sent there in vain; `None` while it is not dialled in the background. Held while `down` is decided on.
     wanted: Mutex<Option<Instant>>,
+}
+
+impl Known {
+    /// It is not dialled in the background any longer if `ends` says so. In one step: a client that fails at the same moment
+    /// begins it again.
+    fn end_retries_if(&self, ends: impl FnOnce(Instant) -> bool) -> bool {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.take_if(|since| ends(*since));
+        wanted.is_none()
+    }
 }
 
 /// Told when a backend that did not answer does so in the background.
@@ -199,12 +232,16 @@ impl Pool {
     pub(super) fn failed(&self, backends: &Backends, index: usize) -> Option<Retry> {
         let backend = backends.list.get(index).filter(|_| backends.list.len() > 1)?;
         let known = self.known(backend);
-        known.down.store(true, Ordering::Relaxed);
         if !backends.checks.is_empty() {
             // The next check that passes finds it.
+            known.down.store(true, Ordering::Relaxed);
             return None;
         }
-        let before = known.wanted.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
+        let before = {
+            let mut wanted = known.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            known.down.store(true, Ordering::Relaxed);
+            wanted.replace(Instant::now())
+        };
         before.is_none().then(|| Retry { pool: self.clone(), known, backend: backend.clone() })
     }
 
@@ -259,22 +296,25 @@ impl Retry {
         loop {
             sleep(pause).await;
             pause = (2 * pause).min(LAST_RETRY);
-            let wanted = *known.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-            let forgotten = wanted.is_none_or(|wanted| wanted.elapsed() > FORGOTTEN_AFTER);
-            if !known.down.load(Ordering::Relaxed) || forgotten || !pool.is_kept(&backend, &known) {
-                break;
+            let is_kept = pool.is_kept(&backend, &known);
+            let ends =
+                |wanted: Instant| !known.down.load(Ordering::Relaxed) || wanted.elapsed() > FORGOTTEN_AFTER || !is_kept;
+            if known.end_retries_if(ends) {
+                return;
             }
             let answers = reaches(backend.clone()).await;
             debug!(%backend, answers, "dialled in the background");
             if answers {
-                known.down.store(false, Ordering::Relaxed);
+                known.end_retries_if(|_| {
+                    known.down.store(false, Ordering::Relaxed);
+                    true
+                });
                 if let Some(came_back) = &*pool.0.came_back.lock().unwrap_or_else(PoisonError::into_inner) {
                     came_back(&backend);
                 }
-                break;
+                return;
             }
         }
-        *known.wanted.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -363,6 +403,19 @@ mod tests {
         down(&pool, &backends, 0);
         pool.keep(|backend| *backend != backends[0]);
         assert_eq!(pool.order(&backends), [0, 1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failure_while_the_retries_end_begins_them_again() {
+        let (pool, backends) = (Pool::default(), Arc::new(backends(Strategy::First)));
+        let (tell, told) = std::sync::mpsc::channel();
+        let (again, same) = (pool.clone(), Arc::clone(&backends));
+        // It answers, and a client that comes at once is sent there in vain.
+        pool.report_to(move |_| drop(tell.send(again.failed(&same, 0))));
+        pool.failed(&backends, 0).expect("it is to be dialled").run(|_| async { true }).await;
+        let retry = told.try_recv().expect("it came back").expect("it is to be dialled again");
+        retry.run(|_| async { true }).await;
+        told.try_recv().expect("it came back").expect("and again");
     }
 
     #[tokio::test]

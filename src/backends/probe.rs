@@ -1,7 +1,9 @@
 //! One health check of a backend: connect, TLS handshake, send, expect. The connection does not leave this file.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{
@@ -9,13 +11,15 @@ use rustls::crypto::{
 };
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::dial::{self, First, Unconnected};
 use super::health::{Check, Failed};
+use super::opened::{Connection, Tls};
 use super::resolver::Resolver;
+use crate::backend_tls::TlsStream;
 use crate::model::rejection::{Answer, CheckFailure, Text};
 use crate::sys::stream::Stream;
 
@@ -25,19 +29,45 @@ const ANSWER_MAX: usize = 512;
 /// Checks a backend once, within its time limit.
 pub async fn probe(check: &Check, resolver: &Resolver) -> Result<(), Failed> {
     let deadline = Instant::now() + check.settings.timeout;
-    let first = First { header: check.header, payload_waits: false };
-    let stream = match dial::connect_unasked(&check.backend, first, resolver, deadline).await {
-        Ok(stream) => stream,
+    let first = First { header: check.header, protocol: None, payload_waits: false };
+    let tls = check.tls.as_ref().map(|(tls, index)| Tls { tls, backend: *index });
+    let connection = match dial::connect_unasked(&check.backend, tls, first, resolver, deadline).await {
+        Ok(connection) => connection,
         Err(Unconnected::Shortage) => return Err(Failed::Gate),
         Err(Unconnected::TimedOut) => return Err(Failed::Backend(CheckFailure::NotAccepted)),
         Err(Unconnected::Unresolved(error)) => return Err(Failed::Backend(CheckFailure::Unresolved(error))),
+        Err(Unconnected::Tls(fault)) => return Err(Failed::Backend(CheckFailure::BackendTls(Box::new(fault)))),
         Err(Unconnected::Io(error)) => return Err(Failed::Backend(CheckFailure::NotReached(error.into()))),
     };
-    let failed = match stream {
-        Stream::Tcp(stream) => converse(stream, check, deadline).await,
-        Stream::Unix(stream) => converse(stream, check, deadline).await,
+    let ended = match connection {
+        Connection::Plain(Stream::Tcp(stream)) => converse(stream, check, deadline).await,
+        Connection::Plain(Stream::Unix(stream)) => converse(stream, check, deadline).await,
+        Connection::Tls(stream) => ask(Inside(stream), check, deadline).await,
     };
-    failed.map_err(Failed::Backend)
+    ended.map_err(Failed::Backend)
+}
+
+/// TLS as the gate speaks it for clients, read and written.
+struct Inside(Box<TlsStream>);
+
+impl AsyncRead for Inside {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Inside {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_write(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_end(cx, true)
+    }
 }
 
 /// What follows the connection.
@@ -105,20 +135,20 @@ where
     }
 }
 
-/// The configurations of TLS handshakes.
-struct Tls {
+/// The configurations of TLS handshakes with backends of passthrough routes.
+struct Handshakes {
     /// With a server name.
     named: Arc<ClientConfig>,
     /// Without one.
     nameless: Arc<ClientConfig>,
 }
 
-static TLS: LazyLock<Tls> = LazyLock::new(|| {
+static TLS: LazyLock<Handshakes> = LazyLock::new(|| {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let named = client(&provider);
     let mut nameless = named.clone();
     nameless.enable_sni = false;
-    Tls { named: Arc::new(named), nameless: Arc::new(nameless) }
+    Handshakes { named: Arc::new(named), nameless: Arc::new(nameless) }
 });
 
 /// A client that accepts any certificate whose key the backend has. On a passthrough route the devices judge the certificate, and

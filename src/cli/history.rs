@@ -109,7 +109,10 @@ fn told(history: &History, clock: &Clock) -> String {
     if untold > 0 {
         out.push_str(&format!("and {}\n", counted(untold as u64, "earlier one")));
     }
-    out.push_str(&format!("Times are local ({}). Open connections have not been added up yet.\n", clock.zone()));
+    out.push_str(&format!(
+        "Times are local ({}). What open connections moved in the last minute is not in it yet.\n",
+        clock.zone()
+    ));
     out
 }
 
@@ -153,7 +156,7 @@ device       route   from           since            until           connections
 alice-phone  photos  203.0.113.140  today 19:20:00   today 19:31:05  9            88.0 MiB
 alice-phone  photos  203.0.113.140  yesterday 23:31  connected now   9            88.0 MiB
 and 3 earlier ones
-Times are local (UTC+01:00). Open connections have not been added up yet.
+Times are local (UTC+01:00). What open connections moved in the last minute is not in it yet.
 "
         );
         assert_eq!(told(&History { known: 0, visits: Vec::new() }, &clock), "No device was admitted in this time.\n");

@@ -46,7 +46,8 @@ fn text(status: &Status, clock: &Clock) -> String {
     if let (None, Some(LogError { since, error })) = (&status.verdict, &status.history_error) {
         let _ = write!(out, "The history has not been written since {since}:\n{error}\n\n");
     }
-    for NoticeReceiver { receiver, error, failing_since, waiting } in &status.notices {
+    let of_older = status.notices.iter().filter(|_| status.verdict.is_none());
+    for NoticeReceiver { receiver, error, failing_since, waiting } in of_older {
         let Some(error) = error else { continue };
         let since = clock.full_of(failing_since.as_deref().unwrap_or_default());
         let waiting =
@@ -81,7 +82,7 @@ fn text(status: &Status, clock: &Clock) -> String {
     fact(
         "connections",
         &format!(
-            "{} since the start, {} of them refused; {} open now",
+            "{} since this process started, {} of them refused; {} open now",
             status.accepted, status.rejected, status.sessions
         ),
     );
@@ -99,13 +100,17 @@ fn text(status: &Status, clock: &Clock) -> String {
     for route in &status.routes {
         let (names, backends) = (route.server_names.join(", "), route.backends.join(", then "));
         let lead = if route.server_names.len() == 1 { "leads" } else { "lead" };
-        fact("route", &format!("{}: {names} {lead} to {backends}; {} open", route.name, route.sessions));
+        let machine = route.machine.as_ref().map(|state| format!(" ({state})")).unwrap_or_default();
+        fact("route", &format!("{}: {names} {lead} to {backends}{machine}; {} open", route.name, route.sessions));
         for BackendHealth { backend, health, since, failure, .. } in &route.health {
             let since = since.as_ref().map(|since| format!(" since {}", clock.full_of(since)));
             let failure = failure.as_ref().map(|failure| format!(": {failure}"));
             let (since, failure) = (since.unwrap_or_default(), failure.unwrap_or_default());
             fact("", &format!("{backend} {health}{since}{failure}"));
         }
+    }
+    for host in &status.host_names {
+        fact("host name", &format!("{}: {}", host.name, host.text));
     }
     for expiring in status.expiries.iter().take(EXPIRIES_MAX) {
         let date = expiring.at.split('T').next().unwrap_or_default();
@@ -188,6 +193,7 @@ mod tests {
             server_names: names.iter().map(|name| (*name).to_owned()).collect(),
             backends: vec!["192.168.1.10:5666".to_owned(), "192.168.1.11:5666".to_owned()],
             health: Vec::new(),
+            machine: (sessions == 0).then(|| "asleep".to_owned()),
             sessions,
         };
         let mut status = Status {
@@ -207,6 +213,7 @@ mod tests {
             listeners: Vec::new(),
             metrics: Some("127.0.0.1:9180".to_owned()),
             routes: vec![route(&["nas.home.example"], 1), route(&["a.home.example", "b.home.example"], 0)],
+            host_names: Vec::new(),
             expiries: [-1, 0, 1, 2, 3, 4].map(expiring).into(),
             accepted: 2,
             rejected: 1,
@@ -219,9 +226,9 @@ mod tests {
         assert!(shown.starts_with("The gate has been running for 1 minute.\n"), "{shown}");
         for line in [
             "  status page    http://127.0.0.1:9180/ (for Prometheus: http://127.0.0.1:9180/metrics)\n",
-            "  connections    2 since the start, 1 of them refused; 1 open now\n",
+            "  connections    2 since this process started, 1 of them refused; 1 open now\n",
             "nas.home.example leads to 192.168.1.10:5666, then 192.168.1.11:5666; 1 open\n",
-            "a.home.example, b.home.example lead to ",
+            "a.home.example, b.home.example lead to 192.168.1.10:5666, then 192.168.1.11:5666 (asleep); 0 open\n",
             "  expires        the certificate of the device alice-phone: EXPIRED on 2026-11-24\n",
             "alice-phone: 0 days left, until 2026-11-24\n",
             "alice-phone: 1 day left, until 2026-11-24\n",

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::control_args::ControlArgs;
-use crate::control::{Answer, REFUSALS_MAX, Refusal, Request, Why};
+use crate::control::{Answer, REFUSALS_MAX, Refusal, Request, ToldFinding, Why};
 use crate::explain::clock::Clock;
 use crate::explain::moment;
 use crate::explain::recent::{InvalidWanted, Wanted};
@@ -64,6 +64,9 @@ pub(super) fn run(args: &WhyArgs) -> ExitCode {
 }
 
 fn text(wanted: &str, why: &Why, clock: &Clock) -> String {
+    if why.refusals.is_empty() && !why.findings.is_empty() {
+        return from_history(why);
+    }
     if why.refusals.is_empty() {
         return match (wanted, why.rejected) {
             (_, 0) => "No connection has been refused since the gate was started.\n".to_owned(),
@@ -88,6 +91,17 @@ fn text(wanted: &str, why: &Why, clock: &Clock) -> String {
         let earlier = counted(hidden as u64, "earlier one");
         let _ = write!(out, "\nThe gate remembers {earlier}: --count shows more.\n");
     }
+    out
+}
+
+/// What was found before the gate was started: refusals are in memory only.
+fn from_history(why: &Why) -> String {
+    let mut out = String::new();
+    for ToldFinding { headline, sentence, advice, .. } in &why.findings {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{headline}.\n{sentence}\n{}\n", advice.as_deref().unwrap_or_default());
+    }
+    out.push_str("The gate has been started since, and remembers no more of it. The log may have more.\n");
     out
 }
 
@@ -163,12 +177,17 @@ mod tests {
             times: 1,
         };
         for (known, end) in [(2, "1 earlier one"), (3, "2 earlier ones")] {
-            let shown = text("192.0.2.7", &Why { known, rejected: 9, refusals: vec![refusal.clone()] }, &clock);
+            let shown = text(
+                "192.0.2.7",
+                &Why { known, rejected: 9, refusals: vec![refusal.clone()], findings: Vec::new() },
+                &clock,
+            );
             assert!(shown.contains("  when          1 minute ago (2026-11-24 21:36:06 +01:00)\n"), "{shown}");
             assert!(shown.ends_with(&format!("\nThe gate remembers {end}: --count shows more.\n")), "{shown}");
         }
         for (rejected, count) in [(1, "1 connection."), (2, "2 connections.")] {
-            let shown = text("192.0.2.7", &Why { known: 0, rejected, refusals: Vec::new() }, &clock);
+            let shown =
+                text("192.0.2.7", &Why { known: 0, rejected, refusals: Vec::new(), findings: Vec::new() }, &clock);
             assert!(shown.contains(&format!("Refused since it was started: {count} Earlier")), "{shown}");
         }
     }

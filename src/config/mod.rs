@@ -99,19 +99,20 @@ fn load_and_see_with(
 }
 
 /// What can still be told about rights that are taken away, where the configuration `file` could not be loaded: revocation
-/// lists that are not in force yet, of authorities that `in_force` trusts, and entries of `deny`.
-pub(crate) fn salvage(file: &Path, in_force: &checked::Config) -> revocation_lists::Salvaged {
+/// lists that are not in force yet, of authorities that `in_force` trusts, and entries of `deny`. A sandbox lets some files be
+/// read: a list in another one is reported as that.
+pub(crate) fn salvage(file: &Path, in_force: &checked::Config, may_read: &MayRead) -> revocation_lists::Salvaged {
     let from_text = |text: &str| {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         // What is wrong was told by the load that failed.
         let mut report = Report::new(file, text);
         let (document, _) = DeTable::parse_recoverable(text);
         let raw = Raw::read(document.get_ref(), &mut report);
-        check::salvage::salvage(Some(&raw), file, in_force)
+        check::salvage::salvage(Some(&raw), file, in_force, may_read)
     };
     // A text that makes a parser panic, as the load that failed has told, leaves the files that are named by what is in force.
     let read = text_of(file).ok().and_then(|text| catch_unwind(AssertUnwindSafe(|| from_text(&text))).ok());
-    read.unwrap_or_else(|| check::salvage::salvage(None, file, in_force))
+    read.unwrap_or_else(|| check::salvage::salvage(None, file, in_force, may_read))
 }
 
 /// Whether a handshake can use a revocation list; if not, why.

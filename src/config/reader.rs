@@ -126,6 +126,30 @@ impl<'a> Table<'a> {
         Given::Refused
     }
 
+    /// A text in quotes, which is read by `of_text`; or a table of its own, `key = { … }`.
+    pub(super) fn text_or_table<T>(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        of_text: impl FnOnce(Text) -> T,
+        read: impl FnOnce(Self, &mut Report) -> T,
+        report: &mut Report,
+    ) -> Given<T> {
+        if let Purpose::List(keys) = self.purpose {
+            keys.borrow_mut().push(KnownKey::value(&self.header(), key));
+            read(Table::new(self.entries, self.place.child(key), self.purpose), report);
+            return Given::Absent;
+        }
+        if self.entries.iter().any(|(name, value)| name.get_ref() == key && value.get_ref().is_table()) {
+            return self.table(key, read, report);
+        }
+        match self.text(key, example, report) {
+            Given::Absent => Given::Absent,
+            Given::Refused => Given::Refused,
+            Given::Value(text) => Given::Value(At { place: text.place.clone(), value: of_text(text) }),
+        }
+    }
+
     /// Tables of which there may be several, `[[key]]`. `None` if there is something else in their stead.
     pub(super) fn tables(&mut self, key: &'static str, report: &mut Report) -> Option<Vec<Self>> {
         if let Purpose::List(keys) = self.purpose {

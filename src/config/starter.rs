@@ -9,6 +9,7 @@ use time::Date;
 use super::services;
 use crate::model::names::ServerName;
 use crate::model::service::ServiceKind;
+use crate::model::starttls::Starttls;
 
 /// What the configuration contains.
 #[derive(Clone, Debug)]
@@ -72,12 +73,13 @@ impl Starter {
 impl StarterRoute {
     fn to_toml(&self) -> String {
         format!(
-            "\n[[route]]\nname = {}\nserver_names = [{}]\nbackends = [{}]\nallow = [\"any\"]\n{}{}",
+            "\n[[route]]\nname = {}\nserver_names = [{}]\nbackends = [{}]\nallow = [\"any\"]\n{}{}{}",
             quoted(&self.name),
             quoted(&self.server_name),
             quoted(&self.backend),
             self.kind.map(|kind| format!("kind = \"{kind}\"\n")).unwrap_or_default(),
             self.application_protocols(),
+            self.starttls(),
         )
     }
 
@@ -93,9 +95,47 @@ impl StarterRoute {
             quoted.join(", ")
         )
     }
+
+    /// The line for clients that do not begin with TLS.
+    fn starttls(&self) -> String {
+        let protocols = services::protocols_of_kind(self.kind, &self.name, &self.backend);
+        let asking = Starttls::WORDS.iter().find(|(_, starttls)| protocols == [starttls.application_protocol()]);
+        asking
+            .map(|(word, _)| format!("starttls = {}   # its clients ask for TLS first\n", quoted(word)))
+            .unwrap_or_default()
+    }
 }
 
 /// `text` as a TOML string.
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn route_of_a_database_answers_its_clients() {
+        let route = |name: &str, backend: &str, kind| {
+            let route = StarterRoute {
+                name: name.to_owned(),
+                server_name: format!("{name}.home.example"),
+                backend: backend.to_owned(),
+                kind,
+            };
+            route.to_toml()
+        };
+        for (name, backend, kind, expected) in [
+            ("photos", "192.168.1.10:5432", None, true),
+            ("postgres", "192.168.1.10:41234", Some(ServiceKind::Other), true),
+            // What is behind these is another program, or not known.
+            ("photos", "192.168.1.10:5432", Some(ServiceKind::Http), false),
+            ("db", "192.168.1.10:41234", None, false),
+            ("ssh", "192.168.1.10:22", None, false),
+        ] {
+            let text = route(name, backend, kind);
+            assert_eq!(text.contains("\nstarttls = \"postgres\""), expected, "{text}");
+        }
+    }
 }

@@ -1,14 +1,19 @@
 //! What the gate holds of a client that may go on to a backend.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::{Established, Tls};
 use crate::admission::{Admitted, Last, Parting, Refused};
 use crate::backends::dial::Dialed;
+use crate::backends::opened::Connection;
 use crate::client_hello::Hello;
 use crate::config::checked::SendProxyProtocol;
 use crate::gate::Gate;
 use crate::handshake::{Parts, Payload, Secured};
+use crate::model::close::CloseReason;
 use crate::model::identity::Chain;
 use crate::model::names::ServerName;
 use crate::model::rejection::{Cause, Rejection, Text};
@@ -43,9 +48,18 @@ impl Client {
         }
     }
 
-    /// How its bytes will be moved.
-    pub(super) fn path(&self, gate: &Gate) -> Path {
+    /// The application protocol that it has chosen.
+    pub(super) fn protocol(&self) -> Option<&[u8]> {
         match self {
+            Self::Secured(secured) => secured.facts.application_protocol.as_deref(),
+            Self::Raw(_) => None,
+        }
+    }
+
+    /// How its bytes will be moved. To a backend with TLS they are sealed again, so they have to come to user space.
+    pub(super) fn path(&self, gate: &Gate, backend_tls: bool) -> Path {
+        match self {
+            Self::Secured(_) if backend_tls => Path::Copy,
             Self::Secured(secured)
                 if matches!(secured.payload, Payload::InSocket) && gate.kernel.fits(&secured.keys) =>
             {
@@ -79,21 +93,47 @@ impl Client {
         limits: Limits,
         told: Arc<Handle>,
     ) -> Result<Established, Rejection> {
-        let (admitted, tls) = match self {
-            Self::Raw(hello) => (hello.admitted, Tls::Passthrough),
-            Self::Secured(secured) => {
+        let (admitted, tls) = match (self, dialed.connection) {
+            (Self::Raw(hello), Connection::Plain(backend)) => (hello.admitted, Tls::Passthrough(backend)),
+            // The configuration rules it out.
+            (Self::Raw(_), Connection::Tls(_)) => {
+                return Err(Rejection::silent(Cause::Tls(Text::new("TLS inside the TLS of a passthrough route"))));
+            }
+            (Self::Secured(secured), backend) => {
                 let Parts { admitted, keys, payload, .. } = secured.decide();
-                let tls = match (path, payload) {
-                    (Path::Kernel, _) => Tls::Kernel(Box::new(keys)),
-                    (_, Payload::InSocket) => Tls::Terminated(session(keys)?, Pending::default()),
-                    (_, Payload::Here(pending)) => Tls::Terminated(session(keys)?, pending),
+                let in_kernel = path == Path::Kernel;
+                let pending = |payload| match payload {
+                    Payload::InSocket => Pending::default(),
+                    Payload::Here(pending) => pending,
+                };
+                let tls = match backend {
+                    Connection::Plain(backend) if in_kernel => Tls::Kernel(Box::new(keys), backend),
+                    Connection::Plain(backend) => Tls::Terminated(session(keys)?, pending(payload), backend),
+                    Connection::Tls(backend) => Tls::TerminatedToTls(session(keys)?, pending(payload), backend),
                 };
                 (admitted, tls)
             }
         };
         let Admitted { stream, slots, .. } = admitted;
         let client = stream.into_watched().map_err(|error| Rejection::silent(Cause::ClientHelloIo(error.into())))?;
-        Ok(Established { client, dialed, tls, limits, told, slots })
+        Ok(Established { client, tls, limits, told, slots })
+    }
+
+    /// Waits until the client has left, and returns how it did.
+    pub(super) async fn until_left(&self) -> CloseReason {
+        const EVERY: Duration = Duration::from_secs(1);
+        loop {
+            sleep(EVERY).await;
+            let payload_waits = self.payload_waits();
+            let stream = &self.admitted().stream;
+            if stream.is_gone() {
+                return CloseReason::ClientReset;
+            }
+            // What it has sent before may be all of its request: it then waits for the answer.
+            if stream.has_ended() && !payload_waits {
+                return CloseReason::ClientClosed;
+            }
+        }
     }
 
     pub(super) fn server_name(&self) -> Option<&ServerName> {
@@ -118,6 +158,7 @@ impl Client {
                 version: secured.facts.version,
                 cipher_suite: secured.facts.cipher_suite,
                 identity: secured.identity.as_deref(),
+                certificate: secured.certificate(),
                 resumed: secured.facts.resumed,
                 server_name: secured.server_name.as_ref().map(|name| name.as_str()),
                 application_protocol: secured.facts.application_protocol.as_deref(),

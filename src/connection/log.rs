@@ -15,9 +15,8 @@ use crate::client_hello::Greeted;
 use crate::config::checked::Backend;
 use crate::explain;
 use crate::explain::recent::{Circumstances, Refusal};
-use crate::gate::Gate;
+use crate::gate::{Gate, admitted};
 use crate::handshake::{Facts, Secured};
-use crate::history::Admitted;
 use crate::listener::Accepted;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
@@ -300,7 +299,7 @@ impl ConnectionLog {
     fn close(&mut self, summary: &RelaySummary) {
         self.decided = true;
         if let Some(entered) = &self.session {
-            let moved = summary.moved;
+            let moved = entered.session().note(summary.moved);
             self.gate.history.ended(&admitted(entered.session()), moved.to_backend, moved.to_client);
         }
         self.end_session(Some(summary.reason));
@@ -405,15 +404,6 @@ impl ConnectionLog {
         {
             metrics.handshakes_in_progress.decrement(1);
         }
-    }
-}
-
-fn admitted(session: &Session) -> Admitted<'_> {
-    Admitted {
-        identity: session.identity.as_deref(),
-        route: &session.route,
-        address: session.source.ip(),
-        since: session.since,
     }
 }
 

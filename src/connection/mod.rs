@@ -16,7 +16,9 @@ use self::client::Client;
 use self::log::ConnectionLog;
 use crate::admission::{Admitted, Last, Parting, Refused, Slots};
 use crate::authorize::{Authorized, authorize};
-use crate::backends::dial::{Dialed, First, dial};
+use crate::backend_tls::TlsStream;
+use crate::backends::dial::First;
+use crate::backends::wake::{self, Sleeper};
 use crate::client_hello;
 use crate::config::checked::Timeouts;
 use crate::gate::Gate;
@@ -26,6 +28,7 @@ use crate::model::close::CloseReason;
 use crate::model::rejection::{Cause, Rejection};
 use crate::relay::{self, Handle, Limits, Moved, Order, Path, RelaySummary};
 use crate::snapshot::{Route, RouteAccess, Snapshot};
+use crate::sys::stream::Stream;
 use crate::tls::record::{Keys, Pending, Session};
 
 /// A connection that may go on to a backend.
@@ -38,7 +41,6 @@ struct Permitted {
 /// An admitted connection with an open backend.
 struct Established {
     client: TcpStream,
-    dialed: Dialed,
     tls: Tls,
     limits: Limits,
     /// The handle by which the connection can be ended.
@@ -51,7 +53,7 @@ struct Established {
 enum Ended {
     /// It is refused.
     Refused(Refused),
-    /// It was admitted, and cut while its backends were dialled.
+    /// It was admitted, and cut while its backends were dialled, or its client left.
     Cut(RelaySummary, Parting),
 }
 
@@ -67,14 +69,16 @@ impl From<Rejection> for Ended {
     }
 }
 
-/// Where the connection's TLS ends.
+/// Where the connection's TLS ends, and its backend.
 enum Tls {
     /// In the kernel, with these keys.
-    Kernel(Box<Keys>),
+    Kernel(Box<Keys>, Stream),
     /// In the gate; with the bytes that came right behind the handshake, and those that wait to be sent.
-    Terminated(Box<Session>, Pending),
+    Terminated(Box<Session>, Pending, Stream),
+    /// In the gate, which speaks TLS with the backend as well.
+    TerminatedToTls(Box<Session>, Pending, Box<TlsStream>),
     /// In the backend.
-    Passthrough,
+    Passthrough(Stream),
 }
 
 /// The rest of a connection: its relay, or a refused client that has not read its alert yet. On the heap and no larger than
@@ -162,10 +166,10 @@ async fn permit(
     snapshot: &Snapshot,
     log: &mut ConnectionLog,
 ) -> Result<Permitted, Refused> {
-    let mut greeted = client_hello::peek(admitted).await?;
+    let mut greeted = client_hello::peek(admitted, snapshot.starttls()).await?;
     log.greeted(&greeted);
 
-    let route = match snapshot.find(greeted.server_name.as_ref()) {
+    let route = match snapshot.find_asked(greeted.server_name.as_ref(), greeted.starttls) {
         Ok(route) => Arc::clone(route),
         Err(cause) => return Err(greeted.refuse(cause)),
     };
@@ -232,34 +236,32 @@ async fn reach(
     let limits = limits(timeouts, admitted.at);
     let (server_name, chain) = (client.server_name().cloned(), client.chain().cloned());
     let header = client.proxy_header(route.send_proxy_protocol);
-    let first = First { header: &header, payload_waits: client.payload_waits() };
-    let path = client.path(gate);
+    let first = First { header: &header, protocol: client.protocol(), payload_waits: client.payload_waits() };
+    let path = client.path(gate, route.backends.tls().is_some());
 
     // From here on, whatever takes its right away finds it; what did so before is found by asking.
     let told = log.begins_session(path);
     let allowed = || gate.still_admits(server_name.as_ref(), &route, chain.as_deref());
     let begun = log.dialing();
     let tried = |backend, answered| log.tried(backend, answered);
-    let dialing = dial(authorized, &route.backends, first, begun + timeouts.dial, &gate.directory, &allowed, tried);
+    let sleeper = Sleeper { route: &route.name, wake: route.wake.as_ref(), wakes: &gate.wakes };
+    let limit = timeouts.dial;
+    let dialing = wake::dial(authorized, sleeper, &route.backends, first, limit, &gate.directory, &allowed, tried);
     let mut dialed = tokio::select! {
         biased;
         order = told.wait_for_order() => Err(Interrupted::Order(order)),
         () = gate.draining.cancelled() => Err(Interrupted::Refused(draining())),
         rejection = until_refused(gate, &allowed) => Err(Interrupted::Refused(rejection)),
+        // Looked for where it may be held for minutes.
+        reason = client.until_left(), if route.wake.is_some() => Err(Interrupted::Left(reason)),
         dialed = dialing => dialed.map_err(Interrupted::Refused),
     };
     log.dialed(dialed.as_mut().ok(), begun);
 
     match dialed {
         Ok(dialed) => Ok(client.established(path, dialed, limits, told)?),
-        Err(Interrupted::Order(Order { reason: CloseReason::CutByHand, .. })) => {
-            let summary = RelaySummary {
-                reason: CloseReason::CutByHand,
-                cause: None,
-                detail: None,
-                path,
-                moved: Moved::default(),
-            };
+        Err(Interrupted::Order(Order { reason: reason @ CloseReason::CutByHand, .. }) | Interrupted::Left(reason)) => {
+            let summary = RelaySummary { reason, cause: None, detail: None, path, moved: Moved::default() };
             Err(Ended::Cut(summary, client.close()))
         }
         // What is wrong by now is told exactly.
@@ -273,6 +275,8 @@ enum Interrupted {
     Order(Order),
     /// No backend can be reached, or the client is no longer authorized.
     Refused(Rejection),
+    /// The client has left.
+    Left(CloseReason),
 }
 
 /// Asks again whenever a reload has been done.
@@ -302,18 +306,21 @@ fn limits(timeouts: &Timeouts, accepted_at: Instant) -> Limits {
 
 /// Moves payload until both sides have ended.
 fn relay(established: Established, gate: &Gate, mut log: ConnectionLog) -> Rest {
-    let Established { client, dialed, tls, limits, slots, told } = established;
-    let backend = dialed.stream;
+    let Established { client, tls, limits, slots, told } = established;
     match tls {
-        Tls::Kernel(keys) => {
+        Tls::Kernel(keys, backend) => {
             log.relay_begins(Path::Kernel);
             to_the_end(relay::in_kernel(client, *keys, &gate.kernel, backend, limits, told), slots, log)
         }
-        Tls::Terminated(session, payload) => {
+        Tls::Terminated(session, payload, backend) => {
             log.relay_begins(Path::Copy);
             to_the_end(relay::terminated(client, session, payload, backend, limits, told), slots, log)
         }
-        Tls::Passthrough => {
+        Tls::TerminatedToTls(session, payload, backend) => {
+            log.relay_begins(Path::Copy);
+            to_the_end(relay::terminated_to_tls(client, session, payload, backend, limits, told), slots, log)
+        }
+        Tls::Passthrough(backend) => {
             log.relay_begins(Path::Raw);
             to_the_end(relay::passthrough(client, backend, limits, told), slots, log)
         }

@@ -253,7 +253,7 @@ async fn greeted(scene: &Scene, gate: &Gate) -> (client_hello::Greeted, JoinHand
     let (accepted, client) = scene.connect(VERSIONS[0]).await;
     let deadline = Instant::now() + Duration::from_secs(60);
     let admitted = gate.admission.admit(accepted, deadline, |_| ()).await.expect("room");
-    (client_hello::peek(admitted).await.expect("a ClientHello"), client)
+    (client_hello::peek(admitted, None).await.expect("a ClientHello"), client)
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use super::{
     Answer, BackendHealth, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError,
     REFUSALS_MAX, Refusal, Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status,
-    Why,
+    ToldName, Why,
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
@@ -95,13 +95,29 @@ pub(super) fn sessions(gate: &Gate, count: usize, now: OffsetDateTime) -> Answer
     Answer::Sessions(Sessions { open, sessions: sessions.iter().map(|one| session(one, now)).collect() })
 }
 
-pub(super) fn why(gate: &Gate, wanted: &str, count: usize, ranked: bool, now: OffsetDateTime) -> Answer {
-    match Wanted::parse(wanted) {
+pub(super) fn why(
+    gate: &Gate,
+    overview: &Overview,
+    client: &str,
+    count: usize,
+    ranked: bool,
+    now: OffsetDateTime,
+) -> Answer {
+    match Wanted::parse(client) {
         Err(error) => Answer::Error(error.to_string()),
         Ok(wanted) => {
             let rank = |refusal: &recent::Refusal| if ranked { rank_of_refusal(refusal, now) } else { 0 };
             let (refusals, known) = gate.refusals.find(&wanted, count.min(REFUSALS_MAX), rank);
+            let mut findings = Vec::new();
+            if refusals.is_empty() {
+                findings = overview.report(&Clock::new(now, Zone::system())).findings;
+                findings.retain(|finding| {
+                    let subject = finding.subject.as_deref().unwrap_or_default();
+                    matches!(&*finding.kind, "impostor" | "device") && (ranked || subject.eq_ignore_ascii_case(client))
+                });
+            }
             Answer::Why(Why {
+                findings,
                 known,
                 rejected: gate.refusals.total(),
                 refusals: refusals.iter().map(|one| Refusal::new(one, now)).collect(),
@@ -160,7 +176,12 @@ pub(super) fn status(
     let report = overview.report(&Clock::new(now, Zone::system()));
     let (sessions, open) = gate.sessions.newest(usize::MAX);
     let snapshot = gate.snapshot.load();
+    let services = gate.metrics.services();
     let routes = snapshot.in_order.iter().map(|route| RouteStatus {
+        machine: services
+            .iter()
+            .find(|service| route.wake.is_some() && service.route == route.name.as_str())
+            .map(|service| service.state().label().to_owned()),
         name: route.name.to_string(),
         server_names: route.server_names.iter().map(ToString::to_string).collect(),
         backends: route.backends.iter().map(ToString::to_string).collect(),
@@ -184,6 +205,7 @@ pub(super) fn status(
         listeners: current.listeners.iter().map(|listener| listening(&listener.into())).collect(),
         metrics: facts.metrics.clone(),
         routes: routes.collect(),
+        host_names: gate.directory.resolver.names().iter().map(|host| ToldName::new(host, now)).collect(),
         expiries: gate.metrics.expiries().iter().take(EXPIRIES_MAX).map(|one| expiring(one, now)).collect(),
         accepted: gate.accepted(),
         rejected: gate.refusals.total(),

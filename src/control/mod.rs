@@ -28,6 +28,7 @@ pub use self::socket::BindError;
 pub(crate) use self::socket::Permitted;
 pub use crate::explain::certificate::Certificate;
 pub use crate::explain::finding::told::{ToldFinding, ToldVerdict};
+pub use crate::explain::look_up::ToldName;
 pub use crate::explain::refusal_json::Refusal;
 use crate::reload::policy_report::Change;
 
@@ -306,12 +307,15 @@ pub struct Status {
     pub metrics: Option<String>,
     /// Its routes.
     pub routes: Vec<RouteStatus>,
+    /// The host names of its backends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_names: Vec<ToldName>,
     /// What expires next, the first first; limited in number.
     #[serde(default)]
     pub expiries: Vec<Expiring>,
-    /// Connections accepted since the start.
+    /// Connections that this process has accepted.
     pub accepted: u64,
-    /// Connections refused since the start.
+    /// Connections that this process has refused.
     pub rejected: u64,
     /// Open sessions, those of earlier processes included.
     pub sessions: usize,
@@ -362,6 +366,9 @@ pub struct RouteStatus {
     /// What their health checks say; none if they are not checked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub health: Vec<BackendHealth>,
+    /// Whether the machine of its backend is `up`, `asleep`, `waking`, `down` or `unused` so far, if the route wakes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
     /// Open sessions.
     pub sessions: usize,
 }
@@ -440,4 +447,7 @@ pub struct Why {
     pub rejected: u64,
     /// The matching refusals, in the order that was asked for.
     pub refusals: Vec<Refusal>,
+    /// If there are none: what the history knows of the client since before the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<ToldFinding>,
 }

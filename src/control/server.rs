@@ -311,7 +311,7 @@ async fn own_answer(request: &Request, (authority, list): (Vec<u8>, Vec<u8>), co
                 _ => Answer::Error("the files of the history cannot be read in time".to_owned()),
             }
         }
-        Request::Why { wanted, count, ranked } => answers::why(gate, wanted, *count, *ranked, now),
+        Request::Why { wanted, count, ranked } => answers::why(gate, &context.overview, wanted, *count, *ranked, now),
         Request::Upgrade => match context.upgrades.request().await {
             Ok(upgraded) => Answer::Upgraded(upgraded),
             Err(error) => Answer::NotUpgraded { error },

@@ -1,6 +1,6 @@
 //! All words about a cause: the log's detail.
 
-use super::{check_texts, fragments};
+use super::{backend_tls, check_texts, fragments};
 use crate::model::identity::key;
 use crate::model::rejection::Cause;
 
@@ -41,6 +41,9 @@ pub fn detail(cause: &Cause) -> String {
             format!("the route {route} is not in the configuration any more")
         }
         Cause::ServerNameMoved { route } => format!("the server name leads to the route {route} by now"),
+        Cause::NoStarttls { route } => {
+            format!("a PostgreSQL client asked for the route {route}, which lacks starttls = \"postgres\"")
+        }
         Cause::OldVersion { version } => format!("the client supports {version} at most"),
         Cause::NoSharedVersion(text) | Cause::NoSharedParameters(text) | Cause::Misbehaved(text) => text.to_string(),
         Cause::Tls(text) => text.to_string(),
@@ -98,6 +101,13 @@ pub fn detail(cause: &Cause) -> String {
         | Cause::BackendUnreachable { backend, error }
         | Cause::Shortage { backend, error } => format!("{backend}: {}", error.text),
         Cause::Unresolved { backend, error } => format!("{backend}: {}", fragments::look_up(error)),
+        Cause::BackendTls { backend, fault } => format!("{backend}: {}", backend_tls::fault(fault)),
+        Cause::WakeTimeout { backend, seconds } => {
+            format!("{backend}: no answer within wake.timeout, {seconds} s after the first packet to wake its machine")
+        }
+        Cause::WakeNotSent { backend, error } => {
+            format!("{backend}: no packet to wake its machine could be sent: {}", error.text)
+        }
         Cause::Unhealthy(failed) => format!("health checks fail: {}", check_texts::failed_checks(failed)),
         Cause::BackendFull { backend, limit } => {
             format!("{backend} has {limit} connections, which is what connections_per_backend allows")

@@ -1,6 +1,6 @@
 //! All words about a failed health check.
 
-use super::fragments;
+use super::{backend_tls, fragments};
 use crate::model::rejection::{CheckFailure, FailedCheck, LookUp};
 
 /// Why a health check failed, to be read behind the name of the backend.
@@ -31,6 +31,7 @@ pub fn check_failure(failure: &CheckFailure) -> String {
             }
         }
         CheckFailure::Answered { received, expected } => format!("answered {received}, expected {expected}"),
+        CheckFailure::BackendTls(fault) => format!("cannot be reached by TLS: {}", backend_tls::fault(fault)),
         CheckFailure::Tls(text) => format!("failed the TLS handshake: {text}"),
     }
 }
@@ -41,6 +42,9 @@ pub const fn check_advice(failure: &CheckFailure) -> &'static str {
         CheckFailure::Unresolved(_) => "Correct the name in backends, or write the address.",
         CheckFailure::NotAccepted | CheckFailure::NotReached(_) => {
             "Switch the machine on, start the service, and see that its address is right."
+        }
+        CheckFailure::BackendTls(_) => {
+            "See what doorward check --connect says of its certificate, and correct backend_tls."
         }
         CheckFailure::Silent { expected: None, .. } | CheckFailure::Tls(_) => {
             "See that the service speaks TLS there; if it does not, correct health of the route."

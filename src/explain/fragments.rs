@@ -57,6 +57,7 @@ pub(super) const fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Smb => "smb",
         Protocol::Rdp => "rdp",
         Protocol::Socks => "socks",
+        Protocol::Postgres => "postgres",
         Protocol::ProxyHeader => "proxy header",
         Protocol::OtherTls => "tls, but not a ClientHello",
         Protocol::Other => "other",
@@ -67,6 +68,7 @@ pub(super) fn hello(fault: &HelloFault) -> String {
     match fault {
         HelloFault::Unreadable(text) => text.to_string(),
         HelloFault::TrailingBytes => "extra bytes after the ClientHello".to_owned(),
+        HelloFault::BytesBehindRequest => "bytes behind a request for TLS, before it was answered".to_owned(),
         HelloFault::Truncated => "a ClientHello that is shorter than its length field says".to_owned(),
     }
 }

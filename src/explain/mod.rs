@@ -4,6 +4,7 @@
 //! All text about a refusal is made here: the log's `detail`, `doorward why` and `explain`, the control socket, the status
 //! page. A new reason gets its text in `refusal_texts`, a new cause in `cause_texts`, which match all of them.
 
+mod backend_tls;
 mod cause_texts;
 pub mod certificate;
 mod check_texts;
@@ -11,6 +12,7 @@ pub mod clock;
 pub mod finding;
 mod fragments;
 pub mod impostor;
+pub mod look_up;
 pub mod recent;
 pub mod refusal_json;
 mod refusal_texts;

@@ -192,6 +192,16 @@ pub const fn words(reason: Reason) -> Words {
             "the service's name is not known",
             "The backend's name cannot be looked up. Correct it, or write its address.",
         ),
+        Reason::BackendTls => (
+            "no TLS with the service behind",
+            "The gate does not accept the certificate of the backend, or the backend does not speak TLS. If its certificate was \
+             replaced by you, write its new fingerprint into trust of backend_tls; doorward check --connect shows it.",
+        ),
+        Reason::BackendWakeTimeout => (
+            "the machine of the service did not wake up",
+            "Is the machine plugged in, is Wake-on-LAN switched on in its settings, and are mac and broadcast in wake right? (doorward \
+              help operations)",
+        ),
         Reason::BackendUnhealthy => (
             "the service behind fails its health checks",
             "The health checks of every backend fail, so none of them gets connections. doorward status says why and since \
@@ -262,12 +272,19 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         }
         Reason::NotTls => match refusal.cause {
             Cause::NotTls(Protocol::Other) => format!("{source} sent something that is not TLS."),
+            Cause::NotTls(Protocol::Postgres) => format!(
+                "{source} is a PostgreSQL client and did not begin with TLS. Routes for such clients have starttls = \
+                 \"postgres\", and the clients sslmode=require."
+            ),
             _ => format!("{source} sent something that is not TLS, but {detail}."),
         },
         Reason::Malformed => format!("{source} began a TLS connection in a way that cannot be read."),
         Reason::TooLarge => format!("{source} began a TLS connection with far more bytes than any device needs."),
         Reason::ServerNameMissing => format!("{source} did not say which server name it wants."),
-        Reason::ServerNameUnknown => format!("{source} asked for {asked}, and no route has that name."),
+        Reason::ServerNameUnknown => match &refusal.cause {
+            Cause::NoStarttls { .. } => format!("{source} asked for {asked}: {detail}."),
+            _ => format!("{source} asked for {asked}, and no route has that name."),
+        },
         Reason::ProtocolVersion => format!("{source} speaks no version of TLS that is still safe: {detail}."),
         Reason::NoSharedParameters => {
             format!("{source} knows no way to encrypt that is still safe, so it and the gate have none in common.")
@@ -374,6 +391,13 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
         ),
         Reason::BackendFull => {
             format!("{} was let in, but what the route {route} leads to is full: {detail}.", who(refusal))
+        }
+        Reason::BackendTls => format!(
+            "{} was let in, but the gate and what the route {route} leads to do not agree on TLS: {detail}.",
+            who(refusal)
+        ),
+        Reason::BackendWakeTimeout => {
+            format!("{} was let in, but what the route {route} leads to did not wake up: {detail}.", who(refusal))
         }
         Reason::Internal => format!("{source} was refused because of a fault in the gate: {detail}."),
     }

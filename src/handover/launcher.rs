@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::channel::{Channel, pair};
+use super::child::{channel_at_stdin, ignore_signals};
 use super::notifiers::{Notifiers, Starter};
 use super::requests::{FromLauncher, OF_ONE_PROCESS, ToLauncher};
 use super::taken::VARIABLE;
@@ -184,27 +185,13 @@ impl Launched<'_> {
 pub fn launcher(program: &Path, arguments: &[OsString]) -> io::Result<()> {
     // It has no sandbox, so a gate that was taken over must not write to its memory. Where there is Landlock, that forbids it, too.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    let end = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    if !super::channel::is_end(&end) {
-        return Err(io::Error::other("\"doorward run\" starts this command"));
-    }
-    rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
+    let end = channel_at_stdin()?.ok_or_else(|| io::Error::other("\"doorward run\" starts this command"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async { serve(&Channel::new(end)?, program, arguments).await })
 }
 
 async fn serve(channel: &Channel, program: &Path, arguments: &[OsString]) -> io::Result<()> {
-    // It ends with the gate. A signal to all processes of a service, or of this name, is for the gate.
-    let mut ignored = Vec::new();
-    for kind in [
-        SignalKind::hangup(),
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::user_defined1(),
-        SignalKind::user_defined2(),
-    ] {
-        ignored.push(signal(kind)?);
-    }
+    let _ignored = ignore_signals()?;
     let mut children = signal(SignalKind::child())?;
     let (mut running, mut stderr) = (None::<Running>, None);
     let mut notifiers = Notifiers::new(program, arguments);

@@ -99,6 +99,21 @@ pub(crate) struct State {
     /// Sources that are banned or owe something.
     #[serde(default)]
     pub(crate) penalties: Vec<Penalty>,
+    /// What the owner was told lately, so that it is not told again.
+    #[serde(default)]
+    pub(crate) told: Vec<Told>,
+}
+
+/// What the owner was told about a subject.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// The receiver; none: it is what lasts, which is told once a day.
+    pub(crate) receiver: Option<String>,
+    /// The event's label.
+    pub(crate) event: String,
+    pub(crate) subject: String,
+    /// How long ago, in nanoseconds.
+    pub(crate) ago: u64,
 }
 
 /// What a source owes, and its ban. Times are nanoseconds from the moment of the hand-over; what has passed is 0.

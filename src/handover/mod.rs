@@ -17,16 +17,18 @@
 //! control socket to the old one, and tells each when the other has ended.
 
 mod channel;
+mod child;
 mod launcher;
 mod messages;
 mod notifiers;
 mod requests;
 mod taken;
 
-pub(crate) use self::channel::{Channel, is_end as is_channel, pair};
+pub(crate) use self::channel::{Channel, pair};
+pub(crate) use self::child::{channel_at_stdin, ignore_signals};
 pub(crate) use self::launcher::{Connected, LaunchError, Launched};
 pub use self::launcher::{Launcher, Unavailable, launcher};
-pub(crate) use self::messages::{Counters, Penalty, Process, State, ToPredecessor, ToSuccessor};
+pub(crate) use self::messages::{Counters, Penalty, Process, State, ToPredecessor, ToSuccessor, Told};
 pub(crate) use self::notifiers::Starter;
 pub use self::requests::ReceiverKind;
 pub(crate) use self::taken::Predecessor;

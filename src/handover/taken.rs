@@ -1,6 +1,5 @@
 //! What a process is handed that was started to replace a gate.
 
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,7 +7,8 @@ use std::path::PathBuf;
 
 use socket2::Socket;
 
-use super::channel::{Channel, is_end, wait_for};
+use super::channel::{Channel, wait_for};
+use super::child::channel_at_stdin;
 use super::messages::{ToPredecessor, ToSuccessor};
 
 /// Set for a process that is started to replace a gate: its stdin is the channel to that one.
@@ -54,12 +54,10 @@ impl HandOver {
     /// # Errors
     /// Those of dup(2).
     pub fn of_this_process() -> io::Result<Option<Self>> {
-        if std::env::var_os(VARIABLE).is_none() || !is_end(rustix::stdio::stdin()) {
+        if std::env::var_os(VARIABLE).is_none() {
             return Ok(None);
         }
-        let end = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        Ok(Some(Self(end)))
+        Ok(channel_at_stdin()?.map(Self))
     }
 
     /// Takes the sockets. Starts no thread: this process is to enter its sandbox afterwards. Blocks until it has them all; the

@@ -92,6 +92,11 @@ impl DerefMut for Secured {
 }
 
 impl Parts {
+    /// The client's own certificate, also after a resumption: it is in the ticket.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.chain.as_ref()?.certificates.first().map(|certificate| certificate.as_ref())
+    }
+
     fn refuse(self, rejection: Rejection) -> Refused {
         let Self { admitted, keys, payload, .. } = self;
         let mut records = unsent(payload);

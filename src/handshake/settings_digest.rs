@@ -12,7 +12,14 @@ use crate::model::identity::{Serial, Sha256};
 ///
 /// Every field is named here, so that a new one does not compile before it is in the digest or left out with a reason.
 pub(super) fn digest(route: &Terminate, strength: CipherStrength) -> Sha256 {
-    let Terminate { certificate, client_auth, allow, application_protocols } = route;
+    let Terminate {
+        certificate,
+        client_auth,
+        allow,
+        application_protocols,
+        // What comes before a handshake.
+        starttls: _,
+    } = route;
     let mut settings = Settings(Context::new(&SHA256));
     let Certificate { chain_file: _, key_file: _, certified_key } = &**certificate;
     settings.list(certified_key.cert.iter());

@@ -33,6 +33,11 @@ impl Suites {
         Self::on(cpu::has_aes(), strength)
     }
 
+    /// What the gate offers where it is the client itself.
+    pub fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.usual
+    }
+
     fn on(has_aes: bool, strength: CipherStrength) -> Self {
         let [usual, chacha20] = [false, true].map(|favours_chacha20| order(has_aes, strength, favours_chacha20));
         let provider = |order: &[Aead]| {

@@ -12,6 +12,7 @@
 //! | `batch` | what is noted between two writes |
 //! | `state` | the sum of all batches |
 //! | `lines`, `forms` | the form of the files |
+//! | `sample` | a history for tests and benches |
 //! | `folder`, `load`, `disk`, `visits` | the files, read and written |
 
 mod answers;
@@ -24,6 +25,7 @@ mod lines;
 mod load;
 mod overview;
 mod recorder;
+mod sample;
 mod sources;
 mod state;
 #[cfg(test)]
@@ -41,4 +43,6 @@ pub fn make_folder(path: &std::path::Path) -> std::io::Result<()> {
 
 pub use self::overview::{Backend, Device, DeviceRefused, Hour, Impostor, Noise, Overview, Seen, Trouble, Visit};
 pub use self::recorder::{Admitted, History, News};
+#[doc(hidden)]
+pub use self::sample::write_sample;
 pub use self::visits::visits_of_folder;

@@ -157,11 +157,20 @@ impl History {
         device.is_some_and(|device| hot.known.len() < DEVICES_MAX && hot.known.insert(device))
     }
 
-    /// An admitted connection has ended, and has moved so much payload.
+    /// An admitted connection has moved so much payload since this was called last.
+    pub fn moved(&self, admitted: &Admitted<'_>, to_backend: u64, to_client: u64) {
+        self.note(admitted, 0, to_backend, to_client);
+    }
+
+    /// An admitted connection has ended, and has moved so much payload since [`History::moved`].
     pub fn ended(&self, admitted: &Admitted<'_>, to_backend: u64, to_client: u64) {
+        self.note(admitted, 1, to_backend, to_client);
+    }
+
+    fn note(&self, admitted: &Admitted<'_>, ended: u64, to_backend: u64, to_client: u64) {
         let (device, now) = (admitted.device(), OffsetDateTime::now_utc());
         let pair = Pair { to_backend, to_client, ..admitted.pair(device.clone()) };
-        let note = device.map(|device| VisitNote { ended: 1, to_backend, to_client, ..admitted.visit(device, now) });
+        let note = device.map(|device| VisitNote { ended, to_backend, to_client, ..admitted.visit(device, now) });
         let mut hot = self.hot();
         hot.batch.hour(now).add_pair(pair);
         if let Some(note) = note {

@@ -75,6 +75,12 @@ impl State {
 
     /// Forgets what is too old at this hour.
     pub(super) fn forget(&mut self, now: OffsetDateTime, days: i64) {
+        self.forget_hours(now, days);
+        self.now.visits.retain(|visit| visit.open > 0 || visit.until > now - VISITS_KEPT);
+    }
+
+    /// Forgets hours that are too old.
+    pub(super) fn forget_hours(&mut self, now: OffsetDateTime, days: i64) {
         let today = now.unix_timestamp().div_euclid(86_400);
         while let Some(counts) = self.hours.front()
             && (counts.day() <= today - DETAILED_DAYS || self.hours.len() > hours(DETAILED_DAYS))
@@ -88,7 +94,6 @@ impl State {
         {
             self.older.pop_front();
         }
-        self.now.visits.retain(|visit| visit.open > 0 || visit.until > now - VISITS_KEPT);
     }
 
     /// The hours of a day.

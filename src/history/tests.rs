@@ -1,22 +1,20 @@
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
 
-use super::batch::{BackendNote, Batch, FailedNote, RefusedNote, VisitNote};
-use super::counts::Pair;
+use super::batch::{BackendNote, Batch, FailedNote, RefusedNote};
 use super::disk::{Disk, append, text};
 use super::folder::Folder;
 use super::lines::{self, Line};
 use super::load::load;
 use super::overview::{DeviceRefused, Impostor};
+use super::sample::{address, admit, hour_of_a_home, noise, write_sample};
 use super::state::State;
 use super::{Overview, visits_of_folder};
 use crate::model::names::Name;
 use crate::model::rejection::Reason;
-use crate::model::source::{Prefixes, Source};
 
 /// 2026-11-27, 00:00 UTC.
 const MIDNIGHT: i64 = 1_795_737_600;
@@ -34,42 +32,6 @@ fn folder() -> tempfile::TempDir {
 
 fn name(text: &str) -> Name {
     Name::parse(text).expect("a name")
-}
-
-fn address(n: u32) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from_bits(0xcb00_7100_u32.wrapping_add(n)))
-}
-
-/// A connection that began and has ended.
-fn admit(batch: &mut Batch, device: &str, route: &str, since: OffsetDateTime, until: OffsetDateTime) {
-    let (device, route, address) = (Box::<str>::from(device), name(route), address(140));
-    batch.hour(since).add_pair(Pair {
-        device: Some(device.clone()),
-        route: route.clone(),
-        connections: 1,
-        to_backend: 1000,
-        to_client: 1_234_567,
-        first: address,
-        last: None,
-    });
-    let (began, ended) = (1, 1);
-    batch.visit(VisitNote {
-        device,
-        route,
-        address,
-        since,
-        until,
-        began,
-        ended,
-        to_backend: 1000,
-        to_client: 1_234_567,
-    });
-}
-
-fn noise(batch: &mut Batch, reason: Reason, n: u32, at: OffsetDateTime) {
-    let counts = batch.hour(at);
-    counts.noise.add(reason, 1);
-    counts.sources.add(Source::of(address(n), Prefixes::default()));
 }
 
 fn refuse(batch: &mut Batch, device: &str, reason: Reason, at: OffsetDateTime) {
@@ -125,47 +87,10 @@ fn bytes(folder: &Path) -> u64 {
     Folder::new(folder).bytes().expect("a folder")
 }
 
-/// An hour of a home: five devices with four routes, most of the day, and scanners.
-fn hour_of_a_home(begin: OffsetDateTime) -> Batch {
-    let mut batch = Batch::default();
-    let hour = begin.unix_timestamp().div_euclid(3600);
-    if hour.rem_euclid(24) >= 7 {
-        for device in (0..5).filter(|device| (hour + device) % 3 != 0) {
-            for route in
-                ["nas", "photos", "smb", "ssh"].iter().skip(usize::try_from(hour.rem_euclid(4)).expect("few")).take(1)
-            {
-                admit(&mut batch, &format!("device-{device}"), route, begin, begin + Duration::minutes(20));
-            }
-        }
-    }
-    for (n, reason) in [Reason::NotTls, Reason::ServerNameMissing, Reason::CertificateRequired, Reason::SourceBanned]
-        .iter()
-        .cycle()
-        .take(24)
-        .zip(0_u32..)
-        .map(|(reason, n)| (n, *reason))
-    {
-        noise(&mut batch, reason, n + u32::try_from(hour.rem_euclid(97)).expect("few") * 31, begin);
-    }
-    batch
-}
-
 #[test]
 fn year_stays_within_its_bound_and_is_read_at_once() {
     let folder = folder();
-    let begin = at(-365 * 86_400);
-    let (mut disk, mut state, _) = Disk::open(folder.path(), begin).expect("a folder");
-    for hour in 0..365 * 24 {
-        let now = begin + Duration::hours(hour) + Duration::minutes(30);
-        let batch = hour_of_a_home(begin + Duration::hours(hour));
-        state.add(&batch);
-        disk.write(&batch, now, |day, current| text(&state, day, current)).expect("written");
-        state.forget(now, 365);
-        if hour % 24 == 0 {
-            disk.trim(365).expect("trimmed");
-        }
-    }
-    drop(disk);
+    write_sample(folder.path(), 365, at(0)).expect("written");
     let used = bytes(folder.path());
     assert!(used < 10_000_000, "{used} bytes");
     let begun = Instant::now();
@@ -180,6 +105,24 @@ fn year_stays_within_its_bound_and_is_read_at_once() {
     assert_eq!(overview.week.total(), (7 * 24 - 1) * 24);
     let long_ago = visits_of_folder(folder.path(), at(-100 * 86_400), at(0)).expect("visits");
     assert!(long_ago.len() > 95 * 10, "{}", long_ago.len());
+}
+
+#[test]
+fn visits_of_the_last_day_are_kept_however_long_the_gate_was_off() {
+    let folder = folder();
+    let now = OffsetDateTime::now_utc();
+    let then = now - Duration::days(4);
+    let mut kept = Kept::open(folder.path(), then);
+    let mut batch = Batch::default();
+    admit(&mut batch, "bob-tablet", "nas", then, then);
+    kept.write(&batch, then);
+    drop(kept);
+    let history = std::sync::Arc::new(super::History::default());
+    history.kept().folder = Some(folder.path().to_owned());
+    history.start(false).expect("a thread");
+    history.finish();
+    let visits = visits_of_folder(folder.path(), then - Duration::days(1), now).expect("visits");
+    assert_eq!(visits.iter().map(|visit| &*visit.device).collect::<Vec<_>>(), ["bob-tablet"]);
 }
 
 #[test]

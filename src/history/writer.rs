@@ -41,9 +41,14 @@ impl History {
         self.follow(config);
         let mut kept = self.kept();
         if let (Some(folder), Some(error)) = (&folder, not_made) {
+            let remedy = if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+                "in a container, mount a folder of the gate's user there"
+            } else {
+                "make it for the gate's user"
+            };
             let error = format!(
-                "cannot make the folder {} for the history: {error}\n  connections are not affected; make it for the gate's user, or \
-                 give history.folder another path or \"off\"",
+                "cannot make the folder {} for the history: {error}\n  it is in memory only, and connections are not affected; \
+                 {remedy}, or give history.folder another path or \"off\"",
                 folder.display()
             );
             kept.trouble = Some(Trouble { since: OffsetDateTime::now_utc(), error });
@@ -122,7 +127,8 @@ impl History {
         let configured = mem::take(&mut kept.configured);
         kept.state.now.keep_backends(|route, backend| is_among(&configured, route, backend));
         kept.configured = configured;
-        kept.state.forget(OffsetDateTime::now_utc(), self.days.load(Ordering::Relaxed));
+        // Nothing is forgotten yet: the visits of the last day are written to its file when another one begins, which may be days
+        // later.
         let known = kept.state.now.devices.iter().filter(|device| device.first_seen.is_some());
         let known: Vec<Box<str>> = known.map(|device| device.name.clone()).collect();
         self.hot().known.extend(known);
@@ -222,7 +228,7 @@ impl Writer {
         }
         // After an error, all is written anew from what is known.
         let batch = history.take_unwritten();
-        disk.write(&batch, now, |day, current| {
+        let written = disk.write(&batch, now, |day, current| {
             let mut kept = history.kept();
             if day == current {
                 // What has been noted meanwhile is in the text, but for hours of days before.
@@ -232,8 +238,13 @@ impl Writer {
                 kept.unwritten.hours = hours;
             }
             text(&kept.state, day, current)
-        })?;
-        history.kept().state.forget(now, days);
+        });
+        match written {
+            Ok(()) => history.kept().state.forget(now, days),
+            // Visits wait until they can be written; they are few.
+            Err(_) => history.kept().state.forget_hours(now, days),
+        }
+        written?;
         disk.trim(days)
     }
 

@@ -42,9 +42,10 @@ impl Owner {
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Root => f.write_str("root"),
+            Self::Root | Self::User { user: 0, .. } => f.write_str("root"),
             Self::Gate => f.write_str(USER),
             Self::User { user, .. } => write!(f, "user {user}"),
+            Self::UserWithGate { user: 0 } => write!(f, "root, group {USER}"),
             Self::UserWithGate { user } => write!(f, "user {user}, group {USER}"),
         }
     }

@@ -1,5 +1,9 @@
 //! Listeners on sockets of this machine.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -44,6 +48,27 @@ async fn passed_socket_stays_open_for_the_next_start() {
     let twice = passed("public").into_iter().chain(passed("public")).collect();
     let error = Listener::adopt(twice, &wanted).expect_err("two").to_string();
     assert!(error.contains("another socket has this name"), "{error}");
+}
+
+/// The listener has heard of the connection, and is closed before it has accepted it.
+#[tokio::test]
+async fn connection_that_arrives_as_it_closes_waits_for_the_next_start() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("an address");
+    let kept = socket.try_clone().expect("a copy");
+    let wanted = [settings("public", &address.to_string())];
+    let passed = vec![("public".to_owned(), Socket::from(socket))];
+    let opened = Listener::adopt(passed, &wanted).expect("adopted").pop().expect("one");
+    let listener = Listener::start(opened).expect("a listener");
+    let mut accepting = pin!(listener.accept(|_, error| panic!("{error:?}")));
+    assert!(poll_fn(|cx| Poll::Ready(accepting.as_mut().poll(cx).is_pending())).await);
+    // The runtime hears of both ends at once.
+    let client = TcpStream::connect(address).await.expect("a connection");
+    listener.close();
+    assert!(accepting.await.is_none());
+    kept.set_nonblocking(false).expect("set");
+    let (_, peer) = kept.accept().expect("it waits");
+    assert_eq!(peer, client.local_addr().expect("an address"));
 }
 
 async fn assert_accepts(listener: &Listener, at: SocketAddr) {

@@ -11,6 +11,8 @@ pub enum CloseReason {
     ClientReset,
     /// The backend reset the connection or vanished.
     BackendReset,
+    /// The backend ended its TLS stream without a close_notify, so that its data may be incomplete.
+    BackendTruncated,
     /// No byte in either direction for `timeouts.idle`.
     IdleTimeout,
     /// The connection reached the age of `timeouts.lifetime`.
@@ -46,6 +48,7 @@ impl CloseReason {
         Self::BackendClosed,
         Self::ClientReset,
         Self::BackendReset,
+        Self::BackendTruncated,
         Self::IdleTimeout,
         Self::LifetimeLimit,
         Self::HalfCloseTimeout,
@@ -79,6 +82,7 @@ impl CloseReason {
             Self::BackendClosed => "backend_closed",
             Self::ClientReset => "client_reset",
             Self::BackendReset => "backend_reset",
+            Self::BackendTruncated => "backend_truncated",
             Self::IdleTimeout => "idle_timeout",
             Self::LifetimeLimit => "lifetime_limit",
             Self::HalfCloseTimeout => "half_close_timeout",

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::failure::Failure;
 use super::ledger::Ledger;
 use super::message::{FromNotifier, Notice};
-use crate::model::notice::NoticeOutcome;
+use crate::model::notice::{NoticeEvent, NoticeOutcome};
 
 /// The most messages that wait. What comes then is left for a digest.
 const WAITING_MAX: usize = 32;
@@ -25,7 +25,7 @@ const KEPT: Duration = Duration::from_secs(6 * 3600);
 #[derive(Debug, Default)]
 pub(super) struct Courier {
     ledger: Ledger,
-    waiting: VecDeque<(Instant, Notice)>,
+    waiting: VecDeque<Waiting>,
     delay: Option<Duration>,
     next: Option<Instant>,
     error: Option<String>,
@@ -33,14 +33,24 @@ pub(super) struct Courier {
     reports: Vec<FromNotifier>,
 }
 
+/// A message that waits.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    notice: Notice,
+    /// What it tells about.
+    subjects: Vec<(NoticeEvent, String)>,
+}
+
 impl Courier {
     /// Takes a message.
     pub(super) fn take(&mut self, notice: Notice, now: Instant) {
         let event = notice.event;
         let (send, mut later) = self.ledger.take(notice, now);
+        let subjects = self.ledger.news();
         if let Some(notice) = send {
             if self.has_room() {
-                self.waiting.push_back((now, notice));
+                self.waiting.push_back(Waiting { since: now, notice, subjects });
             } else {
                 later += notice.count;
                 self.ledger.put_back(notice, now);
@@ -56,7 +66,8 @@ impl Courier {
         while self.has_room()
             && let Some(digest) = self.ledger.digest(now, end)
         {
-            self.waiting.push_back((now, digest));
+            let subjects = self.ledger.news();
+            self.waiting.push_back(Waiting { since: now, notice: digest, subjects });
         }
     }
 
@@ -66,8 +77,8 @@ impl Courier {
 
     /// The message that is to be delivered now.
     pub(super) fn next(&self, now: Instant) -> Option<Notice> {
-        let (_, notice) = self.waiting.front()?;
-        self.next.is_none_or(|next| next <= now).then(|| notice.clone())
+        let first = self.waiting.front()?;
+        self.next.is_none_or(|next| next <= now).then(|| first.notice.clone())
     }
 
     /// When there is something to do.
@@ -92,7 +103,7 @@ impl Courier {
             }
             Err(Failure { error, permanent, retry_after }) => {
                 self.error = Some(error);
-                let old = self.waiting.front().is_none_or(|(since, _)| now.saturating_duration_since(*since) >= KEPT);
+                let old = self.waiting.front().is_none_or(|first| now.saturating_duration_since(first.since) >= KEPT);
                 if permanent {
                     // Another message may be taken: this one's content may be the reason.
                     self.next = None;
@@ -105,11 +116,22 @@ impl Courier {
             }
         };
         if let Some(outcome) = outcome
-            && let Some((_, notice)) = self.waiting.pop_front()
+            && let Some(Waiting { notice, subjects, .. }) = self.waiting.pop_front()
         {
+            if outcome == NoticeOutcome::Sent {
+                let told = subjects.into_iter().map(|(event, subject)| FromNotifier::Told { event, subject });
+                self.reports.extend(told);
+            }
             self.reports.push(FromNotifier::Outcome { event: notice.event, outcome, count: 1 });
         }
         self.reports.push(FromNotifier::State { error: self.error.clone(), waiting: self.waiting.len() });
+    }
+
+    /// An earlier notifier has told about this subject, so long ago.
+    pub(super) fn was_told(&mut self, event: NoticeEvent, subject: String, ago: Duration, now: Instant) {
+        if let Some(at) = now.checked_sub(ago) {
+            self.ledger.was_told(event, subject, at);
+        }
     }
 
     /// Takes what the gate is to be told.
@@ -121,7 +143,6 @@ impl Courier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::notice::NoticeEvent;
     use crate::notify::message::tests::notice;
 
     fn failure(permanent: bool) -> Result<(), Failure> {
@@ -156,6 +177,33 @@ mod tests {
         assert_eq!(delays.get(..9), Some(&[5, 10, 20, 40, 80, 160, 320, 600, 600][..]));
         assert!(now - start >= KEPT && delays.len() < 50, "{delays:?}");
         assert_eq!(outcomes(&mut courier), [(NoticeOutcome::Failed, 1)]);
+    }
+
+    #[test]
+    fn subject_is_told_when_its_message_was_delivered() {
+        let (mut courier, now) = (Courier::default(), Instant::now());
+        let told = |courier: &mut Courier| -> Vec<String> {
+            let reports = courier.reports().into_iter();
+            reports
+                .filter_map(|one| if let FromNotifier::Told { subject, .. } = one { Some(subject) } else { None })
+                .collect()
+        };
+        for subject in ["phone", "laptop", "phone"] {
+            courier.take(notice(NoticeEvent::Impostor, subject, 1), now);
+        }
+        courier.delivered(failure(false), now);
+        assert_eq!(told(&mut courier), Vec::<String>::new());
+        courier.delivered(Ok(()), now);
+        assert_eq!(told(&mut courier), ["phone"]);
+        courier.delivered(failure(true), now);
+        assert_eq!(told(&mut courier), Vec::<String>::new());
+        courier.digest(now, true);
+        courier.delivered(Ok(()), now);
+        assert_eq!(told(&mut courier), ["phone"]);
+        // What an earlier one has told counts.
+        courier.was_told(NoticeEvent::NewDevice, "phone".to_owned(), Duration::ZERO, now);
+        courier.take(notice(NoticeEvent::NewDevice, "phone", 1), now);
+        assert_eq!(courier.next(now), None);
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! What lasts: each thing is told once a day.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::notices::Notices;
 use super::texts;
+use super::told::Told;
 use crate::explain::clock::Clock;
 use crate::explain::finding::{Finding, NotInForce, SOON};
 use crate::model::expiry::Expiry;
@@ -19,10 +17,9 @@ pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// How often it is told.
 const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What was found, and when it was told.
+/// What was found. When it was told is known to [`Notices`].
 #[derive(Debug, Default)]
 pub(crate) struct Lasting {
-    told: BTreeMap<(NoticeEvent, String), Instant>,
     /// Revocations without effect at the look before: `doorward ca revoke` writes its list before it hands it over.
     without_effect: BTreeSet<String>,
 }
@@ -37,29 +34,24 @@ impl Lasting {
         clock: &Clock,
     ) {
         let soon = clock.now().unix_timestamp().saturating_add(SOON.whole_seconds());
-        self.told.retain(|_, at| at.elapsed() < AGAIN - LOOK_INTERVAL / 2);
+        let mut told = notices.told();
+        told.retain(|told| told.receiver.is_none() && told.ago < AGAIN - LOOK_INTERVAL / 2);
+        let mut tell_once = |event: NoticeEvent, subject: &str, finding: &dyn Fn() -> Finding| {
+            if !told.iter().any(|told| told.event == event && told.subject == subject) {
+                let new = Told { receiver: None, event, subject: subject.to_owned(), ago: Duration::ZERO };
+                notices.add_told(new.clone());
+                told.push(new);
+                notices.tell(event, subject, || texts::found(&finding(), clock));
+            }
+        };
         for expiry in expiries.iter().take_while(|expiry| expiry.at < soon) {
-            self.tell_once(notices, clock, NoticeEvent::Expiring, &expiry.name, || Finding::Expiry(expiry.clone()));
+            tell_once(NoticeEvent::Expiring, &expiry.name, &|| Finding::Expiry(expiry.clone()));
         }
         let now = without_effect.iter().map(|one| one.serial.clone()).collect();
         let before = std::mem::replace(&mut self.without_effect, now);
         for revocation in without_effect.iter().filter(|one| before.contains(&one.serial)) {
             let finding = || Finding::RevocationNotInForce(revocation.clone());
-            self.tell_once(notices, clock, NoticeEvent::RevocationNotInForce, &revocation.device, finding);
-        }
-    }
-
-    fn tell_once(
-        &mut self,
-        notices: &Notices,
-        clock: &Clock,
-        event: NoticeEvent,
-        subject: &str,
-        finding: impl FnOnce() -> Finding,
-    ) {
-        if let Entry::Vacant(new) = self.told.entry((event, subject.to_owned())) {
-            new.insert(Instant::now());
-            notices.tell(event, subject, || texts::found(&finding(), clock));
+            tell_once(NoticeEvent::RevocationNotInForce, &revocation.device, &finding);
         }
     }
 }

@@ -21,7 +21,11 @@ const SUBJECTS_MAX: usize = 12;
 
 /// What was told in the last hour, and what was not.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(HashMap<NoticeEvent, OfEvent>);
+pub(super) struct Ledger {
+    events: HashMap<NoticeEvent, OfEvent>,
+    /// What was told since that was asked for.
+    news: Vec<(NoticeEvent, String)>,
+}
 
 #[derive(Debug, Default)]
 struct OfEvent {
@@ -46,11 +50,12 @@ struct Digest {
 impl Ledger {
     /// Takes a message. Returns it if it is to be sent now, for one event; and how many events are left for a digest.
     pub(super) fn take(&mut self, notice: Notice, now: Instant) -> (Option<Notice>, u64) {
-        let event = self.0.entry(notice.event).or_default();
+        let event = self.events.entry(notice.event).or_default();
         event.told.retain(|(at, _)| now.saturating_duration_since(*at) < HOUR);
         let is_new = !event.told.iter().any(|(_, subject)| *subject == notice.subject);
         if is_new && event.told.len() < MESSAGES_MAX {
             event.told.push_back((now, notice.subject.clone()));
+            self.news.push((notice.event, notice.subject.clone()));
             let more = notice.count.saturating_sub(1);
             if more > 0 {
                 event.later(Notice { count: more, ..notice.clone() }, now);
@@ -62,21 +67,35 @@ impl Ledger {
         (None, count)
     }
 
+    /// An earlier notifier has told about this subject at that time.
+    pub(super) fn was_told(&mut self, event: NoticeEvent, subject: String, at: Instant) {
+        let event = self.events.entry(event).or_default();
+        if event.told.len() < MESSAGES_MAX + SUBJECTS_MAX {
+            event.told.push_back((at, subject));
+        }
+    }
+
+    /// Takes what was told since the last call.
+    pub(super) fn news(&mut self) -> Vec<(NoticeEvent, String)> {
+        std::mem::take(&mut self.news)
+    }
+
     /// Leaves a message for the digest that was to be sent.
     pub(super) fn put_back(&mut self, notice: Notice, now: Instant) {
-        self.0.entry(notice.event).or_default().later(notice, now);
+        self.events.entry(notice.event).or_default().later(notice, now);
     }
 
     /// When the next digest is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.0.values().filter_map(|event| Some(event.digest.as_ref()?.due)).min()
+        self.events.values().filter_map(|event| Some(event.digest.as_ref()?.due)).min()
     }
 
     /// A digest that is due; any one if `end`.
     pub(super) fn digest(&mut self, now: Instant, end: bool) -> Option<Notice> {
         let is_due = |event: &OfEvent| event.digest.as_ref().is_some_and(|digest| end || digest.due <= now);
-        let event = self.0.values_mut().find(|event| is_due(event))?;
+        let event = self.events.values_mut().find(|event| is_due(event))?;
         let digest = event.digest.take()?;
+        self.news.extend(digest.subjects.keys().map(|subject| (digest.last.event, subject.clone())));
         // It has told about these.
         event.told.retain(|(_, subject)| !digest.subjects.contains_key(subject));
         event.told.extend(digest.subjects.keys().map(|subject| (now, subject.clone())));
@@ -190,8 +209,32 @@ mod tests {
         assert_eq!(digest.message.matches("\nabout device-").count(), SUBJECTS_MAX);
         // It is bounded, whatever comes.
         assert_eq!((0..10_000).filter(|n| told(&mut ledger, *n)).count(), 0);
-        let event = ledger.0.get(&NoticeEvent::Impostor).expect("it is known");
+        let event = ledger.events.get(&NoticeEvent::Impostor).expect("it is known");
         assert!(event.told.len() <= MESSAGES_MAX + SUBJECTS_MAX);
+    }
+
+    #[test]
+    fn hour_goes_on_in_the_next_notifier() {
+        let (mut former, mut ledger, start) = (Ledger::default(), Ledger::default(), Instant::now());
+        for subject in ["alice-phone", "bob-laptop", "alice-phone"] {
+            former.take(notice(NoticeEvent::Impostor, subject, 1), start);
+        }
+        let told = former.news();
+        assert_eq!(told, ["alice-phone", "bob-laptop"].map(|subject| (NoticeEvent::Impostor, subject.to_owned())));
+        former.digest(start, true).expect("a digest");
+        assert_eq!(former.news(), [(NoticeEvent::Impostor, "alice-phone".to_owned())]);
+        assert_eq!(former.news(), []);
+        for (event, subject) in told {
+            ledger.was_told(event, subject, start);
+        }
+        let mut is_told = |subject: &str, minutes| {
+            ledger.take(notice(NoticeEvent::Impostor, subject, 1), start + minutes * MINUTE).0.is_some()
+        };
+        assert!(!is_told("alice-phone", 59) && is_told("carol-phone", 59) && is_told("bob-laptop", 60));
+        for n in 0..1000 {
+            ledger.was_told(NoticeEvent::Impostor, n.to_string(), start);
+        }
+        assert_eq!(ledger.events[&NoticeEvent::Impostor].told.len(), MESSAGES_MAX + SUBJECTS_MAX);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `notices` | in the gate: collects events. Never waits |
 //! | `lasting` | in the gate: what lasts is told once a day |
+//! | `told` | in the gate: what was told lately, for the next notifier |
 //! | `texts` | what is told |
 //! | `message` | how receivers want it |
 //! | `ledger` | one message for each subject and hour, and a digest of the rest |
@@ -30,6 +31,7 @@ mod notices;
 mod process;
 mod receiver;
 pub(crate) mod texts;
+mod told;
 mod webhook;
 
 pub(crate) use self::lasting::{LOOK_INTERVAL, Lasting};
@@ -37,3 +39,4 @@ pub(crate) use self::message::{FromNotifier, Notice, ToNotifier};
 pub(crate) use self::notices::{Notices, ReceiverState};
 pub use self::process::{NotifierError, notifier};
 pub(crate) use self::receiver::Receiver;
+pub(crate) use self::told::Told;

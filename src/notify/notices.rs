@@ -8,10 +8,14 @@ use time::OffsetDateTime;
 use tokio::sync::Notify;
 
 use super::message::Notice;
+use super::told::{Told, ToldLately};
+use crate::model::names::visible;
 use crate::model::notice::NoticeEvent;
 
 /// The most subjects that wait at once; they wait for a second.
 const PENDING_MAX: usize = 64;
+/// The longest subject, in characters.
+const SUBJECT_MAX: usize = 128;
 
 /// What has happened and was not handed over yet.
 #[derive(Debug, Default)]
@@ -21,6 +25,7 @@ pub(crate) struct Notices {
     pending: Mutex<Pending>,
     wake: Notify,
     receivers: Mutex<Vec<ReceiverState>>,
+    told: Mutex<ToldLately>,
 }
 
 #[derive(Debug, Default)]
@@ -120,6 +125,26 @@ impl Notices {
         state.error = error.map(|error| (error, since));
         state.waiting = waiting;
         changed
+    }
+
+    /// A receiver has taken a message about a subject, or receivers were given one about what lasts.
+    pub(crate) fn add_told(&self, told: Told) {
+        let subject = visible(&told.subject, SUBJECT_MAX);
+        self.told_lately().add(Told { subject, ..told });
+    }
+
+    /// What was told lately.
+    pub(crate) fn told(&self) -> Vec<Told> {
+        self.told_lately().all()
+    }
+
+    /// The receivers are others now: they were told nothing.
+    pub(crate) fn forget_receivers(&self) {
+        self.told_lately().forget_receivers();
+    }
+
+    fn told_lately(&self) -> MutexGuard<'_, ToldLately> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {

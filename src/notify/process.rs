@@ -1,11 +1,9 @@
 //! The notifier: a process that hands messages to one receiver.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -16,7 +14,7 @@ use super::message::{FromNotifier, ToNotifier};
 use super::receiver::Receiver;
 use super::webhook::Poster;
 use crate::config::{self, ConfigErrors};
-use crate::handover::{Channel, ReceiverKind, is_channel};
+use crate::handover::{Channel, ReceiverKind, channel_at_stdin, ignore_signals};
 use crate::sandbox::{Incomplete, Sandbox};
 
 /// How long it goes on when the gate has ended, for what waits.
@@ -51,11 +49,7 @@ pub enum NotifierError {
 /// # Errors
 /// Why it cannot run.
 pub fn notifier(file: &Path, kind: ReceiverKind) -> Result<(), NotifierError> {
-    let end = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(io::Error::from)?;
-    if !is_channel(&end) {
-        return Err(NotifierError::NoChannel);
-    }
-    rustix::stdio::dup2_stdin(File::open("/dev/null")?).map_err(io::Error::from)?;
+    let end = channel_at_stdin()?.ok_or(NotifierError::NoChannel)?;
     let (notify, mode) = config::load_notify(file).map_err(NotifierError::Config)?;
     let (receiver, sandbox) = match kind {
         ReceiverKind::Webhook => {
@@ -83,17 +77,7 @@ pub fn notifier(file: &Path, kind: ReceiverKind) -> Result<(), NotifierError> {
 }
 
 async fn serve(channel: &Channel, receiver: Receiver) -> io::Result<()> {
-    // It ends with the gate. A signal to all processes of a service, or of this name, is for the gate.
-    let mut ignored = Vec::new();
-    for kind in [
-        SignalKind::hangup(),
-        SignalKind::interrupt(),
-        SignalKind::terminate(),
-        SignalKind::user_defined1(),
-        SignalKind::user_defined2(),
-    ] {
-        ignored.push(signal(kind)?);
-    }
+    let _ignored = ignore_signals()?;
     let (mut courier, mut delivery) = (Courier::default(), JoinSet::new());
     loop {
         deliver_next(&courier, &mut delivery, &receiver);
@@ -105,6 +89,9 @@ async fn serve(channel: &Channel, receiver: Receiver) -> io::Result<()> {
         tokio::select! {
             message = channel.receive() => match message? {
                 Some((ToNotifier::Notice(notice), _)) => courier.take(notice.bounded(), Instant::now()),
+                Some((ToNotifier::Told { event, subject, seconds }, _)) => {
+                    courier.was_told(event, subject, Duration::from_secs(seconds), Instant::now());
+                }
                 None => break,
             },
             Some(result) = delivery.join_next() => courier.delivered(flat(result), Instant::now()),

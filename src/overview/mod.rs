@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use crate::backends::resolver::Resolver;
 use crate::config::public_side::PublicSide;
 use crate::explain::clock::Clock;
 use crate::explain::finding::told::Report;
-use crate::explain::finding::{Facts, Finding, LogFault, Verdict, findings};
+use crate::explain::finding::{Facts, Finding, LogFault, ReceiverFault, Verdict, findings};
 use crate::explain::recent::{Refusal, Refusals};
 use crate::history::{self, History};
+use crate::notify::{Notices, ReceiverState};
 use crate::sessions::registry::{Session, Sessions};
 use crate::telemetry::log::Log;
 use crate::telemetry::metrics::Metrics;
@@ -25,6 +27,10 @@ pub(crate) struct Overview {
     pub(crate) history: Arc<History>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) log: Arc<Log>,
+    /// Whether the receivers of messages take them.
+    pub(crate) notices: Arc<Notices>,
+    /// The host names of backends.
+    pub(crate) resolver: Resolver,
     /// The parts of the sandbox that are not in force, and why.
     pub(crate) sandbox: Vec<String>,
     /// When the gate was started.
@@ -94,8 +100,10 @@ impl Overview {
             not_in_force: self.metrics.revocations_not_in_force().to_vec(),
             impostors: gathered::impostors(refusals, &history.impostors),
             devices: gathered::devices(&self.metrics.devices(), refusals, &history.devices, &connected, now),
+            host_names: self.resolver.names(),
             services: gathered::services(self.metrics.services(), &history.backends),
             expiries: self.metrics.expiries().to_vec(),
+            receivers: self.notices.receivers().into_iter().filter_map(fault).collect(),
             log: self.log.error().map(|error| LogFault { since: error.since, error: error.what }),
             history: history.trouble.clone().map(|trouble| LogFault { since: trouble.since, error: trouble.error }),
             descriptors: self.metrics.too_few_descriptors().map(|warning| (*warning).clone()),
@@ -104,4 +112,8 @@ impl Overview {
             remembers_since: history.since.unwrap_or(self.started),
         }
     }
+}
+
+fn fault(ReceiverState { name, error, waiting }: ReceiverState) -> Option<ReceiverFault> {
+    error.map(|(error, since)| ReceiverFault { receiver: name, since, error, waiting })
 }

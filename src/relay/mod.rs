@@ -29,6 +29,7 @@ use tokio_util::either::Either;
 
 pub use self::handle::{Handle, Order};
 pub use self::kernel::Support;
+use crate::backend_tls::TlsStream;
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Cause, Side};
 use crate::sys::stream::Stream;
@@ -234,6 +235,18 @@ pub fn terminated(
     session: Box<Session>,
     pending: Pending,
     backend: Stream,
+    limits: Limits,
+    handle: Arc<Handle>,
+) -> impl Future<Output = RelaySummary> + Unpin {
+    run(copy::TlsCopy::new(client, session, pending, backend), limits, handle)
+}
+
+/// Relays a connection by TLS in user space, to a backend with TLS of its own.
+pub fn terminated_to_tls(
+    client: TcpStream,
+    session: Box<Session>,
+    pending: Pending,
+    backend: Box<TlsStream>,
     limits: Limits,
     handle: Arc<Handle>,
 ) -> impl Future<Output = RelaySummary> + Unpin {

@@ -28,9 +28,7 @@ impl Built {
         sandbox: &Arc<Sandbox>,
     ) -> Result<Self, Vec<String>> {
         let lines = |errors: ConfigErrors| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let within = Arc::clone(sandbox);
-        let may_read: MayRead = Rc::new(move |file| within.fence().may_read(file));
-        let (config, read) = config::load_within(file, &may_read);
+        let (config, read) = config::load_within(file, &may_read(sandbox));
         *seen = read;
         let config = config.map_err(lines)?;
         expectations::check(&config).map_err(lines)?;
@@ -45,6 +43,12 @@ impl Built {
         };
         Ok(Self { config, listeners })
     }
+}
+
+/// The files that the sandbox lets the gate read.
+pub(super) fn may_read(sandbox: &Arc<Sandbox>) -> MayRead {
+    let within = Arc::clone(sandbox);
+    Rc::new(move |file| within.fence().may_read(file))
 }
 
 /// What the sandbox does not allow, as the errors of the configuration.

@@ -12,7 +12,7 @@ use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::built::Built;
+use super::built::{Built, may_read};
 use super::outcome::{self, INTERNAL_ERROR, Listening, Refused, Reloaded, Trigger, older_list_warning};
 use super::policy_report::{self, State};
 use super::review::LastReview;
@@ -255,7 +255,7 @@ impl Inner {
         });
         let before = Arc::clone(&self.current.borrow().config);
         let mut refused = Refused { errors, ..Refused::default() };
-        match caught(|| Ok(config::salvage(&before.file, &before))) {
+        match caught(|| Ok(config::salvage(&before.file, &before, &may_read(&self.sandbox)))) {
             Ok(Salvaged { tightening, errors, faults }) => {
                 // The load may have reported some of these errors already.
                 let is_new = |error: &ConfigError| !refused.errors.iter().any(|known| known.contains(&error.message));
@@ -319,6 +319,7 @@ impl Inner {
         self.gate.metrics.follow(&new.config);
         self.gate.notices.want(&new.config.notify.events);
         self.gate.history.follow(&new.config);
+        self.gate.follow_backends(&new.config);
         // With too few descriptors for the listeners, the limits stay; the warning says so.
         if let Ok(budget) = self.gate.descriptors.budget(&new.config) {
             splice::allow_pipes(budget.pipes);
@@ -327,8 +328,7 @@ impl Inner {
         for (listener, settings) in new.listeners.iter().zip(&new.config.listeners) {
             listener.set_settings(settings);
         }
-        self.gate.snapshot.store(snapshot);
-        self.gate.follow_backends();
+        self.gate.put_in_force(snapshot);
         // Last: from now on, new listeners accept connections.
         let old = self.current.send_replace(new);
         let current = self.current.borrow();

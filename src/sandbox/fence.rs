@@ -38,6 +38,7 @@ pub(super) struct Restricts {
 #[derive(Clone, Copy, Debug)]
 struct Sockets {
     unix_streams: bool,
+    datagrams: bool,
 }
 
 impl Fence {
@@ -50,7 +51,8 @@ impl Fence {
             bind: ports.then(|| needs.bind_ports()),
             first_port,
             looks_up_names: needs.looks_up_names(),
-            sockets: sockets.then(|| Sockets { unix_streams: needs.connects_unix_streams() }),
+            sockets: sockets
+                .then(|| Sockets { unix_streams: needs.connects_unix_streams(), datagrams: needs.sends_datagrams() }),
         }
     }
 
@@ -96,6 +98,12 @@ impl Fence {
                 }
                 _ => {}
             }
+        }
+        if self.sockets.is_some_and(|allowed| !allowed.datagrams) {
+            outside.extend(needs.wakes.iter().map(|route| {
+                let what = "the sandbox of the running gate does not allow it to send packets that wake a machine";
+                (format!("route {route:?}.wake"), what.to_owned())
+            }));
         }
         outside
     }

@@ -55,6 +55,8 @@ pub(crate) struct Needs {
     pub(super) listeners: Vec<(String, SocketAddr)>,
     /// Backends by the name of their route.
     pub(super) backends: Vec<(String, Backend)>,
+    /// Routes that wake the machine of their backend.
+    pub(super) wakes: Vec<String>,
 }
 
 impl Needs {
@@ -83,6 +85,7 @@ impl Needs {
             former_control: None,
             listeners: config.listeners.iter().map(|one| (one.name.to_string(), one.address)).collect(),
             backends: backends.collect(),
+            wakes: config.routes.iter().filter(|one| one.wake.is_some()).map(|one| one.name.to_string()).collect(),
         }
     }
 
@@ -97,6 +100,11 @@ impl Needs {
     /// Whether names of hosts are looked up.
     pub(super) fn looks_up_names(&self) -> bool {
         self.backends.iter().any(|(_, backend)| matches!(backend, Backend::Host(..)))
+    }
+
+    /// Whether UDP sockets are made: for name servers, or for packets that wake a machine. Landlock does not restrict where they send.
+    pub(super) fn sends_datagrams(&self) -> bool {
+        self.looks_up_names() || !self.wakes.is_empty()
     }
 
     /// Whether Unix sockets are connected to that are no datagram sockets: a backend, or a service that the resolver asks.

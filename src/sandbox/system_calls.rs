@@ -304,7 +304,8 @@ fn conditional(needs: &Needs) -> Result<Rules, BackendError> {
     Ok(rules)
 }
 
-/// The sockets that may be made: TCP, datagrams to journald and the service manager, and what backends and the resolver need.
+/// The sockets that may be made: TCP, datagrams to journald and the service manager, and what backends, the resolver and packets that
+/// wake a machine need.
 fn sockets(needs: &Needs) -> Result<Vec<SeccompRule>, BackendError> {
     let number = |value: libc::c_int| u64::from(value.cast_unsigned());
     let of = |family, kind| {
@@ -312,7 +313,7 @@ fn sockets(needs: &Needs) -> Result<Vec<SeccompRule>, BackendError> {
         Ok::<_, BackendError>(vec![condition(0, SeccompCmpOp::Eq, number(family))?, kind])
     };
     let mut rules = Vec::new();
-    let datagrams = needs.looks_up_names().then_some((libc::SOCK_DGRAM, libc::IPPROTO_UDP));
+    let datagrams = needs.sends_datagrams().then_some((libc::SOCK_DGRAM, libc::IPPROTO_UDP));
     for (kind, protocol) in [(libc::SOCK_STREAM, libc::IPPROTO_TCP)].into_iter().chain(datagrams) {
         for family in [libc::AF_INET, libc::AF_INET6] {
             // 0 is the usual one of the type, which is this one.

@@ -171,6 +171,15 @@ impl Server {
                 gate.backend_came_back(backend);
             }
         });
+        let told = Arc::downgrade(&gate);
+        gate.wakes.report_to(move |news| {
+            if let Some(gate) = told.upgrade() {
+                gate.waking(news);
+            }
+        });
+        let metrics = Arc::clone(&gate.metrics);
+        gate.directory.resolver.report_to(move |host| metrics.resolved(host));
+        gate.directory.resolver.follow(config.host_names());
         let overview = Arc::new(overview(&gate, &sandbox));
         let admin_configured = config.metrics.address;
         let admin = match admin {
@@ -279,6 +288,8 @@ fn overview(gate: &Gate, sandbox: &Sandbox) -> Overview {
         history: Arc::clone(&gate.history),
         sessions: Arc::clone(&gate.sessions),
         log: Arc::clone(&gate.log),
+        notices: Arc::clone(&gate.notices),
+        resolver: gate.directory.resolver.clone(),
         sandbox: sandbox.in_force().lacks.clone(),
         started: OffsetDateTime::now_utc(),
     }

@@ -12,7 +12,7 @@ use crate::explain::clock::Clock;
 use crate::gate::Gate;
 use crate::handover::{Channel, ReceiverKind, Starter, pair};
 use crate::model::notice::NoticeOutcome;
-use crate::notify::{FromNotifier, LOOK_INTERVAL, Lasting, Notice, ToNotifier};
+use crate::notify::{FromNotifier, LOOK_INTERVAL, Lasting, Notice, ToNotifier, Told};
 use crate::telemetry::log::Event;
 
 /// The least time between two looks at what has happened: a flood is counted meanwhile.
@@ -67,6 +67,9 @@ struct Links {
 impl Links {
     /// Has other notifiers started. Those before end when their channels are closed.
     async fn follow(&mut self, gate: &Arc<Gate>, notify: &Notify, starter: &Result<Starter, String>) {
+        if self.notify != Notify::default() {
+            gate.notices.forget_receivers();
+        }
         *self = Self { notify: notify.clone(), ..Self::default() };
         let webhook = notify.webhook.as_ref().map(|webhook| (ReceiverKind::Webhook, webhook.url.to_string()));
         let program = notify.command.iter().filter_map(|command| command.first().cloned()).next();
@@ -77,6 +80,7 @@ impl Links {
             match start(kind, starter).await {
                 Ok(channel) => {
                     let channel = Arc::new(channel);
+                    send_told(gate, &channel, &name).await;
                     self.channels.push(Arc::clone(&channel));
                     self.reading.spawn(read(Arc::clone(gate), channel, index, name));
                 }
@@ -112,17 +116,30 @@ async fn start(kind: ReceiverKind, starter: &Result<Starter, String>) -> Result<
     started.await.map_err(|error| format!("the process that sends messages could not be started: {error}"))
 }
 
+/// Sends a notifier what an earlier one has told.
+async fn send_told(gate: &Gate, channel: &Channel, receiver: &str) {
+    let told = gate.notices.told().into_iter().filter(|told| told.receiver.as_deref() == Some(receiver));
+    for Told { event, subject, ago, .. } in told {
+        let message = ToNotifier::Told { event, subject, seconds: ago.as_secs() };
+        let _ = timeout(SEND_TIMEOUT, channel.send(&message, None)).await;
+    }
+}
+
 /// Reads what a notifier reports.
 async fn read(gate: Arc<Gate>, channel: Arc<Channel>, index: usize, name: String) {
     let mut has_started = false;
     loop {
         match channel.receive().await {
             Ok(Some((FromNotifier::Started { .. }, _))) if has_started => {
+                send_told(&gate, &channel, &name).await;
                 // What it was to send is lost.
                 let error = "the process that sends messages has ended and was started again".to_owned();
                 gate.log.event(&Event::NoticesFailing { receiver: name.clone(), error });
             }
             Ok(Some((FromNotifier::Started { .. }, _))) => has_started = true,
+            Ok(Some((FromNotifier::Told { event, subject }, _))) => {
+                gate.notices.add_told(Told { receiver: Some(name.clone()), event, subject, ago: Duration::ZERO });
+            }
             Ok(Some((FromNotifier::Outcome { event, outcome, count }, _))) => {
                 gate.metrics.notices(event, outcome, count);
             }

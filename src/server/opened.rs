@@ -70,7 +70,7 @@ impl Opened {
     }
 
     fn open(config: &Config, inherited: Inherited) -> Result<Self, StartError> {
-        let Inherited { passed, mut taken, launcher } = inherited;
+        let Inherited { mut passed, mut taken, launcher } = inherited;
         service_manager::connect();
         let kernel = match config.kernel_tls {
             KernelTls::Off => Support::none(),
@@ -85,6 +85,7 @@ impl Opened {
         }
         let descriptors = Descriptors::raise();
         let budget = descriptors.budget(config).map_err(StartError::Descriptors)?;
+        let mut passed_metrics = passed_metrics(&mut passed, config).map_err(StartError::Bind)?;
         let mut given = Listener::adopt(passed, &config.listeners).map_err(StartError::Bind)?;
         if let Some(taken) = &mut taken {
             let sockets = std::mem::take(&mut taken.listeners).into_iter();
@@ -95,7 +96,8 @@ impl Opened {
         let listeners = Listener::open(given, &config.listeners).map_err(StartError::Bind)?;
         let metrics = config.metrics.address.map(|address| {
             let same = taken.as_mut().and_then(|taken| taken.metrics.take_if(|(same, _)| *same == address));
-            match same.map_or_else(|| Admin::open(address), |(_, socket)| Ok(socket)) {
+            let given = passed_metrics.take().or_else(|| same.map(|(_, socket)| socket));
+            match given.map_or_else(|| Admin::open(address), Ok) {
                 Ok(socket) => Ok((address, socket)),
                 Err(error) => Err(StartError::Bind(BindError { address, what: METRICS.to_owned(), error })),
             }
@@ -154,4 +156,15 @@ impl Opened {
     pub fn former_control(&self) -> Option<&Path> {
         self.former_control.as_ref().map(Control::path)
     }
+}
+
+/// Takes the socket of the metrics out of those that systemd has opened. Its name is "metrics", unless a listener is called so.
+fn passed_metrics(passed: &mut Vec<(String, Socket)>, config: &Config) -> Result<Option<Socket>, BindError> {
+    let is_listener = config.listeners.iter().any(|listener| listener.name.as_str() == METRICS);
+    let Some(address) = config.metrics.address.filter(|_| !is_listener) else { return Ok(None) };
+    let Some(at) = passed.iter().position(|(name, _)| name == METRICS) else { return Ok(None) };
+    let (name, socket) = passed.swap_remove(at);
+    let what = || format!("socket {name:?} of systemd");
+    listener::check_passed(&socket, address).map_err(|error| BindError { address, what: what(), error })?;
+    Ok(Some(socket))
 }

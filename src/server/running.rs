@@ -24,6 +24,10 @@ use crate::telemetry::log::Event;
 
 /// How often expired state is removed.
 const TIDY_INTERVAL: Duration = Duration::from_secs(5);
+/// How many times that is until the history has all that open sessions have moved.
+const NOTED_EVERY: u32 = 12;
+/// What it has at each time: sessions that have moved so many bytes.
+const NOTED_AT_ONCE: u64 = 1 << 20;
 
 impl Server {
     /// Accepts connections until `stop` is cancelled, waits up to `timeouts.drain` for the open ones to end, then cuts the
@@ -89,8 +93,9 @@ impl Server {
         }
         tasks.spawn(tidy(Arc::clone(gate)));
         tasks.spawn(cut_expired(Arc::clone(gate)));
-        gate.follow_backends();
+        gate.check_backends();
         let checking = tasks.spawn(check_backends(Arc::clone(gate)));
+        let refreshing = tasks.spawn(gate.directory.resolver.clone().refresh());
         let reporting = tasks.spawn(report(Arc::clone(&context), heartbeat));
         gate.log.event(&Event::Ready);
         tell(Message::Ready).await;
@@ -126,6 +131,8 @@ impl Server {
             reloader.retire();
             reporting.abort();
             checking.abort();
+            // It dials no backend any more.
+            refreshing.abort();
             // The new process sends them.
             notices.abort();
             if let Some(file) = &file {
@@ -151,6 +158,9 @@ impl Server {
         }
 
         gate.log.event(&Event::Draining);
+        // Before the open handshakes are told, which may be many: a client that is accepted meanwhile would be refused, and could
+        // have waited in the queue of a socket that systemd has opened.
+        reloader.current().borrow().close();
         gate.draining.cancel();
         checking.abort();
         // After `draining` is cancelled: a reload that opens listeners later sees that, and closes them itself.
@@ -196,8 +206,9 @@ fn sandbox_event(in_force: &Restrictions) -> Option<Event> {
 
 async fn tidy(gate: Arc<Gate>) {
     let (mut ticks, mut history) = (tokio::time::interval(TIDY_INTERVAL), None);
-    loop {
+    for tick in (1..=NOTED_EVERY).cycle() {
         ticks.tick().await;
+        gate.note_payload(if tick == NOTED_EVERY { 1 } else { NOTED_AT_ONCE });
         gate.metrics.tidy();
         gate.admission.tidy();
         gate.withdraw_expired_vouchers(UnixTime::now());

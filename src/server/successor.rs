@@ -13,8 +13,10 @@ use super::{Server, StartError};
 use crate::admission::penalties;
 use crate::control::Context;
 use crate::control::earlier::read_all;
-use crate::handover::{Channel, Counters, Penalty, Predecessor, State, ToPredecessor, ToSuccessor};
+use crate::handover::{Channel, Counters, Penalty, Predecessor, State, ToPredecessor, ToSuccessor, Told};
+use crate::model::notice::NoticeEvent;
 use crate::model::source::{Prefixes, Source};
+use crate::notify;
 use crate::reload::Trigger;
 
 /// How long the end of the hand-over is waited for. It takes milliseconds.
@@ -96,7 +98,13 @@ fn serve(context: &Arc<Context>, stream: OwnedFd) {
 }
 
 fn apply(context: &Context, state: State) {
-    let State { first_id, penalties } = state;
+    let State { first_id, penalties, told } = state;
+    for Told { receiver, event, subject, ago } in told {
+        // An earlier release may have told what this one does not know.
+        if let Some(event) = NoticeEvent::ALL.into_iter().find(|known| known.label() == event) {
+            context.gate.notices.add_told(notify::Told { receiver, event, subject, ago: Duration::from_nanos(ago) });
+        }
+    }
     context.gate.continue_ids(first_id);
     context.gate.admission.add_penalties(penalties.into_iter().map(
         |Penalty { source: (address, bits), settled, banned, bans }| penalties::Penalty {

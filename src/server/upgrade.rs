@@ -21,8 +21,9 @@ use crate::control::earlier::{MAX, exchange};
 use crate::control::{Answer, Context, Request, Upgraded, rfc3339};
 use crate::handover::{
     Channel, Connected, Counters, LaunchError, Launched, Launcher, Penalty, Process, State, ToPredecessor, ToSuccessor,
-    Unavailable, pair,
+    Told, Unavailable, pair,
 };
+use crate::notify;
 use crate::telemetry::log::Event;
 
 /// How long the new process may take until it is ready: it reads everything that a start reads.
@@ -174,11 +175,21 @@ impl Sockets<'_> {
 
 /// What the new process takes over besides sockets.
 fn state(context: &Context) -> State {
-    let penalty = |penalties::Penalty { source, settled, banned, bans }| {
-        let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        Penalty { source: source.parts(), settled: nanoseconds(settled), banned: nanoseconds(banned), bans }
+    let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let penalty = |penalties::Penalty { source, settled, banned, bans }| Penalty {
+        source: source.parts(),
+        settled: nanoseconds(settled),
+        banned: nanoseconds(banned),
+        bans,
+    };
+    let told = |notify::Told { receiver, event, subject, ago }| Told {
+        receiver,
+        event: event.label().to_owned(),
+        subject,
+        ago: nanoseconds(ago),
     };
     State {
+        told: context.gate.notices.told().into_iter().map(told).collect(),
         first_id: context.gate.first_id_of_successor(),
         penalties: context.gate.admission.penalties().into_iter().map(penalty).collect(),
     }

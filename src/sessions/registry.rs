@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::sync::Notify;
 use crate::config::checked::Backend;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::Name;
-use crate::relay::{Handle, Order, Path};
+use crate::relay::{Handle, Moved, Order, Path};
 
 /// The longest wait for an expiry: the clock may have been set meanwhile.
 const EXPIRY_CHECK_INTERVAL: Duration = Duration::from_secs(60);
@@ -40,6 +41,14 @@ pub struct Session {
     pub path: Path,
     /// What its relay has moved, and where it is ordered to end.
     pub relay: Arc<Handle>,
+    noted: Noted,
+}
+
+/// What the history has of a session's payload.
+#[derive(Debug, Default)]
+struct Noted {
+    to_backend: AtomicU64,
+    to_client: AtomicU64,
 }
 
 /// The certificate of a session's client.
@@ -63,7 +72,41 @@ impl Session {
         relay: Arc<Handle>,
     ) -> Self {
         let since = OffsetDateTime::now_utc();
-        Self { id, since, source, listener, route, identity, chain, backend: OnceLock::new(), path, relay }
+        Self {
+            id,
+            since,
+            source,
+            listener,
+            route,
+            identity,
+            chain,
+            backend: OnceLock::new(),
+            path,
+            relay,
+            noted: Noted::default(),
+        }
+    }
+
+    /// Whether it has moved at least so many bytes that were not noted.
+    pub fn has_to_note(&self, bytes: u64) -> bool {
+        let (moved, noted) = (self.relay.moved(), self.noted());
+        let more = |moved: u64, noted: u64| moved.saturating_sub(noted);
+        more(moved.to_backend, noted.to_backend).saturating_add(more(moved.to_client, noted.to_client)) >= bytes
+    }
+
+    /// Notes that it has moved so much by now. Returns what was not noted before.
+    pub fn note(&self, moved: Moved) -> Moved {
+        let add = |noted: &AtomicU64, total: u64| total.saturating_sub(noted.fetch_max(total, Ordering::Relaxed));
+        Moved {
+            to_backend: add(&self.noted.to_backend, moved.to_backend),
+            to_client: add(&self.noted.to_client, moved.to_client),
+        }
+    }
+
+    /// What was noted.
+    pub fn noted(&self) -> Moved {
+        let read = |noted: &AtomicU64| noted.load(Ordering::Relaxed);
+        Moved { to_backend: read(&self.noted.to_backend), to_client: read(&self.noted.to_client) }
     }
 
     /// The last second, since 1970, in which the certificate is valid; `None` if there is none, or no end.

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpStream as Unwatched};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use socket2::Socket;
 use tokio::io::unix::AsyncFd;
@@ -137,6 +138,30 @@ impl AcceptedStream {
         }
     }
 
+    /// Whether the connection was reset, or has ended in both directions.
+    pub fn is_gone(&self) -> bool {
+        // Both are told without being asked for (poll(2)).
+        self.poll().is_none_or(|events| events.intersects(PollFlags::ERR | PollFlags::HUP))
+    }
+
+    /// Whether the other side has ended its stream, and nothing that it sent is left to be read.
+    pub fn has_ended(&self) -> bool {
+        let ended = self.poll().is_some_and(|events| events.contains(PollFlags::RDHUP));
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        ended
+            && self.socket().is_ok_and(|socket| matches!(rustix::net::recv(socket, &mut [0; 1][..], peek), Ok((_, 0))))
+    }
+
+    /// What is known of the connection; `None` if it is closed.
+    fn poll(&self) -> Option<PollFlags> {
+        let socket = self.socket().ok()?;
+        let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
+        // An interrupted call says nothing.
+        let count = poll(&mut polled, Some(&Timespec::default())).unwrap_or(0);
+        let [polled] = polled;
+        Some(if count > 0 { polled.revents() } else { PollFlags::empty() })
+    }
+
     /// Waits until the socket is readable. What was known of it before is only said if nothing was tried in between.
     ///
     /// # Errors
@@ -249,6 +274,27 @@ mod tests {
         drop(peer);
         stream.readable().await.expect("the end");
         assert_eq!(stream.try_read(&mut buffer).expect("the end"), 0);
+    }
+
+    #[tokio::test]
+    async fn end_of_the_other_side_is_seen_without_reading() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        for (sends, resets) in [(false, false), (true, false), (true, true)] {
+            let mut peer =
+                std::net::TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let stream = AcceptedStream::from(stream);
+            if sends {
+                peer.write_all(b"hello").expect("sent");
+            }
+            assert!(!stream.is_gone() && !stream.has_ended());
+            if resets {
+                socket2::SockRef::from(&peer).set_linger(Some(std::time::Duration::ZERO)).expect("an option");
+            }
+            // On the loopback interface, what was sent is there when the call returns.
+            drop(peer);
+            assert_eq!((stream.is_gone(), stream.has_ended()), (resets, !sends), "{sends} {resets}");
+        }
     }
 
     /// What tokio cannot watch is closed, and every call on it fails.

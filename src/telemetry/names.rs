@@ -29,8 +29,12 @@ pub const RELAYS: &str = "doorward_relays_total";
 pub const BACKEND_UP: &str = "doorward_backend_up";
 /// Whether the health checks of a backend pass. Labels: `route`, `backend`.
 pub const BACKEND_HEALTHY: &str = "doorward_backend_healthy";
+/// How many addresses a backend's host name has. Labels: `route`, `backend`.
+pub const BACKEND_RESOLVED_ADDRESSES: &str = "doorward_backend_resolved_addresses";
 /// Time to reach a backend. Labels: `route`, `outcome`.
 pub const BACKEND_DIAL_DURATION: &str = "doorward_backend_dial_duration_seconds";
+/// Attempts to wake the machine of a backend that have ended. Labels: `route`, `outcome`.
+pub const WAKES: &str = "doorward_wakes_total";
 /// When a certificate or revocation list expires. Labels: `kind`, `name`.
 pub const CERTIFICATE_EXPIRY: &str = "doorward_certificate_expiry_timestamp_seconds";
 /// Sessions that were cut because they are no longer admitted. Labels: `reason`.
@@ -80,7 +84,13 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (RELAYS, Kind::Counter, "Relays begun, by how their bytes are moved."),
     (BACKEND_UP, Kind::Gauge, "1 unless the last attempt to reach the backend failed."),
     (BACKEND_HEALTHY, Kind::Gauge, "1 unless the health checks of the backend fail, if it is checked."),
+    (
+        BACKEND_RESOLVED_ADDRESSES,
+        Kind::Gauge,
+        "Addresses in use of a backend that has a host name; 0 until it is resolved.",
+    ),
     (BACKEND_DIAL_DURATION, Kind::Histogram, "Time to reach a backend."),
+    (WAKES, Kind::Counter, "Attempts to wake the machine of a backend, by outcome."),
     (CERTIFICATE_EXPIRY, Kind::Gauge, "When a certificate or revocation list expires, in seconds since 1970."),
     (SESSIONS_CUT, Kind::Counter, "Connections that were cut because they are no longer admitted, by reason."),
     (REVOCATION_LAG, Kind::Histogram, "Time from the event that cuts a connection, such as a reload, to its end."),

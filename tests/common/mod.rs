@@ -14,11 +14,15 @@
 use std::time::Duration;
 
 pub(crate) mod backend;
+pub(crate) mod folders;
 pub(crate) mod gate;
 pub(crate) mod metrics;
 pub(crate) mod pki;
 pub(crate) mod process;
+pub(crate) mod proxy_header;
 pub(crate) mod terminal;
+pub(crate) mod text;
+pub(crate) mod tls_backend;
 
 /// How long anything may take that should take milliseconds. Generous, because test machines are slow and busy: it only
 /// decides how late a broken test fails.

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use rcgen::SerialNumber;
+use tokio::time::Instant;
 
 use crate::client::{Client, End, client, connect_from};
 use crate::common::backend::Backend;
@@ -136,4 +137,88 @@ fn row_35_name_from_the_hosts_file_needs_no_name_server() {
     let alice = client(&pki, Some(&pki.client("alice-phone")));
     Client::admitted(gate.address(), &alice, NAS).unwrap().ping().unwrap();
     assert_eq!(server.questions(), 0);
+}
+
+/// The middle one, and the one that 1 % are slower than.
+fn figures(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort_unstable();
+    (times[times.len() / 2], times[(times.len() * 99).div_ceil(100) - 1])
+}
+
+/// How often something is measured; `DOORWARD_MUTE_ROUNDS=50` for figures.
+fn rounds() -> u64 {
+    std::env::var("DOORWARD_MUTE_ROUNDS").map_or(2, |text| text.parse().unwrap())
+}
+
+/// The same with limits as they are by default, and quiet in turn with loaded.
+#[test]
+fn row_35_default_limits_and_a_mute_name_server_delay_no_one_else() {
+    const HANDSHAKES: usize = 10;
+    let pki = TestPki::new();
+    let (backend, server) = (Backend::echo(), NameServer::bind());
+    let list = |revoked: &[SerialNumber]| {
+        pki.write("clients.crl", pki.clients.revocation_list(revoked, days_from_now(-1), days_from_now(5)))
+    };
+    let lists = format!("revocation_lists = [{:?}]", list(&[]));
+    let house = House::new(&pki)
+        .client_auth(&lists)
+        .limits("")
+        .route("nas", backend.address())
+        .passthrough("mail", "mailbox.lan:993");
+    let config = house.config().replace("penalties = \"off\"\n", "");
+    assert!(config.contains("[limits]\n\n"), "{config}");
+    let config = format!("watch = \"off\"\n{config}\n[control]\nsocket = \"control.sock\"\n");
+    let script = server.script(&pki.path(""));
+    let gate = Gate::start_with(&config, |command| *command = after_script(mounting(), &script, command));
+    let device = |name: &str, serial: u64| {
+        let mut params = Certified::for_clients(name);
+        params.serial_number = Some(SerialNumber::from(serial));
+        client(&pki, Some(&pki.clients.issue(params)))
+    };
+    let bob = device("bob-laptop", 999);
+    let handshakes = || {
+        let once = |_| {
+            let begun = Instant::now();
+            let session = Client::handshaken(gate.address(), &bob, NAS).unwrap();
+            let took = begun.elapsed();
+            session.ping().unwrap();
+            took
+        };
+        (0..HANDSHAKES).map(once).collect::<Vec<_>>()
+    };
+    let waiting = || gate.metrics().sum("doorward_connections_active", &[("route", "mail")]);
+    let (mut quiet, mut loaded, mut revocations, mut revoked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for serial in 1..=rounds() {
+        let session = Client::admitted(gate.address(), &device("alice-phone", serial), NAS).unwrap();
+        quiet.extend(handshakes());
+        let stop = Arc::<AtomicBool>::default();
+        thread::scope(|scope| {
+            scope.spawn(|| strangers(&gate, &stop));
+            wait_until("strangers wait for the name server", || (waiting() >= 100.0).then_some(()));
+            loaded.extend(handshakes());
+            revoked.push(SerialNumber::from(serial));
+            list(&revoked);
+            let begun = Instant::now();
+            gate.ask(&["reload"]).success();
+            assert_eq!(session.end(), End::Orderly);
+            revocations.push(begun.elapsed());
+            stop.store(true, Ordering::SeqCst);
+        });
+        wait_until("they have given up", || (waiting() == 0.0).then_some(()));
+    }
+    let slowest = *revocations.iter().max().unwrap();
+    // Long enough for any machine, and shorter than one look-up.
+    assert!(slowest < Duration::from_secs(8), "{slowest:?}");
+    let (quiet, loaded) = (figures(quiet), figures(loaded));
+    println!(
+        "handshakes: {quiet:?} quiet, {loaded:?} loaded; revocations: {:?}, {slowest:?} at most",
+        figures(revocations)
+    );
+    let metrics = gate.settled();
+    let rejected = |reason| {
+        metrics
+            .sum("doorward_connections_rejected_total", &[("route", "mail"), ("stage", "backend"), ("reason", reason)])
+    };
+    assert!(rejected("unresolved") >= 100.0 && rejected("timeout") == 0.0);
+    assert_eq!(metrics.sum("doorward_connections_rejected_total", &[("route", "nas")]), 0.0);
 }

@@ -77,6 +77,47 @@ fn kill_at_any_moment_damages_nothing() {
 }
 
 #[test]
+fn kill_keeps_most_of_what_an_open_session_has_moved() {
+    const SENT: usize = 3 << 20;
+    let (pki, backend, home) = (TestPki::new(), Backend::echo(), tempfile::tempdir().unwrap());
+    let folder = home.path().join("history");
+    let mut gate = Gate::start(&config(&pki, &backend, &folder));
+    let session = Client::admitted(gate.address(), &client(&pki, Some(&pki.client("alice-phone"))), NAS).unwrap();
+    let moved = |visits: &[Value]| {
+        let [visit] = visits else { panic!("{visits:?}") };
+        ["bytes_to_backend", "bytes_to_client"].map(|key| visit[key].as_u64().unwrap())
+    };
+    let mut piece = vec![7; SENT / 48];
+    for _ in 0..48 {
+        session.send(&piece).unwrap();
+        session.read_exact(&mut piece).unwrap();
+    }
+    let sent = session_bytes(&gate, "bytes_to_backend");
+    let noted = || written(&folder).first().map_or(0, |visit| visit.to_backend);
+    // A look in the middle leaves less than a megabyte each way for the next minute.
+    let expected = (1 << 20)..=sent;
+    wait_until("what it has moved is in the files", || expected.contains(&noted()).then_some(()));
+    let told = told(&gate);
+    assert!(expected.contains(&moved(&told)[0]) && told[0]["open"] == 1, "{told:?}");
+    // What is noted of an open session counts once.
+    let page = gate.get("/").1;
+    let total = doorward::model::text::bytes(sent + session_bytes(&gate, "bytes_to_client"));
+    assert_eq!(page.matches(&total).count(), 2, "{total} of the connection and of the day: {page}");
+    gate.signal(Signal::KILL);
+    gate.wait_for_end();
+    assert!(expected.contains(&noted()), "{:?}", written(&folder));
+    drop(session);
+}
+
+/// What the one open session has moved.
+#[track_caller]
+fn session_bytes(gate: &Gate, key: &str) -> u64 {
+    let finished = gate.ask(&["sessions", "--format", "json"]).success();
+    let answer: Value = serde_json::from_slice(&finished.stdout).unwrap();
+    answer["sessions"][0][key].as_u64().unwrap()
+}
+
+#[test]
 fn history_that_is_off_is_in_memory_only() {
     let (pki, backend) = (TestPki::new(), Backend::echo());
     let text = House::new(&pki).route("nas", backend.address()).config();

@@ -7,8 +7,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[expect(dead_code, reason = "shared with tests/notify")]
+#[path = "../notify/receiver.rs"]
+mod receiver;
+
 mod handover;
 mod image;
 mod machine;
+mod notices;
 mod removal;
 mod service;

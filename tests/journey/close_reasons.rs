@@ -3,6 +3,7 @@
 //! compile.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -23,6 +24,7 @@ use crate::client::{Client, End, client, reset};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
+use crate::common::tls_backend;
 use crate::home::{House, Watch};
 
 #[test]
@@ -80,6 +82,20 @@ fn end(reason: CloseReason, pki: &TestPki) {
                 told.send(()).unwrap();
                 client.end()
             });
+        }
+        CloseReason::BackendTruncated => {
+            let (certified, trust) = tls_backend::certificate(pki, "truncating.pem");
+            // Not in order: TLS knows that there is more, and there is none.
+            let backend = tls_backend::serve(tls_backend::server(&certified), |tls| {
+                let mut request = [0; 4];
+                if tls.read_exact(&mut request).and_then(|()| tls.write_all(&request)).is_ok() {
+                    let _ = tls.flush();
+                    let _ = tls.sock.shutdown(Shutdown::Write);
+                }
+            });
+            let keys = format!("allow = [\"any\"]\nbackend_tls = {{ trust = {trust:?}, server_name = \"nas.local\" }}");
+            let gate = house().route_with("nas", &[&backend.address().to_string()], &keys).open();
+            ended(&gate, &End::Truncated, &|client| client.end());
         }
         CloseReason::IdleTimeout => {
             ended(&open(house().timeouts("idle = \"400ms\"")), &End::Orderly, &|client| client.end());

@@ -10,7 +10,8 @@
 //! | `close_reasons` | every way in which an admitted connection ends: metric, log line and alert together | |
 //! | `limits` | limits, source addresses; slots are freed | 3, 31 |
 //! | `log` | what the log says, and how much of it under a flood | 30 |
-//! | `proxy` | PROXY protocol, taken and sent | |
+//! | `proxy`, `proxy_sent` | PROXY protocol, taken and sent | |
+//! | `postgres` | clients that ask for TLS as PostgreSQL's do | |
 //! | `backends` | backends good and bad, several of them, unix sockets | 21 |
 //! | `tickets` | a session of one route is none for another | 41 |
 //! | `suites` | which cipher suite a client gets | |
@@ -34,7 +35,7 @@
 //! | CA rotation keeps old names | `certificates::authorities::certificate_request_names_only_authorities_of_the_route` |
 //! | option interplay | `pitfalls::option_interplay_*`; unit: `authorize`; no backend without an `Authorized` does not compile |
 //! | slow handshakes | `pitfalls::slow_handshakes_*`, `limits::handshake_slots_are_freed_however_handshakes_end`; the hello: tests/wire |
-//! | PROXY spoofing | `proxy::proxy_spoofing_*`; unit: `proxy_protocol::proxy_spoofing_*` |
+//! | PROXY spoofing | `proxy::proxy_spoofing_*`, `proxy_sent::proxy_spoofing_*`; unit: `proxy_protocol::proxy_spoofing_*` |
 //! | label cardinality | `pitfalls::label_cardinality_*` |
 //! | ALPACA | `pitfalls::alpaca_*` |
 //! | a TLS 1.3 client takes the connection to be open before it is refused | `pitfalls::tls13_client_gets_its_alert_after_its_finished` |
@@ -57,6 +58,7 @@ mod common;
 mod client;
 mod home;
 
+mod backend_tls;
 mod backends;
 mod certificates;
 mod close_reasons;
@@ -66,7 +68,9 @@ mod log;
 mod log_output;
 mod modes;
 mod pitfalls;
+mod postgres;
 mod proxy;
+mod proxy_sent;
 mod reasons;
 mod resets;
 mod resumption;

@@ -19,6 +19,7 @@ use crate::common::backend::{Backend, FullBacklog};
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
 use crate::common::process::own_loopback;
+use crate::common::tls_backend;
 use crate::home::{House, Watch};
 
 pub(super) const NAME: &str = "nas.home.example";
@@ -266,6 +267,22 @@ fn provoke(reason: Reason, pki: &TestPki) {
         Reason::BackendUnreachable => unreachable(pki, reason, "unix:/nowhere/service.sock", ""),
         // RFC 6761 section 6.4: no such name exists.
         Reason::BackendUnresolved => unreachable(pki, reason, "no-such-host.invalid:22", "dial = \"20s\""),
+        Reason::BackendWakeTimeout => {
+            // The packets go where no machine is (RFC 5737).
+            let keys = "allow = [\"any\"]\n\
+                        wake = { mac = \"3e:ec:ef:12:34:56\", broadcast = \"192.0.2.255:9\", timeout = \"1s\" }";
+            let dark = "no-such-host.invalid:22";
+            never_reached(pki, reason, dark, House::new(pki).route_with("nas", &[dark], keys));
+        }
+        Reason::BackendTls => {
+            let (certified, _) = tls_backend::certificate(pki, "of-a-reason.pem");
+            let inside = tls_backend::echo(tls_backend::server(&certified));
+            let keys = format!("{ANY}\nbackend_tls = {{ trust = \"sha256:{}\" }}", "00".repeat(32));
+            let gate = house().route_with("nas", &[&inside.address().to_string()], &keys).open();
+            let line = turned_away(&gate, reason, || refusal(Client::admitted(gate.address(), &good, NAME)));
+            let seen = format!("sha256:{}", Sha256::of(&certified.chain()[0]));
+            assert!(line["detail"].as_str().unwrap().contains(&seen), "{line}");
+        }
         Reason::BackendUnhealthy => {
             let wrong = Backend::http("no shell");
             let keys = format!(
@@ -380,7 +397,12 @@ fn with_list(pki: &TestPki, reason: Reason, authority: &Authority, next_update: 
 
 /// A backend that cannot be reached, for a client that may.
 fn unreachable(pki: &TestPki, reason: Reason, backend: &str, timeouts: &str) {
-    let gate = House::new(pki).timeouts(timeouts).route("nas", backend).open();
+    never_reached(pki, reason, backend, House::new(pki).timeouts(timeouts).route("nas", backend));
+}
+
+/// The same, in this house.
+fn never_reached(pki: &TestPki, reason: Reason, backend: &str, house: House<'_>) {
+    let gate = house.open();
     let config = client(pki, Some(&pki.client("alice-phone")));
     let line = turned_away(&gate, reason, || refusal(Client::admitted(gate.address(), &config, NAME)));
     assert!(line["detail"].as_str().unwrap().starts_with(backend), "{line}");

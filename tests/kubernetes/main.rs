@@ -35,6 +35,7 @@ mod tickets;
 
 use std::path::{Path, PathBuf};
 
+use common::folders::copy_folder;
 use common::pki::{TestPki, days_from_now};
 
 const NAS: &str = "nas.home.example";
@@ -58,17 +59,4 @@ fn copied(pki: &TestPki) -> tempfile::TempDir {
 fn list(pki: &TestPki, revoked: &[u64]) -> String {
     let revoked: Vec<_> = revoked.iter().map(|number| rcgen::SerialNumber::from(*number)).collect();
     pki.clients.revocation_list(&revoked, days_from_now(-1), days_from_now(5))
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }

@@ -157,14 +157,31 @@ fn dead_receiver_is_said_and_tried_again() {
     let receiver = &status(&gate)["notices"][0];
     assert_eq!(receiver["receiver"], format!("http://{address}"), "{receiver}");
     assert!(receiver["failing_since"].is_string() && receiver["waiting"] == 1, "{receiver}");
+    // It leads where nothing matters more, on each surface, and the URL is in none of them.
+    let headline = format!("http://{address} has taken no message to you since today ");
     let said = gate.ask(&["status"]).success().text();
-    assert!(said.contains("You have not been sent messages since "), "{said}");
+    let page = gate.get("/").1;
+    let told: Value = serde_json::from_str(&gate.get("/status.json").1).unwrap();
+    let of_receiver = |told: &Value| {
+        let found = told["findings"].as_array().unwrap().iter().find(|one| one["kind"] == "receiver").cloned();
+        found.unwrap_or_else(|| panic!("{told}"))
+    };
+    for finding in [of_receiver(&told), of_receiver(&status(&gate))] {
+        assert!(finding["headline"].as_str().unwrap().starts_with(&headline), "{finding}");
+        assert!(finding["sentence"].as_str().unwrap().ends_with("Connection refused (os error 111). 1 message waits."));
+        assert_eq!(finding["command"], "doorward notify --test", "{finding}");
+    }
+    let places: Vec<usize> = ["nas: down since", &headline].iter().map(|part| said.find(part).unwrap()).collect();
+    assert!(places.is_sorted() && said.starts_with("nas: down since"), "{said}");
+    assert!(page.contains(&headline) && page.contains("Doorward cannot reach you there: "), "{page}");
+    assert!(!format!("{said}{page}{told}").contains("secret"), "{said}");
     scene.connect(&gate);
     drop(reserved);
     let receiver = Receiver::at(address, None);
     assert_eq!(receiver.wait(1).body["event"], "backend_down");
     gate.wait_for_line("it takes messages again", |line| line["event"] == "notices_delivered");
     assert_eq!(status(&gate)["notices"][0]["error"], Value::Null);
+    assert!(!gate.get("/status.json").1.contains("\"receiver\""), "it is over");
 }
 
 #[test]

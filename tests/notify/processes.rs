@@ -92,9 +92,16 @@ fn upgraded_gate_has_a_notifier_of_its_own() {
     wait_until("another notifier is the only one", || {
         matches!(notifiers(&gate)[..], [pid] if pid != first).then_some(())
     });
-    // The new process has not dialled yet: what it assumes is that the backend is up.
+    // The new process has not dialled yet: what it assumes is that the backend is up. But its owner knows already.
     scene.connect(&gate);
-    assert_eq!(receiver.wait(2).body["event"], "backend_down");
+    gate.wait_metric("doorward_notices_total", &[("event", "backend_down"), ("outcome", "digested")], 1.0);
+    // Something else is told at once.
+    scene.up(&gate);
+    assert_eq!(receiver.wait(2).body["event"], "backend_up");
+    // And once more, from one process to the next but one.
+    gate.ask(&["upgrade"]).success();
+    scene.down(&gate);
+    gate.wait_metric("doorward_notices_total", &[("event", "backend_down"), ("outcome", "digested")], 2.0);
     gate.end_after_upgrades();
 }
 

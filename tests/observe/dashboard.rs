@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use doorward::telemetry::names;
 use serde_json::Value;
 
+use crate::common::folders::copy_folder;
 use crate::common::process::{Finished, run, tool};
 use crate::deploy;
 
@@ -219,18 +220,5 @@ fn grafana_and_compose_accept_the_files_and_reject_faults() {
     let refused = check(&checker, spoilt.path()).failure();
     for (_, _, wrong, complaint) in mistakes {
         assert!(refused.text().contains(complaint), "{wrong}: {refused}");
-    }
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
     }
 }

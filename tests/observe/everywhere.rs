@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::common::DEADLINE;
 use crate::common::gate::Gate;
+use crate::common::text::escaped;
 use crate::dashboard::queries;
 use crate::prometheus::{Prometheus, WINDOW, every_panel_has_data, every_rule_has_data};
 use crate::scene::Scene;
@@ -135,12 +136,6 @@ fn is_a_finding(gate: &Gate, line: &Value) -> bool {
     assert_eq!(status, 200, "{body}");
     let body: Value = serde_json::from_str(&body).unwrap();
     body["findings"].as_array().unwrap().iter().any(|finding| finding["kind"] == kind && finding["subject"] == *subject)
-}
-
-/// Text as it is in HTML.
-fn escaped(text: &str) -> String {
-    let pairs = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;")];
-    pairs.into_iter().fold(text.to_owned(), |text, (plain, escaped)| text.replace(plain, escaped))
 }
 
 /// The reasons that these samples are labelled with.

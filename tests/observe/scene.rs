@@ -35,6 +35,10 @@ pub(crate) struct Scene {
     _full: FullBacklog,
 }
 
+/// The packets go where no machine is (RFC 5737).
+const ASLEEP: &str =
+    "allow = [\"any\"]\nwake = { mac = \"3e:ec:ef:12:34:56\", broadcast = \"192.0.2.255:9\", timeout = \"1s\" }";
+
 impl Scene {
     /// Opens a gate with three listeners (`public`, `denying`, `behind-proxy`) and a route for each of what can go wrong.
     pub(crate) fn open() -> Self {
@@ -69,7 +73,14 @@ impl Scene {
             // RFC 6761 section 6.4: no such name exists.
             .route("unresolved", "no-such-host.invalid:22")
             .route_with("unhealthy", &["unix:/nowhere/checked.sock"], "allow = [\"any\"]\nhealth = { every = \"100ms\" }")
-            .route_with("full", &[&echo_address], "allow = [\"any\"]\nconnections_per_backend = 1");
+            .route_with("full", &[&echo_address], "allow = [\"any\"]\nconnections_per_backend = 1")
+            .route_with("asleep", &["no-such-host.invalid:23"], ASLEEP)
+            // It speaks no TLS.
+            .route_with(
+                "untls",
+                &[&echo_address],
+                &format!("allow = [\"any\"]\nbackend_tls = {{ trust = \"sha256:{}\" }}", "00".repeat(32)),
+            );
         let gate = Gate::start_with_control(&house.config());
         Self { gate, pki, without_list, with_old_list, lost, _echo: echo, _full: full }
     }
@@ -248,6 +259,8 @@ impl Scene {
             Reason::BackendTimeout => self.refused(&self.good(), "slow"),
             Reason::BackendUnreachable => self.refused(&self.good(), "gone"),
             Reason::BackendUnresolved => self.refused(&self.good(), "unresolved"),
+            Reason::BackendWakeTimeout => self.refused(&self.good(), "asleep"),
+            Reason::BackendTls => self.refused(&self.good(), "untls"),
             Reason::BackendUnhealthy => {
                 self.gate.wait_metric("doorward_backend_healthy", &[("route", "unhealthy")], 0.0);
                 self.refused(&self.good(), "unhealthy");

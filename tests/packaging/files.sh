@@ -33,8 +33,10 @@ started=$(router deploy/compose.yaml start_service)
 unit=deploy/doorward.service
 same "router: command is that of the unit" "$(sed -n 's|^ExecStart=/usr/local/bin/doorward ||p' "$unit")" \
   "$(sed -n 's|^command /usr/bin/doorward ||p' <<< "$started" | sed 's|deploy/compose.yaml|/etc/doorward/doorward.toml|')"
-for line in open close "user doorward" "group doorward" "no_new_privs 1" "env RUNTIME_DIRECTORY=/run/doorward" \
-  "chown doorward:doorward /run/doorward" "chmod 750 /run/doorward"; do
+for line in open close "user doorward" "group doorward" "no_new_privs 1" \
+  "env RUNTIME_DIRECTORY=/run/doorward STATE_DIRECTORY=/var/lib/doorward" \
+  "chown doorward:doorward /run/doorward" "chmod 750 /run/doorward" \
+  "chown doorward:doorward /var/lib/doorward" "chmod 700 /var/lib/doorward"; do
   check "router: $line" grep -qxF "$line" <<< "$started"
 done
 nofile=$(sed -n 's/^LimitNOFILE=//p' "$unit")

@@ -54,12 +54,12 @@ socket=""
 doorward init --domain home.example --route nas=127.0.0.1:5666 --device alice-phone --device bob-laptop --device carol-phone \
   > "$work/said" 2>&1 || { cat "$work/said"; fail "init"; }
 socket=$home/doorward/run
-mkdir "$socket"
-chown "$user" "$socket"
+mkdir "$socket" "$home/doorward/state"
+chown "$user" "$socket" "$home/doorward/state"
 
 # A mounted folder, as compose.yaml has it. The keys of the authorities in it are hidden from the gate.
 mapfile -t folder < <(sed -n "s|^ *- /srv/doorward\(/.*:.*\)|$home/doorward\1|p; s|^ *- \(/dev/null:.*\)|\1|p" "$repository/deploy/compose.yaml")
-same "compose.yaml has five mounts" 5 "${#folder[@]}"
+same "compose.yaml has six mounts" 6 "${#folder[@]}"
 gate "${folder[@]}"
 pid=$(podman inspect --format '{{.State.Pid}}' gate)
 same "program is process 1, of the user, without privileges, sealed" \
@@ -70,6 +70,7 @@ same "gate does not see the keys of the authorities" "0 0" \
   "$(wc -c < "/proc/$pid/root/etc/doorward/pki/clients-key.pem") $(wc -c < "/proc/$pid/root/etc/doorward/pki/server-ca-key.pem")"
 check "device is admitted" admitted alice-phone
 check "status, by the control socket" doorward status
+refuse "nothing is wrong with the history" grep -q history <(podman logs gate 2>&1; doorward status)
 coproc session { python3 "$repository/tests/packaging/peer.py" session 8443 "$home/doorward" alice-phone; }
 say() { echo "$1" >&"${session[1]}"; read -r -t 20 answer <&"${session[0]}" || answer="no answer"; echo "$answer"; }
 same "session is open" "before" "$(say before)"
@@ -81,7 +82,10 @@ wait "$session_PID" || true
 refuse "revoked device stays out" admitted alice-phone
 check "other device is admitted" admitted bob-laptop
 same "SIGTERM ends it with 0" 0 "$(stopped)"
+check "history is in the mounted folder" test -n "$(find "$home/doorward/state/history" -type f -size +0 -user 23456 -name '20*')"
 gate "${folder[@]}"
+doorward history > "$work/said"
+check "history goes on after a restart" grep -q '^alice-phone ' "$work/said"
 refuse "revoked device stays out after a restart" admitted alice-phone
 same "SIGTERM ends it with 0 again" 0 "$(stopped)"
 
@@ -92,6 +96,14 @@ for file in doorward.toml pki/server.pem pki/server-key.pem pki/clients.pem pki/
 done
 gate "${single[@]}"
 check "device is admitted, single files" admitted bob-laptop
+# Nothing is mounted for the history.
+warned() { podman logs gate 2>&1 | grep -c 'cannot make the folder /var/lib/doorward/history'; }
+check "missing folder of the history is told, with the remedy" grep -q 'in a container, mount a folder' <(podman logs gate 2>&1)
+sleep 11 # Twice the interval in which the gate looks.
+same "missing folder of the history is told once" 1 "$(warned)"
+check "status says so as well" grep -q '^The history has not been written since\|^  The history has not been written since' <(doorward status)
+doorward history > "$work/said"
+check "history is in memory" grep -q '^bob-laptop ' "$work/said"
 code=0
 doorward ca revoke bob-laptop > "$work/said" 2>&1 || code=$?
 refuse "revoked device stays out, single files" admitted bob-laptop

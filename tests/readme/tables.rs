@@ -41,8 +41,10 @@ fn every_metric_stands_in_its_table_with_its_type_and_labels() {
     let client_auth = format!("{}revocation_lists = [{list:?}]\n", pki.config());
     let backend = Backend::echo();
     let gate = Gate::start(&format!(
-        "{LOCAL}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"home.example\"]\nbackends = [\"{}\"]\n\
-         allow = [\"any\"]\nhealth = {{}}\n",
+        "{LOCAL}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"home.example\"]\n\
+         backends = [\"{}\", \"localhost:9\"]\nallow = [\"any\"]\nhealth = {{}}\n\n\
+         [[route]]\nname = \"sleeper\"\nserver_names = [\"sleeper.home.example\"]\n\
+         backends = [\"192.0.2.1:22\"]\nallow = [\"any\"]\nwake = {{ mac = \"3e:ec:ef:12:34:56\" }}\n",
         backend.address()
     ));
     let (_, scrape) = gate.get("/metrics");
@@ -86,11 +88,15 @@ fn labels(cell: &str) -> BTreeSet<&str> {
     cell.split(", ").map(word).filter(|label| *label != "–").collect()
 }
 
-/// The keys that `config/raw.rs` and the files below it read, as in `listener.name`.
+/// The keys that `config/raw.rs` and files below it read, as in `listener.name`.
 fn keys() -> BTreeSet<String> {
     const RAW: &str = concat!(
         include_str!("../../src/config/raw.rs"),
+        "
+",
         include_str!("../../src/config/raw/health.rs"),
+        "
+",
         include_str!("../../src/config/raw/route.rs"),
     );
     let section = |title: &str| {
@@ -101,6 +107,8 @@ fn keys() -> BTreeSet<String> {
             "RawClientAuth" => "client_auth.",
             "RawRoute" => "route.",
             "RawHealth" => "route.health.",
+            "RawSendProxyProtocol" => "route.send_proxy_protocol.",
+            "RawWake" => "route.wake.",
             "RawExpectation" => "expect.",
             "RawTickets" => "tickets.",
             "RawTimeouts" => "timeouts.",
@@ -120,6 +128,7 @@ fn keys() -> BTreeSet<String> {
         let section = section(title).unwrap_or_else(|| panic!("raw.rs has a part {index} that is new: {title}"));
         for call in [
             "table.text(\"",
+            "table.text_or_table(\n                \"",
             "table.texts(\"",
             "table.scalar(\"",
             "table.boolean(\"",

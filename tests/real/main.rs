@@ -12,11 +12,15 @@ mod common;
 
 mod walkthrough;
 
+mod answers;
+mod backend_tls;
 mod caddy;
 mod chromium;
 mod clients;
 mod import;
 mod mkcert;
+mod postgres;
+mod receivers;
 mod samba;
 mod ssh;
 mod suites;

@@ -9,6 +9,45 @@ use crate::common::process::{Daemon, Finished, own_loopback, run};
 use crate::ssh::{assert_same, noise};
 use crate::walkthrough::{Walkthrough, route};
 
+/// smbd at an address, with a share `nas` for everyone.
+pub(crate) fn smbd(files: &Walkthrough, address: SocketAddrV4) -> Daemon {
+    let state = files.home("samba");
+    std::fs::create_dir_all(files.home("share")).unwrap();
+    std::fs::create_dir_all(&state).unwrap();
+    let user = run(files.tool("id", "coreutils").arg("-un")).success().text();
+    let config = format!(
+        "[global]\n\
+         server role = standalone server\n\
+         interfaces = {ip}/8\n\
+         bind interfaces only = yes\n\
+         smb ports = {port}\n\
+         disable netbios = yes\n\
+         disable spoolss = yes\n\
+         load printers = no\n\
+         printcap name = /dev/null\n\
+         map to guest = bad user\n\
+         guest account = {user}\n\
+         state directory = {state}\n\
+         cache directory = {state}\n\
+         lock directory = {state}\n\
+         private dir = {state}\n\
+         pid directory = {state}\n\
+         ncalrpc dir = {state}\n\
+         [nas]\n\
+         path = {share}\n\
+         guest ok = yes\n\
+         read only = no\n",
+        ip = address.ip(),
+        port = address.port(),
+        user = user.trim(),
+        state = state.display(),
+        share = files.home("share").display(),
+    );
+    std::fs::write(files.home("smb.conf"), config).unwrap();
+    let mut smbd = files.tool("smbd", "samba");
+    Daemon::start(smbd.args(["--foreground", "--no-process-group", "--debug-stdout", "--configfile=smb.conf"]), address)
+}
+
 struct Samba {
     files: Walkthrough,
     _smbd: Daemon,
@@ -21,44 +60,7 @@ impl Samba {
     fn new() -> Self {
         let files = Walkthrough::new();
         let address = SocketAddrV4::new(own_loopback(), 4450);
-        let state = files.home("samba");
-        std::fs::create_dir_all(files.home("share")).unwrap();
-        std::fs::create_dir_all(&state).unwrap();
-        let user = run(files.tool("id", "coreutils").arg("-un")).success().text();
-        let config = format!(
-            "[global]\n\
-             server role = standalone server\n\
-             interfaces = {ip}/8\n\
-             bind interfaces only = yes\n\
-             smb ports = {port}\n\
-             disable netbios = yes\n\
-             disable spoolss = yes\n\
-             load printers = no\n\
-             printcap name = /dev/null\n\
-             map to guest = bad user\n\
-             guest account = {user}\n\
-             state directory = {state}\n\
-             cache directory = {state}\n\
-             lock directory = {state}\n\
-             private dir = {state}\n\
-             pid directory = {state}\n\
-             ncalrpc dir = {state}\n\
-             [nas]\n\
-             path = {share}\n\
-             guest ok = yes\n\
-             read only = no\n",
-            ip = address.ip(),
-            port = address.port(),
-            user = user.trim(),
-            state = state.display(),
-            share = files.home("share").display(),
-        );
-        std::fs::write(files.home("smb.conf"), config).unwrap();
-        let mut smbd = files.tool("smbd", "samba");
-        let smbd = Daemon::start(
-            smbd.args(["--foreground", "--no-process-group", "--debug-stdout", "--configfile=smb.conf"]),
-            address,
-        );
+        let smbd = smbd(&files, address);
         let gate = files.gate(&route("smb", &["smb.example.local"], address, &["any"]));
         Self { files, _smbd: smbd, gate, local: SocketAddrV4::new(own_loopback(), 4450) }
     }

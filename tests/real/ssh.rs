@@ -8,6 +8,28 @@ use crate::common::gate::Gate;
 use crate::common::process::{Daemon, own_loopback, run, run_with_input};
 use crate::walkthrough::{Walkthrough, route};
 
+/// sshd at an address, with the keys `hostkey` and `id` of this folder.
+pub(crate) fn sshd(files: &Walkthrough, address: SocketAddrV4) -> Daemon {
+    for name in ["hostkey", "id"] {
+        let mut keygen = files.tool("ssh-keygen", "openssh-client");
+        run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", name])).success();
+    }
+    let config = format!(
+        "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
+         PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
+         Subsystem sftp internal-sftp\n",
+        files.home("hostkey").display(),
+        files.home("id.pub").display(),
+    );
+    std::fs::write(files.home("sshd_config"), config).unwrap();
+    if rustix::process::geteuid().is_root() {
+        // As RuntimeDirectory= of Debian's unit; sshd as root requires it.
+        std::fs::create_dir_all("/run/sshd").unwrap();
+    }
+    let mut sshd = files.tool("sshd", "openssh-server");
+    Daemon::start(sshd.args(["-D", "-e", "-f"]).arg(files.home("sshd_config")), address)
+}
+
 struct Ssh {
     files: Walkthrough,
     _sshd: Daemon,
@@ -17,28 +39,10 @@ struct Ssh {
 impl Ssh {
     fn new() -> Self {
         let files = Walkthrough::new();
-        for name in ["hostkey", "id"] {
-            let mut keygen = files.tool("ssh-keygen", "openssh-client");
-            run(keygen.args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f", name])).success();
-        }
+        let address = SocketAddrV4::new(own_loopback(), 2222);
+        let sshd = sshd(&files, address);
         let host_key = std::fs::read_to_string(files.home("hostkey.pub")).unwrap();
         std::fs::write(files.home("known_hosts"), format!("ssh.example.local {host_key}")).unwrap();
-
-        let address = SocketAddrV4::new(own_loopback(), 2222);
-        let config = format!(
-            "ListenAddress {address}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
-             PermitRootLogin prohibit-password\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-             Subsystem sftp internal-sftp\n",
-            files.home("hostkey").display(),
-            files.home("id.pub").display(),
-        );
-        std::fs::write(files.home("sshd_config"), config).unwrap();
-        if rustix::process::geteuid().is_root() {
-            // As RuntimeDirectory= of Debian's unit; sshd as root requires it.
-            std::fs::create_dir_all("/run/sshd").unwrap();
-        }
-        let mut sshd = files.tool("sshd", "openssh-server");
-        let sshd = Daemon::start(sshd.args(["-D", "-e", "-f"]).arg(files.home("sshd_config")), address);
         let gate = files.gate(&route("ssh", &["ssh.example.local"], address, &["any"]));
         let ssh = Self { files, _sshd: sshd, gate };
 

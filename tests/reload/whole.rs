@@ -11,6 +11,7 @@ use crate::client::{Client, End, client};
 use crate::common::backend::Backend;
 use crate::common::gate::Gate;
 use crate::common::pki::{Authority, Certified, TestPki, days_from_now};
+use crate::common::text::escaped;
 use crate::home::{House, assert_admitted, assert_refused};
 use crate::{NAS, SSH, controlled, doorward, doorward_at_socket, reload};
 
@@ -362,10 +363,4 @@ fn ban_outlasts_a_reload() {
     gate.wait_rejected("admission", "connection_limit", 1);
     guest.ping().unwrap();
     drop(guest);
-}
-
-/// Text as it is in HTML.
-fn escaped(text: &str) -> String {
-    let pairs = [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;")];
-    pairs.into_iter().fold(text.to_owned(), |text, (plain, escaped)| text.replace(plain, escaped))
 }

@@ -70,18 +70,33 @@ pub(crate) struct Rule {
     in_namespace: bool,
     log: &'static str,
     control: &'static str,
+    keys: &'static str,
 }
 
 impl Rule {
     pub(crate) fn of(test: &'static str) -> Self {
         let listener = SocketAddr::from(([127, 0, 0, 1], 8443));
         let backend = "127.0.0.1:5666".to_owned();
-        Self { test, backend, listener, note: String::new(), in_namespace: false, log: "stdout", control: "off" }
+        Self {
+            test,
+            backend,
+            listener,
+            note: String::new(),
+            in_namespace: false,
+            log: "stdout",
+            control: "off",
+            keys: "",
+        }
     }
 
     /// The backend of the configuration.
     pub(crate) fn backend(self, backend: &str) -> Self {
         Self { backend: backend.to_owned(), ..self }
+    }
+
+    /// Further keys of its route.
+    pub(crate) fn keys(self, keys: &'static str) -> Self {
+        Self { keys, ..self }
     }
 
     /// The listener of the configuration.
@@ -149,7 +164,8 @@ impl Rule {
         fs::write(at("outside/file"), "secret").unwrap();
         fs::write(at("inside/note"), &self.note).unwrap();
         let pki = TestPki::new();
-        let config = House::new(&pki).route("nas", &self.backend).config();
+        let config =
+            House::new(&pki).route_with("nas", &[&self.backend], &format!("allow = [\"any\"]\n{}", self.keys)).config();
         let config = config.replace("127.0.0.1:0\"\n\n\n[metrics]", &format!("{}\"\n\n[metrics]", self.listener));
         assert!(config.contains(&self.listener.to_string()), "{config}");
         let config = config.replace("format = \"json\"", &format!("format = \"json\"\noutput = {:?}", self.log));

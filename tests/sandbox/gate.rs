@@ -151,6 +151,20 @@ fn reload_that_needs_the_first_unix_socket_says_so() {
 }
 
 #[test]
+fn reload_that_needs_the_first_packet_to_wake_a_machine_says_so() {
+    let pki = TestPki::new();
+    let config = |keys: &str| House::new(&pki).route_with("nas", &["192.0.2.1:9"], keys).config();
+    let wakes = "allow = [\"any\"]\nwake = { mac = \"3e:ec:ef:12:34:56\" }";
+    let gate = Gate::start(&config("allow = [\"any\"]"));
+    let error = refused(&gate, &config(wakes));
+    assert!(error.contains("route \"nas\".wake"), "{error}");
+    assert!(error.contains("does not allow it to send packets that wake a machine"), "{error}");
+    // The next start allows what it names.
+    let restarted = Gate::start(&config(wakes));
+    assert_eq!(restarted.hang_up()["event"], "reloaded");
+}
+
+#[test]
 fn reload_that_needs_a_file_outside_names_it() {
     let (pki, elsewhere, backend) = (TestPki::new(), TestPki::new(), Backend::echo());
     let gate = House::new(&pki).route("nas", backend.address()).open();

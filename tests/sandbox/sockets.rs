@@ -94,28 +94,32 @@ fn mptcp_does_not_reach_other_ports() {
 
 #[test]
 fn other_protocols_have_no_sockets() {
-    let rule = Rule::of("sockets::other_protocols_have_no_sockets").note("127.0.0.1:9");
-    rule.forbids(
-        |_| {
-            for (kind, protocol) in [
-                (libc::SOCK_STREAM, libc::IPPROTO_SCTP),
-                (libc::SOCK_SEQPACKET, 0),
-                (libc::SOCK_RAW, libc::IPPROTO_ICMP),
-                (libc::SOCK_RAW, libc::IPPROTO_TCP),
-                (libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
-                (libc::SOCK_DCCP, 0),
-            ] {
-                let made = Socket::new(Domain::IPV4, kind.into(), Some(protocol.into()));
-                if made.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS)) {
-                    continue;
-                }
-                return Ok(());
+    let make: fn(&Scene) -> std::io::Result<()> = |_| {
+        for (kind, protocol) in [
+            (libc::SOCK_STREAM, libc::IPPROTO_SCTP),
+            (libc::SOCK_SEQPACKET, 0),
+            (libc::SOCK_RAW, libc::IPPROTO_ICMP),
+            (libc::SOCK_RAW, libc::IPPROTO_TCP),
+            (libc::SOCK_RAW, libc::IPPROTO_UDP),
+            (libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+            (libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
+            (libc::SOCK_DCCP, 0),
+        ] {
+            let made = Socket::new(Domain::IPV4, kind.into(), Some(protocol.into()));
+            if made.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS)) {
+                continue;
             }
-            Err(Errno::NOSYS.into())
-        },
-        UNKNOWN,
-    );
+            return Ok(());
+        }
+        Err(Errno::NOSYS.into())
+    };
+    let rule = Rule::of("sockets::other_protocols_have_no_sockets").note("127.0.0.1:9");
+    rule.forbids(make, UNKNOWN);
+    rule.backend("192.168.1.10:22").keys(WAKE).forbids(make, UNKNOWN);
 }
+
+/// What lets the gate send packets that wake a machine.
+const WAKE: &str = "wake = { mac = \"3e:ec:ef:12:34:56\" }";
 
 /// `struct msghdr`, and the length that `struct mmsghdr` has behind it.
 fn message(address: &SockAddr, parts: &[usize; 2]) -> [usize; 8] {
@@ -159,11 +163,16 @@ fn sendmmsg_does_not_connect_to_other_ports() {
 }
 
 #[test]
-fn datagrams_are_for_look_ups_only() {
-    let send = |scene: &Scene| UdpSocket::bind("127.0.0.1:0")?.send_to(b"x", scene.note()).map(drop);
+fn datagrams_are_for_look_ups_and_wake_ups_only() {
+    let send = |scene: &Scene| {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.set_broadcast(true)?;
+        socket.send_to(b"x", scene.note()).map(drop)
+    };
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let rule = Rule::of("sockets::datagrams_are_for_look_ups_only").note(other.local_addr().unwrap());
+    let rule = Rule::of("sockets::datagrams_are_for_look_ups_and_wake_ups_only").note(other.local_addr().unwrap());
     rule.clone().backend("nas.home.example:22").allows(send);
+    rule.clone().backend("192.168.1.10:22").keys(WAKE).allows(send);
     rule.forbids(send, UNKNOWN);
 }
 

@@ -15,6 +15,11 @@ mod client;
 #[path = "../ca/home.rs"]
 mod home;
 
+#[expect(dead_code, reason = "shared with tests/notify")]
+#[path = "../notify/receiver.rs"]
+mod receiver;
+
 mod browser;
 mod order;
 mod scene;
+mod week;

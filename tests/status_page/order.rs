@@ -6,7 +6,7 @@ use crate::scene::{MARKUP, Scene};
 
 /// The places of these texts in another one are in this order.
 #[track_caller]
-fn assert_in_order(text: &str, parts: &[&str]) {
+pub(crate) fn assert_in_order(text: &str, parts: &[&str]) {
     let mut rest = text;
     for part in parts {
         let Some(at) = rest.find(part) else { panic!("{part:?} is not there, or not in its place: {text}") };

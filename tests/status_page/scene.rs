@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use rcgen::DnType;
@@ -44,8 +46,23 @@ impl Scene {
         for device in devices {
             home.ca(&["device", device]).success();
         }
-        let gate = Gate::start_with_control(&config(&home, &pki, &backend));
+        let gate = Gate::start_with_control(&config(&home, &pki, &backend, "127.0.0.1:1"));
         Self { home, pki, gate, _backend: backend, open: Vec::new() }
+    }
+
+    /// A gate in this home, with its services at these addresses and these further tables, so many days ago.
+    pub(crate) fn days_ago(days: u32, home: Home, pki: TestPki, backend: Backend, photos: &str, tables: &str) -> Self {
+        let config =
+            format!("{}\n[control]\nsocket = \"control.sock\"\n{tables}", config(&home, &pki, &backend, photos));
+        let gate = Gate::start_with(&config, |command| shift(command, days));
+        Self { home, pki, gate, _backend: backend, open: Vec::new() }
+    }
+
+    /// Ends its connections and its gate, and leaves the rest.
+    pub(crate) fn end(self) -> (Home, TestPki, Backend) {
+        let Self { open, home, pki, gate, _backend } = self;
+        drop((open, gate));
+        (home, pki, _backend)
     }
 
     /// A device is connected.
@@ -59,10 +76,7 @@ impl Scene {
     /// device, and a forged certificate before all that.
     pub(crate) fn trouble() -> Self {
         let mut scene = Self::with_devices(&["alice-phone", "bob-tablet", "dave-phone"]);
-        let mut forged = Certified::for_clients("alice-phone");
-        forged.distinguished_name.push(DnType::CommonName, "alice-phone");
-        let forged = Authority::new("Another house").issue(forged);
-        scene.refused(&showing(&scene.pki, Shown::certificate(&forged), &VERSIONS), FORGER, NAS);
+        scene.forge("alice-phone");
         scene.expire("bob-tablet");
         scene.refused(&scene.device("bob-tablet"), DEVICE, NAS);
         let place = scene.home.path("pki").display().to_string();
@@ -75,7 +89,16 @@ impl Scene {
         scene
     }
 
-    fn connect(&mut self, device: &str) {
+    /// Somebody shows a certificate with the name of a device.
+    pub(crate) fn forge(&self, device: &str) {
+        let mut forged = Certified::for_clients(device);
+        forged.distinguished_name.push(DnType::CommonName, device);
+        let forged = Authority::new("Another house").issue(forged);
+        self.refused(&showing(&self.pki, Shown::certificate(&forged), &VERSIONS), FORGER, NAS);
+    }
+
+    /// A device connects and stays.
+    pub(crate) fn connect(&mut self, device: &str) {
         let client = Client::on(connect_from(DEVICE, self.gate.address()), &self.device(device), NAS);
         client.handshake().and_then(|()| client.ping()).unwrap();
         self.open.push(client);
@@ -83,8 +106,19 @@ impl Scene {
 
     /// A connection with a device's own files is admitted.
     pub(crate) fn is_admitted(&self, device: &str) -> bool {
-        let client = Client::on(connect_from(DEVICE, self.gate.address()), &self.device(device), NAS);
+        self.is_admitted_to(device, NAS)
+    }
+
+    /// A connection of a device to this name is admitted.
+    pub(crate) fn is_admitted_to(&self, device: &str, name: &str) -> bool {
+        let client = Client::on(connect_from(DEVICE, self.gate.address()), &self.device(device), name);
         client.handshake().and_then(|()| client.ping()).is_ok()
+    }
+
+    /// A device is refused at this name.
+    #[track_caller]
+    pub(crate) fn refuses(&self, device: &str, name: &str) {
+        self.refused(&self.device(device), DEVICE, name);
     }
 
     /// The client with a device's own files.
@@ -96,7 +130,7 @@ impl Scene {
     }
 
     /// Gives a device a certificate that its authority signed long ago.
-    fn expire(&self, device: &str) {
+    pub(crate) fn expire(&self, device: &str) {
         let (key, request) = (format!("devices/{device}-key.pem"), format!("devices/{device}.csr"));
         let subject = format!("/CN={device}");
         self.home.openssl(&["req", "-new", "-key", &key, "-subj", &subject, "-out", &request]).success();
@@ -138,6 +172,11 @@ impl Scene {
         self.gate.settled();
     }
 
+    /// The gate's own certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.pki.path("server.pem")
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}/", self.gate.metrics_address())
     }
@@ -156,7 +195,20 @@ pub(crate) fn scan(gate: SocketAddr) {
     let _ = client.read(&mut [0]);
 }
 
-fn config(home: &Home, pki: &TestPki, backend: &Backend) -> String {
+/// Debian's package `faketime`: a library that shifts the time of a program.
+const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// Has a program live so many days ago.
+pub(crate) fn shift(command: &mut Command, days: u32) {
+    if days > 0 {
+        assert!(Path::new(LIBRARY).exists(), "{LIBRARY} is missing: apt-get install faketime");
+        // Timers use the monotonic clock.
+        let variables = [("FAKETIME", format!("-{days}d")), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())];
+        command.env("LD_PRELOAD", LIBRARY).envs(variables);
+    }
+}
+
+fn config(home: &Home, pki: &TestPki, backend: &Backend, photos: &str) -> String {
     let path = |file: &str| home.path(file).display().to_string();
     let local = LOCAL.replace("[metrics]\n", &format!("[metrics]\ninventory = {:?}\n", path("pki/inventory.toml")));
     let [chain, key] = ["server.pem", "server-key.pem"].map(|file| pki.path(file).display().to_string());
@@ -164,7 +216,7 @@ fn config(home: &Home, pki: &TestPki, backend: &Backend) -> String {
         "{local}\n[limits]\npenalties = \"off\"\n[certificate]\nchain = {chain:?}\nkey = {key:?}\n[client_auth]\n\
          trust = [{:?}]\nrevocation_lists = [{:?}]\n\
          [[route]]\nname = \"nas\"\nserver_names = [\"{NAS}\"]\nbackends = [\"{}\"]\nallow = [\"any\"]\n\
-         [[route]]\nname = \"photos\"\nserver_names = [\"photos.home.example\"]\nbackends = [\"127.0.0.1:1\"]\n\
+         [[route]]\nname = \"photos\"\nserver_names = [\"photos.home.example\"]\nbackends = [\"{photos}\"]\n\
          allow = [\"any\"]\n",
         path("pki/clients.pem"),
         path("pki/clients.crl"),

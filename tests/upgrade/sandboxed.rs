@@ -124,6 +124,14 @@ fn upgrade_allows_what_the_sandbox_refuses_a_reload() {
     let lasting = Client::admitted(gate.address(), &lasting, NAS).unwrap();
     let list = format!("trust = [{:?}]", pki.path("clients.pem"));
     assert!(before.contains(&list), "{before}");
+    // A list that cannot be read is told in the same words, not as a matter of its owner.
+    let new_list = format!("{list}\nrevocation_lists = [{:?}]", elsewhere.path("clients.crl"));
+    fs::write(elsewhere.path("clients.crl"), "a list").unwrap();
+    fs::write(gate.folder().join("doorward.toml"), before.replace(&list, &new_list)).unwrap();
+    let refused = gate.ask(&["reload"]).failure().stderr;
+    assert_eq!(refused.matches("clients.crl, which was not named at its start").count(), 1, "{refused}");
+    assert!(!refused.contains("may not be read by the user that runs doorward"), "{refused}");
+
     let other = before.replace(&list, &format!("trust = [{:?}]", elsewhere.path("clients.pem")));
     fs::write(gate.folder().join("doorward.toml"), other).unwrap();
     let refused = gate.ask(&["reload"]).failure();

@@ -99,7 +99,7 @@ fn sessions_lists_an_open_session_with_its_bytes() {
     assert_eq!(status["pid"], gate.pid());
     assert_eq!(status["config"], gate.folder().join("doorward.toml").to_str().unwrap());
     let text = gate.ask(&["status"]).success().text();
-    assert!(text.contains("2 since the start, 0 of them refused; 2 open now"), "{text}");
+    assert!(text.contains("2 since this process started, 0 of them refused; 2 open now"), "{text}");
     for (name, asked) in [("nas", NAME), ("mail", "mail.home.example")] {
         let route = format!("  route          {name}: {asked} leads to {}; 1 open\n", echo.address());
         assert!(text.contains(&route), "{text}");

@@ -12,6 +12,7 @@ use crate::explain::clock::Clock;
 use crate::history::Visit;
 use crate::model::text::{bytes, counted, grouped};
 use crate::overview::View;
+use crate::relay::Moved;
 
 /// How many rows are shown.
 const ROWS: usize = 20;
@@ -27,6 +28,8 @@ struct Row {
     since: OffsetDateTime,
     connections: u64,
     moved: u64,
+    /// What of that is in the history.
+    noted: u64,
 }
 
 fn rows(view: &View) -> Vec<Row> {
@@ -36,28 +39,33 @@ fn rows(view: &View) -> Vec<Row> {
         let shown = session.identity.as_deref().map(Certificate::from);
         let device = shown.as_ref().map(|shown| cut(shown.name()));
         let (route, address) = (session.route.as_str(), session.source.ip().to_canonical());
-        let moved = session.relay.moved();
-        let moved = moved.to_backend.saturating_add(moved.to_client);
+        let (moved, noted) = (total(session.relay.moved()), total(session.noted()));
         let place = *places.entry((device.clone(), route, address)).or_insert(rows.len());
         if let Some(row) = rows.get_mut(place) {
             row.connections += 1;
             row.moved = row.moved.saturating_add(moved);
+            row.noted = row.noted.saturating_add(noted);
             row.since = row.since.min(session.since);
             continue;
         }
         let (verified, since) = (shown.is_none_or(|shown| shown.verified), session.since);
-        rows.push(Row { device, verified, route: route.to_owned(), address, since, connections: 1, moved });
+        rows.push(Row { device, verified, route: route.to_owned(), address, since, connections: 1, moved, noted });
     }
     // What the device did just before belongs to it.
     for visit in view.history.visits.iter().filter(|visit| visit.open > 0) {
         let key = (Some(cut(&visit.device)), visit.route.as_str(), visit.address.to_canonical());
         if let Some(row) = places.get(&key).and_then(|place| rows.get_mut(*place)) {
             row.since = row.since.min(visit.since);
-            row.moved = row.moved.saturating_add(visit.to_backend).saturating_add(visit.to_client);
+            let before = visit.to_backend.saturating_add(visit.to_client).saturating_sub(row.noted);
+            row.moved = row.moved.saturating_add(before);
         }
     }
     rows.sort_by_key(|row| std::cmp::Reverse(row.since));
     rows
+}
+
+const fn total(moved: Moved) -> u64 {
+    moved.to_backend.saturating_add(moved.to_client)
 }
 
 pub(super) fn card(view: &View) -> Markup {
@@ -141,10 +149,7 @@ fn last_day(view: &View) -> Markup {
         .sessions
         .iter()
         .filter(|session| session.identity.is_some())
-        .map(|session| {
-            let moved = session.relay.moved();
-            moved.to_backend.saturating_add(moved.to_client)
-        })
+        .map(|session| total(session.relay.moved()).saturating_sub(total(session.noted())))
         .fold(0, u64::saturating_add);
     let ended: Vec<&Visit> = visits.iter().filter(|visit| visit.open == 0).collect();
     html! {

@@ -1,6 +1,5 @@
 //! The devices: when they were seen last, when their certificates expire, and what they need.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use maud::{Markup, html};
@@ -14,17 +13,17 @@ use crate::overview::View;
 /// How many rows are shown.
 const ROWS: usize = 60;
 
-/// The most important finding about each device that has one.
-fn by_device(view: &View) -> HashMap<&str, &Finding> {
+/// The most important finding about each device that has one, and its place among all.
+fn by_device(view: &View) -> HashMap<&str, (usize, &Finding)> {
     let mut found = HashMap::new();
-    for finding in &view.findings {
+    for (place, finding) in view.findings.iter().enumerate() {
         let device = match finding {
             Finding::RevocationNotInForce(found) => &found.device,
             Finding::Device(found) => &found.device,
             Finding::Expiry(found) if found.kind == Kind::Device => &found.name,
             _ => continue,
         };
-        found.entry(device.as_str()).or_insert(finding);
+        found.entry(device.as_str()).or_insert((place, finding));
     }
     found
 }
@@ -32,6 +31,8 @@ fn by_device(view: &View) -> HashMap<&str, &Finding> {
 struct Row<'a> {
     device: &'a DeviceFacts,
     finding: Option<&'a Finding>,
+    /// That of the finding; last without one.
+    place: usize,
     tone: Option<Tone>,
 }
 
@@ -45,17 +46,15 @@ pub(super) fn card(view: &View) -> Markup {
         .devices
         .iter()
         .map(|device| {
-            let finding = findings.get(device.name.as_str()).copied();
-            Row { device, finding, tone: finding.map(|finding| finding.tone(now)) }
+            let (place, finding) = findings.get(device.name.as_str()).copied().unzip();
+            Row { device, finding, place: place.unwrap_or(usize::MAX), tone: finding.map(|finding| finding.tone(now)) }
         })
         .filter(|row| {
             let met = !has_inventory && (row.device.is_connected || row.device.last_seen.is_some());
             row.device.is_enrolled || row.finding.is_some() || met
         })
         .collect();
-    rows.sort_by(|one, other| {
-        Reverse(one.tone).cmp(&Reverse(other.tone)).then_with(|| one.device.name.cmp(&other.device.name))
-    });
+    rows.sort_by(|one, other| one.place.cmp(&other.place).then_with(|| one.device.name.cmp(&other.device.name)));
     let need = rows.iter().filter(|row| row.finding.is_some()).count();
     let answer = match (rows.len(), need) {
         (0, _) => "None enrolled".to_owned(),
@@ -91,7 +90,7 @@ pub(super) fn card(view: &View) -> Markup {
     in_card("devices", "", "Your devices", Answer::toned(tone, answer), body)
 }
 
-fn line(view: &View, Row { device, finding, tone }: &Row<'_>) -> Markup {
+fn line(view: &View, Row { device, finding, tone, .. }: &Row<'_>) -> Markup {
     let clock = &view.clock;
     let class = match tone {
         Some(tone) => tone.label(),

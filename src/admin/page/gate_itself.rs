@@ -15,6 +15,7 @@ pub(super) fn card(view: &View) -> Markup {
             matches!(
                 finding,
                 Finding::ConfigurationRefused(_)
+                    | Finding::Receiver(_)
                     | Finding::Log(_)
                     | Finding::History(_)
                     | Finding::Descriptors(_)

@@ -4,6 +4,8 @@ use maud::{Markup, html};
 
 use super::parts::{Answer, card as in_card, command, since};
 use crate::explain::finding::{Backend, BackendState, Finding, Service, ServiceDown, Tone, seen_of};
+use crate::explain::look_up;
+use crate::model::look_up::HostName;
 use crate::overview::View;
 
 /// How many are shown.
@@ -30,9 +32,14 @@ pub(super) fn card(view: &View) -> Markup {
         (1, _) => format!("1 of {} is down", services.len()),
         (are_down, _) => format!("{are_down} of {} are down", services.len()),
     };
+    // An answer that is looked up again as usual is no news.
+    let unresolved: Vec<&HostName> = view.facts.host_names.iter().filter(|host| host.failed.is_some()).collect();
     let body = html! {
         ul.list { @for (service, down) in services.iter().take(ROWS) { (line(view, service, *down)) } }
         @if services.len() > ROWS { p.quiet.small { "and " (services.len() - ROWS) " more: " code { "doorward status" } } }
+        @for host in unresolved.iter().take(ROWS) {
+            p.advice.quiet { (host.name) ": " (look_up::words(host, view.clock.now())) }
+        }
     };
     in_card("services", "", "Services", Answer::toned((are_down > 0).then_some(Tone::Bad), answer), body)
 }
@@ -60,6 +67,14 @@ fn line(view: &View, service: &Service, down: Option<(&ServiceDown, &Finding)>) 
             BackendState::Down { tried, .. } => li.off {
                 b { (service.route) } " " span.mark { "no answer" } " "
                 span.quiet.small.r { "last tried " (since(clock, tried)) }
+            },
+            BackendState::Asleep { since: at } => li.off {
+                b { (service.route) } " " span.mark { "asleep" } " "
+                span.quiet.small.r { "since " (since(clock, at)) }
+            },
+            BackendState::Waking { since: at } => li.off {
+                b { (service.route) } " " span.mark { "waking" } " "
+                span.quiet.small.r { "since " (since(clock, at)) }
             },
             BackendState::Untried => li.off {
                 b { (service.route) } " " span.mark { "unused" } " "

@@ -73,9 +73,11 @@ const fn link(finding: &Finding) -> Option<(&'static str, &'static str)> {
         Finding::Expiry(expiry) if matches!(expiry.kind, Kind::Device) => Some(("#devices", "What it needs")),
         Finding::Expiry(_) => Some(("#expires", "What expires")),
         Finding::ConfigurationRefused(_) => Some(("#gate", "All mistakes")),
-        Finding::Log(_) | Finding::History(_) | Finding::Descriptors(_) | Finding::Sandbox(_) => {
-            Some(("#gate", "The gate itself"))
-        }
+        Finding::Receiver(_)
+        | Finding::Log(_)
+        | Finding::History(_)
+        | Finding::Descriptors(_)
+        | Finding::Sandbox(_) => Some(("#gate", "The gate itself")),
         Finding::RevocationNotInForce(_) => None,
     }
 }

@@ -13,7 +13,7 @@ fn lost() -> Rejection {
 }
 
 fn first(header: &[u8]) -> First<'_> {
-    First { header, payload_waits: false }
+    First { header, protocol: None, payload_waits: false }
 }
 
 /// A backend that does not read yet.

@@ -25,7 +25,7 @@ fn settings(rise: u32, fall: u32) -> Settings {
 
 fn checked(port: u16, rise: u32, fall: u32) -> Arc<Checked> {
     let backend = Backend::Address(([192, 0, 2, 1], port).into());
-    Arc::new(Checked::new(Check { backend, settings: settings(rise, fall), header: b"", server_name: None }))
+    Arc::new(Checked::new(Check { backend, settings: settings(rise, fall), header: b"", server_name: None, tls: None }))
 }
 
 fn failed() -> Failed {
@@ -217,7 +217,7 @@ fn routes_are_checked_with_the_header_that_their_backends_expect() {
         (SendProxyProtocol::Off, &b""[..]),
         (SendProxyProtocol::V1, b"PROXY UNKNOWN\r\n"),
         (SendProxyProtocol::V2, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
-        (SendProxyProtocol::V2Tls, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+        (SendProxyProtocol::V2Tls { certificate: true }, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
     ] {
         assert_eq!(proxy_protocol::local(form), header);
         if !header.is_empty() {

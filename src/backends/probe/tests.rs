@@ -20,7 +20,7 @@ fn check(backend: Backend, send: &str, expect: &str) -> Check {
     let (send, expect) = (send.as_bytes().to_vec(), expect.as_bytes().to_vec());
     let every = Duration::from_secs(60);
     let settings = Health { every, rise: 1, fall: 1, timeout: every, send, expect, tls: false };
-    Check { backend, settings, header: b"", server_name: None }
+    Check { backend, settings, header: b"", server_name: None, tls: None }
 }
 
 async fn ended(check: &Check) -> Result<(), CheckFailure> {

@@ -1,9 +1,11 @@
 //! Resolves host names of backends by the system's resolver, so that `/etc/hosts`, mDNS and `nsswitch.conf` apply.
 //!
 //! `getaddrinfo` blocks while a name server is silent and cannot be cancelled. So look-ups run on their own, bounded
-//! threads, one look-up per name however many connections wait for it. A connection waits no longer than its dial timeout,
-//! and uses a stale answer if there is one. Names come from the configuration only, so clients control neither the number of
-//! look-ups nor of threads.
+//! threads, one look-up per name however many connections wait for it. Names of the configuration are looked up again in the
+//! background (`refresh`). A connection waits no longer than its dial timeout, and uses a stale answer if there is one. Names
+//! come from the configuration only, so clients control neither the number of look-ups nor of threads.
+
+mod refresh;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -14,9 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use time::OffsetDateTime;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
+
+use self::refresh::Schedule;
+use crate::model::look_up::{FailedLookUp, HostName};
 
 /// How long an answer is used without a new look-up. `getaddrinfo` does not return the TTL.
 const FRESH_FOR: Duration = Duration::from_secs(30);
@@ -24,7 +30,7 @@ const FRESH_FOR: Duration = Duration::from_secs(30);
 const REFRESH_AFTER: Duration = Duration::from_secs(20);
 /// How long the last good answer is used if look-ups fail or time out.
 const STALE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a connection waits for a look-up before it uses a stale answer.
+/// How long a connection waits for a look-up before it uses a stale answer. It does not wait if the last look-up failed.
 const STALE_AFTER_WAIT: Duration = Duration::from_millis(500);
 /// How long a failure is cached.
 const FAILURE_FOR: Duration = Duration::from_secs(1);
@@ -45,6 +51,9 @@ pub enum Unresolved {
 
 type LookUpFn = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
+/// Told what is known of a name of the configuration after each look-up of it.
+type Told = dyn Fn(&HostName) + Send + Sync;
+
 /// A caching resolver. Lives as long as the gate; clones share the cache.
 #[derive(Clone)]
 pub struct Resolver(Arc<Inner>);
@@ -54,6 +63,9 @@ struct Inner {
     /// The most threads at the same time. A look-up that no server answers occupies one for about half a minute.
     threads: usize,
     state: Mutex<State>,
+    told: Mutex<Option<Box<Told>>>,
+    /// Notified when a name has to be looked up sooner than was planned.
+    planned: Notify,
 }
 
 #[derive(Default)]
@@ -67,11 +79,27 @@ struct State {
 /// The cache entry of one name.
 #[derive(Default)]
 struct Entry {
-    answer: Option<(Addresses, Instant)>,
-    failure: Option<(Arc<io::Error>, Instant)>,
+    answer: Option<Answer>,
+    /// Why the last look-up failed, if it did.
+    failure: Option<Failure>,
     /// The address that accepted last, and is tried first.
     preferred: Option<IpAddr>,
     lookup: Option<Lookup>,
+    /// When it is looked up in the background; `None` if no configuration names it.
+    schedule: Option<Schedule>,
+}
+
+/// The last good answer.
+struct Answer {
+    addresses: Addresses,
+    since: Instant,
+    at: OffsetDateTime,
+}
+
+struct Failure {
+    error: Arc<io::Error>,
+    since: Instant,
+    at: OffsetDateTime,
 }
 
 /// A look-up that is running or waiting for a thread.
@@ -95,6 +123,12 @@ impl fmt::Debug for Resolver {
     }
 }
 
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::system(1)
+    }
+}
+
 impl Resolver {
     /// The system's resolver, with at most `threads` look-ups at the same time.
     pub fn system(threads: usize) -> Self {
@@ -102,7 +136,22 @@ impl Resolver {
     }
 
     fn new(threads: usize, look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner { look_up: Box::new(look_up), threads, state: Mutex::default() }))
+        Self(Arc::new(Inner {
+            look_up: Box::new(look_up),
+            threads,
+            state: Mutex::default(),
+            told: Mutex::default(),
+            planned: Notify::new(),
+        }))
+    }
+
+    /// What is known of the names of the configuration, sorted by name.
+    pub fn names(&self) -> Vec<HostName> {
+        let state = self.state();
+        let of_config = state.names.iter().filter(|(_, entry)| entry.schedule.is_some());
+        let mut names: Vec<HostName> = of_config.map(|(name, entry)| entry.host_name(name)).collect();
+        names.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        names
     }
 
     /// The addresses of `name`, by `deadline`. Cancel-safe; a look-up that has started continues.
@@ -127,9 +176,9 @@ impl Resolver {
         let mut state = self.state();
         let Some(entry) = state.names.get_mut(name) else { return };
         if entry.preferred.replace(address) != Some(address)
-            && let Some((addresses, _)) = &mut entry.answer
+            && let Some(answer) = &mut entry.answer
         {
-            *addresses = preferring(addresses, Some(address)).into();
+            answer.addresses = preferring(&answer.addresses, Some(address)).into();
         }
     }
 
@@ -144,24 +193,28 @@ impl Resolver {
                 (Arc::from(name), Entry::default())
             }
         };
-        let age = entry.answer.as_ref().map(|(_, since)| now.saturating_duration_since(*since));
-        let has_failed = entry.failure.as_ref().is_some_and(|(_, at)| now.saturating_duration_since(*at) < FAILURE_FOR);
+        let age = entry.answer.as_ref().map(|answer| now.saturating_duration_since(answer.since));
+        let has_failed =
+            entry.failure.as_ref().is_some_and(|failure| now.saturating_duration_since(failure.since) < FAILURE_FOR);
         if entry.lookup.is_none() && !has_failed && age.is_none_or(|age| age >= REFRESH_AFTER) {
-            entry.lookup = Some(Lookup { since: now, end: watch::Sender::new(()) });
-            state.queue.push_back(Arc::clone(&name));
+            entry.begin_look_up(&name, &mut state.queue, now);
+        }
+        if entry.is_wanted(now) {
+            self.0.planned.notify_one();
         }
         self.start_thread(&mut state);
-        let usable =
-            entry.answer.as_ref().map(|(addresses, _)| addresses).filter(|_| age.is_some_and(|age| age < STALE_FOR));
+        let usable = entry.answer.as_ref().map(|answer| &answer.addresses);
+        let usable = usable.filter(|_| age.is_some_and(|age| age < STALE_FOR));
         let cached = match (&entry.lookup, &entry.failure, usable) {
-            (_, _, Some(addresses)) if has_failed || age.is_some_and(|age| age < FRESH_FOR) => {
+            // A name server that failed the last time is not waited for.
+            (_, failure, Some(addresses)) if failure.is_some() || age.is_some_and(|age| age < FRESH_FOR) => {
                 Cached::Addresses(Arc::clone(addresses))
             }
             (Some(lookup), _, usable) => {
                 let usable = usable.map(|addresses| (Arc::clone(addresses), lookup.since + STALE_AFTER_WAIT));
                 Cached::Wait(lookup.end.subscribe(), usable)
             }
-            (None, Some((error, _)), _) => Cached::Failed(Arc::clone(error)),
+            (None, Some(failure), _) => Cached::Failed(Arc::clone(&failure.error)),
             // Unreachable: without a failure there is a look-up.
             (None, None, _) => Cached::Failed(Arc::new(io::ErrorKind::NotFound.into())),
         };
@@ -208,15 +261,31 @@ impl Resolver {
             addresses.truncate(ADDRESSES_MAX);
             if addresses.is_empty() { Err(io::Error::other("the name has no address")) } else { Ok(addresses) }
         });
-        if let Some(entry) = self.state().names.get_mut(name) {
-            match found {
-                Ok(addresses) => {
-                    let addresses = preferring(&addresses, entry.preferred).into();
-                    (entry.answer, entry.failure) = (Some((addresses, now)), None);
-                }
-                Err(error) => entry.failure = Some((Arc::new(error), now)),
+        let at = OffsetDateTime::now_utc();
+        let mut state = self.state();
+        let Some(entry) = state.names.get_mut(name) else { return };
+        match found {
+            Ok(addresses) => {
+                let addresses = preferring(&addresses, entry.preferred).into();
+                (entry.answer, entry.failure) = (Some(Answer { addresses, since: now, at }), None);
             }
-            entry.lookup = None;
+            Err(error) => entry.failure = Some(Failure { error: Arc::new(error), since: now, at }),
+        }
+        entry.plan(name, now);
+        let known = entry.schedule.is_some().then(|| entry.host_name(name));
+        // Wakes those that wait, when what was found is there.
+        let ended = entry.lookup.take();
+        drop(state);
+        if let Some(known) = &known {
+            self.0.planned.notify_one();
+            self.tell([known]);
+        }
+        drop(ended);
+    }
+
+    fn tell<'a>(&self, names: impl IntoIterator<Item = &'a HostName>) {
+        if let Some(told) = &*self.0.told.lock().unwrap_or_else(PoisonError::into_inner) {
+            names.into_iter().for_each(told);
         }
     }
 
@@ -234,8 +303,26 @@ fn preferring(addresses: &[SocketAddr], first: Option<IpAddr>) -> Vec<SocketAddr
 
 impl Entry {
     fn is_of_use(&self, now: Instant) -> bool {
-        let is_new = |at: Instant| now.saturating_duration_since(at) < STALE_FOR;
-        self.lookup.is_some() || self.answer.as_ref().is_some_and(|(_, at)| is_new(*at))
+        let is_new = |answer: &Answer| now.saturating_duration_since(answer.since) < STALE_FOR;
+        self.schedule.is_some() || self.lookup.is_some() || self.answer.as_ref().is_some_and(is_new)
+    }
+
+    /// Queues a look-up.
+    fn begin_look_up(&mut self, name: &Arc<str>, queue: &mut VecDeque<Arc<str>>, now: Instant) {
+        self.lookup = Some(Lookup { since: now, end: watch::Sender::new(()) });
+        queue.push_back(Arc::clone(name));
+    }
+
+    fn host_name(&self, name: &str) -> HostName {
+        HostName {
+            name: name.to_owned(),
+            addresses: self.answer.iter().flat_map(|answer| answer.addresses.iter().map(SocketAddr::ip)).collect(),
+            answered: self.answer.as_ref().map(|answer| answer.at),
+            failed: self
+                .failure
+                .as_ref()
+                .map(|failure| FailedLookUp { at: failure.at, error: failure.error.to_string() }),
+        }
     }
 }
 

@@ -152,3 +152,99 @@ async fn system_resolver_reads_the_hosts_file() {
     let found = resolver.resolve("localhost", Instant::now() + GENEROUS).await.expect("in every hosts file");
     assert!(found.iter().all(|address| address.ip().is_loopback() && address.port() == 0), "{found:?}");
 }
+
+/// A resolver that follows the name `nas.lan`, and is asked for its next look-ups by hand.
+fn following() -> (Resolver, mpsc::Sender<io::Result<Vec<SocketAddr>>>, Arc<AtomicUsize>) {
+    let (resolver, answer_next, asked) = scripted();
+    resolver.follow(["nas.lan"]);
+    (resolver, answer_next, asked)
+}
+
+/// When the name is looked up next, after a look-up that was due at `time` after now.
+fn next_after(resolver: &Resolver, time: Duration) -> Duration {
+    let now = Instant::now();
+    assert!(resolver.look_up_due(now + time).is_none(), "no look-up is due");
+    settle(resolver);
+    resolver.look_up_due(now).expect("it is planned").saturating_duration_since(now)
+}
+
+#[tokio::test]
+async fn name_of_the_configuration_is_looked_up_without_a_client() {
+    let (resolver, answer_next, asked) = following();
+    answer_next.send(Ok(vec![FOUND.into()])).expect("it listens");
+    let idle = next_after(&resolver, Duration::ZERO);
+    assert!((295..=376).contains(&idle.as_secs()), "{idle:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+
+    // A client costs no look-up, and the next ones come before the answer is too old to be used at once.
+    assert_eq!(resolved(&resolver).await, Ok(vec![FOUND.into()]));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    let now = Instant::now();
+    let in_use = resolver.look_up_due(now).expect("it is planned").saturating_duration_since(now);
+    assert!(in_use <= REFRESH_AFTER, "{in_use:?}");
+    answer_next.send(Ok(vec![FOUND.into()])).expect("it listens");
+    let in_use = next_after(&resolver, in_use);
+    assert!(in_use >= REFRESH_AFTER - Duration::from_secs(1) && in_use < FRESH_FOR, "{in_use:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn failed_refresh_keeps_the_answer_and_is_repeated_ever_later() {
+    let (resolver, answer_next, _) = following();
+    let (tell, told) = mpsc::channel();
+    resolver.report_to(move |host| drop(tell.send(host.clone())));
+    answer_next.send(Ok(vec![FOUND.into()])).expect("it listens");
+    let mut next = next_after(&resolver, Duration::ZERO);
+    let pauses = [5, 10, 20, 40, 80, 160, 300, 300].map(|expected| {
+        answer_next.send(refused()).expect("it listens");
+        next = next_after(&resolver, next);
+        (expected, next.as_secs())
+    });
+    let fits = |(expected, pause): &(u64, u64)| (expected - 1..=expected + expected / 4).contains(pause);
+    assert!(pauses.iter().all(fits), "{pauses:?}");
+    let host = told.try_iter().last().expect("it was told");
+    assert_eq!(host.failed.expect("it failed").error, "no such name");
+    assert_eq!((host.addresses.len(), host.answered.is_some()), (1, true));
+
+    // No client waits for a name server that failed the last time, however old the answer is.
+    let Cached::Addresses(addresses) = cached_after(&resolver, Duration::from_secs(3 * 60 * 60)) else {
+        panic!("the answer is not used")
+    };
+    assert_eq!(*addresses, [FOUND.into()]);
+    drop(answer_next);
+    settle(&resolver);
+}
+
+#[tokio::test]
+async fn answers_outlive_a_reload_and_end_with_the_name() {
+    let (resolver, answer_next, asked) = following();
+    answer_next.send(Ok(vec![FOUND.into()])).expect("it listens");
+    next_after(&resolver, Duration::ZERO);
+    let (tell, told) = mpsc::channel();
+    resolver.report_to(move |host| drop(tell.send((host.name.clone(), host.addresses.len()))));
+    resolver.follow(["other.lan", "nas.lan"]);
+    let both: Vec<(String, usize)> = told.try_iter().collect();
+    assert_eq!(both, [("nas.lan".to_owned(), 1), ("other.lan".to_owned(), 0)]);
+    assert_eq!(resolved(&resolver).await, Ok(vec![FOUND.into()]));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    resolver.follow([]);
+    assert!(resolver.names().is_empty() && resolver.state().names.is_empty());
+    assert!(resolver.look_up_due(Instant::now() + GENEROUS * 100).is_none());
+}
+
+#[tokio::test]
+async fn background_looks_up_until_it_is_dropped() {
+    let (resolver, answer_next, asked) = following();
+    let refreshing = tokio::spawn(resolver.clone().refresh());
+    answer_next.send(Ok(vec![FOUND.into()])).expect("it listens");
+    while resolver.names().iter().any(|host| host.answered.is_none()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    resolver.follow(["nas.lan", "other.lan"]);
+    answer_next.send(refused()).expect("it listens");
+    while resolver.names().iter().all(|host| host.failed.is_none()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    refreshing.abort();
+}

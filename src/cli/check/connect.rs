@@ -1,7 +1,7 @@
 //! `doorward check --connect`: every backend is resolved and dialled, and what answers is told.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -12,16 +12,15 @@ use rustls::pki_types::ServerName as TlsServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde::Serialize;
 
-use crate::config::checked::{Backend, Config, Route, RouteMode};
+use super::socket::{ANSWER, Socket};
+use super::tls::{self, Outcome, Shown};
+use crate::config::checked::{Backend, CipherStrength, Config, Route, RouteMode};
 use crate::handshake::suites::PROVIDER;
 use crate::model::names::printable;
 use crate::model::service::ServiceKind;
-use crate::proxy_protocol;
 
 /// How long a service has to speak first: ssh and mail servers do so at once.
 const BANNER: Duration = Duration::from_millis(700);
-/// How long it has to answer a question.
-const ANSWER: Duration = Duration::from_secs(3);
 /// The most addresses of one host name that are dialled.
 const ADDRESSES_MAX: usize = 8;
 /// The longest first line that is shown, in characters.
@@ -43,6 +42,9 @@ pub(super) struct Dialled {
     /// Whether its health check passes, or why it does not; none if it has no check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) health: Option<String>,
+    /// The certificate that it shows, if it speaks TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) certificate: Option<Shown>,
     /// That nothing answers, or what does not fit the route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) warning: Option<String>,
@@ -52,29 +54,35 @@ pub(super) struct Dialled {
 pub(super) fn dial(config: &Config) -> Vec<Dialled> {
     let limit = config.timeouts.dial;
     thread::scope(|scope| {
+        let strength = config.strength;
         let backends =
-            config.routes.iter().flat_map(|route| route.backends.iter().map(move |backend| (route, backend)));
+            config.routes.iter().flat_map(|route| (0..route.backends.len()).map(move |index| (route, index)));
         let dialling: Vec<_> =
-            backends.map(|(route, backend)| scope.spawn(move || one(route, backend, limit))).collect();
+            backends.map(|(route, index)| scope.spawn(move || one(route, index, strength, limit))).collect();
         dialling.into_iter().flat_map(|dialled| dialled.join().unwrap_or_default()).collect()
     })
 }
 
-fn one(route: &Route, backend: &Backend, limit: Duration) -> Vec<Dialled> {
+fn one(route: &Route, index: usize, strength: CipherStrength, limit: Duration) -> Vec<Dialled> {
+    let Some(backend) = route.backends.get(index) else { return Vec::new() };
     let dialled = |address: Option<String>, found: Result<Answer, String>| {
         let connected = found.is_ok();
         let warning = match &found {
-            Ok(answer) => mismatch(route, answer),
+            Ok(answer) => mismatch(route, backend, answer),
             Err(why) => Some(format!("route {:?}: no connection to {backend}: {why}", route.name.as_str())),
+        };
+        let certificate = match &found {
+            Ok(Answer::Tls(Outcome::Agreed(shown))) => shown.as_deref().cloned(),
+            _ => None,
         };
         let answer = found.map_or_else(|why| why, |answer| answer.to_string());
         let (route, backend) = (route.name.to_string(), backend.to_string());
-        Dialled { route, backend, address, connected, answer, health: None, warning }
+        Dialled { route, backend, address, connected, answer, certificate, health: None, warning }
     };
     let addresses = match backend {
         Backend::Unix(path) => {
             let connect = || UnixStream::connect(path).map(Socket::Unix);
-            return vec![dialled(Some(backend.to_string()), probe(route, limit, connect))];
+            return vec![dialled(Some(backend.to_string()), probe(route, index, strength, limit, connect))];
         }
         Backend::Address(address) => vec![*address],
         Backend::Host(host, port) => match (host.as_str(), *port).to_socket_addrs() {
@@ -87,53 +95,9 @@ fn one(route: &Route, backend: &Backend, limit: Duration) -> Vec<Dialled> {
     }
     let at = |address: SocketAddr| {
         let connect = || TcpStream::connect_timeout(&address, limit).map(Socket::Tcp);
-        dialled(Some(address.to_string()), probe(route, limit, connect))
+        dialled(Some(address.to_string()), probe(route, index, strength, limit, connect))
     };
     addresses.into_iter().map(at).collect()
-}
-
-/// A connection to a backend.
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Socket {
-    fn read(&mut self, buffer: &mut [u8], limit: Duration) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_read_timeout(Some(limit))?;
-                stream.read(buffer)
-            }
-            Self::Unix(stream) => {
-                stream.set_read_timeout(Some(limit))?;
-                stream.read(buffer)
-            }
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => {
-                stream.set_write_timeout(Some(ANSWER))?;
-                stream.write_all(bytes)
-            }
-            Self::Unix(stream) => {
-                stream.set_write_timeout(Some(ANSWER))?;
-                stream.write_all(bytes)
-            }
-        }
-    }
-
-    /// The PROXY protocol header of the route, from this machine.
-    fn header(&self, route: &Route) -> io::Result<Vec<u8>> {
-        let unspecified = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (own, other) = match self {
-            Self::Tcp(stream) => (stream.local_addr()?, stream.peer_addr()?),
-            Self::Unix(_) => (unspecified, unspecified),
-        };
-        Ok(proxy_protocol::header(route.send_proxy_protocol, own, || other, None))
-    }
 }
 
 /// What a backend answered.
@@ -142,7 +106,7 @@ enum Answer {
     /// It speaks first: its first line.
     Banner(String),
     /// TLS.
-    Tls,
+    Tls(Outcome),
     /// HTTP: the name of the program, if it tells.
     Http(Option<String>),
     /// It closes the connection at once.
@@ -155,7 +119,9 @@ impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Banner(line) => write!(f, "answers: {line}"),
-            Self::Tls => f.write_str("answers: TLS"),
+            Self::Tls(Outcome::Agreed(None)) => f.write_str("answers: TLS"),
+            Self::Tls(Outcome::Agreed(Some(shown))) => write!(f, "answers: TLS, {shown}"),
+            Self::Tls(Outcome::Refused(why)) => write!(f, "answers, but not as backend_tls asks: {why}"),
             Self::Http(None) => f.write_str("answers: HTTP"),
             Self::Http(Some(server)) => write!(f, "answers: HTTP ({server})"),
             Self::Closes => f.write_str("takes the connection and closes it at once"),
@@ -165,13 +131,25 @@ impl fmt::Display for Answer {
 }
 
 /// Waits for the service to speak; then says "hello" in TLS, and then asks in HTTP, each over a connection of its own.
-fn probe(route: &Route, limit: Duration, connect: impl Fn() -> io::Result<Socket>) -> Result<Answer, String> {
+fn probe(
+    route: &Route,
+    index: usize,
+    strength: CipherStrength,
+    limit: Duration,
+    connect: impl Fn() -> io::Result<Socket>,
+) -> Result<Answer, String> {
     let connected = || {
         let mut socket = connect()?;
-        let header = socket.header(route)?;
+        let header =
+            if tls::header_comes_first(route.backend_tls.as_deref()) { socket.header(route)? } else { Vec::new() };
         socket.write(&header).map(|()| socket)
     };
-    let mut socket = connected().map_err(|error| no_connection(&error, limit))?;
+    let no_connection = |error: &io::Error| no_connection(error, limit, route.wake.is_some());
+    let handshake = |socket| Answer::Tls(tls::handshake(route, index, strength, socket, limit));
+    if route.backend_tls.is_some() {
+        return connected().map(handshake).map_err(|error| no_connection(&error));
+    }
+    let mut socket = connected().map_err(|error| no_connection(&error))?;
     let mut first = [0; 512];
     match socket.read(&mut first, BANNER) {
         Ok(0) => return Ok(Answer::Closes),
@@ -193,7 +171,12 @@ fn probe(route: &Route, limit: Duration, connect: impl Fn() -> io::Result<Socket
     let answer = ask(&client_hello());
     // A handshake or an alert (RFC 8446 section 5.1).
     if matches!(answer[..], [0x16 | 0x15, 3, ..]) {
-        return Ok(Answer::Tls);
+        let seen = connected().map(handshake);
+        return Ok(match seen {
+            // Nothing was asked for that it could fail: TLS is all that is known.
+            Ok(Answer::Tls(Outcome::Refused(_))) | Err(_) => Answer::Tls(Outcome::Agreed(None)),
+            Ok(seen) => seen,
+        });
     }
     // It was about to speak first, and took its time: sshd may look up a name before.
     if !answer.is_empty() && !answer.starts_with(b"HTTP/") && is_text(&answer) {
@@ -209,15 +192,19 @@ fn probe(route: &Route, limit: Duration, connect: impl Fn() -> io::Result<Socket
     Ok(Answer::Silent)
 }
 
-fn no_connection(error: &io::Error, limit: Duration) -> String {
-    match error.kind() {
+fn no_connection(error: &io::Error, limit: Duration, sleeps: bool) -> String {
+    let said = match error.kind() {
         io::ErrorKind::ConnectionRefused => "nothing listens there (connection refused)".to_owned(),
         _ if is_timeout(error) => format!("no answer within timeouts.dial ({} s)", limit.as_secs_f64()),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             format!("that machine cannot be reached: {error}")
         }
         _ => error.to_string(),
+    };
+    if sleeps && error.kind() != io::ErrorKind::ConnectionRefused {
+        return format!("{said}; it may be asleep: the gate wakes it when a device connects");
     }
+    said
 }
 
 fn is_timeout(error: &io::Error) -> bool {
@@ -262,13 +249,21 @@ fn client_hello() -> Vec<u8> {
 }
 
 /// What does not fit the route.
-fn mismatch(route: &Route, answer: &Answer) -> Option<String> {
+fn mismatch(route: &Route, backend: &Backend, answer: &Answer) -> Option<String> {
     let name = route.name.as_str();
     match (&route.mode, answer) {
-        (RouteMode::Terminate(_), Answer::Tls) => Some(format!(
-            "route {name:?}: the backend expects TLS, and the gate passes on what is inside of the device's TLS: the device gets an \
-             error; name the port of the service that takes plain connections, or write mode = \"passthrough\""
-        )),
+        (RouteMode::Terminate(_), Answer::Tls(Outcome::Refused(why))) => Some(format!("route {name:?}: {why}")),
+        (RouteMode::Terminate(_), Answer::Tls(Outcome::Agreed(shown))) => route.backend_tls.is_none().then(|| {
+            let line = match shown {
+                Some(shown) => format!("{}, if this is the certificate of {backend}", shown.line()),
+                None => "backend_tls = { trust = \"nas.pem\" } with the file of its certificate".to_owned(),
+            };
+            format!(
+                "route {name:?}: the backend expects TLS, and the gate speaks none with it: the device gets an error; add to \
+                 the route: {line}. Or name the port of the service that takes plain connections, or write mode = \
+                 \"passthrough\""
+            )
+        }),
         (RouteMode::Passthrough, Answer::Http(_) | Answer::Banner(_)) => Some(format!(
             "route {name:?}: mode = \"passthrough\" leaves TLS to the backend, which does not speak it; write mode = \"terminate\""
         )),
@@ -293,6 +288,7 @@ fn mismatch(route: &Route, answer: &Answer) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;
@@ -307,7 +303,9 @@ mod tests {
             health: None,
             connections_per_backend: None,
             strategy: Strategy::First,
+            backend_tls: None,
             send_proxy_protocol: SendProxyProtocol::Off,
+            wake: None,
             mode,
             kind,
             allow_entries: Vec::new(),
@@ -333,7 +331,7 @@ mod tests {
                 });
             }
         });
-        one(&route, &route.backends[0], Duration::from_secs(5)).pop().expect("an answer")
+        one(&route, 0, CipherStrength::Bits128, Duration::from_secs(5)).pop().expect("an answer")
     }
 
     #[test]
@@ -363,7 +361,7 @@ mod tests {
         assert_eq!(slow.answer, "answers: SSH-2.0-Slow");
         let refused = {
             let route = route(ServiceKind::Http, SocketAddr::from(([127, 0, 0, 1], 9)), RouteMode::Passthrough);
-            one(&route, &route.backends[0], Duration::from_secs(5)).pop().expect("an answer")
+            one(&route, 0, CipherStrength::Bits128, Duration::from_secs(5)).pop().expect("an answer")
         };
         assert!(!refused.connected && refused.answer.contains("nothing listens there"), "{}", refused.answer);
         assert!(
@@ -375,15 +373,17 @@ mod tests {
     fn name_without_address_is_told() {
         let nowhere = Backend::Host("nas.invalid".to_owned(), 80);
         let mut route = route(ServiceKind::Http, SocketAddr::from(([127, 0, 0, 1], 1)), RouteMode::Passthrough);
-        route.backends = vec![nowhere.clone()];
-        let said = one(&route, &nowhere, Duration::from_secs(5)).pop().expect("an answer");
+        route.backends = vec![nowhere];
+        let said = one(&route, 0, CipherStrength::Bits128, Duration::from_secs(5)).pop().expect("an answer");
         assert!(!said.connected && said.answer.starts_with("nas.invalid does not resolve"), "{}", said.answer);
     }
 
     #[test]
     fn plain_service_behind_passthrough_is_a_mismatch() {
         let route = route(ServiceKind::Http, SocketAddr::from(([127, 0, 0, 1], 1)), RouteMode::Passthrough);
-        assert!(mismatch(&route, &Answer::Http(None)).expect("a warning").contains("does not speak it"));
-        assert_eq!(mismatch(&route, &Answer::Tls), None);
+        assert!(
+            mismatch(&route, &route.backends[0], &Answer::Http(None)).expect("a warning").contains("does not speak it")
+        );
+        assert_eq!(mismatch(&route, &route.backends[0], &Answer::Tls(Outcome::Agreed(None))), None);
     }
 }

@@ -5,18 +5,18 @@ use std::collections::HashMap;
 use tokio::task::JoinSet;
 
 use super::connect::Dialled;
-use crate::backends::health::{Check, Failed};
+use crate::backends::health::Failed;
 use crate::backends::probe::probe;
 use crate::backends::resolver::Resolver;
-use crate::config::checked::Config;
 use crate::explain;
+use crate::snapshot::Snapshot;
 
 /// How many names are looked up at once.
 const LOOK_UPS: usize = 8;
 
 /// Notes the result of its health check with each backend that has one. Returns warnings about those that fail.
-pub(super) fn check(config: &Config, dialled: &mut [Dialled]) -> Vec<String> {
-    let mut results = checks(config);
+pub(super) fn check(snapshot: &Snapshot, dialled: &mut [Dialled]) -> Vec<String> {
+    let mut results = checks(snapshot);
     for one in &mut *dialled {
         let result = results.get(&(one.route.clone(), one.backend.clone()));
         one.health = result.map(|result| match result {
@@ -33,9 +33,10 @@ pub(super) fn check(config: &Config, dialled: &mut [Dialled]) -> Vec<String> {
 }
 
 /// Does the health check of each backend that has one. By route and backend: `Ok` if it passes, else why it fails.
-fn checks(config: &Config) -> HashMap<(String, String), Result<(), String>> {
-    let checks = config.routes.iter().flat_map(|route| {
-        Check::of(route).into_iter().map(|check| ((route.name.to_string(), check.backend.to_string()), check))
+fn checks(snapshot: &Snapshot) -> HashMap<(String, String), Result<(), String>> {
+    let checks = snapshot.in_order.iter().flat_map(|route| {
+        let checks = route.backends.checks().iter().map(|checked| checked.check().clone());
+        checks.map(|check| ((route.name.to_string(), check.backend.to_string()), check))
     });
     let checks: Vec<_> = checks.collect();
     if checks.is_empty() {

@@ -5,6 +5,8 @@ mod devices;
 mod health;
 mod outside;
 mod readable;
+mod socket;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -15,6 +17,7 @@ use serde::Serialize;
 use super::{ConfigArg, CredentialsArg, Format, exit, failed};
 use crate::admission::descriptors::Descriptors;
 use crate::config::checked::Config;
+use crate::listener::Listener;
 use crate::model::text;
 use crate::reload::policy_report::{SampleClient, sample_clients};
 use crate::snapshot::Snapshot;
@@ -78,13 +81,15 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         Err(code) => return code,
     };
     // Built as by the gate, so that nothing passes here that fails there.
-    if let Err(error) = Snapshot::build(&config) {
-        return failed(exit::CONFIG, &error);
-    }
+    let snapshot = match Snapshot::build(&config) {
+        Ok(snapshot) => snapshot,
+        Err(error) => return failed(exit::CONFIG, &error),
+    };
     // The limit of open files as for a gate started from this shell.
     let descriptors = Descriptors::of_a_gate();
     let warning = descriptors.warning(&config);
-    let mut warnings: Vec<String> = devices::warnings(&config).into_iter().chain(warning).collect();
+    let listeners = config.listeners.iter().filter_map(Listener::expected_warning);
+    let mut warnings: Vec<String> = devices::warnings(&config).into_iter().chain(warning).chain(listeners).collect();
     let mut table = table(&config);
     match readable::user(args.user.as_deref(), &config.file) {
         Err(error) => return failed(exit::USAGE, &error),
@@ -107,7 +112,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     if args.connect {
         let mut dialled = connect::dial(&config);
         warnings.extend(dialled.iter().filter_map(|dialled| dialled.warning.clone()));
-        warnings.extend(health::check(&config, &mut dialled));
+        warnings.extend(health::check(&snapshot, &mut dialled));
         table.backends = Some(dialled);
     }
     for warning in &warnings {

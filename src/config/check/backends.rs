@@ -10,7 +10,7 @@ const SEND_PROXY_PROTOCOL: &[(&str, SendProxyProtocol)] = &[
     ("off", SendProxyProtocol::Off),
     ("v1", SendProxyProtocol::V1),
     ("v2", SendProxyProtocol::V2),
-    ("v2-tls", SendProxyProtocol::V2Tls),
+    ("v2-tls", SendProxyProtocol::V2Tls { certificate: false }),
 ];
 
 const STRATEGIES: &[(&str, Strategy)] = &[
@@ -82,13 +82,26 @@ pub(super) fn send_proxy_protocol(
     mode: Option<Mode>,
     report: &mut Report,
 ) -> Option<SendProxyProtocol> {
-    let text = match &raw.send_proxy_protocol {
+    let given = match &raw.send_proxy_protocol {
         Given::Absent => return Some(SendProxyProtocol::Off),
         Given::Refused => return None,
-        Given::Value(text) => text,
+        Given::Value(given) => given,
     };
-    let word = report.taken(&text.place, values::word(&text.value, SEND_PROXY_PROTOCOL))?;
-    if word == SendProxyProtocol::V2Tls && mode == Some(Mode::Passthrough) {
+    let text = match &given.value.version {
+        Given::Value(text) => text,
+        Given::Refused => return None,
+        Given::Absent => {
+            report.error(
+                &given.place.child("version"),
+                "\"version\" is missing, so it is not known which header the backend expects",
+                "add it: send_proxy_protocol = { version = \"v2-tls\", certificate = true }",
+            );
+            return None;
+        }
+    };
+    let form = report.taken(&text.place, values::word(&text.value, SEND_PROXY_PROTOCOL))?;
+    let is_tls = matches!(form, SendProxyProtocol::V2Tls { .. });
+    if is_tls && mode == Some(Mode::Passthrough) {
         report.error(
             &text.place,
             "\"v2-tls\" tells the backend whose certificate was shown, and on a passthrough route the gate sees none",
@@ -96,5 +109,18 @@ pub(super) fn send_proxy_protocol(
         );
         return None;
     }
-    Some(word)
+    match &given.value.certificate {
+        Given::Absent => Some(form),
+        Given::Refused => None,
+        Given::Value(certificate) if !is_tls && certificate.value => {
+            report.error(
+                &certificate.place,
+                format!("a header of version {} has no place for the client's certificate", quoted(&text.value)),
+                "write version = \"v2-tls\", or remove \"certificate\"",
+            );
+            None
+        }
+        Given::Value(certificate) if is_tls => Some(SendProxyProtocol::V2Tls { certificate: certificate.value }),
+        Given::Value(_) => Some(form),
+    }
 }

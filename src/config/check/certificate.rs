@@ -1,6 +1,6 @@
 //! `[certificate]` and `[route.certificate]`: the certificate the gate shows, and its key.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
@@ -104,6 +104,25 @@ pub(super) fn check(At { value: raw, place }: &At<RawCertificate>, report: &mut 
         }),
         dns_names: identity.dns_names.iter().map(|name| name.to_ascii_lowercase()).collect(),
     })
+}
+
+/// Reads chain and key of a certificate that the gate shows as a client, and the files they are in.
+pub(super) fn of_client(chain: &Text, key: &Text, report: &mut Report) -> Option<(CertifiedKey, [PathBuf; 2])> {
+    let chain_file = files::read(chain, report);
+    let key_file = key_file::read_key(key, report);
+    let key_path = key_file.as_ref().map(|file| file.path.clone());
+    let chain_read = chain_file.and_then(|file| read_chain(chain, file, report));
+    let key_read = key_file.and_then(|file| read_key(key, &file, report));
+    let ((_, chain_file, certificates), (_, signing)) = (chain_read?, key_read?);
+    let until = certificates.first().and_then(|leaf| {
+        let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+        Some(leaf.validity().not_after.timestamp())
+    });
+    if let Some(until) = until.filter(|until| *until < now()) {
+        report.warn(&chain.place, format!("the certificate expired on {}, so the backend will refuse it", date(until)));
+    }
+    let key_and_chain = report.taken(&key.place, fit(certificates, signing))?;
+    Some((key_and_chain, [chain_file.path, key_path?]))
 }
 
 /// Whether each of the files holds only what the other one should hold.

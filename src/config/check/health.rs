@@ -25,19 +25,27 @@ const SEND_MAX: usize = 1024;
 const EXPECT_MAX: usize = 256;
 
 /// The checks of a route; `Some(None)` if it has none.
-pub(super) fn check(raw: &RawRoute, mode: Option<Mode>, report: &mut Report) -> Option<Option<Health>> {
-    let At { value: raw, place } = match &raw.health {
+pub(super) fn check(route: &RawRoute, mode: Option<Mode>, report: &mut Report) -> Option<Option<Health>> {
+    let At { value: raw, place } = match &route.health {
         Given::Absent => return Some(None),
         Given::Refused => return None,
         Given::Value(health) => health,
     };
+    if !route.wake.is_absent() {
+        report.error(
+            place,
+            "a machine that sleeps fails its checks, and its devices would be refused instead of waking it",
+            "remove \"health\", or remove \"wake\" if the machine is always on",
+        );
+        return None;
+    }
     let every = scalar(&raw.every, every, EVERY, report);
     let timeout = scalar(&raw.timeout, timeout, TIMEOUT, report);
     let rise = scalar(&raw.rise, in_a_row, RISE, report);
     let fall = scalar(&raw.fall, in_a_row, FALL, report);
     let send = bytes(&raw.send, SEND_MAX, report);
     let expect = bytes(&raw.expect, EXPECT_MAX, report);
-    let tls = tls(raw, mode, report);
+    let tls = tls(raw, route, mode, report);
     if let (Some(Some(_)), Some(None)) = (&send, &expect) {
         report.error(
             &place.child("send"),
@@ -117,12 +125,16 @@ fn bytes(given: &Given<String>, most: usize, report: &mut Report) -> Option<Opti
     None
 }
 
-fn tls(raw: &RawHealth, mode: Option<Mode>, report: &mut Report) -> Option<bool> {
+fn tls(raw: &RawHealth, route: &RawRoute, mode: Option<Mode>, report: &mut Report) -> Option<bool> {
     let (tls, place): (bool, &Place) = match &raw.tls {
         Given::Absent => return Some(false),
         Given::Refused => return None,
         Given::Value(tls) => (tls.value, &tls.place),
     };
+    if tls && mode == Some(Mode::Terminate) && !route.backend_tls.is_absent() {
+        report.error(place, "backend_tls makes the handshake a part of each check", "remove \"tls\"");
+        return None;
+    }
     if tls && mode == Some(Mode::Terminate) {
         report.error(
             place,

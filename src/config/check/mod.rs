@@ -2,6 +2,7 @@
 
 mod access;
 mod anchors;
+mod backend_tls;
 mod backends;
 mod certificate;
 mod client_auth;
@@ -14,6 +15,7 @@ mod inventory;
 mod listener;
 pub(crate) mod notify;
 mod own_authority;
+mod protocols;
 mod public;
 mod relations;
 pub(super) mod revocation_lists;
@@ -21,6 +23,7 @@ mod route;
 pub(super) mod salvage;
 mod tickets;
 mod trust;
+mod wake;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 use super::access::{self, Groups};
 use super::certificate::{self, Loaded};
 use super::client_auth;
-use super::{Checks, Mode, backends, health, name};
+use super::{Checks, Mode, backend_tls, backends, health, name, protocols, wake};
 use crate::config::checked::{AllowEntry, CanaryRoute, Route, RouteMode, Terminate};
 use crate::config::raw::RawRoute;
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
@@ -54,16 +54,19 @@ pub(super) fn check(
     let health = health::check(raw, mode, report);
     let connections_per_backend = health::connections_per_backend(raw, report);
     let send_proxy_protocol = backends::send_proxy_protocol(raw, mode, report);
+    let backend_tls = backend_tls::check(raw, mode, backends.as_ref().map(|(list, _)| list.as_slice()), report);
+    let wake = wake::check(raw, mode, backends.as_ref(), report);
     let kind = kind(raw, report);
     let checked_mode = match mode {
         Some(Mode::Terminate) => terminate(raw, &names, checks, groups, report),
         Some(Mode::Passthrough) => passthrough(raw, report),
         None => None,
     };
+    let wakes = checked_mode.as_ref().is_none_or(|checked| wake::is_for_devices_only(raw, &checked.mode, report));
     let build = || {
         let (backends, backends_place) = backends?;
         let CheckedMode { mode, loaded, allow_entries } = checked_mode?;
-        names_right.then_some(())?;
+        (names_right && wakes).then_some(())?;
         let name = name?;
         let kind = kind?.unwrap_or_else(|| services::default_kind(name.as_str(), &backends, &mode));
         let route = Route {
@@ -73,7 +76,9 @@ pub(super) fn check(
             strategy: strategy?,
             health: health?,
             connections_per_backend: connections_per_backend?,
+            backend_tls: backend_tls?,
             send_proxy_protocol: send_proxy_protocol?,
+            wake: wake?,
             mode,
             kind,
             allow_entries,
@@ -123,7 +128,10 @@ pub(super) fn canary(raw: &RawRoute, report: &mut Report) -> Option<CanaryRoute>
         ("connections_per_backend", !raw.connections_per_backend.is_absent()),
         ("allow", !raw.allow.is_absent()),
         ("application_protocols", !raw.application_protocols.is_absent()),
+        ("backend_tls", !raw.backend_tls.is_absent()),
+        ("starttls", !raw.starttls.is_absent()),
         ("send_proxy_protocol", !raw.send_proxy_protocol.is_absent()),
+        ("wake", !raw.wake.is_absent()),
         ("certificate", !raw.certificate.is_absent()),
         ("client_auth", !raw.client_auth.is_absent()),
     ];
@@ -244,7 +252,8 @@ fn passthrough(raw: &RawRoute, report: &mut Report) -> Option<CheckedMode> {
         ("client_auth", raw.client_auth.value().map(|table| &table.place)),
     ];
     let tables = tables.into_iter().filter_map(|(key, place)| Some((key, place?.clone())));
-    for (key, place) in lists.chain(tables) {
+    let starttls = raw.starttls.value().map(|text| ("starttls", text.place.clone()));
+    for (key, place) in lists.chain(tables).chain(starttls) {
         let why = match key {
             "allow" => {
                 "on a passthrough route the gate asks for no certificate, so it cannot tell which device connects"
@@ -254,6 +263,9 @@ fn passthrough(raw: &RawRoute, report: &mut Report) -> Option<CheckedMode> {
             }
             "certificate" => {
                 "on a passthrough route the backend shows its own certificate, and this one would never be used"
+            }
+            "starttls" => {
+                "on a passthrough route the backend does TLS, and the gate cannot answer for it before it knows the route"
             }
             _ => "on a passthrough route the gate sees no client certificate, so there is nothing to verify",
         };
@@ -310,40 +322,15 @@ fn terminate(
     };
     let mode = client_auth.as_ref().map(|client_auth| client_auth.mode);
     let allow = access::allow(raw, mode, groups, report);
-    let application_protocols = application_protocols(&raw.application_protocols, report);
+    let starttls = protocols::starttls(raw, report);
+    let application_protocols = protocols::application_protocols(raw, starttls.flatten(), report);
     let (allow, allow_entries) = allow?;
     let terminate = Terminate {
         certificate: loaded.as_ref()?.certificate.clone(),
         client_auth: client_auth?,
         allow,
         application_protocols: application_protocols?,
+        starttls: starttls?,
     };
     Some(CheckedMode { mode: RouteMode::Terminate(Box::new(terminate)), loaded, allow_entries })
-}
-
-/// Protocol names of 1 to 255 bytes (RFC 7301 section 3.1).
-fn application_protocols(given: &Given<Vec<Text>>, report: &mut Report) -> Option<Vec<Vec<u8>>> {
-    let list = match given {
-        Given::Absent => return Some(Vec::new()),
-        Given::Refused => return None,
-        Given::Value(list) => list,
-    };
-    let mut protocols: Vec<Vec<u8>> = Vec::new();
-    let mut all_right = true;
-    for text in &list.value {
-        let protocol = text.value.as_bytes().to_vec();
-        if protocol.is_empty() || protocol.len() > 255 {
-            report.error(
-                &text.place,
-                format!("the name of an application protocol has 1 to 255 bytes, and this one has {}", protocol.len()),
-                "write a registered name, as in \"http/1.1\" or \"h2\"",
-            );
-            all_right = false;
-        } else if protocols.contains(&protocol) {
-            report.error(&text.place, format!("{} is in the list twice", quoted(&text.value)), "remove one of the two");
-            all_right = false;
-        }
-        protocols.push(protocol);
-    }
-    all_right.then_some(protocols)
 }

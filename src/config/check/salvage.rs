@@ -9,16 +9,16 @@ use super::deny::{self, Denied};
 use super::{anchors, revocation_lists, tickets};
 use crate::config::checked::{ClientAuth, Config, DenyList, NewerList, RevocationList, RouteMode};
 use crate::config::raw::{Raw, RawClientAuth};
-use crate::config::report::{Given, Problem};
+use crate::config::report::{self, Given, Problem};
 use crate::config::revocation_lists::{Salvaged, Tightening};
-use crate::config::{ConfigError, files};
+use crate::config::{ConfigError, MayRead, files};
 use crate::model::identity::Sha256;
 use crate::model::names::Name;
 
 /// The lists that `in_force` and `raw` name, as far as they can be read, are not in force yet, and are of an authority that is
 /// in force; and every `deny` entry of `raw` that is right.
-pub(in crate::config) fn salvage(raw: Option<&Raw>, file: &Path, in_force: &Config) -> Salvaged {
-    salvage_with(revocation_lists::whole_lists, raw, file, in_force)
+pub(in crate::config) fn salvage(raw: Option<&Raw>, file: &Path, in_force: &Config, may_read: &MayRead) -> Salvaged {
+    salvage_with(revocation_lists::whole_lists, raw, file, in_force, may_read)
 }
 
 /// `read` gives the lists of a file.
@@ -27,7 +27,12 @@ fn salvage_with(
     raw: Option<&Raw>,
     file: &Path,
     in_force: &Config,
+    may_read: &MayRead,
 ) -> Salvaged {
+    let wrong_with = |path: &Path| {
+        // As the load that failed has said of it: owner and mode are not the cause.
+        if may_read(path) { revocation_lists::wrong_with_lists(path) } else { Some(report::outside(path)) }
+    };
     let mut tightening = Tightening::default();
     let auths: Vec<&ClientAuth> = in_force.routes.iter().filter_map(client_auth_of).collect();
     let own: BTreeSet<&Path> = auths.iter().flat_map(|auth| &auth.revocation_lists).map(|list| &*list.file).collect();
@@ -72,7 +77,7 @@ fn salvage_with(
         if catch_unwind(AssertUnwindSafe(|| read(path).into_iter().for_each(&mut take))).is_err() {
             faults.push(path.to_owned());
         } else if (from_text.is_empty() || from_text.contains(path))
-            && let Some(Problem { message, remedy }) = revocation_lists::wrong_with_lists(path)
+            && let Some(Problem { message, remedy }) = wrong_with(path)
         {
             let key = "client_auth.revocation_lists".to_owned();
             errors.push(ConfigError { file: file.to_owned(), line: None, key, message, remedy });
@@ -117,17 +122,20 @@ fn denied(table: &RawClientAuth) -> DenyList {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use rcgen::{
         BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
         SerialNumber,
     };
+    use tempfile::TempDir;
     use time::{Duration, OffsetDateTime};
 
     use super::*;
-    use crate::config;
+    use crate::config::{self, everything};
 
-    #[test]
-    fn file_that_makes_a_parser_panic_holds_up_no_other() {
+    /// Three routes, and a newer list for each: their folder, and the configuration in force.
+    fn newer_lists() -> (TempDir, PathBuf, Config) {
         let folder = tempfile::tempdir().expect("a folder");
         let write = |name: &str, contents: String| std::fs::write(folder.path().join(name), contents).expect("a file");
         let key = KeyPair::generate().expect("a key");
@@ -163,13 +171,32 @@ mod tests {
         for (name, number) in [("a.crl", 4), ("b.crl", 5), ("c.crl", 6)] {
             write(name, list(number));
         }
+        (folder, file, in_force)
+    }
+
+    #[test]
+    fn file_that_makes_a_parser_panic_holds_up_no_other() {
+        let (folder, file, in_force) = newer_lists();
         let read = |path: &Path| {
             assert!(!path.ends_with("b.crl"), "a parser stumbles");
             revocation_lists::whole_lists(path)
         };
-        let Salvaged { tightening, errors, faults } = salvage_with(read, None, &file, &in_force);
+        let Salvaged { tightening, errors, faults } = salvage_with(read, None, &file, &in_force, &everything());
         let numbers: Vec<_> = tightening.lists.iter().filter_map(|list| list.list.number_in_words()).collect();
         assert_eq!(numbers, ["4", "6"]);
         assert_eq!((faults, errors), (vec![folder.path().join("b.crl")], Vec::new()));
+    }
+    /// As the kernel refuses it: a name and an owner that are right are not to be corrected.
+    #[test]
+    fn list_outside_the_sandbox_is_reported_as_that() {
+        let (_folder, file, in_force) = newer_lists();
+        let may_read: MayRead = Rc::new(|path| !path.ends_with("b.crl"));
+        let read = |path: &Path| if may_read(path) { revocation_lists::whole_lists(path) } else { Vec::new() };
+        let Salvaged { tightening, errors, faults } = salvage_with(read, None, &file, &in_force, &may_read);
+        let numbers: Vec<_> = tightening.lists.iter().filter_map(|list| list.list.number_in_words()).collect();
+        assert_eq!((numbers, faults), (vec!["4".to_owned(), "6".to_owned()], Vec::new()));
+        let [error] = errors.as_slice() else { panic!("one error: {errors:?}") };
+        assert!(error.message.starts_with("the sandbox of the running gate does not allow it to read"), "{error}");
+        assert!(error.remedy.contains("doorward upgrade"), "{error}");
     }
 }

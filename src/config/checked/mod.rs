@@ -1,5 +1,6 @@
 //! The configuration after every check: types that cannot hold a wrong value.
 
+mod backend_tls;
 mod client_auth;
 mod control;
 mod expect;
@@ -8,6 +9,7 @@ mod history;
 mod limits;
 mod notify;
 mod tickets;
+mod wake;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,7 +25,9 @@ use super::file_states::Seen;
 use crate::model::identity::{GuestPass, Serial, Sha256};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
 use crate::model::service::ServiceKind;
+use crate::model::starttls::Starttls;
 
+pub use backend_tls::{BackendTls, BackendTrust, HeaderPlace, backend_name};
 pub use client_auth::{
     Allow, ClientAuth, ClientAuthMode, DenyList, ExpiredRevocationList, ExpiredSession, NewerList, RevocationCheck,
     RevocationList, Selector, TrustAnchor, TrustKind,
@@ -35,6 +39,7 @@ pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
 pub use tickets::{TicketSecret, Tickets, WeakSecret};
+pub use wake::{Mac, Wake};
 
 /// The whole configuration, ready to be used: files are read, keys fit their certificates, names are unique.
 #[derive(Clone, Debug)]
@@ -142,14 +147,28 @@ pub struct Route {
     pub health: Option<Health>,
     /// The most connections that each may have; `None` is without limit.
     pub connections_per_backend: Option<usize>,
+    /// TLS to them, if they speak it and the gate terminates that of the clients.
+    pub backend_tls: Option<Arc<BackendTls>>,
     /// The PROXY protocol header that the backend is sent.
     pub send_proxy_protocol: SendProxyProtocol,
+    /// How the machine of its only backend is woken, if it is.
+    pub wake: Option<Wake>,
     /// Who does TLS, and with what.
     pub mode: RouteMode,
     /// Which program uses it. It decides what the pages for devices offer, and nothing else.
     pub kind: ServiceKind,
     /// The entries of `allow` one by one; none on a passthrough route.
     pub allow_entries: Vec<AllowEntry>,
+}
+
+impl Route {
+    /// The protocol by which its clients may ask for TLS.
+    pub fn starttls(&self) -> Option<Starttls> {
+        match &self.mode {
+            RouteMode::Terminate(terminate) => terminate.starttls,
+            RouteMode::Passthrough => None,
+        }
+    }
 }
 
 /// A route that leads nowhere: no device is told its names, so that a client that asks for one betrays itself.
@@ -192,6 +211,8 @@ pub struct Terminate {
     pub allow: Allow,
     /// Application protocols (ALPN, RFC 7301) in order of preference; empty means that none is negotiated.
     pub application_protocols: Vec<Vec<u8>>,
+    /// The protocol by which clients may ask for TLS before they begin it.
+    pub starttls: Option<Starttls>,
 }
 
 /// A server certificate whose key fits.
@@ -236,7 +257,10 @@ pub enum SendProxyProtocol {
     /// The binary form.
     V2,
     /// The binary form with the `PP2_TYPE_SSL` TLVs, which say who the client is.
-    V2Tls,
+    V2Tls {
+        /// The client's certificate itself is among them.
+        certificate: bool,
+    },
 }
 
 /// The listener for metrics and health.
@@ -372,6 +396,14 @@ impl Config {
         issued.filter(|issued| issued.canary).filter_map(|issued| issued.fingerprint)
     }
 
+    /// The host names of backends, each once.
+    pub fn host_names(&self) -> BTreeSet<&str> {
+        let backends = self.routes.iter().flat_map(|route| &route.backends);
+        backends
+            .filter_map(|backend| if let Backend::Host(host, _) = backend { Some(host.as_str()) } else { None })
+            .collect()
+    }
+
     /// The domain that all server names are in; `None` if they have none in common.
     pub fn domain(&self) -> Option<String> {
         let names = self.routes.iter().flat_map(|route| &route.server_names).filter_map(|pattern| match pattern {
@@ -392,6 +424,7 @@ impl Config {
         files.extend(self.notify.files.iter().cloned());
         files.extend(self.tickets.keys.iter().map(|key| key.file.clone()));
         for route in &self.routes {
+            files.extend(route.backend_tls.iter().flat_map(|tls| tls.files.iter().cloned()));
             let RouteMode::Terminate(terminate) = &route.mode else { continue };
             files.extend([terminate.certificate.chain_file.clone(), terminate.certificate.key_file.clone()]);
             files.extend(terminate.client_auth.trust.iter().map(|anchor| anchor.file.clone()));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::config::checked::Backend;
+use crate::config::checked::{Backend, Wake};
 use crate::config::report::{Problem, quoted};
 use crate::model::names::ServerName;
 use crate::sys::interfaces;
@@ -115,9 +115,17 @@ pub(in crate::config) fn backend(text: &str, folder: &Path) -> Result<Backend, P
             _ => ":22",
         };
         let port = if host_and_port(rest).is_some() { "" } else { port };
+        let address = quoted(&format!("{rest}{port}"));
+        let remedy = match scheme {
+            "https" | "wss" => format!(
+                "write {address}, and add a line to the route, since this service speaks TLS: backend_tls = {{ trust = \
+                 \"sha256:…\" }}; without that line, \"doorward check --connect\" shows it with the fingerprint filled in"
+            ),
+            _ => format!("write {address}"),
+        };
         return Err(Problem::new(
             format!("{} is a web address, and a backend is only a machine and a port", quoted(text)),
-            format!("write {}", quoted(&format!("{rest}{port}"))),
+            remedy,
         ));
     }
     if let Some((_, port)) = text.rsplit_once(':').filter(|(host, _)| !host.contains(':'))
@@ -190,6 +198,36 @@ pub(in crate::config) fn backend(text: &str, folder: &Path) -> Result<Backend, P
             "write a host name or an IP address, then \":\" and the port, as in \"nas.local:5666\" or \
              \"192.168.1.10:5666\"",
         )),
+    }
+}
+
+/// Where packets are sent that wake a machine: `192.168.1.255:9`, `[ff02::1%eth0]:9`; without a port, to the usual one.
+pub(in crate::config) fn broadcast(text: &str) -> Result<SocketAddr, Problem> {
+    const REMEDY: &str = "write the broadcast address of the machine's network, as in \"192.168.1.255:9\"; \"ip addr\" shows it behind \
+                          \"brd\" on a machine of that network";
+    let text = &*with_number_of_interface(text)?;
+    let address = text.parse::<SocketAddr>().ok();
+    let address = address.or_else(|| Some(SocketAddr::new(text.parse().ok()?, Wake::PORT)));
+    let Some(address) = address.filter(|address| address.port() != 0) else {
+        return Err(Problem::new(format!("{} is not a broadcast address and a port", quoted(text)), REMEDY));
+    };
+    let ip = address.ip().to_canonical();
+    if ip.is_unspecified() || ip.is_loopback() {
+        return Err(Problem::new(format!("{ip} is an address of this machine alone"), REMEDY));
+    }
+    match address {
+        SocketAddr::V6(v6)
+            if ip.is_ipv6()
+                && v6.scope_id() == 0
+                && (matches!(v6.ip().octets(), [0xff, 2, ..]) || v6.ip().is_unicast_link_local()) =>
+        {
+            Err(Problem::new(
+                format!("{ip} means nothing without the network interface that leads there"),
+                format!("write \"[{ip}%eth0]:{}\"; \"ip link\" lists the interfaces", address.port()),
+            ))
+        }
+        SocketAddr::V6(_) if ip.is_ipv6() => Ok(address),
+        _ => Ok(SocketAddr::new(ip, address.port())),
     }
 }
 

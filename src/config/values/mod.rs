@@ -10,7 +10,7 @@ use super::report::{Problem, quoted};
 use super::suggest;
 use crate::model::shell;
 
-pub(super) use address::{backend, listen_address, network, overlap, reaches};
+pub(super) use address::{backend, broadcast, listen_address, network, overlap, reaches};
 pub(super) use quantity::{count, count_or_off, duration, duration_or_off, port, prefix, rate_or_off, strength};
 
 /// One of some words.

@@ -86,10 +86,9 @@ impl Instructions {
         &self.root_fingerprint
     }
 
-    /// The page that lies beside the files. It is in English: who will read it is not known.
+    /// The page that lies beside the files, in every language: who will read it is not known, and no server is asked for it.
     pub(super) fn page(&self) -> String {
-        let words = Language::English.words();
-        Page { instructions: self, source: Source::Folder, words }.render(&[])
+        page::of_folder(self)
     }
 
     /// The page of the link with this path, with the steps for `platforms` first and unfolded.
@@ -209,6 +208,30 @@ mod tests {
         }
         assert!(link.contains(&format!("<a href=\"{LINK}/server-ca.crt\">")), "{link}");
         assert!(!link.contains("ProxyCommand") && !link.contains("alice-phone-key.pem"), "no PEM behind a link");
+    }
+
+    #[test]
+    fn page_beside_the_files_has_every_language() {
+        let page = instructions(&["nas.home.example", "ssh.home.example"], PUBLIC_PORT).page();
+        assert!(!page.contains("{{") && page.starts_with("<!DOCTYPE html><html lang=\"en\">"), "{page}");
+        for (id, lang, name, heading, programs) in [
+            ("en", "en", "English", "Set up alice-phone", "curl, ssh and other programs"),
+            ("de", "de", "Deutsch", "alice-phone einrichten", "curl, ssh und andere Programme"),
+            ("zh", "zh-Hans", "中文", "设置 alice-phone", "curl、ssh"),
+        ] {
+            assert!(
+                page.contains(&format!("<a href=\"#{id}\" lang=\"{lang}\" hreflang=\"{lang}\">{name}</a>")),
+                "{page}"
+            );
+            let begin = format!("<section class=\"language\" id=\"{id}\" lang=\"{lang}\"><h1>{heading}</h1>");
+            let (_, section) = page.split_once(&begin).unwrap_or_else(|| panic!("{begin} is missing in {page}"));
+            let (section, _) = section.split_once("</section>").expect("an end");
+            assert!(section.contains(&format!("<summary>{programs}")), "{section}");
+            assert_eq!(section.matches("<details").count(), Platform::ALL.len() + 1, "{section}");
+            for file in ["alice-phone.p12", "alice-phone.mobileconfig", "server-ca.crt"] {
+                assert!(section.contains(&format!("<a href=\"{file}\">{file}</a>")), "{file} in {section}");
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::words::Words;
+use super::words::{Language, Words};
 use super::{Instructions, Platform, STYLE, URLS_MAX, fill, policy};
 use crate::enrolment::{Form, ROOT_FILE};
 use crate::model::shell::word;
@@ -24,51 +24,78 @@ pub(super) struct Page<'a> {
     pub(super) words: &'static Words,
 }
 
+/// The page for a folder. It has every language, and shows the one whose link was followed, at first English. A browser that cannot
+/// select by what is in an element shows all of them.
+pub(super) fn of_folder(instructions: &Instructions) -> String {
+    let page = |language: Language| Page { instructions, source: Source::Folder, words: language.words() };
+    let body = html! {
+        nav.languages {
+            @for language in Language::ALL {
+                @let words = language.words();
+                a href={ "#" (language.tag()) } lang=(words.lang) hreflang=(words.lang) { (words.language) }
+            }
+        }
+        @for language in Language::ALL {
+            section.language #(language.tag()) lang=(language.words().lang) { (page(language).body(&[])) }
+        }
+    };
+    whole(page(Language::English), &body)
+}
+
+fn whole(page: Page<'_>, body: &Markup) -> String {
+    let words = page.words;
+    let whole = html! {
+        (DOCTYPE)
+        html lang=(words.lang) {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="referrer" content="no-referrer";
+                meta http-equiv="Content-Security-Policy" content=(policy());
+                title { (page.text(words.heading)) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { (body) }
+        }
+    };
+    whole.into_string()
+}
+
 impl Page<'_> {
     /// The page, with the steps for the platforms in `open` first and unfolded.
     pub(super) fn render(self, open: &[Platform]) -> String {
+        whole(self, &self.body(open))
+    }
+
+    fn body(self, open: &[Platform]) -> Markup {
         let others = Platform::ALL.iter().filter(|platform| !open.contains(platform));
         let words = self.words;
         let purpose = if self.instructions.valid_until.is_some() { words.purpose_until } else { words.purpose };
-        let page = html! {
-            (DOCTYPE)
-            html lang=(words.lang) {
-                head {
-                    meta charset="utf-8";
-                    meta name="viewport" content="width=device-width, initial-scale=1";
-                    meta name="referrer" content="no-referrer";
-                    meta http-equiv="Content-Security-Policy" content=(policy());
-                    title { (self.text(words.heading)) }
-                    style { (PreEscaped(STYLE)) }
-                }
-                body {
-                    h1 { (self.text(words.heading)) }
-                    p { (self.text(purpose)) }
-                    @match self.source {
-                        Source::Folder => p { (self.text(words.password_folder)) },
-                        Source::Link(_) => {
-                            p { (self.text(words.password_link)) }
-                            p { (self.text(words.keep)) }
-                        }
-                    }
-                    @for platform in open.iter().chain(others) {
-                        (self.section(platform.title(), self.steps(*platform), open.contains(platform)))
-                    }
-                    // The link has no PEM files.
-                    @if let Source::Folder = self.source {
-                        (self.section(words.programs_title, words.programs, false))
-                    }
-                    p .quiet.last {
-                        @match self.source {
-                            Source::Folder => (self.text(words.authority_folder)),
-                            Source::Link(_) => (self.text(words.authority_link)),
-                        }
-                        @if !self.instructions.root_is_constrained { br; (self.text(words.unconstrained)) }
-                    }
+        html! {
+            h1 { (self.text(words.heading)) }
+            p { (self.text(purpose)) }
+            @match self.source {
+                Source::Folder => p { (self.text(words.password_folder)) },
+                Source::Link(_) => {
+                    p { (self.text(words.password_link)) }
+                    p { (self.text(words.keep)) }
                 }
             }
-        };
-        page.into_string()
+            @for platform in open.iter().chain(others) {
+                (self.section(platform.title(), self.steps(*platform), open.contains(platform)))
+            }
+            // The link has no PEM files.
+            @if let Source::Folder = self.source {
+                (self.section(words.programs_title, words.programs, false))
+            }
+            p .quiet.last {
+                @match self.source {
+                    Source::Folder => (self.text(words.authority_folder)),
+                    Source::Link(_) => (self.text(words.authority_link)),
+                }
+                @if !self.instructions.root_is_constrained { br; (self.text(words.unconstrained)) }
+            }
+        }
     }
 
     const fn steps(self, platform: Platform) -> &'static str {

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use crate::explain::recent::Refusal;
 use crate::model::expiry::Expiry;
 use crate::model::impostor::Claim;
+use crate::model::look_up::HostName;
 use crate::model::rejection::{CheckFailure, Health, Reason};
 
 /// What is known about a gate.
@@ -23,8 +24,12 @@ pub struct Facts {
     pub devices: Vec<DeviceFacts>,
     /// What the routes lead to.
     pub services: Vec<Service>,
+    /// The host names of backends.
+    pub host_names: Vec<HostName>,
     /// All that expires, the next first.
     pub expiries: Vec<Expiry>,
+    /// The receivers of messages that do not take them.
+    pub receivers: Vec<ReceiverFault>,
     /// Why the log cannot be written.
     pub log: Option<LogFault>,
     /// Why the history cannot be written.
@@ -47,7 +52,9 @@ impl Default for Facts {
             impostors: Vec::new(),
             devices: Vec::new(),
             services: Vec::new(),
+            host_names: Vec::new(),
             expiries: Vec::new(),
+            receivers: Vec::new(),
             log: None,
             history: None,
             descriptors: None,
@@ -191,7 +198,7 @@ impl Backend {
             (Some(Health::Unhealthy { since, checked, .. }), dialled) => {
                 let (since, failed) = match dialled {
                     BackendState::Down { since: earlier, failed, .. } => (earlier.min(*since), failed),
-                    BackendState::Untried | BackendState::Up { .. } => (*since, 0),
+                    _ => (*since, 0),
                 };
                 BackendState::Down { since, tried: *checked, seen: Some(Reason::BackendUnhealthy), failed }
             }
@@ -231,6 +238,29 @@ pub enum BackendState {
         /// How often it was dialled in vain since then.
         failed: u64,
     },
+    /// It did not answer the last time, and its machine sleeps at times: the next device wakes it.
+    Asleep {
+        /// Since when, as far as is known.
+        since: OffsetDateTime,
+    },
+    /// Its machine is being woken.
+    Waking {
+        /// Since when.
+        since: OffsetDateTime,
+    },
+}
+
+/// A receiver of messages to the owner that does not take them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiverFault {
+    /// The scheme and host of its URL, or the path of its program.
+    pub receiver: String,
+    /// Since when.
+    pub since: OffsetDateTime,
+    /// Why, without a full stop.
+    pub error: String,
+    /// How many messages wait for it.
+    pub waiting: usize,
 }
 
 /// Why the log, or the history, cannot be written.
@@ -243,6 +273,17 @@ pub struct LogFault {
 }
 
 impl BackendState {
+    /// The word in `doorward status`.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Untried => "unused",
+            Self::Up { .. } => "up",
+            Self::Down { .. } => "down",
+            Self::Asleep { .. } => "asleep",
+            Self::Waking { .. } => "waking",
+        }
+    }
+
     /// The state after the backend was dialled `now`, and answered or did not.
     #[must_use]
     pub const fn after(self, answered: Result<(), Reason>, now: OffsetDateTime) -> Self {
@@ -264,6 +305,10 @@ impl Service {
         let up = states().filter_map(|state| if let BackendState::Up { since } = state { Some(since) } else { None });
         if let Some(since) = up.min() {
             return BackendState::Up { since };
+        }
+        let sleeps = |state: &BackendState| matches!(state, BackendState::Asleep { .. } | BackendState::Waking { .. });
+        if let Some(state) = states().find(sleeps) {
+            return state;
         }
         if states().any(|state| state == BackendState::Untried) {
             return BackendState::Untried;
@@ -293,7 +338,7 @@ impl Service {
     pub fn dialled_last(&self) -> Option<&Backend> {
         self.backends.iter().max_by_key(|backend| match backend.state {
             BackendState::Untried => OffsetDateTime::UNIX_EPOCH,
-            BackendState::Up { since } => since,
+            BackendState::Up { since } | BackendState::Asleep { since } | BackendState::Waking { since } => since,
             BackendState::Down { tried, .. } => tried,
         })
     }

@@ -11,8 +11,8 @@ use std::net::IpAddr;
 use time::{Duration, OffsetDateTime};
 
 pub use self::facts::{
-    Attempts, Backend, BackendState, DeviceFacts, DeviceRefusal, Facts, LogFault, NotInForce, RefusedConfiguration,
-    Service, Shown,
+    Attempts, Backend, BackendState, DeviceFacts, DeviceRefusal, Facts, LogFault, NotInForce, ReceiverFault,
+    RefusedConfiguration, Service, Shown,
 };
 pub use self::words::{seen, seen_of, verdict_sentence};
 use super::recent::Refusal;
@@ -47,6 +47,8 @@ pub enum Finding {
     ServiceDown(ServiceDown),
     /// Something expires soon, or has expired.
     Expiry(Expiry),
+    /// A receiver does not take messages to the owner.
+    Receiver(ReceiverFault),
     /// The log cannot be written.
     Log(LogFault),
     /// The history cannot be written.
@@ -174,10 +176,11 @@ impl Finding {
             Self::Device(_) => 3,
             Self::ServiceDown(_) => 4,
             Self::Expiry(_) => 5,
-            Self::Log(_) => 6,
-            Self::History(_) => 7,
-            Self::Descriptors(_) => 8,
-            Self::Sandbox(_) => 9,
+            Self::Receiver(_) => 6,
+            Self::Log(_) => 7,
+            Self::History(_) => 8,
+            Self::Descriptors(_) => 9,
+            Self::Sandbox(_) => 10,
         }
     }
 
@@ -190,6 +193,7 @@ impl Finding {
             Self::Device(_) => "device",
             Self::ServiceDown(_) => "service_down",
             Self::Expiry(_) => "expiry",
+            Self::Receiver(_) => "receiver",
             Self::Log(_) => "log",
             Self::History(_) => "history",
             Self::Descriptors(_) => "descriptors",
@@ -207,12 +211,12 @@ impl Finding {
             | Self::ServiceDown(_) => Tone::Bad,
             // A device that does not connect may have been put away.
             Self::Expiry(expiry) if expiry.kind != Kind::Device && expiry.at < now.unix_timestamp() => Tone::Bad,
-            Self::Expiry(_) | Self::Log(_) | Self::History(_) | Self::Descriptors(_) => Tone::Warn,
+            Self::Expiry(_) | Self::Receiver(_) | Self::Log(_) | Self::History(_) | Self::Descriptors(_) => Tone::Warn,
             Self::Sandbox(_) => Tone::Note,
         }
     }
 
-    /// What it is about: the name of a device, of a route or of a file.
+    /// What it is about: the name of a device, of a route, of a file or of a receiver.
     pub fn subject(&self) -> Option<&str> {
         match self {
             Self::RevocationNotInForce(found) => Some(&found.device),
@@ -220,6 +224,7 @@ impl Finding {
             Self::Device(found) => Some(&found.device),
             Self::ServiceDown(found) => Some(&found.route),
             Self::Expiry(found) => Some(&found.name),
+            Self::Receiver(found) => Some(&found.receiver),
             Self::ConfigurationRefused(_)
             | Self::Log(_)
             | Self::History(_)
@@ -236,6 +241,7 @@ impl Finding {
             Self::Device(found) => -found.refusal.at.unix_timestamp_nanos(),
             Self::ServiceDown(found) => -found.since.unix_timestamp_nanos(),
             Self::Expiry(found) => i128::from(found.at),
+            Self::Receiver(found) => -found.since.unix_timestamp_nanos(),
             Self::ConfigurationRefused(_)
             | Self::Log(_)
             | Self::History(_)
@@ -276,6 +282,7 @@ pub fn findings(facts: &Facts, now: OffsetDateTime) -> Vec<Finding> {
     found.extend(expiries.into_iter().cloned().map(Finding::Expiry));
     found.extend(troubles.into_iter().map(Finding::Device));
     found.extend(facts.services.iter().filter_map(|one| down(one, &facts.services, now)).map(Finding::ServiceDown));
+    found.extend(facts.receivers.iter().cloned().map(Finding::Receiver));
     found.extend(facts.log.clone().map(Finding::Log));
     found.extend(facts.history.clone().map(Finding::History));
     found.extend(facts.descriptors.clone().map(Finding::Descriptors));

@@ -98,12 +98,19 @@ fn everything() -> Facts {
         sandbox: vec!["TCP ports are not restricted: that takes Linux 6.7".to_owned()],
         descriptors: Some("limits.connections: 9999 connections do not fit".to_owned()),
         history: None,
+        receivers: vec![ReceiverFault {
+            receiver: "https://ntfy.sh".to_owned(),
+            since: ago(2 * HOUR),
+            error: "it answers 503 Service Unavailable".to_owned(),
+            waiting: 3,
+        }],
         log: Some(LogFault { since: ago(60), error: "the disk is full".to_owned() }),
         expiries: vec![
             expiry(Kind::Device, "bob-tablet", -3),
             expiry(Kind::Device, "carol-phone", 9),
             expiry(Kind::RevocationList, "clients.crl", 900),
         ],
+        host_names: Vec::new(),
         services: vec![
             service("nas", 5666, down(42 * 60)),
             service("smb", 445, BackendState::Up { since: ago(DAY) }),
@@ -144,6 +151,7 @@ fn findings_are_ranked_as_the_design_says() {
             "dave-phone: was revoked, and still tries",
             "nas: down since today 20:32:05",
             "carol-phone: expires in 9 days",
+            "https://ntfy.sh has taken no message to you since today 19:14:05",
             "The log has not been written since today 21:13:05",
             "The limit of open files is too low",
             "A part of the sandbox is not in force",
@@ -186,6 +194,10 @@ fn findings_have_sentences_and_the_command_that_mends_them() {
             Some("doorward check --connect"),
         ),
         ("It ends on 2026-12-06. The device is refused from then on.", Some("doorward ca renew carol-phone")),
+        (
+            "Doorward cannot reach you there: it answers 503 Service Unavailable. 3 messages wait.",
+            Some("doorward notify --test"),
+        ),
     ];
     for ((sentence, command), (expected_sentence, expected_command)) in told.iter().zip(expected) {
         assert_eq!((sentence.as_str(), command.as_deref()), (expected_sentence, expected_command));
@@ -211,6 +223,8 @@ fn verdict_is_that_of_the_worst_finding() {
     assert_eq!(verdict(&Facts { expiries: soon, ..Facts::default() }), "new");
     assert_eq!(verdict(&Facts { expiries: vec![expiry(Kind::Server, "server.pem", -1)], ..met.clone() }), "bad");
     assert_eq!(verdict(&Facts { expiries: vec![expiry(Kind::Device, "old", -1)], ..met.clone() }), "warn");
+    let receivers = everything().receivers;
+    assert_eq!(verdict(&Facts { receivers, ..met.clone() }), "warn");
     let impostors = vec![attempts("alice-phone", [198, 51, 100, 66], HOUR)];
     assert_eq!(verdict(&Facts { impostors, ..Facts::default() }), "bad");
     let (headline, sentence) = verdict_sentence(
@@ -250,10 +264,8 @@ fn trouble_of_a_device_is_over_once_it_gets_in() {
     let mut device = device("bob-tablet", Reason::Expired, HOUR);
     device.refusals[0].latest = None;
     let facts = Facts { devices: vec![device], has_met_a_device: true, ..Facts::default() };
-    assert_eq!(
-        findings(&facts, NOW)[0].sentence(&clock()),
-        "bob-tablet: its certificate has expired. Refused 14 times, last today 20:14:05 from 203.0.113.87."
-    );
+    assert_eq!(findings(&facts, NOW)[0].sentence(&clock()), "Refused 14 times, last today 20:14:05 from 203.0.113.87.");
+    assert!(findings(&facts, NOW)[0].advice().is_some_and(|advice| advice.contains("doorward ca renew bob-tablet")));
     // A forger's certificate is no word about the device.
     assert!(is_trouble(&refusal(cause(Reason::Expired), HOUR, Some(shown("bob-tablet", true)))));
     assert!(!is_trouble(&refusal(cause(Reason::Expired), HOUR, Some(shown("bob-tablet", false)))));
@@ -316,6 +328,13 @@ fn service_is_down_only_if_none_of_its_backends_answered() {
     let stale =
         BackendState::Down { since: ago(3 * DAY), tried: ago(2 * DAY), seen: Some(Reason::BackendTimeout), failed: 1 };
     assert_eq!(headlines(&Facts { services: vec![states(&[stale])], ..Facts::default() }), [] as [&str; 0]);
+    // A machine that sleeps as it is meant to is no trouble.
+    for state in [BackendState::Asleep { since: ago(DAY) }, BackendState::Waking { since: ago(9) }] {
+        assert_eq!(states(&[state]).state(), state);
+        let facts = Facts { services: vec![states(&[state])], has_met_a_device: true, ..Facts::default() };
+        let found = findings(&facts, NOW);
+        assert!(found.is_empty() && Verdict::of(&found, true, NOW) == Verdict::Ok, "{found:?}");
+    }
 }
 
 #[test]
@@ -325,7 +344,9 @@ fn what_was_seen_of_a_backend_is_told_by_its_kind() {
         ("[fd00::1]:22", Reason::BackendRefused, "[fd00::1] answers, but refuses port 22."),
         ("unix:/run/app.sock", Reason::BackendRefused, "Nothing listens at unix:/run/app.sock."),
         ("nas.local:22", Reason::BackendTimeout, "nas.local:22 does not answer."),
+        ("nas.local:22", Reason::BackendWakeTimeout, "The machine of nas.local:22 sleeps, and did not wake up."),
         ("nas.local:22", Reason::BackendUnresolved, "The name nas.local cannot be looked up."),
+        ("nas.local:22", Reason::BackendTls, "The gate and nas.local:22 do not agree on TLS."),
         ("nas.local:22", Reason::BackendUnreachable, "nas.local:22 cannot be reached."),
     ] {
         assert_eq!(seen(backend, Some(reason)), text);

@@ -23,7 +23,7 @@ pub struct ToldFinding {
     pub kind: String,
     /// How much it matters: `bad`, `warn` or `note`.
     pub tone: String,
-    /// What it is about: the name of a device, of a route or of a file.
+    /// What it is about: the name of a device, of a route, of a file or of a receiver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     /// What is the matter, in a few words.

@@ -1,6 +1,6 @@
 //! The words about a finding: a headline, a sentence, what to do, and the command that does it.
 
-use super::{Facts, Finding, Impostor, ServiceDown, Trouble, Verdict};
+use super::{Facts, Finding, Impostor, ReceiverFault, ServiceDown, Trouble, Verdict};
 use crate::explain::clock::Clock;
 use crate::explain::{self, check_advice, check_failure, impostor, words};
 use crate::model::expiry::{Expiry, Kind};
@@ -19,6 +19,9 @@ impl Finding {
             Self::Device(found) => found.headline(),
             Self::ServiceDown(found) => format!("{}: down since {}", found.route, clock.since(found.since)),
             Self::Expiry(found) => expiry_headline(found, clock),
+            Self::Receiver(found) => {
+                format!("{} has taken no message to you since {}", found.receiver, clock.since(found.since))
+            }
             Self::Log(found) => format!("The log has not been written since {}", clock.since(found.since)),
             Self::History(found) => format!("The history has not been written since {}", clock.since(found.since)),
             Self::Descriptors(_) => "The limit of open files is too low".to_owned(),
@@ -49,6 +52,7 @@ impl Finding {
             Self::Device(found) => found.sentence(clock),
             Self::ServiceDown(found) => found.sentence(clock),
             Self::Expiry(found) => expiry_sentence(found, clock),
+            Self::Receiver(found) => found.sentence(),
             Self::Log(found) | Self::History(found) => found.error.clone(),
             Self::Descriptors(text) => with_full_stop(text),
             Self::Sandbox(text) => with_full_stop(text),
@@ -69,6 +73,7 @@ impl Finding {
             Self::Device(found) => found.advice(),
             Self::ServiceDown(found) => format!("{} Then check: {CHECK}.", found.advice()),
             Self::Expiry(found) => expiry_advice(found),
+            Self::Receiver(_) => format!("Send a test message, and see what is answered: {NOTIFY}."),
             Self::Log(_) | Self::History(_) | Self::Descriptors(_) | Self::Sandbox(_) => return None,
         })
     }
@@ -82,12 +87,14 @@ impl Finding {
             Self::Device(found) => found.command(),
             Self::ServiceDown(_) => CHECK.to_owned(),
             Self::Expiry(found) => expiry_command(found),
+            Self::Receiver(_) => NOTIFY.to_owned(),
             Self::Log(_) | Self::History(_) | Self::Descriptors(_) | Self::Sandbox(_) => return None,
         })
     }
 }
 
 const CHECK: &str = "doorward check --connect";
+const NOTIFY: &str = "doorward notify --test";
 
 fn revoke(device: &str) -> String {
     format!("doorward ca revoke {}", word(device))
@@ -151,6 +158,17 @@ impl Impostor {
     }
 }
 
+impl ReceiverFault {
+    fn sentence(&self) -> String {
+        let waiting = match self.waiting {
+            0 => String::new(),
+            1 => " 1 message waits.".to_owned(),
+            count => format!(" {} messages wait.", grouped(count as u64)),
+        };
+        format!("Doorward cannot reach you there: {}.{waiting}", self.error)
+    }
+}
+
 impl Trouble {
     fn headline(&self) -> String {
         let device = &self.device;
@@ -167,17 +185,17 @@ impl Trouble {
     }
 
     fn sentence(&self, clock: &Clock) -> String {
-        let what = match &self.refusal.latest {
-            Some(latest) => explain::sentence(latest, clock.now()),
-            None => format!("{}: {}.", self.device, words(self.refusal.reason).short),
-        };
-        format!("{what} {}", self.occasions(clock))
+        match &self.refusal.latest {
+            Some(latest) => format!("{} {}", explain::sentence(latest, clock.now()), self.occasions(clock)),
+            // The headline has all that the history knows.
+            None => self.occasions(clock),
+        }
     }
 
     fn advice(&self) -> String {
         match &self.refusal.latest {
             Some(latest) => explain::advice(latest),
-            None => words(self.refusal.reason).advice.to_owned(),
+            None => words(self.refusal.reason).advice.replace("NAME", &word(&self.device)),
         }
     }
 
@@ -234,6 +252,8 @@ pub fn seen(backend: &str, reason: Option<Reason>) -> String {
         (Reason::BackendRefused, Some((host, port))) => format!("{host} answers, but refuses port {port}."),
         (Reason::BackendRefused, None) => format!("Nothing listens at {backend}."),
         (Reason::BackendTimeout, _) => format!("{backend} does not answer."),
+        (Reason::BackendTls, _) => format!("The gate and {backend} do not agree on TLS."),
+        (Reason::BackendWakeTimeout, _) => format!("The machine of {backend} sleeps, and did not wake up."),
         (Reason::BackendUnresolved, Some((host, _))) => format!("The name {host} cannot be looked up."),
         _ => format!("{backend} cannot be reached."),
     }
@@ -274,6 +294,13 @@ impl ServiceDown {
         }
         match (self.seen, &self.neighbour) {
             (Some(Reason::BackendRefused), _) => "Start the service, or correct the port in backends.",
+            (Some(Reason::BackendTls), _) => {
+                "Run doorward check --connect: it shows which certificate the service has, and what to write into backend_tls."
+            }
+            (Some(Reason::BackendWakeTimeout), _) => {
+                "See that the machine is plugged in, that Wake-on-LAN is switched on in its settings, and that mac and broadcast in \
+                 wake are right."
+            }
             (Some(Reason::BackendUnresolved), _) => "Correct the name in backends, or write the address.",
             (_, Some(_)) => "The machine is on; look at the service, and at its port.",
             (_, None) => "Switch the machine on, and see that its address is still the same.",

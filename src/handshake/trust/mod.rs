@@ -31,10 +31,6 @@ use crate::pki::{Algorithms, Parts};
 /// The most certificates a client may send beside its own.
 const INTERMEDIATES_MAX: usize = 8;
 
-/// The most bytes that all certificates of a client may have. Real chains have two to ten thousand, with signatures that
-/// resist quantum computers up to twenty thousand.
-const CHAIN_MAX: usize = 32 * 1024;
-
 /// The most DER values in the names and extensions of a certificate that is read for its names although nothing vouches for
 /// it. Real ones have about a hundred.
 const VALUES_MAX: usize = 256;
@@ -165,8 +161,8 @@ impl Authorities {
             return Err((named(), Refused::invalid(CertificateFault::TooManyCertificates(sent.len()))));
         }
         let bytes = sent.iter().fold(end_entity.len(), |bytes, one| bytes + one.len());
-        if bytes > CHAIN_MAX {
-            return Err((named(), Refused::invalid(CertificateFault::ChainTooLong { bytes, most: CHAIN_MAX })));
+        if bytes > Chain::BYTES_MAX {
+            return Err((named(), Refused::invalid(CertificateFault::ChainTooLong { bytes, most: Chain::BYTES_MAX })));
         }
         if end_entity.len() <= UNVERIFIED_MAX
             && let Some(verified) = self.chains.recall(&Sha256::of(end_entity), sent, now)

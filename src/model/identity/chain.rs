@@ -22,6 +22,10 @@ pub struct Chain {
 }
 
 impl Chain {
+    /// The most bytes that all certificates of a client may have. Real chains have two to ten thousand, with signatures that
+    /// resist quantum computers up to twenty thousand.
+    pub const BYTES_MAX: usize = 32 * 1024;
+
     /// A chain of these certificates.
     pub fn new(certificates: Vec<CertificateDer<'static>>, issued: Vec<Issued>, good_until: u64) -> Self {
         let mut hash = digest::Context::new(&digest::SHA256);

@@ -184,6 +184,8 @@ pub enum Protocol {
     Rdp,
     /// SOCKS.
     Socks,
+    /// PostgreSQL, in the clear or before TLS.
+    Postgres,
     /// A PROXY protocol header from a source that may not send one.
     ProxyHeader,
     /// A TLS record that cannot come first, or a hello of SSL 2.
@@ -201,6 +203,8 @@ pub enum HelloFault {
     TrailingBytes,
     /// It is shorter than it says.
     Truncated,
+    /// The client asked for TLS, and sent more before it was answered.
+    BytesBehindRequest,
 }
 
 /// The entry of `deny` that has a certificate.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use super::backend_tls::BackendTlsFault;
 use super::cause_data::{IoError, LookUp, Text};
 use crate::model::names::printable;
 
@@ -66,6 +67,8 @@ pub enum CheckFailure {
     },
     /// The TLS handshake failed.
     Tls(Text),
+    /// TLS as `backend_tls` asks for it did not come about.
+    BackendTls(Box<BackendTlsFault>),
 }
 
 /// The first line of what a backend answered, or should have, escaped and cut.

@@ -12,6 +12,7 @@
 #[macro_use]
 mod macros;
 mod alert;
+mod backend_tls;
 mod cause_data;
 mod check;
 mod reasons;
@@ -21,6 +22,7 @@ pub(crate) mod testing;
 use std::fmt;
 
 pub use self::alert::Alert;
+pub use self::backend_tls::{BackendCertificateFault, BackendTlsFault};
 pub use self::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
     Signer, Stage, Text,

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Alert;
 use super::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
     Signer, Stage, Text,
 };
 use super::check::FailedCheck;
+use super::{Alert, BackendTlsFault};
 use crate::model::close::CloseReason;
 use crate::model::names::{Name, ServerName};
 
@@ -49,7 +49,7 @@ reasons! {
     ClientHelloClosedEarly = ClientHello, "closed_early", Client, None, 0;
     /// The first bytes are not a TLS record.
     NotTls = ClientHello, "not_tls", Client, None, 2;
-    /// A TLS record came, but no ClientHello that can be read.
+    /// A TLS record or a request for TLS came, but no ClientHello that can be read.
     Malformed = ClientHello, "malformed", Client, Some(Alert::DECODE_ERROR), 5;
     /// The ClientHello is longer than the gate is willing to look at.
     TooLarge = ClientHello, "too_large", Client, Some(Alert::DECODE_ERROR), 5;
@@ -110,6 +110,10 @@ reasons! {
     BackendUnreachable = Backend, "unreachable", Backend, Some(Alert::INTERNAL_ERROR), 0;
     /// No backend's name could be resolved.
     BackendUnresolved = Backend, "unresolved", Backend, Some(Alert::INTERNAL_ERROR), 0;
+    /// TLS with the backend did not come about: most often its certificate is not the one that `backend_tls` asks for.
+    BackendTls = Backend, "tls", Backend, Some(Alert::INTERNAL_ERROR), 0;
+    /// The machine of the backend sleeps, and could not be woken within `wake.timeout`.
+    BackendWakeTimeout = Backend, "wake_timeout", Backend, Some(Alert::INTERNAL_ERROR), 0;
     /// The health checks of every backend fail.
     BackendUnhealthy = Backend, "unhealthy", Backend, Some(Alert::INTERNAL_ERROR), 0;
     /// Every backend that answers has as many connections as `connections_per_backend` allows.
@@ -206,6 +210,12 @@ causes! {
     /// The server name leads to another route since.
     ServerNameMoved {
         /// The route that it leads to.
+        route: Name
+    } = ServerNameUnknown;
+
+    /// The client asked for TLS as a database client does, and the name is that of a route that has no `starttls`.
+    NoStarttls {
+        /// The route.
         route: Name
     } = ServerNameUnknown;
 
@@ -348,6 +358,27 @@ causes! {
         /// Why.
         error: LookUp
     } = BackendUnresolved;
+    /// TLS with the backend did not come about.
+    BackendTls {
+        /// The backend.
+        backend: Text,
+        /// Why.
+        fault: Box<BackendTlsFault>
+    } = BackendTls;
+    /// The machine of the backend was sent packets to wake it, and the backend did not answer within `wake.timeout`.
+    WakeTimeout {
+        /// The backend.
+        backend: Text,
+        /// How long it was waited for, in seconds.
+        seconds: u64
+    } = BackendWakeTimeout;
+    /// The packet that wakes the machine of the backend could not be sent.
+    WakeNotSent {
+        /// The backend.
+        backend: Text,
+        /// The error.
+        error: Box<IoError>
+    } = BackendWakeTimeout;
     /// The health checks of every backend fail, so none was dialled.
     Unhealthy(Box<[FailedCheck]>) = BackendUnhealthy;
     /// Every backend that may be dialled has as many connections as `connections_per_backend` allows.
@@ -398,47 +429,4 @@ impl fmt::Display for Reason {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-    use crate::model::rejection::testing::every_cause;
-
-    #[test]
-    fn stage_and_a_label_name_one_reason() {
-        let mut seen = HashSet::new();
-        for reason in Reason::ALL {
-            assert!(seen.insert((reason.stage(), reason.label())), "{reason} stands twice");
-        }
-        assert!(Reason::ALL.is_sorted_by_key(|reason| reason.stage()), "not in the order of the journey");
-    }
-
-    #[test]
-    fn every_alert_has_its_registered_name() {
-        for alert in Reason::ALL.iter().filter_map(|reason| reason.alert()) {
-            assert!(alert.name().is_some(), "{}", alert.0);
-        }
-    }
-
-    #[test]
-    fn every_cause_is_among_the_examples() {
-        let debug = every_cause().iter().map(|cause| format!("{cause:?}")).collect::<Vec<_>>();
-        let name = |debug: &str| debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned();
-        let names: HashSet<String> = debug.iter().map(|debug| name(debug)).collect();
-        let expected: HashSet<String> = Cause::NAMES.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(names, expected);
-    }
-
-    #[test]
-    fn every_reason_has_a_cause() {
-        let reached: HashSet<Reason> = every_cause().iter().map(Cause::reason).collect();
-        for reason in Reason::ALL {
-            assert!(reached.contains(reason), "{reason} has none");
-        }
-    }
-
-    #[test]
-    fn cause_stays_small() {
-        assert!(size_of::<Cause>() <= 40, "{} bytes", size_of::<Cause>());
-    }
-}
+mod tests;

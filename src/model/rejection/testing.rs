@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::{
-    AddressList, Alert, Answer, Cause, CertificateFault, CheckFailure, DenyEntry, FailedCheck, HelloFault, IoError,
-    ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
+    AddressList, Alert, Answer, BackendCertificateFault, BackendTlsFault, Cause, CertificateFault, CheckFailure,
+    DenyEntry, FailedCheck, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
 };
 use crate::model::close::CloseReason;
 use crate::model::identity::{Serial, Sha256};
@@ -39,6 +39,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::Malformed(HelloFault::Unreadable(text())),
         Cause::Malformed(HelloFault::TrailingBytes),
         Cause::Malformed(HelloFault::Truncated),
+        Cause::Malformed(HelloFault::BytesBehindRequest),
         Cause::TooLarge { most: 16_384 },
         Cause::ServerNameMissing,
         Cause::ServerNameUnknown { name: ServerName::parse("nas.home.example").expect("a name") },
@@ -46,6 +47,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::RouteRemoved { route: route() },
         Cause::DefaultRouteRemoved { route: route() },
         Cause::ServerNameMoved { route: route() },
+        Cause::NoStarttls { route: route() },
         Cause::OldVersion { version: "TLS 1.1" },
         Cause::NoSharedVersion(text()),
         Cause::NoSharedParameters(text()),
@@ -82,6 +84,8 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::Unresolved { backend: backend(), error: LookUp::Failed(error()) },
         Cause::Unresolved { backend: backend(), error: LookUp::NoAnswer },
         Cause::BackendFull { backend: backend(), limit: 7 },
+        Cause::WakeTimeout { backend: backend(), seconds: 90 },
+        Cause::WakeNotSent { backend: backend(), error: error() },
         Cause::RouteChanged,
         Cause::Shortage { backend: backend(), error: error() },
         Cause::NoBackends,
@@ -93,6 +97,24 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         let failed = || FailedCheck { backend: backend(), failure: failure.clone() };
         Cause::Unhealthy([failed(), failed()].into())
     }));
+    let backend_certificate = |fault| BackendTlsFault::Certificate { seen: Sha256([7; 32]), fault };
+    all.extend(
+        [
+            backend_certificate(BackendCertificateFault::OtherFingerprint),
+            backend_certificate(BackendCertificateFault::NotTrusted),
+            backend_certificate(BackendCertificateFault::Name { expected: text(), names: text() }),
+            backend_certificate(BackendCertificateFault::Expired { not_after: 1 }),
+            backend_certificate(BackendCertificateFault::NotYetValid { not_before: i64::MAX }),
+            backend_certificate(BackendCertificateFault::Other(text())),
+            BackendTlsFault::Alert(Alert::UNKNOWN_CA),
+            BackendTlsFault::NotTls,
+            BackendTlsFault::Ended,
+            BackendTlsFault::Protocol { asked: text() },
+            BackendTlsFault::Io(error()),
+            BackendTlsFault::Other(text()),
+        ]
+        .map(|fault| Cause::BackendTls { backend: backend(), fault: Box::new(fault) }),
+    );
     all.extend(CloseReason::ALL.iter().copied().map(Cause::Ordered));
     all.extend(
         [ListFault::Missing, ListFault::OtherAuthority, ListFault::NotPermitted, ListFault::OtherScope]
@@ -110,6 +132,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
             Protocol::Smb,
             Protocol::Rdp,
             Protocol::Socks,
+            Protocol::Postgres,
             Protocol::ProxyHeader,
             Protocol::OtherTls,
         ]
@@ -175,5 +198,6 @@ pub(crate) fn every_check_failure() -> Vec<CheckFailure> {
         CheckFailure::Closed { received: Answer::new(b""), expected: None, error: Some(error()) },
         CheckFailure::Answered { received: answer(), expected: Answer::new(b"SSH-") },
         CheckFailure::Tls(text()),
+        CheckFailure::BackendTls(Box::new(BackendTlsFault::NotTls)),
     ]
 }

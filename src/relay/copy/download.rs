@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::io::ReadBuf;
 
-use super::{TlsCopy, key_limit_reached};
+use super::{Backend, TlsCopy, key_limit_reached};
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Alert, Side};
 use crate::relay::buffers::{Buffer, Size};
@@ -28,9 +28,11 @@ pub(super) struct Download {
     pub(super) want_large: bool,
     pub(super) ended: bool,
     pub(super) shut: bool,
+    /// The backend has ended without the close_notify that TLS demands.
+    pub(super) truncated: bool,
 }
 
-impl TlsCopy {
+impl<B: Backend> TlsCopy<B> {
     pub(super) fn poll_download(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         for _ in 0..ROUNDS_MAX {
             if !self.down.sealed.is_empty() || !self.control.is_empty() {
@@ -132,17 +134,23 @@ impl TlsCopy {
                     *piece = record.get_mut(prefix..prefix + PLAINTEXT_MAX).map(IoSliceMut::new);
                 }
                 let mut pieces: Vec<IoSliceMut<'_>> = pieces.into_iter().flatten().collect();
-                match backend.try_read_vectored(&mut pieces) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        down.want_large = false;
-                        return Poll::Ready(Ok(()));
-                    }
-                    length => length,
-                }
+                let Poll::Ready(length) = backend.poll_read_vectored(cx, &mut pieces) else {
+                    down.want_large = false;
+                    return Poll::Ready(Ok(()));
+                };
+                length
             }
         };
         let length = match length {
             Ok(length) => length,
+            // Without a close_notify it is not known whether this was all: an attacker between the gate and the backend can end a TCP
+            // stream, and an answer in HTTP/1.0 ends with it. Many servers end like that all the same. So the client is told what
+            // the gate knows: its stream ends without a close_notify as well, and its program decides as it would without the gate.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                (down.ended, down.truncated) = (true, true);
+                self.first_ended.get_or_insert(Side::Backend);
+                return Poll::Ready(Ok(()));
+            }
             Err(error) => {
                 // No close_notify, so that the client sees a truncation (RFC 8446 section 6.1).
                 down.ended = true;

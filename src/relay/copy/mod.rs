@@ -1,6 +1,7 @@
 //! TLS in user space: one buffer per direction, in which records are sealed and opened, held only while there are bytes in
 //! it.
 
+mod backend;
 mod download;
 mod upload;
 
@@ -10,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+pub(super) use self::backend::Backend;
 use self::download::Download;
 use self::upload::Upload;
 use super::buffers::Buffer;
@@ -22,9 +24,9 @@ use crate::tls::record::{Exhausted, Pending, RecordError, Session};
 
 /// A connection whose records the gate seals and opens itself.
 #[derive(Debug)]
-pub(super) struct TlsCopy {
+pub(super) struct TlsCopy<B = Stream> {
     client: TcpStream,
-    backend: Stream,
+    backend: B,
     session: Box<Session>,
     up: Upload,
     down: Download,
@@ -37,8 +39,8 @@ pub(super) struct TlsCopy {
     moved: Moved,
 }
 
-impl TlsCopy {
-    pub(super) fn new(client: TcpStream, session: Box<Session>, pending: Pending, backend: Stream) -> Self {
+impl<B: Backend> TlsCopy<B> {
+    pub(super) fn new(client: TcpStream, session: Box<Session>, pending: Pending, backend: B) -> Self {
         let Pending { received, unsent } = pending;
         let mut up = Upload::default();
         if !received.is_empty() {
@@ -93,14 +95,19 @@ fn key_limit_reached(_: Exhausted) -> End {
     End::because(CloseReason::TlsError, "the cipher suite's record limit is reached")
 }
 
-impl Engine for TlsCopy {
+impl<B: Backend> Engine for TlsCopy<B> {
     const PATH: Path = Path::Copy;
 
     fn poll_move(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let up = self.poll_upload(cx);
         // On an error an alert has been sent, and nothing may follow it.
         let down = if matches!(up, Poll::Ready(Err(_))) { Poll::Pending } else { self.poll_download(cx) };
-        let end = ready!(End::combine(up, down, self.first_ended, &mut self.up.write_error));
+        // What reading made TLS answer, such as a KeyUpdate. An error is met by the next read or write.
+        let _ = self.backend.poll_flush(cx);
+        let mut end = ready!(End::combine(up, down, self.first_ended, &mut self.up.write_error));
+        if self.down.truncated && end.reason == CloseReason::BackendClosed {
+            end.reason = CloseReason::BackendTruncated;
+        }
         if matches!(end.reason, CloseReason::ClientReset | CloseReason::TlsError) {
             self.backend.reset_on_close();
         }
@@ -116,7 +123,7 @@ impl Engine for TlsCopy {
     }
 
     fn backend(&self) -> &Stream {
-        &self.backend
+        self.backend.socket()
     }
 
     fn cut(&mut self) {
@@ -140,3 +147,5 @@ impl Engine for TlsCopy {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;

@@ -49,10 +49,7 @@ impl TestEngine for TlsCopy {
     }
 
     fn holds_nothing(&self) -> bool {
-        self.up.buffer.is_none()
-            && self.up.plaintext.capacity() == 0
-            && self.down.buffer.is_none()
-            && self.control.capacity() == 0
+        self.holds_no_buffer()
     }
 
     fn poison() {
@@ -62,6 +59,16 @@ impl TestEngine for TlsCopy {
                 buffer.fill(0xee);
             }
         }
+    }
+}
+
+impl<B> TlsCopy<B> {
+    /// Whether it holds none.
+    pub(super) fn holds_no_buffer(&self) -> bool {
+        self.up.buffer.is_none()
+            && self.up.plaintext.capacity() == 0
+            && self.down.buffer.is_none()
+            && self.control.capacity() == 0
     }
 }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{TlsCopy, key_limit_reached};
+use super::{Backend, TlsCopy, key_limit_reached};
 use crate::model::close::CloseReason;
 use crate::model::rejection::Side;
 use crate::relay::buffers::{Buffer, Size};
@@ -31,6 +31,8 @@ pub(super) struct Upload {
     pub(super) want_large: bool,
     pub(super) ended: bool,
     pub(super) shut: bool,
+    /// The client has ended by a close_notify: nothing that it sent is missing.
+    pub(super) complete: bool,
     pub(super) after_close_notify: AfterCloseNotify,
     /// The error of the backend that accepts nothing more. What it has sent is still delivered. Until the client ends, its
     /// bytes are read and discarded: closing a socket with unread bytes causes a reset (RFC 1122 section 4.2.2.13), which
@@ -38,7 +40,7 @@ pub(super) struct Upload {
     pub(super) write_error: Option<io::Error>,
 }
 
-impl TlsCopy {
+impl<B: Backend> TlsCopy<B> {
     /// Ready when this direction has ended.
     pub(super) fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         for _ in 0..ROUNDS_MAX {
@@ -49,13 +51,20 @@ impl TlsCopy {
             if self.up.ended {
                 self.up.release();
                 if !self.up.shut {
-                    self.up.shut = true;
                     // Fails only if the backend is already gone.
-                    let _ = self.backend.shutdown_write();
+                    let _ = ready!(self.backend.poll_end(cx, self.up.complete));
+                    self.up.shut = true;
                 }
                 return self.poll_after_close_notify(cx).map(Ok);
             }
             if self.open_records()? {
+                continue;
+            }
+            // Nothing more is taken from the client while the backend has not been sent what was taken before.
+            if self.up.write_error.is_none()
+                && let Err(error) = ready!(self.backend.poll_flush(cx))
+            {
+                self.backend_failed(error);
                 continue;
             }
             ready!(self.poll_read_client(cx))?;
@@ -100,7 +109,7 @@ impl TlsCopy {
                 }
                 Opened::Closed { consumed } => {
                     up.opened += consumed;
-                    (up.ended, up.after_close_notify) = (true, AfterCloseNotify::Nothing);
+                    (up.ended, up.complete, up.after_close_notify) = (true, true, AfterCloseNotify::Nothing);
                     self.first_ended.get_or_insert(Side::Client);
                 }
                 Opened::Alert(alert) => {
@@ -143,21 +152,7 @@ impl TlsCopy {
             *piece = IoSlice::new(buffer.get(range.clone()).unwrap_or_default());
             count += 1;
         }
-        let written = loop {
-            let written = match pieces.get(..count).unwrap_or_default() {
-                [piece] => backend.try_write(piece),
-                pieces => backend.try_write_vectored(pieces),
-            };
-            match written {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let Err(error) = ready!(backend.poll_write_ready(cx)) {
-                        break Err(error);
-                    }
-                }
-                written => break written,
-            }
-        };
-        let mut written = match written {
+        let mut written = match ready!(backend.poll_write(cx, pieces.get(..count).unwrap_or_default())) {
             Ok(written) => written,
             Err(error) => {
                 self.backend_failed(error);

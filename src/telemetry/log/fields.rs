@@ -172,6 +172,31 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
+    /// A machine is being woken, for a device that was admitted.
+    Waking {
+        /// The route of the device.
+        route: String,
+        /// The backend.
+        backend: String,
+        /// The address of its network card.
+        mac: String,
+        /// Where the packets are sent.
+        broadcast: SocketAddr,
+    },
+    /// No machine is being woken any more.
+    WakeEnded {
+        /// The same route.
+        route: String,
+        /// The backend.
+        backend: String,
+        /// How it ended, as in the metrics.
+        outcome: &'static str,
+        /// How long it took.
+        seconds: f64,
+        /// Why no packet could be sent.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
     /// Lines that were left out.
     LeftOut {
         /// How many.
@@ -347,6 +372,7 @@ impl Line for Event {
             | Self::BackendUnhealthy { .. } => Priority::Warning,
             Self::Reloaded { .. } | Self::RevocationList { .. } | Self::Upgraded { .. } => Priority::Notice,
             Self::Sandbox { missing, .. } if !missing.is_empty() => Priority::Warning,
+            Self::WakeEnded { outcome: "timeout" | "not_sent", .. } => Priority::Warning,
             Self::Listening { .. }
             | Self::Sandbox { .. }
             | Self::ListenerClosed { .. }
@@ -354,6 +380,8 @@ impl Line for Event {
             | Self::Control { .. }
             | Self::NoticesDelivered { .. }
             | Self::BackendHealthy { .. }
+            | Self::Waking { .. }
+            | Self::WakeEnded { .. }
             | Self::Ready
             | Self::Draining => Priority::Info,
         }

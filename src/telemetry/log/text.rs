@@ -76,6 +76,13 @@ impl fmt::Display for Event {
                 write!(f, "history: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
             }
             Self::History { .. } => f.write_str("history: its files are written again"),
+            Self::Waking { route, backend, mac, broadcast } => {
+                write!(f, "waking {backend} for the route {route}: packets for {mac} to {broadcast}")
+            }
+            Self::WakeEnded { route, backend, outcome, seconds, error } => {
+                write!(f, "wake_ended ({outcome}): {backend} of the route {route} after {seconds:.1} s")?;
+                error.iter().try_for_each(|error| write!(f, ": {error}"))
+            }
             Self::LeftOut { lines, source, fingerprint, stage, reason, .. } => {
                 write!(f, "left_out {lines} {}", if *lines == 1 { "line" } else { "lines" })?;
                 match (stage, reason) {

@@ -28,6 +28,7 @@ use crate::config::revoked::not_in_force;
 use crate::explain::finding::{NotInForce, RefusedConfiguration, Service};
 use crate::listener::AcceptError;
 use crate::model::close::CloseReason;
+use crate::model::look_up::HostName;
 use crate::model::names::Name;
 use crate::model::notice::{NoticeEvent, NoticeOutcome};
 use crate::model::rejection::Reason;
@@ -203,6 +204,11 @@ impl Metrics {
         let config = self.of_config.load();
         let service = |name: &Name| config.routes.get(name).map(|route| route.service(name));
         config.route_names.iter().filter_map(service).collect()
+    }
+
+    /// So much is known of a host name.
+    pub fn resolved(&self, host: &HostName) {
+        self.of_config.load().routes.values().for_each(|route| route.resolved(host));
     }
 
     /// The devices of the inventory.

@@ -1,17 +1,19 @@
 //! The series of one route.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram};
 use time::OffsetDateTime;
 
 use super::register::{Register, Rejected};
-use crate::config::checked::{self, Backend, Route, RouteMode};
+use crate::config::checked::{Backend, Route, RouteMode};
 use crate::explain::finding::{self, BackendState, Service};
 use crate::model::close::CloseReason;
+use crate::model::look_up::HostName;
 use crate::model::names::Name;
 use crate::model::rejection::{Health, Reason, Stage};
+use crate::model::wake::WakeOutcome;
 use crate::relay::{Meter, Path};
 use crate::telemetry::names;
 
@@ -30,6 +32,8 @@ pub struct RouteMetrics {
     backends: Vec<BackendMetrics>,
     closed: Vec<Counter>,
     relays: Vec<Counter>,
+    /// In the order of [`WakeOutcome::ALL`]; empty if the route wakes no machine, and did not under a former configuration.
+    wakes: Vec<Counter>,
     handshakes: [[Counter; 2]; 2],
     /// By listener.
     rejected: HashMap<Name, Rejected>,
@@ -38,46 +42,41 @@ pub struct RouteMetrics {
 struct BackendMetrics {
     backend: Backend,
     gauge: Gauge,
+    /// How many addresses its host name has; of one that has no host name, no series.
+    resolved: Gauge,
+    /// Whether its health checks pass, if it is checked.
     healthy: Option<Gauge>,
-    state: Mutex<State>,
+    /// Its machine sleeps at times.
+    sleeps: bool,
+    /// The same under all configurations: what is known of one that stays, stays known.
+    state: Arc<Mutex<State>>,
 }
 
-/// What is known of a backend.
+/// Whether a backend answers.
 #[derive(Clone)]
 struct State {
-    /// By its last dial.
-    dialled: BackendState,
+    /// By the last dial that was not about waking it.
+    answers: BackendState,
+    /// Since when it is being woken.
+    waking: Option<OffsetDateTime>,
     /// By its health checks, if it is checked.
     health: Option<Health>,
 }
 
 impl State {
     const fn is_down(&self) -> bool {
-        matches!(self.dialled, BackendState::Down { .. }) || matches!(self.health, Some(Health::Unhealthy { .. }))
+        matches!(self.answers, BackendState::Down { .. }) || matches!(self.health, Some(Health::Unhealthy { .. }))
     }
 }
 
 impl BackendMetrics {
-    /// Registers its series. What is known of one that stays, stays known.
-    fn new(
-        things: &Register<'_>,
-        route: &str,
-        backend: &Backend,
-        health: Option<&checked::Health>,
-        former: Option<&Self>,
-    ) -> Self {
-        let labels = [("route", route), ("backend", &backend.to_string())];
-        let gauge = things.gauge(names::BACKEND_UP, &labels);
-        let dialled = former.map_or(BackendState::Untried, |former| former.state().dialled);
-        gauge.set(if matches!(dialled, BackendState::Down { .. }) { 0 } else { 1 });
-        let known = former.and_then(|former| former.state().health.clone()).unwrap_or(Health::Unchecked);
-        let health = health.map(|_| known);
-        let healthy = health.as_ref().map(|health| {
-            let gauge = things.gauge(names::BACKEND_HEALTHY, &labels);
-            gauge.set(if matches!(health, Health::Unhealthy { .. }) { 0 } else { 1 });
-            gauge
-        });
-        Self { backend: backend.clone(), gauge, healthy, state: Mutex::new(State { dialled, health }) }
+    /// Follows the configuration: without checks, what they said last says nothing any more.
+    fn is_checked(&self, checked: bool) {
+        let mut state = self.state();
+        state.health = checked.then(|| state.health.take().unwrap_or(Health::Unchecked));
+        if let Some(healthy) = &self.healthy {
+            healthy.set(if matches!(state.health, Some(Health::Unhealthy { .. })) { 0 } else { 1 });
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -116,8 +115,23 @@ impl RouteMetrics {
                 .backends
                 .iter()
                 .map(|backend| {
-                    let former = former.and_then(|former| former.of(backend));
-                    BackendMetrics::new(things, name, backend, route.health.as_ref(), former)
+                    let labels = [("route", name), ("backend", &backend.to_string())];
+                    let gauge = things.gauge(names::BACKEND_UP, &labels);
+                    let former = former.and_then(|former| former.of(backend)).map(|former| Arc::clone(&former.state));
+                    let new = State { answers: BackendState::Untried, waking: None, health: None };
+                    let state = former.unwrap_or_else(|| Arc::new(Mutex::new(new)));
+                    let resolved = match backend {
+                        Backend::Host(..) => things.gauge(names::BACKEND_RESOLVED_ADDRESSES, &labels),
+                        Backend::Address(_) | Backend::Unix(_) => Gauge::noop(),
+                    };
+                    let sleeps = route.wake.is_some();
+                    let healthy = route.health.is_some().then(|| things.gauge(names::BACKEND_HEALTHY, &labels));
+                    let backend = backend.clone();
+                    let metrics = BackendMetrics { backend, gauge, resolved, healthy, sleeps, state };
+                    metrics.is_checked(route.health.is_some());
+                    let is_down = matches!(metrics.state().answers, BackendState::Down { .. });
+                    metrics.gauge.set(if is_down { 0 } else { 1 });
+                    metrics
                 })
                 .collect(),
             closed: CloseReason::ALL
@@ -130,6 +144,14 @@ impl RouteMetrics {
                 .iter()
                 .map(|path| register.counter(names::RELAYS, &[("route", name), ("path", path.label())]))
                 .collect(),
+            wakes: if route.wake.is_some() || former.is_some_and(|former| !former.wakes.is_empty()) {
+                let counter = |outcome: &WakeOutcome| {
+                    register.counter(names::WAKES, &[("route", name), ("outcome", outcome.label())])
+                };
+                WakeOutcome::ALL.iter().map(counter).collect()
+            } else {
+                Vec::new()
+            },
             handshakes: ["TLSv1.2", "TLSv1.3"].map(handshakes),
             rejected: listeners
                 .map(|listener| {
@@ -196,7 +218,7 @@ impl RouteMetrics {
         metrics.gauge.set(if answered.is_ok() { 1 } else { 0 });
         let mut state = metrics.state();
         let was_down = state.is_down();
-        state.dialled = state.dialled.after(answered, OffsetDateTime::now_utc());
+        state.answers = state.answers.after(answered, OffsetDateTime::now_utc());
         was_down != state.is_down()
     }
 
@@ -214,14 +236,53 @@ impl RouteMetrics {
 
     /// Whether the last dial of a backend failed.
     pub fn did_not_answer(&self, backend: &Backend) -> bool {
-        self.of(backend).is_some_and(|metrics| matches!(metrics.state().dialled, BackendState::Down { .. }))
+        self.of(backend).is_some_and(|metrics| matches!(metrics.state().answers, BackendState::Down { .. }))
+    }
+
+    /// Whether a backend that did not answer for this reason may just sleep, as its machine does at times. That it cannot be woken
+    /// is another reason, and stays one until it answers.
+    pub fn sleeps(&self, backend: &Backend, seen: Reason) -> bool {
+        let dark = matches!(seen, Reason::BackendTimeout | Reason::BackendUnreachable | Reason::BackendUnresolved);
+        let Some(metrics) = self.of(backend).filter(|metrics| metrics.sleeps && dark) else { return false };
+        let mut state = metrics.state();
+        state.answers = match state.answers {
+            same @ (BackendState::Asleep { .. } | BackendState::Down { .. }) => same,
+            _ => BackendState::Asleep { since: OffsetDateTime::now_utc() },
+        };
+        true
+    }
+
+    /// The machine of a backend is being woken, or is not any more.
+    pub fn waking(&self, backend: &Backend, waking: bool) {
+        if let Some(metrics) = self.of(backend) {
+            metrics.state().waking = waking.then(OffsetDateTime::now_utc);
+        }
+    }
+
+    /// The host name has so many addresses.
+    pub(super) fn resolved(&self, host: &HostName) {
+        let named =
+            |metrics: &&BackendMetrics| matches!(&metrics.backend, Backend::Host(name, _) if *name == host.name);
+        for metrics in self.backends.iter().filter(named) {
+            #[expect(clippy::cast_precision_loss, reason = "at most 16")]
+            metrics.resolved.set(host.addresses.len() as f64);
+        }
+    }
+
+    /// Counts an attempt to wake the machine of a backend, which has ended.
+    pub fn woke(&self, outcome: WakeOutcome) {
+        let index = WakeOutcome::ALL.iter().position(|other| *other == outcome);
+        if let Some(counter) = index.and_then(|index| self.wakes.get(index)) {
+            counter.increment(1);
+        }
     }
 
     /// What it leads to, and whether that answers.
     pub fn service(&self, name: &Name) -> Service {
         let backend = |metrics: &BackendMetrics| {
-            let State { dialled, health } = metrics.state().clone();
-            finding::Backend { address: metrics.backend.to_string(), state: dialled, health }
+            let State { answers, waking, health } = metrics.state().clone();
+            let state = waking.map_or(answers, |since| BackendState::Waking { since });
+            finding::Backend { address: metrics.backend.to_string(), state, health }
         };
         Service { route: name.to_string(), backends: self.backends.iter().map(backend).collect() }
     }

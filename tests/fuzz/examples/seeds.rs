@@ -203,6 +203,7 @@ fn headers() {
         version: "TLSv1.3",
         cipher_suite: "TLS_AES_128_GCM_SHA256",
         identity: None,
+        certificate: None,
         resumed: false,
         server_name: Some("nas.home.example"),
         application_protocol: Some(b"http/1.1"),

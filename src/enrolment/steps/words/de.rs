@@ -4,6 +4,7 @@ use super::Words;
 
 pub(super) const WORDS: Words = Words {
     lang: "de",
+    language: "Deutsch",
     heading: "{{device}} einrichten",
     purpose: "Mit dem Zertifikat kommt dieses Gerät durch Ihr Gate ins Heimnetz.",
     purpose_until: "Mit dem Zertifikat kommt dieses Gerät durch Ihr Gate ins Heimnetz, bis {{date}}.",

@@ -4,6 +4,7 @@ use super::Words;
 
 pub(super) const WORDS: Words = Words {
     lang: "en",
+    language: "English",
     heading: "Set up {{device}}",
     purpose: "The certificate lets this device in through your gate.",
     purpose_until: "The certificate lets this device in through your gate, until {{date}}.",

@@ -28,6 +28,8 @@ macro_rules! texts {
 }
 
 texts! {
+    /// The language's own name.
+    language,
     /// The heading of a page, and its title.
     heading,
     /// What the certificate is for.
@@ -101,7 +103,7 @@ pub(in crate::enrolment) enum Language {
 }
 
 impl Language {
-    const ALL: [Self; 3] = [Self::English, Self::German, Self::Chinese];
+    pub(in crate::enrolment) const ALL: [Self; 3] = [Self::English, Self::German, Self::Chinese];
 
     /// Its texts.
     pub(in crate::enrolment) const fn words(self) -> &'static Words {
@@ -113,7 +115,7 @@ impl Language {
     }
 
     /// The primary language subtag. All forms of a language get the same texts.
-    const fn tag(self) -> &'static str {
+    pub(in crate::enrolment) const fn tag(self) -> &'static str {
         match self {
             Self::English => "en",
             Self::German => "de",

@@ -4,6 +4,7 @@ use super::Words;
 
 pub(super) const WORDS: Words = Words {
     lang: "zh-Hans",
+    language: "中文",
     heading: "设置 {{device}}",
     purpose: "此设备凭该证书通过您的网关。",
     purpose_until: "此设备凭该证书通过您的网关，有效期至 {{date}}。",
