@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use doorward::config::checked::{
     Allow, Backend, BackendTls, BackendTrust, Banned, CipherStrength, ClientAuthMode, Config, ControlSocket,
-    ExpectedClients, ExpiredRevocationList, Format, HeaderPlace, Health, History, HistoryFolder, KernelTls, Limits,
-    Log, LogFormat, LogOutput, Mac, Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol,
-    Terminate, Timeouts, Wake,
+    ExpectedClients, ExpiredRevocationList, Format, HeaderPlace, History, HistoryFolder, KernelTls, Limits, Log,
+    LogFormat, LogOutput, Mac, Rate, RevocationCheck, RouteMode, SandboxMode, Selector, SendProxyProtocol, Terminate,
+    Timeouts, Wake,
 };
 use doorward::config::{ConfigErrors, load, parse};
 use doorward::model::identity::{Serial, Sha256};
@@ -194,7 +194,6 @@ fn minimal_configuration_has_the_defaults() {
     assert!(listener.deny_sources.is_empty());
     let route = &config.routes[0];
     assert_eq!(route.send_proxy_protocol, SendProxyProtocol::Off);
-    assert_eq!((&route.health, route.connections_per_backend), (&None, None));
     let terminate = terminate(&config, 0);
     assert_eq!(terminate.client_auth.mode, ClientAuthMode::RequireAndVerify);
     assert_eq!(terminate.client_auth.expired_revocation_list, ExpiredRevocationList::Deny);
@@ -275,12 +274,6 @@ fn every_value_is_read_as_written() {
     let socket = format!("unix:{}", home.folder.path().join("run/ssh.sock").display());
     assert_eq!(texts(&ssh.backends), ["127.0.0.1:22", "[fd00::22]:22", "nas.local:22", &socket]);
     assert_eq!(ssh.send_proxy_protocol, SendProxyProtocol::V2Tls { certificate: false });
-    let health = |every, rise, fall, timeout, send: &str, expect: &str, tls| {
-        let (every, timeout) = (Duration::from_secs(every), Duration::from_secs(timeout));
-        Some(Health { every, rise, fall, timeout, send: send.into(), expect: expect.into(), tls })
-    };
-    assert_eq!(ssh.health, health(30, 1, 5, 3, "", "SSH-", false));
-    assert_eq!(ssh.connections_per_backend, Some(100));
     let selectors = [
         Selector::AnyName("alice-phone".to_owned()),
         Selector::Email("bob@home.example".to_owned()),
@@ -304,7 +297,6 @@ fn every_value_is_read_as_written() {
     assert!(matches!(mail.mode, RouteMode::Passthrough));
     assert_eq!(texts(&mail.server_names), ["mail.home.example", "*.mail.home.example"]);
     assert_eq!(mail.send_proxy_protocol, SendProxyProtocol::V1);
-    assert_eq!(mail.health, health(10, 2, 3, 2, "a001 NOOP\r\n", "* OK", true));
 
     let warned: Vec<&str> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
     let expected = ["route[2] \"ssh\".server_names", "route[2] \"ssh\".allow", "log.output"];
@@ -341,7 +333,7 @@ fn backend_tls_is_what_is_written() {
     assert_eq!(names(tls[2]), ["nas.local", "192.168.1.10"]);
     assert!(tls[2].certificate.is_some());
     let pki = home.folder.path().join("pki");
-    assert_eq!(tls[2].files, ["clients.pem", "server.pem", "server-key.pem"].map(|name| pki.join(name)));
+    assert_eq!(tls[2].files, ["clients.pem", "wildcard.pem", "wildcard-key.pem"].map(|name| pki.join(name)));
 }
 
 /// The sample of the design.

@@ -150,3 +150,51 @@ fn tls(raw: &RawHealth, route: &RawRoute, mode: Option<Mode>, report: &mut Repor
 pub(super) fn connections_per_backend(raw: &RawRoute, report: &mut Report) -> Option<Option<usize>> {
     scalar(&raw.connections_per_backend, values::count_or_off, None, report)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// What a passthrough route with these keys has.
+    fn parsed(keys: &str) -> (Option<Health>, Option<usize>) {
+        let text = format!(
+            "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"mail\"\nmode = \"passthrough\"\n\
+             server_names = [\"mail.home.example\"]\nbackends = [\"192.0.2.1:993\"]\n{keys}\n"
+        );
+        let config = crate::config::parse(&text, Path::new("doorward.toml")).expect("a configuration");
+        let route = config.routes.into_iter().next().expect("a route");
+        (route.health, route.connections_per_backend)
+    }
+
+    #[test]
+    fn values_are_read_as_written_and_have_defaults() {
+        assert_eq!(parsed(""), (None, None));
+        assert_eq!(parsed("connections_per_backend = \"off\""), (None, None));
+        assert_eq!(parsed("connections_per_backend = 100").1, Some(100));
+        let seconds = Duration::from_secs;
+        let default = Health {
+            every: seconds(10),
+            rise: 2,
+            fall: 3,
+            timeout: seconds(2),
+            send: Vec::new(),
+            expect: Vec::new(),
+            tls: false,
+        };
+        assert_eq!(parsed("health = {}").0, Some(default));
+        let given = Health {
+            every: seconds(30),
+            rise: 1,
+            fall: 5,
+            timeout: seconds(3),
+            send: b"a001 NOOP\r\n".to_vec(),
+            expect: b"* OK".to_vec(),
+            tls: true,
+        };
+        let keys = "every = \"30s\", rise = 1, fall = 5, timeout = \"3s\", send = \"a001 NOOP\\r\\n\", expect = \"* OK\", tls = true";
+        assert_eq!(parsed(&format!("health = {{ {keys} }}")).0, Some(given.clone()));
+        assert_eq!(parsed(&format!("[route.health]\n{}", keys.replace(", ", "\n"))).0, Some(given));
+    }
+}

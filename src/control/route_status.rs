@@ -1,10 +1,29 @@
-//! The health checks of backends, in the answer to `status`.
+//! A route, in the answer to `status`.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::explain;
 use crate::model::rejection::Health;
+
+/// A route of a gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// Its name.
+    pub name: String,
+    /// The server names it serves.
+    pub server_names: Vec<String>,
+    /// Its backends.
+    pub backends: Vec<String>,
+    /// What their health checks say; none if they are not checked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health: Vec<BackendHealth>,
+    /// Whether the machine of its backend is `up`, `asleep`, `waking`, `down` or `unused` so far, if the route wakes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// Open sessions.
+    pub sessions: usize,
+}
 
 /// A backend of a route whose health is checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
