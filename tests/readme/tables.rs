@@ -88,15 +88,15 @@ fn labels(cell: &str) -> BTreeSet<&str> {
     cell.split(", ").map(word).filter(|label| *label != "–").collect()
 }
 
-/// The keys that `config/raw.rs` and files below it read, as in `listener.name`.
+/// The keys that `config/raw.rs` and its parts read, as in `listener.name`.
 fn keys() -> BTreeSet<String> {
     const RAW: &str = concat!(
         include_str!("../../src/config/raw.rs"),
-        "
-",
+        "\n",
+        include_str!("../../src/config/raw/backend_tls.rs"),
+        "\n",
         include_str!("../../src/config/raw/health.rs"),
-        "
-",
+        "\n",
         include_str!("../../src/config/raw/route.rs"),
     );
     let section = |title: &str| {
@@ -105,6 +105,7 @@ fn keys() -> BTreeSet<String> {
             "RawListener" => "listener.",
             "RawCertificate" => "certificate.",
             "RawClientAuth" => "client_auth.",
+            "RawBackendTls" => "route.backend_tls.",
             "RawRoute" => "route.",
             "RawHealth" => "route.health.",
             "RawSendProxyProtocol" => "route.send_proxy_protocol.",
