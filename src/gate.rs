@@ -14,15 +14,17 @@ use crate::admission::Admission;
 use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
 use crate::backends::dial::Directory;
+use crate::backends::health::{Change, Checked};
 use crate::backends::wake::{self, Wakes};
 use crate::config::checked::{Backend, Config};
+use crate::explain;
 use crate::explain::recent::Refusals;
 use crate::history::{Admitted, History};
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
 use crate::model::names::{Name, ServerName};
 use crate::model::notice::NoticeEvent;
-use crate::model::rejection::{Reason, Rejection};
+use crate::model::rejection::{Health, Reason, Rejection};
 use crate::model::wake::WakeOutcome;
 use crate::notify::{Notices, texts};
 use crate::relay::{Order, Support};
@@ -30,7 +32,7 @@ use crate::sessions::registry::{Session, Sessions};
 use crate::sessions::review::{self, Reviewed};
 use crate::sessions::selector::SessionSelector;
 use crate::snapshot::{Route, Snapshot};
-use crate::telemetry::log::{Event, Log};
+use crate::telemetry::log::{Event, Log, detail};
 use crate::telemetry::metrics::Metrics;
 
 /// What all connections of a running gate share.
@@ -167,6 +169,75 @@ impl Gate {
             Err(reason) => {
                 let text = || texts::backend_down(route, &backend, reason);
                 self.notices.tell(NoticeEvent::BackendDown, &backend, text);
+            }
+        }
+    }
+
+    /// Puts the snapshot of a new configuration in force.
+    pub(crate) fn put_in_force(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(snapshot);
+        self.check_backends();
+    }
+
+    /// Has those backends checked that the snapshot in force wants checked, and no others.
+    pub(crate) fn check_backends(&self) {
+        let snapshot = self.snapshot.load();
+        for route in &snapshot.in_order {
+            let Some(metrics) = self.metrics.route(&route.name) else { continue };
+            for checked in route.backends.checks() {
+                metrics.health(&checked.check().backend, checked.health());
+            }
+        }
+        self.directory.checks.send_replace(snapshot.checks());
+    }
+
+    /// Notes how a health check ended. One that passes and changes nothing leaves no trace.
+    pub(crate) fn backend_checked(&self, checked: &Arc<Checked>, change: Change) {
+        let (backend, health) = (&checked.check().backend, checked.health());
+        let passed = matches!(change, Change::Passed | Change::Up);
+        // First, so that a client that comes for what is told here is connected.
+        if passed {
+            self.directory.pool.passed(backend);
+        }
+        let snapshot = self.snapshot.load();
+        let is_of = |route: &&Arc<Route>| route.backends.checks().iter().any(|other| Arc::ptr_eq(other, checked));
+        let routes: Vec<&Name> = snapshot.in_order.iter().filter(is_of).map(|route| &route.name).collect();
+        let mut answers_again = false;
+        for route in &routes {
+            if passed || change == Change::Down {
+                self.history.dialled(route, backend, passed);
+            }
+            let Some(metrics) = self.metrics.route(route) else { continue };
+            answers_again |= passed && metrics.did_not_answer(backend);
+            if metrics.health(backend, health.clone()) {
+                self.tell_health(route, backend, &health);
+            }
+        }
+        let routes = || routes.iter().map(ToString::to_string).collect();
+        match (change, health) {
+            (Change::Down, Health::Unhealthy { failure, .. }) => {
+                let (backend, detail) = (backend.to_string(), detail(&explain::check_failure(&failure)));
+                self.log.event(&Event::BackendUnhealthy { backend, routes: routes(), detail });
+            }
+            (Change::Up, _) => {
+                self.log.event(&Event::BackendHealthy { backend: backend.to_string(), routes: routes() });
+            }
+            _ => {}
+        }
+        if answers_again {
+            self.backend_came_back(backend);
+        }
+    }
+
+    fn tell_health(&self, route: &Name, backend: &Backend, health: &Health) {
+        let (route, backend) = (route.as_str(), backend.to_string());
+        match health {
+            Health::Unhealthy { failure, .. } => {
+                let text = || texts::backend_unhealthy(route, &backend, failure);
+                self.notices.tell(NoticeEvent::BackendDown, &backend, text);
+            }
+            Health::Unchecked | Health::Healthy { .. } => {
+                self.notices.tell(NoticeEvent::BackendUp, &backend, || texts::backend_up(route, &backend));
             }
         }
     }

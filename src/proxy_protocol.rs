@@ -11,7 +11,7 @@ use crate::model::rejection::{Cause, ProxyHeaderFault, Rejection};
 use crate::sys::accepted::AcceptedStream;
 use crate::sys::socket::{Peeked, discard, peek_until};
 
-pub use sent::{TlsFacts, header, v1, v2};
+pub use sent::{TlsFacts, header, local, v1, v2};
 
 /// The first bytes of a version 2 header (section 2.2).
 pub const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";

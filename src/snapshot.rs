@@ -9,9 +9,10 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authorize::{PassthroughPolicy, Policy, denied};
 use crate::backend_tls::BackendTls;
+use crate::backends::health::{Check, Checked};
 use crate::backends::pool::Backends;
 use crate::config::checked::{
-    self, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind, Wake,
+    self, Backend, ClientAuth, Config, ExpiredSession, RouteMode, SendProxyProtocol, Timeouts, TrustKind, Wake,
 };
 use crate::handshake::config::{InvalidTls, RouteTls, TicketSource};
 use crate::handshake::suites::Suites;
@@ -20,7 +21,7 @@ use crate::impostors::Impostors;
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Identity};
 use crate::model::names::{Name, ServerName, ServerNamePattern};
-use crate::model::rejection::{Cause, Reason};
+use crate::model::rejection::{Cause, Health, Reason};
 use crate::model::starttls::Starttls;
 use crate::route::RouteTable;
 
@@ -117,6 +118,8 @@ impl Snapshot {
         // By the address of the `client_auth` they are built from: routes without their own share the default one.
         let others = Arc::new(OtherAuthorities::new(known_authorities(config)));
         let mut authorities: HashMap<*const ClientAuth, Arc<Authorities>> = HashMap::new();
+        // What is known of backends that are checked as before stays known.
+        let mut checks: Vec<Arc<Checked>> = former.map(Self::checks).unwrap_or_default();
         for route in &config.routes {
             let invalid = |error| InvalidRoute { route: route.name.clone(), error };
             let access = match &route.mode {
@@ -143,7 +146,10 @@ impl Snapshot {
             let built = Arc::new(Route {
                 name: route.name.clone(),
                 server_names: route.server_names.clone(),
-                backends: Backends::new(route.backends.clone(), route.strategy).with_tls(backend_tls),
+                backends: Backends::new(route.backends.clone(), route.strategy)
+                    .checked(shared(Check::of(route, backend_tls.as_ref()), &mut checks))
+                    .limited(route.connections_per_backend)
+                    .with_tls(backend_tls),
                 send_proxy_protocol: route.send_proxy_protocol,
                 wake: route.wake.clone(),
                 starttls: route.starttls(),
@@ -167,6 +173,17 @@ impl Snapshot {
             timeouts: config.timeouts.clone(),
             impostors: Impostors::of(config),
         })
+    }
+
+    /// The backends that are checked, each once for each way in which it is.
+    pub fn checks(&self) -> Vec<Arc<Checked>> {
+        let mut checks: Vec<Arc<Checked>> = Vec::new();
+        for checked in self.in_order.iter().flat_map(|route| route.backends.checks()) {
+            if !checks.iter().any(|other| Arc::ptr_eq(other, checked)) {
+                checks.push(Arc::clone(checked));
+            }
+        }
+        checks
     }
 
     /// The route for a client's server name, or why there is none.
@@ -291,6 +308,11 @@ impl Route {
             && self.terminates() == other.terminates()
     }
 
+    /// What the health checks of its backends say; none if they are not checked.
+    pub fn health(&self) -> impl Iterator<Item = (&Backend, Health)> {
+        self.backends.checks().iter().map(|checked| (&checked.check().backend, checked.health()))
+    }
+
     /// The configuration of its handshakes, if TLS ends at the gate.
     const fn tls(&self) -> Option<&RouteTls> {
         match &self.access {
@@ -317,6 +339,19 @@ impl Route {
         };
         tls.judge(certificates, at).1
     }
+}
+
+/// The backends among `known` that are checked in these ways; new ones are added.
+fn shared(checks: Vec<Check>, known: &mut Vec<Arc<Checked>>) -> Vec<Arc<Checked>> {
+    let one = |check: Check| {
+        if let Some(checked) = known.iter().find(|checked| *checked.check() == check) {
+            return Arc::clone(checked);
+        }
+        let checked = Arc::new(Checked::new(check));
+        known.push(Arc::clone(&checked));
+        checked
+    };
+    checks.into_iter().map(one).collect()
 }
 
 /// Why a session ends whose certificate would be refused for this reason.

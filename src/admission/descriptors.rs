@@ -99,8 +99,10 @@ impl Descriptors {
         let asking = (limit / 64).clamp(1, 6) + 3;
         let own = OWN + config.listeners.len() + METRICS;
         // A reload opens its new listeners before the old ones are closed.
-        let reserve =
-            RELOAD + config.listeners.len() + asking + metrics + LOOK_UP * look_ups.min(config.host_names().len());
+        // A backend has one check at a time. Of very many, those that find no descriptor count neither way.
+        let checks = (limit / 64).clamp(1, 16).min(checked(config));
+        let look_ups_reserve = LOOK_UP * look_ups.min(config.host_names().len());
+        let reserve = RELOAD + config.listeners.len() + asking + metrics + checks + look_ups_reserve;
         let free = limit.checked_sub(own + held.saturating_sub(BEFORE))?.checked_sub(reserve)?;
         // Those about to be refused, and the one that each listener is about to take.
         let refused = (free / 16).clamp(2, 8) + config.listeners.len();
@@ -185,6 +187,11 @@ impl Budget {
     }
 }
 
+/// Backends whose health is checked.
+fn checked(config: &Config) -> usize {
+    config.routes.iter().filter(|route| route.health.is_some()).map(|route| route.backends.len()).sum()
+}
+
 fn count(limit: Option<u64>) -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(UNLIMITED).min(UNLIMITED)
 }
@@ -230,6 +237,21 @@ mod tests {
             last = connections;
         }
         assert_eq!(last, 10_000);
+    }
+
+    #[test]
+    fn health_checks_have_descriptors_of_their_own() {
+        let clients = |health: &str| {
+            let backends: Vec<String> = (1..=10).map(|port| format!("192.0.2.1:{port}")).collect();
+            let text = format!(
+                "[[listener]]\nname = \"public\"\naddress = \"127.0.0.1:0\"\n[[route]]\nname = \"mail\"\nmode = \"passthrough\"\n\
+                 server_names = [\"mail.home.example\"]\nbackends = {backends:?}\n{health}\n"
+            );
+            let config = crate::config::parse(&text, std::path::Path::new("doorward.toml")).expect("a configuration");
+            with(1024).budget(&config).expect("a budget").clients
+        };
+        // A client takes two.
+        assert_eq!(clients("") - clients("health = {}"), 5);
     }
 
     #[test]

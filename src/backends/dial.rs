@@ -3,15 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::eyeballs::{self, Attempt};
+use super::health::Checked;
 pub use super::opened::First;
 use super::opened::{self, Connection, Tls, open};
-use super::pool::{Backends, Pool, RETRY_TIMEOUT, Slot};
+use super::pool::{Backends, Full, Pool, RETRY_TIMEOUT, Slot};
 use super::resolver::{Resolver, Unresolved};
 use crate::authorize::Authorized;
 use crate::backend_tls::BackendTls;
@@ -40,12 +43,14 @@ pub struct Directory {
     pub resolver: Resolver,
     /// Which of them answer, and how many connections they have.
     pub pool: Pool,
+    /// Those that are checked.
+    pub checks: watch::Sender<Vec<Arc<Checked>>>,
 }
 
 impl Directory {
     /// With the system's resolver and at most `threads` look-ups at the same time.
     pub fn new(threads: usize) -> Self {
-        Self { resolver: Resolver::system(threads), pool: Pool::default() }
+        Self { resolver: Resolver::system(threads), pool: Pool::default(), checks: watch::Sender::default() }
     }
 }
 
@@ -78,10 +83,21 @@ pub(super) async fn connect(
     mut report: impl FnMut(usize, Result<(), Reason>),
 ) -> Result<(Connection, usize, Option<Slot>), Rejection> {
     let mut last = Cause::NoBackends;
-    let order = directory.pool.order(backends);
+    let order = backends.healthy(directory.pool.order(backends))?;
     for (place, &index) in order.iter().enumerate() {
         let Some(backend) = backends.get(index) else { continue };
         allowed()?;
+        // Taken before the connection is made, so that there are never more, however many clients come at once.
+        let slot = match directory.pool.reserve(backends, index) {
+            Ok(slot) => slot,
+            Err(Full { limit }) => {
+                // What another one failed for says more.
+                if matches!(last, Cause::NoBackends) {
+                    last = Cause::BackendFull { backend: Text::new(backend), limit };
+                }
+                continue;
+            }
+        };
         // The remaining time is divided, so that a backend that drops packets leaves time for the next one.
         let rest = u32::try_from(order.len() - place).unwrap_or(u32::MAX);
         let now = Instant::now();
@@ -92,12 +108,13 @@ pub(super) async fn connect(
         {
             Ok(connection) => {
                 report(index, Ok(()));
-                let slot = directory.pool.connected(backends, index);
-                return Ok((connection, index, slot));
+                let counted = directory.pool.connected(backends, index, slot);
+                return Ok((connection, index, counted));
             }
             Err(Failure::Refused(rejection)) => return Err(rejection),
             Err(failure) => failure,
         };
+        drop(slot);
         last = cause_of(failure, label(backend, &tried));
         if !matches!(last, Cause::Shortage { .. }) {
             report(index, Err(last.reason()));
@@ -198,6 +215,44 @@ async fn connect_in_time(
         }
     };
     connected.unwrap_or(Err(Failure::TimedOut))
+}
+
+/// Connects to a backend for no client, as [`dial`] does for one. Only health checks do, which send nothing of a client and
+/// relay nothing.
+pub(super) async fn connect_unasked(
+    backend: &Backend,
+    tls: Option<Tls<'_>>,
+    first: First<'_>,
+    resolver: &Resolver,
+    deadline: Instant,
+) -> Result<Connection, Unconnected> {
+    let connected = connect_in_time(backend, tls, first, resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
+    connected.map_err(|failure| match failure {
+        Failure::Io(error) if is_shortage(error.raw_os_error()) => Unconnected::Shortage,
+        Failure::Io(error) => Unconnected::Io(error),
+        Failure::TimedOut => Unconnected::TimedOut,
+        Failure::Tls(fault) => Unconnected::Tls(fault),
+        Failure::Unresolved(Unresolved::NoAnswer) => Unconnected::Unresolved(LookUp::NoAnswer),
+        Failure::Unresolved(Unresolved::Failed(error)) if is_shortage(error.raw_os_error()) => Unconnected::Shortage,
+        Failure::Unresolved(Unresolved::Failed(error)) => Unconnected::Unresolved(LookUp::Failed((&*error).into())),
+        // There is no right that could be revoked.
+        Failure::Refused(_) => Unconnected::Shortage,
+    })
+}
+
+/// Why there is no connection for a health check.
+#[derive(Debug)]
+pub(super) enum Unconnected {
+    /// This machine is out of descriptors or memory.
+    Shortage,
+    /// The backend did not accept it in time.
+    TimedOut,
+    /// Its name has no address.
+    Unresolved(LookUp),
+    /// No TLS with it.
+    Tls(BackendTlsFault),
+    /// It failed.
+    Io(io::Error),
 }
 
 /// What a backend does with a connection.

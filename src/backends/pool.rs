@@ -12,8 +12,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
+use super::health::Checked;
 use crate::backend_tls::BackendTls;
 use crate::config::checked::{Backend, Strategy};
+use crate::model::rejection::{Cause, FailedCheck, Health, Text};
 
 /// How long after a failure a backend is dialled again; twice as long after each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -33,12 +35,56 @@ pub struct Backends {
     strategy: Strategy,
     /// Whose turn it is.
     turn: AtomicUsize,
+    /// What their checks say, in the order of the list; none if they are not checked.
+    checks: Vec<Arc<Checked>>,
+    /// The most connections that each may have.
+    limit: Option<usize>,
+}
+
+/// A backend has as many connections as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Full {
+    pub(super) limit: usize,
 }
 
 impl Backends {
     /// These, chosen by this strategy.
     pub fn new(list: impl Into<Vec<Backend>>, strategy: Strategy) -> Self {
-        Self { list: list.into(), tls: None, strategy, turn: AtomicUsize::new(0) }
+        Self { list: list.into(), tls: None, strategy, turn: AtomicUsize::new(0), checks: Vec::new(), limit: None }
+    }
+
+    /// With a check for each of them, or none.
+    #[must_use]
+    pub fn checked(self, checks: Vec<Arc<Checked>>) -> Self {
+        Self { checks, ..self }
+    }
+
+    /// With at most so many connections for each of them.
+    #[must_use]
+    pub fn limited(self, limit: Option<usize>) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Their checks, in the order of the list; none if they are not checked.
+    pub fn checks(&self) -> &[Arc<Checked>] {
+        &self.checks
+    }
+
+    /// Those of `order` that may have connections. If none may, a client is refused at once: the checks go on and find the
+    /// first one that is back, while a dial would cost the client its whole time limit, or connect it to a service that is
+    /// known to hang.
+    pub(super) fn healthy(&self, mut order: Vec<usize>) -> Result<Vec<usize>, Cause> {
+        if self.checks.is_empty() {
+            return Ok(order);
+        }
+        let mut failed = Vec::new();
+        order.retain(|index| {
+            let Some(checked) = self.checks.get(*index).filter(|checked| !checked.is_healthy()) else { return true };
+            let Health::Unhealthy { failure, .. } = checked.health() else { return true };
+            failed.push(FailedCheck { backend: Text::new(&checked.check().backend), failure });
+            false
+        });
+        if order.is_empty() { Err(Cause::Unhealthy(failed.into())) } else { Ok(order) }
     }
 
     /// These, which speak TLS.
@@ -150,8 +196,24 @@ impl Pool {
         order
     }
 
-    /// A client was connected. Returns its place, if connections are counted.
-    pub(super) fn connected(&self, backends: &Backends, index: usize) -> Option<Slot> {
+    /// A place for a connection that is about to be made, if there is a limit.
+    ///
+    /// Clients do not wait for one, as HAProxy's do: its requests are over in milliseconds, while a connection here may be of
+    /// a shell or a browser, and lasts for hours.
+    pub(super) fn reserve(&self, backends: &Backends, index: usize) -> Result<Option<Slot>, Full> {
+        let Some((limit, backend)) = backends.limit.zip(backends.list.get(index)) else { return Ok(None) };
+        let known = self.known(backend);
+        let taken =
+            known.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < limit).then_some(open + 1));
+        taken.map(|_| Some(Slot(known))).map_err(|_| Full { limit })
+    }
+
+    /// A client was connected, with the place that was reserved, if one was. Returns its place, if connections are counted.
+    pub(super) fn connected(&self, backends: &Backends, index: usize, reserved: Option<Slot>) -> Option<Slot> {
+        if let Some(slot) = reserved {
+            slot.0.down.store(false, Ordering::Relaxed);
+            return Some(slot);
+        }
         if backends.list.len() < 2 {
             return None;
         }
@@ -170,6 +232,11 @@ impl Pool {
     pub(super) fn failed(&self, backends: &Backends, index: usize) -> Option<Retry> {
         let backend = backends.list.get(index).filter(|_| backends.list.len() > 1)?;
         let known = self.known(backend);
+        if !backends.checks.is_empty() {
+            // The next check that passes finds it.
+            known.down.store(true, Ordering::Relaxed);
+            return None;
+        }
         let before = {
             let mut wanted = known.wanted.lock().unwrap_or_else(PoisonError::into_inner);
             known.down.store(true, Ordering::Relaxed);
@@ -178,10 +245,24 @@ impl Pool {
         before.is_none().then(|| Retry { pool: self.clone(), known, backend: backend.clone() })
     }
 
-    /// Forgets backends that no configuration names.
+    /// A health check has passed: the backend is dialled in its turn again.
+    pub fn passed(&self, backend: &Backend) {
+        if let Some(known) = self.if_known(backend) {
+            known.down.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets backends that no configuration names, but for the number of their connections.
     pub fn keep(&self, mut is_named: impl FnMut(&Backend) -> bool) {
         let mut all = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|backend, _| is_named(backend));
+        all.retain(|backend, known| {
+            let named = is_named(backend);
+            if !named {
+                // Not dialled in the background any longer.
+                known.down.store(false, Ordering::Relaxed);
+            }
+            named || known.open.load(Ordering::Relaxed) > 0
+        });
     }
 
     fn is_kept(&self, backend: &Backend, known: &Arc<Known>) -> bool {
@@ -261,9 +342,9 @@ mod tests {
         down(&pool, &backends, 1);
         down(&pool, &backends, 2);
         assert_eq!(pool.order(&backends), [0, 1, 2]);
-        assert!(pool.connected(&backends, 0).is_none());
+        assert!(pool.connected(&backends, 0, None).is_none());
         assert_eq!(pool.order(&backends), [0, 1, 2]);
-        assert!(pool.connected(&backends, 2).is_none());
+        assert!(pool.connected(&backends, 2, None).is_none());
         assert_eq!(pool.order(&backends), [0, 2, 1]);
     }
 
@@ -283,7 +364,7 @@ mod tests {
         let mut taken: Vec<(usize, Slot)> = Vec::new();
         for _ in 0..30 {
             let index = pool.order(&backends)[0];
-            taken.push((index, pool.connected(&backends, index).expect("a place")));
+            taken.push((index, pool.connected(&backends, index, None).expect("a place")));
         }
         let count = |index| taken.iter().filter(|(of, _)| *of == index).count();
         assert_eq!([0, 1, 2].map(count), [10, 10, 10]);
@@ -291,8 +372,29 @@ mod tests {
         for _ in 0..10 {
             let index = pool.order(&backends)[0];
             assert_eq!(index, 1);
-            taken.push((index, pool.connected(&backends, index).expect("a place")));
+            taken.push((index, pool.connected(&backends, index, None).expect("a place")));
         }
+    }
+
+    #[test]
+    fn limit_holds_from_the_beginning_of_a_dial_to_the_end_of_the_connection() {
+        let (pool, backends) = (Pool::default(), backends(Strategy::First).limited(Some(2)));
+        let one = pool.reserve(&backends, 0).expect("a place").expect("it is counted");
+        let two = pool.reserve(&backends, 0).expect("a place");
+        let full = || pool.reserve(&backends, 0).map(|_| ()).expect_err("it is full");
+        assert_eq!(full(), Full { limit: 2 });
+        assert!(pool.reserve(&backends, 1).is_ok(), "another one");
+        // A dial that failed, and a connection that has ended.
+        drop(two);
+        let one = pool.connected(&backends, 0, Some(one)).expect("its place");
+        let two = pool.reserve(&backends, 0).expect("a place");
+        assert_eq!(full(), Full { limit: 2 });
+        // A reload that does not name it does not forget what it has.
+        pool.keep(|_| false);
+        assert_eq!(full(), Full { limit: 2 });
+        drop((one, two));
+        pool.keep(|_| false);
+        assert!(pool.if_known(&backends[0]).is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::control_args::ControlArgs;
-use crate::control::{Answer, EarlierProcess, LogError, NoticeReceiver, Request, Status, ToldFinding};
+use crate::control::{Answer, BackendHealth, EarlierProcess, LogError, NoticeReceiver, Request, Status, ToldFinding};
 use crate::explain::clock::Clock;
 use crate::model::text::{counted, duration};
 
@@ -102,6 +102,12 @@ fn text(status: &Status, clock: &Clock) -> String {
         let lead = if route.server_names.len() == 1 { "leads" } else { "lead" };
         let machine = route.machine.as_ref().map(|state| format!(" ({state})")).unwrap_or_default();
         fact("route", &format!("{}: {names} {lead} to {backends}{machine}; {} open", route.name, route.sessions));
+        for BackendHealth { backend, health, since, failure, .. } in &route.health {
+            let since = since.as_ref().map(|since| format!(" since {}", clock.full_of(since)));
+            let failure = failure.as_ref().map(|failure| format!(": {failure}"));
+            let (since, failure) = (since.unwrap_or_default(), failure.unwrap_or_default());
+            fact("", &format!("{backend} {health}{since}{failure}"));
+        }
     }
     for host in &status.host_names {
         fact("host name", &format!("{}: {}", host.name, host.text));
@@ -186,6 +192,7 @@ mod tests {
             name: "nas".to_owned(),
             server_names: names.iter().map(|name| (*name).to_owned()).collect(),
             backends: vec!["192.168.1.10:5666".to_owned(), "192.168.1.11:5666".to_owned()],
+            health: Vec::new(),
             machine: (sessions == 0).then(|| "asleep".to_owned()),
             sessions,
         };

@@ -1,6 +1,7 @@
 //! The configuration as it was written: every key known and of the right kind, no value looked at.
 
 mod backend_tls;
+mod health;
 mod route;
 
 use std::cell::RefCell;
@@ -9,6 +10,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub(super) use self::backend_tls::RawBackendTls;
+pub(super) use self::health::RawHealth;
 pub(super) use self::route::{RawRoute, RawWake};
 use super::reader::{Purpose, Scalar, Table};
 use super::report::{Given, Place, Report, Text};

@@ -9,8 +9,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    Answer, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError, REFUSALS_MAX, Refusal,
-    Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status, ToldName, Why,
+    Answer, BackendHealth, Certificate, EXPIRIES_MAX, Expiring, InForce, ListInForce, Listening, LogError,
+    REFUSALS_MAX, Refusal, Reloaded, RouteInForce, RouteStatus, SESSIONS_MAX, SandboxStatus, Session, Sessions, Status,
+    ToldName, Why,
 };
 use crate::config::checked::Config;
 use crate::config::expiries::Expiry;
@@ -184,6 +185,7 @@ pub(super) fn status(
         name: route.name.to_string(),
         server_names: route.server_names.iter().map(ToString::to_string).collect(),
         backends: route.backends.iter().map(ToString::to_string).collect(),
+        health: route.health().map(|(backend, health)| BackendHealth::new(backend, &health, rfc3339)).collect(),
         sessions: sessions.iter().filter(|session| session.route == route.name).count(),
     });
     Status {

@@ -9,6 +9,7 @@ pub mod client;
 pub(crate) mod earlier;
 mod history;
 mod merge;
+mod route_status;
 pub(crate) mod server;
 mod socket;
 pub(crate) mod upgrades;
@@ -19,6 +20,7 @@ pub use self::answers::NoticeReceiver;
 pub(crate) use self::answers::{StaticFacts, rfc3339};
 pub use self::history::{History, Visit};
 pub(crate) use self::history::{history_of, moment_of};
+pub use self::route_status::{BackendHealth, RouteStatus};
 #[doc(hidden)]
 pub use self::server::fuzz_read;
 pub(crate) use self::server::{Context, Control};
@@ -350,22 +352,6 @@ pub struct Listening {
     pub name: String,
     /// Its listeners.
     pub address: String,
-}
-
-/// A route of a gate.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RouteStatus {
-    /// Its name.
-    pub name: String,
-    /// The server names it serves.
-    pub server_names: Vec<String>,
-    /// Its backends.
-    pub backends: Vec<String>,
-    /// Whether the machine of its backend is `up`, `asleep`, `waking`, `down` or `unused` so far, if the route wakes it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub machine: Option<String>,
-    /// Open sessions.
-    pub sessions: usize,
 }
 
 /// The rights that a gate has given up.

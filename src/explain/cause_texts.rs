@@ -1,6 +1,6 @@
 //! All words about a cause: the log's detail.
 
-use super::{backend_tls, fragments};
+use super::{backend_tls, check_texts, fragments};
 use crate::model::identity::key;
 use crate::model::rejection::Cause;
 
@@ -107,6 +107,10 @@ pub fn detail(cause: &Cause) -> String {
         }
         Cause::WakeNotSent { backend, error } => {
             format!("{backend}: no packet to wake its machine could be sent: {}", error.text)
+        }
+        Cause::Unhealthy(failed) => format!("health checks fail: {}", check_texts::failed_checks(failed)),
+        Cause::BackendFull { backend, limit } => {
+            format!("{backend} has {limit} connections, which is what connections_per_backend allows")
         }
         Cause::RouteChanged => "the route was changed while its backends were dialled".to_owned(),
         Cause::NoBackends => "a route without backends".to_owned(),

@@ -7,6 +7,7 @@
 mod backend_tls;
 mod cause_texts;
 pub mod certificate;
+mod check_texts;
 pub mod clock;
 pub mod finding;
 mod fragments;
@@ -18,6 +19,7 @@ mod refusal_texts;
 
 pub use self::cause_texts::detail;
 use self::certificate::Certificate;
+pub use self::check_texts::{check_advice, check_failure};
 pub use self::fragments::moment;
 use self::recent::Refusal;
 pub use self::refusal_texts::{Words, sentence, words};

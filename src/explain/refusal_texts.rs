@@ -202,6 +202,16 @@ pub const fn words(reason: Reason) -> Words {
             "Is the machine plugged in, is Wake-on-LAN switched on in its settings, and are mac and broadcast in wake right? (doorward \
               help operations)",
         ),
+        Reason::BackendUnhealthy => (
+            "the service behind fails its health checks",
+            "The health checks of every backend fail, so none of them gets connections. doorward status says why and since \
+             when; a check that expects the wrong thing is corrected in health of the route.",
+        ),
+        Reason::BackendFull => (
+            "the service behind has enough connections",
+            "Every backend has as many connections as connections_per_backend allows. Raise it, or see which devices have \
+             them: doorward sessions.",
+        ),
         Reason::Internal => ("a fault of the gate", "This is a fault of the gate. Please report it with the log line."),
     };
     Words { short, advice }
@@ -375,6 +385,13 @@ pub fn sentence(refusal: &Refusal, now: OffsetDateTime) -> String {
             "{} was let in, but the name of what the route {route} leads to cannot be looked up: {detail}.",
             who(refusal)
         ),
+        Reason::BackendUnhealthy => format!(
+            "{} was let in, but what the route {route} leads to fails its health checks: {detail}.",
+            who(refusal)
+        ),
+        Reason::BackendFull => {
+            format!("{} was let in, but what the route {route} leads to is full: {detail}.", who(refusal))
+        }
         Reason::BackendTls => format!(
             "{} was let in, but the gate and what the route {route} leads to do not agree on TLS: {detail}.",
             who(refusal)

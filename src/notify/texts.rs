@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use super::notices::Text;
 use crate::explain::clock::Clock;
-use crate::explain::finding::{Finding, seen};
+use crate::explain::finding::{Finding, seen, seen_of};
 use crate::model::impostor::{Claim, Impostor};
-use crate::model::rejection::Reason;
+use crate::model::rejection::{CheckFailure, Reason};
 use crate::model::shell::word;
 
 /// The most lines about what is wrong.
@@ -58,6 +58,19 @@ pub(crate) fn backend_down(route: &str, backend: &str, reason: Reason) -> Text {
         message: format!(
             "{} A device that was admitted to {route} got no connection. To see more: doorward check --connect.",
             seen(backend, Some(reason))
+        ),
+        route: Some(route.to_owned()),
+        source: None,
+    }
+}
+
+/// The health checks of a backend of a route fail.
+pub(crate) fn backend_unhealthy(route: &str, backend: &str, failure: &CheckFailure) -> Text {
+    Text {
+        title: format!("{route} is down"),
+        message: format!(
+            "{} Devices that connect to {route} get another backend, or none. To see more: doorward status.",
+            seen_of(backend, Some(failure), None)
         ),
         route: Some(route.to_owned()),
         source: None,

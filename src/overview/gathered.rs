@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::config::checked::Device;
 use crate::explain::certificate::Certificate;
 use crate::explain::finding::{
-    Attempts, BackendState, DeviceFacts, DeviceRefusal, Service, Shown, is_trouble, pretended,
+    Attempts, Backend, BackendState, DeviceFacts, DeviceRefusal, Service, Shown, is_trouble, pretended,
 };
 use crate::explain::recent::Refusal;
 use crate::history;
@@ -143,22 +143,27 @@ fn from_history(impostor: &history::Impostor) -> Attempts {
 /// What the routes lead to, with the states that have lasted since before the start.
 pub(super) fn services(mut services: Vec<Service>, history: &[history::Backend]) -> Vec<Service> {
     for service in &mut services {
-        for backend in &mut service.backends {
-            let known =
-                history.iter().find(|one| one.route.as_str() == service.route && *one.backend == *backend.address);
-            let Some(known) = known else { continue };
-            backend.state = match (backend.state, known.up) {
-                (BackendState::Untried, true) => BackendState::Up { since: known.since },
-                (BackendState::Untried, false) => {
-                    BackendState::Down { since: known.since, tried: known.since, seen: None, failed: known.failed }
-                }
-                (BackendState::Up { since }, true) => BackendState::Up { since: since.min(known.since) },
-                (BackendState::Down { since, tried, seen, failed }, false) => {
-                    BackendState::Down { since: since.min(known.since), tried, seen, failed: failed.max(known.failed) }
-                }
-                (state, _) => state,
-            };
-        }
+        service.backends = std::mem::take(&mut service.backends)
+            .into_iter()
+            .map(|backend| with_history(&service.route, backend, history).judged())
+            .collect();
     }
     services
+}
+
+fn with_history(route: &str, mut backend: Backend, history: &[history::Backend]) -> Backend {
+    let known = history.iter().find(|one| one.route.as_str() == route && *one.backend == *backend.address);
+    let Some(known) = known else { return backend };
+    backend.state = match (backend.state, known.up) {
+        (BackendState::Untried, true) => BackendState::Up { since: known.since },
+        (BackendState::Untried, false) => {
+            BackendState::Down { since: known.since, tried: known.since, seen: None, failed: known.failed }
+        }
+        (BackendState::Up { since }, true) => BackendState::Up { since: since.min(known.since) },
+        (BackendState::Down { since, tried, seen, failed }, false) => {
+            BackendState::Down { since: since.min(known.since), tried, seen, failed: failed.max(known.failed) }
+        }
+        (state, _) => state,
+    };
+    backend
 }

@@ -50,6 +50,18 @@ pub fn header(
     }
 }
 
+/// The header of a connection that the gate makes for itself, as a health check; empty if they get none. Its receiver uses the
+/// real addresses, or none.
+pub const fn local(form: SendProxyProtocol) -> &'static [u8] {
+    match form {
+        SendProxyProtocol::Off => b"",
+        // Section 2.1.
+        SendProxyProtocol::V1 => b"PROXY UNKNOWN\r\n",
+        // Section 2.2: version 2, command LOCAL, family and protocol UNSPEC, no addresses.
+        SendProxyProtocol::V2 | SendProxyProtocol::V2Tls { .. } => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    }
+}
+
 /// A version 1 header.
 pub fn v1(client: SocketAddr, local: SocketAddr) -> Vec<u8> {
     let mut line = String::with_capacity(V1_MAX);

@@ -328,7 +328,7 @@ impl Inner {
         for (listener, settings) in new.listeners.iter().zip(&new.config.listeners) {
             listener.set_settings(settings);
         }
-        self.gate.snapshot.store(snapshot);
+        self.gate.put_in_force(snapshot);
         // Last: from now on, new listeners accept connections.
         let old = self.current.send_replace(new);
         let current = self.current.borrow();

@@ -14,6 +14,8 @@ use super::service_manager::{Heartbeat, Message, report, tell};
 use super::upgrade::{Replaceable, Replaced};
 use super::{Server, Stopped, notices, retired, successor};
 use crate::admin::Admin;
+use crate::backends::health::{self, Checked};
+use crate::backends::probe::probe;
 use crate::gate::Gate;
 use crate::history::News;
 use crate::reload::watch::watch;
@@ -91,6 +93,8 @@ impl Server {
         }
         tasks.spawn(tidy(Arc::clone(gate)));
         tasks.spawn(cut_expired(Arc::clone(gate)));
+        gate.check_backends();
+        let checking = tasks.spawn(check_backends(Arc::clone(gate)));
         let refreshing = tasks.spawn(gate.directory.resolver.clone().refresh());
         let reporting = tasks.spawn(report(Arc::clone(&context), heartbeat));
         gate.log.event(&Event::Ready);
@@ -126,6 +130,7 @@ impl Server {
             let _ = accepting.await;
             reloader.retire();
             reporting.abort();
+            checking.abort();
             // It dials no backend any more.
             refreshing.abort();
             // The new process sends them.
@@ -157,7 +162,8 @@ impl Server {
         // have waited in the queue of a socket that systemd has opened.
         reloader.current().borrow().close();
         gate.draining.cancel();
-        // Those of a reload meanwhile. One that opens listeners later sees `draining`, and closes them itself.
+        checking.abort();
+        // After `draining` is cancelled: a reload that opens listeners later sees that, and closes them itself.
         reloader.current().borrow().close();
         connections.close();
         let drain = gate.snapshot.load().timeouts.drain;
@@ -210,6 +216,16 @@ async fn tidy(gate: Arc<Gate>) {
         gate.history.tidy();
         report_history(&gate, &mut history);
     }
+}
+
+/// Checks the backends that the configuration in force wants checked.
+async fn check_backends(gate: Arc<Gate>) {
+    let (wanted, resolver) = (gate.directory.checks.subscribe(), gate.directory.resolver.clone());
+    let probe = move |checked: Arc<Checked>| {
+        let resolver = resolver.clone();
+        async move { probe(checked.check(), &resolver).await }
+    };
+    health::run(wanted, probe, move |checked, change| gate.backend_checked(checked, change)).await;
 }
 
 /// Cuts sessions whose certificate expires.

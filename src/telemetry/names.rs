@@ -27,6 +27,8 @@ pub const RELAY_BYTES: &str = "doorward_relay_bytes_total";
 pub const RELAYS: &str = "doorward_relays_total";
 /// Whether the last dial of a backend succeeded. Labels: `route`, `backend`.
 pub const BACKEND_UP: &str = "doorward_backend_up";
+/// Whether the health checks of a backend pass. Labels: `route`, `backend`.
+pub const BACKEND_HEALTHY: &str = "doorward_backend_healthy";
 /// How many addresses a backend's host name has. Labels: `route`, `backend`.
 pub const BACKEND_RESOLVED_ADDRESSES: &str = "doorward_backend_resolved_addresses";
 /// Time to reach a backend. Labels: `route`, `outcome`.
@@ -81,6 +83,7 @@ pub const ALL: &[(&str, Kind, &str)] = &[
     (RELAY_BYTES, Kind::Counter, "Payload relayed, without what TLS adds."),
     (RELAYS, Kind::Counter, "Relays begun, by how their bytes are moved."),
     (BACKEND_UP, Kind::Gauge, "1 unless the last attempt to reach the backend failed."),
+    (BACKEND_HEALTHY, Kind::Gauge, "1 unless the health checks of the backend fail, if it is checked."),
     (
         BACKEND_RESOLVED_ADDRESSES,
         Kind::Gauge,

@@ -35,7 +35,8 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
     ("handshake", &["admission", "authorize", "client_hello", "config", "model", "pki", "sys", "tls"]),
     // TLS to a backend, which the dial begins and the relay goes on with.
     ("backend_tls", &["config", "model", "sys"]),
-    ("backends", &["authorize", "backend_tls", "config", "model", "sys"]),
+    // A health check has a PROXY protocol header of its own.
+    ("backends", &["authorize", "backend_tls", "config", "model", "proxy_protocol", "sys"]),
     ("relay", &["backend_tls", "model", "sys", "tls"]),
     // What a refused client pretended to be.
     ("impostors", &["config", "model"]),
@@ -159,6 +160,8 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "admission",
             // `check --connect` makes the handshake that the gate would.
             "backend_tls",
+            // It does the health checks that the gate would.
+            "backends",
             "ca",
             "config",
             "control",

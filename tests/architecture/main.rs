@@ -67,9 +67,8 @@ fn modules_of_one_folder_do_not_import_each_other_in_a_circle() {
             let Some(entry) = source.module.strip_prefix(folder.as_slice()).and_then(|below| below.first()) else {
                 continue;
             };
-            // Tests look at what they like.
             if source.is_test() {
-                continue;
+                continue; // Tests look at what they like.
             }
             imports.entry(entry.clone()).or_default().extend(siblings(source, &folder));
         }

@@ -283,6 +283,26 @@ fn provoke(reason: Reason, pki: &TestPki) {
             let seen = format!("sha256:{}", Sha256::of(&certified.chain()[0]));
             assert!(line["detail"].as_str().unwrap().contains(&seen), "{line}");
         }
+        Reason::BackendUnhealthy => {
+            let wrong = Backend::http("no shell");
+            let keys = format!(
+                "{ANY}\nhealth = {{ every = \"100ms\", fall = 1, send = \"x\\r\\n\\r\\n\", expect = \"SSH-\" }}"
+            );
+            let gate = house().route_with("nas", &[&wrong.address().to_string()], &keys).open();
+            gate.wait_metric("doorward_backend_healthy", &[("route", "nas")], 0.0);
+            let line = turned_away(&gate, reason, || refusal(Client::admitted(gate.address(), &good, NAME)));
+            assert!(
+                line["detail"].as_str().unwrap().contains("answered \"HTTP/1.1 200 OK\", expected \"SSH-\""),
+                "{line}"
+            );
+        }
+        Reason::BackendFull => {
+            let keys = format!("{ANY}\nconnections_per_backend = 1");
+            let gate = house().route_with("nas", &[&echo.address().to_string()], &keys).open();
+            let _held = Client::admitted(gate.address(), &good, NAME).unwrap();
+            turned_away(&gate, reason, || refusal(Client::admitted(gate.address(), &good, NAME)));
+            assert_eq!(echo.accepted(), 1);
+        }
         Reason::Internal => {
             // No client can cause this: the gate's own code fails. The unit test in src/connection/log/tests.rs panics in
             // the middle of a connection; here it is only checked that the test exists.
@@ -294,7 +314,12 @@ fn provoke(reason: Reason, pki: &TestPki) {
     }
     if !matches!(
         reason,
-        Reason::ConnectionLimit | Reason::HandshakeLimit | Reason::SourceLimit | Reason::SourceRate | Reason::Draining
+        Reason::ConnectionLimit
+            | Reason::HandshakeLimit
+            | Reason::SourceLimit
+            | Reason::SourceRate
+            | Reason::Draining
+            | Reason::BackendFull
     ) {
         assert_eq!(echo.accepted(), 0, "{reason}: it reached the backend");
     }

@@ -116,6 +116,7 @@ fn verdict_is_what_matters_most() {
     let (impostors, reloaded) = ("doorward_impostors_total{route=\"nas\"}", "doorward_config_last_reload_successful");
     let (first, second) =
         ("doorward_backend_up{route=\"nas\",backend=\"a\"}", "doorward_backend_up{route=\"nas\",backend=\"b\"}");
+    let checked = "doorward_backend_healthy{route=\"nas\",backend=\"a\"}";
     let well: Vec<(&str, String)> = vec![
         ("up{job=\"doorward\"}", constant(1)),
         (&server, constant(later)),
@@ -124,11 +125,13 @@ fn verdict_is_what_matters_most() {
         (reloaded, constant(1)),
         (first, constant(1)),
         (second, constant(1)),
+        (checked, constant(1)),
     ];
     for (changed, value, expected) in [
         ("", String::new(), 0),
         // One of two backends of a route.
         (second, constant(0), 0),
+        (checked, constant(0), 0),
         (&device, constant(soon), 1),
         (&device, constant(over), 1),
         (&server, constant(soon), 1),
@@ -151,6 +154,12 @@ fn verdict_is_what_matters_most() {
         .map(|(series, values)| (*series, if series.contains("backend") { "0x220" } else { values.as_str() }))
         .collect();
     verdict(&both_down, 2);
+    // One that fails its health checks, beside one that did not answer.
+    let none_left: Vec<(&str, &str)> = well
+        .iter()
+        .map(|(series, values)| (*series, if [second, checked].contains(series) { "0x220" } else { values.as_str() }))
+        .collect();
+    verdict(&none_left, 2);
 }
 
 /// Grafana's published types and what checks with them, in a folder below `target/` that later runs find again.

@@ -72,6 +72,8 @@ impl Scene {
             .route("gone", "unix:/nowhere/service.sock")
             // RFC 6761 section 6.4: no such name exists.
             .route("unresolved", "no-such-host.invalid:22")
+            .route_with("unhealthy", &["unix:/nowhere/checked.sock"], "allow = [\"any\"]\nhealth = { every = \"100ms\" }")
+            .route_with("full", &[&echo_address], "allow = [\"any\"]\nconnections_per_backend = 1")
             .route_with("asleep", &["no-such-host.invalid:23"], ASLEEP)
             // It speaks no TLS.
             .route_with(
@@ -259,6 +261,15 @@ impl Scene {
             Reason::BackendUnresolved => self.refused(&self.good(), "unresolved"),
             Reason::BackendWakeTimeout => self.refused(&self.good(), "asleep"),
             Reason::BackendTls => self.refused(&self.good(), "untls"),
+            Reason::BackendUnhealthy => {
+                self.gate.wait_metric("doorward_backend_healthy", &[("route", "unhealthy")], 0.0);
+                self.refused(&self.good(), "unhealthy");
+            }
+            Reason::BackendFull => {
+                let held = Client::admitted(self.address(), &self.good(), "full.home.example").unwrap();
+                held.ping().unwrap();
+                self.refused(&self.good(), "full");
+            }
         }
     }
 

@@ -42,7 +42,7 @@ fn every_metric_stands_in_its_table_with_its_type_and_labels() {
     let backend = Backend::echo();
     let gate = Gate::start(&format!(
         "{LOCAL}{client_auth}\n[[route]]\nname = \"nas\"\nserver_names = [\"home.example\"]\n\
-         backends = [\"{}\", \"localhost:9\"]\nallow = [\"any\"]\n\n\
+         backends = [\"{}\", \"localhost:9\"]\nallow = [\"any\"]\nhealth = {{}}\n\n\
          [[route]]\nname = \"sleeper\"\nserver_names = [\"sleeper.home.example\"]\n\
          backends = [\"192.0.2.1:22\"]\nallow = [\"any\"]\nwake = {{ mac = \"3e:ec:ef:12:34:56\" }}\n",
         backend.address()
@@ -95,6 +95,8 @@ fn keys() -> BTreeSet<String> {
         "\n",
         include_str!("../../src/config/raw/backend_tls.rs"),
         "\n",
+        include_str!("../../src/config/raw/health.rs"),
+        "\n",
         include_str!("../../src/config/raw/route.rs"),
     );
     let section = |title: &str| {
@@ -105,6 +107,7 @@ fn keys() -> BTreeSet<String> {
             "RawClientAuth" => "client_auth.",
             "RawBackendTls" => "route.backend_tls.",
             "RawRoute" => "route.",
+            "RawHealth" => "route.health.",
             "RawSendProxyProtocol" => "route.send_proxy_protocol.",
             "RawWake" => "route.wake.",
             "RawExpectation" => "expect.",

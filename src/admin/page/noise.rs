@@ -225,7 +225,9 @@ fn latest(view: &View) -> Vec<Latest<'_>> {
     let mut found: Vec<Latest<'_>> = Vec::new();
     let mut places: HashMap<(Source, Reason), usize> = HashMap::new();
     for refusal in &view.refusals {
-        if is_trouble(refusal) || pretended(refusal).is_some() || refusal.reason().stage() == Stage::Backend {
+        // A service that is full answers all the same: no finding tells it.
+        let is_down = refusal.reason().stage() == Stage::Backend && refusal.reason() != Reason::BackendFull;
+        if is_trouble(refusal) || pretended(refusal).is_some() || is_down {
             continue;
         }
         let place = *places.entry((refusal.counted_as, refusal.reason())).or_insert(found.len());

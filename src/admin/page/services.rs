@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::parts::{Answer, card as in_card, command, since};
-use crate::explain::finding::{Backend, BackendState, Finding, Service, ServiceDown, Tone, seen};
+use crate::explain::finding::{Backend, BackendState, Finding, Service, ServiceDown, Tone, seen_of};
 use crate::explain::look_up;
 use crate::model::look_up::HostName;
 use crate::overview::View;
@@ -87,7 +87,7 @@ fn line(view: &View, service: &Service, down: Option<(&ServiceDown, &Finding)>) 
 /// The backends that do not answer, of a service that has others.
 fn failing(service: &Service) -> Markup {
     let words = |backend: &Backend| match backend.state {
-        BackendState::Down { seen: reason, .. } => Some(seen(&backend.address, reason)),
+        BackendState::Down { seen, .. } => Some(seen_of(&backend.address, backend.failed_check(), seen)),
         _ => None,
     };
     let failing: Vec<String> = service.backends.iter().filter_map(words).collect();

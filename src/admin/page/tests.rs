@@ -130,7 +130,7 @@ fn worst() -> View {
     let down = BackendState::Down { since: ago(9), tried: ago(9), seen: Some(Reason::BackendRefused), failed: 9 };
     let service = |number: usize| Service {
         route: long(number),
-        backends: vec![Backend { address: "192.168.1.10:5666".to_owned(), state: down }; 4],
+        backends: vec![Backend { address: "192.168.1.10:5666".to_owned(), state: down, health: None }; 4],
     };
     let facts = Facts {
         refused_configuration: Some(RefusedConfiguration { at: NOW, errors: vec!["<".repeat(1000); 21] }),

@@ -39,6 +39,9 @@ pub(super) struct Dialled {
     pub(super) connected: bool,
     /// What answers, or why nothing does.
     pub(super) answer: String,
+    /// Whether its health check passes, or why it does not; none if it has no check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) health: Option<String>,
     /// The certificate that it shows, if it speaks TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) certificate: Option<Shown>,
@@ -74,7 +77,7 @@ fn one(route: &Route, index: usize, strength: CipherStrength, limit: Duration) -
         };
         let answer = found.map_or_else(|why| why, |answer| answer.to_string());
         let (route, backend) = (route.name.to_string(), backend.to_string());
-        Dialled { route, backend, address, connected, answer, certificate, warning }
+        Dialled { route, backend, address, connected, answer, certificate, health: None, warning }
     };
     let addresses = match backend {
         Backend::Unix(path) => {
@@ -297,6 +300,8 @@ mod tests {
             name: Name::parse("it").expect("a name"),
             server_names: vec![ServerNamePattern::parse("it.home.example").expect("a name")],
             backends: vec![Backend::Address(backend)],
+            health: None,
+            connections_per_backend: None,
             strategy: Strategy::First,
             backend_tls: None,
             send_proxy_protocol: SendProxyProtocol::Off,

@@ -2,6 +2,7 @@
 
 mod connect;
 mod devices;
+mod health;
 mod outside;
 mod readable;
 mod socket;
@@ -80,9 +81,10 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         Err(code) => return code,
     };
     // Built as by the gate, so that nothing passes here that fails there.
-    if let Err(error) = Snapshot::build(&config) {
-        return failed(exit::CONFIG, &error);
-    }
+    let snapshot = match Snapshot::build(&config) {
+        Ok(snapshot) => snapshot,
+        Err(error) => return failed(exit::CONFIG, &error),
+    };
     // The limit of open files as for a gate started from this shell.
     let descriptors = Descriptors::of_a_gate();
     let warning = descriptors.warning(&config);
@@ -108,8 +110,9 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         },
     }
     if args.connect {
-        let dialled = connect::dial(&config);
+        let mut dialled = connect::dial(&config);
         warnings.extend(dialled.iter().filter_map(|dialled| dialled.warning.clone()));
+        warnings.extend(health::check(&snapshot, &mut dialled));
         table.backends = Some(dialled);
     }
     for warning in &warnings {
@@ -166,7 +169,8 @@ fn text(table: &Table) -> String {
                     Some(address) => format!("{} ({address})", dialled.backend),
                     None => dialled.backend.clone(),
                 };
-                vec![dialled.route.clone(), backend, dialled.answer.clone()]
+                let health = dialled.health.as_ref().map(|health| format!("; its health check {health}"));
+                vec![dialled.route.clone(), backend, format!("{}{}", dialled.answer, health.unwrap_or_default())]
             })
             .collect();
         out.push_str(&format!("\nBackends:\n\n{}", text::table(&rows)));

@@ -9,6 +9,7 @@ mod client_auth;
 pub(super) mod control;
 mod deny;
 mod expect;
+mod health;
 pub(super) mod history;
 mod inventory;
 mod listener;

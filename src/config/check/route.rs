@@ -3,7 +3,7 @@
 use super::access::{self, Groups};
 use super::certificate::{self, Loaded};
 use super::client_auth;
-use super::{Checks, Mode, backend_tls, backends, name, protocols, wake};
+use super::{Checks, Mode, backend_tls, backends, health, name, protocols, wake};
 use crate::config::checked::{AllowEntry, CanaryRoute, Route, RouteMode, Terminate};
 use crate::config::raw::RawRoute;
 use crate::config::report::{At, Given, Place, Report, Text, quoted};
@@ -51,6 +51,8 @@ pub(super) fn check(
     let (names, names_right) = server_names(raw, report);
     let backends = backends::check(raw, checks, report);
     let strategy = backends::strategy(raw, report);
+    let health = health::check(raw, mode, report);
+    let connections_per_backend = health::connections_per_backend(raw, report);
     let send_proxy_protocol = backends::send_proxy_protocol(raw, mode, report);
     let backend_tls = backend_tls::check(raw, mode, backends.as_ref().map(|(list, _)| list.as_slice()), report);
     let wake = wake::check(raw, mode, backends.as_ref(), report);
@@ -72,6 +74,8 @@ pub(super) fn check(
             server_names: names.iter().map(|name| name.value.clone()).collect(),
             backends,
             strategy: strategy?,
+            health: health?,
+            connections_per_backend: connections_per_backend?,
             backend_tls: backend_tls?,
             send_proxy_protocol: send_proxy_protocol?,
             wake: wake?,
@@ -120,6 +124,8 @@ pub(super) fn canary(raw: &RawRoute, report: &mut Report) -> Option<CanaryRoute>
         ("kind", !raw.kind.is_absent()),
         ("backends", !raw.backends.is_absent()),
         ("strategy", !raw.strategy.is_absent()),
+        ("health", !raw.health.is_absent()),
+        ("connections_per_backend", !raw.connections_per_backend.is_absent()),
         ("allow", !raw.allow.is_absent()),
         ("application_protocols", !raw.application_protocols.is_absent()),
         ("backend_tls", !raw.backend_tls.is_absent()),

@@ -4,6 +4,7 @@ mod backend_tls;
 mod client_auth;
 mod control;
 mod expect;
+mod health;
 mod history;
 mod limits;
 mod notify;
@@ -33,6 +34,7 @@ pub use client_auth::{
 };
 pub use control::{Control, ControlSocket};
 pub use expect::{AllowEntry, Expectation, ExpectedClients};
+pub use health::Health;
 pub use history::{History, HistoryFolder};
 pub use limits::{Banned, Limits, Rate, Timeouts};
 pub use notify::{Format, Notify, Secret, SecretUrl, Webhook};
@@ -141,6 +143,10 @@ pub struct Route {
     pub backends: Vec<Backend>,
     /// Which of them it uses.
     pub strategy: Strategy,
+    /// How they are checked; `None` if they are not.
+    pub health: Option<Health>,
+    /// The most connections that each may have; `None` is without limit.
+    pub connections_per_backend: Option<usize>,
     /// TLS to them, if they speak it and the gate terminates that of the clients.
     pub backend_tls: Option<Arc<BackendTls>>,
     /// The PROXY protocol header that the backend is sent.

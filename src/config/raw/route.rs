@@ -1,6 +1,6 @@
 //! `[[route]]` as it is written.
 
-use super::{RawBackendTls, RawCertificate, RawClientAuth};
+use super::{RawBackendTls, RawCertificate, RawClientAuth, RawHealth};
 use crate::config::reader::{Scalar, Table};
 use crate::config::report::{Given, Place, Report, Text};
 
@@ -35,6 +35,8 @@ pub(in crate::config) struct RawRoute {
     pub(in crate::config) server_names: Given<Vec<Text>>,
     pub(in crate::config) backends: Given<Vec<Text>>,
     pub(in crate::config) strategy: Given<String>,
+    pub(in crate::config) health: Given<RawHealth>,
+    pub(in crate::config) connections_per_backend: Given<Scalar>,
     pub(in crate::config) allow: Given<Vec<Text>>,
     pub(in crate::config) application_protocols: Given<Vec<Text>>,
     pub(in crate::config) starttls: Given<String>,
@@ -56,6 +58,8 @@ impl RawRoute {
             server_names: table.texts("server_names", "\"nas.home.example\"", report),
             backends: table.texts("backends", "\"192.168.1.10:5666\"", report),
             strategy: table.text("strategy", "\"first\"", report),
+            health: table.table("health", RawHealth::read, report),
+            connections_per_backend: table.scalar("connections_per_backend", "100", report),
             allow: table.texts("allow", "\"any\"", report),
             application_protocols: table.texts("application_protocols", "\"http/1.1\"", report),
             starttls: table.text("starttls", "\"postgres\"", report),

@@ -9,7 +9,7 @@ use crate::explain::recent::Refusal;
 use crate::model::expiry::Expiry;
 use crate::model::impostor::Claim;
 use crate::model::look_up::HostName;
-use crate::model::rejection::Reason;
+use crate::model::rejection::{CheckFailure, Health, Reason};
 
 /// What is known about a gate.
 #[derive(Clone, Debug)]
@@ -186,9 +186,38 @@ pub struct Backend {
     pub address: String,
     /// Whether it answers.
     pub state: BackendState,
+    /// What its health checks say, if it is checked.
+    pub health: Option<Health>,
 }
 
-/// Whether a backend answers. It is dialled when a device connects, and not otherwise.
+impl Backend {
+    /// Whether it answers, by its health checks and by the devices that connected.
+    #[must_use]
+    pub fn judged(self) -> Self {
+        let state = match (&self.health, self.state) {
+            (Some(Health::Unhealthy { since, checked, .. }), dialled) => {
+                let (since, failed) = match dialled {
+                    BackendState::Down { since: earlier, failed, .. } => (earlier.min(*since), failed),
+                    _ => (*since, 0),
+                };
+                BackendState::Down { since, tried: *checked, seen: Some(Reason::BackendUnhealthy), failed }
+            }
+            (Some(Health::Healthy { since }), BackendState::Untried) => BackendState::Up { since: *since },
+            (_, state) => state,
+        };
+        Self { state, ..self }
+    }
+
+    /// Why its health checks fail, if they do.
+    pub const fn failed_check(&self) -> Option<&CheckFailure> {
+        match &self.health {
+            Some(Health::Unhealthy { failure, .. }) => Some(failure),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a backend answers. Without health checks it is dialled when a device connects, and not otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendState {
     /// It has not been dialled since the gate was started.

@@ -14,12 +14,12 @@ pub use self::facts::{
     Attempts, Backend, BackendState, DeviceFacts, DeviceRefusal, Facts, LogFault, NotInForce, ReceiverFault,
     RefusedConfiguration, Service, Shown,
 };
-pub use self::words::{seen, verdict_sentence};
+pub use self::words::{seen, seen_of, verdict_sentence};
 use super::recent::Refusal;
 use crate::explain::is_guest;
 use crate::model::expiry::{Expiry, Kind};
 use crate::model::impostor::Claim;
-use crate::model::rejection::{Reason, Stage};
+use crate::model::rejection::{CheckFailure, Reason, Stage};
 
 /// How long an impostor's last attempt leads.
 pub const IMPOSTOR: Duration = Duration::hours(24);
@@ -102,6 +102,8 @@ pub struct ServiceDown {
     pub seen: Option<Reason>,
     /// How often it was dialled in vain since then.
     pub failed: u64,
+    /// Why its health checks fail, if they do.
+    pub check: Option<CheckFailure>,
     /// A service on the same machine that answers.
     pub neighbour: Option<String>,
 }
@@ -348,7 +350,8 @@ impl Trouble {
 
 fn down(service: &Service, all: &[Service], now: OffsetDateTime) -> Option<ServiceDown> {
     let BackendState::Down { since, tried, seen, failed } = service.state() else { return None };
-    let backend = service.dialled_last()?.address.clone();
+    let last = service.dialled_last()?;
+    let (backend, check) = (last.address.clone(), last.failed_check().cloned());
     let host = |address: &str| address.rsplit_once(':').map(|(host, _)| host.to_owned());
     let neighbour = all.iter().find(|other| {
         let answers = |other: &&Backend| matches!(other.state, BackendState::Up { .. });
@@ -357,7 +360,7 @@ fn down(service: &Service, all: &[Service], now: OffsetDateTime) -> Option<Servi
     });
     let neighbour = neighbour.map(|other| other.route.clone());
     let route = service.route.clone();
-    (now - tried < DOWN).then_some(ServiceDown { route, backend, since, tried, seen, failed, neighbour })
+    (now - tried < DOWN).then_some(ServiceDown { route, backend, since, tried, seen, failed, check, neighbour })
 }
 
 /// The name that a refused client tried to be taken for, and how: see [`Attempts::claim`].

@@ -80,7 +80,7 @@ fn attempts(name: &str, source: [u8; 4], seconds: i64) -> Attempts {
 }
 
 fn service(route: &str, port: u16, state: BackendState) -> Service {
-    let backends = vec![Backend { address: format!("192.168.1.10:{port}"), state }];
+    let backends = vec![Backend { address: format!("192.168.1.10:{port}"), state, health: None }];
     Service { route: route.to_owned(), backends }
 }
 
@@ -316,7 +316,10 @@ fn expiry_of_a_guest_or_of_a_device_long_gone_is_no_finding() {
 fn service_is_down_only_if_none_of_its_backends_answered() {
     let states = |states: &[BackendState]| Service {
         route: "nas".to_owned(),
-        backends: states.iter().map(|state| Backend { address: "nas:1".to_owned(), state: *state }).collect(),
+        backends: states
+            .iter()
+            .map(|state| Backend { address: "nas:1".to_owned(), state: *state, health: None })
+            .collect(),
     };
     let (up, long_down) = (BackendState::Up { since: ago(60) }, down(HOUR));
     assert_eq!(states(&[long_down, up]).state(), up);

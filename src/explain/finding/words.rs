@@ -2,10 +2,10 @@
 
 use super::{Facts, Finding, Impostor, ReceiverFault, ServiceDown, Trouble, Verdict};
 use crate::explain::clock::Clock;
-use crate::explain::{self, impostor, words};
+use crate::explain::{self, check_advice, check_failure, impostor, words};
 use crate::model::expiry::{Expiry, Kind};
 use crate::model::impostor::{self as model, Claim};
-use crate::model::rejection::Reason;
+use crate::model::rejection::{CheckFailure, Reason};
 use crate::model::shell::word;
 use crate::model::text::{counted, grouped, in_words, times};
 
@@ -259,8 +259,23 @@ pub fn seen(backend: &str, reason: Option<Reason>) -> String {
     }
 }
 
+/// What was seen of a backend: by its health checks if those fail, else by the last dial.
+pub fn seen_of(backend: &str, check: Option<&CheckFailure>, reason: Option<Reason>) -> String {
+    check.map_or_else(|| seen(backend, reason), |failure| format!("{backend} {}.", check_failure(failure)))
+}
+
 impl ServiceDown {
     fn sentence(&self, clock: &Clock) -> String {
+        if let Some(failure) = &self.check {
+            let failed = if self.failed == 1 { "connection has" } else { "connections have" };
+            let failed = (self.failed > 0).then(|| format!(" {} {failed} failed since.", grouped(self.failed)));
+            return format!(
+                "{} Checked last {}.{}",
+                seen_of(&self.backend, Some(failure), None),
+                clock.moment(self.tried),
+                failed.unwrap_or_default()
+            );
+        }
         let neighbour = self.neighbour.as_ref().map(|name| format!(" On the same machine, {name} is up."));
         let failed = if self.failed == 1 { "connection has" } else { "connections have" };
         format!(
@@ -274,6 +289,9 @@ impl ServiceDown {
 
     /// What to do first.
     pub fn advice(&self) -> &'static str {
+        if let Some(failure) = &self.check {
+            return check_advice(failure);
+        }
         match (self.seen, &self.neighbour) {
             (Some(Reason::BackendRefused), _) => "Start the service, or correct the port in backends.",
             (Some(Reason::BackendTls), _) => {

@@ -14,6 +14,7 @@ mod macros;
 mod alert;
 mod backend_tls;
 mod cause_data;
+mod check;
 mod reasons;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -26,6 +27,7 @@ pub use self::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
     Signer, Stage, Text,
 };
+pub use self::check::{Answer, CheckFailure, FailedCheck, Health};
 pub use self::reasons::{Cause, Reason};
 
 /// A rejection: what happened, and what the client was told.

@@ -7,6 +7,7 @@ use super::cause_data::{
     AddressList, CertificateFault, DenyEntry, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Side,
     Signer, Stage, Text,
 };
+use super::check::FailedCheck;
 use super::{Alert, BackendTlsFault};
 use crate::model::close::CloseReason;
 use crate::model::names::{Name, ServerName};
@@ -113,6 +114,10 @@ reasons! {
     BackendTls = Backend, "tls", Backend, Some(Alert::INTERNAL_ERROR), 0;
     /// The machine of the backend sleeps, and could not be woken within `wake.timeout`.
     BackendWakeTimeout = Backend, "wake_timeout", Backend, Some(Alert::INTERNAL_ERROR), 0;
+    /// The health checks of every backend fail.
+    BackendUnhealthy = Backend, "unhealthy", Backend, Some(Alert::INTERNAL_ERROR), 0;
+    /// Every backend that answers has as many connections as `connections_per_backend` allows.
+    BackendFull = Backend, "full", Gate, Some(Alert::INTERNAL_ERROR), 0;
 
     /// A fault of the gate: no decision was reached about the connection.
     Internal = Internal, "internal", Gate, Some(Alert::INTERNAL_ERROR), 0;
@@ -374,6 +379,15 @@ causes! {
         /// The error.
         error: Box<IoError>
     } = BackendWakeTimeout;
+    /// The health checks of every backend fail, so none was dialled.
+    Unhealthy(Box<[FailedCheck]>) = BackendUnhealthy;
+    /// Every backend that may be dialled has as many connections as `connections_per_backend` allows.
+    BackendFull {
+        /// The last one.
+        backend: Text,
+        /// How many that is.
+        limit: usize
+    } = BackendFull;
     /// A reload changed the route while its backends were dialled.
     RouteChanged = BackendUnreachable;
 

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::{
-    AddressList, Alert, BackendCertificateFault, BackendTlsFault, Cause, CertificateFault, DenyEntry, HelloFault,
-    IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
+    AddressList, Alert, Answer, BackendCertificateFault, BackendTlsFault, Cause, CertificateFault, CheckFailure,
+    DenyEntry, FailedCheck, HelloFault, IoError, ListFault, LookUp, Protocol, ProxyHeaderFault, Signer, Text,
 };
 use crate::model::close::CloseReason;
 use crate::model::identity::{Serial, Sha256};
@@ -83,6 +83,7 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::BackendUnreachable { backend: backend(), error: error() },
         Cause::Unresolved { backend: backend(), error: LookUp::Failed(error()) },
         Cause::Unresolved { backend: backend(), error: LookUp::NoAnswer },
+        Cause::BackendFull { backend: backend(), limit: 7 },
         Cause::WakeTimeout { backend: backend(), seconds: 90 },
         Cause::WakeNotSent { backend: backend(), error: error() },
         Cause::RouteChanged,
@@ -92,6 +93,10 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         Cause::NoVerdict,
         Cause::NotJudged,
     ];
+    all.extend(every_check_failure().into_iter().map(|failure| {
+        let failed = || FailedCheck { backend: backend(), failure: failure.clone() };
+        Cause::Unhealthy([failed(), failed()].into())
+    }));
     let backend_certificate = |fault| BackendTlsFault::Certificate { seen: Sha256([7; 32]), fault };
     all.extend(
         [
@@ -173,4 +178,26 @@ pub(crate) fn every_cause() -> Vec<Cause> {
         .map(Cause::InvalidCertificate),
     );
     all
+}
+
+/// Every variant of [`CheckFailure`].
+pub(crate) fn every_check_failure() -> Vec<CheckFailure> {
+    let text = || Text::new("a text");
+    let error = || IoError { kind: ErrorKind::ConnectionReset, errno: Some(104), text: text() };
+    let (after, answer, expected) =
+        (Duration::from_secs(2), || Answer::new(b"HTTP/1.1 400"), || Some(Answer::new(b"SSH-")));
+    vec![
+        CheckFailure::NotAccepted,
+        CheckFailure::NotReached(error()),
+        CheckFailure::Unresolved(LookUp::NoAnswer),
+        CheckFailure::Unresolved(LookUp::Failed(Box::new(IoError { text: Text::new("no such name"), ..error() }))),
+        CheckFailure::Silent { after, expected: expected() },
+        CheckFailure::Silent { after, expected: None },
+        CheckFailure::Closed { received: answer(), expected: expected(), error: None },
+        CheckFailure::Closed { received: Answer::new(b""), expected: expected(), error: None },
+        CheckFailure::Closed { received: Answer::new(b""), expected: None, error: Some(error()) },
+        CheckFailure::Answered { received: answer(), expected: Answer::new(b"SSH-") },
+        CheckFailure::Tls(text()),
+        CheckFailure::BackendTls(Box::new(BackendTlsFault::NotTls)),
+    ]
 }

@@ -138,6 +138,22 @@ pub enum Event {
         /// The same.
         receiver: String,
     },
+    /// The health checks of a backend fail: it gets no connections.
+    BackendUnhealthy {
+        /// The backend.
+        backend: String,
+        /// The routes that lead to it.
+        routes: Vec<String>,
+        /// Why the last check failed.
+        detail: String,
+    },
+    /// They pass again.
+    BackendHealthy {
+        /// The backend.
+        backend: String,
+        /// The routes that lead to it.
+        routes: Vec<String>,
+    },
     /// Connections could not be accepted for lack of descriptors or memory: reported once a minute.
     AcceptFailed {
         /// The listener of the last failure.
@@ -349,9 +365,11 @@ impl Line for Event {
     fn priority(&self) -> Priority {
         match self {
             Self::ReloadFailed { .. } | Self::UpgradeFailed { .. } => Priority::Error,
-            Self::LeftOut { .. } | Self::AcceptFailed { .. } | Self::History { .. } | Self::NoticesFailing { .. } => {
-                Priority::Warning
-            }
+            Self::LeftOut { .. }
+            | Self::AcceptFailed { .. }
+            | Self::History { .. }
+            | Self::NoticesFailing { .. }
+            | Self::BackendUnhealthy { .. } => Priority::Warning,
             Self::Reloaded { .. } | Self::RevocationList { .. } | Self::Upgraded { .. } => Priority::Notice,
             Self::Sandbox { missing, .. } if !missing.is_empty() => Priority::Warning,
             Self::WakeEnded { outcome: "timeout" | "not_sent", .. } => Priority::Warning,
@@ -361,6 +379,7 @@ impl Line for Event {
             | Self::Metrics { .. }
             | Self::Control { .. }
             | Self::NoticesDelivered { .. }
+            | Self::BackendHealthy { .. }
             | Self::Waking { .. }
             | Self::WakeEnded { .. }
             | Self::Ready

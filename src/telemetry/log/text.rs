@@ -63,6 +63,12 @@ impl fmt::Display for Event {
             Self::NoticesDelivered { receiver } => {
                 write!(f, "notices_delivered: {receiver} takes messages to the owner again")
             }
+            Self::BackendUnhealthy { backend, routes, detail } => {
+                write!(f, "backend_unhealthy: {backend} ({}) {detail}", routes.join(", "))
+            }
+            Self::BackendHealthy { backend, routes } => {
+                write!(f, "backend_healthy: {backend} ({}) passes its health checks again", routes.join(", "))
+            }
             Self::AcceptFailed { listener, failures, error } => {
                 write!(f, "accept_failed ({listener}), {failures} failures since the last such line: {error}")
             }

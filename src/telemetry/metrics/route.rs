@@ -12,7 +12,7 @@ use crate::explain::finding::{self, BackendState, Service};
 use crate::model::close::CloseReason;
 use crate::model::look_up::HostName;
 use crate::model::names::Name;
-use crate::model::rejection::{Reason, Stage};
+use crate::model::rejection::{Health, Reason, Stage};
 use crate::model::wake::WakeOutcome;
 use crate::relay::{Meter, Path};
 use crate::telemetry::names;
@@ -44,6 +44,8 @@ struct BackendMetrics {
     gauge: Gauge,
     /// How many addresses its host name has; of one that has no host name, no series.
     resolved: Gauge,
+    /// Whether its health checks pass, if it is checked.
+    healthy: Option<Gauge>,
     /// Its machine sleeps at times.
     sleeps: bool,
     /// The same under all configurations: what is known of one that stays, stays known.
@@ -51,15 +53,32 @@ struct BackendMetrics {
 }
 
 /// Whether a backend answers.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct State {
     /// By the last dial that was not about waking it.
     answers: BackendState,
     /// Since when it is being woken.
     waking: Option<OffsetDateTime>,
+    /// By its health checks, if it is checked.
+    health: Option<Health>,
+}
+
+impl State {
+    const fn is_down(&self) -> bool {
+        matches!(self.answers, BackendState::Down { .. }) || matches!(self.health, Some(Health::Unhealthy { .. }))
+    }
 }
 
 impl BackendMetrics {
+    /// Follows the configuration: without checks, what they said last says nothing any more.
+    fn is_checked(&self, checked: bool) {
+        let mut state = self.state();
+        state.health = checked.then(|| state.health.take().unwrap_or(Health::Unchecked));
+        if let Some(healthy) = &self.healthy {
+            healthy.set(if matches!(state.health, Some(Health::Unhealthy { .. })) { 0 } else { 1 });
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,14 +118,17 @@ impl RouteMetrics {
                     let labels = [("route", name), ("backend", &backend.to_string())];
                     let gauge = things.gauge(names::BACKEND_UP, &labels);
                     let former = former.and_then(|former| former.of(backend)).map(|former| Arc::clone(&former.state));
-                    let new = State { answers: BackendState::Untried, waking: None };
+                    let new = State { answers: BackendState::Untried, waking: None, health: None };
                     let state = former.unwrap_or_else(|| Arc::new(Mutex::new(new)));
                     let resolved = match backend {
                         Backend::Host(..) => things.gauge(names::BACKEND_RESOLVED_ADDRESSES, &labels),
                         Backend::Address(_) | Backend::Unix(_) => Gauge::noop(),
                     };
                     let sleeps = route.wake.is_some();
-                    let metrics = BackendMetrics { backend: backend.clone(), gauge, resolved, sleeps, state };
+                    let healthy = route.health.is_some().then(|| things.gauge(names::BACKEND_HEALTHY, &labels));
+                    let backend = backend.clone();
+                    let metrics = BackendMetrics { backend, gauge, resolved, healthy, sleeps, state };
+                    metrics.is_checked(route.health.is_some());
                     let is_down = matches!(metrics.state().answers, BackendState::Down { .. });
                     metrics.gauge.set(if is_down { 0 } else { 1 });
                     metrics
@@ -195,9 +217,26 @@ impl RouteMetrics {
         let Some(metrics) = self.of(backend) else { return false };
         metrics.gauge.set(if answered.is_ok() { 1 } else { 0 });
         let mut state = metrics.state();
-        let was_down = matches!(state.answers, BackendState::Down { .. });
+        let was_down = state.is_down();
         state.answers = state.answers.after(answered, OffsetDateTime::now_utc());
-        was_down == answered.is_ok()
+        was_down != state.is_down()
+    }
+
+    /// Notes what the health checks of a backend say. Returns whether it has gone down or come back.
+    pub fn health(&self, backend: &Backend, health: Health) -> bool {
+        let Some(metrics) = self.of(backend) else { return false };
+        if let Some(gauge) = &metrics.healthy {
+            gauge.set(if matches!(health, Health::Unhealthy { .. }) { 0 } else { 1 });
+        }
+        let mut state = metrics.state();
+        let was_down = state.is_down();
+        state.health = Some(health);
+        was_down != state.is_down()
+    }
+
+    /// Whether the last dial of a backend failed.
+    pub fn did_not_answer(&self, backend: &Backend) -> bool {
+        self.of(backend).is_some_and(|metrics| matches!(metrics.state().answers, BackendState::Down { .. }))
     }
 
     /// Whether a backend that did not answer for this reason may just sleep, as its machine does at times. That it cannot be woken
@@ -241,9 +280,9 @@ impl RouteMetrics {
     /// What it leads to, and whether that answers.
     pub fn service(&self, name: &Name) -> Service {
         let backend = |metrics: &BackendMetrics| {
-            let State { answers, waking } = *metrics.state();
+            let State { answers, waking, health } = metrics.state().clone();
             let state = waking.map_or(answers, |since| BackendState::Waking { since });
-            finding::Backend { address: metrics.backend.to_string(), state }
+            finding::Backend { address: metrics.backend.to_string(), state, health }
         };
         Service { route: name.to_string(), backends: self.backends.iter().map(backend).collect() }
     }
