@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::eyeballs::{self, Attempt};
+pub use super::opened::First;
 use super::opened::{self, Connection, Tls, open};
 use super::pool::{Backends, Pool, RETRY_TIMEOUT, Slot};
 use super::resolver::{Resolver, Unresolved};
@@ -46,17 +47,6 @@ impl Directory {
     pub fn new(threads: usize) -> Self {
         Self { resolver: Resolver::system(threads), pool: Pool::default() }
     }
-}
-
-/// What is sent to a backend first.
-#[derive(Clone, Copy, Debug)]
-pub struct First<'a> {
-    /// The PROXY protocol header, if the route sends one.
-    pub header: &'a [u8],
-    /// The application protocol that the client has chosen, for a backend with TLS.
-    pub protocol: Option<&'a [u8]>,
-    /// The client's first bytes are already there, and follow at once.
-    pub payload_waits: bool,
 }
 
 /// Connects to the first backend that answers by `deadline`, in the order of the route's strategy, and writes the header to it.

@@ -66,6 +66,30 @@ fn folder_that_cannot_be_made_is_told_and_the_gate_serves() {
 }
 
 #[test]
+fn read_only_file_system_is_told_once_with_its_remedy() {
+    let (pki, backend, home) = (TestPki::new(), Backend::echo(), tempfile::tempdir().unwrap());
+    let house = House::new(&pki).route("nas", backend.address()).config();
+    // As in a container without a folder for it.
+    let gate = Gate::start_with(&format!("{house}\n[control]\nsocket = \"control.sock\"\n"), |command| {
+        let mut unshare = tool("unshare", "util-linux");
+        let script = "mount --make-rprivate /; mount -t tmpfs -o ro none \"$1\"; shift; exec \"$@\"";
+        unshare.args(["--mount", "sh", "-euc", script, "sh"]).arg(home.path()).env("STATE_DIRECTORY", home.path());
+        unshare.arg(command.get_program()).args(command.get_args());
+        *command = unshare;
+    });
+    let folder = home.path().join("history").display().to_string();
+    wait_told(&gate, Some(&format!("cannot make the folder {folder} for the history: Read-only file system")));
+    visit(&gate, &pki, "alice-phone");
+    gate.settled();
+    assert_eq!(told(&gate).len(), 1);
+    let status = gate.ask(&["status"]).success().text();
+    let remedy = "in a container, mount a folder of the gate's user there";
+    assert!(status.starts_with("The history has not been written since today ") && status.contains(remedy), "{status}");
+    let lines: Vec<_> = gate.lines().into_iter().filter(|line| line["event"] == "history").collect();
+    assert!(lines.len() == 1 && lines[0]["error"].as_str().unwrap().contains(remedy), "{lines:?}");
+}
+
+#[test]
 fn second_gate_with_the_same_folder_leaves_it_alone() {
     let (pki, backend, home) = (TestPki::new(), Backend::echo(), tempfile::tempdir().unwrap());
     let folder = home.path().join("history");
