@@ -98,7 +98,6 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "reload",
             "sandbox",
             "sessions",
-            "snapshot",
             "sys",
             "telemetry",
         ],
