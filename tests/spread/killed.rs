@@ -244,11 +244,10 @@ fn test(strategy: Strategy) {
     let ip = own_loopback();
     let victim = Service::start(b'V', (ip, 7001).into());
     let other = Service::start(b'O', (ip, 7002).into());
-    let keys = format!("allow = [\"any\"]\nstrategy = \"{}\"", strategy.word());
     let backends = [victim.address.to_string(), other.address.to_string()];
     let gate = House::new(&pki)
         .limits("connection_rate_per_source = \"off\"\nconnections_per_source = \"off\"")
-        .route_with("nas", &[&backends[0], &backends[1]], &keys)
+        .route_with("nas", &[&backends[0], &backends[1]], &strategy.keys())
         .open();
     let config = client(&pki, Some(&pki.client("alice-phone")));
     let scene = Scene { strategy, gate, config, victim, other, seen: Seen::default() };

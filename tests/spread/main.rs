@@ -31,6 +31,8 @@ enum Strategy {
 }
 
 impl Strategy {
+    const ALL: [Self; 3] = [Self::First, Self::RoundRobin, Self::LeastConnections];
+
     /// The word in the configuration.
     const fn word(self) -> &'static str {
         match self {
@@ -39,31 +41,9 @@ impl Strategy {
             Self::LeastConnections => "least_connections",
         }
     }
-}
 
-/// How a route treats its backends.
-#[derive(Clone, Copy, Debug)]
-struct Kind {
-    strategy: Strategy,
-    /// Further keys of the route.
-    keys: &'static str,
-}
-
-/// Each kind.
-const KINDS: [Kind; 3] = [
-    Kind { strategy: Strategy::First, keys: "" },
-    Kind { strategy: Strategy::RoundRobin, keys: "" },
-    Kind { strategy: Strategy::LeastConnections, keys: "" },
-];
-
-impl Kind {
-    /// The keys of a route.
+    /// The keys of a route for every verified certificate.
     fn keys(self) -> String {
-        format!("allow = [\"any\"]\nstrategy = \"{}\"\n{}", self.strategy.word(), self.keys)
-    }
-
-    /// Whether two sessions go to two backends.
-    fn spreads(self) -> bool {
-        self.strategy != Strategy::First
+        format!("allow = [\"any\"]\nstrategy = \"{}\"", self.word())
     }
 }

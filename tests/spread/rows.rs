@@ -11,13 +11,13 @@ use doorward::model::rejection::{Alert, Reason};
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
+use crate::Strategy;
 use crate::client::{Client, End, client, reset};
 use crate::common::backend::{Backend, FullBacklog};
 use crate::common::gate::Gate;
 use crate::common::pki::TestPki;
 use crate::common::process::{own_loopback, wait_until};
 use crate::home::{House, Watch};
-use crate::{KINDS, Kind};
 
 const MIB: usize = 1024 * 1024;
 
@@ -47,12 +47,12 @@ fn name(route: &str) -> String {
 struct Scene {
     pki: TestPki,
     good: Backend,
-    kind: Kind,
+    strategy: Strategy,
 }
 
 impl Scene {
-    fn new(kind: Kind) -> Self {
-        Self { pki: TestPki::new(), good: Backend::echo(), kind }
+    fn new(strategy: Strategy) -> Self {
+        Self { pki: TestPki::new(), good: Backend::echo(), strategy }
     }
 
     fn alice(&self) -> Arc<ClientConfig> {
@@ -63,7 +63,7 @@ impl Scene {
         let good = self.good.address().to_string();
         let mut house = House::new(&self.pki).timeouts(timeouts);
         for (route, bad) in routes {
-            house = house.route_with(route, &[bad, &good], &self.kind.keys());
+            house = house.route_with(route, &[bad, &good], &self.strategy.keys());
         }
         house.open()
     }
@@ -71,17 +71,17 @@ impl Scene {
 
 #[test]
 fn row_21_dead_backend_leaves_its_clients_to_the_good_one() {
-    for kind in KINDS {
-        let (scene, full) = (Scene::new(kind), FullBacklog::new());
+    for strategy in Strategy::ALL {
+        let (scene, full) = (Scene::new(strategy), FullBacklog::new());
         let (refuses, silent) = (format!("{}:9", own_loopback()), full.address.to_string());
         let good = scene.good.address().to_string();
         let nowhere = "unix:/nowhere/service.sock";
         let gate = House::new(&scene.pki)
             .timeouts("dial = \"2s\"")
-            .route_with("refuses", &[&refuses, &good], &kind.keys())
-            .route_with("silent", &[&silent, &good], &kind.keys())
-            .route_with("nowhere", &[nowhere, &good], &kind.keys())
-            .route_with("gone", &[&refuses, nowhere], &kind.keys())
+            .route_with("refuses", &[&refuses, &good], &strategy.keys())
+            .route_with("silent", &[&silent, &good], &strategy.keys())
+            .route_with("nowhere", &[nowhere, &good], &strategy.keys())
+            .route_with("gone", &[&refuses, nowhere], &strategy.keys())
             .open();
         let (alice, before) = (scene.alice(), descriptors(&gate));
         for (route, dead) in [("refuses", refuses.as_str()), ("silent", &silent), ("nowhere", nowhere)] {
@@ -90,20 +90,20 @@ fn row_21_dead_backend_leaves_its_clients_to_the_good_one() {
                 Client::admitted(gate.address(), &alice, &name(route)).unwrap().ping().unwrap();
             }
             // The first one finds out, within the share of a backend.
-            assert!(begun.elapsed() < Duration::from_secs(6), "{kind:?}, {route}: {:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(6), "{strategy:?}, {route}: {:?}", begun.elapsed());
             let lines = gate.wait_closed(route, 3);
-            assert!(lines.iter().all(|line| line["backend"] == good.as_str()), "{kind:?}: {lines:?}");
+            assert!(lines.iter().all(|line| line["backend"] == good.as_str()), "{strategy:?}: {lines:?}");
             gate.wait_metric("doorward_backend_up", &[("route", route), ("backend", dead)], 0.0);
         }
-        assert_eq!(scene.good.accepted(), 9, "{kind:?}");
+        assert_eq!(scene.good.accepted(), 9, "{strategy:?}");
 
         let (watch, begun) = (Watch::begin(&gate), Instant::now());
         let end = Client::admitted(gate.address(), &alice, &name("gone")).map(|_| ()).unwrap_err();
-        assert_eq!(end, End::Alert(Alert::INTERNAL_ERROR), "{kind:?}");
-        assert!(begun.elapsed() < Duration::from_secs(4), "{kind:?}: {:?}", begun.elapsed());
+        assert_eq!(end, End::Alert(Alert::INTERNAL_ERROR), "{strategy:?}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "{strategy:?}: {:?}", begun.elapsed());
         let line = watch.rejected_at("backend");
         let told = [Reason::BackendRefused, Reason::BackendUnreachable].map(Reason::label);
-        assert!(told.iter().any(|reason| line["reason"] == *reason), "{kind:?}: {line}");
+        assert!(told.iter().any(|reason| line["reason"] == *reason), "{strategy:?}: {line}");
         gate.settled();
         // A dial in the background has one for a moment.
         wait_until("the descriptors are back", || (descriptors(&gate) <= before + 2).then_some(()));
@@ -112,7 +112,7 @@ fn row_21_dead_backend_leaves_its_clients_to_the_good_one() {
 
 #[test]
 fn row_21_reset_is_passed_on_and_no_other_backend_is_dialled() {
-    for kind in KINDS {
+    for strategy in Strategy::ALL {
         for before in [0, 5_000] {
             let (arrived, all_there) = mpsc::channel::<()>();
             let all_there = std::sync::Mutex::new(all_there);
@@ -123,7 +123,7 @@ fn row_21_reset_is_passed_on_and_no_other_backend_is_dialled() {
                 }
                 reset(stream);
             });
-            let scene = Scene::new(kind);
+            let scene = Scene::new(strategy);
             let gate = scene.gate("", &[("nas", &resets.to_string())]);
             let watch = Watch::begin(&gate);
             let client = Client::handshaken(gate.address(), &scene.alice(), &name("nas")).unwrap();
@@ -131,11 +131,11 @@ fn row_21_reset_is_passed_on_and_no_other_backend_is_dialled() {
             client.read_exact(&mut vec![0; before]).unwrap();
             arrived.send(()).unwrap();
             let end = client.end();
-            assert!(matches!(end, End::Truncated | End::Reset), "{kind:?}: {end:?}");
+            assert!(matches!(end, End::Truncated | End::Reset), "{strategy:?}: {end:?}");
             drop(client);
             let line = watch.closed(CloseReason::BackendReset);
             assert_eq!((&line["bytes_to_client"], &line["backend"]), (&before.into(), &resets.to_string().into()));
-            assert_eq!(scene.good.accepted(), 0, "{kind:?}: what was sent may not be sent twice");
+            assert_eq!(scene.good.accepted(), 0, "{strategy:?}: what was sent may not be sent twice");
             gate.settled();
         }
     }
@@ -143,13 +143,13 @@ fn row_21_reset_is_passed_on_and_no_other_backend_is_dialled() {
 
 #[test]
 fn row_21_slow_and_mute_backends_hold_up_their_own_clients_only() {
-    for kind in KINDS {
+    for strategy in Strategy::ALL {
         let slow = serving(|mut stream| {
             let mut byte = [0];
             stream.set_nodelay(true).unwrap();
             while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
         });
-        let (scene, mute) = (Scene::new(kind), Backend::mute());
+        let (scene, mute) = (Scene::new(strategy), Backend::mute());
         let gate = scene.gate("idle = \"1s\"", &[("slow", &slow.to_string()), ("mute", &mute.address().to_string())]);
         let alice = scene.alice();
         let silent = Client::handshaken(gate.address(), &alice, &name("mute")).unwrap();
@@ -160,10 +160,10 @@ fn row_21_slow_and_mute_backends_hold_up_their_own_clients_only() {
             client.send(&[byte]).unwrap();
             let mut one = [0];
             client.read_exact(&mut one).unwrap();
-            assert_eq!(one, [byte], "{kind:?}");
+            assert_eq!(one, [byte], "{strategy:?}");
         }
         drop(client);
-        assert_eq!(silent.end(), End::Orderly, "{kind:?}");
+        assert_eq!(silent.end(), End::Orderly, "{strategy:?}");
         drop(silent);
         gate.wait_closed("mute", 1);
         gate.wait_metric("doorward_connections_closed_total", &[("route", "mute"), ("reason", "idle_timeout")], 1.0);
@@ -173,7 +173,7 @@ fn row_21_slow_and_mute_backends_hold_up_their_own_clients_only() {
 
 #[test]
 fn row_21_half_closes_are_kept_in_both_directions() {
-    for kind in KINDS {
+    for strategy in Strategy::ALL {
         let (told, tell) = mpsc::channel();
         let told = std::sync::Mutex::new(told);
         // One says all it has to say at once, and goes on listening; the other one answers when all was said.
@@ -191,22 +191,22 @@ fn row_21_half_closes_are_kept_in_both_directions() {
                 let _ = stream.write_all(&all);
             }
         });
-        let scene = Scene::new(kind);
+        let scene = Scene::new(strategy);
         let gate = scene.gate("", &[("first", &first.to_string()), ("last", &last.to_string())]);
         let alice = scene.alice();
         let client = Client::handshaken(gate.address(), &alice, &name("first")).unwrap();
-        assert_eq!(client.read_to_end(), (b"hello".to_vec(), End::Orderly), "{kind:?}");
+        assert_eq!(client.read_to_end(), (b"hello".to_vec(), End::Orderly), "{strategy:?}");
         for _ in 0..100 {
             client.send(&[7; 1000]).unwrap();
         }
         client.close_notify();
-        assert_eq!(tell.recv().unwrap(), vec![7; 100_000], "{kind:?}");
+        assert_eq!(tell.recv().unwrap(), vec![7; 100_000], "{strategy:?}");
         drop(client);
 
         let client = Client::handshaken(gate.address(), &alice, &name("last")).unwrap();
         client.send(&[9; 100_000]).unwrap();
         client.shut_tcp();
-        assert_eq!(client.read_to_end(), (vec![9; 100_000], End::Orderly), "{kind:?}");
+        assert_eq!(client.read_to_end(), (vec![9; 100_000], End::Orderly), "{strategy:?}");
         drop(client);
         gate.settled();
     }
@@ -232,8 +232,8 @@ fn noise(client: usize, length: usize) -> &'static [u8] {
 
 #[test]
 fn row_22_twenty_mib_come_back_from_each_backend() {
-    for kind in KINDS {
-        let (scene, other) = (Scene::new(kind), Backend::echo());
+    for strategy in Strategy::ALL {
+        let (scene, other) = (Scene::new(strategy), Backend::echo());
         let gate = scene.gate("", &[("nas", &other.address().to_string())]);
         let alice = scene.alice();
         let clients = [1, 2].map(|seed| {
@@ -249,21 +249,21 @@ fn row_22_twenty_mib_come_back_from_each_backend() {
                 });
                 scope.spawn(|| {
                     let (received, end) = client.read_to_end();
-                    assert!(received == **sent, "{kind:?}: {} bytes", received.len());
-                    assert_eq!(end, End::Orderly, "{kind:?}");
+                    assert!(received == **sent, "{strategy:?}: {} bytes", received.len());
+                    assert_eq!(end, End::Orderly, "{strategy:?}");
                 });
             }
         });
         drop(clients);
-        let expected = if kind.spreads() { (1, 1) } else { (0, 2) };
-        assert_eq!((scene.good.accepted(), other.accepted()), expected, "{kind:?}");
+        let expected = if strategy == Strategy::First { (0, 2) } else { (1, 1) };
+        assert_eq!((scene.good.accepted(), other.accepted()), expected, "{strategy:?}");
         gate.settled();
     }
 }
 
 #[test]
 fn row_22_duplex_ends_in_mid_flight_without_close_notify() {
-    for kind in KINDS {
+    for strategy in Strategy::ALL {
         let (up, down) = (noise(1, 10 * MIB), noise(2, 54 * MIB));
         let (keep, got) = mpsc::channel();
         let keep = std::sync::Mutex::new(keep);
@@ -279,7 +279,7 @@ fn row_22_duplex_ends_in_mid_flight_without_close_notify() {
                 }
             });
         });
-        let scene = Scene::new(kind);
+        let scene = Scene::new(strategy);
         let gate = scene.gate("", &[("nas", &duplex.to_string())]);
         let watch = Watch::begin(&gate);
         let client = Client::handshaken(gate.address(), &scene.alice(), &name("nas")).unwrap();
@@ -290,12 +290,12 @@ fn row_22_duplex_ends_in_mid_flight_without_close_notify() {
             });
             client.read_to_end()
         });
-        assert!(received == down, "{kind:?}: {} bytes", received.len());
-        assert_eq!(end, End::Orderly, "{kind:?}");
-        assert!(got.recv().unwrap() == up, "{kind:?}");
+        assert!(received == down, "{strategy:?}: {} bytes", received.len());
+        assert_eq!(end, End::Orderly, "{strategy:?}");
+        assert!(got.recv().unwrap() == up, "{strategy:?}");
         drop(client);
         let line = watch.closed_as(&[CloseReason::ClientClosed, CloseReason::BackendClosed]);
-        assert_eq!(line["bytes_to_backend"], up.len(), "{kind:?}: {line}");
-        assert_eq!(line["bytes_to_client"], down.len(), "{kind:?}: {line}");
+        assert_eq!(line["bytes_to_backend"], up.len(), "{strategy:?}: {line}");
+        assert_eq!(line["bytes_to_client"], down.len(), "{strategy:?}: {line}");
     }
 }
