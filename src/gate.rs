@@ -198,7 +198,7 @@ impl Gate {
             if let Some(metrics) = self.metrics.route(&one.name) {
                 metrics.waking(backend, ended.is_none());
             }
-            if ended.as_ref().is_some_and(|ended| ended.outcome == WakeOutcome::Abandoned) {
+            if ended.as_ref().is_some_and(|ended| ended.outcome == WakeOutcome::Abandoned && !ended.is_on) {
                 self.backend_dialed(&one.name, backend, Err(Reason::BackendTimeout));
             }
         }
@@ -303,7 +303,8 @@ mod tests {
         let told = || gate.notices.take().0.iter().map(|notice| notice.event).collect::<Vec<_>>();
         let state = || gate.metrics.services()[0].state();
         let waking = |outcome: Option<WakeOutcome>| {
-            let ended = outcome.map(|outcome| wake::Ended { outcome, after: Duration::ZERO, error: None });
+            let ended =
+                outcome.map(|outcome| wake::Ended { outcome, after: Duration::ZERO, is_on: false, error: None });
             gate.waking(&wake::News { route, backend, wake: &wake, ended });
         };
         // As a check of its health finds it.

@@ -333,7 +333,7 @@ fn backend_tls_is_what_is_written() {
     assert_eq!(names(tls[2]), ["nas.local", "192.168.1.10"]);
     assert!(tls[2].certificate.is_some());
     let pki = home.folder.path().join("pki");
-    assert_eq!(tls[2].files, ["clients.pem", "server.pem", "server-key.pem"].map(|name| pki.join(name)));
+    assert_eq!(tls[2].files, ["clients.pem", "wildcard.pem", "wildcard-key.pem"].map(|name| pki.join(name)));
 }
 
 /// The sample of the design.

@@ -54,9 +54,20 @@ pub(crate) fn runtime() -> Result<Handle> {
     Ok(handle)
 }
 
+/// What a backend speaks.
+#[derive(Clone)]
+pub(crate) enum Speaks {
+    /// No TLS.
+    Plain,
+    /// TLS for the handshake, and then raw bytes.
+    HandshakeOnly(Arc<ServerConfig>),
+    /// TLS.
+    Tls(Arc<ServerConfig>),
+}
+
 impl Backend {
-    /// Starts a backend, with TLS if `tls` is given.
-    pub(crate) fn start(runtime: &Handle, tls: Option<Arc<ServerConfig>>) -> Result<Self> {
+    /// Starts a backend.
+    pub(crate) fn start(runtime: &Handle, speaks: Speaks) -> Result<Self> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
         socket.listen(4096)?;
@@ -64,14 +75,17 @@ impl Backend {
         let _inside = runtime.enter();
         let listener = TcpListener::from_std(socket.into())?;
         let address = listener.local_addr()?;
-        let acceptor = tls.map(TlsAcceptor::from);
         let accepting = runtime.spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 // A failed connection is noticed by the generator, which counts.
-                let acceptor = acceptor.clone();
+                let speaks = speaks.clone();
                 tokio::spawn(async move {
-                    let _ = serve(stream, acceptor).await;
+                    let _ = match speaks {
+                        Speaks::Plain => serve(stream, None).await,
+                        Speaks::HandshakeOnly(tls) => serve(stream, Some(tls.into())).await,
+                        Speaks::Tls(tls) => serve_inside(stream, tls.into()).await,
+                    };
                 });
             }
         });
@@ -108,6 +122,65 @@ async fn serve(mut stream: TcpStream, acceptor: Option<TlsAcceptor>) -> Result<(
         }
         None => Ok(()),
     }
+}
+
+/// The same inside TLS. Its cost is the backend's, on the CPU of the generator.
+async fn serve_inside(stream: TcpStream, acceptor: TlsAcceptor) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut from, mut to) = tokio::io::split(acceptor.accept(stream).await?);
+    let mut bytes = vec![0; CHUNK];
+    let mut kind = [0];
+    if from.read(&mut kind).await? == 0 {
+        return Ok(());
+    }
+    match kind {
+        [ECHO] => {
+            to.write_all(&kind).await?;
+            to.flush().await?;
+            loop {
+                let filled = from.read(&mut bytes).await?;
+                if filled == 0 {
+                    break;
+                }
+                to.write_all(bytes.get(..filled).unwrap_or_default()).await?;
+                to.flush().await?;
+            }
+        }
+        [kind] => {
+            let length = from.read_u64().await?;
+            let sending = async {
+                let chunk = vec![0x5a; CHUNK];
+                let mut left = if kind == UP { 0 } else { usize::try_from(length)? };
+                while left > 0 {
+                    let part = chunk.get(..left.min(CHUNK)).unwrap_or_default();
+                    to.write_all(part).await?;
+                    left -= part.len();
+                }
+                to.flush().await?;
+                Result::Ok(())
+            };
+            let receiving = async {
+                let mut left = if kind == DOWN { 0 } else { usize::try_from(length)? };
+                while left > 0 {
+                    let most = left.min(bytes.len());
+                    let taken = from.read(bytes.get_mut(..most).unwrap_or_default()).await?;
+                    if taken == 0 {
+                        return Err("ended early".into());
+                    }
+                    left -= taken;
+                }
+                Result::Ok(())
+            };
+            tokio::try_join!(sending, receiving)?;
+            if kind == UP {
+                to.write_all(&[UP]).await?;
+            }
+        }
+    }
+    to.shutdown().await?;
+    // The client ends first.
+    while from.read(&mut bytes).await? > 0 {}
+    Ok(())
 }
 
 fn bulk(mut stream: std::net::TcpStream, kind: u8, length: u64) -> Result<()> {

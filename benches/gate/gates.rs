@@ -98,11 +98,15 @@ pub(crate) struct Setup {
     pub(crate) routes: usize,
     /// Serial numbers on the revocation list; 0 is no list.
     pub(crate) revoked: usize,
+    /// Whether the backend of the terminating route speaks TLS.
+    pub(crate) backend_tls: bool,
 }
 
 impl Setup {
     /// Two routes, no list.
-    pub(crate) const PLAIN: Self = Self { names: 1, routes: 1, revoked: 0 };
+    pub(crate) const PLAIN: Self = Self { names: 1, routes: 1, revoked: 0, backend_tls: false };
+    /// The same, with TLS to the backend.
+    pub(crate) const BACKEND_TLS: Self = Self { backend_tls: true, ..Self::PLAIN };
 }
 
 /// A running gate with its own backends.
@@ -290,8 +294,8 @@ impl Places<'_> {
                 command.args(["run", "--config"]).arg(file);
                 Ok(command)
             }
-            Kind::Haproxy => with_file("/usr/sbin/haproxy", Some("-f"), "haproxy.cfg", self.haproxy()?),
-            Kind::Nginx => with_file("/usr/sbin/nginx", Some("-c"), "nginx.conf", self.nginx()),
+            Kind::Haproxy => with_file("/usr/sbin/haproxy", Some("-f"), "haproxy.cfg", self.haproxy(setup)?),
+            Kind::Nginx => with_file("/usr/sbin/nginx", Some("-c"), "nginx.conf", self.nginx(setup)),
             Kind::Stunnel => with_file("/usr/bin/stunnel4", None, "stunnel.conf", self.stunnel()),
             Kind::Naive => own(&["tls", &self.pki.folder().to_string_lossy(), &self.machine.cores.to_string()]),
             Kind::Copy64 => own(&["copy", "65536"]),
@@ -337,6 +341,10 @@ impl Places<'_> {
                 "\n[[route]]\nname = \"terminated-{route}\"\nserver_names = [\"{names}\"]\nbackends = [\"{plain}\"]\n\
                  allow = [\"any\"]"
             )?;
+            if setup.backend_tls {
+                let trust = path("servers.pem");
+                writeln!(text, "backend_tls = {{ trust = {trust:?}, server_name = \"{TERMINATED}\" }}")?;
+            }
         }
         writeln!(
             text,
@@ -348,10 +356,20 @@ impl Places<'_> {
 
     /// `strict-sni` rejects a name without a certificate at the ClientHello. The session cache has 20,000 entries by
     /// default, splicing is enabled.
-    fn haproxy(&self) -> Result<String> {
+    fn haproxy(&self, setup: Setup) -> Result<String> {
         let Self { pki, machine, folder, terminated, passthrough, plain, tls } = self;
         let list = folder.join("certificates");
         std::fs::write(&list, format!("{} {TERMINATED}\n", pki.path("both.pem").display()))?;
+        // It resumes sessions with servers by default.
+        let inside = if setup.backend_tls {
+            let trust = pki.path("servers.pem");
+            format!(
+                " ssl verify required ca-file {} verifyhost {TERMINATED} sni str({TERMINATED}) ssl-min-ver TLSv1.2",
+                trust.display()
+            )
+        } else {
+            String::new()
+        };
         Ok(format!(
             "global\n  nbthread {}\n  maxconn 9700\n  maxpipes 100\n  tune.bufsize 65536\n  ssl-default-bind-options ssl-min-ver TLSv1.2\n\
              defaults\n  mode tcp\n  option splice-auto\n  timeout connect 5s\n  timeout client 10m\n  timeout server 10m\n\
@@ -360,7 +378,7 @@ impl Places<'_> {
              frontend passthrough\n  bind {passthrough} backlog 4096\n  tcp-request inspect-delay 5s\n  \
              tcp-request content accept if {{ req.ssl_hello_type 1 }}\n  \
              use_backend tls if {{ req.ssl_sni -i {PASSTHROUGH} }}\n\
-             backend plain\n  server plain {plain}\n\
+             backend plain\n  server plain {plain}{inside}\n\
              backend tls\n  server tls {tls}\n",
             machine.cores,
             list.display(),
@@ -368,8 +386,17 @@ impl Places<'_> {
         ))
     }
 
-    fn nginx(&self) -> String {
+    fn nginx(&self, setup: Setup) -> String {
         let Self { pki, machine, folder, terminated, passthrough, plain, tls } = self;
+        let inside = if setup.backend_tls {
+            format!(
+                "    proxy_ssl on;\n    proxy_ssl_protocols TLSv1.2 TLSv1.3;\n    proxy_ssl_verify on;\n    \
+                 proxy_ssl_trusted_certificate {};\n    proxy_ssl_name {TERMINATED};\n    proxy_ssl_server_name on;\n",
+                pki.path("servers.pem").display()
+            )
+        } else {
+            String::new()
+        };
         // Its documentation advises a socket for each worker, where there are several.
         let reuse = if machine.cores > 1 { " reuseport" } else { "" };
         format!(
@@ -381,7 +408,7 @@ impl Places<'_> {
              map $ssl_preread_server_name $to {{ {PASSTHROUGH} {tls}; }}\n  \
              server {{\n    listen {terminated} ssl backlog=4096{reuse};\n    ssl_certificate {};\n    \
              ssl_certificate_key {};\n    ssl_client_certificate {};\n    ssl_verify_client on;\n    \
-             proxy_pass {plain};\n  }}\n  \
+             proxy_pass {plain};\n{inside}  }}\n  \
              server {{\n    listen {passthrough} backlog=4096{reuse};\n    ssl_preread on;\n    proxy_pass $to;\n  }}\n}}\n",
             folder.display(),
             machine.cores,

@@ -29,7 +29,7 @@ use clap::{Parser, ValueEnum};
 use rustls::ServerConfig;
 use tokio::time::Instant;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Speaks};
 use crate::client::Suites;
 use crate::gates::{Gate, Kind, Machine, Mode};
 use crate::operations::{Amounts, Clients};
@@ -155,6 +155,11 @@ fn bench(arguments: &Arguments) -> Result<()> {
 
 fn measure(groups: &[Group], clients: &Clients, machine: &Machine, pki: &Pki, report: &mut Report) -> Result<()> {
     let server = server(pki)?;
+    let mut inside = ServerConfig::clone(&server);
+    // Gates resume sessions with their backends.
+    inside.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+    inside.send_tls13_tickets = 2;
+    let inside = Arc::new(inside);
     let runtime = backend::runtime()?;
     let begun = Instant::now();
     for round in 1..=report.rounds {
@@ -162,8 +167,9 @@ fn measure(groups: &[Group], clients: &Clients, machine: &Machine, pki: &Pki, re
             eprintln!("{:>5} s: round {round} of {}: {}", begun.elapsed().as_secs(), report.rounds, group.name);
             let mut gates = Vec::new();
             for column in &group.columns {
-                let plain = Backend::start(&runtime, None)?;
-                let tls = Backend::start(&runtime, Some(Arc::clone(&server)))?;
+                let inside = if column.setup.backend_tls { Speaks::Tls(Arc::clone(&inside)) } else { Speaks::Plain };
+                let plain = Backend::start(&runtime, inside)?;
+                let tls = Backend::start(&runtime, Speaks::HandshakeOnly(Arc::clone(&server)))?;
                 let gate = Gate::start(column, machine, pki, plain, tls)?;
                 let held = clients.hold(&gate, Mode::Terminated, column.sessions)?;
                 // In this order, so that no connection delays the stop of the gate.

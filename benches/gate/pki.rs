@@ -75,7 +75,8 @@ fn params(name: &str) -> Result<CertificateParams> {
 }
 
 impl Pki {
-    /// Creates the folder: `server.pem`, `server-key.pem`, both together in `both.pem`, and `clients.pem`.
+    /// Creates the folder: `server.pem`, `server-key.pem`, both together in `both.pem`, `clients.pem`, and `servers.pem`
+    /// with the authority of `server.pem`.
     pub(crate) fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let pki = Self {
@@ -90,6 +91,7 @@ impl Pki {
         let servers = Authority::new("Servers of the bench")?;
         let server = params.signed_by(&key, &servers.issuer)?;
         pki.write("clients.pem", &pki.clients.pem)?;
+        pki.write("servers.pem", &servers.pem)?;
         pki.write("server.pem", &server.pem())?;
         let key_file = pki.write("server-key.pem", &key.serialize_pem())?;
         let both = pki.write("both.pem", &(server.pem() + &key.serialize_pem()))?;

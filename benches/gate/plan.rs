@@ -60,7 +60,9 @@ pub(crate) enum Bound {
 impl Group {
     /// Whether it compares gates, and not Doorward with itself.
     pub(crate) fn compares_gates(&self) -> bool {
-        self.columns.iter().all(|column| column.setup == Setup::PLAIN && column.sessions == 0) && self.name != "growth"
+        let gates =
+            |column: &Column| [Setup::PLAIN, Setup::BACKEND_TLS].contains(&column.setup) && column.sessions == 0;
+        self.columns.iter().all(gates) && self.name != "growth"
     }
 
     /// Whether it needs new clients.
@@ -107,7 +109,7 @@ const fn most(limit: f64) -> Bound {
 
 /// All groups.
 pub(crate) fn plan(size: Size) -> Vec<Group> {
-    [handshakes(), refusals(), bulk(), round_trips(), idle(size), growth(size), growing(size)]
+    [handshakes(), refusals(), bulk(), round_trips(), backend_tls(size), idle(size), growth(size), growing(size)]
         .into_iter()
         .flatten()
         .collect()
@@ -210,6 +212,45 @@ fn round_trips() -> Vec<Group> {
     ]
 }
 
+/// TLS to the clients and TLS to the backend.
+fn backend_tls(size: Size) -> Vec<Group> {
+    let columns = || -> Vec<Column> {
+        let gates = [Kind::Doorward, Kind::Beside, Kind::Haproxy, Kind::Nginx].map(gate);
+        gates.into_iter().map(|column| Column { setup: Setup::BACKEND_TLS, ..column }).collect()
+    };
+    let handshake = |who| Operation::Handshake(Mode::Terminated, who);
+    let bulk = |way| Operation::Bulk(Mode::Terminated, way);
+    let few = if size == Size::Smoke { 20 } else { 1000 };
+    vec![
+        Group {
+            name: "backend_tls",
+            unit: "µs",
+            columns: columns(),
+            lines: vec![
+                line("backend_tls: full handshake", handshake(Who::Returning), &[]),
+                line("backend_tls: resumed handshake", handshake(Who::Resumed), &[]),
+                line("backend_tls: 64 bytes, 32 streams", Operation::RoundTrip(Mode::Terminated, 32), &[]),
+            ],
+        },
+        Group {
+            name: "backend_tls bulk",
+            unit: "s/GB",
+            columns: columns(),
+            lines: vec![
+                line("backend_tls: bulk down, 4 streams", bulk(Way::Down), &[beside(Kind::Haproxy, 1.00)]),
+                line("backend_tls: bulk up, 4 streams", bulk(Way::Up), &[beside(Kind::Haproxy, 1.00)]),
+                line("backend_tls: bulk both ways, 4 streams", bulk(Way::Both), &[]),
+            ],
+        },
+        Group {
+            name: "backend_tls idle",
+            unit: "KiB each",
+            columns: columns(),
+            lines: vec![line("backend_tls: idle, 1,000 connections", Operation::Idle(Mode::Terminated, few), &[])],
+        },
+    ]
+}
+
 /// Two descriptors for each connection, here and in the gate: 9,500 connections fit a limit of 20,000.
 const MANY: usize = 9500;
 
@@ -268,7 +309,7 @@ fn growing(size: Size) -> Vec<Group> {
             line(refusal, Operation::Refusal(Wrong::UnknownName), &bound),
         ]
     };
-    let names = |names, routes| Setup { names, routes, revoked: 0 };
+    let names = |names, routes| Setup { names, routes, ..Setup::PLAIN };
     let revoked = |revoked| Setup { revoked, ..Setup::PLAIN };
     let (most_routes, most_revoked, most_sessions) = match size {
         Size::Smoke => (names(100, 10), revoked(100), 20),

@@ -90,6 +90,11 @@ pub(crate) fn trusting(trust: BackendTrust) -> BackendTls {
     BackendTls::new(&Arc::new(config(trust)), &provider()).expect("settings")
 }
 
+/// TLS to a backend that shows this certificate.
+pub(crate) fn pinning(identity: &Identity) -> BackendTls {
+    trusting(BackendTrust::Fingerprint(identity.fingerprint()))
+}
+
 /// The backend's side of a handshake.
 pub(crate) async fn accept(stream: TcpStream, server: ServerConfig) -> std::io::Result<server::TlsStream<TcpStream>> {
     TlsAcceptor::from(Arc::new(server)).accept(stream).await

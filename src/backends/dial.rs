@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::eyeballs::{self, Attempt};
+pub use super::opened::First;
 use super::opened::{self, Connection, Tls, open};
 use super::pool::{Backends, Pool, RETRY_TIMEOUT, Slot};
 use super::resolver::{Resolver, Unresolved};
@@ -46,17 +47,6 @@ impl Directory {
     pub fn new(threads: usize) -> Self {
         Self { resolver: Resolver::system(threads), pool: Pool::default() }
     }
-}
-
-/// What is sent to a backend first.
-#[derive(Clone, Copy, Debug)]
-pub struct First<'a> {
-    /// The PROXY protocol header, if the route sends one.
-    pub header: &'a [u8],
-    /// The application protocol that the client has chosen, for a backend with TLS.
-    pub protocol: Option<&'a [u8]>,
-    /// The client's first bytes are already there, and follow at once.
-    pub payload_waits: bool,
 }
 
 /// Connects to the first backend that answers by `deadline`, in the order of the route's strategy, and writes the header to it.
@@ -115,7 +105,8 @@ pub(super) async fn connect(
                 let (resolver, tls) = (directory.resolver.clone(), backends.tls().cloned());
                 tokio::spawn(retry.run(move |backend| {
                     let deadline = Instant::now() + RETRY_TIMEOUT;
-                    reaches(backend, tls.clone().map(|tls| (tls, index)), resolver.clone(), deadline)
+                    let probing = probe(backend, tls.clone().map(|tls| (tls, index)), resolver.clone(), deadline);
+                    async { probing.await == Probed::Accepts }
                 }));
             }
         }
@@ -209,18 +200,34 @@ async fn connect_in_time(
     connected.unwrap_or(Err(Failure::TimedOut))
 }
 
-/// Whether a backend accepts a connection by `deadline`, and TLS if it is to speak it: as the backend of this index. The connection
-/// is closed at once.
-pub(super) async fn reaches(
+/// What a backend does with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probed {
+    /// It accepts it, and speaks TLS if it is to.
+    Accepts,
+    /// It accepts it, and TLS fails.
+    Faulty,
+    /// Its machine refuses it.
+    Refuses,
+    /// It does not answer, or cannot be reached.
+    Silent,
+}
+
+/// What a backend, which is that of this index, does with a connection by `deadline`. It is closed at once.
+pub(super) async fn probe(
     backend: Backend,
     tls: Option<(BackendTls, usize)>,
     resolver: Resolver,
     deadline: Instant,
-) -> bool {
+) -> Probed {
     let nothing = First { header: &[], protocol: None, payload_waits: false };
     let tls = tls.as_ref().map(|(tls, index)| Tls { tls, backend: *index });
-    let connected = connect_in_time(&backend, tls, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await;
-    connected.is_ok()
+    match connect_in_time(&backend, tls, nothing, &resolver, deadline, &|| Ok(()), &mut Vec::new()).await {
+        Ok(_) => Probed::Accepts,
+        Err(Failure::Tls(_)) => Probed::Faulty,
+        Err(Failure::Io(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Probed::Refuses,
+        Err(_) => Probed::Silent,
+    }
 }
 
 const fn with_port(mut address: SocketAddr, port: u16) -> SocketAddr {

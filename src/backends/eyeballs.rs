@@ -133,7 +133,7 @@ fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::cell::Cell;
     use std::net::{IpAddr, Ipv4Addr, TcpListener};
 
@@ -158,7 +158,7 @@ mod tests {
     }
 
     /// A listener of this address that swallows further connections: its queue is full.
-    fn full(ip: Ipv4Addr, port: u16) -> (socket2::Socket, Vec<socket2::Socket>) {
+    pub(in crate::backends) fn full(ip: Ipv4Addr, port: u16) -> (socket2::Socket, Vec<socket2::Socket>) {
         let new = || socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         let listener = new();
         listener.bind(&SocketAddr::from((ip, port)).into()).expect("a port");

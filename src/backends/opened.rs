@@ -3,11 +3,21 @@
 use std::future::poll_fn;
 use std::io;
 
-use super::dial::First;
 use crate::backend_tls::{BackendTls, TlsStream};
 use crate::config::checked::HeaderPlace;
 use crate::model::rejection::{BackendTlsFault, Rejection};
 use crate::sys::stream::Stream;
+
+/// What is sent to a backend first.
+#[derive(Clone, Copy, Debug)]
+pub struct First<'a> {
+    /// The PROXY protocol header, if the route sends one.
+    pub header: &'a [u8],
+    /// The application protocol that the client has chosen, for a backend with TLS.
+    pub protocol: Option<&'a [u8]>,
+    /// The client's first bytes are already there, and follow at once.
+    pub payload_waits: bool,
+}
 
 /// An open connection to a backend.
 #[derive(Debug)]

@@ -233,3 +233,17 @@ impl Step {
 fn look(path: &Path) -> Result<Placed, Error> {
     placed::look(path).map_err(super::read_error(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owner_is_root_by_name_and_others_by_number() {
+        let shown = |owner: Owner| owner.to_string();
+        assert_eq!(shown(Owner::UserWithGate { user: 0 }), "root, group doorward");
+        assert_eq!(shown(Owner::UserWithGate { user: 1000 }), "user 1000, group doorward");
+        assert_eq!(shown(Owner::User { user: 0, group: 0 }), "root");
+        assert_eq!(shown(Owner::User { user: 1000, group: 1000 }), "user 1000");
+    }
+}

@@ -240,8 +240,7 @@ const CONNECTION_TYPES: &[&str] = &[
     "unbuffered",
 ];
 
-/// Where they may be named. The demonstration plays the devices, and `check --connect` says a client's first words: both are clients
-/// of rustls' like any other program.
+/// Where they may be named. The demonstration and `check --connect` are clients of rustls' like any other program.
 const CONNECTION_FILES: &[&str] = &["cli/check/connect.rs", "cli/demo.rs", "tls/driver.rs", "tls/record/keys.rs"];
 
 #[test]

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use doorward::model::close::CloseReason;
@@ -268,6 +269,35 @@ fn wrong_name_and_expiry_are_told_with_what_to_write() {
     let pinned = format!("{ANY}\nbackend_tls = {{ trust = \"sha256:{}\" }}", Sha256::of(&old.chain()[0]));
     let pinned = gate(&pki, &backend, &pinned);
     Client::admitted(pinned.address(), &good, NAME).unwrap();
+}
+
+/// It completes what it can of the handshake, and counts what comes inside.
+#[test]
+fn untrusted_backend_gets_nothing_of_a_client() {
+    let pki = TestPki::new();
+    let (certified, trust) = certificate(&pki, "nas.pem");
+    let (other, _) = certificate(&pki, "other.pem");
+    let good = client(&pki, Some(&pki.client("alice-phone")));
+    // The certificate of the service, which is no secret, and another key.
+    let key = crate::client::signing_key(other.key());
+    let stolen = rustls::sign::SingleCertAndKey::from(rustls::sign::CertifiedKey::new(certified.chain(), key));
+    let stolen = ServerConfig::builder().with_no_client_auth().with_cert_resolver(Arc::new(stolen));
+    for config in [server(&other), stolen] {
+        let received = Arc::new(AtomicUsize::new(0));
+        let inside = Arc::clone(&received);
+        let backend = serve(config, move |tls| {
+            let mut bytes = Vec::new();
+            let _ = tls.read_to_end(&mut bytes);
+            inside.fetch_add(bytes.len(), Ordering::Relaxed);
+        });
+        let gate = gate(&pki, &backend, &keys(&trust));
+        let watch = Watch::begin(&gate);
+        let client = Client::handshaken(gate.address(), &good, NAME).unwrap();
+        let _ = client.send(b"GET /secret HTTP/1.1\r\n\r\n");
+        let (_, end) = client.read_to_end();
+        watch.rejected(Reason::BackendTls, &end);
+        assert_eq!((backend.accepted(), received.load(Ordering::Relaxed)), (1, 0));
+    }
 }
 
 #[test]

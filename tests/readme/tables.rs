@@ -88,16 +88,22 @@ fn labels(cell: &str) -> BTreeSet<&str> {
     cell.split(", ").map(word).filter(|label| *label != "–").collect()
 }
 
-/// The keys that `config/raw.rs` and `config/raw/route.rs` read, as in `listener.name`.
+/// The keys that `config/raw.rs` and its parts read, as in `listener.name`.
 fn keys() -> BTreeSet<String> {
-    const RAW: &str =
-        concat!(include_str!("../../src/config/raw.rs"), "\n", include_str!("../../src/config/raw/route.rs"));
+    const RAW: &str = concat!(
+        include_str!("../../src/config/raw.rs"),
+        "\n",
+        include_str!("../../src/config/raw/backend_tls.rs"),
+        "\n",
+        include_str!("../../src/config/raw/route.rs"),
+    );
     let section = |title: &str| {
         Some(match title {
             "Raw" => "",
             "RawListener" => "listener.",
             "RawCertificate" => "certificate.",
             "RawClientAuth" => "client_auth.",
+            "RawBackendTls" => "route.backend_tls.",
             "RawRoute" => "route.",
             "RawSendProxyProtocol" => "route.send_proxy_protocol.",
             "RawWake" => "route.wake.",

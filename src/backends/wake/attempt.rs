@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::{Ended, Machine, News, Wakes, Woken, lock, packet};
 use crate::backend_tls::BackendTls;
-use crate::backends::dial::reaches;
+use crate::backends::dial::{Probed, probe};
 use crate::backends::resolver::Resolver;
 use crate::config::checked::{Backend, Wake};
 use crate::model::names::Name;
@@ -37,33 +37,37 @@ pub(super) struct Task {
     pub(super) resolver: Resolver,
     pub(super) waiting: Weak<()>,
     pub(super) deadline: Instant,
+    /// Whether the machine is known to be on.
+    pub(super) is_on: bool,
     pub(super) tell: watch::Sender<Option<Woken>>,
 }
 
 impl Task {
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let begun = Instant::now();
         self.report(None);
         let (outcome, error) = self.wake().await;
-        self.machine.is_dark.store(outcome != WakeOutcome::Woken, Ordering::Relaxed);
+        let is_on = self.is_on;
+        self.machine.is_dark.store(!is_on, Ordering::Relaxed);
         let after = begun.elapsed();
         let error = error.map(Arc::new);
-        self.report(Some(Ended { outcome, after, error: error.as_deref() }));
+        self.report(Some(Ended { outcome, after, is_on, error: error.as_deref() }));
         let woken = match (outcome, error) {
             (WakeOutcome::Woken, _) => Woken::Answers(Instant::now()),
             (_, Some(error)) => Woken::NotSent(error),
+            (_, None) if is_on => Woken::Refuses,
             (_, None) => Woken::StaysDark,
         };
         self.tell.send_replace(Some(woken));
     }
 
-    async fn wake(&self) -> (WakeOutcome, Option<io::Error>) {
+    async fn wake(&mut self) -> (WakeOutcome, Option<io::Error>) {
         let mut was_sent = false;
         loop {
             if self.is_abandoned() {
                 return (WakeOutcome::Abandoned, None);
             }
-            if self.wakes.takes_turn(self.wake.mac) {
+            if !self.is_on && self.wakes.takes_turn(self.wake.mac) {
                 match self.send().await {
                     Ok(()) => was_sent = true,
                     // The network may be gone for a moment.
@@ -73,13 +77,17 @@ impl Task {
             }
             let now = Instant::now();
             let deadline = (now + PROBE_TIMEOUT).min(self.deadline);
-            if reaches(self.backend.clone(), self.tls.clone(), self.resolver.clone(), deadline).await {
+            let probed = probe(self.backend.clone(), self.tls.clone(), self.resolver.clone(), deadline).await;
+            // It may fall asleep again, or be switched off.
+            self.is_on = probed != Probed::Silent;
+            // What is wrong with its TLS, the next dial tells.
+            if matches!(probed, Probed::Accepts | Probed::Faulty) {
                 return (WakeOutcome::Woken, None);
             }
+            sleep_until((now + PROBE_EVERY).min(self.deadline)).await;
             if Instant::now() >= self.deadline {
                 return (WakeOutcome::Timeout, None);
             }
-            sleep_until((now + PROBE_EVERY).min(self.deadline)).await;
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Ended<'a> {
     pub outcome: WakeOutcome,
     /// How long it took.
     pub after: Duration,
+    /// Whether the machine was found to be on at the end.
+    pub is_on: bool,
     /// Why no packet could be sent.
     pub error: Option<&'a io::Error>,
 }
@@ -110,6 +112,8 @@ enum Woken {
     Answers(Instant),
     /// It does not.
     StaysDark,
+    /// Its machine is on, and refuses connections to it.
+    Refuses,
     /// No packet could be sent.
     NotSent(Arc<io::Error>),
 }
@@ -168,11 +172,11 @@ impl Wakes {
     }
 
     /// Joins the attempt to wake the machine, or begins one, for the holder of this permit. One that has succeeded since
-    /// `dialed_at` is joined as well.
+    /// `dialed_at` is joined as well. A machine that `is_on` is sent no packet.
     fn join(
         &self,
         _permit: &Authorized,
-        dialed_at: Instant,
+        (dialed_at, is_on): (Instant, bool),
         machine: &Arc<Machine>,
         sleeper: (&Name, &Backend, &Wake),
         tls: Option<&BackendTls>,
@@ -203,6 +207,7 @@ impl Wakes {
             resolver: directory.resolver.clone(),
             waiting: Arc::downgrade(&counted),
             deadline,
+            is_on,
             tell,
         };
         tokio::spawn(task.run());
@@ -234,10 +239,10 @@ pub async fn dial(
         return dial::dial(authorized, backends, first, Instant::now() + limit, directory, allowed, report).await;
     };
     let machine = wakes.machine(backend, wake);
-    let join = |dialed_at| {
+    let join = |dialed_at, is_on| {
         allowed()?;
-        let sleeper = (route, backend, wake);
-        Ok::<_, Rejection>(wakes.join(&authorized, dialed_at, &machine, sleeper, backends.tls(), directory))
+        let (since, sleeper) = ((dialed_at, is_on), (route, backend, wake));
+        Ok::<_, Rejection>(wakes.join(&authorized, since, &machine, sleeper, backends.tls(), directory))
     };
     let begun = Instant::now();
     let try_once = || {
@@ -248,44 +253,45 @@ pub async fn dial(
     let mut result = None;
     let mut waiting = None;
     if machine.is_dark.load(Ordering::Relaxed) {
-        waiting = Some(join(begun)?);
+        waiting = Some(join(begun, false)?);
     } else {
         let mut dialing = try_once();
         tokio::select! {
             biased;
             dialed = &mut dialing => result = Some(dialed),
             () = sleep(PATIENCE) => {
-                let mut place = join(begun)?;
+                let mut place = join(begun, false)?;
                 tokio::select! {
                     biased;
                     dialed = &mut dialing => result = Some(dialed),
                     woken = place.result() => match woken {
                         // A dial from before has to wait until its next packet is due, which may take seconds.
                         Woken::Answers(_) => {}
-                        Woken::StaysDark | Woken::NotSent(_) => result = Some(dialing.await),
+                        Woken::StaysDark | Woken::Refuses | Woken::NotSent(_) => result = Some(dialing.await),
                     },
                 }
                 waiting = Some(place);
             }
         }
     }
-    let sleeps = match &result {
-        None => true,
-        Some(Ok(_)) => false,
+    // Whether it may be woken, and whether its machine is on.
+    let (sleeps, is_on) = match &result {
+        None => (true, false),
+        Some(Ok(_)) => (false, true),
         Some(Err(rejection)) => match rejection.reason() {
-            Reason::BackendTimeout | Reason::BackendUnreachable | Reason::BackendUnresolved => true,
-            Reason::BackendRefused => waiting.is_some() || wakes.is_starting(wake),
-            _ => false,
+            Reason::BackendTimeout | Reason::BackendUnreachable | Reason::BackendUnresolved => (true, false),
+            Reason::BackendRefused => (waiting.is_some() || wakes.is_starting(wake), true),
+            _ => (false, true),
         },
     };
     if sleeps {
         let mut place = match waiting {
             Some(place) => place,
-            // Now: what has answered before has refused this one.
-            None => join(Instant::now())?,
+            // If its machine is on, it has refused this one: that it accepted another one before says nothing.
+            None => join(if is_on { Instant::now() } else { begun }, is_on)?,
         };
         result = Some(match place.result().await {
-            Woken::Answers(_) => try_once().await,
+            Woken::Answers(_) | Woken::Refuses => try_once().await,
             Woken::StaysDark => {
                 let seconds = wake.timeout.as_secs();
                 Err(Cause::WakeTimeout { backend: Text::new(backend), seconds }.into())

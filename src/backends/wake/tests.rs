@@ -1,8 +1,9 @@
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::backends::eyeballs::tests::full;
 use crate::config::checked::Strategy;
 
 /// A machine of tests: where its backend would be, and what is sent to its network.
@@ -123,7 +124,10 @@ async fn futures_all<T>(all: Vec<impl Future<Output = T>>) -> Vec<T> {
 
 #[tokio::test]
 async fn machine_that_stays_dark_ends_all_connections() {
-    let scene = Scene::new(Duration::from_millis(1500));
+    let mut scene = Scene::new(Duration::from_millis(1500));
+    let (silent, _fill) = full(Ipv4Addr::LOCALHOST, 0);
+    let silent = silent.local_addr().expect("an address").as_socket().expect("of IP");
+    scene.backends = Backends::new([Backend::Address(silent)], Strategy::First);
     let begun = Instant::now();
     scene.falls_asleep();
     let waiting: Vec<_> = (0..5).map(|_| scene.dial(Authorized::of_device())).collect();
@@ -139,6 +143,24 @@ async fn machine_that_stays_dark_ends_all_connections() {
 }
 
 #[tokio::test]
+async fn service_that_stays_down_is_told_as_such() {
+    let scene = Scene::new(Duration::from_millis(1500));
+    scene.falls_asleep();
+    assert_eq!(scene.dial(Authorized::of_device()).await, Err(Reason::BackendRefused));
+    scene.ended(&[WakeOutcome::Timeout]).await;
+    // Sent before it was known.
+    assert_eq!(scene.packets(), 1);
+    assert!(!scene.machine().is_dark.load(Ordering::Relaxed));
+    // Once it has had its time to start, it is refused at once.
+    while scene.wakes.is_starting(&scene.wake) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(scene.dial(Authorized::of_device()).await, Err(Reason::BackendRefused));
+    scene.ended(&[WakeOutcome::Timeout]).await;
+    assert_eq!(scene.packets(), 0);
+}
+
+#[tokio::test]
 async fn attempt_is_given_up_when_no_connection_waits() {
     let scene = Scene::new(LONG);
     scene.falls_asleep();
@@ -146,7 +168,6 @@ async fn attempt_is_given_up_when_no_connection_waits() {
     assert!(left.is_err(), "{left:?}");
     scene.ended(&[WakeOutcome::Abandoned]).await;
     assert!(lock(&scene.machine().attempt).is_none());
-    assert!(scene.machine().is_dark.load(Ordering::Relaxed));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::{Mode, access, certificate, trust, word};
 use crate::config::checked::{Backend, BackendTls, BackendTrust, HeaderPlace, TrustKind, backend_name};
 use crate::config::files::{self, Pem, Wanted};
 use crate::config::raw::{RawBackendTls, RawRoute};
-use crate::config::report::{Given, Place, Report, Text, quoted};
+use crate::config::report::{Given, Place, Problem, Report, Text, quoted};
 
 const HEADER_PLACES: &[(&str, HeaderPlace)] = &[("before", HeaderPlace::Before), ("inside", HeaderPlace::Inside)];
 
@@ -90,8 +90,13 @@ fn check_trust(
         return Some(BackendTrust::System(of_system(text, files, report)?));
     }
     if let Some(digits) = text.value.strip_prefix("sha256:") {
-        let parsed = access::fingerprint("sha256", digits);
-        let parsed = parsed.map_err(|problem| crate::config::report::Problem::new(problem.message, SHOWN_BY_CHECK));
+        let parsed = access::fingerprint("sha256", digits).map_err(|problem| {
+            let message = match digits.trim() {
+                "" | "…" | "..." => "the fingerprint of the backend's certificate is not filled in".to_owned(),
+                _ => problem.message,
+            };
+            Problem::new(message, SHOWN_BY_CHECK)
+        });
         return report.taken(&text.place, parsed).map(BackendTrust::Fingerprint);
     }
     let file = files::read(text, report)?;
@@ -196,7 +201,7 @@ fn client_certificate(
             let missing = if raw.key.is_absent() { "key" } else { "certificate" };
             report.error(
                 &place.child(missing),
-                format!("\"{missing}\" is missing: a certificate is only of use together with its private key"),
+                format!("\"{missing}\" is missing: a certificate and its private key are only of use together"),
                 "name both, or neither if the backend asks for no certificate",
             );
             return None;

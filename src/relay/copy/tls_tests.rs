@@ -12,8 +12,7 @@ use super::super::path_tests::{TestEngine, tls_path_tests};
 use super::super::testing::{Client, pair, reset, until_end, within};
 use super::*;
 use crate::backend_tls::TlsStream;
-use crate::backend_tls::testing::{Identity, accept, trusting};
-use crate::config::checked::BackendTrust;
+use crate::backend_tls::testing::{Identity, accept, pinning};
 use crate::tls::record::testing::{SUITES, TLS12, TLS13, handshake};
 use crate::tls::record::{Keys, Session};
 
@@ -100,7 +99,7 @@ impl TestEngine for Bridged {
 async fn connected() -> (Box<TlsStream>, server::TlsStream<TcpStream>) {
     let identity = Identity::self_signed(|_| ());
     let (to_backend, backend) = pair(false).await;
-    let tls = trusting(BackendTrust::Fingerprint(identity.fingerprint()));
+    let tls = pinning(&identity);
     let (ours, theirs) =
         tokio::join!(tls.connect(Stream::Tcp(to_backend), 0, None), accept(backend, identity.server()));
     (ours.expect("trusted"), theirs.expect("a handshake"))

@@ -45,7 +45,7 @@ UNIT
 # One processor: while the kernel patches its own code at boot, another one that QEMU emulates may run into the breakpoint that it
 # sets meanwhile ("Oops: int3").
 boot_disk() {
-  timeout "${VM_TIMEOUT:-600}" qemu-system-x86_64 -M q35 -accel tcg -cpu max -smp 1 -m 1024 \
+  timeout "${VM_TIMEOUT:-1800}" qemu-system-x86_64 -M q35 -accel tcg -cpu max -smp 1 -m 1024 \
     -nodefaults -no-user-config -display none -serial stdio -no-reboot -kernel "$cache/$1/vmlinuz" -initrd "$2.initrd" \
     -drive "file=$2,if=virtio,format=raw,cache=unsafe" \
     -append "console=ttyS0 panic=-1 quiet no_timer_check systemd.show_status=no systemd.log_target=journal-or-kmsg systemd.log_color=0 \
