@@ -99,7 +99,6 @@ pub(crate) const IMPORTS: &[(&str, &[&str])] = &[
             "reload",
             "sandbox",
             "sessions",
-            "snapshot",
             "sys",
             "telemetry",
         ],
