@@ -2,10 +2,13 @@
 
 use std::net::SocketAddrV4;
 
+use doorward::model::identity::Sha256;
+
 use crate::client::{Client, client};
 use crate::common::backend::Backend;
 use crate::common::pki::TestPki;
-use crate::common::process::{Daemon, own_loopback, run, tool};
+use crate::common::process::{Daemon, own_loopback, run, tool, wait_until};
+use crate::common::tls_backend;
 use crate::home::House;
 use crate::{ANY, HEALTHY};
 
@@ -98,5 +101,32 @@ fn backend_that_speaks_tls_passes_a_handshake_and_another_does_not() {
     assert!(lines.iter().all(|line| line["server_name"] == "mail.home.example"), "{lines:?}");
     assert_eq!(gate.metrics().sum(HEALTHY, &[("route", "mail")]), 1.0);
     assert_eq!(echo.accepted(), 0);
+    drop(gate);
+}
+
+/// With `backend_tls`, a check makes the handshake that a device's connection would have.
+#[test]
+fn certificate_that_the_gate_does_not_accept_fails_the_check() {
+    let pki = TestPki::new();
+    let (certified, _) = tls_backend::certificate(&pki, "backend.pem");
+    let inside = tls_backend::echo(tls_backend::server(&certified));
+    let address = inside.address().to_string();
+    let pinned = |fingerprint: &str| {
+        format!(
+            "{}\nbackend_tls = {{ trust = \"sha256:{fingerprint}\" }}",
+            checked("send = \"hello\", expect = \"hello\"")
+        )
+    };
+    let seen = Sha256::of(&certified.chain()[0]).to_string();
+    let gate = House::new(&pki)
+        .route_with("right", &[&address], &pinned(&seen))
+        .route_with("wrong", &[&address], &pinned(&"00".repeat(32)))
+        .open();
+    let line = gate.wait_for_line("the other fingerprint is refused", |line| line["event"] == "backend_unhealthy");
+    assert_eq!(line["routes"], serde_json::json!(["wrong"]), "{line}");
+    assert!(line["detail"].as_str().unwrap().contains(&seen), "{line}");
+    let before = inside.accepted();
+    wait_until("both were checked again", || (inside.accepted() >= before + 4).then_some(()));
+    assert_eq!(gate.metrics().sum(HEALTHY, &[("route", "right")]), 1.0);
     drop(gate);
 }
