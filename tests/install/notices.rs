@@ -23,7 +23,7 @@ fn files_of_notify_are_installed_for_the_gate_alone() {
     // As the keys of the gate.
     let key = stat("pki/server-key.pem");
     assert_eq!([stat("webhook.url"), stat("webhook.token")], [key.as_str(), &key]);
-    assert_eq!(key, "root doorward 640");
+    assert_eq!(key, "doorward doorward 400");
     for file in ["/etc/doorward/webhook.url", "/etc/doorward/webhook.token"] {
         machine.run("doorward", "/", &["cat", file]).success();
         machine.run("nobody", "/", &["cat", file]).failure();
