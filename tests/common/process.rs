@@ -112,20 +112,26 @@ pub(crate) fn run(command: &mut Command) -> Finished {
     run_with_input(command, b"")
 }
 
+/// As [`run`], for a program that may take so long.
+#[track_caller]
+pub(crate) fn run_for(command: &mut Command, limit: Duration) -> Finished {
+    run_fed(command, b"", false, limit)
+}
+
 /// As [`run`], with `input` on stdin and then end of file.
 #[track_caller]
 pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Finished {
-    run_fed(command, input, false)
+    run_fed(command, input, false, 3 * DEADLINE)
 }
 
 /// As [`run`], with `input` on stdin, which stays open: for programs that hang up at its end.
 #[track_caller]
 pub(crate) fn run_with_open_input(command: &mut Command, input: &[u8]) -> Finished {
-    run_fed(command, input, true)
+    run_fed(command, input, true, 3 * DEADLINE)
 }
 
 #[track_caller]
-fn run_fed(command: &mut Command, input: &[u8], stays_open: bool) -> Finished {
+fn run_fed(command: &mut Command, input: &[u8], stays_open: bool, limit: Duration) -> Finished {
     let name = format!("{command:?}");
     let mut child = command
         .process_group(0)
@@ -145,7 +151,7 @@ fn run_fed(command: &mut Command, input: &[u8], stays_open: bool) -> Finished {
         stays_open.then_some(stdin)
     });
     thread::spawn(move || done.send(child.wait_with_output()));
-    let output = ended.recv_timeout(3 * DEADLINE);
+    let output = ended.recv_timeout(limit);
     kill(group, Signal::KILL);
     let in_time = output.is_ok();
     let output = output.or_else(|_| ended.recv()).unwrap().unwrap();

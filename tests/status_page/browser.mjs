@@ -15,6 +15,12 @@ const OPTIONS = [
 /// How long a browser has to say where it can be driven. Some starts never do.
 const START_MS = 20_000;
 
+/// How long it has to answer, or to load a page. Some browsers stop to answer on a busy machine.
+const ANSWER_MS = 20_000;
+
+/// The browser does not answer.
+class Hangs extends Error {}
+
 /// Starts a browser. `undefined` if it does not say in time where it can be driven.
 async function start(profile) {
   const process = spawn("chromium", [...OPTIONS, `--user-data-dir=${profile}`, "about:blank"], {
@@ -41,8 +47,19 @@ async function start(profile) {
   await stop();
 }
 
-/// Runs `work` with a page, and ends the browser.
+/// Runs `work` with a page, and ends the browser. Once more from the beginning, with another browser, if one does not answer.
 export async function withPage(work) {
+  for (let attempts = 3; ; attempts--) {
+    try {
+      return await withOnePage(work);
+    } catch (error) {
+      if (!(error instanceof Hangs) || attempts === 1) throw error;
+      console.error(`another browser, because of this one: ${error.message}`);
+    }
+  }
+}
+
+async function withOnePage(work) {
   const profile = mkdtempSync(join(tmpdir(), "doorward-page-"));
   const browser = (await start(profile)) ?? (await start(profile));
   if (!browser) throw new Error("Chromium did not start, twice");
@@ -98,8 +115,7 @@ class Page {
     const id = this.#next++;
     const message = { id, method, params, sessionId: this.#session };
     return new Promise((resolve, reject) => {
-      // So that what hangs has a name.
-      setTimeout(() => reject(new Error(`no answer to ${method}`)), 60_000).unref();
+      setTimeout(() => reject(new Hangs(`no answer to ${method}`)), ANSWER_MS).unref();
       this.#waiting.set(id, { resolve, reject });
       this.#socket.send(JSON.stringify(message));
     });
@@ -107,7 +123,10 @@ class Page {
 
   /// Waits for the next event of this name.
   event(name) {
-    return new Promise((resolve) => this.#listeners.push([name, resolve]));
+    return new Promise((resolve, reject) => {
+      setTimeout(() => reject(new Hangs(`no ${name}`)), ANSWER_MS).unref();
+      this.#listeners.push([name, resolve]);
+    });
   }
 
   /// As on a screen so wide, in a colour scheme.
@@ -119,6 +138,8 @@ class Page {
 
   async goto(url) {
     const loaded = this.event("Page.loadEventFired");
+    // If the navigation fails, that is the error.
+    loaded.catch(() => {});
     await this.send("Page.navigate", { url });
     await loaded;
   }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::process::{Finished, run, tool};
+use crate::common::DEADLINE;
+use crate::common::process::{Finished, run, run_for, tool};
 use crate::scene::{Scene, scan};
 
 /// What checks the page, with its packages, in a folder below `target/` that later runs find again.
@@ -39,7 +40,8 @@ fn node(script: &str, arguments: &[&str]) -> Finished {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     tool("chromium", "chromium");
-    run(tool("node", "nodejs").arg(checker().join(script)).args(arguments))
+    // As often as it begins anew with another browser, and each may take a minute on a busy machine.
+    run_for(tool("node", "nodejs").arg(checker().join(script)).args(arguments), 12 * DEADLINE)
 }
 
 #[track_caller]
