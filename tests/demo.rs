@@ -123,6 +123,12 @@ fn demo_admits_refuses_can_be_tried_and_leaves_no_files() {
         (accepted && metrics.contains("stage=\"certificate\",reason=\"required\"} 2\n")).then_some(())
     });
 
+    // The page at the printed URL.
+    let page = after("8. ");
+    let url = page.split_whitespace().find(|word| word.starts_with("http://127.0.0.1:")).unwrap();
+    let shown = try_line(&format!("curl --silent --show-error {url}")).success().text();
+    assert!(shown.contains("id=\"verdict\""), "{shown}");
+
     // Ctrl-C.
     assert_eq!(std::fs::read_dir(demo.temporary.path()).unwrap().count(), 1, "the demo's folder");
     kill_process(Pid::from_child(&demo.child), Signal::INT).unwrap();

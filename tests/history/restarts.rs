@@ -103,6 +103,11 @@ fn kill_keeps_most_of_what_an_open_session_has_moved() {
     let page = gate.get("/").1;
     let total = doorward::model::text::bytes(sent + session_bytes(&gate, "bytes_to_client"));
     assert_eq!(page.matches(&total).count(), 2, "{total} of the connection and of the day: {page}");
+    // In one unit everywhere.
+    let sessions = gate.ask(&["sessions"]).success().text();
+    assert!(sessions.contains(&doorward::model::text::bytes(sent)), "{sessions}");
+    let history = gate.ask(&["history"]).success().text();
+    assert!(history.contains(" MiB") && !history.contains(" MB"), "{history}");
     gate.signal(Signal::KILL);
     gate.wait_for_end();
     assert!(expected.contains(&noted()), "{:?}", written(&folder));
