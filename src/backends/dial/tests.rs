@@ -2,7 +2,10 @@ use std::cell::Cell;
 use std::io::Read;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+
 use super::*;
+use crate::backend_tls;
 use crate::config::checked::Strategy;
 
 /// The size of a PROXY header that no socket buffer holds.
@@ -109,4 +112,33 @@ async fn right_lost_before_the_header_sends_nothing() {
     .await;
     assert_eq!(dialed.map(|_| ()), Err(lost()));
     assert_eq!(received(&listener), (0, true));
+}
+
+#[tokio::test]
+async fn row_39_right_lost_during_tls_with_the_backend_ends_the_dial() {
+    let identity = backend_tls::testing::Identity::self_signed(|_| {});
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let backend = Backend::Address(listener.local_addr().expect("an address"));
+    let server = identity.server();
+    let inside = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.expect("it was dialled");
+        let mut stream = backend_tls::testing::accept(stream, server).await.expect("a handshake");
+        let mut received = Vec::new();
+        // The end may be a reset.
+        let _ = stream.read_to_end(&mut received).await;
+        received
+    });
+    let tls = Some(backend_tls::testing::pinning(&identity));
+    let backends = Backends::new([backend], Strategy::First).with_tls(tls);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // Asked before the connection, before the ClientHello, and when the handshake is over.
+    let asked = Cell::new(0);
+    let allowed = || {
+        asked.set(asked.get() + 1);
+        if asked.get() > 2 { Err(lost()) } else { Ok(()) }
+    };
+    let dialed =
+        dial(Authorized::testing(), &backends, first(b""), deadline, &Directory::new(1), allowed, |_, _| {}).await;
+    assert_eq!(dialed.map(|_| ()), Err(lost()));
+    assert_eq!(inside.await.expect("a task"), b"", "the backend got something of the client");
 }
