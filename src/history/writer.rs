@@ -41,10 +41,13 @@ impl History {
         self.follow(config);
         let mut kept = self.kept();
         if let (Some(folder), Some(error)) = (&folder, not_made) {
-            let remedy = if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
-                "in a container, mount a folder of the gate's user there"
-            } else {
-                "make it for the gate's user"
+            let remedy = match error.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => "in a container, mount a folder of the gate's user there",
+                // Of an image that has nothing but the program.
+                io::ErrorKind::NotFound => {
+                    "make it for the gate's user; in a container, mount a folder of that user there"
+                }
+                _ => "make it for the gate's user",
             };
             let error = format!(
                 "cannot make the folder {} for the history: {error}\n  it is in memory only, and connections are not affected; \
