@@ -1,4 +1,4 @@
-//! `wake` of a route: how the machine of its backend is woken, and for whom.
+//! `wake` of a route: how the machine of its backend is woken, and for which devices.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
