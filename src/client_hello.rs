@@ -46,6 +46,8 @@ pub struct Hello {
     pub server_name: Option<ServerName>,
     /// The AEAD of the client's favourite among the cipher suites that the gate knows.
     pub favourite: Option<Aead>,
+    /// It offers ACME's protocol and no other (RFC 8737 section 3).
+    pub is_validator: bool,
     /// The length of the records that hold the ClientHello.
     pub length: usize,
     /// The fingerprint of the client program. For the log only.
@@ -84,9 +86,10 @@ pub async fn peek(mut admitted: Admitted, answers: Option<Starttls>) -> Result<G
     });
     let looked: Result<io::Result<_>, _> = looked.await;
     let (cause, last) = match looked {
-        Ok(Ok(Some(Ok((Greeting { server_name, favourite }, length, ja4))))) => {
+        Ok(Ok(Some(Ok((Greeting { server_name, favourite, is_validator }, length, ja4))))) => {
             let starttls = negotiation.agreed;
-            let hello = Hello { admitted, server_name, favourite, length, ja4, starttls, answered: false };
+            let hello =
+                Hello { admitted, server_name, favourite, is_validator, length, ja4, starttls, answered: false };
             return Ok(Greeted::new(hello));
         }
         Ok(Ok(Some(Err((cause, alert, length))))) => (cause, plain_alert(alert, length)),

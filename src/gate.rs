@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::acme::Challenges;
 use crate::admission::Admission;
 use crate::admission::descriptors::Descriptors;
 use crate::admission::penalties::Voucher;
@@ -58,6 +59,8 @@ pub(crate) struct Gate {
     pub(crate) history: Arc<History>,
     /// What the owner is sent messages about.
     pub(crate) notices: Arc<Notices>,
+    /// What validators of pending orders are shown.
+    pub(crate) challenges: Challenges,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
     /// Cancelled when no more connections are admitted. Open sessions go on.
@@ -89,6 +92,7 @@ impl Gate {
             refusals: Arc::default(),
             history: Arc::default(),
             notices: Arc::default(),
+            challenges: Challenges::default(),
             sessions: Arc::default(),
             draining: CancellationToken::new(),
             reviewed: Notify::new(),

@@ -21,6 +21,7 @@
 // They panic when the reader has closed the stream; src/cli/mod.rs has others that do not.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod acme;
 mod admin;
 pub mod admission;
 pub mod authorize;

@@ -22,11 +22,11 @@ use crate::backends::wake::{self, Sleeper};
 use crate::client_hello;
 use crate::config::checked::Timeouts;
 use crate::gate::Gate;
-use crate::handshake::{Parts, handshake};
+use crate::handshake::{Parts, answer_challenge, handshake};
 use crate::listener::Accepted;
 use crate::model::close::CloseReason;
 use crate::model::rejection::{Cause, Rejection};
-use crate::relay::{self, Handle, Limits, Moved, Order, Path, RelaySummary};
+use crate::relay::{self, Handle, Limits, Order, Path, RelaySummary};
 use crate::snapshot::{Route, RouteAccess, Snapshot};
 use crate::sys::stream::Stream;
 use crate::tls::record::{Keys, Pending, Session};
@@ -55,6 +55,8 @@ enum Ended {
     Refused(Refused),
     /// It was admitted, and cut while its backends were dialled, or its client left.
     Cut(RelaySummary, Parting),
+    /// A validator of a pending order has seen the certificate of its challenge.
+    Validated(Parting),
 }
 
 impl From<Refused> for Ended {
@@ -113,6 +115,10 @@ async fn begin(accepted: Accepted, gate: Arc<Gate>) -> Option<Rest> {
             log.closed(&summary);
             Some(parting)
         }
+        Err(Ended::Validated(parting)) => {
+            log.closed(&RelaySummary::without_payload(CloseReason::AcmeChallenge, Path::Copy));
+            Some(parting)
+        }
     };
     let parting = parting?.lingers()?;
     Some(Box::pin(async move { gate.admission.linger(parting).await }))
@@ -144,7 +150,7 @@ async fn let_in(
     gate: &Gate,
     snapshot: &Snapshot,
     log: &mut ConnectionLog,
-) -> Result<Permitted, Refused> {
+) -> Result<Permitted, Ended> {
     let hello_deadline = accepted.at + snapshot.timeouts.client_hello;
 
     let admitted = gate.admission.admit(accepted, hello_deadline, |client| log.client_is(client)).await?;
@@ -165,16 +171,21 @@ async fn permit(
     gate: &Gate,
     snapshot: &Snapshot,
     log: &mut ConnectionLog,
-) -> Result<Permitted, Refused> {
+) -> Result<Permitted, Ended> {
     let mut greeted = client_hello::peek(admitted, snapshot.starttls()).await?;
     log.greeted(&greeted);
 
     let route = match snapshot.find_asked(greeted.server_name.as_ref(), greeted.starttls) {
         Ok(route) => Arc::clone(route),
-        Err(cause) => return Err(greeted.refuse(cause)),
+        Err(cause) => return Err(greeted.refuse(cause).into()),
     };
+    if let Some(challenge) = gate.challenges.for_validator(&greeted, &route) {
+        log.routed(&route);
+        let answering = answer_challenge(greeted, challenge, Instant::now() + snapshot.timeouts.handshake);
+        return Err(Ended::Validated(Box::pin(answering).await?));
+    }
     if let Err(rejection) = gate.admission.turn(&mut greeted.admitted.slots, route.terminates()).await {
-        return Err(greeted.decide().admitted.refuse(rejection, Last::Nothing));
+        return Err(greeted.decide().admitted.refuse(rejection, Last::Nothing).into());
     }
     log.routed(&route);
 
@@ -185,7 +196,7 @@ async fn permit(
             let mut hello = greeted.decide();
             hello.admitted.slots.handshake_done();
             if let Err(rejection) = gate.admission.without_certificate(&mut hello.admitted.slots) {
-                return Err(hello.admitted.refuse(rejection, Last::Nothing));
+                return Err(hello.admitted.refuse(rejection, Last::Nothing).into());
             }
             let authorized = policy.permit();
             return Ok(Permitted { authorized, route, client: Client::Raw(Box::new(hello)) });
@@ -201,7 +212,7 @@ async fn permit(
         Ok(secured) => Box::new(secured),
         Err(refused) => {
             log.certificate_refused(&refused);
-            return Err(refused);
+            return Err(refused.into());
         }
     };
     log.secured(&secured);
@@ -209,7 +220,7 @@ async fn permit(
 
     let authorized = match authorize(secured.identity.clone(), policy) {
         Ok(authorized) => authorized,
-        Err(rejection) => return Err(secured.refuse(rejection)),
+        Err(rejection) => return Err(secured.refuse(rejection).into()),
     };
 
     let Parts { admitted: Admitted { slots, .. }, identity, chain, .. } = &mut **secured;
@@ -218,7 +229,7 @@ async fn permit(
         _ => gate.admission.without_certificate(slots),
     };
     if let Err(rejection) = place {
-        return Err(secured.refuse(rejection));
+        return Err(secured.refuse(rejection).into());
     }
     Ok(Permitted { authorized, route, client: Client::Secured(secured) })
 }
@@ -261,7 +272,7 @@ async fn reach(
     match dialed {
         Ok(dialed) => Ok(client.established(path, dialed, limits, told)?),
         Err(Interrupted::Order(Order { reason: reason @ CloseReason::CutByHand, .. }) | Interrupted::Left(reason)) => {
-            let summary = RelaySummary { reason, cause: None, detail: None, path, moved: Moved::default() };
+            let summary = RelaySummary::without_payload(reason, path);
             Err(Ended::Cut(summary, client.close()))
         }
         // What is wrong by now is told exactly.

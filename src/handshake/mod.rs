@@ -16,15 +16,16 @@ mod verifier;
 
 use std::sync::Arc;
 
-use rustls::Error;
+use rustls::{Error, ServerConfig};
 use tokio::time::{Instant, timeout_at};
 
 use self::config::RouteTls;
 use self::exchange::{Exchange, Failure};
 use self::failure::{alert_sent, cause_of};
 use self::identify::{identify, judged};
+use self::observation::Observation;
 pub use self::secured::{Parts, Payload, Secured};
-use crate::admission::{Admitted, Last, Refused};
+use crate::admission::{Admitted, Last, Parting, Refused};
 use crate::client_hello::{Greeted, Hello};
 use crate::model::rejection::{Alert, Cause, Reason, Rejection, Text};
 use crate::model::ticket::TicketOutcome;
@@ -39,15 +40,52 @@ use crate::tls::record::Pending;
 ///
 /// A client that is refused gets an alert.
 pub async fn handshake(
-    mut greeted: Greeted,
+    greeted: Greeted,
     tls: &RouteTls,
     for_kernel: bool,
     deadline: Instant,
     ticket: &mut Option<TicketOutcome>,
 ) -> Result<Secured, Refused> {
+    let server = Arc::clone(tls.server(greeted.favourite));
+    let (exchange, greeted) = run(greeted, server, for_kernel, deadline, ticket).await?;
+    let resumed = exchange.tls.is_resumed();
+    let (mut secured, identified) = leave(exchange, greeted, |handshake, observation| {
+        identify(handshake.client_chain(), judged(observation, resumed, tls), tls)
+    })?;
+    if resumed {
+        *ticket = Some(if identified.is_ok() { TicketOutcome::Resumed } else { TicketOutcome::Refused });
+    }
+    match identified {
+        Ok(identified) => {
+            (secured.identity, secured.chain) = identified.unzip();
+            Ok(secured)
+        }
+        Err(Refused { rejection, identity, .. }) => Err(Refused { identity, ..secured.refuse(rejection) }),
+    }
+}
+
+/// Shows a validator the certificate of its challenge, until `deadline`, and ends the connection in order. No value that leads to
+/// a route comes out of this.
+pub async fn answer_challenge(
+    greeted: Greeted,
+    challenge: Arc<ServerConfig>,
+    deadline: Instant,
+) -> Result<Parting, Refused> {
+    let (exchange, greeted) = run(greeted, challenge, false, deadline, &mut None).await?;
+    leave(exchange, greeted, |_, _| ()).map(|(secured, ())| secured.close())
+}
+
+/// Runs a handshake of this configuration.
+async fn run(
+    mut greeted: Greeted,
+    server: Arc<ServerConfig>,
+    for_kernel: bool,
+    deadline: Instant,
+    ticket: &mut Option<TicketOutcome>,
+) -> Result<(Box<Exchange>, Greeted), Refused> {
     // Attached now: Linux does not attach it to a socket whose peer has closed.
     let exact = for_kernel && greeted.admitted.stream.socket().is_ok_and(|socket| ktls::attach(socket).is_ok());
-    let mut exchange = match driver::Handshake::new(Arc::clone(tls.server(greeted.favourite))) {
+    let mut exchange = match driver::Handshake::new(server) {
         // On the heap: it is large, and not needed once the handshake is over.
         Ok(tls) => Box::new(Exchange::new(tls, greeted.length, exact)),
         Err(error) => return Err(greeted.fail(Cause::Tls(Text::new(error)))),
@@ -58,7 +96,7 @@ pub async fn handshake(
     let outcome = outcome.map(|done| done.and_then(|()| mark.map_err(Failure::Io)));
     *ticket = exchange.observation.ticket;
     let (cause, last, alert) = match outcome {
-        Ok(Ok(())) => return finish(exchange, greeted, tls, ticket),
+        Ok(Ok(())) => return Ok((exchange, greeted)),
         Ok(Err(Failure::Tls { error, mut alert })) => {
             let unable_to_sign = exchange.observation.unable_to_sign && matches!(error, Error::General(_));
             if alert.is_empty() && unable_to_sign {
@@ -88,12 +126,11 @@ const fn silent(cause: Cause) -> (Cause, Vec<u8>, Option<Alert>) {
 }
 
 /// Takes out of rustls what the later stages need.
-fn finish(
+fn leave<T>(
     mut exchange: Box<Exchange>,
     greeted: Greeted,
-    tls: &RouteTls,
-    ticket: &mut Option<TicketOutcome>,
-) -> Result<Secured, Refused> {
+    judge: impl FnOnce(&driver::Handshake, Observation) -> T,
+) -> Result<(Secured, T), Refused> {
     let payload = if exchange.exact {
         let unused = exchange.received.len() - exchange.fed;
         if let Err(error) = exchange.take_off(&greeted.admitted.stream, unused) {
@@ -107,9 +144,7 @@ fn finish(
         Payload::Here(Pending { received, unsent })
     };
     let Exchange { tls: handshake, observation, .. } = *exchange;
-    let resumed = handshake.is_resumed();
-    let judged = judged(observation, resumed, tls);
-    let identified = identify(handshake.client_chain(), judged, tls);
+    let judged = judge(&handshake, observation);
     let Finished { facts, keys } = handshake.finish();
     let Hello { admitted, server_name, .. } = greeted.decide();
     let keys = match keys {
@@ -121,17 +156,8 @@ fn finish(
         }
     };
     // Made before the identity is looked at, so that the client gets an alert.
-    let mut secured = Secured::new(Parts { admitted, server_name, keys, payload, identity: None, chain: None, facts });
-    if resumed {
-        *ticket = Some(if identified.is_ok() { TicketOutcome::Resumed } else { TicketOutcome::Refused });
-    }
-    match identified {
-        Ok(identified) => {
-            (secured.identity, secured.chain) = identified.unzip();
-            Ok(secured)
-        }
-        Err(Refused { rejection, identity, .. }) => Err(Refused { identity, ..secured.refuse(rejection) }),
-    }
+    let secured = Secured::new(Parts { admitted, server_name, keys, payload, identity: None, chain: None, facts });
+    Ok((secured, judged))
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub enum CloseReason {
     CutByHand,
     /// The client violated the TLS protocol after the handshake, or its records were tampered with.
     TlsError,
+    /// The validator of a pending order for a public certificate was shown the certificate of its challenge (RFC 8737).
+    AcmeChallenge,
     /// A fault of the gate.
     Internal,
 }
@@ -61,6 +63,7 @@ impl CloseReason {
         Self::RouteRemoved,
         Self::CutByHand,
         Self::TlsError,
+        Self::AcmeChallenge,
         Self::Internal,
     ];
 
@@ -95,6 +98,7 @@ impl CloseReason {
             Self::RouteRemoved => "route_removed",
             Self::CutByHand => "cut_by_hand",
             Self::TlsError => "tls_error",
+            Self::AcmeChallenge => "acme_challenge",
             Self::Internal => "internal",
         }
     }

@@ -106,6 +106,13 @@ pub struct RelaySummary {
     pub moved: Moved,
 }
 
+impl RelaySummary {
+    /// Of a connection that ends before payload moves.
+    pub fn without_payload(reason: CloseReason, path: Path) -> Self {
+        Self { reason, cause: None, detail: None, path, moved: Moved::default() }
+    }
+}
+
 /// Payload in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {

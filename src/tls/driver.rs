@@ -33,7 +33,12 @@ pub struct Greeting {
     pub server_name: Option<ServerName>,
     /// The AEAD of the client's favourite among the cipher suites that the gate knows.
     pub favourite: Option<Aead>,
+    /// The ALPN extension is exactly [`ACME_TLS_ALPN`].
+    pub is_validator: bool,
 }
+
+/// The application protocol of ACME's tls-alpn-01 challenge (RFC 8737 section 6.2).
+pub const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";
 
 /// Has rustls read a complete ClientHello.
 ///
@@ -53,6 +58,7 @@ pub fn read_hello(bytes: &[u8]) -> Result<Greeting, HelloError> {
                 return Ok(Greeting {
                     server_name: hello.server_name().map(ServerName::from_client_hello),
                     favourite: hello.cipher_suites().iter().find_map(|suite| Aead::of(*suite)),
+                    is_validator: hello.alpn().is_some_and(|offered| offered.eq([ACME_TLS_ALPN])),
                 });
             }
             Ok(Some(_)) => return Err(HelloError::Longer),
