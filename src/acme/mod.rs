@@ -8,5 +8,9 @@
 //! | `challenges` | in the gate: the names with a pending order, and what their validators are shown |
 
 mod challenges;
+mod http;
+mod order;
+pub mod schedule;
+pub mod store;
 
 pub use self::challenges::{Challenges, InvalidChallenge};
