@@ -1,8 +1,8 @@
 //! What all connections of a running gate share.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::UnixTime;
@@ -23,6 +23,7 @@ use crate::explain::recent::Refusals;
 use crate::history::{Admitted, History};
 use crate::model::close::CloseReason;
 use crate::model::identity::{Chain, Sha256};
+use crate::model::issuance::Issuance;
 use crate::model::names::{Name, ServerName};
 use crate::model::notice::NoticeEvent;
 use crate::model::rejection::{Health, Reason, Rejection};
@@ -61,6 +62,8 @@ pub(crate) struct Gate {
     pub(crate) notices: Arc<Notices>,
     /// What validators of pending orders are shown.
     pub(crate) challenges: Challenges,
+    /// How the orders for the public certificate go; `None` if the configuration wants none.
+    pub(crate) issuance: Mutex<Option<Issuance>>,
     /// The open sessions.
     pub(crate) sessions: Arc<Sessions>,
     /// Cancelled when no more connections are admitted. Open sessions go on.
@@ -93,6 +96,7 @@ impl Gate {
             history: Arc::default(),
             notices: Arc::default(),
             challenges: Challenges::default(),
+            issuance: Mutex::default(),
             sessions: Arc::default(),
             draining: CancellationToken::new(),
             reviewed: Notify::new(),

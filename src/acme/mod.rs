@@ -9,6 +9,7 @@
 
 mod challenges;
 mod http;
+pub mod message;
 mod order;
 pub mod schedule;
 pub mod store;

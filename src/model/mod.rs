@@ -6,6 +6,7 @@ pub mod device_name;
 pub mod expiry;
 pub mod identity;
 pub mod impostor;
+pub mod issuance;
 pub mod look_up;
 pub mod names;
 pub mod notice;
