@@ -16,6 +16,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::config::checked;
 
+mod challenge;
+
 const NAME: &str = "nas.home.example";
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
 
