@@ -150,9 +150,9 @@ impl Live {
         self.connect_from(1)
     }
 
-    /// Sends these bytes and the end, and reads to the end.
+    /// Sends these bytes and the end, and reads to the end; from another source each time, as few mistakes lead to a ban.
     pub(super) fn send(&self, bytes: &[u8]) -> (Vec<u8>, End) {
-        let mut stream = self.connect();
+        let mut stream = self.connect_from(u8::try_from(2 + self.told.get() % 250).expect("a host"));
         // The gate may have closed by then.
         let _ = stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write));
         read_to_end(&mut stream)
@@ -177,7 +177,8 @@ impl Live {
     /// The counters of accepted, rejected and closed connections, when no connection is open.
     pub(super) fn counted(&self) -> BTreeMap<String, u64> {
         wait_for("every connection to end", || (self.sum("doorward_connections_active") == 0).then_some(()));
-        let counters = ["accepted_total", "rejected_total", "closed_total"].map(|end| format!("doorward_connections_{end}"));
+        let counters =
+            ["accepted_total", "rejected_total", "closed_total"].map(|end| format!("doorward_connections_{end}"));
         let text = self.gate.metrics.render();
         let series = text.lines().filter(|line| counters.iter().any(|name| line.starts_with(name.as_str())));
         let series = series.filter_map(|line| line.rsplit_once(' '));
