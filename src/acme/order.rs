@@ -14,6 +14,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::http::Client;
+use super::schedule::Window;
 use super::store::{PlacedOrder, Store, StoreError};
 use crate::config::checked::Eab;
 
@@ -167,6 +168,31 @@ async fn account(wanted: &Wanted, store: &Store, client: &Client) -> Result<Sess
     }
     store.keep_account(&wanted.directory, Some(session.id()))?;
     Ok(session)
+}
+
+/// When the server wants the certificate to be renewed, and how long it wants not to be asked again (RFC 9773); `None` if it does
+/// not say such a thing.
+///
+/// # Errors
+///
+/// It cannot be asked.
+pub(super) async fn window(
+    directory: &str,
+    store: &Store,
+    client: &Client,
+    certificate: &CertificateIdentifier<'_>,
+) -> Result<Option<(Window, Duration)>, Failed> {
+    let (Some(key), Some(url)) = (store.account_key()?, store.account(directory)?) else { return Ok(None) };
+    let builder = Session::builder_with_http(Box::new(client.clone()));
+    let session = builder.from_parts(url, PrivatePkcs8KeyDer::from(key.to_vec()), directory.to_owned()).await;
+    match session.map_err(|error| failed(&error))?.renewal_info(certificate).await {
+        Ok((info, again)) => {
+            let suggested = info.suggested_window;
+            Ok(Some((Window { start: suggested.start, end: suggested.end }, again)))
+        }
+        Err(AcmeError::Unsupported(_)) => Ok(None),
+        Err(error) => Err(failed(&error)),
+    }
 }
 
 /// The order that was placed, unless it is of no use any more.
