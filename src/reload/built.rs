@@ -1,6 +1,5 @@
 //! Reads and checks what is to replace the configuration in force.
 
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
