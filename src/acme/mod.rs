@@ -7,11 +7,16 @@
 //! |---|---|
 //! | `challenges` | in the gate: the names with a pending order, and what their validators are shown |
 
+mod account;
 mod challenges;
 mod http;
+mod issued;
 pub mod message;
-mod order;
+pub mod order;
+mod problem;
 pub mod schedule;
 pub mod store;
 
+pub use self::account::ExternalAccount;
 pub use self::challenges::{Challenges, InvalidChallenge};
+pub use self::http::Client;

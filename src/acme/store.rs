@@ -3,6 +3,7 @@
 //! | file | has |
 //! |---|---|
 //! | `account-key.pem` | the account's key, PKCS#8: written before the account exists, so that there is never a second one |
+//! | `account-key.old.pem` | the key before that, if its account was deactivated |
 //! | `account.json` | the account's URL, and its directory |
 //! | `order.json` | the order under way: its URL, its names, and the key of its certificate |
 //! | `certificate.pem` | the certificate in use: its chain, its key. One file, so that both always fit; HAProxy, nginx and others take it |
@@ -10,6 +11,7 @@
 //! Each is replaced in one step, and only its owner may read it (0600).
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,8 @@ use zeroize::Zeroizing;
 use crate::files::{self, Access, Existing, NewFile};
 
 const ACCOUNT_KEY: &str = "account-key.pem";
+/// A key that the server does not take any more.
+const OLD_ACCOUNT_KEY: &str = "account-key.old.pem";
 const ACCOUNT: &str = "account.json";
 const ORDER: &str = "order.json";
 /// The certificate in use.
@@ -60,6 +64,9 @@ pub struct Account {
     pub directory: String,
     /// The URL of the account.
     pub url: String,
+    /// How the server was told that its owner can be reached.
+    #[serde(default)]
+    pub contact: Vec<String>,
 }
 
 /// An order that has been placed, and is not over.
@@ -114,6 +121,16 @@ impl Store {
     /// The file cannot be written.
     pub fn keep_account_key(&self, pkcs8: &[u8]) -> Result<(), StoreError> {
         self.write(ACCOUNT_KEY, pem::encode(&Pem::new(KEY_LABEL, pkcs8)).into_bytes())
+    }
+
+    /// Sets the account's key aside: another one is made. Only the last one is kept.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be renamed.
+    pub fn set_account_key_aside(&self) -> Result<(), StoreError> {
+        let path = self.0.join(ACCOUNT_KEY);
+        fs::rename(&path, self.0.join(OLD_ACCOUNT_KEY)).map_err(|error| StoreError::Read { path, error })
     }
 
     /// The account at this directory; `None` if there is none, or only one elsewhere.
@@ -240,7 +257,7 @@ mod tests {
         assert!(store.account_key().expect("none").is_none() && store.certificate().expect("none").is_none());
         store.keep_account_key(&[7; 48]).expect("a key");
         assert_eq!(store.account_key().expect("a key").as_deref(), Some(&vec![7; 48]));
-        let account = Account { directory: "https://a/dir".to_owned(), url: "https://a/1".to_owned() };
+        let account = Account { directory: "https://a/dir".to_owned(), url: "https://a/1".to_owned(), contact: Vec::new() };
         store.keep_account(&account).expect("an account");
         assert_eq!(store.account("https://a/dir").expect("an account"), Some(account));
         assert_eq!(store.account("https://b/dir").expect("none there"), None);
