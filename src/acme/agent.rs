@@ -198,8 +198,9 @@ impl Agent<'_> {
         now: OffsetDateTime,
         responder: &GateResponder<'_>,
     ) -> Result<(), Ended> {
-        let (store, client, url) = (self.store.clone(), self.client.clone(), self.acme.directory.url.clone());
-        let asked = self.listen(order::window(&url, &store, &client, identifier), responder).await?;
+        let (store, client) = (self.store.clone(), self.client.clone());
+        let wanted = self.wanted(&self.acme.directory, None);
+        let asked = self.listen(order::window(&wanted, &store, &client, identifier), responder).await?;
         let (least, most) = WINDOW_INTERVAL;
         let (window, again) = match asked {
             Ok(Some((window, again))) => (Some(window), again.clamp(least, most)),
@@ -223,23 +224,12 @@ impl Agent<'_> {
         let phase = if is_trial { Phase::Trial } else { Phase::Ordering };
         self.tell(|told| (told.phase, told.next_at) = (phase, None)).await?;
         let knows_window = !is_trial && self.window.as_ref().is_some_and(|asked| asked.window.is_some());
-        let wanted = Wanted {
-            directory: directory.url.clone(),
-            contact: self.acme.contact.clone(),
-            names: self.acme.names.clone(),
-            profile: self.acme.profile.clone().filter(|_| !is_trial),
-            eab: self.acme.eab.clone().filter(|_| !is_trial),
-            replaces: served.as_ref().filter(|_| knows_window).and_then(Served::identifier),
-        };
+        let replaces = served.as_ref().filter(|_| knows_window).and_then(Served::identifier);
+        let wanted = self.wanted(directory, replaces);
         let (store, client) = (self.store.clone(), self.client.clone());
         let result = self.listen(order::obtain(&wanted, &store, &client, responder), responder).await?;
         let kept = result.and_then(|issued| {
             let pem = format!("{}\n{}\n", issued.chain.trim_end(), issued.key.trim_end()).into_bytes();
-            let now = OffsetDateTime::now_utc();
-            let new = Served::issued(&pem, &wanted.names, now).map_err(|why| {
-                let _ = store.forget_order();
-                Failed::new(format!("the server has issued a certificate that cannot be used: {why}"))
-            })?;
             let ordered = Ordered { directory: wanted.directory.clone(), names: wanted.names.clone() };
             if is_trial {
                 store.keep_tried(&ordered)?;
@@ -250,12 +240,12 @@ impl Agent<'_> {
             store.keep_failures(None)?;
             // Last: a process that is killed before goes on with the order, and puts the same certificate in place.
             store.forget_order()?;
-            Ok(new)
+            Ok(())
         });
         match kept {
             Err(failed) => self.failed(directory, &failed, responder).await,
-            Ok(_) if is_trial => self.tell(|told| told.failure = None).await,
-            Ok(_) => {
+            Ok(()) if is_trial => self.tell(|told| told.failure = None).await,
+            Ok(()) => {
                 self.window = None;
                 self.send(&FromAgent::Renewed).await?;
                 self.tell(|told| {
@@ -264,6 +254,20 @@ impl Agent<'_> {
                 })
                 .await
             }
+        }
+    }
+
+    fn wanted(&self, directory: &AcmeDirectory, replaces: Option<CertificateIdentifier<'static>>) -> Wanted {
+        let acme = &self.acme;
+        let is_trial = directory.url != acme.directory.url;
+        Wanted {
+            directory: directory.url.clone(),
+            contact: acme.contact.clone(),
+            names: acme.names.clone(),
+            // Both are of the other server.
+            profile: acme.profile.clone().filter(|_| !is_trial),
+            eab: acme.eab.clone().filter(|_| !is_trial),
+            replaces,
         }
     }
 

@@ -10,17 +10,21 @@
 //! | `agent` | the process beside the gate that orders and renews |
 //! | `plan`, `schedule` | what it does next, and when |
 //! | `order` | one order, from the account to the certificate |
+//! | `account`, `issued`, `problem` | its parts: the account, the look at the new certificate, what a server refuses |
 //! | `responder` | has the gate answer challenges |
 //! | `served` | the certificate in use |
 //! | `store` | the files of `[certificate.acme]`'s folder |
 //! | `http` | the HTTP client for ACME servers |
 
+mod account;
 mod agent;
 mod challenges;
 mod http;
+mod issued;
 pub mod message;
 mod order;
 mod plan;
+mod problem;
 mod responder;
 mod schedule;
 mod served;

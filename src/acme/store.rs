@@ -65,6 +65,15 @@ pub(crate) enum StoreError {
     },
 }
 
+/// An account at a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Account {
+    /// Its URL.
+    pub(crate) url: String,
+    /// How the server was told that its owner can be reached.
+    pub(crate) contact: Option<String>,
+}
+
 /// What was ordered, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ordered {
@@ -153,30 +162,30 @@ impl Store {
         }
     }
 
-    /// The URL of the account at this directory.
+    /// The account at this directory.
     ///
     /// # Errors
     ///
     /// The file cannot be read.
-    pub(crate) fn account(&self, directory: &str) -> Result<Option<String>, StoreError> {
+    pub(crate) fn account(&self, directory: &str) -> Result<Option<Account>, StoreError> {
         Ok(self.accounts()?.remove(directory))
     }
 
-    /// Keeps the URL of the account at this directory; `None` for one that the server no longer knows.
+    /// Keeps the account at this directory; `None` for one that the server no longer knows.
     ///
     /// # Errors
     ///
     /// The file cannot be written.
-    pub(crate) fn keep_account(&self, directory: &str, url: Option<&str>) -> Result<(), StoreError> {
+    pub(crate) fn keep_account(&self, directory: &str, account: Option<&Account>) -> Result<(), StoreError> {
         let mut accounts = self.accounts()?;
-        match url {
-            Some(url) => accounts.insert(directory.to_owned(), url.to_owned()),
+        match account {
+            Some(account) => accounts.insert(directory.to_owned(), account.clone()),
             None => accounts.remove(directory),
         };
         self.write_json(ACCOUNTS, &accounts)
     }
 
-    fn accounts(&self) -> Result<BTreeMap<String, String>, StoreError> {
+    fn accounts(&self) -> Result<BTreeMap<String, Account>, StoreError> {
         Ok(self.read_json(ACCOUNTS)?.unwrap_or_default())
     }
 
@@ -362,10 +371,11 @@ mod tests {
         assert!(store.account_key().expect("none").is_none() && store.certificate().expect("none").is_none());
         store.keep_account_key(&[7; 48]).expect("a key");
         assert_eq!(store.account_key().expect("a key").as_deref(), Some(&vec![7; 48]));
-        store.keep_account("https://a/dir", Some("https://a/1")).expect("an account");
-        store.keep_account("https://b/dir", Some("https://b/1")).expect("another one");
+        let at_a = Account { url: "https://a/1".to_owned(), contact: Some("mailto:me@home.example".to_owned()) };
+        store.keep_account("https://a/dir", Some(&at_a)).expect("an account");
+        store.keep_account("https://b/dir", Some(&Account { contact: None, ..at_a.clone() })).expect("another one");
         store.keep_account("https://b/dir", None).expect("it is forgotten");
-        assert_eq!(store.account("https://a/dir").expect("an account").as_deref(), Some("https://a/1"));
+        assert_eq!(store.account("https://a/dir").expect("an account"), Some(at_a));
         assert_eq!(store.account("https://b/dir").expect("none there"), None);
         let names = BTreeSet::from(["nas.home.example".to_owned()]);
         let (directory, url, key) = ("https://a/dir".to_owned(), "https://a/o/1".to_owned(), "a key".to_owned());
