@@ -177,7 +177,8 @@ impl Live {
     /// The counters of accepted, rejected and closed connections, when no connection is open.
     pub(super) fn counted(&self) -> BTreeMap<String, u64> {
         wait_for("every connection to end", || (self.sum("doorward_connections_active") == 0).then_some(()));
-        let counters = ["accepted_total", "rejected_total", "closed_total"].map(|end| format!("doorward_connections_{end}"));
+        let counters =
+            ["accepted_total", "rejected_total", "closed_total"].map(|end| format!("doorward_connections_{end}"));
         let text = self.gate.metrics.render();
         let series = text.lines().filter(|line| counters.iter().any(|name| line.starts_with(name.as_str())));
         let series = series.filter_map(|line| line.rsplit_once(' '));
